@@ -1,0 +1,9 @@
+//! Pure building blocks, without I/O and without a word about load balancing.
+
+pub mod hash;
+pub mod ready;
+pub mod rng;
+pub mod slots;
+pub mod time;
+pub mod timer_wheel;
+pub mod token_bucket;

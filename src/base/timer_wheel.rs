@@ -1,0 +1,267 @@
+//! Deadlines by the million: arming, cancelling and firing cost the same however many are armed.
+//!
+//! A hierarchical wheel: level 0 has a slot for each of the next 64 ticks, level 1 one for each of the next
+//! 64 × 64, and so on. An entry waits in the level of the highest digit (base 64) in which its tick differs
+//! from now; when time enters its slot it moves down, and from level 0 it fires. A tick is one millisecond.
+//! Never fires early: a deadline is rounded up to a tick. Never reads a clock.
+#![expect(clippy::cast_possible_truncation, reason = "levels and slots are below 64")]
+
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::base::time::Instant;
+
+const TICK_NANOS: u64 = 1_000_000;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+/// 64^8 ticks are more than an [`Instant`] can count, so no deadline is ever too far away.
+const LEVELS: usize = 8;
+const NONE: u32 = u32::MAX;
+
+/// Names one armed entry. Spent by [`TimerWheel::cancel`] or when the entry fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId(u32);
+
+#[derive(Debug)]
+struct Entry<T> {
+    tick: u64,
+    payload: T,
+    level: u8,
+    slot: u8,
+    previous: u32,
+    next: u32,
+}
+
+/// Deadlines with a payload each.
+#[derive(Debug)]
+pub struct TimerWheel<T> {
+    /// Every tick up to here has fired.
+    tick: u64,
+    entries: Slab<Entry<T>>,
+    /// First entry of each slot, level by level.
+    heads: [[u32; SLOTS]; LEVELS],
+    /// One bit a slot: whether it holds an entry.
+    occupied: [u64; LEVELS],
+}
+
+impl<T> TimerWheel<T> {
+    /// An empty wheel whose time starts at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            tick: now.as_nanos() / TICK_NANOS,
+            entries: Slab::new(),
+            heads: [[NONE; SLOTS]; LEVELS],
+            occupied: [0; LEVELS],
+        }
+    }
+
+    /// Arms an entry that fires at the first [`TimerWheel::advance`] to `deadline` or later.
+    pub fn arm(&mut self, deadline: Instant, payload: T) -> TimerId {
+        let tick = deadline.as_nanos().div_ceil(TICK_NANOS).max(self.tick + 1);
+        let index =
+            self.entries.insert(Entry { tick, payload, level: 0, slot: 0, previous: NONE, next: NONE });
+        let index = u32::try_from(index).expect("fewer than 2^32 timers: each belongs to an open file");
+        self.link(index);
+        TimerId(index)
+    }
+
+    /// Takes an entry out before it fires.
+    pub fn cancel(&mut self, timer: TimerId) -> T {
+        self.unlink(timer.0);
+        self.entries.remove(timer.0 as usize).payload
+    }
+
+    /// Moves time to `now` and appends the payload of every entry that is due to `due`, earliest tick first.
+    pub fn advance(&mut self, now: Instant, due: &mut Vec<T>) {
+        let target = now.as_nanos() / TICK_NANOS;
+        while let Some((level, slot, start)) = self.next_slot() {
+            if start > target {
+                break;
+            }
+            self.tick = self.tick.max(start);
+            self.empty_slot(level, slot, due);
+        }
+        self.tick = self.tick.max(target);
+    }
+
+    /// Time from `now` until [`TimerWheel::advance`] has something to do; `None` when nothing is armed.
+    /// May be too short (an entry far away only moves down a level), never too long.
+    pub fn next_timeout(&self, now: Instant) -> Option<Duration> {
+        let (_, _, start) = self.next_slot()?;
+        Some(Instant::from_nanos(start.saturating_mul(TICK_NANOS)).since(now))
+    }
+
+    /// How many entries are armed.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is armed.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The slot that time enters next, and the tick at which it does.
+    fn next_slot(&self) -> Option<(usize, usize, u64)> {
+        // A lower level comes first: all of it is due before the level above moves on by one slot.
+        let level = self.occupied.iter().position(|&slots| slots != 0)?;
+        let slot = self.occupied[level].trailing_zeros() as usize;
+        let shift = SLOT_BITS * level as u32;
+        let lap = self.tick >> (shift + SLOT_BITS) << SLOT_BITS;
+        Some((level, slot, (lap | slot as u64) << shift))
+    }
+
+    /// Fires the due entries of a slot and moves the others down a level.
+    fn empty_slot(&mut self, level: usize, slot: usize, due: &mut Vec<T>) {
+        let mut index = std::mem::replace(&mut self.heads[level][slot], NONE);
+        self.occupied[level] &= !(1 << slot);
+        while index != NONE {
+            let next = self.entries[index as usize].next;
+            if self.entries[index as usize].tick <= self.tick {
+                due.push(self.entries.remove(index as usize).payload);
+            } else {
+                self.link(index);
+            }
+            index = next;
+        }
+    }
+
+    /// Puts an entry into the slot where time will meet it first.
+    fn link(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        let highest_difference = (entry.tick ^ self.tick).ilog2();
+        let level = (highest_difference / SLOT_BITS) as usize;
+        let slot = (entry.tick >> (SLOT_BITS * level as u32)) as usize % SLOTS;
+        let head = std::mem::replace(&mut self.heads[level][slot], index);
+        self.occupied[level] |= 1 << slot;
+        (entry.level, entry.slot) = (level as u8, slot as u8);
+        (entry.previous, entry.next) = (NONE, head);
+        if head != NONE {
+            self.entries[head as usize].previous = index;
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Entry { level, slot, previous, next, .. } = self.entries[index as usize];
+        let (level, slot) = (level as usize, slot as usize);
+        match previous {
+            NONE => self.heads[level][slot] = next,
+            index => self.entries[index as usize].next = next,
+        }
+        if next != NONE {
+            self.entries[next as usize].previous = previous;
+        }
+        if self.heads[level][slot] == NONE {
+            self.occupied[level] &= !(1 << slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::rng::Rng;
+
+    const NOTHING: [u64; 0] = [];
+
+    fn at_millis(millis: u64) -> Instant {
+        Instant::from_nanos(millis * TICK_NANOS)
+    }
+
+    fn due_at(wheel: &mut TimerWheel<u64>, now: Instant) -> Vec<u64> {
+        let mut due = Vec::new();
+        wheel.advance(now, &mut due);
+        due
+    }
+
+    #[test]
+    fn an_entry_fires_at_its_deadline_and_not_before() {
+        for span in [1, 63, 64, 65, 4_095, 4_096, 86_400_000, u64::from(u32::MAX) + 5] {
+            for start in [0, 1, 63, 64, 1_000_003] {
+                let mut wheel = TimerWheel::new(at_millis(start));
+                wheel.arm(at_millis(start + span), 7);
+                assert_eq!(
+                    due_at(&mut wheel, at_millis(start + span - 1)),
+                    NOTHING,
+                    "{span} ms after {start}"
+                );
+                assert_eq!(due_at(&mut wheel, at_millis(start + span)), [7], "{span} ms after {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_deadline_inside_a_tick_waits_for_the_end_of_the_tick() {
+        let mut wheel = TimerWheel::new(at_millis(0));
+        wheel.arm(Instant::from_nanos(5 * TICK_NANOS + 1), 1);
+        assert_eq!(due_at(&mut wheel, at_millis(5)), NOTHING);
+        assert_eq!(due_at(&mut wheel, at_millis(6)), [1]);
+    }
+
+    #[test]
+    fn a_deadline_at_the_end_of_time_can_be_armed_and_cancelled() {
+        let mut wheel = TimerWheel::new(at_millis(3));
+        let timer = wheel.arm(Instant::from_nanos(u64::MAX), 9);
+        assert_eq!(due_at(&mut wheel, at_millis(1 << 40)), NOTHING);
+        assert_eq!(wheel.cancel(timer), 9);
+        assert_eq!(wheel.next_timeout(at_millis(1 << 40)), None);
+    }
+
+    #[test]
+    fn the_wheel_agrees_with_a_sorted_map_over_random_operations() {
+        for seed in 0..60 {
+            let mut rng = Rng::new(seed);
+            let mut now = rng.below(1 << 40);
+            let mut wheel = TimerWheel::new(Instant::from_nanos(now));
+            let mut model: BTreeMap<u64, (u64, TimerId)> = BTreeMap::new();
+            for serial in 0..2_000 {
+                match rng.below(4) {
+                    0 | 1 => {
+                        let deadline = now + (rng.next_u64() >> rng.below(64)) % (1 << 50);
+                        model.insert(serial, (deadline, wheel.arm(Instant::from_nanos(deadline), serial)));
+                    }
+                    2 => {
+                        let chosen = rng.below(serial + 1);
+                        if let Some((&serial, &(_, timer))) = model.range(chosen..).next() {
+                            assert_eq!(wheel.cancel(timer), serial);
+                            model.remove(&serial);
+                        }
+                    }
+                    _ => {
+                        now += (rng.next_u64() >> rng.below(64)) % (1 << 45);
+                        let due = due_at(&mut wheel, Instant::from_nanos(now));
+                        for serial in due {
+                            let (deadline, _) = model.remove(&serial).expect("fires once");
+                            assert!(deadline <= now, "early, seed {seed}");
+                        }
+                        let a_tick_ago = now.saturating_sub(2 * TICK_NANOS);
+                        let late = model.values().filter(|(deadline, _)| *deadline < a_tick_ago).count();
+                        assert_eq!(late, 0, "later than a tick, seed {seed}");
+                    }
+                }
+                assert_eq!(wheel.len(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_for_the_timeout_is_never_too_long() {
+        let mut rng = Rng::new(5);
+        let mut now = at_millis(77);
+        let mut wheel = TimerWheel::new(now);
+        for serial in 0..200 {
+            wheel.arm(now + Duration::from_micros(rng.below(10_000_000)), serial);
+        }
+        let mut wakes = 0;
+        while let Some(timeout) = wheel.next_timeout(now) {
+            now = now + timeout;
+            due_at(&mut wheel, now);
+            wakes += 1;
+            assert!(wakes < 1_000, "the wheel must not spin");
+        }
+        assert!(wheel.is_empty());
+    }
+}
