@@ -1,3 +1,5 @@
 //! l4lb, a Layer-4 TCP load balancer: one single-threaded, edge-triggered event loop per core.
 
 pub mod base;
+
+pub mod balance;

@@ -1,0 +1,91 @@
+//! How a member of a group is picked for a new session.
+//! Pure: never reads a clock, a socket or a backend's state; what it needs of those comes in as a parameter.
+//!
+//! A [`Table`] is built once for a set of members and weights and asked for every session. Members that come and go
+//! by health need no new table: it asks whether a member is eligible before it names it.
+//! A member of weight 0 is in no table, so nothing can pick it.
+
+mod least_connections;
+mod power_of_two;
+mod pressure;
+mod random;
+mod round_robin;
+mod schedule;
+mod slots;
+mod source_hash;
+mod table;
+
+#[cfg(test)]
+mod fleet;
+
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+
+use crate::base::rng::Rng;
+
+pub use table::Table;
+
+/// The algorithms by their config names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// In turn, in proportion to weight, smoothly interleaved.
+    RoundRobin,
+    /// The fewest sessions per weight.
+    LeastConnections,
+    /// The less loaded of two drawn by weight.
+    PowerOfTwo,
+    /// By the client's address, consistently.
+    SourceHash,
+    /// Drawn by weight.
+    Random,
+}
+
+impl Algorithm {
+    /// Every algorithm, the default first.
+    pub const ALL: [Self; 5] =
+        [Self::RoundRobin, Self::LeastConnections, Self::PowerOfTwo, Self::SourceHash, Self::Random];
+
+    /// The word for it in flags, config, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::PowerOfTwo => "power_of_two",
+            Self::SourceHash => "source_hash",
+            Self::Random => "random",
+        }
+    }
+
+    /// Whether a table is to be built anew, of fewer members, when one goes down. A hash table is not: that would
+    /// move clients of the other members too, where skipping the member moves only its own.
+    pub const fn table_heeds_health(self) -> bool {
+        !matches!(self, Self::SourceHash)
+    }
+}
+
+/// What a table needs to know of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Stable over restarts: the hash of its name.
+    pub identity: u64,
+    /// Share of the sessions; 0 is never picked.
+    pub weight: u16,
+}
+
+/// What the members are doing right now.
+pub trait Members {
+    /// Whether the member may be picked for this session.
+    fn is_eligible(&self, member: usize) -> bool;
+    /// Sessions that it has, connecting ones included.
+    fn load(&self, member: usize) -> u32;
+}
+
+/// What one pick may depend on.
+pub struct Pick<'a> {
+    /// Shared by all workers: counts the picks of a pool.
+    pub cursor: &'a AtomicU64,
+    /// Where the session comes from.
+    pub client: IpAddr,
+    /// The worker's generator.
+    pub rng: &'a mut Rng,
+}

@@ -1,0 +1,82 @@
+//! The less loaded of two drawn by weight: nearly as even as asking everybody, at the price of asking two.
+
+use super::pressure::Pressure;
+use super::slots::Slots;
+use super::{Member, Members, Pick, schedule};
+
+pub(super) struct PowerOfTwo {
+    slots: Slots,
+    weights: Box<[u16]>,
+}
+
+impl PowerOfTwo {
+    pub(super) fn build(members: &[Member]) -> Self {
+        let weights = members.iter().map(|member| member.weight).collect();
+        Self { slots: schedule::slots(members), weights }
+    }
+
+    /// The member with fewer sessions per weight of two different ones, or the only one that is eligible.
+    pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
+        let first = self.slots.pick(members, |_| pick.rng.next_u64())?;
+        let others = Others { members, than: first };
+        let second = self.slots.pick(&others, |_| pick.rng.next_u64()).unwrap_or(first);
+        let pressure = |member| Pressure::with_one_more(members, member, self.weights[member]);
+        // On a tie the first one, which was drawn by weight.
+        Some(if pressure(second).compare(pressure(first)).is_lt() { second } else { first })
+    }
+}
+
+/// All members but one.
+struct Others<'a> {
+    members: &'a dyn Members,
+    than: usize,
+}
+
+impl Members for Others<'_> {
+    fn is_eligible(&self, member: usize) -> bool {
+        member != self.than && self.members.is_eligible(member)
+    }
+
+    fn load(&self, member: usize) -> u32 {
+        self.members.load(member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Algorithm;
+    use super::super::fleet::Fleet;
+
+    fn power_of_two(weights: &[u16], loads: &[u32]) -> Fleet {
+        let mut fleet = Fleet::new(Algorithm::PowerOfTwo, weights);
+        fleet.loads = loads.to_vec();
+        fleet
+    }
+
+    #[test]
+    fn of_two_members_the_less_loaded_is_always_picked() {
+        assert_eq!(power_of_two(&[1, 1], &[5, 4]).picks(50), [1; 50]);
+    }
+
+    #[test]
+    fn load_counts_per_weight() {
+        // With one more session: 9 / 4 against 3 / 1.
+        assert_eq!(power_of_two(&[4, 1], &[8, 2]).picks(50), [0; 50]);
+    }
+
+    #[test]
+    fn the_most_loaded_of_three_is_never_picked() {
+        assert_eq!(power_of_two(&[1, 1, 1], &[3, 9, 3]).counts(300)[1], 0);
+    }
+
+    #[test]
+    fn sessions_that_stay_even_out() {
+        let mut fleet = power_of_two(&[1; 100], &[0; 100]);
+        for _ in 0..10_000 {
+            let member = fleet.pick().expect("all are eligible");
+            fleet.loads[member] += 1;
+        }
+        let most = fleet.loads.iter().max().expect("a hundred members");
+        assert!(*most <= 105, "100 each expected, one has {most}");
+    }
+}

@@ -1,0 +1,135 @@
+//! The one door to the algorithms: which of them runs is decided when the table is built.
+
+use super::least_connections::LeastConnections;
+use super::power_of_two::PowerOfTwo;
+use super::random::Random;
+use super::round_robin::RoundRobin;
+use super::source_hash::SourceHash;
+use super::{Algorithm, Member, Members, Pick};
+
+/// What is computed ahead for a set of members, shared by all workers and never changed.
+/// Has to be built again only when a member comes, goes or changes its weight. When one goes down it is skipped; a new
+/// table without it only saves the skipping.
+pub struct Table(Kind);
+
+enum Kind {
+    RoundRobin(RoundRobin),
+    LeastConnections(LeastConnections),
+    PowerOfTwo(PowerOfTwo),
+    SourceHash(SourceHash),
+    Random(Random),
+}
+
+impl Table {
+    /// The table of `algorithm` over `members`.
+    pub fn build(algorithm: Algorithm, members: &[Member]) -> Self {
+        Self(match algorithm {
+            Algorithm::RoundRobin => Kind::RoundRobin(RoundRobin::build(members)),
+            Algorithm::LeastConnections => Kind::LeastConnections(LeastConnections::build(members)),
+            Algorithm::PowerOfTwo => Kind::PowerOfTwo(PowerOfTwo::build(members)),
+            Algorithm::SourceHash => Kind::SourceHash(SourceHash::build(members)),
+            Algorithm::Random => Kind::Random(Random::build(members)),
+        })
+    }
+
+    /// The member for one session, as an index into the slice given to [`Table::build`].
+    /// `None` exactly when no member of weight > 0 is eligible.
+    pub fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
+        match &self.0 {
+            Kind::RoundRobin(table) => table.pick(pick, members),
+            Kind::LeastConnections(table) => table.pick(pick, members),
+            Kind::PowerOfTwo(table) => table.pick(pick, members),
+            Kind::SourceHash(table) => table.pick(pick, members),
+            Kind::Random(table) => table.pick(pick, members),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::fleet::{Fleet, members};
+    use super::*;
+
+    const ALGORITHMS: [Algorithm; 5] = [
+        Algorithm::RoundRobin,
+        Algorithm::LeastConnections,
+        Algorithm::PowerOfTwo,
+        Algorithm::SourceHash,
+        Algorithm::Random,
+    ];
+
+    #[test]
+    fn an_empty_table_picks_nobody() {
+        for algorithm in ALGORITHMS {
+            assert_eq!(Fleet::new(algorithm, &[]).pick(), None, "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn a_lone_member_takes_every_session() {
+        for algorithm in ALGORITHMS {
+            assert_eq!(Fleet::new(algorithm, &[7]).picks(10), [0; 10], "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn the_one_eligible_of_ten_thousand_is_found() {
+        for algorithm in ALGORITHMS {
+            let mut fleet = Fleet::new(algorithm, &[1; 10_000]);
+            fleet.down = (0..10_000).map(|member| member != 7_777).collect();
+            assert_eq!(fleet.picks(20), [7_777; 20], "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn when_half_the_members_are_down_the_other_half_shares_their_sessions() {
+        // One block of neighbours, longer than DRAWS_MAX: what follows it must not take all their turns.
+        for algorithm in ALGORITHMS {
+            let mut fleet = Fleet::new(algorithm, &[1; 200]);
+            fleet.down = (0..200).map(|member| member < 100).collect();
+            let counts = fleet.counts(20_000);
+            let most = counts.iter().max().expect("two hundred members");
+            assert!(*most <= 600, "{algorithm:?}: 200 each expected, one has {most}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_pick_is_eligible_and_weighted_and_none_only_when_nobody_is(
+            weights in vec(0u16..=4, 0..40), down in vec(any::<bool>(), 40), loads in vec(0u32..5, 40),
+        ) {
+            for algorithm in ALGORITHMS {
+                let mut fleet = Fleet::new(algorithm, &weights);
+                fleet.down.copy_from_slice(&down[..weights.len()]);
+                fleet.loads.copy_from_slice(&loads[..weights.len()]);
+                let may = |member: usize| weights[member] > 0 && !down[member];
+                let anybody = (0..weights.len()).any(may);
+                for _ in 0..20 {
+                    let picked = fleet.pick();
+                    prop_assert_eq!(picked.is_some(), anybody, "{:?}", algorithm);
+                    prop_assert!(picked.is_none_or(may), "{:?} picked {:?}", algorithm, picked);
+                }
+            }
+        }
+
+        #[test]
+        fn the_same_seed_gives_the_same_picks(weights in vec(1u16..=9, 1..20)) {
+            for algorithm in ALGORITHMS {
+                let picks = || Fleet::new(algorithm, &weights).picks(50);
+                prop_assert_eq!(picks(), picks(), "{:?}", algorithm);
+            }
+        }
+    }
+
+    #[test]
+    fn members_of_a_test_have_distinct_identities() {
+        let members = members(&[1; 1_000]);
+        let distinct: std::collections::HashSet<u64> = members.iter().map(|member| member.identity).collect();
+        assert_eq!(distinct.len(), 1_000);
+    }
+}
