@@ -1,0 +1,165 @@
+//! Addresses as people write them: `0.0.0.0:9090`, `[::1]:80`, `:9090`, `web1.example:80`.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+
+use super::error::Invalid;
+
+/// Turns `host:port` into addresses.
+pub type Resolver<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
+
+/// Asks the system's resolver, and blocks until it answers.
+pub fn system_resolver(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(host_and_port.to_socket_addrs()?.collect())
+}
+
+/// The address that a listener binds. `:9090` means every IPv4 address; host names are not accepted.
+pub fn parse_bind(text: &str) -> Result<SocketAddr, Invalid> {
+    match split(text, Ipv4Addr::UNSPECIFIED)? {
+        Target::Address(address) if address.ip().is_multicast() => {
+            Err(Invalid("must not be a multicast address".into()))
+        }
+        Target::Address(address) => Ok(address),
+        Target::Host { host, .. } => {
+            Err(Invalid(format!("a listener needs an IP address like 0.0.0.0, got host name {host:?}")))
+        }
+    }
+}
+
+/// What a backend's address may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An IP address and a port.
+    Address(SocketAddr),
+    /// A name to resolve, and a port.
+    Host {
+        /// As written.
+        host: String,
+        /// Not 0.
+        port: u16,
+    },
+}
+
+impl Target {
+    /// Reads the address of a backend. `:9090` means 127.0.0.1.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let target = split(text, Ipv4Addr::LOCALHOST)?;
+        match &target {
+            Self::Address(address) if !is_dialable(address.ip()) => {
+                Err(Invalid("must not be a multicast or broadcast address".into()))
+            }
+            Self::Address(_) | Self::Host { .. } => Ok(target),
+        }
+    }
+
+    /// The address to dial: of a host the first one, IPv4 before IPv6.
+    pub(super) fn resolve(&self, resolve: Resolver) -> Result<SocketAddr, Invalid> {
+        let (host, port) = match self {
+            Self::Address(address) => return Ok(*address),
+            Self::Host { host, port } => (host, *port),
+        };
+        let addresses = resolve(&format!("{host}:{port}"))
+            .map_err(|error| Invalid(format!("cannot resolve host {host:?}: {error}")))?;
+        let found = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+        match found {
+            Some(address) if is_dialable(address.ip()) => Ok(SocketAddr::new(address.ip(), port)),
+            Some(address) => Err(Invalid(format!("host {host:?} resolves to {}, no server", address.ip()))),
+            None => Err(Invalid(format!("host {host:?} has no address"))),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Host and port of `text`; an empty host means `any`.
+fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        port_of(&address.port().to_string())?;
+        return Ok(Target::Address(address));
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) if bare == text => {
+            return Err(Invalid("IPv6 needs brackets and a port, write [ADDR]:PORT".into()));
+        }
+        Ok(IpAddr::V6(_)) => return Err(Invalid("port missing, write [ADDR]:PORT".into())),
+        Ok(IpAddr::V4(_)) | Err(_) => {}
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(Invalid("port missing, write ADDR:PORT".into()));
+    };
+    let port = port_of(port)?;
+    if host.is_empty() {
+        return Ok(Target::Address(SocketAddr::new(any.into(), port)));
+    }
+    if host.starts_with('[') {
+        return Err(Invalid("IPv6 is written [ADDR]:PORT".into()));
+    }
+    if !is_host(host) {
+        return Err(Invalid(format!("{host:?} is neither an IP address nor a host name")));
+    }
+    Ok(Target::Host { host: host.into(), port })
+}
+
+fn port_of(text: &str) -> Result<u16, Invalid> {
+    match text.parse() {
+        Ok(port) if port > 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
+        Ok(_) | Err(_) => Err(Invalid(format!("port must be 1..=65535, got {text:?}"))),
+    }
+}
+
+/// Whether `host` may be handed to a resolver. All digits and dots is a mistyped IPv4 address: getaddrinfo(3)
+/// would read "10.1" as 10.0.0.1.
+fn is_host(host: &str) -> bool {
+    host.len() <= HOST_LEN_MAX
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && !host.starts_with(['-', '.'])
+}
+
+/// RFC 1035, 2.3.4.
+const HOST_LEN_MAX: usize = 253;
+
+fn is_dialable(ip: IpAddr) -> bool {
+    !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_host_is_everywhere_for_a_listener_and_here_for_a_backend() {
+        assert_eq!(parse_bind(":9090"), Ok("0.0.0.0:9090".parse().unwrap()));
+        assert_eq!(Target::parse(":9090"), Ok(Target::Address("127.0.0.1:9090".parse().unwrap())));
+    }
+
+    #[test]
+    fn a_host_takes_its_first_ipv4_address() {
+        let target = Target::parse("web.example:80").unwrap();
+        let mut both =
+            |_: &str| Ok(["[::1]:80", "10.0.0.2:80", "10.0.0.1:80"].map(|a| a.parse().unwrap()).into());
+        assert_eq!(target.resolve(&mut both), Ok("10.0.0.2:80".parse().unwrap()));
+        let mut only_v6 = |_: &str| Ok(vec!["[::1]:80".parse().unwrap()]);
+        assert_eq!(target.resolve(&mut only_v6), Ok("[::1]:80".parse().unwrap()));
+        let mut none = |_: &str| -> io::Result<Vec<SocketAddr>> { Ok(Vec::new()) };
+        assert_eq!(target.resolve(&mut none).unwrap_err().0, "host \"web.example\" has no address");
+    }
+
+    #[test]
+    fn a_mistyped_address_is_not_taken_for_a_host() {
+        for text in
+            ["10.1:80", "256.0.0.1:80", "10.0.0.1.:80", "::1:80", "[::1]", "a b:80", "-x:80", "a:+80", "a:"]
+        {
+            assert!(Target::parse(text).is_err(), "{text}");
+        }
+    }
+}

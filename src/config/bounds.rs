@@ -1,0 +1,31 @@
+//! What values may be, for the file and the flags alike.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Each worker is a thread with its own listeners.
+pub(super) const WORKERS_MAX: usize = 256;
+/// Far beyond what one process can open, small enough for every index.
+pub(super) const SESSIONS_MAX: usize = 10_000_000;
+/// What listen(2) is told; the kernel caps it at net.core.somaxconn, which is 4096 since Linux 5.4.
+pub(super) const BACKLOG_MAX: u32 = 65_535;
+/// A larger ratio than 256 to 1 wants pools of its own.
+pub(super) const WEIGHT_MAX: u16 = 256;
+/// Backends that one session may try, besides the first.
+pub(super) const RETRIES_MAX: u32 = 16;
+/// Timeouts and intervals. At most a year: no sum of a few of these overflows.
+pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(8760);
+/// Like [`TIMEOUT`], but at once is a choice too.
+pub(super) const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(8760);
+/// MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of the kernel's tcp.h are 32767 seconds, six minutes more.
+pub(super) const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(9);
+/// MAX_TCP_KEEPCNT of the kernel's tcp.h.
+pub(super) const KEEPALIVE_COUNT_MAX: u32 = 127;
+/// TCP_USER_TIMEOUT is an int of milliseconds: 24 days would fit.
+pub(super) const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+/// `rise` and `fall`.
+pub(super) const VERDICTS: RangeInclusive<u32> = 1..=100;
+/// More would let one interval be three times the other.
+pub(super) const JITTER_PERCENT_MAX: u8 = 50;
+/// Bytes that a check sends or looks for: they fit into one segment.
+pub(super) const PAYLOAD_LEN_MAX: usize = 1024;

@@ -1,0 +1,239 @@
+//! From the mirror of the file and the flags to the [`Config`]: the process, its listeners, and what belongs
+//! where. Reports every mistake and goes on with a stand-in; a report that is not empty discards the result.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use log::LevelFilter;
+use toml::Spanned;
+
+use super::address::{Resolver, parse_bind};
+use super::bounds::{BACKLOG_MAX, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
+use super::conflicts;
+use super::error::{Error, Invalid};
+use super::model::{Config, Global, Listener, LogFormat, Timeouts};
+use super::overrides::{BackendFlag, Overrides, workers_auto};
+use super::pool::{self, PoolDraft, TIMEOUTS};
+use super::raw::{Key, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
+use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
+use super::report::{Placed, Report, Scope, Spot};
+
+/// The default; the kernel caps it at net.core.somaxconn.
+const BACKLOG: u32 = 4096;
+
+const LOG_LEVELS: [(&str, LevelFilter); 6] = [
+    ("off", LevelFilter::Off),
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// The configuration that `raw` and `overrides` describe, or every mistake.
+pub(super) fn check(
+    raw: &RawConfig,
+    overrides: &Overrides,
+    resolve: Resolver,
+    mut report: Report,
+) -> Result<Config, Vec<Error>> {
+    let global = global(raw.global.as_ref(), overrides, &mut report);
+    let pools = pools(&raw.pool, overrides, resolve, &mut report);
+    let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
+    conflicts::report(&listeners, &pools, &mut report);
+    let listeners = listeners.into_iter().map(|listener| listener.item).collect();
+    let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
+    report.finish(Config { global, listeners, pools })
+}
+
+fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report: &mut Report) -> Global {
+    let (absent, absent_log) = (RawGlobal::default(), RawLog::default());
+    let scope = Scope::new(spot_of_table(raw), "global");
+    let raw = raw.map_or(&absent, |raw| raw.get_ref());
+    let log_scope = scope.part(spot_of_table(raw.log.as_ref()), "log");
+    let log = raw.log.as_ref().map_or(&absent_log, |log| log.get_ref());
+
+    let mut read = Reader { report, scope: &scope };
+    let workers = workers(&mut read, &raw.workers);
+    let pin = read.boolean("pin", &raw.pin);
+    let max_sessions = sessions(&mut read, &raw.max_sessions);
+    let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
+    let mut read = Reader { report, scope: &log_scope };
+    let level = read.choice("level", &log.level, &LOG_LEVELS);
+    let format = read.choice("format", &log.format, &LOG_FORMATS);
+
+    Global {
+        workers: overrides.workers.or(workers).unwrap_or_else(workers_auto),
+        pin: pin.unwrap_or(false),
+        max_sessions: overrides.max_sessions.or(max_sessions),
+        drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
+        log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
+        log_format: format.unwrap_or(LogFormat::Text),
+    }
+}
+
+/// `"auto"` or a number.
+fn workers(read: &mut Reader, key: &Key) -> Option<NonZeroUsize> {
+    match str_of(key) {
+        Some("auto") => Some(workers_auto()),
+        Some(text) => {
+            read.wrong(
+                "workers",
+                key,
+                format_args!("must be \"auto\" or 1..={WORKERS_MAX}, got {}", quote(text)),
+            );
+            None
+        }
+        None => read.whole("workers", key, 1..=WORKERS_MAX).and_then(NonZeroUsize::new),
+    }
+}
+
+fn sessions(read: &mut Reader, key: &Key) -> Option<NonZeroUsize> {
+    read.whole("max_sessions", key, 1..=SESSIONS_MAX).and_then(NonZeroUsize::new)
+}
+
+/// The pools of the file, or the one that flags alone make.
+fn pools(
+    raw: &[Spanned<Table<RawPool>>],
+    overrides: &Overrides,
+    resolve: Resolver,
+    report: &mut Report,
+) -> Vec<PoolDraft> {
+    let is_only = raw.len() == 1;
+    let mut pools = Vec::new();
+    for (index, raw) in raw.iter().enumerate() {
+        pools.push(pool::check(raw, index, is_only, overrides, resolve, report));
+        if raw.get_ref().backend.is_empty() && (overrides.backends.is_empty() || !is_only) {
+            let scope = &pools[index].scope;
+            report.add(scope, &scope.spot, "no backend: add [[pool.backend]] with address = \"ADDR:PORT\"");
+        }
+    }
+    if raw.is_empty() && !overrides.backends.is_empty() {
+        let nothing = Spanned::new(0..0, Table::default());
+        pools.push(pool::check(&nothing, 0, true, overrides, resolve, report));
+    }
+    match pools.as_mut_slice() {
+        [] => {
+            report.add_bare(&Spot::Whole, "no pool: add [[pool]] with a [[pool.backend]], or use --backend");
+        }
+        [only] => only.add_flags(&overrides.backends, resolve, report),
+        [_, _, ..] => {
+            let flags = overrides.backends.iter().map(BackendFlag::to_string);
+            refuse_flags("--backend", flags, "[[pool.backend]]", report);
+        }
+    }
+    pools
+}
+
+/// Reports flags that would belong to one of several pools; in the file they would be a `header`.
+fn refuse_flags(flag: &str, values: impl Iterator<Item = String>, header: &str, report: &mut Report) {
+    for value in values {
+        let spot = Spot::Flag(format!("{flag} {value}"));
+        report.add_bare(&spot, format_args!("the file has several pools: write it there, as {header}"));
+    }
+}
+
+/// The listeners of the file and those of flags.
+fn listeners(
+    raw: &[Spanned<Table<RawListener>>],
+    overrides: &Overrides,
+    pools: &[PoolDraft],
+    report: &mut Report,
+) -> Vec<Placed<Listener>> {
+    if raw.is_empty() && overrides.listen.is_empty() {
+        report.add_bare(
+            &Spot::Whole,
+            "no listener: add [[listener]] with bind = \"0.0.0.0:9090\", or use --listen",
+        );
+    }
+    let pool_indices: HashMap<&str, usize> =
+        pools.iter().enumerate().map(|(index, pool)| (pool.pool.name.as_str(), index)).collect();
+    let mut listeners: Vec<_> = raw
+        .iter()
+        .enumerate()
+        .filter_map(|(index, raw)| listener(raw, index, overrides, pools, &pool_indices, report))
+        .collect();
+    match pools {
+        [] => {}
+        [only] => {
+            let flags = overrides.listen.iter().enumerate();
+            listeners.extend(flags.map(|(index, bind)| listener_of_flag(index, *bind, only.pool.timeouts)));
+        }
+        [_, _, ..] => {
+            let flags = overrides.listen.iter().map(SocketAddr::to_string);
+            refuse_flags("--listen", flags, "[[listener]]", report);
+        }
+    }
+    listeners
+}
+
+fn listener(
+    raw: &Spanned<Table<RawListener>>,
+    index: usize,
+    overrides: &Overrides,
+    pools: &[PoolDraft],
+    pool_indices: &HashMap<&str, usize>,
+    report: &mut Report,
+) -> Option<Placed<Listener>> {
+    let spot = Spot::Byte(raw.span().start);
+    let raw = raw.get_ref();
+    let scope = Scope::new(spot, label("listener", str_of(&raw.name), str_of(&raw.bind), index));
+    let mut read = Reader { report, scope: &scope };
+    let name = read.name(&raw.name).map(str::to_string);
+    let bind = bind(&mut read, &raw.bind);
+    let pool = pool_of(&mut read, &raw.pool, pools.len(), pool_indices);
+    let backlog = read.whole("backlog", &raw.backlog, 1..=BACKLOG_MAX).unwrap_or(BACKLOG);
+    let max_sessions = sessions(&mut read, &raw.max_sessions);
+    let inherited = pools.get(pool).map_or(TIMEOUTS, |pool| pool.pool.timeouts);
+    let timeouts = pool::timeouts(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
+    let bind = bind?;
+    let name = name.unwrap_or_else(|| if raw.name.is_none() { bind.to_string() } else { String::new() });
+    Some(Placed {
+        item: Listener { name, bind, pool, backlog, max_sessions, timeouts },
+        name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
+        address_at: spot_of(&raw.bind).unwrap_or_else(|| scope.spot.clone()),
+        scope,
+    })
+}
+
+fn listener_of_flag(index: usize, bind: SocketAddr, timeouts: Timeouts) -> Placed<Listener> {
+    let spot = Spot::Flag(format!("--listen {bind}"));
+    // The kernel chooses a port for each 0: such listeners may share their address, but not their name.
+    let name = if bind.port() == 0 { format!("{bind}-{index}") } else { bind.to_string() };
+    Placed {
+        item: Listener { name, bind, pool: 0, backlog: BACKLOG, max_sessions: None, timeouts },
+        scope: Scope::new(spot.clone(), format!("listener {bind}")),
+        name_at: spot.clone(),
+        address_at: spot,
+    }
+}
+
+fn bind(read: &mut Reader, key: &Key) -> Option<SocketAddr> {
+    if key.is_none() {
+        read.wrong("bind", key, "missing, write bind = \"ADDR:PORT\"");
+    }
+    match parse_bind(read.text("bind", key)?) {
+        Ok(bind) => Some(bind),
+        Err(Invalid(what)) => {
+            read.wrong("bind", key, what);
+            None
+        }
+    }
+}
+
+/// The index of the pool that a listener names; without a name, the only one. 0 stands in for a wrong one.
+fn pool_of(read: &mut Reader, key: &Key, pools: usize, pool_indices: &HashMap<&str, usize>) -> usize {
+    if key.is_none() && pools > 1 {
+        read.wrong("pool", key, format_args!("missing: the file has {pools} pools, name the one to serve"));
+    }
+    let Some(name) = read.text("pool", key) else { return 0 };
+    let index = pool_indices.get(name).copied();
+    if index.is_none() {
+        read.wrong("pool", key, format_args!("there is no pool {}", quote(name)));
+    }
+    index.unwrap_or(0)
+}

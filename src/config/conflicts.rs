@@ -1,0 +1,187 @@
+//! What is wrong between parts that are right on their own: names and addresses used twice, sessions in a
+//! circle.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::model::Listener;
+use super::pool::PoolDraft;
+use super::report::{Placed, Report, Scope, Spot};
+
+/// Reports every conflict between the parts.
+pub(super) fn report(listeners: &[Placed<Listener>], pools: &[PoolDraft], report: &mut Report) {
+    same_names(listeners.iter().map(|part| (part, part.item.name.as_str(), part.item.bind)), report);
+    let mut pool_names = HashMap::new();
+    for PoolDraft { pool, scope, name_at, backends } in pools {
+        if let Some(first) = first_with(&mut pool_names, pool.name.clone(), name_at) {
+            taken("name", &pool.name, first, (scope, name_at), report);
+        }
+        same_names(backends.iter().map(|part| (part, part.item.name.as_str(), part.item.address)), report);
+        let mut addresses = HashMap::new();
+        for Placed { item, scope, address_at, .. } in backends {
+            let address = canonical(item.address).to_string();
+            if let Some(first) = first_with(&mut addresses, address.clone(), address_at) {
+                taken("address", &address, first, (scope, address_at), report);
+            }
+        }
+    }
+    let by_port = by_port(listeners);
+    overlaps(&by_port, report);
+    circles(&by_port, pools, report);
+}
+
+/// Reports each name that an earlier part has too, unless both only repeat one address: that is worth one
+/// message.
+fn same_names<'a, T: 'a>(
+    parts: impl Iterator<Item = (&'a Placed<T>, &'a str, SocketAddr)>,
+    report: &mut Report,
+) {
+    let mut seen = HashMap::new();
+    for (part, name, address) in parts {
+        let Some((first, first_address)) = first_with(&mut seen, name.to_string(), (part, address)) else {
+            continue;
+        };
+        let is_given = part.is_named() || first.is_named();
+        if is_given || address != first_address {
+            taken("name", name, &first.name_at, (&part.scope, &part.name_at), report);
+        }
+    }
+}
+
+/// What was first put under `key`, if something was; otherwise puts `value` there. An empty key stands in for
+/// a wrong one and equals no other.
+fn first_with<V: Copy>(seen: &mut HashMap<String, V>, key: String, value: V) -> Option<V> {
+    if key.is_empty() {
+        return None;
+    }
+    match seen.entry(key) {
+        Entry::Occupied(first) => Some(*first.get()),
+        Entry::Vacant(vacant) => {
+            vacant.insert(value);
+            None
+        }
+    }
+}
+
+fn taken(key: &str, value: &str, first: &Spot, (scope, spot): (&Scope, &Spot), report: &mut Report) {
+    let first = report.pointer(first);
+    report.add(scope, spot, format_args!("{key}: {value} is taken, see {first}"));
+}
+
+/// Listeners by port, without those whose port the kernel chooses.
+type ByPort<'a> = HashMap<u16, Vec<&'a Placed<Listener>>>;
+
+fn by_port(listeners: &[Placed<Listener>]) -> ByPort<'_> {
+    let mut by_port = ByPort::new();
+    for listener in listeners.iter().filter(|listener| listener.item.bind.port() != 0) {
+        by_port.entry(listener.item.bind.port()).or_default().push(listener);
+    }
+    by_port
+}
+
+fn overlaps(by_port: &ByPort, report: &mut Report) {
+    for listeners in by_port.values() {
+        for (index, listener) in listeners.iter().enumerate() {
+            let bind = listener.item.bind;
+            let Some(first) = listeners[..index].iter().find(|first| is_overlap(bind, first.item.bind))
+            else {
+                continue;
+            };
+            let (name, pointer) = (first.item.bind, report.pointer(&first.address_at));
+            report.add(
+                &listener.scope,
+                &listener.address_at,
+                format_args!("bind: {bind} overlaps {name}, see {pointer}"),
+            );
+        }
+    }
+}
+
+/// Reports backends that are one of our own listeners. A wildcard listener is met at every local address, of
+/// which only the loopback ones are known here.
+fn circles(by_port: &ByPort, pools: &[PoolDraft], report: &mut Report) {
+    for backend in pools.iter().flat_map(|pool| &pool.backends) {
+        let address = canonical(backend.item.address);
+        let listeners = by_port.get(&address.port()).into_iter().flatten();
+        let Some(listener) = listeners.into_iter().find(|listener| is_circle(address, listener.item.bind))
+        else {
+            continue;
+        };
+        let (bind, pointer) = (listener.item.bind, report.pointer(&listener.address_at));
+        report.add(
+            &backend.scope,
+            &backend.address_at,
+            format_args!("address: {address} is our own listener {bind}, see {pointer}"),
+        );
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether two listeners of one port would take each other's clients.
+fn is_overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.ip().to_canonical() == b.ip().to_canonical() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip())
+}
+
+/// Whether a dial to `address` ends at a listener of the same port.
+fn is_circle(address: SocketAddr, bind: SocketAddr) -> bool {
+    // connect(2) to the unspecified address goes to loopback.
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    ip == bind.ip().to_canonical() || (ip.is_loopback() && covers(bind.ip(), ip))
+}
+
+/// Whether `wildcard` is one that takes clients of `ip`; the IPv6 one is dual-stack.
+fn covers(wildcard: IpAddr, ip: IpAddr) -> bool {
+    wildcard.is_unspecified() && (wildcard.is_ipv6() || ip.to_canonical().is_ipv4())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> SocketAddr {
+        SocketAddr::new(text.parse().unwrap(), 80)
+    }
+
+    #[test]
+    fn wildcards_overlap_what_they_cover() {
+        for (a, b, expected) in [
+            ("0.0.0.0", "127.0.0.1", true),
+            ("0.0.0.0", "::", true),
+            ("::", "127.0.0.1", true),
+            ("::", "::1", true),
+            ("0.0.0.0", "::1", false),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("127.0.0.1", "::ffff:127.0.0.1", true),
+            ("0.0.0.0", "::ffff:127.0.0.1", true),
+        ] {
+            assert_eq!(is_overlap(ip(a), ip(b)), expected, "{a} and {b}");
+            assert_eq!(is_overlap(ip(b), ip(a)), expected, "{b} and {a}");
+        }
+    }
+
+    #[test]
+    fn a_dial_to_ourselves_is_a_circle() {
+        for (address, bind, expected) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "0.0.0.0", true),
+            ("127.0.0.2", "0.0.0.0", true),
+            ("0.0.0.0", "127.0.0.1", true),
+            ("::1", "::", true),
+            ("127.0.0.1", "::", true),
+            ("::", "::1", true),
+            ("::1", "0.0.0.0", false),
+            ("10.0.0.1", "0.0.0.0", false),
+            ("10.0.0.1", "10.0.0.1", true),
+        ] {
+            assert_eq!(is_circle(ip(address), ip(bind)), expected, "{address} to {bind}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What is wrong with a configuration, one line each.
+
+use std::fmt::Write;
+
+/// One mistake. Its `Display` is one line: where it is, what is wrong there, what was expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// At a line of the file.
+    #[error("{file}:{line}: {what}")]
+    Line {
+        /// The file as the user named it.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// Place, key and mistake.
+        what: String,
+    },
+    /// In the file as a whole.
+    #[error("{file}: {what}")]
+    File {
+        /// The file as the user named it.
+        file: String,
+        /// The mistake.
+        what: String,
+    },
+    /// In a flag.
+    #[error("{flag}: {what}")]
+    Flag {
+        /// The flag with its value.
+        flag: String,
+        /// The mistake.
+        what: String,
+    },
+    /// Neither a file nor a listener.
+    #[error("nothing to listen on: try `l4lb -l :9090`, `l4lb -c FILE` or `l4lb demo`; see `l4lb --help`")]
+    NothingToDo,
+}
+
+/// What is wrong with one value, as the end of a line that began with its place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+/// `text` without control characters, so that a message stays on its line whatever the file holds.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            write!(line, "{}", char.escape_default()).expect("a String takes every write");
+        } else {
+            line.push(char);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stays_on_its_line() {
+        assert_eq!(one_line("a\nb\u{7f}ü"), "a\\nb\\u{7f}ü");
+    }
+}

@@ -1,0 +1,172 @@
+//! How many sessions the open-files limit allows.
+//! Pure: the limit is a parameter, only sys/ asks the kernel for it.
+
+use std::fmt;
+
+use super::bounds::SESSIONS_MAX;
+use super::model::{Check, Config};
+
+/// How the file descriptors of the process are shared out, at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdBudget {
+    /// The limit that all the rest has to fit in.
+    pub nofile: u64,
+    /// One socket per listener and worker.
+    pub listeners: u64,
+    /// The loops: epoll and waker of each worker.
+    pub loops: u64,
+    /// Health checks at a time.
+    pub checks: u64,
+    /// Logs, resolver, control thread, and a margin.
+    pub reserve: u64,
+    /// Sessions that fit: each has two sockets.
+    pub sessions: usize,
+}
+
+const FDS_PER_LOOP: u64 = 2;
+const FDS_PER_SESSION: u64 = 2;
+/// Health checks that one worker runs at a time.
+pub const CHECKS_PER_WORKER_MAX: u64 = 128;
+const RESERVE: u64 = 32;
+
+/// Why the open-files limit does not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// Not one session fits.
+    #[error(
+        "nofile: the limit of {nofile} open files leaves no room for sessions, raise it to {needed} or more"
+    )]
+    NoRoom {
+        /// The limit.
+        nofile: u64,
+        /// What one session would take.
+        needed: u64,
+    },
+    /// Fewer sessions fit than configured.
+    #[error(
+        "max_sessions: {configured} sessions need {needed} open files, the limit of {nofile} allows {sessions}: \
+         raise the limit or lower max_sessions"
+    )]
+    TooMany {
+        /// `max_sessions`.
+        configured: usize,
+        /// What they would take.
+        needed: u64,
+        /// The limit.
+        nofile: u64,
+        /// What fits.
+        sessions: usize,
+    },
+}
+
+impl FdBudget {
+    /// The budget of `config` under a limit of `nofile` open files.
+    pub fn of(config: &Config, nofile: u64) -> Self {
+        let workers = count(config.global.workers.get());
+        let checked = config.pools.iter().filter(|pool| pool.health.check != Check::Off);
+        let checked = count(checked.map(|pool| pool.backends.len()).sum());
+        let mut budget = Self {
+            nofile,
+            listeners: workers.saturating_mul(count(config.listeners.len())),
+            loops: workers.saturating_mul(FDS_PER_LOOP),
+            // Each backend is checked by one worker.
+            checks: checked.min(workers.saturating_mul(CHECKS_PER_WORKER_MAX)),
+            reserve: RESERVE,
+            sessions: 0,
+        };
+        let fitting = nofile.saturating_sub(budget.need()) / FDS_PER_SESSION;
+        budget.sessions = usize::try_from(fitting).unwrap_or(usize::MAX).min(SESSIONS_MAX);
+        budget
+    }
+
+    /// Descriptors for everything but sessions.
+    pub fn need(&self) -> u64 {
+        [self.listeners, self.loops, self.checks, self.reserve].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Most sessions at a time: `max_sessions` of the config, or what fits.
+    pub fn sessions_max(&self, config: &Config) -> Result<usize, LimitError> {
+        let needed = |sessions| self.need().saturating_add(FDS_PER_SESSION.saturating_mul(count(sessions)));
+        if self.sessions == 0 {
+            return Err(LimitError::NoRoom { nofile: self.nofile, needed: needed(1) });
+        }
+        match config.global.max_sessions.map(std::num::NonZeroUsize::get) {
+            None => Ok(self.sessions),
+            Some(configured) if configured <= self.sessions => Ok(configured),
+            Some(configured) => Err(LimitError::TooMany {
+                configured,
+                needed: needed(configured),
+                nofile: self.nofile,
+                sessions: self.sessions,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for FdBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nofile, listeners, loops, checks, reserve, sessions } = self;
+        write!(
+            f,
+            "{nofile} open files: {listeners} for listeners, {loops} for loops, {checks} for checks, \
+             {reserve} in reserve, two for each of {sessions} sessions"
+        )
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, load, parse_bind, parse_sessions, parse_workers};
+
+    /// Two workers, one listener, three checked backends.
+    fn tutorial(max_sessions: Option<&str>) -> Config {
+        let overrides = Overrides {
+            listen: vec![parse_bind(":9090").unwrap()],
+            workers: Some(parse_workers("2").unwrap()),
+            max_sessions: max_sessions.map(|text| parse_sessions(text).unwrap()),
+            ..Overrides::default()
+        };
+        load(None, &overrides, &mut crate::config::system_resolver).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_goes_to_sessions() {
+        let config = tutorial(None);
+        let budget = FdBudget::of(&config, 1024);
+        assert_eq!(budget.need(), 2 + 4 + 3 + 32);
+        assert_eq!((budget.sessions, budget.sessions_max(&config)), (491, Ok(491)));
+        assert_eq!(
+            budget.to_string(),
+            "1024 open files: 2 for listeners, 4 for loops, 3 for checks, 32 in reserve, two for each of 491 sessions"
+        );
+    }
+
+    #[test]
+    fn a_configured_maximum_must_fit() {
+        let (fits, exceeds) = (tutorial(Some("491")), tutorial(Some("492")));
+        assert_eq!(FdBudget::of(&fits, 1024).sessions_max(&fits), Ok(491));
+        assert_eq!(
+            FdBudget::of(&exceeds, 1024).sessions_max(&exceeds).unwrap_err().to_string(),
+            "max_sessions: 492 sessions need 1025 open files, the limit of 1024 allows 491: \
+             raise the limit or lower max_sessions"
+        );
+    }
+
+    #[test]
+    fn no_limit_is_so_large_or_so_small_that_it_breaks_the_sums() {
+        let config = tutorial(None);
+        assert_eq!(FdBudget::of(&config, u64::MAX).sessions_max(&config), Ok(SESSIONS_MAX));
+        for nofile in [0, 1, 41, 42] {
+            assert_eq!(
+                FdBudget::of(&config, nofile).sessions_max(&config),
+                Err(LimitError::NoRoom { nofile, needed: 43 })
+            );
+        }
+        assert_eq!(FdBudget::of(&config, 43).sessions_max(&config), Ok(1));
+    }
+}

@@ -1,0 +1,194 @@
+//! From flags and a file to a [`Config`] that is legal by construction.
+//!
+//! Text becomes `raw` (only shape), raw becomes [`model`] in `check` (types, ranges, references, conflicts),
+//! and nothing behind that checks again. One pass reports every mistake, each as one line that names file,
+//! line and key. Never opens a socket, and resolves host names only through the [`Resolver`] that the caller
+//! hands in.
+
+pub mod limits;
+pub mod model;
+
+mod overrides;
+mod raw;
+
+mod check;
+mod conflicts;
+mod health;
+mod pool;
+
+mod address;
+mod bounds;
+mod reader;
+pub mod units;
+
+mod error;
+mod report;
+mod show;
+
+use std::fs;
+use std::path::Path;
+
+pub use address::{Resolver, Target, parse_bind, system_resolver};
+pub use error::{Error, Invalid, one_line};
+pub use model::Config;
+pub use overrides::{BackendFlag, Overrides, parse_sessions, parse_timeout, parse_workers};
+
+use report::Report;
+
+/// The configuration of the file at `path` with `overrides` applied, or every mistake in both.
+/// Without a file the overrides must name a listener; without backends it serves the three of the tutorial.
+pub fn load(path: Option<&Path>, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
+    let Some(path) = path else { return from_flags(overrides, resolve) };
+    let file = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&text, &file, overrides, resolve),
+        Err(error) => Err(vec![Error::File { file, what: format!("cannot read it: {error}") }]),
+    }
+}
+
+/// The configuration that `text` describes with `overrides` applied, or every mistake in both; `file` is its
+/// name in errors.
+pub fn parse(text: &str, file: &str, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
+    let mut report = Report::new(file, text);
+    match raw::read(text, &mut report) {
+        Some(raw) => check::check(&raw, overrides, resolve, report),
+        None => Err(report.into_errors()),
+    }
+}
+
+/// The configuration that flags alone describe.
+fn from_flags(overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
+    if overrides.listen.is_empty() {
+        return Err(vec![Error::NothingToDo]);
+    }
+    let mut overrides = overrides.clone();
+    if overrides.backends.is_empty() {
+        overrides.backends = BackendFlag::tutorial();
+    }
+    check::check(&raw::RawConfig::default(), &overrides, resolve, Report::new("command line", ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    const FULL: &str = include_str!("../../config/l4lb.toml");
+
+    fn load_text(text: &str) -> Result<Config, Vec<Error>> {
+        let mut nobody = |host: &str| Err(io::Error::other(format!("{host}: tests resolve nothing")));
+        parse(text, "test.toml", &Overrides::default(), &mut nobody)
+    }
+
+    /// The full file with each unset key set.
+    fn uncommented() -> String {
+        let uncomment = |line: &str| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => key.to_string(),
+            Some(_) | None => line.to_string(),
+        };
+        FULL.lines().map(|line| uncomment(line) + "\n").collect()
+    }
+
+    #[test]
+    fn the_minimal_file_is_good() {
+        let minimal = load_text(include_str!("../../config/minimal.toml")).unwrap();
+        assert_eq!(
+            (minimal.listeners.len(), minimal.pools.len(), minimal.pools[0].backends.len()),
+            (1, 1, 3)
+        );
+    }
+
+    #[test]
+    fn the_full_file_shows_the_defaults() {
+        let bare = r#"
+            [[listener]]
+            bind = "0.0.0.0:9090"
+            [[pool]]
+            backend = [
+                { name = "a", address = "127.0.0.1:8081" },
+                { address = "127.0.0.1:8082" },
+                { address = "127.0.0.1:8083" },
+            ]
+        "#;
+        assert_eq!(load_text(FULL).unwrap(), load_text(bare).unwrap());
+    }
+
+    #[test]
+    fn the_unset_keys_of_an_http_check_show_its_defaults() {
+        let http = FULL.replace("type = \"tcp\"", "type = \"http\"");
+        let set = http.replace("#path", "path").replace("#status", "status");
+        assert_eq!(load_text(&set).unwrap(), load_text(&http).unwrap());
+    }
+
+    #[test]
+    fn the_full_file_shows_every_key() {
+        let text = uncommented();
+        // The backends after the first one repeat its keys no more.
+        let (text, _) = text.split_once("[[pool.backend]]\naddress").unwrap();
+        let raw = raw::read(text, &mut Report::new("", text)).unwrap();
+        assert!(!format!("{raw:?}").contains(": None"), "{raw:#?}");
+    }
+
+    #[test]
+    fn an_unset_key_is_good_when_set() {
+        for (line, _) in FULL.lines().zip(uncommented().lines()).filter(|(full, set)| full != set) {
+            let key = line.trim_start_matches('#');
+            let kind = match key.split(' ').next() {
+                Some("send" | "expect" | "contains") => "send_expect",
+                Some("path" | "host" | "status") => "http",
+                _ => "tcp",
+            };
+            let mut text = FULL.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));
+            if key.starts_with("send") {
+                text = text.replace("#expect", "expect");
+            }
+            assert!(load_text(&text).is_ok(), "{key}: {:?}", load_text(&text));
+        }
+    }
+
+    #[test]
+    fn a_short_interval_shortens_what_must_fit_into_it() {
+        let overrides = Overrides { health_interval: parse_timeout("200ms").ok(), ..Overrides::default() };
+        let config = parse(FULL, "test.toml", &overrides, &mut system_resolver);
+        assert_eq!(config.unwrap_err().len(), 2, "the file sets fast_interval and timeout");
+        let text = FULL.replace("fast_interval =", "#").replace("timeout = \"1s\"", "#");
+        let config = parse(&text, "test.toml", &overrides, &mut system_resolver).unwrap();
+        let health = &config.pools[0].health;
+        assert_eq!([health.fast_interval, health.timeout], [Duration::from_millis(200); 2]);
+    }
+
+    #[test]
+    fn a_flag_beats_the_listener_and_the_listener_beats_the_pool() {
+        let text = r#"
+            [[listener]]
+            bind = ":9090"
+            timeouts = { connect = "1s", idle = "1m" }
+            [[pool]]
+            timeouts = { connect = "2s", idle = "2m", half_close = "3s" }
+            backend = [{ address = ":8081" }]
+        "#;
+        let overrides = Overrides { idle_timeout: parse_timeout("9m").ok(), ..Overrides::default() };
+        let config = parse(text, "test.toml", &overrides, &mut system_resolver).unwrap();
+        let seconds = |t: model::Timeouts| [t.connect, t.idle, t.half_close].map(|d| d.as_secs());
+        assert_eq!(seconds(config.listeners[0].timeouts), [1, 540, 3]);
+        assert_eq!(seconds(config.pools[0].timeouts), [2, 540, 3]);
+    }
+
+    #[test]
+    fn flags_alone_serve_the_backends_of_the_tutorial() {
+        let overrides = Overrides { listen: vec![parse_bind(":9090").unwrap()], ..Overrides::default() };
+        let config = load(None, &overrides, &mut system_resolver).unwrap();
+        let addresses: Vec<String> = config.pools[0].backends.iter().map(|b| b.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"]);
+    }
+
+    #[test]
+    fn listeners_on_port_0_share_an_address() {
+        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+        let overrides = Overrides { listen: vec![bind, bind], ..Overrides::default() };
+        let config = load(None, &overrides, &mut system_resolver).unwrap();
+        assert_ne!(config.listeners[0].name, config.listeners[1].name);
+    }
+}

@@ -1,0 +1,220 @@
+//! The configuration that l4lb runs: legal by construction, every default filled in.
+//! Made only by `config::check`; nothing behind it re-checks a port, a weight or a name.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::balance::Algorithm;
+
+/// Everything that one process runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What belongs to the whole process.
+    pub global: Global,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// At least one; a [`Listener::pool`] is an index into it.
+    pub pools: Vec<Pool>,
+}
+
+/// What belongs to the whole process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Global {
+    /// Threads that relay, each with its own loop.
+    pub workers: NonZeroUsize,
+    /// Bind worker i to the i-th processor that the process may use.
+    pub pin: bool,
+    /// Most sessions at a time over all listeners; `None` takes what the open-files limit allows.
+    pub max_sessions: Option<NonZeroUsize>,
+    /// How long sessions may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// The least severe lines that are written.
+    pub log_level: LevelFilter,
+    /// How a line is written.
+    pub log_format: LogFormat,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Time, level, message, key=value.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique among the listeners.
+    pub name: String,
+    /// The address to listen on; an IPv6 wildcard takes IPv4 clients too.
+    pub bind: SocketAddr,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+    /// Connections that wait to be accepted, per worker; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Most sessions at a time through this listener.
+    pub max_sessions: Option<NonZeroUsize>,
+    /// Those of the pool, unless the listener names its own.
+    pub timeouts: Timeouts,
+}
+
+/// How long each phase of a session may stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// One dial.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// Without a byte after one side has ended, unless bytes are on their way to a reader that pauses.
+    pub half_close: Duration,
+}
+
+/// A set of backends and how sessions are spread over them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Unique among the pools.
+    pub name: String,
+    /// How a backend is picked.
+    pub balance: Algorithm,
+    /// Dials after a failed first one, each to a backend not tried yet.
+    pub retries: u32,
+    /// See [`Timeouts`].
+    pub timeouts: Timeouts,
+    /// Options of the sockets, on both sides.
+    pub tcp: Tcp,
+    /// How backends are checked.
+    pub health: Health,
+    /// What a client gets when no backend is eligible.
+    pub when_all_down: WhenAllDown,
+    /// At least one, with at least one address each listed once.
+    pub backends: Vec<Backend>,
+}
+
+/// What a client gets when no backend is eligible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAllDown {
+    /// A reset, at once.
+    Close,
+    /// A dial to any backend of weight > 0, healthy or not.
+    TryAnyway,
+}
+
+/// Options of the sockets, on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// TCP_NODELAY.
+    pub nodelay: bool,
+    /// SO_KEEPALIVE and its three figures; `None` is off.
+    pub keepalive: Option<Keepalive>,
+    /// How long a peer may leave sent data and probes unanswered until it counts as dead; `None` leaves it to the
+    /// kernel (about 15 minutes). Unlike TCP_USER_TIMEOUT it does not end a reader that only pauses.
+    pub user_timeout: Option<Duration>,
+}
+
+/// When an idle connection is probed by the kernel, see tcp(7). Whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Unanswered probes until the connection is dead.
+    pub count: u32,
+}
+
+/// How the backends of a pool are checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// What one check does.
+    pub check: Check,
+    /// Time between checks of one backend.
+    pub interval: Duration,
+    /// Time between checks while the state is changing.
+    pub fast_interval: Duration,
+    /// Longest time that one check may take.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take a backend down.
+    pub fall: u32,
+    /// Each interval is longer or shorter by at most this many percent, 0..=50.
+    pub jitter_percent: u8,
+    /// Check this port instead of the one that serves.
+    pub port: Option<u16>,
+    /// The state before the first verdict.
+    pub initial_state: HealthState,
+}
+
+/// What one check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing: the backend keeps its initial state, and failed dials do not change it.
+    Off,
+    /// Connects.
+    Tcp,
+    /// Connects, sends bytes (may be none), waits for an answer.
+    SendExpect {
+        /// Sent after the connect.
+        send: Vec<u8>,
+        /// What the answer must hold.
+        expect: Expect,
+    },
+    /// Connects, sends a GET, reads the status.
+    Http {
+        /// The target of the request, starts with '/'.
+        path: String,
+        /// The Host header; the backend's address when `None`.
+        host: Option<String>,
+        /// The status that counts as healthy.
+        status: u16,
+    },
+}
+
+/// What the answer to a check must hold. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// It starts with these bytes.
+    Prefix(Vec<u8>),
+    /// These bytes are somewhere in it.
+    Contains(Vec<u8>),
+}
+
+/// What is known of a backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// Not known yet; serves, and the first verdict decides.
+    Unknown,
+    /// Serves.
+    Up,
+    /// Gets no new sessions.
+    Down,
+}
+
+impl HealthState {
+    /// The word for it in config, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One server of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Unique within the pool; the address as written when the file gives none.
+    pub name: String,
+    /// Where to dial.
+    pub address: SocketAddr,
+    /// Share of new sessions, 0..=256; 0 gets none.
+    pub weight: u16,
+    /// Serves only when no primary backend is eligible.
+    pub backup: bool,
+}

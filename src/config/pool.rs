@@ -1,0 +1,207 @@
+//! One `[[pool]]`: how it balances, its sockets, its timeouts, its backends.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::address::{Resolver, Target};
+use super::bounds::{KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX};
+use super::error::Invalid;
+use super::health;
+use super::model::{Backend, Keepalive, Pool, Tcp, Timeouts, WhenAllDown};
+use super::overrides::{BackendFlag, Overrides};
+use super::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
+use super::reader::{Reader, spot_of, spot_of_table, str_of};
+use super::report::{Placed, Report, Scope, Spot};
+use super::units::show_duration;
+use crate::balance::Algorithm;
+
+/// The defaults.
+pub(super) const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(5),
+    idle: Duration::from_hours(1),
+    half_close: Duration::from_secs(30),
+};
+
+const ALGORITHMS: [(&str, Algorithm); 5] = {
+    let [a, b, c, d, e] = Algorithm::ALL;
+    [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c), (d.as_str(), d), (e.as_str(), e)]
+};
+
+const WHEN_ALL_DOWN: [(&str, WhenAllDown); 2] =
+    [("close", WhenAllDown::Close), ("try_anyway", WhenAllDown::TryAnyway)];
+
+/// The pool that a file may leave nameless, and that flags alone make.
+const POOL_NAME: &str = "default";
+
+/// A pool whose backends still know their places.
+pub(super) struct PoolDraft {
+    pub(super) pool: Pool,
+    pub(super) scope: Scope,
+    pub(super) name_at: Spot,
+    pub(super) backends: Vec<Placed<Backend>>,
+}
+
+impl PoolDraft {
+    /// The pool without the places.
+    pub(super) fn into_pool(self) -> Pool {
+        Pool { backends: self.backends.into_iter().map(|backend| backend.item).collect(), ..self.pool }
+    }
+
+    /// Adds the backends of flags.
+    pub(super) fn add_flags(&mut self, flags: &[BackendFlag], resolve: Resolver, report: &mut Report) {
+        for flag in flags {
+            let spot = Spot::Flag(format!("--backend {flag}"));
+            match flag.target.resolve(resolve) {
+                Ok(address) => self.backends.push(Placed {
+                    item: Backend {
+                        name: flag.target.to_string(),
+                        address,
+                        weight: flag.weight,
+                        backup: false,
+                    },
+                    scope: Scope::new(spot.clone(), format!("backend {}", flag.target)),
+                    name_at: spot.clone(),
+                    address_at: spot,
+                }),
+                Err(Invalid(what)) => report.add_bare(&spot, what),
+            }
+        }
+    }
+}
+
+/// The `index`-th pool of the file; one that is the only one needs no name.
+pub(super) fn check(
+    raw: &Spanned<Table<RawPool>>,
+    index: usize,
+    is_only: bool,
+    overrides: &Overrides,
+    resolve: Resolver,
+    report: &mut Report,
+) -> PoolDraft {
+    let spot = Spot::Byte(raw.span().start);
+    let raw = raw.get_ref();
+    let default_name = (is_only && raw.name.is_none()).then_some(POOL_NAME);
+    let scope = Scope::new(spot, label("pool", str_of(&raw.name).or(default_name), None, index));
+    let mut read = Reader { report, scope: &scope };
+    let name = read.name(&raw.name).or(default_name);
+    if raw.name.is_none() && !is_only {
+        read.wrong("name", &raw.name, "missing: with several pools each needs one");
+    }
+    let balance = read.choice("balance", &raw.balance, &ALGORITHMS);
+    let retries = read.whole("retries", &raw.retries, 0..=RETRIES_MAX);
+    let when_all_down = read.choice("when_all_down", &raw.when_all_down, &WHEN_ALL_DOWN);
+    let pool = Pool {
+        name: name.unwrap_or_default().to_string(),
+        balance: overrides.balance.or(balance).unwrap_or(Algorithm::RoundRobin),
+        retries: retries.unwrap_or(2),
+        timeouts: timeouts(raw.timeouts.as_ref(), &scope, TIMEOUTS, overrides, report),
+        tcp: tcp(raw.tcp.as_ref(), &scope, report),
+        health: health::check(raw.health.as_ref(), &scope, overrides.health_interval, report),
+        when_all_down: when_all_down.unwrap_or(WhenAllDown::Close),
+        backends: Vec::new(),
+    };
+    let backends = raw.backend.iter().enumerate();
+    let backends = backends.filter_map(|(index, raw)| backend(raw, index, &scope, resolve, report)).collect();
+    let name_at = spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone());
+    PoolDraft { pool, scope, name_at, backends }
+}
+
+/// The timeouts of a pool or a listener: a flag wins over the table, the table over what is `inherited`.
+pub(super) fn timeouts(
+    raw: Option<&Spanned<Table<RawTimeouts>>>,
+    parent: &Scope,
+    inherited: Timeouts,
+    overrides: &Overrides,
+    report: &mut Report,
+) -> Timeouts {
+    let absent = RawTimeouts::default();
+    let scope = parent.part(spot_of_table(raw), "timeouts");
+    let raw = raw.map_or(&absent, |raw| raw.get_ref());
+    let mut read = Reader { report, scope: &scope };
+    let connect = read.duration("connect", &raw.connect, TIMEOUT, None);
+    let idle = read.duration("idle", &raw.idle, TIMEOUT, None);
+    let half_close = read.duration("half_close", &raw.half_close, TIMEOUT, None);
+    Timeouts {
+        connect: overrides.connect_timeout.or(connect).unwrap_or(inherited.connect),
+        idle: overrides.idle_timeout.or(idle).unwrap_or(inherited.idle),
+        half_close: half_close.unwrap_or(inherited.half_close),
+    }
+}
+
+fn tcp(raw: Option<&Spanned<Table<RawTcp>>>, parent: &Scope, report: &mut Report) -> Tcp {
+    let absent = RawTcp::default();
+    let scope = parent.part(spot_of_table(raw), "tcp");
+    let raw = raw.map_or(&absent, |raw| raw.get_ref());
+    let mut read = Reader { report, scope: &scope };
+    let nodelay = read.boolean("nodelay", &raw.nodelay);
+    let kernel = Some("the kernel's own");
+    let user_timeout = read.duration("user_timeout", &raw.user_timeout, USER_TIMEOUT, kernel);
+    Tcp {
+        nodelay: nodelay.unwrap_or(true),
+        keepalive: keepalive(raw.keepalive.as_ref(), &scope, report),
+        user_timeout: Some(user_timeout.unwrap_or(Duration::from_secs(30)))
+            .filter(|timeout| !timeout.is_zero()),
+    }
+}
+
+fn keepalive(raw: Option<&Spanned<RawKeepalive>>, parent: &Scope, report: &mut Report) -> Option<Keepalive> {
+    let scope = parent.part(spot_of_table(raw), "keepalive");
+    let default = Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 4 };
+    let figures = match raw.map(Spanned::get_ref) {
+        None => return Some(default),
+        Some(RawKeepalive::Off) => return None,
+        Some(RawKeepalive::On(figures)) => figures,
+    };
+    let mut read = Reader { report, scope: &scope };
+    let mut seconds = |name, key| {
+        let duration = read.duration(name, key, KEEPALIVE, None)?;
+        if duration.subsec_nanos() > 0 {
+            let got = show_duration(duration);
+            read.wrong(name, key, format_args!("must be in whole seconds, got {got}"));
+        }
+        Some(duration)
+    };
+    let idle = seconds("idle", &figures.idle).unwrap_or(default.idle);
+    let interval = seconds("interval", &figures.interval).unwrap_or(default.interval);
+    let count = read.whole("count", &figures.count, 1..=KEEPALIVE_COUNT_MAX).unwrap_or(default.count);
+    Some(Keepalive { idle, interval, count })
+}
+
+fn backend(
+    raw: &Spanned<Table<RawBackend>>,
+    index: usize,
+    pool: &Scope,
+    resolve: Resolver,
+    report: &mut Report,
+) -> Option<Placed<Backend>> {
+    let spot = Spot::Byte(raw.span().start);
+    let raw = raw.get_ref();
+    let scope = pool.part(spot, &label("backend", str_of(&raw.name), str_of(&raw.address), index));
+    let mut read = Reader { report, scope: &scope };
+    let name = read.name(&raw.name);
+    let weight = read.whole("weight", &raw.weight, 0..=WEIGHT_MAX).unwrap_or(1);
+    let backup = read.boolean("backup", &raw.backup).unwrap_or(false);
+    if raw.address.is_none() {
+        read.wrong("address", &raw.address, "missing, write address = \"ADDR:PORT\"");
+    }
+    let target = Target::parse(read.text("address", &raw.address)?);
+    let placed = target.and_then(|target| Ok((target.resolve(resolve)?, target)));
+    let (address, target) = match placed {
+        Ok(placed) => placed,
+        Err(Invalid(what)) => {
+            read.wrong("address", &raw.address, what);
+            return None;
+        }
+    };
+    let name = match raw.name {
+        None => target.to_string(),
+        Some(_) => name.unwrap_or_default().to_string(),
+    };
+    Some(Placed {
+        item: Backend { name, address, weight, backup },
+        name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
+        address_at: spot_of(&raw.address).unwrap_or_else(|| scope.spot.clone()),
+        scope,
+    })
+}

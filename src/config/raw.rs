@@ -1,0 +1,307 @@
+//! The mirror of the file: which tables and keys there are, with the place of every value.
+//! Knows nothing of types, ranges or defaults; those are `check`'s.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::report::{Report, Spot};
+
+/// The value of a key, if the file has it.
+pub(super) type Key = Option<Spanned<toml::Value>>;
+/// A table, if the file has it; its span is its header.
+pub(super) type Section<T> = Option<Spanned<Table<T>>>;
+/// `[[name]]`, in the order of the file.
+pub(super) type Sections<T> = Vec<Spanned<Table<T>>>;
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    pub(super) global: Section<RawGlobal>,
+    pub(super) listener: Sections<RawListener>,
+    pub(super) pool: Sections<RawPool>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawGlobal {
+    pub(super) workers: Key,
+    pub(super) pin: Key,
+    pub(super) max_sessions: Key,
+    pub(super) drain_timeout: Key,
+    pub(super) log: Section<RawLog>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLog {
+    pub(super) level: Key,
+    pub(super) format: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawListener {
+    pub(super) name: Key,
+    pub(super) bind: Key,
+    pub(super) pool: Key,
+    pub(super) backlog: Key,
+    pub(super) max_sessions: Key,
+    pub(super) timeouts: Section<RawTimeouts>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTimeouts {
+    pub(super) connect: Key,
+    pub(super) idle: Key,
+    pub(super) half_close: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPool {
+    pub(super) name: Key,
+    pub(super) balance: Key,
+    pub(super) retries: Key,
+    pub(super) when_all_down: Key,
+    pub(super) timeouts: Section<RawTimeouts>,
+    pub(super) tcp: Section<RawTcp>,
+    pub(super) health: Section<RawHealth>,
+    pub(super) backend: Sections<RawBackend>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTcp {
+    pub(super) nodelay: Key,
+    pub(super) keepalive: Option<Spanned<RawKeepalive>>,
+    pub(super) user_timeout: Key,
+}
+
+#[derive(Debug)]
+pub(super) enum RawKeepalive {
+    Off,
+    On(RawKeepaliveFigures),
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawKeepaliveFigures {
+    pub(super) idle: Key,
+    pub(super) interval: Key,
+    pub(super) count: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHealth {
+    #[serde(rename = "type")]
+    pub(super) kind: Key,
+    pub(super) send: Key,
+    pub(super) expect: Key,
+    pub(super) contains: Key,
+    pub(super) path: Key,
+    pub(super) host: Key,
+    pub(super) status: Key,
+    pub(super) interval: Key,
+    pub(super) fast_interval: Key,
+    pub(super) timeout: Key,
+    pub(super) rise: Key,
+    pub(super) fall: Key,
+    pub(super) jitter_percent: Key,
+    pub(super) port: Key,
+    pub(super) initial_state: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawBackend {
+    pub(super) name: Key,
+    pub(super) address: Key,
+    pub(super) weight: Key,
+    pub(super) backup: Key,
+}
+
+/// A table that is written as a table: derived structs would also take an array, by position.
+#[derive(Debug, Default)]
+pub(super) struct Table<T>(T);
+
+impl<T> Deref for Table<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TableVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
+            type Value = Table<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Table)
+            }
+        }
+
+        deserializer.deserialize_any(TableVisitor(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawKeepalive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeepaliveVisitor;
+
+        impl<'de> Visitor<'de> for KeepaliveVisitor {
+            type Value = RawKeepalive;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("false or a table {idle, interval, count}")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Self::Value, E> {
+                if on {
+                    return Err(E::invalid_value(de::Unexpected::Bool(on), &self));
+                }
+                Ok(RawKeepalive::Off)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(RawKeepalive::On)
+            }
+        }
+
+        deserializer.deserialize_any(KeepaliveVisitor)
+    }
+}
+
+/// The mirror of `text`. A key or table that does not fit goes into the report and is left out, so that one
+/// mistake hides no other. `None` when so much is missing that a check would bring up mistakes that nobody
+/// made.
+pub(super) fn read(text: &str, report: &mut Report) -> Option<RawConfig> {
+    let (mut document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        report_syntax(&errors, report);
+        return None;
+    }
+    let mut is_checkable = true;
+    for _ in 0..MISFITS_MAX {
+        let value = Spanned::new(document.span(), DeValue::Table(document.get_ref().clone()));
+        let error = match RawConfig::deserialize(ValueDeserializer::from(value)) {
+            Ok(raw) => return is_checkable.then_some(raw),
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or_default();
+        let spot = Spot::Byte(span.start);
+        let Some(path) = remove(document.get_mut(), &span) else {
+            report.add_bare(&spot, error.message());
+            return None;
+        };
+        report.add_bare(&spot, format_args!("{}: {}", path.join(": "), misfit_text(error.message(), &path)));
+        is_checkable &= match path.as_slice() {
+            [list] => !matches!(list.as_str(), "listener" | "pool"),
+            [_, list] => list != "backend",
+            _ => true,
+        };
+    }
+    None
+}
+
+/// Keys and tables that do not fit which one run reports.
+const MISFITS_MAX: usize = 100;
+
+/// Reports the first error of each line: the others are what the parser stumbles over next.
+fn report_syntax(errors: &[toml::de::Error], report: &mut Report) {
+    let mut lines = HashSet::new();
+    for error in errors {
+        let byte = error.span().map_or(0, |span| span.start);
+        if lines.insert(report.line(byte)) {
+            report.add_bare(&Spot::Byte(byte), format_args!("not TOML: {}", error.message()));
+        }
+    }
+}
+
+/// Takes the entry whose key or value has this span out of the table or of what it holds.
+/// Returns its path, in the words of messages.
+fn remove(table: &mut DeTable, span: &Range<usize>) -> Option<Vec<String>> {
+    for (key, value) in table.iter_mut() {
+        let below = match value.get_mut() {
+            DeValue::Table(inner) => remove(inner, span).map(|path| (key.get_ref().to_string(), path)),
+            DeValue::Array(array) => array.iter_mut().enumerate().find_map(|(index, element)| {
+                let DeValue::Table(inner) = element.get_mut() else { return None };
+                let label = label_of(key.get_ref(), inner, index);
+                remove(inner, span).map(|path| (label, path))
+            }),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => None,
+        };
+        if let Some((label, path)) = below {
+            return Some([vec![label], path].concat());
+        }
+    }
+    let is_it = |(key, value): &(&Spanned<_>, &Spanned<DeValue>)| {
+        let elements = value.get_ref().as_array().into_iter().flat_map(|array| array.iter());
+        key.span() == *span || elements.chain([*value]).any(|value| value.span() == *span)
+    };
+    let key = table.iter().find(is_it).map(|(key, _)| key.clone())?;
+    table.remove(&key);
+    Some(vec![key.into_inner().into_owned()])
+}
+
+/// What messages call the `index`-th `[[key]]`.
+fn label_of(key: &str, table: &DeTable, index: usize) -> String {
+    let text = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
+    label(key, text("name"), text("bind").or(text("address")), index)
+}
+
+/// What messages call a listener, pool or backend: its name, else its address, else its place among the
+/// others.
+pub(super) fn label(noun: &str, name: Option<&str>, address: Option<&str>, index: usize) -> String {
+    match (name, address) {
+        (Some(name), _) => format!("{noun} {name:?}"),
+        (None, Some(address)) => format!("{noun} {address}"),
+        (None, None) => format!("{noun} #{}", index + 1),
+    }
+}
+
+/// serde's message in the words of the file.
+fn misfit_text(message: &str, path: &[String]) -> String {
+    // Numbers beyond i64, u64 and i128.
+    if message.contains("as i128") || message.ends_with("too large") || message.ends_with("overflowed") {
+        return "number out of range".to_string();
+    }
+    let Some((found, expected)) = message.split_once(", expected ") else { return message.to_string() };
+    if found.starts_with("unknown field") {
+        return format!("unknown key, expected {}", expected.replace('`', ""));
+    }
+    if expected == "a sequence" {
+        let header = match path.last().map(String::as_str) {
+            Some("backend") => "pool.backend",
+            key => key.unwrap_or_default(),
+        };
+        return format!("must be a list of tables, write [[{header}]]");
+    }
+    let found = found.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
+    let found = match found {
+        "map" => "a table",
+        "sequence" => "an array",
+        other => other,
+    };
+    format!("must be {expected}, got {}", found.replace('`', ""))
+}

@@ -1,0 +1,150 @@
+//! Reads the values of one table: a value of the wrong type or out of range is reported, with what was
+//! expected.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::{Spanned, Value};
+
+use super::raw::Key;
+use super::report::{Report, Scope, Spot};
+use super::units::{parse_duration, show_duration};
+
+/// The reader of the table that `scope` names. Every method gives `None` when the key is absent, and also
+/// when it is wrong, after reporting it; the caller's default then stands in and is never run.
+pub(super) struct Reader<'a> {
+    pub(super) report: &'a mut Report,
+    pub(super) scope: &'a Scope,
+}
+
+impl Reader<'_> {
+    /// A whole number.
+    pub(super) fn whole<T>(&mut self, name: &str, key: &Key, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: TryFrom<i64> + PartialOrd + Display,
+    {
+        let value = key.as_ref()?.get_ref();
+        let number = value.as_integer().and_then(|number| T::try_from(number).ok());
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let (min, max) = range.into_inner();
+            let kind = if value.is_integer() { "" } else { "a whole number " };
+            self.wrong(name, key, format_args!("must be {kind}{min}..={max}, got {}", show(value)));
+        }
+        number
+    }
+
+    /// A duration within `range`, or zero where `zero` says what zero means.
+    pub(super) fn duration(
+        &mut self,
+        name: &str,
+        key: &Key,
+        range: RangeInclusive<Duration>,
+        zero: Option<&str>,
+    ) -> Option<Duration> {
+        let value = key.as_ref()?.get_ref();
+        let parsed = parse_duration(value.as_str().unwrap_or_default());
+        let Ok(duration) = parsed else {
+            let expected = "must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\"";
+            self.wrong(name, key, format_args!("{expected}, got {}", show(value)));
+            return None;
+        };
+        if range.contains(&duration) || (duration.is_zero() && zero.is_some()) {
+            return Some(duration);
+        }
+        let (min, max) = (show_duration(*range.start()), show_duration(*range.end()));
+        let zero = zero.map(|meaning| format!("0s ({meaning}) or ")).unwrap_or_default();
+        self.wrong(name, key, format_args!("must be {zero}{min}..={max}, got {}", show(value)));
+        None
+    }
+
+    /// True or false.
+    pub(super) fn boolean(&mut self, name: &str, key: &Key) -> Option<bool> {
+        let value = key.as_ref()?.get_ref();
+        if value.as_bool().is_none() {
+            self.wrong(name, key, format_args!("must be true or false, got {}", show(value)));
+        }
+        value.as_bool()
+    }
+
+    /// A string.
+    pub(super) fn text<'k>(&mut self, name: &str, key: &'k Key) -> Option<&'k str> {
+        let value = key.as_ref()?.get_ref();
+        if value.as_str().is_none() {
+            self.wrong(name, key, format_args!("must be a string, got {}", show(value)));
+        }
+        value.as_str()
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&mut self, name: &str, key: &Key, choices: &[(&str, T)]) -> Option<T> {
+        let value = key.as_ref()?.get_ref();
+        let chosen = choices.iter().find(|(word, _)| value.as_str() == Some(word));
+        if chosen.is_none() {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            self.wrong(name, key, format_args!("must be one of {}, got {}", words.join(", "), show(value)));
+        }
+        chosen.map(|(_, choice)| *choice)
+    }
+
+    /// A name: what fits unquoted into a log line, a metric and a URL of the admin API.
+    pub(super) fn name<'k>(&mut self, key: &'k Key) -> Option<&'k str> {
+        let text = self.text("name", key)?;
+        let is_name = (1..=NAME_LEN_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-[]".contains(&byte));
+        if !is_name {
+            let allowed = format!("must be 1..={NAME_LEN_MAX} characters of A-Z a-z 0-9 . _ : - [ ]");
+            self.wrong("name", key, format_args!("{allowed}, got {}", quote(text)));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// Reports that the value of a key is wrong.
+    pub(super) fn wrong(&mut self, name: &str, key: &Key, what: impl Display) {
+        let spot = spot_of(key).unwrap_or_else(|| self.scope.spot.clone());
+        self.report.add(self.scope, &spot, format_args!("{name}: {what}"));
+    }
+}
+
+const NAME_LEN_MAX: usize = 64;
+
+/// Where the value of `key` is.
+pub(super) fn spot_of(key: &Key) -> Option<Spot> {
+    key.as_ref().map(|value| Spot::Byte(value.span().start))
+}
+
+/// Where a table starts; a table that is absent has no values, so no message points there.
+pub(super) fn spot_of_table<T>(table: Option<&Spanned<T>>) -> Spot {
+    table.map_or(Spot::Whole, |table| Spot::Byte(table.span().start))
+}
+
+/// The string that `key` holds, if it holds one.
+pub(super) fn str_of(key: &Key) -> Option<&str> {
+    key.as_ref().and_then(|value| value.get_ref().as_str())
+}
+
+/// A value as messages quote it.
+fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) => quote(text),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(on) => on.to_string(),
+        Value::Datetime(time) => time.to_string(),
+        Value::Array(_) => "an array".into(),
+        Value::Table(_) => "a table".into(),
+    }
+}
+
+/// `text` in quotes, without its end if it is long.
+pub(super) fn quote(text: &str) -> String {
+    match text.char_indices().nth(QUOTE_LEN_MAX) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// Characters of a value that a message repeats.
+const QUOTE_LEN_MAX: usize = 64;

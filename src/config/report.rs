@@ -1,0 +1,114 @@
+//! The mistakes found so far, and where in the file they are.
+//! Never stops a check: who finds a mistake reports it and goes on with a stand-in.
+
+use std::fmt::Display;
+
+use super::error::{Error, one_line};
+
+/// Where a mistake is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Spot {
+    /// At this byte of the file.
+    Byte(usize),
+    /// In this flag; the string is the flag with its value.
+    Flag(String),
+    /// In the file as a whole.
+    Whole,
+}
+
+/// A part of the configuration: where it starts and what messages call it, such as `pool "web": health`.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    pub(super) spot: Spot,
+    pub(super) name: String,
+}
+
+impl Scope {
+    /// A part without a part around it.
+    pub(super) fn new(spot: Spot, name: impl Into<String>) -> Self {
+        Self { spot, name: name.into() }
+    }
+
+    /// The part called `name` inside of this one.
+    pub(super) fn part(&self, spot: Spot, name: &str) -> Self {
+        Self { spot, name: format!("{}: {name}", self.name) }
+    }
+}
+
+/// A part of the configuration with the places that messages about it point at.
+pub(super) struct Placed<T> {
+    pub(super) item: T,
+    pub(super) scope: Scope,
+    pub(super) name_at: Spot,
+    pub(super) address_at: Spot,
+}
+
+impl<T> Placed<T> {
+    /// Whether the file gives it a name; otherwise its address is its name.
+    pub(super) fn is_named(&self) -> bool {
+        self.name_at != self.scope.spot
+    }
+}
+
+/// Collects mistakes.
+pub(super) struct Report {
+    file: String,
+    /// The byte after each newline.
+    line_starts: Vec<usize>,
+    errors: Vec<Error>,
+}
+
+impl Report {
+    /// An empty report on the file called `file`.
+    pub(super) fn new(file: &str, text: &str) -> Self {
+        let line_starts = text.match_indices('\n').map(|(byte, _)| byte + 1).collect();
+        Self { file: one_line(file), line_starts, errors: Vec::new() }
+    }
+
+    /// Adds a mistake in `scope`, at `spot`. A flag needs no scope: its value says which.
+    pub(super) fn add(&mut self, scope: &Scope, spot: &Spot, what: impl Display) {
+        match spot {
+            Spot::Byte(_) | Spot::Whole => self.add_bare(spot, format_args!("{}: {what}", scope.name)),
+            Spot::Flag(_) => self.add_bare(spot, what),
+        }
+    }
+
+    /// Adds a mistake that needs no scope to be understood.
+    pub(super) fn add_bare(&mut self, spot: &Spot, what: impl Display) {
+        let (file, what) = (self.file.clone(), one_line(&what.to_string()));
+        self.errors.push(match spot {
+            Spot::Byte(byte) => Error::Line { file, line: self.line(*byte), what },
+            Spot::Flag(flag) => Error::Flag { flag: flag.clone(), what },
+            Spot::Whole => Error::File { file, what },
+        });
+    }
+
+    /// Words that point at `spot` from another place.
+    pub(super) fn pointer(&self, spot: &Spot) -> String {
+        match spot {
+            Spot::Byte(byte) => format!("line {}", self.line(*byte)),
+            Spot::Flag(flag) => flag.clone(),
+            Spot::Whole => self.file.clone(),
+        }
+    }
+
+    /// The line of a byte, counted from 1.
+    pub(super) fn line(&self, byte: usize) -> usize {
+        1 + self.line_starts.partition_point(|start| *start <= byte)
+    }
+
+    /// `good`, unless there are mistakes.
+    pub(super) fn finish<T>(self, good: T) -> Result<T, Vec<Error>> {
+        if self.errors.is_empty() { Ok(good) } else { Err(self.into_errors()) }
+    }
+
+    /// The mistakes in the order of the file, those of flags last.
+    pub(super) fn into_errors(mut self) -> Vec<Error> {
+        self.errors.sort_by_key(|error| match error {
+            Error::File { .. } | Error::NothingToDo => 0,
+            Error::Line { line, .. } => *line,
+            Error::Flag { .. } => usize::MAX,
+        });
+        self.errors
+    }
+}

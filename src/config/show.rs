@@ -1,0 +1,128 @@
+//! A configuration as `l4lb check` prints it, in the words of the file.
+
+use std::fmt;
+
+use super::model::{
+    Backend, Check, Config, Expect, Global, Health, Listener, LogFormat, Pool, Tcp, Timeouts, WhenAllDown,
+};
+use super::units::show_duration;
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.global)?;
+        for listener in &self.listeners {
+            let pool = self.pools.get(listener.pool).map_or("", |pool| pool.name.as_str());
+            writeln!(f, "listener {}: pool={pool} {listener}", listener.name)?;
+        }
+        for pool in &self.pools {
+            write!(f, "{pool}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Global {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = match self.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let level = self.log_level.as_str().to_ascii_lowercase();
+        let drain_timeout = show_duration(self.drain_timeout);
+        write!(f, "global: workers={} pin={} drain_timeout={drain_timeout}", self.workers, self.pin)?;
+        if let Some(max) = self.max_sessions {
+            write!(f, " max_sessions={max}")?;
+        }
+        write!(f, " log={level},{format}")
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bind, backlog, timeouts, .. } = self;
+        write!(f, "bind={bind} {timeouts} backlog={backlog}")?;
+        match self.max_sessions {
+            Some(max) => write!(f, " max_sessions={max}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Timeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [connect, idle, half_close] = [self.connect, self.idle, self.half_close].map(show_duration);
+        write!(f, "connect={connect} idle={idle} half_close={half_close}")
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, retries, timeouts, tcp, health, .. } = self;
+        let when_all_down = match self.when_all_down {
+            WhenAllDown::Close => "close",
+            WhenAllDown::TryAnyway => "try_anyway",
+        };
+        let balance = self.balance.as_str();
+        writeln!(f, "pool {name}: balance={balance} retries={retries} when_all_down={when_all_down}")?;
+        writeln!(f, "  timeouts: {timeouts}")?;
+        writeln!(f, "  tcp: {tcp}")?;
+        writeln!(f, "  health: {health}")?;
+        for backend in &self.backends {
+            writeln!(f, "  backend {backend}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nodelay={} keepalive=", self.nodelay)?;
+        match self.keepalive {
+            Some(keepalive) => {
+                let [idle, interval] = [keepalive.idle, keepalive.interval].map(show_duration);
+                write!(f, "{idle}/{interval}/{}", keepalive.count)?;
+            }
+            None => write!(f, "false")?,
+        }
+        write!(f, " user_timeout={}", show_duration(self.user_timeout.unwrap_or_default()))
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.check {
+            Check::Off => return write!(f, "type=off initial_state={}", self.initial_state.as_str()),
+            Check::Tcp => write!(f, "type=tcp")?,
+            Check::Http { path, host, status } => {
+                write!(f, "type=http path={path} status={status}")?;
+                if let Some(host) = host {
+                    write!(f, " host={host}")?;
+                }
+            }
+            Check::SendExpect { send, expect } => {
+                let (key, bytes) = match expect {
+                    Expect::Prefix(bytes) => ("expect", bytes),
+                    Expect::Contains(bytes) => ("contains", bytes),
+                };
+                let [send, bytes] = [send, bytes].map(|bytes| bytes.escape_ascii());
+                write!(f, "type=send_expect send=\"{send}\" {key}=\"{bytes}\"")?;
+            }
+        }
+        let [interval, fast, timeout] = [self.interval, self.fast_interval, self.timeout].map(show_duration);
+        let Self { rise, fall, jitter_percent, .. } = self;
+        write!(f, " interval={interval} fast_interval={fast} timeout={timeout} rise={rise} fall={fall}")?;
+        write!(f, " jitter_percent={jitter_percent} initial_state={}", self.initial_state.as_str())?;
+        match self.port {
+            Some(port) => write!(f, " port={port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, address, weight, backup } = self;
+        write!(f, "{name}: address={address} weight={weight}")?;
+        if *backup { write!(f, " backup=true") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,475 @@
+//! Every mistake that a file can hold, each with the exact line that it brings up; `cli.rs` has those of
+//! flags.
+
+use std::io;
+use std::net::SocketAddr;
+
+use l4lb::config::{self, BackendFlag, Config, Error, Overrides};
+use proptest::prelude::*;
+
+/// Where a case puts its lines into an otherwise good file; `TEMPLATE` has the line numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    /// The lines are all of the file.
+    File,
+    Global,
+    Listener,
+    Pool,
+    Timeouts,
+    Tcp,
+    Health,
+    Backend,
+}
+use At::*;
+
+const TEMPLATE: [(At, &str); 7] = [
+    (Global, "[global]\n"),                                     // the case is line 2
+    (Listener, "[[listener]]\nbind = \":9090\"\n"),             // line 5
+    (Pool, "[[pool]]\nname = \"web\"\n"),                       // line 8
+    (Timeouts, "[pool.timeouts]\n"),                            // line 10
+    (Tcp, "[pool.tcp]\n"),                                      // line 12
+    (Health, "[pool.health]\n"),                                // line 14
+    (Backend, "[[pool.backend]]\naddress = \"10.0.0.1:80\"\n"), // line 17
+];
+
+fn file(at: At, lines: &str) -> String {
+    if at == File {
+        return lines.to_string();
+    }
+    TEMPLATE.iter().map(|(part, text)| format!("{text}{}\n", if *part == at { lines } else { "" })).collect()
+}
+
+fn parse(text: &str) -> Result<Config, Vec<Error>> {
+    config::parse(text, "x.toml", &Overrides::default(), &mut resolve)
+}
+
+/// Knows three hosts.
+fn resolve(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+    match host_and_port {
+        "good.example:80" => Ok(vec![SocketAddr::from(([10, 0, 0, 1], 80))]),
+        "empty.example:80" => Ok(Vec::new()),
+        "multicast.example:80" => Ok(vec![SocketAddr::from(([224, 0, 0, 1], 80))]),
+        _ => Err(io::Error::other("no such host")),
+    }
+}
+
+fn lines_of(errors: &[Error]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[rustfmt::skip]
+const BAD_FILES: &[(At, &str, &str)] = &[
+    // Not TOML, or not ours.
+    (File, "[[listener]\n",
+        "x.toml:1: not TOML: unclosed array table, expected `]`"),
+    (File, "[global]\nworkers = 1\nworkers = 2\n",
+        "x.toml:3: not TOML: duplicate key"),
+    (File, "pool = 3\n",
+        "x.toml:1: pool: must be a list of tables, write [[pool]]"),
+    (File, "[pool]\nname = \"web\"\n",
+        "x.toml:1: pool: must be a list of tables, write [[pool]]"),
+    (File, "[[pool]]\n[pool.backend]\naddress = \":81\"\n",
+        "x.toml:2: pool #1: backend: must be a list of tables, write [[pool.backend]]"),
+    (File, "[[pool]]\nbackend = [1]\n",
+        "x.toml:2: pool #1: backend: must be a table, got integer 1"),
+    (File, "[globl]\nworkers = 1\n[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }]\n",
+        "x.toml:1: globl: unknown key, expected one of global, listener, pool"),
+    (Global, "\"a\\nb\" = 1",
+        "x.toml:2: global: a\\nb: unknown key, expected one of workers, pin, max_sessions, drain_timeout, log"),
+    // [global]
+    (Global, "threads = 2",
+        "x.toml:2: global: threads: unknown key, expected one of workers, pin, max_sessions, drain_timeout, log"),
+    (Global, "workers = 0",
+        "x.toml:2: global: workers: must be 1..=256, got 0"),
+    (Global, "workers = 257",
+        "x.toml:2: global: workers: must be 1..=256, got 257"),
+    (Global, "workers = \"many\"",
+        "x.toml:2: global: workers: must be \"auto\" or 1..=256, got \"many\""),
+    (Global, "workers = 1.5",
+        "x.toml:2: global: workers: must be a whole number 1..=256, got 1.5"),
+    (Global, "pin = \"yes\"",
+        "x.toml:2: global: pin: must be true or false, got \"yes\""),
+    (Global, "max_sessions = 0",
+        "x.toml:2: global: max_sessions: must be 1..=10000000, got 0"),
+    (Global, "max_sessions = -1",
+        "x.toml:2: global: max_sessions: must be 1..=10000000, got -1"),
+    (Global, "max_sessions = 99999999999999999999",
+        "x.toml:2: global: max_sessions: number out of range"),
+    (Global, "max_sessions = 10000000000000000000",
+        "x.toml:2: global: max_sessions: number out of range"),
+    (Global, "max_sessions = 999999999999999999999999999999999999999999",
+        "x.toml:2: global: max_sessions: number out of range"),
+    (Global, "drain_timeout = 30",
+        "x.toml:2: global: drain_timeout: must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\", got 30"),
+    (Global, "drain_timeout = \"30\"",
+        "x.toml:2: global: drain_timeout: must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\", got \"30\""),
+    (Global, "drain_timeout = \"1 hour\"",
+        "x.toml:2: global: drain_timeout: must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\", got \"1 hour\""),
+    (Global, "drain_timeout = \"9000h\"",
+        "x.toml:2: global: drain_timeout: must be 0s..=8760h, got \"9000h\""),
+    (Global, "log = \"info\"",
+        "x.toml:2: global: log: must be a table, got string \"info\""),
+    (Global, "log = { level = \"loud\" }",
+        "x.toml:2: global: log: level: must be one of off, error, warn, info, debug, trace, got \"loud\""),
+    (Global, "log = { format = true }",
+        "x.toml:2: global: log: format: must be one of text, json, got true"),
+    (Global, "log = { file = \"x\" }",
+        "x.toml:2: global: log: file: unknown key, expected level or format"),
+    // [[listener]]
+    (Listener, "name = \"a b\"",
+        "x.toml:5: listener \"a b\": name: must be 1..=64 characters of A-Z a-z 0-9 . _ : - [ ], got \"a b\""),
+    (Listener, "name = \"\"",
+        "x.toml:5: listener \"\": name: must be 1..=64 characters of A-Z a-z 0-9 . _ : - [ ], got \"\""),
+    (Listener, "name = 80",
+        "x.toml:5: listener :9090: name: must be a string, got 80"),
+    (Listener, "pool = \"wob\"",
+        "x.toml:5: listener :9090: pool: there is no pool \"wob\""),
+    (Listener, "pool = 1",
+        "x.toml:5: listener :9090: pool: must be a string, got 1"),
+    (Listener, "backlog = 0",
+        "x.toml:5: listener :9090: backlog: must be 1..=65535, got 0"),
+    (Listener, "max_sessions = \"10\"",
+        "x.toml:5: listener :9090: max_sessions: must be a whole number 1..=10000000, got \"10\""),
+    (Listener, "timeouts = [\"5s\"]",
+        "x.toml:5: listener :9090: timeouts: must be a table, got an array"),
+    (Listener, "timeouts = { idle = \"0s\" }",
+        "x.toml:5: listener :9090: timeouts: idle: must be 1ms..=8760h, got \"0s\""),
+    (Listener, "port = 80",
+        "x.toml:5: listener :9090: port: unknown key, expected one of name, bind, pool, backlog, max_sessions, timeouts"),
+    (Listener, "[[listener]]",
+        "x.toml:5: listener #2: bind: missing, write bind = \"ADDR:PORT\""),
+    (Listener, "[[listener]]\nbind = \"localhost:80\"",
+        "x.toml:6: listener localhost:80: bind: a listener needs an IP address like 0.0.0.0, got host name \"localhost\""),
+    (Listener, "[[listener]]\nbind = \"127.0.0.1:0\"",
+        "x.toml:6: listener 127.0.0.1:0: bind: port must be 1..=65535, got \"0\""),
+    (Listener, "[[listener]]\nbind = \"127.0.0.1\"",
+        "x.toml:6: listener 127.0.0.1: bind: port missing, write ADDR:PORT"),
+    (Listener, "[[listener]]\nbind = \"::1\"",
+        "x.toml:6: listener ::1: bind: IPv6 needs brackets and a port, write [ADDR]:PORT"),
+    (Listener, "[[listener]]\nbind = \"[::1]\"",
+        "x.toml:6: listener [::1]: bind: port missing, write [ADDR]:PORT"),
+    (Listener, "[[listener]]\nbind = \"224.0.0.1:80\"",
+        "x.toml:6: listener 224.0.0.1:80: bind: must not be a multicast address"),
+    (Listener, "[[listener]]\nbind = \"127.0.0.1:9090\"",
+        "x.toml:6: listener 127.0.0.1:9090: bind: 127.0.0.1:9090 overlaps 0.0.0.0:9090, see line 4"),
+    (Listener, "[[listener]]\nbind = \"[::]:9090\"",
+        "x.toml:6: listener [::]:9090: bind: [::]:9090 overlaps 0.0.0.0:9090, see line 4"),
+    (Listener, "[[listener]]\nbind = \":9090\"",
+        "x.toml:6: listener :9090: bind: 0.0.0.0:9090 overlaps 0.0.0.0:9090, see line 4"),
+    (Listener, "[[listener]]\nname = \"0.0.0.0:9090\"\nbind = \":9091\"",
+        "x.toml:6: listener \"0.0.0.0:9090\": name: 0.0.0.0:9090 is taken, see line 3"),
+    // [[pool]]
+    (Pool, "balance = \"fastest\"",
+        "x.toml:8: pool \"web\": balance: must be one of round_robin, least_connections, power_of_two, source_hash, random, got \"fastest\""),
+    (Pool, "retries = 17",
+        "x.toml:8: pool \"web\": retries: must be 0..=16, got 17"),
+    (Pool, "when_all_down = \"panic\"",
+        "x.toml:8: pool \"web\": when_all_down: must be one of close, try_anyway, got \"panic\""),
+    (File, "[[listener]]\nbind = \":80\"\n[[pool]]\n",
+        "x.toml:3: pool \"default\": no backend: add [[pool.backend]] with address = \"ADDR:PORT\""),
+    (File, "[[listener]]\nbind = \":80\"\n[[pool]]\nname = \"a\"\nbackend = [{ address = \":81\" }]\n[[pool]]\nname = \"b\"\nbackend = [{ address = \":81\" }]\n",
+        "x.toml:1: listener :80: pool: missing: the file has 2 pools, name the one to serve"),
+    (File, "[[listener]]\nbind = \":80\"\npool = \"a\"\n[[pool]]\nname = \"a\"\nbackend = [{ address = \":81\" }]\n[[pool]]\nbackend = [{ address = \":81\" }]\n",
+        "x.toml:7: pool #2: name: missing: with several pools each needs one"),
+    (File, "[[listener]]\nbind = \":80\"\npool = \"a\"\n[[pool]]\nname = \"a\"\nbackend = [{ address = \":81\" }]\n[[pool]]\nname = \"a\"\nbackend = [{ address = \":81\" }]\n",
+        "x.toml:8: pool \"a\": name: a is taken, see line 5"),
+    (File, "[[pool]]\nbackend = [{ address = \":81\" }]\n",
+        "x.toml: no listener: add [[listener]] with bind = \"0.0.0.0:9090\", or use --listen"),
+    (File, "[[listener]]\nbind = \":80\"\n",
+        "x.toml: no pool: add [[pool]] with a [[pool.backend]], or use --backend"),
+    // [pool.timeouts]
+    (Timeouts, "connect = \"0s\"",
+        "x.toml:10: pool \"web\": timeouts: connect: must be 1ms..=8760h, got \"0s\""),
+    (Timeouts, "connect = 5",
+        "x.toml:10: pool \"web\": timeouts: connect: must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\", got 5"),
+    (Timeouts, "idle = \"1d\"",
+        "x.toml:10: pool \"web\": timeouts: idle: must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\", got \"1d\""),
+    (Timeouts, "half_close = \"-1s\"",
+        "x.toml:10: pool \"web\": timeouts: half_close: must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\", got \"-1s\""),
+    (Timeouts, "half_open = \"1s\"",
+        "x.toml:10: pool \"web\": timeouts: half_open: unknown key, expected one of connect, idle, half_close"),
+    // [pool.tcp]
+    (Tcp, "nodelay = 1",
+        "x.toml:12: pool \"web\": tcp: nodelay: must be true or false, got 1"),
+    (Tcp, "keepalive = true",
+        "x.toml:12: pool \"web\": tcp: keepalive: must be false or a table {idle, interval, count}, got boolean true"),
+    (Tcp, "keepalive = \"60s\"",
+        "x.toml:12: pool \"web\": tcp: keepalive: must be false or a table {idle, interval, count}, got string \"60s\""),
+    (Tcp, "keepalive = { idle = \"500ms\" }",
+        "x.toml:12: pool \"web\": tcp: keepalive: idle: must be 1s..=9h, got \"500ms\""),
+    (Tcp, "keepalive = { interval = \"1.5s\" }",
+        "x.toml:12: pool \"web\": tcp: keepalive: interval: must be in whole seconds, got 1s500ms"),
+    (Tcp, "keepalive = { count = 128 }",
+        "x.toml:12: pool \"web\": tcp: keepalive: count: must be 1..=127, got 128"),
+    (Tcp, "keepalive = { idel = \"60s\" }",
+        "x.toml:12: pool \"web\": tcp: keepalive: idel: unknown key, expected one of idle, interval, count"),
+    (Tcp, "user_timeout = \"25h\"",
+        "x.toml:12: pool \"web\": tcp: user_timeout: must be 0s (the kernel's own) or 1ms..=24h, got \"25h\""),
+    // [pool.health]
+    (Health, "type = \"https\"",
+        "x.toml:14: pool \"web\": health: type: must be one of tcp, send_expect, http, off, got \"https\""),
+    (Health, "path = \"/health\"",
+        "x.toml:14: pool \"web\": health: path: belongs to type = \"http\", but type is \"tcp\""),
+    (Health, "type = \"http\"\nsend = \"PING\"",
+        "x.toml:15: pool \"web\": health: send: belongs to type = \"send_expect\", but type is \"http\""),
+    (Health, "type = \"http\"\npath = \"health\"",
+        "x.toml:15: pool \"web\": health: path: must start with /, got \"health\""),
+    (Health, "type = \"http\"\npath = \"/a b\\r\\nHost: x\"",
+        "x.toml:15: pool \"web\": health: path: must be 1..=1024 visible ASCII characters, got \"/a b\\r\\nHost: x\""),
+    (Health, "type = \"http\"\nhost = \"\"",
+        "x.toml:15: pool \"web\": health: host: must be 1..=1024 visible ASCII characters, got \"\""),
+    (Health, "type = \"http\"\nstatus = 99",
+        "x.toml:15: pool \"web\": health: status: must be 100..=599, got 99"),
+    (Health, "type = \"send_expect\"",
+        "x.toml:14: pool \"web\": health: expect: missing: write expect or contains = \"TEXT\""),
+    (Health, "type = \"send_expect\"\nexpect = \"\"",
+        "x.toml:15: pool \"web\": health: expect: must be 1..=1024 bytes, got 0"),
+    (Health, "type = \"send_expect\"\nexpect = \"a\"\ncontains = \"b\"",
+        "x.toml:16: pool \"web\": health: contains: expect is there too: keep one of them"),
+    (Health, "interval = \"0s\"",
+        "x.toml:14: pool \"web\": health: interval: must be 1ms..=8760h, got \"0s\""),
+    (Health, "timeout = \"3s\"",
+        "x.toml:14: pool \"web\": health: timeout: must be at most the interval, which is 2s, got 3s"),
+    (Health, "interval = \"1s\"\nfast_interval = \"2s\"",
+        "x.toml:15: pool \"web\": health: fast_interval: must be at most the interval, which is 1s, got 2s"),
+    (Health, "rise = 0",
+        "x.toml:14: pool \"web\": health: rise: must be 1..=100, got 0"),
+    (Health, "fall = 101",
+        "x.toml:14: pool \"web\": health: fall: must be 1..=100, got 101"),
+    (Health, "jitter_percent = 51",
+        "x.toml:14: pool \"web\": health: jitter_percent: must be 0..=50, got 51"),
+    (Health, "port = 0",
+        "x.toml:14: pool \"web\": health: port: must be 1..=65535, got 0"),
+    (Health, "port = 65536",
+        "x.toml:14: pool \"web\": health: port: must be 1..=65535, got 65536"),
+    (Health, "initial_state = \"sideways\"",
+        "x.toml:14: pool \"web\": health: initial_state: must be one of unknown, up, down, got \"sideways\""),
+    // [[pool.backend]]
+    (Backend, "weight = 300",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: weight: must be 0..=256, got 300"),
+    (Backend, "weight = -1",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: weight: must be 0..=256, got -1"),
+    (Backend, "weight = \"high\"",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: weight: must be a whole number 0..=256, got \"high\""),
+    (Backend, "backup = 0",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: backup: must be true or false, got 0"),
+    (Backend, "wieght = 1",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: wieght: unknown key, expected one of name, address, weight, backup"),
+    (Backend, "[[pool.backend]]",
+        "x.toml:17: pool \"web\": backend #2: address: missing, write address = \"ADDR:PORT\""),
+    (Backend, "[[pool.backend]]\nname = \"b\"\naddress = 80",
+        "x.toml:19: pool \"web\": backend \"b\": address: must be a string, got 80"),
+    (Backend, "[[pool.backend]]\naddress = \"10.0.0.1:80\"",
+        "x.toml:18: pool \"web\": backend 10.0.0.1:80: address: 10.0.0.1:80 is taken, see line 16"),
+    (Backend, "[[pool.backend]]\naddress = \"[::ffff:10.0.0.1]:80\"",
+        "x.toml:18: pool \"web\": backend [::ffff:10.0.0.1]:80: address: 10.0.0.1:80 is taken, see line 16"),
+    (Backend, "[[pool.backend]]\nname = \"10.0.0.1:80\"\naddress = \"10.0.0.2:80\"",
+        "x.toml:18: pool \"web\": backend \"10.0.0.1:80\": name: 10.0.0.1:80 is taken, see line 15"),
+    (Backend, "[[pool.backend]]\naddress = \"10.0.0.2:0\"",
+        "x.toml:18: pool \"web\": backend 10.0.0.2:0: address: port must be 1..=65535, got \"0\""),
+    (Backend, "[[pool.backend]]\naddress = \"10.0.0.2:http\"",
+        "x.toml:18: pool \"web\": backend 10.0.0.2:http: address: port must be 1..=65535, got \"http\""),
+    (Backend, "[[pool.backend]]\naddress = \"10.0.0.2\"",
+        "x.toml:18: pool \"web\": backend 10.0.0.2: address: port missing, write ADDR:PORT"),
+    (Backend, "[[pool.backend]]\naddress = \"10.0.2:80\"",
+        "x.toml:18: pool \"web\": backend 10.0.2:80: address: \"10.0.2\" is neither an IP address nor a host name"),
+    (Backend, "[[pool.backend]]\naddress = \"255.255.255.255:80\"",
+        "x.toml:18: pool \"web\": backend 255.255.255.255:80: address: must not be a multicast or broadcast address"),
+    (Backend, "[[pool.backend]]\naddress = \"http://10.0.0.2:80\"",
+        "x.toml:18: pool \"web\": backend http://10.0.0.2:80: address: \"http://10.0.0.2\" is neither an IP address nor a host name"),
+    (Backend, "[[pool.backend]]\naddress = \"127.0.0.1:9090\"",
+        "x.toml:18: pool \"web\": backend 127.0.0.1:9090: address: 127.0.0.1:9090 is our own listener 0.0.0.0:9090, see line 4"),
+    (Backend, "[[pool.backend]]\naddress = \":9090\"",
+        "x.toml:18: pool \"web\": backend :9090: address: 127.0.0.1:9090 is our own listener 0.0.0.0:9090, see line 4"),
+    (Backend, "[[pool.backend]]\naddress = \"good.example:80\"",
+        "x.toml:18: pool \"web\": backend good.example:80: address: 10.0.0.1:80 is taken, see line 16"),
+    (Backend, "[[pool.backend]]\naddress = \"bad.example:80\"",
+        "x.toml:18: pool \"web\": backend bad.example:80: address: cannot resolve host \"bad.example\": no such host"),
+    (Backend, "[[pool.backend]]\naddress = \"empty.example:80\"",
+        "x.toml:18: pool \"web\": backend empty.example:80: address: host \"empty.example\" has no address"),
+    (Backend, "[[pool.backend]]\naddress = \"multicast.example:80\"",
+        "x.toml:18: pool \"web\": backend multicast.example:80: address: host \"multicast.example\" resolves to 224.0.0.1, no server"),
+];
+
+#[test]
+fn each_bad_file_brings_up_exactly_its_line() {
+    let mut wrong = String::new();
+    for (at, lines, expected) in BAD_FILES {
+        let found = match parse(&file(*at, lines)) {
+            Ok(_) => "nothing".to_string(),
+            Err(errors) => lines_of(&errors).join("\n"),
+        };
+        if found != *expected {
+            wrong += &format!("{at:?} {lines:?}\n  expected {expected}\n  found    {found}\n");
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn one_mistake_hides_no_other() {
+    let text = r#"
+        foo = 1
+        [global]
+        wrokers = 3
+        pin = "yes"
+        log = { level = "loud", fmt = 3 }
+        [[listener]]
+        bind = "1.2.3.4"
+        pool = "wob"
+        [[listener]]
+        bnd = ":80"
+        [[pool]]
+        name = "web"
+        tcp = { keepalive = true, nodelay = 3 }
+        health = 4
+        [[pool.backend]]
+        address = "10.0.0.1:80"
+        weight = 300
+        weigth = 300
+        [[pool]]
+        name = "web"
+        [pool.health]
+        type = "http"
+        expect = "x"
+        pth = 1
+    "#;
+    let errors = parse(text).unwrap_err();
+    assert_eq!(
+        lines_of(&errors),
+        [
+            "x.toml:2: foo: unknown key, expected one of global, listener, pool",
+            "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, max_sessions, drain_timeout, log",
+            "x.toml:5: global: pin: must be true or false, got \"yes\"",
+            "x.toml:6: global: log: fmt: unknown key, expected level or format",
+            "x.toml:6: global: log: level: must be one of off, error, warn, info, debug, trace, got \"loud\"",
+            "x.toml:8: listener 1.2.3.4: bind: port missing, write ADDR:PORT",
+            "x.toml:9: listener 1.2.3.4: pool: there is no pool \"wob\"",
+            "x.toml:10: listener #2: bind: missing, write bind = \"ADDR:PORT\"",
+            "x.toml:10: listener #2: pool: missing: the file has 2 pools, name the one to serve",
+            "x.toml:11: listener #2: bnd: unknown key, expected one of name, bind, pool, backlog, max_sessions, timeouts",
+            "x.toml:14: pool \"web\": tcp: keepalive: must be false or a table {idle, interval, count}, got boolean true",
+            "x.toml:14: pool \"web\": tcp: nodelay: must be true or false, got 3",
+            "x.toml:15: pool \"web\": health: must be a table, got integer 4",
+            "x.toml:18: pool \"web\": backend 10.0.0.1:80: weight: must be 0..=256, got 300",
+            "x.toml:19: pool \"web\": backend 10.0.0.1:80: weigth: unknown key, expected one of name, address, weight, \
+             backup",
+            "x.toml:20: pool \"web\": no backend: add [[pool.backend]] with address = \"ADDR:PORT\"",
+            "x.toml:21: pool \"web\": name: web is taken, see line 13",
+            "x.toml:24: pool \"web\": health: expect: belongs to type = \"send_expect\", but type is \"http\"",
+            "x.toml:25: pool \"web\": health: pth: unknown key, expected one of type, send, expect, contains, path, \
+             host, status, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_file_lacks_two_things() {
+    assert_eq!(
+        lines_of(&parse("").unwrap_err()),
+        [
+            "x.toml: no pool: add [[pool]] with a [[pool.backend]], or use --backend",
+            "x.toml: no listener: add [[listener]] with bind = \"0.0.0.0:9090\", or use --listen",
+        ]
+    );
+}
+
+/// Whatever the text: a configuration, or errors of one line each.
+fn never_panics(text: &str) {
+    match parse(text) {
+        Ok(config) => assert!(!config.to_string().is_empty()),
+        Err(errors) => {
+            assert!(!errors.is_empty());
+            assert!(lines_of(&errors).iter().all(|line| !line.contains('\n')), "{errors:?}");
+        }
+    }
+}
+
+/// The full file with every key set; a check that is off may have the keys of every type.
+fn full_file() -> String {
+    let every_key = include_str!("../config/l4lb.toml").replace("\n#", "\n").replace("\n ", "\n# ");
+    every_key.replace("type = \"tcp\"", "type = \"off\"")
+}
+
+#[test]
+fn the_file_to_mangle_is_good() {
+    assert_eq!(parse(&full_file()).err(), None);
+}
+
+/// What replaces a piece of a good file: pieces of other files, odd values, anything.
+fn fragment() -> impl Strategy<Value = String> {
+    let lines: Vec<String> = full_file().lines().map(str::to_string).collect();
+    let odd = [
+        "",
+        "\n",
+        "=",
+        "[[",
+        "]]",
+        "{",
+        "}",
+        "\"",
+        "0",
+        "-1",
+        "99999999999999999999",
+        "1e999",
+        "nan",
+        "\"0s\"",
+        "[]",
+        "[[[]]]",
+        "{a = {}}",
+        "1979-05-27",
+        "true",
+        "\"\\u0000\"",
+        "\\",
+        "\u{feff}",
+        "\"[::]:80\"",
+        "\"99999999999999h\"",
+    ];
+    prop_oneof![
+        proptest::sample::select(lines),
+        proptest::sample::select(odd.map(str::to_string).to_vec()),
+        any::<String>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in any::<String>()) {
+        never_panics(&text);
+    }
+
+    #[test]
+    fn arbitrary_values_of_flags_never_panic(text in prop_oneof![any::<String>(), "[0-9a-z:.,=\\[\\]]{0,24}"]) {
+        let backend: Result<BackendFlag, _> = text.parse();
+        let errors = [
+            backend.err(),
+            config::parse_bind(&text).err(),
+            config::parse_workers(&text).err(),
+            config::parse_sessions(&text).err(),
+            config::parse_timeout(&text).err(),
+        ];
+        prop_assert!(errors.iter().flatten().all(|error| !error.to_string().is_empty()));
+    }
+
+    #[test]
+    fn a_mangled_file_never_panics(edits in prop::collection::vec((0usize..6000, 0usize..40, fragment()), 1..6)) {
+        let mut text: Vec<char> = full_file().chars().collect();
+        for (start, len, fragment) in edits {
+            let start = start.min(text.len());
+            let end = (start + len).min(text.len());
+            text.splice(start..end, fragment.chars());
+        }
+        never_panics(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn a_file_with_odd_values_never_panics(edits in prop::collection::vec((0usize..200, fragment()), 1..8)) {
+        let mut lines: Vec<String> = full_file().lines().map(str::to_string).collect();
+        for (index, fragment) in edits {
+            let index = index % lines.len();
+            let key = lines[index].split('=').next().unwrap_or_default().to_string();
+            lines[index] = format!("{key}= {fragment}");
+        }
+        never_panics(&lines.join("\n"));
+    }
+}
