@@ -1,0 +1,125 @@
+//! When a session has waited long enough, and for what. Activity only moves a deadline further away.
+
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::session::half::HalfState;
+use crate::session::machine::{Phase, Poll, Session};
+use crate::session::{CloseReason, Side};
+
+/// Past every deadline.
+pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
+
+/// How long each phase may stand still, in the form that a session keeps: milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    connect: u32,
+    idle: u32,
+    half_close: u32,
+    user: u32,
+}
+
+impl Timeouts {
+    /// Rounds up to whole milliseconds; 49 days at most. `user`: how long a peer may be silent while bytes sent
+    /// to it are unacknowledged; `None` leaves it to the kernel.
+    pub fn new(connect: Duration, idle: Duration, half_close: Duration, user: Option<Duration>) -> Self {
+        let millis = |span: Duration| u32::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        Self {
+            connect: millis(connect),
+            idle: millis(idle),
+            half_close: millis(half_close),
+            user: user.map_or(u32::MAX, millis),
+        }
+    }
+
+    /// How long a peer may be silent.
+    pub(super) fn user(self) -> Duration {
+        millis(self.user)
+    }
+
+    /// When to ask again while bytes are on their way: when the silence may have lasted too long, or soon, as
+    /// long as there is none.
+    pub(super) fn until_asked_again(self, silence: Duration) -> Duration {
+        if silence.is_zero() { self.user() / 4 } else { self.user().saturating_sub(silence) }
+    }
+}
+
+/// What [`Session::on_deadline`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Nothing is due yet: arm the timer again, at [`Session::deadline`].
+    Early,
+    /// The dial took too long: choose another backend or cut the session.
+    Dial,
+    /// Something is due: go on with [`Session::next_op`].
+    Drive,
+}
+
+impl Session {
+    /// When [`Session::on_deadline`] is to be called.
+    pub fn deadline(&self) -> Instant {
+        match self.phase {
+            Phase::Dialing { since } => since + millis(self.timeouts.connect),
+            Phase::Relaying => self.standstill().min(self.ask_at),
+            Phase::Settling { since, poll: Poll::At { when, .. }, .. } => {
+                when.min(since + millis(self.timeouts.half_close))
+            }
+            Phase::Settling { .. } | Phase::Asking { .. } | Phase::Expiring { .. } | Phase::Over => {
+                self.last_activity
+            }
+        }
+    }
+
+    /// When the session has stood still for too long.
+    fn standstill(&self) -> Instant {
+        let half_close = millis(self.timeouts.half_close);
+        if self.is_ending() {
+            self.idle_at().min(self.last_activity.max(self.held_up) + half_close)
+        } else {
+            self.idle_at()
+        }
+    }
+
+    /// When nothing has moved for the idle timeout.
+    pub(super) fn idle_at(&self) -> Instant {
+        self.last_activity + millis(self.timeouts.idle)
+    }
+
+    /// Whether one side has ended or seems dead, so that the shorter timeout applies.
+    fn is_ending(&self) -> bool {
+        self.halves.iter().any(|half| half.state != HalfState::Open) || self.is_breaking()
+    }
+
+    /// Whether one side is dead or seems so.
+    pub(super) fn is_breaking(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.suspect || endpoint.error.is_some())
+    }
+
+    pub(super) fn timeout_reason(&self, now: Instant) -> CloseReason {
+        if now < self.idle_at() { CloseReason::HalfCloseTimeout } else { CloseReason::IdleTimeout }
+    }
+
+    /// The timer has fired. Harmless when it fired early.
+    pub fn on_deadline(&mut self, now: Instant) -> Expiry {
+        if now < self.deadline() {
+            return Expiry::Early;
+        }
+        match self.phase {
+            Phase::Dialing { .. } => return Expiry::Dial,
+            Phase::Relaying if now >= self.standstill() => self.phase = Phase::Expiring { ask: Side::Client },
+            Phase::Relaying => self.phase = Phase::Asking { ask: Side::Client, silence: None },
+            Phase::Settling { since, .. } if now >= since + millis(self.timeouts.half_close) => {
+                self.phase = Phase::Over;
+            }
+            Phase::Settling { side, since, poll: Poll::At { wait, .. } } => {
+                self.phase = Phase::Settling { side, since, poll: Poll::Now { wait } };
+            }
+            Phase::Settling { .. } | Phase::Asking { .. } | Phase::Expiring { .. } | Phase::Over => {}
+        }
+        Expiry::Drive
+    }
+}
+
+fn millis(millis: u32) -> Duration {
+    Duration::from_millis(u64::from(millis))
+}

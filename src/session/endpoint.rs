@@ -1,0 +1,46 @@
+//! What a session knows of one of its two connections.
+//! Readiness is only ever cleared by the outcome of a call, because epoll tells each edge once.
+
+use std::io::ErrorKind;
+
+use crate::base::ready::Ready;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Endpoint {
+    /// A read may return something.
+    pub(super) readable: bool,
+    /// A write may take something.
+    pub(super) writable: bool,
+    /// A short read does not prove any more that nothing is left.
+    pub(super) closing: bool,
+    /// The connection may be dead, and no call has said yet.
+    pub(super) suspect: bool,
+    /// The first error. The kernel reports it once; a read after it looks like a clean end of stream.
+    pub(super) error: Option<ErrorKind>,
+    /// Bytes that its peer had not acknowledged at the last look; `None` when bytes were sent since.
+    pub(super) unacked: Option<u32>,
+}
+
+impl Endpoint {
+    pub(super) fn on_ready(&mut self, ready: Ready) {
+        self.readable |= ready.readable;
+        self.writable |= ready.writable;
+        self.closing |= ready.closing;
+        self.suspect |= ready.failing;
+    }
+
+    /// Whether an end of stream read from here is to be believed.
+    ///
+    /// EPIPE is what a reset leaves behind that came after the peer's FIN (tcp_reset in CLOSE_WAIT), so the end
+    /// of stream is real. After any other error a read returns 0 whether or not all bytes came.
+    pub(super) fn eof_is_real(&self) -> bool {
+        matches!(self.error, None | Some(ErrorKind::BrokenPipe))
+    }
+
+    /// Remembers how much is unacknowledged; returns whether the peer has taken something since the last look.
+    /// The first look behind new bytes has nothing to compare with and counts as if it had.
+    pub(super) fn on_unacked(&mut self, unacked: u32) -> bool {
+        let before = self.unacked.replace(unacked);
+        self.error.is_none() && unacked > 0 && before.is_none_or(|before| unacked < before)
+    }
+}

@@ -1,0 +1,452 @@
+//! The machine of a session: from accept over dialing, relaying and half-close to the end.
+//!
+//! Its three promises: an end of stream is passed on behind the last byte; a reset is passed on as a reset,
+//! behind the bytes that came before it; and no FIN is sent that nobody sent us. What it cannot finish
+//! faithfully (a timeout, a stop) it therefore ends by a reset on both sides.
+//!
+//! Call [`Session::next_op`] and [`Session::on_outcome`] in turn after every [`Session::on_ready`],
+//! [`Session::on_connected`] and [`Session::on_deadline`], until there is no next op; then look at
+//! [`Session::end`] and at [`Session::deadline`].
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use crate::base::ready::Ready;
+use crate::base::time::Instant;
+use crate::session::deadlines::{NEVER, Timeouts};
+use crate::session::endpoint::Endpoint;
+use crate::session::half::{Half, HalfState};
+use crate::session::{CloseReason, Direction, End, Farewell, Op, Outcome, Side, Summary};
+
+/// First wait before asking again whether a side has taken its last bytes; doubles each time.
+const SETTLE_POLL_FIRST: Duration = Duration::from_millis(2);
+/// Longest such wait.
+const SETTLE_POLL_LAST: Duration = Duration::from_millis(250);
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waiting for a backend's connection since then.
+    Dialing { since: Instant },
+    /// Passing bytes.
+    Relaying,
+    /// Bytes have been on their way for the user timeout. Each side is asked whether its peer is still there.
+    Asking { ask: Side, silence: Option<Duration> },
+    /// A timeout has passed. Before it counts, each side is asked whether its peer still takes bytes.
+    Expiring { ask: Side },
+    /// Both halves are over, and this side is reset once its peer has taken what was sent to it.
+    Settling { side: Side, since: Instant, poll: Poll },
+    /// Nothing is left to do.
+    Over,
+}
+
+/// When a settling side is asked next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poll {
+    Now { wait: Duration },
+    At { when: Instant, wait: Duration },
+}
+
+/// One session. See the module for how it is driven.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) endpoints: [Endpoint; 2],
+    pub(super) halves: [Half; 2],
+    pub(super) phase: Phase,
+    /// The direction filled last; the other one is first next time, so neither starves the other.
+    last_filled: Direction,
+    pub(super) timeouts: Timeouts,
+    accepted: Instant,
+    connected: Option<Instant>,
+    pub(super) last_activity: Instant,
+    /// When the half-close timeout last found bytes on their way to a reader that pauses.
+    pub(super) held_up: Instant,
+    /// When the peers are asked whether they are still there; `NEVER` while no bytes are on their way. Activity does
+    /// not put it off: the kernel takes bytes for a peer that is gone as long as its buffer has room.
+    pub(super) ask_at: Instant,
+    retries: u32,
+    first_error: Option<(Side, ErrorKind)>,
+    cut: Option<CloseReason>,
+}
+
+impl Session {
+    /// A session that was accepted, and whose backend is dialed, at `now`.
+    pub fn new(timeouts: Timeouts, now: Instant) -> Self {
+        Self {
+            endpoints: [Endpoint::default(); 2],
+            halves: [Half::new(); 2],
+            phase: Phase::Dialing { since: now },
+            last_filled: Direction::ToClient,
+            timeouts,
+            accepted: now,
+            connected: None,
+            last_activity: now,
+            held_up: now,
+            ask_at: NEVER,
+            retries: 0,
+            first_error: None,
+            cut: None,
+        }
+    }
+
+    /// Whether no backend is connected yet.
+    pub fn is_dialing(&self) -> bool {
+        matches!(self.phase, Phase::Dialing { .. })
+    }
+
+    /// Another backend is dialed, after the dial before it failed.
+    pub fn on_redial(&mut self, now: Instant) {
+        self.on_dial(now);
+        self.retries += 1;
+    }
+
+    /// The dial begins only now: this machine could not do it before.
+    pub fn on_dial(&mut self, now: Instant) {
+        debug_assert!(self.is_dialing());
+        self.endpoints[Side::Backend as usize] = Endpoint::default();
+        self.phase = Phase::Dialing { since: now };
+    }
+
+    /// How many times [`Session::on_redial`] was called.
+    pub fn retries(&self) -> u32 {
+        self.retries
+    }
+
+    /// The backend is connected.
+    pub fn on_connected(&mut self, now: Instant) {
+        debug_assert!(self.is_dialing());
+        self.phase = Phase::Relaying;
+        self.connected = Some(now);
+        self.last_activity = now;
+        self.endpoints[Side::Backend as usize].writable = true;
+        // Hints from before the connection stood say nothing about it (epoll reports OUT|HUP for them).
+        self.endpoints[Side::Backend as usize].suspect = false;
+        self.check_invariants();
+    }
+
+    /// A side has died, and its error was taken before the machine could ask for it.
+    pub fn on_lost(&mut self, side: Side, kind: ErrorKind, now: Instant) {
+        self.latch(side, kind, now);
+        self.check_invariants();
+    }
+
+    /// An event has come for a side.
+    pub fn on_ready(&mut self, side: Side, ready: Ready) {
+        self.endpoints[side as usize].on_ready(ready);
+    }
+
+    /// The session ends now, for a reason that is not its own.
+    pub fn cut(&mut self, reason: CloseReason) {
+        self.cut.get_or_insert(reason);
+        self.phase = Phase::Over;
+        self.check_invariants();
+    }
+
+    /// What to do next; `None` until something happens.
+    pub fn next_op(&self) -> Option<Op> {
+        match self.phase {
+            Phase::Dialing { .. } => self.take_error_op(&[Side::Client]),
+            Phase::Relaying => {
+                self.flush_op().or_else(|| self.take_error_op(&Side::BOTH)).or_else(|| self.fill_op())
+            }
+            Phase::Asking { ask, .. } => Some(Op::AskSilence(ask)),
+            Phase::Expiring { ask } => Some(Op::AskUnacked(ask)),
+            Phase::Settling { side, poll, .. } => match poll {
+                Poll::Now { .. } => Some(Op::AskUnacked(side)),
+                Poll::At { .. } => self.take_error_op(&[side]),
+            },
+            Phase::Over => None,
+        }
+    }
+
+    /// Something comes first in a conduit that can go out, or an end of stream behind the last byte.
+    fn flush_op(&self) -> Option<Op> {
+        Direction::BOTH.into_iter().find_map(|direction| {
+            let (half, sink) = (self.half(direction), direction.sink());
+            if half.buffered > 0 {
+                self.endpoint(sink).writable.then_some(Op::Flush(direction))
+            } else {
+                (half.state == HalfState::Ending).then_some(Op::ShutdownWrite(sink))
+            }
+        })
+    }
+
+    /// A suspect side of which no read is due that would tell.
+    fn take_error_op(&self, sides: &[Side]) -> Option<Op> {
+        let unexplained = |side: Side| {
+            let endpoint = self.endpoint(side);
+            let will_be_read = !self.is_dialing() && self.half(side.outward()).state == HalfState::Open;
+            endpoint.suspect && endpoint.error.is_none() && !will_be_read
+        };
+        sides.iter().copied().find(|&side| unexplained(side)).map(Op::TakeError)
+    }
+
+    fn fill_op(&self) -> Option<Op> {
+        let fillable = |direction: Direction| {
+            let half = self.half(direction);
+            half.state == HalfState::Open
+                && half.buffered == 0
+                && self.endpoint(direction.source()).readable
+                && self.endpoint(direction.sink()).writable
+        };
+        [self.last_filled.reverse(), self.last_filled].into_iter().find(|&d| fillable(d)).map(Op::Fill)
+    }
+
+    /// Takes in what came of the op that [`Session::next_op`] gave last.
+    pub fn on_outcome(&mut self, op: Op, outcome: Outcome, now: Instant) {
+        match op {
+            Op::Fill(direction) => self.on_fill(direction, outcome, now),
+            Op::Flush(direction) => self.on_flush(direction, outcome, now),
+            Op::ShutdownWrite(side) => self.on_shutdown_write(side, outcome, now),
+            Op::TakeError(side) => self.on_take_error(side, outcome),
+            Op::AskUnacked(side) => self.on_unacked(side, outcome, now),
+            Op::AskSilence(side) => self.on_silence(side, outcome, now),
+        }
+        if self.phase == Phase::Relaying && self.halves.iter().all(Half::is_over) {
+            self.phase = match self.side_to_reset() {
+                Some(side) => {
+                    Phase::Settling { side, since: now, poll: Poll::Now { wait: SETTLE_POLL_FIRST } }
+                }
+                None => Phase::Over,
+            };
+        }
+        self.check_invariants();
+    }
+
+    fn on_fill(&mut self, direction: Direction, outcome: Outcome, now: Instant) {
+        let source = direction.source();
+        match outcome {
+            Outcome::Moved(bytes) | Outcome::Drained(bytes) => {
+                self.last_filled = direction;
+                self.last_activity = now;
+                self.halves[direction as usize].on_filled(bytes);
+                let endpoint = &mut self.endpoints[source as usize];
+                // Once an end is near, only EAGAIN or the end itself says that nothing is left.
+                endpoint.readable = matches!(outcome, Outcome::Moved(_)) || endpoint.closing;
+            }
+            // From a side that was given up nothing more will come.
+            Outcome::WouldBlock if self.endpoint(source).error.is_some() => self.on_source_over(direction),
+            // The conduit is empty when it is filled, so it was the socket that had nothing.
+            Outcome::WouldBlock => self.endpoints[source as usize].readable = false,
+            Outcome::Eof => {
+                self.last_activity = now;
+                self.on_source_over(direction);
+            }
+            Outcome::Failed(kind) => {
+                // A read returns the bytes before it returns the error, so they have all been read.
+                self.latch(source, kind, now);
+                self.on_source_over(direction);
+            }
+            Outcome::Done | Outcome::Unacked(_) | Outcome::Silent(_) => {
+                debug_assert!(false, "{outcome:?} of a fill");
+            }
+        }
+    }
+
+    fn on_source_over(&mut self, direction: Direction) {
+        let endpoint = &mut self.endpoints[direction.source() as usize];
+        endpoint.readable = false;
+        self.halves[direction as usize].state =
+            if endpoint.eof_is_real() { HalfState::Ending } else { HalfState::Severed };
+    }
+
+    fn on_flush(&mut self, direction: Direction, outcome: Outcome, now: Instant) {
+        let sink = direction.sink();
+        match outcome {
+            Outcome::Moved(bytes) => {
+                self.last_activity = now;
+                self.halves[direction as usize].on_flushed(bytes);
+                self.endpoints[sink as usize].unacked = None;
+                self.ask_at = self.ask_at.min(now + self.timeouts.user());
+            }
+            Outcome::WouldBlock => self.endpoints[sink as usize].writable = false,
+            Outcome::Failed(kind) => self.latch(sink, kind, now),
+            Outcome::Drained(_) | Outcome::Eof | Outcome::Done | Outcome::Unacked(_) | Outcome::Silent(_) => {
+                debug_assert!(false, "{outcome:?} of a flush");
+            }
+        }
+    }
+
+    fn on_shutdown_write(&mut self, side: Side, outcome: Outcome, now: Instant) {
+        if let Outcome::Failed(kind) = outcome {
+            // The connection died meanwhile: bytes may be lost that had been passed on, and the end was not.
+            return self.latch(side, kind, now);
+        }
+        self.halves[side.inward() as usize].state = HalfState::Ended;
+        self.ask_at = self.ask_at.min(now + self.timeouts.user());
+    }
+
+    fn on_take_error(&mut self, side: Side, outcome: Outcome) {
+        self.endpoints[side as usize].suspect = false;
+        if let Outcome::Failed(kind) = outcome {
+            if self.is_dialing() {
+                self.first_error.get_or_insert((side, kind));
+                self.cut(CloseReason::ClientGone);
+            } else {
+                self.latch(side, kind, self.last_activity);
+            }
+        }
+    }
+
+    fn on_unacked(&mut self, side: Side, outcome: Outcome, now: Instant) {
+        let unacked = match outcome {
+            Outcome::Unacked(bytes) => bytes,
+            Outcome::Done | Outcome::Failed(_) => 0,
+            Outcome::Moved(_)
+            | Outcome::Drained(_)
+            | Outcome::WouldBlock
+            | Outcome::Eof
+            | Outcome::Silent(_) => {
+                debug_assert!(false, "{outcome:?} of an unacked");
+                0
+            }
+        };
+        let progress = self.endpoints[side as usize].on_unacked(unacked);
+        match self.phase {
+            Phase::Expiring { .. } if progress => {
+                self.last_activity = now;
+                self.phase = Phase::Relaying;
+            }
+            // The end of the stream is on its way behind bytes that a reader has not come to yet. Only `idle`
+            // bounds that, as long as the peer's kernel answers.
+            Phase::Expiring { .. } if unacked > 0 && !self.is_breaking() && now < self.idle_at() => {
+                self.held_up = now;
+                self.phase = Phase::Relaying;
+            }
+            Phase::Expiring { .. } => match side {
+                Side::Client => self.phase = Phase::Expiring { ask: Side::Backend },
+                Side::Backend => self.cut(self.timeout_reason(now)),
+            },
+            Phase::Settling { .. } if unacked == 0 => self.phase = Phase::Over,
+            Phase::Settling { side, since, poll: Poll::Now { wait } } => {
+                let next = Poll::At { when: now + wait, wait: (wait * 2).min(SETTLE_POLL_LAST) };
+                self.phase = Phase::Settling { side, since, poll: next };
+            }
+            Phase::Settling { .. }
+            | Phase::Dialing { .. }
+            | Phase::Relaying
+            | Phase::Asking { .. }
+            | Phase::Over => {
+                debug_assert!(false, "unacked in {:?}", self.phase);
+            }
+        }
+    }
+
+    fn on_silence(&mut self, side: Side, outcome: Outcome, now: Instant) {
+        let Phase::Asking { silence, .. } = self.phase else { return };
+        let mut longest = silence;
+        if let (Outcome::Silent(span), None) = (outcome, self.endpoint(side).error) {
+            if span >= self.timeouts.user() {
+                self.latch(side, ErrorKind::TimedOut, now);
+            } else {
+                longest = longest.max(Some(span));
+            }
+        }
+        match side {
+            Side::Client => self.phase = Phase::Asking { ask: Side::Backend, silence: longest },
+            Side::Backend => {
+                self.phase = Phase::Relaying;
+                self.ask_at = longest.map_or(NEVER, |silence| now + self.timeouts.until_asked_again(silence));
+            }
+        }
+    }
+
+    /// Remembers the first error of a side and what follows from it for both halves.
+    fn latch(&mut self, side: Side, kind: ErrorKind, now: Instant) {
+        self.last_activity = now;
+        let endpoint = &mut self.endpoints[side as usize];
+        endpoint.error.get_or_insert(kind);
+        // A write or SO_ERROR met the error first: bytes that came before it may still wait to be read.
+        endpoint.readable = true;
+        self.first_error.get_or_insert((side, kind));
+        self.halves[side.inward() as usize].refuse();
+        if matches!(self.phase, Phase::Settling { .. }) {
+            self.phase = Phase::Over;
+        }
+    }
+
+    /// The side whose peer must learn that the stream was not complete, if there is one.
+    /// A side with an error knows; and where one is to be told, the other has the error.
+    fn side_to_reset(&self) -> Option<Side> {
+        Side::BOTH.into_iter().find(|&side| {
+            self.endpoint(side).error.is_none()
+                && (self.half(side.inward()).state == HalfState::Severed
+                    || self.half(side.outward()).state == HalfState::Refused)
+        })
+    }
+
+    /// How the session ends, once nothing is left to do.
+    pub fn end(&self) -> Option<End> {
+        if self.phase != Phase::Over {
+            return None;
+        }
+        if let Some(reason) = self.cut {
+            return Some(End { reason, client: Farewell::Reset, backend: Farewell::Reset });
+        }
+        // A side with an error is dead already, or was given up while its kernel may still go on trying.
+        let farewell = |side| {
+            let reset = self.endpoint(side).error.is_some() || self.side_to_reset() == Some(side);
+            if reset { Farewell::Reset } else { Farewell::Close }
+        };
+        let reason = match self.first_error {
+            None => CloseReason::Done,
+            Some((side, kind)) => lost_by(side, kind),
+        };
+        Some(End { reason, client: farewell(Side::Client), backend: farewell(Side::Backend) })
+    }
+
+    /// What is told of the session, which ends at `now` for `reason`.
+    pub fn summary(&self, reason: CloseReason, now: Instant) -> Summary {
+        let [to_backend, to_client] = self.halves;
+        Summary {
+            reason,
+            reset_by: self.first_error.map(|(side, _)| side),
+            to_backend: to_backend.flushed,
+            to_client: to_client.flushed,
+            discarded: self.halves.iter().map(|half| half.discarded() + u64::from(half.buffered)).sum(),
+            connect_time: self.connected.map(|connected| connected - self.accepted),
+            duration: now - self.accepted,
+            retries: self.retries,
+        }
+    }
+
+    fn half(&self, direction: Direction) -> &Half {
+        &self.halves[direction as usize]
+    }
+
+    fn endpoint(&self, side: Side) -> &Endpoint {
+        &self.endpoints[side as usize]
+    }
+
+    fn check_invariants(&self) {
+        if self.is_dialing() {
+            debug_assert!(self.halves.iter().all(|half| half.filled == 0), "bytes wait in the kernel");
+        }
+        for direction in Direction::BOTH {
+            let half = self.half(direction);
+            debug_assert_eq!(half.filled, half.flushed + u64::from(half.buffered) + half.discarded());
+            match half.state {
+                HalfState::Ended => debug_assert_eq!(half.buffered, 0, "FIN goes behind the last byte"),
+                HalfState::Severed => {
+                    debug_assert!(!self.endpoint(direction.source()).eof_is_real(), "severed by an error");
+                }
+                HalfState::Refused => {
+                    debug_assert!(self.endpoint(direction.sink()).error.is_some(), "refused by an error");
+                }
+                HalfState::Open | HalfState::Ending => {}
+            }
+        }
+    }
+}
+
+/// The reason for an end that an error of one side began.
+fn lost_by(side: Side, kind: ErrorKind) -> CloseReason {
+    let reset =
+        matches!(kind, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe);
+    match (side, reset) {
+        (Side::Client, true) => CloseReason::ClientReset,
+        (Side::Client, false) => CloseReason::ClientLost,
+        (Side::Backend, true) => CloseReason::BackendReset,
+        (Side::Backend, false) => CloseReason::BackendLost,
+    }
+}

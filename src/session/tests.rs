@@ -1,0 +1,585 @@
+//! Scripts through the session machine, and random ones. The other end is [`world::World`].
+
+mod world;
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::CloseReason::*;
+use super::Direction::{ToBackend, ToClient};
+use super::Side::{Backend, Client};
+use super::{CloseReason, Expiry, Session, Side, Timeouts};
+use crate::base::ready::Ready;
+use crate::base::time::Instant;
+use world::{CONNECT, HALF_CLOSE, IDLE, USER, World, attentive_relay, dialing, relay};
+
+const MS: Duration = Duration::from_millis(1);
+const HANGUP: Ready = Ready { readable: true, writable: true, closing: true, failing: true };
+
+// The end of a stream.
+
+#[test]
+fn a_request_and_its_answer_end_in_done() {
+    relay()
+        .sends(Client, b"question")
+        .fin(Client)
+        .expect_bytes(Backend, b"question")
+        .expect_fin(Backend)
+        .expect_no_fin(Client)
+        .sends(Backend, b"answer")
+        .fin(Backend)
+        .expect_bytes(Client, b"answer")
+        .expect_fin(Client)
+        .expect_end(Done, &[]);
+}
+
+#[test]
+fn an_end_without_bytes_is_passed_on() {
+    for side in Side::BOTH {
+        relay().fin(side).expect_fin(side.other()).expect_running();
+    }
+}
+
+#[test]
+fn fin_waits_for_the_last_byte() {
+    for side in Side::BOTH {
+        let sink = side.other();
+        relay()
+            .takes(sink, 3)
+            .sends(side, b"abcdef")
+            .fin(side)
+            .expect_bytes(sink, b"abc")
+            .expect_no_fin(sink)
+            .expect_running()
+            .takes(sink, 2)
+            .expect_bytes(sink, b"abcde")
+            .expect_no_fin(sink)
+            .expect_running()
+            .takes(sink, 2)
+            .expect_bytes(sink, b"abcdef")
+            .expect_fin(sink);
+    }
+}
+
+#[test]
+fn a_fin_told_together_with_the_bytes_before_it_is_seen_behind_a_short_read() {
+    relay()
+        .at_once(|world| world.sends(Client, b"all").fin(Client))
+        .expect_bytes(Backend, b"all")
+        .expect_fin(Backend);
+}
+
+#[test]
+fn what_was_sent_while_dialing_waits_for_the_backend() {
+    dialing()
+        .sends(Client, b"early")
+        .fin(Client)
+        .expect_running()
+        .expect_bytes(Backend, b"")
+        .redials()
+        .connects()
+        .expect_bytes(Backend, b"early")
+        .expect_fin(Backend)
+        .expect_running();
+}
+
+#[test]
+fn each_direction_goes_on_after_the_other_has_ended() {
+    for side in Side::BOTH {
+        relay()
+            .fin(side)
+            .sends(side.other(), b"more")
+            .sends(side.other(), b" and more")
+            .expect_bytes(side, b"more and more")
+            .expect_no_fin(side)
+            .expect_running();
+    }
+}
+
+// Resets.
+
+#[test]
+fn a_reset_is_passed_on_behind_the_bytes_that_came_before_it() {
+    for (side, reason) in [(Client, ClientReset), (Backend, BackendReset)] {
+        let sink = side.other();
+        relay()
+            .takes(sink, 3)
+            .at_once(|world| world.sends(side, b"abcdef").resets(side))
+            .expect_bytes(sink, b"abc")
+            .expect_running()
+            .takes(sink, 10)
+            .expect_bytes(sink, b"abcdef")
+            .expect_no_fin(sink)
+            .expect_end(reason, &[sink])
+            .expect_discarded(0);
+    }
+}
+
+#[test]
+fn an_error_met_by_a_write_does_not_become_a_fin() {
+    for (side, reason) in [(Client, ClientReset), (Backend, BackendReset)] {
+        let other = side.other();
+        relay()
+            .blocks(side)
+            .sends(other, b"unwanted")
+            .expect_running()
+            .at_once(|world| world.sends(side, b"last words").resets(side))
+            .expect_bytes(other, b"last words")
+            .expect_no_fin(other)
+            .expect_end(reason, &[other])
+            .expect_discarded(8);
+    }
+}
+
+#[test]
+fn an_error_taken_by_a_question_does_not_become_a_fin() {
+    // The other side takes nothing, so no read can meet the reset of a side that has ended its stream.
+    relay()
+        .blocks(Backend)
+        .sends(Client, b"up")
+        .fin(Client)
+        .sends(Backend, b"down")
+        .expect_bytes(Client, b"down")
+        .expect_no_fin(Backend)
+        .expect_running()
+        .resets(Client)
+        .expect_running()
+        .takes(Backend, 10)
+        .expect_bytes(Backend, b"up")
+        .expect_fin(Backend)
+        .expect_end(ClientReset, &[Backend]);
+}
+
+#[test]
+fn a_reset_behind_a_fin_lets_the_fin_through() {
+    relay()
+        .at_once(|world| world.sends(Client, b"bye").fin(Client).resets(Client))
+        .expect_bytes(Backend, b"bye")
+        .expect_fin(Backend)
+        .expect_end(ClientReset, &[Backend]);
+}
+
+#[test]
+fn an_early_closing_backend_still_delivers_its_answer() {
+    // It answers without reading, and its kernel resets because of what it has not read.
+    relay()
+        .takes(Backend, 4)
+        .sends(Client, b"a long upload")
+        .expect_running()
+        .at_once(|world| world.sends(Backend, b"too long").fin(Backend).resets(Backend))
+        .expect_bytes(Client, b"too long")
+        .expect_fin(Client)
+        .expect_end(BackendReset, &[Client]);
+}
+
+#[test]
+fn a_fin_that_cannot_be_passed_on_becomes_a_reset() {
+    // The backend had ended its stream. Its reset is met by the shutdown, before its own event is told.
+    relay()
+        .fin(Backend)
+        .expect_fin(Client)
+        .holds_events(true)
+        .sends(Client, b"up")
+        .tells(Client)
+        .expect_bytes(Backend, b"up")
+        .resets(Backend)
+        .fin(Client)
+        .tells(Client)
+        .expect_no_fin(Backend)
+        .expect_end(BackendReset, &[Client]);
+}
+
+#[test]
+fn of_two_resets_the_one_heard_first_is_the_reason() {
+    relay().at_once(|world| world.resets(Client).resets(Backend)).expect_end(ClientReset, &[Backend]);
+}
+
+#[test]
+fn a_reset_of_a_quiet_session_is_passed_on_at_once() {
+    for (side, reason) in [(Client, ClientReset), (Backend, BackendReset)] {
+        relay().resets(side).expect_end(reason, &[side.other()]).expect_settles(1..=1);
+    }
+}
+
+#[test]
+fn a_hangup_that_is_no_error_changes_nothing() {
+    relay()
+        .hints(Client, HANGUP)
+        .hints(Backend, HANGUP)
+        .expect_running()
+        .sends(Client, b"still here")
+        .expect_bytes(Backend, b"still here")
+        .expect_running();
+}
+
+#[test]
+fn a_hint_from_before_the_connection_stood_is_no_error() {
+    dialing().hints(Backend, HANGUP).connects().expect_running().expect_deadline_in(IDLE);
+}
+
+// Before a backend is connected.
+
+#[test]
+fn a_client_reset_while_dialing_ends_the_session() {
+    dialing().resets(Client).expect_end(ClientGone, &[Backend]);
+    dialing().fin(Client).expect_running().resets(Client).expect_end(ClientGone, &[Backend]);
+}
+
+#[test]
+fn each_dial_has_its_own_deadline() {
+    let start = Instant::from_nanos(0);
+    let mut session = Session::new(Timeouts::new(CONNECT, IDLE, HALF_CLOSE, None), start);
+    assert_eq!(session.on_deadline(start + (CONNECT - MS)), Expiry::Early);
+    assert_eq!(session.on_deadline(start + CONNECT), Expiry::Dial);
+    session.on_redial(start + CONNECT);
+    assert_eq!(session.deadline(), start + CONNECT * 2);
+    assert_eq!(session.retries(), 1);
+}
+
+// Back-pressure and fairness.
+
+#[test]
+fn a_blocked_sink_holds_one_conduit_and_no_op_is_runnable() {
+    for (side, direction) in [(Client, ToBackend), (Backend, ToClient)] {
+        relay()
+            .reads_at_most(4)
+            .blocks(side.other())
+            .sends(side, b"0123456789")
+            .sends(side, b"abcdef")
+            .expect_buffered(direction, 4)
+            .expect_running()
+            .hints(side, Ready { readable: true, ..Ready::default() })
+            .expect_buffered(direction, 4)
+            .expect_running()
+            .takes(side.other(), 100)
+            .expect_bytes(side.other(), b"0123456789abcdef");
+    }
+}
+
+#[test]
+fn a_blocked_direction_does_not_hold_up_the_other() {
+    for side in Side::BOTH {
+        relay()
+            .blocks(side)
+            .sends(side.other(), b"stuck")
+            .sends(side, b"free")
+            .expect_bytes(side.other(), b"free")
+            .expect_bytes(side, b"")
+            .expect_running();
+    }
+}
+
+#[test]
+fn neither_direction_starves_the_other() {
+    let endless = [b'x'; 4096];
+    relay()
+        .reads_at_most(16)
+        .turn_of(0)
+        .sends(Client, &endless)
+        .sends(Backend, &endless)
+        .turn_of(10)
+        .expect_fills(5, 5)
+        .turn_of(7)
+        .expect_fills(4, 3);
+}
+
+// Timeouts.
+
+#[test]
+fn an_idle_session_ends_at_its_timeout_and_not_before() {
+    relay().waits(IDLE - MS).expect_running().waits(MS).expect_end(IdleTimeout, &[Client, Backend]);
+}
+
+#[test]
+fn activity_puts_the_idle_timeout_off() {
+    relay()
+        .waits(IDLE - MS)
+        .sends(Backend, b"tick")
+        .waits(IDLE - MS)
+        .expect_running()
+        .waits(MS)
+        .expect_end(IdleTimeout, &[Client, Backend]);
+}
+
+#[test]
+fn a_half_closed_session_has_the_shorter_timeout() {
+    relay()
+        .waits(IDLE - MS)
+        .fin(Client)
+        .expect_deadline_in(HALF_CLOSE)
+        .waits(HALF_CLOSE)
+        .expect_end(HalfCloseTimeout, &[Client, Backend]);
+}
+
+#[test]
+fn a_slow_reader_that_makes_progress_outlives_the_half_close_timeout() {
+    let mut world = relay()
+        .fin(Client)
+        .stops_acking(Client)
+        .takes(Client, 50)
+        .sends(Backend, &[b'x'; 100])
+        .expect_running();
+    for _ in 0..10 {
+        world = world.waits(HALF_CLOSE - MS).acks(Client, 4).expect_running();
+    }
+    world
+        .takes(Client, 50)
+        .acks(Client, 100)
+        .waits(HALF_CLOSE)
+        .expect_end(HalfCloseTimeout, &[Client, Backend]);
+}
+
+#[test]
+fn the_end_of_a_stream_waits_for_a_reader_that_pauses() {
+    // What is unacknowledged when a socket is reset is lost to a reader that would have come to it.
+    relay()
+        .stops_acking(Client)
+        .sends(Backend, b"the last of it")
+        .fin(Backend)
+        .waits(HALF_CLOSE * 10)
+        .expect_running()
+        .acks(Client, usize::MAX)
+        .fin(Client)
+        .expect_bytes(Client, b"the last of it")
+        .expect_fin(Client)
+        .expect_end(Done, &[]);
+}
+
+#[test]
+fn a_reader_that_pauses_for_good_is_idle() {
+    relay()
+        .stops_acking(Client)
+        .sends(Backend, b"the last of it")
+        .fin(Backend)
+        .waits(IDLE * 2)
+        .expect_end(IdleTimeout, &[Client, Backend]);
+}
+
+#[test]
+fn a_reset_behind_a_blocked_sink_is_bounded_by_the_half_close_timeout() {
+    relay()
+        .stops_acking(Client)
+        .takes(Client, 2)
+        .at_once(|world| world.sends(Backend, b"abcd").resets(Backend))
+        .expect_running()
+        .waits(HALF_CLOSE * 2)
+        .expect_end(HalfCloseTimeout, &[Client, Backend]);
+}
+
+// Peers that vanish.
+
+#[test]
+fn a_peer_that_vanishes_with_bytes_in_flight_is_given_up_after_the_user_timeout() {
+    for (side, reason) in [(Client, ClientLost), (Backend, BackendLost)] {
+        attentive_relay()
+            .vanishes(side)
+            .sends(side.other(), b"hello?")
+            .waits(USER - MS)
+            .expect_running()
+            .waits(MS)
+            .expect_end(reason, &[Client, Backend]);
+    }
+}
+
+#[test]
+fn a_trickle_into_the_void_does_not_hide_that_the_peer_is_gone() {
+    let mut world = attentive_relay().vanishes(Client);
+    for _ in 0..USER.as_secs() * 2 {
+        world = world.sends(Backend, b"tick").waits(Duration::from_secs(1));
+    }
+    world.expect_end(ClientLost, &[Client, Backend]);
+}
+
+#[test]
+fn silence_from_before_the_bytes_were_sent_does_not_count() {
+    // A short fault behind a long quiet would otherwise end the session.
+    attentive_relay()
+        .sends(Backend, b"asked about")
+        .vanishes(Client)
+        .waits(USER - MS)
+        .sends(Backend, b"hello?")
+        .waits(USER - MS)
+        .expect_running()
+        .waits(USER / 4)
+        .expect_end(ClientLost, &[Client, Backend]);
+}
+
+#[test]
+fn a_quiet_session_outlives_the_user_timeout() {
+    attentive_relay().waits(IDLE - MS).expect_running().waits(MS).expect_end(IdleTimeout, &[Client, Backend]);
+}
+
+#[test]
+fn a_reader_that_pauses_outlives_the_user_timeout() {
+    attentive_relay()
+        .stops_acking(Client)
+        .takes(Client, 3)
+        .sends(Backend, b"abcdef")
+        .waits(USER * 3)
+        .expect_running()
+        .takes(Client, 3)
+        .acks(Client, 6)
+        .expect_bytes(Client, b"abcdef");
+}
+
+// Settling.
+
+#[test]
+fn a_reset_waits_until_what_came_before_it_is_acknowledged() {
+    relay()
+        .stops_acking(Client)
+        .at_once(|world| world.sends(Backend, b"precious").resets(Backend))
+        .expect_running()
+        .expect_deadline_in(MS * 2)
+        .waits(Duration::from_secs(1))
+        .acks(Client, 7)
+        .expect_running()
+        .acks(Client, 1)
+        .waits(MS * 250)
+        .expect_bytes(Client, b"precious")
+        .expect_end(BackendReset, &[Client]);
+}
+
+#[test]
+fn settling_gives_up_after_half_close() {
+    relay()
+        .stops_acking(Client)
+        .at_once(|world| world.sends(Backend, b"lost").resets(Backend))
+        .waits(HALF_CLOSE - MS)
+        .expect_running()
+        .waits(MS)
+        .expect_end(BackendReset, &[Client])
+        // It asks ever more rarely: the wait doubles up to a quarter of a second.
+        .expect_settles(100..=150);
+}
+
+#[test]
+fn a_settling_side_that_dies_is_not_waited_for() {
+    relay()
+        .stops_acking(Client)
+        .at_once(|world| world.sends(Backend, b"lost").resets(Backend))
+        .expect_running()
+        .resets(Client)
+        .expect_end(BackendReset, &[]);
+}
+
+#[test]
+fn a_cut_resets_both_sides_whatever_they_had_sent() {
+    relay()
+        .blocks(Backend)
+        .sends(Client, b"half")
+        .cut(DrainTimeout)
+        .expect_end(DrainTimeout, &[Client, Backend])
+        .cut(Stopped)
+        .expect_end(DrainTimeout, &[Client, Backend])
+        .expect_discarded(4);
+}
+
+// Random scripts.
+
+/// One thing that happens to a session.
+#[derive(Clone, Debug)]
+enum Step {
+    Sends(Side, Vec<u8>),
+    Fin(Side),
+    Resets(Side),
+    Takes(Side, usize),
+    StopsAcking(Side),
+    Vanishes(Side),
+    Acks(Side, usize),
+    /// What has changed on a side is told.
+    Tell(Side),
+    /// An event comes that may mean nothing.
+    Hints(Side, Ready),
+    ReadsAtMost(usize),
+    Waits(Duration),
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Client), Just(Backend)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ready = any::<[bool; 4]>().prop_map(|[readable, writable, closing, failing]| Ready {
+        readable,
+        writable,
+        closing,
+        failing,
+    });
+    prop_oneof![
+        6 => (side(), vec(any::<u8>(), 1..40)).prop_map(|(side, bytes)| Step::Sends(side, bytes)),
+        2 => side().prop_map(Step::Fin),
+        1 => side().prop_map(Step::Resets),
+        4 => (side(), 0..60usize).prop_map(|(side, room)| Step::Takes(side, room)),
+        1 => side().prop_map(Step::StopsAcking),
+        1 => side().prop_map(Step::Vanishes),
+        2 => (side(), 1..40usize).prop_map(|(side, bytes)| Step::Acks(side, bytes)),
+        8 => side().prop_map(Step::Tell),
+        2 => (side(), ready).prop_map(|(side, ready)| Step::Hints(side, ready)),
+        1 => (1..50usize).prop_map(Step::ReadsAtMost),
+        2 => (0..40_000u64).prop_map(|millis| Step::Waits(Duration::from_millis(millis))),
+    ]
+}
+
+impl Step {
+    fn apply(self, world: World) -> World {
+        if world.end().is_some() {
+            return world;
+        }
+        match self {
+            Self::Sends(side, bytes) => world.sends(side, &bytes),
+            Self::Fin(side) => world.fin(side),
+            Self::Resets(side) => world.resets(side),
+            Self::Takes(side, room) => world.takes(side, room),
+            Self::StopsAcking(side) => world.stops_acking(side),
+            Self::Vanishes(side) => world.vanishes(side),
+            Self::Acks(side, bytes) => world.acks(side, bytes),
+            Self::Hints(side, ready) => world.hints(side, ready),
+            Self::ReadsAtMost(bytes) => world.reads_at_most(bytes),
+            Self::Waits(span) => world.waits(span),
+            Self::Tell(side) => world.tells(side),
+        }
+    }
+}
+
+/// Both peers take everything and end their streams; all events are told. Then every session must end.
+fn wind_up(world: World) -> World {
+    let world = world.takes(Client, usize::MAX).takes(Backend, usize::MAX);
+    let world = world.fin(Client).fin(Backend).holds_events(false);
+    let world = world.acks(Client, usize::MAX).acks(Backend, usize::MAX);
+    world.waits(MS * 300).acks(Client, usize::MAX).acks(Backend, usize::MAX).waits(HALF_CLOSE * 2)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn every_session_ends_and_tells_both_peers_the_truth(steps in vec(step(), 0..60)) {
+        // The world itself asserts order of bytes, FIN behind the last byte and no plain end of half a stream.
+        let world = steps.into_iter().fold(attentive_relay().holds_events(true), |world, step| step.apply(world));
+        let world = wind_up(world);
+        let end = world.end().expect("both peers have ended");
+        let reset = Side::BOTH.map(|side| world.was_reset(side));
+        let vanished = Side::BOTH.map(|side| world.has_vanished(side));
+        match end.reason {
+            // What a reset destroys that nobody has told of yet, nobody can know.
+            Done => prop_assert!(Side::BOTH.iter().all(|&side| world.heard_all(side) || world.was_reset(side) || world.has_vanished(side))),
+            ClientReset => prop_assert!(reset[0]),
+            BackendReset => prop_assert!(reset[1]),
+            ClientLost => prop_assert!(vanished[0]),
+            BackendLost => prop_assert!(vanished[1]),
+            IdleTimeout | HalfCloseTimeout => {}
+            ClientGone | NoBackend | ConnectRefused | ConnectTimeout | ConnectUnreachable | ConnectFailed
+            | LocalLimit | DrainTimeout | Stopped => prop_assert!(false, "not a reason of a relay: {end:?}"),
+        }
+        if reset == [false; 2] && vanished == [false; 2] && !is_timeout(end.reason) {
+            prop_assert_eq!(end.reason, Done);
+        }
+    }
+}
+
+fn is_timeout(reason: CloseReason) -> bool {
+    matches!(reason, IdleTimeout | HalfCloseTimeout)
+}

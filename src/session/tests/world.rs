@@ -1,0 +1,524 @@
+//! Two TCP connections as Linux shows them to their owner, a session between them, and a clock.
+//! Every step is one thing that a peer, the network or time does; then the events it causes are told and the
+//! machine runs until it waits. Inside [`World::at_once`] the events of all steps arrive as one.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use crate::base::ready::Ready;
+use crate::base::time::Instant;
+use crate::session::{CloseReason, Direction, End, Expiry, Farewell, Op, Outcome, Session, Side, Timeouts};
+
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const IDLE: Duration = Duration::from_secs(3600);
+pub(super) const HALF_CLOSE: Duration = Duration::from_secs(30);
+pub(super) const USER: Duration = Duration::from_secs(20);
+
+/// No event is worth that many ops here: the machine would be spinning.
+const OPS_PER_EVENT: usize = 20_000;
+/// No wait in a test takes that many timers.
+const TIMERS_PER_WAIT: usize = 20_000;
+
+/// One connection of the session: the socket on our end of it and the peer on the other.
+#[derive(Debug)]
+struct Wire {
+    /// Bytes that the peer has sent, ever.
+    sent: Vec<u8>,
+    /// Those of them in our receive queue.
+    incoming: VecDeque<u8>,
+    /// The peer's FIN has come.
+    fin_in: bool,
+    /// The connection was reset, by its peer.
+    dead: bool,
+    /// What the kernel will say of that, once.
+    error: Option<ErrorKind>,
+    /// Room in our send buffer.
+    room: usize,
+    /// A write has met a full send buffer, so that room will be told (SOCK_NOSPACE).
+    short_of_room: bool,
+    /// Written by us and not acknowledged. A reset destroys it.
+    in_flight: VecDeque<u8>,
+    /// Whether the peer acknowledges at once.
+    acks: bool,
+    /// Since when nothing reaches the peer any more.
+    vanished: Option<Instant>,
+    /// When the oldest byte in flight was sent.
+    first_in_flight: Instant,
+    /// Bytes that reached the peer.
+    heard: Vec<u8>,
+    /// We have sent our FIN.
+    fin_out: bool,
+    /// Something has changed that no event has told yet.
+    edge: bool,
+}
+
+impl Wire {
+    fn new() -> Self {
+        Self {
+            sent: Vec::new(),
+            incoming: VecDeque::new(),
+            fin_in: false,
+            dead: false,
+            error: None,
+            room: usize::MAX,
+            short_of_room: false,
+            in_flight: VecDeque::new(),
+            acks: true,
+            vanished: None,
+            first_in_flight: Instant::default(),
+            heard: Vec::new(),
+            fin_out: false,
+            edge: true,
+        }
+    }
+
+    fn ready(&self) -> Ready {
+        Ready {
+            readable: !self.incoming.is_empty() || self.fin_in || self.dead,
+            writable: self.room > 0 || self.dead,
+            closing: self.fin_in || self.dead,
+            failing: self.dead || (self.fin_in && self.fin_out),
+        }
+    }
+
+    /// tcp_recvmsg: what is queued, then the end if a FIN came, then the error once, then zero for ever.
+    fn read(&mut self, buffer_len: usize) -> Result<Vec<u8>, Outcome> {
+        if !self.incoming.is_empty() {
+            let len = buffer_len.min(self.incoming.len());
+            return Ok(self.incoming.drain(..len).collect());
+        }
+        match (self.fin_in, self.error.take_if(|_| !self.fin_in)) {
+            (true, _) => Err(Outcome::Eof),
+            (false, Some(error)) => Err(Outcome::Failed(error)),
+            (false, None) if self.dead => Err(Outcome::Eof),
+            (false, None) => Err(Outcome::WouldBlock),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], now: Instant) -> Outcome {
+        assert!(!self.fin_out, "bytes behind our FIN");
+        if self.dead {
+            return Outcome::Failed(self.error.take().unwrap_or(ErrorKind::BrokenPipe));
+        }
+        let len = self.room.min(bytes.len());
+        if len == 0 {
+            self.short_of_room = true;
+            return Outcome::WouldBlock;
+        }
+        self.room = if self.room == usize::MAX { self.room } else { self.room - len };
+        if self.in_flight.is_empty() {
+            self.first_in_flight = now;
+        }
+        self.in_flight.extend(&bytes[..len]);
+        if self.acks {
+            self.acknowledge(usize::MAX);
+        }
+        Outcome::Moved(len)
+    }
+
+    fn acknowledge(&mut self, bytes: usize) {
+        let bytes = if self.vanished.is_some() { 0 } else { bytes.min(self.in_flight.len()) };
+        self.heard.extend(self.in_flight.drain(..bytes));
+    }
+
+    /// tcp_reset: EPIPE in CLOSE_WAIT, ECONNRESET elsewhere. The send buffer is gone, the receive queue stays.
+    fn reset(&mut self) {
+        if !self.dead {
+            let in_close_wait = self.fin_in && !self.fin_out;
+            self.error = Some(if in_close_wait { ErrorKind::BrokenPipe } else { ErrorKind::ConnectionReset });
+            self.dead = true;
+            self.in_flight.clear();
+            self.edge = true;
+        }
+    }
+
+    fn written(&self) -> usize {
+        self.heard.len() + self.in_flight.len()
+    }
+}
+
+/// See the module.
+pub(super) struct World {
+    session: Session,
+    wires: [Wire; 2],
+    conduits: [VecDeque<u8>; 2],
+    now: Instant,
+    read_len: usize,
+    holding: bool,
+    /// Fills that the machine may still do, as the budget of a turn.
+    fills_left: usize,
+    fills: [usize; 2],
+    settles: usize,
+}
+
+/// A session whose backend is being dialed.
+pub(super) fn dialing() -> World {
+    dialing_with(None)
+}
+
+fn dialing_with(user_timeout: Option<Duration>) -> World {
+    let now = Instant::from_nanos(1_000_000_000);
+    let mut world = World {
+        session: Session::new(Timeouts::new(CONNECT, IDLE, HALF_CLOSE, user_timeout), now),
+        wires: [Wire::new(), Wire::new()],
+        conduits: [VecDeque::new(), VecDeque::new()],
+        now,
+        read_len: 1024,
+        holding: false,
+        fills_left: usize::MAX,
+        fills: [0; 2],
+        settles: 0,
+    };
+    world.tell(Side::Client);
+    world
+}
+
+/// A session with a connected backend.
+pub(super) fn relay() -> World {
+    dialing().connects()
+}
+
+/// A session with a connected backend that asks after its peers every [`USER`].
+pub(super) fn attentive_relay() -> World {
+    dialing_with(Some(USER)).connects()
+}
+
+impl World {
+    pub(super) fn connects(mut self) -> Self {
+        self.session.on_connected(self.now);
+        self.tell(Side::Backend);
+        self
+    }
+
+    pub(super) fn redials(mut self) -> Self {
+        self.session.on_redial(self.now);
+        self.drive();
+        self
+    }
+
+    /// All that `steps` does is told together, as when epoll_wait returns late.
+    pub(super) fn at_once(mut self, steps: impl FnOnce(Self) -> Self) -> Self {
+        self.holding = true;
+        let mut world = steps(self);
+        world.holding = false;
+        world.tell_all()
+    }
+
+    pub(super) fn sends(mut self, side: Side, bytes: &[u8]) -> Self {
+        let wire = &mut self.wires[side as usize];
+        if !wire.fin_in && !wire.dead {
+            wire.sent.extend_from_slice(bytes);
+            wire.incoming.extend(bytes);
+            wire.edge = true;
+        }
+        self.tell_all()
+    }
+
+    pub(super) fn fin(mut self, side: Side) -> Self {
+        let wire = &mut self.wires[side as usize];
+        wire.edge |= !wire.fin_in;
+        wire.fin_in |= !wire.dead;
+        self.tell_all()
+    }
+
+    pub(super) fn resets(mut self, side: Side) -> Self {
+        self.wires[side as usize].reset();
+        self.tell_all()
+    }
+
+    /// The peer stops reading: our send buffer is full.
+    pub(super) fn blocks(self, side: Side) -> Self {
+        self.takes(side, 0)
+    }
+
+    /// From now on our send buffer has room for that many bytes.
+    pub(super) fn takes(mut self, side: Side, room: usize) -> Self {
+        let wire = &mut self.wires[side as usize];
+        wire.room = room;
+        wire.edge |= room > 0 && std::mem::take(&mut wire.short_of_room);
+        self.tell_all()
+    }
+
+    /// The peer acknowledges nothing by itself any more.
+    pub(super) fn stops_acking(mut self, side: Side) -> Self {
+        self.wires[side as usize].acks = false;
+        self
+    }
+
+    /// The peer is gone without a word, or the network in between.
+    pub(super) fn vanishes(mut self, side: Side) -> Self {
+        self.wires[side as usize].vanished = Some(self.now);
+        self
+    }
+
+    pub(super) fn acks(mut self, side: Side, bytes: usize) -> Self {
+        self.wires[side as usize].acknowledge(bytes);
+        self
+    }
+
+    /// An event that may mean nothing.
+    pub(super) fn hints(mut self, side: Side, ready: Ready) -> Self {
+        self.session.on_ready(side, ready);
+        self.drive();
+        self
+    }
+
+    pub(super) fn reads_at_most(mut self, read_len: usize) -> Self {
+        self.read_len = read_len;
+        self
+    }
+
+    /// The budget of a turn: the machine runs that many fills.
+    pub(super) fn turn_of(mut self, fills: usize) -> Self {
+        self.fills_left = fills;
+        self.fills = [0; 2];
+        self.drive();
+        self
+    }
+
+    pub(super) fn cut(mut self, reason: CloseReason) -> Self {
+        self.session.cut(reason);
+        self
+    }
+
+    /// Time passes and the timer fires whenever it is due.
+    pub(super) fn waits(mut self, span: Duration) -> Self {
+        let until = self.now + span;
+        for _ in 0..TIMERS_PER_WAIT {
+            let deadline = self.session.deadline();
+            if deadline > until || self.session.end().is_some() {
+                self.now = until;
+                return self;
+            }
+            self.now = self.now.max(deadline);
+            match self.session.on_deadline(self.now) {
+                Expiry::Early => panic!("the deadline has come"),
+                Expiry::Dial => {
+                    self.now = until;
+                    return self;
+                }
+                Expiry::Drive => self.drive(),
+            }
+        }
+        panic!("the timer spins at {:?}", self.session);
+    }
+
+    /// What has changed on a side is told, though events are held back.
+    pub(super) fn tells(mut self, side: Side) -> Self {
+        let holding = std::mem::replace(&mut self.holding, false);
+        self.tell(side);
+        self.holding = holding;
+        self
+    }
+
+    fn tell_all(mut self) -> Self {
+        // What the machine does may cause an event in turn: HUP, once both FINs are through.
+        while !self.holding && Side::BOTH.into_iter().any(|side| self.tell(side)) {}
+        self
+    }
+
+    /// Tells what has changed on a side and lets the machine run; false when nothing has.
+    fn tell(&mut self, side: Side) -> bool {
+        let connected = side == Side::Client || !self.session.is_dialing();
+        let tells = !self.holding && connected && std::mem::take(&mut self.wires[side as usize].edge);
+        if tells {
+            self.session.on_ready(side, self.wires[side as usize].ready());
+            self.drive();
+        }
+        tells
+    }
+
+    /// Holds events back until told otherwise.
+    pub(super) fn holds_events(mut self, holding: bool) -> Self {
+        self.holding = holding;
+        if holding { self } else { self.tell_all() }
+    }
+
+    fn drive(&mut self) {
+        for _ in 0..OPS_PER_EVENT {
+            let Some(op) = self.session.next_op() else {
+                return self.on_waiting();
+            };
+            if let Op::Fill(direction) = op {
+                if self.fills_left == 0 {
+                    return;
+                }
+                self.fills_left -= 1;
+                self.fills[direction as usize] += 1;
+            }
+            let outcome = self.run(op);
+            self.session.on_outcome(op, outcome, self.now);
+        }
+        panic!("the machine spins: {:?} of {:?}", self.session.next_op(), self.session);
+    }
+
+    fn run(&mut self, op: Op) -> Outcome {
+        let wire = &mut self.wires[op.side() as usize];
+        match op {
+            Op::Fill(direction) => {
+                assert!(self.conduits[direction as usize].is_empty(), "a fill behind bytes");
+                match wire.read(self.read_len) {
+                    Err(outcome) => outcome,
+                    Ok(bytes) => {
+                        let short = bytes.len() < self.read_len;
+                        self.conduits[direction as usize].extend(&bytes);
+                        if short { Outcome::Drained(bytes.len()) } else { Outcome::Moved(bytes.len()) }
+                    }
+                }
+            }
+            Op::Flush(direction) => {
+                let conduit = &mut self.conduits[direction as usize];
+                let outcome = wire.write(conduit.make_contiguous(), self.now);
+                if let Outcome::Moved(bytes) = outcome {
+                    conduit.drain(..bytes);
+                } else if let Outcome::Failed(_) = outcome {
+                    conduit.clear();
+                }
+                outcome
+            }
+            Op::ShutdownWrite(_) if wire.dead => {
+                Outcome::Failed(wire.error.take().unwrap_or(ErrorKind::NotConnected))
+            }
+            Op::ShutdownWrite(side) => {
+                wire.fin_out = true;
+                wire.edge |= wire.fin_in;
+                self.assert_fin_is_the_sources(side);
+                Outcome::Done
+            }
+            Op::TakeError(_) => wire.error.take().map_or(Outcome::Done, Outcome::Failed),
+            // Only what is retransmitted goes unanswered.
+            Op::AskSilence(_) if wire.in_flight.is_empty() => Outcome::Done,
+            // What was sent before the peer was gone may wait, but only what it waits for counts.
+            Op::AskSilence(_) => {
+                let since = wire.vanished.map_or(self.now, |vanished| vanished.max(wire.first_in_flight));
+                Outcome::Silent(self.now - since)
+            }
+            Op::AskUnacked(_) => {
+                self.settles += 1;
+                match wire.in_flight.len() {
+                    0 => Outcome::Done,
+                    bytes => Outcome::Unacked(u32::try_from(bytes).expect("a short script")),
+                }
+            }
+        }
+    }
+
+    fn assert_fin_is_the_sources(&self, side: Side) {
+        let source = &self.wires[side.other() as usize];
+        assert!(source.fin_in, "a FIN to the {} that nobody sent", side.as_str());
+        assert_eq!(self.wires[side as usize].written(), source.sent.len(), "a FIN before the last byte");
+    }
+
+    /// The machine waits or is done: what has to hold then.
+    fn on_waiting(&self) {
+        for direction in Direction::BOTH {
+            let (source, sink) =
+                (&self.wires[direction.source() as usize], &self.wires[direction.sink() as usize]);
+            assert!(source.sent.starts_with(&sink.heard), "bytes out are a prefix of bytes in");
+        }
+        let Some(end) = self.session.end().filter(|_| !self.was_cut()) else { return };
+        for side in Side::BOTH {
+            let [this, that] = [side, side.other()].map(|side| &self.wires[side as usize]);
+            let plainly = farewell(end, side) == Farewell::Close;
+            assert!(
+                !plainly || this.dead || (this.fin_out && that.fin_out),
+                "the {} is left plainly, and its stream was not whole: {:?}",
+                side.as_str(),
+                self.session
+            );
+        }
+    }
+
+    fn was_cut(&self) -> bool {
+        use CloseReason as R;
+        self.session.end().is_some_and(|end| {
+            !matches!(end.reason, R::Done | R::ClientReset | R::BackendReset | R::ClientLost | R::BackendLost)
+        })
+    }
+
+    pub(super) fn end(&self) -> Option<End> {
+        self.session.end()
+    }
+
+    /// Whether the peer of `side` has been told everything that the other peer sent, and that it was all.
+    pub(super) fn heard_all(&self, side: Side) -> bool {
+        let wire = &self.wires[side as usize];
+        wire.fin_out && wire.heard == self.wires[side.other() as usize].sent
+    }
+
+    pub(super) fn was_reset(&self, side: Side) -> bool {
+        self.wires[side as usize].dead
+    }
+
+    pub(super) fn has_vanished(&self, side: Side) -> bool {
+        self.wires[side as usize].vanished.is_some()
+    }
+
+    pub(super) fn expect_bytes(self, side: Side, bytes: &[u8]) -> Self {
+        assert_eq!(
+            self.wires[side as usize].heard.escape_ascii().to_string(),
+            bytes.escape_ascii().to_string()
+        );
+        self
+    }
+
+    pub(super) fn expect_fin(self, side: Side) -> Self {
+        assert!(self.wires[side as usize].fin_out, "no FIN to the {}: {:?}", side.as_str(), self.session);
+        self
+    }
+
+    pub(super) fn expect_no_fin(self, side: Side) -> Self {
+        assert!(!self.wires[side as usize].fin_out, "a FIN to the {}: {:?}", side.as_str(), self.session);
+        self
+    }
+
+    pub(super) fn expect_running(self) -> Self {
+        assert_eq!(self.session.end(), None);
+        assert_eq!(self.session.next_op(), None, "runnable, and nobody runs it");
+        self
+    }
+
+    /// The end, and the sides that are left by a reset. How a dead connection is left is nobody's concern.
+    pub(super) fn expect_end(self, reason: CloseReason, reset: &[Side]) -> Self {
+        let end = self.session.end().unwrap_or_else(|| panic!("still running: {:?}", self.session));
+        assert_eq!(end.reason, reason);
+        for side in Side::BOTH.into_iter().filter(|&side| !self.wires[side as usize].dead) {
+            assert_eq!(farewell(end, side) == Farewell::Reset, reset.contains(&side), "{side:?} of {end:?}");
+        }
+        self
+    }
+
+    pub(super) fn expect_buffered(self, direction: Direction, bytes: usize) -> Self {
+        assert_eq!(self.conduits[direction as usize].len(), bytes);
+        self
+    }
+
+    pub(super) fn expect_fills(self, to_backend: usize, to_client: usize) -> Self {
+        assert_eq!(self.fills, [to_backend, to_client]);
+        self
+    }
+
+    pub(super) fn expect_settles(self, within: std::ops::RangeInclusive<usize>) -> Self {
+        assert!(within.contains(&self.settles), "asked {} times", self.settles);
+        self
+    }
+
+    pub(super) fn expect_deadline_in(self, span: Duration) -> Self {
+        assert_eq!(self.session.deadline() - self.now, span);
+        self
+    }
+
+    pub(super) fn expect_discarded(self, bytes: u64) -> Self {
+        let summary = self.session.summary(CloseReason::Done, self.now);
+        assert_eq!(summary.discarded, bytes);
+        self
+    }
+}
+
+fn farewell(end: End, side: Side) -> Farewell {
+    match side {
+        Side::Client => end.client,
+        Side::Backend => end.backend,
+    }
+}
