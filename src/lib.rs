@@ -7,3 +7,7 @@ pub mod balance;
 pub mod config;
 
 pub mod session;
+
+pub mod pool;
+
+pub mod health;

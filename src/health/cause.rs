@@ -1,0 +1,163 @@
+//! Why a check failed: sentences for the log, safe to print whatever the backend sent.
+
+use std::fmt::{self, Display, Formatter};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Most bytes of an answer that a sentence shows.
+const SHOWN_MAX: usize = 64;
+
+/// Why a check failed, as an operator's sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Cause {
+    /// Nobody listens there.
+    #[error("connection refused")]
+    Refused,
+    /// The kernel joined the socket to itself: nobody listens on that port, and it is an ephemeral one.
+    #[error("connected to itself")]
+    SelfConnect,
+    /// Any other error of the socket, such as "host unreachable while connecting".
+    #[error("{kind} while {doing}")]
+    Socket {
+        /// The error.
+        kind: ErrorKind,
+        /// What it interrupted.
+        doing: Doing,
+    },
+    /// The check took longer than it may.
+    #[error("timed out after {limit:?} while {doing}")]
+    TimedOut {
+        /// The timeout of the check.
+        limit: Duration,
+        /// What it interrupted.
+        doing: Doing,
+    },
+    /// The backend closed before its answer could be judged.
+    #[error("closed before the answer was complete: got {got}")]
+    Closed {
+        /// All of the answer.
+        got: Quoted,
+    },
+    /// The answer begins otherwise.
+    #[error("answer does not start with {expected}: got {got}")]
+    Prefix {
+        /// What the config asks for.
+        expected: Quoted,
+        /// The answer so far.
+        got: Quoted,
+    },
+    /// The expected bytes are not in the answer, or not in as much of it as a check reads.
+    #[error("answer does not contain {expected}: got {got}")]
+    Missing {
+        /// What the config asks for.
+        expected: Quoted,
+        /// The answer so far.
+        got: Quoted,
+    },
+    /// An HTTP response of another status.
+    #[error("expected status {expected}, got {got}")]
+    Status {
+        /// What the config asks for.
+        expected: u16,
+        /// What the backend answered.
+        got: u16,
+    },
+    /// The answer is no HTTP response, or one without a status in as much of it as a check reads.
+    #[error("answer is not HTTP: got {got}")]
+    NotHttp {
+        /// The answer so far.
+        got: Quoted,
+    },
+}
+
+impl Cause {
+    /// The cause behind an error of the socket.
+    pub(super) fn of(kind: ErrorKind, doing: Doing) -> Self {
+        if kind == ErrorKind::ConnectionRefused { Self::Refused } else { Self::Socket { kind, doing } }
+    }
+}
+
+/// What a check was busy with when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Until the connection stands.
+    Connecting,
+    /// Until the request is sent.
+    Sending,
+    /// Until the answer decides.
+    Receiving,
+}
+
+impl Display for Doing {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Connecting => "connecting",
+            Self::Sending => "sending",
+            Self::Receiving => "waiting for the answer",
+        })
+    }
+}
+
+/// The first bytes of something foreign; prints them in quotes, escaped, on one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    shown: Vec<u8>,
+    is_cut: bool,
+}
+
+impl From<&[u8]> for Quoted {
+    fn from(bytes: &[u8]) -> Self {
+        let shown = &bytes[..bytes.len().min(SHOWN_MAX)];
+        Self { shown: shown.to_vec(), is_cut: shown.len() < bytes.len() }
+    }
+}
+
+impl Display for Quoted {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        if self.shown.is_empty() {
+            return out.write_str("nothing");
+        }
+        let ellipsis = if self.is_cut { "..." } else { "" };
+        write!(out, "\"{}\"{ellipsis}", self.shown.escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_bytes_stay_on_one_short_line() {
+        let cases: [(&[u8], &str); 4] = [
+            (b"", "nothing"),
+            (b"+PONG\r\n", r#""+PONG\r\n""#),
+            (b"say \"hi\"\x1b[0m\xff", r#""say \"hi\"\x1b[0m\xff""#),
+            (&[b'a'; 65], &format!("\"{}\"...", "a".repeat(64))),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(Quoted::from(bytes).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn causes_read_as_sentences() {
+        let timed_out = |limit, doing| Cause::TimedOut { limit, doing };
+        let cases = [
+            (Cause::of(ErrorKind::ConnectionRefused, Doing::Connecting), "connection refused"),
+            (Cause::of(ErrorKind::HostUnreachable, Doing::Connecting), "host unreachable while connecting"),
+            (
+                Cause::of(ErrorKind::ConnectionReset, Doing::Receiving),
+                "connection reset while waiting for the answer",
+            ),
+            (Cause::SelfConnect, "connected to itself"),
+            (timed_out(Duration::from_secs(1), Doing::Connecting), "timed out after 1s while connecting"),
+            (timed_out(Duration::from_millis(1_500), Doing::Sending), "timed out after 1.5s while sending"),
+            (Cause::Status { expected: 200, got: 503 }, "expected status 200, got 503"),
+        ];
+        for (cause, expected) in cases {
+            assert_eq!(cause.to_string(), expected);
+        }
+    }
+}

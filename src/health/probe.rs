@@ -1,0 +1,447 @@
+//! One check of one backend, as a conversation without a socket.
+//!
+//! Its driver asks [`Probe::next_step`], does that, reports what came of it through one of the `on_…` methods, and asks
+//! again. From [`Step::Finished`] on the result stands; the driver closes the socket, whatever the result: with FIN if
+//! [`Probe::exchanged_data`], with RST (linger 0) after a bare connect. A report that does not belong to the current step
+//! changes nothing. The deadline is the driver's: it reports [`Probe::on_timeout`].
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::model::{Check, Expect, Health};
+use crate::health::answer::{ANSWER_MAX, Answer, Wanted};
+use crate::health::cause::{Cause, Doing};
+
+/// One check under way.
+#[derive(Debug)]
+pub struct Probe {
+    phase: Phase,
+    request: Vec<u8>,
+    sent: usize,
+    /// `None` when a connection is all that is wanted.
+    answer: Option<Answer>,
+    /// The error that ended sending. The answer may still be there to be read, and decides if it is.
+    broken: Option<Cause>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Dialing,
+    Sending,
+    Receiving,
+    Finished(Result<(), Cause>),
+}
+
+/// What the driver does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Connect, then report `on_connected`, `on_self_connect` or `on_failed`.
+    Dial,
+    /// Send of these bytes as many as go, at least one; then report `on_sent` or `on_failed`.
+    Send(&'a [u8]),
+    /// Receive, then report `on_received`, `on_eof` or `on_failed`.
+    Receive,
+    /// Close the socket: this is the result.
+    Finished(Result<(), &'a Cause>),
+}
+
+/// Where a check of the backend at `backend` connects to: the port may be overridden.
+pub fn target(health: &Health, mut backend: SocketAddr) -> SocketAddr {
+    if let Some(port) = health.port {
+        backend.set_port(port);
+    }
+    backend
+}
+
+impl Probe {
+    /// A check that begins with dialing `target`; `None` when there is nothing to check.
+    pub fn new(check: &Check, target: SocketAddr) -> Option<Self> {
+        let (request, wanted) = match check {
+            Check::Off => return None,
+            Check::Tcp => (Vec::new(), None),
+            Check::SendExpect { send, expect } => (send.clone(), Some(wanted(expect))),
+            Check::Http { path, host, status } => {
+                (get(path, host.as_deref(), target).into_bytes(), Some(Wanted::Status(*status)))
+            }
+        };
+        Some(Self { phase: Phase::Dialing, request, sent: 0, answer: wanted.map(Answer::new), broken: None })
+    }
+
+    /// What to do now; stays the same until a report changes it.
+    pub fn next_step(&self) -> Step<'_> {
+        match &self.phase {
+            Phase::Dialing => Step::Dial,
+            Phase::Sending => Step::Send(&self.request[self.sent..]),
+            Phase::Receiving => Step::Receive,
+            Phase::Finished(result) => Step::Finished(result.as_ref().copied()),
+        }
+    }
+
+    /// Whether bytes went either way, so that the connection deserves a FIN.
+    pub fn exchanged_data(&self) -> bool {
+        self.sent > 0 || self.answer.as_ref().is_some_and(|answer| !answer.is_empty())
+    }
+
+    /// The connection stands.
+    pub fn on_connected(&mut self) {
+        if matches!(self.phase, Phase::Dialing) {
+            self.phase = if self.answer.is_none() { Phase::Finished(Ok(())) } else { self.after_sending() };
+        }
+        self.check_invariants();
+    }
+
+    /// The connection stands, but both ends are this socket.
+    pub fn on_self_connect(&mut self) {
+        if matches!(self.phase, Phase::Dialing) {
+            self.phase = Phase::Finished(Err(Cause::SelfConnect));
+        }
+        self.check_invariants();
+    }
+
+    /// The kernel took `count` more bytes of the request.
+    pub fn on_sent(&mut self, count: usize) {
+        if matches!(self.phase, Phase::Sending) {
+            self.sent = self.request.len().min(self.sent.saturating_add(count));
+            self.phase = self.after_sending();
+        }
+        self.check_invariants();
+    }
+
+    /// These bytes came next; none is not an end of file.
+    pub fn on_received(&mut self, bytes: &[u8]) {
+        if let (Phase::Sending | Phase::Receiving, Some(answer)) = (&self.phase, &mut self.answer)
+            && let Some(result) = answer.push(bytes)
+        {
+            self.phase = Phase::Finished(result);
+        }
+        self.check_invariants();
+    }
+
+    /// The backend sends no more.
+    pub fn on_eof(&mut self) {
+        if let (Phase::Sending | Phase::Receiving, Some(answer)) = (&self.phase, &self.answer) {
+            let cause = self.broken.take().unwrap_or_else(|| answer.end());
+            self.phase = Phase::Finished(Err(cause));
+        }
+        self.check_invariants();
+    }
+
+    /// The current step ended with an error of the connection. Not for errors of this host (EMFILE, EADDRNOTAVAIL):
+    /// they say nothing about the backend, so drop the probe and check again later.
+    pub fn on_failed(&mut self, kind: ErrorKind) {
+        match self.phase {
+            Phase::Dialing => self.fail(Cause::of(kind, Doing::Connecting)),
+            // A backend may answer, close and so reset us while we still send: read before judging the error.
+            Phase::Sending => {
+                self.broken = Some(Cause::of(kind, Doing::Sending));
+                self.phase = Phase::Receiving;
+            }
+            Phase::Receiving => self.fail(Cause::of(kind, Doing::Receiving)),
+            Phase::Finished(_) => {}
+        }
+        self.check_invariants();
+    }
+
+    /// The check has taken `limit`, its timeout.
+    pub fn on_timeout(&mut self, limit: Duration) {
+        match self.phase {
+            Phase::Dialing => self.fail(Cause::TimedOut { limit, doing: Doing::Connecting }),
+            Phase::Sending => self.fail(Cause::TimedOut { limit, doing: Doing::Sending }),
+            Phase::Receiving => self.fail(Cause::TimedOut { limit, doing: Doing::Receiving }),
+            Phase::Finished(_) => {}
+        }
+        self.check_invariants();
+    }
+
+    /// Ends in failure. The first error tells most.
+    fn fail(&mut self, cause: Cause) {
+        self.phase = Phase::Finished(Err(self.broken.take().unwrap_or(cause)));
+    }
+
+    fn after_sending(&self) -> Phase {
+        if self.sent == self.request.len() { Phase::Receiving } else { Phase::Sending }
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.sent <= self.request.len());
+        debug_assert!(!matches!(self.phase, Phase::Sending) || self.sent < self.request.len());
+        debug_assert!(!matches!(self.phase, Phase::Receiving) || self.answer.is_some());
+        debug_assert!(self.answer.as_ref().is_none_or(|answer| answer.len() <= ANSWER_MAX));
+    }
+}
+
+fn wanted(expect: &Expect) -> Wanted {
+    match expect {
+        Expect::Prefix(bytes) => Wanted::Prefix(bytes.clone()),
+        Expect::Contains(bytes) => Wanted::Contains(bytes.clone()),
+    }
+}
+
+fn get(path: &str, host: Option<&str>, target: SocketAddr) -> String {
+    // A scope such as %eth0 means nothing to the other side.
+    let address = SocketAddr::new(target.ip(), target.port()).to_string();
+    let host = host.unwrap_or(&address);
+    let agent = concat!("l4lb/", env!("CARGO_PKG_VERSION"));
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TARGET: &str = "10.0.0.1:80";
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    /// A backend's side of a check, step by step.
+    struct Script(Probe);
+
+    fn check(check: &Check) -> Script {
+        Script(Probe::new(check, TARGET.parse().unwrap()).unwrap())
+    }
+
+    fn tcp() -> Script {
+        check(&Check::Tcp)
+    }
+
+    fn ping() -> Script {
+        check(&Check::SendExpect { send: b"PING\r\n".to_vec(), expect: Expect::Prefix(b"+PONG".to_vec()) })
+    }
+
+    fn banner() -> Script {
+        check(&Check::SendExpect { send: Vec::new(), expect: Expect::Contains(b"ready".to_vec()) })
+    }
+
+    fn http(host: Option<&str>) -> Script {
+        check(&Check::Http { path: "/health".into(), host: host.map(Into::into), status: 200 })
+    }
+
+    impl Script {
+        fn reports(mut self, report: impl FnOnce(&mut Probe)) -> Self {
+            report(&mut self.0);
+            self
+        }
+
+        fn connects(self) -> Self {
+            self.expects(&Step::Dial).reports(Probe::on_connected)
+        }
+
+        fn takes_all(self) -> Self {
+            self.reports(|probe| probe.on_sent(usize::MAX)).expects(&Step::Receive)
+        }
+
+        fn answers(self, bytes: &str) -> Self {
+            self.reports(|probe| probe.on_received(bytes.as_bytes()))
+        }
+
+        fn fins(self) -> Self {
+            self.reports(Probe::on_eof)
+        }
+
+        fn resets(self) -> Self {
+            self.reports(|probe| probe.on_failed(ErrorKind::ConnectionReset))
+        }
+
+        fn stalls(self) -> Self {
+            self.reports(|probe| probe.on_timeout(LIMIT))
+        }
+
+        fn expects(self, step: &Step<'_>) -> Self {
+            assert_eq!(self.0.next_step(), *step);
+            self
+        }
+
+        fn succeeds(self) -> Self {
+            self.expects(&Step::Finished(Ok(())))
+        }
+
+        fn fails(self, sentence: &str) -> Self {
+            match self.0.next_step() {
+                Step::Finished(Err(cause)) => assert_eq!(cause.to_string(), sentence),
+                other @ (Step::Dial | Step::Send(_) | Step::Receive | Step::Finished(Ok(()))) => {
+                    panic!("{other:?} instead of {sentence}")
+                }
+            }
+            self
+        }
+
+        fn closes_with_fin(&self) -> bool {
+            self.0.exchanged_data()
+        }
+    }
+
+    #[test]
+    fn a_connection_is_all_that_a_tcp_check_wants() {
+        assert!(!tcp().connects().succeeds().closes_with_fin());
+    }
+
+    #[test]
+    fn a_failed_dial_says_why() {
+        let cases = [
+            (ErrorKind::ConnectionRefused, "connection refused"),
+            (ErrorKind::HostUnreachable, "host unreachable while connecting"),
+            (ErrorKind::NetworkUnreachable, "network unreachable while connecting"),
+            (ErrorKind::ConnectionReset, "connection reset while connecting"),
+            (ErrorKind::TimedOut, "timed out while connecting"),
+        ];
+        for (kind, sentence) in cases {
+            let script = tcp().reports(|probe| probe.on_failed(kind)).fails(sentence);
+            assert!(!script.closes_with_fin());
+        }
+        tcp().reports(Probe::on_self_connect).fails("connected to itself");
+    }
+
+    #[test]
+    fn a_timeout_says_what_it_waited_for() {
+        tcp().stalls().fails("timed out after 1s while connecting");
+        ping().connects().stalls().fails("timed out after 1s while sending");
+        ping().connects().takes_all().stalls().fails("timed out after 1s while waiting for the answer");
+    }
+
+    #[test]
+    fn a_request_goes_out_in_as_many_pieces_as_the_kernel_wants() {
+        ping()
+            .connects()
+            .expects(&Step::Send(b"PING\r\n"))
+            .reports(|probe| probe.on_sent(2))
+            .expects(&Step::Send(b"NG\r\n"))
+            .reports(|probe| probe.on_sent(4))
+            .expects(&Step::Receive);
+    }
+
+    #[test]
+    fn the_answer_may_come_in_pieces() {
+        let script =
+            ping().connects().takes_all().answers("+P").expects(&Step::Receive).answers("ONG\r\n").succeeds();
+        assert!(script.closes_with_fin());
+    }
+
+    #[test]
+    fn a_wrong_answer_fails_at_its_first_wrong_byte() {
+        let sentence = r#"answer does not start with "+PONG": got "-ERR""#;
+        ping().connects().takes_all().answers("-ERR").fails(sentence);
+    }
+
+    #[test]
+    fn a_check_may_send_nothing_and_wait_for_a_banner() {
+        assert!(!banner().connects().expects(&Step::Receive).stalls().closes_with_fin());
+        assert!(banner().connects().answers("220 ready\r\n").succeeds().closes_with_fin());
+    }
+
+    #[test]
+    fn an_answer_followed_by_a_reset_is_judged_by_the_answer() {
+        ping().connects().takes_all().answers("+PONG").resets().succeeds();
+        let reset = "connection reset while waiting for the answer";
+        ping().connects().takes_all().answers("+PO").resets().fails(reset);
+    }
+
+    #[test]
+    fn an_answer_is_read_after_sending_has_failed() {
+        ping().connects().resets().expects(&Step::Receive).answers("+PONG").succeeds();
+        ping().connects().resets().fins().fails("connection reset while sending");
+        ping().connects().resets().resets().fails("connection reset while sending");
+    }
+
+    #[test]
+    fn an_end_without_an_answer_is_a_failure() {
+        ping().connects().takes_all().fins().fails("closed before the answer was complete: got nothing");
+    }
+
+    #[test]
+    fn a_get_names_its_host() {
+        let request = |host: &str| {
+            format!(
+                "GET /health HTTP/1.1\r\nHost: {host}\r\nUser-Agent: l4lb/{}\r\nConnection: close\r\n\r\n",
+                env!("CARGO_PKG_VERSION")
+            )
+        };
+        http(None).connects().expects(&Step::Send(request(TARGET).as_bytes()));
+        http(Some("web.test")).connects().expects(&Step::Send(request("web.test").as_bytes()));
+        assert!(get("/", None, "[fe80::1%3]:80".parse().unwrap()).contains("Host: [fe80::1]:80\r\n"));
+    }
+
+    #[test]
+    fn an_http_check_ends_with_the_status_line() {
+        http(None).connects().takes_all().answers("HTTP/1.1 200 OK\r\n").succeeds();
+        let script = http(None).connects().takes_all().answers("HTTP/1.1 503 Busy\r\n");
+        script.fails("expected status 200, got 503");
+    }
+
+    #[test]
+    fn a_result_stands_whatever_is_reported_later() {
+        tcp().connects().resets().stalls().fins().answers("late").succeeds();
+        tcp().stalls().reports(Probe::on_connected).fails("timed out after 1s while connecting");
+    }
+
+    #[test]
+    fn the_port_may_be_overridden() {
+        let mut health = Health {
+            check: Check::Off,
+            interval: LIMIT,
+            fast_interval: LIMIT,
+            timeout: LIMIT,
+            rise: 2,
+            fall: 3,
+            jitter_percent: 0,
+            port: None,
+            initial_state: crate::config::model::HealthState::Up,
+        };
+        let backend = TARGET.parse().unwrap();
+        assert_eq!(target(&health, backend), backend);
+        health.port = Some(81);
+        assert_eq!(target(&health, backend), "10.0.0.1:81".parse().unwrap());
+        assert!(Probe::new(&health.check, backend).is_none());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Report {
+        Connected,
+        SelfConnect,
+        Sent(usize),
+        Received(Vec<u8>),
+        Eof,
+        Failed,
+        Timeout,
+    }
+
+    fn report() -> impl Strategy<Value = Report> {
+        prop_oneof![
+            4 => Just(Report::Connected),
+            1 => Just(Report::SelfConnect),
+            4 => (0usize..200).prop_map(Report::Sent),
+            8 => vec(any::<u8>(), 0..9_000).prop_map(Report::Received),
+            1 => Just(Report::Eof),
+            1 => Just(Report::Failed),
+            1 => Just(Report::Timeout),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_reports_in_any_order_panic_or_change_a_result(reports in vec(report(), 0..12)) {
+            for Script(mut probe) in [tcp(), ping(), banner(), http(None)] {
+                for report in &reports {
+                    let before = match probe.next_step() {
+                        Step::Finished(result) => Some(result.map_err(Clone::clone)),
+                        Step::Dial | Step::Send(_) | Step::Receive => None,
+                    };
+                    match report {
+                        Report::Connected => probe.on_connected(),
+                        Report::SelfConnect => probe.on_self_connect(),
+                        Report::Sent(count) => probe.on_sent(*count),
+                        Report::Received(bytes) => probe.on_received(bytes),
+                        Report::Eof => probe.on_eof(),
+                        Report::Failed => probe.on_failed(ErrorKind::ConnectionReset),
+                        Report::Timeout => probe.on_timeout(LIMIT),
+                    }
+                    if let Some(result) = before {
+                        prop_assert_eq!(probe.next_step(), Step::Finished(result.as_ref().copied()));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How long to wait before a check. Spreads the checks of many backends so that they never fire together.
+
+use std::time::Duration;
+
+use crate::base::rng::Rng;
+use crate::config::model::Health;
+
+/// The wait before the first check of a backend: anywhere within one interval.
+pub fn first_delay(health: &Health, rng: &mut Rng) -> Duration {
+    Duration::from_nanos(rng.below(nanos(health.interval).max(1)))
+}
+
+/// The wait before the check after this one: the interval, the fast one while `in_transition`, longer or shorter by at
+/// most the jitter.
+pub fn next_delay(health: &Health, in_transition: bool, rng: &mut Rng) -> Duration {
+    let interval = nanos(if in_transition { health.fast_interval } else { health.interval });
+    let jitter = interval / 100 * u64::from(health.jitter_percent);
+    let earliest = interval.saturating_sub(jitter);
+    Duration::from_nanos(earliest.saturating_add(rng.below(jitter.saturating_mul(2).saturating_add(1))))
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Duration, Health, Rng, first_delay, next_delay};
+    use crate::config::model::{Check, HealthState};
+
+    const CHECKS: usize = 10_000;
+
+    fn health(interval: Duration, fast_interval: Duration, jitter_percent: u8) -> Health {
+        Health {
+            check: Check::Tcp,
+            interval,
+            fast_interval,
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            jitter_percent,
+            port: None,
+            initial_state: HealthState::Unknown,
+        }
+    }
+
+    /// The fullest millisecond of one interval of two seconds in which each of `checks` fires once.
+    fn most_in_one_tick(checks: impl Iterator<Item = Duration>) -> usize {
+        let mut ticks = vec![0; 2_000];
+        checks.for_each(|at| ticks[usize::try_from(at.as_millis() % 2_000).unwrap()] += 1);
+        ticks.into_iter().max().unwrap()
+    }
+
+    #[test]
+    fn ten_thousand_checks_never_fire_together() {
+        let (health, mut rng) = (health(Duration::from_secs(2), Duration::from_millis(500), 10), Rng::new(1));
+        let mut due: Vec<_> = (0..CHECKS).map(|_| first_delay(&health, &mut rng)).collect();
+        for round in 0..10 {
+            // 5 in each on average; a thousandth of all checks would be 10.
+            let most = most_in_one_tick(due.iter().copied());
+            assert!(most <= 25, "{most} checks in one tick of round {round}");
+            due.iter_mut().for_each(|due| *due += next_delay(&health, false, &mut rng));
+        }
+    }
+
+    #[test]
+    fn without_jitter_the_interval_is_exact() {
+        let (health, mut rng) = (health(Duration::from_secs(2), Duration::from_millis(500), 0), Rng::new(1));
+        assert_eq!(next_delay(&health, false, &mut rng), Duration::from_secs(2));
+        assert_eq!(next_delay(&health, true, &mut rng), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn jitter_reaches_both_ends() {
+        let (health, mut rng) = (health(Duration::from_secs(1), Duration::from_millis(100), 10), Rng::new(1));
+        let delays: Vec<_> = (0..1_000).map(|_| next_delay(&health, false, &mut rng)).collect();
+        assert!(delays.iter().any(|&delay| delay < Duration::from_millis(905)));
+        assert!(delays.iter().any(|&delay| delay > Duration::from_millis(1_095)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_delay_is_within_its_jitter(
+            nanos in any::<u64>(), jitter in 0u8..=50, in_transition in any::<bool>(), seed in any::<u64>(),
+        ) {
+            let interval = Duration::from_nanos(nanos);
+            let health = if in_transition { health(Duration::ZERO, interval, jitter) } else { health(interval, Duration::ZERO, jitter) };
+            let delay = next_delay(&health, in_transition, &mut Rng::new(seed));
+            prop_assert!(delay.abs_diff(interval) <= interval * u32::from(jitter) / 100);
+            prop_assert!(first_delay(&health, &mut Rng::new(seed)) <= health.interval);
+        }
+    }
+}

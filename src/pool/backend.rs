@@ -1,0 +1,131 @@
+//! One backend as all threads see it, and the lease that a session holds on it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::config::model::{self, HealthState};
+use crate::pool::PoolId;
+
+/// Names a backend for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendId(pub u32);
+
+impl BackendId {
+    /// The one of `workers` that checks this backend.
+    pub const fn owner(self, workers: usize) -> usize {
+        self.0 as usize % workers
+    }
+}
+
+/// One backend as all threads see it. Its atomics are independent of each other, so all are `Relaxed`:
+/// a worker that sees an old value for a moment dials a backend that has just gone down, and retries.
+#[derive(Debug)]
+pub struct Backend {
+    /// Names it in commands and reports.
+    pub id: BackendId,
+    /// The pool that it belongs to.
+    pub pool: PoolId,
+    /// Unique within the pool.
+    pub name: String,
+    /// Where to dial.
+    pub address: SocketAddr,
+    /// Share of new sessions.
+    pub weight: u16,
+    /// Serves only when no primary is eligible.
+    pub backup: bool,
+    health: AtomicU8,
+    active: AtomicU32,
+    sessions: AtomicU64,
+    dial_failures: AtomicU64,
+    unreported_failures: AtomicU32,
+}
+
+impl Backend {
+    /// A backend in its initial state of health.
+    pub fn new(id: BackendId, pool: PoolId, backend: &model::Backend, initial: HealthState) -> Self {
+        Self {
+            id,
+            pool,
+            name: backend.name.clone(),
+            address: backend.address,
+            weight: backend.weight,
+            backup: backend.backup,
+            health: AtomicU8::new(initial as u8),
+            active: AtomicU32::new(0),
+            sessions: AtomicU64::new(0),
+            dial_failures: AtomicU64::new(0),
+            unreported_failures: AtomicU32::new(0),
+        }
+    }
+
+    /// Its health, as its probe saw it last.
+    pub fn health(&self) -> HealthState {
+        match self.health.load(Ordering::Relaxed) {
+            x if x == HealthState::Up as u8 => HealthState::Up,
+            x if x == HealthState::Down as u8 => HealthState::Down,
+            _ => HealthState::Unknown,
+        }
+    }
+
+    /// Set by the worker that owns the probe, seen by all at once.
+    pub fn set_health(&self, health: HealthState) {
+        self.health.store(health as u8, Ordering::Relaxed);
+    }
+
+    /// Sessions that hold a lease, dialing ones included.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Leases ever given.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Dials that failed for a reason of the backend's.
+    pub fn dial_failures(&self) -> u64 {
+        self.dial_failures.load(Ordering::Relaxed)
+    }
+
+    /// Counts a failed dial; true when the owner of the probe has to be told, because nobody has told it since
+    /// it last took them.
+    pub fn on_dial_failed(&self) -> bool {
+        self.dial_failures.fetch_add(1, Ordering::Relaxed);
+        self.unreported_failures.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// How many dials failed since the last call. For the owner of the probe.
+    pub fn take_dial_failures(&self) -> u32 {
+        self.unreported_failures.swap(0, Ordering::Relaxed)
+    }
+
+    /// One more session on this backend, until the lease is released.
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Lease(Arc::clone(self))
+    }
+}
+
+/// One session's place on a backend: the only thing that raises and lowers [`Backend::active`].
+#[must_use = "a lease counts as a session until it is released"]
+#[derive(Debug)]
+pub struct Lease(Arc<Backend>);
+
+impl Lease {
+    /// The backend that it is on.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.0
+    }
+
+    /// The session has left the backend.
+    pub fn release(self) {}
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let before = self.0.active.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "{}: released more leases than were given", self.0.name);
+    }
+}

@@ -1,0 +1,160 @@
+//! The choice of a backend for one session.
+
+use std::net::IpAddr;
+
+use crate::balance::{Members, Pick};
+use crate::base::rng::Rng;
+use crate::config::model::HealthState;
+use crate::pool::snapshot::{Pool, Tier};
+use crate::pool::{BackendId, Lease};
+
+/// A lease on a backend that may serve `client` and was not `tried` yet; `None` when there is none.
+/// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway.
+pub fn choose(pool: &Pool, client: IpAddr, tried: &[BackendId], rng: &mut Rng) -> Option<Lease> {
+    pool.tiers.iter().find_map(|tier| {
+        let mut pick = Pick { cursor: &pool.cursor, client, rng };
+        let member = tier.table.pick(&mut pick, &Candidates { pool, tier, tried })?;
+        Some(pool.backends[tier.members[member]].lease())
+    })
+}
+
+/// A tier as the balancer sees it.
+struct Candidates<'a> {
+    pool: &'a Pool,
+    tier: &'a Tier,
+    tried: &'a [BackendId],
+}
+
+impl Members for Candidates<'_> {
+    fn is_eligible(&self, member: usize) -> bool {
+        let backend = &self.pool.backends[self.tier.members[member]];
+        // The table is as old as its epoch; health is not.
+        let healthy = !self.tier.heeds_health || backend.health() != HealthState::Down;
+        healthy && !self.tried.contains(&backend.id)
+    }
+
+    fn load(&self, member: usize) -> u32 {
+        self.pool.backends[self.tier.members[member]].active()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::{self, Overrides};
+    use crate::pool::{PoolId, Snapshot};
+
+    /// Three primaries, one of them with weight 0, and a backup.
+    fn snapshot(options: &str) -> Snapshot {
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\n{options}\nbackend = [\
+             {{ name = \"a\", address = \"127.0.0.1:1\" }}, {{ name = \"b\", address = \"127.0.0.1:2\" }}, \
+             {{ name = \"none\", address = \"127.0.0.1:3\", weight = 0 }}, \
+             {{ name = \"spare\", address = \"127.0.0.1:4\", backup = true }}]"
+        );
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        Snapshot::new(&config::parse(&text, "test", &Overrides::default(), no_names).expect("a good config"))
+    }
+
+    fn set_health(snapshot: &Snapshot, name: &str, health: HealthState) {
+        let backend =
+            snapshot.backends().find(|backend| backend.name == name).expect("a backend of that name");
+        backend.set_health(health);
+    }
+
+    /// How often each backend is chosen in `sessions` that end at once, each from another client.
+    fn chosen(snapshot: &Snapshot, sessions: u32) -> BTreeMap<String, u32> {
+        let pool = snapshot.pool(PoolId(0));
+        let mut rng = Rng::new(1);
+        let mut counts = BTreeMap::new();
+        for client in 0..sessions {
+            if let Some(lease) = choose(pool, Ipv4Addr::from(client).into(), &[], &mut rng) {
+                *counts.entry(lease.backend().name.clone()).or_default() += 1;
+                lease.release();
+            }
+        }
+        counts
+    }
+
+    fn counts<const N: usize>(expected: [(&str, u32); N]) -> BTreeMap<String, u32> {
+        expected.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+
+    #[test]
+    fn primaries_serve_while_one_of_them_is_up() {
+        let snapshot = snapshot("");
+        assert_eq!(chosen(&snapshot, 10), counts([("a", 5), ("b", 5)]));
+        set_health(&snapshot, "a", HealthState::Down);
+        assert_eq!(chosen(&snapshot, 10), counts([("b", 10)]), "the table of the old epoch still has a");
+        assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 10), counts([("b", 10)]));
+    }
+
+    #[test]
+    fn a_backup_serves_when_no_primary_does() {
+        let snapshot = snapshot("");
+        set_health(&snapshot, "a", HealthState::Down);
+        set_health(&snapshot, "b", HealthState::Down);
+        assert_eq!(chosen(&snapshot, 4), counts([("spare", 4)]));
+        assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 4), counts([("spare", 4)]));
+    }
+
+    #[test]
+    fn nobody_serves_when_all_are_down_unless_the_pool_tries_anyway() {
+        for (options, expected) in
+            [("", counts([])), ("when_all_down = \"try_anyway\"", counts([("a", 2), ("b", 2), ("spare", 2)]))]
+        {
+            let snapshot = snapshot(options);
+            for name in ["a", "b", "spare"] {
+                set_health(&snapshot, name, HealthState::Down);
+            }
+            assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 6), expected);
+        }
+    }
+
+    #[test]
+    fn a_retry_goes_to_a_backend_that_was_not_tried() {
+        let snapshot = snapshot("");
+        let pool = snapshot.pool(PoolId(0));
+        let (client, mut rng) = (Ipv4Addr::LOCALHOST.into(), Rng::new(1));
+        let mut tried = Vec::new();
+        while let Some(lease) = choose(pool, client, &tried, &mut rng) {
+            assert!(!tried.contains(&lease.backend().id));
+            tried.push(lease.backend().id);
+            lease.release();
+        }
+        assert_eq!(tried.len(), 3, "two primaries, then the backup, and never the one of weight 0");
+    }
+
+    #[test]
+    fn a_backend_that_goes_down_moves_its_own_clients_only() {
+        let snapshot = snapshot("balance = \"source_hash\"");
+        let home = |snapshot: &Snapshot, client: u32| {
+            let lease =
+                choose(snapshot.pool(PoolId(0)), Ipv4Addr::from(client).into(), &[], &mut Rng::new(1));
+            lease.map(|lease| lease.backend().name.clone())
+        };
+        let before: Vec<_> = (0..1_000).map(|client| home(&snapshot, client)).collect();
+        set_health(&snapshot, "a", HealthState::Down);
+        let after = snapshot.refreshed(&[PoolId(0)]);
+        for (client, before) in (0..).zip(before) {
+            let now = home(&after, client);
+            assert!(
+                now == before || before.as_deref() == Some("a"),
+                "client {client} moved from {before:?} to {now:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lease_counts_until_it_is_released() {
+        let snapshot = snapshot("");
+        let backend = snapshot.backends().next().expect("four of them");
+        let lease = backend.lease();
+        assert_eq!((backend.active(), backend.sessions()), (1, 1));
+        lease.release();
+        assert_eq!((backend.active(), backend.sessions()), (0, 1));
+    }
+}
