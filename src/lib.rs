@@ -11,3 +11,5 @@ pub mod session;
 pub mod pool;
 
 pub mod health;
+
+pub mod sys;

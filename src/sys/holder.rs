@@ -1,0 +1,48 @@
+//! Who holds an address that is in use.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use procfs::net::{TcpNetEntry, TcpState};
+use procfs::process::{FDTarget, Process, all_processes};
+
+/// The processes that listen on the port of `bind`, as "name (pid 12)"; if this user may not see them, how to find
+/// out.
+pub fn holder_of(bind: SocketAddr) -> String {
+    let holders = visible_holders(bind);
+    if holders.is_empty() {
+        let port = bind.port();
+        return format!("a process that this user may not see; `ss -ltnp sport = :{port}` as root names it");
+    }
+    holders.join(", ")
+}
+
+fn visible_holders(bind: SocketAddr) -> Vec<String> {
+    let entries = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
+    let inodes: HashSet<u64> =
+        entries.filter(|entry| listens_on(entry, bind.port())).map(|e| e.inode).collect();
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    let Ok(processes) = all_processes() else { return Vec::new() };
+    processes
+        .flatten()
+        .filter(|process| has_socket(process, &inodes))
+        .map(|process| describe(&process))
+        .collect()
+}
+
+fn listens_on(entry: &TcpNetEntry, port: u16) -> bool {
+    entry.state == TcpState::Listen && entry.local_address.port() == port
+}
+
+fn has_socket(process: &Process, inodes: &HashSet<u64>) -> bool {
+    process.fd().is_ok_and(|fds| {
+        fds.flatten().any(|fd| matches!(fd.target, FDTarget::Socket(inode) if inodes.contains(&inode)))
+    })
+}
+
+fn describe(process: &Process) -> String {
+    let name = process.stat().map_or_else(|_| "?".to_owned(), |stat| stat.comm);
+    format!("{name} (pid {})", process.pid)
+}

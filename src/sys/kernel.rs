@@ -1,0 +1,141 @@
+//! The whole surface of the data plane: everything that a worker asks of an operating system.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::libc;
+
+use crate::base::ready::Ready;
+use crate::base::time::Instant;
+use crate::config::model::Tcp;
+use crate::sys::Token;
+
+/// One thing that happened to one socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which socket.
+    pub token: Token,
+    /// What happened.
+    pub ready: Ready,
+}
+
+/// How far a dial is.
+#[derive(Debug)]
+pub enum Dial {
+    /// Neither connected nor failed: wait for the next event.
+    Pending,
+    /// Connected.
+    Connected,
+    /// Connected, but to itself: nobody listens on that port, and the kernel chose the same port as the source.
+    /// TCP allows it (simultaneous open), and on loopback it takes some ten thousand tries to happen.
+    ToItself,
+    /// Connected, and reset since, with bytes of the peer still to be read. Its error is taken: a read behind
+    /// them will look like a clean end.
+    Lost(io::Error),
+    /// Not connected, and never will be; or reset before the peer had said anything.
+    Failed(io::Error),
+}
+
+/// Wakes a worker that waits, from another thread.
+pub trait Wake: Send + Sync {
+    /// Makes the current or the next [`Kernel::wait`] return with [`Token::Wake`]; calls in between are merged.
+    fn wake(&self) -> io::Result<()>;
+}
+
+/// Everything that a worker asks of an operating system. Calls never block, except [`Kernel::wait`];
+/// `WouldBlock` means that an event will tell, `Interrupted` is never returned.
+/// Readiness is edge-triggered: an event says that something changed, once.
+pub trait Kernel {
+    /// A connected or connecting TCP socket. Given back by [`Kernel::close`] or [`Kernel::reset`].
+    type Socket;
+    /// A listening TCP socket. Given back by [`Kernel::close_listener`].
+    type Listener;
+
+    /// Monotonic time.
+    fn now(&mut self) -> Instant;
+
+    /// Replaces `events` by what has happened, after at most `timeout` (`None`: however long it takes).
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// From now on, tells when a connection can be accepted.
+    fn watch_listener(&mut self, listener: &Self::Listener, token: Token) -> io::Result<()>;
+
+    /// Takes the next connection from the accept queue, and the client's address. An IPv4 client of a dual-stack
+    /// listener has an IPv4 address.
+    fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Stops listening. What is in the accept queue is reset.
+    fn close_listener(&mut self, listener: Self::Listener);
+
+    /// Starts to connect; an event will tell, and [`Kernel::dial_result`] what it means.
+    fn dial(&mut self, address: SocketAddr, tcp: &Tcp) -> io::Result<Self::Socket>;
+
+    /// How far a dial is; to be asked after an event.
+    fn dial_result(&mut self, socket: &Self::Socket) -> Dial;
+
+    /// From now on, tells when the socket becomes readable, writable, ended or failed.
+    fn watch(&mut self, socket: &Self::Socket, token: Token) -> io::Result<()>;
+
+    /// Reads bytes; 0 is the end of the stream, or what is left of an error that was reported before.
+    fn read(&mut self, socket: &Self::Socket, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes bytes, as many as fit.
+    fn write(&mut self, socket: &Self::Socket, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Takes the pending error; the kernel reports it once.
+    fn take_error(&mut self, socket: &Self::Socket) -> Option<io::Error>;
+
+    /// How many of the bytes written its peer's kernel has not acknowledged.
+    fn unacked(&mut self, socket: &Self::Socket) -> io::Result<u32>;
+
+    /// How long the peer's kernel has not acknowledged what was sent, though it was asked again and again; zero
+    /// while it answers, `None` when nothing is unacknowledged.
+    fn silence(&mut self, socket: &Self::Socket) -> io::Result<Option<Duration>>;
+
+    /// Sends a FIN behind the bytes written.
+    fn shutdown_write(&mut self, socket: &Self::Socket) -> io::Result<()>;
+
+    /// Sends a reset and gives the socket back. Bytes that are unacknowledged are lost.
+    fn reset(&mut self, socket: Self::Socket);
+
+    /// Gives the socket back; the kernel goes on delivering what was written. If received bytes were not read,
+    /// it sends a reset instead (RFC 2525, 2.17).
+    fn close(&mut self, socket: Self::Socket);
+}
+
+/// Whether an error says that this machine has run out of something, as opposed to what a peer has done:
+/// [`is_exhausted`], or no source port is left towards one address (connect(2), EADDRNOTAVAIL).
+pub fn lacks_resources(error: &io::Error) -> bool {
+    is_exhausted(error) || error.raw_os_error() == Some(libc::EADDRNOTAVAIL)
+}
+
+/// Whether this machine has run out of what every connection needs. accept(2), socket(2): EMFILE, ENFILE,
+/// ENOBUFS, ENOMEM; epoll_ctl(2): ENOSPC at `max_user_watches`.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
+    )
+}
+
+/// Whether accept(2) failed for one connection only, so that the next one can be taken.
+/// accept(2), "Error handling": Linux passes pending network errors of the new connection on.
+pub fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT
+                | libc::EPERM
+        )
+    )
+}

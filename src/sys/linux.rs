@@ -1,0 +1,274 @@
+//! [`Kernel`] on Linux: mio for epoll, socket2 for sockets, nix for what neither has.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use nix::libc;
+use socket2::{SockRef, Socket};
+
+use crate::base::ready::Ready;
+use crate::base::time::Instant;
+use crate::config::model::Tcp;
+use crate::sys::clock::Clock;
+use crate::sys::kernel::{Dial, Event, Kernel, Wake};
+use crate::sys::silence::silence;
+use crate::sys::sockets;
+use crate::sys::token::Token;
+
+/// Events taken per wait. What does not fit is told by the next wait; nothing is lost.
+const EVENTS_MAX: usize = 1024;
+
+/// [`Kernel`] on Linux. One for each worker.
+pub struct Linux {
+    poll: Poll,
+    events: mio::Events,
+    waker: Arc<mio::Waker>,
+    clock: Clock,
+}
+
+impl Linux {
+    /// An epoll instance with a waker in it.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), mio_token(Token::Wake))?);
+        let events = mio::Events::with_capacity(EVENTS_MAX);
+        Ok(Self { poll, events, waker, clock: Clock::start() })
+    }
+
+    /// What wakes [`Kernel::wait`] from another thread.
+    pub fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+}
+
+impl Wake for mio::Waker {
+    fn wake(&self) -> io::Result<()> {
+        mio::Waker::wake(self)
+    }
+}
+
+impl Kernel for Linux {
+    type Socket = Socket;
+    type Listener = Socket;
+
+    fn now(&mut self) -> Instant {
+        self.clock.now()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        events.clear();
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => events.extend(self.events.iter().map(event)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn watch_listener(&mut self, listener: &Socket, token: Token) -> io::Result<()> {
+        let fd = listener.as_raw_fd();
+        self.poll.registry().register(&mut SourceFd(&fd), mio_token(token), Interest::READABLE)
+    }
+
+    fn accept(&mut self, listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
+        let (socket, address) = retry(|| listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC))?;
+        let address = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        Ok((socket, SocketAddr::new(address.ip().to_canonical(), address.port())))
+    }
+
+    fn close_listener(&mut self, listener: Socket) {
+        // A listener whose descriptor was duplicated to another process stays in this epoll after close(2).
+        let fd = listener.as_raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            log::warn!(error:%; "listener: epoll does not know it");
+        }
+    }
+
+    fn dial(&mut self, address: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
+        sockets::dial(address, tcp)
+    }
+
+    fn dial_result(&mut self, socket: &Socket) -> Dial {
+        // Flags of an event are no proof: EPOLLHUP may come with a connect that succeeds. Ask the socket.
+        if let Some(error) = self.take_error(socket) {
+            // The peer may have accepted, spoken and reset before this thread had its turn. A reset leaves what
+            // came before it in the receive queue.
+            return if sockets::has_unread(socket) { Dial::Lost(error) } else { Dial::Failed(error) };
+        }
+        let peer = match socket.peer_addr() {
+            Ok(peer) => peer,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Dial::Pending,
+            Err(error) => return Dial::Failed(error),
+        };
+        match socket.local_addr() {
+            Ok(local) if local.as_socket() == peer.as_socket() => Dial::ToItself,
+            Ok(_) => Dial::Connected,
+            Err(error) => Dial::Failed(error),
+        }
+    }
+
+    fn watch(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
+        let fd = socket.as_raw_fd();
+        // PRIORITY: a read stops at urgent data, so a short read must not be taken for an empty socket.
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        self.poll.registry().register(&mut SourceFd(&fd), mio_token(token), interest)
+    }
+
+    fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut socket = socket;
+        retry(|| io::Read::read(&mut socket, buffer))
+    }
+
+    fn write(&mut self, socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
+    }
+
+    fn take_error(&mut self, socket: &Socket) -> Option<io::Error> {
+        socket.take_error().unwrap_or_else(Some)
+    }
+
+    fn unacked(&mut self, socket: &Socket) -> io::Result<u32> {
+        sockets::unacked(socket)
+    }
+
+    fn silence(&mut self, socket: &Socket) -> io::Result<Option<Duration>> {
+        silence(socket)
+    }
+
+    fn shutdown_write(&mut self, socket: &Socket) -> io::Result<()> {
+        socket.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn reset(&mut self, socket: Socket) {
+        // socket(7) SO_LINGER: zero seconds makes close(2) send a reset and drop what was not sent.
+        if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
+            log::debug!(error:%; "reset: the connection is gone already");
+        }
+    }
+
+    fn close(&mut self, socket: Socket) {
+        drop(socket);
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the assertion says why not")]
+fn mio_token(token: Token) -> mio::Token {
+    const { assert!(usize::BITS == u64::BITS, "tokens need all 64 bits of epoll_data") };
+    mio::Token(token.pack() as usize)
+}
+
+fn event(event: &mio::event::Event) -> Event {
+    let hangup = event.is_write_closed();
+    let failing = event.is_error() || hangup;
+    Event {
+        token: Token::unpack(event.token().0 as u64),
+        ready: Ready {
+            readable: event.is_readable() || event.is_read_closed() || failing,
+            writable: event.is_writable() || failing,
+            closing: event.is_read_closed() || event.is_priority() || failing,
+            failing,
+        },
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use socket2::{Domain, Type};
+
+    use super::*;
+
+    const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
+
+    fn any_port() -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+    }
+
+    /// A connection that was dialed and accepted.
+    fn connected(kernel: &mut Linux) -> (Socket, Socket) {
+        let listener = sockets::listen(any_port(), 1, &TCP).unwrap();
+        let dialed = kernel.dial(listener.local_addr().unwrap().as_socket().unwrap(), &TCP).unwrap();
+        kernel.watch_listener(&listener, Token::Listener(0)).unwrap();
+        kernel.wait(None, &mut Vec::new()).unwrap();
+        let (accepted, address) = kernel.accept(&listener).unwrap();
+        assert_eq!(Some(address), dialed.local_addr().unwrap().as_socket());
+        (dialed, accepted)
+    }
+
+    #[test]
+    fn a_socket_that_is_connected_to_itself_is_found_out() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&any_port().into()).unwrap();
+        socket.connect(&socket.local_addr().unwrap()).unwrap();
+        assert!(matches!(Linux::new().unwrap().dial_result(&socket), Dial::ToItself));
+    }
+
+    #[test]
+    fn a_dial_that_nobody_answers_yet_is_pending() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert!(matches!(Linux::new().unwrap().dial_result(&socket), Dial::Pending));
+    }
+
+    #[test]
+    fn what_is_accepted_has_inherited_the_options_of_its_listener() {
+        let (_dialed, accepted) = connected(&mut Linux::new().unwrap());
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert!(accepted.out_of_band_inline().unwrap());
+        assert!(accepted.nonblocking().unwrap());
+    }
+
+    #[test]
+    fn bytes_are_unacked_until_the_kernel_of_the_peer_has_them() {
+        let mut kernel = Linux::new().unwrap();
+        let (dialed, accepted) = connected(&mut kernel);
+        assert_eq!(kernel.write(&dialed, b"hello").unwrap(), 5);
+        let mut buffer = [0; 8];
+        kernel.watch(&accepted, Token::Wake).unwrap();
+        while kernel.read(&accepted, &mut buffer).is_err() {
+            kernel.wait(None, &mut Vec::new()).unwrap();
+        }
+        assert_eq!(kernel.unacked(&dialed).unwrap(), 0);
+        assert_eq!(kernel.silence(&dialed).unwrap(), None);
+    }
+
+    #[test]
+    fn a_reset_is_an_error_at_the_peer_and_a_close_an_end() {
+        let mut kernel = Linux::new().unwrap();
+        for (reset, expected) in [(true, Err(io::ErrorKind::ConnectionReset)), (false, Ok(0))] {
+            let (dialed, accepted) = connected(&mut kernel);
+            if reset {
+                kernel.reset(dialed);
+            } else {
+                kernel.close(dialed);
+            }
+            kernel.watch(&accepted, Token::Wake).unwrap();
+            kernel.wait(None, &mut Vec::new()).unwrap();
+            assert_eq!(kernel.read(&accepted, &mut [0; 8]).map_err(|error| error.kind()), expected);
+        }
+    }
+
+    #[test]
+    fn an_address_that_another_socket_listens_on_is_noticed() {
+        let holder = TcpListener::bind(any_port()).unwrap();
+        let taken = holder.local_addr().unwrap();
+        assert_eq!(sockets::probe_bind(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let me = std::process::id().to_string();
+        assert!(crate::sys::holder_of(taken).contains(&me));
+    }
+}

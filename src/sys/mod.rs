@@ -1,0 +1,19 @@
+//! The operating system: the only files that name mio, nix, socket2 and `std::time`, and where kernel lore lives.
+//! The data plane sees it through [`Kernel`] alone, so a simulation can take its place.
+
+mod clock;
+mod holder;
+mod kernel;
+mod linux;
+mod process;
+mod silence;
+mod sockets;
+mod token;
+
+pub use clock::Clock;
+pub use holder::holder_of;
+pub use kernel::{Dial, Event, Kernel, Wake, concerns_one_connection, is_exhausted, lacks_resources};
+pub use linux::Linux;
+pub use process::{open_files_max, pin_thread, raise_open_files_limit, sigpipe_is_ignored};
+pub use sockets::{listen, probe_bind};
+pub use token::Token;

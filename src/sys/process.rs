@@ -1,0 +1,43 @@
+//! What belongs to the process: limits, processors, signals.
+
+use std::io;
+
+use nix::libc;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+
+/// Files that this process may open once it has raised its limit as far as it may.
+pub fn open_files_max() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
+}
+
+/// Raises the limit of open files as far as it may go, and returns it.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// Binds the calling thread to the `index`-th of the processors that it may use, counted round; returns which.
+pub fn pin_thread(index: usize) -> io::Result<usize> {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread)?;
+    let processors: Vec<usize> =
+        (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
+    let chosen = processors[index % processors.len()];
+    let mut only = CpuSet::new();
+    only.set(chosen)?;
+    sched_setaffinity(this_thread, &only)?;
+    Ok(chosen)
+}
+
+/// Whether writing to a connection that is gone fails instead of ending the process.
+/// Rust ignores SIGPIPE before `main`; splice(2) has no flag of its own for it.
+pub fn sigpipe_is_ignored() -> io::Result<bool> {
+    let status =
+        procfs::process::Process::myself().and_then(|myself| myself.status()).map_err(io::Error::other)?;
+    Ok(status.sigign >> (libc::SIGPIPE - 1) & 1 == 1)
+}

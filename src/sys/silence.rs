@@ -1,0 +1,77 @@
+//! Whether a peer is still there, as far as its acknowledgements tell.
+
+use std::io;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::getsockopt;
+use nix::{getsockopt_impl, sockopt_impl};
+use socket2::Socket;
+
+/// Retransmissions or probes in a row that must have gone unanswered before a peer counts as silent. The last one
+/// may have been sent a moment ago.
+const UNANSWERED_MIN: u8 = 2;
+
+/// See [`Kernel::silence`](crate::sys::Kernel::silence).
+///
+/// TCP_USER_TIMEOUT would be the kernel's own measure, but it counts a closed receive window as silence: Linux
+/// ends the connection of a reader that has paused for that long (tcp_probe_timer since 5.11; measured on 6.18),
+/// and with it what was sent and not read. Each answer to a probe resets `probes`, so here it does not count.
+pub(super) fn silence(socket: &Socket) -> io::Result<Option<Duration>> {
+    let info = getsockopt(socket, TcpInfo)?;
+    // A closed window leaves nothing in flight but raises the back-off of the probes.
+    let waiting = info.unacked > 0 || info.backoff > 0;
+    Ok(waiting.then(|| info.silence()))
+}
+
+impl TcpInfoHead {
+    fn silence(&self) -> Duration {
+        let since_answer = Duration::from_millis(self.last_ack_recv.into());
+        if self.retransmits >= UNANSWERED_MIN {
+            // The last answer may have come long before the bytes were sent that wait for one.
+            since_answer.min(self.since_first_transmission())
+        } else if self.probes >= UNANSWERED_MIN {
+            since_answer
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// How long the oldest segment has been unacknowledged. The kernel does not tell, but it waits twice as long
+    /// before each retransmission as before the one before: t, 2t, 4t … add up to what it waits for now, less t.
+    /// It never waits longer than two minutes (TCP_RTO_MAX); from there on this falls short.
+    fn since_first_transmission(&self) -> Duration {
+        let now_waits = Duration::from_micros(self.rto.into());
+        let waited_first = now_waits / 1u32.checked_shl(self.backoff.into()).unwrap_or(u32::MAX);
+        now_waits - waited_first + Duration::from_millis(self.last_data_sent.into())
+    }
+}
+
+sockopt_impl!(TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead);
+
+/// The first fields of `struct tcp_info` of linux/tcp.h; the kernel returns as many as are asked for.
+#[repr(C)]
+#[derive(Debug)]
+#[expect(unreachable_pub, reason = "the macro makes the option public")]
+pub struct TcpInfoHead {
+    state: u8,
+    ca_state: u8,
+    retransmits: u8,
+    probes: u8,
+    backoff: u8,
+    options: u8,
+    window_scales: u8,
+    delivery_rate: u8,
+    /// Microseconds until the next retransmission, from the last one on.
+    rto: u32,
+    before_unacked: [u32; 3],
+    /// Segments sent and not acknowledged.
+    unacked: u32,
+    before_times: [u32; 4],
+    /// Milliseconds since the last transmission of data, also of old data.
+    last_data_sent: u32,
+    last_ack_sent: u32,
+    last_data_recv: u32,
+    /// Milliseconds since the last acknowledgement came.
+    last_ack_recv: u32,
+}

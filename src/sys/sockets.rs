@@ -1,0 +1,92 @@
+//! Sockets with their options set, and the one ioctl that no crate wraps.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use nix::libc;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::config::model::Tcp;
+
+/// A listening socket that shares its address with those of the other workers (SO_REUSEPORT, socket(7)).
+/// The kernel spreads new connections over them. What the options of `tcp` set is inherited by what it accepts.
+pub fn listen(bind: SocketAddr, backlog: u32, tcp: &Tcp) -> io::Result<Socket> {
+    let socket = bound(bind, true)?;
+    set_options(&socket, tcp)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+/// An error if another socket listens on `bind`. SO_REUSEPORT alone would share the address with another
+/// process of the same user, and each would get a part of the clients.
+pub fn probe_bind(bind: SocketAddr) -> io::Result<()> {
+    bound(bind, false).map(drop)
+}
+
+fn bound(bind: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = new_socket(bind)?;
+    if bind.is_ipv6() {
+        socket.set_only_v6(bind.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+    }
+    // Without it, connections of the last run in TIME_WAIT would keep the address for a minute.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.bind(&bind.into())?;
+    Ok(socket)
+}
+
+/// A socket that connects to `address`, or has begun to.
+pub(super) fn dial(address: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
+    let socket = new_socket(address)?;
+    set_options(&socket, tcp)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => Ok(socket),
+        // connect(2): EINPROGRESS when the socket is non-blocking; EINTR means the same there.
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))
+}
+
+fn set_options(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
+    // A byte sent as urgent would otherwise be taken out of the stream (tcp(7)). It is relayed in its place.
+    socket.set_out_of_band_inline(true)?;
+    if tcp.nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(keepalive) = tcp.keepalive {
+        let figures = TcpKeepalive::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.count);
+        socket.set_tcp_keepalive(&figures)?;
+    }
+    // Not TCP_USER_TIMEOUT, which also ends connections whose peer has only stopped reading: see `silence.rs`.
+    Ok(())
+}
+
+/// Whether a read would return bytes.
+pub(super) fn has_unread(socket: &Socket) -> bool {
+    socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Bytes written that the peer's kernel has not acknowledged: SIOCOUTQ of tcp(7), the same number as TIOCOUTQ.
+pub(super) fn unacked(socket: &Socket) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open while `socket` lives, and the ioctl writes one int to the pointer.
+    #[expect(unsafe_code, reason = "an ioctl that no crate wraps")]
+    unsafe { outq(socket.as_raw_fd(), &raw mut bytes) }?;
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
+mod ioctls {
+    nix::ioctl_read_bad!(outq, nix::libc::TIOCOUTQ, nix::libc::c_int);
+}
+use ioctls::outq;
