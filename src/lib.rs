@@ -12,4 +12,8 @@ pub mod pool;
 
 pub mod health;
 
+pub mod stats;
+
 pub mod sys;
+
+pub mod mailbox;

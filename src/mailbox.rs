@@ -1,0 +1,126 @@
+//! Messages between threads: commands to a worker, which they wake, and reports to the control thread.
+//! Every queue is bounded. A worker never waits for one: what does not fit is dropped and counted, and whoever
+//! reads finds the truth in the atomics of the backends.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use crate::config::model::HealthState;
+use crate::pool::{BackendId, Snapshot};
+use crate::sys::Wake;
+
+/// Commands that wait in one mailbox at most.
+const MAILBOX_LEN: usize = 1024;
+/// Reports that wait for the control thread at most.
+const REPORTS_LEN: usize = 16_384;
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Choose by these tables from now on.
+    Publish(Arc<Snapshot>),
+    /// Dials of this backend, whose probe the worker owns, have failed.
+    DialFailed(BackendId),
+    /// Admit nothing new, finish what runs, then stop.
+    Drain,
+    /// Cut what still runs, with this reason, then stop.
+    Stop(StopReason),
+}
+
+/// Why the sessions that still run are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// `drain_timeout` has passed.
+    DrainTimeout,
+    /// Told to stop at once.
+    AtOnce,
+}
+
+/// What the control thread is told.
+#[derive(Debug)]
+pub enum Report {
+    /// A backend's health has changed.
+    Health {
+        /// Which backend.
+        backend: BackendId,
+        /// What it was.
+        from: HealthState,
+        /// What it is.
+        to: HealthState,
+        /// The result that decided, in words.
+        reason: String,
+    },
+    /// A worker has stopped: by command, or by an error that it could not go on from.
+    Stopped {
+        /// Which worker.
+        worker: usize,
+        /// What stopped it.
+        result: io::Result<()>,
+    },
+    /// SIGTERM or SIGINT: drain, and the second time stop at once.
+    Terminate,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Where commands for one worker are put.
+#[derive(Clone)]
+pub struct Mailbox {
+    commands: SyncSender<Command>,
+    waker: Arc<dyn Wake>,
+}
+
+impl Mailbox {
+    /// A mailbox whose reader is woken by `waker`, and its other end.
+    pub fn new(waker: Arc<dyn Wake>) -> (Self, Receiver<Command>) {
+        let (commands, inbox) = sync_channel(MAILBOX_LEN);
+        (Self { commands, waker }, inbox)
+    }
+
+    /// Puts a command in, unless the mailbox is full: then false, and it is the sender's to say it again.
+    /// Nothing is lost on a worker that has stopped: it needs no commands.
+    pub fn post(&self, command: Command) -> bool {
+        match self.commands.try_send(command) {
+            Ok(()) => self.waker.wake().is_ok(),
+            Err(TrySendError::Disconnected(_)) => true,
+            // Its commands have woken the worker already.
+            Err(TrySendError::Full(_)) => false,
+        }
+    }
+}
+
+/// Where reports for the control thread are put.
+#[derive(Clone)]
+pub struct Reports {
+    reports: SyncSender<Report>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Reports {
+    /// The queue and its other end.
+    pub fn new() -> (Self, Receiver<Report>) {
+        let (reports, inbox) = sync_channel(REPORTS_LEN);
+        (Self { reports, dropped: Arc::default() }, inbox)
+    }
+
+    /// Puts a report in, or counts it as dropped.
+    pub fn send(&self, report: Report) {
+        if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts in a report that nothing makes up for, as soon as there is room. Never for a worker that still serves:
+    /// it may wait.
+    pub fn send_surely(&self, report: Report) {
+        // Without a control thread there is nobody to tell.
+        let _gone = self.reports.send(report);
+    }
+
+    /// Reports dropped since the last call; then the receiver has to look at every backend.
+    pub fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+}
