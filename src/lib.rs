@@ -17,3 +17,5 @@ pub mod stats;
 pub mod sys;
 
 pub mod mailbox;
+
+pub mod worker;

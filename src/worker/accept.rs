@@ -1,0 +1,226 @@
+//! Takes connections from the accept queues: limits decide here, before anything is spent on a client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::base::timer_wheel::TimerId;
+use crate::base::token_bucket::TokenBucket;
+use crate::pool::ListenerId;
+use crate::session::{CloseReason, Session, Side, Timeouts};
+use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
+use crate::worker::admission::Full;
+use crate::worker::conduit::Conduit;
+use crate::worker::{Slot, Timer, Worker};
+
+/// Connections taken from one listener in one turn, so that an accept storm leaves time for the others.
+const ACCEPTS_PER_TURN: u32 = 64;
+/// Pause at a limit. A session that ends in this worker ends it sooner; one of another worker cannot.
+const PAUSE_AT_LIMIT: Duration = Duration::from_millis(50);
+/// First pause when the machine has run out of something; doubles each time, up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(10);
+const PAUSE_LAST: Duration = Duration::from_millis(100);
+/// Pause after an error that accept(2) should never return.
+const PAUSE_BROKEN: Duration = Duration::from_secs(1);
+/// Pauses are told at most that often.
+const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// One listener of this worker.
+pub(super) struct ListenerSlot<K: Kernel> {
+    id: ListenerId,
+    socket: K::Listener,
+    /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
+    /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
+    readable: bool,
+    pause: Option<TimerId>,
+    next_pause: Duration,
+    pause_log: TokenBucket,
+    /// When draining: how many connections can have been in the queue when the drain began, and still be there.
+    queue_left: Option<u32>,
+}
+
+impl<K: Kernel> ListenerSlot<K> {
+    pub(super) fn new(id: ListenerId, socket: K::Listener, now: Instant) -> Self {
+        let pause_log = TokenBucket::new(1, PAUSE_LOG_PERIOD, now);
+        Self {
+            id,
+            socket,
+            readable: false,
+            pause: None,
+            next_pause: PAUSE_FIRST,
+            pause_log,
+            queue_left: None,
+        }
+    }
+
+    /// Whether accept is to be called now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.readable && self.pause.is_none()
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    pub(super) fn on_listener_event(&mut self, index: u32) {
+        match &mut self.listeners[index as usize] {
+            Some(listener) => listener.readable = true,
+            None => self.stats.stale_events.add(1),
+        }
+    }
+
+    pub(super) fn on_accept_timer(&mut self, index: usize) {
+        if let Some(listener) = &mut self.listeners[index] {
+            listener.pause = None;
+        }
+    }
+
+    /// Ends all pauses: a session has ended, so there is a place and there are descriptors again.
+    pub(super) fn resume_accepting(&mut self) {
+        for listener in self.listeners.iter_mut().flatten() {
+            if let Some(timer) = listener.pause.take() {
+                self.wheel.cancel(timer);
+            }
+        }
+    }
+
+    /// Takes what is in the queues, up to the bound of a turn.
+    pub(super) fn accept_all(&mut self) {
+        for index in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let ready = self.listeners[index].as_ref().is_some_and(ListenerSlot::is_ready);
+                if !ready || !self.starved.is_empty() {
+                    break;
+                }
+                self.accept_one(index);
+            }
+        }
+    }
+
+    fn accept_one(&mut self, index: usize) {
+        let Some(listener) = &mut self.listeners[index] else { return };
+        let id = listener.id;
+        if let Err(full) = self.admission.enter(id) {
+            self.pause(index, PAUSE_AT_LIMIT, &PauseCause::Limit(full));
+            return;
+        }
+        match self.kernel.accept(&listener.socket) {
+            Ok((client, address)) => {
+                listener.next_pause = PAUSE_FIRST;
+                self.open(id, client, address);
+                self.count_down_queue(index);
+            }
+            Err(error) => {
+                self.admission.leave(id);
+                self.on_accept_error(index, &error);
+            }
+        }
+    }
+
+    fn on_accept_error(&mut self, index: usize, error: &io::Error) {
+        let Some(listener) = &mut self.listeners[index] else { return };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            listener.readable = false;
+            if listener.queue_left.is_some() {
+                self.stop_listening(index);
+            }
+            return;
+        }
+        self.stats.accept_errors.add(1);
+        if lacks_resources(error) {
+            let pause = listener.next_pause;
+            listener.next_pause = (pause * 2).min(PAUSE_LAST);
+            self.pause(index, pause, &PauseCause::Error(error));
+        } else if !concerns_one_connection(error) {
+            self.pause(index, PAUSE_BROKEN, &PauseCause::Error(error));
+        }
+    }
+
+    fn pause(&mut self, index: usize, pause: Duration, cause: &PauseCause<'_>) {
+        let Some(listener) = &mut self.listeners[index] else { return };
+        self.stats.accept_pauses.add(1);
+        listener.pause = Some(self.wheel.arm(self.now + pause, Timer::Accept(index)));
+        if let Some(untold) = listener.pause_log.take(self.now) {
+            let settings = &self.snapshot.listener(listener.id).settings;
+            let (name, cause) = (&settings.name, cause.to_string());
+            log::warn!(listener:% = name, cause, untold; "accepting is paused, clients wait in the queue");
+        }
+    }
+
+    /// A session begins: one slab entry, one dial.
+    fn open(&mut self, listener: ListenerId, client: K::Socket, client_address: SocketAddr) {
+        self.stats.accepted.add(1);
+        let settings = self.snapshot.listener(listener);
+        let timeouts = settings.settings.timeouts;
+        let tcp = &self.snapshot.pool(settings.pool).settings.tcp;
+        let slot = Slot {
+            session: Session::new(
+                Timeouts::new(timeouts.connect, timeouts.idle, timeouts.half_close, tcp.user_timeout),
+                self.now,
+            ),
+            client,
+            backend: None,
+            lease: None,
+            conduits: [Conduit::Empty, Conduit::Empty],
+            timer: None,
+            client_address,
+            listener,
+            pool: settings.pool,
+            failed: None,
+            queued: false,
+        };
+        let key = self.sessions.insert(slot);
+        let slot = self.sessions.get_mut(key).expect("inserted just now");
+        match self.kernel.watch(&slot.client, Token::Session(key, Side::Client)) {
+            Ok(()) => self.choose_and_dial(key),
+            // epoll(7): the system has a limit on watches.
+            Err(_) => self.cut(key, CloseReason::LocalLimit),
+        }
+    }
+
+    /// Begins to close the listeners: what is in their queues now is served first.
+    pub(super) fn drain_listeners(&mut self) {
+        self.draining = true;
+        self.resume_accepting();
+        for listener in self.listeners.iter_mut().flatten() {
+            listener.readable = true;
+            // listen(2): the queue holds one more than the backlog.
+            listener.queue_left =
+                Some(self.snapshot.listener(listener.id).settings.backlog.saturating_add(1));
+        }
+    }
+
+    fn count_down_queue(&mut self, index: usize) {
+        let Some(listener) = &mut self.listeners[index] else { return };
+        if let Some(left) = &mut listener.queue_left {
+            *left -= 1;
+            if *left == 0 {
+                self.stop_listening(index);
+            }
+        }
+    }
+
+    pub(super) fn stop_listening(&mut self, index: usize) {
+        let Some(listener) = self.listeners[index].take() else { return };
+        if let Some(timer) = listener.pause {
+            self.wheel.cancel(timer);
+        }
+        self.kernel.close_listener(listener.socket);
+    }
+}
+
+enum PauseCause<'a> {
+    Limit(Full),
+    Error(&'a io::Error),
+}
+
+impl std::fmt::Display for PauseCause<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Limit(Full { limit, of_listener: true }) => {
+                write!(f, "max_sessions of the listener ({limit})")
+            }
+            Self::Limit(Full { limit, of_listener: false }) => write!(f, "max_sessions ({limit})"),
+            Self::Error(error) => write!(f, "{error}"),
+        }
+    }
+}

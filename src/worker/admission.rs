@@ -1,0 +1,90 @@
+//! How many sessions there may be: over all workers together, and per listener.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::pool::ListenerId;
+
+/// The limits on sessions and what is left of them. One for all workers; exact.
+#[derive(Debug)]
+pub struct Admission {
+    all: Gauge,
+    listeners: Vec<Gauge>,
+}
+
+/// Which limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    pub(super) limit: usize,
+    pub(super) of_listener: bool,
+}
+
+#[derive(Debug)]
+struct Gauge {
+    active: AtomicUsize,
+    limit: usize,
+}
+
+impl Gauge {
+    fn new(limit: usize) -> Self {
+        Self { active: AtomicUsize::new(0), limit }
+    }
+
+    /// Relaxed: the count alone is shared, nothing is published through it.
+    fn enter(&self) -> bool {
+        let fits = self.active.fetch_add(1, Ordering::Relaxed) < self.limit;
+        if !fits {
+            self.leave();
+        }
+        fits
+    }
+
+    fn leave(&self) {
+        let before = self.active.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "more left than entered");
+    }
+}
+
+impl Admission {
+    /// Nobody in, at most `sessions_max` over all and `listeners[i]` through listener i.
+    pub fn new(sessions_max: usize, listeners: impl IntoIterator<Item = Option<usize>>) -> Self {
+        let gauge = |limit: Option<usize>| Gauge::new(limit.unwrap_or(usize::MAX));
+        Self { all: Gauge::new(sessions_max), listeners: listeners.into_iter().map(gauge).collect() }
+    }
+
+    /// Takes a place for one session, to be given back by [`Admission::leave`].
+    pub(super) fn enter(&self, listener: ListenerId) -> Result<(), Full> {
+        let of_listener = &self.listeners[listener.0 as usize];
+        if !of_listener.enter() {
+            return Err(Full { limit: of_listener.limit, of_listener: true });
+        }
+        if !self.all.enter() {
+            of_listener.leave();
+            return Err(Full { limit: self.all.limit, of_listener: false });
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave(&self, listener: ListenerId) {
+        self.listeners[listener.0 as usize].leave();
+        self.all.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_listener_leaves_room_for_the_others() {
+        let admission = Admission::new(3, [Some(1), None]);
+        let (small, large) = (ListenerId(0), ListenerId(1));
+        assert_eq!(admission.enter(small), Ok(()));
+        assert_eq!(admission.enter(small), Err(Full { limit: 1, of_listener: true }));
+        assert_eq!(admission.enter(large), Ok(()));
+        assert_eq!(admission.enter(large), Ok(()));
+        assert_eq!(admission.enter(large), Err(Full { limit: 3, of_listener: false }));
+        admission.leave(small);
+        assert_eq!(admission.enter(large), Ok(()));
+        assert_eq!(admission.enter(small), Err(Full { limit: 3, of_listener: false }));
+    }
+}

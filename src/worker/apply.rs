@@ -1,0 +1,39 @@
+//! Takes commands from the mailbox.
+
+use crate::base::slots::Key;
+use crate::mailbox::{Command, StopReason};
+use crate::session::CloseReason;
+use crate::sys::Kernel;
+use crate::worker::Worker;
+
+/// Commands taken in one turn. The rest is read in the next, which does not wait: posting wakes it.
+const COMMANDS_PER_TURN: usize = 1024;
+
+impl<K: Kernel> Worker<K> {
+    pub(super) fn read_mailbox(&mut self) {
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(command) = self.inbox.try_recv() else { return };
+            self.apply(command);
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Publish(snapshot) => self.snapshot = snapshot,
+            Command::DialFailed(backend) => self.on_dials_failed(backend),
+            Command::Drain => self.drain_listeners(),
+            Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),
+            Command::Stop(StopReason::AtOnce) => self.stop(CloseReason::Stopped),
+        }
+    }
+
+    fn stop(&mut self, reason: CloseReason) {
+        self.draining = true;
+        for index in 0..self.listeners.len() {
+            self.stop_listening(index);
+        }
+        for key in self.sessions.keys().collect::<Vec<Key>>() {
+            self.cut(key, reason);
+        }
+    }
+}

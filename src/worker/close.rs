@@ -1,0 +1,75 @@
+//! The single exit of a session: everything that it held goes back, and its summary is told.
+
+use crate::base::slots::Key;
+use crate::session::{CloseReason, End, Farewell, Side, Summary};
+use crate::sys::Kernel;
+use crate::worker::{Slot, Worker};
+
+impl<K: Kernel> Worker<K> {
+    /// Ends a session now, by a reset on both sides.
+    pub(super) fn cut(&mut self, key: Key, reason: CloseReason) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        slot.session.cut(reason);
+        if let Some(end) = slot.session.end() {
+            self.close(key, end);
+        }
+    }
+
+    /// Gives back everything that a session held.
+    pub(super) fn close(&mut self, key: Key, end: End) {
+        let Some(mut slot) = self.sessions.remove(key) else { return };
+        if let Some((timer, _)) = slot.timer {
+            self.wheel.cancel(timer);
+        }
+        for conduit in &mut slot.conduits {
+            conduit.discard(&mut self.buffers);
+        }
+        let summary = slot.session.summary(end.reason, self.now);
+        self.stats.on_closed(&summary);
+        self.log_summary(&slot, &summary);
+        if let Some(lease) = slot.lease.take() {
+            lease.release();
+        }
+        self.part(slot.client, end.client);
+        if let Some(backend) = slot.backend {
+            self.part(backend, end.backend);
+        }
+        self.admission.leave(slot.listener);
+        self.freed = true;
+    }
+
+    fn part(&mut self, socket: K::Socket, farewell: Farewell) {
+        match farewell {
+            Farewell::Close => self.kernel.close(socket),
+            Farewell::Reset => self.kernel.reset(socket),
+        }
+    }
+
+    fn log_summary(&self, slot: &Slot<K>, summary: &Summary) {
+        if !log::log_enabled!(target: "l4lb::session", log::Level::Info) {
+            return;
+        }
+        let listener = &self.snapshot.listener(slot.listener).settings.name;
+        let pool = &self.snapshot.pool(slot.pool).settings.name;
+        // The one that it was on, or else the last that could not be dialed.
+        let failed = || slot.failed.as_ref().and_then(|failed| failed.tried.last());
+        let backend = slot.lease.as_ref().map(|lease| lease.backend().id).or_else(|| failed().copied());
+        let backend = backend.map(|id| self.snapshot.backend(id).name.as_str());
+        let connect_ms = summary.connect_time.map(|span| span.as_micros() as f64 / 1_000.0);
+        log::info!(
+            target: "l4lb::session",
+            listener:%,
+            pool:%,
+            backend,
+            client:% = slot.client_address,
+            to_backend = summary.to_backend,
+            to_client = summary.to_client,
+            connect_ms,
+            duration_ms = summary.duration.as_micros() as f64 / 1_000.0,
+            retries = summary.retries,
+            reason:% = summary.reason.as_str(),
+            reset_by = summary.reset_by.map(Side::as_str);
+            "session"
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! Chooses a backend for a session and dials it; on failure the next one. Client bytes stay in the kernel
+//! meanwhile, so a retry loses nothing, and no dial follows once a backend may have seen a byte.
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::base::slots::Key;
+use crate::mailbox::{Command, Mailbox};
+use crate::pool::{Backend, choose};
+use crate::session::{CloseReason, Side};
+use crate::sys::{Dial, Kernel, Token, is_exhausted, lacks_resources};
+use crate::worker::{FailedDials, Slot, Worker};
+
+impl<K: Kernel> Worker<K> {
+    /// Dials backends until a dial is under way, or cuts the session when none is left to try.
+    pub(super) fn choose_and_dial(&mut self, key: Key) {
+        while let Some(slot) = self.sessions.get_mut(key) {
+            let pool = self.snapshot.pool(slot.pool);
+            let tried = slot.failed.as_ref().map_or(&[][..], |failed| &failed.tried);
+            let client: IpAddr = slot.client_address.ip();
+            let Some(lease) = choose(pool, client, tried, &mut self.rng) else {
+                let reason = slot.failed.as_ref().map_or(CloseReason::NoBackend, |failed| failed.reason);
+                return self.cut(key, reason);
+            };
+            self.stats.dials.add(1);
+            let token = Token::Session(key, Side::Backend);
+            let dialed = self.kernel.dial(lease.backend().address, &pool.settings.tcp);
+            slot.lease = Some(lease);
+            let watched = dialed.and_then(|socket| {
+                let watched = self.kernel.watch(&socket, token);
+                slot.backend = Some(socket);
+                watched
+            });
+            if let Some(error) = watched.as_ref().err().filter(|error| is_exhausted(error)) {
+                return self.put_off_dial(key, error);
+            }
+            if slot.failed.is_some() {
+                slot.session.on_redial(self.now);
+            }
+            match watched {
+                Ok(()) => return self.arm(key),
+                Err(error) => {
+                    if !self.give_up_dial(key, &error) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Something has happened to a connection that is being dialed.
+    pub(super) fn on_dial_event(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        let Some(backend) = &slot.backend else { return };
+        match self.kernel.dial_result(backend) {
+            Dial::Pending => {}
+            Dial::Connected => {
+                slot.session.on_connected(self.now);
+                self.drive(key);
+            }
+            Dial::Lost(error) => {
+                slot.session.on_connected(self.now);
+                slot.session.on_lost(Side::Backend, error.kind(), self.now);
+                self.drive(key);
+            }
+            Dial::ToItself => self.on_dial_failed(key, &io::ErrorKind::ConnectionRefused.into()),
+            Dial::Failed(error) => self.on_dial_failed(key, &error),
+        }
+    }
+
+    /// This machine has run out of something: no other backend would fare better now.
+    fn put_off_dial(&mut self, key: Key, error: &io::Error) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        self.stats.dial_failures.add(1);
+        if let Some(socket) = slot.backend.take() {
+            self.kernel.reset(socket);
+        }
+        if let Some(lease) = slot.lease.take() {
+            lease.release();
+        }
+        self.starve(key, error);
+    }
+
+    /// A dial has failed: the next backend, or the end.
+    pub(super) fn on_dial_failed(&mut self, key: Key, error: &io::Error) {
+        if self.give_up_dial(key, error) {
+            self.choose_and_dial(key);
+        }
+    }
+
+    /// Leaves the backend that could not be dialed. True when another dial may follow; otherwise the session
+    /// has been cut.
+    fn give_up_dial(&mut self, key: Key, error: &io::Error) -> bool {
+        let Some(slot) = self.sessions.get_mut(key) else { return false };
+        self.stats.dial_failures.add(1);
+        if let Some(socket) = slot.backend.take() {
+            self.kernel.reset(socket);
+        }
+        let reason = close_reason(error);
+        if let Some(lease) = slot.lease.take() {
+            remember(slot, lease.backend(), reason);
+            // What this machine lacks is not the backend's fault.
+            if !lacks_resources(error) {
+                blame(lease.backend(), &self.mailboxes);
+            }
+            let backend = &lease.backend().name;
+            log::debug!(backend:% = backend, error:%; "dial failed");
+            lease.release();
+        }
+        let retries = self.snapshot.pool(slot.pool).settings.retries;
+        if slot.session.retries() >= retries {
+            self.cut(key, reason);
+            return false;
+        }
+        true
+    }
+}
+
+fn remember<K: Kernel>(slot: &mut Slot<K>, backend: &Backend, reason: CloseReason) {
+    let failed = slot.failed.get_or_insert_with(|| Box::new(FailedDials { tried: Vec::new(), reason }));
+    failed.tried.push(backend.id);
+    failed.reason = reason;
+}
+
+/// Tells the worker that checks the backend, unless it has yet to read what it was told before.
+fn blame(backend: &Backend, mailboxes: &[Mailbox]) {
+    if backend.on_dial_failed() {
+        let owner = backend.id.owner(mailboxes.len());
+        // A full mailbox loses a hint only: the next check finds the count.
+        mailboxes[owner].post(Command::DialFailed(backend.id));
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
+fn close_reason(error: &io::Error) -> CloseReason {
+    if lacks_resources(error) {
+        return CloseReason::LocalLimit;
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => CloseReason::ConnectRefused,
+        io::ErrorKind::TimedOut => CloseReason::ConnectTimeout,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            CloseReason::ConnectUnreachable
+        }
+        _ => CloseReason::ConnectFailed,
+    }
+}

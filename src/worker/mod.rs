@@ -1,0 +1,283 @@
+//! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
+//!
+//! In reading order: `accept` takes a connection, `connect` chooses and dials a backend, `drive` relays,
+//! `conduit` holds the bytes in between, `close` ends and accounts. `probes` checks backends, `apply`
+//! takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
+//! loops without a bound that has a name.
+
+mod accept;
+mod admission;
+mod apply;
+mod close;
+mod conduit;
+mod connect;
+mod drive;
+mod gap;
+mod probes;
+mod starved;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use crate::base::rng::Rng;
+use crate::base::slots::{Key, Slots};
+use crate::base::time::Instant;
+use crate::base::timer_wheel::{TimerId, TimerWheel};
+use crate::mailbox::{Command, Mailbox, Reports};
+use crate::pool::{BackendId, Lease, ListenerId, PoolId, Snapshot};
+use crate::session::{CloseReason, Expiry, Session, Side};
+use crate::stats::WorkerStats;
+use crate::sys::{Event, Kernel, Token};
+
+use accept::ListenerSlot;
+pub use admission::Admission;
+use conduit::{Buffers, Conduit};
+use gap::Gap;
+use probes::Probes;
+use starved::Starved;
+
+/// What a worker shares with the rest of the process.
+pub struct Shared {
+    /// Which of the workers it is.
+    pub index: usize,
+    /// The mailboxes of all workers, by index.
+    pub mailboxes: Arc<[Mailbox]>,
+    /// The other end of its own mailbox.
+    pub inbox: Receiver<Command>,
+    /// The way to the control thread.
+    pub reports: Reports,
+    /// What to run.
+    pub snapshot: Arc<Snapshot>,
+    /// The limits on sessions.
+    pub admission: Arc<Admission>,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// Decides its random picks and jitter.
+    pub seed: u64,
+}
+
+/// Whether a worker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// There is more to come.
+    Running,
+    /// Nothing is left, and nothing will come.
+    Stopped,
+}
+
+/// One worker. Call [`Worker::turn`] until it has stopped.
+pub struct Worker<K: Kernel> {
+    kernel: K,
+    /// Of this turn: the clock is read once, after the wait.
+    now: Instant,
+    events: Vec<Event>,
+    wheel: TimerWheel<Timer>,
+    due: Vec<Timer>,
+    gap: Gap,
+    listeners: Vec<Option<ListenerSlot<K>>>,
+    sessions: Slots<Slot<K>>,
+    /// Sessions whose dial waits for descriptors or memory.
+    starved: Starved,
+    /// Sessions that have used up their share of a turn and have more to do.
+    ready_queue: VecDeque<Key>,
+    buffers: Buffers,
+    probes: Probes<K>,
+    draining: bool,
+    /// A session has ended: what accepting was paused for may be there again.
+    freed: bool,
+    rng: Rng,
+    mailboxes: Arc<[Mailbox]>,
+    inbox: Receiver<Command>,
+    reports: Reports,
+    snapshot: Arc<Snapshot>,
+    admission: Arc<Admission>,
+    stats: Arc<WorkerStats>,
+}
+
+/// Everything that a worker holds for one session.
+struct Slot<K: Kernel> {
+    session: Session,
+    client: K::Socket,
+    /// Dialing or connected.
+    backend: Option<K::Socket>,
+    /// On the backend of `backend`.
+    lease: Option<Lease>,
+    /// By direction.
+    conduits: [Conduit; 2],
+    /// The one timer, and when it fires.
+    timer: Option<(TimerId, Instant)>,
+    client_address: SocketAddr,
+    listener: ListenerId,
+    pool: PoolId,
+    /// Backends that a dial has failed to, and why the last one did. Nearly always none.
+    failed: Option<Box<FailedDials>>,
+    queued: bool,
+}
+
+struct FailedDials {
+    tried: Vec<BackendId>,
+    reason: CloseReason,
+}
+
+/// What an entry of the wheel is for.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// The deadline of a session.
+    Session(Key),
+    /// The next check of a probe, or the end of its patience with the current one.
+    Probe(u32),
+    /// Dials that were put off are tried again.
+    Starved,
+    /// Accepting goes on.
+    Accept(usize),
+}
+
+impl<K: Kernel> Worker<K> {
+    /// A worker that accepts from `listeners` as soon as it turns.
+    pub fn new(mut kernel: K, listeners: Vec<(ListenerId, K::Listener)>, shared: Shared) -> io::Result<Self> {
+        let now = kernel.now();
+        let mut rng = Rng::new(shared.seed);
+        let mut wheel = TimerWheel::new(now);
+        let workers = shared.mailboxes.len();
+        let probes = Probes::new(&shared.snapshot, shared.index, workers, now, &mut wheel, &mut rng);
+        let mut slots = Vec::with_capacity(listeners.len());
+        for ((id, socket), index) in listeners.into_iter().zip(0..) {
+            kernel.watch_listener(&socket, Token::Listener(index))?;
+            slots.push(Some(ListenerSlot::new(id, socket, now)));
+        }
+        Ok(Self {
+            kernel,
+            now,
+            events: Vec::new(),
+            wheel,
+            due: Vec::new(),
+            gap: Gap::default(),
+            listeners: slots,
+            sessions: Slots::default(),
+            starved: Starved::new(now),
+            ready_queue: VecDeque::new(),
+            buffers: Buffers::new(),
+            probes,
+            draining: false,
+            freed: false,
+            rng,
+            mailboxes: shared.mailboxes,
+            inbox: shared.inbox,
+            reports: shared.reports,
+            snapshot: shared.snapshot,
+            admission: shared.admission,
+            stats: shared.stats,
+        })
+    }
+
+    /// Turns until the worker has stopped. An error is one of epoll itself: nothing can go on from it.
+    pub fn run(mut self) -> io::Result<()> {
+        while self.turn()? == Flow::Running {}
+        Ok(())
+    }
+
+    /// One turn: waits for something to happen and does all that follows from it.
+    pub fn turn(&mut self) -> io::Result<Flow> {
+        let timeout = self.next_timeout();
+        self.kernel.wait(timeout, &mut self.events)?;
+        let asked_until = self.now + timeout.unwrap_or(Duration::MAX);
+        self.now = self.kernel.now();
+
+        let behind = self.ready_queue.len();
+        self.on_events();
+        self.drive_ready_queue(behind);
+        if self.gap.timers_may_fire(asked_until, self.now, self.events.len()) {
+            self.fire_timers();
+        }
+        self.start_waiting_probes();
+        self.read_mailbox();
+        if std::mem::take(&mut self.freed) {
+            self.feed_starved();
+            self.resume_accepting();
+        }
+        self.accept_all();
+        Ok(if self.draining && self.listeners.iter().all(Option::is_none) && self.sessions.is_empty() {
+            Flow::Stopped
+        } else {
+            Flow::Running
+        })
+    }
+
+    /// How long the next wait may last.
+    fn next_timeout(&self) -> Option<Duration> {
+        let accepting =
+            self.starved.is_empty() && self.listeners.iter().flatten().any(ListenerSlot::is_ready);
+        if accepting || !self.ready_queue.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.wheel.next_timeout(self.now)
+    }
+
+    fn on_events(&mut self) {
+        let events = std::mem::take(&mut self.events);
+        for &Event { token, ready } in &events {
+            match token {
+                Token::Session(key, side) => match self.sessions.get_mut(key) {
+                    Some(slot) => {
+                        slot.session.on_ready(side, ready);
+                        if slot.session.is_dialing() && side == Side::Backend {
+                            self.on_dial_event(key);
+                        } else {
+                            self.drive(key);
+                        }
+                    }
+                    // Closed earlier in this batch.
+                    None => self.stats.stale_events.add(1),
+                },
+                Token::Probe(key) => self.on_probe_event(key),
+                Token::Listener(index) => self.on_listener_event(index),
+                // The mailbox is read every turn.
+                Token::Wake => {}
+            }
+        }
+        self.events = events;
+    }
+
+    fn fire_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.now, &mut due);
+        for timer in due.drain(..) {
+            match timer {
+                Timer::Session(key) => self.on_session_timer(key),
+                Timer::Probe(index) => self.on_probe_timer(index),
+                Timer::Starved => self.on_starved_timer(),
+                Timer::Accept(index) => self.on_accept_timer(index),
+            }
+        }
+        self.due = due;
+    }
+
+    fn on_session_timer(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else {
+            debug_assert!(false, "close cancels the timer");
+            return;
+        };
+        slot.timer = None;
+        match slot.session.on_deadline(self.now) {
+            Expiry::Early => self.arm(key),
+            Expiry::Dial if slot.backend.is_none() => self.give_up_starved(key),
+            Expiry::Dial => self.on_dial_failed(key, &io::ErrorKind::TimedOut.into()),
+            Expiry::Drive => self.drive(key),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Linux;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Slot<Linux>>() <= 320, "{} bytes", size_of::<Slot<Linux>>());
+    }
+}

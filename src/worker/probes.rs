@@ -1,0 +1,356 @@
+//! Checks the backends that belong to this worker, between the sessions and on the same wheel.
+//! What a check says and means is decided in `health`; here are its sockets and its timer.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::rng::Rng;
+use crate::base::slots::{GENERATION_BITS, Key};
+use crate::base::time::Instant;
+use crate::base::timer_wheel::{TimerId, TimerWheel};
+use crate::base::token_bucket::TokenBucket;
+use crate::config::limits::CHECKS_PER_WORKER_MAX;
+use crate::config::model::{self, Check, HealthState};
+use crate::health::{self, Cause, Probe, Step, Verdict};
+use crate::mailbox::Report;
+use crate::pool::{Backend, BackendId, Snapshot};
+use crate::sys::{Dial, Kernel, Token, lacks_resources};
+use crate::worker::{Timer, Worker};
+
+/// The most that one read of a check takes.
+const READ_LEN: usize = 2048;
+/// Reads behind the result of a check: a backend that never stops sending is reset.
+const READS_AFTER_RESULT: usize = 16;
+
+/// Checks that are put off or late are told at most that often.
+const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// The checks of one worker.
+pub(super) struct Probes<K: Kernel> {
+    entries: Vec<Entry<K>>,
+    by_backend: HashMap<BackendId, u32>,
+    /// Attempts with an open socket.
+    in_flight: u64,
+    /// Checks that are due while as many are in flight as may be.
+    waiting: VecDeque<u32>,
+    deferral_log: TokenBucket,
+}
+
+/// One backend to check.
+struct Entry<K: Kernel> {
+    backend: Arc<Backend>,
+    pool: Arc<model::Pool>,
+    target: SocketAddr,
+    verdict: Verdict,
+    attempt: Option<Attempt<K>>,
+    /// Counts attempts, so that an event of the last one does not reach the next.
+    generation: u32,
+    timer: Option<(TimerId, Instant)>,
+    /// When the last check was to start, and when it did.
+    due: Instant,
+    started: Instant,
+}
+
+/// One check under way.
+struct Attempt<K: Kernel> {
+    socket: K::Socket,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Dialing, sending, waiting for the answer.
+    Talking(Box<Probe>),
+    /// The result is known and our FIN is out. The rest of the answer is read, because closing a socket with
+    /// unread bytes would send a reset.
+    Parting,
+}
+
+impl<K: Kernel> Probes<K> {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        worker: usize,
+        workers: usize,
+        now: Instant,
+        wheel: &mut TimerWheel<Timer>,
+        rng: &mut Rng,
+    ) -> Self {
+        let pool_of = |backend: &Backend| &snapshot.pool(backend.pool).settings;
+        let mine = snapshot.backends().filter(|backend| {
+            backend.id.owner(workers) == worker && pool_of(backend).health.check != Check::Off
+        });
+        let entries = mine.zip(0..).map(|(backend, index)| {
+            let pool = Arc::clone(pool_of(backend));
+            let first = now + health::first_delay(&pool.health, rng);
+            let (rise, fall) = (pool.health.rise, pool.health.fall);
+            Entry {
+                backend: Arc::clone(backend),
+                target: health::target(&pool.health, backend.address),
+                verdict: Verdict::new(pool.health.initial_state, rise, fall),
+                pool,
+                attempt: None,
+                generation: 0,
+                timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
+                due: now,
+                started: now,
+            }
+        });
+        let entries: Vec<Entry<K>> = entries.collect();
+        let by_backend = entries.iter().zip(0..).map(|(entry, index)| (entry.backend.id, index)).collect();
+        let deferral_log = TokenBucket::new(1, DEFERRAL_LOG_PERIOD, now);
+        Self { entries, by_backend, in_flight: 0, waiting: VecDeque::new(), deferral_log }
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    pub(super) fn on_probe_timer(&mut self, index: u32) {
+        let entry = &mut self.probes.entries[index as usize];
+        entry.timer = None;
+        match &mut entry.attempt {
+            None => {
+                entry.due = self.now;
+                self.probes.waiting.push_back(index);
+            }
+            Some(Attempt { stage: Stage::Talking(probe), .. }) => {
+                probe.on_timeout(entry.pool.health.timeout);
+                self.converse(index);
+            }
+            Some(Attempt { stage: Stage::Parting, .. }) => self.part_from_probe(index),
+        }
+    }
+
+    /// Starts the checks that are due, as many as may be in flight.
+    pub(super) fn start_waiting_probes(&mut self) {
+        while self.probes.in_flight < CHECKS_PER_WORKER_MAX {
+            let Some(index) = self.probes.waiting.pop_front() else { return };
+            self.tell_if_late(index);
+            self.start_probe(index);
+        }
+    }
+
+    /// Silent backends hold their place for the whole timeout: with enough of them the others are checked late, and
+    /// a verdict on them comes late too.
+    fn tell_if_late(&mut self, index: u32) {
+        let Entry { pool, due, .. } = &self.probes.entries[index as usize];
+        let late = self.now - *due;
+        if late > pool.health.interval
+            && let Some(untold) = self.probes.deferral_log.take(self.now)
+        {
+            let waiting = self.probes.waiting.len();
+            log::warn!(pool:% = pool.name, late:?, waiting, untold; "checks are late: too many backends are silent");
+        }
+    }
+
+    fn start_probe(&mut self, index: u32) {
+        self.take_dial_failures(index);
+        let entry = &mut self.probes.entries[index as usize];
+        entry.started = self.now;
+        entry.generation = (entry.generation + 1) % (1 << GENERATION_BITS);
+        let Some(probe) = Probe::new(&entry.pool.health.check, entry.target) else { return };
+        let token = Token::Probe(Key { index, generation: entry.generation });
+        let dialed = self.kernel.dial(entry.target, &entry.pool.tcp);
+        let watched = dialed.and_then(|socket| self.kernel.watch(&socket, token).map(|()| socket));
+        match watched {
+            Ok(socket) => {
+                entry.attempt = Some(Attempt { socket, stage: Stage::Talking(Box::new(probe)) });
+                self.probes.in_flight += 1;
+                let patience = entry.pool.health.timeout;
+                self.arm_probe(index, self.now + patience);
+            }
+            Err(error) if lacks_resources(&error) => self.defer_probe(index, &error),
+            Err(error) => {
+                let mut probe = probe;
+                probe.on_failed(error.kind());
+                self.on_check_result(index, probe_result(&probe));
+                self.schedule_probe(index);
+            }
+        }
+    }
+
+    /// What this machine lacks says nothing about the backend: the check is done a little later.
+    fn defer_probe(&mut self, index: u32, error: &io::Error) {
+        self.stats.checks_deferred.add(1);
+        let Entry { backend, pool, .. } = &self.probes.entries[index as usize];
+        let wait = pool.health.fast_interval;
+        if let Some(untold) = self.probes.deferral_log.take(self.now) {
+            let (pool, backend) = (&pool.name, &backend.name);
+            log::warn!(pool:%, backend:%, error:%, untold; "a check is put off, its backend keeps its state");
+        }
+        self.arm_probe(index, self.now + wait);
+    }
+
+    pub(super) fn on_probe_event(&mut self, key: Key) {
+        let entry = &mut self.probes.entries[key.index as usize];
+        let Some(attempt) = entry.attempt.as_mut().filter(|_| entry.generation == key.generation) else {
+            self.stats.stale_events.add(1);
+            return;
+        };
+        match &mut attempt.stage {
+            Stage::Parting => return self.read_rest(key.index),
+            Stage::Talking(probe) => {
+                if let Step::Dial = probe.next_step() {
+                    match self.kernel.dial_result(&attempt.socket) {
+                        Dial::Pending => return,
+                        // What it said before it was reset is an answer.
+                        Dial::Connected | Dial::Lost(_) => probe.on_connected(),
+                        Dial::ToItself => probe.on_self_connect(),
+                        Dial::Failed(error) if lacks_resources(&error) => {
+                            self.end_attempt(key.index);
+                            return self.defer_probe(key.index, &error);
+                        }
+                        Dial::Failed(error) => probe.on_failed(error.kind()),
+                    }
+                }
+            }
+        }
+        self.converse(key.index);
+    }
+
+    /// Does what the check asks for until it waits or has its result.
+    fn converse(&mut self, index: u32) {
+        let entry = &mut self.probes.entries[index as usize];
+        let Some(Attempt { socket, stage: Stage::Talking(probe) }) = &mut entry.attempt else { return };
+        let mut buffer = [0; READ_LEN];
+        // Each round sends or receives at least a byte, and a check is decided by a few KiB.
+        loop {
+            let talked = match probe.next_step() {
+                Step::Dial | Step::Finished(_) => break,
+                Step::Send(bytes) => self.kernel.write(socket, bytes).map(|sent| probe.on_sent(sent)),
+                Step::Receive => self.kernel.read(socket, &mut buffer).map(|read| match read {
+                    0 => probe.on_eof(),
+                    _ => probe.on_received(&buffer[..read]),
+                }),
+            };
+            match talked {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => probe.on_failed(error.kind()),
+            }
+        }
+        if let Step::Finished(_) = probe.next_step() {
+            let (result, exchanged) = (probe_result(probe), probe.exchanged_data());
+            self.on_check_result(index, result);
+            if exchanged { self.start_parting(index) } else { self.part_from_probe(index) }
+        }
+    }
+
+    fn start_parting(&mut self, index: u32) {
+        let entry = &mut self.probes.entries[index as usize];
+        let Some(attempt) = &mut entry.attempt else { return };
+        attempt.stage = Stage::Parting;
+        match self.kernel.shutdown_write(&attempt.socket) {
+            Ok(()) => {
+                let patience = entry.pool.health.timeout;
+                self.arm_probe(index, self.now + patience);
+                self.read_rest(index);
+            }
+            // The backend has reset the connection behind its answer.
+            Err(_) => self.part_from_probe(index),
+        }
+    }
+
+    fn read_rest(&mut self, index: u32) {
+        let Some(attempt) = &self.probes.entries[index as usize].attempt else { return };
+        let mut buffer = [0; READ_LEN];
+        for _ in 0..READS_AFTER_RESULT {
+            match self.kernel.read(&attempt.socket, &mut buffer) {
+                Ok(0) => return self.part_from_probe(index),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.part_from_probe(index),
+            }
+        }
+        // It sends more than an answer.
+        self.part_from_probe(index);
+    }
+
+    /// Closes the socket of an attempt whose result is known, and schedules the next one.
+    fn part_from_probe(&mut self, index: u32) {
+        self.end_attempt(index);
+        self.schedule_probe(index);
+    }
+
+    fn end_attempt(&mut self, index: u32) {
+        let Some(attempt) = self.probes.entries[index as usize].attempt.take() else { return };
+        self.probes.in_flight -= 1;
+        match attempt.stage {
+            // Nothing was said: a reset spares both sides the TIME_WAIT.
+            Stage::Talking(_) => self.kernel.reset(attempt.socket),
+            Stage::Parting => self.kernel.close(attempt.socket),
+        }
+    }
+
+    fn schedule_probe(&mut self, index: u32) {
+        let entry = &self.probes.entries[index as usize];
+        let delay = health::next_delay(&entry.pool.health, entry.verdict.in_transition(), &mut self.rng);
+        self.arm_probe(index, (entry.started + delay).max(self.now));
+    }
+
+    fn arm_probe(&mut self, index: u32, when: Instant) {
+        let entry = &mut self.probes.entries[index as usize];
+        if let Some((timer, _)) = entry.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        entry.timer = Some((self.wheel.arm(when, Timer::Probe(index)), when));
+    }
+
+    fn on_check_result(&mut self, index: u32, result: Result<(), Cause>) {
+        let verdict = &mut self.probes.entries[index as usize].verdict;
+        let from = verdict.state();
+        match result {
+            Ok(()) => {
+                self.stats.checks_passed.add(1);
+                if let Some(to) = verdict.on_success() {
+                    self.on_transition(index, from, to, "check passed".into());
+                }
+            }
+            Err(cause) => {
+                self.stats.checks_failed.add(1);
+                if let Some(to) = verdict.on_failure() {
+                    self.on_transition(index, from, to, format!("check failed: {cause}"));
+                }
+            }
+        }
+    }
+
+    /// Dials of sessions to this backend have failed: each is a failed check, and the next check comes sooner.
+    pub(super) fn on_dials_failed(&mut self, backend: BackendId) {
+        // Backends that are not checked keep their state: nothing would bring them up again.
+        let Some(&index) = self.probes.by_backend.get(&backend) else { return };
+        self.take_dial_failures(index);
+        let entry = &self.probes.entries[index as usize];
+        let soon = (entry.started + entry.pool.health.fast_interval).max(self.now);
+        if entry.attempt.is_none() && entry.timer.is_some_and(|(_, when)| soon < when) {
+            self.arm_probe(index, soon);
+        }
+    }
+
+    fn take_dial_failures(&mut self, index: u32) {
+        let entry = &mut self.probes.entries[index as usize];
+        let failures = entry.backend.take_dial_failures();
+        // More than `fall` of them say no more than `fall`.
+        for _ in 0..failures.min(entry.pool.health.fall) {
+            let entry = &mut self.probes.entries[index as usize];
+            let from = entry.verdict.state();
+            if let Some(to) = entry.verdict.on_failure() {
+                self.on_transition(index, from, to, "dials of sessions failed".into());
+            }
+        }
+    }
+
+    fn on_transition(&mut self, index: u32, from: HealthState, to: HealthState, reason: String) {
+        let backend = &self.probes.entries[index as usize].backend;
+        backend.set_health(to);
+        self.stats.transitions.add(1);
+        self.reports.send(Report::Health { backend: backend.id, from, to, reason });
+    }
+}
+
+fn probe_result(probe: &Probe) -> Result<(), Cause> {
+    match probe.next_step() {
+        Step::Finished(result) => result.map_err(Clone::clone),
+        Step::Dial | Step::Send(_) | Step::Receive => Ok(()),
+    }
+}

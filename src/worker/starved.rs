@@ -1,0 +1,77 @@
+//! Sessions whose dial this machine had no descriptor or memory for. They wait, and nothing is accepted meanwhile:
+//! a client that is reset would only free the descriptor that the next client takes, until the queue is gone.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use crate::base::slots::Key;
+use crate::base::time::Instant;
+use crate::base::timer_wheel::TimerId;
+use crate::base::token_bucket::TokenBucket;
+use crate::session::CloseReason;
+use crate::sys::Kernel;
+use crate::worker::{Timer, Worker};
+
+/// Time between tries. A session that ends in this worker brings the next one forward.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// Told at most that often.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// The sessions that wait to be dialed, first come first.
+pub(super) struct Starved {
+    sessions: VecDeque<Key>,
+    timer: Option<TimerId>,
+    log: TokenBucket,
+}
+
+impl Starved {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { sessions: VecDeque::new(), timer: None, log: TokenBucket::new(1, LOG_PERIOD, now) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Puts a session behind those that wait for what this machine lacks.
+    pub(super) fn starve(&mut self, key: Key, error: &io::Error) {
+        self.starved.sessions.push_back(key);
+        if self.starved.timer.is_none() {
+            self.starved.timer = Some(self.wheel.arm(self.now + TRY_AGAIN, Timer::Starved));
+        }
+        if let Some(untold) = self.starved.log.take(self.now) {
+            log::warn!(error:%, untold; "a dial is put off, and accepting with it");
+        }
+        // Its connect timeout bounds the wait.
+        self.arm(key);
+    }
+
+    pub(super) fn on_starved_timer(&mut self) {
+        self.starved.timer = None;
+        self.feed_starved();
+    }
+
+    /// Dials for those that wait, until one has to wait again.
+    pub(super) fn feed_starved(&mut self) {
+        for _ in 0..self.starved.sessions.len() {
+            let Some(key) = self.starved.sessions.pop_front() else { return };
+            let waiting = self.starved.sessions.len();
+            // It may be gone: the client, or the patience with this machine.
+            if let Some(slot) = self.sessions.get_mut(key) {
+                slot.session.on_dial(self.now);
+                self.choose_and_dial(key);
+            }
+            if self.starved.sessions.len() > waiting {
+                return;
+            }
+        }
+    }
+
+    /// A session has waited for its connect timeout. No backend is to blame.
+    pub(super) fn give_up_starved(&mut self, key: Key) {
+        self.cut(key, CloseReason::LocalLimit);
+    }
+}
