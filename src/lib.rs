@@ -19,3 +19,13 @@ pub mod sys;
 pub mod mailbox;
 
 pub mod worker;
+
+pub mod control;
+
+pub mod server;
+
+pub mod logging;
+
+pub mod demo;
+
+pub mod cli;

@@ -1,0 +1,237 @@
+//! Flags and subcommands: from arguments to [`Overrides`] and a [`Command`].
+//! Reads no file and starts nothing; `main` does.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::balance::Algorithm;
+use crate::config::limits::FdBudget;
+use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
+
+/// The exit code for wrong flags and wrong files.
+pub const EXIT_USAGE: u8 = 2;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "l4lb", version, about = "A Layer-4 TCP load balancer", after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// Config file (TOML); flags add to it or override it
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What the flags say.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// What to do instead of balancing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  l4lb demo                              three backends and a balancer, to try it out
+  l4lb -l :9090                          balance 127.0.0.1:8081, 8082 and 8083
+  l4lb -l :9090 -b 10.0.0.1:80 -b 10.0.0.2:80,weight=3 --balance least_connections
+  l4lb -c /etc/l4lb.toml --workers 4     all from the file, but on 4 threads
+  l4lb check /etc/l4lb.toml              what the file would run, or what is wrong with it
+
+Durations are written 500ms, 2s, 1m30s, 1h.
+Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
+
+/// What `l4lb` can do besides balancing.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a config file: print what it would run, or everything that is wrong
+    #[command(after_help = "Flags are applied as they would be with -c. Exit codes: 0 good, 2 wrong.")]
+    Check {
+        /// The file to check
+        file: PathBuf,
+        /// What the flags say.
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Run three small HTTP backends on 127.0.0.1:8081-8083 and balance them on 127.0.0.1:9090
+    Demo,
+    /// Run one small HTTP backend on 127.0.0.1, for trying things out
+    Backend {
+        /// Port to serve on
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The flags that add to the file or override it.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Flags {
+    /// Address to listen on; repeatable [with neither -b nor -c: balances 127.0.0.1:8081-8083]
+    #[arg(short, long, value_name = "ADDR", value_parser = config::parse_bind)]
+    listen: Vec<std::net::SocketAddr>,
+    /// Backend of the only pool, IP or host with port; repeatable [default weight: 1]
+    #[arg(short, long = "backend", value_name = "ADDR[,weight=N]")]
+    backends: Vec<BackendFlag>,
+    /// How a backend is picked [default: round_robin]
+    #[arg(long, value_name = "NAME", value_parser = algorithm())]
+    balance: Option<Algorithm>,
+    /// Threads that relay, or auto [default: one per processor]
+    #[arg(short, long, value_name = "N", value_parser = config::parse_workers)]
+    workers: Option<NonZeroUsize>,
+    /// Time between health checks of one backend [default: 2s]
+    #[arg(long, value_name = "DUR", value_parser = config::parse_timeout)]
+    health_interval: Option<Duration>,
+    /// Longest wait for a backend to accept a connection [default: 5s]
+    #[arg(long, value_name = "DUR", value_parser = config::parse_timeout)]
+    connect_timeout: Option<Duration>,
+    /// Close a session without traffic after this long [default: 1h]
+    #[arg(long, value_name = "DUR", value_parser = config::parse_timeout)]
+    idle_timeout: Option<Duration>,
+    /// Most sessions at a time [default: what the open-files limit allows]
+    #[arg(long, value_name = "N", value_parser = config::parse_sessions)]
+    max_sessions: Option<NonZeroUsize>,
+    /// Log more: -v debug, -vv trace
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Log less: -q warnings and errors, -qq errors
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    quiet: u8,
+}
+
+impl Flags {
+    /// What the flags change in a configuration.
+    pub fn overrides(self) -> Overrides {
+        Overrides {
+            log_level: self.log_level(),
+            listen: self.listen,
+            backends: self.backends,
+            balance: self.balance,
+            workers: self.workers,
+            health_interval: self.health_interval,
+            connect_timeout: self.connect_timeout,
+            idle_timeout: self.idle_timeout,
+            max_sessions: self.max_sessions,
+        }
+    }
+
+    const fn log_level(&self) -> Option<LevelFilter> {
+        match (self.verbose, self.quiet) {
+            (0, 0) => None,
+            (0, 1) => Some(LevelFilter::Warn),
+            (0, _) => Some(LevelFilter::Error),
+            (1, _) => Some(LevelFilter::Debug),
+            (_, _) => Some(LevelFilter::Trace),
+        }
+    }
+}
+
+/// Takes the names of the algorithms; shells complete them.
+fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
+    PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::as_str)).map(|name| {
+        let named = Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
+        named.expect("clap lets only these names through")
+    })
+}
+
+impl Cli {
+    /// The command line, or the exit code after the help or one line on what is wrong has been printed.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
+        Self::try_parse_from(args).map_err(|error| {
+            if error.use_stderr() {
+                print_error(usage_text(&error));
+                return ExitCode::from(EXIT_USAGE);
+            }
+            print(error.render().to_string().as_bytes());
+            ExitCode::SUCCESS
+        })
+    }
+}
+
+/// A usage error in one line; of a wrong value in the form that errors of the file have: place, then what is
+/// wrong.
+fn usage_text(error: &clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let flag = text(ContextKind::InvalidArg).map(|arg| arg.split(' ').next().unwrap_or(arg));
+    let (Some(flag), Some(value)) = (flag, text(ContextKind::InvalidValue)) else {
+        return first_paragraphs(error);
+    };
+    match (error.get(ContextKind::ValidValue), error.source()) {
+        _ if value.is_empty() => format!("{flag}: value missing"),
+        (Some(ContextValue::Strings(words)), _) => {
+            format!("{flag} {value}: must be one of {}", words.join(", "))
+        }
+        (_, Some(source)) => format!("{flag} {value}: {source}"),
+        (_, None) => first_paragraphs(error),
+    }
+}
+
+/// What clap says, without its heading and the usage that it adds.
+fn first_paragraphs(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let text = lines.join(", ").replace(":, ", ": ");
+    format!("{}; see `l4lb --help`", text.strip_prefix("error: ").unwrap_or(&text))
+}
+
+/// The configuration of the file and the flags; otherwise every mistake has been printed.
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
+    config::load(file, overrides, &mut system_resolver).map_err(|errors| {
+        errors.iter().for_each(print_error);
+        ExitCode::from(EXIT_USAGE)
+    })
+}
+
+/// Prints what the file and the flags would run, or every mistake, when at most `nofile` files may be open.
+pub fn check(file: &Path, overrides: &Overrides, nofile: u64) -> ExitCode {
+    let config = match load(Some(file), overrides) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let budget = FdBudget::of(&config, nofile);
+    match budget.sessions_max(&config) {
+        Ok(sessions) => {
+            print(format!("{config}limits: max_sessions={sessions}, {budget}\n").as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print_error(format!("{}: {error}", file.display()));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// Prints the completions of `shell`.
+pub fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "l4lb", &mut script);
+    print(&script);
+    ExitCode::SUCCESS
+}
+
+/// To stdout; a closed one leaves nobody to tell, and must not panic.
+fn print(text: &[u8]) {
+    let _ = io::stdout().write_all(text);
+}
+
+/// One line to stderr.
+fn print_error(error: impl Display) {
+    let _ = writeln!(io::stderr(), "{}", config::one_line(&error.to_string()));
+}

@@ -1,0 +1,260 @@
+//! The control thread: hears what the workers report, publishes new tables, and brings the process to its end.
+//! Never imports `worker` and never touches a session; workers never wait for it.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::config::model::{HealthState, WhenAllDown};
+use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
+use crate::pool::{BackendId, Pool, PoolId, Snapshot};
+use crate::sys::Clock;
+
+/// How often it looks after what a full queue has kept from it.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What the control thread works with.
+pub struct Control {
+    /// What the workers run.
+    pub snapshot: Arc<Snapshot>,
+    /// The mailboxes of the workers, by index.
+    pub mailboxes: Arc<[Mailbox]>,
+    /// The queue that `inbox` is the other end of.
+    pub reports: Reports,
+    /// What is reported to it.
+    pub inbox: Receiver<Report>,
+    /// How long sessions may go on once it drains.
+    pub drain_timeout: Duration,
+}
+
+/// How far the process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Accepting and serving.
+    Serving,
+    /// Finishing the sessions that run.
+    Draining { deadline: Instant },
+    /// Cutting what is left.
+    Stopping,
+}
+
+impl Control {
+    /// Works until every worker has stopped. An error is the first that a worker could not go on from.
+    pub fn run(self) -> io::Result<()> {
+        Work::new(self, Clock::start()).run()
+    }
+}
+
+struct Work {
+    control: Control,
+    clock: Clock,
+    stage: Stage,
+    /// Workers that have not stopped.
+    running: usize,
+    /// Workers whose mailbox was full when the last snapshot was posted.
+    behind: Vec<bool>,
+    /// Workers whose mailbox was full when they were last told to drain or to stop, and what they were told.
+    untold: Vec<Option<Command>>,
+    /// Pools whose tables no longer fit the health of their backends.
+    changed: Vec<PoolId>,
+    /// Pools that have no eligible backend, as was told.
+    without_backend: HashSet<PoolId>,
+    result: io::Result<()>,
+}
+
+impl Work {
+    fn new(control: Control, clock: Clock) -> Self {
+        let running = control.mailboxes.len();
+        Self {
+            control,
+            clock,
+            stage: Stage::Serving,
+            running,
+            behind: vec![false; running],
+            untold: vec![None; running],
+            changed: Vec::new(),
+            without_backend: HashSet::new(),
+            result: Ok(()),
+        }
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        // A pool may begin without an eligible backend: all weights 0, or all down until they are checked.
+        for pool in self.control.snapshot.pools.clone() {
+            self.tell_eligibility(&pool);
+        }
+        while self.running > 0 {
+            match self.control.inbox.recv_timeout(self.patience()) {
+                Ok(report) => {
+                    self.on_report(report);
+                    // Ten thousand backends may go down at once: one new table, not ten thousand.
+                    while let Ok(report) = self.control.inbox.try_recv() {
+                        self.on_report(report);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.look_after_drops();
+            self.publish();
+            self.end_drain();
+            self.tell();
+        }
+        self.result
+    }
+
+    fn patience(&self) -> Duration {
+        match self.stage {
+            Stage::Draining { deadline } => LOOK.min(deadline - self.clock.now()),
+            Stage::Serving | Stage::Stopping => LOOK,
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Health { backend, from, to, reason } => self.on_health(backend, from, to, &reason),
+            Report::Stopped { worker, result } => self.on_stopped(worker, result),
+            Report::Terminate => self.on_terminate(),
+            Report::Reload => log::warn!("SIGHUP is ignored: this version cannot reload its configuration"),
+        }
+    }
+
+    fn on_health(&mut self, id: BackendId, from: HealthState, to: HealthState, reason: &str) {
+        let backend = self.control.snapshot.backend(id);
+        let pool = &self.control.snapshot.pool(backend.pool).settings.name;
+        log::info!(
+            pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(), to:% = to.as_str(),
+            reason:%; "health"
+        );
+        // Unknown serves as Up does: at the start every backend turns from one to the other, and no table changes.
+        let is_other_table = [from, to].contains(&HealthState::Down);
+        if is_other_table && !self.changed.contains(&backend.pool) {
+            self.changed.push(backend.pool);
+        }
+    }
+
+    fn on_stopped(&mut self, worker: usize, result: io::Result<()>) {
+        self.running -= 1;
+        if let Err(error) = result {
+            log::error!(worker, error:%; "a worker cannot go on, the process stops");
+            if self.result.is_ok() {
+                self.result = Err(error);
+            }
+            self.stop(StopReason::AtOnce);
+        }
+    }
+
+    fn on_terminate(&mut self) {
+        match self.stage {
+            Stage::Serving => {
+                let timeout = self.control.drain_timeout;
+                self.stage = Stage::Draining { deadline: self.clock.now() + timeout };
+                log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
+                self.tell_all(&Command::Drain);
+            }
+            Stage::Draining { .. } => self.stop(StopReason::AtOnce),
+            Stage::Stopping => {}
+        }
+    }
+
+    fn end_drain(&mut self) {
+        if let Stage::Draining { deadline } = self.stage
+            && self.clock.now() >= deadline
+        {
+            self.stop(StopReason::DrainTimeout);
+        }
+    }
+
+    fn stop(&mut self, reason: StopReason) {
+        if self.stage != Stage::Stopping {
+            self.stage = Stage::Stopping;
+            self.tell_all(&Command::Stop(reason));
+        }
+    }
+
+    fn tell_all(&mut self, command: &Command) {
+        self.untold.fill(Some(command.clone()));
+        self.tell();
+    }
+
+    /// Tells each worker what it could not be told before.
+    fn tell(&mut self) {
+        for (mailbox, untold) in self.control.mailboxes.iter().zip(&mut self.untold) {
+            untold.take_if(|command| mailbox.post(command.clone()));
+        }
+    }
+
+    /// Reports were dropped: any backend may have changed.
+    fn look_after_drops(&mut self) {
+        if self.control.reports.take_dropped() > 0 {
+            self.changed = self.control.snapshot.pools.iter().map(|pool| pool.id).collect();
+        }
+    }
+
+    /// Says when a pool has lost its last eligible backend, and when it has one again.
+    fn tell_eligibility(&mut self, pool: &Pool) {
+        let name = &pool.settings.name;
+        if pool.has_eligible() {
+            if self.without_backend.remove(&pool.id) {
+                log::warn!(pool:% = name; "a backend is eligible again");
+            }
+        } else if self.without_backend.insert(pool.id) {
+            let consequence = match pool.settings.when_all_down {
+                WhenAllDown::Close => "clients are reset",
+                WhenAllDown::TryAnyway => "any backend is dialed",
+            };
+            log::warn!(pool:% = name, consequence; "no backend is eligible");
+        }
+    }
+
+    /// New tables for the pools that changed, and another try for the workers that are behind.
+    fn publish(&mut self) {
+        if !self.changed.is_empty() {
+            self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&self.changed));
+            for id in std::mem::take(&mut self.changed) {
+                let pool = Arc::clone(self.control.snapshot.pool(id));
+                self.tell_eligibility(&pool);
+            }
+            self.behind.fill(true);
+        }
+        for (mailbox, behind) in self.control.mailboxes.iter().zip(&mut self.behind) {
+            *behind = *behind && !mailbox.post(Command::Publish(Arc::clone(&self.control.snapshot)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoWake;
+
+    impl crate::sys::Wake for NoWake {
+        fn wake(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
+        let (mailbox, commands) = Mailbox::new(Arc::new(NoWake));
+        while mailbox.post(Command::DialFailed(BackendId(0))) {}
+        let (reports, inbox) = Reports::new();
+        let control = Control {
+            snapshot: Arc::new(Snapshot::default()),
+            mailboxes: Arc::new([mailbox]),
+            reports,
+            inbox,
+            drain_timeout: Duration::from_secs(60),
+        };
+        let mut work = Work::new(control, Clock::start());
+        work.on_terminate();
+        assert!(commands.try_iter().all(|command| matches!(command, Command::DialFailed(_))), "it was full");
+        work.tell();
+        work.tell();
+        assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Drain]), "told once");
+    }
+}

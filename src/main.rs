@@ -1,0 +1,85 @@
+//! `l4lb`: flags and file, then the server until a signal ends it.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use l4lb::cli::{self, Cli, Command};
+use l4lb::config::{Config, Overrides};
+use l4lb::demo::{self, HttpBackend};
+use l4lb::mailbox::{Report, Reports};
+use l4lb::{logging, server, sys};
+
+fn main() -> ExitCode {
+    match Cli::read(std::env::args_os()).map(run) {
+        Ok(Ok(code)) | Err(code) => code,
+        Ok(Err(error)) => {
+            eprintln!("l4lb: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => serve_configured(cli.config.as_deref(), &cli.flags.overrides()),
+        Some(Command::Check { file, flags }) => {
+            let open_files = sys::open_files_max().context("cannot read the limit of open files")?;
+            Ok(cli::check(&file, &flags.overrides(), open_files))
+        }
+        Some(Command::Demo) => serve_demo(),
+        Some(Command::Backend { port }) => {
+            let backend = HttpBackend::bind(port)?;
+            backend.print_what_to_try(&mut io::stdout())?;
+            backend.serve()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Completions { shell }) => Ok(cli::completions(shell)),
+    }
+}
+
+fn serve_configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<ExitCode> {
+    match cli::load(file, overrides) {
+        Ok(config) => serve(&config, || Ok(())),
+        Err(code) => Ok(code),
+    }
+}
+
+fn serve_demo() -> anyhow::Result<ExitCode> {
+    let listen = vec![demo::BALANCER.parse().context("the address of the demo")?];
+    match cli::load(None, &Overrides { listen, ..Overrides::default() }) {
+        Ok(config) => {
+            demo::start_backends()?;
+            serve(&config, || demo::print_what_to_try(&mut io::stdout()))
+        }
+        Err(code) => Ok(code),
+    }
+}
+
+/// Serves until a signal has ended it.
+fn serve(config: &Config, when_started: impl FnOnce() -> io::Result<()>) -> anyhow::Result<ExitCode> {
+    let _flush =
+        logging::start(config.global.log_level, config.global.log_format).context("cannot start the log")?;
+    // Before anyone can see that it listens: a signal that is not caught ends the process without a drain.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot handle signals")?;
+    let running = server::start(config)?;
+    forward_signals(signals, running.reports()).context("cannot handle signals")?;
+    when_started()?;
+    let totals = running.wait().context("stopped by an error")?;
+    log::info!("stopped: {totals}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn forward_signals(mut signals: Signals, reports: Reports) -> io::Result<()> {
+    thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            reports.send_surely(if signal == SIGHUP { Report::Reload } else { Report::Terminate });
+        }
+    })?;
+    Ok(())
+}

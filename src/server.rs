@@ -1,0 +1,219 @@
+//! Starts the workers and the control thread and waits for them: the only file that sees both.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crate::base::hash::hash;
+use crate::config::limits::{FdBudget, LimitError};
+use crate::config::model::{Config, Listener};
+use crate::control::Control;
+use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
+use crate::pool::{Backend, ListenerId, Snapshot};
+use crate::stats::{Totals, WorkerStats};
+use crate::sys::{self, Kernel, Linux};
+use crate::worker::{Admission, Shared, Worker};
+
+/// Why the process could not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that another process listens on.
+    #[error("listener {name:?}: cannot listen on {bind}: address in use, held by {holder}")]
+    InUse {
+        /// The listener.
+        name: String,
+        /// Its address.
+        bind: SocketAddr,
+        /// Who could hold it.
+        holder: String,
+    },
+    /// Any other reason not to be able to listen.
+    #[error("listener {name:?}: cannot listen on {bind}: {error}{hint}")]
+    Listen {
+        /// The listener.
+        name: String,
+        /// Its address.
+        bind: SocketAddr,
+        /// What to do about it, if anything is known.
+        hint: &'static str,
+        /// The error of the call. Not a `source`: the message holds it, and `main` prints the sources behind it.
+        error: io::Error,
+    },
+    /// The limit of open files does not allow what is configured.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// A system call that the process cannot do without.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// The error of the call.
+        error: io::Error,
+    },
+}
+
+/// A running load balancer. Dropping it changes nothing; see [`Running::terminate`] and [`Running::wait`].
+pub struct Running {
+    /// Where each listener listens, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    control: JoinHandle<io::Result<()>>,
+    reports: Reports,
+    snapshot: Arc<Snapshot>,
+    stats: Vec<Arc<WorkerStats>>,
+}
+
+impl Running {
+    /// What SIGTERM does: drains, and the second time stops at once.
+    pub fn terminate(&self) {
+        self.reports.send_surely(Report::Terminate);
+    }
+
+    /// Where signals are reported to.
+    pub fn reports(&self) -> Reports {
+        self.reports.clone()
+    }
+
+    /// The counters of all workers together.
+    pub fn totals(&self) -> Totals {
+        Totals::of(self.stats.iter().map(Arc::as_ref))
+    }
+
+    /// All backends, in the order of the configuration.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.snapshot.backends()
+    }
+
+    /// Waits until everything has stopped; returns the counters at the end.
+    pub fn wait(self) -> io::Result<Totals> {
+        let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
+        let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
+        result.map(|()| totals)
+    }
+}
+
+/// Starts what `config` says and returns once every listener listens.
+pub fn start(config: &Config) -> Result<Running, StartError> {
+    let system = |what| move |error| StartError::System { what, error };
+    debug_assert!(
+        sys::sigpipe_is_ignored().unwrap_or(true),
+        "a write to a dead connection would end the process"
+    );
+    let open_files = sys::raise_open_files_limit().map_err(system("read the limit of open files"))?;
+    let budget = FdBudget::of(config, open_files);
+    let sessions_max = budget.sessions_max(config)?;
+    log::info!("{budget}");
+
+    let workers = config.global.workers.get();
+    let snapshot = Arc::new(Snapshot::new(config));
+    let (sockets, addresses) = listen_all(config)?;
+    let per_listener =
+        config.listeners.iter().map(|listener| listener.max_sessions.map(std::num::NonZero::get));
+    let admission = Arc::new(Admission::new(sessions_max, per_listener));
+    let (reports, inbox) = Reports::new();
+    let mut kernels = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        kernels.push(Linux::new().map_err(system("create an epoll instance"))?);
+    }
+    let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+        kernels.iter().map(|kernel| Mailbox::new(kernel.waker())).unzip();
+    let mailboxes: Arc<[Mailbox]> = mailboxes.into();
+    let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
+
+    let mut built = Vec::with_capacity(workers);
+    for (((index, kernel), inbox), sockets) in kernels.into_iter().enumerate().zip(inboxes).zip(sockets) {
+        let shared = Shared {
+            index,
+            mailboxes: Arc::clone(&mailboxes),
+            inbox,
+            reports: reports.clone(),
+            snapshot: Arc::clone(&snapshot),
+            admission: Arc::clone(&admission),
+            stats: Arc::clone(&stats[index]),
+            seed: seed(index),
+        };
+        built.push(Worker::new(kernel, sockets, shared).map_err(system("watch the listeners"))?);
+    }
+    let stop_all = |error| {
+        mailboxes.iter().for_each(|mailbox| _ = mailbox.post(Command::Stop(StopReason::AtOnce)));
+        StartError::System { what: "start a thread", error }
+    };
+    for (index, worker) in built.into_iter().enumerate() {
+        spawn_worker(worker, index, config.global.pin, reports.clone()).map_err(stop_all)?;
+    }
+    let control = Control {
+        snapshot: Arc::clone(&snapshot),
+        mailboxes: Arc::clone(&mailboxes),
+        reports: reports.clone(),
+        inbox,
+        drain_timeout: config.global.drain_timeout,
+    };
+    let control =
+        thread::Builder::new().name("l4lb-control".into()).spawn(|| control.run()).map_err(stop_all)?;
+    for (listener, address) in config.listeners.iter().zip(&addresses) {
+        let pool = &config.pools[listener.pool].name;
+        log::info!(listener:% = listener.name, address:%, pool:%, workers; "listening");
+    }
+    Ok(Running { addresses, control, reports, snapshot, stats })
+}
+
+fn spawn_worker(worker: Worker<Linux>, index: usize, pin: bool, reports: Reports) -> io::Result<()> {
+    thread::Builder::new().name(format!("l4lb-worker-{index}")).spawn(move || {
+        if pin {
+            match sys::pin_thread(index) {
+                Ok(processor) => log::info!(worker = index, processor; "pinned"),
+                Err(error) => log::warn!(worker = index, error:%; "cannot pin the worker to a processor"),
+            }
+        }
+        let result = worker.run();
+        reports.send_surely(Report::Stopped { worker: index, result });
+    })?;
+    Ok(())
+}
+
+type Sockets = Vec<(ListenerId, <Linux as Kernel>::Listener)>;
+
+/// For each worker a socket for each listener, and where they listen.
+fn listen_all(config: &Config) -> Result<(Vec<Sockets>, Vec<SocketAddr>), StartError> {
+    let workers = config.global.workers.get();
+    let mut of_workers: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::with_capacity(config.listeners.len());
+    for (listener, id) in config.listeners.iter().zip(0..) {
+        let refused = |error| refused(listener, error);
+        if listener.bind.port() != 0 {
+            sys::probe_bind(listener.bind).map_err(refused)?;
+        }
+        let mut bind = listener.bind;
+        for sockets in &mut of_workers {
+            let tcp = &config.pools[listener.pool].tcp;
+            let socket = sys::listen(bind, listener.backlog, tcp).map_err(refused)?;
+            // With port 0 the first worker gets one from the kernel, which the others share.
+            bind = socket.local_addr().map_err(refused)?.as_socket().unwrap_or(bind);
+            sockets.push((ListenerId(id), socket));
+        }
+        addresses.push(bind);
+    }
+    Ok((of_workers, addresses))
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
+fn refused(listener: &Listener, error: io::Error) -> StartError {
+    let (name, bind) = (listener.name.clone(), listener.bind);
+    match error.kind() {
+        io::ErrorKind::AddrInUse => StartError::InUse { name, bind, holder: sys::holder_of(bind) },
+        io::ErrorKind::PermissionDenied if bind.port() < 1024 => {
+            let hint = "; a port below 1024 needs CAP_NET_BIND_SERVICE";
+            StartError::Listen { name, bind, hint, error }
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            let hint = "; no interface of this machine has that address";
+            StartError::Listen { name, bind, hint, error }
+        }
+        _ => StartError::Listen { name, bind, hint: "", error },
+    }
+}
+
+/// Random picks of two processes, and of two workers, should not be alike.
+fn seed(worker: usize) -> u64 {
+    hash(&std::process::id().to_ne_bytes(), u32::try_from(worker).unwrap_or(0))
+}
