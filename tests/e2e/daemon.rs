@@ -1,0 +1,145 @@
+//! The real binary as a child process, where a test looks at what only a process has: its CPU time, its open
+//! files, its signals.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use procfs::process::{FDTarget, Process};
+
+use crate::peer::{PATIENCE, until};
+
+/// Somebody else may take the port between our look and the start.
+const START_TRIES: u32 = 20;
+
+/// SIGHUP and SIGTERM as bits of `SigCgt`, proc_pid_status(5).
+const HANDLED: u64 = 1 << 0 | 1 << 14;
+
+/// A running `l4lb -c`.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Mutex<Receiver<String>>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts it with `config` and a listener on a free port of `host`.
+    pub(crate) fn start(config: &str, host: SocketAddr) -> Self {
+        Self::start_logging(config, host, "info,l4lb::session=off")
+    }
+
+    /// The same with a log of its own choice, in the form of RUST_LOG.
+    pub(crate) fn start_logging(config: &str, host: SocketAddr, log: &str) -> Self {
+        for _ in 0..START_TRIES {
+            let free = TcpListener::bind(host).and_then(|socket| socket.local_addr()).expect("a free port");
+            if let Some(daemon) = Self::try_start(config, free, log) {
+                return daemon;
+            }
+        }
+        panic!("no free port in {START_TRIES} tries");
+    }
+
+    fn try_start(config: &str, address: SocketAddr, log: &str) -> Option<Self> {
+        let mut file = tempfile::NamedTempFile::new().expect("a file for the configuration");
+        write!(file, "{config}\n[[listener]]\nbind = \"{address}\"\n").expect("write the configuration");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
+            .arg("-c")
+            .arg(file.path())
+            .env("RUST_LOG", log)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start l4lb");
+        let lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
+        let (sender, log) = channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut daemon = Self { child, log: Mutex::new(log), address };
+        match daemon.wait_for_line(&["listening", "address in use"]) {
+            line if line.contains("listening") => {
+                until("l4lb handles signals", || daemon.handles_signals());
+                Some(daemon)
+            }
+            _ => {
+                daemon.child.wait().expect("wait for l4lb");
+                None
+            }
+        }
+    }
+
+    /// The next line of its log that contains one of `words`.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&self, words: &[&str]) -> String {
+        let log = self.log.lock().expect("nobody panics with the log");
+        loop {
+            let line = log.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("log, {words:?}: {error}"));
+            if words.iter().any(|word| line.contains(word)) {
+                return line;
+            }
+        }
+    }
+
+    /// Sends it a signal, `times` in a row. The signal is named as kill(1) names it.
+    pub(crate) fn signal(&self, name: &str, times: u32) {
+        let script =
+            format!("i=0; while [ $i -lt {times} ]; do kill -{name} {}; i=$((i+1)); done", self.child.id());
+        let status = Command::new("sh").arg("-c").arg(script).status().expect("run sh");
+        assert!(status.success(), "kill -{name}: {status}");
+    }
+
+    /// Stops all its threads, until [`Daemon::signal`] with CONT.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP", 1);
+        until("l4lb is stopped", || self.process().stat().expect("stat").state == 'T');
+    }
+
+    /// CPU time that it has used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = self.process().stat().expect("stat");
+        Duration::from_millis((stat.utime + stat.stime) * 1_000 / procfs::ticks_per_second())
+    }
+
+    /// Bytes of its memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.process().status().expect("status").vmrss.expect("VmRSS") * 1024
+    }
+
+    /// Sockets that it has open.
+    pub(crate) fn sockets(&self) -> usize {
+        let files = self.process().fd().expect("open files");
+        files.flatten().filter(|file| matches!(file.target, FDTarget::Socket(_))).count()
+    }
+
+    /// Ends it by SIGTERM; returns the totals that it logs, as text.
+    pub(crate) fn stop(self) -> String {
+        self.signal("TERM", 1);
+        self.has_stopped()
+    }
+
+    /// Waits until it has ended well; returns the totals that it logs, as text.
+    pub(crate) fn has_stopped(mut self) -> String {
+        let totals = self.wait_for_line(&["stopped: "]);
+        let status = self.child.wait().expect("wait for l4lb");
+        assert!(status.success(), "l4lb: {status}");
+        totals
+    }
+
+    /// Before that SIGTERM would end it without a word, and its own sockets are not all there.
+    fn handles_signals(&self) -> bool {
+        self.process().status().expect("status").sigcgt & HANDLED == HANDLED
+    }
+
+    fn process(&self) -> Process {
+        Process::new(i32::try_from(self.child.id()).expect("a process id")).expect("/proc of l4lb")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A failed test leaves no process behind; after `stop` there is none.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}

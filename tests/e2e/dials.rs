@@ -1,0 +1,101 @@
+//! What happens until a backend is connected: cases 8, 25, 47, 53 and 55 of the checklist.
+
+use std::time::Duration;
+
+use l4lb::session::CloseReason::{ClientGone, ConnectRefused, ConnectTimeout, Done};
+use l4lb::session::Side::{Backend, Client};
+use l4lb::sys::Clock;
+
+use crate::lab::{Lab, Setup, setup};
+use crate::peer::{Ending, Peer, until};
+use crate::relay::Relay;
+
+/// Connections that fill the accept queue of a backend with a backlog of 0, so that the next dial gets no answer.
+/// listen(2): the queue holds one more than the backlog.
+fn stuck_backend(setup: Setup) -> (Lab, Peer) {
+    let lab = setup.backlog(0).start();
+    let filler = Peer::connect(lab.backend_address(), 999, None);
+    (lab, filler)
+}
+
+/// Waits until a dial for the only client is under way.
+fn wait_for_dial(lab: &Lab) {
+    until("a dial", || lab.server.totals().dials == 1);
+}
+
+/// Case 8.
+#[test]
+fn what_a_client_sends_during_the_dial_arrives_in_order() {
+    let (lab, filler) = stuck_backend(setup());
+    let mut client = lab.client();
+    client.sending().bytes(b"early");
+    client.sending().stream(10_000);
+    wait_for_dial(&lab);
+    client.sending().stream(10_000);
+    client.fin();
+    drop((lab.accept(999), filler));
+    let backend = lab.accept(0);
+    let relay = Relay::new(lab, client, backend).expects(Backend, b"early").expects_stream(Backend, 20_000);
+    relay.expects_fin(Backend).sends(Backend, b"ok").expects(Client, b"ok").fin(Backend).ends(Done);
+}
+
+/// Case 25. The dial was taken for a failed one, and the bytes were lost.
+#[test]
+fn what_a_backend_sends_before_the_server_sees_it_connected_arrives_ahead_of_its_reset() {
+    let lab = setup().backlog(0).start_daemon();
+    let idle = lab.server.sockets();
+    let filler = Peer::connect(lab.backend_address(), 999, None);
+    let client = lab.client();
+    until("the dial is under way", || lab.server.sockets() == idle + 2);
+    lab.server.freeze();
+    drop((lab.accept(999), filler));
+    let relay = Relay::new((), client, lab.accept(0)).streams(Backend, 1_000).acknowledged(Backend);
+    let relay = relay.resets(Backend);
+    lab.server.signal("CONT", 1);
+    relay.expects_stream(Client, 1_000).expects_reset(Client);
+    lab.stops();
+}
+
+/// Cases 25 and 53.
+#[test]
+fn a_client_that_resets_during_the_dial_is_noticed_at_once() {
+    let (lab, _filler) = stuck_backend(setup());
+    let mut client = lab.client();
+    client.sending().bytes(b"hi");
+    wait_for_dial(&lab);
+    client.reset();
+    lab.ends(&[(ClientGone, 1)]);
+}
+
+#[test]
+fn a_dial_without_an_answer_ends_at_its_timeout() {
+    let (lab, _filler) = stuck_backend(setup().connect_timeout("300ms"));
+    let clock = Clock::start();
+    let start = clock.now();
+    assert_eq!(lab.client().receiving().ending(), Ending::Reset);
+    assert!(clock.now() - start >= Duration::from_millis(300));
+    lab.ends(&[(ConnectTimeout, 1)]);
+}
+
+/// Case 47.
+#[test]
+fn a_refused_dial_goes_on_to_the_next_backend() {
+    setup().refusing_backends(2).each_family(|lab| {
+        for _ in 0..30 {
+            lab.relay().sends(Client, b"hi").expects(Backend, b"hi").says_goodbye();
+        }
+        let totals = lab.ends(&[(Done, 30)]);
+        assert_eq!(totals.dials, 30 + totals.dial_failures, "{totals}");
+        assert!(totals.dial_failures >= 30, "nobody dialed the backends that refuse: {totals}");
+    });
+}
+
+/// Case 55.
+#[test]
+fn a_client_without_a_backend_is_reset() {
+    let lab = setup().refusing_backends(3).start();
+    // The default of two retries ends at the third refusal when the turn begins at the first backend.
+    assert_eq!(lab.client().receiving().ending(), Ending::Reset);
+    let totals = lab.ends(&[(ConnectRefused, 1)]);
+    assert_eq!((totals.dials, totals.dial_failures), (3, 3), "{totals}");
+}

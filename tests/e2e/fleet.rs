@@ -1,0 +1,427 @@
+//! Several backends behind one server, with health checks where a test wants them: what a [`crate::lab::Lab`]
+//! leaves out.
+//!
+//! A [`Node`] is a backend that speaks first: it greets with a byte that tells which it is, then sends back what
+//! it gets. A [`Visit`] is a session that has been greeted.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use l4lb::config::{self, Overrides, system_resolver};
+use l4lb::pool::Backend;
+use l4lb::server::{self, Running};
+use l4lb::session::{CloseReason, Side};
+use l4lb::stats::Totals;
+use socket2::Socket;
+
+use crate::daemon::Daemon;
+use crate::lab::IPV4;
+use crate::peer::{Ending, PATIENCE, Peer, connect, new_socket, until};
+
+/// The greeting of node 0; that of node 1 is the next.
+const GREETING: u8 = b'a';
+
+/// A backend with an address of its own. While it neither serves nor listens, connecting to it is refused.
+pub(crate) struct Node {
+    greeting: u8,
+    pub(crate) address: SocketAddr,
+    /// Bound, but not listening: nobody else gets the port.
+    _port: Socket,
+    serving: Mutex<Option<Serving>>,
+    book: Arc<Book>,
+}
+
+/// Connections that a node has seen, health checks included.
+#[derive(Default)]
+pub(crate) struct Book {
+    accepted: AtomicU64,
+    /// Over, by a FIN of the server.
+    by_fin: AtomicU64,
+    /// Over, by a reset of the server, or because the node has died.
+    by_reset: AtomicU64,
+}
+
+struct Serving {
+    listener: Arc<Socket>,
+    acceptor: JoinHandle<()>,
+    connections: Arc<Mutex<Vec<Weak<Socket>>>>,
+}
+
+impl Node {
+    pub(crate) fn new(id: usize) -> Self {
+        let port = bound(IPV4);
+        let address = port.local_addr().expect("getsockname").as_socket().expect("an IP address");
+        let greeting = GREETING + u8::try_from(id).expect("few nodes");
+        Self { greeting, address, _port: port, serving: Mutex::new(None), book: Arc::default() }
+    }
+
+    /// A listener of this node that the script accepts from by hand.
+    pub(crate) fn listen(&self, backlog: i32) -> Socket {
+        let listener = bound(self.address);
+        listener.listen(backlog).expect("listen");
+        listener.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        listener
+    }
+
+    /// Serves until it dies.
+    pub(crate) fn serve(&self) {
+        let listener = Arc::new(self.listen(4096));
+        listener.set_read_timeout(None).expect("SO_RCVTIMEO");
+        let connections = Arc::<Mutex<Vec<Weak<Socket>>>>::default();
+        let (book, greeting) = (Arc::clone(&self.book), self.greeting);
+        let (shared_listener, shared) = (Arc::clone(&listener), Arc::clone(&connections));
+        let acceptor = thread::spawn(move || {
+            while let Ok((socket, _)) = shared_listener.accept() {
+                let (socket, book) = (Arc::new(socket), Arc::clone(&book));
+                shared.lock().expect("nobody panics with it").push(Arc::downgrade(&socket));
+                book.accepted.fetch_add(1, Ordering::Relaxed);
+                thread::spawn(move || book.close(attend(&socket, greeting).is_ok()));
+            }
+        });
+        *self.serving.lock().expect("nobody panics with it") =
+            Some(Serving { listener, acceptor, connections });
+    }
+
+    /// What happens to a process that is killed: it listens no more, and its connections are cut.
+    pub(crate) fn die(&self) {
+        let Some(serving) = self.serving.lock().expect("nobody panics with it").take() else { return };
+        // Wakes the acceptor; accept(2) fails from now on.
+        serving.listener.shutdown(Shutdown::Both).expect("shutdown of a listener");
+        serving.acceptor.join().expect("the acceptor does not panic");
+        for connection in serving.connections.lock().expect("nobody panics with it").drain(..) {
+            if let Some(socket) = connection.upgrade() {
+                let _gone = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    pub(crate) fn book(&self) -> &Book {
+        &self.book
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.die();
+    }
+}
+
+impl Book {
+    fn close(&self, by_fin: bool) {
+        if by_fin { &self.by_fin } else { &self.by_reset }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn by_fin(&self) -> u64 {
+        self.by_fin.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn by_reset(&self) -> u64 {
+        self.by_reset.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are not over.
+    pub(crate) fn open(&self) -> u64 {
+        self.accepted() - self.by_fin() - self.by_reset()
+    }
+}
+
+/// Greets and echoes until the other side ends its stream.
+fn attend(mut socket: &Socket, greeting: u8) -> std::io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.write_all(&[greeting])?;
+    let mut buffer = [0; 4096];
+    loop {
+        match socket.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => socket.write_all(&buffer[..read])?,
+        }
+    }
+}
+
+/// A socket that shares its address with those of the same node.
+fn bound(address: SocketAddr) -> Socket {
+    let socket = new_socket(address, None);
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    socket.bind(&address.into()).expect("bind");
+    socket
+}
+
+/// Backends, and how a server is to be set up in front of them. Health checks are off unless told otherwise.
+pub(crate) struct Fleet {
+    pub(crate) nodes: Vec<Node>,
+    workers: usize,
+    drain_timeout: &'static str,
+    global: String,
+    pool: String,
+    health: String,
+    /// By node.
+    backends: Vec<&'static str>,
+    listeners: Vec<&'static str>,
+}
+
+/// So many nodes that serve, behind one worker with one listener.
+pub(crate) fn fleet(nodes: usize) -> Fleet {
+    let fleet = dead_fleet(nodes);
+    fleet.nodes.iter().for_each(Node::serve);
+    fleet
+}
+
+/// The same with nodes that refuse connections.
+pub(crate) fn dead_fleet(nodes: usize) -> Fleet {
+    Fleet {
+        nodes: (0..nodes).map(Node::new).collect(),
+        workers: 1,
+        drain_timeout: "60s",
+        global: String::new(),
+        pool: String::new(),
+        health: "type = \"off\"".into(),
+        backends: vec![""; nodes],
+        listeners: vec![""],
+    }
+}
+
+impl Fleet {
+    pub(crate) fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    pub(crate) fn drain_timeout(self, drain_timeout: &'static str) -> Self {
+        Self { drain_timeout, ..self }
+    }
+
+    /// Further keys of `[global]`.
+    pub(crate) fn global(self, keys: &str) -> Self {
+        Self { global: keys.into(), ..self }
+    }
+
+    /// Further keys of `[[pool]]`.
+    pub(crate) fn pool(self, keys: &str) -> Self {
+        Self { pool: keys.into(), ..self }
+    }
+
+    /// The keys of `health`, with commas.
+    pub(crate) fn health(self, keys: impl Into<String>) -> Self {
+        Self { health: keys.into(), ..self }
+    }
+
+    pub(crate) fn keys_of_health(&self) -> &str {
+        &self.health
+    }
+
+    /// Further keys of each backend, with commas.
+    pub(crate) fn backends<const N: usize>(self, keys: [&'static str; N]) -> Self {
+        assert_eq!(N, self.nodes.len());
+        Self { backends: keys.into(), ..self }
+    }
+
+    /// Further keys of each listener.
+    pub(crate) fn listeners(self, keys: &[&'static str]) -> Self {
+        Self { listeners: keys.into(), ..self }
+    }
+
+    /// A server inside this process.
+    pub(crate) fn start(&self) -> Service<'_> {
+        let mut toml = self.toml();
+        for (index, keys) in self.listeners.iter().enumerate() {
+            let port = index + 1;
+            toml += &format!("[[listener]]\nname = \"l{index}\"\nbind = \":{port}\"\n{keys}\n");
+        }
+        let overrides = Overrides::default();
+        let mut config =
+            config::parse(&toml, "fleet.toml", &overrides, &mut system_resolver).expect("a good config");
+        // A file cannot say that the kernel is to choose the port.
+        config.listeners.iter_mut().for_each(|listener| listener.bind = IPV4);
+        let server = server::start(&config).expect("start the server");
+        Service { fleet: self, addresses: server.addresses.clone(), server, clients: AtomicU64::new(0) }
+    }
+
+    /// The real binary, which logs what `log` says in the form of RUST_LOG.
+    pub(crate) fn start_daemon(&self, log: &str) -> Service<'_, Daemon> {
+        let server = Daemon::start_logging(&self.toml(), IPV4, log);
+        Service { fleet: self, addresses: vec![server.address], server, clients: AtomicU64::new(0) }
+    }
+
+    fn toml(&self) -> String {
+        let backends = self.nodes.iter().zip(&self.backends).enumerate().map(|(index, (node, keys))| {
+            let separator = if keys.is_empty() { "" } else { ", " };
+            format!("{{ name = \"n{index}\", address = \"{}\"{separator}{keys} }}", node.address)
+        });
+        let backends = backends.collect::<Vec<_>>().join(", ");
+        let Self { workers, drain_timeout, global, pool, health, .. } = self;
+        format!(
+            "[global]\nworkers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{global}\n\
+             [[pool]]\n{pool}\nhealth = {{ {health} }}\nbackend = [{backends}]\n"
+        )
+    }
+}
+
+/// A running server in front of a fleet.
+pub(crate) struct Service<'a, S = Running> {
+    fleet: &'a Fleet,
+    pub(crate) server: S,
+    addresses: Vec<SocketAddr>,
+    /// That have connected.
+    clients: AtomicU64,
+}
+
+/// A session that has been greeted by `node`.
+pub(crate) struct Visit {
+    pub(crate) client: Peer,
+    pub(crate) node: usize,
+}
+
+impl<S> Service<'_, S> {
+    /// The address of the first listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    #[track_caller]
+    pub(crate) fn client(&self) -> Peer {
+        self.client_of(0, Ipv4Addr::LOCALHOST)
+    }
+
+    /// A client at address `from` of the listener with that index.
+    #[track_caller]
+    pub(crate) fn client_of(&self, listener: usize, from: Ipv4Addr) -> Peer {
+        let address = self.addresses[listener];
+        let socket = new_socket(address, None);
+        socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into()).expect("bind a client");
+        connect(&socket, address);
+        Peer::new(Side::Client, socket, self.clients.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A session, once it has been greeted.
+    #[track_caller]
+    pub(crate) fn enter(&self) -> Visit {
+        Visit::greeted(self.client())
+    }
+
+    /// A whole session; returns the node that has served it.
+    #[track_caller]
+    pub(crate) fn visit(&self) -> usize {
+        self.enter().leave()
+    }
+
+    /// A whole session of a client at address `from`.
+    #[track_caller]
+    pub(crate) fn visit_from(&self, from: Ipv4Addr) -> usize {
+        Visit::greeted(self.client_of(0, from)).leave()
+    }
+
+    /// So many sessions one after the other; returns how many each node has served.
+    #[track_caller]
+    pub(crate) fn visits(&self, sessions: usize) -> Vec<usize> {
+        let mut served = vec![0; self.fleet.nodes.len()];
+        (0..sessions).for_each(|_| served[self.visit()] += 1);
+        served
+    }
+
+    /// Counts a client that has connected on its own.
+    pub(crate) fn count_client(&self) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Service<'_> {
+    pub(crate) fn backend(&self, node: usize) -> &Arc<Backend> {
+        self.server.backends().nth(node).expect("a backend for each node")
+    }
+
+    /// Waits until every session is over by itself, stops the server and checks its books: so many sessions
+    /// have ended for each reason, and none otherwise; and no node has a connection left.
+    #[track_caller]
+    pub(crate) fn ends(self, expected: &[(CloseReason, u64)]) -> Totals {
+        let totals = self.audit();
+        let closed = CloseReason::ALL.map(|reason| (reason, totals.closed_for(reason)));
+        let closed: Vec<_> = closed.into_iter().filter(|(_, sessions)| *sessions > 0).collect();
+        assert_eq!(closed, expected);
+        totals
+    }
+
+    /// The same, when the reasons are a matter of luck.
+    #[track_caller]
+    pub(crate) fn audit(self) -> Totals {
+        let clients = self.clients.load(Ordering::Relaxed);
+        until("every session is over", || self.server.totals().closed_total() == clients);
+        self.server.terminate();
+        let backends: Vec<Arc<Backend>> = self.server.backends().cloned().collect();
+        let totals = self.server.wait().expect("the server stops");
+        assert_eq!((totals.accepted, totals.active()), (clients, 0), "accepted and active: {totals}");
+        for backend in backends {
+            assert_eq!(backend.active(), 0, "active on backend {}", backend.name);
+        }
+        for node in &self.fleet.nodes {
+            until("no connection is left at a node", || node.book().open() == 0);
+        }
+        totals
+    }
+}
+
+impl Service<'_, Daemon> {
+    /// Stops the server and checks its books; returns the totals as text.
+    #[track_caller]
+    pub(crate) fn stops(self) -> String {
+        self.server.signal("TERM", 1);
+        self.has_stopped()
+    }
+
+    /// The same for a server that has had its signals.
+    #[track_caller]
+    pub(crate) fn has_stopped(self) -> String {
+        let clients = self.clients.load(Ordering::Relaxed);
+        let totals = self.server.has_stopped();
+        assert!(totals.contains(&format!("accepted={clients} active=0 ")), "{totals}");
+        for node in &self.fleet.nodes {
+            until("no connection is left at a node", || node.book().open() == 0);
+        }
+        totals
+    }
+
+    /// CPU time that the server uses while nothing happens to `client` for so long.
+    #[track_caller]
+    pub(crate) fn cpu_time_while_silent(&self, client: &mut Peer, span: Duration) -> Duration {
+        let before = self.server.cpu_time();
+        client.receiving().silence(span);
+        self.server.cpu_time() - before
+    }
+}
+
+impl Visit {
+    /// Waits for the greeting.
+    #[track_caller]
+    pub(crate) fn greeted(mut client: Peer) -> Self {
+        let mut greeting = [0];
+        client.receiving().anything(&mut greeting);
+        Self { client, node: usize::from(greeting[0] - GREETING) }
+    }
+
+    /// Sends something and gets it back.
+    #[track_caller]
+    pub(crate) fn talks(mut self) -> Self {
+        self.client.sending().bytes(b"hello");
+        self.client.receiving().bytes(b"hello");
+        self
+    }
+
+    /// Ends the session; returns the node.
+    #[track_caller]
+    pub(crate) fn leave(mut self) -> usize {
+        self.client.fin();
+        assert_eq!(self.client.receiving().ending(), Ending::Fin);
+        self.node
+    }
+
+    #[track_caller]
+    pub(crate) fn gets_cut(mut self) {
+        assert_eq!(self.client.receiving().ending(), Ending::Reset);
+    }
+}

@@ -1,0 +1,197 @@
+//! What the process says of itself: the line of a finished session, exit codes, and a log that nobody reads.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use crate::daemon::Daemon;
+use crate::fleet::{Service, Visit, dead_fleet, fleet};
+use crate::peer::{Ending, Peer, until};
+
+type Fields = BTreeMap<String, serde_json::Value>;
+
+/// The fields of the next line of a finished session.
+fn json_session(service: &Service<'_, Daemon>) -> Fields {
+    let line = service.server.wait_for_line(&["\"message\":\"session\""]);
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// The same from the text format: all values are text.
+fn text_session(service: &Service<'_, Daemon>) -> Fields {
+    let line = service.server.wait_for_line(&[" session "]);
+    let (head, fields) = line.split_once(" session ").expect("it is in it");
+    assert!(head.ends_with("INFO "), "{line}");
+    let field = |field: &str| field.split_once('=').map(|(key, value)| (key.to_owned(), value.into()));
+    fields.split(' ').map(|text| field(text).unwrap_or_else(|| panic!("{text:?} in {line}"))).collect()
+}
+
+/// The field as the text format writes it.
+#[track_caller]
+fn text(fields: &Fields, key: &str) -> String {
+    let value = fields.get(key).unwrap_or_else(|| panic!("no {key} in {fields:?}"));
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[track_caller]
+fn number(fields: &Fields, key: &str) -> f64 {
+    text(fields, key).parse().unwrap_or_else(|error| panic!("{key} in {fields:?}: {error}"))
+}
+
+/// A session of five bytes to the backend and six to the client that ends well, one that the client resets, and
+/// one that never gets to a backend; each is described in full.
+fn sessions_are_described(
+    format: &str,
+    absent: &serde_json::Value,
+    read: impl Fn(&Service<'_, Daemon>) -> Fields,
+) {
+    let fleet = fleet(1).global(&format!("log = {{ format = \"{format}\" }}"));
+    let service = fleet.start_daemon("info");
+    let describes = |fields: &Fields, backend: &str, reason: &str, reset_by: Option<&str>| {
+        let listener = service.address().to_string();
+        let expected =
+            [("listener", &*listener), ("pool", "default"), ("backend", backend), ("reason", reason)];
+        for (key, expected) in expected.into_iter().chain([("retries", "0")]) {
+            assert_eq!(text(fields, key), expected, "{key} in {fields:?}");
+        }
+        assert_eq!(fields["reset_by"], reset_by.map_or(absent.clone(), Into::into), "{fields:?}");
+    };
+
+    let visit = service.enter().talks();
+    let client = visit.client.local_address().to_string();
+    visit.leave();
+    let done = read(&service);
+    describes(&done, "n0", "done", None);
+    assert_eq!(text(&done, "client"), client);
+    assert_eq!((text(&done, "to_backend"), text(&done, "to_client")), ("5".into(), "6".into()), "{done:?}");
+    let (connect, duration) = (number(&done, "connect_ms"), number(&done, "duration_ms"));
+    assert!(0.0 < connect && connect < duration, "{done:?}");
+
+    service.enter().talks().client.reset();
+    describes(&read(&service), "n0", "client_reset", Some("client"));
+
+    fleet.nodes[0].die();
+    assert_eq!(service.client().receiving().ending(), Ending::Reset);
+    let refused = read(&service);
+    // The retry that found no other backend was counted, and the time of no connect was written as "None".
+    describes(&refused, "n0", "connect_refused", None);
+    assert_eq!(refused.get("connect_ms"), Some(absent), "{refused:?}");
+    service.stops();
+}
+
+#[test]
+fn a_finished_session_is_one_line_of_text() {
+    sessions_are_described("text", &"-".into(), text_session);
+}
+
+#[test]
+fn a_finished_session_is_one_line_of_json() {
+    sessions_are_described("json", &serde_json::Value::Null, json_session);
+}
+
+#[test]
+fn a_change_of_health_is_one_line_with_its_reason() {
+    let fleet = dead_fleet(1).health("interval = \"100ms\", fast_interval = \"20ms\", timeout = \"100ms\"");
+    let service = fleet.start_daemon("info");
+    let line = service.server.wait_for_line(&[" health "]);
+    let address = fleet.nodes[0].address;
+    let expected = format!(
+        " health pool=default backend=n0 address={address} from=unknown to=down \
+         reason=\"check failed: connection refused\""
+    );
+    assert!(line.ends_with(&expected), "{line}");
+    fleet.nodes[0].serve();
+    let line = service.server.wait_for_line(&[" health "]);
+    assert!(line.ends_with(" from=down to=up reason=\"check passed\""), "{line}");
+    service.stops();
+}
+
+/// Case 99.
+#[test]
+fn an_address_in_use_ends_the_start_and_names_its_holder() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("getsockname");
+    let output = Command::new(env!("CARGO_BIN_EXE_l4lb"))
+        .args(["-l", &address.to_string(), "-b", "127.0.0.1:1"])
+        .output()
+        .expect("run l4lb");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let last = errors.lines().last().unwrap_or_default();
+    let (what, holder) =
+        (format!("cannot listen on {address}: address in use"), format!("(pid {})", std::process::id()));
+    assert!(last.contains(&what) && last.contains(&holder), "{errors}");
+}
+
+/// Case 103, in small: a pipe that nobody reads from is full after some 300 sessions.
+#[test]
+fn a_log_that_nobody_reads_stalls_nobody() {
+    const SESSIONS: u64 = 1_000;
+    let fleet = fleet(1);
+    let (mut server, address) = Unread::start(fleet.nodes[0].address);
+    for id in 0..SESSIONS {
+        Visit::greeted(Peer::connect(address, id, None)).leave();
+    }
+    server.terminate();
+    server.ends_well();
+}
+
+/// Whoever reads that it listens may tell it to stop. Signals were caught only a moment later, and a SIGTERM
+/// before that ended the process without a drain.
+#[test]
+fn a_process_that_says_that_it_listens_hears_signals() {
+    for _ in 0..20 {
+        let (mut server, _) = Unread::start(dead_fleet(1).nodes[0].address);
+        server.terminate();
+        server.ends_well();
+    }
+}
+
+/// `l4lb` whose log is read up to its start, and no further.
+struct Unread {
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Unread {
+    /// On a free port, which somebody else may take between our look and the start.
+    fn start(backend: SocketAddr) -> (Self, SocketAddr) {
+        (0..20).find_map(|_| Self::try_start(backend)).expect("a free port")
+    }
+
+    fn try_start(backend: SocketAddr) -> Option<(Self, SocketAddr)> {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let address = free.expect("a free port");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
+            .args(["-l", &address.to_string(), "-b", &backend.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start l4lb");
+        let log = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+        let mut unread = Self { child, log };
+        let mut lines = unread.log.by_ref().lines().map_while(Result::ok);
+        lines.any(|line| line.contains("listening")).then_some((unread, address))
+    }
+
+    fn terminate(&mut self) {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status().expect("run kill");
+        assert!(killed.success());
+    }
+
+    #[track_caller]
+    fn ends_well(&mut self) {
+        let mut status = None;
+        until("it ends", || {
+            status = self.child.try_wait().expect("wait for l4lb");
+            status.is_some()
+        });
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}

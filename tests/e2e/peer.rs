@@ -1,0 +1,345 @@
+//! One end of a connection to the load balancer: a client or a backend that does as it is told.
+//! Blocking calls with a deadline; every byte that comes is compared with the one that was sent.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::Duration;
+
+use l4lb::session::Side;
+use l4lb::sys::{Clock, Kernel, Linux};
+use mio::unix::SourceFd;
+use nix::errno::Errno;
+use socket2::{Domain, Socket, Type};
+
+use crate::pattern::Pattern;
+
+/// How long anything may take. Far longer than it does, even on a machine with better things to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// A writer that has not got rid of a byte for so long counts as blocked.
+const BLOCKED: Duration = Duration::from_millis(100);
+/// Bytes per call, unless a script wants others.
+const CHUNK: usize = 64 * 1024;
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let clock = Clock::start();
+    let deadline = clock.now() + PATIENCE;
+    while !condition() {
+        assert!(clock.now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Properly.
+    Fin,
+    /// By ECONNRESET.
+    Reset,
+}
+
+/// One direction of one connection: what has passed so far.
+#[derive(Debug)]
+struct Flow {
+    pattern: Pattern,
+    bytes: u64,
+}
+
+impl Flow {
+    fn new(key: u64) -> Self {
+        Self { pattern: Pattern::new(key), bytes: 0 }
+    }
+
+    fn on_pattern(&mut self, bytes: usize) {
+        self.pattern.skip(bytes);
+        self.bytes += bytes as u64;
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    side: Side,
+    /// Gone once the script has closed or reset it.
+    socket: Option<Socket>,
+    outgoing: Flow,
+    incoming: Flow,
+}
+
+/// What a peer can do in one direction, while another thread uses the other.
+pub(crate) struct Sending<'a> {
+    side: Side,
+    socket: &'a Socket,
+    flow: &'a mut Flow,
+}
+
+/// See [`Sending`].
+pub(crate) struct Receiving<'a> {
+    side: Side,
+    socket: &'a Socket,
+    flow: &'a mut Flow,
+}
+
+/// A socket for `address` whose buffers, if given, hold about so many bytes.
+pub(crate) fn new_socket(address: SocketAddr, buffers: Option<usize>) -> Socket {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("socket");
+    if let Some(bytes) = buffers {
+        socket.set_recv_buffer_size(bytes).expect("SO_RCVBUF");
+        socket.set_send_buffer_size(bytes).expect("SO_SNDBUF");
+    }
+    socket
+}
+
+/// Connects `socket`, and leaves its errors to the first read. A reset may come right behind the handshake: a connect(2)
+/// that waits would return it, and the read behind that an end.
+#[track_caller]
+pub(crate) fn connect(socket: &Socket, address: SocketAddr) {
+    socket.set_nonblocking(true).expect("O_NONBLOCK");
+    if let Err(error) = socket.connect(&address.into()) {
+        let begun = error.raw_os_error() == Some(Errno::EINPROGRESS as i32);
+        assert!(begun, "connect to {address}: {error}");
+    }
+    let (mut poll, mut events) = (mio::Poll::new().expect("epoll"), mio::Events::with_capacity(1));
+    let fd = socket.as_raw_fd();
+    let registry = poll.registry();
+    registry.register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::WRITABLE).expect("watch");
+    poll.poll(&mut events, Some(PATIENCE)).expect("wait");
+    assert!(!events.is_empty(), "connect to {address}: no answer");
+    socket.set_nonblocking(false).expect("O_NONBLOCK");
+}
+
+impl Peer {
+    /// Connects to `address` as the client of session `id`.
+    #[track_caller]
+    pub(crate) fn connect(address: SocketAddr, id: u64, buffers: Option<usize>) -> Self {
+        let socket = new_socket(address, buffers);
+        connect(&socket, address);
+        Self::new(Side::Client, socket, id)
+    }
+
+    /// One end of session `id`. Both ends know the patterns of both directions.
+    pub(crate) fn new(side: Side, socket: Socket, id: u64) -> Self {
+        socket.set_tcp_nodelay(true).expect("TCP_NODELAY");
+        socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        socket.set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
+        let mut peer = Self { side, socket: Some(socket), outgoing: Flow::new(0), incoming: Flow::new(0) };
+        peer.rename(id);
+        peer
+    }
+
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.socket().local_addr().expect("getsockname").as_socket().expect("an IP address")
+    }
+
+    /// From its first byte on, this is an end of session `id`.
+    pub(crate) fn rename(&mut self, id: u64) {
+        let key = |from: Side| id * 2 + u64::from(from == Side::Backend);
+        self.outgoing.pattern = Pattern::new(key(self.side));
+        self.incoming.pattern = Pattern::new(key(self.side.other()));
+    }
+
+    /// Bytes that its kernel has taken.
+    pub(crate) fn sent(&self) -> u64 {
+        self.outgoing.bytes
+    }
+
+    /// Bytes that it has read.
+    pub(crate) fn received(&self) -> u64 {
+        self.incoming.bytes
+    }
+
+    pub(crate) fn halves(&mut self) -> (Sending<'_>, Receiving<'_>) {
+        let (side, socket) = (self.side, self.socket.as_ref().expect("the script has closed it"));
+        (
+            Sending { side, socket, flow: &mut self.outgoing },
+            Receiving { side, socket, flow: &mut self.incoming },
+        )
+    }
+
+    pub(crate) fn sending(&mut self) -> Sending<'_> {
+        self.halves().0
+    }
+
+    pub(crate) fn receiving(&mut self) -> Receiving<'_> {
+        self.halves().1
+    }
+
+    /// Ends the outgoing stream.
+    #[track_caller]
+    pub(crate) fn fin(&mut self) {
+        self.socket().shutdown(Shutdown::Write).expect("shutdown");
+    }
+
+    /// Closes the connection: a FIN, or a reset if something came that was not read.
+    pub(crate) fn close(&mut self) {
+        self.socket = None;
+    }
+
+    /// Closes the connection by a reset.
+    pub(crate) fn reset(&mut self) {
+        self.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        self.socket = None;
+    }
+
+    /// Bytes sent that the other kernel has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let mut kernel = Linux::new().expect("epoll");
+        self.sent() - u64::from(kernel.unacked(self.socket()).expect("SIOCOUTQ"))
+    }
+
+    /// The pending error of its socket.
+    pub(crate) fn take_error(&self) -> Option<ErrorKind> {
+        self.socket().take_error().expect("SO_ERROR").map(|error| error.kind())
+    }
+
+    #[track_caller]
+    fn socket(&self) -> &Socket {
+        self.socket.as_ref().expect("the script has closed it")
+    }
+}
+
+impl Sending<'_> {
+    #[track_caller]
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let result = Write::write_all(&mut self.socket, bytes);
+        result.unwrap_or_else(|error| panic!("{:?} sends {bytes:?}: {error}", self.side));
+        self.flow.bytes += bytes.len() as u64;
+    }
+
+    /// One byte as urgent.
+    #[track_caller]
+    pub(crate) fn urgent(&mut self, byte: u8) {
+        assert_eq!(self.socket.send_out_of_band(&[byte]).expect("send urgent"), 1);
+        self.flow.bytes += 1;
+    }
+
+    /// The next `bytes` of its pattern.
+    #[track_caller]
+    pub(crate) fn stream(&mut self, bytes: u64) {
+        self.slices(bytes, || CHUNK);
+    }
+
+    /// The next `bytes` of its pattern, each call with as many as `slice` says.
+    #[track_caller]
+    pub(crate) fn slices(&mut self, bytes: u64, mut slice: impl FnMut() -> usize) {
+        let end = self.flow.bytes + bytes;
+        while self.flow.bytes < end {
+            let left = usize::try_from(end - self.flow.bytes).unwrap_or(usize::MAX);
+            if let Err(kind) = self.some(slice().min(left)) {
+                panic!("{:?} sends byte {} of {end}: {kind:?}", self.side, self.flow.bytes);
+            }
+        }
+    }
+
+    /// Its pattern until no more bytes fit anywhere.
+    #[track_caller]
+    pub(crate) fn until_blocked(&mut self) {
+        self.socket.set_write_timeout(Some(BLOCKED)).expect("SO_SNDTIMEO");
+        let stopped_by = self.until_error();
+        assert_eq!(stopped_by, ErrorKind::WouldBlock, "{:?} after byte {}", self.side, self.flow.bytes);
+        self.socket.set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
+    }
+
+    /// Its pattern until a call fails; returns how.
+    pub(crate) fn until_error(&mut self) -> ErrorKind {
+        loop {
+            if let Err(kind) = self.some(CHUNK) {
+                return kind;
+            }
+        }
+    }
+
+    fn some(&mut self, bytes: usize) -> Result<(), ErrorKind> {
+        let mut buffer = vec![0; bytes];
+        self.flow.pattern.peek(&mut buffer);
+        let written = Write::write(&mut self.socket, &buffer).map_err(|error| error.kind())?;
+        self.flow.on_pattern(written);
+        Ok(())
+    }
+}
+
+impl Receiving<'_> {
+    #[track_caller]
+    pub(crate) fn bytes(&mut self, expected: &[u8]) {
+        let mut came = vec![0; expected.len()];
+        let result = Read::read_exact(&mut self.socket, &mut came);
+        result.unwrap_or_else(|error| panic!("{:?} expects {expected:?}: {error}", self.side));
+        assert_eq!(came, expected, "{:?}", self.side);
+        self.flow.bytes += came.len() as u64;
+    }
+
+    /// Fills `buffer` with whatever comes.
+    #[track_caller]
+    pub(crate) fn anything(&mut self, buffer: &mut [u8]) {
+        Read::read_exact(&mut self.socket, buffer)
+            .unwrap_or_else(|error| panic!("{:?} reads: {error}", self.side));
+        self.flow.bytes += buffer.len() as u64;
+    }
+
+    /// Exactly the next `bytes` of the other's pattern.
+    #[track_caller]
+    pub(crate) fn stream(&mut self, bytes: u64) {
+        self.slices(bytes, CHUNK);
+    }
+
+    /// Exactly the next `bytes` of the other's pattern, at most `slice` per call.
+    #[track_caller]
+    pub(crate) fn slices(&mut self, bytes: u64, slice: usize) {
+        let end = self.flow.bytes + bytes;
+        while self.flow.bytes < end {
+            let left = usize::try_from(end - self.flow.bytes).unwrap_or(usize::MAX);
+            if let Some(ending) = self.some(slice.min(left)) {
+                panic!("{:?}: {ending:?} after byte {} of {end}", self.side, self.flow.bytes);
+            }
+        }
+    }
+
+    /// However much of the other's pattern comes, until it ends.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Ending {
+        loop {
+            if let Some(ending) = self.some(CHUNK) {
+                return ending;
+            }
+        }
+    }
+
+    /// The end, and not a byte before it.
+    #[track_caller]
+    pub(crate) fn ending(&mut self) -> Ending {
+        let before = self.flow.bytes;
+        let ending = self.rest();
+        assert_eq!(self.flow.bytes - before, 0, "{:?}: bytes came before {ending:?}", self.side);
+        ending
+    }
+
+    /// Nothing, for so long.
+    #[track_caller]
+    pub(crate) fn silence(&mut self, span: Duration) {
+        self.socket.set_read_timeout(Some(span)).expect("SO_RCVTIMEO");
+        match Read::read(&mut self.socket, &mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            came => panic!("{:?} expects silence: {came:?}", self.side),
+        }
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+    }
+
+    #[track_caller]
+    fn some(&mut self, bytes: usize) -> Option<Ending> {
+        let mut buffer = vec![0; bytes];
+        match Read::read(&mut self.socket, &mut buffer) {
+            Ok(0) => Some(Ending::Fin),
+            Ok(read) => {
+                self.flow.pattern.check(&buffer[..read]);
+                self.flow.bytes += read as u64;
+                None
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(Ending::Reset),
+            Err(error) => panic!("{:?} reads after byte {}: {error}", self.side, self.flow.bytes),
+        }
+    }
+}

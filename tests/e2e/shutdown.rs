@@ -1,0 +1,195 @@
+//! The end of the server: draining, its deadline, and the second signal: cases 50, 94-96 of the checklist.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use l4lb::session::CloseReason::{ConnectTimeout, Done, DrainTimeout, IdleTimeout, Stopped};
+use l4lb::sys::Clock;
+use procfs::net::TcpState;
+
+use crate::fleet::{Visit, dead_fleet, fleet};
+use crate::peer::{Ending, Peer, until};
+
+/// In the configuration below as text.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// Waits until nobody listens on `address`.
+fn until_closed(address: SocketAddr) {
+    until("the listener is closed", || {
+        let sockets = procfs::net::tcp().expect("/proc/net/tcp");
+        !sockets.iter().any(|entry| entry.state == TcpState::Listen && entry.local_address == address)
+    });
+}
+
+#[test]
+fn a_drain_lets_sessions_finish_and_takes_no_new_ones() {
+    for workers in [1, 2] {
+        let fleet = fleet(2).workers(workers);
+        let service = fleet.start();
+        let visits: Vec<Visit> = (0..6).map(|_| service.enter()).collect();
+        service.server.terminate();
+        until_closed(service.address());
+        let refused = TcpStream::connect(service.address()).map_err(|error| error.kind());
+        assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused));
+        for visit in visits {
+            visit.talks().talks().leave();
+        }
+        service.ends(&[(Done, 6)]);
+    }
+}
+
+/// Case 95: at no sessions the drain is over at once.
+#[test]
+fn a_drain_without_sessions_is_over_at_once() {
+    let fleet = fleet(1).workers(2).drain_timeout("24h");
+    let service = fleet.start();
+    service.visit();
+    service.ends(&[(Done, 1)]);
+}
+
+/// Whoever is in the queue when the drain begins has connected, and is served, even at a limit.
+#[test]
+fn a_drain_serves_the_queue() {
+    for workers in [1, 2] {
+        let fleet = fleet(1).workers(workers).global("max_sessions = 1");
+        let service = fleet.start();
+        let inside = service.enter();
+        let waiting: Vec<Peer> = (0..10).map(|_| service.client()).collect();
+        service.server.terminate();
+        inside.talks().leave();
+        std::thread::scope(|scope| {
+            for client in waiting {
+                scope.spawn(|| Visit::greeted(client).talks().leave());
+            }
+        });
+        service.ends(&[(Done, 11)]);
+    }
+}
+
+/// Case 95.
+#[test]
+fn the_drain_timeout_cuts_what_is_left_by_a_reset() {
+    let fleet = fleet(2).workers(2).drain_timeout("400ms");
+    let service = fleet.start();
+    let (early, late) = (service.enter(), (0..4).map(|_| service.enter()).collect::<Vec<_>>());
+    let clock = Clock::start();
+    let start = clock.now();
+    service.server.terminate();
+    early.talks().leave();
+    for visit in late {
+        visit.gets_cut();
+        assert!(clock.now() - start >= DRAIN_TIMEOUT, "cut too early");
+    }
+    service.ends(&[(Done, 1), (DrainTimeout, 4)]);
+}
+
+#[test]
+fn a_drain_timeout_of_zero_stops_at_once() {
+    let fleet = fleet(1).drain_timeout("0s");
+    let service = fleet.start();
+    let visit = service.enter();
+    service.server.terminate();
+    visit.gets_cut();
+    service.ends(&[(DrainTimeout, 1)]);
+}
+
+/// Case 96.
+#[test]
+fn the_second_signal_stops_at_once() {
+    let fleet = fleet(2).workers(2).drain_timeout("24h");
+    let service = fleet.start();
+    let visits: Vec<Visit> = (0..4).map(|_| service.enter()).collect();
+    service.server.terminate();
+    let visits: Vec<Visit> = visits.into_iter().map(Visit::talks).collect();
+    service.server.terminate();
+    visits.into_iter().for_each(Visit::gets_cut);
+    service.ends(&[(Stopped, 4)]);
+}
+
+/// Case 50.
+#[test]
+fn timeouts_go_on_during_a_drain() {
+    let fleet = dead_fleet(2)
+        .drain_timeout("24h")
+        .pool("retries = 0\ntimeouts = { connect = \"300ms\", idle = \"300ms\" }");
+    fleet.nodes[0].serve();
+    let _listener = fleet.nodes[1].listen(0);
+    let _filler = Peer::connect(fleet.nodes[1].address, 0, None);
+    let service = fleet.start();
+    let idle = service.enter();
+    let mut dialing = service.client();
+    until("a dial", || service.server.totals().dials == 2);
+    service.server.terminate();
+    assert_eq!(dialing.receiving().ending(), Ending::Reset);
+    idle.gets_cut();
+    service.ends(&[(ConnectTimeout, 1), (IdleTimeout, 1)]);
+}
+
+/// Clients whose connection was complete before the signal, while the process had no chance to accept them.
+#[test]
+fn a_process_that_gets_sigterm_serves_its_queue() {
+    for signal in ["TERM", "INT"] {
+        let fleet = fleet(2).workers(2);
+        let service = fleet.start_daemon("info");
+        let running = service.enter().talks();
+        service.server.freeze();
+        let waiting: Vec<Peer> = (0..10).map(|_| service.client()).collect();
+        service.server.signal(signal, 1);
+        service.server.signal("CONT", 1);
+        for client in waiting {
+            Visit::greeted(client).talks().leave();
+        }
+        until_closed(service.address());
+        running.talks().leave();
+        service.has_stopped();
+    }
+}
+
+/// Case 96. Two signals that come together may count as one, so the second comes when the first was heard.
+#[test]
+fn a_process_that_gets_two_signals_stops_at_once() {
+    let fleet = fleet(1).drain_timeout("24h");
+    let service = fleet.start_daemon("info");
+    let visit = service.enter().talks();
+    service.server.signal("TERM", 1);
+    service.server.wait_for_line(&["draining"]);
+    let visit = visit.talks();
+    service.server.signal("TERM", 1);
+    visit.gets_cut();
+    let totals = service.has_stopped();
+    assert!(totals.contains(" stopped=1 "), "{totals}");
+}
+
+/// Case 96.
+#[test]
+fn sighup_changes_nothing_but_the_log() {
+    let fleet = fleet(1);
+    let service = fleet.start_daemon("info");
+    let visit = service.enter();
+    for _ in 0..3 {
+        service.server.signal("HUP", 1);
+        service.server.wait_for_line(&["SIGHUP is ignored"]);
+    }
+    visit.talks().leave();
+    service.visit();
+    service.stops();
+}
+
+/// Case 73, in small: nobody could keep the deadlines that passed while the process was stopped, so what came
+/// meanwhile is heard first.
+#[test]
+fn a_process_that_was_stopped_hears_its_clients_before_it_cuts_them() {
+    let fleet = fleet(1).pool("timeouts = { idle = \"1s\" }");
+    let service = fleet.start_daemon("info,l4lb::session=off");
+    let mut visits: Vec<Visit> = (0..10).map(|_| service.enter().talks()).collect();
+    service.server.freeze();
+    visits.iter_mut().for_each(|visit| visit.client.sending().bytes(b"still here"));
+    visits[0].client.receiving().silence(Duration::from_millis(2_200));
+    service.server.signal("CONT", 1);
+    for mut visit in visits {
+        visit.client.receiving().bytes(b"still here");
+        visit.talks().leave();
+    }
+    service.stops();
+}

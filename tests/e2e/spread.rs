@@ -1,0 +1,166 @@
+//! Who gets the next session: each algorithm through real sessions, over one worker and over two.
+
+use std::net::Ipv4Addr;
+use std::thread;
+
+use l4lb::config::model::HealthState::{Down, Up};
+use l4lb::session::CloseReason::Done;
+
+use crate::fleet::{Service, Visit, fleet};
+use crate::peer::until;
+
+/// Checks that see a change soon, and that a busy machine does not fail.
+const CHECKS: &str =
+    "interval = \"400ms\", fast_interval = \"20ms\", timeout = \"400ms\", initial_state = \"up\"";
+
+/// Addresses of clients.
+const CLIENTS: u8 = 40;
+
+/// The node of each client.
+fn nodes_of_clients(service: &Service<'_>) -> Vec<usize> {
+    (1..=CLIENTS).map(|last| service.visit_from(Ipv4Addr::new(127, 0, 0, last))).collect()
+}
+
+#[test]
+fn round_robin_is_exact_over_two_workers() {
+    let fleet = fleet(3).workers(2);
+    let service = fleet.start();
+    let service_ref = &service;
+    let served = thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(move || service_ref.visits(75))).collect();
+        clients.into_iter().fold([0; 3], |sum, client| {
+            let served = client.join().expect("a client");
+            [sum[0] + served[0], sum[1] + served[1], sum[2] + served[2]]
+        })
+    });
+    assert_eq!(served, [100, 100, 100]);
+    assert_eq!([0, 1, 2].map(|node| service.backend(node).sessions()), [100, 100, 100]);
+    service.ends(&[(Done, 300)]);
+}
+
+#[test]
+fn round_robin_takes_turns() {
+    let fleet = fleet(3);
+    let service = fleet.start();
+    let turns: Vec<usize> = (0..7).map(|_| service.visit()).collect();
+    assert_eq!(turns, [0, 1, 2, 0, 1, 2, 0]);
+    service.ends(&[(Done, 7)]);
+}
+
+#[test]
+fn weights_are_exact_over_whole_cycles() {
+    for workers in [1, 2] {
+        let fleet =
+            fleet(4).workers(workers).backends(["weight = 1", "weight = 2", "weight = 0", "weight = 3"]);
+        let service = fleet.start();
+        for cycles in 1..=5 {
+            assert_eq!(service.visits(6 * cycles), [cycles, 2 * cycles, 0, 3 * cycles], "{workers} workers");
+        }
+        service.ends(&[(Done, 90)]);
+    }
+}
+
+#[test]
+fn least_connections_prefers_the_one_that_has_least_to_do() {
+    let fleet = fleet(3).workers(2).pool("balance = \"least_connections\"");
+    let service = fleet.start();
+    let mut visits: Vec<Visit> = (0..6).map(|_| service.enter()).collect();
+    for node in [1, 0, 2, 2, 1] {
+        let place = visits.iter().position(|visit| visit.node == node).expect("two sessions on each node");
+        visits.remove(place).leave();
+        until("the place is free", || service.backend(node).active() == 1);
+        let visit = service.enter().talks();
+        assert_eq!(visit.node, node);
+        visits.push(visit);
+    }
+    for visit in visits {
+        visit.leave();
+    }
+    service.ends(&[(Done, 11)]);
+}
+
+#[test]
+fn least_connections_heeds_weights() {
+    let fleet =
+        fleet(3).pool("balance = \"least_connections\"").backends(["weight = 1", "weight = 2", "weight = 5"]);
+    let service = fleet.start();
+    let visits: Vec<Visit> = (0..16).map(|_| service.enter()).collect();
+    assert_eq!([0, 1, 2].map(|node| service.backend(node).active()), [2, 4, 10]);
+    for visit in visits {
+        visit.leave();
+    }
+    service.ends(&[(Done, 16)]);
+}
+
+#[test]
+fn power_of_two_and_random_use_every_backend_that_has_a_weight() {
+    for balance in ["power_of_two", "random"] {
+        let fleet = fleet(3).pool(&format!("balance = \"{balance}\"")).backends(["", "weight = 0", ""]);
+        let service = fleet.start();
+        let served = service.visits(100);
+        // One in 10^9 runs gives a fair coin fewer than 20 of 100.
+        assert!(served[0] >= 20 && served[2] >= 20 && served[1] == 0, "{balance}: {served:?}");
+        service.ends(&[(Done, 100)]);
+    }
+}
+
+#[test]
+fn a_client_keeps_its_backend_over_workers_and_restarts() {
+    let fleet = fleet(3).pool("balance = \"source_hash\"");
+    let first = fleet.start();
+    let nodes = nodes_of_clients(&first);
+    assert_eq!(nodes_of_clients(&first), nodes, "again");
+    first.ends(&[(Done, 80)]);
+    assert!((0..3).all(|node| nodes.contains(&node)), "{nodes:?}");
+    let fleet = fleet.workers(2);
+    let second = fleet.start();
+    for _ in 0..2 {
+        assert_eq!(nodes_of_clients(&second), nodes, "after a restart with two workers");
+    }
+    second.ends(&[(Done, 80)]);
+}
+
+#[test]
+fn only_the_clients_of_a_backend_that_is_gone_move() {
+    let fleet = fleet(3).pool("balance = \"source_hash\"").health(format!("{CHECKS}, fall = 2"));
+    let service = fleet.start();
+    let before = nodes_of_clients(&service);
+    fleet.nodes[1].die();
+    let refused = nodes_of_clients(&service);
+    until("node 1 is down", || service.backend(1).health() == Down);
+    let down = nodes_of_clients(&service);
+    for nodes in [&refused, &down] {
+        for (&was, &is) in before.iter().zip(nodes) {
+            assert!(if was == 1 { is != 1 } else { is == was }, "from {was} to {is}");
+        }
+    }
+    assert_eq!(refused, down, "a moved client keeps its new backend");
+    fleet.nodes[1].serve();
+    until("node 1 is up", || service.backend(1).health() == Up);
+    assert_eq!(nodes_of_clients(&service), before);
+    let totals = service.ends(&[(Done, 160)]);
+    assert_eq!(totals.transitions, 2, "{totals}");
+}
+
+#[test]
+fn a_backup_serves_only_while_every_primary_is_down() {
+    let fleet = fleet(3).workers(2).backends(["", "", "backup = true"]).health(format!("{CHECKS}, fall = 1"));
+    let service = fleet.start();
+    assert_eq!(service.visits(20), [10, 10, 0]);
+    fleet.nodes[0].die();
+    until("node 0 is down", || service.backend(0).health() == Down);
+    assert_eq!(service.visits(10), [0, 10, 0]);
+    fleet.nodes[1].die();
+    until("node 1 is down", || service.backend(1).health() == Down);
+    assert_eq!(service.visits(10), [0, 0, 10]);
+    fleet.nodes[0].serve();
+    until("node 0 is up", || service.backend(0).health() == Up);
+    // The new table follows the verdict.
+    let mut visits = 0;
+    until("node 0 serves", || {
+        visits += 1;
+        service.visit() == 0
+    });
+    assert_eq!(service.visits(10), [10, 0, 0]);
+    service.ends(&[(Done, 50 + visits)]);
+}

@@ -1,0 +1,67 @@
+//! Sessions that nobody ends: case 28 of the checklist. They are reset on both sides, because a FIN that nobody
+//! sent would pass a part of a stream off as the whole.
+
+use std::time::Duration;
+
+use l4lb::session::CloseReason::{Done, HalfCloseTimeout, IdleTimeout};
+use l4lb::sys::Clock;
+
+use crate::lab::setup;
+
+/// In the configuration below as text.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Case 28.
+#[test]
+fn a_peer_that_never_ends_is_cut_off_behind_the_fin_of_the_other() {
+    setup().half_close_timeout("1s").both_ways(|relay, near, far| {
+        let clock = Clock::start();
+        let start = clock.now();
+        let half_closed = relay.sends(near, b"hi").fin(near).expects(far, b"hi").expects_fin(far);
+        let cut = half_closed.expects_reset(near).expects_broken_pipe(far);
+        assert!(clock.now() - start >= TIMEOUT, "cut too early");
+        cut.ends(HalfCloseTimeout);
+    });
+}
+
+/// The timeout is one of silence, not of the whole second half.
+#[test]
+fn a_half_closed_session_with_traffic_is_not_cut_off() {
+    setup().half_close_timeout("1s").both_ways(|relay, near, far| {
+        let mut relay = relay.fin(near).expects_fin(far);
+        for _ in 0..4 {
+            relay = relay.sends(far, b"more").expects(near, b"more").expects_silence(near, TIMEOUT / 4);
+        }
+        relay.fin(far).expects_fin(near).ends(Done);
+    });
+}
+
+#[test]
+fn an_idle_session_is_reset_on_both_sides() {
+    setup().idle_timeout("1s").both_ways(|relay, near, far| {
+        let clock = Clock::start();
+        let start = clock.now();
+        let idle = relay.sends(near, b"hi").expects(far, b"hi");
+        let cut = idle.expects_reset(near).expects_reset(far);
+        assert!(clock.now() - start >= TIMEOUT, "cut too early");
+        cut.ends(IdleTimeout);
+    });
+}
+
+#[test]
+fn a_session_with_traffic_is_not_idle() {
+    setup().idle_timeout("1s").both_ways(|mut relay, near, far| {
+        for _ in 0..4 {
+            relay = relay.sends(near, b"more").expects(far, b"more").expects_silence(near, TIMEOUT / 4);
+        }
+        relay.says_goodbye().ends(Done);
+    });
+}
+
+/// A reader that has stopped for good does not hold its session for ever.
+#[test]
+fn a_session_whose_reader_has_stopped_is_idle() {
+    setup().idle_timeout("1s").both_ways(|relay, near, _| {
+        relay.stuffs(near).sends_until_reset(near).ends(IdleTimeout);
+    });
+}
