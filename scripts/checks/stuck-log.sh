@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# A standard error that nobody reads stalls nothing, and what was dropped for it is counted and told.
+# shellcheck source=../lib.sh
+source "$(dirname "$0")/../lib.sh"
+
+# More lines than the queue and the pipe hold together.
+REQUESTS_MIN=12000
+
+# Starts l4lb with a pipe for standard error, and holds the pipe open in $PIPE.
+start_stuck() {
+    mkfifo "$WORK/pipe"
+    exec {PIPE}<>"$WORK/pipe"
+    "$L4LB" -l "$ADDRESS" -b "$BACKEND" </dev/null >/dev/null 2>&"$PIPE" &
+    PID[lb]=$!
+    wait_until 10 "l4lb accepts" accepts_connections "$ADDRESS"
+}
+
+# Many short sessions, each of which wants to log a line. How many there were is in $REQUESTS.
+make_requests() {
+    REQUESTS=0
+    for _ in {1..8}; do
+        wrk -t1 -c32 -d2 -H 'Connection: close' "http://$ADDRESS/" >"$WORK/wrk.out" 2>&1 || fail "wrk: exit code $?"
+        ! grep -E 'Socket errors|Non-2xx' "$WORK/wrk.out" || fail "sessions failed while the log is stuck"
+        REQUESTS=$((REQUESTS + $(awk '/requests in/ { print $1 }' "$WORK/wrk.out")))
+        ((REQUESTS < REQUESTS_MIN)) || break
+    done
+    expect "sessions that were served while the log is stuck" "$REQUESTS" -ge "$REQUESTS_MIN"
+    pass "$REQUESTS sessions served while nobody read the log"
+}
+
+check_drops_are_told() {
+    local dropped written
+    start_stuck
+    make_requests
+    start drain cat "$WORK/pipe"
+    wait_until 10 "it tells how many lines were dropped" grep -q 'log lines were dropped' "$WORK/drain.out"
+    dropped=$(sed -nE 's/.*log lines were dropped.* lines=([0-9]+).*/\1/p' "$WORK/drain.out" | awk '{ sum += $1 } END { print sum }')
+    written=$(grep -c ' session listener=' "$WORK/drain.out")
+    expect_between "lines dropped ($dropped) and written ($written)" "$REQUESTS" $((dropped + written)) $((REQUESTS + 500))
+    pass "drained, it told of $dropped dropped lines and $written were written"
+    signal TERM lb
+    await_exit lb 5
+    expect "exit code" "$EXIT" = 0
+    stop drain
+    exec {PIPE}>&-
+    rm "$WORK/pipe"
+}
+
+check_stuck_log_does_not_keep_it_from_ending() {
+    start_stuck
+    make_requests
+    signal TERM lb
+    await_exit lb 5
+    expect "exit code with a stuck log" "$EXIT" = 0
+    pass "it ends with exit code 0 after $EXIT_MS ms while the log is stuck"
+    exec {PIPE}>&-
+}
+
+require wrk
+build
+BACKEND=$(free_address)
+start backend "$L4LB" backend --port "${BACKEND##*:}"
+wait_until 10 "the backend listens" accepts_connections "$BACKEND"
+ADDRESS=$(free_address)
+check_drops_are_told
+check_stuck_log_does_not_keep_it_from_ending

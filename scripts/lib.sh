@@ -1,0 +1,231 @@
+# Shared by the checks, which source it first: starts processes, waits with deadlines, measures, judges.
+# Whatever a check starts or makes ends with it, also when it fails. No traffic leaves the machine.
+# shellcheck shell=bash
+
+set -Eeuo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+GIVEN=${L4LB:-}
+L4LB=${L4LB:-${CARGO_TARGET_DIR:-$ROOT/target}/release/l4lb}
+CHECK=$(basename "$0" .sh)
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/l4lb-$CHECK.XXXXXX")
+# The processes that run, by the name that the check gave them.
+declare -A PID=()
+# What to undo at the end, last first.
+UNDO=()
+
+trap on_exit EXIT
+trap 'on_error "$LINENO" "$BASH_COMMAND"' ERR
+
+# --- judging -------------------------------------------------------------------------------------------------------
+
+say() { printf '%s: %s\n' "$CHECK" "$*"; }
+
+pass() { printf '%s: ok: %s\n' "$CHECK" "$*"; }
+
+# The verdict of a failed check, what the processes said last, and the end.
+fail() {
+    trap - ERR
+    printf '%s: FAILED: %s\n' "$CHECK" "$*" >&2
+    print_evidence >&2
+    exit 1
+}
+
+# Fails unless `test ARGS...` holds; the first argument says what was to hold.
+expect() {
+    local what=$1
+    shift
+    test "$@" || fail "$what: expected $*"
+}
+
+expect_at_most() { awk -v a="$2" -v b="$3" 'BEGIN { exit !(a <= b) }' || fail "$1: $2, at most $3 allowed"; }
+
+expect_between() {
+    awk -v a="$2" -v x="$3" -v b="$4" 'BEGIN { exit !(a <= x && x <= b) }' || fail "$1: $3, expected $2 to $4"
+}
+
+print_evidence() {
+    local file
+    for file in "$WORK"/*.out "$WORK"/*.log; do
+        [[ -s $file ]] || continue
+        printf -- '--- the end of %s\n' "$(basename "$file")"
+        tail -n 8 "$file" | cut -c 1-400
+    done
+}
+
+on_error() {
+    trap - ERR
+    ((BASH_SUBSHELL == 0)) || return 0
+    printf '%s: FAILED: line %s: %s\n' "$CHECK" "$1" "$2" >&2
+    print_evidence >&2
+}
+
+on_exit() {
+    local code=$? name index
+    trap - EXIT ERR
+    set +e
+    for name in "${!PID[@]}"; do
+        kill -KILL "${PID[$name]}" 2>/dev/null
+        wait "${PID[$name]}" 2>/dev/null
+    done
+    for ((index = ${#UNDO[@]} - 1; index >= 0; index--)); do
+        eval "${UNDO[$index]}" >/dev/null 2>&1
+    done
+    rm -rf "$WORK"
+    exit "$code"
+}
+
+# --- needs ---------------------------------------------------------------------------------------------------------
+
+require() {
+    local tool
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || fail "needs $tool, which is not installed"
+    done
+}
+
+require_root() { [[ $(id -u) == 0 ]] || fail "needs root: it makes network namespaces"; }
+
+# What is checked is the code as it is, unless L4LB=FILE names another binary.
+build() {
+    [[ -n $GIVEN ]] || (cd "$ROOT" && cargo build --release --locked --quiet)
+    [[ -x $L4LB ]] || fail "there is no program $L4LB"
+}
+
+# --- processes -----------------------------------------------------------------------------------------------------
+
+# start NAME COMMAND...: stdout goes to NAME.out, stderr to NAME.log.
+start() {
+    local name=$1
+    shift
+    touch "$WORK/$name.out" "$WORK/$name.log"
+    "$@" </dev/null >"$WORK/$name.out" 2>"$WORK/$name.log" &
+    PID[$name]=$!
+}
+
+# start_peer NAME [--in NETNS] ROLE ARGS...: a scripted peer that answers what `ask` asks.
+start_peer() {
+    local name=$1 enter=() commands
+    shift
+    if [[ $1 == --in ]]; then
+        enter=(ip netns exec "$2")
+        shift 2
+    fi
+    touch "$WORK/$name.out" "$WORK/$name.log"
+    mkfifo "$WORK/$name.in"
+    # Open both ways, so that the peer never sees an end; and open before anything is asked.
+    exec {commands}<>"$WORK/$name.in"
+    "${enter[@]}" python3 "$ROOT/scripts/peers.py" "$@" <&"$commands" >"$WORK/$name.out" 2>"$WORK/$name.log" &
+    PID[$name]=$!
+    exec {commands}>&-
+}
+
+# ask NAME COMMAND...: prints what the peer answers.
+ask() {
+    local name=$1 id=${EPOCHREALTIME/./}-$RANDOM
+    shift
+    echo "$id $*" 1<>"$WORK/$name.in"
+    wait_until 60 "$name answers '$*'" grep -q "^$id " "$WORK/$name.out"
+    sed -n "s/^$id //p" "$WORK/$name.out"
+}
+
+# The value of a key in "key=value key=value".
+value_of() { sed -nE "s/(^|.* )$1=([^ ]*).*/\2/p" <<<"$2"; }
+
+# Starts `l4lb ARGS...` as NAME and waits until it listens.
+start_l4lb() {
+    local name=$1
+    shift
+    start "$name" "$L4LB" "$@"
+    wait_until_listening "$name"
+}
+
+wait_until_listening() { wait_until 10 "$1 listens" log_has "$1" ' listening listener='; }
+
+# Where the first listener of l4lb NAME listens.
+address_of() { sed -nE 's/.* listening listener=.* address=([^ ]+) .*/\1/p' "$WORK/$1.log" | head -n 1; }
+
+# Starts the echo server NAME; its port is that of `port_of NAME`.
+start_echo() {
+    start_peer "$1" echo "${2:-127.0.0.1}"
+    wait_until 10 "the echo server listens" grep -q '^port=' "$WORK/$1.out"
+}
+
+port_of() { value_of port "$(head -n 1 "$WORK/$1.out")"; }
+
+is_running() { kill -0 "${PID[$1]}" 2>/dev/null && [[ $(state_of "${PID[$1]}") != Z ]]; }
+
+has_ended() { ! is_running "$1"; }
+
+state_of() { sed -E 's/.*\) (.).*/\1/' "/proc/$1/stat" 2>/dev/null || echo Z; }
+
+# Waits until NAME has ended; its exit code is in $EXIT, the milliseconds that took in $EXIT_MS.
+# shellcheck disable=SC2034 # the checks read them
+await_exit() {
+    local name=$1 began
+    began=$(now_ms)
+    wait_until "$2" "$name ends" has_ended "$name"
+    EXIT_MS=$(($(now_ms) - began))
+    EXIT=0
+    wait "${PID[$name]}" || EXIT=$?
+    unset "PID[$name]"
+}
+
+# Sends a signal to NAME.
+signal() { kill -"$1" "${PID[$2]}"; }
+
+# Ends NAME for good, whatever it is doing.
+stop() {
+    kill -KILL "${PID[$1]}" 2>/dev/null || true
+    wait "${PID[$1]}" 2>/dev/null || true
+    unset "PID[$1]"
+    rm -f "$WORK/$1.in"
+}
+
+# N ports that nobody uses, outside the range that the kernel gives to outgoing connections.
+free_ports() { python3 "$ROOT/scripts/peers.py" free-ports "$1"; }
+
+free_address() { echo "127.0.0.1:$(free_ports 1)"; }
+
+# --- waiting -------------------------------------------------------------------------------------------------------
+
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+
+# wait_until SECONDS WHAT COMMAND...: looks again and again until COMMAND holds.
+wait_until() {
+    local what=$2 deadline
+    deadline=$(($(now_ms) + $1 * 1000))
+    shift 2
+    until "$@"; do
+        (($(now_ms) < deadline)) || fail "waited in vain until $what"
+        sleep 0.02
+    done
+}
+
+log_has() { grep -qE -- "$2" "$WORK/$1.log"; }
+
+log_count() { grep -cE -- "$2" "$WORK/$1.log" || true; }
+
+log_count_is() { [[ $(log_count "$1" "$2") == "$3" ]]; }
+
+accepts_connections() { (: <>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+# CPU milliseconds that a process has used, user and system.
+cpu_ms() {
+    local ticks
+    ticks=$(sed -E 's/.*\) //' "/proc/$1/stat" | awk '{ print $12 + $13 }')
+    echo $((ticks * 1000 / $(getconf CLK_TCK)))
+}
+
+# Percent of one processor that a process uses over so many seconds from now.
+cpu_percent() {
+    local before began
+    before=$(cpu_ms "$1")
+    began=$(now_ms)
+    sleep "$2"
+    awk -v used=$(($(cpu_ms "$1") - before)) -v span=$(($(now_ms) - began)) 'BEGIN { printf "%.2f", 100 * used / span }'
+}
+
+rss_kib() { awk '/^VmRSS:/ { print $2 }' "/proc/$1/status"; }

@@ -1,0 +1,363 @@
+"""The peers of the checks: servers and clients that do as the script says.
+
+Each role runs until it is killed. Commands come as lines "ID COMMAND ARGS" on standard input and are answered by
+"ID ANSWER" on standard output. Standard library only.
+"""
+
+import argparse
+import asyncio
+import errno
+import http.server
+import os
+import random
+import re
+import resource
+import shutil
+import socket
+import struct
+import sys
+import threading
+import time
+
+SETTLED_AFTER = 0.5
+FIRST_PORT = 15000
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    roles = parser.add_subparsers(dest="role", required=True)
+    echo = roles.add_parser("echo", help="sends back what it gets")
+    echo.add_argument("address", help="HOST or HOST:PORT")
+    hold = roles.add_parser("hold", help="opens sessions and keeps them")
+    hold.add_argument("address")
+    hold.add_argument("count", type=int)
+    hold.add_argument("--again", action="store_true", help="open a session again when it is reset")
+    hold.add_argument("--at-once", type=int, default=1000, help="sessions that are being opened at a time")
+    requests = roles.add_parser("requests", help="one HTTP request a connection, again and again")
+    requests.add_argument("address")
+    requests.add_argument("--seconds", type=float, default=60)
+    files = roles.add_parser("files", help="HTTP: GET and PUT of the files of a directory")
+    files.add_argument("directory")
+    ports = roles.add_parser("free-ports")
+    ports.add_argument("count", type=int)
+    args = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    match args.role:
+        case "echo":
+            asyncio.run(serve_echo(args.address))
+        case "hold":
+            asyncio.run(Holder(args).run())
+        case "requests":
+            Requests(args).run()
+        case "files":
+            serve_files(args.directory)
+        case "free-ports":
+            print_free_ports(args.count)
+
+
+def split(address):
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def answer(identity, text):
+    print(identity, text, flush=True)
+
+
+# --- echo ------------------------------------------------------------------------------------------------------------
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+
+async def serve_echo(address):
+    host, port = split(address) if ":" in address else (address, 0)
+    server = await asyncio.get_running_loop().create_server(Echo, host, port, backlog=4096)
+    print(f"port={server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+# --- hold ------------------------------------------------------------------------------------------------------------
+
+
+class Holder:
+    """Sessions through an echo server. One is served once it has got its first bytes back."""
+
+    def __init__(self, args):
+        self.address = split(args.address)
+        self.count = args.count
+        self.again = args.again
+        self.gate = asyncio.Semaphore(args.at_once)
+        self.keep = True
+        self.held = set()
+        self.waiting = self.served = self.reset_count = 0
+        self.failures = {}
+        self.last_change = time.monotonic()
+        self.tasks = set()
+
+    async def run(self):
+        self.loop = asyncio.get_running_loop()
+        self.open(self.count)
+        reader = asyncio.StreamReader()
+        await self.loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        async for line in reader:
+            identity, command, *args = line.decode().split()
+            answer(identity, await getattr(self, "on_" + command)(*args))
+
+    def open(self, count):
+        for _ in range(count):
+            self.waiting += 1
+            task = asyncio.create_task(self.session())
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def session(self):
+        async with self.gate:
+            client = await self.open_session()
+        self.waiting -= 1
+        self.last_change = time.monotonic()
+        if client is None:
+            return
+        self.served += 1
+        if self.keep:
+            self.held.add(client)
+        else:
+            client.close()
+
+    async def open_session(self):
+        while True:
+            client = socket.socket()
+            client.setblocking(False)
+            try:
+                await self.loop.sock_connect(client, self.address)
+                if await self.exchange(client):
+                    return client
+                raise OSError(errno.ECONNABORTED, "end of file")
+            except OSError as error:
+                client.close()
+                if self.again:
+                    self.reset_count += 1
+                    await asyncio.sleep(0.1)
+                    continue
+                name = errno.errorcode.get(error.errno, str(error))
+                self.failures[name] = self.failures.get(name, 0) + 1
+                return None
+
+    async def exchange(self, client):
+        """Whether what was sent came back."""
+        sent = random.randbytes(16)
+        await self.loop.sock_sendall(client, sent)
+        got = b""
+        while len(got) < len(sent):
+            part = await self.loop.sock_recv(client, len(sent) - len(got))
+            if not part:
+                return False
+            got += part
+        return got == sent
+
+    def figures(self):
+        failed = sum(self.failures.values())
+        errors = ",".join(f"{name}:{count}" for name, count in sorted(self.failures.items())) or "-"
+        return (
+            f"served={self.served} held={len(self.held)} waiting={self.waiting} failed={failed} "
+            f"errors={errors} resets={self.reset_count}"
+        )
+
+    async def on_count(self):
+        return self.figures()
+
+    async def on_settle(self):
+        """Waits until nothing has changed for a while."""
+        while time.monotonic() - self.last_change < SETTLED_AFTER:
+            await asyncio.sleep(0.05)
+        return self.figures()
+
+    async def on_open(self, count):
+        began = time.monotonic()
+        self.open(int(count))
+        while self.waiting:
+            await asyncio.sleep(0.005)
+        return f"{self.figures()} ms={1000 * (time.monotonic() - began):.0f}"
+
+    async def on_ping(self):
+        """Every held session exchanges bytes once more."""
+        results = await asyncio.gather(*map(self.exchange, self.held), return_exceptions=True)
+        pong = results.count(True)
+        return f"pong={pong} lost={len(results) - pong}"
+
+    async def on_send(self):
+        """Every held session sends 16 bytes."""
+        results = await asyncio.gather(*map(self.send, self.held), return_exceptions=True)
+        return f"sent={results.count(None)}"
+
+    async def send(self, client):
+        await self.loop.sock_sendall(client, b"sixteen bytes...")
+
+    async def on_receive(self):
+        """Every held session gets back what `send` sent."""
+        results = await asyncio.gather(*map(self.receive, self.held), return_exceptions=True)
+        got = results.count(16)
+        return f"got={got} lost={len(results) - got}"
+
+    async def receive(self, client):
+        return len(await self.loop.sock_recv(client, 4096))
+
+    async def on_finish(self):
+        """Ends the held sessions, and all others as soon as they are served."""
+        self.keep = False
+        self.end_all(reset=False)
+        while self.waiting:
+            await asyncio.sleep(0.02)
+        return self.figures()
+
+    async def on_reset(self):
+        count = len(self.held)
+        self.end_all(reset=True)
+        return f"reset={count}"
+
+    def end_all(self, reset):
+        for client in self.held:
+            if reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        self.held.clear()
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+class Requests:
+    """A few threads that each make one connection a request. `mark` begins a new count."""
+
+    THREADS = 4
+    TIMEOUT = 5
+
+    def __init__(self, args):
+        self.address = split(args.address)
+        self.deadline = time.monotonic() + args.seconds
+        self.lock = threading.Lock()
+        self.mark = time.monotonic()
+        self.clear()
+
+    def clear(self):
+        self.ok = self.failed = self.from_before = 0
+        self.slowest = 0.0
+        self.errors = {}
+        self.ports = {}
+
+    def run(self):
+        for _ in range(self.THREADS):
+            threading.Thread(target=self.work, daemon=True).start()
+        for line in sys.stdin:
+            identity, command = line.split()
+            with self.lock:
+                text = self.figures()
+                if command == "mark":
+                    self.mark = time.monotonic()
+                    self.clear()
+            answer(identity, text)
+
+    def work(self):
+        while time.monotonic() < self.deadline:
+            began = time.monotonic()
+            try:
+                port, error = self.request(), None
+            except (OSError, ValueError) as failure:
+                port, error = None, repr(failure).replace(" ", "_")
+            with self.lock:
+                self.count(began, port, error)
+            time.sleep(0.001)
+
+    def request(self):
+        with socket.create_connection(self.address, self.TIMEOUT) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: l4lb\r\nConnection: close\r\n\r\n")
+            got = b"".join(iter(lambda: client.recv(4096), b""))
+        told = re.match(rb"HTTP/1.1 200 .*on port (\d+)", got, re.DOTALL)
+        if not told:
+            raise ValueError(got[:40])
+        return told[1].decode()
+
+    def count(self, began, port, error):
+        if began < self.mark:
+            self.from_before += error is not None
+        elif error:
+            self.failed += 1
+            self.errors[error] = self.errors.get(error, 0) + 1
+        else:
+            self.ok += 1
+            self.ports[port] = self.ports.get(port, 0) + 1
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+    def figures(self):
+        errors = ",".join(f"{error}:{count}" for error, count in self.errors.items()) or "-"
+        ports = ",".join(sorted(self.ports)) or "-"
+        return (
+            f"ok={self.ok} failed={self.failed} from_before={self.from_before} ports={ports} "
+            f"slowest_ms={1000 * self.slowest:.0f} errors={errors}"
+        )
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self):
+        left = int(self.headers["Content-Length"])
+        with open(self.translate_path(self.path), "wb") as file:
+            while left:
+                part = self.rfile.read(min(left, 1 << 20))
+                if not part:
+                    raise ConnectionError(f"{left} bytes are missing")
+                file.write(part)
+                left -= len(part)
+        self.send_response(201)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def copyfile(self, source, outputfile):
+        shutil.copyfileobj(source, outputfile, 1 << 20)
+
+
+def serve_files(directory):
+    def handler(*args):
+        return Files(*args, directory=directory)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    print(f"port={server.server_address[1]}", flush=True)
+    server.serve_forever()
+
+
+# --- ports -----------------------------------------------------------------------------------------------------------
+
+
+def print_free_ports(count):
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        first_outgoing = int(file.read().split()[0])
+    candidates = list(range(FIRST_PORT, max(first_outgoing, FIRST_PORT + 1000)))
+    random.shuffle(candidates)
+    free = []
+    for port in candidates:
+        if len(free) == count:
+            break
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                free.append(port)
+            except OSError:
+                pass
+    print(*free)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        os._exit(0)
