@@ -1,4 +1,53 @@
 //! l4lb, a Layer-4 TCP load balancer: one single-threaded, edge-triggered event loop per core.
+//!
+//! # One picture
+//! ```text
+//!            clients                                            backends
+//!               │  accept      choose            dial              ▲
+//!               ▼                                                  │
+//!   ┌─ worker 0 ───────────────────────────────────────────────────┴──┐   one thread per core:
+//!   │ listener (SO_REUSEPORT) → session ⇄ conduit ⇄ session           │   own epoll, own listeners,
+//!   │ timer wheel: deadlines and health checks                        │   own slab, own wheel
+//!   └──────▲───────────────────────────────────────────────┬──────────┘
+//!          │ Command: new tables, drain, stop              │ Report: health, stopped
+//!   ┌──────┴───────────────────────────────────────────────▼──────────┐
+//!   │ control: rebuilds tables, hears signals, logs transitions        │   workers never wait for it
+//!   └──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # The life of a connection, in file order
+//! 1. **accept** (`worker/accept.rs`): limits decide, then one slab entry per session. Its epoll token holds a
+//!    generation, so an event for a session that is gone finds nothing.
+//! 2. **choose** (`worker/connect.rs` → [`pool::choose`] → [`balance`]): gives a [`pool::Lease`], the only thing
+//!    that raises and lowers a backend's count of sessions.
+//! 3. **dial**: a non-blocking connect with a deadline on the wheel. A failure releases the lease and dials another
+//!    backend. What the client has sent meanwhile waits in the kernel, so a retry loses nothing.
+//! 4. **relay** (`worker/drive.rs`): [`session::Session`] decides one op at a time, the worker does it and tells the
+//!    outcome, until nothing is left to do or the share of the turn is spent.
+//! 5. **half-close**: an end of stream is passed on behind the last byte, a reset as a reset behind the bytes that
+//!    came before it. No FIN is sent that nobody sent us.
+//! 6. **close** (`worker/close.rs`): the single exit. Timer cancelled, buffers and lease given back.
+//! 7. **account**: one [`session::Summary`] → counters and one log line.
+//!
+//! # Layers
+//! Imports point down only; `tests/layering.rs` proves it. The `mod` lines below are in reading order.
+//!
+//! | layer | modules | may do |
+//! |---|---|---|
+//! | L0 | [`base`] | compute |
+//! | L1 | [`balance`], [`config`] | compute; `config` reads one file |
+//! | L2 | [`session`], [`pool`], [`health`], [`stats`] | decide and count, without I/O; [`sys`] alone does I/O |
+//! | L3 | [`mailbox`] | pass messages between threads |
+//! | L4 | [`worker`], [`control`] | loop; neither imports the other |
+//! | L5 | [`server`], [`logging`], [`demo`], [`cli`] | start, stop, print |
+//!
+//! # Invariants
+//! - `session/` does no I/O; time and randomness are parameters everywhere below `worker/mod.rs`.
+//! - `unsafe` occurs under `sys/` only.
+//! - Only `worker/close.rs` frees a session; only a `Lease` changes a backend's count of sessions.
+//! - Readiness is cleared by the outcome of a call and by nothing else, because epoll tells each edge once.
+//! - Every queue and every loop has a bound with a name.
+//! - accepted = active + Σ closed by reason, and for each direction bytes in = bytes out + held + discarded.
 
 pub mod base;
 
