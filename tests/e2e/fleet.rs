@@ -19,7 +19,7 @@ use l4lb::stats::Totals;
 use socket2::Socket;
 
 use crate::daemon::Daemon;
-use crate::lab::IPV4;
+use crate::lab::{IPV4, audit};
 use crate::peer::{Ending, PATIENCE, Peer, connect, new_socket, until};
 
 /// The greeting of node 0; that of node 1 is the next.
@@ -350,15 +350,7 @@ impl Service<'_> {
     /// The same, when the reasons are a matter of luck.
     #[track_caller]
     pub(crate) fn audit(self) -> Totals {
-        let clients = self.clients.load(Ordering::Relaxed);
-        until("every session is over", || self.server.totals().closed_total() == clients);
-        self.server.terminate();
-        let backends: Vec<Arc<Backend>> = self.server.backends().cloned().collect();
-        let totals = self.server.wait().expect("the server stops");
-        assert_eq!((totals.accepted, totals.active()), (clients, 0), "accepted and active: {totals}");
-        for backend in backends {
-            assert_eq!(backend.active(), 0, "active on backend {}", backend.name);
-        }
+        let totals = audit(self.server, self.clients.load(Ordering::Relaxed));
         for node in &self.fleet.nodes {
             until("no connection is left at a node", || node.book().open() == 0);
         }

@@ -253,16 +253,22 @@ impl Lab {
     #[track_caller]
     pub(crate) fn audit(self) -> Totals {
         let clients = self.clients();
-        until("every session is over", || self.server.totals().closed_total() == clients);
-        self.server.terminate();
-        let backends: Vec<Arc<Backend>> = self.server.backends().cloned().collect();
-        let totals = self.server.wait().expect("the server stops");
-        assert_eq!((totals.accepted, totals.active()), (clients, 0), "accepted and active: {totals}");
-        for backend in backends {
-            assert_eq!(backend.active(), 0, "active on backend {}", backend.name);
-        }
-        totals
+        audit(self.server, clients)
     }
+}
+
+/// Stops `server` once every session is over, and checks its books against the number of its clients.
+#[track_caller]
+pub(crate) fn audit(server: Running, clients: u64) -> Totals {
+    until("every session is over", || server.totals().closed_total() == clients);
+    server.terminate();
+    let backends: Vec<Arc<Backend>> = server.backends().cloned().collect();
+    let totals = server.wait().expect("the server stops");
+    assert_eq!((totals.accepted, totals.active()), (clients, 0), "accepted and active: {totals}");
+    for backend in backends {
+        assert_eq!(backend.active(), 0, "active on backend {}", backend.name);
+    }
+    totals
 }
 
 impl Lab<Daemon> {
