@@ -45,7 +45,8 @@ impl<K: Kernel> Worker<K> {
         if let Some(untold) = self.starved.log.take(self.now) {
             log::warn!(error:%, untold; "a dial is put off, and accepting with it");
         }
-        // Its connect timeout bounds the wait.
+        // Its connect timeout counts from the last try: like a client in the accept queue it waits until it is served,
+        // or gone, or the drain ends.
         self.arm(key);
     }
 
