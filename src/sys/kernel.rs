@@ -51,6 +51,8 @@ pub trait Kernel {
     type Socket;
     /// A listening TCP socket. Given back by [`Kernel::close_listener`].
     type Listener;
+    /// A pipe between two sockets. Dropping it gives it back, with what it holds.
+    type Pipe;
 
     /// Monotonic time.
     fn now(&mut self) -> Instant;
@@ -82,6 +84,18 @@ pub trait Kernel {
 
     /// Writes bytes, as many as fit.
     fn write(&mut self, socket: &Self::Socket, bytes: &[u8]) -> io::Result<usize>;
+
+    /// A new pipe, of at most `capacity` bytes: the kernel may grant less.
+    fn pipe(&mut self, capacity: usize) -> io::Result<Self::Pipe>;
+
+    /// Moves at most `len` bytes from the socket into the pipe; 0 means what it means to [`Kernel::read`].
+    /// `WouldBlock` says that the socket has nothing *or* that the pipe has no slot left: only of an empty pipe does
+    /// it prove the former (splice(2), EAGAIN). A pipe may come to hold more than it was asked to.
+    fn splice_in(&mut self, socket: &Self::Socket, pipe: &Self::Pipe, len: usize) -> io::Result<usize>;
+
+    /// Moves at most `len` bytes, all of which the pipe must hold, from it to the socket. On an error they stay in
+    /// the pipe, which is then of no use to anybody else.
+    fn splice_out(&mut self, pipe: &Self::Pipe, socket: &Self::Socket, len: usize) -> io::Result<usize>;
 
     /// Takes the pending error; the kernel reports it once.
     fn take_error(&mut self, socket: &Self::Socket) -> Option<io::Error>;

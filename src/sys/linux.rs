@@ -16,6 +16,7 @@ use crate::base::time::Instant;
 use crate::config::model::Tcp;
 use crate::sys::clock::Clock;
 use crate::sys::kernel::{Dial, Event, Kernel, Wake};
+use crate::sys::pipe::{self, Pipe};
 use crate::sys::silence::silence;
 use crate::sys::sockets;
 use crate::sys::token::Token;
@@ -55,6 +56,7 @@ impl Wake for mio::Waker {
 impl Kernel for Linux {
     type Socket = Socket;
     type Listener = Socket;
+    type Pipe = Pipe;
 
     fn now(&mut self) -> Instant {
         self.clock.now()
@@ -126,6 +128,18 @@ impl Kernel for Linux {
 
     fn write(&mut self, socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
         retry(|| socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
+    }
+
+    fn pipe(&mut self, capacity: usize) -> io::Result<Pipe> {
+        pipe::open(capacity)
+    }
+
+    fn splice_in(&mut self, socket: &Socket, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        retry(|| pipe::fill(socket, pipe, len))
+    }
+
+    fn splice_out(&mut self, pipe: &Pipe, socket: &Socket, len: usize) -> io::Result<usize> {
+        retry(|| pipe::flush(pipe, socket, len))
     }
 
     fn take_error(&mut self, socket: &Socket) -> Option<io::Error> {
