@@ -2,7 +2,8 @@
 //!
 //! A hierarchical wheel: level 0 has a slot for each of the next 64 ticks, level 1 one for each of the next
 //! 64 × 64, and so on. An entry waits in the level of the highest digit (base 64) in which its tick differs
-//! from now; when time enters its slot it moves down, and from level 0 it fires. A tick is one millisecond.
+//! from now; when time enters its slot it moves down, and from level 0 it falls due. A tick is one millisecond.
+//! What is due is taken one at a time, and can be cancelled until then: what one timer sets off may end others.
 //! Never fires early: a deadline is rounded up to a tick. Never reads a clock.
 #![expect(clippy::cast_possible_truncation, reason = "levels and slots are below 64")]
 
@@ -18,8 +19,10 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// 64^8 ticks are more than an [`Instant`] can count, so no deadline is ever too far away.
 const LEVELS: usize = 8;
 const NONE: u32 = u32::MAX;
+/// Of an entry that is due.
+const DUE: u8 = LEVELS as u8;
 
-/// Names one armed entry. Spent by [`TimerWheel::cancel`] or when the entry fires.
+/// Names one armed entry. Spent by [`TimerWheel::cancel`] or when [`TimerWheel::pop_due`] returns the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(u32);
 
@@ -36,13 +39,15 @@ struct Entry<T> {
 /// Deadlines with a payload each.
 #[derive(Debug)]
 pub struct TimerWheel<T> {
-    /// Every tick up to here has fired.
+    /// Every tick up to here is due.
     tick: u64,
     entries: Slab<Entry<T>>,
     /// First entry of each slot, level by level.
     heads: [[u32; SLOTS]; LEVELS],
     /// One bit a slot: whether it holds an entry.
     occupied: [u64; LEVELS],
+    first_due: u32,
+    last_due: u32,
 }
 
 impl<T> TimerWheel<T> {
@@ -53,10 +58,12 @@ impl<T> TimerWheel<T> {
             entries: Slab::new(),
             heads: [[NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
+            first_due: NONE,
+            last_due: NONE,
         }
     }
 
-    /// Arms an entry that fires at the first [`TimerWheel::advance`] to `deadline` or later.
+    /// Arms an entry that falls due at the first [`TimerWheel::advance`] to `deadline` or later.
     pub fn arm(&mut self, deadline: Instant, payload: T) -> TimerId {
         let tick = deadline.as_nanos().div_ceil(TICK_NANOS).max(self.tick + 1);
         let index =
@@ -66,33 +73,42 @@ impl<T> TimerWheel<T> {
         TimerId(index)
     }
 
-    /// Takes an entry out before it fires.
+    /// Takes an entry out, also one that is due already.
     pub fn cancel(&mut self, timer: TimerId) -> T {
         self.unlink(timer.0);
         self.entries.remove(timer.0 as usize).payload
     }
 
-    /// Moves time to `now` and appends the payload of every entry that is due to `due`, earliest tick first.
-    pub fn advance(&mut self, now: Instant, due: &mut Vec<T>) {
+    /// Moves time to `now`: from then on every entry with an earlier deadline is due.
+    pub fn advance(&mut self, now: Instant) {
         let target = now.as_nanos() / TICK_NANOS;
         while let Some((level, slot, start)) = self.next_slot() {
             if start > target {
                 break;
             }
             self.tick = self.tick.max(start);
-            self.empty_slot(level, slot, due);
+            self.empty_slot(level, slot);
         }
         self.tick = self.tick.max(target);
+    }
+
+    /// Takes the next entry that is due, earliest tick first.
+    pub fn pop_due(&mut self) -> Option<T> {
+        let first = self.first_due;
+        (first != NONE).then(|| self.cancel(TimerId(first)))
     }
 
     /// Time from `now` until [`TimerWheel::advance`] has something to do; `None` when nothing is armed.
     /// May be too short (an entry far away only moves down a level), never too long.
     pub fn next_timeout(&self, now: Instant) -> Option<Duration> {
+        if self.first_due != NONE {
+            return Some(Duration::ZERO);
+        }
         let (_, _, start) = self.next_slot()?;
         Some(Instant::from_nanos(start.saturating_mul(TICK_NANOS)).since(now))
     }
 
-    /// How many entries are armed.
+    /// How many entries are armed or due.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -112,14 +128,14 @@ impl<T> TimerWheel<T> {
         Some((level, slot, (lap | slot as u64) << shift))
     }
 
-    /// Fires the due entries of a slot and moves the others down a level.
-    fn empty_slot(&mut self, level: usize, slot: usize, due: &mut Vec<T>) {
+    /// Makes the entries of a slot due, or moves them down a level.
+    fn empty_slot(&mut self, level: usize, slot: usize) {
         let mut index = std::mem::replace(&mut self.heads[level][slot], NONE);
         self.occupied[level] &= !(1 << slot);
         while index != NONE {
             let next = self.entries[index as usize].next;
             if self.entries[index as usize].tick <= self.tick {
-                due.push(self.entries.remove(index as usize).payload);
+                self.link_due(index);
             } else {
                 self.link(index);
             }
@@ -142,17 +158,34 @@ impl<T> TimerWheel<T> {
         }
     }
 
+    /// Puts an entry behind those that are due.
+    fn link_due(&mut self, index: u32) {
+        let last = std::mem::replace(&mut self.last_due, index);
+        let entry = &mut self.entries[index as usize];
+        (entry.level, entry.previous, entry.next) = (DUE, last, NONE);
+        match last {
+            NONE => self.first_due = index,
+            last => self.entries[last as usize].next = index,
+        }
+    }
+
     fn unlink(&mut self, index: u32) {
         let Entry { level, slot, previous, next, .. } = self.entries[index as usize];
-        let (level, slot) = (level as usize, slot as usize);
         match previous {
-            NONE => self.heads[level][slot] = next,
-            index => self.entries[index as usize].next = next,
+            NONE if level == DUE => self.first_due = next,
+            NONE => self.unlink_head(level as usize, slot as usize, next),
+            previous => self.entries[previous as usize].next = next,
         }
-        if next != NONE {
-            self.entries[next as usize].previous = previous;
+        match next {
+            NONE if level == DUE => self.last_due = previous,
+            NONE => {}
+            next => self.entries[next as usize].previous = previous,
         }
-        if self.heads[level][slot] == NONE {
+    }
+
+    fn unlink_head(&mut self, level: usize, slot: usize, next: u32) {
+        self.heads[level][slot] = next;
+        if next == NONE {
             self.occupied[level] &= !(1 << slot);
         }
     }
@@ -172,9 +205,24 @@ mod tests {
     }
 
     fn due_at(wheel: &mut TimerWheel<u64>, now: Instant) -> Vec<u64> {
-        let mut due = Vec::new();
-        wheel.advance(now, &mut due);
-        due
+        wheel.advance(now);
+        std::iter::from_fn(|| wheel.pop_due()).collect()
+    }
+
+    #[test]
+    fn what_is_due_can_still_be_cancelled() {
+        let mut wheel = TimerWheel::new(at_millis(0));
+        let timers: Vec<TimerId> = (0..4).map(|serial| wheel.arm(at_millis(serial + 1), serial)).collect();
+        wheel.advance(at_millis(10));
+        assert_eq!(wheel.pop_due(), Some(0));
+        // The first, a middle and the last of those that are left, and then one that comes in between.
+        assert_eq!(wheel.cancel(timers[2]), 2);
+        assert_eq!(wheel.cancel(timers[1]), 1);
+        assert_eq!(wheel.cancel(timers[3]), 3);
+        assert_eq!((wheel.pop_due(), wheel.len()), (None, 0));
+        wheel.arm(at_millis(5), 4);
+        assert_eq!(wheel.pop_due(), None, "it waits for time to move");
+        assert_eq!(due_at(&mut wheel, at_millis(11)), [4]);
     }
 
     #[test]

@@ -76,7 +76,6 @@ pub struct Worker<K: Kernel> {
     now: Instant,
     events: Vec<Event>,
     wheel: TimerWheel<Timer>,
-    due: Vec<Timer>,
     gap: Gap,
     listeners: Vec<Option<ListenerSlot<K>>>,
     sessions: Slots<Slot<K>>,
@@ -154,7 +153,6 @@ impl<K: Kernel> Worker<K> {
             now,
             events: Vec::new(),
             wheel,
-            due: Vec::new(),
             gap: Gap::default(),
             listeners: slots,
             sessions: Slots::default(),
@@ -243,9 +241,8 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn fire_timers(&mut self) {
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.advance(self.now, &mut due);
-        for timer in due.drain(..) {
+        self.wheel.advance(self.now);
+        while let Some(timer) = self.wheel.pop_due() {
             match timer {
                 Timer::Session(key) => self.on_session_timer(key),
                 Timer::Probe(index) => self.on_probe_timer(index),
@@ -253,7 +250,6 @@ impl<K: Kernel> Worker<K> {
                 Timer::Accept(index) => self.on_accept_timer(index),
             }
         }
-        self.due = due;
     }
 
     fn on_session_timer(&mut self, key: Key) {
