@@ -410,6 +410,11 @@ impl Session {
         }
     }
 
+    /// Bytes that were taken from the source and are not yet given to the sink.
+    pub fn held(&self, direction: Direction) -> usize {
+        self.half(direction).buffered as usize
+    }
+
     fn half(&self, direction: Direction) -> &Half {
         &self.halves[direction as usize]
     }

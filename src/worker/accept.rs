@@ -54,6 +54,10 @@ impl<K: Kernel> ListenerSlot<K> {
         }
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
     /// Whether accept is to be called now.
     pub(super) fn is_ready(&self) -> bool {
         self.readable && self.pause.is_none()

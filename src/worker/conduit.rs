@@ -54,6 +54,11 @@ impl Buffers {
         Self { scratch, held: 0..0, free: Vec::new(), parked: 0 }
     }
 
+    /// Leftovers in use.
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
     fn fill_len(&self) -> usize {
         if self.parked < PARKED_MAX { SCRATCH_LEN } else { LEAN_LEN }
     }
@@ -150,6 +155,14 @@ impl Conduit {
     pub(super) fn discard(&mut self, buffers: &mut Buffers) {
         if let Self::Parked(leftover) = std::mem::take(self) {
             buffers.unpark(leftover);
+        }
+    }
+
+    /// Bytes held, between two turns.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Empty | Self::Scratch => 0,
+            Self::Parked(leftover) => leftover.bytes.len() - leftover.start,
         }
     }
 

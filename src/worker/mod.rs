@@ -8,6 +8,7 @@
 mod accept;
 mod admission;
 mod apply;
+mod audit;
 mod close;
 mod conduit;
 mod connect;
@@ -35,6 +36,7 @@ use crate::sys::{Event, Kernel, Token};
 
 use accept::ListenerSlot;
 pub use admission::Admission;
+pub use audit::Audit;
 use conduit::{Buffers, Conduit};
 use gap::Gap;
 use probes::Probes;

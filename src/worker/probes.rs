@@ -102,6 +102,13 @@ impl<K: Kernel> Probes<K> {
         let deferral_log = TokenBucket::new(1, DEFERRAL_LOG_PERIOD, now);
         Self { entries, by_backend, in_flight: 0, waiting: VecDeque::new(), deferral_log }
     }
+
+    /// How many sockets and timers the checks hold.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let attempts = self.entries.iter().filter(|entry| entry.attempt.is_some()).count();
+        assert_eq!(attempts as u64, self.in_flight, "each attempt is counted");
+        (attempts, self.entries.iter().filter(|entry| entry.timer.is_some()).count())
+    }
 }
 
 impl<K: Kernel> Worker<K> {

@@ -33,6 +33,14 @@ impl Starved {
     pub(super) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
+
+    pub(super) fn contains(&self, key: Key) -> bool {
+        self.sessions.contains(&key)
+    }
+
+    pub(super) fn has_timer(&self) -> bool {
+        self.timer.is_some()
+    }
 }
 
 impl<K: Kernel> Worker<K> {

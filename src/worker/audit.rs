@@ -1,0 +1,71 @@
+//! What a worker holds, counted, and the invariants that are too dear to check in every turn.
+//! Reads everything and changes nothing; for tests and simulations, between two turns.
+
+use crate::base::slots::Key;
+use crate::session::Direction;
+use crate::sys::Kernel;
+use crate::worker::conduit::Conduit;
+use crate::worker::{Slot, Worker};
+
+/// What a worker holds between two turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Sessions that are not over.
+    pub sessions: usize,
+    /// Leases that they hold.
+    pub leases: usize,
+    /// Connections of sessions and of checks.
+    pub sockets: usize,
+    /// Listeners that are open.
+    pub listeners: usize,
+    /// Timers that are armed.
+    pub timers: usize,
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Counts what the worker holds. Panics when an invariant of a turn's end does not hold: a session that could
+    /// do something and is not queued would wait for ever, because no edge is told twice.
+    pub fn audit(&self) -> Audit {
+        let mut audit = Audit {
+            sessions: self.sessions.len(),
+            listeners: self.listeners.iter().flatten().count(),
+            ..Audit::default()
+        };
+        let mut parked = 0;
+        let mut queued = 0;
+        for key in self.sessions.keys() {
+            let slot = self.sessions.get(key).expect("it is among the keys");
+            self.audit_session(key, slot);
+            parked += slot.conduits.iter().filter(|conduit| !matches!(conduit, Conduit::Empty)).count();
+            queued += usize::from(slot.queued);
+            audit.leases += usize::from(slot.lease.is_some());
+            audit.sockets += 1 + usize::from(slot.backend.is_some());
+        }
+        let in_queue = self.ready_queue.iter().filter(|&&key| self.sessions.get(key).is_some()).count();
+        assert_eq!(queued, in_queue, "each queued session is in the ready queue once");
+        assert_eq!(parked, self.buffers.parked(), "each parked leftover belongs to one conduit");
+
+        let (attempts, probe_timers) = self.probes.held();
+        let pauses = self.listeners.iter().flatten().filter(|listener| listener.is_paused()).count();
+        audit.sockets += attempts;
+        audit.timers = audit.sessions + probe_timers + pauses + usize::from(self.starved.has_timer());
+        assert_eq!(audit.timers, self.wheel.len(), "every timer has an owner");
+        audit
+    }
+
+    fn audit_session(&self, key: Key, slot: &Slot<K>) {
+        let Slot { session, backend, lease, conduits, timer, queued, .. } = slot;
+        assert!(session.end().is_none(), "{key:?}: over, and still there");
+        assert!(*queued || session.next_op().is_none(), "{key:?} could do {:?}", session.next_op());
+        let (_, armed) = timer.unwrap_or_else(|| panic!("{key:?}: no timer"));
+        assert!(armed <= session.deadline(), "{key:?}: its timer fires too late");
+        let starved = self.starved.contains(key);
+        assert_eq!(backend.is_some(), !starved, "{key:?}: dialed, or waiting to be");
+        assert_eq!(lease.is_some(), !starved, "{key:?}: a lease while it has a backend");
+        for direction in Direction::BOTH {
+            let (held, wanted) = (conduits[direction as usize].len(), session.held(direction));
+            // What the machine has given up on stays where it is until the session is closed.
+            assert!(held == wanted || wanted == 0, "{key:?}: {held} bytes held {direction:?}, not {wanted}");
+        }
+    }
+}
