@@ -1,0 +1,419 @@
+//! One TCP connection as Linux shows it to the owner of one end, and the network behind it.
+//!
+//! What a call returns follows tcp(7) and net/ipv4/tcp.c: bytes first, then an end that came as a FIN, then the
+//! error, once; after it a read returns 0 as if the stream had ended. `tests/sim/conformance` holds the kernel of
+//! this machine against it.
+
+use std::collections::VecDeque;
+
+use l4lb::base::ready::Ready;
+use l4lb::session::Farewell;
+use l4lb::sys::Token;
+use nix::libc;
+
+use crate::peer::{Peer, Seen};
+use crate::pipe::Pipe;
+use crate::stream::Stream;
+
+/// Nanoseconds of the simulation.
+pub(crate) type Nanos = u64;
+
+/// What comes over the network from the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packet {
+    /// A segment of that many bytes.
+    Data(u32),
+    /// The end of the peer's stream.
+    Fin,
+    /// A reset.
+    Rst,
+}
+
+/// What the network will say to a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The backend accepts.
+    Accept,
+    /// The dial fails with this error.
+    Refuse(i32),
+    /// Nothing, ever.
+    Silence,
+    /// Nobody listens, and the source port is the same.
+    Itself,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// We dial.
+    Dialing(Answer),
+    /// In an accept queue.
+    Queued,
+    /// Connected, or once was.
+    Open,
+}
+
+/// Our descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Descriptor {
+    /// Not accepted yet.
+    NotYet,
+    /// Ours.
+    Open,
+    /// Given back, and how.
+    Closed(Farewell),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) stage: Stage,
+    pub(crate) descriptor: Descriptor,
+    /// The worker that accepted or dialed it.
+    pub(crate) worker: usize,
+    pub(crate) token: Option<Token>,
+    /// Something has changed that no event has told yet.
+    pub(crate) edge: bool,
+
+    /// What the peer sends.
+    pub(crate) stream: Stream,
+    /// Bytes that the peer has sent.
+    pub(crate) sent: u64,
+    /// On their way to us.
+    pub(crate) flight: VecDeque<Packet>,
+    /// Bytes that came.
+    pub(crate) arrived: u64,
+    /// Those of them that we have read.
+    pub(crate) read: u64,
+    /// The unread bytes, in the segments in which they came.
+    segments: VecDeque<u32>,
+    pub(crate) fin_in: bool,
+
+    /// Bytes that we have written.
+    pub(crate) written: u64,
+    /// Those of them that the peer's kernel has acknowledged.
+    pub(crate) delivered: u64,
+    pub(crate) fin_out: bool,
+    pub(crate) fin_delivered: bool,
+    /// What our send buffer holds at most.
+    pub(crate) send_buffer: u64,
+    /// A write has met a full send buffer, so that room will be told (SOCK_NOSPACE).
+    short_of_room: bool,
+    reset_out: bool,
+    unacked_since: Nanos,
+
+    /// The connection was reset or given up by the kernel.
+    pub(crate) dead: bool,
+    /// What the kernel will say of that, once.
+    pub(crate) error: Option<i32>,
+    /// Since when nothing passes either way.
+    pub(crate) vanished: Option<Nanos>,
+
+    pub(crate) peer: Peer,
+    /// The connection that it is paired with, once both are watched.
+    pub(crate) partner: Option<usize>,
+    /// When a byte or an end last went through it.
+    pub(crate) moved: Nanos,
+    /// When it was dialed or came.
+    pub(crate) born: Nanos,
+    /// Whether a drain found it in an accept queue.
+    pub(crate) queued_at_drain: bool,
+    /// We have dialed it.
+    pub(crate) is_dialed: bool,
+    /// It has connected to itself.
+    pub(crate) is_itself: bool,
+    /// What the backend says if it turns out to be a check.
+    pub(crate) literal: Option<&'static [u8]>,
+}
+
+/// Like a system call: a count, or an errno.
+pub(crate) type Called<T> = Result<T, i32>;
+
+impl Conn {
+    pub(crate) fn new(stage: Stage, stream: Stream, peer: Peer, send_buffer: u64, now: Nanos) -> Self {
+        let descriptor = if stage == Stage::Queued { Descriptor::NotYet } else { Descriptor::Open };
+        Self {
+            stage,
+            descriptor,
+            worker: 0,
+            token: None,
+            edge: false,
+            stream,
+            sent: 0,
+            flight: VecDeque::new(),
+            arrived: 0,
+            read: 0,
+            segments: VecDeque::new(),
+            fin_in: false,
+            written: 0,
+            delivered: 0,
+            fin_out: false,
+            fin_delivered: false,
+            send_buffer,
+            short_of_room: false,
+            reset_out: false,
+            unacked_since: 0,
+            dead: false,
+            error: None,
+            vanished: None,
+            peer,
+            partner: None,
+            moved: now,
+            born: now,
+            queued_at_drain: false,
+            is_dialed: false,
+            is_itself: false,
+            literal: None,
+        }
+    }
+
+    // --- what epoll sees -------------------------------------------------------------------------------------------
+
+    /// What an event would say now.
+    pub(crate) fn ready(&self) -> Ready {
+        if let Stage::Dialing(_) = self.stage
+            && !self.dead
+        {
+            return Ready::default();
+        }
+        Ready {
+            readable: self.unread() > 0 || self.fin_in || self.dead,
+            writable: self.room() * 3 >= self.send_buffer || self.dead,
+            closing: self.fin_in || self.dead,
+            failing: self.dead || (self.fin_in && self.fin_out),
+        }
+    }
+
+    pub(crate) fn unread(&self) -> u64 {
+        self.arrived - self.read
+    }
+
+    fn room(&self) -> u64 {
+        self.send_buffer - (self.written - self.delivered)
+    }
+
+    // --- system calls ----------------------------------------------------------------------------------------------
+
+    /// read(2) of at most `len` bytes.
+    pub(crate) fn read(&mut self, len: u64, now: Nanos) -> Called<u64> {
+        if self.unread() == 0 {
+            return self.read_end();
+        }
+        let taken = len.min(self.unread());
+        self.take_segments(taken);
+        self.moved = now;
+        Ok(taken)
+    }
+
+    /// tcp_recvmsg with an empty queue: an end that came as a FIN, then the error once, then 0 for ever.
+    fn read_end(&mut self) -> Called<u64> {
+        if self.fin_in {
+            return Ok(0);
+        }
+        match self.error.take() {
+            Some(error) => Err(error),
+            None if self.dead => Ok(0),
+            None => Err(libc::EAGAIN),
+        }
+    }
+
+    fn take_segments(&mut self, mut bytes: u64) {
+        self.read += bytes;
+        while bytes > 0 {
+            let first = self.segments.front_mut().expect("as many bytes as segments");
+            let taken = bytes.min(u64::from(*first));
+            *first -= u32::try_from(taken).expect("at most the segment");
+            bytes -= taken;
+            if *first == 0 {
+                self.segments.pop_front();
+            }
+        }
+    }
+
+    /// write(2) of `len` bytes.
+    pub(crate) fn write(&mut self, len: u64, now: Nanos) -> Called<u64> {
+        self.check_writable()?;
+        let taken = len.min(self.room());
+        if taken == 0 {
+            self.short_of_room = true;
+            return Err(libc::EAGAIN);
+        }
+        if self.written == self.delivered {
+            self.unacked_since = now;
+        }
+        self.written += taken;
+        self.moved = now;
+        Ok(taken)
+    }
+
+    fn check_writable(&mut self) -> Called<()> {
+        match self.error.take() {
+            Some(error) => Err(error),
+            None if self.dead || self.fin_out => Err(libc::EPIPE),
+            None => Ok(()),
+        }
+    }
+
+    /// splice(2) into a pipe: a slot for each segment, and a full pipe hides what the socket has, even its end.
+    pub(crate) fn splice_in(&mut self, id: usize, pipe: &mut Pipe, len: u64, now: Nanos) -> Called<u64> {
+        if pipe.is_full() {
+            return Err(libc::EAGAIN);
+        }
+        if self.unread() == 0 {
+            return self.read_end();
+        }
+        let mut moved = 0;
+        while moved < len
+            && !pipe.is_full()
+            && let Some(&segment) = self.segments.front()
+        {
+            let taken = u64::from(segment).min(len - moved);
+            pipe.push(id, self.read, taken);
+            self.take_segments(taken);
+            moved += taken;
+        }
+        self.moved = now;
+        Ok(moved)
+    }
+
+    /// getsockopt(2) SO_ERROR.
+    pub(crate) fn take_error(&mut self) -> Option<i32> {
+        self.error.take()
+    }
+
+    /// shutdown(2) for writing.
+    pub(crate) fn shutdown_write(&mut self, now: Nanos) -> Called<()> {
+        if self.dead || self.stage != Stage::Open {
+            return Err(libc::ENOTCONN);
+        }
+        if self.written == self.delivered {
+            self.unacked_since = now;
+        }
+        self.fin_out = true;
+        self.moved = now;
+        // With both streams ended the event is HUP.
+        self.edge |= self.fin_in;
+        Ok(())
+    }
+
+    /// SIOCOUTQ: a FIN takes one.
+    pub(crate) fn unacked(&self) -> u64 {
+        self.written - self.delivered + u64::from(self.fin_out && !self.fin_delivered)
+    }
+
+    /// For how long the peer's kernel has left unanswered what was sent.
+    pub(crate) fn silence(&self, now: Nanos) -> Option<Nanos> {
+        (self.unacked() > 0).then(|| self.vanished.map_or(0, |since| now - since.max(self.unacked_since)))
+    }
+
+    /// close(2). With unread bytes it is a reset, and so it is with SO_LINGER of zero.
+    pub(crate) fn close(&mut self, farewell: Farewell) {
+        self.descriptor = Descriptor::Closed(farewell);
+        self.token = None;
+        if self.dead || matches!(self.stage, Stage::Dialing(_)) {
+            return;
+        }
+        if farewell == Farewell::Reset || self.unread() > 0 {
+            self.reset_out = true;
+        } else {
+            self.fin_out = true;
+        }
+    }
+
+    // --- the network -----------------------------------------------------------------------------------------------
+
+    /// The dial is answered.
+    pub(crate) fn answer(&mut self) {
+        let Stage::Dialing(answer) = self.stage else { return };
+        match answer {
+            Answer::Silence => return,
+            Answer::Accept => self.stage = Stage::Open,
+            Answer::Itself => {
+                self.stage = Stage::Open;
+                self.is_itself = true;
+            }
+            Answer::Refuse(error) => {
+                self.error = Some(error);
+                self.dead = true;
+            }
+        }
+        self.edge = true;
+    }
+
+    /// The next packet arrives; false when there is none.
+    pub(crate) fn arrive(&mut self) -> bool {
+        if self.vanished.is_some() || matches!(self.stage, Stage::Dialing(_)) {
+            return false;
+        }
+        let Some(packet) = self.flight.pop_front() else { return false };
+        let is_closed = matches!(self.descriptor, Descriptor::Closed(_));
+        match packet {
+            Packet::Rst => self.die_of_reset(),
+            // Nobody is there to read it: the kernel answers with a reset.
+            Packet::Data(_) if is_closed => self.reset_out = true,
+            Packet::Data(_) | Packet::Fin if self.dead => {}
+            Packet::Data(bytes) => {
+                self.arrived += u64::from(bytes);
+                self.segments.push_back(bytes);
+                self.edge = true;
+            }
+            Packet::Fin => {
+                self.fin_in = true;
+                self.edge = true;
+            }
+        }
+        true
+    }
+
+    /// tcp_reset: EPIPE in CLOSE_WAIT, ECONNRESET elsewhere. The send buffer is gone, the receive queue stays.
+    fn die_of_reset(&mut self) {
+        let in_close_wait = self.fin_in && !self.fin_out;
+        self.die(if in_close_wait { libc::EPIPE } else { libc::ECONNRESET });
+    }
+
+    /// The kernel gives the connection up.
+    pub(crate) fn die(&mut self, error: i32) {
+        if !self.dead {
+            self.dead = true;
+            self.error = Some(error);
+            self.edge = true;
+        }
+    }
+
+    /// Up to `bytes` of what we have written reach the peer's kernel, and the end or the reset behind them; false
+    /// when nothing does.
+    pub(crate) fn deliver(&mut self, bytes: u64) -> bool {
+        if self.vanished.is_some() || self.dead || self.stage != Stage::Open {
+            return false;
+        }
+        if self.reset_out {
+            self.peer.seen = Seen::Reset;
+            self.dead = true;
+            return true;
+        }
+        let window = self.peer.window.saturating_sub(self.delivered - self.peer.heard);
+        let passed = bytes.min(self.written - self.delivered).min(window);
+        if passed > 0 && self.peer.is_gone() {
+            self.die_of_reset();
+            return true;
+        }
+        self.delivered += passed;
+        let tells_room = self.short_of_room && self.room() * 3 >= self.send_buffer;
+        if tells_room {
+            self.short_of_room = false;
+            self.edge = true;
+        }
+        let ends = self.fin_out && !self.fin_delivered && self.delivered == self.written;
+        self.fin_delivered |= ends;
+        passed > 0 || ends
+    }
+
+    /// Whether nothing will ever happen to it again.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_closed = matches!(self.descriptor, Descriptor::Closed(_));
+        let unanswered = matches!(self.stage, Stage::Dialing(_));
+        let told = self.peer.seen != Seen::Open || self.peer.is_gone();
+        let stuck = self.dead || unanswered || self.vanished.is_some();
+        is_closed && (stuck || (self.fin_delivered && told && self.flight.is_empty()))
+    }
+}

@@ -1,0 +1,71 @@
+//! What a sweep has reached. A simulation that never gets somewhere proves nothing about it.
+
+use std::collections::BTreeMap;
+
+use l4lb::session::CloseReason;
+
+/// Every op with every outcome that the kernel can give it, every way that a dial and an accept can go, and every
+/// change of a backend's health.
+const REQUIRED: &[&str] = &[
+    "Fill Moved",
+    "Fill Drained",
+    "Fill WouldBlock",
+    "Fill Eof",
+    "Fill Failed",
+    "Flush Moved",
+    "Flush WouldBlock",
+    "Flush Failed",
+    "ShutdownWrite Done",
+    "ShutdownWrite Failed",
+    "TakeError Done",
+    "TakeError Failed",
+    "AskUnacked Done",
+    "AskUnacked Unacked",
+    "AskSilence Done",
+    "AskSilence Silent",
+    "dial Pending",
+    "dial Connected",
+    "dial ToItself",
+    "dial Lost",
+    "dial Failed",
+    "accept EAGAIN",
+    "accept EMFILE",
+    "accept ENFILE",
+    "accept ENOBUFS",
+    "accept ENOMEM",
+    "accept ECONNABORTED",
+    "accept EPROTO",
+    "accept EINVAL",
+    "unknown to up",
+    "unknown to down",
+    "up to down",
+    "down to up",
+];
+
+/// How often each point was reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coverage(BTreeMap<&'static str, u64>);
+
+impl Coverage {
+    pub(crate) fn hit(&mut self, point: &'static str) {
+        *self.0.entry(point).or_default() += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (point, count) in &other.0 {
+            *self.0.entry(point).or_default() += count;
+        }
+    }
+
+    /// What was to be reached and was not.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let reasons = CloseReason::ALL.into_iter().map(CloseReason::as_str);
+        REQUIRED.iter().copied().chain(reasons).filter(|point| !self.0.contains_key(point)).collect()
+    }
+}
+
+impl std::fmt::Display for Coverage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(point, count)| writeln!(f, "{point:<24} {count:>12}"))
+    }
+}

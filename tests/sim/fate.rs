@@ -1,0 +1,80 @@
+//! What happens outside by itself: packets arrive, peers act, backends change, connections are lost.
+
+use crate::conn::Stage;
+use crate::faults::happens;
+use crate::net::{Listener, Mode, Net};
+
+impl Listener {
+    pub(crate) fn new(worker: usize, index: usize, backlog: usize) -> Self {
+        Self { worker, index, token: None, queue: [].into(), backlog, edge: false, is_open: true }
+    }
+}
+
+impl Net {
+    /// Forgets the connections to which nothing can happen any more.
+    pub(crate) fn bury(&mut self) {
+        let Self { live, conns, .. } = self;
+        live.retain(|&id| !conns[id].is_over());
+    }
+
+    /// Something happens to one connection, and perhaps to one backend.
+    pub(crate) fn happen(&mut self) {
+        if happens(&mut self.rng, self.faults.backend) {
+            let place = self.below(self.backends.len());
+            self.backends[place].mode = Mode::draw(&mut self.rng);
+        }
+        if self.live.is_empty() {
+            return;
+        }
+        let place = self.below(self.live.len());
+        let id = self.live[place];
+        if happens(&mut self.rng, self.faults.reset) {
+            self.conns[id].peer_resets();
+        }
+        if happens(&mut self.rng, self.faults.vanish) {
+            let now = self.now;
+            self.conns[id].vanished.get_or_insert(now);
+        }
+        let bytes = 1 << self.rng.below(18);
+        let Self { conns, rng, .. } = self;
+        let conn = &mut conns[id];
+        match rng.below(8) {
+            0 => conn.answer(),
+            1..3 => _ = conn.arrive(),
+            3..5 => _ = conn.deliver(bytes),
+            5..7 => _ = conn.peer_acts(rng),
+            _ => {
+                conn.answer();
+                conn.peer_acts(rng);
+                while conn.arrive() {}
+                conn.deliver(bytes);
+            }
+        }
+    }
+
+    /// All that can happen to any connection does; false when there is nothing.
+    pub(crate) fn happen_all(&mut self) -> bool {
+        let Self { conns, live, rng, .. } = self;
+        let mut moved = false;
+        for &id in live.iter() {
+            let conn = &mut conns[id];
+            moved |= matches!(conn.stage, Stage::Dialing(_)) && !conn.dead;
+            conn.answer();
+            moved |= conn.peer_acts(rng);
+            while conn.arrive() {
+                moved = true;
+            }
+            moved |= conn.deliver(u64::MAX);
+        }
+        moved
+    }
+
+    /// Notes who waits in an accept queue: a drain has to serve them.
+    pub(crate) fn mark_queued(&mut self) {
+        let Self { conns, listeners, .. } = self;
+        listeners
+            .iter()
+            .flat_map(|listener| &listener.queue)
+            .for_each(|&id| conns[id].queued_at_drain = true);
+    }
+}

@@ -1,0 +1,86 @@
+//! How often what goes wrong. Each seed draws its own rates and leaves about half of them at zero, so that every
+//! fault also occurs without the others, which would hide what it breaks (swarm testing).
+
+use l4lb::base::rng::Rng;
+
+/// Chances in a million, per opportunity, and what this machine has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    /// An event is told by a later wait.
+    pub(crate) late_event: u64,
+    /// An event that means nothing.
+    pub(crate) spurious_event: u64,
+    /// A wait tells no more than one event.
+    pub(crate) small_batch: u64,
+    /// A read returns less than there is; the rest comes right behind it.
+    pub(crate) short_read: u64,
+    /// A write takes less than there is room for.
+    pub(crate) short_write: u64,
+    /// accept(2) fails.
+    pub(crate) accept: u64,
+    /// socket(2) or connect(2) fails at once.
+    pub(crate) dial: u64,
+    /// A dial connects to itself.
+    pub(crate) self_connect: u64,
+    /// epoll_ctl(2) fails.
+    pub(crate) watch: u64,
+    /// pipe2(2) fails, or grants a pipe of two slots.
+    pub(crate) pipe: u64,
+    /// A peer resets, at any moment.
+    pub(crate) reset: u64,
+    /// A peer is gone without a word.
+    pub(crate) vanish: u64,
+    /// A backend changes its mode.
+    pub(crate) backend: u64,
+    /// The clock jumps by 1 ms or by an hour.
+    pub(crate) jump: u64,
+    /// The process is stopped for a while.
+    pub(crate) stop: u64,
+    /// The operator does something.
+    pub(crate) operator: u64,
+    /// Descriptors that may be open.
+    pub(crate) fds: usize,
+    /// Source ports that there are.
+    pub(crate) ports: usize,
+}
+
+impl Faults {
+    /// Nothing goes wrong and nothing is lacking.
+    pub(crate) fn none() -> Self {
+        Self { fds: usize::MAX, ports: usize::MAX, ..Self::default() }
+    }
+
+    /// The rates of one seed.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let mut rate = |most: u64| if rng.below(2) == 0 { 0 } else { rng.below(most) };
+        Self {
+            late_event: rate(600_000),
+            spurious_event: rate(200_000),
+            small_batch: rate(500_000),
+            short_read: rate(500_000),
+            short_write: rate(500_000),
+            accept: rate(200_000),
+            dial: rate(200_000),
+            self_connect: rate(100_000),
+            watch: rate(20_000),
+            pipe: rate(300_000),
+            reset: rate(20_000),
+            vanish: rate(2_000),
+            backend: rate(20_000),
+            jump: rate(2_000),
+            stop: rate(2_000),
+            operator: rate(20_000),
+            fds: if rate(4) == 0 { usize::MAX } else { 6 + to_usize(rng.below(30)) },
+            ports: if rng.below(4) == 0 { 2 + to_usize(rng.below(10)) } else { usize::MAX },
+        }
+    }
+}
+
+/// Whether something with that many chances in a million happens now.
+pub(crate) fn happens(rng: &mut Rng, chances: u64) -> bool {
+    chances > 0 && rng.below(1_000_000) < chances
+}
+
+fn to_usize(small: u64) -> usize {
+    usize::try_from(small).expect("a small number")
+}

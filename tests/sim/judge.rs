@@ -1,0 +1,158 @@
+//! The verdict on a session that is over: what was told of it against what the network knows.
+
+use l4lb::session::Farewell;
+
+use crate::conn::{Conn, Descriptor, Nanos};
+use crate::net::{Net, client_of};
+use crate::peer::Seen;
+use crate::summaries::Told;
+
+/// How long a session may stand still, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) connect: Nanos,
+    pub(crate) idle: Nanos,
+    pub(crate) half_close: Nanos,
+}
+
+/// What a worker was told to do with the sessions that run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orders {
+    /// Nothing.
+    Serve,
+    /// To cut them: the drain took too long.
+    DrainTimeout,
+    /// To cut them.
+    Stop,
+}
+
+/// One session that is over.
+struct Case<'a> {
+    id: usize,
+    told: &'a Told,
+    client: &'a Conn,
+    /// The one it was connected to.
+    backend: Option<&'a Conn>,
+    now: Nanos,
+    patience: Patience,
+}
+
+/// Panics unless the session ended as it had to.
+pub(crate) fn judge(net: &Net, told: &Told, patience: Patience, orders: Orders) {
+    let id = client_of(told.client);
+    let client = &net.conns[id];
+    let partner = client.partner.map(|partner| &net.conns[partner]);
+    let backend = partner.filter(|_| told.is_connected);
+    let case = Case { id, told, client, backend, now: net.now, patience };
+    case.check_counts();
+    case.check_reason(partner, orders);
+    case.check_farewell(client, backend);
+    if let Some(backend) = backend {
+        case.check_farewell(backend, Some(client));
+        case.check_bytes_before_reset(client, backend);
+        case.check_bytes_before_reset(backend, client);
+    }
+}
+
+impl Case<'_> {
+    #[track_caller]
+    fn expect(&self, holds: bool, what: &str) {
+        let Self { id, told, client, backend, .. } = self;
+        assert!(holds, "client #{id}: {what}: told {told:?}\nclient {client:?}\nbackend {backend:?}");
+    }
+
+    fn check_counts(&self) {
+        let Self { told, client, backend, .. } = self;
+        self.expect(told.to_client == client.written, "bytes told to be given to the client");
+        self.expect(told.to_backend == backend.map_or(0, |backend| backend.written), "and to the backend");
+        self.expect(backend.is_some() || client.read == 0, "bytes were read with nowhere to go");
+    }
+
+    /// For how long nothing has moved.
+    fn stillness(&self) -> Nanos {
+        self.now - self.client.moved.max(self.backend.map_or(0, |backend| backend.moved))
+    }
+
+    fn check_reason(&self, partner: Option<&Conn>, orders: Orders) {
+        let Self { told, client, backend, now, patience, .. } = *self;
+        let lost = |conn: &Conn| conn.dead || conn.vanished.is_some();
+        let connected = backend.is_some();
+        let fits = match told.reason.as_str() {
+            "done" => {
+                backend.is_some_and(|backend| is_complete(client, backend) && is_complete(backend, client))
+            }
+            "client_reset" => connected && client.dead,
+            "client_lost" => connected && lost(client),
+            "backend_reset" => backend.is_some_and(|backend| backend.dead),
+            "backend_lost" => backend.is_some_and(lost),
+            "client_gone" => !connected && client.dead,
+            "connect_timeout" => {
+                // Or the kernel had given it up.
+                let waited =
+                    |dialed: &Conn| now - dialed.born >= patience.connect || dialed.vanished.is_some();
+                !connected && partner.is_some_and(waited)
+            }
+            "no_backend" | "connect_refused" | "connect_unreachable" | "connect_failed" | "local_limit" => {
+                !connected
+            }
+            "idle_timeout" => self.stillness() >= patience.idle,
+            "half_close_timeout" => self.stillness() >= patience.half_close,
+            "drain_timeout" => orders == Orders::DrainTimeout,
+            "stopped" => orders == Orders::Stop,
+            _ => false,
+        };
+        self.expect(fits, "the reason does not fit");
+    }
+
+    /// A connection is closed plainly only when both its streams have ended and nothing is left to read: anything
+    /// else would be an end that nobody sent, or a reset in disguise. It is reset only if it has to be.
+    fn check_farewell(&self, conn: &Conn, partner: Option<&Conn>) {
+        let Descriptor::Closed(farewell) = conn.descriptor else {
+            return self.expect(false, "a connection was not given back");
+        };
+        if conn.dead {
+            return;
+        }
+        match farewell {
+            Farewell::Close => {
+                self.expect(conn.fin_in && conn.fin_out, "closed before both streams had ended");
+                self.expect(conn.unread() == 0, "closed with bytes unread");
+            }
+            Farewell::Reset => {
+                self.expect(self.told.reason != "done", "reset though it was done");
+                let partner_died = partner.is_some_and(|partner| partner.dead) && conn.vanished.is_none();
+                let waited = conn.unacked() == 0 || self.stillness() >= self.patience.half_close;
+                let was_cut =
+                    matches!(self.told.reason.as_str(), "stopped" | "drain_timeout" | "idle_timeout");
+                self.expect(!partner_died || waited || was_cut, "reset before its peer had the last bytes");
+            }
+        }
+    }
+
+    /// What came before a reset is passed on in front of it, as long as somebody takes it.
+    fn check_bytes_before_reset(&self, source: &Conn, sink: &Conn) {
+        let is_reset = source.dead && !source.fin_in;
+        let by_itself = self.told.reason.ends_with("_reset");
+        if is_reset && by_itself && !sink.dead && sink.vanished.is_none() {
+            self.expect(sink.written == source.arrived, "bytes in front of a reset were not passed on");
+        }
+    }
+}
+
+/// Whether all that `source` has sent, and its end, was passed on to `sink`.
+fn is_complete(source: &Conn, sink: &Conn) -> bool {
+    source.fin_in && sink.written == source.sent && sink.fin_out
+}
+
+/// Panics unless the peers of a session that was done have seen it so, each for itself.
+pub(crate) fn judge_peers(net: &Net, id: usize) {
+    let client = &net.conns[id];
+    let backend = &net.conns[client.partner.expect("it is done")];
+    for (peer, sender) in [(client, backend), (backend, client)] {
+        if peer.peer.is_gone() || peer.vanished.is_some() || peer.dead {
+            continue;
+        }
+        assert_eq!(peer.peer.seen, Seen::Fin, "client #{id} is done: {peer:?}");
+        assert_eq!(peer.peer.heard, sender.sent, "client #{id} is done: {peer:?}");
+    }
+}

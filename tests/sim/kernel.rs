@@ -1,0 +1,393 @@
+//! [`Kernel`] over the simulated network. Holds every call of a worker against what must never be: a byte out of its
+//! place, a FIN that nobody sent or in front of a byte, a second FIN, a call on what was given back.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use l4lb::base::time::Instant;
+use l4lb::config::model::Tcp;
+use l4lb::session::Farewell;
+use l4lb::sys::{Dial, Event, Kernel, Token, Wake};
+use nix::libc;
+
+use crate::conn::{Called, Conn, Descriptor, Stage};
+use crate::faults::happens;
+use crate::net::Net;
+use crate::pipe::Pipe;
+
+/// Slots of a pipe that the kernel grants in full, and of one to a user who has too many.
+const PIPE_SLOTS: usize = 16;
+const PIPE_SLOTS_DENIED: usize = 2;
+
+/// The kernel as one worker sees it.
+pub(crate) struct SimKernel {
+    pub(crate) net: Rc<RefCell<Net>>,
+    pub(crate) worker: usize,
+}
+
+/// A descriptor of a connection.
+pub(crate) struct SimSocket {
+    id: usize,
+    net: Rc<RefCell<Net>>,
+}
+
+/// A descriptor of a listener.
+pub(crate) struct SimListener {
+    place: usize,
+    net: Rc<RefCell<Net>>,
+}
+
+/// Two descriptors of a pipe.
+pub(crate) struct SimPipe {
+    id: usize,
+    net: Rc<RefCell<Net>>,
+}
+
+/// Wakes a worker.
+pub(crate) struct SimWake(pub(crate) Arc<AtomicBool>);
+
+impl Wake for SimWake {
+    fn wake(&self) -> io::Result<()> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl SimListener {
+    pub(crate) fn new(place: usize, net: &Rc<RefCell<Net>>) -> Self {
+        Self { place, net: Rc::clone(net) }
+    }
+}
+
+// A failed check unwinds through the worker that holds these.
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.net.borrow_mut().close(self.id, Farewell::Close);
+        }
+    }
+}
+
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.net.borrow_mut().close_listener(self.place);
+        }
+    }
+}
+
+impl Drop for SimPipe {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.net.borrow_mut().pipes[self.id].is_open = false;
+        }
+    }
+}
+
+fn result<T>(called: Called<T>) -> io::Result<T> {
+    called.map_err(io::Error::from_raw_os_error)
+}
+
+impl Kernel for SimKernel {
+    type Socket = SimSocket;
+    type Listener = SimListener;
+    type Pipe = SimPipe;
+
+    fn now(&mut self) -> Instant {
+        Instant::from_nanos(self.net.borrow().now)
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        events.clear();
+        self.net.borrow_mut().wait(self.worker, timeout, events);
+        Ok(())
+    }
+
+    fn watch_listener(&mut self, listener: &SimListener, token: Token) -> io::Result<()> {
+        let mut net = self.net.borrow_mut();
+        let listener = &mut net.listeners[listener.place];
+        listener.token = Some(token);
+        listener.edge = true;
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: &SimListener) -> io::Result<(SimSocket, SocketAddr)> {
+        let (id, address) = result(self.net.borrow_mut().accept(listener.place))?;
+        Ok((SimSocket { id, net: Rc::clone(&self.net) }, address))
+    }
+
+    fn close_listener(&mut self, listener: SimListener) {
+        drop(listener);
+    }
+
+    fn dial(&mut self, address: SocketAddr, _tcp: &Tcp) -> io::Result<SimSocket> {
+        let id = result(self.net.borrow_mut().dial(self.worker, address))?;
+        Ok(SimSocket { id, net: Rc::clone(&self.net) })
+    }
+
+    fn dial_result(&mut self, socket: &SimSocket) -> Dial {
+        self.net.borrow_mut().dial_result(socket.id)
+    }
+
+    fn watch(&mut self, socket: &SimSocket, token: Token) -> io::Result<()> {
+        result(self.net.borrow_mut().watch(socket.id, token))
+    }
+
+    fn read(&mut self, socket: &SimSocket, buffer: &mut [u8]) -> io::Result<usize> {
+        result(self.net.borrow_mut().read(socket.id, buffer))
+    }
+
+    fn write(&mut self, socket: &SimSocket, bytes: &[u8]) -> io::Result<usize> {
+        result(self.net.borrow_mut().write(socket.id, bytes))
+    }
+
+    fn pipe(&mut self, capacity: usize) -> io::Result<SimPipe> {
+        let id = result(self.net.borrow_mut().open_pipe(capacity))?;
+        Ok(SimPipe { id, net: Rc::clone(&self.net) })
+    }
+
+    fn splice_in(&mut self, socket: &SimSocket, pipe: &SimPipe, len: usize) -> io::Result<usize> {
+        result(self.net.borrow_mut().splice_in(socket.id, pipe.id, len))
+    }
+
+    fn splice_out(&mut self, pipe: &SimPipe, socket: &SimSocket, len: usize) -> io::Result<usize> {
+        result(self.net.borrow_mut().splice_out(pipe.id, socket.id, len))
+    }
+
+    fn take_error(&mut self, socket: &SimSocket) -> Option<io::Error> {
+        self.net.borrow_mut().take_error(socket.id).map(io::Error::from_raw_os_error)
+    }
+
+    fn unacked(&mut self, socket: &SimSocket) -> io::Result<u32> {
+        let mut net = self.net.borrow_mut();
+        let unacked = net.conn(socket.id).unacked();
+        net.note("ask unacked", socket.id, unacked);
+        net.hit(socket.id, if unacked == 0 { "AskUnacked Done" } else { "AskUnacked Unacked" });
+        Ok(u32::try_from(unacked).expect("a send buffer is small"))
+    }
+
+    fn silence(&mut self, socket: &SimSocket) -> io::Result<Option<Duration>> {
+        let mut net = self.net.borrow_mut();
+        let now = net.now;
+        let silence = net.conn(socket.id).silence(now);
+        net.note("ask silence", socket.id, silence.unwrap_or(u64::MAX));
+        net.hit(socket.id, if silence.is_none() { "AskSilence Done" } else { "AskSilence Silent" });
+        Ok(silence.map(Duration::from_nanos))
+    }
+
+    fn shutdown_write(&mut self, socket: &SimSocket) -> io::Result<()> {
+        result(self.net.borrow_mut().shutdown_write(socket.id))
+    }
+
+    fn reset(&mut self, socket: SimSocket) {
+        self.net.borrow_mut().close(socket.id, Farewell::Reset);
+    }
+
+    fn close(&mut self, socket: SimSocket) {
+        drop(socket);
+    }
+}
+
+/// The system calls on one connection, each with its dice, its checks and its line in the trace.
+impl Net {
+    fn conn(&mut self, id: usize) -> &mut Conn {
+        let conn = &mut self.conns[id];
+        assert_eq!(conn.descriptor, Descriptor::Open, "#{id}: a call on a descriptor that was given back");
+        conn
+    }
+
+    fn note(&mut self, call: &'static str, id: usize, value: u64) {
+        self.trace.tell(self.now, call, id, value);
+    }
+
+    /// Counts what an op of a session came to; checks and dials are counted elsewhere.
+    fn hit(&mut self, id: usize, point: &'static str) {
+        if let Some(Token::Session(..)) = self.conns[id].token {
+            self.coverage.hit(point);
+        }
+    }
+
+    pub(crate) fn dial_result(&mut self, id: usize) -> Dial {
+        let conn = self.conn(id);
+        let (dial, point) = match conn.take_error().map(io::Error::from_raw_os_error) {
+            Some(error) if conn.unread() > 0 => (Dial::Lost(error), "dial Lost"),
+            Some(error) => (Dial::Failed(error), "dial Failed"),
+            None if conn.dead => (Dial::Pending, "dial Pending"),
+            None => match conn.stage {
+                Stage::Dialing(_) => (Dial::Pending, "dial Pending"),
+                Stage::Open if conn.is_itself => (Dial::ToItself, "dial ToItself"),
+                Stage::Open | Stage::Queued => (Dial::Connected, "dial Connected"),
+            },
+        };
+        self.note(point, id, 0);
+        self.coverage.hit(point);
+        dial
+    }
+
+    pub(crate) fn read(&mut self, id: usize, buffer: &mut [u8]) -> Called<usize> {
+        let now = self.now;
+        let mut len = buffer.len() as u64;
+        let is_cut = happens(&mut self.rng, self.faults.short_read);
+        let unread = self.conn(id).unread();
+        if is_cut && unread > 1 {
+            // The rest comes right behind this call, and is told.
+            len = len.min(1 + self.rng.below(unread - 1));
+            self.conns[id].edge = true;
+        }
+        let start = self.conns[id].read;
+        let called = self.conns[id].read(len, now);
+        match called {
+            Ok(0) => self.hit(id, "Fill Eof"),
+            Ok(bytes) => {
+                let bytes = &mut buffer[..to_usize(bytes)];
+                self.conns[id].stream.read(start, bytes);
+                let is_short = bytes.len() < buffer.len();
+                self.hit(id, if is_short { "Fill Drained" } else { "Fill Moved" });
+            }
+            Err(libc::EAGAIN) => self.hit(id, "Fill WouldBlock"),
+            Err(_) => self.hit(id, "Fill Failed"),
+        }
+        self.told("read", id, called)
+    }
+
+    fn told(&mut self, call: &'static str, id: usize, called: Called<u64>) -> Called<usize> {
+        match called {
+            Ok(bytes) => self.trace.tell(self.now, call, id, bytes),
+            Err(error) => self.trace.fail(self.now, call, id, error),
+        }
+        called.map(to_usize)
+    }
+
+    pub(crate) fn write(&mut self, id: usize, bytes: &[u8]) -> Called<usize> {
+        let now = self.now;
+        let start = self.conn(id).written;
+        let called = match self.draw_room(id, bytes.len() as u64) {
+            Some(len) => self.conns[id].write(len, now),
+            None => Err(libc::EAGAIN),
+        };
+        if let (Ok(len), Some(Token::Session(..))) = (called, self.conns[id].token) {
+            self.check_bytes(id, start, &bytes[..to_usize(len)]);
+        }
+        self.hit_flush(id, called);
+        self.told("write", id, called)
+    }
+
+    /// How much of `len` a write takes at most, as far as dice say; `None` when it meets a buffer that is full only
+    /// for the moment, and room is told right behind.
+    fn draw_room(&mut self, id: usize, len: u64) -> Option<u64> {
+        if self.conns[id].dead || !happens(&mut self.rng, self.faults.short_write) {
+            return Some(len);
+        }
+        let room = self.rng.below(len + 1);
+        self.conns[id].edge |= room == 0;
+        (room > 0).then_some(room)
+    }
+
+    fn hit_flush(&mut self, id: usize, called: Called<u64>) {
+        self.hit(
+            id,
+            match called {
+                Ok(_) => "Flush Moved",
+                Err(libc::EAGAIN) => "Flush WouldBlock",
+                Err(_) => "Flush Failed",
+            },
+        );
+    }
+
+    /// What is written to one side must be what was read from the other, in its place.
+    fn check_bytes(&self, id: usize, start: u64, bytes: &[u8]) {
+        let source = &self.conns[self.conns[id].partner.expect("only pairs are written to")];
+        if let Some(place) = source.stream.mismatch(start, bytes) {
+            panic!("#{id}: byte {place} written to it is not the one that its partner sent");
+        }
+        let end = start + bytes.len() as u64;
+        assert!(end <= source.read, "#{id}: byte {end} was written before it was read");
+    }
+
+    pub(crate) fn open_pipe(&mut self, capacity: usize) -> Called<usize> {
+        let full = happens(&mut self.rng, self.faults.pipe) || self.descriptors() + 2 > self.faults.fds;
+        if full {
+            self.coverage.hit("pipe EMFILE");
+            return Err(libc::EMFILE);
+        }
+        let is_denied = happens(&mut self.rng, self.faults.pipe);
+        let slots = if is_denied { PIPE_SLOTS_DENIED } else { (capacity >> 12).max(PIPE_SLOTS) };
+        self.pipes.push(Pipe::new(slots));
+        Ok(self.pipes.len() - 1)
+    }
+
+    pub(crate) fn splice_in(&mut self, id: usize, pipe: usize, len: usize) -> Called<usize> {
+        let now = self.now;
+        self.conn(id);
+        let Self { conns, pipes, .. } = self;
+        let called = conns[id].splice_in(id, &mut pipes[pipe], len as u64, now);
+        self.told("splice in", id, called)
+    }
+
+    pub(crate) fn splice_out(&mut self, pipe: usize, id: usize, len: usize) -> Called<usize> {
+        let now = self.now;
+        self.conn(id);
+        let mut moved = 0;
+        let mut called = Ok(0);
+        while moved < len as u64
+            && let Some(slot) = self.pipes[pipe].first()
+        {
+            let start = self.conns[id].written;
+            called = self.conns[id].write(slot.len.min(len as u64 - moved), now);
+            let Ok(bytes) = called else { break };
+            if let Some(partner) = self.conns[id].partner {
+                assert_eq!(
+                    (slot.source, slot.start),
+                    (partner, start),
+                    "#{id}: bytes of another place in the pipe"
+                );
+            }
+            self.pipes[pipe].take(bytes);
+            moved += bytes;
+        }
+        self.hit_flush(id, called);
+        self.told("splice out", id, if moved > 0 { Ok(moved) } else { called })
+    }
+
+    pub(crate) fn take_error(&mut self, id: usize) -> Option<i32> {
+        let error = self.conn(id).take_error();
+        self.hit(id, if error.is_some() { "TakeError Failed" } else { "TakeError Done" });
+        self.note("take error", id, error.map_or(0, i32::unsigned_abs).into());
+        error
+    }
+
+    pub(crate) fn shutdown_write(&mut self, id: usize) -> Called<()> {
+        let now = self.now;
+        assert!(!self.conn(id).fin_out, "#{id}: a second FIN");
+        let called = self.conns[id].shutdown_write(now);
+        self.hit(id, if called.is_ok() { "ShutdownWrite Done" } else { "ShutdownWrite Failed" });
+        if let (Ok(()), Some(Token::Session(..))) = (called, self.conns[id].token) {
+            let conn = &self.conns[id];
+            let source = &self.conns[conn.partner.expect("only pairs end")];
+            assert!(source.fin_in, "#{id}: a FIN that its partner did not send");
+            assert_eq!(conn.written, source.sent, "#{id}: a FIN in front of a byte");
+        }
+        self.note("shutdown write", id, u64::from(called.is_err()));
+        called
+    }
+
+    pub(crate) fn close(&mut self, id: usize, farewell: Farewell) {
+        if self.conns[id].descriptor != Descriptor::Open {
+            return;
+        }
+        self.note(if farewell == Farewell::Close { "close" } else { "reset" }, id, self.conns[id].unread());
+        if !self.conns[id].is_dialed {
+            self.ended.push(id);
+        }
+        self.conns[id].close(farewell);
+    }
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("at most a buffer")
+}

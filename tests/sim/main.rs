@@ -1,0 +1,20 @@
+//! The whole worker in a world of its own: the real code over a kernel, a network and a clock that one seed decides.
+//!
+//! `cargo test --test sim` runs a sweep over seeds; [`world`] says what happens in one, [`kernel`] and [`judge`] what
+//! must hold. A seed that fails is named, with the command that replays it. `scripts/sweep.sh` runs many seeds.
+
+mod conn;
+mod coverage;
+mod fate;
+mod faults;
+mod judge;
+mod kernel;
+mod net;
+mod peer;
+mod pipe;
+mod plan;
+mod stream;
+mod summaries;
+mod sweep;
+mod trace;
+mod world;

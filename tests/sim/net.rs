@@ -1,0 +1,503 @@
+//! Everything outside the process: connections, accept queues, backends, time, and what this machine has left.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use l4lb::base::ready::Ready;
+use l4lb::base::rng::Rng;
+use l4lb::base::slots::Key;
+use l4lb::session::{Farewell, Side};
+use l4lb::sys::{Event, Token};
+use nix::libc;
+
+use crate::conn::{Answer, Called, Conn, Descriptor, Nanos, Stage};
+use crate::coverage::Coverage;
+use crate::faults::{Faults, happens};
+use crate::peer::{Ending, Peer, Reading, Seen};
+use crate::pipe::Pipe;
+use crate::stream::Stream;
+use crate::trace::Trace;
+
+/// The port of the first backend; the others follow it.
+pub(crate) const FIRST_BACKEND_PORT: u16 = 8001;
+/// Of accept(2): what says that this machine has run out of something, what concerns one connection, and what should
+/// never happen.
+const ACCEPT_ERRORS: [(i32, &str); 7] = [
+    (libc::EMFILE, "accept EMFILE"),
+    (libc::ENFILE, "accept ENFILE"),
+    (libc::ENOBUFS, "accept ENOBUFS"),
+    (libc::ENOMEM, "accept ENOMEM"),
+    (libc::ECONNABORTED, "accept ECONNABORTED"),
+    (libc::EPROTO, "accept EPROTO"),
+    (libc::EINVAL, "accept EINVAL"),
+];
+/// Of socket(2) and connect(2).
+const DIAL_ERRORS: [i32; 7] = [
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOBUFS,
+    libc::EADDRNOTAVAIL,
+    libc::ENETUNREACH,
+    libc::EPERM,
+    libc::ECONNREFUSED,
+];
+
+/// How a backend treats those who dial it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It serves.
+    Serving,
+    /// Nobody listens.
+    Refusing,
+    /// The network says that there is no way.
+    Unreachable,
+    /// The network says nothing.
+    Blackhole,
+    /// It accepts and resets.
+    Resetting,
+    /// It accepts and says nothing.
+    Hung,
+}
+
+/// One backend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backend {
+    pub(crate) mode: Mode,
+    /// What it says to a check, and to every session if it speaks first.
+    pub(crate) answer: &'static [u8],
+}
+
+/// The socket of one listener of one worker.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) worker: usize,
+    /// Which of the configuration.
+    pub(crate) index: usize,
+    pub(crate) token: Option<Token>,
+    pub(crate) queue: VecDeque<usize>,
+    pub(crate) backlog: usize,
+    pub(crate) edge: bool,
+    pub(crate) is_open: bool,
+}
+
+/// See the module.
+pub(crate) struct Net {
+    pub(crate) now: Nanos,
+    /// The longest that a wait with nothing to tell lasts this time.
+    pub(crate) stride: Nanos,
+    pub(crate) rng: Rng,
+    pub(crate) faults: Faults,
+    pub(crate) conns: Vec<Conn>,
+    /// Those of them to which something may still happen.
+    pub(crate) live: Vec<usize>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) pipes: Vec<Pipe>,
+    /// Whether each worker has been woken.
+    pub(crate) wakes: Vec<Arc<AtomicBool>>,
+    clients: HashMap<(usize, u64), usize>,
+    /// Connections of clients that were given back in this turn.
+    pub(crate) ended: Vec<usize>,
+    /// Connections that were accepted.
+    pub(crate) accepted: u64,
+    /// Bytes that peers may still be given to send.
+    pub(crate) bytes_left: u64,
+    /// Whether backends are at their best behaviour.
+    pub(crate) peers_behave: bool,
+    pub(crate) coverage: Coverage,
+    pub(crate) trace: Trace,
+    candidates: Vec<Token>,
+}
+
+impl Net {
+    pub(crate) fn new(rng: Rng, faults: Faults, trace: Trace) -> Self {
+        Self {
+            now: 1_000_000_000,
+            stride: 0,
+            rng,
+            faults,
+            conns: Vec::new(),
+            live: Vec::new(),
+            listeners: Vec::new(),
+            backends: Vec::new(),
+            pipes: Vec::new(),
+            wakes: Vec::new(),
+            clients: HashMap::new(),
+            ended: Vec::new(),
+            accepted: 0,
+            bytes_left: 2 << 20,
+            peers_behave: false,
+            coverage: Coverage::default(),
+            trace,
+            candidates: Vec::new(),
+        }
+    }
+
+    // --- what is open ----------------------------------------------------------------------------------------------
+
+    /// Descriptors in use.
+    pub(crate) fn descriptors(&self) -> usize {
+        let pipes = self.pipes.iter().filter(|pipe| pipe.is_open).count();
+        let listeners = self.listeners.iter().filter(|listener| listener.is_open).count();
+        self.sockets() + listeners + 2 * pipes
+    }
+
+    /// Connections in use.
+    pub(crate) fn sockets(&self) -> usize {
+        self.live.iter().filter(|&&id| self.conns[id].descriptor == Descriptor::Open).count()
+    }
+
+    fn lacks_descriptors(&self) -> bool {
+        self.faults.fds != usize::MAX && self.descriptors() >= self.faults.fds
+    }
+
+    fn lacks_ports(&self) -> bool {
+        let holds_port = |&&id: &&usize| {
+            let conn = &self.conns[id];
+            conn.descriptor == Descriptor::Open && conn.is_dialed
+        };
+        self.faults.ports != usize::MAX && self.live.iter().filter(holds_port).count() >= self.faults.ports
+    }
+
+    // --- listeners -------------------------------------------------------------------------------------------------
+
+    /// A client connects to the listener `index`; false when no socket listens or all queues are full.
+    pub(crate) fn connect(&mut self, index: usize, peer: Peer) -> bool {
+        let open: Vec<usize> = (0..self.listeners.len())
+            .filter(|&place| {
+                let listener = &self.listeners[place];
+                listener.is_open && listener.index == index && listener.queue.len() <= listener.backlog
+            })
+            .collect();
+        if open.is_empty() {
+            return false;
+        }
+        let place = open[self.below(open.len())];
+        let id = self.add(Stage::Queued, peer);
+        let listener = &mut self.listeners[place];
+        listener.queue.push_back(id);
+        listener.edge = true;
+        self.trace.tell(self.now, "client connects", id, place as u64);
+        true
+    }
+
+    fn add(&mut self, stage: Stage, peer: Peer) -> usize {
+        let id = self.conns.len();
+        let send_buffer = 1 << (9 + self.rng.below(9));
+        let stream = Stream::Coded(id as u64 + 1);
+        self.conns.push(Conn::new(stage, stream, peer, send_buffer, self.now));
+        self.live.push(id);
+        id
+    }
+
+    /// accept4(2).
+    pub(crate) fn accept(&mut self, place: usize) -> Called<(usize, SocketAddr)> {
+        let called = self.accept_next(place);
+        match called {
+            Ok((id, _)) => self.trace.tell(self.now, "accept", id, place as u64),
+            Err(error) => self.trace.fail(self.now, "accept", place, error),
+        }
+        called
+    }
+
+    fn accept_next(&mut self, place: usize) -> Called<(usize, SocketAddr)> {
+        if happens(&mut self.rng, self.faults.accept) {
+            let (error, point) = ACCEPT_ERRORS[self.below(ACCEPT_ERRORS.len())];
+            if let libc::ECONNABORTED | libc::EPROTO = error {
+                let Some(id) = self.listeners[place].queue.pop_front() else { return Err(libc::EAGAIN) };
+                self.forget_queued(id);
+            }
+            self.coverage.hit(point);
+            return Err(error);
+        }
+        if self.listeners[place].queue.is_empty() {
+            self.coverage.hit("accept EAGAIN");
+            return Err(libc::EAGAIN);
+        }
+        if self.lacks_descriptors() {
+            self.coverage.hit("accept EMFILE");
+            return Err(libc::EMFILE);
+        }
+        let id = self.listeners[place].queue.pop_front().expect("it is not empty");
+        let conn = &mut self.conns[id];
+        conn.stage = Stage::Open;
+        conn.descriptor = Descriptor::Open;
+        conn.worker = self.listeners[place].worker;
+        conn.moved = self.now;
+        self.accepted += 1;
+        Ok((id, client_address(id)))
+    }
+
+    /// A connection that was never accepted is reset.
+    fn forget_queued(&mut self, id: usize) {
+        let conn = &mut self.conns[id];
+        conn.peer.seen = Seen::Reset;
+        conn.descriptor = Descriptor::Closed(Farewell::Reset);
+        conn.dead = true;
+    }
+
+    pub(crate) fn close_listener(&mut self, place: usize) {
+        let listener = &mut self.listeners[place];
+        if !std::mem::replace(&mut listener.is_open, false) {
+            return;
+        }
+        listener.token = None;
+        for id in std::mem::take(&mut listener.queue) {
+            self.forget_queued(id);
+        }
+        self.trace.tell(self.now, "close listener", place, 0);
+    }
+
+    // --- dials -----------------------------------------------------------------------------------------------------
+
+    /// socket(2) and connect(2).
+    pub(crate) fn dial(&mut self, worker: usize, address: SocketAddr) -> Called<usize> {
+        let called = self.dial_now(worker, address);
+        match called {
+            Ok(id) => self.trace.tell(self.now, "dial", id, u64::from(address.port())),
+            Err(error) => self.trace.fail(self.now, "dial", usize::from(address.port()), error),
+        }
+        called
+    }
+
+    fn dial_now(&mut self, worker: usize, address: SocketAddr) -> Called<usize> {
+        if happens(&mut self.rng, self.faults.dial) {
+            return Err(DIAL_ERRORS[self.below(DIAL_ERRORS.len())]);
+        }
+        if self.lacks_descriptors() {
+            return Err(libc::EMFILE);
+        }
+        if self.lacks_ports() {
+            return Err(libc::EADDRNOTAVAIL);
+        }
+        let backend = self.backends[usize::from(address.port() - FIRST_BACKEND_PORT)];
+        let answer = match backend.mode {
+            Mode::Refusing if happens(&mut self.rng, self.faults.self_connect) => Answer::Itself,
+            Mode::Serving | Mode::Resetting | Mode::Hung => Answer::Accept,
+            Mode::Refusing => Answer::Refuse(libc::ECONNREFUSED),
+            Mode::Unreachable if self.rng.below(2) == 0 => return Err(libc::ENETUNREACH),
+            Mode::Unreachable => Answer::Refuse(libc::EHOSTUNREACH),
+            Mode::Blackhole => Answer::Silence,
+        };
+        let peer = match backend.mode {
+            Mode::Resetting => Peer::new(0, 0, Ending::Reset { after: 0 }, Reading::Eager, 1 << 16),
+            Mode::Hung => Peer::new(0, 0, Ending::Never, Reading::Stopped, 1 << 16),
+            Mode::Serving | Mode::Refusing | Mode::Unreachable | Mode::Blackhole => self.draw_backend(),
+        };
+        let id = self.add(Stage::Dialing(answer), peer);
+        self.conns[id].worker = worker;
+        self.conns[id].is_dialed = true;
+        self.conns[id].literal = (backend.mode == Mode::Serving).then_some(backend.answer);
+        Ok(id)
+    }
+
+    // --- epoll -----------------------------------------------------------------------------------------------------
+
+    /// epoll_ctl(2). A connection that something has happened to already is told at once.
+    pub(crate) fn watch(&mut self, id: usize, token: Token) -> Called<()> {
+        if happens(&mut self.rng, self.faults.watch) {
+            self.trace.fail(self.now, "watch", id, libc::ENOSPC);
+            return Err(libc::ENOSPC);
+        }
+        let conn = &mut self.conns[id];
+        conn.token = Some(token);
+        conn.edge = true;
+        match token {
+            Token::Session(key, Side::Client) => {
+                self.clients.insert((conn.worker, pack(key)), id);
+            }
+            Token::Session(key, Side::Backend) => {
+                let client = self.clients[&(conn.worker, pack(key))];
+                conn.partner = Some(client);
+                self.conns[client].partner = Some(id);
+            }
+            Token::Probe(_) => self.becomes_check(id),
+            Token::Listener(_) | Token::Wake => panic!("a connection watched as {token:?}"),
+        }
+        Ok(())
+    }
+
+    /// A backend that serves answers a check as the check wants it.
+    fn becomes_check(&mut self, id: usize) {
+        if let Some(answer) = self.conns[id].literal {
+            let conn = &mut self.conns[id];
+            conn.stream = Stream::Literal(answer);
+            conn.peer = Peer::new(answer.len() as u64, 0, Ending::FinAfterFin, Reading::Eager, 1 << 16);
+        }
+    }
+
+    /// epoll_wait(2).
+    pub(crate) fn wait(&mut self, worker: usize, timeout: Option<Duration>, events: &mut Vec<Event>) {
+        self.tell_edges(worker, events);
+        if happens(&mut self.rng, self.faults.spurious_event) {
+            self.tell_nothing(worker, events);
+        }
+        if events.is_empty() {
+            let most = timeout.map_or(u64::MAX, |span| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+            self.now += self.stride.min(most);
+        }
+        if happens(&mut self.rng, self.faults.stop) {
+            self.now += 1_000_000 << self.rng.below(22);
+        }
+        for event in events.iter() {
+            self.trace.event(self.now, worker, event);
+        }
+    }
+
+    fn tell_edges(&mut self, worker: usize, events: &mut Vec<Event>) {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
+        let edges = self.live.iter().filter_map(|&id| {
+            let conn = &self.conns[id];
+            conn.token.filter(|_| conn.edge && conn.worker == worker)
+        });
+        candidates.extend(edges);
+        let listeners = self.listeners.iter().filter(|listener| listener.edge && listener.worker == worker);
+        candidates.extend(listeners.filter_map(|listener| listener.token));
+        if self.wakes[worker].load(Ordering::Relaxed) {
+            candidates.push(Token::Wake);
+        }
+        let most = if happens(&mut self.rng, self.faults.small_batch) { 1 } else { usize::MAX };
+        while events.len() < most && !candidates.is_empty() {
+            let token = candidates.swap_remove(self.below(candidates.len()));
+            if !happens(&mut self.rng, self.faults.late_event) {
+                events.extend(self.tell(worker, token));
+            }
+        }
+        self.candidates = candidates;
+    }
+
+    /// The event of an edge; `None` when what it would tell is over.
+    fn tell(&mut self, worker: usize, token: Token) -> Option<Event> {
+        let ready = match token {
+            Token::Wake => {
+                self.wakes[worker].store(false, Ordering::Relaxed);
+                READABLE
+            }
+            Token::Listener(_) => {
+                let is_it =
+                    |listener: &&mut Listener| listener.worker == worker && listener.token == Some(token);
+                let listener = self.listeners.iter_mut().find(is_it).expect("its edge was seen");
+                listener.edge = false;
+                if listener.queue.is_empty() { Ready::default() } else { READABLE }
+            }
+            Token::Session(..) | Token::Probe(_) => {
+                let conn = self.find(worker, token).expect("its edge was seen");
+                conn.edge = false;
+                conn.ready()
+            }
+        };
+        (ready != Ready::default()).then_some(Event { token, ready })
+    }
+
+    fn find(&mut self, worker: usize, token: Token) -> Option<&mut Conn> {
+        let is_it = |&&id: &&usize| {
+            let conn = &self.conns[id];
+            conn.worker == worker && conn.token == Some(token)
+        };
+        let id = *self.live.iter().find(is_it)?;
+        Some(&mut self.conns[id])
+    }
+
+    /// An event that means nothing, or not what it says.
+    fn tell_nothing(&mut self, worker: usize, events: &mut Vec<Event>) {
+        let of_worker = |&&id: &&usize| self.conns[id].worker == worker && self.conns[id].token.is_some();
+        let watched: Vec<usize> = self.live.iter().filter(of_worker).copied().collect();
+        if watched.is_empty() {
+            return;
+        }
+        let conn = &self.conns[watched[self.rng.below(watched.len() as u64) as usize]];
+        let token = conn.token.expect("it is watched");
+        let flags = self.rng.below(16);
+        let ready = Ready {
+            readable: flags & 1 > 0,
+            writable: flags & 2 > 0,
+            closing: flags & 4 > 0,
+            failing: flags & 8 > 0,
+        };
+        events.push(Event { token, ready });
+    }
+
+    // --- dice ------------------------------------------------------------------------------------------------------
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.rng.below(bound as u64)).expect("below a usize")
+    }
+
+    /// What a peer sends in all: mostly little, and no more over a seed than there is time to look at.
+    fn draw_total(&mut self) -> u64 {
+        let most = match self.rng.below(16) {
+            0 | 1 => 1,
+            2..8 => 200,
+            8..13 => 8_000,
+            13 | 14 => 200_000,
+            _ => 1 << 20,
+        };
+        let total = self.rng.below(most + 1).min(self.bytes_left);
+        self.bytes_left -= total;
+        total
+    }
+
+    fn draw_peer(&mut self, ends: [Ending; 6]) -> Peer {
+        let total = self.draw_total();
+        let after_heard = if self.rng.below(3) == 0 { self.rng.below(300) } else { 0 };
+        let ending = match ends[self.below(ends.len())] {
+            Ending::Reset { .. } => Ending::Reset { after: self.rng.below(total + 1) },
+            Ending::Close { .. } => Ending::Close { after: self.rng.below(total + 1) },
+            plain @ (Ending::Fin | Ending::FinAfterFin | Ending::Never) => plain,
+        };
+        let reading = match self.rng.below(8) {
+            0 => Reading::Stopped,
+            1 => Reading::Slow,
+            _ => Reading::Eager,
+        };
+        let window = 1 << (8 + self.rng.below(10));
+        Peer::new(total, after_heard, ending, reading, window)
+    }
+
+    pub(crate) fn draw_client(&mut self) -> Peer {
+        self.draw_peer([
+            Ending::Fin,
+            Ending::Fin,
+            Ending::FinAfterFin,
+            Ending::Reset { after: 0 },
+            Ending::Close { after: 0 },
+            Ending::Never,
+        ])
+    }
+
+    fn draw_backend(&mut self) -> Peer {
+        if self.peers_behave {
+            return Peer::well_behaved(self.rng.below(5_000));
+        }
+        self.draw_peer([
+            Ending::Fin,
+            Ending::FinAfterFin,
+            Ending::FinAfterFin,
+            Ending::Reset { after: 0 },
+            Ending::Close { after: 0 },
+            Ending::Never,
+        ])
+    }
+}
+
+const READABLE: Ready = Ready { readable: true, writable: false, closing: false, failing: false };
+
+/// Each connection of a client has an address of its own.
+pub(crate) fn client_address(id: usize) -> SocketAddr {
+    let id = u32::try_from(id).expect("fewer connections");
+    SocketAddr::from((Ipv4Addr::from(0x0A00_0000 | id >> 4), 1_024 + u16::try_from(id & 15).expect("4 bits")))
+}
+
+/// The connection of the client with that address.
+pub(crate) fn client_of(address: SocketAddr) -> usize {
+    let SocketAddr::V4(address) = address else { panic!("clients are of IPv4") };
+    (u32::from(*address.ip()) & 0x00FF_FFFF) as usize * 16 + usize::from(address.port() - 1_024)
+}
+
+fn pack(key: Key) -> u64 {
+    u64::from(key.generation) << 32 | u64::from(key.index)
+}

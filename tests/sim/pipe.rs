@@ -1,0 +1,51 @@
+//! A pipe as Linux fills it: by slots, each of which holds what one segment brought, whether a byte or 64 KiB.
+
+use std::collections::VecDeque;
+
+/// What one slot holds: bytes of what the peer of a connection sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The connection that they were read from.
+    pub(crate) source: usize,
+    /// The place of the first of them in the stream.
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    slots: VecDeque<Slot>,
+    slots_max: usize,
+    pub(crate) is_open: bool,
+}
+
+impl Pipe {
+    pub(crate) fn new(slots_max: usize) -> Self {
+        Self { slots: VecDeque::new(), slots_max, is_open: true }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= self.slots_max
+    }
+
+    pub(crate) fn push(&mut self, source: usize, start: u64, len: u64) {
+        assert!(!self.is_full(), "a segment needs a slot");
+        self.slots.push_back(Slot { source, start, len });
+    }
+
+    /// What the next bytes are.
+    pub(crate) fn first(&self) -> Option<Slot> {
+        self.slots.front().copied()
+    }
+
+    /// Takes bytes of the first slot out. A slot is free again only when it is empty.
+    pub(crate) fn take(&mut self, bytes: u64) {
+        let first = self.slots.front_mut().expect("no more than it holds");
+        first.start += bytes;
+        first.len -= bytes;
+        if first.len == 0 {
+            self.slots.pop_front();
+        }
+    }
+}

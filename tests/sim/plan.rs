@@ -1,0 +1,127 @@
+//! What one seed runs: a configuration as an operator would write it, and how the backends answer checks.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use l4lb::base::rng::Rng;
+use l4lb::config::{self, Config, Overrides};
+
+use crate::judge::Patience;
+use crate::net::{Backend, FIRST_BACKEND_PORT, Mode};
+
+/// What a kind of check asks for, and what a healthy backend says to it.
+const CHECKS: [(&str, &[u8]); 4] = [
+    ("type = \"tcp\"", b""),
+    ("type = \"off\"", b""),
+    ("type = \"send_expect\", send = \"PING\", expect = \"+PONG\"", b"+PONG\r\n"),
+    ("type = \"http\", path = \"/\"", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+];
+
+/// See the module.
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) patience: Patience,
+    /// Of all workers together.
+    pub(crate) sessions_max: usize,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng, is_loud: bool) -> Self {
+        let mut text = String::new();
+        let workers = 1 + rng.below(2);
+        write!(text, "[global]\nworkers = {workers}\n").expect("a string takes all");
+        let pools = 1 + rng.below(2);
+        let mut backends = Vec::new();
+        for pool in 0..pools {
+            draw_listener(rng, &mut text, pool);
+        }
+        let timeouts =
+            [pick(rng, &[100, 5_000]), pick(rng, &[400, 10_000, 3_600_000]), pick(rng, &[200, 30_000])];
+        for pool in 0..pools {
+            draw_pool(rng, &mut text, pool, timeouts, &mut backends);
+        }
+        if is_loud {
+            eprintln!("{text}");
+        }
+        let mut nobody = |_: &str| Ok(Vec::new());
+        let config = config::parse(&text, "plan", &Overrides::default(), &mut nobody);
+        let config = config.unwrap_or_else(|errors| panic!("a plan that is refused: {errors:?}\n{text}"));
+        let [connect, idle, half_close] = timeouts.map(|millis| millis * 1_000_000);
+        let sessions_max = usize::try_from(pick(rng, &[3, 8, 1_000])).expect("small");
+        Self { config, backends, patience: Patience { connect, idle, half_close }, sessions_max }
+    }
+}
+
+fn draw_listener(rng: &mut Rng, text: &mut String, pool: u64) {
+    write!(text, "[[listener]]\nbind = \"127.0.0.1:{}\"\npool = \"p{pool}\"\n", 9_000 + pool)
+        .expect("as above");
+    write!(text, "backlog = {}\n", 1 + rng.below(8)).expect("as above");
+    if rng.below(4) == 0 {
+        write!(text, "max_sessions = {}\n", 1 + rng.below(4)).expect("as above");
+    }
+}
+
+fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], backends: &mut Vec<Backend>) {
+    let [connect, idle, half_close] = timeouts;
+    let balance =
+        ["round_robin", "least_connections", "power_of_two", "source_hash", "random"][index(rng.below(5))];
+    let (check, answer) = CHECKS[index(rng.below(4))];
+    let retries = rng.below(4);
+    let when_all_down = ["close", "try_anyway"][index(rng.below(2))];
+    let user_timeout = pick(rng, &[0, 300, 20_000]);
+    let interval = pick(rng, &[50, 500, 2_000]);
+    let timeout = 10 + rng.below(interval - 9);
+    let fast_interval = 10 + rng.below(interval - 9);
+    let (rise, fall) = (1 + rng.below(3), 1 + rng.below(3));
+    let initial = ["unknown", "up", "down"][index(rng.below(3))];
+    write!(
+        text,
+        "[[pool]]\nname = \"p{pool}\"\nbalance = \"{balance}\"\nretries = {retries}\n\
+         when_all_down = \"{when_all_down}\"\ntcp = {{ user_timeout = \"{user_timeout}ms\" }}\n\
+         timeouts = {{ connect = \"{connect}ms\", idle = \"{idle}ms\", half_close = \"{half_close}ms\" }}\n\
+         health = {{ {check}, interval = \"{interval}ms\", timeout = \"{timeout}ms\", \
+         fast_interval = \"{fast_interval}ms\", rise = {rise}, fall = {fall}, initial_state = \"{initial}\" }}\n",
+    )
+    .expect("as above");
+    for _ in 0..1 + rng.below(4) {
+        let port = FIRST_BACKEND_PORT + u16::try_from(backends.len()).expect("a few");
+        let weight = pick(rng, &[0, 1, 1, 1, 3, 256]);
+        let backup = rng.below(6) == 0;
+        write!(
+            text,
+            "[[pool.backend]]\naddress = \"127.0.0.1:{port}\"\nweight = {weight}\nbackup = {backup}\n"
+        )
+        .expect("as above");
+        let mode = if rng.below(4) == 0 { Mode::draw(rng) } else { Mode::Serving };
+        backends.push(Backend { mode, answer });
+    }
+}
+
+impl Mode {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        match rng.below(10) {
+            0..4 => Self::Serving,
+            4 | 5 => Self::Refusing,
+            6 => Self::Unreachable,
+            7 => Self::Blackhole,
+            8 => Self::Resetting,
+            _ => Self::Hung,
+        }
+    }
+}
+
+fn pick(rng: &mut Rng, choices: &[u64]) -> u64 {
+    choices[index(rng.below(choices.len() as u64))]
+}
+
+fn index(small: u64) -> usize {
+    usize::try_from(small).expect("a small number")
+}
+
+/// How long the slowest health of a plan takes to notice what has changed.
+pub(crate) fn slowest_verdict(config: &Config) -> Duration {
+    let verdict =
+        |pool: &config::model::Pool| pool.health.interval * 2 * (pool.health.rise + pool.health.fall + 2);
+    config.pools.iter().map(verdict).max().expect("at least one pool")
+}

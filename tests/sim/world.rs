@@ -1,0 +1,459 @@
+//! One run: workers over the simulated network, clients that come, peers and operators that do what they like, and
+//! after every turn a look at the books. In the end all faults stop, and everything has to come to a good end.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use l4lb::base::rng::Rng;
+use l4lb::config::model::{Check, HealthState, WhenAllDown};
+use l4lb::mailbox::{Command, Mailbox, Report, Reports, StopReason};
+use l4lb::pool::{ListenerId, PoolId, Snapshot};
+use l4lb::session::CloseReason;
+use l4lb::stats::{Totals, WorkerStats};
+use l4lb::worker::{Admission, Flow, Shared, Worker};
+use nix::libc;
+
+use crate::conn::{Answer, Stage};
+use crate::coverage::Coverage;
+use crate::faults::{Faults, happens};
+use crate::judge::{self, Orders};
+use crate::kernel::{SimKernel, SimListener, SimWake};
+use crate::net::{Listener, Mode, Net, client_of};
+use crate::peer::Peer;
+use crate::plan::{Plan, slowest_verdict};
+use crate::summaries;
+use crate::trace::Trace;
+
+/// Connections with something left to happen; no more clients come meanwhile.
+const LIVE_MAX: usize = 24;
+/// Rounds in which nothing moves, until whatever is left is said to hang. Each lasts [`ROUND`]: longer than every
+/// pause of the worker, shorter in all than the timeouts that would hide a hang.
+const STILL_ROUNDS_MAX: u32 = 700;
+const ROUND: Duration = Duration::from_millis(4);
+/// Rounds in which something moves, until it is said to go on for ever.
+const ROUNDS_MAX: u32 = 100_000;
+/// How often time stands still, at least, while the health of the backends comes right.
+const LOOKS: u64 = 100;
+/// Nanoseconds that a turn waits while a check is under way.
+const MOMENT: u64 = 10_000;
+
+/// What came of a run without a fault found.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Equal for equal seeds.
+    pub(crate) hash: u64,
+    pub(crate) coverage: Coverage,
+    pub(crate) sessions: u64,
+}
+
+/// Runs `seed` for `steps` steps. Panics, in the step that `step` tells, when something does not hold.
+pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
+    summaries::listen(is_loud);
+    let mut world = World::new(seed, is_loud);
+    let hurry = world.rng.below(8);
+    for now in 0..steps {
+        *step = now;
+        world.step();
+        if world.workers.iter().all(Option::is_none) {
+            break;
+        }
+    }
+    *step = steps;
+    world.calm_down();
+    if hurry == 0 {
+        world.stop_at_once();
+    } else {
+        world.come_to_rest();
+        world.heal();
+        world.serve_the_last();
+        world.drain();
+    }
+    world.end()
+}
+
+struct World {
+    rng: Rng,
+    net: Rc<RefCell<Net>>,
+    workers: Vec<Option<Worker<SimKernel>>>,
+    mailboxes: Arc<[Mailbox]>,
+    inbox: Receiver<Report>,
+    snapshot: Arc<Snapshot>,
+    stats: Vec<Arc<WorkerStats>>,
+    plan: Plan,
+    /// By backend, as reported last.
+    health: Vec<HealthState>,
+    orders: Orders,
+    is_draining: bool,
+    /// Of each session that is over, by the connection of its client.
+    done: Vec<usize>,
+    sessions_over: u64,
+    coverage: Coverage,
+}
+
+impl World {
+    fn new(seed: u64, is_loud: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng, is_loud);
+        let faults = Faults::draw(&mut rng);
+        if is_loud {
+            eprintln!("{faults:?}");
+        }
+        let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
+        net.backends.clone_from(&plan.backends);
+        let count = plan.config.global.workers.get();
+        net.wakes = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
+        for worker in 0..count {
+            for (listener, index) in plan.config.listeners.iter().zip(0..) {
+                let backlog = usize::try_from(listener.backlog).expect("small");
+                net.listeners.push(Listener::new(worker, index, backlog));
+            }
+        }
+        let wakes = net.wakes.clone();
+        let net = Rc::new(RefCell::new(net));
+
+        let snapshot = Arc::new(Snapshot::new(&plan.config));
+        let limits = plan.config.listeners.iter().map(|listener| listener.max_sessions.map(Into::into));
+        let admission = Arc::new(Admission::new(plan.sessions_max, limits));
+        let (reports, inbox) = Reports::new();
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+            wakes.into_iter().map(|wake| Mailbox::new(Arc::new(SimWake(wake)))).unzip();
+        let mailboxes: Arc<[Mailbox]> = mailboxes.into();
+        let stats: Vec<Arc<WorkerStats>> = (0..count).map(|_| Arc::default()).collect();
+        let mut workers = Vec::new();
+        for (inbox, index) in inboxes.into_iter().zip(0..) {
+            let shared = Shared {
+                index,
+                mailboxes: Arc::clone(&mailboxes),
+                inbox,
+                reports: reports.clone(),
+                snapshot: Arc::clone(&snapshot),
+                admission: Arc::clone(&admission),
+                stats: Arc::clone(&stats[index]),
+                seed: rng.next_u64(),
+            };
+            let first = index * plan.config.listeners.len();
+            let listeners = (0..plan.config.listeners.len())
+                .zip(0..)
+                .map(|(listener, id)| (ListenerId(id), SimListener::new(first + listener, &net)));
+            let kernel = SimKernel { net: Rc::clone(&net), worker: index };
+            let worker = Worker::new(kernel, listeners.collect(), shared).expect("listeners can be watched");
+            workers.push(Some(worker));
+        }
+        let health = snapshot.backends().map(|backend| backend.health()).collect();
+        Self {
+            rng,
+            health,
+            net,
+            workers,
+            mailboxes,
+            inbox,
+            snapshot,
+            stats,
+            plan,
+            orders: Orders::Serve,
+            is_draining: false,
+            done: Vec::new(),
+            sessions_over: 0,
+            coverage: Coverage::default(),
+        }
+    }
+
+    // --- while everything may happen -------------------------------------------------------------------------------
+
+    /// A few things happen outside, and one worker has a turn.
+    fn step(&mut self) {
+        {
+            let net = &mut *self.net.borrow_mut();
+            net.bury();
+            for _ in 0..=self.rng.below(3) {
+                net.happen();
+            }
+            if net.live.len() < LIVE_MAX && self.rng.below(5) == 0 {
+                let peer = net.draw_client();
+                let listener = net.below(self.plan.config.listeners.len());
+                net.connect(listener, peer);
+            }
+            net.stride = draw_stride(&mut self.rng);
+            if happens(&mut self.rng, net.faults.jump) {
+                net.now += [0, 1_000_000, 3_600_000_000_000][net.below(3)];
+            }
+        }
+        let operates = self.net.borrow().faults.operator;
+        if happens(&mut self.rng, operates) {
+            self.operate();
+        }
+        let worker = usize::try_from(self.rng.below(self.workers.len() as u64)).expect("a few");
+        self.turn(worker);
+    }
+
+    fn operate(&mut self) {
+        match self.rng.below(40) {
+            0 if !self.is_draining => self.post_drain(),
+            1 if self.is_draining => self.post_stop(Orders::DrainTimeout),
+            _ => self.publish(),
+        }
+    }
+
+    fn post(&self, command: &Command) {
+        for mailbox in &*self.mailboxes {
+            assert!(mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
+        }
+    }
+
+    fn post_drain(&mut self) {
+        self.is_draining = true;
+        self.net.borrow_mut().mark_queued();
+        self.post(&Command::Drain);
+    }
+
+    fn post_stop(&mut self, orders: Orders) {
+        self.orders = orders;
+        let reason = if orders == Orders::Stop { StopReason::AtOnce } else { StopReason::DrainTimeout };
+        self.post(&Command::Stop(reason));
+    }
+
+    fn publish(&mut self) {
+        let pools: Vec<PoolId> = self.snapshot.pools.iter().map(|pool| pool.id).collect();
+        self.snapshot = Arc::new(self.snapshot.refreshed(&pools));
+        self.post(&Command::Publish(Arc::clone(&self.snapshot)));
+    }
+
+    // --- one turn and what has to hold after it --------------------------------------------------------------------
+
+    fn turn(&mut self, index: usize) {
+        let Some(worker) = &mut self.workers[index] else { return };
+        let flow = worker.turn().expect("no call on epoll fails");
+        self.hear_reports();
+        self.judge_sessions();
+        self.audit();
+        if flow == Flow::Stopped {
+            self.workers[index] = None;
+        }
+    }
+
+    fn hear_reports(&mut self) {
+        for report in self.inbox.try_iter() {
+            let Report::Health { from, to, backend, .. } = report else { panic!("{report:?} of a worker") };
+            let known = &mut self.health[backend.0 as usize];
+            assert_eq!(std::mem::replace(known, to), from, "no change of health is left out");
+            self.coverage.hit(match (from, to) {
+                (HealthState::Unknown, HealthState::Up) => "unknown to up",
+                (HealthState::Unknown, HealthState::Down) => "unknown to down",
+                (HealthState::Up, HealthState::Down) => "up to down",
+                (HealthState::Down, HealthState::Up) => "down to up",
+                _ => panic!("a change of health from {from:?} to {to:?}"),
+            });
+        }
+        for (backend, &known) in self.snapshot.backends().zip(&self.health) {
+            assert_eq!(backend.health(), known, "every change of health is told");
+        }
+    }
+
+    fn judge_sessions(&mut self) {
+        let net = &mut *self.net.borrow_mut();
+        let mut ended = std::mem::take(&mut net.ended);
+        let told = summaries::take();
+        assert_eq!(told.len(), ended.len(), "every session that ends is told of once");
+        for told in &told {
+            let id = client_of(told.client);
+            let place = ended.iter().position(|&ended| ended == id);
+            ended.swap_remove(place.unwrap_or_else(|| panic!("client #{id} was told of and is not over")));
+            judge::judge(net, told, self.plan.patience, self.orders);
+            let reason = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == told.reason);
+            self.coverage.hit(reason.expect("a reason of the list").as_str());
+            if told.reason == "done" {
+                self.done.push(id);
+            }
+        }
+        self.sessions_over += told.len() as u64;
+        net.ended = ended;
+    }
+
+    /// What the workers hold is what the network has given them.
+    fn audit(&self) {
+        let audits: Vec<_> = self.workers.iter().flatten().map(Worker::audit).collect();
+        let net = self.net.borrow();
+        let held: usize = audits.iter().map(|audit| audit.sockets).sum();
+        assert_eq!(held, net.sockets(), "sockets that workers hold, and that are open");
+        let listeners: usize = audits.iter().map(|audit| audit.listeners).sum();
+        assert_eq!(held + listeners, net.descriptors(), "descriptors that workers hold, and that are open");
+        let leases: usize = audits.iter().map(|audit| audit.leases).sum();
+        let active: u32 = self.snapshot.backends().map(|backend| backend.active()).sum();
+        assert_eq!(leases as u64, u64::from(active), "leases that sessions hold, and that backends count");
+        let sessions: usize = audits.iter().map(|audit| audit.sessions).sum();
+        let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
+        assert_eq!(totals.accepted, net.accepted, "every accepted connection is counted");
+        assert_eq!(totals.accepted, sessions as u64 + totals.closed_total(), "accepted = active + closed");
+        assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
+    }
+
+    // --- when everything has to end well ---------------------------------------------------------------------------
+
+    /// From now on nothing goes wrong.
+    fn calm_down(&mut self) {
+        let net = &mut *self.net.borrow_mut();
+        net.faults = Faults::none();
+        net.peers_behave = true;
+        net.backends.iter_mut().for_each(|backend| backend.mode = Mode::Serving);
+        net.stride = u64::try_from(ROUND.as_nanos()).expect("short");
+        for &id in &net.live {
+            let conn = &mut net.conns[id];
+            conn.peer.behaves();
+            conn.send_buffer = conn.send_buffer.max(1 << 18);
+            if conn.vanished.is_some() {
+                conn.die(libc::ETIMEDOUT);
+            }
+            if conn.stage == Stage::Dialing(Answer::Silence) {
+                conn.stage = Stage::Dialing(Answer::Accept);
+            }
+        }
+    }
+
+    /// All peers do all that they can, and all workers have a turn; false when nothing moved.
+    fn round(&mut self) -> bool {
+        let moved = {
+            let net = &mut *self.net.borrow_mut();
+            net.bury();
+            net.happen_all()
+        };
+        for worker in 0..self.workers.len() {
+            self.turn(worker);
+        }
+        moved
+    }
+
+    fn come_to_rest(&mut self) {
+        let mut still = 0;
+        for _ in 0..ROUNDS_MAX {
+            let moved = self.round();
+            if self.is_at_rest() {
+                return;
+            }
+            still = if moved { 0 } else { still + 1 };
+            assert!(still < STILL_ROUNDS_MAX, "a session hangs: {}", self.what_is_left());
+        }
+        panic!("sessions go on for ever: {}", self.what_is_left());
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let sessions: usize = self.workers.iter().flatten().map(|worker| worker.audit().sessions).sum();
+        sessions == 0 && self.net.borrow().listeners.iter().all(|listener| listener.queue.is_empty())
+    }
+
+    fn what_is_left(&self) -> String {
+        let net = self.net.borrow();
+        let left = net.live.iter().map(|&id| format!("\n#{id} {:?}", net.conns[id]));
+        left.chain(net.listeners.iter().map(|listener| format!("\n{listener:?}"))).collect()
+    }
+
+    /// Every backend serves, so in the end every check says so.
+    fn heal(&mut self) {
+        if self.is_draining {
+            return;
+        }
+        let verdict = u64::try_from(slowest_verdict(&self.plan.config).as_nanos()).expect("short");
+        let deadline = self.net.borrow().now + verdict;
+        while self.net.borrow().now < deadline {
+            self.net.borrow_mut().happen_all();
+            for worker in 0..self.workers.len() {
+                // The network is much faster than the timeout of any check.
+                let is_quiet = self.net.borrow().sockets() == 0;
+                self.net.borrow_mut().stride = if is_quiet { verdict / LOOKS } else { MOMENT };
+                self.turn(worker);
+            }
+        }
+        for backend in self.snapshot.backends() {
+            let is_checked = self.snapshot.pool(backend.pool).settings.health.check != Check::Off;
+            assert!(
+                !is_checked || backend.health() == HealthState::Up,
+                "{} serves, and is down",
+                backend.name
+            );
+        }
+        self.publish();
+        self.net.borrow_mut().stride = u64::try_from(ROUND.as_nanos()).expect("short");
+    }
+
+    /// A client of each listener is served as if nothing had ever happened.
+    fn serve_the_last(&mut self) {
+        if self.is_draining {
+            return;
+        }
+        for listener in 0..self.plan.config.listeners.len() {
+            let id = self.net.borrow().conns.len();
+            let peer = Peer::well_behaved(3_000);
+            assert!(self.net.borrow_mut().connect(listener, peer), "the queues are empty");
+            self.come_to_rest_with(listener, id);
+        }
+    }
+
+    fn come_to_rest_with(&mut self, listener: usize, id: usize) {
+        let mut served = false;
+        for _ in 0..STILL_ROUNDS_MAX {
+            self.round();
+            served = self.done.contains(&id) && self.is_at_rest();
+            if served {
+                break;
+            }
+        }
+        let pool = self.snapshot.pool(self.snapshot.listeners[listener].pool);
+        let tries_anyway = pool.settings.when_all_down == WhenAllDown::TryAnyway;
+        let has_backend =
+            pool.has_eligible() || tries_anyway && pool.backends.iter().any(|backend| backend.weight > 0);
+        assert_eq!(served, has_backend, "client #{id}: {:?}", self.net.borrow().conns[id]);
+    }
+
+    fn drain(&mut self) {
+        if !self.is_draining {
+            self.post_drain();
+        }
+        for _ in 0..STILL_ROUNDS_MAX {
+            self.round();
+        }
+        assert!(
+            self.workers.iter().all(Option::is_none),
+            "a worker with nothing to do goes on after a drain"
+        );
+    }
+
+    fn stop_at_once(&mut self) {
+        self.post_stop(Orders::Stop);
+        for worker in 0..self.workers.len() {
+            self.turn(worker);
+            assert!(self.workers[worker].is_none(), "a worker goes on after a stop");
+        }
+    }
+
+    fn end(mut self) -> Run {
+        for _ in 0..STILL_ROUNDS_MAX {
+            let net = &mut *self.net.borrow_mut();
+            net.bury();
+            if !net.happen_all() {
+                break;
+            }
+        }
+        let net = self.net.borrow();
+        assert_eq!(net.descriptors(), 0, "everything was given back");
+        let active: u32 = self.snapshot.backends().map(|backend| backend.active()).sum();
+        assert_eq!(active, 0, "every lease was released");
+        for &id in &self.done {
+            judge::judge_peers(&net, id);
+        }
+        self.coverage.add(&net.coverage);
+        Run { hash: net.trace.hash(), coverage: self.coverage, sessions: self.sessions_over }
+    }
+}
+
+/// How long nothing happens: mostly not at all or less than a tick, sometimes until a timer is due.
+fn draw_stride(rng: &mut Rng) -> u64 {
+    match rng.below(32) {
+        0..12 => 0,
+        12..24 => rng.below(1_000_000),
+        24..31 => rng.below(20_000_000),
+        _ => rng.below(1 << 36),
+    }
+}
