@@ -1,18 +1,25 @@
 //! Messages between threads: commands to a worker, which they wake, and reports to the control thread.
 //! Every queue is bounded. A worker never waits for one: what does not fit is dropped and counted, and whoever
 //! reads finds the truth in the atomics of the backends.
+//!
+//! No worker sleeps over a command. It is put in first, and the worker is woken then; the worker empties its mailbox
+//! behind every wait. What was there when the wait returned is read in that turn, because a turn reads as many as a
+//! mailbox holds; what came later wakes later, and ends the next wait.
+//!
+//! A message shows its reader all that its sender did before: of [`Command::Publish`] the whole snapshot, of
+//! [`Report::Health`] the new health, of [`Report::Stopped`] the last count of every counter.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::HealthState;
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Wake;
 
 /// Commands that wait in one mailbox at most.
-const MAILBOX_LEN: usize = 1024;
+pub const MAILBOX_LEN: usize = 1024;
 /// Reports that wait for the control thread at most.
 const REPORTS_LEN: usize = 16_384;
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::session::{CloseReason, Summary};
 
-/// A number with one writer. Readers may see a value that is a moment old.
+/// A number with one writer. Readers may see a value that is a moment old; the last one, once its writer has reported
+/// that it stopped.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 

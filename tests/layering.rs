@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &["base", "config"]),
     ("stats", &["session"]),
     ("sys", &["base", "config", "session"]),
-    ("mailbox", &["config", "pool", "sys"]),
+    ("mailbox", &["base", "config", "pool", "sys"]),
     ("worker", &["base", "balance", "config", "session", "pool", "health", "stats", "sys", "mailbox"]),
     ("control", &["base", "config", "pool", "stats", "sys", "mailbox"]),
     ("server", &["base", "config", "pool", "stats", "sys", "mailbox", "worker", "control"]),

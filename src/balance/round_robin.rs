@@ -14,6 +14,7 @@ impl RoundRobin {
 
     /// The member whose turn it is; a member that is not eligible loses its turn.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
+        // One operation reads and raises it, so each turn is given once, whoever comes when.
         // Relaxed: only the count matters, nothing is published through it.
         self.0.pick(members, |_| pick.cursor.fetch_add(1, Ordering::Relaxed))
     }

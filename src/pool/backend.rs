@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use crate::base::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::config::model::{self, HealthState};
 use crate::pool::PoolId;
 
@@ -19,7 +19,12 @@ impl BackendId {
 }
 
 /// One backend as all threads see it. Its atomics are independent of each other, so all are `Relaxed`:
-/// a worker that sees an old value for a moment dials a backend that has just gone down, and retries.
+/// - `health` has one writer, the worker that owns the probe. Who sees an old value for a moment dials a backend that
+///   has just gone down, and retries. Who is to build a table by it is told by a report, which shows the new one.
+/// - `active`, `sessions` and `dial_failures` are only added to and subtracted from, so nothing is lost.
+/// - `unreported_failures` is raised by whoever has failed and taken by the owner. Who raises it from 0 tells the
+///   owner, and what is raised before the owner takes it is taken with it: no failure goes untold for longer than until
+///   the next check, which takes them too, should the mailbox of the owner have been full.
 #[derive(Debug)]
 pub struct Backend {
     /// Names it in commands and reports.

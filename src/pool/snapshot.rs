@@ -1,4 +1,8 @@
 //! What the workers run: listeners and pools with their tables, as of one epoch.
+//!
+//! A snapshot never changes once it is built; the mailboxes hand it over. Workers may run different epochs for a moment,
+//! and need not agree: what must be one for all of them, the cursor of a pool and the atomics of its backends, is the
+//! same object in every epoch.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! How many sessions there may be: over all workers together, and per listener.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use crate::base::atomic::{AtomicUsize, Ordering};
 use crate::pool::ListenerId;
 
 /// The limits on sessions and what is left of them. One for all workers; exact.
@@ -67,24 +66,5 @@ impl Admission {
     pub(super) fn leave(&self, listener: ListenerId) {
         self.listeners[listener.0 as usize].leave();
         self.all.leave();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_listener_leaves_room_for_the_others() {
-        let admission = Admission::new(3, [Some(1), None]);
-        let (small, large) = (ListenerId(0), ListenerId(1));
-        assert_eq!(admission.enter(small), Ok(()));
-        assert_eq!(admission.enter(small), Err(Full { limit: 1, of_listener: true }));
-        assert_eq!(admission.enter(large), Ok(()));
-        assert_eq!(admission.enter(large), Ok(()));
-        assert_eq!(admission.enter(large), Err(Full { limit: 3, of_listener: false }));
-        admission.leave(small);
-        assert_eq!(admission.enter(large), Ok(()));
-        assert_eq!(admission.enter(small), Err(Full { limit: 3, of_listener: false }));
     }
 }

@@ -1,13 +1,13 @@
 //! Takes commands from the mailbox.
 
 use crate::base::slots::Key;
-use crate::mailbox::{Command, StopReason};
+use crate::mailbox::{Command, MAILBOX_LEN, StopReason};
 use crate::session::CloseReason;
 use crate::sys::Kernel;
 use crate::worker::Worker;
 
-/// Commands taken in one turn. The rest is read in the next, which does not wait: posting wakes it.
-const COMMANDS_PER_TURN: usize = 1024;
+/// Commands taken in one turn. Fewer, and the rest might wait for ever: their wakes are over.
+const COMMANDS_PER_TURN: usize = MAILBOX_LEN;
 
 impl<K: Kernel> Worker<K> {
     pub(super) fn read_mailbox(&mut self) {

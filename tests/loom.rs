@@ -1,0 +1,159 @@
+//! What threads share, in every order in which they may meet, with every stale value that an ordering allows.
+//! A thread that waits for what never comes fails its test too.
+//!
+//! The files of the product are compiled here a second time, as they are, over the atomics of loom. Why the rest needs
+//! no model is said where it is: in `pool::snapshot`, `balance::round_robin` and `stats`.
+
+#![expect(dead_code, unreachable_pub, reason = "a model needs only a part of each file")]
+
+#[path = "../src/worker/admission.rs"]
+mod admission;
+#[path = "../src/pool/backend.rs"]
+mod backend;
+#[path = "../src/mailbox.rs"]
+mod mailbox;
+
+/// What these files import.
+mod base {
+    pub mod atomic {
+        pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    }
+}
+mod config {
+    pub use l4lb::config::model;
+}
+mod pool {
+    pub use crate::backend::{Backend, BackendId};
+    pub use l4lb::pool::{ListenerId, PoolId, Snapshot};
+}
+mod sys {
+    pub use l4lb::sys::Wake;
+}
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
+
+use l4lb::config::model::{self, HealthState};
+use loom::sync::Notify;
+use loom::thread;
+
+use admission::{Admission, Full};
+use base::atomic::{AtomicUsize, Ordering};
+use mailbox::{Command, Mailbox};
+use pool::{Backend, BackendId, ListenerId, PoolId};
+
+const FIRST: ListenerId = ListenerId(0);
+const SECOND: ListenerId = ListenerId(1);
+
+fn backend() -> Arc<Backend> {
+    let settings =
+        model::Backend { name: "a".into(), address: ([10, 0, 0, 1], 80).into(), weight: 1, backup: false };
+    Arc::new(Backend::new(BackendId(0), PoolId(0), &settings, HealthState::Down))
+}
+
+/// A waker whose worker is a thread of the model.
+#[derive(Default)]
+struct Bell(Notify);
+
+impl sys::Wake for Bell {
+    fn wake(&self) -> io::Result<()> {
+        self.0.notify();
+        // What the caller does next may come too late for the worker. loom does not stop at the queue by itself.
+        thread::yield_now();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_listener_leaves_room_for_the_others() {
+    loom::model(|| {
+        let admission = Admission::new(3, [Some(1), None]);
+        let (small, large) = (FIRST, SECOND);
+        assert_eq!(admission.enter(small), Ok(()));
+        assert_eq!(admission.enter(small), Err(Full { limit: 1, of_listener: true }));
+        assert_eq!(admission.enter(large), Ok(()));
+        assert_eq!(admission.enter(large), Ok(()));
+        assert_eq!(admission.enter(large), Err(Full { limit: 3, of_listener: false }));
+        admission.leave(small);
+        assert_eq!(admission.enter(large), Ok(()));
+        assert_eq!(admission.enter(small), Err(Full { limit: 3, of_listener: false }));
+    });
+}
+
+#[test]
+fn no_more_are_in_than_may_be_and_nobody_keeps_a_place() {
+    loom::model(|| {
+        let admission = Arc::new(Admission::new(1, [None, Some(1)]));
+        let inside = Arc::new(AtomicUsize::new(0));
+        let worker = |listener| {
+            let (admission, inside) = (Arc::clone(&admission), Arc::clone(&inside));
+            thread::spawn(move || {
+                if admission.enter(listener).is_ok() {
+                    assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0, "one place for two");
+                    inside.fetch_sub(1, Ordering::Relaxed);
+                    admission.leave(listener);
+                }
+            })
+        };
+        for worker in [worker(FIRST), worker(SECOND)] {
+            worker.join().unwrap();
+        }
+        for listener in [FIRST, SECOND] {
+            assert_eq!(admission.enter(listener), Ok(()), "a place was kept");
+            admission.leave(listener);
+        }
+    });
+}
+
+/// The owner waits until it has heard of all of them.
+#[test]
+fn the_owner_of_a_probe_hears_of_every_failed_dial() {
+    const FAILURES: u32 = 3;
+    loom::model(|| {
+        let (bell, backend) = (Arc::new(Bell::default()), backend());
+        let (mailbox, inbox) = Mailbox::new(Arc::clone(&bell) as _);
+        let dialer = |failures| {
+            let (mailbox, backend) = (mailbox.clone(), Arc::clone(&backend));
+            thread::spawn(move || {
+                for _ in 0..failures {
+                    if backend.on_dial_failed() {
+                        assert!(mailbox.post(Command::DialFailed(backend.id)), "there is room");
+                    }
+                }
+            })
+        };
+        let dialers = [dialer(1), dialer(FAILURES - 1)];
+        let mut heard = 0;
+        while heard < FAILURES {
+            bell.0.wait();
+            while inbox.try_recv().is_ok() {
+                heard += backend.take_dial_failures();
+            }
+        }
+        for dialer in dialers {
+            dialer.join().unwrap();
+        }
+        assert_eq!((heard, backend.take_dial_failures()), (FAILURES, 0), "each once");
+    });
+}
+
+/// Two senders, and a worker that empties its inbox each time it was woken.
+#[test]
+fn no_command_is_left_behind_by_a_worker_that_waits() {
+    loom::model(|| {
+        let bell = Arc::new(Bell::default());
+        let (mailbox, inbox) = Mailbox::new(Arc::clone(&bell) as _);
+        let senders = [mailbox.clone(), mailbox]
+            .map(|mailbox| thread::spawn(move || assert!(mailbox.post(Command::Drain), "there is room")));
+        let mut commands = 0;
+        while commands < senders.len() {
+            bell.0.wait();
+            commands += inbox.try_iter().count();
+        }
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        assert!(matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)));
+    });
+}
