@@ -21,7 +21,7 @@ use crate::sys::Wake;
 /// Commands that wait in one mailbox at most.
 pub const MAILBOX_LEN: usize = 1024;
 /// Reports that wait for the control thread at most.
-const REPORTS_LEN: usize = 16_384;
+pub const REPORTS_LEN: usize = 16_384;
 
 /// What a worker is told.
 #[derive(Clone, Debug)]
@@ -115,7 +115,8 @@ impl Reports {
     /// Puts a report in, or counts it as dropped.
     pub fn send(&self, report: Report) {
         if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            // Release: the count stands for the report, and shows as much as that would have shown.
+            self.dropped.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -128,6 +129,6 @@ impl Reports {
 
     /// Reports dropped since the last call; then the receiver has to look at every backend.
     pub fn take_dropped(&self) -> u64 {
-        self.dropped.swap(0, Ordering::Relaxed)
+        self.dropped.swap(0, Ordering::Acquire)
     }
 }

@@ -40,7 +40,7 @@ use loom::thread;
 
 use admission::{Admission, Full};
 use base::atomic::{AtomicUsize, Ordering};
-use mailbox::{Command, Mailbox};
+use mailbox::{Command, Mailbox, REPORTS_LEN, Report, Reports};
 use pool::{Backend, BackendId, ListenerId, PoolId};
 
 const FIRST: ListenerId = ListenerId(0);
@@ -155,5 +155,29 @@ fn no_command_is_left_behind_by_a_worker_that_waits() {
             sender.join().unwrap();
         }
         assert!(matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)));
+    });
+}
+
+/// The count of dropped reports stands for them: who sees it, sees what they would have told.
+#[test]
+fn a_dropped_report_makes_the_health_seen_that_it_was_about() {
+    loom::model(|| {
+        let (backend, (reports, inbox)) = (backend(), Reports::new());
+        (0..REPORTS_LEN).for_each(|_| reports.send(Report::Reload));
+        let worker = thread::spawn({
+            let (backend, reports) = (Arc::clone(&backend), reports.clone());
+            move || {
+                let (from, to) = (HealthState::Down, HealthState::Up);
+                backend.set_health(to);
+                reports.send(Report::Health { backend: backend.id, from, to, reason: String::new() });
+            }
+        });
+        if reports.take_dropped() > 0 {
+            assert_eq!(backend.health(), HealthState::Up, "seen too early for the tables to change");
+        } else {
+            worker.join().unwrap();
+            assert_eq!(reports.take_dropped(), 1, "and not seen later either");
+        }
+        drop(inbox);
     });
 }
