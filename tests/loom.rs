@@ -106,6 +106,23 @@ fn no_more_are_in_than_may_be_and_nobody_keeps_a_place() {
     });
 }
 
+/// An attempt that was refused held a place for a moment, in which the place that had become free was refused to
+/// another.
+#[test]
+fn a_refusal_takes_no_place_from_others() {
+    loom::model(|| {
+        let admission = Arc::new(Admission::new(1, [None]));
+        admission.enter(FIRST).unwrap();
+        let other = thread::spawn({
+            let admission = Arc::clone(&admission);
+            move || admission.enter(FIRST)
+        });
+        admission.leave(FIRST);
+        let entered = [admission.enter(FIRST), other.join().unwrap()];
+        assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 1, "{entered:?}");
+    });
+}
+
 /// The owner waits until it has heard of all of them.
 #[test]
 fn the_owner_of_a_probe_hears_of_every_failed_dial() {

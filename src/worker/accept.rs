@@ -16,7 +16,8 @@ use crate::worker::{Slot, Timer, Worker};
 
 /// Connections taken from one listener in one turn, so that an accept storm leaves time for the others.
 const ACCEPTS_PER_TURN: u32 = 64;
-/// Pause at a limit. A session that ends in this worker ends it sooner; one of another worker cannot.
+/// Pause at a limit. A session that ends in this worker ends it sooner; one of another worker cannot, nor a place
+/// that [`Admission`](crate::worker::Admission) has back.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(50);
 /// First pause when the machine has run out of something; doubles each time, up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);

@@ -3,7 +3,10 @@
 use crate::base::atomic::{AtomicUsize, Ordering};
 use crate::pool::ListenerId;
 
-/// The limits on sessions and what is left of them. One for all workers; exact.
+/// The limits on sessions and what is left of them. One for all workers.
+///
+/// There are never more sessions than allowed. A refusal may be wrong for a moment: another worker holds a place
+/// while it asks its accept queue, or its second limit, and gives it back. So whoever is refused asks again soon.
 #[derive(Debug)]
 pub struct Admission {
     all: Gauge,
@@ -28,13 +31,11 @@ impl Gauge {
         Self { active: AtomicUsize::new(0), limit }
     }
 
+    /// Who is refused changes nothing: a count that is too high for a moment would hide a place from others.
     /// Relaxed: the count alone is shared, nothing is published through it.
     fn enter(&self) -> bool {
-        let fits = self.active.fetch_add(1, Ordering::Relaxed) < self.limit;
-        if !fits {
-            self.leave();
-        }
-        fits
+        let one_more = |active| (active < self.limit).then(|| active + 1);
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     fn leave(&self) {
