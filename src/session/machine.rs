@@ -100,7 +100,7 @@ impl Session {
         self.retries += 1;
     }
 
-    /// The dial begins only now: this machine could not do it before.
+    /// The connect timeout counts from now: a dial is under way, or put off for the first time.
     pub fn on_dial(&mut self, now: Instant) {
         debug_assert!(self.is_dialing());
         self.endpoints[Side::Backend as usize] = Endpoint::default();

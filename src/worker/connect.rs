@@ -36,6 +36,8 @@ impl<K: Kernel> Worker<K> {
             }
             if slot.failed.is_some() {
                 slot.session.on_redial(self.now);
+            } else {
+                slot.session.on_dial(self.now);
             }
             match watched {
                 Ok(()) => return self.arm(key),
@@ -112,6 +114,8 @@ impl<K: Kernel> Worker<K> {
             self.cut(key, reason);
             return false;
         }
+        // Its patience begins here, should this machine have to put the next dial off.
+        slot.session.on_dial(self.now);
         true
     }
 }

@@ -1,5 +1,7 @@
 //! Sessions whose dial this machine had no descriptor or memory for. They wait, and nothing is accepted meanwhile:
-//! a client that is reset would only free the descriptor that the next client takes, until the queue is gone.
+//! a client that is reset at once would only free the descriptor that the next client takes, until the queue is gone.
+//! Unlike a client in the accept queue theirs has been told that it is connected, so they wait no longer than a dial
+//! may take.
 
 use std::collections::VecDeque;
 use std::io;
@@ -53,8 +55,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(untold) = self.starved.log.take(self.now) {
             log::warn!(error:%, untold; "a dial is put off, and accepting with it");
         }
-        // Its connect timeout counts from the last try: like a client in the accept queue it waits until it is served,
-        // or gone, or the drain ends.
+        // Its connect timeout bounds the wait: tries do not count as dials.
         self.arm(key);
     }
 
@@ -69,11 +70,10 @@ impl<K: Kernel> Worker<K> {
             let Some(key) = self.starved.sessions.pop_front() else { return };
             let waiting = self.starved.sessions.len();
             // It may be gone: the client, or the patience with this machine.
-            if let Some(slot) = self.sessions.get_mut(key) {
-                slot.session.on_dial(self.now);
-                self.choose_and_dial(key);
-            }
+            self.choose_and_dial(key);
             if self.starved.sessions.len() > waiting {
+                // It came first, and still does.
+                self.starved.sessions.rotate_right(1);
                 return;
             }
         }

@@ -1,6 +1,7 @@
 //! The real binary as a child process, where a test looks at what only a process has: its CPU time, its open
 //! files, its signals.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -104,6 +105,16 @@ impl Daemon {
     /// Bytes of its memory.
     pub(crate) fn memory(&self) -> u64 {
         self.process().status().expect("status").vmrss.expect("VmRSS") * 1024
+    }
+
+    /// Lowers its limit of open files until it can open `count` more, or raises it to that.
+    pub(crate) fn can_open(&self, count: usize) {
+        let open: HashSet<i32> =
+            self.process().fd().expect("open files").flatten().map(|file| file.fd).collect();
+        let last = (0..).filter(|fd| !open.contains(fd)).nth(count - 1).expect("numbers do not end");
+        let [pid, limit] = [format!("--pid={}", self.child.id()), format!("--nofile={}:", last + 1)];
+        let status = Command::new("prlimit").args([&pid, &limit]).status().expect("run prlimit");
+        assert!(status.success(), "prlimit {pid} {limit}: {status}");
     }
 
     /// Sockets that it has open.

@@ -99,3 +99,29 @@ fn a_client_without_a_backend_is_reset() {
     let totals = lab.ends(&[(ConnectRefused, 1)]);
     assert_eq!((totals.dials, totals.dial_failures), (3, 3), "{totals}");
 }
+
+/// It waited for ever: each try began its patience anew.
+#[test]
+fn a_session_that_gets_no_descriptor_to_dial_with_is_reset_after_the_connect_timeout() {
+    let lab = setup().connect_timeout("1s").start_daemon();
+    lab.server.can_open(1);
+    let clock = Clock::start();
+    let start = clock.now();
+    assert_eq!(lab.client().receiving().ending(), Ending::Reset);
+    assert!(clock.now() - start >= Duration::from_secs(1), "reset too early");
+    lab.server.can_open(2);
+    let (client, backend) = (lab.client(), lab.accept(1));
+    drop(Relay::new(&lab, client, backend).says_goodbye());
+    lab.stops();
+}
+
+#[test]
+fn a_session_that_waits_for_descriptors_is_dialed_once_there_are_some() {
+    let lab = setup().start_daemon();
+    lab.server.can_open(1);
+    let client = lab.client();
+    lab.server.wait_for_line(&["a dial is put off"]);
+    lab.server.can_open(1);
+    drop(Relay::new(&lab, client, lab.accept(0)).says_goodbye());
+    lab.stops();
+}
