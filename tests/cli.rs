@@ -32,7 +32,9 @@ fn l4lb(args: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("one.toml"), ONE_POOL).unwrap();
     fs::write(dir.path().join("two.toml"), TWO_POOLS).unwrap();
-    fs::write(dir.path().join("binary.toml"), b"\xff\xfe").unwrap();
+    fs::write(dir.path().join("binary.toml"), b"[global]\n\xff\xfe").unwrap();
+    // Blank as far as it is read, and without a block on disk.
+    fs::File::create(dir.path().join("large.toml")).unwrap().set_len((16 << 20) + 1).unwrap();
     Command::new(env!("CARGO_BIN_EXE_l4lb"))
         .args(args.split_whitespace())
         .current_dir(dir.path())
@@ -84,7 +86,8 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("-c two.toml -b 10.0.0.2:80,weight=3", "--backend 10.0.0.2:80,weight=3: the file has several pools: write it there, as [[pool.backend]]"),
     ("-c none.toml", "none.toml: cannot read it: No such file or directory (os error 2)"),
     ("check .", ".: cannot read it: Is a directory (os error 21)"),
-    ("check binary.toml", "binary.toml: cannot read it: stream did not contain valid UTF-8"),
+    ("check binary.toml", "binary.toml:2: not UTF-8"),
+    ("check large.toml", "large.toml: larger than 16 MiB"),
 ];
 
 #[test]

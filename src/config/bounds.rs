@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// A backend takes some hundred bytes: room for far more than one process can check.
+pub(super) const FILE_MIB_MAX: u64 = 16;
 /// Each worker is a thread with its own listeners.
 pub(super) const WORKERS_MAX: usize = 256;
 /// Far beyond what one process can open, small enough for every index.

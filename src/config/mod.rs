@@ -25,7 +25,8 @@ mod error;
 mod report;
 mod show;
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
@@ -33,17 +34,32 @@ pub use error::{Error, Invalid, one_line};
 pub use model::Config;
 pub use overrides::{BackendFlag, Overrides, parse_sessions, parse_timeout, parse_workers};
 
+use bounds::FILE_MIB_MAX;
 use report::Report;
 
 /// The configuration of the file at `path` with `overrides` applied, or every mistake in both.
 /// Without a file the overrides must name a listener; without backends it serves the three of the tutorial.
 pub fn load(path: Option<&Path>, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
     let Some(path) = path else { return from_flags(overrides, resolve) };
-    let file = path.display().to_string();
-    match fs::read_to_string(path) {
-        Ok(text) => parse(&text, &file, overrides, resolve),
-        Err(error) => Err(vec![Error::File { file, what: format!("cannot read it: {error}") }]),
+    let file = one_line(&path.display().to_string());
+    let text = read(path, &file).map_err(|error| vec![error])?;
+    parse(&text, &file, overrides, resolve)
+}
+
+/// The text of the file at `path`, which may be anything: a device has no end.
+fn read(path: &Path, file: &str) -> Result<String, Error> {
+    const LEN_MAX: u64 = FILE_MIB_MAX << 20;
+    let wrong = |what| Error::File { file: file.to_owned(), what };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
+    if read.map_err(|error| wrong(format!("cannot read it: {error}")))? as u64 > LEN_MAX {
+        return Err(wrong(format!("larger than {FILE_MIB_MAX} MiB")));
     }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
+        Error::Line { file: file.to_owned(), line, what: "not UTF-8".to_owned() }
+    })
 }
 
 /// The configuration that `text` describes with `overrides` applied, or every mistake in both; `file` is its
@@ -182,6 +198,13 @@ mod tests {
         let config = load(None, &overrides, &mut system_resolver).unwrap();
         let addresses: Vec<String> = config.pools[0].backends.iter().map(|b| b.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"]);
+    }
+
+    #[test]
+    fn the_name_of_a_file_that_cannot_be_read_stays_on_its_line() {
+        let path = Path::new("no\nsuch.toml");
+        let errors = load(Some(path), &Overrides::default(), &mut system_resolver).unwrap_err();
+        assert!(errors[0].to_string().starts_with("no\\nsuch.toml: cannot read it: "), "{}", errors[0]);
     }
 
     #[test]
