@@ -24,11 +24,16 @@ const DUE: u8 = LEVELS as u8;
 
 /// Names one armed entry. Spent by [`TimerWheel::cancel`] or when [`TimerWheel::pop_due`] returns the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId(u32);
+pub struct TimerId {
+    index: u32,
+    /// Tells it from a spent one, whose place another entry has taken.
+    serial: u32,
+}
 
 #[derive(Debug)]
 struct Entry<T> {
     tick: u64,
+    serial: u32,
     payload: T,
     level: u8,
     slot: u8,
@@ -42,6 +47,8 @@ pub struct TimerWheel<T> {
     /// Every tick up to here is due.
     tick: u64,
     entries: Slab<Entry<T>>,
+    /// Of the entry armed last.
+    serial: u32,
     /// First entry of each slot, level by level.
     heads: [[u32; SLOTS]; LEVELS],
     /// One bit a slot: whether it holds an entry.
@@ -56,6 +63,7 @@ impl<T> TimerWheel<T> {
         Self {
             tick: now.as_nanos() / TICK_NANOS,
             entries: Slab::new(),
+            serial: 0,
             heads: [[NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
             first_due: NONE,
@@ -66,17 +74,28 @@ impl<T> TimerWheel<T> {
     /// Arms an entry that falls due at the first [`TimerWheel::advance`] to `deadline` or later.
     pub fn arm(&mut self, deadline: Instant, payload: T) -> TimerId {
         let tick = deadline.as_nanos().div_ceil(TICK_NANOS).max(self.tick + 1);
-        let index =
-            self.entries.insert(Entry { tick, payload, level: 0, slot: 0, previous: NONE, next: NONE });
-        let index = u32::try_from(index).expect("fewer than 2^32 timers: each belongs to an open file");
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let entry = Entry { tick, serial, payload, level: 0, slot: 0, previous: NONE, next: NONE };
+        let index = u32::try_from(self.entries.insert(entry))
+            .expect("fewer than 2^32 timers: each belongs to an open file");
         self.link(index);
-        TimerId(index)
+        TimerId { index, serial }
     }
 
     /// Takes an entry out, also one that is due already.
+    ///
+    /// # Panics
+    /// When `timer` is spent and its place free; with debug assertions also when another entry has taken that.
     pub fn cancel(&mut self, timer: TimerId) -> T {
-        self.unlink(timer.0);
-        self.entries.remove(timer.0 as usize).payload
+        let TimerId { index, serial } = timer;
+        debug_assert_eq!(self.entries[index as usize].serial, serial, "a spent timer is cancelled");
+        self.take(index)
+    }
+
+    fn take(&mut self, index: u32) -> T {
+        self.unlink(index);
+        self.entries.remove(index as usize).payload
     }
 
     /// Moves time to `now`: from then on every entry with an earlier deadline is due.
@@ -95,7 +114,7 @@ impl<T> TimerWheel<T> {
     /// Takes the next entry that is due, earliest tick first.
     pub fn pop_due(&mut self) -> Option<T> {
         let first = self.first_due;
-        (first != NONE).then(|| self.cancel(TimerId(first)))
+        (first != NONE).then(|| self.take(first))
     }
 
     /// Time from `now` until [`TimerWheel::advance`] has something to do; `None` when nothing is armed.
@@ -247,6 +266,17 @@ mod tests {
         wheel.arm(Instant::from_nanos(5 * TICK_NANOS + 1), 1);
         assert_eq!(due_at(&mut wheel, at_millis(5)), NOTHING);
         assert_eq!(due_at(&mut wheel, at_millis(6)), [1]);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic = "a spent timer is cancelled"]
+    fn a_spent_timer_is_not_mistaken_for_the_one_in_its_place() {
+        let mut wheel = TimerWheel::new(at_millis(0));
+        let spent = wheel.arm(at_millis(1), 1);
+        assert_eq!(due_at(&mut wheel, at_millis(1)), [1]);
+        wheel.arm(at_millis(2), 2);
+        wheel.cancel(spent);
     }
 
     #[test]
