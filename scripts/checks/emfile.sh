@@ -11,6 +11,8 @@ PAUSE_LINES_MAX=6
 # Two workers that try again every 100 ms, and some.
 REFUSED_CALLS_PER_SECOND_MAX=30
 RECOVERY_MS_MAX=1000
+# Of each of two workers one client per connect timeout (5 s), for as long as it takes.
+RESETS_MAX=20
 
 # judge_saturation WHAT: l4lb runs as `lb`, full of the sessions that `clients` holds.
 judge_saturation() {
@@ -26,6 +28,7 @@ judge_saturation() {
     ms=$(($(now_ms) - ms))
     expect "$1: clients served in the end ($figures)" "$(value_of served "$figures")" = "$CLIENTS"
     expect "$1: clients that failed" "$(value_of failed "$figures")" = 0
+    expect_at_most "$1: clients that were reset" "$(value_of resets "$figures")" "$RESETS_MAX"
     expect_at_most "$1: ms to serve all once there was room" "$ms" "$RECOVERY_MS_MAX"
     expect_at_most "$1: log lines on pauses" "$(log_count lb 'accepting is paused')" "$PAUSE_LINES_MAX"
     expect "$1: log lines on pauses" "$(log_count lb 'accepting is paused')" -gt 0
