@@ -173,6 +173,27 @@ END
     ip netns exec "$NEAR" sysctl -q net.ipv4.ip_local_port_range='32768 60999'
 }
 
+# A backend that no address of this machine reaches: not what a moment's shortage of source ports looks like.
+check_no_source_address() {
+    local backend='[::1]:7000'
+    ip netns exec "$NEAR" sysctl -q net.ipv6.conf.all.disable_ipv6=1
+    cat >"$WORK/config.toml" <<END
+listener = [{ bind = "$LISTEN" }]
+[[pool]]
+health = { interval = "300ms", timeout = "300ms", fast_interval = "300ms" }
+backend = [{ address = "$backend" }, { address = "$FIRST" }]
+END
+    run_near
+    wait_until 3 "no source address: its backend goes down" log_has lb "health .*7000 .* to=down reason=\".*network unreachable"
+    start_clients 4
+    expect "no source address: sessions served ($FIGURES)" "$(value_of served "$FIGURES")" = 4
+    ask clients finish >/dev/null
+    wait_until 2 "no source address: all sessions are logged" log_count_is lb ' session .* retries=0 ' 4
+    pass "no source address: the check fails, and no session tries that backend"
+    end_round
+    ip netns exec "$NEAR" sysctl -q net.ipv6.conf.all.disable_ipv6=0
+}
+
 # judge_vanished WHAT LEAST_MS MOST_MS: the first backend is gone; its sessions must end, those of the other stay.
 judge_vanished() {
     local began ms
@@ -210,5 +231,6 @@ make_namespaces
 check_blackhole
 check_unreachable
 check_ports_run_out
+check_no_source_address
 check_vanished_with_data
 check_vanished_idle

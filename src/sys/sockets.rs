@@ -46,8 +46,25 @@ pub(super) fn dial(address: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
         // connect(2): EINPROGRESS when the socket is non-blocking; EINTR means the same there.
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(socket),
+        Err(error) if is_without_address(&error) && !has_source(address) => {
+            Err(io::Error::new(io::ErrorKind::NetworkUnreachable, "no address of this machine reaches it"))
+        }
         Err(error) => Err(error),
     }
+}
+
+/// connect(2): EADDRNOTAVAIL says that no source port is left. Linux returns it also where IPv6 is disabled or its
+/// interface down, which does not pass by itself: then no source address is left (measured on 6.18).
+fn is_without_address(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EADDRNOTAVAIL)
+}
+
+/// Whether this machine has an address to reach `address` from. A datagram socket looks for one like a stream socket
+/// does, and needs no port of TCP. It sends nothing.
+fn has_source(address: SocketAddr) -> bool {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), Some(Protocol::UDP));
+    let connected = socket.and_then(|socket| socket.connect(&address.into()));
+    !connected.is_err_and(|error| is_without_address(&error))
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
