@@ -163,7 +163,7 @@ impl Cli {
 
 /// A usage error in one line; of a wrong value in the form that errors of the file have: place, then what is
 /// wrong.
-fn usage_text(error: &clap::Error) -> String {
+pub fn usage_text(error: &clap::Error) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,

@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Shows that the simulation finds what it is there for.
+
+Each mutant is the code with one known mistake in it, of the kind that has hurt proxies before. The sweep has to fail on
+each of them within --seeds seeds; one that survives fails this script. The last one is the code as it is and must
+survive, so that "caught" means something.
+
+Usage: scripts/mutants.py [--seeds N] [NAME...]
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COPIED = ["Cargo.toml", "Cargo.lock", "src", "tests", "config"]
+SURVIVOR = "none"
+SURVIVOR_SEEDS = 100
+
+
+class Mutant(NamedTuple):
+    name: str
+    mistake: str
+    file: str
+    # What stands there once, and what the mistake makes of it.
+    edits: list
+
+
+MUTANTS = [
+    Mutant(
+        "any-eagain",
+        "EAGAIN of a full sink clears the readiness of the source",
+        "src/session/machine.rs",
+        [
+            (
+                "Outcome::WouldBlock => self.endpoints[sink as usize].writable = false,",
+                "Outcome::WouldBlock => self.endpoints.iter_mut().for_each(|e| (e.readable, e.writable) = (false, false)),",
+            )
+        ],
+    ),
+    Mutant(
+        "early-fin",
+        "FIN in front of bytes that the conduit still holds",
+        "src/session/machine.rs",
+        [
+            ("&& half.buffered == 0\n", "&& (half.buffered == 0 || self.endpoint(direction.source()).closing)\n"),
+            ("if half.buffered > 0 {", "if half.buffered > 0 && half.state != HalfState::Ending {"),
+        ],
+    ),
+    Mutant(
+        "dirty-buffer",
+        "a buffer goes back to the free list with bytes in it",
+        "src/worker/conduit.rs",
+        [("            leftover.bytes.clear();\n", "")],
+    ),
+    Mutant(
+        "no-generation",
+        "a key of a session that is gone finds the next one in its place",
+        "src/base/slots.rs",
+        [
+            (
+                "match self.slab.get_mut(key.index as usize) {\n            Some((generation, value)) if *generation == key.generation",
+                "match self.slab.get_mut(key.index as usize) {\n            Some((generation, value)) if *generation != u32::MAX",
+            )
+        ],
+    ),
+    Mutant(
+        "no-ready-queue",
+        "a session that has used up its budget is forgotten",
+        "src/worker/drive.rs",
+        [("                if !std::mem::replace(&mut slot.queued, true) {\n                    self.ready_queue.push_back(key);\n                }\n", "")],
+    ),
+    Mutant(
+        "error-as-end",
+        "the zero behind an error is taken for the end of the stream",
+        "src/session/endpoint.rs",
+        [("matches!(self.error, None | Some(ErrorKind::BrokenPipe))", "self.error.is_none() || self.readable || !self.readable")],
+    ),
+    Mutant(
+        "early-timer",
+        "a timer that fires early is not armed again",
+        "src/worker/mod.rs",
+        [("Expiry::Early => self.arm(key),", "Expiry::Early => {}")],
+    ),
+    Mutant(
+        "stale-timer",
+        "timers that are due can no longer be cancelled",
+        "src/worker/mod.rs",
+        [
+            (
+                "while let Some(timer) = self.wheel.pop_due() {",
+                "for timer in std::iter::from_fn(|| self.wheel.pop_due()).collect::<Vec<_>>() {",
+            )
+        ],
+    ),
+    Mutant(
+        "double-release",
+        "a lease is released twice",
+        "src/pool/backend.rs",
+        [("pub fn release(self) {}", "pub fn release(self) {\n        self.0.active.fetch_sub(1, Ordering::Relaxed);\n    }")],
+    ),
+    Mutant(
+        "short-read",
+        "a short read is taken for an empty socket though its end was told",
+        "src/session/machine.rs",
+        [("matches!(outcome, Outcome::Moved(_)) || endpoint.closing;", "matches!(outcome, Outcome::Moved(_));")],
+    ),
+    Mutant(
+        "silent-listener",
+        "accepting waits for an edge after EMFILE",
+        "src/worker/accept.rs",
+        [("        if lacks_resources(error) {\n", "        if lacks_resources(error) {\n            listener.readable = false;\n")],
+    ),
+    Mutant(
+        "lost-place",
+        "an accept that fails keeps its place among the sessions",
+        "src/worker/accept.rs",
+        [("            Err(error) => {\n                self.admission.leave(id);\n", "            Err(error) => {\n")],
+    ),
+    Mutant(
+        "early-connect",
+        "an event that means nothing is taken for a connection",
+        "src/worker/connect.rs",
+        [("            Dial::Pending => {}\n            Dial::Connected => {", "            Dial::Pending | Dial::Connected => {")],
+    ),
+    Mutant(
+        "same-backend",
+        "a retry goes to the backend that has just failed",
+        "src/worker/connect.rs",
+        [("    failed.tried.push(backend.id);\n", "")],
+    ),
+    Mutant(
+        "reset-as-close",
+        "a session that is cut ends as if it were complete",
+        "src/worker/close.rs",
+        [("Farewell::Reset => self.kernel.reset(socket),", "Farewell::Reset => self.kernel.close(socket),")],
+    ),
+    Mutant(
+        "impatient-reset",
+        "a reset does not wait for the bytes in front of it",
+        "src/session/machine.rs",
+        [("            Phase::Settling { .. } if unacked == 0 => self.phase", "            Phase::Settling { .. } if unacked < u32::MAX => self.phase")],
+    ),
+    Mutant(
+        "closed-queue",
+        "a drain closes the listener in front of those who wait to be accepted",
+        "src/worker/accept.rs",
+        [("Some(self.snapshot.listener(listener.id).settings.backlog.saturating_add(1));", "Some(1);")],
+    ),
+    Mutant(
+        "leaked-check",
+        "a check that ends is still counted as being in flight",
+        "src/worker/probes.rs",
+        [("        self.probes.in_flight -= 1;\n", "")],
+    ),
+    Mutant(
+        "impatient-idle",
+        "activity does not put the idle timeout off",
+        "src/session/deadlines.rs",
+        [("self.last_activity + millis(self.timeouts.idle)", "self.connected.unwrap_or(self.last_activity) + millis(self.timeouts.idle)")],
+    ),
+    Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10_000, help="seeds in which each has to be caught")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these mutants")
+    args = parser.parse_args()
+    known = {mutant.name: mutant for mutant in MUTANTS}
+    unknown = [name for name in args.names if name not in known]
+    if unknown:
+        sys.exit(f"mutants.py: no mutant is called {' or '.join(unknown)}; there are: {' '.join(known)}")
+    chosen = [known[name] for name in args.names] or MUTANTS
+    wrong = 0
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="l4lb-mutants.") as work:
+        tree = pathlib.Path(work) / "tree"
+        copy_tree(tree)
+        for place, mutant in enumerate(chosen, 1):
+            began = time.monotonic()
+            seed, what = judge(mutant, tree, args.seeds)
+            is_right = (seed is None) == (mutant.name == SURVIVOR)
+            wrong += not is_right
+            verdict = f"{seed + 1}" if seed is not None else "never"
+            rows.append(f"| {mutant.name} | {mutant.mistake} | {verdict}{'' if is_right else ' (WRONG)'} | {what} |")
+            print(f"{place}/{len(chosen)} {mutant.name}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
+    print("\n| mutant | mistake | seeds until caught | by |\n|---|---|---|---|")
+    print("\n".join(rows))
+    sys.exit(f"mutants.py: {wrong} of {len(chosen)} are not as they should be" if wrong else 0)
+
+
+def judge(mutant, tree, seeds):
+    """The first seed that fails on the mutant, or None, and how it fails."""
+    for old, new in mutant.edits:
+        edit(tree / mutant.file, old, new)
+    seed, what = sweep(mutant, tree, seeds)
+    # Written, not copied: cargo compiles again what is newer than what it has compiled.
+    (tree / mutant.file).write_text((ROOT / mutant.file).read_text())
+    return seed, what
+
+
+def sweep(mutant, tree, seeds):
+    environment = {
+        **os.environ,
+        "CARGO_TARGET_DIR": str(ROOT / "target" / "mutants"),
+        # The code as it is has been swept already; a few seeds show that this script runs it.
+        "SIM_SEEDS": str(seeds if mutant.name != SURVIVOR else SURVIVOR_SEEDS),
+        "RUST_BACKTRACE": "0",
+    }
+    command = ["cargo", "test", "--locked", "--quiet", "--test", "sim", "a_sweep_over_seeds"]
+    built = subprocess.run([*command, "--no-run"], cwd=tree, env=environment, capture_output=True, text=True)
+    if built.returncode != 0:
+        sys.exit(f"mutants.py: {mutant.name} does not compile:\n{built.stderr}")
+    run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    output = run.stdout + run.stderr
+    failed = re.search(r"^seed (\d+) failed in step \d+: (.*)", output, re.MULTILINE)
+    if failed:
+        return int(failed[1]), failed[2][:80].replace("|", "/")
+    if run.returncode != 0 and "never reached" not in output:
+        sys.exit(f"mutants.py: {mutant.name}: the sweep broke:\n{output[-2000:]}")
+    return None, "-"
+
+
+def copy_tree(tree):
+    tree.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, copy_function=shutil.copy)
+        else:
+            shutil.copy(source, tree / name)
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    if text.count(old) != 1:
+        sys.exit(f"mutants.py: {file.name} has {text.count(old)} times, not once: {old}")
+    file.write_text(text.replace(old, new))
+
+
+if __name__ == "__main__":
+    main()
