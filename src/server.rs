@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -139,7 +140,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         StartError::System { what: "start a thread", error }
     };
     for (index, worker) in built.into_iter().enumerate() {
-        spawn_worker(worker, index, config.global.pin, reports.clone()).map_err(stop_all)?;
+        let run = || worker.run();
+        spawn_worker(index, config.global.pin, reports.clone(), run).map_err(stop_all)?;
     }
     let control = Control {
         snapshot: Arc::clone(&snapshot),
@@ -157,7 +159,13 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     Ok(Running { addresses, control, reports, snapshot, stats })
 }
 
-fn spawn_worker(worker: Worker<Linux>, index: usize, pin: bool, reports: Reports) -> io::Result<()> {
+/// Starts the thread of a worker. Its end is reported however it comes about: also by a panic, where the build unwinds.
+fn spawn_worker(
+    index: usize,
+    pin: bool,
+    reports: Reports,
+    run: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
     thread::Builder::new().name(format!("l4lb-worker-{index}")).spawn(move || {
         if pin {
             match sys::pin_thread(index) {
@@ -165,7 +173,9 @@ fn spawn_worker(worker: Worker<Linux>, index: usize, pin: bool, reports: Reports
                 Err(error) => log::warn!(worker = index, error:%; "cannot pin the worker to a processor"),
             }
         }
-        let result = worker.run();
+        // Unwind-safe: nobody sees the worker again, and what others share with it are atomics and queues.
+        let result = catch_unwind(AssertUnwindSafe(run));
+        let result = result.unwrap_or_else(|_| Err(io::Error::other("it has panicked")));
         reports.send_surely(Report::Stopped { worker: index, result });
     })?;
     Ok(())
@@ -216,4 +226,40 @@ fn refused(listener: &Listener, error: io::Error) -> StartError {
 /// Random picks of two processes, and of two workers, should not be alike.
 fn seed(worker: usize) -> u64 {
     hash(&std::process::id().to_ne_bytes(), u32::try_from(worker).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// It was never reported: whoever waited for the server waited forever.
+    #[test]
+    fn a_worker_that_panics_stops_the_server_with_an_error() {
+        let kernels = [Linux::new().unwrap(), Linux::new().unwrap()];
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+            kernels.iter().map(|kernel| Mailbox::new(kernel.waker())).unzip();
+        let (reports, inbox) = Reports::new();
+        let control = Control {
+            snapshot: Arc::default(),
+            mailboxes: mailboxes.into(),
+            reports: reports.clone(),
+            inbox,
+            drain_timeout: Duration::from_secs(60),
+        };
+        let mut inboxes = inboxes.into_iter();
+        let (doomed, other) = (inboxes.next().unwrap(), inboxes.next().unwrap());
+        spawn_worker(0, false, reports.clone(), move || panic!("on purpose, with {doomed:?}")).unwrap();
+        // The other one goes on until it is told to stop.
+        let run = move || match other.recv() {
+            Ok(Command::Stop(StopReason::AtOnce)) => Ok(()),
+            command => panic!("{command:?}"),
+        };
+        spawn_worker(1, false, reports, run).unwrap();
+        let (sender, ended) = std::sync::mpsc::channel();
+        thread::spawn(move || sender.send(control.run()));
+        let result = ended.recv_timeout(Duration::from_secs(30)).expect("the control thread ends");
+        assert_eq!(result.unwrap_err().to_string(), "it has panicked");
+    }
 }
