@@ -190,18 +190,13 @@ fn listen_all(config: &Config) -> Result<(Vec<Sockets>, Vec<SocketAddr>), StartE
     let mut addresses = Vec::with_capacity(config.listeners.len());
     for (listener, id) in config.listeners.iter().zip(0..) {
         let refused = |error| refused(listener, error);
-        if listener.bind.port() != 0 {
-            sys::probe_bind(listener.bind).map_err(refused)?;
+        let tcp = &config.pools[listener.pool].tcp;
+        let sockets = sys::listen(listener.bind, workers, listener.backlog, tcp).map_err(refused)?;
+        let address = sockets[0].local_addr().map_err(refused)?;
+        addresses.push(address.as_socket().unwrap_or(listener.bind));
+        for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
+            of_worker.push((ListenerId(id), socket));
         }
-        let mut bind = listener.bind;
-        for sockets in &mut of_workers {
-            let tcp = &config.pools[listener.pool].tcp;
-            let socket = sys::listen(bind, listener.backlog, tcp).map_err(refused)?;
-            // With port 0 the first worker gets one from the kernel, which the others share.
-            bind = socket.local_addr().map_err(refused)?.as_socket().unwrap_or(bind);
-            sockets.push((ListenerId(id), socket));
-        }
-        addresses.push(bind);
     }
     Ok((of_workers, addresses))
 }

@@ -202,7 +202,10 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::collections::HashSet;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::sync::Barrier;
+    use std::thread;
 
     use socket2::{Domain, Type};
 
@@ -216,7 +219,7 @@ mod tests {
 
     /// A connection that was dialed and accepted.
     fn connected(kernel: &mut Linux) -> (Socket, Socket) {
-        let listener = sockets::listen(any_port(), 1, &TCP).unwrap();
+        let listener = sockets::listen(any_port(), 1, 1, &TCP).unwrap().remove(0);
         let dialed = kernel.dial(listener.local_addr().unwrap().as_socket().unwrap(), &TCP).unwrap();
         kernel.watch_listener(&listener, Token::Listener(0)).unwrap();
         kernel.wait(None, &mut Vec::new()).unwrap();
@@ -281,8 +284,48 @@ mod tests {
     fn an_address_that_another_socket_listens_on_is_noticed() {
         let holder = TcpListener::bind(any_port()).unwrap();
         let taken = holder.local_addr().unwrap();
-        assert_eq!(sockets::probe_bind(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(sockets::listen(taken, 2, 1, &TCP).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let me = std::process::id().to_string();
         assert!(crate::sys::holder_of(taken).contains(&me));
+    }
+
+    /// Two that found the address free at the same moment shared it, and each got a part of the clients.
+    #[test]
+    fn two_that_begin_at_the_same_moment_never_share_an_address() {
+        const ROUNDS: usize = 300;
+        for _ in 0..ROUNDS {
+            let free = TcpListener::bind(any_port()).and_then(|socket| socket.local_addr()).unwrap();
+            let begin = Barrier::new(2);
+            let begin_to_listen = || {
+                begin.wait();
+                sockets::listen(free, 2, 1, &TCP)
+            };
+            let results = thread::scope(|scope| {
+                let rivals = [scope.spawn(begin_to_listen), scope.spawn(begin_to_listen)];
+                rivals.map(|rival| rival.join().unwrap())
+            });
+            // Each may have seen the other, so that neither has it.
+            assert!(results.iter().any(Result::is_err), "both listen on {free}");
+        }
+    }
+
+    #[test]
+    fn connections_are_spread_over_all_that_share_an_address() {
+        for host in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let mut kernel = Linux::new().unwrap();
+            let listeners = sockets::listen(SocketAddr::new(host, 0), 3, 128, &TCP).unwrap();
+            let address = listeners[0].local_addr().unwrap().as_socket().unwrap();
+            for (listener, index) in listeners.iter().zip(0..) {
+                kernel.watch_listener(listener, Token::Listener(index)).unwrap();
+            }
+            let (mut clients, mut events, mut heard) = (Vec::new(), Vec::new(), HashSet::new());
+            while heard.len() < listeners.len() {
+                // So many miss one of three once in 60 billion runs.
+                assert!(clients.len() < 64, "only {heard:?}");
+                clients.push(kernel.dial(address, &TCP).unwrap());
+                kernel.wait(None, &mut events).unwrap();
+                heard.extend(events.iter().map(|event| event.token.pack()));
+            }
+        }
     }
 }

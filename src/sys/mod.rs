@@ -17,5 +17,5 @@ pub use kernel::{Dial, Event, Kernel, Wake, concerns_one_connection, is_exhauste
 pub use linux::Linux;
 pub use pipe::Pipe;
 pub use process::{open_files_max, pin_thread, raise_open_files_limit, sigpipe_is_ignored};
-pub use sockets::{listen, probe_bind};
+pub use sockets::listen;
 pub use token::Token;

@@ -10,30 +10,38 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::config::model::Tcp;
 
-/// A listening socket that shares its address with those of the other workers (SO_REUSEPORT, socket(7)).
-/// The kernel spreads new connections over them. What the options of `tcp` set is inherited by what it accepts.
-pub fn listen(bind: SocketAddr, backlog: u32, tcp: &Tcp) -> io::Result<Socket> {
-    let socket = bound(bind, true)?;
-    set_options(&socket, tcp)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket)
+/// `count` listening sockets that share one address (SO_REUSEPORT, socket(7)), and share it with nobody else: an error
+/// if another socket listens on it. The kernel spreads new connections over them. With port 0 it chooses the port,
+/// the same for all. What the options of `tcp` set is inherited by what they accept.
+pub fn listen(bind: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    let mut sockets: Vec<Socket> = Vec::with_capacity(count);
+    let mut address = bind.into();
+    for _ in 0..count {
+        let socket = new_listener(bind)?;
+        set_options(&socket, tcp)?;
+        // Whoever binds with SO_REUSEPORT also joins another process of the same user, and each gets a part of the
+        // clients. So the first one sets it only once it listens, and until then needs the address for itself.
+        let is_first = sockets.is_empty();
+        socket.set_reuse_port(!is_first)?;
+        socket.bind(&address)?;
+        socket.listen(backlog)?;
+        if is_first {
+            socket.set_reuse_port(true)?;
+            address = socket.local_addr()?;
+        }
+        sockets.push(socket);
+    }
+    Ok(sockets)
 }
 
-/// An error if another socket listens on `bind`. SO_REUSEPORT alone would share the address with another
-/// process of the same user, and each would get a part of the clients.
-pub fn probe_bind(bind: SocketAddr) -> io::Result<()> {
-    bound(bind, false).map(drop)
-}
-
-fn bound(bind: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+fn new_listener(bind: SocketAddr) -> io::Result<Socket> {
     let socket = new_socket(bind)?;
     if bind.is_ipv6() {
         socket.set_only_v6(bind.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
     }
     // Without it, connections of the last run in TIME_WAIT would keep the address for a minute.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
-    socket.bind(&bind.into())?;
     Ok(socket)
 }
 
