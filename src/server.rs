@@ -29,6 +29,18 @@ pub enum StartError {
         /// Who could hold it.
         holder: String,
     },
+    /// A backend that is one of our own listeners.
+    #[error("pool {pool:?}: backend {backend:?}: {address} is our own listener {bind}")]
+    Circle {
+        /// The pool.
+        pool: String,
+        /// The backend.
+        backend: String,
+        /// Its address.
+        address: SocketAddr,
+        /// The address of the listener.
+        bind: SocketAddr,
+    },
     /// Any other reason not to be able to listen.
     #[error("listener {name:?}: cannot listen on {bind}: {error}{hint}")]
     Listen {
@@ -105,6 +117,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let sessions_max = budget.sessions_max(config)?;
     log::info!("{budget}");
 
+    refuse_circles(config)?;
     let workers = config.global.workers.get();
     let snapshot = Arc::new(Snapshot::new(config));
     let (sockets, addresses) = listen_all(config)?;
@@ -178,6 +191,27 @@ fn spawn_worker(
         let result = result.unwrap_or_else(|_| Err(io::Error::other("it has panicked")));
         reports.send_surely(Report::Stopped { worker: index, result });
     })?;
+    Ok(())
+}
+
+/// An error if a dial would end at a listener of ours: each session would open the next, and that goes on when every
+/// client has left. The configuration knows all such listeners but those of the unspecified address, which are met at
+/// every address that this machine has now.
+fn refuse_circles(config: &Config) -> Result<(), StartError> {
+    for (pool, backend) in config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b))) {
+        let (address, ip) = (backend.address, backend.address.ip().to_canonical());
+        let is_met = |listener: &&Listener| {
+            let bind = listener.bind;
+            bind.port() == address.port() && bind.ip().is_unspecified() && (bind.is_ipv6() || ip.is_ipv4())
+        };
+        let Some(listener) = config.listeners.iter().find(is_met) else { continue };
+        let own = sys::own_addresses()
+            .map_err(|error| StartError::System { what: "list the addresses of this machine", error })?;
+        if own.contains(&ip) {
+            let (pool, backend) = (pool.name.clone(), backend.name.clone());
+            return Err(StartError::Circle { pool, backend, address, bind: listener.bind });
+        }
+    }
     Ok(())
 }
 

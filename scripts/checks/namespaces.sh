@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a network can do to a load balancer: packets that vanish, hosts that cannot be reached, source ports that run
-# out, peers that are gone without a word. Root only: it makes two network namespaces with a link between them.
-# l4lb runs in one; clients and backends run in the other, whose firewall does the damage.
+# out, peers that are gone without a word, a way that leads back. Root only: it makes two network namespaces with a link
+# between them. l4lb runs in one; clients and backends run in the other, whose firewall does the damage.
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
@@ -224,6 +224,22 @@ check_vanished_idle() {
     end_round
 }
 
+# A backend that is our own listener: one client would open a session that opens the next, for ever. The first listener
+# is met at every address of the machine; that of the backend is its second one.
+check_circle() {
+    ip -n "$NEAR" address add 10.77.0.4/24 dev near
+    cat >"$WORK/config.toml" <<END
+listener = [{ bind = "0.0.0.0:9090" }]
+pool = [{ backend = [{ address = "10.77.0.4:9090" }] }]
+END
+    start lb ip netns exec "$NEAR" "$L4LB" -c "$WORK/config.toml"
+    await_exit lb 5
+    expect "circle: exit code" "$EXIT" = 1
+    log_has lb 'backend "10.77.0.4:9090": 10.77.0.4:9090 is our own listener 0.0.0.0:9090' ||
+        fail "circle: the message does not name the backend and the listener"
+    pass "circle: exit 1, $(tail -n 1 "$WORK/lb.log")"
+}
+
 require_root
 require ip nft ss sysctl python3
 build
@@ -234,3 +250,4 @@ check_ports_run_out
 check_no_source_address
 check_vanished_with_data
 check_vanished_idle
+check_circle

@@ -1,6 +1,7 @@
 //! The operating system: the only files that name mio, nix, socket2 and `std::time`, and where kernel lore lives.
 //! The data plane sees it through [`Kernel`] alone, so a simulation can take its place.
 
+mod addresses;
 mod clock;
 mod holder;
 mod kernel;
@@ -11,6 +12,7 @@ mod silence;
 mod sockets;
 mod token;
 
+pub use addresses::own_addresses;
 pub use clock::Clock;
 pub use holder::holder_of;
 pub use kernel::{Dial, Event, Kernel, Wake, concerns_one_connection, is_exhausted, lacks_resources};
