@@ -94,11 +94,17 @@ build() {
 
 # --- processes -----------------------------------------------------------------------------------------------------
 
+# What an earlier process of that name said must not be taken for what this one says.
+begin_files() {
+    : >"$WORK/$1.out"
+    : >"$WORK/$1.log"
+}
+
 # start NAME COMMAND...: stdout goes to NAME.out, stderr to NAME.log.
 start() {
     local name=$1
     shift
-    touch "$WORK/$name.out" "$WORK/$name.log"
+    begin_files "$name"
     "$@" </dev/null >"$WORK/$name.out" 2>"$WORK/$name.log" &
     PID[$name]=$!
 }
@@ -111,7 +117,7 @@ start_peer() {
         enter=(ip netns exec "$2")
         shift 2
     fi
-    touch "$WORK/$name.out" "$WORK/$name.log"
+    begin_files "$name"
     mkfifo "$WORK/$name.in"
     # Open both ways, so that the peer never sees an end; and open before anything is asked.
     exec {commands}<>"$WORK/$name.in"
