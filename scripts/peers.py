@@ -36,6 +36,14 @@ def main():
     requests = roles.add_parser("requests", help="one HTTP request a connection, again and again")
     requests.add_argument("address")
     requests.add_argument("--seconds", type=float, default=60)
+    stream = roles.add_parser("stream", help="one connection: sends its pattern, compares what comes, says how it went")
+    ends = stream.add_mutually_exclusive_group(required=True)
+    ends.add_argument("--listen", metavar="ADDRESS")
+    ends.add_argument("--connect", metavar="ADDRESS")
+    stream.add_argument("--send", type=int, default=0, metavar="BYTES", help="then the stream ends")
+    stream.add_argument("--slice", type=int, default=1 << 16, metavar="BYTES", help="most in one write")
+    stream.add_argument("--slow", action="store_true", help="read with pauses, into a small buffer")
+    stream.add_argument("--leave", action="store_true", help="close when all is sent, without a read")
     files = roles.add_parser("files", help="HTTP: GET and PUT of the files of a directory")
     files.add_argument("directory")
     ports = roles.add_parser("free-ports")
@@ -50,6 +58,8 @@ def main():
             asyncio.run(Holder(args).run())
         case "requests":
             Requests(args).run()
+        case "stream":
+            Stream(args).run()
         case "files":
             serve_files(args.directory)
         case "free-ports":
@@ -301,6 +311,80 @@ class Requests:
             f"ok={self.ok} failed={self.failed} from_before={self.from_before} ports={ports} "
             f"slowest_ms={1000 * self.slowest:.0f} errors={errors}"
         )
+
+
+# --- stream ----------------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """One end of one connection. Each direction has a pattern that the other end knows."""
+
+    # Where a byte belongs can be told from its surroundings; only a shift by exactly that much goes unnoticed.
+    PERIOD = 1_000_003
+    SLICE_MAX = 1 << 16
+    TIMEOUT = 60
+    SLOW_BUFFER = 16 << 10
+    SLOW_READ = 2_000
+    SLOW_PAUSE = 0.002
+
+    def __init__(self, args):
+        self.args = args
+        self.sent = self.received = 0
+        self.longest_wait = 0.0
+        self.outgoing, self.incoming = self.pattern(bool(args.listen)), self.pattern(not args.listen)
+
+    def pattern(self, of_listener):
+        block = random.Random(int(of_listener)).randbytes(self.PERIOD)
+        return block + block[: self.SLICE_MAX]
+
+    def run(self):
+        with self.connected() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(self.TIMEOUT)
+            sender = threading.Thread(target=self.send, args=[connection])
+            sender.start()
+            if not self.args.leave:
+                self.receive(connection)
+            sender.join()
+        print(
+            f"sent={self.sent} received={self.received} longest_wait_ms={1000 * self.longest_wait:.0f}", flush=True
+        )
+
+    def connected(self):
+        end = socket.socket()
+        if self.args.slow:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.SLOW_BUFFER)
+        if self.args.connect:
+            end.connect(split(self.args.connect))
+            return end
+        with end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            end.bind(split(self.args.listen))
+            end.listen()
+            print("listening", flush=True)
+            return end.accept()[0]
+
+    def send(self, connection):
+        while self.sent < self.args.send:
+            size = min(self.args.slice, self.SLICE_MAX, self.args.send - self.sent)
+            at = self.sent % self.PERIOD
+            self.sent += connection.send(self.outgoing[at : at + size])
+        connection.shutdown(socket.SHUT_WR)
+
+    def receive(self, connection):
+        """Reads until the stream ends, which must be by a FIN."""
+        while True:
+            began = time.monotonic()
+            part = connection.recv(self.SLOW_READ if self.args.slow else self.SLICE_MAX)
+            self.longest_wait = max(self.longest_wait, time.monotonic() - began)
+            if not part:
+                return
+            at = self.received % self.PERIOD
+            if part != self.incoming[at : at + len(part)]:
+                raise ValueError(f"not what was sent: {len(part)} bytes behind byte {self.received}")
+            self.received += len(part)
+            if self.args.slow:
+                time.sleep(self.SLOW_PAUSE)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

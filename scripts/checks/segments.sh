@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# What a real link does to a stream: more bytes than 32 bits can count, segments that are not put together again, writers
+# of single bytes, and a link that is slower than everyone. Every byte arrives in its place, and then the FIN, whoever is slow.
+# Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other.
+# shellcheck source=../lib.sh
+source "$(dirname "$0")/../lib.sh"
+
+NEAR=l4lb-near-$$
+FAR=l4lb-far-$$
+LISTEN=10.78.0.1:9090
+BACKEND=10.78.0.2:7000
+
+SINGLE_BYTES=50000
+# More than 32 bits can count.
+HUGE_BYTES=$((5 << 30))
+BULK_BYTES=$((4 << 20))
+LINK_RATE=20mbit
+# Between two bytes, at a reader that is ready for the next.
+STALL_MS_MAX=1000
+TRANSFER_SECONDS_MAX=120
+
+# Sessions that have ended.
+SESSIONS=0
+
+# --- the link ------------------------------------------------------------------------------------------------------
+
+make_link() {
+    local namespace
+    for namespace in "$NEAR" "$FAR"; do
+        ip netns add "$namespace"
+        UNDO+=("ip netns del $namespace")
+        ip -n "$namespace" link set lo up
+    done
+    ip link add near netns "$NEAR" type veth peer name far netns "$FAR"
+    ip -n "$NEAR" address add "${LISTEN%:*}/24" dev near
+    ip -n "$FAR" address add "${BACKEND%:*}/24" dev far
+    ip -n "$NEAR" link set near up
+    ip -n "$FAR" link set far up
+}
+
+# or_say WHAT COMMAND...: fails with what the machine lacks unless COMMAND works.
+or_say() { "${@:2}" 2>"$WORK/$2.log" || fail "this machine cannot $1: $(tail -n 1 "$WORK/$2.log")"; }
+
+# Each segment travels alone: without this a link hands on up to 64 KiB as one.
+part_segments() {
+    or_say "set gso_max_segs of a veth device" ip -n "$NEAR" link set near gso_max_segs 1
+    or_say "set gso_max_segs of a veth device" ip -n "$FAR" link set far gso_max_segs 1
+}
+
+slow_down() {
+    or_say "limit the rate of a link" tc -n "$NEAR" qdisc add dev near root tbf rate "$LINK_RATE" burst 32kb latency 100ms
+    or_say "limit the rate of a link" tc -n "$FAR" qdisc add dev far root tbf rate "$LINK_RATE" burst 32kb latency 100ms
+}
+
+start_near() {
+    cat >"$WORK/config.toml" <<END
+listener = [{ bind = "$LISTEN" }]
+[[pool]]
+health = { type = "off" }
+backend = [{ address = "$BACKEND" }]
+END
+    start lb ip netns exec "$NEAR" "$L4LB" -c "$WORK/config.toml"
+    wait_until_listening lb
+}
+
+# --- transfers -----------------------------------------------------------------------------------------------------
+
+stream() { start "$1" ip netns exec "$FAR" python3 "$ROOT/scripts/peers.py" stream "${@:2}"; }
+
+# What NAME said of its stream, once it has ended; it ends well only if every byte was in its place.
+figures_of() {
+    await_exit "$1" "$TRANSFER_SECONDS_MAX"
+    expect "$2: exit code of the $1" "$EXIT" = 0
+    FIGURES=$(tail -n 1 "$WORK/$1.out")
+}
+
+# transfer WHAT UP DOWN CLIENT_ARGS -- BACKEND_ARGS: one session with so many bytes each way. The longer of the waits for
+# a byte is in $WAITED_MS.
+transfer() {
+    local what=$1 up=$2 down=$3 client=(--connect "$LISTEN" --send "$2") name
+    shift 3
+    while [[ $1 != -- ]]; do
+        client+=("$1")
+        shift
+    done
+    stream backend --listen "$BACKEND" --send "$down" "${@:2}"
+    wait_until 10 "the backend listens" grep -q '^listening' "$WORK/backend.out"
+    stream client "${client[@]}"
+    WAITED_MS=0
+    for name in client backend; do
+        figures_of "$name" "$what"
+        ((WAITED_MS >= $(value_of longest_wait_ms "$FIGURES"))) || WAITED_MS=$(value_of longest_wait_ms "$FIGURES")
+    done
+    wait_until 5 "$what: the session ends" log_count_is lb ' session ' $((SESSIONS += 1))
+    expect "$what: sessions that ended well" "$(log_count lb ' reason=done ')" = "$SESSIONS"
+    log_has lb " session .* to_backend=$up to_client=$down " ||
+        fail "$what: the session did not carry $up bytes to the backend and $down to the client"
+}
+
+check_huge() {
+    transfer "$HUGE_BYTES bytes" "$HUGE_BYTES" 0 --
+    expect_no_stall "$HUGE_BYTES bytes"
+    pass "$HUGE_BYTES bytes in one session: each byte in its place, no stall, counted"
+}
+
+expect_no_stall() { expect_at_most "$1: ms that a reader waited for a byte" "$WAITED_MS" "$STALL_MS_MAX"; }
+
+check_single_bytes() {
+    local what="$SINGLE_BYTES writes of one byte"
+    transfer "$what to the backend" "$SINGLE_BYTES" 0 --slice 1 -- --slow
+    expect_no_stall "$what"
+    transfer "$what to the client" 0 "$SINGLE_BYTES" --slow -- --slice 1
+    expect_no_stall "$what"
+    transfer "$what each way" "$SINGLE_BYTES" "$SINGLE_BYTES" --slice 1 -- --slice 1
+    expect_no_stall "$what"
+    pass "$what, to a slow backend, to a slow client, and both ways: each byte in its place, no stall"
+}
+
+check_segments() {
+    local what="$BULK_BYTES bytes in single segments"
+    transfer "$what to the backend" "$BULK_BYTES" 0 -- --slow
+    expect_no_stall "$what"
+    transfer "$what to the client" 0 "$BULK_BYTES" --slow --
+    expect_no_stall "$what"
+    transfer "$what each way" "$BULK_BYTES" "$BULK_BYTES" --slow -- --slow
+    expect_no_stall "$what"
+    pass "$what, to a slow backend, to a slow client, and both ways: each byte in its place, no stall"
+}
+
+# The sender is gone as soon as its kernel has taken the last byte, most of which are still on this side of the link.
+check_slow_link() {
+    transfer "upload over a slow link" "$BULK_BYTES" 0 --leave --
+    transfer "download over a slow link" 0 "$BULK_BYTES" -- --leave
+    transfer "both ways over a slow link" "$BULK_BYTES" "$BULK_BYTES" --
+    pass "$BULK_BYTES bytes with a FIN behind them over $LINK_RATE, up, down, and both ways: each byte, then the FIN"
+}
+
+require_root
+require ip tc python3
+build
+make_link
+start_near
+check_huge
+part_segments
+check_single_bytes
+check_segments
+slow_down
+check_slow_link
