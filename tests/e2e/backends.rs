@@ -69,6 +69,26 @@ fn a_dial_without_an_answer_goes_on_to_the_next_backend_at_its_timeout() {
     assert_eq!((totals.dials, totals.dial_failures), (2, 1), "{totals}");
 }
 
+/// Case 25. Nothing of the client has got to it, so another backend may have the client.
+#[test]
+fn a_backend_that_accepts_and_resets_at_once_is_a_failed_dial() {
+    let fleet = fleet_with_dead(1, 1);
+    let (listener, filler) = stuck(&fleet.nodes[0]);
+    let service = fleet.start_daemon("info,l4lb::session=off");
+    let idle = service.server.sockets();
+    let client = service.client();
+    until("the dial is under way", || service.server.sockets() == idle + 2);
+    service.server.freeze();
+    drop((listener.accept().expect("accept the filler"), filler));
+    let (socket, _) = listener.accept().expect("accept the session");
+    socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    drop(socket);
+    service.server.signal("CONT", 1);
+    assert_eq!(Visit::greeted(client).talks().leave(), 1);
+    let totals = service.stops();
+    assert!(totals.contains(" dials=2 dial_failures=1"), "{totals}");
+}
+
 /// Each dial has the whole timeout, and the last one decides what the client's end is called.
 #[test]
 fn a_client_is_reset_when_no_dial_gets_an_answer() {

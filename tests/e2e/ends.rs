@@ -6,7 +6,8 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{self, BackendReset, ClientReset, Done};
 use l4lb::session::Side::{self, Backend, Client};
 
-use crate::lab::setup;
+use crate::fleet::fleet;
+use crate::lab::{has_other_end, setup};
 use crate::peer::{Ending, until};
 use crate::relay::reset_by;
 
@@ -120,6 +121,24 @@ fn a_reset_waits_for_a_slow_reader() {
     });
 }
 
+/// Case 38. Data, FIN and reset are there before the server looks: one event with all flags, and the data goes first.
+#[test]
+fn bytes_go_ahead_of_a_fin_and_a_reset_that_come_with_them() {
+    let lab = setup().start_daemon();
+    for round in 0..6 {
+        let near = Side::BOTH[round % 2];
+        let far = near.other();
+        let mut relay = lab.relay().established();
+        let addresses = relay.peer(near).addresses();
+        lab.server.freeze();
+        relay = relay.streams(near, 100_000).acknowledged(near).fin(near).resets(near);
+        until("the reset has come", || !has_other_end(addresses));
+        lab.server.signal("CONT", 1);
+        relay.expects_stream(far, 100_000).expects_fin(far).expects_broken_pipe(far);
+    }
+    lab.stops();
+}
+
 /// Case 24. The server has bytes for the side that resets, so a write may meet the error before a read does.
 #[test]
 fn a_reset_that_a_write_meets_first_is_no_fin() {
@@ -162,6 +181,28 @@ fn clients_that_reset_at_once_leave_nothing_behind() {
         let gone = totals.closed_for(ClientReset) + totals.closed_for(CloseReason::ClientGone);
         assert_eq!((gone, totals.closed_for(Done)), (clients, 1), "{totals}");
     });
+}
+
+/// Case 25. They are dead when they are accepted.
+#[test]
+fn clients_that_reset_in_the_accept_queue_leave_nothing_behind() {
+    let fleet = fleet(1).workers(2);
+    let service = fleet.start_daemon("info,l4lb::session=off");
+    let idle = service.server.sockets();
+    for _ in 0..3 {
+        service.server.freeze();
+        for round in 0..200 {
+            let mut client = service.client();
+            if round % 2 == 0 {
+                client.sending().bytes(b"hi");
+            }
+            client.reset();
+        }
+        service.server.signal("CONT", 1);
+        service.visit();
+    }
+    until("no socket is left", || service.server.sockets() == idle);
+    service.stops();
 }
 
 /// Case 26. Its close is a reset, because the request waits unread; all of the answer came before it.

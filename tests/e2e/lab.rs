@@ -168,6 +168,16 @@ impl Bench {
     }
 }
 
+/// Whether the server's kernel has the other end of this connection. A reset takes it away, read or not.
+pub(crate) fn has_other_end((local, remote): (SocketAddr, SocketAddr)) -> bool {
+    has_socket(|entry| (entry.remote_address, entry.local_address) == (local, remote))
+}
+
+fn has_socket(is_meant: impl Fn(&TcpNetEntry) -> bool) -> bool {
+    let entries = [procfs::net::tcp(), procfs::net::tcp6()].map(|entries| entries.expect("/proc/net"));
+    entries.iter().flatten().any(is_meant)
+}
+
 fn local_address(socket: &Socket) -> SocketAddr {
     socket.local_addr().expect("getsockname").as_socket().expect("an IP address")
 }
@@ -209,10 +219,7 @@ impl<S> Lab<S> {
 
     /// Whether the server's listener is there. Connecting to it would count as a client.
     pub(crate) fn is_listening(&self) -> bool {
-        let entries = [procfs::net::tcp(), procfs::net::tcp6()].map(|entries| entries.expect("/proc/net"));
-        let ours =
-            |entry: &TcpNetEntry| entry.local_address == self.address && entry.state == TcpState::Listen;
-        entries.iter().flatten().any(ours)
+        has_socket(|entry| entry.local_address == self.address && entry.state == TcpState::Listen)
     }
 
     /// How many clients have connected.

@@ -135,6 +135,12 @@ impl Peer {
         self.socket().local_addr().expect("getsockname").as_socket().expect("an IP address")
     }
 
+    /// Its own address, and that of the other end.
+    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        let remote = self.socket().peer_addr().expect("getpeername").as_socket().expect("an IP address");
+        (self.local_address(), remote)
+    }
+
     /// From its first byte on, this is an end of session `id`.
     pub(crate) fn rename(&mut self, id: u64) {
         let key = |from: Side| id * 2 + u64::from(from == Side::Backend);
