@@ -6,7 +6,7 @@ use l4lb::session::CloseReason::{ClientGone, ConnectRefused, ConnectTimeout, Don
 use l4lb::sys::Clock;
 
 use crate::fleet::{Fleet, Node, Visit, dead_fleet, fleet};
-use crate::peer::{Ending, Peer, until};
+use crate::peer::{Ending, Peer, retry, until};
 
 /// In the configuration below as text.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
@@ -79,8 +79,8 @@ fn a_backend_that_accepts_and_resets_at_once_is_a_failed_dial() {
     let client = service.client();
     until("the dial is under way", || service.server.sockets() == idle + 2);
     service.server.freeze();
-    drop((listener.accept().expect("accept the filler"), filler));
-    let (socket, _) = listener.accept().expect("accept the session");
+    drop((retry(|| listener.accept()).expect("accept the filler"), filler));
+    let (socket, _) = retry(|| listener.accept()).expect("accept the session");
     socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     drop(socket);
     service.server.signal("CONT", 1);
@@ -186,8 +186,8 @@ fn a_backend_that_wakes_up_in_time_is_not_left() {
     let service = fleet.start();
     let client = service.client();
     until("a dial", || service.server.totals().dials == 1);
-    drop((listener.accept().expect("accept the filler"), filler));
-    let (socket, _) = listener.accept().expect("accept the session");
+    drop((retry(|| listener.accept()).expect("accept the filler"), filler));
+    let (socket, _) = retry(|| listener.accept()).expect("accept the session");
     socket.send(b"a").expect("greet");
     drop(socket);
     let mut visit = Visit::greeted(client);

@@ -93,7 +93,11 @@ impl Daemon {
     /// Stops all its threads, until [`Daemon::signal`] with CONT.
     pub(crate) fn freeze(&self) {
         self.signal("STOP", 1);
-        until("l4lb is stopped", || self.process().stat().expect("stat").state == 'T');
+        until("all threads of l4lb are stopped", || {
+            // Each stops by itself, a busy one later than the one that the process is known by.
+            let mut threads = self.process().tasks().expect("threads").flatten();
+            threads.all(|thread| thread.stat().expect("stat").state == 'T')
+        });
     }
 
     /// CPU time that it has used.

@@ -15,7 +15,7 @@ use l4lb::session::Side;
 use socket2::Socket;
 
 use crate::fleet::{Fleet, Node, Service, dead_fleet, fleet};
-use crate::peer::{Ending, PATIENCE, Peer, until};
+use crate::peer::{Ending, PATIENCE, Peer, retry, until};
 
 /// Checks that come soon, and that a busy machine does not fail.
 const SOON: &str = "interval = \"400ms\", fast_interval = \"20ms\", timeout = \"400ms\"";
@@ -43,7 +43,7 @@ impl Ward {
     /// The server's next check.
     #[track_caller]
     fn check(&self) -> Peer {
-        let (socket, _) = self.checks.accept().expect("a check comes");
+        let (socket, _) = retry(|| self.checks.accept()).expect("a check comes");
         Peer::new(Side::Backend, socket, 0)
     }
 

@@ -14,7 +14,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 use socket2::Socket;
 
 use crate::daemon::Daemon;
-use crate::peer::{PATIENCE, Peer, new_socket, until};
+use crate::peer::{PATIENCE, Peer, new_socket, retry, until};
 use crate::relay::Relay;
 
 /// Connections that wait for a backend to accept them.
@@ -200,7 +200,7 @@ impl<S> Lab<S> {
     /// The backend's end of the next session that reaches it, which is number `id`.
     #[track_caller]
     pub(crate) fn accept(&self, id: u64) -> Peer {
-        let (socket, _) = self.bench.listener.accept().expect("the backend accepts");
+        let (socket, _) = retry(|| self.bench.listener.accept()).expect("the backend accepts");
         Peer::new(Side::Backend, socket, id)
     }
 

@@ -1,7 +1,7 @@
 //! One end of a connection to the load balancer: a client or a backend that does as it is told.
 //! Blocking calls with a deadline; every byte that comes is compared with the one that was sent.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -30,6 +30,17 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(clock.now() < deadline, "not within {PATIENCE:?}: {what}");
         thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Repeats a call that was interrupted. signal(7): one with SO_RCVTIMEO or SO_SNDTIMEO is not restarted, not even when
+/// no more has happened than that the process was stopped for a moment.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 
@@ -262,7 +273,7 @@ impl Sending<'_> {
     fn some(&mut self, bytes: usize) -> Result<(), ErrorKind> {
         let mut buffer = vec![0; bytes];
         self.flow.pattern.peek(&mut buffer);
-        let written = Write::write(&mut self.socket, &buffer).map_err(|error| error.kind())?;
+        let written = retry(|| Write::write(&mut self.socket, &buffer)).map_err(|error| error.kind())?;
         self.flow.on_pattern(written);
         Ok(())
     }
@@ -327,7 +338,7 @@ impl Receiving<'_> {
     #[track_caller]
     pub(crate) fn silence(&mut self, span: Duration) {
         self.socket.set_read_timeout(Some(span)).expect("SO_RCVTIMEO");
-        match Read::read(&mut self.socket, &mut [0]) {
+        match retry(|| Read::read(&mut self.socket, &mut [0])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             came => panic!("{:?} expects silence: {came:?}", self.side),
         }
@@ -337,7 +348,7 @@ impl Receiving<'_> {
     #[track_caller]
     fn some(&mut self, bytes: usize) -> Option<Ending> {
         let mut buffer = vec![0; bytes];
-        match Read::read(&mut self.socket, &mut buffer) {
+        match retry(|| Read::read(&mut self.socket, &mut buffer)) {
             Ok(0) => Some(Ending::Fin),
             Ok(read) => {
                 self.flow.pattern.check(&buffer[..read]);
