@@ -50,6 +50,10 @@ MUTANTS = [
         "FIN in front of bytes that the conduit still holds",
         "src/session/machine.rs",
         [
+            (
+                "                && self.endpoint(direction.sink()).writable\n",
+                "                && (self.endpoint(direction.sink()).writable || self.endpoint(direction.source()).closing)\n",
+            ),
             ("&& half.buffered == 0\n", "&& (half.buffered == 0 || self.endpoint(direction.source()).closing)\n"),
             ("if half.buffered > 0 {", "if half.buffered > 0 && half.state != HalfState::Ending {"),
         ],
@@ -99,6 +103,12 @@ MUTANTS = [
                 "for timer in std::iter::from_fn(|| self.wheel.pop_due()).collect::<Vec<_>>() {",
             )
         ],
+    ),
+    Mutant(
+        "endless-gap",
+        "after a stop of the process timers wait for a silence that need not come",
+        "src/worker/gap.rs",
+        [("Some(until) if events == 0 || now >= until => {", "Some(until) if events == 0 && now >= until => {")],
     ),
     Mutant(
         "double-release",
@@ -164,7 +174,7 @@ MUTANTS = [
         "impatient-idle",
         "activity does not put the idle timeout off",
         "src/session/deadlines.rs",
-        [("self.last_activity + millis(self.timeouts.idle)", "self.connected.unwrap_or(self.last_activity) + millis(self.timeouts.idle)")],
+        [("self.last_activity + millis(self.timeouts.idle)", "self.held_up + millis(self.timeouts.idle)")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

@@ -1,6 +1,8 @@
 //! What a worker holds, counted, and the invariants that are too dear to check in every turn.
 //! Reads everything and changes nothing; for tests and simulations, between two turns.
 
+use std::time::Duration;
+
 use crate::base::slots::Key;
 use crate::session::Direction;
 use crate::sys::Kernel;
@@ -50,6 +52,8 @@ impl<K: Kernel> Worker<K> {
         audit.sockets += attempts;
         audit.timers = audit.sessions + probe_timers + pauses + usize::from(self.starved.has_timer());
         assert_eq!(audit.timers, self.wheel.len(), "every timer has an owner");
+        let is_due = self.wheel.next_timeout(self.now) == Some(Duration::ZERO);
+        assert!(!is_due || self.gap.is_open(), "a timer is due and has not fired");
         audit
     }
 

@@ -18,6 +18,11 @@ pub(super) struct Gap {
 }
 
 impl Gap {
+    /// Whether timers are held back.
+    pub(super) fn is_open(&self) -> bool {
+        self.until.is_some()
+    }
+
     /// Whether timers may fire in the turn that began at `now`, though asked for at `asked`, and heard `events`.
     pub(super) fn timers_may_fire(&mut self, asked: Instant, now: Instant, events: usize) -> bool {
         match self.until {

@@ -116,10 +116,12 @@ pub(crate) struct Conn {
     pub(crate) moved: Nanos,
     /// When it was dialed or came.
     pub(crate) born: Nanos,
+    /// Whom we have dialed for it, by port.
+    pub(crate) dialed: Vec<u16>,
     /// Whether a drain found it in an accept queue.
     pub(crate) queued_at_drain: bool,
-    /// We have dialed it.
-    pub(crate) is_dialed: bool,
+    /// The port of the backend that we have dialed.
+    pub(crate) dialed_port: Option<u16>,
     /// It has connected to itself.
     pub(crate) is_itself: bool,
     /// What the backend says if it turns out to be a check.
@@ -160,8 +162,9 @@ impl Conn {
             partner: None,
             moved: now,
             born: now,
+            dialed: Vec::new(),
             queued_at_drain: false,
-            is_dialed: false,
+            dialed_port: None,
             is_itself: false,
             literal: None,
         }
@@ -196,6 +199,7 @@ impl Conn {
 
     /// read(2) of at most `len` bytes.
     pub(crate) fn read(&mut self, len: u64, now: Nanos) -> Called<u64> {
+        self.check_answered()?;
         if self.unread() == 0 {
             return self.read_end();
         }
@@ -246,7 +250,14 @@ impl Conn {
         Ok(taken)
     }
 
+    /// Before a dial is answered there is nothing to read and no room to write.
+    fn check_answered(&self) -> Called<()> {
+        let is_dialing = matches!(self.stage, Stage::Dialing(_)) && !self.dead;
+        if is_dialing { Err(libc::EAGAIN) } else { Ok(()) }
+    }
+
     fn check_writable(&mut self) -> Called<()> {
+        self.check_answered()?;
         match self.error.take() {
             Some(error) => Err(error),
             None if self.dead || self.fin_out => Err(libc::EPIPE),

@@ -40,6 +40,9 @@ const REQUIRED: &[&str] = &[
     "unknown to down",
     "up to down",
     "down to up",
+    "budget exhausted",
+    "stale event",
+    "check deferred",
 ];
 
 /// How often each point was reached.
@@ -49,6 +52,12 @@ pub(crate) struct Coverage(BTreeMap<&'static str, u64>);
 impl Coverage {
     pub(crate) fn hit(&mut self, point: &'static str) {
         *self.0.entry(point).or_default() += 1;
+    }
+
+    pub(crate) fn hit_if(&mut self, reached: bool, point: &'static str) {
+        if reached {
+            self.hit(point);
+        }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {

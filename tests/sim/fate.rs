@@ -28,7 +28,7 @@ impl Net {
         }
         let place = self.below(self.live.len());
         let id = self.live[place];
-        if happens(&mut self.rng, self.faults.reset) {
+        if happens(&mut self.rng, self.faults.reset) && !self.conns[id].is_itself {
             self.conns[id].peer_resets();
         }
         if happens(&mut self.rng, self.faults.vanish) {

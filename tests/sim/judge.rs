@@ -2,7 +2,7 @@
 
 use l4lb::session::Farewell;
 
-use crate::conn::{Conn, Descriptor, Nanos};
+use crate::conn::{Conn, Descriptor, Nanos, Stage};
 use crate::net::{Net, client_of};
 use crate::peer::Seen;
 use crate::summaries::Told;
@@ -66,6 +66,8 @@ impl Case<'_> {
         self.expect(told.to_client == client.written, "bytes told to be given to the client");
         self.expect(told.to_backend == backend.map_or(0, |backend| backend.written), "and to the backend");
         self.expect(backend.is_some() || client.read == 0, "bytes were read with nowhere to go");
+        let stood = backend.is_none_or(|backend| backend.stage == Stage::Open && !backend.is_itself);
+        self.expect(stood, "told as connected to a backend that was not");
     }
 
     /// For how long nothing has moved.

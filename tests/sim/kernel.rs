@@ -236,7 +236,8 @@ impl Net {
         let unread = self.conn(id).unread();
         if is_cut && unread > 1 {
             // The rest comes right behind this call, and is told.
-            len = len.min(1 + self.rng.below(unread - 1));
+            let most = if self.rng.below(2) == 0 { unread - 1 } else { 1 + unread / 40 };
+            len = len.min(1 + self.rng.below(most));
             self.conns[id].edge = true;
         }
         let start = self.conns[id].read;
@@ -381,8 +382,8 @@ impl Net {
             return;
         }
         self.note(if farewell == Farewell::Close { "close" } else { "reset" }, id, self.conns[id].unread());
-        if !self.conns[id].is_dialed {
-            self.ended.push(id);
+        if self.conns[id].dialed_port.is_none() {
+            self.note_end(id);
         }
         self.conns[id].close(farewell);
     }

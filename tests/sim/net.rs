@@ -23,6 +23,8 @@ use crate::trace::Trace;
 
 /// The port of the first backend; the others follow it.
 pub(crate) const FIRST_BACKEND_PORT: u16 = 8001;
+/// Tokens that are kept to be told again.
+const OLD_TOKENS_MAX: usize = 4;
 /// Of accept(2): what says that this machine has run out of something, what concerns one connection, and what should
 /// never happen.
 const ACCEPT_ERRORS: [(i32, &str); 7] = [
@@ -99,12 +101,18 @@ pub(crate) struct Net {
     /// Whether each worker has been woken.
     pub(crate) wakes: Vec<Arc<AtomicBool>>,
     clients: HashMap<(usize, u64), usize>,
+    /// Tokens of sessions that are over, by worker; as many as there are told again.
+    old_tokens: VecDeque<(usize, Token)>,
+    /// Events that were told of sessions that were over already.
+    pub(crate) stale_told: u64,
     /// Connections of clients that were given back in this turn.
     pub(crate) ended: Vec<usize>,
     /// Connections that were accepted.
     pub(crate) accepted: u64,
     /// Bytes that peers may still be given to send.
     pub(crate) bytes_left: u64,
+    /// Whether the workers were told to cut what runs.
+    pub(crate) is_stopping: bool,
     /// Whether backends are at their best behaviour.
     pub(crate) peers_behave: bool,
     pub(crate) coverage: Coverage,
@@ -113,9 +121,12 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new(rng: Rng, faults: Faults, trace: Trace) -> Self {
+    pub(crate) fn new(mut rng: Rng, faults: Faults, trace: Trace) -> Self {
+        // Now and then shortly before a counter of 32 bits would wrap: of milliseconds, that is after 49.7 days.
+        let now = [1_000_000_000, (u64::from(u32::MAX) - 4_000) * 1_000_000];
+        let now = now[usize::from(rng.below(4) == 0)];
         Self {
-            now: 1_000_000_000,
+            now,
             stride: 0,
             rng,
             faults,
@@ -126,9 +137,12 @@ impl Net {
             pipes: Vec::new(),
             wakes: Vec::new(),
             clients: HashMap::new(),
+            old_tokens: VecDeque::new(),
+            stale_told: 0,
             ended: Vec::new(),
             accepted: 0,
             bytes_left: 2 << 20,
+            is_stopping: false,
             peers_behave: false,
             coverage: Coverage::default(),
             trace,
@@ -157,7 +171,7 @@ impl Net {
     fn lacks_ports(&self) -> bool {
         let holds_port = |&&id: &&usize| {
             let conn = &self.conns[id];
-            conn.descriptor == Descriptor::Open && conn.is_dialed
+            conn.descriptor == Descriptor::Open && conn.dialed_port.is_some()
         };
         self.faults.ports != usize::MAX && self.live.iter().filter(holds_port).count() >= self.faults.ports
     }
@@ -186,7 +200,7 @@ impl Net {
 
     fn add(&mut self, stage: Stage, peer: Peer) -> usize {
         let id = self.conns.len();
-        let send_buffer = 1 << (9 + self.rng.below(9));
+        let send_buffer = 1 << (9 + self.rng.below(14));
         let stream = Stream::Coded(id as u64 + 1);
         self.conns.push(Conn::new(stage, stream, peer, send_buffer, self.now));
         self.live.push(id);
@@ -245,6 +259,8 @@ impl Net {
             return;
         }
         listener.token = None;
+        let serves = |id: &&usize| self.conns[**id].queued_at_drain && !self.is_stopping;
+        assert_eq!(listener.queue.iter().find(serves), None, "a drain left a client in the queue");
         for id in std::mem::take(&mut listener.queue) {
             self.forget_queued(id);
         }
@@ -283,13 +299,15 @@ impl Net {
             Mode::Blackhole => Answer::Silence,
         };
         let peer = match backend.mode {
+            // What comes back is what we send ourselves, and nothing was sent.
+            _ if answer == Answer::Itself => Peer::new(0, 0, Ending::Never, Reading::Stopped, 1 << 16),
             Mode::Resetting => Peer::new(0, 0, Ending::Reset { after: 0 }, Reading::Eager, 1 << 16),
             Mode::Hung => Peer::new(0, 0, Ending::Never, Reading::Stopped, 1 << 16),
             Mode::Serving | Mode::Refusing | Mode::Unreachable | Mode::Blackhole => self.draw_backend(),
         };
         let id = self.add(Stage::Dialing(answer), peer);
         self.conns[id].worker = worker;
-        self.conns[id].is_dialed = true;
+        self.conns[id].dialed_port = Some(address.port());
         self.conns[id].literal = (backend.mode == Mode::Serving).then_some(backend.answer);
         Ok(id)
     }
@@ -312,7 +330,11 @@ impl Net {
             Token::Session(key, Side::Backend) => {
                 let client = self.clients[&(conn.worker, pack(key))];
                 conn.partner = Some(client);
-                self.conns[client].partner = Some(id);
+                let port = conn.dialed_port.expect("backends are dialed");
+                let client = &mut self.conns[client];
+                client.partner = Some(id);
+                assert!(!client.dialed.contains(&port), "#{id}: dialed again for the same client");
+                client.dialed.push(port);
             }
             Token::Probe(_) => self.becomes_check(id),
             Token::Listener(_) | Token::Wake => panic!("a connection watched as {token:?}"),
@@ -402,15 +424,22 @@ impl Net {
         Some(&mut self.conns[id])
     }
 
-    /// An event that means nothing, or not what it says.
+    /// An event that means nothing, not what it says, or that comes for what is over.
     fn tell_nothing(&mut self, worker: usize, events: &mut Vec<Event>) {
+        let old = self.old_tokens.pop_front().filter(|&(of, _)| of == worker);
         let of_worker = |&&id: &&usize| self.conns[id].worker == worker && self.conns[id].token.is_some();
         let watched: Vec<usize> = self.live.iter().filter(of_worker).copied().collect();
-        if watched.is_empty() {
-            return;
-        }
-        let conn = &self.conns[watched[self.rng.below(watched.len() as u64) as usize]];
-        let token = conn.token.expect("it is watched");
+        let token = match old {
+            Some((_, token)) => {
+                self.stale_told += 1;
+                token
+            }
+            None if watched.is_empty() => return,
+            None => {
+                let id = watched[self.below(watched.len())];
+                self.conns[id].token.expect("it is watched")
+            }
+        };
         let flags = self.rng.below(16);
         let ready = Ready {
             readable: flags & 1 > 0,
@@ -419,6 +448,16 @@ impl Net {
             failing: flags & 8 > 0,
         };
         events.push(Event { token, ready });
+    }
+
+    /// A client's connection is given back, and its session over.
+    pub(crate) fn note_end(&mut self, id: usize) {
+        self.ended.push(id);
+        let conn = &self.conns[id];
+        if let Some(token) = conn.token {
+            self.old_tokens.push_back((conn.worker, token));
+            self.old_tokens.truncate(OLD_TOKENS_MAX);
+        }
     }
 
     // --- dice ------------------------------------------------------------------------------------------------------

@@ -56,9 +56,9 @@ impl Plan {
 fn draw_listener(rng: &mut Rng, text: &mut String, pool: u64) {
     write!(text, "[[listener]]\nbind = \"127.0.0.1:{}\"\npool = \"p{pool}\"\n", 9_000 + pool)
         .expect("as above");
-    write!(text, "backlog = {}\n", 1 + rng.below(8)).expect("as above");
+    writeln!(text, "backlog = {}", 1 + rng.below(8)).expect("as above");
     if rng.below(4) == 0 {
-        write!(text, "max_sessions = {}\n", 1 + rng.below(4)).expect("as above");
+        writeln!(text, "max_sessions = {}", 1 + rng.below(4)).expect("as above");
     }
 }
 

@@ -4,6 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
+
+use l4lb::sys::Clock;
 
 use crate::coverage::Coverage;
 use crate::world::{self, Run};
@@ -12,8 +15,8 @@ use crate::world::{self, Run};
 const SEEDS: u64 = 2_000;
 /// Steps of each; `SIM_STEPS` is another number.
 const STEPS: u64 = 5_000;
-/// Progress is told that often.
-const SEEDS_PER_LINE: u64 = 5_000;
+/// Lines of progress that a sweep tells when `SIM_PROGRESS` is set.
+const LINES: u64 = 100;
 
 /// A number from the environment.
 fn setting(name: &str, default: u64) -> u64 {
@@ -52,8 +55,12 @@ fn steps() -> u32 {
 
 /// What the threads of a sweep share.
 struct Sweep {
+    first: u64,
     next: AtomicU64,
     end: u64,
+    over: AtomicU64,
+    /// When it began, if progress is to be told.
+    clock: Option<Clock>,
     sessions: AtomicU64,
     coverage: Mutex<Coverage>,
     failures: Mutex<Vec<Failure>>,
@@ -78,11 +85,19 @@ impl Sweep {
                     self.next.store(self.end, Ordering::Relaxed);
                 }
             }
-            if seed % SEEDS_PER_LINE == SEEDS_PER_LINE - 1 {
-                eprintln!("seeds={}", seed + 1);
-            }
+            self.tell_progress();
         }
         self.coverage.lock().expect("nobody panics with it").add(&coverage);
+    }
+
+    fn tell_progress(&self) {
+        let over = self.over.fetch_add(1, Ordering::Relaxed) + 1;
+        let all = self.end - self.first;
+        let Some(clock) = self.clock.filter(|_| over.is_multiple_of((all / LINES).max(1))) else { return };
+        let spent = Duration::from_nanos(clock.now().as_nanos());
+        let rate = over as f64 / spent.as_secs_f64();
+        let left = Duration::from_secs_f64((all - over) as f64 / rate);
+        eprintln!("{over} of {all} seeds, {rate:.0}/s, {} s left", left.as_secs());
     }
 }
 
@@ -90,8 +105,11 @@ impl Sweep {
 fn a_sweep_over_seeds_finds_nothing_and_reaches_everything() {
     let first = setting("SIM_FIRST", 0);
     let sweep = Sweep {
+        first,
         next: AtomicU64::new(first),
         end: first + setting("SIM_SEEDS", SEEDS),
+        over: AtomicU64::new(0),
+        clock: std::env::var_os("SIM_PROGRESS").map(|_| Clock::start()),
         sessions: AtomicU64::new(0),
         coverage: Mutex::default(),
         failures: Mutex::default(),

@@ -212,6 +212,7 @@ impl World {
 
     fn post_stop(&mut self, orders: Orders) {
         self.orders = orders;
+        self.net.borrow_mut().is_stopping = true;
         let reason = if orders == Orders::Stop { StopReason::AtOnce } else { StopReason::DrainTimeout };
         self.post(&Command::Stop(reason));
     }
@@ -289,6 +290,8 @@ impl World {
         assert_eq!(totals.accepted, net.accepted, "every accepted connection is counted");
         assert_eq!(totals.accepted, sessions as u64 + totals.closed_total(), "accepted = active + closed");
         assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
+        let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
+        assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
     }
 
     // --- when everything has to end well ---------------------------------------------------------------------------
@@ -444,6 +447,11 @@ impl World {
             judge::judge_peers(&net, id);
         }
         self.coverage.add(&net.coverage);
+        for stats in &self.stats {
+            self.coverage.hit_if(stats.budget_exhausted.get() > 0, "budget exhausted");
+            self.coverage.hit_if(stats.stale_events.get() > 0, "stale event");
+            self.coverage.hit_if(stats.checks_deferred.get() > 0, "check deferred");
+        }
         Run { hash: net.trace.hash(), coverage: self.coverage, sessions: self.sessions_over }
     }
 }
