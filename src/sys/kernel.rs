@@ -104,7 +104,7 @@ pub trait Kernel {
     fn unacked(&mut self, socket: &Self::Socket) -> io::Result<u32>;
 
     /// How long the peer's kernel has not acknowledged what was sent, though it was asked again and again; zero
-    /// while it answers, `None` when nothing is unacknowledged.
+    /// while it answers, `None` when nothing is unacknowledged or the connection is dead.
     fn silence(&mut self, socket: &Self::Socket) -> io::Result<Option<Duration>>;
 
     /// Sends a FIN behind the bytes written.

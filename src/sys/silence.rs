@@ -8,9 +8,13 @@ use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, sockopt_impl};
 use socket2::Socket;
 
+use crate::sys::sockets::unacked;
+
 /// Retransmissions or probes in a row that must have gone unanswered before a peer counts as silent. The last one
 /// may have been sent a moment ago.
 const UNANSWERED_MIN: u8 = 2;
+/// TCP_CLOSE of tcp_states.h: what a dead connection had not delivered waits for nobody.
+const STATE_CLOSED: u8 = 7;
 
 /// See [`Kernel::silence`](crate::sys::Kernel::silence).
 ///
@@ -19,8 +23,9 @@ const UNANSWERED_MIN: u8 = 2;
 /// and with it what was sent and not read. Each answer to a probe resets `probes`, so here it does not count.
 pub(super) fn silence(socket: &Socket) -> io::Result<Option<Duration>> {
     let info = getsockopt(socket, TcpInfo)?;
-    // A closed window leaves nothing in flight but raises the back-off of the probes.
-    let waiting = info.unacked > 0 || info.backoff > 0;
+    // Not `tcpi_unacked`: a closed window leaves nothing in flight, and no probe has been sent yet either when it
+    // has closed only now.
+    let waiting = info.state != STATE_CLOSED && unacked(socket)? > 0;
     Ok(waiting.then(|| info.silence()))
 }
 
@@ -64,10 +69,7 @@ pub struct TcpInfoHead {
     delivery_rate: u8,
     /// Microseconds until the next retransmission, from the last one on.
     rto: u32,
-    before_unacked: [u32; 3],
-    /// Segments sent and not acknowledged.
-    unacked: u32,
-    before_times: [u32; 4],
+    before_times: [u32; 8],
     /// Milliseconds since the last transmission of data, also of old data.
     last_data_sent: u32,
     last_ack_sent: u32,
