@@ -97,7 +97,7 @@ pub(crate) struct Conn {
     pub(crate) fin_delivered: bool,
     /// What our send buffer holds at most.
     pub(crate) send_buffer: u64,
-    /// A write has met a full send buffer, so that room will be told (SOCK_NOSPACE).
+    /// A write has met a full send buffer, perhaps with a part of its bytes, so that room will be told (SOCK_NOSPACE).
     short_of_room: bool,
     reset_out: bool,
     unacked_since: Nanos,
@@ -181,7 +181,7 @@ impl Conn {
         }
         Ready {
             readable: self.unread() > 0 || self.fin_in || self.dead,
-            writable: self.room() * 3 >= self.send_buffer || self.dead,
+            writable: self.room() * 3 >= self.send_buffer || self.fin_out || self.dead,
             closing: self.fin_in || self.dead,
             failing: self.dead || (self.fin_in && self.fin_out),
         }
@@ -238,8 +238,8 @@ impl Conn {
     pub(crate) fn write(&mut self, len: u64, now: Nanos) -> Called<u64> {
         self.check_writable()?;
         let taken = len.min(self.room());
+        self.short_of_room |= taken < len;
         if taken == 0 {
-            self.short_of_room = true;
             return Err(libc::EAGAIN);
         }
         if self.written == self.delivered {
@@ -274,6 +274,7 @@ impl Conn {
             return self.read_end();
         }
         let mut moved = 0;
+        let len = len.min(pipe.call_max());
         while moved < len
             && !pipe.is_full()
             && let Some(&segment) = self.segments.front()
@@ -294,6 +295,8 @@ impl Conn {
 
     /// shutdown(2) for writing.
     pub(crate) fn shutdown_write(&mut self, now: Nanos) -> Called<()> {
+        // inet_shutdown wakes whoever waits, whatever came of it.
+        self.edge = true;
         if self.dead || self.stage != Stage::Open {
             return Err(libc::ENOTCONN);
         }
@@ -302,8 +305,6 @@ impl Conn {
         }
         self.fin_out = true;
         self.moved = now;
-        // With both streams ended the event is HUP.
-        self.edge |= self.fin_in;
         Ok(())
     }
 
@@ -314,7 +315,8 @@ impl Conn {
 
     /// For how long the peer's kernel has left unanswered what was sent.
     pub(crate) fn silence(&self, now: Nanos) -> Option<Nanos> {
-        (self.unacked() > 0).then(|| self.vanished.map_or(0, |since| now - since.max(self.unacked_since)))
+        (self.unacked() > 0 && !self.dead)
+            .then(|| self.vanished.map_or(0, |since| now - since.max(self.unacked_since)))
     }
 
     /// close(2). With unread bytes it is a reset, and so it is with SO_LINGER of zero.
@@ -336,6 +338,9 @@ impl Conn {
     /// The dial is answered.
     pub(crate) fn answer(&mut self) {
         let Stage::Dialing(answer) = self.stage else { return };
+        if self.dead {
+            return;
+        }
         match answer {
             Answer::Silence => return,
             Answer::Accept => self.stage = Stage::Open,
@@ -377,7 +382,11 @@ impl Conn {
     }
 
     /// tcp_reset: EPIPE in CLOSE_WAIT, ECONNRESET elsewhere. The send buffer is gone, the receive queue stays.
+    /// A connection that has ended both ways has nothing left to be reset.
     fn die_of_reset(&mut self) {
+        if self.fin_in && self.fin_delivered {
+            return;
+        }
         let in_close_wait = self.fin_in && !self.fin_out;
         self.die(if in_close_wait { libc::EPIPE } else { libc::ECONNRESET });
     }
@@ -416,6 +425,8 @@ impl Conn {
         }
         let ends = self.fin_out && !self.fin_delivered && self.delivered == self.written;
         self.fin_delivered |= ends;
+        // FIN_WAIT2, or the end of LAST_ACK: sk_state_change.
+        self.edge |= ends;
         passed > 0 || ends
     }
 

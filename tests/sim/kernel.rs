@@ -18,10 +18,9 @@ use nix::libc;
 use crate::conn::{Called, Conn, Descriptor, Stage};
 use crate::faults::happens;
 use crate::net::Net;
-use crate::pipe::Pipe;
+use crate::pipe::{PAGE, Pipe};
 
-/// Slots of a pipe that the kernel grants in full, and of one to a user who has too many.
-const PIPE_SLOTS: usize = 16;
+/// Slots of a pipe of a user who has too many.
 const PIPE_SLOTS_DENIED: usize = 2;
 
 /// The kernel as one worker sees it.
@@ -317,8 +316,9 @@ impl Net {
             return Err(libc::EMFILE);
         }
         let is_denied = happens(&mut self.rng, self.faults.pipe);
-        let slots = if is_denied { PIPE_SLOTS_DENIED } else { (capacity >> 12).max(PIPE_SLOTS) };
-        self.pipes.push(Pipe::new(slots));
+        // F_SETPIPE_SZ rounds up to a power of two of pages.
+        let slots = capacity.div_ceil(PAGE).next_power_of_two();
+        self.pipes.push(Pipe::new(if is_denied { PIPE_SLOTS_DENIED } else { slots }));
         Ok(self.pipes.len() - 1)
     }
 

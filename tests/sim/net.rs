@@ -227,13 +227,14 @@ impl Net {
             self.coverage.hit(point);
             return Err(error);
         }
-        if self.listeners[place].queue.is_empty() {
-            self.coverage.hit("accept EAGAIN");
-            return Err(libc::EAGAIN);
-        }
+        // The descriptor comes first, whether anybody waits or not.
         if self.lacks_descriptors() {
             self.coverage.hit("accept EMFILE");
             return Err(libc::EMFILE);
+        }
+        if self.listeners[place].queue.is_empty() {
+            self.coverage.hit("accept EAGAIN");
+            return Err(libc::EAGAIN);
         }
         let id = self.listeners[place].queue.pop_front().expect("it is not empty");
         let conn = &mut self.conns[id];

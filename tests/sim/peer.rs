@@ -149,21 +149,27 @@ impl Conn {
             Ending::Fin => all_sent && self.peer_fins(),
             Ending::FinAfterFin => all_sent && self.peer.seen == Seen::Fin && self.peer_fins(),
             Ending::Reset { after } => self.sent >= after && self.peer_resets(),
-            Ending::Close { after } => {
-                let due = self.sent >= after && self.peer_fins();
-                self.peer.left |= due;
-                due
-            }
+            Ending::Close { after } => self.sent >= after && self.peer_closes(),
             Ending::Never => false,
         }
     }
 
-    fn peer_fins(&mut self) -> bool {
+    /// The peer ends its stream. The end follows what it has sent.
+    pub(crate) fn peer_fins(&mut self) -> bool {
         let first = !std::mem::replace(&mut self.peer.has_ended, true);
         if first {
             self.flight.push_back(Packet::Fin);
         }
         first
+    }
+
+    /// The peer closes: a reset if it has not read all that came (RFC 2525, 2.17), an end otherwise.
+    pub(crate) fn peer_closes(&mut self) -> bool {
+        if self.peer.heard < self.delivered {
+            return self.peer_resets();
+        }
+        let first = !std::mem::replace(&mut self.peer.left, true);
+        self.peer_fins() || first
     }
 
     /// The peer resets the connection. The reset follows what it has sent.

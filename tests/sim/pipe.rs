@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+/// What each slot adds to the nominal size of a pipe.
+pub(crate) const PAGE: usize = 4096;
+
 /// What one slot holds: bytes of what the peer of a connection sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -27,6 +30,11 @@ impl Pipe {
 
     pub(crate) fn is_full(&self) -> bool {
         self.slots.len() >= self.slots_max
+    }
+
+    /// The most that one call moves into it: do_splice_read asks for a page for each free slot.
+    pub(crate) fn call_max(&self) -> u64 {
+        (self.slots_max - self.slots.len()) as u64 * PAGE as u64
     }
 
     pub(crate) fn push(&mut self, source: usize, start: u64, len: u64) {
