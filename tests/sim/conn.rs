@@ -238,7 +238,9 @@ impl Conn {
     pub(crate) fn write(&mut self, len: u64, now: Nanos) -> Called<u64> {
         self.check_writable()?;
         let taken = len.min(self.room());
-        self.short_of_room |= taken < len;
+        if taken < len {
+            self.meet_full_buffer();
+        }
         if taken == 0 {
             return Err(libc::EAGAIN);
         }
@@ -263,6 +265,11 @@ impl Conn {
             None if self.dead || self.fin_out => Err(libc::EPIPE),
             None => Ok(()),
         }
+    }
+
+    /// Room is told once there is enough, which may be at once.
+    pub(crate) fn meet_full_buffer(&mut self) {
+        self.short_of_room = true;
     }
 
     /// splice(2) into a pipe: a slot for each segment, and a full pipe hides what the socket has, even its end.

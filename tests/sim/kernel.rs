@@ -278,13 +278,15 @@ impl Net {
     }
 
     /// How much of `len` a write takes at most, as far as dice say; `None` when it meets a buffer that is full only
-    /// for the moment, and room is told right behind.
+    /// for the moment.
     fn draw_room(&mut self, id: usize, len: u64) -> Option<u64> {
         if self.conns[id].dead || !happens(&mut self.rng, self.faults.short_write) {
             return Some(len);
         }
         let room = self.rng.below(len + 1);
-        self.conns[id].edge |= room == 0;
+        if room == 0 {
+            self.conns[id].meet_full_buffer();
+        }
         (room > 0).then_some(room)
     }
 
