@@ -62,6 +62,7 @@ struct Sweep {
     /// When it began, if progress is to be told.
     clock: Option<Clock>,
     sessions: AtomicU64,
+    steps: AtomicU64,
     coverage: Mutex<Coverage>,
     failures: Mutex<Vec<Failure>>,
 }
@@ -79,6 +80,7 @@ impl Sweep {
                 Ok(run) => {
                     coverage.add(&run.coverage);
                     self.sessions.fetch_add(run.sessions, Ordering::Relaxed);
+                    self.steps.fetch_add(run.steps, Ordering::Relaxed);
                 }
                 Err(failure) => {
                     self.failures.lock().expect("nobody panics with it").push(failure);
@@ -111,6 +113,7 @@ fn a_sweep_over_seeds_finds_nothing_and_reaches_everything() {
         over: AtomicU64::new(0),
         clock: std::env::var_os("SIM_PROGRESS").map(|_| Clock::start()),
         sessions: AtomicU64::new(0),
+        steps: AtomicU64::new(0),
         coverage: Mutex::default(),
         failures: Mutex::default(),
     };
@@ -123,7 +126,7 @@ fn a_sweep_over_seeds_finds_nothing_and_reaches_everything() {
         panic!("{first}");
     }
     let coverage = sweep.coverage.into_inner().unwrap();
-    println!("sessions={}\n{coverage}", sweep.sessions.into_inner());
+    println!("steps={} sessions={}\n{coverage}", sweep.steps.into_inner(), sweep.sessions.into_inner());
     let missing = coverage.missing();
     assert!(missing.is_empty(), "never reached: {missing:?}");
 }

@@ -48,6 +48,8 @@ pub(crate) struct Run {
     pub(crate) hash: u64,
     pub(crate) coverage: Coverage,
     pub(crate) sessions: u64,
+    /// Fewer than asked for when all workers were told to stop before.
+    pub(crate) steps: u64,
 }
 
 /// Runs `seed` for `steps` steps. Panics, in the step that `step` tells, when something does not hold.
@@ -55,9 +57,11 @@ pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
     summaries::listen(is_loud);
     let mut world = World::new(seed, is_loud);
     let hurry = world.rng.below(8);
+    let mut done = 0;
     for now in 0..steps {
         *step = now;
         world.step();
+        done = now + 1;
         if world.workers.iter().all(Option::is_none) {
             break;
         }
@@ -72,7 +76,7 @@ pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
         world.serve_the_last();
         world.drain();
     }
-    world.end()
+    Run { steps: u64::from(done), ..world.end() }
 }
 
 struct World {
@@ -452,7 +456,7 @@ impl World {
             self.coverage.hit_if(stats.stale_events.get() > 0, "stale event");
             self.coverage.hit_if(stats.checks_deferred.get() > 0, "check deferred");
         }
-        Run { hash: net.trace.hash(), coverage: self.coverage, sessions: self.sessions_over }
+        Run { hash: net.trace.hash(), coverage: self.coverage, sessions: self.sessions_over, steps: 0 }
     }
 }
 
