@@ -61,8 +61,14 @@ MUTANTS = [
     Mutant(
         "dirty-buffer",
         "a buffer goes back to the free list with bytes in it",
-        "src/worker/conduit.rs",
+        "src/worker/buffers.rs",
         [("            leftover.bytes.clear();\n", "")],
+    ),
+    Mutant(
+        "dirty-pipe",
+        "a pipe goes back to the free list with bytes in it",
+        "src/worker/conduit.rs",
+        [("Held::Piped(pipe, _) => plumbing.pipes.destroy(pipe),", "Held::Piped(pipe, _) => plumbing.pipes.give_back(pipe),")],
     ),
     Mutant(
         "no-generation",
@@ -225,6 +231,8 @@ def sweep(mutant, tree, seeds):
         # The code as it is has been swept already; a few seeds show that this script runs it.
         "SIM_SEEDS": str(seeds if mutant.name != SURVIVOR else SURVIVOR_SEEDS),
         "RUST_BACKTRACE": "0",
+        # Less to compile and to link, over and over.
+        "CARGO_PROFILE_DEV_DEBUG": "false",
     }
     command = ["cargo", "test", "--locked", "--quiet", "--test", "sim", "a_sweep_over_seeds"]
     built = subprocess.run([*command, "--no-run"], cwd=tree, env=environment, capture_output=True, text=True)

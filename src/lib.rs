@@ -23,7 +23,8 @@
 //! 3. **dial**: a non-blocking connect with a deadline on the wheel. A failure releases the lease and dials another
 //!    backend. What the client has sent meanwhile waits in the kernel, so a retry loses nothing.
 //! 4. **relay** (`worker/drive.rs`): [`session::Session`] decides one op at a time, the worker does it and tells the
-//!    outcome, until nothing is left to do or the share of the turn is spent.
+//!    outcome, until nothing is left to do or the share of the turn is spent. Bytes are copied (`worker/buffers.rs`),
+//!    or spliced through a pipe while they stream (`worker/pipes.rs`).
 //! 5. **half-close**: an end of stream is passed on behind the last byte, a reset as a reset behind the bytes that
 //!    came before it. No FIN is sent that nobody sent us.
 //! 6. **close** (`worker/close.rs`): the single exit. Timer cancelled, buffers and lease given back.

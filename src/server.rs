@@ -143,6 +143,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             reports: reports.clone(),
             snapshot: Arc::clone(&snapshot),
             admission: Arc::clone(&admission),
+            pipes_max: usize::try_from(budget.pipes).unwrap_or(usize::MAX) / workers,
             stats: Arc::clone(&stats[index]),
             seed: seed(index),
         };

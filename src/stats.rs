@@ -43,6 +43,8 @@ pub struct WorkerStats {
     pub accept_errors: Counter,
     /// Times that accepting was paused: a limit was reached or the machine had run out of something.
     pub accept_pauses: Counter,
+    /// Pipes that the kernel did not give: what was to be spliced was copied.
+    pub pipes_denied: Counter,
     /// Times that a session had used up its share of a turn and was put behind the others.
     pub budget_exhausted: Counter,
     /// Events for connections that were closed earlier in the same batch.

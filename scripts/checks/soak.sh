@@ -14,5 +14,6 @@ soak() {
 
 build
 soak "every kind" "$@"
+soak "every kind, spliced" --relay splice --connections 30000 --seed 3
 # Where nobody resets, every counter is known to the byte.
 soak "only proper ends" --graceful --connections 10000 --seed 2

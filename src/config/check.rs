@@ -60,6 +60,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let mut read = Reader { report, scope: &scope };
     let workers = workers(&mut read, &raw.workers);
     let pin = read.boolean("pin", &raw.pin);
+    let splice = read.boolean("splice", &raw.splice);
     let max_sessions = sessions(&mut read, &raw.max_sessions);
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
     let mut read = Reader { report, scope: &log_scope };
@@ -69,6 +70,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     Global {
         workers: overrides.workers.or(workers).unwrap_or_else(workers_auto),
         pin: pin.unwrap_or(false),
+        splice: splice.unwrap_or(true),
         max_sessions: overrides.max_sessions.or(max_sessions),
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),

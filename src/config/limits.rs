@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::bounds::SESSIONS_MAX;
-use super::model::{Check, Config};
+use super::model::{Check, Config, Relay};
 
 /// How the file descriptors of the process are shared out, at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct FdBudget {
     pub loops: u64,
     /// Health checks at a time.
     pub checks: u64,
+    /// Pipes of all workers: each has two ends.
+    pub pipes: u64,
     /// Logs, resolver, control thread, and a margin.
     pub reserve: u64,
     /// Sessions that fit: each has two sockets.
@@ -28,6 +30,11 @@ const FDS_PER_SESSION: u64 = 2;
 /// Health checks that one worker runs at a time.
 pub const CHECKS_PER_WORKER_MAX: u64 = 128;
 const RESERVE: u64 = 32;
+const FDS_PER_PIPE: u64 = 2;
+/// Pipes that one worker opens at most: one for each direction that is spliced and whose sink is slow.
+const PIPES_PER_WORKER_MAX: u64 = 128;
+/// Of the limit, the part that pipes may take. What finds no pipe is copied, what finds no descriptor is not served.
+const PIPES_SHARE: u64 = 16;
 
 /// Why the open-files limit does not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +78,7 @@ impl FdBudget {
             loops: workers.saturating_mul(FDS_PER_LOOP),
             // Each backend is checked by one worker.
             checks: checked.min(workers.saturating_mul(CHECKS_PER_WORKER_MAX)),
+            pipes: pipes(config, nofile),
             reserve: RESERVE,
             sessions: 0,
         };
@@ -81,7 +89,10 @@ impl FdBudget {
 
     /// Descriptors for everything but sessions.
     pub fn need(&self) -> u64 {
-        [self.listeners, self.loops, self.checks, self.reserve].into_iter().fold(0, u64::saturating_add)
+        let pipes = self.pipes.saturating_mul(FDS_PER_PIPE);
+        [self.listeners, self.loops, self.checks, pipes, self.reserve]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     /// Most sessions at a time: `max_sessions` of the config, or what fits.
@@ -105,13 +116,21 @@ impl FdBudget {
 
 impl fmt::Display for FdBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nofile, listeners, loops, checks, reserve, sessions } = self;
+        let Self { nofile, listeners, loops, checks, pipes, reserve, sessions } = self;
         write!(
             f,
             "{nofile} open files: {listeners} for listeners, {loops} for loops, {checks} for checks, \
-             {reserve} in reserve, two for each of {sessions} sessions"
+             two for each of {pipes} pipes, {reserve} in reserve, two for each of {sessions} sessions"
         )
     }
+}
+
+/// Pipes that all workers may have open, the same for each.
+fn pipes(config: &Config, nofile: u64) -> u64 {
+    let splices = config.global.splice && config.pools.iter().any(|pool| pool.relay != Relay::Copy);
+    let workers = count(config.global.workers.get());
+    let of_worker = (nofile / PIPES_SHARE / FDS_PER_PIPE / workers).min(PIPES_PER_WORKER_MAX);
+    if splices { of_worker * workers } else { 0 }
 }
 
 fn count(number: usize) -> u64 {
@@ -138,23 +157,36 @@ mod tests {
     fn what_is_left_goes_to_sessions() {
         let config = tutorial(None);
         let budget = FdBudget::of(&config, 1024);
-        assert_eq!(budget.need(), 2 + 4 + 3 + 32);
-        assert_eq!((budget.sessions, budget.sessions_max(&config)), (491, Ok(491)));
+        assert_eq!(budget.need(), 2 + 4 + 3 + 2 * 32 + 32);
+        assert_eq!((budget.sessions, budget.sessions_max(&config)), (459, Ok(459)));
         assert_eq!(
             budget.to_string(),
-            "1024 open files: 2 for listeners, 4 for loops, 3 for checks, 32 in reserve, two for each of 491 sessions"
+            "1024 open files: 2 for listeners, 4 for loops, 3 for checks, two for each of 32 pipes, 32 in reserve, \
+             two for each of 459 sessions"
         );
     }
 
     #[test]
     fn a_configured_maximum_must_fit() {
-        let (fits, exceeds) = (tutorial(Some("491")), tutorial(Some("492")));
-        assert_eq!(FdBudget::of(&fits, 1024).sessions_max(&fits), Ok(491));
+        let (fits, exceeds) = (tutorial(Some("459")), tutorial(Some("460")));
+        assert_eq!(FdBudget::of(&fits, 1024).sessions_max(&fits), Ok(459));
         assert_eq!(
             FdBudget::of(&exceeds, 1024).sessions_max(&exceeds).unwrap_err().to_string(),
-            "max_sessions: 492 sessions need 1025 open files, the limit of 1024 allows 491: \
+            "max_sessions: 460 sessions need 1025 open files, the limit of 1024 allows 459: \
              raise the limit or lower max_sessions"
         );
+    }
+
+    #[test]
+    fn pipes_take_a_part_of_the_limit_and_none_where_nothing_is_spliced() {
+        let mut config = tutorial(None);
+        assert_eq!(FdBudget::of(&config, 64).pipes, 2);
+        assert_eq!(FdBudget::of(&config, 1 << 20).pipes, 2 * PIPES_PER_WORKER_MAX);
+        config.global.splice = false;
+        assert_eq!(FdBudget::of(&config, 1 << 20).pipes, 0);
+        config.global.splice = true;
+        config.pools[0].relay = Relay::Copy;
+        assert_eq!(FdBudget::of(&config, 1 << 20).pipes, 0);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Global {
     pub workers: NonZeroUsize,
     /// Bind worker i to the i-th processor that the process may use.
     pub pin: bool,
+    /// Whether splice(2) may be used at all.
+    pub splice: bool,
     /// Most sessions at a time over all listeners; `None` takes what the open-files limit allows.
     pub max_sessions: Option<NonZeroUsize>,
     /// How long sessions may go on after SIGTERM.
@@ -91,6 +93,8 @@ pub struct Pool {
     pub health: Health,
     /// What a client gets when no backend is eligible.
     pub when_all_down: WhenAllDown,
+    /// How bytes pass from socket to socket.
+    pub relay: Relay,
     /// At least one, with at least one address each listed once.
     pub backends: Vec<Backend>,
 }
@@ -102,6 +106,31 @@ pub enum WhenAllDown {
     Close,
     /// A dial to any backend of weight > 0, healthy or not.
     TryAnyway,
+}
+
+/// How bytes pass from socket to socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// By copy, and by splice(2) while a direction streams.
+    Auto,
+    /// Through a buffer of this process.
+    Copy,
+    /// Through a pipe, without a copy into this process.
+    Splice,
+}
+
+impl Relay {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Copy, Self::Splice];
+
+    /// The word for it in config and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Copy => "copy",
+            Self::Splice => "splice",
+        }
+    }
 }
 
 /// Options of the sockets, on both sides.

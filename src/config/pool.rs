@@ -8,7 +8,7 @@ use super::address::{Resolver, Target};
 use super::bounds::{KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX};
 use super::error::Invalid;
 use super::health;
-use super::model::{Backend, Keepalive, Pool, Tcp, Timeouts, WhenAllDown};
+use super::model::{Backend, Keepalive, Pool, Relay, Tcp, Timeouts, WhenAllDown};
 use super::overrides::{BackendFlag, Overrides};
 use super::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
@@ -30,6 +30,11 @@ const ALGORITHMS: [(&str, Algorithm); 5] = {
 
 const WHEN_ALL_DOWN: [(&str, WhenAllDown); 2] =
     [("close", WhenAllDown::Close), ("try_anyway", WhenAllDown::TryAnyway)];
+
+const RELAYS: [(&str, Relay); 3] = {
+    let [a, b, c] = Relay::ALL;
+    [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c)]
+};
 
 /// The pool that a file may leave nameless, and that flags alone make.
 const POOL_NAME: &str = "default";
@@ -91,6 +96,7 @@ pub(super) fn check(
     let balance = read.choice("balance", &raw.balance, &ALGORITHMS);
     let retries = read.whole("retries", &raw.retries, 0..=RETRIES_MAX);
     let when_all_down = read.choice("when_all_down", &raw.when_all_down, &WHEN_ALL_DOWN);
+    let relay = read.choice("relay", &raw.relay, &RELAYS);
     let pool = Pool {
         name: name.unwrap_or_default().to_string(),
         balance: overrides.balance.or(balance).unwrap_or(Algorithm::RoundRobin),
@@ -99,6 +105,7 @@ pub(super) fn check(
         tcp: tcp(raw.tcp.as_ref(), &scope, report),
         health: health::check(raw.health.as_ref(), &scope, overrides.health_interval, report),
         when_all_down: when_all_down.unwrap_or(WhenAllDown::Close),
+        relay: relay.unwrap_or(Relay::Auto),
         backends: Vec::new(),
     };
     let backends = raw.backend.iter().enumerate();

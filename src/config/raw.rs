@@ -33,6 +33,7 @@ pub(super) struct RawConfig {
 pub(super) struct RawGlobal {
     pub(super) workers: Key,
     pub(super) pin: Key,
+    pub(super) splice: Key,
     pub(super) max_sessions: Key,
     pub(super) drain_timeout: Key,
     pub(super) log: Section<RawLog>,
@@ -71,6 +72,7 @@ pub(super) struct RawPool {
     pub(super) balance: Key,
     pub(super) retries: Key,
     pub(super) when_all_down: Key,
+    pub(super) relay: Key,
     pub(super) timeouts: Section<RawTimeouts>,
     pub(super) tcp: Section<RawTcp>,
     pub(super) health: Section<RawHealth>,

@@ -29,7 +29,8 @@ impl fmt::Display for Global {
         };
         let level = self.log_level.as_str().to_ascii_lowercase();
         let drain_timeout = show_duration(self.drain_timeout);
-        write!(f, "global: workers={} pin={} drain_timeout={drain_timeout}", self.workers, self.pin)?;
+        let Self { workers, pin, splice, .. } = self;
+        write!(f, "global: workers={workers} pin={pin} splice={splice} drain_timeout={drain_timeout}")?;
         if let Some(max) = self.max_sessions {
             write!(f, " max_sessions={max}")?;
         }
@@ -63,7 +64,9 @@ impl fmt::Display for Pool {
             WhenAllDown::TryAnyway => "try_anyway",
         };
         let balance = self.balance.as_str();
-        writeln!(f, "pool {name}: balance={balance} retries={retries} when_all_down={when_all_down}")?;
+        let relay = self.relay.as_str();
+        write!(f, "pool {name}: balance={balance} retries={retries} when_all_down={when_all_down}")?;
+        writeln!(f, " relay={relay}")?;
         writeln!(f, "  timeouts: {timeouts}")?;
         writeln!(f, "  tcp: {tcp}")?;
         writeln!(f, "  health: {health}")?;

@@ -410,6 +410,11 @@ impl Session {
         }
     }
 
+    /// Whether a short read of this side, or EAGAIN of a splice, does not prove any more that it has nothing left.
+    pub fn hides_more(&self, side: Side) -> bool {
+        self.endpoint(side).closing
+    }
+
     /// Bytes that were taken from the source and are not yet given to the sink.
     pub fn held(&self, direction: Direction) -> usize {
         self.half(direction).buffered as usize

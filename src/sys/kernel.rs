@@ -133,6 +133,12 @@ pub fn is_exhausted(error: &io::Error) -> bool {
     )
 }
 
+/// Whether splice(2) says that it cannot join these files at all: EINVAL, ENOSYS, and EPERM under a filter of system
+/// calls. Nothing has been moved then.
+pub fn cannot_splice(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM))
+}
+
 /// Whether accept(2) failed for one connection only, so that the next one can be taken.
 /// accept(2), "Error handling": Linux passes pending network errors of the new connection on.
 pub fn concerns_one_connection(error: &io::Error) -> bool {

@@ -15,7 +15,9 @@ mod token;
 pub use addresses::own_addresses;
 pub use clock::Clock;
 pub use holder::holder_of;
-pub use kernel::{Dial, Event, Kernel, Wake, concerns_one_connection, is_exhausted, lacks_resources};
+pub use kernel::{
+    Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_resources,
+};
 pub use linux::Linux;
 pub use pipe::Pipe;
 pub use process::{open_files_max, pin_thread, raise_open_files_limit, sigpipe_is_ignored};

@@ -156,7 +156,8 @@ impl<K: Kernel> Worker<K> {
         self.stats.accepted.add(1);
         let settings = self.snapshot.listener(listener);
         let timeouts = settings.settings.timeouts;
-        let tcp = &self.snapshot.pool(settings.pool).settings.tcp;
+        let pool = &self.snapshot.pool(settings.pool).settings;
+        let (tcp, relay) = (&pool.tcp, pool.relay);
         let slot = Slot {
             session: Session::new(
                 Timeouts::new(timeouts.connect, timeouts.idle, timeouts.half_close, tcp.user_timeout),
@@ -165,7 +166,7 @@ impl<K: Kernel> Worker<K> {
             client,
             backend: None,
             lease: None,
-            conduits: [Conduit::Empty, Conduit::Empty],
+            conduits: [Conduit::new(relay), Conduit::new(relay)],
             timer: None,
             client_address,
             listener,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::base::slots::Key;
 use crate::session::Direction;
 use crate::sys::Kernel;
-use crate::worker::conduit::Conduit;
 use crate::worker::{Slot, Worker};
 
 /// What a worker holds between two turns.
@@ -20,6 +19,8 @@ pub struct Audit {
     pub sockets: usize,
     /// Listeners that are open.
     pub listeners: usize,
+    /// Pipes that are open, lent or not.
+    pub pipes: usize,
     /// Timers that are armed.
     pub timers: usize,
 }
@@ -33,19 +34,22 @@ impl<K: Kernel> Worker<K> {
             listeners: self.listeners.iter().flatten().count(),
             ..Audit::default()
         };
-        let mut parked = 0;
+        let (mut parked, mut piped) = (0, 0);
         let mut queued = 0;
         for key in self.sessions.keys() {
             let slot = self.sessions.get(key).expect("it is among the keys");
             self.audit_session(key, slot);
-            parked += slot.conduits.iter().filter(|conduit| !matches!(conduit, Conduit::Empty)).count();
+            parked += slot.conduits.iter().filter(|conduit| conduit.is_parked()).count();
+            piped += slot.conduits.iter().filter(|conduit| conduit.is_piped()).count();
             queued += usize::from(slot.queued);
             audit.leases += usize::from(slot.lease.is_some());
             audit.sockets += 1 + usize::from(slot.backend.is_some());
         }
         let in_queue = self.ready_queue.iter().filter(|&&key| self.sessions.get(key).is_some()).count();
         assert_eq!(queued, in_queue, "each queued session is in the ready queue once");
-        assert_eq!(parked, self.buffers.parked(), "each parked leftover belongs to one conduit");
+        assert_eq!(parked, self.plumbing.buffers.parked(), "each parked leftover belongs to one conduit");
+        assert_eq!(piped, self.plumbing.pipes.lent(), "each pipe that is lent belongs to one conduit");
+        audit.pipes = self.plumbing.pipes.open();
 
         let (attempts, probe_timers) = self.probes.held();
         let pauses = self.listeners.iter().flatten().filter(|listener| listener.is_paused()).count();

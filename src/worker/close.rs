@@ -22,7 +22,7 @@ impl<K: Kernel> Worker<K> {
             self.wheel.cancel(timer);
         }
         for conduit in &mut slot.conduits {
-            conduit.discard(&mut self.buffers);
+            conduit.discard(&mut self.plumbing);
         }
         let summary = slot.session.summary(end.reason, self.now);
         self.stats.on_closed(&summary);

@@ -1,173 +1,268 @@
 //! Where the bytes of one direction are between its two sockets.
 //!
-//! Copy: one read into the scratch buffer that all sessions of a worker share, written straight on. Only what
-//! the sink does not take is parked in a buffer of the session's own, so an idle session holds none.
+//! Copy: one read into the scratch buffer that all sessions of a worker share, written straight on. Only what the sink
+//! does not take is parked in a buffer of the session's own, so an idle session holds none.
+//!
+//! Splice: from socket to pipe to socket inside the kernel. A pipe is borrowed for a fill and goes back as soon as it
+//! is empty. It is filled only while it is empty: then EAGAIN can only mean that the socket is (splice(2)).
+//!
+//! Bytes are never in a buffer and in a pipe at once, because a fill begins only when the conduit holds nothing.
 
 use std::io;
-use std::ops::Range;
 
+use crate::config::model::Relay;
 use crate::session::Outcome;
-use crate::sys::Kernel;
+use crate::stats::WorkerStats;
+use crate::sys::{Kernel, cannot_splice};
+use crate::worker::buffers::{Buffers, Leftover};
+use crate::worker::pipes::{PIPE_LEN, Pipes};
 
-/// The most that one read takes.
-const SCRATCH_LEN: usize = 64 * 1024;
-/// The most that one read takes while many sinks are stuck: each may leave that much behind.
-const LEAN_LEN: usize = 4 * 1024;
-/// Parked leftovers from which on reads are lean.
-const PARKED_MAX: usize = 1024;
-/// Buffers kept for the next leftover.
-const FREE_MAX: usize = 64;
+/// Reads in a row that fill their buffer, until a direction counts as a stream.
+const FULL_READS: u8 = 3;
+/// Spliced fills in a row that bring little, until it counts as a stream no more.
+const THIN_FILLS: u8 = 3;
+/// What is little: a copy of it costs less than the extra calls of a splice.
+const THIN_LEN: usize = 16 * 1024;
 
-/// Where the bytes of one direction are.
-#[derive(Debug, Default)]
-pub(super) enum Conduit {
+/// What a worker keeps for all conduits.
+pub(super) struct Plumbing<K: Kernel> {
+    pub(super) buffers: Buffers,
+    pub(super) pipes: Pipes<K::Pipe>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Conduit<P> {
+    held: Held<P>,
+    pace: Pace,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Held<P> {
     /// Nowhere: there are none.
-    #[default]
-    Empty,
+    Nothing,
     /// In the scratch of the worker, from a fill to the flush right behind it.
     Scratch,
     /// In a buffer of their own.
     Parked(Box<Leftover>),
+    /// So many in a pipe.
+    Piped(P, u32),
 }
 
-/// What a sink did not take.
-#[derive(Debug, Default)]
-pub(super) struct Leftover {
-    bytes: Vec<u8>,
-    start: usize,
+/// How the next fill is done.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// By copy, whatever comes.
+    AlwaysCopy,
+    /// By splice, whatever comes.
+    AlwaysSplice,
+    /// By copy, after so many reads in a row that filled their buffer.
+    Copy { full_reads: u8 },
+    /// By splice, after so many fills in a row that brought little.
+    Stream { thin_fills: u8 },
 }
 
-/// The buffers of one worker.
-#[derive(Debug)]
-pub(super) struct Buffers {
-    scratch: Box<[u8]>,
-    /// What of the scratch is held by the one conduit that is there.
-    held: Range<usize>,
-    #[expect(clippy::vec_box, reason = "a conduit holds the box, and takes and gives it as it is")]
-    free: Vec<Box<Leftover>>,
-    parked: usize,
-}
-
-impl Buffers {
-    pub(super) fn new() -> Self {
-        let scratch = vec![0; SCRATCH_LEN].into_boxed_slice();
-        Self { scratch, held: 0..0, free: Vec::new(), parked: 0 }
+impl Pace {
+    fn wants_pipe(self) -> bool {
+        matches!(self, Self::AlwaysSplice | Self::Stream { .. })
     }
 
-    /// Leftovers in use.
-    pub(super) fn parked(&self) -> usize {
-        self.parked
+    fn on_copied(&mut self, was_full: bool) {
+        if let Self::Copy { full_reads } = *self {
+            let full_reads = if was_full { full_reads + 1 } else { 0 };
+            let streams = full_reads == FULL_READS;
+            *self = if streams { Self::Stream { thin_fills: 0 } } else { Self::Copy { full_reads } };
+        }
     }
 
-    fn fill_len(&self) -> usize {
-        if self.parked < PARKED_MAX { SCRATCH_LEN } else { LEAN_LEN }
-    }
-
-    fn park(&mut self) -> Box<Leftover> {
-        let mut leftover = self.free.pop().unwrap_or_default();
-        leftover.bytes.extend_from_slice(&self.scratch[self.held.clone()]);
-        self.parked += 1;
-        leftover
-    }
-
-    fn unpark(&mut self, mut leftover: Box<Leftover>) {
-        self.parked -= 1;
-        if self.free.len() < FREE_MAX {
-            leftover.bytes.clear();
-            leftover.start = 0;
-            self.free.push(leftover);
+    fn on_spliced(&mut self, bytes: usize) {
+        if let Self::Stream { thin_fills } = *self {
+            let thin_fills = if bytes < THIN_LEN { thin_fills + 1 } else { 0 };
+            let streams = thin_fills < THIN_FILLS;
+            *self = if streams { Self::Stream { thin_fills } } else { Self::Copy { full_reads: 0 } };
         }
     }
 }
 
-impl Conduit {
-    /// Reads from `source` into the empty conduit.
-    pub(super) fn fill<K: Kernel>(
-        &mut self,
-        kernel: &mut K,
-        source: &K::Socket,
-        buffers: &mut Buffers,
-    ) -> Outcome {
-        debug_assert!(matches!(self, Self::Empty), "a fill would mix with what is held");
-        let room = buffers.fill_len();
-        match kernel.read(source, &mut buffers.scratch[..room]) {
-            Ok(0) => Outcome::Eof,
-            Ok(bytes) => {
-                *self = Self::Scratch;
-                buffers.held = 0..bytes;
-                if bytes < room { Outcome::Drained(bytes) } else { Outcome::Moved(bytes) }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
-            Err(error) => Outcome::Failed(error.kind()),
-        }
-    }
-
-    /// Writes to `sink` what the conduit holds. What it does not take stays, out of the way of other sessions.
-    pub(super) fn flush<K: Kernel>(
-        &mut self,
-        kernel: &mut K,
-        sink: &K::Socket,
-        buffers: &mut Buffers,
-    ) -> Outcome {
-        let held = match self {
-            Self::Empty => &[],
-            Self::Scratch => &buffers.scratch[buffers.held.clone()],
-            Self::Parked(leftover) => &leftover.bytes[leftover.start..],
+impl<P> Conduit<P> {
+    pub(super) fn new(relay: Relay) -> Self {
+        let pace = match relay {
+            Relay::Auto => Pace::Copy { full_reads: 0 },
+            Relay::Copy => Pace::AlwaysCopy,
+            Relay::Splice => Pace::AlwaysSplice,
         };
-        debug_assert!(!held.is_empty(), "a flush of nothing");
-        match kernel.write(sink, held) {
-            Ok(0) => self.on_blocked(buffers),
-            Ok(bytes) => self.on_written(bytes, buffers),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.on_blocked(buffers),
-            Err(error) => {
-                self.discard(buffers);
-                Outcome::Failed(error.kind())
-            }
-        }
-    }
-
-    fn on_written(&mut self, bytes: usize, buffers: &mut Buffers) -> Outcome {
-        let rest = match self {
-            Self::Empty => 0,
-            Self::Scratch => {
-                buffers.held.start += bytes;
-                buffers.held.len()
-            }
-            Self::Parked(leftover) => {
-                leftover.start += bytes;
-                leftover.bytes.len() - leftover.start
-            }
-        };
-        if rest == 0 {
-            self.discard(buffers);
-        }
-        Outcome::Moved(bytes)
-    }
-
-    fn on_blocked(&mut self, buffers: &mut Buffers) -> Outcome {
-        if let Self::Scratch = self {
-            *self = Self::Parked(buffers.park());
-        }
-        Outcome::WouldBlock
-    }
-
-    /// Gives up on what the conduit holds; its buffer goes back.
-    pub(super) fn discard(&mut self, buffers: &mut Buffers) {
-        if let Self::Parked(leftover) = std::mem::take(self) {
-            buffers.unpark(leftover);
-        }
+        Self { held: Held::Nothing, pace }
     }
 
     /// Bytes held, between two turns.
     pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Empty | Self::Scratch => 0,
-            Self::Parked(leftover) => leftover.bytes.len() - leftover.start,
+        match &self.held {
+            Held::Nothing | Held::Scratch => 0,
+            Held::Parked(leftover) => leftover.bytes().len(),
+            Held::Piped(_, bytes) => *bytes as usize,
         }
     }
 
     /// Whether the bytes are where the next fill of any session would overwrite them.
     pub(super) fn is_in_scratch(&self) -> bool {
-        matches!(self, Self::Scratch)
+        matches!(self.held, Held::Scratch)
     }
+
+    /// Whether they are in a buffer of their own.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.held, Held::Parked(_))
+    }
+
+    /// Whether they are in a pipe.
+    pub(super) fn is_piped(&self) -> bool {
+        matches!(self.held, Held::Piped(..))
+    }
+
+    /// Takes from `source` into the empty conduit. Where it `hides_more`, a splice that finds nothing is no proof: it
+    /// stops in front of urgent data, also of that which is read in its place.
+    pub(super) fn fill<K: Kernel<Pipe = P>>(
+        &mut self,
+        kernel: &mut K,
+        source: &K::Socket,
+        hides_more: bool,
+        plumbing: &mut Plumbing<K>,
+        stats: &WorkerStats,
+    ) -> Outcome {
+        debug_assert!(matches!(self.held, Held::Nothing), "a fill would mix with what is held");
+        if self.pace.wants_pipe() {
+            match plumbing.pipes.borrow(kernel) {
+                Ok(Some(pipe)) => {
+                    let outcome = self.fill_pipe(pipe, kernel, source, plumbing);
+                    if outcome != Outcome::WouldBlock || !hides_more {
+                        return outcome;
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => stats.pipes_denied.add(1),
+            }
+        }
+        self.fill_scratch(kernel, source, &mut plumbing.buffers)
+    }
+
+    fn fill_scratch<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        source: &K::Socket,
+        buffers: &mut Buffers,
+    ) -> Outcome {
+        let room = buffers.room();
+        match kernel.read(source, room) {
+            Ok(0) => Outcome::Eof,
+            Ok(bytes) => {
+                let is_full = bytes == room.len();
+                buffers.hold(bytes);
+                self.held = Held::Scratch;
+                self.pace.on_copied(is_full);
+                if is_full { Outcome::Moved(bytes) } else { Outcome::Drained(bytes) }
+            }
+            Err(error) => refused(&error),
+        }
+    }
+
+    fn fill_pipe<K: Kernel<Pipe = P>>(
+        &mut self,
+        pipe: P,
+        kernel: &mut K,
+        source: &K::Socket,
+        plumbing: &mut Plumbing<K>,
+    ) -> Outcome {
+        let spliced = kernel.splice_in(source, &pipe, PIPE_LEN);
+        if let Ok(bytes @ 1..) = spliced {
+            let held = u32::try_from(bytes).expect("a pipe holds less than 4 GiB");
+            self.held = Held::Piped(pipe, held);
+            self.pace.on_spliced(bytes);
+            // However little: the pipe may have run out of slots.
+            return Outcome::Moved(bytes);
+        }
+        plumbing.pipes.give_back(pipe);
+        match spliced {
+            Err(error) if !cannot_splice(&error) => return refused(&error),
+            Err(error) => {
+                log::warn!(error:%; "this kernel does not splice, bytes are copied from now on");
+                plumbing.pipes.close_all();
+            }
+            // Kernels have said so where no end was near: a read knows.
+            Ok(_) => {}
+        }
+        self.fill_scratch(kernel, source, &mut plumbing.buffers)
+    }
+
+    /// Gives to `sink` what the conduit holds. What it does not take stays, out of the way of other sessions.
+    pub(super) fn flush<K: Kernel<Pipe = P>>(
+        &mut self,
+        kernel: &mut K,
+        sink: &K::Socket,
+        plumbing: &mut Plumbing<K>,
+    ) -> Outcome {
+        debug_assert!(!matches!(self.held, Held::Nothing), "a flush of nothing");
+        let taken = match &self.held {
+            Held::Nothing => Ok(0),
+            Held::Scratch => kernel.write(sink, plumbing.buffers.held()),
+            Held::Parked(leftover) => kernel.write(sink, leftover.bytes()),
+            Held::Piped(pipe, bytes) => kernel.splice_out(pipe, sink, *bytes as usize),
+        };
+        match taken {
+            Ok(bytes @ 1..) => {
+                self.consume(bytes, plumbing);
+                Outcome::Moved(bytes)
+            }
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                self.discard(plumbing);
+                Outcome::Failed(error.kind())
+            }
+            Ok(_) | Err(_) => {
+                if let Held::Scratch = self.held {
+                    self.held = Held::Parked(plumbing.buffers.park());
+                }
+                Outcome::WouldBlock
+            }
+        }
+    }
+
+    /// The sink has taken the first `taken` bytes.
+    fn consume<K: Kernel<Pipe = P>>(&mut self, taken: usize, plumbing: &mut Plumbing<K>) {
+        let rest = match &mut self.held {
+            Held::Nothing => return,
+            Held::Scratch => {
+                plumbing.buffers.consume(taken);
+                plumbing.buffers.held().len()
+            }
+            Held::Parked(leftover) => {
+                leftover.consume(taken);
+                leftover.bytes().len()
+            }
+            Held::Piped(_, bytes) => {
+                *bytes -= u32::try_from(taken).expect("no more than was held");
+                *bytes as usize
+            }
+        };
+        if rest > 0 {
+            return;
+        }
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Nothing | Held::Scratch => {}
+            Held::Parked(leftover) => plumbing.buffers.unpark(leftover),
+            Held::Piped(pipe, _) => plumbing.pipes.give_back(pipe),
+        }
+    }
+
+    /// Gives up on what the conduit holds. A pipe goes with its bytes.
+    pub(super) fn discard<K: Kernel<Pipe = P>>(&mut self, plumbing: &mut Plumbing<K>) {
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Nothing | Held::Scratch => {}
+            Held::Parked(leftover) => plumbing.buffers.unpark(leftover),
+            Held::Piped(pipe, _) => plumbing.pipes.destroy(pipe),
+        }
+    }
+}
+
+fn refused(error: &io::Error) -> Outcome {
+    let kind = error.kind();
+    if kind == io::ErrorKind::WouldBlock { Outcome::WouldBlock } else { Outcome::Failed(kind) }
 }

@@ -3,8 +3,9 @@
 
 use crate::base::slots::Key;
 use crate::session::{Op, Outcome, Side};
+use crate::stats::WorkerStats;
 use crate::sys::Kernel;
-use crate::worker::conduit::{Buffers, Conduit};
+use crate::worker::conduit::{Conduit, Plumbing};
 use crate::worker::{Slot, Timer, Worker};
 
 /// Fills that a session may do in one turn.
@@ -46,7 +47,7 @@ impl<K: Kernel> Worker<K> {
                 self.stats.budget_exhausted.add(1);
                 break;
             }
-            let outcome = run(&mut self.kernel, &mut self.buffers, slot, op);
+            let outcome = run(&mut self.kernel, &mut self.plumbing, &self.stats, slot, op);
             budget.spend(op, outcome);
             slot.session.on_outcome(op, outcome, self.now);
         }
@@ -84,15 +85,24 @@ impl<K: Kernel> Worker<K> {
 }
 
 /// One op: one call of the kernel.
-fn run<K: Kernel>(kernel: &mut K, buffers: &mut Buffers, slot: &mut Slot<K>, op: Op) -> Outcome {
-    let Slot { client, backend, conduits, .. } = slot;
+fn run<K: Kernel>(
+    kernel: &mut K,
+    plumbing: &mut Plumbing<K>,
+    stats: &WorkerStats,
+    slot: &mut Slot<K>,
+    op: Op,
+) -> Outcome {
+    let Slot { session, client, backend, conduits, .. } = slot;
     let socket = match op.side() {
         Side::Client => client,
         Side::Backend => backend.as_ref().expect("the machine names the backend only once it is connected"),
     };
     match op {
-        Op::Fill(direction) => conduits[direction as usize].fill(kernel, socket, buffers),
-        Op::Flush(direction) => conduits[direction as usize].flush(kernel, socket, buffers),
+        Op::Fill(direction) => {
+            let hides_more = session.hides_more(direction.source());
+            conduits[direction as usize].fill(kernel, socket, hides_more, plumbing, stats)
+        }
+        Op::Flush(direction) => conduits[direction as usize].flush(kernel, socket, plumbing),
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {
             Ok(()) => Outcome::Done,
             // shutdown(2) says ENOTCONN for every connection that has died; what it died of is still to be taken.

@@ -1,7 +1,7 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
 //! In reading order: `accept` takes a connection, `connect` chooses and dials a backend, `drive` relays,
-//! `conduit` holds the bytes in between, `close` ends and accounts. `probes` checks backends, `apply`
+//! `conduit` holds the bytes in between, in `buffers` or `pipes`, `close` ends and accounts. `probes` checks backends, `apply`
 //! takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
 //! loops without a bound that has a name.
 
@@ -9,11 +9,13 @@ mod accept;
 mod admission;
 mod apply;
 mod audit;
+mod buffers;
 mod close;
 mod conduit;
 mod connect;
 mod drive;
 mod gap;
+mod pipes;
 mod probes;
 mod starved;
 
@@ -37,8 +39,10 @@ use crate::sys::{Event, Kernel, Token};
 use accept::ListenerSlot;
 pub use admission::Admission;
 pub use audit::Audit;
-use conduit::{Buffers, Conduit};
+use buffers::Buffers;
+use conduit::{Conduit, Plumbing};
 use gap::Gap;
+use pipes::Pipes;
 use probes::Probes;
 use starved::Starved;
 
@@ -56,6 +60,8 @@ pub struct Shared {
     pub snapshot: Arc<Snapshot>,
     /// The limits on sessions.
     pub admission: Arc<Admission>,
+    /// Pipes that it may have open; 0 where nothing is to be spliced.
+    pub pipes_max: usize,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
     /// Decides its random picks and jitter.
@@ -85,7 +91,7 @@ pub struct Worker<K: Kernel> {
     starved: Starved,
     /// Sessions that have used up their share of a turn and have more to do.
     ready_queue: VecDeque<Key>,
-    buffers: Buffers,
+    plumbing: Plumbing<K>,
     probes: Probes<K>,
     draining: bool,
     /// A session has ended: what accepting was paused for may be there again.
@@ -108,7 +114,7 @@ struct Slot<K: Kernel> {
     /// On the backend of `backend`.
     lease: Option<Lease>,
     /// By direction.
-    conduits: [Conduit; 2],
+    conduits: [Conduit<K::Pipe>; 2],
     /// The one timer, and when it fires.
     timer: Option<(TimerId, Instant)>,
     client_address: SocketAddr,
@@ -160,7 +166,7 @@ impl<K: Kernel> Worker<K> {
             sessions: Slots::default(),
             starved: Starved::new(now),
             ready_queue: VecDeque::new(),
-            buffers: Buffers::new(),
+            plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(shared.pipes_max) },
             probes,
             draining: false,
             freed: false,
@@ -276,6 +282,6 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<Slot<Linux>>() <= 320, "{} bytes", size_of::<Slot<Linux>>());
+        assert!(size_of::<Slot<Linux>>() <= 336, "{} bytes", size_of::<Slot<Linux>>());
     }
 }

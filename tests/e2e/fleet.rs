@@ -19,7 +19,7 @@ use l4lb::stats::Totals;
 use socket2::Socket;
 
 use crate::daemon::Daemon;
-use crate::lab::{IPV4, audit};
+use crate::lab::{IPV4, audit, relay_mode};
 use crate::peer::{Ending, PATIENCE, Peer, connect, new_socket, until};
 
 /// The greeting of node 0; that of node 1 is the next.
@@ -255,10 +255,10 @@ impl Fleet {
             format!("{{ name = \"n{index}\", address = \"{}\"{separator}{keys} }}", node.address)
         });
         let backends = backends.collect::<Vec<_>>().join(", ");
-        let Self { workers, drain_timeout, global, pool, health, .. } = self;
+        let (Self { workers, drain_timeout, global, pool, health, .. }, relay) = (self, relay_mode());
         format!(
             "[global]\nworkers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{global}\n\
-             [[pool]]\n{pool}\nhealth = {{ {health} }}\nbackend = [{backends}]\n"
+             [[pool]]\n{pool}\nrelay = \"{relay}\"\nhealth = {{ {health} }}\nbackend = [{backends}]\n"
         )
     }
 }

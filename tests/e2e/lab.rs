@@ -133,11 +133,17 @@ impl Setup {
             addresses.map(|address| format!("{{ address = \"{address}\" }}")).collect();
         format!(
             "[global]\nworkers = {workers}\ndrain_timeout = \"{drain}\"\n\
-             [[pool]]\nbackend = [{}]\nhealth = {{ type = \"off\" }}\n\
+             [[pool]]\nrelay = \"{}\"\nbackend = [{}]\nhealth = {{ type = \"off\" }}\n\
              timeouts = {{ connect = \"{connect}\", idle = \"{idle}\", half_close = \"{half_close}\" }}\n",
+            relay_mode(),
             backends.join(", ")
         )
     }
+}
+
+/// How bytes pass in these tests: as by default, or as `E2E_RELAY` says.
+pub(crate) fn relay_mode() -> String {
+    std::env::var("E2E_RELAY").unwrap_or_else(|_| "auto".into())
 }
 
 pub(crate) const IPV4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -124,6 +124,8 @@ pub(crate) struct Conn {
     pub(crate) dialed_port: Option<u16>,
     /// It has connected to itself.
     pub(crate) is_itself: bool,
+    /// Whether its last bytes were read by splice.
+    pub(crate) by_splice: Option<bool>,
     /// What the backend says if it turns out to be a check.
     pub(crate) literal: Option<&'static [u8]>,
 }
@@ -166,6 +168,7 @@ impl Conn {
             queued_at_drain: false,
             dialed_port: None,
             is_itself: false,
+            by_splice: None,
             literal: None,
         }
     }

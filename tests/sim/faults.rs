@@ -26,6 +26,8 @@ pub(crate) struct Faults {
     pub(crate) watch: u64,
     /// pipe2(2) fails, or grants a pipe of two slots.
     pub(crate) pipe: u64,
+    /// splice(2) does not work at all.
+    pub(crate) splices_not: bool,
     /// A peer resets, at any moment.
     pub(crate) reset: u64,
     /// A peer is gone without a word.
@@ -64,6 +66,7 @@ impl Faults {
             self_connect: rate(100_000),
             watch: rate(20_000),
             pipe: rate(300_000),
+            splices_not: rate(8) == 1,
             reset: rate(20_000),
             vanish: rate(2_000),
             backend: rate(20_000),

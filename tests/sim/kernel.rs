@@ -241,18 +241,34 @@ impl Net {
         }
         let start = self.conns[id].read;
         let called = self.conns[id].read(len, now);
-        match called {
-            Ok(0) => self.hit(id, "Fill Eof"),
-            Ok(bytes) => {
-                let bytes = &mut buffer[..to_usize(bytes)];
-                self.conns[id].stream.read(start, bytes);
-                let is_short = bytes.len() < buffer.len();
-                self.hit(id, if is_short { "Fill Drained" } else { "Fill Moved" });
-            }
-            Err(libc::EAGAIN) => self.hit(id, "Fill WouldBlock"),
-            Err(_) => self.hit(id, "Fill Failed"),
+        self.hit_fill(id, called, Some(buffer.len() as u64));
+        if let Ok(bytes) = called {
+            self.conns[id].stream.read(start, &mut buffer[..to_usize(bytes)]);
         }
         self.told("read", id, called)
+    }
+
+    /// Counts a fill: by copy into a buffer of `len` bytes, or by splice.
+    fn hit_fill(&mut self, id: usize, called: Called<u64>, len: Option<u64>) {
+        let point = match (called, len) {
+            (Ok(0), Some(_)) => "Fill Eof",
+            (Ok(bytes), Some(len)) if bytes < len => "Fill Drained",
+            (Ok(_), Some(_)) => "Fill Moved",
+            (Ok(0), None) => "spliced end",
+            (Ok(_), None) => "Fill spliced",
+            (Err(libc::EAGAIN), Some(_)) => "Fill WouldBlock",
+            (Err(libc::EAGAIN), None) => "splice WouldBlock",
+            (Err(_), _) => "Fill Failed",
+        };
+        self.hit(id, point);
+        if let Ok(1..) = called {
+            let by_splice = len.is_none();
+            let before = self.conns[id].by_splice.replace(by_splice);
+            self.coverage.hit_if(
+                before == Some(!by_splice),
+                if by_splice { "copy to splice" } else { "splice to copy" },
+            );
+        }
     }
 
     fn told(&mut self, call: &'static str, id: usize, called: Called<u64>) -> Called<usize> {
@@ -327,8 +343,12 @@ impl Net {
     pub(crate) fn splice_in(&mut self, id: usize, pipe: usize, len: usize) -> Called<usize> {
         let now = self.now;
         self.conn(id);
+        if self.faults.splices_not {
+            return self.told("splice in", id, Err(libc::EINVAL));
+        }
         let Self { conns, pipes, .. } = self;
         let called = conns[id].splice_in(id, &mut pipes[pipe], len as u64, now);
+        self.hit_fill(id, called, None);
         self.told("splice in", id, called)
     }
 

@@ -154,9 +154,13 @@ impl Net {
 
     /// Descriptors in use.
     pub(crate) fn descriptors(&self) -> usize {
-        let pipes = self.pipes.iter().filter(|pipe| pipe.is_open).count();
         let listeners = self.listeners.iter().filter(|listener| listener.is_open).count();
-        self.sockets() + listeners + 2 * pipes
+        self.sockets() + listeners + 2 * self.pipes_open()
+    }
+
+    /// Pipes in use.
+    pub(crate) fn pipes_open(&self) -> usize {
+        self.pipes.iter().filter(|pipe| pipe.is_open).count()
     }
 
     /// Connections in use.

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) patience: Patience,
     /// Of all workers together.
     pub(crate) sessions_max: usize,
+    /// Of each worker.
+    pub(crate) pipes_max: usize,
 }
 
 impl Plan {
@@ -49,7 +51,8 @@ impl Plan {
         let config = config.unwrap_or_else(|errors| panic!("a plan that is refused: {errors:?}\n{text}"));
         let [connect, idle, half_close] = timeouts.map(|millis| millis * 1_000_000);
         let sessions_max = usize::try_from(pick(rng, &[3, 8, 1_000])).expect("small");
-        Self { config, backends, patience: Patience { connect, idle, half_close }, sessions_max }
+        let pipes_max = usize::try_from(pick(rng, &[0, 2, 100])).expect("small");
+        Self { config, backends, patience: Patience { connect, idle, half_close }, sessions_max, pipes_max }
     }
 }
 
@@ -68,6 +71,7 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
         ["round_robin", "least_connections", "power_of_two", "source_hash", "random"][index(rng.below(5))];
     let (check, answer) = CHECKS[index(rng.below(4))];
     let retries = rng.below(4);
+    let relay = ["auto", "copy", "splice"][index(rng.below(3))];
     let when_all_down = ["close", "try_anyway"][index(rng.below(2))];
     let user_timeout = pick(rng, &[0, 300, 20_000]);
     let interval = pick(rng, &[50, 500, 2_000]);
@@ -77,7 +81,7 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
     let initial = ["unknown", "up", "down"][index(rng.below(3))];
     write!(
         text,
-        "[[pool]]\nname = \"p{pool}\"\nbalance = \"{balance}\"\nretries = {retries}\n\
+        "[[pool]]\nname = \"p{pool}\"\nbalance = \"{balance}\"\nretries = {retries}\nrelay = \"{relay}\"\n\
          when_all_down = \"{when_all_down}\"\ntcp = {{ user_timeout = \"{user_timeout}ms\" }}\n\
          timeouts = {{ connect = \"{connect}ms\", idle = \"{idle}ms\", half_close = \"{half_close}ms\" }}\n\
          health = {{ {check}, interval = \"{interval}ms\", timeout = \"{timeout}ms\", \

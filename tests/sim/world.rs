@@ -136,6 +136,7 @@ impl World {
                 reports: reports.clone(),
                 snapshot: Arc::clone(&snapshot),
                 admission: Arc::clone(&admission),
+                pipes_max: plan.pipes_max,
                 stats: Arc::clone(&stats[index]),
                 seed: rng.next_u64(),
             };
@@ -285,7 +286,13 @@ impl World {
         let held: usize = audits.iter().map(|audit| audit.sockets).sum();
         assert_eq!(held, net.sockets(), "sockets that workers hold, and that are open");
         let listeners: usize = audits.iter().map(|audit| audit.listeners).sum();
-        assert_eq!(held + listeners, net.descriptors(), "descriptors that workers hold, and that are open");
+        let pipes: usize = audits.iter().map(|audit| audit.pipes).sum();
+        assert_eq!(pipes, net.pipes_open(), "pipes that workers hold, and that are open");
+        assert_eq!(
+            held + listeners + 2 * pipes,
+            net.descriptors(),
+            "descriptors that workers hold, and that are open"
+        );
         let leases: usize = audits.iter().map(|audit| audit.leases).sum();
         let active: u32 = self.snapshot.backends().map(|backend| backend.active()).sum();
         assert_eq!(leases as u64, u64::from(active), "leases that sessions hold, and that backends count");
@@ -454,6 +461,7 @@ impl World {
         for stats in &self.stats {
             self.coverage.hit_if(stats.budget_exhausted.get() > 0, "budget exhausted");
             self.coverage.hit_if(stats.stale_events.get() > 0, "stale event");
+            self.coverage.hit_if(stats.pipes_denied.get() > 0, "pipe denied");
             self.coverage.hit_if(stats.checks_deferred.get() > 0, "check deferred");
         }
         Run { hash: net.trace.hash(), coverage: self.coverage, sessions: self.sessions_over, steps: 0 }

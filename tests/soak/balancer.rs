@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use procfs::process::Process;
+use procfs::process::{FDTarget, Process};
 
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,19 +33,27 @@ pub(crate) struct Balancer {
 /// What the process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
+    /// Without the ends of pipes.
     pub(crate) open_files: u64,
+    /// Ends of pipes: stderr, and those that the workers keep for the next stream.
+    pub(crate) pipe_ends: u64,
     pub(crate) memory_kib: u64,
 }
 
 impl Balancer {
     /// Starts `program` in front of `backends`, with a listener on each of several addresses.
-    pub(crate) fn start(program: &Path, workers: usize, backends: &[SocketAddr]) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        program: &Path,
+        workers: usize,
+        relay: &str,
+        backends: &[SocketAddr],
+    ) -> anyhow::Result<Self> {
         for _ in 0..START_TRIES {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
             let addresses: Vec<_> =
                 (1..=LISTENERS).map(|last| (Ipv4Addr::new(127, 0, 0, last), port).into()).collect();
             if let Some(balancer) =
-                Self::try_start(program, &config(workers, &addresses, backends), addresses)?
+                Self::try_start(program, &config(workers, relay, &addresses, backends), addresses)?
             {
                 return Ok(balancer);
             }
@@ -96,7 +104,12 @@ impl Balancer {
     pub(crate) fn held(&self) -> anyhow::Result<Held> {
         let process = self.process()?;
         let memory_kib = process.status()?.vmrss.context("VmRSS")?;
-        Ok(Held { open_files: process.fd_count()? as u64, memory_kib })
+        let (mut open_files, mut pipe_ends) = (0, 0);
+        for file in process.fd()? {
+            let is_pipe = matches!(file?.target, FDTarget::Pipe(_));
+            *if is_pipe { &mut pipe_ends } else { &mut open_files } += 1;
+        }
+        Ok(Held { open_files, pipe_ends, memory_kib })
     }
 
     /// Seconds of processor time that it has used.
@@ -143,12 +156,13 @@ fn is_complaint(line: &str) -> bool {
 
 /// When it is to stop, whatever it still has is one session too many, so it need not wait for any.
 /// Without checks: a check is a connection too, and the backends' books have no place for it.
-fn config(workers: usize, listeners: &[SocketAddr], backends: &[SocketAddr]) -> String {
+fn config(workers: usize, relay: &str, listeners: &[SocketAddr], backends: &[SocketAddr]) -> String {
     let mut text = format!("[global]\nworkers = {workers}\ndrain_timeout = \"1s\"\n");
     for address in listeners {
         text += &format!("[[listener]]\nbind = \"{address}\"\n");
     }
-    text += "[[pool]]\nhealth = { type = \"off\" }\n";
+    text += &format!("[[pool]]\nrelay = \"{relay}\"\n");
+    text += "health = { type = \"off\" }\n";
     for address in backends {
         text += &format!("[[pool.backend]]\naddress = \"{address}\"\n");
     }

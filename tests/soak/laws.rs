@@ -20,6 +20,9 @@ pub(crate) struct Law {
     pub(crate) figures: String,
 }
 
+/// Empty pipes that a worker keeps (src/worker/pipes.rs).
+const PIPES_KEPT_MAX: u64 = 16;
+
 fn equal(what: &'static str, a: u64, b: u64) -> Law {
     Law { what, holds: a == b, figures: format!("{a} = {b}") }
 }
@@ -29,8 +32,10 @@ fn between(what: &'static str, low: u64, value: u64, high: u64) -> Law {
 }
 
 /// What the process holds before and behind the load.
-pub(crate) fn of_process(before: Held, behind: Held, growth_max_kib: u64) -> Vec<Law> {
+pub(crate) fn of_process(before: Held, behind: Held, workers: usize, growth_max_kib: u64) -> Vec<Law> {
+    let pipe_ends_max = before.pipe_ends + 2 * PIPES_KEPT_MAX * workers as u64;
     vec![
+        between("pipes kept for the next stream, and stderr", 0, behind.pipe_ends, pipe_ends_max),
         equal("open files before = open files behind the load", before.open_files, behind.open_files),
         between(
             "memory grew by no more than its spare buffers (KiB)",

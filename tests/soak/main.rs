@@ -64,6 +64,9 @@ struct Flags {
     /// Workers of the balancer
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// How the balancer passes bytes: auto, copy or splice
+    #[arg(long, default_value = "auto")]
+    relay: String,
     /// The program under test [default: the one that cargo built]
     #[arg(long, value_name = "FILE")]
     l4lb: Option<PathBuf>,
@@ -163,7 +166,7 @@ struct Outcome {
 async fn run(flags: &Flags, world: &Rc<World>) -> anyhow::Result<Outcome> {
     let backends = backends::start(world)?;
     let program = flags.l4lb.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_l4lb").into());
-    let balancer = Balancer::start(&program, flags.workers, &backends)?;
+    let balancer = Balancer::start(&program, flags.workers, &flags.relay, &backends)?;
     ensure!(within(START_PATIENCE, || balancer.handles_signals()).await?, "l4lb does not handle signals");
     let idle = balancer.held()?;
     let clients = Clients {
@@ -261,7 +264,12 @@ fn print_laws(laws: &[Law]) {
 
 impl Outcome {
     fn laws(&self, flags: &Flags, books: &Books) -> Vec<Law> {
-        let mut laws = laws::of_process(self.before, self.behind, laws::memory_growth_max_kib(flags.workers));
+        let mut laws = laws::of_process(
+            self.before,
+            self.behind,
+            flags.workers,
+            laws::memory_growth_max_kib(flags.workers),
+        );
         laws.extend(laws::of_connections(books, &self.totals));
         laws.extend(laws::of_bytes(books, &self.totals));
         laws
@@ -278,7 +286,8 @@ impl Outcome {
         for (when, held) in
             [("idle", self.idle), ("before the load", self.before), ("behind the load", self.behind)]
         {
-            println!("l4lb, {when}: {} open files, {} KiB", held.open_files, held.memory_kib);
+            let Held { open_files, pipe_ends, memory_kib } = held;
+            println!("l4lb, {when}: {open_files} open files, {pipe_ends} ends of pipes, {memory_kib} KiB");
         }
         println!("l4lb: {}", self.totals.line);
     }
