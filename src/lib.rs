@@ -9,7 +9,7 @@
 //!   │ listener (SO_REUSEPORT) → session ⇄ conduit ⇄ session           │   own epoll, own listeners,
 //!   │ timer wheel: deadlines and health checks                        │   own slab, own wheel
 //!   └──────▲───────────────────────────────────────────────┬──────────┘
-//!          │ Command: new tables, drain, stop              │ Report: health, stopped
+//!          │ Command: new epochs, drain, stop              │ Report: health, stopped
 //!   ┌──────┴───────────────────────────────────────────────▼──────────┐
 //!   │ control: rebuilds tables, hears signals, logs transitions        │   workers never wait for it
 //!   └──────────────────────────────────────────────────────────────────┘

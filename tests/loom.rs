@@ -16,7 +16,7 @@ mod mailbox;
 /// What these files import.
 mod base {
     pub mod atomic {
-        pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+        pub use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     }
 }
 mod config {

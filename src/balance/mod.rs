@@ -56,7 +56,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether a table is to be built anew, of fewer members, when one goes down. A hash table is not: that would
+    /// Whether a table is to be built anew, of fewer members, when one goes down or is taken out. A hash table is not: that would
     /// move clients of the other members too, where skipping the member moves only its own.
     pub const fn table_heeds_health(self) -> bool {
         !matches!(self, Self::SourceHash)

@@ -123,7 +123,8 @@ impl Work {
     }
 
     fn on_health(&mut self, id: BackendId, from: HealthState, to: HealthState, reason: &str) {
-        let backend = self.control.snapshot.backend(id);
+        // Removed since the worker that checked it last: nobody chooses it any more.
+        let Some(backend) = self.control.snapshot.backend(id) else { return };
         let pool = &self.control.snapshot.pool(backend.pool).settings.name;
         log::info!(
             pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(), to:% = to.as_str(),
@@ -236,6 +237,22 @@ mod tests {
         fn wake(&self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn the_health_of_a_removed_backend_changes_no_table() {
+        let (reports, inbox) = Reports::new();
+        let control = Control {
+            snapshot: Arc::new(Snapshot::default()),
+            mailboxes: Arc::new([]),
+            reports,
+            inbox,
+            drain_timeout: Duration::ZERO,
+        };
+        let mut work = Work::new(control, Clock::start());
+        let (from, to) = (HealthState::Up, HealthState::Down);
+        work.on_report(Report::Health { backend: BackendId(7), from, to, reason: String::new() });
+        assert!(work.changed.is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::base::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::config::model::{self, HealthState};
 use crate::pool::PoolId;
 
@@ -18,9 +18,34 @@ impl BackendId {
     }
 }
 
+/// What an operator lets a backend do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// It serves, as far as its health allows.
+    Ready,
+    /// No new sessions; those that run finish, and checks go on.
+    Drain,
+    /// No new sessions; those that run finish, and checks pause. Its health stays what it was.
+    Maint,
+}
+
+impl Admin {
+    /// The word for it in commands, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
 /// One backend as all threads see it. Its atomics are independent of each other, so all are `Relaxed`:
 /// - `health` has one writer, the worker that owns the probe. Who sees an old value for a moment dials a backend that
 ///   has just gone down, and retries. Who is to build a table by it is told by a report, which shows the new one.
+/// - `admin` and `weight` have one writer, who also builds the tables and so builds them by what it wrote. A worker that
+///   sees an old value for a moment gives the backend a session as if it had chosen that moment earlier. Who is to end
+///   or begin checks is told by the epoch published next, which shows the new one.
 /// - `active`, `sessions` and `dial_failures` are only added to and subtracted from, so nothing is lost.
 /// - `unreported_failures` is raised by whoever has failed and taken by the owner. Who raises it from 0 tells the
 ///   owner, and what is raised before the owner takes it is taken with it: no failure goes untold for longer than until
@@ -35,10 +60,8 @@ pub struct Backend {
     pub name: String,
     /// Where to dial.
     pub address: SocketAddr,
-    /// Share of new sessions.
-    pub weight: u16,
-    /// Serves only when no primary is eligible.
-    pub backup: bool,
+    admin: AtomicU8,
+    weight: AtomicU16,
     health: AtomicU8,
     active: AtomicU32,
     sessions: AtomicU64,
@@ -47,21 +70,51 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend in its initial state of health.
+    /// A backend in its initial state of health, ready.
     pub fn new(id: BackendId, pool: PoolId, backend: &model::Backend, initial: HealthState) -> Self {
         Self {
             id,
             pool,
             name: backend.name.clone(),
             address: backend.address,
-            weight: backend.weight,
-            backup: backend.backup,
+            admin: AtomicU8::new(Admin::Ready as u8),
+            weight: AtomicU16::new(backend.weight),
             health: AtomicU8::new(initial as u8),
             active: AtomicU32::new(0),
             sessions: AtomicU64::new(0),
             dial_failures: AtomicU64::new(0),
             unreported_failures: AtomicU32::new(0),
         }
+    }
+
+    /// What an operator lets it do.
+    pub fn admin(&self) -> Admin {
+        match self.admin.load(Ordering::Relaxed) {
+            x if x == Admin::Ready as u8 => Admin::Ready,
+            x if x == Admin::Drain as u8 => Admin::Drain,
+            _ => Admin::Maint,
+        }
+    }
+
+    /// Heeded by every choice from now on. The next epoch's tables have it again once it is ready again, and with that
+    /// epoch checks pause or go on.
+    pub fn set_admin(&self, admin: Admin) {
+        self.admin.store(admin as u8, Ordering::Relaxed);
+    }
+
+    /// Its share of new sessions.
+    pub fn weight(&self) -> u16 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// No choice from now on takes a backend of weight 0; any other weight counts from the next epoch's tables on.
+    pub fn set_weight(&self, weight: u16) {
+        self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    /// Whether an operator lets it have new sessions at all, healthy or not.
+    pub fn admits(&self) -> bool {
+        self.admin() == Admin::Ready && self.weight() > 0
     }
 
     /// Its health, as its probe saw it last.

@@ -9,7 +9,8 @@ use crate::pool::snapshot::{Pool, Tier};
 use crate::pool::{BackendId, Lease};
 
 /// A lease on a backend that may serve `client` and was not `tried` yet; `None` when there is none.
-/// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway.
+/// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway, and those that
+/// an operator has taken out never.
 pub fn choose(pool: &Pool, client: IpAddr, tried: &[BackendId], rng: &mut Rng) -> Option<Lease> {
     pool.tiers.iter().find_map(|tier| {
         let mut pick = Pick { cursor: &pool.cursor, client, rng };
@@ -28,9 +29,9 @@ struct Candidates<'a> {
 impl Members for Candidates<'_> {
     fn is_eligible(&self, member: usize) -> bool {
         let backend = &self.pool.backends[self.tier.members[member]];
-        // The table is as old as its epoch; health is not.
+        // The table is as old as its epoch; health and what the operator says are not.
         let healthy = !self.tier.heeds_health || backend.health() != HealthState::Down;
-        healthy && !self.tried.contains(&backend.id)
+        healthy && backend.admits() && !self.tried.contains(&backend.id)
     }
 
     fn load(&self, member: usize) -> u32 {
@@ -45,7 +46,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Overrides};
-    use crate::pool::{PoolId, Snapshot};
+    use crate::pool::{Admin, Backend, PoolId, Snapshot};
 
     /// Three primaries, one of them with weight 0, and a backup.
     fn snapshot(options: &str) -> Snapshot {
@@ -59,10 +60,12 @@ mod tests {
         Snapshot::new(&config::parse(&text, "test", &Overrides::default(), no_names).expect("a good config"))
     }
 
+    fn backend<'a>(snapshot: &'a Snapshot, name: &str) -> &'a Backend {
+        snapshot.backends().find(|backend| backend.name == name).expect("a backend of that name")
+    }
+
     fn set_health(snapshot: &Snapshot, name: &str, health: HealthState) {
-        let backend =
-            snapshot.backends().find(|backend| backend.name == name).expect("a backend of that name");
-        backend.set_health(health);
+        backend(snapshot, name).set_health(health);
     }
 
     /// How often each backend is chosen in `sessions` that end at once, each from another client.
@@ -115,6 +118,52 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_in_drain_or_maint_gets_nobody_and_ready_again_its_share() {
+        for options in ["", "balance = \"source_hash\"", "when_all_down = \"try_anyway\""] {
+            for admin in [Admin::Drain, Admin::Maint] {
+                let snapshot = snapshot(options);
+                let shares = chosen(&snapshot, 10);
+                backend(&snapshot, "a").set_admin(admin);
+                assert_eq!(chosen(&snapshot, 10), counts([("b", 10)]), "{options} {admin:?}: at once");
+                let next = snapshot.refreshed(&[PoolId(0)]);
+                assert_eq!(chosen(&next, 10), counts([("b", 10)]), "{options} {admin:?}: in the next epoch");
+                backend(&snapshot, "a").set_admin(Admin::Ready);
+                assert_eq!(chosen(&next.refreshed(&[PoolId(0)]), 10), shares, "{options} {admin:?}: again");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_serves_when_all_are_taken_out_even_where_the_pool_tries_anyway() {
+        let snapshot = snapshot("when_all_down = \"try_anyway\"");
+        for (name, admin) in [("a", Admin::Drain), ("b", Admin::Maint), ("spare", Admin::Drain)] {
+            backend(&snapshot, name).set_admin(admin);
+        }
+        assert!(!snapshot.pool(PoolId(0)).has_eligible());
+        assert_eq!(chosen(&snapshot, 6), counts([]));
+        assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 6), counts([]));
+    }
+
+    #[test]
+    fn weight_0_counts_at_once_and_any_other_from_the_next_epoch_on() {
+        let snapshot = snapshot("");
+        backend(&snapshot, "a").set_weight(0);
+        assert_eq!(chosen(&snapshot, 10), counts([("b", 10)]));
+        backend(&snapshot, "a").set_weight(4);
+        assert_eq!(chosen(&snapshot, 10), counts([("a", 5), ("b", 5)]), "the table of the old epoch");
+        assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 10), counts([("a", 8), ("b", 2)]));
+    }
+
+    #[test]
+    fn a_hash_table_is_built_anew_for_other_weights() {
+        let snapshot = snapshot("balance = \"source_hash\"");
+        let share = |snapshot: &Snapshot| chosen(snapshot, 1_000)["b"];
+        assert!((400..600).contains(&share(&snapshot)));
+        backend(&snapshot, "b").set_weight(9);
+        assert!((850..950).contains(&share(&snapshot.refreshed(&[PoolId(0)]))));
+    }
+
+    #[test]
     fn a_retry_goes_to_a_backend_that_was_not_tried() {
         let snapshot = snapshot("");
         let pool = snapshot.pool(PoolId(0));
@@ -129,7 +178,16 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_goes_down_moves_its_own_clients_only() {
+    fn a_backend_that_leaves_moves_its_own_clients_only() {
+        let leaves: [fn(&Backend); 3] = [
+            |backend| backend.set_health(HealthState::Down),
+            |backend| backend.set_admin(Admin::Drain),
+            |backend| backend.set_admin(Admin::Maint),
+        ];
+        leaves.into_iter().for_each(expect_only_its_own_clients_move);
+    }
+
+    fn expect_only_its_own_clients_move(leave: fn(&Backend)) {
         let snapshot = snapshot("balance = \"source_hash\"");
         let home = |snapshot: &Snapshot, client: u32| {
             let lease =
@@ -137,7 +195,7 @@ mod tests {
             lease.map(|lease| lease.backend().name.clone())
         };
         let before: Vec<_> = (0..1_000).map(|client| home(&snapshot, client)).collect();
-        set_health(&snapshot, "a", HealthState::Down);
+        leave(backend(&snapshot, "a"));
         let after = snapshot.refreshed(&[PoolId(0)]);
         for (client, before) in (0..).zip(before) {
             let now = home(&after, client);

@@ -1,6 +1,7 @@
 //! The single exit of a session: everything that it held goes back, and its summary is told.
 
 use crate::base::slots::Key;
+use crate::pool::Lease;
 use crate::session::{CloseReason, End, Farewell, Side, Summary};
 use crate::sys::Kernel;
 use crate::worker::{Slot, Worker};
@@ -52,9 +53,9 @@ impl<K: Kernel> Worker<K> {
         let listener = &self.snapshot.listener(slot.listener).settings.name;
         let pool = &self.snapshot.pool(slot.pool).settings.name;
         // The one that it was on, or else the last that could not be dialed.
-        let failed = || slot.failed.as_ref().and_then(|failed| failed.tried.last());
-        let backend = slot.lease.as_ref().map(|lease| lease.backend().id).or_else(|| failed().copied());
-        let backend = backend.map(|id| self.snapshot.backend(id).name.as_str());
+        let failed = || slot.failed.as_ref().map(|failed| &failed.last);
+        let backend = slot.lease.as_ref().map(Lease::backend).or_else(failed);
+        let backend = backend.map(|backend| backend.name.as_str());
         let connect_ms = summary.connect_time.map(|span| span.as_micros() as f64 / 1_000.0);
         log::info!(
             target: "l4lb::session",

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::base::slots::Key;
 use crate::mailbox::{Command, Mailbox};
@@ -120,9 +121,11 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-fn remember<K: Kernel>(slot: &mut Slot<K>, backend: &Backend, reason: CloseReason) {
-    let failed = slot.failed.get_or_insert_with(|| Box::new(FailedDials { tried: Vec::new(), reason }));
+fn remember<K: Kernel>(slot: &mut Slot<K>, backend: &Arc<Backend>, reason: CloseReason) {
+    let first = || Box::new(FailedDials { tried: Vec::new(), last: Arc::clone(backend), reason });
+    let failed = slot.failed.get_or_insert_with(first);
     failed.tried.push(backend.id);
+    failed.last.clone_from(backend);
     failed.reason = reason;
 }
 

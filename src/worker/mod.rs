@@ -31,7 +31,7 @@ use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::{TimerId, TimerWheel};
 use crate::mailbox::{Command, Mailbox, Reports};
-use crate::pool::{BackendId, Lease, ListenerId, PoolId, Snapshot};
+use crate::pool::{Backend, BackendId, Lease, ListenerId, PoolId, Snapshot};
 use crate::session::{CloseReason, Expiry, Session, Side};
 use crate::stats::WorkerStats;
 use crate::sys::{Event, Kernel, Token};
@@ -127,6 +127,8 @@ struct Slot<K: Kernel> {
 
 struct FailedDials {
     tried: Vec<BackendId>,
+    /// The last of them; it may be in no pool any more.
+    last: Arc<Backend>,
     reason: CloseReason,
 }
 

@@ -417,7 +417,7 @@ impl World {
         let pool = self.snapshot.pool(self.snapshot.listeners[listener].pool);
         let tries_anyway = pool.settings.when_all_down == WhenAllDown::TryAnyway;
         let has_backend =
-            pool.has_eligible() || tries_anyway && pool.backends.iter().any(|backend| backend.weight > 0);
+            pool.has_eligible() || tries_anyway && pool.backends.iter().any(|backend| backend.weight() > 0);
         assert_eq!(served, has_backend, "client #{id}: {:?}", self.net.borrow().conns[id]);
     }
 
