@@ -26,7 +26,7 @@ pub const REPORTS_LEN: usize = 16_384;
 /// What a worker is told.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Choose by these tables from now on.
+    /// Choose by these tables and check these backends from now on.
     Publish(Arc<Snapshot>),
     /// Dials of this backend, whose probe the worker owns, have failed.
     DialFailed(BackendId),

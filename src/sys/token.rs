@@ -14,7 +14,7 @@ const WAKE: u64 = 3 << KIND_SHIFT;
 pub enum Token {
     /// One of the two connections of a session.
     Session(Key, Side),
-    /// The connection of a health check; the generation counts the attempts of one probe.
+    /// The connection of a health check; the generation counts the attempts of all probes.
     Probe(Key),
     /// A listener of the worker, by its index.
     Listener(u32),

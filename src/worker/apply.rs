@@ -19,7 +19,10 @@ impl<K: Kernel> Worker<K> {
 
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Publish(snapshot) => self.snapshot = snapshot,
+            Command::Publish(snapshot) => {
+                let before = std::mem::replace(&mut self.snapshot, snapshot);
+                self.align_probes(&before);
+            }
             Command::DialFailed(backend) => self.on_dials_failed(backend),
             Command::Drain => self.drain_listeners(),
             Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),

@@ -1,5 +1,8 @@
 //! Checks the backends that belong to this worker, between the sessions and on the same wheel.
-//! What a check says and means is decided in `health`; here are its sockets and its timer.
+//! What a check says and means is decided in `health`; here are its sockets and its timer. Which backends those are
+//! is kept up by `roster`.
+
+mod roster;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -7,16 +10,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::rng::Rng;
+use slab::Slab;
+
 use crate::base::slots::{GENERATION_BITS, Key};
 use crate::base::time::Instant;
-use crate::base::timer_wheel::{TimerId, TimerWheel};
+use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::limits::CHECKS_PER_WORKER_MAX;
-use crate::config::model::{self, Check, HealthState};
+use crate::config::model::{self, HealthState};
 use crate::health::{self, Cause, Probe, Step, Verdict};
 use crate::mailbox::Report;
-use crate::pool::{Backend, BackendId, Snapshot};
+use crate::pool::{Backend, BackendId};
 use crate::sys::{Dial, Kernel, Token, lacks_resources};
 use crate::worker::{Timer, Worker};
 
@@ -30,8 +34,14 @@ const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The checks of one worker.
 pub(super) struct Probes<K: Kernel> {
-    entries: Vec<Entry<K>>,
+    /// Which of how many workers this is.
+    worker: usize,
+    workers: usize,
+    /// A backend keeps its place until it is removed; what waits for a place ends before that is given to another.
+    entries: Slab<Entry<K>>,
     by_backend: HashMap<BackendId, u32>,
+    /// Counts attempts, so that an event of one that is over does not reach another.
+    generation: u32,
     /// Attempts with an open socket.
     in_flight: u64,
     /// Checks that are due while as many are in flight as may be.
@@ -39,15 +49,13 @@ pub(super) struct Probes<K: Kernel> {
     deferral_log: TokenBucket,
 }
 
-/// One backend to check.
+/// One backend to check. Its timer is armed, unless it is among those that wait.
 struct Entry<K: Kernel> {
     backend: Arc<Backend>,
     pool: Arc<model::Pool>,
     target: SocketAddr,
     verdict: Verdict,
     attempt: Option<Attempt<K>>,
-    /// Counts attempts, so that an event of the last one does not reach the next.
-    generation: u32,
     timer: Option<(TimerId, Instant)>,
     /// When the last check was to start, and when it did.
     due: Instant,
@@ -57,6 +65,7 @@ struct Entry<K: Kernel> {
 /// One check under way.
 struct Attempt<K: Kernel> {
     socket: K::Socket,
+    generation: u32,
     stage: Stage,
 }
 
@@ -66,49 +75,6 @@ enum Stage {
     /// The result is known and our FIN is out. The rest of the answer is read, because closing a socket with
     /// unread bytes would send a reset.
     Parting,
-}
-
-impl<K: Kernel> Probes<K> {
-    pub(super) fn new(
-        snapshot: &Snapshot,
-        worker: usize,
-        workers: usize,
-        now: Instant,
-        wheel: &mut TimerWheel<Timer>,
-        rng: &mut Rng,
-    ) -> Self {
-        let pool_of = |backend: &Backend| &snapshot.pool(backend.pool).settings;
-        let mine = snapshot.backends().filter(|backend| {
-            backend.id.owner(workers) == worker && pool_of(backend).health.check != Check::Off
-        });
-        let entries = mine.zip(0..).map(|(backend, index)| {
-            let pool = Arc::clone(pool_of(backend));
-            let first = now + health::first_delay(&pool.health, rng);
-            let (rise, fall) = (pool.health.rise, pool.health.fall);
-            Entry {
-                backend: Arc::clone(backend),
-                target: health::target(&pool.health, backend.address),
-                verdict: Verdict::new(pool.health.initial_state, rise, fall),
-                pool,
-                attempt: None,
-                generation: 0,
-                timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
-                due: now,
-                started: now,
-            }
-        });
-        let entries: Vec<Entry<K>> = entries.collect();
-        let by_backend = entries.iter().zip(0..).map(|(entry, index)| (entry.backend.id, index)).collect();
-        let deferral_log = TokenBucket::new(1, DEFERRAL_LOG_PERIOD, now);
-        Self { entries, by_backend, in_flight: 0, waiting: VecDeque::new(), deferral_log }
-    }
-
-    /// How many sockets and timers the checks hold.
-    pub(super) fn held(&self) -> (usize, usize) {
-        let attempts = self.entries.iter().filter(|entry| entry.attempt.is_some()).count();
-        assert_eq!(attempts as u64, self.in_flight, "each attempt is counted");
-        (attempts, self.entries.iter().filter(|entry| entry.timer.is_some()).count())
-    }
 }
 
 impl<K: Kernel> Worker<K> {
@@ -152,16 +118,20 @@ impl<K: Kernel> Worker<K> {
 
     fn start_probe(&mut self, index: u32) {
         self.take_dial_failures(index);
+        self.probes.generation = (self.probes.generation + 1) % (1 << GENERATION_BITS);
+        let generation = self.probes.generation;
         let entry = &mut self.probes.entries[index as usize];
         entry.started = self.now;
-        entry.generation = (entry.generation + 1) % (1 << GENERATION_BITS);
+        if entry.is_paused() {
+            return self.pause_probe(index);
+        }
         let Some(probe) = Probe::new(&entry.pool.health.check, entry.target) else { return };
-        let token = Token::Probe(Key { index, generation: entry.generation });
+        let token = Token::Probe(Key { index, generation });
         let dialed = self.kernel.dial(entry.target, &entry.pool.tcp);
         let watched = dialed.and_then(|socket| self.kernel.watch(&socket, token).map(|()| socket));
         match watched {
             Ok(socket) => {
-                entry.attempt = Some(Attempt { socket, stage: Stage::Talking(Box::new(probe)) });
+                entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
                 self.probes.in_flight += 1;
                 let patience = entry.pool.health.timeout;
                 self.arm_probe(index, self.now + patience);
@@ -189,8 +159,9 @@ impl<K: Kernel> Worker<K> {
     }
 
     pub(super) fn on_probe_event(&mut self, key: Key) {
-        let entry = &mut self.probes.entries[key.index as usize];
-        let Some(attempt) = entry.attempt.as_mut().filter(|_| entry.generation == key.generation) else {
+        let attempt =
+            self.probes.entries.get_mut(key.index as usize).and_then(|entry| entry.attempt.as_mut());
+        let Some(attempt) = attempt.filter(|attempt| attempt.generation == key.generation) else {
             self.stats.stale_events.add(1);
             return;
         };
@@ -218,7 +189,7 @@ impl<K: Kernel> Worker<K> {
     /// Does what the check asks for until it waits or has its result.
     fn converse(&mut self, index: u32) {
         let entry = &mut self.probes.entries[index as usize];
-        let Some(Attempt { socket, stage: Stage::Talking(probe) }) = &mut entry.attempt else { return };
+        let Some(Attempt { socket, stage: Stage::Talking(probe), .. }) = &mut entry.attempt else { return };
         let mut buffer = [0; READ_LEN];
         // Each round sends or receives at least a byte, and a check is decided by a few KiB.
         loop {
@@ -304,7 +275,11 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn on_check_result(&mut self, index: u32, result: Result<(), Cause>) {
-        let verdict = &mut self.probes.entries[index as usize].verdict;
+        let entry = &mut self.probes.entries[index as usize];
+        if entry.is_paused() {
+            return;
+        }
+        let verdict = &mut entry.verdict;
         let from = verdict.state();
         match result {
             Ok(()) => {
@@ -337,6 +312,9 @@ impl<K: Kernel> Worker<K> {
     fn take_dial_failures(&mut self, index: u32) {
         let entry = &mut self.probes.entries[index as usize];
         let failures = entry.backend.take_dial_failures();
+        if entry.is_paused() {
+            return;
+        }
         // More than `fall` of them say no more than `fall`.
         for _ in 0..failures.min(entry.pool.health.fall) {
             let entry = &mut self.probes.entries[index as usize];

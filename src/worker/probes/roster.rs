@@ -1,0 +1,224 @@
+//! Which backends this worker checks: those that belong to it in its epoch, except while they are in maintenance.
+//! A removed backend leaves nothing behind, neither a socket nor a timer nor its place in the queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::{DEFERRAL_LOG_PERIOD, Entry, Probes};
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::base::timer_wheel::TimerWheel;
+use crate::base::token_bucket::TokenBucket;
+use crate::config::model::Check;
+use crate::health::{self, Verdict};
+use crate::pool::{Admin, Snapshot};
+use crate::sys::Kernel;
+use crate::worker::{Timer, Worker};
+
+impl<K: Kernel> Probes<K> {
+    /// Those of `worker`, one of `workers`, in its first epoch.
+    pub(in crate::worker) fn new(
+        snapshot: &Snapshot,
+        worker: usize,
+        workers: usize,
+        now: Instant,
+        wheel: &mut TimerWheel<Timer>,
+        rng: &mut Rng,
+    ) -> Self {
+        let mut probes = Self {
+            worker,
+            workers,
+            entries: Slab::new(),
+            by_backend: HashMap::new(),
+            generation: 0,
+            in_flight: 0,
+            waiting: VecDeque::new(),
+            deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, now),
+        };
+        probes.enlist(snapshot, now, wheel, rng);
+        probes
+    }
+
+    /// Begins to check the backends of this worker that are not checked yet, each within one interval.
+    fn enlist(&mut self, snapshot: &Snapshot, now: Instant, wheel: &mut TimerWheel<Timer>, rng: &mut Rng) {
+        for backend in snapshot.backends() {
+            let pool = &snapshot.pool(backend.pool).settings;
+            let is_mine = backend.id.owner(self.workers) == self.worker && pool.health.check != Check::Off;
+            if !is_mine || self.by_backend.contains_key(&backend.id) {
+                continue;
+            }
+            let place = self.entries.vacant_entry();
+            let index = index_of(place.key());
+            let first = now + health::first_delay(&pool.health, rng);
+            let (rise, fall) = (pool.health.rise, pool.health.fall);
+            place.insert(Entry {
+                backend: Arc::clone(backend),
+                pool: Arc::clone(pool),
+                target: health::target(&pool.health, backend.address),
+                verdict: Verdict::new(pool.health.initial_state, rise, fall),
+                attempt: None,
+                timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
+                due: now,
+                started: now,
+            });
+            self.by_backend.insert(backend.id, index);
+        }
+    }
+
+    /// How many sockets and timers the checks hold.
+    pub(in crate::worker) fn held(&self) -> (usize, usize) {
+        let count = |wanted: fn(&Entry<K>) -> bool| self.entries.iter().filter(|(_, e)| wanted(e)).count();
+        let (attempts, timers) =
+            (count(|entry| entry.attempt.is_some()), count(|entry| entry.timer.is_some()));
+        assert_eq!(attempts as u64, self.in_flight, "each attempt is counted");
+        assert_eq!(timers + self.waiting.len(), self.entries.len(), "each probe has a timer, or waits");
+        assert_eq!(self.by_backend.len(), self.entries.len(), "each probe is found by its backend");
+        (attempts, timers)
+    }
+}
+
+impl<K: Kernel> Entry<K> {
+    /// Whether nothing is to be learnt of the backend: it is in maintenance, and keeps its health.
+    pub(super) fn is_paused(&self) -> bool {
+        self.backend.admin() == Admin::Maint
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Brings the checks in line with the epoch that has followed `before`.
+    pub(in crate::worker) fn align_probes(&mut self, before: &Snapshot) {
+        if !self.snapshot.shares_backends(before) {
+            self.dismiss_removed();
+            let Self { probes, snapshot, wheel, rng, now, .. } = self;
+            probes.enlist(snapshot, *now, wheel, rng);
+        }
+        let to_pause = self.probes_where(|entry| entry.attempt.is_some() && entry.is_paused());
+        to_pause.into_iter().for_each(|index| self.pause_probe(index));
+    }
+
+    /// Ends what is under way and looks again soon, so that checks go on soon after the maintenance.
+    pub(super) fn pause_probe(&mut self, index: u32) {
+        self.end_attempt(index);
+        let entry = &self.probes.entries[index as usize];
+        let delay = health::next_delay(&entry.pool.health, true, &mut self.rng);
+        self.arm_probe(index, self.now + delay);
+    }
+
+    /// Forgets the backends that are in no pool any more, and gives the others the settings of this epoch.
+    fn dismiss_removed(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        for index in self.probes_where(|entry| snapshot.backend(entry.backend.id).is_none()) {
+            self.end_attempt(index);
+            let entry = self.probes.entries.remove(index as usize);
+            self.probes.by_backend.remove(&entry.backend.id);
+            if let Some((timer, _)) = entry.timer {
+                self.wheel.cancel(timer);
+            }
+        }
+        let Probes { entries, waiting, .. } = &mut self.probes;
+        waiting.retain(|&index| entries.contains(index as usize));
+        for (_, entry) in entries {
+            // Of an older epoch it would keep all the backends of that.
+            entry.pool = Arc::clone(&snapshot.pool(entry.backend.pool).settings);
+        }
+    }
+
+    fn probes_where(&self, is_wanted: impl Fn(&Entry<K>) -> bool) -> Vec<u32> {
+        let wanted = self.probes.entries.iter().filter(|(_, entry)| is_wanted(entry));
+        wanted.map(|(place, _)| index_of(place)).collect()
+    }
+}
+
+fn index_of(place: usize) -> u32 {
+    u32::try_from(place).expect("fewer than 2^32 backends")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides};
+    use crate::mailbox::{Command, Mailbox, Reports};
+    use crate::pool::PoolId;
+    use crate::sys::Linux;
+    use crate::worker::{Admission, Shared};
+
+    const POOL: PoolId = PoolId(0);
+
+    /// A worker that checks backends `a` and `b` as soon as it turns, which it never does.
+    fn worker() -> Worker<Linux> {
+        let text = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nbackend = [\
+             { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let config = config::parse(text, "test", &Overrides::default(), no_names).unwrap();
+        let kernel = Linux::new().unwrap();
+        let (mailbox, inbox) = Mailbox::new(kernel.waker());
+        let shared = Shared {
+            index: 0,
+            mailboxes: Arc::new([mailbox]),
+            inbox,
+            reports: Reports::new().0,
+            snapshot: Arc::new(Snapshot::new(&config)),
+            admission: Arc::new(Admission::new(1, [None])),
+            pipes_max: 0,
+            stats: Arc::default(),
+            seed: 1,
+        };
+        Worker::new(kernel, Vec::new(), shared).unwrap()
+    }
+
+    impl Worker<Linux> {
+        fn runs(&mut self, snapshot: Snapshot) {
+            assert!(self.mailboxes[0].post(Command::Publish(Arc::new(snapshot))));
+            self.read_mailbox();
+            self.audit();
+        }
+
+        /// As if its timer had fired and as many checks were in flight as may be.
+        fn waits(&mut self, index: u32) {
+            let (timer, _) = self.probes.entries[index as usize].timer.unwrap();
+            self.wheel.cancel(timer);
+            self.on_probe_timer(index);
+            assert_eq!(self.probes.waiting, [index]);
+        }
+    }
+
+    #[test]
+    fn a_removed_backend_leaves_the_queue_to_who_takes_its_place() {
+        let mut worker = worker();
+        worker.waits(0);
+        let both = worker.snapshot.pool(POOL).settings.backends.clone();
+        let without = worker.snapshot.with_backends(POOL, &both[1..]);
+        let again = without.with_backends(POOL, &both);
+        worker.runs(without);
+        assert!(worker.probes.waiting.is_empty());
+        worker.runs(again);
+        let names: Vec<&str> =
+            worker.probes.entries.iter().map(|(_, entry)| entry.backend.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"], "the place is used again, or this test shows nothing");
+        assert!(worker.probes.waiting.is_empty() && worker.probes.entries[0].timer.is_some());
+    }
+
+    #[test]
+    fn a_probe_keeps_no_settings_of_an_older_epoch() {
+        let mut worker = worker();
+        let both = worker.snapshot.pool(POOL).settings.backends.clone();
+        let old = Arc::downgrade(&worker.snapshot.pool(POOL).settings);
+        let without = worker.snapshot.with_backends(POOL, &both[..1]);
+        worker.runs(without);
+        assert!(old.upgrade().is_none());
+    }
+
+    #[test]
+    fn new_tables_alone_touch_no_check() {
+        let mut worker = worker();
+        let timers = |worker: &Worker<Linux>| {
+            worker.probes.entries.iter().map(|(_, entry)| entry.timer).collect::<Vec<_>>()
+        };
+        let before = timers(&worker);
+        let next = worker.snapshot.refreshed(&[POOL]);
+        worker.runs(next);
+        assert_eq!(timers(&worker), before);
+    }
+}
