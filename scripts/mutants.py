@@ -182,6 +182,36 @@ MUTANTS = [
         "src/session/deadlines.rs",
         [("self.last_activity + millis(self.timeouts.idle)", "self.held_up + millis(self.timeouts.idle)")],
     ),
+    Mutant(
+        "maint-dialed",
+        "a choice heeds neither drain nor maint",
+        "src/pool/backend.rs",
+        [("self.admin() == Admin::Ready && self.weight() > 0", "self.weight() > 0")],
+    ),
+    Mutant(
+        "maint-checked",
+        "checks go on in maintenance",
+        "src/worker/probes.rs",
+        [("            return self.pause_probe(index);\n", "            self.probes.deferral_log.take(self.now);\n")],
+    ),
+    Mutant(
+        "orphan-check",
+        "a check that is under way outlives the backend in its pool",
+        "src/worker/probes/roster.rs",
+        [("snapshot.backend(entry.backend.id).is_none()", "snapshot.backend(entry.backend.id).is_none() && entry.attempt.is_none()")],
+    ),
+    Mutant(
+        "reused-place",
+        "an event of a check that is over reaches the next in its place",
+        "src/worker/probes.rs",
+        [("attempt.filter(|attempt| attempt.generation == key.generation)", "attempt.filter(|attempt| attempt.generation != u32::MAX)")],
+    ),
+    Mutant(
+        "same-id",
+        "a new backend takes the id of one that was removed",
+        "src/pool/snapshot.rs",
+        [("        let mut next_id = self.next_id;\n", "        let mut next_id = self.backends.last().map_or(0, |last| last.id.0 + 1);\n")],
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use l4lb::session::CloseReason;
 
 /// Every op with every outcome that the kernel can give it, every way that a dial and an accept can go, and every
-/// change of a backend's health.
+/// change of a backend's health, and all that an operator does to backends.
 const REQUIRED: &[&str] = &[
     "Fill Moved",
     "Fill Drained",
@@ -47,6 +47,12 @@ const REQUIRED: &[&str] = &[
     "splice to copy",
     "pipe EMFILE",
     "pipe denied",
+    "backend ready",
+    "backend drained",
+    "backend in maint",
+    "weight changed",
+    "backend added",
+    "backend removed",
     "budget exhausted",
     "stale event",
     "check deferred",

@@ -404,8 +404,10 @@ impl Net {
             return;
         }
         self.note(if farewell == Farewell::Close { "close" } else { "reset" }, id, self.conns[id].unread());
-        if self.conns[id].dialed_port.is_none() {
-            self.note_end(id);
+        match (self.conns[id].dialed_port, self.conns[id].token) {
+            (None, _) => self.note_end(id),
+            (Some(_), Some(Token::Probe(_))) => self.note_old(id),
+            (Some(_), _) => {}
         }
         self.conns[id].close(farewell);
     }

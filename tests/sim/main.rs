@@ -14,6 +14,7 @@ mod net;
 mod peer;
 mod pipe;
 mod plan;
+mod roster;
 mod stream;
 mod summaries;
 mod sweep;

@@ -18,6 +18,7 @@ use crate::coverage::Coverage;
 use crate::faults::{Faults, happens};
 use crate::peer::{Ending, Peer, Reading, Seen};
 use crate::pipe::Pipe;
+use crate::roster::Roster;
 use crate::stream::Stream;
 use crate::trace::Trace;
 
@@ -96,14 +97,17 @@ pub(crate) struct Net {
     /// Those of them to which something may still happen.
     pub(crate) live: Vec<usize>,
     pub(crate) listeners: Vec<Listener>,
+    /// By port.
     pub(crate) backends: Vec<Backend>,
+    /// What workers may do with them.
+    pub(crate) roster: Roster,
     pub(crate) pipes: Vec<Pipe>,
     /// Whether each worker has been woken.
     pub(crate) wakes: Vec<Arc<AtomicBool>>,
     clients: HashMap<(usize, u64), usize>,
-    /// Tokens of sessions that are over, by worker; as many as there are told again.
+    /// Tokens of what is over, by worker; as many as there are told again.
     old_tokens: VecDeque<(usize, Token)>,
-    /// Events that were told of sessions that were over already.
+    /// Events that were told of what was over already.
     pub(crate) stale_told: u64,
     /// Connections of clients that were given back in this turn.
     pub(crate) ended: Vec<usize>,
@@ -134,6 +138,7 @@ impl Net {
             live: Vec::new(),
             listeners: Vec::new(),
             backends: Vec::new(),
+            roster: Roster::default(),
             pipes: Vec::new(),
             wakes: Vec::new(),
             clients: HashMap::new(),
@@ -325,6 +330,7 @@ impl Net {
             self.trace.fail(self.now, "watch", id, libc::ENOSPC);
             return Err(libc::ENOSPC);
         }
+        self.check_target(id, token);
         let conn = &mut self.conns[id];
         conn.token = Some(token);
         conn.edge = true;
@@ -458,6 +464,11 @@ impl Net {
     /// A client's connection is given back, and its session over.
     pub(crate) fn note_end(&mut self, id: usize) {
         self.ended.push(id);
+        self.note_old(id);
+    }
+
+    /// Events of a connection that is over may come late.
+    pub(crate) fn note_old(&mut self, id: usize) {
         let conn = &self.conns[id];
         if let Some(token) = conn.token {
             self.old_tokens.push_back((conn.worker, token));

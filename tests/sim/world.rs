@@ -1,6 +1,8 @@
 //! One run: workers over the simulated network, clients that come, peers and operators that do what they like, and
 //! after every turn a look at the books. In the end all faults stop, and everything has to come to a good end.
 
+mod operator;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +11,8 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use l4lb::base::rng::Rng;
-use l4lb::config::model::{Check, HealthState, WhenAllDown};
-use l4lb::mailbox::{Command, Mailbox, Report, Reports, StopReason};
+use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
+use l4lb::mailbox::{Mailbox, Report, Reports};
 use l4lb::pool::{ListenerId, PoolId, Snapshot};
 use l4lb::session::CloseReason;
 use l4lb::stats::{Totals, WorkerStats};
@@ -38,7 +40,7 @@ const ROUND: Duration = Duration::from_millis(4);
 const ROUNDS_MAX: u32 = 100_000;
 /// How often time stands still, at least, while the health of the backends comes right.
 const LOOKS: u64 = 100;
-/// Nanoseconds that a turn waits while a check is under way.
+/// Nanoseconds that a turn waits while a check must not time out.
 const MOMENT: u64 = 10_000;
 
 /// What came of a run without a fault found.
@@ -88,8 +90,8 @@ struct World {
     snapshot: Arc<Snapshot>,
     stats: Vec<Arc<WorkerStats>>,
     plan: Plan,
-    /// By backend, as reported last.
-    health: Vec<HealthState>,
+    /// Backends that were removed and may come back.
+    removed: Vec<(PoolId, model::Backend)>,
     orders: Orders,
     is_draining: bool,
     /// Of each session that is over, by the connection of its client.
@@ -148,10 +150,10 @@ impl World {
             let worker = Worker::new(kernel, listeners.collect(), shared).expect("listeners can be watched");
             workers.push(Some(worker));
         }
-        let health = snapshot.backends().map(|backend| backend.health()).collect();
+        net.borrow_mut().roster.publish(&snapshot, count);
         Self {
             rng,
-            health,
+            removed: Vec::new(),
             net,
             workers,
             mailboxes,
@@ -195,44 +197,12 @@ impl World {
         self.turn(worker);
     }
 
-    fn operate(&mut self) {
-        match self.rng.below(40) {
-            0 if !self.is_draining => self.post_drain(),
-            1 if self.is_draining => self.post_stop(Orders::DrainTimeout),
-            _ => self.publish(),
-        }
-    }
-
-    fn post(&self, command: &Command) {
-        for mailbox in &*self.mailboxes {
-            assert!(mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
-        }
-    }
-
-    fn post_drain(&mut self) {
-        self.is_draining = true;
-        self.net.borrow_mut().mark_queued();
-        self.post(&Command::Drain);
-    }
-
-    fn post_stop(&mut self, orders: Orders) {
-        self.orders = orders;
-        self.net.borrow_mut().is_stopping = true;
-        let reason = if orders == Orders::Stop { StopReason::AtOnce } else { StopReason::DrainTimeout };
-        self.post(&Command::Stop(reason));
-    }
-
-    fn publish(&mut self) {
-        let pools: Vec<PoolId> = self.snapshot.pools.iter().map(|pool| pool.id).collect();
-        self.snapshot = Arc::new(self.snapshot.refreshed(&pools));
-        self.post(&Command::Publish(Arc::clone(&self.snapshot)));
-    }
-
     // --- one turn and what has to hold after it --------------------------------------------------------------------
 
     fn turn(&mut self, index: usize) {
         let Some(worker) = &mut self.workers[index] else { return };
         let flow = worker.turn().expect("no call on epoll fails");
+        self.net.borrow_mut().on_applied(index);
         self.hear_reports();
         self.judge_sessions();
         self.audit();
@@ -244,8 +214,7 @@ impl World {
     fn hear_reports(&mut self) {
         for report in self.inbox.try_iter() {
             let Report::Health { from, to, backend, .. } = report else { panic!("{report:?} of a worker") };
-            let known = &mut self.health[backend.0 as usize];
-            assert_eq!(std::mem::replace(known, to), from, "no change of health is left out");
+            self.net.borrow_mut().roster.on_health(backend, from, to);
             self.coverage.hit(match (from, to) {
                 (HealthState::Unknown, HealthState::Up) => "unknown to up",
                 (HealthState::Unknown, HealthState::Down) => "unknown to down",
@@ -254,9 +223,7 @@ impl World {
                 _ => panic!("a change of health from {from:?} to {to:?}"),
             });
         }
-        for (backend, &known) in self.snapshot.backends().zip(&self.health) {
-            assert_eq!(backend.health(), known, "every change of health is told");
-        }
+        self.net.borrow().roster.check();
     }
 
     fn judge_sessions(&mut self) {
@@ -294,8 +261,7 @@ impl World {
             "descriptors that workers hold, and that are open"
         );
         let leases: usize = audits.iter().map(|audit| audit.leases).sum();
-        let active: u32 = self.snapshot.backends().map(|backend| backend.active()).sum();
-        assert_eq!(leases as u64, u64::from(active), "leases that sessions hold, and that backends count");
+        assert_eq!(leases as u64, net.roster.active(), "leases that sessions hold, and that backends count");
         let sessions: usize = audits.iter().map(|audit| audit.sessions).sum();
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
         assert_eq!(totals.accepted, net.accepted, "every accepted connection is counted");
@@ -309,6 +275,7 @@ impl World {
 
     /// From now on nothing goes wrong.
     fn calm_down(&mut self) {
+        self.ready_all();
         let net = &mut *self.net.borrow_mut();
         net.faults = Faults::none();
         net.peers_behave = true;
@@ -388,8 +355,7 @@ impl World {
                 backend.name
             );
         }
-        self.publish();
-        self.net.borrow_mut().stride = u64::try_from(ROUND.as_nanos()).expect("short");
+        self.refresh();
     }
 
     /// A client of each listener is served as if nothing had ever happened.
@@ -397,6 +363,8 @@ impl World {
         if self.is_draining {
             return;
         }
+        // A check that timed out in between would turn the client away.
+        self.net.borrow_mut().stride = MOMENT;
         for listener in 0..self.plan.config.listeners.len() {
             let id = self.net.borrow().conns.len();
             let peer = Peer::well_behaved(3_000);
@@ -422,6 +390,7 @@ impl World {
     }
 
     fn drain(&mut self) {
+        self.net.borrow_mut().stride = u64::try_from(ROUND.as_nanos()).expect("short");
         if !self.is_draining {
             self.post_drain();
         }
@@ -452,8 +421,9 @@ impl World {
         }
         let net = self.net.borrow();
         assert_eq!(net.descriptors(), 0, "everything was given back");
-        let active: u32 = self.snapshot.backends().map(|backend| backend.active()).sum();
-        assert_eq!(active, 0, "every lease was released");
+        for target in net.roster.iter() {
+            assert_eq!(target.backend.active(), 0, "every lease was released: {target:?}");
+        }
         for &id in &self.done {
             judge::judge_peers(&net, id);
         }

@@ -1,0 +1,172 @@
+//! What the operator has left the backends as, and so what the workers may still do with them. Kept apart from the
+//! backends of the product: a word that it does not heed is noticed here.
+
+use std::sync::Arc;
+
+use l4lb::config::model::HealthState;
+use l4lb::pool::{Admin, Backend, BackendId, Snapshot};
+use l4lb::sys::Token;
+
+use crate::conn::{Conn, Descriptor};
+use crate::net::Net;
+
+/// One backend that is or was in a pool. An address may belong to several, one after another.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) backend: Arc<Backend>,
+    port: u16,
+    admin: Admin,
+    /// Whether it was in maintenance when the last epoch was published, and ever since.
+    is_paused: bool,
+    weight: u16,
+    /// As reported last.
+    health: HealthState,
+    /// Whether it is in the last epoch.
+    is_listed: bool,
+    /// By worker: whether it may still run an epoch that has it.
+    known_to: Vec<bool>,
+}
+
+/// Every backend that ever was, by its id.
+#[derive(Debug, Default)]
+pub(crate) struct Roster(Vec<Target>);
+
+impl Roster {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.0.iter()
+    }
+
+    fn target(&mut self, backend: BackendId) -> &mut Target {
+        &mut self.0[backend.0 as usize]
+    }
+
+    // --- what the operator does ------------------------------------------------------------------------------------
+
+    pub(crate) fn set_admin(&mut self, backend: &Backend, admin: Admin) {
+        backend.set_admin(admin);
+        let target = self.target(backend.id);
+        target.admin = admin;
+        target.is_paused &= admin == Admin::Maint;
+    }
+
+    pub(crate) fn set_weight(&mut self, backend: &Backend, weight: u16) {
+        backend.set_weight(weight);
+        self.target(backend.id).weight = weight;
+    }
+
+    /// From now on each of the `workers` may run this epoch, or still an older one.
+    pub(crate) fn publish(&mut self, snapshot: &Snapshot, workers: usize) {
+        let known = self.0.len();
+        let is_known = |backend: &Backend| (backend.id.0 as usize) < known;
+        for backend in snapshot.backends().skip_while(|backend| is_known(backend)) {
+            assert_eq!(backend.id.0 as usize, self.0.len(), "ids are given in order, and once");
+            self.0.push(Target {
+                backend: Arc::clone(backend),
+                port: backend.address.port(),
+                admin: Admin::Ready,
+                is_paused: false,
+                weight: backend.weight(),
+                health: backend.health(),
+                is_listed: true,
+                known_to: vec![true; workers],
+            });
+        }
+        for target in &mut self.0 {
+            target.is_paused = target.admin == Admin::Maint;
+            target.is_listed = snapshot.backend(target.backend.id).is_some();
+        }
+    }
+
+    /// A worker runs the last epoch, and no older one. Tells the ports of backends that it knows no more.
+    pub(crate) fn on_applied(&mut self, worker: usize) -> Vec<u16> {
+        let gone = self.0.iter_mut().filter(|target| !target.is_listed && target.known_to[worker]);
+        gone.map(|target| {
+            target.known_to[worker] = false;
+            target.port
+        })
+        .collect()
+    }
+
+    // --- what the workers may do -----------------------------------------------------------------------------------
+
+    fn any(&self, worker: usize, port: u16, holds: impl Fn(&Target) -> bool) -> bool {
+        self.0.iter().any(|target| target.port == port && target.known_to[worker] && holds(target))
+    }
+
+    /// Whether a session of `worker` may be dialed to `port`.
+    pub(crate) fn may_be_dialed(&self, worker: usize, port: u16) -> bool {
+        self.any(worker, port, |target| target.admin == Admin::Ready && target.weight > 0)
+    }
+
+    /// Whether a check of `port` by `worker` may begin.
+    pub(crate) fn may_be_checked(&self, worker: usize, port: u16) -> bool {
+        self.any(worker, port, |target| target.admin != Admin::Maint)
+    }
+
+    /// Whether a check of `port` by `worker`, which has applied what was published, may go on.
+    pub(crate) fn may_stay_in_check(&self, worker: usize, port: u16) -> bool {
+        self.any(worker, port, |target| !target.is_paused)
+    }
+
+    /// A change of health was reported.
+    pub(crate) fn on_health(&mut self, backend: BackendId, from: HealthState, to: HealthState) {
+        let target = self.target(backend);
+        assert_eq!(target.health, from, "no change of health is left out");
+        assert_ne!(target.admin, Admin::Maint, "in maintenance a backend keeps its health");
+        target.health = to;
+    }
+
+    /// Panics unless every backend is as was told.
+    pub(crate) fn check(&self) {
+        for Target { backend, health, .. } in &self.0 {
+            assert_eq!(backend.health(), *health, "every change of health is told");
+        }
+    }
+
+    /// Sessions that the backends count, removed ones too.
+    pub(crate) fn active(&self) -> u64 {
+        self.0.iter().map(|target| u64::from(target.backend.active())).sum()
+    }
+}
+
+impl Net {
+    /// No session and no check goes where the operator does not want it.
+    pub(crate) fn check_target(&self, id: usize, token: Token) {
+        let Conn { worker, dialed_port, .. } = self.conns[id];
+        let Some(port) = dialed_port else { return };
+        // Without a configuration there is nobody to say.
+        if self.roster.0.is_empty() {
+            return;
+        }
+        let (may, what) = match token {
+            Token::Probe(_) => (self.roster.may_be_checked(worker, port), "checks"),
+            Token::Session(..) | Token::Listener(_) | Token::Wake => {
+                (self.roster.may_be_dialed(worker, port), "dials")
+            }
+        };
+        assert!(may, "#{id}: worker {worker} {what} port {port}, which was taken out: {:?}", self.roster);
+    }
+
+    /// A worker has applied all that was published: its checks of who is removed or in maintenance are over.
+    pub(crate) fn on_applied(&mut self, worker: usize) {
+        let gone = self.roster.on_applied(worker);
+        self.forget_dials(&gone);
+        for &id in &self.live {
+            let conn = &self.conns[id];
+            let is_check = matches!(conn.token, Some(Token::Probe(_)));
+            if !is_check || conn.worker != worker || conn.descriptor != Descriptor::Open {
+                continue;
+            }
+            let port = conn.dialed_port.expect("backends are dialed");
+            let may = self.roster.may_stay_in_check(worker, port);
+            assert!(may, "#{id}: the check of port {port} goes on: {:?}", self.roster);
+        }
+    }
+
+    /// Who comes to these ports is another backend: a retry may go there once more.
+    pub(crate) fn forget_dials(&mut self, ports: &[u16]) {
+        for &id in &self.live {
+            self.conns[id].dialed.retain(|port| !ports.contains(port));
+        }
+    }
+}

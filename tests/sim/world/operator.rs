@@ -1,0 +1,184 @@
+//! What an operator does while everything else happens: drains, stops, and changes the backends under the sessions.
+
+use std::sync::Arc;
+
+use l4lb::config::model;
+use l4lb::mailbox::{Command, StopReason};
+use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
+
+use super::World;
+use crate::judge::Orders;
+use crate::net::{self, FIRST_BACKEND_PORT, Mode};
+
+/// Addresses that backends may have in all.
+const BACKENDS_MAX: usize = 12;
+
+impl World {
+    /// Does one thing.
+    pub(super) fn operate(&mut self) {
+        match self.rng.below(40) {
+            0 if !self.is_draining => self.post_drain(),
+            1 if self.is_draining => self.post_stop(Orders::DrainTimeout),
+            2..14 => self.change_admin(),
+            14..20 => self.change_weight(),
+            20..26 => self.remove_backend(),
+            26..32 => self.add_backend(),
+            _ => self.refresh(),
+        }
+    }
+
+    fn post(&self, command: &Command) {
+        for mailbox in &*self.mailboxes {
+            assert!(mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
+        }
+    }
+
+    pub(super) fn post_drain(&mut self) {
+        self.is_draining = true;
+        self.net.borrow_mut().mark_queued();
+        self.post(&Command::Drain);
+    }
+
+    pub(super) fn post_stop(&mut self, orders: Orders) {
+        self.orders = orders;
+        self.net.borrow_mut().is_stopping = true;
+        let reason = if orders == Orders::Stop { StopReason::AtOnce } else { StopReason::DrainTimeout };
+        self.post(&Command::Stop(reason));
+    }
+
+    fn publish(&mut self, snapshot: Snapshot) {
+        self.snapshot = Arc::new(snapshot);
+        self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
+        self.post(&Command::Publish(Arc::clone(&self.snapshot)));
+    }
+
+    /// Tables as things are now.
+    pub(super) fn refresh(&mut self) {
+        let pools: Vec<PoolId> = self.snapshot.pools.iter().map(|pool| pool.id).collect();
+        self.publish(self.snapshot.refreshed(&pools));
+    }
+
+    /// Mostly what a control thread does; without it only a part takes effect.
+    fn refresh_mostly(&mut self) {
+        if self.rng.below(4) > 0 {
+            self.refresh();
+        }
+    }
+
+    // --- one backend -----------------------------------------------------------------------------------------------
+
+    fn change_admin(&mut self) {
+        let admin = [Admin::Ready, Admin::Ready, Admin::Ready, Admin::Drain, Admin::Maint][self.below(5)];
+        let backend = self.draw_backend();
+        self.note(admin.as_str(), &backend, 0);
+        self.net.borrow_mut().roster.set_admin(&backend, admin);
+        self.coverage.hit(match admin {
+            Admin::Ready => "backend ready",
+            Admin::Drain => "backend drained",
+            Admin::Maint => "backend in maint",
+        });
+        self.refresh_mostly();
+    }
+
+    fn change_weight(&mut self) {
+        let weight = [0, 1, 1, 3, 256][self.below(5)];
+        let backend = self.draw_backend();
+        self.note("weight", &backend, weight.into());
+        self.net.borrow_mut().roster.set_weight(&backend, weight);
+        self.coverage.hit("weight changed");
+        self.refresh_mostly();
+    }
+
+    /// Whatever the operator has done to them, all backends are ready.
+    pub(super) fn ready_all(&mut self) {
+        for backend in self.snapshot.backends() {
+            self.net.borrow_mut().roster.set_admin(backend, Admin::Ready);
+        }
+        self.refresh();
+    }
+
+    fn draw_backend(&mut self) -> Arc<Backend> {
+        let backends: Vec<_> = self.snapshot.backends().cloned().collect();
+        Arc::clone(&backends[self.below(backends.len())])
+    }
+
+    // --- the backends of a pool ------------------------------------------------------------------------------------
+
+    /// One backend leaves a pool that has others.
+    fn remove_backend(&mut self) {
+        let pool = self.draw_pool();
+        let mut listed = listed(&pool);
+        if listed.len() < 2 {
+            return;
+        }
+        let place = self.below(listed.len());
+        self.note("remove", &pool.backends[place], 0);
+        self.removed.push((pool.id, listed.remove(place)));
+        self.coverage.hit("backend removed");
+        self.publish_backends(pool.id, listed);
+    }
+
+    /// A backend comes back, or another one comes.
+    fn add_backend(&mut self) {
+        let (pool, backend) = if self.removed.is_empty() || self.below(3) == 0 {
+            if self.net.borrow().backends.len() == BACKENDS_MAX {
+                return;
+            }
+            let pool = self.draw_pool();
+            let backend = self.found(&pool);
+            (pool.id, backend)
+        } else {
+            let place = self.below(self.removed.len());
+            self.removed.swap_remove(place)
+        };
+        let mut listed = listed(self.snapshot.pool(pool));
+        self.net.borrow_mut().forget_dials(&[backend.address.port()]);
+        let place = self.below(listed.len() + 1);
+        listed.insert(place, backend);
+        self.coverage.hit("backend added");
+        self.publish_backends(pool, listed);
+        let added = Arc::clone(&self.snapshot.pool(pool).backends[place]);
+        self.note("add", &added, added.id.0.into());
+    }
+
+    /// A new server at an address of its own, which answers checks like the others of its pool.
+    fn found(&mut self, pool: &Pool) -> model::Backend {
+        let net = &mut *self.net.borrow_mut();
+        let place = |port: u16| usize::from(port - FIRST_BACKEND_PORT);
+        let answer = net.backends[place(pool.backends[0].address.port())].answer;
+        let port = FIRST_BACKEND_PORT + u16::try_from(net.backends.len()).expect("a few");
+        let mode = if self.rng.below(4) == 0 { Mode::draw(&mut self.rng) } else { Mode::Serving };
+        net.backends.push(net::Backend { mode, answer });
+        let address = ([127, 0, 0, 1], port).into();
+        model::Backend { name: format!("127.0.0.1:{port}"), address, weight: 1, backup: false }
+    }
+
+    /// Now and then one that stays has another part to play.
+    fn publish_backends(&mut self, pool: PoolId, mut listed: Vec<model::Backend>) {
+        if self.below(4) == 0 {
+            let place = self.below(listed.len());
+            listed[place].backup ^= true;
+        }
+        self.publish(self.snapshot.with_backends(pool, &listed));
+    }
+
+    fn draw_pool(&mut self) -> Arc<Pool> {
+        let place = self.below(self.snapshot.pools.len());
+        Arc::clone(&self.snapshot.pools[place])
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.rng.below(bound as u64)).expect("below a usize")
+    }
+
+    fn note(&self, what: &'static str, backend: &Backend, value: u64) {
+        let net = &mut *self.net.borrow_mut();
+        net.trace.tell(net.now, what, usize::from(backend.address.port()), value);
+    }
+}
+
+/// The backends of a pool as they would be listed now.
+fn listed(pool: &Pool) -> Vec<model::Backend> {
+    let pairs = pool.settings.backends.iter().zip(&pool.backends);
+    pairs.map(|(listed, backend)| model::Backend { weight: backend.weight(), ..listed.clone() }).collect()
+}
