@@ -193,6 +193,29 @@ free_ports() { python3 "$ROOT/scripts/peers.py" free-ports "$1"; }
 
 free_address() { echo "127.0.0.1:$(free_ports 1)"; }
 
+# --- a network of our own ------------------------------------------------------------------------------------------
+
+NEAR=l4lb-near-$$
+FAR=l4lb-far-$$
+
+# make_link ADDRESS ADDRESS...: two network namespaces with a link between them; the first address is that of $NEAR, the
+# others are those of $FAR.
+make_link() {
+    local namespace address
+    for namespace in "$NEAR" "$FAR"; do
+        ip netns add "$namespace"
+        UNDO+=("ip netns del $namespace")
+        ip -n "$namespace" link set lo up
+    done
+    ip link add near netns "$NEAR" type veth peer name far netns "$FAR"
+    ip -n "$NEAR" address add "$1/24" dev near
+    for address in "${@:2}"; do
+        ip -n "$FAR" address add "$address/24" dev far
+    done
+    ip -n "$NEAR" link set near up
+    ip -n "$FAR" link set far up
+}
+
 # --- waiting -------------------------------------------------------------------------------------------------------
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }

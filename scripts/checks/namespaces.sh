@@ -5,8 +5,6 @@
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
-NEAR=l4lb-near-$$
-FAR=l4lb-far-$$
 LISTEN=10.77.0.1:9090
 LISTEN_SECOND=10.77.0.1:9091
 FIRST=10.77.0.2:7000
@@ -19,18 +17,7 @@ CPU_PERCENT_MAX=3
 # --- the two namespaces --------------------------------------------------------------------------------------------
 
 make_namespaces() {
-    local namespace
-    for namespace in "$NEAR" "$FAR"; do
-        ip netns add "$namespace"
-        UNDO+=("ip netns del $namespace")
-        ip -n "$namespace" link set lo up
-    done
-    ip link add near netns "$NEAR" type veth peer name far netns "$FAR"
-    ip -n "$NEAR" address add 10.77.0.1/24 dev near
-    ip -n "$FAR" address add 10.77.0.2/24 dev far
-    ip -n "$FAR" address add 10.77.0.3/24 dev far
-    ip -n "$NEAR" link set near up
-    ip -n "$FAR" link set far up
+    make_link 10.77.0.1 10.77.0.2 10.77.0.3
     start_far_echo first "$FIRST"
     start_far_echo second "$SECOND"
 }

@@ -5,8 +5,6 @@
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
-NEAR=l4lb-near-$$
-FAR=l4lb-far-$$
 LISTEN=10.78.0.1:9090
 BACKEND=10.78.0.2:7000
 
@@ -23,20 +21,6 @@ TRANSFER_SECONDS_MAX=120
 SESSIONS=0
 
 # --- the link ------------------------------------------------------------------------------------------------------
-
-make_link() {
-    local namespace
-    for namespace in "$NEAR" "$FAR"; do
-        ip netns add "$namespace"
-        UNDO+=("ip netns del $namespace")
-        ip -n "$namespace" link set lo up
-    done
-    ip link add near netns "$NEAR" type veth peer name far netns "$FAR"
-    ip -n "$NEAR" address add "${LISTEN%:*}/24" dev near
-    ip -n "$FAR" address add "${BACKEND%:*}/24" dev far
-    ip -n "$NEAR" link set near up
-    ip -n "$FAR" link set far up
-}
 
 # or_say WHAT COMMAND...: fails with what the machine lacks unless COMMAND works.
 or_say() { "${@:2}" 2>"$WORK/$2.log" || fail "this machine cannot $1: $(tail -n 1 "$WORK/$2.log")"; }
@@ -138,7 +122,7 @@ check_slow_link() {
 require_root
 require ip tc python3
 build
-make_link
+make_link "${LISTEN%:*}" "${BACKEND%:*}"
 start_near
 check_huge
 part_segments

@@ -496,13 +496,16 @@ impl Net {
         total
     }
 
-    fn draw_peer(&mut self, ends: [Ending; 6]) -> Peer {
+    fn draw_peer(&mut self, usual: Ending) -> Peer {
         let total = self.draw_total();
         let after_heard = if self.rng.below(3) == 0 { self.rng.below(300) } else { 0 };
-        let ending = match ends[self.below(ends.len())] {
-            Ending::Reset { .. } => Ending::Reset { after: self.rng.below(total + 1) },
-            Ending::Close { .. } => Ending::Close { after: self.rng.below(total + 1) },
-            plain @ (Ending::Fin | Ending::FinAfterFin | Ending::Never) => plain,
+        let ending = match self.rng.below(6) {
+            0 => Ending::Fin,
+            1 => usual,
+            2 => Ending::FinAfterFin,
+            3 => Ending::Reset { after: self.rng.below(total + 1) },
+            4 => Ending::Close { after: self.rng.below(total + 1) },
+            _ => Ending::Never,
         };
         let reading = match self.rng.below(8) {
             0 => Reading::Stopped,
@@ -514,28 +517,14 @@ impl Net {
     }
 
     pub(crate) fn draw_client(&mut self) -> Peer {
-        self.draw_peer([
-            Ending::Fin,
-            Ending::Fin,
-            Ending::FinAfterFin,
-            Ending::Reset { after: 0 },
-            Ending::Close { after: 0 },
-            Ending::Never,
-        ])
+        self.draw_peer(Ending::Fin)
     }
 
     fn draw_backend(&mut self) -> Peer {
         if self.peers_behave {
             return Peer::well_behaved(self.rng.below(5_000));
         }
-        self.draw_peer([
-            Ending::Fin,
-            Ending::FinAfterFin,
-            Ending::FinAfterFin,
-            Ending::Reset { after: 0 },
-            Ending::Close { after: 0 },
-            Ending::Never,
-        ])
+        self.draw_peer(Ending::FinAfterFin)
     }
 }
 
