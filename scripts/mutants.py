@@ -272,7 +272,8 @@ def sweep(mutant, tree, seeds):
     output = run.stdout + run.stderr
     failed = re.search(r"^seed (\d+) failed in step \d+: (.*)", output, re.MULTILINE)
     if failed:
-        return int(failed[1]), failed[2][:80].replace("|", "/")
+        what = failed[2].removeprefix("assertion `left == right` failed: ")
+        return int(failed[1]), what[:80].replace("|", "/")
     if run.returncode != 0 and "never reached" not in output:
         sys.exit(f"mutants.py: {mutant.name}: the sweep broke:\n{output[-2000:]}")
     return None, "-"

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 export SIM_SEEDS=1000000 SIM_FIRST=0 SIM_PROGRESS=1 RUST_BACKTRACE=0
 
 usage() {
-    sed -n 's/^# //; 2,6p' "$0" >&2
+    sed -n 's/^# //; 2,5p' "$0" >&2
     exit 2
 }
 
