@@ -1,7 +1,7 @@
 //! What happens outside by itself: packets arrive, peers act, backends change, connections are lost.
 
 use crate::conn::Stage;
-use crate::faults::happens;
+use crate::dice::happens;
 use crate::net::{Listener, Mode, Net};
 
 impl Listener {

@@ -3,6 +3,8 @@
 
 use l4lb::base::rng::Rng;
 
+use crate::dice::below;
+
 /// Chances in a million, per opportunity, and what this machine has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
@@ -73,17 +75,8 @@ impl Faults {
             jump: rate(2_000),
             stop: rate(2_000),
             operator: rate(20_000),
-            fds: if rate(4) == 0 { usize::MAX } else { 6 + to_usize(rng.below(30)) },
-            ports: if rng.below(4) == 0 { 2 + to_usize(rng.below(10)) } else { usize::MAX },
+            fds: if rate(4) == 0 { usize::MAX } else { 6 + below(rng, 30) },
+            ports: if rng.below(4) == 0 { 2 + below(rng, 10) } else { usize::MAX },
         }
     }
-}
-
-/// Whether something with that many chances in a million happens now.
-pub(crate) fn happens(rng: &mut Rng, chances: u64) -> bool {
-    chances > 0 && rng.below(1_000_000) < chances
-}
-
-fn to_usize(small: u64) -> usize {
-    usize::try_from(small).expect("a small number")
 }

@@ -16,7 +16,7 @@ use l4lb::sys::{Dial, Event, Kernel, Token, Wake};
 use nix::libc;
 
 use crate::conn::{Called, Conn, Descriptor, Stage};
-use crate::faults::happens;
+use crate::dice::{happens, to_usize};
 use crate::net::Net;
 use crate::pipe::{PAGE, Pipe};
 
@@ -411,8 +411,4 @@ impl Net {
         }
         self.conns[id].close(farewell);
     }
-}
-
-fn to_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).expect("at most a buffer")
 }

@@ -6,6 +6,7 @@
 mod conformance;
 mod conn;
 mod coverage;
+mod dice;
 mod fate;
 mod faults;
 mod judge;

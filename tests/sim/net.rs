@@ -15,7 +15,8 @@ use nix::libc;
 
 use crate::conn::{Answer, Called, Conn, Descriptor, Nanos, Stage};
 use crate::coverage::Coverage;
-use crate::faults::{Faults, happens};
+use crate::dice::{self, happens};
+use crate::faults::Faults;
 use crate::peer::{Ending, Peer, Reading, Seen};
 use crate::pipe::Pipe;
 use crate::roster::Roster;
@@ -479,7 +480,7 @@ impl Net {
     // --- dice ------------------------------------------------------------------------------------------------------
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.rng.below(bound as u64)).expect("below a usize")
+        dice::below(&mut self.rng, bound)
     }
 
     /// What a peer sends in all: mostly little, and no more over a seed than there is time to look at.

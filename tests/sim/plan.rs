@@ -6,6 +6,7 @@ use std::time::Duration;
 use l4lb::base::rng::Rng;
 use l4lb::config::{self, Config, Overrides};
 
+use crate::dice::{below, to_usize};
 use crate::judge::Patience;
 use crate::net::{Backend, FIRST_BACKEND_PORT, Mode};
 
@@ -50,8 +51,8 @@ impl Plan {
         let config = config::parse(&text, "plan", &Overrides::default(), &mut nobody);
         let config = config.unwrap_or_else(|errors| panic!("a plan that is refused: {errors:?}\n{text}"));
         let [connect, idle, half_close] = timeouts.map(|millis| millis * 1_000_000);
-        let sessions_max = usize::try_from(pick(rng, &[3, 8, 1_000])).expect("small");
-        let pipes_max = usize::try_from(pick(rng, &[0, 2, 100])).expect("small");
+        let sessions_max = to_usize(pick(rng, &[3, 8, 1_000]));
+        let pipes_max = to_usize(pick(rng, &[0, 2, 100]));
         Self { config, backends, patience: Patience { connect, idle, half_close }, sessions_max, pipes_max }
     }
 }
@@ -68,17 +69,17 @@ fn draw_listener(rng: &mut Rng, text: &mut String, pool: u64) {
 fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], backends: &mut Vec<Backend>) {
     let [connect, idle, half_close] = timeouts;
     let balance =
-        ["round_robin", "least_connections", "power_of_two", "source_hash", "random"][index(rng.below(5))];
-    let (check, answer) = CHECKS[index(rng.below(4))];
+        ["round_robin", "least_connections", "power_of_two", "source_hash", "random"][below(rng, 5)];
+    let (check, answer) = CHECKS[below(rng, 4)];
     let retries = rng.below(4);
-    let relay = ["auto", "copy", "splice"][index(rng.below(3))];
-    let when_all_down = ["close", "try_anyway"][index(rng.below(2))];
+    let relay = ["auto", "copy", "splice"][below(rng, 3)];
+    let when_all_down = ["close", "try_anyway"][below(rng, 2)];
     let user_timeout = pick(rng, &[0, 300, 20_000]);
     let interval = pick(rng, &[50, 500, 2_000]);
     let timeout = 10 + rng.below(interval - 9);
     let fast_interval = 10 + rng.below(interval - 9);
     let (rise, fall) = (1 + rng.below(3), 1 + rng.below(3));
-    let initial = ["unknown", "up", "down"][index(rng.below(3))];
+    let initial = ["unknown", "up", "down"][below(rng, 3)];
     write!(
         text,
         "[[pool]]\nname = \"p{pool}\"\nbalance = \"{balance}\"\nretries = {retries}\nrelay = \"{relay}\"\n\
@@ -116,11 +117,7 @@ impl Mode {
 }
 
 fn pick(rng: &mut Rng, choices: &[u64]) -> u64 {
-    choices[index(rng.below(choices.len() as u64))]
-}
-
-fn index(small: u64) -> usize {
-    usize::try_from(small).expect("a small number")
+    choices[below(rng, choices.len())]
 }
 
 /// How long the slowest health of a plan takes to notice what has changed.

@@ -2,6 +2,8 @@
 
 use l4lb::base::hash::avalanche;
 
+use crate::dice::to_usize;
+
 /// Odd, so that every word of a stream differs from every other.
 const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -54,10 +56,6 @@ impl Stream {
 
 fn word(first: u64, index: u64) -> u64 {
     first.wrapping_add(index).wrapping_mul(STRIDE)
-}
-
-fn to_usize(position: u64) -> usize {
-    usize::try_from(position).expect("streams are short")
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
@@ -19,9 +18,10 @@ use l4lb::stats::{Totals, WorkerStats};
 use l4lb::worker::{Admission, Flow, Shared, Worker};
 use nix::libc;
 
-use crate::conn::{Answer, Stage};
+use crate::conn::{Answer, Nanos, Stage};
 use crate::coverage::Coverage;
-use crate::faults::{Faults, happens};
+use crate::dice::{below, happens};
+use crate::faults::Faults;
 use crate::judge::{self, Orders};
 use crate::kernel::{SimKernel, SimListener, SimWake};
 use crate::net::{Listener, Mode, Net, client_of};
@@ -35,13 +35,13 @@ const LIVE_MAX: usize = 24;
 /// Rounds in which nothing moves, until whatever is left is said to hang. Each lasts [`ROUND`]: longer than every
 /// pause of the worker, shorter in all than the timeouts that would hide a hang.
 const STILL_ROUNDS_MAX: u32 = 700;
-const ROUND: Duration = Duration::from_millis(4);
+const ROUND: Nanos = 4_000_000;
 /// Rounds in which something moves, until it is said to go on for ever.
 const ROUNDS_MAX: u32 = 100_000;
 /// How often time stands still, at least, while the health of the backends comes right.
 const LOOKS: u64 = 100;
-/// Nanoseconds that a turn waits while a check must not time out.
-const MOMENT: u64 = 10_000;
+/// What a turn waits while a check must not time out.
+const MOMENT: Nanos = 10_000;
 
 /// What came of a run without a fault found.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl World {
         if happens(&mut self.rng, operates) {
             self.operate();
         }
-        let worker = usize::try_from(self.rng.below(self.workers.len() as u64)).expect("a few");
+        let worker = below(&mut self.rng, self.workers.len());
         self.turn(worker);
     }
 
@@ -280,7 +280,7 @@ impl World {
         net.faults = Faults::none();
         net.peers_behave = true;
         net.backends.iter_mut().for_each(|backend| backend.mode = Mode::Serving);
-        net.stride = u64::try_from(ROUND.as_nanos()).expect("short");
+        net.stride = ROUND;
         for &id in &net.live {
             let conn = &mut net.conns[id];
             conn.peer.behaves();
@@ -390,7 +390,7 @@ impl World {
     }
 
     fn drain(&mut self) {
-        self.net.borrow_mut().stride = u64::try_from(ROUND.as_nanos()).expect("short");
+        self.net.borrow_mut().stride = ROUND;
         if !self.is_draining {
             self.post_drain();
         }

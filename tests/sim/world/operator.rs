@@ -7,6 +7,7 @@ use l4lb::mailbox::{Command, StopReason};
 use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 
 use super::World;
+use crate::dice;
 use crate::judge::Orders;
 use crate::net::{self, FIRST_BACKEND_PORT, Mode};
 
@@ -168,7 +169,7 @@ impl World {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.rng.below(bound as u64)).expect("below a usize")
+        dice::below(&mut self.rng, bound)
     }
 
     fn note(&self, what: &'static str, backend: &Backend, value: u64) {

@@ -1,0 +1,18 @@
+//! Numbers of the seed, in the shapes that the simulation asks for.
+
+use l4lb::base::rng::Rng;
+
+/// Whether something with that many chances in a million happens now.
+pub(crate) fn happens(rng: &mut Rng, chances: u64) -> bool {
+    chances > 0 && rng.below(1_000_000) < chances
+}
+
+/// A place below `bound`.
+pub(crate) fn below(rng: &mut Rng, bound: usize) -> usize {
+    to_usize(rng.below(bound as u64))
+}
+
+/// Counts of the simulation fit in memory.
+pub(crate) fn to_usize(count: u64) -> usize {
+    usize::try_from(count).expect("a count of the simulation")
+}
