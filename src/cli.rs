@@ -199,13 +199,14 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCo
     })
 }
 
-/// Prints what the file and the flags would run, or every mistake, when at most `nofile` files may be open.
-pub fn check(file: &Path, overrides: &Overrides, nofile: u64) -> ExitCode {
+/// Prints what the file and the flags would run, or every mistake, when at most `nofile` files may be open and pipes may
+/// hold `pipe_bytes`.
+pub fn check(file: &Path, overrides: &Overrides, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
     let config = match load(Some(file), overrides) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let budget = FdBudget::of(&config, nofile);
+    let budget = FdBudget::of(&config, nofile, pipe_bytes);
     match budget.sessions_max(&config) {
         Ok(sessions) => {
             print(format!("{config}limits: max_sessions={sessions}, {budget}\n").as_bytes());

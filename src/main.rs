@@ -30,7 +30,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         None => serve_configured(cli.config.as_deref(), &cli.flags.overrides()),
         Some(Command::Check { file, flags }) => {
             let open_files = sys::open_files_max().context("cannot read the limit of open files")?;
-            Ok(cli::check(&file, &flags.overrides(), open_files))
+            let pipe_bytes = sys::pipe_bytes_max().context("cannot read what pipes may hold")?;
+            Ok(cli::check(&file, &flags.overrides(), open_files, pipe_bytes))
         }
         Some(Command::Demo) => serve_demo(),
         Some(Command::Backend { port }) => {

@@ -113,7 +113,11 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         "a write to a dead connection would end the process"
     );
     let open_files = sys::raise_open_files_limit().map_err(system("read the limit of open files"))?;
-    let budget = FdBudget::of(config, open_files);
+    let pipe_bytes = sys::pipe_bytes_max().unwrap_or_else(|error| {
+        log::warn!(error:%; "cannot read what pipes may hold, so it will show");
+        None
+    });
+    let budget = FdBudget::of(config, open_files, pipe_bytes);
     let sessions_max = budget.sessions_max(config)?;
     log::info!("{budget}");
 
@@ -144,6 +148,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             snapshot: Arc::clone(&snapshot),
             admission: Arc::clone(&admission),
             pipes_max: usize::try_from(budget.pipes).unwrap_or(usize::MAX) / workers,
+            pipe_len: budget.pipe_len,
             stats: Arc::clone(&stats[index]),
             seed: seed(index),
         };

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use l4lb::config::limits::PIPE_LEN_MAX;
 use l4lb::config::{self, Overrides};
 use l4lb::mailbox::{Mailbox, Reports};
 use l4lb::pool::{ListenerId, Snapshot};
@@ -53,6 +54,7 @@ impl Bench {
             snapshot: Arc::new(Snapshot::new(&config)),
             admission: Arc::new(Admission::new(8, [None])),
             pipes_max: 4,
+            pipe_len: PIPE_LEN_MAX,
             stats: Arc::default(),
             seed: 1,
         };

@@ -85,8 +85,8 @@ pub trait Kernel {
     /// Writes bytes, as many as fit.
     fn write(&mut self, socket: &Self::Socket, bytes: &[u8]) -> io::Result<usize>;
 
-    /// A new pipe, of at most `capacity` bytes: the kernel may grant less.
-    fn pipe(&mut self, capacity: usize) -> io::Result<Self::Pipe>;
+    /// A new pipe, of `capacity` bytes or less, where the kernel denies that; an error where it denies even `least`.
+    fn pipe(&mut self, capacity: usize, least: usize) -> io::Result<Self::Pipe>;
 
     /// Moves at most `len` bytes from the socket into the pipe; 0 means what it means to [`Kernel::read`].
     /// `WouldBlock` says that the socket has nothing *or* that the pipe has no slot left: only of an empty pipe does

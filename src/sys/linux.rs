@@ -130,8 +130,8 @@ impl Kernel for Linux {
         retry(|| socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
     }
 
-    fn pipe(&mut self, capacity: usize) -> io::Result<Pipe> {
-        pipe::open(capacity)
+    fn pipe(&mut self, capacity: usize, least: usize) -> io::Result<Pipe> {
+        pipe::open(capacity, least)
     }
 
     fn splice_in(&mut self, socket: &Socket, pipe: &Pipe, len: usize) -> io::Result<usize> {

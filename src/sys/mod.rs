@@ -20,6 +20,6 @@ pub use kernel::{
 };
 pub use linux::Linux;
 pub use pipe::Pipe;
-pub use process::{open_files_max, pin_thread, raise_open_files_limit, sigpipe_is_ignored};
+pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored};
 pub use sockets::listen;
 pub use token::Token;

@@ -4,6 +4,7 @@
 //! pipe can be full with 32 bytes in it and can hold more than its nominal size when segments are large.
 
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -18,15 +19,26 @@ pub struct Pipe {
     into: OwnedFd,
 }
 
-/// A pipe that the kernel may make as large as `capacity` bytes, if it lets this user.
-pub(super) fn open(capacity: usize) -> io::Result<Pipe> {
+/// What is asked for is divided by that much each time that it is denied.
+const DENIED_STEP: usize = 4;
+
+/// A pipe of `capacity` bytes, or of as many as the kernel grants in steps down to `least`.
+///
+/// pipe(7): EPERM above pipe-max-size, and for a user whose pipes together have reached pipe-user-pages-soft. Such a
+/// user's next pipe begins with two slots in place of 16, which is worse than none, and grows no further.
+pub(super) fn open(capacity: usize, least: usize) -> io::Result<Pipe> {
     let (out, into) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
-    let capacity = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
-    // pipe(7), pipe-user-pages-soft: EPERM for a user who has many. A smaller pipe moves the same bytes.
-    match fcntl(&into, FcntlArg::F_SETPIPE_SZ(capacity)) {
-        Ok(_) | Err(Errno::EPERM | Errno::EBUSY) => Ok(Pipe { out, into }),
-        Err(error) => Err(error.into()),
+    let smaller = |&asked: &usize| (asked > least).then(|| least.max(asked / DENIED_STEP));
+    for asked in iter::successors(Some(capacity), smaller) {
+        let asked = libc::c_int::try_from(asked).unwrap_or(libc::c_int::MAX);
+        match fcntl(&into, FcntlArg::F_SETPIPE_SZ(asked)) {
+            Ok(_) => return Ok(Pipe { out, into }),
+            Err(Errno::EPERM) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    let what = "its user has too many: raise fs.pipe-user-pages-soft, or grant CAP_SYS_RESOURCE";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
 /// Moves at most `len` bytes from `source` into the pipe.

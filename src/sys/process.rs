@@ -21,6 +21,19 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Bytes that the pipes of this user may have room for in all processes together, unless there is no such limit.
+/// pipe(7), pipe-user-pages-soft: in pages; 0 is none, and either capability lifts it. The kernel wants them in the
+/// first user namespace: in another it denies later what is not limited here.
+pub fn pipe_bytes_max() -> io::Result<Option<u64>> {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let capabilities = status()?.capeff;
+    let text = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")?;
+    let pages: u64 = text.trim().parse().map_err(io::Error::other)?;
+    let is_lifted = pages == 0 || capabilities & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0;
+    Ok((!is_lifted).then(|| pages.saturating_mul(procfs::page_size())))
+}
+
 /// Binds the calling thread to the `index`-th of the processors that it may use, counted round; returns which.
 pub fn pin_thread(index: usize) -> io::Result<usize> {
     let this_thread = Pid::from_raw(0);
@@ -37,7 +50,9 @@ pub fn pin_thread(index: usize) -> io::Result<usize> {
 /// Whether writing to a connection that is gone fails instead of ending the process.
 /// Rust ignores SIGPIPE before `main`; splice(2) has no flag of its own for it.
 pub fn sigpipe_is_ignored() -> io::Result<bool> {
-    let status =
-        procfs::process::Process::myself().and_then(|myself| myself.status()).map_err(io::Error::other)?;
-    Ok(status.sigign >> (libc::SIGPIPE - 1) & 1 == 1)
+    Ok(status()?.sigign >> (libc::SIGPIPE - 1) & 1 == 1)
+}
+
+fn status() -> io::Result<procfs::process::Status> {
+    procfs::process::Process::myself().and_then(|myself| myself.status()).map_err(io::Error::other)
 }

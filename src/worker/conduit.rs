@@ -10,12 +10,14 @@
 
 use std::io;
 
+use crate::base::time::Instant;
+use crate::config::limits::PIPE_LEN_MAX;
 use crate::config::model::Relay;
 use crate::session::Outcome;
 use crate::stats::WorkerStats;
 use crate::sys::{Kernel, cannot_splice};
 use crate::worker::buffers::{Buffers, Leftover};
-use crate::worker::pipes::{PIPE_LEN, Pipes};
+use crate::worker::pipes::Pipes;
 
 /// Reads in a row that fill their buffer, until a direction counts as a stream.
 const FULL_READS: u8 = 3;
@@ -128,19 +130,14 @@ impl<P> Conduit<P> {
         hides_more: bool,
         plumbing: &mut Plumbing<K>,
         stats: &WorkerStats,
+        now: Instant,
     ) -> Outcome {
         debug_assert!(matches!(self.held, Held::Nothing), "a fill would mix with what is held");
-        if self.pace.wants_pipe() {
-            match plumbing.pipes.borrow(kernel) {
-                Ok(Some(pipe)) => {
-                    let outcome = self.fill_pipe(pipe, kernel, source, plumbing);
-                    if outcome != Outcome::WouldBlock || !hides_more {
-                        return outcome;
-                    }
-                }
-                Ok(None) => {}
-                Err(_) => stats.pipes_denied.add(1),
-            }
+        if self.pace.wants_pipe()
+            && let Some(pipe) = plumbing.pipes.borrow(kernel, stats, now)
+            && let Some(outcome) = self.fill_pipe(pipe, kernel, source, hides_more, plumbing)
+        {
+            return outcome;
         }
         self.fill_scratch(kernel, source, &mut plumbing.buffers)
     }
@@ -165,32 +162,35 @@ impl<P> Conduit<P> {
         }
     }
 
+    /// `None` where a read has to say what there is.
     fn fill_pipe<K: Kernel<Pipe = P>>(
         &mut self,
         pipe: P,
         kernel: &mut K,
         source: &K::Socket,
+        hides_more: bool,
         plumbing: &mut Plumbing<K>,
-    ) -> Outcome {
-        let spliced = kernel.splice_in(source, &pipe, PIPE_LEN);
+    ) -> Option<Outcome> {
+        let spliced = kernel.splice_in(source, &pipe, PIPE_LEN_MAX);
         if let Ok(bytes @ 1..) = spliced {
             let held = u32::try_from(bytes).expect("a pipe holds less than 4 GiB");
             self.held = Held::Piped(pipe, held);
             self.pace.on_spliced(bytes);
             // However little: the pipe may have run out of slots.
-            return Outcome::Moved(bytes);
+            return Some(Outcome::Moved(bytes));
         }
         plumbing.pipes.give_back(pipe);
         match spliced {
-            Err(error) if !cannot_splice(&error) => return refused(&error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && hides_more => None,
+            Err(error) if !cannot_splice(&error) => Some(refused(&error)),
             Err(error) => {
                 log::warn!(error:%; "this kernel does not splice, bytes are copied from now on");
                 plumbing.pipes.close_all();
+                None
             }
-            // Kernels have said so where no end was near: a read knows.
-            Ok(_) => {}
+            // Kernels have said so where no end was near.
+            Ok(_) => None,
         }
-        self.fill_scratch(kernel, source, &mut plumbing.buffers)
     }
 
     /// Gives to `sink` what the conduit holds. What it does not take stays, out of the way of other sessions.

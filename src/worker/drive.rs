@@ -2,6 +2,7 @@
 //! or the session has had its share of the turn.
 
 use crate::base::slots::Key;
+use crate::base::time::Instant;
 use crate::session::{Op, Outcome, Side};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
@@ -47,7 +48,7 @@ impl<K: Kernel> Worker<K> {
                 self.stats.budget_exhausted.add(1);
                 break;
             }
-            let outcome = run(&mut self.kernel, &mut self.plumbing, &self.stats, slot, op);
+            let outcome = run(&mut self.kernel, &mut self.plumbing, &self.stats, slot, op, self.now);
             budget.spend(op, outcome);
             slot.session.on_outcome(op, outcome, self.now);
         }
@@ -91,6 +92,7 @@ fn run<K: Kernel>(
     stats: &WorkerStats,
     slot: &mut Slot<K>,
     op: Op,
+    now: Instant,
 ) -> Outcome {
     let Slot { session, client, backend, conduits, .. } = slot;
     let socket = match op.side() {
@@ -100,7 +102,7 @@ fn run<K: Kernel>(
     match op {
         Op::Fill(direction) => {
             let hides_more = session.hides_more(direction.source());
-            conduits[direction as usize].fill(kernel, socket, hides_more, plumbing, stats)
+            conduits[direction as usize].fill(kernel, socket, hides_more, plumbing, stats, now)
         }
         Op::Flush(direction) => conduits[direction as usize].flush(kernel, socket, plumbing),
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {

@@ -62,6 +62,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// Pipes that it may have open; 0 where nothing is to be spliced.
     pub pipes_max: usize,
+    /// What each of them is asked to hold.
+    pub pipe_len: usize,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
     /// Decides its random picks and jitter.
@@ -168,7 +170,10 @@ impl<K: Kernel> Worker<K> {
             sessions: Slots::default(),
             starved: Starved::new(now),
             ready_queue: VecDeque::new(),
-            plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(shared.pipes_max) },
+            plumbing: Plumbing {
+                buffers: Buffers::new(),
+                pipes: Pipes::new(shared.pipes_max, shared.pipe_len, now),
+            },
             probes,
             draining: false,
             freed: false,

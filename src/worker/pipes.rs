@@ -1,14 +1,21 @@
 //! The pipes of one worker: lent while bytes are in them, kept while they are empty, never kept with bytes in them.
+//! One that the kernel denies is done without, and for a while no other is asked for.
 
 use std::io;
+use std::time::Duration;
 
+use crate::base::time::Instant;
+use crate::base::token_bucket::TokenBucket;
+use crate::config::limits::PIPE_LEN_MIN;
+use crate::stats::WorkerStats;
 use crate::sys::Kernel;
-
-/// What a pipe is asked to hold, and the most that one fill moves.
-pub(super) const PIPE_LEN: usize = 1 << 20;
 
 /// Empty pipes kept for the next fill: each costs two descriptors. More are lent at a time where many sinks are slow.
 const FREE_MAX: usize = 16;
+/// Time between a denial and the next try, unless a pipe of ours is closed before: each try costs up to six calls.
+const DENIED_PAUSE: Duration = Duration::from_secs(1);
+/// A denial is told at most that often.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The pipes of one worker.
 #[derive(Debug)]
@@ -19,11 +26,17 @@ pub(super) struct Pipes<P> {
     open: usize,
     /// The most that may be open; none once the kernel has said that it cannot splice.
     max: usize,
+    /// What each is asked to hold.
+    len: usize,
+    /// Until when none is asked for, after a denial.
+    denied_until: Option<Instant>,
+    denial_log: TokenBucket,
 }
 
 impl<P> Pipes<P> {
-    pub(super) fn new(max: usize) -> Self {
-        Self { free: Vec::new(), open: 0, max }
+    pub(super) fn new(max: usize, len: usize, now: Instant) -> Self {
+        let denial_log = TokenBucket::new(1, LOG_PERIOD, now);
+        Self { free: Vec::new(), open: 0, max, len, denied_until: None, denial_log }
     }
 
     /// Pipes that are lent.
@@ -36,17 +49,38 @@ impl<P> Pipes<P> {
         self.open
     }
 
-    /// An empty pipe; `None` when there are as many as may be.
-    pub(super) fn borrow<K: Kernel<Pipe = P>>(&mut self, kernel: &mut K) -> io::Result<Option<P>> {
+    /// An empty pipe; `None` when there are as many as may be, or the kernel denies more.
+    pub(super) fn borrow<K: Kernel<Pipe = P>>(
+        &mut self,
+        kernel: &mut K,
+        stats: &WorkerStats,
+        now: Instant,
+    ) -> Option<P> {
         if let Some(pipe) = self.free.pop() {
-            return Ok(Some(pipe));
+            return Some(pipe);
         }
-        if self.open >= self.max {
-            return Ok(None);
+        let is_denied = self.denied_until.is_some_and(|until| now < until);
+        if self.open >= self.max || is_denied {
+            return None;
         }
-        let pipe = kernel.pipe(PIPE_LEN)?;
-        self.open += 1;
-        Ok(Some(pipe))
+        match kernel.pipe(self.len, self.len.min(PIPE_LEN_MIN)) {
+            Ok(pipe) => {
+                self.open += 1;
+                Some(pipe)
+            }
+            Err(error) => {
+                stats.pipes_denied.add(1);
+                self.on_denied(&error, now);
+                None
+            }
+        }
+    }
+
+    fn on_denied(&mut self, error: &io::Error, now: Instant) {
+        self.denied_until = Some(now + DENIED_PAUSE);
+        if let Some(untold) = self.denial_log.take(now) {
+            log::warn!(error:%, open = self.open, untold; "a pipe is denied, bytes are copied meanwhile");
+        }
     }
 
     /// Takes back an empty pipe.
@@ -61,6 +95,7 @@ impl<P> Pipes<P> {
     pub(super) fn destroy(&mut self, pipe: P) {
         drop(pipe);
         self.open -= 1;
+        self.denied_until = None;
     }
 
     /// The kernel cannot splice: from now on there are no pipes.

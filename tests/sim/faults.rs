@@ -26,7 +26,7 @@ pub(crate) struct Faults {
     pub(crate) self_connect: u64,
     /// epoll_ctl(2) fails.
     pub(crate) watch: u64,
-    /// pipe2(2) fails, or grants a pipe of two slots.
+    /// pipe2(2) fails.
     pub(crate) pipe: u64,
     /// splice(2) does not work at all.
     pub(crate) splices_not: bool,
@@ -44,6 +44,8 @@ pub(crate) struct Faults {
     pub(crate) operator: u64,
     /// Descriptors that may be open.
     pub(crate) fds: usize,
+    /// Slots that the pipes of this user may have together.
+    pub(crate) pipe_slots: usize,
     /// Source ports that there are.
     pub(crate) ports: usize,
 }
@@ -51,7 +53,7 @@ pub(crate) struct Faults {
 impl Faults {
     /// Nothing goes wrong and nothing is lacking.
     pub(crate) fn none() -> Self {
-        Self { fds: usize::MAX, ports: usize::MAX, ..Self::default() }
+        Self { fds: usize::MAX, pipe_slots: usize::MAX, ports: usize::MAX, ..Self::default() }
     }
 
     /// The rates of one seed.
@@ -76,6 +78,7 @@ impl Faults {
             stop: rate(2_000),
             operator: rate(20_000),
             fds: if rate(4) == 0 { usize::MAX } else { 6 + below(rng, 30) },
+            pipe_slots: if rng.below(2) == 0 { below(rng, 600) } else { usize::MAX },
             ports: if rng.below(4) == 0 { 2 + below(rng, 10) } else { usize::MAX },
         }
     }

@@ -20,8 +20,10 @@ use crate::dice::{happens, to_usize};
 use crate::net::Net;
 use crate::pipe::{PAGE, Pipe};
 
-/// Slots of a pipe of a user who has too many.
-const PIPE_SLOTS_DENIED: usize = 2;
+/// What a worker asks for is divided by that much each time that it is denied (src/sys/pipe.rs).
+const DENIED_STEP: usize = 4;
+/// For how long a worker that has closed none asks for no other pipe behind a denial (src/worker/pipes.rs).
+const DENIED_PAUSE: u64 = 1_000_000_000;
 
 /// The kernel as one worker sees it.
 pub(crate) struct SimKernel {
@@ -44,6 +46,7 @@ pub(crate) struct SimListener {
 /// Two descriptors of a pipe.
 pub(crate) struct SimPipe {
     id: usize,
+    worker: usize,
     net: Rc<RefCell<Net>>,
 }
 
@@ -83,9 +86,16 @@ impl Drop for SimListener {
 impl Drop for SimPipe {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.net.borrow_mut().pipes[self.id].is_open = false;
+            let mut net = self.net.borrow_mut();
+            net.pipes[self.id].is_open = false;
+            net.denied.remove(&self.worker);
         }
     }
+}
+
+/// F_SETPIPE_SZ rounds up to a power of two of pages.
+fn slots_of(capacity: usize) -> usize {
+    capacity.div_ceil(PAGE).next_power_of_two()
 }
 
 fn result<T>(called: Called<T>) -> io::Result<T> {
@@ -145,9 +155,9 @@ impl Kernel for SimKernel {
         result(self.net.borrow_mut().write(socket.id, bytes))
     }
 
-    fn pipe(&mut self, capacity: usize) -> io::Result<SimPipe> {
-        let id = result(self.net.borrow_mut().open_pipe(capacity))?;
-        Ok(SimPipe { id, net: Rc::clone(&self.net) })
+    fn pipe(&mut self, capacity: usize, least: usize) -> io::Result<SimPipe> {
+        let id = result(self.net.borrow_mut().open_pipe(self.worker, capacity, least))?;
+        Ok(SimPipe { id, worker: self.worker, net: Rc::clone(&self.net) })
     }
 
     fn splice_in(&mut self, socket: &SimSocket, pipe: &SimPipe, len: usize) -> io::Result<usize> {
@@ -327,17 +337,35 @@ impl Net {
         assert!(end <= source.read, "#{id}: byte {end} was written before it was read");
     }
 
-    pub(crate) fn open_pipe(&mut self, capacity: usize) -> Called<usize> {
+    pub(crate) fn open_pipe(&mut self, worker: usize, capacity: usize, least: usize) -> Called<usize> {
+        let denied = self.denied.remove(&worker);
+        let is_patient = denied.is_none_or(|at| self.now >= at + DENIED_PAUSE);
+        assert!(is_patient, "worker {worker} asks for a pipe again and again");
         let full = happens(&mut self.rng, self.faults.pipe) || self.descriptors() + 2 > self.faults.fds;
-        if full {
-            self.coverage.hit("pipe EMFILE");
-            return Err(libc::EMFILE);
+        let granted = if full { Err(libc::EMFILE) } else { self.grant_slots(capacity, least) };
+        self.coverage.hit(match granted {
+            Err(libc::EMFILE) => "pipe EMFILE",
+            Err(_) => "pipe EPERM",
+            Ok(slots) if slots < slots_of(capacity) => "pipe granted smaller",
+            Ok(_) => "pipe granted",
+        });
+        self.coverage.hit_if(denied.is_some() && granted.is_ok(), "pipe granted behind a denial");
+        if granted.is_err() {
+            self.denied.insert(worker, self.now);
         }
-        let is_denied = happens(&mut self.rng, self.faults.pipe);
-        // F_SETPIPE_SZ rounds up to a power of two of pages.
-        let slots = capacity.div_ceil(PAGE).next_power_of_two();
-        self.pipes.push(Pipe::new(if is_denied { PIPE_SLOTS_DENIED } else { slots }));
+        self.pipes.push(Pipe::new(granted?));
         Ok(self.pipes.len() - 1)
+    }
+
+    /// What is left for this user of `capacity`, in steps down to `least`.
+    fn grant_slots(&self, capacity: usize, least: usize) -> Called<usize> {
+        let taken: usize = self.pipes.iter().filter(|pipe| pipe.is_open).map(Pipe::slots_max).sum();
+        let left = self.faults.pipe_slots.saturating_sub(taken);
+        let mut asked = capacity;
+        while slots_of(asked) > left && asked > least {
+            asked = least.max(asked / DENIED_STEP);
+        }
+        if slots_of(asked) > left { Err(libc::EPERM) } else { Ok(slots_of(asked)) }
     }
 
     pub(crate) fn splice_in(&mut self, id: usize, pipe: usize, len: usize) -> Called<usize> {

@@ -103,6 +103,8 @@ pub(crate) struct Net {
     /// What workers may do with them.
     pub(crate) roster: Roster,
     pub(crate) pipes: Vec<Pipe>,
+    /// When workers were last denied one; not those that have closed one since.
+    pub(crate) denied: HashMap<usize, Nanos>,
     /// Whether each worker has been woken.
     pub(crate) wakes: Vec<Arc<AtomicBool>>,
     clients: HashMap<(usize, u64), usize>,
@@ -141,6 +143,7 @@ impl Net {
             backends: Vec::new(),
             roster: Roster::default(),
             pipes: Vec::new(),
+            denied: HashMap::new(),
             wakes: Vec::new(),
             clients: HashMap::new(),
             old_tokens: VecDeque::new(),

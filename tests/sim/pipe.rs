@@ -28,6 +28,11 @@ impl Pipe {
         Self { slots: VecDeque::new(), slots_max, is_open: true }
     }
 
+    /// Slots that it has, taken or not.
+    pub(crate) fn slots_max(&self) -> usize {
+        self.slots_max
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.slots.len() >= self.slots_max
     }

@@ -9,6 +9,7 @@ use l4lb::config::{self, Config, Overrides};
 use crate::dice::{below, to_usize};
 use crate::judge::Patience;
 use crate::net::{Backend, FIRST_BACKEND_PORT, Mode};
+use crate::pipe::PAGE;
 
 /// What a kind of check asks for, and what a healthy backend says to it.
 const CHECKS: [(&str, &[u8]); 4] = [
@@ -27,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) sessions_max: usize,
     /// Of each worker.
     pub(crate) pipes_max: usize,
+    /// What each pipe is asked to hold.
+    pub(crate) pipe_len: usize,
 }
 
 impl Plan {
@@ -53,7 +56,10 @@ impl Plan {
         let [connect, idle, half_close] = timeouts.map(|millis| millis * 1_000_000);
         let sessions_max = to_usize(pick(rng, &[3, 8, 1_000]));
         let pipes_max = to_usize(pick(rng, &[0, 2, 100]));
-        Self { config, backends, patience: Patience { connect, idle, half_close }, sessions_max, pipes_max }
+        // Fewer slots than segments arrive at a time, and more.
+        let pipe_len = to_usize(pick(rng, &[1, 2, 16, 256])) * PAGE;
+        let patience = Patience { connect, idle, half_close };
+        Self { config, backends, patience, sessions_max, pipes_max, pipe_len }
     }
 }
 

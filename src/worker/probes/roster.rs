@@ -162,6 +162,7 @@ mod tests {
             snapshot: Arc::new(Snapshot::new(&config)),
             admission: Arc::new(Admission::new(1, [None])),
             pipes_max: 0,
+            pipe_len: 0,
             stats: Arc::default(),
             seed: 1,
         };

@@ -65,7 +65,7 @@ fn expect_shown(config: &Config) {
         "{shown:?}"
     );
     for nofile in [0, 1024, u64::MAX] {
-        let budget = FdBudget::of(config, nofile);
+        let budget = FdBudget::of(config, nofile, Some(nofile));
         assert!(!budget.to_string().is_empty());
         match budget.sessions_max(config) {
             Ok(sessions) => assert!(sessions > 0, "a limit of no sessions"),

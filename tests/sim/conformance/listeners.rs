@@ -157,7 +157,7 @@ fn starved<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.note(format!("dial: {}", done_or_error(dialed)));
     script.bench.kernel().close(other.socket);
     script.told_by_now();
-    let pipe = script.bench.kernel().pipe(1).map(drop);
+    let pipe = script.bench.kernel().pipe(1, 1).map(drop);
     script.note(format!("pipe of two: {}", done_or_error(pipe)));
     let first = script.accept(&listener).expect("a descriptor is free");
     script.accept(&listener);

@@ -19,7 +19,7 @@ const LARGE_SEGMENTS_MAX: usize = 64;
 
 impl<B: Bench> Script<'_, B> {
     fn pipe(&mut self) -> Pipe<B> {
-        self.bench.kernel().pipe(PIPE).expect("a pipe")
+        self.bench.kernel().pipe(PIPE, PIPE).expect("a pipe")
     }
 
     fn splice_in(&mut self, link: &Link<Socket<B>>, pipe: &Pipe<B>, len: usize) {
@@ -172,7 +172,7 @@ const SMALL_PIPE: usize = 2 * 4096;
 /// do_splice_read asks the socket for a page for each free slot, so a short count does not prove that it is empty.
 fn small_pipe<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let [source, sink] = [(); 2].map(|()| script.watched_client());
-    let pipe = script.bench.kernel().pipe(SMALL_PIPE).expect("a pipe");
+    let pipe = script.bench.kernel().pipe(SMALL_PIPE, SMALL_PIPE).expect("a pipe");
     script.bench.send(&source, LARGE_SEGMENT);
     let mut left = LARGE_SEGMENT;
     while left > 0 {
