@@ -71,6 +71,18 @@ MUTANTS = [
         [("Held::Piped(pipe, _) => plumbing.pipes.destroy(pipe),", "Held::Piped(pipe, _) => plumbing.pipes.give_back(pipe),")],
     ),
     Mutant(
+        "eager-pipe",
+        "a pipe that is denied is asked for again at once",
+        "src/worker/pipes.rs",
+        [("self.denied_until = Some(now + DENIED_PAUSE);", "self.denied_until = Some(now);")],
+    ),
+    Mutant(
+        "leaked-pipe",
+        "a pipe that is closed is still counted as open",
+        "src/worker/pipes.rs",
+        [("        drop(pipe);\n        self.open -= 1;\n", "        drop(pipe);\n")],
+    ),
+    Mutant(
         "no-generation",
         "a key of a session that is gone finds the next one in its place",
         "src/base/slots.rs",

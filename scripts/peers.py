@@ -13,6 +13,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import socket
 import struct
 import sys
@@ -44,6 +45,13 @@ def main():
     stream.add_argument("--slice", type=int, default=1 << 16, metavar="BYTES", help="most in one write")
     stream.add_argument("--slow", action="store_true", help="read with pauses, into a small buffer")
     stream.add_argument("--leave", action="store_true", help="close when all is sent, without a read")
+    crowd = roles.add_parser("crowd", help="both ends of many connections: one sends at once, the other reads when told to")
+    crowd.add_argument("address", help="of the balancer")
+    crowd.add_argument("--listen", metavar="ADDRESS", required=True)
+    crowd.add_argument("--send", type=int, metavar="BYTES", required=True, help="in each connection, then its stream ends")
+    pipes = roles.add_parser("pipes", help="holds pipes as the kernel makes them")
+    pipes.add_argument("count", type=int)
+    pipes.add_argument("--user", type=int, metavar="UID", required=True, help="whose pipes they are")
     files = roles.add_parser("files", help="HTTP: GET and PUT of the files of a directory")
     files.add_argument("directory")
     ports = roles.add_parser("free-ports")
@@ -60,6 +68,10 @@ def main():
             Requests(args).run()
         case "stream":
             Stream(args).run()
+        case "crowd":
+            asyncio.run(Crowd(args).run())
+        case "pipes":
+            hold_pipes(args)
         case "files":
             serve_files(args.directory)
         case "free-ports":
@@ -385,6 +397,124 @@ class Stream:
             self.received += len(part)
             if self.args.slow:
                 time.sleep(self.SLOW_PAUSE)
+
+
+# --- crowd -----------------------------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Both ends of many connections, of which one sends. Each stream has a pattern of its own: no byte passes for another."""
+
+    PERIOD = 65_521
+    # Small: what is not read has to wait in the balancer.
+    BUFFER = 16 << 10
+
+    def __init__(self, args):
+        self.address = split(args.address)
+        self.length = args.send
+        self.listener = socket.create_server(split(args.listen), backlog=4096)
+        self.listener.setblocking(False)
+        block = random.Random(0).randbytes(self.PERIOD)
+        self.block = block + block
+        self.readers = []
+        self.senders = []
+        self.sent = 0
+        self.last_change = time.monotonic()
+
+    async def run(self):
+        self.loop = asyncio.get_running_loop()
+        print("listening", flush=True)
+        reader = asyncio.StreamReader()
+        await self.loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        async for line in reader:
+            identity, command, *args = line.decode().split()
+            answer(identity, await getattr(self, "on_" + command)(*args))
+
+    async def on_open(self, count):
+        """Opens connections: by turns the client sends and the backend, as much as is taken."""
+        for number in range(int(count)):
+            client = self.prepared(socket.socket())
+            await self.loop.sock_connect(client, self.address)
+            ends = [client, self.prepared((await self.loop.sock_accept(self.listener))[0])]
+            self.senders.append(asyncio.create_task(self.send(ends[number % 2], number)))
+            self.readers.append(CrowdReader(ends[1 - number % 2], number))
+        return f"streams={len(self.readers)}"
+
+    def prepared(self, end):
+        end.setblocking(False)
+        for buffer in [socket.SO_SNDBUF, socket.SO_RCVBUF]:
+            end.setsockopt(socket.SOL_SOCKET, buffer, self.BUFFER)
+        return end
+
+    def pattern(self, number, start, length):
+        at = (start + 7_919 * number) % self.PERIOD
+        return self.block[at : at + length]
+
+    async def send(self, end, number):
+        with end:
+            sent = 0
+            while sent < self.length:
+                part = self.pattern(number, sent, min(self.BUFFER, self.length - sent))
+                await self.loop.sock_sendall(end, part)
+                sent += len(part)
+                self.sent += len(part)
+                self.last_change = time.monotonic()
+            end.shutdown(socket.SHUT_WR)
+            if await self.loop.sock_recv(end, 1):
+                raise ValueError("the other end sends nothing")
+
+    async def on_settle(self):
+        """Waits until nobody has sent anything for a while."""
+        while time.monotonic() - self.last_change < SETTLED_AFTER:
+            await asyncio.sleep(0.05)
+        return f"sent={self.sent}"
+
+    async def on_read(self, count):
+        """Reads so many bytes of each stream."""
+        return await self.read_all(int(count))
+
+    async def on_finish(self):
+        """Reads all streams to their ends."""
+        return await self.read_all(self.length + 1)
+
+    async def read_all(self, limit):
+        reads = [self.read(reader, limit) for reader in self.readers]
+        results = await asyncio.gather(*reads, return_exceptions=True)
+        if limit > self.length:
+            results += await asyncio.gather(*self.senders, return_exceptions=True)
+        errors = {repr(result).replace(" ", "_") for result in results if isinstance(result, Exception)}
+        return f"right={results.count(True)} errors={','.join(sorted(errors))[:200] or '-'}"
+
+    async def read(self, reader, limit):
+        """Whether there were so many bytes."""
+        while reader.received < limit:
+            part = await self.loop.sock_recv(reader.end, min(self.PERIOD, limit - reader.received))
+            if not part:
+                reader.end.close()
+                return reader.received == self.length
+            if part != self.pattern(reader.number, reader.received, len(part)):
+                raise ValueError(f"not what was sent: {len(part)} bytes behind byte {reader.received}")
+            reader.received += len(part)
+        return True
+
+
+class CrowdReader:
+    def __init__(self, end, number):
+        self.end = end
+        self.number = number
+        self.received = 0
+
+
+# --- pipes -----------------------------------------------------------------------------------------------------------
+
+
+def hold_pipes(args):
+    os.setgroups([])
+    os.setresgid(args.user, args.user, args.user)
+    os.setresuid(args.user, args.user, args.user)
+    held = [os.pipe() for _ in range(args.count)]
+    print(f"held={len(held)}", flush=True)
+    signal.pause()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # What a real link does to a stream: more bytes than 32 bits can count, segments that are not put together again, writers
-# of single bytes, and a link that is slower than everyone. Every byte arrives in its place, and then the FIN, whoever is slow.
-# Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other.
+# of single bytes, and a link that is slower than everyone. Every byte arrives in its place, and then the FIN, whoever is slow
+# and however it is relayed.
+# Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other, or with it.
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
-LISTEN=10.78.0.1:9090
-BACKEND=10.78.0.2:7000
+NEAR_ADDRESS=10.78.0.1
+FAR_ADDRESS=10.78.0.2
 
 SINGLE_BYTES=50000
 # More than 32 bits can count.
@@ -19,6 +20,11 @@ TRANSFER_SECONDS_MAX=120
 
 # Sessions that have ended.
 SESSIONS=0
+# How bytes are relayed, where l4lb listens and where the backend does, and the namespace of the peers.
+RELAY=
+LISTEN=
+BACKEND=
+PEERS=
 
 # --- the link ------------------------------------------------------------------------------------------------------
 
@@ -36,10 +42,17 @@ slow_down() {
     or_say "limit the rate of a link" tc -n "$FAR" qdisc add dev far root tbf rate "$LINK_RATE" burst 32kb latency 100ms
 }
 
+across_the_link() { LISTEN=$NEAR_ADDRESS:9090 BACKEND=$FAR_ADDRESS:7000 PEERS=$FAR; }
+
+on_loopback() { LISTEN=127.0.0.1:9090 BACKEND=127.0.0.1:7000 PEERS=$NEAR; }
+
 start_near() {
+    RELAY=$1
+    SESSIONS=0
     cat >"$WORK/config.toml" <<END
 listener = [{ bind = "$LISTEN" }]
 [[pool]]
+relay = "$RELAY"
 health = { type = "off" }
 backend = [{ address = "$BACKEND" }]
 END
@@ -49,7 +62,7 @@ END
 
 # --- transfers -----------------------------------------------------------------------------------------------------
 
-stream() { start "$1" ip netns exec "$FAR" python3 "$ROOT/scripts/peers.py" stream "${@:2}"; }
+stream() { start "$1" ip netns exec "$PEERS" python3 "$ROOT/scripts/peers.py" stream "${@:2}"; }
 
 # What NAME said of its stream, once it has ended; it ends well only if every byte was in its place.
 figures_of() {
@@ -90,18 +103,18 @@ check_huge() {
 expect_no_stall() { expect_at_most "$1: ms that a reader waited for a byte" "$WAITED_MS" "$STALL_MS_MAX"; }
 
 check_single_bytes() {
-    local what="$SINGLE_BYTES writes of one byte"
+    local what="relay = $RELAY: $SINGLE_BYTES writes of one byte"
     transfer "$what to the backend" "$SINGLE_BYTES" 0 --slice 1 -- --slow
     expect_no_stall "$what"
     transfer "$what to the client" 0 "$SINGLE_BYTES" --slow -- --slice 1
     expect_no_stall "$what"
     transfer "$what each way" "$SINGLE_BYTES" "$SINGLE_BYTES" --slice 1 -- --slice 1
     expect_no_stall "$what"
-    pass "$what, to a slow backend, to a slow client, and both ways: each byte in its place, no stall"
+    pass "$what $1, to a slow backend, to a slow client, and both ways: each byte in its place, no stall"
 }
 
 check_segments() {
-    local what="$BULK_BYTES bytes in single segments"
+    local what="relay = $RELAY: $BULK_BYTES bytes in single segments"
     transfer "$what to the backend" "$BULK_BYTES" 0 -- --slow
     expect_no_stall "$what"
     transfer "$what to the client" 0 "$BULK_BYTES" --slow --
@@ -122,11 +135,24 @@ check_slow_link() {
 require_root
 require ip tc python3
 build
-make_link "${LISTEN%:*}" "${BACKEND%:*}"
-start_near
+make_link "$NEAR_ADDRESS" "$FAR_ADDRESS"
+across_the_link
+start_near auto
 check_huge
+stop lb
 part_segments
-check_single_bytes
-check_segments
+for relay in copy splice auto; do
+    on_loopback
+    start_near "$relay"
+    check_single_bytes "over loopback"
+    stop lb
+    across_the_link
+    start_near "$relay"
+    check_single_bytes "over the link"
+    # A copy knows no slots.
+    [[ $relay == copy ]] || check_segments
+    stop lb
+done
+start_near auto
 slow_down
 check_slow_link
