@@ -131,7 +131,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let (reports, inbox) = Reports::new();
     let mut kernels = Vec::with_capacity(workers);
     for _ in 0..workers {
-        kernels.push(Linux::new().map_err(system("create an epoll instance"))?);
+        let kernel = Linux::new().map_err(system("create an epoll instance"))?;
+        kernels.push(kernel.with_busy_poll(config.global.busy_poll));
     }
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
         kernels.iter().map(|kernel| Mailbox::new(kernel.waker())).unzip();

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A process that was stopped for a while goes on as if nothing had been: what came in meanwhile is heard before any
-# deadline is, and no backend is taken down for checks that the process itself missed.
+# deadline is, and no backend is taken down for checks that the process itself missed. It may poll before it sleeps, and
+# does not once it is idle.
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
@@ -11,6 +12,7 @@ CPU_PERCENT_MAX=10
 write_config() {
     cat >"$WORK/config.toml" <<END
 listener = [{ bind = "$ADDRESS" }]
+global = { busy_poll = "1ms" }
 [[pool]]
 timeouts = { idle = "3s" }
 health = { interval = "200ms", fast_interval = "100ms", timeout = "100ms", fall = 1 }

@@ -19,6 +19,8 @@ pub(super) const RETRIES_MAX: u32 = 16;
 pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(8760);
 /// Like [`TIMEOUT`], but at once is a choice too.
 pub(super) const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(8760);
+/// Who waits for longer than this may as well sleep: to be woken takes some microseconds.
+pub(super) const BUSY_POLL: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_millis(1);
 /// MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of the kernel's tcp.h are 32767 seconds, six minutes more.
 pub(super) const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(9);
 /// MAX_TCP_KEEPCNT of the kernel's tcp.h.

@@ -10,7 +10,7 @@ use log::LevelFilter;
 use toml::Spanned;
 
 use super::address::{Resolver, parse_bind};
-use super::bounds::{BACKLOG_MAX, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
+use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
 use super::model::{Config, Global, Listener, LogFormat, Timeouts};
@@ -61,6 +61,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let workers = workers(&mut read, &raw.workers);
     let pin = read.boolean("pin", &raw.pin);
     let splice = read.boolean("splice", &raw.splice);
+    let busy_poll = read.duration("busy_poll", &raw.busy_poll, BUSY_POLL, Some("sleep at once"));
     let max_sessions = sessions(&mut read, &raw.max_sessions);
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
     let mut read = Reader { report, scope: &log_scope };
@@ -71,6 +72,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
         workers: overrides.workers.or(workers).unwrap_or_else(workers_auto),
         pin: pin.unwrap_or(false),
         splice: splice.unwrap_or(true),
+        busy_poll: busy_poll.unwrap_or(Duration::ZERO),
         max_sessions: overrides.max_sessions.or(max_sessions),
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),

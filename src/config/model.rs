@@ -29,6 +29,8 @@ pub struct Global {
     pub pin: bool,
     /// Whether splice(2) may be used at all.
     pub splice: bool,
+    /// How long a wait may poll before it sleeps, while that pays; zero never does.
+    pub busy_poll: Duration,
     /// Most sessions at a time over all listeners; `None` takes what the open-files limit allows.
     pub max_sessions: Option<NonZeroUsize>,
     /// How long sessions may go on after SIGTERM.

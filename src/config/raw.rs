@@ -34,6 +34,7 @@ pub(super) struct RawGlobal {
     pub(super) workers: Key,
     pub(super) pin: Key,
     pub(super) splice: Key,
+    pub(super) busy_poll: Key,
     pub(super) max_sessions: Key,
     pub(super) drain_timeout: Key,
     pub(super) log: Section<RawLog>,

@@ -28,9 +28,10 @@ impl fmt::Display for Global {
             LogFormat::Json => "json",
         };
         let level = self.log_level.as_str().to_ascii_lowercase();
-        let drain_timeout = show_duration(self.drain_timeout);
+        let [busy_poll, drain_timeout] = [self.busy_poll, self.drain_timeout].map(show_duration);
         let Self { workers, pin, splice, .. } = self;
-        write!(f, "global: workers={workers} pin={pin} splice={splice} drain_timeout={drain_timeout}")?;
+        write!(f, "global: workers={workers} pin={pin} splice={splice} busy_poll={busy_poll}")?;
+        write!(f, " drain_timeout={drain_timeout}")?;
         if let Some(max) = self.max_sessions {
             write!(f, " max_sessions={max}")?;
         }

@@ -19,7 +19,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
 
 /// The shortest spelling of `duration`.
 pub fn show_duration(duration: Duration) -> String {
-    SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&duration)
+    let text = SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&duration);
+    // Not every keyboard has the sign.
+    text.replace('µ', "u")
 }
 
 #[cfg(test)]
@@ -79,5 +81,7 @@ mod tests {
             assert_eq!(parse_duration(&show_duration(duration)), Ok(duration), "{}", show_duration(duration));
         }
         assert_eq!(show_duration(Duration::from_secs(90)), "1m30s");
+        assert_eq!(show_duration(Duration::from_micros(50)), "50us");
+        assert_eq!(parse_duration("50us"), Ok(Duration::from_micros(50)));
     }
 }

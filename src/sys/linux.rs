@@ -19,6 +19,7 @@ use crate::sys::kernel::{Dial, Event, Kernel, Wake};
 use crate::sys::pipe::{self, Pipe};
 use crate::sys::silence::silence;
 use crate::sys::sockets;
+use crate::sys::spin::Spin;
 use crate::sys::token::Token;
 
 /// Events taken per wait. What does not fit is told by the next wait; nothing is lost.
@@ -30,6 +31,8 @@ pub struct Linux {
     events: mio::Events,
     waker: Arc<mio::Waker>,
     clock: Clock,
+    /// Where waits may poll before they sleep.
+    spin: Option<Spin>,
 }
 
 impl Linux {
@@ -38,12 +41,51 @@ impl Linux {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio_token(Token::Wake))?);
         let events = mio::Events::with_capacity(EVENTS_MAX);
-        Ok(Self { poll, events, waker, clock: Clock::start() })
+        Ok(Self { poll, events, waker, clock: Clock::start(), spin: None })
+    }
+
+    /// The same, but a wait polls for up to `bound` before it sleeps, while that pays; zero never does.
+    #[must_use]
+    pub fn with_busy_poll(self, bound: Duration) -> Self {
+        Self { spin: (!bound.is_zero()).then(|| Spin::new(bound)), ..self }
     }
 
     /// What wakes [`Kernel::wait`] from another thread.
     pub fn waker(&self) -> Arc<dyn Wake> {
         Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+
+    /// Waits, polling first where `spin` expects that to be short.
+    fn wait_spinning(&mut self, spin: &mut Spin, timeout: Option<Duration>) -> io::Result<()> {
+        let began = self.clock.now();
+        if !self.hear_before(began + spin.span(timeout))? {
+            let spent = self.clock.now() - began;
+            self.wait_once(timeout.map(|timeout| timeout.saturating_sub(spent)))?;
+        }
+        spin.note(self.clock.now() - began, !self.events.is_empty());
+        Ok(())
+    }
+
+    /// Polls until then, or until there is something to tell, which is returned.
+    fn hear_before(&mut self, until: Instant) -> io::Result<bool> {
+        while self.clock.now() < until {
+            self.wait_once(Some(Duration::ZERO))?;
+            if !self.events.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits as epoll does; a signal ends it with no events.
+    fn wait_once(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            result => result,
+        }
     }
 }
 
@@ -64,11 +106,15 @@ impl Kernel for Linux {
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.clear();
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => events.extend(self.events.iter().map(event)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match (self.spin, timeout) {
+            // Nobody waits: there is work left.
+            (_, Some(Duration::ZERO)) | (None, _) => self.wait_once(timeout)?,
+            (Some(mut spin), _) => {
+                self.wait_spinning(&mut spin, timeout)?;
+                self.spin = Some(spin);
+            }
         }
+        events.extend(self.events.iter().map(event));
         Ok(())
     }
 
@@ -262,6 +308,38 @@ mod tests {
         }
         assert_eq!(kernel.unacked(&dialed).unwrap(), 0);
         assert_eq!(kernel.silence(&dialed).unwrap(), None);
+    }
+
+    #[test]
+    fn a_wait_that_polls_hears_and_ends_as_one_that_sleeps() {
+        const TIMEOUT: Duration = Duration::from_millis(5);
+        // Shorter than the timeout, so that it sleeps in the end; and longer, so that it does not.
+        for bound in [Duration::from_millis(1), Duration::from_secs(1)] {
+            let mut kernel = Linux::new().unwrap();
+            let (_dialed, accepted) = connected(&mut kernel);
+            kernel.spin = Some(Spin::eager(bound));
+            let (began, mut events) = (kernel.now(), vec![]);
+            kernel.wait(Some(TIMEOUT), &mut events).unwrap();
+            assert!(events.is_empty(), "{bound:?}: {events:?}");
+            assert!(kernel.now() - began >= TIMEOUT, "{bound:?}: too early");
+
+            kernel.watch(&accepted, Token::Listener(7)).unwrap();
+            kernel.wait(None, &mut events).unwrap();
+            assert_eq!(events.iter().map(|event| event.token).collect::<Vec<_>>(), [Token::Listener(7)]);
+            thread::scope(|scope| {
+                let waker = kernel.waker();
+                scope.spawn(move || waker.wake().unwrap());
+                kernel.wait(None, &mut events).unwrap();
+            });
+            assert_eq!(events.iter().map(|event| event.token).collect::<Vec<_>>(), [Token::Wake]);
+        }
+    }
+
+    #[test]
+    fn no_wait_polls_unless_it_is_asked_to() {
+        let kernel = Linux::new().unwrap();
+        assert!(kernel.spin.is_none());
+        assert!(kernel.with_busy_poll(Duration::ZERO).spin.is_none());
     }
 
     #[test]

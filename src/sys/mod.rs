@@ -10,6 +10,7 @@ mod pipe;
 mod process;
 mod silence;
 mod sockets;
+mod spin;
 mod token;
 
 pub use addresses::own_addresses;

@@ -26,6 +26,16 @@ fn a_session_that_outlasts_the_drain_is_reset_on_both_sides() {
 }
 
 #[test]
+fn a_worker_that_polls_before_it_sleeps_drains() {
+    setup().busy_poll("1ms").both_ways(|relay, near, far| {
+        let relay = relay.carries(near, 1_000_000);
+        relay.lab().server.terminate();
+        until("nobody listens any more", || !relay.lab().is_listening());
+        relay.carries(far, 1_000_000).says_goodbye().ends(Done);
+    });
+}
+
+#[test]
 fn the_second_request_to_stop_resets_what_runs() {
     setup().both_ways(|relay, near, far| {
         let relay = relay.sends(near, b"hi").expects(far, b"hi");

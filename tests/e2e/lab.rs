@@ -28,6 +28,7 @@ pub(crate) struct Setup {
     idle: &'static str,
     half_close: &'static str,
     drain: &'static str,
+    busy_poll: String,
     /// Of the peers' sockets; small ones make the server meet back-pressure early.
     buffers: Option<usize>,
     /// Backends that refuse connections, before the one that serves.
@@ -44,6 +45,7 @@ pub(crate) fn setup() -> Setup {
         idle: "1h",
         half_close: "60s",
         drain: "60s",
+        busy_poll: env_or("E2E_BUSY_POLL", "0s"),
         buffers: None,
         refusing: 0,
         backlog: BACKLOG,
@@ -69,6 +71,10 @@ impl Setup {
 
     pub(crate) fn drain_timeout(self, drain: &'static str) -> Self {
         Self { drain, ..self }
+    }
+
+    pub(crate) fn busy_poll(self, bound: &str) -> Self {
+        Self { busy_poll: bound.into(), ..self }
     }
 
     pub(crate) fn buffers(self, bytes: usize) -> Self {
@@ -127,12 +133,12 @@ impl Setup {
     }
 
     fn toml(&self, bench: &Bench) -> String {
-        let Self { workers, connect, idle, half_close, drain, .. } = self;
+        let Self { workers, connect, idle, half_close, drain, busy_poll, .. } = self;
         let addresses = bench.refusing.iter().chain([&bench.listener]).map(local_address);
         let backends: Vec<String> =
             addresses.map(|address| format!("{{ address = \"{address}\" }}")).collect();
         format!(
-            "[global]\nworkers = {workers}\ndrain_timeout = \"{drain}\"\n\
+            "[global]\nworkers = {workers}\ndrain_timeout = \"{drain}\"\nbusy_poll = \"{busy_poll}\"\n\
              [[pool]]\nrelay = \"{}\"\nbackend = [{}]\nhealth = {{ type = \"off\" }}\n\
              timeouts = {{ connect = \"{connect}\", idle = \"{idle}\", half_close = \"{half_close}\" }}\n",
             relay_mode(),
@@ -143,7 +149,12 @@ impl Setup {
 
 /// How bytes pass in these tests: as by default, or as `E2E_RELAY` says.
 pub(crate) fn relay_mode() -> String {
-    std::env::var("E2E_RELAY").unwrap_or_else(|_| "auto".into())
+    env_or("E2E_RELAY", "auto")
+}
+
+/// What the environment says, where it says something.
+fn env_or(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.into())
 }
 
 pub(crate) const IPV4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -58,6 +58,23 @@ fn a_session_with_traffic_is_not_idle() {
     });
 }
 
+/// Words back and forth, so that it does poll; then silence.
+#[test]
+fn a_worker_that_polls_before_it_sleeps_keeps_its_deadlines() {
+    setup().busy_poll("1ms").idle_timeout("1s").both_ways(|mut relay, near, far| {
+        for _ in 0..100 {
+            relay =
+                relay.sends(near, b"ping").expects(far, b"ping").sends(far, b"pong").expects(near, b"pong");
+        }
+        let clock = Clock::start();
+        let start = clock.now();
+        let cut = relay.expects_reset(near).expects_reset(far);
+        // The last byte has gone a moment before the clock was started.
+        assert!(clock.now() - start >= TIMEOUT / 2, "cut too early");
+        cut.ends(IdleTimeout);
+    });
+}
+
 /// A reader that has stopped for good does not hold its session for ever.
 #[test]
 fn a_session_whose_reader_has_stopped_is_idle() {
