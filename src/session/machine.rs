@@ -217,12 +217,17 @@ impl Session {
         let source = direction.source();
         match outcome {
             Outcome::Moved(bytes) | Outcome::Drained(bytes) => {
-                self.last_filled = direction;
-                self.last_activity = now;
-                self.halves[direction as usize].on_filled(bytes);
+                self.on_filled(direction, bytes, now);
                 let endpoint = &mut self.endpoints[source as usize];
                 // Once an end is near, only EAGAIN or the end itself says that nothing is left.
                 endpoint.readable = matches!(outcome, Outcome::Moved(_)) || endpoint.closing;
+            }
+            Outcome::Last(bytes, error) => {
+                self.on_filled(direction, bytes, now);
+                if let Some(kind) = error {
+                    self.latch(source, kind, now);
+                }
+                self.on_source_over(direction);
             }
             // From a side that was given up nothing more will come.
             Outcome::WouldBlock if self.endpoint(source).error.is_some() => self.on_source_over(direction),
@@ -243,6 +248,12 @@ impl Session {
         }
     }
 
+    fn on_filled(&mut self, direction: Direction, bytes: usize, now: Instant) {
+        self.last_filled = direction;
+        self.last_activity = now;
+        self.halves[direction as usize].on_filled(bytes);
+    }
+
     fn on_source_over(&mut self, direction: Direction) {
         let endpoint = &mut self.endpoints[direction.source() as usize];
         endpoint.readable = false;
@@ -261,7 +272,12 @@ impl Session {
             }
             Outcome::WouldBlock => self.endpoints[sink as usize].writable = false,
             Outcome::Failed(kind) => self.latch(sink, kind, now),
-            Outcome::Drained(_) | Outcome::Eof | Outcome::Done | Outcome::Unacked(_) | Outcome::Silent(_) => {
+            Outcome::Drained(_)
+            | Outcome::Last(..)
+            | Outcome::Eof
+            | Outcome::Done
+            | Outcome::Unacked(_)
+            | Outcome::Silent(_) => {
                 debug_assert!(false, "{outcome:?} of a flush");
             }
         }
@@ -294,6 +310,7 @@ impl Session {
             Outcome::Done | Outcome::Failed(_) => 0,
             Outcome::Moved(_)
             | Outcome::Drained(_)
+            | Outcome::Last(..)
             | Outcome::WouldBlock
             | Outcome::Eof
             | Outcome::Silent(_) => {
@@ -413,6 +430,11 @@ impl Session {
     /// Whether a short read of this side, or EAGAIN of a splice, does not prove any more that it has nothing left.
     pub fn hides_more(&self, side: Side) -> bool {
         self.endpoint(side).closing
+    }
+
+    /// Whether the end of the stream is known, and goes behind the bytes that are held.
+    pub fn holds_the_last(&self, direction: Direction) -> bool {
+        self.half(direction).state == HalfState::Ending
     }
 
     /// Bytes that were taken from the source and are not yet given to the sink.

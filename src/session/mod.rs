@@ -135,6 +135,8 @@ pub enum Outcome {
     Moved(usize),
     /// Fill only: this many bytes, at least one, and the read was short: the source had no more.
     Drained(usize),
+    /// Fill only: this many bytes, at least one, and behind them the end of the stream, or the error that cut it off.
+    Last(usize, Option<ErrorKind>),
     /// Nothing now; an event will tell.
     WouldBlock,
     /// Fill only: the source has no more to come.

@@ -85,6 +85,10 @@ pub trait Kernel {
     /// Writes bytes, as many as fit.
     fn write(&mut self, socket: &Self::Socket, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Writes bytes that [`Kernel::shutdown_write`] follows at once, as many as fit. They may wait for it, so that the
+    /// FIN goes out with them in one segment.
+    fn write_last(&mut self, socket: &Self::Socket, bytes: &[u8]) -> io::Result<usize>;
+
     /// A new pipe, of `capacity` bytes or less, where the kernel denies that; an error where it denies even `least`.
     fn pipe(&mut self, capacity: usize, least: usize) -> io::Result<Self::Pipe>;
 

@@ -139,27 +139,37 @@ impl<P> Conduit<P> {
         {
             return outcome;
         }
-        self.fill_scratch(kernel, source, &mut plumbing.buffers)
+        self.fill_scratch(kernel, source, hides_more, &mut plumbing.buffers)
     }
 
+    /// Where the end may be near it is looked for behind the last bytes at once, so that it can go out with them.
     fn fill_scratch<K: Kernel>(
         &mut self,
         kernel: &mut K,
         source: &K::Socket,
+        hides_more: bool,
         buffers: &mut Buffers,
     ) -> Outcome {
         let room = buffers.room();
-        match kernel.read(source, room) {
-            Ok(0) => Outcome::Eof,
-            Ok(bytes) => {
-                let is_full = bytes == room.len();
-                buffers.hold(bytes);
-                self.held = Held::Scratch;
-                self.pace.on_copied(is_full);
-                if is_full { Outcome::Moved(bytes) } else { Outcome::Drained(bytes) }
-            }
-            Err(error) => refused(&error),
-        }
+        let bytes = match kernel.read(source, room) {
+            Ok(0) => return Outcome::Eof,
+            Ok(bytes) => bytes,
+            Err(error) => return refused(&error),
+        };
+        let is_full = bytes == room.len();
+        self.pace.on_copied(is_full);
+        let behind = (hides_more && !is_full).then(|| kernel.read(source, &mut room[bytes..]));
+        let (bytes, outcome) = match behind {
+            None if is_full => (bytes, Outcome::Moved(bytes)),
+            None => (bytes, Outcome::Drained(bytes)),
+            Some(Ok(0)) => (bytes, Outcome::Last(bytes, None)),
+            Some(Ok(more)) => (bytes + more, Outcome::Moved(bytes + more)),
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => (bytes, Outcome::Drained(bytes)),
+            Some(Err(error)) => (bytes, Outcome::Last(bytes, Some(error.kind()))),
+        };
+        buffers.hold(bytes);
+        self.held = Held::Scratch;
+        outcome
     }
 
     /// `None` where a read has to say what there is.
@@ -193,18 +203,21 @@ impl<P> Conduit<P> {
         }
     }
 
-    /// Gives to `sink` what the conduit holds. What it does not take stays, out of the way of other sessions.
+    /// Gives to `sink` what the conduit holds. What it does not take stays, out of the way of other sessions. Behind
+    /// the last bytes of a stream a FIN follows at once, and the kernel may send it with them.
     pub(super) fn flush<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
         sink: &K::Socket,
+        is_last: bool,
         plumbing: &mut Plumbing<K>,
     ) -> Outcome {
         debug_assert!(!matches!(self.held, Held::Nothing), "a flush of nothing");
+        let write = if is_last { K::write_last } else { K::write };
         let taken = match &self.held {
             Held::Nothing => Ok(0),
-            Held::Scratch => kernel.write(sink, plumbing.buffers.held()),
-            Held::Parked(leftover) => kernel.write(sink, leftover.bytes()),
+            Held::Scratch => write(kernel, sink, plumbing.buffers.held()),
+            Held::Parked(leftover) => write(kernel, sink, leftover.bytes()),
             Held::Piped(pipe, bytes) => kernel.splice_out(pipe, sink, *bytes as usize),
         };
         match taken {

@@ -27,7 +27,8 @@ impl Budget {
     }
 
     fn spend(&mut self, op: Op, outcome: Outcome) {
-        if let (Op::Fill(_), Outcome::Moved(bytes) | Outcome::Drained(bytes)) = (op, outcome) {
+        let taken = matches!(op, Op::Fill(_)).then_some(outcome);
+        if let Some(Outcome::Moved(bytes) | Outcome::Drained(bytes) | Outcome::Last(bytes, _)) = taken {
             self.fills -= 1;
             self.bytes = self.bytes.saturating_sub(bytes);
         }
@@ -104,7 +105,10 @@ fn run<K: Kernel>(
             let hides_more = session.hides_more(direction.source());
             conduits[direction as usize].fill(kernel, socket, hides_more, plumbing, stats, now)
         }
-        Op::Flush(direction) => conduits[direction as usize].flush(kernel, socket, plumbing),
+        Op::Flush(direction) => {
+            let is_last = session.holds_the_last(direction);
+            conduits[direction as usize].flush(kernel, socket, is_last, plumbing)
+        }
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {
             Ok(()) => Outcome::Done,
             // shutdown(2) says ENOTCONN for every connection that has died; what it died of is still to be taken.

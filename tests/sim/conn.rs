@@ -42,6 +42,15 @@ pub(crate) enum Answer {
     Itself,
 }
 
+/// When what is written may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// Now.
+    Now,
+    /// Together with the FIN that follows: MSG_MORE of send(2).
+    WithFin,
+}
+
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -91,6 +100,8 @@ pub(crate) struct Conn {
 
     /// Bytes that we have written.
     pub(crate) written: u64,
+    /// The last so many of them wait for the FIN that was announced. Linux would not wait for ever.
+    pub(crate) corked: u64,
     /// Those of them that the peer's kernel has acknowledged.
     pub(crate) delivered: u64,
     pub(crate) fin_out: bool,
@@ -150,6 +161,7 @@ impl Conn {
             segments: VecDeque::new(),
             fin_in: false,
             written: 0,
+            corked: 0,
             delivered: 0,
             fin_out: false,
             fin_delivered: false,
@@ -238,9 +250,13 @@ impl Conn {
     }
 
     /// write(2) of `len` bytes.
-    pub(crate) fn write(&mut self, len: u64, now: Nanos) -> Called<u64> {
+    pub(crate) fn write(&mut self, len: u64, push: Push, now: Nanos) -> Called<u64> {
         self.check_writable()?;
         let taken = len.min(self.room());
+        self.corked = match push {
+            Push::WithFin if taken == len => self.corked + taken,
+            Push::WithFin | Push::Now => 0,
+        };
         if taken < len {
             self.meet_full_buffer();
         }
@@ -314,6 +330,7 @@ impl Conn {
             self.unacked_since = now;
         }
         self.fin_out = true;
+        self.corked = 0;
         self.moved = now;
         Ok(())
     }
@@ -340,6 +357,7 @@ impl Conn {
             self.reset_out = true;
         } else {
             self.fin_out = true;
+            self.corked = 0;
         }
     }
 
@@ -422,7 +440,7 @@ impl Conn {
             return true;
         }
         let window = self.peer.window.saturating_sub(self.delivered - self.peer.heard);
-        let passed = bytes.min(self.written - self.delivered).min(window);
+        let passed = bytes.min(self.written - self.corked - self.delivered).min(window);
         if passed > 0 && self.peer.is_gone() {
             self.die_of_reset();
             return true;

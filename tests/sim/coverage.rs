@@ -15,6 +15,7 @@ const REQUIRED: &[&str] = &[
     "Flush Moved",
     "Flush WouldBlock",
     "Flush Failed",
+    "Flush of the last",
     "ShutdownWrite Done",
     "ShutdownWrite Failed",
     "TakeError Done",

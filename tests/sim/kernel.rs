@@ -15,7 +15,7 @@ use l4lb::session::Farewell;
 use l4lb::sys::{Dial, Event, Kernel, Token, Wake};
 use nix::libc;
 
-use crate::conn::{Called, Conn, Descriptor, Stage};
+use crate::conn::{Called, Conn, Descriptor, Push, Stage};
 use crate::dice::{happens, to_usize};
 use crate::net::Net;
 use crate::pipe::{PAGE, Pipe};
@@ -152,7 +152,11 @@ impl Kernel for SimKernel {
     }
 
     fn write(&mut self, socket: &SimSocket, bytes: &[u8]) -> io::Result<usize> {
-        result(self.net.borrow_mut().write(socket.id, bytes))
+        result(self.net.borrow_mut().write(socket.id, bytes, Push::Now))
+    }
+
+    fn write_last(&mut self, socket: &SimSocket, bytes: &[u8]) -> io::Result<usize> {
+        result(self.net.borrow_mut().write(socket.id, bytes, Push::WithFin))
     }
 
     fn pipe(&mut self, capacity: usize, least: usize) -> io::Result<SimPipe> {
@@ -289,17 +293,20 @@ impl Net {
         called.map(to_usize)
     }
 
-    pub(crate) fn write(&mut self, id: usize, bytes: &[u8]) -> Called<usize> {
+    pub(crate) fn write(&mut self, id: usize, bytes: &[u8], push: Push) -> Called<usize> {
         let now = self.now;
         let start = self.conn(id).written;
         let called = match self.draw_room(id, bytes.len() as u64) {
-            Some(len) => self.conns[id].write(len, now),
+            // A kernel without room for all sends what it took.
+            Some(len) if len < bytes.len() as u64 => self.conns[id].write(len, Push::Now, now),
+            Some(len) => self.conns[id].write(len, push, now),
             None => Err(libc::EAGAIN),
         };
         if let (Ok(len), Some(Token::Session(..))) = (called, self.conns[id].token) {
             self.check_bytes(id, start, &bytes[..to_usize(len)]);
         }
         self.hit_flush(id, called);
+        self.coverage.hit_if(push == Push::WithFin && called.is_ok(), "Flush of the last");
         self.told("write", id, called)
     }
 
@@ -389,7 +396,7 @@ impl Net {
             && let Some(slot) = self.pipes[pipe].first()
         {
             let start = self.conns[id].written;
-            called = self.conns[id].write(slot.len.min(len as u64 - moved), now);
+            called = self.conns[id].write(slot.len.min(len as u64 - moved), Push::Now, now);
             let Ok(bytes) = called else { break };
             if let Some(partner) = self.conns[id].partner {
                 assert_eq!(

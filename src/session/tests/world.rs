@@ -96,7 +96,8 @@ impl Wire {
         }
     }
 
-    fn write(&mut self, bytes: &[u8], now: Instant) -> Outcome {
+    /// Bytes that a FIN follows at once wait for it.
+    fn write(&mut self, bytes: &[u8], fin_follows: bool, now: Instant) -> Outcome {
         assert!(!self.fin_out, "bytes behind our FIN");
         if self.dead {
             return Outcome::Failed(self.error.take().unwrap_or(ErrorKind::BrokenPipe));
@@ -111,7 +112,7 @@ impl Wire {
             self.first_in_flight = now;
         }
         self.in_flight.extend(&bytes[..len]);
-        if self.acks {
+        if self.acks && !(fin_follows && len == bytes.len()) {
             self.acknowledge(usize::MAX);
         }
         Outcome::Moved(len)
@@ -363,13 +364,29 @@ impl World {
                     Ok(bytes) => {
                         let short = bytes.len() < self.read_len;
                         self.conduits[direction as usize].extend(&bytes);
-                        if short { Outcome::Drained(bytes.len()) } else { Outcome::Moved(bytes.len()) }
+                        let len = bytes.len();
+                        if !short {
+                            return Outcome::Moved(len);
+                        }
+                        if !self.session.hides_more(direction.source()) {
+                            return Outcome::Drained(len);
+                        }
+                        match wire.read(self.read_len - len) {
+                            Ok(more) => {
+                                self.conduits[direction as usize].extend(&more);
+                                Outcome::Moved(len + more.len())
+                            }
+                            Err(Outcome::Eof) => Outcome::Last(len, None),
+                            Err(Outcome::Failed(kind)) => Outcome::Last(len, Some(kind)),
+                            Err(_) => Outcome::Drained(len),
+                        }
                     }
                 }
             }
             Op::Flush(direction) => {
                 let conduit = &mut self.conduits[direction as usize];
-                let outcome = wire.write(conduit.make_contiguous(), self.now);
+                let fin_follows = self.session.holds_the_last(direction);
+                let outcome = wire.write(conduit.make_contiguous(), fin_follows, self.now);
                 if let Outcome::Moved(bytes) = outcome {
                     conduit.drain(..bytes);
                 } else if let Outcome::Failed(_) = outcome {
@@ -382,6 +399,9 @@ impl World {
             }
             Op::ShutdownWrite(side) => {
                 wire.fin_out = true;
+                if wire.acks {
+                    wire.acknowledge(usize::MAX);
+                }
                 wire.edge |= wire.fin_in;
                 self.assert_fin_is_the_sources(side);
                 Outcome::Done

@@ -243,7 +243,11 @@ impl Books {
             (_, 0) => Outcome::Failed(kind(choices)?),
             (Op::Fill(_), 1 | 2) => Outcome::Eof,
             (Op::Fill(_), 3..=5) => Outcome::Moved(choices.int_in_range(1..=READ_MAX)?),
-            (Op::Fill(_), 6..=8) => Outcome::Drained(choices.int_in_range(1..=READ_MAX)?),
+            (Op::Fill(_), 6 | 7) => Outcome::Drained(choices.int_in_range(1..=READ_MAX)?),
+            (Op::Fill(_), 8) => {
+                let error = if choices.arbitrary()? { Some(kind(choices)?) } else { None };
+                Outcome::Last(choices.int_in_range(1..=READ_MAX)?, error)
+            }
             (Op::Flush(direction), 1..=3) => Outcome::Moved(choices.int_in_range(1..=self.held(direction))?),
             (Op::Flush(direction), 4..=7) => Outcome::Moved(self.held(direction)),
             (Op::AskUnacked(_), 1..=5) => Outcome::Unacked(choices.int_in_range(1..=u32::MAX)?),
@@ -305,6 +309,13 @@ impl Books {
                 self.flows[direction as usize].filled += bytes as u64;
                 // Near the end of a stream a short read does not prove that nothing is left.
                 self.wires[side as usize].readable = self.wire(side).closing;
+            }
+            (Op::Fill(direction), Outcome::Last(bytes, error)) => {
+                self.flows[direction as usize].filled += bytes as u64;
+                if let Some(kind) = error {
+                    self.fails(side, kind);
+                }
+                self.source_is_over(direction);
             }
             (Op::Fill(direction), Outcome::Eof) => self.source_is_over(direction),
             (Op::Fill(direction), Outcome::Failed(kind)) => {

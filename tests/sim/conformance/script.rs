@@ -122,6 +122,12 @@ impl<'a, B: Bench> Script<'a, B> {
         self.note(format!("write: {}", count_or_error(called)));
     }
 
+    /// Writes what the end of our stream follows at once.
+    pub(super) fn write_last(&mut self, link: &Link<Socket<B>>, len: usize) {
+        let called = self.bench.kernel().write_last(&link.socket, &vec![0; len]);
+        self.note(format!("write last: {}", count_or_error(called)));
+    }
+
     /// Writes until nothing more fits, not a byte, also after a while; the number of bytes.
     pub(super) fn fill(&mut self, link: &Link<Socket<B>>) -> usize {
         let mut written = 0;

@@ -124,6 +124,23 @@ agree!(
     ]
 );
 
+/// send(2), MSG_MORE: what waits for the FIN goes out with it.
+fn last_bytes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
+    let link = script.watched_client();
+    script.write(&link, 7);
+    script.write_last(&link, 8);
+    script.shutdown_write(&link);
+    script.peer_ends(link.peer);
+    script.told_by_now();
+    script.end()
+}
+
+agree!(
+    the_last_bytes_of_a_stream_arrive_with_its_end,
+    last_bytes,
+    ["write: 7", "write last: 8", "shutdown write: done", "peer: FIN behind 15", "told: writable"]
+);
+
 /// The peer's stream ends first.
 fn their_fin_first<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
