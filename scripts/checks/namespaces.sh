@@ -202,13 +202,18 @@ check_vanished_with_data() {
     end_round
 }
 
+# Probes are asked for at once, or after the time to connect where that is no longer than the time until the first.
 check_vanished_idle() {
-    start_near 'tcp = { user_timeout = "0s", keepalive = { idle = "1s", interval = "1s", count = 2 } }' 'health = { type = "off" }'
-    start_clients 10
-    expect "keepalive: sessions" "$(value_of held "$FIGURES")" = 10
-    vanish "$FIRST"
-    judge_vanished "keepalive 1s/1s/2" 1500 4500
-    end_round
+    local connect
+    for connect in 5s 500ms; do
+        start_near 'tcp = { user_timeout = "0s", keepalive = { idle = "1s", interval = "1s", count = 2 } }' \
+            "timeouts = { connect = \"$connect\" }" 'health = { type = "off" }'
+        start_clients 10
+        expect "keepalive, connect $connect: sessions" "$(value_of held "$FIGURES")" = 10
+        vanish "$FIRST"
+        judge_vanished "keepalive 1s/1s/2, connect $connect" 1500 4500
+        end_round
+    done
 }
 
 # A backend that is our own listener: one client would open a session that opens the next, for ever. The first listener

@@ -8,7 +8,7 @@ use nix::libc;
 
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use crate::config::model::Tcp;
+use crate::config::model::{Keepalive, Tcp};
 use crate::sys::Token;
 
 /// One thing that happened to one socket.
@@ -70,11 +70,15 @@ pub trait Kernel {
     /// Stops listening. What is in the accept queue is reset.
     fn close_listener(&mut self, listener: Self::Listener);
 
-    /// Starts to connect; an event will tell, and [`Kernel::dial_result`] what it means.
+    /// Starts to connect; an event will tell, and [`Kernel::dial_result`] what it means. What is dialed is not kept
+    /// alive until [`Kernel::keep_alive`] asks for it; what is accepted has its listener's keepalive.
     fn dial(&mut self, address: SocketAddr, tcp: &Tcp) -> io::Result<Self::Socket>;
 
     /// How far a dial is; to be asked after an event.
     fn dial_result(&mut self, socket: &Self::Socket) -> Dial;
+
+    /// Asks for keepalive probes, from the last byte received on.
+    fn keep_alive(&mut self, socket: &Self::Socket, keepalive: Keepalive) -> io::Result<()>;
 
     /// From now on, tells when the socket becomes readable, writable, ended or failed.
     fn watch(&mut self, socket: &Self::Socket, token: Token) -> io::Result<()>;

@@ -13,7 +13,7 @@ use socket2::{SockRef, Socket};
 
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use crate::config::model::Tcp;
+use crate::config::model::{Keepalive, Tcp};
 use crate::sys::clock::Clock;
 use crate::sys::kernel::{Dial, Event, Kernel, Wake};
 use crate::sys::pipe::{self, Pipe};
@@ -158,6 +158,10 @@ impl Kernel for Linux {
             Ok(_) => Dial::Connected,
             Err(error) => Dial::Failed(error),
         }
+    }
+
+    fn keep_alive(&mut self, socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
+        sockets::keep_alive(socket, keepalive)
     }
 
     fn watch(&mut self, socket: &Socket, token: Token) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::config::model::Tcp;
+use crate::config::model::{Keepalive, Tcp};
 
 /// `count` listening sockets that share one address (SO_REUSEPORT, socket(7)), and share it with nobody else: an error
 /// if another socket listens on it. The kernel spreads new connections over them. With port 0 it chooses the port,
@@ -20,6 +20,9 @@ pub fn listen(bind: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Re
     for _ in 0..count {
         let socket = new_listener(bind)?;
         set_options(&socket, tcp)?;
+        if let Some(keepalive) = tcp.keepalive {
+            keep_alive(&socket, keepalive)?;
+        }
         // Whoever binds with SO_REUSEPORT also joins another process of the same user, and each gets a part of the
         // clients. So the first one sets it only once it listens, and until then needs the address for itself.
         let is_first = sockets.is_empty();
@@ -86,15 +89,17 @@ fn set_options(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
     if tcp.nodelay {
         socket.set_tcp_nodelay(true)?;
     }
-    if let Some(keepalive) = tcp.keepalive {
-        let figures = TcpKeepalive::new()
-            .with_time(keepalive.idle)
-            .with_interval(keepalive.interval)
-            .with_retries(keepalive.count);
-        socket.set_tcp_keepalive(&figures)?;
-    }
     // Not TCP_USER_TIMEOUT, which also ends connections whose peer has only stopped reading: see `silence.rs`.
     Ok(())
+}
+
+/// Four calls. The kernel counts from the last byte received, however late it is asked (tcp_sock_set_keepidle).
+pub(super) fn keep_alive(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
+    let figures = TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.count);
+    socket.set_tcp_keepalive(&figures)
 }
 
 /// Whether a read would return bytes.

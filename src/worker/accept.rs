@@ -173,6 +173,7 @@ impl<K: Kernel> Worker<K> {
             pool: settings.pool,
             failed: None,
             queued: false,
+            kept_alive: false,
         };
         let key = self.sessions.insert(slot);
         let slot = self.sessions.get_mut(key).expect("inserted just now");

@@ -59,6 +59,11 @@ impl<K: Kernel> Worker<K> {
             Dial::Pending => {}
             Dial::Connected => {
                 slot.session.on_connected(self.now);
+                let timeouts = self.snapshot.listener(slot.listener).settings.timeouts;
+                let keepalive = self.snapshot.pool(slot.pool).settings.tcp.keepalive;
+                if keepalive.is_some_and(|keepalive| keepalive.idle < timeouts.connect) {
+                    self.keep_alive(key);
+                }
                 self.drive(key);
             }
             Dial::Lost(error) => {
@@ -68,6 +73,19 @@ impl<K: Kernel> Worker<K> {
             }
             Dial::ToItself => self.on_dial_failed(key, &io::ErrorKind::ConnectionRefused.into()),
             Dial::Failed(error) => self.on_dial_failed(key, &error),
+        }
+    }
+
+    /// Asks for keepalive probes of the backend: once, and late, because few sessions live long enough to need them.
+    pub(super) fn keep_alive(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        let keepalive = self.snapshot.pool(slot.pool).settings.tcp.keepalive;
+        let (Some(backend), Some(keepalive), false) = (&slot.backend, keepalive, slot.kept_alive) else {
+            return;
+        };
+        slot.kept_alive = true;
+        if let Err(error) = self.kernel.keep_alive(backend, keepalive) {
+            log::debug!(error:%; "keepalive: the connection is gone already");
         }
     }
 

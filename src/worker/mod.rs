@@ -125,6 +125,8 @@ struct Slot<K: Kernel> {
     /// Backends that a dial has failed to, and why the last one did. Nearly always none.
     failed: Option<Box<FailedDials>>,
     queued: bool,
+    /// Keepalive probes of the backend have been asked for.
+    kept_alive: bool,
 }
 
 struct FailedDials {
@@ -273,6 +275,10 @@ impl<K: Kernel> Worker<K> {
             return;
         };
         slot.timer = None;
+        if !slot.session.is_dialing() {
+            self.keep_alive(key);
+        }
+        let Some(slot) = self.sessions.get_mut(key) else { return };
         match slot.session.on_deadline(self.now) {
             Expiry::Early => self.arm(key),
             Expiry::Dial if slot.backend.is_none() => self.give_up_starved(key),

@@ -98,6 +98,8 @@ pub(crate) struct Conn {
     segments: VecDeque<u32>,
     pub(crate) fin_in: bool,
 
+    /// Keepalive was asked for.
+    pub(crate) kept_alive: bool,
     /// Bytes that we have written.
     pub(crate) written: u64,
     /// The last so many of them wait for the FIN that was announced. Linux would not wait for ever.
@@ -160,6 +162,7 @@ impl Conn {
             read: 0,
             segments: VecDeque::new(),
             fin_in: false,
+            kept_alive: false,
             written: 0,
             corked: 0,
             delivered: 0,

@@ -29,6 +29,7 @@ const REQUIRED: &[&str] = &[
     "dial ToItself",
     "dial Lost",
     "dial Failed",
+    "kept alive",
     "accept EAGAIN",
     "accept EMFILE",
     "accept ENFILE",

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use l4lb::base::time::Instant;
-use l4lb::config::model::Tcp;
+use l4lb::config::model::{Keepalive, Tcp};
 use l4lb::session::Farewell;
 use l4lb::sys::{Dial, Event, Kernel, Token, Wake};
 use nix::libc;
@@ -143,6 +143,11 @@ impl Kernel for SimKernel {
         self.net.borrow_mut().dial_result(socket.id)
     }
 
+    fn keep_alive(&mut self, socket: &SimSocket, _keepalive: Keepalive) -> io::Result<()> {
+        self.net.borrow_mut().keep_alive(socket.id);
+        Ok(())
+    }
+
     fn watch(&mut self, socket: &SimSocket, token: Token) -> io::Result<()> {
         result(self.net.borrow_mut().watch(socket.id, token))
     }
@@ -240,6 +245,14 @@ impl Net {
         self.note(point, id, 0);
         self.coverage.hit(point);
         dial
+    }
+
+    pub(crate) fn keep_alive(&mut self, id: usize) {
+        let conn = self.conn(id);
+        assert_eq!(conn.stage, Stage::Open, "#{id}: keepalive of a dial");
+        assert!(!std::mem::replace(&mut conn.kept_alive, true), "#{id}: keepalive was asked for before");
+        self.note("keep alive", id, 0);
+        self.coverage.hit("kept alive");
     }
 
     pub(crate) fn read(&mut self, id: usize, buffer: &mut [u8]) -> Called<usize> {
