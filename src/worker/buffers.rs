@@ -72,7 +72,10 @@ impl Buffers {
 
     /// Moves what the scratch holds out of the way of other sessions.
     pub(super) fn park(&mut self) -> Box<Leftover> {
+        let len = self.room().len();
         let mut leftover = self.free.pop().unwrap_or_default();
+        // For all that a read may leave behind: a buffer that fits only this time would have to grow next time.
+        leftover.bytes.reserve(len);
         leftover.bytes.extend_from_slice(&self.scratch[self.held.clone()]);
         self.parked += 1;
         leftover
