@@ -54,8 +54,8 @@ MUTANTS = [
                 "                && self.endpoint(direction.sink()).writable\n",
                 "                && (self.endpoint(direction.sink()).writable || self.endpoint(direction.source()).closing)\n",
             ),
-            ("&& half.buffered == 0\n", "&& (half.buffered == 0 || self.endpoint(direction.source()).closing)\n"),
-            ("if half.buffered > 0 {", "if half.buffered > 0 && half.state != HalfState::Ending {"),
+            ("&& half.held() == 0\n", "&& (half.held() == 0 || self.endpoint(direction.source()).closing)\n"),
+            ("if half.held() > 0 {", "if half.held() > 0 && half.state != HalfState::Ending {"),
         ],
     ),
     Mutant(
@@ -223,6 +223,24 @@ MUTANTS = [
         "a new backend takes the id of one that was removed",
         "src/pool/snapshot.rs",
         [("        let mut next_id = self.next_id;\n", "        let mut next_id = self.backends.last().map_or(0, |last| last.id.0 + 1);\n")],
+    ),
+    Mutant(
+        "counted-twice",
+        "bytes that were counted while the session lasts are counted again at its end",
+        "src/session/half.rs",
+        [("std::mem::replace(&mut self.counted, self.flushed)", "self.counted")],
+    ),
+    Mutant(
+        "counted-once",
+        "a session that was on the list of those to be counted never comes back to it",
+        "src/worker/count.rs",
+        [("                slot.counting = Counting::Lasting;\n", "")],
+    ),
+    Mutant(
+        "lasts-unseen",
+        "a session that lasts is counted at its end only",
+        "src/worker/count.rs",
+        [("Counting::Young => self.session.age(now) >= COUNT_PERIOD,", "Counting::Young => false,"), ("            self.counting = Counting::Lasting;\n        }\n    }\n\n    /// Whether", "        }\n    }\n\n    /// Whether")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

@@ -28,7 +28,8 @@
 //! 5. **half-close**: an end of stream is passed on behind the last byte, a reset as a reset behind the bytes that
 //!    came before it. No FIN is sent that nobody sent us.
 //! 6. **close** (`worker/close.rs`): the single exit. Timer cancelled, buffers and lease given back.
-//! 7. **account**: one [`session::Summary`] → counters and one log line.
+//! 7. **account**: one [`session::Summary`] → counters and one log line. The bytes of a session that lasts are counted
+//!    meanwhile (`worker/count.rs`).
 //!
 //! # Layers
 //! Imports point down only; `tests/layering.rs` proves it. The `mod` lines below are in reading order.

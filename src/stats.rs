@@ -1,5 +1,5 @@
 //! Counters of one worker. Written by it alone, read by anyone; merged on read.
-//! Touched when a session opens and closes, never per packet.
+//! Touched when a session opens and closes, and now and then while it lasts; never per packet.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,11 +29,12 @@ pub struct WorkerStats {
     pub accepted: Counter,
     /// Sessions over, by [`CloseReason::index`].
     pub closed: [Counter; CloseReason::ALL.len()],
-    /// Bytes given to backends by sessions that are over.
+    /// Bytes given to backends: all of a session that is over, and of one that lasts all but the newest
+    /// (`worker/count.rs`).
     pub to_backend: Counter,
-    /// Bytes given to clients by sessions that are over.
+    /// Bytes given to clients, the same way.
     pub to_client: Counter,
-    /// Bytes taken from one side that the other could not take any more.
+    /// Bytes taken from one side that the other could not take any more, by sessions that are over.
     pub discarded: Counter,
     /// Dials begun.
     pub dials: Counter,
@@ -60,12 +61,16 @@ pub struct WorkerStats {
 }
 
 impl WorkerStats {
-    /// Counts a session that is over.
+    /// Counts a session that is over; its bytes have been counted already.
     pub fn on_closed(&self, summary: &Summary) {
         self.closed[summary.reason.index()].add(1);
-        self.to_backend.add(summary.to_backend);
-        self.to_client.add(summary.to_client);
         self.discarded.add(summary.discarded);
+    }
+
+    /// Counts bytes that were given, by [`Direction`](crate::session::Direction).
+    pub fn on_given(&self, [to_backend, to_client]: [u64; 2]) {
+        self.to_backend.add(to_backend);
+        self.to_client.add(to_client);
     }
 }
 

@@ -20,22 +20,21 @@ pub(super) enum HalfState {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Half {
     pub(super) state: HalfState,
-    /// Bytes in the conduit.
-    pub(super) buffered: u32,
-    /// Bytes ever taken from the source.
-    pub(super) filled: u64,
+    /// Bytes taken from the source and not given to the sink; of a refused half those that never will be.
+    buffered: u32,
     /// Bytes ever given to the sink.
     pub(super) flushed: u64,
+    /// Those of them that [`Half::take_uncounted`] has told.
+    counted: u64,
 }
 
 impl Half {
     pub(super) const fn new() -> Self {
-        Self { state: HalfState::Open, buffered: 0, filled: 0, flushed: 0 }
+        Self { state: HalfState::Open, buffered: 0, flushed: 0, counted: 0 }
     }
 
     pub(super) fn on_filled(&mut self, bytes: usize) {
         self.buffered += u32::try_from(bytes).expect("one read takes less than 4 GiB");
-        self.filled += bytes as u64;
     }
 
     pub(super) fn on_flushed(&mut self, bytes: usize) {
@@ -48,21 +47,35 @@ impl Half {
     pub(super) fn refuse(&mut self) {
         if self.state != HalfState::Ended {
             self.state = HalfState::Refused;
-            self.buffered = 0;
         }
+    }
+
+    /// Bytes in the conduit that are still to be given to the sink.
+    pub(super) fn held(&self) -> u32 {
+        if self.state == HalfState::Refused { 0 } else { self.buffered }
+    }
+
+    /// Whether bytes were given to the sink that [`Half::take_uncounted`] has not told.
+    pub(super) fn has_uncounted(&self) -> bool {
+        self.flushed != self.counted
+    }
+
+    /// Bytes given to the sink since the last call.
+    pub(super) fn take_uncounted(&mut self) -> u64 {
+        self.flushed - std::mem::replace(&mut self.counted, self.flushed)
     }
 
     /// Whether nothing is left to do in this direction.
     pub(super) fn is_over(&self) -> bool {
         match self.state {
             HalfState::Open | HalfState::Ending => false,
-            HalfState::Severed => self.buffered == 0,
+            HalfState::Severed => self.held() == 0,
             HalfState::Ended | HalfState::Refused => true,
         }
     }
 
-    /// Bytes that were taken from the source and will never reach the sink.
-    pub(super) fn discarded(&self) -> u64 {
-        self.filled - self.flushed - u64::from(self.buffered)
+    /// Bytes that were taken from the source and have not reached the sink. At the end of a session they never will.
+    pub(super) fn unpassed(&self) -> u64 {
+        u64::from(self.buffered)
     }
 }

@@ -163,7 +163,7 @@ impl Session {
     fn flush_op(&self) -> Option<Op> {
         Direction::BOTH.into_iter().find_map(|direction| {
             let (half, sink) = (self.half(direction), direction.sink());
-            if half.buffered > 0 {
+            if half.held() > 0 {
                 self.endpoint(sink).writable.then_some(Op::Flush(direction))
             } else {
                 (half.state == HalfState::Ending).then_some(Op::ShutdownWrite(sink))
@@ -185,7 +185,7 @@ impl Session {
         let fillable = |direction: Direction| {
             let half = self.half(direction);
             half.state == HalfState::Open
-                && half.buffered == 0
+                && half.held() == 0
                 && self.endpoint(direction.source()).readable
                 && self.endpoint(direction.sink()).writable
         };
@@ -420,7 +420,7 @@ impl Session {
             reset_by: self.first_error.map(|(side, _)| side),
             to_backend: to_backend.flushed,
             to_client: to_client.flushed,
-            discarded: self.halves.iter().map(|half| half.discarded() + u64::from(half.buffered)).sum(),
+            discarded: self.halves.iter().map(Half::unpassed).sum(),
             connect_time: self.connected.map(|connected| connected - self.accepted),
             duration: now - self.accepted,
             retries: self.retries,
@@ -439,7 +439,22 @@ impl Session {
 
     /// Bytes that were taken from the source and are not yet given to the sink.
     pub fn held(&self, direction: Direction) -> usize {
-        self.half(direction).buffered as usize
+        self.half(direction).held() as usize
+    }
+
+    /// How long ago the session was accepted.
+    pub fn age(&self, now: Instant) -> Duration {
+        now - self.accepted
+    }
+
+    /// Whether [`Session::take_uncounted`] has something to tell.
+    pub fn has_uncounted(&self) -> bool {
+        self.halves.iter().any(Half::has_uncounted)
+    }
+
+    /// Bytes given since the last call, by [`Direction`].
+    pub fn take_uncounted(&mut self) -> [u64; 2] {
+        self.halves.each_mut().map(Half::take_uncounted)
     }
 
     fn half(&self, direction: Direction) -> &Half {
@@ -452,13 +467,15 @@ impl Session {
 
     fn check_invariants(&self) {
         if self.is_dialing() {
-            debug_assert!(self.halves.iter().all(|half| half.filled == 0), "bytes wait in the kernel");
+            debug_assert!(
+                self.halves.iter().all(|half| half.flushed + half.unpassed() == 0),
+                "bytes wait in the kernel"
+            );
         }
         for direction in Direction::BOTH {
             let half = self.half(direction);
-            debug_assert_eq!(half.filled, half.flushed + u64::from(half.buffered) + half.discarded());
             match half.state {
-                HalfState::Ended => debug_assert_eq!(half.buffered, 0, "FIN goes behind the last byte"),
+                HalfState::Ended => debug_assert_eq!(half.held(), 0, "FIN goes behind the last byte"),
                 HalfState::Severed => {
                     debug_assert!(!self.endpoint(direction.source()).eof_is_real(), "severed by an error");
                 }

@@ -12,6 +12,7 @@ use crate::session::{CloseReason, Session, Side, Timeouts};
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
 use crate::worker::conduit::Conduit;
+use crate::worker::count::Counting;
 use crate::worker::{Slot, Timer, Worker};
 
 /// Connections taken from one listener in one turn, so that an accept storm leaves time for the others.
@@ -174,6 +175,7 @@ impl<K: Kernel> Worker<K> {
             failed: None,
             queued: false,
             kept_alive: false,
+            counting: Counting::Young,
         };
         let key = self.sessions.insert(slot);
         let slot = self.sessions.get_mut(key).expect("inserted just now");

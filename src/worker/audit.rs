@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::slots::Key;
 use crate::session::Direction;
 use crate::sys::Kernel;
+use crate::worker::count::Counting;
 use crate::worker::{Slot, Worker};
 
 /// What a worker holds between two turns.
@@ -35,18 +36,20 @@ impl<K: Kernel> Worker<K> {
             ..Audit::default()
         };
         let (mut parked, mut piped) = (0, 0);
-        let mut queued = 0;
+        let (mut queued, mut listed) = (0, 0);
         for key in self.sessions.keys() {
             let slot = self.sessions.get(key).expect("it is among the keys");
             self.audit_session(key, slot);
             parked += slot.conduits.iter().filter(|conduit| conduit.is_parked()).count();
             piped += slot.conduits.iter().filter(|conduit| conduit.is_piped()).count();
             queued += usize::from(slot.queued);
+            listed += usize::from(slot.counting == Counting::Listed);
             audit.leases += usize::from(slot.lease.is_some());
             audit.sockets += 1 + usize::from(slot.backend.is_some());
         }
         let in_queue = self.ready_queue.iter().filter(|&&key| self.sessions.get(key).is_some()).count();
         assert_eq!(queued, in_queue, "each queued session is in the ready queue once");
+        assert_eq!(listed, self.uncounted.len_of(&self.sessions), "each listed session is on the list once");
         assert_eq!(parked, self.plumbing.buffers.parked(), "each parked leftover belongs to one conduit");
         assert_eq!(piped, self.plumbing.pipes.lent(), "each pipe that is lent belongs to one conduit");
         audit.pipes = self.plumbing.pipes.open();
@@ -54,7 +57,8 @@ impl<K: Kernel> Worker<K> {
         let (attempts, probe_timers) = self.probes.held();
         let pauses = self.listeners.iter().flatten().filter(|listener| listener.is_paused()).count();
         audit.sockets += attempts;
-        audit.timers = audit.sessions + probe_timers + pauses + usize::from(self.starved.has_timer());
+        audit.timers = audit.sessions + probe_timers + pauses;
+        audit.timers += usize::from(self.starved.has_timer()) + usize::from(self.uncounted.has_timer());
         assert_eq!(audit.timers, self.wheel.len(), "every timer has an owner");
         let is_due = self.wheel.next_timeout(self.now) == Some(Duration::ZERO);
         assert!(!is_due || self.gap.is_open(), "a timer is due and has not fired");
@@ -67,6 +71,8 @@ impl<K: Kernel> Worker<K> {
         assert!(*queued || session.next_op().is_none(), "{key:?} could do {:?}", session.next_op());
         let (_, armed) = timer.unwrap_or_else(|| panic!("{key:?}: no timer"));
         assert!(armed <= session.deadline(), "{key:?}: its timer fires too late");
+        let waits = slot.counting == Counting::Lasting && session.has_uncounted();
+        assert!(!waits, "{key:?}: it lasts, and nobody will count its bytes before its end");
         let starved = self.starved.contains(key);
         assert_eq!(backend.is_some(), !starved, "{key:?}: dialed, or waiting to be");
         assert_eq!(lease.is_some(), !starved, "{key:?}: a lease while it has a backend");

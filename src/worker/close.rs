@@ -25,6 +25,7 @@ impl<K: Kernel> Worker<K> {
         for conduit in &mut slot.conduits {
             conduit.discard(&mut self.plumbing);
         }
+        slot.count(&self.stats);
         let summary = slot.session.summary(end.reason, self.now);
         self.stats.on_closed(&summary);
         self.log_summary(&slot, &summary);

@@ -7,6 +7,7 @@ use crate::session::{Op, Outcome, Side};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::conduit::{Conduit, Plumbing};
+use crate::worker::count::Counting;
 use crate::worker::{Slot, Timer, Worker};
 
 /// Fills that a session may do in one turn.
@@ -56,7 +57,13 @@ impl<K: Kernel> Worker<K> {
         debug_assert!(!slot.conduits.iter().any(Conduit::is_in_scratch), "the scratch is shared");
         match slot.session.end() {
             Some(end) => self.close(key, end),
-            None => self.arm(key),
+            None => {
+                if slot.is_to_be_listed(self.now) {
+                    slot.counting = Counting::Listed;
+                    self.uncounted.list(key, self.now, &mut self.wheel);
+                }
+                self.arm(key);
+            }
         }
     }
 

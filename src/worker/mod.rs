@@ -1,8 +1,8 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
 //! In reading order: `accept` takes a connection, `connect` chooses and dials a backend, `drive` relays,
-//! `conduit` holds the bytes in between, in `buffers` or `pipes`, `close` ends and accounts. `probes` checks backends, `apply`
-//! takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
+//! `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of sessions that last, `close`
+//! ends and accounts. `probes` checks backends, `apply` takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
 //! loops without a bound that has a name.
 
 mod accept;
@@ -13,6 +13,7 @@ mod buffers;
 mod close;
 mod conduit;
 mod connect;
+mod count;
 mod drive;
 mod gap;
 mod pipes;
@@ -41,6 +42,7 @@ pub use admission::Admission;
 pub use audit::Audit;
 use buffers::Buffers;
 use conduit::{Conduit, Plumbing};
+use count::{Counting, Uncounted};
 use gap::Gap;
 use pipes::Pipes;
 use probes::Probes;
@@ -93,6 +95,8 @@ pub struct Worker<K: Kernel> {
     starved: Starved,
     /// Sessions that have used up their share of a turn and have more to do.
     ready_queue: VecDeque<Key>,
+    /// Sessions with bytes that are to be counted before they end.
+    uncounted: Uncounted,
     plumbing: Plumbing<K>,
     probes: Probes<K>,
     draining: bool,
@@ -127,6 +131,7 @@ struct Slot<K: Kernel> {
     queued: bool,
     /// Keepalive probes of the backend have been asked for.
     kept_alive: bool,
+    counting: Counting,
 }
 
 struct FailedDials {
@@ -145,6 +150,8 @@ enum Timer {
     Probe(u32),
     /// Dials that were put off are tried again.
     Starved,
+    /// Bytes of sessions that last are counted.
+    Count,
     /// Accepting goes on.
     Accept(usize),
 }
@@ -176,6 +183,7 @@ impl<K: Kernel> Worker<K> {
                 buffers: Buffers::new(),
                 pipes: Pipes::new(shared.pipes_max, shared.pipe_len, now),
             },
+            uncounted: Uncounted::new(),
             probes,
             draining: false,
             freed: false,
@@ -264,6 +272,7 @@ impl<K: Kernel> Worker<K> {
                 Timer::Session(key) => self.on_session_timer(key),
                 Timer::Probe(index) => self.on_probe_timer(index),
                 Timer::Starved => self.on_starved_timer(),
+                Timer::Count => self.on_count_timer(),
                 Timer::Accept(index) => self.on_accept_timer(index),
             }
         }
@@ -275,6 +284,7 @@ impl<K: Kernel> Worker<K> {
             return;
         };
         slot.timer = None;
+        slot.lasts(&self.stats);
         if !slot.session.is_dialing() {
             self.keep_alive(key);
         }

@@ -20,6 +20,7 @@ mod pressure;
 mod timeouts;
 
 mod backends;
+mod counts;
 mod health;
 mod limits;
 mod listeners;

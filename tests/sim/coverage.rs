@@ -61,6 +61,7 @@ const REQUIRED: &[&str] = &[
     "budget exhausted",
     "stale event",
     "check deferred",
+    "counted before the end",
 ];
 
 /// How often each point was reached.

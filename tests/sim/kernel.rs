@@ -288,6 +288,9 @@ impl Net {
             (Err(_), _) => "Fill Failed",
         };
         self.hit(id, point);
+        if let (Ok(bytes), Some(Token::Session(..))) = (called, self.conns[id].token) {
+            self.taken += bytes;
+        }
         if let Ok(1..) = called {
             let by_splice = len.is_none();
             let before = self.conns[id].by_splice.replace(by_splice);
@@ -320,6 +323,7 @@ impl Net {
         }
         self.hit_flush(id, called);
         self.coverage.hit_if(push == Push::WithFin && called.is_ok(), "Flush of the last");
+        self.note_given(id, called.unwrap_or(0));
         self.told("write", id, called)
     }
 
@@ -334,6 +338,14 @@ impl Net {
             self.conns[id].meet_full_buffer();
         }
         (room > 0).then_some(room)
+    }
+
+    /// What a check says to a backend is not counted.
+    fn note_given(&mut self, id: usize, bytes: u64) {
+        let conn = &self.conns[id];
+        if let Some(Token::Session(_, side)) = conn.token {
+            self.given[conn.worker][side.inward() as usize] += bytes;
+        }
     }
 
     fn hit_flush(&mut self, id: usize, called: Called<u64>) {
@@ -422,6 +434,7 @@ impl Net {
             moved += bytes;
         }
         self.hit_flush(id, called);
+        self.note_given(id, moved);
         self.told("splice out", id, if moved > 0 { Ok(moved) } else { called })
     }
 

@@ -3,6 +3,7 @@
 //! `cargo test --test sim` runs a sweep over seeds; [`world`] says what happens in one, [`kernel`] and [`judge`] what
 //! must hold. A seed that fails is named, with the command that replays it. `scripts/sweep.sh` runs many seeds.
 
+mod books;
 mod conformance;
 mod conn;
 mod coverage;

@@ -13,6 +13,7 @@ use l4lb::session::{Farewell, Side};
 use l4lb::sys::{Event, Token};
 use nix::libc;
 
+use crate::books::Given;
 use crate::conn::{Answer, Called, Conn, Descriptor, Nanos, Stage};
 use crate::coverage::Coverage;
 use crate::dice::{self, happens};
@@ -116,6 +117,10 @@ pub(crate) struct Net {
     pub(crate) ended: Vec<usize>,
     /// Connections that were accepted.
     pub(crate) accepted: u64,
+    /// Bytes that each worker has given to the peers of its sessions.
+    pub(crate) given: Vec<Given>,
+    /// Bytes that all workers have taken from them.
+    pub(crate) taken: u64,
     /// Bytes that peers may still be given to send.
     pub(crate) bytes_left: u64,
     /// Whether the workers were told to cut what runs.
@@ -150,6 +155,8 @@ impl Net {
             stale_told: 0,
             ended: Vec::new(),
             accepted: 0,
+            given: Vec::new(),
+            taken: 0,
             bytes_left: 2 << 20,
             is_stopping: false,
             peers_behave: false,

@@ -18,6 +18,7 @@ use l4lb::stats::{Totals, WorkerStats};
 use l4lb::worker::{Admission, Flow, Shared, Worker};
 use nix::libc;
 
+use crate::books::{self, Books};
 use crate::conn::{Answer, Nanos, Stage};
 use crate::coverage::Coverage;
 use crate::dice::{below, happens};
@@ -89,6 +90,7 @@ struct World {
     inbox: Receiver<Report>,
     snapshot: Arc<Snapshot>,
     stats: Vec<Arc<WorkerStats>>,
+    books: Vec<Books>,
     plan: Plan,
     /// Backends that were removed and may come back.
     removed: Vec<(PoolId, model::Backend)>,
@@ -97,6 +99,8 @@ struct World {
     /// Of each session that is over, by the connection of its client.
     done: Vec<usize>,
     sessions_over: u64,
+    /// Bytes told to be given by them.
+    told: u64,
     coverage: Coverage,
 }
 
@@ -111,6 +115,7 @@ impl World {
         let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
         net.backends.clone_from(&plan.backends);
         let count = plan.config.global.workers.get();
+        net.given = vec![[0; 2]; count];
         net.wakes = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
         for worker in 0..count {
             for (listener, index) in plan.config.listeners.iter().zip(0..) {
@@ -161,11 +166,13 @@ impl World {
             inbox,
             snapshot,
             stats,
+            books: (0..count).map(|_| Books::new(plan.patience)).collect(),
             plan,
             orders: Orders::Serve,
             is_draining: false,
             done: Vec::new(),
             sessions_over: 0,
+            told: 0,
             coverage: Coverage::default(),
         }
     }
@@ -207,6 +214,7 @@ impl World {
         self.hear_reports();
         self.judge_sessions();
         self.audit();
+        self.check_books(index);
         if flow == Flow::Stopped {
             self.workers[index] = None;
         }
@@ -239,6 +247,7 @@ impl World {
             judge::judge(net, told, self.plan.patience, self.orders);
             let reason = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == told.reason);
             self.coverage.hit(reason.expect("a reason of the list").as_str());
+            self.told += told.to_backend + told.to_client;
             if told.reason == "done" {
                 self.done.push(id);
             }
@@ -270,6 +279,15 @@ impl World {
         assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
         let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
         assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
+    }
+
+    fn check_books(&mut self, worker: usize) {
+        let net = self.net.borrow();
+        self.books[worker].check(net.now, net.given[worker], &self.stats[worker]);
+        let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
+        let counted = totals.to_backend + totals.to_client;
+        assert!(counted >= self.told, "what a session has given is counted at its end");
+        self.coverage.hit_if(counted > self.told, "counted before the end");
     }
 
     // --- when everything has to end well ---------------------------------------------------------------------------
@@ -425,6 +443,12 @@ impl World {
         for target in net.roster.iter() {
             assert_eq!(target.backend.active(), 0, "every lease was released: {target:?}");
         }
+        for (stats, given) in self.stats.iter().zip(&net.given) {
+            assert_eq!(books::counted(stats), *given, "bytes counted, and given");
+        }
+        let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
+        let passed = totals.to_backend + totals.to_client + totals.discarded;
+        assert_eq!(passed, net.taken, "bytes given or discarded, and taken");
         for &id in &self.done {
             judge::judge_peers(&net, id);
         }
