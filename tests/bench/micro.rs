@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench micro` measures, `cargo bench --bench micro -- pick` only picks;
 //! `cargo test --bench micro` runs each bench once, so that none rots.
+//!
+//! Where a first run finds everything cold, the size of a sample is given: divan would take that run for the rule.
 
 mod picks;
 mod sessions;

@@ -36,13 +36,13 @@ fn run(bencher: Bencher<'_, '_>, snapshot: &Snapshot) {
     });
 }
 
-#[divan::bench(args = Algorithm::ALL, consts = [3, 10, 1_000, 10_000])]
+#[divan::bench(args = Algorithm::ALL, consts = [3, 10, 1_000, 10_000], sample_size = 200)]
 fn pick<const BACKENDS: usize>(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     run(bencher, &snapshot(algorithm, BACKENDS));
 }
 
 /// Health says so, and no table has been built since.
-#[divan::bench(args = Algorithm::ALL, consts = [1_000])]
+#[divan::bench(args = Algorithm::ALL, consts = [1_000], sample_size = 200)]
 fn pick_with_half_of_them_down<const BACKENDS: usize>(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let snapshot = snapshot(algorithm, BACKENDS);
     snapshot.backends().step_by(2).for_each(|backend| backend.set_health(HealthState::Down));

@@ -37,7 +37,7 @@ fn drive(session: &mut Session, side: Side, ready: Ready, now: Instant, filled: 
 }
 
 /// An event, a fill, a flush, and the deadline that follows.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn message(bencher: Bencher<'_, '_>) {
     let now = Instant::from_nanos(1);
     let mut session = connected(now);
@@ -51,7 +51,7 @@ fn message(bencher: Bencher<'_, '_>) {
 }
 
 /// From accept to the end of both streams.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn life(bencher: Bencher<'_, '_>) {
     let now = Instant::from_nanos(1);
     bencher.bench_local(|| {

@@ -41,7 +41,7 @@ impl Timers {
 }
 
 /// A session that comes and goes at once.
-#[divan::bench(args = [1, 1_000, 1_000_000])]
+#[divan::bench(args = [1, 1_000, 1_000_000], sample_size = 1_000)]
 fn arm_and_cancel_the_newest(bencher: Bencher<'_, '_>, count: usize) {
     let mut timers = Timers::new(count);
     bencher.bench_local(|| {
@@ -52,7 +52,7 @@ fn arm_and_cancel_the_newest(bencher: Bencher<'_, '_>, count: usize) {
 }
 
 /// One session ends and another begins.
-#[divan::bench(args = [1, 1_000, 1_000_000])]
+#[divan::bench(args = [1, 1_000, 1_000_000], sample_size = 1_000)]
 fn cancel_any_and_arm_another(bencher: Bencher<'_, '_>, count: usize) {
     let mut timers = Timers::new(count);
     bencher.bench_local(|| {
