@@ -144,6 +144,8 @@ worker_count = {workers}
 max_connections = {SESSIONS_MAX}
 max_buffers = {2 * SESSIONS_MAX}
 activate_listeners = true
+front_timeout = 3600
+back_timeout = 3600
 """
         for service in services:
             text += f'[[listeners]]\nprotocol = "tcp"\naddress = "{service.address}"\n'
