@@ -18,7 +18,7 @@ from typing import Protocol
 from . import backends
 from .backends import PEERS, SMALL, WebServer, backend_addresses
 from .meter import Meter, Usage
-from .process import BenchError, Process
+from .process import START_SECONDS_MAX, BenchError, Process
 from .proxies import Proxy, Service
 from .results import Figures
 
@@ -403,7 +403,7 @@ class StartLoad:
         with bench.spawned(proxy, [service]) as process:
             # The configuration was written by now.
             began = time.monotonic()
-            process.await_that("answers", 30, answers)
+            process.await_that("answers", START_SECONDS_MAX, answers)
             return Figures(start=time.monotonic() - began, memory=process.resident_bytes())
 
 

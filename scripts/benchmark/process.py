@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Self
 
 LOOK_AGAIN_AFTER = 0.002
+# With ten thousand backends the slowest takes eleven.
+START_SECONDS_MAX = 40
 
 
 class BenchError(Exception):
@@ -83,7 +85,7 @@ class Process:
                 raise BenchError(f"waited in vain until {self.name} {what}: {self.evidence()}")
             time.sleep(look_again_after)
 
-    def await_listening(self, ports: list[int], seconds: float = 10) -> None:
+    def await_listening(self, ports: list[int], seconds: float = START_SECONDS_MAX) -> None:
         """Looks at the kernel's table: a connection that only knocks would be served, and be in the way."""
         self.await_that(f"listens on {ports}", seconds, lambda: set(ports) <= listening_ports())
 
