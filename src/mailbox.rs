@@ -70,6 +70,8 @@ pub enum Report {
     Terminate,
     /// SIGHUP.
     Reload,
+    /// SIGUSR1: tell what part of the work each worker has done.
+    TellShares,
 }
 
 /// Where commands for one worker are put.

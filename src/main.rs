@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use l4lb::cli::{self, Cli, Command};
@@ -67,7 +67,7 @@ fn serve(config: &Config, when_started: impl FnOnce() -> io::Result<()>) -> anyh
     let _flush =
         logging::start(config.global.log_level, config.global.log_format).context("cannot start the log")?;
     // Before anyone can see that it listens: a signal that is not caught ends the process without a drain.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot handle signals")?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).context("cannot handle signals")?;
     let running = server::start(config)?;
     forward_signals(signals, running.reports()).context("cannot handle signals")?;
     when_started()?;
@@ -79,7 +79,11 @@ fn serve(config: &Config, when_started: impl FnOnce() -> io::Result<()>) -> anyh
 fn forward_signals(mut signals: Signals, reports: Reports) -> io::Result<()> {
     thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
         for signal in signals.forever() {
-            reports.send_surely(if signal == SIGHUP { Report::Reload } else { Report::Terminate });
+            reports.send_surely(match signal {
+                SIGHUP => Report::Reload,
+                SIGUSR1 => Report::TellShares,
+                _ => Report::Terminate,
+            });
         }
     })?;
     Ok(())

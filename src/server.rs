@@ -12,7 +12,7 @@ use crate::config::model::{Config, Listener};
 use crate::control::Control;
 use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
 use crate::pool::{Backend, ListenerId, Snapshot};
-use crate::stats::{Totals, WorkerStats};
+use crate::stats::{Share, Totals, WorkerStats};
 use crate::sys::{self, Kernel, Linux};
 use crate::worker::{Admission, Shared, Worker};
 
@@ -92,6 +92,11 @@ impl Running {
         Totals::of(self.stats.iter().map(Arc::as_ref))
     }
 
+    /// What part of the work each worker has done so far, by index.
+    pub fn shares(&self) -> impl Iterator<Item = Share> {
+        self.stats.iter().map(|stats| Share::of(stats))
+    }
+
     /// All backends, in the order of the configuration.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.snapshot.backends()
@@ -168,6 +173,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         mailboxes: Arc::clone(&mailboxes),
         reports: reports.clone(),
         inbox,
+        stats: stats.clone(),
         drain_timeout: config.global.drain_timeout,
     };
     let control =
@@ -282,6 +288,7 @@ mod tests {
             mailboxes: mailboxes.into(),
             reports: reports.clone(),
             inbox,
+            stats: Vec::new(),
             drain_timeout: Duration::from_secs(60),
         };
         let mut inboxes = inboxes.into_iter();

@@ -27,6 +27,10 @@ impl Counter {
 pub struct WorkerStats {
     /// Connections taken from accept queues.
     pub accepted: Counter,
+    /// Accepted connections that another worker was given.
+    pub handed_over: Counter,
+    /// Sessions that another worker has accepted.
+    pub adopted: Counter,
     /// Sessions over, by [`CloseReason::index`].
     pub closed: [Counter; CloseReason::ALL.len()],
     /// Bytes given to backends: all of a session that is over, and of one that lasts all but the newest
@@ -74,6 +78,48 @@ impl WorkerStats {
     }
 }
 
+/// One worker's part of the work, as of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Sessions that it has.
+    pub sessions: u64,
+    /// Connections that it has taken from accept queues.
+    pub accepted: u64,
+    /// Those of them that it has given to other workers.
+    pub handed_over: u64,
+    /// Sessions that other workers have given to it.
+    pub adopted: u64,
+    /// Bytes given to backends by sessions that are over.
+    pub to_backend: u64,
+    /// Bytes given to clients by sessions that are over.
+    pub to_client: u64,
+    /// Times that accepting was paused.
+    pub accept_pauses: u64,
+    /// Times that a session had used up its share of a turn.
+    pub budget_exhausted: u64,
+}
+
+impl Share {
+    /// What `worker` has done so far.
+    pub fn of(worker: &WorkerStats) -> Self {
+        // What takes away before what adds: each of the former was one of the latter before.
+        let closed: u64 = worker.closed.iter().map(Counter::get).sum();
+        let handed_over = worker.handed_over.get();
+        let (accepted, adopted) = (worker.accepted.get(), worker.adopted.get());
+        Self {
+            // Another processor may show the counters of a running worker in another order than they were written.
+            sessions: (accepted + adopted).saturating_sub(handed_over + closed),
+            accepted,
+            handed_over,
+            adopted,
+            to_backend: worker.to_backend.get(),
+            to_client: worker.to_client.get(),
+            accept_pauses: worker.accept_pauses.get(),
+            budget_exhausted: worker.budget_exhausted.get(),
+        }
+    }
+}
+
 /// Counters of all workers together, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -101,11 +147,14 @@ impl Totals {
     /// The sum over `workers`.
     pub fn of<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Self {
         let mut totals = Self::default();
-        for worker in workers {
-            // Closed before accepted: a session counted as closed was accepted before.
+        let workers: Vec<_> = workers.into_iter().collect();
+        // Closed before accepted: a session counted as closed was accepted before, by whichever worker.
+        for worker in &workers {
             for (total, closed) in totals.closed.iter_mut().zip(&worker.closed) {
                 *total += closed.get();
             }
+        }
+        for worker in workers {
             totals.accepted += worker.accepted.get();
             totals.to_backend += worker.to_backend.get();
             totals.to_client += worker.to_client.get();

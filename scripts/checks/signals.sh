@@ -73,6 +73,22 @@ check_hangup() {
     pass "SIGHUP: logged as ignored, everything goes on"
 }
 
+told_of_session() {
+    local sessions
+    sessions=$(sed -nE 's/.* share worker=[0-9]+ sessions=([0-9]+) .*/\1/p' "$WORK/lb.log" | paste -sd+)
+    [[ -n $sessions && $((sessions)) == 1 ]]
+}
+
+check_user_signal() {
+    start_with_session 30s
+    signal USR1 lb
+    wait_until 2 "SIGUSR1 tells of the session" told_of_session
+    expect_session_lives SIGUSR1
+    stop lb
+    stop client
+    pass "SIGUSR1: each worker told its share, everything goes on"
+}
+
 # After check_hangup: `lb` still runs.
 check_address_in_use() {
     start second "$L4LB" -l "$ADDRESS" -b "$BACKEND"
@@ -95,5 +111,6 @@ check_drain TERM
 check_drain INT
 check_drain_timeout
 check_second_signal
+check_user_signal
 check_hangup
 check_address_in_use

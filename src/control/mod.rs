@@ -11,6 +11,7 @@ use crate::base::time::Instant;
 use crate::config::model::{HealthState, WhenAllDown};
 use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
+use crate::stats::{Share, WorkerStats};
 use crate::sys::Clock;
 
 /// How often it looks after what a full queue has kept from it.
@@ -26,6 +27,8 @@ pub struct Control {
     pub reports: Reports,
     /// What is reported to it.
     pub inbox: Receiver<Report>,
+    /// The counters of the workers, by index.
+    pub stats: Vec<Arc<WorkerStats>>,
     /// How long sessions may go on once it drains.
     pub drain_timeout: Duration,
 }
@@ -103,6 +106,7 @@ impl Work {
             self.end_drain();
             self.tell();
         }
+        self.tell_shares();
         self.result
     }
 
@@ -119,6 +123,7 @@ impl Work {
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
             Report::Terminate => self.on_terminate(),
             Report::Reload => log::warn!("SIGHUP is ignored: this version cannot reload its configuration"),
+            Report::TellShares => self.tell_shares(),
         }
     }
 
@@ -134,6 +139,28 @@ impl Work {
         let is_other_table = [from, to].contains(&HealthState::Down);
         if is_other_table && !self.changed.contains(&backend.pool) {
             self.changed.push(backend.pool);
+        }
+    }
+
+    /// One line for each worker.
+    fn tell_shares(&self) {
+        for (worker, stats) in self.control.stats.iter().enumerate() {
+            let Share {
+                sessions,
+                accepted,
+                handed_over,
+                adopted,
+                to_backend,
+                to_client,
+                accept_pauses,
+                budget_exhausted,
+            } = Share::of(stats);
+            log::info!(
+                target: "l4lb::workers",
+                worker, sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses,
+                budget_exhausted;
+                "share"
+            );
         }
     }
 
@@ -247,6 +274,7 @@ mod tests {
             mailboxes: Arc::new([]),
             reports,
             inbox,
+            stats: Vec::new(),
             drain_timeout: Duration::ZERO,
         };
         let mut work = Work::new(control, Clock::start());
@@ -265,6 +293,7 @@ mod tests {
             mailboxes: Arc::new([mailbox]),
             reports,
             inbox,
+            stats: Vec::new(),
             drain_timeout: Duration::from_secs(60),
         };
         let mut work = Work::new(control, Clock::start());
