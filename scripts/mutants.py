@@ -242,6 +242,21 @@ MUTANTS = [
         "src/worker/count.rs",
         [("Counting::Young => self.session.age(now) >= COUNT_PERIOD,", "Counting::Young => false,"), ("            self.counting = Counting::Lasting;\n        }\n    }\n\n    /// Whether", "        }\n    }\n\n    /// Whether")],
     ),
+    Mutant(
+        "adopted-twice",
+        "a session that was handed over is counted by both workers",
+        "src/worker/accept.rs",
+        [("            self.stats.adopted.add(1);\n", "            self.stats.adopted.add(1);\n            self.crew.keep(self.index);\n")],
+    ),
+    Mutant(
+        "place-given-back",
+        "the place of a session does not go with it to the other worker",
+        "src/worker/accept.rs",
+        [
+            ("        let arrival = match self.snapshot.listener(arrival.listener)", "        let id = arrival.listener;\n        let arrival = match self.snapshot.listener(id)"),
+            ("            None => self.stats.handed_over.add(1),", "            None => {\n                self.stats.handed_over.add(1);\n                self.admission.leave(id);\n            }"),
+        ],
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 

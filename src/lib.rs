@@ -17,7 +17,8 @@
 //!
 //! # The life of a connection, in file order
 //! 1. **accept** (`worker/accept.rs`): limits decide, then one slab entry per session. Its epoll token holds a
-//!    generation, so an event for a session that is gone finds nothing.
+//!    generation, so an event for a session that is gone finds nothing. With `accept = "balance"` the connection first
+//!    goes to the worker with the fewest sessions (`worker/crew.rs`); a session never moves.
 //! 2. **choose** (`worker/connect.rs` → [`pool::choose`] → [`balance`]): gives a [`pool::Lease`], the only thing
 //!    that raises and lowers a backend's count of sessions.
 //! 3. **dial**: a non-blocking connect with a deadline on the wheel. A failure releases the lease and dials another
@@ -49,6 +50,7 @@
 //! - Only `worker/close.rs` frees a session; only a `Lease` changes a backend's count of sessions.
 //! - Readiness is cleared by the outcome of a call and by nothing else, because epoll tells each edge once.
 //! - Every queue and every loop has a bound with a name.
+//! - A worker stops only when nothing is left to it and nothing is on its way to it from another.
 //! - accepted = active + Σ closed by reason, and for each direction bytes in = bytes out + held + discarded.
 
 pub mod base;

@@ -14,7 +14,7 @@ use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
 use crate::pool::{Backend, ListenerId, Snapshot};
 use crate::stats::{Share, Totals, WorkerStats};
 use crate::sys::{self, Kernel, Linux};
-use crate::worker::{Admission, Shared, Worker};
+use crate::worker::{Admission, Crew, Shared, Worker};
 
 /// Why the process could not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -142,14 +142,20 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
         kernels.iter().map(|kernel| Mailbox::new(kernel.waker())).unzip();
     let mailboxes: Arc<[Mailbox]> = mailboxes.into();
+    let (crew, arrivals) = Crew::new(kernels.iter().map(Linux::waker));
     let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
 
     let mut built = Vec::with_capacity(workers);
-    for (((index, kernel), inbox), sockets) in kernels.into_iter().enumerate().zip(inboxes).zip(sockets) {
+    let inboxes = inboxes.into_iter().zip(arrivals);
+    for (((index, kernel), (inbox, arrivals)), sockets) in
+        kernels.into_iter().enumerate().zip(inboxes).zip(sockets)
+    {
         let shared = Shared {
             index,
             mailboxes: Arc::clone(&mailboxes),
             inbox,
+            crew: Arc::clone(&crew),
+            arrivals,
             reports: reports.clone(),
             snapshot: Arc::clone(&snapshot),
             admission: Arc::clone(&admission),

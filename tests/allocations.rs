@@ -11,7 +11,7 @@ use l4lb::config::{self, Overrides};
 use l4lb::mailbox::{Mailbox, Reports};
 use l4lb::pool::{ListenerId, Snapshot};
 use l4lb::sys::{self, Linux, Wake};
-use l4lb::worker::{Admission, Shared, Worker};
+use l4lb::worker::{Admission, Crew, Shared, Worker};
 
 /// Rounds before the count begins: buffers, pipes and tables find their size.
 const WARM_UP: usize = 5;
@@ -46,10 +46,13 @@ impl Bench {
         // Not where the configuration says: that port may be somebody's.
         let listener = sys::listen(any_port, 1, 8, &config.pools[0].tcp).unwrap().remove(0);
         let listens_on = listener.local_addr().unwrap().as_socket().unwrap();
+        let (crew, mut arrivals) = Crew::new([Arc::clone(&waker)]);
         let shared = Shared {
             index: 0,
             mailboxes: Arc::new([mailbox]),
             inbox,
+            crew,
+            arrivals: arrivals.remove(0),
             reports: Reports::new().0,
             snapshot: Arc::new(Snapshot::new(&config)),
             admission: Arc::new(Admission::new(8, [None])),

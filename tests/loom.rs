@@ -10,6 +10,8 @@
 mod admission;
 #[path = "../src/pool/backend.rs"]
 mod backend;
+#[path = "../src/worker/crew.rs"]
+mod crew;
 #[path = "../src/mailbox.rs"]
 mod mailbox;
 
@@ -32,7 +34,7 @@ mod sys {
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use l4lb::config::model::{self, HealthState};
 use loom::sync::Notify;
@@ -40,6 +42,7 @@ use loom::thread;
 
 use admission::{Admission, Full};
 use base::atomic::{AtomicUsize, Ordering};
+use crew::{Arrival, Crew, DESK_LEN};
 use mailbox::{Command, Mailbox, REPORTS_LEN, Report, Reports};
 use pool::{Backend, BackendId, ListenerId, PoolId};
 
@@ -54,10 +57,14 @@ fn backend() -> Arc<Backend> {
 
 /// A waker whose worker is a thread of the model.
 #[derive(Default)]
-struct Bell(Notify);
+struct Bell(Notify, Rings);
+
+/// How often it was rung. Not of the model: no order depends on it.
+type Rings = std::sync::atomic::AtomicUsize;
 
 impl sys::Wake for Bell {
     fn wake(&self) -> io::Result<()> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         self.0.notify();
         // What the caller does next may come too late for the worker. loom does not stop at the queue by itself.
         thread::yield_now();
@@ -120,6 +127,135 @@ fn a_refusal_takes_no_place_from_others() {
         admission.leave(FIRST);
         let entered = [admission.enter(FIRST), other.join().unwrap()];
         assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 1, "{entered:?}");
+    });
+}
+
+/// What is handed to each worker.
+type Inboxes = Vec<Receiver<Arrival<()>>>;
+
+/// A crew of which the workers have so many sessions.
+fn crew<const N: usize>(counts: [usize; N]) -> (Vec<Arc<Bell>>, Arc<Crew<()>>, Inboxes) {
+    let bells: Vec<Arc<Bell>> = (0..N).map(|_| Arc::default()).collect();
+    let (crew, inboxes) = Crew::new(bells.iter().map(|bell| Arc::clone(bell) as _));
+    for (worker, count) in counts.into_iter().enumerate() {
+        (0..count).for_each(|_| crew.keep(worker));
+    }
+    (bells, crew, inboxes)
+}
+
+fn arrival() -> Arrival<()> {
+    Arrival { listener: FIRST, client: (), address: ([10, 0, 0, 1], 80).into() }
+}
+
+fn counts<const N: usize>(crew: &Crew<()>) -> [usize; N] {
+    std::array::from_fn(|worker| crew.sessions(worker))
+}
+
+fn rings(bells: &[Arc<Bell>]) -> Vec<usize> {
+    bells.iter().map(|bell| bell.1.load(Ordering::Relaxed)).collect()
+}
+
+#[test]
+fn who_accepts_everything_keeps_its_share_of_it() {
+    loom::model(|| {
+        let (bells, crew, inboxes) = crew([0; 3]);
+        let kept = (0..9).filter(|_| crew.spread(0, arrival()).is_some()).count();
+        assert_eq!((kept, counts(&crew)), (3, [3; 3]));
+        assert_eq!(rings(&bells), [0, 3, 3], "one for each that moved");
+        let moved: Vec<usize> = inboxes.iter().map(|inbox| inbox.try_iter().count()).collect();
+        assert_eq!(moved, [0, 3, 3]);
+    });
+}
+
+#[test]
+fn a_tie_moves_nothing() {
+    loom::model(|| {
+        let (bells, crew, _inboxes) = crew([1, 1]);
+        assert!(crew.spread(1, arrival()).is_some());
+        assert_eq!((counts(&crew), rings(&bells)), ([1, 2], vec![0, 0]));
+    });
+}
+
+#[test]
+fn a_full_desk_takes_no_more_and_its_worker_hears_of_it() {
+    loom::model(|| {
+        let (bells, crew, _inboxes) = crew([DESK_LEN + 1, 0]);
+        assert!((0..DESK_LEN).all(|_| crew.spread(0, arrival()).is_none()));
+        assert!(crew.spread(0, arrival()).is_some());
+        assert_eq!(counts(&crew), [DESK_LEN + 2, DESK_LEN]);
+        assert_eq!(rings(&bells), [0, DESK_LEN + 1], "it may drain, and wait for this one");
+    });
+}
+
+#[test]
+fn a_worker_that_is_gone_gets_nothing() {
+    loom::model(|| {
+        let (_bells, crew, mut inboxes) = crew([1, 0]);
+        inboxes.pop();
+        assert!(crew.spread(0, arrival()).is_some());
+        assert_eq!(counts(&crew), [2, 0]);
+    });
+}
+
+#[test]
+fn a_closed_desk_takes_nothing_from_others_and_is_over_when_its_worker_has_nothing_left() {
+    loom::model(|| {
+        let (_bells, crew, _inboxes) = crew([3, 1]);
+        crew.close_desk(1);
+        assert!(crew.spread(0, arrival()).is_some());
+        assert!(!crew.is_over(1), "one is left, or on its way");
+        assert!(crew.spread(1, arrival()).is_some(), "what it accepts it keeps");
+        assert_eq!(counts(&crew), [4, 2]);
+        (0..2).for_each(|_| crew.leave(1));
+        assert!(crew.is_over(1) && !crew.is_over(0));
+    });
+}
+
+/// Each sees that the last one has the fewest. All would give it theirs, if any gave before it was counted there.
+#[test]
+fn workers_that_look_at_the_same_time_do_not_choose_the_same_place() {
+    loom::model(|| {
+        let (_bells, crew, _inboxes) = crew([1, 1, 0]);
+        let worker = |index| {
+            let crew = Arc::clone(&crew);
+            thread::spawn(move || _ = crew.spread(index, arrival()))
+        };
+        let others = [worker(0), worker(1)];
+        let _kept = crew.spread(2, arrival());
+        for other in others {
+            other.join().unwrap();
+        }
+        let mut counts = counts::<3>(&crew);
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 2, 2]);
+    });
+}
+
+/// It stops as soon as it is over: what came later would be lost.
+#[test]
+fn a_worker_that_drains_gets_all_that_was_counted_for_it_before_it_stops() {
+    loom::model(|| {
+        let (bells, crew, mut inboxes) = crew([2, 0]);
+        let (bell, inbox) = (Arc::clone(&bells[1]), inboxes.pop().unwrap());
+        let drains = thread::spawn({
+            let crew = Arc::clone(&crew);
+            move || {
+                crew.close_desk(1);
+                let mut served = 0;
+                loop {
+                    let adopted = inbox.try_iter().count();
+                    (0..adopted).for_each(|_| crew.leave(1));
+                    served += adopted;
+                    if crew.is_over(1) {
+                        return served;
+                    }
+                    bell.0.wait();
+                }
+            }
+        });
+        let kept = (0..2).filter(|_| crew.spread(0, arrival()).is_some()).count();
+        assert_eq!(drains.join().unwrap() + kept, 2, "each is served by somebody");
+        assert_eq!(counts(&crew), [2 + kept, 0]);
     });
 }
 

@@ -13,7 +13,7 @@ use super::address::{Resolver, parse_bind};
 use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
-use super::model::{Config, Global, Listener, LogFormat, Timeouts};
+use super::model::{Accept, Config, Global, Listener, LogFormat, Timeouts};
 use super::overrides::{BackendFlag, Overrides, workers_auto};
 use super::pool::{self, PoolDraft, TIMEOUTS};
 use super::raw::{Key, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
@@ -31,6 +31,11 @@ const LOG_LEVELS: [(&str, LevelFilter); 6] = [
     ("debug", LevelFilter::Debug),
     ("trace", LevelFilter::Trace),
 ];
+
+const ACCEPTS: [(&str, Accept); 2] = {
+    let [a, b] = Accept::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
@@ -191,13 +196,14 @@ fn listener(
     let bind = bind(&mut read, &raw.bind);
     let pool = pool_of(&mut read, &raw.pool, pools.len(), pool_indices);
     let backlog = read.whole("backlog", &raw.backlog, 1..=BACKLOG_MAX).unwrap_or(BACKLOG);
+    let accept = read.choice("accept", &raw.accept, &ACCEPTS).unwrap_or(Accept::Reuseport);
     let max_sessions = sessions(&mut read, &raw.max_sessions);
     let inherited = pools.get(pool).map_or(TIMEOUTS, |pool| pool.pool.timeouts);
     let timeouts = pool::timeouts(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
     let bind = bind?;
     let name = name.unwrap_or_else(|| if raw.name.is_none() { bind.to_string() } else { String::new() });
     Some(Placed {
-        item: Listener { name, bind, pool, backlog, max_sessions, timeouts },
+        item: Listener { name, bind, pool, backlog, accept, max_sessions, timeouts },
         name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
         address_at: spot_of(&raw.bind).unwrap_or_else(|| scope.spot.clone()),
         scope,
@@ -209,7 +215,15 @@ fn listener_of_flag(index: usize, bind: SocketAddr, timeouts: Timeouts) -> Place
     // The kernel chooses a port for each 0: such listeners may share their address, but not their name.
     let name = if bind.port() == 0 { format!("{bind}-{index}") } else { bind.to_string() };
     Placed {
-        item: Listener { name, bind, pool: 0, backlog: BACKLOG, max_sessions: None, timeouts },
+        item: Listener {
+            name,
+            bind,
+            pool: 0,
+            backlog: BACKLOG,
+            accept: Accept::Reuseport,
+            max_sessions: None,
+            timeouts,
+        },
         scope: Scope::new(spot.clone(), format!("listener {bind}")),
         name_at: spot.clone(),
         address_at: spot,

@@ -61,10 +61,34 @@ pub struct Listener {
     pub pool: usize,
     /// Connections that wait to be accepted, per worker; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
+    /// Which worker serves a connection.
+    pub accept: Accept,
     /// Most sessions at a time through this listener.
     pub max_sessions: Option<NonZeroUsize>,
     /// Those of the pool, unless the listener names its own.
     pub timeouts: Timeouts,
+}
+
+/// Which worker serves a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// The one that the kernel gives it to, by a hash of its addresses (socket(7), SO_REUSEPORT).
+    Reuseport,
+    /// The one that has the fewest sessions.
+    Balance,
+}
+
+impl Accept {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Reuseport, Self::Balance];
+
+    /// The word for it in config and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reuseport => "reuseport",
+            Self::Balance => "balance",
+        }
+    }
 }
 
 /// How long each phase of a session may stand still.

@@ -54,6 +54,7 @@ pub(super) struct RawListener {
     pub(super) bind: Key,
     pub(super) pool: Key,
     pub(super) backlog: Key,
+    pub(super) accept: Key,
     pub(super) max_sessions: Key,
     pub(super) timeouts: Section<RawTimeouts>,
 }

@@ -42,7 +42,8 @@ impl fmt::Display for Global {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bind, backlog, timeouts, .. } = self;
-        write!(f, "bind={bind} {timeouts} backlog={backlog}")?;
+        let accept = self.accept.as_str();
+        write!(f, "bind={bind} {timeouts} backlog={backlog} accept={accept}")?;
         match self.max_sessions {
             Some(max) => write!(f, " max_sessions={max}"),
             None => Ok(()),

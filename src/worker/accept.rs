@@ -1,22 +1,26 @@
-//! Takes connections from the accept queues: limits decide here, before anything is spent on a client.
+//! Takes connections from the accept queues, and from other workers: limits decide here, before anything is spent on a
+//! client.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
+use crate::config::model::Accept;
 use crate::pool::ListenerId;
 use crate::session::{CloseReason, Session, Side, Timeouts};
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
 use crate::worker::conduit::Conduit;
 use crate::worker::count::Counting;
+use crate::worker::crew::{Arrival, DESK_LEN};
 use crate::worker::{Slot, Timer, Worker};
 
 /// Connections taken from one listener in one turn, so that an accept storm leaves time for the others.
 const ACCEPTS_PER_TURN: u32 = 64;
+/// Sessions taken from other workers in one turn. Fewer, and the rest might wait for ever: their wakes are over.
+const ADOPTIONS_PER_TURN: usize = DESK_LEN;
 /// Pause at a limit. A session that ends in this worker ends it sooner; one of another worker cannot, nor a place
 /// that [`Admission`](crate::worker::Admission) has back.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(50);
@@ -112,7 +116,8 @@ impl<K: Kernel> Worker<K> {
         match self.kernel.accept(&listener.socket) {
             Ok((client, address)) => {
                 listener.next_pause = PAUSE_FIRST;
-                self.open(id, client, address);
+                self.stats.accepted.add(1);
+                self.place(Arrival { listener: id, client, address });
                 self.count_down_queue(index);
             }
             Err(error) => {
@@ -152,9 +157,33 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// A session begins: one slab entry, one dial.
-    fn open(&mut self, listener: ListenerId, client: K::Socket, client_address: SocketAddr) {
-        self.stats.accepted.add(1);
+    /// Counts a session with the worker that is to have it, and opens it if that is this one.
+    fn place(&mut self, arrival: Arrival<K::Socket>) {
+        let arrival = match self.snapshot.listener(arrival.listener).settings.accept {
+            Accept::Reuseport => {
+                self.crew.keep(self.index);
+                Some(arrival)
+            }
+            Accept::Balance => self.crew.spread(self.index, arrival),
+        };
+        match arrival {
+            Some(arrival) => self.open(arrival),
+            None => self.stats.handed_over.add(1),
+        }
+    }
+
+    /// Opens what other workers have handed over.
+    pub(super) fn adopt(&mut self) {
+        for _ in 0..ADOPTIONS_PER_TURN {
+            let Ok(arrival) = self.arrivals.try_recv() else { return };
+            self.stats.adopted.add(1);
+            self.open(arrival);
+        }
+    }
+
+    /// A session begins that is counted already: one slab entry, one dial.
+    fn open(&mut self, arrival: Arrival<K::Socket>) {
+        let Arrival { listener, client, address } = arrival;
         let settings = self.snapshot.listener(listener);
         let timeouts = settings.settings.timeouts;
         let pool = &self.snapshot.pool(settings.pool).settings;
@@ -169,7 +198,7 @@ impl<K: Kernel> Worker<K> {
             lease: None,
             conduits: [Conduit::new(relay), Conduit::new(relay)],
             timer: None,
-            client_address,
+            client_address: address,
             listener,
             pool: settings.pool,
             failed: None,
@@ -188,7 +217,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Begins to close the listeners: what is in their queues now is served first.
     pub(super) fn drain_listeners(&mut self) {
-        self.draining = true;
+        self.crew.close_desk(self.index);
         self.resume_accepting();
         for listener in self.listeners.iter_mut().flatten() {
             listener.readable = true;

@@ -31,10 +31,14 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn stop(&mut self, reason: CloseReason) {
-        self.draining = true;
+        self.crew.close_desk(self.index);
+        self.stopping = Some(reason);
         for index in 0..self.listeners.len() {
             self.stop_listening(index);
         }
+    }
+
+    pub(super) fn cut_all(&mut self, reason: CloseReason) {
         for key in self.sessions.keys().collect::<Vec<Key>>() {
             self.cut(key, reason);
         }

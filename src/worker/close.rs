@@ -37,6 +37,7 @@ impl<K: Kernel> Worker<K> {
             self.part(backend, end.backend);
         }
         self.admission.leave(slot.listener);
+        self.crew.leave(self.index);
         self.freed = true;
     }
 

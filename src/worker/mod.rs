@@ -2,8 +2,9 @@
 //!
 //! In reading order: `accept` takes a connection, `connect` chooses and dials a backend, `drive` relays,
 //! `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of sessions that last, `close`
-//! ends and accounts. `probes` checks backends, `apply` takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
-//! loops without a bound that has a name.
+//! ends and accounts. `crew` spreads sessions over the workers, `probes` checks backends, `apply` takes commands. Only
+//! `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a
+//! name.
 
 mod accept;
 mod admission;
@@ -14,6 +15,7 @@ mod close;
 mod conduit;
 mod connect;
 mod count;
+mod crew;
 mod drive;
 mod gap;
 mod pipes;
@@ -43,19 +45,24 @@ pub use audit::Audit;
 use buffers::Buffers;
 use conduit::{Conduit, Plumbing};
 use count::{Counting, Uncounted};
+pub use crew::{Arrival, Crew};
 use gap::Gap;
 use pipes::Pipes;
 use probes::Probes;
 use starved::Starved;
 
 /// What a worker shares with the rest of the process.
-pub struct Shared {
+pub struct Shared<S> {
     /// Which of the workers it is.
     pub index: usize,
     /// The mailboxes of all workers, by index.
     pub mailboxes: Arc<[Mailbox]>,
     /// The other end of its own mailbox.
     pub inbox: Receiver<Command>,
+    /// All workers.
+    pub crew: Arc<Crew<S>>,
+    /// What the others of the crew hand to it.
+    pub arrivals: Receiver<Arrival<S>>,
     /// The way to the control thread.
     pub reports: Reports,
     /// What to run.
@@ -99,12 +106,16 @@ pub struct Worker<K: Kernel> {
     uncounted: Uncounted,
     plumbing: Plumbing<K>,
     probes: Probes<K>,
-    draining: bool,
+    /// Why sessions are cut as soon as they are there, once it was told to stop.
+    stopping: Option<CloseReason>,
     /// A session has ended: what accepting was paused for may be there again.
     freed: bool,
     rng: Rng,
     mailboxes: Arc<[Mailbox]>,
     inbox: Receiver<Command>,
+    index: usize,
+    crew: Arc<Crew<K::Socket>>,
+    arrivals: Receiver<Arrival<K::Socket>>,
     reports: Reports,
     snapshot: Arc<Snapshot>,
     admission: Arc<Admission>,
@@ -158,7 +169,11 @@ enum Timer {
 
 impl<K: Kernel> Worker<K> {
     /// A worker that accepts from `listeners` as soon as it turns.
-    pub fn new(mut kernel: K, listeners: Vec<(ListenerId, K::Listener)>, shared: Shared) -> io::Result<Self> {
+    pub fn new(
+        mut kernel: K,
+        listeners: Vec<(ListenerId, K::Listener)>,
+        shared: Shared<K::Socket>,
+    ) -> io::Result<Self> {
         let now = kernel.now();
         let mut rng = Rng::new(shared.seed);
         let mut wheel = TimerWheel::new(now);
@@ -185,11 +200,14 @@ impl<K: Kernel> Worker<K> {
             },
             uncounted: Uncounted::new(),
             probes,
-            draining: false,
+            stopping: None,
             freed: false,
             rng,
             mailboxes: shared.mailboxes,
             inbox: shared.inbox,
+            index: shared.index,
+            crew: shared.crew,
+            arrivals: shared.arrivals,
             reports: shared.reports,
             snapshot: shared.snapshot,
             admission: shared.admission,
@@ -218,12 +236,17 @@ impl<K: Kernel> Worker<K> {
         }
         self.start_waiting_probes();
         self.read_mailbox();
+        self.adopt();
+        if let Some(reason) = self.stopping {
+            self.cut_all(reason);
+        }
         if std::mem::take(&mut self.freed) {
             self.feed_starved();
             self.resume_accepting();
         }
         self.accept_all();
-        Ok(if self.draining && self.listeners.iter().all(Option::is_none) && self.sessions.is_empty() {
+        Ok(if self.listeners.iter().all(Option::is_none) && self.crew.is_over(self.index) {
+            debug_assert!(self.sessions.is_empty(), "each session is counted");
             Flow::Stopped
         } else {
             Flow::Running

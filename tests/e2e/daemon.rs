@@ -17,8 +17,8 @@ use crate::peer::{PATIENCE, until};
 /// Somebody else may take the port between our look and the start.
 const START_TRIES: u32 = 20;
 
-/// SIGHUP and SIGTERM as bits of `SigCgt`, proc_pid_status(5).
-const HANDLED: u64 = 1 << 0 | 1 << 14;
+/// SIGHUP, SIGUSR1 and SIGTERM as bits of `SigCgt`, proc_pid_status(5).
+const HANDLED: u64 = 1 << 0 | 1 << 9 | 1 << 14;
 
 /// A running `l4lb -c`.
 pub(crate) struct Daemon {
@@ -28,7 +28,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it with `config` and a listener on a free port of `host`.
+    /// Starts it with a listener on a free port of `host`, and `config`, which may begin with keys of that listener.
     pub(crate) fn start(config: &str, host: SocketAddr) -> Self {
         Self::start_logging(config, host, "info,l4lb::session=off")
     }
@@ -46,7 +46,7 @@ impl Daemon {
 
     fn try_start(config: &str, address: SocketAddr, log: &str) -> Option<Self> {
         let mut file = tempfile::NamedTempFile::new().expect("a file for the configuration");
-        write!(file, "{config}\n[[listener]]\nbind = \"{address}\"\n").expect("write the configuration");
+        write!(file, "[[listener]]\nbind = \"{address}\"\n{config}\n").expect("write the configuration");
         let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
             .arg("-c")
             .arg(file.path())

@@ -19,7 +19,7 @@ use l4lb::stats::Totals;
 use socket2::Socket;
 
 use crate::daemon::Daemon;
-use crate::lab::{IPV4, audit, relay_mode};
+use crate::lab::{IPV4, accept_as_told, audit, relay_mode};
 use crate::peer::{Ending, PATIENCE, Peer, connect, new_socket, until};
 
 /// The greeting of node 0; that of node 1 is the next.
@@ -239,13 +239,14 @@ impl Fleet {
             config::parse(&toml, "fleet.toml", &overrides, &mut system_resolver).expect("a good config");
         // A file cannot say that the kernel is to choose the port.
         config.listeners.iter_mut().for_each(|listener| listener.bind = IPV4);
+        accept_as_told(&mut config);
         let server = server::start(&config).expect("start the server");
         Service { fleet: self, addresses: server.addresses.clone(), server, clients: AtomicU64::new(0) }
     }
 
     /// The real binary, which logs what `log` says in the form of RUST_LOG.
     pub(crate) fn start_daemon(&self, log: &str) -> Service<'_, Daemon> {
-        let server = Daemon::start_logging(&self.toml(), IPV4, log);
+        let server = Daemon::start_logging(&format!("{}\n{}", self.listeners[0], self.toml()), IPV4, log);
         Service { fleet: self, addresses: vec![server.address], server, clients: AtomicU64::new(0) }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use l4lb::config::model::Accept;
 use l4lb::config::{self, Config, Overrides, system_resolver};
 use l4lb::pool::Backend;
 use l4lb::server::{self, Running};
@@ -129,7 +130,10 @@ impl Setup {
 
     fn config(&self, bench: &Bench, host: SocketAddr) -> Config {
         let overrides = Overrides { listen: vec![host], ..Overrides::default() };
-        config::parse(&self.toml(bench), "lab.toml", &overrides, &mut system_resolver).expect("a good config")
+        let config = config::parse(&self.toml(bench), "lab.toml", &overrides, &mut system_resolver);
+        let mut config = config.expect("a good config");
+        accept_as_told(&mut config);
+        config
     }
 
     fn toml(&self, bench: &Bench) -> String {
@@ -155,6 +159,15 @@ pub(crate) fn relay_mode() -> String {
 /// What the environment says, where it says something.
 fn env_or(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.into())
+}
+
+/// Which worker gets a connection in these tests: as by default or as a test wants it, or as `E2E_ACCEPT` says.
+pub(crate) fn accept_as_told(config: &mut Config) {
+    if let Ok(word) = std::env::var("E2E_ACCEPT") {
+        let accept = Accept::ALL.into_iter().find(|accept| accept.as_str() == word);
+        let accept = accept.unwrap_or_else(|| panic!("E2E_ACCEPT is no way to accept: {word}"));
+        config.listeners.iter_mut().for_each(|listener| listener.accept = accept);
+    }
 }
 
 pub(crate) const IPV4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

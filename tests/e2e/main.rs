@@ -27,3 +27,4 @@ mod listeners;
 mod logs;
 mod shutdown;
 mod spread;
+mod workers;

@@ -78,7 +78,7 @@ pub(crate) enum Descriptor {
 pub(crate) struct Conn {
     pub(crate) stage: Stage,
     pub(crate) descriptor: Descriptor,
-    /// The worker that accepted or dialed it.
+    /// The worker that accepted or dialed it, or was handed it.
     pub(crate) worker: usize,
     pub(crate) token: Option<Token>,
     /// Something has changed that no event has told yet.

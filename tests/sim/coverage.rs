@@ -58,6 +58,7 @@ const REQUIRED: &[&str] = &[
     "weight changed",
     "backend added",
     "backend removed",
+    "handed over",
     "budget exhausted",
     "stale event",
     "check deferred",

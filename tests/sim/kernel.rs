@@ -149,7 +149,7 @@ impl Kernel for SimKernel {
     }
 
     fn watch(&mut self, socket: &SimSocket, token: Token) -> io::Result<()> {
-        result(self.net.borrow_mut().watch(socket.id, token))
+        result(self.net.borrow_mut().watch(self.worker, socket.id, token))
     }
 
     fn read(&mut self, socket: &SimSocket, buffer: &mut [u8]) -> io::Result<usize> {

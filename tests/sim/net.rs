@@ -336,13 +336,18 @@ impl Net {
     // --- epoll -----------------------------------------------------------------------------------------------------
 
     /// epoll_ctl(2). A connection that something has happened to already is told at once.
-    pub(crate) fn watch(&mut self, id: usize, token: Token) -> Called<()> {
+    pub(crate) fn watch(&mut self, worker: usize, id: usize, token: Token) -> Called<()> {
         if happens(&mut self.rng, self.faults.watch) {
             self.trace.fail(self.now, "watch", id, libc::ENOSPC);
             return Err(libc::ENOSPC);
         }
         self.check_target(id, token);
         let conn = &mut self.conns[id];
+        if conn.worker != worker {
+            assert_eq!((conn.token, conn.dialed_port), (None, None), "#{id}: watched by two workers");
+            conn.worker = worker;
+            self.coverage.hit("handed over");
+        }
         conn.token = Some(token);
         conn.edge = true;
         match token {

@@ -15,16 +15,17 @@ use l4lb::mailbox::{Mailbox, Report, Reports};
 use l4lb::pool::{ListenerId, PoolId, Snapshot};
 use l4lb::session::CloseReason;
 use l4lb::stats::{Totals, WorkerStats};
-use l4lb::worker::{Admission, Flow, Shared, Worker};
+use l4lb::sys::Wake;
+use l4lb::worker::{Admission, Crew, Flow, Shared, Worker};
 use nix::libc;
 
 use crate::books::{self, Books};
 use crate::conn::{Answer, Nanos, Stage};
 use crate::coverage::Coverage;
-use crate::dice::{below, happens};
+use crate::dice::{below, happens, to_usize};
 use crate::faults::Faults;
 use crate::judge::{self, Orders};
-use crate::kernel::{SimKernel, SimListener, SimWake};
+use crate::kernel::{SimKernel, SimListener, SimSocket, SimWake};
 use crate::net::{Listener, Mode, Net, client_of};
 use crate::peer::Peer;
 use crate::plan::{Plan, slowest_verdict};
@@ -87,6 +88,7 @@ struct World {
     net: Rc<RefCell<Net>>,
     workers: Vec<Option<Worker<SimKernel>>>,
     mailboxes: Arc<[Mailbox]>,
+    crew: Arc<Crew<SimSocket>>,
     inbox: Receiver<Report>,
     snapshot: Arc<Snapshot>,
     stats: Vec<Arc<WorkerStats>>,
@@ -130,16 +132,20 @@ impl World {
         let limits = plan.config.listeners.iter().map(|listener| listener.max_sessions.map(Into::into));
         let admission = Arc::new(Admission::new(plan.sessions_max, limits));
         let (reports, inbox) = Reports::new();
-        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
-            wakes.into_iter().map(|wake| Mailbox::new(Arc::new(SimWake(wake)))).unzip();
+        let wakers: Vec<Arc<dyn Wake>> =
+            wakes.into_iter().map(|wake| Arc::new(SimWake(wake)) as Arc<dyn Wake>).collect();
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) = wakers.iter().cloned().map(Mailbox::new).unzip();
+        let (crew, arrivals) = Crew::new(wakers);
         let mailboxes: Arc<[Mailbox]> = mailboxes.into();
         let stats: Vec<Arc<WorkerStats>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
-        for (inbox, index) in inboxes.into_iter().zip(0..) {
+        for ((inbox, arrivals), index) in inboxes.into_iter().zip(arrivals).zip(0..) {
             let shared = Shared {
                 index,
                 mailboxes: Arc::clone(&mailboxes),
                 inbox,
+                crew: Arc::clone(&crew),
+                arrivals,
                 reports: reports.clone(),
                 snapshot: Arc::clone(&snapshot),
                 admission: Arc::clone(&admission),
@@ -163,6 +169,7 @@ impl World {
             net,
             workers,
             mailboxes,
+            crew,
             inbox,
             snapshot,
             stats,
@@ -260,7 +267,8 @@ impl World {
     fn audit(&self) {
         let audits: Vec<_> = self.workers.iter().flatten().map(Worker::audit).collect();
         let net = self.net.borrow();
-        let held: usize = audits.iter().map(|audit| audit.sockets).sum();
+        let on_their_way = self.on_their_way();
+        let held: usize = on_their_way + audits.iter().map(|audit| audit.sockets).sum::<usize>();
         assert_eq!(held, net.sockets(), "sockets that workers hold, and that are open");
         let listeners: usize = audits.iter().map(|audit| audit.listeners).sum();
         let pipes: usize = audits.iter().map(|audit| audit.pipes).sum();
@@ -275,7 +283,11 @@ impl World {
         let sessions: usize = audits.iter().map(|audit| audit.sessions).sum();
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
         assert_eq!(totals.accepted, net.accepted, "every accepted connection is counted");
-        assert_eq!(totals.accepted, sessions as u64 + totals.closed_total(), "accepted = active + closed");
+        let active = sessions + on_their_way;
+        assert_eq!(totals.accepted, active as u64 + totals.closed_total(), "accepted = active + closed");
+        let counted: usize = (0..self.workers.len()).map(|worker| self.crew.sessions(worker)).sum();
+        assert_eq!(counted, active, "each session is counted for one worker");
+        assert!(active <= self.plan.sessions_max, "more sessions than there may be");
         assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
         let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
         assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
@@ -288,6 +300,12 @@ impl World {
         let counted = totals.to_backend + totals.to_client;
         assert!(counted >= self.told, "what a session has given is counted at its end");
         self.coverage.hit_if(counted > self.told, "counted before the end");
+    }
+
+    /// Sessions that one worker has handed over and the other has yet to open.
+    fn on_their_way(&self) -> usize {
+        let handed_over: u64 = self.stats.iter().map(|stats| stats.handed_over.get()).sum();
+        to_usize(handed_over - self.stats.iter().map(|stats| stats.adopted.get()).sum::<u64>())
     }
 
     // --- when everything has to end well ---------------------------------------------------------------------------
@@ -341,7 +359,8 @@ impl World {
 
     fn is_at_rest(&self) -> bool {
         let sessions: usize = self.workers.iter().flatten().map(|worker| worker.audit().sessions).sum();
-        sessions == 0 && self.net.borrow().listeners.iter().all(|listener| listener.queue.is_empty())
+        sessions + self.on_their_way() == 0
+            && self.net.borrow().listeners.iter().all(|listener| listener.queue.is_empty())
     }
 
     fn what_is_left(&self) -> String {

@@ -142,7 +142,7 @@ mod tests {
     use crate::mailbox::{Command, Mailbox, Reports};
     use crate::pool::PoolId;
     use crate::sys::Linux;
-    use crate::worker::{Admission, Shared};
+    use crate::worker::{Admission, Crew, Shared};
 
     const POOL: PoolId = PoolId(0);
 
@@ -154,10 +154,13 @@ mod tests {
         let config = config::parse(text, "test", &Overrides::default(), no_names).unwrap();
         let kernel = Linux::new().unwrap();
         let (mailbox, inbox) = Mailbox::new(kernel.waker());
+        let (crew, mut arrivals) = Crew::new([kernel.waker()]);
         let shared = Shared {
             index: 0,
             mailboxes: Arc::new([mailbox]),
             inbox,
+            crew,
+            arrivals: arrivals.remove(0),
             reports: Reports::new().0,
             snapshot: Arc::new(Snapshot::new(&config)),
             admission: Arc::new(Admission::new(1, [None])),
