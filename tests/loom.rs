@@ -18,7 +18,38 @@ mod mailbox;
 /// What these files import.
 mod base {
     pub mod atomic {
-        pub use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+        pub use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+        /// One behind whose exchange other threads may have their turn: loom stops in front of its own calls only, and
+        /// what follows an exchange may be none of them.
+        #[derive(Debug)]
+        pub struct AtomicUsize(loom::sync::atomic::AtomicUsize);
+
+        impl AtomicUsize {
+            pub fn new(value: usize) -> Self {
+                Self(loom::sync::atomic::AtomicUsize::new(value))
+            }
+
+            pub fn compare_exchange(
+                &self,
+                current: usize,
+                new: usize,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<usize, usize> {
+                let exchanged = self.0.compare_exchange(current, new, success, failure);
+                self.0.load(Ordering::Relaxed);
+                exchanged
+            }
+        }
+
+        impl std::ops::Deref for AtomicUsize {
+            type Target = loom::sync::atomic::AtomicUsize;
+
+            fn deref(&self) -> &Self::Target {
+                &self.0
+            }
+        }
     }
 }
 mod config {
