@@ -158,8 +158,8 @@ fn is_complaint(line: &str) -> bool {
 /// Without checks: a check is a connection too, and the backends' books have no place for it.
 fn config(workers: usize, relay: &str, listeners: &[SocketAddr], backends: &[SocketAddr]) -> String {
     let mut text = format!("[global]\nworkers = {workers}\ndrain_timeout = \"1s\"\n");
-    for address in listeners {
-        text += &format!("[[listener]]\nbind = \"{address}\"\n");
+    for (address, accept) in listeners.iter().zip(["reuseport", "balance"].into_iter().cycle()) {
+        text += &format!("[[listener]]\nbind = \"{address}\"\naccept = \"{accept}\"\n");
     }
     text += &format!("[[pool]]\nrelay = \"{relay}\"\n");
     text += "health = { type = \"off\" }\n";
