@@ -47,7 +47,8 @@ pub trait Wake: Send + Sync {
 /// `WouldBlock` means that an event will tell, `Interrupted` is never returned.
 /// Readiness is edge-triggered: an event says that something changed, once.
 pub trait Kernel {
-    /// A connected or connecting TCP socket. Given back by [`Kernel::close`] or [`Kernel::reset`].
+    /// A connected or connecting TCP socket. Given back by [`Kernel::close`] or [`Kernel::reset`]. Until it is watched,
+    /// the kernel of another worker may have it instead.
     type Socket;
     /// A listening TCP socket. Given back by [`Kernel::close_listener`].
     type Listener;
