@@ -1,10 +1,9 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
-//! In reading order: `accept` takes a connection, `connect` chooses and dials a backend, `drive` relays,
-//! `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of sessions that last, `close`
-//! ends and accounts. `crew` spreads sessions over the workers, `probes` checks backends, `apply` takes commands. Only
-//! `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a
-//! name.
+//! In reading order: `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a
+//! backend, `drive` relays, `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of
+//! sessions that last, `close` ends and accounts. `probes` checks backends, `apply` takes commands. Only `close.rs` frees
+//! a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
 mod admission;
