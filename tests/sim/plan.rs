@@ -66,8 +66,10 @@ impl Plan {
 fn draw_listener(rng: &mut Rng, text: &mut String, pool: u64) {
     write!(text, "[[listener]]\nbind = \"127.0.0.1:{}\"\npool = \"p{pool}\"\n", 9_000 + pool)
         .expect("as above");
-    writeln!(text, "backlog = {}", 1 + rng.below(8)).expect("as above");
-    writeln!(text, "accept = \"{}\"", ["reuseport", "balance"][below(rng, 2)]).expect("as above");
+    let backlog = 1 + rng.below(8);
+    // Without dice of its own: where nobody hands anything over, a seed is what it was before.
+    let accept = ["reuseport", "balance"][to_usize(backlog % 2)];
+    writeln!(text, "backlog = {backlog}\naccept = \"{accept}\"").expect("as above");
     if rng.below(4) == 0 {
         writeln!(text, "max_sessions = {}", 1 + rng.below(4)).expect("as above");
     }
