@@ -42,6 +42,8 @@ const ROUND: Nanos = 4_000_000;
 const ROUNDS_MAX: u32 = 100_000;
 /// How often time stands still, at least, while the health of the backends comes right.
 const LOOKS: u64 = 100;
+/// Rounds until the health of the backends is said never to come right: more than there are moments in any verdict.
+const HEAL_ROUNDS_MAX: u32 = 5_000_000;
 /// What a turn waits while a check must not time out.
 const MOMENT: Nanos = 10_000;
 
@@ -376,7 +378,11 @@ impl World {
         }
         let verdict = u64::try_from(slowest_verdict(&self.plan.config).as_nanos()).expect("short");
         let deadline = self.net.borrow().now + verdict;
-        while self.net.borrow().now < deadline {
+        for round in 0.. {
+            if self.net.borrow().now >= deadline {
+                break;
+            }
+            assert!(round < HEAL_ROUNDS_MAX, "time stands still");
             self.net.borrow_mut().happen_all();
             for worker in 0..self.workers.len() {
                 // The network is much faster than the timeout of any check.
