@@ -50,8 +50,9 @@ def markdown(
     if results.failures():
         parts.append("## Failures")
         parts.append("\n".join(f"- {one.mode}, {one.load}, {one.proxy}: {one.failure}" for one in results.failures()))
-    if PINNED in results.modes() and L4LB in titles:
-        parts += ["## Aims", aims_table(aims.verdicts(results, PINNED), titles)]
+    if L4LB in titles:
+        for mode in results.modes():
+            parts += [f"## Aims, {mode}", MODES[mode], aims_table(aims.verdicts(results, mode), titles)]
     for mode in results.modes():
         parts += [f"## {mode.capitalize()}", MODES[mode]]
         for load in settings.loads_of(mode):
