@@ -137,8 +137,8 @@ MUTANTS = [
     Mutant(
         "short-read",
         "a short read is taken for an empty socket though its end was told",
-        "src/session/machine.rs",
-        [("matches!(outcome, Outcome::Moved(_)) || endpoint.closing;", "matches!(outcome, Outcome::Moved(_));")],
+        "src/worker/conduit.rs",
+        [("(hides_more && !is_full).then(|| kernel.read", "(hides_more && is_full && !is_full).then(|| kernel.read")],
     ),
     Mutant(
         "silent-listener",

@@ -218,9 +218,7 @@ impl Session {
         match outcome {
             Outcome::Moved(bytes) | Outcome::Drained(bytes) => {
                 self.on_filled(direction, bytes, now);
-                let endpoint = &mut self.endpoints[source as usize];
-                // Once an end is near, only EAGAIN or the end itself says that nothing is left.
-                endpoint.readable = matches!(outcome, Outcome::Moved(_)) || endpoint.closing;
+                self.endpoints[source as usize].readable = matches!(outcome, Outcome::Moved(_));
             }
             Outcome::Last(bytes, error) => {
                 self.on_filled(direction, bytes, now);

@@ -133,7 +133,7 @@ impl Op {
 pub enum Outcome {
     /// This many bytes, at least one; there may be more, or room for more.
     Moved(usize),
-    /// Fill only: this many bytes, at least one, and the read was short: the source had no more.
+    /// Fill only: this many bytes, at least one, and the source has no more now; an event will tell.
     Drained(usize),
     /// Fill only: this many bytes, at least one, and behind them the end of the stream, or the error that cut it off.
     Last(usize, Option<ErrorKind>),

@@ -43,7 +43,6 @@ struct Flow {
 struct Wire {
     readable: bool,
     writable: bool,
-    closing: bool,
     suspect: bool,
     error: Option<ErrorKind>,
 }
@@ -183,7 +182,6 @@ impl Books {
         let wire = &mut self.wires[side as usize];
         wire.readable |= ready.readable;
         wire.writable |= ready.writable;
-        wire.closing |= ready.closing;
         wire.suspect |= ready.failing;
     }
 
@@ -307,8 +305,7 @@ impl Books {
             }
             (Op::Fill(direction), Outcome::Drained(bytes)) => {
                 self.flows[direction as usize].filled += bytes as u64;
-                // Near the end of a stream a short read does not prove that nothing is left.
-                self.wires[side as usize].readable = self.wire(side).closing;
+                self.wires[side as usize].readable = false;
             }
             (Op::Fill(direction), Outcome::Last(bytes, error)) => {
                 self.flows[direction as usize].filled += bytes as u64;
