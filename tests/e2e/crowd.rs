@@ -199,7 +199,7 @@ fn wait_until_nothing_moves(peer: &Peer) {
     });
 }
 
-/// Case 43. A frozen process finds more connections ready than one wait takes (1,024).
+/// Case 43. A frozen process finds more connections ready than one wait takes (256).
 #[test]
 fn more_ready_connections_than_one_wait_takes_are_all_served() {
     let sessions = 1_500;
