@@ -146,6 +146,24 @@ start_l4lb() {
     wait_until_listening "$name"
 }
 
+# start_unchecked NAME PORT ARGS...: l4lb NAME in front of one backend of 127.0.0.1 that nobody checks, so that it sees no
+# connection but real ones.
+start_unchecked() {
+    cat >"$WORK/$1.toml" <<END
+listener = [{ bind = "$(free_address)" }]
+[[pool]]
+health = { type = "off" }
+backend = [{ address = "127.0.0.1:$2" }]
+END
+    start_l4lb "$1" -c "$WORK/$1.toml" "${@:3}"
+}
+
+# Starts the small HTTP backend NAME on that port of 127.0.0.1 and waits until it listens.
+start_http_backend() {
+    start "$1" "$L4LB" backend --port "$2"
+    wait_until 10 "$1 listens" accepts_connections "127.0.0.1:$2"
+}
+
 wait_until_listening() { wait_until 10 "$1 listens" log_has "$1" ' listening listener='; }
 
 # Where the first listener of l4lb NAME listens.

@@ -37,23 +37,15 @@ choose_event() {
 # --- loads ---------------------------------------------------------------------------------------------------------
 
 start_balancer() {
-    cat >"$WORK/$1.toml" <<END
-global = { workers = 1 }
-listener = [{ bind = "$(free_address)" }]
-[[pool]]
-health = { type = "off" }
-backend = [{ address = "127.0.0.1:$2" }]
-END
-    start_l4lb "$1" -c "$WORK/$1.toml"
-    TARGET=$(address_of "$1")
+    start_unchecked lb "$1" --workers 1
+    TARGET=$(address_of lb)
 }
 
 start_http() {
     local port
     port=$(free_ports 1)
-    start backend "$L4LB" backend --port "$port"
-    wait_until 10 "the backend listens" accepts_connections "127.0.0.1:$port"
-    start_balancer lb "$port"
+    start_http_backend backend "$port"
+    start_balancer "$port"
 }
 
 start_load() {
@@ -71,7 +63,7 @@ start_load() {
             port=$(free_ports 1)
             start backend iperf3 -s -B 127.0.0.1 -p "$port" --forceflush
             wait_until 10 "iperf3 listens" grep -q 'Server listening' "$WORK/backend.out"
-            start_balancer lb "$port"
+            start_balancer "$port"
             start load iperf3 -c "${TARGET%:*}" -p "${TARGET##*:}" -P "$STREAMS" -t "$seconds"
             ;;
         *) usage ;;

@@ -58,8 +58,7 @@ holds_all() { [[ $(value_of held "$(ask client count)") == "$1" ]]; }
 measure_short() {
     local way try port before after served
     port=$(free_ports 1)
-    start backend "$L4LB" backend --port "$port"
-    wait_until 10 "the backend listens" accepts_connections "127.0.0.1:$port"
+    start_http_backend backend "$port"
     for ((try = 0; try < TIMES; try++)); do
         for way in "${WAYS[@]}"; do
             start_workers "$way" 2 "$port"

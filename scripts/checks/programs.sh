@@ -7,22 +7,6 @@ source "$(dirname "$0")/../lib.sh"
 MIB=256
 [[ ${1:-} != --long ]] || MIB=1024
 
-# Starts l4lb NAME in front of one backend that stands no connection but real ones: nobody checks it.
-start_unchecked() {
-    cat >"$WORK/$1.toml" <<END
-listener = [{ bind = "$(free_address)" }]
-[[pool]]
-health = { type = "off" }
-backend = [{ address = "127.0.0.1:$2" }]
-END
-    start_l4lb "$1" -c "$WORK/$1.toml"
-}
-
-start_http_backend() {
-    start "backend-$1" "$L4LB" backend --port "$1"
-    wait_until 10 "the backend listens" accepts_connections "127.0.0.1:$1"
-}
-
 # wrk NAME ARGS...: fails on any socket error or wrong status; the rate is in $RATE.
 run_wrk() {
     local name=$1
@@ -121,7 +105,7 @@ check_death() {
     expect "new connections that were served after the kill" "$(value_of ok "$figures")" -gt 100
     pass "a backend killed under load: $figures"
     ask clients mark >/dev/null
-    start_http_backend "$victim"
+    start_http_backend "backend-$victim" "$victim"
     wait_until 10 "the backend is seen as up" log_has web "backend=127.0.0.1:$victim .* from=down to=up"
     wait_until 5 "it serves again" serves_from 3
     figures=$(ask clients count)
@@ -136,7 +120,7 @@ require wrk iperf3 redis-server redis-benchmark curl python3 sha256sum
 build
 read -r -a PORTS <<<"$(free_ports 3)"
 for port in "${PORTS[@]}"; do
-    start_http_backend "$port"
+    start_http_backend "backend-$port" "$port"
 done
 start_l4lb web -l "$(free_address)" "${PORTS[@]/#/-b127.0.0.1:}" --health-interval 500ms
 WEB=$(address_of web)

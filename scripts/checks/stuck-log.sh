@@ -59,8 +59,7 @@ check_stuck_log_does_not_keep_it_from_ending() {
 require wrk
 build
 BACKEND=$(free_address)
-start backend "$L4LB" backend --port "${BACKEND##*:}"
-wait_until 10 "the backend listens" accepts_connections "$BACKEND"
+start_http_backend backend "${BACKEND##*:}"
 ADDRESS=$(free_address)
 check_drops_are_told
 check_stuck_log_does_not_keep_it_from_ending
