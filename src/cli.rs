@@ -17,6 +17,7 @@ use log::LevelFilter;
 
 use crate::balance::Algorithm;
 use crate::config::limits::FdBudget;
+use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
 
 /// The exit code for wrong flags and wrong files.
@@ -105,6 +106,12 @@ pub struct Flags {
     /// Most sessions at a time [default: what the open-files limit allows]
     #[arg(long, value_name = "N", value_parser = config::parse_sessions)]
     max_sessions: Option<NonZeroUsize>,
+    /// Unix socket of the admin API, or off [default: in the run-time directory]
+    #[arg(long, value_name = "PATH", value_parser = config::parse_admin_socket)]
+    admin: Option<AdminSocket>,
+    /// Address to serve metrics on, for Prometheus [default: none]
+    #[arg(long, value_name = "ADDR", value_parser = config::parse_bind)]
+    metrics: Option<std::net::SocketAddr>,
     /// Log more: -v debug, -vv trace
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -126,6 +133,8 @@ impl Flags {
             connect_timeout: self.connect_timeout,
             idle_timeout: self.idle_timeout,
             max_sessions: self.max_sessions,
+            admin_socket: self.admin,
+            metrics: self.metrics,
         }
     }
 

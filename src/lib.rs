@@ -55,6 +55,8 @@
 
 pub mod base;
 
+pub mod api;
+
 pub mod balance;
 
 pub mod config;

@@ -10,6 +10,7 @@ use log::LevelFilter;
 use toml::Spanned;
 
 use super::address::{Resolver, parse_bind};
+use super::admin;
 use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
@@ -47,12 +48,13 @@ pub(super) fn check(
     mut report: Report,
 ) -> Result<Config, Vec<Error>> {
     let global = global(raw.global.as_ref(), overrides, &mut report);
+    let admin = admin::check(raw.admin.as_ref(), overrides, &mut report);
     let pools = pools(&raw.pool, overrides, resolve, &mut report);
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
-    report.finish(Config { global, listeners, pools })
+    report.finish(Config { global, admin, listeners, pools })
 }
 
 fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report: &mut Report) -> Global {

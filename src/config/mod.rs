@@ -11,6 +11,7 @@ pub mod model;
 mod overrides;
 mod raw;
 
+mod admin;
 mod check;
 mod conflicts;
 mod health;
@@ -32,7 +33,9 @@ use std::path::Path;
 pub use address::{Resolver, Target, parse_bind, system_resolver};
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;
-pub use overrides::{BackendFlag, Overrides, parse_sessions, parse_timeout, parse_workers};
+pub use overrides::{
+    BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
+};
 
 use bounds::FILE_MIB_MAX;
 use report::Report;
@@ -157,6 +160,9 @@ mod tests {
                 _ => "tcp",
             };
             let mut text = FULL.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));
+            if key.starts_with("listen") {
+                text = text.replace("#token_file", "token_file");
+            }
             if key.starts_with("send") {
                 text = text.replace("#expect", "expect");
             }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -14,6 +15,8 @@ use crate::balance::Algorithm;
 pub struct Config {
     /// What belongs to the whole process.
     pub global: Global,
+    /// Where operators and Prometheus reach the process.
+    pub admin: Admin,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// At least one; a [`Listener::pool`] is an index into it.
@@ -39,6 +42,33 @@ pub struct Global {
     pub log_level: LevelFilter,
     /// How a line is written.
     pub log_format: LogFormat,
+}
+
+/// Where operators and Prometheus reach the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// The admin API on a unix socket.
+    pub socket: AdminSocket,
+    /// The admin API over TCP: a loopback address, and then there is a `token_file`.
+    pub listen: Option<SocketAddr>,
+    /// Holds the token that TCP clients have to show.
+    pub token_file: Option<PathBuf>,
+    /// Metrics alone, read-only, for whoever can reach it.
+    pub metrics: Option<SocketAddr>,
+    /// Where registered backends survive a restart.
+    pub state_file: Option<PathBuf>,
+}
+
+/// Where the unix socket of the admin API is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// Where `l4lb ctl` looks first, unless another process has that place.
+    #[default]
+    Default,
+    /// There, or the process does not start.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// How a log line is written.

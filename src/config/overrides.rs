@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::address::Target;
+use super::admin::check_socket;
 use super::bounds::{SESSIONS_MAX, TIMEOUT, WEIGHT_MAX, WORKERS_MAX};
 use super::error::Invalid;
+use super::model::AdminSocket;
 use super::units::{parse_duration, show_duration};
 use crate::balance::Algorithm;
 
@@ -35,6 +38,10 @@ pub struct Overrides {
     pub idle_timeout: Option<Duration>,
     /// `max_sessions` of the process.
     pub max_sessions: Option<NonZeroUsize>,
+    /// `socket` of the admin API.
+    pub admin_socket: Option<AdminSocket>,
+    /// `metrics` of the admin API.
+    pub metrics: Option<SocketAddr>,
     /// `level` of the log.
     pub log_level: Option<LevelFilter>,
 }
@@ -93,6 +100,15 @@ pub fn parse_workers(text: &str) -> Result<NonZeroUsize, Invalid> {
 /// The value of `--max-sessions`.
 pub fn parse_sessions(text: &str) -> Result<NonZeroUsize, Invalid> {
     count(text, SESSIONS_MAX)
+}
+
+/// The value of `--admin`: a path, or `off`.
+pub fn parse_admin_socket(text: &str) -> Result<AdminSocket, Invalid> {
+    if text == "off" {
+        return Ok(AdminSocket::Off);
+    }
+    check_socket(Path::new(text))?;
+    Ok(AdminSocket::At(text.into()))
 }
 
 /// The value of a flag that is a timeout or an interval.

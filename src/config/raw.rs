@@ -24,6 +24,7 @@ pub(super) type Sections<T> = Vec<Spanned<Table<T>>>;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawConfig {
     pub(super) global: Section<RawGlobal>,
+    pub(super) admin: Section<RawAdmin>,
     pub(super) listener: Sections<RawListener>,
     pub(super) pool: Sections<RawPool>,
 }
@@ -45,6 +46,16 @@ pub(super) struct RawGlobal {
 pub(super) struct RawLog {
     pub(super) level: Key,
     pub(super) format: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAdmin {
+    pub(super) socket: Key,
+    pub(super) listen: Key,
+    pub(super) token_file: Key,
+    pub(super) metrics: Key,
+    pub(super) state_file: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

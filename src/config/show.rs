@@ -3,13 +3,15 @@
 use std::fmt;
 
 use super::model::{
-    Backend, Check, Config, Expect, Global, Health, Listener, LogFormat, Pool, Tcp, Timeouts, WhenAllDown,
+    Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, LogFormat, Pool, Tcp,
+    Timeouts, WhenAllDown,
 };
 use super::units::show_duration;
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.global)?;
+        writeln!(f, "{}", self.admin)?;
         for listener in &self.listeners {
             let pool = self.pools.get(listener.pool).map_or("", |pool| pool.name.as_str());
             writeln!(f, "listener {}: pool={pool} {listener}", listener.name)?;
@@ -36,6 +38,25 @@ impl fmt::Display for Global {
             write!(f, " max_sessions={max}")?;
         }
         write!(f, " log={level},{format}")
+    }
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.socket {
+            AdminSocket::Default => write!(f, "admin: socket=default")?,
+            AdminSocket::At(path) => write!(f, "admin: socket={}", path.display())?,
+            AdminSocket::Off => write!(f, "admin: socket=false")?,
+        }
+        let addresses = [("listen", self.listen), ("metrics", self.metrics)];
+        for (key, address) in addresses {
+            address.map_or(Ok(()), |address| write!(f, " {key}={address}"))?;
+        }
+        let files = [("token_file", &self.token_file), ("state_file", &self.state_file)];
+        for (key, path) in files {
+            path.as_ref().map_or(Ok(()), |path| write!(f, " {key}={}", path.display()))?;
+        }
+        Ok(())
     }
 }
 

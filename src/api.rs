@@ -1,0 +1,560 @@
+//! The JSON of the admin API: what its routes take and give, the same types for server, `l4lb ctl` and `l4lb top`.
+//! Shapes only; `control::admin` has the routes and the OpenAPI document that these types end up in.
+//!
+//! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points in time
+//! are RFC 3339 text in UTC.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Rows on one page, unless the request asks for fewer.
+pub const PAGE_LEN: u32 = 100;
+/// Rows on one page at most.
+pub const PAGE_LEN_MAX: u32 = 1_000;
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// In words: what was wrong, and where.
+    pub error: String,
+}
+
+/// How the process does.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// Of the process.
+    pub pid: u32,
+    /// When the process began to serve.
+    #[schema(value_type = String, format = DateTime)]
+    pub started: Timestamp,
+    /// Seconds since then.
+    pub uptime: f64,
+    /// What the process does.
+    pub stage: Stage,
+    /// Counts the snapshots that were published.
+    pub epoch: u64,
+    /// What each worker has done, by index.
+    pub workers: Vec<Worker>,
+    /// All sessions together.
+    pub totals: Totals,
+    /// Reloads so far.
+    pub reload: Reload,
+    /// Log lines that were dropped because their sink did not keep up.
+    pub log_lines_dropped: u64,
+}
+
+/// What the process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Accepts and serves.
+    Serving,
+    /// Finishes what runs, accepts nothing new.
+    Draining,
+    /// Cuts what is left.
+    Stopping,
+}
+
+/// One worker's part of the work.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Worker {
+    /// Which.
+    pub worker: u32,
+    /// Sessions that it has.
+    pub sessions: u64,
+    /// Connections taken from accept queues.
+    pub accepted: u64,
+    /// Those of them that another worker was given.
+    pub handed_over: u64,
+    /// Sessions that other workers have accepted.
+    pub adopted: u64,
+    /// Bytes given to backends.
+    pub to_backend: u64,
+    /// Bytes given to clients.
+    pub to_client: u64,
+    /// Times that accepting was paused.
+    pub accept_pauses: u64,
+}
+
+/// All sessions of the process together.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Totals {
+    /// Sessions that are not over.
+    pub sessions: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Sessions over, by reason; reasons that never occurred are left out.
+    pub closed: std::collections::BTreeMap<String, u64>,
+    /// Bytes given to backends.
+    pub to_backend: u64,
+    /// Bytes given to clients.
+    pub to_client: u64,
+    /// Dials begun.
+    pub dials: u64,
+    /// Dials that failed.
+    pub dial_failures: u64,
+}
+
+/// Reloads so far.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Reload {
+    /// How many were applied.
+    pub succeeded: u64,
+    /// How many were refused, and changed nothing.
+    pub failed: u64,
+    /// When the last of either kind was done.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last: Option<Timestamp>,
+    /// What was wrong with the last one, if it was refused.
+    pub errors: Vec<String>,
+}
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// The pool that serves.
+    pub pool: String,
+    /// Sessions through it that are not over.
+    pub sessions: u64,
+    /// Most of them at a time, if limited.
+    pub max_sessions: Option<u64>,
+}
+
+/// A set of backends.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// How a backend is picked.
+    pub balance: String,
+    /// How many backends it has.
+    pub backends: u64,
+    /// How many of them may have new sessions now.
+    pub eligible: u64,
+    /// Sessions on its backends that are not over.
+    pub sessions: u64,
+}
+
+/// One server of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Backend {
+    /// The pool that it belongs to.
+    pub pool: String,
+    /// Unique within the pool.
+    pub name: String,
+    /// Where it is dialed.
+    pub address: String,
+    /// Share of new sessions, 0..=256.
+    pub weight: u16,
+    /// Serves only when no other backend is eligible.
+    pub backup: bool,
+    /// What an operator lets it do.
+    pub admin: Admin,
+    /// What its checks say, or the operator in their place.
+    pub health: Health,
+    /// Whether an operator has set `health`, so that checks do not change it.
+    pub health_override: bool,
+    /// In words: the check that decided.
+    pub health_reason: Option<String>,
+    /// When `health` last changed.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub health_since: Option<Timestamp>,
+    /// Whether it may have new sessions now.
+    pub eligible: bool,
+    /// Sessions on it that are not over, dialing ones included.
+    pub sessions: u64,
+    /// Sessions that it was ever chosen for.
+    pub sessions_total: u64,
+    /// Dials that failed for a reason of its own.
+    pub dial_failures: u64,
+    /// Bytes given to it.
+    pub to_backend: u64,
+    /// Bytes taken from it and given to clients.
+    pub to_client: u64,
+    /// Who brought it in.
+    pub source: Source,
+    /// Seconds until its lease ends unless it is renewed; `null` without a lease.
+    pub lease_left: Option<f64>,
+}
+
+/// What an operator lets a backend do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Admin {
+    /// It serves, as far as its health allows.
+    Ready,
+    /// No new sessions; those that run finish, checks go on.
+    Drain,
+    /// No new sessions; those that run finish, checks pause.
+    Maint,
+}
+
+/// What is known of a backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Not known yet; serves.
+    Unknown,
+    /// Serves.
+    Up,
+    /// Gets no new sessions.
+    Down,
+}
+
+/// Who brought a backend in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The config file or a flag.
+    Config,
+    /// A request to this API.
+    Api,
+}
+
+/// A backend to be registered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackend {
+    /// IP or host with port; ":8081" is 127.0.0.1:8081. A host is resolved once.
+    #[schema(example = "127.0.0.1:8081")]
+    pub address: String,
+    /// Unique within the pool; the address when left out.
+    pub name: Option<String>,
+    /// Share of new sessions, 0..=256; 1 when left out.
+    pub weight: Option<u16>,
+    /// Serve only when no other backend is eligible.
+    #[serde(default)]
+    pub backup: bool,
+    /// A lease: the backend is drained and removed unless the same request comes again within this time. A duration with a
+    /// unit, "1s" to "24h". Left out, it stays until it is removed.
+    #[schema(example = "10s")]
+    pub ttl: Option<String>,
+}
+
+/// What is to change on a backend; what is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendChange {
+    /// Share of new sessions, 0..=256.
+    pub weight: Option<u16>,
+    /// What it may do.
+    pub admin: Option<Admin>,
+}
+
+/// The operator's word on a backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthOverride {
+    /// What it is to be.
+    pub health: OverrideTo,
+}
+
+/// What an operator may say of a backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OverrideTo {
+    /// Up, whatever its checks say.
+    Up,
+    /// Down, whatever its checks say.
+    Down,
+    /// What its checks say.
+    Auto,
+}
+
+/// Whose backends are wanted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct BackendFilter {
+    /// Those of this pool only.
+    pub pool: Option<String>,
+}
+
+/// Which sessions are wanted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct SessionFilter {
+    /// Those through this pool only.
+    pub pool: Option<String>,
+    /// Those on this backend only.
+    pub backend: Option<String>,
+    /// Those of this client address only, without port.
+    pub client: Option<String>,
+    /// Rows wanted, 1..=1000 [default: 100]. A page may hold fewer though more follow.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    pub from: Option<String>,
+}
+
+/// Some of the sessions that are not over. They come and go while pages are read: one that was there all the time is on exactly
+/// one page.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SessionPage {
+    /// The rows.
+    pub sessions: Vec<Session>,
+    /// `from` of the next page; `null` on the last.
+    pub next: Option<String>,
+}
+
+/// One client with one backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// Names it for the life of the process.
+    #[schema(example = "0.12.3")]
+    pub id: String,
+    /// Through which listener it came.
+    pub listener: String,
+    /// The pool that serves it.
+    pub pool: String,
+    /// The backend that it is on; `null` while none is chosen.
+    pub backend: Option<String>,
+    /// Where it came from.
+    pub client: String,
+    /// How far it is: dialing, relaying, half_closed.
+    pub state: String,
+    /// Seconds since it was accepted.
+    pub age: f64,
+    /// Seconds since a byte moved.
+    pub idle: f64,
+    /// Bytes given to the backend.
+    pub to_backend: u64,
+    /// Bytes given to the client.
+    pub to_client: u64,
+}
+
+/// What became of a request that concerns many sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Killed {
+    /// Sessions that there were when they were told to end.
+    pub sessions: u64,
+}
+
+/// Why a session went where it went, and why it ended.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The session.
+    pub session: Session,
+    /// In words, in the order in which it happened.
+    pub story: Vec<String>,
+    /// The backends of the pool as they were when it chose.
+    pub candidates: Vec<Candidate>,
+    /// How it ended: two letters, see `l4lb ctl explain --codes`; `null` while it runs.
+    pub end_code: Option<String>,
+    /// The same in words.
+    pub end: Option<String>,
+}
+
+/// A backend that a session could have gone to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Candidate {
+    /// Its name.
+    pub backend: String,
+    /// Its weight then.
+    pub weight: u16,
+    /// Whether the session went there.
+    pub chosen: bool,
+    /// Why it was passed over; `null` when it was eligible.
+    pub skipped: Option<String>,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct EventFilter {
+    /// Those behind this one only.
+    pub after: Option<u64>,
+    /// Rows wanted, 1..=1000 [default: 100]; the newest ones are given.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+}
+
+/// Something that an operator would want to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Counts events; a gap means that some were pushed out.
+    pub id: u64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// What it is about.
+    pub kind: EventKind,
+    /// The pool that it concerns.
+    pub pool: Option<String>,
+    /// The backend that it concerns.
+    pub backend: Option<String>,
+    /// Who asked for it.
+    pub who: Option<String>,
+    /// In words.
+    pub message: String,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A backend's health has changed.
+    Health,
+    /// A pool has lost its last eligible backend, or has one again.
+    Eligibility,
+    /// A backend was registered, changed, removed, or is gone.
+    Backend,
+    /// A configuration was applied or refused.
+    Reload,
+    /// The process starts, drains or stops.
+    Process,
+    /// Sessions were ended on request.
+    Sessions,
+}
+
+/// What share of a pool's new sessions each backend has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Topology {
+    /// Pool by pool.
+    pub pools: Vec<PoolShares>,
+}
+
+/// The shares of one pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PoolShares {
+    /// The pool.
+    pub pool: String,
+    /// How a backend is picked.
+    pub balance: String,
+    /// Slots of the hash table, or turns of the schedule, that are shared out; 0 where the pick has no table.
+    pub slots: u64,
+    /// Backend by backend.
+    pub backends: Vec<Share>,
+}
+
+/// One backend's share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Share {
+    /// The backend.
+    pub backend: String,
+    /// Where it is dialed.
+    pub address: String,
+    /// Slots of the hash space or turns of the schedule that it has.
+    pub slots: u64,
+    /// The same as a share of all, 0..=1.
+    pub share: f64,
+    /// What the weights alone would give it, 0..=1.
+    pub expected: f64,
+}
+
+/// The configuration that runs.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Config {
+    /// Counts the snapshots that were published.
+    pub epoch: u64,
+    /// The file that it was read from; `null` when flags alone made it.
+    pub file: Option<String>,
+    /// What runs, every default filled in, as `l4lb check` prints it.
+    pub effective: String,
+}
+
+/// What a reload changes, or would change.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReloadReport {
+    /// False for a dry run.
+    pub applied: bool,
+    /// The epoch that runs now.
+    pub epoch: u64,
+    /// Change by change.
+    pub changes: Vec<Change>,
+    /// Where the file and what was changed at run time differ, and which of them wins.
+    pub notes: Vec<String>,
+}
+
+/// One difference between what runs and the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// In words: `pool "web": backend "a": weight 1 -> 3`.
+    pub what: String,
+    /// Sessions that it touches.
+    pub sessions: u64,
+    /// Whether it needs a restart, so that it is not applied.
+    pub needs_restart: bool,
+}
+
+/// What is being drained.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Drains {
+    /// The process, from SIGTERM on.
+    pub process: Option<Drain>,
+    /// Backends that were removed or are in drain or maint, and have sessions left.
+    pub backends: Vec<Drain>,
+}
+
+/// How far a drain is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Drain {
+    /// Of the backend.
+    pub pool: Option<String>,
+    /// The backend.
+    pub backend: Option<String>,
+    /// Where it is dialed.
+    pub address: Option<String>,
+    /// Whether it is in its pool no more.
+    pub removed: bool,
+    /// Sessions left.
+    pub sessions: u64,
+    /// Sessions there were when it began.
+    pub sessions_at_start: u64,
+    /// Seconds since it began.
+    pub age: f64,
+    /// Seconds until what is left is cut; `null` when it is left to finish.
+    pub deadline: Option<f64>,
+    /// Seconds until the last session has gone, if they go on going as they have gone so far; `null` when none has gone yet.
+    pub eta: Option<f64>,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevel {
+    /// off, error, warn, info, debug or trace.
+    #[schema(example = "info")]
+    pub level: String,
+}
+
+/// What a page or `l4lb top` shows, once a second: totals to take differences of.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Sample {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// The stage of the process.
+    pub stage: Stage,
+    /// The epoch.
+    pub epoch: u64,
+    /// All sessions together.
+    pub totals: Totals,
+    /// Pool by pool.
+    pub pools: Vec<Pool>,
+    /// Backend by backend, of at most 1,000 backends.
+    pub backends: Vec<Backend>,
+    /// Time to connect to backends, of the last second.
+    pub connect: Latency,
+    /// How long sessions that ended in the last second had lasted.
+    pub duration: Latency,
+}
+
+/// Percentiles of what was measured, seconds; `null` when nothing was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Latency {
+    /// How many were measured.
+    pub count: u64,
+    /// Half were faster.
+    pub p50: Option<f64>,
+    /// 90 of 100 were faster.
+    pub p90: Option<f64>,
+    /// 99 of 100 were faster.
+    pub p99: Option<f64>,
+}

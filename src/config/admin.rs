@@ -1,0 +1,99 @@
+//! `[admin]`: where operators and Prometheus reach the process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::{Spanned, Value};
+
+use super::address::parse_bind;
+use super::error::Invalid;
+use super::model::{Admin, AdminSocket};
+use super::overrides::Overrides;
+use super::raw::{Key, RawAdmin, Table};
+use super::reader::{Reader, spot_of_table};
+use super::report::{Report, Scope};
+
+/// sockaddr_un has room for this many bytes of a path, and needs one of them for its end (unix(7)).
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
+pub(super) fn check(
+    raw: Option<&Spanned<Table<RawAdmin>>>,
+    overrides: &Overrides,
+    report: &mut Report,
+) -> Admin {
+    let absent = RawAdmin::default();
+    let scope = Scope::new(spot_of_table(raw), "admin");
+    let raw = raw.map_or(&absent, |raw| raw.get_ref());
+    let mut read = Reader { report, scope: &scope };
+    let socket = socket(&mut read, &raw.socket);
+    let listen = address(&mut read, "listen", &raw.listen);
+    let token_file = path(&mut read, "token_file", &raw.token_file);
+    let metrics = address(&mut read, "metrics", &raw.metrics);
+    let state_file = path(&mut read, "state_file", &raw.state_file);
+    if let Some(listen) = listen {
+        if !listen.ip().to_canonical().is_loopback() {
+            let what = "must be a loopback address: what it lets one do belongs to this machine alone";
+            read.wrong("listen", &raw.listen, format_args!("{what}, got {listen}"));
+        }
+        if raw.token_file.is_none() {
+            read.wrong("listen", &raw.listen, "needs token_file: everybody on this machine can connect");
+        }
+    }
+    if listen.is_some() && listen == metrics {
+        read.wrong("metrics", &raw.metrics, "is the address of listen: metrics are served there too");
+    }
+    Admin {
+        socket: overrides.admin_socket.clone().or(socket).unwrap_or(AdminSocket::Default),
+        listen,
+        token_file,
+        metrics: overrides.metrics.or(metrics),
+        state_file,
+    }
+}
+
+/// A path, or false.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
+fn socket(read: &mut Reader, key: &Key) -> Option<AdminSocket> {
+    match key.as_ref()?.get_ref() {
+        Value::Boolean(false) => Some(AdminSocket::Off),
+        Value::Boolean(true) => Some(AdminSocket::Default),
+        _ => {
+            let path = path(read, "socket", key)?;
+            match check_socket(&path) {
+                Ok(()) => Some(AdminSocket::At(path)),
+                Err(Invalid(what)) => {
+                    read.wrong("socket", key, what);
+                    None
+                }
+            }
+        }
+    }
+}
+
+/// Whether a socket can be at `path`.
+pub(super) fn check_socket(path: &Path) -> Result<(), Invalid> {
+    match path.as_os_str().len() {
+        0 => Err(Invalid("must not be empty".into())),
+        1..=SOCKET_PATH_LEN_MAX => Ok(()),
+        len => Err(Invalid(format!("must be at most {SOCKET_PATH_LEN_MAX} bytes long, is {len}"))),
+    }
+}
+
+fn address(read: &mut Reader, name: &str, key: &Key) -> Option<SocketAddr> {
+    match parse_bind(read.text(name, key)?) {
+        Ok(address) => Some(address),
+        Err(Invalid(what)) => {
+            read.wrong(name, key, what);
+            None
+        }
+    }
+}
+
+fn path(read: &mut Reader, name: &str, key: &Key) -> Option<PathBuf> {
+    let text = read.text(name, key)?;
+    if text.is_empty() {
+        read.wrong(name, key, "must not be empty");
+        return None;
+    }
+    Some(text.into())
+}
