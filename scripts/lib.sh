@@ -138,11 +138,14 @@ ask() {
 # The value of a key in "key=value key=value".
 value_of() { sed -nE "s/(^|.* )$1=([^ ]*).*/\2/p" <<<"$2"; }
 
+# Where the admin socket of l4lb NAME is.
+admin_socket() { printf '%s\n' "$WORK/$1.run/admin.sock"; }
+
 # Starts `l4lb ARGS...` as NAME and waits until it listens.
 start_l4lb() {
     local name=$1
     shift
-    start "$name" "$L4LB" "$@"
+    start "$name" env RUNTIME_DIRECTORY="$WORK/$name.run" "$L4LB" "$@"
     wait_until_listening "$name"
 }
 

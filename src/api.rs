@@ -336,6 +336,13 @@ pub struct Killed {
     pub sessions: u64,
 }
 
+/// A backend was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Removed {
+    /// Sessions that it has left.
+    pub sessions: u64,
+}
+
 /// Why a session went where it went, and why it ended.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {

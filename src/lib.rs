@@ -37,12 +37,12 @@
 //!
 //! | layer | modules | may do |
 //! |---|---|---|
-//! | L0 | [`base`] | compute |
+//! | L0 | [`base`], [`api`] | compute; `api` only names shapes |
 //! | L1 | [`balance`], [`config`] | compute; `config` reads one file |
 //! | L2 | [`session`], [`pool`], [`health`], [`stats`] | decide and count, without I/O; [`sys`] alone does I/O |
-//! | L3 | [`mailbox`] | pass messages between threads |
+//! | L3 | [`request`], [`mailbox`] | pass messages between threads |
 //! | L4 | [`worker`], [`control`] | loop; neither imports the other |
-//! | L5 | [`server`], [`logging`], [`demo`], [`cli`] | start, stop, print |
+//! | L5 | [`server`], [`logging`], [`demo`], [`ctl`], [`cli`] | start, stop, print |
 //!
 //! # Invariants
 //! - `session/` does no I/O; time and randomness are parameters everywhere below `worker/mod.rs`.
@@ -71,6 +71,8 @@ pub mod stats;
 
 pub mod sys;
 
+pub mod request;
+
 pub mod mailbox;
 
 pub mod worker;
@@ -82,5 +84,7 @@ pub mod server;
 pub mod logging;
 
 pub mod demo;
+
+pub mod ctl;
 
 pub mod cli;

@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::HealthState;
 use crate::pool::{BackendId, Snapshot};
+use crate::request::Ask;
 use crate::sys::Wake;
 
 /// Commands that wait in one mailbox at most.
@@ -66,6 +67,8 @@ pub enum Report {
         /// What stopped it.
         result: io::Result<()>,
     },
+    /// An operator asks for something.
+    Ask(Ask),
     /// SIGTERM or SIGINT: drain, and the second time stop at once.
     Terminate,
     /// SIGHUP.
@@ -120,6 +123,11 @@ impl Reports {
             // Release: the count stands for the report, and shows as much as that would have shown.
             self.dropped.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Puts in what an operator asks for; false when there is no room, or nobody to ask.
+    pub fn ask(&self, ask: Ask) -> bool {
+        self.reports.try_send(Report::Ask(ask)).is_ok()
     }
 
     /// Puts in a report that nothing makes up for, as soon as there is room. Never for a worker that still serves:

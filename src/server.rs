@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use crate::base::hash::hash;
 use crate::config::limits::{FdBudget, LimitError};
 use crate::config::model::{Config, Listener};
-use crate::control::Control;
+use crate::control::admin::{self, AdminError};
+use crate::control::{Control, View};
 use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
 use crate::pool::{Backend, ListenerId, Snapshot};
 use crate::stats::{Share, Totals, WorkerStats};
@@ -53,6 +54,9 @@ pub enum StartError {
         /// The error of the call. Not a `source`: the message holds it, and `main` prints the sources behind it.
         error: io::Error,
     },
+    /// The admin API cannot be where it is configured.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The limit of open files does not allow what is configured.
     #[error(transparent)]
     Limits(#[from] LimitError),
@@ -70,6 +74,8 @@ pub enum StartError {
 pub struct Running {
     /// Where each listener listens, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
+    /// Where the admin API can be reached.
+    pub admin: admin::Addresses,
     control: JoinHandle<io::Result<()>>,
     reports: Reports,
     snapshot: Arc<Snapshot>,
@@ -105,6 +111,10 @@ impl Running {
     /// Waits until everything has stopped; returns the counters at the end.
     pub fn wait(self) -> io::Result<Totals> {
         let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
+        if let Some(socket) = &self.admin.socket {
+            // Gone already: whoever has taken it away has done our work.
+            let _gone = std::fs::remove_file(socket);
+        }
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
         result.map(|()| totals)
     }
@@ -132,6 +142,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let (sockets, addresses) = listen_all(config)?;
     let per_listener =
         config.listeners.iter().map(|listener| listener.max_sessions.map(std::num::NonZero::get));
+    let admin = admin::open(&config.admin)?;
     let admission = Arc::new(Admission::new(sessions_max, per_listener));
     let (reports, inbox) = Reports::new();
     let mut kernels = Vec::with_capacity(workers);
@@ -174,7 +185,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         let run = || worker.run();
         spawn_worker(index, config.global.pin, reports.clone(), run).map_err(stop_all)?;
     }
+    let view = Arc::new(View::new(Arc::new(config.clone()), None, Arc::clone(&snapshot), stats.clone()));
     let control = Control {
+        view: Arc::clone(&view),
         snapshot: Arc::clone(&snapshot),
         mailboxes: Arc::clone(&mailboxes),
         reports: reports.clone(),
@@ -188,7 +201,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         let pool = &config.pools[listener.pool].name;
         log::info!(listener:% = listener.name, address:%, pool:%, workers; "listening");
     }
-    Ok(Running { addresses, control, reports, snapshot, stats })
+    let at = admin.addresses();
+    admin.start(view, reports.clone())?;
+    Ok(Running { addresses, admin: at, control, reports, snapshot, stats })
 }
 
 /// Starts the thread of a worker. Its end is reported however it comes about: also by a panic, where the build unwinds.
@@ -290,6 +305,7 @@ mod tests {
             kernels.iter().map(|kernel| Mailbox::new(kernel.waker())).unzip();
         let (reports, inbox) = Reports::new();
         let control = Control {
+            view: Arc::new(View::of_nothing()),
             snapshot: Arc::default(),
             mailboxes: mailboxes.into(),
             reports: reports.clone(),

@@ -18,12 +18,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &["base", "config"]),
     ("stats", &["session"]),
     ("sys", &["base", "config", "session"]),
-    ("mailbox", &["base", "config", "pool", "sys"]),
+    ("request", &["config", "pool"]),
+    ("mailbox", &["base", "config", "pool", "request", "sys"]),
     ("worker", &["base", "balance", "config", "session", "pool", "health", "stats", "sys", "mailbox"]),
-    ("control", &["base", "config", "pool", "stats", "sys", "mailbox"]),
+    ("control", &["base", "api", "config", "pool", "session", "stats", "sys", "request", "mailbox"]),
     ("server", &["base", "config", "pool", "stats", "sys", "mailbox", "worker", "control"]),
     ("logging", &["config"]),
     ("demo", &["sys"]),
+    ("ctl", &["api", "base", "config", "control"]),
     ("cli", &["balance", "config"]),
 ];
 

@@ -59,6 +59,9 @@ mod pool {
     pub use crate::backend::{Backend, BackendId};
     pub use l4lb::pool::{ListenerId, PoolId, Snapshot};
 }
+mod request {
+    pub use l4lb::request::Ask;
+}
 mod sys {
     pub use l4lb::sys::Wake;
 }

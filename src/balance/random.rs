@@ -3,7 +3,7 @@
 use super::slots::Slots;
 use super::{Member, Members, Pick, schedule};
 
-pub(super) struct Random(Slots);
+pub(super) struct Random(pub(super) Slots);
 
 impl Random {
     pub(super) fn build(members: &[Member]) -> Self {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::slots::Slots;
 use super::{Member, Members, Pick, schedule};
 
-pub(super) struct RoundRobin(Slots);
+pub(super) struct RoundRobin(pub(super) Slots);
 
 impl RoundRobin {
     pub(super) fn build(members: &[Member]) -> Self {

@@ -52,6 +52,17 @@ impl Slots {
         after.iter().chain(before).map(|&member| member as usize).find(|&member| members.is_eligible(member))
     }
 
+    /// How many slots each of the first `members` members owns.
+    pub(super) fn owned(&self, members: usize) -> Vec<u64> {
+        let mut owned = vec![0; members];
+        let mut count = |position: usize| owned[self.candidates[position] as usize] += 1;
+        match &self.owners {
+            Owners::Narrow(owners) => owners.iter().for_each(|&owner| count(owner.into())),
+            Owners::Wide(owners) => owners.iter().for_each(|&owner| count(owner as usize)),
+        }
+        owned
+    }
+
     /// The member that owns the slot of that number, modulo the size of the table.
     pub(super) fn member_at(&self, drawn: u64) -> usize {
         let position = match &self.owners {

@@ -24,7 +24,7 @@ const FREE: u32 = u32::MAX;
 /// Between the hashes of one client's attempts (the golden ratio of 2^64, as in SplitMix64).
 const ATTEMPT_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-pub(super) struct SourceHash(Slots);
+pub(super) struct SourceHash(pub(super) Slots);
 
 impl SourceHash {
     pub(super) fn build(members: &[Member]) -> Self {

@@ -43,6 +43,18 @@ impl Table {
             Kind::Random(table) => table.pick(pick, members),
         }
     }
+
+    /// How many slots of the table each of its first `members` members owns: turns of a schedule, or places of a hash. None
+    /// of least connections, which has no table.
+    pub fn owned(&self, members: usize) -> Vec<u64> {
+        match &self.0 {
+            Kind::RoundRobin(RoundRobin(slots))
+            | Kind::SourceHash(SourceHash(slots))
+            | Kind::Random(Random(slots)) => slots.owned(members),
+            Kind::PowerOfTwo(table) => table.owned(members),
+            Kind::LeastConnections(_) => vec![0; members],
+        }
+    }
 }
 
 #[cfg(test)]

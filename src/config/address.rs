@@ -54,7 +54,7 @@ impl Target {
     }
 
     /// The address to dial: of a host the first one, IPv4 before IPv6.
-    pub(super) fn resolve(&self, resolve: Resolver) -> Result<SocketAddr, Invalid> {
+    pub fn resolve(&self, resolve: Resolver) -> Result<SocketAddr, Invalid> {
         let (host, port) = match self {
             Self::Address(address) => return Ok(*address),
             Self::Host { host, port } => (host, *port),

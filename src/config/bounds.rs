@@ -12,7 +12,7 @@ pub(super) const SESSIONS_MAX: usize = 10_000_000;
 /// What listen(2) is told; the kernel caps it at net.core.somaxconn, which is 4096 since Linux 5.4.
 pub(super) const BACKLOG_MAX: u32 = 65_535;
 /// A larger ratio than 256 to 1 wants pools of its own.
-pub(super) const WEIGHT_MAX: u16 = 256;
+pub const WEIGHT_MAX: u16 = 256;
 /// Backends that one session may try, besides the first.
 pub(super) const RETRIES_MAX: u32 = 16;
 /// Timeouts and intervals. At most a year: no sum of a few of these overflows.

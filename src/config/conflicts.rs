@@ -126,8 +126,13 @@ fn is_overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip().to_canonical() == b.ip().to_canonical() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip())
 }
 
-/// Whether a dial to `address` ends at a listener of the same port.
-fn is_circle(address: SocketAddr, bind: SocketAddr) -> bool {
+/// Whether a dial to `address` ends at the listener at `bind`, as far as can be told without knowing the addresses of
+/// this machine.
+pub fn is_circle(address: SocketAddr, bind: SocketAddr) -> bool {
+    let address = canonical(address);
+    if address.port() != bind.port() {
+        return false;
+    }
     // connect(2) to the unspecified address goes to loopback.
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

@@ -31,11 +31,14 @@ use std::io::Read;
 use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
+pub use bounds::WEIGHT_MAX;
+pub use conflicts::is_circle;
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
+pub use reader::check_name;
 
 use bounds::FILE_MIB_MAX;
 use report::Report;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::{Spanned, Value};
 
+use super::error::Invalid;
 use super::raw::Key;
 use super::report::{Report, Scope, Spot};
 use super::units::{parse_duration, show_duration};
@@ -88,17 +89,16 @@ impl Reader<'_> {
         chosen.map(|(_, choice)| *choice)
     }
 
-    /// A name: what fits unquoted into a log line, a metric and a URL of the admin API.
+    /// A name, see [`check_name`].
     pub(super) fn name<'k>(&mut self, key: &'k Key) -> Option<&'k str> {
         let text = self.text("name", key)?;
-        let is_name = (1..=NAME_LEN_MAX).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-[]".contains(&byte));
-        if !is_name {
-            let allowed = format!("must be 1..={NAME_LEN_MAX} characters of A-Z a-z 0-9 . _ : - [ ]");
-            self.wrong("name", key, format_args!("{allowed}, got {}", quote(text)));
-            return None;
+        match check_name(text) {
+            Ok(()) => Some(text),
+            Err(Invalid(what)) => {
+                self.wrong("name", key, what);
+                None
+            }
         }
-        Some(text)
     }
 
     /// Reports that the value of a key is wrong.
@@ -109,6 +109,17 @@ impl Reader<'_> {
 }
 
 const NAME_LEN_MAX: usize = 64;
+
+/// Whether `text` may be the name of something: it fits unquoted into a log line, a metric and a URL of the admin API.
+pub fn check_name(text: &str) -> Result<(), Invalid> {
+    let is_name = (1..=NAME_LEN_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-[]".contains(&byte));
+    if is_name {
+        return Ok(());
+    }
+    let allowed = format!("must be 1..={NAME_LEN_MAX} characters of A-Z a-z 0-9 . _ : - [ ]");
+    Err(Invalid(format!("{allowed}, got {}", quote(text))))
+}
 
 /// Where the value of `key` is.
 pub(super) fn spot_of(key: &Key) -> Option<Spot> {

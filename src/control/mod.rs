@@ -1,18 +1,28 @@
 //! The control thread: hears what the workers report, publishes new tables, and brings the process to its end.
 //! Never imports `worker` and never touches a session; workers never wait for it.
 
+pub mod admin;
+pub mod events;
+mod requests;
+mod view;
+
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use crate::api::{self, EventKind};
 use crate::base::time::Instant;
 use crate::config::model::{HealthState, WhenAllDown};
 use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
+use crate::request::Named;
 use crate::stats::{Share, WorkerStats};
-use crate::sys::Clock;
+use crate::sys::{Clock, timestamp};
+
+use events::Draft;
+pub use view::View;
 
 /// How often it looks after what a full queue has kept from it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -29,6 +39,8 @@ pub struct Control {
     pub inbox: Receiver<Report>,
     /// The counters of the workers, by index.
     pub stats: Vec<Arc<WorkerStats>>,
+    /// What others see of all this.
+    pub view: Arc<View>,
     /// How long sessions may go on once it drains.
     pub drain_timeout: Duration,
 }
@@ -47,7 +59,7 @@ enum Stage {
 impl Control {
     /// Works until every worker has stopped. An error is the first that a worker could not go on from.
     pub fn run(self) -> io::Result<()> {
-        Work::new(self, Clock::start()).run()
+        Work::new(self).run()
     }
 }
 
@@ -69,7 +81,8 @@ struct Work {
 }
 
 impl Work {
-    fn new(control: Control, clock: Clock) -> Self {
+    fn new(control: Control) -> Self {
+        let clock = control.view.clock;
         let running = control.mailboxes.len();
         Self {
             control,
@@ -104,7 +117,7 @@ impl Work {
             self.look_after_drops();
             self.publish();
             self.end_drain();
-            self.tell();
+            self.tell_commands();
         }
         self.tell_shares();
         self.result
@@ -121,6 +134,7 @@ impl Work {
         match report {
             Report::Health { backend, from, to, reason } => self.on_health(backend, from, to, &reason),
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
+            Report::Ask(ask) => self.on_ask(ask),
             Report::Terminate => self.on_terminate(),
             Report::Reload => log::warn!("SIGHUP is ignored: this version cannot reload its configuration"),
             Report::TellShares => self.tell_shares(),
@@ -135,11 +149,32 @@ impl Work {
             pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(), to:% = to.as_str(),
             reason:%; "health"
         );
+        let named = Named { pool: pool.clone(), backend: backend.name.clone() };
+        let told = format!("{} -> {}: {reason}", from.as_str(), to.as_str());
+        self.control.view.events.push(Draft::new(EventKind::Health, told).backend(&named));
+        let mut state = self.control.view.state();
+        let note = state.notes.entry(id).or_default();
+        note.health_reason = Some(reason.to_owned());
+        note.health_since = Some(timestamp());
+        drop(state);
         // Unknown serves as Up does: at the start every backend turns from one to the other, and no table changes.
-        let is_other_table = [from, to].contains(&HealthState::Down);
-        if is_other_table && !self.changed.contains(&backend.pool) {
-            self.changed.push(backend.pool);
+        if [from, to].contains(&HealthState::Down) {
+            self.tables_changed(backend.pool);
         }
+    }
+
+    fn tables_changed(&mut self, pool: PoolId) {
+        if !self.changed.contains(&pool) {
+            self.changed.push(pool);
+        }
+    }
+
+    /// There is another snapshot: everybody is to have it.
+    fn published(&mut self, pool: PoolId) {
+        self.control.view.state().snapshot = Arc::clone(&self.control.snapshot);
+        let pool = Arc::clone(self.control.snapshot.pool(pool));
+        self.tell_eligibility(&pool);
+        self.behind.fill(true);
     }
 
     /// One line for each worker.
@@ -180,6 +215,7 @@ impl Work {
             Stage::Serving => {
                 let timeout = self.control.drain_timeout;
                 self.stage = Stage::Draining { deadline: self.clock.now() + timeout };
+                self.show_stage(api::Stage::Draining, "draining: accepting has ended");
                 log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
                 self.tell_all(&Command::Drain);
             }
@@ -199,17 +235,23 @@ impl Work {
     fn stop(&mut self, reason: StopReason) {
         if self.stage != Stage::Stopping {
             self.stage = Stage::Stopping;
+            self.show_stage(api::Stage::Stopping, "stopping: what still runs is cut");
             self.tell_all(&Command::Stop(reason));
         }
     }
 
+    fn show_stage(&self, stage: api::Stage, told: &str) {
+        self.control.view.state().stage = stage;
+        self.control.view.events.push(Draft::new(EventKind::Process, told));
+    }
+
     fn tell_all(&mut self, command: &Command) {
         self.untold.fill(Some(command.clone()));
-        self.tell();
+        self.tell_commands();
     }
 
     /// Tells each worker what it could not be told before.
-    fn tell(&mut self) {
+    fn tell_commands(&mut self) {
         for (mailbox, untold) in self.control.mailboxes.iter().zip(&mut self.untold) {
             untold.take_if(|command| mailbox.post(command.clone()));
         }
@@ -228,6 +270,8 @@ impl Work {
         if pool.has_eligible() {
             if self.without_backend.remove(&pool.id) {
                 log::warn!(pool:% = name; "a backend is eligible again");
+                let told = "a backend is eligible again";
+                self.control.view.events.push(Draft::new(EventKind::Eligibility, told).pool(name));
             }
         } else if self.without_backend.insert(pool.id) {
             let consequence = match pool.settings.when_all_down {
@@ -235,6 +279,8 @@ impl Work {
                 WhenAllDown::TryAnyway => "any backend is dialed",
             };
             log::warn!(pool:% = name, consequence; "no backend is eligible");
+            let told = format!("no backend is eligible: {consequence}");
+            self.control.view.events.push(Draft::new(EventKind::Eligibility, told).pool(name));
         }
     }
 
@@ -242,11 +288,9 @@ impl Work {
     fn publish(&mut self) {
         if !self.changed.is_empty() {
             self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&self.changed));
-            for id in std::mem::take(&mut self.changed) {
-                let pool = Arc::clone(self.control.snapshot.pool(id));
-                self.tell_eligibility(&pool);
+            for pool in std::mem::take(&mut self.changed) {
+                self.published(pool);
             }
-            self.behind.fill(true);
         }
         for (mailbox, behind) in self.control.mailboxes.iter().zip(&mut self.behind) {
             *behind = *behind && !mailbox.post(Command::Publish(Arc::clone(&self.control.snapshot)));
@@ -270,6 +314,7 @@ mod tests {
     fn the_health_of_a_removed_backend_changes_no_table() {
         let (reports, inbox) = Reports::new();
         let control = Control {
+            view: Arc::new(View::of_nothing()),
             snapshot: Arc::new(Snapshot::default()),
             mailboxes: Arc::new([]),
             reports,
@@ -277,7 +322,7 @@ mod tests {
             stats: Vec::new(),
             drain_timeout: Duration::ZERO,
         };
-        let mut work = Work::new(control, Clock::start());
+        let mut work = Work::new(control);
         let (from, to) = (HealthState::Up, HealthState::Down);
         work.on_report(Report::Health { backend: BackendId(7), from, to, reason: String::new() });
         assert!(work.changed.is_empty());
@@ -289,6 +334,7 @@ mod tests {
         while mailbox.post(Command::DialFailed(BackendId(0))) {}
         let (reports, inbox) = Reports::new();
         let control = Control {
+            view: Arc::new(View::of_nothing()),
             snapshot: Arc::new(Snapshot::default()),
             mailboxes: Arc::new([mailbox]),
             reports,
@@ -296,11 +342,11 @@ mod tests {
             stats: Vec::new(),
             drain_timeout: Duration::from_secs(60),
         };
-        let mut work = Work::new(control, Clock::start());
+        let mut work = Work::new(control);
         work.on_terminate();
         assert!(commands.try_iter().all(|command| matches!(command, Command::DialFailed(_))), "it was full");
-        work.tell();
-        work.tell();
+        work.tell_commands();
+        work.tell_commands();
         assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Drain]), "told once");
     }
 }

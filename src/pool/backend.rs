@@ -43,7 +43,7 @@ impl Admin {
 /// One backend as all threads see it. Its atomics are independent of each other, so all are `Relaxed`:
 /// - `health` has one writer, the worker that owns the probe. Who sees an old value for a moment dials a backend that
 ///   has just gone down, and retries. Who is to build a table by it is told by a report, which shows the new one.
-/// - `admin` and `weight` have one writer, who also builds the tables and so builds them by what it wrote. A worker that
+/// - `admin`, `weight` and `health_override` have one writer, who also builds the tables and so builds them by what it wrote. A worker that
 ///   sees an old value for a moment gives the backend a session as if it had chosen that moment earlier. Who is to end
 ///   or begin checks is told by the epoch published next, which shows the new one.
 /// - `active`, `sessions` and `dial_failures` are only added to and subtracted from, so nothing is lost.
@@ -63,6 +63,7 @@ pub struct Backend {
     admin: AtomicU8,
     weight: AtomicU16,
     health: AtomicU8,
+    health_override: AtomicU8,
     active: AtomicU32,
     sessions: AtomicU64,
     dial_failures: AtomicU64,
@@ -80,6 +81,7 @@ impl Backend {
             admin: AtomicU8::new(Admin::Ready as u8),
             weight: AtomicU16::new(backend.weight),
             health: AtomicU8::new(initial as u8),
+            health_override: AtomicU8::new(HealthState::Unknown as u8),
             active: AtomicU32::new(0),
             sessions: AtomicU64::new(0),
             dial_failures: AtomicU64::new(0),
@@ -117,13 +119,23 @@ impl Backend {
         self.admin() == Admin::Ready && self.weight() > 0
     }
 
-    /// Its health, as its probe saw it last.
+    /// Its health: what an operator says, or else what its probe saw last.
     pub fn health(&self) -> HealthState {
-        match self.health.load(Ordering::Relaxed) {
-            x if x == HealthState::Up as u8 => HealthState::Up,
-            x if x == HealthState::Down as u8 => HealthState::Down,
-            _ => HealthState::Unknown,
+        self.health_override().unwrap_or_else(|| health_of(self.health.load(Ordering::Relaxed)))
+    }
+
+    /// What an operator says of its health.
+    pub fn health_override(&self) -> Option<HealthState> {
+        match health_of(self.health_override.load(Ordering::Relaxed)) {
+            HealthState::Unknown => None,
+            known @ (HealthState::Up | HealthState::Down) => Some(known),
         }
+    }
+
+    /// Its health is this from now on, whatever its checks say; with `None` what they say. Who overrides also builds
+    /// the tables, as for `admin`.
+    pub fn override_health(&self, health: Option<HealthState>) {
+        self.health_override.store(health.unwrap_or(HealthState::Unknown) as u8, Ordering::Relaxed);
     }
 
     /// Set by the worker that owns the probe, seen by all at once.
@@ -163,6 +175,14 @@ impl Backend {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Lease(Arc::clone(self))
+    }
+}
+
+fn health_of(stored: u8) -> HealthState {
+    match stored {
+        x if x == HealthState::Up as u8 => HealthState::Up,
+        x if x == HealthState::Down as u8 => HealthState::Down,
+        _ => HealthState::Unknown,
     }
 }
 

@@ -10,4 +10,4 @@ mod snapshot;
 
 pub use backend::{Admin, Backend, BackendId, Lease};
 pub use choose::choose;
-pub use snapshot::{Listener, ListenerId, Pool, PoolId, Snapshot};
+pub use snapshot::{Listener, ListenerId, Pool, PoolId, Share, Snapshot};

@@ -63,6 +63,15 @@ pub struct Pool {
     pub(super) tiers: Vec<Tier>,
 }
 
+/// One backend's part of the table of its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Slots of the hash or turns of the schedule.
+    pub slots: u64,
+    /// By which it was given them; 0 when it is not in the table.
+    pub weight: u16,
+}
+
 /// Backends that are as good as each other, and the table to pick from them.
 pub(super) struct Tier {
     /// Indices into [`Pool::backends`].
@@ -185,6 +194,17 @@ impl Pool {
     /// Whether a backend is eligible for a new session, as of now.
     pub fn has_eligible(&self) -> bool {
         self.backends.iter().any(|backend| backend.admits() && backend.health() != HealthState::Down)
+    }
+
+    /// What part of the new sessions each backend has, by the table that they are picked from now.
+    pub fn shares(&self) -> Vec<Share> {
+        let mut shares: Vec<Share> = self.backends.iter().map(|_| Share { slots: 0, weight: 0 }).collect();
+        if let Some(tier) = self.tiers.first() {
+            for (&member, slots) in tier.members.iter().zip(tier.table.owned(tier.members.len())) {
+                shares[member] = Share { slots, weight: self.weights[member] };
+            }
+        }
+        shares
     }
 
     /// Whether a table built now would be the same.

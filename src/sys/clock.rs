@@ -1,6 +1,15 @@
-//! Monotonic time of this machine (CLOCK_MONOTONIC): setting the wall clock does not move it.
+//! Monotonic time of this machine (CLOCK_MONOTONIC), which setting the wall clock does not move; and the wall clock, for
+//! what people read.
+
+use jiff::Timestamp;
 
 use crate::base::time::Instant;
+
+/// The time of day. Only to be shown: nothing is decided by it.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
+pub fn timestamp() -> Timestamp {
+    Timestamp::now()
+}
 
 /// Counts from when it was made.
 #[derive(Clone, Copy, Debug)]

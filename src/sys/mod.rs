@@ -14,13 +14,15 @@ mod spin;
 mod token;
 
 pub use addresses::own_addresses;
-pub use clock::Clock;
+pub use clock::{Clock, timestamp};
 pub use holder::holder_of;
 pub use kernel::{
     Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_resources,
 };
 pub use linux::Linux;
 pub use pipe::Pipe;
-pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored};
+pub use process::{
+    is_root, open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored,
+};
 pub use sockets::listen;
 pub use token::Token;

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use procfs::process::{FDTarget, Process};
 
+use l4lb::ctl::{Client, Target};
+use tempfile::TempDir;
+
 use crate::peer::{PATIENCE, until};
 
 /// Somebody else may take the port between our look and the start.
@@ -25,6 +28,8 @@ pub(crate) struct Daemon {
     child: Child,
     log: Mutex<Receiver<String>>,
     pub(crate) address: SocketAddr,
+    /// Where its admin socket is.
+    runtime: TempDir,
 }
 
 impl Daemon {
@@ -46,18 +51,20 @@ impl Daemon {
 
     fn try_start(config: &str, address: SocketAddr, log: &str) -> Option<Self> {
         let mut file = tempfile::NamedTempFile::new().expect("a file for the configuration");
+        let runtime = tempfile::tempdir().expect("a run-time directory");
         write!(file, "[[listener]]\nbind = \"{address}\"\n{config}\n").expect("write the configuration");
         let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
             .arg("-c")
             .arg(file.path())
             .env("RUST_LOG", log)
+            .env("RUNTIME_DIRECTORY", runtime.path())
             .stderr(Stdio::piped())
             .spawn()
             .expect("start l4lb");
         let lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
         let (sender, log) = channel();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut daemon = Self { child, log: Mutex::new(log), address };
+        let mut daemon = Self { child, log: Mutex::new(log), address, runtime };
         match daemon.wait_for_line(&["listening", "address in use"]) {
             line if line.contains("listening") => {
                 until("l4lb handles signals", || daemon.handles_signals());
@@ -68,6 +75,11 @@ impl Daemon {
                 None
             }
         }
+    }
+
+    /// What asks its admin API.
+    pub(crate) fn admin(&self) -> Client {
+        Client::new(Target::Socket(self.runtime.path().join("admin.sock"))).expect("start a runtime")
     }
 
     /// The next line of its log that contains one of `words`.

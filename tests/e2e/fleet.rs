@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use l4lb::config::model::AdminSocket;
 use l4lb::config::{self, Overrides, system_resolver};
 use l4lb::pool::Backend;
 use l4lb::server::{self, Running};
@@ -239,6 +240,7 @@ impl Fleet {
             config::parse(&toml, "fleet.toml", &overrides, &mut system_resolver).expect("a good config");
         // A file cannot say that the kernel is to choose the port.
         config.listeners.iter_mut().for_each(|listener| listener.bind = IPV4);
+        config.admin.socket = AdminSocket::Off;
         accept_as_told(&mut config);
         let server = server::start(&config).expect("start the server");
         Service { fleet: self, addresses: server.addresses.clone(), server, clients: AtomicU64::new(0) }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use l4lb::config::model::Accept;
+use l4lb::config::model::{Accept, AdminSocket};
 use l4lb::config::{self, Config, Overrides, system_resolver};
 use l4lb::pool::Backend;
 use l4lb::server::{self, Running};
@@ -132,6 +132,7 @@ impl Setup {
         let overrides = Overrides { listen: vec![host], ..Overrides::default() };
         let config = config::parse(&self.toml(bench), "lab.toml", &overrides, &mut system_resolver);
         let mut config = config.expect("a good config");
+        config.admin.socket = AdminSocket::Off;
         accept_as_told(&mut config);
         config
     }

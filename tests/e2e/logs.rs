@@ -163,7 +163,7 @@ impl Unread {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = free.expect("a free port");
         let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
-            .args(["-l", &address.to_string(), "-b", &backend.to_string()])
+            .args(["-l", &address.to_string(), "-b", &backend.to_string(), "--admin", "off"])
             .stderr(Stdio::piped())
             .spawn()
             .expect("start l4lb");

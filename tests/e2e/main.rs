@@ -19,6 +19,7 @@ mod integrity;
 mod pressure;
 mod timeouts;
 
+mod admin;
 mod backends;
 mod counts;
 mod health;

@@ -1,0 +1,154 @@
+//! The admin API: HTTP on a thread of its own, beside the control thread. It reads what the control thread shows and asks it
+//! for changes; no session and no health check ever waits for it.
+//!
+//! `socket` opens where it listens, `serve` bounds what clients can hold, `guard` says who may come in, `routes` has the
+//! routes, `rows` turns state into JSON, `stream` tells what happens while it happens.
+
+mod guard;
+mod problem;
+mod routes;
+mod rows;
+mod serve;
+mod socket;
+mod stream;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use crate::config::model::{Admin, AdminSocket};
+use crate::control::View;
+use crate::mailbox::Reports;
+
+pub use routes::openapi;
+pub use socket::default_path;
+
+use guard::Token;
+use serve::Door;
+use socket::Unix;
+
+/// Why the admin API could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("admin: cannot {what}: {error}")]
+pub struct AdminError {
+    what: String,
+    /// Not a `source`: the message holds it.
+    error: io::Error,
+}
+
+/// What is open, before anybody is answered.
+pub struct Opened {
+    unix: Option<Unix>,
+    listen: Option<(std::net::TcpListener, Token)>,
+    metrics: Option<std::net::TcpListener>,
+}
+
+/// Where it can be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// The unix socket.
+    pub socket: Option<PathBuf>,
+    /// The API over TCP.
+    pub listen: Option<SocketAddr>,
+    /// The metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// What every route works with.
+#[derive(Clone)]
+struct Context {
+    view: Arc<View>,
+    reports: Reports,
+    streams: Arc<tokio::sync::Semaphore>,
+}
+
+/// Opens what `settings` name, and answers nobody yet.
+pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
+    let failed = |what: String| move |error| AdminError { what, error };
+    let unix = match &settings.socket {
+        AdminSocket::Off => None,
+        AdminSocket::At(path) => {
+            Some(Unix::open(path).map_err(failed(format!("listen on {}", path.display())))?)
+        }
+        AdminSocket::Default => default_path().and_then(|path| match Unix::open_with_folder(&path) {
+            Ok(unix) => Some(unix),
+            Err(error) => {
+                log::info!(path:% = path.display(), error:%; "no admin socket: name one with [admin] socket or --admin");
+                None
+            }
+        }),
+    };
+    let listen = settings.listen.map(|address| {
+        let file = settings.token_file.as_deref().unwrap_or_else(|| "".as_ref());
+        let token = Token::read(file).map_err(failed(format!("read the token from {}", file.display())))?;
+        let listener = tcp(address).map_err(failed(format!("listen on {address}")))?;
+        Ok((listener, token))
+    });
+    let metrics = settings
+        .metrics
+        .map(|address| tcp(address).map_err(failed(format!("listen on {address} for metrics"))));
+    Ok(Opened { unix, listen: listen.transpose()?, metrics: metrics.transpose()? })
+}
+
+fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+impl Opened {
+    /// Where it can be reached.
+    pub fn addresses(&self) -> Addresses {
+        let address = |listener: &std::net::TcpListener| listener.local_addr().ok();
+        Addresses {
+            socket: self.unix.as_ref().map(|unix| unix.path().to_owned()),
+            listen: self.listen.as_ref().and_then(|(listener, _)| address(listener)),
+            metrics: self.metrics.as_ref().and_then(address),
+        }
+    }
+
+    /// Answers until the process ends.
+    pub fn start(self, view: Arc<View>, reports: Reports) -> Result<(), AdminError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error| AdminError { what, error }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(failed("start its runtime"))?;
+        let streams = Arc::new(tokio::sync::Semaphore::new(stream::STREAMS_MAX));
+        let context = Context { view, reports, streams };
+        let mut doors: Vec<Door> = Vec::new();
+        {
+            // Sockets become known to the runtime where it is entered.
+            let _entered = runtime.enter();
+            let from_std = |listener| tokio::net::TcpListener::from_std(listener);
+            if let Some(unix) = self.unix {
+                log::info!(socket:% = unix.path().display(); "admin API");
+                doors.push(
+                    Door::unix(unix, routes::all(context.clone(), None))
+                        .map_err(failed("watch its socket"))?,
+                );
+            }
+            if let Some((listener, token)) = self.listen {
+                let listener = from_std(listener).map_err(failed("watch its listener"))?;
+                log::info!(address:? = listener.local_addr().ok(); "admin API");
+                doors.push(Door::tcp(listener, routes::all(context.clone(), Some(token))));
+            }
+            if let Some(listener) = self.metrics {
+                let listener = from_std(listener).map_err(failed("watch its listener"))?;
+                log::info!(address:? = listener.local_addr().ok(); "metrics");
+                doors.push(Door::tcp(listener, routes::metrics_only(context)));
+            }
+        }
+        thread::Builder::new()
+            .name("l4lb-admin".into())
+            .spawn(move || runtime.block_on(serve::serve_all(doors)))
+            .map_err(failed("start its thread"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,450 @@
+//! The routes, each with its place in the OpenAPI document.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Extension, FromRequest, FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::oneshot;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::guard::{self, Peer, Token};
+use super::problem::Problem;
+use super::{Context, rows, stream};
+use crate::api;
+use crate::base::time::Instant;
+use crate::config::model::HealthState;
+use crate::config::{Invalid, Target, check_name, system_resolver, units};
+use crate::control::view::State as Known;
+use crate::pool::Pool;
+use crate::request::{Ask, Named, NewBackend, Reply, Request};
+
+/// What a body may take.
+const BODY_LEN_MAX: usize = 64 * 1024;
+/// How long the control thread may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a lease may be.
+const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// A body of JSON; what is wrong with it is told like everything else.
+#[derive(FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+struct Json<T>(T);
+
+impl<T: serde::Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+struct Query<T>(T);
+
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+struct Path<T>(T);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "l4lb admin API", description = "What l4lb does, and changes to it while it runs."),
+    modifiers(&Bearer),
+    security(("token" = [])),
+)]
+struct Document;
+
+/// Over TCP a token is shown; on the unix socket none is needed.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+fn documented() -> OpenApiRouter<Context> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(status))
+        .routes(routes!(listeners))
+        .routes(routes!(pools))
+        .routes(routes!(backends))
+        .routes(routes!(register))
+        .routes(routes!(backend, change, deregister))
+        .routes(routes!(override_health))
+        .routes(routes!(events))
+        .routes(routes!(event_stream))
+        .routes(routes!(sample_stream))
+        .routes(routes!(topology))
+        .routes(routes!(config))
+        .routes(routes!(log_level, set_log_level))
+}
+
+/// The OpenAPI document of all routes.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// All routes; with a token for whoever shows it, and only to this machine's own pages.
+pub(super) fn all(context: Context, token: Option<Token>) -> Router {
+    let (routes, document) = documented().split_for_parts();
+    let routes =
+        routes.route("/openapi.json", get(async || axum::Json(document))).route("/health", get(health));
+    let guarded = match token {
+        None => routes,
+        Some(token) => routes
+            .layer(middleware::from_fn_with_state(token, guard::check_token))
+            .layer(middleware::from_fn(guard::check_host)),
+    };
+    finish(guarded, context)
+}
+
+/// Metrics, and whether it serves.
+pub(super) fn metrics_only(context: Context) -> Router {
+    finish(Router::new().route("/health", get(health)), context)
+}
+
+fn finish(routes: Router<Context>, context: Context) -> Router {
+    routes
+        .fallback(async || Problem::not_found("there is no such route: see /openapi.json"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route has no such method: see /openapi.json")
+        })
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_LEN_MAX))
+        .with_state(context)
+}
+
+impl Context {
+    /// Asks the control thread, and waits for its answer.
+    async fn ask<T>(&self, who: Peer, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
+        let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
+        let (reply, answer) = oneshot::channel();
+        if !self.reports.ask(Ask { who: who.to_string(), request: request(reply) }) {
+            return Err(unavailable("the control thread has too much to do"));
+        }
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => Ok(answer?),
+            Ok(Err(_)) => Err(unavailable("the process is stopping")),
+            Err(_) => {
+                Err(unavailable("the control thread has not answered in time; the change may still come"))
+            }
+        }
+    }
+
+    fn backend(&self, named: &Named) -> Answer<api::Backend> {
+        let state = self.view.state();
+        let pool = pool_named(&state, &named.pool)?;
+        let index = pool.backends.iter().position(|backend| backend.name == named.backend);
+        let index = index.ok_or_else(|| Problem::not_found(format!("{named} is not there")))?;
+        Ok(Json(rows::backend(&state, self.view.clock.now(), pool, index)))
+    }
+}
+
+fn pool_named<'s>(state: &'s Known, name: &str) -> Result<&'s Pool, Problem> {
+    let found = state.snapshot.pools.iter().find(|pool| pool.settings.name == name);
+    found.map(AsRef::as_ref).ok_or_else(|| Problem::not_found(format!("there is no pool {name:?}")))
+}
+
+/// How the process does
+#[utoipa::path(get, path = "/v1/status", responses((status = OK, body = api::Status)))]
+async fn status(State(context): State<Context>) -> Json<api::Status> {
+    let view = &context.view;
+    let state = view.state();
+    Json(api::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: view.started,
+        uptime: view.clock.now().since(Instant::default()).as_secs_f64(),
+        stage: state.stage,
+        epoch: state.snapshot.epoch,
+        workers: rows::workers(&state.stats),
+        totals: rows::totals(&state.stats),
+        reload: state.reload.clone(),
+        log_lines_dropped: 0,
+    })
+}
+
+/// Where clients connect
+#[utoipa::path(get, path = "/v1/listeners", responses((status = OK, body = [api::Listener])))]
+async fn listeners(State(context): State<Context>) -> Json<Vec<api::Listener>> {
+    Json(rows::listeners(&context.view.state().snapshot))
+}
+
+/// The pools
+#[utoipa::path(get, path = "/v1/pools", responses((status = OK, body = [api::Pool])))]
+async fn pools(State(context): State<Context>) -> Json<Vec<api::Pool>> {
+    Json(context.view.state().snapshot.pools.iter().map(|pool| rows::pool(pool)).collect())
+}
+
+/// The backends of one pool, or of all
+#[utoipa::path(
+    get, path = "/v1/backends", params(api::BackendFilter),
+    responses(
+        (status = OK, body = [api::Backend]),
+        (status = BAD_REQUEST, body = api::Problem),
+        (status = NOT_FOUND, body = api::Problem),
+    ),
+)]
+async fn backends(
+    State(context): State<Context>,
+    Query(filter): Query<api::BackendFilter>,
+) -> Answer<Vec<api::Backend>> {
+    let state = context.view.state();
+    if let Some(pool) = &filter.pool {
+        pool_named(&state, pool)?;
+    }
+    Ok(Json(rows::backends(&state, context.view.clock.now(), filter.pool.as_deref())))
+}
+
+/// One backend more, or the renewal of its lease
+#[utoipa::path(
+    post, path = "/v1/pools/{pool}/backends", params(("pool" = String, Path)), request_body = api::NewBackend,
+    responses(
+        (status = CREATED, description = "It is new.", body = api::Backend),
+        (status = OK, description = "It was there: its lease begins anew.", body = api::Backend),
+        (status = BAD_REQUEST, body = api::Problem),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = CONFLICT, body = api::Problem),
+        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
+        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
+        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn register(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path(pool): Path<String>,
+    Json(new): Json<api::NewBackend>,
+) -> Result<(StatusCode, Json<api::Backend>), Problem> {
+    let backend = new_backend(new).await?;
+    let named = Named { pool: pool.clone(), backend: backend.name.clone() };
+    let registered = context.ask(who, |reply| Request::Register { pool, backend, reply }).await?;
+    let status = if registered.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, context.backend(&named)?))
+}
+
+/// A backend that is legal by itself; its host is resolved without holding up other requests.
+async fn new_backend(new: api::NewBackend) -> Result<NewBackend, Problem> {
+    let wrong = |key: &'static str| move |Invalid(what): Invalid| Problem::bad(format!("{key}: {what}"));
+    let target = Target::parse(&new.address).map_err(wrong("address"))?;
+    let name = new.name.unwrap_or_else(|| target.to_string());
+    check_name(&name).map_err(wrong("name"))?;
+    let weight = new.weight.unwrap_or(1);
+    check_weight(weight)?;
+    let ttl = new.ttl.map(|ttl| {
+        let ttl = units::parse_duration(&ttl).map_err(wrong("ttl"))?;
+        let (min, max) = (units::show_duration(*TTL.start()), units::show_duration(*TTL.end()));
+        if TTL.contains(&ttl) { Ok(ttl) } else { Err(Problem::bad(format!("ttl: must be {min}..={max}"))) }
+    });
+    let resolved = tokio::task::spawn_blocking(move || target.resolve(&mut system_resolver));
+    let resolved = resolved.await.map_err(|error| Problem::bad(format!("address: {error}")))?;
+    let address = resolved.map_err(wrong("address"))?;
+    Ok(NewBackend { name, address, weight, backup: new.backup, ttl: ttl.transpose()? })
+}
+
+fn check_weight(weight: u16) -> Result<(), Problem> {
+    const MAX: u16 = crate::config::WEIGHT_MAX;
+    if weight <= MAX { Ok(()) } else { Err(Problem::bad(format!("weight: must be 0..={MAX}, got {weight}"))) }
+}
+
+/// One backend
+#[utoipa::path(
+    get, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
+    responses((status = OK, body = api::Backend), (status = NOT_FOUND, body = api::Problem)),
+)]
+async fn backend(
+    State(context): State<Context>,
+    Path((pool, backend)): Path<(String, String)>,
+) -> Answer<api::Backend> {
+    context.backend(&Named { pool, backend })
+}
+
+/// Another weight, or another administrative state
+#[utoipa::path(
+    patch, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
+    request_body = api::BackendChange,
+    responses(
+        (status = OK, body = api::Backend),
+        (status = BAD_REQUEST, body = api::Problem),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
+        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
+        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn change(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path((pool, backend)): Path<(String, String)>,
+    Json(change): Json<api::BackendChange>,
+) -> Answer<api::Backend> {
+    let named = Named { pool, backend };
+    change.weight.map_or(Ok(()), check_weight)?;
+    let (weight, admin) = (change.weight, change.admin.map(rows::admin_of));
+    let backend = named.clone();
+    context.ask(who, |reply| Request::Change { backend, weight, admin, reply }).await?;
+    context.backend(&named)
+}
+
+/// One backend less: it gets no new sessions, and those that it has are left to its pool's `on_remove`
+#[utoipa::path(
+    delete, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
+    responses(
+        (status = OK, description = "It is removed, with so many sessions left.", body = api::Removed),
+        (status = BAD_REQUEST, body = api::Problem),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn deregister(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path((pool, backend)): Path<(String, String)>,
+) -> Answer<api::Removed> {
+    let backend = Named { pool, backend };
+    let sessions = context.ask(who, |reply| Request::Deregister { backend, reply }).await?;
+    Ok(Json(api::Removed { sessions: sessions.into() }))
+}
+
+/// Says what a backend's health is, in place of its checks
+#[utoipa::path(
+    post, path = "/v1/pools/{pool}/backends/{backend}/health",
+    params(("pool" = String, Path), ("backend" = String, Path)), request_body = api::HealthOverride,
+    responses(
+        (status = OK, body = api::Backend),
+        (status = BAD_REQUEST, body = api::Problem),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
+        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
+        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn override_health(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path((pool, backend)): Path<(String, String)>,
+    Json(wanted): Json<api::HealthOverride>,
+) -> Answer<api::Backend> {
+    let named = Named { pool, backend };
+    let health = match wanted.health {
+        api::OverrideTo::Up => Some(HealthState::Up),
+        api::OverrideTo::Down => Some(HealthState::Down),
+        api::OverrideTo::Auto => None,
+    };
+    let backend = named.clone();
+    context.ask(who, |reply| Request::OverrideHealth { backend, health, reply }).await?;
+    context.backend(&named)
+}
+
+/// What has happened lately
+#[utoipa::path(
+    get, path = "/v1/events", params(api::EventFilter),
+    responses((status = OK, body = [api::Event]), (status = BAD_REQUEST, body = api::Problem)),
+)]
+async fn events(
+    State(context): State<Context>,
+    Query(filter): Query<api::EventFilter>,
+) -> Answer<Vec<api::Event>> {
+    let limit = check_limit(filter.limit)?;
+    Ok(Json(context.view.events.recent(filter.after, limit)))
+}
+
+fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {
+    const MAX: u32 = api::PAGE_LEN_MAX;
+    match limit.unwrap_or(api::PAGE_LEN) {
+        limit @ 1..=MAX => Ok(limit as usize),
+        limit => Err(Problem::bad(format!("limit: must be 1..={MAX}, got {limit}"))),
+    }
+}
+
+/// What happens, as server-sent events: `event` with an Event each, `missed` with a number where the reader was too slow
+#[utoipa::path(
+    get, path = "/v1/events/stream",
+    responses(
+        (status = OK, content_type = "text/event-stream", body = String),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn event_stream(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
+    let place = stream::place(&context.streams)?;
+    Ok(stream::events(place, context.view.events.subscribe()))
+}
+
+/// How much happens, as server-sent events: `sample` with a Sample at once and once a second
+#[utoipa::path(
+    get, path = "/v1/samples/stream",
+    responses(
+        (status = OK, content_type = "text/event-stream", body = String),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn sample_stream(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
+    let place = stream::place(&context.streams)?;
+    let view = context.view;
+    Ok(stream::samples(place, move || rows::sample(&view)))
+}
+
+/// What share of the new sessions each backend has
+#[utoipa::path(get, path = "/v1/topology", responses((status = OK, body = api::Topology)))]
+async fn topology(State(context): State<Context>) -> Json<api::Topology> {
+    let snapshot = context.view.state().snapshot.clone();
+    Json(rows::topology(&snapshot))
+}
+
+/// The configuration that runs
+#[utoipa::path(get, path = "/v1/config", responses((status = OK, body = api::Config)))]
+async fn config(State(context): State<Context>) -> Json<api::Config> {
+    let state = context.view.state();
+    let (epoch, file) = (state.snapshot.epoch, state.file.clone());
+    Json(api::Config { epoch, file, effective: state.config.to_string() })
+}
+
+/// What is logged
+#[utoipa::path(get, path = "/v1/log-level", responses((status = OK, body = api::LogLevel)))]
+async fn log_level() -> Json<api::LogLevel> {
+    Json(api::LogLevel { level: log::max_level().as_str().to_ascii_lowercase() })
+}
+
+/// Logs more or less, until the process ends
+#[utoipa::path(
+    put, path = "/v1/log-level", request_body = api::LogLevel,
+    responses(
+        (status = OK, body = api::LogLevel),
+        (status = BAD_REQUEST, body = api::Problem),
+        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
+        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
+        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn set_log_level(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Json(wanted): Json<api::LogLevel>,
+) -> Answer<api::LogLevel> {
+    let words = "level: must be one of off, error, warn, info, debug, trace";
+    let level = wanted.level.parse().map_err(|_| Problem::bad(words))?;
+    context.ask(who, |reply| Request::LogLevel { level, reply }).await?;
+    Ok(log_level().await)
+}
+
+/// Whether new sessions are taken: 200 while it serves, 503 once it drains
+async fn health(State(context): State<Context>) -> (StatusCode, &'static str) {
+    match context.view.state().stage {
+        api::Stage::Serving => (StatusCode::OK, "serving\n"),
+        api::Stage::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        api::Stage::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}

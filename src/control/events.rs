@@ -1,0 +1,132 @@
+//! What has happened lately, for operators who were not looking, and a stream of what happens for those who are.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use tokio::sync::broadcast;
+
+use crate::api::{Event, EventKind};
+use crate::request::Named;
+use crate::sys;
+
+/// Events that are remembered.
+pub const EVENTS_MAX: usize = 1024;
+/// Events that a reader of the stream may be behind; one that is further behind is told how many it has missed.
+const STREAM_LEN: usize = 256;
+
+/// The newest events, and who waits for more.
+pub struct Events {
+    ring: Mutex<Ring>,
+    stream: broadcast::Sender<Event>,
+}
+
+#[derive(Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    next_id: u64,
+}
+
+/// An event that has not happened yet.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    kind: EventKind,
+    pool: Option<String>,
+    backend: Option<String>,
+    who: Option<String>,
+    message: String,
+}
+
+impl Draft {
+    /// Something of this kind, in words.
+    pub fn new(kind: EventKind, message: impl Into<String>) -> Self {
+        Self { kind, pool: None, backend: None, who: None, message: message.into() }
+    }
+
+    /// It concerns a pool.
+    #[must_use]
+    pub fn pool(self, pool: &str) -> Self {
+        Self { pool: Some(pool.to_owned()), ..self }
+    }
+
+    /// It concerns a backend.
+    #[must_use]
+    pub fn backend(self, named: &Named) -> Self {
+        Self { pool: Some(named.pool.clone()), backend: Some(named.backend.clone()), ..self }
+    }
+
+    /// Somebody asked for it.
+    #[must_use]
+    pub fn who(self, who: &str) -> Self {
+        Self { who: Some(who.to_owned()), ..self }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { ring: Mutex::default(), stream: broadcast::Sender::new(STREAM_LEN) }
+    }
+}
+
+impl Events {
+    /// It happens now.
+    pub fn push(&self, draft: Draft) {
+        let Draft { kind, pool, backend, who, message } = draft;
+        let time = sys::timestamp();
+        let mut ring = self.ring.lock().expect("nobody panics with the lock");
+        let event = Event { id: ring.next_id, time, kind, pool, backend, who, message };
+        ring.next_id += 1;
+        if ring.events.len() == EVENTS_MAX {
+            ring.events.pop_front();
+        }
+        ring.events.push_back(event.clone());
+        // Under the lock, so that the stream has the order of the ring. Without a reader it goes nowhere.
+        let _nobody = self.stream.send(event);
+    }
+
+    /// The newest `limit` of those behind the event `after`, the oldest of them first.
+    pub fn recent(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
+        let ring = self.ring.lock().expect("nobody panics with the lock");
+        let wanted = ring.events.iter().rev().take_while(|event| after.is_none_or(|after| event.id > after));
+        let mut newest: Vec<Event> = wanted.take(limit).cloned().collect();
+        newest.reverse();
+        newest
+    }
+
+    /// All that happens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.stream.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(events: &Events, message: &str) {
+        events.push(Draft::new(EventKind::Process, message));
+    }
+
+    #[test]
+    fn the_newest_events_are_kept_in_their_order() {
+        let events = Events::default();
+        (0..EVENTS_MAX + 3).for_each(|index| push(&events, &index.to_string()));
+        let all = events.recent(None, usize::MAX);
+        assert_eq!((all.len(), all[0].id), (EVENTS_MAX, 3));
+        let last = all.last().unwrap().id;
+        let ids =
+            |after, limit| -> Vec<u64> { events.recent(after, limit).iter().map(|event| event.id).collect() };
+        assert_eq!(ids(Some(last - 2), 10), [last - 1, last]);
+        assert_eq!(ids(None, 1), [last]);
+        assert!(ids(Some(last), 10).is_empty());
+    }
+
+    #[test]
+    fn a_subscriber_gets_what_happens_from_then_on() {
+        let events = Events::default();
+        push(&events, "before");
+        let mut stream = events.subscribe();
+        push(&events, "then");
+        assert_eq!(stream.try_recv().unwrap().message, "then");
+        assert!(stream.try_recv().is_err());
+    }
+}

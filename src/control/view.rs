@@ -1,0 +1,95 @@
+//! What others may see of the control thread's state at any time: it writes, the admin thread reads.
+//! Nothing here is on the way of a session.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use jiff::Timestamp;
+
+use crate::api::{Reload, Stage};
+use crate::base::time::Instant;
+use crate::config::model::Config;
+use crate::control::events::Events;
+use crate::pool::{BackendId, Snapshot};
+use crate::stats::WorkerStats;
+use crate::sys::Clock;
+
+/// The state, and what has happened lately.
+pub struct View {
+    state: Mutex<State>,
+    /// What has happened lately.
+    pub events: Events,
+    /// Counts from the start of the process.
+    pub clock: Clock,
+    /// When the process started.
+    pub started: Timestamp,
+}
+
+/// What the control thread knows.
+pub struct State {
+    /// What was configured last.
+    pub config: Arc<Config>,
+    /// The file that it was read from.
+    pub file: Option<String>,
+    /// What was published last.
+    pub snapshot: Arc<Snapshot>,
+    /// The counters of the workers, by index.
+    pub stats: Vec<Arc<WorkerStats>>,
+    /// What the process does.
+    pub stage: Stage,
+    /// Reloads so far.
+    pub reload: Reload,
+    /// What is not in the atomics of a backend; those of backends that have gone are taken out.
+    pub notes: HashMap<BackendId, Note>,
+}
+
+/// What is known of a backend besides its atomics.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// The check that decided its health, in words.
+    pub health_reason: Option<String>,
+    /// When its health last changed.
+    pub health_since: Option<Timestamp>,
+    /// Registered at run time.
+    pub registered: bool,
+    /// Until when it is registered.
+    pub lease: Option<Instant>,
+}
+
+impl View {
+    /// Before anything has happened.
+    pub fn new(
+        config: Arc<Config>,
+        file: Option<String>,
+        snapshot: Arc<Snapshot>,
+        stats: Vec<Arc<WorkerStats>>,
+    ) -> Self {
+        let state = State {
+            config,
+            file,
+            snapshot,
+            stats,
+            stage: Stage::Serving,
+            reload: Reload::default(),
+            notes: HashMap::new(),
+        };
+        let started = crate::sys::timestamp();
+        Self { state: Mutex::new(state), events: Events::default(), clock: Clock::start(), started }
+    }
+
+    /// Of a process that has nothing, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        let overrides = crate::config::Overrides {
+            listen: vec![([127, 0, 0, 1], 0).into()],
+            ..crate::config::Overrides::default()
+        };
+        let config = crate::config::load(None, &overrides, &mut crate::config::system_resolver);
+        Self::new(Arc::new(config.expect("flags are enough")), None, Arc::default(), Vec::new())
+    }
+
+    /// The state, for as long as the guard is held: a reader that holds it for long holds up the control thread.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics with the lock")
+    }
+}

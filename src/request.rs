@@ -1,0 +1,127 @@
+//! What an operator asks of the control thread, and how it answers. Whoever asks may wait; the control thread never does.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::LevelFilter;
+use tokio::sync::oneshot;
+
+use crate::config::model::HealthState;
+use crate::pool::{Admin, BackendId};
+
+/// Where an answer is put.
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Something that is asked for.
+#[derive(Debug)]
+pub struct Ask {
+    /// Who asks, as logs and events name it.
+    pub who: String,
+    /// What for.
+    pub request: Request,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// One more backend, or the renewal of its lease.
+    Register {
+        /// The pool that it is to serve in.
+        pool: String,
+        /// What it is.
+        backend: NewBackend,
+        /// Whether it is new.
+        reply: Reply<Registered>,
+    },
+    /// One backend less.
+    Deregister {
+        /// Which.
+        backend: Named,
+        /// Sessions that it has left.
+        reply: Reply<u32>,
+    },
+    /// Another weight, or another administrative state.
+    Change {
+        /// Which.
+        backend: Named,
+        /// `None` leaves it as it is.
+        weight: Option<u16>,
+        /// `None` leaves it as it is.
+        admin: Option<Admin>,
+        /// It is changed.
+        reply: Reply<()>,
+    },
+    /// A word on its health that its checks do not change; `None` takes it back.
+    OverrideHealth {
+        /// Which.
+        backend: Named,
+        /// [`HealthState::Up`] or [`HealthState::Down`].
+        health: Option<HealthState>,
+        /// It is so.
+        reply: Reply<()>,
+    },
+    /// Another level of the log.
+    LogLevel {
+        /// The least severe lines that are written.
+        level: LevelFilter,
+        /// It is so.
+        reply: Reply<()>,
+    },
+}
+
+/// A backend by the names that people use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its pool.
+    pub pool: String,
+    /// Its name in there.
+    pub backend: String,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pool {:?}: backend {:?}", self.pool, self.backend)
+    }
+}
+
+/// A backend to be registered: legal by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBackend {
+    /// Unique within the pool.
+    pub name: String,
+    /// Where to dial.
+    pub address: SocketAddr,
+    /// 0..=256.
+    pub weight: u16,
+    /// Serves only when no primary backend is eligible.
+    pub backup: bool,
+    /// How long its lease is; `None` is for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// A backend was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Which it is.
+    pub id: BackendId,
+    /// False when it was there already and its lease was renewed.
+    pub is_new: bool,
+}
+
+/// Why what was asked for is not done. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It contradicts what there is.
+    #[error("{0}")]
+    Conflict(String),
+    /// It can never be done.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not now.
+    #[error("{0}")]
+    Unavailable(String),
+}

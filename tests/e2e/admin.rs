@@ -1,0 +1,101 @@
+//! The admin API of a running process: what it shows, what it changes, whom it refuses.
+
+use axum::http::{Method, StatusCode};
+use l4lb::api;
+use l4lb::ctl::ClientError;
+
+use crate::daemon::Daemon;
+use crate::lab::IPV4;
+use crate::peer::until;
+
+const TWO: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
+    backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";
+
+fn backend(daemon: &Daemon, name: &str) -> api::Backend {
+    daemon.admin().get(&format!("/v1/pools/web/backends/{name}")).expect("the backend")
+}
+
+fn refusal(result: Result<api::Backend, ClientError>) -> (StatusCode, String) {
+    match result {
+        Err(ClientError::Refused { status, error }) => (status, error),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_registered_backend_serves_until_it_is_removed() {
+    let daemon = Daemon::start(TWO, IPV4);
+    let admin = daemon.admin();
+    let new = api::NewBackend {
+        address: "127.0.0.1:3".into(),
+        name: Some("c".into()),
+        weight: Some(2),
+        backup: false,
+        ttl: None,
+    };
+    let route = "/v1/pools/web/backends";
+    let made: api::Backend = admin.ask(Method::POST, route, Some(&new)).expect("register");
+    assert_eq!((made.name.as_str(), made.weight, made.source), ("c", 2, api::Source::Api));
+    let again: api::Backend = admin.ask(Method::POST, route, Some(&new)).expect("register again");
+    assert_eq!(again, made);
+    let elsewhere = api::NewBackend { address: "127.0.0.1:4".into(), ..new.clone() };
+    let (status, error) = refusal(admin.ask(Method::POST, route, Some(&elsewhere)));
+    assert_eq!(status, StatusCode::CONFLICT, "{error}");
+    let topology: api::Topology = admin.get("/v1/topology").expect("topology");
+    let shares: Vec<f64> = topology.pools[0].backends.iter().map(|backend| backend.share).collect();
+    assert_eq!(shares, [0.25, 0.25, 0.5]);
+    let gone: api::Removed =
+        admin.ask(Method::DELETE, "/v1/pools/web/backends/c", None::<&()>).expect("remove");
+    assert_eq!(gone.sessions, 0);
+    assert_eq!(refusal(admin.get("/v1/pools/web/backends/c")).0, StatusCode::NOT_FOUND);
+    assert!(daemon.wait_for_line(&["registered"]).contains("who=\"uid "));
+}
+
+#[test]
+fn a_change_holds_at_once_and_is_an_event() {
+    let daemon = Daemon::start(TWO, IPV4);
+    let admin = daemon.admin();
+    let drain = api::BackendChange { weight: Some(7), admin: Some(api::Admin::Drain) };
+    let changed: api::Backend =
+        admin.ask(Method::PATCH, "/v1/pools/web/backends/a", Some(&drain)).expect("change");
+    assert_eq!((changed.weight, changed.admin, changed.eligible), (7, api::Admin::Drain, false));
+    let down = api::HealthOverride { health: api::OverrideTo::Down };
+    let changed: api::Backend =
+        admin.ask(Method::POST, "/v1/pools/web/backends/b/health", Some(&down)).expect("override");
+    assert_eq!((changed.health, changed.health_override), (api::Health::Down, true));
+    until("the pool has no eligible backend", || {
+        let events: Vec<api::Event> = admin.get("/v1/events").expect("events");
+        events.iter().any(|event| event.kind == api::EventKind::Eligibility)
+    });
+    let auto = api::HealthOverride { health: api::OverrideTo::Auto };
+    let changed: api::Backend =
+        admin.ask(Method::POST, "/v1/pools/web/backends/b/health", Some(&auto)).expect("override");
+    assert!(changed.eligible && !changed.health_override);
+    assert_eq!(backend(&daemon, "a").weight, 7);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said() {
+    let daemon = Daemon::start(TWO, IPV4);
+    let admin = daemon.admin();
+    for (body, expected) in [
+        (r#"{"address":"127.0.0.1"}"#, "address: port missing"),
+        (r#"{"address":"127.0.0.1:5","weight":300}"#, "weight: must be 0..=256, got 300"),
+        (r#"{"address":"127.0.0.1:5","name":"a b"}"#, "name: must be 1..=64 characters"),
+        (r#"{"address":"127.0.0.1:5","ttl":"1ms"}"#, "ttl: must be 1s..=24h"),
+        (r#"{"address":"127.0.0.1:5","colour":"red"}"#, "unknown field `colour`"),
+        (r#"{"address":"127.0.0.1:1","name":"c"}"#, "is backend \"a\" already"),
+    ] {
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        let (_, error) = refusal(admin.ask(Method::POST, "/v1/pools/web/backends", Some(&body)));
+        assert!(error.contains(expected), "{body}: {error}");
+    }
+    assert_eq!(refusal(admin.get("/v1/nothing")).0, StatusCode::NOT_FOUND);
+    assert_eq!(refusal(admin.ask(Method::PUT, "/v1/status", None::<&()>)).0, StatusCode::METHOD_NOT_ALLOWED);
+    let own = format!(r#"{{"address":"{}","name":"c"}}"#, daemon.address);
+    let own: serde_json::Value = serde_json::from_str(&own).expect("JSON");
+    let (_, error) = refusal(admin.ask(Method::POST, "/v1/pools/web/backends", Some(&own)));
+    assert!(error.contains("is our own listener"), "{error}");
+    let status: api::Status = admin.get("/v1/status").expect("status");
+    assert_eq!((status.stage, status.epoch), (api::Stage::Serving, 0));
+}
