@@ -150,7 +150,7 @@ MUTANTS = [
         "lost-place",
         "an accept that fails keeps its place among the sessions",
         "src/worker/accept.rs",
-        [("            Err(error) => {\n                self.admission.leave(id);\n", "            Err(error) => {\n")],
+        [("            Err(error) => {\n                self.admission.leave(&slot.listener);\n", "            Err(error) => {\n")],
     ),
     Mutant(
         "early-connect",
@@ -180,7 +180,7 @@ MUTANTS = [
         "closed-queue",
         "a drain closes the listener in front of those who wait to be accepted",
         "src/worker/accept.rs",
-        [("Some(self.snapshot.listener(listener.id).settings.backlog.saturating_add(1));", "Some(1);")],
+        [("Some(listener.listener.settings.backlog.saturating_add(1));", "Some(1);")],
     ),
     Mutant(
         "leaked-check",
@@ -222,7 +222,7 @@ MUTANTS = [
         "same-id",
         "a new backend takes the id of one that was removed",
         "src/pool/snapshot.rs",
-        [("        let mut next_id = self.next_id;\n", "        let mut next_id = self.backends.last().map_or(0, |last| last.id.0 + 1);\n")],
+        [("        let mut next = Self { epoch: self.epoch + 1, ..self.clone() };\n", "        let mut next = Self { epoch: self.epoch + 1, ..self.clone() };\n        next.next.backends = BackendIds(self.backends.last().map_or(0, |last| last.id.0 + 1));\n")],
     ),
     Mutant(
         "counted-twice",
@@ -253,8 +253,8 @@ MUTANTS = [
         "the place of a session does not go with it to the other worker",
         "src/worker/accept.rs",
         [
-            ("        let arrival = match self.snapshot.listener(arrival.listener)", "        let id = arrival.listener;\n        let arrival = match self.snapshot.listener(id)"),
-            ("            None => self.stats.handed_over.add(1),", "            None => {\n                self.stats.handed_over.add(1);\n                self.admission.leave(id);\n            }"),
+            ("                let arrival = Arrival {", "                let left = Arc::clone(&listener);\n                let arrival = Arrival {"),
+            ("                    None => self.stats.handed_over.add(1),", "                    None => {\n                        self.stats.handed_over.add(1);\n                        self.admission.leave(&left);\n                    }"),
         ],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),

@@ -12,7 +12,7 @@ use crate::config::model::{Config, Listener};
 use crate::control::admin::{self, AdminError};
 use crate::control::{Control, View};
 use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
-use crate::pool::{Backend, ListenerId, Snapshot};
+use crate::pool::{self, Backend, Snapshot};
 use crate::stats::{Share, Totals, WorkerStats};
 use crate::sys::{self, Kernel, Linux};
 use crate::worker::{Admission, Crew, Shared, Worker};
@@ -139,11 +139,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     refuse_circles(config)?;
     let workers = config.global.workers.get();
     let snapshot = Arc::new(Snapshot::new(config));
-    let (sockets, addresses) = listen_all(config)?;
-    let per_listener =
-        config.listeners.iter().map(|listener| listener.max_sessions.map(std::num::NonZero::get));
+    let (sockets, addresses) = listen_all(config, &snapshot)?;
     let admin = admin::open(&config.admin)?;
-    let admission = Arc::new(Admission::new(sessions_max, per_listener));
+    let admission = Arc::new(Admission::new(sessions_max));
     let (reports, inbox) = Reports::new();
     let mut kernels = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -249,21 +247,22 @@ fn refuse_circles(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-type Sockets = Vec<(ListenerId, <Linux as Kernel>::Listener)>;
+type Sockets = Vec<(Arc<pool::Listener>, <Linux as Kernel>::Listener)>;
 
 /// For each worker a socket for each listener, and where they listen.
-fn listen_all(config: &Config) -> Result<(Vec<Sockets>, Vec<SocketAddr>), StartError> {
+fn listen_all(config: &Config, snapshot: &Snapshot) -> Result<(Vec<Sockets>, Vec<SocketAddr>), StartError> {
     let workers = config.global.workers.get();
     let mut of_workers: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::with_capacity(config.listeners.len());
-    for (listener, id) in config.listeners.iter().zip(0..) {
+    // In the first epoch they are in the same order.
+    for (listener, first) in config.listeners.iter().zip(&snapshot.listeners) {
         let refused = |error| refused(listener, error);
         let tcp = &config.pools[listener.pool].tcp;
         let sockets = sys::listen(listener.bind, workers, listener.backlog, tcp).map_err(refused)?;
         let address = sockets[0].local_addr().map_err(refused)?;
         addresses.push(address.as_socket().unwrap_or(listener.bind));
         for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
-            of_worker.push((ListenerId(id), socket));
+            of_worker.push((Arc::clone(first), socket));
         }
     }
     Ok((of_workers, addresses))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use l4lb::config::limits::PIPE_LEN_MAX;
 use l4lb::config::{self, Overrides};
 use l4lb::mailbox::{Mailbox, Reports};
-use l4lb::pool::{ListenerId, Snapshot};
+use l4lb::pool::Snapshot;
 use l4lb::sys::{self, Linux, Wake};
 use l4lb::worker::{Admission, Crew, Shared, Worker};
 
@@ -46,6 +46,8 @@ impl Bench {
         // Not where the configuration says: that port may be somebody's.
         let listener = sys::listen(any_port, 1, 8, &config.pools[0].tcp).unwrap().remove(0);
         let listens_on = listener.local_addr().unwrap().as_socket().unwrap();
+        let snapshot = Arc::new(Snapshot::new(&config));
+        let listeners = vec![(Arc::clone(&snapshot.listeners[0]), listener)];
         let (crew, mut arrivals) = Crew::new([Arc::clone(&waker)]);
         let shared = Shared {
             index: 0,
@@ -54,14 +56,14 @@ impl Bench {
             crew,
             arrivals: arrivals.remove(0),
             reports: Reports::new().0,
-            snapshot: Arc::new(Snapshot::new(&config)),
-            admission: Arc::new(Admission::new(8, [None])),
+            snapshot,
+            admission: Arc::new(Admission::new(8)),
             pipes_max: 4,
             pipe_len: PIPE_LEN_MAX,
             stats: Arc::default(),
             seed: 1,
         };
-        let mut worker = Worker::new(kernel, vec![(ListenerId(0), listener)], shared).unwrap();
+        let mut worker = Worker::new(kernel, listeners, shared).unwrap();
         let client = TcpStream::connect(listens_on).unwrap();
         waker.wake().unwrap();
         worker.turn().unwrap();

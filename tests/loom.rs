@@ -12,6 +12,10 @@ mod admission;
 mod backend;
 #[path = "../src/worker/crew.rs"]
 mod crew;
+#[path = "../src/pool/gauge.rs"]
+mod gauge;
+#[path = "../src/pool/listener.rs"]
+mod listener;
 #[path = "../src/mailbox.rs"]
 mod mailbox;
 
@@ -22,7 +26,7 @@ mod base {
 
         /// One behind whose exchange other threads may have their turn: loom stops in front of its own calls only, and
         /// what follows an exchange may be none of them.
-        #[derive(Debug)]
+        #[derive(Debug, Default)]
         pub struct AtomicUsize(loom::sync::atomic::AtomicUsize);
 
         impl AtomicUsize {
@@ -57,7 +61,9 @@ mod config {
 }
 mod pool {
     pub use crate::backend::{Backend, BackendId};
-    pub use l4lb::pool::{ListenerId, PoolId, Snapshot};
+    pub use crate::gauge::Gauge;
+    pub use crate::listener::Listener;
+    pub use l4lb::pool::{PoolId, Snapshot};
 }
 mod request {
     pub use l4lb::request::Ask;
@@ -67,8 +73,10 @@ mod sys {
 }
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
 use l4lb::config::model::{self, HealthState};
 use loom::sync::Notify;
@@ -77,16 +85,30 @@ use loom::thread;
 use admission::{Admission, Full};
 use base::atomic::{AtomicUsize, Ordering};
 use crew::{Arrival, Crew, DESK_LEN};
+use listener::ListenerId;
 use mailbox::{Command, Mailbox, REPORTS_LEN, Report, Reports};
-use pool::{Backend, BackendId, ListenerId, PoolId};
-
-const FIRST: ListenerId = ListenerId(0);
-const SECOND: ListenerId = ListenerId(1);
+use pool::{Backend, BackendId, Listener, PoolId, Snapshot};
 
 fn backend() -> Arc<Backend> {
     let settings =
         model::Backend { name: "a".into(), address: ([10, 0, 0, 1], 80).into(), weight: 1, backup: false };
     Arc::new(Backend::new(BackendId(0), PoolId(0), &settings, HealthState::Down))
+}
+
+/// A listener with so many places.
+fn listener(places: Option<usize>) -> Arc<Listener> {
+    let no_time =
+        model::Timeouts { connect: Duration::ZERO, idle: Duration::ZERO, half_close: Duration::ZERO };
+    let settings = model::Listener {
+        name: "a".into(),
+        bind: ([10, 0, 0, 1], 80).into(),
+        pool: 0,
+        backlog: 1,
+        accept: model::Accept::Reuseport,
+        max_sessions: places.and_then(NonZeroUsize::new),
+        timeouts: no_time,
+    };
+    Arc::new(Listener::new(ListenerId(0), settings, PoolId(0)))
 }
 
 /// A waker whose worker is a thread of the model.
@@ -109,38 +131,40 @@ impl sys::Wake for Bell {
 #[test]
 fn a_full_listener_leaves_room_for_the_others() {
     loom::model(|| {
-        let admission = Admission::new(3, [Some(1), None]);
-        let (small, large) = (FIRST, SECOND);
-        assert_eq!(admission.enter(small), Ok(()));
-        assert_eq!(admission.enter(small), Err(Full { limit: 1, of_listener: true }));
-        assert_eq!(admission.enter(large), Ok(()));
-        assert_eq!(admission.enter(large), Ok(()));
-        assert_eq!(admission.enter(large), Err(Full { limit: 3, of_listener: false }));
-        admission.leave(small);
-        assert_eq!(admission.enter(large), Ok(()));
-        assert_eq!(admission.enter(small), Err(Full { limit: 3, of_listener: false }));
+        let admission = Admission::new(3);
+        let (small, large) = (listener(Some(1)), listener(None));
+        assert_eq!(admission.enter(&small), Ok(()));
+        assert_eq!(admission.enter(&small), Err(Full { limit: 1, of_listener: true }));
+        assert_eq!(admission.enter(&large), Ok(()));
+        assert_eq!(admission.enter(&large), Ok(()));
+        assert_eq!(admission.enter(&large), Err(Full { limit: 3, of_listener: false }));
+        admission.leave(&small);
+        assert_eq!(admission.enter(&large), Ok(()));
+        assert_eq!(admission.enter(&small), Err(Full { limit: 3, of_listener: false }));
     });
 }
 
 #[test]
 fn no_more_are_in_than_may_be_and_nobody_keeps_a_place() {
     loom::model(|| {
-        let admission = Arc::new(Admission::new(1, [None, Some(1)]));
+        let admission = Arc::new(Admission::new(1));
+        let listeners = [listener(None), listener(Some(1))];
         let inside = Arc::new(AtomicUsize::new(0));
-        let worker = |listener| {
+        let worker = |listener: &Arc<Listener>| {
             let (admission, inside) = (Arc::clone(&admission), Arc::clone(&inside));
+            let listener = Arc::clone(listener);
             thread::spawn(move || {
-                if admission.enter(listener).is_ok() {
+                if admission.enter(&listener).is_ok() {
                     assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0, "one place for two");
                     inside.fetch_sub(1, Ordering::Relaxed);
-                    admission.leave(listener);
+                    admission.leave(&listener);
                 }
             })
         };
-        for worker in [worker(FIRST), worker(SECOND)] {
+        for worker in listeners.each_ref().map(worker) {
             worker.join().unwrap();
         }
-        for listener in [FIRST, SECOND] {
+        for listener in &listeners {
             assert_eq!(admission.enter(listener), Ok(()), "a place was kept");
             admission.leave(listener);
         }
@@ -152,14 +176,14 @@ fn no_more_are_in_than_may_be_and_nobody_keeps_a_place() {
 #[test]
 fn a_refusal_takes_no_place_from_others() {
     loom::model(|| {
-        let admission = Arc::new(Admission::new(1, [None]));
-        admission.enter(FIRST).unwrap();
+        let (admission, listener) = (Arc::new(Admission::new(1)), listener(None));
+        admission.enter(&listener).unwrap();
         let other = thread::spawn({
-            let admission = Arc::clone(&admission);
-            move || admission.enter(FIRST)
+            let (admission, listener) = (Arc::clone(&admission), Arc::clone(&listener));
+            move || admission.enter(&listener)
         });
-        admission.leave(FIRST);
-        let entered = [admission.enter(FIRST), other.join().unwrap()];
+        admission.leave(&listener);
+        let entered = [admission.enter(&listener), other.join().unwrap()];
         assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 1, "{entered:?}");
     });
 }
@@ -178,7 +202,8 @@ fn crew<const N: usize>(counts: [usize; N]) -> (Vec<Arc<Bell>>, Arc<Crew<()>>, I
 }
 
 fn arrival() -> Arrival<()> {
-    Arrival { listener: FIRST, client: (), address: ([10, 0, 0, 1], 80).into() }
+    let address = ([10, 0, 0, 1], 80).into();
+    Arrival { snapshot: Arc::new(Snapshot::default()), listener: listener(None), client: (), address }
 }
 
 fn counts<const N: usize>(crew: &Crew<()>) -> [usize; N] {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::balance::{Members, Pick};
 use crate::base::rng::Rng;
 use crate::config::model::HealthState;
-use crate::pool::snapshot::{Pool, Tier};
-use crate::pool::{BackendId, Lease};
+use crate::pool::tables::Tier;
+use crate::pool::{BackendId, Lease, Pool};
 
 /// A lease on a backend that may serve `client` and was not `tried` yet; `None` when there is none.
 /// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway, and those that

@@ -1,13 +1,19 @@
 //! The run-time state of pools and backends, and the choice of a backend for a session.
 //!
-//! A [`Snapshot`] is immutable: the control thread builds one whenever a backend comes, goes or changes its state,
+//! A [`Snapshot`] is immutable: the control thread builds one whenever the configuration or the state of a backend changes,
 //! and sends it to the workers. What changes in between are the atomics of a [`Backend`], which every worker sees at once.
 //! Never dials and never checks; it only remembers and chooses.
 
 mod backend;
 mod choose;
+mod gauge;
+mod listener;
 mod snapshot;
+mod tables;
 
 pub use backend::{Admin, Backend, BackendId, Lease};
 pub use choose::choose;
-pub use snapshot::{Listener, ListenerId, Pool, PoolId, Share, Snapshot};
+pub use gauge::Gauge;
+pub use listener::{Listener, ListenerId};
+pub use snapshot::Snapshot;
+pub use tables::{Pool, PoolId, Share};

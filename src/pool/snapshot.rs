@@ -1,84 +1,46 @@
 //! What the workers run: listeners and pools with their tables, as of one epoch.
 //!
 //! A snapshot never changes once it is built; the mailboxes hand it over. Workers may run different epochs for a moment,
-//! and need not agree: what must be one for all of them, the cursor of a pool and the atomics of its backends, is the
-//! same object in every epoch. Listeners and pools are the same in all epochs; backends come and go, and a session on
-//! one that has gone holds it by its lease.
+//! and need not agree: what must be one for all of them, the gauge of a listener, the cursor of a pool and the atomics
+//! of its backends, is the same object in every epoch. Listeners, pools and backends come and go. What stays, by its
+//! name, keeps its id, and no id is ever used twice. A session on a backend that has gone holds it by its lease, and one
+//! that came through a listener that has gone or has changed holds the version that accepted it.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 
-use crate::balance::{Member, Table};
-use crate::base::hash::hash;
-use crate::config::model::{self, Config, HealthState, WhenAllDown};
-use crate::pool::{Admin, Backend, BackendId};
-
-/// Index into [`Snapshot::listeners`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerId(pub u32);
-
-/// Index into [`Snapshot::pools`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PoolId(pub u32);
+use crate::config::model::{self, Config};
+use crate::pool::tables::BackendIds;
+use crate::pool::{Backend, BackendId, Listener, ListenerId, Pool, PoolId};
 
 /// What the workers run, as of one epoch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Snapshot {
     /// Counts the snapshots that were published.
     pub epoch: u64,
-    /// By [`ListenerId`].
+    /// How many workers serve.
+    pub workers: usize,
+    /// By ascending [`ListenerId`].
     pub listeners: Vec<Arc<Listener>>,
-    /// By [`PoolId`].
+    /// By ascending [`PoolId`].
     pub pools: Vec<Arc<Pool>>,
-    /// Those of all pools, by ascending [`BackendId`].
+    /// Pools that are configured no more, by ascending id, as they were last. Sessions of former versions of listeners
+    /// may still have to find them; nobody checks their backends.
+    retired: Vec<Arc<Pool>>,
+    /// Versions of listeners that were replaced or removed, as long as somebody holds them.
+    former: Vec<Weak<Listener>>,
+    /// Those of all pools but the retired ones, by ascending [`BackendId`].
     backends: Arc<[Arc<Backend>]>,
-    /// What the next new backend is called. Only rises: an id names one backend, also when that has gone.
-    next_id: u32,
+    next: NextIds,
 }
 
-/// A listener of the configuration.
-#[derive(Debug)]
-pub struct Listener {
-    /// As configured.
-    pub settings: model::Listener,
-    /// Where its sessions go.
-    pub pool: PoolId,
-}
-
-/// A pool of one epoch. The cursor, and the backends that stay, are the same objects in every epoch.
-pub struct Pool {
-    /// Which it is.
-    pub id: PoolId,
-    /// As configured, with the backends of this epoch.
-    pub settings: Arc<model::Pool>,
-    /// All its backends, in the order of those in `settings`.
-    pub backends: Vec<Arc<Backend>>,
-    /// Counts picks over all workers, so that round robin is exact.
-    pub cursor: Arc<AtomicU64>,
-    /// Of the backends, as the tables were built by them.
-    weights: Vec<u16>,
-    /// Whom to choose from, most wanted first.
-    pub(super) tiers: Vec<Tier>,
-}
-
-/// One backend's part of the table of its pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// Slots of the hash or turns of the schedule.
-    pub slots: u64,
-    /// By which it was given them; 0 when it is not in the table.
-    pub weight: u16,
-}
-
-/// Backends that are as good as each other, and the table to pick from them.
-pub(super) struct Tier {
-    /// Indices into [`Pool::backends`].
-    pub(super) members: Vec<usize>,
-    pub(super) table: Table,
-    /// Whether a member that has gone down since is still skipped.
-    pub(super) heeds_health: bool,
+/// What the next new ones are called. They only rise.
+#[derive(Clone, Copy, Default)]
+struct NextIds {
+    listener: u32,
+    pool: u32,
+    backends: BackendIds,
 }
 
 impl fmt::Debug for Snapshot {
@@ -90,42 +52,62 @@ impl fmt::Debug for Snapshot {
 impl Snapshot {
     /// The first epoch of a configuration.
     pub fn new(config: &Config) -> Self {
-        let mut pools = Vec::with_capacity(config.pools.len());
-        let mut all: Vec<Arc<Backend>> = Vec::new();
-        let mut next_id = 0;
-        for (settings, index) in config.pools.iter().zip(0..) {
-            let (id, first) = (PoolId(index), all.len());
-            all.extend(settings.backends.iter().map(|backend| create(&mut next_id, id, settings, backend)));
-            let backends = all[first..].to_vec();
-            pools.push(Arc::new(Pool::new(id, Arc::new(settings.clone()), backends, Arc::default())));
-        }
-        let listeners = config.listeners.iter().map(|settings| {
-            let pool = PoolId(u32::try_from(settings.pool).expect("fewer than 2^32 pools"));
-            Arc::new(Listener { settings: settings.clone(), pool })
+        Self { epoch: 0, ..Self::default().reconfigured(config) }
+    }
+
+    /// The next epoch, which runs `config`. What stays is the same object or keeps its id: a pool by its name, a
+    /// listener by its name and address, a backend by its pool, its name and address. A backend that stays takes on its
+    /// weight as [`Backend::set_weight`] says.
+    #[must_use]
+    pub fn reconfigured(&self, config: &Config) -> Self {
+        let mut next = self.followed();
+        next.workers = config.global.workers.get();
+        let known: HashMap<&str, &Arc<Pool>> =
+            self.pools.iter().map(|pool| (pool.settings.name.as_str(), pool)).collect();
+        let named = config.pools.iter().map(|settings| match known.get(settings.name.as_str()) {
+            Some(pool) => pool.changed(settings, &mut next.next.backends),
+            None => Pool::first(PoolId(take(&mut next.next.pool)), settings, &mut next.next.backends),
         });
-        Self { epoch: 0, listeners: listeners.collect(), pools, backends: all.into(), next_id }
+        let named: Vec<Arc<Pool>> = named.collect();
+
+        let known: HashMap<_, _> = self
+            .listeners
+            .iter()
+            .map(|listener| ((listener.settings.name.as_str(), listener.settings.bind), listener))
+            .collect();
+        let listeners = config.listeners.iter().map(|settings| {
+            let pool = named[settings.pool].id;
+            match known.get(&(settings.name.as_str(), settings.bind)) {
+                Some(listener) => listener.changed(settings, pool),
+                None => {
+                    Arc::new(Listener::new(ListenerId(take(&mut next.next.listener)), settings.clone(), pool))
+                }
+            }
+        });
+        next.listeners = listeners.collect();
+        next.listeners.sort_unstable_by_key(|listener| listener.id.0);
+        next.set_pools(named);
+
+        let stays = |old: &Arc<Listener>| next.listener(old.id).is_some_and(|new| Arc::ptr_eq(old, new));
+        let former: Vec<_> = self.listeners.iter().filter(|old| !stays(old)).map(Arc::downgrade).collect();
+        next.former.extend(former);
+        let is_gone = |old: &&Arc<Pool>| place_of(&next.pools, old.id).is_none();
+        next.retired.extend(self.pools.iter().filter(is_gone).cloned());
+        next.retired.sort_unstable_by_key(|pool| pool.id.0);
+        next
     }
 
     /// The next epoch, in which the tables of the `changed` pools heed the health, the administrative state and the
-    /// weight of their backends as they are now.
+    /// weight of their backends as they are now. A pool that is retired stays what it was.
     #[must_use]
     pub fn refreshed(&self, changed: &[PoolId]) -> Self {
-        let mut pools = self.pools.clone();
+        let mut next = self.followed();
         for &id in changed {
-            let pool = &mut pools[id.0 as usize];
-            if pool.keeps_table() {
-                continue;
+            if let Some(place) = place_of(&next.pools, id) {
+                next.pools[place] = next.pools[place].refreshed();
             }
-            let (settings, cursor) = (Arc::clone(&pool.settings), Arc::clone(&pool.cursor));
-            *pool = Arc::new(Pool::new(id, settings, pool.backends.clone(), cursor));
         }
-        Self {
-            epoch: self.epoch + 1,
-            listeners: self.listeners.clone(),
-            pools,
-            backends: Arc::clone(&self.backends),
-            next_id: self.next_id,
-        }
+        next
     }
 
     /// The next epoch, in which `pool` has these backends. One that it has already, by name and address, stays the
@@ -133,53 +115,61 @@ impl Snapshot {
     /// no pool; its sessions go on.
     #[must_use]
     pub fn with_backends(&self, pool: PoolId, backends: &[model::Backend]) -> Self {
-        let old = self.pool(pool);
-        let mut settings = model::Pool::clone(&old.settings);
-        settings.backends = backends.to_vec();
-        let known: HashMap<_, _> =
-            old.backends.iter().map(|backend| ((backend.name.as_str(), backend.address), backend)).collect();
-        let mut next_id = self.next_id;
-        let named =
-            backends.iter().map(|backend| match known.get(&(backend.name.as_str(), backend.address)) {
-                Some(&same) => {
-                    same.set_weight(backend.weight);
-                    Arc::clone(same)
-                }
-                None => create(&mut next_id, pool, &settings, backend),
-            });
-        let named: Vec<Arc<Backend>> = named.collect();
-        let others = self.backends.iter().filter(|backend| backend.pool != pool);
-        let mut all: Vec<Arc<Backend>> = others.chain(&named).cloned().collect();
-        all.sort_unstable_by_key(|backend| backend.id.0);
+        let mut next = self.followed();
         let mut pools = self.pools.clone();
-        let cursor = Arc::clone(&old.cursor);
-        pools[pool.0 as usize] = Arc::new(Pool::new(pool, Arc::new(settings), named, cursor));
-        Self {
-            epoch: self.epoch + 1,
-            listeners: self.listeners.clone(),
-            pools,
-            backends: all.into(),
-            next_id,
+        if let Some(place) = place_of(&pools, pool) {
+            let mut settings = model::Pool::clone(&pools[place].settings);
+            settings.backends = backends.to_vec();
+            pools[place] = pools[place].changed(&settings, &mut next.next.backends);
         }
+        next.set_pools(pools);
+        next
     }
 
-    /// The pool of that id.
+    /// The next epoch, in which nothing has changed, but what nobody holds any more has gone.
+    fn followed(&self) -> Self {
+        let mut next = Self { epoch: self.epoch + 1, ..self.clone() };
+        next.former.retain(|listener| listener.strong_count() > 0);
+        let held: Vec<PoolId> =
+            next.former.iter().filter_map(Weak::upgrade).map(|listener| listener.pool).collect();
+        next.retired.retain(|pool| held.contains(&pool.id));
+        next
+    }
+
+    /// Has these pools from now on, and their backends.
+    fn set_pools(&mut self, mut pools: Vec<Arc<Pool>>) {
+        pools.sort_unstable_by_key(|pool| pool.id.0);
+        let is_same = pools.len() == self.pools.len()
+            && pools.iter().zip(&self.pools).all(|(new, old)| Arc::ptr_eq(new, old));
+        if is_same {
+            return;
+        }
+        let mut all: Vec<Arc<Backend>> = pools.iter().flat_map(|pool| &pool.backends).cloned().collect();
+        all.sort_unstable_by_key(|backend| backend.id.0);
+        (self.pools, self.backends) = (pools, all.into());
+    }
+
+    /// The pool of that id, for who has it from this epoch or from a listener. A retired one is found as long as
+    /// anybody holds a version of a listener that names it.
     pub fn pool(&self, id: PoolId) -> &Arc<Pool> {
-        &self.pools[id.0 as usize]
+        let find = |pools| place_of(pools, id).map(|place| &pools[place]);
+        let pool = find(&self.pools).or_else(|| find(&self.retired));
+        pool.expect("who asks holds a version of a listener that names it, or a backend of this epoch")
     }
 
-    /// The listener of that id.
-    pub fn listener(&self, id: ListenerId) -> &Arc<Listener> {
-        &self.listeners[id.0 as usize]
+    /// The listener of that id as it is in this epoch, unless it was removed.
+    pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        let place = self.listeners.binary_search_by_key(&id.0, |listener| listener.id.0);
+        place.ok().map(|place| &self.listeners[place])
     }
 
-    /// The backend of that id, unless it is in no pool of this epoch.
+    /// The backend of that id, unless it is in no pool of this epoch, or only in a retired one.
     pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
         let place = self.backends.binary_search_by_key(&id.0, |backend| backend.id.0);
         place.ok().map(|place| &self.backends[place])
     }
 
-    /// Whether the backends are known to be those of `other`. May be false though they are.
+    /// Whether the backends are known to be those of `other`, with the same settings. May be false though they are.
     pub fn shares_backends(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.backends, &other.backends)
     }
@@ -188,87 +178,51 @@ impl Snapshot {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.backends.iter()
     }
-}
 
-impl Pool {
-    /// Whether a backend is eligible for a new session, as of now.
-    pub fn has_eligible(&self) -> bool {
-        self.backends.iter().any(|backend| backend.admits() && backend.health() != HealthState::Down)
-    }
-
-    /// What part of the new sessions each backend has, by the table that they are picked from now.
-    pub fn shares(&self) -> Vec<Share> {
-        let mut shares: Vec<Share> = self.backends.iter().map(|_| Share { slots: 0, weight: 0 }).collect();
-        if let Some(tier) = self.tiers.first() {
-            for (&member, slots) in tier.members.iter().zip(tier.table.owned(tier.members.len())) {
-                shares[member] = Share { slots, weight: self.weights[member] };
-            }
-        }
-        shares
-    }
-
-    /// Whether a table built now would be the same.
-    fn keeps_table(&self) -> bool {
-        let has_weights =
-            || self.backends.iter().map(|backend| backend.weight()).eq(self.weights.iter().copied());
-        !self.settings.balance.table_heeds_health() && has_weights()
-    }
-
-    fn new(
-        id: PoolId,
-        settings: Arc<model::Pool>,
-        backends: Vec<Arc<Backend>>,
-        cursor: Arc<AtomicU64>,
-    ) -> Self {
-        let keeps_all = !settings.balance.table_heeds_health();
-        // Read once: the tables and what is remembered of them are built by the same weights.
-        let weights: Vec<u16> = backends.iter().map(|backend| backend.weight()).collect();
-        let ready = |index: usize| keeps_all || backends[index].admin() == Admin::Ready;
-        let healthy = |index: usize| keeps_all || backends[index].health() != HealthState::Down;
-        let backup = |index: usize| settings.backends[index].backup;
-        let tier = |heeds_health: bool, wanted: &dyn Fn(usize) -> bool| {
-            let is_member = |&index: &usize| weights[index] > 0 && ready(index) && wanted(index);
-            let members: Vec<usize> = (0..backends.len()).filter(is_member).collect();
-            let member = |&index: &usize| Member {
-                identity: hash(backends[index].name.as_bytes(), 0),
-                weight: weights[index],
-            };
-            let table = Table::build(settings.balance, &members.iter().map(member).collect::<Vec<_>>());
-            Tier { table, members, heeds_health }
-        };
-        let mut tiers =
-            vec![tier(true, &|b| !backup(b) && healthy(b)), tier(true, &|b| backup(b) && healthy(b))];
-        if settings.when_all_down == WhenAllDown::TryAnyway {
-            tiers.push(tier(false, &|_| true));
-        }
-        tiers.retain(|tier| !tier.members.is_empty());
-        Self { id, settings, backends, cursor, weights, tiers }
+    /// The pools that are configured no more, and that sessions may still have to find.
+    pub fn retired(&self) -> &[Arc<Pool>] {
+        &self.retired
     }
 }
 
-/// A backend that was never there before.
-fn create(next_id: &mut u32, pool: PoolId, settings: &model::Pool, backend: &model::Backend) -> Arc<Backend> {
-    let id = BackendId(*next_id);
-    *next_id = next_id.checked_add(1).expect("fewer than 2^32 backends in the life of a process");
-    Arc::new(Backend::new(id, pool, backend, settings.health.initial_state))
+fn place_of(pools: &[Arc<Pool>], id: PoolId) -> Option<usize> {
+    pools.binary_search_by_key(&id.0, |pool| pool.id.0).ok()
+}
+
+fn take(next: &mut u32) -> u32 {
+    let id = *next;
+    *next = next.checked_add(1).expect("fewer than 2^32 of them in the life of a process");
+    id
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::rng::Rng;
+    use crate::config::model::HealthState;
     use crate::config::{self, Overrides};
+    use crate::pool::{Admin, choose};
 
     const POOL: PoolId = PoolId(0);
 
-    /// Two pools: `a` and `b` in one, `c` in the other.
+    /// `a` and `b` in one pool, `c` in the other.
+    const TWO_POOLS: &str = "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:9090\"\npool = \"one\"\n\
+        [[listener]]\nname = \"in_two\"\nbind = \"127.0.0.1:9091\"\npool = \"two\"\n\
+        [[pool]]\nname = \"one\"\nbackend = [\
+        { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n\
+        [[pool]]\nname = \"two\"\nbackend = [{ name = \"c\", address = \"127.0.0.1:3\" }]\n";
+
+    /// One of these pools, and the listener of the other one.
+    const ONLY_TWO: &str = "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:9090\"\n\
+        [[pool]]\nname = \"two\"\nbackend = [{ name = \"c\", address = \"127.0.0.1:3\" }]\n";
+
     fn snapshot() -> Snapshot {
-        let text = "[[listener]]\nbind = \"127.0.0.1:9090\"\npool = \"one\"\n\
-             [[pool]]\nname = \"one\"\nbackend = [\
-             { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n\
-             [[pool]]\nname = \"two\"\nbackend = [{ name = \"c\", address = \"127.0.0.1:3\" }]\n\
-             [[listener]]\nbind = \"127.0.0.1:9091\"\npool = \"two\"\n";
+        Snapshot::new(&config(TWO_POOLS))
+    }
+
+    fn config(text: &str) -> Config {
         let no_names = &mut |_: &str| Ok(Vec::new());
-        Snapshot::new(&config::parse(text, "test", &Overrides::default(), no_names).expect("a good config"))
+        config::parse(text, "test", &Overrides::default(), no_names).expect("a good config")
     }
 
     fn named(name: &str, port: u16) -> model::Backend {
@@ -333,5 +287,115 @@ mod tests {
         assert_eq!((lease.backend().name.as_str(), lease.backend().active()), ("a", 1));
         assert!(after.backend(lease.backend().id).is_none());
         lease.release();
+    }
+
+    /// The epoch behind `before` with `old` in its configuration replaced by `new`.
+    fn with(before: &Snapshot, old: &str, new: &str) -> Snapshot {
+        assert_eq!(TWO_POOLS.matches(old).count(), 1, "{old}");
+        before.reconfigured(&config(&TWO_POOLS.replace(old, new)))
+    }
+
+    fn listeners(snapshot: &Snapshot) -> Vec<(u32, &str, u32)> {
+        let listeners = snapshot.listeners.iter();
+        listeners.map(|listener| (listener.id.0, listener.settings.name.as_str(), listener.pool.0)).collect()
+    }
+
+    #[test]
+    fn the_same_configuration_again_changes_nothing() {
+        let before = snapshot();
+        let after = before.reconfigured(&config(TWO_POOLS));
+        assert!(after.shares_backends(&before) && after.former.is_empty() && after.retired.is_empty());
+        assert!(before.listeners.iter().zip(&after.listeners).all(|(old, new)| Arc::ptr_eq(old, new)));
+        assert!(before.pools.iter().zip(&after.pools).all(|(old, new)| Arc::ptr_eq(old, new)));
+    }
+
+    #[test]
+    fn the_order_in_the_file_is_no_part_of_what_a_listener_does() {
+        let before = snapshot();
+        let swapped =
+            Config { pools: config(TWO_POOLS).pools.into_iter().rev().collect(), ..config(TWO_POOLS) };
+        let turned =
+            |listener: &model::Listener| model::Listener { pool: 1 - listener.pool, ..listener.clone() };
+        let swapped = Config { listeners: swapped.listeners.iter().rev().map(turned).collect(), ..swapped };
+        let after = before.reconfigured(&swapped);
+        assert!(before.listeners.iter().zip(&after.listeners).all(|(old, new)| Arc::ptr_eq(old, new)));
+        assert!(after.shares_backends(&before));
+    }
+
+    #[test]
+    fn another_version_of_a_listener_has_its_id_and_its_gauge() {
+        let before = snapshot();
+        let old = Arc::clone(&before.listeners[0]);
+        assert!(old.gauge().enter(old.sessions_max()));
+        let after = with(&before, "9090\"\n", "9090\"\nmax_sessions = 1\n");
+        let new = after.listener(old.id).unwrap();
+        assert!(!Arc::ptr_eq(&old, new) && old.sessions_max() == usize::MAX);
+        assert_eq!((new.gauge().count(), new.sessions_max()), (1, 1));
+        assert!(Arc::ptr_eq(&before.listeners[1], &after.listeners[1]), "the other one stays what it was");
+    }
+
+    #[test]
+    fn another_address_or_name_makes_another_listener() {
+        let before = snapshot();
+        assert_eq!(listeners(&before), [(0, "in", 0), (1, "in_two", 1)]);
+        let moved = with(&before, ":9090", ":9092");
+        assert_eq!(listeners(&moved), [(1, "in_two", 1), (2, "in", 0)]);
+        assert!(moved.listener(ListenerId(0)).is_none());
+        let back = moved.reconfigured(&config(TWO_POOLS));
+        assert_eq!(listeners(&back), [(1, "in_two", 1), (3, "in", 0)], "no id is used twice");
+        assert_eq!(listeners(&with(&before, "\"in\"", "\"new\"")), [(1, "in_two", 1), (2, "new", 0)]);
+    }
+
+    #[test]
+    fn a_pool_keeps_its_turn_and_its_backends_under_other_settings() {
+        let before = snapshot();
+        let after = with(&before, "name = \"one\"\nbackend", "name = \"one\"\nretries = 7\nbackend");
+        let (old, new) = (before.pool(POOL), after.pool(POOL));
+        assert!(new.settings.retries == 7 && Arc::ptr_eq(&old.cursor, &new.cursor));
+        assert!(old.backends.iter().zip(&new.backends).all(|(old, new)| Arc::ptr_eq(old, new)));
+        assert!(!after.shares_backends(&before), "checks have to look at the settings");
+        assert!(Arc::ptr_eq(&before.pools[1], &after.pools[1]));
+    }
+
+    #[test]
+    fn a_retired_pool_serves_as_long_as_somebody_holds_a_listener_that_names_it() {
+        let before = snapshot();
+        let held = Arc::clone(&before.listeners[0]);
+        let backend = before.pool(POOL).backends[0].id;
+        let after = before.reconfigured(&config(ONLY_TWO));
+        drop(before);
+        assert_eq!(listeners(&after), [(0, "in", 1)]);
+        assert_eq!((after.pools.len(), after.retired().len()), (1, 1));
+        assert!(after.backend(backend).is_none(), "nobody checks it");
+
+        let after = after.refreshed(&[POOL]).refreshed(&[PoolId(1)]);
+        let (client, mut rng) = ([10, 0, 0, 1].into(), Rng::new(1));
+        let lease = choose(after.pool(held.pool), client, &[], &mut rng).expect("it has backends");
+        assert_eq!(lease.backend().pool, POOL);
+        lease.release();
+
+        drop(held);
+        let after = after.refreshed(&[]);
+        assert!(after.retired().is_empty() && after.former.is_empty());
+        let again = after.reconfigured(&config(TWO_POOLS));
+        assert_eq!(
+            again.pools.iter().map(|pool| pool.id.0).collect::<Vec<_>>(),
+            [1, 2],
+            "no id is used twice"
+        );
+    }
+
+    #[test]
+    fn a_pool_is_kept_by_any_former_version_of_a_listener() {
+        let first = snapshot();
+        let held = Arc::clone(&first.listeners[0]);
+        let second = with(&first, "9090\"\n", "9090\"\nmax_sessions = 1\n");
+        let third = with(&second, "pool = \"one\"", "pool = \"two\"");
+        assert!(third.retired().is_empty(), "it is configured, if for nobody");
+        let fourth = third.reconfigured(&config(ONLY_TWO));
+        drop((first, second, third));
+        assert_eq!(fourth.refreshed(&[]).retired().len(), 1);
+        drop(held);
+        assert!(fourth.refreshed(&[]).retired().is_empty());
     }
 }

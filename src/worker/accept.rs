@@ -2,13 +2,15 @@
 //! client.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::model::Accept;
-use crate::pool::ListenerId;
+use crate::pool::{Listener, Snapshot};
 use crate::session::{CloseReason, Session, Side, Timeouts};
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
@@ -34,7 +36,8 @@ const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// One listener of this worker.
 pub(super) struct ListenerSlot<K: Kernel> {
-    id: ListenerId,
+    /// As it is in the epoch of the worker, or was when it was removed.
+    listener: Arc<Listener>,
     socket: K::Listener,
     /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
     /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
@@ -47,16 +50,23 @@ pub(super) struct ListenerSlot<K: Kernel> {
 }
 
 impl<K: Kernel> ListenerSlot<K> {
-    pub(super) fn new(id: ListenerId, socket: K::Listener, now: Instant) -> Self {
+    pub(super) fn new(listener: Arc<Listener>, socket: K::Listener, now: Instant) -> Self {
         let pause_log = TokenBucket::new(1, PAUSE_LOG_PERIOD, now);
         Self {
-            id,
+            listener,
             socket,
             readable: false,
             pause: None,
             next_pause: PAUSE_FIRST,
             pause_log,
             queue_left: None,
+        }
+    }
+
+    /// Who comes from now on is served as `snapshot` says.
+    pub(super) fn align(&mut self, snapshot: &Snapshot) {
+        if let Some(listener) = snapshot.listener(self.listener.id) {
+            self.listener.clone_from(listener);
         }
     }
 
@@ -107,21 +117,21 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn accept_one(&mut self, index: usize) {
-        let Some(listener) = &mut self.listeners[index] else { return };
-        let id = listener.id;
-        if let Err(full) = self.admission.enter(id) {
+        let Some(slot) = &mut self.listeners[index] else { return };
+        if let Err(full) = self.admission.enter(&slot.listener) {
             self.pause(index, PAUSE_AT_LIMIT, &PauseCause::Limit(full));
             return;
         }
-        match self.kernel.accept(&listener.socket) {
+        match self.kernel.accept(&slot.socket) {
             Ok((client, address)) => {
-                listener.next_pause = PAUSE_FIRST;
+                slot.next_pause = PAUSE_FIRST;
+                let listener = Arc::clone(&slot.listener);
                 self.stats.accepted.add(1);
-                self.place(Arrival { listener: id, client, address });
+                self.place(listener, client, address);
                 self.count_down_queue(index);
             }
             Err(error) => {
-                self.admission.leave(id);
+                self.admission.leave(&slot.listener);
                 self.on_accept_error(index, &error);
             }
         }
@@ -151,24 +161,25 @@ impl<K: Kernel> Worker<K> {
         self.stats.accept_pauses.add(1);
         listener.pause = Some(self.wheel.arm(self.now + pause, Timer::Accept(index)));
         if let Some(untold) = listener.pause_log.take(self.now) {
-            let settings = &self.snapshot.listener(listener.id).settings;
-            let (name, cause) = (&settings.name, cause.to_string());
+            let (name, cause) = (&listener.listener.settings.name, cause.to_string());
             log::warn!(listener:% = name, cause, untold; "accepting is paused, clients wait in the queue");
         }
     }
 
     /// Counts a session with the worker that is to have it, and opens it if that is this one.
-    fn place(&mut self, arrival: Arrival<K::Socket>) {
-        let arrival = match self.snapshot.listener(arrival.listener).settings.accept {
+    fn place(&mut self, listener: Arc<Listener>, client: K::Socket, address: SocketAddr) {
+        match listener.settings.accept {
             Accept::Reuseport => {
                 self.crew.keep(self.index);
-                Some(arrival)
+                self.open(listener, client, address);
             }
-            Accept::Balance => self.crew.spread(self.index, arrival),
-        };
-        match arrival {
-            Some(arrival) => self.open(arrival),
-            None => self.stats.handed_over.add(1),
+            Accept::Balance => {
+                let arrival = Arrival { snapshot: Arc::clone(&self.snapshot), listener, client, address };
+                match self.crew.spread(self.index, arrival) {
+                    Some(Arrival { listener, client, address, .. }) => self.open(listener, client, address),
+                    None => self.stats.handed_over.add(1),
+                }
+            }
         }
     }
 
@@ -176,17 +187,17 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn adopt(&mut self) {
         for _ in 0..ADOPTIONS_PER_TURN {
             let Ok(arrival) = self.arrivals.try_recv() else { return };
+            let Arrival { snapshot, listener, client, address } = arrival;
             self.stats.adopted.add(1);
-            self.open(arrival);
+            self.run_epoch(snapshot);
+            self.open(listener, client, address);
         }
     }
 
     /// A session begins that is counted already: one slab entry, one dial.
-    fn open(&mut self, arrival: Arrival<K::Socket>) {
-        let Arrival { listener, client, address } = arrival;
-        let settings = self.snapshot.listener(listener);
-        let timeouts = settings.settings.timeouts;
-        let pool = &self.snapshot.pool(settings.pool).settings;
+    fn open(&mut self, listener: Arc<Listener>, client: K::Socket, address: SocketAddr) {
+        let timeouts = listener.settings.timeouts;
+        let pool = &self.snapshot.pool(listener.pool).settings;
         let (tcp, relay) = (&pool.tcp, pool.relay);
         let slot = Slot {
             session: Session::new(
@@ -200,7 +211,6 @@ impl<K: Kernel> Worker<K> {
             timer: None,
             client_address: address,
             listener,
-            pool: settings.pool,
             failed: None,
             queued: false,
             kept_alive: false,
@@ -222,8 +232,7 @@ impl<K: Kernel> Worker<K> {
         for listener in self.listeners.iter_mut().flatten() {
             listener.readable = true;
             // listen(2): the queue holds one more than the backlog.
-            listener.queue_left =
-                Some(self.snapshot.listener(listener.id).settings.backlog.saturating_add(1));
+            listener.queue_left = Some(listener.listener.settings.backlog.saturating_add(1));
         }
     }
 

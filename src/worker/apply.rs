@@ -1,7 +1,10 @@
 //! Takes commands from the mailbox.
 
+use std::sync::Arc;
+
 use crate::base::slots::Key;
 use crate::mailbox::{Command, MAILBOX_LEN, StopReason};
+use crate::pool::Snapshot;
 use crate::session::CloseReason;
 use crate::sys::Kernel;
 use crate::worker::Worker;
@@ -19,15 +22,24 @@ impl<K: Kernel> Worker<K> {
 
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Publish(snapshot) => {
-                let before = std::mem::replace(&mut self.snapshot, snapshot);
-                self.align_probes(&before);
-            }
+            Command::Publish(snapshot) => self.run_epoch(snapshot),
             Command::DialFailed(backend) => self.on_dials_failed(backend),
             Command::Drain => self.drain_listeners(),
             Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),
             Command::Stop(StopReason::AtOnce) => self.stop(CloseReason::Stopped),
         }
+    }
+
+    /// Goes on with `snapshot`, unless what it runs is as new: who has handed a session over may have brought it.
+    pub(super) fn run_epoch(&mut self, snapshot: Arc<Snapshot>) {
+        if snapshot.epoch <= self.snapshot.epoch {
+            return;
+        }
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        for listener in self.listeners.iter_mut().flatten() {
+            listener.align(&self.snapshot);
+        }
+        self.align_probes(&before);
     }
 
     fn stop(&mut self, reason: CloseReason) {

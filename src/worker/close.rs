@@ -36,7 +36,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(backend) = slot.backend {
             self.part(backend, end.backend);
         }
-        self.admission.leave(slot.listener);
+        self.admission.leave(&slot.listener);
         self.crew.leave(self.index);
         self.freed = true;
     }
@@ -52,8 +52,8 @@ impl<K: Kernel> Worker<K> {
         if !log::log_enabled!(target: "l4lb::session", log::Level::Info) {
             return;
         }
-        let listener = &self.snapshot.listener(slot.listener).settings.name;
-        let pool = &self.snapshot.pool(slot.pool).settings.name;
+        let listener = &slot.listener.settings.name;
+        let pool = &self.snapshot.pool(slot.listener.pool).settings.name;
         // The one that it was on, or else the last that could not be dialed.
         let failed = || slot.failed.as_ref().map(|failed| &failed.last);
         let backend = slot.lease.as_ref().map(Lease::backend).or_else(failed);

@@ -16,7 +16,7 @@ impl<K: Kernel> Worker<K> {
     /// Dials backends until a dial is under way, or cuts the session when none is left to try.
     pub(super) fn choose_and_dial(&mut self, key: Key) {
         while let Some(slot) = self.sessions.get_mut(key) {
-            let pool = self.snapshot.pool(slot.pool);
+            let pool = self.snapshot.pool(slot.listener.pool);
             let tried = slot.failed.as_ref().map_or(&[][..], |failed| &failed.tried);
             let client: IpAddr = slot.client_address.ip();
             let Some(lease) = choose(pool, client, tried, &mut self.rng) else {
@@ -59,8 +59,8 @@ impl<K: Kernel> Worker<K> {
             Dial::Pending => {}
             Dial::Connected => {
                 slot.session.on_connected(self.now);
-                let timeouts = self.snapshot.listener(slot.listener).settings.timeouts;
-                let keepalive = self.snapshot.pool(slot.pool).settings.tcp.keepalive;
+                let timeouts = slot.listener.settings.timeouts;
+                let keepalive = self.snapshot.pool(slot.listener.pool).settings.tcp.keepalive;
                 if keepalive.is_some_and(|keepalive| keepalive.idle < timeouts.connect) {
                     self.keep_alive(key);
                 }
@@ -79,7 +79,7 @@ impl<K: Kernel> Worker<K> {
     /// Asks for keepalive probes of the backend: once, and late, because few sessions live long enough to need them.
     pub(super) fn keep_alive(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        let keepalive = self.snapshot.pool(slot.pool).settings.tcp.keepalive;
+        let keepalive = self.snapshot.pool(slot.listener.pool).settings.tcp.keepalive;
         let (Some(backend), Some(keepalive), false) = (&slot.backend, keepalive, slot.kept_alive) else {
             return;
         };
@@ -128,7 +128,7 @@ impl<K: Kernel> Worker<K> {
             log::debug!(backend:% = backend, error:%; "dial failed");
             lease.release();
         }
-        let retries = self.snapshot.pool(slot.pool).settings.retries;
+        let retries = self.snapshot.pool(slot.listener.pool).settings.retries;
         if slot.session.retries() >= retries {
             self.cut(key, reason);
             return false;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::base::atomic::{AtomicUsize, Ordering};
-use crate::pool::ListenerId;
+use crate::pool::{Listener, Snapshot};
 use crate::sys::Wake;
 
 /// Sessions that wait at one desk at most. A worker with as many to open has no time for more.
@@ -27,8 +27,11 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 /// A connection that was accepted and has a place among the sessions, but is not one yet.
 #[derive(Debug)]
 pub struct Arrival<S> {
+    /// What the worker that has accepted it runs. It may be newer than what the other one runs, which then knows
+    /// neither the listener nor its pool.
+    pub(super) snapshot: Arc<Snapshot>,
     /// Through which listener it came.
-    pub(super) listener: ListenerId,
+    pub(super) listener: Arc<Listener>,
     /// Watched by nobody yet.
     pub(super) client: S,
     /// Where it came from.

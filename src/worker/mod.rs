@@ -33,7 +33,7 @@ use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::{TimerId, TimerWheel};
 use crate::mailbox::{Command, Mailbox, Reports};
-use crate::pool::{Backend, BackendId, Lease, ListenerId, PoolId, Snapshot};
+use crate::pool::{Backend, BackendId, Lease, Listener, Snapshot};
 use crate::session::{CloseReason, Expiry, Session, Side};
 use crate::stats::WorkerStats;
 use crate::sys::{Event, Kernel, Token};
@@ -66,7 +66,7 @@ pub struct Shared<S> {
     pub reports: Reports,
     /// What to run.
     pub snapshot: Arc<Snapshot>,
-    /// The limits on sessions.
+    /// The limit on sessions.
     pub admission: Arc<Admission>,
     /// Pipes that it may have open; 0 where nothing is to be spliced.
     pub pipes_max: usize,
@@ -134,8 +134,8 @@ struct Slot<K: Kernel> {
     /// The one timer, and when it fires.
     timer: Option<(TimerId, Instant)>,
     client_address: SocketAddr,
-    listener: ListenerId,
-    pool: PoolId,
+    /// The version that accepted it.
+    listener: Arc<Listener>,
     /// Backends that a dial has failed to, and why the last one did. Nearly always none.
     failed: Option<Box<FailedDials>>,
     queued: bool,
@@ -170,7 +170,7 @@ impl<K: Kernel> Worker<K> {
     /// A worker that accepts from `listeners` as soon as it turns.
     pub fn new(
         mut kernel: K,
-        listeners: Vec<(ListenerId, K::Listener)>,
+        listeners: Vec<(Arc<Listener>, K::Listener)>,
         shared: Shared<K::Socket>,
     ) -> io::Result<Self> {
         let now = kernel.now();
@@ -179,9 +179,9 @@ impl<K: Kernel> Worker<K> {
         let workers = shared.mailboxes.len();
         let probes = Probes::new(&shared.snapshot, shared.index, workers, now, &mut wheel, &mut rng);
         let mut slots = Vec::with_capacity(listeners.len());
-        for ((id, socket), index) in listeners.into_iter().zip(0..) {
+        for ((listener, socket), index) in listeners.into_iter().zip(0..) {
             kernel.watch_listener(&socket, Token::Listener(index))?;
-            slots.push(Some(ListenerSlot::new(id, socket, now)));
+            slots.push(Some(ListenerSlot::new(listener, socket, now)));
         }
         Ok(Self {
             kernel,

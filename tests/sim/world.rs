@@ -12,7 +12,7 @@ use std::sync::mpsc::Receiver;
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
 use l4lb::mailbox::{Mailbox, Report, Reports};
-use l4lb::pool::{ListenerId, PoolId, Snapshot};
+use l4lb::pool::{PoolId, Snapshot};
 use l4lb::session::CloseReason;
 use l4lb::stats::{Totals, WorkerStats};
 use l4lb::sys::Wake;
@@ -131,8 +131,7 @@ impl World {
         let net = Rc::new(RefCell::new(net));
 
         let snapshot = Arc::new(Snapshot::new(&plan.config));
-        let limits = plan.config.listeners.iter().map(|listener| listener.max_sessions.map(Into::into));
-        let admission = Arc::new(Admission::new(plan.sessions_max, limits));
+        let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();
         let wakers: Vec<Arc<dyn Wake>> =
             wakes.into_iter().map(|wake| Arc::new(SimWake(wake)) as Arc<dyn Wake>).collect();
@@ -157,9 +156,11 @@ impl World {
                 seed: rng.next_u64(),
             };
             let first = index * plan.config.listeners.len();
-            let listeners = (0..plan.config.listeners.len())
-                .zip(0..)
-                .map(|(listener, id)| (ListenerId(id), SimListener::new(first + listener, &net)));
+            let listeners = snapshot
+                .listeners
+                .iter()
+                .zip(first..)
+                .map(|(listener, place)| (Arc::clone(listener), SimListener::new(place, &net)));
             let kernel = SimKernel { net: Rc::clone(&net), worker: index };
             let worker = Worker::new(kernel, listeners.collect(), shared).expect("listeners can be watched");
             workers.push(Some(worker));

@@ -47,7 +47,7 @@ pub(super) fn listeners(snapshot: &Snapshot) -> Vec<api::Listener> {
             name: settings.name.clone(),
             address: settings.bind.to_string(),
             pool: snapshot.pool(listener.pool).settings.name.clone(),
-            sessions: 0,
+            sessions: listener.gauge().count() as u64,
             max_sessions: settings.max_sessions.map(|max| max.get() as u64),
         }
     });

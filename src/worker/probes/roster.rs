@@ -163,7 +163,7 @@ mod tests {
             arrivals: arrivals.remove(0),
             reports: Reports::new().0,
             snapshot: Arc::new(Snapshot::new(&config)),
-            admission: Arc::new(Admission::new(1, [None])),
+            admission: Arc::new(Admission::new(1)),
             pipes_max: 0,
             pipe_len: 0,
             stats: Arc::default(),

@@ -1,0 +1,158 @@
+//! A pool of one epoch: its backends, and the tables to pick them from.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::balance::{Member, Table};
+use crate::base::hash::hash;
+use crate::config::model::{self, HealthState, WhenAllDown};
+use crate::pool::{Admin, Backend, BackendId};
+
+/// Names a pool for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolId(pub u32);
+
+/// A pool of one epoch. The cursor, and the backends that stay, are the same objects in every epoch.
+pub struct Pool {
+    /// Which it is.
+    pub id: PoolId,
+    /// As configured, with the backends of this epoch.
+    pub settings: Arc<model::Pool>,
+    /// All its backends, in the order of those in `settings`.
+    pub backends: Vec<Arc<Backend>>,
+    /// Counts picks over all workers, so that round robin is exact.
+    pub cursor: Arc<AtomicU64>,
+    /// Of the backends, as the tables were built by them.
+    weights: Vec<u16>,
+    /// Whom to choose from, most wanted first.
+    pub(super) tiers: Vec<Tier>,
+}
+
+/// One backend's part of the table of its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Slots of the hash or turns of the schedule.
+    pub slots: u64,
+    /// By which it was given them; 0 when it is not in the table.
+    pub weight: u16,
+}
+
+/// Backends that are as good as each other, and the table to pick from them.
+pub(super) struct Tier {
+    /// Indices into [`Pool::backends`].
+    pub(super) members: Vec<usize>,
+    pub(super) table: Table,
+    /// Whether a member that has gone down since is still skipped.
+    pub(super) heeds_health: bool,
+}
+
+impl Pool {
+    /// Whether a backend is eligible for a new session, as of now.
+    pub fn has_eligible(&self) -> bool {
+        self.backends.iter().any(|backend| backend.admits() && backend.health() != HealthState::Down)
+    }
+
+    /// What part of the new sessions each backend has, by the table that they are picked from now.
+    pub fn shares(&self) -> Vec<Share> {
+        let mut shares: Vec<Share> = self.backends.iter().map(|_| Share { slots: 0, weight: 0 }).collect();
+        if let Some(tier) = self.tiers.first() {
+            for (&member, slots) in tier.members.iter().zip(tier.table.owned(tier.members.len())) {
+                shares[member] = Share { slots, weight: self.weights[member] };
+            }
+        }
+        shares
+    }
+
+    /// A pool that was never there before.
+    pub(super) fn first(id: PoolId, settings: &model::Pool, ids: &mut BackendIds) -> Arc<Self> {
+        let create = |backend| ids.create(id, settings, backend);
+        let backends = settings.backends.iter().map(create).collect();
+        Arc::new(Self::new(id, Arc::new(settings.clone()), backends, Arc::default()))
+    }
+
+    /// The pool with these settings: the same one when nothing has changed. A backend that it has already, by name and
+    /// address, stays the same object, and takes on its new weight as [`Backend::set_weight`] says.
+    pub(super) fn changed(self: &Arc<Self>, settings: &model::Pool, ids: &mut BackendIds) -> Arc<Self> {
+        let weights = settings.backends.iter().map(|backend| backend.weight);
+        if *self.settings == *settings && weights.eq(self.weights.iter().copied()) && self.has_weights() {
+            return Arc::clone(self);
+        }
+        let key = |name, address: SocketAddr| (name, address);
+        let known: HashMap<_, _> = self
+            .backends
+            .iter()
+            .map(|backend| (key(backend.name.as_str(), backend.address), backend))
+            .collect();
+        let named =
+            settings.backends.iter().map(|backend| match known.get(&key(&backend.name, backend.address)) {
+                Some(&same) => {
+                    same.set_weight(backend.weight);
+                    Arc::clone(same)
+                }
+                None => ids.create(self.id, settings, backend),
+            });
+        let cursor = Arc::clone(&self.cursor);
+        Arc::new(Self::new(self.id, Arc::new(settings.clone()), named.collect(), cursor))
+    }
+
+    /// The pool with tables that heed its backends as they are now.
+    pub(super) fn refreshed(self: &Arc<Self>) -> Arc<Self> {
+        // A table built now would be the same.
+        if !self.settings.balance.table_heeds_health() && self.has_weights() {
+            return Arc::clone(self);
+        }
+        let (settings, cursor) = (Arc::clone(&self.settings), Arc::clone(&self.cursor));
+        Arc::new(Self::new(self.id, settings, self.backends.clone(), cursor))
+    }
+
+    /// Whether the tables were built by the weights that the backends have.
+    fn has_weights(&self) -> bool {
+        self.backends.iter().map(|backend| backend.weight()).eq(self.weights.iter().copied())
+    }
+
+    fn new(
+        id: PoolId,
+        settings: Arc<model::Pool>,
+        backends: Vec<Arc<Backend>>,
+        cursor: Arc<AtomicU64>,
+    ) -> Self {
+        let keeps_all = !settings.balance.table_heeds_health();
+        // Read once: the tables and what is remembered of them are built by the same weights.
+        let weights: Vec<u16> = backends.iter().map(|backend| backend.weight()).collect();
+        let ready = |index: usize| keeps_all || backends[index].admin() == Admin::Ready;
+        let healthy = |index: usize| keeps_all || backends[index].health() != HealthState::Down;
+        let backup = |index: usize| settings.backends[index].backup;
+        let tier = |heeds_health: bool, wanted: &dyn Fn(usize) -> bool| {
+            let is_member = |&index: &usize| weights[index] > 0 && ready(index) && wanted(index);
+            let members: Vec<usize> = (0..backends.len()).filter(is_member).collect();
+            let member = |&index: &usize| Member {
+                identity: hash(backends[index].name.as_bytes(), 0),
+                weight: weights[index],
+            };
+            let table = Table::build(settings.balance, &members.iter().map(member).collect::<Vec<_>>());
+            Tier { table, members, heeds_health }
+        };
+        let mut tiers =
+            vec![tier(true, &|b| !backup(b) && healthy(b)), tier(true, &|b| backup(b) && healthy(b))];
+        if settings.when_all_down == WhenAllDown::TryAnyway {
+            tiers.push(tier(false, &|_| true));
+        }
+        tiers.retain(|tier| !tier.members.is_empty());
+        Self { id, settings, backends, cursor, weights, tiers }
+    }
+}
+
+/// What the next new backend is called. Only rises: an id names one backend, also when that has gone.
+#[derive(Clone, Copy, Default)]
+pub(super) struct BackendIds(pub(super) u32);
+
+impl BackendIds {
+    /// A backend that was never there before.
+    fn create(&mut self, pool: PoolId, settings: &model::Pool, backend: &model::Backend) -> Arc<Backend> {
+        let id = BackendId(self.0);
+        self.0 = self.0.checked_add(1).expect("fewer than 2^32 backends in the life of a process");
+        Arc::new(Backend::new(id, pool, backend, settings.health.initial_state))
+    }
+}
