@@ -145,7 +145,7 @@ global: workers=3 pin=false splice=true busy_poll=0s drain_timeout=30s max_sessi
 admin: socket=default
 listener 0.0.0.0:9090: pool=default bind=0.0.0.0:9090 connect=1s idle=1m30s half_close=30s backlog=4096 accept=reuseport
 listener [::1]:80: pool=default bind=[::1]:80 connect=1s idle=1m30s half_close=30s backlog=4096 accept=reuseport
-pool default: balance=source_hash retries=2 when_all_down=close relay=auto
+pool default: balance=source_hash retries=2 when_all_down=close relay=auto on_remove=drain drain_timeout=30s
   timeouts: connect=1s idle=1m30s half_close=30s
   tcp: nodelay=true keepalive=1m/15s/4 user_timeout=30s
   health: type=tcp interval=4s fast_interval=500ms timeout=1s rise=2 fall=3 jitter_percent=10 initial_state=unknown

@@ -49,7 +49,7 @@ pub(super) fn check(
 ) -> Result<Config, Vec<Error>> {
     let global = global(raw.global.as_ref(), overrides, &mut report);
     let admin = admin::check(raw.admin.as_ref(), overrides, &mut report);
-    let pools = pools(&raw.pool, overrides, resolve, &mut report);
+    let pools = pools(&raw.pool, global.drain_timeout, overrides, resolve, &mut report);
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
@@ -110,6 +110,7 @@ fn sessions(read: &mut Reader, key: &Key) -> Option<NonZeroUsize> {
 /// The pools of the file, or the one that flags alone make.
 fn pools(
     raw: &[Spanned<Table<RawPool>>],
+    drain_timeout: Duration,
     overrides: &Overrides,
     resolve: Resolver,
     report: &mut Report,
@@ -117,7 +118,7 @@ fn pools(
     let is_only = raw.len() == 1;
     let mut pools = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
-        pools.push(pool::check(raw, index, is_only, overrides, resolve, report));
+        pools.push(pool::check(raw, index, is_only, drain_timeout, overrides, resolve, report));
         if raw.get_ref().backend.is_empty() && (overrides.backends.is_empty() || !is_only) {
             let scope = &pools[index].scope;
             report.add(scope, &scope.spot, "no backend: add [[pool.backend]] with address = \"ADDR:PORT\"");
@@ -125,7 +126,7 @@ fn pools(
     }
     if raw.is_empty() && !overrides.backends.is_empty() {
         let nothing = Spanned::new(0..0, Table::default());
-        pools.push(pool::check(&nothing, 0, true, overrides, resolve, report));
+        pools.push(pool::check(&nothing, 0, true, drain_timeout, overrides, resolve, report));
     }
     match pools.as_mut_slice() {
         [] => {

@@ -202,6 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_drains_for_as_long_as_the_process_unless_it_says_otherwise() {
+        let text = r#"
+            [global]
+            drain_timeout = "7s"
+            [[listener]]
+            bind = ":9090"
+            [[pool]]
+            backend = [{ address = ":8081" }]
+        "#;
+        for (key, seconds) in [("", 7), ("drain_timeout = \"2s\"", 2), ("drain_timeout = \"0s\"", 0)] {
+            let config = load_text(&text.replace("backend =", &format!("{key}\nbackend ="))).unwrap();
+            assert_eq!(config.pools[0].drain_timeout, Duration::from_secs(seconds), "{key}");
+        }
+    }
+
+    #[test]
     fn flags_alone_serve_the_backends_of_the_tutorial() {
         let overrides = Overrides { listen: vec![parse_bind(":9090").unwrap()], ..Overrides::default() };
         let config = load(None, &overrides, &mut system_resolver).unwrap();

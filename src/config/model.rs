@@ -151,6 +151,10 @@ pub struct Pool {
     pub when_all_down: WhenAllDown,
     /// How bytes pass from socket to socket.
     pub relay: Relay,
+    /// What becomes of the sessions of a backend that is removed.
+    pub on_remove: OnRemove,
+    /// How long they may go on where they are drained; that of the process, unless the pool has its own.
+    pub drain_timeout: Duration,
     /// At least one, with at least one address each listed once.
     pub backends: Vec<Backend>,
 }
@@ -162,6 +166,44 @@ pub enum WhenAllDown {
     Close,
     /// A dial to any backend of weight > 0, healthy or not.
     TryAnyway,
+}
+
+impl WhenAllDown {
+    /// Both, the default first.
+    pub const ALL: [Self; 2] = [Self::Close, Self::TryAnyway];
+
+    /// The word for it in config and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::TryAnyway => "try_anyway",
+        }
+    }
+}
+
+/// What becomes of the sessions of a backend that is removed. It gets no new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRemove {
+    /// They may go on for [`Pool::drain_timeout`]; who still does then is reset.
+    Drain,
+    /// They go on.
+    Keep,
+    /// They are reset at once.
+    Reset,
+}
+
+impl OnRemove {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Drain, Self::Keep, Self::Reset];
+
+    /// The word for it in config, logs and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Keep => "keep",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 /// How bytes pass from socket to socket.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::address::{Resolver, Target};
-use super::bounds::{KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX};
+use super::bounds::{
+    DRAIN_TIMEOUT, KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX,
+};
 use super::error::Invalid;
 use super::health;
-use super::model::{Backend, Keepalive, Pool, Relay, Tcp, Timeouts, WhenAllDown};
+use super::model::{Backend, Keepalive, OnRemove, Pool, Relay, Tcp, Timeouts, WhenAllDown};
 use super::overrides::{BackendFlag, Overrides};
 use super::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
@@ -28,8 +30,15 @@ const ALGORITHMS: [(&str, Algorithm); 5] = {
     [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c), (d.as_str(), d), (e.as_str(), e)]
 };
 
-const WHEN_ALL_DOWN: [(&str, WhenAllDown); 2] =
-    [("close", WhenAllDown::Close), ("try_anyway", WhenAllDown::TryAnyway)];
+const WHEN_ALL_DOWN: [(&str, WhenAllDown); 2] = {
+    let [a, b] = WhenAllDown::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
+
+const ON_REMOVE: [(&str, OnRemove); 3] = {
+    let [a, b, c] = OnRemove::ALL;
+    [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c)]
+};
 
 const RELAYS: [(&str, Relay); 3] = {
     let [a, b, c] = Relay::ALL;
@@ -75,11 +84,12 @@ impl PoolDraft {
     }
 }
 
-/// The `index`-th pool of the file; one that is the only one needs no name.
+/// The `index`-th pool of the file; one that is the only one needs no name. `drain_timeout` is that of the process.
 pub(super) fn check(
     raw: &Spanned<Table<RawPool>>,
     index: usize,
     is_only: bool,
+    drain_timeout: Duration,
     overrides: &Overrides,
     resolve: Resolver,
     report: &mut Report,
@@ -97,6 +107,8 @@ pub(super) fn check(
     let retries = read.whole("retries", &raw.retries, 0..=RETRIES_MAX);
     let when_all_down = read.choice("when_all_down", &raw.when_all_down, &WHEN_ALL_DOWN);
     let relay = read.choice("relay", &raw.relay, &RELAYS);
+    let on_remove = read.choice("on_remove", &raw.on_remove, &ON_REMOVE);
+    let own_drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
     let pool = Pool {
         name: name.unwrap_or_default().to_string(),
         balance: overrides.balance.or(balance).unwrap_or(Algorithm::RoundRobin),
@@ -106,6 +118,8 @@ pub(super) fn check(
         health: health::check(raw.health.as_ref(), &scope, overrides.health_interval, report),
         when_all_down: when_all_down.unwrap_or(WhenAllDown::Close),
         relay: relay.unwrap_or(Relay::Auto),
+        on_remove: on_remove.unwrap_or(OnRemove::Drain),
+        drain_timeout: own_drain_timeout.unwrap_or(drain_timeout),
         backends: Vec::new(),
     };
     let backends = raw.backend.iter().enumerate();

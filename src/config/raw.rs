@@ -86,6 +86,8 @@ pub(super) struct RawPool {
     pub(super) retries: Key,
     pub(super) when_all_down: Key,
     pub(super) relay: Key,
+    pub(super) on_remove: Key,
+    pub(super) drain_timeout: Key,
     pub(super) timeouts: Section<RawTimeouts>,
     pub(super) tcp: Section<RawTcp>,
     pub(super) health: Section<RawHealth>,

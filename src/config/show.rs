@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::model::{
     Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, LogFormat, Pool, Tcp,
-    Timeouts, WhenAllDown,
+    Timeouts,
 };
 use super::units::show_duration;
 
@@ -82,14 +82,11 @@ impl fmt::Display for Timeouts {
 impl fmt::Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, retries, timeouts, tcp, health, .. } = self;
-        let when_all_down = match self.when_all_down {
-            WhenAllDown::Close => "close",
-            WhenAllDown::TryAnyway => "try_anyway",
-        };
-        let balance = self.balance.as_str();
-        let relay = self.relay.as_str();
+        let [balance, when_all_down] = [self.balance.as_str(), self.when_all_down.as_str()];
+        let [relay, on_remove] = [self.relay.as_str(), self.on_remove.as_str()];
+        let drain_timeout = show_duration(self.drain_timeout);
         write!(f, "pool {name}: balance={balance} retries={retries} when_all_down={when_all_down}")?;
-        writeln!(f, " relay={relay}")?;
+        writeln!(f, " relay={relay} on_remove={on_remove} drain_timeout={drain_timeout}")?;
         writeln!(f, "  timeouts: {timeouts}")?;
         writeln!(f, "  tcp: {tcp}")?;
         writeln!(f, "  health: {health}")?;
