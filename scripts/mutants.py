@@ -210,7 +210,7 @@ MUTANTS = [
         "orphan-check",
         "a check that is under way outlives the backend in its pool",
         "src/worker/probes/roster.rs",
-        [("snapshot.backend(entry.backend.id).is_none()", "snapshot.backend(entry.backend.id).is_none() && entry.attempt.is_none()")],
+        [("snapshot.backend(entry.backend.id).is_some() && entry", "(snapshot.backend(entry.backend.id).is_some() || entry.attempt.is_some()) && entry")],
     ),
     Mutant(
         "reused-place",
@@ -256,6 +256,42 @@ MUTANTS = [
             ("                let arrival = Arrival {", "                let left = Arc::clone(&listener);\n                let arrival = Arrival {"),
             ("                    None => self.stats.handed_over.add(1),", "                    None => {\n                        self.stats.handed_over.add(1);\n                        self.admission.leave(&left);\n                    }"),
         ],
+    ),
+    Mutant(
+        "retired-lost",
+        "a pool that was removed is not found by the sessions that still need it",
+        "src/pool/snapshot.rs",
+        [("        next.retired.retain(|pool| held.contains(&pool.id));\n", "        next.retired.retain(|pool| held.is_empty() && held.contains(&pool.id));\n")],
+    ),
+    Mutant(
+        "epoch-not-taken",
+        "a session that was handed over meets a worker that does not know its pool yet",
+        "src/worker/accept.rs",
+        [("            self.run_epoch(snapshot);\n", "            drop(snapshot);\n")],
+    ),
+    Mutant(
+        "epoch-backwards",
+        "who hands a session over takes the other worker back to an older epoch",
+        "src/worker/apply.rs",
+        [("        if snapshot.epoch <= self.snapshot.epoch {\n            return;\n        }\n", "")],
+    ),
+    Mutant(
+        "gauge-per-version",
+        "the sessions of an older version of a listener are not counted",
+        "src/pool/listener.rs",
+        [("gauge: Arc::clone(&self.gauge) })", "gauge: Arc::default() })")],
+    ),
+    Mutant(
+        "cut-short",
+        "the first session on a removed backend stays",
+        "src/worker/apply.rs",
+        [("self.sessions.keys().filter(is_on_it).collect", "self.sessions.keys().filter(is_on_it).skip(1).collect")],
+    ),
+    Mutant(
+        "checks-as-before",
+        "a backend is checked on as it was before its pool has said otherwise",
+        "src/worker/probes/roster.rs",
+        [("snapshot.backend(entry.backend.id).is_some() && entry.is_checked_by(&snapshot)", "snapshot.backend(entry.backend.id).is_some() || entry.is_checked_by(&snapshot)")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

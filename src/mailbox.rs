@@ -31,6 +31,8 @@ pub enum Command {
     Publish(Arc<Snapshot>),
     /// Dials of this backend, whose probe the worker owns, have failed.
     DialFailed(BackendId),
+    /// This backend was removed: cut the sessions that are on it, now. Behind the epoch that has it no more.
+    CutBackend(BackendId),
     /// Admit nothing new, finish what runs, then stop.
     Drain,
     /// Cut what still runs, with this reason, then stop.

@@ -35,6 +35,8 @@ pub enum CloseReason {
     IdleTimeout,
     /// No byte for `half_close` after one side had ended.
     HalfCloseTimeout,
+    /// Its backend was removed, and it was not to go on there, or not for so long.
+    BackendRemoved,
     /// Still there at the end of `drain_timeout`.
     DrainTimeout,
     /// The process was told to stop at once.
@@ -43,7 +45,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of [`CloseReason::index`].
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
@@ -58,6 +60,7 @@ impl CloseReason {
         Self::LocalLimit,
         Self::IdleTimeout,
         Self::HalfCloseTimeout,
+        Self::BackendRemoved,
         Self::DrainTimeout,
         Self::Stopped,
     ];
@@ -84,6 +87,7 @@ impl CloseReason {
             Self::LocalLimit => "local_limit",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfCloseTimeout => "half_close_timeout",
+            Self::BackendRemoved => "backend_removed",
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
         }

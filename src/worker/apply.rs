@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::slots::Key;
 use crate::mailbox::{Command, MAILBOX_LEN, StopReason};
-use crate::pool::Snapshot;
+use crate::pool::{BackendId, Snapshot};
 use crate::session::CloseReason;
 use crate::sys::Kernel;
 use crate::worker::Worker;
@@ -24,6 +24,7 @@ impl<K: Kernel> Worker<K> {
         match command {
             Command::Publish(snapshot) => self.run_epoch(snapshot),
             Command::DialFailed(backend) => self.on_dials_failed(backend),
+            Command::CutBackend(backend) => self.cut_backend(backend),
             Command::Drain => self.drain_listeners(),
             Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),
             Command::Stop(StopReason::AtOnce) => self.stop(CloseReason::Stopped),
@@ -47,6 +48,21 @@ impl<K: Kernel> Worker<K> {
         self.stopping = Some(reason);
         for index in 0..self.listeners.len() {
             self.stop_listening(index);
+        }
+    }
+
+    /// Ends what is on a backend that was removed. Looks at every session: backends are removed rarely.
+    fn cut_backend(&mut self, backend: BackendId) {
+        let is_on_it = |key: &Key| {
+            let lease = self.sessions.get(*key).and_then(|slot| slot.lease.as_ref());
+            lease.is_some_and(|lease| lease.backend().id == backend)
+        };
+        for key in self.sessions.keys().filter(is_on_it).collect::<Vec<Key>>() {
+            if self.sessions.get(key).is_some_and(|slot| slot.session.is_dialing()) {
+                self.dial_another(key);
+            } else {
+                self.cut(key, CloseReason::BackendRemoved);
+            }
         }
     }
 

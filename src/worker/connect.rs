@@ -102,6 +102,19 @@ impl<K: Kernel> Worker<K> {
         self.starve(key, error);
     }
 
+    /// The backend was removed before it has seen a byte: the next one, or the end.
+    pub(super) fn dial_another(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        if let Some(socket) = slot.backend.take() {
+            self.kernel.reset(socket);
+        }
+        if let Some(lease) = slot.lease.take() {
+            remember(slot, lease.backend(), CloseReason::BackendRemoved);
+            lease.release();
+        }
+        self.choose_and_dial(key);
+    }
+
     /// A dial has failed: the next backend, or the end.
     pub(super) fn on_dial_failed(&mut self, key: Key, error: &io::Error) {
         if self.give_up_dial(key, error) {

@@ -45,7 +45,7 @@ pub(crate) fn judge(net: &Net, told: &Told, patience: Patience, orders: Orders) 
     let backend = partner.filter(|_| told.is_connected);
     let case = Case { id, told, client, backend, now: net.now, patience };
     case.check_counts();
-    case.check_reason(partner, orders);
+    case.check_reason(partner, orders, |dialed| net.roster.is_cut(dialed));
     case.check_farewell(client, backend);
     if let Some(backend) = backend {
         case.check_farewell(backend, Some(client));
@@ -75,7 +75,7 @@ impl Case<'_> {
         self.now - self.client.moved.max(self.backend.map_or(0, |backend| backend.moved))
     }
 
-    fn check_reason(&self, partner: Option<&Conn>, orders: Orders) {
+    fn check_reason(&self, partner: Option<&Conn>, orders: Orders, is_cut: impl Fn(&Conn) -> bool) {
         let Self { told, client, backend, now, patience, .. } = *self;
         let lost = |conn: &Conn| conn.dead || conn.vanished.is_some();
         let connected = backend.is_some();
@@ -99,6 +99,7 @@ impl Case<'_> {
             }
             "idle_timeout" => self.stillness() >= patience.idle,
             "half_close_timeout" => self.stillness() >= patience.half_close,
+            "backend_removed" => partner.is_some_and(is_cut),
             "drain_timeout" => orders == Orders::DrainTimeout,
             "stopped" => orders == Orders::Stop,
             _ => false,
@@ -124,8 +125,10 @@ impl Case<'_> {
                 self.expect(self.told.reason != "done", "reset though it was done");
                 let partner_died = partner.is_some_and(|partner| partner.dead) && conn.vanished.is_none();
                 let waited = conn.unacked() == 0 || self.stillness() >= self.patience.half_close;
-                let was_cut =
-                    matches!(self.told.reason.as_str(), "stopped" | "drain_timeout" | "idle_timeout");
+                let was_cut = matches!(
+                    self.told.reason.as_str(),
+                    "stopped" | "drain_timeout" | "backend_removed" | "idle_timeout"
+                );
                 self.expect(!partner_died || waited || was_cut, "reset before its peer had the last bytes");
             }
         }

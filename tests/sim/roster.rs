@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use l4lb::config::model::HealthState;
+use l4lb::config::model::{Check, HealthState};
 use l4lb::pool::{Admin, Backend, BackendId, Snapshot};
 use l4lb::sys::Token;
 
@@ -23,8 +23,16 @@ pub(crate) struct Target {
     health: HealthState,
     /// Whether it is in the last epoch.
     is_listed: bool,
-    /// By worker: whether it may still run an epoch that has it.
+    /// Whether the last epoch that had it has no checks for it.
+    is_unchecked: bool,
+    /// Whether it is in a pool of the last epoch, be it a retired one.
+    is_found: bool,
+    /// By worker: whether it may still run an epoch that lists it.
+    listed_at: Vec<bool>,
+    /// By worker: whether it may still run an epoch in which it is found.
     known_to: Vec<bool>,
+    /// By worker: whether it has yet to hear that the sessions are to be cut; `None` before that was said.
+    cut_at: Option<Vec<bool>>,
 }
 
 /// Every backend that ever was, by its id.
@@ -54,6 +62,12 @@ impl Roster {
         self.target(backend.id).weight = weight;
     }
 
+    /// The sessions of a backend that is gone are to be cut.
+    pub(crate) fn cut(&mut self, backend: BackendId) {
+        let target = self.target(backend);
+        target.cut_at = Some(vec![true; target.known_to.len()]);
+    }
+
     /// From now on each of the `workers` may run this epoch, or still an older one.
     pub(crate) fn publish(&mut self, snapshot: &Snapshot, workers: usize) {
         let known = self.0.len();
@@ -68,18 +82,34 @@ impl Roster {
                 weight: backend.weight(),
                 health: backend.health(),
                 is_listed: true,
+                is_unchecked: false,
+                is_found: true,
+                listed_at: vec![true; workers],
                 known_to: vec![true; workers],
+                cut_at: None,
             });
         }
         for target in &mut self.0 {
             target.is_paused = target.admin == Admin::Maint;
             target.is_listed = snapshot.backend(target.backend.id).is_some();
+            if target.is_listed {
+                let health = &snapshot.pool(target.backend.pool).settings.health;
+                target.is_unchecked = health.check == Check::Off;
+            }
+            let mut retired = snapshot.retired().iter().flat_map(|pool| &pool.backends);
+            target.is_found = target.is_listed || retired.any(|backend| backend.id == target.backend.id);
         }
     }
 
     /// A worker runs the last epoch, and no older one. Tells the ports of backends that it knows no more.
     pub(crate) fn on_applied(&mut self, worker: usize) -> Vec<u16> {
-        let gone = self.0.iter_mut().filter(|target| !target.is_listed && target.known_to[worker]);
+        for target in &mut self.0 {
+            target.listed_at[worker] &= target.is_listed;
+            if let Some(cut_at) = &mut target.cut_at {
+                cut_at[worker] = false;
+            }
+        }
+        let gone = self.0.iter_mut().filter(|target| !target.is_found && target.known_to[worker]);
         gone.map(|target| {
             target.known_to[worker] = false;
             target.port
@@ -89,38 +119,50 @@ impl Roster {
 
     // --- what the workers may do -----------------------------------------------------------------------------------
 
-    fn any(&self, worker: usize, port: u16, holds: impl Fn(&Target) -> bool) -> bool {
-        self.0.iter().any(|target| target.port == port && target.known_to[worker] && holds(target))
+    fn any(&self, port: u16, holds: impl Fn(&Target) -> bool) -> bool {
+        self.0.iter().any(|target| target.port == port && holds(target))
     }
 
     /// Whether a session of `worker` may be dialed to `port`.
     pub(crate) fn may_be_dialed(&self, worker: usize, port: u16) -> bool {
-        self.any(worker, port, |target| target.admin == Admin::Ready && target.weight > 0)
+        self.any(port, |target| target.known_to[worker] && target.admin == Admin::Ready && target.weight > 0)
     }
 
     /// Whether a check of `port` by `worker` may begin.
     pub(crate) fn may_be_checked(&self, worker: usize, port: u16) -> bool {
-        self.any(worker, port, |target| target.admin != Admin::Maint)
+        self.any(port, |target| target.listed_at[worker] && target.admin != Admin::Maint)
     }
 
     /// Whether a check of `port` by `worker`, which has applied what was published, may go on.
     pub(crate) fn may_stay_in_check(&self, worker: usize, port: u16) -> bool {
-        self.any(worker, port, |target| !target.is_paused)
+        self.any(port, |target| target.listed_at[worker] && !target.is_paused)
     }
 
     /// A change of health was reported.
     pub(crate) fn on_health(&mut self, backend: BackendId, from: HealthState, to: HealthState) {
         let target = self.target(backend);
         assert_eq!(target.health, from, "no change of health is left out");
-        assert_ne!(target.admin, Admin::Maint, "in maintenance a backend keeps its health");
+        let may_change = target.admin != Admin::Maint || target.is_unchecked;
+        assert!(may_change, "in maintenance a backend keeps its health");
         target.health = to;
     }
 
     /// Panics unless every backend is as was told.
     pub(crate) fn check(&self) {
-        for Target { backend, health, .. } in &self.0 {
+        for target in &self.0 {
+            let Target { backend, health, known_to, cut_at, .. } = target;
             assert_eq!(backend.health(), *health, "every change of health is told");
+            let is_cut = cut_at.as_ref().is_some_and(|cut_at| !cut_at.contains(&true));
+            assert!(
+                !is_cut || known_to.contains(&true) || backend.active() == 0,
+                "every session was cut, and no other has come: {target:?}"
+            );
         }
+    }
+
+    /// Whether the sessions of a backend at that address were to be cut.
+    pub(crate) fn is_cut(&self, dialed: &Conn) -> bool {
+        dialed.dialed_port.is_some_and(|port| self.any(port, |target| target.cut_at.is_some()))
     }
 
     /// Sessions that the backends count, removed ones too.

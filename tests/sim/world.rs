@@ -2,6 +2,7 @@
 //! after every turn a look at the books. In the end all faults stop, and everything has to come to a good end.
 
 mod operator;
+mod reload;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::sync::mpsc::Receiver;
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
 use l4lb::mailbox::{Mailbox, Report, Reports};
-use l4lb::pool::{PoolId, Snapshot};
+use l4lb::pool::{Backend, Pool, PoolId, Snapshot};
 use l4lb::session::CloseReason;
 use l4lb::stats::{Totals, WorkerStats};
 use l4lb::sys::Wake;
@@ -98,6 +99,12 @@ struct World {
     plan: Plan,
     /// Backends that were removed and may come back.
     removed: Vec<(PoolId, model::Backend)>,
+    /// Backends that were removed and that sessions may still be on.
+    gone: Vec<Arc<Backend>>,
+    /// Pools that were removed and that sessions may still find, and how many sessions those had so far.
+    retired: Vec<(Arc<Pool>, u64)>,
+    /// Pools that were removed and may come back.
+    away: Vec<model::Pool>,
     orders: Orders,
     is_draining: bool,
     /// Of each session that is over, by the connection of its client.
@@ -169,6 +176,9 @@ impl World {
         Self {
             rng,
             removed: Vec::new(),
+            gone: Vec::new(),
+            retired: Vec::new(),
+            away: Vec::new(),
             net,
             workers,
             mailboxes,
@@ -223,6 +233,7 @@ impl World {
         self.net.borrow_mut().on_applied(index);
         self.hear_reports();
         self.judge_sessions();
+        self.look_at_retired();
         self.audit();
         self.check_books(index);
         if flow == Flow::Stopped {
@@ -239,6 +250,7 @@ impl World {
                 (HealthState::Unknown, HealthState::Down) => "unknown to down",
                 (HealthState::Up, HealthState::Down) => "up to down",
                 (HealthState::Down, HealthState::Up) => "down to up",
+                (HealthState::Up | HealthState::Down, HealthState::Unknown) => "checks off",
                 _ => panic!("a change of health from {from:?} to {to:?}"),
             });
         }
@@ -291,6 +303,8 @@ impl World {
         let counted: usize = (0..self.workers.len()).map(|worker| self.crew.sessions(worker)).sum();
         assert_eq!(counted, active, "each session is counted for one worker");
         assert!(active <= self.plan.sessions_max, "more sessions than there may be");
+        let through: usize = self.snapshot.listeners.iter().map(|listener| listener.gauge().count()).sum();
+        assert_eq!(through, active, "each session is counted for one listener, whatever its version");
         assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
         let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
         assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
@@ -377,7 +391,7 @@ impl World {
         if self.is_draining {
             return;
         }
-        let verdict = u64::try_from(slowest_verdict(&self.plan.config).as_nanos()).expect("short");
+        let verdict = u64::try_from(slowest_verdict(&self.config()).as_nanos()).expect("short");
         let deadline = self.net.borrow().now + verdict;
         for round in 0.. {
             if self.net.borrow().now >= deadline {

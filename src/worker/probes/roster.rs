@@ -57,7 +57,8 @@ impl<K: Kernel> Probes<K> {
                 backend: Arc::clone(backend),
                 pool: Arc::clone(pool),
                 target: health::target(&pool.health, backend.address),
-                verdict: Verdict::new(pool.health.initial_state, rise, fall),
+                // It may have been checked before, in another way.
+                verdict: Verdict::new(backend.health(), rise, fall),
                 attempt: None,
                 timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
                 due: now,
@@ -80,6 +81,11 @@ impl<K: Kernel> Probes<K> {
 }
 
 impl<K: Kernel> Entry<K> {
+    /// Whether `snapshot`, which has its backend, says the same of its checks as the epoch that they began in.
+    fn is_checked_by(&self, snapshot: &Snapshot) -> bool {
+        snapshot.pool(self.backend.pool).settings.health == self.pool.health
+    }
+
     /// Whether nothing is to be learnt of the backend: it is in maintenance, and keeps its health.
     pub(super) fn is_paused(&self) -> bool {
         self.backend.admin() == Admin::Maint
@@ -106,11 +112,15 @@ impl<K: Kernel> Worker<K> {
         self.arm_probe(index, self.now + delay);
     }
 
-    /// Forgets the backends that are in no pool any more, and gives the others the settings of this epoch.
+    /// Forgets the backends that are in no pool any more or are checked in another way, and gives the others the
+    /// settings of this epoch.
     fn dismiss_removed(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
-        for index in self.probes_where(|entry| snapshot.backend(entry.backend.id).is_none()) {
+        let is_kept =
+            |entry: &Entry<K>| snapshot.backend(entry.backend.id).is_some() && entry.is_checked_by(&snapshot);
+        for index in self.probes_where(|entry| !is_kept(entry)) {
             self.end_attempt(index);
+            self.trust_unchecked(index, &snapshot);
             let entry = self.probes.entries.remove(index as usize);
             self.probes.by_backend.remove(&entry.backend.id);
             if let Some((timer, _)) = entry.timer {
@@ -122,6 +132,20 @@ impl<K: Kernel> Worker<K> {
         for (_, entry) in entries {
             // Of an older epoch it would keep all the backends of that.
             entry.pool = Arc::clone(&snapshot.pool(entry.backend.pool).settings);
+        }
+    }
+
+    /// A backend that is checked no more is what its pool says it is to begin with: nothing else would ever bring up
+    /// one that is down.
+    fn trust_unchecked(&mut self, index: u32, snapshot: &Snapshot) {
+        let backend = &self.probes.entries[index as usize].backend;
+        if snapshot.backend(backend.id).is_none() {
+            return;
+        }
+        let health = &snapshot.pool(backend.pool).settings.health;
+        let (from, to) = (backend.health(), health.initial_state);
+        if health.check == Check::Off && from != to {
+            self.on_transition(index, from, to, "checks are off".into());
         }
     }
 

@@ -24,11 +24,13 @@ impl World {
             14..20 => self.change_weight(),
             20..26 => self.remove_backend(),
             26..32 => self.add_backend(),
+            32..36 => self.reconfigure(),
+            36 | 37 => self.cut_gone(),
             _ => self.refresh(),
         }
     }
 
-    fn post(&self, command: &Command) {
+    pub(super) fn post(&self, command: &Command) {
         for mailbox in &*self.mailboxes {
             assert!(mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
         }
@@ -47,7 +49,7 @@ impl World {
         self.post(&Command::Stop(reason));
     }
 
-    fn publish(&mut self, snapshot: Snapshot) {
+    pub(super) fn publish(&mut self, snapshot: Snapshot) {
         self.snapshot = Arc::new(snapshot);
         self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
         self.post(&Command::Publish(Arc::clone(&self.snapshot)));
@@ -115,6 +117,7 @@ impl World {
         let place = self.below(listed.len());
         self.note("remove", &pool.backends[place], 0);
         self.removed.push((pool.id, listed.remove(place)));
+        self.gone.push(Arc::clone(&pool.backends[place]));
         self.coverage.hit("backend removed");
         self.publish_backends(pool.id, listed);
     }
@@ -168,18 +171,18 @@ impl World {
         Arc::clone(&self.snapshot.pools[place])
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         dice::below(&mut self.rng, bound)
     }
 
-    fn note(&self, what: &'static str, backend: &Backend, value: u64) {
+    pub(super) fn note(&self, what: &'static str, backend: &Backend, value: u64) {
         let net = &mut *self.net.borrow_mut();
         net.trace.tell(net.now, what, usize::from(backend.address.port()), value);
     }
 }
 
 /// The backends of a pool as they would be listed now.
-fn listed(pool: &Pool) -> Vec<model::Backend> {
+pub(super) fn listed(pool: &Pool) -> Vec<model::Backend> {
     let pairs = pool.settings.backends.iter().zip(&pool.backends);
     pairs.map(|(listed, backend)| model::Backend { weight: backend.weight(), ..listed.clone() }).collect()
 }

@@ -1,0 +1,145 @@
+//! What another configuration does while everything else happens: other settings of listeners and pools, pools that go
+//! and come back, and the end of sessions on backends that are gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use l4lb::balance::Algorithm;
+use l4lb::config::Config;
+use l4lb::config::model::{Accept, Check, Listener, Pool, Relay, WhenAllDown};
+use l4lb::mailbox::Command;
+
+use super::World;
+use super::operator::listed;
+
+impl World {
+    /// One thing of the configuration changes, and all of it is published anew.
+    pub(super) fn reconfigure(&mut self) {
+        let mut config = self.config();
+        match self.below(8) {
+            0 => {}
+            1 | 2 => self.change_listener(&mut config),
+            3 | 4 => self.change_pool(&mut config),
+            5 => self.change_checks(&mut config),
+            6 => self.remove_pool(&mut config),
+            _ => self.restore_pool(&mut config),
+        }
+        self.coverage.hit("reconfigured");
+        self.publish(self.snapshot.reconfigured(&config));
+    }
+
+    /// The configuration as it would be written now.
+    pub(super) fn config(&self) -> Config {
+        let place = |listener: &Arc<l4lb::pool::Listener>| {
+            let is_it = |pool: &Arc<l4lb::pool::Pool>| pool.id == listener.pool;
+            self.snapshot.pools.iter().position(is_it).expect("a listener has a pool")
+        };
+        let pools = self.snapshot.pools.iter();
+        let listeners = self.snapshot.listeners.iter();
+        Config {
+            global: self.plan.config.global.clone(),
+            listeners: listeners
+                .map(|listener| Listener { pool: place(listener), ..listener.settings.clone() })
+                .collect(),
+            pools: pools.map(|pool| Pool { backends: listed(pool), ..Pool::clone(&pool.settings) }).collect(),
+        }
+    }
+
+    fn change_listener(&mut self, config: &mut Config) {
+        let place = self.below(config.listeners.len());
+        let listener = &mut config.listeners[place];
+        match self.below(3) {
+            0 => {
+                let max: Option<usize> = [None, Some(1), Some(4)][self.below(3)];
+                listener.max_sessions = max.and_then(|max| max.try_into().ok());
+            }
+            1 => listener.accept = Accept::ALL[self.below(2)],
+            _ => listener.pool = self.below(config.pools.len()),
+        }
+    }
+
+    fn change_pool(&mut self, config: &mut Config) {
+        let place = self.below(config.pools.len());
+        let pool = &mut config.pools[place];
+        match self.below(4) {
+            0 => pool.balance = Algorithm::ALL[self.below(5)],
+            1 => pool.retries = u32::try_from(self.below(4)).expect("small"),
+            2 => pool.relay = Relay::ALL[self.below(3)],
+            _ => pool.when_all_down = WhenAllDown::ALL[self.below(2)],
+        }
+    }
+
+    /// No checks, others, or those of the beginning: the backends answer those.
+    fn change_checks(&mut self, config: &mut Config) {
+        let place = self.below(config.pools.len());
+        let pool = &mut config.pools[place];
+        let first = self.plan.config.pools.iter().find(|first| first.name == pool.name);
+        let first = first.expect("pools have the names of the beginning").health.check.clone();
+        pool.health.check = [Check::Off, Check::Tcp, first][self.below(3)].clone();
+        pool.health.interval =
+            pool.health.timeout.max(Duration::from_millis(100)) + Duration::from_millis(10);
+        pool.health.rise = 1 + u32::try_from(self.below(3)).expect("small");
+        self.coverage.hit("checks changed");
+    }
+
+    /// The listeners of a pool get another one, and the pool goes.
+    fn remove_pool(&mut self, config: &mut Config) {
+        if config.pools.len() < 2 {
+            return;
+        }
+        let place = self.below(config.pools.len());
+        let gone = config.pools.remove(place);
+        for listener in &mut config.listeners {
+            listener.pool -= usize::from(listener.pool > place);
+            listener.pool = listener.pool.min(config.pools.len() - 1);
+        }
+        let retired = Arc::clone(&self.snapshot.pools[place]);
+        self.removed.retain(|(pool, _)| *pool != retired.id);
+        self.gone.extend(retired.backends.iter().cloned());
+        let sessions = sessions_of(&retired);
+        self.retired.push((retired, sessions));
+        self.away.push(gone);
+        self.coverage.hit("pool retired");
+    }
+
+    /// A pool comes back, and is another one under the same name.
+    fn restore_pool(&mut self, config: &mut Config) {
+        let Some(pool) = self.away.pop() else { return };
+        let ports: Vec<u16> = pool.backends.iter().map(|backend| backend.address.port()).collect();
+        self.net.borrow_mut().forget_dials(&ports);
+        config.pools.push(pool);
+        let place = self.below(config.listeners.len());
+        config.listeners[place].pool = config.pools.len() - 1;
+        self.coverage.hit("pool restored");
+    }
+
+    /// The sessions of a backend that has gone are cut.
+    pub(super) fn cut_gone(&mut self) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let place = self.below(self.gone.len());
+        let backend = self.gone.swap_remove(place);
+        self.note("cut", &backend, backend.id.0.into());
+        self.net.borrow_mut().roster.cut(backend.id);
+        self.coverage.hit("backend cut");
+        self.post(&Command::CutBackend(backend.id));
+    }
+
+    /// Whoever came through a listener as it was is served by the pool that it had.
+    pub(super) fn look_at_retired(&mut self) {
+        for (pool, sessions) in &mut self.retired {
+            let now = sessions_of(pool);
+            self.coverage.hit_if(now > std::mem::replace(sessions, now), "retired pool serves");
+        }
+        let is_there = |id| self.snapshot.retired().iter().any(|pool| pool.id == id);
+        let before = self.retired.len();
+        self.retired.retain(|(pool, _)| is_there(pool.id));
+        self.coverage.hit_if(self.retired.len() < before, "retired pool forgotten");
+    }
+}
+
+/// Sessions that it has ever had.
+fn sessions_of(pool: &l4lb::pool::Pool) -> u64 {
+    pool.backends.iter().map(|backend| backend.sessions()).sum()
+}
