@@ -5,6 +5,7 @@
 //! line and key. Never opens a socket, and resolves host names only through the [`Resolver`] that the caller
 //! hands in.
 
+pub mod diff;
 pub mod limits;
 pub mod model;
 

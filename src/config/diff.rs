@@ -1,0 +1,495 @@
+//! What differs between two configurations, in the words of the file: one line for each key.
+//! Every struct of the model is taken apart field by field, so that a key that is added there cannot be forgotten here.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::model::{
+    Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, LogFormat, Pool, Tcp, Timeouts,
+};
+use super::units::show_duration;
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Of what.
+    pub subject: Subject,
+    /// How it differs.
+    pub difference: Difference,
+    /// Why it takes effect only in a process that is started anew.
+    pub needs_restart: Option<&'static str>,
+}
+
+/// What a change is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The process.
+    Global,
+    /// The listener of that name.
+    Listener(String),
+    /// The pool of that name.
+    Pool(String),
+    /// A backend.
+    Backend {
+        /// The name of its pool.
+        pool: String,
+        /// Its own.
+        name: String,
+    },
+}
+
+/// How something differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It was not there before.
+    Added,
+    /// It is there no more.
+    Removed,
+    /// A key of it has another value. What has another address is another listener or backend under the same name.
+    Key {
+        /// The key, behind the names of the tables that it is in.
+        key: &'static str,
+        /// Its value before.
+        old: String,
+        /// Its value now.
+        new: String,
+    },
+}
+
+/// What stands for the value of a key that has none.
+const UNSET: &str = "(not set)";
+const PIN: &str = "a thread is bound to its processor when it starts";
+const BUSY_POLL: &str = "the loop of a worker is made with it";
+const LOG_FORMAT: &str = "the log is set up once";
+
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Subject::Global => write!(f, "global: ")?,
+            Subject::Listener(name) => write!(f, "listener {name:?}: ")?,
+            Subject::Pool(name) => write!(f, "pool {name:?}: ")?,
+            Subject::Backend { pool, name } => write!(f, "pool {pool:?}: backend {name:?}: ")?,
+        }
+        match &self.difference {
+            Difference::Added => write!(f, "added")?,
+            Difference::Removed => write!(f, "removed")?,
+            Difference::Key { key, old, new } => write!(f, "{key} {old} -> {new}")?,
+        }
+        match self.needs_restart {
+            Some(why) => write!(f, " (needs a restart: {why})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that `new` changes in `old`. Listeners, pools and backends are known by their names; their order is no difference.
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let Config { global, listeners, pools } = new;
+    let mut changes = Vec::new();
+    of_global(&old.global, global, &mut Keys { subject: Subject::Global, changes: &mut changes });
+
+    let pool_of = |config: &Config, listener: &Listener| config.pools[listener.pool].name.clone();
+    let name = |listener: &Listener| listener.name.clone();
+    of_lists(&old.listeners, listeners, name, Subject::Listener, &mut changes, |before, now, keys| {
+        keys.text("pool", &pool_of(old, before), &pool_of(new, now));
+        of_listener(before, now, keys);
+    });
+    let name = |pool: &Pool| pool.name.clone();
+    of_lists(&old.pools, pools, name, Subject::Pool, &mut changes, |before, now, keys| {
+        of_pool(before, now, keys);
+        let name = |backend: &Backend| backend.name.clone();
+        let subject = |name| Subject::Backend { pool: now.name.clone(), name };
+        of_lists(&before.backends, &now.backends, name, subject, keys.changes, of_backend);
+    });
+    changes
+}
+
+/// What was removed from a list, what was added to it, and what differs in what stays.
+fn of_lists<T>(
+    old: &[T],
+    new: &[T],
+    name: impl Fn(&T) -> String,
+    subject: impl Fn(String) -> Subject,
+    changes: &mut Vec<Change>,
+    mut compare: impl FnMut(&T, &T, &mut Keys<'_>),
+) {
+    let names = |list: &[T]| list.iter().map(&name).zip(0..).collect::<HashMap<String, usize>>();
+    let (before, now) = (names(old), names(new));
+    let whole =
+        |item: &T, difference| Change { subject: subject(name(item)), difference, needs_restart: None };
+    let gone = old.iter().filter(|item| !now.contains_key(&name(item)));
+    changes.extend(gone.map(|item| whole(item, Difference::Removed)));
+    for item in new {
+        match before.get(&name(item)) {
+            None => changes.push(whole(item, Difference::Added)),
+            Some(&place) => compare(&old[place], item, &mut Keys { subject: subject(name(item)), changes }),
+        }
+    }
+}
+
+/// Where the keys of one subject go that differ.
+struct Keys<'a> {
+    subject: Subject,
+    changes: &'a mut Vec<Change>,
+}
+
+impl Keys<'_> {
+    fn text(&mut self, key: &'static str, old: &str, new: &str) {
+        if old != new {
+            let difference = Difference::Key { key, old: old.to_owned(), new: new.to_owned() };
+            self.changes.push(Change { subject: self.subject.clone(), difference, needs_restart: None });
+        }
+    }
+
+    fn value(&mut self, key: &'static str, old: impl Display, new: impl Display) {
+        self.text(key, &old.to_string(), &new.to_string());
+    }
+
+    fn duration(&mut self, key: &'static str, old: Duration, new: Duration) {
+        self.text(key, &show_duration(old), &show_duration(new));
+    }
+
+    fn maybe<T: Display>(&mut self, key: &'static str, old: Option<T>, new: Option<T>) {
+        let show = |value: Option<T>| value.map_or(UNSET.to_owned(), |value| value.to_string());
+        self.text(key, &show(old), &show(new));
+    }
+
+    /// What was compared since there were `before` changes takes effect with a restart only.
+    fn restart_since(&mut self, before: usize, why: &'static str) {
+        self.changes[before..].iter_mut().for_each(|change| change.needs_restart = Some(why));
+    }
+}
+
+fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
+    let Global { workers, pin, splice, busy_poll, max_sessions, drain_timeout, log_level, log_format } = new;
+    keys.value("workers", old.workers, workers);
+    let before = keys.changes.len();
+    keys.value("pin", old.pin, pin);
+    keys.restart_since(before, PIN);
+    keys.value("splice", old.splice, splice);
+    let before = keys.changes.len();
+    keys.duration("busy_poll", old.busy_poll, *busy_poll);
+    keys.restart_since(before, BUSY_POLL);
+    keys.maybe("max_sessions", old.max_sessions, *max_sessions);
+    keys.duration("drain_timeout", old.drain_timeout, *drain_timeout);
+    let level = |level: log::LevelFilter| level.as_str().to_ascii_lowercase();
+    keys.text("log.level", &level(old.log_level), &level(*log_level));
+    let before = keys.changes.len();
+    let format = |format: LogFormat| match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    keys.text("log.format", format(old.log_format), format(*log_format));
+    keys.restart_since(before, LOG_FORMAT);
+}
+
+fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
+    // The pool is known by its name, and the names are alike.
+    let Listener { name: _, bind, pool: _, backlog, accept, max_sessions, timeouts } = new;
+    keys.value("bind", old.bind, bind);
+    keys.value("backlog", old.backlog, backlog);
+    keys.text("accept", old.accept.as_str(), accept.as_str());
+    keys.maybe::<NonZeroUsize>("max_sessions", old.max_sessions, *max_sessions);
+    of_timeouts(old.timeouts, *timeouts, keys);
+}
+
+fn of_timeouts(old: Timeouts, new: Timeouts, keys: &mut Keys<'_>) {
+    let Timeouts { connect, idle, half_close } = new;
+    keys.duration("timeouts.connect", old.connect, connect);
+    keys.duration("timeouts.idle", old.idle, idle);
+    keys.duration("timeouts.half_close", old.half_close, half_close);
+}
+
+fn of_pool(old: &Pool, new: &Pool, keys: &mut Keys<'_>) {
+    let Pool {
+        name: _,
+        balance,
+        retries,
+        timeouts,
+        tcp,
+        health,
+        when_all_down,
+        relay,
+        on_remove,
+        drain_timeout,
+        backends: _,
+    } = new;
+    keys.text("balance", old.balance.as_str(), balance.as_str());
+    keys.value("retries", old.retries, retries);
+    keys.text("when_all_down", old.when_all_down.as_str(), when_all_down.as_str());
+    keys.text("relay", old.relay.as_str(), relay.as_str());
+    keys.text("on_remove", old.on_remove.as_str(), on_remove.as_str());
+    keys.duration("drain_timeout", old.drain_timeout, *drain_timeout);
+    of_timeouts(old.timeouts, *timeouts, keys);
+    of_tcp(old.tcp, *tcp, keys);
+    of_health(&old.health, health, keys);
+}
+
+fn of_tcp(old: Tcp, new: Tcp, keys: &mut Keys<'_>) {
+    let Tcp { nodelay, keepalive, user_timeout } = new;
+    keys.value("tcp.nodelay", old.nodelay, nodelay);
+    let figures = |keepalive: Option<Keepalive>| match keepalive {
+        None => "false".to_owned(),
+        Some(Keepalive { idle, interval, count }) => {
+            let [idle, interval] = [idle, interval].map(show_duration);
+            format!("{{ idle = {idle}, interval = {interval}, count = {count} }}")
+        }
+    };
+    keys.text("tcp.keepalive", &figures(old.keepalive), &figures(keepalive));
+    keys.duration("tcp.user_timeout", old.user_timeout.unwrap_or_default(), user_timeout.unwrap_or_default());
+}
+
+fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
+    let Health { check, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state } =
+        new;
+    for ((key, old), (_, new)) in check_keys(&old.check).into_iter().zip(check_keys(check)) {
+        keys.maybe(key, old, new);
+    }
+    keys.duration("health.interval", old.interval, *interval);
+    keys.duration("health.fast_interval", old.fast_interval, *fast_interval);
+    keys.duration("health.timeout", old.timeout, *timeout);
+    keys.value("health.rise", old.rise, rise);
+    keys.value("health.fall", old.fall, fall);
+    keys.value("health.jitter_percent", old.jitter_percent, jitter_percent);
+    keys.maybe("health.port", old.port, *port);
+    keys.text("health.initial_state", old.initial_state.as_str(), initial_state.as_str());
+}
+
+/// All keys that any check has, in one order.
+fn check_keys(check: &Check) -> [(&'static str, Option<String>); 7] {
+    let (mut sent, mut prefix, mut contained) = (None, None, None);
+    let (mut target, mut named, mut expected) = (None, None, None);
+    let quoted = |bytes: &[u8]| Some(format!("\"{}\"", bytes.escape_ascii()));
+    let kind = match check {
+        Check::Off => "off",
+        Check::Tcp => "tcp",
+        Check::SendExpect { send, expect } => {
+            sent = quoted(send);
+            match expect {
+                Expect::Prefix(bytes) => prefix = quoted(bytes),
+                Expect::Contains(bytes) => contained = quoted(bytes),
+            }
+            "send_expect"
+        }
+        Check::Http { path, host, status } => {
+            (target, named, expected) = (Some(path.clone()), host.clone(), Some(status.to_string()));
+            "http"
+        }
+    };
+    [
+        ("health.type", Some(kind.to_owned())),
+        ("health.send", sent),
+        ("health.expect", prefix),
+        ("health.contains", contained),
+        ("health.path", target),
+        ("health.host", named),
+        ("health.status", expected),
+    ]
+}
+
+fn of_backend(old: &Backend, new: &Backend, keys: &mut Keys<'_>) {
+    let Backend { name: _, address, weight, backup } = new;
+    keys.value("address", old.address, address);
+    keys.value("weight", old.weight, weight);
+    keys.value("backup", old.backup, backup);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::subsequence;
+
+    use super::*;
+    use crate::balance::Algorithm;
+    use crate::config::model::{self, HealthState, OnRemove, Relay, WhenAllDown};
+    use crate::config::{self, Overrides};
+
+    const BASE: &str = r#"
+        [global]
+        workers = 2
+        [[listener]]
+        name = "in"
+        bind = "127.0.0.1:9090"
+        pool = "web"
+        [[listener]]
+        name = "gone"
+        bind = "127.0.0.1:9091"
+        pool = "db"
+        [[pool]]
+        name = "web"
+        backend = [{ name = "a", address = "10.0.0.1:80" }, { name = "b", address = "10.0.0.2:80" }]
+        [[pool]]
+        name = "db"
+        backend = [{ name = "a", address = "10.0.0.1:80" }]
+    "#;
+
+    type Edit = fn(&mut Config);
+
+    fn web(config: &mut Config) -> &mut Pool {
+        &mut config.pools[0]
+    }
+
+    /// One edit for each key of the file, and the line that tells of it.
+    const EDITS: &[(Edit, &str)] = &[
+        (|c| c.global.workers = c.global.workers.saturating_add(1), "global: workers 2 -> 3"),
+        (
+            |c| c.global.pin = true,
+            "global: pin false -> true (needs a restart: a thread is bound to its processor when it starts)",
+        ),
+        (|c| c.global.splice = false, "global: splice true -> false"),
+        (
+            |c| c.global.busy_poll = Duration::from_micros(50),
+            "global: busy_poll 0s -> 50us (needs a restart: the loop of a worker is made with it)",
+        ),
+        (|c| c.global.max_sessions = NonZeroUsize::new(7), "global: max_sessions (not set) -> 7"),
+        (|c| c.global.drain_timeout = Duration::from_secs(3), "global: drain_timeout 30s -> 3s"),
+        (|c| c.global.log_level = log::LevelFilter::Warn, "global: log.level info -> warn"),
+        (
+            |c| c.global.log_format = LogFormat::Json,
+            "global: log.format text -> json (needs a restart: the log is set up once)",
+        ),
+        (|c| c.listeners[0].bind.set_port(1), "listener \"in\": bind 127.0.0.1:9090 -> 127.0.0.1:1"),
+        (|c| c.listeners[0].pool = 1, "listener \"in\": pool web -> db"),
+        (|c| c.listeners[0].backlog = 5, "listener \"in\": backlog 4096 -> 5"),
+        (|c| c.listeners[0].accept = model::Accept::Balance, "listener \"in\": accept reuseport -> balance"),
+        (
+            |c| c.listeners[0].max_sessions = NonZeroUsize::new(8),
+            "listener \"in\": max_sessions (not set) -> 8",
+        ),
+        (
+            |c| c.listeners[0].timeouts.connect = Duration::from_millis(1500),
+            "listener \"in\": timeouts.connect 5s -> 1s500ms",
+        ),
+        (
+            |c| c.listeners[0].timeouts.idle = Duration::from_secs(60),
+            "listener \"in\": timeouts.idle 1h -> 1m",
+        ),
+        (
+            |c| c.listeners[0].timeouts.half_close = Duration::from_secs(1),
+            "listener \"in\": timeouts.half_close 30s -> 1s",
+        ),
+        (|c| web(c).balance = Algorithm::Random, "pool \"web\": balance round_robin -> random"),
+        (|c| web(c).retries = 9, "pool \"web\": retries 2 -> 9"),
+        (
+            |c| web(c).when_all_down = WhenAllDown::TryAnyway,
+            "pool \"web\": when_all_down close -> try_anyway",
+        ),
+        (|c| web(c).relay = Relay::Copy, "pool \"web\": relay auto -> copy"),
+        (|c| web(c).on_remove = OnRemove::Keep, "pool \"web\": on_remove drain -> keep"),
+        (|c| web(c).drain_timeout = Duration::ZERO, "pool \"web\": drain_timeout 30s -> 0s"),
+        (|c| web(c).timeouts.connect = Duration::from_secs(1), "pool \"web\": timeouts.connect 5s -> 1s"),
+        (|c| web(c).timeouts.idle = Duration::from_secs(1), "pool \"web\": timeouts.idle 1h -> 1s"),
+        (
+            |c| web(c).timeouts.half_close = Duration::from_secs(1),
+            "pool \"web\": timeouts.half_close 30s -> 1s",
+        ),
+        (|c| web(c).tcp.nodelay = false, "pool \"web\": tcp.nodelay true -> false"),
+        (
+            |c| web(c).tcp.keepalive = None,
+            "pool \"web\": tcp.keepalive { idle = 1m, interval = 15s, count = 4 } -> false",
+        ),
+        (|c| web(c).tcp.user_timeout = None, "pool \"web\": tcp.user_timeout 30s -> 0s"),
+        (|c| web(c).health.check = Check::Off, "pool \"web\": health.type tcp -> off"),
+        (|c| web(c).health.interval = Duration::from_secs(9), "pool \"web\": health.interval 2s -> 9s"),
+        (
+            |c| web(c).health.fast_interval = Duration::from_secs(1),
+            "pool \"web\": health.fast_interval 500ms -> 1s",
+        ),
+        (|c| web(c).health.timeout = Duration::from_secs(2), "pool \"web\": health.timeout 1s -> 2s"),
+        (|c| web(c).health.rise = 9, "pool \"web\": health.rise 2 -> 9"),
+        (|c| web(c).health.fall = 9, "pool \"web\": health.fall 3 -> 9"),
+        (|c| web(c).health.jitter_percent = 0, "pool \"web\": health.jitter_percent 10 -> 0"),
+        (|c| web(c).health.port = Some(81), "pool \"web\": health.port (not set) -> 81"),
+        (
+            |c| web(c).health.initial_state = HealthState::Down,
+            "pool \"web\": health.initial_state unknown -> down",
+        ),
+        (
+            |c| web(c).backends[0].address.set_port(81),
+            "pool \"web\": backend \"a\": address 10.0.0.1:80 -> 10.0.0.1:81",
+        ),
+        (|c| web(c).backends[0].weight = 3, "pool \"web\": backend \"a\": weight 1 -> 3"),
+        (|c| web(c).backends[0].backup = true, "pool \"web\": backend \"a\": backup false -> true"),
+        (|c| _ = web(c).backends.pop(), "pool \"web\": backend \"b\": removed"),
+    ];
+
+    fn lines(old: &Config, new: &Config) -> Vec<String> {
+        diff(old, new).iter().map(Change::to_string).collect()
+    }
+
+    fn base() -> Config {
+        parse(BASE)
+    }
+
+    fn parse(text: &str) -> Config {
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let config = config::parse(text, "test", &Overrides::default(), no_names);
+        config.unwrap_or_else(|errors| panic!("{errors:?}\n{text}"))
+    }
+
+    #[test]
+    fn each_key_is_told_alone_and_in_the_words_of_the_file() {
+        for (edit, line) in EDITS {
+            let mut new = base();
+            edit(&mut new);
+            assert_eq!(lines(&base(), &new), [*line]);
+        }
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_told_as_a_whole() {
+        let (old, mut new) = (base(), base());
+        new.listeners.remove(1);
+        new.pools.remove(1);
+        assert_eq!(lines(&old, &new), ["listener \"gone\": removed", "pool \"db\": removed"]);
+        assert_eq!(lines(&new, &old), ["listener \"gone\": added", "pool \"db\": added"]);
+    }
+
+    #[test]
+    fn the_order_of_the_file_is_no_difference() {
+        let old = base();
+        let mut new = base();
+        new.pools.reverse();
+        new.listeners.reverse();
+        new.listeners.iter_mut().for_each(|listener| listener.pool = 1 - listener.pool);
+        new.pools[1].backends.reverse();
+        assert!(old != new && lines(&old, &new).is_empty());
+    }
+
+    #[test]
+    fn another_kind_of_check_tells_the_keys_of_both() {
+        let http = |path: &str| Check::Http { path: path.into(), host: None, status: 200 };
+        let says = |expect| Check::SendExpect { send: b"PING\r\n".into(), expect };
+        let [prefix, contained] = [Expect::Prefix(b"+".into()), Expect::Contains(b"OK".into())];
+        for (old, new, expected) in [
+            (http("/"), http("/x"), &["path / -> /x"][..]),
+            (Check::Tcp, http("/"), &["type tcp -> http", "path (not set) -> /", "status (not set) -> 200"]),
+            (says(prefix), says(contained), &["expect \"+\" -> (not set)", "contains (not set) -> \"OK\""]),
+        ] {
+            let (mut before, mut after) = (base(), base());
+            (web(&mut before).health.check, web(&mut after).health.check) = (old, new);
+            let expected: Vec<String> =
+                expected.iter().map(|key| format!("pool \"web\": health.{key}")).collect();
+            assert_eq!(lines(&before, &after), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_configuration_differs_from_itself_in_nothing_and_from_any_other_in_something(
+            one in subsequence(EDITS.to_vec(), 0..=EDITS.len()),
+            other in subsequence(EDITS.to_vec(), 0..=EDITS.len()),
+        ) {
+            let [one, other] = [one, other].map(|edits| {
+                let mut config = base();
+                edits.iter().for_each(|(edit, _)| edit(&mut config));
+                config
+            });
+            prop_assert_eq!(diff(&one, &one), []);
+            prop_assert_eq!(diff(&one, &other).is_empty(), one == other);
+            prop_assert_eq!(diff(&one, &other).len(), diff(&other, &one).len());
+        }
+    }
+}
