@@ -11,6 +11,7 @@ mod process;
 mod silence;
 mod sockets;
 mod spin;
+mod steer;
 mod token;
 
 pub use addresses::own_addresses;
@@ -24,5 +25,6 @@ pub use pipe::Pipe;
 pub use process::{
     is_root, open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored,
 };
-pub use sockets::listen;
+pub use sockets::{listen, listen_beside, set_backlog, set_listener_options};
+pub use steer::{refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;

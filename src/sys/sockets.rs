@@ -14,32 +14,51 @@ use crate::config::model::{Keepalive, Tcp};
 /// if another socket listens on it. The kernel spreads new connections over them. With port 0 it chooses the port,
 /// the same for all. What the options of `tcp` set is inherited by what they accept.
 pub fn listen(bind: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    let mut sockets: Vec<Socket> = Vec::with_capacity(count);
-    let mut address = bind.into();
-    for _ in 0..count {
-        let socket = new_listener(bind)?;
-        set_options(&socket, tcp)?;
-        if let Some(keepalive) = tcp.keepalive {
-            keep_alive(&socket, keepalive)?;
-        }
-        // Whoever binds with SO_REUSEPORT also joins another process of the same user, and each gets a part of the
-        // clients. So the first one sets it only once it listens, and until then needs the address for itself.
-        let is_first = sockets.is_empty();
-        socket.set_reuse_port(!is_first)?;
-        socket.bind(&address)?;
-        socket.listen(backlog)?;
-        if is_first {
-            socket.set_reuse_port(true)?;
-            address = socket.local_addr()?;
-        }
-        sockets.push(socket);
-    }
-    Ok(sockets)
+    let first = new_listener(bind, tcp)?;
+    // Whoever binds with SO_REUSEPORT also joins another process of the same user, and each gets a part of the
+    // clients. So the first one sets it only once it listens, and until then needs the address for itself.
+    first.bind(&bind.into())?;
+    set_backlog(&first, backlog)?;
+    first.set_reuse_port(true)?;
+    let others = listen_beside(&first, count - 1, backlog, tcp)?;
+    Ok(std::iter::once(first).chain(others).collect())
 }
 
-fn new_listener(bind: SocketAddr) -> io::Result<Socket> {
+/// `count` more listening sockets that share the address of `listener`. They are numbered behind it.
+pub fn listen_beside(listener: &Socket, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
+    let address = listener.local_addr()?;
+    let bind = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    let open = || {
+        let socket = new_listener(bind, tcp)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address)?;
+        set_backlog(&socket, backlog)?;
+        Ok(socket)
+    };
+    (0..count).map(|_| open()).collect()
+}
+
+/// Listens, with room for so many connections in the queue; what is in it stays. A socket that listens already only gets
+/// another room: listen(2) may be called again.
+pub fn set_backlog(listener: &Socket, backlog: u32) -> io::Result<()> {
+    listener.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+/// What is accepted from now on has these options, and no others that were set before.
+pub fn set_listener_options(listener: &Socket, tcp: &Tcp) -> io::Result<()> {
+    listener.set_tcp_nodelay(tcp.nodelay)?;
+    match tcp.keepalive {
+        Some(keepalive) => keep_alive(listener, keepalive),
+        None => listener.set_keepalive(false),
+    }
+}
+
+fn new_listener(bind: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
     let socket = new_socket(bind)?;
+    set_options(&socket, tcp)?;
+    if let Some(keepalive) = tcp.keepalive {
+        keep_alive(&socket, keepalive)?;
+    }
     if bind.is_ipv6() {
         socket.set_only_v6(bind.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
     }
@@ -120,3 +139,33 @@ mod ioctls {
     nix::ioctl_read_bad!(outq, nix::libc::TIOCOUTQ, nix::libc::c_int);
 }
 use ioctls::outq;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_takes_other_options_while_it_listens() {
+        let keepalive =
+            Keepalive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 2 };
+        let kept = Tcp { nodelay: false, keepalive: Some(keepalive), user_timeout: None };
+        let plain = Tcp { nodelay: true, keepalive: None, user_timeout: None };
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), 1, 8, &plain).unwrap().remove(0);
+        let address = listener.local_addr().unwrap();
+        for tcp in [kept, plain] {
+            set_listener_options(&listener, &tcp).unwrap();
+            set_backlog(&listener, 16).unwrap();
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            client.connect(&address).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            assert_eq!(accepted.tcp_nodelay().unwrap(), tcp.nodelay);
+            assert_eq!(accepted.keepalive().unwrap(), tcp.keepalive.is_some());
+            if let Some(keepalive) = tcp.keepalive {
+                assert_eq!(accepted.tcp_keepalive_time().unwrap(), keepalive.idle);
+            }
+        }
+    }
+}

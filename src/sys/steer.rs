@@ -1,0 +1,196 @@
+//! Keeps new connections away from listening sockets that are about to be closed: what is in the queue of one when it is
+//! closed is reset. Both programs are of classic BPF, which needs no privilege (socket(7), SO_ATTACH_FILTER and
+//! SO_ATTACH_REUSEPORT_CBPF).
+
+use std::io;
+
+use nix::libc;
+use nix::setsockopt_impl;
+use nix::sockopt_impl;
+use nix::sys::socket::SetSockOpt;
+use socket2::{SockFilter, Socket};
+
+/// Of the TCP header, where a filter of a TCP socket begins to count: the byte of its flags.
+const FLAGS_OFFSET: u32 = 13;
+const SYN: u32 = 0x02;
+const ACK: u32 = 0x10;
+/// What a filter returns to keep a packet, whole, and to drop it.
+const KEEP: u32 = u32::MAX;
+const DROP: u32 = 0;
+/// Where a random number is loaded from (linux/filter.h, SKF_AD_RANDOM).
+const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).cast_unsigned();
+
+const LOAD_BYTE: u16 = code(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS);
+const LOAD_WORD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+const AND: u16 = code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K);
+const MODULO: u16 = code(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K);
+const JUMP_IF_EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
+/// linux/filter.h, BPF_A: returns what was computed.
+const RETURN_RESULT: u16 = code(libc::BPF_RET | 0x10);
+
+#[expect(clippy::cast_possible_truncation, reason = "codes have 8 bits")]
+const fn code(bits: u32) -> u16 {
+    bits as u16
+}
+
+/// From now on no connection begins at this listening socket; those whose handshake is under way still complete it.
+/// A client that comes meanwhile hears nothing and asks again after a second: by then it is refused, or somebody else
+/// listens. Connections that complete from now on inherit the filter, which lets all of theirs pass.
+pub fn refuse_new(listener: &Socket) -> io::Result<()> {
+    listener.attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_OFFSET),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, DROP),
+        SockFilter::new(RETURN, 0, 0, KEEP),
+    ])
+}
+
+/// From now on connections begin at the first `count` sockets only of those that share the address of `listener`, which
+/// must be two at least.
+///
+/// The kernel numbers them in the order in which they were bound; closing one gives its number to the last
+/// (net/core/sock_reuseport.c; measured on 6.18). So the order holds where only the last ones are ever closed.
+pub fn steer_to_first(listener: &Socket, count: u32) -> io::Result<()> {
+    let mut program = [
+        libc::sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: RANDOM },
+        libc::sock_filter { code: MODULO, jt: 0, jf: 0, k: count },
+        libc::sock_filter { code: RETURN_RESULT, jt: 0, jf: 0, k: 0 },
+    ];
+    let program = libc::sock_fprog { len: 3, filter: program.as_mut_ptr() };
+    Ok(SteerByProgram.set(listener, &program)?)
+}
+
+/// From now on connections begin at all sockets that share the address of `listener`, spread by a hash of their
+/// addresses; also where nothing was steered before.
+pub fn steer_to_all(listener: &Socket) -> io::Result<()> {
+    match SteerByHash.set(listener, &0) {
+        // It is alone, or there was no program.
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+sockopt_impl!(SteerByProgram, SetOnly, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, libc::sock_fprog);
+sockopt_impl!(SteerByHash, SetOnly, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, libc::c_int);
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use socket2::{Domain, Type};
+
+    use super::*;
+    use crate::config::model::Tcp;
+    use crate::sys::sockets;
+
+    const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
+    /// Far longer than a connection on this machine takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// Chance would have to favour one of two sockets so many times in a row.
+    const CLIENTS: usize = 100;
+
+    fn any_port(v6: bool) -> SocketAddr {
+        if v6 { (Ipv6Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::LOCALHOST, 0).into() }
+    }
+
+    fn address(listener: &Socket) -> SocketAddr {
+        listener.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    fn group(sockets: usize) -> Vec<Socket> {
+        sockets::listen(any_port(false), sockets, 1024, &TCP).unwrap()
+    }
+
+    /// How many of some clients each socket gets.
+    fn shares(group: &[Socket]) -> Vec<usize> {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address(&group[0])).unwrap()).collect();
+        let shares: Vec<usize> =
+            group.iter().map(|socket| std::iter::from_fn(|| socket.accept().ok()).count()).collect();
+        assert_eq!(shares.iter().sum::<usize>(), clients.len(), "{shares:?}");
+        shares
+    }
+
+    fn served(group: &[Socket]) -> Vec<bool> {
+        shares(group).into_iter().map(|share| share > 0).collect()
+    }
+
+    #[test]
+    fn connections_go_to_the_sockets_that_were_bound_first() {
+        let group = group(4);
+        for count in 1..=4 {
+            steer_to_first(&group[3], count).unwrap();
+            let expected: Vec<bool> = (0..4).map(|index| index < count).collect();
+            assert_eq!(served(&group), expected, "the first {count}");
+        }
+        steer_to_first(&group[0], 1).unwrap();
+        steer_to_all(&group[2]).unwrap();
+        assert_eq!(served(&group), [true; 4]);
+    }
+
+    #[test]
+    fn the_order_stays_when_the_last_ones_are_closed_and_others_come() {
+        let mut group = group(4);
+        steer_to_first(&group[0], 2).unwrap();
+        // In whichever order.
+        drop(group.remove(2));
+        drop(group.remove(2));
+        assert_eq!(served(&group), [true; 2]);
+        group.extend(sockets::listen_beside(&group[0], 2, 1024, &TCP).unwrap());
+        assert_eq!(served(&group), [true, true, false, false], "what is steered stays steered");
+        steer_to_first(&group[0], 3).unwrap();
+        assert_eq!(served(&group), [true, true, true, false]);
+        steer_to_all(&group[0]).unwrap();
+        assert_eq!(served(&group), [true; 4]);
+    }
+
+    #[test]
+    fn one_that_is_alone_needs_no_steering() {
+        let alone = group(1);
+        steer_to_all(&alone[0]).unwrap();
+        steer_to_all(&alone[0]).unwrap();
+        assert_eq!(served(&alone), [true]);
+    }
+
+    /// What a client that hears nothing has after a while: nothing.
+    fn connect_in_vain(to: SocketAddr) -> io::Error {
+        TcpStream::connect_timeout(&to, Duration::from_millis(100)).unwrap_err()
+    }
+
+    #[test]
+    fn who_refuses_new_connections_keeps_those_in_its_queue() {
+        for v6 in [false, true] {
+            let listener = sockets::listen(any_port(v6), 1, 1024, &TCP).unwrap().remove(0);
+            let _queued = TcpStream::connect(address(&listener)).unwrap();
+            refuse_new(&listener).unwrap();
+            assert_eq!(connect_in_vain(address(&listener)).kind(), io::ErrorKind::TimedOut);
+            assert!(listener.accept().is_ok());
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    /// The client does not hear the answer to its SYN; the server repeats it after a second.
+    #[test]
+    fn a_handshake_that_is_under_way_completes_where_new_ones_are_refused() {
+        let listener = group(1).remove(0);
+        listener.set_nonblocking(false).unwrap();
+        listener.set_read_timeout(Some(PATIENCE)).unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        client.attach_filter(&[SockFilter::new(RETURN, 0, 0, DROP)]).unwrap();
+        let pending = client.connect(&address(&listener).into()).unwrap_err();
+        assert_eq!(pending.raw_os_error(), Some(libc::EINPROGRESS));
+        refuse_new(&listener).unwrap();
+        client.detach_filter().unwrap();
+        let (accepted, from) = listener.accept().unwrap();
+        assert_eq!(from.as_socket(), client.local_addr().unwrap().as_socket());
+        // What it has inherited keeps nothing from it.
+        assert_eq!(accepted.send(b"hi").unwrap(), 2);
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
+        assert_eq!(client.recv(&mut buffer).unwrap(), 2);
+    }
+}
