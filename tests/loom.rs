@@ -68,6 +68,9 @@ mod pool {
 mod request {
     pub use l4lb::request::Ask;
 }
+mod stats {
+    pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats, Tally};
+}
 mod sys {
     pub use l4lb::sys::Wake;
 }

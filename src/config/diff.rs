@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{
-    Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, LogFormat, Pool, Tcp, Timeouts,
+    Admin, Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, LogFormat, Pool, Tcp,
+    Timeouts,
 };
 use super::units::show_duration;
 
@@ -27,6 +29,8 @@ pub struct Change {
 pub enum Subject {
     /// The process.
     Global,
+    /// The admin API.
+    Admin,
     /// The listener of that name.
     Listener(String),
     /// The pool of that name.
@@ -62,12 +66,14 @@ pub enum Difference {
 const UNSET: &str = "(not set)";
 const PIN: &str = "a thread is bound to its processor when it starts";
 const BUSY_POLL: &str = "the loop of a worker is made with it";
+const ADMIN: &str = "where operators come in is opened once";
 const LOG_FORMAT: &str = "the log is set up once";
 
 impl Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
             Subject::Global => write!(f, "global: ")?,
+            Subject::Admin => write!(f, "admin: ")?,
             Subject::Listener(name) => write!(f, "listener {name:?}: ")?,
             Subject::Pool(name) => write!(f, "pool {name:?}: ")?,
             Subject::Backend { pool, name } => write!(f, "pool {pool:?}: backend {name:?}: ")?,
@@ -86,9 +92,10 @@ impl Display for Change {
 
 /// All that `new` changes in `old`. Listeners, pools and backends are known by their names; their order is no difference.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let Config { global, listeners, pools } = new;
+    let Config { global, admin, listeners, pools } = new;
     let mut changes = Vec::new();
     of_global(&old.global, global, &mut Keys { subject: Subject::Global, changes: &mut changes });
+    of_admin(&old.admin, admin, &mut Keys { subject: Subject::Admin, changes: &mut changes });
 
     let pool_of = |config: &Config, listener: &Listener| config.pools[listener.pool].name.clone();
     let name = |listener: &Listener| listener.name.clone();
@@ -183,6 +190,18 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     };
     keys.text("log.format", format(old.log_format), format(*log_format));
     keys.restart_since(before, LOG_FORMAT);
+}
+
+fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
+    let Admin { socket, listen, token_file, metrics, state_file } = new;
+    let before = keys.changes.len();
+    keys.value("socket", &old.socket, socket);
+    keys.maybe("listen", old.listen, *listen);
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    keys.maybe("token_file", path(&old.token_file), path(token_file));
+    keys.maybe("metrics", old.metrics, *metrics);
+    keys.maybe("state_file", path(&old.state_file), path(state_file));
+    keys.restart_since(before, ADMIN);
 }
 
 fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
@@ -349,6 +368,14 @@ mod tests {
         (
             |c| c.global.log_format = LogFormat::Json,
             "global: log.format text -> json (needs a restart: the log is set up once)",
+        ),
+        (
+            |c| c.admin.socket = model::AdminSocket::Off,
+            "admin: socket default -> false (needs a restart: where operators come in is opened once)",
+        ),
+        (
+            |c| c.admin.metrics = Some(([127, 0, 0, 1], 9).into()),
+            "admin: metrics (not set) -> 127.0.0.1:9 (needs a restart: where operators come in is opened once)",
         ),
         (|c| c.listeners[0].bind.set_port(1), "listener \"in\": bind 127.0.0.1:9090 -> 127.0.0.1:1"),
         (|c| c.listeners[0].pool = 1, "listener \"in\": pool web -> db"),

@@ -43,11 +43,7 @@ impl fmt::Display for Global {
 
 impl fmt::Display for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.socket {
-            AdminSocket::Default => write!(f, "admin: socket=default")?,
-            AdminSocket::At(path) => write!(f, "admin: socket={}", path.display())?,
-            AdminSocket::Off => write!(f, "admin: socket=false")?,
-        }
+        write!(f, "admin: socket={}", self.socket)?;
         let addresses = [("listen", self.listen), ("metrics", self.metrics)];
         for (key, address) in addresses {
             address.map_or(Ok(()), |address| write!(f, " {key}={address}"))?;
@@ -57,6 +53,16 @@ impl fmt::Display for Admin {
             path.as_ref().map_or(Ok(()), |path| write!(f, " {key}={}", path.display()))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for AdminSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => write!(f, "default"),
+            Self::At(path) => write!(f, "{}", path.display()),
+            Self::Off => write!(f, "false"),
+        }
     }
 }
 

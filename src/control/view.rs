@@ -74,7 +74,7 @@ impl View {
             notes: HashMap::new(),
         };
         let started = crate::sys::timestamp();
-        Self { state: Mutex::new(state), events: Events::default(), clock: Clock::start(), started }
+        Self { state: Mutex::new(state), events: Events::default(), clock: Clock::of_process(), started }
     }
 
     /// Of a process that has nothing, for tests.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::config::model::{self, HealthState};
 use crate::pool::PoolId;
+use crate::stats::{BackendStats, DialFailure, Tally};
 
 /// Names a backend for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +47,7 @@ impl Admin {
 /// - `admin`, `weight` and `health_override` have one writer, who also builds the tables and so builds them by what it wrote. A worker that
 ///   sees an old value for a moment gives the backend a session as if it had chosen that moment earlier. Who is to end
 ///   or begin checks is told by the epoch published next, which shows the new one.
-/// - `active`, `sessions` and `dial_failures` are only added to and subtracted from, so nothing is lost.
+/// - `active` and `sessions` are only added to and subtracted from, so nothing is lost.
 /// - `unreported_failures` is raised by whoever has failed and taken by the owner. Who raises it from 0 tells the
 ///   owner, and what is raised before the owner takes it is taken with it: no failure goes untold for longer than until
 ///   the next check, which takes them too, should the mailbox of the owner have been full.
@@ -66,8 +67,9 @@ pub struct Backend {
     health_override: AtomicU8,
     active: AtomicU32,
     sessions: AtomicU64,
-    dial_failures: AtomicU64,
     unreported_failures: AtomicU32,
+    /// What else is counted of it, by all workers.
+    pub stats: BackendStats,
 }
 
 impl Backend {
@@ -84,8 +86,8 @@ impl Backend {
             health_override: AtomicU8::new(HealthState::Unknown as u8),
             active: AtomicU32::new(0),
             sessions: AtomicU64::new(0),
-            dial_failures: AtomicU64::new(0),
             unreported_failures: AtomicU32::new(0),
+            stats: BackendStats::default(),
         }
     }
 
@@ -155,13 +157,14 @@ impl Backend {
 
     /// Dials that failed for a reason of the backend's.
     pub fn dial_failures(&self) -> u64 {
-        self.dial_failures.load(Ordering::Relaxed)
+        let its_own = |(failures, cause)| (cause != DialFailure::LocalLimit).then_some(failures);
+        let failures = self.stats.dial_failures.iter().zip(DialFailure::ALL).filter_map(its_own);
+        failures.map(Tally::get).sum()
     }
 
-    /// Counts a failed dial; true when the owner of the probe has to be told, because nobody has told it since
+    /// Blames a failed dial on it; true when the owner of the probe has to be told, because nobody has told it since
     /// it last took them.
     pub fn on_dial_failed(&self) -> bool {
-        self.dial_failures.fetch_add(1, Ordering::Relaxed);
         self.unreported_failures.fetch_add(1, Ordering::Relaxed) == 0
     }
 

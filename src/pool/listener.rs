@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::model;
 use crate::pool::{Gauge, PoolId};
+use crate::stats::ListenerStats;
 
 /// Names a listener, and with it its sockets, for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,12 +24,14 @@ pub struct Listener {
     pub pool: PoolId,
     /// Sessions through all its versions.
     gauge: Arc<Gauge>,
+    /// Of all its versions.
+    stats: Arc<ListenerStats>,
 }
 
 impl Listener {
     /// The first version.
     pub fn new(id: ListenerId, settings: model::Listener, pool: PoolId) -> Self {
-        Self { id, settings, pool, gauge: Arc::default() }
+        Self { id, settings, pool, gauge: Arc::default(), stats: Arc::default() }
     }
 
     /// The version that follows this one, which is this one when nothing has changed.
@@ -39,7 +42,8 @@ impl Listener {
         if alike == *settings && self.pool == pool {
             return Arc::clone(self);
         }
-        Arc::new(Self { id: self.id, settings: settings.clone(), pool, gauge: Arc::clone(&self.gauge) })
+        let (gauge, stats) = (Arc::clone(&self.gauge), Arc::clone(&self.stats));
+        Arc::new(Self { id: self.id, settings: settings.clone(), pool, gauge, stats })
     }
 
     /// Sessions through it at a time, at most.
@@ -50,5 +54,10 @@ impl Listener {
     /// Sessions through all its versions, as of now.
     pub fn gauge(&self) -> &Gauge {
         &self.gauge
+    }
+
+    /// What is counted of all its versions.
+    pub fn stats(&self) -> &ListenerStats {
+        &self.stats
     }
 }

@@ -55,9 +55,9 @@ impl Half {
         if self.state == HalfState::Refused { 0 } else { self.buffered }
     }
 
-    /// Whether bytes were given to the sink that [`Half::take_uncounted`] has not told.
-    pub(super) fn has_uncounted(&self) -> bool {
-        self.flushed != self.counted
+    /// Bytes given to the sink that [`Half::take_uncounted`] has not told.
+    pub(super) fn uncounted(&self) -> u64 {
+        self.flushed - self.counted
     }
 
     /// Bytes given to the sink since the last call.

@@ -418,7 +418,7 @@ impl Session {
             reset_by: self.first_error.map(|(side, _)| side),
             to_backend: to_backend.flushed,
             to_client: to_client.flushed,
-            discarded: self.halves.iter().map(Half::unpassed).sum(),
+            discarded: self.halves.each_ref().map(Half::unpassed),
             connect_time: self.connected.map(|connected| connected - self.accepted),
             duration: now - self.accepted,
             retries: self.retries,
@@ -445,9 +445,19 @@ impl Session {
         now - self.accepted
     }
 
+    /// Bytes that were taken from the source and not given to the sink, given up or not.
+    pub fn unpassed(&self, direction: Direction) -> u64 {
+        self.half(direction).unpassed()
+    }
+
+    /// Bytes that [`Session::take_uncounted`] would tell.
+    pub fn uncounted(&self, direction: Direction) -> u64 {
+        self.half(direction).uncounted()
+    }
+
     /// Whether [`Session::take_uncounted`] has something to tell.
     pub fn has_uncounted(&self) -> bool {
-        self.halves.iter().any(Half::has_uncounted)
+        self.halves.iter().any(|half| half.uncounted() > 0)
     }
 
     /// Bytes given since the last call, by [`Direction`].

@@ -125,8 +125,8 @@ pub struct Summary {
     pub to_backend: u64,
     /// Bytes given to the client.
     pub to_client: u64,
-    /// Bytes taken from one side that the other could not take any more.
-    pub discarded: u64,
+    /// Bytes taken from one side that the other could not take any more, by [`Direction`](crate::session::Direction).
+    pub discarded: [u64; 2],
     /// From accept to the connected backend, failed dials included; `None` when none connected.
     pub connect_time: Option<Duration>,
     /// From accept to the end.

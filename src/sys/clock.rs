@@ -1,9 +1,14 @@
 //! Monotonic time of this machine (CLOCK_MONOTONIC), which setting the wall clock does not move; and the wall clock, for
 //! what people read.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 
 use crate::base::time::Instant;
+
+/// When the process first asked for its time.
+static PROCESS: LazyLock<Clock> = LazyLock::new(Clock::start);
 
 /// The time of day. Only to be shown: nothing is decided by it.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
@@ -20,6 +25,11 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
     pub fn start() -> Self {
         Self(std::time::Instant::now())
+    }
+
+    /// The one clock of the process: what one thread reads of it another can compare with.
+    pub fn of_process() -> Self {
+        *PROCESS
     }
 
     /// Time since its start.

@@ -42,7 +42,7 @@ impl Linux {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio_token(Token::Wake))?);
         let events = mio::Events::with_capacity(EVENTS_MAX);
-        Ok(Self { poll, events, waker, clock: Clock::start(), spin: None })
+        Ok(Self { poll, events, waker, clock: Clock::of_process(), spin: None })
     }
 
     /// The same, but a wait polls for up to `bound` before it sleeps, while that pays; zero never does.

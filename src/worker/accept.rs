@@ -12,6 +12,7 @@ use crate::base::token_bucket::TokenBucket;
 use crate::config::model::Accept;
 use crate::pool::{Listener, Snapshot};
 use crate::session::{CloseReason, Session, Side, Timeouts};
+use crate::stats::PauseReason;
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
 use crate::worker::conduit::Conduit;
@@ -44,6 +45,8 @@ pub(super) struct ListenerSlot<K: Kernel> {
     readable: bool,
     pause: Option<TimerId>,
     next_pause: Duration,
+    /// Why accept was not called since then.
+    held_up: Option<(PauseReason, Instant)>,
     pause_log: TokenBucket,
     /// When draining: how many connections can have been in the queue when the drain began, and still be there.
     queue_left: Option<u32>,
@@ -58,6 +61,7 @@ impl<K: Kernel> ListenerSlot<K> {
             readable: false,
             pause: None,
             next_pause: PAUSE_FIRST,
+            held_up: None,
             pause_log,
             queue_left: None,
         }
@@ -118,6 +122,9 @@ impl<K: Kernel> Worker<K> {
 
     fn accept_one(&mut self, index: usize) {
         let Some(slot) = &mut self.listeners[index] else { return };
+        if let Some((reason, since)) = slot.held_up.take() {
+            self.stats.on_accept_paused(reason, self.now - since);
+        }
         if let Err(full) = self.admission.enter(&slot.listener) {
             self.pause(index, PAUSE_AT_LIMIT, &PauseCause::Limit(full));
             return;
@@ -126,6 +133,7 @@ impl<K: Kernel> Worker<K> {
             Ok((client, address)) => {
                 slot.next_pause = PAUSE_FIRST;
                 let listener = Arc::clone(&slot.listener);
+                listener.stats().accepted.add(1);
                 self.stats.accepted.add(1);
                 self.place(listener, client, address);
                 self.count_down_queue(index);
@@ -150,15 +158,17 @@ impl<K: Kernel> Worker<K> {
         if lacks_resources(error) {
             let pause = listener.next_pause;
             listener.next_pause = (pause * 2).min(PAUSE_LAST);
-            self.pause(index, pause, &PauseCause::Error(error));
+            self.pause(index, pause, &PauseCause::Exhausted(error));
         } else if !concerns_one_connection(error) {
-            self.pause(index, PAUSE_BROKEN, &PauseCause::Error(error));
+            self.pause(index, PAUSE_BROKEN, &PauseCause::Broken(error));
         }
     }
 
     fn pause(&mut self, index: usize, pause: Duration, cause: &PauseCause<'_>) {
         let Some(listener) = &mut self.listeners[index] else { return };
-        self.stats.accept_pauses.add(1);
+        let reason = cause.reason();
+        self.stats.accept_pauses[reason.index()].add(1);
+        listener.held_up = Some((reason, self.now));
         listener.pause = Some(self.wheel.arm(self.now + pause, Timer::Accept(index)));
         if let Some(untold) = listener.pause_log.take(self.now) {
             let (name, cause) = (&listener.listener.settings.name, cause.to_string());
@@ -257,7 +267,19 @@ impl<K: Kernel> Worker<K> {
 
 enum PauseCause<'a> {
     Limit(Full),
-    Error(&'a io::Error),
+    Exhausted(&'a io::Error),
+    Broken(&'a io::Error),
+}
+
+impl PauseCause<'_> {
+    fn reason(&self) -> PauseReason {
+        match self {
+            Self::Limit(Full { of_listener: true, .. }) => PauseReason::ListenerLimit,
+            Self::Limit(Full { of_listener: false, .. }) => PauseReason::ProcessLimit,
+            Self::Exhausted(_) => PauseReason::Exhausted,
+            Self::Broken(_) => PauseReason::Broken,
+        }
+    }
 }
 
 impl std::fmt::Display for PauseCause<'_> {
@@ -267,7 +289,7 @@ impl std::fmt::Display for PauseCause<'_> {
                 write!(f, "max_sessions of the listener ({limit})")
             }
             Self::Limit(Full { limit, of_listener: false }) => write!(f, "max_sessions ({limit})"),
-            Self::Error(error) => write!(f, "{error}"),
+            Self::Exhausted(error) | Self::Broken(error) => write!(f, "{error}"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::slots::Key;
 use crate::session::Direction;
+use crate::stats::Gauge;
 use crate::sys::Kernel;
 use crate::worker::count::Counting;
 use crate::worker::{Slot, Worker};
@@ -24,6 +25,10 @@ pub struct Audit {
     pub pipes: usize,
     /// Timers that are armed.
     pub timers: usize,
+    /// Bytes that were taken and not given, by [`Direction`].
+    pub held: [u64; 2],
+    /// Bytes that were given and are not counted yet, by [`Direction`].
+    pub uncounted: [u64; 2],
 }
 
 impl<K: Kernel> Worker<K> {
@@ -44,6 +49,10 @@ impl<K: Kernel> Worker<K> {
             piped += slot.conduits.iter().filter(|conduit| conduit.is_piped()).count();
             queued += usize::from(slot.queued);
             listed += usize::from(slot.counting == Counting::Listed);
+            for direction in Direction::BOTH {
+                audit.held[direction as usize] += slot.session.unpassed(direction);
+                audit.uncounted[direction as usize] += slot.session.uncounted(direction);
+            }
             audit.leases += usize::from(slot.lease.is_some());
             audit.sockets += 1 + usize::from(slot.backend.is_some());
         }
@@ -58,6 +67,8 @@ impl<K: Kernel> Worker<K> {
 
         let (attempts, probe_timers) = self.probes.held();
         let pauses = self.listeners.iter().flatten().filter(|listener| listener.is_paused()).count();
+        let dialed = audit.sockets - audit.sessions;
+        assert_eq!(dialed as u64, self.dialed, "each connection to a backend is counted");
         audit.sockets += attempts;
         audit.timers = audit.sessions + probe_timers + pauses;
         audit.timers += usize::from(self.starved.has_timer()) + usize::from(self.uncounted.has_timer());
@@ -65,6 +76,17 @@ impl<K: Kernel> Worker<K> {
         let is_due = self.wheel.next_timeout(self.now) == Some(Duration::ZERO);
         assert!(!is_due || self.gap.is_open(), "a timer is due and has not fired");
         audit
+    }
+
+    /// Panics unless what was told at the end of the last turn is what there is. Nothing may have happened since.
+    pub fn audit_told(&self) {
+        let (audit, (attempts, _)) = (self.audit(), self.probes.held());
+        let clients = audit.sessions;
+        let backends = audit.sockets - clients - attempts;
+        let held = [audit.listeners, clients, backends, attempts, 2 * audit.pipes, 2];
+        let told = self.stats.fds.each_ref().map(Gauge::get);
+        assert_eq!(told, held.map(|count| count as u64), "descriptors by kind");
+        assert_eq!(self.stats.timers.get(), audit.timers as u64, "timers");
     }
 
     fn audit_session(&self, key: Key, slot: &Slot<K>) {

@@ -28,12 +28,14 @@ impl<K: Kernel> Worker<K> {
         slot.count(&self.stats);
         let summary = slot.session.summary(end.reason, self.now);
         self.stats.on_closed(&summary);
+        slot.listener.stats().on_closed(&summary);
         self.log_summary(&slot, &summary);
         if let Some(lease) = slot.lease.take() {
             lease.release();
         }
         self.part(slot.client, end.client);
         if let Some(backend) = slot.backend {
+            self.dialed -= 1;
             self.part(backend, end.backend);
         }
         self.admission.leave(&slot.listener);

@@ -9,6 +9,7 @@ use crate::base::slots::Key;
 use crate::mailbox::{Command, Mailbox};
 use crate::pool::{Backend, choose};
 use crate::session::{CloseReason, Side};
+use crate::stats::{DialFailure, WorkerStats};
 use crate::sys::{Dial, Kernel, Token, is_exhausted, lacks_resources};
 use crate::worker::{FailedDials, Slot, Worker};
 
@@ -30,13 +31,16 @@ impl<K: Kernel> Worker<K> {
             let watched = dialed.and_then(|socket| {
                 let watched = self.kernel.watch(&socket, token);
                 slot.backend = Some(socket);
+                self.dialed += 1;
                 watched
             });
             if let Some(error) = watched.as_ref().err().filter(|error| is_exhausted(error)) {
                 return self.put_off_dial(key, error);
             }
-            if slot.failed.is_some() {
+            if let Some(failed) = &slot.failed {
                 slot.session.on_redial(self.now);
+                self.stats.retries.add(1);
+                failed.last.stats.retried_away.add(1);
             } else {
                 slot.session.on_dial(self.now);
             }
@@ -59,6 +63,7 @@ impl<K: Kernel> Worker<K> {
             Dial::Pending => {}
             Dial::Connected => {
                 slot.session.on_connected(self.now);
+                count_connected(&self.stats, slot);
                 let timeouts = slot.listener.settings.timeouts;
                 let keepalive = self.snapshot.pool(slot.listener.pool).settings.tcp.keepalive;
                 if keepalive.is_some_and(|keepalive| keepalive.idle < timeouts.connect) {
@@ -68,6 +73,7 @@ impl<K: Kernel> Worker<K> {
             }
             Dial::Lost(error) => {
                 slot.session.on_connected(self.now);
+                count_connected(&self.stats, slot);
                 slot.session.on_lost(Side::Backend, error.kind(), self.now);
                 self.drive(key);
             }
@@ -92,11 +98,14 @@ impl<K: Kernel> Worker<K> {
     /// This machine has run out of something: no other backend would fare better now.
     fn put_off_dial(&mut self, key: Key, error: &io::Error) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        self.stats.dial_failures.add(1);
+        let cause = DialFailure::LocalLimit.index();
+        self.stats.dial_failures[cause].add(1);
         if let Some(socket) = slot.backend.take() {
+            self.dialed -= 1;
             self.kernel.reset(socket);
         }
         if let Some(lease) = slot.lease.take() {
+            lease.backend().stats.dial_failures[cause].add(1);
             lease.release();
         }
         self.starve(key, error);
@@ -126,15 +135,18 @@ impl<K: Kernel> Worker<K> {
     /// has been cut.
     fn give_up_dial(&mut self, key: Key, error: &io::Error) -> bool {
         let Some(slot) = self.sessions.get_mut(key) else { return false };
-        self.stats.dial_failures.add(1);
+        let cause = dial_failure(error);
+        self.stats.dial_failures[cause.index()].add(1);
         if let Some(socket) = slot.backend.take() {
+            self.dialed -= 1;
             self.kernel.reset(socket);
         }
-        let reason = close_reason(error);
+        let reason = close_reason(cause);
         if let Some(lease) = slot.lease.take() {
+            lease.backend().stats.dial_failures[cause.index()].add(1);
             remember(slot, lease.backend(), reason);
             // What this machine lacks is not the backend's fault.
-            if !lacks_resources(error) {
+            if cause != DialFailure::LocalLimit {
                 blame(lease.backend(), &self.mailboxes);
             }
             let backend = &lease.backend().name;
@@ -169,17 +181,36 @@ fn blame(backend: &Backend, mailboxes: &[Mailbox]) {
     }
 }
 
+/// A backend is connected.
+fn count_connected<K: Kernel>(stats: &WorkerStats, slot: &Slot<K>) {
+    stats.connected.add(1);
+    if let Some(lease) = &slot.lease {
+        lease.backend().stats.connected.add(1);
+    }
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
-fn close_reason(error: &io::Error) -> CloseReason {
+fn dial_failure(error: &io::Error) -> DialFailure {
     if lacks_resources(error) {
-        return CloseReason::LocalLimit;
+        return DialFailure::LocalLimit;
     }
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => CloseReason::ConnectRefused,
-        io::ErrorKind::TimedOut => CloseReason::ConnectTimeout,
+        io::ErrorKind::ConnectionRefused => DialFailure::Refused,
+        io::ErrorKind::TimedOut => DialFailure::Timeout,
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
-            CloseReason::ConnectUnreachable
+            DialFailure::Unreachable
         }
-        _ => CloseReason::ConnectFailed,
+        _ => DialFailure::Other,
+    }
+}
+
+/// How a session ends whose last dial failed so.
+fn close_reason(cause: DialFailure) -> CloseReason {
+    match cause {
+        DialFailure::Refused => CloseReason::ConnectRefused,
+        DialFailure::Timeout => CloseReason::ConnectTimeout,
+        DialFailure::Unreachable => CloseReason::ConnectUnreachable,
+        DialFailure::LocalLimit => CloseReason::LocalLimit,
+        DialFailure::Other => CloseReason::ConnectFailed,
     }
 }

@@ -34,7 +34,12 @@ pub(super) enum Counting {
 impl<K: Kernel> Slot<K> {
     /// Counts what has been given and was not counted yet.
     pub(super) fn count(&mut self, stats: &WorkerStats) {
-        stats.on_given(self.session.take_uncounted());
+        let given = self.session.take_uncounted();
+        stats.on_given(given);
+        self.listener.stats().on_given(given);
+        if let Some(lease) = &self.lease {
+            lease.backend().stats.on_given(given);
+        }
     }
 
     /// The session lasts: its timer has fired, which for most is too late.

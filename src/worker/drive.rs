@@ -19,6 +19,8 @@ const BYTES_PER_TURN: usize = 512 * 1024;
 struct Budget {
     fills: u32,
     bytes: usize,
+    /// What it has taken of it, by direction.
+    taken: [u64; 2],
 }
 
 impl Budget {
@@ -28,19 +30,21 @@ impl Budget {
     }
 
     fn spend(&mut self, op: Op, outcome: Outcome) {
-        let taken = matches!(op, Op::Fill(_)).then_some(outcome);
-        if let Some(Outcome::Moved(bytes) | Outcome::Drained(bytes) | Outcome::Last(bytes, _)) = taken {
+        let Op::Fill(direction) = op else { return };
+        if let Outcome::Moved(bytes) | Outcome::Drained(bytes) | Outcome::Last(bytes, _) = outcome {
             self.fills -= 1;
+            self.taken[direction as usize] += bytes as u64;
             self.bytes = self.bytes.saturating_sub(bytes);
         }
     }
 }
 
 impl<K: Kernel> Worker<K> {
-    /// Does for a session all that can be done now.
-    pub(super) fn drive(&mut self, key: Key) {
-        let Some(slot) = self.sessions.get_mut(key) else { return };
-        let mut budget = Budget { fills: FILLS_PER_TURN, bytes: BYTES_PER_TURN };
+    /// Does for a session all that can be done now; false when there was nothing.
+    pub(super) fn drive(&mut self, key: Key) -> bool {
+        let Some(slot) = self.sessions.get_mut(key) else { return false };
+        let mut budget = Budget { fills: FILLS_PER_TURN, bytes: BYTES_PER_TURN, taken: [0; 2] };
+        let mut had_something = false;
         while let Some(op) = slot.session.next_op() {
             if !budget.allows(op) {
                 // Its edges have been told and will not be told again: it waits behind the others.
@@ -50,11 +54,13 @@ impl<K: Kernel> Worker<K> {
                 self.stats.budget_exhausted.add(1);
                 break;
             }
+            had_something = true;
             let outcome = run(&mut self.kernel, &mut self.plumbing, &self.stats, slot, op, self.now);
             budget.spend(op, outcome);
             slot.session.on_outcome(op, outcome, self.now);
         }
         debug_assert!(!slot.conduits.iter().any(Conduit::is_in_scratch), "the scratch is shared");
+        self.stats.on_taken(budget.taken);
         match slot.session.end() {
             Some(end) => self.close(key, end),
             None => {
@@ -65,6 +71,7 @@ impl<K: Kernel> Worker<K> {
                 self.arm(key);
             }
         }
+        had_something
     }
 
     /// Goes on with the first `count` of the sessions that had used up their share of an earlier turn.

@@ -20,6 +20,7 @@ mod gap;
 mod pipes;
 mod probes;
 mod starved;
+mod state;
 
 use std::collections::VecDeque;
 use std::io;
@@ -107,6 +108,8 @@ pub struct Worker<K: Kernel> {
     probes: Probes<K>,
     /// Why sessions are cut as soon as they are there, once it was told to stop.
     stopping: Option<CloseReason>,
+    /// Connections to backends that are open or dialed.
+    dialed: u64,
     /// A session has ended: what accepting was paused for may be there again.
     freed: bool,
     rng: Rng,
@@ -183,7 +186,7 @@ impl<K: Kernel> Worker<K> {
             kernel.watch_listener(&socket, Token::Listener(index))?;
             slots.push(Some(ListenerSlot::new(listener, socket, now)));
         }
-        Ok(Self {
+        let worker = Self {
             kernel,
             now,
             events: Vec::new(),
@@ -200,6 +203,7 @@ impl<K: Kernel> Worker<K> {
             uncounted: Uncounted::new(),
             probes,
             stopping: None,
+            dialed: 0,
             freed: false,
             rng,
             mailboxes: shared.mailboxes,
@@ -211,7 +215,9 @@ impl<K: Kernel> Worker<K> {
             snapshot: shared.snapshot,
             admission: shared.admission,
             stats: shared.stats,
-        })
+        };
+        worker.tell_state();
+        Ok(worker)
     }
 
     /// Turns until the worker has stopped. An error is one of epoll itself: nothing can go on from it.
@@ -228,6 +234,8 @@ impl<K: Kernel> Worker<K> {
         self.now = self.kernel.now();
 
         let behind = self.ready_queue.len();
+        self.stats.turns.add(1);
+        self.stats.events.add(self.events.len() as u64);
         self.on_events();
         self.drive_ready_queue(behind);
         if self.gap.timers_may_fire(asked_until, self.now, self.events.len()) {
@@ -244,7 +252,10 @@ impl<K: Kernel> Worker<K> {
             self.resume_accepting();
         }
         self.accept_all();
-        Ok(if self.listeners.iter().all(Option::is_none) && self.crew.is_over(self.index) {
+        let is_over = self.listeners.iter().all(Option::is_none) && self.crew.is_over(self.index);
+        self.tell_state();
+        self.measure_turn();
+        Ok(if is_over {
             debug_assert!(self.sessions.is_empty(), "each session is counted");
             Flow::Stopped
         } else {
@@ -271,8 +282,8 @@ impl<K: Kernel> Worker<K> {
                         slot.session.on_ready(side, ready);
                         if slot.session.is_dialing() && side == Side::Backend {
                             self.on_dial_event(key);
-                        } else {
-                            self.drive(key);
+                        } else if !self.drive(key) {
+                            self.stats.idle_events.add(1);
                         }
                     }
                     // Closed earlier in this batch.
@@ -315,7 +326,7 @@ impl<K: Kernel> Worker<K> {
             Expiry::Early => self.arm(key),
             Expiry::Dial if slot.backend.is_none() => self.give_up_starved(key),
             Expiry::Dial => self.on_dial_failed(key, &io::ErrorKind::TimedOut.into()),
-            Expiry::Drive => self.drive(key),
+            Expiry::Drive => _ = self.drive(key),
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Pipes<P> {
     free: Vec<P>,
     /// Those that are lent and those that are free.
     open: usize,
+    /// Those that were ever open.
+    opened: u64,
     /// The most that may be open; none once the kernel has said that it cannot splice.
     max: usize,
     /// What each is asked to hold.
@@ -36,12 +38,22 @@ pub(super) struct Pipes<P> {
 impl<P> Pipes<P> {
     pub(super) fn new(max: usize, len: usize, now: Instant) -> Self {
         let denial_log = TokenBucket::new(1, LOG_PERIOD, now);
-        Self { free: Vec::new(), open: 0, max, len, denied_until: None, denial_log }
+        Self { free: Vec::new(), open: 0, opened: 0, max, len, denied_until: None, denial_log }
     }
 
     /// Pipes that are lent.
     pub(super) fn lent(&self) -> usize {
         self.open - self.free.len()
+    }
+
+    /// Pipes that are kept, empty.
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Pipes that were ever open.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Pipes that are open.
@@ -66,6 +78,7 @@ impl<P> Pipes<P> {
         match kernel.pipe(self.len, self.len.min(PIPE_LEN_MIN)) {
             Ok(pipe) => {
                 self.open += 1;
+                self.opened += 1;
                 Some(pipe)
             }
             Err(error) => {

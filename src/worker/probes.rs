@@ -77,6 +77,13 @@ enum Stage {
     Parting,
 }
 
+impl<K: Kernel> Probes<K> {
+    /// Checks with an open socket.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+}
+
 impl<K: Kernel> Worker<K> {
     pub(super) fn on_probe_timer(&mut self, index: u32) {
         let entry = &mut self.probes.entries[index as usize];
@@ -279,17 +286,22 @@ impl<K: Kernel> Worker<K> {
         if entry.is_paused() {
             return;
         }
+        let (latency, counts) = (self.now - entry.started, &entry.backend.stats);
+        self.stats.check_latency.observe(latency);
+        counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         let verdict = &mut entry.verdict;
         let from = verdict.state();
         match result {
             Ok(()) => {
                 self.stats.checks_passed.add(1);
+                counts.checks_passed.add(1);
                 if let Some(to) = verdict.on_success() {
                     self.on_transition(index, from, to, "check passed".into());
                 }
             }
             Err(cause) => {
                 self.stats.checks_failed.add(1);
+                counts.checks_failed.add(1);
                 if let Some(to) = verdict.on_failure() {
                     self.on_transition(index, from, to, format!("check failed: {cause}"));
                 }
@@ -329,6 +341,8 @@ impl<K: Kernel> Worker<K> {
         let backend = &self.probes.entries[index as usize].backend;
         backend.set_health(to);
         self.stats.transitions.add(1);
+        backend.stats.transitions.add(1);
+        backend.stats.last_transition_nanos.set(self.now.as_nanos());
         self.reports.send(Report::Health { backend: backend.id, from, to, reason });
     }
 }

@@ -12,6 +12,7 @@ use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::session::CloseReason;
+use crate::stats::PauseReason;
 use crate::sys::Kernel;
 use crate::worker::{Timer, Worker};
 
@@ -24,12 +25,19 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 pub(super) struct Starved {
     sessions: VecDeque<Key>,
     timer: Option<TimerId>,
+    /// Since when somebody waits.
+    since: Option<Instant>,
     log: TokenBucket,
 }
 
 impl Starved {
     pub(super) fn new(now: Instant) -> Self {
-        Self { sessions: VecDeque::new(), timer: None, log: TokenBucket::new(1, LOG_PERIOD, now) }
+        Self {
+            sessions: VecDeque::new(),
+            timer: None,
+            since: None,
+            log: TokenBucket::new(1, LOG_PERIOD, now),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -49,6 +57,10 @@ impl<K: Kernel> Worker<K> {
     /// Puts a session behind those that wait for what this machine lacks.
     pub(super) fn starve(&mut self, key: Key, error: &io::Error) {
         self.starved.sessions.push_back(key);
+        if self.starved.since.is_none() {
+            self.starved.since = Some(self.now);
+            self.stats.accept_pauses[PauseReason::DialPutOff.index()].add(1);
+        }
         if self.starved.timer.is_none() {
             self.starved.timer = Some(self.wheel.arm(self.now + TRY_AGAIN, Timer::Starved));
         }
@@ -67,7 +79,7 @@ impl<K: Kernel> Worker<K> {
     /// Dials for those that wait, until one has to wait again.
     pub(super) fn feed_starved(&mut self) {
         for _ in 0..self.starved.sessions.len() {
-            let Some(key) = self.starved.sessions.pop_front() else { return };
+            let Some(key) = self.starved.sessions.pop_front() else { break };
             let waiting = self.starved.sessions.len();
             // It may be gone: the client, or the patience with this machine.
             self.choose_and_dial(key);
@@ -76,6 +88,9 @@ impl<K: Kernel> Worker<K> {
                 self.starved.sessions.rotate_right(1);
                 return;
             }
+        }
+        if let Some(since) = self.starved.since.take() {
+            self.stats.on_accept_paused(PauseReason::DialPutOff, self.now - since);
         }
     }
 

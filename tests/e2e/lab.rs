@@ -10,7 +10,7 @@ use l4lb::config::{self, Config, Overrides, system_resolver};
 use l4lb::pool::Backend;
 use l4lb::server::{self, Running};
 use l4lb::session::{CloseReason, Side};
-use l4lb::stats::Totals;
+use l4lb::stats::{self, Totals};
 use procfs::net::{TcpNetEntry, TcpState};
 use socket2::Socket;
 
@@ -303,6 +303,7 @@ pub(crate) fn audit(server: Running, clients: u64) -> Totals {
     let backends: Vec<Arc<Backend>> = server.backends().cloned().collect();
     let totals = server.wait().expect("the server stops");
     assert_eq!((totals.accepted, totals.active()), (clients, 0), "accepted and active: {totals}");
+    assert_eq!(stats::violations_at_rest(&totals), [""; 0], "{totals}");
     for backend in backends {
         assert_eq!(backend.active(), 0, "active on backend {}", backend.name);
     }

@@ -14,10 +14,10 @@ use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
 use l4lb::mailbox::{Mailbox, Report, Reports};
 use l4lb::pool::{Backend, Pool, PoolId, Snapshot};
-use l4lb::session::CloseReason;
-use l4lb::stats::{Totals, WorkerStats};
+use l4lb::session::{CloseReason, Direction};
+use l4lb::stats::{self, BackendStats, Tally, Totals, WorkerStats};
 use l4lb::sys::Wake;
-use l4lb::worker::{Admission, Crew, Flow, Shared, Worker};
+use l4lb::worker::{Admission, Audit, Crew, Flow, Shared, Worker};
 use nix::libc;
 
 use crate::books::{self, Books};
@@ -281,6 +281,7 @@ impl World {
     /// What the workers hold is what the network has given them.
     fn audit(&self) {
         let audits: Vec<_> = self.workers.iter().flatten().map(Worker::audit).collect();
+        self.workers.iter().flatten().for_each(Worker::audit_told);
         let net = self.net.borrow();
         let on_their_way = self.on_their_way();
         let held: usize = on_their_way + audits.iter().map(|audit| audit.sockets).sum::<usize>();
@@ -306,6 +307,22 @@ impl World {
         let through: usize = self.snapshot.listeners.iter().map(|listener| listener.gauge().count()).sum();
         assert_eq!(through, active, "each session is counted for one listener, whatever its version");
         assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
+        assert_eq!(stats::violations(&totals), [""; 0]);
+        for listener in &self.snapshot.listeners {
+            assert_eq!(stats::violations_of_listener(&listener.stats().read()), [""; 0]);
+        }
+        let counted = [totals.to_backend, totals.to_client];
+        for (direction, counted) in Direction::BOTH.into_iter().zip(counted) {
+            let sum = |bytes: fn(&Audit) -> [u64; 2]| {
+                audits.iter().map(|audit| bytes(audit)[direction as usize]).sum::<u64>()
+            };
+            let given = counted + sum(|audit| audit.uncounted);
+            let gone = totals.discarded_by_direction[direction as usize];
+            let accounted = given + sum(|audit| audit.held) + gone;
+            let taken = totals.taken[direction as usize];
+            assert_eq!(taken, accounted, "{direction:?}: taken = given + held + discarded");
+        }
+        assert_eq!(totals.taken.iter().sum::<u64>(), net.taken, "every byte taken is counted");
         let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
         assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
     }
@@ -489,6 +506,23 @@ impl World {
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
         let passed = totals.to_backend + totals.to_client + totals.discarded;
         assert_eq!(passed, net.taken, "bytes given or discarded, and taken");
+        assert_eq!(stats::violations_at_rest(&totals), [""; 0]);
+        for listener in &self.snapshot.listeners {
+            let counts = listener.stats().read();
+            assert_eq!((counts.active(), counts.duration.count()), (0, counts.accepted), "each is over");
+        }
+        let sum = |count: fn(&BackendStats) -> u64| {
+            net.roster.iter().map(|target| count(&target.backend.stats)).sum::<u64>()
+        };
+        let given = sum(|stats| stats.given.iter().map(Tally::get).sum());
+        assert_eq!(given, totals.to_backend + totals.to_client, "bytes counted for backends");
+        assert_eq!(sum(|stats| stats.connected.get()), totals.connected, "dials that connected");
+        assert_eq!(sum(|stats| stats.retried_away.get()), totals.retries, "dials that went elsewhere");
+        let failures = sum(|stats| stats.dial_failures.iter().map(Tally::get).sum());
+        assert_eq!(failures, totals.dial_failures, "dials that failed");
+        assert_eq!(sum(|stats| stats.checks_passed.get()), totals.checks_passed, "checks that passed");
+        assert_eq!(sum(|stats| stats.checks_failed.get()), totals.checks_failed, "checks that failed");
+        assert_eq!(sum(|stats| stats.transitions.get()), totals.transitions, "changes of health");
         for &id in &self.done {
             judge::judge_peers(&net, id);
         }

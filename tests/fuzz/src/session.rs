@@ -368,7 +368,7 @@ impl Books {
         let [to_backend, to_client] = self.flows;
         assert_eq!((summary.to_backend, summary.to_client), (to_backend.flushed, to_client.flushed));
         assert_eq!(
-            summary.to_backend + summary.to_client + summary.discarded,
+            summary.to_backend + summary.to_client + summary.discarded.iter().sum::<u64>(),
             to_backend.filled + to_client.filled
         );
         assert_eq!(summary.reset_by, self.first_to_fail);

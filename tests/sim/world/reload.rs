@@ -38,6 +38,7 @@ impl World {
         let listeners = self.snapshot.listeners.iter();
         Config {
             global: self.plan.config.global.clone(),
+            admin: self.plan.config.admin.clone(),
             listeners: listeners
                 .map(|listener| Listener { pool: place(listener), ..listener.settings.clone() })
                 .collect(),

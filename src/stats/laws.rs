@@ -1,0 +1,182 @@
+//! The laws that say that nothing was lost: what must hold between counters on every read, however busy the workers
+//! are, and what must hold besides once they have nothing left to do.
+
+use super::{FdKind, ListenerReading, Totals};
+use crate::session::CloseReason;
+
+/// Reasons for which only a session without a backend ends.
+const BEFORE_CONNECT: [CloseReason; 7] = [
+    CloseReason::ClientGone,
+    CloseReason::NoBackend,
+    CloseReason::ConnectRefused,
+    CloseReason::ConnectTimeout,
+    CloseReason::ConnectUnreachable,
+    CloseReason::ConnectFailed,
+    CloseReason::LocalLimit,
+];
+
+/// Laws that were held against the figures, and those that failed.
+#[derive(Default)]
+struct Court(Vec<String>);
+
+impl Court {
+    fn at_most(&mut self, what: &str, less: u64, more: u64) {
+        if less > more {
+            self.0.push(format!("{what}: {less} > {more}"));
+        }
+    }
+
+    fn equal(&mut self, what: &str, one: u64, other: u64) {
+        if one != other {
+            self.0.push(format!("{what}: {one} != {other}"));
+        }
+    }
+}
+
+/// The laws that do not hold, with their figures. Empty on every read of running workers, or something is wrong.
+pub fn violations(totals: &Totals) -> Vec<String> {
+    let mut court = Court::default();
+    let before_connect = BEFORE_CONNECT.iter().map(|&reason| totals.closed_for(reason)).sum();
+    court.at_most("closed <= accepted", totals.closed_total(), totals.accepted);
+    court.at_most("connected + failed <= accepted", totals.connected + totals.failed, totals.accepted);
+    court.at_most("closed before a backend connected <= failed", before_connect, totals.failed);
+    court.at_most(
+        "dials that failed or connected <= dials",
+        totals.dial_failures + totals.connected,
+        totals.dials,
+    );
+    court.at_most("retries <= dials", totals.retries, totals.dials);
+    court.at_most("pipes closed <= pipes opened", totals.pipes_closed, totals.pipes_opened);
+    for (given, direction) in [totals.to_backend, totals.to_client].into_iter().zip(0..) {
+        let gone = given + totals.discarded_by_direction[direction];
+        court.at_most("bytes given + discarded <= taken", gone, totals.taken[direction]);
+    }
+    court.0
+}
+
+/// The same, and what must hold besides once no session is left and no worker is in the middle of a turn.
+pub fn violations_at_rest(totals: &Totals) -> Vec<String> {
+    let mut court = Court(violations(totals));
+    court.equal("closed = accepted", totals.closed_total(), totals.accepted);
+    court.equal("connected + failed = accepted", totals.connected + totals.failed, totals.accepted);
+    for (given, direction) in [totals.to_backend, totals.to_client].into_iter().zip(0..) {
+        let gone = given + totals.discarded_by_direction[direction];
+        court.equal("bytes given + discarded = taken", gone, totals.taken[direction]);
+    }
+    court.equal("descriptors of clients", totals.fds[FdKind::Client.index()], 0);
+    court.equal("descriptors of backends", totals.fds[FdKind::Backend.index()], 0);
+    court.equal("buffers parked", totals.buffers_parked, 0);
+    court.equal(
+        "pipes opened = closed + pooled",
+        totals.pipes_opened,
+        totals.pipes_closed + totals.pipes_pooled,
+    );
+    court.0
+}
+
+/// The laws of one listener that do not hold, on any read.
+pub fn violations_of_listener(counts: &ListenerReading) -> Vec<String> {
+    let mut court = Court::default();
+    let closed = counts.closed.iter().sum();
+    court.at_most("closed <= accepted", closed, counts.accepted);
+    court.at_most("closed <= durations", closed, counts.duration.count());
+    court.at_most("connect times <= durations", counts.connect_time.count(), counts.duration.count());
+    court.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Summary;
+    use crate::stats::{ListenerStats, WorkerStats};
+    use std::time::Duration;
+
+    /// What makes good books wrong.
+    type Wrong = fn(&WorkerStats);
+
+    fn summary(reason: CloseReason, connect_time: Option<Duration>) -> Summary {
+        Summary {
+            reason,
+            reset_by: None,
+            to_backend: 3,
+            to_client: 2,
+            discarded: [1, 0],
+            connect_time,
+            duration: Duration::from_millis(7),
+            retries: 0,
+        }
+    }
+
+    /// One session that was served and one that was not.
+    fn books() -> WorkerStats {
+        let stats = WorkerStats::default();
+        stats.accepted.add(2);
+        stats.dials.add(2);
+        stats.connected.add(1);
+        stats.dial_failures[0].add(1);
+        stats.on_taken([4, 2]);
+        stats.on_given([3, 2]);
+        stats.on_closed(&summary(CloseReason::Done, Some(Duration::from_millis(1))));
+        let refused = Summary { discarded: [0; 2], ..summary(CloseReason::ConnectRefused, None) };
+        stats.on_closed(&refused);
+        stats
+    }
+
+    #[test]
+    fn books_that_add_up_break_no_law() {
+        let totals = Totals::of([&books()]);
+        assert_eq!(violations_at_rest(&totals), [""; 0]);
+    }
+
+    #[test]
+    fn every_figure_that_is_too_high_breaks_a_law() {
+        let wrongs: [(&str, Wrong); 8] = [
+            ("closed <= accepted: 3 > 2", |stats| stats.closed[0].add(1)),
+            ("connected + failed <= accepted: 3 > 2", |stats| stats.failed.add(1)),
+            ("closed before a backend connected <= failed", |stats| {
+                stats.closed[CloseReason::NoBackend.index()].add(1);
+            }),
+            ("dials that failed or connected <= dials: 3 > 2", |stats| stats.dial_failures[3].add(1)),
+            ("retries <= dials", |stats| stats.retries.add(3)),
+            ("pipes closed <= pipes opened", |stats| stats.pipes_closed.set(1)),
+            ("bytes given + discarded <= taken: 5 > 4", |stats| stats.to_backend.add(1)),
+            ("bytes given + discarded <= taken: 3 > 2", |stats| stats.discarded[1].add(1)),
+        ];
+        for (expected, wrong) in wrongs {
+            let stats = books();
+            wrong(&stats);
+            let found = violations(&Totals::of([&stats]));
+            assert!(found.iter().any(|law| law.starts_with(expected)), "{expected}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_at_the_end_breaks_a_law() {
+        let wrongs: [Wrong; 6] = [
+            |stats| stats.accepted.add(1),
+            |stats| stats.taken[0].add(1),
+            |stats| stats.fds[FdKind::Client.index()].set(1),
+            |stats| stats.fds[FdKind::Backend.index()].set(1),
+            |stats| stats.buffers_parked.set(1),
+            |stats| stats.pipes_opened.set(1),
+        ];
+        for wrong in wrongs {
+            let stats = books();
+            wrong(&stats);
+            let totals = Totals::of([&stats]);
+            assert_eq!(violations(&totals), [""; 0], "while workers run it may be so");
+            assert!(!violations_at_rest(&totals).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_listener_has_closed_no_more_than_it_has_accepted() {
+        let stats = ListenerStats::default();
+        stats.accepted.add(1);
+        stats.on_closed(&summary(CloseReason::Done, None));
+        assert_eq!(violations_of_listener(&stats.read()), [""; 0]);
+        assert_eq!(stats.read().active(), 0);
+        stats.on_closed(&summary(CloseReason::Done, None));
+        assert!(!violations_of_listener(&stats.read()).is_empty());
+    }
+}

@@ -1,0 +1,26 @@
+//! What is counted: by each worker for itself, and by all of them together for each listener and each backend.
+//! Merged on read; touched when a session opens and closes, now and then while it lasts, and once a turn; never per
+//! packet.
+//!
+//! On every read what takes away is read before what adds, and each of the former is written behind one of the latter:
+//! so a reader never sees more sessions closed than accepted, nor more bytes given than taken ([`violations`]). That
+//! needs no lock: [`Counter`] and [`Tally`] are written with `Release` and read with `Acquire`, and what one worker
+//! hands to another goes through a queue.
+
+mod backend;
+mod causes;
+mod cells;
+mod histogram;
+mod laws;
+mod listener;
+mod totals;
+mod worker;
+
+pub use backend::BackendStats;
+pub use causes::{DialFailure, FdKind, PauseReason};
+pub use cells::{Counter, Gauge, Tally};
+pub use histogram::{Bounds, Histogram, Latency, Lifetime, Reading, TurnTime};
+pub use laws::{violations, violations_at_rest, violations_of_listener};
+pub use listener::{ListenerReading, ListenerStats};
+pub use totals::{Share, Totals, check_latency, turn_time};
+pub use worker::WorkerStats;
