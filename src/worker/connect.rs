@@ -100,10 +100,7 @@ impl<K: Kernel> Worker<K> {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let cause = DialFailure::LocalLimit.index();
         self.stats.dial_failures[cause].add(1);
-        if let Some(socket) = slot.backend.take() {
-            self.dialed -= 1;
-            self.kernel.reset(socket);
-        }
+        hang_up(&mut self.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
             lease.backend().stats.dial_failures[cause].add(1);
             lease.release();
@@ -114,9 +111,7 @@ impl<K: Kernel> Worker<K> {
     /// The backend was removed before it has seen a byte: the next one, or the end.
     pub(super) fn dial_another(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        if let Some(socket) = slot.backend.take() {
-            self.kernel.reset(socket);
-        }
+        hang_up(&mut self.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
             remember(slot, lease.backend(), CloseReason::BackendRemoved);
             lease.release();
@@ -137,10 +132,7 @@ impl<K: Kernel> Worker<K> {
         let Some(slot) = self.sessions.get_mut(key) else { return false };
         let cause = dial_failure(error);
         self.stats.dial_failures[cause.index()].add(1);
-        if let Some(socket) = slot.backend.take() {
-            self.dialed -= 1;
-            self.kernel.reset(socket);
-        }
+        hang_up(&mut self.kernel, &mut self.dialed, slot);
         let reason = close_reason(cause);
         if let Some(lease) = slot.lease.take() {
             lease.backend().stats.dial_failures[cause.index()].add(1);
@@ -161,6 +153,14 @@ impl<K: Kernel> Worker<K> {
         // Its patience begins here, should this machine have to put the next dial off.
         slot.session.on_dial(self.now);
         true
+    }
+}
+
+/// Leaves a backend that has not seen a byte.
+fn hang_up<K: Kernel>(kernel: &mut K, dialed: &mut u64, slot: &mut Slot<K>) {
+    if let Some(socket) = slot.backend.take() {
+        *dialed -= 1;
+        kernel.reset(socket);
     }
 }
 
