@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::HealthState;
 use crate::pool::{BackendId, Snapshot};
+use crate::query::{Query, Reply};
 use crate::request::Ask;
 use crate::sys::Wake;
 
@@ -35,6 +36,8 @@ pub enum Command {
     CutBackend(BackendId),
     /// Admit nothing new, finish what runs, then stop.
     Drain,
+    /// Answer this about sessions, or cut some.
+    Ask(Query, Reply),
     /// Cut what still runs, with this reason, then stop.
     Stop(StopReason),
 }

@@ -63,7 +63,10 @@ mod pool {
     pub use crate::backend::{Backend, BackendId};
     pub use crate::gauge::Gauge;
     pub use crate::listener::Listener;
-    pub use l4lb::pool::{PoolId, Snapshot};
+    pub use l4lb::pool::{Choice, PoolId, Snapshot, TierKind};
+}
+mod query {
+    pub use l4lb::query::{Query, Reply};
 }
 mod request {
     pub use l4lb::request::Ask;

@@ -4,8 +4,10 @@
 //! whenever it is its turn. So a table is a function of the set of members alone, not of their order, the worker or the
 //! moment, and a member that leaves gives up its slots while the others keep nearly all of theirs.
 
+use std::net::IpAddr;
+
 use super::schedule::interleave;
-use super::slots::{Slots, candidates, wrap};
+use super::slots::{DRAWS_MAX, Slots, candidates, wrap};
 use super::{Member, Members, Pick};
 use crate::base::hash::{avalanche, hash_ip};
 
@@ -39,10 +41,21 @@ impl SourceHash {
     /// The member of the client's slot; if it is not eligible, that of the slot of its next hash, and so on.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         let first = hash_ip(pick.client);
-        self.0.pick(members, |attempt| match attempt {
-            0 => first,
-            again => avalanche(first ^ ATTEMPT_STEP.wrapping_mul(u64::from(again))),
-        })
+        self.0.pick(members, |attempt| draw(first, attempt))
+    }
+
+    /// The members that a client asks for, in that order; some may be named twice.
+    pub(super) fn homes(&self, client: IpAddr) -> impl Iterator<Item = usize> {
+        let first = hash_ip(client);
+        (0..DRAWS_MAX).map(move |attempt| self.0.member_at(draw(first, attempt)))
+    }
+}
+
+/// The number that names the slot of a client in its nth attempt.
+fn draw(first: u64, attempt: u32) -> u64 {
+    match attempt {
+        0 => first,
+        again => avalanche(first ^ ATTEMPT_STEP.wrapping_mul(u64::from(again))),
     }
 }
 

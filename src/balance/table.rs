@@ -1,5 +1,7 @@
 //! The one door to the algorithms: which of them runs is decided when the table is built.
 
+use std::net::IpAddr;
+
 use super::least_connections::LeastConnections;
 use super::power_of_two::PowerOfTwo;
 use super::random::Random;
@@ -54,6 +56,17 @@ impl Table {
             Kind::PowerOfTwo(table) => table.owned(members),
             Kind::LeastConnections(_) => vec![0; members],
         }
+    }
+}
+
+impl Table {
+    /// The members that `client` asks for, in that order, where that depends on the client alone; else none.
+    pub fn homes(&self, client: IpAddr) -> impl Iterator<Item = usize> {
+        let homes = match &self.0 {
+            Kind::SourceHash(table) => Some(table.homes(client)),
+            Kind::RoundRobin(_) | Kind::LeastConnections(_) | Kind::PowerOfTwo(_) | Kind::Random(_) => None,
+        };
+        homes.into_iter().flatten()
     }
 }
 

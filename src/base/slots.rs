@@ -70,6 +70,17 @@ impl<T> Slots<T> {
         self.slab.is_empty()
     }
 
+    /// How many places there are, taken or not.
+    pub fn places(&self) -> u32 {
+        u32::try_from(self.slab.capacity()).unwrap_or(u32::MAX)
+    }
+
+    /// The value in a place, and the key that names it.
+    pub fn at(&self, place: u32) -> Option<(Key, &T)> {
+        let (generation, value) = self.slab.get(place as usize)?;
+        Some((Key { index: place, generation: *generation }, value))
+    }
+
     /// The keys of all values that are in.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.slab.iter().map(|(index, (generation, _))| Key {
@@ -101,6 +112,8 @@ mod tests {
         let (a, b) = (slots.insert(1), slots.insert(2));
         slots.remove(a);
         assert_eq!(slots.keys().collect::<Vec<_>>(), [b]);
+        assert_eq!((slots.at(a.index), slots.at(b.index)), (None, Some((b, &2))));
+        assert!(slots.places() > b.index && slots.at(slots.places()).is_none());
         assert_eq!(slots.len(), 1);
     }
 }

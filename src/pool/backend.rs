@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::config::model::{self, HealthState};
-use crate::pool::PoolId;
+use crate::pool::{Choice, PoolId, TierKind};
 use crate::stats::{BackendStats, DialFailure, Tally};
 
 /// Names a backend for the life of the process.
@@ -175,9 +175,9 @@ impl Backend {
 
     /// One more session on this backend, until the lease is released.
     pub fn lease(self: &Arc<Self>) -> Lease {
-        self.active.fetch_add(1, Ordering::Relaxed);
+        let load = self.active.fetch_add(1, Ordering::Relaxed);
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        Lease(Arc::clone(self))
+        Lease { backend: Arc::clone(self), choice: Choice::default().of(TierKind::Primary, load) }
     }
 }
 
@@ -192,12 +192,32 @@ fn health_of(stored: u8) -> HealthState {
 /// One session's place on a backend: the only thing that raises and lowers [`Backend::active`].
 #[must_use = "a lease counts as a session until it is released"]
 #[derive(Debug)]
-pub struct Lease(Arc<Backend>);
+pub struct Lease {
+    backend: Arc<Backend>,
+    choice: Choice,
+}
 
 impl Lease {
     /// The backend that it is on.
     pub fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
+    }
+
+    /// Why it was given.
+    pub fn choice(&self) -> Choice {
+        self.choice
+    }
+
+    /// The same, given for that reason.
+    pub(super) fn because(mut self, choice: Choice, tier: TierKind) -> Self {
+        self.choice = choice.of(tier, self.choice.load().into());
+        self
+    }
+
+    /// The same, given by the tables of that epoch.
+    pub fn in_epoch(mut self, epoch: u64) -> Self {
+        self.choice = self.choice.in_epoch(epoch);
+        self
     }
 
     /// The session has left the backend.
@@ -206,12 +226,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let before = self.0.active.fetch_sub(1, Ordering::Relaxed);
+        let before = self.backend.active.fetch_sub(1, Ordering::Relaxed);
         // A panic that is under way tells more than the count that it leaves wrong.
         debug_assert!(
             before > 0 || std::thread::panicking(),
             "{}: released more leases than were given",
-            self.0.name
+            self.backend.name
         );
     }
 }

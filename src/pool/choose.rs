@@ -1,21 +1,24 @@
 //! The choice of a backend for one session.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use crate::balance::{Members, Pick};
 use crate::base::rng::Rng;
 use crate::config::model::HealthState;
 use crate::pool::tables::Tier;
-use crate::pool::{BackendId, Lease, Pool};
+use crate::pool::why::{Choice, Refusal};
+use crate::pool::{Backend, BackendId, Lease, Pool};
 
 /// A lease on a backend that may serve `client` and was not `tried` yet; `None` when there is none.
 /// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway, and those that
 /// an operator has taken out never.
 pub fn choose(pool: &Pool, client: IpAddr, tried: &[BackendId], rng: &mut Rng) -> Option<Lease> {
+    let choice = Cell::new(Choice::default());
     pool.tiers.iter().find_map(|tier| {
         let mut pick = Pick { cursor: &pool.cursor, client, rng };
-        let member = tier.table.pick(&mut pick, &Candidates { pool, tier, tried })?;
-        Some(pool.backends[tier.members[member]].lease())
+        let member = tier.table.pick(&mut pick, &Candidates { pool, tier, tried, choice: &choice })?;
+        Some(pool.backends[tier.members[member]].lease().because(choice.get(), tier.kind))
     })
 }
 
@@ -24,14 +27,30 @@ struct Candidates<'a> {
     pool: &'a Pool,
     tier: &'a Tier,
     tried: &'a [BackendId],
+    /// What is remembered of whom it passes over.
+    choice: &'a Cell<Choice>,
+}
+
+impl Candidates<'_> {
+    /// Out of the way of the choices that pass nobody over.
+    #[cold]
+    fn pass_over(&self, backend: &Backend) {
+        let mut choice = self.choice.get();
+        choice.pass_over(Refusal::of(backend, self.tier.heeds_health(), self.tried));
+        self.choice.set(choice);
+    }
 }
 
 impl Members for Candidates<'_> {
     fn is_eligible(&self, member: usize) -> bool {
         let backend = &self.pool.backends[self.tier.members[member]];
         // The table is as old as its epoch; health and what the operator says are not.
-        let healthy = !self.tier.heeds_health || backend.health() != HealthState::Down;
-        healthy && backend.admits() && !self.tried.contains(&backend.id)
+        let healthy = !self.tier.heeds_health() || backend.health() != HealthState::Down;
+        let is_eligible = healthy && backend.admits() && !self.tried.contains(&backend.id);
+        if !is_eligible {
+            self.pass_over(backend);
+        }
+        is_eligible
     }
 
     fn load(&self, member: usize) -> u32 {
@@ -46,7 +65,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Overrides};
-    use crate::pool::{Admin, Backend, PoolId, Snapshot};
+    use crate::pool::{Admin, PoolId, Snapshot, Why};
 
     /// Three primaries, one of them with weight 0, and a backup.
     fn snapshot(options: &str) -> Snapshot {
@@ -203,6 +222,42 @@ mod tests {
                 now == before || before.as_deref() == Some("a"),
                 "client {client} moved from {before:?} to {now:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_choice_says_how_it_was_made_and_whom_it_passed_over() {
+        let client = Ipv4Addr::LOCALHOST.into();
+        let why = |snapshot: &Snapshot| {
+            let pool = snapshot.pool(PoolId(0));
+            let lease = choose(pool, client, &[], &mut Rng::new(1)).expect("somebody serves");
+            let why = Why::of(lease.choice(), pool, client, snapshot.epoch, true);
+            (lease.backend().name.clone(), why.to_string())
+        };
+        let snapshot = snapshot("balance = \"least_connections\"");
+        let start = "least_connections over 2 of 4 backends (primary) in epoch 0; it had 0 sessions";
+        assert_eq!(why(&snapshot), ("a".into(), start.into()));
+        set_health(&snapshot, "a", HealthState::Down);
+        assert_eq!(why(&snapshot), ("b".into(), format!("{start}; passed over 1 times: down")));
+        backend(&snapshot, "b").set_admin(Admin::Drain);
+        let backup = "least_connections over 1 of 4 backends (backup) in epoch 0; it had 0 sessions; \
+                      passed over 2 times: down, in drain";
+        assert_eq!(why(&snapshot), ("spare".into(), backup.into()));
+    }
+
+    #[test]
+    fn a_choice_by_hash_names_the_backends_that_the_client_asks_for() {
+        let snapshot = snapshot("balance = \"source_hash\"");
+        let pool = snapshot.pool(PoolId(0));
+        for client in 0..200 {
+            let client = Ipv4Addr::from(client).into();
+            set_health(&snapshot, "a", HealthState::Down);
+            let lease = choose(pool, client, &[], &mut Rng::new(1)).expect("b serves");
+            let why = Why::of(lease.choice(), pool, client, 0, true);
+            let (_, homes) = why.hash.expect("the client decides");
+            let (last, before) = homes.split_last().expect("it has a home");
+            assert!(last == "b" && before.iter().all(|home| home == "a"), "{homes:?}");
+            assert_eq!(before.len(), usize::from(why.passed_over));
         }
     }
 

@@ -10,6 +10,7 @@ mod gauge;
 mod listener;
 mod snapshot;
 mod tables;
+mod why;
 
 pub use backend::{Admin, Backend, BackendId, Lease};
 pub use choose::choose;
@@ -17,3 +18,4 @@ pub use gauge::Gauge;
 pub use listener::{Listener, ListenerId};
 pub use snapshot::Snapshot;
 pub use tables::{Pool, PoolId, Share};
+pub use why::{Choice, Refusal, TierKind, Why};

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use crate::balance::{Member, Table};
 use crate::base::hash::hash;
 use crate::config::model::{self, HealthState, WhenAllDown};
-use crate::pool::{Admin, Backend, BackendId};
+use crate::pool::{Admin, Backend, BackendId, TierKind};
 
 /// Names a pool for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,8 +44,15 @@ pub(super) struct Tier {
     /// Indices into [`Pool::backends`].
     pub(super) members: Vec<usize>,
     pub(super) table: Table,
+    /// Which of the backends they are.
+    pub(super) kind: TierKind,
+}
+
+impl Tier {
     /// Whether a member that has gone down since is still skipped.
-    pub(super) heeds_health: bool,
+    pub(super) fn heeds_health(&self) -> bool {
+        self.kind != TierKind::Any
+    }
 }
 
 impl Pool {
@@ -124,7 +131,7 @@ impl Pool {
         let ready = |index: usize| keeps_all || backends[index].admin() == Admin::Ready;
         let healthy = |index: usize| keeps_all || backends[index].health() != HealthState::Down;
         let backup = |index: usize| settings.backends[index].backup;
-        let tier = |heeds_health: bool, wanted: &dyn Fn(usize) -> bool| {
+        let tier = |kind: TierKind, wanted: &dyn Fn(usize) -> bool| {
             let is_member = |&index: &usize| weights[index] > 0 && ready(index) && wanted(index);
             let members: Vec<usize> = (0..backends.len()).filter(is_member).collect();
             let member = |&index: &usize| Member {
@@ -132,12 +139,14 @@ impl Pool {
                 weight: weights[index],
             };
             let table = Table::build(settings.balance, &members.iter().map(member).collect::<Vec<_>>());
-            Tier { table, members, heeds_health }
+            Tier { table, members, kind }
         };
-        let mut tiers =
-            vec![tier(true, &|b| !backup(b) && healthy(b)), tier(true, &|b| backup(b) && healthy(b))];
+        let mut tiers = vec![
+            tier(TierKind::Primary, &|b| !backup(b) && healthy(b)),
+            tier(TierKind::Backup, &|b| backup(b) && healthy(b)),
+        ];
         if settings.when_all_down == WhenAllDown::TryAnyway {
-            tiers.push(tier(false, &|_| true));
+            tiers.push(tier(TierKind::Any, &|_| true));
         }
         tiers.retain(|tier| !tier.members.is_empty());
         Self { id, settings, backends, cursor, weights, tiers }

@@ -16,7 +16,7 @@ use crate::base::time::Instant;
 use crate::session::deadlines::{NEVER, Timeouts};
 use crate::session::endpoint::Endpoint;
 use crate::session::half::{Half, HalfState};
-use crate::session::{CloseReason, Direction, End, Farewell, Op, Outcome, Side, Summary};
+use crate::session::{CloseReason, Direction, End, Farewell, Op, Outcome, Side, Stage, Summary};
 
 /// First wait before asking again whether a side has taken its last bytes; doubles each time.
 const SETTLE_POLL_FIRST: Duration = Duration::from_millis(2);
@@ -419,10 +419,42 @@ impl Session {
             to_backend: to_backend.flushed,
             to_client: to_client.flushed,
             discarded: self.halves.each_ref().map(Half::unpassed),
-            connect_time: self.connected.map(|connected| connected - self.accepted),
+            connect_time: self.connect_time(),
             duration: now - self.accepted,
             retries: self.retries,
+            stage: self.stage(),
         }
+    }
+
+    /// How far it is, or was when a side died.
+    pub fn stage(&self) -> Stage {
+        let has_ended = |half: &&Half| matches!(half.state, HalfState::Ending | HalfState::Ended);
+        match (self.connected, self.halves.iter().filter(has_ended).count()) {
+            (None, _) => Stage::Dialing,
+            (Some(_), 0) => Stage::Open,
+            (Some(_), 1) => Stage::HalfClosed,
+            (Some(_), _) => Stage::Ending,
+        }
+    }
+
+    /// When it was accepted.
+    pub fn accepted_at(&self) -> Instant {
+        self.accepted
+    }
+
+    /// From accept to the connected backend.
+    pub fn connect_time(&self) -> Option<Duration> {
+        self.connected.map(|connected| connected - self.accepted)
+    }
+
+    /// For how long nothing has moved.
+    pub fn quiet(&self, now: Instant) -> Duration {
+        now - self.last_activity
+    }
+
+    /// Bytes given so far, by [`Direction`].
+    pub fn given(&self) -> [u64; 2] {
+        self.halves.map(|half| half.flushed)
     }
 
     /// Whether a short read of this side, or EAGAIN of a splice, does not prove any more that it has nothing left.

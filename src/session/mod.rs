@@ -13,7 +13,7 @@ mod tests;
 
 pub use deadlines::{Expiry, Timeouts};
 pub use machine::Session;
-pub use summary::{CloseReason, End, Farewell, Summary};
+pub use summary::{CloseReason, End, EndCode, Farewell, Stage, Summary};
 
 use std::io::ErrorKind;
 use std::time::Duration;

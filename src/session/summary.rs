@@ -1,5 +1,6 @@
 //! What is told of a session when it is over.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::session::Side;
@@ -41,11 +42,13 @@ pub enum CloseReason {
     DrainTimeout,
     /// The process was told to stop at once.
     Stopped,
+    /// An operator has cut it.
+    Killed,
 }
 
 impl CloseReason {
     /// All of them, in the order of [`CloseReason::index`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
@@ -63,6 +66,7 @@ impl CloseReason {
         Self::BackendRemoved,
         Self::DrainTimeout,
         Self::Stopped,
+        Self::Killed,
     ];
 
     /// Its place in [`CloseReason::ALL`].
@@ -90,6 +94,53 @@ impl CloseReason {
             Self::BackendRemoved => "backend_removed",
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
+            Self::Killed => "killed",
+        }
+    }
+
+    /// The same in plain words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Done => "both sides ended their streams and every byte was passed on",
+            Self::ClientReset => "the client reset its connection",
+            Self::BackendReset => "the backend reset its connection",
+            Self::ClientLost => "the client's connection died: its machine or the network is gone",
+            Self::BackendLost => "the backend's connection died: its machine or the network is gone",
+            Self::ClientGone => "the client left before a backend was connected",
+            Self::NoBackend => "no backend of the pool may have new sessions",
+            Self::ConnectRefused => "the last backend that was dialed refused the connection",
+            Self::ConnectTimeout => {
+                "the last backend that was dialed did not answer within the connect timeout"
+            }
+            Self::ConnectUnreachable => "there was no way to the last backend that was dialed",
+            Self::ConnectFailed => "the last dial failed for a reason of its own",
+            Self::LocalLimit => "this machine had no open files, memory or source ports left to dial with",
+            Self::IdleTimeout => "no byte moved in either direction for the idle timeout",
+            Self::HalfCloseTimeout => "one side had ended, and no byte moved for the half-close timeout",
+            Self::BackendRemoved => {
+                "its backend was removed, and the pool does not let sessions stay any longer"
+            }
+            Self::DrainTimeout => "it was still there at the end of the drain timeout",
+            Self::Stopped => "the process was told to stop at once",
+            Self::Killed => "an operator cut it",
+        }
+    }
+
+    /// Who or what ended the session, in one letter: the first of an [`EndCode`].
+    const fn letter(self) -> char {
+        match self {
+            Self::Done => '-',
+            Self::ClientReset | Self::ClientLost | Self::ClientGone => 'C',
+            Self::BackendReset
+            | Self::BackendLost
+            | Self::ConnectRefused
+            | Self::ConnectUnreachable
+            | Self::ConnectFailed => 'B',
+            Self::ConnectTimeout | Self::IdleTimeout | Self::HalfCloseTimeout => 'T',
+            Self::NoBackend => 'N',
+            Self::LocalLimit => 'R',
+            Self::DrainTimeout | Self::Stopped => 'S',
+            Self::Killed | Self::BackendRemoved => 'K',
         }
     }
 }
@@ -133,6 +184,77 @@ pub struct Summary {
     pub duration: Duration,
     /// Dials after the first.
     pub retries: u32,
+    /// How far it had come.
+    pub stage: Stage,
+}
+
+impl Summary {
+    /// How it ended, in two letters.
+    pub fn code(&self) -> EndCode {
+        EndCode { by: self.reason.letter(), at: self.stage.letter() }
+    }
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No backend is connected yet.
+    Dialing,
+    /// Both sides may send.
+    Open,
+    /// One side has ended its stream, and the other may still send.
+    HalfClosed,
+    /// Both sides have ended: what is left is passed on.
+    Ending,
+}
+
+impl Stage {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dialing => "dialing",
+            Self::Open => "open",
+            Self::HalfClosed => "half_closed",
+            Self::Ending => "ending",
+        }
+    }
+
+    /// The second letter of an [`EndCode`].
+    const fn letter(self) -> char {
+        match self {
+            Self::Dialing => 'C',
+            Self::Open => 'D',
+            Self::HalfClosed => 'H',
+            Self::Ending => 'L',
+        }
+    }
+}
+
+/// How a session ended, in two letters: who or what ended it, and where it was then.
+///
+/// | first | ended by | second | while |
+/// |---|---|---|---|
+/// | `-` | both sides, in the end | `C` | a backend was being connected |
+/// | `C` | the client | `D` | both sides could send |
+/// | `B` | the backend | `H` | one side had ended, the other could send |
+/// | `T` | a timeout | `L` | the last bytes were passed on |
+/// | `N` | no backend that could be chosen | | |
+/// | `R` | something this machine had run out of | | |
+/// | `S` | the end of the process, or of a drain | | |
+/// | `K` | an operator | | |
+///
+/// So `-L` is a session that was done, `TH` one whose other side went on for too long without a byte, and `BC` one whose
+/// backend refused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndCode {
+    by: char,
+    at: char,
+}
+
+impl fmt::Display for EndCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.by, self.at)
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +265,19 @@ mod tests {
     fn every_reason_is_listed_at_its_index() {
         for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), index, "{}", reason.as_str());
+        }
+    }
+
+    #[test]
+    fn an_end_is_two_letters() {
+        let code = |reason: CloseReason, stage: Stage| EndCode { by: reason.letter(), at: stage.letter() };
+        for (reason, stage, expected) in [
+            (CloseReason::Done, Stage::Ending, "-L"),
+            (CloseReason::ConnectRefused, Stage::Dialing, "BC"),
+            (CloseReason::HalfCloseTimeout, Stage::HalfClosed, "TH"),
+            (CloseReason::Killed, Stage::Open, "KD"),
+        ] {
+            assert_eq!(code(reason, stage).to_string(), expected);
         }
     }
 }

@@ -572,7 +572,7 @@ proptest! {
             BackendLost => prop_assert!(vanished[1]),
             IdleTimeout | HalfCloseTimeout => {}
             ClientGone | NoBackend | ConnectRefused | ConnectTimeout | ConnectUnreachable | ConnectFailed
-            | LocalLimit | BackendRemoved | DrainTimeout | Stopped => prop_assert!(false, "not a reason of a relay: {end:?}"),
+            | LocalLimit | BackendRemoved | DrainTimeout | Stopped | Killed => prop_assert!(false, "not a reason of a relay: {end:?}"),
         }
         if reset == [false; 2] && vanished == [false; 2] && !is_timeout(end.reason) {
             prop_assert_eq!(end.reason, Done);

@@ -87,7 +87,7 @@ pub fn violations_of_listener(counts: &ListenerReading) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Summary;
+    use crate::session::{Stage, Summary};
     use crate::stats::{ListenerStats, WorkerStats};
     use std::time::Duration;
 
@@ -104,6 +104,7 @@ mod tests {
             connect_time,
             duration: Duration::from_millis(7),
             retries: 0,
+            stage: Stage::Ending,
         }
     }
 

@@ -25,6 +25,7 @@ impl<K: Kernel> Worker<K> {
             Command::Publish(snapshot) => self.run_epoch(snapshot),
             Command::DialFailed(backend) => self.on_dials_failed(backend),
             Command::CutBackend(backend) => self.cut_backend(backend),
+            Command::Ask(query, reply) => reply.give(self.answer(query)),
             Command::Drain => self.drain_listeners(),
             Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),
             Command::Stop(StopReason::AtOnce) => self.stop(CloseReason::Stopped),
@@ -37,6 +38,7 @@ impl<K: Kernel> Worker<K> {
             return;
         }
         let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.tables.replaced(&before, &self.snapshot);
         for listener in self.listeners.iter_mut().flatten() {
             listener.align(&self.snapshot);
         }

@@ -1,7 +1,6 @@
 //! The single exit of a session: everything that it held goes back, and its summary is told.
 
 use crate::base::slots::Key;
-use crate::pool::Lease;
 use crate::session::{CloseReason, End, Farewell, Side, Summary};
 use crate::sys::Kernel;
 use crate::worker::{Slot, Worker};
@@ -29,7 +28,8 @@ impl<K: Kernel> Worker<K> {
         let summary = slot.session.summary(end.reason, self.now);
         self.stats.on_closed(&summary);
         slot.listener.stats().on_closed(&summary);
-        self.log_summary(&slot, &summary);
+        self.log_summary(key, &slot, &summary);
+        self.record(key, &mut slot, summary);
         if let Some(lease) = slot.lease.take() {
             lease.release();
         }
@@ -50,19 +50,18 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    fn log_summary(&self, slot: &Slot<K>, summary: &Summary) {
+    fn log_summary(&self, key: Key, slot: &Slot<K>, summary: &Summary) {
         if !log::log_enabled!(target: "l4lb::session", log::Level::Info) {
             return;
         }
         let listener = &slot.listener.settings.name;
         let pool = &self.snapshot.pool(slot.listener.pool).settings.name;
-        // The one that it was on, or else the last that could not be dialed.
-        let failed = || slot.failed.as_ref().map(|failed| &failed.last);
-        let backend = slot.lease.as_ref().map(Lease::backend).or_else(failed);
-        let backend = backend.map(|backend| backend.name.as_str());
+        let backend = slot.backend_to_tell().map(|backend| backend.name.as_str());
+        let session = self.id_of(key);
         let connect_ms = summary.connect_time.map(|span| span.as_micros() as f64 / 1_000.0);
         log::info!(
             target: "l4lb::session",
+            session:%,
             listener:%,
             pool:%,
             backend,
@@ -73,6 +72,7 @@ impl<K: Kernel> Worker<K> {
             duration_ms = summary.duration.as_micros() as f64 / 1_000.0,
             retries = summary.retries,
             reason:% = summary.reason.as_str(),
+            code:% = summary.code(),
             reset_by = summary.reset_by.map(Side::as_str);
             "session"
         );

@@ -27,7 +27,7 @@ impl<K: Kernel> Worker<K> {
             self.stats.dials.add(1);
             let token = Token::Session(key, Side::Backend);
             let dialed = self.kernel.dial(lease.backend().address, &pool.settings.tcp);
-            slot.lease = Some(lease);
+            slot.lease = Some(lease.in_epoch(self.snapshot.epoch));
             let watched = dialed.and_then(|socket| {
                 let watched = self.kernel.watch(&socket, token);
                 slot.backend = Some(socket);

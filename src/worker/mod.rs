@@ -2,7 +2,7 @@
 //!
 //! In reading order: `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a
 //! backend, `drive` relays, `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of
-//! sessions that last, `close` ends and accounts. `probes` checks backends, `apply` takes commands. Only `close.rs` frees
+//! sessions that last, `close` ends and accounts, `recorder` remembers. `query` answers about sessions, `probes` checks backends, `apply` takes commands. Only `close.rs` frees
 //! a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
@@ -19,6 +19,8 @@ mod drive;
 mod gap;
 mod pipes;
 mod probes;
+mod query;
+mod recorder;
 mod starved;
 mod state;
 
@@ -49,6 +51,8 @@ pub use crew::{Arrival, Crew};
 use gap::Gap;
 use pipes::Pipes;
 use probes::Probes;
+use query::Tables;
+use recorder::Recorder;
 use starved::Starved;
 
 /// What a worker shares with the rest of the process.
@@ -106,6 +110,10 @@ pub struct Worker<K: Kernel> {
     uncounted: Uncounted,
     plumbing: Plumbing<K>,
     probes: Probes<K>,
+    /// Sessions that are over.
+    recorder: Recorder,
+    /// Tables of former epochs.
+    tables: Tables,
     /// Why sessions are cut as soon as they are there, once it was told to stop.
     stopping: Option<CloseReason>,
     /// Connections to backends that are open or dialed.
@@ -202,6 +210,8 @@ impl<K: Kernel> Worker<K> {
             },
             uncounted: Uncounted::new(),
             probes,
+            recorder: Recorder::default(),
+            tables: Tables::default(),
             stopping: None,
             dialed: 0,
             freed: false,
@@ -338,6 +348,6 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<Slot<Linux>>() <= 336, "{} bytes", size_of::<Slot<Linux>>());
+        assert!(size_of::<Slot<Linux>>() <= 344, "{} bytes", size_of::<Slot<Linux>>());
     }
 }

@@ -102,6 +102,8 @@ impl Case<'_> {
             "backend_removed" => partner.is_some_and(is_cut),
             "drain_timeout" => orders == Orders::DrainTimeout,
             "stopped" => orders == Orders::Stop,
+            // How many there may be is held against what the workers answered.
+            "killed" => true,
             _ => false,
         };
         self.expect(fits, "the reason does not fit");
@@ -127,7 +129,7 @@ impl Case<'_> {
                 let waited = conn.unacked() == 0 || self.stillness() >= self.patience.half_close;
                 let was_cut = matches!(
                     self.told.reason.as_str(),
-                    "stopped" | "drain_timeout" | "backend_removed" | "idle_timeout"
+                    "stopped" | "killed" | "drain_timeout" | "backend_removed" | "idle_timeout"
                 );
                 self.expect(!partner_died || waited || was_cut, "reset before its peer had the last bytes");
             }

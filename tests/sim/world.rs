@@ -1,6 +1,7 @@
 //! One run: workers over the simulated network, clients that come, peers and operators that do what they like, and
 //! after every turn a look at the books. In the end all faults stop, and everything has to come to a good end.
 
+mod answers;
 mod operator;
 mod reload;
 
@@ -32,6 +33,7 @@ use crate::peer::Peer;
 use crate::plan::{Plan, slowest_verdict};
 use crate::summaries;
 use crate::trace::Trace;
+use answers::Answers;
 
 /// Connections with something left to happen; no more clients come meanwhile.
 const LIVE_MAX: usize = 24;
@@ -93,6 +95,8 @@ struct World {
     mailboxes: Arc<[Mailbox]>,
     crew: Arc<Crew<SimSocket>>,
     inbox: Receiver<Report>,
+    /// What workers answer to the operator.
+    answers: Answers,
     snapshot: Arc<Snapshot>,
     stats: Vec<Arc<WorkerStats>>,
     books: Vec<Books>,
@@ -184,6 +188,7 @@ impl World {
             mailboxes,
             crew,
             inbox,
+            answers: Answers::new(),
             snapshot,
             stats,
             books: (0..count).map(|_| Books::new(plan.patience)).collect(),
@@ -232,6 +237,7 @@ impl World {
         let flow = worker.turn().expect("no call on epoll fails");
         self.net.borrow_mut().on_applied(index);
         self.hear_reports();
+        self.hear_answers(index);
         self.judge_sessions();
         self.look_at_retired();
         self.audit();
@@ -507,6 +513,7 @@ impl World {
         let passed = totals.to_backend + totals.to_client + totals.discarded;
         assert_eq!(passed, net.taken, "bytes given or discarded, and taken");
         assert_eq!(stats::violations_at_rest(&totals), [""; 0]);
+        assert_eq!(self.answers.killed, totals.closed_for(CloseReason::Killed), "sessions said to be cut");
         for listener in &self.snapshot.listeners {
             let counts = listener.stats().read();
             assert_eq!((counts.active(), counts.duration.count()), (0, counts.accepted), "each is over");

@@ -17,7 +17,7 @@ const BACKENDS_MAX: usize = 12;
 impl World {
     /// Does one thing.
     pub(super) fn operate(&mut self) {
-        match self.rng.below(40) {
+        match self.rng.below(44) {
             0 if !self.is_draining => self.post_drain(),
             1 if self.is_draining => self.post_stop(Orders::DrainTimeout),
             2..14 => self.change_admin(),
@@ -26,6 +26,8 @@ impl World {
             26..32 => self.add_backend(),
             32..36 => self.reconfigure(),
             36 | 37 => self.cut_gone(),
+            38 => self.cut_some(),
+            39..42 => self.ask_for_sessions(),
             _ => self.refresh(),
         }
     }
@@ -100,7 +102,7 @@ impl World {
         self.refresh();
     }
 
-    fn draw_backend(&mut self) -> Arc<Backend> {
+    pub(super) fn draw_backend(&mut self) -> Arc<Backend> {
         let backends: Vec<_> = self.snapshot.backends().cloned().collect();
         Arc::clone(&backends[self.below(backends.len())])
     }

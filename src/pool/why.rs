@@ -1,0 +1,242 @@
+//! Why a session got the backend that it got: a few bytes kept with its lease, and the words for them made when somebody
+//! asks.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::balance::Algorithm;
+use crate::base::hash::hash_ip;
+use crate::config::model::HealthState;
+use crate::pool::{Admin, Backend, BackendId, Pool};
+
+/// Which backends of a pool were asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TierKind {
+    /// Those that are no backup.
+    #[default]
+    Primary,
+    /// Backups: no primary was left.
+    Backup,
+    /// Any: all were down, and the pool tries anyway.
+    Any,
+}
+
+impl TierKind {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// Why a backend was passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its checks had failed.
+    Down,
+    /// An operator drains it.
+    Drain,
+    /// An operator has it in maintenance.
+    Maint,
+    /// Its weight is 0.
+    Weight0,
+    /// A dial of this session to it had failed.
+    Tried,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Down, Self::Drain, Self::Maint, Self::Weight0, Self::Tried];
+
+    /// The words for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Drain => "in drain",
+            Self::Maint => "in maintenance",
+            Self::Weight0 => "of weight 0",
+            Self::Tried => "tried before",
+        }
+    }
+
+    /// Why `backend` may not have the session as of now, if so.
+    pub(super) fn of(backend: &Backend, heeds_health: bool, tried: &[BackendId]) -> Option<Self> {
+        if heeds_health && backend.health() == HealthState::Down {
+            return Some(Self::Down);
+        }
+        match backend.admin() {
+            Admin::Ready if backend.weight() == 0 => Some(Self::Weight0),
+            Admin::Ready => tried.contains(&backend.id).then_some(Self::Tried),
+            Admin::Drain => Some(Self::Drain),
+            Admin::Maint => Some(Self::Maint),
+        }
+    }
+}
+
+/// What is kept of a choice: 8 bytes, in the lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Of the tables that it was made by; its low bits.
+    epoch: u32,
+    /// Sessions that the backend had, or as many as fit.
+    load: u16,
+    /// How often a backend was passed over, or as many as fit.
+    passed_over: u8,
+    /// Which [`Refusal`]s there were, one bit each, and the [`TierKind`] above them.
+    bits: u8,
+}
+
+const TIER_SHIFT: u32 = 6;
+
+impl Choice {
+    /// The same, made among backends of that kind; the chosen one had `load` sessions.
+    #[must_use]
+    pub fn of(self, tier: TierKind, load: u32) -> Self {
+        let load = u16::try_from(load).unwrap_or(u16::MAX);
+        Self { load, bits: self.bits | (tier as u8) << TIER_SHIFT, ..self }
+    }
+
+    /// The same, by the tables of that epoch.
+    #[must_use]
+    pub fn in_epoch(self, epoch: u64) -> Self {
+        Self { epoch: low_bits(epoch), ..self }
+    }
+
+    /// Nothing, if the backend may have it again by now.
+    pub(super) fn pass_over(&mut self, refusal: Option<Refusal>) {
+        self.passed_over = self.passed_over.saturating_add(1);
+        self.bits |= refusal.map_or(0, |refusal| 1 << refusal as u8);
+    }
+
+    /// Sessions that the backend had.
+    pub fn load(self) -> u16 {
+        self.load
+    }
+
+    fn tier(self) -> TierKind {
+        match self.bits >> TIER_SHIFT {
+            0 => TierKind::Primary,
+            1 => TierKind::Backup,
+            _ => TierKind::Any,
+        }
+    }
+
+    /// The epoch in full, for a choice that was made no later than in epoch `now`.
+    pub fn epoch(self, now: u64) -> u64 {
+        let age = u64::from(low_bits(now).wrapping_sub(self.epoch));
+        now.saturating_sub(age)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes the low bits")]
+const fn low_bits(epoch: u64) -> u32 {
+    epoch as u32
+}
+
+/// Why a session got its backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// How the pool balances.
+    pub algorithm: Algorithm,
+    /// The epoch of the tables that were asked.
+    pub epoch: u64,
+    /// Whether those tables are still there; else what follows is of the pool as it is now.
+    pub is_exact: bool,
+    /// Which backends were asked.
+    pub tier: TierKind,
+    /// Backends of the pool.
+    pub backends: usize,
+    /// Those of them that were in the table of that tier.
+    pub candidates: usize,
+    /// How often one was passed over; 255 stands for more. Where every member is looked at
+    /// (`least_connections`), one may be so twice.
+    pub passed_over: u8,
+    /// For what.
+    pub refusals: Vec<Refusal>,
+    /// Sessions that the backend had, this one not counted.
+    pub load: u16,
+    /// With `source_hash`: the hash of the client, and the backends in the order in which it asks for them, as far as
+    /// the one it got.
+    pub hash: Option<(u64, Vec<String>)>,
+}
+
+impl Why {
+    /// What `choice` for `client` meant, by the pool as it was.
+    pub fn of(choice: Choice, pool: &Pool, client: IpAddr, epoch: u64, is_exact: bool) -> Self {
+        let tier = pool.tiers.iter().find(|tier| tier.kind == choice.tier());
+        // What was passed over in another tier is no part of the way through this one.
+        let is_first = pool.tiers.first().is_some_and(|first| first.kind == choice.tier());
+        let hash = (pool.settings.balance == Algorithm::SourceHash && is_first).then(|| {
+            let homes = tier.into_iter().flat_map(|tier| {
+                tier.table
+                    .homes(client)
+                    .take(1 + usize::from(choice.passed_over))
+                    .map(|member| pool.backends[tier.members[member]].name.clone())
+            });
+            (hash_ip(client), homes.collect())
+        });
+        let refusals = Refusal::ALL.into_iter().filter(|&refusal| choice.bits & 1 << refusal as u8 != 0);
+        Self {
+            algorithm: pool.settings.balance,
+            epoch,
+            is_exact,
+            tier: choice.tier(),
+            backends: pool.backends.len(),
+            candidates: tier.map_or(0, |tier| tier.members.len()),
+            passed_over: choice.passed_over,
+            refusals: refusals.collect(),
+            load: choice.load,
+            hash,
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { candidates, backends, epoch, load, passed_over, .. } = self;
+        let (algorithm, tier) = (self.algorithm.as_str(), self.tier.as_str());
+        write!(f, "{algorithm} over {candidates} of {backends} backends ({tier}) in epoch {epoch}")?;
+        if !self.is_exact {
+            f.write_str(", whose tables are gone")?;
+        }
+        write!(f, "; it had {load} sessions")?;
+        if *passed_over > 0 {
+            let refusals: Vec<&str> = self.refusals.iter().map(|refusal| refusal.as_str()).collect();
+            write!(f, "; passed over {passed_over} times: {}", refusals.join(", "))?;
+        }
+        if let Some((hash, homes)) = &self.hash {
+            write!(f, "; hash {hash:016x} asks for {}", homes.join(", then "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_of_a_choice_is_told_in_full() {
+        let choice = |epoch| Choice::default().in_epoch(epoch);
+        for (made, now) in [(0, 0), (3, 9), ((1 << 32) - 1, (1 << 32) + 1), (1 << 32, (1 << 32) + 7)] {
+            assert_eq!(choice(made).epoch(now), made, "asked in {now}");
+        }
+    }
+
+    #[test]
+    fn a_choice_remembers_its_tier_and_every_refusal() {
+        for tier in [TierKind::Primary, TierKind::Backup, TierKind::Any] {
+            let mut choice = Choice::default().of(tier, 70_000);
+            assert_eq!(choice.load, u16::MAX);
+            for (refusal, count) in Refusal::ALL.into_iter().zip(1..) {
+                choice.pass_over(Some(refusal));
+                assert_eq!((choice.tier(), choice.passed_over), (tier, count));
+            }
+            (0..300).for_each(|_| choice.pass_over(None));
+            assert_eq!((choice.tier(), choice.passed_over, choice.bits & 0x3F), (tier, 255, 0x1F));
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Answers what an operator asks about sessions, between two turns: it looks at a bounded number of them, and whoever
+//! wants more asks again from where the answer ended.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::base::slots::Key;
+use crate::pool::{Choice, Lease, Pool, PoolId, Snapshot, Why};
+use crate::query::{Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, State, Story, Target};
+use crate::session::{CloseReason, Direction};
+use crate::sys::Kernel;
+use crate::worker::recorder::{Record, fits};
+use crate::worker::{Slot, Worker};
+
+/// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
+/// workers share.
+const TABLES_MAX: usize = 8;
+
+/// Tables that were replaced.
+#[derive(Default)]
+pub(super) struct Tables {
+    /// With the last epoch that they were of, oldest first.
+    former: VecDeque<(u64, Arc<Pool>)>,
+    /// The last epochs of tables that are not kept any more.
+    gone: HashMap<PoolId, u64>,
+}
+
+impl Tables {
+    /// Keeps what `after` has no more.
+    pub(super) fn replaced(&mut self, before: &Snapshot, after: &Snapshot) {
+        let stays = |old: &Arc<Pool>| after.pools.iter().any(|new| Arc::ptr_eq(old, new));
+        // Both are in the order of their ids, so nearly all are found at the same place.
+        let mut same_place = after.pools.iter();
+        for pool in &before.pools {
+            let is_there = same_place.next().is_some_and(|new| Arc::ptr_eq(pool, new)) || stays(pool);
+            if !is_there {
+                self.keep(before.epoch, Arc::clone(pool));
+            }
+        }
+    }
+
+    fn keep(&mut self, epoch: u64, pool: Arc<Pool>) {
+        if self.former.len() == TABLES_MAX
+            && let Some((last, oldest)) = self.former.pop_front()
+        {
+            self.gone.insert(oldest.id, last);
+        }
+        self.former.push_back((epoch, pool));
+    }
+
+    /// Whether the tables of a pool in that epoch are gone.
+    fn are_gone(&self, id: PoolId, epoch: u64) -> bool {
+        self.gone.get(&id).is_some_and(|&last| epoch <= last)
+    }
+
+    /// The tables of a pool in an epoch; `None` if those of now are.
+    fn of(&self, id: PoolId, epoch: u64) -> Option<&Arc<Pool>> {
+        self.former.iter().find(|(last, pool)| pool.id == id && *last >= epoch).map(|(_, pool)| pool)
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    pub(super) fn id_of(&self, key: Key) -> SessionId {
+        SessionId { worker: self.index, key }
+    }
+
+    pub(super) fn answer(&mut self, query: Query) -> Answer {
+        match query {
+            Query::Live { from, filter } => self.live(from, &filter),
+            Query::Ended { filter } => {
+                let records = self.recorder.newest_first().filter(|record| record.fits(&filter));
+                let rows = records.take(ROWS_MAX).map(|record| self.row_of_record(record)).collect();
+                Answer::Page { rows, next: None }
+            }
+            Query::Session(id) => Answer::Session(self.story(id).map(Box::new)),
+            Query::Cut(target) => Answer::Cut(self.cut_target(target)),
+        }
+    }
+
+    /// The sessions from a place on, as many as one answer may look at.
+    fn live(&mut self, from: u32, filter: &Filter) -> Answer {
+        let places = self.sessions.places();
+        let end = places.min(from.saturating_add(PLACES_MAX));
+        let mut rows = Vec::new();
+        let mut next = from;
+        while next < end && rows.len() < ROWS_MAX {
+            rows.extend(self.row_at(next, filter));
+            next += 1;
+        }
+        Answer::Page { rows, next: (next < places).then_some(next) }
+    }
+
+    fn row_at(&mut self, place: u32, filter: &Filter) -> Option<Row> {
+        let (key, slot) = self.sessions.at(place)?;
+        let backend = slot.backend_to_tell().map(Arc::as_ref);
+        let is_wanted = fits(filter, slot.listener.id, slot.listener.pool, backend, slot.client_address);
+        is_wanted.then(|| {
+            let (session, names) = (&slot.session, self.recorder.place(slot, &self.snapshot).names);
+            Row {
+                id: SessionId { worker: self.index, key },
+                listener: names.listener,
+                pool: names.pool,
+                backend: slot.backend_to_tell().cloned(),
+                client: slot.client_address,
+                opened: session.accepted_at(),
+                given: session.given(),
+                connect_time: session.connect_time(),
+                retries: session.retries(),
+                state: State::Live {
+                    stage: session.stage(),
+                    quiet: session.quiet(self.now),
+                    held: Direction::BOTH.map(|direction| session.unpassed(direction)),
+                },
+            }
+        })
+    }
+
+    fn row_of_record(&self, record: &Record) -> Row {
+        let summary = &record.summary;
+        Row {
+            id: self.id_of(record.key),
+            listener: Arc::clone(&record.place.names.listener),
+            pool: Arc::clone(&record.place.names.pool),
+            backend: record.backend.clone(),
+            client: record.client,
+            opened: record.opened,
+            given: [summary.to_backend, summary.to_client],
+            connect_time: summary.connect_time,
+            retries: summary.retries,
+            state: State::Ended {
+                reason: summary.reason,
+                code: summary.code(),
+                reset_by: summary.reset_by,
+                duration: summary.duration,
+                discarded: summary.discarded,
+            },
+        }
+    }
+
+    fn story(&mut self, id: SessionId) -> Option<Story> {
+        if id.worker != self.index {
+            return None;
+        }
+        if self.sessions.get(id.key).is_some() {
+            let row = self.row_at(id.key.index, &Filter::default())?;
+            let slot = self.sessions.get(id.key)?;
+            let tried = slot.failed.as_ref().map_or(Vec::new(), |failed| failed.tried.clone());
+            let why = slot.lease.as_ref().map(Lease::choice);
+            return Some(Story { why: self.why(slot.listener.pool, why, row.client.ip()), row, tried });
+        }
+        let record = self.recorder.newest_first().find(|record| record.key == id.key)?;
+        let why = self.why(record.place.pool, record.choice, record.client.ip());
+        Some(Story { row: self.row_of_record(record), why, tried: record.tried().to_vec() })
+    }
+
+    /// What a choice meant, by the tables that it was made by, or else by those of now.
+    fn why(&self, pool: PoolId, choice: Option<Choice>, client: IpAddr) -> Option<Why> {
+        let choice = choice?;
+        let epoch = choice.epoch(self.snapshot.epoch);
+        let former = self.tables.of(pool, epoch);
+        let now = || self.snapshot.pools.iter().find(|now| now.id == pool);
+        let is_exact = !self.tables.are_gone(pool, epoch);
+        former.or_else(now).map(|pool| Why::of(choice, pool, client, epoch, is_exact))
+    }
+
+    /// How many sessions were cut.
+    fn cut_target(&mut self, target: Target) -> usize {
+        let keys: Vec<Key> = match target {
+            Target::Session(id) => {
+                let is_here = id.worker == self.index && self.sessions.get(id.key).is_some();
+                is_here.then_some(id.key).into_iter().collect()
+            }
+            Target::Backend(backend) => {
+                let is_on =
+                    |slot: &Slot<K>| slot.lease.as_ref().is_some_and(|lease| lease.backend().id == backend);
+                let is_meant = |key: &Key| self.sessions.get(*key).is_some_and(is_on);
+                self.sessions.keys().filter(is_meant).collect()
+            }
+        };
+        for &key in &keys {
+            self.cut(key, CloseReason::Killed);
+        }
+        keys.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::{self, Overrides};
+    use crate::mailbox::{Command, Mailbox, Reports};
+    use crate::query::{RECORDS_MAX, Reply};
+    use crate::session::Stage;
+    use crate::sys::{self, Linux};
+    use crate::worker::{Admission, Crew, Shared};
+
+    const POOL: PoolId = PoolId(0);
+    /// Turns in which something that was begun is done.
+    const TURNS_MAX: usize = 1_000;
+
+    /// A worker that turns when it is told to, in front of backends `a` and `b`; nobody listens where `a` is.
+    struct Bench {
+        worker: Worker<Linux>,
+        mailbox: Mailbox,
+        backend: TcpListener,
+        address: SocketAddr,
+    }
+
+    impl Bench {
+        fn new(options: &str) -> Self {
+            let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+            let text = format!(
+                "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n{options}\n\
+                 health = {{ type = \"off\" }}\nbackend = [{{ name = \"a\", address = \"127.0.0.1:1\" }}, \
+                 {{ name = \"b\", address = \"{}\" }}]\n",
+                backend.local_addr().unwrap()
+            );
+            let no_names = &mut |_: &str| Ok(Vec::new());
+            let config = config::parse(&text, "test", &Overrides::default(), no_names).unwrap();
+            let snapshot = Arc::new(Snapshot::new(&config));
+            let kernel = Linux::new().unwrap();
+            let (mailbox, inbox) = Mailbox::new(kernel.waker());
+            let (crew, mut arrivals) = Crew::new([kernel.waker()]);
+            let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = sys::listen(any_port, 1, 64, &config.pools[0].tcp).unwrap().remove(0);
+            let address = listener.local_addr().unwrap().as_socket().unwrap();
+            let listeners = vec![(Arc::clone(&snapshot.listeners[0]), listener)];
+            let shared = Shared {
+                index: 0,
+                mailboxes: Arc::new([mailbox.clone()]),
+                inbox,
+                crew,
+                arrivals: arrivals.remove(0),
+                reports: Reports::new().0,
+                snapshot,
+                admission: Arc::new(Admission::new(64)),
+                pipes_max: 0,
+                pipe_len: 0,
+                stats: Arc::default(),
+                seed: 1,
+            };
+            let worker = Worker::new(kernel, listeners, shared).unwrap();
+            Self { worker, mailbox, backend, address }
+        }
+
+        /// A session that has been served a byte.
+        fn session(&mut self) -> (TcpStream, TcpStream) {
+            let mut client = TcpStream::connect(self.address).unwrap();
+            client.write_all(b"x").unwrap();
+            let before = self.worker.stats.connected.get();
+            self.turn_until(|worker| worker.stats.connected.get() > before);
+            let (mut served, _) = self.backend.accept().unwrap();
+            self.turn_until(|worker| worker.stats.taken[0].get() > before);
+            served.read_exact(&mut [0]).unwrap();
+            (client, served)
+        }
+
+        fn turn_until(&mut self, holds: impl Fn(&Worker<Linux>) -> bool) {
+            for _ in 0..TURNS_MAX {
+                if holds(&self.worker) {
+                    return;
+                }
+                self.worker.turn().unwrap();
+            }
+            panic!("never");
+        }
+
+        fn ask(&mut self, query: Query) -> Answer {
+            let (reply, answers) = Reply::channel(1);
+            assert!(self.mailbox.post(Command::Ask(query, reply)));
+            self.worker.turn().unwrap();
+            answers.try_recv().expect("it answers in the turn in which it is asked")
+        }
+
+        fn rows(&mut self, query: Query) -> Vec<Row> {
+            let answer = self.ask(query);
+            let Answer::Page { rows, next: None } = answer else { panic!("{answer:?}") };
+            rows
+        }
+
+        fn live(&mut self, filter: Filter) -> Vec<Row> {
+            self.rows(Query::Live { from: 0, filter })
+        }
+
+        fn story(&mut self, id: SessionId) -> Option<Box<Story>> {
+            let answer = self.ask(Query::Session(id));
+            let Answer::Session(story) = answer else { panic!("{answer:?}") };
+            story
+        }
+    }
+
+    #[test]
+    fn a_session_is_told_of_while_it_runs_and_when_it_is_over() {
+        let mut bench = Bench::new("retries = 1");
+        let (client, served) = bench.session();
+        let [row] = &bench.live(Filter::default())[..] else { panic!("one session") };
+        assert_eq!((&*row.listener, &*row.pool), ("in", "web"));
+        assert_eq!(row.backend.as_ref().map(|backend| backend.name.as_str()), Some("b"));
+        assert_eq!((row.client, row.given, row.retries), (client.local_addr().unwrap(), [1, 0], 1));
+        assert!(matches!(row.state, State::Live { stage: Stage::Open, held: [0, 0], .. }), "{row:?}");
+
+        let story = bench.story(row.id).expect("it runs");
+        let refused = bench.worker.snapshot.pool(POOL).backends[0].id;
+        assert_eq!(story.tried, [refused]);
+        let why = story.why.as_ref().expect("it has a backend").to_string();
+        let start = "round_robin over 2 of 2 backends (primary) in epoch 0; it had 0 sessions";
+        assert!(why.starts_with(start), "{why}");
+
+        drop((client, served));
+        bench.turn_until(|worker| worker.sessions.is_empty());
+        assert!(bench.live(Filter::default()).is_empty());
+        let [ended] = &bench.rows(Query::Ended { filter: Filter::default() })[..] else { panic!("one") };
+        assert_eq!(ended.id, row.id);
+        let State::Ended { reason: CloseReason::Done, code, .. } = ended.state else { panic!("{ended:?}") };
+        assert_eq!((code.to_string(), ended.given), ("-L".into(), [1, 0]));
+        assert_eq!(bench.story(row.id).expect("it is remembered").why, story.why);
+        let next = SessionId { worker: 1, ..row.id };
+        assert!(bench.story(next).is_none(), "of another worker");
+    }
+
+    #[test]
+    fn only_those_that_are_wanted_are_told_of() {
+        let mut bench = Bench::new("retries = 1");
+        let _held = [bench.session(), bench.session()];
+        let snapshot = Arc::clone(&bench.worker.snapshot);
+        let [a, b] = [0, 1].map(|index| snapshot.pool(POOL).backends[index].id);
+        let nothing = Filter::default();
+        let none = [
+            Filter { listener: Some(crate::pool::ListenerId(7)), ..nothing },
+            Filter { pool: Some(PoolId(7)), ..nothing },
+            Filter { backend: Some(a), ..nothing },
+            Filter { client: Some([10, 0, 0, 1].into()), ..nothing },
+        ];
+        for filter in none {
+            assert!(bench.live(filter).is_empty(), "{filter:?}");
+        }
+        let listener = Some(snapshot.listeners[0].id);
+        let all =
+            Filter { listener, pool: Some(POOL), backend: Some(b), client: Some([127, 0, 0, 1].into()) };
+        assert_eq!(bench.live(all).len(), 2);
+    }
+
+    #[test]
+    fn a_session_that_is_cut_is_reset_and_says_so() {
+        let mut bench = Bench::new("retries = 1");
+        let (mut first, _served) = bench.session();
+        let (mut second, _served_too) = bench.session();
+        let ids: Vec<_> = bench.live(Filter::default()).iter().map(|row| row.id).collect();
+        assert!(matches!(bench.ask(Query::Cut(Target::Session(ids[0]))), Answer::Cut(1)));
+        assert!(matches!(bench.ask(Query::Cut(Target::Session(ids[0]))), Answer::Cut(0)), "it is over");
+        assert!(first.read(&mut [0]).is_err());
+        let backend = bench.worker.snapshot.pool(POOL).backends[1].id;
+        assert!(matches!(bench.ask(Query::Cut(Target::Backend(backend))), Answer::Cut(1)));
+        assert!(second.read(&mut [0]).is_err());
+        let ended = bench.rows(Query::Ended { filter: Filter::default() });
+        let killed = |row: &Row| matches!(row.state, State::Ended { reason: CloseReason::Killed, .. });
+        assert!(ended.len() == 2 && ended.iter().all(killed), "{ended:?}");
+        assert_eq!(ended[0].id, ids[1], "the newest first");
+    }
+
+    #[test]
+    fn a_choice_is_explained_by_the_tables_that_it_was_made_by() {
+        let mut bench = Bench::new("balance = \"source_hash\"\nretries = 1");
+        let _held = bench.session();
+        let id = bench.live(Filter::default())[0].id;
+        let before = bench.story(id).expect("it runs").why.expect("it has a backend");
+        let (_, homes) = before.hash.as_ref().expect("the client decides");
+        assert_eq!(homes.last().map(String::as_str), Some("b"));
+        // Other tables, as many as are kept, and one more.
+        for round in 0..=TABLES_MAX {
+            let backends = bench.worker.snapshot.pool(POOL).settings.backends.clone();
+            let more = config::model::Backend {
+                name: format!("more{round}"),
+                address: ([127, 0, 0, 1], 9).into(),
+                weight: 1,
+                backup: false,
+            };
+            let next = bench.worker.snapshot.with_backends(POOL, &[&backends[..], &[more]].concat());
+            bench.worker.run_epoch(Arc::new(next));
+            let now = bench.story(id).expect("it runs").why.expect("it has a backend");
+            if round < TABLES_MAX {
+                assert_eq!(now, before, "round {round}");
+            } else {
+                assert!(!now.is_exact && now.epoch == 0 && now.backends > 2, "{now:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_are_remembered_than_may_be() {
+        let mut bench = Bench::new("");
+        bench.worker.snapshot.pool(POOL).backends.iter().for_each(|backend| backend.set_weight(0));
+        for clients in 0..RECORDS_MAX as u64 + 10 {
+            let client = TcpStream::connect(bench.address).unwrap();
+            bench.turn_until(|worker| worker.stats.accepted.get() > clients);
+            drop(client);
+        }
+        assert_eq!(bench.worker.recorder.newest_first().count(), RECORDS_MAX);
+        assert_eq!(bench.rows(Query::Ended { filter: Filter::default() }).len(), ROWS_MAX);
+    }
+}

@@ -1,0 +1,129 @@
+//! The flight recorder: the last sessions of this worker that are over, and what is needed to say why they went where
+//! they went. Whoever asks gets the words; what is written at the end of a session is moved, not made.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::slots::Key;
+use crate::base::time::Instant;
+use crate::pool::{Backend, BackendId, Choice, Lease, ListenerId, PoolId, Snapshot};
+use crate::query::{Filter, RECORDS_MAX};
+use crate::session::Summary;
+use crate::sys::Kernel;
+use crate::worker::{FailedDials, Slot, Worker};
+
+/// Names kept before those of which no record is left are forgotten.
+const NAMES_MAX: usize = 1024;
+
+/// One session that is over.
+pub(super) struct Record {
+    pub(super) key: Key,
+    pub(super) place: Place,
+    pub(super) backend: Option<Arc<Backend>>,
+    pub(super) choice: Option<Choice>,
+    pub(super) failed: Option<Box<FailedDials>>,
+    pub(super) client: SocketAddr,
+    pub(super) opened: Instant,
+    pub(super) summary: Summary,
+}
+
+/// Through which listener a session came, and to which pool. It keeps neither of them: a pool stays as long as
+/// somebody holds a listener that names it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) listener: ListenerId,
+    pub(super) pool: PoolId,
+    pub(super) names: Names,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) listener: Arc<str>,
+    pub(super) pool: Arc<str>,
+}
+
+/// The last [`RECORDS_MAX`] sessions, oldest first.
+#[derive(Default)]
+pub(super) struct Recorder {
+    records: VecDeque<Record>,
+    names: HashMap<(u32, u32), Names>,
+}
+
+impl Record {
+    pub(super) fn fits(&self, filter: &Filter) -> bool {
+        let Place { listener, pool, .. } = self.place;
+        fits(filter, listener, pool, self.backend.as_deref(), self.client)
+    }
+
+    /// Backends that a dial had failed to.
+    pub(super) fn tried(&self) -> &[BackendId] {
+        self.failed.as_ref().map_or(&[], |failed| &failed.tried)
+    }
+}
+
+/// Whether a session is wanted.
+pub(super) fn fits(
+    filter: &Filter,
+    listener: ListenerId,
+    pool: PoolId,
+    backend: Option<&Backend>,
+    client: SocketAddr,
+) -> bool {
+    filter.listener.is_none_or(|wanted| wanted == listener)
+        && filter.pool.is_none_or(|wanted| wanted == pool)
+        && filter.backend.is_none_or(|wanted| backend.is_some_and(|backend| backend.id == wanted))
+        && filter.client.is_none_or(|wanted| wanted == client.ip())
+}
+
+impl Recorder {
+    /// The newest first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().rev()
+    }
+
+    fn push(&mut self, record: Record) {
+        if self.records.len() == RECORDS_MAX {
+            self.records.pop_front();
+        }
+        self.records.push_back(record);
+    }
+
+    /// Names are the same text for all that tell them.
+    pub(super) fn place<K: Kernel>(&mut self, slot: &Slot<K>, snapshot: &Snapshot) -> Place {
+        let (listener, pool) = (slot.listener.id, slot.listener.pool);
+        if self.names.len() >= NAMES_MAX {
+            self.names.retain(|_, names| Arc::strong_count(&names.pool) > 1);
+        }
+        let named = self.names.entry((listener.0, pool.0)).or_insert_with(|| Names {
+            listener: slot.listener.settings.name.as_str().into(),
+            pool: snapshot.pool(pool).settings.name.as_str().into(),
+        });
+        Place { listener, pool, names: named.clone() }
+    }
+}
+
+impl<K: Kernel> Slot<K> {
+    /// The backend that it is on, or else the last that could not be dialed.
+    pub(super) fn backend_to_tell(&self) -> Option<&Arc<Backend>> {
+        let failed = || self.failed.as_ref().map(|failed| &failed.last);
+        self.lease.as_ref().map(Lease::backend).or_else(failed)
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Remembers a session that is over.
+    pub(super) fn record(&mut self, key: Key, slot: &mut Slot<K>, summary: Summary) {
+        let record = Record {
+            key,
+            place: self.recorder.place(slot, &self.snapshot),
+            backend: slot.backend_to_tell().cloned(),
+            choice: slot.lease.as_ref().map(Lease::choice),
+            failed: slot.failed.take(),
+            client: slot.client_address,
+            opened: slot.session.accepted_at(),
+            summary,
+        };
+        self.recorder.push(record);
+    }
+}

@@ -1,0 +1,82 @@
+//! An operator who asks about sessions, and cuts some, in the middle of everything.
+
+use std::sync::mpsc::Receiver;
+
+use l4lb::mailbox::Command;
+use l4lb::query::{Answer, Filter, Query, Reply, Row, State, Story, Target};
+
+use super::World;
+
+/// Answers that wait to be heard at most: one turn gives fewer.
+const ANSWERS_MAX: usize = 64;
+
+/// What was answered.
+pub(super) struct Answers {
+    reply: Reply,
+    heard: Receiver<Answer>,
+    /// Sessions that workers say they have cut.
+    pub(super) killed: u64,
+}
+
+impl Answers {
+    pub(super) fn new() -> Self {
+        let (reply, heard) = Reply::channel(ANSWERS_MAX);
+        Self { reply, heard, killed: 0 }
+    }
+}
+
+impl World {
+    /// All sessions on one backend, whichever that is.
+    pub(super) fn cut_some(&mut self) {
+        let backend = self.draw_backend();
+        self.post(&Command::Ask(Query::Cut(Target::Backend(backend.id)), self.answers.reply.clone()));
+    }
+
+    pub(super) fn ask_for_sessions(&mut self) {
+        let query = Query::Live { from: 0, filter: Filter::default() };
+        self.post(&Command::Ask(query, self.answers.reply.clone()));
+    }
+
+    /// What `worker` has answered in its turn.
+    pub(super) fn hear_answers(&mut self, worker: usize) {
+        while let Ok(answer) = self.answers.heard.try_recv() {
+            match answer {
+                Answer::Cut(sessions) => self.answers.killed += sessions as u64,
+                Answer::Page { rows, next } => {
+                    assert_eq!(next, None, "all sessions are in one page");
+                    rows.iter().for_each(|row| self.ask_for_story(worker, row));
+                    self.coverage.hit_if(!rows.is_empty(), "asked for sessions");
+                }
+                Answer::Session(story) => self.judge_story(*story.expect("it was told of a moment ago")),
+            }
+        }
+    }
+
+    /// One of those that were just told of is asked for by its name.
+    fn ask_for_story(&mut self, worker: usize, row: &Row) {
+        assert_eq!(row.id.worker, worker, "a row of another worker");
+        assert_eq!(row.id.to_string().parse(), Ok(row.id));
+        if self.below(4) == 0 {
+            let query = Query::Session(row.id);
+            let posted = self.mailboxes[worker].post(Command::Ask(query, self.answers.reply.clone()));
+            assert!(posted, "a mailbox that is read in every turn is never full");
+        }
+    }
+
+    fn judge_story(&mut self, story: Story) {
+        let Story { row, why, tried } = story;
+        self.coverage.hit(match row.state {
+            State::Live { .. } => "story of a live session",
+            State::Ended { .. } => "story of an ended session",
+        });
+        let (Some(why), Some(backend)) = (why, row.backend) else { return };
+        assert!(!tried.contains(&backend.id), "{backend:?} was tried before");
+        self.coverage.hit_if(why.passed_over > 0, "passed over");
+        if let Some((_, homes)) = &why.hash
+            && why.is_exact
+            && why.passed_over < 32
+        {
+            assert_eq!(homes.last(), Some(&backend.name), "{why}");
+        }
+    }
+}
