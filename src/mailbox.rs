@@ -9,12 +9,13 @@
 //! A message shows its reader all that its sender did before: of [`Command::Publish`] the whole snapshot, of
 //! [`Report::Health`] the new health, of [`Report::Stopped`] the last count of every counter.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::base::atomic::{AtomicU64, Ordering};
-use crate::config::model::HealthState;
+use crate::config::model::{Config, HealthState};
 use crate::pool::{BackendId, Snapshot};
 use crate::query::{Query, Reply};
 use crate::request::Ask;
@@ -68,7 +69,7 @@ pub enum Report {
     /// A worker has stopped: by command, or by an error that it could not go on from.
     Stopped {
         /// Which worker.
-        worker: usize,
+        worker: WorkerId,
         /// What stopped it.
         result: io::Result<()>,
     },
@@ -78,8 +79,40 @@ pub enum Report {
     Terminate,
     /// SIGHUP.
     Reload,
+    /// Another configuration is to be run, for which everything is there.
+    Reconfigure {
+        /// What to run.
+        config: Box<Config>,
+        /// What it needs.
+        groundwork: Box<dyn Groundwork>,
+        /// Told when the workers have been told.
+        done: SyncSender<()>,
+    },
     /// SIGUSR1: tell what part of the work each worker has done.
     TellShares,
+}
+
+/// Names a worker for the life of the process. Its index may be that of another one later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkerId(pub u32);
+
+/// What a configuration needs of this machine: sockets that listen, and threads that serve. The control thread asks for
+/// it and never sees it.
+pub trait Site: Send + Sync {
+    /// Opens and starts what `config` needs and the process does not have yet, and uses none of it. All or nothing: an
+    /// error leaves everything as it was. Waits for what was changed last to be over, for some seconds at most, so it
+    /// is not to be called by a thread that others wait for. One at a time.
+    fn prepare(
+        &self,
+        config: &Config,
+    ) -> Result<Box<dyn Groundwork>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// What was prepared for a configuration. Dropping it takes it away again.
+pub trait Groundwork: Send + fmt::Debug {
+    /// Uses it from `snapshot` on, which runs the configuration that it was prepared for and is to be published to all
+    /// workers next: also to those that leave. Never waits.
+    fn commit(self: Box<Self>, snapshot: &Arc<Snapshot>);
 }
 
 /// Where commands for one worker are put.

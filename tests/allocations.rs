@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use l4lb::config::limits::PIPE_LEN_MAX;
 use l4lb::config::{self, Overrides};
-use l4lb::mailbox::{Mailbox, Reports};
+use l4lb::mailbox::Reports;
 use l4lb::pool::Snapshot;
 use l4lb::sys::{self, Linux, Wake};
-use l4lb::worker::{Admission, Crew, Shared, Worker};
+use l4lb::worker::{Admission, Assignment, GroupId, Listening, Seat, Shared, Team, Worker};
 
 /// Rounds before the count begins: buffers, pipes and tables find their size.
 const WARM_UP: usize = 5;
@@ -42,28 +42,31 @@ impl Bench {
         let config = config::parse(&text, "test", &Overrides::default(), nobody).unwrap();
         let kernel = Linux::new().unwrap();
         let waker = kernel.waker();
-        let (mailbox, inbox) = Mailbox::new(Arc::clone(&waker));
         // Not where the configuration says: that port may be somebody's.
         let listener = sys::listen(any_port, 1, 8, &config.pools[0].tcp).unwrap().remove(0);
         let listens_on = listener.local_addr().unwrap().as_socket().unwrap();
         let snapshot = Arc::new(Snapshot::new(&config));
-        let listeners = vec![(Arc::clone(&snapshot.listeners[0]), listener)];
-        let (crew, mut arrivals) = Crew::new([Arc::clone(&waker)]);
-        let shared = Shared {
-            index: 0,
-            mailboxes: Arc::new([mailbox]),
-            inbox,
-            crew,
-            arrivals: arrivals.remove(0),
-            reports: Reports::new().0,
-            snapshot,
-            admission: Arc::new(Admission::new(8)),
+        let listening = Listening {
+            group: GroupId(0),
+            listener: Arc::clone(&snapshot.listeners[0]),
+            socket: Some(Arc::new(listener)),
+        };
+        let (seat, ends) = Seat::new(0, &waker);
+        let assignment = Assignment {
+            epoch: 0,
+            listeners: vec![listening],
+            team: Team::of([&seat]),
             pipes_max: 4,
             pipe_len: PIPE_LEN_MAX,
+            ticket: Arc::default(),
+        };
+        let shared = Shared {
+            reports: Reports::new().0,
+            admission: Arc::new(Admission::new(8)),
             stats: Arc::default(),
             seed: 1,
         };
-        let mut worker = Worker::new(kernel, listeners, shared).unwrap();
+        let mut worker = Worker::new(kernel, ends, assignment, snapshot, shared);
         let client = TcpStream::connect(listens_on).unwrap();
         waker.wake().unwrap();
         worker.turn().unwrap();

@@ -90,7 +90,7 @@ use loom::thread;
 
 use admission::{Admission, Full};
 use base::atomic::{AtomicUsize, Ordering};
-use crew::{Arrival, Crew, DESK_LEN};
+use crew::{Arrival, Crew, DESK_LEN, Desk};
 use listener::ListenerId;
 use mailbox::{Command, Mailbox, REPORTS_LEN, Report, Reports};
 use pool::{Backend, BackendId, Listener, PoolId, Snapshot};
@@ -197,14 +197,17 @@ fn a_refusal_takes_no_place_from_others() {
 /// What is handed to each worker.
 type Inboxes = Vec<Receiver<Arrival<()>>>;
 
-/// A crew of which the workers have so many sessions.
-fn crew<const N: usize>(counts: [usize; N]) -> (Vec<Arc<Bell>>, Arc<Crew<()>>, Inboxes) {
+/// Workers that have so many sessions, each as it sees the crew.
+fn crews<const N: usize>(counts: [usize; N]) -> (Vec<Arc<Bell>>, [Crew<()>; N], Inboxes) {
     let bells: Vec<Arc<Bell>> = (0..N).map(|_| Arc::default()).collect();
-    let (crew, inboxes) = Crew::new(bells.iter().map(|bell| Arc::clone(bell) as _));
-    for (worker, count) in counts.into_iter().enumerate() {
-        (0..count).for_each(|_| crew.keep(worker));
+    let desk = |(worker, bell): (usize, &Arc<Bell>)| Desk::new(worker, Arc::clone(bell) as _);
+    let (desks, inboxes): (Vec<_>, Vec<_>) = bells.iter().enumerate().map(desk).unzip();
+    let desks: Arc<[_]> = desks.into();
+    let crews = std::array::from_fn(|worker| Crew::new(Arc::clone(&desks[worker]), Arc::clone(&desks)));
+    for (crew, count) in crews.iter().zip(counts) {
+        (0..count).for_each(|_| crew.keep());
     }
-    (bells, crew, inboxes)
+    (bells, crews, inboxes)
 }
 
 fn arrival() -> Arrival<()> {
@@ -212,8 +215,8 @@ fn arrival() -> Arrival<()> {
     Arrival { snapshot: Arc::new(Snapshot::default()), listener: listener(None), client: (), address }
 }
 
-fn counts<const N: usize>(crew: &Crew<()>) -> [usize; N] {
-    std::array::from_fn(|worker| crew.sessions(worker))
+fn counts<const N: usize>(crews: &[Crew<()>; N]) -> [usize; N] {
+    crews.each_ref().map(Crew::sessions)
 }
 
 fn rings(bells: &[Arc<Bell>]) -> Vec<usize> {
@@ -223,9 +226,9 @@ fn rings(bells: &[Arc<Bell>]) -> Vec<usize> {
 #[test]
 fn who_accepts_everything_keeps_its_share_of_it() {
     loom::model(|| {
-        let (bells, crew, inboxes) = crew([0; 3]);
-        let kept = (0..9).filter(|_| crew.spread(0, arrival()).is_some()).count();
-        assert_eq!((kept, counts(&crew)), (3, [3; 3]));
+        let (bells, crews, inboxes) = crews([0; 3]);
+        let kept = (0..9).filter(|_| crews[0].spread(arrival()).is_some()).count();
+        assert_eq!((kept, counts(&crews)), (3, [3; 3]));
         assert_eq!(rings(&bells), [0, 3, 3], "one for each that moved");
         let moved: Vec<usize> = inboxes.iter().map(|inbox| inbox.try_iter().count()).collect();
         assert_eq!(moved, [0, 3, 3]);
@@ -235,19 +238,19 @@ fn who_accepts_everything_keeps_its_share_of_it() {
 #[test]
 fn a_tie_moves_nothing() {
     loom::model(|| {
-        let (bells, crew, _inboxes) = crew([1, 1]);
-        assert!(crew.spread(1, arrival()).is_some());
-        assert_eq!((counts(&crew), rings(&bells)), ([1, 2], vec![0, 0]));
+        let (bells, crews, _inboxes) = crews([1, 1]);
+        assert!(crews[1].spread(arrival()).is_some());
+        assert_eq!((counts(&crews), rings(&bells)), ([1, 2], vec![0, 0]));
     });
 }
 
 #[test]
 fn a_full_desk_takes_no_more_and_its_worker_hears_of_it() {
     loom::model(|| {
-        let (bells, crew, _inboxes) = crew([DESK_LEN + 1, 0]);
-        assert!((0..DESK_LEN).all(|_| crew.spread(0, arrival()).is_none()));
-        assert!(crew.spread(0, arrival()).is_some());
-        assert_eq!(counts(&crew), [DESK_LEN + 2, DESK_LEN]);
+        let (bells, crews, _inboxes) = crews([DESK_LEN + 1, 0]);
+        assert!((0..DESK_LEN).all(|_| crews[0].spread(arrival()).is_none()));
+        assert!(crews[0].spread(arrival()).is_some());
+        assert_eq!(counts(&crews), [DESK_LEN + 2, DESK_LEN]);
         assert_eq!(rings(&bells), [0, DESK_LEN + 1], "it may drain, and wait for this one");
     });
 }
@@ -255,24 +258,42 @@ fn a_full_desk_takes_no_more_and_its_worker_hears_of_it() {
 #[test]
 fn a_worker_that_is_gone_gets_nothing() {
     loom::model(|| {
-        let (_bells, crew, mut inboxes) = crew([1, 0]);
+        let (_bells, crews, mut inboxes) = crews([1, 0]);
         inboxes.pop();
-        assert!(crew.spread(0, arrival()).is_some());
-        assert_eq!(counts(&crew), [2, 0]);
+        assert!(crews[0].spread(arrival()).is_some());
+        assert_eq!(counts(&crews), [2, 0]);
     });
 }
 
 #[test]
 fn a_closed_desk_takes_nothing_from_others_and_is_over_when_its_worker_has_nothing_left() {
     loom::model(|| {
-        let (_bells, crew, _inboxes) = crew([3, 1]);
-        crew.close_desk(1);
-        assert!(crew.spread(0, arrival()).is_some());
-        assert!(!crew.is_over(1), "one is left, or on its way");
-        assert!(crew.spread(1, arrival()).is_some(), "what it accepts it keeps");
-        assert_eq!(counts(&crew), [4, 2]);
-        (0..2).for_each(|_| crew.leave(1));
-        assert!(crew.is_over(1) && !crew.is_over(0));
+        let (_bells, crews, _inboxes) = crews([3, 1]);
+        crews[1].close_desk();
+        assert!(crews[0].spread(arrival()).is_some());
+        assert!(!crews[1].is_over(), "one is left, or on its way");
+        assert!(crews[1].spread(arrival()).is_some(), "what it accepts it keeps");
+        assert_eq!(counts(&crews), [4, 2]);
+        (0..2).for_each(|_| crews[1].leave());
+        assert!(crews[1].is_over() && !crews[0].is_over());
+    });
+}
+
+/// What is still in its queues goes to those who stay, if they have less to do.
+#[test]
+fn a_worker_that_leaves_gives_and_takes_nothing() {
+    loom::model(|| {
+        let (bell, [mut leaves], inboxes) = crews([1]);
+        let (desk, inbox) = Desk::new(1, Arc::clone(&bell[0]) as _);
+        let desks: Arc<[_]> = [desk].into();
+        leaves.close_desk();
+        leaves.regroup(Arc::clone(&desks));
+        let stays = Crew::new(Arc::clone(&desks[0]), desks);
+        assert!(leaves.spread(arrival()).is_none());
+        assert!(leaves.spread(arrival()).is_some(), "it keeps what nobody has fewer than");
+        (0..3).for_each(|_| assert!(stays.spread(arrival()).is_some()));
+        assert_eq!(counts(&[leaves, stays]), [2, 4]);
+        assert_eq!((inbox.try_iter().count(), inboxes[0].try_iter().count()), (1, 0));
     });
 }
 
@@ -280,17 +301,17 @@ fn a_closed_desk_takes_nothing_from_others_and_is_over_when_its_worker_has_nothi
 #[test]
 fn workers_that_look_at_the_same_time_do_not_choose_the_same_place() {
     loom::model(|| {
-        let (_bells, crew, _inboxes) = crew([1, 1, 0]);
-        let worker = |index| {
-            let crew = Arc::clone(&crew);
-            thread::spawn(move || _ = crew.spread(index, arrival()))
+        let (_bells, [first, second, third], _inboxes) = crews([1, 1, 0]);
+        let worker = |crew: Crew<()>| {
+            thread::spawn(move || {
+                let _kept = crew.spread(arrival());
+                crew
+            })
         };
-        let others = [worker(0), worker(1)];
-        let _kept = crew.spread(2, arrival());
-        for other in others {
-            other.join().unwrap();
-        }
-        let mut counts = counts::<3>(&crew);
+        let others = [worker(first), worker(second)];
+        let _kept = third.spread(arrival());
+        let [first, second] = others.map(|other| other.join().unwrap());
+        let mut counts = counts(&[first, second, third]);
         counts.sort_unstable();
         assert_eq!(counts, [1, 2, 2]);
     });
@@ -300,27 +321,25 @@ fn workers_that_look_at_the_same_time_do_not_choose_the_same_place() {
 #[test]
 fn a_worker_that_drains_gets_all_that_was_counted_for_it_before_it_stops() {
     loom::model(|| {
-        let (bells, crew, mut inboxes) = crew([2, 0]);
+        let (bells, [gives, drains], mut inboxes) = crews([2, 0]);
         let (bell, inbox) = (Arc::clone(&bells[1]), inboxes.pop().unwrap());
-        let drains = thread::spawn({
-            let crew = Arc::clone(&crew);
-            move || {
-                crew.close_desk(1);
-                let mut served = 0;
-                loop {
-                    let adopted = inbox.try_iter().count();
-                    (0..adopted).for_each(|_| crew.leave(1));
-                    served += adopted;
-                    if crew.is_over(1) {
-                        return served;
-                    }
-                    bell.0.wait();
+        let drains = thread::spawn(move || {
+            drains.close_desk();
+            let mut served = 0;
+            loop {
+                let adopted = inbox.try_iter().count();
+                (0..adopted).for_each(|_| drains.leave());
+                served += adopted;
+                if drains.is_over() {
+                    return (served, drains);
                 }
+                bell.0.wait();
             }
         });
-        let kept = (0..2).filter(|_| crew.spread(0, arrival()).is_some()).count();
-        assert_eq!(drains.join().unwrap() + kept, 2, "each is served by somebody");
-        assert_eq!(counts(&crew), [2 + kept, 0]);
+        let kept = (0..2).filter(|_| gives.spread(arrival()).is_some()).count();
+        let (served, drains) = drains.join().unwrap();
+        assert_eq!(served + kept, 2, "each is served by somebody");
+        assert_eq!(counts(&[gives, drains]), [2 + kept, 0]);
     });
 }
 

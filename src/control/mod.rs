@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod events;
 mod requests;
+mod staff;
 mod view;
 
 use std::collections::HashSet;
@@ -14,15 +15,17 @@ use std::time::Duration;
 
 use crate::api::{self, EventKind};
 use crate::base::time::Instant;
-use crate::config::model::{HealthState, WhenAllDown};
-use crate::mailbox::{Command, Mailbox, Report, Reports, StopReason};
+use crate::config::model::{Config, HealthState, WhenAllDown};
+use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason, WorkerId};
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
 use crate::request::Named;
-use crate::stats::{Share, WorkerStats};
+use crate::stats::Share;
 use crate::sys::{Clock, timestamp};
 
 use events::Draft;
 pub use view::View;
+
+pub use staff::{Member, Staff};
 
 /// How often it looks after what a full queue has kept from it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -31,14 +34,12 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Control {
     /// What the workers run.
     pub snapshot: Arc<Snapshot>,
-    /// The mailboxes of the workers, by index.
-    pub mailboxes: Arc<[Mailbox]>,
+    /// The workers.
+    pub staff: Arc<Staff>,
     /// The queue that `inbox` is the other end of.
     pub reports: Reports,
     /// What is reported to it.
     pub inbox: Receiver<Report>,
-    /// The counters of the workers, by index.
-    pub stats: Vec<Arc<WorkerStats>>,
     /// What others see of all this.
     pub view: Arc<View>,
     /// How long sessions may go on once it drains.
@@ -67,12 +68,8 @@ struct Work {
     control: Control,
     clock: Clock,
     stage: Stage,
-    /// Workers that have not stopped.
-    running: usize,
-    /// Workers whose mailbox was full when the last snapshot was posted.
-    behind: Vec<bool>,
-    /// Workers whose mailbox was full when they were last told to drain or to stop, and what they were told.
-    untold: Vec<Option<Command>>,
+    /// What the workers that have not stopped were told.
+    posts: Vec<Post>,
     /// Pools whose tables no longer fit the health of their backends.
     changed: Vec<PoolId>,
     /// Pools that have no eligible backend, as was told.
@@ -80,17 +77,30 @@ struct Work {
     result: io::Result<()>,
 }
 
+/// One worker, and what it could not be told because its mailbox was full.
+struct Post {
+    member: Member,
+    /// Whether that was the last snapshot.
+    is_behind: bool,
+    /// To drain, or to stop.
+    untold: Option<Command>,
+}
+
+impl Post {
+    fn new(member: &Member) -> Self {
+        Self { member: member.clone(), is_behind: false, untold: None }
+    }
+}
+
 impl Work {
     fn new(control: Control) -> Self {
         let clock = control.view.clock;
-        let running = control.mailboxes.len();
+        let posts = control.staff.members().iter().map(Post::new).collect();
         Self {
             control,
             clock,
             stage: Stage::Serving,
-            running,
-            behind: vec![false; running],
-            untold: vec![None; running],
+            posts,
             changed: Vec::new(),
             without_backend: HashSet::new(),
             result: Ok(()),
@@ -102,7 +112,7 @@ impl Work {
         for pool in self.control.snapshot.pools.clone() {
             self.tell_eligibility(&pool);
         }
-        while self.running > 0 {
+        while !self.posts.is_empty() {
             match self.control.inbox.recv_timeout(self.patience()) {
                 Ok(report) => {
                     self.on_report(report);
@@ -138,6 +148,11 @@ impl Work {
             Report::Terminate => self.on_terminate(),
             Report::Reload => log::warn!("SIGHUP is ignored: this version cannot reload its configuration"),
             Report::TellShares => self.tell_shares(),
+            Report::Reconfigure { config, groundwork, done } => {
+                self.reconfigure(&config, groundwork);
+                // Whoever asked may have given up.
+                let _gone = done.send(());
+            }
         }
     }
 
@@ -174,12 +189,12 @@ impl Work {
         self.control.view.state().snapshot = Arc::clone(&self.control.snapshot);
         let pool = Arc::clone(self.control.snapshot.pool(pool));
         self.tell_eligibility(&pool);
-        self.behind.fill(true);
+        self.posts.iter_mut().for_each(|post| post.is_behind = true);
     }
 
     /// One line for each worker.
     fn tell_shares(&self) {
-        for (worker, stats) in self.control.stats.iter().enumerate() {
+        for (worker, stats) in self.control.staff.counters() {
             let Share {
                 sessions,
                 accepted,
@@ -189,7 +204,7 @@ impl Work {
                 to_client,
                 accept_pauses,
                 budget_exhausted,
-            } = Share::of(stats);
+            } = Share::of(&stats);
             log::info!(
                 target: "l4lb::workers",
                 worker, sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses,
@@ -199,8 +214,31 @@ impl Work {
         }
     }
 
-    fn on_stopped(&mut self, worker: usize, result: io::Result<()>) {
-        self.running -= 1;
+    /// Runs another configuration, for which everything is there.
+    fn reconfigure(&mut self, config: &Config, groundwork: Box<dyn Groundwork>) {
+        if self.stage != Stage::Serving {
+            log::warn!("a configuration is not applied any more: the process ends");
+            return;
+        }
+        let next = Arc::new(self.control.snapshot.reconfigured(config));
+        groundwork.commit(&next);
+        self.control.snapshot = next;
+        self.control.drain_timeout = config.global.drain_timeout;
+        let is_known = |posts: &[Post], id| posts.iter().any(|post| post.member.id == id);
+        let members = self.control.staff.members();
+        let new: Vec<Post> =
+            members.iter().filter(|member| !is_known(&self.posts, member.id)).map(Post::new).collect();
+        self.posts.extend(new);
+        self.posts.iter_mut().for_each(|post| post.is_behind = true);
+        for pool in self.control.snapshot.pools.clone() {
+            self.tell_eligibility(&pool);
+        }
+    }
+
+    fn on_stopped(&mut self, id: WorkerId, result: io::Result<()>) {
+        self.control.staff.on_stopped(id);
+        let Some(place) = self.posts.iter().position(|post| post.member.id == id) else { return };
+        let worker = self.posts.swap_remove(place).member.index;
         if let Err(error) = result {
             log::error!(worker, error:%; "a worker cannot go on, the process stops");
             if self.result.is_ok() {
@@ -246,14 +284,14 @@ impl Work {
     }
 
     fn tell_all(&mut self, command: &Command) {
-        self.untold.fill(Some(command.clone()));
+        self.posts.iter_mut().for_each(|post| post.untold = Some(command.clone()));
         self.tell_commands();
     }
 
     /// Tells each worker what it could not be told before.
     fn tell_commands(&mut self) {
-        for (mailbox, untold) in self.control.mailboxes.iter().zip(&mut self.untold) {
-            untold.take_if(|command| mailbox.post(command.clone()));
+        for Post { member, untold, .. } in &mut self.posts {
+            untold.take_if(|command| member.mailbox.post(command.clone()));
         }
     }
 
@@ -292,8 +330,9 @@ impl Work {
                 self.published(pool);
             }
         }
-        for (mailbox, behind) in self.control.mailboxes.iter().zip(&mut self.behind) {
-            *behind = *behind && !mailbox.post(Command::Publish(Arc::clone(&self.control.snapshot)));
+        let snapshot = &self.control.snapshot;
+        for Post { member, is_behind, .. } in &mut self.posts {
+            *is_behind = *is_behind && !member.mailbox.post(Command::Publish(Arc::clone(snapshot)));
         }
     }
 }
@@ -301,6 +340,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mailbox::Mailbox;
 
     struct NoWake;
 
@@ -316,10 +356,9 @@ mod tests {
         let control = Control {
             view: Arc::new(View::of_nothing()),
             snapshot: Arc::new(Snapshot::default()),
-            mailboxes: Arc::new([]),
+            staff: Arc::default(),
             reports,
             inbox,
-            stats: Vec::new(),
             drain_timeout: Duration::ZERO,
         };
         let mut work = Work::new(control);
@@ -331,15 +370,16 @@ mod tests {
     #[test]
     fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
         let (mailbox, commands) = Mailbox::new(Arc::new(NoWake));
+        let staff = Arc::new(Staff::default());
+        staff.change(1, 0, [mailbox.clone()]);
         while mailbox.post(Command::DialFailed(BackendId(0))) {}
         let (reports, inbox) = Reports::new();
         let control = Control {
             view: Arc::new(View::of_nothing()),
             snapshot: Arc::new(Snapshot::default()),
-            mailboxes: Arc::new([mailbox]),
+            staff,
             reports,
             inbox,
-            stats: Vec::new(),
             drain_timeout: Duration::from_secs(60),
         };
         let mut work = Work::new(control);

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use crate::api::{Reload, Stage};
 use crate::base::time::Instant;
 use crate::config::model::Config;
+use crate::control::Staff;
 use crate::control::events::Events;
 use crate::pool::{BackendId, Snapshot};
-use crate::stats::WorkerStats;
 use crate::sys::Clock;
 
 /// The state, and what has happened lately.
@@ -33,8 +33,8 @@ pub struct State {
     pub file: Option<String>,
     /// What was published last.
     pub snapshot: Arc<Snapshot>,
-    /// The counters of the workers, by index.
-    pub stats: Vec<Arc<WorkerStats>>,
+    /// The workers.
+    pub staff: Arc<Staff>,
     /// What the process does.
     pub stage: Stage,
     /// Reloads so far.
@@ -62,13 +62,13 @@ impl View {
         config: Arc<Config>,
         file: Option<String>,
         snapshot: Arc<Snapshot>,
-        stats: Vec<Arc<WorkerStats>>,
+        staff: Arc<Staff>,
     ) -> Self {
         let state = State {
             config,
             file,
             snapshot,
-            stats,
+            staff,
             stage: Stage::Serving,
             reload: Reload::default(),
             notes: HashMap::new(),
@@ -85,7 +85,7 @@ impl View {
             ..crate::config::Overrides::default()
         };
         let config = crate::config::load(None, &overrides, &mut crate::config::system_resolver);
-        Self::new(Arc::new(config.expect("flags are enough")), None, Arc::default(), Vec::new())
+        Self::new(Arc::new(config.expect("flags are enough")), None, Arc::default(), Arc::default())
     }
 
     /// The state, for as long as the guard is held: a reader that holds it for long holds up the control thread.

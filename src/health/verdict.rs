@@ -28,6 +28,13 @@ impl Verdict {
         self.on_result(HealthState::Down, self.fall)
     }
 
+    /// Goes on from `state`, which somebody else has found out, unless it says so already.
+    pub fn heed(&mut self, state: HealthState) {
+        if self.state != state {
+            (self.state, self.streak) = (state, 0);
+        }
+    }
+
     /// The state after all results so far.
     pub const fn state(&self) -> HealthState {
         self.state

@@ -68,7 +68,7 @@ pub trait Kernel {
     /// listener has an IPv4 address.
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Socket, SocketAddr)>;
 
-    /// Stops listening. What is in the accept queue is reset.
+    /// Stops listening. What is in the accept queue is reset, unless somebody else has the listener too.
     fn close_listener(&mut self, listener: Self::Listener);
 
     /// Starts to connect; an event will tell, and [`Kernel::dial_result`] what it means. What is dialed is not kept

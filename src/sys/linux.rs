@@ -98,7 +98,8 @@ impl Wake for mio::Waker {
 
 impl Kernel for Linux {
     type Socket = Socket;
-    type Listener = Socket;
+    /// Whoever has opened it looks after its options; the worker that accepts from it closes it.
+    type Listener = Arc<Socket>;
     type Pipe = Pipe;
 
     fn now(&mut self) -> Instant {
@@ -119,18 +120,18 @@ impl Kernel for Linux {
         Ok(())
     }
 
-    fn watch_listener(&mut self, listener: &Socket, token: Token) -> io::Result<()> {
+    fn watch_listener(&mut self, listener: &Arc<Socket>, token: Token) -> io::Result<()> {
         let fd = listener.as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), mio_token(token), Interest::READABLE)
     }
 
-    fn accept(&mut self, listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
+    fn accept(&mut self, listener: &Arc<Socket>) -> io::Result<(Socket, SocketAddr)> {
         let (socket, address) = retry(|| listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC))?;
         let address = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok((socket, SocketAddr::new(address.ip().to_canonical(), address.port())))
     }
 
-    fn close_listener(&mut self, listener: Socket) {
+    fn close_listener(&mut self, listener: Arc<Socket>) {
         // A listener whose descriptor was duplicated to another process stays in this epoll after close(2).
         let fd = listener.as_raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
@@ -275,7 +276,7 @@ mod tests {
 
     /// A connection that was dialed and accepted.
     fn connected(kernel: &mut Linux) -> (Socket, Socket) {
-        let listener = sockets::listen(any_port(), 1, 1, &TCP).unwrap().remove(0);
+        let listener = Arc::new(sockets::listen(any_port(), 1, 1, &TCP).unwrap().remove(0));
         let dialed = kernel.dial(listener.local_addr().unwrap().as_socket().unwrap(), &TCP).unwrap();
         kernel.watch_listener(&listener, Token::Listener(0)).unwrap();
         kernel.wait(None, &mut Vec::new()).unwrap();
@@ -422,6 +423,7 @@ mod tests {
         for host in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
             let mut kernel = Linux::new().unwrap();
             let listeners = sockets::listen(SocketAddr::new(host, 0), 3, 128, &TCP).unwrap();
+            let listeners: Vec<Arc<Socket>> = listeners.into_iter().map(Arc::new).collect();
             let address = listeners[0].local_addr().unwrap().as_socket().unwrap();
             for (listener, index) in listeners.iter().zip(0..) {
                 kernel.watch_listener(listener, Token::Listener(index)).unwrap();

@@ -25,6 +25,6 @@ pub use pipe::Pipe;
 pub use process::{
     is_root, open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored,
 };
-pub use sockets::{listen, listen_beside, set_backlog, set_listener_options};
+pub use sockets::{bind_beside, listen, listen_over_own, set_backlog, set_listener_options};
 pub use steer::{refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;

@@ -14,25 +14,44 @@ use crate::config::model::{Keepalive, Tcp};
 /// if another socket listens on it. The kernel spreads new connections over them. With port 0 it chooses the port,
 /// the same for all. What the options of `tcp` set is inherited by what they accept.
 pub fn listen(bind: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
+    listen_with(bind, count, backlog, tcp, false)
+}
+
+/// The same at an address that overlaps with one of ours, as 0.0.0.0:80 does with 127.0.0.1:80. Then sockets of other
+/// processes of this user are not noticed either.
+pub fn listen_over_own(bind: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
+    listen_with(bind, count, backlog, tcp, true)
+}
+
+fn listen_with(
+    bind: SocketAddr,
+    count: usize,
+    backlog: u32,
+    tcp: &Tcp,
+    shares: bool,
+) -> io::Result<Vec<Socket>> {
     let first = new_listener(bind, tcp)?;
     // Whoever binds with SO_REUSEPORT also joins another process of the same user, and each gets a part of the
     // clients. So the first one sets it only once it listens, and until then needs the address for itself.
+    first.set_reuse_port(shares)?;
     first.bind(&bind.into())?;
     set_backlog(&first, backlog)?;
     first.set_reuse_port(true)?;
-    let others = listen_beside(&first, count - 1, backlog, tcp)?;
+    let others = bind_beside(&first, count - 1, tcp)?;
+    for other in &others {
+        set_backlog(other, backlog)?;
+    }
     Ok(std::iter::once(first).chain(others).collect())
 }
 
-/// `count` more listening sockets that share the address of `listener`. They are numbered behind it.
-pub fn listen_beside(listener: &Socket, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
+/// `count` more sockets for the address of `listener`, which do not listen yet.
+pub fn bind_beside(listener: &Socket, count: usize, tcp: &Tcp) -> io::Result<Vec<Socket>> {
     let address = listener.local_addr()?;
     let bind = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     let open = || {
         let socket = new_listener(bind, tcp)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address)?;
-        set_backlog(&socket, backlog)?;
         Ok(socket)
     };
     (0..count).map(|_| open()).collect()

@@ -50,7 +50,7 @@ pub fn refuse_new(listener: &Socket) -> io::Result<()> {
 /// From now on connections begin at the first `count` sockets only of those that share the address of `listener`, which
 /// must be two at least.
 ///
-/// The kernel numbers them in the order in which they were bound; closing one gives its number to the last
+/// The kernel numbers them in the order in which they began to listen; closing one gives its number to the last
 /// (net/core/sock_reuseport.c; measured on 6.18). So the order holds where only the last ones are ever closed.
 pub fn steer_to_first(listener: &Socket, count: u32) -> io::Result<()> {
     let mut program = [
@@ -138,7 +138,10 @@ mod tests {
         drop(group.remove(2));
         drop(group.remove(2));
         assert_eq!(served(&group), [true; 2]);
-        group.extend(sockets::listen_beside(&group[0], 2, 1024, &TCP).unwrap());
+        let others = sockets::bind_beside(&group[0], 2, &TCP).unwrap();
+        assert_eq!(served(&group), [true; 2], "who does not listen is no part of it");
+        others.iter().for_each(|other| sockets::set_backlog(other, 1024).unwrap());
+        group.extend(others);
         assert_eq!(served(&group), [true, true, false, false], "what is steered stays steered");
         steer_to_first(&group[0], 3).unwrap();
         assert_eq!(served(&group), [true, true, true, false]);

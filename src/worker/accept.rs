@@ -6,11 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::time::Instant;
-use crate::base::timer_wheel::TimerId;
-use crate::base::token_bucket::TokenBucket;
 use crate::config::model::Accept;
-use crate::pool::{Listener, Snapshot};
+use crate::pool::Listener;
 use crate::session::{CloseReason, Session, Side, Timeouts};
 use crate::stats::PauseReason;
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
@@ -18,6 +15,7 @@ use crate::worker::admission::Full;
 use crate::worker::conduit::Conduit;
 use crate::worker::count::Counting;
 use crate::worker::crew::{Arrival, DESK_LEN};
+use crate::worker::listening::ListenerSlot;
 use crate::worker::{Slot, Timer, Worker};
 
 /// Connections taken from one listener in one turn, so that an accept storm leaves time for the others.
@@ -28,61 +26,12 @@ const ADOPTIONS_PER_TURN: usize = DESK_LEN;
 /// that [`Admission`](crate::worker::Admission) has back.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(50);
 /// First pause when the machine has run out of something; doubles each time, up to the longest.
-const PAUSE_FIRST: Duration = Duration::from_millis(10);
+pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_LAST: Duration = Duration::from_millis(100);
 /// Pause after an error that accept(2) should never return.
-const PAUSE_BROKEN: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_BROKEN: Duration = Duration::from_secs(1);
 /// Pauses are told at most that often.
-const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
-
-/// One listener of this worker.
-pub(super) struct ListenerSlot<K: Kernel> {
-    /// As it is in the epoch of the worker, or was when it was removed.
-    listener: Arc<Listener>,
-    socket: K::Listener,
-    /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
-    /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
-    readable: bool,
-    pause: Option<TimerId>,
-    next_pause: Duration,
-    /// Why accept was not called since then.
-    held_up: Option<(PauseReason, Instant)>,
-    pause_log: TokenBucket,
-    /// When draining: how many connections can have been in the queue when the drain began, and still be there.
-    queue_left: Option<u32>,
-}
-
-impl<K: Kernel> ListenerSlot<K> {
-    pub(super) fn new(listener: Arc<Listener>, socket: K::Listener, now: Instant) -> Self {
-        let pause_log = TokenBucket::new(1, PAUSE_LOG_PERIOD, now);
-        Self {
-            listener,
-            socket,
-            readable: false,
-            pause: None,
-            next_pause: PAUSE_FIRST,
-            held_up: None,
-            pause_log,
-            queue_left: None,
-        }
-    }
-
-    /// Who comes from now on is served as `snapshot` says.
-    pub(super) fn align(&mut self, snapshot: &Snapshot) {
-        if let Some(listener) = snapshot.listener(self.listener.id) {
-            self.listener.clone_from(listener);
-        }
-    }
-
-    pub(super) fn is_paused(&self) -> bool {
-        self.pause.is_some()
-    }
-
-    /// Whether accept is to be called now.
-    pub(super) fn is_ready(&self) -> bool {
-        self.readable && self.pause.is_none()
-    }
-}
+pub(super) const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 impl<K: Kernel> Worker<K> {
     pub(super) fn on_listener_event(&mut self, index: u32) {
@@ -95,6 +44,7 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn on_accept_timer(&mut self, index: usize) {
         if let Some(listener) = &mut self.listeners[index] {
             listener.pause = None;
+            self.watch_listener(index);
         }
     }
 
@@ -149,7 +99,7 @@ impl<K: Kernel> Worker<K> {
         let Some(listener) = &mut self.listeners[index] else { return };
         if error.kind() == io::ErrorKind::WouldBlock {
             listener.readable = false;
-            if listener.queue_left.is_some() {
+            if listener.is_closing() {
                 self.stop_listening(index);
             }
             return;
@@ -180,12 +130,12 @@ impl<K: Kernel> Worker<K> {
     fn place(&mut self, listener: Arc<Listener>, client: K::Socket, address: SocketAddr) {
         match listener.settings.accept {
             Accept::Reuseport => {
-                self.crew.keep(self.index);
+                self.crew.keep();
                 self.open(listener, client, address);
             }
             Accept::Balance => {
                 let arrival = Arrival { snapshot: Arc::clone(&self.snapshot), listener, client, address };
-                match self.crew.spread(self.index, arrival) {
+                match self.crew.spread(arrival) {
                     Some(Arrival { listener, client, address, .. }) => self.open(listener, client, address),
                     None => self.stats.handed_over.add(1),
                 }
@@ -233,35 +183,6 @@ impl<K: Kernel> Worker<K> {
             // epoll(7): the system has a limit on watches.
             Err(_) => self.cut(key, CloseReason::LocalLimit),
         }
-    }
-
-    /// Begins to close the listeners: what is in their queues now is served first.
-    pub(super) fn drain_listeners(&mut self) {
-        self.crew.close_desk(self.index);
-        self.resume_accepting();
-        for listener in self.listeners.iter_mut().flatten() {
-            listener.readable = true;
-            // listen(2): the queue holds one more than the backlog.
-            listener.queue_left = Some(listener.listener.settings.backlog.saturating_add(1));
-        }
-    }
-
-    fn count_down_queue(&mut self, index: usize) {
-        let Some(listener) = &mut self.listeners[index] else { return };
-        if let Some(left) = &mut listener.queue_left {
-            *left -= 1;
-            if *left == 0 {
-                self.stop_listening(index);
-            }
-        }
-    }
-
-    pub(super) fn stop_listening(&mut self, index: usize) {
-        let Some(listener) = self.listeners[index].take() else { return };
-        if let Some(timer) = listener.pause {
-            self.wheel.cancel(timer);
-        }
-        self.kernel.close_listener(listener.socket);
     }
 }
 

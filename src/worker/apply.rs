@@ -42,11 +42,12 @@ impl<K: Kernel> Worker<K> {
         for listener in self.listeners.iter_mut().flatten() {
             listener.align(&self.snapshot);
         }
+        self.take_assignment();
         self.align_probes(&before);
     }
 
     fn stop(&mut self, reason: CloseReason) {
-        self.crew.close_desk(self.index);
+        self.crew.close_desk();
         self.stopping = Some(reason);
         for index in 0..self.listeners.len() {
             self.stop_listening(index);

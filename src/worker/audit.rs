@@ -8,6 +8,7 @@ use crate::session::Direction;
 use crate::stats::Gauge;
 use crate::sys::Kernel;
 use crate::worker::count::Counting;
+use crate::worker::listening::ListenerSlot;
 use crate::worker::{Slot, Worker};
 
 /// What a worker holds between two turns.
@@ -59,18 +60,18 @@ impl<K: Kernel> Worker<K> {
         let in_queue = self.ready_queue.iter().filter(|&&key| self.sessions.get(key).is_some()).count();
         assert_eq!(queued, in_queue, "each queued session is in the ready queue once");
         assert_eq!(listed, self.uncounted.len_of(&self.sessions), "each listed session is on the list once");
-        let counted = self.crew.sessions(self.index);
+        let counted = self.crew.sessions();
         assert!(counted >= audit.sessions, "{counted} sessions counted: the others would give it too many");
         assert_eq!(parked, self.plumbing.buffers.parked(), "each parked leftover belongs to one conduit");
         assert_eq!(piped, self.plumbing.pipes.lent(), "each pipe that is lent belongs to one conduit");
         audit.pipes = self.plumbing.pipes.open();
 
         let (attempts, probe_timers) = self.probes.held();
-        let pauses = self.listeners.iter().flatten().filter(|listener| listener.is_paused()).count();
+        let of_listeners: usize = self.listeners.iter().flatten().map(ListenerSlot::timers).sum();
         let dialed = audit.sockets - audit.sessions;
         assert_eq!(dialed as u64, self.dialed, "each connection to a backend is counted");
         audit.sockets += attempts;
-        audit.timers = audit.sessions + probe_timers + pauses;
+        audit.timers = audit.sessions + probe_timers + of_listeners;
         audit.timers += usize::from(self.starved.has_timer()) + usize::from(self.uncounted.has_timer());
         assert_eq!(audit.timers, self.wheel.len(), "every timer has an owner");
         let is_due = self.wheel.next_timeout(self.now) == Some(Duration::ZERO);

@@ -39,7 +39,7 @@ impl<K: Kernel> Worker<K> {
             self.part(backend, end.backend);
         }
         self.admission.leave(&slot.listener);
-        self.crew.leave(self.index);
+        self.crew.leave();
         self.freed = true;
     }
 

@@ -1,13 +1,14 @@
-//! All workers as each of them sees the others: how many sessions each has, and the way to hand it one more.
+//! All workers as each of them sees the others: how many sessions each has, and the way to hand it one more. Who they
+//! are changes with an assignment; a desk is that of one worker for as long as that runs.
 //!
 //! Who hands a session over counts it for the other worker first, in one step with finding that nobody has fewer: two
 //! that look at the same time never take the same place. Counting it only where it is opened would show the place as
 //! free until then, and whoever looked meanwhile would send its session there too.
 //!
-//! Nothing that is handed over is lost. A worker that drains closes its desk, which takes no more from then on, and
-//! stops only when its count is zero: what is on its way is counted, so it waits for it. No worker sleeps over what is
-//! handed to it, for the reason given in [`mailbox`](crate::mailbox): it is put in first, and the worker is woken then;
-//! the worker empties its queue behind every wait, and a turn takes as many as the queue holds.
+//! Nothing that is handed over is lost. A worker that drains or leaves closes its desk, which takes no more from then
+//! on, and stops only when its count is zero: what is on its way is counted, so it waits for it. No worker sleeps over
+//! what is handed to it, for the reason given in [`mailbox`](crate::mailbox): it is put in first, and the worker is woken
+//! then; the worker empties its queue behind every wait, and a turn takes as many as the queue holds.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,12 +39,10 @@ pub struct Arrival<S> {
     pub(super) address: SocketAddr,
 }
 
-/// All workers, by index. One for the whole process.
-pub struct Crew<S>(Box<[Desk<S>]>);
-
-/// One worker. A cache line of its own: its count is written for each of its sessions.
+/// One worker as the others reach it. A cache line of its own: its count is written for each of its sessions.
 #[repr(align(64))]
-struct Desk<S> {
+pub struct Desk<S> {
+    worker: usize,
     /// Sessions that it has or is about to get, and [`CLOSED`]. All its accesses are `Relaxed`: it is one number,
     /// changed in single steps, and what goes with it goes through the queue.
     count: AtomicUsize,
@@ -51,86 +50,123 @@ struct Desk<S> {
     waker: Arc<dyn Wake>,
 }
 
+impl<S> Desk<S> {
+    /// The desk of the worker with that index, which is woken by `waker`, and what is handed to it.
+    pub fn new(worker: usize, waker: Arc<dyn Wake>) -> (Arc<Self>, Receiver<Arrival<S>>) {
+        let (arrivals, inbox) = sync_channel(DESK_LEN);
+        (Arc::new(Self { worker, count: AtomicUsize::new(0), arrivals, waker }), inbox)
+    }
+
+    /// Sessions that the worker has or is about to get.
+    pub fn sessions(&self) -> usize {
+        self.count.load(Ordering::Relaxed) & !CLOSED
+    }
+
+    fn keep(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        let before = self.count.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before & !CLOSED > 0, "more left than were counted");
+    }
+}
+
+/// The desks of all workers that take what others accept, by index.
+pub type Desks<S> = Arc<[Arc<Desk<S>>]>;
+
+/// All workers as one of them sees them.
+pub(super) struct Crew<S> {
+    own: Arc<Desk<S>>,
+    /// Those that take sessions from others. Its own is among them, unless it leaves.
+    desks: Desks<S>,
+}
+
 impl<S> Crew<S> {
-    /// The crew of workers that are woken by `wakers`, and for each of them what is handed to it.
-    pub fn new(wakers: impl IntoIterator<Item = Arc<dyn Wake>>) -> (Arc<Self>, Vec<Receiver<Arrival<S>>>) {
-        let desk = |waker| {
-            let (arrivals, inbox) = sync_channel(DESK_LEN);
-            (Desk { count: AtomicUsize::new(0), arrivals, waker }, inbox)
-        };
-        let (desks, inboxes): (Vec<_>, _) = wakers.into_iter().map(desk).unzip();
-        (Arc::new(Self(desks.into())), inboxes)
+    /// The crew as the worker at `own` sees it.
+    pub(super) fn new(own: Arc<Desk<S>>, desks: Desks<S>) -> Self {
+        Self { own, desks }
     }
 
-    /// Sessions that `worker` has or is about to get.
-    pub fn sessions(&self, worker: usize) -> usize {
-        self.0[worker].count.load(Ordering::Relaxed) & !CLOSED
+    /// From now on the others are these. What is on its way to somebody else stays there.
+    pub(super) fn regroup(&mut self, desks: Desks<S>) {
+        self.desks = desks;
     }
 
-    /// Counts one more session of `worker`, which keeps what it has accepted.
-    pub(super) fn keep(&self, worker: usize) {
-        self.0[worker].count.fetch_add(1, Ordering::Relaxed);
+    /// Sessions that this worker has or is about to get.
+    pub(super) fn sessions(&self) -> usize {
+        self.own.sessions()
+    }
+
+    /// Counts one more session of this worker, which keeps what it has accepted.
+    pub(super) fn keep(&self) {
+        self.own.keep();
     }
 
     /// Counts one more session of the worker that has the fewest, and hands `arrival` to it; gives it back when that
-    /// is `worker` itself. A tie is its own: a session that moves costs a wake.
-    pub(super) fn spread(&self, worker: usize, arrival: Arrival<S>) -> Option<Arrival<S>> {
+    /// is this one. A tie is its own: a session that moves costs a wake.
+    pub(super) fn spread(&self, arrival: Arrival<S>) -> Option<Arrival<S>> {
         for _ in 0..LOOKS_MAX {
-            let (chosen, seen) = self.least(worker);
-            let count = &self.0[chosen].count;
-            if count.compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                return if chosen == worker {
+            let (chosen, seen) = self.least();
+            if chosen.count.compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return if Arc::ptr_eq(chosen, &self.own) {
                     Some(arrival)
                 } else {
-                    self.hand_over(worker, chosen, arrival)
+                    self.hand_over(chosen, arrival)
                 };
             }
         }
-        self.keep(worker);
+        self.keep();
         Some(arrival)
     }
 
-    /// The session of a worker is over.
-    pub(super) fn leave(&self, worker: usize) {
-        let before = self.0[worker].count.fetch_sub(1, Ordering::Relaxed);
-        debug_assert!(before & !CLOSED > 0, "more left than were counted");
+    /// Whether it is one of those that serve: otherwise it leaves.
+    pub(super) fn is_serving(&self) -> bool {
+        self.desks.iter().any(|desk| Arc::ptr_eq(desk, &self.own))
     }
 
-    /// From now on nothing more is on its way to `worker` than is counted already.
-    pub(super) fn close_desk(&self, worker: usize) {
-        self.0[worker].count.fetch_or(CLOSED, Ordering::Relaxed);
+    /// A session of this worker is over.
+    pub(super) fn leave(&self) {
+        self.own.leave();
     }
 
-    /// Whether nothing is left to `worker` and nothing will ever come.
-    pub(super) fn is_over(&self, worker: usize) -> bool {
-        self.0[worker].count.load(Ordering::Relaxed) == CLOSED
+    /// From now on nothing more is on its way to this worker than is counted already.
+    pub(super) fn close_desk(&self) {
+        self.own.count.fetch_or(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is left to this worker and nothing will ever come.
+    pub(super) fn is_over(&self) -> bool {
+        self.own.count.load(Ordering::Relaxed) == CLOSED
     }
 
     /// Who has the fewest sessions of those that take any, and its count: itself, unless another has fewer.
-    fn least(&self, worker: usize) -> (usize, usize) {
-        let seen = |index: usize| (index, self.0[index].count.load(Ordering::Relaxed));
-        let own = seen(worker);
-        let others = (0..self.0.len()).filter(|&index| index != worker).map(seen);
+    fn least(&self) -> (&Arc<Desk<S>>, usize) {
+        let own = seen(&self.own);
+        let others = self.desks.iter().filter(|desk| !Arc::ptr_eq(desk, &self.own)).map(seen);
         // A closed one has more than anybody.
         let least = others.min_by_key(|&(_, count)| count);
         least.filter(|&(_, count)| count < own.1 & !CLOSED).unwrap_or(own)
     }
 
-    /// Hands over what is counted for `other`; counted for `worker` again when the queue is full or has no reader.
-    fn hand_over(&self, worker: usize, other: usize, arrival: Arrival<S>) -> Option<Arrival<S>> {
-        let desk = &self.0[other];
-        let refused = match desk.arrivals.try_send(arrival) {
+    /// Hands over what is counted for `other`; counted for this worker again when the queue is full or has no reader.
+    fn hand_over(&self, other: &Desk<S>, arrival: Arrival<S>) -> Option<Arrival<S>> {
+        let refused = match other.arrivals.try_send(arrival) {
             Ok(()) => None,
             Err(TrySendError::Full(arrival) | TrySendError::Disconnected(arrival)) => {
-                self.keep(worker);
-                self.leave(other);
+                self.keep();
+                other.leave();
                 Some(arrival)
             }
         };
         // Also when it was refused: a worker that drains may have waited for it.
-        if let Err(error) = desk.waker.wake() {
-            log::error!(worker = other, error:%; "cannot wake a worker");
+        if let Err(error) = other.waker.wake() {
+            log::error!(worker = other.worker, error:%; "cannot wake a worker");
         }
         refused
     }
+}
+
+fn seen<S>(desk: &Arc<Desk<S>>) -> (&Arc<Desk<S>>, usize) {
+    (desk, desk.count.load(Ordering::Relaxed))
 }

@@ -1,13 +1,15 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
-//! In reading order: `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a
+//! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
+//! `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a
 //! backend, `drive` relays, `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of
-//! sessions that last, `close` ends and accounts, `recorder` remembers. `query` answers about sessions, `probes` checks backends, `apply` takes commands. Only `close.rs` frees
-//! a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
+//! sessions that last, `close` ends and accounts, `recorder` remembers. `query` answers about sessions,
+//! `probes` checks backends, `apply` takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
 mod admission;
 mod apply;
+mod assignment;
 mod audit;
 mod buffers;
 mod close;
@@ -17,6 +19,7 @@ mod count;
 mod crew;
 mod drive;
 mod gap;
+mod listening;
 mod pipes;
 mod probes;
 mod query;
@@ -41,42 +44,29 @@ use crate::session::{CloseReason, Expiry, Session, Side};
 use crate::stats::WorkerStats;
 use crate::sys::{Event, Kernel, Token};
 
-use accept::ListenerSlot;
 pub use admission::Admission;
+pub use assignment::{Assignment, Ends, GroupId, Listening, Seat, Team};
 pub use audit::Audit;
 use buffers::Buffers;
 use conduit::{Conduit, Plumbing};
 use count::{Counting, Uncounted};
-pub use crew::{Arrival, Crew};
+use crew::{Arrival, Crew};
+pub use crew::{Desk, Desks};
 use gap::Gap;
+use listening::ListenerSlot;
+pub use listening::RETIRE_GRACE;
 use pipes::Pipes;
 use probes::Probes;
 use query::Tables;
 use recorder::Recorder;
 use starved::Starved;
 
-/// What a worker shares with the rest of the process.
-pub struct Shared<S> {
-    /// Which of the workers it is.
-    pub index: usize,
-    /// The mailboxes of all workers, by index.
-    pub mailboxes: Arc<[Mailbox]>,
-    /// The other end of its own mailbox.
-    pub inbox: Receiver<Command>,
-    /// All workers.
-    pub crew: Arc<Crew<S>>,
-    /// What the others of the crew hand to it.
-    pub arrivals: Receiver<Arrival<S>>,
+/// What a worker shares with the rest of the process, besides what it is assigned.
+pub struct Shared {
     /// The way to the control thread.
     pub reports: Reports,
-    /// What to run.
-    pub snapshot: Arc<Snapshot>,
     /// The limit on sessions.
     pub admission: Arc<Admission>,
-    /// Pipes that it may have open; 0 where nothing is to be spliced.
-    pub pipes_max: usize,
-    /// What each of them is asked to hold.
-    pub pipe_len: usize,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
     /// Decides its random picks and jitter.
@@ -124,8 +114,11 @@ pub struct Worker<K: Kernel> {
     mailboxes: Arc<[Mailbox]>,
     inbox: Receiver<Command>,
     index: usize,
-    crew: Arc<Crew<K::Socket>>,
+    crew: Crew<K::Socket>,
     arrivals: Receiver<Arrival<K::Socket>>,
+    assignments: Receiver<Assignment<K::Listener, K::Socket>>,
+    /// It belongs to an epoch that this worker does not run yet.
+    assigned: Option<Assignment<K::Listener, K::Socket>>,
     reports: Reports,
     snapshot: Arc<Snapshot>,
     admission: Arc<Admission>,
@@ -175,39 +168,36 @@ enum Timer {
     Count,
     /// Accepting goes on.
     Accept(usize),
+    /// A listener that is to be closed has waited for handshakes for long enough.
+    Retire(usize),
 }
 
 impl<K: Kernel> Worker<K> {
-    /// A worker that accepts from `listeners` as soon as it turns.
+    /// A worker that does what `assignment` says as soon as it turns.
     pub fn new(
         mut kernel: K,
-        listeners: Vec<(Arc<Listener>, K::Listener)>,
-        shared: Shared<K::Socket>,
-    ) -> io::Result<Self> {
+        ends: Ends<K::Listener, K::Socket>,
+        assignment: Assignment<K::Listener, K::Socket>,
+        snapshot: Arc<Snapshot>,
+        shared: Shared,
+    ) -> Self {
         let now = kernel.now();
         let mut rng = Rng::new(shared.seed);
         let mut wheel = TimerWheel::new(now);
-        let workers = shared.mailboxes.len();
-        let probes = Probes::new(&shared.snapshot, shared.index, workers, now, &mut wheel, &mut rng);
-        let mut slots = Vec::with_capacity(listeners.len());
-        for ((listener, socket), index) in listeners.into_iter().zip(0..) {
-            kernel.watch_listener(&socket, Token::Listener(index))?;
-            slots.push(Some(ListenerSlot::new(listener, socket, now)));
-        }
-        let worker = Self {
+        let Ends { index, desk, inbox, arrivals, assignments } = ends;
+        let Assignment { listeners, team, pipes_max, pipe_len, .. } = assignment;
+        let probes = Probes::new(&snapshot, index, team.mailboxes.len(), now, &mut wheel, &mut rng);
+        let mut worker = Self {
             kernel,
             now,
             events: Vec::new(),
             wheel,
             gap: Gap::default(),
-            listeners: slots,
+            listeners: Vec::with_capacity(listeners.len()),
             sessions: Slots::default(),
             starved: Starved::new(now),
             ready_queue: VecDeque::new(),
-            plumbing: Plumbing {
-                buffers: Buffers::new(),
-                pipes: Pipes::new(shared.pipes_max, shared.pipe_len, now),
-            },
+            plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(pipes_max, pipe_len, now) },
             uncounted: Uncounted::new(),
             probes,
             recorder: Recorder::default(),
@@ -216,18 +206,25 @@ impl<K: Kernel> Worker<K> {
             dialed: 0,
             freed: false,
             rng,
-            mailboxes: shared.mailboxes,
-            inbox: shared.inbox,
-            index: shared.index,
-            crew: shared.crew,
-            arrivals: shared.arrivals,
+            mailboxes: team.mailboxes,
+            inbox,
+            index,
+            crew: Crew::new(desk, team.desks),
+            arrivals,
+            assignments,
+            assigned: None,
             reports: shared.reports,
-            snapshot: shared.snapshot,
+            snapshot,
             admission: shared.admission,
             stats: shared.stats,
         };
+        for Listening { group, listener, socket } in listeners {
+            if let Some(socket) = socket {
+                worker.listen(group, listener, socket);
+            }
+        }
         worker.tell_state();
-        Ok(worker)
+        worker
     }
 
     /// Turns until the worker has stopped. An error is one of epoll itself: nothing can go on from it.
@@ -262,7 +259,7 @@ impl<K: Kernel> Worker<K> {
             self.resume_accepting();
         }
         self.accept_all();
-        let is_over = self.listeners.iter().all(Option::is_none) && self.crew.is_over(self.index);
+        let is_over = self.listeners.iter().all(Option::is_none) && self.crew.is_over();
         self.tell_state();
         self.measure_turn();
         Ok(if is_over {
@@ -317,6 +314,7 @@ impl<K: Kernel> Worker<K> {
                 Timer::Starved => self.on_starved_timer(),
                 Timer::Count => self.on_count_timer(),
                 Timer::Accept(index) => self.on_accept_timer(index),
+                Timer::Retire(index) => self.on_retire_timer(index),
             }
         }
     }

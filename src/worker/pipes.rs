@@ -41,6 +41,11 @@ impl<P> Pipes<P> {
         Self { free: Vec::new(), open: 0, opened: 0, max, len, denied_until: None, denial_log }
     }
 
+    /// From now on at most `max` are opened, each of which is asked to hold `len`. Those that are open stay what they are.
+    pub(super) fn limit(&mut self, max: usize, len: usize) {
+        (self.max, self.len) = (max, len);
+    }
+
     /// Pipes that are lent.
     pub(super) fn lent(&self) -> usize {
         self.open - self.free.len()

@@ -34,9 +34,12 @@ const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The checks of one worker.
 pub(super) struct Probes<K: Kernel> {
-    /// Which of how many workers this is.
-    worker: usize,
+    /// Which of those that check this is; none of them, once it leaves.
+    worker: Option<usize>,
+    /// How many there are.
     workers: usize,
+    /// Other backends are to be checked from the next epoch on.
+    is_reassigned: bool,
     /// A backend keeps its place until it is removed; what waits for a place ends before that is given to another.
     entries: Slab<Entry<K>>,
     by_backend: HashMap<BackendId, u32>,
@@ -290,6 +293,8 @@ impl<K: Kernel> Worker<K> {
         self.stats.check_latency.observe(latency);
         counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         let verdict = &mut entry.verdict;
+        // Its last owner may have said something since this one took over.
+        verdict.heed(entry.backend.health());
         let from = verdict.state();
         match result {
             Ok(()) => {
@@ -327,6 +332,7 @@ impl<K: Kernel> Worker<K> {
         if entry.is_paused() {
             return;
         }
+        entry.verdict.heed(entry.backend.health());
         // More than `fall` of them say no more than `fall`.
         for _ in 0..failures.min(entry.pool.health.fall) {
             let entry = &mut self.probes.entries[index as usize];

@@ -196,7 +196,7 @@ mod tests {
     use crate::query::{RECORDS_MAX, Reply};
     use crate::session::Stage;
     use crate::sys::{self, Linux};
-    use crate::worker::{Admission, Crew, Shared};
+    use crate::worker::{Admission, Assignment, GroupId, Listening, Seat, Shared, Team};
 
     const POOL: PoolId = PoolId(0);
     /// Turns in which something that was begun is done.
@@ -223,28 +223,31 @@ mod tests {
             let config = config::parse(&text, "test", &Overrides::default(), no_names).unwrap();
             let snapshot = Arc::new(Snapshot::new(&config));
             let kernel = Linux::new().unwrap();
-            let (mailbox, inbox) = Mailbox::new(kernel.waker());
-            let (crew, mut arrivals) = Crew::new([kernel.waker()]);
+            let (seat, ends) = Seat::new(0, &kernel.waker());
             let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
             let listener = sys::listen(any_port, 1, 64, &config.pools[0].tcp).unwrap().remove(0);
             let address = listener.local_addr().unwrap().as_socket().unwrap();
-            let listeners = vec![(Arc::clone(&snapshot.listeners[0]), listener)];
-            let shared = Shared {
-                index: 0,
-                mailboxes: Arc::new([mailbox.clone()]),
-                inbox,
-                crew,
-                arrivals: arrivals.remove(0),
-                reports: Reports::new().0,
-                snapshot,
-                admission: Arc::new(Admission::new(64)),
+            let listening = Listening {
+                group: GroupId(0),
+                listener: Arc::clone(&snapshot.listeners[0]),
+                socket: Some(Arc::new(listener)),
+            };
+            let assignment = Assignment {
+                epoch: 0,
+                listeners: vec![listening],
+                team: Team::of([&seat]),
                 pipes_max: 0,
                 pipe_len: 0,
+                ticket: Arc::default(),
+            };
+            let shared = Shared {
+                reports: Reports::new().0,
+                admission: Arc::new(Admission::new(64)),
                 stats: Arc::default(),
                 seed: 1,
             };
-            let worker = Worker::new(kernel, listeners, shared).unwrap();
-            Self { worker, mailbox, backend, address }
+            let worker = Worker::new(kernel, ends, assignment, snapshot, shared);
+            Self { worker, mailbox: seat.mailbox, backend, address }
         }
 
         /// A session that has been served a byte.

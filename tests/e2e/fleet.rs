@@ -6,15 +6,16 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use l4lb::config::model::AdminSocket;
-use l4lb::config::{self, Overrides, system_resolver};
+use l4lb::config::model::{AdminSocket, Listener};
+use l4lb::config::{self, Config, Overrides, system_resolver};
 use l4lb::pool::Backend;
-use l4lb::server::{self, Running};
+use l4lb::server::{self, Running, StartError};
 use l4lb::session::{CloseReason, Side};
 use l4lb::stats::Totals;
 use socket2::Socket;
@@ -243,13 +244,15 @@ impl Fleet {
         config.admin.socket = AdminSocket::Off;
         accept_as_told(&mut config);
         let server = server::start(&config).expect("start the server");
-        Service { fleet: self, addresses: server.addresses.clone(), server, clients: AtomicU64::new(0) }
+        let addresses = server.addresses.clone();
+        Service { fleet: self, addresses, server, config: Some(config), clients: AtomicU64::new(0) }
     }
 
     /// The real binary, which logs what `log` says in the form of RUST_LOG.
     pub(crate) fn start_daemon(&self, log: &str) -> Service<'_, Daemon> {
         let server = Daemon::start_logging(&format!("{}\n{}", self.listeners[0], self.toml()), IPV4, log);
-        Service { fleet: self, addresses: vec![server.address], server, clients: AtomicU64::new(0) }
+        let addresses = vec![server.address];
+        Service { fleet: self, addresses, server, config: None, clients: AtomicU64::new(0) }
     }
 
     fn toml(&self) -> String {
@@ -270,6 +273,9 @@ impl Fleet {
 pub(crate) struct Service<'a, S = Running> {
     fleet: &'a Fleet,
     pub(crate) server: S,
+    /// What it runs, where it is inside this process.
+    config: Option<Config>,
+    /// By listener, also of those that were removed.
     addresses: Vec<SocketAddr>,
     /// That have connected.
     clients: AtomicU64,
@@ -337,6 +343,50 @@ impl<S> Service<'_, S> {
 impl Service<'_> {
     pub(crate) fn backend(&self, node: usize) -> &Arc<Backend> {
         self.server.backends().nth(node).expect("a backend for each node")
+    }
+
+    /// Has the server run another configuration from now on, unless it refuses.
+    pub(crate) fn try_change(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), StartError> {
+        let mut config = self.config.clone().expect("only a server inside this process");
+        change(&mut config);
+        self.server.reconfigure(&config)?;
+        self.config = Some(config);
+        Ok(())
+    }
+
+    #[track_caller]
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Config)) {
+        self.try_change(change).expect("a change");
+    }
+
+    /// Adds a listener like the first one; returns its index.
+    #[track_caller]
+    pub(crate) fn add_listener(&mut self, name: &str) -> usize {
+        self.change(|config| {
+            let first = config.listeners[0].clone();
+            config.listeners.push(Listener { name: name.into(), bind: IPV4, ..first });
+        });
+        self.addresses.push(self.server.address_of(name).expect("it listens"));
+        self.addresses.len() - 1
+    }
+
+    pub(crate) fn set_workers(&mut self, workers: usize) {
+        self.change(|config| config.global.workers = NonZeroUsize::new(workers).expect("some"));
+    }
+
+    /// Waits until so many workers are left, those that leave included.
+    #[track_caller]
+    pub(crate) fn until_workers(&self, workers: usize) {
+        until("workers have left", || self.server.staff().members().len() == workers);
+    }
+
+    /// Whether nobody listens where the listener of that index does or did.
+    pub(crate) fn is_refused(&self, listener: usize) -> bool {
+        let connected = std::net::TcpStream::connect_timeout(&self.addresses[listener], PATIENCE);
+        if connected.is_ok() {
+            self.count_client();
+        }
+        connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 
     /// Waits until every session is over by itself, stops the server and checks its books: so many sessions

@@ -21,6 +21,7 @@ mod timeouts;
 
 mod admin;
 mod backends;
+mod changes;
 mod counts;
 mod health;
 mod limits;

@@ -13,12 +13,12 @@ use std::sync::mpsc::Receiver;
 
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
-use l4lb::mailbox::{Mailbox, Report, Reports};
+use l4lb::mailbox::{Report, Reports};
 use l4lb::pool::{Backend, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
 use l4lb::stats::{self, BackendStats, Tally, Totals, WorkerStats};
 use l4lb::sys::Wake;
-use l4lb::worker::{Admission, Audit, Crew, Flow, Shared, Worker};
+use l4lb::worker::{Admission, Assignment, Audit, Flow, GroupId, Listening, Seat, Shared, Team, Worker};
 use nix::libc;
 
 use crate::books::{self, Books};
@@ -92,8 +92,7 @@ struct World {
     rng: Rng,
     net: Rc<RefCell<Net>>,
     workers: Vec<Option<Worker<SimKernel>>>,
-    mailboxes: Arc<[Mailbox]>,
-    crew: Arc<Crew<SimSocket>>,
+    seats: Vec<Seat<SimListener, SimSocket>>,
     inbox: Receiver<Report>,
     /// What workers answer to the operator.
     answers: Answers,
@@ -146,35 +145,34 @@ impl World {
         let (reports, inbox) = Reports::new();
         let wakers: Vec<Arc<dyn Wake>> =
             wakes.into_iter().map(|wake| Arc::new(SimWake(wake)) as Arc<dyn Wake>).collect();
-        let (mailboxes, inboxes): (Vec<_>, Vec<_>) = wakers.iter().cloned().map(Mailbox::new).unzip();
-        let (crew, arrivals) = Crew::new(wakers);
-        let mailboxes: Arc<[Mailbox]> = mailboxes.into();
+        let (seats, ends): (Vec<Seat<_, _>>, Vec<_>) =
+            wakers.iter().zip(0..).map(|(waker, index)| Seat::new(index, waker)).unzip();
+        let team = Team::of(&seats);
         let stats: Vec<Arc<WorkerStats>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
-        for ((inbox, arrivals), index) in inboxes.into_iter().zip(arrivals).zip(0..) {
+        for (ends, index) in ends.into_iter().zip(0..) {
             let shared = Shared {
-                index,
-                mailboxes: Arc::clone(&mailboxes),
-                inbox,
-                crew: Arc::clone(&crew),
-                arrivals,
                 reports: reports.clone(),
-                snapshot: Arc::clone(&snapshot),
                 admission: Arc::clone(&admission),
-                pipes_max: plan.pipes_max,
-                pipe_len: plan.pipe_len,
                 stats: Arc::clone(&stats[index]),
                 seed: rng.next_u64(),
             };
             let first = index * plan.config.listeners.len();
-            let listeners = snapshot
-                .listeners
-                .iter()
-                .zip(first..)
-                .map(|(listener, place)| (Arc::clone(listener), SimListener::new(place, &net)));
+            let listeners = snapshot.listeners.iter().zip(0..).map(|(listener, group)| Listening {
+                group: GroupId(group),
+                listener: Arc::clone(listener),
+                socket: Some(SimListener::new(first + group as usize, &net)),
+            });
+            let assignment = Assignment {
+                epoch: 0,
+                listeners: listeners.collect(),
+                team: team.clone(),
+                pipes_max: plan.pipes_max,
+                pipe_len: plan.pipe_len,
+                ticket: Arc::default(),
+            };
             let kernel = SimKernel { net: Rc::clone(&net), worker: index };
-            let worker = Worker::new(kernel, listeners.collect(), shared).expect("listeners can be watched");
-            workers.push(Some(worker));
+            workers.push(Some(Worker::new(kernel, ends, assignment, Arc::clone(&snapshot), shared)));
         }
         net.borrow_mut().roster.publish(&snapshot, count);
         Self {
@@ -185,8 +183,7 @@ impl World {
             away: Vec::new(),
             net,
             workers,
-            mailboxes,
-            crew,
+            seats,
             inbox,
             answers: Answers::new(),
             snapshot,
@@ -307,7 +304,7 @@ impl World {
         assert_eq!(totals.accepted, net.accepted, "every accepted connection is counted");
         let active = sessions + on_their_way;
         assert_eq!(totals.accepted, active as u64 + totals.closed_total(), "accepted = active + closed");
-        let counted: usize = (0..self.workers.len()).map(|worker| self.crew.sessions(worker)).sum();
+        let counted: usize = self.seats.iter().map(|seat| seat.desk.sessions()).sum();
         assert_eq!(counted, active, "each session is counted for one worker");
         assert!(active <= self.plan.sessions_max, "more sessions than there may be");
         let through: usize = self.snapshot.listeners.iter().map(|listener| listener.gauge().count()).sum();

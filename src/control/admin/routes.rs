@@ -166,8 +166,8 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
         uptime: view.clock.now().since(Instant::default()).as_secs_f64(),
         stage: state.stage,
         epoch: state.snapshot.epoch,
-        workers: rows::workers(&state.stats),
-        totals: rows::totals(&state.stats),
+        workers: rows::workers(&state.staff),
+        totals: rows::totals(&state.staff),
         reload: state.reload.clone(),
         log_lines_dropped: 0,
     })

@@ -5,27 +5,29 @@ use std::collections::BTreeMap;
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
-use crate::control::View;
 use crate::control::view::{Note, State};
+use crate::control::{Staff, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::session::CloseReason;
-use crate::stats::{Share, Totals, WorkerStats};
+use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
 
 /// Backends in a sample: one for each of 10,000 would be megabytes a second.
 const SAMPLE_BACKENDS_MAX: usize = 1000;
 
-pub(super) fn workers(stats: &[std::sync::Arc<WorkerStats>]) -> Vec<api::Worker> {
-    let rows = (0..).zip(stats).map(|(worker, stats)| {
+pub(super) fn workers(staff: &Staff) -> Vec<api::Worker> {
+    let rows = staff.counters().into_iter().map(|(worker, stats)| {
         let Share { sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses, .. } =
-            Share::of(stats);
+            Share::of(&stats);
+        let worker = u32::try_from(worker).unwrap_or(u32::MAX);
         api::Worker { worker, sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses }
     });
     rows.collect()
 }
 
-pub(super) fn totals(stats: &[std::sync::Arc<WorkerStats>]) -> api::Totals {
-    let totals = Totals::of(stats.iter().map(AsRef::as_ref));
+pub(super) fn totals(staff: &Staff) -> api::Totals {
+    let counters = staff.counters();
+    let totals = Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()));
     let occurred = CloseReason::ALL.into_iter().filter(|&reason| totals.closed_for(reason) > 0);
     let closed: BTreeMap<String, u64> =
         occurred.map(|reason| (reason.as_str().to_owned(), totals.closed_for(reason))).collect();
@@ -63,7 +65,7 @@ pub(super) fn sample(view: &View) -> api::Sample {
         time: timestamp(),
         stage: state.stage,
         epoch: state.snapshot.epoch,
-        totals: totals(&state.stats),
+        totals: totals(&state.staff),
         pools: state.snapshot.pools.iter().map(|known| pool(known)).collect(),
         backends: rows,
         connect: api::Latency::default(),

@@ -13,7 +13,7 @@ use crate::base::timer_wheel::TimerWheel;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::model::Check;
 use crate::health::{self, Verdict};
-use crate::pool::{Admin, Snapshot};
+use crate::pool::{Admin, Backend, Snapshot};
 use crate::sys::Kernel;
 use crate::worker::{Timer, Worker};
 
@@ -28,8 +28,9 @@ impl<K: Kernel> Probes<K> {
         rng: &mut Rng,
     ) -> Self {
         let mut probes = Self {
-            worker,
+            worker: Some(worker),
             workers,
+            is_reassigned: false,
             entries: Slab::new(),
             by_backend: HashMap::new(),
             generation: 0,
@@ -41,11 +42,21 @@ impl<K: Kernel> Probes<K> {
         probes
     }
 
+    /// From now on this is `worker`, or none, of `workers`. The next epoch heeds it.
+    pub(in crate::worker) fn assign(&mut self, worker: Option<usize>, workers: usize) {
+        self.is_reassigned = (self.worker, self.workers) != (worker, workers);
+        (self.worker, self.workers) = (worker, workers);
+    }
+
+    fn is_mine(&self, backend: &Backend) -> bool {
+        self.worker == Some(backend.id.owner(self.workers))
+    }
+
     /// Begins to check the backends of this worker that are not checked yet, each within one interval.
     fn enlist(&mut self, snapshot: &Snapshot, now: Instant, wheel: &mut TimerWheel<Timer>, rng: &mut Rng) {
         for backend in snapshot.backends() {
             let pool = &snapshot.pool(backend.pool).settings;
-            let is_mine = backend.id.owner(self.workers) == self.worker && pool.health.check != Check::Off;
+            let is_mine = self.is_mine(backend) && pool.health.check != Check::Off;
             if !is_mine || self.by_backend.contains_key(&backend.id) {
                 continue;
             }
@@ -57,7 +68,7 @@ impl<K: Kernel> Probes<K> {
                 backend: Arc::clone(backend),
                 pool: Arc::clone(pool),
                 target: health::target(&pool.health, backend.address),
-                // It may have been checked before, in another way.
+                // It may have been checked before, in another way or by another worker.
                 verdict: Verdict::new(backend.health(), rise, fall),
                 attempt: None,
                 timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
@@ -95,7 +106,8 @@ impl<K: Kernel> Entry<K> {
 impl<K: Kernel> Worker<K> {
     /// Brings the checks in line with the epoch that has followed `before`.
     pub(in crate::worker) fn align_probes(&mut self, before: &Snapshot) {
-        if !self.snapshot.shares_backends(before) {
+        let is_reassigned = std::mem::take(&mut self.probes.is_reassigned);
+        if is_reassigned || !self.snapshot.shares_backends(before) {
             self.dismiss_removed();
             let Self { probes, snapshot, wheel, rng, now, .. } = self;
             probes.enlist(snapshot, *now, wheel, rng);
@@ -112,12 +124,15 @@ impl<K: Kernel> Worker<K> {
         self.arm_probe(index, self.now + delay);
     }
 
-    /// Forgets the backends that are in no pool any more or are checked in another way, and gives the others the
-    /// settings of this epoch.
+    /// Forgets the backends that are in no pool any more, belong to another worker now or are checked in another way, and
+    /// gives the others the settings of this epoch.
     fn dismiss_removed(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
-        let is_kept =
-            |entry: &Entry<K>| snapshot.backend(entry.backend.id).is_some() && entry.is_checked_by(&snapshot);
+        let is_kept = |entry: &Entry<K>| {
+            self.probes.is_mine(&entry.backend)
+                && snapshot.backend(entry.backend.id).is_some()
+                && entry.is_checked_by(&snapshot)
+        };
         for index in self.probes_where(|entry| !is_kept(entry)) {
             self.end_attempt(index);
             self.trust_unchecked(index, &snapshot);
@@ -163,10 +178,10 @@ fn index_of(place: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::config::{self, Overrides};
-    use crate::mailbox::{Command, Mailbox, Reports};
+    use crate::mailbox::{Command, Reports};
     use crate::pool::PoolId;
     use crate::sys::Linux;
-    use crate::worker::{Admission, Crew, Shared};
+    use crate::worker::{Admission, Assignment, Seat, Shared, Team};
 
     const POOL: PoolId = PoolId(0);
 
@@ -177,23 +192,22 @@ mod tests {
         let no_names = &mut |_: &str| Ok(Vec::new());
         let config = config::parse(text, "test", &Overrides::default(), no_names).unwrap();
         let kernel = Linux::new().unwrap();
-        let (mailbox, inbox) = Mailbox::new(kernel.waker());
-        let (crew, mut arrivals) = Crew::new([kernel.waker()]);
+        let (seat, ends) = Seat::new(0, &kernel.waker());
         let shared = Shared {
-            index: 0,
-            mailboxes: Arc::new([mailbox]),
-            inbox,
-            crew,
-            arrivals: arrivals.remove(0),
             reports: Reports::new().0,
-            snapshot: Arc::new(Snapshot::new(&config)),
             admission: Arc::new(Admission::new(1)),
-            pipes_max: 0,
-            pipe_len: 0,
             stats: Arc::default(),
             seed: 1,
         };
-        Worker::new(kernel, Vec::new(), shared).unwrap()
+        let assignment = Assignment {
+            epoch: 0,
+            listeners: Vec::new(),
+            team: Team::of([&seat]),
+            pipes_max: 0,
+            pipe_len: 0,
+            ticket: Arc::default(),
+        };
+        Worker::new(kernel, ends, assignment, Arc::new(Snapshot::new(&config)), shared)
     }
 
     impl Worker<Linux> {

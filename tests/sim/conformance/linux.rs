@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -169,13 +170,13 @@ impl Bench for LinuxBench {
         until("everything is acknowledged", || self.kernel.unacked(socket).expect("a connection") == 0);
     }
 
-    fn listen(&mut self, port: usize) -> Socket {
+    fn listen(&mut self, port: usize) -> Arc<Socket> {
         let is_first = port == self.addresses.len();
         let listener = listening(if is_first { any_port() } else { self.addresses[port] });
         if is_first {
             self.addresses.push(address_of(&listener));
         }
-        listener
+        Arc::new(listener)
     }
 
     fn connect(&mut self, port: usize) -> Peer {

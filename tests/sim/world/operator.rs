@@ -33,8 +33,8 @@ impl World {
     }
 
     pub(super) fn post(&self, command: &Command) {
-        for mailbox in &*self.mailboxes {
-            assert!(mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
+        for seat in &self.seats {
+            assert!(seat.mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
         }
     }
 

@@ -1,0 +1,165 @@
+//! Every worker of the process: those that run, with the way to tell them something, and the counters of all that ever
+//! ran. The threads that read it never hold up a worker: none knows it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::mailbox::{Mailbox, WorkerId};
+use crate::stats::WorkerStats;
+
+/// One worker that has not stopped.
+#[derive(Clone)]
+pub struct Member {
+    /// Names it for the life of the process.
+    pub id: WorkerId,
+    /// Which of the workers that serve it is, or was: a worker that leaves and one that serves may have the same.
+    pub index: usize,
+    /// Where it is told what to do.
+    pub mailbox: Mailbox,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// Whether it finishes its sessions and stops.
+    pub is_leaving: bool,
+}
+
+/// All workers. See the module.
+#[derive(Default)]
+pub struct Staff(Mutex<Books>);
+
+#[derive(Default)]
+struct Books {
+    members: Arc<[Member]>,
+    counters: Vec<Counters>,
+    /// Worker ids only rise.
+    next_id: u32,
+}
+
+/// The counters of one worker after another, so that no count ever goes back. They have one writer at a time.
+struct Counters {
+    index: usize,
+    stats: Arc<WorkerStats>,
+    writer: Option<WorkerId>,
+}
+
+impl Staff {
+    /// The workers that have not stopped: by index, behind them those that leave.
+    pub fn members(&self) -> Arc<[Member]> {
+        Arc::clone(&self.books().members)
+    }
+
+    /// The counters of all workers that run or ever ran, with their indices. An index may occur more than once.
+    pub fn counters(&self) -> Vec<(usize, Arc<WorkerStats>)> {
+        let books = self.books();
+        books.counters.iter().map(|counters| (counters.index, Arc::clone(&counters.stats))).collect()
+    }
+
+    /// Takes in the workers at these mailboxes, the first of them with index `first`. Those whose index is not below
+    /// `serving` leave from now on. Returns the new ones.
+    pub fn change(
+        &self,
+        serving: usize,
+        first: usize,
+        mailboxes: impl IntoIterator<Item = Mailbox>,
+    ) -> Vec<Member> {
+        let mut books = self.books();
+        let new: Vec<Member> = mailboxes
+            .into_iter()
+            .zip(first..)
+            .map(|(mailbox, index)| books.take_in(index, mailbox))
+            .collect();
+        let (mut serve, mut leave): (Vec<_>, Vec<_>) =
+            books.members.iter().cloned().partition(|member| !member.is_leaving && member.index < serving);
+        leave.iter_mut().for_each(|member| member.is_leaving = true);
+        serve.extend(new.iter().cloned());
+        serve.append(&mut leave);
+        books.members = serve.into();
+        new
+    }
+
+    /// A worker has stopped. Its counters stay, and go on with the next one of its index.
+    pub fn on_stopped(&self, id: WorkerId) {
+        let mut books = self.books();
+        books.members = books.members.iter().filter(|member| member.id != id).cloned().collect();
+        let its_own = books.counters.iter_mut().find(|counters| counters.writer == Some(id));
+        if let Some(counters) = its_own {
+            counters.writer = None;
+        }
+    }
+
+    /// Nobody panics with it; and what it holds is never half changed.
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn take_in(&mut self, index: usize, mailbox: Mailbox) -> Member {
+        let id = WorkerId(self.next_id);
+        self.next_id = self.next_id.checked_add(1).expect("fewer than 2^32 workers in the life of a process");
+        let is_free = |counters: &&mut Counters| counters.index == index && counters.writer.is_none();
+        let stats = match self.counters.iter_mut().find(is_free) {
+            Some(counters) => {
+                counters.writer = Some(id);
+                Arc::clone(&counters.stats)
+            }
+            None => {
+                let stats = Arc::<WorkerStats>::default();
+                self.counters.push(Counters { index, stats: Arc::clone(&stats), writer: Some(id) });
+                stats
+            }
+        };
+        Member { id, index, mailbox, stats, is_leaving: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Wake;
+
+    struct NoWake;
+
+    impl Wake for NoWake {
+        fn wake(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn mailboxes(count: usize) -> Vec<Mailbox> {
+        (0..count).map(|_| Mailbox::new(Arc::new(NoWake)).0).collect()
+    }
+
+    /// Ids and indices, a `-` in front of those that leave.
+    fn roll(staff: &Staff) -> Vec<String> {
+        let sign = |member: &Member| if member.is_leaving { "-" } else { "" };
+        staff.members().iter().map(|m| format!("{}{}:{}", sign(m), m.id.0, m.index)).collect()
+    }
+
+    #[test]
+    fn an_index_is_used_again_and_an_id_is_not() {
+        let staff = Staff::default();
+        staff.change(2, 0, mailboxes(2));
+        assert_eq!(roll(&staff), ["0:0", "1:1"]);
+        staff.change(1, 1, mailboxes(0));
+        assert_eq!(roll(&staff), ["0:0", "-1:1"]);
+        staff.change(3, 1, mailboxes(2));
+        assert_eq!(roll(&staff), ["0:0", "2:1", "3:2", "-1:1"]);
+        staff.on_stopped(WorkerId(1));
+        assert_eq!(roll(&staff), ["0:0", "2:1", "3:2"]);
+    }
+
+    #[test]
+    fn counters_go_on_with_the_next_worker_and_never_have_two_writers() {
+        let staff = Staff::default();
+        let first = staff.change(1, 0, mailboxes(1)).remove(0);
+        first.stats.accepted.add(7);
+        staff.change(0, 0, mailboxes(0));
+        let meanwhile = staff.change(1, 0, mailboxes(1)).remove(0);
+        assert!(!Arc::ptr_eq(&first.stats, &meanwhile.stats), "the first one still counts");
+        staff.change(0, 0, mailboxes(0));
+        staff.on_stopped(first.id);
+        let next = staff.change(1, 0, mailboxes(1)).remove(0);
+        assert!(Arc::ptr_eq(&first.stats, &next.stats));
+        let accepted: u64 = staff.counters().iter().map(|(_, stats)| stats.accepted.get()).sum();
+        assert_eq!((staff.counters().len(), accepted), (2, 7));
+    }
+}

@@ -1,0 +1,92 @@
+//! Why a configuration cannot be run here.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::config::limits::LimitError;
+use crate::config::model::Listener;
+use crate::control::admin::AdminError;
+use crate::sys;
+
+/// Why the process could not start, with nothing left running; or why it cannot run another configuration, with
+/// everything left as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that another process listens on.
+    #[error("listener {name:?}: cannot listen on {bind}: address in use, held by {holder}")]
+    InUse {
+        /// The listener.
+        name: String,
+        /// Its address.
+        bind: SocketAddr,
+        /// Who could hold it.
+        holder: String,
+    },
+    /// A backend that is one of our own listeners.
+    #[error("pool {pool:?}: backend {backend:?}: {address} is our own listener {bind}")]
+    Circle {
+        /// The pool.
+        pool: String,
+        /// The backend.
+        backend: String,
+        /// Its address.
+        address: SocketAddr,
+        /// The address of the listener.
+        bind: SocketAddr,
+    },
+    /// Any other reason not to be able to listen.
+    #[error("listener {name:?}: cannot listen on {bind}: {error}{hint}")]
+    Listen {
+        /// The listener.
+        name: String,
+        /// Its address.
+        bind: SocketAddr,
+        /// What to do about it, if anything is known.
+        hint: &'static str,
+        /// The error of the call. Not a `source`: the message holds it, and `main` prints the sources behind it.
+        error: io::Error,
+    },
+    /// Workers or listeners that were to go by the last change are still there.
+    #[error("{what}: the last change is not over yet, try again later")]
+    Unsettled {
+        /// What is still there.
+        what: String,
+    },
+    /// The admin API cannot be where it is configured.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The limit of open files does not allow what is configured.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// A system call that the process cannot do without.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// The error of the call.
+        error: io::Error,
+    },
+}
+
+/// An error of a system call.
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::System { what, error }
+}
+
+/// Why `listener` cannot listen.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
+pub(super) fn refused(listener: &Listener, error: io::Error) -> StartError {
+    let (name, bind) = (listener.name.clone(), listener.bind);
+    match error.kind() {
+        io::ErrorKind::AddrInUse => StartError::InUse { name, bind, holder: sys::holder_of(bind) },
+        io::ErrorKind::PermissionDenied if bind.port() < 1024 => {
+            let hint = "; a port below 1024 needs CAP_NET_BIND_SERVICE";
+            StartError::Listen { name, bind, hint, error }
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            let hint = "; no interface of this machine has that address";
+            StartError::Listen { name, bind, hint, error }
+        }
+        _ => StartError::Listen { name, bind, hint: "", error },
+    }
+}

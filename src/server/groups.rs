@@ -1,0 +1,192 @@
+//! The listening sockets of the process: for each address a group of them, of each worker one.
+//!
+//! The workers own them. Here is only known which there are, because options belong to a listener and not to a worker, and
+//! because connections have to be kept away from a socket before the worker that has it can close it.
+//!
+//! The kernel numbers the sockets of a group in the order in which they began to listen, which is that of the workers,
+//! because only those of the last workers are ever closed, and others come only when these are gone.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use crate::config::model::{Config, Listener, Tcp};
+use crate::server::StartError;
+use crate::server::error::refused;
+use crate::sys::{self, Kernel, Linux};
+use crate::worker::GroupId;
+
+/// A listening socket, as the workers have it.
+pub(super) type Socket = <Linux as Kernel>::Listener;
+/// The same as it is known here.
+type Known = Weak<<Socket as std::ops::Deref>::Target>;
+
+/// The sockets of one address.
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    /// As configured; may say that the kernel chooses the port.
+    bind: SocketAddr,
+    /// Where clients connect to.
+    pub(super) address: SocketAddr,
+    /// Of the listener that they belong to.
+    pub(super) name: String,
+    backlog: u32,
+    tcp: Tcp,
+    /// By worker.
+    sockets: Vec<Known>,
+}
+
+/// Sockets that are to be closed by their workers.
+pub(super) struct Retiring {
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    sockets: Vec<Known>,
+}
+
+/// What one listener of a configuration needs.
+pub(super) enum Need {
+    /// Sockets of a group that is there, for workers that are not.
+    More { group: GroupId, sockets: Vec<Socket> },
+    /// A group.
+    New { address: SocketAddr, sockets: Vec<Socket> },
+}
+
+impl Retiring {
+    /// Whether a worker still has one of them.
+    pub(super) fn is_open(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.strong_count() > 0)
+    }
+}
+
+/// Opens what `config` needs besides `groups`, by listener.
+pub(super) fn open(config: &Config, groups: &[Group]) -> Result<Vec<Need>, StartError> {
+    let workers = config.global.workers.get();
+    let kept = kept(config, groups);
+    let need = |(listener, kept): (&Listener, Option<&Group>)| {
+        let tcp = &config.pools[listener.pool].tcp;
+        match kept {
+            Some(group) => group.more(workers, tcp).map_err(|error| refused(listener, error)),
+            None => open_group(listener, workers, tcp, groups),
+        }
+    };
+    config.listeners.iter().zip(kept).map(need).collect()
+}
+
+/// The groups that stay, by listener: that of the same name at the same address as configured, or else one that has the
+/// very address and whose listener is called something else now.
+fn kept<'a>(config: &Config, groups: &'a [Group]) -> Vec<Option<&'a Group>> {
+    let same = |listener: &Listener| {
+        groups.iter().find(|group| group.bind == listener.bind && group.name == listener.name)
+    };
+    let same: Vec<Option<&Group>> = config.listeners.iter().map(same).collect();
+    let is_free = |group: &Group| same.iter().flatten().all(|kept| kept.id != group.id);
+    let renamed =
+        |listener: &Listener| groups.iter().find(|group| group.address == listener.bind && is_free(group));
+    config.listeners.iter().zip(&same).map(|(listener, same)| same.or_else(|| renamed(listener))).collect()
+}
+
+fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, groups: &[Group]) -> Result<Need, StartError> {
+    let bind = listener.bind;
+    let is_over = |group: &Group| overlap(bind, group.address);
+    // One of them goes: two that stay would have been refused by the checks of the configuration.
+    let listen = if groups.iter().any(is_over) { sys::listen_over_own } else { sys::listen };
+    let refused = |error| refused(listener, error);
+    let sockets = listen(bind, workers, listener.backlog, tcp).map_err(refused)?;
+    let address = sockets[0].local_addr().map_err(refused)?.as_socket().unwrap_or(bind);
+    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect() })
+}
+
+/// Whether a client of one address may be taken for one of the other.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+impl Group {
+    /// What this group lacks for so many workers.
+    fn more(&self, workers: usize, tcp: &Tcp) -> std::io::Result<Need> {
+        let count = workers.saturating_sub(self.sockets.len());
+        let sockets = match self.any() {
+            _ if count == 0 => Vec::new(),
+            Some(socket) => sys::bind_beside(&socket, count, tcp)?,
+            // The process drains meanwhile.
+            None => return Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        Ok(Need::More { group: self.id, sockets: sockets.into_iter().map(Arc::new).collect() })
+    }
+
+    /// One of its sockets, unless all are closed.
+    fn any(&self) -> Option<Socket> {
+        self.open().next()
+    }
+
+    fn open(&self) -> impl Iterator<Item = Socket> {
+        self.sockets.iter().filter_map(Weak::upgrade)
+    }
+
+    /// A group that begins with these sockets.
+    pub(super) fn new(
+        id: GroupId,
+        address: SocketAddr,
+        listener: &Listener,
+        tcp: Tcp,
+        sockets: &[Socket],
+    ) -> Self {
+        let sockets = sockets.iter().map(Arc::downgrade).collect();
+        let (bind, name, backlog) = (listener.bind, listener.name.clone(), listener.backlog);
+        Self { id, bind, address, name, backlog, tcp, sockets }
+    }
+
+    /// Belongs to `listener` from now on, and does as it says.
+    pub(super) fn serve(&mut self, listener: &Listener, tcp: Tcp) {
+        self.name.clone_from(&listener.name);
+        self.bind = listener.bind;
+        if self.backlog != listener.backlog {
+            self.backlog = listener.backlog;
+            self.each("set the backlog", |socket| sys::set_backlog(socket, listener.backlog));
+        }
+        if self.tcp != tcp {
+            self.tcp = tcp;
+            self.each("set the options", |socket| sys::set_listener_options(socket, &tcp));
+        }
+    }
+
+    /// The sockets that were bound for it begin to listen; connections are spread over all from now on.
+    pub(super) fn extend(&mut self, sockets: &[Socket]) {
+        self.sockets.extend(sockets.iter().map(Arc::downgrade));
+        for socket in sockets {
+            self.tell("listen", sys::set_backlog(socket, self.backlog));
+        }
+        if let Some(socket) = self.any() {
+            self.tell("spread connections", sys::steer_to_all(&socket));
+        }
+    }
+
+    /// No connection begins at the sockets behind the first `workers` from now on.
+    pub(super) fn shorten(&mut self, workers: usize) -> Option<Retiring> {
+        if self.sockets.len() <= workers {
+            return None;
+        }
+        if let (Some(socket), Ok(workers)) = (self.any(), u32::try_from(workers)) {
+            self.tell("steer connections", sys::steer_to_first(&socket, workers));
+        }
+        let sockets = self.sockets.split_off(workers);
+        Some(Retiring { name: self.name.clone(), address: self.address, sockets })
+    }
+
+    /// No connection begins at any of its sockets from now on.
+    pub(super) fn retire(self) -> Retiring {
+        self.each("refuse connections", |socket| sys::refuse_new(socket));
+        Retiring { name: self.name, address: self.address, sockets: self.sockets }
+    }
+
+    fn each(&self, what: &str, call: impl Fn(&Socket) -> std::io::Result<()>) {
+        self.open().for_each(|socket| self.tell(what, call(&socket)));
+    }
+
+    /// None of these calls fails on a socket that listens, but for want of memory. What was to be changed stays.
+    fn tell(&self, what: &str, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            log::error!(listener:% = self.name, address:% = self.address, error:%; "cannot {what}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Starts the workers and the control thread and waits for them: the only module that sees both. `site` has what
+//! listens and what runs, and lets it follow another configuration; `groups` has the listening sockets, `threads` the
+//! threads, `circles` refuses sessions without end.
+
+mod circles;
+mod error;
+mod groups;
+mod site;
+mod threads;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+
+use crate::config::model::Config;
+use crate::control::admin;
+use crate::control::{Control, Staff, View};
+use crate::mailbox::{self, Command, Groundwork, Report, Reports, StopReason};
+use crate::pool::{Backend, Snapshot};
+use crate::stats::{Share, Totals};
+use crate::sys;
+
+pub use error::StartError;
+use error::system;
+use site::Site;
+
+/// A running load balancer. Dropping it changes nothing; see [`Running::terminate`] and [`Running::wait`].
+pub struct Running {
+    /// Where each listener of the first configuration listens, in its order.
+    pub addresses: Vec<SocketAddr>,
+    /// Where the admin API can be reached.
+    pub admin: admin::Addresses,
+    control: JoinHandle<io::Result<()>>,
+    reports: Reports,
+    snapshot: Arc<Snapshot>,
+    site: Arc<Site>,
+}
+
+impl Running {
+    /// What SIGTERM does: drains, and the second time stops at once.
+    pub fn terminate(&self) {
+        self.reports.send_surely(Report::Terminate);
+    }
+
+    /// Where signals are reported to.
+    pub fn reports(&self) -> Reports {
+        self.reports.clone()
+    }
+
+    /// Its sockets and threads, for who prepares another configuration.
+    pub fn site(&self) -> Arc<dyn mailbox::Site> {
+        Arc::new(Arc::clone(&self.site))
+    }
+
+    /// Runs another configuration from now on. Waits until every worker was told; an error leaves all as it was.
+    pub fn reconfigure(&self, config: &Config) -> Result<(), StartError> {
+        let groundwork: Box<dyn Groundwork> = Box::new(self.site.prepare(config)?);
+        let (done, told) = sync_channel(1);
+        let config = Box::new(config.clone());
+        self.reports.send_surely(Report::Reconfigure { config, groundwork, done });
+        told.recv().map_err(|_| StartError::Unsettled { what: "the process ends".into() })
+    }
+
+    /// Where the listener of that name listens now.
+    pub fn address_of(&self, listener: &str) -> Option<SocketAddr> {
+        self.site.address_of(listener)
+    }
+
+    /// All workers.
+    pub fn staff(&self) -> &Staff {
+        &self.site.staff
+    }
+
+    /// The counters of all workers together.
+    pub fn totals(&self) -> Totals {
+        totals(&self.site.staff)
+    }
+
+    /// What part of the work each worker has done so far, by index as long as all are those of the start.
+    pub fn shares(&self) -> impl Iterator<Item = Share> {
+        self.site.staff.counters().into_iter().map(|(_, stats)| Share::of(&stats))
+    }
+
+    /// All backends of the first configuration, in its order.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.snapshot.backends()
+    }
+
+    /// Waits until everything has stopped; returns the counters at the end.
+    pub fn wait(self) -> io::Result<Totals> {
+        let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
+        if let Some(socket) = &self.admin.socket {
+            // Gone already: whoever has taken it away has done our work.
+            let _gone = std::fs::remove_file(socket);
+        }
+        result.map(|()| totals(&self.site.staff))
+    }
+}
+
+fn totals(staff: &Staff) -> Totals {
+    let counters = staff.counters();
+    Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()))
+}
+
+/// Starts what `config` says and returns once every listener listens.
+pub fn start(config: &Config) -> Result<Running, StartError> {
+    debug_assert!(
+        sys::sigpipe_is_ignored().unwrap_or(true),
+        "a write to a dead connection would end the process"
+    );
+    let open_files = sys::raise_open_files_limit().map_err(system("read the limit of open files"))?;
+    let pipe_bytes = sys::pipe_bytes_max().unwrap_or_else(|error| {
+        log::warn!(error:%; "cannot read what pipes may hold, so it will show");
+        None
+    });
+    let (reports, inbox) = Reports::new();
+    let site = Arc::new(Site::new(&config.global, open_files, pipe_bytes, reports.clone()));
+    let groundwork: Box<dyn Groundwork> = Box::new(site.prepare(config)?);
+    let admin = admin::open(&config.admin)?;
+    let snapshot = Arc::new(Snapshot::new(config));
+    groundwork.commit(&snapshot);
+    let view =
+        Arc::new(View::new(Arc::new(config.clone()), None, Arc::clone(&snapshot), Arc::clone(&site.staff)));
+    let control = Control {
+        view: Arc::clone(&view),
+        snapshot: Arc::clone(&snapshot),
+        staff: Arc::clone(&site.staff),
+        reports: reports.clone(),
+        inbox,
+        drain_timeout: config.global.drain_timeout,
+    };
+    let control = thread::Builder::new().name("l4lb-control".into()).spawn(|| control.run());
+    let control = control.map_err(|error| {
+        for member in &*site.staff.members() {
+            member.mailbox.post(Command::Stop(StopReason::AtOnce));
+        }
+        system("start a thread")(error)
+    })?;
+    let addresses = config.listeners.iter().filter_map(|listener| site.address_of(&listener.name)).collect();
+    let at = admin.addresses();
+    admin.start(view, reports.clone())?;
+    Ok(Running { addresses, admin: at, control, reports, snapshot, site })
+}

@@ -1,0 +1,309 @@
+//! The sockets and the threads of the process, and how they follow a change of the configuration: what is needed is opened
+//! first, all or nothing, and used only then.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::limits::FdBudget;
+use crate::config::model::{Config, Global};
+use crate::control::{Member, Staff};
+use crate::mailbox::{self, Reports, WorkerId};
+use crate::pool::{Listener, Snapshot};
+use crate::server::circles::refuse_circles;
+use crate::server::error::{StartError, system};
+use crate::server::groups::{self, Group, Need, Retiring, Socket};
+use crate::server::threads::{seed, spawn_worker};
+use crate::stats::WorkerStats;
+use crate::sys::{Clock, Kernel, Linux};
+use crate::worker::{
+    self, Admission, Assignment, Ends, GroupId, Listening, RETIRE_GRACE, Shared, Team, Worker,
+};
+
+/// How long the last change may take to be over, while the next one waits for it: what is retired goes after
+/// [`RETIRE_GRACE`], unless its queue cannot be served.
+const SETTLE_MAX: Duration = RETIRE_GRACE.saturating_mul(4);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+type Seat = worker::Seat<Socket, <Linux as Kernel>::Socket>;
+type Assigned = Assignment<Socket, <Linux as Kernel>::Socket>;
+
+/// The sockets and the threads. See the module.
+pub(super) struct Site {
+    pub(super) staff: Arc<Staff>,
+    admission: Arc<Admission>,
+    reports: Reports,
+    /// Under which all has to fit.
+    open_files: u64,
+    pipe_bytes: Option<u64>,
+    /// What does not change in a running process.
+    pin: bool,
+    busy_poll: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    groups: Vec<Group>,
+    /// Group ids only rise.
+    next_group: u32,
+    retiring: Vec<Retiring>,
+    /// Of the workers that serve, by index.
+    seats: Vec<Seat>,
+    /// Held by the workers that have not taken their last assignment yet.
+    ticket: Weak<()>,
+}
+
+/// What was prepared for a configuration.
+pub(super) struct Groundwork {
+    site: Arc<Site>,
+    config: Config,
+    needs: Vec<Need>,
+    hands: Vec<Hand>,
+    sessions_max: usize,
+    pipes_max: usize,
+    pipe_len: usize,
+}
+
+/// A worker whose thread waits for its first assignment, or ends without it.
+struct Hand {
+    seat: Seat,
+    gate: SyncSender<(WorkerId, Start)>,
+}
+
+/// What a worker begins with.
+struct Start {
+    seed: u64,
+    stats: Arc<WorkerStats>,
+    assignment: Assigned,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Site {
+    /// With no socket and no thread.
+    pub(super) fn new(global: &Global, open_files: u64, pipe_bytes: Option<u64>, reports: Reports) -> Self {
+        Self {
+            staff: Arc::default(),
+            admission: Arc::new(Admission::new(0)),
+            reports,
+            open_files,
+            pipe_bytes,
+            pin: global.pin,
+            busy_poll: global.busy_poll,
+            state: Mutex::default(),
+        }
+    }
+
+    /// See [`mailbox::Site::prepare`].
+    pub(super) fn prepare(self: &Arc<Self>, config: &Config) -> Result<Groundwork, StartError> {
+        let budget = FdBudget::of(config, self.open_files, self.pipe_bytes);
+        let sessions_max = budget.sessions_max(config)?;
+        log::info!("{budget}");
+        refuse_circles(config)?;
+        self.settle(config)?;
+        let workers = config.global.workers.get();
+        let state = self.state();
+        let needs = groups::open(config, &state.groups)?;
+        let hands = (state.seats.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
+        Ok(Groundwork {
+            site: Arc::clone(self),
+            config: config.clone(),
+            needs,
+            hands,
+            sessions_max,
+            pipes_max: usize::try_from(budget.pipes).unwrap_or(usize::MAX) / workers,
+            pipe_len: budget.pipe_len,
+        })
+    }
+
+    /// Where the listener of that name listens.
+    pub(super) fn address_of(&self, listener: &str) -> Option<SocketAddr> {
+        self.state().groups.iter().find(|group| group.name == listener).map(|group| group.address)
+    }
+
+    /// Waits until nothing that is to go is in the way of `config`.
+    fn settle(&self, config: &Config) -> Result<(), StartError> {
+        let clock = Clock::start();
+        let deadline = clock.now() + SETTLE_MAX;
+        while let Some(what) = self.state().in_the_way(config) {
+            if clock.now() >= deadline {
+                return Err(StartError::Unsettled { what });
+            }
+            thread::park_timeout(LOOK);
+        }
+        Ok(())
+    }
+
+    /// A thread for the worker with that index.
+    fn hire(&self, index: usize) -> Result<Hand, StartError> {
+        let kernel = Linux::new().map_err(system("create an epoll instance"))?.with_busy_poll(self.busy_poll);
+        let (seat, ends) = Seat::new(index, &kernel.waker());
+        let (gate, opened) = sync_channel(1);
+        let (reports, admission) = (self.reports.clone(), Arc::clone(&self.admission));
+        let run = move |start: Start| run_worker(kernel, ends, start, reports, admission);
+        spawn_worker(index, self.pin, self.reports.clone(), opened, run).map_err(system("start a thread"))?;
+        Ok(Hand { seat, gate })
+    }
+
+    /// Nobody panics with it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl mailbox::Site for Arc<Site> {
+    fn prepare(
+        &self,
+        config: &Config,
+    ) -> Result<Box<dyn mailbox::Groundwork>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Box::new(Site::prepare(self, config)?))
+    }
+}
+
+impl State {
+    /// What of the last changes has to be over before `config` can be prepared.
+    fn in_the_way(&mut self, config: &Config) -> Option<String> {
+        if self.ticket.strong_count() > 0 {
+            return Some("a worker has not taken up its work yet".into());
+        }
+        self.retiring.retain(Retiring::is_open);
+        let grows = config.global.workers.get() > self.seats.len();
+        let is_in_the_way = |retiring: &&Retiring| {
+            if self.groups.iter().any(|group| group.address == retiring.address) {
+                // Others would be numbered behind those that go.
+                grows
+            } else {
+                config.listeners.iter().any(|listener| groups::overlap(listener.bind, retiring.address))
+            }
+        };
+        let retiring = self.retiring.iter().find(is_in_the_way)?;
+        Some(format!("listener {:?} on {} still serves its queue", retiring.name, retiring.address))
+    }
+
+    fn group(&mut self, id: GroupId) -> &mut Group {
+        self.groups.iter_mut().find(|group| group.id == id).expect("one change at a time")
+    }
+
+    fn new_group_id(&mut self) -> GroupId {
+        let id = GroupId(self.next_group);
+        self.next_group =
+            self.next_group.checked_add(1).expect("fewer than 2^32 groups in the life of a process");
+        id
+    }
+
+    /// Gives what was opened for `config` to the groups; returns by worker what it is to listen on.
+    fn regroup(
+        &mut self,
+        config: &Config,
+        needs: Vec<Need>,
+        snapshot: &Snapshot,
+    ) -> Vec<Vec<Listening<Socket>>> {
+        let workers = config.global.workers.get();
+        let mut of_workers: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut kept = Vec::with_capacity(needs.len());
+        for (settings, need) in config.listeners.iter().zip(needs) {
+            let is_it = |listener: &&Arc<Listener>| listener.settings.name == settings.name;
+            let listener =
+                snapshot.listeners.iter().find(is_it).expect("the snapshot runs this configuration");
+            let tcp = config.pools[settings.pool].tcp;
+            let (group, sockets) = match need {
+                Need::New { address, sockets } => {
+                    let id = self.new_group_id();
+                    self.groups.push(Group::new(id, address, settings, tcp, &sockets));
+                    let pool = &config.pools[settings.pool].name;
+                    log::info!(listener:% = settings.name, address:%, pool:%, workers; "listening");
+                    (id, sockets)
+                }
+                Need::More { group: id, sockets } => {
+                    let group = self.group(id);
+                    group.serve(settings, tcp);
+                    if !sockets.is_empty() {
+                        group.extend(&sockets);
+                    }
+                    let retiring = group.shorten(workers);
+                    self.retiring.extend(retiring);
+                    (id, sockets)
+                }
+            };
+            kept.push(group);
+            // They are for the last workers.
+            let without = workers - sockets.len();
+            let sockets = std::iter::repeat_with(|| None).take(without).chain(sockets.into_iter().map(Some));
+            for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
+                of_worker.push(Listening { group, listener: Arc::clone(listener), socket });
+            }
+        }
+        let (groups, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.groups).into_iter().partition(|group| kept.contains(&group.id));
+        self.groups = groups;
+        for group in gone {
+            log::info!(listener:% = group.name, address:% = group.address; "listening no more, its queue is served");
+            self.retiring.push(group.retire());
+        }
+        of_workers
+    }
+}
+
+impl mailbox::Groundwork for Groundwork {
+    fn commit(self: Box<Self>, snapshot: &Arc<Snapshot>) {
+        let Self { site, config, needs, hands, sessions_max, pipes_max, pipe_len } = *self;
+        let workers = config.global.workers.get();
+        site.admission.limit(sessions_max);
+        let state = &mut *site.state();
+        let mut listeners = state.regroup(&config, needs, snapshot);
+        let (seats, gates): (Vec<_>, Vec<_>) =
+            hands.into_iter().map(|Hand { seat, gate }| (seat, gate)).unzip();
+        let first_new = state.seats.len();
+        let mailboxes = seats.iter().map(|seat| seat.mailbox.clone());
+        let members = site.staff.change(workers, first_new, mailboxes);
+        state.seats.extend(seats);
+        let leaving = state.seats.split_off(workers);
+        let team = Team::of(&state.seats);
+        let ticket = Arc::new(());
+        state.ticket = Arc::downgrade(&ticket);
+
+        let assignment = |listeners| Assignment {
+            epoch: snapshot.epoch,
+            listeners,
+            team: team.clone(),
+            pipes_max,
+            pipe_len,
+            ticket: Arc::clone(&ticket),
+        };
+        let of_new = listeners.split_off(first_new.min(workers));
+        let stays = state.seats.iter().zip(listeners);
+        for (seat, listeners) in stays.chain(leaving.iter().map(|seat| (seat, Vec::new()))) {
+            let is_taken = seat.assign(assignment(listeners)).is_ok();
+            debug_assert!(is_taken, "whoever has not taken the last one is in the way of the next");
+        }
+        for ((gate, member), listeners) in gates.into_iter().zip(members).zip(of_new) {
+            let Member { id, stats, .. } = member;
+            let (assignment, snapshot) = (assignment(listeners), Arc::clone(snapshot));
+            // Its thread waits for nothing else.
+            let _ended = gate.send((id, Start { seed: seed(id), stats, assignment, snapshot }));
+        }
+    }
+}
+
+impl fmt::Debug for Groundwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Groundwork for {} workers and {} listeners", self.config.global.workers, self.needs.len())
+    }
+}
+
+fn run_worker(
+    kernel: Linux,
+    ends: Ends<Socket, <Linux as Kernel>::Socket>,
+    start: Start,
+    reports: Reports,
+    admission: Arc<Admission>,
+) -> io::Result<()> {
+    let Start { seed, stats, assignment, snapshot } = start;
+    let shared = Shared { reports, admission, stats, seed };
+    Worker::new(kernel, ends, assignment, snapshot, shared).run()
+}

@@ -1,0 +1,102 @@
+//! The threads of the workers.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
+use std::thread;
+
+use crate::base::hash::hash;
+use crate::mailbox::{Report, Reports, WorkerId};
+use crate::sys;
+
+/// Starts the thread of a worker. It waits for what it is to begin with, and ends where that never comes. Its end is
+/// reported however it comes about: also by a panic, where the build unwinds.
+pub(super) fn spawn_worker<S: Send + 'static>(
+    index: usize,
+    pin: bool,
+    reports: Reports,
+    gate: Receiver<(WorkerId, S)>,
+    run: impl FnOnce(S) -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    thread::Builder::new().name(format!("l4lb-worker-{index}")).spawn(move || {
+        let Ok((worker, start)) = gate.recv() else { return };
+        if pin {
+            match sys::pin_thread(index) {
+                Ok(processor) => log::info!(worker = index, processor; "pinned"),
+                Err(error) => log::warn!(worker = index, error:%; "cannot pin the worker to a processor"),
+            }
+        }
+        // Unwind-safe: nobody sees the worker again, and what others share with it are atomics and queues.
+        let result = catch_unwind(AssertUnwindSafe(|| run(start)));
+        let result = result.unwrap_or_else(|_| Err(io::Error::other("it has panicked")));
+        reports.send_surely(Report::Stopped { worker, result });
+    })?;
+    Ok(())
+}
+
+/// Random picks of two processes, and of two workers, should not be alike.
+pub(super) fn seed(worker: WorkerId) -> u64 {
+    hash(&std::process::id().to_ne_bytes(), worker.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::{RecvTimeoutError, channel, sync_channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::{Control, Staff};
+    use crate::mailbox::{Command, Mailbox, StopReason};
+    use crate::sys::Linux;
+
+    /// It was never reported: whoever waited for the server waited forever.
+    #[test]
+    fn a_worker_that_panics_stops_the_server_with_an_error() {
+        let kernels = [Linux::new().unwrap(), Linux::new().unwrap()];
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+            kernels.iter().map(|kernel| Mailbox::new(kernel.waker())).unzip();
+        let (reports, inbox) = Reports::new();
+        let staff = Arc::new(Staff::default());
+        let members = staff.change(2, 0, mailboxes);
+        let control = Control {
+            view: Arc::new(crate::control::View::of_nothing()),
+            snapshot: Arc::default(),
+            staff,
+            reports: reports.clone(),
+            inbox,
+            drain_timeout: Duration::from_secs(60),
+        };
+        for (member, commands) in members.iter().zip(inboxes) {
+            // The other one goes on until it is told to stop.
+            let run = |(index, commands): (usize, Receiver<Command>)| match index {
+                0 => panic!("on purpose, with {commands:?}"),
+                _ => match commands.recv() {
+                    Ok(Command::Stop(StopReason::AtOnce)) => Ok(()),
+                    command => panic!("{command:?}"),
+                },
+            };
+            let (gate, opened) = sync_channel(1);
+            spawn_worker(member.index, false, reports.clone(), opened, run).unwrap();
+            gate.send((member.id, (member.index, commands))).unwrap();
+        }
+        let (sender, ended) = channel();
+        thread::spawn(move || sender.send(control.run()));
+        let result = ended.recv_timeout(Duration::from_secs(30)).expect("the control thread ends");
+        assert_eq!(result.unwrap_err().to_string(), "it has panicked");
+    }
+
+    #[test]
+    fn a_thread_that_is_not_needed_ends_and_says_nothing() {
+        let (reports, inbox) = Reports::new();
+        let (gate, opened) = sync_channel::<(WorkerId, ())>(1);
+        spawn_worker(0, false, reports, opened, |()| panic!("it was never started")).unwrap();
+        drop(gate);
+        // The queue ends with its last sender, which that thread has.
+        assert!(
+            inbox
+                .recv_timeout(Duration::from_secs(30))
+                .is_err_and(|end| end == RecvTimeoutError::Disconnected)
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! What a worker is to do, as it is told from outside: where to listen, and who works beside it. The first assignment
+//! comes with its start; each other one is put in before the epoch is published that it belongs to.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use crate::mailbox::{Command, Mailbox};
+use crate::pool::Listener;
+use crate::sys::Wake;
+use crate::worker::crew::{Arrival, Desk, Desks};
+
+/// Assignments that wait for one worker at most. Whoever makes one looks first whether the last one was taken.
+const ASSIGNMENTS_LEN: usize = 1;
+
+/// Names the sockets that share one address, of each worker one, for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupId(pub u32);
+
+/// One listener of an assignment.
+pub struct Listening<L> {
+    /// Which sockets.
+    pub group: GroupId,
+    /// Whose connections they take. Other than in the last assignment, where only the name has changed.
+    pub listener: Arc<Listener>,
+    /// The one of this worker, unless it has it already.
+    pub socket: Option<L>,
+}
+
+/// The workers that serve, by index.
+pub struct Team<S> {
+    pub(super) mailboxes: Arc<[Mailbox]>,
+    pub(super) desks: Desks<S>,
+}
+
+/// What a worker is to do. See the module.
+pub struct Assignment<L, S> {
+    /// The epoch from which on.
+    pub epoch: u64,
+    /// Where to listen. A socket of a group that is not named any more is closed once its queue is served.
+    pub listeners: Vec<Listening<L>>,
+    /// Who serves. A worker that is not among them leaves: it finishes its sessions and stops.
+    pub team: Team<S>,
+    /// Pipes that it may have open; 0 where nothing is to be spliced.
+    pub pipes_max: usize,
+    /// What each of them is asked to hold.
+    pub pipe_len: usize,
+    /// Held by whoever has not taken it yet.
+    pub ticket: Arc<()>,
+}
+
+/// One worker as it is reached from outside.
+pub struct Seat<L, S> {
+    /// Which of the workers that serve it is.
+    pub index: usize,
+    /// Where it is told what to do.
+    pub mailbox: Mailbox,
+    /// Where its sessions are counted.
+    pub desk: Arc<Desk<S>>,
+    assignments: SyncSender<Assignment<L, S>>,
+}
+
+/// What a worker reads of all that reaches it.
+pub struct Ends<L, S> {
+    pub(super) index: usize,
+    pub(super) desk: Arc<Desk<S>>,
+    pub(super) inbox: Receiver<Command>,
+    pub(super) arrivals: Receiver<Arrival<S>>,
+    pub(super) assignments: Receiver<Assignment<L, S>>,
+}
+
+impl<S> Clone for Team<S> {
+    fn clone(&self) -> Self {
+        Self { mailboxes: Arc::clone(&self.mailboxes), desks: Arc::clone(&self.desks) }
+    }
+}
+
+impl<S> Team<S> {
+    /// Those at `seats`, in order of their indices.
+    pub fn of<'a, L: 'a>(seats: impl IntoIterator<Item = &'a Seat<L, S>>) -> Self
+    where
+        S: 'a,
+    {
+        let both = |seat: &Seat<L, S>| (seat.mailbox.clone(), Arc::clone(&seat.desk));
+        let (mailboxes, desks): (Vec<_>, Vec<_>) = seats.into_iter().map(both).unzip();
+        Self { mailboxes: mailboxes.into(), desks: desks.into() }
+    }
+}
+
+impl<L, S> Seat<L, S> {
+    /// The seat of the worker with that index, which is woken by `waker`, and what the worker reads.
+    pub fn new(index: usize, waker: &Arc<dyn Wake>) -> (Self, Ends<L, S>) {
+        let (mailbox, inbox) = Mailbox::new(Arc::clone(waker));
+        let (desk, arrivals) = Desk::new(index, Arc::clone(waker));
+        let (assignments, assigned) = sync_channel(ASSIGNMENTS_LEN);
+        let seat = Self { index, mailbox, desk: Arc::clone(&desk), assignments };
+        (seat, Ends { index, desk, inbox, arrivals, assignments: assigned })
+    }
+
+    /// Puts an assignment in, which the worker takes with the next epoch that it runs; gives it back when the last one
+    /// was not taken yet. A worker that has stopped needs none.
+    pub fn assign(&self, assignment: Assignment<L, S>) -> Result<(), Assignment<L, S>> {
+        match self.assignments.try_send(assignment) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(assignment)) => Err(assignment),
+        }
+    }
+}
