@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use l4lb::config::limits::PIPE_LEN_MAX;
 use l4lb::config::{self, Overrides};
-use l4lb::mailbox::Reports;
+use l4lb::mailbox::{Reports, WorkerId};
 use l4lb::pool::Snapshot;
 use l4lb::sys::{self, Linux, Wake};
 use l4lb::worker::{Admission, Assignment, GroupId, Listening, Seat, Shared, Team, Worker};
@@ -61,6 +61,7 @@ impl Bench {
             ticket: Arc::default(),
         };
         let shared = Shared {
+            id: WorkerId(0),
             reports: Reports::new().0,
             admission: Arc::new(Admission::new(8)),
             stats: Arc::default(),

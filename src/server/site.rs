@@ -78,7 +78,7 @@ struct Hand {
 
 /// What a worker begins with.
 struct Start {
-    seed: u64,
+    id: WorkerId,
     stats: Arc<WorkerStats>,
     assignment: Assigned,
     snapshot: Arc<Snapshot>,
@@ -285,7 +285,7 @@ impl mailbox::Groundwork for Groundwork {
             let Member { id, stats, .. } = member;
             let (assignment, snapshot) = (assignment(listeners), Arc::clone(snapshot));
             // Its thread waits for nothing else.
-            let _ended = gate.send((id, Start { seed: seed(id), stats, assignment, snapshot }));
+            let _ended = gate.send((id, Start { id, stats, assignment, snapshot }));
         }
     }
 }
@@ -303,7 +303,7 @@ fn run_worker(
     reports: Reports,
     admission: Arc<Admission>,
 ) -> io::Result<()> {
-    let Start { seed, stats, assignment, snapshot } = start;
-    let shared = Shared { reports, admission, stats, seed };
+    let Start { id, stats, assignment, snapshot } = start;
+    let shared = Shared { id, reports, admission, stats, seed: seed(id) };
     Worker::new(kernel, ends, assignment, snapshot, shared).run()
 }

@@ -50,9 +50,11 @@ impl<K: Kernel> Worker<K> {
 
     /// Ends all pauses: a session has ended, so there is a place and there are descriptors again.
     pub(super) fn resume_accepting(&mut self) {
-        for listener in self.listeners.iter_mut().flatten() {
+        for index in 0..self.listeners.len() {
+            let Some(listener) = &mut self.listeners[index] else { continue };
             if let Some(timer) = listener.pause.take() {
                 self.wheel.cancel(timer);
+                self.watch_listener(index);
             }
         }
     }

@@ -38,7 +38,7 @@ use crate::base::rng::Rng;
 use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::{TimerId, TimerWheel};
-use crate::mailbox::{Command, Mailbox, Reports};
+use crate::mailbox::{Command, Mailbox, Reports, WorkerId};
 use crate::pool::{Backend, BackendId, Lease, Listener, Snapshot};
 use crate::session::{CloseReason, Expiry, Session, Side};
 use crate::stats::WorkerStats;
@@ -63,6 +63,8 @@ use starved::Starved;
 
 /// What a worker shares with the rest of the process, besides what it is assigned.
 pub struct Shared {
+    /// Its name.
+    pub id: WorkerId,
     /// The way to the control thread.
     pub reports: Reports,
     /// The limit on sessions.
@@ -113,6 +115,7 @@ pub struct Worker<K: Kernel> {
     rng: Rng,
     mailboxes: Arc<[Mailbox]>,
     inbox: Receiver<Command>,
+    id: WorkerId,
     index: usize,
     crew: Crew<K::Socket>,
     arrivals: Receiver<Arrival<K::Socket>>,
@@ -208,6 +211,7 @@ impl<K: Kernel> Worker<K> {
             rng,
             mailboxes: team.mailboxes,
             inbox,
+            id: shared.id,
             index,
             crew: Crew::new(desk, team.desks),
             arrivals,

@@ -62,7 +62,7 @@ impl Tables {
 
 impl<K: Kernel> Worker<K> {
     pub(super) fn id_of(&self, key: Key) -> SessionId {
-        SessionId { worker: self.index, key }
+        SessionId { worker: self.id.0, key }
     }
 
     pub(super) fn answer(&mut self, query: Query) -> Answer {
@@ -98,7 +98,7 @@ impl<K: Kernel> Worker<K> {
         is_wanted.then(|| {
             let (session, names) = (&slot.session, self.recorder.place(slot, &self.snapshot).names);
             Row {
-                id: SessionId { worker: self.index, key },
+                id: SessionId { worker: self.id.0, key },
                 listener: names.listener,
                 pool: names.pool,
                 backend: slot.backend_to_tell().cloned(),
@@ -139,7 +139,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn story(&mut self, id: SessionId) -> Option<Story> {
-        if id.worker != self.index {
+        if id.worker != self.id.0 {
             return None;
         }
         if self.sessions.get(id.key).is_some() {
@@ -168,7 +168,7 @@ impl<K: Kernel> Worker<K> {
     fn cut_target(&mut self, target: Target) -> usize {
         let keys: Vec<Key> = match target {
             Target::Session(id) => {
-                let is_here = id.worker == self.index && self.sessions.get(id.key).is_some();
+                let is_here = id.worker == self.id.0 && self.sessions.get(id.key).is_some();
                 is_here.then_some(id.key).into_iter().collect()
             }
             Target::Backend(backend) => {
@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Overrides};
-    use crate::mailbox::{Command, Mailbox, Reports};
+    use crate::mailbox::{Command, Mailbox, Reports, WorkerId};
     use crate::query::{RECORDS_MAX, Reply};
     use crate::session::Stage;
     use crate::sys::{self, Linux};
@@ -243,6 +243,7 @@ mod tests {
             let shared = Shared {
                 reports: Reports::new().0,
                 admission: Arc::new(Admission::new(64)),
+                id: WorkerId(0),
                 stats: Arc::default(),
                 seed: 1,
             };

@@ -6,7 +6,16 @@ use crate::net::{Listener, Mode, Net};
 
 impl Listener {
     pub(crate) fn new(worker: usize, index: usize, backlog: usize) -> Self {
-        Self { worker, index, token: None, queue: [].into(), backlog, edge: false, is_open: true }
+        Self {
+            worker,
+            index,
+            token: None,
+            queue: [].into(),
+            backlog,
+            edge: false,
+            is_open: true,
+            retired: None,
+        }
     }
 }
 

@@ -118,7 +118,10 @@ impl Kernel for SimKernel {
     }
 
     fn watch_listener(&mut self, listener: &SimListener, token: Token) -> io::Result<()> {
-        let mut net = self.net.borrow_mut();
+        let net = &mut *self.net.borrow_mut();
+        if happens(&mut net.rng, net.faults.watch) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         let listener = &mut net.listeners[listener.place];
         listener.token = Some(token);
         listener.edge = true;

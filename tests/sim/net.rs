@@ -28,6 +28,8 @@ use crate::trace::Trace;
 pub(crate) const FIRST_BACKEND_PORT: u16 = 8001;
 /// Tokens that are kept to be told again.
 const OLD_TOKENS_MAX: usize = 4;
+/// How long a handshake is under way at most: less than a worker waits for it.
+const HANDSHAKE_MAX: Nanos = 1_400_000_000;
 /// Of accept(2): what says that this machine has run out of something, what concerns one connection, and what should
 /// never happen.
 const ACCEPT_ERRORS: [(i32, &str); 7] = [
@@ -86,6 +88,8 @@ pub(crate) struct Listener {
     pub(crate) backlog: usize,
     pub(crate) edge: bool,
     pub(crate) is_open: bool,
+    /// Since when no connection begins there; some whose handshake is under way still come.
+    pub(crate) retired: Option<Nanos>,
 }
 
 /// See the module.
@@ -125,6 +129,8 @@ pub(crate) struct Net {
     pub(crate) bytes_left: u64,
     /// Whether the workers were told to cut what runs.
     pub(crate) is_stopping: bool,
+    /// Whether they were told to drain or to cut.
+    pub(crate) is_ending: bool,
     /// Whether backends are at their best behaviour.
     pub(crate) peers_behave: bool,
     pub(crate) coverage: Coverage,
@@ -159,6 +165,7 @@ impl Net {
             taken: 0,
             bytes_left: 2 << 20,
             is_stopping: false,
+            is_ending: false,
             peers_behave: false,
             coverage: Coverage::default(),
             trace,
@@ -203,13 +210,18 @@ impl Net {
         let open: Vec<usize> = (0..self.listeners.len())
             .filter(|&place| {
                 let listener = &self.listeners[place];
-                listener.is_open && listener.index == index && listener.queue.len() <= listener.backlog
+                let may_come = listener.retired.is_none_or(|since| self.now < since + HANDSHAKE_MAX);
+                listener.is_open
+                    && may_come
+                    && listener.index == index
+                    && listener.queue.len() <= listener.backlog
             })
             .collect();
         if open.is_empty() {
             return false;
         }
         let place = open[self.below(open.len())];
+        self.coverage.hit_if(self.listeners[place].retired.is_some(), "late handshake");
         let id = self.add(Stage::Queued, peer);
         let listener = &mut self.listeners[place];
         listener.queue.push_back(id);
@@ -282,6 +294,8 @@ impl Net {
         listener.token = None;
         let serves = |id: &&usize| self.conns[**id].queued_at_drain && !self.is_stopping;
         assert_eq!(listener.queue.iter().find(serves), None, "a drain left a client in the queue");
+        let is_served = self.is_ending || listener.queue.is_empty();
+        assert!(is_served, "a listener that goes left clients in the queue: {listener:?}");
         for id in std::mem::take(&mut listener.queue) {
             self.forget_queued(id);
         }

@@ -68,6 +68,17 @@ impl Roster {
         target.cut_at = Some(vec![true; target.known_to.len()]);
     }
 
+    /// One more worker begins with the last epoch.
+    pub(crate) fn hire(&mut self) {
+        for target in &mut self.0 {
+            target.listed_at.push(target.is_listed);
+            target.known_to.push(target.is_found);
+            if let Some(cut_at) = &mut target.cut_at {
+                cut_at.push(false);
+            }
+        }
+    }
+
     /// From now on each of the `workers` may run this epoch, or still an older one.
     pub(crate) fn publish(&mut self, snapshot: &Snapshot, workers: usize) {
         let known = self.0.len();

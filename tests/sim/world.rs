@@ -4,21 +4,20 @@
 mod answers;
 mod operator;
 mod reload;
+mod site;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
 
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
 use l4lb::mailbox::{Report, Reports};
-use l4lb::pool::{Backend, Pool, PoolId, Snapshot};
+use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
 use l4lb::stats::{self, BackendStats, Tally, Totals, WorkerStats};
-use l4lb::sys::Wake;
-use l4lb::worker::{Admission, Assignment, Audit, Flow, GroupId, Listening, Seat, Shared, Team, Worker};
+use l4lb::worker::{Admission, Audit, Flow, Seat, Worker};
 use nix::libc;
 
 use crate::books::{self, Books};
@@ -27,13 +26,14 @@ use crate::coverage::Coverage;
 use crate::dice::{below, happens, to_usize};
 use crate::faults::Faults;
 use crate::judge::{self, Orders};
-use crate::kernel::{SimKernel, SimListener, SimSocket, SimWake};
-use crate::net::{Listener, Mode, Net, client_of};
+use crate::kernel::{SimKernel, SimListener, SimSocket};
+use crate::net::{Mode, Net, client_of};
 use crate::peer::Peer;
 use crate::plan::{Plan, slowest_verdict};
 use crate::summaries;
 use crate::trace::Trace;
 use answers::Answers;
+use site::Group;
 
 /// Connections with something left to happen; no more clients come meanwhile.
 const LIVE_MAX: usize = 24;
@@ -82,6 +82,7 @@ pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
     } else {
         world.come_to_rest();
         world.heal();
+        world.see_them_off();
         world.serve_the_last();
         world.drain();
     }
@@ -92,7 +93,18 @@ struct World {
     rng: Rng,
     net: Rc<RefCell<Net>>,
     workers: Vec<Option<Worker<SimKernel>>>,
+    /// Of all workers that ever were, like `workers`.
     seats: Vec<Seat<SimListener, SimSocket>>,
+    /// Which of them serve, by index.
+    serving: Vec<usize>,
+    groups: Vec<Group>,
+    groups_ever: u32,
+    /// Of each one a version.
+    listeners_ever: Vec<Arc<Listener>>,
+    /// Held by workers that have not taken their last assignment yet.
+    ticket: Weak<()>,
+    reports: Reports,
+    admission: Arc<Admission>,
     inbox: Receiver<Report>,
     /// What workers answer to the operator.
     answers: Answers,
@@ -128,67 +140,30 @@ impl World {
         }
         let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
         net.backends.clone_from(&plan.backends);
-        let count = plan.config.global.workers.get();
-        net.given = vec![[0; 2]; count];
-        net.wakes = (0..count).map(|_| Arc::new(AtomicBool::new(false))).collect();
-        for worker in 0..count {
-            for (listener, index) in plan.config.listeners.iter().zip(0..) {
-                let backlog = usize::try_from(listener.backlog).expect("small");
-                net.listeners.push(Listener::new(worker, index, backlog));
-            }
-        }
-        let wakes = net.wakes.clone();
-        let net = Rc::new(RefCell::new(net));
-
-        let snapshot = Arc::new(Snapshot::new(&plan.config));
         let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();
-        let wakers: Vec<Arc<dyn Wake>> =
-            wakes.into_iter().map(|wake| Arc::new(SimWake(wake)) as Arc<dyn Wake>).collect();
-        let (seats, ends): (Vec<Seat<_, _>>, Vec<_>) =
-            wakers.iter().zip(0..).map(|(waker, index)| Seat::new(index, waker)).unzip();
-        let team = Team::of(&seats);
-        let stats: Vec<Arc<WorkerStats>> = (0..count).map(|_| Arc::default()).collect();
-        let mut workers = Vec::new();
-        for (ends, index) in ends.into_iter().zip(0..) {
-            let shared = Shared {
-                reports: reports.clone(),
-                admission: Arc::clone(&admission),
-                stats: Arc::clone(&stats[index]),
-                seed: rng.next_u64(),
-            };
-            let first = index * plan.config.listeners.len();
-            let listeners = snapshot.listeners.iter().zip(0..).map(|(listener, group)| Listening {
-                group: GroupId(group),
-                listener: Arc::clone(listener),
-                socket: Some(SimListener::new(first + group as usize, &net)),
-            });
-            let assignment = Assignment {
-                epoch: 0,
-                listeners: listeners.collect(),
-                team: team.clone(),
-                pipes_max: plan.pipes_max,
-                pipe_len: plan.pipe_len,
-                ticket: Arc::default(),
-            };
-            let kernel = SimKernel { net: Rc::clone(&net), worker: index };
-            workers.push(Some(Worker::new(kernel, ends, assignment, Arc::clone(&snapshot), shared)));
-        }
-        net.borrow_mut().roster.publish(&snapshot, count);
-        Self {
+        let config = plan.config.clone();
+        let mut world = Self {
             rng,
             removed: Vec::new(),
             gone: Vec::new(),
             retired: Vec::new(),
             away: Vec::new(),
-            net,
-            workers,
-            seats,
+            net: Rc::new(RefCell::new(net)),
+            workers: Vec::new(),
+            seats: Vec::new(),
+            serving: Vec::new(),
+            groups: Vec::new(),
+            groups_ever: 0,
+            listeners_ever: Vec::new(),
+            ticket: Weak::new(),
+            reports,
+            admission,
             inbox,
             answers: Answers::new(),
-            snapshot,
-            stats,
-            books: (0..count).map(|_| Books::new(plan.patience)).collect(),
+            snapshot: Arc::default(),
+            stats: Vec::new(),
+            books: Vec::new(),
             plan,
             orders: Orders::Serve,
             is_draining: false,
@@ -196,7 +171,9 @@ impl World {
             sessions_over: 0,
             told: 0,
             coverage: Coverage::default(),
-        }
+        };
+        world.commit(&config, Snapshot::new(&config));
+        world
     }
 
     // --- while everything may happen -------------------------------------------------------------------------------
@@ -211,8 +188,13 @@ impl World {
             }
             if net.live.len() < LIVE_MAX && self.rng.below(5) == 0 {
                 let peer = net.draw_client();
-                let listener = net.below(self.plan.config.listeners.len());
-                net.connect(listener, peer);
+                // Now and then to one that has gone: its handshakes may be under way.
+                let group = if net.below(4) == 0 {
+                    net.below(self.groups_ever as usize)
+                } else {
+                    self.groups[net.below(self.groups.len())].id.0 as usize
+                };
+                net.connect(group, peer);
             }
             net.stride = draw_stride(&mut self.rng);
             if happens(&mut self.rng, net.faults.jump) {
@@ -223,7 +205,9 @@ impl World {
         if happens(&mut self.rng, operates) {
             self.operate();
         }
-        let worker = below(&mut self.rng, self.workers.len());
+        let running: Vec<usize> =
+            (0..self.workers.len()).filter(|&worker| self.workers[worker].is_some()).collect();
+        let worker = running[below(&mut self.rng, running.len())];
         self.turn(worker);
     }
 
@@ -292,10 +276,12 @@ impl World {
         let listeners: usize = audits.iter().map(|audit| audit.listeners).sum();
         let pipes: usize = audits.iter().map(|audit| audit.pipes).sum();
         assert_eq!(pipes, net.pipes_open(), "pipes that workers hold, and that are open");
-        assert_eq!(
-            held + listeners + 2 * pipes,
-            net.descriptors(),
-            "descriptors that workers hold, and that are open"
+        // What was opened for a worker is its own as soon as it has taken its assignment.
+        let (held_in_all, in_use) = (held + listeners + 2 * pipes, net.descriptors());
+        let all_have_taken = self.ticket.strong_count() == 0;
+        assert!(
+            held_in_all == in_use || held_in_all < in_use && !all_have_taken,
+            "{held_in_all} descriptors that workers hold, and {in_use} that are open"
         );
         let leases: usize = audits.iter().map(|audit| audit.leases).sum();
         assert_eq!(leases as u64, net.roster.active(), "leases that sessions hold, and that backends count");
@@ -307,7 +293,7 @@ impl World {
         let counted: usize = self.seats.iter().map(|seat| seat.desk.sessions()).sum();
         assert_eq!(counted, active, "each session is counted for one worker");
         assert!(active <= self.plan.sessions_max, "more sessions than there may be");
-        let through: usize = self.snapshot.listeners.iter().map(|listener| listener.gauge().count()).sum();
+        let through: usize = self.listeners_ever.iter().map(|listener| listener.gauge().count()).sum();
         assert_eq!(through, active, "each session is counted for one listener, whatever its version");
         assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
         assert_eq!(stats::violations(&totals), [""; 0]);
@@ -444,15 +430,16 @@ impl World {
         }
         // A check that timed out in between would turn the client away.
         self.net.borrow_mut().stride = MOMENT;
-        for listener in 0..self.plan.config.listeners.len() {
+        for group in 0..self.groups.len() {
+            let listener = self.groups[group].id.0 as usize;
             let id = self.net.borrow().conns.len();
             let peer = Peer::well_behaved(3_000);
             assert!(self.net.borrow_mut().connect(listener, peer), "the queues are empty");
-            self.come_to_rest_with(listener, id);
+            self.come_to_rest_with(group, id);
         }
     }
 
-    fn come_to_rest_with(&mut self, listener: usize, id: usize) {
+    fn come_to_rest_with(&mut self, group: usize, id: usize) {
         let mut served = false;
         for _ in 0..STILL_ROUNDS_MAX {
             self.round();
@@ -461,7 +448,10 @@ impl World {
                 break;
             }
         }
-        let pool = self.snapshot.pool(self.snapshot.listeners[listener].pool);
+        let name = &self.groups[group].name;
+        let is_it = |listener: &&Arc<Listener>| listener.settings.name == *name;
+        let listener = self.snapshot.listeners.iter().find(is_it).expect("it listens");
+        let pool = self.snapshot.pool(listener.pool);
         let tries_anyway = pool.settings.when_all_down == WhenAllDown::TryAnyway;
         let has_backend =
             pool.has_eligible() || tries_anyway && pool.backends.iter().any(|backend| backend.weight() > 0);

@@ -178,7 +178,7 @@ fn index_of(place: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::config::{self, Overrides};
-    use crate::mailbox::{Command, Reports};
+    use crate::mailbox::{Command, Reports, WorkerId};
     use crate::pool::PoolId;
     use crate::sys::Linux;
     use crate::worker::{Admission, Assignment, Seat, Shared, Team};
@@ -194,6 +194,7 @@ mod tests {
         let kernel = Linux::new().unwrap();
         let (seat, ends) = Seat::new(0, &kernel.waker());
         let shared = Shared {
+            id: WorkerId(0),
             reports: Reports::new().0,
             admission: Arc::new(Admission::new(1)),
             stats: Arc::default(),

@@ -54,7 +54,7 @@ impl World {
 
     /// One of those that were just told of is asked for by its name.
     fn ask_for_story(&mut self, worker: usize, row: &Row) {
-        assert_eq!(row.id.worker, worker, "a row of another worker");
+        assert_eq!(row.id.worker as usize, worker, "a row of another worker");
         assert_eq!(row.id.to_string().parse(), Ok(row.id));
         if self.below(4) == 0 {
             let query = Query::Session(row.id);

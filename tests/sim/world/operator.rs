@@ -17,7 +17,7 @@ const BACKENDS_MAX: usize = 12;
 impl World {
     /// Does one thing.
     pub(super) fn operate(&mut self) {
-        match self.rng.below(44) {
+        match self.rng.below(48) {
             0 if !self.is_draining => self.post_drain(),
             1 if self.is_draining => self.post_stop(Orders::DrainTimeout),
             2..14 => self.change_admin(),
@@ -28,6 +28,7 @@ impl World {
             36 | 37 => self.cut_gone(),
             38 => self.cut_some(),
             39..42 => self.ask_for_sessions(),
+            42..46 => self.change_site(),
             _ => self.refresh(),
         }
     }
@@ -40,6 +41,7 @@ impl World {
 
     pub(super) fn post_drain(&mut self) {
         self.is_draining = true;
+        self.net.borrow_mut().is_ending = true;
         self.net.borrow_mut().mark_queued();
         self.post(&Command::Drain);
     }
@@ -47,12 +49,13 @@ impl World {
     pub(super) fn post_stop(&mut self, orders: Orders) {
         self.orders = orders;
         self.net.borrow_mut().is_stopping = true;
+        self.net.borrow_mut().is_ending = true;
         let reason = if orders == Orders::Stop { StopReason::AtOnce } else { StopReason::DrainTimeout };
         self.post(&Command::Stop(reason));
     }
 
-    pub(super) fn publish(&mut self, snapshot: Snapshot) {
-        self.snapshot = Arc::new(snapshot);
+    pub(super) fn publish(&mut self, snapshot: impl Into<Arc<Snapshot>>) {
+        self.snapshot = snapshot.into();
         self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
         self.post(&Command::Publish(Arc::clone(&self.snapshot)));
     }

@@ -79,6 +79,8 @@ impl World {
         pool.health.check = [Check::Off, Check::Tcp, first][self.below(3)].clone();
         pool.health.interval =
             pool.health.timeout.max(Duration::from_millis(100)) + Duration::from_millis(10);
+        // As the checks of a configuration want it.
+        pool.health.fast_interval = pool.health.fast_interval.min(pool.health.interval);
         pool.health.rise = 1 + u32::try_from(self.below(3)).expect("small");
         self.coverage.hit("checks changed");
     }

@@ -1,0 +1,199 @@
+//! What listens and who serves: listeners and workers come and go as they do by `server::site`, while everything else
+//! happens.
+
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use l4lb::config::Config;
+use l4lb::config::model::Listener;
+use l4lb::mailbox::WorkerId;
+use l4lb::pool::Snapshot;
+use l4lb::sys::Wake;
+use l4lb::worker::{Assignment, Ends, GroupId, Listening, Seat, Shared, Team, Worker};
+
+use super::{STILL_ROUNDS_MAX, World};
+use crate::books::Books;
+use crate::kernel::{SimKernel, SimListener, SimSocket, SimWake};
+use crate::net;
+
+/// Listeners at a time.
+const LISTENERS_MAX: usize = 4;
+/// Workers that serve at a time, and that ever do.
+const WORKERS_MAX: usize = 3;
+const WORKERS_EVER_MAX: usize = 10;
+
+type Listenings = Vec<Listening<SimListener>>;
+
+/// The sockets of one listener.
+pub(super) struct Group {
+    /// Also what the network knows it by.
+    pub(super) id: GroupId,
+    pub(super) name: String,
+    /// By index of the worker: where it is among the listeners of the network.
+    sockets: Vec<usize>,
+}
+
+impl World {
+    /// A listener comes or goes, or there are more workers or fewer, unless the last change is under way.
+    pub(super) fn change_site(&mut self) {
+        if self.is_draining || self.net.borrow().is_ending || self.ticket.strong_count() > 0 {
+            return;
+        }
+        let mut config = self.config();
+        match self.below(3) {
+            0 if config.listeners.len() < LISTENERS_MAX => {
+                let place = self.below(config.listeners.len());
+                let like = config.listeners[place].clone();
+                let number = u16::try_from(self.groups_ever).expect("a few");
+                let bind = ([127, 0, 0, 1], 9_100 + number).into();
+                config.listeners.push(Listener { name: format!("more {number}"), bind, ..like });
+                self.coverage.hit("listener added");
+            }
+            1 if config.listeners.len() > 1 => {
+                let place = self.below(config.listeners.len());
+                config.listeners.remove(place);
+                self.coverage.hit("listener removed");
+            }
+            2 if self.workers.len() < WORKERS_EVER_MAX => {
+                let (before, after) = (self.serving.len(), 1 + self.below(WORKERS_MAX));
+                config.global.workers = NonZeroUsize::new(after).expect("not 0");
+                self.coverage.hit_if(after > before, "workers come");
+                self.coverage.hit_if(after < before, "workers leave");
+            }
+            _ => return,
+        }
+        let next = self.snapshot.reconfigured(&config);
+        self.commit(&config, next);
+    }
+
+    /// Runs `config` from `next` on, which is to be published to all workers.
+    pub(super) fn commit(&mut self, config: &Config, next: Snapshot) {
+        let next = Arc::new(next);
+        let workers = config.global.workers.get();
+        let first_new = self.serving.len();
+        let leaving = self.serving.split_off(workers.min(first_new));
+        let first_place = self.workers.len();
+        let hands: Vec<_> =
+            (self.serving.len()..workers).zip(first_place..).map(|(index, _)| self.hire(index)).collect();
+        self.serving.extend(first_place..first_place + hands.len());
+        let mut listeners = self.regroup(config, &next);
+        let team = Team::of(self.serving.iter().map(|&place| &self.seats[place]));
+        let ticket = Arc::new(());
+        self.ticket = Arc::downgrade(&ticket);
+        let (pipes_max, pipe_len) = (self.plan.pipes_max, self.plan.pipe_len);
+        let assignment = |listeners| Assignment {
+            epoch: next.epoch,
+            listeners,
+            team: team.clone(),
+            pipes_max,
+            pipe_len,
+            ticket: Arc::clone(&ticket),
+        };
+        let of_new = listeners.split_off(workers - hands.len());
+        for (&place, listeners) in self.serving.iter().zip(listeners) {
+            let is_taken = self.seats[place].assign(assignment(listeners)).is_ok();
+            assert!(is_taken, "worker {place} has not taken its last assignment");
+        }
+        for place in leaving {
+            assert!(self.seats[place].assign(assignment(Vec::new())).is_ok(), "as above");
+        }
+        self.plan.config.global = config.global.clone();
+        self.publish(Arc::clone(&next));
+        for ((ends, shared), listeners) in hands.into_iter().zip(of_new) {
+            self.net.borrow_mut().roster.hire();
+            let kernel = SimKernel { net: Rc::clone(&self.net), worker: self.workers.len() };
+            let worker = Worker::new(kernel, ends, assignment(listeners), Arc::clone(&next), shared);
+            self.workers.push(Some(worker));
+        }
+    }
+
+    /// A place for one more worker.
+    fn hire(&mut self, index: usize) -> (Ends<SimListener, SimSocket>, Shared) {
+        let woken = Arc::new(AtomicBool::new(false));
+        let waker: Arc<dyn Wake> = Arc::new(SimWake(Arc::clone(&woken)));
+        let (seat, ends) = Seat::new(index, &waker);
+        {
+            let net = &mut *self.net.borrow_mut();
+            net.wakes.push(woken);
+            net.given.push([0; 2]);
+        }
+        self.seats.push(seat);
+        self.stats.push(Arc::default());
+        self.books.push(Books::new(self.plan.patience));
+        let shared = Shared {
+            id: WorkerId(u32::try_from(self.seats.len() - 1).expect("few workers")),
+            reports: self.reports.clone(),
+            admission: Arc::clone(&self.admission),
+            stats: Arc::clone(self.stats.last().expect("just now")),
+            seed: self.rng.next_u64(),
+        };
+        (ends, shared)
+    }
+
+    /// Opens and retires what `config` wants opened and retired; returns for each worker that serves what it listens on.
+    fn regroup(&mut self, config: &Config, next: &Snapshot) -> Vec<Listenings> {
+        let mut of_workers: Vec<Listenings> = self.serving.iter().map(|_| Vec::new()).collect();
+        for settings in &config.listeners {
+            let is_it = |listener: &&Arc<l4lb::pool::Listener>| listener.settings.name == settings.name;
+            let listener = next.listeners.iter().find(is_it).expect("the snapshot runs this configuration");
+            if self.listeners_ever.iter().all(|known| known.id != listener.id) {
+                self.listeners_ever.push(Arc::clone(listener));
+            }
+            let group = self.group_of(settings);
+            for (index, of_worker) in of_workers.iter_mut().enumerate() {
+                let group = &mut self.groups[group];
+                let is_new = index == group.sockets.len();
+                if is_new {
+                    let listeners = &mut self.net.borrow_mut().listeners;
+                    group.sockets.push(listeners.len());
+                    let backlog = usize::try_from(settings.backlog).expect("small");
+                    listeners.push(net::Listener::new(self.serving[index], group.id.0 as usize, backlog));
+                }
+                let socket = is_new.then(|| SimListener::new(group.sockets[index], &self.net));
+                of_worker.push(Listening { group: group.id, listener: Arc::clone(listener), socket });
+            }
+        }
+        let net = &mut *self.net.borrow_mut();
+        let serving = self.serving.len();
+        for group in &mut self.groups {
+            let stays = config.listeners.iter().any(|listener| listener.name == group.name);
+            let kept = if stays { serving.min(group.sockets.len()) } else { 0 };
+            for place in group.sockets.split_off(kept) {
+                net.listeners[place].retired = Some(net.now);
+            }
+        }
+        self.groups.retain(|group| !group.sockets.is_empty());
+        of_workers
+    }
+
+    fn group_of(&mut self, settings: &Listener) -> usize {
+        if let Some(place) = self.groups.iter().position(|group| group.name == settings.name) {
+            return place;
+        }
+        let id = GroupId(self.groups_ever);
+        self.groups_ever += 1;
+        self.groups.push(Group { id, name: settings.name.clone(), sockets: Vec::new() });
+        self.groups.len() - 1
+    }
+
+    /// What is retired is closed, and who leaves stops, by and by.
+    pub(super) fn see_them_off(&mut self) {
+        for _ in 0..STILL_ROUNDS_MAX {
+            let is_gone = |listener: &net::Listener| !listener.is_open || listener.retired.is_none();
+            if self.is_draining || self.net.borrow().listeners.iter().all(is_gone) {
+                break;
+            }
+            self.round();
+        }
+        let running = self.workers.iter().flatten().count();
+        assert!(
+            self.is_draining || running == self.serving.len(),
+            "a worker that leaves goes on with nothing to do"
+        );
+        let open = self.net.borrow().listeners.iter().filter(|listener| listener.is_open).count();
+        let wanted: usize = self.groups.iter().map(|group| group.sockets.len()).sum();
+        assert!(self.is_draining || open == wanted, "{open} listeners are open, not {wanted}");
+    }
+}
