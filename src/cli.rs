@@ -48,7 +48,8 @@ Examples:
   l4lb check /etc/l4lb.toml              what the file would run, or what is wrong with it
 
 Durations are written 500ms, 2s, 1m30s, 1h.
-Signals: TERM and INT drain, and the second time stop at once; USR1 logs what each worker has done.
+Signals: TERM and INT drain, and the second time stop at once; HUP reads the config file again; USR1 logs what
+each worker has done.
 Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 
 /// What `l4lb` can do besides balancing.

@@ -40,7 +40,7 @@
 //! | L0 | [`base`], [`api`] | compute; `api` only names shapes |
 //! | L1 | [`balance`], [`config`] | compute; `config` reads one file |
 //! | L2 | [`session`], [`pool`], [`health`], [`stats`] | decide and count, without I/O; [`sys`] alone does I/O |
-//! | L3 | [`query`], [`request`], [`mailbox`] | pass messages between threads |
+//! | L3 | [`query`], [`reload`], [`request`], [`mailbox`] | pass messages between threads |
 //! | L4 | [`worker`], [`control`] | loop; neither imports the other |
 //! | L5 | [`server`], [`logging`], [`demo`], [`ctl`], [`cli`] | start, stop, print |
 //!
@@ -72,6 +72,8 @@ pub mod stats;
 pub mod sys;
 
 pub mod query;
+
+pub mod reload;
 
 pub mod request;
 

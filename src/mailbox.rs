@@ -18,6 +18,7 @@ use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::{Config, HealthState};
 use crate::pool::{BackendId, Snapshot};
 use crate::query::{Query, Reply};
+use crate::reload::Order;
 use crate::request::Ask;
 use crate::sys::Wake;
 
@@ -79,15 +80,10 @@ pub enum Report {
     Terminate,
     /// SIGHUP.
     Reload,
-    /// Another configuration is to be run, for which everything is there.
-    Reconfigure {
-        /// What to run.
-        config: Box<Config>,
-        /// What it needs.
-        groundwork: Box<dyn Groundwork>,
-        /// Told when the workers have been told.
-        done: SyncSender<()>,
-    },
+    /// Somebody wants the configuration to be read again.
+    Order(Order),
+    /// The configuration was read, and what it needs is there.
+    Loaded(Box<Loaded>),
     /// SIGUSR1: tell what part of the work each worker has done.
     TellShares,
 }
@@ -95,6 +91,24 @@ pub enum Report {
 /// Names a worker for the life of the process. Its index may be that of another one later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WorkerId(pub u32);
+
+/// What came of reading the configuration again.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Why it was read.
+    pub order: Order,
+    /// What it says, or every mistake in it.
+    pub result: Result<Loadable, Vec<String>>,
+}
+
+/// A configuration that can be run.
+#[derive(Debug)]
+pub struct Loadable {
+    /// What it says.
+    pub config: Config,
+    /// What it needs; `None` when it is not to be run.
+    pub groundwork: Option<Box<dyn Groundwork>>,
+}
 
 /// What a configuration needs of this machine: sockets that listen, and threads that serve. The control thread asks for
 /// it and never sees it.

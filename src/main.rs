@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
@@ -10,9 +11,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use l4lb::cli::{self, Cli, Command};
-use l4lb::config::{Config, Overrides};
+use l4lb::config::{self, Config, Overrides, one_line, system_resolver};
 use l4lb::demo::{self, HttpBackend};
 use l4lb::mailbox::{Report, Reports};
+use l4lb::reload::Source;
+use l4lb::server::Origin;
 use l4lb::{logging, server, sys};
 
 fn main() -> ExitCode {
@@ -46,9 +49,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn serve_configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<ExitCode> {
     match cli::load(file, overrides) {
-        Ok(config) => serve(&config, || Ok(())),
+        Ok(config) => serve(&config, origin_of(file, overrides), || Ok(())),
         Err(code) => Ok(code),
     }
+}
+
+/// What reads the configuration again. Without a file there is nothing that could have changed.
+fn origin_of(file: Option<&Path>, overrides: &Overrides) -> Option<Origin> {
+    let (path, overrides) = (file?.to_owned(), overrides.clone());
+    let file = path.display().to_string();
+    let source: Source = Arc::new(move || {
+        let config = config::load(Some(&path), &overrides, &mut system_resolver);
+        config.map_err(|errors| errors.iter().map(|error| one_line(&error.to_string())).collect())
+    });
+    Some(Origin { file, source })
 }
 
 fn serve_demo() -> anyhow::Result<ExitCode> {
@@ -56,19 +70,23 @@ fn serve_demo() -> anyhow::Result<ExitCode> {
     match cli::load(None, &Overrides { listen, ..Overrides::default() }) {
         Ok(config) => {
             demo::start_backends()?;
-            serve(&config, || demo::print_what_to_try(&mut io::stdout()))
+            serve(&config, None, || demo::print_what_to_try(&mut io::stdout()))
         }
         Err(code) => Ok(code),
     }
 }
 
 /// Serves until a signal has ended it.
-fn serve(config: &Config, when_started: impl FnOnce() -> io::Result<()>) -> anyhow::Result<ExitCode> {
+fn serve(
+    config: &Config,
+    origin: Option<Origin>,
+    when_started: impl FnOnce() -> io::Result<()>,
+) -> anyhow::Result<ExitCode> {
     let _flush =
         logging::start(config.global.log_level, config.global.log_format).context("cannot start the log")?;
     // Before anyone can see that it listens: a signal that is not caught ends the process without a drain.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).context("cannot handle signals")?;
-    let running = server::start(config)?;
+    let running = server::start_reloadable(config, origin)?;
     forward_signals(signals, running.reports()).context("cannot handle signals")?;
     when_started()?;
     let totals = running.wait().context("stopped by an error")?;

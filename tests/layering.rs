@@ -19,14 +19,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("stats", &["base", "session"]),
     ("sys", &["base", "config", "session"]),
     ("query", &["base", "pool", "session"]),
+    ("reload", &["config"]),
     ("request", &["config", "pool"]),
-    ("mailbox", &["base", "config", "pool", "query", "request", "sys"]),
+    ("mailbox", &["base", "config", "pool", "query", "reload", "request", "sys"]),
     (
         "worker",
         &["base", "balance", "config", "session", "pool", "health", "stats", "sys", "query", "mailbox"],
     ),
-    ("control", &["base", "api", "config", "pool", "session", "stats", "sys", "query", "request", "mailbox"]),
-    ("server", &["base", "config", "pool", "stats", "sys", "query", "mailbox", "worker", "control"]),
+    (
+        "control",
+        &[
+            "base", "api", "config", "pool", "session", "stats", "sys", "query", "reload", "request",
+            "mailbox",
+        ],
+    ),
+    (
+        "server",
+        &["base", "config", "pool", "reload", "stats", "sys", "query", "mailbox", "worker", "control"],
+    ),
     ("logging", &["config"]),
     ("demo", &["sys"]),
     ("ctl", &["api", "base", "config", "control"]),

@@ -74,6 +74,9 @@ mod request {
 mod stats {
     pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats, Tally};
 }
+mod reload {
+    pub use l4lb::reload::Order;
+}
 mod sys {
     pub use l4lb::sys::Wake;
 }

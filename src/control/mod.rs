@@ -3,6 +3,9 @@
 
 pub mod admin;
 pub mod events;
+mod merge;
+mod reload;
+mod removed;
 mod requests;
 mod staff;
 mod view;
@@ -16,16 +19,20 @@ use std::time::Duration;
 use crate::api::{self, EventKind};
 use crate::base::time::Instant;
 use crate::config::model::{Config, HealthState, WhenAllDown};
-use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason, WorkerId};
+use crate::mailbox::{Command, Groundwork, Report, Reports, Site, StopReason, WorkerId};
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
+use crate::reload::{Mode, Order, Source};
 use crate::request::Named;
 use crate::stats::Share;
 use crate::sys::{Clock, timestamp};
 
 use events::Draft;
-pub use view::View;
 
+use reload::Orders;
+pub use reload::ReloadStatus;
+pub use removed::Removed;
 pub use staff::{Member, Staff};
+pub use view::{State, View};
 
 /// How often it looks after what a full queue has kept from it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -40,6 +47,12 @@ pub struct Control {
     pub reports: Reports,
     /// What is reported to it.
     pub inbox: Receiver<Report>,
+    /// What runs, as it was read.
+    pub config: Arc<Config>,
+    /// Where to read it again.
+    pub source: Option<Source>,
+    /// What opens what a configuration needs.
+    pub site: Arc<dyn Site>,
     /// What others see of all this.
     pub view: Arc<View>,
     /// How long sessions may go on once it drains.
@@ -74,6 +87,10 @@ struct Work {
     changed: Vec<PoolId>,
     /// Pools that have no eligible backend, as was told.
     without_backend: HashSet<PoolId>,
+    /// Backends that are in no pool any more and have sessions left.
+    removed: Vec<Removed>,
+    /// Configurations that are to be read.
+    orders: Orders,
     result: io::Result<()>,
 }
 
@@ -103,6 +120,8 @@ impl Work {
             posts,
             changed: Vec::new(),
             without_backend: HashSet::new(),
+            removed: Vec::new(),
+            orders: Orders::default(),
             result: Ok(()),
         }
     }
@@ -125,7 +144,10 @@ impl Work {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.look_after_drops();
+            self.forget_retired();
             self.publish();
+            self.look_after_removed();
+            self.orders.give_answers();
             self.end_drain();
             self.tell_commands();
         }
@@ -134,9 +156,11 @@ impl Work {
     }
 
     fn patience(&self) -> Duration {
+        let now = self.clock.now();
+        let look = self.next_cut().map_or(LOOK, |cut| LOOK.min(cut - now));
         match self.stage {
-            Stage::Draining { deadline } => LOOK.min(deadline - self.clock.now()),
-            Stage::Serving | Stage::Stopping => LOOK,
+            Stage::Draining { deadline } => look.min(deadline - now),
+            Stage::Serving | Stage::Stopping => look,
         }
     }
 
@@ -146,13 +170,13 @@ impl Work {
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
             Report::Ask(ask) => self.on_ask(ask),
             Report::Terminate => self.on_terminate(),
-            Report::Reload => log::warn!("SIGHUP is ignored: this version cannot reload its configuration"),
-            Report::TellShares => self.tell_shares(),
-            Report::Reconfigure { config, groundwork, done } => {
-                self.reconfigure(&config, groundwork);
-                // Whoever asked may have given up.
-                let _gone = done.send(());
+            Report::Reload => {
+                let who = "SIGHUP".into();
+                self.on_order(Order { who, source: None, mode: Mode::Apply, answer: None });
             }
+            Report::Order(order) => self.on_order(order),
+            Report::Loaded(loaded) => self.on_loaded(*loaded),
+            Report::TellShares => self.tell_shares(),
         }
     }
 
@@ -184,14 +208,6 @@ impl Work {
         }
     }
 
-    /// There is another snapshot: everybody is to have it.
-    fn published(&mut self, pool: PoolId) {
-        self.control.view.state().snapshot = Arc::clone(&self.control.snapshot);
-        let pool = Arc::clone(self.control.snapshot.pool(pool));
-        self.tell_eligibility(&pool);
-        self.posts.iter_mut().for_each(|post| post.is_behind = true);
-    }
-
     /// One line for each worker.
     fn tell_shares(&self) {
         for (worker, stats) in self.control.staff.counters() {
@@ -214,15 +230,11 @@ impl Work {
         }
     }
 
-    /// Runs another configuration, for which everything is there.
+    /// Runs `config`, for which everything is there.
     fn reconfigure(&mut self, config: &Config, groundwork: Box<dyn Groundwork>) {
-        if self.stage != Stage::Serving {
-            log::warn!("a configuration is not applied any more: the process ends");
-            return;
-        }
         let next = Arc::new(self.control.snapshot.reconfigured(config));
         groundwork.commit(&next);
-        self.control.snapshot = next;
+        self.replace_snapshot(next);
         self.control.drain_timeout = config.global.drain_timeout;
         let is_known = |posts: &[Post], id| posts.iter().any(|post| post.member.id == id);
         let members = self.control.staff.members();
@@ -232,6 +244,40 @@ impl Work {
         self.posts.iter_mut().for_each(|post| post.is_behind = true);
         for pool in self.control.snapshot.pools.clone() {
             self.tell_eligibility(&pool);
+        }
+    }
+
+    /// Everybody is to run `next`. Who is in no pool of it is removed.
+    fn replace_snapshot(&mut self, next: Arc<Snapshot>) {
+        let before = std::mem::replace(&mut self.control.snapshot, next);
+        self.note_removed(&before);
+        let is_there = |id: PoolId| self.control.snapshot.pools.iter().any(|pool| pool.id == id);
+        self.changed.retain(|&id| is_there(id));
+        self.without_backend.retain(|&id| is_there(id));
+        self.show_snapshot();
+    }
+
+    fn show_snapshot(&mut self) {
+        self.control.view.state().snapshot = Arc::clone(&self.control.snapshot);
+        self.posts.iter_mut().for_each(|post| post.is_behind = true);
+    }
+
+    /// Pools that have gone stay for those who came before; once nobody is left of them, they need no epoch.
+    fn forget_retired(&mut self) {
+        if self.control.snapshot.can_forget() {
+            self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&[]));
+            self.show_snapshot();
+        }
+    }
+
+    fn is_anybody_behind(&self) -> bool {
+        self.posts.iter().any(|post| post.is_behind)
+    }
+
+    /// Tells every worker whose mailbox has room.
+    fn post_to_all(&self, command: &Command) {
+        for Post { member, .. } in &self.posts {
+            let _full = member.mailbox.post(command.clone());
         }
     }
 
@@ -326,9 +372,11 @@ impl Work {
     fn publish(&mut self) {
         if !self.changed.is_empty() {
             self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&self.changed));
-            for pool in std::mem::take(&mut self.changed) {
-                self.published(pool);
+            for id in std::mem::take(&mut self.changed) {
+                let pool = Arc::clone(self.control.snapshot.pool(id));
+                self.tell_eligibility(&pool);
             }
+            self.show_snapshot();
         }
         let snapshot = &self.control.snapshot;
         for Post { member, is_behind, .. } in &mut self.posts {
@@ -340,6 +388,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::mailbox::Mailbox;
 
     struct NoWake;
@@ -350,18 +399,60 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_health_of_a_removed_backend_changes_no_table() {
+    /// A site that has all that any configuration needs.
+    #[derive(Debug)]
+    struct Anything;
+
+    impl Site for Anything {
+        fn prepare(
+            &self,
+            _config: &Config,
+        ) -> Result<Box<dyn Groundwork>, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    impl Groundwork for Anything {
+        fn commit(self: Box<Self>, _snapshot: &Arc<Snapshot>) {}
+    }
+
+    pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         let (reports, inbox) = Reports::new();
-        let control = Control {
-            view: Arc::new(View::of_nothing()),
-            snapshot: Arc::new(Snapshot::default()),
-            staff: Arc::default(),
+        let snapshot = Arc::new(snapshot);
+        let staff = Arc::new(Staff::default());
+        staff.change(mailboxes.len(), 0, mailboxes.iter().cloned());
+        let config = Arc::new(config(""));
+        Control {
+            view: Arc::new(View::new(&config, None, Arc::clone(&snapshot), Arc::clone(&staff))),
+            snapshot,
+            staff,
             reports,
             inbox,
-            drain_timeout: Duration::ZERO,
-        };
-        let mut work = Work::new(control);
+            config,
+            source: None,
+            site: Arc::new(Anything),
+            drain_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// A mailbox, and what is put in.
+    pub(super) fn mailbox() -> (Mailbox, Receiver<Command>) {
+        Mailbox::new(Arc::new(NoWake))
+    }
+
+    /// A pool of two backends with these other keys.
+    pub(super) fn config(keys: &str) -> Config {
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\n{keys}\nbackend = [\
+             {{ name = \"a\", address = \"127.0.0.1:1\" }}, {{ name = \"b\", address = \"127.0.0.1:2\" }}]"
+        );
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        config::parse(&text, "test", &config::Overrides::default(), no_names).expect("a good config")
+    }
+
+    #[test]
+    fn the_health_of_a_removed_backend_changes_no_table() {
+        let mut work = Work::new(control(Snapshot::default(), &[]));
         let (from, to) = (HealthState::Up, HealthState::Down);
         work.on_report(Report::Health { backend: BackendId(7), from, to, reason: String::new() });
         assert!(work.changed.is_empty());
@@ -369,20 +460,9 @@ mod tests {
 
     #[test]
     fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
-        let (mailbox, commands) = Mailbox::new(Arc::new(NoWake));
-        let staff = Arc::new(Staff::default());
-        staff.change(1, 0, [mailbox.clone()]);
+        let (mailbox, commands) = mailbox();
         while mailbox.post(Command::DialFailed(BackendId(0))) {}
-        let (reports, inbox) = Reports::new();
-        let control = Control {
-            view: Arc::new(View::of_nothing()),
-            snapshot: Arc::new(Snapshot::default()),
-            staff,
-            reports,
-            inbox,
-            drain_timeout: Duration::from_secs(60),
-        };
-        let mut work = Work::new(control);
+        let mut work = Work::new(control(Snapshot::default(), &[mailbox]));
         work.on_terminate();
         assert!(commands.try_iter().all(|command| matches!(command, Command::DialFailed(_))), "it was full");
         work.tell_commands();

@@ -10,7 +10,7 @@ use crate::config::model::{self, HealthState};
 use crate::control::Work;
 use crate::control::events::Draft;
 use crate::control::view::Note;
-use crate::pool::{Admin, Backend, Pool};
+use crate::pool::{Admin, Backend, Pool, PoolId};
 use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Request};
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
@@ -60,8 +60,7 @@ impl Work {
         let mut backends = configured(&pool);
         let NewBackend { name, address, weight, backup, .. } = new.clone();
         backends.push(model::Backend { name, address, weight, backup });
-        self.control.snapshot = Arc::new(self.control.snapshot.with_backends(pool.id, &backends));
-        self.published(pool.id);
+        self.rebuild(pool.id, &backends);
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("it was put there").id;
         let note = Note { registered: true, lease, ..Note::default() };
@@ -69,6 +68,13 @@ impl Work {
         let what = format!("registered at {address} with weight {weight}{}", ttl_words(new));
         self.tell(&named, who, what);
         Ok(Registered { id, is_new: true })
+    }
+
+    /// The pool has these backends from now on.
+    fn rebuild(&mut self, pool: PoolId, backends: &[model::Backend]) {
+        self.replace_snapshot(Arc::new(self.control.snapshot.with_backends(pool, backends)));
+        let pool = Arc::clone(self.control.snapshot.pool(pool));
+        self.tell_eligibility(&pool);
     }
 
     /// The same request again: its lease begins anew, and its weight is what the request says.
@@ -98,8 +104,7 @@ impl Work {
         let (pool, backend) = self.backend_named(named)?;
         let mut left = configured(&pool);
         left.retain(|other| other.name != backend.name);
-        self.control.snapshot = Arc::new(self.control.snapshot.with_backends(pool.id, &left));
-        self.published(pool.id);
+        self.rebuild(pool.id, &left);
         self.control.view.state().notes.remove(&backend.id);
         let sessions = backend.active();
         self.tell(named, who, format!("removed with {sessions} sessions left"));

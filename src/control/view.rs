@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
 
-use crate::api::{Reload, Stage};
+use crate::api::Stage;
 use crate::base::time::Instant;
 use crate::config::model::Config;
-use crate::control::Staff;
 use crate::control::events::Events;
+use crate::control::{ReloadStatus, Removed, Staff};
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;
 
@@ -38,7 +38,9 @@ pub struct State {
     /// What the process does.
     pub stage: Stage,
     /// Reloads so far.
-    pub reload: Reload,
+    pub reload: ReloadStatus,
+    /// Backends that were removed and may have sessions left.
+    pub removed: Vec<Removed>,
     /// What is not in the atomics of a backend; those of backends that have gone are taken out.
     pub notes: HashMap<BackendId, Note>,
 }
@@ -59,18 +61,19 @@ pub struct Note {
 impl View {
     /// Before anything has happened.
     pub fn new(
-        config: Arc<Config>,
+        config: &Arc<Config>,
         file: Option<String>,
         snapshot: Arc<Snapshot>,
         staff: Arc<Staff>,
     ) -> Self {
         let state = State {
-            config,
+            config: Arc::clone(config),
             file,
             snapshot,
             staff,
             stage: Stage::Serving,
-            reload: Reload::default(),
+            reload: ReloadStatus::default(),
+            removed: Vec::new(),
             notes: HashMap::new(),
         };
         let started = crate::sys::timestamp();
@@ -85,7 +88,7 @@ impl View {
             ..crate::config::Overrides::default()
         };
         let config = crate::config::load(None, &overrides, &mut crate::config::system_resolver);
-        Self::new(Arc::new(config.expect("flags are enough")), None, Arc::default(), Arc::default())
+        Self::new(&Arc::new(config.expect("flags are enough")), None, Arc::default(), Arc::default())
     }
 
     /// The state, for as long as the guard is held: a reader that holds it for long holds up the control thread.

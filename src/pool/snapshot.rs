@@ -179,6 +179,11 @@ impl Snapshot {
         self.backends.iter()
     }
 
+    /// Whether the next epoch would hold fewer retired pools: nobody can find some of them any more.
+    pub fn can_forget(&self) -> bool {
+        !self.retired.is_empty() && self.followed().retired.len() < self.retired.len()
+    }
+
     /// The pools that are configured no more, and that sessions may still have to find.
     pub fn retired(&self) -> &[Arc<Pool>] {
         &self.retired

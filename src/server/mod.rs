@@ -17,14 +17,23 @@ use std::thread::{self, JoinHandle};
 use crate::config::model::Config;
 use crate::control::admin;
 use crate::control::{Control, Staff, View};
-use crate::mailbox::{self, Command, Groundwork, Report, Reports, StopReason};
+use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason};
 use crate::pool::{Backend, Snapshot};
+use crate::reload::{Answer, Mode, Order, ReloadReport, Source};
 use crate::stats::{Share, Totals};
 use crate::sys;
 
 pub use error::StartError;
 use error::system;
 use site::Site;
+
+/// Where a configuration came from.
+pub struct Origin {
+    /// The file, as people know it.
+    pub file: String,
+    /// What reads it again.
+    pub source: Source,
+}
 
 /// A running load balancer. Dropping it changes nothing; see [`Running::terminate`] and [`Running::wait`].
 pub struct Running {
@@ -34,7 +43,7 @@ pub struct Running {
     pub admin: admin::Addresses,
     control: JoinHandle<io::Result<()>>,
     reports: Reports,
-    snapshot: Arc<Snapshot>,
+    view: Arc<View>,
     site: Arc<Site>,
 }
 
@@ -49,18 +58,20 @@ impl Running {
         self.reports.clone()
     }
 
-    /// Its sockets and threads, for who prepares another configuration.
-    pub fn site(&self) -> Arc<dyn mailbox::Site> {
-        Arc::new(Arc::clone(&self.site))
+    /// What the control thread lets others see.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
-    /// Runs another configuration from now on. Waits until every worker was told; an error leaves all as it was.
-    pub fn reconfigure(&self, config: &Config) -> Result<(), StartError> {
-        let groundwork: Box<dyn Groundwork> = Box::new(self.site.prepare(config)?);
-        let (done, told) = sync_channel(1);
-        let config = Box::new(config.clone());
-        self.reports.send_surely(Report::Reconfigure { config, groundwork, done });
-        told.recv().map_err(|_| StartError::Unsettled { what: "the process ends".into() })
+    /// Reads another configuration from `source`, runs it or says what it would change, and waits until the workers are
+    /// told. An error changes nothing.
+    pub fn reload(&self, source: Source, mode: Mode) -> Result<ReloadReport, Vec<String>> {
+        let (answer, answered) = sync_channel(1);
+        // Whoever asked waits for it.
+        let answer: Answer = Box::new(move |report| _ = answer.send(report));
+        let order = Order { who: "the process".into(), source: Some(source), mode, answer: Some(answer) };
+        self.reports.send_surely(Report::Order(order));
+        answered.recv().unwrap_or_else(|_| Err(vec!["the process ends".into()]))
     }
 
     /// Where the listener of that name listens now.
@@ -83,9 +94,14 @@ impl Running {
         self.site.staff.counters().into_iter().map(|(_, stats)| Share::of(&stats))
     }
 
-    /// All backends of the first configuration, in its order.
-    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.snapshot.backends()
+    /// What was published last.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.view.state().snapshot)
+    }
+
+    /// All backends as of now. Those of the first configuration are in its order.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        self.snapshot().backends().cloned().collect()
     }
 
     /// Waits until everything has stopped; returns the counters at the end.
@@ -106,6 +122,11 @@ fn totals(staff: &Staff) -> Totals {
 
 /// Starts what `config` says and returns once every listener listens.
 pub fn start(config: &Config) -> Result<Running, StartError> {
+    start_reloadable(config, None)
+}
+
+/// The same; SIGHUP reads it again from where it came from.
+pub fn start_reloadable(config: &Config, origin: Option<Origin>) -> Result<Running, StartError> {
     debug_assert!(
         sys::sigpipe_is_ignored().unwrap_or(true),
         "a write to a dead connection would end the process"
@@ -121,14 +142,18 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let admin = admin::open(&config.admin)?;
     let snapshot = Arc::new(Snapshot::new(config));
     groundwork.commit(&snapshot);
-    let view =
-        Arc::new(View::new(Arc::new(config.clone()), None, Arc::clone(&snapshot), Arc::clone(&site.staff)));
+    let config = Arc::new(config.clone());
+    let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();
+    let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
     let control = Control {
-        view: Arc::clone(&view),
-        snapshot: Arc::clone(&snapshot),
+        snapshot,
         staff: Arc::clone(&site.staff),
         reports: reports.clone(),
         inbox,
+        config: Arc::clone(&config),
+        source,
+        site: Arc::new(Arc::clone(&site)),
+        view: Arc::clone(&view),
         drain_timeout: config.global.drain_timeout,
     };
     let control = thread::Builder::new().name("l4lb-control".into()).spawn(|| control.run());
@@ -140,6 +165,6 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     })?;
     let addresses = config.listeners.iter().filter_map(|listener| site.address_of(&listener.name)).collect();
     let at = admin.addresses();
-    admin.start(view, reports.clone())?;
-    Ok(Running { addresses, admin: at, control, reports, snapshot, site })
+    admin.start(Arc::clone(&view), reports.clone())?;
+    Ok(Running { addresses, admin: at, control, reports, view, site })
 }

@@ -46,8 +46,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::control::{Control, Staff};
+    use crate::control::{Control, Staff, View};
     use crate::mailbox::{Command, Mailbox, StopReason};
+    use crate::server::site::Site;
     use crate::sys::Linux;
 
     /// It was never reported: whoever waited for the server waited forever.
@@ -59,9 +60,15 @@ mod tests {
         let (reports, inbox) = Reports::new();
         let staff = Arc::new(Staff::default());
         let members = staff.change(2, 0, mailboxes);
+        let view = View::of_nothing();
+        let config = Arc::clone(&view.state().config);
+        let site = Arc::new(Site::new(&config.global, 0, None, reports.clone()));
         let control = Control {
-            view: Arc::new(crate::control::View::of_nothing()),
+            view: Arc::new(view),
             snapshot: Arc::default(),
+            config,
+            source: None,
+            site: Arc::new(site),
             staff,
             reports: reports.clone(),
             inbox,

@@ -2,7 +2,7 @@
 //! files, its signals.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -11,9 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use procfs::process::{FDTarget, Process};
+use tempfile::{NamedTempFile, TempDir};
 
 use l4lb::ctl::{Client, Target};
-use tempfile::TempDir;
 
 use crate::peer::{PATIENCE, until};
 
@@ -27,6 +27,7 @@ const HANDLED: u64 = 1 << 0 | 1 << 9 | 1 << 14;
 pub(crate) struct Daemon {
     child: Child,
     log: Mutex<Receiver<String>>,
+    file: NamedTempFile,
     pub(crate) address: SocketAddr,
     /// Where its admin socket is.
     runtime: TempDir,
@@ -50,9 +51,9 @@ impl Daemon {
     }
 
     fn try_start(config: &str, address: SocketAddr, log: &str) -> Option<Self> {
-        let mut file = tempfile::NamedTempFile::new().expect("a file for the configuration");
+        let file = NamedTempFile::new().expect("a file for the configuration");
         let runtime = tempfile::tempdir().expect("a run-time directory");
-        write!(file, "[[listener]]\nbind = \"{address}\"\n{config}\n").expect("write the configuration");
+        write_config(&file, config, address);
         let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
             .arg("-c")
             .arg(file.path())
@@ -64,7 +65,7 @@ impl Daemon {
         let lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
         let (sender, log) = channel();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut daemon = Self { child, log: Mutex::new(log), address, runtime };
+        let mut daemon = Self { child, log: Mutex::new(log), file, address, runtime };
         match daemon.wait_for_line(&["listening", "address in use"]) {
             line if line.contains("listening") => {
                 until("l4lb handles signals", || daemon.handles_signals());
@@ -80,6 +81,12 @@ impl Daemon {
     /// What asks its admin API.
     pub(crate) fn admin(&self) -> Client {
         Client::new(Target::Socket(self.runtime.path().join("admin.sock"))).expect("start a runtime")
+    }
+
+    /// Puts another configuration in its file, with the same listener, and tells it to read it.
+    pub(crate) fn reload(&self, config: &str) {
+        write_config(&self.file, config, self.address);
+        self.signal("HUP", 1);
     }
 
     /// The next line of its log that contains one of `words`.
@@ -161,6 +168,11 @@ impl Daemon {
     fn process(&self) -> Process {
         Process::new(i32::try_from(self.child.id()).expect("a process id")).expect("/proc of l4lb")
     }
+}
+
+fn write_config(file: &NamedTempFile, config: &str, address: SocketAddr) {
+    let text = format!("[[listener]]\nbind = \"{address}\"\n{config}\n");
+    std::fs::write(file.path(), text).expect("write the configuration");
 }
 
 impl Drop for Daemon {

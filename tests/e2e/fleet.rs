@@ -15,7 +15,8 @@ use std::time::Duration;
 use l4lb::config::model::{AdminSocket, Listener};
 use l4lb::config::{self, Config, Overrides, system_resolver};
 use l4lb::pool::Backend;
-use l4lb::server::{self, Running, StartError};
+use l4lb::reload::{Mode, ReloadReport};
+use l4lb::server::{self, Running};
 use l4lb::session::{CloseReason, Side};
 use l4lb::stats::Totals;
 use socket2::Socket;
@@ -231,6 +232,13 @@ impl Fleet {
 
     /// A server inside this process.
     pub(crate) fn start(&self) -> Service<'_> {
+        let config = self.config();
+        let server = server::start(&config).expect("start the server");
+        let addresses = server.addresses.clone();
+        Service { fleet: self, addresses, server, config: Some(config), clients: AtomicU64::new(0) }
+    }
+
+    fn config(&self) -> Config {
         let mut toml = self.toml();
         for (index, keys) in self.listeners.iter().enumerate() {
             let port = index + 1;
@@ -243,9 +251,7 @@ impl Fleet {
         config.listeners.iter_mut().for_each(|listener| listener.bind = IPV4);
         config.admin.socket = AdminSocket::Off;
         accept_as_told(&mut config);
-        let server = server::start(&config).expect("start the server");
-        let addresses = server.addresses.clone();
-        Service { fleet: self, addresses, server, config: Some(config), clients: AtomicU64::new(0) }
+        config
     }
 
     /// The real binary, which logs what `log` says in the form of RUST_LOG.
@@ -255,7 +261,7 @@ impl Fleet {
         Service { fleet: self, addresses, server, config: None, clients: AtomicU64::new(0) }
     }
 
-    fn toml(&self) -> String {
+    pub(crate) fn toml(&self) -> String {
         let backends = self.nodes.iter().zip(&self.backends).enumerate().map(|(index, (node, keys))| {
             let separator = if keys.is_empty() { "" } else { ", " };
             format!("{{ name = \"n{index}\", address = \"{}\"{separator}{keys} }}", node.address)
@@ -341,15 +347,33 @@ impl<S> Service<'_, S> {
 }
 
 impl Service<'_> {
-    pub(crate) fn backend(&self, node: usize) -> &Arc<Backend> {
-        self.server.backends().nth(node).expect("a backend for each node")
+    /// Runs the configuration that it was started with and `edit` has changed.
+    #[track_caller]
+    pub(crate) fn reload(&self, edit: impl FnOnce(&mut Config)) -> ReloadReport {
+        self.read_again(edit, Mode::Apply).expect("a good configuration")
+    }
+
+    /// The same, also only to hear what it would change.
+    pub(crate) fn read_again(
+        &self,
+        edit: impl FnOnce(&mut Config),
+        mode: Mode,
+    ) -> Result<ReloadReport, Vec<String>> {
+        let mut config = self.fleet.config();
+        edit(&mut config);
+        self.server.reload(Arc::new(move || Ok(config.clone())), mode)
+    }
+
+    pub(crate) fn backend(&self, node: usize) -> Arc<Backend> {
+        Arc::clone(&self.server.backends()[node])
     }
 
     /// Has the server run another configuration from now on, unless it refuses.
-    pub(crate) fn try_change(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), StartError> {
+    pub(crate) fn try_change(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), Vec<String>> {
         let mut config = self.config.clone().expect("only a server inside this process");
         change(&mut config);
-        self.server.reconfigure(&config)?;
+        let next = config.clone();
+        self.server.reload(Arc::new(move || Ok(next.clone())), Mode::Apply)?;
         self.config = Some(config);
         Ok(())
     }

@@ -1,13 +1,11 @@
 //! A running server and the backend behind it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use l4lb::config::model::{Accept, AdminSocket};
 use l4lb::config::{self, Config, Overrides, system_resolver};
-use l4lb::pool::Backend;
 use l4lb::server::{self, Running};
 use l4lb::session::{CloseReason, Side};
 use l4lb::stats::{self, Totals};
@@ -300,7 +298,7 @@ impl Lab {
 pub(crate) fn audit(server: Running, clients: u64) -> Totals {
     until("every session is over", || server.totals().closed_total() == clients);
     server.terminate();
-    let backends: Vec<Arc<Backend>> = server.backends().cloned().collect();
+    let backends = server.backends();
     let totals = server.wait().expect("the server stops");
     assert_eq!((totals.accepted, totals.active()), (clients, 0), "accepted and active: {totals}");
     assert_eq!(stats::violations_at_rest(&totals), [""; 0], "{totals}");

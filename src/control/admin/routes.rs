@@ -168,7 +168,7 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
         epoch: state.snapshot.epoch,
         workers: rows::workers(&state.staff),
         totals: rows::totals(&state.staff),
-        reload: state.reload.clone(),
+        reload: rows::reload(&state.reload),
         log_lines_dropped: 0,
     })
 }

@@ -6,7 +6,7 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::control::view::{Note, State};
-use crate::control::{Staff, View};
+use crate::control::{ReloadStatus, Staff, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
@@ -54,6 +54,11 @@ pub(super) fn listeners(snapshot: &Snapshot) -> Vec<api::Listener> {
         }
     });
     rows.collect()
+}
+
+pub(super) fn reload(status: &ReloadStatus) -> api::Reload {
+    let ReloadStatus { succeeded, failed, last_success, last_failure, errors } = status.clone();
+    api::Reload { succeeded, failed, last: last_success.max(last_failure), errors }
 }
 
 /// How much happens, now.

@@ -1,0 +1,367 @@
+//! Reads the configuration again and runs it, in this process: what stays is not touched.
+//!
+//! It is read on a thread of its own, `l4lb-reload`, which also opens what it needs: a name that takes long to resolve
+//! holds up no change of health. What is wrong with it is told, counted and remembered, and the old one goes on. One at
+//! a time; what is asked for meanwhile is done next, and all that was asked for in the same way is done at once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+
+use jiff::Timestamp;
+
+use crate::api::EventKind;
+use crate::config::Config;
+use crate::config::diff::{Change, Difference, Subject, diff};
+use crate::control::events::Draft;
+use crate::control::merge::merge;
+use crate::control::{Stage, Work};
+use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
+use crate::pool::Snapshot;
+use crate::reload::{Answer, Mode, Order, ReloadReport, Touch};
+use crate::sys::timestamp;
+
+/// Orders that wait while a configuration is read; one more is refused.
+const ORDERS_MAX: usize = 64;
+/// Errors of one configuration that are remembered.
+const ERRORS_MAX: usize = 100;
+
+/// Reloads so far.
+#[derive(Clone, Debug, Default)]
+pub struct ReloadStatus {
+    /// How many were applied.
+    pub succeeded: u64,
+    /// How many were refused, and changed nothing.
+    pub failed: u64,
+    /// When the last one was applied.
+    pub last_success: Option<Timestamp>,
+    /// When the last one was refused.
+    pub last_failure: Option<Timestamp>,
+    /// What was wrong with the last one, if it was refused.
+    pub errors: Vec<String>,
+}
+
+/// What is asked for while a configuration is read.
+#[derive(Default)]
+pub(super) struct Orders {
+    is_loading: bool,
+    waiting: Vec<Order>,
+    /// What is to be answered once the workers are told.
+    answers: Vec<(Answer, Result<ReloadReport, Vec<String>>)>,
+}
+
+impl Orders {
+    pub(super) fn give_answers(&mut self) {
+        self.answers.drain(..).for_each(|(answer, report)| answer(report));
+    }
+
+    fn answer(&mut self, answer: Option<Answer>, report: Result<ReloadReport, Vec<String>>) {
+        self.answers.extend(answer.map(|answer| (answer, report)));
+    }
+}
+
+impl Work {
+    pub(super) fn on_order(&mut self, order: Order) {
+        if self.stage != Stage::Serving {
+            return self.refuse(order, vec!["the process is draining: no other configuration is run".into()]);
+        }
+        if self.orders.waiting.len() == ORDERS_MAX {
+            return self.refuse(order, vec![format!("{ORDERS_MAX} reloads wait already")]);
+        }
+        self.orders.waiting.push(order);
+        self.load_next();
+    }
+
+    /// Begins to read what waits, unless a configuration is being read.
+    fn load_next(&mut self) {
+        while !self.orders.is_loading && !self.orders.waiting.is_empty() {
+            let first = self.orders.waiting.remove(0);
+            let is_alike = |other: &mut Order| {
+                let is_same_source = match (&first.source, &other.source) {
+                    (None, None) => true,
+                    (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                    (None, Some(_)) | (Some(_), None) => false,
+                };
+                is_same_source && first.mode == other.mode
+            };
+            let alike: Vec<Order> = self.orders.waiting.extract_if(.., is_alike).collect();
+            self.load(together(first, alike));
+        }
+    }
+
+    fn load(&mut self, order: Order) {
+        let source = order.source.clone().or_else(|| self.control.source.clone());
+        let Some(source) = source else {
+            return self.refuse(order, vec!["there is no file to read again".into()]);
+        };
+        let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
+        let (mode, who) = (order.mode, order.who.clone());
+        let run = move || {
+            let load = || {
+                let config = source()?;
+                let groundwork = match mode {
+                    Mode::Apply => Some(site.prepare(&config).map_err(|error| vec![error.to_string()])?),
+                    Mode::DryRun => None,
+                };
+                Ok(Loadable { config, groundwork })
+            };
+            // Unwind-safe: nobody sees what it has left behind.
+            let result = catch_unwind(AssertUnwindSafe(load));
+            let result = result.unwrap_or_else(|_| Err(vec!["reading it has panicked".into()]));
+            reports.send_surely(Report::Loaded(Box::new(Loaded { order, result })));
+        };
+        match thread::Builder::new().name("l4lb-reload".into()).spawn(run) {
+            Ok(_) => {
+                self.orders.is_loading = true;
+                log::info!(who, mode:?; "the configuration is read");
+            }
+            Err(error) => {
+                // The order has gone with what was to run: whoever waits for an answer hears that there is none.
+                self.count_failure(&who, vec![format!("cannot start a thread: {error}")]);
+            }
+        }
+    }
+
+    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
+        let Loaded { order, result } = loaded;
+        self.orders.is_loading = false;
+        match result {
+            Err(errors) => self.refuse(order, errors),
+            Ok(_) if self.stage != Stage::Serving => {
+                self.refuse(order, vec!["the process is draining: no other configuration is run".into()]);
+            }
+            Ok(Loadable { config, groundwork }) => self.follow(order, config, groundwork),
+        }
+        self.load_next();
+    }
+
+    /// Runs `config`, or only says what it would change.
+    fn follow(&mut self, order: Order, config: Config, groundwork: Option<Box<dyn Groundwork>>) {
+        let Order { who, mode, answer, .. } = order;
+        let running = &self.control.snapshot;
+        let (merged, notes) = merge(&self.control.config, &config, running);
+        let touch = |change| Touch { sessions: sessions_on(&change, running), change };
+        let changes = diff(&self.control.config, &config).into_iter().map(touch).collect();
+        if let Some(groundwork) = groundwork {
+            self.reconfigure(&merged, groundwork);
+        }
+        let epoch = self.control.snapshot.epoch;
+        let report = ReloadReport { mode, epoch, changes, notes };
+        if mode == Mode::Apply {
+            self.applied(&who, config, &report);
+        }
+        self.orders.answer(answer, Ok(report));
+    }
+
+    fn applied(&mut self, who: &str, config: Config, report: &ReloadReport) {
+        for Touch { change, sessions } in &report.changes {
+            log::info!(change:%, sessions; "reload");
+        }
+        for note in &report.notes {
+            log::info!(note; "reload");
+        }
+        let (epoch, changes) = (report.epoch, report.changes.len());
+        log::info!(who, epoch, changes; "another configuration is run");
+        // RUST_LOG says more than the file can.
+        let is_other_level = config.global.log_level != self.control.config.global.log_level;
+        if is_other_level && std::env::var_os("RUST_LOG").is_none() {
+            log::set_max_level(config.global.log_level);
+        }
+        self.control.config = Arc::new(config);
+        let told = format!("epoch {epoch} runs with {changes} changes");
+        self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
+        let mut state = self.control.view.state();
+        state.config = Arc::clone(&self.control.config);
+        state.reload.succeeded += 1;
+        state.reload.last_success = Some(timestamp());
+        state.reload.errors.clear();
+    }
+
+    fn refuse(&mut self, order: Order, errors: Vec<String>) {
+        let Order { who, mode, answer, .. } = order;
+        if mode == Mode::Apply {
+            self.count_failure(&who, errors.clone());
+        }
+        self.orders.answer(answer, Err(errors));
+    }
+
+    fn count_failure(&self, who: &str, mut errors: Vec<String>) {
+        for error in &errors {
+            log::error!(error; "reload");
+        }
+        let told = errors.len();
+        log::error!(who, errors = told; "the configuration is refused, the old one goes on");
+        errors.truncate(ERRORS_MAX);
+        let told = format!("refused: {}", errors.join("; "));
+        self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
+        let mut state = self.control.view.state();
+        state.reload.failed += 1;
+        state.reload.last_failure = Some(timestamp());
+        state.reload.errors = errors;
+    }
+}
+
+/// One order in the place of all of them.
+fn together(first: Order, others: Vec<Order>) -> Order {
+    if others.is_empty() {
+        return first;
+    }
+    let whos: Vec<&str> = [&first].into_iter().chain(&others).map(|order| order.who.as_str()).collect();
+    let who = whos.join(", ");
+    let Order { source, mode, answer, .. } = first;
+    let answers: Vec<Answer> =
+        answer.into_iter().chain(others.into_iter().filter_map(|order| order.answer)).collect();
+    let answer: Answer = Box::new(move |report| {
+        answers.into_iter().for_each(|answer| answer(report.clone()));
+    });
+    Order { who, source, mode, answer: Some(answer) }
+}
+
+/// Sessions on what a change takes away.
+fn sessions_on(change: &Change, running: &Snapshot) -> usize {
+    let takes_away = match change.difference {
+        Difference::Removed => true,
+        // Another address makes another listener or backend.
+        Difference::Key { key, .. } => matches!(key, "bind" | "address"),
+        Difference::Added => false,
+    };
+    if !takes_away {
+        return 0;
+    }
+    let of_pool = |name: &str| running.pools.iter().find(|pool| pool.settings.name == *name);
+    let all =
+        |pool: &Arc<crate::pool::Pool>| pool.backends.iter().map(|backend| backend.active() as usize).sum();
+    match &change.subject {
+        Subject::Global | Subject::Admin => 0,
+        Subject::Listener(name) => {
+            let is_it = |listener: &&Arc<crate::pool::Listener>| listener.settings.name == *name;
+            running.listeners.iter().find(is_it).map_or(0, |listener| listener.gauge().count())
+        }
+        Subject::Pool(name) => of_pool(name).map_or(0, all),
+        Subject::Backend { pool, name } => of_pool(pool)
+            .and_then(|pool| pool.backends.iter().find(|backend| backend.name == *name))
+            .map_or(0, |backend| backend.active() as usize),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::control::tests::{config, control};
+    use crate::reload::Source;
+
+    /// A control thread that runs as far as it is told to.
+    fn work() -> Work {
+        Work::new(control(Snapshot::new(&config("")), &[]))
+    }
+
+    type Answered = Receiver<Result<ReloadReport, Vec<String>>>;
+
+    fn order(source: Option<&Source>, mode: Mode) -> (Order, Answered) {
+        let (sender, answered) = channel();
+        let answer: Answer = Box::new(move |report| _ = sender.send(report));
+        (Order { who: "a test".into(), source: source.cloned(), mode, answer: Some(answer) }, answered)
+    }
+
+    /// Reads this configuration, and counts how often.
+    fn source(keys: &'static str) -> (Source, Arc<Mutex<u32>>) {
+        let reads = Arc::<Mutex<u32>>::default();
+        let counted = Arc::clone(&reads);
+        let read = move || {
+            *counted.lock().expect("nobody panics with it") += 1;
+            Ok(config(keys))
+        };
+        (Arc::new(read), reads)
+    }
+
+    /// Takes in what the thread that reads has to say.
+    fn hear(work: &mut Work) {
+        let report = work.control.inbox.recv().expect("it says something");
+        work.on_report(report);
+        work.orders.give_answers();
+    }
+
+    #[test]
+    fn what_is_asked_for_while_a_file_is_read_is_done_next_and_all_of_it_at_once() {
+        let mut work = work();
+        let (source, reads) = source("retries = 7");
+        let answered: Vec<Answered> = (0..4)
+            .map(|_| {
+                let (order, answered) = order(Some(&source), Mode::Apply);
+                work.on_order(order);
+                answered
+            })
+            .collect();
+        hear(&mut work);
+        let changes =
+            |answered: &Answered| answered.try_recv().ok().map(|report| report.unwrap().changes.len());
+        assert_eq!(answered.iter().map(changes).collect::<Vec<_>>(), [Some(1), None, None, None]);
+        hear(&mut work);
+        assert_eq!(answered.iter().map(changes).collect::<Vec<_>>(), [None, Some(0), Some(0), Some(0)]);
+        assert_eq!(*reads.lock().unwrap(), 2);
+        assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
+    }
+
+    #[test]
+    fn a_dry_run_is_not_mistaken_for_a_reload() {
+        let mut work = work();
+        let (source, _) = source("retries = 7");
+        let (first, _first) = order(Some(&source), Mode::DryRun);
+        let (second, answered) = order(Some(&source), Mode::Apply);
+        work.on_order(first);
+        work.on_order(second);
+        hear(&mut work);
+        assert_eq!(work.control.snapshot.epoch, 0);
+        hear(&mut work);
+        assert_eq!(answered.try_recv().unwrap().unwrap().mode, Mode::Apply);
+        assert_eq!(work.control.snapshot.epoch, 1);
+    }
+
+    #[test]
+    fn nothing_is_read_without_a_file_or_while_the_process_drains() {
+        for (begins_to_drain, expected) in [
+            (false, "there is no file to read again"),
+            (true, "the process is draining: no other configuration is run"),
+        ] {
+            let mut work = work();
+            if begins_to_drain {
+                work.on_terminate();
+            }
+            let (order, answered) = order(None, Mode::Apply);
+            work.on_order(order);
+            work.orders.give_answers();
+            assert_eq!(answered.try_recv().unwrap().unwrap_err(), [expected]);
+            assert_eq!(work.control.view.state().reload.failed, 1);
+        }
+    }
+
+    #[test]
+    fn a_drain_that_begins_while_a_file_is_read_goes_first() {
+        let mut work = work();
+        let (source, _) = source("retries = 7");
+        let (order, answered) = order(Some(&source), Mode::Apply);
+        work.on_order(order);
+        work.on_terminate();
+        hear(&mut work);
+        assert!(answered.try_recv().unwrap().is_err());
+        assert_eq!(work.control.snapshot.epoch, 0);
+    }
+
+    #[test]
+    fn what_waits_has_a_bound() {
+        let mut work = work();
+        let mut answers = Vec::new();
+        for _ in 0..ORDERS_MAX + 2 {
+            let (source, _) = source("");
+            let (order, answered) = order(Some(&source), Mode::DryRun);
+            work.on_order(order);
+            answers.push(answered);
+        }
+        work.orders.give_answers();
+        let refused: Vec<_> = answers.iter().filter_map(|answered| answered.try_recv().ok()).collect();
+        assert_eq!(refused, [Err(vec![format!("{ORDERS_MAX} reloads wait already")])]);
+    }
+}

@@ -1,0 +1,193 @@
+//! Backends that are in no pool any more and what becomes of their sessions: they finish, or they are cut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::config::model::OnRemove;
+use crate::control::{LOOK, Work};
+use crate::mailbox::Command;
+use crate::pool::{Backend, Snapshot};
+
+/// A backend that was removed and has sessions left.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    /// The name of the pool that it was in.
+    pub pool: String,
+    /// Which it is. One that comes back under its name is another one.
+    pub backend: Arc<Backend>,
+    /// What is to become of its sessions.
+    pub policy: OnRemove,
+    /// When it was removed.
+    pub since: Instant,
+    /// When its sessions are cut; `None` when they are left to finish.
+    pub deadline: Option<Instant>,
+    /// How many sessions it had then.
+    pub sessions_at_start: u32,
+    /// Not before then are its sessions cut again: the first cut takes a moment to be heard.
+    next_cut: Option<Instant>,
+}
+
+impl Removed {
+    /// Sessions that are left.
+    pub fn sessions(&self) -> u32 {
+        self.backend.active()
+    }
+
+    /// How long it will take until the last session has gone, if they go on going as they have gone so far; at most until
+    /// the deadline. `None` when none has gone yet and there is no deadline.
+    pub fn eta(&self, now: Instant) -> Option<Duration> {
+        let (left, age) = (self.sessions(), now - self.since);
+        let gone = self.sessions_at_start.saturating_sub(left);
+        let at_this_rate = (gone > 0).then(|| age.mul_f64(f64::from(left) / f64::from(gone)));
+        let until_cut = self.deadline.map(|deadline| deadline - now);
+        match (at_this_rate, until_cut) {
+            (Some(rate), Some(cut)) => Some(rate.min(cut)),
+            (rate, cut) => rate.or(cut),
+        }
+    }
+}
+
+impl Work {
+    /// Notes what was in `before` and is in no pool any more.
+    pub(super) fn note_removed(&mut self, before: &Snapshot) {
+        let now = self.clock.now();
+        let snapshot = Arc::clone(&self.control.snapshot);
+        for backend in before.backends().filter(|backend| snapshot.backend(backend.id).is_none()) {
+            let old = before.pool(backend.pool);
+            // A pool that is still there may have another policy by now.
+            let pool = snapshot.pools.iter().find(|pool| pool.id == old.id).unwrap_or(old);
+            let (name, policy) = (&pool.settings.name, pool.settings.on_remove);
+            let deadline = match policy {
+                OnRemove::Drain => Some(now + pool.settings.drain_timeout),
+                OnRemove::Keep => None,
+                OnRemove::Reset => Some(now),
+            };
+            log::info!(
+                pool:% = name, backend:% = backend.name, address:% = backend.address,
+                on_remove:% = policy.as_str(), sessions = backend.active();
+                "backend removed"
+            );
+            self.removed.push(Removed {
+                pool: name.clone(),
+                backend: Arc::clone(backend),
+                policy,
+                since: now,
+                deadline,
+                sessions_at_start: backend.active(),
+                next_cut: deadline,
+            });
+        }
+    }
+
+    /// Cuts the sessions of those whose time has come, and forgets those that have none left.
+    pub(super) fn look_after_removed(&mut self) {
+        if self.removed.is_empty() {
+            return;
+        }
+        let (now, everybody_knows) = (self.clock.now(), !self.is_anybody_behind());
+        let mut removed = std::mem::take(&mut self.removed);
+        let is_findable =
+            |backend: &Backend| self.control.snapshot.retired().iter().any(|pool| pool.id == backend.pool);
+        removed.retain_mut(|entry| {
+            let is_due = entry.next_cut.is_some_and(|next| next <= now);
+            if is_due && entry.sessions() > 0 {
+                // Whoever does not know yet that it is gone would give it more sessions behind the cut.
+                if everybody_knows {
+                    // Who cannot be told now is told again.
+                    self.post_to_all(&Command::CutBackend(entry.backend.id));
+                }
+                entry.next_cut = Some(now + LOOK);
+            }
+            // Who still waits in the queue of a listener may be on its way to a pool that has gone with it.
+            let is_over = everybody_knows && entry.sessions() == 0 && !is_findable(&entry.backend);
+            if is_over {
+                let (pool, backend) = (&entry.pool, &entry.backend);
+                let (since, at_start) = (now - entry.since, entry.sessions_at_start);
+                log::info!(
+                    pool:%, backend:% = backend.name, address:% = backend.address, after:? = since, sessions = at_start;
+                    "the last session of a removed backend is over"
+                );
+            }
+            !is_over
+        });
+        self.control.view.state().removed.clone_from(&removed);
+        self.removed = removed;
+    }
+
+    /// When the first deadline is.
+    pub(super) fn next_cut(&self) -> Option<Instant> {
+        let waiting = self.removed.iter().filter(|entry| entry.sessions() > 0);
+        waiting.filter_map(|entry| entry.next_cut).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::{config, control, mailbox};
+    use crate::pool::{Lease, PoolId};
+
+    const POOL: PoolId = PoolId(0);
+
+    /// A control thread that has removed `b` of `a` and `b` with so many sessions on it.
+    fn removes(keys: &str, sessions: u32) -> (Work, std::sync::mpsc::Receiver<Command>, Vec<Lease>) {
+        let (mailbox, inbox) = mailbox();
+        let mut work = Work::new(control(Snapshot::new(&config(keys)), &[mailbox]));
+        let pool = Arc::clone(work.control.snapshot.pool(POOL));
+        let leases = (0..sessions).map(|_| pool.backends[1].lease()).collect();
+        let next = work.control.snapshot.with_backends(POOL, &pool.settings.backends[..1]);
+        work.replace_snapshot(Arc::new(next));
+        (work, inbox, leases)
+    }
+
+    fn cuts(inbox: &std::sync::mpsc::Receiver<Command>) -> usize {
+        inbox.try_iter().filter(|command| matches!(command, Command::CutBackend(_))).count()
+    }
+
+    #[test]
+    fn nobody_is_cut_before_everybody_knows_that_the_backend_is_gone() {
+        let (mut work, inbox, _leases) = removes("on_remove = \"reset\"", 2);
+        work.look_after_removed();
+        assert_eq!((cuts(&inbox), work.removed.len()), (0, 1), "the epoch is not posted yet");
+        work.removed[0].next_cut = work.removed[0].deadline;
+        work.publish();
+        work.look_after_removed();
+        assert_eq!((cuts(&inbox), work.removed.len()), (1, 1));
+        work.look_after_removed();
+        assert_eq!(cuts(&inbox), 0, "it takes a moment to be heard");
+        work.removed[0].next_cut = work.removed[0].deadline;
+        work.look_after_removed();
+        assert_eq!(cuts(&inbox), 1, "and may have met not all of them");
+    }
+
+    #[test]
+    fn a_backend_is_forgotten_with_its_last_session() {
+        for keys in ["on_remove = \"keep\"", "on_remove = \"drain\"\ndrain_timeout = \"1h\""] {
+            let (mut work, inbox, mut leases) = removes(keys, 2);
+            work.publish();
+            leases.pop();
+            work.look_after_removed();
+            assert_eq!((work.removed.len(), work.removed[0].sessions()), (1, 1), "{keys}");
+            leases.pop();
+            work.look_after_removed();
+            assert_eq!((work.removed.len(), cuts(&inbox)), (0, 0), "{keys}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_how_long_the_rest_will_take() {
+        let keys = "drain_timeout = \"60s\"";
+        let (work, _inbox, mut leases) = removes(keys, 4);
+        let entry = &work.removed[0];
+        let later = |seconds| entry.since + Duration::from_secs(seconds);
+        assert_eq!(entry.eta(later(10)), Some(Duration::from_secs(50)), "until the deadline");
+        leases.pop();
+        assert_eq!(entry.eta(later(10)), Some(Duration::from_secs(30)), "three more at this rate");
+        assert_eq!(entry.eta(later(50)), Some(Duration::from_secs(10)), "but not for longer than that");
+        let (work, _inbox, leases) = removes("on_remove = \"keep\"", 1);
+        assert_eq!(work.removed[0].eta(work.removed[0].since), None, "who knows");
+        drop(leases);
+        assert_eq!(work.removed[0].eta(later(10)), Some(Duration::ZERO));
+    }
+}
