@@ -293,6 +293,18 @@ MUTANTS = [
         "src/worker/probes/roster.rs",
         [("                && entry.is_checked_by(&snapshot)\n", "")],
     ),
+    Mutant(
+        "blind-sweep",
+        "a session whose event was lost is found and left as it is",
+        "src/worker/sweep.rs",
+        [("            slot.session.on_ready(side, SOMETHING);\n", "")],
+    ),
+    Mutant(
+        "hasty-sweep",
+        "a session that has something to read is taken for one that was forgotten, though its event is to come",
+        "src/worker/sweep.rs",
+        [("|| !slot.session.awaits(side)", "|| slot.session.is_dialing()")],
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 

@@ -89,6 +89,15 @@ impl Session {
         }
     }
 
+    /// Whether something that this side has to say would be read and passed on, and only an event can tell of it.
+    pub fn awaits(&self, side: Side) -> bool {
+        let (direction, endpoint) = (side.outward(), self.endpoint(side));
+        let half = self.half(direction);
+        let is_open = half.state == HalfState::Open && half.held() == 0 && endpoint.error.is_none();
+        let has_room = self.endpoint(direction.sink()).writable;
+        self.phase == Phase::Relaying && is_open && !endpoint.readable && has_room
+    }
+
     /// Whether no backend is connected yet.
     pub fn is_dialing(&self) -> bool {
         matches!(self.phase, Phase::Dialing { .. })
@@ -447,9 +456,9 @@ impl Session {
         self.connected.map(|connected| connected - self.accepted)
     }
 
-    /// For how long nothing has moved.
-    pub fn quiet(&self, now: Instant) -> Duration {
-        now - self.last_activity
+    /// When something moved last.
+    pub fn last_activity(&self) -> Instant {
+        self.last_activity
     }
 
     /// Bytes given so far, by [`Direction`].

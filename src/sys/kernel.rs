@@ -112,6 +112,9 @@ pub trait Kernel {
     /// How many of the bytes written its peer's kernel has not acknowledged.
     fn unacked(&mut self, socket: &Self::Socket) -> io::Result<u32>;
 
+    /// How many bytes a read would find, an end of stream or an error behind them not counted.
+    fn unread(&mut self, socket: &Self::Socket) -> io::Result<u32>;
+
     /// How long the peer's kernel has not acknowledged what was sent, though it was asked again and again; zero
     /// while it answers, `None` when nothing is unacknowledged or the connection is dead.
     fn silence(&mut self, socket: &Self::Socket) -> io::Result<Option<Duration>>;

@@ -207,6 +207,10 @@ impl Kernel for Linux {
         sockets::unacked(socket)
     }
 
+    fn unread(&mut self, socket: &Socket) -> io::Result<u32> {
+        sockets::unread(socket)
+    }
+
     fn silence(&mut self, socket: &Socket) -> io::Result<Option<Duration>> {
         silence(socket)
     }
@@ -311,9 +315,12 @@ mod tests {
     fn bytes_are_unacked_until_the_kernel_of_the_peer_has_them() {
         let mut kernel = Linux::new().unwrap();
         let (dialed, accepted) = connected(&mut kernel);
+        assert_eq!(kernel.unread(&accepted).unwrap(), 0);
         assert_eq!(kernel.write(&dialed, b"hello").unwrap(), 5);
         let mut buffer = [0; 8];
         kernel.watch(&accepted, Token::Wake).unwrap();
+        kernel.wait(None, &mut Vec::new()).unwrap();
+        assert_eq!(kernel.unread(&accepted).unwrap(), 5);
         while kernel.read(&accepted, &mut buffer).is_err() {
             kernel.wait(None, &mut Vec::new()).unwrap();
         }

@@ -179,6 +179,7 @@ impl<K: Kernel> Worker<K> {
             counting: Counting::Young,
         };
         let key = self.sessions.insert(slot);
+        self.sweep.begin(self.now, &mut self.wheel);
         let slot = self.sessions.get_mut(key).expect("inserted just now");
         match self.kernel.watch(&slot.client, Token::Session(key, Side::Client)) {
             Ok(()) => self.choose_and_dial(key),

@@ -73,6 +73,7 @@ impl<K: Kernel> Worker<K> {
         audit.sockets += attempts;
         audit.timers = audit.sessions + probe_timers + of_listeners;
         audit.timers += usize::from(self.starved.has_timer()) + usize::from(self.uncounted.has_timer());
+        audit.timers += usize::from(self.sweep.has_timer());
         assert_eq!(audit.timers, self.wheel.len(), "every timer has an owner");
         let is_due = self.wheel.next_timeout(self.now) == Some(Duration::ZERO);
         assert!(!is_due || self.gap.is_open(), "a timer is due and has not fired");

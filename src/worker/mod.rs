@@ -3,8 +3,9 @@
 //! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
 //! `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a
 //! backend, `drive` relays, `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of
-//! sessions that last, `close` ends and accounts, `recorder` remembers. `query` answers about sessions,
-//! `probes` checks backends, `apply` takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
+//! sessions that last, `close` ends and accounts, `recorder` remembers. `probes` checks backends, `apply` takes commands,
+//! `query` answers about sessions, `sweep` looks for some that were forgotten, `state` tells what the worker holds. Only
+//! `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
 mod admission;
@@ -26,6 +27,7 @@ mod query;
 mod recorder;
 mod starved;
 mod state;
+mod sweep;
 
 use std::collections::VecDeque;
 use std::io;
@@ -60,6 +62,7 @@ use probes::Probes;
 use query::Tables;
 use recorder::Recorder;
 use starved::Starved;
+use sweep::Sweep;
 
 /// What a worker shares with the rest of the process, besides what it is assigned.
 pub struct Shared {
@@ -101,6 +104,7 @@ pub struct Worker<K: Kernel> {
     /// Sessions with bytes that are to be counted before they end.
     uncounted: Uncounted,
     plumbing: Plumbing<K>,
+    sweep: Sweep,
     probes: Probes<K>,
     /// Sessions that are over.
     recorder: Recorder,
@@ -169,6 +173,8 @@ enum Timer {
     Starved,
     /// Bytes of sessions that last are counted.
     Count,
+    /// Some sessions are asked whether they wait for what has come already.
+    Sweep,
     /// Accepting goes on.
     Accept(usize),
     /// A listener that is to be closed has waited for handshakes for long enough.
@@ -202,6 +208,7 @@ impl<K: Kernel> Worker<K> {
             ready_queue: VecDeque::new(),
             plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(pipes_max, pipe_len, now) },
             uncounted: Uncounted::new(),
+            sweep: Sweep::new(now),
             probes,
             recorder: Recorder::default(),
             tables: Tables::default(),
@@ -317,6 +324,7 @@ impl<K: Kernel> Worker<K> {
                 Timer::Probe(index) => self.on_probe_timer(index),
                 Timer::Starved => self.on_starved_timer(),
                 Timer::Count => self.on_count_timer(),
+                Timer::Sweep => self.on_sweep_timer(),
                 Timer::Accept(index) => self.on_accept_timer(index),
                 Timer::Retire(index) => self.on_retire_timer(index),
             }

@@ -109,7 +109,7 @@ impl<K: Kernel> Worker<K> {
                 retries: session.retries(),
                 state: State::Live {
                     stage: session.stage(),
-                    quiet: session.quiet(self.now),
+                    quiet: self.now - session.last_activity(),
                     held: Direction::BOTH.map(|direction| session.unpassed(direction)),
                 },
             }

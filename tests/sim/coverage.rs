@@ -78,6 +78,7 @@ const REQUIRED: &[&str] = &[
     "handed over",
     "budget exhausted",
     "stale event",
+    "lost event found",
     "check deferred",
     "counted before the end",
 ];

@@ -42,6 +42,8 @@ pub(crate) struct Faults {
     pub(crate) stop: u64,
     /// The operator does something.
     pub(crate) operator: u64,
+    /// An event does not say that there is something to read.
+    pub(crate) lost_edge: u64,
     /// Descriptors that may be open.
     pub(crate) fds: usize,
     /// Slots that the pipes of this user may have together.
@@ -80,6 +82,8 @@ impl Faults {
             fds: if rate(4) == 0 { usize::MAX } else { 6 + below(rng, 30) },
             pipe_slots: if rng.below(2) == 0 { below(rng, 600) } else { usize::MAX },
             ports: if rng.below(4) == 0 { 2 + below(rng, 10) } else { usize::MAX },
+            // Rarely: where it never happens, the worker may never find that it did.
+            lost_edge: if rng.below(8) == 0 { rng.below(50_000) } else { 0 },
         }
     }
 }

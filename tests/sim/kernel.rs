@@ -192,6 +192,14 @@ impl Kernel for SimKernel {
         Ok(u32::try_from(unacked).expect("a send buffer is small"))
     }
 
+    fn unread(&mut self, socket: &SimSocket) -> io::Result<u32> {
+        let mut net = self.net.borrow_mut();
+        let conn = net.conn(socket.id);
+        // What is still to be told is not lost, however long this network keeps it.
+        let unread = if conn.edge { 0 } else { conn.unread() };
+        Ok(u32::try_from(unread).expect("a receive buffer is small"))
+    }
+
     fn silence(&mut self, socket: &SimSocket) -> io::Result<Option<Duration>> {
         let mut net = self.net.borrow_mut();
         let now = net.now;

@@ -127,6 +127,8 @@ pub(crate) struct Net {
     pub(crate) taken: u64,
     /// Bytes that peers may still be given to send.
     pub(crate) bytes_left: u64,
+    /// Events that did not say that there was something to read.
+    pub(crate) edges_lost: u64,
     /// Whether the workers were told to cut what runs.
     pub(crate) is_stopping: bool,
     /// Whether they were told to drain or to cut.
@@ -164,6 +166,7 @@ impl Net {
             given: Vec::new(),
             taken: 0,
             bytes_left: 2 << 20,
+            edges_lost: 0,
             is_stopping: false,
             is_ending: false,
             peers_behave: false,
@@ -450,10 +453,21 @@ impl Net {
             Token::Session(..) | Token::Probe(_) => {
                 let conn = self.find(worker, token).expect("its edge was seen");
                 conn.edge = false;
-                conn.ready()
+                let ready = conn.ready();
+                self.lose(token, ready)
             }
         };
         (ready != Ready::default()).then_some(Event { token, ready })
+    }
+
+    /// What is told of an edge. The end of a stream and an error are never lost: nobody could find out.
+    fn lose(&mut self, token: Token, ready: Ready) -> Ready {
+        let may_be_lost = matches!(token, Token::Session(..)) && ready.readable && !ready.closing;
+        if !may_be_lost || !happens(&mut self.rng, self.faults.lost_edge) {
+            return ready;
+        }
+        self.edges_lost += 1;
+        Ready { readable: false, ..ready }
     }
 
     fn find(&mut self, worker: usize, token: Token) -> Option<&mut Conn> {

@@ -312,6 +312,7 @@ impl World {
             assert_eq!(taken, accounted, "{direction:?}: taken = given + held + discarded");
         }
         assert_eq!(totals.taken.iter().sum::<u64>(), net.taken, "every byte taken is counted");
+        assert!(totals.lost_wakeups <= net.edges_lost, "a wake-up was lost that the network had told");
         let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
         assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
     }
@@ -524,6 +525,7 @@ impl World {
         for stats in &self.stats {
             self.coverage.hit_if(stats.budget_exhausted.get() > 0, "budget exhausted");
             self.coverage.hit_if(stats.stale_events.get() > 0, "stale event");
+            self.coverage.hit_if(stats.lost_wakeups.get() > 0, "lost event found");
             self.coverage.hit_if(stats.checks_deferred.get() > 0, "check deferred");
         }
         Run { hash: net.trace.hash(), coverage: self.coverage, sessions: self.sessions_over, steps: 0 }
