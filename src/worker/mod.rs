@@ -12,6 +12,8 @@ mod admission;
 mod apply;
 mod assignment;
 mod audit;
+#[cfg(test)]
+mod bench;
 mod buffers;
 mod close;
 mod conduit;

@@ -128,3 +128,30 @@ impl<K: Kernel> Worker<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::worker::bench::Bench;
+
+    #[test]
+    fn a_session_whose_event_was_lost_goes_on() {
+        let mut bench = Bench::new("retries = 1");
+        let (mut client, mut served) = bench.session();
+        client.write_all(b"forgotten").unwrap();
+        // The kernel tells it once, and nobody listens.
+        let mut lost = Vec::new();
+        bench.worker.kernel.wait(None, &mut lost).unwrap();
+        assert!(!lost.is_empty());
+        bench.turn_until(|worker| worker.stats.lost_wakeups.get() == 1);
+        let mut heard = [0; 9];
+        served.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"forgotten");
+        // Both sides have been quiet for as long as that takes, and nothing else was found.
+        let looks = bench.worker.now + 3 * SWEEP_PERIOD;
+        bench.turn_until(|worker| worker.now >= looks);
+        assert_eq!(bench.worker.stats.lost_wakeups.get(), 1);
+    }
+}
