@@ -30,7 +30,7 @@
 //!    came before it. No FIN is sent that nobody sent us.
 //! 6. **close** (`worker/close.rs`): the single exit. Timer cancelled, buffers and lease given back.
 //! 7. **account**: one [`session::Summary`] → counters and one log line. The bytes of a session that lasts are counted
-//!    meanwhile (`worker/count.rs`).
+//!    meanwhile (`worker/count.rs`), and the last sessions are remembered (`worker/recorder.rs`).
 //!
 //! # Layers
 //! Imports point down only; `tests/layering.rs` proves it. The `mod` lines below are in reading order.
@@ -39,7 +39,7 @@
 //! |---|---|---|
 //! | L0 | [`base`], [`api`] | compute; `api` only names shapes |
 //! | L1 | [`balance`], [`config`] | compute; `config` reads one file |
-//! | L2 | [`session`], [`pool`], [`health`], [`stats`] | decide and count, without I/O; [`sys`] alone does I/O |
+//! | L2 | [`session`], [`stats`], [`pool`], [`health`] | decide and count, without I/O; [`sys`] alone does I/O |
 //! | L3 | [`query`], [`reload`], [`request`], [`mailbox`] | pass messages between threads |
 //! | L4 | [`worker`], [`control`] | loop; neither imports the other |
 //! | L5 | [`server`], [`logging`], [`demo`], [`ctl`], [`cli`] | start, stop, print |
@@ -63,11 +63,11 @@ pub mod config;
 
 pub mod session;
 
+pub mod stats;
+
 pub mod pool;
 
 pub mod health;
-
-pub mod stats;
 
 pub mod sys;
 
