@@ -107,9 +107,9 @@ mod tests {
     fn merged(
         old: &Config,
         new: &Config,
-        change: impl Fn(Snapshot) -> Snapshot,
+        change: impl Fn(&Snapshot) -> Snapshot,
     ) -> (Vec<String>, Vec<String>) {
-        let running = change(Snapshot::new(old));
+        let running = change(&Snapshot::new(old));
         let (merged, notes) = merge(old, new, &running);
         let show = |backend: &model::Backend| format!("{}@{}", backend.name, backend.weight);
         let prefix = "pool \"default\": backend ";
@@ -117,8 +117,8 @@ mod tests {
         (merged.pools[0].backends.iter().map(show).collect(), notes.collect())
     }
 
-    fn nothing(running: Snapshot) -> Snapshot {
-        running
+    fn nothing(running: &Snapshot) -> Snapshot {
+        running.refreshed(&[])
     }
 
     fn edited(edit: fn(&mut Vec<model::Backend>)) -> Config {
@@ -132,27 +132,25 @@ mod tests {
     }
 
     /// With another backend, `c` on port 3.
-    #[expect(clippy::needless_pass_by_value, reason = "each change takes a snapshot and gives one")]
-    fn with_c(running: Snapshot) -> Snapshot {
+    fn with_c(running: &Snapshot) -> Snapshot {
         let mut backends = running.pools[0].settings.backends.clone();
         backends.push(new_one("c", 3));
         running.with_backends(PoolId(0), &backends)
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "each change takes a snapshot and gives one")]
-    fn without_b(running: Snapshot) -> Snapshot {
+    fn without_b(running: &Snapshot) -> Snapshot {
         let backends = running.pools[0].settings.backends[..1].to_vec();
         running.with_backends(PoolId(0), &backends)
     }
 
-    fn with_weight(running: Snapshot) -> Snapshot {
+    fn with_weight(running: &Snapshot) -> Snapshot {
         running.pools[0].backends[0].set_weight(5);
-        running
+        running.refreshed(&[])
     }
 
     #[test]
     fn one_rule_decides_each_case_and_each_is_told() {
-        type Case = (fn(Snapshot) -> Snapshot, Config, &'static [&'static str], &'static [&'static str]);
+        type Case = (fn(&Snapshot) -> Snapshot, Config, &'static [&'static str], &'static [&'static str]);
         let cases: [Case; 11] = [
             (nothing, edited(|_| {}), &["a@1", "b@1"], &[]),
             (nothing, edited(|all| all[0].weight = 2), &["a@2", "b@1"], &[]),
@@ -217,9 +215,9 @@ mod tests {
 
     #[test]
     fn what_an_operator_has_taken_out_stays_out() {
-        let drained = |running: Snapshot| {
+        let drained = |running: &Snapshot| {
             running.pools[0].backends[1].set_admin(Admin::Drain);
-            running
+            running.refreshed(&[])
         };
         let (_, notes) = merged(&config(""), &config(""), drained);
         assert_eq!(notes, ["\"b\": is in drain and stays so: run-time wins"]);
@@ -228,7 +226,7 @@ mod tests {
     #[test]
     fn a_pool_under_a_new_name_has_nothing_to_keep() {
         let old = config("");
-        let running = with_c(Snapshot::new(&old));
+        let running = with_c(&Snapshot::new(&old));
         let (merged, notes) = merge(&old, &config("name = \"other\""), &running);
         assert_eq!((merged.pools[0].backends.len(), notes.len()), (2, 0));
     }

@@ -122,6 +122,8 @@ struct World {
     away: Vec<model::Pool>,
     orders: Orders,
     is_draining: bool,
+    /// Workers that were not told of the last epoch yet.
+    late: Vec<bool>,
     /// Of each session that is over, by the connection of its client.
     done: Vec<usize>,
     sessions_over: u64,
@@ -167,6 +169,7 @@ impl World {
             plan,
             orders: Orders::Serve,
             is_draining: false,
+            late: Vec::new(),
             done: Vec::new(),
             sessions_over: 0,
             told: 0,
@@ -214,9 +217,14 @@ impl World {
     // --- one turn and what has to hold after it --------------------------------------------------------------------
 
     fn turn(&mut self, index: usize) {
+        if self.late[index] && self.rng.below(8) == 0 {
+            self.tell_epoch(index);
+        }
         let Some(worker) = &mut self.workers[index] else { return };
         let flow = worker.turn().expect("no call on epoll fails");
-        self.net.borrow_mut().on_applied(index);
+        if !self.late[index] {
+            self.net.borrow_mut().on_applied(index);
+        }
         self.hear_reports();
         self.hear_answers(index);
         self.judge_sessions();

@@ -33,7 +33,12 @@ impl World {
         }
     }
 
-    pub(super) fn post(&self, command: &Command) {
+    pub(super) fn post(&mut self, command: &Command) {
+        for worker in 0..self.late.len() {
+            if self.late[worker] {
+                self.tell_epoch(worker);
+            }
+        }
         for seat in &self.seats {
             assert!(seat.mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
         }
@@ -57,7 +62,24 @@ impl World {
     pub(super) fn publish(&mut self, snapshot: impl Into<Arc<Snapshot>>) {
         self.snapshot = snapshot.into();
         self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
-        self.post(&Command::Publish(Arc::clone(&self.snapshot)));
+        // One after the other: who is told first may hand a session to who is not told yet.
+        let may_be_late = !self.net.borrow().peers_behave;
+        for worker in 0..self.late.len() {
+            self.late[worker] = may_be_late && self.rng.below(4) == 0;
+            if !self.late[worker] {
+                self.tell_epoch(worker);
+            }
+        }
+    }
+
+    /// Tells a worker of the last epoch.
+    pub(super) fn tell_epoch(&mut self, worker: usize) {
+        self.late[worker] = false;
+        let publish = Command::Publish(Arc::clone(&self.snapshot));
+        assert!(
+            self.seats[worker].mailbox.post(publish),
+            "a mailbox that is read in every turn is never full"
+        );
     }
 
     /// Tables as things are now.

@@ -16,13 +16,14 @@ impl World {
     /// One thing of the configuration changes, and all of it is published anew.
     pub(super) fn reconfigure(&mut self) {
         let mut config = self.config();
-        match self.below(8) {
+        match self.below(12) {
             0 => {}
             1 | 2 => self.change_listener(&mut config),
             3 | 4 => self.change_pool(&mut config),
             5 => self.change_checks(&mut config),
-            6 => self.remove_pool(&mut config),
-            _ => self.restore_pool(&mut config),
+            6 | 7 => self.remove_pool(&mut config),
+            8 | 9 => self.restore_pool(&mut config),
+            _ => self.rename_pool(&mut config),
         }
         self.coverage.hit("reconfigured");
         self.publish(self.snapshot.reconfigured(&config));
@@ -74,13 +75,12 @@ impl World {
     fn change_checks(&mut self, config: &mut Config) {
         let place = self.below(config.pools.len());
         let pool = &mut config.pools[place];
-        let first = self.plan.config.pools.iter().find(|first| first.name == pool.name);
+        let number = |pool: &Pool| pool.name.trim_start_matches(['p', 'q']).to_owned();
+        let first = self.plan.config.pools.iter().find(|first| number(first) == number(pool));
         let first = first.expect("pools have the names of the beginning").health.check.clone();
         pool.health.check = [Check::Off, Check::Tcp, first][self.below(3)].clone();
-        pool.health.interval =
-            pool.health.timeout.max(Duration::from_millis(100)) + Duration::from_millis(10);
-        // As the checks of a configuration want it.
-        pool.health.fast_interval = pool.health.fast_interval.min(pool.health.interval);
+        let shortest = pool.health.timeout.max(pool.health.fast_interval);
+        pool.health.interval = shortest + Duration::from_millis([0, 10][self.below(2)]);
         pool.health.rise = 1 + u32::try_from(self.below(3)).expect("small");
         self.coverage.hit("checks changed");
     }
@@ -96,12 +96,28 @@ impl World {
             listener.pool -= usize::from(listener.pool > place);
             listener.pool = listener.pool.min(config.pools.len() - 1);
         }
+        self.retire(place);
+        self.away.push(gone);
+    }
+
+    /// A pool with another name is another pool, also with the same backends.
+    fn rename_pool(&mut self, config: &mut Config) {
+        let place = self.below(config.pools.len());
+        let pool = &mut config.pools[place];
+        let is_first = pool.name.starts_with('p');
+        pool.name.replace_range(..1, if is_first { "q" } else { "p" });
+        let ports: Vec<u16> = pool.backends.iter().map(|backend| backend.address.port()).collect();
+        self.net.borrow_mut().forget_dials(&ports);
+        self.retire(place);
+    }
+
+    /// The pool at that place of the last epoch is in the next one no more.
+    fn retire(&mut self, place: usize) {
         let retired = Arc::clone(&self.snapshot.pools[place]);
         self.removed.retain(|(pool, _)| *pool != retired.id);
         self.gone.extend(retired.backends.iter().cloned());
         let sessions = sessions_of(&retired);
         self.retired.push((retired, sessions));
-        self.away.push(gone);
         self.coverage.hit("pool retired");
     }
 

@@ -121,6 +121,7 @@ impl World {
         }
         self.seats.push(seat);
         self.stats.push(Arc::default());
+        self.late.push(false);
         self.books.push(Books::new(self.plan.patience));
         let shared = Shared {
             id: WorkerId(u32::try_from(self.seats.len() - 1).expect("few workers")),
