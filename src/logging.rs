@@ -22,6 +22,14 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Lines that were logged and are nowhere to be read, since the start of the process.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that were logged and are nowhere to be read, since the start of the process.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
 /// Writes what is still in the queue when dropped, unless standard error is stuck.
 #[must_use = "dropped, it waits for the lines to be written"]
 pub struct Flush(SyncSender<Message>);
@@ -78,6 +86,7 @@ impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Line(line.to_vec())) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }

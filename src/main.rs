@@ -16,7 +16,7 @@ use l4lb::demo::{self, HttpBackend};
 use l4lb::mailbox::{Report, Reports};
 use l4lb::reload::Source;
 use l4lb::server::Origin;
-use l4lb::{logging, server, sys};
+use l4lb::{control, logging, server, sys};
 
 fn main() -> ExitCode {
     match Cli::read(std::env::args_os()).map(run) {
@@ -84,6 +84,7 @@ fn serve(
 ) -> anyhow::Result<ExitCode> {
     let _flush =
         logging::start(config.global.log_level, config.global.log_format).context("cannot start the log")?;
+    control::count_dropped_log_lines(logging::dropped);
     // Before anyone can see that it listens: a signal that is not caught ends the process without a drain.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).context("cannot handle signals")?;
     let running = server::start_reloadable(config, origin)?;

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod events;
 mod merge;
+pub mod metrics;
 mod reload;
 mod removed;
 mod requests;
@@ -32,7 +33,7 @@ use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
 pub use staff::{Member, Staff};
-pub use view::{State, View};
+pub use view::{State, View, count_dropped_log_lines};
 
 /// How often it looks after what a full queue has kept from it.
 const LOOK: Duration = Duration::from_millis(500);

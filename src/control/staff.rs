@@ -31,6 +31,8 @@ struct Books {
     counters: Vec<Counters>,
     /// Worker ids only rise.
     next_id: u32,
+    /// Sessions that they may have together.
+    sessions_max: usize,
 }
 
 /// The counters of one worker after another, so that no count ever goes back. They have one writer at a time.
@@ -50,6 +52,16 @@ impl Staff {
     pub fn counters(&self) -> Vec<(usize, Arc<WorkerStats>)> {
         let books = self.books();
         books.counters.iter().map(|counters| (counters.index, Arc::clone(&counters.stats))).collect()
+    }
+
+    /// Sessions that all workers may have together.
+    pub fn sessions_max(&self) -> usize {
+        self.books().sessions_max
+    }
+
+    /// Says how many that are from now on.
+    pub fn set_sessions_max(&self, sessions_max: usize) {
+        self.books().sessions_max = sessions_max;
     }
 
     /// Takes in the workers at these mailboxes, the first of them with index `first`. Those whose index is not below

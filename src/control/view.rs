@@ -2,7 +2,7 @@
 //! Nothing here is on the way of a session.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use jiff::Timestamp;
 
@@ -56,6 +56,19 @@ pub struct Note {
     pub registered: bool,
     /// Until when it is registered.
     pub lease: Option<Instant>,
+}
+
+/// Who counts the lines that the log has dropped: the log is above this layer.
+static LOG_LINES_DROPPED: OnceLock<fn() -> u64> = OnceLock::new();
+
+/// Says who counts the lines that the log has dropped. Who says it first is heard.
+pub fn count_dropped_log_lines(count: fn() -> u64) {
+    LOG_LINES_DROPPED.get_or_init(|| count);
+}
+
+/// Lines that the log has dropped; 0 while nobody counts them.
+pub(super) fn log_lines_dropped() -> u64 {
+    LOG_LINES_DROPPED.get().map_or(0, |count| count())
 }
 
 impl View {

@@ -254,6 +254,7 @@ impl mailbox::Groundwork for Groundwork {
         let Self { site, config, needs, hands, sessions_max, pipes_max, pipe_len } = *self;
         let workers = config.global.workers.get();
         site.admission.limit(sessions_max);
+        site.staff.set_sessions_max(sessions_max);
         let state = &mut *site.state();
         let mut listeners = state.regroup(&config, needs, snapshot);
         let (seats, gates): (Vec<_>, Vec<_>) =

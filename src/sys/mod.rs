@@ -13,6 +13,7 @@ mod sockets;
 mod spin;
 mod steer;
 mod token;
+mod usage;
 
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
@@ -28,3 +29,4 @@ pub use process::{
 pub use sockets::{bind_beside, listen, listen_over_own, set_backlog, set_listener_options};
 pub use steer::{refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;
+pub use usage::{Usage, usage};

@@ -27,6 +27,7 @@ mod health;
 mod limits;
 mod listeners;
 mod logs;
+mod metrics;
 mod reload;
 mod shutdown;
 mod spread;

@@ -20,6 +20,7 @@ use std::thread;
 
 use crate::config::model::{Admin, AdminSocket};
 use crate::control::View;
+use crate::control::metrics::Metrics;
 use crate::mailbox::Reports;
 
 pub use routes::openapi;
@@ -60,6 +61,7 @@ pub struct Addresses {
 #[derive(Clone)]
 struct Context {
     view: Arc<View>,
+    metrics: Arc<Metrics>,
     reports: Reports,
     streams: Arc<tokio::sync::Semaphore>,
 }
@@ -121,7 +123,8 @@ impl Opened {
             .build()
             .map_err(failed("start its runtime"))?;
         let streams = Arc::new(tokio::sync::Semaphore::new(stream::STREAMS_MAX));
-        let context = Context { view, reports, streams };
+        let metrics = Arc::new(Metrics::new(Arc::clone(&view)));
+        let context = Context { view, metrics, reports, streams };
         let mut doors: Vec<Door> = Vec::new();
         {
             // Sockets become known to the runtime where it is entered.

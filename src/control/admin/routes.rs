@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Extension, FromRequest, FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,7 +22,8 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::config::{Invalid, Target, check_name, system_resolver, units};
-use crate::control::view::State as Known;
+use crate::control::metrics;
+use crate::control::view::{State as Known, log_lines_dropped};
 use crate::pool::Pool;
 use crate::request::{Ask, Named, NewBackend, Reply, Request};
 
@@ -97,8 +99,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// All routes; with a token for whoever shows it, and only to this machine's own pages.
 pub(super) fn all(context: Context, token: Option<Token>) -> Router {
     let (routes, document) = documented().split_for_parts();
-    let routes =
-        routes.route("/openapi.json", get(async || axum::Json(document))).route("/health", get(health));
+    let routes = routes.route("/openapi.json", get(async || axum::Json(document))).merge(for_monitoring());
     let guarded = match token {
         None => routes,
         Some(token) => routes
@@ -110,7 +111,12 @@ pub(super) fn all(context: Context, token: Option<Token>) -> Router {
 
 /// Metrics, and whether it serves.
 pub(super) fn metrics_only(context: Context) -> Router {
-    finish(Router::new().route("/health", get(health)), context)
+    finish(for_monitoring(), context)
+}
+
+/// What is read by programs that know no OpenAPI.
+fn for_monitoring() -> Router<Context> {
+    Router::new().route("/health", get(health)).route("/metrics", get(metrics))
 }
 
 fn finish(routes: Router<Context>, context: Context) -> Router {
@@ -169,7 +175,7 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
         workers: rows::workers(&state.staff),
         totals: rows::totals(&state.staff),
         reload: rows::reload(&state.reload),
-        log_lines_dropped: 0,
+        log_lines_dropped: log_lines_dropped(),
     })
 }
 
@@ -438,6 +444,16 @@ async fn set_log_level(
     let level = wanted.level.parse().map_err(|_| Problem::bad(words))?;
     context.ask(who, |reply| Request::LogLevel { level, reply }).await?;
     Ok(log_level().await)
+}
+
+/// All metrics, for Prometheus
+async fn metrics(State(context): State<Context>) -> Response {
+    match context.metrics.scrape() {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written").into_response()
+        }
+    }
 }
 
 /// Whether new sessions are taken: 200 while it serves, 503 once it drains

@@ -1,0 +1,186 @@
+//! Pools and their backends. A backend that is removed takes its series with it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::sheet::{Sheet, seconds};
+use crate::config::model::HealthState;
+use crate::pool::{Admin, Backend, Pool, Snapshot};
+use crate::stats::{DialFailure, Tally};
+
+pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> fmt::Result {
+    // Ten thousand backends lie all over the memory: each is read once, not once for each of its series.
+    let rows: Vec<Row> = snapshot
+        .pools
+        .iter()
+        .flat_map(|pool| pool.backends.iter().map(|backend| Row::of(&pool.settings.name, backend)))
+        .collect();
+    pools(sheet, snapshot, &rows)?;
+    state(sheet, &rows)?;
+    sessions(sheet, &rows)?;
+    checks(sheet, &rows)
+}
+
+/// One backend as of this scrape.
+struct Row<'s> {
+    pool: &'s str,
+    name: &'s str,
+    is_eligible: bool,
+    health: HealthState,
+    admin: Admin,
+    weight: u64,
+    active: u64,
+    sessions: u64,
+    connected: u64,
+    dial_failures: [u64; DialFailure::ALL.len()],
+    retried_away: u64,
+    given: [u64; 2],
+    checks_passed: u64,
+    checks_failed: u64,
+    transitions: u64,
+    last_check_nanos: u64,
+}
+
+/// The name of a pool; its backends, those that are eligible, and the sessions on them.
+type PoolSums<'s> = ([(&'static str, &'s str); 1], [u64; 3]);
+type Names<'s> = [(&'static str, &'s str); 2];
+
+impl<'s> Row<'s> {
+    fn of(pool: &'s str, backend: &'s Backend) -> Self {
+        let stats = &backend.stats;
+        let (health, admin, weight) = (backend.health(), backend.admin(), backend.weight());
+        Self {
+            pool,
+            name: &backend.name,
+            is_eligible: admin == Admin::Ready && weight > 0 && health != HealthState::Down,
+            health,
+            admin,
+            weight: weight.into(),
+            // Before the sessions that they are a part of.
+            connected: stats.connected.get(),
+            dial_failures: stats.dial_failures.each_ref().map(Tally::get),
+            active: backend.active().into(),
+            sessions: backend.sessions(),
+            retried_away: stats.retried_away.get(),
+            given: stats.given.each_ref().map(Tally::get),
+            checks_passed: stats.checks_passed.get(),
+            checks_failed: stats.checks_failed.get(),
+            transitions: stats.transitions.get(),
+            last_check_nanos: stats.last_check_nanos.get(),
+        }
+    }
+
+    fn names(&self) -> Names<'s> {
+        [("pool", self.pool), ("backend", self.name)]
+    }
+
+    fn and(&self, name: &'static str, value: &'static str) -> [(&'static str, &'s str); 3] {
+        let [pool, backend] = self.names();
+        [pool, backend, (name, value)]
+    }
+}
+
+/// One number of each backend.
+fn each<'r, 's, V>(
+    rows: &'r [Row<'s>],
+    read: impl Fn(&Row<'s>) -> V + 'r,
+) -> impl Iterator<Item = (Names<'s>, V)> + 'r {
+    rows.iter().map(move |row| (row.names(), read(row)))
+}
+
+fn pools(sheet: &mut Sheet, snapshot: &Snapshot, rows: &[Row]) -> fmt::Result {
+    let mut rows = rows;
+    let sums: Vec<PoolSums> = snapshot
+        .pools
+        .iter()
+        .map(|pool: &Arc<Pool>| {
+            let (own, others) = rows.split_at(pool.backends.len());
+            rows = others;
+            let eligible = own.iter().filter(|row| row.is_eligible).count() as u64;
+            let active = own.iter().map(|row| row.active).sum();
+            ([("pool", pool.settings.name.as_str())], [own.len() as u64, eligible, active])
+        })
+        .collect();
+    let column = |index: usize| sums.iter().map(move |(pool, sums)| (*pool, sums[index]));
+    sheet.gauges("l4lb_pool_backends", "Backends that it has.", column(0))?;
+    sheet.gauges("l4lb_pool_eligible_backends", "Those that new sessions may be given to.", column(1))?;
+    sheet.gauges("l4lb_pool_active_sessions", "Sessions on its backends, dialing ones included.", column(2))
+}
+
+fn state(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
+    sheet.gauges(
+        "l4lb_backend_eligible",
+        "1 if new sessions may be given to it: it is ready, has a weight and is not down.",
+        each(rows, |row| u64::from(row.is_eligible)),
+    )?;
+    let states = [HealthState::Unknown, HealthState::Up, HealthState::Down];
+    let health = rows.iter().flat_map(|row| {
+        states.map(|state| (row.and("state", state.as_str()), u64::from(state == row.health)))
+    });
+    sheet.gauges("l4lb_backend_health", "1 for what its health is, 0 for what it is not.", health)?;
+    let states = [Admin::Ready, Admin::Drain, Admin::Maint];
+    let admin = rows.iter().flat_map(|row| {
+        states.map(|state| (row.and("state", state.as_str()), u64::from(state == row.admin)))
+    });
+    sheet.gauges("l4lb_backend_admin", "1 for what an operator lets it do, 0 for the others.", admin)?;
+    sheet.gauges("l4lb_backend_weight", "Its weight.", each(rows, |row| row.weight))
+}
+
+fn sessions(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
+    sheet.gauges(
+        "l4lb_backend_active_sessions",
+        "Sessions on it, dialing ones included.",
+        each(rows, |row| row.active),
+    )?;
+    sheet.counters(
+        "l4lb_backend_sessions_total",
+        "Sessions it was chosen for, each as often as it was dialed.",
+        each(rows, |row| row.sessions),
+    )?;
+    sheet.counters(
+        "l4lb_backend_connected_sessions_total",
+        "Sessions it was connected for.",
+        each(rows, |row| row.connected),
+    )?;
+    let failures = rows.iter().flat_map(|row| {
+        let causes = DialFailure::ALL.into_iter().zip(row.dial_failures);
+        causes.map(|(cause, count)| (row.and("cause", cause.as_str()), count))
+    });
+    sheet.counters(
+        "l4lb_backend_dial_failures_total",
+        "Dials of sessions that failed, by cause.",
+        failures,
+    )?;
+    sheet.counters(
+        "l4lb_backend_retried_away_total",
+        "Sessions that were dialed elsewhere because the dial to it had failed.",
+        each(rows, |row| row.retried_away),
+    )?;
+    sheet.counters(
+        "l4lb_backend_to_backend_bytes_total",
+        "Bytes given to it.",
+        each(rows, |row| row.given[0]),
+    )?;
+    sheet.counters(
+        "l4lb_backend_to_client_bytes_total",
+        "Bytes of it given to clients.",
+        each(rows, |row| row.given[1]),
+    )
+}
+
+fn checks(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
+    let checks = rows.iter().flat_map(|row| {
+        [(row.and("state", "passed"), row.checks_passed), (row.and("state", "failed"), row.checks_failed)]
+    });
+    sheet.counters("l4lb_backend_checks_total", "Health checks that passed and that failed.", checks)?;
+    sheet.counters(
+        "l4lb_backend_health_transitions_total",
+        "Changes of its health.",
+        each(rows, |row| row.transitions),
+    )?;
+    sheet.gauges(
+        "l4lb_backend_last_check_seconds",
+        "What its last health check took; 0 before the first.",
+        each(rows, |row| seconds(row.last_check_nanos)),
+    )
+}

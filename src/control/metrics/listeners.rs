@@ -1,0 +1,76 @@
+//! What came through each listener. A listener that is removed takes its series with it; one that is reconfigured keeps
+//! them.
+
+use std::fmt;
+
+use super::sheet::Sheet;
+use crate::pool::{Listener, Snapshot};
+use crate::session::CloseReason;
+use crate::stats::{ListenerReading, violations_of_listener};
+
+/// Returns the laws that do not hold.
+pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> Result<Vec<String>, fmt::Error> {
+    let all: Vec<(&Listener, ListenerReading)> =
+        snapshot.listeners.iter().map(|listener| (listener.as_ref(), listener.stats().read())).collect();
+    let name = |listener: &Listener| [("listener", listener.settings.name.clone())];
+    let each = |read: fn(&ListenerReading) -> u64| {
+        all.iter().map(move |(listener, counts)| (name(listener), read(counts)))
+    };
+    sheet.counters(
+        "l4lb_listener_accepted_sessions_total",
+        "Connections taken from its accept queues.",
+        each(|counts| counts.accepted),
+    )?;
+    sheet.gauges(
+        "l4lb_listener_active_sessions",
+        "Sessions through it that are not over.",
+        each(ListenerReading::active),
+    )?;
+    let limits = all.iter().filter_map(|(listener, _)| {
+        listener.settings.max_sessions.map(|max| (name(listener), max.get() as u64))
+    });
+    sheet.gauges(
+        "l4lb_listener_max_sessions",
+        "Sessions through it that may be active at a time, if that is configured.",
+        limits,
+    )?;
+    let closed = all.iter().flat_map(|(listener, counts)| {
+        let listener = listener.settings.name.as_str();
+        CloseReason::ALL.map(|reason| {
+            ([("listener", listener), ("reason", reason.as_str())], counts.closed[reason.index()])
+        })
+    });
+    sheet.counters(
+        "l4lb_listener_closed_sessions_total",
+        "Sessions through it that are over, by reason.",
+        closed,
+    )?;
+    sheet.counters(
+        "l4lb_listener_to_backend_bytes_total",
+        "Bytes of its clients given to backends.",
+        each(|counts| counts.given[0]),
+    )?;
+    sheet.counters(
+        "l4lb_listener_to_client_bytes_total",
+        "Bytes of backends given to its clients.",
+        each(|counts| counts.given[1]),
+    )?;
+    sheet.histograms(
+        "l4lb_listener_connect_seconds",
+        "From accept to the connected backend, failed dials included.",
+        all.iter().map(|(listener, counts)| (name(listener), &counts.connect_time)),
+    )?;
+    sheet.histograms(
+        "l4lb_listener_session_seconds",
+        "From accept to the end of a session.",
+        all.iter().map(|(listener, counts)| (name(listener), &counts.duration)),
+    )?;
+    let of_listener = |(listener, counts): &(&Listener, ListenerReading)| {
+        let name = &listener.settings.name;
+        violations_of_listener(counts)
+            .into_iter()
+            .map(|law| format!("listener {name:?}: {law}"))
+            .collect::<Vec<_>>()
+    };
+    Ok(all.iter().flat_map(of_listener).collect())
+}

@@ -1,0 +1,170 @@
+//! What Prometheus reads, in the text format 0.0.4, which everything reads that reads metrics. Built anew for every scrape
+//! from the state and the counters as they are: what has been removed has no series any more.
+//!
+//! Runs on the admin thread. It holds the control thread's lock for a few clones and builds the text behind it; workers
+//! are not aware of it. No label has a value that a client could choose.
+//!
+//! `sheet` writes families of series, `totals` has what belongs to all workers together, `workers`, `listeners` and
+//! `backends` (with their pools) what belongs to one of them, `process` what the kernel knows of the process.
+
+mod backends;
+mod listeners;
+mod process;
+mod sheet;
+mod totals;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::registry::Registry;
+
+use crate::api::Stage;
+use crate::control::view::log_lines_dropped;
+use crate::control::{ReloadStatus, Removed, View};
+use crate::pool::Snapshot;
+use crate::stats::{Totals, WorkerStats, violations};
+
+use sheet::Sheet;
+
+/// How a client is told which format this is.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What there is to be scraped.
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Of the process that `view` shows.
+    pub fn new(view: Arc<View>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process { view, told: AtomicUsize::new(0) }));
+        Self(registry)
+    }
+
+    /// All series with their values as of now.
+    pub fn scrape(&self) -> Result<String, fmt::Error> {
+        let mut page = String::new();
+        text::encode_registry(&mut page, &self.0)?;
+        Ok(page)
+    }
+}
+
+/// The process, read at each scrape.
+struct Process {
+    view: Arc<View>,
+    /// How many laws were violated when that was last logged: whoever scrapes in a loop fills no log.
+    told: AtomicUsize,
+}
+
+/// What the control thread knew when the scrape began.
+struct Moment {
+    snapshot: Arc<Snapshot>,
+    /// With the indices of the workers; an index may occur more than once.
+    counters: Vec<(usize, Arc<WorkerStats>)>,
+    stage: Stage,
+    reload: ReloadStatus,
+    /// How many backends were removed and may have sessions left, and how many those are.
+    removed: [u64; 2],
+    sessions_max: usize,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Process")
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let began = self.view.clock.now();
+        let moment = self.moment();
+        let mut sheet = Sheet::new(encoder);
+        let totals = Totals::of(moment.workers());
+        let mut violated = violations(&totals);
+        state(&mut sheet, &moment)?;
+        totals::write(&mut sheet, &totals, &moment)?;
+        workers::write(&mut sheet, &moment.counters)?;
+        violated.extend(listeners::write(&mut sheet, &moment.snapshot)?);
+        backends::write(&mut sheet, &moment.snapshot)?;
+        sheet.counter(
+            "l4lb_dropped_log_lines_total",
+            "Lines that were logged and are nowhere to be read.",
+            log_lines_dropped(),
+        )?;
+        process::write(&mut sheet, &totals, self.view.started)?;
+        sheet.gauge(
+            "l4lb_violated_laws",
+            "Laws between the counters of this scrape that do not hold: more than 0 is a bug.",
+            violated.len() as u64,
+        )?;
+        self.tell(&violated);
+        let took = self.view.clock.now() - began;
+        sheet.gauge("l4lb_scrape_seconds", "What this scrape has taken.", took.as_secs_f64())
+    }
+}
+
+impl Moment {
+    fn workers(&self) -> impl Iterator<Item = &WorkerStats> {
+        self.counters.iter().map(|(_, stats)| stats.as_ref())
+    }
+}
+
+impl Process {
+    fn moment(&self) -> Moment {
+        let state = self.view.state();
+        Moment {
+            snapshot: Arc::clone(&state.snapshot),
+            counters: state.staff.counters(),
+            stage: state.stage,
+            reload: state.reload.clone(),
+            removed: [
+                state.removed.len() as u64,
+                state.removed.iter().map(Removed::sessions).map(u64::from).sum(),
+            ],
+            sessions_max: state.staff.sessions_max(),
+        }
+    }
+
+    fn tell(&self, violated: &[String]) {
+        if violated.len() > self.told.swap(violated.len(), Ordering::Relaxed) {
+            log::error!(laws = violated.join("; "); "the counters contradict each other: something was lost");
+        }
+    }
+}
+
+/// What the process does and what it runs.
+fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
+    let version = env!("CARGO_PKG_VERSION");
+    sheet.gauges("l4lb_build_info", "The version that runs; always 1.", [([("version", version)], 1)])?;
+    let stages = [(Stage::Serving, "serving"), (Stage::Draining, "draining"), (Stage::Stopping, "stopping")];
+    let stages = stages.map(|(stage, name)| ([("state", name)], u64::from(stage == moment.stage)));
+    sheet.gauges("l4lb_stage", "1 for what the process does, 0 for what it does not.", stages)?;
+    sheet.gauge("l4lb_epoch", "Counts what was published to the workers.", moment.snapshot.epoch)?;
+    let ReloadStatus { succeeded, failed, errors, last_success, .. } = &moment.reload;
+    sheet.counter("l4lb_reloads_total", "Reloads that were applied.", *succeeded)?;
+    sheet.counter("l4lb_reload_failures_total", "Reloads that were refused and changed nothing.", *failed)?;
+    sheet.gauge(
+        "l4lb_reload_successful",
+        "1 unless the last reload was refused.",
+        u64::from(errors.is_empty()),
+    )?;
+    sheet.gauge(
+        "l4lb_last_reload_timestamp_seconds",
+        "When a reload was last applied; 0 before the first.",
+        last_success.map_or(0, Timestamp::as_second),
+    )?;
+    let [backends, sessions] = moment.removed;
+    sheet.gauge(
+        "l4lb_removed_backends",
+        "Backends that were removed and may have sessions left.",
+        backends,
+    )?;
+    sheet.gauge("l4lb_removed_active_sessions", "Sessions that are left on them.", sessions)
+}

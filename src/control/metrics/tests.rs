@@ -1,0 +1,151 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::config::{self, Overrides};
+use crate::control::Staff;
+use crate::mailbox::Mailbox;
+use crate::stats::DialFailure;
+use crate::sys::Wake;
+
+fn view_of(text: &str) -> Arc<View> {
+    let nobody = &mut |_: &str| Ok(Vec::new());
+    let config = config::parse(text, "test", &Overrides::default(), nobody).unwrap();
+    let snapshot = Arc::new(Snapshot::new(&config));
+    let staff = Arc::new(Staff::default());
+    let workers = config.global.workers.get();
+    staff.change(workers, 0, (0..workers).map(|_| Mailbox::new(Arc::new(NoWake)).0));
+    Arc::new(View::new(&Arc::new(config), None, snapshot, staff))
+}
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn stats_of(view: &View, worker: usize) -> Arc<WorkerStats> {
+    Arc::clone(&view.state().staff.members()[worker].stats)
+}
+
+const TWO: &str = "[global]\nworkers = 2\n[[listener]]\nname = \"front\"\nbind = \"127.0.0.1:9090\"\nmax_sessions = 7\n\
+    [[pool]]\nname = \"web\"\nbackend = [{ name = \"a\", address = \"127.0.0.1:1\" }, \
+    { name = \"b\", address = \"127.0.0.1:2\" }]\n";
+
+fn scrape(view: &Arc<View>) -> String {
+    Metrics::new(Arc::clone(view)).scrape().unwrap()
+}
+
+/// The value of the series that is written like this.
+#[track_caller]
+fn value(page: &str, series: &str) -> f64 {
+    let mut found = page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    match (found.next(), found.next()) {
+        (Some(value), None) => value.parse().unwrap(),
+        _ => panic!("{series} is not there once:\n{page}"),
+    }
+}
+
+#[test]
+fn what_is_counted_is_shown() {
+    let view = view_of(TWO);
+    let snapshot = Arc::clone(&view.state().snapshot);
+    let backend = &snapshot.pools[0].backends[1];
+    stats_of(&view, 0).accepted.add(3);
+    stats_of(&view, 1).closed[0].add(1);
+    stats_of(&view, 1).connected.add(2);
+    backend.stats.dial_failures[DialFailure::Timeout.index()].add(4);
+    backend.set_health(config::model::HealthState::Down);
+    snapshot.listeners[0].stats().connect_time.observe(std::time::Duration::from_millis(1));
+    let page = scrape(&view);
+    for (series, expected) in [
+        ("l4lb_accepted_sessions_total", 3.0),
+        ("l4lb_active_sessions", 2.0),
+        ("l4lb_connecting_sessions", 1.0),
+        ("l4lb_closed_sessions_total{reason=\"done\"}", 1.0),
+        ("l4lb_worker_accepted_sessions_total{worker=\"0\"}", 3.0),
+        ("l4lb_listener_max_sessions{listener=\"front\"}", 7.0),
+        ("l4lb_listener_connect_seconds_bucket{le=\"0.0005\",listener=\"front\"}", 0.0),
+        ("l4lb_listener_connect_seconds_bucket{le=\"0.001\",listener=\"front\"}", 1.0),
+        ("l4lb_listener_connect_seconds_bucket{le=\"+Inf\",listener=\"front\"}", 1.0),
+        ("l4lb_listener_connect_seconds_sum{listener=\"front\"}", 0.001),
+        ("l4lb_pool_eligible_backends{pool=\"web\"}", 1.0),
+        ("l4lb_backend_health{pool=\"web\",backend=\"b\",state=\"down\"}", 1.0),
+        ("l4lb_backend_health{pool=\"web\",backend=\"a\",state=\"down\"}", 0.0),
+        ("l4lb_backend_dial_failures_total{pool=\"web\",backend=\"b\",cause=\"timeout\"}", 4.0),
+        ("l4lb_stage{state=\"serving\"}", 1.0),
+    ] {
+        assert_eq!(value(&page, series), expected, "{series}");
+    }
+}
+
+#[test]
+fn workers_of_one_index_have_one_series() {
+    let view = view_of(TWO);
+    stats_of(&view, 0).accepted.add(3);
+    let staff = Arc::clone(&view.state().staff);
+    staff.change(0, 0, []);
+    let successor = staff.change(1, 0, [Mailbox::new(Arc::new(NoWake)).0]).remove(0);
+    successor.stats.accepted.add(4);
+    assert_eq!(value(&scrape(&view), "l4lb_worker_accepted_sessions_total{worker=\"0\"}"), 7.0);
+}
+
+#[test]
+fn a_removed_backend_has_no_series() {
+    let view = view_of(TWO);
+    assert!(scrape(&view).contains("backend=\"b\""));
+    let snapshot = Arc::clone(&view.state().snapshot);
+    let pool = &snapshot.pools[0];
+    let left = snapshot.with_backends(pool.id, &pool.settings.backends[..1]);
+    view.state().snapshot = Arc::new(left);
+    let page = scrape(&view);
+    assert!(page.contains("backend=\"a\"") && !page.contains("backend=\"b\""));
+}
+
+#[test]
+fn a_law_that_is_violated_is_counted() {
+    let view = view_of(TWO);
+    assert_eq!(value(&scrape(&view), "l4lb_violated_laws"), 0.0);
+    let snapshot = Arc::clone(&view.state().snapshot);
+    stats_of(&view, 0).connected.add(1);
+    snapshot.listeners[0].stats().closed[0].add(1);
+    // Connected without an accept and without a dial; closed without an accept and without a duration.
+    assert_eq!(value(&scrape(&view), "l4lb_violated_laws"), 4.0);
+}
+
+/// A row of the table for each family: its name, kind, labels and help.
+fn table(page: &str) -> String {
+    let mut rows = String::from("| metric | kind | labels | what it is |\n|---|---|---|---|\n");
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        let (name, help) = line.strip_prefix("# HELP ").unwrap().split_once(' ').unwrap();
+        let kind = lines.next().unwrap().rsplit_once(' ').unwrap().1;
+        let series =
+            lines.peek().filter(|line| !line.starts_with('#')).unwrap_or_else(|| panic!("{name}: no series"));
+        let labels = series.split_once('{').map_or("", |(_, labels)| labels.split_once('}').unwrap().0);
+        let labels: Vec<&str> =
+            labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)).collect();
+        while lines.next_if(|line| !line.starts_with('#')).is_some() {}
+        rows.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+    }
+    rows
+}
+
+#[test]
+fn the_table_of_metrics_is_complete() {
+    let told = include_str!("../../../config/metrics.md");
+    let table = table(&scrape(&view_of(TWO)));
+    assert!(told.contains(&table), "config/metrics.md is to have this table:\n{table}");
+}
+
+#[test]
+fn no_label_is_anything_but_a_name_of_ours() {
+    let page = scrape(&view_of(TWO));
+    let ours = ["listener", "pool", "backend", "reason", "worker", "state", "kind", "cause", "le", "version"];
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let labels = line.split_once('{').map_or("", |(_, labels)| labels.split_once('}').unwrap().0);
+        let names = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));
+        names.for_each(|name| assert!(ours.contains(&name), "{line}"));
+    }
+}

@@ -1,0 +1,164 @@
+//! The books of all workers together: what came, what became of it, and what is held meanwhile.
+
+use std::fmt;
+
+use super::Moment;
+use super::sheet::{Sheet, seconds};
+use crate::session::CloseReason;
+use crate::stats::{DialFailure, PauseReason, Totals, check_latency, turn_time};
+
+pub(super) fn write(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
+    sessions(sheet, totals, moment.sessions_max)?;
+    bytes(sheet, totals)?;
+    dials(sheet, totals)?;
+    accepting(sheet, totals)?;
+    checks(sheet, totals, moment)?;
+    loops(sheet, totals, moment)
+}
+
+/// accepted = active + closed, and accepted = connecting + connected + failed: on every scrape.
+fn sessions(sheet: &mut Sheet, totals: &Totals, max: usize) -> fmt::Result {
+    sheet.counter(
+        "l4lb_accepted_sessions_total",
+        "Connections taken from accept queues.",
+        totals.accepted,
+    )?;
+    sheet.gauge("l4lb_active_sessions", "Sessions that are not over.", totals.active())?;
+    sheet.gauge("l4lb_max_sessions", "Sessions that may be active at a time.", max as u64)?;
+    let closed = CloseReason::ALL.map(|reason| ([("reason", reason.as_str())], totals.closed_for(reason)));
+    sheet.counters("l4lb_closed_sessions_total", "Sessions over, by reason.", closed)?;
+    let decided = totals.connected + totals.failed;
+    sheet.gauge(
+        "l4lb_connecting_sessions",
+        "Sessions that no backend is connected to yet.",
+        totals.accepted.saturating_sub(decided),
+    )?;
+    sheet.counter("l4lb_connected_sessions_total", "Sessions whose backend connected.", totals.connected)?;
+    sheet.counter(
+        "l4lb_failed_sessions_total",
+        "Sessions that ended before a backend had connected.",
+        totals.failed,
+    )
+}
+
+/// taken = given + discarded + held, each way and on every scrape.
+fn bytes(sheet: &mut Sheet, totals: &Totals) -> fmt::Result {
+    let [from_client, from_backend] = totals.taken;
+    let [not_to_backend, not_to_client] = totals.discarded_by_direction;
+    let held = |taken: u64, given: u64, discarded: u64| taken.saturating_sub(given + discarded);
+    sheet.counter("l4lb_from_client_bytes_total", "Bytes taken from clients.", from_client)?;
+    sheet.counter("l4lb_to_backend_bytes_total", "Bytes given to backends.", totals.to_backend)?;
+    sheet.counter(
+        "l4lb_discarded_from_client_bytes_total",
+        "Bytes taken from clients that their backend could not take any more.",
+        not_to_backend,
+    )?;
+    sheet.gauge(
+        "l4lb_held_from_client_bytes",
+        "Bytes taken from clients that were not yet counted as given or discarded.",
+        held(from_client, totals.to_backend, not_to_backend),
+    )?;
+    sheet.counter("l4lb_from_backend_bytes_total", "Bytes taken from backends.", from_backend)?;
+    sheet.counter("l4lb_to_client_bytes_total", "Bytes given to clients.", totals.to_client)?;
+    sheet.counter(
+        "l4lb_discarded_from_backend_bytes_total",
+        "Bytes taken from backends that their client could not take any more.",
+        not_to_client,
+    )?;
+    sheet.gauge(
+        "l4lb_held_from_backend_bytes",
+        "Bytes taken from backends that were not yet counted as given or discarded.",
+        held(from_backend, totals.to_client, not_to_client),
+    )
+}
+
+fn dials(sheet: &mut Sheet, totals: &Totals) -> fmt::Result {
+    sheet.counter("l4lb_dials_total", "Dials of sessions begun.", totals.dials)?;
+    let failures = DialFailure::ALL.into_iter().zip(totals.dial_failures_by_cause);
+    let failures = failures.map(|(cause, count)| ([("cause", cause.as_str())], count));
+    sheet.counters("l4lb_dial_failures_total", "Dials of sessions that failed, by cause.", failures)?;
+    sheet.counter(
+        "l4lb_dial_retries_total",
+        "Dials that followed a failed one of the same session.",
+        totals.retries,
+    )
+}
+
+fn accepting(sheet: &mut Sheet, totals: &Totals) -> fmt::Result {
+    let by_reason = |counts: [u64; PauseReason::ALL.len()]| {
+        let series = PauseReason::ALL.into_iter().zip(counts);
+        series.map(|(reason, count)| ([("reason", reason.as_str())], count))
+    };
+    sheet.counter("l4lb_accept_errors_total", "Times that accept(2) failed.", totals.accept_errors)?;
+    sheet.counters(
+        "l4lb_accept_pauses_total",
+        "Times that accepting was paused, by reason.",
+        by_reason(totals.accept_pauses_by_reason),
+    )?;
+    let paused = by_reason(totals.accept_paused_nanos).map(|(labels, nanos)| (labels, seconds(nanos)));
+    sheet.counters(
+        "l4lb_accept_paused_seconds_total",
+        "How long accepting was paused, by reason, over all workers and listeners; counted when it goes on.",
+        paused,
+    )
+}
+
+fn checks(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
+    let checks = [
+        ([("state", "passed")], totals.checks_passed),
+        ([("state", "failed")], totals.checks_failed),
+        ([("state", "deferred")], totals.checks_deferred),
+    ];
+    sheet.counters(
+        "l4lb_checks_total",
+        "Health checks that passed, that failed, and that were put off because this machine had run out of something.",
+        checks,
+    )?;
+    let latency = check_latency(moment.workers());
+    sheet.histogram("l4lb_check_seconds", "From the start of a health check to its result.", &latency)?;
+    sheet.counter("l4lb_health_transitions_total", "Changes of a backend's health.", totals.transitions)
+}
+
+/// The loops of the workers and what they hold.
+fn loops(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
+    sheet.counter("l4lb_events_total", "Events told by waits.", totals.events)?;
+    sheet.counter(
+        "l4lb_stale_events_total",
+        "Events for connections that were closed earlier in the same batch.",
+        totals.stale_events,
+    )?;
+    sheet.counter(
+        "l4lb_idle_events_total",
+        "Events for sessions that had nothing to do upon them.",
+        totals.idle_events,
+    )?;
+    sheet.counter(
+        "l4lb_lost_wakeups_total",
+        "Sessions found to wait for an event that never came: more than 0 is a bug.",
+        totals.lost_wakeups,
+    )?;
+    sheet.counter(
+        "l4lb_budget_exhausted_total",
+        "Times that a session had used up its share of a turn and was put behind the others.",
+        totals.budget_exhausted,
+    )?;
+    let turns = turn_time(moment.workers());
+    sheet.histogram("l4lb_turn_seconds", "What one turn in sixteen did between two waits.", &turns)?;
+    sheet.counter("l4lb_opened_pipes_total", "Pipes that the kernel gave.", totals.pipes_opened)?;
+    sheet.counter("l4lb_closed_pipes_total", "Pipes that were given back to it.", totals.pipes_closed)?;
+    sheet.counter(
+        "l4lb_denied_pipes_total",
+        "Pipes that the kernel did not give: what was to be spliced was copied.",
+        totals.pipes_denied,
+    )?;
+    let open = totals.pipes_opened.saturating_sub(totals.pipes_closed);
+    let pooled = totals.pipes_pooled.min(open);
+    let pipes = [([("state", "pooled")], pooled), ([("state", "in_use")], open - pooled)];
+    sheet.gauges("l4lb_pipes", "Open pipes: empty ones that are kept, and those in use.", pipes)?;
+    sheet.gauge(
+        "l4lb_parked_buffers",
+        "Buffers that hold what a sink did not take.",
+        totals.buffers_parked,
+    )?;
+    sheet.gauge("l4lb_armed_timers", "Timers that are armed.", totals.timers)
+}

@@ -1,0 +1,56 @@
+//! What each worker has done and does. A worker that follows one of the same index goes on with its counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::sheet::Sheet;
+use crate::stats::{Share, WorkerStats};
+
+/// What the workers of one index have done, one after the other or side by side.
+#[derive(Default)]
+struct Sum {
+    active: u64,
+    accepted: u64,
+    handed_over: u64,
+    adopted: u64,
+    turns: u64,
+}
+
+impl Sum {
+    fn add(&mut self, stats: &WorkerStats) {
+        let share = Share::of(stats);
+        self.active += share.sessions;
+        self.accepted += share.accepted;
+        self.handed_over += share.handed_over;
+        self.adopted += share.adopted;
+        self.turns += stats.turns.get();
+    }
+}
+
+pub(super) fn write(sheet: &mut Sheet, counters: &[(usize, Arc<WorkerStats>)]) -> fmt::Result {
+    let mut sums: BTreeMap<usize, Sum> = BTreeMap::new();
+    for (index, stats) in counters {
+        sums.entry(*index).or_default().add(stats);
+    }
+    let each = |read: fn(&Sum) -> u64| {
+        sums.iter().map(move |(worker, sum)| ([("worker", *worker as u64)], read(sum)))
+    };
+    sheet.gauges("l4lb_worker_active_sessions", "Sessions that it has.", each(|sum| sum.active))?;
+    sheet.counters(
+        "l4lb_worker_accepted_sessions_total",
+        "Connections that it has taken from accept queues.",
+        each(|sum| sum.accepted),
+    )?;
+    sheet.counters(
+        "l4lb_worker_handed_over_sessions_total",
+        "Those of them that it has given to other workers.",
+        each(|sum| sum.handed_over),
+    )?;
+    sheet.counters(
+        "l4lb_worker_adopted_sessions_total",
+        "Sessions that other workers have given to it.",
+        each(|sum| sum.adopted),
+    )?;
+    sheet.counters("l4lb_worker_turns_total", "Turns of its loop.", each(|sum| sum.turns))
+}
