@@ -65,6 +65,10 @@ impl Work {
         if self.stage != Stage::Serving {
             return self.refuse(order, vec!["the process is draining: no other configuration is run".into()]);
         }
+        // A storm of signals is one order: what waits is yet to be read.
+        if order.answer.is_none() && self.orders.waiting.iter().any(|other| is_alike(&order, other)) {
+            return;
+        }
         if self.orders.waiting.len() == ORDERS_MAX {
             return self.refuse(order, vec![format!("{ORDERS_MAX} reloads wait already")]);
         }
@@ -76,15 +80,7 @@ impl Work {
     fn load_next(&mut self) {
         while !self.orders.is_loading && !self.orders.waiting.is_empty() {
             let first = self.orders.waiting.remove(0);
-            let is_alike = |other: &mut Order| {
-                let is_same_source = match (&first.source, &other.source) {
-                    (None, None) => true,
-                    (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                    (None, Some(_)) | (Some(_), None) => false,
-                };
-                is_same_source && first.mode == other.mode
-            };
-            let alike: Vec<Order> = self.orders.waiting.extract_if(.., is_alike).collect();
+            let alike = self.orders.waiting.extract_if(.., |other| is_alike(&first, other)).collect();
             self.load(together(first, alike));
         }
     }
@@ -199,6 +195,16 @@ impl Work {
         state.reload.last_failure = Some(timestamp());
         state.reload.errors = errors;
     }
+}
+
+/// Whether one configuration will do for both.
+fn is_alike(one: &Order, other: &Order) -> bool {
+    let is_same_source = match (&one.source, &other.source) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    is_same_source && one.mode == other.mode
 }
 
 /// One order in the place of all of them.
@@ -348,6 +354,19 @@ mod tests {
         hear(&mut work);
         assert!(answered.try_recv().unwrap().is_err());
         assert_eq!(work.control.snapshot.epoch, 0);
+    }
+
+    #[test]
+    fn a_storm_of_signals_reads_the_file_twice() {
+        let mut work = work();
+        let (source, reads) = source("");
+        work.control.source = Some(source);
+        (0..10 * ORDERS_MAX).for_each(|_| work.on_report(Report::Reload));
+        hear(&mut work);
+        hear(&mut work);
+        assert!(work.orders.waiting.is_empty() && !work.orders.is_loading);
+        let status = work.control.shown.state().reload.clone();
+        assert_eq!((*reads.lock().unwrap(), status.succeeded, status.failed), (2, 2, 0));
     }
 
     #[test]
