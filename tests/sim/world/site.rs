@@ -13,7 +13,7 @@ use l4lb::pool::Snapshot;
 use l4lb::sys::Wake;
 use l4lb::worker::{Assignment, Ends, GroupId, Listening, Seat, Shared, Team, Worker};
 
-use super::{STILL_ROUNDS_MAX, World};
+use super::{ROUND, STILL_ROUNDS_MAX, World};
 use crate::books::Books;
 use crate::kernel::{SimKernel, SimListener, SimSocket, SimWake};
 use crate::net;
@@ -181,6 +181,7 @@ impl World {
 
     /// What is retired is closed, and who leaves stops, by and by.
     pub(super) fn see_them_off(&mut self) {
+        self.net.borrow_mut().stride = ROUND;
         for _ in 0..STILL_ROUNDS_MAX {
             let is_gone = |listener: &net::Listener| !listener.is_open || listener.retired.is_none();
             if self.is_draining || self.net.borrow().listeners.iter().all(is_gone) {
