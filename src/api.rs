@@ -44,6 +44,8 @@ pub struct Status {
     pub reload: Reload,
     /// Log lines that were dropped because their sink did not keep up.
     pub log_lines_dropped: u64,
+    /// Writes of the state file that have failed, each of which was or is tried again.
+    pub state_file_failures: u64,
 }
 
 /// What the process does.
@@ -226,8 +228,10 @@ pub struct NewBackend {
     #[schema(example = "127.0.0.1:8081")]
     pub address: String,
     /// Unique within the pool; the address when left out.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._:\[\]-]+$")]
     pub name: Option<String>,
     /// Share of new sessions, 0..=256; 1 when left out.
+    #[schema(maximum = 256)]
     pub weight: Option<u16>,
     /// Serve only when no other backend is eligible.
     #[serde(default)]
@@ -243,6 +247,7 @@ pub struct NewBackend {
 #[serde(deny_unknown_fields)]
 pub struct BackendChange {
     /// Share of new sessions, 0..=256.
+    #[schema(maximum = 256)]
     pub weight: Option<u16>,
     /// What it may do.
     pub admin: Option<Admin>,
@@ -270,6 +275,7 @@ pub enum OverrideTo {
 
 /// Whose backends are wanted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct BackendFilter {
     /// Those of this pool only.
@@ -278,6 +284,7 @@ pub struct BackendFilter {
 
 /// Which sessions are wanted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct SessionFilter {
     /// Those through this pool only.
@@ -373,6 +380,7 @@ pub struct Candidate {
 
 /// Which events are wanted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventFilter {
     /// Those behind this one only.
@@ -527,7 +535,7 @@ pub struct Drain {
 #[serde(deny_unknown_fields)]
 pub struct LogLevel {
     /// off, error, warn, info, debug or trace.
-    #[schema(example = "info")]
+    #[schema(example = "info", pattern = "^(off|error|warn|info|debug|trace)$")]
     pub level: String,
 }
 

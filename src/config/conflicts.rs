@@ -142,6 +142,12 @@ pub fn is_circle(address: SocketAddr, bind: SocketAddr) -> bool {
     ip == bind.ip().to_canonical() || (ip.is_loopback() && covers(bind.ip(), ip))
 }
 
+/// Whether a dial to `address` ends at the listener at `bind` if it is an address of this machine.
+pub fn is_circle_at_home(address: SocketAddr, bind: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    bind.port() == address.port() && bind.ip().is_unspecified() && (bind.is_ipv6() || ip.is_ipv4())
+}
+
 /// Whether `wildcard` is one that takes clients of `ip`; the IPv6 one is dual-stack.
 fn covers(wildcard: IpAddr, ip: IpAddr) -> bool {
     wildcard.is_unspecified() && (wildcard.is_ipv6() || ip.to_canonical().is_ipv4())

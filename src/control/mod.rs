@@ -3,12 +3,15 @@
 
 pub mod admin;
 pub mod events;
+pub mod kept;
+mod leases;
 mod merge;
 pub mod metrics;
 mod reload;
 mod removed;
 mod requests;
 mod staff;
+pub mod state_file;
 mod view;
 
 use std::collections::HashSet;
@@ -29,6 +32,7 @@ use crate::sys::{Clock, timestamp};
 
 use events::Draft;
 
+use kept::Kept;
 use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
@@ -58,6 +62,8 @@ pub struct Control {
     pub view: Arc<View>,
     /// How long sessions may go on once it drains.
     pub drain_timeout: Duration,
+    /// What survives a restart.
+    pub kept: Kept,
 }
 
 /// How far the process is.
@@ -146,23 +152,28 @@ impl Work {
             }
             self.look_after_drops();
             self.forget_retired();
+            self.end_leases();
             self.publish();
             self.look_after_removed();
+            self.save();
             self.orders.give_answers();
             self.end_drain();
             self.tell_commands();
         }
         self.tell_shares();
+        self.save_for_good();
         self.result
     }
 
     fn patience(&self) -> Duration {
         let now = self.clock.now();
-        let look = self.next_cut().map_or(LOOK, |cut| LOOK.min(cut - now));
-        match self.stage {
-            Stage::Draining { deadline } => look.min(deadline - now),
-            Stage::Serving | Stage::Stopping => look,
-        }
+        let drained = match self.stage {
+            Stage::Draining { deadline } => Some(deadline - now),
+            Stage::Serving | Stage::Stopping => None,
+        };
+        let cut = self.next_cut().map(|cut| cut - now);
+        let next = [drained, cut, self.next_lease(now), self.next_save(now)];
+        next.into_iter().flatten().fold(LOOK, Duration::min)
     }
 
     fn on_report(&mut self, report: Report) {
@@ -259,7 +270,13 @@ impl Work {
     }
 
     fn show_snapshot(&mut self) {
-        self.control.view.state().snapshot = Arc::clone(&self.control.snapshot);
+        let snapshot = &self.control.snapshot;
+        let mut state = self.control.view.state();
+        let before = std::mem::replace(&mut state.snapshot, Arc::clone(snapshot));
+        if !snapshot.shares_backends(&before) {
+            state.notes.retain(|id, _| snapshot.backend(*id).is_some());
+        }
+        drop(state);
         self.posts.iter_mut().for_each(|post| post.is_behind = true);
     }
 
@@ -433,6 +450,7 @@ mod tests {
             source: None,
             site: Arc::new(Anything),
             drain_timeout: Duration::from_secs(60),
+            kept: Kept::default(),
         }
     }
 

@@ -164,6 +164,7 @@ impl Work {
             log::set_max_level(config.global.log_level);
         }
         self.control.config = Arc::new(config);
+        self.align_registrations();
         let told = format!("epoch {epoch} runs with {changes} changes");
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();
@@ -365,7 +366,7 @@ mod tests {
         hear(&mut work);
         hear(&mut work);
         assert!(work.orders.waiting.is_empty() && !work.orders.is_loading);
-        let status = work.control.shown.state().reload.clone();
+        let status = work.control.view.state().reload.clone();
         assert_eq!((*reads.lock().unwrap(), status.succeeded, status.failed), (2, 2, 0));
     }
 

@@ -1,20 +1,22 @@
 //! Does what operators ask for: one change, one log line and one event with who and what.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use log::LevelFilter;
 
 use crate::api::EventKind;
-use crate::config::is_circle;
 use crate::config::model::{self, HealthState};
+use crate::config::{is_circle, is_circle_at_home, units};
 use crate::control::Work;
 use crate::control::events::Draft;
-use crate::control::view::Note;
-use crate::pool::{Admin, Backend, Pool, PoolId};
+use crate::control::leases::Registration;
+use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Request};
+use crate::sys::own_addresses;
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
-const BACKENDS_MAX: usize = 65_536;
+pub(super) const BACKENDS_MAX: usize = 65_536;
 
 impl Work {
     pub(super) fn on_ask(&mut self, ask: Ask) {
@@ -41,9 +43,8 @@ impl Work {
     fn register(&mut self, pool: &str, new: &NewBackend, who: &str) -> Result<Registered, Refusal> {
         let pool = Arc::clone(self.pool_named(pool)?);
         let named = Named { pool: pool.settings.name.clone(), backend: new.name.clone() };
-        let lease = new.ttl.map(|ttl| self.clock.now() + ttl);
-        if let Some(known) = pool.backends.iter().find(|known| known.name == new.name) {
-            return self.renew(&named, known, new, lease);
+        if let Some(place) = pool.backends.iter().position(|known| known.name == new.name) {
+            return self.renew(&named, &pool, place, new, who);
         }
         if let Some(known) = pool.backends.iter().find(|known| known.address == new.address) {
             return Err(Refusal::Conflict(format!(
@@ -63,9 +64,8 @@ impl Work {
         self.rebuild(pool.id, &backends);
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("it was put there").id;
-        let note = Note { registered: true, lease, ..Note::default() };
-        self.control.view.state().notes.insert(id, note);
-        let what = format!("registered at {address} with weight {weight}{}", ttl_words(new));
+        self.note_registration(id, new, who);
+        let what = format!("registered at {address} with weight {weight} and {}", lease_words(new));
         self.tell(&named, who, what);
         Ok(Registered { id, is_new: true })
     }
@@ -77,38 +77,83 @@ impl Work {
         self.tell_eligibility(&pool);
     }
 
-    /// The same request again: its lease begins anew, and its weight is what the request says.
+    /// The same request again: its lease begins anew, and what it says otherwise than the one before is changed. A weight that
+    /// an operator has set since stays as long as the requests agree: who renews every few seconds must not undo it.
     fn renew(
         &mut self,
         named: &Named,
-        known: &Backend,
+        pool: &Pool,
+        place: usize,
         new: &NewBackend,
-        lease: Option<crate::base::time::Instant>,
+        who: &str,
     ) -> Result<Registered, Refusal> {
+        let known = &pool.backends[place];
         if known.address != new.address {
             let at = known.address;
             return Err(Refusal::Conflict(format!("{named} is there already, at {at}: remove it first")));
         }
-        let mut state = self.control.view.state();
-        let note = state.notes.entry(known.id).or_default();
-        if !note.registered {
+        let Some(before) = self.control.kept.registrations.get(known.id) else {
             return Err(Refusal::Conflict(format!(
                 "{named} is in the configuration: it needs no registration"
             )));
+        };
+        let (weight, backup) = (known.weight(), pool.settings.backends[place].backup);
+        let mut changes = Vec::new();
+        if before.lease.is_some() != new.ttl.is_some() {
+            changes.push(format!("has {} now", lease_words(new)));
         }
-        note.lease = lease;
+        let other_weight = before.weight != new.weight;
+        if other_weight {
+            changes.push(format!("weight {weight} -> {}", new.weight));
+            known.set_weight(new.weight);
+            self.tables_changed(pool.id);
+        }
+        if backup != new.backup {
+            changes.push(format!("backup {backup} -> {}", new.backup));
+            let mut backends = configured(pool);
+            backends[place].backup = new.backup;
+            self.rebuild(pool.id, &backends);
+        }
+        self.note_registration(known.id, new, who);
+        if changes.is_empty() {
+            log::debug!(pool:% = named.pool, backend:% = named.backend, who; "backend renewed");
+        } else {
+            self.tell(named, who, format!("registered again: {}", changes.join(", ")));
+        }
         Ok(Registered { id: known.id, is_new: false })
+    }
+
+    fn note_registration(&mut self, id: BackendId, new: &NewBackend, who: &str) {
+        let lease = new.ttl.map(|ttl| self.clock.now() + ttl);
+        let mut state = self.control.view.state();
+        let note = state.notes.entry(id).or_default();
+        (note.registered, note.lease) = (true, lease);
+        drop(state);
+        let registration = Registration { who: who.to_owned(), weight: new.weight, lease };
+        self.control.kept.registrations.put(id, registration);
+        self.control.kept.changed();
     }
 
     fn deregister(&mut self, named: &Named, who: &str) -> Result<u32, Refusal> {
         let (pool, backend) = self.backend_named(named)?;
-        let mut left = configured(&pool);
-        left.retain(|other| other.name != backend.name);
-        self.rebuild(pool.id, &left);
-        self.control.view.state().notes.remove(&backend.id);
+        self.remove(&pool, &[Arc::clone(&backend)]);
         let sessions = backend.active();
         self.tell(named, who, format!("removed with {sessions} sessions left"));
         Ok(sessions)
+    }
+
+    /// Takes backends out of their pool: the one way out at run time, on request and at the end of a lease.
+    pub(super) fn remove(&mut self, pool: &Pool, gone: &[Arc<Backend>]) {
+        let gone: HashSet<BackendId> = gone.iter().map(|backend| backend.id).collect();
+        let left = configured(pool).into_iter().zip(&pool.backends);
+        let left: Vec<_> =
+            left.filter(|(_, backend)| !gone.contains(&backend.id)).map(|(left, _)| left).collect();
+        self.rebuild(pool.id, &left);
+        self.control.view.state().notes.retain(|id, _| !gone.contains(id));
+        for id in gone {
+            self.control.kept.registrations.forget(id);
+        }
+        self.control.kept.changed();
     }
 
     fn change(
@@ -119,17 +164,20 @@ impl Work {
         who: &str,
     ) -> Result<(), Refusal> {
         let (pool, backend) = self.backend_named(named)?;
+        let mut changes = Vec::new();
         if let Some(weight) = weight.filter(|&weight| weight != backend.weight()) {
-            let before = backend.weight();
+            changes.push(format!("weight {} -> {weight}", backend.weight()));
             backend.set_weight(weight);
-            self.tell(named, who, format!("weight {before} -> {weight}"));
         }
         if let Some(admin) = admin.filter(|&admin| admin != backend.admin()) {
-            let before = backend.admin();
+            changes.push(format!("admin state {} -> {}", backend.admin().as_str(), admin.as_str()));
             backend.set_admin(admin);
-            self.tell(named, who, format!("admin state {} -> {}", before.as_str(), admin.as_str()));
         }
-        self.tables_changed(pool.id);
+        if !changes.is_empty() {
+            self.tables_changed(pool.id);
+            self.control.kept.changed();
+            self.tell(named, who, changes.join(", "));
+        }
         Ok(())
     }
 
@@ -140,8 +188,12 @@ impl Work {
         who: &str,
     ) -> Result<(), Refusal> {
         let (pool, backend) = self.backend_named(named)?;
+        if health == backend.health_override() {
+            return Ok(());
+        }
         backend.override_health(health);
         self.tables_changed(pool.id);
+        self.control.kept.changed();
         let what = match health {
             Some(health) => format!("health is {} whatever its checks say", health.as_str()),
             None => format!("health is what its checks say: {}", backend.health().as_str()),
@@ -166,17 +218,24 @@ impl Work {
 
     /// An error if sessions would come back to us.
     fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
-        let binds = self.control.snapshot.listeners.iter().map(|listener| listener.settings.bind);
-        match binds.into_iter().find(|&bind| is_circle(new.address, bind)) {
-            Some(bind) => {
-                Err(Refusal::Invalid(format!("{named}: {} is our own listener {bind}", new.address)))
-            }
+        let address = new.address;
+        let binds = || self.control.snapshot.listeners.iter().map(|listener| listener.settings.bind);
+        let is_own = || {
+            let own = own_addresses();
+            own.map(|own| own.contains(&address.ip().to_canonical())).unwrap_or_else(|error| {
+                log::warn!(error:%; "cannot list the addresses of this machine");
+                false
+            })
+        };
+        let at_home = binds().find(|&bind| is_circle_at_home(address, bind)).filter(|_| is_own());
+        match binds().find(|&bind| is_circle(address, bind)).or(at_home) {
+            Some(bind) => Err(Refusal::Invalid(format!("{named}: {address} is our own listener {bind}"))),
             None => Ok(()),
         }
     }
 
     /// One log line and one event.
-    fn tell(&self, named: &Named, who: &str, what: String) {
+    pub(super) fn tell(&self, named: &Named, who: &str, what: String) {
         log::info!(pool:% = named.pool, backend:% = named.backend, who, what; "backend changed");
         self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(named).who(who));
     }
@@ -190,8 +249,8 @@ fn configured(pool: &Pool) -> Vec<model::Backend> {
         .collect()
 }
 
-fn ttl_words(new: &NewBackend) -> String {
-    new.ttl.map(|ttl| format!(" and a lease of {ttl:?}")).unwrap_or_default()
+fn lease_words(new: &NewBackend) -> String {
+    new.ttl.map_or_else(|| "no lease".to_owned(), |ttl| format!("a lease of {}", units::show_duration(ttl)))
 }
 
 fn set_log_level(level: LevelFilter, who: &str) {

@@ -10,6 +10,7 @@ use crate::api::Stage;
 use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::control::events::Events;
+use crate::control::state_file::Writes;
 use crate::control::{ReloadStatus, Removed, Staff};
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;
@@ -23,6 +24,8 @@ pub struct View {
     pub clock: Clock,
     /// When the process started.
     pub started: Timestamp,
+    /// How writing the state file goes, if there is one.
+    pub state_writes: OnceLock<Arc<Writes>>,
 }
 
 /// What the control thread knows.
@@ -90,7 +93,13 @@ impl View {
             notes: HashMap::new(),
         };
         let started = crate::sys::timestamp();
-        Self { state: Mutex::new(state), events: Events::default(), clock: Clock::of_process(), started }
+        Self {
+            state: Mutex::new(state),
+            events: Events::default(),
+            clock: Clock::of_process(),
+            started,
+            state_writes: OnceLock::new(),
+        }
     }
 
     /// Of a process that has nothing, for tests.

@@ -1,5 +1,6 @@
 //! Sessions that would open sessions without end.
 
+use crate::config::is_circle_at_home;
 use crate::config::model::{Config, Listener};
 use crate::server::StartError;
 use crate::sys;
@@ -9,15 +10,12 @@ use crate::sys;
 /// every address that this machine has now.
 pub(super) fn refuse_circles(config: &Config) -> Result<(), StartError> {
     for (pool, backend) in config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b))) {
-        let (address, ip) = (backend.address, backend.address.ip().to_canonical());
-        let is_met = |listener: &&Listener| {
-            let bind = listener.bind;
-            bind.port() == address.port() && bind.ip().is_unspecified() && (bind.is_ipv6() || ip.is_ipv4())
-        };
+        let address = backend.address;
+        let is_met = |listener: &&Listener| is_circle_at_home(address, listener.bind);
         let Some(listener) = config.listeners.iter().find(is_met) else { continue };
         let own = sys::own_addresses()
             .map_err(|error| StartError::System { what: "list the addresses of this machine", error })?;
-        if own.contains(&ip) {
+        if own.contains(&address.ip().to_canonical()) {
             let (pool, backend) = (pool.name.clone(), backend.name.clone());
             return Err(StartError::Circle { pool, backend, address, bind: listener.bind });
         }

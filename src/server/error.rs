@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::config::limits::LimitError;
 use crate::config::model::Listener;
 use crate::control::admin::AdminError;
+use crate::control::state_file::StateFileError;
 use crate::sys;
 
 /// Why the process could not start, with nothing left running; or why it cannot run another configuration, with
@@ -52,6 +53,9 @@ pub enum StartError {
         /// What is still there.
         what: String,
     },
+    /// What an earlier process has kept cannot be read.
+    #[error(transparent)]
+    State(#[from] StateFileError),
     /// The admin API cannot be where it is configured.
     #[error(transparent)]
     Admin(#[from] AdminError),

@@ -16,12 +16,14 @@ use std::thread::{self, JoinHandle};
 
 use crate::config::model::Config;
 use crate::control::admin;
+use crate::control::kept::{self, Kept, Restored};
+use crate::control::state_file::{Saved, StateFile};
 use crate::control::{Control, Staff, View};
 use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason};
 use crate::pool::{Backend, Snapshot};
 use crate::reload::{Answer, Mode, Order, ReloadReport, Source};
 use crate::stats::{Share, Totals};
-use crate::sys;
+use crate::sys::{self, Clock};
 
 pub use error::StartError;
 use error::system;
@@ -140,12 +142,14 @@ pub fn start_reloadable(config: &Config, origin: Option<Origin>) -> Result<Runni
     let site = Arc::new(Site::new(&config.global, open_files, pipe_bytes, reports.clone()));
     let groundwork: Box<dyn Groundwork> = Box::new(site.prepare(config)?);
     let admin = admin::open(&config.admin)?;
-    let snapshot = Arc::new(Snapshot::new(config));
+    let (snapshot, kept) = restore(config)?;
     groundwork.commit(&snapshot);
     let config = Arc::new(config.clone());
     let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
+    kept.show(&view);
     let control = Control {
+        kept,
         snapshot,
         staff: Arc::clone(&site.staff),
         reports: reports.clone(),
@@ -167,4 +171,20 @@ pub fn start_reloadable(config: &Config, origin: Option<Origin>) -> Result<Runni
     let at = admin.addresses();
     admin.start(Arc::clone(&view), reports.clone())?;
     Ok(Running { addresses, admin: at, control, reports, view, site })
+}
+
+/// What runs first: the configuration, and what operators and backends had changed when the process before us ended.
+fn restore(config: &Config) -> Result<(Arc<Snapshot>, Kept), StartError> {
+    let Some(path) = &config.admin.state_file else {
+        return Ok((Arc::new(Snapshot::new(config)), Kept::default()));
+    };
+    let saved = Saved::read(path)?;
+    let file = StateFile::start(path.clone()).map_err(system("start the thread of the state file"))?;
+    let now = (Clock::of_process().now(), sys::timestamp());
+    let Restored { snapshot, registrations, left_out } = kept::restore(saved, config, now);
+    for left_out in left_out {
+        log::warn!(path:% = path.display(), left_out:%; "state_file: not put back");
+    }
+    log::info!(path:% = path.display(), registered = registrations.iter().count(); "state_file: put back");
+    Ok((Arc::new(snapshot), Kept::new(registrations, Some(file))))
 }

@@ -68,6 +68,7 @@ mod tests {
             snapshot: Arc::default(),
             config,
             source: None,
+            kept: Default::default(),
             site: Arc::new(site),
             staff,
             reports: reports.clone(),

@@ -160,6 +160,15 @@ impl Daemon {
         totals
     }
 
+    /// Ends it by SIGTERM; returns the lines of its log that nobody has waited for.
+    pub(crate) fn lines_until_it_ends(mut self) -> Vec<String> {
+        self.signal("TERM", 1);
+        let status = self.child.wait().expect("wait for l4lb");
+        assert!(status.success(), "l4lb: {status}");
+        // Ends with standard error, which has ended with the process.
+        self.log.lock().expect("nobody panics with the log").iter().collect()
+    }
+
     /// Before that SIGTERM would end it without a word, and its own sockets are not all there.
     fn handles_signals(&self) -> bool {
         self.process().status().expect("status").sigcgt & HANDLED == HANDLED

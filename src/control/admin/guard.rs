@@ -98,6 +98,10 @@ fn hosts(request: &Request) -> Result<(), String> {
     if !is_this_machine(authority.host()) {
         return Err(format!("Host {host:?} is not this machine: use localhost or 127.0.0.1"));
     }
+    // The target of a request may name a host too, and then that is the one that counts (RFC 9112, 3.2.2).
+    if let Some(target) = request.uri().authority().filter(|target| !is_this_machine(target.host())) {
+        return Err(format!("the target names {target}, which is not this machine"));
+    }
     let Some(origin) = only(request.headers(), &ORIGIN)? else { return Ok(()) };
     let uri: Option<Uri> = origin.parse().ok();
     let same = uri.as_ref().and_then(Uri::authority).is_some_and(|origin| *origin == authority);

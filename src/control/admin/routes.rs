@@ -1,5 +1,6 @@
 //! The routes, each with its place in the OpenAPI document.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,7 +10,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use log::LevelFilter;
 use tokio::sync::oneshot;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -29,6 +33,13 @@ use crate::request::{Ask, Named, NewBackend, Reply, Request};
 
 /// What a body may take.
 const BODY_LEN_MAX: usize = 64 * 1024;
+/// What any route may answer.
+const COMMON_ANSWERS: [(&str, &str); 4] = [
+    ("400", "The request is malformed."),
+    ("401", "Over TCP the token has to be shown."),
+    ("403", "Over TCP only names and pages of this machine are let in."),
+    ("408", "The request took too long to come."),
+];
 /// How long the control thread may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a lease may be.
@@ -74,6 +85,30 @@ impl Modify for Bearer {
     }
 }
 
+/// What any route may answer, so that none has to say so: a client without a token or from elsewhere, a path that is no text, a
+/// body that does not come.
+fn with_common_answers(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let problem = || {
+        let schema = utoipa::openapi::Ref::from_schema_name("Problem");
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        ResponseBuilder::new().content("application/json", content)
+    };
+    for path in document.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
+        for operation in operations.into_iter().flatten() {
+            let answers = &mut operation.responses.responses;
+            let too_long =
+                ResponseBuilder::new().description("The head is too long; there are no words for it.");
+            answers.insert("431".to_owned(), too_long.build().into());
+            for (status, description) in COMMON_ANSWERS {
+                let answer = || problem().description(description).build().into();
+                answers.entry(status.to_owned()).or_insert_with(answer);
+            }
+        }
+    }
+    document
+}
+
 fn documented() -> OpenApiRouter<Context> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status))
@@ -93,20 +128,22 @@ fn documented() -> OpenApiRouter<Context> {
 
 /// The OpenAPI document of all routes.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    with_common_answers(documented().into_openapi())
 }
 
 /// All routes; with a token for whoever shows it, and only to this machine's own pages.
 pub(super) fn all(context: Context, token: Option<Token>) -> Router {
     let (routes, document) = documented().split_for_parts();
+    let document = with_common_answers(document);
     let routes = routes.route("/openapi.json", get(async || axum::Json(document))).merge(for_monitoring());
-    let guarded = match token {
+    // Around the fallbacks too: who is not let in does not learn which routes there are.
+    let routes = finish(routes, context);
+    match token {
         None => routes,
         Some(token) => routes
             .layer(middleware::from_fn_with_state(token, guard::check_token))
             .layer(middleware::from_fn(guard::check_host)),
-    };
-    finish(guarded, context)
+    }
 }
 
 /// Metrics, and whether it serves.
@@ -176,6 +213,10 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
         totals: rows::totals(&state.staff),
         reload: rows::reload(&state.reload),
         log_lines_dropped: log_lines_dropped(),
+        state_file_failures: view
+            .state_writes
+            .get()
+            .map_or(0, |writes| writes.failed.load(Ordering::Relaxed)),
     })
 }
 
@@ -441,7 +482,8 @@ async fn set_log_level(
     Json(wanted): Json<api::LogLevel>,
 ) -> Answer<api::LogLevel> {
     let words = "level: must be one of off, error, warn, info, debug, trace";
-    let level = wanted.level.parse().map_err(|_| Problem::bad(words))?;
+    let known = LevelFilter::iter().find(|level| level.as_str().to_ascii_lowercase() == wanted.level);
+    let level = known.ok_or_else(|| Problem::bad(words))?;
     context.ask(who, |reply| Request::LogLevel { level, reply }).await?;
     Ok(log_level().await)
 }
@@ -462,5 +504,69 @@ async fn health(State(context): State<Context>) -> (StatusCode, &'static str) {
         api::Stage::Serving => (StatusCode::OK, "serving\n"),
         api::Stage::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         api::Stage::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request as HttpRequest;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::control::View;
+    use crate::control::metrics::Metrics;
+    use crate::mailbox::{Report, Reports};
+
+    /// The routes of a process that has nothing, whose control thread is stopping.
+    fn routes() -> Router {
+        let (reports, inbox) = Reports::new();
+        std::thread::spawn(move || while let Ok(Report::Ask(_)) = inbox.recv() {});
+        let streams = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+        let view = std::sync::Arc::new(View::of_nothing());
+        let metrics = std::sync::Arc::new(Metrics::new(std::sync::Arc::clone(&view)));
+        let context = Context { view, reports, streams, metrics };
+        all(context, None).layer(Extension(Peer::Unix { uid: 0, pid: None }))
+    }
+
+    /// Each method of each route of the document.
+    fn operations() -> Vec<(String, String, serde_json::Value)> {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap().clone();
+        let methods = |methods: serde_json::Value| methods.as_object().unwrap().clone();
+        let all = paths.into_iter().flat_map(|(path, of_path)| {
+            methods(of_path)
+                .into_iter()
+                .map(move |(method, what)| (method.to_uppercase(), path.clone(), what))
+        });
+        all.collect()
+    }
+
+    #[tokio::test]
+    async fn every_documented_route_answers_and_as_documented() {
+        assert!(operations().len() > 10);
+        for (method, path, what) in operations() {
+            let target = path.replace("{pool}", "web").replace("{backend}", "a");
+            for body in ["{}", "[", r#"{"address":":1","health":"up","level":"info"}"#] {
+                let request = HttpRequest::builder().method(method.as_str()).uri(&target);
+                let request =
+                    request.header("content-type", "application/json").body(Body::from(body)).unwrap();
+                let answer = routes().oneshot(request).await.unwrap();
+                let status = answer.status();
+                assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+                assert!(what["responses"].get(status.as_str()).is_some(), "{method} {path} {body}: {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_answer_of_the_document_has_words_and_a_shape() {
+        for (method, path, what) in operations() {
+            assert!(what["summary"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path}");
+            let answers = what["responses"].as_object().unwrap().iter();
+            for (status, answer) in answers.filter(|(status, _)| *status != "431") {
+                assert!(answer["content"].is_object(), "{method} {path}: {status}");
+            }
+        }
     }
 }

@@ -157,3 +157,51 @@ async fn answer(routes: Router, request: hyper::Request<Body>) -> Response {
         Err(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// What a client gets that sends `sent` and then waits, and how long it waits. The time is not that of a clock: it passes
+    /// when nothing else can happen.
+    async fn wait_after(sent: &[u8]) -> (String, Duration) {
+        let routes = Router::new().route("/", post(async |_: axum::body::Bytes| "all of it"));
+        let (mut client, server) = tokio::io::duplex(HEAD_LEN_MAX * 4);
+        let peer = Peer::Unix { uid: 0, pid: None };
+        let server = tokio::spawn(converse(Box::new(server), peer, routes, Arc::default()));
+        let began = Instant::now();
+        client.write_all(sent).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        server.await.unwrap();
+        (String::from_utf8(answer).unwrap(), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_what_it_has_begun_is_let_go() {
+        for (sent, answer, time) in [
+            (&b""[..], "", HEAD_TIMEOUT),
+            (b"POST / HTTP/1.1\r\nHost: lo", "", HEAD_TIMEOUT),
+            (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", "HTTP/1.1 408 ", REQUEST_TIMEOUT),
+            (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 200 ", HEAD_TIMEOUT),
+        ] {
+            let (got, waited) = wait_after(sent).await;
+            let sent = String::from_utf8_lossy(sent);
+            assert!(got.starts_with(answer) && got.is_empty() == answer.is_empty(), "{sent:?}: {got}");
+            // The clock of tokio counts milliseconds.
+            let late = Duration::from_millis(10);
+            assert!((time..time + late).contains(&waited), "{sent:?}: {waited:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let sent = format!("POST / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(HEAD_LEN_MAX));
+        let (answer, _) = wait_after(sent.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+}

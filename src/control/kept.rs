@@ -1,0 +1,408 @@
+//! What survives a restart: taken from what runs when it has changed, and put back before anything runs.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::{self, OverrideTo};
+use crate::base::time::Instant;
+use crate::config::is_circle;
+use crate::config::model::{self, Config, HealthState};
+use crate::control::leases::{Registration, Registrations};
+use crate::control::requests::BACKENDS_MAX;
+use crate::control::state_file::{Saved, SavedBackend, SavedRegistration, StateFile};
+use crate::control::view::Note;
+use crate::control::{View, Work};
+use crate::pool::{Admin, Backend, Pool, Snapshot};
+use crate::sys::timestamp;
+
+/// Time between two writes at least: backends that renew their leases change the file all the time.
+const SAVE_PERIOD: Duration = Duration::from_secs(1);
+/// No lease is longer, whatever the clock on the wall says.
+const LEASE_MAX: Duration = Duration::from_hours(24);
+
+/// What was registered, and where it is kept.
+#[derive(Default)]
+pub struct Kept {
+    /// Who has registered what until when.
+    pub registrations: Registrations,
+    /// Where it is kept, if anywhere.
+    pub file: Option<StateFile>,
+    /// Whether the file is older than what runs.
+    changed: bool,
+    /// Not written again before.
+    next_save: Instant,
+}
+
+impl Kept {
+    /// What is put back, and where it is kept from now on.
+    pub fn new(registrations: Registrations, file: Option<StateFile>) -> Self {
+        // Written at once: what cannot be written should show now, and what has ended meanwhile should go.
+        Self { registrations, changed: file.is_some(), file, ..Self::default() }
+    }
+
+    /// Lets others see what was put back, and how writing goes.
+    pub fn show(&self, view: &View) {
+        if let Some(file) = &self.file {
+            view.state_writes.get_or_init(|| file.writes());
+        }
+        let mut state = view.state();
+        for (id, Registration { lease, .. }) in self.registrations.iter() {
+            state.notes.insert(id, Note { registered: true, lease: *lease, ..Note::default() });
+        }
+    }
+
+    /// Something that is kept has changed.
+    pub(super) fn changed(&mut self) {
+        self.changed = self.file.is_some();
+    }
+}
+
+impl Work {
+    /// Time until the file has to be written.
+    pub(super) fn next_save(&self, now: Instant) -> Option<Duration> {
+        let kept = &self.control.kept;
+        kept.changed.then(|| kept.next_save - now)
+    }
+
+    /// Has the file written if it is older than what runs, now and then.
+    pub(super) fn save(&mut self) {
+        if self.next_save(self.clock.now()).is_some_and(|wait| wait.is_zero()) {
+            self.save_now();
+        }
+    }
+
+    /// Has it written for the last time, and waits for that as long as the end of the process may wait.
+    pub(super) fn save_for_good(&mut self) {
+        if self.control.kept.changed {
+            self.save_now();
+        }
+        if let Some(file) = self.control.kept.file.take()
+            && !file.close()
+        {
+            log::error!("state_file was not written: what has changed since the last time is lost");
+        }
+    }
+
+    fn save_now(&mut self) {
+        let now = self.clock.now();
+        let config = Arc::clone(&self.control.view.state().config);
+        let Kept { registrations, file, changed, next_save } = &mut self.control.kept;
+        if let Some(file) = file {
+            file.put(collect(&self.control.snapshot, &config, registrations, (now, timestamp())));
+        }
+        (*changed, *next_save) = (false, now + SAVE_PERIOD);
+    }
+}
+
+/// What differs from the configuration now, which is `now` by both clocks.
+fn collect(
+    snapshot: &Snapshot,
+    config: &Config,
+    registrations: &Registrations,
+    now: (Instant, Timestamp),
+) -> Saved {
+    let mut saved = Vec::new();
+    for pool in &snapshot.pools {
+        let weights = configured_weights(config, pool);
+        let settings = pool.settings.backends.iter();
+        for (backend, settings) in pool.backends.iter().zip(settings) {
+            let registration = registrations.get(backend.id);
+            let configured = || weights.get(backend.name.as_str()).copied();
+            let Some(weight) = registration.map(|known| known.weight).or_else(configured) else { continue };
+            let weight_set = Some(backend.weight()).filter(|set| *set != weight);
+            let (admin, health) = (admin_word(backend.admin()), health_word(backend.health_override()));
+            let is_as_configured =
+                weight_set.is_none() && admin == api::Admin::Ready && health == OverrideTo::Auto;
+            if registration.is_none() && is_as_configured {
+                continue;
+            }
+            let registered = registration.map(|known| SavedRegistration {
+                address: backend.address,
+                backup: settings.backup,
+                who: known.who.clone(),
+                lease: known.lease.map(|end| now.1 + (end - now.0)),
+            });
+            let (pool, name) = (pool.settings.name.clone(), backend.name.clone());
+            let backend = SavedBackend { pool, name, weight, weight_set, admin, health, registered };
+            saved.push(backend);
+        }
+    }
+    Saved::of(saved)
+}
+
+fn configured_weights<'c>(config: &'c Config, pool: &Pool) -> HashMap<&'c str, u16> {
+    let same = config.pools.iter().find(|configured| configured.name == pool.settings.name);
+    let backends = same.into_iter().flat_map(|pool| &pool.backends);
+    backends.map(|backend| (backend.name.as_str(), backend.weight)).collect()
+}
+
+/// What runs first.
+pub struct Restored {
+    /// The configuration, and what was saved on top of it.
+    pub snapshot: Snapshot,
+    /// What of it was registered.
+    pub registrations: Registrations,
+    /// What was saved and is not put back, each in a line of words.
+    pub left_out: Vec<String>,
+}
+
+/// Puts back what was saved, as far as it fits what is configured now. It is `now` by both clocks.
+pub fn restore(saved: Saved, config: &Config, now: (Instant, Timestamp)) -> Restored {
+    let snapshot = Snapshot::new(config);
+    let mut restored = Restored { snapshot, registrations: Registrations::default(), left_out: Vec::new() };
+    let mut of_pools: HashMap<String, Vec<SavedBackend>> = HashMap::new();
+    for backend in saved.backends {
+        of_pools.entry(backend.pool.clone()).or_default().push(backend);
+    }
+    for pool in restored.snapshot.pools.clone() {
+        if let Some(backends) = of_pools.remove(&pool.settings.name) {
+            restored.put_back(&pool, backends, now);
+        }
+    }
+    for gone in of_pools.into_values().flatten() {
+        restored.leave_out(&gone, "there is no such pool");
+    }
+    restored
+}
+
+impl Restored {
+    fn put_back(&mut self, configured: &Pool, saved: Vec<SavedBackend>, now: (Instant, Timestamp)) {
+        let (registered, known): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|backend| backend.registered.is_some());
+        let mut settings = configured.settings.backends.clone();
+        let mut taken = Taken::default();
+        settings.iter().for_each(|backend| taken.add(backend));
+        let mut fitting: HashMap<String, (SavedBackend, Option<Instant>)> = HashMap::new();
+        for backend in registered {
+            match self.check_registered(&taken, &backend, now) {
+                Ok((setting, lease)) => {
+                    taken.add(&setting);
+                    fitting.insert(setting.name.clone(), (backend, lease));
+                    settings.push(setting);
+                }
+                Err(why) => self.leave_out(&backend, &why),
+            }
+        }
+        self.snapshot = self.snapshot.with_backends(configured.id, &settings);
+        let pool = Arc::clone(self.snapshot.pool(configured.id));
+        for backend in &pool.backends {
+            if let Some((saved, lease)) = fitting.remove(&backend.name) {
+                let who = saved.registered.as_ref().map(|known| known.who.clone()).unwrap_or_default();
+                self.registrations.put(backend.id, Registration { who, weight: saved.weight, lease });
+                set(backend, &saved);
+            }
+        }
+        let by_name: HashMap<&str, &Arc<Backend>> =
+            configured.backends.iter().map(|backend| (backend.name.as_str(), backend)).collect();
+        for saved in known {
+            match by_name.get(saved.name.as_str()) {
+                Some(backend) => {
+                    let weight = backend.weight();
+                    set(backend, &saved);
+                    if saved.weight_set.is_some() && saved.weight != weight {
+                        backend.set_weight(weight);
+                        self.leave_out(&saved, "its weight, because the configuration has another one now");
+                    }
+                }
+                None => self.leave_out(&saved, "the pool has no such backend"),
+            }
+        }
+        self.snapshot = self.snapshot.refreshed(&[configured.id]);
+    }
+
+    /// The backend as a configuration would have it and the end of its lease; or why it does not fit any more.
+    fn check_registered(
+        &self,
+        taken: &Taken,
+        backend: &SavedBackend,
+        (now, wall): (Instant, Timestamp),
+    ) -> Result<(model::Backend, Option<Instant>), String> {
+        let SavedRegistration { address, backup, lease, .. } =
+            *backend.registered.as_ref().ok_or("it was not registered")?;
+        let at_address = || taken.by_address.get(&address).map(|name| (name, &address));
+        if let Some((name, address)) = taken.by_name.get_key_value(&backend.name).or_else(at_address) {
+            return Err(format!("the pool has {name:?} at {address} already"));
+        }
+        if taken.by_name.len() >= BACKENDS_MAX {
+            return Err(format!("the pool has {BACKENDS_MAX} backends"));
+        }
+        let binds = self.snapshot.listeners.iter().map(|listener| listener.settings.bind);
+        if let Some(bind) = binds.into_iter().find(|&bind| is_circle(address, bind)) {
+            return Err(format!("{address} is our own listener {bind}"));
+        }
+        let end = match lease.map(|lease| Duration::try_from(lease.duration_since(wall))) {
+            None => None,
+            Some(Ok(left)) if !left.is_zero() => Some(now + left.min(LEASE_MAX)),
+            Some(_) => return Err("its lease has ended meanwhile".into()),
+        };
+        let weight = backend.weight_set.unwrap_or(backend.weight);
+        Ok((model::Backend { name: backend.name.clone(), address, weight, backup }, end))
+    }
+
+    fn leave_out(&mut self, backend: &SavedBackend, why: &str) {
+        self.left_out.push(format!("pool {:?}: backend {:?}: {why}", backend.pool, backend.name));
+    }
+}
+
+/// The names and addresses of a pool.
+#[derive(Default)]
+struct Taken {
+    by_name: HashMap<String, SocketAddr>,
+    by_address: HashMap<SocketAddr, String>,
+}
+
+impl Taken {
+    fn add(&mut self, backend: &model::Backend) {
+        self.by_name.insert(backend.name.clone(), backend.address);
+        self.by_address.insert(backend.address, backend.name.clone());
+    }
+}
+
+/// Nobody runs yet: who runs sees all of it.
+fn set(backend: &Backend, saved: &SavedBackend) {
+    if let Some(weight) = saved.weight_set {
+        backend.set_weight(weight);
+    }
+    backend.set_admin(match saved.admin {
+        api::Admin::Ready => Admin::Ready,
+        api::Admin::Drain => Admin::Drain,
+        api::Admin::Maint => Admin::Maint,
+    });
+    backend.override_health(match saved.health {
+        OverrideTo::Auto => None,
+        OverrideTo::Up => Some(HealthState::Up),
+        OverrideTo::Down => Some(HealthState::Down),
+    });
+}
+
+const fn admin_word(admin: Admin) -> api::Admin {
+    match admin {
+        Admin::Ready => api::Admin::Ready,
+        Admin::Drain => api::Admin::Drain,
+        Admin::Maint => api::Admin::Maint,
+    }
+}
+
+const fn health_word(health: Option<HealthState>) -> OverrideTo {
+    match health {
+        Some(HealthState::Up) => OverrideTo::Up,
+        Some(HealthState::Down) => OverrideTo::Down,
+        Some(HealthState::Unknown) | None => OverrideTo::Auto,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides};
+
+    const CONFIG: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\nbackend = [\
+         { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\", weight = 5 }]\n";
+
+    fn config(text: &str) -> Config {
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        config::parse(text, "test", &Overrides::default(), no_names).expect("a good config")
+    }
+
+    fn wall(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    fn registered(name: &str, port: u16, lease: Option<i64>) -> SavedBackend {
+        let registration = SavedRegistration {
+            address: ([127, 0, 0, 1], port).into(),
+            backup: false,
+            who: "uid 7".into(),
+            lease: lease.map(wall),
+        };
+        SavedBackend { registered: Some(registration), ..changed(name, 1) }
+    }
+
+    /// One of the configuration in drain, whose weight was `weight` there.
+    fn changed(name: &str, weight: u16) -> SavedBackend {
+        SavedBackend {
+            pool: "web".into(),
+            name: name.into(),
+            weight,
+            weight_set: None,
+            admin: api::Admin::Drain,
+            health: OverrideTo::Down,
+            registered: None,
+        }
+    }
+
+    fn restore_all(backends: Vec<SavedBackend>) -> Restored {
+        restore(Saved::of(backends), &config(CONFIG), (at(0), wall(0)))
+    }
+
+    #[test]
+    fn what_was_saved_runs_again() {
+        let weight = SavedBackend { weight_set: Some(9), ..changed("b", 5) };
+        let restored = restore_all(vec![registered("c", 3, Some(60)), weight, registered("d", 4, None)]);
+        assert_eq!(restored.left_out, Vec::<String>::new());
+        let pool = &restored.snapshot.pools[0];
+        let rows: Vec<_> = pool.backends.iter().map(|b| (b.name.as_str(), b.weight(), b.admin())).collect();
+        let (ready, drain) = (Admin::Ready, Admin::Drain);
+        assert_eq!(rows, [("a", 1, ready), ("b", 9, drain), ("c", 1, drain), ("d", 1, drain)]);
+        assert_eq!(pool.backends[1].health_override(), Some(HealthState::Down));
+        assert_eq!(
+            pool.shares().iter().map(|share| share.slots > 0).collect::<Vec<_>>(),
+            [true, false, false, false]
+        );
+        let lease =
+            |place: usize| restored.registrations.get(pool.backends[place].id).map(|known| known.lease);
+        assert_eq!([lease(0), lease(1), lease(2), lease(3)], [None, None, Some(Some(at(60))), Some(None)]);
+    }
+
+    #[test]
+    fn what_is_collected_is_restored() {
+        let all = vec![SavedBackend { weight_set: Some(0), ..changed("b", 5) }, registered("c", 3, Some(60))];
+        let restored = restore_all(all.clone());
+        let config = config(CONFIG);
+        let again = collect(&restored.snapshot, &config, &restored.registrations, (at(20), wall(20)));
+        assert_eq!(again.backends, all);
+        let untouched = Snapshot::new(&config);
+        assert_eq!(
+            collect(&untouched, &config, &Registrations::default(), (at(0), wall(0))),
+            Saved::of(Vec::new())
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_any_more_is_left_out_and_told() {
+        let other = |backend: SavedBackend| SavedBackend { pool: "gone".into(), ..backend };
+        let weight = SavedBackend { weight_set: Some(9), ..changed("b", 4) };
+        for (backend, expected) in [
+            (registered("c", 3, Some(0)), "backend \"c\": its lease has ended meanwhile"),
+            (registered("c", 3, Some(-60)), "backend \"c\": its lease has ended meanwhile"),
+            (registered("a", 3, None), "backend \"a\": the pool has \"a\" at 127.0.0.1:1 already"),
+            (registered("c", 2, None), "backend \"c\": the pool has \"b\" at 127.0.0.1:2 already"),
+            (registered("c", 9090, None), "127.0.0.1:9090 is our own listener"),
+            (changed("z", 1), "backend \"z\": the pool has no such backend"),
+            (other(changed("a", 1)), "pool \"gone\": backend \"a\": there is no such pool"),
+            (other(registered("c", 3, None)), "pool \"gone\": backend \"c\": there is no such pool"),
+            (weight, "backend \"b\": its weight, because the configuration has another one now"),
+        ] {
+            let restored = restore_all(vec![backend]);
+            assert_eq!(restored.left_out.len(), 1, "{expected}");
+            assert!(restored.left_out[0].contains(expected), "{expected}: {:?}", restored.left_out);
+            let weights: Vec<u16> = restored.snapshot.backends().map(|backend| backend.weight()).collect();
+            assert_eq!(weights, [1, 5], "{expected}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_gives_no_lease_for_years() {
+        let restored = restore_all(vec![registered("c", 3, Some(100_000_000))]);
+        let (_, known) = restored.registrations.iter().next().unwrap();
+        assert_eq!(known.lease, Some(at(0) + LEASE_MAX));
+    }
+}

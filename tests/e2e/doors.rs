@@ -1,0 +1,303 @@
+//! The admin API over TCP, where everybody on the machine can knock: who is let in, what is refused and how, and who else can
+//! still be served meanwhile.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use l4lb::config::model::AdminSocket;
+use l4lb::config::{self, Config, Overrides, system_resolver};
+use l4lb::control::admin::openapi;
+use l4lb::server::{self, Running};
+use l4lb::sys::Clock;
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::lab::{IPV4, audit};
+use crate::peer::PATIENCE;
+
+const TOKEN: &str = "not-for-everybody-0123456789";
+/// Clients that never finish what they begin.
+const STUCK: usize = 1_000;
+/// Sessions that are opened while they stand there.
+const SESSIONS: u64 = 50;
+/// What one of these may take on a machine with better things to do.
+const SESSION_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A server in this process whose admin API listens on TCP.
+struct Guarded {
+    server: Running,
+    admin: SocketAddr,
+    document: Value,
+    _token: NamedTempFile,
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Guarded {
+    fn start(backend: SocketAddr) -> Self {
+        let token = NamedTempFile::new().expect("a file for the token");
+        std::fs::write(token.path(), TOKEN).expect("write the token");
+        let config = Self::config(backend, &token);
+        let server = server::start(&config).expect("start the server");
+        let admin = server.admin.listen.expect("it listens");
+        let document = serde_json::to_value(openapi()).expect("JSON");
+        Self { server, admin, document, _token: token }
+    }
+
+    fn config(backend: SocketAddr, token: &NamedTempFile) -> Config {
+        let text = format!(
+            "[global]\nworkers = 1\n[[pool]]\nname = \"web\"\nhealth = {{ type = \"off\" }}\n\
+             backend = [{{ name = \"a\", address = \"{backend}\" }}]\n"
+        );
+        let overrides = Overrides { listen: vec![IPV4], ..Overrides::default() };
+        let config = config::parse(&text, "doors.toml", &overrides, &mut system_resolver);
+        let mut config = config.expect("a good config");
+        config.admin.socket = AdminSocket::Off;
+        (config.admin.listen, config.admin.token_file) = (Some(IPV4), Some(token.path().to_owned()));
+        config
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.admin).expect("connect to the admin API");
+        stream.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        stream
+    }
+
+    /// What comes back for these bytes, to the end of the connection; `None` when that is nothing.
+    fn send(&self, request: &[u8]) -> Option<Answer> {
+        let mut stream = self.connect();
+        match stream.write_all(request) {
+            // Refused before it had come to its end.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            result => result.expect("send"),
+        }
+        let mut bytes = Vec::new();
+        match stream.read_to_end(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            result => _ = result.expect("an answer"),
+        }
+        let text = String::from_utf8(bytes).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().expect("a status");
+        Some(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+    }
+
+    /// What becomes of a request with these lines behind its first one. Where there is such a route, it has to be documented.
+    #[track_caller]
+    fn ask(&self, first: &str, headers: &[&str], body: &str) -> Answer {
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let length =
+            if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let request = format!("{first} HTTP/1.1\r\nConnection: close\r\n{headers}{length}\r\n{body}");
+        let answer =
+            self.send(request.as_bytes()).unwrap_or_else(|| panic!("{first} {headers:?}: no answer"));
+        let (method, path) = first.split_once(' ').expect("a method and a path");
+        if let Some(answers) = self.documented(method, path) {
+            let status = answer.status.to_string();
+            assert!(answers.get(&status).is_some(), "{first}: {status} is not documented");
+        }
+        answer
+    }
+
+    /// The same of a client that is let in.
+    #[track_caller]
+    fn ask_as_told(&self, first: &str, headers: &[&str], body: &str) -> Answer {
+        let token = format!("Authorization: Bearer {TOKEN}");
+        let all: Vec<&str> = ["Host: localhost", &token].into_iter().chain(headers.iter().copied()).collect();
+        self.ask(first, &all, body)
+    }
+
+    fn documented(&self, method: &str, path: &str) -> Option<&Value> {
+        let paths = self.document["paths"].as_object().expect("paths");
+        let path: Vec<&str> = path.split('?').next()?.split('/').collect();
+        let is_meant = |template: &str| {
+            let template: Vec<&str> = template.split('/').collect();
+            let fits = |(part, is): (&&str, &&str)| part.starts_with('{') || part == is;
+            template.len() == path.len() && template.iter().zip(&path).all(fits)
+        };
+        let (_, methods) = paths.iter().find(|(template, _)| is_meant(template))?;
+        Some(methods.get(method.to_lowercase())?.get("responses").expect("answers"))
+    }
+
+    /// Ends it, once everything is as it was.
+    fn is_untouched(self, clients: u64) {
+        let status = self.ask_as_told("GET /v1/status", &[], "");
+        assert_eq!(status.status, 200, "{status:?}");
+        assert!(status.body.contains("\"epoch\":0"), "nothing has changed: {}", status.body);
+        audit(self.server, clients);
+    }
+}
+
+fn nowhere() -> SocketAddr {
+    ([127, 0, 0, 1], 1).into()
+}
+
+#[test]
+fn only_who_shows_the_token_and_comes_from_this_machine_is_let_in() {
+    let guarded = Guarded::start(nowhere());
+    let right = format!("Authorization: Bearer {TOKEN}");
+    let right = right.as_str();
+    let port = format!("Host: 127.0.0.1:{}", guarded.admin.port());
+    let own = format!("Origin: http://127.0.0.1:{}", guarded.admin.port());
+    for (headers, expected) in [
+        (&["Host: localhost", right][..], 200),
+        (&["Host: [::1]", right], 200),
+        (&[&port, &own, right], 200),
+        (&["Host: localhost"], 401),
+        (&["Host: localhost", "Authorization: Bearer not-for-everybody-012345678"], 401),
+        (&["Host: localhost", "Authorization: Basic bm90OmZvcg=="], 401),
+        (&["Host: localhost", "Authorization: Bearer"], 401),
+        (&[right], 403),
+        (&["Host: evil.example", right], 403),
+        (&["Host: 127.0.0.1.evil.example", right], 403),
+        (&["Host: 10.0.0.1", right], 403),
+        (&["Host: localhost@evil.example", right], 403),
+        (&["Host: localhost", "Host: evil.example", right], 403),
+        (&["Host: localhost", "Origin: http://evil.example", right], 403),
+        (&["Host: localhost", "Origin: null", right], 403),
+        (&["Host: localhost", "Origin: http://localhost:1", right], 403),
+        (&[&port, &own, &own, right], 403),
+        (&["Host: evil.example"], 403),
+    ] {
+        for first in
+            ["GET /v1/status", "GET /openapi.json", "DELETE /v1/pools/web/backends/a", "GET /nothing"]
+        {
+            let expected = match (first, expected) {
+                (_, refused @ (401 | 403)) => refused,
+                ("GET /nothing", _) => 404,
+                ("DELETE /v1/pools/web/backends/a", _) => continue,
+                _ => expected,
+            };
+            let answer = guarded.ask(first, headers, "");
+            assert_eq!(answer.status, expected, "{first} {headers:?}: {answer:?}");
+            assert_eq!(answer.head.contains("www-authenticate: bearer"), expected == 401, "{answer:?}");
+        }
+    }
+    let answer = guarded.ask("GET http://evil.example/v1/status", &["Host: localhost", right], "");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    guarded.is_untouched(0);
+}
+
+#[test]
+fn what_is_no_good_request_is_refused_and_changes_nothing() {
+    let guarded = Guarded::start(nowhere());
+    let json = "Content-Type: application/json";
+    let long = format!("X: {}", "x".repeat(17 * 1024));
+    let large = format!("{{\"address\":\"{}\"}}", " ".repeat(64 * 1024));
+    let register = "POST /v1/pools/web/backends";
+    let good = r#"{"address":"127.0.0.1:7"}"#;
+    for (first, headers, body, expected) in [
+        (register, &["Content-Type: text/plain"][..], good, 415),
+        (register, &["Content-Type: application/x-www-form-urlencoded"], good, 415),
+        (register, &[], good, 415),
+        (register, &[json], "", 400),
+        (register, &[json], "{", 400),
+        (register, &[json], "[]", 422),
+        (register, &[json], r#"{"address":7}"#, 422),
+        (register, &[json], r#"{"address":"127.0.0.1:7","weight":-1}"#, 422),
+        (register, &[json], r#"{"address":"127.0.0.1:7","ttl":"1000000000000h"}"#, 400),
+        (register, &[json], &large, 413),
+        ("GET /v1/status", &[&long], "", 431),
+        ("BREW /v1/status", &[], "", 405),
+        ("PUT /v1/status", &[json], "{}", 405),
+        ("TRACE /v1/status", &[], "", 405),
+        ("OPTIONS /v1/pools/web/backends", &["Access-Control-Request-Method: POST"], "", 405),
+        ("GET /", &[], "", 404),
+        ("GET /v1/../v1/status", &[], "", 404),
+        ("GET /v1/%2e%2e/v1/status", &[], "", 404),
+        ("GET //v1/status", &[], "", 404),
+        ("GET /v1/status/", &[], "", 404),
+        ("GET /v1/Status", &[], "", 404),
+        ("GET /v1/pools/web/backends/%ff", &[], "", 400),
+        ("GET /v1/pools/web/backends/%00", &[], "", 404),
+        ("GET /v1/pools/web/backends/%zz", &[], "", 404),
+        ("GET /v1/pools/web/backends/%2e%2e%2f%2e%2e%2fstatus", &[], "", 404),
+        ("GET /v1/pools/web%2fbackends%2fa", &[], "", 404),
+        ("DELETE /v1/pools/web/backends/..%2fa", &[], "", 404),
+        ("GET /v1/backends?pool=%ff", &[], "", 404),
+        ("GET /v1/backends?pool=web&pool=web", &[], "", 400),
+        ("GET /v1/backends?colour=red", &[], "", 400),
+        ("GET /v1/events?limit=0", &[], "", 400),
+        ("GET /v1/events?limit=1001", &[], "", 400),
+        ("GET /v1/events?after=-1", &[], "", 400),
+    ] {
+        let answer = guarded.ask_as_told(first, headers, body);
+        assert_eq!(answer.status, expected, "{first} {headers:?}: {answer:?}");
+        if expected != 431 {
+            let problem: Value = serde_json::from_str(&answer.body).expect("a problem");
+            let error = problem["error"].as_str().expect("words");
+            assert!(!error.is_empty() && !error.contains(char::is_control), "{first}: {error:?}");
+        }
+        assert_eq!(answer.head.contains("\r\nallow: "), expected == 405, "{first}: {answer:?}");
+    }
+    guarded.is_untouched(0);
+}
+
+/// What HTTP forbids ends the connection, and what stands behind it is not a request.
+#[test]
+fn bytes_that_are_not_http_are_no_request() {
+    let guarded = Guarded::start(nowhere());
+    let behind = format!(
+        "DELETE /v1/pools/web/backends/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    );
+    let head = format!(
+        "POST /v1/pools/web/backends HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    );
+    for bytes in [
+        "\0\x01\x02\x03\r\n\r\n".to_owned(),
+        "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03\r\n\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        format!("{head}Content-Length: 0\r\nContent-Length: {}\r\n\r\n{behind}", behind.len()),
+        format!("{head}Content-Length: -1\r\n\r\n{behind}"),
+        format!("{head}Transfer-Encoding: chunked, identity\r\n\r\n{behind}"),
+        format!("{head}Host : evil.example\r\n\r\n{behind}"),
+        format!("{head}\0: x\r\n\r\n{behind}"),
+    ] {
+        let answer = guarded.send(bytes.as_bytes());
+        assert!(answer.as_ref().is_none_or(|answer| answer.status == 400), "{bytes:?}: {answer:?}");
+        assert!(answer.is_none_or(|answer| !answer.body.contains("HTTP/1.1")), "{bytes:?}: two answers");
+    }
+    guarded.is_untouched(0);
+}
+
+#[test]
+fn a_thousand_stuck_clients_lock_nobody_out_and_delay_no_session() {
+    let backend = std::net::TcpListener::bind(IPV4).expect("a backend");
+    let guarded = Guarded::start(backend.local_addr().expect("its address"));
+    let beginnings = [
+        "",
+        "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nAuthoriz",
+        "POST /v1/pools/web/backends HTTP/1.1\r\n",
+    ];
+    let stuck = (0..STUCK).zip(beginnings.iter().cycle()).map(|(_, beginning)| {
+        let mut stream = guarded.connect();
+        match stream.write_all(beginning.as_bytes()) {
+            // It has given its place to another one already.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            result => result.expect("send"),
+        }
+        stream
+    });
+    let stuck: Vec<TcpStream> = stuck.collect();
+    let clock = Clock::start();
+    for _ in 0..SESSIONS {
+        let began = clock.now();
+        let mut client = TcpStream::connect(guarded.server.addresses[0]).expect("a session");
+        client.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        let (mut server, _) = backend.accept().expect("it reaches the backend");
+        server.write_all(b"x").expect("send");
+        client.read_exact(&mut [0]).expect("receive");
+        let took = clock.now() - began;
+        assert!(took < SESSION_TIME_MAX, "a session took {took:?} beside {STUCK} stuck clients");
+        assert_eq!(guarded.ask_as_told("GET /v1/status", &[], "").status, 200);
+    }
+    drop(stuck);
+    guarded.is_untouched(SESSIONS);
+}
