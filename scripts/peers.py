@@ -21,6 +21,7 @@ import threading
 import time
 
 SETTLED_AFTER = 0.5
+STICK_AGAIN_AFTER = 1
 FIRST_PORT = 15000
 
 
@@ -34,6 +35,9 @@ def main():
     hold.add_argument("count", type=int)
     hold.add_argument("--again", action="store_true", help="open a session again when it is reset")
     hold.add_argument("--at-once", type=int, default=1000, help="sessions that are being opened at a time")
+    stick = roles.add_parser("stick", help="opens connections that never finish what they begin, again when they are closed")
+    stick.add_argument("address")
+    stick.add_argument("count", type=int)
     requests = roles.add_parser("requests", help="one HTTP request a connection, again and again")
     requests.add_argument("address")
     requests.add_argument("--seconds", type=float, default=60)
@@ -64,6 +68,8 @@ def main():
             asyncio.run(serve_echo(args.address))
         case "hold":
             asyncio.run(Holder(args).run())
+        case "stick":
+            asyncio.run(Sticker(args).run())
         case "requests":
             Requests(args).run()
         case "stream":
@@ -249,6 +255,43 @@ class Holder:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
         self.held.clear()
+
+
+# --- stick -----------------------------------------------------------------------------------------------------------
+
+
+class Sticker:
+    """Clients of an HTTP server: some say nothing, some only half of a head, some a head without its body."""
+
+    BEGINNINGS = [
+        b"",
+        b"GET /v1/status HTTP/1.1\r\nHost: loc",
+        b"POST /v1/pools/web/backends HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+    ]
+
+    def __init__(self, args):
+        self.address = split(args.address)
+        self.count = args.count
+        self.opened = 0
+
+    async def run(self):
+        clients = [asyncio.create_task(self.stick(self.BEGINNINGS[index % 3])) for index in range(self.count)]
+        while self.opened < self.count:
+            await asyncio.sleep(0.1)
+        print("stuck", flush=True)
+        await asyncio.gather(*clients)
+
+    async def stick(self, beginning):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(*self.address)
+                self.opened += 1
+                writer.write(beginning)
+                await reader.read()
+                writer.close()
+            except OSError:
+                pass
+            await asyncio.sleep(STICK_AGAIN_AFTER)
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
