@@ -127,7 +127,7 @@ impl Guarded {
     }
 
     /// Ends it, once everything is as it was.
-    fn is_untouched(self, clients: u64) {
+    fn expect_untouched(self, clients: u64) {
         let status = self.ask_as_told("GET /v1/status", &[], "");
         assert_eq!(status.status, 200, "{status:?}");
         assert!(status.body.contains("\"epoch\":0"), "nothing has changed: {}", status.body);
@@ -182,7 +182,7 @@ fn only_who_shows_the_token_and_comes_from_this_machine_is_let_in() {
     }
     let answer = guarded.ask("GET http://evil.example/v1/status", &["Host: localhost", right], "");
     assert_eq!(answer.status, 403, "{answer:?}");
-    guarded.is_untouched(0);
+    guarded.expect_untouched(0);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn what_is_no_good_request_is_refused_and_changes_nothing() {
         }
         assert_eq!(answer.head.contains("\r\nallow: "), expected == 405, "{first}: {answer:?}");
     }
-    guarded.is_untouched(0);
+    guarded.expect_untouched(0);
 }
 
 /// What HTTP forbids ends the connection, and what stands behind it is not a request.
@@ -264,7 +264,7 @@ fn bytes_that_are_not_http_are_no_request() {
         assert!(answer.as_ref().is_none_or(|answer| answer.status == 400), "{bytes:?}: {answer:?}");
         assert!(answer.is_none_or(|answer| !answer.body.contains("HTTP/1.1")), "{bytes:?}: two answers");
     }
-    guarded.is_untouched(0);
+    guarded.expect_untouched(0);
 }
 
 #[test]
@@ -299,5 +299,5 @@ fn a_thousand_stuck_clients_lock_nobody_out_and_delay_no_session() {
         assert_eq!(guarded.ask_as_told("GET /v1/status", &[], "").status, 200);
     }
     drop(stuck);
-    guarded.is_untouched(SESSIONS);
+    guarded.expect_untouched(SESSIONS);
 }
