@@ -5,7 +5,7 @@
 //! are RFC 3339 text in UTC.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 /// Rows on one page, unless the request asks for fewer.
@@ -232,6 +232,7 @@ pub struct NewBackend {
     pub name: Option<String>,
     /// Share of new sessions, 0..=256; 1 when left out.
     #[schema(maximum = 256)]
+    #[serde(default, deserialize_with = "whole")]
     pub weight: Option<u16>,
     /// Serve only when no other backend is eligible.
     #[serde(default)]
@@ -242,12 +243,22 @@ pub struct NewBackend {
     pub ttl: Option<String>,
 }
 
+/// A whole number as JSON means it, in which 7.0 is 7.
+fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(from)? else { return Ok(None) };
+    // Zero may come with a sign, which this takes off.
+    let text = (number + 0.0).to_string();
+    let wrong = |_| serde::de::Error::custom(format!("must be a whole number of 0..=65535, got {text}"));
+    text.parse().map(Some).map_err(wrong)
+}
+
 /// What is to change on a backend; what is left out stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendChange {
     /// Share of new sessions, 0..=256.
     #[schema(maximum = 256)]
+    #[serde(default, deserialize_with = "whole")]
     pub weight: Option<u16>,
     /// What it may do.
     pub admin: Option<Admin>,
@@ -384,6 +395,7 @@ pub struct Candidate {
 #[serde(deny_unknown_fields)]
 pub struct EventFilter {
     /// Those behind this one only.
+    #[param(maximum = 9_223_372_036_854_775_807_u64)]
     pub after: Option<u64>,
     /// Rows wanted, 1..=1000 [default: 100]; the newest ones are given.
     #[param(minimum = 1, maximum = 1000)]

@@ -405,6 +405,9 @@ async fn events(
     Query(filter): Query<api::EventFilter>,
 ) -> Answer<Vec<api::Event>> {
     let limit = check_limit(filter.limit)?;
+    if filter.after.is_some_and(|after| i64::try_from(after).is_err()) {
+        return Err(Problem::bad(format!("after: must be 0..={}", i64::MAX)));
+    }
     Ok(Json(context.view.events.recent(filter.after, limit)))
 }
 
@@ -540,6 +543,24 @@ mod tests {
                 .map(move |(method, what)| (method.to_uppercase(), path.clone(), what))
         });
         all.collect()
+    }
+
+    #[test]
+    fn a_weight_is_a_whole_number_as_json_means_it() {
+        let weight =
+            |text: &str| serde_json::from_str::<api::BackendChange>(text).map(|change| change.weight);
+        for (text, expected) in [
+            ("{}", None),
+            (r#"{"weight":null}"#, None),
+            (r#"{"weight":7}"#, Some(7)),
+            (r#"{"weight":7.0}"#, Some(7)),
+            (r#"{"weight":-0.0}"#, Some(0)),
+        ] {
+            assert_eq!(weight(text).unwrap(), expected, "{text}");
+        }
+        for text in [r#"{"weight":7.5}"#, r#"{"weight":-1}"#, r#"{"weight":65536}"#, r#"{"weight":"7"}"#] {
+            assert!(weight(text).is_err(), "{text}");
+        }
     }
 
     #[tokio::test]
