@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
@@ -19,6 +19,7 @@ use crate::balance::Algorithm;
 use crate::config::limits::FdBudget;
 use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
+use crate::ctl::{self, CtlArgs, Failure};
 
 /// The exit code for wrong flags and wrong files.
 pub const EXIT_USAGE: u8 = 2;
@@ -46,6 +47,7 @@ Examples:
   l4lb -l :9090 -b 10.0.0.1:80 -b 10.0.0.2:80,weight=3 --balance least_connections
   l4lb -c /etc/l4lb.toml --workers 4     all from the file, but on 4 threads
   l4lb check /etc/l4lb.toml              what the file would run, or what is wrong with it
+  l4lb ctl backends                      how the backends of a running l4lb do
 
 Durations are written 500ms, 2s, 1m30s, 1h.
 Signals: TERM and INT drain, and the second time stop at once; HUP reads the config file again; USR1 logs what
@@ -72,6 +74,8 @@ pub enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
     },
+    /// Look at a running l4lb, or change what it does
+    Ctl(CtlArgs),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -175,6 +179,10 @@ impl Cli {
 /// A usage error in one line; of a wrong value in the form that errors of the file have: place, then what is
 /// wrong.
 pub fn usage_text(error: &clap::Error) -> String {
+    // Only `ctl` has commands of its own; clap would print its whole help.
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "what to ask is missing: see `l4lb ctl --help`".into();
+    }
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -226,6 +234,25 @@ pub fn check(file: &Path, overrides: &Overrides, nofile: u64, pipe_bytes: Option
         Err(error) => {
             print_error(format!("{}: {error}", file.display()));
             ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// Asks a running l4lb what `args` say; the answer has been printed, or why there is none.
+pub fn ctl(args: &CtlArgs) -> ExitCode {
+    exit_code(ctl::run(args))
+}
+
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Usage(_)) => {
+            print_error(failure);
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(failure @ (Failure::Failed(_) | Failure::Unanswered(_) | Failure::Unwritten(_))) => {
+            print_error(format_args!("l4lb: {failure}"));
+            ExitCode::FAILURE
         }
     }
 }

@@ -43,6 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             backend.serve()?;
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Ctl(args)) => Ok(cli::ctl(&args)),
         Some(Command::Completions { shell }) => Ok(cli::completions(shell)),
     }
 }

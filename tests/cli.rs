@@ -75,6 +75,15 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("backend", "the following required arguments were not provided: --port <N>; see `l4lb --help`"),
     ("backend --port 0", "--port 0: 0 is not in 1..=65535"),
     ("completions tcsh", "<SHELL> tcsh: must be one of bash, elvish, fish, powershell, zsh"),
+    ("ctl", "what to ask is missing: see `l4lb ctl --help`"),
+    ("ctl weight a many", "<N> many: invalid digit found in string"),
+    ("ctl health a sick", "<HEALTH> sick: must be one of up, down, auto"),
+    ("ctl kill", "the following required arguments were not provided: <ID|--backend <POOL/BACKEND>>; see `l4lb --help`"),
+    ("ctl kill 0.1.2 --backend a", "the argument '[ID]' cannot be used with '--backend <POOL/BACKEND>'; see `l4lb --help`"),
+    ("ctl drain a --timeout 1s", "the following required arguments were not provided: --wait; see `l4lb --help`"),
+    ("ctl sessions -n 0", "--limit 0: 0 is not in 1..=1000"),
+    ("ctl status --socket /s --address 127.0.0.1:1", "--socket: not together with --address"),
+    ("ctl status --token-file /t", "--token-file: only together with --address"),
     // Flags against each other and against the file.
     ("-l :8081", "--backend 127.0.0.1:8081: address: 127.0.0.1:8081 is our own listener 0.0.0.0:8081, see --listen 0.0.0.0:8081"),
     ("-l :80 -l 127.0.0.1:80", "--listen 127.0.0.1:80: bind: 127.0.0.1:80 overlaps 0.0.0.0:80, see --listen 0.0.0.0:80"),
@@ -164,6 +173,9 @@ fn help_version_and_completions_are_no_errors() {
         ("check --help", "Flags are applied as they would be with -c."),
         ("--version", "l4lb 0."),
         ("completions bash", "round_robin"),
+        ("ctl --help", "l4lb ctl drain web/10.0.0.1:80 --wait"),
+        ("ctl drain --help", "--wait"),
+        ("ctl explain --codes", "BC one whose backend refused it"),
     ] {
         let Output { status, stdout, stderr } = l4lb(args);
         assert!(String::from_utf8_lossy(&stdout).contains(expected), "{args}");

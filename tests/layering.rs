@@ -39,8 +39,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("logging", &["config"]),
     ("demo", &["sys"]),
-    ("ctl", &["api", "base", "config", "control"]),
-    ("cli", &["balance", "config"]),
+    ("ctl", &["api", "base", "config", "control", "session", "sys"]),
+    ("cli", &["balance", "config", "ctl"]),
 ];
 
 /// Crates that only `sys/` names.

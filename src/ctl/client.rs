@@ -1,14 +1,16 @@
 //! Asks the admin API of a running l4lb, over its unix socket or over TCP.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use axum::http::{Method, Request, Response, StatusCode};
+use futures_util::StreamExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::api::Problem;
+
+use super::messages::{Message, Parser};
 
 /// How long an answer may take, from the connect to its last byte.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -76,6 +80,25 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// What to do about it, as the end of a line.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unreachable { error, .. } if is_nobody(error) => {
+                "; is it running? Where it is asked can be told with --socket"
+            }
+            Self::Unreachable { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                "; ask as the user that it runs as, or as root"
+            }
+            Self::Unreachable { .. } | Self::Refused { .. } | Self::Broken { .. } => "",
+        }
+    }
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -83,13 +106,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub struct Client {
     runtime: tokio::runtime::Runtime,
     target: Target,
+    patience: Duration,
 }
 
 impl Client {
     /// Asks the API at `target`; nothing is sent yet.
     pub fn new(target: Target) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        Ok(Self { runtime, target })
+        Ok(Self { runtime, target, patience: ANSWER_TIMEOUT })
+    }
+
+    /// Gives an answer no more time than this.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// What a route shows.
@@ -104,27 +134,48 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let text = self.text(method, path, body)?;
-        serde_json::from_slice(&text).map_err(|error| self.broken(error))
+        self.answer(method, path, body)?.read()
     }
 
     /// The answer as it came.
-    pub fn text(
+    pub fn answer(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<Bytes, ClientError> {
-        self.runtime.block_on(async {
-            let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
+    ) -> Result<Answer<'_>, ClientError> {
+        let (status, body) = self.runtime.block_on(async {
+            let answered = tokio::time::timeout(self.patience, async {
                 let answer = self.send(method, path, body).await?;
-                let (head, body) = answer.into_parts();
-                let body = axum::body::to_bytes(Body::new(body), ANSWER_LEN_MAX).await;
-                let body = body.map_err(|error| self.broken(error))?;
-                if head.status.is_success() { Ok(body) } else { Err(refused(head.status, &body)) }
+                self.whole(answer).await
             });
-            answered.await.unwrap_or_else(|_| Err(self.broken("it took too long")))
+            answered.await.unwrap_or_else(|_| Err(self.too_slow()))
+        })?;
+        Ok(Answer { client: self, status, body })
+    }
+
+    /// The messages of a stream of server-sent events.
+    pub fn follow(&self, path: &str) -> Result<Messages<'_>, ClientError> {
+        self.runtime.block_on(async {
+            let answered = tokio::time::timeout(self.patience, async {
+                let answer = self.send(Method::GET, path, None::<&()>).await?;
+                if answer.status().is_success() {
+                    return Ok(Body::new(answer.into_body()).into_data_stream());
+                }
+                let (status, _) = self.whole(answer).await?;
+                Err(self.broken(format!("{status} is no stream")))
+            });
+            let body = answered.await.unwrap_or_else(|_| Err(self.too_slow()))?;
+            Ok(Messages { client: self, body, parser: Parser::default(), ready: VecDeque::new() })
         })
+    }
+
+    /// The status and the body of an answer that refuses nothing.
+    async fn whole(&self, answer: Response<Incoming>) -> Result<(StatusCode, Bytes), ClientError> {
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(Body::new(body), ANSWER_LEN_MAX).await;
+        let body = body.map_err(|error| self.broken(error))?;
+        if head.status.is_success() { Ok((head.status, body)) } else { Err(refused(head.status, &body)) }
     }
 
     async fn send(
@@ -162,8 +213,54 @@ impl Client {
         })
     }
 
+    fn too_slow(&self) -> ClientError {
+        self.broken(format!("it took longer than {:?}", self.patience))
+    }
+
     fn broken(&self, what: impl fmt::Display) -> ClientError {
         ClientError::Broken { target: self.target.clone(), what: what.to_string() }
+    }
+}
+
+/// What came.
+pub struct Answer<'c> {
+    client: &'c Client,
+    /// One of success.
+    pub status: StatusCode,
+    /// JSON.
+    pub body: Bytes,
+}
+
+impl Answer<'_> {
+    /// What it says.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.body).map_err(|error| self.client.broken(error))
+    }
+}
+
+/// A stream of messages.
+pub struct Messages<'c> {
+    client: &'c Client,
+    body: BodyDataStream,
+    parser: Parser,
+    ready: VecDeque<Message>,
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<Message, ClientError>;
+
+    /// The next one, however long it takes.
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() {
+            let bytes = self.client.runtime.block_on(self.body.next())?;
+            let bytes = bytes.map_err(|error| self.client.broken(error));
+            match bytes.and_then(|bytes| self.parser.feed(&bytes).map_err(|error| self.client.broken(error)))
+            {
+                Ok(messages) => self.ready.extend(messages),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.ready.pop_front().map(Ok)
     }
 }
 

@@ -1,5 +1,343 @@
 //! The other side of the admin API: what `l4lb ctl` and its kin ask and show.
+//!
+//! `args` has the flags, `target` says where to ask, `client` asks, `routes` names what is asked for, `show` turns answers into
+//! text. `drain` waits until a backend has no session left.
 
+mod args;
 mod client;
+mod codes;
+mod drain;
+mod figures;
+mod messages;
+mod routes;
+mod show;
+mod table;
+mod target;
 
-pub use client::{Client, ClientError, Target};
+use std::io::{self, ErrorKind, Write};
+
+use axum::http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api;
+use crate::sys::timestamp;
+
+pub use args::CtlArgs;
+pub use client::{Answer, Client, ClientError, Messages, Target};
+pub use messages::Message;
+
+use args::{Action, SessionArgs};
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was asked for cannot be meant.
+    #[error("{0}")]
+    Usage(String),
+    /// Something else than an answer was missing.
+    #[error("{0}")]
+    Failed(String),
+    /// It was refused, or there is no answer.
+    #[error("{}{}", .0, .0.remedy())]
+    Unanswered(ClientError),
+    /// The answer cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Unwritten(io::Error),
+    /// Whoever was to read the answer has read enough, as `head` does.
+    #[error("nobody reads standard output")]
+    NobodyReads,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Unanswered(error)
+    }
+}
+
+/// Asks what `args` say, and prints the answer.
+pub fn run(args: &CtlArgs) -> Result<(), Failure> {
+    if let Action::Explain { codes: true, .. } = args.action {
+        return if args.json() {
+            Err(Failure::Usage("--codes: is no JSON".into()))
+        } else {
+            print(&codes::codes())
+        };
+    }
+    Ctl { client: args.at().client()?, json: args.json() }.act(&args.action)
+}
+
+/// To standard output, at once.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe { Failure::NobodyReads } else { Failure::Unwritten(error) }
+    })
+}
+
+/// No body.
+const NOTHING: Option<&()> = None;
+
+struct Ctl {
+    client: Client,
+    json: bool,
+}
+
+impl Ctl {
+    fn act(&self, action: &Action) -> Result<(), Failure> {
+        let now = timestamp();
+        match action {
+            Action::Status => self.get("/v1/status", |status| show::status(status, now)),
+            Action::Listeners => self.get("/v1/listeners", |rows: &Vec<_>| show::listeners(rows)),
+            Action::Pools => self.get("/v1/pools", |rows: &Vec<_>| show::pools(rows)),
+            Action::Backends { pool } => {
+                let path = routes::query("/v1/backends", &[("pool", pool.clone())]);
+                self.get(&path, |rows: &Vec<_>| show::backends(rows, now))
+            }
+            Action::Sessions(args) => self.sessions(args),
+            Action::Events { follow, after, limit } => self.events(*follow, *after, *limit),
+            Action::Topology => self.get("/v1/topology", show::topology),
+            Action::Add { server, pool, name, weight, backup, ttl } => {
+                let new = api::NewBackend {
+                    address: server.clone(),
+                    name: name.clone(),
+                    weight: *weight,
+                    backup: *backup,
+                    ttl: ttl.clone(),
+                };
+                let pool = match pool {
+                    Some(pool) => pool.clone(),
+                    None => self.only_pool("--pool")?,
+                };
+                let path = routes::path(&["pools", &pool, "backends"]);
+                self.ask(Method::POST, &path, Some(&new), show::changed)
+            }
+            Action::Remove { backend } => {
+                let named = self.named(backend)?;
+                self.ask(Method::DELETE, &named.path(), NOTHING, |removed: &api::Removed| {
+                    format!("{named}: removed, has {} left\n", figures::count(removed.sessions, "session"))
+                })
+            }
+            Action::Drain { backend, wait, timeout } => {
+                let named = self.named(backend)?;
+                if !wait {
+                    return self.set_admin(&named, api::Admin::Drain);
+                }
+                let path = named.path();
+                let change = api::BackendChange { admin: Some(api::Admin::Drain), weight: None };
+                let began: api::Backend = self.client.ask(Method::PATCH, &path, Some(&change))?;
+                drain::wait(&self.client, &path, &began, *timeout)?;
+                self.get(&path, show::changed)
+            }
+            Action::Ready { backend } => self.set_admin(&self.named(backend)?, api::Admin::Ready),
+            Action::Maint { backend } => self.set_admin(&self.named(backend)?, api::Admin::Maint),
+            Action::Weight { backend, weight } => {
+                let change = api::BackendChange { weight: Some(*weight), admin: None };
+                self.change(&self.named(backend)?, &change)
+            }
+            Action::Health { backend, health } => {
+                let path = format!("{}/health", self.named(backend)?.path());
+                let health = api::HealthOverride { health: (*health).into() };
+                self.ask(Method::POST, &path, Some(&health), show::changed)
+            }
+            Action::Kill { session, backend } => self.kill(session.as_deref(), backend.as_deref()),
+            Action::Reload { dry_run: true } => {
+                self.ask(Method::POST, "/v1/config/diff", NOTHING, show::reload)
+            }
+            Action::Reload { dry_run: false } => {
+                self.ask(Method::POST, "/v1/config/reload", NOTHING, show::reload)
+            }
+            Action::Explain { session, .. } => {
+                let session = session.as_deref().unwrap_or_default();
+                self.get(&routes::path(&["sessions", session, "explanation"]), show::explanation)
+            }
+            Action::LogLevel { level } => {
+                let show = |shown: &api::LogLevel| format!("{}\n", shown.level);
+                let path = "/v1/log-level";
+                match level {
+                    None => self.get(path, show),
+                    Some(level) => {
+                        let wanted = api::LogLevel { level: level.clone() };
+                        self.ask(Method::PUT, path, Some(&wanted), show)
+                    }
+                }
+            }
+            Action::Drains => self.get("/v1/drains", show::drains),
+            Action::Config => self.get("/v1/config", |config: &api::Config| {
+                let file = config.file.as_deref().unwrap_or("none, only flags");
+                format!("# epoch {}, file: {file}\n{}", config.epoch, config.effective)
+            }),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str, show: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        self.ask(Method::GET, path, NOTHING, show)
+    }
+
+    /// Prints the answer, as text or as it came.
+    fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let answer = self.client.answer(method, path, body)?;
+        let said = answer.read()?;
+        print(&if self.json { json_line(&answer.body) } else { show(&said) })
+    }
+
+    fn set_admin(&self, named: &Named, admin: api::Admin) -> Result<(), Failure> {
+        self.change(named, &api::BackendChange { admin: Some(admin), weight: None })
+    }
+
+    fn change(&self, named: &Named, change: &api::BackendChange) -> Result<(), Failure> {
+        self.ask(Method::PATCH, &named.path(), Some(change), show::changed)
+    }
+
+    fn kill(&self, session: Option<&str>, backend: Option<&str>) -> Result<(), Failure> {
+        let path = match (session, backend) {
+            (Some(session), _) => routes::path(&["sessions", session]),
+            (None, backend) => {
+                format!("{}/sessions", self.named(backend.unwrap_or_default())?.path())
+            }
+        };
+        self.ask(Method::DELETE, &path, NOTHING, |killed: &api::Killed| {
+            format!("{} cut\n", figures::count(killed.sessions, "session"))
+        })
+    }
+
+    fn sessions(&self, args: &SessionArgs) -> Result<(), Failure> {
+        let (pool, backend) = match &args.backend {
+            Some(backend) => {
+                let Named { pool, backend } = self.named(backend)?;
+                (Some(pool), Some(backend))
+            }
+            None => (args.pool.clone(), None),
+        };
+        let mut from = args.from.clone();
+        let mut all = api::SessionPage { sessions: Vec::new(), next: None };
+        loop {
+            let path = routes::query(
+                "/v1/sessions",
+                &[
+                    ("pool", pool.clone()),
+                    ("backend", backend.clone()),
+                    ("client", args.client.map(|client| client.to_string())),
+                    ("limit", args.limit.map(|limit| limit.to_string())),
+                    ("from", from),
+                ],
+            );
+            let answer = self.client.answer(Method::GET, &path, NOTHING)?;
+            let page: api::SessionPage = answer.read()?;
+            if self.json {
+                print(&json_line(&answer.body))?;
+            } else {
+                all.sessions.extend(page.sessions);
+            }
+            match page.next {
+                Some(next) if args.all => from = Some(next),
+                next => {
+                    all.next = next;
+                    break;
+                }
+            }
+        }
+        if self.json {
+            return Ok(());
+        }
+        let more = all.next.as_ref().map(|next| format!("there are more: --from {next}, or --all\n"));
+        print(&(show::sessions(&all) + &more.unwrap_or_default()))
+    }
+
+    fn events(&self, follow: bool, after: Option<u64>, limit: Option<u32>) -> Result<(), Failure> {
+        let mut after = after;
+        let mut limit = limit;
+        loop {
+            // Before the look back, so that nothing falls between the two.
+            let stream = if follow { Some(self.client.follow("/v1/events/stream")?) } else { None };
+            let query =
+                [("after", after.map(|id| id.to_string())), ("limit", limit.map(|limit| limit.to_string()))];
+            let path = routes::query("/v1/events", &query);
+            let answer = self.client.answer(Method::GET, &path, NOTHING)?;
+            let recent: Vec<api::Event> = answer.read()?;
+            let Some(stream) = stream else {
+                let text: String = recent.iter().map(show::event).collect();
+                return print(&if self.json { json_line(&answer.body) } else { text });
+            };
+            for event in &recent {
+                after = Some(event.id);
+                let json = serde_json::to_string(event).expect("the types of the API are JSON");
+                print(&if self.json { json_line(json.as_bytes()) } else { show::event(event) })?;
+            }
+            for message in stream {
+                after = self.on_message(&message?, after)?;
+            }
+            // The server ends each stream after a while; whatever has come meanwhile is wanted.
+            limit = Some(api::PAGE_LEN_MAX);
+        }
+    }
+
+    /// Prints a message of the stream of events; returns the last event that has been printed.
+    fn on_message(&self, message: &Message, after: Option<u64>) -> Result<Option<u64>, Failure> {
+        if message.event != "event" {
+            let missed = format!("{} events were missed: this was too slow", message.data);
+            return if self.json { Ok(after) } else { print(&(missed + "\n")).map(|()| after) };
+        }
+        let event: api::Event = serde_json::from_str(&message.data)
+            .map_err(|error| Failure::Failed(format!("an event is no event: {error}")))?;
+        if after.is_some_and(|after| event.id <= after) {
+            return Ok(after);
+        }
+        print(&if self.json { json_line(message.data.as_bytes()) } else { show::event(&event) })?;
+        Ok(Some(event.id))
+    }
+
+    /// The backend that `text` names: POOL/BACKEND, or BACKEND where there is one pool.
+    fn named(&self, text: &str) -> Result<Named, Failure> {
+        let (pool, backend) = match text.split_once('/') {
+            Some((pool, backend)) => (pool.to_owned(), backend.to_owned()),
+            None => (self.only_pool(text)?, text.to_owned()),
+        };
+        if pool.is_empty() || backend.is_empty() {
+            return Err(Failure::Usage(format!("{text}: a backend is named POOL/BACKEND")));
+        }
+        Ok(Named { pool, backend })
+    }
+
+    /// The pool, if there is but one; otherwise `what` is told to name it.
+    fn only_pool(&self, what: &str) -> Result<String, Failure> {
+        let pools: Vec<api::Pool> = self.client.get("/v1/pools")?;
+        match <[api::Pool; 1]>::try_from(pools) {
+            Ok([only]) => Ok(only.name),
+            Err(pools) => {
+                let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                Err(Failure::Usage(format!("{what}: name the pool, there are several: {names}")))
+            }
+        }
+    }
+}
+
+/// A backend by the names that people use.
+struct Named {
+    pool: String,
+    backend: String,
+}
+
+impl Named {
+    fn path(&self) -> String {
+        routes::backend(&self.pool, &self.backend)
+    }
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.pool, self.backend)
+    }
+}
+
+fn json_line(body: &[u8]) -> String {
+    format!("{}\n", String::from_utf8_lossy(body).trim_end())
+}

@@ -89,6 +89,13 @@ impl Daemon {
         self.signal("HUP", 1);
     }
 
+    /// The binary as a user of this process starts it: it looks for the admin API where this process has it.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+        command.args(args).env("RUNTIME_DIRECTORY", self.runtime.path());
+        command
+    }
+
     /// The next line of its log that contains one of `words`.
     #[track_caller]
     pub(crate) fn wait_for_line(&self, words: &[&str]) -> String {

@@ -4,6 +4,7 @@
 //! what to do at which side. Each test ends with an audit: every session is over, for the expected reason, with
 //! every byte accounted for. Nothing here sleeps: a test waits for a condition, for [`peer::PATIENCE`] at most.
 
+mod canned;
 mod daemon;
 mod fleet;
 mod lab;
@@ -23,6 +24,7 @@ mod admin;
 mod backends;
 mod changes;
 mod counts;
+mod ctl;
 mod doors;
 mod health;
 mod leases;

@@ -1,0 +1,54 @@
+//! How sessions end, for whoever reads two letters in a log or an explanation.
+
+use crate::ctl::table::Column::Text;
+use crate::ctl::table::{cell, table};
+use crate::session::CloseReason;
+
+/// The first letter: who or what ended the session.
+const ENDED_BY: &[(char, &str)] = &[
+    ('-', "both sides, in the end"),
+    ('C', "the client"),
+    ('B', "the backend"),
+    ('T', "a timeout"),
+    ('N', "no backend that could be chosen"),
+    ('R', "something this machine had run out of"),
+    ('S', "the end of the process, or of a drain"),
+    ('K', "an operator"),
+];
+
+/// The second letter: how far the session had come.
+const ENDED_WHILE: &[(char, &str)] = &[
+    ('C', "a backend was being connected"),
+    ('D', "both sides could send"),
+    ('H', "one side had ended, the other could send"),
+    ('L', "the last bytes were passed on"),
+];
+
+/// The letters, and the words that logs and metrics have for the same.
+pub(super) fn codes() -> String {
+    let letters = |letters: &[(char, &str)]| -> Vec<_> {
+        letters.iter().map(|(letter, meaning)| vec![cell(letter), cell(meaning)]).collect()
+    };
+    let reasons = CloseReason::ALL.map(CloseReason::as_str).join(", ");
+    format!(
+        "{}\n{}\nSo -L is a session that was done, and BC one whose backend refused it.\nIn words: {reasons}\n",
+        table(&[Text("FIRST"), Text("ENDED BY")], letters(ENDED_BY)),
+        table(&[Text("SECOND"), Text("WHILE")], letters(ENDED_WHILE))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_letter_and_every_reason_is_told() {
+        let text = codes();
+        for (letter, meaning) in ENDED_BY.iter().chain(ENDED_WHILE) {
+            assert!(text.lines().any(|line| line.starts_with(*letter) && line.ends_with(meaning)), "{text}");
+        }
+        for reason in CloseReason::ALL {
+            assert!(text.contains(reason.as_str()), "{text}");
+        }
+    }
+}

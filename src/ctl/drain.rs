@@ -1,0 +1,134 @@
+//! Waits until a backend has no session left, and says how far it is.
+
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+use std::time::Duration;
+
+use crate::api;
+use crate::base::time::Instant;
+use crate::config::units::show_duration;
+use crate::ctl::figures::{count, span};
+use crate::ctl::{Client, Failure};
+use crate::sys::Clock;
+
+/// Time between two looks.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Returns when the backend at `path`, which was as `began` says when its drain began, has no session left, or an error after
+/// `timeout`. How far it is goes to standard error: the last word belongs to standard output.
+pub(super) fn wait(
+    client: &Client,
+    path: &str,
+    began: &api::Backend,
+    timeout: Option<Duration>,
+) -> Result<(), Failure> {
+    let clock = Clock::start();
+    let deadline = timeout.map(|timeout| clock.now() + timeout);
+    let name = format!("{}/{}", began.pool, began.name);
+    let mut teller = Teller::default();
+    let mut backend = began.clone();
+    let result = loop {
+        let now = clock.now();
+        let progress =
+            Progress { at_start: began.sessions, left: backend.sessions, age: now.since(Instant::default()) };
+        teller.tell(&name, &progress);
+        if backend.admin == api::Admin::Ready {
+            break Err(Failure::Failed(format!("{name}: is ready again, not drained any more")));
+        }
+        if progress.left == 0 {
+            break Ok(());
+        }
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            let timeout = timeout.map(show_duration).unwrap_or_default();
+            break Err(Failure::Failed(format!(
+                "{name}: {} left after {timeout}",
+                count(progress.left, "session")
+            )));
+        }
+        // It may return early, and then the look comes early.
+        thread::park_timeout(deadline.map_or(PERIOD, |deadline| PERIOD.min(deadline - now)));
+        backend = match client.get(path) {
+            Ok(backend) => backend,
+            Err(error) => break Err(error.into()),
+        };
+    };
+    teller.end();
+    result
+}
+
+/// How far a drain is.
+struct Progress {
+    at_start: u64,
+    left: u64,
+    age: Duration,
+}
+
+impl Progress {
+    /// Time until the last session has gone if they go on going as they have gone so far.
+    fn eta(&self) -> Option<Duration> {
+        let gone = self.at_start.saturating_sub(self.left);
+        let left = u32::try_from(self.left).unwrap_or(u32::MAX);
+        let gone = u32::try_from(gone).ok().filter(|&gone| gone > 0)?;
+        Some(self.age.saturating_mul(left) / gone)
+    }
+
+    fn words(&self) -> String {
+        let eta = match self.eta() {
+            _ if self.left == 0 => String::new(),
+            Some(eta) => format!(", done in about {}", span(eta.as_secs_f64())),
+            None => ", none has gone yet".to_owned(),
+        };
+        let of = self.at_start.max(self.left);
+        format!("{} of {} left after {}{eta}", self.left, count(of, "session"), span(self.age.as_secs_f64()))
+    }
+}
+
+/// One line that changes on a terminal, a line for each change elsewhere.
+#[derive(Default)]
+struct Teller {
+    left: Option<u64>,
+    /// A line on a terminal is not ended yet.
+    open: bool,
+}
+
+impl Teller {
+    fn tell(&mut self, name: &str, progress: &Progress) {
+        let mut stderr = io::stderr();
+        let words = progress.words();
+        // Nobody is left to tell about an error of standard error itself.
+        if stderr.is_terminal() {
+            // Carriage return, and erase to the end of the line (ECMA-48).
+            let _gone = write!(stderr, "\r\x1b[K{name}: {words}");
+            self.open = true;
+        } else if self.left != Some(progress.left) {
+            let _gone = writeln!(stderr, "{name}: {words}");
+        }
+        self.left = Some(progress.left);
+    }
+
+    fn end(&mut self) {
+        if self.open {
+            let _gone = writeln!(io::stderr());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_the_time_that_others_took() {
+        for (at_start, left, age, expected) in [
+            (10, 10, 5, "10 of 10 sessions left after 5.0s, none has gone yet"),
+            (10, 4, 60, "4 of 10 sessions left after 1m00s, done in about 40s"),
+            (1, 0, 3, "0 of 1 session left after 3.0s"),
+            // Sessions that were being dialed when it began may come on top.
+            (2, 3, 1, "3 of 3 sessions left after 1.0s, none has gone yet"),
+        ] {
+            assert_eq!(Progress { at_start, left, age: Duration::from_secs(age) }.words(), expected);
+        }
+        let huge = Progress { at_start: u64::MAX, left: u64::MAX - 1, age: Duration::MAX };
+        assert!(huge.eta().is_some());
+    }
+}

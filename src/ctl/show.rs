@@ -1,0 +1,403 @@
+//! What the API answers, as text for people.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use crate::api;
+use crate::config::one_line;
+use crate::ctl::figures::{age, bytes, count, percent, span, when};
+use crate::ctl::table::Column::{Figure, Text};
+use crate::ctl::table::{Cell, Color, cell, maybe, pairs, table};
+
+pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
+    let api::Status {
+        version,
+        pid,
+        started,
+        uptime,
+        stage,
+        epoch,
+        workers,
+        totals,
+        reload,
+        log_lines_dropped,
+    } = status;
+    let closed: Vec<String> =
+        totals.closed.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let mut rows = vec![
+        ("process", format!("{}, l4lb {version}, pid {pid}", stage_word(*stage))),
+        ("up", format!("{}, since {}", span(*uptime), when(*started))),
+        ("epoch", epoch.to_string()),
+        ("sessions", format!("{} open, {} accepted", totals.sessions, totals.accepted)),
+        ("closed", if closed.is_empty() { "0".into() } else { closed.join(", ") }),
+        (
+            "bytes",
+            format!("{} to backends, {} to clients", bytes(totals.to_backend), bytes(totals.to_client)),
+        ),
+        ("dials", format!("{}, {} failed", totals.dials, totals.dial_failures)),
+        ("reloads", reloads(reload, now)),
+    ];
+    rows.extend(reload.errors.iter().map(|error| ("refused for", error.clone())));
+    rows.push(("log", format!("{} dropped", count(*log_lines_dropped, "line"))));
+    let columns = [
+        Figure("WORKER"),
+        Figure("SESSIONS"),
+        Figure("ACCEPTED"),
+        Figure("HANDED OVER"),
+        Figure("ADOPTED"),
+        Figure("TO BACKENDS"),
+        Figure("TO CLIENTS"),
+        Figure("PAUSES"),
+    ];
+    let workers = workers.iter().map(|worker| {
+        vec![
+            cell(worker.worker),
+            cell(worker.sessions),
+            cell(worker.accepted),
+            cell(worker.handed_over),
+            cell(worker.adopted),
+            cell(bytes(worker.to_backend)),
+            cell(bytes(worker.to_client)),
+            cell(worker.accept_pauses),
+        ]
+    });
+    format!("{}\n{}", pairs(rows), table(&columns, workers))
+}
+
+fn reloads(reload: &api::Reload, now: Timestamp) -> String {
+    let last = reload.last.map(|last| format!(", the last {} ago", age(now, last))).unwrap_or_default();
+    format!("{} applied, {} refused{last}", reload.succeeded, reload.failed)
+}
+
+const fn stage_word(stage: api::Stage) -> &'static str {
+    match stage {
+        api::Stage::Serving => "serving",
+        api::Stage::Draining => "draining",
+        api::Stage::Stopping => "stopping",
+    }
+}
+
+pub(super) fn listeners(listeners: &[api::Listener]) -> String {
+    let columns = [Text("LISTENER"), Text("ADDRESS"), Text("POOL"), Figure("SESSIONS"), Figure("MAX")];
+    let rows = listeners.iter().map(|listener| {
+        vec![
+            cell(&listener.name),
+            cell(&listener.address),
+            cell(&listener.pool),
+            cell(listener.sessions),
+            maybe(listener.max_sessions),
+        ]
+    });
+    let sessions = listeners.iter().map(|listener| listener.sessions).sum();
+    let total = format!("{}, {}", count(listeners.len() as u64, "listener"), count(sessions, "session"));
+    table(&columns, rows) + &total + "\n"
+}
+
+pub(super) fn pools(pools: &[api::Pool]) -> String {
+    let columns = [Text("POOL"), Text("BALANCE"), Figure("BACKENDS"), Figure("ELIGIBLE"), Figure("SESSIONS")];
+    let rows = pools.iter().map(|pool| {
+        let eligible = cell(pool.eligible);
+        vec![
+            cell(&pool.name),
+            cell(&pool.balance),
+            cell(pool.backends),
+            if pool.eligible == 0 { eligible.fg(Color::Red) } else { eligible },
+            cell(pool.sessions),
+        ]
+    });
+    let sum = |of: fn(&api::Pool) -> u64| -> u64 { pools.iter().map(of).sum() };
+    let total = format!(
+        "{}, {}, {} eligible, {}\n",
+        count(pools.len() as u64, "pool"),
+        count(sum(|pool| pool.backends), "backend"),
+        sum(|pool| pool.eligible),
+        count(sum(|pool| pool.sessions), "session")
+    );
+    table(&columns, rows) + &total
+}
+
+pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
+    let columns = [
+        Text("BACKEND"),
+        Text("ADDRESS"),
+        Figure("WEIGHT"),
+        Text("STATE"),
+        Figure("FOR"),
+        Figure("SESSIONS"),
+        Figure("EVER"),
+        Figure("DIALS FAILED"),
+        Figure("TO BACKEND"),
+        Figure("TO CLIENTS"),
+        Figure("LEASE"),
+        Text("REASON"),
+    ];
+    let rows = backends.iter().map(|backend| {
+        vec![
+            cell(format!("{}/{}", backend.pool, backend.name)),
+            cell(&backend.address),
+            cell(backend.weight),
+            state(backend),
+            maybe(backend.health_since.map(|since| age(now, since))),
+            cell(backend.sessions),
+            cell(backend.sessions_total),
+            cell(backend.dial_failures),
+            cell(bytes(backend.to_backend)),
+            cell(bytes(backend.to_client)),
+            maybe(backend.lease_left.map(span)),
+            maybe(backend.health_reason.as_ref()),
+        ]
+    });
+    let sum = |of: fn(&api::Backend) -> u64| -> u64 { backends.iter().map(of).sum() };
+    let total = format!(
+        "{}, {} eligible, {}, {} to backends, {} to clients\n",
+        count(backends.len() as u64, "backend"),
+        sum(|backend| backend.eligible.into()),
+        count(sum(|backend| backend.sessions), "session"),
+        bytes(sum(|backend| backend.to_backend)),
+        bytes(sum(|backend| backend.to_client))
+    );
+    table(&columns, rows) + &total
+}
+
+/// What a backend may do and why, green when it serves.
+fn state(backend: &api::Backend) -> Cell {
+    let colour = match (backend.eligible, backend.admin) {
+        (true, _) => Color::Green,
+        (false, api::Admin::Ready) => Color::Red,
+        (false, api::Admin::Drain | api::Admin::Maint) => Color::Yellow,
+    };
+    cell(state_words(backend)).fg(colour)
+}
+
+fn state_words(backend: &api::Backend) -> String {
+    let health = match backend.health {
+        api::Health::Unknown => "unknown",
+        api::Health::Up => "up",
+        api::Health::Down => "down",
+    };
+    let mut words = match backend.admin {
+        api::Admin::Ready => vec![health],
+        api::Admin::Drain => vec!["drain", health],
+        api::Admin::Maint => vec!["maint", health],
+    };
+    if backend.health_override {
+        words.push("override");
+    }
+    if backend.backup {
+        words.push("backup");
+    }
+    words.join(",")
+}
+
+/// One backend in one line, behind a change to it.
+pub(super) fn changed(backend: &api::Backend) -> String {
+    let lease = backend.lease_left.map(|left| format!(", its lease ends in {}", span(left)));
+    let serves = if backend.eligible { "may have new sessions" } else { "gets no new sessions" };
+    format!(
+        "{}/{}: {}, weight {}, {serves}, has {}{}\n",
+        backend.pool,
+        backend.name,
+        state_words(backend),
+        backend.weight,
+        count(backend.sessions, "session"),
+        lease.unwrap_or_default()
+    )
+}
+
+pub(super) fn sessions(page: &api::SessionPage) -> String {
+    let columns = [
+        Text("ID"),
+        Text("CLIENT"),
+        Text("LISTENER"),
+        Text("BACKEND"),
+        Text("STATE"),
+        Figure("AGE"),
+        Figure("IDLE"),
+        Figure("TO BACKEND"),
+        Figure("TO CLIENT"),
+    ];
+    let rows = page.sessions.iter().map(session_row);
+    let sum = |of: fn(&api::Session) -> u64| bytes(page.sessions.iter().map(of).sum());
+    let total = format!(
+        "{}, {} to backends, {} to clients\n",
+        count(page.sessions.len() as u64, "session"),
+        sum(|session| session.to_backend),
+        sum(|session| session.to_client)
+    );
+    table(&columns, rows) + &total
+}
+
+fn session_row(session: &api::Session) -> Vec<Cell> {
+    let backend = session.backend.as_deref().unwrap_or("-");
+    vec![
+        cell(&session.id),
+        cell(&session.client),
+        cell(&session.listener),
+        cell(format!("{}/{backend}", session.pool)),
+        cell(&session.state),
+        cell(span(session.age)),
+        cell(span(session.idle)),
+        cell(bytes(session.to_backend)),
+        cell(bytes(session.to_client)),
+    ]
+}
+
+/// One line each, so that lines which come later line up well enough with those before.
+pub(super) fn event(event: &api::Event) -> String {
+    let kind = match event.kind {
+        api::EventKind::Health => "health",
+        api::EventKind::Eligibility => "eligibility",
+        api::EventKind::Backend => "backend",
+        api::EventKind::Reload => "reload",
+        api::EventKind::Process => "process",
+        api::EventKind::Sessions => "sessions",
+    };
+    let place = match (&event.pool, &event.backend) {
+        (Some(pool), Some(backend)) => format!("{pool}/{backend}: "),
+        (Some(pool), None) => format!("{pool}: "),
+        (None, _) => String::new(),
+    };
+    let who = event.who.as_ref().map(|who| format!(" ({who})")).unwrap_or_default();
+    let text = format!("{}  {:>5}  {kind:<11}  {place}{}{who}", when(event.time), event.id, event.message);
+    one_line(&text) + "\n"
+}
+
+pub(super) fn topology(topology: &api::Topology) -> String {
+    let columns = [
+        Text("BACKEND"),
+        Text("ADDRESS"),
+        Figure("SLOTS"),
+        Figure("SHARE"),
+        Figure("BY WEIGHT"),
+        Figure("OFF BY"),
+    ];
+    let mut text = String::new();
+    for pool in &topology.pools {
+        let slots = if pool.slots == 0 { "no table".into() } else { count(pool.slots, "slot") };
+        let line = format!("{}: {}, {slots}", pool.pool, pool.balance);
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text += &(one_line(&line) + "\n");
+        text += &table(
+            &columns,
+            pool.backends.iter().map(|share| {
+                vec![
+                    cell(format!("{}/{}", pool.pool, share.backend)),
+                    cell(&share.address),
+                    cell(share.slots),
+                    cell(percent(share.share)),
+                    cell(percent(share.expected)),
+                    cell(format!("{:+.1}%", (share.share - share.expected) * 100.0)),
+                ]
+            }),
+        );
+    }
+    text
+}
+
+pub(super) fn drains(drains: &api::Drains) -> String {
+    let columns = [
+        Text("WHAT"),
+        Text("ADDRESS"),
+        Text("STATE"),
+        Figure("SESSIONS"),
+        Figure("AT START"),
+        Figure("FOR"),
+        Figure("CUT IN"),
+        Figure("DONE IN"),
+    ];
+    let row = |drain: &api::Drain| {
+        let what = match (&drain.pool, &drain.backend) {
+            (Some(pool), Some(backend)) => format!("{pool}/{backend}"),
+            (Some(pool), None) => pool.clone(),
+            (None, _) => "process".to_owned(),
+        };
+        vec![
+            cell(what),
+            maybe(drain.address.as_ref()),
+            cell(if drain.removed { "removed" } else { "draining" }),
+            cell(drain.sessions),
+            cell(drain.sessions_at_start),
+            cell(span(drain.age)),
+            maybe(drain.deadline.map(span)),
+            maybe(drain.eta.map(span)),
+        ]
+    };
+    let all: Vec<&api::Drain> = drains.process.iter().chain(&drains.backends).collect();
+    if all.is_empty() {
+        return "nothing is being drained\n".to_owned();
+    }
+    let left = count(drains.backends.iter().map(|drain| drain.sessions).sum(), "session");
+    let total = format!("{}, {left} left\n", count(drains.backends.len() as u64, "backend"));
+    table(&columns, all.into_iter().map(row)) + &total
+}
+
+pub(super) fn reload(report: &api::ReloadReport) -> String {
+    let api::ReloadReport { applied, epoch, changes, notes } = report;
+    let touched = count(changes.iter().map(|change| change.sessions).sum(), "session");
+    let many = count(changes.len() as u64, "change");
+    let mut text = match (applied, changes.is_empty()) {
+        (_, true) => format!("nothing to change, epoch {epoch}\n"),
+        (true, false) => format!("{many} applied, {touched} touched, epoch {epoch}\n"),
+        (false, false) => format!("{many} to apply, {touched} would be touched, epoch {epoch} still runs\n"),
+    };
+    for change in changes {
+        let mut line = format!("  {}", change.what);
+        if change.sessions > 0 {
+            write!(line, " ({})", count(change.sessions, "session")).expect("a String takes every write");
+        }
+        if change.needs_restart {
+            line += " (needs a restart)";
+        }
+        text += &(one_line(&line) + "\n");
+    }
+    for note in notes {
+        text += &(one_line(&format!("note: {note}")) + "\n");
+    }
+    text
+}
+
+pub(super) fn explanation(explanation: &api::Explanation) -> String {
+    let api::Explanation { session, story, candidates, end_code, end } = explanation;
+    let place = session.backend.as_ref().map(|backend| format!(" on {}/{backend}", session.pool));
+    let mut text = one_line(&format!(
+        "session {}: {} through {}{}",
+        session.id,
+        session.client,
+        session.listener,
+        place.unwrap_or_default()
+    )) + "\n";
+    for (line, number) in story.iter().zip(1..) {
+        text += &(one_line(&format!("{number:>3}. {line}")) + "\n");
+    }
+    let columns = [Text("CANDIDATE"), Figure("WEIGHT"), Text("VERDICT")];
+    if !candidates.is_empty() {
+        text += "\n";
+        text += &table(
+            &columns,
+            candidates.iter().map(|candidate| {
+                let verdict = match (candidate.chosen, &candidate.skipped) {
+                    (true, _) => cell("chosen").fg(Color::Green),
+                    (false, Some(why)) => cell(format!("skipped: {why}")),
+                    (false, None) => cell("eligible"),
+                };
+                vec![cell(format!("{}/{}", session.pool, candidate.backend)), cell(candidate.weight), verdict]
+            }),
+        );
+    }
+    text += "\n";
+    text += &match (end_code, end) {
+        (Some(code), Some(words)) => one_line(&format!("ended {code}: {words}")),
+        (Some(code), None) => one_line(&format!("ended {code}: see `l4lb ctl explain --codes`")),
+        (None, _) => {
+            let (state, age, idle) = (&session.state, span(session.age), span(session.idle));
+            one_line(&format!("runs: {state}, {age} old, idle for {idle}"))
+        }
+    };
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests;

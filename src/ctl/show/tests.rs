@@ -1,0 +1,298 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const NOW: &str = "2026-01-02T03:04:05Z";
+
+fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+fn backend(name: &str) -> api::Backend {
+    api::Backend {
+        pool: "web".into(),
+        name: name.into(),
+        address: "10.0.0.1:80".into(),
+        weight: 3,
+        backup: false,
+        admin: api::Admin::Ready,
+        health: api::Health::Up,
+        health_override: false,
+        health_reason: Some("connected".into()),
+        health_since: Some(now() - jiff::SignedDuration::from_secs(90)),
+        eligible: true,
+        sessions: 7,
+        sessions_total: 1_000,
+        dial_failures: 2,
+        to_backend: 1_536,
+        to_client: 3 << 20,
+        source: api::Source::Config,
+        lease_left: None,
+    }
+}
+
+fn session(id: &str, backend: Option<&str>) -> api::Session {
+    api::Session {
+        id: id.into(),
+        listener: "front".into(),
+        pool: "web".into(),
+        backend: backend.map(Into::into),
+        client: "192.0.2.7:1234".into(),
+        state: "relaying".into(),
+        age: 75.0,
+        idle: 0.5,
+        to_backend: 10,
+        to_client: 2048,
+    }
+}
+
+#[test]
+fn backends_are_rows_with_a_total() {
+    let drained = api::Backend {
+        admin: api::Admin::Drain,
+        eligible: false,
+        health_override: true,
+        health_reason: None,
+        health_since: None,
+        lease_left: Some(9.99),
+        ..backend("b")
+    };
+    assert_eq!(
+        backends(&[backend("a"), drained], now()),
+        "\
+BACKEND  ADDRESS      WEIGHT  STATE                FOR  SESSIONS  EVER  DIALS FAILED  TO BACKEND  TO CLIENTS  LEASE  REASON
+web/a    10.0.0.1:80       3  up                 1m30s         7  1000             2     1.5 KiB     3.0 MiB      -  connected
+web/b    10.0.0.1:80       3  drain,up,override      -         7  1000             2     1.5 KiB     3.0 MiB   9.9s  -
+2 backends, 1 eligible, 14 sessions, 3.0 KiB to backends, 6.0 MiB to clients
+"
+    );
+    assert_eq!(changed(&backend("a")), "web/a: up, weight 3, may have new sessions, has 7 sessions\n");
+}
+
+#[test]
+fn status_tells_the_whole_process() {
+    let status = api::Status {
+        version: "0.1.0".into(),
+        pid: 42,
+        started: now(),
+        uptime: 61.0,
+        stage: api::Stage::Serving,
+        epoch: 5,
+        workers: vec![api::Worker {
+            worker: 0,
+            sessions: 1,
+            accepted: 3,
+            handed_over: 0,
+            adopted: 0,
+            to_backend: 5,
+            to_client: 6,
+            accept_pauses: 0,
+        }],
+        totals: api::Totals {
+            sessions: 1,
+            accepted: 3,
+            closed: BTreeMap::from([("done".into(), 2)]),
+            to_backend: 5,
+            to_client: 6,
+            dials: 3,
+            dial_failures: 0,
+        },
+        reload: api::Reload {
+            succeeded: 1,
+            failed: 1,
+            last: Some(now()),
+            errors: vec!["line 3: wrong".into()],
+        },
+        log_lines_dropped: 1,
+    };
+    assert_eq!(
+        super::status(&status, now() + jiff::SignedDuration::from_secs(60)),
+        "\
+process      serving, l4lb 0.1.0, pid 42
+up           1m01s, since 2026-01-02 03:04:05Z
+epoch        5
+sessions     1 open, 3 accepted
+closed       2 done
+bytes        5 B to backends, 6 B to clients
+dials        3, 0 failed
+reloads      1 applied, 1 refused, the last 1m00s ago
+refused for  line 3: wrong
+log          1 line dropped
+
+WORKER  SESSIONS  ACCEPTED  HANDED OVER  ADOPTED  TO BACKENDS  TO CLIENTS  PAUSES
+     0         1         3            0        0          5 B         6 B       0
+"
+    );
+}
+
+#[test]
+fn listeners_and_pools_have_totals() {
+    let listener = api::Listener {
+        name: "front".into(),
+        address: "0.0.0.0:80".into(),
+        pool: "web".into(),
+        sessions: 1,
+        max_sessions: None,
+    };
+    assert_eq!(
+        listeners(&[listener]),
+        "\
+LISTENER  ADDRESS     POOL  SESSIONS  MAX
+front     0.0.0.0:80  web          1    -
+1 listener, 1 session
+"
+    );
+    let pool =
+        api::Pool { name: "web".into(), balance: "random".into(), backends: 3, eligible: 0, sessions: 2 };
+    assert_eq!(
+        pools(&[pool]),
+        "\
+POOL  BALANCE  BACKENDS  ELIGIBLE  SESSIONS
+web   random          3         0         2
+1 pool, 3 backends, 0 eligible, 2 sessions
+"
+    );
+}
+
+#[test]
+fn sessions_are_rows_with_a_total() {
+    let page =
+        api::SessionPage { sessions: vec![session("0.1.2", Some("a")), session("0.2.0", None)], next: None };
+    assert_eq!(
+        sessions(&page),
+        "\
+ID     CLIENT          LISTENER  BACKEND  STATE       AGE   IDLE  TO BACKEND  TO CLIENT
+0.1.2  192.0.2.7:1234  front     web/a    relaying  1m15s  500ms        10 B    2.0 KiB
+0.2.0  192.0.2.7:1234  front     web/-    relaying  1m15s  500ms        10 B    2.0 KiB
+2 sessions, 20 B to backends, 4.0 KiB to clients
+"
+    );
+}
+
+#[test]
+fn an_event_is_one_line_whatever_it_holds() {
+    let event = api::Event {
+        id: 12,
+        time: now(),
+        kind: api::EventKind::Health,
+        pool: Some("web".into()),
+        backend: Some("a".into()),
+        who: Some("uid 0".into()),
+        message: "up\n\u{1b}[2J".into(),
+    };
+    assert_eq!(
+        super::event(&event),
+        "2026-01-02 03:04:05Z     12  health       web/a: up\\n\\u{1b}[2J (uid 0)\n"
+    );
+}
+
+#[test]
+fn topology_tells_what_each_backend_has_and_should_have() {
+    let share = api::Share {
+        backend: "a".into(),
+        address: "10.0.0.1:80".into(),
+        slots: 330,
+        share: 0.33,
+        expected: 1.0 / 3.0,
+    };
+    let pool = |name: &str, slots, backends| api::PoolShares {
+        pool: name.into(),
+        balance: "source_hash".into(),
+        slots,
+        backends,
+    };
+    let both = api::Topology { pools: vec![pool("web", 1000, vec![share]), pool("api", 0, Vec::new())] };
+    assert_eq!(
+        topology(&both),
+        "\
+web: source_hash, 1000 slots
+BACKEND  ADDRESS      SLOTS  SHARE  BY WEIGHT  OFF BY
+web/a    10.0.0.1:80    330  33.0%      33.3%   -0.3%
+
+api: source_hash, no table
+BACKEND  ADDRESS  SLOTS  SHARE  BY WEIGHT  OFF BY
+"
+    );
+}
+
+#[test]
+fn drains_tell_how_far_they_are() {
+    let drain = api::Drain {
+        pool: Some("web".into()),
+        backend: Some("a".into()),
+        address: Some("10.0.0.1:80".into()),
+        removed: true,
+        sessions: 4,
+        sessions_at_start: 10,
+        age: 6.0,
+        deadline: Some(24.0),
+        eta: None,
+    };
+    assert_eq!(
+        drains(&api::Drains { process: None, backends: vec![drain] }),
+        "\
+WHAT   ADDRESS      STATE    SESSIONS  AT START   FOR  CUT IN  DONE IN
+web/a  10.0.0.1:80  removed         4        10  6.0s     24s        -
+1 backend, 4 sessions left
+"
+    );
+    assert_eq!(drains(&api::Drains { process: None, backends: Vec::new() }), "nothing is being drained\n");
+}
+
+#[test]
+fn a_reload_tells_each_change_and_whom_it_touches() {
+    let change =
+        |what: &str, sessions, needs_restart| api::Change { what: what.into(), sessions, needs_restart };
+    let changes = vec![
+        change("pool \"web\": backend \"a\": removed", 3, false),
+        change("global: pin: false -> true", 0, true),
+    ];
+    let report = api::ReloadReport { applied: false, epoch: 7, changes, notes: vec!["file wins".into()] };
+    let text = reload(&report);
+    assert_eq!(
+        text,
+        "\
+2 changes to apply, 3 sessions would be touched, epoch 7 still runs
+  pool \"web\": backend \"a\": removed (3 sessions)
+  global: pin: false -> true (needs a restart)
+note: file wins
+"
+    );
+    let applied = reload(&api::ReloadReport { applied: true, ..report });
+    assert!(applied.starts_with("2 changes applied, 3 sessions touched, epoch 7\n"), "{applied}");
+    let nothing = api::ReloadReport { applied: true, epoch: 7, changes: Vec::new(), notes: Vec::new() };
+    assert_eq!(reload(&nothing), "nothing to change, epoch 7\n");
+}
+
+#[test]
+fn an_explanation_is_a_story_with_its_candidates_and_its_end() {
+    let candidate = |backend: &str, chosen, skipped: Option<&str>| api::Candidate {
+        backend: backend.into(),
+        weight: 1,
+        chosen,
+        skipped: skipped.map(Into::into),
+    };
+    let ended = api::Explanation {
+        session: session("0.1.2", Some("a")),
+        story: vec!["accepted by worker 0".into(), "chosen: a".into()],
+        candidates: vec![candidate("a", true, None), candidate("b", false, Some("down"))],
+        end_code: Some("CD".into()),
+        end: Some("the client reset its connection".into()),
+    };
+    assert_eq!(
+        explanation(&ended),
+        "\
+session 0.1.2: 192.0.2.7:1234 through front on web/a
+  1. accepted by worker 0
+  2. chosen: a
+
+CANDIDATE  WEIGHT  VERDICT
+web/a           1  chosen
+web/b           1  skipped: down
+
+ended CD: the client reset its connection
+"
+    );
+    let running = api::Explanation { end_code: None, end: None, ..ended };
+    assert!(explanation(&running).ends_with("\nruns: relaying, 1m15s old, idle for 500ms\n"));
+}

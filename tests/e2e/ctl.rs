@@ -1,0 +1,325 @@
+//! `l4lb ctl` as operators and their scripts run it: what it prints, what it changes, how it ends.
+
+use std::io::{BufRead, BufReader, Lines, Read};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use l4lb::api;
+use serde::de::DeserializeOwned;
+
+use crate::canned::Canned;
+use crate::daemon::Daemon;
+use crate::lab::{IPV4, setup};
+use crate::peer::until;
+
+const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
+    backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"[::1]:2\" }]\n";
+
+/// What a command has said.
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn said(mut command: Command) -> Said {
+    let Output { status, stdout, stderr } = command.output().expect("run l4lb");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+fn ctl_command(daemon: &Daemon, args: &str) -> Command {
+    let args: Vec<&str> = ["ctl"].into_iter().chain(args.split_whitespace()).collect();
+    daemon.command(&args)
+}
+
+fn ctl(daemon: &Daemon, args: &str) -> Said {
+    said(ctl_command(daemon, args))
+}
+
+/// What a command prints that does what it should.
+#[track_caller]
+fn done(said: Said) -> String {
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{}", said.stdout);
+    said.stdout
+}
+
+/// The line of a command that does not do it, and its exit code.
+#[track_caller]
+fn refused(said: &Said) -> (i32, &str) {
+    assert_eq!((said.stdout.as_str(), said.stderr.lines().count()), ("", 1), "{}", said.stderr);
+    (said.code.expect("it exits"), said.stderr.trim_end())
+}
+
+fn is<T: DeserializeOwned>(json: &str) {
+    if let Err(error) = serde_json::from_str::<T>(json) {
+        panic!("{error}: {json}");
+    }
+}
+
+/// Arguments, words of the table, and the type of the JSON.
+type Case = (&'static str, &'static [&'static str], fn(&str));
+
+#[rustfmt::skip]
+const SHOWN: &[Case] = &[
+    ("status", &["process ", "serving, l4lb 0.", "WORKER", "SESSIONS"], is::<api::Status>),
+    ("listeners", &["LISTENER", "1 listener, 0 sessions"], is::<Vec<api::Listener>>),
+    ("pools", &["round_robin", "1 pool, 2 backends, 2 eligible, 0 sessions"], is::<Vec<api::Pool>>),
+    ("backends", &["web/a", "web/b", "[::1]:2", "2 backends, 2 eligible"], is::<Vec<api::Backend>>),
+    ("backends web", &["web/a"], is::<Vec<api::Backend>>),
+    ("topology", &["web: round_robin", "web/a", "50.0%", "+0.0%"], is::<api::Topology>),
+    ("config", &["# epoch 0, file: ", "pool web: balance=round_robin"], is::<api::Config>),
+    ("log-level", &["info"], is::<api::LogLevel>),
+    ("log-level debug", &["debug"], is::<api::LogLevel>),
+    ("weight a 7", &["web/a: ", "weight 7, may have new sessions"], is::<api::Backend>),
+    ("events -n 5", &["  backend  ", "web/a: weight 1 -> 7 (uid "], is::<Vec<api::Event>>),
+    ("weight web/b 0", &["web/b: ", "weight 0, gets no new sessions"], is::<api::Backend>),
+    ("drain web/a", &["web/a: drain,", "gets no new sessions, has 0 sessions"], is::<api::Backend>),
+    ("drain web/a --wait", &["web/a: drain,"], is::<api::Backend>),
+    ("maint a", &["web/a: maint,"], is::<api::Backend>),
+    ("ready a", &["web/a: ", "may have new sessions"], is::<api::Backend>),
+    ("health a down", &["web/a: down,override", "gets no new sessions"], is::<api::Backend>),
+    ("health a auto", &["web/a: unknown,", "may have new sessions"], is::<api::Backend>),
+    ("add :3 --name c --weight 2 --ttl 1h", &["web/c: ", "weight 2,", "its lease ends in "], is::<api::Backend>),
+    ("add [::1]:4 --pool web --backup", &["web/[::1]:4: ", "backup"], is::<api::Backend>),
+    ("weight web/[::1]:4 5", &["weight 5"], is::<api::Backend>),
+];
+
+#[test]
+fn each_command_prints_words_for_people_and_json_for_programs() {
+    let daemon = Daemon::start(WEB, IPV4);
+    for (args, words, read) in SHOWN {
+        let quiet = |said: Said| Said { stderr: String::new(), ..said };
+        let text = done(quiet(ctl(&daemon, args)));
+        for word in *words {
+            assert!(text.contains(word), "{args}: no {word:?} in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'), "{args}: a pipe is no terminal: {text:?}");
+        read(&done(quiet(ctl(&daemon, &format!("{args} --json")))));
+    }
+    assert_eq!(done(ctl(&daemon, "remove web/c")), "web/c: removed, has 0 sessions left\n");
+    is::<api::Removed>(&done(ctl(&daemon, "remove [::1]:4 --json")));
+    let backends: Vec<api::Backend> = daemon.admin().get("/v1/backends").expect("backends");
+    let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn what_cannot_be_done_is_one_line_and_an_exit_code() {
+    let two = format!(
+        "pool = \"web\"\n{WEB}[[pool]]\nname = \"api\"\nbackend = [{{ address = \"127.0.0.1:3\" }}]\n"
+    );
+    let daemon = Daemon::start(&two, IPV4);
+    for (args, expected, code) in [
+        ("weight a 1", "a: name the pool, there are several: web, api", 2),
+        ("add :5", "--pool: name the pool, there are several: web, api", 2),
+        ("weight /a 1", "/a: a backend is named POOL/BACKEND", 2),
+        ("weight web/a 257", "<N> 257: 257 is not in 0..=256", 2),
+        ("explain --codes --json", "--codes: is no JSON", 2),
+        (
+            "status --address 127.0.0.1:1",
+            "--address: needs --token-file, the file that token_file of [admin] names",
+            2,
+        ),
+        ("ready web/none", "l4lb: pool \"web\" has no backend \"none\"", 1),
+        ("backends none", "l4lb: there is no pool \"none\"", 1),
+        (
+            "add 127.0.0.1:1 --pool web",
+            "l4lb: pool \"web\": backend \"127.0.0.1:1\": 127.0.0.1:1 is backend \"a\" already",
+            1,
+        ),
+        ("log-level loud", "l4lb: level: must be one of off, error, warn, info, debug, trace", 1),
+    ] {
+        assert_eq!(refused(&ctl(&daemon, args)), (code, expected), "{args}");
+    }
+}
+
+#[test]
+fn where_it_was_looked_for_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let l4lb = |args: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+        command.args(args.split_whitespace()).env("RUNTIME_DIRECTORY", folder.path());
+        said(command)
+    };
+    let socket = folder.path().join("admin.sock").display().to_string();
+    let remedy =
+        "No such file or directory (os error 2); is it running? Where it is asked can be told with --socket";
+    assert_eq!(refused(&l4lb("ctl status")), (1, &*format!("l4lb: cannot reach l4lb at {socket}: {remedy}")));
+    let elsewhere = l4lb("ctl status --socket /none/such");
+    assert_eq!(refused(&elsewhere), (1, &*format!("l4lb: cannot reach l4lb at /none/such: {remedy}")));
+}
+
+#[test]
+fn a_drain_is_waited_for_until_its_last_session_has_gone() {
+    let lab = setup().start_daemon();
+    let relay = lab.relay().established();
+    let name = lab.backend_address().to_string();
+    let late = ctl(&lab.server, &format!("drain {name} --wait --timeout 10ms"));
+    assert_eq!((late.code, late.stdout.as_str()), (Some(1), ""));
+    let last = format!("l4lb: default/{name}: 1 session left after 10ms");
+    assert_eq!(late.stderr.lines().last(), Some(&*last), "{}", late.stderr);
+
+    let mut command = ctl_command(&lab.server, &format!("drain {name} --wait"));
+    let mut waiting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run l4lb");
+    let mut progress = BufReader::new(waiting.stderr.take().expect("stderr is a pipe")).lines();
+    let mut line = || progress.next().expect("a line").expect("UTF-8");
+    assert!(line().starts_with(&format!("default/{name}: 1 of 1 session left after ")));
+    drop(relay);
+    assert!(line().starts_with(&format!("default/{name}: 0 of 1 session left after ")));
+    let output = waiting.wait_with_output().expect("wait for l4lb");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("has 0 sessions"), "{stdout}");
+    lab.stops();
+}
+
+/// A command that goes on for as long as it is read.
+struct Following {
+    child: Child,
+    /// Gone once nobody reads any more.
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Following {
+    fn start(daemon: &Daemon, args: &str) -> Self {
+        let mut command = ctl_command(daemon, args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run l4lb");
+        let lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
+        Self { child, lines: Some(lines) }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.as_mut().expect("it is read").next().expect("a line").expect("UTF-8")
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // A failed test leaves no process behind.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+#[test]
+fn events_are_followed_until_nobody_reads_them() {
+    let daemon = Daemon::start(WEB, IPV4);
+    done(ctl(&daemon, "weight a 2"));
+    let mut text = Following::start(&daemon, "events --follow");
+    let mut json = Following::start(&daemon, "events --follow --json");
+    // Each has heard of what was before; what comes then cannot be missed.
+    while !text.line().contains("weight 1 -> 2") {}
+    while !json.line().contains("weight 1 -> 2") {}
+    done(ctl(&daemon, "weight a 3"));
+    assert!(text.line().contains("web/a: weight 2 -> 3 (uid "));
+    is::<api::Event>(&json.line());
+
+    // Its reader goes away, as `head` does.
+    text.lines = None;
+    let mut weight = 3;
+    until("it ends when it has nobody to tell", || {
+        weight = 10 + weight % 10;
+        done(ctl(&daemon, &format!("weight a {weight}")));
+        text.child.try_wait().expect("wait for l4lb").is_some_and(|status| {
+            assert_eq!(status.code(), Some(0));
+            true
+        })
+    });
+    let mut stderr = String::new();
+    text.child.stderr.take().expect("stderr is a pipe").read_to_string(&mut stderr).expect("UTF-8");
+    assert_eq!(stderr, "");
+}
+
+fn json(value: &impl serde::Serialize) -> (u16, String) {
+    (200, serde_json::to_string(value).expect("JSON"))
+}
+
+fn session(id: &str) -> api::Session {
+    api::Session {
+        id: id.into(),
+        listener: "front".into(),
+        pool: "web".into(),
+        backend: Some("a".into()),
+        client: "192.0.2.7:1234".into(),
+        state: "relaying".into(),
+        age: 1.0,
+        idle: 1.0,
+        to_backend: 1,
+        to_client: 1,
+    }
+}
+
+/// Asks an API that gives `answers`: what it prints, and what it has asked.
+#[track_caller]
+fn asks<const N: usize>(args: &str, answers: [(u16, String); N]) -> (String, [String; N]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let canned = Canned::start(folder.path(), answers.into());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+    command.arg("ctl").args(args.split_whitespace()).arg("--socket").arg(&canned.socket);
+    (done(said(command)), std::array::from_fn(|_| canned.asked()))
+}
+
+#[test]
+fn sessions_are_read_page_by_page() {
+    let pages = || {
+        let next = Some("0.2".to_owned());
+        let first = api::SessionPage { sessions: vec![session("0.1.0")], next };
+        [json(&first), json(&api::SessionPage { sessions: vec![session("0.2.0")], next: None })]
+    };
+    let [first, last] = pages();
+    let (text, asked) = asks("sessions --client 192.0.2.7 -n 1", [first.clone()]);
+    assert_eq!(asked, ["GET /v1/sessions?client=192.0.2.7&limit=1"]);
+    assert!(text.contains("0.1.0") && text.ends_with("there are more: --from 0.2, or --all\n"), "{text}");
+    let (text, asked) = asks("sessions --backend web/a --all", pages());
+    let query = "GET /v1/sessions?pool=web&backend=a";
+    assert_eq!(asked, [query.to_owned(), format!("{query}&from=0.2")]);
+    assert!(text.contains("0.1.0") && text.contains("2 sessions, 2 B to backends"), "{text}");
+    let (text, _) = asks("sessions --all --json", pages());
+    assert_eq!(text, format!("{}\n{}\n", first.1, last.1));
+}
+
+#[test]
+fn what_is_asked_of_sessions_and_of_the_configuration_names_them() {
+    let killed = json(&api::Killed { sessions: 2 });
+    let (text, asked) = asks("kill 0.12.3", [killed.clone()]);
+    assert_eq!((text.as_str(), asked), ("2 sessions cut\n", ["DELETE /v1/sessions/0.12.3".to_owned()]));
+    let (_, asked) = asks("kill --backend web/[::1]:80", [killed]);
+    assert_eq!(asked, ["DELETE /v1/pools/web/backends/%5B%3A%3A1%5D%3A80/sessions"]);
+
+    let explanation = api::Explanation {
+        session: session("0.12.3"),
+        story: vec!["accepted".into()],
+        candidates: Vec::new(),
+        end_code: None,
+        end: None,
+    };
+    let (text, asked) = asks("explain 0.12.3", [json(&explanation)]);
+    assert_eq!(asked, ["GET /v1/sessions/0.12.3/explanation"]);
+    assert!(text.contains("  1. accepted\n"), "{text}");
+
+    let report = api::ReloadReport { applied: true, epoch: 4, changes: Vec::new(), notes: Vec::new() };
+    let (text, asked) = asks("reload", [json(&report)]);
+    assert_eq!(
+        (text.as_str(), asked),
+        ("nothing to change, epoch 4\n", ["POST /v1/config/reload".to_owned()])
+    );
+    let (_, asked) = asks("reload --dry-run", [json(&report)]);
+    assert_eq!(asked, ["POST /v1/config/diff"]);
+    let (_, asked) = asks("drains", [json(&api::Drains { process: None, backends: Vec::new() })]);
+    assert_eq!(asked, ["GET /v1/drains"]);
+}
+
+#[test]
+fn the_token_is_shown_over_tcp() {
+    let admin =
+        std::net::TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let token = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(token.path(), "0123456789abcdef0123456789abcdef\n").expect("write");
+    let file = token.path().display();
+    let daemon =
+        Daemon::start(&format!("{WEB}[admin]\nlisten = \"{admin}\"\ntoken_file = \"{file}\"\n"), IPV4);
+    let text = done(ctl(&daemon, &format!("pools --address {admin} --token-file {file}")));
+    assert!(text.contains("1 pool, 2 backends"), "{text}");
+    std::fs::write(token.path(), "not the token at all").expect("write");
+    let (code, line) = (1, "l4lb: show the token of token_file: Authorization: Bearer TOKEN");
+    assert_eq!(refused(&ctl(&daemon, &format!("pools --address {admin} --token-file {file}"))), (code, line));
+}

@@ -1,0 +1,150 @@
+//! `l4lb register`: a backend that is in its pool for as long as its keeper runs.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use l4lb::api;
+
+use crate::canned::Canned;
+use crate::daemon::Daemon;
+use crate::lab::IPV4;
+use crate::peer::{PATIENCE, until};
+
+const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
+    backend = [{ name = \"a\", address = \"127.0.0.1:1\" }]\n";
+
+/// A running `l4lb register`, and its log.
+struct Keeper {
+    child: Child,
+    log: Receiver<String>,
+}
+
+impl Keeper {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.env_remove("RUST_LOG").stderr(Stdio::piped()).spawn().expect("start l4lb");
+        let lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
+        let (sender, log) = channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, log }
+    }
+
+    /// The next line of its log, which has to contain `words`.
+    #[track_caller]
+    fn says(&self, words: &str) {
+        let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("log, {words:?}: {error}"));
+        assert!(line.contains(words), "not {words:?}: {line}");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("run kill");
+        assert!(status.success(), "kill -s {name}: {status}");
+    }
+
+    /// It ends, and has nothing more to say.
+    #[track_caller]
+    fn ends(mut self) -> ExitStatus {
+        let status = self.child.wait().expect("wait for l4lb");
+        let rest: Vec<String> = self.log.iter().collect();
+        assert!(rest.is_empty(), "{rest:?}");
+        status
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // A failed test leaves no process behind.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+fn registered(daemon: &Daemon, name: &str) -> Option<api::Backend> {
+    daemon.admin().get(&format!("/v1/pools/web/backends/{name}")).ok()
+}
+
+#[test]
+fn a_backend_is_there_for_as_long_as_its_keeper_runs() {
+    for signal in ["TERM", "INT"] {
+        let daemon = Daemon::start(WEB, IPV4);
+        let args = "register --pool web --address :8081 --name me --weight 3 --ttl 1s";
+        let keeper = Keeper::start(daemon.command(&args.split(' ').collect::<Vec<_>>()));
+        keeper.says("registered backend=web/me ttl=1s");
+        let backend = registered(&daemon, "me").expect("it is there");
+        assert_eq!((backend.weight, backend.address.as_str()), (3, "127.0.0.1:8081"));
+        assert_eq!(backend.source, api::Source::Api);
+        // Two leases long.
+        let (mut before, mut renewals) = (0.0, 0);
+        until("its lease was renewed six times", || {
+            let left = registered(&daemon, "me").and_then(|backend| backend.lease_left);
+            let left = left.expect("it has a lease");
+            renewals += u32::from(left > before);
+            before = left;
+            renewals > 6
+        });
+        keeper.signal(signal);
+        keeper.says("removed backend=web/me sessions=0");
+        assert_eq!(keeper.ends().code(), Some(0), "{signal}");
+        assert_eq!(registered(&daemon, "me"), None);
+    }
+}
+
+#[test]
+fn a_mistake_is_told_at_once() {
+    let daemon = Daemon::start(WEB, IPV4);
+    for (args, expected, code) in [
+        ("--pool none --address :8081", "l4lb: there is no pool \"none\"", 1),
+        ("--pool web --address :8081 --name a/b", "l4lb: name: must be 1..=64 characters", 1),
+        ("--pool web --address :8081 --ttl 1ms", "--ttl 1ms: must be 1s..=24h, got \"1ms\"", 2),
+        ("--pool web --address 8081", "--address 8081: port missing", 2),
+    ] {
+        let args: Vec<&str> = ["register"].into_iter().chain(args.split(' ')).collect();
+        let output = daemon.command(&args).output().expect("run l4lb");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.starts_with(expected) && stderr.lines().count() == 1, "{args:?}: {stderr}");
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_to_be_looked_at_is_registered_once_its_port_answers() {
+    let daemon = Daemon::start(WEB, IPV4);
+    let address = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let text = address.to_string();
+    let args = ["register", "--pool", "web", "--address", &text, "--name", "me", "--ttl", "1s", "--check"];
+    let keeper = Keeper::start(daemon.command(&args));
+    keeper.says("its port does not answer: not renewed until it does");
+    assert_eq!(registered(&daemon, "me"), None);
+    let port = TcpListener::bind(address).expect("the port is free still");
+    keeper.says("registered backend=web/me");
+    drop(port);
+    keeper.says("its port does not answer: not renewed until it does");
+    keeper.signal("TERM");
+    keeper.says("removed backend=web/me");
+    assert_eq!(keeper.ends().code(), Some(0));
+}
+
+#[test]
+fn a_keeper_waits_for_l4lb_and_registers_anew_where_it_was_forgotten() {
+    let daemon = Daemon::start(WEB, IPV4);
+    let made: api::Backend = daemon.admin().get("/v1/pools/web/backends/a").expect("a backend");
+    let made = serde_json::to_string(&made).expect("JSON");
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("canned.sock").display().to_string();
+    let args = ["register", "--pool", "web", "--address", ":8081", "--ttl", "1s", "--socket", &socket];
+    let keeper = Keeper::start(daemon.command(&args));
+    keeper.says("cannot register: trying again backend=web/127.0.0.1:8081");
+    let conflict = r#"{"error":"there already"}"#.to_owned();
+    let answers = vec![(409, conflict), (201, made.clone()), (200, made.clone()), (201, made)];
+    let canned = Canned::start(folder.path(), answers);
+    (0..4).for_each(|_| assert_eq!(canned.asked(), "POST /v1/pools/web/backends"));
+    keeper.says("registered backend=web/127.0.0.1:8081");
+    keeper.says("registered anew: l4lb had lost it");
+    keeper.says("cannot register: trying again");
+    keeper.signal("TERM");
+    keeper.says("cannot remove it: its lease ends by itself");
+    assert_eq!(keeper.ends().code(), Some(0));
+}
