@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -19,7 +20,7 @@ use crate::balance::Algorithm;
 use crate::config::limits::FdBudget;
 use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
-use crate::ctl::{self, CtlArgs, Failure};
+use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};
 
 /// The exit code for wrong flags and wrong files.
 pub const EXIT_USAGE: u8 = 2;
@@ -76,6 +77,8 @@ pub enum Command {
     },
     /// Look at a running l4lb, or change what it does
     Ctl(CtlArgs),
+    /// Keep a backend registered with a running l4lb, for as long as this runs
+    Register(RegisterArgs),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -241,6 +244,11 @@ pub fn check(file: &Path, overrides: &Overrides, nofile: u64, pipe_bytes: Option
 /// Asks a running l4lb what `args` say; the answer has been printed, or why there is none.
 pub fn ctl(args: &CtlArgs) -> ExitCode {
     exit_code(ctl::run(args))
+}
+
+/// Keeps a backend registered until `stop` says something.
+pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> ExitCode {
+    exit_code(ctl::register(args, stop))
 }
 
 fn exit_code(result: Result<(), Failure>) -> ExitCode {

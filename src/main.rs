@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context;
@@ -11,7 +12,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use l4lb::cli::{self, Cli, Command};
+use l4lb::config::model::LogFormat;
 use l4lb::config::{self, Config, Overrides, one_line, system_resolver};
+use l4lb::ctl::RegisterArgs;
 use l4lb::demo::{self, HttpBackend};
 use l4lb::mailbox::{Report, Reports};
 use l4lb::reload::Source;
@@ -44,6 +47,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Ctl(args)) => Ok(cli::ctl(&args)),
+        Some(Command::Register(args)) => register(args),
         Some(Command::Completions { shell }) => Ok(cli::completions(shell)),
     }
 }
@@ -94,6 +98,18 @@ fn serve(
     let totals = running.wait().context("stopped by an error")?;
     log::info!("stopped: {totals}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps a backend registered until a signal ends it.
+fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
+    let _flush = logging::start(log::LevelFilter::Info, LogFormat::Text).context("cannot start the log")?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
+    let (stop, stopped) = mpsc::channel();
+    thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
+        // Ends when nobody waits for a signal any more.
+        signals.forever().try_for_each(|_| stop.send(()))
+    })?;
+    Ok(cli::register(args, &stopped))
 }
 
 fn forward_signals(mut signals: Signals, reports: Reports) -> io::Result<()> {

@@ -84,6 +84,9 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("ctl sessions -n 0", "--limit 0: 0 is not in 1..=1000"),
     ("ctl status --socket /s --address 127.0.0.1:1", "--socket: not together with --address"),
     ("ctl status --token-file /t", "--token-file: only together with --address"),
+    ("register --address :81", "the following required arguments were not provided: --pool <POOL>; see `l4lb --help`"),
+    ("register --pool a --address :81 --ttl 10", "--ttl 10: must be a duration like 500ms, 2s, 1m30s or 1h, got \"10\""),
+    ("register --pool a --address :81 --admin-address 127.0.0.1:1", "--admin-address: needs --token-file, the file that token_file of [admin] names"),
     // Flags against each other and against the file.
     ("-l :8081", "--backend 127.0.0.1:8081: address: 127.0.0.1:8081 is our own listener 0.0.0.0:8081, see --listen 0.0.0.0:8081"),
     ("-l :80 -l 127.0.0.1:80", "--listen 127.0.0.1:80: bind: 127.0.0.1:80 overlaps 0.0.0.0:80, see --listen 0.0.0.0:80"),
@@ -176,6 +179,7 @@ fn help_version_and_completions_are_no_errors() {
         ("ctl --help", "l4lb ctl drain web/10.0.0.1:80 --wait"),
         ("ctl drain --help", "--wait"),
         ("ctl explain --codes", "BC one whose backend refused it"),
+        ("register --help", "drains and removes the backend"),
     ] {
         let Output { status, stdout, stderr } = l4lb(args);
         assert!(String::from_utf8_lossy(&stdout).contains(expected), "{args}");

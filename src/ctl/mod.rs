@@ -1,7 +1,7 @@
 //! The other side of the admin API: what `l4lb ctl` and its kin ask and show.
 //!
 //! `args` has the flags, `target` says where to ask, `client` asks, `routes` names what is asked for, `show` turns answers into
-//! text. `drain` waits until a backend has no session left.
+//! text. `drain` waits until a backend has no session left; `register` keeps a backend registered.
 
 mod args;
 mod client;
@@ -9,6 +9,7 @@ mod codes;
 mod drain;
 mod figures;
 mod messages;
+mod register;
 mod routes;
 mod show;
 mod table;
@@ -26,6 +27,7 @@ use crate::sys::timestamp;
 pub use args::CtlArgs;
 pub use client::{Answer, Client, ClientError, Messages, Target};
 pub use messages::Message;
+pub use register::{RegisterArgs, register};
 
 use args::{Action, SessionArgs};
 

@@ -32,6 +32,7 @@ mod limits;
 mod listeners;
 mod logs;
 mod metrics;
+mod register;
 mod reload;
 mod shutdown;
 mod spread;

@@ -1,0 +1,317 @@
+//! `l4lb register`: keeps a backend in its pool for as long as it runs.
+//!
+//! [`Keeper`] decides what is said and when it is tried again, without I/O; [`register`] asks. One log line per change, none per
+//! renewal.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use clap::Args;
+
+use crate::api;
+use crate::config::units::{parse_duration, show_duration};
+use crate::config::{self, Invalid, system_resolver};
+use crate::ctl::target::At;
+use crate::ctl::{Client, ClientError, Failure, NOTHING, args, routes};
+
+/// Renewals in the time of one lease: two of them may be lost.
+const RENEWALS: u32 = 3;
+/// How long a lease may be, as the API has it.
+const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+/// Time until the first retry; it doubles with each.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Time between retries at most, and between looks at a port that does not answer.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the backend's own port may take to accept a connection.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+const EXAMPLES: &str = "\
+Examples:
+  l4lb register --pool web --address :8081
+  l4lb register --pool web --address 10.0.0.3:80 --name blue --weight 3 --ttl 30s --check
+
+Registers with a lease and renews it three times in its length. When this process ends without a
+word, the lease ends, and l4lb drains and removes the backend. TERM and INT remove it at once.
+While l4lb is away or starts again, registration is tried until it comes back.
+Exit codes: 0 ended by a signal, 1 refused, 2 wrong flags.";
+
+/// What is kept registered, and where.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RegisterArgs {
+    /// The pool that it is to serve in
+    #[arg(long)]
+    pool: String,
+    /// Where l4lb is to dial it, IP or host with port; ":8081" is 127.0.0.1:8081
+    #[arg(long, value_name = "ADDR", value_parser = config::Target::parse)]
+    address: config::Target,
+    /// Its name in the pool [default: the address]
+    #[arg(long)]
+    name: Option<String>,
+    /// Share of new sessions, 0..=256 [default: 1]
+    #[arg(long, value_name = "N", value_parser = args::weight())]
+    weight: Option<u16>,
+    /// Serve only when no other backend can
+    #[arg(long)]
+    backup: bool,
+    /// How long it stays registered without a word from here, 1s..=24h
+    #[arg(long, value_name = "DUR", default_value = "10s", value_parser = parse_ttl)]
+    ttl: Duration,
+    /// Renew only while its port accepts a connection
+    #[arg(long)]
+    check: bool,
+    /// Unix socket of the admin API
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Address of the admin API over TCP; needs --token-file
+    #[arg(long, value_name = "ADDR")]
+    admin_address: Option<SocketAddr>,
+    /// File with the token that is shown over TCP
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
+    let ttl = parse_duration(text)?;
+    let (min, max) = (show_duration(*TTL.start()), show_duration(*TTL.end()));
+    if TTL.contains(&ttl) { Ok(ttl) } else { Err(Invalid(format!("must be {min}..={max}, got {text:?}"))) }
+}
+
+/// Registers the backend and keeps it registered until `stop` says something; then takes it out of its pool.
+pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> {
+    let RegisterArgs { pool, address, name, weight, backup, ttl, check, socket, admin_address, token_file } =
+        args;
+    let local = if check { Some(resolve(&address)?) } else { None };
+    let name = name.unwrap_or_else(|| address.to_string());
+    let at = At { socket, address: admin_address, address_flag: "--admin-address", token_file };
+    let registrar = Registrar {
+        // An answer that comes behind the next renewal is of no use.
+        client: at.client()?.with_patience(ttl / RENEWALS),
+        path: routes::path(&["pools", &pool, "backends"]),
+        own_path: routes::backend(&pool, &name),
+        new: api::NewBackend {
+            address: address.to_string(),
+            name: Some(name.clone()),
+            weight,
+            backup,
+            ttl: Some(show_duration(ttl)),
+        },
+        local,
+    };
+    let mut keeper = Keeper { name: format!("{pool}/{name}"), ttl, state: State::New, was_registered: false };
+    loop {
+        let pause = keeper.on(registrar.renew())?;
+        match stop.recv_timeout(pause) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    registrar.leave(&keeper);
+    Ok(())
+}
+
+fn resolve(address: &config::Target) -> Result<SocketAddr, Failure> {
+    let resolved = address.resolve(&mut system_resolver);
+    resolved.map_err(|Invalid(what)| Failure::Failed(format!("--address {address}: {what}")))
+}
+
+/// What asks for the backend.
+struct Registrar {
+    client: Client,
+    path: String,
+    own_path: String,
+    new: api::NewBackend,
+    /// The port to look at before each renewal.
+    local: Option<SocketAddr>,
+}
+
+impl Registrar {
+    fn renew(&self) -> Outcome {
+        if let Some(local) = self.local
+            && let Err(error) = TcpStream::connect_timeout(&local, CHECK_TIMEOUT)
+        {
+            return Outcome::PortClosed(format!("{local}: {error}"));
+        }
+        match self.client.answer(Method::POST, &self.path, Some(&self.new)) {
+            Ok(answer) if answer.status == StatusCode::CREATED => Outcome::Created,
+            Ok(_) => Outcome::Renewed,
+            Err(error) => Outcome::Failed { is_final: is_final(&error), error: error.to_string() },
+        }
+    }
+
+    /// Removes the backend if it is ours.
+    fn leave(&self, keeper: &Keeper) {
+        let backend = &keeper.name;
+        if !keeper.was_registered {
+            return;
+        }
+        let removed: Result<api::Removed, ClientError> =
+            self.client.ask(Method::DELETE, &self.own_path, NOTHING);
+        match removed {
+            Ok(api::Removed { sessions }) => log::info!(backend, sessions; "removed"),
+            Err(error) => {
+                log::warn!(backend, error:%; "cannot remove it: its lease ends by itself");
+            }
+        }
+    }
+}
+
+/// Whether asking again is of no use. A conflict may be with a lease that will end.
+fn is_final(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused { status, .. } => status.is_client_error() && *status != StatusCode::CONFLICT,
+        ClientError::Unreachable { .. } | ClientError::Broken { .. } => false,
+    }
+}
+
+/// What has become of one try.
+#[derive(Clone, Debug)]
+enum Outcome {
+    /// It was not there, and is now.
+    Created,
+    /// It was there, and its lease begins anew.
+    Renewed,
+    /// It was refused, or nobody was there.
+    Failed { error: String, is_final: bool },
+    /// Nobody was asked, because the backend's own port does not answer.
+    PortClosed(String),
+}
+
+/// How it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing was tried yet.
+    New,
+    /// It is registered.
+    Registered,
+    /// It could not be, so many times in a row.
+    Failing { tries: u32 },
+    /// Its port does not answer.
+    PortClosed,
+}
+
+/// What is known of the registration.
+struct Keeper {
+    /// POOL/BACKEND.
+    name: String,
+    ttl: Duration,
+    state: State,
+    /// It was registered once, so it is ours to remove.
+    was_registered: bool,
+}
+
+impl Keeper {
+    /// Logs what has changed; returns the time until the next try, or an error if there is to be none.
+    fn on(&mut self, outcome: Outcome) -> Result<Duration, Failure> {
+        let renewal = self.ttl / RENEWALS;
+        let (backend, ttl) = (&self.name, show_duration(self.ttl));
+        let (state, pause) = match (self.state, outcome) {
+            // Somebody who starts it has made a mistake. Later, whoever changed the other end may change it back.
+            (_, Outcome::Failed { error, is_final: true }) if !self.was_registered => {
+                return Err(Failure::Failed(error));
+            }
+            (State::Registered, Outcome::Renewed) => (State::Registered, renewal),
+            (State::Registered, Outcome::Created) => {
+                log::warn!(backend, ttl; "registered anew: l4lb had lost it");
+                (State::Registered, renewal)
+            }
+            (State::New | State::Failing { .. } | State::PortClosed, Outcome::Created | Outcome::Renewed) => {
+                log::info!(backend, ttl; "registered");
+                (State::Registered, renewal)
+            }
+            (State::Failing { tries }, Outcome::Failed { .. }) => {
+                let tries = tries.saturating_add(1);
+                (State::Failing { tries }, retry_pause(tries, renewal))
+            }
+            (State::New | State::Registered | State::PortClosed, Outcome::Failed { error, .. }) => {
+                log::warn!(backend, error; "cannot register: trying again");
+                (State::Failing { tries: 0 }, retry_pause(0, renewal))
+            }
+            (State::PortClosed, Outcome::PortClosed(_)) => (State::PortClosed, renewal.min(RETRY_MAX)),
+            (State::New | State::Registered | State::Failing { .. }, Outcome::PortClosed(error)) => {
+                log::warn!(backend, error; "its port does not answer: not renewed until it does");
+                (State::PortClosed, renewal.min(RETRY_MAX))
+            }
+        };
+        self.was_registered |= state == State::Registered;
+        self.state = state;
+        Ok(pause)
+    }
+}
+
+/// Doubles with each try, and is never longer than the time between renewals.
+fn retry_pause(tries: u32, renewal: Duration) -> Duration {
+    let doubled = RETRY_MIN.saturating_mul(1 << tries.min(16));
+    doubled.min(RETRY_MAX).min(renewal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keeper() -> Keeper {
+        Keeper { name: "web/a".into(), ttl: Duration::from_secs(9), state: State::New, was_registered: false }
+    }
+
+    fn failed(is_final: bool) -> Outcome {
+        Outcome::Failed { error: "no".into(), is_final }
+    }
+
+    #[test]
+    fn a_lease_is_renewed_three_times_in_its_length() {
+        let mut keeper = keeper();
+        for outcome in [Outcome::Created, Outcome::Renewed, Outcome::Created] {
+            assert_eq!(keeper.on(outcome).unwrap(), Duration::from_secs(3));
+            assert_eq!(keeper.state, State::Registered);
+        }
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_less_and_less_often_but_as_often_as_a_renewal() {
+        let mut keeper = keeper();
+        keeper.on(Outcome::Created).unwrap();
+        let pauses: Vec<u128> = (0..6).map(|_| keeper.on(failed(false)).unwrap().as_millis()).collect();
+        assert_eq!(pauses, [250, 500, 1_000, 2_000, 3_000, 3_000]);
+        assert_eq!(keeper.on(Outcome::Renewed).unwrap(), Duration::from_secs(3));
+        assert_eq!(keeper.on(failed(false)).unwrap(), RETRY_MIN);
+        assert_eq!(retry_pause(u32::MAX, Duration::MAX), RETRY_MAX);
+    }
+
+    #[test]
+    fn a_mistake_ends_it_at_the_start_only() {
+        assert!(keeper().on(failed(true)).is_err());
+        let mut waiting = keeper();
+        waiting.on(failed(false)).unwrap();
+        assert!(waiting.on(failed(true)).is_err());
+        let mut registered = keeper();
+        registered.on(Outcome::Created).unwrap();
+        assert!(registered.on(failed(true)).is_ok());
+    }
+
+    #[test]
+    fn a_port_that_does_not_answer_is_not_renewed_until_it_does() {
+        let mut keeper = keeper();
+        keeper.on(Outcome::PortClosed("refused".into())).unwrap();
+        assert!(!keeper.was_registered);
+        keeper.on(Outcome::Created).unwrap();
+        keeper.on(Outcome::PortClosed("refused".into())).unwrap();
+        assert_eq!((keeper.state, keeper.was_registered), (State::PortClosed, true));
+    }
+
+    #[test]
+    fn only_what_can_never_be_is_final() {
+        let refused = |status| ClientError::Refused { status, error: "no".into() };
+        for (status, expected) in [
+            (StatusCode::BAD_REQUEST, true),
+            (StatusCode::NOT_FOUND, true),
+            (StatusCode::UNAUTHORIZED, true),
+            (StatusCode::CONFLICT, false),
+            (StatusCode::SERVICE_UNAVAILABLE, false),
+        ] {
+            assert_eq!(is_final(&refused(status)), expected, "{status}");
+        }
+    }
+}
