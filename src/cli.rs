@@ -4,6 +4,7 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,13 @@ pub enum Command {
     Ctl(CtlArgs),
     /// Keep a backend registered with a running l4lb, for as long as this runs
     Register(RegisterArgs),
+    /// Print the manual pages of l4lb and of all its commands
+    #[command(after_help = "Read one with: l4lb man --out /tmp/l4lb && man /tmp/l4lb/l4lb-ctl.1")]
+    Man {
+        /// Write each page into a file of its own in this folder
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -263,6 +271,29 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints the manual pages, or writes them into the folder `out`.
+pub fn man(out: Option<&Path>) -> io::Result<ExitCode> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add_pages(&command, &mut pages);
+    for page in pages {
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        match out {
+            None => print(&text),
+            Some(folder) => fs::write(folder.join(page.get_filename()), text)?,
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The page of `command`, and behind it those of its subcommands.
+fn add_pages(command: &clap::Command, pages: &mut Vec<clap_mangen::Man>) {
+    pages.push(clap_mangen::Man::new(command.clone()));
+    command.get_subcommands().for_each(|command| add_pages(command, pages));
 }
 
 /// Prints the completions of `shell`.

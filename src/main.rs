@@ -48,6 +48,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Ctl(args)) => Ok(cli::ctl(&args)),
         Some(Command::Register(args)) => register(args),
+        Some(Command::Man { out }) => cli::man(out.as_deref()).context("cannot write the pages"),
         Some(Command::Completions { shell }) => Ok(cli::completions(shell)),
     }
 }

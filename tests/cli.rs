@@ -180,9 +180,25 @@ fn help_version_and_completions_are_no_errors() {
         ("ctl drain --help", "--wait"),
         ("ctl explain --codes", "BC one whose backend refused it"),
         ("register --help", "drains and removes the backend"),
+        ("man", ".TH l4lb-ctl-drain 1"),
     ] {
         let Output { status, stdout, stderr } = l4lb(args);
         assert!(String::from_utf8_lossy(&stdout).contains(expected), "{args}");
         assert_eq!((status.code(), stderr), (Some(0), Vec::new()), "{args}");
     }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().display().to_string();
+    let output = l4lb(&format!("man --out {out}"));
+    assert_eq!((output.status.code(), output.stdout.len(), output.stderr.len()), (Some(0), 0, 0));
+    for name in ["l4lb", "l4lb-check", "l4lb-ctl", "l4lb-ctl-status", "l4lb-ctl-log-level", "l4lb-register"] {
+        let page = fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap();
+        assert!(page.contains(&format!(".TH {name} 1")), "{page}");
+    }
+    let nowhere = l4lb(&format!("man --out {out}/none"));
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).starts_with("l4lb: cannot write the pages: "));
 }
