@@ -22,6 +22,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         totals,
         reload,
         log_lines_dropped,
+        state_file_failures,
     } = status;
     let closed: Vec<String> =
         totals.closed.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -40,6 +41,9 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
     ];
     rows.extend(reload.errors.iter().map(|error| ("refused for", error.clone())));
     rows.push(("log", format!("{} dropped", count(*log_lines_dropped, "line"))));
+    if *state_file_failures > 0 {
+        rows.push(("state file", format!("{state_file_failures} writes failed")));
+    }
     let columns = [
         Figure("WORKER"),
         Figure("SESSIONS"),

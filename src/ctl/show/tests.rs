@@ -104,6 +104,7 @@ fn status_tells_the_whole_process() {
             errors: vec!["line 3: wrong".into()],
         },
         log_lines_dropped: 1,
+        state_file_failures: 0,
     };
     assert_eq!(
         super::status(&status, now() + jiff::SignedDuration::from_secs(60)),
