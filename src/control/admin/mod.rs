@@ -2,12 +2,13 @@
 //! for changes; no session and no health check ever waits for it.
 //!
 //! `socket` opens where it listens, `serve` bounds what clients can hold, `guard` says who may come in, `routes` has the
-//! routes, `rows` turns state into JSON, `stream` tells what happens while it happens.
+//! routes, `rows` turns state into JSON, `sampler` says how long things took, `stream` tells what happens while it happens.
 
 mod guard;
 mod problem;
 mod routes;
 mod rows;
+mod sampler;
 mod serve;
 mod socket;
 mod stream;

@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 
 use super::guard::{self, Peer, Token};
 use super::problem::Problem;
+use super::sampler::Sampler;
 use super::{Context, rows, stream};
 use crate::api;
 use crate::base::time::Instant;
@@ -442,8 +443,8 @@ async fn event_stream(State(context): State<Context>) -> Result<impl IntoRespons
 )]
 async fn sample_stream(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
     let place = stream::place(&context.streams)?;
-    let view = context.view;
-    Ok(stream::samples(place, move || rows::sample(&view)))
+    let mut sampler = Sampler::new(context.view);
+    Ok(stream::samples(place, move || sampler.take()))
 }
 
 /// What share of the new sessions each backend has

@@ -6,10 +6,10 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::control::view::{Note, State};
-use crate::control::{ReloadStatus, Staff, View};
+use crate::control::{ReloadStatus, Staff};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::session::CloseReason;
-use crate::stats::{Share, Totals};
+use crate::stats::{Share, Tally, Totals};
 use crate::sys::timestamp;
 
 /// Backends in a sample: one for each of 10,000 would be megabytes a second.
@@ -61,11 +61,11 @@ pub(super) fn reload(status: &ReloadStatus) -> api::Reload {
     api::Reload { succeeded, failed, last: last_success.max(last_failure), errors }
 }
 
-/// How much happens, now.
-pub(super) fn sample(view: &View) -> api::Sample {
-    let state = view.state();
-    let mut rows = backends(&state, view.clock.now(), None);
-    rows.truncate(SAMPLE_BACKENDS_MAX);
+/// How much happens, now; not how long things took.
+pub(super) fn sample(state: &State, now: Instant) -> api::Sample {
+    let places =
+        state.snapshot.pools.iter().flat_map(|pool| (0..pool.backends.len()).map(move |at| (pool, at)));
+    let rows = places.take(SAMPLE_BACKENDS_MAX).map(|(pool, at)| backend(state, now, pool, at)).collect();
     api::Sample {
         time: timestamp(),
         stage: state.stage,
@@ -101,6 +101,7 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
     let backend = &pool.backends[index];
     let nothing = Note::default();
     let note = state.notes.get(&backend.id).unwrap_or(&nothing);
+    let [to_backend, to_client] = backend.stats.given.each_ref().map(Tally::get);
     api::Backend {
         pool: pool.settings.name.clone(),
         name: backend.name.clone(),
@@ -116,8 +117,8 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
         sessions: backend.active().into(),
         sessions_total: backend.sessions(),
         dial_failures: backend.dial_failures(),
-        to_backend: 0,
-        to_client: 0,
+        to_backend,
+        to_client,
         source: if note.registered { api::Source::Api } else { api::Source::Config },
         lease_left: note.lease.map(|lease| (lease - now).as_secs_f64()),
     }
