@@ -120,7 +120,7 @@ fn a_renewal_changes_what_it_says_otherwise_than_the_request_before() {
 fn every_change_is_one_line_with_who_and_what() {
     let daemon = Daemon::start_logging(&config(None), IPV4, "info,l4lb::session=off");
     let ask = |method: Method, route: &str, body: serde_json::Value| {
-        daemon.admin().text(method, route, Some(&body)).expect(route);
+        daemon.admin().answer(method, route, Some(&body)).expect(route);
     };
     let json = |text: &str| serde_json::from_str(text).expect("JSON");
     let c = &format!("{BACKENDS}/c");
@@ -216,7 +216,7 @@ fn a_process_that_is_killed_has_kept_what_it_was_told() {
     drop(daemon);
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     assert!(find(&daemon, "c").is_some());
-    daemon.admin().text(Method::DELETE, &format!("{BACKENDS}/c"), None::<&()>).expect("remove");
+    daemon.admin().answer(Method::DELETE, &format!("{BACKENDS}/c"), None::<&()>).expect("remove");
     daemon.stop();
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     assert!(find(&daemon, "c").is_none(), "what was removed does not come back");

@@ -20,8 +20,9 @@ struct Page(HashMap<String, f64>);
 impl Page {
     #[track_caller]
     fn of(daemon: &Daemon) -> Self {
-        let text = daemon.admin().text(Method::GET, "/metrics", None::<&()>).expect("a scrape");
-        let text = String::from_utf8(text.to_vec()).expect("text");
+        let admin = daemon.admin();
+        let scrape = admin.answer(Method::GET, "/metrics", None::<&()>).expect("a scrape");
+        let text = String::from_utf8(scrape.body.to_vec()).expect("text");
         let mut series = HashMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').expect("a value");

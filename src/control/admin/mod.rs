@@ -2,9 +2,11 @@
 //! for changes; no session and no health check ever waits for it.
 //!
 //! `socket` opens where it listens, `serve` bounds what clients can hold, `guard` says who may come in, `routes` has the
-//! routes, `rows` turns state into JSON, `sampler` says how long things took, `stream` tells what happens while it happens.
+//! routes, `rows` turns state into JSON, `sampler` says how long things took, `stream` tells what happens while it happens,
+//! `page` shows it to people.
 
 mod guard;
+mod page;
 mod problem;
 mod routes;
 mod rows;

@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 use super::guard::{self, Peer, Token};
 use super::problem::Problem;
 use super::sampler::Sampler;
-use super::{Context, rows, stream};
+use super::{Context, page, rows, stream};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
@@ -132,7 +132,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     with_common_answers(documented().into_openapi())
 }
 
-/// All routes; with a token for whoever shows it, and only to this machine's own pages.
+/// All routes, and the page; with a token for whoever shows it, and only to this machine's own pages.
 pub(super) fn all(context: Context, token: Option<Token>) -> Router {
     let (routes, document) = documented().split_for_parts();
     let document = with_common_answers(document);
@@ -140,9 +140,10 @@ pub(super) fn all(context: Context, token: Option<Token>) -> Router {
     // Around the fallbacks too: who is not let in does not learn which routes there are.
     let routes = finish(routes, context);
     match token {
-        None => routes,
+        None => routes.merge(page::routes()),
         Some(token) => routes
             .layer(middleware::from_fn_with_state(token, guard::check_token))
+            .merge(page::routes())
             .layer(middleware::from_fn(guard::check_host)),
     }
 }

@@ -1,0 +1,86 @@
+// Samples are totals; this makes rates of them, and keeps those of the last minutes.
+
+// Seconds that are kept.
+export const KEPT = 300;
+// Seconds without a sample that leave a hole in a line.
+const HOLE = 3.5;
+// Bytes are averaged from the sample that was this old when the one before came, 10 seconds: those of sessions that last are
+// counted every 5 only (COUNT_PERIOD in worker/count.rs).
+const BYTES_OVER = 9.5;
+
+export const keyOf = (backend) => `${backend.pool}\n${backend.name}`;
+
+export class History {
+  // What charts show, oldest first: { time, sessions, opened, toBackend, toClient, failures, p50, p99 }.
+  points = [];
+  // By keyOf(backend): { opened, toBackend, toClient, failures } a second.
+  backends = new Map();
+  // By name: the same, summed up, with the sessions opened a second over time.
+  pools = new Map();
+  // The last samples, oldest first: { time, totals, backends }, the backends by keyOf().
+  #recent = [];
+
+  add(sample) {
+    const time = Date.parse(sample.time) / 1000;
+    const before = this.#recent.at(-1);
+    // A stream that begins anew tells at once what the one before has just told.
+    if (before && time - before.time < 0.1) return;
+    if (before && time - before.time > HOLE) this.points.push({ time: (time + before.time) / 2 });
+    const { totals, connect } = sample;
+    const now = { time, totals, backends: new Map(sample.backends.map((backend) => [keyOf(backend), backend])) };
+    this.points.push({
+      time,
+      sessions: totals.sessions,
+      ...this.#rates(now, (known) => known.totals, 'accepted'),
+      p50: connect.p50,
+      p99: connect.p99,
+    });
+    this.points = newest(this.points, time);
+    this.#count(sample, now);
+    this.#recent = [...newest(this.#recent, time, BYTES_OVER), now];
+  }
+
+  // How fast the counters grow that `of` finds in what is known of a moment.
+  #rates(now, of, opened) {
+    const one = this.#recent.at(-1);
+    // What has come since the first of them has less to look back on.
+    const first = this.#recent.find((known) => of(known));
+    const since = (before, counter) => {
+      const passed = before ? now.time - before.time : 0;
+      return perSecond(of(now)[counter], before && of(before)?.[counter], passed);
+    };
+    return {
+      opened: since(one, opened),
+      toBackend: since(first, 'to_backend'),
+      toClient: since(first, 'to_client'),
+      failures: since(one, 'dial_failures'),
+    };
+  }
+
+  #count(sample, now) {
+    const pools = new Map(sample.pools.map((pool) => [pool.name, { opened: 0, toBackend: 0, toClient: 0 }]));
+    this.backends.clear();
+    for (const [key, backend] of now.backends) {
+      const rates = this.#rates(now, (known) => known.backends.get(key), 'sessions_total');
+      this.backends.set(key, rates);
+      const pool = pools.get(backend.pool);
+      for (const what in pool) pool[what] += rates[what] ?? 0;
+    }
+    for (const [name, pool] of pools) {
+      const points = this.pools.get(name)?.points ?? [];
+      pool.points = newest([...points, { time: now.time, opened: pool.opened }], now.time);
+    }
+    this.pools = pools;
+  }
+}
+
+// Null while there is nothing to compare with. What has begun anew counts from there.
+function perSecond(now, before, passed) {
+  return before === undefined || passed <= 0 ? null : Math.max(0, now - before) / passed;
+}
+
+// Those of the last `kept` seconds, and the last one in any case.
+function newest(points, time, kept = KEPT) {
+  const first = points.findIndex((point) => point.time >= time - kept);
+  return first < 0 ? points.slice(-1) : points.slice(first);
+}
