@@ -74,9 +74,12 @@ fn origin_of(file: Option<&Path>, overrides: &Overrides) -> Option<Origin> {
 fn serve_demo() -> anyhow::Result<ExitCode> {
     let listen = vec![demo::BALANCER.parse().context("the address of the demo")?];
     match cli::load(None, &Overrides { listen, ..Overrides::default() }) {
-        Ok(config) => {
+        Ok(mut config) => {
             demo::start_backends()?;
-            serve(&config, None, || demo::print_what_to_try(&mut io::stdout()))
+            let token = demo::Token::make().context("cannot make a token for the dashboard")?;
+            config.admin.listen = Some(demo::DASHBOARD.parse().context("the dashboard of the demo")?);
+            config.admin.token_file = Some(token.file().to_owned());
+            serve(&config, None, move || demo::print_what_to_try(&token, &mut io::stdout()))
         }
         Err(code) => Ok(code),
     }

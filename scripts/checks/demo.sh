@@ -7,7 +7,7 @@ ADDRESS=127.0.0.1:9090
 
 expect_ports_free() {
     local port
-    for port in 8081 8082 8083 9090; do
+    for port in 8081 8082 8083 9090 9091; do
         ! accepts_connections "127.0.0.1:$port" || fail "port $port, which the demo uses, is taken"
     done
 }
@@ -36,12 +36,29 @@ expect_in_turn() {
     pass "six requests went to ${answers[*]}"
 }
 
+status_of() { curl -sS --max-time 5 -o "$WORK/answer" -w '%{http_code}' "$@"; }
+
+# The page is for everybody on this machine, what it shows only for who has the token.
+expect_dashboard() {
+    local url page token
+    url=$(sed -n 's/^dashboard: //p' "$WORK/demo.out")
+    page=${url%%#*}
+    token=${url##*#token=}
+    expect "the page" "$(status_of "$page")" = 200
+    grep -q '<title>l4lb</title>' "$WORK/answer" || fail "$page is not the dashboard"
+    expect "the API without the token" "$(status_of "${page}v1/status")" = 401
+    expect "the API with the token" "$(status_of -H "Authorization: Bearer $token" "${page}v1/status")" = 200
+    [[ ! -e ${TMPDIR:-/tmp}/l4lb-demo-${PID[demo]}.token ]] || fail "the file of the token is still there"
+    pass "the dashboard is at $page, and the token that the demo tells opens it"
+}
+
 require curl
 build
 expect_ports_free
 start demo "$L4LB" demo
 wait_until 10 "the demo says what to try" grep -q 'Ctrl-C stops it' "$WORK/demo.out"
 expect_in_turn
+expect_dashboard
 signal INT demo
 await_exit demo 5
 expect "exit code after Ctrl-C" "$EXIT" = 0
