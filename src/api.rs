@@ -335,9 +335,9 @@ pub struct Session {
     pub backend: Option<String>,
     /// Where it came from.
     pub client: String,
-    /// How far it is: dialing, relaying, half_closed.
+    /// How far it is: dialing, open, half_closed or ending; ended once it is over.
     pub state: String,
-    /// Seconds since it was accepted.
+    /// Seconds since it was accepted; once it is over, how long it lasted.
     pub age: f64,
     /// Seconds since a byte moved.
     pub idle: f64,
@@ -368,7 +368,7 @@ pub struct Explanation {
     pub session: Session,
     /// In words, in the order in which it happened.
     pub story: Vec<String>,
-    /// The backends of the pool as they were when it chose.
+    /// The backends of the pool as they are now; `story` says what was when it chose.
     pub candidates: Vec<Candidate>,
     /// How it ended: two letters, see `l4lb ctl explain --codes`; `null` while it runs.
     pub end_code: Option<String>,
@@ -381,7 +381,7 @@ pub struct Explanation {
 pub struct Candidate {
     /// Its name.
     pub backend: String,
-    /// Its weight then.
+    /// Its weight.
     pub weight: u16,
     /// Whether the session went there.
     pub chosen: bool,

@@ -178,8 +178,8 @@ impl Reports {
     }
 
     /// Puts in what an operator asks for; false when there is no room, or nobody to ask.
-    pub fn ask(&self, ask: Ask) -> bool {
-        self.reports.try_send(Report::Ask(ask)).is_ok()
+    pub fn try_send(&self, report: Report) -> bool {
+        self.reports.try_send(report).is_ok()
     }
 
     /// Puts in a report that nothing makes up for, as soon as there is room. Never for a worker that still serves:

@@ -37,7 +37,7 @@ use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
 pub use staff::{Member, Staff};
-pub use view::{State, View, count_dropped_log_lines};
+pub use view::{Leaving, State, View, count_dropped_log_lines};
 
 /// How often it looks after what a full queue has kept from it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -317,6 +317,9 @@ impl Work {
             Stage::Serving => {
                 let timeout = self.control.drain_timeout;
                 self.stage = Stage::Draining { deadline: self.clock.now() + timeout };
+                let (since, deadline) = (self.clock.now(), Some(self.clock.now() + timeout));
+                let sessions_at_start = self.control.staff.sessions();
+                self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
                 self.show_stage(api::Stage::Draining, "draining: accepting has ended");
                 log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
                 self.tell_all(&Command::Drain);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
-use crate::control::{LOOK, Work};
+use crate::control::{LOOK, Leaving, Work};
 use crate::mailbox::Command;
 use crate::pool::{Backend, Snapshot};
 
@@ -34,12 +34,20 @@ impl Removed {
         self.backend.active()
     }
 
-    /// How long it will take until the last session has gone, if they go on going as they have gone so far; at most until
-    /// the deadline. `None` when none has gone yet and there is no deadline.
+    /// See [`Leaving::eta`].
     pub fn eta(&self, now: Instant) -> Option<Duration> {
-        let (left, age) = (self.sessions(), now - self.since);
-        let gone = self.sessions_at_start.saturating_sub(left);
-        let at_this_rate = (gone > 0).then(|| age.mul_f64(f64::from(left) / f64::from(gone)));
+        let Self { since, deadline, sessions_at_start, .. } = *self;
+        Leaving { since, deadline, sessions_at_start: sessions_at_start.into() }
+            .eta(self.sessions().into(), now)
+    }
+}
+
+impl Leaving {
+    /// How long it will take until the last of the sessions that are left has gone, if they go on going as they have
+    /// gone so far; at most until the deadline. `None` when none has gone yet and there is no deadline.
+    pub fn eta(&self, left: u64, now: Instant) -> Option<Duration> {
+        let (age, gone) = (now - self.since, self.sessions_at_start.saturating_sub(left));
+        let at_this_rate = (gone > 0).then(|| age.mul_f64(left as f64 / gone as f64));
         let until_cut = self.deadline.map(|deadline| deadline - now);
         match (at_this_rate, until_cut) {
             (Some(rate), Some(cut)) => Some(rate.min(cut)),

@@ -8,9 +8,9 @@ use log::LevelFilter;
 use crate::api::EventKind;
 use crate::config::model::{self, HealthState};
 use crate::config::{is_circle, is_circle_at_home, units};
-use crate::control::Work;
 use crate::control::events::Draft;
 use crate::control::leases::Registration;
+use crate::control::{Leaving, Work};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Request};
 use crate::sys::own_addresses;
@@ -172,6 +172,10 @@ impl Work {
         if let Some(admin) = admin.filter(|&admin| admin != backend.admin()) {
             changes.push(format!("admin state {} -> {}", backend.admin().as_str(), admin.as_str()));
             backend.set_admin(admin);
+            let (since, sessions_at_start) = (self.clock.now(), backend.active().into());
+            let leaving =
+                (admin != Admin::Ready).then_some(Leaving { since, deadline: None, sessions_at_start });
+            self.control.view.state().notes.entry(backend.id).or_default().leaving = leaving;
         }
         if !changes.is_empty() {
             self.tables_changed(pool.id);

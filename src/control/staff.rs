@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mailbox::{Mailbox, WorkerId};
-use crate::stats::WorkerStats;
+use crate::stats::{Totals, WorkerStats};
 
 /// One worker that has not stopped.
 #[derive(Clone)]
@@ -62,6 +62,12 @@ impl Staff {
     /// Says how many that are from now on.
     pub fn set_sessions_max(&self, sessions_max: usize) {
         self.books().sessions_max = sessions_max;
+    }
+
+    /// Sessions that all workers have.
+    pub fn sessions(&self) -> u64 {
+        let counters = self.counters();
+        Totals::of(counters.iter().map(|(_, stats)| stats.as_ref())).active()
     }
 
     /// Takes in the workers at these mailboxes, the first of them with index `first`. Those whose index is not below

@@ -40,12 +40,25 @@ pub struct State {
     pub staff: Arc<Staff>,
     /// What the process does.
     pub stage: Stage,
+    /// How far the end of the process is, once it drains.
+    pub drain: Option<Leaving>,
     /// Reloads so far.
     pub reload: ReloadStatus,
     /// Backends that were removed and may have sessions left.
     pub removed: Vec<Removed>,
     /// What is not in the atomics of a backend; those of backends that have gone are taken out.
     pub notes: HashMap<BackendId, Note>,
+}
+
+/// What is to come to an end.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving {
+    /// Since then.
+    pub since: Instant,
+    /// When it is ended; `None` when it is left to finish.
+    pub deadline: Option<Instant>,
+    /// Sessions there were then.
+    pub sessions_at_start: u64,
 }
 
 /// What is known of a backend besides its atomics.
@@ -55,6 +68,8 @@ pub struct Note {
     pub health_reason: Option<String>,
     /// When its health last changed.
     pub health_since: Option<Timestamp>,
+    /// An operator lets it have no new sessions.
+    pub leaving: Option<Leaving>,
     /// Registered at run time.
     pub registered: bool,
     /// Until when it is registered.
@@ -90,6 +105,7 @@ impl View {
             stage: Stage::Serving,
             reload: ReloadStatus::default(),
             removed: Vec::new(),
+            drain: None,
             notes: HashMap::new(),
         };
         let started = crate::sys::timestamp();

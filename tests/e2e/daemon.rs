@@ -13,6 +13,7 @@ use std::time::Duration;
 use procfs::process::{FDTarget, Process};
 use tempfile::{NamedTempFile, TempDir};
 
+use l4lb::api::Status;
 use l4lb::ctl::{Client, Target};
 
 use crate::peer::{PATIENCE, until};
@@ -69,6 +70,7 @@ impl Daemon {
         match daemon.wait_for_line(&["listening", "address in use"]) {
             line if line.contains("listening") => {
                 until("l4lb handles signals", || daemon.handles_signals());
+                until("l4lb answers operators", || daemon.admin().get::<Status>("/v1/status").is_ok());
                 Some(daemon)
             }
             _ => {
@@ -83,9 +85,14 @@ impl Daemon {
         Client::new(Target::Socket(self.runtime.path().join("admin.sock"))).expect("start a runtime")
     }
 
+    /// Puts another configuration in its file, with the same listener.
+    pub(crate) fn rewrite(&self, config: &str) {
+        write_config(&self.file, config, self.address);
+    }
+
     /// Puts another configuration in its file, with the same listener, and tells it to read it.
     pub(crate) fn reload(&self, config: &str) {
-        write_config(&self.file, config, self.address);
+        self.rewrite(config);
         self.signal("HUP", 1);
     }
 

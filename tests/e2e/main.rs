@@ -34,6 +34,7 @@ mod logs;
 mod metrics;
 mod register;
 mod reload;
+mod sessions;
 mod shutdown;
 mod spread;
 mod workers;

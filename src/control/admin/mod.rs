@@ -5,13 +5,16 @@
 //! routes, `rows` turns state into JSON, `sampler` says how long things took, `stream` tells what happens while it happens,
 //! `page` shows it to people.
 
+mod extract;
 mod guard;
 mod page;
 mod problem;
+mod reloads;
 mod routes;
 mod rows;
 mod sampler;
 mod serve;
+mod sessions;
 mod socket;
 mod stream;
 

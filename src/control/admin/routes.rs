@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, FromRequest, FromRequestParts, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
@@ -19,17 +19,18 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::extract::{Answer, Json, Path, Query};
 use super::guard::{self, Peer, Token};
 use super::problem::Problem;
 use super::sampler::Sampler;
-use super::{Context, page, rows, stream};
+use super::{Context, page, reloads, rows, sessions, stream};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::config::{Invalid, Target, check_name, system_resolver, units};
 use crate::control::metrics;
-use crate::control::view::{State as Known, log_lines_dropped};
-use crate::pool::Pool;
+use crate::control::view::log_lines_dropped;
+use crate::mailbox::Report;
 use crate::request::{Ask, Named, NewBackend, Reply, Request};
 
 /// What a body may take.
@@ -45,27 +46,6 @@ const COMMON_ANSWERS: [(&str, &str); 4] = [
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a lease may be.
 const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
-
-type Answer<T> = Result<Json<T>, Problem>;
-
-/// A body of JSON; what is wrong with it is told like everything else.
-#[derive(FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
-struct Json<T>(T);
-
-impl<T: serde::Serialize> IntoResponse for Json<T> {
-    fn into_response(self) -> Response {
-        axum::Json(self.0).into_response()
-    }
-}
-
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Problem))]
-struct Query<T>(T);
-
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Problem))]
-struct Path<T>(T);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -123,7 +103,14 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(event_stream))
         .routes(routes!(sample_stream))
         .routes(routes!(topology))
-        .routes(routes!(config))
+        .routes(routes!(reloads::config))
+        .routes(routes!(reloads::diff))
+        .routes(routes!(reloads::reload))
+        .routes(routes!(reloads::drains))
+        .routes(routes!(sessions::sessions))
+        .routes(routes!(sessions::kill))
+        .routes(routes!(sessions::kill_all))
+        .routes(routes!(sessions::explain))
         .routes(routes!(log_level, set_log_level))
 }
 
@@ -173,7 +160,7 @@ impl Context {
     async fn ask<T>(&self, who: Peer, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
         let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
         let (reply, answer) = oneshot::channel();
-        if !self.reports.ask(Ask { who: who.to_string(), request: request(reply) }) {
+        if !self.reports.try_send(Report::Ask(Ask { who: who.to_string(), request: request(reply) })) {
             return Err(unavailable("the control thread has too much to do"));
         }
         match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
@@ -187,16 +174,11 @@ impl Context {
 
     fn backend(&self, named: &Named) -> Answer<api::Backend> {
         let state = self.view.state();
-        let pool = pool_named(&state, &named.pool)?;
+        let pool = rows::pool_named(&state, &named.pool)?;
         let index = pool.backends.iter().position(|backend| backend.name == named.backend);
         let index = index.ok_or_else(|| Problem::not_found(format!("{named} is not there")))?;
         Ok(Json(rows::backend(&state, self.view.clock.now(), pool, index)))
     }
-}
-
-fn pool_named<'s>(state: &'s Known, name: &str) -> Result<&'s Pool, Problem> {
-    let found = state.snapshot.pools.iter().find(|pool| pool.settings.name == name);
-    found.map(AsRef::as_ref).ok_or_else(|| Problem::not_found(format!("there is no pool {name:?}")))
 }
 
 /// How the process does
@@ -249,7 +231,7 @@ async fn backends(
 ) -> Answer<Vec<api::Backend>> {
     let state = context.view.state();
     if let Some(pool) = &filter.pool {
-        pool_named(&state, pool)?;
+        rows::pool_named(&state, pool)?;
     }
     Ok(Json(rows::backends(&state, context.view.clock.now(), filter.pool.as_deref())))
 }
@@ -413,7 +395,7 @@ async fn events(
     Ok(Json(context.view.events.recent(filter.after, limit)))
 }
 
-fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {
+pub(super) fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {
     const MAX: u32 = api::PAGE_LEN_MAX;
     match limit.unwrap_or(api::PAGE_LEN) {
         limit @ 1..=MAX => Ok(limit as usize),
@@ -453,14 +435,6 @@ async fn sample_stream(State(context): State<Context>) -> Result<impl IntoRespon
 async fn topology(State(context): State<Context>) -> Json<api::Topology> {
     let snapshot = context.view.state().snapshot.clone();
     Json(rows::topology(&snapshot))
-}
-
-/// The configuration that runs
-#[utoipa::path(get, path = "/v1/config", responses((status = OK, body = api::Config)))]
-async fn config(State(context): State<Context>) -> Json<api::Config> {
-    let state = context.view.state();
-    let (epoch, file) = (state.snapshot.epoch, state.file.clone());
-    Json(api::Config { epoch, file, effective: state.config.to_string() })
 }
 
 /// What is logged

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::problem::Problem;
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::control::view::{Note, State};
-use crate::control::{ReloadStatus, Staff};
+use crate::control::{Leaving, ReloadStatus, Removed, Staff};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
+use crate::query;
 use crate::session::CloseReason;
 use crate::stats::{Share, Tally, Totals};
 use crate::sys::timestamp;
@@ -177,4 +179,74 @@ pub(super) fn topology(snapshot: &Snapshot) -> api::Topology {
         }
     });
     api::Topology { pools: pools.collect() }
+}
+
+/// The pool of that name.
+pub(super) fn pool_named<'s>(state: &'s State, name: &str) -> Result<&'s Pool, Problem> {
+    let found = state.snapshot.pools.iter().find(|pool| pool.settings.name == name);
+    found.map(AsRef::as_ref).ok_or_else(|| Problem::not_found(format!("there is no pool {name:?}")))
+}
+
+/// Why a backend gets no new sessions now, if so.
+pub(super) fn why_not(backend: &Backend) -> Option<&'static str> {
+    match backend.admin() {
+        Admin::Drain => Some("in drain"),
+        Admin::Maint => Some("in maintenance"),
+        Admin::Ready if backend.weight() == 0 => Some("of weight 0"),
+        Admin::Ready => (backend.health() == HealthState::Down).then_some("down"),
+    }
+}
+
+pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
+    let [to_backend, to_client] = row.given;
+    let age = (now - row.opened).as_secs_f64();
+    let (state, age, idle) = match row.state {
+        query::State::Live { stage, quiet, .. } => (stage.as_str(), age, quiet.as_secs_f64()),
+        query::State::Ended { duration, .. } => ("ended", duration.as_secs_f64(), 0.0),
+    };
+    api::Session {
+        id: row.id.to_string(),
+        listener: row.listener.to_string(),
+        pool: row.pool.to_string(),
+        backend: row.backend.as_ref().map(|backend| backend.name.clone()),
+        client: row.client.to_string(),
+        state: state.to_owned(),
+        age,
+        idle,
+        to_backend,
+        to_client,
+    }
+}
+
+pub(super) fn drains(state: &State, now: Instant) -> api::Drains {
+    let row = |leaving: &Leaving, left: u64| api::Drain {
+        pool: None,
+        backend: None,
+        address: None,
+        removed: false,
+        sessions: left,
+        sessions_at_start: leaving.sessions_at_start,
+        age: (now - leaving.since).as_secs_f64(),
+        deadline: leaving.deadline.map(|deadline| (deadline - now).as_secs_f64()),
+        eta: leaving.eta(left, now).map(|eta| eta.as_secs_f64()),
+    };
+    let named = |drain: api::Drain, pool: &str, backend: &Backend| api::Drain {
+        pool: Some(pool.to_owned()),
+        backend: Some(backend.name.clone()),
+        address: Some(backend.address.to_string()),
+        ..drain
+    };
+    let removed = state.removed.iter().map(|removed| {
+        let Removed { pool, backend, since, deadline, sessions_at_start, .. } = removed;
+        let sessions_at_start = u64::from(*sessions_at_start);
+        let leaving = Leaving { since: *since, deadline: *deadline, sessions_at_start };
+        api::Drain { removed: true, ..named(row(&leaving, backend.active().into()), pool, backend) }
+    });
+    let leaving = state.snapshot.backends().filter_map(|backend| {
+        let leaving = state.notes.get(&backend.id)?.leaving?;
+        let pool = &state.snapshot.pool(backend.pool).settings.name;
+        (backend.active() > 0).then(|| named(row(&leaving, backend.active().into()), pool, backend))
+    });
+    let process = state.drain.as_ref().map(|drain| row(drain, state.staff.sessions()));
+    api::Drains { process, backends: removed.chain(leaving).collect() }
 }

@@ -1,0 +1,96 @@
+//! The configuration that runs, another one in its place, and what is drained meanwhile.
+
+use std::time::Duration;
+
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::extract::{Answer, Json};
+use super::guard::Peer;
+use super::problem::Problem;
+use super::{Context, rows};
+use crate::api;
+use crate::mailbox::Report;
+use crate::reload::{Mode, Order, ReloadReport};
+
+/// How long reading a configuration may take: names may take long to resolve, and the last change to settle.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// The configuration that runs
+#[utoipa::path(get, path = "/v1/config", responses((status = OK, body = api::Config)))]
+pub(super) async fn config(State(context): State<Context>) -> Json<api::Config> {
+    let state = context.view.state();
+    let (epoch, file) = (state.snapshot.epoch, state.file.clone());
+    Json(api::Config { epoch, file, effective: state.config.to_string() })
+}
+
+/// What reading the file again would change, and how many sessions that touches
+#[utoipa::path(
+    post, path = "/v1/config/diff",
+    responses(
+        (status = OK, body = api::ReloadReport),
+        (status = UNPROCESSABLE_ENTITY, description = "What is wrong with the file.", body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn diff(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+) -> Answer<api::ReloadReport> {
+    order(&context, who, Mode::DryRun).await
+}
+
+/// Reads the file again and runs it; what is wrong with it changes nothing
+#[utoipa::path(
+    post, path = "/v1/config/reload",
+    responses(
+        (status = OK, body = api::ReloadReport),
+        (status = UNPROCESSABLE_ENTITY, description = "What is wrong with the file.", body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn reload(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+) -> Answer<api::ReloadReport> {
+    order(&context, who, Mode::Apply).await
+}
+
+async fn order(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadReport> {
+    let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
+    let (sender, answered) = oneshot::channel();
+    // Whoever has asked may have gone.
+    let answer = Box::new(move |report| _ = sender.send(report));
+    let order = Order { who: who.to_string(), source: None, mode, answer: Some(answer) };
+    if !context.reports.try_send(Report::Order(order)) {
+        return Err(unavailable("the control thread has too much to do"));
+    }
+    match tokio::time::timeout(RELOAD_TIMEOUT, answered).await {
+        Ok(Ok(Ok(report))) => Ok(Json(report_row(report))),
+        Ok(Ok(Err(errors))) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors.join("; "))),
+        Ok(Err(_)) => Err(unavailable("the process is stopping")),
+        Err(_) => Err(unavailable("it takes long; the events will tell what comes of it")),
+    }
+}
+
+fn report_row(report: ReloadReport) -> api::ReloadReport {
+    let changes = report.changes.into_iter().map(|touch| api::Change {
+        what: touch.change.to_string(),
+        sessions: touch.sessions as u64,
+        needs_restart: touch.change.needs_restart.is_some(),
+    });
+    api::ReloadReport {
+        applied: report.mode == Mode::Apply,
+        epoch: report.epoch,
+        changes: changes.collect(),
+        notes: report.notes,
+    }
+}
+
+/// What is being drained, and how far it is
+#[utoipa::path(get, path = "/v1/drains", responses((status = OK, body = api::Drains)))]
+pub(super) async fn drains(State(context): State<Context>) -> Json<api::Drains> {
+    let view = &context.view;
+    Json(rows::drains(&view.state(), view.clock.now()))
+}

@@ -1,0 +1,282 @@
+//! Sessions: which there are, why one went where it went, and the end of some. The workers have them, so the workers are
+//! asked; each answers between two turns.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::extract::{Answer, Json, Path, Query};
+use super::guard::Peer;
+use super::problem::Problem;
+use super::{Context, rows};
+use crate::api::{self, EventKind};
+use crate::control::Member;
+use crate::control::events::Draft;
+use crate::control::view::State as Known;
+use crate::mailbox::Command;
+use crate::pool::{Backend, Pool};
+use crate::query::{self, Filter, Reply, SessionId, Story, Target};
+use crate::request::Named;
+
+/// How long a worker may take to answer: it does so in its next turn.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Answers that one page is put together from at most: workers whose sessions do not fit are asked for their next places.
+const ASKS_PER_PAGE: usize = 64;
+
+/// Sessions that run, a page at a time
+#[utoipa::path(
+    get, path = "/v1/sessions", params(api::SessionFilter),
+    responses(
+        (status = OK, body = api::SessionPage),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn sessions(
+    State(context): State<Context>,
+    Query(wanted): Query<api::SessionFilter>,
+) -> Answer<api::SessionPage> {
+    let limit = super::routes::check_limit(wanted.limit)?;
+    let filter = filter_of(&context.view.state(), &wanted)?;
+    let (first, mut from) = wanted.from.as_deref().map_or(Ok((0, 0)), place_of)?;
+    let mut page = api::SessionPage { sessions: Vec::new(), next: None };
+    let members = by_id(&context);
+    let mut asks = 0;
+    for member in members.iter().filter(|member| member.id.0 >= first) {
+        let worker = member.id.0;
+        from = if worker == first { from } else { 0 };
+        loop {
+            if page.sessions.len() >= limit || asks == ASKS_PER_PAGE {
+                page.next = Some(format!("{worker}.{from}"));
+                return Ok(Json(page));
+            }
+            asks += 1;
+            let answer = ask(member, query::Query::Live { from, filter }).await?;
+            // It has stopped: its sessions are over.
+            let Some(query::Answer::Page { mut rows, next }) = answer else { break };
+            let room = limit - page.sessions.len();
+            let is_cut = rows.len() > room;
+            rows.truncate(room);
+            let behind_last = rows.last().map_or(from, |row| row.id.key.index + 1);
+            let now = context.view.clock.now();
+            page.sessions.extend(rows.iter().map(|row| rows::session(row, now)));
+            match next {
+                _ if is_cut => from = behind_last,
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+    }
+    Ok(Json(page))
+}
+
+/// Why a session went where it went, and why it ended: one that runs, or one of the last thousand of its worker
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/explanation", params(("id" = String, Path)),
+    responses(
+        (status = OK, body = api::Explanation),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn explain(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Answer<api::Explanation> {
+    let id: SessionId = id.parse().map_err(|error: query::NoSessionId| Problem::bad(error.to_string()))?;
+    let story = match ask_owner(&context, id, query::Query::Session(id)).await? {
+        Some(query::Answer::Session(Some(story))) => story,
+        _ => return Err(forgotten(id)),
+    };
+    let snapshot = Arc::clone(&context.view.state().snapshot);
+    let pool = snapshot.pools.iter().find(|pool| *pool.settings.name == *story.row.pool);
+    Ok(Json(explanation(&story, pool.map(Arc::as_ref), context.view.clock.now())))
+}
+
+/// Ends a session at once, by a reset on both sides
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}", params(("id" = String, Path)),
+    responses(
+        (status = OK, body = api::Killed),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn kill(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path(id): Path<String>,
+) -> Answer<api::Killed> {
+    let id: SessionId = id.parse().map_err(|error: query::NoSessionId| Problem::bad(error.to_string()))?;
+    match ask_owner(&context, id, query::Query::Cut(Target::Session(id))).await? {
+        Some(query::Answer::Cut(1..)) => {
+            let what = format!("session {id} was cut");
+            log::info!(who:%, session:% = id; "session cut");
+            context.view.events.push(Draft::new(EventKind::Sessions, what).who(&who.to_string()));
+            Ok(Json(api::Killed { sessions: 1 }))
+        }
+        _ => Err(forgotten(id)),
+    }
+}
+
+/// Ends all sessions of a backend at once, by a reset on both sides; it may have new ones right away
+#[utoipa::path(
+    delete, path = "/v1/pools/{pool}/backends/{backend}/sessions",
+    params(("pool" = String, Path), ("backend" = String, Path)),
+    responses(
+        (status = OK, body = api::Killed),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn kill_all(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path((pool, backend)): Path<(String, String)>,
+) -> Answer<api::Killed> {
+    let named = Named { pool, backend };
+    let id = backend_named(&context.view.state(), &named.pool, &named.backend)?.id;
+    let mut sessions = 0;
+    for member in &by_id(&context) {
+        if let Some(query::Answer::Cut(cut)) = ask(member, query::Query::Cut(Target::Backend(id))).await? {
+            sessions += cut as u64;
+        }
+    }
+    log::info!(who:%, pool:% = named.pool, backend:% = named.backend, sessions; "sessions of a backend cut");
+    let what = format!("{sessions} sessions were cut");
+    let event = Draft::new(EventKind::Sessions, what).backend(&named).who(&who.to_string());
+    context.view.events.push(event);
+    Ok(Json(api::Killed { sessions }))
+}
+
+fn forgotten(id: SessionId) -> Problem {
+    let what = format!("session {id} is neither running nor among the last {}", query::RECORDS_MAX);
+    Problem::not_found(format!("{what} of its worker"))
+}
+
+/// The workers in the order in which pages go through them.
+fn by_id(context: &Context) -> Vec<Member> {
+    let mut members = context.view.state().staff.members().to_vec();
+    members.sort_unstable_by_key(|member| member.id.0);
+    members
+}
+
+async fn ask_owner(
+    context: &Context,
+    id: SessionId,
+    query: query::Query,
+) -> Result<Option<query::Answer>, Problem> {
+    match by_id(context).iter().find(|member| member.id.0 == id.worker) {
+        Some(member) => ask(member, query).await,
+        None => Ok(None),
+    }
+}
+
+/// Asks a worker. Nothing when it has stopped.
+async fn ask(member: &Member, query: query::Query) -> Result<Option<query::Answer>, Problem> {
+    let (sender, answer) = oneshot::channel();
+    let sender = Mutex::new(Some(sender));
+    let reply = Reply::new(move |answer| {
+        if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
+            // Whoever has asked may have given up.
+            let _gone = sender.send(answer);
+        }
+    });
+    let unavailable =
+        |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("worker {} {what}", member.index));
+    if !member.mailbox.post(Command::Ask(query, reply)) {
+        return Err(unavailable("has too much to do"));
+    }
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => Ok(answer.ok()),
+        Err(_) => Err(unavailable("does not answer: is it stuck?")),
+    }
+}
+
+/// `worker.place`, as an earlier page has said it.
+fn place_of(from: &str) -> Result<(u32, u32), Problem> {
+    let place =
+        from.split_once('.').and_then(|(worker, place)| Some((worker.parse().ok()?, place.parse().ok()?)));
+    place.ok_or_else(|| Problem::bad("from: must be `next` of an earlier page"))
+}
+
+fn filter_of(state: &Known, wanted: &api::SessionFilter) -> Result<Filter, Problem> {
+    let pool = wanted.pool.as_deref().map(|name| rows::pool_named(state, name)).transpose()?;
+    let backend = match (&wanted.backend, &wanted.pool) {
+        (None, _) => None,
+        (Some(backend), Some(pool)) => Some(backend_named(state, pool, backend)?.id),
+        (Some(backend), None) => Some(only_backend_named(state, backend)?.id),
+    };
+    let client: Option<IpAddr> = match &wanted.client {
+        None => None,
+        Some(client) => {
+            let what = "client: must be an IP address without port";
+            Some(client.parse().map_err(|_| Problem::bad(what))?)
+        }
+    };
+    Ok(Filter { listener: None, pool: pool.map(|pool| pool.id), backend, client })
+}
+
+fn backend_named<'s>(state: &'s Known, pool: &str, name: &str) -> Result<&'s Backend, Problem> {
+    let pool = rows::pool_named(state, pool)?;
+    let found = pool.backends.iter().find(|backend| backend.name == name);
+    let missing = || Problem::not_found(format!("pool {:?} has no backend {name:?}", pool.settings.name));
+    found.map(Arc::as_ref).ok_or_else(missing)
+}
+
+fn only_backend_named<'s>(state: &'s Known, name: &str) -> Result<&'s Backend, Problem> {
+    let mut found = state.snapshot.backends().filter(|backend| backend.name == name);
+    match (found.next(), found.next()) {
+        (Some(backend), None) => Ok(backend),
+        (None, _) => Err(Problem::not_found(format!("no pool has a backend {name:?}"))),
+        (Some(_), Some(_)) => {
+            Err(Problem::bad(format!("backend: several pools have {name:?}, name the pool")))
+        }
+    }
+}
+
+fn explanation(story: &Story, pool: Option<&Pool>, now: crate::base::time::Instant) -> api::Explanation {
+    let Story { row, why, tried } = story;
+    let mut told =
+        vec![format!("came from {} through listener {:?} to pool {:?}", row.client, row.listener, row.pool)];
+    if row.retries > 0 {
+        told.push(format!("{} dials had failed before the last one", row.retries));
+    }
+    match (&row.backend, why) {
+        (Some(backend), Some(why)) => {
+            told.push(format!("{:?} at {} was picked: {why}", backend.name, backend.address));
+        }
+        (Some(backend), None) => {
+            told.push(format!(
+                "{:?} at {} was the last that could not be dialed",
+                backend.name, backend.address
+            ));
+        }
+        (None, _) => told.push("no backend could be picked".to_owned()),
+    }
+    if let Some(connect) = row.connect_time {
+        told.push(format!("was connected {connect:?} after it came"));
+    }
+    let (mut end_code, mut end) = (None, None);
+    if let query::State::Ended { reason, code, reset_by, duration, .. } = row.state {
+        let by = reset_by.map(|side| format!(", by the {}", side.as_str())).unwrap_or_default();
+        told.push(format!("ended {duration:?} after it came: {}{by}", reason.words()));
+        (end_code, end) = (Some(code.to_string()), Some(reason.words().to_owned()));
+    }
+    let candidates = pool.into_iter().flat_map(|pool| &pool.backends).map(|backend| {
+        let chosen = row.backend.as_ref().is_some_and(|chosen| chosen.id == backend.id);
+        let skipped = if tried.contains(&backend.id) {
+            Some("a dial of this session had failed".to_owned())
+        } else {
+            rows::why_not(backend).map(str::to_owned)
+        };
+        let (backend, weight) = (backend.name.clone(), backend.weight());
+        api::Candidate { backend, weight, chosen, skipped }
+    });
+    let candidates = candidates.collect();
+    api::Explanation { session: rows::session(row, now), story: told, candidates, end_code, end }
+}

@@ -1,0 +1,166 @@
+//! What operators see of sessions, and what they may do to them.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use axum::http::{Method, StatusCode};
+use l4lb::api;
+use l4lb::ctl::ClientError;
+
+use crate::daemon::Daemon;
+use crate::lab::IPV4;
+use crate::peer::until;
+
+/// A daemon in front of one backend, `a`, and what has come to that.
+struct Bench {
+    daemon: Daemon,
+    backend: TcpListener,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let backend = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = backend.local_addr().expect("getsockname");
+        let daemon = Daemon::start(
+            &format!(
+                "[global]\nworkers = 2\n[[pool]]\nname = \"web\"\nhealth = {{ type = \"off\" }}\n\
+                 backend = [{{ name = \"a\", address = \"{address}\" }}]\n"
+            ),
+            IPV4,
+        );
+        Self { daemon, backend }
+    }
+
+    /// A session that has moved two bytes to the backend and one to the client.
+    fn session(&self) -> (TcpStream, TcpStream) {
+        let mut client = TcpStream::connect(self.daemon.address).expect("connect");
+        client.write_all(b"hi").expect("write");
+        let (mut served, _) = self.backend.accept().expect("accept");
+        served.read_exact(&mut [0; 2]).expect("read");
+        served.write_all(b"!").expect("write");
+        client.read_exact(&mut [0]).expect("read");
+        (client, served)
+    }
+
+    fn page(&self, query: &str) -> api::SessionPage {
+        self.daemon.admin().get(&format!("/v1/sessions{query}")).expect("a page")
+    }
+
+    fn explain(&self, id: &str) -> api::Explanation {
+        self.daemon.admin().get(&format!("/v1/sessions/{id}/explanation")).expect("an explanation")
+    }
+}
+
+fn status_of<T>(result: &Result<T, ClientError>) -> Option<StatusCode> {
+    match result {
+        Err(ClientError::Refused { status, .. }) => Some(*status),
+        Err(_) | Ok(_) => None,
+    }
+}
+
+#[test]
+fn every_session_is_on_exactly_one_page() {
+    let bench = Bench::new();
+    let sessions: Vec<_> = (0..9).map(|_| bench.session()).collect();
+    let (mut seen, mut query) = (Vec::new(), "?limit=2".to_owned());
+    loop {
+        let page = bench.page(&query);
+        assert!(page.sessions.len() <= 2, "{page:?}");
+        seen.extend(page.sessions.into_iter().map(|session| session.client));
+        let Some(next) = page.next else { break };
+        query = format!("?limit=2&from={next}");
+    }
+    seen.sort();
+    let mut clients: Vec<String> =
+        sessions.iter().map(|(client, _)| client.local_addr().expect("getsockname").to_string()).collect();
+    clients.sort();
+    assert_eq!(seen, clients);
+    assert_eq!(bench.page("?pool=web&backend=a&client=127.0.0.1").sessions.len(), 9);
+    assert_eq!(bench.page("?client=127.0.0.2").sessions.len(), 0);
+    let admin = bench.daemon.admin();
+    for (query, expected) in [
+        ("?pool=nothing", StatusCode::NOT_FOUND),
+        ("?backend=nothing", StatusCode::NOT_FOUND),
+        ("?client=nobody", StatusCode::BAD_REQUEST),
+        ("?limit=0", StatusCode::BAD_REQUEST),
+        ("?from=here", StatusCode::BAD_REQUEST),
+    ] {
+        let page = admin.get::<api::SessionPage>(&format!("/v1/sessions{query}"));
+        assert_eq!(status_of(&page), Some(expected), "{query}");
+    }
+}
+
+#[test]
+fn a_session_is_explained_while_it_runs_and_when_it_was_cut() {
+    let bench = Bench::new();
+    let (mut client, _served) = bench.session();
+    let session = bench.page("").sessions.remove(0);
+    assert_eq!((session.backend.as_deref(), session.state.as_str()), (Some("a"), "open"));
+    let running = bench.explain(&session.id);
+    assert_eq!(running.end_code, None);
+    assert!(
+        running.story.iter().any(|line| line.contains("round_robin over 1 of 1 backends")),
+        "{running:?}"
+    );
+    assert!(running.candidates[0].chosen, "{running:?}");
+    let admin = bench.daemon.admin();
+    let route = format!("/v1/sessions/{}", session.id);
+    let killed: api::Killed = admin.ask(Method::DELETE, &route, None::<&()>).expect("kill");
+    assert_eq!(killed.sessions, 1);
+    let reset = client.read(&mut [0]).expect_err("a reset");
+    assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+    let ended = bench.explain(&session.id);
+    assert_eq!((ended.end_code.as_deref(), ended.session.to_backend), (Some("KD"), 2));
+    let again = admin.ask::<api::Killed>(Method::DELETE, &route, None::<&()>);
+    assert_eq!(status_of(&again), Some(StatusCode::NOT_FOUND));
+}
+
+#[test]
+fn all_sessions_of_a_backend_are_cut_together() {
+    let bench = Bench::new();
+    let sessions: Vec<_> = (0..5).map(|_| bench.session()).collect();
+    let route = "/v1/pools/web/backends/a/sessions";
+    let killed: api::Killed = bench.daemon.admin().ask(Method::DELETE, route, None::<&()>).expect("kill");
+    assert_eq!(killed.sessions, 5);
+    for (mut client, _) in sessions {
+        assert!(client.read(&mut [0]).is_err(), "a reset");
+    }
+}
+
+#[test]
+fn what_is_drained_is_shown_with_how_far_it_is() {
+    let bench = Bench::new();
+    let sessions: Vec<_> = (0..4).map(|_| bench.session()).collect();
+    let admin = bench.daemon.admin();
+    let drain = api::BackendChange { weight: None, admin: Some(api::Admin::Drain) };
+    let _: api::Backend = admin.ask(Method::PATCH, "/v1/pools/web/backends/a", Some(&drain)).expect("drain");
+    let drains = || admin.get::<api::Drains>("/v1/drains").expect("drains");
+    let row = drains().backends.remove(0);
+    assert_eq!((row.sessions, row.sessions_at_start, row.removed, row.deadline), (4, 4, false, None));
+    drop(sessions);
+    until("they are over", || drains().backends.is_empty());
+}
+
+#[test]
+fn a_reload_is_asked_for_tried_and_done_through_the_api() {
+    let bench = Bench::new();
+    let _session = bench.session();
+    let admin = bench.daemon.admin();
+    bench
+        .daemon
+        .rewrite("[[pool]]\nname = \"web\"\nretries = 9\nbackend = [{ address = \"127.0.0.1:9\" }]\n");
+    let tried: api::ReloadReport = admin.ask(Method::POST, "/v1/config/diff", None::<&()>).expect("a diff");
+    let removed = tried.changes.iter().find(|change| change.what == "pool \"web\": backend \"a\": removed");
+    assert_eq!((tried.applied, removed.expect("it goes").sessions), (false, 1));
+    let done: api::ReloadReport =
+        admin.ask(Method::POST, "/v1/config/reload", None::<&()>).expect("a reload");
+    assert_eq!((done.applied, done.changes.len()), (true, tried.changes.len()));
+    assert!(admin.get::<api::Config>("/v1/config").expect("config").effective.contains("retries=9"));
+    bench.daemon.rewrite("[[pool]]\nretries = -1\nbackend = [{ address = \"127.0.0.1:9\" }]\n");
+    let refused = admin.ask::<api::ReloadReport>(Method::POST, "/v1/config/reload", None::<&()>);
+    let Err(ClientError::Refused { status, error }) = refused else { panic!("{refused:?}") };
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(error.contains("retries: must be 0..=16, got -1"), "{error}");
+    let status: api::Status = admin.get("/v1/status").expect("status");
+    assert_eq!((status.reload.succeeded, status.reload.failed, status.reload.errors.len()), (1, 1, 1));
+}
