@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use l4lb::config::model::AdminSocket;
 use l4lb::config::{self, Overrides};
 use l4lb::server::{self, Running};
 use l4lb::stats::{self, FdKind, Totals};
@@ -54,6 +55,8 @@ fn descriptors_by_kind_add_up_to_what_the_process_has_open() {
     let mut config = config::parse(&text, "test", &Overrides::default(), nobody).unwrap();
     // Not where the configuration says: those ports may be somebody's.
     config.listeners.iter_mut().for_each(|listener| listener.bind.set_port(0));
+    // It has descriptors of its own.
+    config.admin.socket = AdminSocket::Off;
     let before = open_files();
     let server = server::start(&config).unwrap();
     until("the workers tell of themselves", || before + told(&server.totals()) == open_files());

@@ -13,8 +13,8 @@ use std::time::Duration;
 use procfs::process::{FDTarget, Process};
 use tempfile::{NamedTempFile, TempDir};
 
-use l4lb::api::Status;
 use l4lb::ctl::{Client, Target};
+use l4lb::sys::Clock;
 
 use crate::peer::{PATIENCE, until};
 
@@ -70,7 +70,8 @@ impl Daemon {
         match daemon.wait_for_line(&["listening", "address in use"]) {
             line if line.contains("listening") => {
                 until("l4lb handles signals", || daemon.handles_signals());
-                until("l4lb answers operators", || daemon.admin().get::<Status>("/v1/status").is_ok());
+                // The last of what it opens by itself.
+                daemon.wait_for_line(&["admin API"]);
                 Some(daemon)
             }
             _ => {
@@ -107,8 +108,11 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn wait_for_line(&self, words: &[&str]) -> String {
         let log = self.log.lock().expect("nobody panics with the log");
+        let clock = Clock::start();
+        let deadline = clock.now() + PATIENCE;
         loop {
-            let line = log.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("log, {words:?}: {error}"));
+            let line = log.recv_timeout(deadline - clock.now());
+            let line = line.unwrap_or_else(|error| panic!("log, {words:?}: {error}"));
             if words.iter().any(|word| line.contains(word)) {
                 return line;
             }

@@ -209,7 +209,7 @@ fn what_is_no_good_request_is_refused_and_changes_nothing() {
         ("PUT /v1/status", &[json], "{}", 405),
         ("TRACE /v1/status", &[], "", 405),
         ("OPTIONS /v1/pools/web/backends", &["Access-Control-Request-Method: POST"], "", 405),
-        ("GET /", &[], "", 404),
+        ("GET /v1/", &[], "", 404),
         ("GET /v1/../v1/status", &[], "", 404),
         ("GET /v1/%2e%2e/v1/status", &[], "", 404),
         ("GET //v1/status", &[], "", 404),
