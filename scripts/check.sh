@@ -12,7 +12,7 @@ RESULTS=()
 FAILED=0
 
 # The quick ones first.
-names_of_all() { echo demo signals metrics stuck-log namespaces segments pipes spin idle-memory dashboard syscalls admin programs emfile soak; }
+names_of_all() { echo demo signals metrics stuck-log namespaces segments pipes spin idle-memory dashboard syscalls admin reload programs emfile soak; }
 
 run_check() {
     local name=$1 began=$SECONDS verdict=ok

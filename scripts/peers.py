@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import errno
 import http.server
+import itertools
 import os
 import random
 import re
@@ -35,6 +36,9 @@ def main():
     hold.add_argument("count", type=int)
     hold.add_argument("--again", action="store_true", help="open a session again when it is reset")
     hold.add_argument("--at-once", type=int, default=1000, help="sessions that are being opened at a time")
+    talk = roles.add_parser("talk", help="keeps sessions with an echo server that never fall silent, and looks at every byte")
+    talk.add_argument("address")
+    talk.add_argument("count", type=int)
     stick = roles.add_parser("stick", help="opens connections that never finish what they begin, again when they are closed")
     stick.add_argument("address")
     stick.add_argument("count", type=int)
@@ -68,6 +72,8 @@ def main():
             asyncio.run(serve_echo(args.address))
         case "hold":
             asyncio.run(Holder(args).run())
+        case "talk":
+            asyncio.run(Talker(args).run())
         case "stick":
             asyncio.run(Sticker(args).run())
         case "requests":
@@ -255,6 +261,94 @@ class Holder:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
         self.held.clear()
+
+
+# --- talk ------------------------------------------------------------------------------------------------------------
+
+
+class Talker:
+    """Sessions that send records with their own number and that of the record, and get the same bytes back: none may be
+    lost, none may come twice or from elsewhere, also not at the end. One record is always on its way."""
+
+    AT_ONCE = 200
+    PAUSE = 1.0
+    # Bytes that have not come by then are lost.
+    LATE_AFTER = 30
+    LINES_MAX = 50
+    # Now and then one that is more than a buffer of the balancer.
+    LONG_EVERY = 16
+    LONG_LINES = 8192
+
+    def __init__(self, args):
+        self.address = split(args.address)
+        self.count = args.count
+        self.gate = asyncio.Semaphore(self.AT_ONCE)
+        self.enough = asyncio.Event()
+        self.open = self.right = self.bytes = 0
+        self.failures = {}
+
+    async def run(self):
+        sessions = [asyncio.create_task(self.session(number)) for number in range(self.count)]
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        async for line in reader:
+            identity, command = line.decode().split()
+            if command == "finish":
+                self.enough.set()
+                await asyncio.gather(*sessions)
+            answer(identity, self.figures())
+
+    def figures(self):
+        errors = ",".join(f"{error}:{count}" for error, count in sorted(self.failures.items())) or "-"
+        return (
+            f"open={self.open} right={self.right} broken={sum(self.failures.values())} bytes={self.bytes} "
+            f"errors={errors}"
+        )
+
+    async def session(self, number):
+        try:
+            async with self.gate:
+                reader, writer = await asyncio.open_connection(*self.address)
+            self.open += 1
+            try:
+                await self.talk(number, reader, writer)
+            finally:
+                self.open -= 1
+                writer.close()
+            self.right += 1
+        except (OSError, EOFError, ValueError) as failure:
+            error = repr(failure).replace(" ", "_")[:80]
+            self.failures[error] = self.failures.get(error, 0) + 1
+
+    async def talk(self, number, reader, writer):
+        under_way = b""
+        for index in itertools.count():
+            record = self.record(number, index)
+            writer.write(record)
+            await self.expect(reader, under_way)
+            under_way = record
+            if self.enough.is_set():
+                break
+            try:
+                await asyncio.wait_for(self.enough.wait(), random.uniform(0.5, 1.5) * self.PAUSE)
+            except TimeoutError:
+                pass
+        writer.write_eof()
+        await self.expect(reader, under_way)
+        if more := await reader.read(100):
+            raise ValueError(f"behind the last byte: {more[:20]}")
+
+    def record(self, number, index):
+        is_long = (number + index) % self.LONG_EVERY == 0
+        return b"%d %d\n" % (number, index) * (self.LONG_LINES if is_long else 1 + index % self.LINES_MAX)
+
+    async def expect(self, reader, record):
+        async with asyncio.timeout(self.LATE_AFTER):
+            got = await reader.readexactly(len(record))
+        if got != record:
+            raise ValueError(f"not what was sent: {got[:20]} for {record[:20]}")
+        self.bytes += len(got)
 
 
 # --- stick -----------------------------------------------------------------------------------------------------------
