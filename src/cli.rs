@@ -22,6 +22,7 @@ use crate::config::limits::FdBudget;
 use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
 use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};
+use crate::top::{self, TopArgs};
 
 /// The exit code for wrong flags and wrong files.
 pub const EXIT_USAGE: u8 = 2;
@@ -50,6 +51,7 @@ Examples:
   l4lb -c /etc/l4lb.toml --workers 4     all from the file, but on 4 threads
   l4lb check /etc/l4lb.toml              what the file would run, or what is wrong with it
   l4lb ctl backends                      how the backends of a running l4lb do
+  l4lb top                               the same live, with rates, charts and events
 
 Durations are written 500ms, 2s, 1m30s, 1h.
 Signals: TERM and INT drain, and the second time stop at once; HUP reads the config file again; USR1 logs what
@@ -78,6 +80,8 @@ pub enum Command {
     },
     /// Look at a running l4lb, or change what it does
     Ctl(CtlArgs),
+    /// Watch a running l4lb on a terminal, and drain its backends from the keyboard
+    Top(TopArgs),
     /// Keep a backend registered with a running l4lb, for as long as this runs
     Register(RegisterArgs),
     /// Print the manual pages of l4lb and of all its commands
@@ -252,6 +256,11 @@ pub fn check(file: &Path, overrides: &Overrides, nofile: u64, pipe_bytes: Option
 /// Asks a running l4lb what `args` say; the answer has been printed, or why there is none.
 pub fn ctl(args: &CtlArgs) -> ExitCode {
     exit_code(ctl::run(args))
+}
+
+/// Shows what a running l4lb does until a key or `stop` says that it is enough.
+pub fn top(args: &TopArgs, stop: &Receiver<()>) -> ExitCode {
+    exit_code(top::run(args, stop))
 }
 
 /// Keeps a backend registered until `stop` says something.

@@ -47,6 +47,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Ctl(args)) => Ok(cli::ctl(&args)),
+        // A terminal that is closed sends HUP.
+        Some(Command::Top(args)) => Ok(cli::top(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?)),
         Some(Command::Register(args)) => register(args),
         Some(Command::Man { out }) => cli::man(out.as_deref()).context("cannot write the pages"),
         Some(Command::Completions { shell }) => Ok(cli::completions(shell)),
@@ -107,13 +109,18 @@ fn serve(
 /// Keeps a backend registered until a signal ends it.
 fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
     let _flush = logging::start(log::LevelFilter::Info, LogFormat::Text).context("cannot start the log")?;
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
-    let (stop, stopped) = mpsc::channel();
+    Ok(cli::register(args, &signalled(&[SIGTERM, SIGINT])?))
+}
+
+/// Is told each of the signals, none of which ends the process any more.
+fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
+    let mut signals = Signals::new(signals).context("cannot handle signals")?;
+    let (tell, told) = mpsc::channel();
     thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
         // Ends when nobody waits for a signal any more.
-        signals.forever().try_for_each(|_| stop.send(()))
+        signals.forever().try_for_each(|_| tell.send(()))
     })?;
-    Ok(cli::register(args, &stopped))
+    Ok(told)
 }
 
 fn forward_signals(mut signals: Signals, reports: Reports) -> io::Result<()> {

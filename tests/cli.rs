@@ -180,6 +180,7 @@ fn help_version_and_completions_are_no_errors() {
         ("ctl drain --help", "--wait"),
         ("ctl explain --codes", "BC one whose backend refused it"),
         ("register --help", "drains and removes the backend"),
+        ("top --help", "s sort by the next column"),
         ("man", ".TH l4lb-ctl-drain 1"),
     ] {
         let Output { status, stdout, stderr } = l4lb(args);
@@ -194,7 +195,15 @@ fn each_command_has_a_manual_page() {
     let out = dir.path().display().to_string();
     let output = l4lb(&format!("man --out {out}"));
     assert_eq!((output.status.code(), output.stdout.len(), output.stderr.len()), (Some(0), 0, 0));
-    for name in ["l4lb", "l4lb-check", "l4lb-ctl", "l4lb-ctl-status", "l4lb-ctl-log-level", "l4lb-register"] {
+    for name in [
+        "l4lb",
+        "l4lb-check",
+        "l4lb-ctl",
+        "l4lb-ctl-status",
+        "l4lb-ctl-log-level",
+        "l4lb-register",
+        "l4lb-top",
+    ] {
         let page = fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap();
         assert!(page.contains(&format!(".TH {name} 1")), "{page}");
     }

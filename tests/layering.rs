@@ -40,7 +40,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("logging", &["config"]),
     ("demo", &["sys"]),
     ("ctl", &["api", "base", "config", "control", "session", "sys"]),
-    ("cli", &["balance", "config", "ctl"]),
+    ("top", &["api", "base", "config", "ctl", "session", "sys"]),
+    ("cli", &["balance", "config", "ctl", "top"]),
 ];
 
 /// Crates that only `sys/` names.

@@ -122,6 +122,11 @@ impl Client {
         Self { patience, ..self }
     }
 
+    /// Where it asks.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// What a route shows.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, path, None::<&()>)

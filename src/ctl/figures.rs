@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::fmt::strtime;
 
 /// Bytes, in the largest unit that leaves a whole number in front of the point.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {
         return format!("{count} B");
@@ -21,7 +21,7 @@ pub(super) fn bytes(count: u64) -> String {
 
 /// Seconds, in the two largest units that say something.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-pub(super) fn span(seconds: f64) -> String {
+pub(crate) fn span(seconds: f64) -> String {
     let millis = (seconds.max(0.0) * 1_000.0) as u64;
     let (seconds, minutes, hours, days) =
         (millis / 1_000, millis / 60_000, millis / 3_600_000, millis / 86_400_000);
@@ -36,7 +36,7 @@ pub(super) fn span(seconds: f64) -> String {
 }
 
 /// How long ago `then` was.
-pub(super) fn age(now: Timestamp, then: Timestamp) -> String {
+pub(crate) fn age(now: Timestamp, then: Timestamp) -> String {
     span(now.duration_since(then).as_secs_f64())
 }
 
@@ -51,7 +51,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// So many of something.
-pub(super) fn count(number: u64, one: &str) -> String {
+pub(crate) fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 

@@ -7,13 +7,13 @@ mod args;
 mod client;
 mod codes;
 mod drain;
-mod figures;
+pub(crate) mod figures;
 mod messages;
 mod register;
-mod routes;
+pub(crate) mod routes;
 mod show;
 mod table;
-mod target;
+pub(crate) mod target;
 
 use std::io::{self, ErrorKind, Write};
 
@@ -28,6 +28,7 @@ pub use args::CtlArgs;
 pub use client::{Answer, Client, ClientError, Messages, Target};
 pub use messages::Message;
 pub use register::{RegisterArgs, register};
+pub(crate) use show::{stage_word, state_words};
 
 use args::{Action, SessionArgs};
 
@@ -70,7 +71,7 @@ pub fn run(args: &CtlArgs) -> Result<(), Failure> {
 }
 
 /// To standard output, at once.
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| {

@@ -13,7 +13,7 @@ pub(super) fn path(segments: &[&str]) -> String {
 }
 
 /// `path` with those of the parameters that have a value.
-pub(super) fn query(path: &str, parameters: &[(&str, Option<String>)]) -> String {
+pub(crate) fn query(path: &str, parameters: &[(&str, Option<String>)]) -> String {
     let mut text = path.to_owned();
     let mut separator = '?';
     for (name, value) in parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
@@ -27,7 +27,7 @@ pub(super) fn query(path: &str, parameters: &[(&str, Option<String>)]) -> String
 }
 
 /// A backend of a pool.
-pub(super) fn backend(pool: &str, backend: &str) -> String {
+pub(crate) fn backend(pool: &str, backend: &str) -> String {
     path(&["pools", pool, "backends", backend])
 }
 

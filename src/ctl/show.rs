@@ -74,7 +74,7 @@ fn reloads(reload: &api::Reload, now: Timestamp) -> String {
     format!("{} applied, {} refused{last}", reload.succeeded, reload.failed)
 }
 
-const fn stage_word(stage: api::Stage) -> &'static str {
+pub(crate) const fn stage_word(stage: api::Stage) -> &'static str {
     match stage {
         api::Stage::Serving => "serving",
         api::Stage::Draining => "draining",
@@ -174,7 +174,7 @@ fn state(backend: &api::Backend) -> Cell {
     cell(state_words(backend)).fg(colour)
 }
 
-fn state_words(backend: &api::Backend) -> String {
+pub(crate) fn state_words(backend: &api::Backend) -> String {
     let health = match backend.health {
         api::Health::Unknown => "unknown",
         api::Health::Up => "up",

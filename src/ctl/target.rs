@@ -9,17 +9,17 @@ use crate::ctl::{Client, Failure, Target};
 
 /// What flags say of where the API is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct At {
-    pub(super) socket: Option<PathBuf>,
-    pub(super) address: Option<SocketAddr>,
+pub(crate) struct At {
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) address: Option<SocketAddr>,
     /// What the flag of `address` is called.
-    pub(super) address_flag: &'static str,
-    pub(super) token_file: Option<PathBuf>,
+    pub(crate) address_flag: &'static str,
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl At {
     /// What asks there.
-    pub(super) fn client(self) -> Result<Client, Failure> {
+    pub(crate) fn client(self) -> Result<Client, Failure> {
         let target = self.target()?;
         Client::new(target).map_err(|error| Failure::Failed(format!("cannot start: {error}")))
     }

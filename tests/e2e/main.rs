@@ -19,6 +19,7 @@ mod ends;
 mod integrity;
 mod pressure;
 mod timeouts;
+mod top;
 
 mod admin;
 mod backends;

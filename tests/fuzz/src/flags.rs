@@ -20,7 +20,10 @@ pub fn check(data: &[u8]) {
         Ok(Cli { command: Some(Command::Check { flags, .. }), .. }) => apply(&flags.overrides(), true),
         Ok(Cli { command: Some(Command::Backend { port }), .. }) => assert_ne!(port, 0),
         // What these do with their flags needs more than flags.
-        Ok(Cli { command: Some(Command::Ctl(_) | Command::Register(_) | Command::Man { .. }), .. }) => {}
+        Ok(Cli {
+            command: Some(Command::Ctl(_) | Command::Top(_) | Command::Register(_) | Command::Man { .. }),
+            ..
+        }) => {}
         Ok(Cli { command: Some(Command::Demo | Command::Completions { .. }), .. }) => {}
         Err(error) if error.use_stderr() => expect_one_line(&one_line(&usage_text(&error))),
         Err(help) => assert!(!help.render().to_string().is_empty()),

@@ -1,0 +1,534 @@
+//! What `l4lb top` knows and shows, and what keys change about it.
+//! Does no I/O and reads no clock: samples, keys and the time come in, a [`Wish`] goes out, and [`super::screen`] draws it.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use crate::api;
+use crate::base::time::Instant;
+use crate::config::one_line;
+use crate::ctl::state_words;
+use crate::top::rates::{self, History, Rates, Row};
+
+/// How long the answer to a change stays on the screen.
+const NOTICE_TIME: Duration = Duration::from_secs(5);
+/// What a filter may take.
+const FILTER_LEN_MAX: usize = 64;
+
+/// What comes from the process that is looked at.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It was reached.
+    Reached(Box<api::Status>),
+    /// How much happens there, and the last things that did.
+    Sample(Box<api::Sample>, Vec<api::Event>),
+    /// It is not reached any more, and why.
+    Lost(String),
+    /// What became of a change: words for it.
+    Answer(String),
+}
+
+/// A key that means something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Up,
+    Down,
+    Left,
+    Right,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+    Enter,
+    Escape,
+    Backspace,
+    /// Control and C: quits, whatever else is going on.
+    Interrupt,
+    Char(char),
+}
+
+/// What is to be done about a key, besides drawing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Quit,
+    Change(Change),
+}
+
+/// What a backend may do from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) pool: String,
+    pub(super) backend: String,
+    pub(super) admin: api::Admin,
+}
+
+impl Change {
+    pub(super) const fn verb(&self) -> &'static str {
+        match self.admin {
+            api::Admin::Ready => "ready",
+            api::Admin::Drain => "drain",
+            api::Admin::Maint => "maint",
+        }
+    }
+}
+
+/// What the rows are sorted by. The columns of the screen, from left to right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    Backend,
+    Address,
+    State,
+    Weight,
+    Sessions,
+    New,
+    ToBackend,
+    ToClient,
+    Failures,
+}
+
+impl Column {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Backend,
+        Self::Address,
+        Self::State,
+        Self::Weight,
+        Self::Sessions,
+        Self::New,
+        Self::ToBackend,
+        Self::ToClient,
+        Self::Failures,
+    ];
+
+    /// The one `steps` further, round and round.
+    fn moved(self, steps: usize) -> Self {
+        let at = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
+        Self::ALL[(at + steps) % Self::ALL.len()]
+    }
+
+    /// Text from A to Z, figures from the largest down.
+    fn compare(self, one: &Row, other: &Row) -> Ordering {
+        let (a, b) = (&one.backend, &other.backend);
+        let rate = |of: fn(&Rates) -> f64| {
+            let [one, other] = [one, other].map(|row| row.rates.as_ref().map_or(0.0, of));
+            other.total_cmp(&one)
+        };
+        match self {
+            Self::Backend => Ordering::Equal,
+            Self::Address => a.address.cmp(&b.address),
+            // Whoever serves nobody first: that is what one looks for.
+            Self::State => (a.eligible, state_words(a)).cmp(&(b.eligible, state_words(b))),
+            Self::Weight => b.weight.cmp(&a.weight),
+            Self::Sessions => b.sessions.cmp(&a.sessions),
+            Self::New => rate(|rates| rates.sessions),
+            Self::ToBackend => rate(|rates| rates.to_backend),
+            Self::ToClient => rate(|rates| rates.to_client),
+            Self::Failures => rate(|rates| rates.failures),
+        }
+    }
+}
+
+/// What keys mean at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// They move about and begin something.
+    Table,
+    /// They write a filter.
+    Filter,
+    /// They agree to a change, or do not.
+    Confirm(Change),
+    /// They put the help away.
+    Help,
+}
+
+/// Whether the process is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// It was not reached yet.
+    Awaited,
+    /// The last sample came then.
+    Live(Instant),
+    /// It is not reached, and why.
+    Lost(String),
+}
+
+/// All that is shown.
+pub(super) struct App {
+    /// Where the process is asked.
+    pub(super) place: String,
+    pub(super) link: Link,
+    pub(super) status: Option<Box<api::Status>>,
+    pub(super) sample: Option<Box<api::Sample>>,
+    /// Of all backends together.
+    pub(super) rates: Option<Rates>,
+    pub(super) events: Vec<api::Event>,
+    /// Sessions begun a second.
+    pub(super) sessions: History,
+    /// Bytes relayed a second, both ways.
+    pub(super) bytes: History,
+    /// 99 of 100 connects were faster, in microseconds.
+    pub(super) connect: History,
+    pub(super) column: Column,
+    pub(super) reversed: bool,
+    pub(super) filter: String,
+    pub(super) mode: Mode,
+    /// Nobody is at a keyboard, so that none is spoken of.
+    pub(super) printed: bool,
+    interval: Duration,
+    notice: Option<(Instant, String)>,
+    rows: Vec<Row>,
+    /// Pool and name of the row that keys are about.
+    selected: Option<(String, String)>,
+    /// Rows that the screen has room for.
+    page: usize,
+}
+
+impl App {
+    /// Knows nothing yet of the process at `place`, which is to tell about itself every `interval`.
+    pub(super) fn new(place: String, interval: Duration) -> Self {
+        Self {
+            place,
+            link: Link::Awaited,
+            status: None,
+            sample: None,
+            rates: None,
+            events: Vec::new(),
+            sessions: History::default(),
+            bytes: History::default(),
+            connect: History::default(),
+            column: Column::Backend,
+            reversed: false,
+            filter: String::new(),
+            mode: Mode::Table,
+            printed: false,
+            interval,
+            notice: None,
+            rows: Vec::new(),
+            selected: None,
+            page: 1,
+        }
+    }
+
+    /// Takes in what has come.
+    pub(super) fn on_news(&mut self, news: News, now: Instant) {
+        match news {
+            News::Reached(status) => self.on_status(status, now),
+            News::Sample(sample, events) => self.on_sample(sample, events, now),
+            News::Lost(why) => self.link = Link::Lost(one_line(&why)),
+            News::Answer(words) => self.notice = Some((now, one_line(&words))),
+        }
+    }
+
+    fn on_status(&mut self, status: Box<api::Status>, now: Instant) {
+        let is_same = |known: &api::Status| (known.pid, known.started) == (status.pid, status.started);
+        if self.status.as_deref().is_some_and(|known| !is_same(known)) {
+            self.notice = Some((now, format!("l4lb was restarted: pid {}", status.pid)));
+            // Its counters begin anew.
+            self.sample = None;
+        }
+        self.status = Some(status);
+    }
+
+    fn on_sample(&mut self, sample: Box<api::Sample>, events: Vec<api::Event>, now: Instant) {
+        (self.rows, self.rates) = rates::compare(self.sample.as_deref(), &sample);
+        if let Some(rates) = self.rates {
+            self.sessions.push(Some(rates.sessions));
+            self.bytes.push(Some(rates.to_backend + rates.to_client));
+            self.connect.push(sample.connect.p99.map(|seconds| seconds * 1e6));
+        }
+        self.link = Link::Live(now);
+        self.events = events;
+        self.sample = Some(sample);
+    }
+
+    /// Does what a key means; returns what somebody else has to do about it.
+    pub(super) fn on_key(&mut self, key: Key, now: Instant) -> Option<Wish> {
+        if key == Key::Interrupt {
+            return Some(Wish::Quit);
+        }
+        match self.mode.clone() {
+            Mode::Table => return self.on_table_key(key, now),
+            Mode::Filter => self.on_filter_key(key),
+            Mode::Confirm(change) => return self.on_answer(key, change, now),
+            Mode::Help => self.mode = Mode::Table,
+        }
+        None
+    }
+
+    fn on_table_key(&mut self, key: Key, now: Instant) -> Option<Wish> {
+        match key {
+            Key::Up | Key::Char('k') => self.select(|at, _| at.saturating_sub(1)),
+            Key::Down | Key::Char('j') => self.select(|at, _| at + 1),
+            Key::PageUp => self.select(usize::saturating_sub),
+            Key::PageDown => self.select(|at, page| at + page),
+            Key::Home => self.select(|_, _| 0),
+            Key::End => self.select(|_, _| usize::MAX),
+            Key::Right | Key::Char('s') => self.column = self.column.moved(1),
+            Key::Left => self.column = self.column.moved(Column::ALL.len() - 1),
+            Key::Char('r') => self.reversed = !self.reversed,
+            Key::Char('/') => self.mode = Mode::Filter,
+            Key::Char('?' | 'h') => self.mode = Mode::Help,
+            Key::Char('d') => self.begin(api::Admin::Drain, now),
+            Key::Char('y') => self.begin(api::Admin::Ready, now),
+            Key::Char('m') => self.begin(api::Admin::Maint, now),
+            Key::Escape => self.filter.clear(),
+            Key::Char('q') => return Some(Wish::Quit),
+            Key::Enter | Key::Backspace | Key::Interrupt | Key::Char(_) => {}
+        }
+        None
+    }
+
+    fn on_filter_key(&mut self, key: Key) {
+        match key {
+            Key::Char(char) if self.filter.chars().count() < FILTER_LEN_MAX => self.filter.push(char),
+            Key::Backspace => {
+                self.filter.pop();
+            }
+            Key::Escape => {
+                self.filter.clear();
+                self.mode = Mode::Table;
+            }
+            Key::Enter => self.mode = Mode::Table,
+            Key::Up => self.select(|at, _| at.saturating_sub(1)),
+            Key::Down => self.select(|at, _| at + 1),
+            Key::Left | Key::Right | Key::PageUp | Key::PageDown | Key::Home | Key::End => {}
+            Key::Interrupt | Key::Char(_) => {}
+        }
+    }
+
+    /// Only Enter agrees: a letter that is held down must not.
+    fn on_answer(&mut self, key: Key, change: Change, now: Instant) -> Option<Wish> {
+        match key {
+            Key::Enter => {
+                self.mode = Mode::Table;
+                self.notice =
+                    Some((now, format!("{} {}/{} ...", change.verb(), change.pool, change.backend)));
+                Some(Wish::Change(change))
+            }
+            Key::Escape | Key::Char('n' | 'q') => {
+                self.mode = Mode::Table;
+                None
+            }
+            Key::Up | Key::Down | Key::Left | Key::Right | Key::PageUp | Key::PageDown => None,
+            Key::Home | Key::End | Key::Backspace | Key::Interrupt | Key::Char(_) => None,
+        }
+    }
+
+    fn begin(&mut self, admin: api::Admin, now: Instant) {
+        let rows = self.rows();
+        let Some(row) = rows.get(self.selected_in(&rows)) else { return };
+        if let Link::Lost(_) = self.link {
+            self.notice = Some((now, "nobody is there to be told".to_owned()));
+            return;
+        }
+        let (pool, backend) = (row.backend.pool.clone(), row.backend.name.clone());
+        self.mode = Mode::Confirm(Change { pool, backend, admin });
+    }
+
+    /// Selects the row to which `to` leads from the place of the one that is, by so many rows a page.
+    fn select(&mut self, to: impl FnOnce(usize, usize) -> usize) {
+        let rows = self.rows();
+        let to = to(self.selected_in(&rows), self.page).min(rows.len().saturating_sub(1));
+        self.selected = rows.get(to).map(|row| (row.backend.pool.clone(), row.backend.name.clone()));
+    }
+
+    /// Tells how many rows the screen has room for.
+    pub(super) fn set_page(&mut self, rows: usize) {
+        self.page = rows.max(1);
+    }
+
+    /// The backends that the filter lets through, in order.
+    pub(super) fn rows(&self) -> Vec<&Row> {
+        let wanted = self.filter.to_lowercase();
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| is_wanted(&row.backend, &wanted)).collect();
+        rows.sort_by(|one, other| {
+            let by_name = || {
+                let [one, other] = [one, other].map(|row| (&row.backend.pool, &row.backend.name));
+                one.cmp(&other)
+            };
+            let order = self.column.compare(one, other).then_with(by_name);
+            if self.reversed { order.reverse() } else { order }
+        });
+        rows
+    }
+
+    /// Backends that there are, whatever the filter says, and those of them that no sample has.
+    pub(super) fn backends(&self) -> (u64, u64) {
+        let pools = self.sample.iter().flat_map(|sample| &sample.pools);
+        let all = pools.map(|pool| pool.backends).sum();
+        (all, all.saturating_sub(self.rows.len() as u64))
+    }
+
+    /// The place of the selected row among `rows`; the first one when it is gone.
+    pub(super) fn selected_in(&self, rows: &[&Row]) -> usize {
+        let Some((pool, name)) = &self.selected else { return 0 };
+        let is_it = |row: &&Row| row.backend.pool == *pool && row.backend.name == *name;
+        rows.iter().position(is_it).unwrap_or(0)
+    }
+
+    /// What was last said, for as long as it is news.
+    pub(super) fn notice(&self, now: Instant) -> Option<&str> {
+        let (since, words) = self.notice.as_ref()?;
+        (now - *since < NOTICE_TIME).then_some(words.as_str())
+    }
+
+    /// How long the process has told nothing, once that is too long.
+    pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
+        let Link::Live(last) = self.link else { return None };
+        Some(now - last).filter(|silence| *silence > 3 * self.interval)
+    }
+}
+
+fn is_wanted(backend: &api::Backend, wanted: &str) -> bool {
+    let name = format!("{}/{}", backend.pool, backend.name).to_lowercase();
+    name.contains(wanted) || backend.address.contains(wanted) || state_words(backend).contains(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::tests::{app, backend, sample, status};
+
+    fn names(app: &App) -> Vec<&str> {
+        app.rows().iter().map(|row| row.backend.name.as_str()).collect()
+    }
+
+    fn press(app: &mut App, keys: &str) -> Option<Wish> {
+        let press = |char| {
+            let key = match char {
+                '\n' => Key::Enter,
+                '\u{1b}' => Key::Escape,
+                '\u{8}' => Key::Backspace,
+                'v' => Key::Down,
+                '^' => Key::Up,
+                char => Key::Char(char),
+            };
+            app.on_key(key, Instant::default())
+        };
+        keys.chars().map(press).last().flatten()
+    }
+
+    #[test]
+    fn every_column_sorts() {
+        let mut app = app();
+        for (column, expected) in [
+            (Column::Backend, ["a", "b", "c", "d"]),
+            (Column::Address, ["a", "b", "c", "d"]),
+            (Column::State, ["c", "b", "d", "a"]),
+            (Column::Weight, ["d", "a", "b", "c"]),
+            (Column::Sessions, ["a", "b", "c", "d"]),
+            (Column::New, ["a", "b", "c", "d"]),
+            (Column::ToBackend, ["a", "b", "c", "d"]),
+            (Column::ToClient, ["b", "a", "c", "d"]),
+            (Column::Failures, ["c", "a", "b", "d"]),
+        ] {
+            assert_eq!((app.column, &*names(&app)), (column, &expected[..]));
+            app.on_key(Key::Char('r'), Instant::default());
+            let reversed: Vec<&str> = expected.into_iter().rev().collect();
+            assert_eq!(names(&app), reversed, "{column:?} reversed");
+            press(&mut app, "rs");
+        }
+        assert_eq!(app.column, Column::Backend);
+        app.on_key(Key::Left, Instant::default());
+        assert_eq!(app.column, Column::Failures);
+    }
+
+    #[test]
+    fn a_filter_is_written_kept_and_cleared() {
+        let mut app = app();
+        press(&mut app, "/DOW");
+        assert_eq!((names(&app), &app.mode), (vec!["c"], &Mode::Filter));
+        press(&mut app, "\u{8}\u{8}\u{8}b/q\u{8}\u{8}\u{8}q\n");
+        assert_eq!((names(&app).len(), app.filter.as_str(), &app.mode), (0, "q", &Mode::Table));
+        assert_eq!(press(&mut app, "d"), None);
+        assert_eq!(app.mode, Mode::Table, "there is no row that it could be about");
+        press(&mut app, "\u{1b}");
+        assert_eq!(names(&app).len(), 4);
+        press(&mut app, &format!("/{}", "x".repeat(2 * FILTER_LEN_MAX)));
+        assert_eq!(app.filter.len(), FILTER_LEN_MAX);
+    }
+
+    #[test]
+    fn a_change_is_made_only_when_it_is_confirmed() {
+        let mut app = app();
+        let change = |admin| Change { pool: "web".into(), backend: "b".into(), admin };
+        for (key, admin) in [("d", api::Admin::Drain), ("y", api::Admin::Ready), ("m", api::Admin::Maint)] {
+            assert_eq!(press(&mut app, "^^^v"), None);
+            assert_eq!(press(&mut app, key), None);
+            assert_eq!(app.mode, Mode::Confirm(change(admin)));
+            assert_eq!(press(&mut app, &format!("{key}yv")), None, "a key held down agrees to nothing");
+            assert_eq!(press(&mut app, "\n"), Some(Wish::Change(change(admin))));
+            assert_eq!(press(&mut app, &format!("{key}n\n")), None);
+            assert_eq!(press(&mut app, &format!("{key}\u{1b}\n")), None);
+        }
+        app.on_news(News::Lost("gone".into()), Instant::default());
+        press(&mut app, "d");
+        assert_eq!(app.mode, Mode::Table, "nobody is there to be told");
+    }
+
+    #[test]
+    fn the_selected_backend_stays_selected_wherever_it_goes() {
+        let mut app = app();
+        let selected = |app: &App| app.rows()[app.selected_in(&app.rows())].backend.name.clone();
+        press(&mut app, "vv");
+        assert_eq!(selected(&app), "c");
+        press(&mut app, "r");
+        assert_eq!((selected(&app), app.selected_in(&app.rows())), ("c".into(), 1));
+        press(&mut app, "r/a\n");
+        assert_eq!(selected(&app), "a", "the first one while it is not shown");
+        press(&mut app, "\u{1b}");
+        assert_eq!(selected(&app), "c");
+        app.set_page(2);
+        for (key, expected) in [
+            (Key::End, "d"),
+            (Key::PageUp, "b"),
+            (Key::PageUp, "a"),
+            (Key::PageDown, "c"),
+            (Key::PageDown, "d"),
+            (Key::Home, "a"),
+            (Key::Up, "a"),
+        ] {
+            app.on_key(key, Instant::default());
+            assert_eq!(selected(&app), expected, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_comes_back_is_compared_with_nothing() {
+        let second = |count| Instant::default() + Duration::from_secs(count);
+        let mut app = app();
+        app.on_news(News::Lost("cannot reach it\nat all".into()), second(3));
+        assert_eq!(app.link, Link::Lost("cannot reach it\\nat all".into()));
+        assert_eq!(names(&app).len(), 4, "what was known stays");
+        app.on_news(News::Reached(Box::new(status(7))), second(4));
+        assert_eq!(app.notice(second(4)), None, "the same process");
+        app.on_news(News::Reached(Box::new(status(8))), second(5));
+        assert_eq!(app.notice(second(5)), Some("l4lb was restarted: pid 8"));
+        assert_eq!(app.notice(second(11)), None);
+        app.on_news(News::Sample(Box::new(sample(5, vec![backend("a")])), Vec::new()), second(5));
+        assert_eq!((app.rates, names(&app).len()), (None, 1));
+        assert_eq!(app.link, Link::Live(second(5)));
+    }
+
+    #[test]
+    fn silence_is_told_when_it_has_lasted_three_samples() {
+        let mut app = App::new("here".into(), Duration::from_secs(1));
+        let second = |count| Instant::default() + Duration::from_secs(count);
+        assert_eq!(app.silence(second(9)), None, "it was never there");
+        app.on_news(News::Sample(Box::new(sample(0, Vec::new())), Vec::new()), second(1));
+        assert_eq!(app.silence(second(4)), None);
+        assert_eq!(app.silence(second(5)), Some(Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn it_ends_on_q_and_always_on_control_c() {
+        let mut app = app();
+        assert_eq!(press(&mut app, "?"), None);
+        assert_eq!(press(&mut app, "q"), None, "puts the help away");
+        assert_eq!(press(&mut app, "/q\u{1b}"), None);
+        assert_eq!(press(&mut app, "q"), Some(Wish::Quit));
+        for mode in [Mode::Filter, Mode::Help, Mode::Table] {
+            app.mode = mode;
+            assert_eq!(app.on_key(Key::Interrupt, Instant::default()), Some(Wish::Quit));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Asks the process that is looked at, on threads of its own: what it does, and to change it.
+
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use axum::http::Method;
+
+use crate::api;
+use crate::ctl::{Client, Failure, routes};
+use crate::top::Input;
+use crate::top::app::{Change, News};
+
+/// Events asked for with each sample: as many as a tall screen shows.
+const EVENTS_LEN: u32 = 8;
+/// Time between tries to reach it.
+const RETRY: Duration = Duration::from_secs(1);
+/// Samples come once a second, give or take this.
+const EARLY: Duration = Duration::from_millis(500);
+
+/// Tells `inputs` what the process at `client` does, at most once in `interval`, until nobody listens any more.
+pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<Input>) {
+    loop {
+        match watch(client, interval, inputs) {
+            Ok(()) => {}
+            Err(Failure::NobodyReads) => return,
+            Err(failure) => {
+                if inputs.send(Input::News(News::Lost(failure.to_string()))).is_err() {
+                    return;
+                }
+                // It may return early, and then the try comes early.
+                thread::park_timeout(RETRY);
+            }
+        }
+    }
+}
+
+/// One stream from its start to its end: the server ends each after a while.
+fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Result<(), Failure> {
+    let tell = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NobodyReads);
+    tell(News::Reached(Box::new(client.get("/v1/status")?)))?;
+    let mut last: Option<jiff::Timestamp> = None;
+    for message in client.follow("/v1/samples/stream")? {
+        let message = message?;
+        if message.event != "sample" {
+            continue;
+        }
+        let sample: api::Sample = serde_json::from_str(&message.data)
+            .map_err(|error| Failure::Failed(format!("a sample is no sample: {error}")))?;
+        let wait = interval.saturating_sub(EARLY).as_secs_f64();
+        if last.is_some_and(|last| sample.time.duration_since(last).as_secs_f64().abs() < wait) {
+            continue;
+        }
+        last = Some(sample.time);
+        let path = routes::query("/v1/events", &[("limit", Some(EVENTS_LEN.to_string()))]);
+        let events = client.get(&path)?;
+        tell(News::Sample(Box::new(sample), events))?;
+    }
+    match last {
+        Some(_) => Ok(()),
+        None => Err(Failure::Failed("the stream of samples ended before the first one".into())),
+    }
+}
+
+/// Makes the changes, one after the other, and tells what became of them.
+pub(super) fn change(client: &Client, changes: &Receiver<Change>, inputs: &SyncSender<Input>) {
+    for change in changes {
+        let Change { pool, backend, admin } = &change;
+        let path = routes::backend(pool, backend);
+        let body = api::BackendChange { admin: Some(*admin), weight: None };
+        let answer: Result<api::Backend, _> = client.ask(Method::PATCH, &path, Some(&body));
+        let verb = change.verb();
+        let words = match answer {
+            Ok(_) => format!("{pool}/{backend}: {verb} is set"),
+            Err(error) => format!("{pool}/{backend}: no {verb}: {}", Failure::from(error)),
+        };
+        if inputs.send(Input::News(News::Answer(words))).is_err() {
+            return;
+        }
+    }
+}

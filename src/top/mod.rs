@@ -1,0 +1,236 @@
+//! `l4lb top`: what a running l4lb does, on a terminal, and the keys to drain its backends.
+//!
+//! [`app`] is what is known and what keys mean, without I/O; [`rates`] makes rates of totals; [`screen`] and [`table`] draw;
+//! [`feed`] asks the admin API and [`terminal`] takes and gives back the terminal. This file lets them meet.
+
+mod app;
+mod feed;
+mod rates;
+mod screen;
+mod table;
+mod terminal;
+
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use ratatui::buffer::Buffer;
+use ratatui::crossterm;
+use ratatui::layout::Rect;
+
+use crate::api;
+use crate::config::Invalid;
+use crate::config::units::{parse_duration, show_duration};
+use crate::ctl::target::At;
+use crate::ctl::{Client, Failure, print};
+use crate::sys::Clock;
+use app::{App, Change, Key, Link, News, Wish};
+use terminal::Screen;
+
+/// Keys and news that wait to be looked at; who brings more waits too.
+const INPUTS_LEN: usize = 64;
+/// Changes that wait to be made.
+const CHANGES_LEN: usize = 8;
+/// The screen is drawn this often though nothing has come: notices go, and silence is told.
+const TICK: Duration = Duration::from_millis(250);
+/// How long `--once` waits for two samples, beyond the time between them.
+const ONCE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often samples may be taken: they are made once a second.
+const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(1);
+/// The width and height of what is printed where no terminal and no COLUMNS and LINES say otherwise.
+const PRINTED: (u16, u16) = (120, 30);
+
+const EXAMPLES: &str = "\
+Examples:
+  l4lb top                              the l4lb of this machine
+  l4lb top --address 127.0.0.1:9091 --token-file /etc/l4lb.token
+  COLUMNS=160 l4lb top --once           one screen as text, with all backends
+
+Keys:
+  q quit          ? help            up, down, PgUp, PgDn, Home, End select
+  s sort by the next column         r reverse the order         / filter
+  d drain         y make ready      m maintenance; each asks before it does it
+
+Without --socket and --address it looks where l4lb listens unless told otherwise: admin.sock in
+$RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root. When l4lb is restarted,
+top waits for it. NO_COLOR=1 does without colours.
+Exit codes: 0 done, 1 not reached or no terminal, 2 wrong flags.";
+
+/// What is looked at, and how.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TopArgs {
+    /// Unix socket of the admin API
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Address of the admin API over TCP; needs --token-file
+    #[arg(long, value_name = "ADDR")]
+    address: Option<SocketAddr>,
+    /// File with the token that is shown over TCP
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Time between two looks, 1s..=1m
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = parse_interval)]
+    interval: Duration,
+    /// Print one screen as text and end; needs no terminal
+    #[arg(long)]
+    once: bool,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, Invalid> {
+    let interval = parse_duration(text)?;
+    let (min, max) = (show_duration(*INTERVAL.start()), show_duration(*INTERVAL.end()));
+    let wrong = || Invalid(format!("must be {min}..={max}, got {text:?}"));
+    if INTERVAL.contains(&interval) { Ok(interval) } else { Err(wrong()) }
+}
+
+impl TopArgs {
+    fn client(&self) -> Result<Client, Failure> {
+        let Self { socket, address, token_file, .. } = self.clone();
+        At { socket, address, address_flag: "--address", token_file }.client()
+    }
+}
+
+/// What the main thread waits for.
+#[derive(Debug)]
+enum Input {
+    Key(Key),
+    Resized,
+    News(News),
+    /// No key will come any more.
+    Blind(io::Error),
+}
+
+/// Shows what a running l4lb does until a key or `stop` says that it is enough.
+pub fn run(args: &TopArgs, stop: &Receiver<()>) -> Result<(), Failure> {
+    let client = args.client()?;
+    if args.once {
+        return once(args, client);
+    }
+    if !terminal::is_there() {
+        return Err(Failure::Failed("no terminal to draw on: use --once to print one screen".into()));
+    }
+    // Who looks at nothing is told so before the terminal is taken.
+    let _reached: api::Status = client.get("/v1/status")?;
+    let app = App::new(client.target().to_string(), args.interval);
+    let (changes, to_change) = sync_channel(CHANGES_LEN);
+    let changer = args.client()?;
+    let (told, inputs) = sync_channel(INPUTS_LEN);
+    // Before the threads, so that their panics leave no terminal behind that nobody can use.
+    let screen = Screen::open().map_err(|error| unusable(&error))?;
+    follow(args, client, told.clone())?;
+    spawn("l4lb-changes", told.clone(), move |told| feed::change(&changer, &to_change, told))?;
+    spawn("l4lb-keys", told, terminal::read_keys)?;
+    show(app, screen, &inputs, &changes, stop)
+}
+
+fn unusable(error: &io::Error) -> Failure {
+    Failure::Failed(format!("the terminal cannot be used: {error}"))
+}
+
+fn follow(args: &TopArgs, client: Client, told: SyncSender<Input>) -> Result<(), Failure> {
+    let interval = args.interval;
+    spawn("l4lb-samples", told, move |told| feed::follow(&client, interval, told))
+}
+
+/// Starts a thread, which ends with the process or when nobody listens to it any more.
+fn spawn(
+    name: &str,
+    told: SyncSender<Input>,
+    body: impl FnOnce(&SyncSender<Input>) + Send + 'static,
+) -> Result<(), Failure> {
+    let started = thread::Builder::new().name(name.into()).spawn(move || body(&told));
+    started.map(drop).map_err(|error| Failure::Failed(format!("cannot start a thread: {error}")))
+}
+
+fn show(
+    mut app: App,
+    mut screen: Screen,
+    inputs: &Receiver<Input>,
+    changes: &SyncSender<Change>,
+    stop: &Receiver<()>,
+) -> Result<(), Failure> {
+    let clock = Clock::start();
+    loop {
+        let now = clock.now();
+        let drawn = screen.terminal().draw(|frame| {
+            app.set_page(screen::rows_on(frame.area()));
+            screen::draw(&app, now, frame.area(), frame.buffer_mut());
+        });
+        drawn.map_err(|error| unusable(&error))?;
+        let first = match inputs.recv_timeout(TICK) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::Failed("all that brings news has ended".into()));
+            }
+        };
+        if !matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
+            return Ok(());
+        }
+        let now = clock.now();
+        // What has come together is drawn together.
+        for input in first.into_iter().chain(inputs.try_iter().take(INPUTS_LEN)) {
+            let wish = match input {
+                Input::Key(key) => app.on_key(key, now),
+                Input::Resized => None,
+                Input::News(news) => {
+                    app.on_news(news, now);
+                    None
+                }
+                Input::Blind(error) => return Err(unusable(&error)),
+            };
+            match wish {
+                None => {}
+                Some(Wish::Quit) => return Ok(()),
+                Some(Wish::Change(change)) => {
+                    let is_queued = changes.try_send(change).is_ok();
+                    if !is_queued {
+                        app.on_news(News::Answer("too many changes wait for their answer".into()), now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Prints what two samples show, with all backends, however many there are.
+fn once(args: &TopArgs, client: Client) -> Result<(), Failure> {
+    let clock = Clock::start();
+    let mut app = App::new(client.target().to_string(), args.interval);
+    app.printed = true;
+    let (told, inputs) = sync_channel(INPUTS_LEN);
+    follow(args, client, told)?;
+    let deadline = clock.now() + args.interval + ONCE_PATIENCE;
+    while app.rates.is_none() {
+        match inputs.recv_timeout(deadline - clock.now()) {
+            Ok(Input::News(news)) => app.on_news(news, clock.now()),
+            Ok(Input::Key(_) | Input::Resized | Input::Blind(_)) => {}
+            Err(_) => return Err(Failure::Failed(format!("l4lb at {} tells no samples", app.place))),
+        }
+        if let Link::Lost(why) = app.link {
+            return Err(Failure::Failed(why));
+        }
+    }
+    let size = crossterm::terminal::size().ok().filter(|_| terminal::is_there());
+    let (width, height) =
+        size.unwrap_or_else(|| (variable("COLUMNS", PRINTED.0), variable("LINES", PRINTED.1)));
+    let area = Rect::new(0, 0, width, screen::height_for(app.rows().len(), height));
+    let mut buffer = Buffer::empty(area);
+    screen::draw(&app, clock.now(), area, &mut buffer);
+    print(&screen::text(&buffer))
+}
+
+/// The number that a variable of the environment has.
+fn variable(name: &str, otherwise: u16) -> u16 {
+    let value = env::var(name).ok().and_then(|value| value.parse().ok());
+    value.filter(|value| *value > 0).unwrap_or(otherwise)
+}

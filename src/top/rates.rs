@@ -1,0 +1,154 @@
+//! From totals to rates: what happened between two samples, and how it was over the last minutes.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::api;
+use crate::session::CloseReason;
+
+/// Samples remembered: ten minutes of them, more than the widest screen shows.
+pub(super) const HISTORY_LEN: usize = 600;
+
+/// Ends of sessions that a client sees as a failure. What clients, time and operators end is none.
+const FAILED: [CloseReason; 8] = [
+    CloseReason::BackendReset,
+    CloseReason::BackendLost,
+    CloseReason::NoBackend,
+    CloseReason::ConnectRefused,
+    CloseReason::ConnectTimeout,
+    CloseReason::ConnectUnreachable,
+    CloseReason::ConnectFailed,
+    CloseReason::LocalLimit,
+];
+
+/// What happens in a second, on one backend or on all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Rates {
+    /// Sessions begun.
+    pub(super) sessions: f64,
+    /// Bytes given to the backend.
+    pub(super) to_backend: f64,
+    /// Bytes given to clients.
+    pub(super) to_client: f64,
+    /// Dials that failed; of all backends together: sessions.
+    pub(super) failures: f64,
+}
+
+/// Totals of which rates are the difference, in the order of [`Rates`].
+type Counts = [u64; 4];
+
+impl Rates {
+    /// A counter that begins anew has counted nothing yet.
+    fn between(before: Counts, now: Counts, seconds: f64) -> Self {
+        let rate = |index: usize| now[index].saturating_sub(before[index]) as f64 / seconds;
+        Self { sessions: rate(0), to_backend: rate(1), to_client: rate(2), failures: rate(3) }
+    }
+}
+
+fn of_backend(backend: &api::Backend) -> Counts {
+    [backend.sessions_total, backend.to_backend, backend.to_client, backend.dial_failures]
+}
+
+fn of_all(totals: &api::Totals) -> Counts {
+    let failed = FAILED.iter().filter_map(|reason| totals.closed.get(reason.as_str())).sum();
+    [totals.accepted, totals.to_backend, totals.to_client, failed]
+}
+
+/// A backend, and what happens on it.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// As the sample has it.
+    pub(super) backend: api::Backend,
+    /// `None` as long as there is nothing to compare with.
+    pub(super) rates: Option<Rates>,
+}
+
+/// The rows of `now`, and the rates of all together if time has passed since `before`.
+pub(super) fn compare(before: Option<&api::Sample>, now: &api::Sample) -> (Vec<Row>, Option<Rates>) {
+    // By the clock of the process that counts: how long a sample was on its way does not matter.
+    let passed = before.map(|before| (before, now.time.duration_since(before.time).as_secs_f64()));
+    let Some((before, seconds)) = passed.filter(|(_, seconds)| *seconds > 0.0) else {
+        let rows = now.backends.iter().map(|backend| Row { backend: backend.clone(), rates: None });
+        return (rows.collect(), None);
+    };
+    let known: HashMap<(&str, &str), Counts> =
+        before.backends.iter().map(|backend| (key(backend), of_backend(backend))).collect();
+    let rows = now.backends.iter().map(|backend| {
+        let before = known.get(&key(backend));
+        let rates = before.map(|before| Rates::between(*before, of_backend(backend), seconds));
+        Row { backend: backend.clone(), rates }
+    });
+    (rows.collect(), Some(Rates::between(of_all(&before.totals), of_all(&now.totals), seconds)))
+}
+
+fn key(backend: &api::Backend) -> (&str, &str) {
+    (&backend.pool, &backend.name)
+}
+
+/// The last [`HISTORY_LEN`] values of a figure; where there was none, a gap.
+#[derive(Debug, Default)]
+pub(super) struct History(VecDeque<Option<u64>>);
+
+impl History {
+    /// Adds the value of one more sample.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
+    pub(super) fn push(&mut self, value: Option<f64>) {
+        if self.0.len() == HISTORY_LEN {
+            self.0.pop_front();
+        }
+        self.0.push_back(value.map(|value| value.round() as u64));
+    }
+
+    /// The newest value, if there is one.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.0.back().copied().flatten()
+    }
+
+    /// The newest `count` values, oldest first.
+    pub(super) fn last(&self, count: usize) -> impl Iterator<Item = Option<u64>> {
+        self.0.iter().skip(self.0.len().saturating_sub(count)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::tests::{backend, sample};
+
+    #[test]
+    fn rates_are_differences_over_the_time_between() {
+        let mut before = sample(0, vec![backend("a"), backend("b")]);
+        let mut now = sample(2, vec![backend("b"), backend("new"), backend("a")]);
+        before.backends[1].to_client = 1_000;
+        now.backends[0].to_client = 5_000;
+        now.backends[0].dial_failures = 3;
+        // This one was removed and came back in between.
+        before.backends[0].sessions_total = 70;
+        now.backends[2].sessions_total = 4;
+        now.totals.accepted = 10;
+        now.totals.closed = [("done".to_owned(), 9), ("no_backend".to_owned(), 4)].into();
+        let (rows, all) = compare(Some(&before), &now);
+        let rates: Vec<Option<Rates>> = rows.iter().map(|row| row.rates).collect();
+        let b = Rates { to_client: 2_000.0, failures: 1.5, ..Rates::default() };
+        assert_eq!(rates, [Some(b), None, Some(Rates::default())]);
+        assert_eq!(all, Some(Rates { sessions: 5.0, failures: 2.0, ..Rates::default() }));
+    }
+
+    #[test]
+    fn without_time_between_there_is_no_rate() {
+        let now = sample(7, vec![backend("a")]);
+        for before in [None, Some(sample(7, vec![backend("a")])), Some(sample(8, vec![backend("a")]))] {
+            let (rows, all) = compare(before.as_ref(), &now);
+            assert_eq!((rows[0].rates, all), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_history_forgets_the_oldest() {
+        let mut history = History::default();
+        assert_eq!(history.newest(), None);
+        (0..=HISTORY_LEN).for_each(|value| history.push((value != 599).then_some(value as f64)));
+        assert_eq!(history.last(usize::MAX).count(), HISTORY_LEN);
+        assert_eq!(history.last(3).collect::<Vec<_>>(), [Some(598), None, Some(600)]);
+        assert_eq!(history.newest(), Some(600));
+    }
+}

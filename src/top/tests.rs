@@ -1,0 +1,285 @@
+//! Screens as text, and what they are made of.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::app::{App, Column, Key, Mode, News};
+use super::screen;
+use crate::api;
+use crate::base::time::Instant;
+
+fn second(count: u64) -> Instant {
+    Instant::default() + Duration::from_secs(count)
+}
+
+/// The point in time so many seconds behind some other.
+fn time(seconds: i64) -> jiff::Timestamp {
+    let noon: jiff::Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
+    noon + SignedDuration::from_secs(seconds)
+}
+
+pub(super) fn status(pid: u32) -> api::Status {
+    api::Status {
+        version: "0.1.0".into(),
+        pid,
+        started: time(-7_500),
+        uptime: 7_500.0,
+        stage: api::Stage::Serving,
+        epoch: 7,
+        workers: Vec::new(),
+        totals: api::Totals::default(),
+        reload: api::Reload::default(),
+        log_lines_dropped: 0,
+        state_file_failures: 0,
+    }
+}
+
+pub(super) fn backend(name: &str) -> api::Backend {
+    api::Backend {
+        pool: "web".into(),
+        name: name.into(),
+        address: format!("10.0.0.{}:80", name.len()),
+        weight: 1,
+        backup: false,
+        admin: api::Admin::Ready,
+        health: api::Health::Up,
+        health_override: false,
+        health_reason: None,
+        health_since: None,
+        eligible: true,
+        sessions: 0,
+        sessions_total: 0,
+        dial_failures: 0,
+        to_backend: 0,
+        to_client: 0,
+        source: api::Source::Config,
+        lease_left: None,
+    }
+}
+
+/// What is told so many seconds behind the start.
+pub(super) fn sample(seconds: i64, backends: Vec<api::Backend>) -> api::Sample {
+    let pool = api::Pool {
+        name: "web".into(),
+        balance: "round_robin".into(),
+        backends: backends.len() as u64,
+        eligible: backends.iter().filter(|backend| backend.eligible).count() as u64,
+        sessions: backends.iter().map(|backend| backend.sessions).sum(),
+    };
+    api::Sample {
+        time: time(seconds),
+        stage: api::Stage::Serving,
+        epoch: 7,
+        totals: api::Totals::default(),
+        pools: vec![pool],
+        backends,
+        connect: api::Latency::default(),
+        duration: api::Latency::default(),
+    }
+}
+
+/// Four backends, one of each kind, as they are `seconds` after the start.
+fn four(seconds: u64) -> api::Sample {
+    // The load rises and falls.
+    let served: u64 = (0..seconds).map(|second| 40 + (second * 7) % 60).sum();
+    let row = |name: &str, host: u8, share: u64| api::Backend {
+        address: format!("10.0.0.{host}:80"),
+        sessions: share,
+        sessions_total: served * share / 100,
+        to_backend: served * share * 8,
+        to_client: served * share * 900,
+        health_since: Some(time(-6_000)),
+        health_reason: Some("tcp check passed in 0.3ms".into()),
+        ..backend(name)
+    };
+    let a = api::Backend { weight: 3, ..row("a", 1, 60) };
+    let b = api::Backend {
+        admin: api::Admin::Drain,
+        eligible: false,
+        to_client: served * 90_000,
+        ..row("b", 2, 40)
+    };
+    let c = api::Backend {
+        health: api::Health::Down,
+        eligible: false,
+        dial_failures: 2 * seconds,
+        health_since: Some(time(-123)),
+        health_reason: Some("connection refused".into()),
+        ..row("c", 3, 0)
+    };
+    let d = api::Backend {
+        weight: 256,
+        backup: true,
+        health_since: None,
+        health_reason: None,
+        health: api::Health::Unknown,
+        lease_left: Some(7.5),
+        source: api::Source::Api,
+        ..row("d", 4, 0)
+    };
+    let mut sample = sample(i64::try_from(seconds).unwrap(), vec![a, b, c, d]);
+    sample.totals = api::Totals {
+        sessions: 100,
+        accepted: served,
+        closed: [("done".into(), served - seconds / 10), ("connect_refused".into(), seconds / 10)].into(),
+        to_backend: served * 800,
+        to_client: served * 90_000,
+        ..api::Totals::default()
+    };
+    let p99 = (!seconds.is_multiple_of(9)).then_some(0.000_4 + (seconds % 5) as f64 * 0.000_3);
+    sample.connect = api::Latency { count: 50, p50: p99, p90: p99, p99 };
+    sample
+}
+
+fn events() -> Vec<api::Event> {
+    let event = |id, seconds, kind, backend: Option<&str>, who: Option<&str>, message: &str| api::Event {
+        id,
+        time: time(seconds),
+        kind,
+        pool: backend.map(|_| "web".to_owned()),
+        backend: backend.map(str::to_owned),
+        who: who.map(str::to_owned),
+        message: message.into(),
+    };
+    use api::EventKind::{Backend, Health, Process, Reload};
+    vec![
+        event(1, -7_500, Process, None, None, "started, epoch 0"),
+        event(2, -6_000, Reload, None, Some("SIGHUP"), "3 changes applied, epoch 6"),
+        event(3, -123, Health, Some("c"), None, "down: connection refused"),
+        event(4, 50, Backend, Some("b"), Some("uid 0"), "ready -> drain"),
+    ]
+}
+
+/// Has looked at the four backends for two minutes.
+pub(super) fn app() -> App {
+    let mut app = App::new("/run/l4lb/admin.sock".into(), Duration::from_secs(1));
+    app.on_news(News::Reached(Box::new(status(7))), second(0));
+    for seconds in 0..=120 {
+        app.on_news(News::Sample(Box::new(four(seconds)), events()), second(seconds));
+    }
+    app
+}
+
+fn drawn(app: &mut App, now: Instant, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    let drawn = terminal.draw(|frame| {
+        app.set_page(screen::rows_on(frame.area()));
+        screen::draw(app, now, frame.area(), frame.buffer_mut());
+    });
+    drawn.unwrap();
+    screen::text(terminal.backend().buffer())
+}
+
+#[track_caller]
+fn expect_screen(text: &str, expected: &str) {
+    assert!(text == expected, "drawn:\n{text}\nexpected:\n{expected}");
+}
+
+#[test]
+fn a_screen_of_140_by_40_shows_everything() {
+    expect_screen(&drawn(&mut app(), second(120), 140, 40), include_str!("../../tests/pages/top.txt"));
+}
+
+#[test]
+fn a_screen_of_80_by_24_shows_what_matters() {
+    let mut app = app();
+    app.on_key(Key::Down, second(120));
+    app.on_key(Key::Down, second(120));
+    expect_screen(&drawn(&mut app, second(120), 80, 24), include_str!("../../tests/pages/top-80x24.txt"));
+}
+
+#[test]
+fn what_is_sorted_by_is_shown_on_the_narrowest_screen() {
+    let mut app = app();
+    app.column = Column::Failures;
+    app.reversed = true;
+    let text = drawn(&mut app, second(120), 24, 9);
+    let table: Vec<&str> = text.lines().skip(2).take(5).collect();
+    let expected = [
+        "BACKEND    SESS  FAIL/S\u{2191}",
+        "web/d         0        0",
+        "web/b        40        0",
+        "web/a        60        0",
+        "web/c         0      2.0",
+    ];
+    assert_eq!(table, expected);
+}
+
+#[test]
+fn each_state_says_what_keys_are_for() {
+    let mut app = app();
+    let line = |app: &mut App, now, at: usize| {
+        let text = drawn(app, now, 100, 24);
+        text.lines().nth(at).unwrap_or_default().to_owned()
+    };
+    let foot = |app: &mut App| line(app, second(120), 23);
+    assert!(foot(&mut app).starts_with("q quit  ? help"));
+    app.on_key(Key::Char('d'), second(120));
+    assert_eq!(foot(&mut app), "drain web/a, which has 60 sessions?  Enter: yes  Esc: no");
+    app.on_key(Key::Enter, second(120));
+    assert_eq!(foot(&mut app), "drain web/a ...");
+    app.on_news(News::Answer("web/a: drain is set".into()), second(120));
+    assert_eq!(foot(&mut app), "web/a: drain is set");
+    "/DOWN".chars().for_each(|char| drop(app.on_key(Key::Char(char), second(120))));
+    assert_eq!(foot(&mut app), "/DOWN\u{2588}  Enter keeps it, Esc shows all");
+    assert!(drawn(&mut app, second(120), 100, 24).contains("1-1 of 1 backend of 4 with \"DOWN\"  web/c at"));
+    assert_eq!(line(&mut app, second(125), 1), "no word for 5.0s: it is stopped, or very busy");
+    app.on_news(News::Lost("cannot reach l4lb".into()), second(125));
+    assert_eq!(line(&mut app, second(125), 1), "not reached, trying again: cannot reach l4lb");
+    app.mode = Mode::Help;
+    assert!(drawn(&mut app, second(125), 100, 24).contains("any key goes back"));
+}
+
+#[test]
+fn before_the_first_sample_it_says_what_it_waits_for() {
+    let mut app = App::new("/run/l4lb/admin.sock".into(), Duration::from_secs(1));
+    let text = drawn(&mut app, second(0), 60, 10);
+    assert!(text.contains("l4lb") && text.contains("/run/l4lb/admin.sock"), "{text}");
+    assert!(text.contains("waiting for the first sample") && text.contains("0-0 of 0 backends"), "{text}");
+}
+
+#[test]
+fn a_page_follows_the_selected_row() {
+    let mut app = App::new("here".into(), Duration::from_secs(1));
+    let rows: Vec<api::Backend> = (0..1_000).map(|number| backend(&format!("{number:03}"))).collect();
+    let mut given = sample(0, rows);
+    given.pools[0].backends = 1_200;
+    app.on_news(News::Sample(Box::new(given), Vec::new()), second(0));
+    assert!(drawn(&mut app, second(0), 80, 24).contains("1-11 of 1000 backends, 200 more in no sample"));
+    app.on_key(Key::End, second(0));
+    let text = drawn(&mut app, second(0), 80, 24);
+    assert!(text.contains("web/999") && text.contains("991-1000 of 1000 backends"), "{text}");
+    assert_eq!(screen::height_for(1_000, 24), 1_012, "all of them when they are printed");
+    assert_eq!(screen::height_for(3, 24), 24);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_size_is_too_small_or_too_strange(
+        width in 1_u16..200,
+        height in 1_u16..60,
+        narrow in 1_u16..12,
+        name in ".{0,40}",
+        mode in 0_usize..4,
+    ) {
+        let mut app = app();
+        let mut strange = four(121);
+        strange.backends[0].name = name.clone();
+        strange.backends[1].health_reason = Some(name.clone());
+        app.on_news(News::Sample(Box::new(strange), events()), second(121));
+        if let Some(key) = [None, Some('?'), Some('d'), Some('/')][mode] {
+            app.on_key(Key::Char(key), second(121));
+            name.chars().for_each(|char| drop(app.on_key(Key::Char(char), second(121))));
+        }
+        for (width, height) in [(width, height), (narrow, height), (width, narrow), (1, 1), (narrow, 1), (1, narrow)] {
+            let text = drawn(&mut app, second(121), width, height);
+            prop_assert!(text.lines().count() <= usize::from(height));
+        }
+    }
+}
