@@ -35,7 +35,7 @@ check_drops_are_told() {
     start drain cat "$WORK/pipe"
     wait_until 10 "it tells how many lines were dropped" grep -q 'log lines were dropped' "$WORK/drain.out"
     dropped=$(sed -nE 's/.*log lines were dropped.* lines=([0-9]+).*/\1/p' "$WORK/drain.out" | awk '{ sum += $1 } END { print sum }')
-    written=$(grep -c ' session listener=' "$WORK/drain.out")
+    written=$(grep -c ' session session=' "$WORK/drain.out")
     expect_between "lines dropped ($dropped) and written ($written)" "$REQUESTS" $((dropped + written)) $((REQUESTS + 500))
     pass "drained, it told of $dropped dropped lines and $written were written"
     signal TERM lb
