@@ -279,7 +279,7 @@ MUTANTS = [
         "gauge-per-version",
         "the sessions of an older version of a listener are not counted",
         "src/pool/listener.rs",
-        [("gauge: Arc::clone(&self.gauge) })", "gauge: Arc::default() })")],
+        [("(Arc::clone(&self.gauge), Arc::clone(&self.stats))", "(Arc::default(), Arc::clone(&self.stats))")],
     ),
     Mutant(
         "cut-short",
