@@ -1,7 +1,7 @@
 //! `l4lb top`: what a running l4lb does, on a terminal, and the keys to drain its backends.
 //!
-//! [`app`] is what is known and what keys mean, without I/O; [`rates`] makes rates of totals; [`screen`] and [`table`] draw;
-//! [`feed`] asks the admin API and [`terminal`] takes and gives back the terminal. This file lets them meet.
+//! `app` is what is known and what keys mean, without I/O; `rates` makes rates of totals; `screen` and `table` draw;
+//! `feed` asks the admin API and `terminal` takes and gives back the terminal. This file lets them meet.
 
 mod app;
 mod feed;
