@@ -302,12 +302,14 @@ pub struct SessionFilter {
     pub pool: Option<String>,
     /// Those on this backend only.
     pub backend: Option<String>,
-    /// Those of this client address only, without port.
+    /// Those of this client address only, IPv4 or IPv6 without port.
+    #[param(format = "ipv4")]
     pub client: Option<String>,
     /// Rows wanted, 1..=1000 [default: 100]. A page may hold fewer though more follow.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
     /// `next` of the page before.
+    #[param(pattern = r"^[0-9]{1,9}\.[0-9]{1,9}$")]
     pub from: Option<String>,
 }
 

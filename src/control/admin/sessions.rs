@@ -76,7 +76,7 @@ pub(super) async fn sessions(
 
 /// Why a session went where it went, and why it ended: one that runs, or one of the last thousand of its worker
 #[utoipa::path(
-    get, path = "/v1/sessions/{id}/explanation", params(("id" = String, Path)),
+    get, path = "/v1/sessions/{id}/explanation", params(("id" = String, Path, pattern = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")),
     responses(
         (status = OK, body = api::Explanation),
         (status = NOT_FOUND, body = api::Problem),
@@ -99,7 +99,7 @@ pub(super) async fn explain(
 
 /// Ends a session at once, by a reset on both sides
 #[utoipa::path(
-    delete, path = "/v1/sessions/{id}", params(("id" = String, Path)),
+    delete, path = "/v1/sessions/{id}", params(("id" = String, Path, pattern = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")),
     responses(
         (status = OK, body = api::Killed),
         (status = NOT_FOUND, body = api::Problem),
