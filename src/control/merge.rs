@@ -14,7 +14,7 @@ use crate::pool::{self, Admin, Backend, Snapshot};
 pub(super) fn merge(old: &Config, new: &Config, running: &Snapshot) -> (Config, Vec<String>) {
     let (mut merged, mut notes) = (new.clone(), Vec::new());
     for pool in &mut merged.pools {
-        let now = running.pools.iter().find(|now| now.settings.name == pool.name);
+        let now = running.pool_named(&pool.name);
         let before = old.pools.iter().find(|before| before.name == pool.name);
         if let (Some(now), Some(before)) = (now, before) {
             merge_pool(before, pool, now, &mut notes);

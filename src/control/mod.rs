@@ -246,14 +246,13 @@ impl Work {
     fn reconfigure(&mut self, config: &Config, groundwork: Box<dyn Groundwork>) {
         let next = Arc::new(self.control.snapshot.reconfigured(config));
         groundwork.commit(&next);
-        self.replace_snapshot(next);
-        self.control.drain_timeout = config.global.drain_timeout;
         let is_known = |posts: &[Post], id| posts.iter().any(|post| post.member.id == id);
         let members = self.control.staff.members();
         let new: Vec<Post> =
             members.iter().filter(|member| !is_known(&self.posts, member.id)).map(Post::new).collect();
         self.posts.extend(new);
-        self.posts.iter_mut().for_each(|post| post.is_behind = true);
+        self.replace_snapshot(next);
+        self.control.drain_timeout = config.global.drain_timeout;
         for pool in self.control.snapshot.pools.clone() {
             self.tell_eligibility(&pool);
         }

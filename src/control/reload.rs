@@ -235,7 +235,7 @@ fn sessions_on(change: &Change, running: &Snapshot) -> usize {
     if !takes_away {
         return 0;
     }
-    let of_pool = |name: &str| running.pools.iter().find(|pool| pool.settings.name == *name);
+    let of_pool = |name: &str| running.pool_named(name);
     let all =
         |pool: &Arc<crate::pool::Pool>| pool.backends.iter().map(|backend| backend.active() as usize).sum();
     match &change.subject {
@@ -246,7 +246,7 @@ fn sessions_on(change: &Change, running: &Snapshot) -> usize {
         }
         Subject::Pool(name) => of_pool(name).map_or(0, all),
         Subject::Backend { pool, name } => of_pool(pool)
-            .and_then(|pool| pool.backends.iter().find(|backend| backend.name == *name))
+            .and_then(|pool| pool.backend_named(name))
             .map_or(0, |backend| backend.active() as usize),
     }
 }

@@ -34,11 +34,15 @@ impl Removed {
         self.backend.active()
     }
 
-    /// See [`Leaving::eta`].
-    pub fn eta(&self, now: Instant) -> Option<Duration> {
+    /// How it leaves.
+    pub fn leaving(&self) -> Leaving {
         let Self { since, deadline, sessions_at_start, .. } = *self;
         Leaving { since, deadline, sessions_at_start: sessions_at_start.into() }
-            .eta(self.sessions().into(), now)
+    }
+
+    /// See [`Leaving::eta`].
+    pub fn eta(&self, now: Instant) -> Option<Duration> {
+        self.leaving().eta(self.sessions().into(), now)
     }
 }
 

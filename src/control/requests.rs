@@ -149,7 +149,6 @@ impl Work {
         let left: Vec<_> =
             left.filter(|(_, backend)| !gone.contains(&backend.id)).map(|(left, _)| left).collect();
         self.rebuild(pool.id, &left);
-        self.control.view.state().notes.retain(|id, _| !gone.contains(id));
         for id in gone {
             self.control.kept.registrations.forget(id);
         }
@@ -207,14 +206,13 @@ impl Work {
     }
 
     fn pool_named(&self, name: &str) -> Result<&Arc<Pool>, Refusal> {
-        let mut pools = self.control.snapshot.pools.iter();
-        let found = pools.find(|pool| pool.settings.name == name);
+        let found = self.control.snapshot.pool_named(name);
         found.ok_or_else(|| Refusal::NotFound(format!("there is no pool {name:?}")))
     }
 
     fn backend_named(&self, named: &Named) -> Result<(Arc<Pool>, Arc<Backend>), Refusal> {
         let pool = self.pool_named(&named.pool)?;
-        let found = pool.backends.iter().find(|backend| backend.name == named.backend);
+        let found = pool.backend_named(&named.backend);
         let missing =
             || Refusal::NotFound(format!("pool {:?} has no backend {:?}", named.pool, named.backend));
         found.map(|backend| (Arc::clone(pool), Arc::clone(backend))).ok_or_else(missing)

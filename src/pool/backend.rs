@@ -121,6 +121,11 @@ impl Backend {
         self.admin() == Admin::Ready && self.weight() > 0
     }
 
+    /// Whether it may have new sessions now.
+    pub fn is_eligible(&self) -> bool {
+        self.admits() && self.health() != HealthState::Down
+    }
+
     /// Its health: what an operator says, or else what its probe saw last.
     pub fn health(&self) -> HealthState {
         self.health_override().unwrap_or_else(|| health_of(self.health.load(Ordering::Relaxed)))

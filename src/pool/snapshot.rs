@@ -174,6 +174,11 @@ impl Snapshot {
         Arc::ptr_eq(&self.backends, &other.backends)
     }
 
+    /// The configured pool of that name.
+    pub fn pool_named(&self, name: &str) -> Option<&Arc<Pool>> {
+        self.pools.iter().find(|pool| pool.settings.name == name)
+    }
+
     /// The backends of all pools, by id.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.backends.iter()

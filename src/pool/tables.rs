@@ -58,7 +58,12 @@ impl Tier {
 impl Pool {
     /// Whether a backend is eligible for a new session, as of now.
     pub fn has_eligible(&self) -> bool {
-        self.backends.iter().any(|backend| backend.admits() && backend.health() != HealthState::Down)
+        self.backends.iter().any(|backend| backend.is_eligible())
+    }
+
+    /// The backend of that name.
+    pub fn backend_named(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.backends.iter().find(|backend| backend.name == name)
     }
 
     /// What part of the new sessions each backend has, by the table that they are picked from now.

@@ -81,7 +81,7 @@ pub(super) fn sample(state: &State, now: Instant) -> api::Sample {
 }
 
 pub(super) fn pool(pool: &Pool) -> api::Pool {
-    let eligible = pool.backends.iter().filter(|backend| is_eligible(backend)).count();
+    let eligible = pool.backends.iter().filter(|backend| backend.is_eligible()).count();
     api::Pool {
         name: pool.settings.name.clone(),
         balance: pool.settings.balance.as_str().to_owned(),
@@ -115,7 +115,7 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
         health_override: backend.health_override().is_some(),
         health_reason: note.health_reason.clone(),
         health_since: note.health_since,
-        eligible: is_eligible(backend),
+        eligible: backend.is_eligible(),
         sessions: backend.active().into(),
         sessions_total: backend.sessions(),
         dial_failures: backend.dial_failures(),
@@ -124,10 +124,6 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
         source: if note.registered { api::Source::Api } else { api::Source::Config },
         lease_left: note.lease.map(|lease| (lease - now).as_secs_f64()),
     }
-}
-
-fn is_eligible(backend: &Backend) -> bool {
-    backend.admits() && backend.health() != HealthState::Down
 }
 
 const fn admin_row(admin: Admin) -> api::Admin {
@@ -183,7 +179,7 @@ pub(super) fn topology(snapshot: &Snapshot) -> api::Topology {
 
 /// The pool of that name.
 pub(super) fn pool_named<'s>(state: &'s State, name: &str) -> Result<&'s Pool, Problem> {
-    let found = state.snapshot.pools.iter().find(|pool| pool.settings.name == name);
+    let found = state.snapshot.pool_named(name);
     found.map(AsRef::as_ref).ok_or_else(|| Problem::not_found(format!("there is no pool {name:?}")))
 }
 
@@ -237,10 +233,8 @@ pub(super) fn drains(state: &State, now: Instant) -> api::Drains {
         ..drain
     };
     let removed = state.removed.iter().map(|removed| {
-        let Removed { pool, backend, since, deadline, sessions_at_start, .. } = removed;
-        let sessions_at_start = u64::from(*sessions_at_start);
-        let leaving = Leaving { since: *since, deadline: *deadline, sessions_at_start };
-        api::Drain { removed: true, ..named(row(&leaving, backend.active().into()), pool, backend) }
+        let Removed { pool, backend, .. } = removed;
+        api::Drain { removed: true, ..named(row(&removed.leaving(), backend.active().into()), pool, backend) }
     });
     let leaving = state.snapshot.backends().filter_map(|backend| {
         let leaving = state.notes.get(&backend.id)?.leaving?;

@@ -93,7 +93,7 @@ pub(super) async fn explain(
         _ => return Err(forgotten(id)),
     };
     let snapshot = Arc::clone(&context.view.state().snapshot);
-    let pool = snapshot.pools.iter().find(|pool| *pool.settings.name == *story.row.pool);
+    let pool = snapshot.pool_named(&story.row.pool);
     Ok(Json(explanation(&story, pool.map(Arc::as_ref), context.view.clock.now())))
 }
 
@@ -223,7 +223,7 @@ fn filter_of(state: &Known, wanted: &api::SessionFilter) -> Result<Filter, Probl
 
 fn backend_named<'s>(state: &'s Known, pool: &str, name: &str) -> Result<&'s Backend, Problem> {
     let pool = rows::pool_named(state, pool)?;
-    let found = pool.backends.iter().find(|backend| backend.name == name);
+    let found = pool.backend_named(name);
     let missing = || Problem::not_found(format!("pool {:?} has no backend {name:?}", pool.settings.name));
     found.map(Arc::as_ref).ok_or_else(missing)
 }
