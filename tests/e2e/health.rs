@@ -15,7 +15,7 @@ use l4lb::session::Side;
 use socket2::Socket;
 
 use crate::fleet::{Fleet, Node, Service, dead_fleet, fleet};
-use crate::peer::{Ending, PATIENCE, Peer, retry, until};
+use crate::peer::{Ending, PATIENCE, Peer, patient_client, retry, until};
 
 /// Checks that come soon, and that a busy machine does not fail.
 const SOON: &str = "interval = \"400ms\", fast_interval = \"20ms\", timeout = \"400ms\"";
@@ -134,7 +134,7 @@ fn the_initial_state_decides_until_the_first_verdict() {
         until("the table heeds it", || {
             let mut greeting = [0];
             service.count_client();
-            let mut client = TcpStream::connect(service.address()).expect("connect");
+            let mut client = patient_client(service.address());
             client.read_exact(&mut greeting).is_ok()
         });
         service.audit();

@@ -2,7 +2,7 @@
 //! Blocking calls with a deadline; every byte that comes is compared with the one that was sent.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use l4lb::session::Side;
 use l4lb::sys::{Clock, Kernel, Linux};
 use mio::unix::SourceFd;
 use nix::errno::Errno;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::pattern::Pattern;
 
@@ -42,6 +42,22 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
             result => return result,
         }
     }
+}
+
+/// A backend on a free port of `host`. accept(2), and whatever waits on what it returns, waits no longer than anything
+/// may take.
+pub(crate) fn patient_backend(host: SocketAddr) -> TcpListener {
+    let listener = TcpListener::bind(host).expect("a free port");
+    // What it accepts inherits it.
+    SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+    listener
+}
+
+/// A client of `address` that waits no longer for an answer than anything may take.
+pub(crate) fn patient_client(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).expect("connect");
+    client.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+    client
 }
 
 /// How a stream ends.

@@ -9,7 +9,7 @@ use l4lb::ctl::ClientError;
 
 use crate::daemon::Daemon;
 use crate::lab::IPV4;
-use crate::peer::until;
+use crate::peer::{patient_backend, patient_client, retry, until};
 
 /// A daemon in front of one backend, `a`, and what has come to that.
 struct Bench {
@@ -19,7 +19,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let backend = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let backend = patient_backend(IPV4);
         let address = backend.local_addr().expect("getsockname");
         let daemon = Daemon::start(
             &format!(
@@ -33,9 +33,9 @@ impl Bench {
 
     /// A session that has moved two bytes to the backend and one to the client.
     fn session(&self) -> (TcpStream, TcpStream) {
-        let mut client = TcpStream::connect(self.daemon.address).expect("connect");
+        let mut client = patient_client(self.daemon.address);
         client.write_all(b"hi").expect("write");
-        let (mut served, _) = self.backend.accept().expect("accept");
+        let (mut served, _) = retry(|| self.backend.accept()).expect("accept");
         served.read_exact(&mut [0; 2]).expect("read");
         served.write_all(b"!").expect("write");
         client.read_exact(&mut [0]).expect("read");
