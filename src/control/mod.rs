@@ -98,6 +98,8 @@ struct Work {
     removed: Vec<Removed>,
     /// Configurations that are to be read.
     orders: Orders,
+    /// What those who have asked are told, as soon as the workers know what was done.
+    answers: Vec<Box<dyn FnOnce()>>,
     result: io::Result<()>,
 }
 
@@ -129,6 +131,7 @@ impl Work {
             without_backend: HashSet::new(),
             removed: Vec::new(),
             orders: Orders::default(),
+            answers: Vec::new(),
             result: Ok(()),
         }
     }
@@ -150,19 +153,24 @@ impl Work {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.look_after_drops();
-            self.forget_retired();
-            self.end_leases();
-            self.publish();
-            self.look_after_removed();
-            self.save();
-            self.orders.give_answers();
-            self.end_drain();
-            self.tell_commands();
+            self.act();
         }
         self.tell_shares();
         self.save_for_good();
         self.result
+    }
+
+    /// Does what follows from the reports and from the time.
+    fn act(&mut self) {
+        self.look_after_drops();
+        self.forget_retired();
+        self.end_leases();
+        self.publish();
+        self.look_after_removed();
+        self.save();
+        self.give_answers();
+        self.end_drain();
+        self.tell_commands();
     }
 
     fn patience(&self) -> Duration {
@@ -190,6 +198,15 @@ impl Work {
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::TellShares => self.tell_shares(),
         }
+    }
+
+    /// Whoever has asked for something hears of it when the next connection finds it done.
+    fn answer(&mut self, answer: impl FnOnce() + 'static) {
+        self.answers.push(Box::new(answer));
+    }
+
+    fn give_answers(&mut self) {
+        self.answers.drain(..).for_each(|answer| answer());
     }
 
     fn on_health(&mut self, id: BackendId, from: HealthState, to: HealthState, reason: &str) {
@@ -407,9 +424,14 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::config;
     use crate::mailbox::Mailbox;
+    use crate::request::{Ask, Refusal, Request};
 
     struct NoWake;
 
@@ -477,6 +499,35 @@ mod tests {
         let (from, to) = (HealthState::Up, HealthState::Down);
         work.on_report(Report::Health { backend: BackendId(7), from, to, reason: String::new() });
         assert!(work.changed.is_empty());
+    }
+
+    /// Notes whether anybody had been answered when a worker was woken.
+    struct Witness {
+        answered: Mutex<oneshot::Receiver<Result<(), Refusal>>>,
+        too_early: Mutex<Vec<bool>>,
+    }
+
+    impl crate::sys::Wake for Witness {
+        fn wake(&self) -> io::Result<()> {
+            let is_answered = self.answered.lock().unwrap().try_recv().is_ok();
+            self.too_early.lock().unwrap().push(is_answered);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_workers_are_told_before_whoever_has_asked() {
+        let (reply, answered) = oneshot::channel();
+        let witness = Arc::new(Witness { answered: Mutex::new(answered), too_early: Mutex::default() });
+        let (mailbox, commands) = Mailbox::new(Arc::clone(&witness) as _);
+        let mut work = Work::new(control(Snapshot::new(&config("")), &[mailbox]));
+        let backend = Named { pool: "default".into(), backend: "a".into() };
+        let request = Request::Change { backend, weight: Some(0), admin: None, reply };
+        work.on_report(Report::Ask(Ask { who: "a test".into(), request }));
+        work.act();
+        assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Publish(_)]));
+        assert_eq!(*witness.too_early.lock().unwrap(), [false]);
+        assert_eq!(witness.answered.lock().unwrap().try_recv().unwrap(), Ok(()));
     }
 
     #[test]

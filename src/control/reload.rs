@@ -46,18 +46,6 @@ pub struct ReloadStatus {
 pub(super) struct Orders {
     is_loading: bool,
     waiting: Vec<Order>,
-    /// What is to be answered once the workers are told.
-    answers: Vec<(Answer, Result<ReloadReport, Vec<String>>)>,
-}
-
-impl Orders {
-    pub(super) fn give_answers(&mut self) {
-        self.answers.drain(..).for_each(|(answer, report)| answer(report));
-    }
-
-    fn answer(&mut self, answer: Option<Answer>, report: Result<ReloadReport, Vec<String>>) {
-        self.answers.extend(answer.map(|answer| (answer, report)));
-    }
 }
 
 impl Work {
@@ -146,7 +134,7 @@ impl Work {
         if mode == Mode::Apply {
             self.applied(&who, config, &report);
         }
-        self.orders.answer(answer, Ok(report));
+        self.answer_order(answer, Ok(report));
     }
 
     fn applied(&mut self, who: &str, config: Config, report: &ReloadReport) {
@@ -179,7 +167,13 @@ impl Work {
         if mode == Mode::Apply {
             self.count_failure(&who, errors.clone());
         }
-        self.orders.answer(answer, Err(errors));
+        self.answer_order(answer, Err(errors));
+    }
+
+    fn answer_order(&mut self, answer: Option<Answer>, report: Result<ReloadReport, Vec<String>>) {
+        if let Some(answer) = answer {
+            self.answer(move || answer(report));
+        }
     }
 
     fn count_failure(&self, who: &str, mut errors: Vec<String>) {
@@ -288,7 +282,7 @@ mod tests {
     fn hear(work: &mut Work) {
         let report = work.control.inbox.recv().expect("it says something");
         work.on_report(report);
-        work.orders.give_answers();
+        work.give_answers();
     }
 
     #[test]
@@ -339,7 +333,7 @@ mod tests {
             }
             let (order, answered) = order(None, Mode::Apply);
             work.on_order(order);
-            work.orders.give_answers();
+            work.give_answers();
             assert_eq!(answered.try_recv().unwrap().unwrap_err(), [expected]);
             assert_eq!(work.control.view.state().reload.failed, 1);
         }
@@ -380,7 +374,7 @@ mod tests {
             work.on_order(order);
             answers.push(answered);
         }
-        work.orders.give_answers();
+        work.give_answers();
         let refused: Vec<_> = answers.iter().filter_map(|answered| answered.try_recv().ok()).collect();
         assert_eq!(refused, [Err(vec![format!("{ORDERS_MAX} reloads wait already")])]);
     }

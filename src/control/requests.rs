@@ -12,7 +12,7 @@ use crate::control::events::Draft;
 use crate::control::leases::Registration;
 use crate::control::{Leaving, Work};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
-use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Request};
+use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Reply, Request};
 use crate::sys::own_addresses;
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
@@ -21,23 +21,33 @@ pub(super) const BACKENDS_MAX: usize = 65_536;
 impl Work {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         let Ask { who, request } = ask;
-        // Whoever has asked may have gone: then the answer goes nowhere, and the change stays.
         match request {
             Request::Register { pool, backend, reply } => {
-                _ = reply.send(self.register(&pool, &backend, &who));
+                let result = self.register(&pool, &backend, &who);
+                self.reply(reply, result);
             }
-            Request::Deregister { backend, reply } => _ = reply.send(self.deregister(&backend, &who)),
+            Request::Deregister { backend, reply } => {
+                let result = self.deregister(&backend, &who);
+                self.reply(reply, result);
+            }
             Request::Change { backend, weight, admin, reply } => {
-                _ = reply.send(self.change(&backend, weight, admin, &who));
+                let result = self.change(&backend, weight, admin, &who);
+                self.reply(reply, result);
             }
             Request::OverrideHealth { backend, health, reply } => {
-                _ = reply.send(self.override_health(&backend, health, &who));
+                let result = self.override_health(&backend, health, &who);
+                self.reply(reply, result);
             }
             Request::LogLevel { level, reply } => {
                 set_log_level(level, &who);
-                _ = reply.send(Ok(()));
+                self.reply(reply, Ok(()));
             }
         }
+    }
+
+    /// Whoever has asked may have gone: then the answer goes nowhere, and the change stays.
+    fn reply<T: 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
+        self.answer(move || _ = reply.send(result));
     }
 
     fn register(&mut self, pool: &str, new: &NewBackend, who: &str) -> Result<Registered, Refusal> {
