@@ -12,13 +12,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use l4lb::cli::{self, Cli, Command};
-use l4lb::config::model::LogFormat;
+use l4lb::config::model::{Global, LogFormat};
 use l4lb::config::{self, Config, Overrides, one_line, system_resolver};
 use l4lb::ctl::RegisterArgs;
 use l4lb::demo::{self, HttpBackend};
 use l4lb::mailbox::{Report, Reports};
 use l4lb::reload::Source;
-use l4lb::server::Origin;
+use l4lb::server::{Origin, StartError};
 use l4lb::{control, logging, server, sys};
 
 fn main() -> ExitCode {
@@ -93,12 +93,16 @@ fn serve(
     origin: Option<Origin>,
     when_started: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<ExitCode> {
-    let _flush =
-        logging::start(config.global.log_level, config.global.log_format).context("cannot start the log")?;
+    let Global { log_level, log_format, access_log, .. } = &config.global;
+    let logging = logging::start(*log_level, *log_format, access_log.as_ref());
+    let mut logging = logging.context("cannot start the log")?;
     control::count_dropped_log_lines(logging::dropped);
+    control::set_log_level_by(logging::set_level);
     // Before anyone can see that it listens: a signal that is not caught ends the process without a drain.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).context("cannot handle signals")?;
-    let running = server::start_reloadable(config, origin)?;
+    let running = server::start_service(config, origin, || {
+        logging.open_access_log().map_err(|(path, error)| StartError::AccessLog { path, error })
+    })?;
     forward_signals(signals, running.reports()).context("cannot handle signals")?;
     when_started()?;
     let totals = running.wait().context("stopped by an error")?;
@@ -108,7 +112,8 @@ fn serve(
 
 /// Keeps a backend registered until a signal ends it.
 fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
-    let _flush = logging::start(log::LevelFilter::Info, LogFormat::Text).context("cannot start the log")?;
+    let _flush =
+        logging::start(log::LevelFilter::Info, LogFormat::Text, None).context("cannot start the log")?;
     Ok(cli::register(args, &signalled(&[SIGTERM, SIGINT])?))
 }
 
@@ -126,6 +131,9 @@ fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
 fn forward_signals(mut signals: Signals, reports: Reports) -> io::Result<()> {
     thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                logging::reopen();
+            }
             reports.send_surely(match signal {
                 SIGHUP => Report::Reload,
                 SIGUSR1 => Report::TellShares,

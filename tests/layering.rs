@@ -37,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "server",
         &["base", "config", "pool", "reload", "stats", "sys", "query", "mailbox", "worker", "control"],
     ),
-    ("logging", &["config"]),
+    ("logging", &["base", "config", "sys"]),
     ("demo", &["sys"]),
     ("ctl", &["api", "base", "config", "control", "session", "sys"]),
     ("top", &["api", "base", "config", "ctl", "session", "sys"]),

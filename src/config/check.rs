@@ -14,10 +14,10 @@ use super::admin;
 use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
-use super::model::{Accept, Config, Global, Listener, LogFormat, Timeouts};
+use super::model::{Accept, AccessLog, Config, Global, Listener, LogFormat, Timeouts};
 use super::overrides::{BackendFlag, Overrides, workers_auto};
 use super::pool::{self, PoolDraft, TIMEOUTS};
-use super::raw::{Key, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
+use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
 use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
 use super::report::{Placed, Report, Scope, Spot};
 
@@ -38,7 +38,10 @@ const ACCEPTS: [(&str, Accept); 2] = {
     [(a.as_str(), a), (b.as_str(), b)]
 };
 
-const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LOG_FORMATS: [(&str, LogFormat); 2] = {
+    let [a, b] = LogFormat::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
 
 /// The configuration that `raw` and `overrides` describe, or every mistake.
 pub(super) fn check(
@@ -73,7 +76,8 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
     let mut read = Reader { report, scope: &log_scope };
     let level = read.choice("level", &log.level, &LOG_LEVELS);
-    let format = read.choice("format", &log.format, &LOG_FORMATS);
+    let format = read.choice("format", &log.format, &LOG_FORMATS).unwrap_or(LogFormat::Text);
+    let access_log = raw.access_log.as_ref().and_then(|raw| access_log(raw, &scope, format, report));
 
     Global {
         workers: overrides.workers.or(workers).unwrap_or_else(workers_auto),
@@ -83,9 +87,46 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
         max_sessions: overrides.max_sessions.or(max_sessions),
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
-        log_format: format.unwrap_or(LogFormat::Text),
+        log_format: format,
+        access_log,
     }
 }
+
+/// Written in `format` unless the table names another; `None` when its path says that there is none.
+fn access_log(
+    raw: &Spanned<Table<RawAccessLog>>,
+    scope: &Scope,
+    format: LogFormat,
+    report: &mut Report,
+) -> Option<AccessLog> {
+    let scope = scope.part(spot_of_table(Some(raw)), "access_log");
+    let raw = raw.get_ref();
+    let mut read = Reader { report, scope: &scope };
+    if raw.path.is_none() {
+        read.wrong("path", &raw.path, "missing, write path = \"/var/log/l4lb/access.log\"");
+    }
+    let path = read.text("path", &raw.path);
+    let own = read.choice("format", &raw.format, &LOG_FORMATS);
+    match path? {
+        STANDARD_ERROR if own.is_some() => {
+            read.wrong("format", &raw.format, "what goes to standard error has the format of log");
+            None
+        }
+        STANDARD_ERROR => None,
+        path if path.is_empty() || path.contains('\0') => {
+            read.wrong(
+                "path",
+                &raw.path,
+                format_args!("must be a file or {STANDARD_ERROR:?}, got {}", quote(path)),
+            );
+            None
+        }
+        path => Some(AccessLog { path: path.into(), format: own.unwrap_or(format) }),
+    }
+}
+
+/// The path that leaves the lines of sessions where the others go.
+const STANDARD_ERROR: &str = "-";
 
 /// `"auto"` or a number.
 fn workers(read: &mut Reader, key: &Key) -> Option<NonZeroUsize> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{
-    Admin, Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, LogFormat, Pool, Tcp,
+    AccessLog, Admin, Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, Pool, Tcp,
     Timeouts,
 };
 use super::units::show_duration;
@@ -67,7 +67,7 @@ const UNSET: &str = "(not set)";
 const PIN: &str = "a thread is bound to its processor when it starts";
 const BUSY_POLL: &str = "the loop of a worker is made with it";
 const ADMIN: &str = "where operators come in is opened once";
-const LOG_FORMAT: &str = "the log is set up once";
+const LOG: &str = "the log is set up once";
 
 impl Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,7 +170,17 @@ impl Keys<'_> {
 }
 
 fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
-    let Global { workers, pin, splice, busy_poll, max_sessions, drain_timeout, log_level, log_format } = new;
+    let Global {
+        workers,
+        pin,
+        splice,
+        busy_poll,
+        max_sessions,
+        drain_timeout,
+        log_level,
+        log_format,
+        access_log,
+    } = new;
     keys.value("workers", old.workers, workers);
     let before = keys.changes.len();
     keys.value("pin", old.pin, pin);
@@ -184,12 +194,12 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     let level = |level: log::LevelFilter| level.as_str().to_ascii_lowercase();
     keys.text("log.level", &level(old.log_level), &level(*log_level));
     let before = keys.changes.len();
-    let format = |format: LogFormat| match format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    };
-    keys.text("log.format", format(old.log_format), format(*log_format));
-    keys.restart_since(before, LOG_FORMAT);
+    keys.text("log.format", old.log_format.as_str(), log_format.as_str());
+    let path = |log: &Option<AccessLog>| log.as_ref().map(|log| log.path.display().to_string());
+    keys.maybe("access_log.path", path(&old.access_log), path(access_log));
+    let format = |log: &Option<AccessLog>| log.as_ref().map(|log| log.format.as_str());
+    keys.maybe("access_log.format", format(&old.access_log), format(access_log));
+    keys.restart_since(before, LOG);
 }
 
 fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
@@ -322,12 +332,13 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::config::model::{self, HealthState, OnRemove, Relay, WhenAllDown};
+    use crate::config::model::{self, HealthState, LogFormat, OnRemove, Relay, WhenAllDown};
     use crate::config::{self, Overrides};
 
     const BASE: &str = r#"
         [global]
         workers = 2
+        access_log = { path = "/a" }
         [[listener]]
         name = "in"
         bind = "127.0.0.1:9090"
@@ -368,6 +379,14 @@ mod tests {
         (
             |c| c.global.log_format = LogFormat::Json,
             "global: log.format text -> json (needs a restart: the log is set up once)",
+        ),
+        (
+            |c| c.global.access_log.as_mut().unwrap().path = "/b".into(),
+            "global: access_log.path /a -> /b (needs a restart: the log is set up once)",
+        ),
+        (
+            |c| c.global.access_log.as_mut().unwrap().format = LogFormat::Json,
+            "global: access_log.format text -> json (needs a restart: the log is set up once)",
         ),
         (
             |c| c.admin.socket = model::AdminSocket::Off,

@@ -164,6 +164,7 @@ mod tests {
                 _ => "tcp",
             };
             let mut text = FULL.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));
+            // Some go with another one.
             if key.starts_with("listen") {
                 text = text.replace("#token_file", "token_file");
             }

@@ -42,6 +42,17 @@ pub struct Global {
     pub log_level: LevelFilter,
     /// How a line is written.
     pub log_format: LogFormat,
+    /// Where the lines of finished sessions go; `None` leaves them among the others.
+    pub access_log: Option<AccessLog>,
+}
+
+/// Where the lines of finished sessions go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The file, which is appended to.
+    pub path: PathBuf,
+    /// How a line is written.
+    pub format: LogFormat,
 }
 
 /// Where operators and Prometheus reach the process.
@@ -78,6 +89,19 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl LogFormat {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
+
+    /// The word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// One address that clients connect to.

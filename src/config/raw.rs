@@ -39,6 +39,14 @@ pub(super) struct RawGlobal {
     pub(super) max_sessions: Key,
     pub(super) drain_timeout: Key,
     pub(super) log: Section<RawLog>,
+    pub(super) access_log: Section<RawAccessLog>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAccessLog {
+    pub(super) path: Key,
+    pub(super) format: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

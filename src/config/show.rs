@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::error::one_line;
 use super::model::{
-    Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, LogFormat, Pool, Tcp,
+    AccessLog, Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, Pool, Tcp,
     Timeouts,
 };
 use super::units::show_duration;
@@ -25,10 +26,7 @@ impl fmt::Display for Config {
 
 impl fmt::Display for Global {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = match self.log_format {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        };
+        let format = self.log_format.as_str();
         let level = self.log_level.as_str().to_ascii_lowercase();
         let [busy_poll, drain_timeout] = [self.busy_poll, self.drain_timeout].map(show_duration);
         let Self { workers, pin, splice, .. } = self;
@@ -37,7 +35,11 @@ impl fmt::Display for Global {
         if let Some(max) = self.max_sessions {
             write!(f, " max_sessions={max}")?;
         }
-        write!(f, " log={level},{format}")
+        write!(f, " log={level},{format}")?;
+        if let Some(AccessLog { path, format }) = &self.access_log {
+            write!(f, " access_log={},{}", one_line(&path.display().to_string()), format.as_str())?;
+        }
+        Ok(())
     }
 }
 

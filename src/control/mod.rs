@@ -37,7 +37,7 @@ use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
 pub use staff::{Member, Staff};
-pub use view::{Leaving, State, View, count_dropped_log_lines};
+pub use view::{Leaving, State, View, count_dropped_log_lines, set_log_level_by};
 
 /// How often it looks after what a full queue has kept from it.
 const LOOK: Duration = Duration::from_millis(500);

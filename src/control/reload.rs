@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::config::diff::{Change, Difference, Subject, diff};
 use crate::control::events::Draft;
 use crate::control::merge::merge;
-use crate::control::{Stage, Work};
+use crate::control::{Stage, Work, view};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
 use crate::reload::{Answer, Mode, Order, ReloadReport, Touch};
@@ -149,7 +149,7 @@ impl Work {
         // RUST_LOG says more than the file can.
         let is_other_level = config.global.log_level != self.control.config.global.log_level;
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {
-            log::set_max_level(config.global.log_level);
+            view::set_log_level(config.global.log_level);
         }
         self.control.config = Arc::new(config);
         self.align_registrations();

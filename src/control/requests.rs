@@ -10,6 +10,7 @@ use crate::config::model::{self, HealthState};
 use crate::config::{is_circle, is_circle_at_home, units};
 use crate::control::events::Draft;
 use crate::control::leases::Registration;
+use crate::control::view;
 use crate::control::{Leaving, Work};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Reply, Request};
@@ -268,7 +269,7 @@ fn lease_words(new: &NewBackend) -> String {
 fn set_log_level(level: LevelFilter, who: &str) {
     // Told at the more talkative of both levels, or it might not be told at all.
     let before = log::max_level();
-    log::set_max_level(before.max(level).max(LevelFilter::Info));
+    view::set_log_level(before.max(level).max(LevelFilter::Info));
     log::info!(who, from:% = before, to:% = level; "log level");
-    log::set_max_level(level);
+    view::set_log_level(level);
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::config::limits::LimitError;
 use crate::config::model::Listener;
@@ -56,6 +57,14 @@ pub enum StartError {
     /// What an earlier process has kept cannot be read.
     #[error(transparent)]
     State(#[from] StateFileError),
+    /// The access log cannot be written.
+    #[error("access_log: cannot open {}: {error}", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// The error of the call.
+        error: io::Error,
+    },
     /// The admin API cannot be where it is configured.
     #[error(transparent)]
     Admin(#[from] AdminError),

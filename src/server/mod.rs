@@ -124,11 +124,15 @@ fn totals(staff: &Staff) -> Totals {
 
 /// Starts what `config` says and returns once every listener listens.
 pub fn start(config: &Config) -> Result<Running, StartError> {
-    start_reloadable(config, None)
+    start_service(config, None, || Ok(()))
 }
 
-/// The same; SIGHUP reads it again from where it came from.
-pub fn start_reloadable(config: &Config, origin: Option<Origin>) -> Result<Running, StartError> {
+/// The same; SIGHUP reads it again from where it came from. `when_listening` comes before any session.
+pub fn start_service(
+    config: &Config,
+    origin: Option<Origin>,
+    when_listening: impl FnOnce() -> Result<(), StartError>,
+) -> Result<Running, StartError> {
     debug_assert!(
         sys::sigpipe_is_ignored().unwrap_or(true),
         "a write to a dead connection would end the process"
@@ -142,6 +146,7 @@ pub fn start_reloadable(config: &Config, origin: Option<Origin>) -> Result<Runni
     let site = Arc::new(Site::new(&config.global, open_files, pipe_bytes, reports.clone()));
     let groundwork: Box<dyn Groundwork> = Box::new(site.prepare(config)?);
     let admin = admin::open(&config.admin)?;
+    when_listening()?;
     let (snapshot, kept) = restore(config)?;
     groundwork.commit(&snapshot);
     let config = Arc::new(config.clone());

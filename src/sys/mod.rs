@@ -3,6 +3,7 @@
 
 mod addresses;
 mod clock;
+mod files;
 mod holder;
 mod kernel;
 mod linux;
@@ -17,6 +18,7 @@ mod usage;
 
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
+pub use files::open_log;
 pub use holder::holder_of;
 pub use kernel::{
     Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_resources,

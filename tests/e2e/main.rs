@@ -35,6 +35,7 @@ mod logs;
 mod metrics;
 mod register;
 mod reload;
+mod service;
 mod sessions;
 mod shutdown;
 mod spread;

@@ -1,0 +1,69 @@
+//! How a line is written: for people, or for machines.
+
+use std::io::{self, Write};
+
+use env_logger::fmt::Formatter;
+use log::Record;
+use log::kv::{Error, Key, Value, VisitSource, VisitValue};
+
+pub(super) fn write_text(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    write!(to, "{} {:<5} {}", to.timestamp_millis(), record.level(), record.args())?;
+    record.key_values().visit(&mut Text(to)).map_err(io::Error::other)?;
+    writeln!(to)
+}
+
+struct Text<'a>(&'a mut Formatter);
+
+impl<'kvs> VisitSource<'kvs> for Text<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let value = if is_absent(&value) { "-".to_owned() } else { value.to_string() };
+        // Quoted where it would not read as one word; that escapes line ends and control characters too.
+        let is_word =
+            !value.is_empty() && value.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '"');
+        if is_word { write!(self.0, " {key}={value}") } else { write!(self.0, " {key}={value:?}") }?;
+        Ok(())
+    }
+}
+
+pub(super) fn write_json(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let mut fields = Json(serde_json::Map::new());
+    fields.0.insert("time".into(), to.timestamp_millis().to_string().into());
+    fields.0.insert("level".into(), record.level().as_str().to_ascii_lowercase().into());
+    fields.0.insert("message".into(), record.args().to_string().into());
+    record.key_values().visit(&mut fields).map_err(io::Error::other)?;
+    serde_json::to_writer(&mut *to, &fields.0)?;
+    writeln!(to)
+}
+
+struct Json(serde_json::Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Json {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let json = match (value.to_u64(), value.to_f64(), value.to_bool()) {
+            (Some(number), _, _) => number.into(),
+            (None, Some(number), _) => number.into(),
+            (None, None, Some(truth)) => truth.into(),
+            (None, None, None) if is_absent(&value) => serde_json::Value::Null,
+            (None, None, None) => value.to_string().into(),
+        };
+        self.0.insert(key.as_str().to_owned(), json);
+        Ok(())
+    }
+}
+
+/// Whether a field has no value this time: `None` would print as a word.
+fn is_absent(value: &Value<'_>) -> bool {
+    struct Absent(bool);
+    impl VisitValue<'_> for Absent {
+        fn visit_any(&mut self, _: Value<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn visit_null(&mut self) -> Result<(), Error> {
+            self.0 = true;
+            Ok(())
+        }
+    }
+    let mut absent = Absent(false);
+    value.visit(&mut absent).is_ok() && absent.0
+}
