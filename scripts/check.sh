@@ -12,7 +12,10 @@ RESULTS=()
 FAILED=0
 
 # The quick ones first.
-names_of_all() { echo demo signals metrics stuck-log namespaces segments pipes spin idle-memory dashboard syscalls reload programs emfile soak; }
+names_of_all() {
+    echo demo signals service metrics stuck-log namespaces segments pipes spin idle-memory dashboard syscalls reload \
+        programs emfile soak
+}
 
 # Only when named: the fuzzer of admin tries other requests every time.
 names_of_others() { echo admin; }

@@ -233,15 +233,11 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCo
     })
 }
 
-/// Prints what the file and the flags would run, or every mistake, when at most `nofile` files may be open and pipes may
+/// Prints what the configuration of `file` would run, or why it cannot when at most `nofile` files may be open and pipes may
 /// hold `pipe_bytes`.
-pub fn check(file: &Path, overrides: &Overrides, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
-    let config = match load(Some(file), overrides) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let budget = FdBudget::of(&config, nofile, pipe_bytes);
-    match budget.sessions_max(&config) {
+pub fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
+    let budget = FdBudget::of(config, nofile, pipe_bytes);
+    match budget.sessions_max(config) {
         Ok(sessions) => {
             print(format!("{config}limits: max_sessions={sessions}, {budget}\n").as_bytes());
             ExitCode::SUCCESS

@@ -42,7 +42,7 @@
 //! | L2 | [`session`], [`stats`], [`pool`], [`health`] | decide and count, without I/O; [`sys`] alone does I/O |
 //! | L3 | [`query`], [`reload`], [`request`], [`mailbox`] | pass messages between threads |
 //! | L4 | [`worker`], [`control`] | loop; neither imports the other |
-//! | L5 | [`server`], [`logging`], [`demo`], [`ctl`], [`top`], [`cli`] | start, stop, print |
+//! | L5 | [`service`], [`server`], [`logging`], [`demo`], [`ctl`], [`top`], [`cli`] | start, watch, stop, print |
 //!
 //! # Invariants
 //! - `session/` does no I/O; time and randomness are parameters everywhere below `worker/mod.rs`.
@@ -82,6 +82,8 @@ pub mod mailbox;
 pub mod worker;
 
 pub mod control;
+
+pub mod service;
 
 pub mod server;
 

@@ -42,6 +42,17 @@ pub enum Command {
     Ask(Query, Reply),
     /// Cut what still runs, with this reason, then stop.
     Stop(StopReason),
+    /// Nothing: one more turn shows that the worker is not stuck.
+    Wake,
+}
+
+/// What became of a [`Mailbox::ping`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ping {
+    /// The worker turns, or is stuck.
+    Alive,
+    /// The worker has stopped.
+    Stopped,
 }
 
 /// Why the sessions that still run are cut.
@@ -89,7 +100,7 @@ pub enum Report {
 }
 
 /// Names a worker for the life of the process. Its index may be that of another one later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u32);
 
 /// What came of reading the configuration again.
@@ -151,6 +162,20 @@ impl Mailbox {
             Err(TrySendError::Disconnected(_)) => true,
             // Its commands have woken the worker already.
             Err(TrySendError::Full(_)) => false,
+        }
+    }
+
+    /// Has the worker turn once more. Where its mailbox is full its commands have woken it already.
+    pub fn ping(&self) -> Ping {
+        match self.commands.try_send(Command::Wake) {
+            Ok(()) => {
+                if let Err(error) = self.waker.wake() {
+                    log::error!(error:%; "cannot wake a worker");
+                }
+                Ping::Alive
+            }
+            Err(TrySendError::Full(_)) => Ping::Alive,
+            Err(TrySendError::Disconnected(_)) => Ping::Stopped,
         }
     }
 }

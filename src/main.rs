@@ -19,6 +19,8 @@ use l4lb::demo::{self, HttpBackend};
 use l4lb::mailbox::{Report, Reports};
 use l4lb::reload::Source;
 use l4lb::server::{Origin, StartError};
+use l4lb::service::Beats;
+use l4lb::sys::{Inherited, Notice};
 use l4lb::{control, logging, server, sys};
 
 fn main() -> ExitCode {
@@ -35,9 +37,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve_configured(cli.config.as_deref(), &cli.flags.overrides()),
         Some(Command::Check { file, flags }) => {
+            let config = match cli::load(Some(&file), &flags.overrides()) {
+                Ok(config) => config,
+                Err(code) => return Ok(code),
+            };
             let open_files = sys::open_files_max().context("cannot read the limit of open files")?;
-            let pipe_bytes = sys::pipe_bytes_max().context("cannot read what pipes may hold")?;
-            Ok(cli::check(&file, &flags.overrides(), open_files, pipe_bytes))
+            let pipe_bytes = sys::pipe_bytes_max(config.global.user.is_some());
+            Ok(cli::check(&config, &file, open_files, pipe_bytes.context("cannot read what pipes may hold")?))
         }
         Some(Command::Demo) => serve_demo(),
         Some(Command::Backend { port }) => {
@@ -56,8 +62,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn serve_configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<ExitCode> {
+    // Before anything else is opened.
+    let inherited = Inherited::take().context("cannot take what was passed to this process (LISTEN_FDS)")?;
     match cli::load(file, overrides) {
-        Ok(config) => serve(&config, origin_of(file, overrides), || Ok(())),
+        Ok(config) => serve(&config, origin_of(file, overrides), inherited, || Ok(())),
         Err(code) => Ok(code),
     }
 }
@@ -81,7 +89,8 @@ fn serve_demo() -> anyhow::Result<ExitCode> {
             let token = demo::Token::make().context("cannot make a token for the dashboard")?;
             config.admin.listen = Some(demo::DASHBOARD.parse().context("the dashboard of the demo")?);
             config.admin.token_file = Some(token.file().to_owned());
-            serve(&config, None, move || demo::print_what_to_try(&token, &mut io::stdout()))
+            let when_started = move || demo::print_what_to_try(&token, &mut io::stdout());
+            serve(&config, None, Inherited::default(), when_started)
         }
         Err(code) => Ok(code),
     }
@@ -91,8 +100,11 @@ fn serve_demo() -> anyhow::Result<ExitCode> {
 fn serve(
     config: &Config,
     origin: Option<Origin>,
+    inherited: Inherited,
     when_started: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<ExitCode> {
+    // Before there is another thread: each has what the one has that starts it.
+    sys::renounce_new_privileges().context("cannot renounce new privileges")?;
     let Global { log_level, log_format, access_log, .. } = &config.global;
     let logging = logging::start(*log_level, *log_format, access_log.as_ref());
     let mut logging = logging.context("cannot start the log")?;
@@ -100,10 +112,12 @@ fn serve(
     control::set_log_level_by(logging::set_level);
     // Before anyone can see that it listens: a signal that is not caught ends the process without a drain.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).context("cannot handle signals")?;
-    let running = server::start_service(config, origin, || {
+    let running = server::start_service(config, origin, inherited, || {
         logging.open_access_log().map_err(|(path, error)| StartError::AccessLog { path, error })
     })?;
     forward_signals(signals, running.reports()).context("cannot handle signals")?;
+    let _beats = Beats::start(running.watched()).context("cannot start a thread")?;
+    sys::notify(&[Notice::Ready, Notice::Status("serving")]);
     when_started()?;
     let totals = running.wait().context("stopped by an error")?;
     log::info!("stopped: {totals}");

@@ -50,6 +50,7 @@ impl Bench {
             group: GroupId(0),
             listener: Arc::clone(&snapshot.listeners[0]),
             socket: Some(Arc::new(listener)),
+            is_partial: false,
         };
         let (seat, ends) = Seat::new(0, &waker);
         let assignment = Assignment {

@@ -33,9 +33,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "mailbox",
         ],
     ),
+    ("service", &["config", "stats", "sys", "mailbox", "control"]),
     (
         "server",
-        &["base", "config", "pool", "reload", "stats", "sys", "query", "mailbox", "worker", "control"],
+        &[
+            "base", "config", "pool", "reload", "stats", "sys", "query", "mailbox", "worker", "control",
+            "service",
+        ],
     ),
     ("logging", &["base", "config", "sys"]),
     ("demo", &["sys"]),
@@ -45,7 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that only `sys/` names.
-const SYSTEM_CRATES: &[&str] = &["mio", "nix", "socket2", "procfs"];
+const SYSTEM_CRATES: &[&str] = &["mio", "nix", "socket2", "procfs", "sd_notify"];
 const LINES_MAX: usize = 600;
 
 struct Source {

@@ -14,7 +14,7 @@ use super::admin;
 use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
-use super::model::{Accept, AccessLog, Config, Global, Listener, LogFormat, Timeouts};
+use super::model::{Accept, AccessLog, Account, Config, Global, Listener, LogFormat, Timeouts};
 use super::overrides::{BackendFlag, Overrides, workers_auto};
 use super::pool::{self, PoolDraft, TIMEOUTS};
 use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
@@ -74,6 +74,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let busy_poll = read.duration("busy_poll", &raw.busy_poll, BUSY_POLL, Some("sleep at once"));
     let max_sessions = sessions(&mut read, &raw.max_sessions);
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
+    let user = account(&mut read, &raw.user, &raw.group);
     let mut read = Reader { report, scope: &log_scope };
     let level = read.choice("level", &log.level, &LOG_LEVELS);
     let format = read.choice("format", &log.format, &LOG_FORMATS).unwrap_or(LogFormat::Text);
@@ -89,6 +90,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,
         access_log,
+        user,
     }
 }
 
@@ -127,6 +129,23 @@ fn access_log(
 
 /// The path that leaves the lines of sessions where the others go.
 const STANDARD_ERROR: &str = "-";
+
+fn account(read: &mut Reader, user: &Key, group: &Key) -> Option<Account> {
+    let mut name = |key_name: &str, key: &Key| {
+        let name = read.text(key_name, key)?;
+        let is_name =
+            !name.is_empty() && !name.contains(|c: char| c == ':' || c.is_whitespace() || c.is_control());
+        if !is_name {
+            read.wrong(key_name, key, format_args!("must be a name, got {}", quote(name)));
+        }
+        is_name.then(|| name.to_owned())
+    };
+    let (user_name, group_name) = (name("user", user), name("group", group));
+    if user.is_none() && group.is_some() {
+        read.wrong("group", group, "goes with user, which is missing");
+    }
+    user_name.map(|user| Account { user, group: group_name })
+}
 
 /// `"auto"` or a number.
 fn workers(read: &mut Reader, key: &Key) -> Option<NonZeroUsize> {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{
-    AccessLog, Admin, Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, Pool, Tcp,
-    Timeouts,
+    AccessLog, Account, Admin, Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, Pool,
+    Tcp, Timeouts,
 };
 use super::units::show_duration;
 
@@ -68,6 +68,7 @@ const PIN: &str = "a thread is bound to its processor when it starts";
 const BUSY_POLL: &str = "the loop of a worker is made with it";
 const ADMIN: &str = "where operators come in is opened once";
 const LOG: &str = "the log is set up once";
+const USER: &str = "who it runs as is settled once it listens";
 
 impl Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,6 +181,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
         log_level,
         log_format,
         access_log,
+        user,
     } = new;
     keys.value("workers", old.workers, workers);
     let before = keys.changes.len();
@@ -200,6 +202,12 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     let format = |log: &Option<AccessLog>| log.as_ref().map(|log| log.format.as_str());
     keys.maybe("access_log.format", format(&old.access_log), format(access_log));
     keys.restart_since(before, LOG);
+    let before = keys.changes.len();
+    let name = |user: &Option<Account>| user.as_ref().map(|account| account.user.clone());
+    keys.maybe("user", name(&old.user), name(user));
+    let group = |user: &Option<Account>| user.as_ref().and_then(|account| account.group.clone());
+    keys.maybe("group", group(&old.user), group(user));
+    keys.restart_since(before, USER);
 }
 
 fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
@@ -339,6 +347,7 @@ mod tests {
         [global]
         workers = 2
         access_log = { path = "/a" }
+        user = "a"
         [[listener]]
         name = "in"
         bind = "127.0.0.1:9090"
@@ -387,6 +396,14 @@ mod tests {
         (
             |c| c.global.access_log.as_mut().unwrap().format = LogFormat::Json,
             "global: access_log.format text -> json (needs a restart: the log is set up once)",
+        ),
+        (
+            |c| c.global.user.as_mut().unwrap().user = "b".into(),
+            "global: user a -> b (needs a restart: who it runs as is settled once it listens)",
+        ),
+        (
+            |c| c.global.user.as_mut().unwrap().group = Some("g".into()),
+            "global: group (not set) -> g (needs a restart: who it runs as is settled once it listens)",
         ),
         (
             |c| c.admin.socket = model::AdminSocket::Off,

@@ -171,6 +171,9 @@ mod tests {
             if key.starts_with("send") {
                 text = text.replace("#expect", "expect");
             }
+            if key.starts_with("group") {
+                text = text.replace("#user", "user");
+            }
             assert!(load_text(&text).is_ok(), "{key}: {:?}", load_text(&text));
         }
     }

@@ -44,6 +44,8 @@ pub struct Global {
     pub log_format: LogFormat,
     /// Where the lines of finished sessions go; `None` leaves them among the others.
     pub access_log: Option<AccessLog>,
+    /// Who a process that starts as root becomes once it listens; `None` changes nothing.
+    pub user: Option<Account>,
 }
 
 /// Where the lines of finished sessions go.
@@ -53,6 +55,15 @@ pub struct AccessLog {
     pub path: PathBuf,
     /// How a line is written.
     pub format: LogFormat,
+}
+
+/// Whose rights the process keeps, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user.
+    pub user: String,
+    /// The group; the user's own when `None`.
+    pub group: Option<String>,
 }
 
 /// Where operators and Prometheus reach the process.

@@ -40,6 +40,8 @@ pub(super) struct RawGlobal {
     pub(super) drain_timeout: Key,
     pub(super) log: Section<RawLog>,
     pub(super) access_log: Section<RawAccessLog>,
+    pub(super) user: Key,
+    pub(super) group: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

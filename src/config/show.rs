@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::one_line;
 use super::model::{
-    AccessLog, Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, Pool, Tcp,
-    Timeouts,
+    AccessLog, Account, Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, Pool,
+    Tcp, Timeouts,
 };
 use super::units::show_duration;
 
@@ -38,6 +38,12 @@ impl fmt::Display for Global {
         write!(f, " log={level},{format}")?;
         if let Some(AccessLog { path, format }) = &self.access_log {
             write!(f, " access_log={},{}", one_line(&path.display().to_string()), format.as_str())?;
+        }
+        if let Some(Account { user, group }) = &self.user {
+            write!(f, " user={user}")?;
+            if let Some(group) = group {
+                write!(f, " group={group}")?;
+            }
         }
         Ok(())
     }

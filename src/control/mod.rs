@@ -28,7 +28,7 @@ use crate::pool::{BackendId, Pool, PoolId, Snapshot};
 use crate::reload::{Mode, Order, Source};
 use crate::request::Named;
 use crate::stats::Share;
-use crate::sys::{Clock, timestamp};
+use crate::sys::{self, Clock, Notice, timestamp};
 
 use events::Draft;
 
@@ -338,6 +338,7 @@ impl Work {
                 self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
                 self.show_stage(api::Stage::Draining, "draining: accepting has ended");
                 log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
+                sys::notify(&[Notice::Stopping]);
                 self.tell_all(&Command::Drain);
             }
             Stage::Draining { .. } => self.stop(StopReason::AtOnce),
@@ -435,7 +436,7 @@ mod tests {
 
     struct NoWake;
 
-    impl crate::sys::Wake for NoWake {
+    impl sys::Wake for NoWake {
         fn wake(&self) -> io::Result<()> {
             Ok(())
         }
@@ -507,7 +508,7 @@ mod tests {
         too_early: Mutex<Vec<bool>>,
     }
 
-    impl crate::sys::Wake for Witness {
+    impl sys::Wake for Witness {
         fn wake(&self) -> io::Result<()> {
             let is_answered = self.answered.lock().unwrap().try_recv().is_ok();
             self.too_early.lock().unwrap().push(is_answered);

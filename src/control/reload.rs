@@ -19,7 +19,7 @@ use crate::control::{Stage, Work, view};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
 use crate::reload::{Answer, Mode, Order, ReloadReport, Touch};
-use crate::sys::timestamp;
+use crate::sys::{self, Notice, timestamp};
 
 /// Orders that wait while a configuration is read; one more is refused.
 const ORDERS_MAX: usize = 64;
@@ -74,9 +74,14 @@ impl Work {
     }
 
     fn load(&mut self, order: Order) {
+        if order.mode == Mode::Apply {
+            sys::notify(&[Notice::Reloading]);
+        }
         let source = order.source.clone().or_else(|| self.control.source.clone());
         let Some(source) = source else {
-            return self.refuse(order, vec!["there is no file to read again".into()]);
+            let mode = order.mode;
+            self.refuse(order, vec!["there is no file to read again".into()]);
+            return self.tell_over(mode);
         };
         let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
         let (mode, who) = (order.mode, order.who.clone());
@@ -102,12 +107,14 @@ impl Work {
             Err(error) => {
                 // The order has gone with what was to run: whoever waits for an answer hears that there is none.
                 self.count_failure(&who, vec![format!("cannot start a thread: {error}")]);
+                self.tell_over(mode);
             }
         }
     }
 
     pub(super) fn on_loaded(&mut self, loaded: Loaded) {
         let Loaded { order, result } = loaded;
+        let mode = order.mode;
         self.orders.is_loading = false;
         match result {
             Err(errors) => self.refuse(order, errors),
@@ -116,7 +123,16 @@ impl Work {
             }
             Ok(Loadable { config, groundwork }) => self.follow(order, config, groundwork),
         }
+        self.tell_over(mode);
         self.load_next();
+    }
+
+    /// Tells the service manager that a reload is over, whatever has come of it.
+    fn tell_over(&mut self, mode: Mode) {
+        // It was told that the process ends, if it does.
+        if mode == Mode::Apply && self.stage == Stage::Serving {
+            self.answer(|| sys::notify(&[Notice::Ready]));
+        }
     }
 
     /// Runs `config`, or only says what it would change.

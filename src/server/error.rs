@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::limits::LimitError;
-use crate::config::model::Listener;
+use crate::config::model::{Global, Listener};
 use crate::control::admin::AdminError;
 use crate::control::state_file::StateFileError;
+use crate::service::Mismatch;
 use crate::sys;
 
 /// Why the process could not start, with nothing left running; or why it cannot run another configuration, with
@@ -57,6 +58,29 @@ pub enum StartError {
     /// What an earlier process has kept cannot be read.
     #[error(transparent)]
     State(#[from] StateFileError),
+    /// A socket was passed for a listener that it does not fit.
+    #[error(transparent)]
+    Passed(#[from] Mismatch),
+    /// More sockets were passed for a listener than there are workers.
+    #[error(
+        "listener {name:?}: {passed} sockets were passed for it, each needs a worker, and workers is {workers}"
+    )]
+    FewWorkers {
+        /// The listener.
+        name: String,
+        /// How many sockets.
+        passed: usize,
+        /// How many workers.
+        workers: usize,
+    },
+    /// Root cannot be given up.
+    #[error("cannot become user {user:?}: {error}")]
+    Account {
+        /// Who was to be become.
+        user: String,
+        /// The error of the call.
+        error: io::Error,
+    },
     /// The access log cannot be written.
     #[error("access_log: cannot open {}: {error}", path.display())]
     AccessLog {
@@ -88,12 +112,17 @@ pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError
 
 /// Why `listener` cannot listen.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
-pub(super) fn refused(listener: &Listener, error: io::Error) -> StartError {
+pub(super) fn refused(global: &Global, listener: &Listener, error: io::Error) -> StartError {
     let (name, bind) = (listener.name.clone(), listener.bind);
     match error.kind() {
         io::ErrorKind::AddrInUse => StartError::InUse { name, bind, holder: sys::holder_of(bind) },
         io::ErrorKind::PermissionDenied if bind.port() < 1024 => {
-            let hint = "; a port below 1024 needs CAP_NET_BIND_SERVICE";
+            let hint = match global.user {
+                Some(_) => {
+                    "; a port below 1024 needs root, which is given up for good (user): start it again, as root"
+                }
+                None => "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+            };
             StartError::Listen { name, bind, hint, error }
         }
         io::ErrorKind::AddrNotAvailable => {

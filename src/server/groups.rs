@@ -6,13 +6,15 @@
 //! The kernel numbers the sockets of a group in the order in which they began to listen, which is that of the workers,
 //! because only those of the last workers are ever closed, and others come only when these are gone.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use crate::config::model::{Config, Listener, Tcp};
 use crate::server::StartError;
 use crate::server::error::refused;
-use crate::sys::{self, Kernel, Linux};
+use crate::service;
+use crate::sys::{self, Kernel, Linux, Passed};
 use crate::worker::GroupId;
 
 /// A listening socket, as the workers have it.
@@ -31,8 +33,11 @@ pub(super) struct Group {
     pub(super) name: String,
     backlog: u32,
     tcp: Tcp,
-    /// By worker.
+    /// By worker. The last workers may have none.
     sockets: Vec<Known>,
+    /// How many of the first ones the service manager has open too. No worker can close these: connections would go on
+    /// to begin there.
+    passed: usize,
 }
 
 /// Sockets that are to be closed by their workers.
@@ -46,8 +51,8 @@ pub(super) struct Retiring {
 pub(super) enum Need {
     /// Sockets of a group that is there, for workers that are not.
     More { group: GroupId, sockets: Vec<Socket> },
-    /// A group.
-    New { address: SocketAddr, sockets: Vec<Socket> },
+    /// A group, of which the first `passed` sockets were there before.
+    New { address: SocketAddr, sockets: Vec<Socket>, passed: usize },
 }
 
 impl Retiring {
@@ -57,18 +62,28 @@ impl Retiring {
     }
 }
 
-/// Opens what `config` needs besides `groups`, by listener.
-pub(super) fn open(config: &Config, groups: &[Group]) -> Result<Vec<Need>, StartError> {
+/// Opens what `config` needs besides `groups` and what was `passed` to this process, by listener.
+pub(super) fn open(config: &Config, groups: &[Group], passed: Vec<Passed>) -> Result<Vec<Need>, StartError> {
     let workers = config.global.workers.get();
     let kept = kept(config, groups);
-    let need = |(listener, kept): (&Listener, Option<&Group>)| {
+    let (claimed, left) = service::claim(&config.listeners, passed)?;
+    for Passed { name, address, .. } in left {
+        log::warn!(name, address:%; "a socket that was passed to this process belongs to no listener, closed");
+    }
+    let need = |((listener, kept), passed): ((&Listener, Option<&Group>), Vec<Passed>)| {
         let tcp = &config.pools[listener.pool].tcp;
-        match kept {
-            Some(group) => group.more(workers, tcp).map_err(|error| refused(listener, error)),
-            None => open_group(listener, workers, tcp, groups),
+        let count = kept.map_or(passed.len(), |group| group.passed);
+        if count > workers {
+            return Err(StartError::FewWorkers { name: listener.name.clone(), passed: count, workers });
         }
+        let need = match kept {
+            Some(group) => group.more(workers, tcp),
+            None if passed.is_empty() => open_group(listener, workers, tcp, groups),
+            None => adopt_group(listener, passed, workers, tcp),
+        };
+        need.map_err(|error| refused(&config.global, listener, error))
     };
-    config.listeners.iter().zip(kept).map(need).collect()
+    config.listeners.iter().zip(kept).zip(claimed).map(need).collect()
 }
 
 /// The groups that stay, by listener: that of the same name at the same address as configured, or else one that has the
@@ -84,15 +99,23 @@ fn kept<'a>(config: &Config, groups: &'a [Group]) -> Vec<Option<&'a Group>> {
     config.listeners.iter().zip(&same).map(|(listener, same)| same.or_else(|| renamed(listener))).collect()
 }
 
-fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, groups: &[Group]) -> Result<Need, StartError> {
+fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, groups: &[Group]) -> io::Result<Need> {
     let bind = listener.bind;
     let is_over = |group: &Group| overlap(bind, group.address);
     // One of them goes: two that stay would have been refused by the checks of the configuration.
     let listen = if groups.iter().any(is_over) { sys::listen_over_own } else { sys::listen };
-    let refused = |error| refused(listener, error);
-    let sockets = listen(bind, workers, listener.backlog, tcp).map_err(refused)?;
-    let address = sockets[0].local_addr().map_err(refused)?.as_socket().unwrap_or(bind);
-    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect() })
+    let sockets = listen(bind, workers, listener.backlog, tcp)?;
+    let address = sockets[0].local_addr()?.as_socket().unwrap_or(bind);
+    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect(), passed: 0 })
+}
+
+/// A group that begins with the sockets that were passed for it, one at least.
+fn adopt_group(listener: &Listener, passed: Vec<Passed>, workers: usize, tcp: &Tcp) -> io::Result<Need> {
+    let (address, count) = (passed[0].address, passed.len());
+    let sockets = sys::listen_on(passed, workers, listener.backlog, tcp)?;
+    let (name, opened) = (&listener.name, sockets.len() - count);
+    log::info!(listener:% = name, passed = count, opened; "sockets were passed to this process");
+    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect(), passed: count })
 }
 
 /// Whether a client of one address may be taken for one of the other.
@@ -103,13 +126,15 @@ pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 impl Group {
     /// What this group lacks for so many workers.
-    fn more(&self, workers: usize, tcp: &Tcp) -> std::io::Result<Need> {
+    fn more(&self, workers: usize, tcp: &Tcp) -> io::Result<Need> {
         let count = workers.saturating_sub(self.sockets.len());
         let sockets = match self.any() {
             _ if count == 0 => Vec::new(),
-            Some(socket) => sys::bind_beside(&socket, count, tcp)?,
+            Some(socket) if sys::lets_others_bind(&socket)? => sys::bind_beside(&socket, count, tcp)?,
+            // It was passed as it is, or root has opened it and was given up.
+            Some(_) => Vec::new(),
             // The process drains meanwhile.
-            None => return Err(std::io::ErrorKind::NotConnected.into()),
+            None => return Err(io::ErrorKind::NotConnected.into()),
         };
         Ok(Need::More { group: self.id, sockets: sockets.into_iter().map(Arc::new).collect() })
     }
@@ -130,10 +155,16 @@ impl Group {
         listener: &Listener,
         tcp: Tcp,
         sockets: &[Socket],
+        passed: usize,
     ) -> Self {
         let sockets = sockets.iter().map(Arc::downgrade).collect();
         let (bind, name, backlog) = (listener.bind, listener.name.clone(), listener.backlog);
-        Self { id, bind, address, name, backlog, tcp, sockets }
+        Self { id, bind, address, name, backlog, tcp, sockets, passed }
+    }
+
+    /// How many workers have a socket of it: the first ones.
+    pub(super) fn len(&self) -> usize {
+        self.sockets.len()
     }
 
     /// Belongs to `listener` from now on, and does as it says.
@@ -179,12 +210,12 @@ impl Group {
         Retiring { name: self.name, address: self.address, sockets: self.sockets }
     }
 
-    fn each(&self, what: &str, call: impl Fn(&Socket) -> std::io::Result<()>) {
+    fn each(&self, what: &str, call: impl Fn(&Socket) -> io::Result<()>) {
         self.open().for_each(|socket| self.tell(what, call(&socket)));
     }
 
     /// None of these calls fails on a socket that listens, but for want of memory. What was to be changed stays.
-    fn tell(&self, what: &str, result: std::io::Result<()>) {
+    fn tell(&self, what: &str, result: io::Result<()>) {
         if let Err(error) = result {
             log::error!(listener:% = self.name, address:% = self.address, error:%; "cannot {what}");
         }

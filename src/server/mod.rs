@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
-use crate::config::model::Config;
+use crate::config::model::{Config, Global};
 use crate::control::admin;
 use crate::control::kept::{self, Kept, Restored};
 use crate::control::state_file::{Saved, StateFile};
@@ -22,8 +22,9 @@ use crate::control::{Control, Staff, View};
 use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason};
 use crate::pool::{Backend, Snapshot};
 use crate::reload::{Answer, Mode, Order, ReloadReport, Source};
+use crate::service::Watched;
 use crate::stats::{Share, Totals};
-use crate::sys::{self, Clock};
+use crate::sys::{self, Clock, Inherited};
 
 pub use error::StartError;
 use error::system;
@@ -86,6 +87,11 @@ impl Running {
         &self.site.staff
     }
 
+    /// The workers, to watch over them.
+    pub fn watched(&self) -> Watched {
+        Watched::new(Arc::clone(&self.site.staff))
+    }
+
     /// The counters of all workers together.
     pub fn totals(&self) -> Totals {
         totals(&self.site.staff)
@@ -124,13 +130,16 @@ fn totals(staff: &Staff) -> Totals {
 
 /// Starts what `config` says and returns once every listener listens.
 pub fn start(config: &Config) -> Result<Running, StartError> {
-    start_service(config, None, || Ok(()))
+    start_service(config, None, Inherited::default(), || Ok(()))
 }
 
-/// The same; SIGHUP reads it again from where it came from. `when_listening` comes before any session.
+/// The same with the listening sockets among what was `inherited`; SIGHUP reads the configuration again from where it
+/// came from. `when_listening` comes after the last thing that takes root, which the process has given up then, and
+/// before any session.
 pub fn start_service(
     config: &Config,
     origin: Option<Origin>,
+    inherited: Inherited,
     when_listening: impl FnOnce() -> Result<(), StartError>,
 ) -> Result<Running, StartError> {
     debug_assert!(
@@ -138,14 +147,15 @@ pub fn start_service(
         "a write to a dead connection would end the process"
     );
     let open_files = sys::raise_open_files_limit().map_err(system("read the limit of open files"))?;
-    let pipe_bytes = sys::pipe_bytes_max().unwrap_or_else(|error| {
+    let pipe_bytes = sys::pipe_bytes_max(config.global.user.is_some()).unwrap_or_else(|error| {
         log::warn!(error:%; "cannot read what pipes may hold, so it will show");
         None
     });
     let (reports, inbox) = Reports::new();
     let site = Arc::new(Site::new(&config.global, open_files, pipe_bytes, reports.clone()));
-    let groundwork: Box<dyn Groundwork> = Box::new(site.prepare(config)?);
+    let groundwork: Box<dyn Groundwork> = Box::new(site.prepare(config, inherited.into_sockets())?);
     let admin = admin::open(&config.admin)?;
+    give_up_root(&config.global, &admin)?;
     when_listening()?;
     let (snapshot, kept) = restore(config)?;
     groundwork.commit(&snapshot);
@@ -192,4 +202,17 @@ fn restore(config: &Config) -> Result<(Arc<Snapshot>, Kept), StartError> {
     }
     log::info!(path:% = path.display(), registered = registrations.iter().count(); "state_file: put back");
     Ok((Arc::new(snapshot), Kept::new(registrations, Some(file))))
+}
+
+/// Becomes the user that the configuration names, in all threads, with what that one is to have.
+fn give_up_root(global: &Global, admin: &admin::Opened) -> Result<(), StartError> {
+    let Some(account) = &global.user else { return Ok(()) };
+    let was_root = sys::is_root();
+    admin.give_to(account)?;
+    let (user, group) = (&account.user, account.group.as_deref());
+    sys::become_account(account).map_err(|error| StartError::Account { user: user.clone(), error })?;
+    if was_root {
+        log::info!(user:%, group; "root is given up, no capability is left");
+    }
+    Ok(())
 }

@@ -19,7 +19,7 @@ use crate::server::error::{StartError, system};
 use crate::server::groups::{self, Group, Need, Retiring, Socket};
 use crate::server::threads::{seed, spawn_worker};
 use crate::stats::WorkerStats;
-use crate::sys::{Clock, Kernel, Linux};
+use crate::sys::{Clock, Kernel, Linux, Passed};
 use crate::worker::{
     self, Admission, Assignment, Ends, GroupId, Listening, RETIRE_GRACE, Shared, Team, Worker,
 };
@@ -99,8 +99,12 @@ impl Site {
         }
     }
 
-    /// See [`mailbox::Site::prepare`].
-    pub(super) fn prepare(self: &Arc<Self>, config: &Config) -> Result<Groundwork, StartError> {
+    /// See [`mailbox::Site::prepare`]. Listens on what was `passed` to this process too.
+    pub(super) fn prepare(
+        self: &Arc<Self>,
+        config: &Config,
+        passed: Vec<Passed>,
+    ) -> Result<Groundwork, StartError> {
         let budget = FdBudget::of(config, self.open_files, self.pipe_bytes);
         let sessions_max = budget.sessions_max(config)?;
         log::info!("{budget}");
@@ -108,7 +112,7 @@ impl Site {
         self.settle(config)?;
         let workers = config.global.workers.get();
         let state = self.state();
-        let needs = groups::open(config, &state.groups)?;
+        let needs = groups::open(config, &state.groups, passed)?;
         let hands = (state.seats.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
         Ok(Groundwork {
             site: Arc::clone(self),
@@ -161,7 +165,7 @@ impl mailbox::Site for Arc<Site> {
         &self,
         config: &Config,
     ) -> Result<Box<dyn mailbox::Groundwork>, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Box::new(Site::prepare(self, config)?))
+        Ok(Box::new(Site::prepare(self, config, Vec::new())?))
     }
 }
 
@@ -212,9 +216,9 @@ impl State {
                 snapshot.listeners.iter().find(is_it).expect("the snapshot runs this configuration");
             let tcp = config.pools[settings.pool].tcp;
             let (group, sockets) = match need {
-                Need::New { address, sockets } => {
+                Need::New { address, sockets, passed } => {
                     let id = self.new_group_id();
-                    self.groups.push(Group::new(id, address, settings, tcp, &sockets));
+                    self.groups.push(Group::new(id, address, settings, tcp, &sockets, passed));
                     let pool = &config.pools[settings.pool].name;
                     log::info!(listener:% = settings.name, address:%, pool:%, workers; "listening");
                     (id, sockets)
@@ -231,11 +235,19 @@ impl State {
                 }
             };
             kept.push(group);
-            // They are for the last workers.
-            let without = workers - sockets.len();
+            let with_socket = self.group(group).len();
+            let is_partial = with_socket < workers;
+            if is_partial {
+                let name = &settings.name;
+                log::info!(listener:% = name, with_socket, workers; "without SO_REUSEPORT of the same user, accept is balance");
+            }
+            // They are for the last of the workers that have one.
+            let without = with_socket - sockets.len();
             let sockets = std::iter::repeat_with(|| None).take(without).chain(sockets.into_iter().map(Some));
-            for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
-                of_worker.push(Listening { group, listener: Arc::clone(listener), socket });
+            for (of_worker, socket) in
+                of_workers.iter_mut().zip(sockets.chain(std::iter::repeat_with(|| None)))
+            {
+                of_worker.push(Listening { group, listener: Arc::clone(listener), socket, is_partial });
             }
         }
         let (groups, gone): (Vec<_>, Vec<_>) =

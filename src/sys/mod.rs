@@ -1,12 +1,15 @@
-//! The operating system: the only files that name mio, nix, socket2 and `std::time`, and where kernel lore lives.
+//! The operating system: the only files that name mio, nix, socket2, sd-notify and `std::time`, and where kernel lore lives.
 //! The data plane sees it through [`Kernel`] alone, so a simulation can take its place.
 
+mod account;
 mod addresses;
 mod clock;
 mod files;
 mod holder;
 mod kernel;
 mod linux;
+mod manager;
+mod passed;
 mod pipe;
 mod process;
 mod silence;
@@ -16,6 +19,7 @@ mod steer;
 mod token;
 mod usage;
 
+pub use account::{become_account, give_to, is_root, renounce_new_privileges};
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
 pub use files::open_log;
@@ -24,10 +28,10 @@ pub use kernel::{
     Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_resources,
 };
 pub use linux::Linux;
+pub use manager::{Notice, notify, watchdog_period};
+pub use passed::{Inherited, Passed, lets_others_bind, listen_on};
 pub use pipe::Pipe;
-pub use process::{
-    is_root, open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored,
-};
+pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored};
 pub use sockets::{bind_beside, listen, listen_over_own, set_backlog, set_listener_options};
 pub use steer::{refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;

@@ -12,11 +12,6 @@ pub fn open_files_max() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
 }
 
-/// Whether this process may do what only root may.
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
 /// Raises the limit of open files as far as it may go, and returns it.
 pub fn raise_open_files_limit() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -26,13 +21,14 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Bytes that the pipes of this user may have room for in all processes together, unless there is no such limit.
+/// Bytes that the pipes of this user may have room for in all processes together, unless there is no such limit. That of
+/// an ordinary user, if that is what the process will become (`is_to_drop`).
 /// pipe(7), pipe-user-pages-soft: in pages; 0 is none, and either capability lifts it. The kernel wants them in the
 /// first user namespace: in another it denies later what is not limited here.
-pub fn pipe_bytes_max() -> io::Result<Option<u64>> {
+pub fn pipe_bytes_max(is_to_drop: bool) -> io::Result<Option<u64>> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     const CAP_SYS_RESOURCE: u64 = 1 << 24;
-    let capabilities = status()?.capeff;
+    let capabilities = if is_to_drop { 0 } else { status()?.capeff };
     let text = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")?;
     let pages: u64 = text.trim().parse().map_err(io::Error::other)?;
     let is_lifted = pages == 0 || capabilities & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0;

@@ -47,6 +47,15 @@ pub fn refuse_new(listener: &Socket) -> io::Result<()> {
     ])
 }
 
+/// Undoes [`refuse_new`], also of another process that had this socket.
+pub(super) fn refuse_none(listener: &Socket) -> io::Result<()> {
+    match listener.detach_filter() {
+        // There was none.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
 /// From now on connections begin at the first `count` sockets only of those that share the address of `listener`, which
 /// must be two at least.
 ///

@@ -84,10 +84,10 @@ impl<K: Kernel> Worker<K> {
         match self.kernel.accept(&slot.socket) {
             Ok((client, address)) => {
                 slot.next_pause = PAUSE_FIRST;
-                let listener = Arc::clone(&slot.listener);
+                let (listener, accept) = (Arc::clone(&slot.listener), slot.accept());
                 listener.stats().accepted.add(1);
                 self.stats.accepted.add(1);
-                self.place(listener, client, address);
+                self.place(accept, listener, client, address);
                 self.count_down_queue(index);
             }
             Err(error) => {
@@ -129,8 +129,8 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Counts a session with the worker that is to have it, and opens it if that is this one.
-    fn place(&mut self, listener: Arc<Listener>, client: K::Socket, address: SocketAddr) {
-        match listener.settings.accept {
+    fn place(&mut self, accept: Accept, listener: Arc<Listener>, client: K::Socket, address: SocketAddr) {
+        match accept {
             Accept::Reuseport => {
                 self.crew.keep();
                 self.open(listener, client, address);

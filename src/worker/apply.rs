@@ -29,6 +29,7 @@ impl<K: Kernel> Worker<K> {
             Command::Drain => self.drain_listeners(),
             Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),
             Command::Stop(StopReason::AtOnce) => self.stop(CloseReason::Stopped),
+            Command::Wake => {}
         }
     }
 

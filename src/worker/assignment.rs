@@ -22,8 +22,11 @@ pub struct Listening<L> {
     pub group: GroupId,
     /// Whose connections they take. Other than in the last assignment, where only the name has changed.
     pub listener: Arc<Listener>,
-    /// The one of this worker, unless it has it already.
+    /// The one of this worker, unless it has it already or none could be opened for it.
     pub socket: Option<L>,
+    /// Some workers have none. Whoever accepts gives each session to the worker that has the fewest then, whatever the
+    /// listener says.
+    pub is_partial: bool,
 }
 
 /// The workers that serve, by index.

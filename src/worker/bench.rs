@@ -42,6 +42,7 @@ impl Bench {
             group: GroupId(0),
             listener: Arc::clone(&snapshot.listeners[0]),
             socket: Some(Arc::new(listener)),
+            is_partial: false,
         };
         let assignment = Assignment {
             epoch: 0,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
+use crate::config::model::Accept;
 use crate::pool::{Listener, Snapshot};
 use crate::stats::PauseReason;
 use crate::sys::{Kernel, Token};
@@ -29,6 +30,8 @@ pub(super) struct ListenerSlot<K: Kernel> {
     /// As it is in the epoch of the worker, or was when it was removed.
     pub(super) listener: Arc<Listener>,
     pub(super) socket: K::Listener,
+    /// Some workers have none.
+    is_partial: bool,
     /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
     /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
     pub(super) readable: bool,
@@ -55,12 +58,19 @@ enum Stage {
 }
 
 impl<K: Kernel> ListenerSlot<K> {
-    fn new(group: GroupId, listener: Arc<Listener>, socket: K::Listener, now: Instant) -> Self {
+    fn new(
+        group: GroupId,
+        listener: Arc<Listener>,
+        socket: K::Listener,
+        is_partial: bool,
+        now: Instant,
+    ) -> Self {
         let queue_max = queue_max(&listener);
         Self {
             group,
             listener,
             socket,
+            is_partial,
             readable: false,
             is_watched: false,
             pause: None,
@@ -82,6 +92,11 @@ impl<K: Kernel> ListenerSlot<K> {
     fn turn_into(&mut self, listener: &Arc<Listener>) {
         self.listener.clone_from(listener);
         self.queue_max = self.queue_max.max(queue_max(listener));
+    }
+
+    /// Who has the sessions that are accepted from it.
+    pub(super) fn accept(&self) -> Accept {
+        if self.is_partial { Accept::Balance } else { self.listener.settings.accept }
     }
 
     /// How many timers it has armed.
@@ -129,20 +144,22 @@ impl<K: Kernel> Worker<K> {
         for index in 0..self.listeners.len() {
             let Some(slot) = &mut self.listeners[index] else { continue };
             match listeners.iter().find(|listening| listening.group == slot.group) {
-                Some(listening) => slot.turn_into(&listening.listener),
+                Some(listening) => {
+                    slot.turn_into(&listening.listener);
+                    slot.is_partial = listening.is_partial;
+                }
                 None => self.retire(index),
             }
         }
-        for Listening { group, listener, socket } in listeners {
-            if let Some(socket) = socket {
-                self.listen(group, listener, socket);
-            }
+        for listening in listeners {
+            self.listen(listening);
         }
     }
 
-    /// Accepts from `socket` from now on.
-    pub(super) fn listen(&mut self, group: GroupId, listener: Arc<Listener>, socket: K::Listener) {
-        let mut slot = ListenerSlot::new(group, listener, socket, self.now);
+    /// Accepts from its socket, if there is one, from now on.
+    pub(super) fn listen(&mut self, listening: Listening<K::Listener>) {
+        let Listening { group, listener, socket: Some(socket), is_partial } = listening else { return };
+        let mut slot = ListenerSlot::new(group, listener, socket, is_partial, self.now);
         // It may not be as it was in the snapshot that it was opened for.
         slot.align(&self.snapshot);
         let index = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());

@@ -231,10 +231,8 @@ impl<K: Kernel> Worker<K> {
             admission: shared.admission,
             stats: shared.stats,
         };
-        for Listening { group, listener, socket } in listeners {
-            if let Some(socket) = socket {
-                worker.listen(group, listener, socket);
-            }
+        for listening in listeners {
+            worker.listen(listening);
         }
         worker.tell_state();
         worker

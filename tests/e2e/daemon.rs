@@ -42,23 +42,30 @@ impl Daemon {
 
     /// The same with a log of its own choice, in the form of RUST_LOG.
     pub(crate) fn start_logging(config: &str, host: SocketAddr, log: &str) -> Self {
+        Self::start_with(config, host, log, &[])
+    }
+
+    /// The same with further variables in its environment.
+    pub(crate) fn start_with(config: &str, host: SocketAddr, log: &str, env: &[(&str, &str)]) -> Self {
         for _ in 0..START_TRIES {
             let free = TcpListener::bind(host).and_then(|socket| socket.local_addr()).expect("a free port");
-            if let Some(daemon) = Self::try_start(config, free, log) {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+            command.env("RUST_LOG", log).envs(env.iter().copied());
+            if let Some(daemon) = Self::try_start(command, config, free) {
                 return daemon;
             }
         }
         panic!("no free port in {START_TRIES} tries");
     }
 
-    fn try_start(config: &str, address: SocketAddr, log: &str) -> Option<Self> {
+    /// Starts it by `command`, to which the flag with its configuration is added; `None` if the address is taken.
+    pub(crate) fn try_start(mut command: Command, config: &str, address: SocketAddr) -> Option<Self> {
         let file = NamedTempFile::new().expect("a file for the configuration");
         let runtime = tempfile::tempdir().expect("a run-time directory");
         write_config(&file, config, address);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
+        let mut child = command
             .arg("-c")
             .arg(file.path())
-            .env("RUST_LOG", log)
             .env("RUNTIME_DIRECTORY", runtime.path())
             .stderr(Stdio::piped())
             .spawn()
@@ -135,6 +142,13 @@ impl Daemon {
             let mut threads = self.process().tasks().expect("threads").flatten();
             threads.all(|thread| thread.stat().expect("stat").state == 'T')
         });
+    }
+
+    /// The thread that has that name.
+    pub(crate) fn thread(&self, name: &str) -> i32 {
+        let mut threads = self.process().tasks().expect("threads").flatten();
+        let thread = threads.find(|thread| thread.stat().expect("stat").comm == name);
+        thread.unwrap_or_else(|| panic!("no thread {name}")).tid
     }
 
     /// CPU time that it has used.

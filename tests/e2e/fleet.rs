@@ -256,9 +256,23 @@ impl Fleet {
 
     /// The real binary, which logs what `log` says in the form of RUST_LOG.
     pub(crate) fn start_daemon(&self, log: &str) -> Service<'_, Daemon> {
-        let server = Daemon::start_logging(&format!("{}\n{}", self.listeners[0], self.toml()), IPV4, log);
+        self.start_daemon_with(log, &[])
+    }
+
+    /// The same with further variables in its environment.
+    pub(crate) fn start_daemon_with(&self, log: &str, env: &[(&str, &str)]) -> Service<'_, Daemon> {
+        self.serve_by(Daemon::start_with(&self.daemon_toml(), IPV4, log, env))
+    }
+
+    /// The service of a daemon that was started with [`Fleet::daemon_toml`].
+    pub(crate) fn serve_by(&self, server: Daemon) -> Service<'_, Daemon> {
         let addresses = vec![server.address];
         Service { fleet: self, addresses, server, config: None, clients: AtomicU64::new(0) }
+    }
+
+    /// What follows the address of its listener.
+    pub(crate) fn daemon_toml(&self) -> String {
+        format!("{}\n{}", self.listeners[0], self.toml())
     }
 
     pub(crate) fn toml(&self) -> String {

@@ -1,14 +1,240 @@
-//! The access log, which somebody rotates.
+//! What a service manager sees: sockets that it passes, and what it is told. And the access log that somebody rotates.
 
 use std::fs;
-use std::net::TcpListener;
-use std::process::Command;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use crate::fleet::fleet;
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use procfs::net::TcpState;
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use crate::daemon::Daemon;
+use crate::fleet::{Fleet, Service, Visit, fleet};
 use crate::lab::IPV4;
-use crate::peer::until;
+use crate::peer::{PATIENCE, Peer, until};
+
+/// The other end of NOTIFY_SOCKET.
+struct Manager {
+    socket: UnixDatagram,
+    dir: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = UnixDatagram::bind(dir.path().join("notify")).expect("bind");
+        Self { socket, dir }
+    }
+
+    fn start<'a>(&self, fleet: &'a Fleet, env: &[(&str, &str)]) -> Service<'a, Daemon> {
+        let path = self.dir.path().join("notify");
+        let notify = [("NOTIFY_SOCKET", path.to_str().expect("a path in UTF-8"))];
+        fleet.start_daemon_with("info", &[&notify, env].concat())
+    }
+
+    /// What it is told next, unless it hears nothing for so long.
+    fn hears_within(&self, span: Duration) -> Option<Vec<String>> {
+        self.socket.set_read_timeout(Some(span)).expect("SO_RCVTIMEO");
+        let mut buffer = [0; 4096];
+        let len = self.socket.recv(&mut buffer).ok()?;
+        let text = String::from_utf8(buffer[..len].to_vec()).expect("UTF-8");
+        Some(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The next message that has a line which starts with `word`.
+    #[track_caller]
+    fn hears(&self, word: &str) -> Vec<String> {
+        loop {
+            let lines = self.hears_within(PATIENCE).unwrap_or_else(|| panic!("nobody said {word}"));
+            if lines.iter().any(|line| line.starts_with(word)) {
+                return lines;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_the_start_of_a_reload_and_of_the_end() {
+    let (manager, fleet) = (Manager::new(), fleet(1));
+    let service = manager.start(&fleet, &[]);
+    assert_eq!(manager.hears_within(PATIENCE), Some(vec!["READY=1".into(), "STATUS=serving".into()]));
+    service.enter().talks().leave();
+    service.server.signal("HUP", 1);
+    let reloading = manager.hears("RELOADING=1");
+    let since = reloading[1].strip_prefix("MONOTONIC_USEC=").expect("the time of it");
+    assert!(since.parse::<u64>().is_ok_and(|micros| micros > 0), "{reloading:?}");
+    manager.hears("READY=1");
+    service.server.signal("TERM", 1);
+    manager.hears("STOPPING=1");
+    service.has_stopped();
+}
+
+/// A worker that is stopped alone, as if it were stuck in a loop or in a call.
+struct StuckThread(Pid);
+
+impl StuckThread {
+    fn new(thread: i32) -> Self {
+        let thread = Pid::from_raw(thread);
+        ptrace::seize(thread, ptrace::Options::empty()).expect("ptrace");
+        ptrace::interrupt(thread).expect("interrupt");
+        waitpid(thread, Some(WaitPidFlag::__WALL)).expect("the thread stops");
+        Self(thread)
+    }
+
+    fn goes_on(self) {}
+}
+
+impl Drop for StuckThread {
+    fn drop(&mut self) {
+        // Also when the test has failed: nobody could wait for the process while one of its threads is held.
+        ptrace::detach(self.0, None).expect("detach");
+    }
+}
+
+#[test]
+fn a_stuck_worker_is_named_and_ends_the_beats_until_it_goes_on() {
+    const PERIOD: Duration = Duration::from_millis(600);
+    let (manager, fleet) = (Manager::new(), fleet(1).workers(2));
+    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "600000")]);
+    (0..3).for_each(|_| _ = manager.hears("WATCHDOG=1"));
+    let stuck = StuckThread::new(service.server.thread("l4lb-worker-1"));
+    let line = service.server.wait_for_line(&["no longer told"]);
+    assert!(line.contains("worker=1"), "{line}");
+    // What was said before is still to be read.
+    while manager.hears_within(Duration::from_millis(1)).is_some() {}
+    assert_eq!(manager.hears_within(PERIOD), None, "the service manager would restart it now");
+    stuck.goes_on();
+    manager.hears("WATCHDOG=1");
+    let line = service.server.wait_for_line(&["was stuck goes on"]);
+    assert!(line.contains("worker=1"), "{line}");
+    service.stops();
+}
+
+/// One worker may have nothing left to do while the other one still serves.
+#[test]
+fn the_beats_go_on_while_a_drain_lasts() {
+    let (manager, fleet) = (Manager::new(), fleet(1).workers(2));
+    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "300000")]);
+    let visit = service.enter().talks();
+    service.server.signal("TERM", 1);
+    manager.hears("STOPPING=1");
+    (0..5).for_each(|_| _ = manager.hears("WATCHDOG=1"));
+    visit.talks().leave();
+    service.has_stopped();
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_not_fed() {
+    let (manager, fleet) = (Manager::new(), fleet(1));
+    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")]);
+    manager.hears("READY=1");
+    assert_eq!(manager.hears_within(Duration::from_millis(300)), None);
+    service.stops();
+}
+
+fn new_listener(reuse_port: bool) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.set_reuse_port(reuse_port).expect("SO_REUSEPORT");
+    socket.bind(&IPV4.into()).expect("bind");
+    socket.listen(64).expect("listen");
+    socket
+}
+
+fn address_of(socket: &Socket) -> SocketAddr {
+    socket.local_addr().expect("getsockname").as_socket().expect("an IP address")
+}
+
+/// How many sockets listen there.
+fn listening_at(address: SocketAddr) -> usize {
+    let entries = procfs::net::tcp().expect("/proc/net/tcp");
+    entries.iter().filter(|entry| entry.local_address == address && entry.state == TcpState::Listen).count()
+}
+
+/// Starts l4lb as systemd would that has opened `sockets`, the first of which is for its listener.
+fn activate<'a>(fleet: &'a Fleet, sockets: [&Socket; 2]) -> Service<'a, Daemon> {
+    // The shell has them as its input and its output, l4lb where sd_listen_fds(3) says.
+    let script = "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
+    let [first, second] = sockets.map(|socket| Stdio::from(OwnedFd::from(socket.try_clone().expect("dup"))));
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_l4lb")])
+        .envs([("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "l4lb.socket:other.socket"), ("RUST_LOG", "info")])
+        .stdin(first)
+        .stdout(second);
+    let address = address_of(sockets[0]);
+    fleet.serve_by(Daemon::try_start(command, &fleet.daemon_toml(), address).expect("the address is ours"))
+}
+
+#[test]
+fn a_passed_socket_serves_who_came_before_the_process_and_between_two_of_them() {
+    for (reuse_port, listening) in [(true, 2), (false, 1)] {
+        let fleet = fleet(1).workers(2);
+        let (socket, other) = (new_listener(reuse_port), new_listener(false));
+        let mut early = Peer::connect(address_of(&socket), 1_000, None);
+        for round in 1..=2 {
+            let service = activate(&fleet, [&socket, &other]);
+            service.count_client();
+            Visit::greeted(early).talks().leave();
+            (0..20).for_each(|_| _ = service.enter().talks().leave());
+            service.stops();
+            // Nobody serves now, and nobody is refused.
+            early = Peer::connect(address_of(&socket), 1_000 + round, None);
+        }
+        let service = activate(&fleet, [&socket, &other]);
+        assert_eq!(listening_at(address_of(&socket)), listening, "SO_REUSEPORT: {reuse_port}");
+        service.count_client();
+        Visit::greeted(early).leave();
+        service.stops();
+    }
+}
+
+#[test]
+fn a_passed_socket_stays_with_the_first_worker_while_others_come_and_go() {
+    for (reuse_port, listening) in [(true, [1, 3, 1]), (false, [1, 1, 1])] {
+        let fleet = fleet(1).workers(1);
+        let (socket, other) = (new_listener(reuse_port), new_listener(false));
+        let service = activate(&fleet, [&socket, &other]);
+        for (workers, listening) in [1, 3, 1].into_iter().zip(listening) {
+            let config = fleet.daemon_toml().replace("workers = 1\n", &format!("workers = {workers}\n"));
+            service.server.reload(&config);
+            service.server.wait_for_line(&["another configuration is run"]);
+            let visits: Vec<Visit> = (0..3).map(|_| service.enter().talks()).collect();
+            if !reuse_port && workers == 3 {
+                service.server.signal("USR1", 1);
+                let line = service.server.wait_for_line(&[" share worker=2 "]);
+                assert!(line.contains(" accepted=0 ") && line.contains(" adopted=1 "), "{line}");
+            }
+            visits.into_iter().for_each(|visit| _ = visit.leave());
+            // One that a worker leaves behind is closed when its queue is served.
+            until("as many listen as there are workers", || listening_at(address_of(&socket)) == listening);
+        }
+        service.stops();
+    }
+}
+
+#[test]
+fn more_passed_sockets_than_workers_are_refused_also_when_the_workers_become_fewer() {
+    let fleet = fleet(1).workers(2);
+    let socket = new_listener(true);
+    let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    other.set_reuse_port(true).expect("SO_REUSEPORT");
+    other.bind(&socket.local_addr().expect("getsockname")).expect("bind");
+    other.listen(64).expect("listen");
+    let service = activate(&fleet, [&socket, &other]);
+    service.server.reload(&fleet.daemon_toml().replace("workers = 2\n", "workers = 1\n"));
+    let line = service.server.wait_for_line(&["each needs a worker", "another configuration is run"]);
+    assert!(line.contains("2 sockets were passed for it, each needs a worker, and workers is 1"), "{line}");
+    (0..20).for_each(|_| _ = service.enter().talks().leave());
+    service.stops();
+}
 
 /// How a line of the access log begins, and what names its session.
 fn client_of(line: &str) -> String {

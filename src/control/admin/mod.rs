@@ -24,10 +24,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use crate::config::model::{Admin, AdminSocket};
+use crate::config::model::{Account, Admin, AdminSocket};
 use crate::control::View;
 use crate::control::metrics::Metrics;
 use crate::mailbox::Reports;
+use crate::sys;
 
 pub use routes::openapi;
 pub use socket::default_path;
@@ -107,6 +108,15 @@ fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 impl Opened {
+    /// Lets `account` answer on the unix socket, and remove it. What listens on TCP has no owner.
+    pub fn give_to(&self, account: &Account) -> Result<(), AdminError> {
+        let Some(unix) = &self.unix else { return Ok(()) };
+        unix.files().try_for_each(|path| {
+            let what = format!("give {} to user {:?}", path.display(), account.user);
+            sys::give_to(account, path).map_err(|error| AdminError { what, error })
+        })
+    }
+
     /// Where it can be reached.
     pub fn addresses(&self) -> Addresses {
         let address = |listener: &std::net::TcpListener| listener.local_addr().ok();

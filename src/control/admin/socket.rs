@@ -23,6 +23,8 @@ pub fn default_path() -> Option<PathBuf> {
 pub(super) struct Unix {
     pub(super) listener: UnixListener,
     path: PathBuf,
+    /// Its own, if it was not there before.
+    folder: Option<PathBuf>,
 }
 
 impl Unix {
@@ -39,15 +41,21 @@ impl Unix {
         // Between bind and here the umask guards it; nobody can be answered before we serve.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), folder: None })
     }
 
     /// The same, in a folder that is made for it.
     pub(super) fn open_with_folder(path: &Path) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
+        let folder = path.parent().filter(|folder| !folder.exists());
+        if let Some(folder) = folder {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
         }
-        Self::open(path)
+        Ok(Self { folder: folder.map(Path::to_owned), ..Self::open(path)? })
+    }
+
+    /// What was made for it.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.folder.as_deref().into_iter().chain([self.path()])
     }
 
     pub(super) fn path(&self) -> &Path {

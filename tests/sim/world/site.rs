@@ -153,7 +153,8 @@ impl World {
                     listeners.push(net::Listener::new(self.serving[index], group.id.0 as usize, backlog));
                 }
                 let socket = is_new.then(|| SimListener::new(group.sockets[index], &self.net));
-                of_worker.push(Listening { group: group.id, listener: Arc::clone(listener), socket });
+                let (group, listener) = (group.id, Arc::clone(listener));
+                of_worker.push(Listening { group, listener, socket, is_partial: false });
             }
         }
         let net = &mut *self.net.borrow_mut();

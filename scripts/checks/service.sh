@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# l4lb as a service: its unit, the system calls that the unit allows, root given up, sockets that systemd passes.
+# shellcheck source=../lib.sh
+source "$(dirname "$0")/../lib.sh"
+
+UNIT=$ROOT/config/l4lb.service
+EXPOSURE_MAX=1.6
+# Somebody who is on every machine and owns nothing.
+NOBODY=nobody
+REQUESTS=200
+
+check_unit() {
+    local exposure
+    # This systemd may be older than notify-reload; the program is not where the unit says, and nothing else is wrong.
+    systemd-analyze verify "$UNIT" 2>&1 | grep -vE 'notify-reload|/usr/local/bin/l4lb is not executable' >"$WORK/verify.out" || true
+    expect "complaints of systemd-analyze verify ($(head -n 1 "$WORK/verify.out"))" ! -s "$WORK/verify.out"
+    systemd-analyze security --offline=true "$UNIT" >"$WORK/security.out" 2>/dev/null
+    exposure=$(sed -nE 's/.*exposure level for .*: ([0-9.]+) .*/\1/p' "$WORK/security.out")
+    expect_at_most "exposure of the unit" "${exposure:-10}" "$EXPOSURE_MAX"
+    pass "the unit is good and its exposure is $exposure"
+}
+
+# The system calls of a set of systemd, one a line.
+calls_of() {
+    local line
+    while read -r line; do
+        case $line in
+            @*) [[ $line == "$1" ]] || calls_of "$line" ;;
+            '#'* | '') ;;
+            *) echo "$line" ;;
+        esac
+    done < <(systemd-analyze syscall-filter "$1" 2>/dev/null)
+}
+
+make_requests() {
+    local answer
+    for _ in $(seq "$REQUESTS"); do
+        answer=$(curl -s --max-time 5 "http://$ADDRESS/") || fail "$1: no answer"
+        [[ -n $answer ]] || fail "$1: an empty answer"
+    done
+}
+
+# What a unit denies is a broken service, and nobody would see it here: there is no systemd to run it.
+check_system_calls() {
+    local denied
+    start lb strace -f -qq -o "$WORK/strace.calls" "$L4LB" -c "$WORK/plain.toml"
+    wait_until_listening lb
+    make_requests "under strace"
+    kill -TERM "$(pgrep -P "${PID[lb]}")"
+    await_exit lb 10
+    # What execve(2) and the loader do comes before the filter or is always allowed.
+    sed -nE 's/^[0-9]+ +([a-z_0-9]+)\(.*/\1/p' "$WORK/strace.calls" | sort -u >"$WORK/used.calls"
+    calls_of @system-service | sort -u >"$WORK/service.calls"
+    { calls_of @privileged && calls_of @resources; } | sort -u >"$WORK/denied.calls"
+    expect "calls of the unit's filter" "$(wc -l <"$WORK/service.calls")" -gt 100
+    denied=$({
+        comm -23 "$WORK/used.calls" "$WORK/service.calls"
+        comm -12 "$WORK/used.calls" "$WORK/denied.calls"
+    } | grep -vx execve | paste -sd ' ' || true)
+    expect "system calls that the unit denies ($denied)" -z "$denied"
+    pass "$(wc -l <"$WORK/used.calls") kinds of system calls, all of which the unit allows"
+}
+
+# Prints that line of the status of each thread of a process, once each.
+of_all_threads() { cat "/proc/$1/task"/*/status | grep -E "^$2:" | tr -s '\t ' ' ' | sort -u; }
+
+check_root_is_given_up() {
+    local uid gid
+    uid=$(id -u "$NOBODY")
+    gid=$(id -g "$NOBODY")
+    mkdir "$WORK/log"
+    chown "$NOBODY" "$WORK/log"
+    chmod 755 "$WORK"
+    # Only root can listen there, also where the range of ports for everybody begins lower.
+    cat >"$WORK/drop.toml" <<END
+[global]
+workers = 1
+user = "$NOBODY"
+access_log = { path = "$WORK/log/access.log" }
+[[listener]]
+bind = "$LOW_ADDRESS"
+[[pool]]
+backend = [{ address = "$BACKEND" }]
+END
+    ADDRESS=$LOW_ADDRESS
+    start_l4lb lb -c "$WORK/drop.toml"
+    make_requests "as $NOBODY"
+    expect "user" "$(of_all_threads "${PID[lb]}" Uid)" = "Uid: $uid $uid $uid $uid"
+    expect "group" "$(of_all_threads "${PID[lb]}" Gid)" = "Gid: $gid $gid $gid $gid"
+    expect "other groups" "$(of_all_threads "${PID[lb]}" Groups)" = "Groups: $gid "
+    expect "capabilities" "$(of_all_threads "${PID[lb]}" 'Cap(Prm|Eff|Amb)')" = \
+        "$(printf 'Cap%s: 0000000000000000\n' Amb Eff Prm)"
+    expect "new privileges" "$(of_all_threads "${PID[lb]}" NoNewPrivs)" = "NoNewPrivs: 1"
+    log_has lb " root is given up.* user=$NOBODY" || fail "it does not say that it has given up root"
+    # A file that only root could open again would end the rotation.
+    mv "$WORK/log/access.log" "$WORK/log/access.log.1"
+    signal USR1 lb
+    wait_until 5 "the access log is there again" test -e "$WORK/log/access.log"
+    expect "owner and mode of the access log" "$(stat -c '%U %a' "$WORK/log/access.log")" = "$NOBODY 640"
+    expect "lines before the rotation" "$(grep -c ' session ' "$WORK/log/access.log.1")" = "$REQUESTS"
+    expect "owner and mode of the admin socket" "$(stat -c '%U %a' "$(admin_socket lb)")" = "$NOBODY 600"
+    as_nobody curl -sf --max-time 5 --unix-socket "$(admin_socket lb)" http://l4lb/v1/status >"$WORK/status.out" ||
+        fail "the admin socket does not answer $NOBODY"
+    pass "listens on $LOW_ADDRESS, then every thread is $NOBODY without a capability, and the log can be rotated"
+}
+
+as_nobody() { setpriv --reuid "$NOBODY" --regid "$(id -g "$NOBODY")" --clear-groups "$@"; }
+
+# What only root could open is not opened, and what is open serves further workers.
+check_reloads_without_root() {
+    sed -i "s/^bind = .*/bind = \"127.0.0.97:98\"/" "$WORK/drop.toml"
+    signal HUP lb
+    wait_until 10 "the other port is refused" log_has lb 'needs root, which is given up for good'
+    sed -i "s/^bind = .*/bind = \"$LOW_ADDRESS\"/; s/^workers = .*/workers = 3/" "$WORK/drop.toml"
+    signal HUP lb
+    wait_until 10 "the other configuration is run" log_has lb 'another configuration is run'
+    log_has lb ' accept is balance .*with_socket=1 workers=3' || fail "it does not say who accepts"
+    make_requests "with three workers"
+    expect "user" "$(of_all_threads "${PID[lb]}" Uid | wc -l)" = 1
+    signal TERM lb
+    await_exit lb 10
+    expect "exit code" "$EXIT" = 0
+    [[ ! -e $(admin_socket lb) ]] || fail "its admin socket is still there"
+    pass "without root a reload brings workers but no port below 1024, and the end leaves no admin socket"
+}
+
+check_who_cannot_give_up_root() {
+    start lb as_nobody "$L4LB" -c "$WORK/other.toml"
+    await_exit lb 10
+    expect "exit code" "$EXIT" = 1
+    log_has lb 'cannot become user "root": only root can' || fail "the message does not say why"
+    pass "who is not root cannot become another user, and is told"
+}
+
+# Stops l4lb for good and starts it again while clients come: systemd keeps the socket.
+check_socket_activation() {
+    ADDRESS=$(free_address)
+    sed "s/^bind = .*/bind = \"$ADDRESS\"/" "$WORK/plain.toml" >"$WORK/activated.toml"
+    # It exits when what it has started does, and waits for the first client.
+    start lb systemd-socket-activate --listen "$ADDRESS" --fdname web "$L4LB" -c "$WORK/activated.toml"
+    wait_until 10 "the socket is there" grep -q 'Listening on' "$WORK/lb.log"
+    make_requests "activated"
+    log_has lb ' sockets were passed to this process listener=.* passed=1 opened=0' || fail "no socket was passed"
+    log_has lb ' accept is balance ' || fail "it does not say who accepts"
+    signal TERM lb
+    await_exit lb 10
+    expect "exit code" "$EXIT" = 0
+    pass "a socket of systemd serves $REQUESTS requests with two workers"
+}
+
+require curl pgrep setpriv strace systemd-analyze systemd-socket-activate
+require_root
+build
+PORT=$(free_ports 1)
+BACKEND=127.0.0.1:$PORT
+start_http_backend backend "$PORT"
+ADDRESS=$(free_address)
+LOW_ADDRESS=127.0.0.97:97
+cat >"$WORK/plain.toml" <<END
+[global]
+workers = 2
+[[listener]]
+bind = "$ADDRESS"
+[[pool]]
+backend = [{ address = "$BACKEND" }]
+END
+sed 's/^workers = 2/user = "root"/' "$WORK/plain.toml" >"$WORK/other.toml"
+chmod 755 "$WORK"
+# Of those that are started without another one.
+export RUNTIME_DIRECTORY=$WORK/run
+check_unit
+check_system_calls
+check_root_is_given_up
+check_reloads_without_root
+check_who_cannot_give_up_root
+check_socket_activation
