@@ -13,7 +13,7 @@ FAILED=0
 
 # The quick ones first.
 names_of_all() {
-    echo demo signals service metrics stuck-log namespaces segments pipes spin idle-memory dashboard syscalls reload \
+    echo demo doctor signals service metrics stuck-log namespaces segments pipes spin idle-memory dashboard syscalls reload \
         programs emfile soak
 }
 

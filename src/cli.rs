@@ -22,6 +22,7 @@ use crate::config::limits::FdBudget;
 use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
 use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};
+use crate::doctor::{self, Finding, Verdict};
 use crate::top::{self, TopArgs};
 
 /// The exit code for wrong flags and wrong files.
@@ -50,6 +51,7 @@ Examples:
   l4lb -l :9090 -b 10.0.0.1:80 -b 10.0.0.2:80,weight=3 --balance least_connections
   l4lb -c /etc/l4lb.toml --workers 4     all from the file, but on 4 threads
   l4lb check /etc/l4lb.toml              what the file would run, or what is wrong with it
+  l4lb doctor -c /etc/l4lb.toml          what this machine keeps it from, and how to change that
   l4lb ctl backends                      how the backends of a running l4lb do
   l4lb top                               the same live, with rates, charts and events
 
@@ -69,6 +71,16 @@ pub enum Command {
         /// What the flags say.
         #[command(flatten)]
         flags: Flags,
+    },
+    /// Look whether this machine lets l4lb do its work, and what to change if not
+    #[command(after_help = "Exit codes: 0 nothing failed, 1 something did, 2 wrong flags or config.")]
+    Doctor {
+        /// The file that it is to run [default: a listener and a backend with default settings]
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Findings as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Run three small HTTP backends on 127.0.0.1:8081-8083 and balance them on 127.0.0.1:9090
     Demo,
@@ -299,6 +311,16 @@ pub fn man(out: Option<&Path>) -> io::Result<ExitCode> {
 fn add_pages(command: &clap::Command, pages: &mut Vec<clap_mangen::Man>) {
     pages.push(clap_mangen::Man::new(command.clone()));
     command.get_subcommands().for_each(|command| add_pages(command, pages));
+}
+
+/// Prints what the doctor has found.
+pub fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
+    let text = if as_json { doctor::json(findings) } else { doctor::table(findings) };
+    print(text.as_bytes());
+    match doctor::worst(findings) {
+        Verdict::Ok | Verdict::Warn => ExitCode::SUCCESS,
+        Verdict::Fail => ExitCode::FAILURE,
+    }
 }
 
 /// Prints the completions of `shell`.

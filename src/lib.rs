@@ -42,7 +42,7 @@
 //! | L2 | [`session`], [`stats`], [`pool`], [`health`] | decide and count, without I/O; [`sys`] alone does I/O |
 //! | L3 | [`query`], [`reload`], [`request`], [`mailbox`] | pass messages between threads |
 //! | L4 | [`worker`], [`control`] | loop; neither imports the other |
-//! | L5 | [`service`], [`server`], [`logging`], [`demo`], [`ctl`], [`top`], [`cli`] | start, watch, stop, print |
+//! | L5 | [`service`], [`server`], [`logging`], [`demo`], [`doctor`], [`ctl`], [`top`], [`cli`] | start, watch, stop, print |
 //!
 //! # Invariants
 //! - `session/` does no I/O; time and randomness are parameters everywhere below `worker/mod.rs`.
@@ -90,6 +90,8 @@ pub mod server;
 pub mod logging;
 
 pub mod demo;
+
+pub mod doctor;
 
 pub mod ctl;
 

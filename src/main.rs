@@ -21,7 +21,7 @@ use l4lb::reload::Source;
 use l4lb::server::{Origin, StartError};
 use l4lb::service::Beats;
 use l4lb::sys::{Inherited, Notice};
-use l4lb::{control, logging, server, sys};
+use l4lb::{control, doctor, logging, server, sys};
 
 fn main() -> ExitCode {
     match Cli::read(std::env::args_os()).map(run) {
@@ -44,6 +44,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let open_files = sys::open_files_max().context("cannot read the limit of open files")?;
             let pipe_bytes = sys::pipe_bytes_max(config.global.user.is_some());
             Ok(cli::check(&config, &file, open_files, pipe_bytes.context("cannot read what pipes may hold")?))
+        }
+        Some(Command::Doctor { config, json }) => {
+            let config = config.map(|file| cli::load(Some(&file), &Overrides::default())).transpose();
+            Ok(config.map_or_else(|code| code, |config| cli::doctor(&doctor::examine(config.as_ref()), json)))
         }
         Some(Command::Demo) => serve_demo(),
         Some(Command::Backend { port }) => {

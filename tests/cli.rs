@@ -42,6 +42,23 @@ fn l4lb(args: &str) -> Output {
         .unwrap()
 }
 
+#[test]
+fn the_doctor_says_the_same_in_columns_and_in_json() {
+    let (table, json) = (l4lb("doctor -c one.toml"), l4lb("doctor -c one.toml --json"));
+    assert_eq!((table.status.code(), json.status.code()), (Some(0), Some(0)), "{table:?}");
+    let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let findings = document["findings"].as_array().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    let words = |line: &str| line.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = table.lines().map(words).collect();
+    assert!(findings.len() > 10, "{table}");
+    for finding in findings {
+        let [verdict, name, found] = ["verdict", "name", "found"].map(|key| finding[key].as_str().unwrap());
+        let line = words(&format!("{verdict} {name} {found}"));
+        assert!(lines.contains(&line), "{line} is not in\n{table}");
+    }
+}
+
 #[rustfmt::skip]
 const BAD_FLAGS: &[(&str, &str)] = &[
     // Wrong values.

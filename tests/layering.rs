@@ -43,9 +43,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("logging", &["base", "config", "sys"]),
     ("demo", &["sys"]),
+    ("doctor", &["config", "sys", "control"]),
     ("ctl", &["api", "base", "config", "control", "session", "sys"]),
     ("top", &["api", "base", "config", "ctl", "session", "sys"]),
-    ("cli", &["balance", "config", "ctl", "top"]),
+    ("cli", &["balance", "config", "ctl", "doctor", "top"]),
 ];
 
 /// Crates that only `sys/` names.

@@ -24,7 +24,10 @@ pub fn check(data: &[u8]) {
             command: Some(Command::Ctl(_) | Command::Top(_) | Command::Register(_) | Command::Man { .. }),
             ..
         }) => {}
-        Ok(Cli { command: Some(Command::Demo | Command::Completions { .. }), .. }) => {}
+        Ok(Cli {
+            command: Some(Command::Demo | Command::Doctor { .. } | Command::Completions { .. }),
+            ..
+        }) => {}
         Err(error) if error.use_stderr() => expect_one_line(&one_line(&usage_text(&error))),
         Err(help) => assert!(!help.render().to_string().is_empty()),
     }

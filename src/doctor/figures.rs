@@ -1,0 +1,158 @@
+//! What is measured, and what it is measured for.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::config::Config;
+use crate::config::limits::FdBudget;
+use crate::config::model::{AdminSocket, Relay};
+use crate::control::admin::default_path;
+use crate::sys;
+
+/// Connections that wait to be accepted, per worker, unless the file says otherwise.
+const BACKLOG: u32 = 4096;
+
+/// What was found on this machine. `None` where it cannot be read, as settings of the whole machine in a container.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// The hard limit of open files.
+    pub nofile: Option<u64>,
+    /// net.core.somaxconn.
+    pub somaxconn: Option<u64>,
+    /// net.ipv4.tcp_migrate_req.
+    pub migrate_req: Option<u64>,
+    /// net.ipv4.ip_local_port_range.
+    pub port_range: Option<(u64, u64)>,
+    /// Bytes that this user's pipes may have room for; inside, `None` is no limit.
+    pub pipe_bytes: Option<Option<u64>>,
+    /// fs.pipe-max-size.
+    pub pipe_max_size: Option<u64>,
+    /// net.ipv4.tcp_max_orphans.
+    pub max_orphans: Option<u64>,
+    /// net.ipv4.tcp_max_tw_buckets.
+    pub max_time_wait: Option<u64>,
+    /// fs.epoll.max_user_watches.
+    pub max_watches: Option<u64>,
+    /// net.netfilter.nf_conntrack_max; `None` also where connections are not tracked.
+    pub conntrack_max: Option<u64>,
+    /// What came of splicing some bytes.
+    pub splice: Result<(), String>,
+    /// What came of sharing a port.
+    pub reuse_port: Result<(), String>,
+    /// Processors that this process may use.
+    pub processors: usize,
+    /// Where the admin socket goes, and whether files can be made there; `None` where there is to be none.
+    pub admin_socket: Option<(PathBuf, Result<(), String>)>,
+    /// Whether this process has the rights of root.
+    pub is_root: bool,
+}
+
+impl Figures {
+    /// Those of this machine and this user, or of the one that `config` has the process become.
+    pub fn measure(config: Option<&Config>) -> Self {
+        let setting = |name| sys::kernel_setting(name).ok().and_then(|words| words.first().copied());
+        let is_to_drop = config.is_some_and(|config| config.global.user.is_some());
+        let admin_socket = match config.map_or(&AdminSocket::Default, |config| &config.admin.socket) {
+            AdminSocket::Off => None,
+            AdminSocket::At(path) => Some((path.clone(), text_of(sys::can_write_into(folder_of(path))))),
+            AdminSocket::Default => Some(match default_path() {
+                Some(path) => {
+                    // Its folder is made for it.
+                    let mut folders = path.ancestors().skip(1);
+                    let folder = folders.find(|folder| folder.exists()).unwrap_or(&path);
+                    let can_write = text_of(sys::can_write_into(folder));
+                    (path, can_write)
+                }
+                None => ("/run/l4lb".into(), Err("this user has no run-time directory".into())),
+            }),
+        };
+        Self {
+            nofile: sys::open_files_max().ok(),
+            somaxconn: setting("net/core/somaxconn"),
+            migrate_req: setting("net/ipv4/tcp_migrate_req"),
+            port_range: sys::kernel_setting("net/ipv4/ip_local_port_range").ok().and_then(
+                |words| match words[..] {
+                    [first, last] => Some((first, last)),
+                    _ => None,
+                },
+            ),
+            pipe_bytes: sys::pipe_bytes_max(is_to_drop).ok(),
+            pipe_max_size: setting("fs/pipe-max-size"),
+            max_orphans: setting("net/ipv4/tcp_max_orphans"),
+            max_time_wait: setting("net/ipv4/tcp_max_tw_buckets"),
+            max_watches: setting("fs/epoll/max_user_watches"),
+            conntrack_max: setting("net/netfilter/nf_conntrack_max"),
+            splice: text_of(sys::try_splice()),
+            reuse_port: text_of(sys::try_reuse_port()),
+            processors: thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            admin_socket,
+            is_root: sys::is_root(),
+        }
+    }
+}
+
+/// Where a file of that name would be made.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref())
+}
+
+fn text_of(result: io::Result<()>) -> Result<(), String> {
+    result.map_err(|error| error.to_string())
+}
+
+/// What the machine is to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Threads that relay.
+    pub workers: usize,
+    /// The longest accept queue that is asked for.
+    pub backlog: u32,
+    /// Most sessions at a time, or why there can be none or not as many as configured.
+    pub sessions: Result<usize, String>,
+    /// Pipes that may be open, and what each is to hold; `None` where nothing is to be spliced.
+    pub pipes: Option<(u64, usize)>,
+    /// Ports of our own.
+    pub ports: BTreeSet<u16>,
+    /// Addresses that are dialed.
+    pub backends: usize,
+    /// Whether a pool is to splice whatever that costs.
+    pub must_splice: bool,
+    /// Whether root is given up once it listens.
+    pub gives_up_root: bool,
+}
+
+impl Plan {
+    /// That of `config`, or of a listener with default settings and one backend.
+    pub fn of(config: Option<&Config>, figures: &Figures) -> Self {
+        let nofile = figures.nofile.unwrap_or(u64::MAX);
+        let Some(config) = config else {
+            return Self {
+                workers: figures.processors,
+                backlog: BACKLOG,
+                sessions: Ok(usize::try_from(nofile / 2).unwrap_or(usize::MAX)),
+                pipes: None,
+                ports: BTreeSet::new(),
+                backends: 1,
+                must_splice: false,
+                gives_up_root: false,
+            };
+        };
+        let budget = FdBudget::of(config, nofile, figures.pipe_bytes.flatten());
+        let splices = config.global.splice && config.pools.iter().any(|pool| pool.relay != Relay::Copy);
+        let backends: BTreeSet<SocketAddr> =
+            config.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.address).collect();
+        Self {
+            workers: config.global.workers.get(),
+            backlog: config.listeners.iter().map(|listener| listener.backlog).max().unwrap_or(BACKLOG),
+            sessions: budget.sessions_max(config).map_err(|error| error.to_string()),
+            pipes: splices.then_some((budget.pipes, budget.pipe_len)),
+            ports: config.listeners.iter().map(|listener| listener.bind.port()).collect(),
+            backends: backends.len(),
+            must_splice: splices && config.pools.iter().any(|pool| pool.relay == Relay::Splice),
+            gives_up_root: config.global.user.is_some(),
+        }
+    }
+}

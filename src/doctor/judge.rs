@@ -1,0 +1,433 @@
+//! From figures to findings. Looks at nothing but what it is given.
+
+use crate::config::limits::PIPE_LEN_MAX;
+use crate::doctor::{Figures, Finding, Plan, Verdict};
+
+/// Fewer sessions than a balancer usually has to hold.
+const SESSIONS_LOW: usize = 10_000;
+/// What LimitNOFILE= is to be: room for half a million sessions, and what the kernel allows at most by default.
+const NOFILE_GOOD: u64 = 1 << 20;
+/// Descriptors, watches and tracked connections that one session takes.
+const PER_SESSION: u64 = 2;
+/// Of all sessions, the part that may end within one moment, their last bytes not yet acknowledged.
+const ENDING_SHARE: u64 = 4;
+
+/// Findings in the order in which they matter.
+pub fn judge(figures: &Figures, plan: &Plan) -> Vec<Finding> {
+    let findings = [
+        open_files(figures, plan),
+        reuse_port(figures, plan),
+        splice(figures, plan),
+        pipes(figures, plan),
+        accept_queue(figures, plan),
+        migration(figures, plan),
+        source_ports(figures, plan),
+        own_ports(figures, plan),
+        workers(figures, plan),
+        root(figures, plan),
+        admin_socket(figures),
+        orphans(figures, plan),
+        time_wait(figures),
+        watches(figures, plan),
+        conntrack(figures, plan),
+    ];
+    findings.into_iter().flatten().collect()
+}
+
+fn ok(name: &'static str, found: impl Into<String>) -> Finding {
+    Finding { name, verdict: Verdict::Ok, found: found.into(), consequence: None, remedy: None }
+}
+
+fn bad(
+    name: &'static str,
+    verdict: Verdict,
+    found: impl Into<String>,
+    consequence: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Finding {
+    let (consequence, remedy) = (Some(consequence.into()), Some(remedy.into()));
+    Finding { name, verdict, found: found.into(), consequence, remedy }
+}
+
+/// One that cannot be read.
+fn unknown(name: &'static str, setting: &str) -> Finding {
+    let consequence = "cannot be judged from in here";
+    bad(name, Verdict::Warn, "unknown", consequence, format!("outside of the container: sysctl {setting}"))
+}
+
+fn open_files(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    let nofile = figures.nofile?;
+    let remedy = || {
+        let limit = NOFILE_GOOD.max(nofile.saturating_mul(2));
+        format!("LimitNOFILE={limit} in the unit, or ulimit -Hn {limit}")
+    };
+    Some(match &plan.sessions {
+        Err(error) => bad("open files", Verdict::Fail, nofile.to_string(), error.clone(), remedy()),
+        Ok(sessions) if *sessions < SESSIONS_LOW && nofile < NOFILE_GOOD => {
+            let consequence =
+                format!("at most {sessions} sessions at a time, further clients wait in the queue");
+            bad("open files", Verdict::Warn, nofile.to_string(), consequence, remedy())
+        }
+        Ok(sessions) => ok("open files", format!("{nofile}, room for {sessions} sessions")),
+    })
+}
+
+fn reuse_port(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    Some(match &figures.reuse_port {
+        Ok(()) => ok("SO_REUSEPORT", "two sockets share a port"),
+        Err(error) if plan.workers == 1 => bad(
+            "SO_REUSEPORT",
+            Verdict::Warn,
+            error,
+            "no more than one worker can listen",
+            "workers = 1, or another kernel",
+        ),
+        Err(error) => {
+            let consequence = format!("{} workers cannot listen, l4lb does not start", plan.workers);
+            bad(
+                "SO_REUSEPORT",
+                Verdict::Fail,
+                error,
+                consequence,
+                "workers = 1, or allow setsockopt(2) in the sandbox",
+            )
+        }
+    })
+}
+
+fn splice(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    Some(match &figures.splice {
+        Ok(()) => ok("splice", "bytes went from socket to socket through a pipe"),
+        Err(error) => {
+            let verdict = if plan.must_splice { Verdict::Fail } else { Verdict::Warn };
+            let consequence = "bytes are copied: up to twice the processor time for streams";
+            bad(
+                "splice",
+                verdict,
+                error,
+                consequence,
+                "allow splice(2) and pipe2(2) in the sandbox, or splice = false",
+            )
+        }
+    })
+}
+
+fn pipes(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    const NAME: &str = "pipes";
+    let (Some(bytes), Some(largest)) = (figures.pipe_bytes, figures.pipe_max_size) else {
+        return Some(unknown(NAME, "fs.pipe-user-pages-soft fs.pipe-max-size"));
+    };
+    let wanted = PIPE_LEN_MAX as u64;
+    if largest < wanted {
+        let found = format!("{} KiB each at most", largest >> 10);
+        let remedy = format!("sysctl -w fs.pipe-max-size={wanted}");
+        return Some(bad(NAME, Verdict::Warn, found, "streams take more processor time", remedy));
+    }
+    let Some(bytes) = bytes else { return Some(ok(NAME, "as many as there are descriptors for")) };
+    let found = format!("{} MiB for this user", bytes >> 20);
+    let Some((pipes, len)) = plan.pipes else { return Some(ok(NAME, found)) };
+    let found = format!("{found}: {pipes} pipes of {} KiB", len >> 10);
+    let remedy = "sysctl -w fs.pipe-user-pages-soft=0";
+    Some(match pipes {
+        0 => bad(
+            NAME,
+            Verdict::Warn,
+            found,
+            "bytes are copied: up to twice the processor time for streams",
+            remedy,
+        ),
+        _ if len < PIPE_LEN_MAX => bad(
+            NAME,
+            Verdict::Warn,
+            found,
+            "smaller pipes: streams take up to a third more processor time",
+            remedy,
+        ),
+        _ => ok(NAME, found),
+    })
+}
+
+fn accept_queue(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    const NAME: &str = "accept queue";
+    let Some(most) = figures.somaxconn else { return Some(unknown(NAME, "net.core.somaxconn")) };
+    let backlog = u64::from(plan.backlog);
+    if most >= backlog {
+        return Some(ok(NAME, format!("backlog {backlog} of net.core.somaxconn {most}")));
+    }
+    let found = format!("backlog {backlog}, but net.core.somaxconn {most}");
+    let consequence =
+        format!("only {most} clients can wait per worker; in a burst the others connect a second later");
+    Some(bad(NAME, Verdict::Warn, found, consequence, format!("sysctl -w net.core.somaxconn={backlog}")))
+}
+
+fn migration(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    const NAME: &str = "queue migration";
+    let found = match figures.migrate_req {
+        _ if plan.workers == 1 => return Some(ok(NAME, "one worker, nowhere to migrate to")),
+        Some(0) => "net.ipv4.tcp_migrate_req 0",
+        Some(_) => return Some(ok(NAME, "net.ipv4.tcp_migrate_req 1")),
+        // Linux 5.14 has it.
+        None => "no net.ipv4.tcp_migrate_req",
+    };
+    let consequence =
+        "clients in the queue of a socket that is closed are reset, as when a process of several dies";
+    Some(bad(
+        NAME,
+        Verdict::Warn,
+        found,
+        consequence,
+        "sysctl -w net.ipv4.tcp_migrate_req=1 (Linux 5.14 or newer)",
+    ))
+}
+
+fn source_ports(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    const NAME: &str = "source ports";
+    let Some((first, last)) = figures.port_range else {
+        return Some(unknown(NAME, "net.ipv4.ip_local_port_range"));
+    };
+    let ports = (last + 1).saturating_sub(first);
+    let possible = ports.saturating_mul(plan.backends as u64);
+    let found = format!("{ports} ({first} to {last}), {} addresses to dial", plan.backends);
+    let sessions = plan.sessions.as_ref().map_or(0, |&sessions| sessions as u64);
+    if possible >= sessions.min(NOFILE_GOOD / PER_SESSION) {
+        return Some(ok(NAME, found));
+    }
+    let consequence = format!("at most {possible} of {sessions} sessions at a time can be dialed");
+    let remedy = "sysctl -w net.ipv4.ip_local_port_range='1024 65535', or more backend addresses";
+    let is_widest = ports > 60_000;
+    Some(bad(
+        NAME,
+        Verdict::Warn,
+        found,
+        consequence,
+        if is_widest { "more backend addresses, or max_sessions" } else { remedy },
+    ))
+}
+
+fn own_ports(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    let (first, last) = figures.port_range?;
+    let taken: Vec<String> = plan
+        .ports
+        .iter()
+        .filter(|&&port| (first..=last).contains(&u64::from(port)))
+        .map(u16::to_string)
+        .collect();
+    if plan.ports.is_empty() {
+        return None;
+    }
+    Some(if taken.is_empty() {
+        ok("own ports", "outside of the source ports")
+    } else {
+        let ports = taken.join(",");
+        let consequence = "an outgoing connection may have it when l4lb starts, which then fails";
+        let remedy = format!("sysctl -w net.ipv4.ip_local_reserved_ports={ports}");
+        bad("own ports", Verdict::Warn, format!("{ports} among the source ports"), consequence, remedy)
+    })
+}
+
+fn workers(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    let found = format!("{} on {} processors", plan.workers, figures.processors);
+    Some(if plan.workers > figures.processors {
+        let consequence = "workers wait for each other: latency, for nothing";
+        bad("workers", Verdict::Warn, found, consequence, "workers = \"auto\"")
+    } else {
+        ok("workers", found)
+    })
+}
+
+fn root(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    Some(match (figures.is_root, plan.gives_up_root) {
+        (true, false) => {
+            let consequence = "whoever finds a hole in l4lb is root";
+            bad(
+                "user",
+                Verdict::Warn,
+                "root",
+                consequence,
+                "[global] user = \"l4lb\", or User=l4lb in the unit",
+            )
+        }
+        (true, true) => ok("user", "root until it listens"),
+        (false, _) => ok("user", "not root"),
+    })
+}
+
+fn admin_socket(figures: &Figures) -> Option<Finding> {
+    let (path, result) = figures.admin_socket.as_ref()?;
+    let path = path.display();
+    Some(match result {
+        Ok(()) => ok("admin socket", format!("{path} can be made")),
+        Err(error) => {
+            let consequence = "no admin socket there: l4lb ctl and l4lb top have nobody to ask";
+            let remedy = "RuntimeDirectory=l4lb in the unit, or [admin] socket in a folder of this user";
+            bad("admin socket", Verdict::Warn, format!("{path}: {error}"), consequence, remedy)
+        }
+    })
+}
+
+fn orphans(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    // A setting of the whole machine: in a container there is none.
+    let most = figures.max_orphans?;
+    let ending = plan.sessions.as_ref().map_or(0, |&sessions| sessions as u64).min(NOFILE_GOOD / PER_SESSION)
+        / ENDING_SHARE;
+    let found = format!("net.ipv4.tcp_max_orphans {most}");
+    Some(if most < ending {
+        let consequence =
+            format!("when more than {most} sessions end in one moment, clients lose their last bytes");
+        bad(
+            "orphans",
+            Verdict::Warn,
+            found,
+            consequence,
+            format!("sysctl -w net.ipv4.tcp_max_orphans={ending}"),
+        )
+    } else {
+        ok("orphans", found)
+    })
+}
+
+fn time_wait(figures: &Figures) -> Option<Finding> {
+    let (most, (first, last)) = (figures.max_time_wait?, figures.port_range?);
+    let ports = (last + 1).saturating_sub(first);
+    let found = format!("net.ipv4.tcp_max_tw_buckets {most}");
+    Some(if most < ports {
+        let consequence = "connections are forgotten early: a late segment of an old one may meet a new one";
+        let remedy = format!("sysctl -w net.ipv4.tcp_max_tw_buckets={}", ports * PER_SESSION);
+        bad("time wait", Verdict::Warn, found, consequence, remedy)
+    } else {
+        ok("time wait", found)
+    })
+}
+
+fn watches(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    let (most, sessions) = (figures.max_watches?, *plan.sessions.as_ref().ok()? as u64);
+    let found = format!("fs.epoll.max_user_watches {most}");
+    Some(if most / PER_SESSION < sessions.min(NOFILE_GOOD / PER_SESSION) {
+        let consequence =
+            format!("at most {} sessions at a time, further ones end with local_limit", most / PER_SESSION);
+        let remedy = format!("sysctl -w fs.epoll.max_user_watches={}", sessions.saturating_mul(PER_SESSION));
+        bad("epoll watches", Verdict::Warn, found, consequence, remedy)
+    } else {
+        ok("epoll watches", found)
+    })
+}
+
+fn conntrack(figures: &Figures, plan: &Plan) -> Option<Finding> {
+    let (most, sessions) = (figures.conntrack_max?, *plan.sessions.as_ref().ok()? as u64);
+    let found = format!("net.netfilter.nf_conntrack_max {most}");
+    let needed = sessions.min(NOFILE_GOOD / PER_SESSION).saturating_mul(PER_SESSION);
+    Some(if most < needed {
+        let consequence =
+            format!("beyond {} sessions the firewall drops segments: connects time out", most / PER_SESSION);
+        let remedy = format!("sysctl -w net.netfilter.nf_conntrack_max={needed}, or notrack for these ports");
+        bad("connection tracking", Verdict::Warn, found, consequence, remedy)
+    } else {
+        ok("connection tracking", found)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides, system_resolver};
+    use crate::doctor::worst;
+
+    /// A machine on which all is well.
+    fn good() -> Figures {
+        Figures {
+            nofile: Some(1 << 20),
+            somaxconn: Some(4096),
+            migrate_req: Some(1),
+            port_range: Some((32_768, 60_999)),
+            pipe_bytes: Some(None),
+            pipe_max_size: Some(1 << 20),
+            max_orphans: Some(1 << 18),
+            max_time_wait: Some(1 << 18),
+            max_watches: Some(1 << 22),
+            conntrack_max: None,
+            splice: Ok(()),
+            reuse_port: Ok(()),
+            processors: 2,
+            admin_socket: Some(("/run/l4lb/admin.sock".into(), Ok(()))),
+            is_root: false,
+        }
+    }
+
+    /// Two workers, one listener on port 9090, two backends, 10,000 sessions.
+    fn findings(figures: &Figures, keys: &str) -> Vec<Finding> {
+        let text = format!(
+            "global = {{ workers = 2, max_sessions = 10000, {keys} }}\nlistener = [{{ bind = \":9090\" }}]\n\
+             pool = [{{ backend = [{{ address = \"10.0.0.1:80\" }}, {{ address = \"10.0.0.2:80\" }}] }}]"
+        );
+        let config = config::parse(&text, "x.toml", &Overrides::default(), &mut system_resolver).unwrap();
+        judge(figures, &Plan::of(Some(&config), figures))
+    }
+
+    #[test]
+    fn a_good_machine_has_nothing_to_complain_of() {
+        let found = findings(&good(), "");
+        assert_eq!(worst(&found), Verdict::Ok, "{found:#?}");
+        assert!(found.iter().all(|finding| finding.consequence.is_none() && finding.remedy.is_none()));
+        let bare = judge(&good(), &Plan::of(None, &good()));
+        let complaints: Vec<_> = bare.iter().filter(|finding| finding.verdict != Verdict::Ok).collect();
+        assert!(complaints.iter().all(|finding| finding.name == "source ports"), "{complaints:#?}");
+    }
+
+    /// What is to be complained of, if the machine is good but for `change`.
+    #[track_caller]
+    fn check(name: &str, verdict: Verdict, remedy: &str, keys: &str, change: impl FnOnce(&mut Figures)) {
+        let mut figures = good();
+        change(&mut figures);
+        let complaints: Vec<Finding> =
+            findings(&figures, keys).into_iter().filter(|finding| finding.verdict != Verdict::Ok).collect();
+        let [finding] = &complaints[..] else { panic!("{name}: {complaints:#?}") };
+        assert_eq!((finding.name, finding.verdict), (name, verdict), "{finding:?}");
+        assert!(finding.remedy.as_ref().is_some_and(|told| told.contains(remedy)), "{finding:?}");
+        assert!(finding.consequence.is_some());
+    }
+
+    #[test]
+    fn each_shortage_has_its_remedy() {
+        use Verdict::{Fail, Warn};
+        check("open files", Fail, "LimitNOFILE=1048576", "", |f| f.nofile = Some(1024));
+        check("SO_REUSEPORT", Fail, "workers = 1", "", |f| f.reuse_port = Err("EPERM".into()));
+        check("splice", Warn, "splice = false", "", |f| f.splice = Err("EPERM".into()));
+        check("pipes", Warn, "fs.pipe-user-pages-soft=0", "", |f| f.pipe_bytes = Some(Some(64 << 20)));
+        check("pipes", Warn, "fs.pipe-max-size=1048576", "", |f| f.pipe_max_size = Some(1 << 16));
+        check("accept queue", Warn, "net.core.somaxconn=4096", "", |f| f.somaxconn = Some(128));
+        check("queue migration", Warn, "tcp_migrate_req=1", "", |f| f.migrate_req = Some(0));
+        check("queue migration", Warn, "tcp_migrate_req=1", "", |f| f.migrate_req = None);
+        check("source ports", Warn, "ip_local_port_range", "", |f| f.port_range = Some((60_000, 60_999)));
+        check("own ports", Warn, "ip_local_reserved_ports=9090", "", |f| {
+            f.port_range = Some((9_000, 60_999));
+        });
+        check("workers", Warn, "auto", "", |f| f.processors = 1);
+        check("user", Warn, "user = \"l4lb\"", "", |f| f.is_root = true);
+        check("admin socket", Warn, "RuntimeDirectory=l4lb", "", |f| {
+            f.admin_socket = Some(("/run/l4lb/admin.sock".into(), Err("ENOENT".into())));
+        });
+        check("orphans", Warn, "tcp_max_orphans=2500", "", |f| f.max_orphans = Some(2_499));
+        check("time wait", Warn, "tcp_max_tw_buckets=56464", "", |f| f.max_time_wait = Some(8_192));
+        check("epoll watches", Warn, "max_user_watches=20000", "", |f| f.max_watches = Some(19_998));
+        check("connection tracking", Warn, "nf_conntrack_max=20000", "", |f| f.conntrack_max = Some(19_999));
+    }
+
+    #[test]
+    fn what_the_configuration_takes_into_account_is_no_complaint() {
+        let mut figures = good();
+        figures.is_root = true;
+        figures.pipe_bytes = Some(Some(0));
+        assert_eq!(worst(&findings(&figures, "user = \"l4lb\", splice = false")), Verdict::Ok);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_to_be_unknown() {
+        let blind = Figures { somaxconn: None, pipe_bytes: None, port_range: None, ..good() };
+        let unknown: Vec<_> = findings(&blind, "")
+            .into_iter()
+            .filter(|finding| finding.found == "unknown")
+            .map(|f| f.name)
+            .collect();
+        assert_eq!(unknown, ["pipes", "accept queue", "source ports"]);
+    }
+}
