@@ -161,7 +161,8 @@ impl Work {
             log::info!(note; "reload");
         }
         let (epoch, changes) = (report.epoch, report.changes.len());
-        log::info!(who, epoch, changes; "another configuration is run");
+        let by = who.to_owned();
+        self.answer(move || log::info!(who = by, epoch, changes; "another configuration is run"));
         // RUST_LOG says more than the file can.
         let is_other_level = config.global.log_level != self.control.config.global.log_level;
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {

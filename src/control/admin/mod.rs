@@ -107,6 +107,12 @@ fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
+/// A listener that the runtime knows, which is entered, and where it is.
+fn watched(listener: std::net::TcpListener) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
+    let address = listener.local_addr()?;
+    Ok((tokio::net::TcpListener::from_std(listener)?, address))
+}
+
 impl Opened {
     /// Lets `account` answer on the unix socket, and remove it. What listens on TCP has no owner.
     pub fn give_to(&self, account: &Account) -> Result<(), AdminError> {
@@ -145,7 +151,6 @@ impl Opened {
         {
             // Sockets become known to the runtime where it is entered.
             let _entered = runtime.enter();
-            let from_std = |listener| tokio::net::TcpListener::from_std(listener);
             if let Some(unix) = self.unix {
                 log::info!(socket:% = unix.path().display(); "admin API");
                 doors.push(
@@ -154,13 +159,13 @@ impl Opened {
                 );
             }
             if let Some((listener, token)) = self.listen {
-                let listener = from_std(listener).map_err(failed("watch its listener"))?;
-                log::info!(address:? = listener.local_addr().ok(); "admin API");
+                let (listener, address) = watched(listener).map_err(failed("watch its listener"))?;
+                log::info!(address:%; "admin API");
                 doors.push(Door::tcp(listener, routes::all(context.clone(), Some(token))));
             }
             if let Some(listener) = self.metrics {
-                let listener = from_std(listener).map_err(failed("watch its listener"))?;
-                log::info!(address:? = listener.local_addr().ok(); "metrics");
+                let (listener, address) = watched(listener).map_err(failed("watch its listener"))?;
+                log::info!(address:%; "metrics");
                 doors.push(Door::tcp(listener, routes::metrics_only(context)));
             }
         }
