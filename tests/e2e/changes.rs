@@ -12,7 +12,7 @@ use l4lb::session::CloseReason::Done;
 
 use crate::fleet::{Service, Visit, fleet};
 use crate::lab::IPV4;
-use crate::peer::{Peer, until};
+use crate::peer::{Peer, free_address, until};
 
 /// Clients that are connected and not accepted while their listener goes.
 const QUEUED: usize = 200;
@@ -254,7 +254,7 @@ fn a_change_that_cannot_be_made_changes_nothing() {
     let mut service = fleet.start();
     let taken = TcpListener::bind(IPV4).expect("a port");
     let taken = (taken.local_addr().expect("getsockname"), taken);
-    let free = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a port");
+    let free = free_address();
     let more = |config: &mut Config| {
         config.global.workers = NonZeroUsize::new(3).expect("not 0");
         for (name, bind) in [("first", free), ("second", taken.0)] {

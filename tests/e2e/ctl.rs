@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::canned::Canned;
 use crate::daemon::Daemon;
 use crate::lab::{IPV4, setup};
-use crate::peer::until;
+use crate::peer::{free_address, until};
 
 const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"[::1]:2\" }]\n";
@@ -314,8 +314,7 @@ fn what_is_asked_of_sessions_and_of_the_configuration_names_them() {
 
 #[test]
 fn the_token_is_shown_over_tcp() {
-    let admin =
-        std::net::TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let admin = free_address();
     let token = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(token.path(), "0123456789abcdef0123456789abcdef\n").expect("write");
     let file = token.path().display();

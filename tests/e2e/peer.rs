@@ -2,8 +2,9 @@
 //! Blocking calls with a deadline; every byte that comes is compared with the one that was sent.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -58,6 +59,15 @@ pub(crate) fn patient_client(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(address).expect("connect");
     client.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
     client
+}
+
+/// An address of this machine that stays free: where nobody else listens, and no client has its port.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, high | 1, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((host, 0)).expect("a free port");
+    listener.local_addr().expect("getsockname")
 }
 
 /// How a stream ends.

@@ -11,7 +11,7 @@ use l4lb::api;
 use crate::canned::Canned;
 use crate::daemon::Daemon;
 use crate::lab::IPV4;
-use crate::peer::{PATIENCE, until};
+use crate::peer::{PATIENCE, free_address, until};
 
 const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }]\n";
@@ -121,7 +121,7 @@ fn a_mistake_is_told_at_once() {
 #[test]
 fn a_backend_that_is_to_be_looked_at_is_registered_once_its_port_answers() {
     let daemon = Daemon::start(WEB, IPV4);
-    let address = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let address = free_address();
     let text = address.to_string();
     let args = ["register", "--pool", "web", "--address", &text, "--name", "me", "--ttl", "3s", "--check"];
     let keeper = Keeper::start(daemon.command(&args));
