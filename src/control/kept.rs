@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use crate::api::{self, OverrideTo};
 use crate::base::time::Instant;
-use crate::config::is_circle;
 use crate::config::model::{self, Config, HealthState};
+use crate::control::circles::circle_with;
 use crate::control::leases::{Registration, Registrations};
 use crate::control::requests::BACKENDS_MAX;
 use crate::control::state_file::{Saved, SavedBackend, SavedRegistration, StateFile};
@@ -231,7 +231,7 @@ impl Restored {
             return Err(format!("the pool has {BACKENDS_MAX} backends"));
         }
         let binds = self.snapshot.listeners.iter().map(|listener| listener.settings.bind);
-        if let Some(bind) = binds.into_iter().find(|&bind| is_circle(address, bind)) {
+        if let Some(bind) = circle_with(address, binds) {
             return Err(format!("{address} is our own listener {bind}"));
         }
         let end = match lease.map(|lease| Duration::try_from(lease.duration_since(wall))) {

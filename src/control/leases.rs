@@ -2,6 +2,7 @@
 //! Only tells which leases have ended; `requests` has the one way out of a pool.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,18 +107,15 @@ impl Work {
 }
 
 impl Registrations {
-    /// Forgets those that are in no pool any more, and those that the configuration lists by now.
-    fn align(&mut self, snapshot: &Snapshot, config: &Config) {
-        let listed: HashSet<(&str, &str)> = config
-            .pools
-            .iter()
-            .flat_map(|pool| pool.backends.iter().map(|backend| (pool.name.as_str(), backend.name.as_str())))
-            .collect();
+    /// Forgets those that are in no pool any more, and those that the configuration `now` lists and `before` did not.
+    fn align(&mut self, snapshot: &Snapshot, before: &Config, now: &Config) {
+        let (before, now) = (listed_in(before), listed_in(now));
         let is_over = |id: &BackendId| match snapshot.backend(*id) {
             None => true,
             Some(backend) => {
                 let pool = &snapshot.pool(backend.pool).settings.name;
-                listed.contains(&(pool.as_str(), backend.name.as_str()))
+                let named = (pool.as_str(), backend.name.as_str(), backend.address);
+                now.contains(&named) && !before.contains(&named)
             }
         };
         let over: Vec<BackendId> = self.known.keys().copied().filter(is_over).collect();
@@ -125,11 +123,20 @@ impl Registrations {
     }
 }
 
+/// The backends of a configuration: pool, name and address of each.
+fn listed_in(config: &Config) -> HashSet<(&str, &str, SocketAddr)> {
+    let pools = config.pools.iter();
+    pools
+        .flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
+        .map(|(pool, backend)| (pool.name.as_str(), backend.name.as_str(), backend.address))
+        .collect()
+}
+
 impl Work {
-    /// Another configuration runs: what it has taken away or lists itself is registered no more.
-    pub(super) fn align_registrations(&mut self) {
+    /// Another configuration runs than `before`: what it has taken away, or lists now, is registered no more.
+    pub(super) fn align_registrations(&mut self, before: &Config) {
         let Self { control, .. } = self;
-        control.kept.registrations.align(&control.snapshot, &control.config);
+        control.kept.registrations.align(&control.snapshot, before, &control.config);
         let mut state = control.view.state();
         for (id, note) in &mut state.notes {
             if control.kept.registrations.get(*id).is_none() {
@@ -144,6 +151,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::tests::config;
 
     fn at(seconds: u64) -> Instant {
         Instant::default() + Duration::from_secs(seconds)
@@ -181,6 +189,25 @@ mod tests {
         assert!(ended(&mut all, 1000).is_empty() && all.next_end().is_none(), "for ever");
         all.put(id, until(Some(2000)));
         assert_eq!(ended(&mut all, 2000), [7], "the other way round");
+    }
+
+    #[test]
+    fn only_what_a_file_newly_lists_is_registered_no_more() {
+        let file = config("");
+        let mut backends = file.pools[0].backends.clone();
+        backends[0].address.set_port(3);
+        let running = Snapshot::new(&file).with_backends(PoolId(0), &backends);
+        let id = running.pools[0].backends[0].id;
+        let mut all = Registrations::default();
+        all.put(id, until(Some(10)));
+        all.align(&running, &file, &file);
+        assert!(all.get(id).is_some(), "the file lists its name, at another address");
+        let mut next = file.clone();
+        next.pools[0].backends = backends;
+        all.align(&running, &next, &next);
+        assert!(all.get(id).is_some(), "removed and registered again");
+        all.align(&running, &file, &next);
+        assert!(all.get(id).is_none());
     }
 
     #[test]

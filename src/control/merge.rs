@@ -8,16 +8,28 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::config::model::{self, Pool};
+use crate::control::circles::circle_with;
+use crate::control::leases::Registrations;
 use crate::pool::{self, Admin, Backend, Snapshot};
 
 /// What to run of the configuration `new` behind `old`, in place of what runs now, and what is said of it.
-pub(super) fn merge(old: &Config, new: &Config, running: &Snapshot) -> (Config, Vec<String>) {
+pub(super) fn merge(
+    old: &Config,
+    new: &Config,
+    running: &Snapshot,
+    registrations: &Registrations,
+) -> (Config, Vec<String>) {
     let (mut merged, mut notes) = (new.clone(), Vec::new());
+    let binds: Vec<SocketAddr> = new.listeners.iter().map(|listener| listener.bind).collect();
     for pool in &mut merged.pools {
         let now = running.pool_named(&pool.name);
         let before = old.pools.iter().find(|before| before.name == pool.name);
         if let (Some(now), Some(before)) = (now, before) {
-            merge_pool(before, pool, now, &mut notes);
+            let mut tell = |backend: &str, what: String| {
+                notes.push(format!("pool {:?}: backend {backend:?}: {what}", before.name));
+            };
+            keep_changes(before, pool, now, registrations, &mut tell);
+            keep_registered(pool, now, registrations, &binds, &mut tell);
         }
     }
     (merged, notes)
@@ -30,10 +42,14 @@ fn name_of(backend: &model::Backend) -> Name<'_> {
     (backend.name.as_str(), backend.address)
 }
 
-fn merge_pool(before: &Pool, pool: &mut Pool, now: &pool::Pool, notes: &mut Vec<String>) {
-    let mut tell = |backend: &str, what: String| {
-        notes.push(format!("pool {:?}: backend {backend:?}: {what}", before.name));
-    };
+/// What was done at run time to the backends that `pool` lists.
+fn keep_changes(
+    before: &Pool,
+    pool: &mut Pool,
+    now: &pool::Pool,
+    registrations: &Registrations,
+    tell: &mut impl FnMut(&str, String),
+) {
     let listed_before: HashMap<Name<'_>, &model::Backend> =
         before.backends.iter().map(|backend| (name_of(backend), backend)).collect();
     let runs: HashMap<Name<'_>, &Arc<Backend>> =
@@ -63,6 +79,9 @@ fn merge_pool(before: &Pool, pool: &mut Pool, now: &pool::Pool, notes: &mut Vec<
                 let what = format!("weight {runs_with} was set at run time and is {says} now");
                 tell(&listed.name, format!("{what}: file wins"));
             }
+            Some(_) if registrations.get(backend.id).is_some() => {
+                tell(&listed.name, "was registered at run time and stays so: run-time wins".into());
+            }
             Some(_) => {}
             None => tell(&listed.name, "was registered at run time and is listed now: file wins".into()),
         }
@@ -72,33 +91,49 @@ fn merge_pool(before: &Pool, pool: &mut Pool, now: &pool::Pool, notes: &mut Vec<
         }
         true
     });
-    for (settings, backend) in now.settings.backends.iter().zip(&now.backends) {
-        let is_registered = !listed_before.contains_key(&name_of(settings));
-        let is_listed = pool.backends.iter().any(|listed| name_of(listed) == name_of(settings));
-        if !is_registered || is_listed {
-            continue;
-        }
-        let in_its_way = pool
-            .backends
-            .iter()
-            .find(|listed| listed.name == settings.name || listed.address == settings.address);
-        match in_its_way {
-            Some(listed) => {
-                let (name, address) = name_of(listed);
-                let what = format!("was registered at run time at {}", settings.address);
-                tell(&settings.name, format!("{what}, and the file lists {name:?} at {address}: file wins"));
+}
+
+/// Backends that were registered at run time, and that `pool` does not list.
+fn keep_registered(
+    pool: &mut Pool,
+    now: &pool::Pool,
+    registrations: &Registrations,
+    binds: &[SocketAddr],
+    tell: &mut impl FnMut(&str, String),
+) {
+    let mut kept = Vec::new();
+    {
+        let listed = &pool.backends;
+        let by_name: HashMap<&str, Name<'_>> =
+            listed.iter().map(|backend| (backend.name.as_str(), name_of(backend))).collect();
+        let by_address: HashMap<SocketAddr, Name<'_>> =
+            listed.iter().map(|backend| (backend.address, name_of(backend))).collect();
+        for (settings, backend) in now.settings.backends.iter().zip(&now.backends) {
+            let (name, address) = name_of(settings);
+            let in_its_way = by_name.get(name).or_else(|| by_address.get(&address));
+            if registrations.get(backend.id).is_none() || in_its_way == Some(&(name, address)) {
+                continue;
             }
-            None => {
-                tell(&settings.name, "was registered at run time and stays: run-time wins".into());
-                pool.backends.push(model::Backend { weight: backend.weight(), ..settings.clone() });
+            if let Some((listed, at)) = in_its_way {
+                let what = format!("was registered at run time at {address}");
+                tell(name, format!("{what}, and the file lists {listed:?} at {at}: file wins"));
+            } else if let Some(bind) = circle_with(address, binds.iter().copied()) {
+                let what =
+                    format!("was registered at run time, and {address} is our own listener {bind} now");
+                tell(name, format!("{what}: file wins"));
+            } else {
+                tell(name, "was registered at run time and stays: run-time wins".into());
+                kept.push(model::Backend { weight: backend.weight(), ..settings.clone() });
             }
         }
     }
+    pool.backends.extend(kept);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::leases::Registration;
     use crate::control::tests::config;
     use crate::pool::PoolId;
 
@@ -110,11 +145,20 @@ mod tests {
         change: impl Fn(&Snapshot) -> Snapshot,
     ) -> (Vec<String>, Vec<String>) {
         let running = change(&Snapshot::new(old));
-        let (merged, notes) = merge(old, new, &running);
+        let (merged, notes) = merge(old, new, &running, &registered_in(&running));
         let show = |backend: &model::Backend| format!("{}@{}", backend.name, backend.weight);
         let prefix = "pool \"default\": backend ";
         let notes = notes.iter().map(|note| note.strip_prefix(prefix).expect("of that pool").to_owned());
         (merged.pools[0].backends.iter().map(show).collect(), notes.collect())
+    }
+
+    /// Those that have come behind the two of the file.
+    fn registered_in(running: &Snapshot) -> Registrations {
+        let mut registrations = Registrations::default();
+        for backend in running.backends().filter(|backend| backend.id.0 > 1) {
+            registrations.put(backend.id, Registration { who: "a test".into(), weight: 1, lease: None });
+        }
+        registrations
     }
 
     fn nothing(running: &Snapshot) -> Snapshot {
@@ -124,6 +168,12 @@ mod tests {
     fn edited(edit: fn(&mut Vec<model::Backend>)) -> Config {
         let mut config = config("");
         edit(&mut config.pools[0].backends);
+        config
+    }
+
+    fn edited_all(edit: fn(&mut Config)) -> Config {
+        let mut config = config("");
+        edit(&mut config);
         config
     }
 
@@ -143,6 +193,18 @@ mod tests {
         running.with_backends(PoolId(0), &backends)
     }
 
+    /// `b` removed, and registered at another port.
+    fn with_b_elsewhere(running: &Snapshot) -> Snapshot {
+        let mut backends = without_b(running).pools[0].settings.backends.clone();
+        backends.push(new_one("b", 3));
+        without_b(running).with_backends(PoolId(0), &backends)
+    }
+
+    /// `b` removed, and registered where it was.
+    fn with_b_again(running: &Snapshot) -> Snapshot {
+        without_b(running).with_backends(PoolId(0), &running.pools[0].settings.backends)
+    }
+
     fn with_weight(running: &Snapshot) -> Snapshot {
         running.pools[0].backends[0].set_weight(5);
         running.refreshed(&[])
@@ -151,7 +213,7 @@ mod tests {
     #[test]
     fn one_rule_decides_each_case_and_each_is_told() {
         type Case = (fn(&Snapshot) -> Snapshot, Config, &'static [&'static str], &'static [&'static str]);
-        let cases: [Case; 11] = [
+        let cases: [Case; 16] = [
             (nothing, edited(|_| {}), &["a@1", "b@1"], &[]),
             (nothing, edited(|all| all[0].weight = 2), &["a@2", "b@1"], &[]),
             (
@@ -201,6 +263,40 @@ mod tests {
                    file wins",
                 ],
             ),
+            (
+                with_c,
+                edited_all(|config| config.listeners[0].bind = new_one("c", 3).address),
+                &["a@1", "b@1"],
+                &["\"c\": was registered at run time, and 127.0.0.1:3 is our own listener 127.0.0.1:3 now: \
+                   file wins"],
+            ),
+            (
+                with_b_elsewhere,
+                edited(|_| {}),
+                &["a@1", "b@1"],
+                &[
+                    "\"b\": was removed at run time and stays removed: run-time wins",
+                    "\"b\": was registered at run time and stays: run-time wins",
+                ],
+            ),
+            (
+                with_b_elsewhere,
+                edited(|all| _ = all.remove(1)),
+                &["a@1", "b@1"],
+                &["\"b\": was registered at run time and stays: run-time wins"],
+            ),
+            (
+                with_b_again,
+                edited(|_| {}),
+                &["a@1", "b@1"],
+                &["\"b\": was registered at run time and stays so: run-time wins"],
+            ),
+            (
+                with_b_again,
+                edited(|all| _ = all.remove(1)),
+                &["a@1", "b@1"],
+                &["\"b\": was registered at run time and stays: run-time wins"],
+            ),
         ];
         for (change, new, backends, notes) in cases {
             assert_eq!(
@@ -227,7 +323,7 @@ mod tests {
     fn a_pool_under_a_new_name_has_nothing_to_keep() {
         let old = config("");
         let running = with_c(&Snapshot::new(&old));
-        let (merged, notes) = merge(&old, &config("name = \"other\""), &running);
+        let (merged, notes) = merge(&old, &config("name = \"other\""), &running, &registered_in(&running));
         assert_eq!((merged.pools[0].backends.len(), notes.len()), (2, 0));
     }
 }

@@ -139,7 +139,7 @@ impl Work {
     fn follow(&mut self, order: Order, config: Config, groundwork: Option<Box<dyn Groundwork>>) {
         let Order { who, mode, answer, .. } = order;
         let running = &self.control.snapshot;
-        let (merged, notes) = merge(&self.control.config, &config, running);
+        let (merged, notes) = merge(&self.control.config, &config, running, &self.control.kept.registrations);
         let touch = |change| Touch { sessions: sessions_on(&change, running), change };
         let changes = diff(&self.control.config, &config).into_iter().map(touch).collect();
         if let Some(groundwork) = groundwork {
@@ -168,8 +168,8 @@ impl Work {
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {
             view::set_log_level(config.global.log_level);
         }
-        self.control.config = Arc::new(config);
-        self.align_registrations();
+        let before = std::mem::replace(&mut self.control.config, Arc::new(config));
+        self.align_registrations(&before);
         let told = format!("epoch {epoch} runs with {changes} changes");
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();

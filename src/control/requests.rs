@@ -7,14 +7,14 @@ use log::LevelFilter;
 
 use crate::api::EventKind;
 use crate::config::model::{self, HealthState};
-use crate::config::{is_circle, is_circle_at_home, units};
+use crate::config::units;
+use crate::control::circles::circle_with;
 use crate::control::events::Draft;
 use crate::control::leases::Registration;
 use crate::control::view;
 use crate::control::{Leaving, Work};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Reply, Request};
-use crate::sys::own_addresses;
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
 pub(super) const BACKENDS_MAX: usize = 65_536;
@@ -232,16 +232,8 @@ impl Work {
     /// An error if sessions would come back to us.
     fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
         let address = new.address;
-        let binds = || self.control.snapshot.listeners.iter().map(|listener| listener.settings.bind);
-        let is_own = || {
-            let own = own_addresses();
-            own.map(|own| own.contains(&address.ip().to_canonical())).unwrap_or_else(|error| {
-                log::warn!(error:%; "cannot list the addresses of this machine");
-                false
-            })
-        };
-        let at_home = binds().find(|&bind| is_circle_at_home(address, bind)).filter(|_| is_own());
-        match binds().find(|&bind| is_circle(address, bind)).or(at_home) {
+        let binds = self.control.snapshot.listeners.iter().map(|listener| listener.settings.bind);
+        match circle_with(address, binds) {
             Some(bind) => Err(Refusal::Invalid(format!("{named}: {address} is our own listener {bind}"))),
             None => Ok(()),
         }

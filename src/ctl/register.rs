@@ -17,7 +17,7 @@ use crate::config::{self, Invalid, system_resolver};
 use crate::ctl::target::At;
 use crate::ctl::{Client, ClientError, Failure, NOTHING, args, routes};
 
-/// Renewals in the time of one lease: two of them may be lost.
+/// Renewals in the time of one lease: two of them may be lost, for an answer is waited for half as long.
 const RENEWALS: u32 = 3;
 /// How long a lease may be, as the API has it.
 const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
@@ -88,8 +88,7 @@ pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> 
     let name = name.unwrap_or_else(|| address.to_string());
     let at = At { socket, address: admin_address, address_flag: "--admin-address", token_file };
     let registrar = Registrar {
-        // An answer that comes behind the next renewal is of no use.
-        client: at.client()?.with_patience(ttl / RENEWALS),
+        client: at.client()?.with_patience(ttl / RENEWALS / 2),
         path: routes::path(&["pools", &pool, "backends"]),
         own_path: routes::backend(&pool, &name),
         new: api::NewBackend {
@@ -101,7 +100,7 @@ pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> 
         },
         local,
     };
-    let mut keeper = Keeper { name: format!("{pool}/{name}"), ttl, state: State::New, was_registered: false };
+    let mut keeper = Keeper::new(format!("{pool}/{name}"), ttl);
     loop {
         let pause = keeper.on(registrar.renew())?;
         match stop.recv_timeout(pause) {
@@ -138,14 +137,14 @@ impl Registrar {
         match self.client.answer(Method::POST, &self.path, Some(&self.new)) {
             Ok(answer) if answer.status == StatusCode::CREATED => Outcome::Created,
             Ok(_) => Outcome::Renewed,
-            Err(error) => Outcome::Failed { is_final: is_final(&error), error: error.to_string() },
+            Err(error) => Outcome::Failed { outlook: outlook(&error), error: error.to_string() },
         }
     }
 
     /// Removes the backend if it is ours.
     fn leave(&self, keeper: &Keeper) {
         let backend = &keeper.name;
-        if !keeper.was_registered {
+        if !keeper.is_ours {
             return;
         }
         let removed: Result<api::Removed, ClientError> =
@@ -159,12 +158,25 @@ impl Registrar {
     }
 }
 
-/// Whether asking again is of no use. A conflict may be with a lease that will end.
-fn is_final(error: &ClientError) -> bool {
+fn outlook(error: &ClientError) -> Outlook {
     match error {
-        ClientError::Refused { status, .. } => status.is_client_error() && *status != StatusCode::CONFLICT,
-        ClientError::Unreachable { .. } | ClientError::Broken { .. } => false,
+        ClientError::Refused { status: StatusCode::CONFLICT, .. } => Outlook::Taken,
+        ClientError::Refused { status, .. } if status.is_client_error() => Outlook::Hopeless,
+        ClientError::Refused { .. } | ClientError::Unreachable { .. } | ClientError::Broken { .. } => {
+            Outlook::Open
+        }
     }
+}
+
+/// What a failure says about the next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outlook {
+    /// It may succeed.
+    Open,
+    /// Somebody else has the name or the address, perhaps with a lease that will end.
+    Taken,
+    /// It fails in the same way.
+    Hopeless,
 }
 
 /// What has become of one try.
@@ -175,7 +187,7 @@ enum Outcome {
     /// It was there, and its lease begins anew.
     Renewed,
     /// It was refused, or nobody was there.
-    Failed { error: String, is_final: bool },
+    Failed { error: String, outlook: Outlook },
     /// Nobody was asked, because the backend's own port does not answer.
     PortClosed(String),
 }
@@ -199,18 +211,29 @@ struct Keeper {
     name: String,
     ttl: Duration,
     state: State,
-    /// It was registered once, so it is ours to remove.
+    /// It was registered once, so what it says is no mistake.
     was_registered: bool,
+    /// The backend in the pool is this one, so it is ours to remove.
+    is_ours: bool,
 }
 
 impl Keeper {
+    fn new(name: String, ttl: Duration) -> Self {
+        Self { name, ttl, state: State::New, was_registered: false, is_ours: false }
+    }
+
     /// Logs what has changed; returns the time until the next try, or an error if there is to be none.
     fn on(&mut self, outcome: Outcome) -> Result<Duration, Failure> {
         let renewal = self.ttl / RENEWALS;
         let (backend, ttl) = (&self.name, show_duration(self.ttl));
+        match outcome {
+            Outcome::Created | Outcome::Renewed => self.is_ours = true,
+            Outcome::Failed { outlook: Outlook::Taken, .. } => self.is_ours = false,
+            Outcome::Failed { .. } | Outcome::PortClosed(_) => {}
+        }
         let (state, pause) = match (self.state, outcome) {
             // Somebody who starts it has made a mistake. Later, whoever changed the other end may change it back.
-            (_, Outcome::Failed { error, is_final: true }) if !self.was_registered => {
+            (_, Outcome::Failed { error, outlook: Outlook::Hopeless }) if !self.was_registered => {
                 return Err(Failure::Failed(error));
             }
             (State::Registered, Outcome::Renewed) => (State::Registered, renewal),
@@ -253,11 +276,11 @@ mod tests {
     use super::*;
 
     fn keeper() -> Keeper {
-        Keeper { name: "web/a".into(), ttl: Duration::from_secs(9), state: State::New, was_registered: false }
+        Keeper::new("web/a".into(), Duration::from_secs(9))
     }
 
-    fn failed(is_final: bool) -> Outcome {
-        Outcome::Failed { error: "no".into(), is_final }
+    fn failed(outlook: Outlook) -> Outcome {
+        Outcome::Failed { error: "no".into(), outlook }
     }
 
     #[test]
@@ -273,45 +296,60 @@ mod tests {
     fn what_fails_is_tried_again_less_and_less_often_but_as_often_as_a_renewal() {
         let mut keeper = keeper();
         keeper.on(Outcome::Created).unwrap();
-        let pauses: Vec<u128> = (0..6).map(|_| keeper.on(failed(false)).unwrap().as_millis()).collect();
+        let pauses: Vec<u128> =
+            (0..6).map(|_| keeper.on(failed(Outlook::Open)).unwrap().as_millis()).collect();
         assert_eq!(pauses, [250, 500, 1_000, 2_000, 3_000, 3_000]);
         assert_eq!(keeper.on(Outcome::Renewed).unwrap(), Duration::from_secs(3));
-        assert_eq!(keeper.on(failed(false)).unwrap(), RETRY_MIN);
+        assert_eq!(keeper.on(failed(Outlook::Open)).unwrap(), RETRY_MIN);
         assert_eq!(retry_pause(u32::MAX, Duration::MAX), RETRY_MAX);
     }
 
     #[test]
     fn a_mistake_ends_it_at_the_start_only() {
-        assert!(keeper().on(failed(true)).is_err());
+        assert!(keeper().on(failed(Outlook::Hopeless)).is_err());
         let mut waiting = keeper();
-        waiting.on(failed(false)).unwrap();
-        assert!(waiting.on(failed(true)).is_err());
+        waiting.on(failed(Outlook::Open)).unwrap();
+        assert!(waiting.on(failed(Outlook::Hopeless)).is_err());
         let mut registered = keeper();
         registered.on(Outcome::Created).unwrap();
-        assert!(registered.on(failed(true)).is_ok());
+        assert!(registered.on(failed(Outlook::Hopeless)).is_ok());
     }
 
     #[test]
     fn a_port_that_does_not_answer_is_not_renewed_until_it_does() {
         let mut keeper = keeper();
         keeper.on(Outcome::PortClosed("refused".into())).unwrap();
-        assert!(!keeper.was_registered);
+        assert!(!keeper.is_ours);
         keeper.on(Outcome::Created).unwrap();
         keeper.on(Outcome::PortClosed("refused".into())).unwrap();
-        assert_eq!((keeper.state, keeper.was_registered), (State::PortClosed, true));
+        assert_eq!((keeper.state, keeper.is_ours), (State::PortClosed, true));
     }
 
     #[test]
-    fn only_what_can_never_be_is_final() {
+    fn what_somebody_else_has_is_not_removed() {
+        let mut keeper = keeper();
+        keeper.on(Outcome::Created).unwrap();
+        keeper.on(failed(Outlook::Open)).unwrap();
+        assert!(keeper.is_ours, "nobody was there, or it was not said");
+        keeper.on(failed(Outlook::Taken)).unwrap();
+        assert!(!keeper.is_ours);
+        keeper.on(Outcome::PortClosed("refused".into())).unwrap();
+        assert!(!keeper.is_ours);
+        keeper.on(Outcome::Created).unwrap();
+        assert!(keeper.is_ours, "their lease has ended");
+    }
+
+    #[test]
+    fn only_what_can_never_be_is_hopeless() {
         let refused = |status| ClientError::Refused { status, error: "no".into() };
         for (status, expected) in [
-            (StatusCode::BAD_REQUEST, true),
-            (StatusCode::NOT_FOUND, true),
-            (StatusCode::UNAUTHORIZED, true),
-            (StatusCode::CONFLICT, false),
-            (StatusCode::SERVICE_UNAVAILABLE, false),
+            (StatusCode::BAD_REQUEST, Outlook::Hopeless),
+            (StatusCode::NOT_FOUND, Outlook::Hopeless),
+            (StatusCode::UNAUTHORIZED, Outlook::Hopeless),
+            (StatusCode::CONFLICT, Outlook::Taken),
+            (StatusCode::SERVICE_UNAVAILABLE, Outlook::Open),
         ] {
-            assert_eq!(is_final(&refused(status)), expected, "{status}");
+            assert_eq!(outlook(&refused(status)), expected, "{status}");
         }
     }
 }

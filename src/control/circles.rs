@@ -1,0 +1,39 @@
+//! Backends that come at run time and are ourselves: each session would open the next.
+
+use std::net::SocketAddr;
+
+use crate::config::{is_circle, is_circle_at_home};
+use crate::sys::own_addresses;
+
+/// The listener at which a dial to `address` would end, if it is one of `binds`.
+pub(super) fn circle_with(
+    address: SocketAddr,
+    mut binds: impl Iterator<Item = SocketAddr> + Clone,
+) -> Option<SocketAddr> {
+    let is_own = || {
+        let own = own_addresses();
+        own.map(|own| own.contains(&address.ip().to_canonical())).unwrap_or_else(|error| {
+            log::warn!(error:%; "cannot list the addresses of this machine");
+            false
+        })
+    };
+    let mut all = binds.clone();
+    let at_home = || all.find(|&bind| is_circle_at_home(address, bind)).filter(|_| is_own());
+    binds.find(|&bind| is_circle(address, bind)).or_else(at_home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_this_machine_is_met_at_a_wildcard_listener() {
+        let any = ["0.0.0.0:80".parse().unwrap()];
+        let own = own_addresses().unwrap();
+        for ip in own.into_iter().filter(std::net::IpAddr::is_ipv4) {
+            assert_eq!(circle_with((ip, 80).into(), any.into_iter()), Some(any[0]), "{ip}");
+            assert_eq!(circle_with((ip, 81).into(), any.into_iter()), None, "another port");
+        }
+        assert_eq!(circle_with("192.0.2.1:80".parse().unwrap(), any.into_iter()), None);
+    }
+}
