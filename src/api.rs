@@ -4,6 +4,8 @@
 //! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points in time
 //! are RFC 3339 text in UTC.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,6 +14,9 @@ use utoipa::{IntoParams, ToSchema};
 pub const PAGE_LEN: u32 = 100;
 /// Rows on one page at most.
 pub const PAGE_LEN_MAX: u32 = 1_000;
+
+/// How long a lease may be.
+pub const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

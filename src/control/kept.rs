@@ -21,8 +21,6 @@ use crate::sys::timestamp;
 
 /// Time between two writes at least: backends that renew their leases change the file all the time.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
-/// No lease is longer, whatever the clock on the wall says.
-const LEASE_MAX: Duration = Duration::from_hours(24);
 
 /// What was registered, and where it is kept.
 #[derive(Default)]
@@ -236,7 +234,7 @@ impl Restored {
         }
         let end = match lease.map(|lease| Duration::try_from(lease.duration_since(wall))) {
             None => None,
-            Some(Ok(left)) if !left.is_zero() => Some(now + left.min(LEASE_MAX)),
+            Some(Ok(left)) if !left.is_zero() => Some(now + left.min(*api::TTL.end())),
             Some(_) => return Err("its lease has ended meanwhile".into()),
         };
         let weight = backend.weight_set.unwrap_or(backend.weight);
@@ -403,6 +401,6 @@ mod tests {
     fn a_clock_that_was_set_back_gives_no_lease_for_years() {
         let restored = restore_all(vec![registered("c", 3, Some(100_000_000))]);
         let (_, known) = restored.registrations.iter().next().unwrap();
-        assert_eq!(known.lease, Some(at(0) + LEASE_MAX));
+        assert_eq!(known.lease, Some(at(0) + *api::TTL.end()));
     }
 }

@@ -201,7 +201,8 @@ impl Work {
         }
     }
 
-    /// Whoever has asked for something hears of it when the next connection finds it done.
+    /// Whoever has asked for something hears of it behind the workers: they have the new tables in their mailboxes then,
+    /// and are awake.
     fn answer(&mut self, answer: impl FnOnce() + 'static) {
         self.answers.push(Box::new(answer));
     }

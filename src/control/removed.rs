@@ -7,7 +7,7 @@ use crate::base::time::Instant;
 use crate::config::model::OnRemove;
 use crate::control::{LOOK, Leaving, Work};
 use crate::mailbox::Command;
-use crate::pool::{Backend, Snapshot};
+use crate::pool::{Admin, Backend, Snapshot};
 
 /// A backend that was removed and has sessions left.
 #[derive(Clone, Debug)]
@@ -68,7 +68,12 @@ impl Work {
         for backend in before.backends().filter(|backend| snapshot.backend(backend.id).is_none()) {
             let old = before.pool(backend.pool);
             // A pool that is still there may have another policy by now.
-            let pool = snapshot.pools.iter().find(|pool| pool.id == old.id).unwrap_or(old);
+            let still_there = snapshot.pools.iter().find(|pool| pool.id == old.id);
+            if still_there.is_some() {
+                // Not even by a worker that has yet to read its mailbox. Of a pool that goes, listeners that go live on.
+                backend.set_admin(Admin::Drain);
+            }
+            let pool = still_there.unwrap_or(old);
             let (name, policy) = (&pool.settings.name, pool.settings.on_remove);
             let deadline = match policy {
                 OnRemove::Drain => Some(now + pool.settings.drain_timeout),
@@ -155,6 +160,18 @@ mod tests {
 
     fn cuts(inbox: &std::sync::mpsc::Receiver<Command>) -> usize {
         inbox.try_iter().filter(|command| matches!(command, Command::CutBackend(_))).count()
+    }
+
+    #[test]
+    fn a_backend_that_was_removed_is_not_chosen_by_the_old_tables_either() {
+        let (work, _inbox, _leases) = removes("", 0);
+        assert!(!work.removed[0].backend.admits());
+        let (mailbox, _inbox) = mailbox();
+        let mut work = Work::new(control(Snapshot::new(&config("")), &[mailbox]));
+        let another = config("name = \"another\"");
+        work.replace_snapshot(Arc::new(work.control.snapshot.reconfigured(&another)));
+        assert!(work.removed.iter().all(|removed| removed.backend.admits()), "for who is in a queue still");
+        assert_eq!(work.removed.len(), 2);
     }
 
     #[test]

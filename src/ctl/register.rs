@@ -3,6 +3,7 @@
 //! [`Keeper`] decides what is said and when it is tried again, without I/O; [`register`] asks. One log line per change, none per
 //! renewal.
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -19,8 +20,6 @@ use crate::ctl::{Client, ClientError, Failure, NOTHING, args, routes};
 
 /// Renewals in the time of one lease: two of them may be lost, for an answer is waited for half as long.
 const RENEWALS: u32 = 3;
-/// How long a lease may be, as the API has it.
-const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Time until the first retry; it doubles with each.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Time between retries at most, and between looks at a port that does not answer.
@@ -76,8 +75,12 @@ pub struct RegisterArgs {
 
 fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
     let ttl = parse_duration(text)?;
-    let (min, max) = (show_duration(*TTL.start()), show_duration(*TTL.end()));
-    if TTL.contains(&ttl) { Ok(ttl) } else { Err(Invalid(format!("must be {min}..={max}, got {text:?}"))) }
+    let (min, max) = (show_duration(*api::TTL.start()), show_duration(*api::TTL.end()));
+    if api::TTL.contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err(Invalid(format!("must be {min}..={max}, got {text:?}")))
+    }
 }
 
 /// Registers the backend and keeps it registered until `stop` says something; then takes it out of its pool.
@@ -130,7 +133,7 @@ struct Registrar {
 impl Registrar {
     fn renew(&self) -> Outcome {
         if let Some(local) = self.local
-            && let Err(error) = TcpStream::connect_timeout(&local, CHECK_TIMEOUT)
+            && let Err(error) = look_at(local)
         {
             return Outcome::PortClosed(format!("{local}: {error}"));
         }
@@ -156,6 +159,16 @@ impl Registrar {
             }
         }
     }
+}
+
+/// Whether somebody listens there.
+fn look_at(local: SocketAddr) -> io::Result<()> {
+    let stream = TcpStream::connect_timeout(&local, CHECK_TIMEOUT)?;
+    // Where nobody listens, a connect may be given the port itself as its source, and meets itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(())
 }
 
 fn outlook(error: &ClientError) -> Outlook {

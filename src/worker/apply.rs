@@ -57,17 +57,21 @@ impl<K: Kernel> Worker<K> {
 
     /// Ends what is on a backend that was removed. Looks at every session: backends are removed rarely.
     fn cut_backend(&mut self, backend: BackendId) {
-        let is_on_it = |key: &Key| {
-            let lease = self.sessions.get(*key).and_then(|slot| slot.lease.as_ref());
-            lease.is_some_and(|lease| lease.backend().id == backend)
-        };
-        for key in self.sessions.keys().filter(is_on_it).collect::<Vec<Key>>() {
+        for key in self.sessions_on(backend) {
             if self.sessions.get(key).is_some_and(|slot| slot.session.is_dialing()) {
                 self.dial_another(key);
             } else {
                 self.cut(key, CloseReason::BackendRemoved);
             }
         }
+    }
+
+    pub(super) fn sessions_on(&self, backend: BackendId) -> Vec<Key> {
+        let is_on_it = |key: &Key| {
+            let lease = self.sessions.get(*key).and_then(|slot| slot.lease.as_ref());
+            lease.is_some_and(|lease| lease.backend().id == backend)
+        };
+        self.sessions.keys().filter(is_on_it).collect()
     }
 
     pub(super) fn cut_all(&mut self, reason: CloseReason) {

@@ -11,7 +11,7 @@ use crate::query::{Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, 
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
 use crate::worker::recorder::{Record, fits};
-use crate::worker::{Slot, Worker};
+use crate::worker::Worker;
 
 /// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
 /// workers share.
@@ -171,12 +171,7 @@ impl<K: Kernel> Worker<K> {
                 let is_here = id.worker == self.id.0 && self.sessions.get(id.key).is_some();
                 is_here.then_some(id.key).into_iter().collect()
             }
-            Target::Backend(backend) => {
-                let is_on =
-                    |slot: &Slot<K>| slot.lease.as_ref().is_some_and(|lease| lease.backend().id == backend);
-                let is_meant = |key: &Key| self.sessions.get(*key).is_some_and(is_on);
-                self.sessions.keys().filter(is_meant).collect()
-            }
+            Target::Backend(backend) => self.sessions_on(backend),
         };
         for &key in &keys {
             self.cut(key, CloseReason::Killed);

@@ -44,8 +44,6 @@ const COMMON_ANSWERS: [(&str, &str); 4] = [
 ];
 /// How long the control thread may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a lease may be.
-const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -274,8 +272,12 @@ async fn new_backend(new: api::NewBackend) -> Result<NewBackend, Problem> {
     check_weight(weight)?;
     let ttl = new.ttl.map(|ttl| {
         let ttl = units::parse_duration(&ttl).map_err(wrong("ttl"))?;
-        let (min, max) = (units::show_duration(*TTL.start()), units::show_duration(*TTL.end()));
-        if TTL.contains(&ttl) { Ok(ttl) } else { Err(Problem::bad(format!("ttl: must be {min}..={max}"))) }
+        let (min, max) = (units::show_duration(*api::TTL.start()), units::show_duration(*api::TTL.end()));
+        if api::TTL.contains(&ttl) {
+            Ok(ttl)
+        } else {
+            Err(Problem::bad(format!("ttl: must be {min}..={max}")))
+        }
     });
     let resolved = tokio::task::spawn_blocking(move || target.resolve(&mut system_resolver));
     let resolved = resolved.await.map_err(|error| Problem::bad(format!("address: {error}")))?;

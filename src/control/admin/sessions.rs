@@ -140,17 +140,20 @@ pub(super) async fn kill_all(
 ) -> Answer<api::Killed> {
     let named = Named { pool, backend };
     let id = backend_named(&context.view.state(), &named.pool, &named.backend)?.id;
-    let mut sessions = 0;
+    let (mut sessions, mut failed) = (0, None);
     for member in &by_id(&context) {
-        if let Some(query::Answer::Cut(cut)) = ask(member, query::Query::Cut(Target::Backend(id))).await? {
-            sessions += cut as u64;
+        match ask(member, query::Query::Cut(Target::Backend(id))).await {
+            Ok(Some(query::Answer::Cut(cut))) => sessions += cut as u64,
+            Ok(_) => {}
+            // What the others cut is told all the same.
+            Err(problem) => failed = Some(problem),
         }
     }
     log::info!(who:%, pool:% = named.pool, backend:% = named.backend, sessions; "sessions of a backend cut");
     let what = format!("{sessions} sessions were cut");
     let event = Draft::new(EventKind::Sessions, what).backend(&named).who(&who.to_string());
     context.view.events.push(event);
-    Ok(Json(api::Killed { sessions }))
+    failed.map_or(Ok(Json(api::Killed { sessions })), Err)
 }
 
 fn forgotten(id: SessionId) -> Problem {
