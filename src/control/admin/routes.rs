@@ -42,6 +42,12 @@ const COMMON_ANSWERS: [(&str, &str); 4] = [
     ("403", "Over TCP only names and pages of this machine are let in."),
     ("408", "The request took too long to come."),
 ];
+/// What any route may answer besides that takes a body.
+const ANSWERS_TO_BODIES: [(&str, &str); 3] = [
+    ("413", "The body is longer than 64 KiB."),
+    ("415", "The body has to say that it is JSON: Content-Type: application/json."),
+    ("422", "The body is JSON, but not what is wanted here."),
+];
 /// How long the control thread may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -65,7 +71,7 @@ impl Modify for Bearer {
 }
 
 /// What any route may answer, so that none has to say so: a client without a token or from elsewhere, a path that is no text, a
-/// body that does not come.
+/// body that does not come or is none of ours.
 fn with_common_answers(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let problem = || {
         let schema = utoipa::openapi::Ref::from_schema_name("Problem");
@@ -79,7 +85,8 @@ fn with_common_answers(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
             let too_long =
                 ResponseBuilder::new().description("The head is too long; there are no words for it.");
             answers.insert("431".to_owned(), too_long.build().into());
-            for (status, description) in COMMON_ANSWERS {
+            let to_bodies: &[_] = if operation.request_body.is_some() { &ANSWERS_TO_BODIES } else { &[] };
+            for &(status, description) in COMMON_ANSWERS.iter().chain(to_bodies) {
                 let answer = || problem().description(description).build().into();
                 answers.entry(status.to_owned()).or_insert_with(answer);
             }
@@ -219,7 +226,6 @@ async fn pools(State(context): State<Context>) -> Json<Vec<api::Pool>> {
     get, path = "/v1/backends", params(api::BackendFilter),
     responses(
         (status = OK, body = [api::Backend]),
-        (status = BAD_REQUEST, body = api::Problem),
         (status = NOT_FOUND, body = api::Problem),
     ),
 )]
@@ -240,12 +246,8 @@ async fn backends(
     responses(
         (status = CREATED, description = "It is new.", body = api::Backend),
         (status = OK, description = "It was there: its lease begins anew.", body = api::Backend),
-        (status = BAD_REQUEST, body = api::Problem),
         (status = NOT_FOUND, body = api::Problem),
         (status = CONFLICT, body = api::Problem),
-        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
-        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -308,11 +310,7 @@ async fn backend(
     request_body = api::BackendChange,
     responses(
         (status = OK, body = api::Backend),
-        (status = BAD_REQUEST, body = api::Problem),
         (status = NOT_FOUND, body = api::Problem),
-        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
-        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -335,7 +333,6 @@ async fn change(
     delete, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
     responses(
         (status = OK, description = "It is removed, with so many sessions left.", body = api::Removed),
-        (status = BAD_REQUEST, body = api::Problem),
         (status = NOT_FOUND, body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
@@ -356,11 +353,7 @@ async fn deregister(
     params(("pool" = String, Path), ("backend" = String, Path)), request_body = api::HealthOverride,
     responses(
         (status = OK, body = api::Backend),
-        (status = BAD_REQUEST, body = api::Problem),
         (status = NOT_FOUND, body = api::Problem),
-        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
-        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -384,7 +377,7 @@ async fn override_health(
 /// What has happened lately
 #[utoipa::path(
     get, path = "/v1/events", params(api::EventFilter),
-    responses((status = OK, body = [api::Event]), (status = BAD_REQUEST, body = api::Problem)),
+    responses((status = OK, body = [api::Event])),
 )]
 async fn events(
     State(context): State<Context>,
@@ -450,10 +443,6 @@ async fn log_level() -> Json<api::LogLevel> {
     put, path = "/v1/log-level", request_body = api::LogLevel,
     responses(
         (status = OK, body = api::LogLevel),
-        (status = BAD_REQUEST, body = api::Problem),
-        (status = PAYLOAD_TOO_LARGE, body = api::Problem),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = api::Problem),
-        (status = UNPROCESSABLE_ENTITY, body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -555,6 +544,37 @@ mod tests {
                 assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
                 assert!(what["responses"].get(status.as_str()).is_some(), "{method} {path} {body}: {status}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_no_json_or_of_another_shape_is_refused_as_documented() {
+        let long = format!("{{\"x\":\"{}\"}}", "x".repeat(BODY_LEN_MAX));
+        let cases = [
+            ("application/json", long.as_str(), 413),
+            ("text/plain", "{}", 415),
+            ("application/json", "[null,null]", 422),
+            ("application/json", r#"["up"]"#, 422),
+            ("application/json", r#"["info"]"#, 422),
+            ("application/json", r#"[":1",null,null,false,null]"#, 422),
+        ];
+        let takes_body =
+            |(_, _, what): &(String, String, serde_json::Value)| what.get("requestBody").is_some();
+        let (taking, others): (Vec<_>, Vec<_>) = operations().into_iter().partition(takes_body);
+        assert!(taking.len() > 3);
+        for (method, path, what) in taking {
+            let target = path.replace("{pool}", "web").replace("{backend}", "a");
+            for (content_type, body, expected) in cases {
+                let request = HttpRequest::builder().method(method.as_str()).uri(&target);
+                let request = request.header("content-type", content_type);
+                let request = request.body(Body::from(body.to_owned())).unwrap();
+                let answer = routes().oneshot(request).await.unwrap();
+                assert_eq!(answer.status(), expected, "{method} {path}");
+                assert!(what["responses"].get(expected.to_string()).is_some(), "{method} {path}: {expected}");
+            }
+        }
+        for (method, path, what) in others {
+            assert!(what["responses"].get("413").is_none(), "{method} {path} reads no body");
         }
     }
 
