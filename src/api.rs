@@ -230,7 +230,7 @@ pub enum Source {
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
     /// IP or host with port; ":8081" is 127.0.0.1:8081. A host is resolved once.
-    #[schema(example = "127.0.0.1:8081")]
+    #[schema(example = "127.0.0.1:8081", pattern = r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]*):[0-9]+$")]
     pub address: String,
     /// Unique within the pool; the address when left out.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._:\[\]-]+$")]
@@ -244,7 +244,7 @@ pub struct NewBackend {
     pub backup: bool,
     /// A lease: the backend is drained and removed unless the same request comes again within this time. A duration with a
     /// unit, "1s" to "24h". Left out, it stays until it is removed.
-    #[schema(example = "10s")]
+    #[schema(example = "10s", pattern = "^[0-9][0-9a-z.]*[a-z]$")]
     pub ttl: Option<String>,
 }
 
