@@ -1,27 +1,39 @@
 #!/usr/bin/env bash
 # The admin API over TCP: what schemathesis thinks up breaks nothing that the OpenAPI document says, and 1,000 stuck clients
 # beside a scrape that never pauses for long leave the latency of the data plane as it is.
+# SCHEMATHESIS_SEED=N makes schemathesis think up other requests.
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
 SCHEMATHESIS_VERSION=4.32.5
-SCHEMATHESIS_SECONDS_MAX=60
+# Of each operation; bounded by number and not by time, so that a seed stands for the same requests on any machine.
+EXAMPLES=75
+SEED=${SCHEMATHESIS_SEED:-1}
+# For schemathesis that is broken itself.
+SCHEMATHESIS_SECONDS_MAX=180
+PIP_TRIES=4
 VENV=${CARGO_TARGET_DIR:-$ROOT/target}/schemathesis-$SCHEMATHESIS_VERSION
 STUCK=1000
-ROUNDS=5
-ROUND_SECONDS=3
-# A machine with better things to do moves a p99 by as much without any client.
+ROUNDS=9
+ROUND_SECONDS=1
+# A loaded machine doubles it without any fault.
 P99_RATIO_MAX=10
 SCRAPES_FAILED_PERCENT_MAX=5
 SHOWN=(status listeners pools backends events topology config log-level)
 
 # Outside the network namespace: what is missing comes from PyPI.
 install_schemathesis() {
-    [[ -x $VENV/bin/schemathesis ]] && return
+    local try
+    [[ ! -x $VENV/bin/schemathesis ]] || return 0
+    for ((try = 1; try <= PIP_TRIES; try++)); do
+        rm -rf "$VENV"
+        python3 -m venv "$VENV" || fail "python3 -m venv does not work: Debian's package is python3-venv"
+        "$VENV/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$SCHEMATHESIS_VERSION" && return
+        say "pip: try $try of $PIP_TRIES has failed"
+        sleep "$((try * 2))"
+    done
     rm -rf "$VENV"
-    python3 -m venv "$VENV" || fail "python3 -m venv does not work: Debian's package is python3-venv"
-    "$VENV/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$SCHEMATHESIS_VERSION" ||
-        fail "pip cannot install schemathesis $SCHEMATHESIS_VERSION"
+    fail "pip cannot install schemathesis $SCHEMATHESIS_VERSION"
 }
 
 # Everything else happens where nothing but loopback is: a name that schemathesis thinks up may be one that can be looked up.
@@ -38,6 +50,8 @@ start_guarded() {
     TOKEN=$(head -c 24 /dev/urandom | base64)
     (umask 077 && echo "$TOKEN" >"$WORK/token")
     ADMIN=$(free_address)
+    # What was registered with the one before is not wanted.
+    rm -f "$WORK/state.json"
     cat >"$WORK/lb.toml" <<END
 admin = { listen = "$ADMIN", token_file = "$WORK/token", state_file = "$WORK/state.json" }
 listener = [{ bind = "$(free_address)" }]
@@ -50,9 +64,21 @@ END
     ADDRESS=$(address_of lb)
 }
 
-# What one request may say is more than a schema can: whether a host is known, and what a duration may be.
+# Half of the names are ones that there are, so that not everything ends with a 404. What one request may say is more than a
+# schema can: whether a host is known, and what a duration may be.
 write_schemathesis_toml() {
     cat >"$WORK/schemathesis.toml" <<END
+[dictionaries]
+pools.values = ["web"]
+backends.values = ["a", "b"]
+addresses.values = ["127.0.0.1:8081", ":8082", "[::1]:8083"]
+durations.values = ["1s", "10s", "1m30s", "24h"]
+[parameters]
+pool = { dictionary = "pools", probability = 0.5 }
+backend = { dictionary = "backends", probability = 0.5 }
+"body.name" = { dictionary = "backends", probability = 0.5 }
+"body.address" = { dictionary = "addresses", probability = 0.5 }
+"body.ttl" = { dictionary = "durations", probability = 0.5 }
 [[operations]]
 include-name = "POST /v1/pools/{pool}/backends"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409]
@@ -62,27 +88,27 @@ END
 # Each route of the document, with every check that schemathesis has; the streams never end, so they are left out.
 check_document() {
     local flags=(--header "Authorization: Bearer $TOKEN" --checks all --exclude-path-regex '/stream$' --no-color)
-    flags+=(--max-time "$SCHEMATHESIS_SECONDS_MAX" --request-timeout 10 --max-examples 50 --continue-on-failure)
+    flags+=(--seed "$SEED" --max-examples "$EXAMPLES" --generation-database none --request-timeout 10 --continue-on-failure)
     write_schemathesis_toml
-    (cd "$WORK" && timeout $((SCHEMATHESIS_SECONDS_MAX + 30)) "$VENV/bin/schemathesis" run "${flags[@]}" \
+    (cd "$WORK" && timeout "$SCHEMATHESIS_SECONDS_MAX" "$VENV/bin/schemathesis" run "${flags[@]}" \
         "http://$ADMIN/openapi.json") >"$WORK/schemathesis.out" 2>&1 || {
         cat "$WORK/schemathesis.out"
-        fail "schemathesis has found what the document does not say"
+        fail "schemathesis has found what the document does not say; SCHEMATHESIS_SEED=$SEED finds it again"
     }
     is_running lb || fail "l4lb has ended"
-    pass "schemathesis: $(grep -E 'generated|tested' "$WORK/schemathesis.out" | tr -s ' \n' ' ')"
     expect "panics" "$(log_count lb 'panicked')" = 0
+    pass "schemathesis, seed $SEED:$(grep -E ' generated, ' "$WORK/schemathesis.out" | tr -s ' ')"
     stop lb
 }
 
 # In milliseconds, as wrk has found it.
 p99_of_round() {
-    wrk -t1 -c32 -d"$ROUND_SECONDS" --latency "http://$ADDRESS/" >"$WORK/wrk.out" 2>&1 || fail "wrk: exit code $?"
+    wrk -t1 -c32 -d"$ROUND_SECONDS" --timeout 10s --latency "http://$ADDRESS/" >"$WORK/wrk.out" 2>&1 || fail "wrk: exit code $?"
     ! grep -E 'Socket errors|Non-2xx' "$WORK/wrk.out" || fail "wrk: errors"
     awk '/^ +99%/ { n = $2 + 0; print $2 ~ /us$/ ? n / 1000 : $2 ~ /ms$/ ? n : n * 1000 }' "$WORK/wrk.out"
 }
 
-median() { printf '%s\n' "$@" | sort -g | sed -n "$((($# + 1) / 2))p"; }
+least() { printf '%s\n' "$@" | sort -g | head -n 1; }
 
 # Asks for everything again and again, ten times a second, until it is killed; one line each.
 scrape_all() {
@@ -94,6 +120,8 @@ scrape_all() {
     done
 }
 
+# In turn without and with the crowd. The best rounds are compared: what else the machine does makes a round worse and never
+# better, and a data plane that waits for the admin API does so in each round.
 check_crowd() {
     local round calm=() crowded=() scrapes=0 failed=0
     for ((round = 0; round < ROUNDS; round++)); do
@@ -109,10 +137,10 @@ check_crowd() {
     done
     expect "scrapes beside $STUCK stuck clients" "$scrapes" -gt 0
     expect_at_most "percent of scrapes that failed" $((100 * failed / scrapes)) "$SCRAPES_FAILED_PERCENT_MAX"
-    RATIO=$(awk -v a="$(median "${calm[@]}")" -v b="$(median "${crowded[@]}")" 'BEGIN { printf "%.2f", b / a }')
+    RATIO=$(awk -v a="$(least "${calm[@]}")" -v b="$(least "${crowded[@]}")" 'BEGIN { printf "%.2f", b / a }')
     say "p99 in ms, calm: ${calm[*]}; with $STUCK stuck clients and $scrapes scrapes ($failed failed): ${crowded[*]}"
-    expect_at_most "p99 with the crowd, in p99s without" "$RATIO" "$P99_RATIO_MAX"
-    pass "p99 with $STUCK stuck admin clients is $RATIO of that without"
+    expect_at_most "the best p99 with the crowd, in best p99s without" "$RATIO" "$P99_RATIO_MAX"
+    pass "the best p99 with $STUCK stuck admin clients is $RATIO times that without"
 }
 
 require curl python3 wrk unshare ip
