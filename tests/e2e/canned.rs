@@ -49,7 +49,7 @@ fn answer(mut stream: UnixStream, status: u16, body: &str) -> String {
     let mut len = 0;
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line).expect("a header");
+        assert_ne!(reader.read_line(&mut line).expect("a header"), 0, "the end amid the headers");
         if line == "\r\n" {
             break;
         }

@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use l4lb::session::CloseReason::Done;
 
 use crate::fleet::{Service, Visit, fleet};
 use crate::lab::IPV4;
-use crate::peer::{Peer, free_address, until};
+use crate::peer::{Peer, SetOnDrop, free_address, until};
 
 /// Clients that are connected and not accepted while their listener goes.
 const QUEUED: usize = 200;
@@ -149,12 +148,8 @@ fn under_load(service: &mut Service<'_>, changes: impl FnOnce(&mut Service<'_>, 
             let before = served.load(Ordering::Acquire);
             until("clients are served", || served.load(Ordering::Acquire) >= before + SESSIONS);
         };
-        let changed = catch_unwind(AssertUnwindSafe(|| changes(service, &more_are_served)));
-        is_over.store(true, Ordering::Release);
-        // The clients first: nobody waits for them otherwise.
-        if let Err(panic) = changed {
-            resume_unwind(panic);
-        }
+        let _over = SetOnDrop(&is_over);
+        changes(service, &more_are_served);
     });
     (0..served.into_inner()).for_each(|_| service.count_client());
 }

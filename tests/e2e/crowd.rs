@@ -10,7 +10,7 @@ use l4lb::session::Side::{self, Backend, Client};
 
 use crate::daemon::Daemon;
 use crate::lab::{Lab, setup};
-use crate::peer::{Ending, Peer, until};
+use crate::peer::{Ending, Peer, SetOnDrop, until};
 use crate::relay::Relay;
 
 const MIB: u64 = 1 << 20;
@@ -123,14 +123,14 @@ fn small_requests_get_through_beside_a_stream() {
     let (source, sink) = bulk.ends_from(Backend);
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Acquire) {
                 source.sending().stream(MIB);
                 streamed.fetch_add(MIB, Ordering::Relaxed);
             }
             source.fin();
         });
         scope.spawn(|| assert_eq!(sink.receiving().rest(), Ending::Fin));
-        let _stop = StopOnDrop(&stop);
+        let _stop = SetOnDrop(&stop);
         until("both get on", || {
             small = std::mem::take(&mut small).into_iter().map(ping).collect();
             rounds += 1;
@@ -142,15 +142,6 @@ fn small_requests_get_through_beside_a_stream() {
         relay.says_goodbye();
     }
     lab.ends(&[(Done, 21)]);
-}
-
-/// Ends the stream even when a ping has failed: a scope waits for its threads.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn ping(relay: Relay<()>) -> Relay<()> {

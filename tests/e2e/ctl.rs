@@ -1,7 +1,6 @@
 //! `l4lb ctl` as operators and their scripts run it: what it prints, what it changes, how it ends.
 
-use std::io::{BufRead, BufReader, Lines, Read};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use l4lb::api;
 use serde::de::DeserializeOwned;
@@ -10,6 +9,7 @@ use crate::canned::Canned;
 use crate::daemon::Daemon;
 use crate::lab::{IPV4, setup};
 use crate::peer::{free_address, until};
+use crate::program::{Lines, Program, output};
 
 const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"[::1]:2\" }]\n";
@@ -22,7 +22,7 @@ struct Said {
 }
 
 fn said(mut command: Command) -> Said {
-    let Output { status, stdout, stderr } = command.output().expect("run l4lb");
+    let Output { status, stdout, stderr } = output(&mut command);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Said { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
@@ -163,44 +163,29 @@ fn a_drain_is_waited_for_until_its_last_session_has_gone() {
     let last = format!("l4lb: default/{name}: 1 session left after 10ms");
     assert_eq!(late.stderr.lines().last(), Some(&*last), "{}", late.stderr);
 
-    let mut command = ctl_command(&lab.server, &format!("drain {name} --wait"));
-    let mut waiting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run l4lb");
-    let mut progress = BufReader::new(waiting.stderr.take().expect("stderr is a pipe")).lines();
-    let mut line = || progress.next().expect("a line").expect("UTF-8");
-    assert!(line().starts_with(&format!("default/{name}: 1 of 1 session left after ")));
+    let mut waiting = Piped::start(&lab.server, &format!("drain {name} --wait"));
+    let progress = |left| format!("default/{name}: {left} of 1 session left after ");
+    assert!(waiting.stderr.next().starts_with(&progress(1)));
     drop(relay);
-    assert!(line().starts_with(&format!("default/{name}: 0 of 1 session left after ")));
-    let output = waiting.wait_with_output().expect("wait for l4lb");
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && stdout.contains("has 0 sessions"), "{stdout}");
+    assert!(waiting.stderr.next().starts_with(&progress(0)));
+    let (status, stdout) = (waiting.program.ends(), waiting.stdout.rest());
+    assert!(status.success() && stdout.iter().any(|line| line.contains("has 0 sessions")), "{stdout:?}");
     lab.stops();
 }
 
-/// A command that goes on for as long as it is read.
-struct Following {
-    child: Child,
-    /// Gone once nobody reads any more.
-    lines: Option<Lines<BufReader<ChildStdout>>>,
+/// A command that is heard while it runs.
+struct Piped {
+    program: Program,
+    stdout: Lines,
+    stderr: Lines,
 }
 
-impl Following {
+impl Piped {
     fn start(daemon: &Daemon, args: &str) -> Self {
         let mut command = ctl_command(daemon, args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run l4lb");
-        let lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
-        Self { child, lines: Some(lines) }
-    }
-
-    fn line(&mut self) -> String {
-        self.lines.as_mut().expect("it is read").next().expect("a line").expect("UTF-8")
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        // A failed test leaves no process behind.
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
+        let mut program = Program::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let [stdout, stderr] = [Lines::of(program.stdout()), Lines::of(program.stderr())];
+        Self { program, stdout, stderr }
     }
 }
 
@@ -208,29 +193,25 @@ impl Drop for Following {
 fn events_are_followed_until_nobody_reads_them() {
     let daemon = Daemon::start(WEB, IPV4);
     done(ctl(&daemon, "weight a 2"));
-    let mut text = Following::start(&daemon, "events --follow");
-    let mut json = Following::start(&daemon, "events --follow --json");
+    let Piped { mut program, stdout: text, stderr } = Piped::start(&daemon, "events --follow");
+    let json = Piped::start(&daemon, "events --follow --json");
     // Each has heard of what was before; what comes then cannot be missed.
-    while !text.line().contains("weight 1 -> 2") {}
-    while !json.line().contains("weight 1 -> 2") {}
+    for lines in [&text, &json.stdout] {
+        lines.find("the first change", |line| line.contains("weight 1 -> 2"));
+    }
     done(ctl(&daemon, "weight a 3"));
-    assert!(text.line().contains("web/a: weight 2 -> 3 (uid "));
-    is::<api::Event>(&json.line());
+    assert!(text.next().contains("web/a: weight 2 -> 3 (uid "));
+    is::<api::Event>(&json.stdout.next());
 
     // Its reader goes away, as `head` does.
-    text.lines = None;
+    drop(text);
     let mut weight = 3;
     until("it ends when it has nobody to tell", || {
         weight = 10 + weight % 10;
         done(ctl(&daemon, &format!("weight a {weight}")));
-        text.child.try_wait().expect("wait for l4lb").is_some_and(|status| {
-            assert_eq!(status.code(), Some(0));
-            true
-        })
+        program.status().is_some()
     });
-    let mut stderr = String::new();
-    text.child.stderr.take().expect("stderr is a pipe").read_to_string(&mut stderr).expect("UTF-8");
-    assert_eq!(stderr, "");
+    assert_eq!((program.ends().code(), stderr.rest()), (Some(0), Vec::new()));
 }
 
 fn json(value: &impl serde::Serialize) -> (u16, String) {

@@ -2,21 +2,18 @@
 //! files, its signals.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Duration;
 
 use procfs::process::{FDTarget, Process};
 use tempfile::{NamedTempFile, TempDir};
 
 use l4lb::ctl::{Client, Target};
-use l4lb::sys::Clock;
 
-use crate::peer::{PATIENCE, until};
+use crate::peer::until;
+use crate::program::{Lines, Program, run};
 
 /// Somebody else may take the port between our look and the start.
 const START_TRIES: u32 = 20;
@@ -26,8 +23,8 @@ const HANDLED: u64 = 1 << 0 | 1 << 9 | 1 << 14;
 
 /// A running `l4lb -c`.
 pub(crate) struct Daemon {
-    child: Child,
-    log: Mutex<Receiver<String>>,
+    program: Program,
+    log: Mutex<Lines>,
     file: NamedTempFile,
     pub(crate) address: SocketAddr,
     /// Where its admin socket is.
@@ -63,17 +60,10 @@ impl Daemon {
         let file = NamedTempFile::new().expect("a file for the configuration");
         let runtime = tempfile::tempdir().expect("a run-time directory");
         write_config(&file, config, address);
-        let mut child = command
-            .arg("-c")
-            .arg(file.path())
-            .env("RUNTIME_DIRECTORY", runtime.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start l4lb");
-        let lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
-        let (sender, log) = channel();
-        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut daemon = Self { child, log: Mutex::new(log), file, address, runtime };
+        command.arg("-c").arg(file.path()).env("RUNTIME_DIRECTORY", runtime.path());
+        let mut program = Program::start(command.stderr(Stdio::piped()));
+        let log = Mutex::new(Lines::of(program.stderr()));
+        let mut daemon = Self { program, log, file, address, runtime };
         match daemon.wait_for_line(&["listening", "address in use"]) {
             line if line.contains("listening") => {
                 until("l4lb handles signals", || daemon.handles_signals());
@@ -82,7 +72,7 @@ impl Daemon {
                 Some(daemon)
             }
             _ => {
-                daemon.child.wait().expect("wait for l4lb");
+                daemon.program.ends();
                 None
             }
         }
@@ -115,23 +105,15 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn wait_for_line(&self, words: &[&str]) -> String {
         let log = self.log.lock().expect("nobody panics with the log");
-        let clock = Clock::start();
-        let deadline = clock.now() + PATIENCE;
-        loop {
-            let line = log.recv_timeout(deadline - clock.now());
-            let line = line.unwrap_or_else(|error| panic!("log, {words:?}: {error}"));
-            if words.iter().any(|word| line.contains(word)) {
-                return line;
-            }
-        }
+        let is_meant = |line: &str| words.iter().any(|word| line.contains(word));
+        log.find(&format!("line with any of {words:?}"), is_meant)
     }
 
     /// Sends it a signal, `times` in a row. The signal is named as kill(1) names it.
     pub(crate) fn signal(&self, name: &str, times: u32) {
         let script =
-            format!("i=0; while [ $i -lt {times} ]; do kill -{name} {}; i=$((i+1)); done", self.child.id());
-        let status = Command::new("sh").arg("-c").arg(script).status().expect("run sh");
-        assert!(status.success(), "kill -{name}: {status}");
+            format!("i=0; while [ $i -lt {times} ]; do kill -{name} {}; i=$((i+1)); done", self.program.id());
+        run(Command::new("sh").arg("-c").arg(script));
     }
 
     /// Stops all its threads, until [`Daemon::signal`] with CONT.
@@ -167,9 +149,8 @@ impl Daemon {
         let open: HashSet<i32> =
             self.process().fd().expect("open files").flatten().map(|file| file.fd).collect();
         let last = (0..).filter(|fd| !open.contains(fd)).nth(count - 1).expect("numbers do not end");
-        let [pid, limit] = [format!("--pid={}", self.child.id()), format!("--nofile={}:", last + 1)];
-        let status = Command::new("prlimit").args([&pid, &limit]).status().expect("run prlimit");
-        assert!(status.success(), "prlimit {pid} {limit}: {status}");
+        let [pid, limit] = [format!("--pid={}", self.program.id()), format!("--nofile={}:", last + 1)];
+        run(Command::new("prlimit").args([pid, limit]));
     }
 
     /// Sockets that it has open.
@@ -187,7 +168,7 @@ impl Daemon {
     /// Waits until it has ended well; returns the totals that it logs, as text.
     pub(crate) fn has_stopped(mut self) -> String {
         let totals = self.wait_for_line(&["stopped: "]);
-        let status = self.child.wait().expect("wait for l4lb");
+        let status = self.program.ends();
         assert!(status.success(), "l4lb: {status}");
         totals
     }
@@ -195,10 +176,9 @@ impl Daemon {
     /// Ends it by SIGTERM; returns the lines of its log that nobody has waited for.
     pub(crate) fn lines_until_it_ends(mut self) -> Vec<String> {
         self.signal("TERM", 1);
-        let status = self.child.wait().expect("wait for l4lb");
+        let status = self.program.ends();
         assert!(status.success(), "l4lb: {status}");
-        // Ends with standard error, which has ended with the process.
-        self.log.lock().expect("nobody panics with the log").iter().collect()
+        self.log.lock().expect("nobody panics with the log").rest()
     }
 
     /// Before that SIGTERM would end it without a word, and its own sockets are not all there.
@@ -207,19 +187,11 @@ impl Daemon {
     }
 
     fn process(&self) -> Process {
-        Process::new(i32::try_from(self.child.id()).expect("a process id")).expect("/proc of l4lb")
+        Process::new(i32::try_from(self.program.id()).expect("a process id")).expect("/proc of l4lb")
     }
 }
 
 fn write_config(file: &NamedTempFile, config: &str, address: SocketAddr) {
     let text = format!("[[listener]]\nbind = \"{address}\"\n{config}\n");
     std::fs::write(file.path(), text).expect("write the configuration");
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // A failed test leaves no process behind; after `stop` there is none.
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
 }

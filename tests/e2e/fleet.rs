@@ -4,7 +4,7 @@
 //! A [`Node`] is a backend that speaks first: it greets with a byte that tells which it is, then sends back what
 //! it gets. A [`Visit`] is a session that has been greeted.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use socket2::Socket;
 
 use crate::daemon::Daemon;
 use crate::lab::{IPV4, accept_as_told, audit, relay_mode};
-use crate::peer::{Ending, PATIENCE, Peer, connect, new_socket, until};
+use crate::peer::{Ending, PATIENCE, Peer, connect, in_time, new_socket, try_patient_client, until};
 
 /// The greeting of node 0; that of node 1 is the next.
 const GREETING: u8 = b'a';
@@ -137,7 +137,7 @@ impl Book {
 }
 
 /// Greets and echoes until the other side ends its stream.
-fn attend(mut socket: &Socket, greeting: u8) -> std::io::Result<()> {
+fn attend(mut socket: &Socket, greeting: u8) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.write_all(&[greeting])?;
     let mut buffer = [0; 4096];
@@ -235,7 +235,8 @@ impl Fleet {
         let config = self.config();
         let server = server::start(&config).expect("start the server");
         let addresses = server.addresses.clone();
-        Service { fleet: self, addresses, server, config: Some(config), clients: AtomicU64::new(0) }
+        let (server, config) = (Arc::new(server), Some(config));
+        Service { fleet: self, server, config, addresses, clients: AtomicU64::new(0) }
     }
 
     fn config(&self) -> Config {
@@ -267,7 +268,7 @@ impl Fleet {
     /// The service of a daemon that was started with [`Fleet::daemon_toml`].
     pub(crate) fn serve_by(&self, server: Daemon) -> Service<'_, Daemon> {
         let addresses = vec![server.address];
-        Service { fleet: self, addresses, server, config: None, clients: AtomicU64::new(0) }
+        Service { fleet: self, server, config: None, addresses, clients: AtomicU64::new(0) }
     }
 
     /// What follows the address of its listener.
@@ -290,7 +291,7 @@ impl Fleet {
 }
 
 /// A running server in front of a fleet.
-pub(crate) struct Service<'a, S = Running> {
+pub(crate) struct Service<'a, S = Arc<Running>> {
     fleet: &'a Fleet,
     pub(crate) server: S,
     /// What it runs, where it is inside this process.
@@ -354,6 +355,21 @@ impl<S> Service<'_, S> {
         served
     }
 
+    /// A whole session that may fail; returns the node.
+    pub(crate) fn knock(&self) -> io::Result<usize> {
+        self.count_client();
+        let mut client = try_patient_client(self.address())?;
+        let mut greeting = [0];
+        client.read_exact(&mut greeting)?;
+        client.write_all(b"hi")?;
+        client.read_exact(&mut [0; 2])?;
+        client.shutdown(Shutdown::Write)?;
+        match client.read(&mut [0])? {
+            0 => Ok(usize::from(greeting[0] - GREETING)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     /// Counts a client that has connected on its own.
     pub(crate) fn count_client(&self) {
         self.clients.fetch_add(1, Ordering::Relaxed);
@@ -375,7 +391,18 @@ impl Service<'_> {
     ) -> Result<ReloadReport, Vec<String>> {
         let mut config = self.fleet.config();
         edit(&mut config);
-        self.server.reload(Arc::new(move || Ok(config.clone())), mode)
+        self.read_from(move || Ok(config.clone()), mode)
+    }
+
+    /// The same with whatever `source` says.
+    #[track_caller]
+    pub(crate) fn read_from(
+        &self,
+        source: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static,
+        mode: Mode,
+    ) -> Result<ReloadReport, Vec<String>> {
+        let server = Arc::clone(&self.server);
+        in_time("the workers are told", move || server.reload(Arc::new(source), mode))
     }
 
     pub(crate) fn backend(&self, node: usize) -> Arc<Backend> {
@@ -387,7 +414,7 @@ impl Service<'_> {
         let mut config = self.config.clone().expect("only a server inside this process");
         change(&mut config);
         let next = config.clone();
-        self.server.reload(Arc::new(move || Ok(next.clone())), Mode::Apply)?;
+        self.read_from(move || Ok(next.clone()), Mode::Apply)?;
         self.config = Some(config);
         Ok(())
     }
@@ -424,7 +451,7 @@ impl Service<'_> {
         if connected.is_ok() {
             self.count_client();
         }
-        connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
     /// Waits until every session is over by itself, stops the server and checks its books: so many sessions
@@ -441,7 +468,8 @@ impl Service<'_> {
     /// The same, when the reasons are a matter of luck.
     #[track_caller]
     pub(crate) fn audit(self) -> Totals {
-        let totals = audit(self.server, self.clients.load(Ordering::Relaxed));
+        let server = Arc::into_inner(self.server).expect("every reload is over");
+        let totals = audit(server, self.clients.load(Ordering::Relaxed));
         for node in &self.fleet.nodes {
             until("no connection is left at a node", || node.book().open() == 0);
         }

@@ -3,8 +3,6 @@
 //! Where exactness counts, the test answers each check by hand: the next check begins behind the verdict on the
 //! last one, so its arrival is the moment to look at the state.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +13,7 @@ use l4lb::session::Side;
 use socket2::Socket;
 
 use crate::fleet::{Fleet, Node, Service, dead_fleet, fleet};
-use crate::peer::{Ending, PATIENCE, Peer, patient_client, retry, until};
+use crate::peer::{Ending, Peer, SetOnDrop, retry, until};
 
 /// Checks that come soon, and that a busy machine does not fail.
 const SOON: &str = "interval = \"400ms\", fast_interval = \"20ms\", timeout = \"400ms\"";
@@ -131,12 +129,7 @@ fn the_initial_state_decides_until_the_first_verdict() {
         }
         ward.http_check().sending().bytes(OK);
         until("it is up", || service.backend(0).health() == Up);
-        until("the table heeds it", || {
-            let mut greeting = [0];
-            service.count_client();
-            let mut client = patient_client(service.address());
-            client.read_exact(&mut greeting).is_ok()
-        });
+        until("the table heeds it", || service.knock().is_ok());
         service.audit();
     }
 }
@@ -316,8 +309,7 @@ fn a_pool_recovers_by_itself() {
         until("all are up again", || all_are(Up));
         let mut refused = 0;
         until("a client is served", || {
-            service.count_client();
-            let served = knock(service.address()).is_ok();
+            let served = service.knock().is_ok();
             refused += u64::from(!served);
             served
         });
@@ -355,21 +347,6 @@ fn failed_dials_do_not_take_down_a_backend_that_is_not_checked() {
     assert_eq!((totals.dial_failures, totals.transitions), (20, 0), "{totals}");
 }
 
-/// A whole session that may fail: the greeting.
-fn knock(address: SocketAddr) -> std::io::Result<u8> {
-    let mut client = TcpStream::connect(address)?;
-    client.set_read_timeout(Some(PATIENCE))?;
-    let mut greeting = [0];
-    client.read_exact(&mut greeting)?;
-    client.write_all(b"hi")?;
-    client.read_exact(&mut [0; 2])?;
-    client.shutdown(Shutdown::Write)?;
-    match client.read(&mut [0])? {
-        0 => Ok(greeting[0]),
-        _ => Err(std::io::ErrorKind::InvalidData.into()),
-    }
-}
-
 /// Goal G4: sessions that run on a killed backend are cut; no session that begins later notices anything.
 #[test]
 fn no_new_session_fails_when_a_backend_is_killed_under_load() {
@@ -380,8 +357,7 @@ fn no_new_session_fails_when_a_backend_is_killed_under_load() {
     let load = || {
         while !stop.load(Ordering::Acquire) {
             let is_new = dead.load(Ordering::Acquire);
-            service.count_client();
-            let result = knock(service.address());
+            let result = service.knock();
             if is_new {
                 result.expect("a session that began after the death of a backend");
                 after_death.fetch_add(1, Ordering::Relaxed);
@@ -389,6 +365,7 @@ fn no_new_session_fails_when_a_backend_is_killed_under_load() {
         }
     };
     thread::scope(|scope| {
+        let over = SetOnDrop(&stop);
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
         until("all nodes have work", || fleet.nodes.iter().all(|node| node.book().accepted() > 50));
         fleet.nodes[1].die();
@@ -399,7 +376,7 @@ fn no_new_session_fails_when_a_backend_is_killed_under_load() {
         fleet.nodes[1].serve();
         let before = fleet.nodes[1].book().accepted();
         until("it serves again", || fleet.nodes[1].book().accepted() > before + 50);
-        stop.store(true, Ordering::Release);
+        drop(over);
         clients.into_iter().for_each(|client| client.join().expect("a client"));
     });
     let failures = service.backend(1).dial_failures();

@@ -13,7 +13,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 use socket2::Socket;
 
 use crate::daemon::Daemon;
-use crate::peer::{PATIENCE, Peer, new_socket, retry, until};
+use crate::peer::{PATIENCE, Peer, in_time, new_socket, retry, until};
 use crate::relay::Relay;
 
 /// Connections that wait for a backend to accept them.
@@ -299,7 +299,7 @@ pub(crate) fn audit(server: Running, clients: u64) -> Totals {
     until("every session is over", || server.totals().closed_total() == clients);
     server.terminate();
     let backends = server.backends();
-    let totals = server.wait().expect("the server stops");
+    let totals = in_time("the server stops", || server.wait()).expect("it stops well");
     assert_eq!((totals.accepted, totals.active()), (clients, 0), "accepted and active: {totals}");
     assert_eq!(stats::violations_at_rest(&totals), [""; 0], "{totals}");
     for backend in backends {

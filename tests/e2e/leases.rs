@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 use crate::lab::IPV4;
 use crate::peer::{patient_backend, patient_client, retry, until};
+use crate::program::output;
 
 /// The shortest lease that there is.
 const SHORT: &str = "1s";
@@ -248,7 +249,7 @@ fn a_broken_file_is_refused_with_its_line_and_the_way_on() {
     // It comes to no listening.
     let text = format!("[[listener]]\nbind = \"127.0.0.1:9\"\n{}", config(Some(&path)));
     std::fs::write(&file, text).expect("write");
-    let output = Command::new(env!("CARGO_BIN_EXE_l4lb")).arg("-c").arg(&file).output().expect("run l4lb");
+    let output = output(Command::new(env!("CARGO_BIN_EXE_l4lb")).arg("-c").arg(&file));
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     for expected in [&*path.to_string_lossy(), "line 3 column 15", "move it away"] {

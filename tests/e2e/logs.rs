@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 
 use crate::daemon::Daemon;
 use crate::fleet::{Service, Visit, dead_fleet, fleet};
-use crate::peer::{Ending, Peer, until};
+use crate::peer::{Ending, Peer, in_time};
+use crate::program::{Program, output};
 
 type Fields = BTreeMap<String, serde_json::Value>;
 
@@ -111,10 +112,8 @@ fn a_change_of_health_is_one_line_with_its_reason() {
 fn an_address_in_use_ends_the_start_and_names_its_holder() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = taken.local_addr().expect("getsockname");
-    let output = Command::new(env!("CARGO_BIN_EXE_l4lb"))
-        .args(["-l", &address.to_string(), "-b", "127.0.0.1:1"])
-        .output()
-        .expect("run l4lb");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+    let output = output(command.args(["-l", &address.to_string(), "-b", "127.0.0.1:1"]));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     let last = errors.lines().last().unwrap_or_default();
@@ -128,11 +127,10 @@ fn an_address_in_use_ends_the_start_and_names_its_holder() {
 fn a_log_that_nobody_reads_stalls_nobody() {
     const SESSIONS: u64 = 1_000;
     let fleet = fleet(1);
-    let (mut server, address) = Unread::start(fleet.nodes[0].address);
+    let (server, address) = Unread::start(fleet.nodes[0].address);
     for id in 0..SESSIONS {
         Visit::greeted(Peer::connect(address, id, None)).leave();
     }
-    server.terminate();
     server.ends_well();
 }
 
@@ -141,16 +139,15 @@ fn a_log_that_nobody_reads_stalls_nobody() {
 #[test]
 fn a_process_that_says_that_it_listens_hears_signals() {
     for _ in 0..20 {
-        let (mut server, _) = Unread::start(dead_fleet(1).nodes[0].address);
-        server.terminate();
+        let (server, _) = Unread::start(dead_fleet(1).nodes[0].address);
         server.ends_well();
     }
 }
 
 /// `l4lb` whose log is read up to its start, and no further.
 struct Unread {
-    child: Child,
-    log: BufReader<ChildStderr>,
+    program: Program,
+    _log: BufReader<ChildStderr>,
 }
 
 impl Unread {
@@ -162,36 +159,22 @@ impl Unread {
     fn try_start(backend: SocketAddr) -> Option<(Self, SocketAddr)> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = free.expect("a free port");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_l4lb"))
-            .args(["-l", &address.to_string(), "-b", &backend.to_string(), "--admin", "off"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start l4lb");
-        let log = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
-        let mut unread = Self { child, log };
-        let mut lines = unread.log.by_ref().lines().map_while(Result::ok);
-        lines.any(|line| line.contains("listening")).then_some((unread, address))
-    }
-
-    fn terminate(&mut self) {
-        let killed = Command::new("kill").arg(self.child.id().to_string()).status().expect("run kill");
-        assert!(killed.success());
-    }
-
-    #[track_caller]
-    fn ends_well(&mut self) {
-        let mut status = None;
-        until("it ends", || {
-            status = self.child.try_wait().expect("wait for l4lb");
-            status.is_some()
+        let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+        command.args(["-l", &address.to_string(), "-b", &backend.to_string(), "--admin", "off"]);
+        let mut program = Program::start(command.stderr(Stdio::piped()));
+        let mut log = BufReader::new(program.stderr());
+        let (listens, log) = in_time("it listens, or ends", || {
+            let mut lines = log.by_ref().lines().map_while(Result::ok);
+            (lines.any(|line| line.contains("listening")), log)
         });
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        listens.then_some((Self { program, _log: log }, address))
     }
-}
 
-impl Drop for Unread {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
+    /// Ends it by SIGTERM.
+    #[track_caller]
+    fn ends_well(mut self) {
+        self.program.signal("TERM");
+        let status = self.program.ends();
+        assert!(status.success(), "{status}");
     }
 }

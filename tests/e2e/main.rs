@@ -10,6 +10,7 @@ mod fleet;
 mod lab;
 mod pattern;
 mod peer;
+mod program;
 mod relay;
 
 mod crowd;

@@ -1,8 +1,7 @@
 //! The metrics of a running process: what they promise holds on every scrape, however busy it is.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use axum::http::Method;
 
@@ -92,16 +91,11 @@ impl Page {
 fn every_scrape_of_a_busy_process_adds_up() {
     let fleet = fleet(2).workers(2);
     let service = fleet.start_daemon("info,l4lb::session=off");
-    let (service_ref, left) = (&service, AtomicUsize::new(CLIENTS));
+    let visits = || (0..VISITS).for_each(|_| _ = service.enter().talks().leave());
     let mut page = Page::of(&service.server);
     thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                (0..VISITS).for_each(|_| _ = service_ref.enter().talks().leave());
-                left.fetch_sub(1, Ordering::Relaxed);
-            });
-        }
-        while left.load(Ordering::Relaxed) > 0 {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(visits)).collect();
+        while !clients.iter().all(ScopedJoinHandle::is_finished) {
             let next = Page::of(&service.server);
             next.adds_up();
             next.follows(&page);

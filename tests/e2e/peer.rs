@@ -4,7 +4,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -23,14 +24,37 @@ const BLOCKED: Duration = Duration::from_millis(100);
 /// Bytes per call, unless a script wants others.
 const CHUNK: usize = 64 * 1024;
 
+/// How much of [`PATIENCE`] is left, each time it is asked: for a wait of several steps.
+pub(crate) fn patience() -> impl Fn() -> Duration {
+    let clock = Clock::start();
+    let end = clock.now() + PATIENCE;
+    move || end - clock.now()
+}
+
 /// Waits until `condition` holds.
 #[track_caller]
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let clock = Clock::start();
-    let deadline = clock.now() + PATIENCE;
+    let left = patience();
     while !condition() {
-        assert!(clock.now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(!left().is_zero(), "not within {PATIENCE:?}: {what}");
         thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// What `call` returns. For calls that know no deadline: one that takes longer is left to itself.
+#[track_caller]
+pub(crate) fn in_time<T: Send + 'static>(what: &str, call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, returned) = channel();
+    thread::spawn(move || sender.send(call()));
+    returned.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// Tells other threads that it is over, also when this one fails: a scope waits for its threads, and they for this.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -54,11 +78,17 @@ pub(crate) fn patient_backend(host: SocketAddr) -> TcpListener {
     listener
 }
 
-/// A client of `address` that waits no longer for an answer than anything may take.
+/// A client of `address` that waits no longer for anything than it may take.
 pub(crate) fn patient_client(address: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect(address).expect("connect");
-    client.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
-    client
+    try_patient_client(address).expect("connect")
+}
+
+/// The same where the connection may be refused, or reset right behind the handshake.
+pub(crate) fn try_patient_client(address: SocketAddr) -> io::Result<TcpStream> {
+    let client = TcpStream::connect_timeout(&address, PATIENCE)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    Ok(client)
 }
 
 /// An address of this machine that stays free: where nobody else listens, and no client has its port.
@@ -144,7 +174,7 @@ pub(crate) fn connect(socket: &Socket, address: SocketAddr) {
     let fd = socket.as_raw_fd();
     let registry = poll.registry();
     registry.register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::WRITABLE).expect("watch");
-    poll.poll(&mut events, Some(PATIENCE)).expect("wait");
+    retry(|| poll.poll(&mut events, Some(PATIENCE))).expect("wait");
     assert!(!events.is_empty(), "connect to {address}: no answer");
     socket.set_nonblocking(false).expect("O_NONBLOCK");
 }
@@ -288,11 +318,14 @@ impl Sending<'_> {
     }
 
     /// Its pattern until a call fails; returns how.
+    #[track_caller]
     pub(crate) fn until_error(&mut self) -> ErrorKind {
+        let left = patience();
         loop {
             if let Err(kind) = self.some(CHUNK) {
                 return kind;
             }
+            assert!(!left().is_zero(), "{:?}: no end after byte {}", self.side, self.flow.bytes);
         }
     }
 

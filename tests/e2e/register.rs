@@ -1,9 +1,7 @@
 //! `l4lb register`: a backend that is in its pool for as long as its keeper runs.
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use l4lb::api;
@@ -11,7 +9,8 @@ use l4lb::api;
 use crate::canned::Canned;
 use crate::daemon::Daemon;
 use crate::lab::IPV4;
-use crate::peer::{PATIENCE, free_address, until};
+use crate::peer::{free_address, until};
+use crate::program::{Lines, Program, output};
 
 const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }]\n";
@@ -21,53 +20,31 @@ const TOO_LATE: &str = "it took longer than";
 
 /// A running `l4lb register`, and its log.
 struct Keeper {
-    child: Child,
-    log: Receiver<String>,
+    program: Program,
+    log: Lines,
 }
 
 impl Keeper {
     fn start(mut command: Command) -> Self {
-        let mut child = command.env_remove("RUST_LOG").stderr(Stdio::piped()).spawn().expect("start l4lb");
-        let lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
-        let (sender, log) = channel();
-        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, log }
+        let mut program = Program::start(command.env_remove("RUST_LOG").stderr(Stdio::piped()));
+        let log = Lines::of(program.stderr());
+        Self { program, log }
     }
 
     /// The next line of its log, which has to contain `words`. That an answer was late is the machine's matter.
     #[track_caller]
     fn says(&self, words: &str) {
-        loop {
-            let line = self.log.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|error| panic!("log, {words:?}: {error}"));
-            if !line.contains(TOO_LATE) {
-                assert!(line.contains(words), "not {words:?}: {line}");
-                return;
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("run kill");
-        assert!(status.success(), "kill -s {name}: {status}");
+        let line = self.log.find(words, |line| !line.contains(TOO_LATE));
+        assert!(line.contains(words), "not {words:?}: {line}");
     }
 
     /// It ends, and has nothing more to say.
     #[track_caller]
     fn ends(mut self) -> ExitStatus {
-        let status = self.child.wait().expect("wait for l4lb");
-        let rest: Vec<String> = self.log.iter().filter(|line| !line.contains(TOO_LATE)).collect();
+        let (status, mut rest) = (self.program.ends(), self.log.rest());
+        rest.retain(|line| !line.contains(TOO_LATE));
         assert!(rest.is_empty(), "{rest:?}");
         status
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // A failed test leaves no process behind.
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
     }
 }
 
@@ -77,28 +54,34 @@ fn registered(daemon: &Daemon, name: &str) -> Option<api::Backend> {
 
 #[test]
 fn a_backend_is_there_for_as_long_as_its_keeper_runs() {
-    for signal in ["TERM", "INT"] {
-        let daemon = Daemon::start(WEB, IPV4);
-        let args = "register --pool web --address :8081 --name me --weight 3 --ttl 3s";
-        let keeper = Keeper::start(daemon.command(&args.split(' ').collect::<Vec<_>>()));
-        keeper.says("registered backend=web/me ttl=3s");
-        let backend = registered(&daemon, "me").expect("it is there");
-        assert_eq!((backend.weight, backend.address.as_str()), (3, "127.0.0.1:8081"));
-        assert_eq!(backend.source, api::Source::Api);
-        // Longer than a lease.
-        let (mut before, mut renewals) = (0.0, 0);
-        until("its lease was renewed four times", || {
-            let left = registered(&daemon, "me").and_then(|backend| backend.lease_left);
-            let left = left.expect("it has a lease");
-            renewals += u32::from(left > before);
-            before = left;
-            renewals > 4
-        });
-        keeper.signal(signal);
-        keeper.says("removed backend=web/me sessions=0");
-        assert_eq!(keeper.ends().code(), Some(0), "{signal}");
-        assert_eq!(registered(&daemon, "me"), None);
-    }
+    thread::scope(|scope| {
+        for signal in ["TERM", "INT"] {
+            scope.spawn(move || stays_until(signal));
+        }
+    });
+}
+
+fn stays_until(signal: &str) {
+    let daemon = Daemon::start(WEB, IPV4);
+    let args = "register --pool web --address :8081 --name me --weight 3 --ttl 9s";
+    let keeper = Keeper::start(daemon.command(&args.split(' ').collect::<Vec<_>>()));
+    keeper.says("registered backend=web/me ttl=9s");
+    let backend = registered(&daemon, "me").expect("it is there");
+    assert_eq!((backend.weight, backend.address.as_str()), (3, "127.0.0.1:8081"));
+    assert_eq!(backend.source, api::Source::Api);
+    // Longer than a lease.
+    let (mut before, mut renewals) = (0.0, 0);
+    until("its lease was renewed four times", || {
+        let left = registered(&daemon, "me").and_then(|backend| backend.lease_left);
+        let left = left.expect("it has a lease");
+        renewals += u32::from(left > before);
+        before = left;
+        renewals > 4
+    });
+    keeper.program.signal(signal);
+    keeper.says("removed backend=web/me sessions=0");
+    assert_eq!(keeper.ends().code(), Some(0), "{signal}");
+    assert_eq!(registered(&daemon, "me"), None);
 }
 
 #[test]
@@ -111,7 +94,7 @@ fn a_mistake_is_told_at_once() {
         ("--pool web --address 8081", "--address 8081: port missing", 2),
     ] {
         let args: Vec<&str> = ["register"].into_iter().chain(args.split(' ')).collect();
-        let output = daemon.command(&args).output().expect("run l4lb");
+        let output = output(&mut daemon.command(&args));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(stderr.starts_with(expected) && stderr.lines().count() == 1, "{args:?}: {stderr}");
         assert_eq!(output.status.code(), Some(code), "{args:?}");
@@ -123,7 +106,7 @@ fn a_backend_that_is_to_be_looked_at_is_registered_once_its_port_answers() {
     let daemon = Daemon::start(WEB, IPV4);
     let address = free_address();
     let text = address.to_string();
-    let args = ["register", "--pool", "web", "--address", &text, "--name", "me", "--ttl", "3s", "--check"];
+    let args = ["register", "--pool", "web", "--address", &text, "--name", "me", "--ttl", "9s", "--check"];
     let keeper = Keeper::start(daemon.command(&args));
     keeper.says("its port does not answer: not renewed until it does");
     assert_eq!(registered(&daemon, "me"), None);
@@ -131,7 +114,7 @@ fn a_backend_that_is_to_be_looked_at_is_registered_once_its_port_answers() {
     keeper.says("registered backend=web/me");
     drop(port);
     keeper.says("its port does not answer: not renewed until it does");
-    keeper.signal("TERM");
+    keeper.program.signal("TERM");
     keeper.says("removed backend=web/me");
     assert_eq!(keeper.ends().code(), Some(0));
 }
@@ -143,7 +126,7 @@ fn a_keeper_waits_for_l4lb_and_registers_anew_where_it_was_forgotten() {
     let made = serde_json::to_string(&made).expect("JSON");
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("canned.sock").display().to_string();
-    let args = ["register", "--pool", "web", "--address", ":8081", "--ttl", "3s", "--socket", &socket];
+    let args = ["register", "--pool", "web", "--address", ":8081", "--ttl", "9s", "--socket", &socket];
     let keeper = Keeper::start(daemon.command(&args));
     keeper.says("cannot register: trying again backend=web/127.0.0.1:8081");
     let conflict = r#"{"error":"there already"}"#.to_owned();
@@ -153,7 +136,7 @@ fn a_keeper_waits_for_l4lb_and_registers_anew_where_it_was_forgotten() {
     keeper.says("registered backend=web/127.0.0.1:8081");
     keeper.says("registered anew: l4lb had lost it");
     keeper.says("cannot register: trying again");
-    keeper.signal("TERM");
+    keeper.program.signal("TERM");
     keeper.says("cannot remove it: its lease ends by itself");
     assert_eq!(keeper.ends().code(), Some(0));
 }

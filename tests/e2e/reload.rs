@@ -13,7 +13,7 @@ use l4lb::reload::{Mode, ReloadReport};
 use l4lb::session::CloseReason::{BackendRemoved, Done, IdleTimeout};
 
 use crate::fleet::{Fleet, Service, Visit, fleet};
-use crate::peer::until;
+use crate::peer::{SetOnDrop, until};
 
 fn lines(report: &ReloadReport) -> Vec<String> {
     report.changes.iter().map(|touch| touch.change.to_string()).collect()
@@ -123,9 +123,9 @@ fn a_bad_configuration_changes_nothing_and_is_remembered() {
     let fleet = fleet(2);
     let service = fleet.start();
     let before = service.server.snapshot();
-    let errors = service.server.reload(Arc::new(|| Err(vec!["x.toml:1: wrong".into()])), Mode::Apply);
+    let errors = service.read_from(|| Err(vec!["x.toml:1: wrong".into()]), Mode::Apply);
     assert_eq!(errors.unwrap_err(), ["x.toml:1: wrong"]);
-    let panics = service.server.reload(Arc::new(|| panic!("on purpose")), Mode::Apply);
+    let panics = service.read_from(|| panic!("on purpose"), Mode::Apply);
     assert_eq!(panics.unwrap_err(), ["reading it has panicked"]);
     assert!(Arc::ptr_eq(&before, &service.server.snapshot()));
     let status = service.server.view().state().reload.clone();
@@ -250,11 +250,12 @@ fn nobody_notices_that_backends_come_and_go() {
     let service = fleet.start();
     let is_over = AtomicBool::new(false);
     let visited = thread::scope(|scope| {
+        let over = SetOnDrop(&is_over);
         let visitors: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
                     let mut visited = 0;
-                    while !is_over.load(Ordering::Relaxed) {
+                    while !is_over.load(Ordering::Acquire) {
                         service.visit();
                         visited += 1;
                     }
@@ -268,7 +269,7 @@ fn nobody_notices_that_backends_come_and_go() {
                 config.pools[0].retries = u32::try_from(round % 2).expect("small");
             });
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         visitors.into_iter().map(|visitor| visitor.join().expect("no visit fails")).sum::<u64>()
     });
     assert!(visited > 0);

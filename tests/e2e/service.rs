@@ -1,6 +1,7 @@
 //! What a service manager sees: sockets that it passes, and what it is told. And the access log that somebody rotates.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use procfs::net::TcpState;
 use socket2::{Domain, Socket, Type};
@@ -19,7 +20,8 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 use crate::fleet::{Fleet, Service, Visit, fleet};
 use crate::lab::IPV4;
-use crate::peer::{PATIENCE, Peer, until};
+use crate::peer::{PATIENCE, Peer, SetOnDrop, patience, retry, until};
+use crate::program::output;
 
 /// The other end of NOTIFY_SOCKET.
 struct Manager {
@@ -42,9 +44,14 @@ impl Manager {
 
     /// What it is told next, unless it hears nothing for so long.
     fn hears_within(&self, span: Duration) -> Option<Vec<String>> {
+        // Zero would be for ever.
+        let span = span.max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(span)).expect("SO_RCVTIMEO");
         let mut buffer = [0; 4096];
-        let len = self.socket.recv(&mut buffer).ok()?;
+        let len = match retry(|| self.socket.recv(&mut buffer)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            len => len.expect("recv"),
+        };
         let text = String::from_utf8(buffer[..len].to_vec()).expect("UTF-8");
         Some(text.lines().map(str::to_owned).collect())
     }
@@ -52,8 +59,9 @@ impl Manager {
     /// The next message that has a line which starts with `word`.
     #[track_caller]
     fn hears(&self, word: &str) -> Vec<String> {
+        let left = patience();
         loop {
-            let lines = self.hears_within(PATIENCE).unwrap_or_else(|| panic!("nobody said {word}"));
+            let lines = self.hears_within(left()).unwrap_or_else(|| panic!("nobody said {word}"));
             if lines.iter().any(|line| line.starts_with(word)) {
                 return lines;
             }
@@ -85,7 +93,8 @@ impl StuckThread {
         let thread = Pid::from_raw(thread);
         ptrace::seize(thread, ptrace::Options::empty()).expect("ptrace");
         ptrace::interrupt(thread).expect("interrupt");
-        waitpid(thread, Some(WaitPidFlag::__WALL)).expect("the thread stops");
+        let look = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        until("the thread stops", || waitpid(thread, Some(look)).expect("waitpid") != WaitStatus::StillAlive);
         Self(thread)
     }
 
@@ -257,7 +266,7 @@ fn no_line_of_the_access_log_is_lost_while_it_is_rotated_under_load() {
     let is_over = AtomicBool::new(false);
     let visits = || {
         let mut clients = Vec::new();
-        while !is_over.load(Ordering::Relaxed) {
+        while !is_over.load(Ordering::Acquire) {
             let visit = service.enter().talks();
             clients.push(visit.client.local_address().to_string());
             visit.leave();
@@ -265,13 +274,14 @@ fn no_line_of_the_access_log_is_lost_while_it_is_rotated_under_load() {
         clients
     };
     let mut clients: Vec<String> = thread::scope(|scope| {
+        let over = SetOnDrop(&is_over);
         let load: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(visits)).collect();
         for rotation in 0..ROTATIONS {
             fs::rename(&path, dir.path().join(format!("access.log.{rotation}"))).expect("rename");
             service.server.signal("USR1", 1);
             until("the file is there again", || path.exists());
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         load.into_iter().flat_map(|load| load.join().expect("a client")).collect()
     });
     service.stops();
@@ -314,7 +324,7 @@ fn an_access_log_that_cannot_be_opened_ends_the_start() {
         dir.path()
     );
     fs::write(&file, text).expect("write the configuration");
-    let output = Command::new(env!("CARGO_BIN_EXE_l4lb")).arg("-c").arg(&file).output().expect("run l4lb");
+    let output = output(Command::new(env!("CARGO_BIN_EXE_l4lb")).arg("-c").arg(&file));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("access_log: cannot open "), "{errors}");

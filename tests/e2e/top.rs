@@ -1,8 +1,8 @@
 //! `l4lb top` as one sees it: on a pipe, on a terminal, and what it leaves behind there.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -10,7 +10,8 @@ use l4lb::api;
 
 use crate::daemon::Daemon;
 use crate::lab::IPV4;
-use crate::peer::{PATIENCE, until};
+use crate::peer::{patience, until};
+use crate::program::{self, Program, output};
 
 /// What gives a terminal back: out of the alternate screen, and the cursor is seen again (xterm, "ctlseqs").
 const GIVEN_BACK: &str = "\u{1b}[?1049l\u{1b}[?25h";
@@ -23,7 +24,7 @@ fn web(address: impl std::fmt::Display) -> String {
 }
 
 fn outcome(mut command: Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("run l4lb");
+    let Output { status, stdout, stderr } = output(&mut command);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (status.code(), text(stdout), text(stderr))
 }
@@ -57,7 +58,7 @@ fn one_screen_is_printed_for_who_has_no_terminal() {
 
 /// `l4lb top` on a terminal of script(1).
 struct Terminal {
-    child: Child,
+    program: Program,
     chunks: Receiver<Vec<u8>>,
     shown: String,
 }
@@ -68,16 +69,16 @@ impl Terminal {
         let runtime =
             top.get_envs().find(|(name, _)| *name == "RUNTIME_DIRECTORY").and_then(|(_, value)| value);
         let script = format!("stty cols 100 rows 24; echo PID=$$.; exec {} top", env!("CARGO_BIN_EXE_l4lb"));
-        let mut child = Command::new("script")
+        let mut command = Command::new("script");
+        command
             .args(["-qefc", &script, "/dev/null"])
             .env("RUNTIME_DIRECTORY", runtime.expect("a run-time directory"))
             .env("SHELL", "/bin/sh")
             .env("TERM", "xterm")
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("start script");
-        let mut output = child.stdout.take().expect("stdout is a pipe");
+            .stdout(Stdio::piped());
+        let mut program = Program::start(&mut command);
+        let mut output = program.stdout();
         let (sender, chunks) = channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -87,31 +88,28 @@ impl Terminal {
                 }
             }
         });
-        Self { child, chunks, shown: String::new() }
+        Self { program, chunks, shown: String::new() }
     }
 
     /// Waits until all of that has been written to the terminal, in this order; returns what came behind it.
     #[track_caller]
     fn expect(&mut self, words: &str) -> String {
+        let left = patience();
         loop {
             if let Some((_, rest)) = self.shown.split_once(words) {
                 return rest.to_owned();
             }
-            let chunk = self.chunks.recv_timeout(PATIENCE);
+            let chunk = self.chunks.recv_timeout(left());
             let chunk = chunk.unwrap_or_else(|error| panic!("{error}: no {words:?} in {:?}", self.shown));
             self.shown += &String::from_utf8_lossy(&chunk);
         }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.child.stdin.as_mut().expect("stdin is a pipe").write_all(keys.as_bytes()).expect("press keys");
     }
 
     /// Its exit code, when the terminal was given back.
     #[track_caller]
     fn end(mut self) -> Option<i32> {
         self.expect(GIVEN_BACK);
-        self.child.wait().expect("wait for script").code()
+        self.program.ends().code()
     }
 }
 
@@ -121,12 +119,12 @@ fn a_backend_is_drained_from_the_keyboard_and_the_terminal_given_back() {
     let daemon = Daemon::start(&web(backend.local_addr().expect("its address")), IPV4);
     let mut top = Terminal::open(&daemon);
     top.expect("web/a");
-    top.press("d");
+    top.program.types("d");
     top.expect("drain");
-    top.press("\r");
+    top.program.types("\r");
     let admin = || daemon.admin().get::<api::Backend>("/v1/pools/web/backends/a").expect("a backend").admin;
     until("the backend is in drain", || admin() == api::Admin::Drain);
-    top.press("q");
+    top.program.types("q");
     assert_eq!(top.end(), Some(0));
 }
 
@@ -137,9 +135,8 @@ fn a_signal_ends_it_and_the_terminal_is_given_back() {
         let mut top = Terminal::open(&daemon);
         top.expect("web/a");
         let rest = top.expect("PID=");
-        let pid = rest.split_once('.').expect("its pid").0.to_owned();
-        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("run kill");
-        assert!(status.success(), "kill -{signal} {pid}: {status}");
+        let pid = rest.split_once('.').and_then(|(pid, _)| pid.parse().ok());
+        program::signal(signal, pid.expect("its pid"));
         assert_eq!(top.end(), Some(0), "{signal}");
     }
 }
