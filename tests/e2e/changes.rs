@@ -225,7 +225,7 @@ fn a_drain_and_a_stop_reach_workers_that_leave() {
 /// Whoever checks a backend now, its state goes on from what it was.
 #[test]
 fn checks_move_to_the_workers_that_are_there() {
-    let health = "type = \"tcp\", interval = \"50ms\", timeout = \"40ms\", fast_interval = \"20ms\"";
+    let health = "type = \"tcp\", interval = \"1s\", timeout = \"1s\", fast_interval = \"20ms\"";
     let fleet = fleet(3).health(health);
     let mut service = fleet.start();
     let all_are = |service: &Service<'_>, state| {

@@ -157,6 +157,15 @@ fn bound(address: SocketAddr) -> Socket {
     socket
 }
 
+/// A socket that does not listen beside those of a server that do. Once those are gone nobody else gets the port, and
+/// connecting to it is refused.
+fn held(address: SocketAddr) -> Socket {
+    let socket = new_socket(address, None);
+    socket.set_reuse_port(true).expect("SO_REUSEPORT");
+    socket.bind(&address.into()).expect("bind");
+    socket
+}
+
 /// Backends, and how a server is to be set up in front of them. Health checks are off unless told otherwise.
 pub(crate) struct Fleet {
     pub(crate) nodes: Vec<Node>,
@@ -235,8 +244,9 @@ impl Fleet {
         let config = self.config();
         let server = server::start(&config).expect("start the server");
         let addresses = server.addresses.clone();
+        let held = addresses.iter().copied().map(held).collect();
         let (server, config) = (Arc::new(server), Some(config));
-        Service { fleet: self, server, config, addresses, clients: AtomicU64::new(0) }
+        Service { fleet: self, server, config, addresses, held, clients: AtomicU64::new(0) }
     }
 
     fn config(&self) -> Config {
@@ -267,8 +277,8 @@ impl Fleet {
 
     /// The service of a daemon that was started with [`Fleet::daemon_toml`].
     pub(crate) fn serve_by(&self, server: Daemon) -> Service<'_, Daemon> {
-        let addresses = vec![server.address];
-        Service { fleet: self, server, config: None, addresses, clients: AtomicU64::new(0) }
+        let (addresses, held) = (vec![server.address], Vec::new());
+        Service { fleet: self, server, config: None, addresses, held, clients: AtomicU64::new(0) }
     }
 
     /// What follows the address of its listener.
@@ -298,6 +308,8 @@ pub(crate) struct Service<'a, S = Arc<Running>> {
     config: Option<Config>,
     /// By listener, also of those that were removed.
     addresses: Vec<SocketAddr>,
+    /// Keep the ports of those that are inside this process.
+    held: Vec<Socket>,
     /// That have connected.
     clients: AtomicU64,
 }
@@ -431,7 +443,9 @@ impl Service<'_> {
             let first = config.listeners[0].clone();
             config.listeners.push(Listener { name: name.into(), bind: IPV4, ..first });
         });
-        self.addresses.push(self.server.address_of(name).expect("it listens"));
+        let address = self.server.address_of(name).expect("it listens");
+        self.addresses.push(address);
+        self.held.push(held(address));
         self.addresses.len() - 1
     }
 

@@ -16,7 +16,7 @@ use crate::fleet::{Fleet, Node, Service, dead_fleet, fleet};
 use crate::peer::{Ending, Peer, SetOnDrop, retry, until};
 
 /// Checks that come soon, and that a busy machine does not fail.
-const SOON: &str = "interval = \"400ms\", fast_interval = \"20ms\", timeout = \"400ms\"";
+const SOON: &str = "interval = \"2s\", fast_interval = \"20ms\", timeout = \"2s\"";
 /// Checks that never come by themselves.
 const NEVER: &str = "interval = \"24h\", fast_interval = \"24h\", initial_state = \"up\"";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK";

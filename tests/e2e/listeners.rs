@@ -10,11 +10,11 @@ use l4lb::sys::Clock;
 use crate::fleet::{Visit, fleet};
 
 /// In the configurations below as text.
-const IDLE: Duration = Duration::from_millis(400);
+const IDLE: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_listener_may_have_timeouts_of_its_own() {
-    let fleet = fleet(1).listeners(&["timeouts = { idle = \"400ms\" }", ""]);
+    let fleet = fleet(1).listeners(&["timeouts = { idle = \"2s\" }", ""]);
     let service = fleet.start();
     let (short, long) = (service.enter(), Visit::greeted(service.client_of(1, Ipv4Addr::LOCALHOST)));
     short.gets_cut();
@@ -25,7 +25,7 @@ fn a_listener_may_have_timeouts_of_its_own() {
 /// Each has its own last byte, and none is cut before the timeout has passed since.
 #[test]
 fn no_session_is_cut_before_its_time() {
-    let fleet = fleet(2).workers(2).pool("timeouts = { idle = \"400ms\" }");
+    let fleet = fleet(2).workers(2).pool("timeouts = { idle = \"2s\" }");
     let service = fleet.start();
     let clock = Clock::start();
     thread::scope(|scope| {

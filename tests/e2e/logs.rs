@@ -92,7 +92,7 @@ fn a_finished_session_is_one_line_of_json() {
 
 #[test]
 fn a_change_of_health_is_one_line_with_its_reason() {
-    let fleet = dead_fleet(1).health("interval = \"100ms\", fast_interval = \"20ms\", timeout = \"100ms\"");
+    let fleet = dead_fleet(1).health("interval = \"2s\", fast_interval = \"20ms\", timeout = \"2s\"");
     let service = fleet.start_daemon("info");
     let line = service.server.wait_for_line(&[" health "]);
     let address = fleet.nodes[0].address;

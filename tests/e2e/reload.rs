@@ -11,6 +11,7 @@ use l4lb::config::model::{HealthState, OnRemove};
 use l4lb::pool::Admin;
 use l4lb::reload::{Mode, ReloadReport};
 use l4lb::session::CloseReason::{BackendRemoved, Done, IdleTimeout};
+use l4lb::sys::Clock;
 
 use crate::fleet::{Fleet, Service, Visit, fleet};
 use crate::peer::{SetOnDrop, until};
@@ -79,9 +80,12 @@ fn a_reset_on_removal_ends_the_sessions_at_once() {
 
 #[test]
 fn a_session_that_outlasts_the_drain_of_its_backend_is_reset() {
-    remove_with(OnRemove::Drain, Duration::from_millis(200), |_, service, second| {
-        let second = second.talks();
+    let drain = Duration::from_millis(500);
+    let clock = Clock::start();
+    let start = clock.now();
+    remove_with(OnRemove::Drain, drain, |_, service, second| {
         second.gets_cut();
+        assert!(clock.now() - start >= drain, "cut too early");
         service.ends(&[(Done, 1), (BackendRemoved, 1)]);
     });
 }
@@ -157,7 +161,7 @@ fn a_dry_run_tells_all_and_does_nothing() {
 
 #[test]
 fn a_session_keeps_the_timeouts_of_the_listener_that_accepted_it() {
-    let idle = Duration::from_millis(300);
+    let idle = Duration::from_secs(1);
     let fleet = fleet(1);
     let service = fleet.start();
     let before = service.enter();

@@ -110,20 +110,19 @@ impl Drop for StuckThread {
 
 #[test]
 fn a_stuck_worker_is_named_and_ends_the_beats_until_it_goes_on() {
-    const PERIOD: Duration = Duration::from_millis(600);
+    const PERIOD: Duration = Duration::from_secs(3);
     let (manager, fleet) = (Manager::new(), fleet(1).workers(2));
-    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "600000")]);
-    (0..3).for_each(|_| _ = manager.hears("WATCHDOG=1"));
+    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "3000000")]);
+    (0..2).for_each(|_| _ = manager.hears("WATCHDOG=1"));
     let stuck = StuckThread::new(service.server.thread("l4lb-worker-1"));
-    let line = service.server.wait_for_line(&["no longer told"]);
-    assert!(line.contains("worker=1"), "{line}");
+    // Where the machine is busy, another one may be named for a moment.
+    service.server.wait_for_line(&["the service manager is no longer told that all is well worker=1"]);
     // What was said before is still to be read.
     while manager.hears_within(Duration::from_millis(1)).is_some() {}
     assert_eq!(manager.hears_within(PERIOD), None, "the service manager would restart it now");
     stuck.goes_on();
     manager.hears("WATCHDOG=1");
-    let line = service.server.wait_for_line(&["was stuck goes on"]);
-    assert!(line.contains("worker=1"), "{line}");
+    service.server.wait_for_line(&["a worker that was stuck goes on, or has stopped worker=1"]);
     service.stops();
 }
 
