@@ -123,7 +123,8 @@ fn all_sessions_of_a_backend_are_cut_together() {
     let killed: api::Killed = bench.daemon.admin().ask(Method::DELETE, route, None::<&()>).expect("kill");
     assert_eq!(killed.sessions, 5);
     for (mut client, _) in sessions {
-        assert!(client.read(&mut [0]).is_err(), "a reset");
+        let reset = client.read(&mut [0]).expect_err("a reset");
+        assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }
 
