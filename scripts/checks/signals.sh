@@ -3,7 +3,8 @@
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
-EXIT_MS_MAX=1000
+# Far more than it takes, and far less than the drain would last.
+EXIT_MS_MAX=5000
 
 # start_with_session DRAIN_TIMEOUT: l4lb runs as `lb` and `client` holds a session through it.
 start_with_session() {
@@ -21,11 +22,13 @@ refuses_connections() { ! accepts_connections "$ADDRESS"; }
 
 expect_session_lives() { expect "$1: the session answers" "$(ask client ping)" = "pong=1 lost=0"; }
 
-# expect_exit WHAT SECONDS REASON: it ends in time, with 0, and the session was closed for that reason.
+# expect_exit WHAT REASON: it ends with 0, and the session was closed for that reason. $EXIT_MS counts from $BEGAN, which
+# the check has taken before what ends it: behind that, a busy machine would have lost some of it.
 expect_exit() {
-    await_exit lb "$2"
+    await_exit lb 10
+    EXIT_MS=$(($(now_ms) - BEGAN))
     expect "$1: exit code" "$EXIT" = 0
-    log_has lb " session .*reason=$3 " || fail "$1: no session ended with reason=$3"
+    log_has lb " session .*reason=$2 " || fail "$1: no session ended with reason=$2"
     log_has lb ' stopped: ' || fail "$1: no last line with the totals"
 }
 
@@ -33,12 +36,13 @@ check_drain() {
     local name=$1
     start_with_session 30s
     signal "$name" lb
-    wait_until 2 "SIG$name begins the drain" log_has lb 'draining'
-    wait_until 2 "new connections are refused" refuses_connections
+    wait_until 10 "SIG$name begins the drain" log_has lb 'draining'
+    wait_until 10 "new connections are refused" refuses_connections
     expect_session_lives "SIG$name"
     is_running lb || fail "SIG$name: it ended before its session"
+    BEGAN=$(now_ms)
     ask client finish >/dev/null
-    expect_exit "SIG$name" 5 'done'
+    expect_exit "SIG$name" 'done'
     expect_at_most "SIG$name: ms from the end of the last session to exit" "$EXIT_MS" "$EXIT_MS_MAX"
     stop client
     pass "SIG$name: new connections refused, the session went on, exit 0 after $EXIT_MS ms once it had ended"
@@ -46,9 +50,10 @@ check_drain() {
 
 check_drain_timeout() {
     start_with_session 1s
+    BEGAN=$(now_ms)
     signal TERM lb
-    expect_exit "drain_timeout" 5 drain_timeout
-    expect_between "ms until drain_timeout = 1s cuts" 950 "$EXIT_MS" 1500
+    expect_exit "drain_timeout" drain_timeout
+    expect_between "ms until drain_timeout = 1s cuts" 1000 "$EXIT_MS" "$EXIT_MS_MAX"
     stop client
     pass "drain_timeout = 1s: the session was cut and exit 0 came after $EXIT_MS ms"
 }
@@ -56,9 +61,10 @@ check_drain_timeout() {
 check_second_signal() {
     start_with_session 30s
     signal TERM lb
-    wait_until 2 "the drain begins" log_has lb 'draining'
+    wait_until 10 "the drain begins" log_has lb 'draining'
+    BEGAN=$(now_ms)
     signal TERM lb
-    expect_exit "second SIGTERM" 5 stopped
+    expect_exit "second SIGTERM" stopped
     expect_at_most "second SIGTERM: ms to exit" "$EXIT_MS" "$EXIT_MS_MAX"
     stop client
     pass "second SIGTERM: the session was cut and exit 0 came after $EXIT_MS ms"
@@ -67,7 +73,7 @@ check_second_signal() {
 check_hangup() {
     start_with_session 30s
     signal HUP lb
-    wait_until 2 "SIGHUP is logged" log_has lb 'another configuration is run'
+    wait_until 10 "SIGHUP is logged" log_has lb 'another configuration is run'
     expect_session_lives SIGHUP
     accepts_connections "$ADDRESS" || fail "SIGHUP: new connections are refused"
     pass "SIGHUP: the file was read again, everything goes on"
@@ -82,7 +88,7 @@ told_of_session() {
 check_user_signal() {
     start_with_session 30s
     signal USR1 lb
-    wait_until 2 "SIGUSR1 tells of the session" told_of_session
+    wait_until 10 "SIGUSR1 tells of the session" told_of_session
     expect_session_lives SIGUSR1
     stop lb
     stop client
@@ -92,7 +98,7 @@ check_user_signal() {
 # After check_hangup: `lb` still runs.
 check_address_in_use() {
     start second "$L4LB" -l "$ADDRESS" -b "$BACKEND"
-    await_exit second 5
+    await_exit second 10
     expect "second process on the same address: exit code" "$EXIT" = 1
     log_has second "$ADDRESS.*address in use, held by l4lb \\(pid ${PID[lb]}\\)" ||
         fail "the message does not name the address, l4lb and pid ${PID[lb]}"
