@@ -1,27 +1,28 @@
 //! The access log: a file that is appended to, and opened again when it has been renamed.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::token_bucket::TokenBucket;
+use crate::logging::lines::Lines;
 use crate::logging::queue::Output;
 use crate::sys::{self, Clock};
 
-/// Lines that cannot be written are told at most that often.
+/// Lines that are nowhere to be read are told at most that often.
 const TELL_PERIOD: Duration = Duration::from_secs(10);
 
 /// The open file. Where it cannot be written, lines are lost; nobody waits for a full disk.
 pub(super) struct AccessFile {
     path: PathBuf,
-    file: File,
-    /// The file ends within a line, since an error.
-    is_torn: bool,
+    lines: Lines<File>,
     clock: Clock,
     tell: TokenBucket,
-    /// Lines lost and not told of yet.
-    untold: u64,
+    /// Lines that could not be written and are not told of yet, and the last error.
+    lost: Option<(u64, io::Error)>,
+    /// Lines that did not fit into the queue and are not told of yet.
+    dropped: u64,
 }
 
 impl AccessFile {
@@ -30,79 +31,63 @@ impl AccessFile {
         let clock = Clock::start();
         Ok(Self {
             path: path.to_owned(),
-            file: sys::open_log(path)?,
-            is_torn: false,
+            lines: open_lines(path)?,
             clock,
             tell: TokenBucket::new(1, TELL_PERIOD, clock.now()),
-            untold: 0,
+            lost: None,
+            dropped: 0,
         })
     }
 
-    /// Ends the line that an error has torn, so that the next one can be read.
-    fn heal(&mut self) -> io::Result<()> {
-        if self.is_torn {
-            self.file.write_all(b"\n")?;
-            self.is_torn = false;
+    /// Tells of lines that are nowhere to be read, now or with the next ones.
+    fn tell(&mut self) {
+        if self.tell.take(self.clock.now()).is_none() {
+            return;
         }
-        Ok(())
-    }
-
-    /// Tells of lines lost to `error`, now or with the next ones.
-    fn tell_lost(&mut self, lines: u64, error: &io::Error) {
-        self.untold += lines;
-        if self.tell.take(self.clock.now()).is_some() {
-            let (path, lines) = (self.path.display(), std::mem::take(&mut self.untold));
+        let path = self.path.display();
+        if let Some((lines, error)) = self.lost.take() {
             log::error!(path:%, lines, error:%; "the access log cannot be written, lines are lost");
+        }
+        let lines = std::mem::take(&mut self.dropped);
+        if lines > 0 {
+            log::warn!(path:%, lines; "lines of the access log were dropped: its disk did not keep up");
         }
     }
 }
 
+/// The file may be one that a full disk has torn before, in this process or another one.
+fn open_lines(path: &Path) -> io::Result<Lines<File>> {
+    let file = sys::open_log(path)?;
+    let is_torn = sys::ends_within_line(&file);
+    Ok(Lines::new(file, is_torn))
+}
+
 impl Output for AccessFile {
     fn write(&mut self, batch: &[u8]) -> u64 {
-        let (written, result) =
-            self.heal().map_or_else(|error| (0, Err(error)), |()| write_until_error(&mut self.file, batch));
-        let Err(error) = result else { return 0 };
-        self.is_torn |= batch[..written].last().is_some_and(|&last| last != b'\n');
-        let lost = lines_of(&batch[written..]);
-        self.tell_lost(lost, &error);
-        lost
+        let Err((lines, error)) = self.lines.write(batch) else { return 0 };
+        let before = self.lost.as_ref().map_or(0, |&(lines, _)| lines);
+        self.lost = Some((before + lines, error));
+        self.tell();
+        lines
     }
 
     fn reopen(&mut self) {
-        match sys::open_log(&self.path) {
-            Ok(file) => {
-                (self.file, self.is_torn) = (file, false);
-                log::info!(path:% = self.path.display(); "access log opened again");
+        let path = self.path.display();
+        match open_lines(&self.path) {
+            Ok(lines) => {
+                self.lines = lines;
+                log::info!(path:%; "access log opened again");
             }
             Err(error) => {
-                let path = self.path.display();
                 log::error!(path:%, error:%; "cannot open the access log again, lines go on into the old file");
             }
         }
     }
 
     fn tell_dropped(&mut self, lines: u64) {
-        log::warn!(path:% = self.path.display(), lines; "lines of the access log were dropped: its disk did not keep up");
+        self.dropped += lines;
+        self.tell();
     }
-}
-
-/// How many bytes were written, and what kept the others from it.
-fn write_until_error(to: &mut impl Write, batch: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while written < batch.len() {
-        match to.write(&batch[written..]) {
-            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-            Ok(bytes) => written += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (written, Err(error)),
-        }
-    }
-    (written, Ok(()))
-}
-
-/// Lines that end in `bytes`: of one that was torn, the rest counts.
-fn lines_of(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
 #[cfg(test)]
@@ -155,27 +140,30 @@ mod tests {
         assert_eq!(access.write(b"one\ntwo\n"), 2);
     }
 
-    /// Takes so many bytes and then no more.
-    struct Room(usize);
-
-    impl Write for Room {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let fits = self.0.min(bytes.len());
-            self.0 -= fits;
-            if fits == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(fits) }
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+    #[test]
+    fn a_file_that_ends_within_a_line_is_healed_when_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        fs::write(&path, "whole\ntor").unwrap();
+        let mut access = AccessFile::open(&path).unwrap();
+        assert_eq!(access.write(b"one\n"), 0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole\ntor\none\n");
+        // Torn while it is open, as by a disk that is full for a while.
+        fs::write(&path, "to").unwrap();
+        access.reopen();
+        assert_eq!(access.write(b"two\n"), 0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "to\ntwo\n");
     }
 
     #[test]
-    fn a_line_that_fits_only_in_part_is_lost() {
-        for (room, kept, lost) in [(0, 0, 2), (3, 3, 2), (4, 4, 1), (6, 6, 1), (8, 8, 0)] {
-            let (written, result) = write_until_error(&mut Room(room), b"one\ntwo\n");
-            assert_eq!((written, lines_of(&b"one\ntwo\n"[written..])), (kept, lost), "room for {room}");
-            assert_eq!(result.is_ok(), lost == 0, "room for {room}");
-        }
+    fn lost_and_dropped_lines_share_what_may_be_told() {
+        let mut access = AccessFile::open(Path::new("/dev/full")).unwrap();
+        access.tell_dropped(7);
+        assert_eq!(access.dropped, 0, "told at once");
+        access.tell_dropped(2);
+        access.tell_dropped(3);
+        assert_eq!(access.write(b"one\ntwo\n"), 2);
+        let lost = access.lost.as_ref().map(|&(lines, _)| lines);
+        assert_eq!((access.dropped, lost), (5, Some(2)), "these wait for the next time");
     }
 }

@@ -4,6 +4,7 @@
 
 mod file;
 mod format;
+mod lines;
 mod queue;
 
 use std::io;
@@ -46,7 +47,7 @@ pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLo
     let (queue, lines) = Queue::new();
     // What tells of dropped lines must not be dropped itself: it does not go through the queue.
     let direct = builder(format).filter_level(LevelFilter::Warn).target(Target::Stderr).build();
-    queue::spawn("l4lb-log", lines, queue.clone(), StandardError(direct))?;
+    queue::spawn("l4lb-log", lines, queue.clone(), StandardError::new(io::stderr(), direct))?;
     let access = access_log.map(|access| {
         let (queue, waiting) = Queue::new();
         (access.format, Access { path: access.path.clone(), queue, waiting: Some(waiting) })
@@ -82,10 +83,16 @@ impl Logging {
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        if let Some(access) = self.access.as_ref().filter(|access| access.waiting.is_none()) {
-            access.queue.flush();
+        if let Some(Access { path, queue, .. }) =
+            self.access.as_ref().filter(|access| access.waiting.is_none())
+        {
+            let lines = queue.flush();
+            if lines > 0 {
+                log::warn!(path:% = path.display(), lines; "the end comes before these lines of the access log are written");
+            }
         }
-        self.lines.flush();
+        // Nobody is left to tell of its own.
+        let _left = self.lines.flush();
     }
 }
 

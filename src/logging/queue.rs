@@ -1,11 +1,13 @@
 //! The way of a line: from whoever logs it, through a bounded queue, to a thread that writes many at once.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use crate::logging::lines::Lines;
 
 /// Lines that wait to be written at most.
 const LINES_MAX: usize = 8192;
@@ -17,8 +19,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lines that were logged and that nobody can read, since the start of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that were logged and are nowhere to be read, since the start of the process: a queue was full, or the access
-/// log could not be written.
+/// Lines that were logged and are nowhere to be read, since the start of the process: a queue was full, or what it goes to
+/// could not be written, or not in time for the end.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -37,7 +39,6 @@ pub(super) trait Output: Send + 'static {
 
 pub(super) enum Message {
     Line(Vec<u8>),
-    Flush(SyncSender<()>),
     /// Look at what has been asked for beside the queue.
     Look,
 }
@@ -52,9 +53,20 @@ pub(super) struct Queue {
 /// What is asked of the thread that writes. Beside the queue, because that may be full.
 #[derive(Default)]
 struct Asked {
+    /// Lines on their way: in the queue, or taken from it and not written yet.
+    waiting: AtomicU64,
+    /// Who is to be told once no line waits.
+    flushed: Mutex<Vec<SyncSender<()>>>,
     /// To tell of lines that did not fit.
     dropped: AtomicU64,
     reopen: AtomicBool,
+}
+
+impl Asked {
+    fn flushed(&self) -> MutexGuard<'_, Vec<SyncSender<()>>> {
+        // Nobody panics between its changes, each of which is one call.
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Queue {
@@ -71,12 +83,19 @@ impl Queue {
         let _awake = self.messages.try_send(Message::Look);
     }
 
-    /// Waits until what is in the queue is written; not for ever, because the process must end.
-    pub(super) fn flush(&self) {
+    /// Waits until every line is written; not for ever, because the process must end. Returns how many are left, which
+    /// count as dropped.
+    pub(super) fn flush(&self) -> u64 {
         let (done, written) = sync_channel(1);
-        if self.messages.try_send(Message::Flush(done)).is_ok() {
-            let _stuck = written.recv_timeout(FLUSH_TIMEOUT);
+        self.asked.flushed().push(done);
+        // Where it does not fit there is a line to write, and it looks after that.
+        let _awake = self.messages.try_send(Message::Look);
+        if written.recv_timeout(FLUSH_TIMEOUT).is_ok() {
+            return 0;
         }
+        let left = self.asked.waiting.load(Ordering::Acquire);
+        DROPPED.fetch_add(left, Ordering::Relaxed);
+        left
     }
 }
 
@@ -91,9 +110,13 @@ impl Sink {
 
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.0.messages.try_send(Message::Line(line.to_vec())) {
+        let asked = &self.0.asked;
+        // Before it can be written, so that there are never fewer than none.
+        asked.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.0.messages.try_send(Message::Line(line.to_vec())).is_err() {
+            asked.waiting.fetch_sub(1, Ordering::Relaxed);
             DROPPED.fetch_add(1, Ordering::Relaxed);
-            self.0.asked.dropped.fetch_add(1, Ordering::Relaxed);
+            asked.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -118,12 +141,14 @@ pub(super) fn spawn(
 fn write_lines(lines: &Receiver<Message>, asked: &Asked, output: &mut impl Output) {
     let mut batch = Vec::new();
     while let Ok(first) = lines.recv() {
-        let mut flushed = Vec::new();
+        let mut taken = 0;
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Line(line) => batch.extend_from_slice(&line),
-                Message::Flush(done) => flushed.push(done),
+                Message::Line(line) => {
+                    batch.extend_from_slice(&line);
+                    taken += 1;
+                }
                 Message::Look => {}
             }
             next = if batch.len() < BATCH_BYTES { lines.try_recv().ok() } else { None };
@@ -135,37 +160,71 @@ fn write_lines(lines: &Receiver<Message>, asked: &Asked, output: &mut impl Outpu
             DROPPED.fetch_add(output.write(&batch), Ordering::Relaxed);
             batch.clear();
         }
-        for done in flushed {
-            let _gave_up = done.try_send(());
-        }
         match asked.dropped.swap(0, Ordering::Relaxed) {
             0 => {}
             lines => output.tell_dropped(lines),
+        }
+        // Told of before anybody hears that it is done.
+        asked.waiting.fetch_sub(taken, Ordering::Release);
+        acknowledge(asked);
+    }
+}
+
+/// Tells who waits for it that every line is written.
+fn acknowledge(asked: &Asked) {
+    let mut flushed = asked.flushed();
+    // Looked at behind the lock: what was put before somebody asked is counted by now.
+    if !flushed.is_empty() && asked.waiting.load(Ordering::Acquire) == 0 {
+        for done in flushed.drain(..) {
+            let _gave_up = done.try_send(());
         }
     }
 }
 
 /// Standard error, and a logger that writes to it without a queue.
-pub(super) struct StandardError<L>(pub(super) L);
+pub(super) struct StandardError<W, L> {
+    lines: Lines<W>,
+    direct: L,
+    /// Lines that could not be written and are not told of yet.
+    lost: u64,
+}
 
-impl<L: log::Log + 'static> Output for StandardError<L> {
+impl<W: Write, L: log::Log> StandardError<W, L> {
+    pub(super) fn new(to: W, direct: L) -> Self {
+        Self { lines: Lines::new(to, false), direct, lost: 0 }
+    }
+}
+
+impl<W: Write + Send + 'static, L: log::Log + 'static> Output for StandardError<W, L> {
     fn write(&mut self, batch: &[u8]) -> u64 {
-        // Nobody is left to tell about an error of standard error itself.
-        let _gone = io::stderr().write_all(batch);
+        if let Err((lines, _)) = self.lines.write(batch) {
+            // Nobody is left to tell about an error of standard error itself, until it can be written again.
+            self.lost += lines;
+            return lines;
+        }
+        let lines = std::mem::take(&mut self.lost);
+        if lines > 0 {
+            log::warn!(logger: &self.direct, lines; "log lines were lost: standard error could not be written");
+        }
         0
     }
 
     fn reopen(&mut self) {}
 
     fn tell_dropped(&mut self, lines: u64) {
-        log::warn!(logger: &self.0, lines; "log lines were dropped: standard error did not keep up");
+        // Where even a line end does not fit, what follows does not either.
+        let _full = self.lines.heal();
+        log::warn!(logger: &self.direct, lines; "log lines were dropped: standard error did not keep up");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use crate::logging::lines::tests::Room;
+
+    /// Held by who looks at what is counted for the whole process.
+    static COUNT: Mutex<()> = Mutex::new(());
 
     /// What was written, and what it was told of.
     #[derive(Clone, Default)]
@@ -192,37 +251,80 @@ mod tests {
         }
     }
 
-    #[test]
-    fn lines_that_do_not_fit_are_told_once_and_counted_for_good() {
-        const TOO_MANY: u64 = 3;
-        let (before, paper) = (dropped(), Paper::default());
+    /// A queue with so many lines in it or dropped.
+    fn filled(count: usize) -> (Queue, Receiver<Message>) {
         let (queue, lines) = Queue::new();
         let mut sink = Sink::new(&queue);
-        (0..LINES_MAX as u64 + TOO_MANY)
-            .for_each(|line| sink.write_all(format!("{line}\n").as_bytes()).unwrap());
-        // No other test of this process logs through a queue.
-        assert_eq!(dropped() - before, TOO_MANY);
+        (0..count).for_each(|line| sink.write_all(format!("{line}\n").as_bytes()).unwrap());
+        (queue, lines)
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_are_told_once_and_counted_for_good() {
+        const TOO_MANY: usize = 3;
+        let _mine = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, paper) = (dropped(), Paper::default());
+        let (queue, lines) = filled(LINES_MAX + TOO_MANY);
+        assert_eq!(dropped() - before, TOO_MANY as u64);
         queue.reopen();
         spawn("test", lines, queue.clone(), paper.clone()).unwrap();
-        queue.flush_patiently();
+        // The queue is full: it is asked for beside it. Once is enough to have everything written and told.
+        assert_eq!(queue.flush(), 0);
         let (written, told) = paper.0.lock().unwrap().clone();
-        assert_eq!((written.len(), told), (LINES_MAX + 1, TOO_MANY));
+        assert_eq!((written.len(), told), (LINES_MAX + 1, TOO_MANY as u64));
         assert_eq!(
             (&*written[0], &*written[1]),
             ("(reopened)", "0"),
             "asked for before anything was written"
         );
-        assert!(dropped() - before > TOO_MANY, "those that could not be written count too");
+        assert!(dropped() - before > TOO_MANY as u64, "those that could not be written count too");
     }
 
-    impl Queue {
-        /// Waits until what is in the queue is written, and told.
-        fn flush_patiently(&self) {
-            for _ in 0..2 {
-                let (done, written) = sync_channel(1);
-                self.messages.send(Message::Flush(done)).unwrap();
-                written.recv().unwrap();
-            }
+    #[test]
+    fn what_nobody_has_written_when_the_process_ends_is_counted() {
+        let _mine = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = dropped();
+        let (stuck, _lines) = filled(LINES_MAX);
+        assert_eq!(stuck.flush(), LINES_MAX as u64);
+        assert_eq!(dropped() - before, LINES_MAX as u64);
+        let (gone, lines) = filled(0);
+        drop(lines);
+        assert_eq!(Sink::new(&gone).write(b"one\n").unwrap(), 4);
+        assert_eq!(dropped() - before, LINES_MAX as u64 + 1);
+    }
+
+    /// Remembers what it is told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl log::Log for Told {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
         }
+
+        fn log(&self, record: &log::Record<'_>) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn what_standard_error_does_not_take_is_lost_told_later_and_tears_no_other_line() {
+        // Without a logger nothing is told at all.
+        log::set_max_level(log::LevelFilter::Warn);
+        let room = Room::default();
+        let mut output = StandardError::new(room.clone(), Told::default());
+        room.make(6);
+        assert_eq!(output.write(b"one\ntwo\n"), 1);
+        assert_eq!(output.write(b"six\n"), 1);
+        assert_eq!(*output.direct.0.lock().unwrap(), [""; 0]);
+        room.make(100);
+        output.tell_dropped(1);
+        assert_eq!(output.write(b"ten\n"), 0);
+        assert_eq!(room.text(), "one\ntw\nten\n");
+        let told = output.direct.0.lock().unwrap();
+        let [dropped, lost] = &told[..] else { panic!("{told:?}") };
+        assert!(dropped.contains("did not keep up") && lost.contains("could not be written"), "{told:?}");
     }
 }

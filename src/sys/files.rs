@@ -2,7 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::libc;
@@ -19,4 +20,23 @@ pub fn open_log(path: &Path) -> io::Result<File> {
         .mode(0o640)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path)
+}
+
+/// Whether a log ends within a line. It is taken to where that cannot be read: an empty line too many harms nobody, half
+/// a line with another one behind it is lost with it.
+pub fn ends_within_line(log: &File) -> bool {
+    last_byte(log).map_or(true, |last| last.is_some_and(|last| last != b'\n'))
+}
+
+/// `None` where nothing is, or nothing can be read again.
+fn last_byte(log: &File) -> io::Result<Option<u8>> {
+    let metadata = log.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(None);
+    }
+    // It is open to be appended to. proc(5): this is the very file, also when somebody renames it now.
+    let again = File::open(format!("/proc/self/fd/{}", log.as_raw_fd()))?;
+    let mut last = [0];
+    again.read_exact_at(&mut last, metadata.len() - 1)?;
+    Ok(Some(last[0]))
 }
