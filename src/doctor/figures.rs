@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -26,6 +27,8 @@ pub struct Figures {
     pub migrate_req: Option<u64>,
     /// net.ipv4.ip_local_port_range.
     pub port_range: Option<(u64, u64)>,
+    /// net.ipv4.ip_local_reserved_ports.
+    pub reserved_ports: Option<Vec<RangeInclusive<u16>>>,
     /// Bytes that this user's pipes may have room for; inside, `None` is no limit.
     pub pipe_bytes: Option<Option<u64>>,
     /// fs.pipe-max-size.
@@ -46,12 +49,15 @@ pub struct Figures {
     pub processors: usize,
     /// Where the admin socket goes, and whether files can be made there; `None` where there is to be none.
     pub admin_socket: Option<(PathBuf, Result<(), String>)>,
+    /// Whose limits these are.
+    pub user: String,
     /// Whether this process has the rights of root.
     pub is_root: bool,
 }
 
 impl Figures {
-    /// Those of this machine and this user, or of the one that `config` has the process become.
+    /// Those of this machine and of this process, which has the limits of whoever has started it: a service has others.
+    /// As root, what `config` has the process give up is not counted.
     pub fn measure(config: Option<&Config>) -> Self {
         let setting = |name| sys::kernel_setting(name).ok().and_then(|words| words.first().copied());
         let is_to_drop = config.is_some_and(|config| config.global.user.is_some());
@@ -79,6 +85,7 @@ impl Figures {
                     _ => None,
                 },
             ),
+            reserved_ports: sys::reserved_ports().ok(),
             pipe_bytes: sys::pipe_bytes_max(is_to_drop).ok(),
             pipe_max_size: setting("fs/pipe-max-size"),
             max_orphans: setting("net/ipv4/tcp_max_orphans"),
@@ -89,6 +96,7 @@ impl Figures {
             reuse_port: text_of(sys::try_reuse_port()),
             processors: thread::available_parallelism().map_or(1, std::num::NonZero::get),
             admin_socket,
+            user: sys::user_name(),
             is_root: sys::is_root(),
         }
     }
@@ -112,7 +120,9 @@ pub struct Plan {
     pub backlog: u32,
     /// Most sessions at a time, or why there can be none or not as many as configured.
     pub sessions: Result<usize, String>,
-    /// Pipes that may be open, and what each is to hold; `None` where nothing is to be spliced.
+    /// Whether anything is to be spliced.
+    pub splices: bool,
+    /// Pipes that may be open, and what each is to hold; `None` where that is not known.
     pub pipes: Option<(u64, usize)>,
     /// Ports of our own.
     pub ports: BTreeSet<u16>,
@@ -120,6 +130,8 @@ pub struct Plan {
     pub backends: usize,
     /// Whether a pool is to splice whatever that costs.
     pub must_splice: bool,
+    /// Whether it does not start without its admin socket: one that has a place by default is done without.
+    pub must_open_admin_socket: bool,
     /// Whether root is given up once it listens.
     pub gives_up_root: bool,
 }
@@ -133,10 +145,12 @@ impl Plan {
                 workers: figures.processors,
                 backlog: BACKLOG,
                 sessions: Ok(usize::try_from(nofile / 2).unwrap_or(usize::MAX)),
+                splices: true,
                 pipes: None,
                 ports: BTreeSet::new(),
                 backends: 1,
                 must_splice: false,
+                must_open_admin_socket: false,
                 gives_up_root: false,
             };
         };
@@ -148,10 +162,12 @@ impl Plan {
             workers: config.global.workers.get(),
             backlog: config.listeners.iter().map(|listener| listener.backlog).max().unwrap_or(BACKLOG),
             sessions: budget.sessions_max(config).map_err(|error| error.to_string()),
+            splices,
             pipes: splices.then_some((budget.pipes, budget.pipe_len)),
             ports: config.listeners.iter().map(|listener| listener.bind.port()).collect(),
             backends: backends.len(),
             must_splice: splices && config.pools.iter().any(|pool| pool.relay == Relay::Splice),
+            must_open_admin_socket: matches!(config.admin.socket, AdminSocket::At(_)),
             gives_up_root: config.global.user.is_some(),
         }
     }

@@ -1,5 +1,7 @@
 //! From figures to findings. Looks at nothing but what it is given.
 
+use std::ops::RangeInclusive;
+
 use crate::config::limits::PIPE_LEN_MAX;
 use crate::doctor::{Figures, Finding, Plan, Verdict};
 
@@ -9,6 +11,8 @@ const SESSIONS_LOW: usize = 10_000;
 const NOFILE_GOOD: u64 = 1 << 20;
 /// Descriptors, watches and tracked connections that one session takes.
 const PER_SESSION: u64 = 2;
+/// The widest range of source ports: the ports below are for root.
+const WIDEST: (u64, u64) = (1024, 65_535);
 /// Of all sessions, the part that may end within one moment, their last bytes not yet acknowledged.
 const ENDING_SHARE: u64 = 4;
 
@@ -16,7 +20,7 @@ const ENDING_SHARE: u64 = 4;
 pub fn judge(figures: &Figures, plan: &Plan) -> Vec<Finding> {
     let findings = [
         open_files(figures, plan),
-        reuse_port(figures, plan),
+        reuse_port(figures),
         splice(figures, plan),
         pipes(figures, plan),
         accept_queue(figures, plan),
@@ -25,7 +29,7 @@ pub fn judge(figures: &Figures, plan: &Plan) -> Vec<Finding> {
         own_ports(figures, plan),
         workers(figures, plan),
         root(figures, plan),
-        admin_socket(figures),
+        admin_socket(figures, plan),
         orphans(figures, plan),
         time_wait(figures),
         watches(figures, plan),
@@ -61,42 +65,38 @@ fn open_files(figures: &Figures, plan: &Plan) -> Option<Finding> {
         let limit = NOFILE_GOOD.max(nofile.saturating_mul(2));
         format!("LimitNOFILE={limit} in the unit, or ulimit -Hn {limit}")
     };
+    let found = format!("{nofile} of user {} in this process", figures.user);
     Some(match &plan.sessions {
-        Err(error) => bad("open files", Verdict::Fail, nofile.to_string(), error.clone(), remedy()),
+        Err(error) => bad("open files", Verdict::Fail, found, error.clone(), remedy()),
         Ok(sessions) if *sessions < SESSIONS_LOW && nofile < NOFILE_GOOD => {
             let consequence =
                 format!("at most {sessions} sessions at a time, further clients wait in the queue");
-            bad("open files", Verdict::Warn, nofile.to_string(), consequence, remedy())
+            bad("open files", Verdict::Warn, found, consequence, remedy())
         }
-        Ok(sessions) => ok("open files", format!("{nofile}, room for {sessions} sessions")),
+        Ok(sessions) => ok("open files", format!("{found}, room for {sessions} sessions")),
     })
 }
 
-fn reuse_port(figures: &Figures, plan: &Plan) -> Option<Finding> {
+fn reuse_port(figures: &Figures) -> Option<Finding> {
     Some(match &figures.reuse_port {
         Ok(()) => ok("SO_REUSEPORT", "two sockets share a port"),
-        Err(error) if plan.workers == 1 => bad(
+        // Every listener sets it, also that of a single worker.
+        Err(error) => bad(
             "SO_REUSEPORT",
-            Verdict::Warn,
+            Verdict::Fail,
             error,
-            "no more than one worker can listen",
-            "workers = 1, or another kernel",
+            "no worker can listen, l4lb does not start",
+            "allow setsockopt(2) in the sandbox, or another kernel",
         ),
-        Err(error) => {
-            let consequence = format!("{} workers cannot listen, l4lb does not start", plan.workers);
-            bad(
-                "SO_REUSEPORT",
-                Verdict::Fail,
-                error,
-                consequence,
-                "workers = 1, or allow setsockopt(2) in the sandbox",
-            )
-        }
     })
 }
+
+/// By `splice = false`, or because each pool has `relay = "copy"`.
+const NOT_SPLICED: &str = "not used, everything is to be copied";
 
 fn splice(figures: &Figures, plan: &Plan) -> Option<Finding> {
     Some(match &figures.splice {
+        _ if !plan.splices => ok("splice", NOT_SPLICED),
         Ok(()) => ok("splice", "bytes went from socket to socket through a pipe"),
         Err(error) => {
             let verdict = if plan.must_splice { Verdict::Fail } else { Verdict::Warn };
@@ -114,6 +114,9 @@ fn splice(figures: &Figures, plan: &Plan) -> Option<Finding> {
 
 fn pipes(figures: &Figures, plan: &Plan) -> Option<Finding> {
     const NAME: &str = "pipes";
+    if !plan.splices {
+        return Some(ok(NAME, NOT_SPLICED));
+    }
     let (Some(bytes), Some(largest)) = (figures.pipe_bytes, figures.pipe_max_size) else {
         return Some(unknown(NAME, "fs.pipe-user-pages-soft fs.pipe-max-size"));
     };
@@ -185,43 +188,85 @@ fn source_ports(figures: &Figures, plan: &Plan) -> Option<Finding> {
     let Some((first, last)) = figures.port_range else {
         return Some(unknown(NAME, "net.ipv4.ip_local_port_range"));
     };
-    let ports = (last + 1).saturating_sub(first);
+    let reserved = figures.reserved_ports.as_deref().unwrap_or_default();
+    let ports = usable_ports((first, last), reserved);
     let possible = ports.saturating_mul(plan.backends as u64);
-    let found = format!("{ports} ({first} to {last}), {} addresses to dial", plan.backends);
+    let found = format!("{ports} from {first} to {last}, {} addresses to dial", plan.backends);
     let sessions = plan.sessions.as_ref().map_or(0, |&sessions| sessions as u64);
-    if possible >= sessions.min(NOFILE_GOOD / PER_SESSION) {
+    let wanted = sessions.min(NOFILE_GOOD / PER_SESSION);
+    if possible >= wanted {
         return Some(ok(NAME, found));
     }
     let consequence = format!("at most {possible} of {sessions} sessions at a time can be dialed");
-    let remedy = "sysctl -w net.ipv4.ip_local_port_range='1024 65535', or more backend addresses";
-    let is_widest = ports > 60_000;
-    Some(bad(
-        NAME,
-        Verdict::Warn,
-        found,
-        consequence,
-        if is_widest { "more backend addresses, or max_sessions" } else { remedy },
-    ))
+    let remedy = widen(figures, plan, wanted)
+        .unwrap_or_else(|| format!("more backend addresses, or max_sessions = {possible}"));
+    Some(bad(NAME, Verdict::Warn, found, consequence, remedy))
+}
+
+/// What makes so many sessions possible by more source ports, none of which is a listener's.
+fn widen(figures: &Figures, plan: &Plan, wanted: u64) -> Option<String> {
+    let reserved = figures.reserved_ports.as_deref()?;
+    let own = exposed(plan, WIDEST, reserved);
+    let together = with_ports(reserved, &own);
+    let is_enough = usable_ports(WIDEST, &together).saturating_mul(plan.backends as u64) >= wanted;
+    let reserve = if own.is_empty() { String::new() } else { format!("{} ", reserve(&together)) };
+    let (first, last) = WIDEST;
+    is_enough.then(|| format!("sysctl -w {reserve}net.ipv4.ip_local_port_range='{first} {last}'"))
+}
+
+/// Ports that outgoing connections may have.
+fn usable_ports((first, last): (u64, u64), reserved: &[RangeInclusive<u16>]) -> u64 {
+    let within = |range: &RangeInclusive<u16>| {
+        let (from, to) = (u64::from(*range.start()).max(first), u64::from(*range.end()).min(last));
+        (to + 1).saturating_sub(from)
+    };
+    (last + 1).saturating_sub(first).saturating_sub(reserved.iter().map(within).sum())
+}
+
+/// Ports of listeners that an outgoing connection may have.
+fn exposed(plan: &Plan, (first, last): (u64, u64), reserved: &[RangeInclusive<u16>]) -> Vec<u16> {
+    let is_source = |port: &u16| (first..=last).contains(&u64::from(*port));
+    let is_reserved = |port: &u16| reserved.iter().any(|range| range.contains(port));
+    plan.ports.iter().copied().filter(|port| is_source(port) && !is_reserved(port)).collect()
+}
+
+/// The setting is one list: what others have reserved has to stay in it.
+fn with_ports(reserved: &[RangeInclusive<u16>], ports: &[u16]) -> Vec<RangeInclusive<u16>> {
+    let mut together = reserved.to_vec();
+    together.extend(ports.iter().map(|&port| port..=port));
+    together.sort_unstable_by_key(|range| *range.start());
+    together
+}
+
+fn reserve(ports: &[RangeInclusive<u16>]) -> String {
+    let text = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    };
+    let ports: Vec<String> = ports.iter().map(text).collect();
+    format!("net.ipv4.ip_local_reserved_ports={}", ports.join(","))
 }
 
 fn own_ports(figures: &Figures, plan: &Plan) -> Option<Finding> {
-    let (first, last) = figures.port_range?;
-    let taken: Vec<String> = plan
-        .ports
-        .iter()
-        .filter(|&&port| (first..=last).contains(&u64::from(port)))
-        .map(u16::to_string)
-        .collect();
+    const NAME: &str = "own ports";
+    let range = figures.port_range?;
     if plan.ports.is_empty() {
         return None;
     }
+    if exposed(plan, range, &[]).is_empty() {
+        return Some(ok(NAME, "outside of the source ports"));
+    }
+    let Some(reserved) = figures.reserved_ports.as_deref() else {
+        return Some(unknown(NAME, "net.ipv4.ip_local_reserved_ports"));
+    };
+    let taken = exposed(plan, range, reserved);
     Some(if taken.is_empty() {
-        ok("own ports", "outside of the source ports")
+        ok(NAME, "reserved")
     } else {
-        let ports = taken.join(",");
+        let ports = taken.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
         let consequence = "an outgoing connection may have it when l4lb starts, which then fails";
-        let remedy = format!("sysctl -w net.ipv4.ip_local_reserved_ports={ports}");
-        bad("own ports", Verdict::Warn, format!("{ports} among the source ports"), consequence, remedy)
+        let remedy = format!("sysctl -w {}", reserve(&with_ports(reserved, &taken)));
+        bad(NAME, Verdict::Warn, format!("{ports} among the source ports"), consequence, remedy)
     })
 }
 
@@ -252,15 +297,19 @@ fn root(figures: &Figures, plan: &Plan) -> Option<Finding> {
     })
 }
 
-fn admin_socket(figures: &Figures) -> Option<Finding> {
+fn admin_socket(figures: &Figures, plan: &Plan) -> Option<Finding> {
     let (path, result) = figures.admin_socket.as_ref()?;
     let path = path.display();
     Some(match result {
         Ok(()) => ok("admin socket", format!("{path} can be made")),
         Err(error) => {
-            let consequence = "no admin socket there: l4lb ctl and l4lb top have nobody to ask";
+            let (verdict, consequence) = if plan.must_open_admin_socket {
+                (Verdict::Fail, "it is where [admin] socket says or nowhere, l4lb does not start")
+            } else {
+                (Verdict::Warn, "no admin socket there: l4lb ctl and l4lb top have nobody to ask")
+            };
             let remedy = "RuntimeDirectory=l4lb in the unit, or [admin] socket in a folder of this user";
-            bad("admin socket", Verdict::Warn, format!("{path}: {error}"), consequence, remedy)
+            bad("admin socket", verdict, format!("{path}: {error}"), consequence, remedy)
         }
     })
 }
@@ -339,6 +388,7 @@ mod tests {
             somaxconn: Some(4096),
             migrate_req: Some(1),
             port_range: Some((32_768, 60_999)),
+            reserved_ports: Some(Vec::new()),
             pipe_bytes: Some(None),
             pipe_max_size: Some(1 << 20),
             max_orphans: Some(1 << 18),
@@ -349,6 +399,7 @@ mod tests {
             reuse_port: Ok(()),
             processors: 2,
             admin_socket: Some(("/run/l4lb/admin.sock".into(), Ok(()))),
+            user: "l4lb".into(),
             is_root: false,
         }
     }
@@ -390,7 +441,7 @@ mod tests {
     fn each_shortage_has_its_remedy() {
         use Verdict::{Fail, Warn};
         check("open files", Fail, "LimitNOFILE=1048576", "", |f| f.nofile = Some(1024));
-        check("SO_REUSEPORT", Fail, "workers = 1", "", |f| f.reuse_port = Err("EPERM".into()));
+        check("SO_REUSEPORT", Fail, "allow setsockopt(2)", "", |f| f.reuse_port = Err("EPERM".into()));
         check("splice", Warn, "splice = false", "", |f| f.splice = Err("EPERM".into()));
         check("pipes", Warn, "fs.pipe-user-pages-soft=0", "", |f| f.pipe_bytes = Some(Some(64 << 20)));
         check("pipes", Warn, "fs.pipe-max-size=1048576", "", |f| f.pipe_max_size = Some(1 << 16));
@@ -398,8 +449,27 @@ mod tests {
         check("queue migration", Warn, "tcp_migrate_req=1", "", |f| f.migrate_req = Some(0));
         check("queue migration", Warn, "tcp_migrate_req=1", "", |f| f.migrate_req = None);
         check("source ports", Warn, "ip_local_port_range", "", |f| f.port_range = Some((60_000, 60_999)));
+        // A range that can be widened until it is enough, and one that cannot.
+        check(
+            "source ports",
+            Warn,
+            "ip_local_reserved_ports=9000-9009,9090 net.ipv4.ip_local_port_range='1024 65535'",
+            "",
+            |f| {
+                f.port_range = Some((60_000, 60_999));
+                f.reserved_ports = Some(vec![9_000..=9_009]);
+            },
+        );
+        check("source ports", Warn, "max_sessions = 2000", "", |f| {
+            f.port_range = Some((60_000, 60_999));
+            f.reserved_ports = Some(vec![1024..=59_999, 61_000..=64_999]);
+        });
         check("own ports", Warn, "ip_local_reserved_ports=9090", "", |f| {
             f.port_range = Some((9_000, 60_999));
+        });
+        check("own ports", Warn, "ip_local_reserved_ports=80,9090,9100-9200", "", |f| {
+            f.port_range = Some((9_000, 60_999));
+            f.reserved_ports = Some(vec![80..=80, 9_100..=9_200]);
         });
         check("workers", Warn, "auto", "", |f| f.processors = 1);
         check("user", Warn, "user = \"l4lb\"", "", |f| f.is_root = true);
@@ -413,10 +483,58 @@ mod tests {
     }
 
     #[test]
+    fn what_stops_the_start_is_a_failure() {
+        let verdict_of = |name: &str, figures: &Figures, plan: &Plan| {
+            judge(figures, plan)
+                .into_iter()
+                .find(|finding| finding.name == name)
+                .map(|finding| finding.verdict)
+        };
+        let mut figures = good();
+        figures.reuse_port = Err("EPERM".into());
+        figures.admin_socket = Some(("/run/mine/admin.sock".into(), Err("ENOENT".into())));
+        for workers in [1, 2] {
+            for (must_open_admin_socket, expected) in [(true, Verdict::Fail), (false, Verdict::Warn)] {
+                let plan = Plan { workers, must_open_admin_socket, ..Plan::of(None, &figures) };
+                assert_eq!(verdict_of("SO_REUSEPORT", &figures, &plan), Some(Verdict::Fail));
+                assert_eq!(verdict_of("admin socket", &figures, &plan), Some(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn an_admin_socket_with_a_place_of_its_own_has_to_be_there() {
+        for (keys, expected) in
+            [("socket = \"/run/mine/admin.sock\"", true), ("", false), ("socket = false", false)]
+        {
+            let text = format!(
+                "listener = [{{ bind = \":9090\" }}]\npool = [{{ backend = [{{ address = \"10.0.0.1:80\" }}] }}]\n\
+                 admin = {{ {keys} }}"
+            );
+            let config = config::parse(&text, "x.toml", &Overrides::default(), &mut system_resolver).unwrap();
+            assert_eq!(Plan::of(Some(&config), &good()).must_open_admin_socket, expected, "{keys}");
+        }
+    }
+
+    #[test]
+    fn a_reserved_port_is_no_source_port() {
+        let mut figures = Figures { port_range: Some((9_000, 60_999)), ..good() };
+        figures.reserved_ports = Some(vec![9_080..=9_099]);
+        assert_eq!(worst(&findings(&figures, "")), Verdict::Ok);
+        assert_eq!(usable_ports((9_000, 9_999), &[1..=9_009, 9_500..=9_500, 9_990..=65_535]), 979);
+        figures.reserved_ports = None;
+        let unknown: Vec<_> =
+            findings(&figures, "").into_iter().filter(|finding| finding.found == "unknown").collect();
+        assert_eq!(unknown.iter().map(|finding| finding.name).collect::<Vec<_>>(), ["own ports"]);
+    }
+
+    #[test]
     fn what_the_configuration_takes_into_account_is_no_complaint() {
         let mut figures = good();
         figures.is_root = true;
         figures.pipe_bytes = Some(Some(0));
+        figures.pipe_max_size = Some(1 << 16);
+        figures.splice = Err("EPERM".into());
         assert_eq!(worst(&findings(&figures, "user = \"l4lb\", splice = false")), Verdict::Ok);
     }
 

@@ -3,12 +3,16 @@
 use std::io;
 use std::os::unix::fs::lchown;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::prctl;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgid, setgroups, setuid};
 use procfs::process::{Process, Status};
 
 use crate::config::model::Account;
+
+/// This process was root and is not any more.
+static GAVE_UP_ROOT: AtomicBool = AtomicBool::new(false);
 
 /// Lets no program that this process might start have more rights than it has itself: no setuid file, no file with
 /// capabilities. For the calling thread and those that it starts.
@@ -43,6 +47,7 @@ pub fn become_account(account: &Account) -> io::Result<()> {
     if threads().map_err(io::Error::other)?.into_iter().any(has_more) || setuid(Uid::from_raw(0)).is_ok() {
         return Err(io::Error::other("a thread has rights left"));
     }
+    GAVE_UP_ROOT.store(true, Ordering::Release);
     Ok(())
 }
 
@@ -63,6 +68,17 @@ pub fn give_to(account: &Account, path: &Path) -> io::Result<()> {
 /// Whether this process has the rights of root.
 pub fn is_root() -> bool {
     geteuid().is_root()
+}
+
+/// Whether this process has become an ordinary user by [`become_account`]: it will never be root again.
+pub fn has_given_up_root() -> bool {
+    GAVE_UP_ROOT.load(Ordering::Acquire)
+}
+
+/// Who this process is: a name, or a number that has none.
+pub fn user_name() -> String {
+    let uid = geteuid();
+    User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 fn find(account: &Account) -> io::Result<(Uid, Gid)> {

@@ -20,7 +20,7 @@ mod token;
 mod trials;
 mod usage;
 
-pub use account::{become_account, give_to, is_root, renounce_new_privileges};
+pub use account::{become_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name};
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
 pub use files::{ends_within_line, open_log};
@@ -36,5 +36,5 @@ pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_l
 pub use sockets::{bind_beside, listen, listen_over_own, set_backlog, set_listener_options};
 pub use steer::{refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;
-pub use trials::{can_write_into, kernel_setting, try_reuse_port, try_splice};
+pub use trials::{can_write_into, kernel_setting, reserved_ports, try_reuse_port, try_splice};
 pub use usage::{Usage, usage};

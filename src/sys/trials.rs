@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn kernel_setting(name: &str) -> io::Result<Vec<u64>> {
     let text = std::fs::read_to_string(Path::new("/proc/sys").join(name))?;
     text.split_whitespace().map(|word| word.parse().map_err(io::Error::other)).collect()
+}
+
+/// The ports that the kernel gives to no outgoing connection: net.ipv4.ip_local_reserved_ports.
+pub fn reserved_ports() -> io::Result<Vec<RangeInclusive<u16>>> {
+    port_ranges(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports")?)
+}
+
+/// What is written as `8080,9148-9150`.
+fn port_ranges(text: &str) -> io::Result<Vec<RangeInclusive<u16>>> {
+    let port = |text: &str| text.parse::<u16>().map_err(io::Error::other);
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Ok(port(first)?..=port(last)?)
+    };
+    text.trim().split(',').filter(|text| !text.is_empty()).map(range).collect()
 }
 
 /// Whether this process could make files in a directory: access(2).
@@ -71,6 +87,14 @@ mod tests {
     fn linux_passes_what_it_is_tried_in() {
         try_splice().unwrap();
         try_reuse_port().unwrap();
+    }
+
+    #[test]
+    fn reserved_ports_are_single_or_from_to() {
+        assert_eq!(port_ranges("\n").unwrap(), []);
+        assert_eq!(port_ranges("8080,9148-9150\n").unwrap(), [8080..=8080, 9148..=9150]);
+        assert!(port_ranges("80-").is_err() && port_ranges("65536").is_err());
+        reserved_ports().unwrap();
     }
 
     #[test]
