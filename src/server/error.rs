@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::limits::LimitError;
-use crate::config::model::{Global, Listener};
+use crate::config::model::Listener;
 use crate::control::admin::AdminError;
 use crate::control::state_file::StateFileError;
 use crate::service::Mismatch;
@@ -111,24 +111,44 @@ pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError
 }
 
 /// Why `listener` cannot listen.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
-pub(super) fn refused(global: &Global, listener: &Listener, error: io::Error) -> StartError {
+pub(super) fn refused(listener: &Listener, error: io::Error) -> StartError {
     let (name, bind) = (listener.name.clone(), listener.bind);
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return StartError::InUse { name, bind, holder: sys::holder_of(bind) };
+    }
+    StartError::Listen { name, bind, hint: hint(&error, bind, sys::has_given_up_root()), error }
+}
+
+/// What to do about not being able to listen on `bind`, if anything is known.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
+fn hint(error: &io::Error, bind: SocketAddr, has_given_up_root: bool) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => StartError::InUse { name, bind, holder: sys::holder_of(bind) },
+        io::ErrorKind::PermissionDenied if bind.port() < 1024 && has_given_up_root => {
+            "; a port below 1024 needs root, which is given up for good (user): start it again, as root"
+        }
         io::ErrorKind::PermissionDenied if bind.port() < 1024 => {
-            let hint = match global.user {
-                Some(_) => {
-                    "; a port below 1024 needs root, which is given up for good (user): start it again, as root"
-                }
-                None => "; a port below 1024 needs CAP_NET_BIND_SERVICE",
-            };
-            StartError::Listen { name, bind, hint, error }
+            "; a port below 1024 needs root or CAP_NET_BIND_SERVICE"
         }
-        io::ErrorKind::AddrNotAvailable => {
-            let hint = "; no interface of this machine has that address";
-            StartError::Listen { name, bind, hint, error }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_said_to_be_given_up_only_where_it_was() {
+        use io::ErrorKind::{AddrNotAvailable, PermissionDenied};
+        for (kind, port, has_given_up_root, expected) in [
+            (PermissionDenied, 98, true, "given up for good"),
+            (PermissionDenied, 98, false, "or CAP_NET_BIND_SERVICE"),
+            (AddrNotAvailable, 98, true, "no interface"),
+        ] {
+            let hint = hint(&kind.into(), ([127, 0, 0, 1], port).into(), has_given_up_root);
+            assert!(hint.contains(expected), "{hint}");
         }
-        _ => StartError::Listen { name, bind, hint: "", error },
+        assert_eq!(hint(&PermissionDenied.into(), ([127, 0, 0, 1], 9090).into(), true), "");
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn open(config: &Config, groups: &[Group], passed: Vec<Passed>) -> Re
             None if passed.is_empty() => open_group(listener, workers, tcp, groups),
             None => adopt_group(listener, passed, workers, tcp),
         };
-        need.map_err(|error| refused(&config.global, listener, error))
+        need.map_err(|error| refused(listener, error))
     };
     config.listeners.iter().zip(kept).zip(claimed).map(need).collect()
 }
