@@ -247,7 +247,7 @@ fn explanation(story: &Story, pool: Option<&Pool>, now: crate::base::time::Insta
     let mut told =
         vec![format!("came from {} through listener {:?} to pool {:?}", row.client, row.listener, row.pool)];
     if row.retries > 0 {
-        told.push(format!("{} dials had failed before the last one", row.retries));
+        told.push(format!("dials that had failed before: {}", row.retries));
     }
     match (&row.backend, why) {
         (Some(backend), Some(why)) => {
