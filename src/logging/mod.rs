@@ -85,11 +85,9 @@ impl Drop for Logging {
     fn drop(&mut self) {
         if let Some(Access { path, queue, .. }) =
             self.access.as_ref().filter(|access| access.waiting.is_none())
+            && let Err(lines) = queue.flush()
         {
-            let lines = queue.flush();
-            if lines > 0 {
-                log::warn!(path:% = path.display(), lines; "the end comes before these lines of the access log are written");
-            }
+            log::warn!(path:% = path.display(), lines; "the end comes before these lines of the access log are written");
         }
         // Nobody is left to tell of its own.
         let _left = self.lines.flush();

@@ -83,19 +83,19 @@ impl Queue {
         let _awake = self.messages.try_send(Message::Look);
     }
 
-    /// Waits until every line is written; not for ever, because the process must end. Returns how many are left, which
+    /// Waits until every line is written; not for ever, because the process must end. The error is how many are left, which
     /// count as dropped.
-    pub(super) fn flush(&self) -> u64 {
+    pub(super) fn flush(&self) -> Result<(), u64> {
         let (done, written) = sync_channel(1);
         self.asked.flushed().push(done);
         // Where it does not fit there is a line to write, and it looks after that.
         let _awake = self.messages.try_send(Message::Look);
         if written.recv_timeout(FLUSH_TIMEOUT).is_ok() {
-            return 0;
+            return Ok(());
         }
         let left = self.asked.waiting.load(Ordering::Acquire);
         DROPPED.fetch_add(left, Ordering::Relaxed);
-        left
+        Err(left)
     }
 }
 
@@ -251,11 +251,16 @@ mod tests {
         }
     }
 
+    /// So long that a queue of them is written in several batches.
+    fn line(number: usize) -> String {
+        format!("{number:040}")
+    }
+
     /// A queue with so many lines in it or dropped.
     fn filled(count: usize) -> (Queue, Receiver<Message>) {
         let (queue, lines) = Queue::new();
         let mut sink = Sink::new(&queue);
-        (0..count).for_each(|line| sink.write_all(format!("{line}\n").as_bytes()).unwrap());
+        (0..count).for_each(|number| sink.write_all((line(number) + "\n").as_bytes()).unwrap());
         (queue, lines)
     }
 
@@ -269,12 +274,12 @@ mod tests {
         queue.reopen();
         spawn("test", lines, queue.clone(), paper.clone()).unwrap();
         // The queue is full: it is asked for beside it. Once is enough to have everything written and told.
-        assert_eq!(queue.flush(), 0);
+        assert_eq!(queue.flush(), Ok(()));
         let (written, told) = paper.0.lock().unwrap().clone();
         assert_eq!((written.len(), told), (LINES_MAX + 1, TOO_MANY as u64));
         assert_eq!(
             (&*written[0], &*written[1]),
-            ("(reopened)", "0"),
+            ("(reopened)", &*line(0)),
             "asked for before anything was written"
         );
         assert!(dropped() - before > TOO_MANY as u64, "those that could not be written count too");
@@ -285,7 +290,7 @@ mod tests {
         let _mine = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
         let before = dropped();
         let (stuck, _lines) = filled(LINES_MAX);
-        assert_eq!(stuck.flush(), LINES_MAX as u64);
+        assert_eq!(stuck.flush(), Err(LINES_MAX as u64));
         assert_eq!(dropped() - before, LINES_MAX as u64);
         let (gone, lines) = filled(0);
         drop(lines);
