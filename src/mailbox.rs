@@ -131,6 +131,9 @@ pub trait Site: Send + Sync {
         &self,
         config: &Config,
     ) -> Result<Box<dyn Groundwork>, Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The workers are told to drain next: connections begin at sockets that outlive the process, where there are some.
+    fn drain(&self);
 }
 
 /// What was prepared for a configuration. Dropping it takes it away again.

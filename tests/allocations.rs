@@ -51,6 +51,7 @@ impl Bench {
             listener: Arc::clone(&snapshot.listeners[0]),
             socket: Some(Arc::new(listener)),
             is_partial: false,
+            is_beside: false,
         };
         let (seat, ends) = Seat::new(0, &waker);
         let assignment = Assignment {

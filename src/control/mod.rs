@@ -207,6 +207,11 @@ impl Work {
         self.answers.push(Box::new(answer));
     }
 
+    /// The service manager hears of it in its turn among those who have asked: no reload overtakes the end of the last one.
+    fn notify(&mut self, notice: Notice<'static>) {
+        self.answer(move || sys::notify(&[notice]));
+    }
+
     fn give_answers(&mut self) {
         self.answers.drain(..).for_each(|answer| answer());
     }
@@ -340,8 +345,9 @@ impl Work {
                 self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
                 self.show_stage(api::Stage::Draining, "draining: accepting has ended");
                 log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
-                sys::notify(&[Notice::Stopping]);
+                self.control.site.drain();
                 self.tell_all(&Command::Drain);
+                self.notify(Notice::Stopping);
             }
             Stage::Draining { .. } => self.stop(StopReason::AtOnce),
             Stage::Stopping => {}
@@ -455,6 +461,8 @@ mod tests {
         ) -> Result<Box<dyn Groundwork>, Box<dyn std::error::Error + Send + Sync>> {
             Ok(Box::new(Self))
         }
+
+        fn drain(&self) {}
     }
 
     impl Groundwork for Anything {

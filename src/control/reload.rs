@@ -19,7 +19,7 @@ use crate::control::{Stage, Work, view};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
 use crate::reload::{Answer, Mode, Order, ReloadReport, Touch};
-use crate::sys::{self, Notice, timestamp};
+use crate::sys::{Notice, timestamp};
 
 /// Orders that wait while a configuration is read; one more is refused.
 const ORDERS_MAX: usize = 64;
@@ -75,7 +75,7 @@ impl Work {
 
     fn load(&mut self, order: Order) {
         if order.mode == Mode::Apply {
-            sys::notify(&[Notice::Reloading]);
+            self.notify(Notice::Reloading);
         }
         let source = order.source.clone().or_else(|| self.control.source.clone());
         let Some(source) = source else {
@@ -131,7 +131,7 @@ impl Work {
     fn tell_over(&mut self, mode: Mode) {
         // It was told that the process ends, if it does.
         if mode == Mode::Apply && self.stage == Stage::Serving {
-            self.answer(|| sys::notify(&[Notice::Ready]));
+            self.notify(Notice::Ready);
         }
     }
 

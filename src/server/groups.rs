@@ -35,9 +35,9 @@ pub(super) struct Group {
     tcp: Tcp,
     /// By worker. The last workers may have none.
     sockets: Vec<Known>,
-    /// How many of the first ones the service manager has open too. No worker can close these: connections would go on
-    /// to begin there.
-    passed: usize,
+    /// The first ones, if the service manager has them too. No worker can close these: connections would go on to begin
+    /// there.
+    passed: Vec<Passed<Socket>>,
 }
 
 /// Sockets that are to be closed by their workers.
@@ -45,34 +45,57 @@ pub(super) struct Retiring {
     pub(super) name: String,
     pub(super) address: SocketAddr,
     sockets: Vec<Known>,
+    /// How many of the first ones are known to the site too, because they were passed to this process.
+    passed: usize,
 }
 
 /// What one listener of a configuration needs.
 pub(super) enum Need {
     /// Sockets of a group that is there, for workers that are not.
     More { group: GroupId, sockets: Vec<Socket> },
-    /// A group, of which the first `passed` sockets were there before.
-    New { address: SocketAddr, sockets: Vec<Socket>, passed: usize },
+    /// A group.
+    New { address: SocketAddr, sockets: Vec<Socket> },
+    /// A group that begins with sockets that were passed to this process, one at least. Those beside them do not listen yet.
+    Passed { passed: Vec<Passed<Socket>>, beside: Vec<Socket> },
 }
 
 impl Retiring {
     /// Whether a worker still has one of them.
     pub(super) fn is_open(&self) -> bool {
-        self.sockets.iter().any(|socket| socket.strong_count() > 0)
+        let is_open =
+            |(index, socket): (usize, &Known)| socket.strong_count() > usize::from(index < self.passed);
+        self.sockets.iter().enumerate().any(is_open)
     }
 }
 
-/// Opens what `config` needs besides `groups` and what was `passed` to this process, by listener.
-pub(super) fn open(config: &Config, groups: &[Group], passed: Vec<Passed>) -> Result<Vec<Need>, StartError> {
+/// What was `passed` to this process, if `config` fits it. From now on each socket is known by its address alone: a listener
+/// of its name may be elsewhere by the time when it is needed again.
+pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed<Socket>>, StartError> {
+    let (claimed, left) = service::claim(&config.listeners, passed)?;
+    for Passed { name, address, .. } in &left {
+        log::warn!(name, address:%; "a socket that was passed to this process belongs to no listener");
+    }
+    let known = |Passed { address, is_dual_stack, socket, .. }: Passed| Passed {
+        name: String::new(),
+        address,
+        is_dual_stack,
+        socket: Arc::new(socket),
+    };
+    Ok(claimed.into_iter().flatten().chain(left).map(known).collect())
+}
+
+/// Opens what `config` needs besides `groups` and the sockets of `unused`, by listener.
+pub(super) fn open(
+    config: &Config,
+    groups: &[Group],
+    unused: &[Passed<Socket>],
+) -> Result<Vec<Need>, StartError> {
     let workers = config.global.workers.get();
     let kept = kept(config, groups);
-    let (claimed, left) = service::claim(&config.listeners, passed)?;
-    for Passed { name, address, .. } in left {
-        log::warn!(name, address:%; "a socket that was passed to this process belongs to no listener, closed");
-    }
-    let need = |((listener, kept), passed): ((&Listener, Option<&Group>), Vec<Passed>)| {
+    let (claimed, _) = service::claim(&config.listeners, unused.to_vec())?;
+    let need = |((listener, kept), passed): ((&Listener, Option<&Group>), Vec<Passed<Socket>>)| {
         let tcp = &config.pools[listener.pool].tcp;
-        let count = kept.map_or(passed.len(), |group| group.passed);
+        let count = kept.map_or(passed.len(), |group| group.passed.len());
         if count > workers {
             return Err(StartError::FewWorkers { name: listener.name.clone(), passed: count, workers });
         }
@@ -106,16 +129,29 @@ fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, groups: &[Group]) 
     let listen = if groups.iter().any(is_over) { sys::listen_over_own } else { sys::listen };
     let sockets = listen(bind, workers, listener.backlog, tcp)?;
     let address = sockets[0].local_addr()?.as_socket().unwrap_or(bind);
-    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect(), passed: 0 })
+    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect() })
 }
 
 /// A group that begins with the sockets that were passed for it, one at least.
-fn adopt_group(listener: &Listener, passed: Vec<Passed>, workers: usize, tcp: &Tcp) -> io::Result<Need> {
-    let (address, count) = (passed[0].address, passed.len());
-    let sockets = sys::listen_on(passed, workers, listener.backlog, tcp)?;
-    let (name, opened) = (&listener.name, sockets.len() - count);
+fn adopt_group(
+    listener: &Listener,
+    passed: Vec<Passed<Socket>>,
+    workers: usize,
+    tcp: &Tcp,
+) -> io::Result<Need> {
+    let beside = beside(&passed[0].socket, workers.saturating_sub(passed.len()), tcp)?;
+    let (name, count, opened) = (&listener.name, passed.len(), beside.len());
     log::info!(listener:% = name, passed = count, opened; "sockets were passed to this process");
-    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect(), passed: count })
+    Ok(Need::Passed { passed, beside })
+}
+
+/// So many more sockets for the address of `socket`, which do not listen yet; none where others may not bind there: it was
+/// passed as it is, or root has opened it and was given up.
+fn beside(socket: &Socket, count: usize, tcp: &Tcp) -> io::Result<Vec<Socket>> {
+    if count == 0 || !sys::lets_others_bind(socket)? {
+        return Ok(Vec::new());
+    }
+    Ok(sys::bind_beside(socket, count, tcp)?.into_iter().map(Arc::new).collect())
 }
 
 /// Whether a client of one address may be taken for one of the other.
@@ -130,13 +166,11 @@ impl Group {
         let count = workers.saturating_sub(self.sockets.len());
         let sockets = match self.any() {
             _ if count == 0 => Vec::new(),
-            Some(socket) if sys::lets_others_bind(&socket)? => sys::bind_beside(&socket, count, tcp)?,
-            // It was passed as it is, or root has opened it and was given up.
-            Some(_) => Vec::new(),
+            Some(socket) => beside(&socket, count, tcp)?,
             // The process drains meanwhile.
             None => return Err(io::ErrorKind::NotConnected.into()),
         };
-        Ok(Need::More { group: self.id, sockets: sockets.into_iter().map(Arc::new).collect() })
+        Ok(Need::More { group: self.id, sockets })
     }
 
     /// One of its sockets, unless all are closed.
@@ -155,11 +189,31 @@ impl Group {
         listener: &Listener,
         tcp: Tcp,
         sockets: &[Socket],
-        passed: usize,
     ) -> Self {
         let sockets = sockets.iter().map(Arc::downgrade).collect();
         let (bind, name, backlog) = (listener.bind, listener.name.clone(), listener.backlog);
-        Self { id, bind, address, name, backlog, tcp, sockets, passed }
+        Self { id, bind, address, name, backlog, tcp, sockets, passed: Vec::new() }
+    }
+
+    /// A group of sockets that were passed to this process, and those that were bound beside them.
+    pub(super) fn of_passed(
+        id: GroupId,
+        listener: &Listener,
+        tcp: Tcp,
+        passed: Vec<Passed<Socket>>,
+        beside: &[Socket],
+    ) -> Self {
+        let sockets: Vec<Socket> = passed.iter().map(|passed| Arc::clone(&passed.socket)).collect();
+        let new = Self::new(id, passed[0].address, listener, tcp, &sockets);
+        let mut group = Self { passed, ..new };
+        group.each("take up a socket", |socket| sys::take_up(socket, listener.backlog, &tcp));
+        group.extend(beside);
+        group
+    }
+
+    /// How many of its sockets, the first ones, were passed to this process.
+    pub(super) fn passed(&self) -> usize {
+        self.passed.len()
     }
 
     /// How many workers have a socket of it: the first ones.
@@ -201,13 +255,32 @@ impl Group {
             self.tell("steer connections", sys::steer_to_first(&socket, workers));
         }
         let sockets = self.sockets.split_off(workers);
-        Some(Retiring { name: self.name.clone(), address: self.address, sockets })
+        Some(Retiring { name: self.name.clone(), address: self.address, sockets, passed: 0 })
     }
 
-    /// No connection begins at any of its sockets from now on.
-    pub(super) fn retire(self) -> Retiring {
+    /// No connection begins at any of its sockets from now on. Those that were passed to this process are returned: the
+    /// service manager does not close them, and nobody else can listen there.
+    pub(super) fn retire(self) -> (Retiring, Vec<Passed<Socket>>) {
         self.each("refuse connections", |socket| sys::refuse_new(socket));
-        Retiring { name: self.name, address: self.address, sockets: self.sockets }
+        let Self { name, address, sockets, passed, .. } = self;
+        (Retiring { name, address, sockets, passed: passed.len() }, passed)
+    }
+
+    /// Connections begin only at sockets that outlive the process from now on, if there are some.
+    pub(super) fn leave(&self) {
+        let has_beside = self.sockets.len() > self.passed.len();
+        if let ([first, ..], true, Ok(count)) =
+            (&self.passed[..], has_beside, u32::try_from(self.passed.len()))
+        {
+            self.tell("steer connections", sys::steer_to_first(&first.socket, count));
+        }
+    }
+
+    /// Leaves what was passed to this process to the next one, once no worker has it.
+    pub(super) fn hand_back(&self) {
+        for Passed { socket, .. } in &self.passed {
+            self.tell("hand back a socket", sys::hand_back(socket));
+        }
     }
 
     fn each(&self, what: &str, call: impl Fn(&Socket) -> io::Result<()>) {

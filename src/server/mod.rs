@@ -115,6 +115,7 @@ impl Running {
     /// Waits until everything has stopped; returns the counters at the end.
     pub fn wait(self) -> io::Result<Totals> {
         let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
+        self.site.hand_back();
         if let Some(socket) = &self.admin.socket {
             // Gone already: whoever has taken it away has done our work.
             let _gone = std::fs::remove_file(socket);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use crate::config;
 use crate::config::limits::FdBudget;
 use crate::config::model::{Config, Global};
 use crate::control::{Member, Staff};
@@ -19,7 +20,7 @@ use crate::server::error::{StartError, system};
 use crate::server::groups::{self, Group, Need, Retiring, Socket};
 use crate::server::threads::{seed, spawn_worker};
 use crate::stats::WorkerStats;
-use crate::sys::{Clock, Kernel, Linux, Passed};
+use crate::sys::{self, Clock, Kernel, Linux, Passed};
 use crate::worker::{
     self, Admission, Assignment, Ends, GroupId, Listening, RETIRE_GRACE, Shared, Team, Worker,
 };
@@ -53,6 +54,8 @@ struct State {
     /// Group ids only rise.
     next_group: u32,
     retiring: Vec<Retiring>,
+    /// What was passed to this process and belongs to no listener now.
+    unused: Vec<Passed<Socket>>,
     /// Of the workers that serve, by index.
     seats: Vec<Seat>,
     /// Held by the workers that have not taken their last assignment yet.
@@ -111,8 +114,10 @@ impl Site {
         refuse_circles(config)?;
         self.settle(config)?;
         let workers = config.global.workers.get();
-        let state = self.state();
-        let needs = groups::open(config, &state.groups, passed)?;
+        let passed = groups::take_in(config, passed)?;
+        let mut state = self.state();
+        state.unused.extend(passed);
+        let needs = groups::open(config, &state.groups, &state.unused)?;
         let hands = (state.seats.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
         Ok(Groundwork {
             site: Arc::clone(self),
@@ -128,6 +133,17 @@ impl Site {
     /// Where the listener of that name listens.
     pub(super) fn address_of(&self, listener: &str) -> Option<SocketAddr> {
         self.state().groups.iter().find(|group| group.name == listener).map(|group| group.address)
+    }
+
+    /// Leaves what was passed to this process as whoever is next may find it. To be called once no worker is left.
+    pub(super) fn hand_back(&self) {
+        let state = self.state();
+        state.groups.iter().for_each(Group::hand_back);
+        for Passed { address, socket, .. } in &state.unused {
+            if let Err(error) = sys::hand_back(socket) {
+                log::error!(address:%, error:%; "cannot hand back a socket");
+            }
+        }
     }
 
     /// Waits until nothing that is to go is in the way of `config`.
@@ -166,6 +182,10 @@ impl mailbox::Site for Arc<Site> {
         config: &Config,
     ) -> Result<Box<dyn mailbox::Groundwork>, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Box::new(Site::prepare(self, config, Vec::new())?))
+    }
+
+    fn drain(&self) {
+        self.state().groups.iter().for_each(Group::leave);
     }
 }
 
@@ -216,12 +236,19 @@ impl State {
                 snapshot.listeners.iter().find(is_it).expect("the snapshot runs this configuration");
             let tcp = config.pools[settings.pool].tcp;
             let (group, sockets) = match need {
-                Need::New { address, sockets, passed } => {
-                    let id = self.new_group_id();
-                    self.groups.push(Group::new(id, address, settings, tcp, &sockets, passed));
-                    let pool = &config.pools[settings.pool].name;
-                    log::info!(listener:% = settings.name, address:%, pool:%, workers; "listening");
-                    (id, sockets)
+                Need::New { address, sockets } => {
+                    let group = Group::new(self.new_group_id(), address, settings, tcp, &sockets);
+                    (self.begin(group, config, settings), sockets)
+                }
+                Need::Passed { passed, beside } => {
+                    let is_used = |unused: &Passed<Socket>| {
+                        passed.iter().any(|passed| Arc::ptr_eq(&passed.socket, &unused.socket))
+                    };
+                    self.unused.retain(|unused| !is_used(unused));
+                    let sockets = passed.iter().map(|passed| Arc::clone(&passed.socket));
+                    let sockets = sockets.chain(beside.iter().cloned()).collect();
+                    let group = Group::of_passed(self.new_group_id(), settings, tcp, passed, &beside);
+                    (self.begin(group, config, settings), sockets)
                 }
                 Need::More { group: id, sockets } => {
                     let group = self.group(id);
@@ -235,7 +262,7 @@ impl State {
                 }
             };
             kept.push(group);
-            let with_socket = self.group(group).len();
+            let (with_socket, passed) = (self.group(group).len(), self.group(group).passed());
             let is_partial = with_socket < workers;
             if is_partial {
                 let name = &settings.name;
@@ -244,10 +271,10 @@ impl State {
             // They are for the last of the workers that have one.
             let without = with_socket - sockets.len();
             let sockets = std::iter::repeat_with(|| None).take(without).chain(sockets.into_iter().map(Some));
-            for (of_worker, socket) in
-                of_workers.iter_mut().zip(sockets.chain(std::iter::repeat_with(|| None)))
-            {
-                of_worker.push(Listening { group, listener: Arc::clone(listener), socket, is_partial });
+            let sockets = sockets.chain(std::iter::repeat_with(|| None));
+            for (index, (of_worker, socket)) in of_workers.iter_mut().zip(sockets).enumerate() {
+                let (listener, is_beside) = (Arc::clone(listener), (1..=index).contains(&passed));
+                of_worker.push(Listening { group, listener, socket, is_partial, is_beside });
             }
         }
         let (groups, gone): (Vec<_>, Vec<_>) =
@@ -255,9 +282,20 @@ impl State {
         self.groups = groups;
         for group in gone {
             log::info!(listener:% = group.name, address:% = group.address; "listening no more, its queue is served");
-            self.retiring.push(group.retire());
+            let (retiring, passed) = group.retire();
+            self.retiring.push(retiring);
+            self.unused.extend(passed);
         }
         of_workers
+    }
+
+    /// The sockets of `group` listen for the listener that it was opened for.
+    fn begin(&mut self, group: Group, config: &Config, listener: &config::model::Listener) -> GroupId {
+        let (id, address) = (group.id, group.address);
+        let (pool, workers) = (&config.pools[listener.pool].name, config.global.workers);
+        log::info!(listener:% = listener.name, address:%, pool:%, workers; "listening");
+        self.groups.push(group);
+        id
     }
 }
 

@@ -17,7 +17,7 @@ use crate::sys::{sockets, steer};
 pub struct Inherited(Vec<(String, OwnedFd)>);
 
 /// A listening socket that was passed on.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passed<S = Socket> {
     /// What its unit calls it: FileDescriptorName= of systemd.socket(5).
     pub name: String,
@@ -91,32 +91,24 @@ pub fn lets_others_bind(listener: &Socket) -> io::Result<bool> {
     Ok(listener.reuse_port()? && owner == geteuid().as_raw())
 }
 
-/// What [`listen`](crate::sys::listen) does, with sockets that listen already, one at least. `count` of them, by opening
-/// more beside them; or those alone, where others may not bind beside them.
-pub fn listen_on(passed: Vec<Passed>, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
-    let mut sockets: Vec<Socket> = passed.into_iter().map(|passed| passed.socket).collect();
-    for socket in &sockets {
-        // The process that had it before may have removed its listener while it ran.
-        steer::refuse_none(socket)?;
-        sockets::set_listener_options(socket, tcp)?;
-        sockets::set_backlog(socket, backlog)?;
-    }
-    let wanted = count.saturating_sub(sockets.len());
-    if wanted > 0 && lets_others_bind(&sockets[0])? {
-        let beside = sockets::bind_beside(&sockets[0], wanted, tcp)?;
-        for socket in &beside {
-            sockets::set_backlog(socket, backlog)?;
-        }
-        sockets.extend(beside);
-    }
-    steer::steer_to_all(&sockets[0])?;
-    Ok(sockets)
+/// Takes up a socket that another process may have left as it was to be left alone, and listens as is wished now.
+pub fn take_up(listener: &Socket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
+    steer::refuse_none(listener)?;
+    sockets::set_listener_options(listener, tcp)?;
+    sockets::set_backlog(listener, backlog)
+}
+
+/// Leaves a socket to whoever has it too: connections begin there.
+pub fn hand_back(listener: &Socket) -> io::Result<()> {
+    steer::refuse_none(listener)?;
+    steer::steer_to_all(listener)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixListener;
+    use std::time::Duration;
 
     use socket2::Domain;
 
@@ -124,6 +116,8 @@ mod tests {
 
     const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
     const ANY: &str = "127.0.0.1:0";
+    /// Far longer than a connection on this machine takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn listener(reuse_port: bool) -> Socket {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -155,29 +149,21 @@ mod tests {
     }
 
     #[test]
-    fn others_are_opened_beside_a_socket_that_shares_its_port_and_none_beside_another() {
-        for (reuse_port, expected) in [(true, 3), (false, 1)] {
-            let passed = Passed::new("web".into(), listener(reuse_port).into()).unwrap();
-            let address = passed.address;
-            let sockets = listen_on(vec![passed], 3, 16, &TCP).unwrap();
-            assert_eq!(sockets.len(), expected, "SO_REUSEPORT: {reuse_port}");
-            for socket in &sockets {
-                assert_eq!(socket.local_addr().unwrap().as_socket(), Some(address));
-                assert!(socket.is_listener().unwrap() && socket.nonblocking().unwrap());
-                assert!(socket.tcp_nodelay().unwrap(), "its options are those of the pool");
-            }
+    fn who_does_not_share_its_port_lets_nobody_bind_beside() {
+        for reuse_port in [true, false] {
+            assert_eq!(lets_others_bind(&listener(reuse_port)).unwrap(), reuse_port);
         }
     }
 
     #[test]
-    fn as_many_as_were_passed_are_used() {
-        let first = listener(true);
-        let address = first.local_addr().unwrap();
-        let second = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        second.set_reuse_port(true).unwrap();
-        second.bind(&address).unwrap();
-        second.listen(1).unwrap();
-        let passed = [first, second].map(|socket| Passed::new("web".into(), socket.into()).unwrap());
-        assert_eq!(listen_on(passed.into(), 1, 16, &TCP).unwrap().len(), 2);
+    fn a_socket_is_taken_up_and_handed_back_as_new_ones_are() {
+        let socket = listener(true);
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        for change in [|socket: &Socket| take_up(socket, 16, &TCP), hand_back] {
+            steer::refuse_new(&socket).unwrap();
+            change(&socket).unwrap();
+            assert!(TcpStream::connect_timeout(&address, PATIENCE).is_ok());
+        }
+        assert!(socket.tcp_nodelay().unwrap(), "its options are those of the pool");
     }
 }

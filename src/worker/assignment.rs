@@ -27,6 +27,9 @@ pub struct Listening<L> {
     /// Some workers have none. Whoever accepts gives each session to the worker that has the fewest then, whatever the
     /// listener says.
     pub is_partial: bool,
+    /// It shares its address with sockets that outlive this process. Connections begin at those once it drains, so this one
+    /// is closed then as if its listener were removed.
+    pub is_beside: bool,
 }
 
 /// The workers that serve, by index.

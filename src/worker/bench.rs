@@ -43,6 +43,7 @@ impl Bench {
             listener: Arc::clone(&snapshot.listeners[0]),
             socket: Some(Arc::new(listener)),
             is_partial: false,
+            is_beside: false,
         };
         let assignment = Assignment {
             epoch: 0,

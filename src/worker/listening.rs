@@ -4,7 +4,8 @@
 //! A socket that is to go while the process stays is *retired* first. Whoever made the assignment has seen to it that no
 //! connection begins there any more; it goes on being accepted from while handshakes that are under way may complete,
 //! and is closed once its queue is empty. One that goes because the process drains is closed as soon as its queue is
-//! empty: nobody is to be kept waiting by a process that ends.
+//! empty: nobody is to be kept waiting by a process that ends. But where connections begin at a socket that outlives the
+//! process from then on, nobody waits, and the others at that address are retired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct ListenerSlot<K: Kernel> {
     pub(super) socket: K::Listener,
     /// Some workers have none.
     is_partial: bool,
+    /// Another one at its address outlives the process.
+    is_beside: bool,
     /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
     /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
     pub(super) readable: bool,
@@ -58,19 +61,17 @@ enum Stage {
 }
 
 impl<K: Kernel> ListenerSlot<K> {
-    fn new(
-        group: GroupId,
-        listener: Arc<Listener>,
-        socket: K::Listener,
-        is_partial: bool,
-        now: Instant,
-    ) -> Self {
+    /// `None` where this worker has no socket of it, or has it already.
+    fn new(listening: Listening<K::Listener>, now: Instant) -> Option<Self> {
+        let Listening { group, listener, socket, is_partial, is_beside } = listening;
+        let socket = socket?;
         let queue_max = queue_max(&listener);
-        Self {
+        Some(Self {
             group,
             listener,
             socket,
             is_partial,
+            is_beside,
             readable: false,
             is_watched: false,
             pause: None,
@@ -79,7 +80,7 @@ impl<K: Kernel> ListenerSlot<K> {
             pause_log: TokenBucket::new(1, PAUSE_LOG_PERIOD, now),
             queue_max,
             stage: Stage::Open,
-        }
+        })
     }
 
     /// Who comes from now on is served as `snapshot` says.
@@ -158,8 +159,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Accepts from its socket, if there is one, from now on.
     pub(super) fn listen(&mut self, listening: Listening<K::Listener>) {
-        let Listening { group, listener, socket: Some(socket), is_partial } = listening else { return };
-        let mut slot = ListenerSlot::new(group, listener, socket, is_partial, self.now);
+        let Some(mut slot) = ListenerSlot::new(listening, self.now) else { return };
         // It may not be as it was in the snapshot that it was opened for.
         slot.align(&self.snapshot);
         let index = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
@@ -209,7 +209,12 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn drain_listeners(&mut self) {
         self.crew.close_desk();
         self.resume_accepting();
-        for slot in self.listeners.iter_mut().flatten() {
+        for index in 0..self.listeners.len() {
+            let Some(slot) = &mut self.listeners[index] else { continue };
+            if slot.is_beside {
+                self.retire(index);
+                continue;
+            }
             if let Stage::Retiring(timer) = slot.stage {
                 self.wheel.cancel(timer);
             }

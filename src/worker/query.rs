@@ -10,8 +10,8 @@ use crate::pool::{Choice, Lease, Pool, PoolId, Snapshot, Why};
 use crate::query::{Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, State, Story, Target};
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
-use crate::worker::recorder::{Record, fits};
 use crate::worker::Worker;
+use crate::worker::recorder::{Record, fits};
 
 /// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
 /// workers share.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use l4lb::session::Side;
+use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use procfs::net::TcpState;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
@@ -83,6 +85,31 @@ fn the_service_manager_is_told_of_the_start_of_a_reload_and_of_the_end() {
     service.server.signal("TERM", 1);
     manager.hears("STOPPING=1");
     service.has_stopped();
+}
+
+/// The second reload was told before the end of the first one, which then seemed to be that of the second.
+#[test]
+fn a_reload_is_over_before_the_next_one_is_told() {
+    const SIGNALS: usize = 25;
+    let (manager, fleet) = (Manager::new(), fleet(1));
+    let service = manager.start(&fleet, &[]);
+    manager.hears("READY=1");
+    let words = thread::scope(|scope| {
+        let storm = || (0..SIGNALS).for_each(|_| service.server.signal("HUP", 1));
+        let storms = [scope.spawn(storm), scope.spawn(storm)];
+        let (left, mut words) = (patience(), Vec::new());
+        while storms.iter().any(|storm| !storm.is_finished()) || words.len() % 2 == 1 {
+            assert!(!left().is_zero(), "no end of it: {words:?}");
+            let said = manager.hears_within(Duration::from_millis(100)).unwrap_or_default();
+            words.extend(said.into_iter().filter(|word| word == "READY=1" || word == "RELOADING=1"));
+        }
+        words
+    });
+    for (place, pair) in words.chunks(2).enumerate() {
+        assert_eq!(pair, ["RELOADING=1", "READY=1"], "{place} of {}", words.len() / 2);
+    }
+    assert!(words.len() >= 4, "{words:?}");
+    service.stops();
 }
 
 /// A worker that is stopped alone, as if it were stuck in a loop or in a call.
@@ -202,6 +229,76 @@ fn a_passed_socket_serves_who_came_before_the_process_and_between_two_of_them() 
         Visit::greeted(early).leave();
         service.stops();
     }
+}
+
+/// A client whose handshake is under way: it has not heard the answer to its SYN, which is repeated after a second.
+fn half_connected(to: SocketAddr) -> Socket {
+    // linux/filter.h: returns 0, which drops the packet.
+    let drop_all = SockFilter::new(0x06, 0, 0, 0);
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    client.set_nonblocking(true).expect("O_NONBLOCK");
+    client.attach_filter(&[drop_all]).expect("SO_ATTACH_FILTER");
+    let pending = client.connect(&to.into()).expect_err("its peer is not heard");
+    assert_eq!(pending.raw_os_error(), Some(Errno::EINPROGRESS as i32), "{pending}");
+    client.detach_filter().expect("SO_DETACH_FILTER");
+    client
+}
+
+/// They were reset: the sockets beside the passed one were closed with them.
+#[test]
+fn a_handshake_at_a_socket_beside_a_passed_one_completes_while_the_process_ends() {
+    const CLIENTS: u64 = 40;
+    let fleet = fleet(1).workers(4);
+    let (socket, other) = (new_listener(true), new_listener(false));
+    let service = activate(&fleet, [&socket, &other]);
+    let pending: Vec<Socket> = (0..CLIENTS).map(|_| half_connected(address_of(&socket))).collect();
+    service.server.signal("TERM", 1);
+    service.server.wait_for_line(&["draining"]);
+    let accepted_by = |server: Daemon| {
+        let totals = server.has_stopped();
+        let accepted = totals.split(' ').find_map(|total| total.strip_prefix("accepted="));
+        accepted.and_then(|count| count.parse::<u64>().ok()).unwrap_or_else(|| panic!("{totals}"))
+    };
+    thread::scope(|scope| {
+        let finish = |(number, client): (u64, Socket)| {
+            until("the handshake is over", || {
+                client.peer_addr().is_ok() || client.take_error().expect("SO_ERROR").is_some()
+            });
+            client.set_nonblocking(false).expect("O_NONBLOCK");
+            Visit::greeted(Peer::new(Side::Client, client, number)).talks().leave();
+        };
+        let clients: Vec<_> = (0..).zip(pending).map(|client| scope.spawn(move || finish(client))).collect();
+        // Those at the passed one wait in it for the next process.
+        let ended = accepted_by(service.server);
+        let next = activate(&fleet, [&socket, &other]);
+        clients.into_iter().for_each(|client| client.join().expect("a client"));
+        next.server.signal("TERM", 1);
+        let served = accepted_by(next.server);
+        assert!(ended > 0 && served > 0, "{ended} and {served}");
+        assert_eq!(ended + served, CLIENTS);
+    });
+}
+
+/// Nobody could listen there again, and the service manager waited for clients that were not let in.
+#[test]
+fn a_passed_socket_whose_listener_was_removed_is_there_for_the_next_one() {
+    let fleet = fleet(1).workers(2);
+    let (socket, other) = (new_listener(true), new_listener(true));
+    let service = activate(&fleet, [&socket, &other]);
+    let without = fleet.daemon_toml();
+    let with = format!("{without}\n[[listener]]\nname = \"other\"\nbind = \"{}\"\n", address_of(&other));
+    for round in 0..2 {
+        service.server.reload(&with);
+        service.server.wait_for_line(&["another configuration is run"]);
+        service.count_client();
+        Visit::greeted(Peer::connect(address_of(&other), 100 + round, None)).talks().leave();
+        service.server.reload(&without);
+        service.server.wait_for_line(&["another configuration is run"]);
+        let in_vain = TcpStream::connect_timeout(&address_of(&other), Duration::from_millis(100));
+        assert_eq!(in_vain.expect_err("nobody listens").kind(), ErrorKind::TimedOut);
+    }
+    service.stops();
+    TcpStream::connect_timeout(&address_of(&other), PATIENCE).expect("it waits for the next process");
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl World {
                 }
                 let socket = is_new.then(|| SimListener::new(group.sockets[index], &self.net));
                 let (group, listener) = (group.id, Arc::clone(listener));
-                of_worker.push(Listening { group, listener, socket, is_partial: false });
+                of_worker.push(Listening { group, listener, socket, is_partial: false, is_beside: false });
             }
         }
         let net = &mut *self.net.borrow_mut();
