@@ -15,8 +15,8 @@ use crate::mailbox::{Ping, WorkerId};
 use crate::stats::Totals;
 use crate::sys::{self, Notice, Passed};
 
-/// A beat comes that often while the service manager waits for one: it may miss two.
-const BEATS_PER_PERIOD: u32 = 3;
+/// A beat comes that often while the service manager waits for one: it may miss three.
+const BEATS_PER_PERIOD: u32 = 5;
 /// How often the service manager is told what the process does, where it wants no beats.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 

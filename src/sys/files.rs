@@ -1,12 +1,15 @@
-//! Files that this process writes.
+//! Files that this process makes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::libc;
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Opens a log to append to, and makes it if there is none: for its owner, and for its group to read.
 ///
@@ -20,6 +23,17 @@ pub fn open_log(path: &Path) -> io::Result<File> {
         .mode(0o640)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path)
+}
+
+/// A unix socket at `path` that only this user may connect to, from the first moment on: unix(7), its file has the mode
+/// of the socket that is bound, less the umask.
+pub fn listen_privately(path: &Path) -> io::Result<UnixListener> {
+    const QUEUE_MAX: i32 = 128;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(QUEUE_MAX)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// Whether a log ends within a line. It is taken to where that cannot be read: an empty line too many harms nobody, half

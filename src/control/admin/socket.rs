@@ -3,9 +3,11 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+
+use crate::sys;
 
 /// The name of the socket in the run-time directory.
 const NAME: &str = "admin.sock";
@@ -15,11 +17,11 @@ pub fn default_path() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let of_service = folder("RUNTIME_DIRECTORY");
     let of_user = || folder("XDG_RUNTIME_DIR").map(|folder| folder.join("l4lb"));
-    let of_root = || crate::sys::is_root().then(|| PathBuf::from("/run/l4lb"));
+    let of_root = || sys::is_root().then(|| PathBuf::from("/run/l4lb"));
     of_service.or_else(of_user).or_else(of_root).map(|folder| folder.join(NAME))
 }
 
-/// A socket that nobody is answered on yet. Its file goes with it.
+/// A socket that nobody is answered on yet. Its file goes with the process, if that ends well; or else is taken over.
 pub(super) struct Unix {
     pub(super) listener: UnixListener,
     path: PathBuf,
@@ -30,16 +32,14 @@ pub(super) struct Unix {
 impl Unix {
     /// A socket at `path`, for this user only. One that a process which has ended left there is taken over.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let listener = match UnixListener::bind(path) {
+        let listener = match sys::listen_privately(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 refuse_living(path)?;
                 fs::remove_file(path)?;
-                UnixListener::bind(path)?
+                sys::listen_privately(path)?
             }
             result => result?,
         };
-        // Between bind and here the umask guards it; nobody can be answered before we serve.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, path: path.to_owned(), folder: None })
     }
@@ -77,6 +77,8 @@ fn refuse_living(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
