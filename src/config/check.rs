@@ -21,8 +21,9 @@ use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, R
 use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
 use super::report::{Placed, Report, Scope, Spot};
 
-/// The default; the kernel caps it at net.core.somaxconn.
-const BACKLOG: u32 = 4096;
+/// Connections that wait to be accepted, per worker, unless a listener says otherwise; the kernel caps it at
+/// net.core.somaxconn.
+pub const BACKLOG: u32 = 4096;
 
 const LOG_LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),

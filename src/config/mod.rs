@@ -33,6 +33,7 @@ use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
 pub use bounds::WEIGHT_MAX;
+pub use check::BACKLOG;
 pub use conflicts::{is_circle, is_circle_at_home};
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;

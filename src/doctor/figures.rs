@@ -7,14 +7,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::config::Config;
 use crate::config::limits::FdBudget;
 use crate::config::model::{AdminSocket, Relay};
+use crate::config::{BACKLOG, Config};
 use crate::control::admin::default_path;
 use crate::sys;
-
-/// Connections that wait to be accepted, per worker, unless the file says otherwise.
-const BACKLOG: u32 = 4096;
 
 /// What was found on this machine. `None` where it cannot be read, as settings of the whole machine in a container.
 #[derive(Clone, Debug)]
