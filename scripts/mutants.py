@@ -197,6 +197,18 @@ MUTANTS = [
         [("self.last_activity + millis(self.timeouts.idle)", "self.held_up + millis(self.timeouts.idle)")],
     ),
     Mutant(
+        "double-idle",
+        "a reader that has stopped counts as one that took some at the first look",
+        "src/session/machine.rs",
+        [("self.last_activity = self.last_activity.max(now - quiet);", "let taken_at = if waiting && self.held_up < self.last_activity { now } else { now - quiet };\n            self.held_up = now;\n            self.last_activity = self.last_activity.max(taken_at);")],
+    ),
+    Mutant(
+        "early-half-close",
+        "what a peer takes of what was sent before does not put a timeout off",
+        "src/session/machine.rs",
+        [("self.last_activity = self.last_activity.max(now - quiet);", "self.last_activity = self.last_activity.max(now - quiet.max(now - self.last_activity));")],
+    ),
+    Mutant(
         "maint-dialed",
         "a choice heeds neither drain nor maint",
         "src/pool/backend.rs",

@@ -25,6 +25,15 @@ impl Instant {
     }
 }
 
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates: nothing was before the start.
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
 impl Add<Duration> for Instant {
     type Output = Self;
 
@@ -57,5 +66,6 @@ mod tests {
         let (early, late) = (Instant::from_nanos(3), Instant::from_nanos(10));
         assert_eq!(late - early, Duration::from_nanos(7));
         assert_eq!(early - late, Duration::ZERO);
+        assert_eq!(early - Duration::from_nanos(4), Instant::from_nanos(0));
     }
 }

@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// When the session has stood still for too long.
-    fn standstill(&self) -> Instant {
+    pub(super) fn standstill(&self) -> Instant {
         let half_close = millis(self.timeouts.half_close);
         if self.is_ending() {
             self.idle_at().min(self.last_activity.max(self.held_up) + half_close)
@@ -106,7 +106,9 @@ impl Session {
         }
         match self.phase {
             Phase::Dialing { .. } => return Expiry::Dial,
-            Phase::Relaying if now >= self.standstill() => self.phase = Phase::Expiring { ask: Side::Client },
+            Phase::Relaying if now >= self.standstill() => {
+                self.phase = Phase::Expiring { ask: Side::Client, waiting: false };
+            }
             Phase::Relaying => self.phase = Phase::Asking { ask: Side::Client, silence: None },
             Phase::Settling { since, .. } if now >= since + millis(self.timeouts.half_close) => {
                 self.phase = Phase::Over;

@@ -17,8 +17,6 @@ pub(super) struct Endpoint {
     pub(super) suspect: bool,
     /// The first error. The kernel reports it once; a read after it looks like a clean end of stream.
     pub(super) error: Option<ErrorKind>,
-    /// Bytes that its peer had not acknowledged at the last look; `None` when bytes were sent since.
-    pub(super) unacked: Option<u32>,
 }
 
 impl Endpoint {
@@ -35,12 +33,5 @@ impl Endpoint {
     /// of stream is real. After any other error a read returns 0 whether or not all bytes came.
     pub(super) fn eof_is_real(&self) -> bool {
         matches!(self.error, None | Some(ErrorKind::BrokenPipe))
-    }
-
-    /// Remembers how much is unacknowledged; returns whether the peer has taken something since the last look.
-    /// The first look behind new bytes has nothing to compare with and counts as if it had.
-    pub(super) fn on_unacked(&mut self, unacked: u32) -> bool {
-        let before = self.unacked.replace(unacked);
-        self.error.is_none() && unacked > 0 && before.is_none_or(|before| unacked < before)
     }
 }

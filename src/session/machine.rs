@@ -32,8 +32,9 @@ pub(super) enum Phase {
     Relaying,
     /// Bytes have been on their way for the user timeout. Each side is asked whether its peer is still there.
     Asking { ask: Side, silence: Option<Duration> },
-    /// A timeout has passed. Before it counts, each side is asked whether its peer still takes bytes.
-    Expiring { ask: Side },
+    /// A timeout has passed. Before it counts, each side is asked when its peer last took bytes, and whether some still
+    /// wait for it.
+    Expiring { ask: Side, waiting: bool },
     /// Both halves are over, and this side is reset once its peer has taken what was sent to it.
     Settling { side: Side, since: Instant, poll: Poll },
     /// Nothing is left to do.
@@ -159,7 +160,7 @@ impl Session {
                 self.flush_op().or_else(|| self.take_error_op(&Side::BOTH)).or_else(|| self.fill_op())
             }
             Phase::Asking { ask, .. } => Some(Op::AskSilence(ask)),
-            Phase::Expiring { ask } => Some(Op::AskUnacked(ask)),
+            Phase::Expiring { ask, .. } => Some(Op::AskDelivery(ask)),
             Phase::Settling { side, poll, .. } => match poll {
                 Poll::Now { .. } => Some(Op::AskUnacked(side)),
                 Poll::At { .. } => self.take_error_op(&[side]),
@@ -208,7 +209,8 @@ impl Session {
             Op::Flush(direction) => self.on_flush(direction, outcome, now),
             Op::ShutdownWrite(side) => self.on_shutdown_write(side, outcome, now),
             Op::TakeError(side) => self.on_take_error(side, outcome),
-            Op::AskUnacked(side) => self.on_unacked(side, outcome, now),
+            Op::AskUnacked(_) => self.on_unacked(outcome, now),
+            Op::AskDelivery(side) => self.on_delivery(side, outcome, now),
             Op::AskSilence(side) => self.on_silence(side, outcome, now),
         }
         if self.phase == Phase::Relaying && self.halves.iter().all(Half::is_over) {
@@ -249,7 +251,7 @@ impl Session {
                 self.latch(source, kind, now);
                 self.on_source_over(direction);
             }
-            Outcome::Done | Outcome::Unacked(_) | Outcome::Silent(_) => {
+            Outcome::Done | Outcome::Unacked(_) | Outcome::Delivery { .. } | Outcome::Silent(_) => {
                 debug_assert!(false, "{outcome:?} of a fill");
             }
         }
@@ -274,7 +276,6 @@ impl Session {
             Outcome::Moved(bytes) => {
                 self.last_activity = now;
                 self.halves[direction as usize].on_flushed(bytes);
-                self.endpoints[sink as usize].unacked = None;
                 self.ask_at = self.ask_at.min(now + self.timeouts.user());
             }
             Outcome::WouldBlock => self.endpoints[sink as usize].writable = false,
@@ -284,6 +285,7 @@ impl Session {
             | Outcome::Eof
             | Outcome::Done
             | Outcome::Unacked(_)
+            | Outcome::Delivery { .. }
             | Outcome::Silent(_) => {
                 debug_assert!(false, "{outcome:?} of a flush");
             }
@@ -311,48 +313,52 @@ impl Session {
         }
     }
 
-    fn on_unacked(&mut self, side: Side, outcome: Outcome, now: Instant) {
-        let unacked = match outcome {
-            Outcome::Unacked(bytes) => bytes,
-            Outcome::Done | Outcome::Failed(_) => 0,
-            Outcome::Moved(_)
-            | Outcome::Drained(_)
-            | Outcome::Last(..)
-            | Outcome::WouldBlock
-            | Outcome::Eof
-            | Outcome::Silent(_) => {
-                debug_assert!(false, "{outcome:?} of an unacked");
-                0
-            }
+    fn on_unacked(&mut self, outcome: Outcome, now: Instant) {
+        let Phase::Settling { side, since, poll } = self.phase else {
+            debug_assert!(false, "unacked in {:?}", self.phase);
+            return;
         };
-        let progress = self.endpoints[side as usize].on_unacked(unacked);
-        match self.phase {
-            Phase::Expiring { .. } if progress => {
-                self.last_activity = now;
-                self.phase = Phase::Relaying;
+        self.phase = match (outcome, poll) {
+            (Outcome::Unacked(_), Poll::Now { wait }) => {
+                let next = Poll::At { when: now + wait, wait: (wait * 2).min(SETTLE_POLL_LAST) };
+                Phase::Settling { side, since, poll: next }
             }
+            (Outcome::Unacked(_), Poll::At { .. }) => self.phase,
+            // Nothing is unacknowledged, or nobody can say: there is nothing to wait for.
+            (
+                Outcome::Done
+                | Outcome::Failed(_)
+                | Outcome::Moved(_)
+                | Outcome::Drained(_)
+                | Outcome::Last(..)
+                | Outcome::WouldBlock
+                | Outcome::Eof
+                | Outcome::Delivery { .. }
+                | Outcome::Silent(_),
+                _,
+            ) => Phase::Over,
+        };
+    }
+
+    /// What a peer's kernel takes of the bytes that were sent before is activity too, and when it took the last of them
+    /// is known only now.
+    fn on_delivery(&mut self, side: Side, outcome: Outcome, now: Instant) {
+        let Phase::Expiring { waiting, .. } = self.phase else { return };
+        let mut waits = waiting;
+        if let (Outcome::Delivery { quiet, waiting }, None) = (outcome, self.endpoint(side).error) {
+            self.last_activity = self.last_activity.max(now - quiet);
+            waits |= waiting;
+        }
+        match side {
+            Side::Client => self.phase = Phase::Expiring { ask: Side::Backend, waiting: waits },
+            Side::Backend if now < self.standstill() => self.phase = Phase::Relaying,
             // The end of the stream is on its way behind bytes that a reader has not come to yet. Only `idle`
             // bounds that, as long as the peer's kernel answers.
-            Phase::Expiring { .. } if unacked > 0 && !self.is_breaking() && now < self.idle_at() => {
+            Side::Backend if waits && !self.is_breaking() && now < self.idle_at() => {
                 self.held_up = now;
                 self.phase = Phase::Relaying;
             }
-            Phase::Expiring { .. } => match side {
-                Side::Client => self.phase = Phase::Expiring { ask: Side::Backend },
-                Side::Backend => self.cut(self.timeout_reason(now)),
-            },
-            Phase::Settling { .. } if unacked == 0 => self.phase = Phase::Over,
-            Phase::Settling { side, since, poll: Poll::Now { wait } } => {
-                let next = Poll::At { when: now + wait, wait: (wait * 2).min(SETTLE_POLL_LAST) };
-                self.phase = Phase::Settling { side, since, poll: next };
-            }
-            Phase::Settling { .. }
-            | Phase::Dialing { .. }
-            | Phase::Relaying
-            | Phase::Asking { .. }
-            | Phase::Over => {
-                debug_assert!(false, "unacked in {:?}", self.phase);
-            }
+            Side::Backend => self.cut(self.timeout_reason(now)),
         }
     }
 

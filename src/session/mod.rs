@@ -110,6 +110,8 @@ pub enum Op {
     TakeError(Side),
     /// Ask how many of the bytes sent to this side its peer has not acknowledged.
     AskUnacked(Side),
+    /// Ask when its kernel last took something for the peer of this side.
+    AskDelivery(Side),
     /// Ask how long the peer of this side has been silent.
     AskSilence(Side),
 }
@@ -123,6 +125,7 @@ impl Op {
             Self::ShutdownWrite(side)
             | Self::TakeError(side)
             | Self::AskUnacked(side)
+            | Self::AskDelivery(side)
             | Self::AskSilence(side) => side,
         }
     }
@@ -145,6 +148,13 @@ pub enum Outcome {
     Done,
     /// AskUnacked only: this many bytes are unacknowledged, at least one.
     Unacked(u32),
+    /// AskDelivery only: the peer's kernel has taken nothing new for `quiet`, and some bytes still wait for it or not.
+    Delivery {
+        /// Time since it last took something.
+        quiet: Duration,
+        /// Whether bytes sent to it are unacknowledged.
+        waiting: bool,
+    },
     /// AskSilence only: bytes are unacknowledged, and the peer has not answered for so long though it was asked again
     /// and again; zero while it answers.
     Silent(Duration),

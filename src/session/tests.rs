@@ -1,5 +1,6 @@
 //! Scripts through the session machine, and random ones. The other end is [`world::World`].
 
+mod timeouts;
 mod world;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::Side::{Backend, Client};
 use super::{CloseReason, Expiry, Session, Side, Timeouts};
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use world::{CONNECT, HALF_CLOSE, IDLE, USER, World, attentive_relay, dialing, relay};
+use world::{CONNECT, HALF_CLOSE, IDLE, World, attentive_relay, dialing, relay};
 
 const MS: Duration = Duration::from_millis(1);
 const HANGUP: Ready = Ready { readable: true, writable: true, closing: true, failing: true };
@@ -283,145 +284,6 @@ fn neither_direction_starves_the_other() {
         .expect_fills(5, 5)
         .turn_of(7)
         .expect_fills(4, 3);
-}
-
-// Timeouts.
-
-#[test]
-fn an_idle_session_ends_at_its_timeout_and_not_before() {
-    relay().waits(IDLE - MS).expect_running().waits(MS).expect_end(IdleTimeout, &[Client, Backend]);
-}
-
-#[test]
-fn activity_puts_the_idle_timeout_off() {
-    relay()
-        .waits(IDLE - MS)
-        .sends(Backend, b"tick")
-        .waits(IDLE - MS)
-        .expect_running()
-        .waits(MS)
-        .expect_end(IdleTimeout, &[Client, Backend]);
-}
-
-#[test]
-fn a_half_closed_session_has_the_shorter_timeout() {
-    relay()
-        .waits(IDLE - MS)
-        .fin(Client)
-        .expect_deadline_in(HALF_CLOSE)
-        .waits(HALF_CLOSE)
-        .expect_end(HalfCloseTimeout, &[Client, Backend]);
-}
-
-#[test]
-fn a_slow_reader_that_makes_progress_outlives_the_half_close_timeout() {
-    let mut world = relay()
-        .fin(Client)
-        .stops_acking(Client)
-        .takes(Client, 50)
-        .sends(Backend, &[b'x'; 100])
-        .expect_running();
-    for _ in 0..10 {
-        world = world.waits(HALF_CLOSE - MS).acks(Client, 4).expect_running();
-    }
-    world
-        .takes(Client, 50)
-        .acks(Client, 100)
-        .waits(HALF_CLOSE)
-        .expect_end(HalfCloseTimeout, &[Client, Backend]);
-}
-
-#[test]
-fn the_end_of_a_stream_waits_for_a_reader_that_pauses() {
-    // What is unacknowledged when a socket is reset is lost to a reader that would have come to it.
-    relay()
-        .stops_acking(Client)
-        .sends(Backend, b"the last of it")
-        .fin(Backend)
-        .waits(HALF_CLOSE * 10)
-        .expect_running()
-        .acks(Client, usize::MAX)
-        .fin(Client)
-        .expect_bytes(Client, b"the last of it")
-        .expect_fin(Client)
-        .expect_end(Done, &[]);
-}
-
-#[test]
-fn a_reader_that_pauses_for_good_is_idle() {
-    relay()
-        .stops_acking(Client)
-        .sends(Backend, b"the last of it")
-        .fin(Backend)
-        .waits(IDLE * 2)
-        .expect_end(IdleTimeout, &[Client, Backend]);
-}
-
-#[test]
-fn a_reset_behind_a_blocked_sink_is_bounded_by_the_half_close_timeout() {
-    relay()
-        .stops_acking(Client)
-        .takes(Client, 2)
-        .at_once(|world| world.sends(Backend, b"abcd").resets(Backend))
-        .expect_running()
-        .waits(HALF_CLOSE * 2)
-        .expect_end(HalfCloseTimeout, &[Client, Backend]);
-}
-
-// Peers that vanish.
-
-#[test]
-fn a_peer_that_vanishes_with_bytes_in_flight_is_given_up_after_the_user_timeout() {
-    for (side, reason) in [(Client, ClientLost), (Backend, BackendLost)] {
-        attentive_relay()
-            .vanishes(side)
-            .sends(side.other(), b"hello?")
-            .waits(USER - MS)
-            .expect_running()
-            .waits(MS)
-            .expect_end(reason, &[Client, Backend]);
-    }
-}
-
-#[test]
-fn a_trickle_into_the_void_does_not_hide_that_the_peer_is_gone() {
-    let mut world = attentive_relay().vanishes(Client);
-    for _ in 0..USER.as_secs() * 2 {
-        world = world.sends(Backend, b"tick").waits(Duration::from_secs(1));
-    }
-    world.expect_end(ClientLost, &[Client, Backend]);
-}
-
-#[test]
-fn silence_from_before_the_bytes_were_sent_does_not_count() {
-    // A short fault behind a long quiet would otherwise end the session.
-    attentive_relay()
-        .sends(Backend, b"asked about")
-        .vanishes(Client)
-        .waits(USER - MS)
-        .sends(Backend, b"hello?")
-        .waits(USER - MS)
-        .expect_running()
-        .waits(USER / 4)
-        .expect_end(ClientLost, &[Client, Backend]);
-}
-
-#[test]
-fn a_quiet_session_outlives_the_user_timeout() {
-    attentive_relay().waits(IDLE - MS).expect_running().waits(MS).expect_end(IdleTimeout, &[Client, Backend]);
-}
-
-#[test]
-fn a_reader_that_pauses_outlives_the_user_timeout() {
-    attentive_relay()
-        .stops_acking(Client)
-        .takes(Client, 3)
-        .sends(Backend, b"abcdef")
-        .waits(USER * 3)
-        .expect_running()
-        .takes(Client, 3)
-        .acks(Client, 6)
-        .expect_bytes(Client, b"abcdef");
 }
 
 // Settling.

@@ -112,6 +112,10 @@ pub trait Kernel {
     /// How many of the bytes written its peer's kernel has not acknowledged.
     fn unacked(&mut self, socket: &Self::Socket) -> io::Result<u32>;
 
+    /// For how long the peer's kernel has taken nothing new of what was written, to the tick of this kernel's clock (4 ms
+    /// or less), and whether something still waits for it.
+    fn delivery(&mut self, socket: &Self::Socket) -> io::Result<(Duration, bool)>;
+
     /// How many bytes a read would find, an end of stream or an error behind them not counted.
     fn unread(&mut self, socket: &Self::Socket) -> io::Result<u32>;
 

@@ -17,7 +17,7 @@ use crate::config::model::{Keepalive, Tcp};
 use crate::sys::clock::Clock;
 use crate::sys::kernel::{Dial, Event, Kernel, Wake};
 use crate::sys::pipe::{self, Pipe};
-use crate::sys::silence::silence;
+use crate::sys::silence::{delivery, silence};
 use crate::sys::sockets;
 use crate::sys::spin::Spin;
 use crate::sys::token::Token;
@@ -205,6 +205,10 @@ impl Kernel for Linux {
 
     fn unacked(&mut self, socket: &Socket) -> io::Result<u32> {
         sockets::unacked(socket)
+    }
+
+    fn delivery(&mut self, socket: &Socket) -> io::Result<(Duration, bool)> {
+        delivery(socket)
     }
 
     fn unread(&mut self, socket: &Socket) -> io::Result<u32> {

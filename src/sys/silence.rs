@@ -1,4 +1,4 @@
-//! Whether a peer is still there, as far as its acknowledgements tell.
+//! Whether a peer is still there and takes what it is sent, as far as its acknowledgements tell.
 
 use std::io;
 use std::time::Duration;
@@ -29,7 +29,26 @@ pub(super) fn silence(socket: &Socket) -> io::Result<Option<Duration>> {
     Ok(waiting.then(|| info.silence()))
 }
 
+/// See [`Kernel::delivery`](crate::sys::Kernel::delivery).
+///
+/// New bytes leave whenever the window of the peer moves on, and only then once there are more than fit; what fits is
+/// acknowledged a round trip later. So the last transmission of data tells when the peer last took something. Probes of
+/// a closed window carry none, and their answers do not count: a reader that has stopped gives them for ever.
+pub(super) fn delivery(socket: &Socket) -> io::Result<(Duration, bool)> {
+    let info = getsockopt(socket, TcpInfo)?;
+    Ok((info.since_delivery(), info.state != STATE_CLOSED && unacked(socket)? > 0))
+}
+
 impl TcpInfoHead {
+    fn since_delivery(&self) -> Duration {
+        let millis = match self.retransmits {
+            0 => self.last_data_sent,
+            // Old data, again and again.
+            1.. => self.last_data_sent.max(self.last_ack_recv),
+        };
+        Duration::from_millis(millis.into())
+    }
+
     fn silence(&self) -> Duration {
         let since_answer = Duration::from_millis(self.last_ack_recv.into());
         if self.retransmits >= UNANSWERED_MIN {

@@ -26,6 +26,8 @@ pub struct Audit {
     pub pipes: usize,
     /// Timers that are armed.
     pub timers: usize,
+    /// Whether those that are due wait until what came in during a stop of the process is known.
+    pub holds_timers_back: bool,
     /// Bytes that were taken and not given, by [`Direction`].
     pub held: [u64; 2],
     /// Bytes that were given and are not counted yet, by [`Direction`].
@@ -39,6 +41,7 @@ impl<K: Kernel> Worker<K> {
         let mut audit = Audit {
             sessions: self.sessions.len(),
             listeners: self.listeners.iter().flatten().count(),
+            holds_timers_back: self.gap.is_open(),
             ..Audit::default()
         };
         let (mut parked, mut piped) = (0, 0);

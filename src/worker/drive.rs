@@ -137,6 +137,10 @@ fn run<K: Kernel>(
             Ok(bytes) => Outcome::Unacked(bytes),
             Err(error) => Outcome::Failed(error.kind()),
         },
+        Op::AskDelivery(_) => match kernel.delivery(socket) {
+            Ok((quiet, waiting)) => Outcome::Delivery { quiet, waiting },
+            Err(error) => Outcome::Failed(error.kind()),
+        },
         Op::AskSilence(_) => match kernel.silence(socket) {
             Ok(None) => Outcome::Done,
             Ok(Some(span)) => Outcome::Silent(span),

@@ -29,7 +29,11 @@ fn drive(session: &mut Session, side: Side, ready: Ready, now: Instant, filled: 
         let outcome = match op {
             Op::Fill(_) => filled,
             Op::Flush(direction) => Outcome::Moved(session.held(direction)),
-            Op::ShutdownWrite(_) | Op::TakeError(_) | Op::AskUnacked(_) | Op::AskSilence(_) => Outcome::Done,
+            Op::ShutdownWrite(_)
+            | Op::TakeError(_)
+            | Op::AskUnacked(_)
+            | Op::AskDelivery(_)
+            | Op::AskSilence(_) => Outcome::Done,
         };
         session.on_outcome(op, outcome, now);
     }

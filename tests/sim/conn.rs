@@ -127,6 +127,14 @@ pub(crate) struct Conn {
     pub(crate) partner: Option<usize>,
     /// When a byte or an end last went through it.
     pub(crate) moved: Nanos,
+    /// When the peer's kernel last took bytes of ours.
+    pub(crate) taken_at: Nanos,
+    /// When a worker last learned of an end or of an error.
+    pub(crate) noted_at: Option<Nanos>,
+    /// When a worker last learned that something waits for the peer.
+    pub(crate) waited_at: Nanos,
+    /// When a worker learned that its dial has connected.
+    pub(crate) connected_at: Option<Nanos>,
     /// When it was dialed or came.
     pub(crate) born: Nanos,
     /// Whom we have dialed for it, by port.
@@ -178,6 +186,10 @@ impl Conn {
             peer,
             partner: None,
             moved: now,
+            taken_at: now,
+            noted_at: None,
+            waited_at: now,
+            connected_at: None,
             born: now,
             dialed: Vec::new(),
             queued_at_drain: false,
@@ -219,7 +231,7 @@ impl Conn {
     pub(crate) fn read(&mut self, len: u64, now: Nanos) -> Called<u64> {
         self.check_answered()?;
         if self.unread() == 0 {
-            return self.read_end();
+            return self.read_end(now);
         }
         let taken = len.min(self.unread());
         self.take_segments(taken);
@@ -228,7 +240,10 @@ impl Conn {
     }
 
     /// tcp_recvmsg with an empty queue: an end that came as a FIN, then the error once, then 0 for ever.
-    fn read_end(&mut self) -> Called<u64> {
+    fn read_end(&mut self, now: Nanos) -> Called<u64> {
+        if self.fin_in || self.dead {
+            self.noted_at = Some(now);
+        }
         if self.fin_in {
             return Ok(0);
         }
@@ -254,7 +269,7 @@ impl Conn {
 
     /// write(2) of `len` bytes.
     pub(crate) fn write(&mut self, len: u64, push: Push, now: Nanos) -> Called<u64> {
-        self.check_writable()?;
+        self.check_writable(now)?;
         let taken = len.min(self.room());
         self.corked = match push {
             Push::WithFin if taken == len => self.corked + taken,
@@ -280,8 +295,11 @@ impl Conn {
         if is_dialing { Err(libc::EAGAIN) } else { Ok(()) }
     }
 
-    fn check_writable(&mut self) -> Called<()> {
+    fn check_writable(&mut self, now: Nanos) -> Called<()> {
         self.check_answered()?;
+        if self.dead {
+            self.noted_at = Some(now);
+        }
         match self.error.take() {
             Some(error) => Err(error),
             None if self.dead || self.fin_out => Err(libc::EPIPE),
@@ -300,7 +318,7 @@ impl Conn {
             return Err(libc::EAGAIN);
         }
         if self.unread() == 0 {
-            return self.read_end();
+            return self.read_end(now);
         }
         let mut moved = 0;
         let len = len.min(pipe.call_max());
@@ -318,7 +336,10 @@ impl Conn {
     }
 
     /// getsockopt(2) SO_ERROR.
-    pub(crate) fn take_error(&mut self) -> Option<i32> {
+    pub(crate) fn take_error(&mut self, now: Nanos) -> Option<i32> {
+        if self.error.is_some() {
+            self.noted_at = Some(now);
+        }
         self.error.take()
     }
 
@@ -327,6 +348,7 @@ impl Conn {
         // inet_shutdown wakes whoever waits, whatever came of it.
         self.edge = true;
         if self.dead || self.stage != Stage::Open {
+            self.noted_at = Some(now);
             return Err(libc::ENOTCONN);
         }
         if self.written == self.delivered {
@@ -433,7 +455,7 @@ impl Conn {
 
     /// Up to `bytes` of what we have written reach the peer's kernel, and the end or the reset behind them; false
     /// when nothing does.
-    pub(crate) fn deliver(&mut self, bytes: u64) -> bool {
+    pub(crate) fn deliver(&mut self, bytes: u64, now: Nanos) -> bool {
         if self.vanished.is_some() || self.dead || self.stage != Stage::Open {
             return false;
         }
@@ -449,6 +471,9 @@ impl Conn {
             return true;
         }
         self.delivered += passed;
+        if passed > 0 {
+            self.taken_at = now;
+        }
         let tells_room = self.short_of_room && self.room() * 3 >= self.send_buffer;
         if tells_room {
             self.short_of_room = false;

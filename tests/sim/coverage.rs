@@ -22,6 +22,8 @@ const REQUIRED: &[&str] = &[
     "TakeError Failed",
     "AskUnacked Done",
     "AskUnacked Unacked",
+    "AskDelivery done",
+    "AskDelivery waiting",
     "AskSilence Done",
     "AskSilence Silent",
     "dial Pending",

@@ -45,25 +45,25 @@ impl Net {
             self.conns[id].vanished.get_or_insert(now);
         }
         let bytes = 1 << self.rng.below(18);
-        let Self { conns, rng, .. } = self;
+        let Self { conns, rng, now, .. } = self;
         let conn = &mut conns[id];
         match rng.below(8) {
             0 => conn.answer(),
             1..3 => _ = conn.arrive(),
-            3..5 => _ = conn.deliver(bytes),
+            3..5 => _ = conn.deliver(bytes, *now),
             5..7 => _ = conn.peer_acts(rng),
             _ => {
                 conn.answer();
                 conn.peer_acts(rng);
                 while conn.arrive() {}
-                conn.deliver(bytes);
+                conn.deliver(bytes, *now);
             }
         }
     }
 
     /// All that can happen to any connection does; false when there is nothing.
     pub(crate) fn happen_all(&mut self) -> bool {
-        let Self { conns, live, rng, .. } = self;
+        let Self { conns, live, rng, now, .. } = self;
         let mut moved = false;
         for &id in live.iter() {
             let conn = &mut conns[id];
@@ -73,7 +73,7 @@ impl Net {
             while conn.arrive() {
                 moved = true;
             }
-            moved |= conn.deliver(u64::MAX);
+            moved |= conn.deliver(u64::MAX, *now);
         }
         moved
     }

@@ -75,6 +75,12 @@ impl Case<'_> {
         self.now - self.client.moved.max(self.backend.map_or(0, |backend| backend.moved))
     }
 
+    /// For how long not even what was sent before has reached a peer's kernel.
+    fn quiet(&self) -> Nanos {
+        let taken_at = self.client.taken_at.max(self.backend.map_or(0, |backend| backend.taken_at));
+        self.stillness().min(self.now - taken_at)
+    }
+
     fn check_reason(&self, partner: Option<&Conn>, orders: Orders, is_cut: impl Fn(&Conn) -> bool) {
         let Self { told, client, backend, now, patience, .. } = *self;
         let lost = |conn: &Conn| conn.dead || conn.vanished.is_some();
@@ -97,8 +103,8 @@ impl Case<'_> {
             "no_backend" | "connect_refused" | "connect_unreachable" | "connect_failed" | "local_limit" => {
                 !connected
             }
-            "idle_timeout" => self.stillness() >= patience.idle,
-            "half_close_timeout" => self.stillness() >= patience.half_close,
+            "idle_timeout" => self.quiet() >= patience.idle,
+            "half_close_timeout" => self.quiet() >= patience.half_close,
             "backend_removed" => partner.is_some_and(is_cut),
             "drain_timeout" => orders == Orders::DrainTimeout,
             "stopped" => orders == Orders::Stop,

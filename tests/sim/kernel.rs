@@ -192,6 +192,19 @@ impl Kernel for SimKernel {
         Ok(u32::try_from(unacked).expect("a send buffer is small"))
     }
 
+    fn delivery(&mut self, socket: &SimSocket) -> io::Result<(Duration, bool)> {
+        let mut net = self.net.borrow_mut();
+        let now = net.now;
+        let conn = net.conn(socket.id);
+        let (quiet, waiting) = (now - conn.taken_at, conn.unacked() > 0 && !conn.dead);
+        if waiting {
+            conn.waited_at = now;
+        }
+        net.note("ask delivery", socket.id, quiet);
+        net.hit(socket.id, if waiting { "AskDelivery waiting" } else { "AskDelivery done" });
+        Ok((Duration::from_nanos(quiet), waiting))
+    }
+
     fn unread(&mut self, socket: &SimSocket) -> io::Result<u32> {
         let mut net = self.net.borrow_mut();
         let conn = net.conn(socket.id);
@@ -242,8 +255,9 @@ impl Net {
     }
 
     pub(crate) fn dial_result(&mut self, id: usize) -> Dial {
+        let now = self.now;
         let conn = self.conn(id);
-        let (dial, point) = match conn.take_error().map(io::Error::from_raw_os_error) {
+        let (dial, point) = match conn.take_error(now).map(io::Error::from_raw_os_error) {
             Some(error) if conn.unread() > 0 => (Dial::Lost(error), "dial Lost"),
             Some(error) => (Dial::Failed(error), "dial Failed"),
             None if conn.dead => (Dial::Pending, "dial Pending"),
@@ -253,6 +267,9 @@ impl Net {
                 Stage::Open | Stage::Queued => (Dial::Connected, "dial Connected"),
             },
         };
+        if let Dial::Connected | Dial::Lost(_) = dial {
+            self.conns[id].connected_at.get_or_insert(now);
+        }
         self.note(point, id, 0);
         self.coverage.hit(point);
         dial
@@ -450,7 +467,8 @@ impl Net {
     }
 
     pub(crate) fn take_error(&mut self, id: usize) -> Option<i32> {
-        let error = self.conn(id).take_error();
+        let now = self.now;
+        let error = self.conn(id).take_error(now);
         self.hit(id, if error.is_some() { "TakeError Failed" } else { "TakeError Done" });
         self.note("take error", id, error.map_or(0, i32::unsigned_abs).into());
         error

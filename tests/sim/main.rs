@@ -7,6 +7,7 @@ mod books;
 mod conformance;
 mod conn;
 mod coverage;
+mod deadlines;
 mod dice;
 mod fate;
 mod faults;

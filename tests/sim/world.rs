@@ -23,6 +23,7 @@ use nix::libc;
 use crate::books::{self, Books};
 use crate::conn::{Answer, Nanos, Stage};
 use crate::coverage::Coverage;
+use crate::deadlines;
 use crate::dice::{below, happens, to_usize};
 use crate::faults::Faults;
 use crate::judge::{self, Orders};
@@ -231,6 +232,7 @@ impl World {
         self.look_at_retired();
         self.audit();
         self.check_books(index);
+        self.check_deadlines(index);
         if flow == Flow::Stopped {
             self.workers[index] = None;
         }
@@ -332,6 +334,14 @@ impl World {
         let counted = totals.to_backend + totals.to_client;
         assert!(counted >= self.told, "what a session has given is counted at its end");
         self.coverage.hit_if(counted > self.told, "counted before the end");
+    }
+
+    fn check_deadlines(&self, index: usize) {
+        if let Some(worker) = &self.workers[index]
+            && !worker.audit().holds_timers_back
+        {
+            deadlines::check(&self.net.borrow(), index, self.plan.patience);
+        }
     }
 
     /// Sessions that one worker has handed over and the other has yet to open.

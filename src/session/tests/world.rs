@@ -47,6 +47,8 @@ struct Wire {
     first_in_flight: Instant,
     /// Bytes that reached the peer.
     heard: Vec<u8>,
+    /// When the last of them did.
+    taken_at: Instant,
     /// We have sent our FIN.
     fin_out: bool,
     /// Something has changed that no event has told yet.
@@ -68,6 +70,7 @@ impl Wire {
             vanished: None,
             first_in_flight: Instant::default(),
             heard: Vec::new(),
+            taken_at: Instant::default(),
             fin_out: false,
             edge: true,
         }
@@ -113,13 +116,16 @@ impl Wire {
         }
         self.in_flight.extend(&bytes[..len]);
         if self.acks && !(fin_follows && len == bytes.len()) {
-            self.acknowledge(usize::MAX);
+            self.acknowledge(usize::MAX, now);
         }
         Outcome::Moved(len)
     }
 
-    fn acknowledge(&mut self, bytes: usize) {
+    fn acknowledge(&mut self, bytes: usize, now: Instant) {
         let bytes = if self.vanished.is_some() { 0 } else { bytes.min(self.in_flight.len()) };
+        if bytes > 0 {
+            self.taken_at = now;
+        }
         self.heard.extend(self.in_flight.drain(..bytes));
     }
 
@@ -254,7 +260,7 @@ impl World {
     }
 
     pub(super) fn acks(mut self, side: Side, bytes: usize) -> Self {
-        self.wires[side as usize].acknowledge(bytes);
+        self.wires[side as usize].acknowledge(bytes, self.now);
         self
     }
 
@@ -400,7 +406,7 @@ impl World {
             Op::ShutdownWrite(side) => {
                 wire.fin_out = true;
                 if wire.acks {
-                    wire.acknowledge(usize::MAX);
+                    wire.acknowledge(usize::MAX, self.now);
                 }
                 wire.edge |= wire.fin_in;
                 self.assert_fin_is_the_sources(side);
@@ -413,6 +419,9 @@ impl World {
             Op::AskSilence(_) => {
                 let since = wire.vanished.map_or(self.now, |vanished| vanished.max(wire.first_in_flight));
                 Outcome::Silent(self.now - since)
+            }
+            Op::AskDelivery(_) => {
+                Outcome::Delivery { quiet: self.now - wire.taken_at, waiting: !wire.in_flight.is_empty() }
             }
             Op::AskUnacked(_) => {
                 self.settles += 1;

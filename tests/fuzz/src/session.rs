@@ -104,6 +104,7 @@ fn timeout(choices: &mut Unstructured) -> Result<Duration> {
 fn quiet(op: Op) -> Outcome {
     match op {
         Op::Fill(_) | Op::Flush(_) => Outcome::WouldBlock,
+        Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, waiting: false },
         Op::ShutdownWrite(_) | Op::TakeError(_) | Op::AskUnacked(_) | Op::AskSilence(_) => Outcome::Done,
     }
 }
@@ -112,6 +113,7 @@ fn quiet(op: Op) -> Outcome {
 fn stubborn(op: Op) -> Outcome {
     match op {
         Op::AskUnacked(_) => Outcome::Unacked(1_000),
+        Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, waiting: true },
         Op::AskSilence(_) => Outcome::Silent(Duration::ZERO),
         Op::Fill(_) | Op::Flush(_) | Op::ShutdownWrite(_) | Op::TakeError(_) => quiet(op),
     }
@@ -249,6 +251,9 @@ impl Books {
             (Op::Flush(direction), 1..=3) => Outcome::Moved(choices.int_in_range(1..=self.held(direction))?),
             (Op::Flush(direction), 4..=7) => Outcome::Moved(self.held(direction)),
             (Op::AskUnacked(_), 1..=5) => Outcome::Unacked(choices.int_in_range(1..=u32::MAX)?),
+            (Op::AskDelivery(_), 1..=8) => {
+                Outcome::Delivery { quiet: span(choices)?, waiting: choices.arbitrary()? }
+            }
             (Op::AskSilence(_), 1..=4) => Outcome::Silent(span(choices)?),
             (Op::AskSilence(_), 5) => Outcome::Silent(self.user.unwrap_or_default()),
             _ => quiet(op),
@@ -291,7 +296,7 @@ impl Books {
                 assert_eq!(self.wire(side).error, None, "a FIN into a dead connection");
             }
             Op::TakeError(side) => assert!(self.wire(side).suspect, "{op:?} without a hint"),
-            Op::AskUnacked(_) | Op::AskSilence(_) => {}
+            Op::AskUnacked(_) | Op::AskDelivery(_) | Op::AskSilence(_) => {}
         }
     }
 

@@ -84,7 +84,7 @@ impl Bench for SimBench {
         let net = &mut *self.net.borrow_mut();
         for conn in &mut net.conns {
             conn.answer();
-            while conn.arrive() || conn.deliver(u64::MAX) {}
+            while conn.arrive() || conn.deliver(u64::MAX, net.now) {}
         }
     }
 
