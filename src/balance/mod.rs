@@ -56,10 +56,15 @@ impl Algorithm {
         }
     }
 
-    /// Whether a table is to be built anew, of fewer members, when one goes down or is taken out. A hash table is not: that would
+    /// Whether a table is to be built anew when a member goes down or is taken out. A hash table is not: that would
     /// move clients of the other members too, where skipping the member moves only its own.
     pub const fn table_heeds_health(self) -> bool {
         !matches!(self, Self::SourceHash)
+    }
+
+    /// Whether a member that is down or taken out keeps its place in the table, so that the others keep theirs.
+    pub const fn table_keeps_absent(self) -> bool {
+        matches!(self, Self::SourceHash | Self::RoundRobin)
     }
 }
 

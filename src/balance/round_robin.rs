@@ -1,23 +1,80 @@
 //! In turn, by weight. The turn is one number shared by all workers, so the shares are exact over the whole process.
+//!
+//! A member that is down keeps its turns in the cycle, and they are jumped over. So a turn has the same number whoever is
+//! down, and each cycle gives every other member exactly its turns. (In a cycle without it the same number would be the
+//! turn of another member, and one that goes down and comes up in a certain rhythm would give all its turns to one.)
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::slots::Slots;
+use super::slots::{Slots, wrap};
 use super::{Member, Members, Pick, schedule};
 
-pub(super) struct RoundRobin(pub(super) Slots);
+pub(super) struct RoundRobin {
+    slots: Slots,
+    /// How far it is from each turn to the first, this one included, that is not of an absent member; nothing when
+    /// nobody is absent.
+    jumps: Box<[u32]>,
+}
 
 impl RoundRobin {
     pub(super) fn build(members: &[Member]) -> Self {
-        Self(schedule::slots(members))
+        Self { slots: schedule::slots(members), jumps: Box::default() }
+    }
+
+    /// The same, whose absent members have turns but get no session.
+    pub(super) fn without(self, is_absent: &dyn Fn(usize) -> bool) -> Self {
+        let jumps = jumps(&self.slots.owners().map(is_absent).collect::<Vec<_>>());
+        Self { jumps, ..self }
     }
 
     /// The member whose turn it is; a member that is not eligible loses its turn.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         // One operation reads and raises it, so each turn is given once, whoever comes when.
         // Relaxed: only the count matters, nothing is published through it.
-        self.0.pick(members, |_| pick.cursor.fetch_add(1, Ordering::Relaxed))
+        let next = || pick.cursor.fetch_add(1, Ordering::Relaxed);
+        if self.jumps.is_empty() {
+            self.slots.pick(members, |_| next())
+        } else {
+            self.slots.pick(members, |_| take_turn(pick.cursor, &self.jumps))
+        }
     }
+
+    /// How many turns of a cycle each of the first `members` members has, the absent ones none.
+    pub(super) fn owned(&self, members: usize) -> Vec<u64> {
+        let mut owned = vec![0; members];
+        for (turn, owner) in self.slots.owners().enumerate() {
+            owned[owner] += u64::from(self.jumps.get(turn).is_none_or(|&jump| jump == 0));
+        }
+        owned
+    }
+}
+
+/// The next turn that is not jumped over, and the cursor behind it.
+fn take_turn(cursor: &AtomicU64, jumps: &[u32]) -> u64 {
+    let mut turn = cursor.load(Ordering::Relaxed);
+    loop {
+        let taken = turn.wrapping_add(jumps[wrap(turn, jumps.len())].into());
+        let behind = taken.wrapping_add(1);
+        match cursor.compare_exchange_weak(turn, behind, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return taken,
+            Err(now) => turn = now,
+        }
+    }
+}
+
+/// See [`RoundRobin::jumps`], for the turns of one cycle; all the way round where all are absent.
+fn jumps(absent: &[bool]) -> Box<[u32]> {
+    if !absent.contains(&true) {
+        return Box::default();
+    }
+    let mut jumps = vec![0; absent.len()];
+    let mut jump = 0u32;
+    // Twice round: the last turns of the cycle jump over the first of the next.
+    for turn in (0..absent.len()).rev().cycle().take(2 * absent.len()) {
+        jump = if absent[turn] { jump + 1 } else { 0 };
+        jumps[turn] = jump;
+    }
+    jumps.into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -26,6 +83,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
     use std::thread;
 
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::super::fleet::{Fleet, members};
@@ -58,6 +116,46 @@ mod tests {
         let mut pick = Pick { cursor: &cursor, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
         assert!(table.pick(&mut pick, &Everybody).is_some());
         assert!(table.pick(&mut pick, &Everybody).is_some());
+    }
+
+    /// Those for which it is true.
+    struct Only<F>(F);
+
+    impl<F: Fn(usize) -> bool> Members for Only<F> {
+        fn is_eligible(&self, member: usize) -> bool {
+            self.0(member)
+        }
+
+        fn load(&self, _: usize) -> u32 {
+            0
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_absent_loses_its_turns_without_being_asked() {
+        let weights = [1, 1, 2];
+        let table = |absent: [bool; 3]| {
+            Table::build(Algorithm::RoundRobin, &members(&weights)).without(&|member| absent[member])
+        };
+        let picks = |absent: [bool; 3]| {
+            let (table, cursor, mut rng) = (table(absent), AtomicU64::new(0), Rng::new(1));
+            let present = Only(|member: usize| {
+                assert!(!absent[member], "it was asked");
+                true
+            });
+            let mut pick = || {
+                table.pick(
+                    &mut Pick { cursor: &cursor, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng },
+                    &present,
+                )
+            };
+            (0..4).filter_map(|_| pick()).collect::<Vec<_>>()
+        };
+        assert_eq!(picks([false; 3]), [2, 0, 2, 1]);
+        assert_eq!(picks([true, false, false]), [2, 2, 1, 2]);
+        assert_eq!(picks([false, false, true]), [0, 1, 0, 1]);
+        assert_eq!(picks([true, true, false]), [2; 4]);
+        assert_eq!(table([false, true, false]).owned(3), [1, 0, 2]);
     }
 
     struct Everybody;
@@ -106,8 +204,35 @@ mod tests {
             prop_assert!(most.unwrap_or(0) - least.unwrap_or(0) <= 1, "{:?}", counts);
         }
 
+        /// Each table is told of those that are down when it is built, and finds out by itself about the others.
         #[test]
-        fn one_cycle_gives_each_member_its_weight(weights in proptest::collection::vec(0u16..=20, 1..30)) {
+        fn whoever_is_always_up_gets_its_share_however_the_others_flap(
+            weights in vec(1u16..=4, 2..12),
+            epochs in vec((vec(any::<bool>(), 12), vec(any::<bool>(), 12), 1usize..9), 1..40),
+        ) {
+            // The first two never flap.
+            let may_flap = |member: usize| member > 1;
+            let (cursor, mut rng) = (AtomicU64::new(0), Rng::new(1));
+            let mut counts = vec![0u32; weights.len()];
+            for (absent, down, picks) in &epochs {
+                let table = Table::build(Algorithm::RoundRobin, &members(&weights));
+                let table = table.without(&|member| may_flap(member) && absent[member]);
+                let up = |member: usize| !(may_flap(member) && (down[member] || absent[member]));
+                for _ in 0..*picks {
+                    let mut pick = Pick { cursor: &cursor, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
+                    let picked = table.pick(&mut pick, &Only(up)).expect("two are up");
+                    prop_assert!(up(picked));
+                    counts[picked] += 1;
+                }
+            }
+            let [one, other] = [0, 1].map(|member| f64::from(counts[member]) / f64::from(weights[member]));
+            // Within a turn of either.
+            let turn = weights[..2].iter().map(|&weight| 1.0 / f64::from(weight)).sum::<f64>();
+            prop_assert!((one - other).abs() <= turn, "{:?} by {:?}", counts, weights);
+        }
+
+        #[test]
+        fn one_cycle_gives_each_member_its_weight(weights in vec(0u16..=20, 1..30)) {
             let total: u16 = weights.iter().sum();
             prop_assume!(total > 0);
             let counts = round_robin(&weights).counts(usize::from(total));

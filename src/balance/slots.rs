@@ -55,12 +55,20 @@ impl Slots {
     /// How many slots each of the first `members` members owns.
     pub(super) fn owned(&self, members: usize) -> Vec<u64> {
         let mut owned = vec![0; members];
-        let mut count = |position: usize| owned[self.candidates[position] as usize] += 1;
-        match &self.owners {
-            Owners::Narrow(owners) => owners.iter().for_each(|&owner| count(owner.into())),
-            Owners::Wide(owners) => owners.iter().for_each(|&owner| count(owner as usize)),
-        }
+        self.owners().for_each(|owner| owned[owner] += 1);
         owned
+    }
+
+    /// The member that owns each slot.
+    pub(super) fn owners(&self) -> impl Iterator<Item = usize> {
+        (0..).map(|slot| self.member_at(slot)).take(self.len())
+    }
+
+    fn len(&self) -> usize {
+        match &self.owners {
+            Owners::Narrow(owners) => owners.len(),
+            Owners::Wide(owners) => owners.len(),
+        }
     }
 
     /// The member that owns the slot of that number, modulo the size of the table.

@@ -34,6 +34,18 @@ impl Table {
         })
     }
 
+    /// The same, by whoever keeps the place of absent members, with those passed over ahead of every pick.
+    #[must_use]
+    pub fn without(self, is_absent: &dyn Fn(usize) -> bool) -> Self {
+        Self(match self.0 {
+            Kind::RoundRobin(table) => Kind::RoundRobin(table.without(is_absent)),
+            kind @ (Kind::LeastConnections(_)
+            | Kind::PowerOfTwo(_)
+            | Kind::SourceHash(_)
+            | Kind::Random(_)) => kind,
+        })
+    }
+
     /// The member for one session, as an index into the slice given to [`Table::build`].
     /// `None` exactly when no member of weight > 0 is eligible.
     pub fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
@@ -50,9 +62,8 @@ impl Table {
     /// of least connections, which has no table.
     pub fn owned(&self, members: usize) -> Vec<u64> {
         match &self.0 {
-            Kind::RoundRobin(RoundRobin(slots))
-            | Kind::SourceHash(SourceHash(slots))
-            | Kind::Random(Random(slots)) => slots.owned(members),
+            Kind::SourceHash(SourceHash(slots)) | Kind::Random(Random(slots)) => slots.owned(members),
+            Kind::RoundRobin(table) => table.owned(members),
             Kind::PowerOfTwo(table) => table.owned(members),
             Kind::LeastConnections(_) => vec![0; members],
         }

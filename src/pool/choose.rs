@@ -123,6 +123,52 @@ mod tests {
         assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 4), counts([("spare", 4)]));
     }
 
+    /// How often each of three equal backends is chosen while one of them goes down and comes up, each time with an epoch
+    /// of its own, after so many choices.
+    fn chosen_while_one_flaps(
+        balance: &str,
+        flapping: &str,
+        (up, down): (u32, u32),
+        choices: u32,
+    ) -> Vec<u32> {
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nbalance = \"{balance}\"\nbackend = [\
+             {{ name = \"a\", address = \"127.0.0.1:1\" }}, {{ name = \"b\", address = \"127.0.0.1:2\" }}, \
+             {{ name = \"c\", address = \"127.0.0.1:3\" }}]"
+        );
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let config = config::parse(&text, "test", &Overrides::default(), no_names).expect("a good config");
+        let mut snapshot = Snapshot::new(&config);
+        let mut counts = BTreeMap::from(["a", "b", "c"].map(|name| (name.to_owned(), 0)));
+        let periods = [(HealthState::Up, up), (HealthState::Down, down)].into_iter().cycle();
+        let mut left = choices;
+        for (health, period) in periods {
+            set_health(&snapshot, flapping, health);
+            snapshot = snapshot.refreshed(&[PoolId(0)]);
+            let period = period.min(left);
+            for (name, count) in chosen(&snapshot, period) {
+                *counts.get_mut(&name).expect("one of the three") += count;
+            }
+            left -= period;
+            if left == 0 {
+                break;
+            }
+        }
+        counts.remove(flapping);
+        counts.into_values().collect()
+    }
+
+    /// Each epoch had a cycle of other members: of 200 sessions one of the others got 40 and one 160.
+    #[test]
+    fn a_backend_that_flaps_leaves_the_others_equal_shares() {
+        for flapping in ["a", "b", "c"] {
+            for period in (1..=7).flat_map(|up| (1..=7).map(move |down| (up, down))) {
+                let counts = chosen_while_one_flaps("round_robin", flapping, period, 240);
+                assert!(counts[0].abs_diff(counts[1]) <= 1, "{flapping} flaps {period:?}: {counts:?}");
+            }
+        }
+    }
+
     #[test]
     fn nobody_serves_when_all_are_down_unless_the_pool_tries_anyway() {
         for (options, expected) in

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::balance::{Member, Table};
+use crate::balance::{Algorithm, Member, Table};
 use crate::base::hash::hash;
 use crate::config::model::{self, HealthState, WhenAllDown};
 use crate::pool::{Admin, Backend, BackendId, TierKind};
@@ -43,6 +43,8 @@ pub struct Share {
 pub(super) struct Tier {
     /// Indices into [`Pool::backends`].
     pub(super) members: Vec<usize>,
+    /// How many of them the table may pick.
+    pub(super) candidates: usize,
     pub(super) table: Table,
     /// Which of the backends they are.
     pub(super) kind: TierKind,
@@ -71,7 +73,9 @@ impl Pool {
         let mut shares: Vec<Share> = self.backends.iter().map(|_| Share { slots: 0, weight: 0 }).collect();
         if let Some(tier) = self.tiers.first() {
             for (&member, slots) in tier.members.iter().zip(tier.table.owned(tier.members.len())) {
-                shares[member] = Share { slots, weight: self.weights[member] };
+                // Of a schedule everybody else has turns.
+                let is_absent = slots == 0 && self.settings.balance == Algorithm::RoundRobin;
+                shares[member] = Share { slots, weight: if is_absent { 0 } else { self.weights[member] } };
             }
         }
         shares
@@ -130,30 +134,39 @@ impl Pool {
         backends: Vec<Arc<Backend>>,
         cursor: Arc<AtomicU64>,
     ) -> Self {
-        let keeps_all = !settings.balance.table_heeds_health();
+        let (heeds_health, keeps_absent) =
+            (settings.balance.table_heeds_health(), settings.balance.table_keeps_absent());
         // Read once: the tables and what is remembered of them are built by the same weights.
         let weights: Vec<u16> = backends.iter().map(|backend| backend.weight()).collect();
-        let ready = |index: usize| keeps_all || backends[index].admin() == Admin::Ready;
-        let healthy = |index: usize| keeps_all || backends[index].health() != HealthState::Down;
-        let backup = |index: usize| settings.backends[index].backup;
-        let tier = |kind: TierKind, wanted: &dyn Fn(usize) -> bool| {
-            let is_member = |&index: &usize| weights[index] > 0 && ready(index) && wanted(index);
+        let present: Vec<[bool; 2]> = backends
+            .iter()
+            .map(|backend| {
+                let is_ready = !heeds_health || backend.admin() == Admin::Ready;
+                [is_ready, is_ready && (!heeds_health || backend.health() != HealthState::Down)]
+            })
+            .collect();
+        let is_backup = |index: usize| settings.backends[index].backup;
+        let tier = |kind: TierKind, is_wanted: &dyn Fn(usize) -> bool| {
+            let is_present = |index: usize| present[index][usize::from(kind != TierKind::Any)];
+            let is_member = |&index: &usize| {
+                weights[index] > 0 && is_wanted(index) && (keeps_absent || is_present(index))
+            };
             let members: Vec<usize> = (0..backends.len()).filter(is_member).collect();
             let member = |&index: &usize| Member {
                 identity: hash(backends[index].name.as_bytes(), 0),
                 weight: weights[index],
             };
             let table = Table::build(settings.balance, &members.iter().map(member).collect::<Vec<_>>());
-            Tier { table, members, kind }
+            let table = table.without(&|member| !is_present(members[member]));
+            let candidates = members.iter().filter(|&&index| is_present(index)).count();
+            Tier { table, members, candidates, kind }
         };
-        let mut tiers = vec![
-            tier(TierKind::Primary, &|b| !backup(b) && healthy(b)),
-            tier(TierKind::Backup, &|b| backup(b) && healthy(b)),
-        ];
+        let mut tiers =
+            vec![tier(TierKind::Primary, &|index| !is_backup(index)), tier(TierKind::Backup, &is_backup)];
         if settings.when_all_down == WhenAllDown::TryAnyway {
             tiers.push(tier(TierKind::Any, &|_| true));
         }
-        tiers.retain(|tier| !tier.members.is_empty());
+        tiers.retain(|tier| tier.candidates > 0);
         Self { id, settings, backends, cursor, weights, tiers }
     }
 }

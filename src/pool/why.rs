@@ -185,7 +185,7 @@ impl Why {
             is_exact,
             tier: choice.tier(),
             backends: pool.backends.len(),
-            candidates: tier.map_or(0, |tier| tier.members.len()),
+            candidates: tier.map_or(0, |tier| tier.candidates),
             passed_over: choice.passed_over,
             refusals: refusals.collect(),
             load: choice.load,
