@@ -50,6 +50,8 @@
 //! - Only `worker/close.rs` frees a session; only a `Lease` changes a backend's count of sessions.
 //! - Readiness is cleared by the outcome of a call and by nothing else, because epoll tells each edge once.
 //! - Every queue and every loop has a bound with a name.
+//! - No request, timer or reload needs a thread that is not there: `control/standby.rs` starts them with the process. A panic
+//!   ends the process, nothing catches one.
 //! - A worker stops only when nothing is left to it and nothing is on its way to it from another.
 //! - accepted = active + Σ closed by reason, and for each direction bytes in = bytes out + held + discarded.
 

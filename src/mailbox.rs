@@ -18,7 +18,7 @@ use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::{Config, HealthState};
 use crate::pool::{BackendId, Snapshot};
 use crate::query::{Query, Reply};
-use crate::reload::Order;
+use crate::reload::{Order, Refused};
 use crate::request::Ask;
 use crate::sys::Wake;
 
@@ -108,8 +108,8 @@ pub struct WorkerId(pub u32);
 pub struct Loaded {
     /// Why it was read.
     pub order: Order,
-    /// What it says, or every mistake in it.
-    pub result: Result<Loadable, Vec<String>>,
+    /// What it says, or why it is not to be run.
+    pub result: Result<Loadable, Refused>,
 }
 
 /// A configuration that can be run.
@@ -127,10 +127,7 @@ pub trait Site: Send + Sync {
     /// Opens and starts what `config` needs and the process does not have yet, and uses none of it. All or nothing: an
     /// error leaves everything as it was. Waits for what was changed last to be over, for some seconds at most, so it
     /// is not to be called by a thread that others wait for. One at a time.
-    fn prepare(
-        &self,
-        config: &Config,
-    ) -> Result<Box<dyn Groundwork>, Box<dyn std::error::Error + Send + Sync>>;
+    fn prepare(&self, config: &Config) -> Result<Box<dyn Groundwork>, Refused>;
 
     /// The workers are told to drain next: connections begin at sockets that outlive the process, where there are some.
     fn drain(&self);

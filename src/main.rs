@@ -1,8 +1,9 @@
 //! `l4lb`: flags and file, then the server until a signal ends it.
 
 use std::io;
+use std::panic;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -24,6 +25,7 @@ use l4lb::sys::{Inherited, Notice};
 use l4lb::{control, doctor, logging, server, sys};
 
 fn main() -> ExitCode {
+    abort_at_panics();
     match Cli::read(std::env::args_os()).map(run) {
         Ok(Ok(code)) | Err(code) => code,
         Ok(Err(error)) => {
@@ -31,6 +33,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A panic in any thread ends the process at once, in every build alike: what the others would go on with is half changed, and
+/// the service manager starts a new one. What was logged before is written first.
+fn abort_at_panics() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        print(info);
+        logging::flush();
+        process::abort();
+    }));
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {

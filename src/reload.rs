@@ -10,7 +10,28 @@ use crate::config::diff::Change;
 /// nobody waits for, because a name may take long to resolve.
 pub type Source = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 /// Where the answer goes. Called by the control thread, so it never waits.
-pub type Answer = Box<dyn FnOnce(Result<ReloadReport, Vec<String>>) + Send>;
+pub type Answer = Box<dyn FnOnce(Result<ReloadReport, Refused>) + Send>;
+
+/// Why a configuration is not run. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// All that is wrong, each in one line.
+    pub errors: Vec<String>,
+    /// Whether nothing is wrong with it, and the same may be run later: this process lacks something now.
+    pub is_for_now: bool,
+}
+
+impl Refused {
+    /// Something is wrong with it.
+    pub fn wrong(errors: Vec<String>) -> Self {
+        Self { errors, is_for_now: false }
+    }
+
+    /// It is refused for now.
+    pub fn for_now(why: impl Into<String>) -> Self {
+        Self { errors: vec![why.into()], is_for_now: true }
+    }
+}
 
 /// Somebody wants the configuration to be read again.
 pub struct Order {

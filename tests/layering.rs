@@ -184,6 +184,26 @@ fn only_close_frees_a_session() {
     }
 }
 
+/// Each of them panics where no thread can be started, or catches a panic, which ends the program all the same.
+const NEVER: [&str; 4] = ["thread::spawn(", "spawn_blocking", "block_in_place", "catch_unwind"];
+
+/// A lease renewal once ended the process, and every session with it, because it needed a thread and none could be started.
+#[test]
+fn nothing_that_runs_panics_for_want_of_a_thread() {
+    for source in sources() {
+        let not_tests = code(&source).take_while(|(_, line)| !line.starts_with("#[cfg(test)]"));
+        for (number, line) in not_tests.filter(|_| !source.path.ends_with("tests.rs")) {
+            for banned in NEVER {
+                assert!(
+                    !line.contains(banned),
+                    "{}:{number}: {banned}: thread::Builder, or control/standby.rs",
+                    source.path
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn files_can_be_read_in_one_sitting() {
     for source in sources() {

@@ -75,7 +75,7 @@ mod stats {
     pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats, Tally};
 }
 mod reload {
-    pub use l4lb::reload::Order;
+    pub use l4lb::reload::{Order, Refused};
 }
 mod sys {
     pub use l4lb::sys::Wake;

@@ -12,6 +12,7 @@ mod reload;
 mod removed;
 mod requests;
 mod staff;
+mod standby;
 pub mod state_file;
 mod view;
 
@@ -38,6 +39,7 @@ use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
 pub use staff::{Member, Staff};
+pub use standby::Standby;
 pub use view::{Leaving, State, View, count_dropped_log_lines, set_log_level_by};
 
 /// How often it looks after what a full queue has kept from it.
@@ -57,6 +59,8 @@ pub struct Control {
     pub config: Arc<Config>,
     /// Where to read it again.
     pub source: Option<Source>,
+    /// The thread that reads it. One job may wait: the last one has reported before its thread is free.
+    pub loader: Standby,
     /// What opens what a configuration needs.
     pub site: Arc<dyn Site>,
     /// What others see of all this.
@@ -440,6 +444,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::mailbox::Mailbox;
+    use crate::reload::Refused;
     use crate::request::{Ask, Refusal, Request};
 
     struct NoWake;
@@ -455,10 +460,7 @@ mod tests {
     struct Anything;
 
     impl Site for Anything {
-        fn prepare(
-            &self,
-            _config: &Config,
-        ) -> Result<Box<dyn Groundwork>, Box<dyn std::error::Error + Send + Sync>> {
+        fn prepare(&self, _config: &Config) -> Result<Box<dyn Groundwork>, Refused> {
             Ok(Box::new(Self))
         }
 
@@ -483,6 +485,7 @@ mod tests {
             inbox,
             config,
             source: None,
+            loader: Standby::start("test", 1, 1).expect("a thread"),
             site: Arc::new(Anything),
             drain_timeout: Duration::from_secs(60),
             kept: Kept::default(),

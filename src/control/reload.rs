@@ -1,12 +1,10 @@
 //! Reads the configuration again and runs it, in this process: what stays is not touched.
 //!
-//! It is read on a thread of its own, `l4lb-reload`, which also opens what it needs: a name that takes long to resolve
-//! holds up no change of health. What is wrong with it is told, counted and remembered, and the old one goes on. One at
+//! It is read on a thread of its own, `l4lb-reload`, which stands by from the start and also opens what it needs: a name that
+//! takes long to resolve holds up no change of health. What is wrong with it is told, counted and remembered, and the old one goes on. One at
 //! a time; what is asked for meanwhile is done next, and all that was asked for in the same way is done at once.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 
 use jiff::Timestamp;
 
@@ -18,11 +16,13 @@ use crate::control::merge::merge;
 use crate::control::{Stage, Work, view};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
-use crate::reload::{Answer, Mode, Order, ReloadReport, Touch};
+use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Touch};
 use crate::sys::{Notice, timestamp};
 
 /// Orders that wait while a configuration is read; one more is refused.
 const ORDERS_MAX: usize = 64;
+/// Why no configuration is run any more.
+const DRAINING: &str = "the process is draining: no other configuration is run";
 /// Errors of one configuration that are remembered.
 const ERRORS_MAX: usize = 100;
 
@@ -51,14 +51,14 @@ pub(super) struct Orders {
 impl Work {
     pub(super) fn on_order(&mut self, order: Order) {
         if self.stage != Stage::Serving {
-            return self.refuse(order, vec!["the process is draining: no other configuration is run".into()]);
+            return self.refuse(order, Refused::for_now(DRAINING));
         }
         // A storm of signals is one order: what waits is yet to be read.
         if order.answer.is_none() && self.orders.waiting.iter().any(|other| is_alike(&order, other)) {
             return;
         }
         if self.orders.waiting.len() == ORDERS_MAX {
-            return self.refuse(order, vec![format!("{ORDERS_MAX} reloads wait already")]);
+            return self.refuse(order, Refused::for_now(format!("{ORDERS_MAX} reloads wait already")));
         }
         self.orders.waiting.push(order);
         self.load_next();
@@ -80,35 +80,30 @@ impl Work {
         let source = order.source.clone().or_else(|| self.control.source.clone());
         let Some(source) = source else {
             let mode = order.mode;
-            self.refuse(order, vec!["there is no file to read again".into()]);
+            self.refuse(order, Refused::wrong(vec!["there is no file to read again".into()]));
             return self.tell_over(mode);
         };
         let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
         let (mode, who) = (order.mode, order.who.clone());
         let run = move || {
             let load = || {
-                let config = source()?;
+                let config = source().map_err(Refused::wrong)?;
                 let groundwork = match mode {
-                    Mode::Apply => Some(site.prepare(&config).map_err(|error| vec![error.to_string()])?),
+                    Mode::Apply => Some(site.prepare(&config)?),
                     Mode::DryRun => None,
                 };
                 Ok(Loadable { config, groundwork })
             };
-            // Unwind-safe: nobody sees what it has left behind.
-            let result = catch_unwind(AssertUnwindSafe(load));
-            let result = result.unwrap_or_else(|_| Err(vec!["reading it has panicked".into()]));
+            let result = load();
             reports.send_surely(Report::Loaded(Box::new(Loaded { order, result })));
         };
-        match thread::Builder::new().name("l4lb-reload".into()).spawn(run) {
-            Ok(_) => {
-                self.orders.is_loading = true;
-                log::info!(who, mode:?; "the configuration is read");
-            }
-            Err(error) => {
-                // The order has gone with what was to run: whoever waits for an answer hears that there is none.
-                self.count_failure(&who, vec![format!("cannot start a thread: {error}")]);
-                self.tell_over(mode);
-            }
+        if self.control.loader.try_run(run) {
+            self.orders.is_loading = true;
+            log::info!(who, mode:?; "the configuration is read");
+        } else {
+            // The order has gone with what was to run: whoever waits for an answer hears that there is none.
+            self.count_failure(&who, vec!["the thread that reads configurations has ended".into()]);
+            self.tell_over(mode);
         }
     }
 
@@ -117,9 +112,9 @@ impl Work {
         let mode = order.mode;
         self.orders.is_loading = false;
         match result {
-            Err(errors) => self.refuse(order, errors),
+            Err(refused) => self.refuse(order, refused),
             Ok(_) if self.stage != Stage::Serving => {
-                self.refuse(order, vec!["the process is draining: no other configuration is run".into()]);
+                self.refuse(order, Refused::for_now(DRAINING));
             }
             Ok(Loadable { config, groundwork }) => self.follow(order, config, groundwork),
         }
@@ -179,15 +174,15 @@ impl Work {
         state.reload.errors.clear();
     }
 
-    fn refuse(&mut self, order: Order, errors: Vec<String>) {
+    fn refuse(&mut self, order: Order, refused: Refused) {
         let Order { who, mode, answer, .. } = order;
         if mode == Mode::Apply {
-            self.count_failure(&who, errors.clone());
+            self.count_failure(&who, refused.errors.clone());
         }
-        self.answer_order(answer, Err(errors));
+        self.answer_order(answer, Err(refused));
     }
 
-    fn answer_order(&mut self, answer: Option<Answer>, report: Result<ReloadReport, Vec<String>>) {
+    fn answer_order(&mut self, answer: Option<Answer>, report: Result<ReloadReport, Refused>) {
         if let Some(answer) = answer {
             self.answer(move || answer(report));
         }
@@ -276,7 +271,7 @@ mod tests {
         Work::new(control(Snapshot::new(&config("")), &[]))
     }
 
-    type Answered = Receiver<Result<ReloadReport, Vec<String>>>;
+    type Answered = Receiver<Result<ReloadReport, Refused>>;
 
     fn order(source: Option<&Source>, mode: Mode) -> (Order, Answered) {
         let (sender, answered) = channel();
@@ -351,7 +346,7 @@ mod tests {
             let (order, answered) = order(None, Mode::Apply);
             work.on_order(order);
             work.give_answers();
-            assert_eq!(answered.try_recv().unwrap().unwrap_err(), [expected]);
+            assert_eq!(answered.try_recv().unwrap().unwrap_err().errors, [expected]);
             assert_eq!(work.control.view.state().reload.failed, 1);
         }
     }
@@ -393,6 +388,6 @@ mod tests {
         }
         work.give_answers();
         let refused: Vec<_> = answers.iter().filter_map(|answered| answered.try_recv().ok()).collect();
-        assert_eq!(refused, [Err(vec![format!("{ORDERS_MAX} reloads wait already")])]);
+        assert_eq!(refused, [Err(Refused::for_now(format!("{ORDERS_MAX} reloads wait already")))]);
     }
 }

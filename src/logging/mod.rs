@@ -57,6 +57,7 @@ pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLo
         filter: RwLock::new(filters.at_start(level)),
         filters,
         lines: unfiltered(format, &queue),
+        queue: queue.clone(),
         sessions: access
             .as_ref()
             .map(|(format, access)| (unfiltered(*format, &access.queue), access.queue.clone())),
@@ -102,6 +103,15 @@ pub fn reopen() {
     }
 }
 
+/// Writes what is still in the queues, unless their other end is stuck.
+pub fn flush() {
+    let Some(router) = ROUTER.get() else { return };
+    for queue in router.sessions.iter().map(|(_, queue)| queue).chain([&router.queue]) {
+        // Nobody is left to tell.
+        let _left = queue.flush();
+    }
+}
+
 /// The least severe lines that are written now.
 pub fn level() -> LevelFilter {
     ROUTER.get().map_or(LevelFilter::Off, Router::level)
@@ -121,6 +131,8 @@ struct Router {
     /// Only asked, never written to.
     filter: RwLock<Logger>,
     lines: Logger,
+    /// Where `lines` go.
+    queue: Queue,
     /// Those of finished sessions, if they go elsewhere.
     sessions: Option<(Logger, Queue)>,
 }

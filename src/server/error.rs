@@ -8,6 +8,7 @@ use crate::config::limits::LimitError;
 use crate::config::model::Listener;
 use crate::control::admin::AdminError;
 use crate::control::state_file::StateFileError;
+use crate::reload::Refused;
 use crate::service::Mismatch;
 use crate::sys;
 
@@ -103,6 +104,34 @@ pub enum StartError {
         /// The error of the call.
         error: io::Error,
     },
+}
+
+impl StartError {
+    /// Whether the process or the machine has run out of something, so that the same may do later. clone(2): EAGAIN for want
+    /// of a thread.
+    fn is_shortage(&self) -> bool {
+        match self {
+            Self::Listen { error, .. } | Self::System { error, .. } => {
+                sys::is_exhausted(error) || error.kind() == io::ErrorKind::WouldBlock
+            }
+            Self::Unsettled { .. } => true,
+            Self::InUse { .. }
+            | Self::Circle { .. }
+            | Self::State(_)
+            | Self::Passed(_)
+            | Self::FewWorkers { .. }
+            | Self::Account { .. }
+            | Self::AccessLog { .. }
+            | Self::Admin(_)
+            | Self::Limits(_) => false,
+        }
+    }
+}
+
+impl From<StartError> for Refused {
+    fn from(error: StartError) -> Self {
+        Self { errors: vec![error.to_string()], is_for_now: error.is_shortage() }
+    }
 }
 
 /// An error of a system call.

@@ -18,10 +18,10 @@ use crate::config::model::{Config, Global};
 use crate::control::admin;
 use crate::control::kept::{self, Kept, Restored};
 use crate::control::state_file::{Saved, StateFile};
-use crate::control::{Control, Staff, View};
+use crate::control::{Control, Staff, Standby, View};
 use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason};
 use crate::pool::{Backend, Snapshot};
-use crate::reload::{Answer, Mode, Order, ReloadReport, Source};
+use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Source};
 use crate::service::Watched;
 use crate::stats::{Share, Totals};
 use crate::sys::{self, Clock, Inherited};
@@ -74,7 +74,8 @@ impl Running {
         let answer: Answer = Box::new(move |report| _ = answer.send(report));
         let order = Order { who: "the process".into(), source: Some(source), mode, answer: Some(answer) };
         self.reports.send_surely(Report::Order(order));
-        answered.recv().unwrap_or_else(|_| Err(vec!["the process ends".into()]))
+        let answer = answered.recv().unwrap_or_else(|_| Err(Refused::for_now("the process ends")));
+        answer.map_err(|refused| refused.errors)
     }
 
     /// Where the listener of that name listens now.
@@ -164,6 +165,7 @@ pub fn start_service(
     let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
     kept.show(&view);
+    let loader = Standby::start("l4lb-reload", 1, 1).map_err(system("start a thread"))?;
     let control = Control {
         kept,
         snapshot,
@@ -172,6 +174,7 @@ pub fn start_service(
         inbox,
         config: Arc::clone(&config),
         source,
+        loader,
         site: Arc::new(Arc::clone(&site)),
         view: Arc::clone(&view),
         drain_timeout: config.global.drain_timeout,

@@ -15,6 +15,7 @@ use crate::config::model::{Config, Global};
 use crate::control::{Member, Staff};
 use crate::mailbox::{self, Reports, WorkerId};
 use crate::pool::{Listener, Snapshot};
+use crate::reload::Refused;
 use crate::server::circles::refuse_circles;
 use crate::server::error::{StartError, system};
 use crate::server::groups::{self, Group, Need, Retiring, Socket};
@@ -177,10 +178,7 @@ impl Site {
 }
 
 impl mailbox::Site for Arc<Site> {
-    fn prepare(
-        &self,
-        config: &Config,
-    ) -> Result<Box<dyn mailbox::Groundwork>, Box<dyn std::error::Error + Send + Sync>> {
+    fn prepare(&self, config: &Config) -> Result<Box<dyn mailbox::Groundwork>, Refused> {
         Ok(Box::new(Site::prepare(self, config, Vec::new())?))
     }
 

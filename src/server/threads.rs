@@ -1,7 +1,6 @@
 //! The threads of the workers.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::thread;
 
@@ -10,7 +9,7 @@ use crate::mailbox::{Report, Reports, WorkerId};
 use crate::sys;
 
 /// Starts the thread of a worker. It waits for what it is to begin with, and ends where that never comes. Its end is
-/// reported however it comes about: also by a panic, where the build unwinds.
+/// reported.
 pub(super) fn spawn_worker<S: Send + 'static>(
     index: usize,
     pin: bool,
@@ -26,12 +25,25 @@ pub(super) fn spawn_worker<S: Send + 'static>(
                 Err(error) => log::warn!(worker = index, error:%; "cannot pin the worker to a processor"),
             }
         }
-        // Unwind-safe: nobody sees the worker again, and what others share with it are atomics and queues.
-        let result = catch_unwind(AssertUnwindSafe(|| run(start)));
-        let result = result.unwrap_or_else(|_| Err(io::Error::other("it has panicked")));
-        reports.send_surely(Report::Stopped { worker, result });
+        let mut end = End { worker, reports, result: Err(io::Error::other("it has panicked")) };
+        end.result = run(start);
     })?;
     Ok(())
+}
+
+/// Reports the end of a worker when it is dropped. A panic ends the program at once (`main.rs`); where this crate is part of
+/// another that unwinds, as its tests do, whoever waits for the server must not wait for ever.
+struct End {
+    worker: WorkerId,
+    reports: Reports,
+    result: io::Result<()>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Ok(()));
+        self.reports.send_surely(Report::Stopped { worker: self.worker, result });
+    }
 }
 
 /// Random picks of two processes, and of two workers, should not be alike.
@@ -46,7 +58,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::control::{Control, Staff, View};
+    use crate::control::{Control, Staff, Standby, View};
     use crate::mailbox::{Command, Mailbox, StopReason};
     use crate::server::site::Site;
     use crate::sys::Linux;
@@ -68,6 +80,7 @@ mod tests {
             snapshot: Arc::default(),
             config,
             source: None,
+            loader: Standby::start("test", 1, 1).unwrap(),
             kept: Default::default(),
             site: Arc::new(site),
             staff,

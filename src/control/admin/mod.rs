@@ -10,6 +10,7 @@ mod guard;
 mod page;
 mod problem;
 mod reloads;
+mod resolve;
 mod routes;
 mod rows;
 mod sampler;
@@ -34,6 +35,7 @@ pub use routes::openapi;
 pub use socket::default_path;
 
 use guard::Token;
+use resolve::Resolvers;
 use serve::Door;
 use socket::Unix;
 
@@ -71,6 +73,7 @@ struct Context {
     metrics: Arc<Metrics>,
     reports: Reports,
     streams: Arc<tokio::sync::Semaphore>,
+    resolvers: Resolvers,
 }
 
 /// Opens what `settings` name, and answers nobody yet.
@@ -146,7 +149,8 @@ impl Opened {
             .map_err(failed("start its runtime"))?;
         let streams = Arc::new(tokio::sync::Semaphore::new(stream::STREAMS_MAX));
         let metrics = Arc::new(Metrics::new(Arc::clone(&view)));
-        let context = Context { view, metrics, reports, streams };
+        let resolvers = Resolvers::start().map_err(failed("start the threads that resolve names"))?;
+        let context = Context { view, metrics, reports, streams, resolvers };
         let mut doors: Vec<Door> = Vec::new();
         {
             // Sockets become known to the runtime where it is entered.

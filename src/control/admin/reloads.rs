@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::{Context, rows};
 use crate::api;
 use crate::mailbox::Report;
-use crate::reload::{Mode, Order, ReloadReport};
+use crate::reload::{Mode, Order, Refused, ReloadReport};
 
 /// How long reading a configuration may take: names may take long to resolve, and the last change to settle.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(25);
@@ -68,7 +68,11 @@ async fn order(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadRe
     }
     match tokio::time::timeout(RELOAD_TIMEOUT, answered).await {
         Ok(Ok(Ok(report))) => Ok(Json(report_row(report))),
-        Ok(Ok(Err(errors))) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors.join("; "))),
+        Ok(Ok(Err(Refused { errors, is_for_now }))) => {
+            let status =
+                if is_for_now { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
+            Err(Problem::new(status, errors.join("; ")))
+        }
         Ok(Err(_)) => Err(unavailable("the process is stopping")),
         Err(_) => Err(unavailable("it takes long; the events will tell what comes of it")),
     }

@@ -27,7 +27,7 @@ use super::{Context, page, reloads, rows, sessions, stream};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
-use crate::config::{Invalid, Target, check_name, system_resolver, units};
+use crate::config::{Invalid, Target, check_name, units};
 use crate::control::metrics;
 use crate::control::view::log_lines_dropped;
 use crate::mailbox::Report;
@@ -257,7 +257,7 @@ async fn register(
     Path(pool): Path<String>,
     Json(new): Json<api::NewBackend>,
 ) -> Result<(StatusCode, Json<api::Backend>), Problem> {
-    let backend = new_backend(new).await?;
+    let backend = new_backend(&context, new).await?;
     let named = Named { pool: pool.clone(), backend: backend.name.clone() };
     let registered = context.ask(who, |reply| Request::Register { pool, backend, reply }).await?;
     let status = if registered.is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -265,7 +265,7 @@ async fn register(
 }
 
 /// A backend that is legal by itself; its host is resolved without holding up other requests.
-async fn new_backend(new: api::NewBackend) -> Result<NewBackend, Problem> {
+async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBackend, Problem> {
     let wrong = |key: &'static str| move |Invalid(what): Invalid| Problem::bad(format!("{key}: {what}"));
     let target = Target::parse(&new.address).map_err(wrong("address"))?;
     let name = new.name.unwrap_or_else(|| target.to_string());
@@ -281,9 +281,10 @@ async fn new_backend(new: api::NewBackend) -> Result<NewBackend, Problem> {
             Err(Problem::bad(format!("ttl: must be {min}..={max}")))
         }
     });
-    let resolved = tokio::task::spawn_blocking(move || target.resolve(&mut system_resolver));
-    let resolved = resolved.await.map_err(|error| Problem::bad(format!("address: {error}")))?;
-    let address = resolved.map_err(wrong("address"))?;
+    let address = match target {
+        Target::Address(address) => address,
+        Target::Host { .. } => context.resolvers.resolve(target).await?,
+    };
     Ok(NewBackend { name, address, weight, backup: new.backup, ttl: ttl.transpose()? })
 }
 
@@ -485,6 +486,7 @@ mod tests {
 
     use super::*;
     use crate::control::View;
+    use crate::control::admin::resolve::Resolvers;
     use crate::control::metrics::Metrics;
     use crate::mailbox::{Report, Reports};
 
@@ -495,7 +497,8 @@ mod tests {
         let streams = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
         let view = std::sync::Arc::new(View::of_nothing());
         let metrics = std::sync::Arc::new(Metrics::new(std::sync::Arc::clone(&view)));
-        let context = Context { view, reports, streams, metrics };
+        let resolvers = Resolvers::start().expect("threads");
+        let context = Context { view, reports, streams, metrics, resolvers };
         all(context, None).layer(Extension(Peer::Unix { uid: 0, pid: None }))
     }
 

@@ -23,6 +23,8 @@ use tower::ServiceExt;
 use super::guard::Peer;
 use super::problem::Problem;
 use super::socket::Unix;
+use crate::base::token_bucket::TokenBucket;
+use crate::sys::Clock;
 
 /// Connections at a time through one door.
 const CLIENTS_MAX: usize = 32;
@@ -33,6 +35,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after accept has failed, so that a lack of descriptors does not become a loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// That is logged at most that often.
+const TELL_PERIOD: Duration = Duration::from_secs(10);
 
 /// One place to come in by, and what is behind it.
 pub(super) struct Door {
@@ -73,12 +77,16 @@ impl Door {
 
     async fn serve(self) {
         let mut crowd = Crowd::default();
+        let clock = Clock::of_process();
+        let mut told = TokenBucket::new(1, TELL_PERIOD, clock.now());
         loop {
             crowd.make_room().await;
             match self.accept().await {
                 Ok((stream, peer)) => crowd.admit(stream, peer, self.routes.clone()),
                 Err(error) => {
-                    log::debug!(error:%; "admin: accept");
+                    if told.take(clock.now()).is_some() {
+                        log::warn!(error:%; "admin: a client cannot be accepted, it waits");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
