@@ -1,8 +1,19 @@
 //! The service manager (systemd): what it is told, and what it wants to hear. Without one nothing is told.
 
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+/// Where the manager is told; opened for the first notice and kept. A beat that finds no descriptor left is one that the
+/// manager misses, and when it misses some it kills a process that is well.
+static SOCKET: Mutex<Option<UnixDatagram>> = Mutex::new(None);
 
 /// What a service manager is told, sd_notify(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +50,34 @@ pub fn notify(notices: &[Notice<'_>]) {
             }
         }
     }
-    if let Err(error) = sd_notify::notify(&states) {
+    let Some(manager) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = address_of(&manager).and_then(|manager| send(&states, &manager)) {
         log::warn!(notices:?, error:%; "cannot tell the service manager");
     }
+}
+
+/// sd_notify(3): a path, or behind an `@` a name in the abstract namespace.
+fn address_of(manager: &OsStr) -> io::Result<SocketAddr> {
+    match manager.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(manager),
+    }
+}
+
+fn send(states: &[NotifyState<'_>], manager: &SocketAddr) -> io::Result<()> {
+    let mut lines = String::new();
+    for state in states {
+        writeln!(lines, "{state}").map_err(io::Error::other)?;
+    }
+    // A socket is put there whole.
+    let mut kept = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
+    let socket = match kept.take() {
+        Some(socket) => socket,
+        None => UnixDatagram::unbound()?,
+    };
+    // A datagram is sent whole or not at all. Not connected, because the manager may have been started again.
+    kept.insert(socket).send_to_addr(lines.as_bytes(), manager)?;
+    Ok(())
 }
 
 /// How long the service manager waits for [`Notice::Alive`] until it restarts the process, if it does.
