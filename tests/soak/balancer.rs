@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,8 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const START_TRIES: u32 = 20;
 /// Several addresses, so that the ports of the clients do not run out.
 const LISTENERS: u8 = 8;
-/// SIGTERM as a bit of `SigCgt`, proc_pid_status(5).
-const SIGTERM_HANDLED: u64 = 1 << 14;
 
 /// A running l4lb.
 pub(crate) struct Balancer {
@@ -64,10 +63,14 @@ impl Balancer {
     fn try_start(program: &Path, config: &str, addresses: Vec<SocketAddr>) -> anyhow::Result<Option<Self>> {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(config.as_bytes())?;
+        let folder = tempfile::tempdir()?;
+        let manager = UnixDatagram::bind(folder.path().join("notify"))?;
+        manager.set_read_timeout(Some(PATIENCE))?;
         let mut child = Command::new(program)
             .arg("-c")
             .arg(file.path())
             .env("RUST_LOG", "info,l4lb::session=off")
+            .env("NOTIFY_SOCKET", folder.path().join("notify"))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -81,6 +84,7 @@ impl Balancer {
                 return Ok(None);
             }
         }
+        wait_until_ready(&manager)?;
         Ok(Some(balancer))
     }
 
@@ -94,11 +98,6 @@ impl Balancer {
             }
             self.complaints.extend(is_complaint(&line).then_some(line));
         }
-    }
-
-    /// Whether SIGTERM would begin a drain. Until then, its own sockets are not all there.
-    pub(crate) fn handles_signals(&self) -> anyhow::Result<bool> {
-        Ok(self.process()?.status()?.sigcgt & SIGTERM_HANDLED != 0)
     }
 
     pub(crate) fn held(&self) -> anyhow::Result<Held> {
@@ -147,6 +146,19 @@ impl Drop for Balancer {
         // A failed run leaves no process behind; after `stop` there is none.
         let _gone = self.child.kill();
         let _gone = self.child.wait();
+    }
+}
+
+/// Waits until it has opened all that it has without a session, as a service manager waits. Its listeners come first and its
+/// signal handlers before them: what was counted as soon as these were there was less than it has when it is idle, so
+/// that no wait for its being idle again could end, and the counts behind that wait were those of any moment.
+fn wait_until_ready(manager: &UnixDatagram) -> anyhow::Result<()> {
+    let mut told = [0; 4096];
+    loop {
+        let length = manager.recv(&mut told).context("l4lb does not say that it is ready")?;
+        if told[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
+            return Ok(());
+        }
     }
 }
 
