@@ -30,7 +30,7 @@ pub const EXIT_USAGE: u8 = 2;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "l4lb", version, about = "A Layer-4 TCP load balancer", after_help = EXAMPLES)]
+#[command(name = "l4lb", version = env!("L4LB_VERSION"), about = "A Layer-4 TCP load balancer", after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
     /// Config file (TOML); flags add to it or override it
