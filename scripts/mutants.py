@@ -61,6 +61,12 @@ MUTANTS = [
         ],
     ),
     Mutant(
+        "lost-last-words",
+        "a client that resets while its backend is dialed ends the session, whatever it has sent",
+        "src/session/machine.rs",
+        [("Some(kind) if outcome == Outcome::Unread => self.latch", "Some(kind) if outcome == Outcome::Eof => self.latch")],
+    ),
+    Mutant(
         "dirty-buffer",
         "a buffer goes back to the free list with bytes in it",
         "src/worker/buffers.rs",

@@ -57,6 +57,10 @@ def main():
     crowd.add_argument("address", help="of the balancer")
     crowd.add_argument("--listen", metavar="ADDRESS", required=True)
     crowd.add_argument("--send", type=int, metavar="BYTES", required=True, help="in each connection, then its stream ends")
+    hasty = roles.add_parser("hasty", help="clients that send a few bytes and reset, and the backend that counts whose all came")
+    hasty.add_argument("address", help="of the balancer")
+    hasty.add_argument("--listen", metavar="ADDRESS", required=True)
+    hasty.add_argument("--count", type=int, required=True)
     pipes = roles.add_parser("pipes", help="holds pipes as the kernel makes them")
     pipes.add_argument("count", type=int)
     pipes.add_argument("--user", type=int, metavar="UID", required=True, help="whose pipes they are")
@@ -82,6 +86,8 @@ def main():
             Stream(args).run()
         case "crowd":
             asyncio.run(Crowd(args).run())
+        case "hasty":
+            print(f"whole={asyncio.run(count_hasty(args))}", flush=True)
         case "pipes":
             hold_pipes(args)
         case "files":
@@ -640,6 +646,44 @@ class CrowdReader:
         self.end = end
         self.number = number
         self.received = 0
+
+
+# --- hasty -----------------------------------------------------------------------------------------------------------
+
+
+async def count_hasty(args):
+    """How many of the clients were heard to the last byte. Ends when all were, or when no byte has come for a while."""
+    words, settled = b"last words", asyncio.Event()
+    whole = 0
+
+    async def listen(reader, writer):
+        nonlocal whole
+        heard = b""
+        try:
+            while part := await reader.read(1024):
+                heard += part
+        except ConnectionError:
+            pass
+        writer.close()
+        whole += heard == words
+        settled.set()
+
+    await asyncio.start_server(listen, *split(args.listen), backlog=4096)
+    await asyncio.to_thread(send_hastily, split(args.address), words, args.count)
+    while whole < args.count:
+        try:
+            await asyncio.wait_for(settled.wait(), SETTLED_AFTER)
+            settled.clear()
+        except TimeoutError:
+            break
+    return whole
+
+
+def send_hastily(address, words, count):
+    for _ in range(count):
+        with socket.create_connection(address) as client:
+            client.send(words)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 # --- pipes -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@
 //! 2. **choose** (`worker/connect.rs` → [`pool::choose`] → [`balance`]): gives a [`pool::Lease`], the only thing
 //!    that raises and lowers a backend's count of sessions.
 //! 3. **dial**: a non-blocking connect with a deadline on the wheel. A failure releases the lease and dials another
-//!    backend. What the client has sent meanwhile waits in the kernel, so a retry loses nothing.
+//!    backend. What the client has sent meanwhile waits in the kernel, so a retry loses nothing,
+//!    and neither does a client that resets.
 //! 4. **relay** (`worker/drive.rs`): [`session::Session`] decides one op at a time, the worker does it and tells the
 //!    outcome, until nothing is left to do or the share of the turn is spent. Bytes are copied (`worker/buffers.rs`),
 //!    or spliced through a pipe while they stream (`worker/pipes.rs`).

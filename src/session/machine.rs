@@ -2,7 +2,8 @@
 //!
 //! Its three promises: an end of stream is passed on behind the last byte; a reset is passed on as a reset,
 //! behind the bytes that came before it; and no FIN is sent that nobody sent us. What it cannot finish
-//! faithfully (a timeout, a stop) it therefore ends by a reset on both sides.
+//! faithfully (a timeout, a stop) it therefore ends by a reset on both sides. A client that resets while its backend is
+//! dialed has sent what it has sent: the dial goes on for the bytes that wait to be read, and ends where none do.
 //!
 //! Call [`Session::next_op`] and [`Session::on_outcome`] in turn after every [`Session::on_ready`],
 //! [`Session::on_connected`] and [`Session::on_deadline`], until there is no next op; then look at
@@ -137,6 +138,8 @@ impl Session {
     /// A side has died, and its error was taken before the machine could ask for it.
     pub fn on_lost(&mut self, side: Side, kind: ErrorKind, now: Instant) {
         self.latch(side, kind, now);
+        // The client may have died in front of it, while it was dialed.
+        self.settle_what_is_over(now);
         self.check_invariants();
     }
 
@@ -155,7 +158,7 @@ impl Session {
     /// What to do next; `None` until something happens.
     pub fn next_op(&self) -> Option<Op> {
         match self.phase {
-            Phase::Dialing { .. } => self.take_error_op(&[Side::Client]),
+            Phase::Dialing { .. } => self.take_error_op(&[Side::Client]).or_else(|| self.ask_unread_op()),
             Phase::Relaying => {
                 self.flush_op().or_else(|| self.take_error_op(&Side::BOTH)).or_else(|| self.fill_op())
             }
@@ -191,6 +194,13 @@ impl Session {
         sides.iter().copied().find(|&side| unexplained(side)).map(Op::TakeError)
     }
 
+    /// While a backend is dialed, for a client that has just died.
+    fn ask_unread_op(&self) -> Option<Op> {
+        let is_new = self.endpoint(Side::Client).error.is_some()
+            && self.half(Direction::ToClient).state == HalfState::Open;
+        is_new.then_some(Op::AskUnread(Side::Client))
+    }
+
     fn fill_op(&self) -> Option<Op> {
         let fillable = |direction: Direction| {
             let half = self.half(direction);
@@ -209,10 +219,16 @@ impl Session {
             Op::Flush(direction) => self.on_flush(direction, outcome, now),
             Op::ShutdownWrite(side) => self.on_shutdown_write(side, outcome, now),
             Op::TakeError(side) => self.on_take_error(side, outcome),
+            Op::AskUnread(side) => self.on_unread(side, outcome, now),
             Op::AskUnacked(_) => self.on_unacked(outcome, now),
             Op::AskDelivery(side) => self.on_delivery(side, outcome, now),
             Op::AskSilence(side) => self.on_silence(side, outcome, now),
         }
+        self.settle_what_is_over(now);
+        self.check_invariants();
+    }
+
+    fn settle_what_is_over(&mut self, now: Instant) {
         if self.phase == Phase::Relaying && self.halves.iter().all(Half::is_over) {
             self.phase = match self.side_to_reset() {
                 Some(side) => {
@@ -221,7 +237,6 @@ impl Session {
                 None => Phase::Over,
             };
         }
-        self.check_invariants();
     }
 
     fn on_fill(&mut self, direction: Direction, outcome: Outcome, now: Instant) {
@@ -251,7 +266,11 @@ impl Session {
                 self.latch(source, kind, now);
                 self.on_source_over(direction);
             }
-            Outcome::Done | Outcome::Unacked(_) | Outcome::Delivery { .. } | Outcome::Silent(_) => {
+            Outcome::Done
+            | Outcome::Unread
+            | Outcome::Unacked(_)
+            | Outcome::Delivery { .. }
+            | Outcome::Silent(_) => {
                 debug_assert!(false, "{outcome:?} of a fill");
             }
         }
@@ -284,6 +303,7 @@ impl Session {
             | Outcome::Last(..)
             | Outcome::Eof
             | Outcome::Done
+            | Outcome::Unread
             | Outcome::Unacked(_)
             | Outcome::Delivery { .. }
             | Outcome::Silent(_) => {
@@ -305,11 +325,21 @@ impl Session {
         self.endpoints[side as usize].suspect = false;
         if let Outcome::Failed(kind) = outcome {
             if self.is_dialing() {
+                // Whether it ends the session is asked next.
+                self.endpoints[side as usize].error = Some(kind);
                 self.first_error.get_or_insert((side, kind));
-                self.cut(CloseReason::ClientGone);
             } else {
                 self.latch(side, kind, self.last_activity);
             }
+        }
+    }
+
+    /// A reset leaves what came before it in the receive queue (tcp_reset): a dial, and each one after it, has somebody to
+    /// dial for as long as that is not empty.
+    fn on_unread(&mut self, side: Side, outcome: Outcome, now: Instant) {
+        match self.endpoint(side).error {
+            Some(kind) if outcome == Outcome::Unread => self.latch(side, kind, now),
+            Some(_) | None => self.cut(CloseReason::ClientGone),
         }
     }
 
@@ -333,6 +363,7 @@ impl Session {
                 | Outcome::Last(..)
                 | Outcome::WouldBlock
                 | Outcome::Eof
+                | Outcome::Unread
                 | Outcome::Delivery { .. }
                 | Outcome::Silent(_),
                 _,

@@ -108,6 +108,8 @@ pub enum Op {
     ShutdownWrite(Side),
     /// Ask a suspect connection for its error, where no read or write would meet it.
     TakeError(Side),
+    /// Ask whether bytes of this side, which has died, still wait to be read.
+    AskUnread(Side),
     /// Ask how many of the bytes sent to this side its peer has not acknowledged.
     AskUnacked(Side),
     /// Ask when its kernel last took something for the peer of this side.
@@ -124,6 +126,7 @@ impl Op {
             Self::Flush(direction) => direction.sink(),
             Self::ShutdownWrite(side)
             | Self::TakeError(side)
+            | Self::AskUnread(side)
             | Self::AskUnacked(side)
             | Self::AskDelivery(side)
             | Self::AskSilence(side) => side,
@@ -144,8 +147,10 @@ pub enum Outcome {
     WouldBlock,
     /// Fill only: the source has no more to come.
     Eof,
-    /// The call did what it was for. AskUnacked, AskSilence: nothing is unacknowledged.
+    /// The call did what it was for. AskUnread: nothing waits. AskUnacked, AskSilence: nothing is unacknowledged.
     Done,
+    /// AskUnread only: a read would return bytes.
+    Unread,
     /// AskUnacked only: this many bytes are unacknowledged, at least one.
     Unacked(u32),
     /// AskDelivery only: the peer's kernel has taken nothing new for `quiet`, and some bytes still wait for it or not.

@@ -18,7 +18,7 @@ pub enum CloseReason {
     ClientLost,
     /// The backend's connection died otherwise: keepalive, user timeout, unreachable.
     BackendLost,
-    /// The client reset its connection before a backend was connected.
+    /// The client reset its connection before a backend was connected, and had nothing left to be passed on.
     ClientGone,
     /// No backend was eligible.
     NoBackend,

@@ -228,6 +228,18 @@ fn a_client_reset_while_dialing_ends_the_session() {
     dialing().fin(Client).expect_running().resets(Client).expect_end(ClientGone, &[Backend]);
 }
 
+/// They were lost with the dial.
+#[test]
+fn bytes_in_front_of_a_reset_while_dialing_are_passed_on_once_a_backend_is_connected() {
+    let bequeaths = || dialing().sends(Client, b"last words").resets(Client).expect_running();
+    bequeaths().connects().expect_bytes(Backend, b"last words").expect_end(ClientReset, &[Backend]);
+    let told_twice = bequeaths().hints(Client, HANGUP).redials().hints(Client, HANGUP);
+    told_twice.connects().expect_bytes(Backend, b"last words").expect_end(ClientReset, &[Backend]);
+    let ends = dialing().at_once(|world| world.sends(Client, b"bye").fin(Client).resets(Client));
+    let ends = ends.expect_running().connects().expect_bytes(Backend, b"bye").expect_fin(Backend);
+    ends.expect_end(ClientReset, &[Backend]);
+}
+
 #[test]
 fn each_dial_has_its_own_deadline() {
     let start = Instant::from_nanos(0);

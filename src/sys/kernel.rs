@@ -116,6 +116,9 @@ pub trait Kernel {
     /// or less), and whether something still waits for it.
     fn delivery(&mut self, socket: &Self::Socket) -> io::Result<(Duration, bool)>;
 
+    /// Whether a read would return bytes. Asked of a connection that has died: its error is not touched.
+    fn has_unread(&mut self, socket: &Self::Socket) -> bool;
+
     /// How many bytes a read would find, an end of stream or an error behind them not counted.
     fn unread(&mut self, socket: &Self::Socket) -> io::Result<u32>;
 

@@ -211,6 +211,10 @@ impl Kernel for Linux {
         delivery(socket)
     }
 
+    fn has_unread(&mut self, socket: &Socket) -> bool {
+        sockets::has_unread(socket)
+    }
+
     fn unread(&mut self, socket: &Socket) -> io::Result<u32> {
         sockets::unread(socket)
     }

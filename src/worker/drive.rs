@@ -132,6 +132,13 @@ fn run<K: Kernel>(
             None => Outcome::Done,
             Some(error) => Outcome::Failed(error.kind()),
         },
+        Op::AskUnread(_) => {
+            if kernel.has_unread(socket) {
+                Outcome::Unread
+            } else {
+                Outcome::Done
+            }
+        }
         Op::AskUnacked(_) => match kernel.unacked(socket) {
             Ok(0) => Outcome::Done,
             Ok(bytes) => Outcome::Unacked(bytes),

@@ -31,6 +31,7 @@ fn drive(session: &mut Session, side: Side, ready: Ready, now: Instant, filled: 
             Op::Flush(direction) => Outcome::Moved(session.held(direction)),
             Op::ShutdownWrite(_)
             | Op::TakeError(_)
+            | Op::AskUnread(_)
             | Op::AskUnacked(_)
             | Op::AskDelivery(_)
             | Op::AskSilence(_) => Outcome::Done,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use l4lb::session::CloseReason::{ClientGone, ConnectRefused, ConnectTimeout, Done};
+use l4lb::session::CloseReason::{ClientGone, ClientReset, ConnectRefused, ConnectTimeout, Done};
 use l4lb::session::Side::{Backend, Client};
 use l4lb::sys::Clock;
 
@@ -61,10 +61,24 @@ fn what_a_backend_sends_before_the_server_sees_it_connected_arrives_ahead_of_its
 fn a_client_that_resets_during_the_dial_is_noticed_at_once() {
     let (lab, _filler) = stuck_backend(setup());
     let mut client = lab.client();
-    client.sending().bytes(b"hi");
     wait_for_dial(&lab);
     client.reset();
     lab.ends(&[(ClientGone, 1)]);
+}
+
+/// Case 25. They were lost with the dial.
+#[test]
+fn what_a_client_sends_before_it_resets_during_the_dial_arrives_ahead_of_its_reset() {
+    let (lab, filler) = stuck_backend(setup());
+    let mut client = lab.client();
+    client.sending().stream(10_000);
+    wait_for_dial(&lab);
+    client.reset();
+    drop((lab.accept(999), filler));
+    let mut backend = lab.accept(0);
+    backend.receiving().stream(10_000);
+    assert_eq!(backend.receiving().ending(), Ending::Reset);
+    lab.ends(&[(ClientReset, 1)]);
 }
 
 #[test]

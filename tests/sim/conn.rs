@@ -221,6 +221,11 @@ impl Conn {
         self.arrived - self.read
     }
 
+    /// Whether it died before all that came of it was read.
+    pub(crate) fn has_left_bytes(&self) -> bool {
+        self.dead && self.unread() > 0
+    }
+
     fn room(&self) -> u64 {
         self.send_buffer - (self.written - self.delivered)
     }

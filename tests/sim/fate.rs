@@ -45,15 +45,19 @@ impl Net {
             self.conns[id].vanished.get_or_insert(now);
         }
         let bytes = 1 << self.rng.below(18);
+        let answers = !happens(&mut self.rng, self.faults.slow_dial);
         let Self { conns, rng, now, .. } = self;
         let conn = &mut conns[id];
         match rng.below(8) {
-            0 => conn.answer(),
+            0 if answers => conn.answer(),
+            0 => {}
             1..3 => _ = conn.arrive(),
             3..5 => _ = conn.deliver(bytes, *now),
             5..7 => _ = conn.peer_acts(rng),
             _ => {
-                conn.answer();
+                if answers {
+                    conn.answer();
+                }
                 conn.peer_acts(rng);
                 while conn.arrive() {}
                 conn.deliver(bytes, *now);

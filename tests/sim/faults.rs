@@ -22,6 +22,8 @@ pub(crate) struct Faults {
     pub(crate) accept: u64,
     /// socket(2) or connect(2) fails at once.
     pub(crate) dial: u64,
+    /// The answer to a dial takes its time.
+    pub(crate) slow_dial: u64,
     /// A dial connects to itself.
     pub(crate) self_connect: u64,
     /// epoll_ctl(2) fails.
@@ -82,6 +84,7 @@ impl Faults {
             fds: if rate(4) == 0 { usize::MAX } else { 6 + below(rng, 30) },
             pipe_slots: if rng.below(2) == 0 { below(rng, 600) } else { usize::MAX },
             ports: if rng.below(4) == 0 { 2 + below(rng, 10) } else { usize::MAX },
+            slow_dial: rng.below(4) / 3 * 990_000,
             // Rarely: where it never happens, the worker may never find that it did.
             lost_edge: if rng.below(8) == 0 { rng.below(50_000) } else { 0 },
         }

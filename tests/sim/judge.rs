@@ -93,7 +93,8 @@ impl Case<'_> {
             "client_lost" => connected && lost(client),
             "backend_reset" => backend.is_some_and(|backend| backend.dead),
             "backend_lost" => backend.is_some_and(lost),
-            "client_gone" => !connected && client.dead,
+            // Bytes that it sent before its reset count, also where no backend has come to have them yet.
+            "client_gone" => !connected && client.dead && client.unread() == 0,
             "connect_timeout" => {
                 // Or the kernel had given it up.
                 let waited =

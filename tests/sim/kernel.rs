@@ -205,6 +205,10 @@ impl Kernel for SimKernel {
         Ok((Duration::from_nanos(quiet), waiting))
     }
 
+    fn has_unread(&mut self, socket: &SimSocket) -> bool {
+        self.net.borrow_mut().has_unread(socket.id)
+    }
+
     fn unread(&mut self, socket: &SimSocket) -> io::Result<u32> {
         let mut net = self.net.borrow_mut();
         let conn = net.conn(socket.id);
@@ -272,6 +276,9 @@ impl Net {
         }
         self.note(point, id, 0);
         self.coverage.hit(point);
+        let client = self.conns[id].partner.map(|client| &self.conns[client]);
+        let outlived = matches!(dial, Dial::Connected) && client.is_some_and(Conn::has_left_bytes);
+        self.coverage.hit_if(outlived, "dial for bytes of the dead");
         dial
     }
 
@@ -472,6 +479,13 @@ impl Net {
         self.hit(id, if error.is_some() { "TakeError Failed" } else { "TakeError Done" });
         self.note("take error", id, error.map_or(0, i32::unsigned_abs).into());
         error
+    }
+
+    fn has_unread(&mut self, id: usize) -> bool {
+        let has_unread = self.conn(id).unread() > 0;
+        self.hit(id, if has_unread { "AskUnread Unread" } else { "AskUnread Done" });
+        self.note("ask unread", id, u64::from(has_unread));
+        has_unread
     }
 
     pub(crate) fn shutdown_write(&mut self, id: usize) -> Called<()> {

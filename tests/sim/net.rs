@@ -378,7 +378,9 @@ impl Net {
                 let client = &mut self.conns[client];
                 client.partner = Some(id);
                 assert!(!client.dialed.contains(&port), "#{id}: dialed again for the same client");
+                let is_retry = client.has_left_bytes() && !client.dialed.is_empty();
                 client.dialed.push(port);
+                self.coverage.hit_if(is_retry, "redial for bytes of the dead");
             }
             Token::Probe(_) => self.becomes_check(id),
             Token::Listener(_) | Token::Wake => panic!("a connection watched as {token:?}"),

@@ -413,6 +413,8 @@ impl World {
                 Outcome::Done
             }
             Op::TakeError(_) => wire.error.take().map_or(Outcome::Done, Outcome::Failed),
+            Op::AskUnread(_) if wire.incoming.is_empty() => Outcome::Done,
+            Op::AskUnread(_) => Outcome::Unread,
             // Only what is retransmitted goes unanswered.
             Op::AskSilence(_) if wire.in_flight.is_empty() => Outcome::Done,
             // What was sent before the peer was gone may wait, but only what it waits for counts.

@@ -105,7 +105,11 @@ fn quiet(op: Op) -> Outcome {
     match op {
         Op::Fill(_) | Op::Flush(_) => Outcome::WouldBlock,
         Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, waiting: false },
-        Op::ShutdownWrite(_) | Op::TakeError(_) | Op::AskUnacked(_) | Op::AskSilence(_) => Outcome::Done,
+        Op::ShutdownWrite(_)
+        | Op::TakeError(_)
+        | Op::AskUnread(_)
+        | Op::AskUnacked(_)
+        | Op::AskSilence(_) => Outcome::Done,
     }
 }
 
@@ -115,6 +119,7 @@ fn stubborn(op: Op) -> Outcome {
         Op::AskUnacked(_) => Outcome::Unacked(1_000),
         Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, waiting: true },
         Op::AskSilence(_) => Outcome::Silent(Duration::ZERO),
+        Op::AskUnread(_) => Outcome::Unread,
         Op::Fill(_) | Op::Flush(_) | Op::ShutdownWrite(_) | Op::TakeError(_) => quiet(op),
     }
 }
@@ -250,6 +255,7 @@ impl Books {
             }
             (Op::Flush(direction), 1..=3) => Outcome::Moved(choices.int_in_range(1..=self.held(direction))?),
             (Op::Flush(direction), 4..=7) => Outcome::Moved(self.held(direction)),
+            (Op::AskUnread(_), 1..=6) => Outcome::Unread,
             (Op::AskUnacked(_), 1..=5) => Outcome::Unacked(choices.int_in_range(1..=u32::MAX)?),
             (Op::AskDelivery(_), 1..=8) => {
                 Outcome::Delivery { quiet: span(choices)?, waiting: choices.arbitrary()? }
@@ -271,7 +277,8 @@ impl Books {
 
     /// What has to hold for an op to be asked for.
     fn expect_due(&self, op: Op) {
-        assert!(!self.is_dialing || op == Op::TakeError(Side::Client), "{op:?} while dialing");
+        let may_be_dialing = [Op::TakeError(Side::Client), Op::AskUnread(Side::Client)].contains(&op);
+        assert!(!self.is_dialing || may_be_dialing, "{op:?} while dialing");
         assert_eq!(self.session.end(), None, "{op:?} after the end");
         match op {
             Op::Fill(direction) => {
@@ -296,6 +303,9 @@ impl Books {
                 assert_eq!(self.wire(side).error, None, "a FIN into a dead connection");
             }
             Op::TakeError(side) => assert!(self.wire(side).suspect, "{op:?} without a hint"),
+            Op::AskUnread(side) => {
+                assert!(self.is_dialing && self.wire(side).error.is_some(), "{op:?} of a side that lives");
+            }
             Op::AskUnacked(_) | Op::AskDelivery(_) | Op::AskSilence(_) => {}
         }
     }
@@ -337,10 +347,9 @@ impl Books {
             (Op::TakeError(_), Outcome::Failed(kind)) => {
                 self.wires[side as usize].suspect = false;
                 self.fails(side, kind);
-                if self.is_dialing {
-                    self.cut.get_or_insert(CloseReason::ClientGone);
-                }
             }
+            (Op::AskUnread(_), Outcome::Unread) => {}
+            (Op::AskUnread(_), _) => _ = self.cut.get_or_insert(CloseReason::ClientGone),
             (Op::TakeError(_), _) => self.wires[side as usize].suspect = false,
             (Op::AskSilence(_), Outcome::Silent(span)) if self.user.is_some_and(|user| span >= user) => {
                 self.fails(side, ErrorKind::TimedOut);
