@@ -13,7 +13,7 @@ FAILED=0
 
 # The quick ones first.
 names_of_all() {
-    echo release demo doctor signals threads hasty-clients service metrics stuck-log namespaces segments pipes spin idle-memory \
+    echo release demo doctor signals threads hasty-clients service metrics stuck-log ports namespaces segments pipes spin idle-memory \
         dashboard syscalls reload admin programs emfile soak
 }
 

@@ -67,6 +67,18 @@ MUTANTS = [
         [("Some(kind) if outcome == Outcome::Unread => self.latch", "Some(kind) if outcome == Outcome::Eof => self.latch")],
     ),
     Mutant(
+        "port-now-or-never",
+        "a session that finds no source port is cut at once",
+        "src/worker/connect.rs",
+        [("Some(&(_, address)) => self.await_port(key, address),", "Some(_) => self.cut(key, CloseReason::LocalLimit),")],
+    ),
+    Mutant(
+        "port-starves-all",
+        "accepting waits for a source port towards one backend",
+        "src/worker/connect.rs",
+        [("Some(&(_, address)) => self.await_port(key, address),", "Some(_) => self.starve(key, &io::Error::from_raw_os_error(99)),")],
+    ),
+    Mutant(
         "dirty-buffer",
         "a buffer goes back to the free list with bytes in it",
         "src/worker/buffers.rs",

@@ -113,7 +113,8 @@ check_unreachable() {
     end_round
 }
 
-# 50 source ports, 80 clients: one pool runs dry, the other one must not notice. Health checks go on meanwhile.
+# 50 source ports, 80 clients: one pool runs dry, the other one must not notice. Health checks go on meanwhile. Whoever gets
+# none is reset behind the connect timeout: see ports.sh.
 check_ports_run_out() {
     local figures percent
     ip netns exec "$NEAR" sysctl -q net.ipv4.ip_local_port_range='20000 20049'
@@ -126,6 +127,7 @@ bind = "$LISTEN_SECOND"
 pool = "second"
 [[pool]]
 name = "first"
+timeouts = { connect = "${CONNECT_TIMEOUT_MS}ms" }
 health = { interval = "300ms", timeout = "300ms", fast_interval = "300ms" }
 backend = [{ address = "$FIRST" }]
 [[pool]]

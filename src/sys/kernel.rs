@@ -138,9 +138,14 @@ pub trait Kernel {
 }
 
 /// Whether an error says that this machine has run out of something, as opposed to what a peer has done:
-/// [`is_exhausted`], or no source port is left towards one address (connect(2), EADDRNOTAVAIL).
+/// [`is_exhausted`], or [`lacks_port`].
 pub fn lacks_resources(error: &io::Error) -> bool {
-    is_exhausted(error) || error.raw_os_error() == Some(libc::EADDRNOTAVAIL)
+    is_exhausted(error) || lacks_port(error)
+}
+
+/// Whether this machine has no source port left towards one address. connect(2): EADDRNOTAVAIL.
+pub fn lacks_port(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EADDRNOTAVAIL)
 }
 
 /// Whether this machine has run out of what every connection needs. accept(2), socket(2): EMFILE, ENFILE,

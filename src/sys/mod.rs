@@ -26,7 +26,8 @@ pub use clock::{Clock, timestamp};
 pub use files::{ends_within_line, listen_privately, open_log};
 pub use holder::holder_of;
 pub use kernel::{
-    Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_resources,
+    Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,
+    lacks_resources,
 };
 pub use linux::Linux;
 pub use manager::{Notice, notify, watchdog_period};

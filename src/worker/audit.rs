@@ -76,7 +76,7 @@ impl<K: Kernel> Worker<K> {
         audit.sockets += attempts;
         audit.timers = audit.sessions + probe_timers + of_listeners;
         audit.timers += usize::from(self.starved.has_timer()) + usize::from(self.uncounted.has_timer());
-        audit.timers += usize::from(self.sweep.has_timer());
+        audit.timers += usize::from(self.sweep.has_timer()) + usize::from(self.ports.has_timer());
         assert_eq!(audit.timers, self.wheel.len(), "every timer has an owner");
         let is_due = self.wheel.next_timeout(self.now) == Some(Duration::ZERO);
         assert!(!is_due || self.gap.is_open(), "a timer is due and has not fired");
@@ -102,9 +102,9 @@ impl<K: Kernel> Worker<K> {
         assert!(armed <= session.deadline(), "{key:?}: its timer fires too late");
         let waits = slot.counting == Counting::Lasting && session.has_uncounted();
         assert!(!waits, "{key:?}: it lasts, and nobody will count its bytes before its end");
-        let starved = self.starved.contains(key);
-        assert_eq!(backend.is_some(), !starved, "{key:?}: dialed, or waiting to be");
-        assert_eq!(lease.is_some(), !starved, "{key:?}: a lease while it has a backend");
+        let waits = self.starved.contains(key) || self.ports.contains(key);
+        assert_eq!(backend.is_some(), !waits, "{key:?}: dialed, or waiting to be");
+        assert_eq!(lease.is_some(), !waits, "{key:?}: a lease while it has a backend");
         for direction in Direction::BOTH {
             let (held, wanted) = (conduits[direction as usize].len(), session.held(direction));
             // What the machine has given up on stays where it is until the session is closed.

@@ -31,6 +31,7 @@ impl<K: Kernel> Worker<K> {
         self.log_summary(key, &slot, &summary);
         self.record(key, &mut slot, summary);
         if let Some(lease) = slot.lease.take() {
+            self.ports.on_freed(lease.backend().address);
             lease.release();
         }
         self.part(slot.client, end.client);

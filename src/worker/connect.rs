@@ -9,26 +9,42 @@ use std::sync::Arc;
 
 use crate::base::slots::Key;
 use crate::mailbox::{Command, Mailbox};
-use crate::pool::{Backend, choose};
+use crate::pool::{Backend, Lease, choose};
 use crate::session::{CloseReason, Side};
 use crate::stats::{DialFailure, WorkerStats};
-use crate::sys::{Dial, Kernel, Token, is_exhausted, lacks_resources};
+use crate::sys::{Dial, Kernel, Token, is_exhausted, lacks_port, lacks_resources};
 use crate::worker::{FailedDials, Slot, Worker};
 
 impl<K: Kernel> Worker<K> {
-    /// Dials backends until a dial is under way, or cuts the session when none is left to try.
+    /// Dials backends until a dial is under way. When none is left to try the session waits for a source port towards one
+    /// that lacks only that, or is cut.
     pub(super) fn choose_and_dial(&mut self, key: Key) {
+        if let Some(slot) = self.sessions.get_mut(key) {
+            forget_portless(slot);
+        }
         while let Some(slot) = self.sessions.get_mut(key) {
             let pool = self.snapshot.pool(slot.listener.pool);
-            let tried = slot.failed.as_ref().map_or(&[][..], |failed| &failed.tried);
+            let (tried, portless) =
+                slot.failed.as_ref().map_or((&[][..], 0), |failed| (&failed.tried, failed.portless.len()));
             let client: IpAddr = slot.client_address.ip();
-            let Some(lease) = choose(pool, client, tried, &mut self.rng) else {
-                let reason = slot.failed.as_ref().map_or(CloseReason::NoBackend, |failed| failed.reason);
-                return self.cut(key, reason);
-            };
+            let may_try = portless <= pool.settings.retries as usize;
+            let lease = may_try.then(|| choose(pool, client, tried, &mut self.rng)).flatten();
+            let Some(lease) = lease else { return self.go_without(key) };
+            let address = lease.backend().address;
+            if self.ports.are_awaited(address) {
+                pass_over(slot, lease);
+                continue;
+            }
             self.stats.dials.add(1);
             let token = Token::Session(key, Side::Backend);
-            let dialed = self.kernel.dial(lease.backend().address, &pool.settings.tcp);
+            let dialed = self.kernel.dial(address, &pool.settings.tcp);
+            if dialed.as_ref().is_err_and(lacks_port) {
+                let cause = DialFailure::LocalLimit.index();
+                self.stats.dial_failures[cause].add(1);
+                lease.backend().stats.dial_failures[cause].add(1);
+                pass_over(slot, lease);
+                continue;
+            }
             slot.lease = Some(lease.in_epoch(self.snapshot.epoch));
             let watched = dialed.and_then(|socket| {
                 let watched = self.kernel.watch(&socket, token);
@@ -39,7 +55,7 @@ impl<K: Kernel> Worker<K> {
             if let Some(error) = watched.as_ref().err().filter(|error| is_exhausted(error)) {
                 return self.put_off_dial(key, error);
             }
-            if let Some(failed) = &slot.failed {
+            if let Some(failed) = slot.failed.as_ref().filter(|failed| failed.has_blame()) {
                 slot.session.on_redial(self.now);
                 self.stats.retries.add(1);
                 failed.last.stats.retried_away.add(1);
@@ -53,6 +69,19 @@ impl<K: Kernel> Worker<K> {
                         return;
                     }
                 }
+            }
+        }
+    }
+
+    /// No backend is left to try.
+    fn go_without(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        let Some(failed) = &slot.failed else { return self.cut(key, CloseReason::NoBackend) };
+        match failed.portless.last() {
+            Some(&(_, address)) => self.await_port(key, address),
+            None => {
+                let reason = failed.reason;
+                self.cut(key, reason);
             }
         }
     }
@@ -166,12 +195,42 @@ fn hang_up<K: Kernel>(kernel: &mut K, dialed: &mut u64, slot: &mut Slot<K>) {
     }
 }
 
+impl FailedDials {
+    fn new(last: &Arc<Backend>, reason: CloseReason) -> Box<Self> {
+        Box::new(Self { tried: Vec::new(), last: Arc::clone(last), reason, portless: Vec::new() })
+    }
+
+    /// Whether one of them failed for more than the want of a port.
+    fn has_blame(&self) -> bool {
+        self.tried.len() > self.portless.len()
+    }
+}
+
 fn remember<K: Kernel>(slot: &mut Slot<K>, backend: &Arc<Backend>, reason: CloseReason) {
-    let first = || Box::new(FailedDials { tried: Vec::new(), last: Arc::clone(backend), reason });
-    let failed = slot.failed.get_or_insert_with(first);
+    let failed = slot.failed.get_or_insert_with(|| FailedDials::new(backend, reason));
     failed.tried.push(backend.id);
     failed.last.clone_from(backend);
     failed.reason = reason;
+}
+
+/// No source port is left towards the backend: another may be dialed meanwhile. It is not to blame, and this is no dial.
+fn pass_over<K: Kernel>(slot: &mut Slot<K>, lease: Lease) {
+    let backend = lease.backend();
+    let failed = slot.failed.get_or_insert_with(|| FailedDials::new(backend, CloseReason::LocalLimit));
+    failed.tried.push(backend.id);
+    failed.portless.push((backend.id, backend.address));
+    lease.release();
+}
+
+/// Those that were passed over may have a port by now.
+fn forget_portless<K: Kernel>(slot: &mut Slot<K>) {
+    let Some(failed) = &mut slot.failed else { return };
+    let FailedDials { tried, portless, .. } = &mut **failed;
+    tried.retain(|id| portless.iter().all(|(passed_over, _)| passed_over != id));
+    portless.clear();
+    if tried.is_empty() {
+        slot.failed = None;
+    }
 }
 
 /// Tells the worker that checks the backend, unless it has yet to read what it was told before.

@@ -1,11 +1,12 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
 //! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
-//! `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a
-//! backend, `drive` relays, `conduit` holds the bytes in between, in `buffers` or `pipes`, `count` counts those of
-//! sessions that last, `close` ends and accounts, `recorder` remembers. `probes` checks backends, `apply` takes commands,
-//! `query` answers about sessions, `sweep` looks for some that were forgotten, `state` tells what the worker holds. Only
-//! `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
+//! `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a backend, for which
+//! it may have to wait in `starved` or `ports`, `drive` relays, `conduit` holds the bytes in between, in `buffers` or
+//! `pipes`, `count` counts those of sessions that last, `close` ends and accounts, `recorder` remembers. `probes` checks
+//! backends, `apply` takes commands, `query` answers about sessions, `sweep` looks for some that were forgotten, `state`
+//! tells what the worker holds. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
+//! loops without a bound that has a name.
 
 mod accept;
 mod admission;
@@ -24,6 +25,7 @@ mod drive;
 mod gap;
 mod listening;
 mod pipes;
+mod ports;
 mod probes;
 mod query;
 mod recorder;
@@ -60,6 +62,7 @@ use gap::Gap;
 use listening::ListenerSlot;
 pub use listening::RETIRE_GRACE;
 use pipes::Pipes;
+use ports::Ports;
 use probes::Probes;
 use query::Tables;
 use recorder::Recorder;
@@ -101,6 +104,8 @@ pub struct Worker<K: Kernel> {
     sessions: Slots<Slot<K>>,
     /// Sessions whose dial waits for descriptors or memory.
     starved: Starved,
+    /// Sessions whose dial waits for a source port.
+    ports: Ports,
     /// Sessions that have used up their share of a turn and have more to do.
     ready_queue: VecDeque<Key>,
     /// Sessions with bytes that are to be counted before they end.
@@ -159,9 +164,11 @@ struct Slot<K: Kernel> {
 
 struct FailedDials {
     tried: Vec<BackendId>,
-    /// The last of them; it may be in no pool any more.
+    /// The last of them that is to blame, or the first that is not; it may be in no pool any more.
     last: Arc<Backend>,
     reason: CloseReason,
+    /// Those of them that no source port was left for, or that others wait for already.
+    portless: Vec<(BackendId, SocketAddr)>,
 }
 
 /// What an entry of the wheel is for.
@@ -173,6 +180,8 @@ enum Timer {
     Probe(u32),
     /// Dials that were put off are tried again.
     Starved,
+    /// And those that found no source port.
+    Ports,
     /// Bytes of sessions that last are counted.
     Count,
     /// Some sessions are asked whether they wait for what has come already.
@@ -207,6 +216,7 @@ impl<K: Kernel> Worker<K> {
             listeners: Vec::with_capacity(listeners.len()),
             sessions: Slots::default(),
             starved: Starved::new(now),
+            ports: Ports::new(now),
             ready_queue: VecDeque::new(),
             plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(pipes_max, pipe_len, now) },
             uncounted: Uncounted::new(),
@@ -266,6 +276,7 @@ impl<K: Kernel> Worker<K> {
             self.cut_all(reason);
         }
         if std::mem::take(&mut self.freed) {
+            self.dial_where_freed();
             self.feed_starved();
             self.resume_accepting();
         }
@@ -323,6 +334,7 @@ impl<K: Kernel> Worker<K> {
                 Timer::Session(key) => self.on_session_timer(key),
                 Timer::Probe(index) => self.on_probe_timer(index),
                 Timer::Starved => self.on_starved_timer(),
+                Timer::Ports => self.on_ports_timer(),
                 Timer::Count => self.on_count_timer(),
                 Timer::Sweep => self.on_sweep_timer(),
                 Timer::Accept(index) => self.on_accept_timer(index),

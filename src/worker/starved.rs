@@ -94,7 +94,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// A session has waited for its connect timeout. No backend is to blame.
+    /// A session has waited for its connect timeout, for whatever it is that this machine lacks. No backend is to blame.
     pub(super) fn give_up_starved(&mut self, key: Key) {
         self.cut(key, CloseReason::LocalLimit);
     }

@@ -143,6 +143,8 @@ pub(crate) struct Conn {
     pub(crate) queued_at_drain: bool,
     /// The port of the backend that we have dialed.
     pub(crate) dialed_port: Option<u16>,
+    /// epoll had no room for it.
+    pub(crate) is_unwatchable: bool,
     /// It has connected to itself.
     pub(crate) is_itself: bool,
     /// Whether its last bytes were read by splice.
@@ -194,6 +196,7 @@ impl Conn {
             dialed: Vec::new(),
             queued_at_drain: false,
             dialed_port: None,
+            is_unwatchable: false,
             is_itself: false,
             by_splice: None,
             literal: None,

@@ -36,6 +36,7 @@ const REQUIRED: &[&str] = &[
     "redial for bytes of the dead",
     "dial Failed",
     "kept alive",
+    "no port left",
     "accept EAGAIN",
     "accept EMFILE",
     "accept ENFILE",

@@ -3,7 +3,9 @@
 
 use l4lb::base::rng::Rng;
 
+use crate::conn::Descriptor;
 use crate::dice::below;
+use crate::net::Net;
 
 /// Chances in a million, per opportunity, and what this machine has.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +52,7 @@ pub(crate) struct Faults {
     pub(crate) fds: usize,
     /// Slots that the pipes of this user may have together.
     pub(crate) pipe_slots: usize,
-    /// Source ports that there are.
+    /// Source ports that there are towards each backend.
     pub(crate) ports: usize,
 }
 
@@ -83,10 +85,25 @@ impl Faults {
             operator: rate(20_000),
             fds: if rate(4) == 0 { usize::MAX } else { 6 + below(rng, 30) },
             pipe_slots: if rng.below(2) == 0 { below(rng, 600) } else { usize::MAX },
-            ports: if rng.below(4) == 0 { 2 + below(rng, 10) } else { usize::MAX },
+            ports: if rng.below(4) == 0 { 1 + below(rng, 6) } else { usize::MAX },
             slow_dial: rng.below(4) / 3 * 990_000,
             // Rarely: where it never happens, the worker may never find that it did.
             lost_edge: if rng.below(8) == 0 { rng.below(50_000) } else { 0 },
         }
+    }
+}
+
+/// What is lacking now.
+impl Net {
+    pub(crate) fn lacks_descriptors(&self) -> bool {
+        self.faults.fds != usize::MAX && self.descriptors() >= self.faults.fds
+    }
+
+    pub(crate) fn lacks_ports(&self, towards: u16) -> bool {
+        let holds_port = |&&id: &&usize| {
+            let conn = &self.conns[id];
+            conn.descriptor == Descriptor::Open && conn.dialed_port == Some(towards)
+        };
+        self.faults.ports != usize::MAX && self.live.iter().filter(holds_port).count() >= self.faults.ports
     }
 }

@@ -101,9 +101,9 @@ impl Case<'_> {
                     |dialed: &Conn| now - dialed.born >= patience.connect || dialed.vanished.is_some();
                 !connected && partner.is_some_and(waited)
             }
-            "no_backend" | "connect_refused" | "connect_unreachable" | "connect_failed" | "local_limit" => {
-                !connected
-            }
+            "no_backend" | "connect_refused" | "connect_unreachable" | "connect_failed" => !connected,
+            // What is lacking may come: a port as well as a descriptor.
+            "local_limit" => !connected && (client.is_unwatchable || now - client.moved >= patience.connect),
             "idle_timeout" => self.quiet() >= patience.idle,
             "half_close_timeout" => self.quiet() >= patience.half_close,
             "backend_removed" => partner.is_some_and(is_cut),

@@ -121,6 +121,8 @@ pub(crate) struct Net {
     pub(crate) ended: Vec<usize>,
     /// Connections that were accepted.
     pub(crate) accepted: u64,
+    /// Dials that failed for something else than the want of a port.
+    pub(crate) exhausted: u64,
     /// Bytes that each worker has given to the peers of its sessions.
     pub(crate) given: Vec<Given>,
     /// Bytes that all workers have taken from them.
@@ -163,6 +165,7 @@ impl Net {
             stale_told: 0,
             ended: Vec::new(),
             accepted: 0,
+            exhausted: 0,
             given: Vec::new(),
             taken: 0,
             bytes_left: 2 << 20,
@@ -192,18 +195,6 @@ impl Net {
     /// Connections in use.
     pub(crate) fn sockets(&self) -> usize {
         self.live.iter().filter(|&&id| self.conns[id].descriptor == Descriptor::Open).count()
-    }
-
-    fn lacks_descriptors(&self) -> bool {
-        self.faults.fds != usize::MAX && self.descriptors() >= self.faults.fds
-    }
-
-    fn lacks_ports(&self) -> bool {
-        let holds_port = |&&id: &&usize| {
-            let conn = &self.conns[id];
-            conn.descriptor == Descriptor::Open && conn.dialed_port.is_some()
-        };
-        self.faults.ports != usize::MAX && self.live.iter().filter(holds_port).count() >= self.faults.ports
     }
 
     // --- listeners -------------------------------------------------------------------------------------------------
@@ -312,7 +303,10 @@ impl Net {
         let called = self.dial_now(worker, address);
         match called {
             Ok(id) => self.trace.tell(self.now, "dial", id, u64::from(address.port())),
-            Err(error) => self.trace.fail(self.now, "dial", usize::from(address.port()), error),
+            Err(error) => {
+                self.exhausted += u64::from(error != libc::EADDRNOTAVAIL);
+                self.trace.fail(self.now, "dial", usize::from(address.port()), error);
+            }
         }
         called
     }
@@ -324,7 +318,8 @@ impl Net {
         if self.lacks_descriptors() {
             return Err(libc::EMFILE);
         }
-        if self.lacks_ports() {
+        if self.lacks_ports(address.port()) {
+            self.coverage.hit("no port left");
             return Err(libc::EADDRNOTAVAIL);
         }
         let backend = self.backends[usize::from(address.port() - FIRST_BACKEND_PORT)];
@@ -355,6 +350,8 @@ impl Net {
     /// epoll_ctl(2). A connection that something has happened to already is told at once.
     pub(crate) fn watch(&mut self, worker: usize, id: usize, token: Token) -> Called<()> {
         if happens(&mut self.rng, self.faults.watch) {
+            self.exhausted += 1;
+            self.conns[id].is_unwatchable = true;
             self.trace.fail(self.now, "watch", id, libc::ENOSPC);
             return Err(libc::ENOSPC);
         }

@@ -16,7 +16,7 @@ use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
 use l4lb::mailbox::{Report, Reports};
 use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
-use l4lb::stats::{self, BackendStats, Tally, Totals, WorkerStats};
+use l4lb::stats::{self, BackendStats, PauseReason, Tally, Totals, WorkerStats};
 use l4lb::worker::{Admission, Audit, Flow, Seat, Worker};
 use nix::libc;
 
@@ -322,6 +322,9 @@ impl World {
             assert_eq!(taken, accounted, "{direction:?}: taken = given + held + discarded");
         }
         assert_eq!(totals.taken.iter().sum::<u64>(), net.taken, "every byte taken is counted");
+        let pauses = |stats: &WorkerStats| stats.accept_pauses[PauseReason::DialPutOff.index()].get();
+        let pauses: u64 = self.stats.iter().map(|stats| pauses(stats)).sum();
+        assert!(pauses <= net.exhausted, "accepting was paused for the want of a port");
         assert!(totals.lost_wakeups <= net.edges_lost, "a wake-up was lost that the network had told");
         let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
         assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
