@@ -78,6 +78,11 @@ pub trait Kernel {
     /// How far a dial is; to be asked after an event.
     fn dial_result(&mut self, socket: &Self::Socket) -> Dial;
 
+    /// The same of a dial to that address of which an event says so much, where that may spare the questions.
+    fn dial_told(&mut self, socket: &Self::Socket, _address: SocketAddr, _ready: Ready) -> Dial {
+        self.dial_result(socket)
+    }
+
     /// Asks for keepalive probes, from the last byte received on.
     fn keep_alive(&mut self, socket: &Self::Socket, keepalive: Keepalive) -> io::Result<()>;
 

@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::mailbox::{Command, Mailbox};
 use crate::pool::{Backend, Lease, choose};
@@ -87,10 +88,10 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Something has happened to a connection that is being dialed.
-    pub(super) fn on_dial_event(&mut self, key: Key) {
+    pub(super) fn on_dial_event(&mut self, key: Key, ready: Ready) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        let Some(backend) = &slot.backend else { return };
-        match self.kernel.dial_result(backend) {
+        let (Some(backend), Some(lease)) = (&slot.backend, &slot.lease) else { return };
+        match self.kernel.dial_told(backend, lease.backend().address, ready) {
             Dial::Pending => {}
             Dial::Connected => {
                 slot.session.on_connected(self.now);

@@ -310,7 +310,7 @@ impl<K: Kernel> Worker<K> {
                     Some(slot) => {
                         slot.session.on_ready(side, ready);
                         if slot.session.is_dialing() && side == Side::Backend {
-                            self.on_dial_event(key);
+                            self.on_dial_event(key, ready);
                         } else if !self.drive(key) {
                             self.stats.idle_events.add(1);
                         }
