@@ -218,7 +218,7 @@ MUTANTS = [
         "double-idle",
         "a reader that has stopped counts as one that took some at the first look",
         "src/session/machine.rs",
-        [("self.last_activity = self.last_activity.max(now - quiet);", "let taken_at = if waiting && self.held_up < self.last_activity { now } else { now - quiet };\n            self.held_up = now;\n            self.last_activity = self.last_activity.max(taken_at);")],
+        [("self.last_activity = self.last_activity.max(now - quiet);", "let taken_at = if unacked > 0 && self.held_up < self.last_activity { now } else { now - quiet };\n            self.held_up = now;\n            self.last_activity = self.last_activity.max(taken_at);")],
     ),
     Mutant(
         "early-half-close",

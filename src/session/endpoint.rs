@@ -17,6 +17,8 @@ pub(super) struct Endpoint {
     pub(super) suspect: bool,
     /// The first error. The kernel reports it once; a read after it looks like a clean end of stream.
     pub(super) error: Option<ErrorKind>,
+    /// Bytes that its peer had not acknowledged when a timeout last asked; `None` when bytes were sent since.
+    pub(super) unacked: Option<u32>,
 }
 
 impl Endpoint {

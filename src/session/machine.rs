@@ -295,6 +295,7 @@ impl Session {
             Outcome::Moved(bytes) => {
                 self.last_activity = now;
                 self.halves[direction as usize].on_flushed(bytes);
+                self.endpoints[sink as usize].unacked = None;
                 self.ask_at = self.ask_at.min(now + self.timeouts.user());
             }
             Outcome::WouldBlock => self.endpoints[sink as usize].writable = false,
@@ -376,9 +377,13 @@ impl Session {
     fn on_delivery(&mut self, side: Side, outcome: Outcome, now: Instant) {
         let Phase::Expiring { waiting, .. } = self.phase else { return };
         let mut waits = waiting;
-        if let (Outcome::Delivery { quiet, waiting }, None) = (outcome, self.endpoint(side).error) {
-            self.last_activity = self.last_activity.max(now - quiet);
-            waits |= waiting;
+        if let (Outcome::Delivery { quiet, unacked }, None) = (outcome, self.endpoint(side).error) {
+            // A kernel also sends again what its peer has no room for, for ever: nothing was taken then.
+            let before = self.endpoints[side as usize].unacked.replace(unacked);
+            if unacked == 0 || before != Some(unacked) {
+                self.last_activity = self.last_activity.max(now - quiet);
+            }
+            waits |= unacked > 0;
         }
         match side {
             Side::Client => self.phase = Phase::Expiring { ask: Side::Backend, waiting: waits },

@@ -153,12 +153,12 @@ pub enum Outcome {
     Unread,
     /// AskUnacked only: this many bytes are unacknowledged, at least one.
     Unacked(u32),
-    /// AskDelivery only: the peer's kernel has taken nothing new for `quiet`, and some bytes still wait for it or not.
+    /// AskDelivery only: nothing has left for the peer for `quiet`.
     Delivery {
-        /// Time since it last took something.
+        /// Time since bytes last left for it, perhaps not for the first time.
         quiet: Duration,
-        /// Whether bytes sent to it are unacknowledged.
-        waiting: bool,
+        /// How many of those sent to it are unacknowledged.
+        unacked: u32,
     },
     /// AskSilence only: bytes are unacknowledged, and the peer has not answered for so long though it was asked again
     /// and again; zero while it answers.

@@ -117,9 +117,9 @@ pub trait Kernel {
     /// How many of the bytes written its peer's kernel has not acknowledged.
     fn unacked(&mut self, socket: &Self::Socket) -> io::Result<u32>;
 
-    /// For how long the peer's kernel has taken nothing new of what was written, to the tick of this kernel's clock (4 ms
-    /// or less), and whether something still waits for it.
-    fn delivery(&mut self, socket: &Self::Socket) -> io::Result<(Duration, bool)>;
+    /// For how long nothing of what was written has left for the peer, to the tick of this kernel's clock (4 ms or less),
+    /// and how many bytes are unacknowledged. What leaves may have left before, where the peer has no room for it.
+    fn delivery(&mut self, socket: &Self::Socket) -> io::Result<(Duration, u32)>;
 
     /// Whether a read would return bytes. Asked of a connection that has died: its error is not touched.
     fn has_unread(&mut self, socket: &Self::Socket) -> bool;

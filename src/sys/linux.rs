@@ -231,7 +231,7 @@ impl Kernel for Linux {
         sockets::unacked(socket)
     }
 
-    fn delivery(&mut self, socket: &Socket) -> io::Result<(Duration, bool)> {
+    fn delivery(&mut self, socket: &Socket) -> io::Result<(Duration, u32)> {
         delivery(socket)
     }
 

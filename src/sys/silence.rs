@@ -33,10 +33,12 @@ pub(super) fn silence(socket: &Socket) -> io::Result<Option<Duration>> {
 ///
 /// New bytes leave whenever the window of the peer moves on, and only then once there are more than fit; what fits is
 /// acknowledged a round trip later. So the last transmission of data tells when the peer last took something. Probes of
-/// a closed window carry none, and their answers do not count: a reader that has stopped gives them for ever.
-pub(super) fn delivery(socket: &Socket) -> io::Result<(Duration, bool)> {
+/// a closed window carry none, and their answers do not count: a reader that has stopped gives them for ever. Where a peer
+/// takes its window back, the probes carry old data (tcp_retransmit_timer), and only the count tells.
+pub(super) fn delivery(socket: &Socket) -> io::Result<(Duration, u32)> {
     let info = getsockopt(socket, TcpInfo)?;
-    Ok((info.since_delivery(), info.state != STATE_CLOSED && unacked(socket)? > 0))
+    let unacked = if info.state == STATE_CLOSED { 0 } else { unacked(socket)? };
+    Ok((info.since_delivery(), unacked))
 }
 
 impl TcpInfoHead {

@@ -145,7 +145,7 @@ fn run<K: Kernel>(
             Err(error) => Outcome::Failed(error.kind()),
         },
         Op::AskDelivery(_) => match kernel.delivery(socket) {
-            Ok((quiet, waiting)) => Outcome::Delivery { quiet, waiting },
+            Ok((quiet, unacked)) => Outcome::Delivery { quiet, unacked },
             Err(error) => Outcome::Failed(error.kind()),
         },
         Op::AskSilence(_) => match kernel.silence(socket) {

@@ -192,17 +192,18 @@ impl Kernel for SimKernel {
         Ok(u32::try_from(unacked).expect("a send buffer is small"))
     }
 
-    fn delivery(&mut self, socket: &SimSocket) -> io::Result<(Duration, bool)> {
+    fn delivery(&mut self, socket: &SimSocket) -> io::Result<(Duration, u32)> {
         let mut net = self.net.borrow_mut();
         let now = net.now;
         let conn = net.conn(socket.id);
-        let (quiet, waiting) = (now - conn.taken_at, conn.unacked() > 0 && !conn.dead);
+        let (quiet, unacked) = (now - conn.taken_at, if conn.dead { 0 } else { conn.unacked() });
+        let waiting = unacked > 0;
         if waiting {
             conn.waited_at = now;
         }
         net.note("ask delivery", socket.id, quiet);
         net.hit(socket.id, if waiting { "AskDelivery waiting" } else { "AskDelivery done" });
-        Ok((Duration::from_nanos(quiet), waiting))
+        Ok((Duration::from_nanos(quiet), u32::try_from(unacked).expect("a send buffer is small")))
     }
 
     fn has_unread(&mut self, socket: &SimSocket) -> bool {

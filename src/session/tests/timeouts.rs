@@ -28,6 +28,16 @@ fn a_reader_that_has_stopped_is_idle_at_the_timeout_and_not_before() {
     }
 }
 
+/// Linux sends old data, at least every two minutes, to a peer that has taken its window back.
+#[test]
+fn what_is_sent_again_and_again_does_not_keep_a_session() {
+    let mut world = relay().stops_acking(Client).sends(Backend, b"abcdef");
+    for _ in 0..7 {
+        world = world.waits(IDLE / 4 - MS).sends_again(Client);
+    }
+    world.waits(IDLE / 4 + MS * 7).expect_end(IdleTimeout, &[Client, Backend]);
+}
+
 #[test]
 fn the_idle_timeout_counts_from_the_last_byte_that_a_reader_took() {
     relay()

@@ -49,6 +49,8 @@ struct Wire {
     heard: Vec<u8>,
     /// When the last of them did.
     taken_at: Instant,
+    /// When our kernel last sent something again.
+    sent_again: Instant,
     /// We have sent our FIN.
     fin_out: bool,
     /// Something has changed that no event has told yet.
@@ -71,6 +73,7 @@ impl Wire {
             first_in_flight: Instant::default(),
             heard: Vec::new(),
             taken_at: Instant::default(),
+            sent_again: Instant::default(),
             fin_out: false,
             edge: true,
         }
@@ -264,6 +267,12 @@ impl World {
         self
     }
 
+    /// Our kernel sends again what the peer has no room for.
+    pub(super) fn sends_again(mut self, side: Side) -> Self {
+        self.wires[side as usize].sent_again = self.now;
+        self
+    }
+
     /// An event that may mean nothing.
     pub(super) fn hints(mut self, side: Side, ready: Ready) -> Self {
         self.session.on_ready(side, ready);
@@ -423,7 +432,8 @@ impl World {
                 Outcome::Silent(self.now - since)
             }
             Op::AskDelivery(_) => {
-                Outcome::Delivery { quiet: self.now - wire.taken_at, waiting: !wire.in_flight.is_empty() }
+                let unacked = u32::try_from(wire.in_flight.len()).expect("a short script");
+                Outcome::Delivery { quiet: self.now - wire.taken_at.max(wire.sent_again), unacked }
             }
             Op::AskUnacked(_) => {
                 self.settles += 1;

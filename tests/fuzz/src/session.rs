@@ -104,7 +104,7 @@ fn timeout(choices: &mut Unstructured) -> Result<Duration> {
 fn quiet(op: Op) -> Outcome {
     match op {
         Op::Fill(_) | Op::Flush(_) => Outcome::WouldBlock,
-        Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, waiting: false },
+        Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, unacked: 0 },
         Op::ShutdownWrite(_)
         | Op::TakeError(_)
         | Op::AskUnread(_)
@@ -117,7 +117,7 @@ fn quiet(op: Op) -> Outcome {
 fn stubborn(op: Op) -> Outcome {
     match op {
         Op::AskUnacked(_) => Outcome::Unacked(1_000),
-        Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, waiting: true },
+        Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, unacked: 1_000 },
         Op::AskSilence(_) => Outcome::Silent(Duration::ZERO),
         Op::AskUnread(_) => Outcome::Unread,
         Op::Fill(_) | Op::Flush(_) | Op::ShutdownWrite(_) | Op::TakeError(_) => quiet(op),
@@ -258,7 +258,7 @@ impl Books {
             (Op::AskUnread(_), 1..=6) => Outcome::Unread,
             (Op::AskUnacked(_), 1..=5) => Outcome::Unacked(choices.int_in_range(1..=u32::MAX)?),
             (Op::AskDelivery(_), 1..=8) => {
-                Outcome::Delivery { quiet: span(choices)?, waiting: choices.arbitrary()? }
+                Outcome::Delivery { quiet: span(choices)?, unacked: choices.arbitrary()? }
             }
             (Op::AskSilence(_), 1..=4) => Outcome::Silent(span(choices)?),
             (Op::AskSilence(_), 5) => Outcome::Silent(self.user.unwrap_or_default()),
