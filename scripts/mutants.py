@@ -22,7 +22,7 @@ import time
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-COPIED = ["Cargo.toml", "Cargo.lock", "src", "tests", "config"]
+COPIED = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "tests", "config"]
 SURVIVOR = "none"
 SURVIVOR_SEEDS = 100
 
@@ -182,7 +182,7 @@ MUTANTS = [
         "same-backend",
         "a retry goes to the backend that has just failed",
         "src/worker/connect.rs",
-        [("    failed.tried.push(backend.id);\n", "")],
+        [("    failed.tried.push(backend.id);\n    failed.last.clone_from(backend);\n", "    failed.last.clone_from(backend);\n")],
     ),
     Mutant(
         "reset-as-close",
@@ -194,7 +194,7 @@ MUTANTS = [
         "impatient-reset",
         "a reset does not wait for the bytes in front of it",
         "src/session/machine.rs",
-        [("            Phase::Settling { .. } if unacked == 0 => self.phase", "            Phase::Settling { .. } if unacked < u32::MAX => self.phase")],
+        [("                Phase::Settling { side, since, poll: next }\n", "                _ = (side, since, next);\n                Phase::Over\n")],
     ),
     Mutant(
         "closed-queue",
