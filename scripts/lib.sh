@@ -109,13 +109,17 @@ start() {
     PID[$name]=$!
 }
 
-# start_peer NAME [--in NETNS] ROLE ARGS...: a scripted peer that answers what `ask` asks.
+# start_peer NAME [--in NETNS] [--on CPU NICE] ROLE ARGS...: a scripted peer that answers what `ask` asks.
 start_peer() {
     local name=$1 enter=() commands
     shift
     if [[ $1 == --in ]]; then
         enter=(ip netns exec "$2")
         shift 2
+    fi
+    if [[ $1 == --on ]]; then
+        enter+=(taskset -c "$2" nice -n "$3")
+        shift 3
     fi
     begin_files "$name"
     mkfifo "$WORK/$name.in"

@@ -117,7 +117,19 @@ MUTANTS = [
         "no-ready-queue",
         "a session that has used up its budget is forgotten",
         "src/worker/drive.rs",
-        [("                if !std::mem::replace(&mut slot.queued, true) {\n                    self.ready_queue.push_back(key);\n                }\n", "")],
+        [("                slot.queued = true;\n", ""), ("                    self.served.push(key);\n", "")],
+    ),
+    Mutant(
+        "no-turn-budget",
+        "only the clock bounds what a turn takes",
+        "src/worker/budget.rs",
+        [("self.of_queue.is_used_up() || now.since", "now.since")],
+    ),
+    Mutant(
+        "two-shares",
+        "a session that has had its share is served again in the same turn",
+        "src/worker/drive.rs",
+        [("                    self.served.push(key);\n", "                    self.ready_queue.push_back(key);\n")],
     ),
     Mutant(
         "error-as-end",

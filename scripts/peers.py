@@ -13,6 +13,7 @@ import os
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -45,6 +46,14 @@ def main():
     requests = roles.add_parser("requests", help="one HTTP request a connection, again and again")
     requests.add_argument("address")
     requests.add_argument("--seconds", type=float, default=60)
+    ping = roles.add_parser("ping", help="one session with an echo server: a few bytes at a fixed pace; says how long they took")
+    ping.add_argument("address")
+    ping.add_argument("--seconds", type=float, required=True)
+    ping.add_argument("--every", type=float, default=4, metavar="MILLISECONDS")
+    bulk = roles.add_parser("bulk", help="both ends of streams from the backend, as many bytes as go through; says how many")
+    bulk.add_argument("address", help="of the balancer")
+    bulk.add_argument("count", type=int)
+    bulk.add_argument("--listen", metavar="ADDRESS", required=True)
     stream = roles.add_parser("stream", help="one connection: sends its pattern, compares what comes, says how it went")
     ends = stream.add_mutually_exclusive_group(required=True)
     ends.add_argument("--listen", metavar="ADDRESS")
@@ -82,6 +91,10 @@ def main():
             asyncio.run(Sticker(args).run())
         case "requests":
             Requests(args).run()
+        case "ping":
+            send_pings(args)
+        case "bulk":
+            Bulk(args).run()
         case "stream":
             Stream(args).run()
         case "crowd":
@@ -121,6 +134,92 @@ async def serve_echo(address):
     server = await asyncio.get_running_loop().create_server(Echo, host, port, backlog=4096)
     print(f"port={server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
+
+
+# --- ping ------------------------------------------------------------------------------------------------------------
+
+PING = bytes(50)
+PING_SECONDS_MAX = 10
+
+
+def send_pings(args):
+    """Prints count, p50, p99 and the longest in microseconds. What was due while another one was under way is left out."""
+    took = []
+    with socket.create_connection(split(args.address), PING_SECONDS_MAX) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = due = time.monotonic()
+        while due < began + args.seconds:
+            time.sleep(max(0, due - time.monotonic()))
+            sent = time.monotonic()
+            connection.sendall(PING)
+            if connection.recv(len(PING), socket.MSG_WAITALL) != PING:
+                sys.exit("another answer than what was sent")
+            took.append(time.monotonic() - sent)
+            due = max(due + args.every / 1000, time.monotonic())
+    took.sort()
+    p50, p99, most = (round(took[int(place * (len(took) - 1))] * 1e6) for place in (0.5, 0.99, 1))
+    print(f"pings={len(took)} p50={p50} p99={p99} max={most}", flush=True)
+
+
+# --- bulk ------------------------------------------------------------------------------------------------------------
+
+
+class Bulk:
+    """Costs little itself: the sources send a file, the sinks have the kernel throw away what has come.
+
+    `mark` tells how many bytes have come since the last mark, and in which time.
+    """
+
+    CHUNK = 1 << 20
+
+    def __init__(self, args):
+        self.file = os.memfd_create("bulk")
+        os.truncate(self.file, self.CHUNK)
+        os.write(self.file, bytes(self.CHUNK))
+        self.waste = bytearray(self.CHUNK)
+        self.poll = select.epoll()
+        listener = socket.create_server(split(args.listen), backlog=args.count)
+        self.sinks, self.sources = {}, {}
+        for _ in range(args.count):
+            sink = socket.create_connection(split(args.address), 10)
+            # It reads rarely and much at a time.
+            sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self.CHUNK // 4)
+            self.add(self.sinks, sink, select.EPOLLIN)
+        for _ in range(args.count):
+            self.add(self.sources, listener.accept()[0], select.EPOLLOUT)
+        self.came = 0
+        self.marked = time.monotonic()
+
+    def add(self, sockets, end, events):
+        end.setblocking(False)
+        sockets[end.fileno()] = end
+        self.poll.register(end, events)
+
+    def run(self):
+        print(f"streams={len(self.sinks)}", flush=True)
+        self.poll.register(sys.stdin, select.EPOLLIN)
+        while True:
+            for fd, _ in self.poll.poll():
+                self.move(fd)
+
+    def move(self, fd):
+        try:
+            if fd in self.sinks:
+                got = self.sinks[fd].recv_into(self.waste, 0, socket.MSG_TRUNC)
+                if got == 0:
+                    sys.exit("a stream has ended")
+                self.came += got
+            elif fd in self.sources:
+                os.sendfile(fd, self.file, 0, self.CHUNK)
+            else:
+                self.mark(sys.stdin.readline().split()[0])
+        except BlockingIOError:
+            pass
+
+    def mark(self, identity):
+        now = time.monotonic()
+        answer(identity, f"bytes={self.came} seconds={now - self.marked:.3f}")
+        self.came, self.marked = 0, now
 
 
 # --- hold ------------------------------------------------------------------------------------------------------------

@@ -25,8 +25,9 @@
 //!    backend. What the client has sent meanwhile waits in the kernel, so a retry loses nothing,
 //!    and neither does a client that resets.
 //! 4. **relay** (`worker/drive.rs`): [`session::Session`] decides one op at a time, the worker does it and tells the
-//!    outcome, until nothing is left to do or the share of the turn is spent. Bytes are copied (`worker/buffers.rs`),
-//!    or spliced through a pipe while they stream (`worker/pipes.rs`).
+//!    outcome, until nothing is left to do or the share of the turn is spent. What moves little is served upon its event;
+//!    what streams waits in a queue, of which a turn serves a bounded part (`worker/budget.rs`). Bytes are copied
+//!    (`worker/buffers.rs`), or spliced through a pipe while they stream (`worker/pipes.rs`).
 //! 5. **half-close**: an end of stream is passed on behind the last byte, a reset as a reset behind the bytes that
 //!    came before it. No FIN is sent that nobody sent us.
 //! 6. **close** (`worker/close.rs`): the single exit. Timer cancelled, buffers and lease given back.

@@ -11,7 +11,6 @@
 use std::io;
 
 use crate::base::time::Instant;
-use crate::config::limits::PIPE_LEN_MAX;
 use crate::config::model::Relay;
 use crate::session::Outcome;
 use crate::stats::WorkerStats;
@@ -30,10 +29,21 @@ pub(super) struct Plumbing<K: Kernel> {
     pub(super) pipes: Pipes<K::Pipe>,
 }
 
+/// Where a fill takes from.
+pub(super) struct Source<'a, S> {
+    pub(super) socket: &'a S,
+    /// A splice that finds nothing is no proof: it stops in front of urgent data, also of that which is read in its
+    /// place.
+    pub(super) hides_more: bool,
+    /// The most that a splice may take.
+    pub(super) splice_max: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Conduit<P> {
     held: Held<P>,
+    relay: Relay,
     pace: Pace,
 }
 
@@ -50,48 +60,44 @@ enum Held<P> {
     Piped(P, u32),
 }
 
-/// How the next fill is done.
+/// What comes.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// By copy, whatever comes.
-    AlwaysCopy,
-    /// By splice, whatever comes.
-    AlwaysSplice,
-    /// By copy, until a read fills its buffer: that may be a stream. Waiting for three in a row cost a
+    /// Little at a time, until a read fills its buffer: that may be a stream. Waiting for three in a row cost a
     /// quarter more for responses of 64 and 100 KiB, and saved nothing for larger ones.
-    Copy,
-    /// By splice, after so many fills in a row that brought little.
+    Trickle,
+    /// Much, after so many fills in a row that brought little.
     Stream { thin_fills: u8 },
 }
 
 impl Pace {
-    fn wants_pipe(self) -> bool {
-        matches!(self, Self::AlwaysSplice | Self::Stream { .. })
-    }
-
-    fn on_copied(&mut self, was_full: bool) {
-        if let (Self::Copy, true) = (*self, was_full) {
-            *self = Self::Stream { thin_fills: 0 };
-        }
-    }
-
-    fn on_spliced(&mut self, bytes: usize) {
-        if let Self::Stream { thin_fills } = *self {
-            let thin_fills = if bytes < THIN_LEN { thin_fills + 1 } else { 0 };
-            let streams = thin_fills < THIN_FILLS;
-            *self = if streams { Self::Stream { thin_fills } } else { Self::Copy };
+    fn on_filled(&mut self, bytes: usize, was_full: bool) {
+        match self {
+            Self::Trickle if was_full => *self = Self::Stream { thin_fills: 0 },
+            Self::Trickle => {}
+            Self::Stream { thin_fills } if was_full || bytes >= THIN_LEN => *thin_fills = 0,
+            Self::Stream { thin_fills } if *thin_fills + 1 < THIN_FILLS => *thin_fills += 1,
+            Self::Stream { .. } => *self = Self::Trickle,
         }
     }
 }
 
 impl<P> Conduit<P> {
     pub(super) fn new(relay: Relay) -> Self {
-        let pace = match relay {
-            Relay::Auto => Pace::Copy,
-            Relay::Copy => Pace::AlwaysCopy,
-            Relay::Splice => Pace::AlwaysSplice,
-        };
-        Self { held: Held::Nothing, pace }
+        Self { held: Held::Nothing, relay, pace: Pace::Trickle }
+    }
+
+    /// Whether much comes at a time.
+    pub(super) fn streams(&self) -> bool {
+        matches!(self.pace, Pace::Stream { .. })
+    }
+
+    fn wants_pipe(&self) -> bool {
+        match self.relay {
+            Relay::Auto => self.streams(),
+            Relay::Copy => false,
+            Relay::Splice => true,
+        }
     }
 
     /// Bytes held, between two turns.
@@ -118,44 +124,41 @@ impl<P> Conduit<P> {
         matches!(self.held, Held::Piped(..))
     }
 
-    /// Takes from `source` into the empty conduit. Where it `hides_more`, a splice that finds nothing is no proof: it
-    /// stops in front of urgent data, also of that which is read in its place.
+    /// Takes from `source` into the empty conduit.
     pub(super) fn fill<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
-        source: &K::Socket,
-        hides_more: bool,
+        source: &Source<'_, K::Socket>,
         plumbing: &mut Plumbing<K>,
         stats: &WorkerStats,
         now: Instant,
     ) -> Outcome {
         debug_assert!(matches!(self.held, Held::Nothing), "a fill would mix with what is held");
-        if self.pace.wants_pipe()
+        if self.wants_pipe()
             && let Some(pipe) = plumbing.pipes.borrow(kernel, stats, now)
-            && let Some(outcome) = self.fill_pipe(pipe, kernel, source, hides_more, plumbing)
+            && let Some(outcome) = self.fill_pipe(pipe, kernel, source, plumbing)
         {
             return outcome;
         }
-        self.fill_scratch(kernel, source, hides_more, &mut plumbing.buffers)
+        self.fill_scratch(kernel, source, &mut plumbing.buffers)
     }
 
     /// Where the end may be near it is looked for behind the last bytes at once, so that it can go out with them.
     fn fill_scratch<K: Kernel>(
         &mut self,
         kernel: &mut K,
-        source: &K::Socket,
-        hides_more: bool,
+        source: &Source<'_, K::Socket>,
         buffers: &mut Buffers,
     ) -> Outcome {
         let room = buffers.room();
-        let bytes = match kernel.read(source, room) {
+        let bytes = match kernel.read(source.socket, room) {
             Ok(0) => return Outcome::Eof,
             Ok(bytes) => bytes,
             Err(error) => return refused(&error),
         };
         let is_full = bytes == room.len();
-        self.pace.on_copied(is_full);
-        let behind = (hides_more && !is_full).then(|| kernel.read(source, &mut room[bytes..]));
+        self.pace.on_filled(bytes, is_full);
+        let behind = (source.hides_more && !is_full).then(|| kernel.read(source.socket, &mut room[bytes..]));
         let (bytes, outcome) = match behind {
             None if is_full => (bytes, Outcome::Moved(bytes)),
             None => (bytes, Outcome::Drained(bytes)),
@@ -174,21 +177,20 @@ impl<P> Conduit<P> {
         &mut self,
         pipe: P,
         kernel: &mut K,
-        source: &K::Socket,
-        hides_more: bool,
+        source: &Source<'_, K::Socket>,
         plumbing: &mut Plumbing<K>,
     ) -> Option<Outcome> {
-        let spliced = kernel.splice_in(source, &pipe, PIPE_LEN_MAX);
+        let spliced = kernel.splice_in(source.socket, &pipe, source.splice_max);
         if let Ok(bytes @ 1..) = spliced {
             let held = u32::try_from(bytes).expect("a pipe holds less than 4 GiB");
             self.held = Held::Piped(pipe, held);
-            self.pace.on_spliced(bytes);
+            self.pace.on_filled(bytes, bytes >= THIN_LEN);
             // However little: the pipe may have run out of slots.
             return Some(Outcome::Moved(bytes));
         }
         plumbing.pipes.give_back(pipe);
         match spliced {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && hides_more => None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && source.hides_more => None,
             Err(error) if !cannot_splice(&error) => Some(refused(&error)),
             Err(error) => {
                 log::warn!(error:%; "this kernel does not splice, bytes are copied from now on");

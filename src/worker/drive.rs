@@ -1,66 +1,70 @@
-//! Does what the machine of a session decides: one op, its outcome, the next op, until nothing is left to do
-//! or the session has had its share of the turn.
+//! Does what the machine of a session decides: one op, its outcome, the next op, until nothing is left to do or the
+//! session has had its share of the turn. It has one share at most: then it is behind all that wait for theirs.
 
 use crate::base::slots::Key;
 use crate::base::time::Instant;
 use crate::session::{Op, Outcome, Side};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
-use crate::worker::conduit::{Conduit, Plumbing};
+use crate::worker::budget::Share;
+use crate::worker::conduit::{Conduit, Plumbing, Source};
 use crate::worker::count::Counting;
 use crate::worker::{Slot, Timer, Worker};
 
-/// Fills that a session may do in one turn.
-const FILLS_PER_TURN: u32 = 16;
-/// Bytes that a session may take in one turn; the fill that passes it is the last.
-const BYTES_PER_TURN: usize = 512 * 1024;
-
-/// What is left of a session's share of a turn.
-struct Budget {
-    fills: u32,
-    bytes: usize,
-    /// What it has taken of it, by direction.
-    taken: [u64; 2],
-}
-
-impl Budget {
-    /// Only fills are counted: what has been filled is always flushed or parked in the same turn.
-    fn allows(&self, op: Op) -> bool {
-        !matches!(op, Op::Fill(_)) || (self.fills > 0 && self.bytes > 0)
-    }
-
-    fn spend(&mut self, op: Op, outcome: Outcome) {
-        let Op::Fill(direction) = op else { return };
-        if let Outcome::Moved(bytes) | Outcome::Drained(bytes) | Outcome::Last(bytes, _) = outcome {
-            self.fills -= 1;
-            self.taken[direction as usize] += bytes as u64;
-            self.bytes = self.bytes.saturating_sub(bytes);
-        }
-    }
+/// What an event, or a timer, has led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Driven {
+    /// There was nothing to do.
+    Idle,
+    /// What there is to do waits for the session's share.
+    Queued,
+    /// Something was done.
+    Moved,
 }
 
 impl<K: Kernel> Worker<K> {
-    /// Does for a session all that can be done now; false when there was nothing.
-    pub(super) fn drive(&mut self, key: Key) -> bool {
-        let Some(slot) = self.sessions.get_mut(key) else { return false };
-        let mut budget = Budget { fills: FILLS_PER_TURN, bytes: BYTES_PER_TURN, taken: [0; 2] };
-        let mut had_something = false;
+    /// Something has happened to a session: does what can be done at once, and queues what streams.
+    pub(super) fn drive(&mut self, key: Key) -> Driven {
+        if self.sessions.get(key).is_some_and(|slot| slot.queued) {
+            return Driven::Queued;
+        }
+        let share = self.turn.share_upon_event();
+        self.run_share(key, share)
+    }
+
+    /// Does for a session what can be done now, up to its share.
+    fn run_share(&mut self, key: Key, mut share: Share) -> Driven {
+        let Some(slot) = self.sessions.get_mut(key) else { return Driven::Idle };
+        let mut driven = Driven::Idle;
         while let Some(op) = slot.session.next_op() {
-            if !budget.allows(op) {
+            if !allows(&share, op, &slot.conduits) {
                 // Its edges have been told and will not be told again: it waits behind the others.
-                if !std::mem::replace(&mut slot.queued, true) {
+                slot.queued = true;
+                if driven == Driven::Idle {
                     self.ready_queue.push_back(key);
+                    driven = Driven::Queued;
+                } else {
+                    self.served.push(key);
+                    self.stats.budget_exhausted.add(1);
                 }
-                self.stats.budget_exhausted.add(1);
                 break;
             }
-            had_something = true;
-            let outcome = run(&mut self.kernel, &mut self.plumbing, &self.stats, slot, op, self.now);
-            budget.spend(op, outcome);
+            driven = Driven::Moved;
+            let outcome = run(
+                &mut self.kernel,
+                &mut self.plumbing,
+                &self.stats,
+                slot,
+                op,
+                share.splice_max(),
+                self.now,
+            );
+            share.spend(op, outcome);
             slot.session.on_outcome(op, outcome, self.now);
         }
         debug_assert!(!slot.conduits.iter().any(Conduit::is_in_scratch), "the scratch is shared");
-        self.stats.on_taken(budget.taken);
+        self.stats.on_taken(share.taken);
+        self.turn.spend(&share);
         match slot.session.end() {
             Some(end) => self.close(key, end),
             None => {
@@ -71,18 +75,22 @@ impl<K: Kernel> Worker<K> {
                 self.arm(key);
             }
         }
-        had_something
+        driven
     }
 
-    /// Goes on with the first `count` of the sessions that had used up their share of an earlier turn.
-    pub(super) fn drive_ready_queue(&mut self, count: usize) {
-        for _ in 0..count {
-            let Some(key) = self.ready_queue.pop_front() else { return };
+    /// Serves the queue, as far as the turn goes. Whoever has had a share of it is behind all the others then.
+    pub(super) fn serve_queue(&mut self) {
+        self.turn.begin_queue();
+        while let Some(&key) = self.ready_queue.front() {
+            let now = self.kernel.now();
+            let Some(share) = self.turn.next_share(now) else { break };
+            self.ready_queue.pop_front();
             if let Some(slot) = self.sessions.get_mut(key) {
                 slot.queued = false;
-                self.drive(key);
+                self.run_share(key, share);
             }
         }
+        self.ready_queue.extend(self.served.drain(..));
     }
 
     /// Sees to it that the timer fires no later than the session's deadline. Activity only moves deadlines
@@ -100,6 +108,26 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
+/// Whether an op may be done with what is left of a share.
+fn allows<P>(share: &Share, op: Op, conduits: &[Conduit<P>; 2]) -> bool {
+    match op {
+        Op::Fill(direction) => {
+            let streams = conduits[direction as usize].streams();
+            (share.takes_streams() || !streams) && !share.is_used_up()
+        }
+        // What was filled a moment ago goes on or is parked: the scratch is that of the next session too.
+        Op::Flush(direction) => {
+            let conduit = &conduits[direction as usize];
+            share.takes_streams() || !conduit.streams() || conduit.is_in_scratch()
+        }
+        Op::ShutdownWrite(_)
+        | Op::TakeError(_)
+        | Op::AskUnacked(_)
+        | Op::AskDelivery(_)
+        | Op::AskSilence(_) => true,
+    }
+}
+
 /// One op: one call of the kernel.
 fn run<K: Kernel>(
     kernel: &mut K,
@@ -107,6 +135,7 @@ fn run<K: Kernel>(
     stats: &WorkerStats,
     slot: &mut Slot<K>,
     op: Op,
+    splice_max: usize,
     now: Instant,
 ) -> Outcome {
     let Slot { session, client, backend, conduits, .. } = slot;
@@ -117,7 +146,8 @@ fn run<K: Kernel>(
     match op {
         Op::Fill(direction) => {
             let hides_more = session.hides_more(direction.source());
-            conduits[direction as usize].fill(kernel, socket, hides_more, plumbing, stats, now)
+            let source = Source { socket, hides_more, splice_max };
+            conduits[direction as usize].fill(kernel, &source, plumbing, stats, now)
         }
         Op::Flush(direction) => {
             let is_last = session.holds_the_last(direction);

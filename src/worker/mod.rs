@@ -2,11 +2,11 @@
 //!
 //! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
 //! `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a backend, for which
-//! it may have to wait in `starved` or `ports`, `drive` relays, `conduit` holds the bytes in between, in `buffers` or
-//! `pipes`, `count` counts those of sessions that last, `close` ends and accounts, `recorder` remembers. `probes` checks
-//! backends, `apply` takes commands, `query` answers about sessions, `sweep` looks for some that were forgotten, `state`
-//! tells what the worker holds. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
-//! loops without a bound that has a name.
+//! it may have to wait in `starved` or `ports`, `drive` relays, as much in a turn as `budget` allows, `conduit` holds the
+//! bytes in between, in `buffers` or `pipes`, `count` counts those of sessions that last, `close` ends and accounts,
+//! `recorder` remembers. `probes` checks backends, `apply` takes commands, `query` answers about sessions, `sweep` looks
+//! for some that were forgotten, `state` tells what the worker holds. Only `close.rs` frees a session. Nothing here waits
+//! except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
 mod admission;
@@ -15,6 +15,7 @@ mod assignment;
 mod audit;
 #[cfg(test)]
 mod bench;
+mod budget;
 mod buffers;
 mod close;
 mod conduit;
@@ -53,11 +54,13 @@ use crate::sys::{Event, Kernel, Token};
 pub use admission::Admission;
 pub use assignment::{Assignment, Ends, GroupId, Listening, Seat, Team};
 pub use audit::Audit;
+use budget::Turn;
 use buffers::Buffers;
 use conduit::{Conduit, Plumbing};
 use count::{Counting, Uncounted};
 use crew::{Arrival, Crew};
 pub use crew::{Desk, Desks};
+use drive::Driven;
 use gap::Gap;
 use listening::ListenerSlot;
 pub use listening::RETIRE_GRACE;
@@ -106,8 +109,12 @@ pub struct Worker<K: Kernel> {
     starved: Starved,
     /// Sessions whose dial waits for a source port.
     ports: Ports,
-    /// Sessions that have used up their share of a turn and have more to do.
+    /// What is left of this turn.
+    turn: Turn,
+    /// Sessions that wait for their share of a turn.
     ready_queue: VecDeque<Key>,
+    /// Those that have had one of this turn and have more to do.
+    served: Vec<Key>,
     /// Sessions with bytes that are to be counted before they end.
     uncounted: Uncounted,
     plumbing: Plumbing<K>,
@@ -217,7 +224,9 @@ impl<K: Kernel> Worker<K> {
             sessions: Slots::default(),
             starved: Starved::new(now),
             ports: Ports::new(now),
+            turn: Turn::new(now),
             ready_queue: VecDeque::new(),
+            served: Vec::new(),
             plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(pipes_max, pipe_len, now) },
             uncounted: Uncounted::new(),
             sweep: Sweep::new(now),
@@ -261,12 +270,13 @@ impl<K: Kernel> Worker<K> {
         let asked_until = self.now + timeout.unwrap_or(Duration::MAX);
         self.now = self.kernel.now();
 
-        let behind = self.ready_queue.len();
+        self.turn.begin(self.now);
         self.stats.turns.add(1);
         self.stats.events.add(self.events.len() as u64);
         self.on_events();
-        self.drive_ready_queue(behind);
-        if self.gap.timers_may_fire(asked_until, self.now, self.events.len()) {
+        // Whoever is queued has not been heard yet.
+        let unheard = self.events.len() + self.ready_queue.len();
+        if self.gap.timers_may_fire(asked_until, self.now, unheard) {
             self.fire_timers();
         }
         self.start_waiting_probes();
@@ -281,6 +291,7 @@ impl<K: Kernel> Worker<K> {
             self.resume_accepting();
         }
         self.accept_all();
+        self.serve_queue();
         let is_over = self.listeners.iter().all(Option::is_none) && self.crew.is_over();
         self.tell_state();
         self.measure_turn();
@@ -296,7 +307,7 @@ impl<K: Kernel> Worker<K> {
     fn next_timeout(&self) -> Option<Duration> {
         let accepting =
             self.starved.is_empty() && self.listeners.iter().flatten().any(ListenerSlot::is_ready);
-        if accepting || !self.ready_queue.is_empty() {
+        if accepting || self.freed || !self.ready_queue.is_empty() {
             return Some(Duration::ZERO);
         }
         self.wheel.next_timeout(self.now)
@@ -309,11 +320,7 @@ impl<K: Kernel> Worker<K> {
                 Token::Session(key, side) => match self.sessions.get_mut(key) {
                     Some(slot) => {
                         slot.session.on_ready(side, ready);
-                        if slot.session.is_dialing() && side == Side::Backend {
-                            self.on_dial_event(key, ready);
-                        } else if !self.drive(key) {
-                            self.stats.idle_events.add(1);
-                        }
+                        self.on_session_event(key, side);
                     }
                     // Closed earlier in this batch.
                     None => self.stats.stale_events.add(1),
@@ -325,6 +332,19 @@ impl<K: Kernel> Worker<K> {
             }
         }
         self.events = events;
+    }
+
+    fn on_session_event(&mut self, key: Key, side: Side) {
+        let Some(slot) = self.sessions.get(key) else { return };
+        if side == Side::Backend && slot.session.is_dialing() {
+            self.turn.note_company();
+            return self.on_dial_event(key, ready);
+        }
+        match self.drive(key) {
+            Driven::Idle => self.stats.idle_events.add(1),
+            Driven::Queued => {}
+            Driven::Moved => self.turn.note_company(),
+        }
     }
 
     fn fire_timers(&mut self) {
@@ -350,6 +370,10 @@ impl<K: Kernel> Worker<K> {
         };
         slot.timer = None;
         slot.lasts(&self.stats);
+        if slot.queued {
+            // What it waits for has come, and its share is about to.
+            return self.arm(key);
+        }
         if !slot.session.is_dialing() {
             self.keep_alive(key);
         }

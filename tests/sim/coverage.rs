@@ -84,6 +84,8 @@ const REQUIRED: &[&str] = &[
     "workers leave",
     "handed over",
     "budget exhausted",
+    "full turn",
+    "flood",
     "stale event",
     "lost event found",
     "check deferred",

@@ -113,7 +113,10 @@ impl Kernel for SimKernel {
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.clear();
-        self.net.borrow_mut().wait(self.worker, timeout, events);
+        let net = &mut *self.net.borrow_mut();
+        let was_full = net.turns[self.worker].end();
+        net.coverage.hit_if(was_full, "full turn");
+        net.wait(self.worker, timeout, events);
         Ok(())
     }
 
@@ -324,8 +327,9 @@ impl Net {
             (Err(_), _) => "Fill Failed",
         };
         self.hit(id, point);
-        if let (Ok(bytes), Some(Token::Session(..))) = (called, self.conns[id].token) {
+        if let (Ok(bytes @ 1..), Some(Token::Session(key, _))) = (called, self.conns[id].token) {
             self.taken += bytes;
+            self.turns[self.conns[id].worker].note(key, bytes, true);
         }
         if let Ok(1..) = called {
             let by_splice = len.is_none();
@@ -379,8 +383,9 @@ impl Net {
     /// What a check says to a backend is not counted.
     fn note_given(&mut self, id: usize, bytes: u64) {
         let conn = &self.conns[id];
-        if let Some(Token::Session(_, side)) = conn.token {
+        if let Some(Token::Session(key, side)) = conn.token {
             self.given[conn.worker][side.inward() as usize] += bytes;
+            self.turns[conn.worker].note(key, bytes, false);
         }
     }
 

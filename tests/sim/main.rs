@@ -22,4 +22,5 @@ mod stream;
 mod summaries;
 mod sweep;
 mod trace;
+mod turns;
 mod world;

@@ -23,6 +23,7 @@ use crate::pipe::Pipe;
 use crate::roster::Roster;
 use crate::stream::Stream;
 use crate::trace::Trace;
+use crate::turns::Turn;
 
 /// The port of the first backend; the others follow it.
 pub(crate) const FIRST_BACKEND_PORT: u16 = 8001;
@@ -129,6 +130,8 @@ pub(crate) struct Net {
     pub(crate) taken: u64,
     /// Bytes that peers may still be given to send.
     pub(crate) bytes_left: u64,
+    /// What each worker has done since its last wait.
+    pub(crate) turns: Vec<Turn>,
     /// Events that did not say that there was something to read.
     pub(crate) edges_lost: u64,
     /// Whether the workers were told to cut what runs.
@@ -168,6 +171,7 @@ impl Net {
             exhausted: 0,
             given: Vec::new(),
             taken: 0,
+            turns: Vec::new(),
             bytes_left: 2 << 20,
             edges_lost: 0,
             is_stopping: false,

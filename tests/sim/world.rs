@@ -2,6 +2,7 @@
 //! after every turn a look at the books. In the end all faults stop, and everything has to come to a good end.
 
 mod answers;
+mod flood;
 mod operator;
 mod reload;
 mod site;
@@ -83,6 +84,7 @@ pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
     } else {
         world.come_to_rest();
         world.heal();
+        world.flood();
         world.see_them_off();
         world.serve_the_last();
         world.drain();

@@ -17,6 +17,7 @@ use crate::kernel::{SimKernel, SimListener, SimSocket};
 use crate::net::{Backend, FIRST_BACKEND_PORT, Listener, Mode, Net, client_of};
 use crate::peer::{Ending, Peer as SimPeer, Reading, Seen};
 use crate::trace::Trace;
+use crate::turns::Turn;
 
 /// What the send buffer of each connection holds, and the receive buffer of its peer.
 const SEND_BUFFER: u64 = 1 << 20;
@@ -37,6 +38,7 @@ impl SimBench {
         // A script closes listeners as it likes.
         net.is_ending = true;
         net.wakes = vec![Arc::default()];
+        net.turns = vec![Turn::default()];
         let net = Rc::new(RefCell::new(net));
         let kernel = SimKernel { net: Rc::clone(&net), worker: 0 };
         Self { net, kernel }

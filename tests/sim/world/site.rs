@@ -17,6 +17,7 @@ use super::{ROUND, STILL_ROUNDS_MAX, World};
 use crate::books::Books;
 use crate::kernel::{SimKernel, SimListener, SimSocket, SimWake};
 use crate::net;
+use crate::turns::Turn;
 
 /// Listeners at a time.
 const LISTENERS_MAX: usize = 4;
@@ -118,6 +119,7 @@ impl World {
             let net = &mut *self.net.borrow_mut();
             net.wakes.push(woken);
             net.given.push([0; 2]);
+            net.turns.push(Turn::default());
         }
         self.seats.push(seat);
         self.stats.push(Arc::default());

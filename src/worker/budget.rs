@@ -1,0 +1,235 @@
+//! What one turn may take, and each session of it: whoever comes meanwhile waits for all of it.
+//!
+//! Events come first. A session that moves little is served as soon as its event is read; one that streams is only
+//! queued. The queue is served behind all events, checks and timers, by shares, until the turn has moved what it may or
+//! has lasted long enough, and goes on in the next turn. So nobody waits for more than one turn of what streams, however
+//! many streams there are.
+
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::config::limits::PIPE_LEN_MAX;
+use crate::session::{Op, Outcome};
+
+/// What a turn may do upon events. The queue may do as much, and what is left of this.
+const UPON_EVENTS: Allowance = Allowance { fills: 1024, bytes: 2 << 20 };
+const OF_QUEUE: Allowance = Allowance { fills: 512, bytes: 2 << 20 };
+/// Once a turn has lasted that long, no further session of the queue has its share in it.
+const TURN_TIME: Duration = Duration::from_millis(2);
+
+/// What a session may do upon an event. What moves more is a stream.
+const SHARE_UPON_EVENT: Allowance = Allowance { fills: 16, bytes: 256 << 10 };
+/// What a session of the queue may do while others come and go, and while nobody does.
+const SHARE_IN_COMPANY: Allowance = Allowance { fills: 16, bytes: 512 << 10 };
+const SHARE_ALONE: Allowance = Allowance { fills: 16, bytes: 2 << 20 };
+/// For how long somebody who came is company: the next one may come at any time.
+const COMPANY_TIME: Duration = Duration::from_millis(100);
+/// The least that a splice is asked for: one of less costs more than a copy.
+const SPLICE_LEN_MIN: usize = 64 << 10;
+
+/// Fills, and bytes that are moved: a byte that is relayed counts as it comes in and as it goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Allowance {
+    fills: u32,
+    bytes: usize,
+}
+
+impl Allowance {
+    fn is_used_up(self) -> bool {
+        self.fills == 0 || self.bytes == 0
+    }
+
+    fn min(self, other: Self) -> Self {
+        Self { fills: self.fills.min(other.fills), bytes: self.bytes.min(other.bytes) }
+    }
+
+    fn spend(&mut self, used: Self) {
+        self.fills = self.fills.saturating_sub(used.fills);
+        self.bytes = self.bytes.saturating_sub(used.bytes);
+    }
+}
+
+/// What is left of a turn.
+#[derive(Debug)]
+pub(super) struct Turn {
+    began: Instant,
+    /// When something happened last to a session that does not stream.
+    company: Option<Instant>,
+    upon_events: Allowance,
+    of_queue: Allowance,
+}
+
+impl Turn {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { began: now, company: None, upon_events: UPON_EVENTS, of_queue: OF_QUEUE }
+    }
+
+    /// Another turn begins.
+    pub(super) fn begin(&mut self, now: Instant) {
+        *self = Self { company: self.company, ..Self::new(now) };
+    }
+
+    /// Something has happened to a session that does not stream.
+    pub(super) fn note_company(&mut self) {
+        self.company = Some(self.began);
+    }
+
+    /// The share of a session upon an event.
+    pub(super) fn share_upon_event(&self) -> Share {
+        Share::new(SHARE_UPON_EVENT.min(self.upon_events), false)
+    }
+
+    /// The queue is served from now on.
+    pub(super) fn begin_queue(&mut self) {
+        self.of_queue.bytes += self.upon_events.bytes;
+        self.upon_events = Allowance { fills: 0, bytes: 0 };
+    }
+
+    /// The share of the next session of the queue; `None` when that has to wait for the next turn.
+    pub(super) fn next_share(&self, now: Instant) -> Option<Share> {
+        if self.of_queue.is_used_up() || now.since(self.began) >= TURN_TIME {
+            return None;
+        }
+        let has_company = self.company.is_some_and(|last| self.began.since(last) < COMPANY_TIME);
+        let share = if has_company { SHARE_IN_COMPANY } else { SHARE_ALONE };
+        Some(Share::new(share.min(self.of_queue), true))
+    }
+
+    /// A session has had its share.
+    pub(super) fn spend(&mut self, share: &Share) {
+        let left = if share.is_of_queue { &mut self.of_queue } else { &mut self.upon_events };
+        left.spend(share.used);
+    }
+}
+
+/// What a session may do in a turn, and what it has done.
+#[derive(Debug)]
+pub(super) struct Share {
+    left: Allowance,
+    used: Allowance,
+    is_of_queue: bool,
+    /// Bytes that it has taken, by direction.
+    pub(super) taken: [u64; 2],
+}
+
+impl Share {
+    fn new(left: Allowance, is_of_queue: bool) -> Self {
+        Self { left, used: Allowance { fills: 0, bytes: 0 }, is_of_queue, taken: [0; 2] }
+    }
+
+    /// Whether an op of a direction that streams may be done.
+    pub(super) fn takes_streams(&self) -> bool {
+        self.is_of_queue
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        self.left.is_used_up()
+    }
+
+    /// How much a splice may take: about what it and its flush leave nothing of.
+    pub(super) fn splice_max(&self) -> usize {
+        (self.left.bytes / 2).clamp(SPLICE_LEN_MIN, PIPE_LEN_MAX)
+    }
+
+    pub(super) fn spend(&mut self, op: Op, outcome: Outcome) {
+        let (Outcome::Moved(bytes) | Outcome::Drained(bytes) | Outcome::Last(bytes, _)) = outcome else {
+            return;
+        };
+        let fills = u32::from(matches!(op, Op::Fill(_)));
+        let used = Allowance { fills, bytes };
+        self.left.spend(used);
+        self.used = Allowance { fills: self.used.fills + fills, bytes: self.used.bytes + bytes };
+        if let Op::Fill(direction) = op {
+            self.taken[direction as usize] += bytes as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Direction::ToClient;
+
+    const START: Instant = Instant::from_nanos(1_000_000_000);
+
+    fn turn() -> Turn {
+        let mut turn = Turn::new(START);
+        turn.begin_queue();
+        turn
+    }
+
+    /// A session that has as much to do as it may.
+    fn serve(turn: &mut Turn, mut share: Share) -> u64 {
+        let mut moved = 0;
+        while !share.is_used_up() {
+            let bytes = share.splice_max();
+            share.spend(Op::Fill(ToClient), Outcome::Moved(bytes));
+            share.spend(Op::Flush(ToClient), Outcome::Moved(bytes));
+            moved += 2 * bytes as u64;
+        }
+        turn.spend(&share);
+        moved
+    }
+
+    #[test]
+    fn a_turn_moves_no_more_than_it_may_however_many_sessions_wait() {
+        for company in [false, true] {
+            let mut turn = turn();
+            if company {
+                turn.note_company();
+            }
+            let mut moved = 0;
+            while let Some(share) = turn.next_share(START) {
+                moved += serve(&mut turn, share);
+            }
+            let most = (UPON_EVENTS.bytes + OF_QUEUE.bytes + SPLICE_LEN_MIN) as u64;
+            assert!((4 << 20..=most).contains(&moved), "{moved} bytes");
+        }
+    }
+
+    #[test]
+    fn what_moves_upon_events_leaves_the_queue_its_part() {
+        let mut turn = Turn::new(START);
+        for _ in 0..100 {
+            let share = turn.share_upon_event();
+            serve(&mut turn, share);
+        }
+        assert!(turn.share_upon_event().is_used_up());
+        turn.begin_queue();
+        let share = turn.next_share(START).expect("its own part");
+        assert_eq!(share.left, SHARE_ALONE.min(OF_QUEUE));
+    }
+
+    #[test]
+    fn shares_are_small_for_a_while_once_somebody_has_come() {
+        let mut turn = turn();
+        assert_eq!(turn.next_share(START).expect("a share").left, SHARE_ALONE);
+        turn.note_company();
+        for (since, share) in [(Duration::ZERO, SHARE_IN_COMPANY), (COMPANY_TIME, SHARE_ALONE)] {
+            let now = START + since;
+            turn.begin(now);
+            turn.begin_queue();
+            assert_eq!(turn.next_share(now).expect("a share").left, share, "after {since:?}");
+        }
+    }
+
+    #[test]
+    fn a_turn_that_has_lasted_long_enough_begins_with_no_other_session() {
+        let mut turn = turn();
+        assert!(turn.next_share(START + TURN_TIME).is_none());
+        turn.begin(START + TURN_TIME);
+        assert!(turn.next_share(START + TURN_TIME).is_some());
+    }
+
+    #[test]
+    fn small_fills_are_counted_too() {
+        let mut share = turn().next_share(START).expect("a share");
+        for _ in 0..SHARE_ALONE.fills {
+            assert!(!share.is_used_up());
+            share.spend(Op::Fill(ToClient), Outcome::Drained(1));
+            share.spend(Op::Flush(ToClient), Outcome::Moved(1));
+        }
+        assert!(share.is_used_up());
+        assert_eq!(share.taken, [0, u64::from(SHARE_ALONE.fills)]);
+    }
+}

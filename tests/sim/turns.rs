@@ -1,0 +1,38 @@
+//! What a worker may do between two waits: whoever comes meanwhile waits for all of it, so it has to be bounded however
+//! many sessions have however much to do.
+
+use std::collections::HashMap;
+
+use l4lb::base::slots::Key;
+
+/// Bytes that one worker may move in one turn, in and out: what a turn may take (`worker/turn.rs`), and what the last
+/// calls of its last session may go beyond that.
+const MOVED_MAX: u64 = 6 << 20;
+/// Times that it may take bytes for one session: less than twice the share of one.
+const FILLS_PER_SESSION_MAX: u32 = 2 * 16;
+
+/// What one worker has done since its last wait.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    moved: u64,
+    fills: HashMap<Key, u32>,
+}
+
+impl Turn {
+    /// It took so many bytes for a session, or gave them.
+    pub(crate) fn note(&mut self, session: Key, bytes: u64, is_fill: bool) {
+        self.moved += bytes;
+        assert!(self.moved <= MOVED_MAX, "a worker moves {} bytes in one turn", self.moved);
+        if is_fill {
+            let fills = self.fills.entry(session).or_default();
+            *fills += 1;
+            assert!(*fills <= FILLS_PER_SESSION_MAX, "a session has {fills} fills in one turn");
+        }
+    }
+
+    /// It waits. Returns whether it had about as much to do as it may.
+    pub(crate) fn end(&mut self) -> bool {
+        self.fills.clear();
+        std::mem::take(&mut self.moved) > MOVED_MAX / 2
+    }
+}

@@ -1,0 +1,47 @@
+//! More than one turn may take: many clients send a lot to backends that take it, while no worker turns.
+
+use super::{MOMENT, ROUND, World};
+use crate::peer::Peer;
+
+/// One seed in so many has a flood.
+const SEEDS_PER_FLOOD: u64 = 16;
+const CLIENTS: usize = 10;
+/// What each of them sends.
+const BYTES: u64 = 1 << 20;
+/// What each socket takes before its peer does.
+const SEND_BUFFER: u64 = 4 << 20;
+/// Rounds in which the clients come and the first of them are connected to a backend.
+const ROUNDS_BEFORE: u32 = 5;
+/// Rounds in which no worker turns: more than they need to send all.
+const ROUNDS_STUCK: u32 = 400;
+
+impl World {
+    /// In some seeds: a flood, of which every byte gets to where it belongs. The law of the turn holds meanwhile.
+    pub(super) fn flood(&mut self) {
+        if self.is_draining || self.rng.below(SEEDS_PER_FLOOD) > 0 {
+            return;
+        }
+        self.net.borrow_mut().stride = MOMENT;
+        for client in 0..CLIENTS {
+            let group = self.groups[client % self.groups.len()].id.0 as usize;
+            // A queue may be full.
+            self.net.borrow_mut().connect(group, Peer::well_behaved(BYTES));
+        }
+        for _ in 0..ROUNDS_BEFORE {
+            self.round();
+        }
+        {
+            let net = &mut *self.net.borrow_mut();
+            // As long as pauses of a worker: from now on time passes.
+            net.stride = ROUND;
+            for &id in &net.live {
+                net.conns[id].send_buffer = SEND_BUFFER;
+            }
+            for _ in 0..ROUNDS_STUCK {
+                net.happen_all();
+            }
+        }
+        self.coverage.hit("flood");
+        self.come_to_rest();
+    }
+}
