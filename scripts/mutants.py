@@ -88,13 +88,25 @@ MUTANTS = [
         "dirty-pipe",
         "a pipe goes back to the free list with bytes in it",
         "src/worker/conduit.rs",
-        [("Held::Piped(pipe, _) => plumbing.pipes.destroy(pipe),", "Held::Piped(pipe, _) => plumbing.pipes.give_back(pipe),")],
+        [("=> plumbing.pipes.destroy_lent(pipe, place),", "=> plumbing.pipes.take_back(pipe, place),")],
     ),
     Mutant(
         "eager-pipe",
         "a pipe that is denied is asked for again at once",
         "src/worker/pipes.rs",
         [("self.denied_until = Some(now + DENIED_PAUSE);", "self.denied_until = Some(now);")],
+    ),
+    Mutant(
+        "pinned-pipe",
+        "a sink that has stalled keeps its pipe, whoever finds none",
+        "src/worker/stalled.rs",
+        [("        for _ in 0..wanted {\n", "        for _ in 0..wanted.min(0) {\n")],
+    ),
+    Mutant(
+        "young-pipe",
+        "the pipe of the sink that took something last is looked at first",
+        "src/worker/lent.rs",
+        [("self.entries.get(self.first.into())?", "self.entries.get(self.last.into())?")],
     ),
     Mutant(
         "leaked-pipe",

@@ -88,6 +88,8 @@ pub struct Totals {
     pub pipes_closed: u64,
     /// Pipes that the kernel did not give.
     pub pipes_denied: u64,
+    /// Pipes that were taken from sinks that had stalled.
+    pub pipes_reclaimed: u64,
     /// Turns of all loops.
     pub turns: u64,
     /// Events told by waits.
@@ -166,6 +168,7 @@ impl Totals {
         add_up(&mut self.accept_pauses_by_reason, &worker.accept_pauses, Counter::get);
         add_up(&mut self.accept_paused_nanos, &worker.accept_paused_nanos, Counter::get);
         self.pipes_denied += worker.pipes_denied.get();
+        self.pipes_reclaimed += worker.pipes_reclaimed.get();
         self.turns += worker.turns.get();
         self.events += worker.events.get();
         self.stale_events += worker.stale_events.get();

@@ -48,6 +48,8 @@ pub struct WorkerStats {
     pub pipes_closed: Gauge,
     /// Pipes that the kernel did not give: what was to be spliced was copied.
     pub pipes_denied: Counter,
+    /// Pipes that were taken from sinks that had stalled, for streams that found none.
+    pub pipes_reclaimed: Counter,
     /// Turns of the loop. Of a worker that was woken and does not turn it stands still.
     pub turns: Counter,
     /// What one turn in sixteen did between two waits.

@@ -111,6 +111,9 @@ pub trait Kernel {
     /// the pipe, which is then of no use to anybody else.
     fn splice_out(&mut self, pipe: &Self::Pipe, socket: &Self::Socket, len: usize) -> io::Result<usize>;
 
+    /// Reads bytes out of a pipe, in the order in which they came: as many as there is room for.
+    fn empty_pipe(&mut self, pipe: &Self::Pipe, buffer: &mut [u8]) -> io::Result<usize>;
+
     /// Takes the pending error; the kernel reports it once.
     fn take_error(&mut self, socket: &Self::Socket) -> Option<io::Error>;
 

@@ -223,6 +223,10 @@ impl Kernel for Linux {
         retry(|| pipe::flush(pipe, socket, len))
     }
 
+    fn empty_pipe(&mut self, pipe: &Pipe, buffer: &mut [u8]) -> io::Result<usize> {
+        retry(|| pipe::empty(pipe, buffer))
+    }
+
     fn take_error(&mut self, socket: &Socket) -> Option<io::Error> {
         socket.take_error().unwrap_or_else(Some)
     }

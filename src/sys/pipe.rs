@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::libc;
-use nix::unistd::pipe2;
+use nix::unistd::{pipe2, read};
 
 /// A pipe of this process. Dropping it closes it, and what it holds is gone.
 #[derive(Debug)]
@@ -49,6 +49,11 @@ pub(super) fn fill(source: impl AsFd, pipe: &Pipe, len: usize) -> io::Result<usi
 /// Moves at most `len` bytes from the pipe to `sink`. Raises SIGPIPE on a dead one, which this process ignores.
 pub(super) fn flush(pipe: &Pipe, sink: impl AsFd, len: usize) -> io::Result<usize> {
     move_bytes(&pipe.out, sink, len)
+}
+
+/// Reads bytes out of the pipe: all that it holds, if there is room (pipe(7)).
+pub(super) fn empty(pipe: &Pipe, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(read(&pipe.out, buffer)?)
 }
 
 fn move_bytes(from: impl AsFd, to: impl AsFd, len: usize) -> io::Result<usize> {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use crate::config::limits::PIPE_LEN_MAX;
 use crate::config::{self, Overrides};
 use crate::mailbox::{Mailbox, Reports, WorkerId};
 use crate::pool::Snapshot;
@@ -23,6 +24,11 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(options: &str) -> Self {
+        Self::with_pipes(options, 0)
+    }
+
+    /// The same, where the worker may have so many pipes.
+    pub(super) fn with_pipes(options: &str, pipes_max: usize) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let text = format!(
             "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n{options}\n\
@@ -49,8 +55,8 @@ impl Bench {
             epoch: 0,
             listeners: vec![listening],
             team: Team::of([&seat]),
-            pipes_max: 0,
-            pipe_len: 0,
+            pipes_max,
+            pipe_len: PIPE_LEN_MAX,
             ticket: Arc::default(),
         };
         let shared = Shared {
@@ -74,6 +80,12 @@ impl Bench {
         self.turn_until(|worker| worker.stats.taken[0].get() > before);
         served.read_exact(&mut [0]).unwrap();
         (client, served)
+    }
+
+    /// One turn that waits for nothing.
+    pub(super) fn turn_at_once(&mut self) {
+        self.worker.kernel.waker().wake().unwrap();
+        self.worker.turn().unwrap();
     }
 
     pub(super) fn turn_until(&mut self, holds: impl Fn(&Worker<Linux>) -> bool) {

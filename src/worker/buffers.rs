@@ -1,14 +1,15 @@
 //! Memory for bytes that are copied: one scratch for all sessions of a worker, and buffers for what a sink does not
 //! take at once.
 
+use std::io;
 use std::ops::Range;
 
 /// The most that one read takes.
 const SCRATCH_LEN: usize = 64 * 1024;
 /// The most that one read takes while many sinks are stuck: each may leave that much behind.
 const LEAN_LEN: usize = 4 * 1024;
-/// Parked leftovers from which on reads are lean.
-const PARKED_MAX: usize = 1024;
+/// Memory in parked leftovers from which on fills are lean.
+const PARKED_BYTES_MAX: usize = 64 << 20;
 /// Buffers kept for the next leftover.
 const FREE_MAX: usize = 64;
 
@@ -38,12 +39,14 @@ pub(super) struct Buffers {
     #[expect(clippy::vec_box, reason = "a conduit holds the box, and takes and gives it as it is")]
     free: Vec<Box<Leftover>>,
     parked: usize,
+    /// Memory that these have.
+    parked_bytes: usize,
 }
 
 impl Buffers {
     pub(super) fn new() -> Self {
         let scratch = vec![0; SCRATCH_LEN].into_boxed_slice();
-        Self { scratch, held: 0..0, free: Vec::new(), parked: 0 }
+        Self { scratch, held: 0..0, free: Vec::new(), parked: 0, parked_bytes: 0 }
     }
 
     /// Leftovers in use.
@@ -51,9 +54,14 @@ impl Buffers {
         self.parked
     }
 
+    /// Whether so much is parked that each fill is to take little.
+    pub(super) fn is_lean(&self) -> bool {
+        self.parked_bytes >= PARKED_BYTES_MAX
+    }
+
     /// Where a read goes. What the scratch held is overwritten.
     pub(super) fn room(&mut self) -> &mut [u8] {
-        let len = if self.parked < PARKED_MAX { SCRATCH_LEN } else { LEAN_LEN };
+        let len = if self.is_lean() { LEAN_LEN } else { SCRATCH_LEN };
         &mut self.scratch[..len]
     }
 
@@ -77,16 +85,79 @@ impl Buffers {
         // For all that a read may leave behind: a buffer that fits only this time would have to grow next time.
         leftover.bytes.reserve(len);
         leftover.bytes.extend_from_slice(&self.scratch[self.held.clone()]);
-        self.parked += 1;
+        self.on_parked(&leftover);
         leftover
+    }
+
+    /// A buffer of `len` bytes that `read` puts there, a few at a time.
+    pub(super) fn park_from(
+        &mut self,
+        len: usize,
+        mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Box<Leftover>> {
+        let mut leftover = Box::new(Leftover { bytes: vec![0; len], start: 0 });
+        let mut there = 0;
+        while there < len {
+            match read(&mut leftover.bytes[there..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                bytes => there += bytes,
+            }
+        }
+        self.on_parked(&leftover);
+        Ok(leftover)
+    }
+
+    fn on_parked(&mut self, leftover: &Leftover) {
+        self.parked += 1;
+        self.parked_bytes += leftover.bytes.capacity();
     }
 
     pub(super) fn unpark(&mut self, mut leftover: Box<Leftover>) {
         self.parked -= 1;
-        if self.free.len() < FREE_MAX {
+        self.parked_bytes -= leftover.bytes.capacity();
+        // A large one that came from a pipe goes: the next leftover of a read would keep its memory for nothing.
+        if self.free.len() < FREE_MAX && leftover.bytes.capacity() <= SCRATCH_LEN {
             leftover.bytes.clear();
             leftover.start = 0;
             self.free.push(leftover);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn park(buffers: &mut Buffers, len: usize) -> Box<Leftover> {
+        buffers.park_from(len, |room| Ok(room.len())).unwrap()
+    }
+
+    #[test]
+    fn fills_are_lean_while_much_is_parked_and_large_buffers_are_not_kept() {
+        let mut buffers = Buffers::new();
+        let most = PARKED_BYTES_MAX >> 20;
+        let parked: Vec<_> = (0..most).map(|_| park(&mut buffers, 1 << 20)).collect();
+        assert!(buffers.is_lean());
+        assert_eq!(buffers.room().len(), LEAN_LEN);
+        parked.into_iter().for_each(|leftover| buffers.unpark(leftover));
+        assert!(!buffers.is_lean());
+        assert_eq!((buffers.room().len(), buffers.parked(), buffers.free.len()), (SCRATCH_LEN, 0, 0));
+    }
+
+    #[test]
+    fn what_is_parked_from_a_reader_comes_in_pieces_and_all_of_it() {
+        let mut buffers = Buffers::new();
+        let mut next = 0;
+        let mut two_at_a_time = |room: &mut [u8]| {
+            let bytes = room.len().min(2);
+            room[..bytes].fill_with(|| {
+                next += 1;
+                next
+            });
+            Ok(bytes)
+        };
+        assert_eq!(buffers.park_from(5, &mut two_at_a_time).unwrap().bytes(), [1, 2, 3, 4, 5]);
+        assert!(buffers.park_from(5, |_| Ok(0)).is_err(), "there was less than was said");
+        assert_eq!(buffers.parked(), 1);
     }
 }

@@ -11,11 +11,13 @@
 use std::io;
 
 use crate::base::time::Instant;
+use crate::config::limits::PIPE_LEN_MIN;
 use crate::config::model::Relay;
 use crate::session::Outcome;
 use crate::stats::WorkerStats;
 use crate::sys::{Kernel, cannot_splice};
 use crate::worker::buffers::{Buffers, Leftover};
+use crate::worker::lent::{Borrower, Place};
 use crate::worker::pipes::Pipes;
 
 /// Spliced fills in a row that bring little, until a direction counts as a stream no more.
@@ -29,7 +31,7 @@ pub(super) struct Plumbing<K: Kernel> {
     pub(super) pipes: Pipes<K::Pipe>,
 }
 
-/// Where a fill takes from.
+/// Where a fill takes from, and for whom.
 pub(super) struct Source<'a, S> {
     pub(super) socket: &'a S,
     /// A splice that finds nothing is no proof: it stops in front of urgent data, also of that which is read in its
@@ -37,6 +39,8 @@ pub(super) struct Source<'a, S> {
     pub(super) hides_more: bool,
     /// The most that a splice may take.
     pub(super) splice_max: usize,
+    /// Who is lent the pipe.
+    pub(super) borrower: Borrower,
 }
 
 /// See the module.
@@ -45,6 +49,8 @@ pub(super) struct Conduit<P> {
     held: Held<P>,
     relay: Relay,
     pace: Pace,
+    /// Its sink has left a pipe waiting for so long that the pipe was taken from it.
+    has_stalled: bool,
 }
 
 /// Where the bytes are.
@@ -56,8 +62,8 @@ enum Held<P> {
     Scratch,
     /// In a buffer of their own.
     Parked(Box<Leftover>),
-    /// So many in a pipe.
-    Piped(P, u32),
+    /// So many in a pipe, which is lent.
+    Piped { pipe: P, bytes: u32, place: Place },
 }
 
 /// What comes.
@@ -84,7 +90,7 @@ impl Pace {
 
 impl<P> Conduit<P> {
     pub(super) fn new(relay: Relay) -> Self {
-        Self { held: Held::Nothing, relay, pace: Pace::Trickle }
+        Self { held: Held::Nothing, relay, pace: Pace::Trickle, has_stalled: false }
     }
 
     /// Whether much comes at a time.
@@ -105,7 +111,7 @@ impl<P> Conduit<P> {
         match &self.held {
             Held::Nothing | Held::Scratch => 0,
             Held::Parked(leftover) => leftover.bytes().len(),
-            Held::Piped(_, bytes) => *bytes as usize,
+            Held::Piped { bytes, .. } => *bytes as usize,
         }
     }
 
@@ -121,7 +127,7 @@ impl<P> Conduit<P> {
 
     /// Whether they are in a pipe.
     pub(super) fn is_piped(&self) -> bool {
-        matches!(self.held, Held::Piped(..))
+        matches!(self.held, Held::Piped { .. })
     }
 
     /// Takes from `source` into the empty conduit.
@@ -136,7 +142,7 @@ impl<P> Conduit<P> {
         debug_assert!(matches!(self.held, Held::Nothing), "a fill would mix with what is held");
         if self.wants_pipe()
             && let Some(pipe) = plumbing.pipes.borrow(kernel, stats, now)
-            && let Some(outcome) = self.fill_pipe(pipe, kernel, source, plumbing)
+            && let Some(outcome) = self.fill_pipe(pipe, kernel, source, plumbing, now)
         {
             return outcome;
         }
@@ -179,11 +185,15 @@ impl<P> Conduit<P> {
         kernel: &mut K,
         source: &Source<'_, K::Socket>,
         plumbing: &mut Plumbing<K>,
+        now: Instant,
     ) -> Option<Outcome> {
-        let spliced = kernel.splice_in(source.socket, &pipe, source.splice_max);
+        let is_little = self.has_stalled || plumbing.buffers.is_lean();
+        let most = if is_little { source.splice_max.min(PIPE_LEN_MIN) } else { source.splice_max };
+        let spliced = kernel.splice_in(source.socket, &pipe, most);
         if let Ok(bytes @ 1..) = spliced {
-            let held = u32::try_from(bytes).expect("a pipe holds less than 4 GiB");
-            self.held = Held::Piped(pipe, held);
+            let place = plumbing.pipes.lend(source.borrower, now);
+            let bytes_held = u32::try_from(bytes).expect("a pipe holds less than 4 GiB");
+            self.held = Held::Piped { pipe, bytes: bytes_held, place };
             self.pace.on_filled(bytes, bytes >= THIN_LEN);
             // However little: the pipe may have run out of slots.
             return Some(Outcome::Moved(bytes));
@@ -210,6 +220,7 @@ impl<P> Conduit<P> {
         sink: &K::Socket,
         is_last: bool,
         plumbing: &mut Plumbing<K>,
+        now: Instant,
     ) -> Outcome {
         debug_assert!(!matches!(self.held, Held::Nothing), "a flush of nothing");
         let write = if is_last { K::write_last } else { K::write };
@@ -217,11 +228,11 @@ impl<P> Conduit<P> {
             Held::Nothing => Ok(0),
             Held::Scratch => write(kernel, sink, plumbing.buffers.held()),
             Held::Parked(leftover) => write(kernel, sink, leftover.bytes()),
-            Held::Piped(pipe, bytes) => kernel.splice_out(pipe, sink, *bytes as usize),
+            Held::Piped { pipe, bytes, .. } => kernel.splice_out(pipe, sink, *bytes as usize),
         };
         match taken {
             Ok(bytes @ 1..) => {
-                self.consume(bytes, plumbing);
+                self.consume(bytes, plumbing, now);
                 Outcome::Moved(bytes)
             }
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
@@ -238,7 +249,7 @@ impl<P> Conduit<P> {
     }
 
     /// The sink has taken the first `taken` bytes.
-    fn consume<K: Kernel<Pipe = P>>(&mut self, taken: usize, plumbing: &mut Plumbing<K>) {
+    fn consume<K: Kernel<Pipe = P>>(&mut self, taken: usize, plumbing: &mut Plumbing<K>, now: Instant) {
         let rest = match &mut self.held {
             Held::Nothing => return,
             Held::Scratch => {
@@ -249,7 +260,8 @@ impl<P> Conduit<P> {
                 leftover.consume(taken);
                 leftover.bytes().len()
             }
-            Held::Piped(_, bytes) => {
+            Held::Piped { bytes, place, .. } => {
+                plumbing.pipes.note_progress(*place, now);
                 *bytes -= u32::try_from(taken).expect("no more than was held");
                 *bytes as usize
             }
@@ -260,8 +272,29 @@ impl<P> Conduit<P> {
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing | Held::Scratch => {}
             Held::Parked(leftover) => plumbing.buffers.unpark(leftover),
-            Held::Piped(pipe, _) => plumbing.pipes.give_back(pipe),
+            Held::Piped { pipe, place, .. } => plumbing.pipes.take_back(pipe, place),
         }
+    }
+
+    /// Moves what is in a pipe into a buffer, so that somebody else can have the pipe; returns how much that is. The sink
+    /// has stalled: what it gets from now on is little at a time.
+    pub(super) fn leave_pipe<K: Kernel<Pipe = P>>(
+        &mut self,
+        kernel: &mut K,
+        plumbing: &mut Plumbing<K>,
+    ) -> io::Result<usize> {
+        let Held::Piped { pipe, bytes, .. } = &self.held else {
+            debug_assert!(false, "it holds no pipe");
+            return Ok(0);
+        };
+        let bytes = *bytes as usize;
+        let leftover = plumbing.buffers.park_from(bytes, |room| kernel.empty_pipe(pipe, room))?;
+        if let Held::Piped { pipe, place, .. } = std::mem::replace(&mut self.held, Held::Parked(leftover)) {
+            plumbing.pipes.take_back(pipe, place);
+        }
+        self.has_stalled = true;
+        self.pace = Pace::Trickle;
+        Ok(bytes)
     }
 
     /// Gives up on what the conduit holds. A pipe goes with its bytes.
@@ -269,7 +302,7 @@ impl<P> Conduit<P> {
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing | Held::Scratch => {}
             Held::Parked(leftover) => plumbing.buffers.unpark(leftover),
-            Held::Piped(pipe, _) => plumbing.pipes.destroy(pipe),
+            Held::Piped { pipe, place, .. } => plumbing.pipes.destroy_lent(pipe, place),
         }
     }
 }

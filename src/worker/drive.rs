@@ -54,7 +54,7 @@ impl<K: Kernel> Worker<K> {
                 &mut self.kernel,
                 &mut self.plumbing,
                 &self.stats,
-                slot,
+                (key, slot),
                 op,
                 share.splice_max(),
                 self.now,
@@ -133,7 +133,7 @@ fn run<K: Kernel>(
     kernel: &mut K,
     plumbing: &mut Plumbing<K>,
     stats: &WorkerStats,
-    slot: &mut Slot<K>,
+    (key, slot): (Key, &mut Slot<K>),
     op: Op,
     splice_max: usize,
     now: Instant,
@@ -146,12 +146,12 @@ fn run<K: Kernel>(
     match op {
         Op::Fill(direction) => {
             let hides_more = session.hides_more(direction.source());
-            let source = Source { socket, hides_more, splice_max };
+            let source = Source { socket, hides_more, splice_max, borrower: (key, direction) };
             conduits[direction as usize].fill(kernel, &source, plumbing, stats, now)
         }
         Op::Flush(direction) => {
             let is_last = session.holds_the_last(direction);
-            conduits[direction as usize].flush(kernel, socket, is_last, plumbing)
+            conduits[direction as usize].flush(kernel, socket, is_last, plumbing, now)
         }
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {
             Ok(()) => Outcome::Done,

@@ -3,10 +3,11 @@
 //! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
 //! `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a backend, for which
 //! it may have to wait in `starved` or `ports`, `drive` relays, as much in a turn as `budget` allows, `conduit` holds the
-//! bytes in between, in `buffers` or `pipes`, `count` counts those of sessions that last, `close` ends and accounts,
-//! `recorder` remembers. `probes` checks backends, `apply` takes commands, `query` answers about sessions, `sweep` looks
-//! for some that were forgotten, `state` tells what the worker holds. Only `close.rs` frees a session. Nothing here waits
-//! except [`Kernel::wait`], and nothing loops without a bound that has a name.
+//! bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from sinks that have stopped, `count` counts the bytes
+//! of sessions that last, `close` ends and accounts, `recorder` remembers. `probes` checks backends, `apply` takes
+//! commands, `query` answers about sessions, `sweep` looks for some that were forgotten, `state` tells what the worker
+//! holds. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound
+//! that has a name.
 
 mod accept;
 mod admission;
@@ -24,12 +25,14 @@ mod count;
 mod crew;
 mod drive;
 mod gap;
+mod lent;
 mod listening;
 mod pipes;
 mod ports;
 mod probes;
 mod query;
 mod recorder;
+mod stalled;
 mod starved;
 mod state;
 mod sweep;
@@ -292,6 +295,7 @@ impl<K: Kernel> Worker<K> {
         }
         self.accept_all();
         self.serve_queue();
+        self.reclaim_pipes();
         let is_over = self.listeners.iter().all(Option::is_none) && self.crew.is_over();
         self.tell_state();
         self.measure_turn();

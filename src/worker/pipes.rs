@@ -9,6 +9,7 @@ use crate::base::token_bucket::TokenBucket;
 use crate::config::limits::PIPE_LEN_MIN;
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
+use crate::worker::lent::{Borrower, LENT_MAX, Lent, Place};
 
 /// Empty pipes kept for the next fill: each costs two descriptors. More are lent at a time where many sinks are slow.
 const FREE_MAX: usize = 16;
@@ -24,6 +25,9 @@ pub(super) struct Pipes<P> {
     free: Vec<P>,
     /// Those that are lent and those that are free.
     open: usize,
+    lent: Lent,
+    /// Fills of this turn that found none.
+    wanted: usize,
     /// Those that were ever open.
     opened: u64,
     /// The most that may be open; none once the kernel has said that it cannot splice.
@@ -38,7 +42,17 @@ pub(super) struct Pipes<P> {
 impl<P> Pipes<P> {
     pub(super) fn new(max: usize, len: usize, now: Instant) -> Self {
         let denial_log = TokenBucket::new(1, LOG_PERIOD, now);
-        Self { free: Vec::new(), open: 0, opened: 0, max, len, denied_until: None, denial_log }
+        Self {
+            free: Vec::new(),
+            open: 0,
+            lent: Lent::new(),
+            wanted: 0,
+            opened: 0,
+            max,
+            len,
+            denied_until: None,
+            denial_log,
+        }
     }
 
     /// From now on at most `max` are opened, each of which is asked to hold `len`. Those that are open stay what they are.
@@ -66,8 +80,39 @@ impl<P> Pipes<P> {
         self.open
     }
 
-    /// An empty pipe; `None` when there are as many as may be, or the kernel denies more.
+    /// How many fills of this turn were without one, beyond those that are free again.
+    pub(super) fn take_wanted(&mut self) -> usize {
+        std::mem::take(&mut self.wanted).saturating_sub(self.free.len())
+    }
+
+    /// Whose sink has taken nothing for longest, and since when.
+    pub(super) fn longest_lent(&self) -> Option<(Borrower, Instant)> {
+        self.lent.first()
+    }
+
+    /// An empty pipe; `None` when there are as many as may be, or the kernel denies more. Then one is wanted.
     pub(super) fn borrow<K: Kernel<Pipe = P>>(
+        &mut self,
+        kernel: &mut K,
+        stats: &WorkerStats,
+        now: Instant,
+    ) -> Option<P> {
+        let pipe = self.take_or_open(kernel, stats, now);
+        self.wanted += usize::from(pipe.is_none());
+        pipe
+    }
+
+    /// Something is in it, which is for the sink of `borrower`.
+    pub(super) fn lend(&mut self, borrower: Borrower, now: Instant) -> Place {
+        self.lent.add(borrower, now)
+    }
+
+    /// The sink has taken some of it.
+    pub(super) fn note_progress(&mut self, place: Place, now: Instant) {
+        self.lent.touch(place, now);
+    }
+
+    fn take_or_open<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
         stats: &WorkerStats,
@@ -77,7 +122,7 @@ impl<P> Pipes<P> {
             return Some(pipe);
         }
         let is_denied = self.denied_until.is_some_and(|until| now < until);
-        if self.open >= self.max || is_denied {
+        if self.open >= self.max.min(LENT_MAX) || is_denied {
             return None;
         }
         match kernel.pipe(self.len, self.len.min(PIPE_LEN_MIN)) {
@@ -101,7 +146,19 @@ impl<P> Pipes<P> {
         }
     }
 
-    /// Takes back an empty pipe.
+    /// Takes back a pipe that was lent and is empty.
+    pub(super) fn take_back(&mut self, pipe: P, place: Place) {
+        self.lent.remove(place);
+        self.give_back(pipe);
+    }
+
+    /// Closes a pipe that was lent, with what is in it: whoever borrowed it next would send that to somebody else.
+    pub(super) fn destroy_lent(&mut self, pipe: P, place: Place) {
+        self.lent.remove(place);
+        self.destroy(pipe);
+    }
+
+    /// Takes back a pipe that nothing was put into.
     pub(super) fn give_back(&mut self, pipe: P) {
         if self.open > self.max || self.free.len() >= FREE_MAX {
             return self.destroy(pipe);
@@ -109,8 +166,7 @@ impl<P> Pipes<P> {
         self.free.push(pipe);
     }
 
-    /// Closes a pipe. One with bytes in it must be: whoever borrowed it next would send them to somebody else.
-    pub(super) fn destroy(&mut self, pipe: P) {
+    fn destroy(&mut self, pipe: P) {
         drop(pipe);
         self.open -= 1;
         self.denied_until = None;

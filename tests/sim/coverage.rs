@@ -59,6 +59,7 @@ const REQUIRED: &[&str] = &[
     "pipe granted",
     "pipe granted smaller",
     "pipe granted behind a denial",
+    "pipe reclaimed",
     "backend ready",
     "backend drained",
     "backend in maint",

@@ -48,6 +48,8 @@ pub(crate) struct Faults {
     pub(crate) operator: u64,
     /// An event does not say that there is something to read.
     pub(crate) lost_edge: u64,
+    /// A peer reads nothing.
+    pub(crate) stuck: u64,
     /// Descriptors that may be open.
     pub(crate) fds: usize,
     /// Slots that the pipes of this user may have together.
@@ -83,6 +85,7 @@ impl Faults {
             jump: rate(2_000),
             stop: rate(2_000),
             operator: rate(20_000),
+            stuck: rate(600_000),
             fds: if rate(4) == 0 { usize::MAX } else { 6 + below(rng, 30) },
             pipe_slots: if rng.below(2) == 0 { below(rng, 600) } else { usize::MAX },
             ports: if rng.below(4) == 0 { 1 + below(rng, 6) } else { usize::MAX },

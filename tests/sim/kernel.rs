@@ -183,6 +183,10 @@ impl Kernel for SimKernel {
         result(self.net.borrow_mut().splice_out(pipe.id, socket.id, len))
     }
 
+    fn empty_pipe(&mut self, pipe: &SimPipe, buffer: &mut [u8]) -> io::Result<usize> {
+        result(self.net.borrow_mut().empty_pipe(pipe.id, buffer))
+    }
+
     fn take_error(&mut self, socket: &SimSocket) -> Option<io::Error> {
         self.net.borrow_mut().take_error(socket.id).map(io::Error::from_raw_os_error)
     }
@@ -308,6 +312,9 @@ impl Net {
         let start = self.conns[id].read;
         let called = self.conns[id].read(len, now);
         self.hit_fill(id, called, Some(buffer.len() as u64));
+        if let Some(Token::Session(..)) = self.conns[id].token {
+            self.shortage.on_copy(id);
+        }
         if let Ok(bytes) = called {
             self.conns[id].stream.read(start, &mut buffer[..to_usize(bytes)]);
         }
@@ -426,7 +433,7 @@ impl Net {
         if granted.is_err() {
             self.denied.insert(worker, self.now);
         }
-        self.pipes.push(Pipe::new(granted?));
+        self.pipes.push(Pipe::new(granted?, worker));
         Ok(self.pipes.len() - 1)
     }
 
@@ -447,8 +454,10 @@ impl Net {
         if self.faults.splices_not {
             return self.told("splice in", id, Err(libc::EINVAL));
         }
+        self.shortage.on_splice(id);
         let Self { conns, pipes, .. } = self;
         let called = conns[id].splice_in(id, &mut pipes[pipe], len as u64, now);
+        pipes[pipe].moved = now;
         self.hit_fill(id, called, None);
         self.told("splice in", id, called)
     }
@@ -472,11 +481,28 @@ impl Net {
                 );
             }
             self.pipes[pipe].take(bytes);
+            self.pipes[pipe].moved = now;
             moved += bytes;
         }
         self.hit_flush(id, called);
         self.note_given(id, moved);
         self.told("splice out", id, if moved > 0 { Ok(moved) } else { called })
+    }
+
+    /// read(2) of a pipe.
+    pub(crate) fn empty_pipe(&mut self, pipe: usize, buffer: &mut [u8]) -> Called<usize> {
+        let mut moved = 0;
+        while moved < buffer.len()
+            && let Some(slot) = self.pipes[pipe].first()
+        {
+            let bytes = to_usize(slot.len).min(buffer.len() - moved);
+            self.conns[slot.source].stream.read(slot.start, &mut buffer[moved..moved + bytes]);
+            self.pipes[pipe].take(bytes as u64);
+            moved += bytes;
+        }
+        self.shortage.on_reclaimed(moved as u64);
+        self.coverage.hit("pipe reclaimed");
+        self.told("empty pipe", pipe, if moved > 0 { Ok(moved as u64) } else { Err(libc::EAGAIN) })
     }
 
     pub(crate) fn take_error(&mut self, id: usize) -> Option<i32> {

@@ -18,6 +18,7 @@ mod peer;
 mod pipe;
 mod plan;
 mod roster;
+mod shortage;
 mod stream;
 mod summaries;
 mod sweep;

@@ -21,6 +21,7 @@ use crate::faults::Faults;
 use crate::peer::{Ending, Peer, Reading, Seen};
 use crate::pipe::Pipe;
 use crate::roster::Roster;
+use crate::shortage::Shortage;
 use crate::stream::Stream;
 use crate::trace::Trace;
 use crate::turns::Turn;
@@ -109,6 +110,7 @@ pub(crate) struct Net {
     /// What workers may do with them.
     pub(crate) roster: Roster,
     pub(crate) pipes: Vec<Pipe>,
+    pub(crate) shortage: Shortage,
     /// When workers were last denied one; not those that have closed one since.
     pub(crate) denied: HashMap<usize, Nanos>,
     /// Whether each worker has been woken.
@@ -161,6 +163,7 @@ impl Net {
             backends: Vec::new(),
             roster: Roster::default(),
             pipes: Vec::new(),
+            shortage: Shortage::default(),
             denied: HashMap::new(),
             wakes: Vec::new(),
             clients: HashMap::new(),
@@ -400,6 +403,7 @@ impl Net {
 
     /// epoll_wait(2).
     pub(crate) fn wait(&mut self, worker: usize, timeout: Option<Duration>, events: &mut Vec<Event>) {
+        self.shortage.begin_turn();
         self.tell_edges(worker, events);
         if happens(&mut self.rng, self.faults.spurious_event) {
             self.tell_nothing(worker, events);
@@ -554,7 +558,9 @@ impl Net {
             4 => Ending::Close { after: self.rng.below(total + 1) },
             _ => Ending::Never,
         };
+        let is_stuck = happens(&mut self.rng, self.faults.stuck);
         let reading = match self.rng.below(8) {
+            _ if is_stuck => Reading::Stopped,
             0 => Reading::Stopped,
             1 => Reading::Slow,
             _ => Reading::Eager,

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::conn::Nanos;
+
 /// What each slot adds to the nominal size of a pipe.
 pub(crate) const PAGE: usize = 4096;
 
@@ -21,11 +23,15 @@ pub(crate) struct Pipe {
     slots: VecDeque<Slot>,
     slots_max: usize,
     pub(crate) is_open: bool,
+    /// Whose it is.
+    pub(crate) worker: usize,
+    /// When something last went in or out.
+    pub(crate) moved: Nanos,
 }
 
 impl Pipe {
-    pub(crate) fn new(slots_max: usize) -> Self {
-        Self { slots: VecDeque::new(), slots_max, is_open: true }
+    pub(crate) fn new(slots_max: usize, worker: usize) -> Self {
+        Self { slots: VecDeque::new(), slots_max, is_open: true, worker, moved: 0 }
     }
 
     /// Slots that it has, taken or not.
@@ -45,6 +51,10 @@ impl Pipe {
     pub(crate) fn push(&mut self, source: usize, start: u64, len: u64) {
         assert!(!self.is_full(), "a segment needs a slot");
         self.slots.push_back(Slot { source, start, len });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// What the next bytes are.

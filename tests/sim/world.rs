@@ -13,7 +13,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 
 use l4lb::base::rng::Rng;
-use l4lb::config::model::{self, Check, HealthState, WhenAllDown};
+use l4lb::config::model::{self, Check, HealthState, Relay, WhenAllDown};
 use l4lb::mailbox::{Report, Reports};
 use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
@@ -32,6 +32,7 @@ use crate::kernel::{SimKernel, SimListener, SimSocket};
 use crate::net::{Mode, Net, client_of};
 use crate::peer::Peer;
 use crate::plan::{Plan, slowest_verdict};
+use crate::shortage;
 use crate::summaries;
 use crate::trace::Trace;
 use answers::Answers;
@@ -145,6 +146,7 @@ impl World {
         }
         let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
         net.backends.clone_from(&plan.backends);
+        net.shortage.all_splice = plan.config.pools.iter().all(|pool| pool.relay == Relay::Splice);
         let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();
         let config = plan.config.clone();
@@ -235,6 +237,7 @@ impl World {
         self.audit();
         self.check_books(index);
         self.check_deadlines(index);
+        shortage::check(&self.net.borrow(), index);
         if flow == Flow::Stopped {
             self.workers[index] = None;
         }

@@ -151,6 +151,11 @@ fn loops(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
         "Pipes that the kernel did not give: what was to be spliced was copied.",
         totals.pipes_denied,
     )?;
+    sheet.counter(
+        "l4lb_reclaimed_pipes_total",
+        "Pipes that were taken from readers that had stopped for a second, for streams that found none.",
+        totals.pipes_reclaimed,
+    )?;
     let open = totals.pipes_opened.saturating_sub(totals.pipes_closed);
     let pooled = totals.pipes_pooled.min(open);
     let pipes = [([("state", "pooled")], pooled), ([("state", "in_use")], open - pooled)];
