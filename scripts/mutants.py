@@ -353,13 +353,25 @@ MUTANTS = [
         "blind-sweep",
         "a session whose event was lost is found and left as it is",
         "src/worker/sweep.rs",
-        [("            slot.session.on_ready(side, SOMETHING);\n", "")],
+        [("            slot.session.on_ready(side, ready);\n", "")],
     ),
     Mutant(
         "hasty-sweep",
         "a session that has something to read is taken for one that was forgotten, though its event is to come",
         "src/worker/sweep.rs",
-        [("|| !slot.session.awaits(side)", "|| slot.session.is_dialing()")],
+        [("state.readable && awaited.readable ||", "state.readable ||")],
+    ),
+    Mutant(
+        "deaf-sweep",
+        "a session whose end or death was lost is not found",
+        "src/worker/sweep.rs",
+        [("if awaited.is_some_and(|awaited| meets(state, awaited)) {", "if awaited.is_some_and(|awaited| meets(state, awaited) && !state.closing) {")],
+    ),
+    Mutant(
+        "false-pause",
+        "accepting is paused for want of a place though nobody waits for one",
+        "src/worker/accept.rs",
+        [("self.admission.is_scarce(&slot.listener) && !self.kernel", "self.admission.is_scarce(&slot.listener) && slot.listener.sessions_max() == 0 && !self.kernel")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

@@ -91,13 +91,30 @@ impl Session {
         }
     }
 
-    /// Whether something that this side has to say would be read and passed on, and only an event can tell of it.
-    pub fn awaits(&self, side: Side) -> bool {
-        let (direction, endpoint) = (side.outward(), self.endpoint(side));
-        let half = self.half(direction);
-        let is_open = half.state == HalfState::Open && half.held() == 0 && endpoint.error.is_none();
-        let has_room = self.endpoint(direction.sink()).writable;
-        self.phase == Phase::Relaying && is_open && !endpoint.readable && has_room
+    /// What only an event of this side can tell, and would set something off: that there is something to read and pass on,
+    /// that there is room for what waits, that the connection has died.
+    pub fn awaits(&self, side: Side) -> Ready {
+        let (endpoint, other) = (self.endpoint(side), self.endpoint(side.other()));
+        let (outward, inward) = (self.half(side.outward()), self.half(side.inward()));
+        let is_empty = |half: &Half| half.state == HalfState::Open && half.held() == 0;
+        let nothing = Ready::default();
+        match self.phase {
+            _ if endpoint.error.is_some() => nothing,
+            Phase::Relaying => Ready {
+                readable: is_empty(outward) && !endpoint.readable && other.writable,
+                writable: !endpoint.writable && (inward.held() > 0 || is_empty(inward) && other.readable),
+                closing: false,
+                failing: !endpoint.suspect,
+            },
+            Phase::Settling { side: settling, .. } if settling == side => {
+                Ready { failing: !endpoint.suspect, ..nothing }
+            }
+            Phase::Dialing { .. }
+            | Phase::Settling { .. }
+            | Phase::Asking { .. }
+            | Phase::Expiring { .. }
+            | Phase::Over => nothing,
+        }
     }
 
     /// Whether no backend is connected yet.

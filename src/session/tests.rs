@@ -298,6 +298,40 @@ fn neither_direction_starves_the_other() {
         .expect_fills(4, 3);
 }
 
+// What only an event can tell.
+
+/// Each condition by itself: a session that is looked after for what it cannot use would be told of again and again.
+#[test]
+fn a_session_awaits_what_would_set_something_off_and_nothing_else() {
+    let nothing = Ready::default();
+    let dies = Ready { failing: true, ..nothing };
+    let reads = Ready { readable: true, ..dies };
+    let writes = Ready { writable: true, ..dies };
+    for (side, sink) in [(Client, Backend), (Backend, Client)] {
+        relay().expect_awaits(side, reads).expect_awaits(sink, reads);
+        // The sink is full: what comes next from the source has no room, and what is held waits for the sink.
+        relay()
+            .takes(sink, 3)
+            .sends(side, b"abcdef")
+            .expect_awaits(side, dies)
+            .expect_awaits(sink, Ready { readable: true, ..writes });
+        // The source has ended its stream: nothing more is read from it.
+        relay().fin(side).expect_awaits(side, dies).expect_awaits(sink, reads);
+        // It has died: that is known.
+        relay()
+            .takes(sink, 3)
+            .at_once(|world| world.sends(side, b"abcdef").resets(side))
+            .expect_awaits(side, nothing);
+    }
+    dialing().expect_awaits(Client, nothing).expect_awaits(Backend, nothing);
+    relay()
+        .stops_acking(Client)
+        .at_once(|world| world.sends(Backend, b"precious").resets(Backend))
+        .expect_awaits(Client, dies)
+        .expect_awaits(Backend, nothing);
+    relay().cut(Stopped).expect_awaits(Client, nothing).expect_awaits(Backend, nothing);
+}
+
 // Settling.
 
 #[test]

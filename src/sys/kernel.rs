@@ -68,6 +68,9 @@ pub trait Kernel {
     /// listener has an IPv4 address.
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Socket, SocketAddr)>;
 
+    /// Whether somebody waits in the accept queue.
+    fn has_client(&mut self, listener: &Self::Listener) -> bool;
+
     /// Stops listening. What is in the accept queue is reset, unless somebody else has the listener too.
     fn close_listener(&mut self, listener: Self::Listener);
 
@@ -127,8 +130,11 @@ pub trait Kernel {
     /// Whether a read would return bytes. Asked of a connection that has died: its error is not touched.
     fn has_unread(&mut self, socket: &Self::Socket) -> bool;
 
-    /// How many bytes a read would find, an end of stream or an error behind them not counted.
-    fn unread(&mut self, socket: &Self::Socket) -> io::Result<u32>;
+    /// Replaces `states` by what an event would say now of each of `sockets`, in their order, whether it has been told
+    /// or not. `failing` is one with an error that nobody has taken.
+    fn states<'a>(&mut self, sockets: impl Iterator<Item = &'a Self::Socket>, states: &mut Vec<Ready>)
+    where
+        Self::Socket: 'a;
 
     /// How long the peer's kernel has not acknowledged what was sent, though it was asked again and again; zero
     /// while it answers, `None` when nothing is unacknowledged or the connection is dead.

@@ -18,6 +18,7 @@ use crate::config::model::{Keepalive, Tcp};
 use crate::sys::clock::Clock;
 use crate::sys::kernel::{Dial, Event, Kernel, Wake};
 use crate::sys::pipe::{self, Pipe};
+use crate::sys::poll;
 use crate::sys::silence::{delivery, silence};
 use crate::sys::sockets;
 use crate::sys::spin::Spin;
@@ -32,6 +33,7 @@ const EVENTS_MAX: usize = 256;
 pub struct Linux {
     poll: Poll,
     events: mio::Events,
+    polled: poll::Poll,
     waker: Arc<mio::Waker>,
     clock: Clock,
     /// Where waits may poll before they sleep.
@@ -51,7 +53,15 @@ impl Linux {
             Ok([first, last]) => *first..=*last,
             Ok(_) | Err(_) => 0..=u64::from(u16::MAX),
         };
-        Ok(Self { poll, events, waker, clock: Clock::of_process(), spin: None, source_ports })
+        Ok(Self {
+            poll,
+            events,
+            polled: poll::Poll::default(),
+            waker,
+            clock: Clock::of_process(),
+            spin: None,
+            source_ports,
+        })
     }
 
     /// The same, but a wait polls for up to `bound` before it sleeps, while that pays; zero never does.
@@ -138,6 +148,10 @@ impl Kernel for Linux {
         let (socket, address) = retry(|| listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC))?;
         let address = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok((socket, SocketAddr::new(address.ip().to_canonical(), address.port())))
+    }
+
+    fn has_client(&mut self, listener: &Arc<Socket>) -> bool {
+        poll::has_client(listener.as_raw_fd())
     }
 
     fn close_listener(&mut self, listener: Arc<Socket>) {
@@ -243,8 +257,8 @@ impl Kernel for Linux {
         sockets::has_unread(socket)
     }
 
-    fn unread(&mut self, socket: &Socket) -> io::Result<u32> {
-        sockets::unread(socket)
+    fn states<'a>(&mut self, sockets: impl Iterator<Item = &'a Socket>, states: &mut Vec<Ready>) {
+        self.polled.ask(sockets, states);
     }
 
     fn silence(&mut self, socket: &Socket) -> io::Result<Option<Duration>> {
@@ -375,17 +389,44 @@ mod tests {
     fn bytes_are_unacked_until_the_kernel_of_the_peer_has_them() {
         let mut kernel = Linux::new().unwrap();
         let (dialed, accepted) = connected(&mut kernel);
-        assert_eq!(kernel.unread(&accepted).unwrap(), 0);
         assert_eq!(kernel.write(&dialed, b"hello").unwrap(), 5);
         let mut buffer = [0; 8];
         kernel.watch(&accepted, Token::Wake).unwrap();
         kernel.wait(None, &mut Vec::new()).unwrap();
-        assert_eq!(kernel.unread(&accepted).unwrap(), 5);
         while kernel.read(&accepted, &mut buffer).is_err() {
             kernel.wait(None, &mut Vec::new()).unwrap();
         }
         assert_eq!(kernel.unacked(&dialed).unwrap(), 0);
         assert_eq!(kernel.silence(&dialed).unwrap(), None);
+    }
+
+    #[test]
+    fn the_state_of_many_sockets_is_what_an_event_would_say_of_each() {
+        let mut kernel = Linux::new().unwrap();
+        let (quiet, _other) = connected(&mut kernel);
+        let (told, mut speaks) = connected(&mut kernel);
+        let (ended, ends) = connected(&mut kernel);
+        let (lost, dies) = connected(&mut kernel);
+        io::Write::write_all(&mut speaks, b"hello").unwrap();
+        kernel.shutdown_write(&ends).unwrap();
+        kernel.reset(dies);
+        let open = Ready { writable: true, ..Ready::default() };
+        let [readable, ending] = [false, true].map(|closing| Ready { readable: true, closing, ..open });
+        let dead = Ready { failing: true, ..ending };
+        let mut states = Vec::new();
+        for _ in 0..1_000 {
+            // What was sent is there a moment later.
+            kernel.states([&quiet, &told, &ended, &lost].into_iter(), &mut states);
+            if states == [open, readable, ending, dead] {
+                break;
+            }
+            thread::yield_now();
+        }
+        assert_eq!(states, [open, readable, ending, dead]);
+        // The error is taken once, and what is left of it is no news.
+        assert!(kernel.take_error(&lost).is_some());
+        kernel.states([&lost].into_iter(), &mut states);
+        assert!(!states[0].failing, "{states:?}");
     }
 
     #[test]

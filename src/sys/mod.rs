@@ -11,6 +11,7 @@ mod linux;
 mod manager;
 mod passed;
 mod pipe;
+mod poll;
 mod process;
 mod silence;
 mod sockets;

@@ -145,15 +145,6 @@ pub(super) fn has_unread(socket: &Socket) -> bool {
     socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
 }
 
-/// Bytes that a read would find: SIOCINQ of tcp(7), the same number as FIONREAD.
-pub(super) fn unread(socket: &Socket) -> io::Result<u32> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open while `socket` lives, and the ioctl writes one int to the pointer.
-    #[expect(unsafe_code, reason = "an ioctl that no crate wraps")]
-    unsafe { inq(socket.as_raw_fd(), &raw mut bytes) }?;
-    Ok(u32::try_from(bytes).unwrap_or(0))
-}
-
 /// Bytes written that the peer's kernel has not acknowledged: SIOCOUTQ of tcp(7), the same number as TIOCOUTQ.
 pub(super) fn unacked(socket: &Socket) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
@@ -164,10 +155,9 @@ pub(super) fn unacked(socket: &Socket) -> io::Result<u32> {
 }
 
 mod ioctls {
-    nix::ioctl_read_bad!(inq, nix::libc::FIONREAD, nix::libc::c_int);
     nix::ioctl_read_bad!(outq, nix::libc::TIOCOUTQ, nix::libc::c_int);
 }
-use ioctls::{inq, outq};
+use ioctls::outq;
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,12 @@
-//! Looks for sessions that wait for an event which has been lost: there is something to read, there is room for it, and
-//! nobody will say so again. It should never find one. If it does, that is a bug of ours or of the kernel, and the
-//! session goes on a moment later instead of never.
+//! Looks for sessions that wait for an event which has been lost: there is something to read, or room to write, or a
+//! connection has ended or died, it would set something off, and nobody will say so again. It should never find one. If
+//! it does, that is a bug of ours or of the kernel, and the session goes on a moment later instead of never.
 //!
-//! One timer a second while there are sessions, and a bounded number of them each time, in turn. What has just come is
-//! no proof: the event may be on its way. So a session is suspected first, and only if it has stood still until the next
-//! look, in spite of all the waits in between, the event is lost.
+//! A timer while there are sessions, and a bounded number of them each time, in turn: one call asks for the state of all
+//! of them. What has just come is no proof: the event may be on its way. So a session is suspected first, and only if it
+//! has stood still for another while, in spite of all the waits in between, the event is lost.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::ready::Ready;
@@ -15,20 +16,24 @@ use crate::base::timer_wheel::TimerWheel;
 use crate::base::token_bucket::TokenBucket;
 use crate::session::Side;
 use crate::sys::Kernel;
-use crate::worker::{Timer, Worker};
+use crate::worker::{Slot, Timer, Worker};
 
-/// Time between two looks.
+/// Time between two looks, where one goes through all sessions.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
-/// Sessions looked at each time, each for two system calls at most.
-const SESSIONS_PER_SWEEP: usize = 256;
+/// Time between two looks, where it takes more than one.
+const NEXT_LOOK: Duration = Duration::from_millis(250);
+/// Sessions looked at each time: 2,048 sockets in one call, which takes about as long as 60 reads.
+const SESSIONS_PER_LOOK: usize = 1024;
 /// Places gone through each time, taken or not.
-const PLACES_PER_SWEEP: u32 = 4096;
+const PLACES_PER_LOOK: u32 = 4096;
 /// For how long nothing has moved in a session that is looked at.
 const QUIET: Duration = Duration::from_secs(1);
+/// For how long one that is suspected has to stand still until its event is lost.
+const PROOF: Duration = Duration::from_secs(1);
+/// Sides that may be suspected at a time. The next round finds the others.
+const SUSPECTS_MAX: usize = 1024;
 /// What is found is told at most that often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
-/// As an event would say it. The end of the stream may be behind the bytes, and its event lost with theirs.
-const SOMETHING: Ready = Ready { readable: true, writable: false, closing: true, failing: false };
 
 /// One side of a session that stood still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +49,24 @@ pub(super) struct Sweep {
     has_timer: bool,
     /// The place that comes next.
     next: u32,
-    /// Sides that had something to read and were not told.
-    suspects: Vec<Suspect>,
+    /// Sides that stand still, and what is found of each: kept for their memory only.
+    still: Vec<Suspect>,
+    states: Vec<Ready>,
+    /// Sides that would go on and were not told, and since when that is known, in that order.
+    suspects: VecDeque<(Suspect, Instant)>,
     log: TokenBucket,
 }
 
 impl Sweep {
     pub(super) fn new(now: Instant) -> Self {
-        // Room for all that one look may find, so that the relay never allocates.
-        let suspects = Vec::with_capacity(2 * SESSIONS_PER_SWEEP);
-        Self { has_timer: false, next: 0, suspects, log: TokenBucket::new(1, LOG_PERIOD, now) }
+        Self {
+            has_timer: false,
+            next: 0,
+            still: Vec::new(),
+            states: Vec::new(),
+            suspects: VecDeque::new(),
+            log: TokenBucket::new(1, LOG_PERIOD, now),
+        }
     }
 
     pub(super) fn has_timer(&self) -> bool {
@@ -62,8 +75,12 @@ impl Sweep {
 
     /// There is a session.
     pub(super) fn begin(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
+        self.arm(now + SWEEP_PERIOD, wheel);
+    }
+
+    fn arm(&mut self, at: Instant, wheel: &mut TimerWheel<Timer>) {
         if !std::mem::replace(&mut self.has_timer, true) {
-            wheel.arm(now + SWEEP_PERIOD, Timer::Sweep);
+            wheel.arm(at, Timer::Sweep);
         }
     }
 }
@@ -71,80 +88,137 @@ impl Sweep {
 impl<K: Kernel> Worker<K> {
     pub(super) fn on_sweep_timer(&mut self) {
         self.sweep.has_timer = false;
-        let mut suspects = std::mem::take(&mut self.sweep.suspects);
-        for suspect in suspects.drain(..) {
-            if self.suspect(suspect.key, suspect.side) == Some(suspect) {
-                self.go_on_with(suspect.key, suspect.side);
-            }
-        }
-        self.look_for_suspects(&mut suspects);
-        self.sweep.suspects = suspects;
+        self.prove_suspects();
+        let has_more = self.look_for_suspects();
         if !self.sessions.is_empty() {
-            self.sweep.begin(self.now, &mut self.wheel);
+            let period = if has_more { NEXT_LOOK } else { SWEEP_PERIOD };
+            self.sweep.arm(self.now + period, &mut self.wheel);
         }
     }
 
-    fn look_for_suspects(&mut self, suspects: &mut Vec<Suspect>) {
+    /// Goes on with those that are suspected for long enough and still stand where they stood.
+    fn prove_suspects(&mut self) {
+        let mut still = std::mem::take(&mut self.sweep.still);
+        while let Some(&(suspect, known)) = self.sweep.suspects.front()
+            && self.now - known >= PROOF
+        {
+            self.sweep.suspects.pop_front();
+            let slot = self.sessions.get(suspect.key);
+            let stands = slot.and_then(|slot| stands_still(slot, suspect.key, suspect.side, self.now));
+            // One that has moved meanwhile may stand still again.
+            still.extend(stands.filter(|&stands| stands == suspect));
+        }
+        self.ask(&mut still, Self::go_on_with);
+        self.sweep.still = still;
+    }
+
+    /// Whether there are more to look at than one look goes through.
+    fn look_for_suspects(&mut self) -> bool {
+        let mut still = std::mem::take(&mut self.sweep.still);
         let places = self.sessions.places();
-        let mut looked = 0;
-        for _ in 0..places.min(PLACES_PER_SWEEP) {
-            if looked == SESSIONS_PER_SWEEP {
-                return;
-            }
+        let (mut looked, mut gone_through) = (0, 0);
+        while gone_through < places.min(PLACES_PER_LOOK) && looked < SESSIONS_PER_LOOK {
             let place = self.sweep.next % places;
             self.sweep.next = place + 1;
-            let Some((key, _)) = self.sessions.at(place) else { continue };
+            gone_through += 1;
+            let Some((key, slot)) = self.sessions.at(place) else { continue };
             looked += 1;
-            suspects.extend(Side::BOTH.into_iter().filter_map(|side| self.suspect(key, side)));
+            still.extend(Side::BOTH.into_iter().filter_map(|side| stands_still(slot, key, side, self.now)));
         }
+        self.ask(&mut still, |worker, suspect, _| {
+            if worker.sweep.suspects.len() < SUSPECTS_MAX {
+                worker.sweep.suspects.push_back((suspect, worker.now));
+            }
+        });
+        self.sweep.still = still;
+        gone_through < places
     }
 
-    /// The side, if the session stands still though that side has something to say.
-    fn suspect(&mut self, key: Key, side: Side) -> Option<Suspect> {
-        let slot = self.sessions.get(key)?;
-        let since = slot.session.last_activity();
-        if slot.queued || self.now - since < QUIET || !slot.session.awaits(side) {
-            return None;
+    /// Has the kernel say of each what its event would, in one call, and passes on what would set something off.
+    fn ask(&mut self, still: &mut Vec<Suspect>, mut found: impl FnMut(&mut Self, Suspect, Ready)) {
+        if still.is_empty() {
+            return;
         }
-        let socket = match side {
-            Side::Client => Some(&slot.client),
-            Side::Backend => slot.backend.as_ref(),
-        };
-        // An error will end the session; here it says nothing.
-        let unread = socket.map_or(Ok(0), |socket| self.kernel.unread(socket));
-        (unread.unwrap_or(0) > 0).then_some(Suspect { key, side, since })
+        let mut states = std::mem::take(&mut self.sweep.states);
+        let sockets = still.iter().map(|suspect| {
+            let slot = self.sessions.get(suspect.key).expect("it was there a moment ago");
+            socket(slot, suspect.side).expect("only who has a socket waits for its events")
+        });
+        self.kernel.states(sockets, &mut states);
+        for (suspect, &state) in still.drain(..).zip(&states) {
+            let awaited = self.sessions.get(suspect.key).map(|slot| slot.session.awaits(suspect.side));
+            if awaited.is_some_and(|awaited| meets(state, awaited)) {
+                found(self, suspect, state);
+            }
+        }
+        self.sweep.states = states;
     }
 
     /// As if the event had come.
-    fn go_on_with(&mut self, key: Key, side: Side) {
+    fn go_on_with(&mut self, suspect: Suspect, ready: Ready) {
+        let Suspect { key, side, .. } = suspect;
         self.stats.lost_wakeups.add(1);
         if let Some(untold) = self.sweep.log.take(self.now) {
             let session = self.id_of(key);
             log::warn!(session:%, side:% = side.as_str(), untold; "a session waited for an event that was lost");
         }
         if let Some(slot) = self.sessions.get_mut(key) {
-            slot.session.on_ready(side, SOMETHING);
+            slot.session.on_ready(side, ready);
             self.drive(key);
         }
     }
 }
 
+/// The side, if the session stands still and an event of that side could set something off.
+fn stands_still<K: Kernel>(slot: &Slot<K>, key: Key, side: Side, now: Instant) -> Option<Suspect> {
+    let since = slot.session.last_activity();
+    let waits = !slot.queued && slot.session.awaits(side) != Ready::default();
+    (waits && now - since >= QUIET && socket(slot, side).is_some()).then_some(Suspect { key, side, since })
+}
+
+fn socket<K: Kernel>(slot: &Slot<K>, side: Side) -> Option<&K::Socket> {
+    match side {
+        Side::Client => Some(&slot.client),
+        Side::Backend => slot.backend.as_ref(),
+    }
+}
+
+/// Whether something is there that is waited for.
+fn meets(state: Ready, awaited: Ready) -> bool {
+    state.readable && awaited.readable
+        || state.writable && awaited.writable
+        || state.failing && awaited.failing
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Shutdown, TcpStream};
 
     use super::*;
     use crate::worker::bench::Bench;
+
+    /// The kernel tells it once, and nobody listens.
+    fn lose_events(bench: &mut Bench) {
+        let mut lost = Vec::new();
+        bench.worker.kernel.wait(None, &mut lost).unwrap();
+        assert!(!lost.is_empty());
+    }
+
+    /// The client closes with bytes unread, which is a reset (RFC 2525, 2.17).
+    fn reset(bench: &mut Bench, client: TcpStream, served: &mut TcpStream) {
+        let before = bench.worker.stats.taken[1].get();
+        served.write_all(b"unread").unwrap();
+        bench.turn_until(|worker| worker.stats.taken[1].get() > before);
+        drop(client);
+    }
 
     #[test]
     fn a_session_whose_event_was_lost_goes_on() {
         let mut bench = Bench::new("retries = 1");
         let (mut client, mut served) = bench.session();
         client.write_all(b"forgotten").unwrap();
-        // The kernel tells it once, and nobody listens.
-        let mut lost = Vec::new();
-        bench.worker.kernel.wait(None, &mut lost).unwrap();
-        assert!(!lost.is_empty());
+        lose_events(&mut bench);
         bench.turn_until(|worker| worker.stats.lost_wakeups.get() == 1);
         let mut heard = [0; 9];
         served.read_exact(&mut heard).unwrap();
@@ -153,5 +227,58 @@ mod tests {
         let looks = bench.worker.now + 3 * SWEEP_PERIOD;
         bench.turn_until(|worker| worker.now >= looks);
         assert_eq!(bench.worker.stats.lost_wakeups.get(), 1);
+    }
+
+    /// Only bytes were looked for: a session whose end or reset was lost stayed for as long as its idle timeout.
+    #[test]
+    fn a_session_whose_end_was_lost_passes_it_on() {
+        let mut bench = Bench::new("retries = 1");
+        let (client, mut served) = bench.session();
+        client.shutdown(Shutdown::Write).unwrap();
+        lose_events(&mut bench);
+        bench.turn_until(|worker| worker.stats.lost_wakeups.get() == 1);
+        assert_eq!(served.read(&mut [0; 9]).unwrap(), 0);
+        // It is half closed now, and nothing else was lost.
+        let looks = bench.worker.now + 3 * SWEEP_PERIOD;
+        bench.turn_until(|worker| worker.now >= looks);
+        assert_eq!(bench.worker.stats.lost_wakeups.get(), 1);
+    }
+
+    #[test]
+    fn a_session_whose_reset_was_lost_passes_it_on() {
+        let mut bench = Bench::new("retries = 1");
+        for half_closed in [false, true] {
+            let before = bench.worker.stats.lost_wakeups.get();
+            let (client, mut served) = bench.session();
+            if half_closed {
+                // From now on no read meets the error.
+                client.shutdown(Shutdown::Write).unwrap();
+                lose_nothing(&mut bench, &mut served);
+            }
+            reset(&mut bench, client, &mut served);
+            lose_events(&mut bench);
+            bench.turn_until(|worker| worker.stats.lost_wakeups.get() > before);
+            bench.turn_until(|worker| worker.sessions.is_empty());
+            if !half_closed {
+                assert_eq!(served.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            }
+        }
+    }
+
+    /// Turns until the backend has the end of the stream.
+    fn lose_nothing(bench: &mut Bench, served: &mut TcpStream) {
+        served.set_nonblocking(true).unwrap();
+        while served.read(&mut [0; 9]).is_err() {
+            bench.turn_at_once();
+        }
+        // What the end itself has set off is told too.
+        bench.turn_at_once();
+    }
+
+    #[test]
+    fn a_round_through_a_hundred_thousand_sessions_takes_less_than_half_a_minute() {
+        let looks = u32::try_from(100_000usize.div_ceil(SESSIONS_PER_LOOK)).unwrap();
+        assert!(looks * NEXT_LOOK <= Duration::from_secs(30));
+        assert!(usize::try_from(PLACES_PER_LOOK).unwrap() >= SESSIONS_PER_LOOK);
     }
 }

@@ -220,6 +220,16 @@ impl Conn {
         }
     }
 
+    /// What poll(2) says. Room that is still to be told is not there yet.
+    pub(crate) fn state(&self) -> Ready {
+        let ready = self.ready();
+        Ready {
+            writable: ready.writable && (self.dead || !self.short_of_room),
+            failing: self.error.is_some(),
+            ..ready
+        }
+    }
+
     pub(crate) fn unread(&self) -> u64 {
         self.arrived - self.read
     }

@@ -89,6 +89,10 @@ const REQUIRED: &[&str] = &[
     "flood",
     "stale event",
     "lost event found",
+    "bytes lost",
+    "room lost",
+    "end lost",
+    "death lost",
     "check deferred",
     "counted before the end",
 ];

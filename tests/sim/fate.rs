@@ -1,5 +1,8 @@
 //! What happens outside by itself: packets arrive, peers act, backends change, connections are lost.
 
+use l4lb::base::ready::Ready;
+use l4lb::sys::Token;
+
 use crate::conn::Stage;
 use crate::dice::happens;
 use crate::net::{Listener, Mode, Net};
@@ -80,6 +83,22 @@ impl Net {
             moved |= conn.deliver(u64::MAX, *now);
         }
         moved
+    }
+
+    /// What is told of an edge: nothing, where it is lost. That of a dial never is: its timeout finds out.
+    pub(crate) fn lose(&mut self, token: Token, is_dialing: bool, ready: Ready) -> Ready {
+        let may_be_lost = matches!(token, Token::Session(..)) && !is_dialing && ready != Ready::default();
+        if !may_be_lost || !happens(&mut self.rng, self.faults.lost_edge) {
+            return ready;
+        }
+        self.edges_lost += 1;
+        self.coverage.hit(match ready {
+            Ready { failing: true, .. } => "death lost",
+            Ready { closing: true, .. } => "end lost",
+            Ready { readable: true, .. } => "bytes lost",
+            Ready { .. } => "room lost",
+        });
+        Ready::default()
     }
 
     /// Notes who waits in an accept queue: a drain has to serve them.

@@ -46,7 +46,7 @@ pub(crate) struct Faults {
     pub(crate) stop: u64,
     /// The operator does something.
     pub(crate) operator: u64,
-    /// An event does not say that there is something to read.
+    /// An event is never told.
     pub(crate) lost_edge: u64,
     /// A peer reads nothing.
     pub(crate) stuck: u64,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use l4lb::base::ready::Ready;
 use l4lb::base::time::Instant;
 use l4lb::config::model::{Keepalive, Tcp};
 use l4lb::session::Farewell;
@@ -136,6 +137,10 @@ impl Kernel for SimKernel {
         Ok((SimSocket { id, net: Rc::clone(&self.net) }, address))
     }
 
+    fn has_client(&mut self, listener: &SimListener) -> bool {
+        !self.net.borrow().listeners[listener.place].queue.is_empty()
+    }
+
     fn close_listener(&mut self, listener: SimListener) {
         drop(listener);
     }
@@ -217,12 +222,14 @@ impl Kernel for SimKernel {
         self.net.borrow_mut().has_unread(socket.id)
     }
 
-    fn unread(&mut self, socket: &SimSocket) -> io::Result<u32> {
+    fn states<'a>(&mut self, sockets: impl Iterator<Item = &'a SimSocket>, states: &mut Vec<Ready>) {
         let mut net = self.net.borrow_mut();
-        let conn = net.conn(socket.id);
-        // What is still to be told is not lost, however long this network keeps it.
-        let unread = if conn.edge { 0 } else { conn.unread() };
-        Ok(u32::try_from(unread).expect("a receive buffer is small"))
+        states.clear();
+        states.extend(sockets.map(|socket| {
+            let conn = net.conn(socket.id);
+            // What is still to be told is not lost, however long this network keeps it.
+            if conn.edge { Ready::default() } else { conn.state() }
+        }));
     }
 
     fn silence(&mut self, socket: &SimSocket) -> io::Result<Option<Duration>> {

@@ -134,7 +134,7 @@ pub(crate) struct Net {
     pub(crate) bytes_left: u64,
     /// What each worker has done since its last wait.
     pub(crate) turns: Vec<Turn>,
-    /// Events that did not say that there was something to read.
+    /// Events that were never told.
     pub(crate) edges_lost: u64,
     /// Whether the workers were told to cut what runs.
     pub(crate) is_stopping: bool,
@@ -460,21 +460,12 @@ impl Net {
             Token::Session(..) | Token::Probe(_) => {
                 let conn = self.find(worker, token).expect("its edge was seen");
                 conn.edge = false;
-                let ready = conn.ready();
-                self.lose(token, ready)
+                let (ready, is_dialing) =
+                    (conn.ready(), conn.dialed_port.is_some() && conn.connected_at.is_none());
+                self.lose(token, is_dialing, ready)
             }
         };
         (ready != Ready::default()).then_some(Event { token, ready })
-    }
-
-    /// What is told of an edge. The end of a stream and an error are never lost: nobody could find out.
-    fn lose(&mut self, token: Token, ready: Ready) -> Ready {
-        let may_be_lost = matches!(token, Token::Session(..)) && ready.readable && !ready.closing;
-        if !may_be_lost || !happens(&mut self.rng, self.faults.lost_edge) {
-            return ready;
-        }
-        self.edges_lost += 1;
-        Ready { readable: false, ..ready }
     }
 
     fn find(&mut self, worker: usize, token: Token) -> Option<&mut Conn> {

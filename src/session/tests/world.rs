@@ -530,6 +530,11 @@ impl World {
         self
     }
 
+    pub(super) fn expect_awaits(self, side: Side, expected: Ready) -> Self {
+        assert_eq!(self.session.awaits(side), expected, "{side:?} of {:?}", self.session);
+        self
+    }
+
     pub(super) fn expect_buffered(self, direction: Direction, bytes: usize) -> Self {
         assert_eq!(self.conduits[direction as usize].len(), bytes);
         self

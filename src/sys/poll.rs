@@ -1,0 +1,62 @@
+//! What epoll would tell of many sockets now, whether it has told it before or not: poll(2), which is level-triggered.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use nix::libc;
+
+use crate::base::ready::Ready;
+
+/// poll(2) over a list that keeps its memory.
+#[derive(Debug, Default)]
+pub(super) struct Poll(Vec<libc::pollfd>);
+
+impl Poll {
+    /// Replaces `states` by the state of each of `sockets`, in their order. An error, which poll(2) has for want of
+    /// memory only, says nothing of any.
+    pub(super) fn ask<'a, S: AsRawFd + 'a>(
+        &mut self,
+        sockets: impl Iterator<Item = &'a S>,
+        states: &mut Vec<Ready>,
+    ) {
+        let events = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
+        self.0.clear();
+        self.0.extend(sockets.map(|socket| libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 }));
+        if let Err(error) = poll_now(&mut self.0) {
+            log::debug!(error:%; "poll");
+        }
+        states.clear();
+        states.extend(self.0.iter().map(|polled| ready(polled.revents)));
+    }
+}
+
+/// Whether a connection can be accepted.
+pub(super) fn has_client(listener: RawFd) -> bool {
+    let mut polled = [libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 }];
+    // Who cannot tell has accept(2) say it.
+    poll_now(&mut polled).is_err() || polled[0].revents != 0
+}
+
+fn poll_now(polled: &mut [libc::pollfd]) -> io::Result<()> {
+    let count = libc::nfds_t::try_from(polled.len()).unwrap_or(libc::nfds_t::MAX);
+    #[expect(
+        unsafe_code,
+        reason = "nix borrows each descriptor for as long as the list lives, so none could be kept"
+    )]
+    // SAFETY: the pointer and the count are those of one slice, which the kernel writes to during the call only.
+    let told = unsafe { libc::poll(polled.as_mut_ptr(), count, 0) };
+    if told < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Of a hangup nothing is failing that could still be found out: where there was an error, it says so itself.
+fn ready(told: libc::c_short) -> Ready {
+    let is_error = told & libc::POLLERR != 0;
+    let is_over = told & (libc::POLLERR | libc::POLLHUP) != 0;
+    let is_closing = is_over || told & libc::POLLRDHUP != 0;
+    Ready {
+        readable: is_closing || told & libc::POLLIN != 0,
+        writable: is_over || told & libc::POLLOUT != 0,
+        closing: is_closing,
+        failing: is_error,
+    }
+}
