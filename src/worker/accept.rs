@@ -77,6 +77,10 @@ impl<K: Kernel> Worker<K> {
         if let Some((reason, since)) = slot.held_up.take() {
             self.stats.on_accept_paused(reason, self.now - since);
         }
+        // A queue that is empty needs no place, and nobody waits in it.
+        if self.admission.is_scarce(&slot.listener) && !self.kernel.has_client(&slot.socket) {
+            return self.on_accept_error(index, &io::ErrorKind::WouldBlock.into());
+        }
         if let Err(full) = self.admission.enter(&slot.listener) {
             self.pause(index, PAUSE_AT_LIMIT, &PauseCause::Limit(full));
             return;

@@ -7,12 +7,16 @@ use crate::pool::{Gauge, Listener};
 /// there.
 ///
 /// There are never more sessions than allowed. A refusal may be wrong for a moment: another worker holds a place
-/// while it asks its accept queue, or its second limit, and gives it back. So whoever is refused asks again soon.
+/// while it asks its second limit, and gives it back. So whoever is refused asks again soon.
 #[derive(Debug)]
 pub struct Admission {
     all: Gauge,
     sessions_max: AtomicUsize,
 }
+
+/// Places left from which on nobody takes one for a client who may not be there: while it is asked whether there is one,
+/// another worker would find no place, and say that clients wait for one.
+const SCARCE: usize = 64;
 
 /// Which limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,13 @@ impl Admission {
             return Err(Full { limit: sessions_max, of_listener: false });
         }
         Ok(())
+    }
+
+    /// Whether a place is to be taken only for a client who is there.
+    pub(super) fn is_scarce(&self, listener: &Listener) -> bool {
+        let few = |taken: usize, limit: usize| taken.saturating_add(SCARCE) >= limit;
+        few(listener.gauge().count(), listener.sessions_max())
+            || few(self.all.count(), self.sessions_max.load(Ordering::Relaxed))
     }
 
     pub(super) fn leave(&self, listener: &Listener) {

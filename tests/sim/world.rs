@@ -29,7 +29,7 @@ use crate::dice::{below, happens, to_usize};
 use crate::faults::Faults;
 use crate::judge::{self, Orders};
 use crate::kernel::{SimKernel, SimListener, SimSocket};
-use crate::net::{Mode, Net, client_of};
+use crate::net::{self, Mode, Net, client_of};
 use crate::peer::Peer;
 use crate::plan::{Plan, slowest_verdict};
 use crate::shortage;
@@ -42,7 +42,7 @@ use site::Group;
 const LIVE_MAX: usize = 24;
 /// Rounds in which nothing moves, until whatever is left is said to hang. Each lasts [`ROUND`]: longer than every
 /// pause of the worker, shorter in all than the timeouts that would hide a hang.
-const STILL_ROUNDS_MAX: u32 = 700;
+const STILL_ROUNDS_MAX: u32 = 1_000;
 const ROUND: Nanos = 4_000_000;
 /// Rounds in which something moves, until it is said to go on for ever.
 const ROUNDS_MAX: u32 = 100_000;
@@ -225,8 +225,10 @@ impl World {
         if self.late[index] && self.rng.below(8) == 0 {
             self.tell_epoch(index);
         }
+        let paused = self.pauses_at_limits(index);
         let Some(worker) = &mut self.workers[index] else { return };
         let flow = worker.turn().expect("no call on epoll fails");
+        self.check_pauses(index, paused);
         if !self.late[index] {
             self.net.borrow_mut().on_applied(index);
         }
@@ -342,6 +344,25 @@ impl World {
         let counted = totals.to_backend + totals.to_client;
         assert!(counted >= self.told, "what a session has given is counted at its end");
         self.coverage.hit_if(counted > self.told, "counted before the end");
+    }
+
+    /// How often a worker has paused accepting for want of a place.
+    fn pauses_at_limits(&self, index: usize) -> u64 {
+        let pauses = &self.stats[index].accept_pauses;
+        [PauseReason::ListenerLimit, PauseReason::ProcessLimit]
+            .iter()
+            .map(|reason| pauses[reason.index()].get())
+            .sum()
+    }
+
+    /// Nobody is said to wait for a place where nobody does.
+    fn check_pauses(&self, index: usize, before: u64) {
+        let net = self.net.borrow();
+        let has_client = |listener: &net::Listener| listener.worker == index && !listener.queue.is_empty();
+        assert!(
+            self.pauses_at_limits(index) == before || net.is_stopping || net.listeners.iter().any(has_client),
+            "accepting is paused, and nobody waits"
+        );
     }
 
     fn check_deadlines(&self, index: usize) {
