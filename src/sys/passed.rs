@@ -106,13 +106,17 @@ pub fn hand_back(listener: &Socket) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
     use std::time::Duration;
 
+    use nix::libc;
     use socket2::Domain;
 
     use super::*;
+    use crate::config::model::Keepalive;
 
     const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
     const ANY: &str = "127.0.0.1:0";
@@ -152,6 +156,71 @@ mod tests {
     fn who_does_not_share_its_port_lets_nobody_bind_beside() {
         for reuse_port in [true, false] {
             assert_eq!(lets_others_bind(&listener(reuse_port)).unwrap(), reuse_port);
+        }
+    }
+
+    /// linux/in.h. What is read there is the port.
+    const IP_PROTOCOL: libc::c_int = 52;
+    /// What is read there is no option: it differs from one connection to the next.
+    const NO_OPTIONS: [(libc::c_int, libc::c_int); 9] = [
+        (libc::IPPROTO_IP, IP_PROTOCOL),
+        (libc::SOL_SOCKET, libc::SO_PEERNAME),
+        (libc::SOL_SOCKET, libc::SO_INCOMING_CPU),
+        (libc::SOL_SOCKET, libc::SO_MEMINFO),
+        (libc::SOL_SOCKET, libc::SO_COOKIE),
+        (libc::IPPROTO_TCP, libc::TCP_INFO),
+        (libc::IPPROTO_TCP, libc::TCP_QUICKACK),
+        (libc::IPPROTO_TCP, libc::TCP_TIMESTAMP),
+        (libc::IPPROTO_TCP, libc::TCP_CC_INFO),
+    ];
+    /// Linux numbers the options of a level from 1 on; 6.18 has fewer than that at each.
+    const OPTIONS_MAX: libc::c_int = 90;
+
+    /// Every option that can be read, by level and name.
+    fn options(socket: &Socket) -> BTreeMap<(libc::c_int, libc::c_int), Vec<u8>> {
+        let levels = [libc::SOL_SOCKET, libc::IPPROTO_IP, libc::IPPROTO_TCP];
+        let names = levels.into_iter().flat_map(|level| (1..=OPTIONS_MAX).map(move |name| (level, name)));
+        let read = |(level, name)| {
+            let mut value = [0_u8; 64];
+            let mut len = 64;
+            // SAFETY: the descriptor is open, and the call writes no more than `len` bytes to `value`.
+            #[expect(unsafe_code, reason = "no crate reads an option that it does not know")]
+            let result = unsafe {
+                libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len)
+            };
+            (result == 0).then(|| ((level, name), value[..len as usize].to_vec()))
+        };
+        names.filter(|option| !NO_OPTIONS.contains(option)).filter_map(read).collect()
+    }
+
+    fn accepted(listener: &Socket) -> (Socket, Socket) {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.connect(&listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    /// Urgent bytes of clients of a passed socket were taken out of the stream: SO_OOBINLINE was set on ours alone.
+    #[test]
+    fn what_is_passed_has_every_option_that_our_own_have() {
+        let keepalive =
+            Keepalive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 2 };
+        let other = Tcp { nodelay: false, keepalive: Some(keepalive), user_timeout: None };
+        for (first, second) in [(TCP, other), (other, TCP)] {
+            let own = sockets::listen(ANY.parse().unwrap(), 1, 16, &first).unwrap().remove(0);
+            let passed = listener(true);
+            passed.set_reuse_address(true).unwrap();
+            let passed = Passed::new("web".into(), passed.into()).unwrap().socket;
+            take_up(&passed, 16, &first).unwrap();
+            for tcp in [first, second] {
+                sockets::set_listener_options(&own, &tcp).unwrap();
+                sockets::set_listener_options(&passed, &tcp).unwrap();
+                let known = options(&own);
+                assert!(known.len() > 60, "{} options", known.len());
+                assert_eq!(options(&passed), known, "of the listener, {tcp:?}");
+                let ([ours, _client], [theirs, _other]) =
+                    (<[Socket; 2]>::from(accepted(&own)), <[Socket; 2]>::from(accepted(&passed)));
+                assert_eq!(options(&theirs), options(&ours), "of what is accepted, {tcp:?}");
+            }
         }
     }
 

@@ -63,8 +63,9 @@ pub fn set_backlog(listener: &Socket, backlog: u32) -> io::Result<()> {
     listener.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
-/// What is accepted from now on has these options, and no others that were set before.
+/// What is accepted from now on has these options, whoever has opened the listener, and none that were set before.
 pub fn set_listener_options(listener: &Socket, tcp: &Tcp) -> io::Result<()> {
+    listener.set_out_of_band_inline(true)?;
     listener.set_tcp_nodelay(tcp.nodelay)?;
     match tcp.keepalive {
         Some(keepalive) => keep_alive(listener, keepalive),
@@ -74,10 +75,7 @@ pub fn set_listener_options(listener: &Socket, tcp: &Tcp) -> io::Result<()> {
 
 fn new_listener(bind: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
     let socket = new_socket(bind)?;
-    set_options(&socket, tcp)?;
-    if let Some(keepalive) = tcp.keepalive {
-        keep_alive(&socket, keepalive)?;
-    }
+    set_listener_options(&socket, tcp)?;
     if bind.is_ipv6() {
         socket.set_only_v6(bind.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
     }
