@@ -468,6 +468,10 @@ mod tests {
     }
 
     impl Groundwork for Anything {
+        fn listen(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Ok(())
+        }
+
         fn commit(self: Box<Self>, _snapshot: &Arc<Snapshot>) {}
     }
 

@@ -132,6 +132,9 @@ impl Work {
 
     /// Runs `config`, or only says what it would change.
     fn follow(&mut self, order: Order, config: Config, groundwork: Option<Box<dyn Groundwork>>) {
+        if let Some(Err(error)) = groundwork.as_ref().map(|groundwork| groundwork.listen()) {
+            return self.refuse(order, vec![error.to_string()]);
+        }
         let Order { who, mode, answer, .. } = order;
         let running = &self.control.snapshot;
         let (merged, notes) = merge(&self.control.config, &config, running, &self.control.kept.registrations);

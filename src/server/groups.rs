@@ -1,7 +1,10 @@
 //! The listening sockets of the process: for each address a group of them, of each worker one.
 //!
 //! The workers own them. Here is only known which there are, because options belong to a listener and not to a worker, and
-//! because connections have to be kept away from a socket before the worker that has it can close it.
+//! because connections have to be kept away from a socket before the worker that has it can close it. Where that can be,
+//! they are kept away by hiding it: what was the socket of an address is then in nobody's way, who listens there instead
+//! gets the next client, and where nobody does it is refused. What was passed to this process cannot be hidden, because the
+//! next process has it too: its clients wait.
 //!
 //! The kernel numbers the sockets of a group in the order in which they began to listen, which is that of the workers,
 //! because only those of the last workers are ever closed, and others come only when these are gone.
@@ -14,7 +17,7 @@ use crate::config::model::{Config, Listener, Tcp};
 use crate::server::StartError;
 use crate::server::error::refused;
 use crate::service;
-use crate::sys::{self, Kernel, Linux, Passed};
+use crate::sys::{self, Kernel, Linux, Neighbours, Passed};
 use crate::worker::GroupId;
 
 /// A listening socket, as the workers have it.
@@ -42,19 +45,23 @@ pub(super) struct Group {
 
 /// Sockets that are to be closed by their workers.
 pub(super) struct Retiring {
+    /// Which they belonged to.
+    pub(super) group: GroupId,
     pub(super) name: String,
     pub(super) address: SocketAddr,
     sockets: Vec<Known>,
     /// How many of the first ones are known to the site too, because they were passed to this process.
     passed: usize,
+    /// Whether they are in nobody's way.
+    pub(super) is_hidden: bool,
 }
 
 /// What one listener of a configuration needs.
 pub(super) enum Need {
     /// Sockets of a group that is there, for workers that are not.
     More { group: GroupId, sockets: Vec<Socket> },
-    /// A group.
-    New { address: SocketAddr, sockets: Vec<Socket> },
+    /// A group, whose sockets do not listen yet.
+    New { address: SocketAddr, sockets: Vec<Socket>, neighbours: Neighbours },
     /// A group that begins with sockets that were passed to this process, one at least. Those beside them do not listen yet.
     Passed { passed: Vec<Passed<Socket>>, beside: Vec<Socket> },
 }
@@ -84,14 +91,18 @@ pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed
     Ok(claimed.into_iter().flatten().chain(left).map(known).collect())
 }
 
-/// Opens what `config` needs besides `groups` and the sockets of `unused`, by listener.
+/// Opens what `config` needs besides `groups` and the sockets of `unused`, by listener. Nothing of it listens yet: if
+/// something else cannot be had, no client was taken in.
 pub(super) fn open(
     config: &Config,
     groups: &[Group],
+    retiring: &[Retiring],
     unused: &[Passed<Socket>],
 ) -> Result<Vec<Need>, StartError> {
     let workers = config.global.workers.get();
     let kept = kept(config, groups);
+    let own: Vec<SocketAddr> =
+        groups.iter().map(|group| group.address).chain(retiring.iter().map(|gone| gone.address)).collect();
     let (claimed, _) = service::claim(&config.listeners, unused.to_vec())?;
     let need = |((listener, kept), passed): ((&Listener, Option<&Group>), Vec<Passed<Socket>>)| {
         let tcp = &config.pools[listener.pool].tcp;
@@ -101,7 +112,7 @@ pub(super) fn open(
         }
         let need = match kept {
             Some(group) => group.more(workers, tcp),
-            None if passed.is_empty() => open_group(listener, workers, tcp, groups),
+            None if passed.is_empty() => open_group(listener, workers, tcp, &own),
             None => adopt_group(listener, passed, workers, tcp),
         };
         need.map_err(|error| refused(listener, error))
@@ -122,14 +133,26 @@ fn kept<'a>(config: &Config, groups: &'a [Group]) -> Vec<Option<&'a Group>> {
     config.listeners.iter().zip(&same).map(|(listener, same)| same.or_else(|| renamed(listener))).collect()
 }
 
-fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, groups: &[Group]) -> io::Result<Need> {
+/// Sockets of a new group, beside those of this process at the addresses `own`.
+fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, own: &[SocketAddr]) -> io::Result<Need> {
     let bind = listener.bind;
-    let is_over = |group: &Group| overlap(bind, group.address);
-    // One of them goes: two that stay would have been refused by the checks of the configuration.
-    let listen = if groups.iter().any(is_over) { sys::listen_over_own } else { sys::listen };
-    let sockets = listen(bind, workers, listener.backlog, tcp)?;
+    // Those that overlap go: two that stay would have been refused by the checks of the configuration.
+    let is_among_own = own.iter().any(|address| overlap(bind, *address));
+    let neighbours = if is_among_own { Neighbours::Own } else { Neighbours::None };
+    let sockets = sys::bind(bind, workers, tcp, neighbours)?;
     let address = sockets[0].local_addr()?.as_socket().unwrap_or(bind);
-    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect() })
+    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect(), neighbours })
+}
+
+/// What was opened for new listeners of `config` listens from now on.
+pub(super) fn begin_to_listen(config: &Config, needs: &[Need]) -> Result<(), StartError> {
+    for (listener, need) in config.listeners.iter().zip(needs) {
+        if let Need::New { sockets, neighbours, .. } = need {
+            let result = sys::begin_to_listen(sockets, listener.backlog, *neighbours);
+            result.map_err(|error| refused(listener, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// A group that begins with the sockets that were passed for it, one at least.
@@ -255,15 +278,37 @@ impl Group {
             self.tell("steer connections", sys::steer_to_first(&socket, workers));
         }
         let sockets = self.sockets.split_off(workers);
-        Some(Retiring { name: self.name.clone(), address: self.address, sockets, passed: 0 })
+        let (name, address) = (self.name.clone(), self.address);
+        Some(Retiring { group: self.id, name, address, sockets, passed: 0, is_hidden: false })
     }
 
-    /// No connection begins at any of its sockets from now on. Those that were passed to this process are returned: the
-    /// service manager does not close them, and nobody else can listen there.
-    pub(super) fn retire(self) -> (Retiring, Vec<Passed<Socket>>) {
-        self.each("refuse connections", |socket| sys::refuse_new(socket));
-        let Self { name, address, sockets, passed, .. } = self;
-        (Retiring { name, address, sockets, passed: passed.len() }, passed)
+    /// No connection begins at any of its sockets from now on, nor at those that are `retiring` already. Those that were
+    /// passed to this process are returned: the service manager does not close them, and nobody else can listen there.
+    pub(super) fn retire(self, retiring: &mut Vec<Retiring>) -> Vec<Passed<Socket>> {
+        let is_hidden = self.passed.is_empty() && self.hide(retiring);
+        if is_hidden {
+            retiring.iter_mut().filter(|gone| gone.group == self.id).for_each(|gone| gone.is_hidden = true);
+        } else {
+            self.each("refuse connections", |socket| sys::refuse_new(socket));
+        }
+        let Self { id, name, address, sockets, passed, .. } = self;
+        retiring.push(Retiring { group: id, name, address, sockets, passed: passed.len(), is_hidden });
+        passed
+    }
+
+    /// Whether all sockets that share its address are in nobody's way from now on.
+    fn hide(&self, retiring: &[Retiring]) -> bool {
+        let gone = retiring.iter().filter(|gone| gone.group == self.id);
+        let gone = gone.flat_map(|gone| gone.sockets.iter().filter_map(Weak::upgrade));
+        let sockets: Vec<Socket> = self.open().chain(gone).collect();
+        match sys::hide(sockets.iter().map(Arc::as_ref)) {
+            Ok(()) => true,
+            Err(error) => {
+                log::info!(listener:% = self.name, address:% = self.address, error:%;
+                    "a listening socket cannot be hidden, its new clients wait until it is closed");
+                false
+            }
+        }
     }
 
     /// Connections begin only at sockets that outlive the process from now on, if there are some.

@@ -155,11 +155,12 @@ pub fn start_service(
     });
     let (reports, inbox) = Reports::new();
     let site = Arc::new(Site::new(&config.global, open_files, pipe_bytes, reports.clone()));
-    let groundwork: Box<dyn Groundwork> = Box::new(site.prepare(config, inherited.into_sockets())?);
+    let groundwork = Box::new(site.prepare(config, inherited.into_sockets())?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;
     when_listening()?;
     let (snapshot, kept) = restore(config)?;
+    groundwork.begin_to_listen()?;
     groundwork.commit(&snapshot);
     let config = Arc::new(config.clone());
     let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();

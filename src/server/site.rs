@@ -31,6 +31,9 @@ use crate::worker::{
 const SETTLE_MAX: Duration = RETIRE_GRACE.saturating_mul(4);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+/// Listeners that may be retiring when the next change is made; one more, and it waits for them. They hold descriptors that
+/// no configuration accounts for.
+const RETIRING_MAX: usize = 64;
 
 type Seat = worker::Seat<Socket, <Linux as Kernel>::Socket>;
 type Assigned = Assignment<Socket, <Linux as Kernel>::Socket>;
@@ -118,7 +121,7 @@ impl Site {
         let passed = groups::take_in(config, passed)?;
         let mut state = self.state();
         state.unused.extend(passed);
-        let needs = groups::open(config, &state.groups, &state.unused)?;
+        let needs = groups::open(config, &state.groups, &state.retiring, &state.unused)?;
         let hands = (state.seats.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
         Ok(Groundwork {
             site: Arc::clone(self),
@@ -195,12 +198,17 @@ impl State {
         }
         self.retiring.retain(Retiring::is_open);
         let grows = config.global.workers.get() > self.seats.len();
+        let are_many = self.retiring.len() > RETIRING_MAX;
         let is_in_the_way = |retiring: &&Retiring| {
-            if self.groups.iter().any(|group| group.address == retiring.address) {
+            if are_many {
+                true
+            } else if self.groups.iter().any(|group| group.id == retiring.group) {
                 // Others would be numbered behind those that go.
                 grows
             } else {
-                config.listeners.iter().any(|listener| groups::overlap(listener.bind, retiring.address))
+                let overlaps =
+                    |listener: &config::model::Listener| groups::overlap(listener.bind, retiring.address);
+                !retiring.is_hidden && config.listeners.iter().any(overlaps)
             }
         };
         let retiring = self.retiring.iter().find(is_in_the_way)?;
@@ -234,7 +242,7 @@ impl State {
                 snapshot.listeners.iter().find(is_it).expect("the snapshot runs this configuration");
             let tcp = config.pools[settings.pool].tcp;
             let (group, sockets) = match need {
-                Need::New { address, sockets } => {
+                Need::New { address, sockets, .. } => {
                     let group = Group::new(self.new_group_id(), address, settings, tcp, &sockets);
                     (self.begin(group, config, settings), sockets)
                 }
@@ -280,8 +288,7 @@ impl State {
         self.groups = groups;
         for group in gone {
             log::info!(listener:% = group.name, address:% = group.address; "listening no more, its queue is served");
-            let (retiring, passed) = group.retire();
-            self.retiring.push(retiring);
+            let passed = group.retire(&mut self.retiring);
             self.unused.extend(passed);
         }
         of_workers
@@ -297,7 +304,18 @@ impl State {
     }
 }
 
+impl Groundwork {
+    /// See [`mailbox::Groundwork::listen`].
+    pub(super) fn begin_to_listen(&self) -> Result<(), StartError> {
+        groups::begin_to_listen(&self.config, &self.needs)
+    }
+}
+
 impl mailbox::Groundwork for Groundwork {
+    fn listen(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.begin_to_listen()?)
+    }
+
     fn commit(self: Box<Self>, snapshot: &Arc<Snapshot>) {
         let Self { site, config, needs, hands, sessions_max, pipes_max, pipe_len } = *self;
         let workers = config.global.workers.get();

@@ -35,8 +35,10 @@ pub use manager::{Notice, notify, watchdog_period};
 pub use passed::{Inherited, Passed, hand_back, lets_others_bind, take_up};
 pub use pipe::Pipe;
 pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored};
-pub use sockets::{bind_beside, listen, listen_over_own, set_backlog, set_listener_options};
-pub use steer::{refuse_new, steer_to_all, steer_to_first};
+pub use sockets::{
+    Neighbours, begin_to_listen, bind, bind_beside, listen, set_backlog, set_listener_options,
+};
+pub use steer::{hide, refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;
 pub use trials::{can_write_into, kernel_setting, reserved_ports, try_reuse_port, try_splice};
 pub use usage::{Usage, usage};

@@ -1,5 +1,6 @@
 //! Sockets with their options set, and the one ioctl that no crate wraps.
 
+use std::borrow::Borrow;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,38 +11,49 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::config::model::{Keepalive, Tcp};
 
-/// `count` listening sockets that share one address (SO_REUSEPORT, socket(7)), and share it with nobody else: an error
-/// if another socket listens on it. The kernel spreads new connections over them. With port 0 it chooses the port,
-/// the same for all. What the options of `tcp` set is inherited by what they accept.
-pub fn listen(bind: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
-    listen_with(bind, count, backlog, tcp, false)
+/// Who else may listen where a group of sockets does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbours {
+    /// Nobody: an error if another socket listens there.
+    None,
+    /// Others of this process, as 127.0.0.1:80 does beside 0.0.0.0:80. Then sockets of other processes of this user are not
+    /// noticed either.
+    Own,
 }
 
-/// The same at an address that overlaps with one of ours, as 0.0.0.0:80 does with 127.0.0.1:80. Then sockets of other
-/// processes of this user are not noticed either.
-pub fn listen_over_own(bind: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
-    listen_with(bind, count, backlog, tcp, true)
+/// `count` listening sockets that share one address, and share it with nobody else.
+pub fn listen(address: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
+    let sockets = bind(address, count, tcp, Neighbours::None)?;
+    begin_to_listen(&sockets, backlog, Neighbours::None)?;
+    Ok(sockets)
 }
 
-fn listen_with(
-    bind: SocketAddr,
-    count: usize,
-    backlog: u32,
-    tcp: &Tcp,
-    shares: bool,
-) -> io::Result<Vec<Socket>> {
-    let first = new_listener(bind, tcp)?;
+/// `count` sockets, one at least, that share one address (SO_REUSEPORT, socket(7)) and do not listen yet. With port 0 the
+/// kernel chooses the port, the same for all. What the options of `tcp` set is inherited by what they accept.
+pub fn bind(address: SocketAddr, count: usize, tcp: &Tcp, neighbours: Neighbours) -> io::Result<Vec<Socket>> {
+    let first = new_listener(address, tcp)?;
     // Whoever binds with SO_REUSEPORT also joins another process of the same user, and each gets a part of the
-    // clients. So the first one sets it only once it listens, and until then needs the address for itself.
-    first.set_reuse_port(shares)?;
-    first.bind(&bind.into())?;
-    set_backlog(&first, backlog)?;
+    // clients. So the first one binds, and listens, without it, and needs the address for itself.
+    first.set_reuse_port(neighbours == Neighbours::Own)?;
+    first.bind(&address.into())?;
     first.set_reuse_port(true)?;
     let others = bind_beside(&first, count - 1, tcp)?;
-    for other in &others {
-        set_backlog(other, backlog)?;
-    }
     Ok(std::iter::once(first).chain(others).collect())
+}
+
+/// Sockets that [`bind()`] has returned begin to listen: connections come from now on, and the kernel spreads them. Fails
+/// where somebody else has begun to since then; then some of them may listen.
+pub fn begin_to_listen<S: Borrow<Socket>>(
+    sockets: &[S],
+    backlog: u32,
+    neighbours: Neighbours,
+) -> io::Result<()> {
+    let mut sockets = sockets.iter().map(S::borrow);
+    let Some(first) = sockets.next() else { return Ok(()) };
+    first.set_reuse_port(neighbours == Neighbours::Own)?;
+    set_backlog(first, backlog)?;
+    first.set_reuse_port(true)?;
+    sockets.try_for_each(|other| set_backlog(other, backlog))
 }
 
 /// `count` more sockets for the address of `listener`, which do not listen yet.

@@ -1,6 +1,7 @@
 //! Keeps new connections away from listening sockets that are about to be closed: what is in the queue of one when it is
-//! closed is reset. Both programs are of classic BPF, which needs no privilege (socket(7), SO_ATTACH_FILTER and
-//! SO_ATTACH_REUSEPORT_CBPF).
+//! closed is reset. A socket is hidden where that is possible, so that a new connection finds whoever else listens, or
+//! nobody; otherwise it refuses them. Both programs are of classic BPF, which needs no privilege (socket(7),
+//! SO_ATTACH_FILTER and SO_ATTACH_REUSEPORT_CBPF).
 
 use std::io;
 
@@ -32,6 +33,31 @@ const RETURN_RESULT: u16 = code(libc::BPF_RET | 0x10);
 #[expect(clippy::cast_possible_truncation, reason = "codes have 8 bits")]
 const fn code(bits: u32) -> u16 {
     bits as u16
+}
+
+/// An interface that nobody has: indices are given from 1 on.
+const NO_INTERFACE: libc::c_int = libc::c_int::MAX;
+
+/// From now on no connection begins at these listening sockets, which have to be all that share their address: one that
+/// comes meets whoever else listens there, or is refused at once. Those whose handshake is under way complete it. Cannot
+/// be undone. An error says that none of them is hidden.
+///
+/// They are bound to an interface that does not exist. The lookup for a SYN passes over such sockets (compute_score in
+/// net/ipv4/inet_hashtables.c); that for a segment of a handshake goes by what its SYN came in by (ir_iif). Needs Linux 5.7,
+/// or CAP_NET_RAW where a socket is bound to an interface already, as one of a link-local address is (socket(7),
+/// SO_BINDTODEVICE). What is lost is a handshake by SYN cookie: its last segment finds nobody who knows of it, and is reset.
+pub fn hide<'a>(listeners: impl IntoIterator<Item = &'a Socket>) -> io::Result<()> {
+    let listeners: Vec<&Socket> = listeners.into_iter().collect();
+    let Some((first, others)) = listeners.split_first() else { return Ok(()) };
+    // The lookup finds one that is not hidden, and the group gives the connection to any of its sockets: one that is hidden
+    // cannot answer it. So all go to the first one, which is hidden last.
+    if !others.is_empty() {
+        steer_to_first(first, 1)?;
+    }
+    for listener in others.iter().rev().chain([first]) {
+        BindToInterface.set(listener, &NO_INTERFACE)?;
+    }
+    Ok(())
 }
 
 /// From now on no connection begins at this listening socket; those whose handshake is under way still complete it.
@@ -81,6 +107,7 @@ pub fn steer_to_all(listener: &Socket) -> io::Result<()> {
     }
 }
 
+sockopt_impl!(BindToInterface, SetOnly, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, libc::c_int);
 sockopt_impl!(SteerByProgram, SetOnly, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, libc::sock_fprog);
 sockopt_impl!(SteerByHash, SetOnly, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, libc::c_int);
 
@@ -93,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::config::model::Tcp;
-    use crate::sys::sockets;
+    use crate::sys::sockets::{self, Neighbours};
 
     const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
     /// Far longer than a connection on this machine takes.
@@ -183,9 +210,45 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_is_hidden_keeps_its_queue_and_is_in_nobodys_way() {
+        for (v6, sockets) in [(false, 1), (false, 3), (true, 1), (true, 3)] {
+            let old = sockets::listen(any_port(v6), sockets, 1024, &TCP).unwrap();
+            let clients: Vec<_> =
+                (0..CLIENTS).map(|_| TcpStream::connect(address(&old[0])).unwrap()).collect();
+            hide(&old).unwrap();
+            let refused = TcpStream::connect(address(&old[0])).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            let new = sockets::bind(address(&old[0]), sockets, &TCP, Neighbours::Own).unwrap();
+            let refused = TcpStream::connect(address(&old[0])).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "who is bound does not listen yet");
+            sockets::begin_to_listen(&new, 1024, Neighbours::Own).unwrap();
+            assert_eq!(shares(&new).len(), sockets, "each of them is served by the new ones");
+            let queued = old.iter().map(|socket| std::iter::from_fn(|| socket.accept().ok()).count());
+            assert_eq!(queued.sum::<usize>(), clients.len(), "IPv6: {v6}");
+        }
+    }
+
+    /// While one is hidden and another is not, none of them is given a connection that it cannot answer.
+    #[test]
+    fn all_go_to_the_one_that_is_hidden_last() {
+        let group = group(3);
+        steer_to_first(&group[0], 1).unwrap();
+        for hidden in group[1..].iter().rev() {
+            BindToInterface.set(hidden, &NO_INTERFACE).unwrap();
+            assert_eq!(served(&group), [true, false, false]);
+        }
+    }
+
     /// The client does not hear the answer to its SYN; the server repeats it after a second.
     #[test]
-    fn a_handshake_that_is_under_way_completes_where_new_ones_are_refused() {
+    fn a_handshake_that_is_under_way_completes_where_new_ones_are_refused_or_find_nobody() {
+        for keep_away in [refuse_new, |listener: &Socket| hide([listener])] {
+            completes_a_handshake_after(keep_away);
+        }
+    }
+
+    fn completes_a_handshake_after(keep_away: fn(&Socket) -> io::Result<()>) {
         let listener = group(1).remove(0);
         listener.set_nonblocking(false).unwrap();
         listener.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -194,10 +257,11 @@ mod tests {
         client.attach_filter(&[SockFilter::new(RETURN, 0, 0, DROP)]).unwrap();
         let pending = client.connect(&address(&listener).into()).unwrap_err();
         assert_eq!(pending.raw_os_error(), Some(libc::EINPROGRESS));
-        refuse_new(&listener).unwrap();
+        keep_away(&listener).unwrap();
         client.detach_filter().unwrap();
         let (accepted, from) = listener.accept().unwrap();
         assert_eq!(from.as_socket(), client.local_addr().unwrap().as_socket());
+        assert_eq!(accepted.device().unwrap(), None);
         // What it has inherited keeps nothing from it.
         assert_eq!(accepted.send(b"hi").unwrap(), 2);
         client.set_nonblocking(false).unwrap();

@@ -34,6 +34,7 @@ mod limits;
 mod listeners;
 mod logs;
 mod metrics;
+mod moves;
 mod register;
 mod reload;
 mod service;

@@ -232,7 +232,7 @@ fn a_passed_socket_serves_who_came_before_the_process_and_between_two_of_them() 
 }
 
 /// A client whose handshake is under way: it has not heard the answer to its SYN, which is repeated after a second.
-fn half_connected(to: SocketAddr) -> Socket {
+pub(crate) fn half_connected(to: SocketAddr) -> Socket {
     // linux/filter.h: returns 0, which drops the packet.
     let drop_all = SockFilter::new(0x06, 0, 0, 0);
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
