@@ -79,6 +79,7 @@ const REQUIRED: &[&str] = &[
     "story of an ended session",
     "passed over",
     "listener added",
+    "listener put back",
     "listener removed",
     "late handshake",
     "workers come",

@@ -103,6 +103,8 @@ struct World {
     serving: Vec<usize>,
     groups: Vec<Group>,
     groups_ever: u32,
+    /// The listener that was removed last, unless it was put back.
+    removed_listener: Option<model::Listener>,
     /// Of each one a version.
     listeners_ever: Vec<Arc<Listener>>,
     /// Held by workers that have not taken their last assignment yet.
@@ -162,6 +164,7 @@ impl World {
             serving: Vec::new(),
             groups: Vec::new(),
             groups_ever: 0,
+            removed_listener: None,
             listeners_ever: Vec::new(),
             ticket: Weak::new(),
             reports,

@@ -49,12 +49,21 @@ impl World {
                 let like = config.listeners[place].clone();
                 let number = u16::try_from(self.groups_ever).expect("a few");
                 let bind = ([127, 0, 0, 1], 9_100 + number).into();
-                config.listeners.push(Listener { name: format!("more {number}"), bind, ..like });
-                self.coverage.hit("listener added");
+                self.coverage.hit(if self.removed_listener.is_some() {
+                    "listener put back"
+                } else {
+                    "listener added"
+                });
+                // The sockets that it had may be there still.
+                let (name, bind) = match self.removed_listener.take() {
+                    Some(removed) => (removed.name, removed.bind),
+                    None => (format!("more {number}"), bind),
+                };
+                config.listeners.push(Listener { name, bind, ..like });
             }
             1 if config.listeners.len() > 1 => {
                 let place = self.below(config.listeners.len());
-                config.listeners.remove(place);
+                self.removed_listener = Some(config.listeners.remove(place));
                 self.coverage.hit("listener removed");
             }
             2 if self.workers.len() < WORKERS_EVER_MAX => {
