@@ -49,7 +49,7 @@ impl Bench {
         let listening = Listening {
             group: GroupId(0),
             listener: Arc::clone(&snapshot.listeners[0]),
-            socket: Some(Arc::new(listener)),
+            socket: Some(Arc::new(listener.into())),
             is_partial: false,
             is_beside: false,
         };

@@ -86,7 +86,7 @@ pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed
         name: String::new(),
         address,
         is_dual_stack,
-        socket: Arc::new(socket),
+        socket: Arc::new(socket.into()),
     };
     Ok(claimed.into_iter().flatten().chain(left).map(known).collect())
 }
@@ -141,14 +141,16 @@ fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, own: &[SocketAddr]
     let neighbours = if is_among_own { Neighbours::Own } else { Neighbours::None };
     let sockets = sys::bind(bind, workers, tcp, neighbours)?;
     let address = sockets[0].local_addr()?.as_socket().unwrap_or(bind);
-    Ok(Need::New { address, sockets: sockets.into_iter().map(Arc::new).collect(), neighbours })
+    let sockets = sockets.into_iter().map(|socket| Arc::new(socket.into())).collect();
+    Ok(Need::New { address, sockets, neighbours })
 }
 
 /// What was opened for new listeners of `config` listens from now on.
 pub(super) fn begin_to_listen(config: &Config, needs: &[Need]) -> Result<(), StartError> {
     for (listener, need) in config.listeners.iter().zip(needs) {
         if let Need::New { sockets, neighbours, .. } = need {
-            let result = sys::begin_to_listen(sockets, listener.backlog, *neighbours);
+            let result =
+                sys::begin_to_listen(sockets.iter().map(|socket| &***socket), listener.backlog, *neighbours);
             result.map_err(|error| refused(listener, error))?;
         }
     }
@@ -174,7 +176,7 @@ fn beside(socket: &Socket, count: usize, tcp: &Tcp) -> io::Result<Vec<Socket>> {
     if count == 0 || !sys::lets_others_bind(socket)? {
         return Ok(Vec::new());
     }
-    Ok(sys::bind_beside(socket, count, tcp)?.into_iter().map(Arc::new).collect())
+    Ok(sys::bind_beside(socket, count, tcp)?.into_iter().map(|socket| Arc::new(socket.into())).collect())
 }
 
 /// Whether a client of one address may be taken for one of the other.
@@ -301,7 +303,7 @@ impl Group {
         let gone = retiring.iter().filter(|gone| gone.group == self.id);
         let gone = gone.flat_map(|gone| gone.sockets.iter().filter_map(Weak::upgrade));
         let sockets: Vec<Socket> = self.open().chain(gone).collect();
-        match sys::hide(sockets.iter().map(Arc::as_ref)) {
+        match sys::hide(sockets.iter().map(|socket| &***socket)) {
             Ok(()) => true,
             Err(error) => {
                 log::info!(listener:% = self.name, address:% = self.address, error:%;

@@ -17,6 +17,7 @@ use crate::base::time::Instant;
 use crate::config::model::{Keepalive, Tcp};
 use crate::sys::clock::Clock;
 use crate::sys::kernel::{Dial, Event, Kernel, Wake};
+use crate::sys::listening::ListeningSocket;
 use crate::sys::pipe::{self, Pipe};
 use crate::sys::poll;
 use crate::sys::silence::{delivery, silence};
@@ -118,7 +119,7 @@ impl Wake for mio::Waker {
 impl Kernel for Linux {
     type Socket = Socket;
     /// Whoever has opened it looks after its options; the worker that accepts from it closes it.
-    type Listener = Arc<Socket>;
+    type Listener = Arc<ListeningSocket>;
     type Pipe = Pipe;
 
     fn now(&mut self) -> Instant {
@@ -139,22 +140,23 @@ impl Kernel for Linux {
         Ok(())
     }
 
-    fn watch_listener(&mut self, listener: &Arc<Socket>, token: Token) -> io::Result<()> {
+    fn watch_listener(&mut self, listener: &Arc<ListeningSocket>, token: Token) -> io::Result<()> {
         let fd = listener.as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), mio_token(token), Interest::READABLE)
     }
 
-    fn accept(&mut self, listener: &Arc<Socket>) -> io::Result<(Socket, SocketAddr)> {
+    fn accept(&mut self, listener: &Arc<ListeningSocket>) -> io::Result<(Socket, SocketAddr)> {
         let (socket, address) = retry(|| listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC))?;
+        listener.on_accepted(&socket);
         let address = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok((socket, SocketAddr::new(address.ip().to_canonical(), address.port())))
     }
 
-    fn has_client(&mut self, listener: &Arc<Socket>) -> bool {
+    fn has_client(&mut self, listener: &Arc<ListeningSocket>) -> bool {
         poll::has_client(listener.as_raw_fd())
     }
 
-    fn close_listener(&mut self, listener: Arc<Socket>) {
+    fn close_listener(&mut self, listener: Arc<ListeningSocket>) {
         // A listener whose descriptor was duplicated to another process stays in this epoll after close(2).
         let fd = listener.as_raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
@@ -333,7 +335,8 @@ mod tests {
 
     /// A connection that was dialed and accepted.
     fn connected(kernel: &mut Linux) -> (Socket, Socket) {
-        let listener = Arc::new(sockets::listen(any_port(), 1, 1, &TCP).unwrap().remove(0));
+        let listener = sockets::listen(any_port(), 1, 1, &TCP).unwrap().remove(0);
+        let listener = Arc::new(ListeningSocket::from(listener));
         let dialed = kernel.dial(listener.local_addr().unwrap().as_socket().unwrap(), &TCP).unwrap();
         kernel.watch_listener(&listener, Token::Listener(0)).unwrap();
         kernel.wait(None, &mut Vec::new()).unwrap();
@@ -531,7 +534,8 @@ mod tests {
         for host in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
             let mut kernel = Linux::new().unwrap();
             let listeners = sockets::listen(SocketAddr::new(host, 0), 3, 128, &TCP).unwrap();
-            let listeners: Vec<Arc<Socket>> = listeners.into_iter().map(Arc::new).collect();
+            let listeners: Vec<Arc<ListeningSocket>> =
+                listeners.into_iter().map(|listener| Arc::new(listener.into())).collect();
             let address = listeners[0].local_addr().unwrap().as_socket().unwrap();
             for (listener, index) in listeners.iter().zip(0..) {
                 kernel.watch_listener(listener, Token::Listener(index)).unwrap();

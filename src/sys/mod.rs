@@ -8,6 +8,7 @@ mod files;
 mod holder;
 mod kernel;
 mod linux;
+mod listening;
 mod manager;
 mod passed;
 mod pipe;
@@ -31,6 +32,7 @@ pub use kernel::{
     lacks_resources,
 };
 pub use linux::Linux;
+pub use listening::ListeningSocket;
 pub use manager::{Notice, notify, watchdog_period};
 pub use passed::{Inherited, Passed, hand_back, lets_others_bind, take_up};
 pub use pipe::Pipe;

@@ -10,6 +10,7 @@ use nix::unistd::geteuid;
 use socket2::{Protocol, Socket, Type};
 
 use crate::config::model::Tcp;
+use crate::sys::listening::ListeningSocket;
 use crate::sys::{sockets, steer};
 
 /// What was passed to this process, whatever it is.
@@ -92,9 +93,10 @@ pub fn lets_others_bind(listener: &Socket) -> io::Result<bool> {
 }
 
 /// Takes up a socket that another process may have left as it was to be left alone, and listens as is wished now.
-pub fn take_up(listener: &Socket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
+pub fn take_up(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
     steer::refuse_none(listener)?;
     sockets::set_listener_options(listener, tcp)?;
+    listener.look_after_early(tcp)?;
     sockets::set_backlog(listener, backlog)
 }
 
@@ -110,6 +112,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use nix::libc;
@@ -117,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::config::model::Keepalive;
+    use crate::sys::{Kernel, Linux};
 
     const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
     const ANY: &str = "127.0.0.1:0";
@@ -209,7 +213,7 @@ mod tests {
             let own = sockets::listen(ANY.parse().unwrap(), 1, 16, &first).unwrap().remove(0);
             let passed = listener(true);
             passed.set_reuse_address(true).unwrap();
-            let passed = Passed::new("web".into(), passed.into()).unwrap().socket;
+            let passed = ListeningSocket::from(Passed::new("web".into(), passed.into()).unwrap().socket);
             take_up(&passed, 16, &first).unwrap();
             for tcp in [first, second] {
                 sockets::set_listener_options(&own, &tcp).unwrap();
@@ -224,11 +228,29 @@ mod tests {
         }
     }
 
+    /// The first client of all, which the service manager starts the process for, is always one of them.
+    #[test]
+    fn what_waited_in_a_passed_socket_gets_the_options_that_it_could_not_inherit() {
+        let passed = Passed::new("web".into(), listener(true).into()).unwrap().socket;
+        let passed = Arc::new(ListeningSocket::from(passed));
+        let address = passed.local_addr().unwrap().as_socket().unwrap();
+        let early = TcpStream::connect(address).unwrap();
+        take_up(&passed, 16, &TCP).unwrap();
+        let late = TcpStream::connect(address).unwrap();
+        let mut kernel = Linux::new().unwrap();
+        for client in [early, late] {
+            let (accepted, from) = kernel.accept(&passed).unwrap();
+            assert_eq!(from, client.local_addr().unwrap());
+            assert!(accepted.out_of_band_inline().unwrap() && accepted.tcp_nodelay().unwrap());
+        }
+    }
+
     #[test]
     fn a_socket_is_taken_up_and_handed_back_as_new_ones_are() {
-        let socket = listener(true);
+        let socket = ListeningSocket::from(listener(true));
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        for change in [|socket: &Socket| take_up(socket, 16, &TCP), hand_back] {
+        let take_up = |socket: &ListeningSocket| take_up(socket, 16, &TCP);
+        for change in [take_up, |socket: &ListeningSocket| hand_back(socket)] {
             steer::refuse_new(&socket).unwrap();
             change(&socket).unwrap();
             assert!(TcpStream::connect_timeout(&address, PATIENCE).is_ok());

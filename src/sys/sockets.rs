@@ -1,6 +1,5 @@
 //! Sockets with their options set, and the one ioctl that no crate wraps.
 
-use std::borrow::Borrow;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -43,12 +42,12 @@ pub fn bind(address: SocketAddr, count: usize, tcp: &Tcp, neighbours: Neighbours
 
 /// Sockets that [`bind()`] has returned begin to listen: connections come from now on, and the kernel spreads them. Fails
 /// where somebody else has begun to since then; then some of them may listen.
-pub fn begin_to_listen<S: Borrow<Socket>>(
-    sockets: &[S],
+pub fn begin_to_listen<'a>(
+    sockets: impl IntoIterator<Item = &'a Socket>,
     backlog: u32,
     neighbours: Neighbours,
 ) -> io::Result<()> {
-    let mut sockets = sockets.iter().map(S::borrow);
+    let mut sockets = sockets.into_iter();
     let Some(first) = sockets.next() else { return Ok(()) };
     first.set_reuse_port(neighbours == Neighbours::Own)?;
     set_backlog(first, backlog)?;

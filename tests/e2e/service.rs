@@ -1,7 +1,7 @@
 //! What a service manager sees: sockets that it passes, and what it is told. And the access log that somebody rotates.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -278,6 +278,32 @@ fn a_handshake_at_a_socket_beside_a_passed_one_completes_while_the_process_ends(
         assert!(ended > 0 && served > 0, "{ended} and {served}");
         assert_eq!(ended + served, CLIENTS);
     });
+}
+
+/// The urgent byte was taken out of the stream: `abcdef` arrived.
+#[test]
+fn an_urgent_byte_of_a_client_of_a_passed_socket_stays_in_its_place() {
+    let fleet = fleet(1);
+    let (socket, other) = (new_listener(true), new_listener(false));
+    let connect = || {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        client.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+        client.connect(&address_of(&socket).into()).expect("connect");
+        client
+    };
+    // The first one comes before there is a process.
+    let early = connect();
+    let service = activate(&fleet, [&socket, &other]);
+    for mut client in [early, connect()] {
+        service.count_client();
+        client.send(b"abc").expect("send");
+        client.send_out_of_band(b"U").expect("send");
+        client.send(b"def").expect("send");
+        let mut received = [0; 8];
+        client.read_exact(&mut received).expect("the greeting and the echo");
+        assert_eq!(&received[1..], b"abcUdef");
+    }
+    service.stops();
 }
 
 /// Nobody could listen there again, and the service manager waited for clients that were not let in.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use l4lb::sys::{Clock, Event, Kernel, Linux};
+use l4lb::sys::{Clock, Event, Kernel, Linux, ListeningSocket};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, libc, sockopt_impl};
@@ -170,13 +170,13 @@ impl Bench for LinuxBench {
         until("everything is acknowledged", || self.kernel.unacked(socket).expect("a connection") == 0);
     }
 
-    fn listen(&mut self, port: usize) -> Arc<Socket> {
+    fn listen(&mut self, port: usize) -> Arc<ListeningSocket> {
         let is_first = port == self.addresses.len();
         let listener = listening(if is_first { any_port() } else { self.addresses[port] });
         if is_first {
             self.addresses.push(address_of(&listener));
         }
-        Arc::new(listener)
+        Arc::new(listener.into())
     }
 
     fn connect(&mut self, port: usize) -> Peer {
