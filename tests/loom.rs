@@ -346,6 +346,30 @@ fn a_worker_that_drains_gets_all_that_was_counted_for_it_before_it_stops() {
     });
 }
 
+/// Both see that it is the turn of the first backend: it would get both sessions, and the other none.
+#[test]
+fn workers_that_choose_at_the_same_moment_do_not_take_the_same_turn() {
+    loom::model(|| {
+        let backends = [backend(), backend()];
+        let worker = |stamp| {
+            let backends = backends.clone();
+            thread::spawn(move || {
+                loop {
+                    let seen = backends.each_ref().map(|backend| backend.stamp());
+                    let first = usize::from(seen[1] < seen[0]);
+                    if backends[first].claim(seen[first], stamp) {
+                        return first;
+                    }
+                }
+            })
+        };
+        let workers = [worker(1), worker(2)];
+        let mut chosen = workers.map(|worker| worker.join().unwrap());
+        chosen.sort_unstable();
+        assert_eq!(chosen, [0, 1]);
+    });
+}
+
 /// The owner waits until it has heard of all of them.
 #[test]
 fn the_owner_of_a_probe_hears_of_every_failed_dial() {

@@ -1,7 +1,8 @@
 //! Members whose state a test sets by hand, with a table over them.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::AtomicU64;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Algorithm, Member, Members, Pick, Table};
 use crate::base::hash::hash;
@@ -23,19 +24,46 @@ pub(super) struct Fleet {
     cursor: AtomicU64,
     rng: Rng,
     client: u32,
-    pub(super) down: Vec<bool>,
-    pub(super) loads: Vec<u32>,
+    state: State,
 }
 
-struct State<'a>(&'a [bool], &'a [u32]);
+/// What the picks are made by.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) down: Vec<bool>,
+    pub(super) loads: Vec<u32>,
+    stamps: Vec<AtomicU64>,
+}
 
-impl Members for State<'_> {
+impl Members for State {
     fn is_eligible(&self, member: usize) -> bool {
-        !self.0[member]
+        !self.down[member]
     }
 
     fn load(&self, member: usize) -> u32 {
-        self.1[member]
+        self.loads[member]
+    }
+
+    fn stamp(&self, member: usize) -> u64 {
+        self.stamps[member].load(Ordering::Relaxed)
+    }
+
+    fn claim(&self, member: usize, seen: u64, next: u64) -> bool {
+        self.stamps[member].compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Deref for Fleet {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Fleet {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 }
 
@@ -46,9 +74,17 @@ impl Fleet {
             cursor: AtomicU64::new(0),
             rng: Rng::new(1),
             client: 0x0A00_0000,
-            down: vec![false; weights.len()],
-            loads: vec![0; weights.len()],
+            state: State {
+                down: vec![false; weights.len()],
+                loads: vec![0; weights.len()],
+                stamps: weights.iter().map(|_| AtomicU64::new(0)).collect(),
+            },
         }
+    }
+
+    /// The same, with a table for so many workers.
+    pub(super) fn workers(self, workers: usize) -> Self {
+        Self { table: self.table.begun(workers, 0, &self.state), ..self }
     }
 
     /// The member for the next client; each client has its own address.
@@ -58,8 +94,26 @@ impl Fleet {
     }
 
     pub(super) fn pick_for(&mut self, client: IpAddr) -> Option<usize> {
-        let mut pick = Pick { cursor: &self.cursor, client, rng: &mut self.rng };
-        self.table.pick(&mut pick, &State(&self.down, &self.loads))
+        self.pick_of(0, client)
+    }
+
+    fn pick_of(&mut self, worker: usize, client: IpAddr) -> Option<usize> {
+        let mut pick = Pick { cursor: &self.cursor, worker, client, rng: &mut self.rng };
+        self.table.pick(&mut pick, &self.state)
+    }
+
+    /// A session that a worker begins, and the member that has it.
+    pub(super) fn open(&mut self, worker: usize) -> usize {
+        let member = self.pick_of(worker, Ipv4Addr::LOCALHOST.into()).expect("somebody is eligible");
+        self.loads[member] += 1;
+        member
+    }
+
+    /// It ends.
+    pub(super) fn close(&mut self, worker: usize, member: usize) {
+        self.loads[member] -= 1;
+        let (now, load) = (self.cursor.load(Ordering::Relaxed), self.loads[member]);
+        self.table.note(worker, now, member, (load, self.stamp(member)));
     }
 
     pub(super) fn picks(&mut self, count: usize) -> Vec<usize> {

@@ -1,69 +1,170 @@
-//! The fewest sessions per weight. Asks every member, so a pick costs time in proportion to the pool.
+//! The fewest sessions per weight, and of those that are even the one whose turn it is.
+//!
+//! Sessions are whole, so weights cannot be kept exactly at every moment. A member is even with the least worked one as
+//! long as it has less per weight, before the session, than that one would have with it. Of equal weights those are the
+//! ones with the fewest sessions; of weights 1 and 3 with three sessions on the second, both. The turn among them is by
+//! weight (`turns.rs`): without it the first in the table, or the heaviest, would get every session of a pool that has
+//! less to do than it has members.
 
-use std::sync::atomic::Ordering;
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::contest::Contest;
 use super::pressure::Pressure;
-use super::slots::{candidates, wrap};
+use super::slots::candidates;
+use super::turns::{self, Turn};
 use super::{Member, Members, Pick};
 
-pub(super) struct LeastConnections(Box<[Candidate]>);
+/// Members that are all asked for every pick. Of more than these a contest knows the first.
+pub(super) const ASKED_MAX: usize = 64;
 
-#[derive(Clone, Copy)]
-struct Candidate {
-    member: u32,
-    weight: u16,
+/// Picks that find that somebody else has just taken the same turn, before one goes there all the same.
+const CLAIMS_MAX: u32 = 8;
+
+pub(super) struct LeastConnections(Kind);
+
+enum Kind {
+    Few(Box<[Candidate]>),
+    Many(Contest),
 }
 
-/// The best members of one pass.
-struct Least {
-    pressure: Pressure,
-    first: usize,
-    ties: usize,
+/// A member that may be picked at all.
+#[derive(Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) member: u32,
+    pub(super) weight: u16,
+}
+
+/// A member as it was seen in one pick.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) member: u32,
+    pub(super) weight: u16,
+    pub(super) load: u32,
+    pub(super) stamp: u64,
+}
+
+/// The member for a session.
+#[derive(Clone, Copy)]
+pub(super) struct Best {
+    pub(super) seen: Seen,
+    /// Nobody is even with it.
+    pub(super) is_alone: bool,
 }
 
 impl LeastConnections {
     pub(super) fn build(members: &[Member]) -> Self {
         let candidate = |member: u32| Candidate { member, weight: members[member as usize].weight };
-        Self(candidates(members).into_iter().map(candidate).collect())
+        let candidates: Vec<Candidate> = candidates(members).into_iter().map(candidate).collect();
+        Self(if candidates.len() <= ASKED_MAX {
+            Kind::Few(candidates.into_boxed_slice())
+        } else {
+            Kind::Many(Contest::new(&candidates, members.len()))
+        })
     }
 
-    /// The eligible member with the fewest sessions per weight; of several such members each in its turn.
+    /// The same, for so many workers, and with what the members have and were given before.
+    pub(super) fn begun(self, workers: usize, now: u64, members: &dyn Members) -> Self {
+        Self(match self.0 {
+            Kind::Many(contest) => Kind::Many(contest.begun(workers, now, members)),
+            few @ Kind::Few(_) => few,
+        })
+    }
+
+    /// The eligible member whose turn it is among those with the fewest sessions per weight.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
-        let least = self.least(members)?;
-        if least.ties == 1 {
-            return Some(least.first);
-        }
-        let turn = wrap(pick.cursor.fetch_add(1, Ordering::Relaxed), least.ties);
-        let mut tied =
-            self.eligible(members).filter(|(_, pressure)| pressure.compare(least.pressure).is_eq());
-        // Other workers change loads between the passes, so the turn may find nobody: the first was right a moment ago.
-        Some(tied.nth(turn).map_or(least.first, |(member, _)| member))
-    }
-
-    fn least(&self, members: &dyn Members) -> Option<Least> {
-        let mut least: Option<Least> = None;
-        for (member, pressure) in self.eligible(members) {
-            match &mut least {
-                Some(least) if pressure.compare(least.pressure).is_gt() => {}
-                Some(least) if pressure.compare(least.pressure).is_eq() => least.ties += 1,
-                Some(_) | None => least = Some(Least { pressure, first: member, ties: 1 }),
+        let mut picked = None;
+        for _ in 0..CLAIMS_MAX {
+            // Relaxed, as all of this: a claim fails where a stamp that was seen is old, and nothing else is read through it.
+            let now = pick.cursor.load(Ordering::Relaxed);
+            let best = match &self.0 {
+                Kind::Few(candidates) => ask_all(candidates, members, now),
+                Kind::Many(contest) => contest.best(pick.worker, members, now),
+            }?;
+            let Seen { member, weight, stamp, load } = best.seen;
+            let turn = if best.is_alone { Turn::alone } else { Turn::won }(stamp, now, weight);
+            picked = Some(member as usize);
+            if members.claim(member as usize, stamp, turn.stamp) {
+                advance(pick.cursor, now, turn.now);
+                if let Kind::Many(contest) = &self.0 {
+                    contest.note(
+                        pick.worker,
+                        Seen { stamp: turn.stamp, load: load + 1, ..best.seen },
+                        turn.now,
+                    );
+                }
+                break;
             }
         }
-        least
+        picked
     }
 
-    fn eligible<'a>(&'a self, members: &'a dyn Members) -> impl Iterator<Item = (usize, Pressure)> + 'a {
-        let eligible = self.0.iter().filter(|candidate| members.is_eligible(candidate.member as usize));
-        eligible.map(|&Candidate { member, weight }| {
-            (member as usize, Pressure::with_one_more(members, member as usize, weight))
-        })
+    /// Remembers that a member has so many sessions now: of use to the picks of the worker that knows it first.
+    pub(super) fn note(&self, worker: usize, member: usize, load: u32, stamp: u64, now: u64) {
+        if let Kind::Many(contest) = &self.0 {
+            contest.note_load(worker, member, load, stamp, now);
+        }
+    }
+
+    /// Whether it wants to know of every session that ends.
+    pub(super) fn takes_notes(&self) -> bool {
+        matches!(self.0, Kind::Many(_))
+    }
+}
+
+/// Moves the clock on. Where somebody else has done so meanwhile it has moved already, and a moment is enough.
+fn advance(clock: &AtomicU64, from: u64, to: u64) {
+    if clock.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        clock.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn ask_all(candidates: &[Candidate], members: &dyn Members, now: u64) -> Option<Best> {
+    let mut seen = [Seen::default(); ASKED_MAX];
+    let mut count = 0;
+    for &Candidate { member, weight } in candidates {
+        if members.is_eligible(member as usize) {
+            seen[count] = Seen::of(members, member, weight);
+            count += 1;
+        }
+    }
+    best(seen[..count].iter().copied(), now)
+}
+
+/// The one whose turn it is among those that are even with the least.
+pub(super) fn best(all: impl Iterator<Item = Seen> + Clone, now: u64) -> Option<Best> {
+    let with_one_more = |seen: Seen| Pressure::with_one_more(seen.load, seen.weight);
+    let least = all.clone().map(with_one_more).min_by(|one, other| one.compare(*other))?;
+    let mut even = all.filter(|seen| Pressure::of(seen.load, seen.weight).compare(least).is_lt());
+    let first = Best { seen: even.next()?, is_alone: true };
+    Some(even.fold(first, |Best { seen, .. }, other| {
+        let is_later = other.place(now) >= seen.place(now);
+        Best { seen: if is_later { seen } else { other }, is_alone: false }
+    }))
+}
+
+impl Seen {
+    pub(super) fn of(members: &dyn Members, member: u32, weight: u16) -> Self {
+        let (load, stamp) = (members.load(member as usize), members.stamp(member as usize));
+        Self { member, weight, load, stamp }
+    }
+
+    /// In the order of turns. Of those that never had one the heaviest is the first.
+    fn place(self, now: u64) -> (u64, Reverse<u16>) {
+        (turns::order(self.stamp, now), Reverse(self.weight))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::super::Algorithm;
     use super::super::fleet::Fleet;
+    use super::*;
 
     fn least_connections(weights: &[u16], loads: &[u32]) -> Fleet {
         let mut fleet = Fleet::new(Algorithm::LeastConnections, weights);
@@ -114,5 +215,193 @@ mod tests {
             fleet.loads[member] += 1;
         }
         assert_eq!(fleet.loads, [10, 20, 30]);
+    }
+
+    /// Members of these weights, for so many workers.
+    fn pool(weights: &[u16], workers: usize) -> Fleet {
+        Fleet::new(Algorithm::LeastConnections, weights).workers(workers)
+    }
+
+    /// Members that go down and up without a new table.
+    const CHANGING: usize = 16;
+
+    /// Sessions that end in the order in which they came, of workers in turn.
+    struct Sessions {
+        fleet: Fleet,
+        open: VecDeque<(usize, usize)>,
+        counts: Vec<usize>,
+        opened: usize,
+        workers: usize,
+    }
+
+    impl Sessions {
+        fn new(weights: &[u16], workers: usize) -> Self {
+            let (fleet, counts) = (pool(weights, workers), vec![0; weights.len()]);
+            Self { fleet, open: VecDeque::new(), counts, opened: 0, workers }
+        }
+
+        /// The next one comes; then no more than so many are left.
+        fn next(&mut self, window: usize) -> usize {
+            let worker = self.opened % self.workers;
+            self.opened += 1;
+            let member = self.fleet.open(worker);
+            self.counts[member] += 1;
+            self.open.push_back((worker, member));
+            while self.open.len() > window {
+                let (worker, member) = self.open.pop_front().expect("one at least");
+                self.fleet.close(worker, member);
+            }
+            member
+        }
+
+        /// By how many sessions members of equal weights differ.
+        fn spread(&self) -> usize {
+            let (least, most) = (self.counts.iter().min(), self.counts.iter().max());
+            most.expect("members") - least.expect("members")
+        }
+    }
+
+    /// The turn was the number of the pick modulo those that were even: of three members one got none of 300 sessions.
+    #[test]
+    fn three_equal_members_share_sessions_of_which_the_next_comes_before_the_last_has_gone() {
+        for workers in [1, 2] {
+            let mut sessions = Sessions::new(&[1; 3], workers);
+            (0..300).for_each(|_| _ = sessions.next(1));
+            assert_eq!(sessions.counts, [100; 3], "{workers} workers");
+        }
+    }
+
+    /// The heavy one would have less with the session in all cases, and got every one.
+    #[test]
+    fn light_members_get_their_share_where_there_is_less_to_do_than_members_could() {
+        for (weights, counts) in
+            [(&[1, 3][..], &[100, 300][..]), (&[1, 2, 5], &[50, 100, 250]), (&[4, 4, 2], &[160, 160, 80])]
+        {
+            for window in 0..4 {
+                let mut sessions = Sessions::new(weights, 1);
+                (0..400).for_each(|_| _ = sessions.next(window));
+                let is_near = |(&count, expected): (&usize, &usize)| count.abs_diff(*expected) <= 1;
+                let even = sessions.counts.iter().zip(counts).all(is_near);
+                assert!(even, "{weights:?} with {window} at a time: {:?}", sessions.counts);
+            }
+        }
+    }
+
+    #[test]
+    fn a_member_that_comes_back_is_owed_nothing() {
+        let mut fleet = pool(&[1, 1, 2], 1);
+        fleet.down[0] = true;
+        fleet.counts(1_000);
+        fleet.down[0] = false;
+        assert_eq!(fleet.counts(40), [10, 10, 20]);
+    }
+
+    #[test]
+    fn a_member_that_was_better_for_long_is_not_punished_for_it() {
+        let mut fleet = pool(&[1, 1, 2], 1);
+        fleet.loads = vec![0, 5, 10];
+        assert_eq!(fleet.counts(1_000), [1_000, 0, 0]);
+        fleet.loads = vec![0; 3];
+        let counts = fleet.counts(40);
+        assert!(counts[0] >= 9 && counts[1] >= 10 && counts[2] >= 20, "{counts:?}");
+    }
+
+    #[test]
+    fn many_members_are_taken_in_turn_too() {
+        for workers in [1, 2, 40] {
+            let mut sessions = Sessions::new(&[1; 200], workers);
+            let first: Vec<usize> = (0..200).map(|_| sessions.next(0)).collect();
+            let mut sorted = first.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..200).collect::<Vec<_>>(), "{workers} workers");
+        }
+    }
+
+    #[test]
+    fn a_worker_finds_out_about_sessions_of_others() {
+        let mut fleet = pool(&[1; 100], 2);
+        let opened: Vec<usize> = (0..100).map(|_| fleet.open(0)).collect();
+        let second = fleet.open(1);
+        assert_eq!(fleet.loads[second], 2, "all had one");
+        opened.into_iter().filter(|&member| member != second).for_each(|member| fleet.close(0, member));
+        // It looks at one of them with every pick.
+        (0..100).for_each(|_| {
+            let member = fleet.open(1);
+            fleet.close(1, member);
+        });
+        for _ in 0..99 {
+            let member = fleet.open(1);
+            assert_eq!(fleet.loads[member], 1, "another had none");
+        }
+    }
+
+    #[test]
+    fn of_many_members_any_number_may_be_down() {
+        for up in [0, 1, 20, 100] {
+            let mut fleet = pool(&[1, 2].repeat(50), 1);
+            fleet.down = (0..100).map(|member| member >= up).collect();
+            let picks: Vec<_> = (0..200).map(|_| fleet.pick()).collect();
+            let is_right = |pick: &Option<usize>| pick.map_or(up == 0, |member| member < up);
+            assert!(picks.iter().all(is_right), "{up}: {picks:?}");
+            fleet.down = vec![false; 100];
+            fleet.picks(200);
+            let again = fleet.counts(300);
+            assert!(again.iter().all(|&count| count > 0), "{up}: {again:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn equal_members_never_differ_by_more_than_one_session(
+            members in 1usize..90, weight in 1u16..=256, windows in vec((0usize..200, 1usize..60), 1..12),
+        ) {
+            let mut sessions = Sessions::new(&vec![weight; members], 1);
+            for (window, count) in windows {
+                for _ in 0..count {
+                    sessions.next(window);
+                    prop_assert!(sessions.spread() <= 1, "{:?} with {} at a time", sessions.counts, window);
+                }
+            }
+        }
+
+        #[test]
+        fn members_share_by_weight_whatever_the_window(
+            weights in vec(1u16..=16, 1..90), window in 0usize..100, rounds in 1usize..4,
+        ) {
+            let mut sessions = Sessions::new(&weights, 1);
+            let total: usize = weights.iter().copied().map(usize::from).sum();
+            (0..rounds * total).for_each(|_| _ = sessions.next(window));
+            for (&count, &weight) in sessions.counts.iter().zip(&weights) {
+                prop_assert!(count.abs_diff(rounds * usize::from(weight)) <= 2, "{:?} by {:?}", sessions.counts, weights);
+            }
+        }
+
+        /// Sessions end in any order, and some members go down and up.
+        #[test]
+        fn nobody_would_have_less_with_the_session_than_the_picked_one_has_without(
+            weights in vec(1u16..=5, 1..100), steps in vec((any::<bool>(), 0usize..100, 0usize..400), 1..300),
+        ) {
+            let mut fleet = pool(&weights, 1);
+            let mut open = Vec::new();
+            for (flips, flipped, ended) in steps {
+                let flipped = flipped % weights.len().min(CHANGING);
+                fleet.down[flipped] ^= flips;
+                if ended < open.len() {
+                    fleet.close(0, open.swap_remove(ended));
+                }
+                let Some(picked) = fleet.pick() else {
+                    prop_assert!(fleet.down.iter().all(|&down| down));
+                    continue;
+                };
+                let with = |member: usize| Pressure::with_one_more(fleet.loads[member], weights[member]);
+                let without = Pressure::of(fleet.loads[picked], weights[picked]);
+                let is_less = |other: usize| !fleet.down[other] && with(other).compare(without).is_le();
+                prop_assert!(!fleet.down[picked] && !(0..weights.len()).any(is_less));
+                fleet.loads[picked] += 1;
+                open.push(picked);
+            }
+        }
     }
 }

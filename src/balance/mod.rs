@@ -5,6 +5,7 @@
 //! by health need no new table: it asks whether a member is eligible before it names it.
 //! A member of weight 0 is in no table, so nothing can pick it.
 
+mod contest;
 mod least_connections;
 mod power_of_two;
 mod pressure;
@@ -14,6 +15,7 @@ mod schedule;
 mod slots;
 mod source_hash;
 mod table;
+mod turns;
 
 #[cfg(test)]
 mod fleet;
@@ -83,12 +85,19 @@ pub trait Members {
     fn is_eligible(&self, member: usize) -> bool;
     /// Sessions that it has, connecting ones included.
     fn load(&self, member: usize) -> u32;
+    /// What the last claim has left with the member; 0 before the first.
+    fn stamp(&self, member: usize) -> u64;
+    /// Leaves `next` with the member; false, and nothing is left, when what it had is not `seen` any more: somebody else has
+    /// claimed it meanwhile.
+    fn claim(&self, member: usize, seen: u64, next: u64) -> bool;
 }
 
 /// What one pick may depend on.
 pub struct Pick<'a> {
-    /// Shared by all workers: counts the picks of a pool.
+    /// Shared by all workers: counts the turns of a pool.
     pub cursor: &'a AtomicU64,
+    /// Which of the workers picks.
+    pub worker: usize,
     /// Where the session comes from.
     pub client: IpAddr,
     /// The worker's generator.

@@ -24,9 +24,13 @@ impl PowerOfTwo {
         let first = self.slots.pick(members, |_| pick.rng.next_u64())?;
         let others = Others { members, than: first };
         let second = self.slots.pick(&others, |_| pick.rng.next_u64()).unwrap_or(first);
-        let pressure = |member| Pressure::with_one_more(members, member, self.weights[member]);
-        // On a tie the first one, which was drawn by weight.
-        Some(if pressure(second).compare(pressure(first)).is_lt() { second } else { first })
+        let of = |member: usize| (members.load(member), self.weights[member]);
+        let ((load, weight), (more, its_weight)) = (of(second), of(first));
+        // Where the two are even the first, which was drawn by weight: a light one would never be picked that is even with a
+        // heavy one as long as neither has much to do.
+        let is_lighter =
+            Pressure::with_one_more(load, weight).compare(Pressure::of(more, its_weight)).is_le();
+        Some(if is_lighter { second } else { first })
     }
 }
 
@@ -43,6 +47,14 @@ impl Members for Others<'_> {
 
     fn load(&self, member: usize) -> u32 {
         self.members.load(member)
+    }
+
+    fn stamp(&self, member: usize) -> u64 {
+        self.members.stamp(member)
+    }
+
+    fn claim(&self, member: usize, seen: u64, next: u64) -> bool {
+        self.members.claim(member, seen, next)
     }
 }
 
@@ -64,8 +76,17 @@ mod tests {
 
     #[test]
     fn load_counts_per_weight() {
-        // With one more session: 9 / 4 against 3 / 1.
-        assert_eq!(power_of_two(&[4, 1], &[8, 2]).picks(50), [0; 50]);
+        // With one more session 9 / 4, and 3 / 1 without.
+        assert_eq!(power_of_two(&[4, 1], &[8, 3]).picks(50), [0; 50]);
+    }
+
+    /// The heavy one would have fewer per weight with the session, and got every one.
+    #[test]
+    fn members_that_are_even_share_by_weight() {
+        for loads in [[0, 0], [4, 1], [8, 2]] {
+            let counts = power_of_two(&[4, 1], &loads).counts(5_000);
+            assert!((3_800..=4_200).contains(&counts[0]), "{counts:?} with {loads:?}");
+        }
     }
 
     #[test]

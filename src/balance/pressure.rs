@@ -1,8 +1,6 @@
-//! How hard a member is worked: what it would have with one more session, per unit of weight.
+//! How hard a member is worked: sessions per unit of weight.
 
 use std::cmp::Ordering;
-
-use super::Members;
 
 /// Sessions per weight as a fraction, compared without rounding.
 #[derive(Clone, Copy, Debug)]
@@ -12,9 +10,14 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    /// The pressure on `member` if it got this session; `weight` must not be 0.
-    pub(super) fn with_one_more(members: &dyn Members, member: usize, weight: u16) -> Self {
-        Self { sessions: u64::from(members.load(member)) + 1, weight: u64::from(weight) }
+    /// That of `load` sessions; `weight` must not be 0.
+    pub(super) fn of(load: u32, weight: u16) -> Self {
+        Self { sessions: load.into(), weight: weight.into() }
+    }
+
+    /// What it would be with one session more.
+    pub(super) fn with_one_more(load: u32, weight: u16) -> Self {
+        Self { sessions: u64::from(load) + 1, weight: weight.into() }
     }
 
     /// How the two compare; exact, and transitive because no weight is 0.

@@ -113,7 +113,7 @@ mod tests {
     fn a_cursor_of_any_value_names_a_member() {
         let (table, mut rng) = (Table::build(Algorithm::RoundRobin, &members(&[1, 2, 3])), Rng::new(1));
         let cursor = AtomicU64::new(u64::MAX);
-        let mut pick = Pick { cursor: &cursor, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
+        let mut pick = Pick { cursor: &cursor, worker: 0, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
         assert!(table.pick(&mut pick, &Everybody).is_some());
         assert!(table.pick(&mut pick, &Everybody).is_some());
     }
@@ -128,6 +128,14 @@ mod tests {
 
         fn load(&self, _: usize) -> u32 {
             0
+        }
+
+        fn stamp(&self, _: usize) -> u64 {
+            0
+        }
+
+        fn claim(&self, _: usize, _: u64, _: u64) -> bool {
+            true
         }
     }
 
@@ -145,7 +153,12 @@ mod tests {
             });
             let mut pick = || {
                 table.pick(
-                    &mut Pick { cursor: &cursor, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng },
+                    &mut Pick {
+                        cursor: &cursor,
+                        worker: 0,
+                        client: Ipv4Addr::LOCALHOST.into(),
+                        rng: &mut rng,
+                    },
                     &present,
                 )
             };
@@ -168,6 +181,14 @@ mod tests {
         fn load(&self, _: usize) -> u32 {
             0
         }
+
+        fn stamp(&self, _: usize) -> u64 {
+            0
+        }
+
+        fn claim(&self, _: usize, _: u64, _: u64) -> bool {
+            true
+        }
     }
 
     #[test]
@@ -180,7 +201,7 @@ mod tests {
             let (mut rng, mut counts) = (Rng::new(seed), [0usize; 4]);
             for _ in 0..PICKS {
                 let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                let mut pick = Pick { cursor: &cursor, client, rng: &mut rng };
+                let mut pick = Pick { cursor: &cursor, worker: 0, client, rng: &mut rng };
                 counts[table.pick(&mut pick, &Everybody).expect("all are eligible")] += 1;
             }
             counts
@@ -219,7 +240,7 @@ mod tests {
                 let table = table.without(&|member| may_flap(member) && absent[member]);
                 let up = |member: usize| !(may_flap(member) && (down[member] || absent[member]));
                 for _ in 0..*picks {
-                    let mut pick = Pick { cursor: &cursor, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
+                    let mut pick = Pick { cursor: &cursor, worker: 0, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
                     let picked = table.pick(&mut pick, &Only(up)).expect("two are up");
                     prop_assert!(up(picked));
                     counts[picked] += 1;

@@ -46,6 +46,33 @@ impl Table {
         })
     }
 
+    /// The same, to be used by so many workers, where the members have sessions already and the cursor stands where it does.
+    #[must_use]
+    pub fn begun(self, workers: usize, cursor: u64, members: &dyn Members) -> Self {
+        Self(match self.0 {
+            Kind::LeastConnections(table) => Kind::LeastConnections(table.begun(workers, cursor, members)),
+            kind @ (Kind::RoundRobin(_) | Kind::PowerOfTwo(_) | Kind::SourceHash(_) | Kind::Random(_)) => {
+                kind
+            }
+        })
+    }
+
+    /// Whether [`Table::note`] is of use to it.
+    pub fn takes_notes(&self) -> bool {
+        match &self.0 {
+            Kind::LeastConnections(table) => table.takes_notes(),
+            Kind::RoundRobin(_) | Kind::PowerOfTwo(_) | Kind::SourceHash(_) | Kind::Random(_) => false,
+        }
+    }
+
+    /// Remembers for the picks of `worker` that a member has `load` sessions now, fewer than before. A session that was
+    /// picked for is remembered already, and what is never noted is found out later.
+    pub fn note(&self, worker: usize, cursor: u64, member: usize, (load, stamp): (u32, u64)) {
+        if let Kind::LeastConnections(table) = &self.0 {
+            table.note(worker, member, load, stamp, cursor);
+        }
+    }
+
     /// The member for one session, as an index into the slice given to [`Table::build`].
     /// `None` exactly when no member of weight > 0 is eligible.
     pub fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {

@@ -48,6 +48,9 @@ impl Admin {
 ///   sees an old value for a moment gives the backend a session as if it had chosen that moment earlier. Who is to end
 ///   or begin checks is told by the epoch published next, which shows the new one.
 /// - `active` and `sessions` are only added to and subtracted from, so nothing is lost.
+/// - `stamp` is only exchanged for the one that was seen: of workers that choose the backend at the same moment one has
+///   its turn, and the others look again.
+/// - `place` has the writer of `admin`. A worker of an older epoch finds another backend there, and knows that it does.
 /// - `unreported_failures` is raised by whoever has failed and taken by the owner. Who raises it from 0 tells the
 ///   owner, and what is raised before the owner takes it is taken with it: no failure goes untold for longer than until
 ///   the next check, which takes them too, should the mailbox of the owner have been full.
@@ -67,6 +70,8 @@ pub struct Backend {
     health_override: AtomicU8,
     active: AtomicU32,
     sessions: AtomicU64,
+    stamp: AtomicU64,
+    place: AtomicU32,
     unreported_failures: AtomicU32,
     /// What else is counted of it, by all workers.
     pub stats: BackendStats,
@@ -86,6 +91,8 @@ impl Backend {
             health_override: AtomicU8::new(HealthState::Unknown as u8),
             active: AtomicU32::new(0),
             sessions: AtomicU64::new(0),
+            stamp: AtomicU64::new(0),
+            place: AtomicU32::new(0),
             unreported_failures: AtomicU32::new(0),
             stats: BackendStats::default(),
         }
@@ -176,6 +183,27 @@ impl Backend {
     /// How many dials failed since the last call. For the owner of the probe.
     pub fn take_dial_failures(&self) -> u32 {
         self.unreported_failures.swap(0, Ordering::Relaxed)
+    }
+
+    /// What the last claim has left; see [`Members::stamp`](crate::balance::Members::stamp).
+    pub fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Relaxed)
+    }
+
+    /// See [`Members::claim`](crate::balance::Members::claim).
+    pub fn claim(&self, seen: u64, next: u64) -> bool {
+        self.stamp.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Where it is among the backends of the newest epoch of its pool.
+    pub fn place(&self) -> usize {
+        self.place.load(Ordering::Relaxed) as usize
+    }
+
+    /// Set by who builds the tables.
+    pub fn set_place(&self, place: usize) {
+        // A place that does not fit is none: who looks there finds somebody else.
+        self.place.store(u32::try_from(place).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// One more session on this backend, until the lease is released.

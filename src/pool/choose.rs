@@ -13,10 +13,16 @@ use crate::pool::{Backend, BackendId, Lease, Pool};
 /// A lease on a backend that may serve `client` and was not `tried` yet; `None` when there is none.
 /// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway, and those that
 /// an operator has taken out never.
-pub fn choose(pool: &Pool, client: IpAddr, tried: &[BackendId], rng: &mut Rng) -> Option<Lease> {
+pub fn choose(
+    pool: &Pool,
+    worker: usize,
+    client: IpAddr,
+    tried: &[BackendId],
+    rng: &mut Rng,
+) -> Option<Lease> {
     let choice = Cell::new(Choice::default());
     pool.tiers.iter().find_map(|tier| {
-        let mut pick = Pick { cursor: &pool.cursor, client, rng };
+        let mut pick = Pick { cursor: &pool.cursor, worker, client, rng };
         let member = tier.table.pick(&mut pick, &Candidates { pool, tier, tried, choice: &choice })?;
         Some(pool.backends[tier.members[member]].lease().because(choice.get(), tier.kind))
     })
@@ -56,6 +62,14 @@ impl Members for Candidates<'_> {
     fn load(&self, member: usize) -> u32 {
         self.pool.backends[self.tier.members[member]].active()
     }
+
+    fn stamp(&self, member: usize) -> u64 {
+        self.pool.backends[self.tier.members[member]].stamp()
+    }
+
+    fn claim(&self, member: usize, seen: u64, next: u64) -> bool {
+        self.pool.backends[self.tier.members[member]].claim(seen, next)
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +107,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut counts = BTreeMap::new();
         for client in 0..sessions {
-            if let Some(lease) = choose(pool, Ipv4Addr::from(client).into(), &[], &mut rng) {
+            if let Some(lease) = choose(pool, 0, Ipv4Addr::from(client).into(), &[], &mut rng) {
                 *counts.entry(lease.backend().name.clone()).or_default() += 1;
                 lease.release();
             }
@@ -234,7 +248,7 @@ mod tests {
         let pool = snapshot.pool(PoolId(0));
         let (client, mut rng) = (Ipv4Addr::LOCALHOST.into(), Rng::new(1));
         let mut tried = Vec::new();
-        while let Some(lease) = choose(pool, client, &tried, &mut rng) {
+        while let Some(lease) = choose(pool, 0, client, &tried, &mut rng) {
             assert!(!tried.contains(&lease.backend().id));
             tried.push(lease.backend().id);
             lease.release();
@@ -256,7 +270,7 @@ mod tests {
         let snapshot = snapshot("balance = \"source_hash\"");
         let home = |snapshot: &Snapshot, client: u32| {
             let lease =
-                choose(snapshot.pool(PoolId(0)), Ipv4Addr::from(client).into(), &[], &mut Rng::new(1));
+                choose(snapshot.pool(PoolId(0)), 0, Ipv4Addr::from(client).into(), &[], &mut Rng::new(1));
             lease.map(|lease| lease.backend().name.clone())
         };
         let before: Vec<_> = (0..1_000).map(|client| home(&snapshot, client)).collect();
@@ -276,7 +290,7 @@ mod tests {
         let client = Ipv4Addr::LOCALHOST.into();
         let why = |snapshot: &Snapshot| {
             let pool = snapshot.pool(PoolId(0));
-            let lease = choose(pool, client, &[], &mut Rng::new(1)).expect("somebody serves");
+            let lease = choose(pool, 0, client, &[], &mut Rng::new(1)).expect("somebody serves");
             let why = Why::of(lease.choice(), pool, client, snapshot.epoch, true);
             (lease.backend().name.clone(), why.to_string())
         };
@@ -298,7 +312,7 @@ mod tests {
         for client in 0..200 {
             let client = Ipv4Addr::from(client).into();
             set_health(&snapshot, "a", HealthState::Down);
-            let lease = choose(pool, client, &[], &mut Rng::new(1)).expect("b serves");
+            let lease = choose(pool, 0, client, &[], &mut Rng::new(1)).expect("b serves");
             let why = Why::of(lease.choice(), pool, client, 0, true);
             let (_, homes) = why.hash.expect("the client decides");
             let (last, before) = homes.split_last().expect("it has a home");

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use crate::config::model::{self, Config};
 use crate::pool::tables::BackendIds;
-use crate::pool::{Backend, BackendId, Listener, ListenerId, Pool, PoolId};
+use crate::pool::{Backend, BackendId, Lease, Listener, ListenerId, Pool, PoolId};
 
 /// What the workers run, as of one epoch.
 #[derive(Clone, Default)]
@@ -61,12 +61,15 @@ impl Snapshot {
     #[must_use]
     pub fn reconfigured(&self, config: &Config) -> Self {
         let mut next = self.followed();
-        next.workers = config.global.workers.get();
+        let workers = config.global.workers.get();
+        next.workers = workers;
         let known: HashMap<&str, &Arc<Pool>> =
             self.pools.iter().map(|pool| (pool.settings.name.as_str(), pool)).collect();
         let named = config.pools.iter().map(|settings| match known.get(settings.name.as_str()) {
-            Some(pool) => pool.changed(settings, &mut next.next.backends),
-            None => Pool::first(PoolId(take(&mut next.next.pool)), settings, &mut next.next.backends),
+            Some(pool) => pool.changed(settings, workers, &mut next.next.backends),
+            None => {
+                Pool::first(PoolId(take(&mut next.next.pool)), settings, workers, &mut next.next.backends)
+            }
         });
         let named: Vec<Arc<Pool>> = named.collect();
 
@@ -104,7 +107,7 @@ impl Snapshot {
         let mut next = self.followed();
         for &id in changed {
             if let Some(place) = place_of(&next.pools, id) {
-                next.pools[place] = next.pools[place].refreshed();
+                next.pools[place] = next.pools[place].refreshed(self.workers);
             }
         }
         next
@@ -120,7 +123,7 @@ impl Snapshot {
         if let Some(place) = place_of(&pools, pool) {
             let mut settings = model::Pool::clone(&pools[place].settings);
             settings.backends = backends.to_vec();
-            pools[place] = pools[place].changed(&settings, &mut next.next.backends);
+            pools[place] = pools[place].changed(&settings, self.workers, &mut next.next.backends);
         }
         next.set_pools(pools);
         next
@@ -172,6 +175,14 @@ impl Snapshot {
     /// Whether the backends are known to be those of `other`, with the same settings. May be false though they are.
     pub fn shares_backends(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.backends, &other.backends)
+    }
+
+    /// Ends a lease that a session of `worker` had. The tables of this epoch that want to know of it are noted.
+    pub fn release(&self, lease: Lease, worker: usize) {
+        if let Some(place) = place_of(&self.pools, lease.backend().pool) {
+            self.pools[place].note_release(lease.backend(), worker);
+        }
+        lease.release();
     }
 
     /// The configured pool of that name.
@@ -380,7 +391,7 @@ mod tests {
 
         let after = after.refreshed(&[POOL]).refreshed(&[PoolId(1)]);
         let (client, mut rng) = ([10, 0, 0, 1].into(), Rng::new(1));
-        let lease = choose(after.pool(held.pool), client, &[], &mut rng).expect("it has backends");
+        let lease = choose(after.pool(held.pool), 0, client, &[], &mut rng).expect("it has backends");
         assert_eq!(lease.backend().pool, POOL);
         lease.release();
 

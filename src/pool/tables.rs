@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::balance::{Algorithm, Member, Table};
+use crate::balance::{Algorithm, Member, Members, Table};
 use crate::base::hash::hash;
 use crate::config::model::{self, HealthState, WhenAllDown};
 use crate::pool::{Admin, Backend, BackendId, TierKind};
@@ -45,6 +45,8 @@ pub(super) struct Tier {
     pub(super) members: Vec<usize>,
     /// How many of them the table may pick.
     pub(super) candidates: usize,
+    /// Where in `members` each of [`Pool::backends`] is that is there, if the table takes notes.
+    seats: Vec<Option<u32>>,
     pub(super) table: Table,
     /// Which of the backends they are.
     pub(super) kind: TierKind,
@@ -81,16 +83,40 @@ impl Pool {
         shares
     }
 
+    /// Tells the tables that `backend` is about to have one session less. One that is not where it should be is of another
+    /// epoch: they find out later.
+    pub(super) fn note_release(&self, backend: &Arc<Backend>, worker: usize) {
+        let place = backend.place();
+        for tier in self.tiers.iter().filter(|tier| !tier.seats.is_empty()) {
+            let is_here = self.backends.get(place).is_some_and(|here| Arc::ptr_eq(here, backend));
+            if let Some(seat) = tier.seats.get(place).copied().flatten().filter(|_| is_here) {
+                let standing = (backend.active().saturating_sub(1), backend.stamp());
+                let cursor = self.cursor.load(Ordering::Relaxed);
+                tier.table.note(worker, cursor, seat as usize, standing);
+            }
+        }
+    }
+
     /// A pool that was never there before.
-    pub(super) fn first(id: PoolId, settings: &model::Pool, ids: &mut BackendIds) -> Arc<Self> {
+    pub(super) fn first(
+        id: PoolId,
+        settings: &model::Pool,
+        workers: usize,
+        ids: &mut BackendIds,
+    ) -> Arc<Self> {
         let create = |backend| ids.create(id, settings, backend);
         let backends = settings.backends.iter().map(create).collect();
-        Arc::new(Self::new(id, Arc::new(settings.clone()), backends, Arc::default()))
+        Arc::new(Self::new(id, Arc::new(settings.clone()), workers, backends, Arc::default()))
     }
 
     /// The pool with these settings: the same one when nothing has changed. A backend that it has already, by name and
     /// address, stays the same object, and takes on its new weight as [`Backend::set_weight`] says.
-    pub(super) fn changed(self: &Arc<Self>, settings: &model::Pool, ids: &mut BackendIds) -> Arc<Self> {
+    pub(super) fn changed(
+        self: &Arc<Self>,
+        settings: &model::Pool,
+        workers: usize,
+        ids: &mut BackendIds,
+    ) -> Arc<Self> {
         let weights = settings.backends.iter().map(|backend| backend.weight);
         if *self.settings == *settings && weights.eq(self.weights.iter().copied()) && self.has_weights() {
             return Arc::clone(self);
@@ -110,17 +136,17 @@ impl Pool {
                 None => ids.create(self.id, settings, backend),
             });
         let cursor = Arc::clone(&self.cursor);
-        Arc::new(Self::new(self.id, Arc::new(settings.clone()), named.collect(), cursor))
+        Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), cursor))
     }
 
     /// The pool with tables that heed its backends as they are now.
-    pub(super) fn refreshed(self: &Arc<Self>) -> Arc<Self> {
+    pub(super) fn refreshed(self: &Arc<Self>, workers: usize) -> Arc<Self> {
         // A table built now would be the same.
         if !self.settings.balance.table_heeds_health() && self.has_weights() {
             return Arc::clone(self);
         }
         let (settings, cursor) = (Arc::clone(&self.settings), Arc::clone(&self.cursor));
-        Arc::new(Self::new(self.id, settings, self.backends.clone(), cursor))
+        Arc::new(Self::new(self.id, settings, workers, self.backends.clone(), cursor))
     }
 
     /// Whether the tables were built by the weights that the backends have.
@@ -131,6 +157,7 @@ impl Pool {
     fn new(
         id: PoolId,
         settings: Arc<model::Pool>,
+        workers: usize,
         backends: Vec<Arc<Backend>>,
         cursor: Arc<AtomicU64>,
     ) -> Self {
@@ -138,6 +165,7 @@ impl Pool {
             (settings.balance.table_heeds_health(), settings.balance.table_keeps_absent());
         // Read once: the tables and what is remembered of them are built by the same weights.
         let weights: Vec<u16> = backends.iter().map(|backend| backend.weight()).collect();
+        backends.iter().enumerate().for_each(|(place, backend)| backend.set_place(place));
         let present: Vec<[bool; 2]> = backends
             .iter()
             .map(|backend| {
@@ -159,7 +187,10 @@ impl Pool {
             let table = Table::build(settings.balance, &members.iter().map(member).collect::<Vec<_>>());
             let table = table.without(&|member| !is_present(members[member]));
             let candidates = members.iter().filter(|&&index| is_present(index)).count();
-            Tier { table, members, candidates, kind }
+            let state = Begun { backends: &backends, members: &members };
+            let table = table.begun(workers, cursor.load(Ordering::Relaxed), &state);
+            let seats = if table.takes_notes() { seats(&members, backends.len()) } else { Vec::new() };
+            Tier { members, candidates, seats, table, kind }
         };
         let mut tiers =
             vec![tier(TierKind::Primary, &|index| !is_backup(index)), tier(TierKind::Backup, &is_backup)];
@@ -169,6 +200,45 @@ impl Pool {
         tiers.retain(|tier| tier.candidates > 0);
         Self { id, settings, backends, cursor, weights, tiers }
     }
+}
+
+/// The members of a table as they are when it is built.
+struct Begun<'a> {
+    backends: &'a [Arc<Backend>],
+    members: &'a [usize],
+}
+
+impl Begun<'_> {
+    fn backend(&self, member: usize) -> &Backend {
+        &self.backends[self.members[member]]
+    }
+}
+
+impl Members for Begun<'_> {
+    fn is_eligible(&self, member: usize) -> bool {
+        self.backend(member).is_eligible()
+    }
+
+    fn load(&self, member: usize) -> u32 {
+        self.backend(member).active()
+    }
+
+    fn stamp(&self, member: usize) -> u64 {
+        self.backend(member).stamp()
+    }
+
+    fn claim(&self, member: usize, seen: u64, next: u64) -> bool {
+        self.backend(member).claim(seen, next)
+    }
+}
+
+/// See [`Tier::seats`].
+fn seats(members: &[usize], backends: usize) -> Vec<Option<u32>> {
+    let mut seats = vec![None; backends];
+    for (seat, &backend) in (0u32..).zip(members) {
+        seats[backend] = Some(seat);
+    }
+    seats
 }
 
 /// What the next new backend is called. Only rises: an id names one backend, also when that has gone.

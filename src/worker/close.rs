@@ -32,7 +32,7 @@ impl<K: Kernel> Worker<K> {
         self.record(key, &mut slot, summary);
         if let Some(lease) = slot.lease.take() {
             self.ports.on_freed(lease.backend().address);
-            lease.release();
+            self.snapshot.release(lease, self.index);
         }
         self.part(slot.client, end.client);
         if let Some(backend) = slot.backend {

@@ -29,11 +29,12 @@ impl<K: Kernel> Worker<K> {
                 slot.failed.as_ref().map_or((&[][..], 0), |failed| (&failed.tried, failed.portless.len()));
             let client: IpAddr = slot.client_address.ip();
             let may_try = portless <= pool.settings.retries as usize;
-            let lease = may_try.then(|| choose(pool, client, tried, &mut self.rng)).flatten();
+            let lease = may_try.then(|| choose(pool, self.index, client, tried, &mut self.rng)).flatten();
             let Some(lease) = lease else { return self.go_without(key) };
             let address = lease.backend().address;
             if self.ports.are_awaited(address) {
-                pass_over(slot, lease);
+                let lease = pass_over(slot, lease);
+                self.snapshot.release(lease, self.index);
                 continue;
             }
             self.stats.dials.add(1);
@@ -43,7 +44,8 @@ impl<K: Kernel> Worker<K> {
                 let cause = DialFailure::LocalLimit.index();
                 self.stats.dial_failures[cause].add(1);
                 lease.backend().stats.dial_failures[cause].add(1);
-                pass_over(slot, lease);
+                let lease = pass_over(slot, lease);
+                self.snapshot.release(lease, self.index);
                 continue;
             }
             slot.lease = Some(lease.in_epoch(self.snapshot.epoch));
@@ -135,7 +137,7 @@ impl<K: Kernel> Worker<K> {
         hang_up(&mut self.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
             lease.backend().stats.dial_failures[cause].add(1);
-            lease.release();
+            self.snapshot.release(lease, self.index);
         }
         self.starve(key, error);
     }
@@ -146,7 +148,7 @@ impl<K: Kernel> Worker<K> {
         hang_up(&mut self.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
             remember(slot, lease.backend(), CloseReason::BackendRemoved);
-            lease.release();
+            self.snapshot.release(lease, self.index);
         }
         self.choose_and_dial(key);
     }
@@ -175,7 +177,7 @@ impl<K: Kernel> Worker<K> {
             }
             let backend = &lease.backend().name;
             log::debug!(backend:% = backend, error:%; "dial failed");
-            lease.release();
+            self.snapshot.release(lease, self.index);
         }
         let retries = self.snapshot.pool(slot.listener.pool).settings.retries;
         if slot.session.retries() >= retries {
@@ -215,12 +217,13 @@ fn remember<K: Kernel>(slot: &mut Slot<K>, backend: &Arc<Backend>, reason: Close
 }
 
 /// No source port is left towards the backend: another may be dialed meanwhile. It is not to blame, and this is no dial.
-fn pass_over<K: Kernel>(slot: &mut Slot<K>, lease: Lease) {
+/// Returns the lease, which the caller must release.
+fn pass_over<K: Kernel>(slot: &mut Slot<K>, lease: Lease) -> Lease {
     let backend = lease.backend();
     let failed = slot.failed.get_or_insert_with(|| FailedDials::new(backend, CloseReason::LocalLimit));
     failed.tried.push(backend.id);
     failed.portless.push((backend.id, backend.address));
-    lease.release();
+    lease
 }
 
 /// Those that were passed over may have a port by now.

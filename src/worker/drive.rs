@@ -122,6 +122,7 @@ fn allows<P>(share: &Share, op: Op, conduits: &[Conduit<P>; 2]) -> bool {
         }
         Op::ShutdownWrite(_)
         | Op::TakeError(_)
+        | Op::AskUnread(_)
         | Op::AskUnacked(_)
         | Op::AskDelivery(_)
         | Op::AskSilence(_) => true,

@@ -30,8 +30,8 @@ fn run(bencher: Bencher<'_, '_>, snapshot: &Snapshot) {
     let mut clients = Rng::new(2);
     bencher.bench_local(|| {
         let client = u32::try_from(clients.below(1 << 32)).expect("32 bits");
-        if let Some(lease) = choose(pool, black_box(Ipv4Addr::from_bits(client).into()), &[], &mut rng) {
-            lease.release();
+        if let Some(lease) = choose(pool, 0, black_box(Ipv4Addr::from_bits(client).into()), &[], &mut rng) {
+            snapshot.release(lease, 0);
         }
     });
 }

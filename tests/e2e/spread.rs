@@ -78,6 +78,26 @@ fn least_connections_prefers_the_one_that_has_least_to_do() {
     service.ends(&[(Done, 11)]);
 }
 
+/// One of the three got none of them.
+#[test]
+fn least_connections_shares_equally_where_the_next_session_comes_before_the_last_has_gone() {
+    for workers in [1, 2] {
+        let fleet = fleet(3).workers(workers).pool("balance = \"least_connections\"");
+        let service = fleet.start();
+        let (mut served, mut last) = ([0usize; 3], None::<Visit>);
+        for _ in 0..300 {
+            let visit = service.enter().talks();
+            served[visit.node] += 1;
+            if let Some(last) = last.replace(visit) {
+                last.leave();
+            }
+        }
+        last.expect("the last one").leave();
+        assert!(served.iter().all(|&count| count.abs_diff(100) <= 1), "{workers} workers: {served:?}");
+        service.ends(&[(Done, 300)]);
+    }
+}
+
 #[test]
 fn least_connections_heeds_weights() {
     let fleet =

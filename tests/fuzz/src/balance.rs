@@ -20,6 +20,7 @@ struct Fleet {
     members: Vec<Member>,
     up: Vec<bool>,
     loads: Vec<u32>,
+    stamps: Vec<Cell<u64>>,
     /// Questions asked since the last look.
     asked: Cell<usize>,
 }
@@ -32,6 +33,18 @@ impl Members for Fleet {
 
     fn load(&self, member: usize) -> u32 {
         self.loads[member]
+    }
+
+    fn stamp(&self, member: usize) -> u64 {
+        self.stamps[member].get()
+    }
+
+    fn claim(&self, member: usize, seen: u64, next: u64) -> bool {
+        let is_seen = self.stamps[member].get() == seen;
+        if is_seen {
+            self.stamps[member].set(next);
+        }
+        is_seen
     }
 }
 
@@ -60,7 +73,13 @@ fn run(choices: &mut Unstructured) -> Result<()> {
 
 fn fleet(choices: &mut Unstructured) -> Result<Fleet> {
     let count = choices.int_in_range(0..=MEMBERS_MAX)?;
-    let mut fleet = Fleet { members: Vec::new(), up: Vec::new(), loads: Vec::new(), asked: Cell::new(0) };
+    let mut fleet = Fleet {
+        members: Vec::new(),
+        up: Vec::new(),
+        loads: Vec::new(),
+        stamps: vec![Cell::new(0); count],
+        asked: Cell::new(0),
+    };
     for _ in 0..count {
         // Few identities, so that some are the same.
         let identity: u8 = choices.arbitrary()?;
@@ -91,7 +110,7 @@ impl Fleet {
 
     fn pick(&self, table: &Table, cursor: &AtomicU64, rng: &mut Rng, client: IpAddr) -> Option<usize> {
         self.asked.set(0);
-        let picked = table.pick(&mut Pick { cursor, client, rng }, self);
+        let picked = table.pick(&mut Pick { cursor, worker: 0, client, rng }, self);
         let most = 2 * (DRAWS_MAX + self.members.len());
         assert!(self.asked.get() <= most, "{} questions for one pick", self.asked.get());
         picked
@@ -109,11 +128,11 @@ impl Fleet {
         (0..self.members.len()).filter(|&member| self.may_serve(member))
     }
 
-    /// Whether one more session weighs less on `a` than on `b`.
+    /// Whether `a` with one more session has no more per weight than `b` has without.
     fn is_lighter(&self, a: usize, b: usize) -> bool {
         let [(sessions_a, weight_a), (sessions_b, weight_b)] =
-            [a, b].map(|member| (u64::from(self.loads[member]) + 1, u64::from(self.members[member].weight)));
-        sessions_a * weight_b < sessions_b * weight_a
+            [a, b].map(|member| (u64::from(self.loads[member]), u64::from(self.members[member].weight)));
+        (sessions_a + 1) * weight_b <= sessions_b * weight_a
     }
 
     fn expect_right_picks(&self, algorithm: Algorithm, table: &Table, cursor: u64, seed: u64) {

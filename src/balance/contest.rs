@@ -1,0 +1,295 @@
+//! Who is the first of many, without asking them all: a tournament for each weight, whose first are compared by pressure.
+//!
+//! In a bracket every member meets its neighbour, the better one meets the better one of the next two, and so on. A
+//! session that comes or goes lets one member play its way up again: log2 n comparisons instead of n.
+//!
+//! Every worker has a sheet of its own with all brackets, which it alone writes. One sheet for all would have to be
+//! written by locked instructions, a dozen for every session, in lines that all workers fight for. What a worker does
+//! itself is in its sheet at once. What others do it finds out when that matters: before a pick the member is looked at, and
+//! if it has more sessions than the sheet says, or is not eligible, it plays again with what it has. And with every
+//! pick one more member is looked at, in turn, so that who has lost sessions elsewhere is not forgotten.
+//!
+//! A sheet takes at most 64 bytes for each member, and there are at most [`SHEETS_MAX`]: 10,000 members take 640 KB for
+//! each worker, and 10 MB at most. Workers beyond share sheets, which costs them a few more looks.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::Members;
+use super::least_connections::{Best, Candidate, Seen, best};
+use super::turns::{self, TIME_BITS, TIME_MASK};
+
+/// Sheets of one table.
+const SHEETS_MAX: usize = 16;
+
+/// Members found out of place in one pick, before it takes the one that it has.
+const LOOKS_MAX: u32 = 64;
+
+/// Members that are not eligible for one session only, for all we know, in one pick. More are so for longer.
+const PASSED_MAX: usize = 16;
+
+pub(super) struct Contest {
+    /// By weight.
+    classes: Box<[Class]>,
+    /// Of each member; none of one that may not be picked.
+    seats: Box<[Option<Seat>]>,
+    /// By worker.
+    sheets: Box<[Sheet]>,
+}
+
+/// Members of one weight.
+struct Class {
+    weight: u16,
+    members: Box<[u32]>,
+}
+
+/// Where a member plays.
+#[derive(Clone, Copy)]
+struct Seat {
+    class: u32,
+    place: u32,
+}
+
+struct Sheet {
+    /// By class.
+    brackets: Box<[Bracket]>,
+    /// Who is looked at next.
+    next_look: AtomicUsize,
+}
+
+impl Contest {
+    /// For one worker, and members that have no sessions.
+    pub(super) fn new(candidates: &[Candidate], members: usize) -> Self {
+        let mut weights: Vec<u16> = candidates.iter().map(|candidate| candidate.weight).collect();
+        weights.sort_unstable();
+        weights.dedup();
+        let mut classes: Vec<Vec<u32>> = vec![Vec::new(); weights.len()];
+        let mut seats = vec![None; members];
+        for &Candidate { member, weight } in candidates {
+            let class = weights.partition_point(|&lighter| lighter < weight);
+            let place = u32::try_from(classes[class].len()).expect("a member is an index of 32 bits");
+            let class_of_seat = u32::try_from(class).expect("fewer weights than 2^16");
+            seats[member as usize] = Some(Seat { class: class_of_seat, place });
+            classes[class].push(member);
+        }
+        let class = |(weight, members): (u16, Vec<u32>)| Class { weight, members: members.into() };
+        let classes: Box<[Class]> = weights.into_iter().zip(classes).map(class).collect();
+        let sheets = [Sheet::new(&classes, 0, |_, _| 0)].into();
+        Self { classes, seats: seats.into(), sheets }
+    }
+
+    /// The same, for so many workers, and with what the members have and were given before.
+    pub(super) fn begun(self, workers: usize, now: u64, members: &dyn Members) -> Self {
+        let key = |weight, member| key(&Seen::of(members, member, weight));
+        let sheet = |_| Sheet::new(&self.classes, now, key);
+        let sheets = (0..workers.clamp(1, SHEETS_MAX)).map(sheet).collect();
+        Self { sheets, ..self }
+    }
+
+    /// The eligible member whose turn it is among those that are even with the least, as far as the worker knows.
+    pub(super) fn best(&self, worker: usize, members: &dyn Members, now: u64) -> Option<Best> {
+        let sheet = self.sheet(worker);
+        self.look_at_next(sheet, members, now);
+        let mut passed = Passed::default();
+        let mut looks = 0;
+        let best = loop {
+            let Some(first) = best(self.firsts(sheet), now) else { break self.ask_all(members, now) };
+            let Seen { member, weight, .. } = first.seen;
+            if !members.is_eligible(member as usize) {
+                self.place(sheet, member, LEFT_OUT, now);
+                passed.push(member);
+                continue;
+            }
+            let seen = Seen::of(members, member, weight);
+            if key(&seen) == key(&first.seen) || looks == LOOKS_MAX {
+                break Some(Best { seen, ..first });
+            }
+            // All the way up: where two workers share the sheet, what is wrong may be any node on it.
+            self.bracket_of(sheet, member, |bracket, place| bracket.play(place, key(&seen), now));
+            looks += 1;
+        };
+        // They may be eligible for the next session.
+        passed.iter().for_each(|member| self.look_at(sheet, member, members, now));
+        best
+    }
+
+    /// The worker has given a session to a member, or taken one from it.
+    pub(super) fn note(&self, worker: usize, seen: Seen, now: u64) {
+        self.place(self.sheet(worker), seen.member, key(&seen), now);
+    }
+
+    /// The same, of a member that is known by its index.
+    pub(super) fn note_load(&self, worker: usize, member: usize, load: u32, stamp: u64, now: u64) {
+        let member = u32::try_from(member).expect("a member is an index of 32 bits");
+        self.note(worker, Seen { member, weight: 0, load, stamp }, now);
+    }
+
+    fn sheet(&self, worker: usize) -> &Sheet {
+        &self.sheets[worker % self.sheets.len()]
+    }
+
+    /// The first of each class, as the sheet has them.
+    fn firsts<'a>(&'a self, sheet: &'a Sheet) -> impl Iterator<Item = Seen> + Clone + 'a {
+        self.classes.iter().zip(&sheet.brackets).filter_map(|(class, bracket)| {
+            let (place, key) = bracket.first()?;
+            let (load, stamp) = (load_of(key), key & TIME_MASK);
+            Some(Seen { member: class.members[place], weight: class.weight, load, stamp })
+        })
+    }
+
+    /// The best of all, found without the brackets: nobody is left in them.
+    #[cold]
+    fn ask_all(&self, members: &dyn Members, now: u64) -> Option<Best> {
+        let candidates = self
+            .classes
+            .iter()
+            .flat_map(|class| class.members.iter().map(move |&member| (member, class.weight)));
+        let eligible = candidates.filter(|&(member, _)| members.is_eligible(member as usize));
+        best(eligible.map(|(member, weight)| Seen::of(members, member, weight)), now)
+    }
+
+    fn look_at_next(&self, sheet: &Sheet, members: &dyn Members, now: u64) {
+        let next = sheet.next_look.load(Ordering::Relaxed);
+        let next = if next < self.seats.len() { next } else { 0 };
+        sheet.next_look.store(next + 1, Ordering::Relaxed);
+        if let Ok(member) = u32::try_from(next) {
+            self.look_at(sheet, member, members, now);
+        }
+    }
+
+    /// Places a member by what it has.
+    fn look_at(&self, sheet: &Sheet, member: u32, members: &dyn Members, now: u64) {
+        if self.seats[member as usize].is_some() {
+            self.place(sheet, member, key(&Seen::of(members, member, 0)), now);
+        }
+    }
+
+    fn place(&self, sheet: &Sheet, member: u32, key: u64, now: u64) {
+        self.bracket_of(sheet, member, |bracket, place| bracket.place(place, key, now));
+    }
+
+    fn bracket_of(&self, sheet: &Sheet, member: u32, act: impl FnOnce(&Bracket, u32)) {
+        if let Some(Seat { class, place }) = self.seats[member as usize] {
+            act(&sheet.brackets[class as usize], place);
+        }
+    }
+}
+
+impl Sheet {
+    fn new(classes: &[Class], now: u64, key: impl Fn(u16, u32) -> u64) -> Self {
+        let bracket = |class: &Class| {
+            let keys = class.members.iter().map(|&member| key(class.weight, member));
+            Bracket::new(keys.collect(), now)
+        };
+        let brackets = classes.iter().map(bracket).collect();
+        Self { brackets, next_look: AtomicUsize::new(0) }
+    }
+}
+
+/// Members that one pick has passed over.
+#[derive(Default)]
+struct Passed {
+    members: [u32; PASSED_MAX],
+    count: usize,
+}
+
+impl Passed {
+    fn push(&mut self, member: u32) {
+        // Those that find no room stay out until they are looked at.
+        if let Some(free) = self.members.get_mut(self.count) {
+            *free = member;
+            self.count += 1;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        self.members.iter().copied().take(self.count)
+    }
+}
+
+/// Behind every other key.
+const LEFT_OUT: u64 = u64::MAX;
+
+/// Sessions above, the time below. More sessions than fit are as good as that many: they are compared when it is their turn.
+const LOAD_MAX: u32 = (1 << (u64::BITS - TIME_BITS)) - 2;
+
+fn key(seen: &Seen) -> u64 {
+    u64::from(seen.load.min(LOAD_MAX)) << TIME_BITS | seen.stamp & TIME_MASK
+}
+
+const fn load_of(key: u64) -> u32 {
+    (key >> TIME_BITS) as u32
+}
+
+/// In which order keys win.
+const fn rank(key: u64, now: u64) -> u64 {
+    if key == LEFT_OUT { LEFT_OUT } else { key & !TIME_MASK | turns::order(key, now) }
+}
+
+/// A tournament of members of one weight. Node 1 is the first of all, node `n` the better one of nodes `2n` and `2n + 1`,
+/// and the second half of the nodes are the members.
+/// Plain loads and stores: one worker writes. Where two share it, a node may be wrong until it is played again.
+struct Bracket {
+    nodes: Box<[Node]>,
+}
+
+/// Who has won so far, and with what.
+struct Node {
+    key: AtomicU64,
+    place: AtomicU32,
+}
+
+impl Bracket {
+    fn new(keys: Vec<u64>, now: u64) -> Self {
+        let places = keys.len().next_power_of_two();
+        let mut nodes = vec![(LEFT_OUT, 0); places];
+        let outside = std::iter::repeat_n(LEFT_OUT, places - keys.len());
+        nodes.extend(keys.into_iter().chain(outside).zip(0u32..));
+        for node in (1..places).rev() {
+            let [left, right] = [nodes[2 * node], nodes[2 * node + 1]];
+            nodes[node] = if rank(right.0, now) < rank(left.0, now) { right } else { left };
+        }
+        let node = |(key, place)| Node { key: AtomicU64::new(key), place: AtomicU32::new(place) };
+        Self { nodes: nodes.into_iter().map(node).collect() }
+    }
+
+    /// The first of all and its key, if anybody is in it.
+    fn first(&self) -> Option<(usize, u64)> {
+        let (key, place) = self.nodes[1].read();
+        (key != LEFT_OUT).then_some((place as usize, key))
+    }
+
+    /// The member at `place` plays its way up, if it has another key than before.
+    fn place(&self, place: u32, key: u64, now: u64) {
+        if self.nodes[self.nodes.len() / 2 + place as usize].read() != (key, place) {
+            self.play(place, key, now);
+        }
+    }
+
+    /// The member at `place` plays its way up.
+    fn play(&self, place: u32, key: u64, now: u64) {
+        let mut node = self.nodes.len() / 2 + place as usize;
+        let mut winner = (key, place);
+        self.nodes[node].write(winner);
+        while node > 1 {
+            let other = self.nodes[node ^ 1].read();
+            let (mine, theirs) = (rank(winner.0, now), rank(other.0, now));
+            // Of equal ones the left.
+            if theirs < mine || theirs == mine && node & 1 == 1 {
+                winner = other;
+            }
+            node /= 2;
+            self.nodes[node].write(winner);
+        }
+    }
+}
+
+impl Node {
+    fn read(&self) -> (u64, u32) {
+        (self.key.load(Ordering::Relaxed), self.place.load(Ordering::Relaxed))
+    }
+
+    fn write(&self, (key, place): (u64, u32)) {
+        self.key.store(key, Ordering::Relaxed);
+        self.place.store(place, Ordering::Relaxed);
+    }
+}
