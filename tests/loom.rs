@@ -21,6 +21,7 @@ mod mailbox;
 
 /// What these files import.
 mod base {
+    pub use l4lb::base::own_line;
     pub mod atomic {
         pub use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -72,7 +73,7 @@ mod request {
     pub use l4lb::request::Ask;
 }
 mod stats {
-    pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats, Tally};
+    pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats};
 }
 mod reload {
     pub use l4lb::reload::{Order, Refused};
@@ -101,7 +102,7 @@ use pool::{Backend, BackendId, Listener, PoolId, Snapshot};
 fn backend() -> Arc<Backend> {
     let settings =
         model::Backend { name: "a".into(), address: ([10, 0, 0, 1], 80).into(), weight: 1, backup: false };
-    Arc::new(Backend::new(BackendId(0), PoolId(0), &settings, HealthState::Down))
+    Arc::new(Backend::new(BackendId(0), PoolId(0), &settings, HealthState::Down, 1))
 }
 
 /// A listener with so many places.
@@ -117,7 +118,7 @@ fn listener(places: Option<usize>) -> Arc<Listener> {
         max_sessions: places.and_then(NonZeroUsize::new),
         timeouts: no_time,
     };
-    Arc::new(Listener::new(ListenerId(0), settings, PoolId(0)))
+    Arc::new(Listener::new(ListenerId(0), settings, PoolId(0), 1))
 }
 
 /// A waker whose worker is a thread of the model.

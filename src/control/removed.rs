@@ -152,7 +152,7 @@ mod tests {
         let (mailbox, inbox) = mailbox();
         let mut work = Work::new(control(Snapshot::new(&config(keys)), &[mailbox]));
         let pool = Arc::clone(work.control.snapshot.pool(POOL));
-        let leases = (0..sessions).map(|_| pool.backends[1].lease()).collect();
+        let leases = (0..sessions).map(|_| pool.backends[1].lease(0)).collect();
         let next = work.control.snapshot.with_backends(POOL, &pool.settings.backends[..1]);
         work.replace_snapshot(Arc::new(next));
         (work, inbox, leases)

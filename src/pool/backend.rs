@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::base::own_line::OwnLine;
 use crate::config::model::{self, HealthState};
 use crate::pool::{Choice, PoolId, TierKind};
-use crate::stats::{BackendStats, DialFailure, Tally};
+use crate::stats::{BackendStats, DialFailure};
 
 /// Names a backend for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +48,7 @@ impl Admin {
 /// - `admin`, `weight` and `health_override` have one writer, who also builds the tables and so builds them by what it wrote. A worker that
 ///   sees an old value for a moment gives the backend a session as if it had chosen that moment earlier. Who is to end
 ///   or begin checks is told by the epoch published next, which shows the new one.
-/// - `active` and `sessions` are only added to and subtracted from, so nothing is lost.
+/// - `active` is only added to and subtracted from, so nothing is lost.
 /// - `stamp` is only exchanged for the one that was seen: of workers that choose the backend at the same moment one has
 ///   its turn, and the others look again.
 /// - `place` has the writer of `admin`. A worker of an older epoch finds another backend there, and knows that it does.
@@ -68,18 +69,30 @@ pub struct Backend {
     weight: AtomicU16,
     health: AtomicU8,
     health_override: AtomicU8,
-    active: AtomicU32,
-    sessions: AtomicU64,
-    stamp: AtomicU64,
     place: AtomicU32,
-    unreported_failures: AtomicU32,
+    busy: OwnLine<Busy>,
     /// What else is counted of it, by all workers.
     pub stats: BackendStats,
 }
 
+/// What every session writes, apart from what every choice reads: one that passes over a backend waits for no line that
+/// another worker has just written. The count of its holders is apart from both, because this begins a line.
+#[derive(Debug)]
+struct Busy {
+    active: AtomicU32,
+    unreported_failures: AtomicU32,
+    stamp: AtomicU64,
+}
+
 impl Backend {
-    /// A backend in its initial state of health, ready.
-    pub fn new(id: BackendId, pool: PoolId, backend: &model::Backend, initial: HealthState) -> Self {
+    /// A backend in its initial state of health, ready. So many workers are expected to use it; there may be more.
+    pub fn new(
+        id: BackendId,
+        pool: PoolId,
+        backend: &model::Backend,
+        initial: HealthState,
+        workers: usize,
+    ) -> Self {
         Self {
             id,
             pool,
@@ -89,12 +102,13 @@ impl Backend {
             weight: AtomicU16::new(backend.weight),
             health: AtomicU8::new(initial as u8),
             health_override: AtomicU8::new(HealthState::Unknown as u8),
-            active: AtomicU32::new(0),
-            sessions: AtomicU64::new(0),
-            stamp: AtomicU64::new(0),
             place: AtomicU32::new(0),
-            unreported_failures: AtomicU32::new(0),
-            stats: BackendStats::default(),
+            busy: OwnLine(Busy {
+                active: AtomicU32::new(0),
+                unreported_failures: AtomicU32::new(0),
+                stamp: AtomicU64::new(0),
+            }),
+            stats: BackendStats::new(workers),
         }
     }
 
@@ -159,40 +173,39 @@ impl Backend {
 
     /// Sessions that hold a lease, dialing ones included.
     pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        self.busy.active.load(Ordering::Relaxed)
     }
 
     /// Leases ever given.
     pub fn sessions(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
+        self.stats.leases()
     }
 
     /// Dials that failed for a reason of the backend's.
     pub fn dial_failures(&self) -> u64 {
         let its_own = |(failures, cause)| (cause != DialFailure::LocalLimit).then_some(failures);
-        let failures = self.stats.dial_failures.iter().zip(DialFailure::ALL).filter_map(its_own);
-        failures.map(Tally::get).sum()
+        self.stats.dial_failures().into_iter().zip(DialFailure::ALL).filter_map(its_own).sum()
     }
 
     /// Blames a failed dial on it; true when the owner of the probe has to be told, because nobody has told it since
     /// it last took them.
     pub fn on_dial_failed(&self) -> bool {
-        self.unreported_failures.fetch_add(1, Ordering::Relaxed) == 0
+        self.busy.unreported_failures.fetch_add(1, Ordering::Relaxed) == 0
     }
 
     /// How many dials failed since the last call. For the owner of the probe.
     pub fn take_dial_failures(&self) -> u32 {
-        self.unreported_failures.swap(0, Ordering::Relaxed)
+        self.busy.unreported_failures.swap(0, Ordering::Relaxed)
     }
 
     /// What the last claim has left; see [`Members::stamp`](crate::balance::Members::stamp).
     pub fn stamp(&self) -> u64 {
-        self.stamp.load(Ordering::Relaxed)
+        self.busy.stamp.load(Ordering::Relaxed)
     }
 
     /// See [`Members::claim`](crate::balance::Members::claim).
     pub fn claim(&self, seen: u64, next: u64) -> bool {
-        self.stamp.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.busy.stamp.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Where it is among the backends of the newest epoch of its pool.
@@ -206,10 +219,10 @@ impl Backend {
         self.place.store(u32::try_from(place).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// One more session on this backend, until the lease is released.
-    pub fn lease(self: &Arc<Self>) -> Lease {
-        let load = self.active.fetch_add(1, Ordering::Relaxed);
-        self.sessions.fetch_add(1, Ordering::Relaxed);
+    /// One more session on this backend, of `worker`, until the lease is released.
+    pub fn lease(self: &Arc<Self>, worker: usize) -> Lease {
+        let load = self.busy.active.fetch_add(1, Ordering::Relaxed);
+        self.stats.of(worker).leases.add(1);
         Lease { backend: Arc::clone(self), choice: Choice::default().of(TierKind::Primary, load) }
     }
 }
@@ -259,7 +272,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let before = self.backend.active.fetch_sub(1, Ordering::Relaxed);
+        let before = self.backend.busy.active.fetch_sub(1, Ordering::Relaxed);
         // A panic that is under way tells more than the count that it leaves wrong.
         debug_assert!(
             before > 0 || std::thread::panicking(),

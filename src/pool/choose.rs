@@ -24,7 +24,7 @@ pub fn choose(
     pool.tiers.iter().find_map(|tier| {
         let mut pick = Pick { cursor: &pool.cursor, worker, client, rng };
         let member = tier.table.pick(&mut pick, &Candidates { pool, tier, tried, choice: &choice })?;
-        Some(pool.backends[tier.members[member]].lease().because(choice.get(), tier.kind))
+        Some(pool.backends[tier.members[member]].lease(worker).because(choice.get(), tier.kind))
     })
 }
 
@@ -325,7 +325,7 @@ mod tests {
     fn a_lease_counts_until_it_is_released() {
         let snapshot = snapshot("");
         let backend = snapshot.backends().next().expect("four of them");
-        let lease = backend.lease();
+        let lease = backend.lease(1);
         assert_eq!((backend.active(), backend.sessions()), (1, 1));
         lease.release();
         assert_eq!((backend.active(), backend.sessions()), (0, 1));

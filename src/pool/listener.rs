@@ -14,7 +14,10 @@ pub struct ListenerId(pub u32);
 /// One version of a listener. A listener of the same name at the same address keeps its id, its sockets and its gauge;
 /// other settings make another version of it. A session keeps the one that accepted it, so its timeouts and names stay
 /// what they were.
+///
+/// Every session holds one, so the count of holders is written all the time: it is on a cache line apart from what is read.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Listener {
     /// Which it is; the same in all versions.
     pub id: ListenerId,
@@ -29,9 +32,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The first version.
-    pub fn new(id: ListenerId, settings: model::Listener, pool: PoolId) -> Self {
-        Self { id, settings, pool, gauge: Arc::default(), stats: Arc::default() }
+    /// The first version. So many workers are expected to use it; there may be more.
+    pub fn new(id: ListenerId, settings: model::Listener, pool: PoolId, workers: usize) -> Self {
+        let stats = Arc::new(ListenerStats::new(workers));
+        Self { id, settings, pool, gauge: Arc::default(), stats }
     }
 
     /// The version that follows this one, which is this one when nothing has changed.

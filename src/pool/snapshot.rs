@@ -82,9 +82,12 @@ impl Snapshot {
             let pool = named[settings.pool].id;
             match known.get(&(settings.name.as_str(), settings.bind)) {
                 Some(listener) => listener.changed(settings, pool),
-                None => {
-                    Arc::new(Listener::new(ListenerId(take(&mut next.next.listener)), settings.clone(), pool))
-                }
+                None => Arc::new(Listener::new(
+                    ListenerId(take(&mut next.next.listener)),
+                    settings.clone(),
+                    pool,
+                    workers,
+                )),
             }
         });
         next.listeners = listeners.collect();
@@ -260,7 +263,7 @@ mod tests {
         let a = Arc::clone(&before.pool(POOL).backends[0]);
         a.set_health(HealthState::Down);
         a.set_admin(Admin::Drain);
-        let lease = a.lease();
+        let lease = a.lease(0);
         let changed = model::Backend { weight: 7, backup: true, ..named("a", 1) };
         let after = before.with_backends(POOL, &[named("b", 2), changed]);
         let pool = after.pool(POOL);
@@ -302,7 +305,7 @@ mod tests {
     #[test]
     fn a_lease_outlives_its_backend_in_the_pool() {
         let before = snapshot();
-        let lease = before.pool(POOL).backends[0].lease();
+        let lease = before.pool(POOL).backends[0].lease(0);
         let after = before.with_backends(POOL, &[named("b", 2)]);
         drop(before);
         assert_eq!((lease.backend().name.as_str(), lease.backend().active()), ("a", 1));

@@ -104,7 +104,7 @@ impl Pool {
         workers: usize,
         ids: &mut BackendIds,
     ) -> Arc<Self> {
-        let create = |backend| ids.create(id, settings, backend);
+        let create = |backend| ids.create(id, settings, workers, backend);
         let backends = settings.backends.iter().map(create).collect();
         Arc::new(Self::new(id, Arc::new(settings.clone()), workers, backends, Arc::default()))
     }
@@ -133,7 +133,7 @@ impl Pool {
                     same.set_weight(backend.weight);
                     Arc::clone(same)
                 }
-                None => ids.create(self.id, settings, backend),
+                None => ids.create(self.id, settings, workers, backend),
             });
         let cursor = Arc::clone(&self.cursor);
         Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), cursor))
@@ -247,9 +247,15 @@ pub(super) struct BackendIds(pub(super) u32);
 
 impl BackendIds {
     /// A backend that was never there before.
-    fn create(&mut self, pool: PoolId, settings: &model::Pool, backend: &model::Backend) -> Arc<Backend> {
+    fn create(
+        &mut self,
+        pool: PoolId,
+        settings: &model::Pool,
+        workers: usize,
+        backend: &model::Backend,
+    ) -> Arc<Backend> {
         let id = BackendId(self.0);
         self.0 = self.0.checked_add(1).expect("fewer than 2^32 backends in the life of a process");
-        Arc::new(Backend::new(id, pool, backend, settings.health.initial_state))
+        Arc::new(Backend::new(id, pool, backend, settings.health.initial_state, workers))
     }
 }

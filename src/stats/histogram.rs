@@ -7,9 +7,12 @@ use super::Tally;
 
 /// The upper bounds of the buckets of one kind of time, ascending; a last bucket takes what is longer.
 pub trait Bounds {
-    /// A time that is equal to a bound is in its bucket.
+    /// A time that is equal to a bound is in its bucket. Fewer than [`BUCKETS_MAX`].
     const UPPER: &'static [Duration];
 }
+
+/// Buckets of a histogram: one more than it has bounds.
+const BUCKETS_MAX: usize = 17;
 
 const fn micros(micros: u64) -> Duration {
     Duration::from_micros(micros)
@@ -100,16 +103,16 @@ impl Bounds for TurnTime {
 /// Counts times by bucket. Any thread may write: two locked instructions each, so not for every packet.
 #[derive(Debug)]
 pub struct Histogram<B> {
-    /// One more than there are bounds.
-    buckets: Box<[Tally]>,
+    /// In place, so that a histogram is on the cache lines of what it belongs to. The last ones may be unused.
+    buckets: [Tally; BUCKETS_MAX],
     nanos: Tally,
     bounds: PhantomData<fn() -> B>,
 }
 
 impl<B: Bounds> Default for Histogram<B> {
     fn default() -> Self {
-        let buckets = (0..=B::UPPER.len()).map(|_| Tally::default()).collect();
-        Self { buckets, nanos: Tally::default(), bounds: PhantomData }
+        const { assert!(B::UPPER.len() < BUCKETS_MAX) };
+        Self { buckets: Default::default(), nanos: Tally::default(), bounds: PhantomData }
     }
 }
 
@@ -123,7 +126,7 @@ impl<B: Bounds> Histogram<B> {
 
     /// What was counted so far.
     pub fn read(&self) -> Reading {
-        let buckets = self.buckets.iter().map(Tally::get).collect();
+        let buckets = self.buckets.iter().take(B::UPPER.len() + 1).map(Tally::get).collect();
         Reading { bounds: B::UPPER, buckets, sum: Duration::from_nanos(self.nanos.get()) }
     }
 }

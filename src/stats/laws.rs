@@ -172,12 +172,13 @@ mod tests {
 
     #[test]
     fn a_listener_has_closed_no_more_than_it_has_accepted() {
-        let stats = ListenerStats::default();
-        stats.accepted.add(1);
-        stats.on_closed(&summary(CloseReason::Done, None));
+        let stats = ListenerStats::new(2);
+        stats.of(0).accepted.add(1);
+        // By the other worker, which it was handed to.
+        stats.of(1).on_closed(&summary(CloseReason::Done, None));
         assert_eq!(violations_of_listener(&stats.read()), [""; 0]);
         assert_eq!(stats.read().active(), 0);
-        stats.on_closed(&summary(CloseReason::Done, None));
+        stats.of(0).on_closed(&summary(CloseReason::Done, None));
         assert!(!violations_of_listener(&stats.read()).is_empty());
     }
 }

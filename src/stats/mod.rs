@@ -1,4 +1,4 @@
-//! What is counted: by each worker for itself, and by all of them together for each listener and each backend.
+//! What is counted: by each worker for itself, and by each worker in a shard of its own for each listener and each backend.
 //! Merged on read; touched when a session opens and closes, now and then while it lasts, and once a turn; never per
 //! packet.
 //!
@@ -13,14 +13,16 @@ mod cells;
 mod histogram;
 mod laws;
 mod listener;
+mod shards;
 mod totals;
 mod worker;
 
-pub use backend::BackendStats;
+pub use backend::{BackendCounts, BackendStats};
 pub use causes::{DialFailure, FdKind, PauseReason};
 pub use cells::{Counter, Gauge, Tally};
 pub use histogram::{Bounds, Histogram, Latency, Lifetime, Reading, TurnTime};
 pub use laws::{violations, violations_at_rest, violations_of_listener};
-pub use listener::{ListenerReading, ListenerStats};
+pub use listener::{ListenerCounts, ListenerReading, ListenerStats};
+pub use shards::Shards;
 pub use totals::{Share, Totals, check_latency, turn_time};
 pub use worker::WorkerStats;

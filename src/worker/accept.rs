@@ -89,7 +89,7 @@ impl<K: Kernel> Worker<K> {
             Ok((client, address)) => {
                 slot.next_pause = PAUSE_FIRST;
                 let (listener, accept) = (Arc::clone(&slot.listener), slot.accept());
-                listener.stats().accepted.add(1);
+                listener.stats().of(self.index).accepted.add(1);
                 self.stats.accepted.add(1);
                 self.place(accept, listener, client, address);
                 self.count_down_queue(index);

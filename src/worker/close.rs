@@ -24,10 +24,10 @@ impl<K: Kernel> Worker<K> {
         for conduit in &mut slot.conduits {
             conduit.discard(&mut self.plumbing);
         }
-        slot.count(&self.stats);
+        slot.count(&self.stats, self.index);
         let summary = slot.session.summary(end.reason, self.now);
         self.stats.on_closed(&summary);
-        slot.listener.stats().on_closed(&summary);
+        slot.listener.stats().of(self.index).on_closed(&summary);
         self.log_summary(key, &slot, &summary);
         self.record(key, &mut slot, summary);
         if let Some(lease) = slot.lease.take() {

@@ -43,7 +43,7 @@ impl<K: Kernel> Worker<K> {
             if dialed.as_ref().is_err_and(lacks_port) {
                 let cause = DialFailure::LocalLimit.index();
                 self.stats.dial_failures[cause].add(1);
-                lease.backend().stats.dial_failures[cause].add(1);
+                lease.backend().stats.of(self.index).dial_failures[cause].add(1);
                 let lease = pass_over(slot, lease);
                 self.snapshot.release(lease, self.index);
                 continue;
@@ -61,7 +61,7 @@ impl<K: Kernel> Worker<K> {
             if let Some(failed) = slot.failed.as_ref().filter(|failed| failed.has_blame()) {
                 slot.session.on_redial(self.now);
                 self.stats.retries.add(1);
-                failed.last.stats.retried_away.add(1);
+                failed.last.stats.of(self.index).retried_away.add(1);
             } else {
                 slot.session.on_dial(self.now);
             }
@@ -97,7 +97,7 @@ impl<K: Kernel> Worker<K> {
             Dial::Pending => {}
             Dial::Connected => {
                 slot.session.on_connected(self.now);
-                count_connected(&self.stats, slot);
+                count_connected(&self.stats, self.index, slot);
                 let timeouts = slot.listener.settings.timeouts;
                 let keepalive = self.snapshot.pool(slot.listener.pool).settings.tcp.keepalive;
                 if keepalive.is_some_and(|keepalive| keepalive.idle < timeouts.connect) {
@@ -107,7 +107,7 @@ impl<K: Kernel> Worker<K> {
             }
             Dial::Lost(error) => {
                 slot.session.on_connected(self.now);
-                count_connected(&self.stats, slot);
+                count_connected(&self.stats, self.index, slot);
                 slot.session.on_lost(Side::Backend, error.kind(), self.now);
                 self.drive(key);
             }
@@ -136,7 +136,7 @@ impl<K: Kernel> Worker<K> {
         self.stats.dial_failures[cause].add(1);
         hang_up(&mut self.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
-            lease.backend().stats.dial_failures[cause].add(1);
+            lease.backend().stats.of(self.index).dial_failures[cause].add(1);
             self.snapshot.release(lease, self.index);
         }
         self.starve(key, error);
@@ -169,7 +169,7 @@ impl<K: Kernel> Worker<K> {
         hang_up(&mut self.kernel, &mut self.dialed, slot);
         let reason = close_reason(cause);
         if let Some(lease) = slot.lease.take() {
-            lease.backend().stats.dial_failures[cause.index()].add(1);
+            lease.backend().stats.of(self.index).dial_failures[cause.index()].add(1);
             remember(slot, lease.backend(), reason);
             // What this machine lacks is not the backend's fault.
             if cause != DialFailure::LocalLimit {
@@ -247,10 +247,10 @@ fn blame(backend: &Backend, mailboxes: &[Mailbox]) {
 }
 
 /// A backend is connected.
-fn count_connected<K: Kernel>(stats: &WorkerStats, slot: &Slot<K>) {
+fn count_connected<K: Kernel>(stats: &WorkerStats, worker: usize, slot: &Slot<K>) {
     stats.connected.add(1);
     if let Some(lease) = &slot.lease {
-        lease.backend().stats.connected.add(1);
+        lease.backend().stats.of(worker).connected.add(1);
     }
 }
 

@@ -33,18 +33,18 @@ pub(super) enum Counting {
 
 impl<K: Kernel> Slot<K> {
     /// Counts what has been given and was not counted yet.
-    pub(super) fn count(&mut self, stats: &WorkerStats) {
+    pub(super) fn count(&mut self, stats: &WorkerStats, worker: usize) {
         let given = self.session.take_uncounted();
         stats.on_given(given);
-        self.listener.stats().on_given(given);
+        self.listener.stats().of(worker).on_given(given);
         if let Some(lease) = &self.lease {
-            lease.backend().stats.on_given(given);
+            lease.backend().stats.of(worker).on_given(given);
         }
     }
 
     /// The session lasts: its timer has fired, which for most is too late.
-    pub(super) fn lasts(&mut self, stats: &WorkerStats) {
-        self.count(stats);
+    pub(super) fn lasts(&mut self, stats: &WorkerStats, worker: usize) {
+        self.count(stats, worker);
         if self.counting == Counting::Young {
             self.counting = Counting::Lasting;
         }
@@ -116,7 +116,7 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn on_count_timer(&mut self) {
         for key in self.uncounted.take_due() {
             if let Some(slot) = self.sessions.get_mut(key) {
-                slot.count(&self.stats);
+                slot.count(&self.stats, self.index);
                 slot.counting = Counting::Lasting;
             }
         }

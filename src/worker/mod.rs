@@ -373,7 +373,7 @@ impl<K: Kernel> Worker<K> {
             return;
         };
         slot.timer = None;
-        slot.lasts(&self.stats);
+        slot.lasts(&self.stats, self.index);
         if slot.queued {
             // What it waits for has come, and its share is about to.
             return self.arm(key);

@@ -17,7 +17,7 @@ use l4lb::config::model::{self, Check, HealthState, Relay, WhenAllDown};
 use l4lb::mailbox::{Report, Reports};
 use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
-use l4lb::stats::{self, BackendStats, PauseReason, Tally, Totals, WorkerStats};
+use l4lb::stats::{self, BackendStats, PauseReason, Totals, WorkerStats};
 use l4lb::worker::{Admission, Audit, Flow, Seat, Worker};
 use nix::libc;
 
@@ -559,11 +559,11 @@ impl World {
         let sum = |count: fn(&BackendStats) -> u64| {
             net.roster.iter().map(|target| count(&target.backend.stats)).sum::<u64>()
         };
-        let given = sum(|stats| stats.given.iter().map(Tally::get).sum());
+        let given = sum(|stats| stats.given().into_iter().sum());
         assert_eq!(given, totals.to_backend + totals.to_client, "bytes counted for backends");
-        assert_eq!(sum(|stats| stats.connected.get()), totals.connected, "dials that connected");
-        assert_eq!(sum(|stats| stats.retried_away.get()), totals.retries, "dials that went elsewhere");
-        let failures = sum(|stats| stats.dial_failures.iter().map(Tally::get).sum());
+        assert_eq!(sum(BackendStats::connected), totals.connected, "dials that connected");
+        assert_eq!(sum(BackendStats::retried_away), totals.retries, "dials that went elsewhere");
+        let failures = sum(|stats| stats.dial_failures().into_iter().sum());
         assert_eq!(failures, totals.dial_failures, "dials that failed");
         assert_eq!(sum(|stats| stats.checks_passed.get()), totals.checks_passed, "checks that passed");
         assert_eq!(sum(|stats| stats.checks_failed.get()), totals.checks_failed, "checks that failed");

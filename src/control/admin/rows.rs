@@ -11,7 +11,7 @@ use crate::control::{Leaving, ReloadStatus, Removed, Staff};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::query;
 use crate::session::CloseReason;
-use crate::stats::{Share, Tally, Totals};
+use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
 
 /// Backends in a sample: one for each of 10,000 would be megabytes a second.
@@ -103,7 +103,7 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
     let backend = &pool.backends[index];
     let nothing = Note::default();
     let note = state.notes.get(&backend.id).unwrap_or(&nothing);
-    let [to_backend, to_client] = backend.stats.given.each_ref().map(Tally::get);
+    let [to_backend, to_client] = backend.stats.given();
     api::Backend {
         pool: pool.settings.name.clone(),
         name: backend.name.clone(),

@@ -6,7 +6,7 @@ use super::rows;
 use crate::api;
 use crate::control::View;
 use crate::pool::Snapshot;
-use crate::stats::{Latency, Lifetime, Reading};
+use crate::stats::{Latency, Lifetime, ListenerStats, Reading};
 
 /// Takes samples for one reader.
 pub(super) struct Sampler {
@@ -45,8 +45,8 @@ impl Times {
     fn of(snapshot: &Snapshot) -> Self {
         let stats = || snapshot.listeners.iter().map(|listener| listener.stats());
         Self {
-            connect: Reading::sum_of::<Latency>(stats().map(|stats| stats.connect_time.read())),
-            duration: Reading::sum_of::<Lifetime>(stats().map(|stats| stats.duration.read())),
+            connect: Reading::sum_of::<Latency>(stats().map(ListenerStats::connect_time)),
+            duration: Reading::sum_of::<Lifetime>(stats().map(ListenerStats::duration)),
         }
     }
 }

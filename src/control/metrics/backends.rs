@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::sheet::{Sheet, seconds};
 use crate::config::model::HealthState;
 use crate::pool::{Admin, Backend, Pool, Snapshot};
-use crate::stats::{DialFailure, Tally};
+use crate::stats::DialFailure;
 
 pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> fmt::Result {
     // Ten thousand backends lie all over the memory: each is read once, not once for each of its series.
@@ -57,12 +57,12 @@ impl<'s> Row<'s> {
             admin,
             weight: weight.into(),
             // Before the sessions that they are a part of.
-            connected: stats.connected.get(),
-            dial_failures: stats.dial_failures.each_ref().map(Tally::get),
+            connected: stats.connected(),
+            dial_failures: stats.dial_failures(),
             active: backend.active().into(),
             sessions: backend.sessions(),
-            retried_away: stats.retried_away.get(),
-            given: stats.given.each_ref().map(Tally::get),
+            retried_away: stats.retried_away(),
+            given: stats.given(),
             checks_passed: stats.checks_passed.get(),
             checks_failed: stats.checks_failed.get(),
             transitions: stats.transitions.get(),

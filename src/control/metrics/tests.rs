@@ -55,9 +55,9 @@ fn what_is_counted_is_shown() {
     stats_of(&view, 0).accepted.add(3);
     stats_of(&view, 1).closed[0].add(1);
     stats_of(&view, 1).connected.add(2);
-    backend.stats.dial_failures[DialFailure::Timeout.index()].add(4);
+    backend.stats.of(0).dial_failures[DialFailure::Timeout.index()].add(4);
     backend.set_health(config::model::HealthState::Down);
-    snapshot.listeners[0].stats().connect_time.observe(std::time::Duration::from_millis(1));
+    snapshot.listeners[0].stats().of(0).connect_time.observe(std::time::Duration::from_millis(1));
     let page = scrape(&view);
     for (series, expected) in [
         ("l4lb_accepted_sessions_total", 3.0),
@@ -109,7 +109,7 @@ fn a_law_that_is_violated_is_counted() {
     assert_eq!(value(&scrape(&view), "l4lb_violated_laws"), 0.0);
     let snapshot = Arc::clone(&view.state().snapshot);
     stats_of(&view, 0).connected.add(1);
-    snapshot.listeners[0].stats().closed[0].add(1);
+    snapshot.listeners[0].stats().of(0).closed[0].add(1);
     // Connected without an accept and without a dial; closed without an accept and without a duration.
     assert_eq!(value(&scrape(&view), "l4lb_violated_laws"), 4.0);
 }
