@@ -137,7 +137,7 @@ pub trait Site: Send + Sync {
 pub trait Groundwork: Send + fmt::Debug {
     /// The sockets that were opened for it begin to listen, so from now on clients come: to be called when nothing else is
     /// in its way, right before [`Groundwork::commit`]. An error says that somebody else was faster. Never waits.
-    fn listen(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn listen(&self) -> Result<(), Refused>;
 
     /// Uses it from `snapshot` on, which runs the configuration that it was prepared for and is to be published to all
     /// workers next: also to those that leave. Never waits.

@@ -468,7 +468,7 @@ mod tests {
     }
 
     impl Groundwork for Anything {
-        fn listen(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        fn listen(&self) -> Result<(), Refused> {
             Ok(())
         }
 

@@ -132,8 +132,8 @@ impl Work {
 
     /// Runs `config`, or only says what it would change.
     fn follow(&mut self, order: Order, config: Config, groundwork: Option<Box<dyn Groundwork>>) {
-        if let Some(Err(error)) = groundwork.as_ref().map(|groundwork| groundwork.listen()) {
-            return self.refuse(order, vec![error.to_string()]);
+        if let Some(Err(refused)) = groundwork.as_ref().map(|groundwork| groundwork.listen()) {
+            return self.refuse(order, refused);
         }
         let Order { who, mode, answer, .. } = order;
         let running = &self.control.snapshot;

@@ -312,7 +312,7 @@ impl Groundwork {
 }
 
 impl mailbox::Groundwork for Groundwork {
-    fn listen(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn listen(&self) -> Result<(), Refused> {
         Ok(self.begin_to_listen()?)
     }
 
