@@ -1,5 +1,6 @@
 //! How a line is written: for people, or for machines.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use env_logger::fmt::Formatter;
@@ -8,21 +9,42 @@ use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 
 pub(super) fn write_text(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     write!(to, "{} {:<5} {}", to.timestamp_millis(), record.level(), record.args())?;
-    record.key_values().visit(&mut Text(to)).map_err(io::Error::other)?;
+    record.key_values().visit(&mut Text { to, value: String::new() }).map_err(io::Error::other)?;
     writeln!(to)
 }
 
-struct Text<'a>(&'a mut Formatter);
+struct Text<'a> {
+    to: &'a mut Formatter,
+    /// One field after the other, so that a line allocates once.
+    value: String,
+}
 
 impl<'kvs> VisitSource<'kvs> for Text<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let value = if is_absent(&value) { "-".to_owned() } else { value.to_string() };
+        let Self { to, value: text } = self;
+        text.clear();
+        if is_absent(&value) {
+            text.push('-');
+        } else {
+            fmt::Write::write_fmt(text, format_args!("{value}"))?;
+        }
         // Quoted where it would not read as one word; that escapes line ends and control characters too.
-        let is_word =
-            !value.is_empty() && value.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '"');
-        if is_word { write!(self.0, " {key}={value}") } else { write!(self.0, " {key}={value:?}") }?;
+        if is_word(text) {
+            to.write_all(b" ")?;
+            to.write_all(key.as_str().as_bytes())?;
+            to.write_all(b"=")?;
+            to.write_all(text.as_bytes())?;
+        } else {
+            write!(to, " {key}={text:?}")?;
+        }
         Ok(())
     }
+}
+
+fn is_word(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"';
+    let is_part = |c: char| !c.is_whitespace() && !c.is_control() && c != '"';
+    !text.is_empty() && (text.bytes().all(is_plain) || text.chars().all(is_part))
 }
 
 pub(super) fn write_json(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! finished sessions have a file of their own. Neither a stuck standard error nor a slow disk therefore ever stalls a
 //! worker, nor do they stall each other: lines that do not fit are dropped, counted and told.
 
+mod backlog;
 mod file;
 mod format;
 mod lines;
@@ -9,17 +10,16 @@ mod queue;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use env_logger::{Logger, Target};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::model::{AccessLog, LogFormat};
 
 use file::AccessFile;
 pub use queue::dropped;
-use queue::{Message, Queue, Sink, StandardError};
+use queue::{Queue, Sink, StandardError, Waiting};
 
 /// What the lines of finished sessions are logged as.
 const SESSIONS: &str = "l4lb::session";
@@ -38,7 +38,7 @@ pub struct Logging {
 struct Access {
     path: PathBuf,
     queue: Queue,
-    waiting: Option<Receiver<Message>>,
+    waiting: Option<Waiting>,
 }
 
 /// Sets the logger of the process up: lines of `level` and worse, unless RUST_LOG says otherwise.
@@ -47,7 +47,7 @@ pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLo
     let (queue, lines) = Queue::new();
     // What tells of dropped lines must not be dropped itself: it does not go through the queue.
     let direct = builder(format).filter_level(LevelFilter::Warn).target(Target::Stderr).build();
-    queue::spawn("l4lb-log", lines, queue.clone(), StandardError::new(io::stderr(), direct))?;
+    queue::spawn("l4lb-log", lines, StandardError::new(io::stderr(), direct))?;
     let access = access_log.map(|access| {
         let (queue, waiting) = Queue::new();
         (access.format, Access { path: access.path.clone(), queue, waiting: Some(waiting) })
@@ -74,10 +74,10 @@ pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLo
 impl Logging {
     /// Opens the access log, if there is one; with the rights that the process will have when it opens it again.
     pub fn open_access_log(&mut self) -> Result<(), (PathBuf, io::Error)> {
-        let Some(Access { path, queue, waiting }) = &mut self.access else { return Ok(()) };
+        let Some(Access { path, waiting, .. }) = &mut self.access else { return Ok(()) };
         let Some(waiting) = waiting.take() else { return Ok(()) };
         AccessFile::open(path)
-            .and_then(|file| queue::spawn("l4lb-access", waiting, queue.clone(), file))
+            .and_then(|file| queue::spawn("l4lb-access", waiting, file))
             .map_err(|error| (path.clone(), error))
     }
 }
@@ -165,9 +165,16 @@ impl Log for Router {
         if !self.filter(|filter| filter.matches(record)) {
             return;
         }
-        match &self.sessions {
-            Some((sessions, _)) if record.target() == SESSIONS => sessions.log(record),
-            Some(_) | None => self.lines.log(record),
+        let is_of_session = record.target() == SESSIONS;
+        let (logger, queue) = match &self.sessions {
+            Some((sessions, queue)) if is_of_session => (sessions, queue),
+            Some(_) | None => (&self.lines, &self.queue),
+        };
+        logger.log(record);
+        // There may be as many as there are sessions: they wait for each other. Nobody waits for the others.
+        let may_wait = is_of_session && record.level() > Level::Warn;
+        if !may_wait {
+            queue.hurry();
         }
     }
 
@@ -223,7 +230,6 @@ fn builder(format: LogFormat) -> env_logger::Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use log::Level;
 
     fn writes(filter: &Logger, target: &str, level: Level) -> bool {
         filter.enabled(&Metadata::builder().target(target).level(level).build())

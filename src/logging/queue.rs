@@ -1,18 +1,17 @@
-//! The way of a line: from whoever logs it, through a bounded queue, to a thread that writes many at once.
+//! The way of a line: from whoever logs it, through a bounded queue, to a thread that writes many at once. A line of a finished
+//! session does not wake that thread: it writes what has gathered in [`GATHER_PERIOD`], and sleeps only once nothing has.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::logging::backlog::{Backlog, Put, Writer};
 use crate::logging::lines::Lines;
 
-/// Lines that wait to be written at most.
-const LINES_MAX: usize = 8192;
-/// Lines are written together up to this many bytes.
-const BATCH_BYTES: usize = 64 * 1024;
+/// How long lines gather that nobody is in a hurry for, unless a batch is full before.
+const GATHER_PERIOD: Duration = Duration::from_millis(10);
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -37,65 +36,124 @@ pub(super) trait Output: Send + 'static {
     fn tell_dropped(&mut self, lines: u64);
 }
 
-pub(super) enum Message {
-    Line(Vec<u8>),
-    /// Look at what has been asked for beside the queue.
-    Look,
-}
-
 /// Where lines are put.
 #[derive(Clone)]
-pub(super) struct Queue {
-    messages: SyncSender<Message>,
-    asked: Arc<Asked>,
-}
+pub(super) struct Queue(Arc<Shared>);
 
-/// What is asked of the thread that writes. Beside the queue, because that may be full.
+/// The other end of a queue, for the thread that writes. Once it is dropped nothing fits in any more.
+pub(super) struct Waiting(Arc<Shared>);
+
 #[derive(Default)]
-struct Asked {
-    /// Lines on their way: in the queue, or taken from it and not written yet.
-    waiting: AtomicU64,
-    /// Who is to be told once no line waits.
-    flushed: Mutex<Vec<SyncSender<()>>>,
-    /// To tell of lines that did not fit.
-    dropped: AtomicU64,
-    reopen: AtomicBool,
+struct Shared {
+    /// Held to put a line in or to take a batch out, never to write one.
+    state: Mutex<State>,
+    /// The thread has something to do.
+    work: Condvar,
+    /// Some lines are written.
+    written: Condvar,
 }
 
-impl Asked {
-    fn flushed(&self) -> MutexGuard<'_, Vec<SyncSender<()>>> {
-        // Nobody panics between its changes, each of which is one call.
-        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Default)]
+struct State {
+    backlog: Backlog,
+    /// Lines that were put in, and those of them that are written or lost.
+    put: u64,
+    done: u64,
+    /// Who waits for lines to be written.
+    flushing: usize,
+    /// Lines that did not fit, to tell of.
+    dropped: u64,
+    /// The output is to be opened again.
+    reopen: bool,
+    is_gone: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nobody panics between its changes.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hurry(&self, mut state: MutexGuard<'_, State>) {
+        let must_wake = state.backlog.hurry();
+        drop(state);
+        if must_wake {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits until there is something to do, and then for more of it unless it is urgent.
+    fn wait(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        loop {
+            if !state.backlog.is_due() {
+                state = self.rest(state, Writer::Gathering);
+            }
+            if !state.backlog.is_empty() {
+                return state;
+            }
+            state = self.rest(state, Writer::Asleep);
+        }
+    }
+
+    fn rest<'s>(&'s self, mut state: MutexGuard<'s, State>, how: Writer) -> MutexGuard<'s, State> {
+        state.backlog.writer = how;
+        let rests = |state: &mut State| state.backlog.writer == how;
+        state = match how {
+            Writer::Awake => state,
+            Writer::Gathering => {
+                let waited = self.work.wait_timeout_while(state, GATHER_PERIOD, rests);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            Writer::Asleep => self.work.wait_while(state, rests).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.backlog.writer = Writer::Awake;
+        state
     }
 }
 
 impl Queue {
     /// The queue and its other end, which goes to [`spawn`].
-    pub(super) fn new() -> (Self, Receiver<Message>) {
-        let (messages, lines) = sync_channel(LINES_MAX);
-        (Self { messages, asked: Arc::default() }, lines)
+    pub(super) fn new() -> (Self, Waiting) {
+        let shared = Arc::<Shared>::default();
+        (Self(Arc::clone(&shared)), Waiting(shared))
+    }
+
+    /// What was put in is written now, and no more is waited for.
+    pub(super) fn hurry(&self) {
+        self.0.hurry(self.0.lock());
     }
 
     /// Has the output opened again before anything else is written.
     pub(super) fn reopen(&self) {
-        self.asked.reopen.store(true, Ordering::Release);
-        // Where it does not fit there is a line to write, and it looks before that.
-        let _awake = self.messages.try_send(Message::Look);
+        let mut state = self.0.lock();
+        state.reopen = true;
+        self.0.hurry(state);
     }
 
-    /// Waits until every line is written; not for ever, because the process must end. The error is how many are left, which
-    /// count as dropped.
+    /// Waits until every line is written that was put in before; not for ever, because the process must end. The error is how
+    /// many are left, which count as dropped.
     pub(super) fn flush(&self) -> Result<(), u64> {
-        let (done, written) = sync_channel(1);
-        self.asked.flushed().push(done);
-        // Where it does not fit there is a line to write, and it looks after that.
-        let _awake = self.messages.try_send(Message::Look);
-        if written.recv_timeout(FLUSH_TIMEOUT).is_ok() {
+        let mut state = self.0.lock();
+        let put = state.put;
+        state.flushing += 1;
+        self.0.hurry(state);
+        let is_left = |state: &mut State| state.done < put;
+        let waited = self.0.written.wait_timeout_while(self.0.lock(), FLUSH_TIMEOUT, is_left);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.flushing -= 1;
+        if state.done >= put {
             return Ok(());
         }
-        let left = self.asked.waiting.load(Ordering::Acquire);
+        let left = state.put - state.done;
         DROPPED.fetch_add(left, Ordering::Relaxed);
         Err(left)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.lock().is_gone = true;
     }
 }
 
@@ -110,13 +168,15 @@ impl Sink {
 
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let asked = &self.0.asked;
-        // Before it can be written, so that there are never fewer than none.
-        asked.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.0.messages.try_send(Message::Line(line.to_vec())).is_err() {
-            asked.waiting.fetch_sub(1, Ordering::Relaxed);
-            DROPPED.fetch_add(1, Ordering::Relaxed);
-            asked.dropped.fetch_add(1, Ordering::Relaxed);
+        let Self(Queue(shared)) = self;
+        let mut state = shared.lock();
+        let put = if state.is_gone { Put::Dropped } else { state.backlog.put(line) };
+        *if put == Put::Dropped { &mut state.dropped } else { &mut state.put } += 1;
+        drop(state);
+        match put {
+            Put::Kept => {}
+            Put::Wake => shared.work.notify_one(),
+            Put::Dropped => _ = DROPPED.fetch_add(1, Ordering::Relaxed),
         }
         Ok(line.len())
     }
@@ -126,57 +186,38 @@ impl Write for Sink {
     }
 }
 
-/// Starts the thread that writes to `output` what is put into `queue`, whose other end is `lines`.
-pub(super) fn spawn(
-    name: &str,
-    lines: Receiver<Message>,
-    queue: Queue,
-    mut output: impl Output,
-) -> io::Result<()> {
-    let asked = queue.asked;
-    thread::Builder::new().name(name.into()).spawn(move || write_lines(&lines, &asked, &mut output))?;
+/// Starts the thread that writes to `output` what is put into the queue whose other end is `waiting`.
+pub(super) fn spawn(name: &str, waiting: Waiting, mut output: impl Output) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(move || {
+        loop {
+            write_all(&waiting.0, &mut output);
+        }
+    })?;
     Ok(())
 }
 
-fn write_lines(lines: &Receiver<Message>, asked: &Asked, output: &mut impl Output) {
-    let mut batch = Vec::new();
-    while let Ok(first) = lines.recv() {
-        let mut taken = 0;
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Line(line) => {
-                    batch.extend_from_slice(&line);
-                    taken += 1;
-                }
-                Message::Look => {}
-            }
-            next = if batch.len() < BATCH_BYTES { lines.try_recv().ok() } else { None };
-        }
-        if asked.reopen.swap(false, Ordering::Acquire) {
+/// Waits for lines, and writes all that there are.
+fn write_all(shared: &Shared, output: &mut impl Output) {
+    let mut state = shared.wait();
+    loop {
+        while std::mem::take(&mut state.reopen) {
+            drop(state);
             output.reopen();
+            state = shared.lock();
         }
-        if !batch.is_empty() {
-            DROPPED.fetch_add(output.write(&batch), Ordering::Relaxed);
-            batch.clear();
+        let Some(batch) = state.backlog.take() else { return };
+        drop(state);
+        DROPPED.fetch_add(output.write(&batch.bytes), Ordering::Relaxed);
+        let dropped = std::mem::take(&mut shared.lock().dropped);
+        if dropped > 0 {
+            output.tell_dropped(dropped);
         }
-        match asked.dropped.swap(0, Ordering::Relaxed) {
-            0 => {}
-            lines => output.tell_dropped(lines),
-        }
+        state = shared.lock();
         // Told of before anybody hears that it is done.
-        asked.waiting.fetch_sub(taken, Ordering::Release);
-        acknowledge(asked);
-    }
-}
-
-/// Tells who waits for it that every line is written.
-fn acknowledge(asked: &Asked) {
-    let mut flushed = asked.flushed();
-    // Looked at behind the lock: what was put before somebody asked is counted by now.
-    if !flushed.is_empty() && asked.waiting.load(Ordering::Acquire) == 0 {
-        for done in flushed.drain(..) {
-            let _gave_up = done.try_send(());
+        state.done += batch.lines;
+        state.backlog.recycle(batch);
+        if state.flushing > 0 {
+            shared.written.notify_all();
         }
     }
 }
@@ -221,7 +262,10 @@ impl<W: Write + Send + 'static, L: log::Log + 'static> Output for StandardError<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging::backlog::LINES_MAX;
     use crate::logging::lines::tests::Room;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     /// Held by who looks at what is counted for the whole process.
     static COUNT: Mutex<()> = Mutex::new(());
@@ -257,7 +301,7 @@ mod tests {
     }
 
     /// A queue with so many lines in it or dropped.
-    fn filled(count: usize) -> (Queue, Receiver<Message>) {
+    fn filled(count: usize) -> (Queue, Waiting) {
         let (queue, lines) = Queue::new();
         let mut sink = Sink::new(&queue);
         (0..count).for_each(|number| sink.write_all((line(number) + "\n").as_bytes()).unwrap());
@@ -272,7 +316,7 @@ mod tests {
         let (queue, lines) = filled(LINES_MAX + TOO_MANY);
         assert_eq!(dropped() - before, TOO_MANY as u64);
         queue.reopen();
-        spawn("test", lines, queue.clone(), paper.clone()).unwrap();
+        spawn("test", lines, paper.clone()).unwrap();
         // The queue is full: it is asked for beside it. Once is enough to have everything written and told.
         assert_eq!(queue.flush(), Ok(()));
         let (written, told) = paper.0.lock().unwrap().clone();
@@ -296,6 +340,67 @@ mod tests {
         drop(lines);
         assert_eq!(Sink::new(&gone).write(b"one\n").unwrap(), 4);
         assert_eq!(dropped() - before, LINES_MAX as u64 + 1);
+    }
+
+    /// Passes on each batch that it is given.
+    struct Wire(std::sync::mpsc::Sender<String>);
+
+    impl Output for Wire {
+        fn write(&mut self, batch: &[u8]) -> u64 {
+            self.0.send(String::from_utf8_lossy(batch).into_owned()).unwrap();
+            0
+        }
+
+        fn reopen(&mut self) {
+            self.0.send("(reopened)".to_owned()).unwrap();
+        }
+
+        fn tell_dropped(&mut self, lines: u64) {
+            panic!("{lines} lines were dropped");
+        }
+    }
+
+    /// A queue of a running thread, and what that writes.
+    fn running() -> (Queue, std::sync::mpsc::Receiver<String>) {
+        let (queue, lines) = Queue::new();
+        let (sender, written) = std::sync::mpsc::channel();
+        spawn("test", lines, Wire(sender)).unwrap();
+        (queue, written)
+    }
+
+    #[test]
+    fn a_line_that_nobody_hurries_for_is_written_by_itself() {
+        let (queue, written) = running();
+        let mut sink = Sink::new(&queue);
+        // The thread sleeps, gathers or writes when they come: whichever it is, nothing is left.
+        for number in 0..50 {
+            sink.write_all(format!("{number}\n").as_bytes()).unwrap();
+            assert_eq!(written.recv_timeout(PATIENCE).unwrap(), format!("{number}\n"));
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_or_out_of_order_where_many_put_lines_in_and_the_output_is_opened_again() {
+        const LINES: usize = 1000;
+        let (queue, written) = running();
+        thread::scope(|scope| {
+            for producer in 0..4 {
+                let mut sink = Sink::new(&queue);
+                scope.spawn(move || {
+                    (0..LINES).for_each(|number| {
+                        sink.write_all(format!("{producer} {number}\n").as_bytes()).unwrap()
+                    });
+                });
+            }
+            (0..10).for_each(|_| queue.reopen());
+        });
+        assert_eq!(queue.flush(), Ok(()));
+        let text: String = written.try_iter().filter(|batch| batch != "(reopened)").collect();
+        for producer in 0..4 {
+            let prefix = format!("{producer} ");
+            let numbers = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+            assert!(numbers.eq((0..LINES).map(|number| number.to_string())), "{producer}: {text}");
+        }
     }
 
     /// Remembers what it is told.
