@@ -168,7 +168,7 @@ pub struct Backend {
     pub health: Health,
     /// Whether an operator has set `health`, so that checks do not change it.
     pub health_override: bool,
-    /// In words: the check that decided.
+    /// In words: the last check that has changed what the checks say.
     pub health_reason: Option<String>,
     /// When `health` last changed.
     #[schema(value_type = Option<String>, format = DateTime)]

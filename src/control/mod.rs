@@ -231,6 +231,16 @@ impl Work {
         let named = Named { pool: pool.clone(), backend: backend.name.clone() };
         let told = format!("{} -> {}: {reason}", from.as_str(), to.as_str());
         self.control.view.events.push(Draft::new(EventKind::Health, told).backend(&named));
+        if let Some(health) = backend.health_override() {
+            log::info!(
+                pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(),
+                to:% = to.as_str(), reason:%, health:% = health.as_str();
+                "checks say otherwise than before, an operator decides"
+            );
+            // Its health has not changed: no event, no table.
+            self.control.view.state().notes.entry(id).or_default().health_reason = Some(reason.to_owned());
+            return;
+        }
         let mut state = self.control.view.state();
         let note = state.notes.entry(id).or_default();
         note.health_reason = Some(reason.to_owned());

@@ -15,6 +15,7 @@ use crate::control::view;
 use crate::control::{Leaving, Work};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Reply, Request};
+use crate::sys::timestamp;
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
 pub(super) const BACKENDS_MAX: usize = 65_536;
@@ -205,7 +206,11 @@ impl Work {
         if health == backend.health_override() {
             return Ok(());
         }
+        let before = backend.health();
         backend.override_health(health);
+        if backend.health() != before {
+            self.control.view.state().notes.entry(backend.id).or_default().health_since = Some(timestamp());
+        }
         self.tables_changed(pool.id);
         self.control.kept.changed();
         let what = match health {

@@ -149,7 +149,13 @@ impl Backend {
 
     /// Its health: what an operator says, or else what its probe saw last.
     pub fn health(&self) -> HealthState {
-        self.health_override().unwrap_or_else(|| health_of(self.health.load(Ordering::Relaxed)))
+        self.health_override().unwrap_or_else(|| self.checked_health())
+    }
+
+    /// What its probe saw last, whatever an operator says. Checks go on from this: judged by the word of an operator, each
+    /// result that contradicts it would be a change again.
+    pub fn checked_health(&self) -> HealthState {
+        health_of(self.health.load(Ordering::Relaxed))
     }
 
     /// What an operator says of its health.

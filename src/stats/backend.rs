@@ -13,7 +13,7 @@ pub struct BackendStats {
     pub checks_passed: Tally,
     /// Health checks that failed.
     pub checks_failed: Tally,
-    /// Changes of its health.
+    /// Changes of what its checks say of its health.
     pub transitions: Tally,
     /// How long the last check took, in nanoseconds; 0 before the first.
     pub last_check_nanos: Gauge,

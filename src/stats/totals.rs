@@ -108,7 +108,7 @@ pub struct Totals {
     pub checks_failed: u64,
     /// Health checks put off because this machine had run out of something.
     pub checks_deferred: u64,
-    /// Changes of a backend's health.
+    /// Changes of what the checks say of a backend's health.
     pub transitions: u64,
     /// Open descriptors of the workers, by [`FdKind::index`].
     pub fds: [u64; FdKind::ALL.len()],

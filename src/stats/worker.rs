@@ -72,7 +72,7 @@ pub struct WorkerStats {
     pub checks_deferred: Counter,
     /// From the start of a check to its result.
     pub check_latency: Histogram<Latency>,
-    /// Changes of a backend's health.
+    /// Changes of what the checks say of a backend's health.
     pub transitions: Counter,
     /// As of the end of a turn, open descriptors by [`FdKind::index`].
     pub fds: [Gauge; FdKind::ALL.len()],

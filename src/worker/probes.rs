@@ -294,7 +294,7 @@ impl<K: Kernel> Worker<K> {
         counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         let verdict = &mut entry.verdict;
         // Its last owner may have said something since this one took over.
-        verdict.heed(entry.backend.health());
+        verdict.heed(entry.backend.checked_health());
         let from = verdict.state();
         match result {
             Ok(()) => {
@@ -332,7 +332,7 @@ impl<K: Kernel> Worker<K> {
         if entry.is_paused() {
             return;
         }
-        entry.verdict.heed(entry.backend.health());
+        entry.verdict.heed(entry.backend.checked_health());
         // More than `fall` of them say no more than `fall`.
         for _ in 0..failures.min(entry.pool.health.fall) {
             let entry = &mut self.probes.entries[index as usize];

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::thread::{self, ScopedJoinHandle};
 
 use axum::http::Method;
+use l4lb::api;
 
 use crate::daemon::Daemon;
 use crate::fleet::fleet;
@@ -137,4 +138,44 @@ fn the_series_of_a_backend_come_and_go_with_it() {
     let _: serde_json::Value =
         admin.ask(Method::DELETE, "/v1/pools/web/backends/b", None::<&()>).expect("remove");
     assert_eq!(weight(), None);
+}
+
+/// Each check that contradicted the operator was told as a change, with an epoch: 29 events in 5 seconds.
+#[test]
+fn checks_that_contradict_an_operator_change_nothing() {
+    let config = "[[pool]]\nname = \"web\"\n\
+         health = { type = \"tcp\", interval = \"20ms\", fast_interval = \"20ms\", timeout = \"20ms\", fall = 1 }\n\
+         backend = [{ name = \"a\", address = \"127.0.0.1:1\" }]\n";
+    let daemon = Daemon::start(config, IPV4);
+    let admin = daemon.admin();
+    let backend = || admin.get::<api::Backend>("/v1/pools/web/backends/a").expect("the backend");
+    let failed = || Page::of(&daemon).sum("l4lb_backend_checks_total", "state=\"failed\"");
+    until("nobody listens there", || backend().health == api::Health::Down);
+    for (health, shown) in [
+        (api::OverrideTo::Up, api::Health::Up),
+        (api::OverrideTo::Down, api::Health::Down),
+        (api::OverrideTo::Auto, api::Health::Down),
+    ] {
+        let wanted = api::HealthOverride { health };
+        let route = "/v1/pools/web/backends/a/health";
+        let said: api::Backend = admin.ask(Method::POST, route, Some(&wanted)).expect("override");
+        let before = (failed(), transitions(&daemon), status(&daemon).epoch, events(&daemon));
+        until("ten checks have failed", || failed() >= before.0 + 10.0);
+        assert_eq!((backend().health, said.health), (shown, shown));
+        assert_eq!(backend().health_since, said.health_since, "nothing has changed since");
+        let after = (transitions(&daemon), status(&daemon).epoch, events(&daemon));
+        assert_eq!(after, (before.1, before.2, before.3), "{health:?}");
+    }
+}
+
+fn transitions(daemon: &Daemon) -> f64 {
+    Page::of(daemon).sum("l4lb_backend_health_transitions_total", "")
+}
+
+fn status(daemon: &Daemon) -> api::Status {
+    daemon.admin().get("/v1/status").expect("status")
+}
+
+fn events(daemon: &Daemon) -> usize {
+    daemon.admin().get::<Vec<api::Event>>("/v1/events").expect("events").len()
 }

@@ -64,6 +64,8 @@ const REQUIRED: &[&str] = &[
     "backend drained",
     "backend in maint",
     "weight changed",
+    "health overridden",
+    "health as checked",
     "backend added",
     "backend removed",
     "backend cut",

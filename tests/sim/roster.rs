@@ -19,8 +19,10 @@ pub(crate) struct Target {
     /// Whether it was in maintenance when the last epoch was published, and ever since.
     is_paused: bool,
     weight: u16,
-    /// As reported last.
+    /// As reported last: what its checks say.
     health: HealthState,
+    /// What the operator says in their place.
+    health_override: Option<HealthState>,
     /// Whether it is in the last epoch.
     is_listed: bool,
     /// Whether the last epoch that had it has no checks for it.
@@ -62,6 +64,11 @@ impl Roster {
         self.target(backend.id).weight = weight;
     }
 
+    pub(crate) fn override_health(&mut self, backend: &Backend, health: Option<HealthState>) {
+        backend.override_health(health);
+        self.target(backend.id).health_override = health;
+    }
+
     /// The sessions of a backend that is gone are to be cut.
     pub(crate) fn cut(&mut self, backend: BackendId) {
         let target = self.target(backend);
@@ -92,6 +99,7 @@ impl Roster {
                 is_paused: false,
                 weight: backend.weight(),
                 health: backend.health(),
+                health_override: None,
                 is_listed: true,
                 is_unchecked: false,
                 is_found: true,
@@ -161,8 +169,13 @@ impl Roster {
     /// Panics unless every backend is as was told.
     pub(crate) fn check(&self) {
         for target in &self.0 {
-            let Target { backend, health, known_to, cut_at, .. } = target;
-            assert_eq!(backend.health(), *health, "every change of health is told");
+            let Target { backend, health, health_override, known_to, cut_at, .. } = target;
+            let expected = health_override.unwrap_or(*health);
+            assert_eq!(
+                backend.health(),
+                expected,
+                "every change of health is told, and the operator's word holds"
+            );
             let is_cut = cut_at.as_ref().is_some_and(|cut_at| !cut_at.contains(&true));
             assert!(
                 !is_cut || known_to.contains(&true) || backend.active() == 0,

@@ -175,7 +175,7 @@ fn checks(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
     sheet.counters("l4lb_backend_checks_total", "Health checks that passed and that failed.", checks)?;
     sheet.counters(
         "l4lb_backend_health_transitions_total",
-        "Changes of its health.",
+        "Changes of what its checks say.",
         each(rows, |row| row.transitions),
     )?;
     sheet.gauges(

@@ -116,7 +116,11 @@ fn checks(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
     )?;
     let latency = check_latency(moment.workers());
     sheet.histogram("l4lb_check_seconds", "From the start of a health check to its result.", &latency)?;
-    sheet.counter("l4lb_health_transitions_total", "Changes of a backend's health.", totals.transitions)
+    sheet.counter(
+        "l4lb_health_transitions_total",
+        "Changes of what the checks say of a backend's health.",
+        totals.transitions,
+    )
 }
 
 /// The loops of the workers and what they hold.

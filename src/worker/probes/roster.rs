@@ -69,7 +69,7 @@ impl<K: Kernel> Probes<K> {
                 pool: Arc::clone(pool),
                 target: health::target(&pool.health, backend.address),
                 // It may have been checked before, in another way or by another worker.
-                verdict: Verdict::new(backend.health(), rise, fall),
+                verdict: Verdict::new(backend.checked_health(), rise, fall),
                 attempt: None,
                 timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
                 due: now,
@@ -158,7 +158,7 @@ impl<K: Kernel> Worker<K> {
             return;
         }
         let health = &snapshot.pool(backend.pool).settings.health;
-        let (from, to) = (backend.health(), health.initial_state);
+        let (from, to) = (backend.checked_health(), health.initial_state);
         if health.check == Check::Off && from != to {
             self.on_transition(index, from, to, "checks are off".into());
         }

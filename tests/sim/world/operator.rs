@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use l4lb::config::model;
+use l4lb::config::model::{self, HealthState};
 use l4lb::mailbox::{Command, StopReason};
 use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 
@@ -17,7 +17,7 @@ const BACKENDS_MAX: usize = 12;
 impl World {
     /// Does one thing.
     pub(super) fn operate(&mut self) {
-        match self.rng.below(48) {
+        match self.rng.below(50) {
             0 if !self.is_draining => self.post_drain(),
             1 if self.is_draining => self.post_stop(Orders::DrainTimeout),
             2..14 => self.change_admin(),
@@ -29,6 +29,7 @@ impl World {
             38 => self.cut_some(),
             39..42 => self.ask_for_sessions(),
             42..46 => self.change_site(),
+            46 | 47 => self.override_health(),
             _ => self.refresh(),
         }
     }
@@ -119,10 +120,24 @@ impl World {
         self.refresh_mostly();
     }
 
+    /// The checks go on, and what they find is told as if nobody had said anything.
+    fn override_health(&mut self) {
+        let health = [None, None, Some(HealthState::Up), Some(HealthState::Down)][self.below(4)];
+        let backend = self.draw_backend();
+        self.note("health", &backend, health.map_or(0, |health| health as u64));
+        self.net.borrow_mut().roster.override_health(&backend, health);
+        self.coverage.hit(match health {
+            Some(_) => "health overridden",
+            None => "health as checked",
+        });
+        self.refresh_mostly();
+    }
+
     /// Whatever the operator has done to them, all backends are ready.
     pub(super) fn ready_all(&mut self) {
         for backend in self.snapshot.backends() {
             self.net.borrow_mut().roster.set_admin(backend, Admin::Ready);
+            self.net.borrow_mut().roster.override_health(backend, None);
         }
         self.refresh();
     }
