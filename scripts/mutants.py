@@ -230,7 +230,7 @@ MUTANTS = [
         "leaked-check",
         "a check that ends is still counted as being in flight",
         "src/worker/probes.rs",
-        [("        self.probes.in_flight -= 1;\n", "")],
+        [("        self.probes.queue.leave(entry.pace);\n", "")],
     ),
     Mutant(
         "impatient-idle",
@@ -372,6 +372,24 @@ MUTANTS = [
         "accepting is paused for want of a place though nobody waits for one",
         "src/worker/accept.rs",
         [("self.admission.is_scarce(&slot.listener) && !self.kernel", "self.admission.is_scarce(&slot.listener) && slot.listener.sessions_max() == 0 && !self.kernel")],
+    ),
+    Mutant(
+        "overridden-verdict",
+        "checks are judged by the word of an operator, so that each that contradicts it is a change again",
+        "src/worker/probes.rs",
+        [("        verdict.heed(entry.backend.checked_health());\n", "        verdict.heed(entry.backend.health());\n")],
+    ),
+    Mutant(
+        "crowded-checks",
+        "silent backends may hold all the places that checks have",
+        "src/worker/probes/queue.rs",
+        [("(self.places / SLOW_SHARE).max(1)", "self.places")],
+    ),
+    Mutant(
+        "idle-places",
+        "a check waits for the next turn though a place is free",
+        "src/worker/probes.rs",
+        [("while let Some(index) = self.probes.queue.pop() {", "if let Some(index) = self.probes.queue.pop() {")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

@@ -58,6 +58,7 @@ impl Bench {
             epoch: 0,
             listeners: vec![listening],
             team: Team::of([&seat]),
+            checks_max: 4,
             pipes_max: 4,
             pipe_len: PIPE_LEN_MAX,
             ticket: Arc::default(),

@@ -17,6 +17,8 @@ pub struct FdBudget {
     pub loops: u64,
     /// Health checks at a time.
     pub checks: u64,
+    /// Of each worker at most.
+    pub checks_per_worker: u64,
     /// Pipes of all workers: each has two ends.
     pub pipes: u64,
     /// Bytes that each of them is asked to hold.
@@ -29,8 +31,11 @@ pub struct FdBudget {
 
 const FDS_PER_LOOP: u64 = 2;
 const FDS_PER_SESSION: u64 = 2;
-/// Health checks that one worker runs at a time.
-pub const CHECKS_PER_WORKER_MAX: u64 = 128;
+/// Of the limit, the part that health checks may take. With fewer at a time, backends that are silent are checked later.
+const CHECKS_SHARE: u64 = 8;
+/// Health checks that one worker runs at a time, however low the limit is, and however high.
+const CHECKS_PER_WORKER_MIN: u64 = 16;
+const CHECKS_PER_WORKER_MAX: u64 = 1_024;
 const RESERVE: u64 = 32;
 const FDS_PER_PIPE: u64 = 2;
 /// What a pipe is asked to hold where nothing is in short supply. The processor time that a byte costs is then 0.57 of
@@ -82,12 +87,15 @@ impl FdBudget {
         let checked = config.pools.iter().filter(|pool| pool.health.check != Check::Off);
         let checked = count(checked.map(|pool| pool.backends.len()).sum());
         let (pipes, pipe_len) = pipes(config, nofile, pipe_bytes);
+        let checks_per_worker =
+            (nofile / CHECKS_SHARE / workers).clamp(CHECKS_PER_WORKER_MIN, CHECKS_PER_WORKER_MAX);
         let mut budget = Self {
             nofile,
             listeners: workers.saturating_mul(count(config.listeners.len())),
             loops: workers.saturating_mul(FDS_PER_LOOP),
             // Each backend is checked by one worker.
-            checks: checked.min(workers.saturating_mul(CHECKS_PER_WORKER_MAX)),
+            checks: checked.min(workers.saturating_mul(checks_per_worker)),
+            checks_per_worker,
             pipes,
             pipe_len,
             reserve: RESERVE,
@@ -227,6 +235,17 @@ mod tests {
         for (pages, (pipes, len)) in cases {
             let budget = FdBudget::of(&config, 1 << 20, pages.map(|pages: u64| pages.saturating_mul(4096)));
             assert_eq!((budget.pipes, budget.pipe_len), (pipes, len), "{pages:?} pages");
+        }
+    }
+
+    #[test]
+    fn checks_take_a_part_of_the_limit_and_some_are_always_possible() {
+        let mut config = tutorial(None);
+        let backend = config.pools[0].backends[0].clone();
+        config.pools[0].backends = vec![backend; 10_000];
+        for (nofile, checks) in [(64, 32), (1_024, 128), (8_192, 1_024), (1 << 20, 2_048)] {
+            let budget = FdBudget::of(&config, nofile, None);
+            assert_eq!((budget.checks, budget.checks_per_worker), (checks, checks / 2), "{nofile}");
         }
     }
 

@@ -73,6 +73,7 @@ pub(super) struct Groundwork {
     needs: Vec<Need>,
     hands: Vec<Hand>,
     sessions_max: usize,
+    checks_max: usize,
     pipes_max: usize,
     pipe_len: usize,
 }
@@ -131,6 +132,7 @@ impl Site {
             sessions_max,
             pipes_max: usize::try_from(budget.pipes).unwrap_or(usize::MAX) / workers,
             pipe_len: budget.pipe_len,
+            checks_max: usize::try_from(budget.checks_per_worker).unwrap_or(usize::MAX),
         })
     }
 
@@ -317,7 +319,7 @@ impl mailbox::Groundwork for Groundwork {
     }
 
     fn commit(self: Box<Self>, snapshot: &Arc<Snapshot>) {
-        let Self { site, config, needs, hands, sessions_max, pipes_max, pipe_len } = *self;
+        let Self { site, config, needs, hands, sessions_max, checks_max, pipes_max, pipe_len } = *self;
         let workers = config.global.workers.get();
         site.admission.limit(sessions_max);
         site.staff.set_sessions_max(sessions_max);
@@ -338,6 +340,7 @@ impl mailbox::Groundwork for Groundwork {
             epoch: snapshot.epoch,
             listeners,
             team: team.clone(),
+            checks_max,
             pipes_max,
             pipe_len,
             ticket: Arc::clone(&ticket),

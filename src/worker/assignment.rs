@@ -46,6 +46,8 @@ pub struct Assignment<L, S> {
     pub listeners: Vec<Listening<L>>,
     /// Who serves. A worker that is not among them leaves: it finishes its sessions and stops.
     pub team: Team<S>,
+    /// Health checks that it may run at a time.
+    pub checks_max: usize,
     /// Pipes that it may have open; 0 where nothing is to be spliced.
     pub pipes_max: usize,
     /// What each of them is asked to hold.

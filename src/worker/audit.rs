@@ -20,6 +20,10 @@ pub struct Audit {
     pub leases: usize,
     /// Connections of sessions and of checks.
     pub sockets: usize,
+    /// Checks that are due and wait for a place.
+    pub waiting_checks: usize,
+    /// Checks in flight of backends whose last one was slow.
+    pub slow_checks: usize,
     /// Listeners that are open.
     pub listeners: usize,
     /// Pipes that are open, lent or not.
@@ -70,6 +74,7 @@ impl<K: Kernel> Worker<K> {
         audit.pipes = self.plumbing.pipes.open();
 
         let (attempts, probe_timers) = self.probes.held();
+        [audit.waiting_checks, audit.slow_checks] = self.probes.audit_places();
         let of_listeners: usize = self.listeners.iter().flatten().map(ListenerSlot::timers).sum();
         let dialed = audit.sockets - audit.sessions;
         assert_eq!(dialed as u64, self.dialed, "each connection to a backend is counted");

@@ -55,6 +55,7 @@ impl Bench {
             epoch: 0,
             listeners: vec![listening],
             team: Team::of([&seat]),
+            checks_max: 0,
             pipes_max,
             pipe_len: PIPE_LEN_MAX,
             ticket: Arc::default(),

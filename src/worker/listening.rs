@@ -132,7 +132,8 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn work_as(&mut self, assignment: Assignment<K::Listener, K::Socket>) {
-        let Assignment { listeners, team, pipes_max, pipe_len, .. } = assignment;
+        let Assignment { listeners, team, checks_max, pipes_max, pipe_len, .. } = assignment;
+        self.probes.limit(checks_max);
         self.plumbing.pipes.limit(pipes_max, pipe_len);
         self.mailboxes = team.mailboxes;
         self.crew.regroup(team.desks);

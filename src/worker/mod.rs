@@ -215,8 +215,9 @@ impl<K: Kernel> Worker<K> {
         let mut rng = Rng::new(shared.seed);
         let mut wheel = TimerWheel::new(now);
         let Ends { index, desk, inbox, arrivals, assignments } = ends;
-        let Assignment { listeners, team, pipes_max, pipe_len, .. } = assignment;
-        let probes = Probes::new(&snapshot, index, team.mailboxes.len(), now, &mut wheel, &mut rng);
+        let Assignment { listeners, team, checks_max, pipes_max, pipe_len, .. } = assignment;
+        let workers = team.mailboxes.len();
+        let probes = Probes::new(&snapshot, index, workers, checks_max, now, &mut wheel, &mut rng);
         let mut worker = Self {
             kernel,
             now,
@@ -282,9 +283,10 @@ impl<K: Kernel> Worker<K> {
         if self.gap.timers_may_fire(asked_until, self.now, unheard) {
             self.fire_timers();
         }
-        self.start_waiting_probes();
         self.read_mailbox();
         self.adopt();
+        // Behind all that ends checks: nobody waits for a place that is free.
+        self.start_waiting_probes();
         if let Some(reason) = self.stopping {
             self.cut_all(reason);
         }

@@ -2,9 +2,10 @@
 //! What a check says and means is decided in `health`; here are its sockets and its timer. Which backends those are
 //! is kept up by `roster`.
 
+mod queue;
 mod roster;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,18 +17,21 @@ use crate::base::slots::{GENERATION_BITS, Key};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
-use crate::config::limits::CHECKS_PER_WORKER_MAX;
 use crate::config::model::{self, HealthState};
 use crate::health::{self, Cause, Probe, Step, Verdict};
 use crate::mailbox::Report;
 use crate::pool::{Backend, BackendId};
 use crate::sys::{Dial, Kernel, Token, lacks_resources};
 use crate::worker::{Timer, Worker};
+use queue::{Pace, Queue};
 
 /// The most that one read of a check takes.
 const READ_LEN: usize = 2048;
 /// Reads behind the result of a check: a backend that never stops sending is reset.
 const READS_AFTER_RESULT: usize = 16;
+
+/// A check that has held its place for this part of the timeout, or longer, was slow.
+const SLOW_PART: u32 = 2;
 
 /// Checks that are put off or late are told at most that often.
 const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -45,10 +49,8 @@ pub(super) struct Probes<K: Kernel> {
     by_backend: HashMap<BackendId, u32>,
     /// Counts attempts, so that an event of one that is over does not reach another.
     generation: u32,
-    /// Attempts with an open socket.
-    in_flight: u64,
     /// Checks that are due while as many are in flight as may be.
-    waiting: VecDeque<u32>,
+    queue: Queue,
     deferral_log: TokenBucket,
 }
 
@@ -63,6 +65,8 @@ struct Entry<K: Kernel> {
     /// When the last check was to start, and when it did.
     due: Instant,
     started: Instant,
+    /// For how long it has held its place. The same while there is an attempt.
+    pace: Pace,
 }
 
 /// One check under way.
@@ -83,7 +87,12 @@ enum Stage {
 impl<K: Kernel> Probes<K> {
     /// Checks with an open socket.
     pub(super) fn in_flight(&self) -> u64 {
-        self.in_flight
+        self.queue.in_flight() as u64
+    }
+
+    /// So many may have one from now on.
+    pub(super) fn limit(&mut self, checks_max: usize) {
+        self.queue.limit(checks_max);
     }
 }
 
@@ -94,7 +103,7 @@ impl<K: Kernel> Worker<K> {
         match &mut entry.attempt {
             None => {
                 entry.due = self.now;
-                self.probes.waiting.push_back(index);
+                self.probes.queue.push(entry.backend.pool, index, entry.pace);
             }
             Some(Attempt { stage: Stage::Talking(probe), .. }) => {
                 probe.on_timeout(entry.pool.health.timeout);
@@ -106,22 +115,21 @@ impl<K: Kernel> Worker<K> {
 
     /// Starts the checks that are due, as many as may be in flight.
     pub(super) fn start_waiting_probes(&mut self) {
-        while self.probes.in_flight < CHECKS_PER_WORKER_MAX {
-            let Some(index) = self.probes.waiting.pop_front() else { return };
+        while let Some(index) = self.probes.queue.pop() {
             self.tell_if_late(index);
             self.start_probe(index);
         }
     }
 
-    /// Silent backends hold their place for the whole timeout: with enough of them the others are checked late, and
-    /// a verdict on them comes late too.
+    /// Silent backends hold their place for the whole timeout: with enough of them they are checked late, and a verdict on
+    /// them comes late too.
     fn tell_if_late(&mut self, index: u32) {
         let Entry { pool, due, .. } = &self.probes.entries[index as usize];
         let late = self.now - *due;
         if late > pool.health.interval
             && let Some(untold) = self.probes.deferral_log.take(self.now)
         {
-            let waiting = self.probes.waiting.len();
+            let waiting = self.probes.queue.len();
             log::warn!(pool:% = pool.name, late:?, waiting, untold; "checks are late: too many backends are silent");
         }
     }
@@ -142,7 +150,7 @@ impl<K: Kernel> Worker<K> {
         match watched {
             Ok(socket) => {
                 entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
-                self.probes.in_flight += 1;
+                self.probes.queue.enter(entry.pace);
                 let patience = entry.pool.health.timeout;
                 self.arm_probe(index, self.now + patience);
             }
@@ -261,8 +269,11 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn end_attempt(&mut self, index: u32) {
-        let Some(attempt) = self.probes.entries[index as usize].attempt.take() else { return };
-        self.probes.in_flight -= 1;
+        let entry = &mut self.probes.entries[index as usize];
+        let Some(attempt) = entry.attempt.take() else { return };
+        self.probes.queue.leave(entry.pace);
+        let is_slow = self.now - entry.started >= entry.pool.health.timeout / SLOW_PART;
+        entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
         match attempt.stage {
             // Nothing was said: a reset spares both sides the TIME_WAIT.
             Stage::Talking(_) => self.kernel.reset(attempt.socket),

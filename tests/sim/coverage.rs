@@ -98,6 +98,8 @@ const REQUIRED: &[&str] = &[
     "death lost",
     "check deferred",
     "counted before the end",
+    "check waits",
+    "slow check",
 ];
 
 /// How often each point was reached.

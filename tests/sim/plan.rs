@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) patience: Patience,
     /// Of all workers together.
     pub(crate) sessions_max: usize,
+    /// Checks of each worker at a time.
+    pub(crate) checks_max: usize,
     /// Of each worker.
     pub(crate) pipes_max: usize,
     /// What each pipe is asked to hold.
@@ -58,8 +60,10 @@ impl Plan {
         let pipes_max = to_usize(pick(rng, &[0, 2, 100]));
         // Fewer slots than segments arrive at a time, and more.
         let pipe_len = to_usize(pick(rng, &[1, 2, 16, 256])) * PAGE;
+        // Without dice of its own, and fewer than backends that may be silent, mostly.
+        let checks_max = [2, 1, 3, 128][(pipe_len / PAGE + pipes_max) % 4];
         let patience = Patience { connect, idle, half_close };
-        Self { config, backends, patience, sessions_max, pipes_max, pipe_len }
+        Self { config, backends, patience, sessions_max, checks_max, pipes_max, pipe_len }
     }
 }
 

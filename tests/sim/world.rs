@@ -286,9 +286,11 @@ impl World {
     }
 
     /// What the workers hold is what the network has given them.
-    fn audit(&self) {
+    fn audit(&mut self) {
         let audits: Vec<_> = self.workers.iter().flatten().map(Worker::audit).collect();
         self.workers.iter().flatten().for_each(Worker::audit_told);
+        self.coverage.hit_if(audits.iter().any(|audit| audit.waiting_checks > 0), "check waits");
+        self.coverage.hit_if(audits.iter().any(|audit| audit.slow_checks > 0), "slow check");
         let net = self.net.borrow();
         let on_their_way = self.on_their_way();
         let held: usize = on_their_way + audits.iter().map(|audit| audit.sockets).sum::<usize>();

@@ -1,12 +1,12 @@
 //! Which backends this worker checks: those that belong to it in its epoch, except while they are in maintenance.
 //! A removed backend leaves nothing behind, neither a socket nor a timer nor its place in the queue.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use slab::Slab;
 
-use super::{DEFERRAL_LOG_PERIOD, Entry, Probes};
+use super::{DEFERRAL_LOG_PERIOD, Entry, Pace, Probes, Queue};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerWheel;
@@ -18,11 +18,12 @@ use crate::sys::Kernel;
 use crate::worker::{Timer, Worker};
 
 impl<K: Kernel> Probes<K> {
-    /// Those of `worker`, one of `workers`, in its first epoch.
+    /// Those of `worker`, one of `workers`, in its first epoch; `checks_max` at a time.
     pub(in crate::worker) fn new(
         snapshot: &Snapshot,
         worker: usize,
         workers: usize,
+        checks_max: usize,
         now: Instant,
         wheel: &mut TimerWheel<Timer>,
         rng: &mut Rng,
@@ -34,8 +35,7 @@ impl<K: Kernel> Probes<K> {
             entries: Slab::new(),
             by_backend: HashMap::new(),
             generation: 0,
-            in_flight: 0,
-            waiting: VecDeque::new(),
+            queue: Queue::new(checks_max),
             deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, now),
         };
         probes.enlist(snapshot, now, wheel, rng);
@@ -74,6 +74,8 @@ impl<K: Kernel> Probes<K> {
                 timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
                 due: now,
                 started: now,
+                // Not known yet: a thousand new ones may all be silent.
+                pace: Pace::Slow,
             });
             self.by_backend.insert(backend.id, index);
         }
@@ -84,10 +86,18 @@ impl<K: Kernel> Probes<K> {
         let count = |wanted: fn(&Entry<K>) -> bool| self.entries.iter().filter(|(_, e)| wanted(e)).count();
         let (attempts, timers) =
             (count(|entry| entry.attempt.is_some()), count(|entry| entry.timer.is_some()));
-        assert_eq!(attempts as u64, self.in_flight, "each attempt is counted");
-        assert_eq!(timers + self.waiting.len(), self.entries.len(), "each probe has a timer, or waits");
+        assert_eq!(timers + self.queue.len(), self.entries.len(), "each probe has a timer, or waits");
         assert_eq!(self.by_backend.len(), self.entries.len(), "each probe is found by its backend");
         (attempts, timers)
+    }
+
+    /// Panics unless the places are given as they should be at the end of a turn; returns how many checks wait, and how many
+    /// slow ones have a place.
+    pub(in crate::worker) fn audit_places(&self) -> [usize; 2] {
+        let of = |pace| self.entries.iter().filter(|(_, e)| e.attempt.is_some() && e.pace == pace).count();
+        let slow = of(Pace::Slow);
+        self.queue.audit([of(Pace::Prompt), slow]);
+        [self.queue.len(), slow]
     }
 }
 
@@ -142,8 +152,8 @@ impl<K: Kernel> Worker<K> {
                 self.wheel.cancel(timer);
             }
         }
-        let Probes { entries, waiting, .. } = &mut self.probes;
-        waiting.retain(|&index| entries.contains(index as usize));
+        let Probes { entries, queue, .. } = &mut self.probes;
+        queue.retain(|index| entries.contains(index as usize));
         for (_, entry) in entries {
             // Of an older epoch it would keep all the backends of that.
             entry.pool = Arc::clone(&snapshot.pool(entry.backend.pool).settings);
@@ -204,6 +214,7 @@ mod tests {
             epoch: 0,
             listeners: Vec::new(),
             team: Team::of([&seat]),
+            checks_max: 0,
             pipes_max: 0,
             pipe_len: 0,
             ticket: Arc::default(),
@@ -223,7 +234,7 @@ mod tests {
             let (timer, _) = self.probes.entries[index as usize].timer.unwrap();
             self.wheel.cancel(timer);
             self.on_probe_timer(index);
-            assert_eq!(self.probes.waiting, [index]);
+            assert_eq!(self.probes.queue.len(), 1);
         }
     }
 
@@ -235,12 +246,12 @@ mod tests {
         let without = worker.snapshot.with_backends(POOL, &both[1..]);
         let again = without.with_backends(POOL, &both);
         worker.runs(without);
-        assert!(worker.probes.waiting.is_empty());
+        assert_eq!(worker.probes.queue.len(), 0);
         worker.runs(again);
         let names: Vec<&str> =
             worker.probes.entries.iter().map(|(_, entry)| entry.backend.name.as_str()).collect();
         assert_eq!(names, ["a", "b"], "the place is used again, or this test shows nothing");
-        assert!(worker.probes.waiting.is_empty() && worker.probes.entries[0].timer.is_some());
+        assert!(worker.probes.queue.len() == 0 && worker.probes.entries[0].timer.is_some());
     }
 
     #[test]

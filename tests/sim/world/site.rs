@@ -17,6 +17,7 @@ use super::{ROUND, STILL_ROUNDS_MAX, World};
 use crate::books::Books;
 use crate::kernel::{SimKernel, SimListener, SimSocket, SimWake};
 use crate::net;
+use crate::plan::Plan;
 use crate::turns::Turn;
 
 /// Listeners at a time.
@@ -92,11 +93,12 @@ impl World {
         let team = Team::of(self.serving.iter().map(|&place| &self.seats[place]));
         let ticket = Arc::new(());
         self.ticket = Arc::downgrade(&ticket);
-        let (pipes_max, pipe_len) = (self.plan.pipes_max, self.plan.pipe_len);
+        let Plan { checks_max, pipes_max, pipe_len, .. } = self.plan;
         let assignment = |listeners| Assignment {
             epoch: next.epoch,
             listeners,
             team: team.clone(),
+            checks_max,
             pipes_max,
             pipe_len,
             ticket: Arc::clone(&ticket),
