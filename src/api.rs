@@ -226,7 +226,7 @@ pub enum Source {
 }
 
 /// A backend to be registered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
     /// IP or host with port; ":8081" is 127.0.0.1:8081. A host is resolved once.
@@ -242,10 +242,44 @@ pub struct NewBackend {
     /// Serve only when no other backend is eligible.
     #[serde(default)]
     pub backup: bool,
-    /// A lease: the backend is drained and removed unless the same request comes again within this time. A duration with a
-    /// unit, "1s" to "24h". Left out, it stays until it is removed.
+    /// A lease: the backend is drained and removed unless it is renewed within this time by the same request, or by that of
+    /// another holder. A duration with a unit, "1s" to "24h". Left out, it stays until it is removed.
     #[schema(example = "10s", pattern = "^[0-9][0-9a-z.]*[a-z]$")]
     pub ttl: Option<String>,
+    /// Renews the lease of this holder, which the answer to the first request has named: 404 if the backend is not there any
+    /// more, 409 if the holder has no lease of it.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._:\[\]-]+$")]
+    #[serde(default)]
+    pub holder: Option<String>,
+    /// The lease is to be that of this holder, which has one or has none yet. A name of one's own choice is the same one
+    /// when the answer to a first request was lost. Without either there is a new holder each time.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._:\[\]-]+$")]
+    #[serde(default)]
+    pub new_holder: Option<String>,
+    /// Gives a lease to a backend that was to stay, or lets one stay that others have leases of. Left out, both are refused.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// A backend that was registered, and who holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Registered {
+    /// The backend.
+    #[serde(flatten)]
+    pub backend: Backend,
+    /// Whose lease it is: renewals and the deregistration name it. `null` without a lease.
+    #[serde(default)]
+    pub holder: Option<String>,
+}
+
+/// Whose lease ends.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct HolderFilter {
+    /// The lease of this holder only: the backend is removed if it has no other. Left out, it is removed whoever has a lease.
+    #[param(min_length = 1, max_length = 64)]
+    pub holder: Option<String>,
 }
 
 /// A whole number as JSON means it, in which 7.0 is 7.
@@ -361,11 +395,18 @@ pub struct Killed {
     pub sessions: u64,
 }
 
-/// A backend was removed.
+/// A backend was removed, or one of its leases has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
     /// Sessions that it has left.
     pub sessions: u64,
+    /// False when other holders keep it in its pool.
+    #[serde(default = "yes")]
+    pub removed: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// Why a session went where it went, and why it ended.

@@ -38,8 +38,10 @@ pub enum Request {
     Deregister {
         /// Which.
         backend: Named,
-        /// Sessions that it has left.
-        reply: Reply<u32>,
+        /// Whose lease ends; `None` ends all of them.
+        holder: Option<String>,
+        /// What became of it.
+        reply: Reply<Left>,
     },
     /// Another weight, or another administrative state.
     Change {
@@ -98,15 +100,39 @@ pub struct NewBackend {
     pub backup: bool,
     /// How long its lease is; `None` is for ever.
     pub ttl: Option<Duration>,
+    /// Whose lease is renewed.
+    pub holder: Option<Holder>,
+    /// A lease may take the place of what was to stay, and what is to stay that of the leases of others.
+    pub replace: bool,
+}
+
+/// Who asks for a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Somebody who has a lease.
+    Known(String),
+    /// Somebody who has this name, with a lease or without one yet.
+    Named(String),
 }
 
 /// A backend was registered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
     /// Which it is.
     pub id: BackendId,
     /// False when it was there already and its lease was renewed.
     pub is_new: bool,
+    /// Whose lease it is, if it is one.
+    pub holder: Option<String>,
+}
+
+/// A backend was deregistered, or one of its leases has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Sessions on the backend.
+    pub sessions: u32,
+    /// False when others have a lease: it stays in its pool.
+    pub is_removed: bool,
 }
 
 /// Why what was asked for is not done. Nothing has changed then.

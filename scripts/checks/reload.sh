@@ -108,14 +108,18 @@ ctl() { "$L4LB" ctl --socket "$(admin_socket lb)" "$@"; }
 
 metrics() { curl -sSf --max-time 10 --unix-socket "$(admin_socket lb)" http://localhost/metrics; }
 
-third_has_served() { metrics | grep -qE '^l4lb_backend_sessions_total\{.*backend="third".*\} [1-9]'; }
+third_sessions() { metrics | awk '/^l4lb_backend_sessions_total\{.*backend="third"/ { print $NF }'; }
+
+third_has_served_since() { (($(third_sessions) > $1)); }
 
 # register -> drain -> ready -> deregister until the check has seen enough, with one line for each time around. A round
-# goes on only when the backend has got a session.
+# goes on only when the backend has got a session more: one that is back while it is drained has those that it had.
 register_until_enough() {
+    local before
     until [[ -e $WORK/enough ]]; do
         ctl add "127.0.0.1:$THIRD_PORT" --pool web --name third
-        wait_until 10 "the registered backend serves" third_has_served
+        before=$(third_sessions)
+        wait_until 10 "the registered backend serves" third_has_served_since "$before"
         ctl drain web/third
         ctl ready web/third
         ctl remove web/third

@@ -11,13 +11,13 @@ use crate::api::{self, OverrideTo};
 use crate::base::time::Instant;
 use crate::config::model::{self, Config, HealthState};
 use crate::control::circles::circle_with;
-use crate::control::leases::{Registration, Registrations};
+use crate::control::leases::{Hold, Registration, Registrations};
 use crate::control::requests::BACKENDS_MAX;
-use crate::control::state_file::{Saved, SavedBackend, SavedRegistration, StateFile};
+use crate::control::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration, StateFile};
 use crate::control::view::Note;
 use crate::control::{View, Work};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
-use crate::sys::timestamp;
+use crate::sys::{timestamp, unique_name};
 
 /// Time between two writes at least: backends that renew their leases change the file all the time.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
@@ -48,8 +48,9 @@ impl Kept {
             view.state_writes.get_or_init(|| file.writes());
         }
         let mut state = view.state();
-        for (id, Registration { lease, .. }) in self.registrations.iter() {
-            state.notes.insert(id, Note { registered: true, lease: *lease, ..Note::default() });
+        for (id, registration) in self.registrations.iter() {
+            let lease = registration.lease();
+            state.notes.insert(id, Note { registered: true, lease, ..Note::default() });
         }
     }
 
@@ -122,7 +123,8 @@ fn collect(
                 address: backend.address,
                 backup: settings.backup,
                 who: known.who.clone(),
-                lease: known.lease.map(|end| now.1 + (end - now.0)),
+                lease: known.lease().map(|end| now.1 + (end - now.0)),
+                holders: known.holds.iter().map(|hold| saved_holder(hold, now)).collect(),
             });
             let (pool, name) = (pool.settings.name.clone(), backend.name.clone());
             let backend = SavedBackend { pool, name, weight, weight_set, admin, health, registered };
@@ -130,6 +132,11 @@ fn collect(
         }
     }
     Saved::of(saved)
+}
+
+fn saved_holder(hold: &Hold, now: (Instant, Timestamp)) -> SavedHolder {
+    let Hold { holder, is_known, weight, backup, end } = hold.clone();
+    SavedHolder { holder, known: is_known, weight, backup, lease: now.1 + (end - now.0) }
 }
 
 fn configured_weights<'c>(config: &'c Config, pool: &Pool) -> HashMap<&'c str, u16> {
@@ -174,12 +181,12 @@ impl Restored {
         let mut settings = configured.settings.backends.clone();
         let mut taken = Taken::default();
         settings.iter().for_each(|backend| taken.add(backend));
-        let mut fitting: HashMap<String, (SavedBackend, Option<Instant>)> = HashMap::new();
+        let mut fitting: HashMap<String, (SavedBackend, Vec<Hold>)> = HashMap::new();
         for backend in registered {
             match self.check_registered(&taken, &backend, now) {
-                Ok((setting, lease)) => {
+                Ok((setting, holds)) => {
                     taken.add(&setting);
-                    fitting.insert(setting.name.clone(), (backend, lease));
+                    fitting.insert(setting.name.clone(), (backend, holds));
                     settings.push(setting);
                 }
                 Err(why) => self.leave_out(&backend, &why),
@@ -188,9 +195,9 @@ impl Restored {
         self.snapshot = self.snapshot.with_backends(configured.id, &settings);
         let pool = Arc::clone(self.snapshot.pool(configured.id));
         for backend in &pool.backends {
-            if let Some((saved, lease)) = fitting.remove(&backend.name) {
+            if let Some((saved, holds)) = fitting.remove(&backend.name) {
                 let who = saved.registered.as_ref().map(|known| known.who.clone()).unwrap_or_default();
-                self.registrations.put(backend.id, Registration { who, weight: saved.weight, lease });
+                self.registrations.put(backend.id, Registration { who, weight: saved.weight, holds });
                 set(backend, &saved);
             }
         }
@@ -212,15 +219,15 @@ impl Restored {
         self.snapshot = self.snapshot.refreshed(&[configured.id]);
     }
 
-    /// The backend as a configuration would have it and the end of its lease; or why it does not fit any more.
+    /// The backend as a configuration would have it and its leases; or why it does not fit any more.
     fn check_registered(
         &self,
         taken: &Taken,
         backend: &SavedBackend,
-        (now, wall): (Instant, Timestamp),
-    ) -> Result<(model::Backend, Option<Instant>), String> {
-        let SavedRegistration { address, backup, lease, .. } =
-            *backend.registered.as_ref().ok_or("it was not registered")?;
+        now: (Instant, Timestamp),
+    ) -> Result<(model::Backend, Vec<Hold>), String> {
+        let registered = backend.registered.as_ref().ok_or("it was not registered")?;
+        let SavedRegistration { address, backup, .. } = *registered;
         let at_address = || taken.by_address.get(&address).map(|name| (name, &address));
         if let Some((name, address)) = taken.by_name.get_key_value(&backend.name).or_else(at_address) {
             return Err(format!("the pool has {name:?} at {address} already"));
@@ -232,18 +239,41 @@ impl Restored {
         if let Some(bind) = circle_with(address, binds) {
             return Err(format!("{address} is our own listener {bind}"));
         }
-        let end = match lease.map(|lease| Duration::try_from(lease.duration_since(wall))) {
-            None => None,
-            Some(Ok(left)) if !left.is_zero() => Some(now + left.min(*api::TTL.end())),
-            Some(_) => return Err("its lease has ended meanwhile".into()),
-        };
+        let holds = holds_of(backend, registered, now);
+        if holds.is_empty() && registered.lease.is_some() {
+            return Err("its lease has ended meanwhile".into());
+        }
         let weight = backend.weight_set.unwrap_or(backend.weight);
-        Ok((model::Backend { name: backend.name.clone(), address, weight, backup }, end))
+        Ok((model::Backend { name: backend.name.clone(), address, weight, backup }, holds))
     }
 
     fn leave_out(&mut self, backend: &SavedBackend, why: &str) {
         self.left_out.push(format!("pool {:?}: backend {:?}: {why}", backend.pool, backend.name));
     }
+}
+
+/// The leases that have not ended meanwhile.
+fn holds_of(
+    backend: &SavedBackend,
+    registered: &SavedRegistration,
+    (now, wall): (Instant, Timestamp),
+) -> Vec<Hold> {
+    let SavedRegistration { lease, holders, backup, .. } = registered;
+    // Of a version that knew no holders.
+    let unnamed = lease.filter(|_| holders.is_empty()).map(|lease| SavedHolder {
+        holder: unique_name(),
+        known: false,
+        weight: backend.weight,
+        backup: *backup,
+        lease,
+    });
+    let saved = holders.iter().cloned().chain(unnamed);
+    let going_on = saved.filter_map(|SavedHolder { holder, known, weight, backup, lease }| {
+        let left = Duration::try_from(lease.duration_since(wall)).ok().filter(|left| !left.is_zero())?;
+        let end = now + left.min(*api::TTL.end());
+        Some(Hold { holder, is_known: known, weight, backup, end })
+    });
+    going_on.collect()
 }
 
 /// The names and addresses of a pool.
@@ -320,8 +350,30 @@ mod tests {
             backup: false,
             who: "uid 7".into(),
             lease: lease.map(wall),
+            holders: Vec::new(),
         };
         SavedBackend { registered: Some(registration), ..changed(name, 1) }
+    }
+
+    fn held(holder: &str, lease: i64) -> SavedHolder {
+        SavedHolder { holder: holder.into(), known: true, weight: 1, backup: false, lease: wall(lease) }
+    }
+
+    #[test]
+    fn a_holder_whose_lease_has_ended_meanwhile_is_left_out() {
+        let mut leased = registered("c", 3, Some(60));
+        leased.registered.as_mut().unwrap().holders = vec![held("one", -1), held("two", 60)];
+        let restored = restore_all(vec![leased]);
+        let (_, known) = restored.registrations.iter().next().unwrap();
+        let holders: Vec<&str> = known.holds.iter().map(|hold| hold.holder.as_str()).collect();
+        assert_eq!((holders, known.lease()), (vec!["two"], Some(at(60))));
+    }
+
+    #[test]
+    fn a_lease_of_a_version_without_holders_goes_on() {
+        let restored = restore_all(vec![registered("c", 3, Some(60))]);
+        let (_, known) = restored.registrations.iter().next().unwrap();
+        assert_eq!((known.holds.len(), known.holds[0].is_known), (1, false));
     }
 
     /// One of the configuration in drain, whose weight was `weight` there.
@@ -356,13 +408,15 @@ mod tests {
             [true, false, false, false]
         );
         let lease =
-            |place: usize| restored.registrations.get(pool.backends[place].id).map(|known| known.lease);
+            |place: usize| restored.registrations.get(pool.backends[place].id).map(Registration::lease);
         assert_eq!([lease(0), lease(1), lease(2), lease(3)], [None, None, Some(Some(at(60))), Some(None)]);
     }
 
     #[test]
     fn what_is_collected_is_restored() {
-        let all = vec![SavedBackend { weight_set: Some(0), ..changed("b", 5) }, registered("c", 3, Some(60))];
+        let mut leased = registered("c", 3, Some(60));
+        leased.registered.as_mut().unwrap().holders = vec![held("one", 30), held("two", 60)];
+        let all = vec![SavedBackend { weight_set: Some(0), ..changed("b", 5) }, leased];
         let restored = restore_all(all.clone());
         let config = config(CONFIG);
         let again = collect(&restored.snapshot, &config, &restored.registrations, (at(20), wall(20)));
@@ -401,6 +455,6 @@ mod tests {
     fn a_clock_that_was_set_back_gives_no_lease_for_years() {
         let restored = restore_all(vec![registered("c", 3, Some(100_000_000))]);
         let (_, known) = restored.registrations.iter().next().unwrap();
-        assert_eq!(known.lease, Some(at(0) + *api::TTL.end()));
+        assert_eq!(known.lease(), Some(at(0) + *api::TTL.end()));
     }
 }

@@ -1,16 +1,29 @@
-//! Backends that were registered at run time, and the end of those that are not renewed.
+//! Backends that were registered at run time, who holds them there, and the end of those that nobody renews.
 //! Only tells which leases have ended; `requests` has the one way out of a pool.
+//!
+//! Several may hold one backend, as both processes of a rolling restart do: it stays for as long as one of them has a lease.
+//! Time in which this process stood still is no time in which they could have renewed it: no lease runs meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
+
 use crate::base::time::Instant;
 use crate::config::model::Config;
-use crate::control::Work;
+use crate::control::{LOOK, Work};
 use crate::pool::{BackendId, PoolId, Snapshot};
 use crate::request::Named;
+
+/// Leases that one backend may have at a time.
+const HOLDERS_MAX: usize = 16;
+/// How much later than it was to be the control thread may come to its work before it is said to have stood still. A busy
+/// machine makes it late by less.
+const STALL_MIN: Duration = Duration::from_millis(100);
+/// How long every lease lasts behind a time in which this process stood still, at least.
+const STALL_GRACE: Duration = Duration::from_secs(1);
 
 /// What was registered.
 #[derive(Debug, Default)]
@@ -20,29 +33,75 @@ pub struct Registrations {
     ends: BTreeSet<(Instant, u32)>,
 }
 
-/// What the latest request for a backend has said.
+/// What the requests for a backend have said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
-    /// Who has sent it.
+    /// Who has sent the latest.
     pub who: String,
-    /// The weight that it asked for. An operator may have set another since.
+    /// The weight that was asked for last. An operator may have set another since.
     pub weight: u16,
-    /// When its lease ends; without one it stays until it is removed.
-    pub lease: Option<Instant>,
+    /// Who holds it there; nobody, and it stays until it is removed.
+    pub holds: Vec<Hold>,
+}
+
+/// One lease of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Names it in requests.
+    pub holder: String,
+    /// Whether whoever has it knows its name: it has chosen that, or has come with it. One that is not known is never
+    /// renewed, only followed by another: that is what a client does that has no use for names.
+    pub is_known: bool,
+    /// The weight that its last request asked for.
+    pub weight: u16,
+    /// The role that its last request asked for.
+    pub backup: bool,
+    /// When it ends unless it is renewed.
+    pub end: Instant,
+}
+
+impl Registration {
+    /// When the last of its leases ends; without one it stays until it is removed.
+    pub fn lease(&self) -> Option<Instant> {
+        self.holds.iter().map(|hold| hold.end).max()
+    }
+
+    /// The lease of that holder, unless it has ended.
+    pub(super) fn hold_of(&self, holder: &str, now: Instant) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.holder == holder && hold.end > now)
+    }
+
+    /// Adds a lease, or renews that of the same holder; false if there are [`HOLDERS_MAX`] others.
+    pub(super) fn hold(&mut self, hold: Hold, now: Instant) -> bool {
+        self.holds.retain(|known| known.end > now && known.holder != hold.holder);
+        if self.holds.len() >= HOLDERS_MAX {
+            let unknown = (0..self.holds.len()).filter(|&place| !self.holds[place].is_known);
+            let Some(first) = unknown.min_by_key(|&place| self.holds[place].end) else { return false };
+            self.holds.remove(first);
+        }
+        self.holds.push(hold);
+        true
+    }
+
+    /// Ends the lease of one holder; how many others there are.
+    pub(super) fn leave(&mut self, holder: &str, now: Instant) -> usize {
+        self.holds.retain(|hold| hold.end > now && hold.holder != holder);
+        self.holds.len()
+    }
 }
 
 impl Registrations {
-    /// The latest request decides.
+    /// In place of what was known of it.
     pub fn put(&mut self, id: BackendId, registration: Registration) {
         self.forget(id);
-        self.ends.extend(registration.lease.map(|end| (end, id.0)));
+        self.ends.extend(registration.lease().map(|end| (end, id.0)));
         self.known.insert(id, registration);
     }
 
     /// It has gone.
     pub fn forget(&mut self, id: BackendId) -> Option<Registration> {
         let gone = self.known.remove(&id)?;
-        if let Some(end) = gone.lease {
+        if let Some(end) = gone.lease() {
             self.ends.remove(&(end, id.0));
         }
         Some(gone)
@@ -61,6 +120,17 @@ impl Registrations {
     /// When the next lease ends.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
+    }
+
+    /// This process stood still for so long until `now`: every lease goes on as it was before, and for [`STALL_GRACE`] at least,
+    /// because a renewal may wait where it has yet to be read.
+    fn credit(&mut self, stall: Duration, now: Instant) {
+        for registration in self.known.values_mut() {
+            for hold in &mut registration.holds {
+                hold.end = (hold.end + stall).max(now + STALL_GRACE);
+            }
+        }
+        self.ends = self.known.iter().filter_map(|(id, known)| Some((known.lease()?, id.0))).collect();
     }
 
     /// Those whose lease is over at `now`, which are known no more.
@@ -82,6 +152,31 @@ impl Work {
         self.control.kept.registrations.next_end().map(|end| end - now)
     }
 
+    /// The control thread is at work again, and was to wait no longer than `patience`.
+    pub(super) fn on_look(&mut self, patience: Duration) {
+        let now = self.clock.now();
+        let gap = now - std::mem::replace(&mut self.looked, now);
+        if gap < patience + STALL_MIN {
+            return;
+        }
+        // All of it: when in its wait it was stopped nobody knows.
+        self.control.kept.registrations.credit(gap, now);
+        self.control.kept.changed();
+        let mut state = self.control.view.state();
+        let registrations = self.control.kept.registrations.iter();
+        for (id, registration) in registrations {
+            if let Some(note) = state.notes.get_mut(&id) {
+                note.lease = registration.lease();
+            }
+        }
+        drop(state);
+        if self.control.kept.registrations.next_end().is_some() {
+            // A busy machine makes it late now and then.
+            let level = if gap > patience + LOOK { Level::Info } else { Level::Debug };
+            log::log!(level, stood_still:? = gap; "leases are longer by the time in which this process stood still");
+        }
+    }
+
     /// Removes the backends whose lease has ended, those of one pool together: ten thousand that lose their network at once
     /// are one new table.
     pub(super) fn end_leases(&mut self) {
@@ -89,18 +184,19 @@ impl Work {
         for (id, registration) in self.control.kept.registrations.take_ended(self.clock.now()) {
             // A reload may have taken it out of its pool.
             if let Some(backend) = self.control.snapshot.backend(id) {
-                of_pools.entry(backend.pool).or_default().push((Arc::clone(backend), registration.who));
+                of_pools.entry(backend.pool).or_default().push((Arc::clone(backend), registration));
             }
         }
         for (id, ended) in of_pools {
             let pool = Arc::clone(self.control.snapshot.pool(id));
             let gone: Vec<_> = ended.iter().map(|(backend, _)| Arc::clone(backend)).collect();
             self.remove(&pool, &gone);
-            for (backend, who) in ended {
+            for (backend, registration) in ended {
                 let named = Named { pool: pool.settings.name.clone(), backend: backend.name.clone() };
                 let sessions = backend.active();
                 let what = format!("its lease has ended: removed with {sessions} sessions left");
-                self.tell(&named, &who, what);
+                self.tell(&named, &registration.who, what);
+                self.remember_lease(backend.id, registration);
             }
         }
     }
@@ -158,7 +254,12 @@ mod tests {
     }
 
     fn until(seconds: Option<u64>) -> Registration {
-        Registration { who: "somebody".into(), weight: 1, lease: seconds.map(at) }
+        let holds = seconds.map(|end| held("one", end)).into_iter().collect();
+        Registration { who: "somebody".into(), weight: 1, holds }
+    }
+
+    fn held(holder: &str, end: u64) -> Hold {
+        Hold { holder: holder.into(), is_known: true, weight: 1, backup: false, end: at(end) }
     }
 
     fn ended(registrations: &mut Registrations, now: u64) -> Vec<u32> {
@@ -208,6 +309,47 @@ mod tests {
         assert!(all.get(id).is_some(), "removed and registered again");
         all.align(&running, &file, &next);
         assert!(all.get(id).is_none());
+    }
+
+    #[test]
+    fn a_backend_stays_for_as_long_as_anybody_has_a_lease() {
+        let mut known = until(Some(10));
+        assert!(known.hold(held("two", 30), at(5)));
+        assert_eq!(known.lease(), Some(at(30)));
+        assert_eq!(known.leave("two", at(5)), 1);
+        assert_eq!(known.lease(), Some(at(10)), "the other one is as before");
+        assert!(known.hold(held("one", 12), at(6)) && known.hold(held("two", 8), at(6)));
+        assert!(known.hold_of("two", at(7)).is_some() && known.hold_of("two", at(8)).is_none());
+        assert_eq!(known.leave("one", at(8)), 0, "nobody is left with a lease that has ended");
+    }
+
+    #[test]
+    fn a_name_that_nobody_uses_makes_room_for_the_next() {
+        let mut known = until(None);
+        for number in 0..HOLDERS_MAX as u64 {
+            let hold = Hold { is_known: number > 0, ..held(&number.to_string(), 100 + number) };
+            assert!(known.hold(hold, at(0)));
+        }
+        assert!(known.hold(held("more", 50), at(0)), "in place of the one that nobody knows");
+        assert!(known.hold_of("0", at(0)).is_none() && known.hold_of("more", at(0)).is_some());
+        assert!(!known.hold(held("too many", 50), at(0)));
+        assert!(known.hold(held("more", 60), at(0)), "a renewal always fits");
+        assert_eq!(known.holds.len(), HOLDERS_MAX);
+    }
+
+    #[test]
+    fn no_lease_runs_while_the_process_stands_still() {
+        let mut all = Registrations::default();
+        all.put(BackendId(1), until(Some(10)));
+        all.put(BackendId(2), until(Some(40)));
+        all.put(BackendId(3), until(None));
+        // Stopped from 9 to 39.
+        all.credit(Duration::from_secs(30), at(39));
+        assert_eq!((all.next_end(), all.get(BackendId(2)).unwrap().lease()), (Some(at(40)), Some(at(70))));
+        assert!(ended(&mut all, 39).is_empty());
+        // And again at once: what is about to end leaves time for a renewal that waits to be read.
+        all.credit(Duration::ZERO, at(40));
+        assert_eq!(all.next_end(), Some(at(40) + STALL_GRACE));
     }
 
     #[test]

@@ -156,7 +156,8 @@ mod tests {
     fn registered_in(running: &Snapshot) -> Registrations {
         let mut registrations = Registrations::default();
         for backend in running.backends().filter(|backend| backend.id.0 > 1) {
-            registrations.put(backend.id, Registration { who: "a test".into(), weight: 1, lease: None });
+            registrations
+                .put(backend.id, Registration { who: "a test".into(), weight: 1, holds: Vec::new() });
         }
         registrations
     }

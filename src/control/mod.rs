@@ -105,6 +105,8 @@ struct Work {
     orders: Orders,
     /// What those who have asked are told, as soon as the workers know what was done.
     answers: Vec<Box<dyn FnOnce()>>,
+    /// When this thread last came to its work.
+    looked: Instant,
     result: io::Result<()>,
 }
 
@@ -137,6 +139,7 @@ impl Work {
             removed: Vec::new(),
             orders: Orders::default(),
             answers: Vec::new(),
+            looked: clock.now(),
             result: Ok(()),
         }
     }
@@ -147,7 +150,11 @@ impl Work {
             self.tell_eligibility(&pool);
         }
         while !self.posts.is_empty() {
-            match self.control.inbox.recv_timeout(self.patience()) {
+            let patience = self.patience();
+            let heard = self.control.inbox.recv_timeout(patience);
+            // In front of the reports: what is renewed now is not renewed for longer than it says.
+            self.on_look(patience);
+            match heard {
                 Ok(report) => {
                     self.on_report(report);
                     // Ten thousand backends may go down at once: one new table, not ten thousand.
@@ -224,13 +231,6 @@ impl Work {
         // Removed since the worker that checked it last: nobody chooses it any more.
         let Some(backend) = self.control.snapshot.backend(id) else { return };
         let pool = &self.control.snapshot.pool(backend.pool).settings.name;
-        log::info!(
-            pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(), to:% = to.as_str(),
-            reason:%; "health"
-        );
-        let named = Named { pool: pool.clone(), backend: backend.name.clone() };
-        let told = format!("{} -> {}: {reason}", from.as_str(), to.as_str());
-        self.control.view.events.push(Draft::new(EventKind::Health, told).backend(&named));
         if let Some(health) = backend.health_override() {
             log::info!(
                 pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(),
@@ -241,6 +241,13 @@ impl Work {
             self.control.view.state().notes.entry(id).or_default().health_reason = Some(reason.to_owned());
             return;
         }
+        log::info!(
+            pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(), to:% = to.as_str(),
+            reason:%; "health"
+        );
+        let named = Named { pool: pool.clone(), backend: backend.name.clone() };
+        let told = format!("{} -> {}: {reason}", from.as_str(), to.as_str());
+        self.control.view.events.push(Draft::new(EventKind::Health, told).backend(&named));
         let mut state = self.control.view.state();
         let note = state.notes.entry(id).or_default();
         note.health_reason = Some(reason.to_owned());
@@ -282,7 +289,11 @@ impl Work {
 
     /// Runs `config`, for which everything is there.
     fn reconfigure(&mut self, config: &Config, groundwork: Box<dyn Groundwork>) {
-        let next = Arc::new(self.control.snapshot.reconfigured(config));
+        // By their names in the file: what it takes back while it drains goes on.
+        let running = Arc::clone(&self.control.snapshot);
+        let back = self.bring_back(|removed| is_back(config, &running, removed));
+        let backends: Vec<_> = back.iter().map(|removed| Arc::clone(&removed.backend)).collect();
+        let next = Arc::new(self.control.snapshot.reconfigured_back(config, &backends));
         groundwork.commit(&next);
         let is_known = |posts: &[Post], id| posts.iter().any(|post| post.member.id == id);
         let members = self.control.staff.members();
@@ -290,6 +301,7 @@ impl Work {
             members.iter().filter(|member| !is_known(&self.posts, member.id)).map(Post::new).collect();
         self.posts.extend(new);
         self.replace_snapshot(next);
+        self.remember_notes(&back);
         self.control.drain_timeout = config.global.drain_timeout;
         for pool in self.control.snapshot.pools.clone() {
             self.tell_eligibility(&pool);
@@ -443,6 +455,16 @@ impl Work {
             *is_behind = *is_behind && !member.mailbox.post(Command::Publish(Arc::clone(snapshot)));
         }
     }
+}
+
+/// Whether `config`, which is to follow `running`, lists a backend that was removed from a pool that stays.
+fn is_back(config: &Config, running: &Snapshot, removed: &Removed) -> bool {
+    let backend = &removed.backend;
+    let Some(pool) = running.pools.iter().find(|pool| pool.id == backend.pool) else { return false };
+    let same = config.pools.iter().find(|listed| listed.name == pool.settings.name);
+    let key = (&backend.name, backend.address);
+    same.is_some_and(|listed| listed.backends.iter().any(|listed| (&listed.name, listed.address) == key))
+        && !pool.backends.iter().any(|known| (&known.name, known.address) == key)
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
+use crate::control::leases::Registration;
+use crate::control::view::Note;
 use crate::control::{LOOK, Leaving, Work};
 use crate::mailbox::Command;
-use crate::pool::{Admin, Backend, Snapshot};
+use crate::pool::{Admin, Backend, BackendId, Snapshot};
 
 /// A backend that was removed and has sessions left.
 #[derive(Clone, Debug)]
@@ -26,12 +28,25 @@ pub struct Removed {
     pub sessions_at_start: u32,
     /// Not before then are its sessions cut again: the first cut takes a moment to be heard.
     next_cut: Option<Instant>,
+    /// What an operator let it do.
+    admin: Admin,
+    /// What was known of it besides its atomics.
+    note: Note,
+    /// How it was registered, where the end of its lease has removed it: nobody has asked for that, so what an operator has
+    /// said of it still holds when it is back.
+    lease: Option<Registration>,
 }
 
 impl Removed {
     /// Sessions that are left.
     pub fn sessions(&self) -> u32 {
         self.backend.active()
+    }
+
+    /// Its weight, when it is back and asks for `asked`.
+    pub(super) fn weight_for(&self, asked: u16) -> u16 {
+        let is_as_before = self.lease.as_ref().is_some_and(|known| known.weight == asked);
+        if is_as_before { self.backend.weight() } else { asked }
     }
 
     /// How it leaves.
@@ -69,6 +84,7 @@ impl Work {
             let old = before.pool(backend.pool);
             // A pool that is still there may have another policy by now.
             let still_there = snapshot.pools.iter().find(|pool| pool.id == old.id);
+            let admin = backend.admin();
             if still_there.is_some() {
                 // Not even by a worker that has yet to read its mailbox. Of a pool that goes, listeners that go live on.
                 backend.set_admin(Admin::Drain);
@@ -93,7 +109,47 @@ impl Work {
                 deadline,
                 sessions_at_start: backend.active(),
                 next_cut: deadline,
+                admin,
+                note: self.control.view.state().notes.get(&backend.id).cloned().unwrap_or_default(),
+                lease: None,
             });
+        }
+    }
+
+    /// What was removed is so because its lease has ended.
+    pub(super) fn remember_lease(&mut self, id: BackendId, registration: Registration) {
+        if let Some(entry) = self.removed.iter_mut().rfind(|entry| entry.backend.id == id) {
+            entry.lease = Some(registration);
+        }
+    }
+
+    /// Takes those that are wanted off the list of the removed, to be in a pool again as if they had never left it: their
+    /// sessions are not cut.
+    pub(super) fn bring_back(&mut self, is_wanted: impl Fn(&Removed) -> bool) -> Vec<Removed> {
+        let back: Vec<Removed> = self.removed.extract_if(.., |entry| is_wanted(entry)).collect();
+        for Removed { backend, admin, lease, pool, .. } in &back {
+            log::info!(
+                pool:%, backend:% = backend.name, address:% = backend.address, sessions = backend.active();
+                "a removed backend is back"
+            );
+            backend.set_admin(if lease.is_some() { *admin } else { Admin::Ready });
+            if lease.is_none() {
+                backend.override_health(None);
+            }
+        }
+        if !back.is_empty() {
+            self.control.view.state().removed.clone_from(&self.removed);
+        }
+        back
+    }
+
+    /// What was known of those that are back is known again.
+    pub(super) fn remember_notes(&self, back: &[Removed]) {
+        let mut state = self.control.view.state();
+        for Removed { backend, note, lease, .. } in back {
+            let leaving = note.leaving.filter(|_| lease.is_some());
+            let note = Note { leaving, registered: false, lease: None, ..note.clone() };
+            state.notes.insert(backend.id, note);
         }
     }
 

@@ -10,12 +10,13 @@ use crate::config::model::{self, HealthState};
 use crate::config::units;
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
-use crate::control::leases::Registration;
+use crate::control::leases::{Hold, Registration};
+use crate::control::removed::Removed;
 use crate::control::view;
 use crate::control::{Leaving, Work};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
-use crate::request::{Ask, Named, NewBackend, Refusal, Registered, Reply, Request};
-use crate::sys::timestamp;
+use crate::request::{Ask, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request};
+use crate::sys::{timestamp, unique_name};
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
 pub(super) const BACKENDS_MAX: usize = 65_536;
@@ -28,8 +29,8 @@ impl Work {
                 let result = self.register(&pool, &backend, &who);
                 self.reply(reply, result);
             }
-            Request::Deregister { backend, reply } => {
-                let result = self.deregister(&backend, &who);
+            Request::Deregister { backend, holder, reply } => {
+                let result = self.deregister(&backend, holder.as_deref(), &who);
                 self.reply(reply, result);
             }
             Request::Change { backend, weight, admin, reply } => {
@@ -58,6 +59,11 @@ impl Work {
         if let Some(place) = pool.backends.iter().position(|known| known.name == new.name) {
             return self.renew(&named, &pool, place, new, who);
         }
+        if let Some(Holder::Known(holder)) = &new.holder {
+            return Err(Refusal::NotFound(format!(
+                "{named} is not registered any more: holder {holder:?} has no lease, register it without one"
+            )));
+        }
         if let Some(known) = pool.backends.iter().find(|known| known.address == new.address) {
             return Err(Refusal::Conflict(format!(
                 "{named}: {} is backend {:?} already",
@@ -70,27 +76,46 @@ impl Work {
             )));
         }
         self.refuse_circle(&named, new)?;
+        let mut registration = Registration { who: who.to_owned(), weight: new.weight, holds: Vec::new() };
+        let holder = self.hold(&named, &mut registration, new)?;
         let mut backends = configured(&pool);
-        let NewBackend { name, address, weight, backup, .. } = new.clone();
+        let NewBackend { name, address, backup, .. } = new.clone();
+        let is_it = |removed: &Removed| {
+            let backend = &removed.backend;
+            backend.pool == pool.id && backend.name == name && backend.address == address
+        };
+        let returned = self.bring_back(is_it);
+        let weight = returned.first().map_or(new.weight, |removed| removed.weight_for(new.weight));
         backends.push(model::Backend { name, address, weight, backup });
-        self.rebuild(pool.id, &backends);
+        self.rebuild_with(pool.id, &backends, &returned);
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("it was put there").id;
-        self.note_registration(id, new, who);
-        let what = format!("registered at {address} with weight {weight} and {}", lease_words(new));
+        self.note_registration(id, registration);
+        let kept = returned
+            .first()
+            .map_or_else(String::new, |removed| format!(", is back with {} sessions", removed.sessions()));
+        let what = format!("registered at {address} with weight {weight} and {}{kept}", lease_words(new));
         self.tell(&named, who, what);
-        Ok(Registered { id, is_new: true })
+        Ok(Registered { id, is_new: true, holder })
     }
 
     /// The pool has these backends from now on.
     fn rebuild(&mut self, pool: PoolId, backends: &[model::Backend]) {
-        self.replace_snapshot(Arc::new(self.control.snapshot.with_backends(pool, backends)));
-        let pool = Arc::clone(self.control.snapshot.pool(pool));
-        self.tell_eligibility(&pool);
+        self.rebuild_with(pool, backends, &[]);
     }
 
-    /// The same request again: its lease begins anew, and what it says otherwise than the one before is changed. A weight that
-    /// an operator has set since stays as long as the requests agree: who renews every few seconds must not undo it.
+    /// The same, where these are back.
+    fn rebuild_with(&mut self, pool: PoolId, backends: &[model::Backend], returned: &[Removed]) {
+        let back: Vec<_> = returned.iter().map(|removed| Arc::clone(&removed.backend)).collect();
+        self.replace_snapshot(Arc::new(self.control.snapshot.with_backends_back(pool, backends, &back)));
+        let pool = Arc::clone(self.control.snapshot.pool(pool));
+        self.tell_eligibility(&pool);
+        self.remember_notes(returned);
+    }
+
+    /// The same request again, or that of another holder: a lease begins anew, and what it says otherwise than the same holder
+    /// before is changed. A weight that an operator has set since stays as long as the requests agree: who renews every few
+    /// seconds must not undo it, nor what another holder wants.
     fn renew(
         &mut self,
         named: &Named,
@@ -109,49 +134,124 @@ impl Work {
                 "{named} is in the configuration: it needs no registration"
             )));
         };
+        let now = self.clock.now();
+        self.refuse_holder(named, before, new)?;
         let (weight, backup) = (known.weight(), pool.settings.backends[place].backup);
+        let mut registration = before.clone();
+        let own = name_of_holder(new).and_then(|holder| before.hold_of(holder, now));
+        let said = own.map_or((before.weight, backup), |hold| (hold.weight, hold.backup));
+        let holder = self.hold(named, &mut registration, new)?;
         let mut changes = Vec::new();
-        if before.lease.is_some() != new.ttl.is_some() {
+        if before.holds.is_empty() != new.ttl.is_none() {
             changes.push(format!("has {} now", lease_words(new)));
         }
-        let other_weight = before.weight != new.weight;
-        if other_weight {
+        if said.0 != new.weight {
             changes.push(format!("weight {weight} -> {}", new.weight));
+            registration.weight = new.weight;
             known.set_weight(new.weight);
             self.tables_changed(pool.id);
         }
-        if backup != new.backup {
+        if said.1 != new.backup {
             changes.push(format!("backup {backup} -> {}", new.backup));
             let mut backends = configured(pool);
             backends[place].backup = new.backup;
             self.rebuild(pool.id, &backends);
         }
-        self.note_registration(known.id, new, who);
+        who.clone_into(&mut registration.who);
+        self.note_registration(known.id, registration);
         if changes.is_empty() {
             log::debug!(pool:% = named.pool, backend:% = named.backend, who; "backend renewed");
         } else {
             self.tell(named, who, format!("registered again: {}", changes.join(", ")));
         }
-        Ok(Registered { id: known.id, is_new: false })
+        Ok(Registered { id: known.id, is_new: false, holder })
     }
 
-    fn note_registration(&mut self, id: BackendId, new: &NewBackend, who: &str) {
-        let lease = new.ttl.map(|ttl| self.clock.now() + ttl);
+    /// An error unless whoever asks may hold it: what is for ever becomes no lease, and a lease of somebody else nothing for
+    /// ever, without a word of its own.
+    fn refuse_holder(&self, named: &Named, before: &Registration, new: &NewBackend) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let conflict = |what: String| Err(Refusal::Conflict(format!("{named} {what}")));
+        let own = name_of_holder(new).filter(|holder| before.hold_of(holder, now).is_some());
+        if let (Some(Holder::Known(holder)), None) = (&new.holder, own) {
+            return conflict(format!(
+                "is not held by {holder:?}: its lease has ended or was replaced, register without a holder"
+            ));
+        }
+        let others = before.holds.iter().filter(|hold| hold.end > now && Some(hold.holder.as_str()) != own);
+        let (others, who) = (others.count(), &before.who);
+        match (before.holds.is_empty(), new.ttl) {
+            _ if new.replace => Ok(()),
+            (true, Some(_)) => conflict(format!(
+                "was registered by {who} to stay until it is removed: a lease in its place has to be asked for (--replace)"
+            )),
+            (false, None) if others > 0 => conflict(format!(
+                "has a lease, renewed last by {who}: that it stays in its place has to be asked for (--replace)"
+            )),
+            (true, None) | (false, _) => Ok(()),
+        }
+    }
+
+    /// Adds what `new` asks for to the leases; returns the name of the holder, if it is one.
+    fn hold(
+        &self,
+        named: &Named,
+        registration: &mut Registration,
+        new: &NewBackend,
+    ) -> Result<Option<String>, Refusal> {
+        let now = self.clock.now();
+        let Some(ttl) = new.ttl else {
+            registration.holds.clear();
+            return Ok(None);
+        };
+        let name = name_of_holder(new);
+        let holder = name.map_or_else(unique_name, ToOwned::to_owned);
+        let hold = Hold {
+            holder: holder.clone(),
+            is_known: name.is_some(),
+            weight: new.weight,
+            backup: new.backup,
+            end: now + ttl,
+        };
+        let others = registration.holds.len();
+        if registration.hold(hold, now) {
+            Ok(Some(holder))
+        } else {
+            Err(Refusal::Conflict(format!("{named} has leases of {others} holders, no more fit")))
+        }
+    }
+
+    fn note_registration(&mut self, id: BackendId, registration: Registration) {
         let mut state = self.control.view.state();
         let note = state.notes.entry(id).or_default();
-        (note.registered, note.lease) = (true, lease);
+        (note.registered, note.lease) = (true, registration.lease());
         drop(state);
-        let registration = Registration { who: who.to_owned(), weight: new.weight, lease };
         self.control.kept.registrations.put(id, registration);
         self.control.kept.changed();
     }
 
-    fn deregister(&mut self, named: &Named, who: &str) -> Result<u32, Refusal> {
+    fn deregister(&mut self, named: &Named, holder: Option<&str>, who: &str) -> Result<Left, Refusal> {
         let (pool, backend) = self.backend_named(named)?;
+        if let Some(holder) = holder {
+            let now = self.clock.now();
+            let known = self.control.kept.registrations.get(backend.id);
+            let Some(known) = known.filter(|known| known.hold_of(holder, now).is_some()) else {
+                return Err(Refusal::Conflict(format!(
+                    "{named} is not held by {holder:?}: it stays as it is for whoever has it"
+                )));
+            };
+            let mut registration = known.clone();
+            let others = registration.leave(holder, now);
+            if others > 0 {
+                self.note_registration(backend.id, registration);
+                self.tell(named, who, format!("a holder has left: stays, held by {others} more"));
+                return Ok(Left { sessions: backend.active(), is_removed: false });
+            }
+        }
         self.remove(&pool, &[Arc::clone(&backend)]);
         let sessions = backend.active();
         self.tell(named, who, format!("removed with {sessions} sessions left"));
-        Ok(sessions)
+        Ok(Left { sessions, is_removed: true })
     }
 
     /// Takes backends out of their pool: the one way out at run time, on request and at the end of a lease.
@@ -257,6 +357,13 @@ fn configured(pool: &Pool) -> Vec<model::Backend> {
     settings
         .map(|(settings, backend)| model::Backend { weight: backend.weight(), ..settings.clone() })
         .collect()
+}
+
+fn name_of_holder(new: &NewBackend) -> Option<&str> {
+    match &new.holder {
+        Some(Holder::Known(name) | Holder::Named(name)) => Some(name),
+        None => None,
+    }
 }
 
 fn lease_words(new: &NewBackend) -> String {

@@ -70,10 +70,31 @@ pub struct SavedRegistration {
     pub address: SocketAddr,
     /// Serves only when no other backend is eligible.
     pub backup: bool,
-    /// Who has sent the request.
+    /// Who has sent the latest request.
     pub who: String,
     /// When its lease ends, by the clock on the wall: no other one goes on while there is no process.
     pub lease: Option<Timestamp>,
+    /// Whose leases it has. A file of a version that knew no holders has none, whether there is a lease or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<SavedHolder>,
+}
+
+/// One lease of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedHolder {
+    /// Whose it is.
+    #[serde(deserialize_with = "name")]
+    pub holder: String,
+    /// Whether whoever has it knows that name.
+    pub known: bool,
+    /// As its last request asked for.
+    #[serde(deserialize_with = "weight")]
+    pub weight: u16,
+    /// The same.
+    pub backup: bool,
+    /// When it ends.
+    pub lease: Timestamp,
 }
 
 /// Why a state file cannot be used.
@@ -281,11 +302,20 @@ mod tests {
         let admin = prop::sample::select(vec![Admin::Ready, Admin::Drain, Admin::Maint]);
         let health = prop::sample::select(vec![OverrideTo::Auto, OverrideTo::Up, OverrideTo::Down]);
         let name = "[A-Za-z0-9._:\\[\\]-]{1,64}";
-        let lease = prop::option::of(0_i64..253_402_000_000)
-            .prop_map(|at| at.map(|at| Timestamp::from_second(at).unwrap()));
-        let registration = (any::<SocketAddr>(), any::<bool>(), ".{0,40}", lease)
-            .prop_map(|(address, backup, who, lease)| SavedRegistration { address, backup, who, lease });
+        let second = (0_i64..253_402_000_000).prop_map(|at| Timestamp::from_second(at).unwrap());
         let weight = 0..=WEIGHT_MAX;
+        let holder = (name, any::<bool>(), weight.clone(), any::<bool>(), second.clone()).prop_map(
+            |(holder, known, weight, backup, lease)| SavedHolder { holder, known, weight, backup, lease },
+        );
+        let holders = prop::collection::vec(holder, 0..3);
+        let registration = (any::<SocketAddr>(), any::<bool>(), ".{0,40}", prop::option::of(second), holders)
+            .prop_map(|(address, backup, who, lease, holders)| SavedRegistration {
+                address,
+                backup,
+                who,
+                lease,
+                holders,
+            });
         (name, name, weight.clone(), prop::option::of(weight), admin, health, prop::option::of(registration))
             .prop_map(|(pool, name, weight, weight_set, admin, health, registered)| SavedBackend {
                 pool,

@@ -99,7 +99,9 @@ pub(super) enum Action {
     /// What share of the new sessions each backend has
     Topology,
     /// Register a backend with a pool
-    #[command(after_help = "With --ttl it goes again unless this is repeated in time: see `l4lb register`.")]
+    #[command(
+        after_help = "With --ttl it goes again unless this is repeated in time: see `l4lb register`. The answer names the\nholder of the lease; --holder renews that one and refuses another."
+    )]
     Add {
         /// IP or host with port; ":8081" is 127.0.0.1:8081
         #[arg(value_name = "ADDR")]
@@ -119,12 +121,21 @@ pub(super) enum Action {
         /// Remove it unless it is registered again within this time
         #[arg(long, value_name = "DUR")]
         ttl: Option<String>,
+        /// Renew the lease of this holder
+        #[arg(long, value_name = "ID")]
+        holder: Option<String>,
+        /// Give a lease to what was to stay, or let stay what others have leases of
+        #[arg(long)]
+        replace: bool,
     },
     /// Remove a backend; its pool's on_remove says what becomes of its sessions
     Remove {
         /// Which
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
+        /// End the lease of this holder only: the backend stays while others have one
+        #[arg(long, value_name = "ID")]
+        holder: Option<String>,
     },
     /// Give a backend no new sessions; those that it has finish, checks go on
     Drain {

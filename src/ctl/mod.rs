@@ -101,25 +101,33 @@ impl Ctl {
             Action::Sessions(args) => self.sessions(args),
             Action::Events { follow, after, limit } => self.events(*follow, *after, *limit),
             Action::Topology => self.get("/v1/topology", show::topology),
-            Action::Add { server, pool, name, weight, backup, ttl } => {
+            Action::Add { server, pool, name, weight, backup, ttl, holder, replace } => {
                 let new = api::NewBackend {
                     address: server.clone(),
                     name: name.clone(),
                     weight: *weight,
                     backup: *backup,
                     ttl: ttl.clone(),
+                    holder: holder.clone(),
+                    new_holder: None,
+                    replace: *replace,
                 };
                 let pool = match pool {
                     Some(pool) => pool.clone(),
                     None => self.only_pool("--pool")?,
                 };
                 let path = routes::path(&["pools", &pool, "backends"]);
-                self.ask(Method::POST, &path, Some(&new), show::changed)
+                self.ask(Method::POST, &path, Some(&new), show::registered)
             }
-            Action::Remove { backend } => {
+            Action::Remove { backend, holder } => {
                 let named = self.named(backend)?;
-                self.ask(Method::DELETE, &named.path(), NOTHING, |removed: &api::Removed| {
-                    format!("{named}: removed, has {} left\n", figures::count(removed.sessions, "session"))
+                let path = routes::query(&named.path(), &[("holder", holder.clone())]);
+                self.ask(Method::DELETE, &path, NOTHING, |removed: &api::Removed| {
+                    let sessions = figures::count(removed.sessions, "session");
+                    match removed.removed {
+                        true => format!("{named}: removed, has {sessions} left\n"),
+                        false => format!("{named}: stays, held by others, has {sessions}\n"),
+                    }
                 })
             }
             Action::Drain { backend, wait, timeout } => {

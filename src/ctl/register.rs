@@ -17,6 +17,7 @@ use crate::config::units::{parse_duration, show_duration};
 use crate::config::{self, Invalid, system_resolver};
 use crate::ctl::target::At;
 use crate::ctl::{Client, ClientError, Failure, NOTHING, args, routes};
+use crate::sys::unique_name;
 
 /// Renewals in the time of one lease: two of them may be lost, for an answer is waited for half as long.
 const RENEWALS: u32 = 3;
@@ -33,7 +34,9 @@ Examples:
   l4lb register --pool web --address 10.0.0.3:80 --name blue --weight 3 --ttl 30s --check
 
 Registers with a lease and renews it three times in its length. When this process ends without a
-word, the lease ends, and l4lb drains and removes the backend. TERM and INT remove it at once.
+word, the lease ends, and l4lb drains and removes the backend. TERM and INT remove it at once,
+unless another one keeps it registered too: start the new one of a restart before the old one ends.
+One that comes back while the backend is drained finds its sessions as they were.
 While l4lb is away or starts again, registration is tried until it comes back.
 Exit codes: 0 ended by a signal, 1 refused, 2 wrong flags.";
 
@@ -62,6 +65,9 @@ pub struct RegisterArgs {
     /// Renew only while its port accepts a connection
     #[arg(long)]
     check: bool,
+    /// Take over a backend that was registered to stay, as by `l4lb ctl add`
+    #[arg(long)]
+    replace: bool,
     /// Unix socket of the admin API
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -85,27 +91,35 @@ fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
 
 /// Registers the backend and keeps it registered until `stop` says something; then takes it out of its pool.
 pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> {
-    let RegisterArgs { pool, address, name, weight, backup, ttl, check, socket, admin_address, token_file } =
-        args;
+    let RegisterArgs { pool, address, name, weight, backup, ttl, check, replace, .. } = args;
+    let RegisterArgs { socket, admin_address, token_file, .. } = args;
     let local = if check { Some(resolve(&address)?) } else { None };
     let name = name.unwrap_or_else(|| address.to_string());
     let at = At { socket, address: admin_address, address_flag: "--admin-address", token_file };
-    let registrar = Registrar {
+    let holder = unique_name();
+    let own_path = routes::query(&routes::backend(&pool, &name), &[("holder", Some(holder.clone()))]);
+    let mut registrar = Registrar {
         client: at.client()?.with_patience(ttl / RENEWALS / 2),
         path: routes::path(&["pools", &pool, "backends"]),
-        own_path: routes::backend(&pool, &name),
+        own_path,
         new: api::NewBackend {
             address: address.to_string(),
             name: Some(name.clone()),
             weight,
             backup,
             ttl: Some(show_duration(ttl)),
+            holder: None,
+            // The same with each request: an answer that was lost leaves no second holder behind.
+            new_holder: Some(holder),
+            replace,
         },
         local,
     };
     let mut keeper = Keeper::new(format!("{pool}/{name}"), ttl);
     loop {
         let pause = keeper.on(registrar.renew())?;
+        // Once: whoever lets it stay later means it.
+        registrar.new.replace &= !keeper.was_registered;
         match stop.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
@@ -153,7 +167,10 @@ impl Registrar {
         let removed: Result<api::Removed, ClientError> =
             self.client.ask(Method::DELETE, &self.own_path, NOTHING);
         match removed {
-            Ok(api::Removed { sessions }) => log::info!(backend, sessions; "removed"),
+            Ok(api::Removed { sessions, removed: true }) => log::info!(backend, sessions; "removed"),
+            Ok(api::Removed { sessions, removed: false }) => {
+                log::info!(backend, sessions; "left: another holder keeps it registered");
+            }
             Err(error) => {
                 log::warn!(backend, error:%; "cannot remove it: its lease ends by itself");
             }

@@ -209,6 +209,13 @@ pub(super) fn changed(backend: &api::Backend) -> String {
     )
 }
 
+/// The same, and whose lease it is.
+pub(super) fn registered(registered: &api::Registered) -> String {
+    let api::Registered { backend, holder } = registered;
+    let holder = holder.as_ref().map(|holder| format!("holder {holder}\n"));
+    changed(backend) + &holder.unwrap_or_default()
+}
+
 pub(super) fn sessions(page: &api::SessionPage) -> String {
     let columns = [
         Text("ID"),

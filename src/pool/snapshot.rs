@@ -3,7 +3,7 @@
 //! A snapshot never changes once it is built; the mailboxes hand it over. Workers may run different epochs for a moment,
 //! and need not agree: what must be one for all of them, the gauge of a listener, the cursor of a pool and the atomics
 //! of its backends, is the same object in every epoch. Listeners, pools and backends come and go. What stays, by its
-//! name, keeps its id, and no id is ever used twice. A session on a backend that has gone holds it by its lease, and one
+//! name, keeps its id, and no id is ever used for another. A session on a backend that has gone holds it by its lease, and one
 //! that came through a listener that has gone or has changed holds the version that accepted it.
 
 use std::collections::HashMap;
@@ -60,13 +60,19 @@ impl Snapshot {
     /// weight as [`Backend::set_weight`] says.
     #[must_use]
     pub fn reconfigured(&self, config: &Config) -> Self {
+        self.reconfigured_back(config, &[])
+    }
+
+    /// The same, where backends that were in its pools in an earlier epoch may be `back`.
+    #[must_use]
+    pub fn reconfigured_back(&self, config: &Config, back: &[Arc<Backend>]) -> Self {
         let mut next = self.followed();
         let workers = config.global.workers.get();
         next.workers = workers;
         let known: HashMap<&str, &Arc<Pool>> =
             self.pools.iter().map(|pool| (pool.settings.name.as_str(), pool)).collect();
         let named = config.pools.iter().map(|settings| match known.get(settings.name.as_str()) {
-            Some(pool) => pool.changed(settings, workers, &mut next.next.backends),
+            Some(pool) => pool.changed(settings, workers, back, &mut next.next.backends),
             None => {
                 Pool::first(PoolId(take(&mut next.next.pool)), settings, workers, &mut next.next.backends)
             }
@@ -121,12 +127,24 @@ impl Snapshot {
     /// no pool; its sessions go on.
     #[must_use]
     pub fn with_backends(&self, pool: PoolId, backends: &[model::Backend]) -> Self {
+        self.with_backends_back(pool, backends, &[])
+    }
+
+    /// The same, where backends that the pool had in an earlier epoch are `back`: each is the same object as it was then, with
+    /// its id, its health, its counters and the sessions that it has left.
+    #[must_use]
+    pub fn with_backends_back(
+        &self,
+        pool: PoolId,
+        backends: &[model::Backend],
+        back: &[Arc<Backend>],
+    ) -> Self {
         let mut next = self.followed();
         let mut pools = self.pools.clone();
         if let Some(place) = place_of(&pools, pool) {
             let mut settings = model::Pool::clone(&pools[place].settings);
             settings.backends = backends.to_vec();
-            pools[place] = pools[place].changed(&settings, self.workers, &mut next.next.backends);
+            pools[place] = pools[place].changed(&settings, self.workers, back, &mut next.next.backends);
         }
         next.set_pools(pools);
         next
@@ -285,6 +303,29 @@ mod tests {
         assert_eq!(ids(&again), [(1, "b"), (2, "c"), (3, "a")]);
         let gone = again.with_backends(POOL, &[named("b", 2)]).refreshed(&[POOL]);
         assert_eq!(ids(&gone.with_backends(POOL, &[named("d", 4)])), [(2, "c"), (4, "d")]);
+    }
+
+    #[test]
+    fn a_backend_that_is_back_is_what_it_was() {
+        let first = snapshot();
+        let a = Arc::clone(&first.pool(POOL).backends[0]);
+        a.set_health(HealthState::Down);
+        let lease = a.lease(0);
+        let without = first.with_backends(POOL, &[named("b", 2)]);
+        let with = |name, port| {
+            let back =
+                without.with_backends_back(POOL, &[named("b", 2), named(name, port)], &[Arc::clone(&a)]);
+            Arc::clone(&back.pool(POOL).backends[1])
+        };
+        assert!(Arc::ptr_eq(&with("a", 1), &a));
+        for (name, port) in [("a", 9), ("c", 1)] {
+            assert_eq!(with(name, port).id, BackendId(3), "{name}:{port} is another one");
+        }
+        let file = config(TWO_POOLS);
+        let listed = without.reconfigured_back(&file, &[Arc::clone(&a)]);
+        assert_eq!(ids(&listed), [(0, "a"), (1, "b"), (2, "c")]);
+        assert!(Arc::ptr_eq(listed.backend(a.id).unwrap(), &a));
+        lease.release();
     }
 
     #[test]

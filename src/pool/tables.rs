@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::balance::{Algorithm, Member, Members, Table};
 use crate::base::hash::hash;
-use crate::config::model::{self, HealthState, WhenAllDown};
+use crate::config::model::{self, Check, HealthState, WhenAllDown};
 use crate::pool::{Admin, Backend, BackendId, TierKind};
 
 /// Names a pool for the life of the process.
@@ -110,11 +110,13 @@ impl Pool {
     }
 
     /// The pool with these settings: the same one when nothing has changed. A backend that it has already, by name and
-    /// address, stays the same object, and takes on its new weight as [`Backend::set_weight`] says.
+    /// address, stays the same object, and takes on its new weight as [`Backend::set_weight`] says. So does one that it had,
+    /// and that is `back`.
     pub(super) fn changed(
         self: &Arc<Self>,
         settings: &model::Pool,
         workers: usize,
+        back: &[Arc<Backend>],
         ids: &mut BackendIds,
     ) -> Arc<Self> {
         let weights = settings.backends.iter().map(|backend| backend.weight);
@@ -122,14 +124,20 @@ impl Pool {
             return Arc::clone(self);
         }
         let key = |name, address: SocketAddr| (name, address);
-        let known: HashMap<_, _> = self
-            .backends
-            .iter()
+        let of_pool = back.iter().filter(|backend| backend.pool == self.id);
+        // What it has now comes last, and so wins.
+        let known: HashMap<_, _> = of_pool
+            .chain(&self.backends)
             .map(|backend| (key(backend.name.as_str(), backend.address), backend))
             .collect();
         let named =
             settings.backends.iter().map(|backend| match known.get(&key(&backend.name, backend.address)) {
                 Some(&same) => {
+                    let is_back = back.iter().any(|back| back.id == same.id);
+                    if is_back && settings.health.check == Check::Off {
+                        // Nobody checks it: nothing else would ever bring it up.
+                        same.set_health(settings.health.initial_state);
+                    }
                     same.set_weight(backend.weight);
                     Arc::clone(same)
                 }

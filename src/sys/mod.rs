@@ -20,6 +20,7 @@ mod spin;
 mod steer;
 mod token;
 mod trials;
+mod unique;
 mod usage;
 
 pub use account::{become_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name};
@@ -43,4 +44,5 @@ pub use sockets::{
 pub use steer::{hide, refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;
 pub use trials::{can_write_into, kernel_setting, reserved_ports, try_reuse_port, try_splice};
+pub use unique::unique_name;
 pub use usage::{Usage, usage};

@@ -30,8 +30,7 @@ fn a_registered_backend_serves_until_it_is_removed() {
         address: "127.0.0.1:3".into(),
         name: Some("c".into()),
         weight: Some(2),
-        backup: false,
-        ttl: None,
+        ..api::NewBackend::default()
     };
     let route = "/v1/pools/web/backends";
     let made: api::Backend = admin.ask(Method::POST, route, Some(&new)).expect("register");

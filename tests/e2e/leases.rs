@@ -32,9 +32,8 @@ fn new(name: &str, address: &str, ttl: Option<&str>) -> api::NewBackend {
     api::NewBackend {
         address: address.into(),
         name: Some(name.into()),
-        weight: None,
-        backup: false,
         ttl: ttl.map(Into::into),
+        ..api::NewBackend::default()
     }
 }
 
@@ -70,7 +69,8 @@ fn who_falls_silent_is_removed_and_keeps_its_sessions() {
     register(&daemon, &new("c", &address, None));
     let mut client = patient_client(daemon.address);
     let (mut server, _) = retry(|| backend.accept()).expect("it reaches the backend");
-    let made = register(&daemon, &new("c", &address, Some(SHORT)));
+    let leased = api::NewBackend { replace: true, ..new("c", &address, Some(SHORT)) };
+    let made = register(&daemon, &leased);
     assert!(made.lease_left.is_some_and(|left| left <= 3.0), "{made:?}");
     until("its lease has ended", || find(&daemon, "c").is_none());
     let line = daemon.wait_for_line(&["its lease has ended"]);
@@ -92,16 +92,169 @@ fn who_falls_silent_is_removed_and_keeps_its_sessions() {
     assert_eq!(&got, b"still");
 }
 
+/// A registration without a ttl made the lease of somebody else last for ever, and `register` took over what was to stay.
 #[test]
-fn the_latest_request_decides_whether_there_is_a_lease() {
+fn whether_there_is_a_lease_is_changed_by_a_word_of_its_own_only() {
     let daemon = Daemon::start(&config(None), IPV4);
-    register(&daemon, &new("c", "127.0.0.1:3", Some(SHORT)));
-    register(&daemon, &new("d", "127.0.0.1:4", None));
+    let [c, d] = [("c", "127.0.0.1:3", "1h"), ("d", "127.0.0.1:4", SHORT)];
+    register(&daemon, &new(c.0, c.1, Some(c.2)));
+    register(&daemon, &new(d.0, d.1, None));
     register(&daemon, &new("e", "127.0.0.1:5", Some(SHORT)));
-    assert_eq!(register(&daemon, &new("c", "127.0.0.1:3", None)).lease_left, None);
-    assert!(register(&daemon, &new("d", "127.0.0.1:4", Some(SHORT))).lease_left.is_some());
+    let (status, error) = refusal(&daemon, &new(c.0, c.1, None));
+    assert!(status == StatusCode::CONFLICT && error.contains("has a lease, renewed last by uid "), "{error}");
+    let (status, error) = refusal(&daemon, &new(d.0, d.1, Some(d.2)));
+    assert!(status == StatusCode::CONFLICT && error.contains("to stay until it is removed"), "{error}");
+    assert!(find(&daemon, "c").is_some_and(|c| c.lease_left.is_some()), "nothing has changed");
+    let replace = |of: (&str, &str), ttl| api::NewBackend { replace: true, ..new(of.0, of.1, ttl) };
+    assert_eq!(register(&daemon, &replace((c.0, c.1), None)).lease_left, None);
+    assert!(register(&daemon, &replace((d.0, d.1), Some(d.2))).lease_left.is_some());
     until("the leases have ended", || find(&daemon, "d").is_none() && find(&daemon, "e").is_none());
     assert_eq!(find(&daemon, "c").map(|backend| backend.lease_left), Some(None), "for ever");
+}
+
+#[track_caller]
+fn refusal(daemon: &Daemon, backend: &api::NewBackend) -> (StatusCode, String) {
+    let answer: Result<api::Registered, _> = daemon.admin().ask(Method::POST, BACKENDS, Some(backend));
+    refused(answer)
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> (StatusCode, String) {
+    match answer {
+        Err(ClientError::Refused { status, error }) => (status, error),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Registers, and returns the holder of the lease.
+#[track_caller]
+fn hold(daemon: &Daemon, backend: &api::NewBackend) -> String {
+    let made: api::Registered = daemon.admin().ask(Method::POST, BACKENDS, Some(backend)).expect("register");
+    made.holder.expect("a lease has a holder")
+}
+
+fn leave(daemon: &Daemon, name: &str, holder: &str) -> Result<api::Removed, ClientError> {
+    daemon.admin().ask(Method::DELETE, &format!("{BACKENDS}/{name}?holder={holder}"), None::<&()>)
+}
+
+/// The old process of a rolling restart took the backend out of the pool that the new one had just registered.
+#[test]
+fn a_backend_stays_until_its_last_holder_has_left() {
+    let daemon = Daemon::start(&config(None), IPV4);
+    let c = new("c", "127.0.0.1:3", Some("1h"));
+    let (old, next) = (hold(&daemon, &c), hold(&daemon, &c));
+    assert_ne!(old, next);
+    let renewal = |holder: &str| api::NewBackend { holder: Some(holder.into()), ..c.clone() };
+    assert_eq!(hold(&daemon, &renewal(&old)), old);
+    assert!(!leave(&daemon, "c", &old).expect("it has a lease").removed);
+    assert!(find(&daemon, "c").is_some());
+    let (status, error) = refusal(&daemon, &renewal(&old));
+    assert!(status == StatusCode::CONFLICT && error.contains("its lease has ended"), "{error}");
+    assert_eq!(refused(leave(&daemon, "c", &old)).0, StatusCode::CONFLICT);
+    assert_eq!(refusal(&daemon, &renewal("nobody")).0, StatusCode::CONFLICT);
+    assert!(leave(&daemon, "c", &next).expect("it has a lease").removed);
+    assert!(find(&daemon, "c").is_none());
+    let (status, error) = refusal(&daemon, &renewal(&next));
+    assert!(status == StatusCode::NOT_FOUND && error.contains("is not registered any more"), "{error}");
+    assert_eq!(refused(leave(&daemon, "c", &next)).0, StatusCode::NOT_FOUND);
+}
+
+#[test]
+fn a_holder_that_falls_silent_keeps_nothing_and_takes_nothing_away() {
+    let daemon = Daemon::start(&config(None), IPV4);
+    let named = |holder: &str, ttl| api::NewBackend {
+        new_holder: Some(holder.into()),
+        ..new("c", "127.0.0.1:3", Some(ttl))
+    };
+    hold(&daemon, &named("silent", SHORT));
+    assert_eq!(hold(&daemon, &named("mine", "1h")), "mine");
+    assert_eq!(hold(&daemon, &named("mine", "1h")), "mine", "an answer that was lost makes no second holder");
+    let silent = api::NewBackend { holder: Some("silent".into()), ..new("c", "127.0.0.1:3", None) };
+    // Only a holder without a lease is refused in these words; the other has a lease beside one that is not its own.
+    until("the silent lease has ended", || {
+        let (status, error) = refusal(&daemon, &silent);
+        status == StatusCode::CONFLICT && error.contains("is not held by \"silent\"")
+    });
+    assert!(leave(&daemon, "c", "mine").expect("it has a lease").removed);
+}
+
+#[test]
+fn each_holder_changes_what_it_has_said_itself_only() {
+    let daemon = Daemon::start(&config(None), IPV4);
+    let named = |holder: &str, weight| api::NewBackend {
+        new_holder: Some(holder.into()),
+        weight: Some(weight),
+        ..new("c", "127.0.0.1:3", Some("1h"))
+    };
+    for (holder, weight, expected) in
+        [("old", 1, 1), ("next", 3, 3), ("old", 1, 3), ("next", 3, 3), ("old", 2, 2)]
+    {
+        assert_eq!(register(&daemon, &named(holder, weight)).weight, expected, "{holder} {weight}");
+    }
+}
+
+/// The lease ended before the renewal was read that waited already, and its sessions were reset.
+#[test]
+fn no_lease_ends_for_want_of_a_process_that_reads_its_renewal() {
+    let daemon = Daemon::start(&config(None), IPV4);
+    let backend = patient_backend(IPV4);
+    let address = backend.local_addr().expect("its address").to_string();
+    for other in ["a", "b"] {
+        change(&daemon, other, Some(0), None);
+    }
+    let mut client_and_server = None;
+    let made: api::Registered =
+        daemon.admin().ask(Method::POST, BACKENDS, Some(&new("c", &address, Some(SHORT)))).expect("register");
+    let holder = made.holder.clone().expect("a lease has a holder");
+    let renewal = api::NewBackend { holder: Some(holder.clone()), ..new("c", &address, Some(SHORT)) };
+    let client = patient_client(daemon.address);
+    if let Ok((server, _)) = retry(|| backend.accept()) {
+        client_and_server = Some((client, server));
+    }
+    assert_eq!(hold(&daemon, &renewal), holder);
+    let end = timestamp() + std::time::Duration::from_secs(3);
+    daemon.freeze();
+    until("its lease would have ended", || timestamp() > end);
+    daemon.signal("CONT", 1);
+    assert_eq!(hold(&daemon, &renewal), holder, "its lease goes on");
+    let (mut client, mut server) = client_and_server.expect("it has reached the backend");
+    server.write_all(b"still").expect("send");
+    let mut got = [0; 5];
+    client.read_exact(&mut got).expect("the session goes on");
+    assert_eq!(find(&daemon, "c").map(|c| (c.sessions, c.sessions_total)), Some((1, 1)), "the same backend");
+    drop((client, server));
+    let lines = daemon.lines_until_it_ends();
+    assert!(lines.iter().all(|line| !line.contains("its lease has ended")), "{lines:#?}");
+}
+
+/// It was another backend under the same name, and the sessions of the first were reset at the end of its drain.
+#[test]
+fn whoever_comes_back_during_the_drain_has_its_sessions() {
+    let daemon = Daemon::start(&config(None), IPV4);
+    let backend = patient_backend(IPV4);
+    let address = backend.local_addr().expect("its address").to_string();
+    for other in ["a", "b"] {
+        change(&daemon, other, Some(0), None);
+    }
+    register(&daemon, &new("c", &address, None));
+    let mut client = patient_client(daemon.address);
+    let (mut server, _) = retry(|| backend.accept()).expect("it reaches the backend");
+    let drains = || daemon.admin().get::<api::Drains>("/v1/drains").expect("drains").backends.len();
+    for ttl in [None, Some("1h"), None] {
+        let gone: api::Removed =
+            daemon.admin().ask(Method::DELETE, &format!("{BACKENDS}/c"), None::<&()>).expect("remove");
+        assert_eq!((gone.sessions, find(&daemon, "c")), (1, None));
+        let back = register(&daemon, &new("c", &address, ttl));
+        assert_eq!((back.sessions, back.sessions_total, back.eligible), (1, 1, true), "{ttl:?}");
+        assert_eq!(drains(), 0, "nothing is to be cut");
+        server.write_all(b"still").expect("send");
+        let mut got = [0; 5];
+        client.read_exact(&mut got).expect("the session goes on");
+    }
+    let other = patient_backend(IPV4);
+    daemon.admin().answer(Method::DELETE, &format!("{BACKENDS}/c"), None::<&()>).expect("remove");
+    let elsewhere = register(&daemon, &new("c", &other.local_addr().expect("its address").to_string(), None));
+    assert_eq!((elsewhere.sessions_total, drains()), (0, 1), "another server is another backend");
 }
 
 #[test]
@@ -141,7 +294,7 @@ fn every_change_is_one_line_with_who_and_what() {
         (
             Method::POST,
             BACKENDS,
-            r#"{"name":"c","address":":3","weight":2}"#,
+            r#"{"name":"c","address":":3","weight":2,"replace":true}"#,
             Some("has no lease now, weight 1 -> 2"),
         ),
         (
@@ -184,6 +337,8 @@ fn what_was_changed_survives_a_restart() {
         &daemon,
         &api::NewBackend { weight: Some(3), backup: true, ..new("c", "127.0.0.1:3", Some("1h")) },
     );
+    let f = api::NewBackend { new_holder: Some("f".into()), ..new("f", "127.0.0.1:6", Some("1h")) };
+    hold(&daemon, &f);
     register(&daemon, &new("d", "127.0.0.1:4", None));
     let short = register(&daemon, &new("e", "127.0.0.1:5", Some(SHORT)));
     let end = timestamp() + std::time::Duration::from_secs_f64(short.lease_left.expect("a lease"));
@@ -203,6 +358,9 @@ fn what_was_changed_survives_a_restart() {
     let d = found("d");
     assert_eq!((d.admin, d.lease_left, d.source), (api::Admin::Maint, None, api::Source::Api));
     assert!(find(&daemon, "e").is_none(), "its lease has ended while we were away");
+    let f = api::NewBackend { holder: f.new_holder.clone(), new_holder: None, ..f };
+    assert_eq!(hold(&daemon, &f), "f", "its holder is known still");
+    assert!(leave(&daemon, "f", "f").expect("it has a lease").removed);
     assert_eq!((found("a").weight, found("a").source), (7, api::Source::Config));
     assert_eq!((found("b").health, found("b").health_override), (api::Health::Down, true));
     let status: api::Status = daemon.admin().get("/v1/status").expect("status");

@@ -140,3 +140,45 @@ fn a_keeper_waits_for_l4lb_and_registers_anew_where_it_was_forgotten() {
     keeper.says("cannot remove it: its lease ends by itself");
     assert_eq!(keeper.ends().code(), Some(0));
 }
+
+fn keeper(daemon: &Daemon, more: &[&str]) -> Keeper {
+    let args = "register --pool web --address :8081 --name me --ttl 9s";
+    let args: Vec<&str> = args.split(' ').chain(more.iter().copied()).collect();
+    Keeper::start(daemon.command(&args))
+}
+
+/// The old one took the backend out of the pool though the new one had just registered it.
+#[test]
+fn a_rolling_restart_leaves_the_backend_in_its_pool() {
+    let daemon = Daemon::start(WEB, IPV4);
+    let old = keeper(&daemon, &[]);
+    old.says("registered backend=web/me");
+    let next = keeper(&daemon, &[]);
+    next.says("registered backend=web/me");
+    old.program.signal("TERM");
+    old.says("left: another holder keeps it registered backend=web/me sessions=0");
+    assert_eq!(old.ends().code(), Some(0));
+    assert!(registered(&daemon, "me").is_some());
+    next.program.signal("TERM");
+    next.says("removed backend=web/me sessions=0");
+    assert_eq!(next.ends().code(), Some(0));
+    assert_eq!(registered(&daemon, "me"), None);
+}
+
+#[test]
+fn what_is_to_stay_is_taken_over_on_request_only() {
+    let daemon = Daemon::start(WEB, IPV4);
+    let added = output(&mut daemon.command(&["ctl", "add", ":8081", "--pool", "web", "--name", "me"]));
+    assert!(added.status.success(), "{added:?}");
+    let polite = keeper(&daemon, &[]);
+    polite.says("to stay until it is removed: a lease in its place has to be asked for (--replace)");
+    polite.program.signal("TERM");
+    assert_eq!(polite.ends().code(), Some(0));
+    assert_eq!(registered(&daemon, "me").map(|me| me.lease_left), Some(None), "it stays as it was");
+    let bold = keeper(&daemon, &["--replace"]);
+    bold.says("registered backend=web/me");
+    assert!(registered(&daemon, "me").is_some_and(|me| me.lease_left.is_some()));
+    bold.program.signal("TERM");
+    bold.says("removed backend=web/me");
+    assert_eq!(bold.ends().code(), Some(0));
+}

@@ -67,6 +67,7 @@ const REQUIRED: &[&str] = &[
     "health overridden",
     "health as checked",
     "backend added",
+    "backend back",
     "backend removed",
     "backend cut",
     "reconfigured",
@@ -97,9 +98,9 @@ const REQUIRED: &[&str] = &[
     "end lost",
     "death lost",
     "check deferred",
-    "counted before the end",
     "check waits",
     "slow check",
+    "counted before the end",
 ];
 
 /// How often each point was reached.

@@ -110,10 +110,18 @@ impl Roster {
         }
         for target in &mut self.0 {
             target.is_paused = target.admin == Admin::Maint;
+            let was_listed = target.is_listed;
             target.is_listed = snapshot.backend(target.backend.id).is_some();
             if target.is_listed {
                 let health = &snapshot.pool(target.backend.pool).settings.health;
                 target.is_unchecked = health.check == Check::Off;
+                if !was_listed {
+                    target.listed_at.fill(true);
+                    target.known_to.fill(true);
+                    if target.is_unchecked {
+                        target.health = health.initial_state;
+                    }
+                }
             }
             let mut retired = snapshot.retired().iter().flat_map(|pool| &pool.backends);
             target.is_found = target.is_listed || retired.any(|backend| backend.id == target.backend.id);

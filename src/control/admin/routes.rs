@@ -31,7 +31,7 @@ use crate::config::{Invalid, Target, check_name, units};
 use crate::control::metrics;
 use crate::control::view::log_lines_dropped;
 use crate::mailbox::Report;
-use crate::request::{Ask, Named, NewBackend, Reply, Request};
+use crate::request::{Ask, Holder, Left, Named, NewBackend, Reply, Request};
 
 /// What a body may take.
 const BODY_LEN_MAX: usize = 64 * 1024;
@@ -244,10 +244,10 @@ async fn backends(
 #[utoipa::path(
     post, path = "/v1/pools/{pool}/backends", params(("pool" = String, Path)), request_body = api::NewBackend,
     responses(
-        (status = CREATED, description = "It is new.", body = api::Backend),
-        (status = OK, description = "It was there: its lease begins anew.", body = api::Backend),
-        (status = NOT_FOUND, body = api::Problem),
-        (status = CONFLICT, body = api::Problem),
+        (status = CREATED, description = "It is new, or back with the sessions that it has left.", body = api::Registered),
+        (status = OK, description = "It was there: the lease begins anew.", body = api::Registered),
+        (status = NOT_FOUND, description = "There is no such pool, or what the holder had was removed.", body = api::Problem),
+        (status = CONFLICT, description = "It contradicts what is there, or the holder has no lease.", body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -256,12 +256,13 @@ async fn register(
     Extension(who): Extension<Peer>,
     Path(pool): Path<String>,
     Json(new): Json<api::NewBackend>,
-) -> Result<(StatusCode, Json<api::Backend>), Problem> {
+) -> Result<(StatusCode, Json<api::Registered>), Problem> {
     let backend = new_backend(&context, new).await?;
     let named = Named { pool: pool.clone(), backend: backend.name.clone() };
     let registered = context.ask(who, |reply| Request::Register { pool, backend, reply }).await?;
     let status = if registered.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, context.backend(&named)?))
+    let Json(backend) = context.backend(&named)?;
+    Ok((status, Json(api::Registered { backend, holder: registered.holder })))
 }
 
 /// A backend that is legal by itself; its host is resolved without holding up other requests.
@@ -272,6 +273,12 @@ async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBacke
     check_name(&name).map_err(wrong("name"))?;
     let weight = new.weight.unwrap_or(1);
     check_weight(weight)?;
+    let holder = match (new.holder, new.new_holder) {
+        (None, None) => None,
+        (Some(holder), None) => Some(Holder::Known(checked_holder("holder", holder)?)),
+        (None, Some(holder)) => Some(Holder::Named(checked_holder("new_holder", holder)?)),
+        (Some(_), Some(_)) => return Err(Problem::bad("holder: and new_holder are one too many")),
+    };
     let ttl = new.ttl.map(|ttl| {
         let ttl = units::parse_duration(&ttl).map_err(wrong("ttl"))?;
         let (min, max) = (units::show_duration(*api::TTL.start()), units::show_duration(*api::TTL.end()));
@@ -285,7 +292,13 @@ async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBacke
         Target::Address(address) => address,
         Target::Host { .. } => context.resolvers.resolve(target).await?,
     };
-    Ok(NewBackend { name, address, weight, backup: new.backup, ttl: ttl.transpose()? })
+    let (backup, replace, ttl) = (new.backup, new.replace, ttl.transpose()?);
+    Ok(NewBackend { name, address, weight, backup, ttl, holder, replace })
+}
+
+fn checked_holder(key: &str, holder: String) -> Result<String, Problem> {
+    check_name(&holder).map_err(|Invalid(what)| Problem::bad(format!("{key}: {what}")))?;
+    Ok(holder)
 }
 
 fn check_weight(weight: u16) -> Result<(), Problem> {
@@ -329,12 +342,14 @@ async fn change(
     context.backend(&named)
 }
 
-/// One backend less: it gets no new sessions, and those that it has are left to its pool's `on_remove`
+/// One backend less: it gets no new sessions, and those that it has are left to its pool's `on_remove`. Or one holder less
 #[utoipa::path(
-    delete, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
+    delete, path = "/v1/pools/{pool}/backends/{backend}",
+    params(("pool" = String, Path), ("backend" = String, Path), api::HolderFilter),
     responses(
-        (status = OK, description = "It is removed, with so many sessions left.", body = api::Removed),
+        (status = OK, description = "It is removed, with so many sessions left, unless others hold it.", body = api::Removed),
         (status = NOT_FOUND, body = api::Problem),
+        (status = CONFLICT, description = "The holder has no lease of it.", body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -342,10 +357,12 @@ async fn deregister(
     State(context): State<Context>,
     Extension(who): Extension<Peer>,
     Path((pool, backend)): Path<(String, String)>,
+    Query(api::HolderFilter { holder }): Query<api::HolderFilter>,
 ) -> Answer<api::Removed> {
     let backend = Named { pool, backend };
-    let sessions = context.ask(who, |reply| Request::Deregister { backend, reply }).await?;
-    Ok(Json(api::Removed { sessions: sessions.into() }))
+    let Left { sessions, is_removed } =
+        context.ask(who, |reply| Request::Deregister { backend, holder, reply }).await?;
+    Ok(Json(api::Removed { sessions: sessions.into(), removed: is_removed }))
 }
 
 /// Says what a backend's health is, in place of its checks

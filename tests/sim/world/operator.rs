@@ -161,11 +161,12 @@ impl World {
         self.removed.push((pool.id, listed.remove(place)));
         self.gone.push(Arc::clone(&pool.backends[place]));
         self.coverage.hit("backend removed");
-        self.publish_backends(pool.id, listed);
+        self.publish_backends(pool.id, listed, &[]);
     }
 
     /// A backend comes back, or another one comes.
     fn add_backend(&mut self) {
+        let mut back = None;
         let (pool, backend) = if self.removed.is_empty() || self.below(3) == 0 {
             if self.net.borrow().backends.len() == BACKENDS_MAX {
                 return;
@@ -175,14 +176,19 @@ impl World {
             (pool.id, backend)
         } else {
             let place = self.below(self.removed.len());
-            self.removed.swap_remove(place)
+            let (pool, backend) = self.removed.swap_remove(place);
+            let is_it = |gone: &Arc<Backend>| gone.pool == pool && gone.address == backend.address;
+            // As long as its sessions were not to be cut it may be the same one again.
+            let place = self.gone.iter().position(is_it).filter(|_| self.rng.below(2) == 0);
+            back = place.map(|place| self.gone.swap_remove(place));
+            (pool, backend)
         };
         let mut listed = listed(self.snapshot.pool(pool));
         self.net.borrow_mut().forget_dials(&[backend.address.port()]);
         let place = self.below(listed.len() + 1);
         listed.insert(place, backend);
-        self.coverage.hit("backend added");
-        self.publish_backends(pool, listed);
+        self.coverage.hit(if back.is_some() { "backend back" } else { "backend added" });
+        self.publish_backends(pool, listed, back.as_slice());
         let added = Arc::clone(&self.snapshot.pool(pool).backends[place]);
         self.note("add", &added, added.id.0.into());
     }
@@ -200,12 +206,12 @@ impl World {
     }
 
     /// Now and then one that stays has another part to play.
-    fn publish_backends(&mut self, pool: PoolId, mut listed: Vec<model::Backend>) {
+    fn publish_backends(&mut self, pool: PoolId, mut listed: Vec<model::Backend>, back: &[Arc<Backend>]) {
         if self.below(4) == 0 {
             let place = self.below(listed.len());
             listed[place].backup ^= true;
         }
-        self.publish(self.snapshot.with_backends(pool, &listed));
+        self.publish(self.snapshot.with_backends_back(pool, &listed, back));
     }
 
     fn draw_pool(&mut self) -> Arc<Pool> {
