@@ -4,11 +4,17 @@
 //! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points in time
 //! are RFC 3339 text in UTC.
 
+mod events;
+mod topology;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
+
+pub use events::{Event, EventFilter, EventKind};
+pub use topology::{PoolShares, Share, Topology};
 
 /// Rows on one page, unless the request asks for fewer.
 pub const PAGE_LEN: u32 = 100;
@@ -435,92 +441,6 @@ pub struct Candidate {
     pub chosen: bool,
     /// Why it was passed over; `null` when it was eligible.
     pub skipped: Option<String>,
-}
-
-/// Which events are wanted.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct EventFilter {
-    /// Those behind this one only.
-    #[param(maximum = 9_223_372_036_854_775_807_u64)]
-    pub after: Option<u64>,
-    /// Rows wanted, 1..=1000 [default: 100]; the newest ones are given.
-    #[param(minimum = 1, maximum = 1000)]
-    pub limit: Option<u32>,
-}
-
-/// Something that an operator would want to know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Event {
-    /// Counts events; a gap means that some were pushed out.
-    pub id: u64,
-    /// When.
-    #[schema(value_type = String, format = DateTime)]
-    pub time: Timestamp,
-    /// What it is about.
-    pub kind: EventKind,
-    /// The pool that it concerns.
-    pub pool: Option<String>,
-    /// The backend that it concerns.
-    pub backend: Option<String>,
-    /// Who asked for it.
-    pub who: Option<String>,
-    /// In words.
-    pub message: String,
-}
-
-/// What an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
-    /// A backend's health has changed.
-    Health,
-    /// A pool has lost its last eligible backend, or has one again.
-    Eligibility,
-    /// A backend was registered, changed, removed, or is gone.
-    Backend,
-    /// A configuration was applied or refused.
-    Reload,
-    /// The process starts, drains or stops.
-    Process,
-    /// Sessions were ended on request.
-    Sessions,
-}
-
-/// What share of a pool's new sessions each backend has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Topology {
-    /// Pool by pool.
-    pub pools: Vec<PoolShares>,
-}
-
-/// The shares of one pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct PoolShares {
-    /// The pool.
-    pub pool: String,
-    /// How a backend is picked.
-    pub balance: String,
-    /// Slots of the hash table, or turns of the schedule, that are shared out; 0 where the pick has no table.
-    pub slots: u64,
-    /// Backend by backend.
-    pub backends: Vec<Share>,
-}
-
-/// One backend's share.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Share {
-    /// The backend.
-    pub backend: String,
-    /// Where it is dialed.
-    pub address: String,
-    /// Slots of the hash space or turns of the schedule that it has.
-    pub slots: u64,
-    /// The same as a share of all, 0..=1.
-    pub share: f64,
-    /// What the weights alone would give it, 0..=1.
-    pub expected: f64,
 }
 
 /// The configuration that runs.

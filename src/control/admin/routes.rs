@@ -31,7 +31,7 @@ use crate::config::{Invalid, Target, check_name, units};
 use crate::control::metrics;
 use crate::control::view::log_lines_dropped;
 use crate::mailbox::Report;
-use crate::request::{Ask, Holder, Left, Named, NewBackend, Reply, Request};
+use crate::request::{Ask, Named, NewBackend, Reply, Request};
 
 /// What a body may take.
 const BODY_LEN_MAX: usize = 64 * 1024;
@@ -273,12 +273,7 @@ async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBacke
     check_name(&name).map_err(wrong("name"))?;
     let weight = new.weight.unwrap_or(1);
     check_weight(weight)?;
-    let holder = match (new.holder, new.new_holder) {
-        (None, None) => None,
-        (Some(holder), None) => Some(Holder::Known(checked_holder("holder", holder)?)),
-        (None, Some(holder)) => Some(Holder::Named(checked_holder("new_holder", holder)?)),
-        (Some(_), Some(_)) => return Err(Problem::bad("holder: and new_holder are one too many")),
-    };
+    let holder = rows::holder_of(new.holder, new.new_holder)?;
     let ttl = new.ttl.map(|ttl| {
         let ttl = units::parse_duration(&ttl).map_err(wrong("ttl"))?;
         let (min, max) = (units::show_duration(*api::TTL.start()), units::show_duration(*api::TTL.end()));
@@ -294,11 +289,6 @@ async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBacke
     };
     let (backup, replace, ttl) = (new.backup, new.replace, ttl.transpose()?);
     Ok(NewBackend { name, address, weight, backup, ttl, holder, replace })
-}
-
-fn checked_holder(key: &str, holder: String) -> Result<String, Problem> {
-    check_name(&holder).map_err(|Invalid(what)| Problem::bad(format!("{key}: {what}")))?;
-    Ok(holder)
 }
 
 fn check_weight(weight: u16) -> Result<(), Problem> {
@@ -360,9 +350,8 @@ async fn deregister(
     Query(api::HolderFilter { holder }): Query<api::HolderFilter>,
 ) -> Answer<api::Removed> {
     let backend = Named { pool, backend };
-    let Left { sessions, is_removed } =
-        context.ask(who, |reply| Request::Deregister { backend, holder, reply }).await?;
-    Ok(Json(api::Removed { sessions: sessions.into(), removed: is_removed }))
+    let left = context.ask(who, |reply| Request::Deregister { backend, holder, reply }).await?;
+    Ok(Json(api::Removed { sessions: left.sessions.into(), removed: left.is_removed }))
 }
 
 /// Says what a backend's health is, in place of its checks

@@ -6,10 +6,12 @@ use super::problem::Problem;
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
+use crate::config::{Invalid, check_name};
 use crate::control::view::{Note, State};
 use crate::control::{Leaving, ReloadStatus, Removed, Staff};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::query;
+use crate::request::Holder;
 use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
@@ -140,6 +142,20 @@ pub(super) const fn admin_of(row: api::Admin) -> Admin {
         api::Admin::Ready => Admin::Ready,
         api::Admin::Drain => Admin::Drain,
         api::Admin::Maint => Admin::Maint,
+    }
+}
+
+/// Who asks for a backend: one that has a lease, one by its own name, or neither.
+pub(super) fn holder_of(known: Option<String>, named: Option<String>) -> Result<Option<Holder>, Problem> {
+    let checked = |key: &str, holder: String| {
+        let wrong = |Invalid(what): Invalid| Problem::bad(format!("{key}: {what}"));
+        check_name(&holder).map(|()| holder).map_err(wrong)
+    };
+    match (known, named) {
+        (None, None) => Ok(None),
+        (Some(holder), None) => checked("holder", holder).map(Holder::Known).map(Some),
+        (None, Some(holder)) => checked("new_holder", holder).map(Holder::Named).map(Some),
+        (Some(_), Some(_)) => Err(Problem::bad("holder: and new_holder are one too many")),
     }
 }
 
