@@ -22,7 +22,6 @@ use utoipa_axum::routes;
 use super::extract::{Answer, Json, Path, Query};
 use super::guard::{self, Peer, Token};
 use super::problem::Problem;
-use super::sampler::Sampler;
 use super::{Context, page, reloads, rows, sessions, stream};
 use crate::api;
 use crate::base::time::Instant;
@@ -105,8 +104,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(backend, change, deregister))
         .routes(routes!(override_health))
         .routes(routes!(events))
-        .routes(routes!(event_stream))
-        .routes(routes!(sample_stream))
+        .routes(routes!(stream::event_stream))
+        .routes(routes!(stream::sample_stream))
         .routes(routes!(topology))
         .routes(routes!(reloads::config))
         .routes(routes!(reloads::diff))
@@ -405,33 +404,6 @@ pub(super) fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {
     }
 }
 
-/// What happens, as server-sent events: `event` with an Event each, `missed` with a number where the reader was too slow
-#[utoipa::path(
-    get, path = "/v1/events/stream",
-    responses(
-        (status = OK, content_type = "text/event-stream", body = String),
-        (status = SERVICE_UNAVAILABLE, body = api::Problem),
-    ),
-)]
-async fn event_stream(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
-    let place = stream::place(&context.streams)?;
-    Ok(stream::events(place, context.view.events.subscribe()))
-}
-
-/// How much happens, as server-sent events: `sample` with a Sample at once and once a second
-#[utoipa::path(
-    get, path = "/v1/samples/stream",
-    responses(
-        (status = OK, content_type = "text/event-stream", body = String),
-        (status = SERVICE_UNAVAILABLE, body = api::Problem),
-    ),
-)]
-async fn sample_stream(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
-    let place = stream::place(&context.streams)?;
-    let mut sampler = Sampler::new(context.view);
-    Ok(stream::samples(place, move || sampler.take()))
-}
-
 /// What share of the new sessions each backend has
 #[utoipa::path(get, path = "/v1/topology", responses((status = OK, body = api::Topology)))]
 async fn topology(State(context): State<Context>) -> Json<api::Topology> {
@@ -493,6 +465,7 @@ mod tests {
     use super::*;
     use crate::control::View;
     use crate::control::admin::resolve::Resolvers;
+    use crate::control::admin::serve::Work;
     use crate::control::metrics::Metrics;
     use crate::mailbox::{Report, Reports};
 
@@ -505,7 +478,7 @@ mod tests {
         let metrics = std::sync::Arc::new(Metrics::new(std::sync::Arc::clone(&view)));
         let resolvers = Resolvers::start().expect("threads");
         let context = Context { view, reports, streams, metrics, resolvers };
-        all(context, None).layer(Extension(Peer::Unix { uid: 0, pid: None }))
+        all(context, None).layer(Extension(Peer::Unix { uid: 0, pid: None })).layer(Extension(Work::alone()))
     }
 
     /// Each method of each route of the document.

@@ -1,8 +1,13 @@
-//! Accepts admin clients and bounds what they can hold: connections, heads, bodies and time.
-//! Who does not ask, or does not read its answer, gives its place to the next: stuck clients never lock an operator out.
+//! Accepts admin clients and bounds what they can hold: connections, heads, bodies, answers and time.
+//! A client without a request under way gives its place to the next one: stuck clients never lock an operator out.
+//!
+//! A client may close its half of the connection behind its request, as `socat` and health checkers do: it still receives
+//! the whole answer. What a client sends behind its last request is read and discarded for a while, because a close with
+//! unread bytes is a reset, and a reset destroys the answer that the client has not read yet (RFC 9112, 9.6).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,13 +16,16 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::join;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 use super::guard::Peer;
@@ -26,13 +34,18 @@ use super::socket::Unix;
 use crate::base::token_bucket::TokenBucket;
 use crate::sys::Clock;
 
-/// Connections at a time through one door.
+/// Connections at a time through one door, besides the one that was accepted last.
 const CLIENTS_MAX: usize = 32;
 /// What a head may take, and how long it may take.
 const HEAD_LEN_MAX: usize = 16 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take from its head to the head of its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer or a stream of events may wait for a reader that has stopped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is read and discarded behind the last answer, and for how long.
+const LINGER_LEN_MAX: u64 = 1024 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after accept has failed, so that a lack of descriptors does not become a loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// That is logged at most that often.
@@ -80,9 +93,11 @@ impl Door {
         let clock = Clock::of_process();
         let mut told = TokenBucket::new(1, TELL_PERIOD, clock.now());
         loop {
-            crowd.make_room().await;
             match self.accept().await {
-                Ok((stream, peer)) => crowd.admit(stream, peer, self.routes.clone()),
+                Ok((stream, peer)) => {
+                    crowd.admit(stream, peer, self.routes.clone());
+                    crowd.make_room().await;
+                }
                 Err(error) => {
                     if told.take(clock.now()).is_some() {
                         log::warn!(error:%; "admin: a client cannot be accepted, it waits");
@@ -100,62 +115,129 @@ pub(super) async fn serve_all(doors: Vec<Door>) {
     while all.join_next().await.is_some() {}
 }
 
+/// One thing that a client has under way: its arrival until its connection was read once, a request until its answer
+/// begins, a stream until it ends. A client with none of them may be closed to make room.
+pub(super) struct Work(Arc<Activity>);
+
+struct Activity {
+    under_way: AtomicUsize,
+    /// Of the crowd: notified when a client has nothing under way any more.
+    idle: Arc<Notify>,
+}
+
+impl Work {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+
+    /// Of a client that is in no crowd.
+    #[cfg(test)]
+    pub(super) fn alone() -> Self {
+        Self::begin(&Arc::new(Activity { under_way: AtomicUsize::new(0), idle: Arc::default() }))
+    }
+}
+
+impl Clone for Work {
+    fn clone(&self) -> Self {
+        Self::begin(&self.0)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.0.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle.notify_one();
+        }
+    }
+}
+
 /// The clients of one door, those that came first in front.
 #[derive(Default)]
 struct Crowd {
     clients: JoinSet<()>,
     by_age: VecDeque<Client>,
+    idle: Arc<Notify>,
 }
 
 struct Client {
     task: AbortHandle,
-    /// Requests whose answer has not begun.
-    busy: Arc<AtomicUsize>,
+    activity: Arc<Activity>,
 }
 
 impl Crowd {
-    /// Waits until there is a place, or takes the oldest that nothing is being done for.
-    async fn make_room(&mut self) {
-        while self.clients.try_join_next().is_some() {}
-        while self.clients.len() >= CLIENTS_MAX {
-            self.by_age.retain(|client| !client.task.is_finished());
-            let idle = |client: &Client| client.busy.load(Ordering::Relaxed) == 0;
-            if let Some(place) = self.by_age.iter().position(idle) {
-                self.by_age.remove(place).inspect(|client| client.task.abort());
-            }
-            self.clients.join_next().await;
-        }
+    fn admit(&mut self, stream: impl Stream + 'static, peer: Peer, routes: Router) {
+        let activity = Arc::new(Activity { under_way: AtomicUsize::new(0), idle: Arc::clone(&self.idle) });
+        let task = self.clients.spawn(converse(stream, peer, routes, Work::begin(&activity)));
+        self.by_age.push_back(Client { task, activity });
     }
 
-    fn admit(&mut self, stream: Box<dyn Stream>, peer: Peer, routes: Router) {
-        self.by_age.retain(|client| !client.task.is_finished());
-        let busy = Arc::new(AtomicUsize::new(0));
-        let task = self.clients.spawn(converse(stream, peer, routes, Arc::clone(&busy)));
-        self.by_age.push_back(Client { task, busy });
+    /// Returns when the next client may be accepted. Where there are too many, the oldest one that has nothing under way is
+    /// closed; where all have, this waits for the first that has finished.
+    async fn make_room(&mut self) {
+        loop {
+            // What has come in the meantime is read first: no client is closed over a request that waits in its socket.
+            yield_now().await;
+            while self.clients.try_join_next().is_some() {}
+            self.by_age.retain(|client| !client.task.is_finished());
+            if self.clients.len() <= CLIENTS_MAX {
+                return;
+            }
+            let is_idle = |client: &Client| client.activity.under_way.load(Ordering::Relaxed) == 0;
+            match self.by_age.iter().position(is_idle).and_then(|place| self.by_age.remove(place)) {
+                Some(client) => {
+                    client.task.abort();
+                    self.clients.join_next().await;
+                }
+                None => self.idle.notified().await,
+            }
+        }
     }
 }
 
 /// One connection, from its first request to its end.
-async fn converse(stream: Box<dyn Stream>, peer: Peer, routes: Router, busy: Arc<AtomicUsize>) {
+async fn converse(stream: impl Stream, peer: Peer, routes: Router, arrival: Work) {
+    let activity = Arc::clone(&arrival.0);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let work = Work::begin(&activity);
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(work.clone());
         let routes = routes.clone();
-        let busy = Arc::clone(&busy);
         async move {
-            busy.fetch_add(1, Ordering::Relaxed);
             let answer = answer(routes, request.map(Body::new)).await;
-            busy.fetch_sub(1, Ordering::Relaxed);
+            drop(work);
             Ok::<_, Infallible>(answer)
         }
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let mut stream = pin!(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .half_close(true)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_LEN_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
+        .serve_connection(TokioIo::new(stream.as_mut()), service);
+    let arriving = async move {
+        // The first poll registers the socket, and only the next turn of the runtime reports what is in it.
+        yield_now().await;
+        drop(arrival);
+    };
+    let (result, ()) = join(connection, arriving).await;
+    if let Err(error) = result {
         log::debug!(peer:%, error:%; "admin: connection");
     }
+    linger(stream).await;
+}
+
+/// Closes a connection so that its last answer arrives, whatever else the client has sent.
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let drain = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_LEN_MAX), &mut tokio::io::sink()).await
+    };
+    // In time or not, with an error or not: the connection is over.
+    let _: Result<std::io::Result<u64>, _> = tokio::time::timeout(LINGER_TIMEOUT, drain).await;
 }
 
 async fn answer(routes: Router, request: hyper::Request<Body>) -> Response {
@@ -168,25 +250,60 @@ async fn answer(routes: Router, request: hyper::Request<Body>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::post;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use axum::Extension;
+    use axum::routing::{get, post};
+    use tokio::io::DuplexStream;
+    use tokio::sync::{Semaphore, broadcast};
     use tokio::time::Instant;
 
     use super::*;
+    use crate::api;
+    use crate::control::admin::stream;
+
+    const PEER: Peer = Peer::Unix { uid: 0, pid: None };
+    /// What is on its way between the two ends of a connection at most.
+    const PIPE_LEN: usize = HEAD_LEN_MAX * 4;
+    /// More than that, and than what hyper holds.
+    const LARGE: usize = 1024 * 1024;
+    const GET_EVENTS: &[u8] = b"GET /events HTTP/1.1\r\n\r\n";
+    const GET_LARGE: &[u8] = b"GET /large HTTP/1.1\r\n\r\n";
+    /// With `Connection: close`, so that the answer ends where the connection does.
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
+
+    fn routes() -> Router {
+        let (events, _) = broadcast::channel::<api::Event>(1);
+        let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
+        let stream = async move |Extension(work): Extension<Work>| {
+            stream::place(&streams, work).map(|place| stream::events(place, events.subscribe()))
+        };
+        Router::new()
+            .route("/", post(async |_: axum::body::Bytes| "all of it"))
+            .route("/large", get(async || "x".repeat(LARGE)))
+            .route("/events", get(stream))
+    }
+
+    /// The end of the client of a connection that was admitted, and has sent `sent`.
+    async fn admit(crowd: &mut Crowd, sent: &[u8]) -> DuplexStream {
+        let (mut client, server) = tokio::io::duplex(PIPE_LEN);
+        client.write_all(sent).await.unwrap();
+        crowd.admit(server, PEER, routes());
+        client
+    }
+
+    /// All that comes, to the end of the connection.
+    async fn read_all(client: &mut DuplexStream) -> String {
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
 
     /// What a client gets that sends `sent` and then waits, and how long it waits. The time is not that of a clock: it passes
     /// when nothing else can happen.
     async fn wait_after(sent: &[u8]) -> (String, Duration) {
-        let routes = Router::new().route("/", post(async |_: axum::body::Bytes| "all of it"));
-        let (mut client, server) = tokio::io::duplex(HEAD_LEN_MAX * 4);
-        let peer = Peer::Unix { uid: 0, pid: None };
-        let server = tokio::spawn(converse(Box::new(server), peer, routes, Arc::default()));
         let began = Instant::now();
-        client.write_all(sent).await.unwrap();
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.unwrap();
-        server.await.unwrap();
-        (String::from_utf8(answer).unwrap(), began.elapsed())
+        let mut crowd = Crowd::default();
+        let answer = read_all(&mut admit(&mut crowd, sent).await).await;
+        (answer, began.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
@@ -211,5 +328,97 @@ mod tests {
         let sent = format!("POST / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(HEAD_LEN_MAX));
         let (answer, _) = wait_after(sent.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+
+    /// It took a client that had sent all it had for one that had left: the answer was lost, or cut.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_closes_its_half_behind_the_request_receives_the_whole_answer() {
+        let mut crowd = Crowd::default();
+        for (request, len) in [(POST, "all of it".len()), (GET_LARGE, LARGE)] {
+            let mut client = admit(&mut crowd, request).await;
+            client.shutdown().await.unwrap();
+            let answer = read_all(&mut client).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            assert_eq!(body.len(), len);
+        }
+    }
+
+    /// A reader that stopped was held for ever, because hyper looks at no clock while it waits for a write.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_its_answer_is_cut_off() {
+        let mut crowd = Crowd::default();
+        let _client = admit(&mut crowd, GET_LARGE).await;
+        let began = Instant::now();
+        crowd.clients.join_next().await.unwrap().unwrap();
+        let late = LINGER_TIMEOUT + Duration::from_millis(10);
+        assert!((WRITE_TIMEOUT..WRITE_TIMEOUT + late).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    /// A close on top of unread bytes is a reset, and takes from the client what it has not read yet.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_sends_behind_its_last_request_is_read() {
+        let mut crowd = Crowd::default();
+        let mut client = admit(&mut crowd, POST).await;
+        client.write_all(&[b'x'; LARGE / 2]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let answer = read_all(&mut client).await;
+        assert!(answer.ends_with("all of it"), "{answer}");
+    }
+
+    /// Any 32 connections took the places of streams that were running.
+    #[tokio::test(start_paused = true)]
+    async fn streams_stay_and_clients_without_a_request_make_room() {
+        let mut crowd = Crowd::default();
+        let mut streams = Vec::new();
+        for _ in 0..stream::STREAMS_MAX {
+            // Each router has its own limit, so all of them are streams.
+            streams.push(admit(&mut crowd, GET_EVENTS).await);
+            crowd.make_room().await;
+        }
+        let mut idle = Vec::new();
+        for _ in 0..3 * CLIENTS_MAX {
+            idle.push(admit(&mut crowd, b"").await);
+            crowd.make_room().await;
+        }
+        assert_eq!(crowd.clients.len(), CLIENTS_MAX);
+        for stream in &mut streams {
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.unwrap();
+            assert_eq!(&head, b"HTTP/1.1 200");
+        }
+        let running = crowd.by_age.iter().filter(|client| !client.task.is_finished());
+        let works = |client: &&Client| client.activity.under_way.load(Ordering::Relaxed) > 0;
+        assert_eq!(running.filter(works).count(), stream::STREAMS_MAX);
+    }
+
+    /// A client was closed over the request that it had just sent.
+    #[tokio::test(start_paused = true)]
+    async fn no_client_is_closed_before_its_request_was_looked_at() {
+        let mut crowd = Crowd::default();
+        let mut clients = Vec::new();
+        for _ in 0..2 * CLIENTS_MAX {
+            clients.push(admit(&mut crowd, POST).await);
+        }
+        crowd.make_room().await;
+        for client in &mut clients {
+            let answer = read_all(client).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("all of it"), "{answer}");
+        }
+    }
+
+    /// It waited for a connection to end, while all that was under way was a request.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_finishes_its_work_makes_room_without_leaving() {
+        let mut crowd = Crowd::default();
+        let began = Instant::now();
+        let mut clients = Vec::new();
+        for _ in 0..=CLIENTS_MAX {
+            clients.push(admit(&mut crowd, b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab").await);
+        }
+        let finish = async { clients[7].write_all(b"c").await.unwrap() };
+        join(crowd.make_room(), finish).await;
+        assert_eq!(crowd.clients.len(), CLIENTS_MAX);
+        assert!(began.elapsed() < REQUEST_TIMEOUT, "{:?}", began.elapsed());
     }
 }

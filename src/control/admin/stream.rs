@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::{Extension, State};
+use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 use tokio::sync::broadcast::Receiver;
@@ -11,7 +13,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::Context;
 use super::problem::Problem;
+use super::sampler::Sampler;
+use super::serve::Work;
 use crate::api;
 
 /// Streams at a time over all doors.
@@ -21,18 +26,61 @@ const STREAM_TIME_MAX: Duration = Duration::from_mins(10);
 /// Time between samples.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
 
-/// A place for one stream.
-pub(super) fn place(streams: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+/// How often a stream without events writes something: its reader may have left, which only a write reports.
+const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(5);
+
+/// A place for one stream, which is work of its client for as long as it is held.
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _work: Work,
+}
+
+/// A place for one stream; fails when there are [`STREAMS_MAX`] already.
+pub(super) fn place(streams: &Arc<Semaphore>, work: Work) -> Result<Place, Problem> {
     let full = |_| {
         let what = format!("there are {STREAMS_MAX} streams already");
         Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, what)
     };
-    Arc::clone(streams).try_acquire_owned().map_err(full)
+    let permit = Arc::clone(streams).try_acquire_owned().map_err(full)?;
+    Ok(Place { _permit: permit, _work: work })
+}
+
+/// What happens, as server-sent events: `event` with an Event each, `missed` with a number where the reader was too slow
+#[utoipa::path(
+    get, path = "/v1/events/stream",
+    responses(
+        (status = OK, content_type = "text/event-stream", body = String),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn event_stream(
+    State(context): State<Context>,
+    Extension(work): Extension<Work>,
+) -> Result<impl IntoResponse, Problem> {
+    let place = place(&context.streams, work)?;
+    Ok(events(place, context.view.events.subscribe()))
+}
+
+/// How much happens, as server-sent events: `sample` with a Sample at once and once a second
+#[utoipa::path(
+    get, path = "/v1/samples/stream",
+    responses(
+        (status = OK, content_type = "text/event-stream", body = String),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn sample_stream(
+    State(context): State<Context>,
+    Extension(work): Extension<Work>,
+) -> Result<impl IntoResponse, Problem> {
+    let place = place(&context.streams, work)?;
+    let mut sampler = Sampler::new(context.view);
+    Ok(samples(place, move || sampler.take()))
 }
 
 /// Each event as it happens. Who is too slow is told how many it has missed.
 pub(super) fn events(
-    place: OwnedSemaphorePermit,
+    place: Place,
     events: Receiver<api::Event>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let end = Instant::now() + STREAM_TIME_MAX;
@@ -44,12 +92,12 @@ pub(super) fn events(
         };
         Some((Ok(event), (events, place)))
     });
-    Sse::new(stream).keep_alive(KeepAlive::default())
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_PERIOD))
 }
 
 /// A sample at once, and one every second.
 pub(super) fn samples(
-    place: OwnedSemaphorePermit,
+    place: Place,
     take: impl FnMut() -> api::Sample + Send + 'static,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let end = Instant::now() + STREAM_TIME_MAX;
@@ -62,7 +110,7 @@ pub(super) fn samples(
         let event = json("sample", &take());
         Some((Ok(event), (ticks, take, place)))
     });
-    Sse::new(stream).keep_alive(KeepAlive::default())
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_PERIOD))
 }
 
 fn json(name: &str, value: &impl serde::Serialize) -> Event {
