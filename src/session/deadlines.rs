@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::session::half::HalfState;
-use crate::session::machine::{Phase, Poll, Session};
+use crate::session::machine::Session;
+use crate::session::phase::{Phase, Poll};
 use crate::session::{CloseReason, Side};
 
 /// Past every deadline.

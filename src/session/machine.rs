@@ -17,37 +17,13 @@ use crate::base::time::Instant;
 use crate::session::deadlines::{NEVER, Timeouts};
 use crate::session::endpoint::Endpoint;
 use crate::session::half::{Half, HalfState};
+use crate::session::phase::{Phase, Poll};
 use crate::session::{CloseReason, Direction, End, Farewell, Op, Outcome, Side, Stage, Summary};
 
 /// First wait before asking again whether a side has taken its last bytes; doubles each time.
 const SETTLE_POLL_FIRST: Duration = Duration::from_millis(2);
 /// Longest such wait.
 const SETTLE_POLL_LAST: Duration = Duration::from_millis(250);
-
-/// Where a session is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Waiting for a backend's connection since then.
-    Dialing { since: Instant },
-    /// Passing bytes.
-    Relaying,
-    /// Bytes have been on their way for the user timeout. Each side is asked whether its peer is still there.
-    Asking { ask: Side, silence: Option<Duration> },
-    /// A timeout has passed. Before it counts, each side is asked when its peer last took bytes, and whether some still
-    /// wait for it.
-    Expiring { ask: Side, waiting: bool },
-    /// Both halves are over, and this side is reset once its peer has taken what was sent to it.
-    Settling { side: Side, since: Instant, poll: Poll },
-    /// Nothing is left to do.
-    Over,
-}
-
-/// When a settling side is asked next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Poll {
-    Now { wait: Duration },
-    At { when: Instant, wait: Duration },
-}
 
 /// One session. See the module for how it is driven.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod deadlines;
 mod endpoint;
 mod half;
 mod machine;
+mod phase;
 mod summary;
 #[cfg(test)]
 mod tests;
