@@ -388,7 +388,7 @@ mod tests {
                 let mut sink = Sink::new(&queue);
                 scope.spawn(move || {
                     (0..LINES).for_each(|number| {
-                        sink.write_all(format!("{producer} {number}\n").as_bytes()).unwrap()
+                        sink.write_all(format!("{producer} {number}\n").as_bytes()).unwrap();
                     });
                 });
             }
