@@ -26,6 +26,8 @@ impl<K: Kernel> Worker<K> {
     /// Something has happened to a session: does what can be done at once, and queues what streams.
     pub(super) fn drive(&mut self, key: Key) -> Driven {
         if self.sessions.get(key).is_some_and(|slot| slot.queued) {
+            // A side that seems dead has a shorter timeout, and that may be over before its share comes.
+            self.arm(key);
             return Driven::Queued;
         }
         let share = self.turn.share_upon_event();
