@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use crate::base::ready::Ready;
 use crate::base::rng::Rng;
 use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
@@ -326,7 +327,7 @@ impl<K: Kernel> Worker<K> {
                 Token::Session(key, side) => match self.sessions.get_mut(key) {
                     Some(slot) => {
                         slot.session.on_ready(side, ready);
-                        self.on_session_event(key, side);
+                        self.on_session_event(key, side, ready);
                     }
                     // Closed earlier in this batch.
                     None => self.stats.stale_events.add(1),
@@ -340,7 +341,7 @@ impl<K: Kernel> Worker<K> {
         self.events = events;
     }
 
-    fn on_session_event(&mut self, key: Key, side: Side) {
+    fn on_session_event(&mut self, key: Key, side: Side, ready: Ready) {
         let Some(slot) = self.sessions.get(key) else { return };
         if side == Side::Backend && slot.session.is_dialing() {
             self.turn.note_company();
