@@ -182,7 +182,7 @@ MUTANTS = [
         "short-read",
         "a short read is taken for an empty socket though its end was told",
         "src/worker/conduit.rs",
-        [("(hides_more && !is_full).then(|| kernel.read", "(hides_more && is_full && !is_full).then(|| kernel.read")],
+        [("(source.hides_more && !is_full).then(|| kernel.read", "(source.hides_more && is_full && !is_full).then(|| kernel.read")],
     ),
     Mutant(
         "silent-listener",
