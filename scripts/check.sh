@@ -13,8 +13,8 @@ FAILED=0
 
 # The quick ones first.
 names_of_all() {
-    echo release demo doctor signals threads hasty-clients service metrics stuck-log ports silent-checks namespaces \
-        segments pipes stalled-readers spin fairness idle-memory dashboard syscalls moves reload admin programs emfile soak
+    echo release demo doctor signals threads half-close hasty-clients service metrics stuck-log ports silent-checks \
+        namespaces segments pipes stalled-readers spin fairness idle-memory dashboard syscalls moves reload admin programs emfile soak
 }
 
 run_check() {
