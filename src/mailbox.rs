@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
@@ -128,6 +129,9 @@ pub trait Site: Send + Sync {
     /// error leaves everything as it was. Waits for what was changed last to be over, for some seconds at most, so it
     /// is not to be called by a thread that others wait for. One at a time.
     fn prepare(&self, config: &Config) -> Result<Box<dyn Groundwork>, Refused>;
+
+    /// Returns where the listeners listen; a port that the kernel has chosen is the one that it chose.
+    fn addresses(&self) -> Vec<SocketAddr>;
 
     /// The workers are told to drain next: connections begin at sockets that outlive the process, where there are some.
     fn drain(&self);

@@ -106,6 +106,7 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("register --pool a --address :81 --admin-address 127.0.0.1:1", "--admin-address: needs --token-file, the file that token_file of [admin] names"),
     // Flags against each other and against the file.
     ("-l :8081", "--backend 127.0.0.1:8081: address: 127.0.0.1:8081 is our own listener 0.0.0.0:8081, see --listen 0.0.0.0:8081"),
+    ("-l :8080 -b :8081 --metrics :8081", "--backend 127.0.0.1:8081: address: 127.0.0.1:8081 is our own metrics address 0.0.0.0:8081, see --metrics 0.0.0.0:8081"),
     ("-l :80 -l 127.0.0.1:80", "--listen 127.0.0.1:80: bind: 127.0.0.1:80 overlaps 0.0.0.0:80, see --listen 0.0.0.0:80"),
     ("-l :80 -b :81 -b :81,weight=2", "--backend 127.0.0.1:81,weight=2: address: 127.0.0.1:81 is taken, see --backend 127.0.0.1:81"),
     ("check one.toml -l :9090", "--listen 0.0.0.0:9090: bind: 0.0.0.0:9090 overlaps 0.0.0.0:9090, see line 2"),

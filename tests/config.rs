@@ -495,3 +495,40 @@ proptest! {
         never_panics(&lines.join("\n"));
     }
 }
+
+/// It published the admin API, and the metrics, to whoever reached the listener.
+#[test]
+fn no_backend_is_the_admin_api_or_the_metrics_address_however_it_is_spelled() {
+    for (listen, metrics, backend, expected) in [
+        ("127.0.0.1:9901", "10.0.0.9:9902", "127.0.0.1:9901", "our own admin API 127.0.0.1:9901, see line 2"),
+        (
+            "127.0.0.1:9901",
+            "10.0.0.9:9902",
+            "[::ffff:127.0.0.1]:9901",
+            "our own admin API 127.0.0.1:9901, see line 2",
+        ),
+        ("127.0.0.1:9901", "10.0.0.9:9902", "0.0.0.0:9901", "our own admin API 127.0.0.1:9901, see line 2"),
+        ("127.0.0.1:9901", "10.0.0.9:9902", ":9901", "our own admin API 127.0.0.1:9901, see line 2"),
+        ("[::1]:9901", "10.0.0.9:9902", "[::]:9901", "our own admin API [::1]:9901, see line 2"),
+        (
+            "127.0.0.1:9901",
+            "10.0.0.9:9902",
+            "10.0.0.9:9902",
+            "our own metrics address 10.0.0.9:9902, see line 4",
+        ),
+        (
+            "127.0.0.1:9901",
+            "0.0.0.0:9902",
+            "127.0.0.3:9902",
+            "our own metrics address 0.0.0.0:9902, see line 4",
+        ),
+        ("127.0.0.1:9901", "[::]:9902", "127.0.0.1:9902", "our own metrics address [::]:9902, see line 4"),
+    ] {
+        let text = format!(
+            "[admin]\nlisten = \"{listen}\"\ntoken_file = \"/t\"\nmetrics = \"{metrics}\"\n\
+             [[listener]]\nbind = \":9090\"\n[[pool]]\nbackend = [{{ address = \"{backend}\" }}]\n"
+        );
+        let errors = parse(&text).expect_err(&text);
+        assert!(lines_of(&errors).concat().ends_with(expected), "{backend}: {:?}", lines_of(&errors));
+    }
+}

@@ -7,20 +7,36 @@ use toml::{Spanned, Value};
 
 use super::address::parse_bind;
 use super::error::Invalid;
-use super::model::{Admin, AdminSocket};
+use super::model::{Admin, AdminSocket, OwnSocket};
 use super::overrides::Overrides;
 use super::raw::{Key, RawAdmin, Table};
-use super::reader::{Reader, spot_of_table};
-use super::report::{Report, Scope};
+use super::reader::{Reader, spot_of, spot_of_table};
+use super::report::{Report, Scope, Spot};
 
 /// sockaddr_un has room for this many bytes of a path, and needs one of them for its end (unix(7)).
 const SOCKET_PATH_LEN_MAX: usize = 107;
+
+/// The table, and where messages about its addresses point.
+pub(super) struct AdminDraft {
+    pub(super) admin: Admin,
+    listen_at: Spot,
+    metrics_at: Spot,
+}
+
+impl AdminDraft {
+    /// The sockets that it opens over TCP.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (OwnSocket, &Spot)> {
+        let listen = self.admin.listen.map(|bind| (OwnSocket::Admin(bind), &self.listen_at));
+        let metrics = self.admin.metrics.map(|bind| (OwnSocket::Metrics(bind), &self.metrics_at));
+        listen.into_iter().chain(metrics)
+    }
+}
 
 pub(super) fn check(
     raw: Option<&Spanned<Table<RawAdmin>>>,
     overrides: &Overrides,
     report: &mut Report,
-) -> Admin {
+) -> AdminDraft {
     let absent = RawAdmin::default();
     let scope = Scope::new(spot_of_table(raw), "admin");
     let raw = raw.map_or(&absent, |raw| raw.get_ref());
@@ -42,13 +58,17 @@ pub(super) fn check(
     if listen.is_some() && listen == metrics {
         read.wrong("metrics", &raw.metrics, "is the address of listen: metrics are served there too");
     }
-    Admin {
+    let admin = Admin {
         socket: overrides.admin_socket.clone().or(socket).unwrap_or(AdminSocket::Default),
         listen,
         token_file,
         metrics: overrides.metrics.or(metrics),
         state_file,
-    }
+    };
+    let listen_at = spot_of(&raw.listen).unwrap_or_else(|| scope.spot.clone());
+    let of_flag = overrides.metrics.map(|address| Spot::Flag(format!("--metrics {address}")));
+    let metrics_at = of_flag.or_else(|| spot_of(&raw.metrics)).unwrap_or_else(|| scope.spot.clone());
+    AdminDraft { admin, listen_at, metrics_at }
 }
 
 /// A path, or false.

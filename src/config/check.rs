@@ -55,10 +55,10 @@ pub(super) fn check(
     let admin = admin::check(raw.admin.as_ref(), overrides, &mut report);
     let pools = pools(&raw.pool, global.drain_timeout, overrides, resolve, &mut report);
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
-    conflicts::report(&listeners, &pools, &mut report);
+    conflicts::report(&listeners, &pools, &admin, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
-    report.finish(Config { global, admin, listeners, pools })
+    report.finish(Config { global, admin: admin.admin, listeners, pools })
 }
 
 fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report: &mut Report) -> Global {

@@ -5,12 +5,18 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::model::Listener;
+use super::admin::AdminDraft;
+use super::model::{Listener, OwnSocket};
 use super::pool::PoolDraft;
 use super::report::{Placed, Report, Scope, Spot};
 
 /// Reports every conflict between the parts.
-pub(super) fn report(listeners: &[Placed<Listener>], pools: &[PoolDraft], report: &mut Report) {
+pub(super) fn report(
+    listeners: &[Placed<Listener>],
+    pools: &[PoolDraft],
+    admin: &AdminDraft,
+    report: &mut Report,
+) {
     same_names(listeners.iter().map(|part| (part, part.item.name.as_str(), part.item.bind)), report);
     let mut pool_names = HashMap::new();
     for PoolDraft { pool, scope, name_at, backends } in pools {
@@ -28,7 +34,8 @@ pub(super) fn report(listeners: &[Placed<Listener>], pools: &[PoolDraft], report
     }
     let by_port = by_port(listeners);
     overlaps(&by_port, report);
-    circles(&by_port, pools, report);
+    let listeners = listeners.iter().map(|part| (OwnSocket::Listener(part.item.bind), &part.address_at));
+    circles(&own_by_port(listeners.chain(admin.sockets())), pools, report);
 }
 
 /// Reports each name that an earlier part has too, unless both only repeat one address: that is worth one
@@ -98,22 +105,28 @@ fn overlaps(by_port: &ByPort, report: &mut Report) {
     }
 }
 
-/// Reports backends that are one of our own listeners. A wildcard listener is met at every local address, of
-/// which only the loopback ones are known here.
-fn circles(by_port: &ByPort, pools: &[PoolDraft], report: &mut Report) {
+/// Our own sockets by port, each with where its address is written.
+type OwnByPort<'a> = HashMap<u16, Vec<(OwnSocket, &'a Spot)>>;
+
+fn own_by_port<'a>(sockets: impl Iterator<Item = (OwnSocket, &'a Spot)>) -> OwnByPort<'a> {
+    let mut by_port = OwnByPort::new();
+    for (socket, spot) in sockets {
+        by_port.entry(socket.bind().port()).or_default().push((socket, spot));
+    }
+    by_port
+}
+
+/// Reports backends that are one of our own sockets. One that is bound to the unspecified address accepts at every local
+/// address, of which only the loopback ones are known here.
+fn circles(by_port: &OwnByPort, pools: &[PoolDraft], report: &mut Report) {
     for backend in pools.iter().flat_map(|pool| &pool.backends) {
         let address = canonical(backend.item.address);
-        let listeners = by_port.get(&address.port()).into_iter().flatten();
-        let Some(listener) = listeners.into_iter().find(|listener| is_circle(address, listener.item.bind))
-        else {
-            continue;
-        };
-        let (bind, pointer) = (listener.item.bind, report.pointer(&listener.address_at));
-        report.add(
-            &backend.scope,
-            &backend.address_at,
-            format_args!("address: {address} is our own listener {bind}, see {pointer}"),
-        );
+        let mut sockets = by_port.get(&address.port()).into_iter().flatten();
+        if let Some((socket, spot)) = sockets.find(|(socket, _)| is_circle(address, socket.bind())) {
+            let pointer = report.pointer(spot);
+            let what = format_args!("address: {address} is {socket}, see {pointer}");
+            report.add(&backend.scope, &backend.address_at, what);
+        }
     }
 }
 

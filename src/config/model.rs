@@ -1,6 +1,7 @@
 //! The configuration that l4lb runs: legal by construction, every default filled in.
 //! Made only by `config::check`; nothing behind it re-checks a port, a weight or a name.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,6 +22,46 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// At least one; a [`Listener::pool`] is an index into it.
     pub pools: Vec<Pool>,
+}
+
+/// A socket on which this process accepts: no backend may be one, because sessions would end at ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnSocket {
+    /// A listener: each session would open the next.
+    Listener(SocketAddr),
+    /// The admin API: it would be open to whoever reaches a listener.
+    Admin(SocketAddr),
+    /// The metrics: likewise.
+    Metrics(SocketAddr),
+}
+
+impl OwnSocket {
+    /// Where it is bound.
+    pub fn bind(self) -> SocketAddr {
+        let (Self::Listener(bind) | Self::Admin(bind) | Self::Metrics(bind)) = self;
+        bind
+    }
+}
+
+impl fmt::Display for OwnSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self {
+            Self::Listener(_) => "listener",
+            Self::Admin(_) => "admin API",
+            Self::Metrics(_) => "metrics address",
+        };
+        write!(f, "our own {what} {}", self.bind())
+    }
+}
+
+impl Config {
+    /// The sockets on which the process accepts.
+    pub fn own_sockets(&self) -> impl Iterator<Item = OwnSocket> + Clone {
+        let admin = self.admin.listen.map(OwnSocket::Admin);
+        let metrics = self.admin.metrics.map(OwnSocket::Metrics);
+        let listeners = self.listeners.iter().map(|listener| OwnSocket::Listener(listener.bind));
+        listeners.chain(admin).chain(metrics)
+    }
 }
 
 /// What belongs to the whole process.

@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 
+use crate::config::model::OwnSocket;
 use crate::config::{is_circle, is_circle_at_home};
 use crate::sys::own_addresses;
 
-/// The listener at which a dial to `address` would end, if it is one of `binds`.
+/// Returns the one of `sockets` at which a dial to `address` would end, if any.
 pub(super) fn circle_with(
     address: SocketAddr,
-    mut binds: impl Iterator<Item = SocketAddr> + Clone,
-) -> Option<SocketAddr> {
+    mut sockets: impl Iterator<Item = OwnSocket> + Clone,
+) -> Option<OwnSocket> {
     let is_own = || {
         let own = own_addresses();
         own.map(|own| own.contains(&address.ip().to_canonical())).unwrap_or_else(|error| {
@@ -17,9 +18,9 @@ pub(super) fn circle_with(
             false
         })
     };
-    let mut all = binds.clone();
-    let at_home = || all.find(|&bind| is_circle_at_home(address, bind)).filter(|_| is_own());
-    binds.find(|&bind| is_circle(address, bind)).or_else(at_home)
+    let mut all = sockets.clone();
+    let at_home = || all.find(|socket| is_circle_at_home(address, socket.bind())).filter(|_| is_own());
+    sockets.find(|socket| is_circle(address, socket.bind())).or_else(at_home)
 }
 
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod tests {
 
     #[test]
     fn every_address_of_this_machine_is_met_at_a_wildcard_listener() {
-        let any = ["0.0.0.0:80".parse().unwrap()];
+        let any = [OwnSocket::Metrics("0.0.0.0:80".parse().unwrap())];
         let own = own_addresses().unwrap();
         for ip in own.into_iter().filter(std::net::IpAddr::is_ipv4) {
             assert_eq!(circle_with((ip, 80).into(), any.into_iter()), Some(any[0]), "{ip}");

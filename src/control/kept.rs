@@ -165,7 +165,7 @@ pub fn restore(saved: Saved, config: &Config, now: (Instant, Timestamp)) -> Rest
     }
     for pool in restored.snapshot.pools.clone() {
         if let Some(backends) = of_pools.remove(&pool.settings.name) {
-            restored.put_back(&pool, backends, now);
+            restored.put_back(config, &pool, backends, now);
         }
     }
     for gone in of_pools.into_values().flatten() {
@@ -175,7 +175,13 @@ pub fn restore(saved: Saved, config: &Config, now: (Instant, Timestamp)) -> Rest
 }
 
 impl Restored {
-    fn put_back(&mut self, configured: &Pool, saved: Vec<SavedBackend>, now: (Instant, Timestamp)) {
+    fn put_back(
+        &mut self,
+        config: &Config,
+        configured: &Pool,
+        saved: Vec<SavedBackend>,
+        now: (Instant, Timestamp),
+    ) {
         let (registered, known): (Vec<_>, Vec<_>) =
             saved.into_iter().partition(|backend| backend.registered.is_some());
         let mut settings = configured.settings.backends.clone();
@@ -183,7 +189,7 @@ impl Restored {
         settings.iter().for_each(|backend| taken.add(backend));
         let mut fitting: HashMap<String, (SavedBackend, Vec<Hold>)> = HashMap::new();
         for backend in registered {
-            match self.check_registered(&taken, &backend, now) {
+            match check_registered(config, &taken, &backend, now) {
                 Ok((setting, holds)) => {
                     taken.add(&setting);
                     fitting.insert(setting.name.clone(), (backend, holds));
@@ -219,37 +225,36 @@ impl Restored {
         self.snapshot = self.snapshot.refreshed(&[configured.id]);
     }
 
-    /// The backend as a configuration would have it and its leases; or why it does not fit any more.
-    fn check_registered(
-        &self,
-        taken: &Taken,
-        backend: &SavedBackend,
-        now: (Instant, Timestamp),
-    ) -> Result<(model::Backend, Vec<Hold>), String> {
-        let registered = backend.registered.as_ref().ok_or("it was not registered")?;
-        let SavedRegistration { address, backup, .. } = *registered;
-        let at_address = || taken.by_address.get(&address).map(|name| (name, &address));
-        if let Some((name, address)) = taken.by_name.get_key_value(&backend.name).or_else(at_address) {
-            return Err(format!("the pool has {name:?} at {address} already"));
-        }
-        if taken.by_name.len() >= BACKENDS_MAX {
-            return Err(format!("the pool has {BACKENDS_MAX} backends"));
-        }
-        let binds = self.snapshot.listeners.iter().map(|listener| listener.settings.bind);
-        if let Some(bind) = circle_with(address, binds) {
-            return Err(format!("{address} is our own listener {bind}"));
-        }
-        let holds = holds_of(backend, registered, now);
-        if holds.is_empty() && registered.lease.is_some() {
-            return Err("its lease has ended meanwhile".into());
-        }
-        let weight = backend.weight_set.unwrap_or(backend.weight);
-        Ok((model::Backend { name: backend.name.clone(), address, weight, backup }, holds))
-    }
-
     fn leave_out(&mut self, backend: &SavedBackend, why: &str) {
         self.left_out.push(format!("pool {:?}: backend {:?}: {why}", backend.pool, backend.name));
     }
+}
+
+/// The backend as a configuration would have it and its leases; or why it does not fit any more.
+fn check_registered(
+    config: &Config,
+    taken: &Taken,
+    backend: &SavedBackend,
+    now: (Instant, Timestamp),
+) -> Result<(model::Backend, Vec<Hold>), String> {
+    let registered = backend.registered.as_ref().ok_or("it was not registered")?;
+    let SavedRegistration { address, backup, .. } = *registered;
+    let at_address = || taken.by_address.get(&address).map(|name| (name, &address));
+    if let Some((name, address)) = taken.by_name.get_key_value(&backend.name).or_else(at_address) {
+        return Err(format!("the pool has {name:?} at {address} already"));
+    }
+    if taken.by_name.len() >= BACKENDS_MAX {
+        return Err(format!("the pool has {BACKENDS_MAX} backends"));
+    }
+    if let Some(socket) = circle_with(address, config.own_sockets()) {
+        return Err(format!("{address} is {socket}"));
+    }
+    let holds = holds_of(backend, registered, now);
+    if holds.is_empty() && registered.lease.is_some() {
+        return Err("its lease has ended meanwhile".into());
+    }
+    let weight = backend.weight_set.unwrap_or(backend.weight);
+    Ok((model::Backend { name: backend.name.clone(), address, weight, backup }, holds))
 }
 
 /// The leases that have not ended meanwhile.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::config::model::{self, Pool};
+use crate::config::model::{self, OwnSocket, Pool};
 use crate::control::circles::circle_with;
 use crate::control::leases::Registrations;
 use crate::pool::{self, Admin, Backend, Snapshot};
@@ -20,7 +20,7 @@ pub(super) fn merge(
     registrations: &Registrations,
 ) -> (Config, Vec<String>) {
     let (mut merged, mut notes) = (new.clone(), Vec::new());
-    let binds: Vec<SocketAddr> = new.listeners.iter().map(|listener| listener.bind).collect();
+    let sockets: Vec<OwnSocket> = new.own_sockets().collect();
     for pool in &mut merged.pools {
         let now = running.pool_named(&pool.name);
         let before = old.pools.iter().find(|before| before.name == pool.name);
@@ -29,7 +29,7 @@ pub(super) fn merge(
                 notes.push(format!("pool {:?}: backend {backend:?}: {what}", before.name));
             };
             keep_changes(before, pool, now, registrations, &mut tell);
-            keep_registered(pool, now, registrations, &binds, &mut tell);
+            keep_registered(pool, now, registrations, &sockets, &mut tell);
         }
     }
     (merged, notes)
@@ -98,7 +98,7 @@ fn keep_registered(
     pool: &mut Pool,
     now: &pool::Pool,
     registrations: &Registrations,
-    binds: &[SocketAddr],
+    sockets: &[OwnSocket],
     tell: &mut impl FnMut(&str, String),
 ) {
     let mut kept = Vec::new();
@@ -117,9 +117,8 @@ fn keep_registered(
             if let Some((listed, at)) = in_its_way {
                 let what = format!("was registered at run time at {address}");
                 tell(name, format!("{what}, and the file lists {listed:?} at {at}: file wins"));
-            } else if let Some(bind) = circle_with(address, binds.iter().copied()) {
-                let what =
-                    format!("was registered at run time, and {address} is our own listener {bind} now");
+            } else if let Some(socket) = circle_with(address, sockets.iter().copied()) {
+                let what = format!("was registered at run time, and {address} is {socket} now");
                 tell(name, format!("{what}: file wins"));
             } else {
                 tell(name, "was registered at run time and stays: run-time wins".into());

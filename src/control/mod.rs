@@ -14,6 +14,8 @@ mod requests;
 mod staff;
 mod standby;
 pub mod state_file;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::HashSet;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use crate::api::{self, EventKind};
 use crate::base::time::Instant;
-use crate::config::model::{Config, HealthState, WhenAllDown};
+use crate::config::model::{Config, HealthState, OwnSocket, WhenAllDown};
 use crate::mailbox::{Command, Groundwork, Report, Reports, Site, StopReason, WorkerId};
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
 use crate::reload::{Mode, Order, Source};
@@ -63,6 +65,8 @@ pub struct Control {
     pub loader: Standby,
     /// What opens what a configuration needs.
     pub site: Arc<dyn Site>,
+    /// Where the admin API and the metrics listen.
+    pub doors: Vec<OwnSocket>,
     /// What others see of all this.
     pub view: Arc<View>,
     /// How long sessions may go on once it drains.
@@ -465,130 +469,4 @@ fn is_back(config: &Config, running: &Snapshot, removed: &Removed) -> bool {
     let key = (&backend.name, backend.address);
     same.is_some_and(|listed| listed.backends.iter().any(|listed| (&listed.name, listed.address) == key))
         && !pool.backends.iter().any(|known| (&known.name, known.address) == key)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use tokio::sync::oneshot;
-
-    use super::*;
-    use crate::config;
-    use crate::mailbox::Mailbox;
-    use crate::reload::Refused;
-    use crate::request::{Ask, Refusal, Request};
-
-    struct NoWake;
-
-    impl sys::Wake for NoWake {
-        fn wake(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// A site that has all that any configuration needs.
-    #[derive(Debug)]
-    struct Anything;
-
-    impl Site for Anything {
-        fn prepare(&self, _config: &Config) -> Result<Box<dyn Groundwork>, Refused> {
-            Ok(Box::new(Self))
-        }
-
-        fn drain(&self) {}
-    }
-
-    impl Groundwork for Anything {
-        fn listen(&self) -> Result<(), Refused> {
-            Ok(())
-        }
-
-        fn commit(self: Box<Self>, _snapshot: &Arc<Snapshot>) {}
-    }
-
-    pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
-        let (reports, inbox) = Reports::new();
-        let snapshot = Arc::new(snapshot);
-        let staff = Arc::new(Staff::default());
-        staff.change(mailboxes.len(), 0, mailboxes.iter().cloned());
-        let config = Arc::new(config(""));
-        Control {
-            view: Arc::new(View::new(&config, None, Arc::clone(&snapshot), Arc::clone(&staff))),
-            snapshot,
-            staff,
-            reports,
-            inbox,
-            config,
-            source: None,
-            loader: Standby::start("test", 1, 1).expect("a thread"),
-            site: Arc::new(Anything),
-            drain_timeout: Duration::from_secs(60),
-            kept: Kept::default(),
-        }
-    }
-
-    /// A mailbox, and what is put in.
-    pub(super) fn mailbox() -> (Mailbox, Receiver<Command>) {
-        Mailbox::new(Arc::new(NoWake))
-    }
-
-    /// A pool of two backends with these other keys.
-    pub(super) fn config(keys: &str) -> Config {
-        let text = format!(
-            "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\n{keys}\nbackend = [\
-             {{ name = \"a\", address = \"127.0.0.1:1\" }}, {{ name = \"b\", address = \"127.0.0.1:2\" }}]"
-        );
-        let no_names = &mut |_: &str| Ok(Vec::new());
-        config::parse(&text, "test", &config::Overrides::default(), no_names).expect("a good config")
-    }
-
-    #[test]
-    fn the_health_of_a_removed_backend_changes_no_table() {
-        let mut work = Work::new(control(Snapshot::default(), &[]));
-        let (from, to) = (HealthState::Up, HealthState::Down);
-        work.on_report(Report::Health { backend: BackendId(7), from, to, reason: String::new() });
-        assert!(work.changed.is_empty());
-    }
-
-    /// Notes whether anybody had been answered when a worker was woken.
-    struct Witness {
-        answered: Mutex<oneshot::Receiver<Result<(), Refusal>>>,
-        too_early: Mutex<Vec<bool>>,
-    }
-
-    impl sys::Wake for Witness {
-        fn wake(&self) -> io::Result<()> {
-            let is_answered = self.answered.lock().unwrap().try_recv().is_ok();
-            self.too_early.lock().unwrap().push(is_answered);
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn the_workers_are_told_before_whoever_has_asked() {
-        let (reply, answered) = oneshot::channel();
-        let witness = Arc::new(Witness { answered: Mutex::new(answered), too_early: Mutex::default() });
-        let (mailbox, commands) = Mailbox::new(Arc::clone(&witness) as _);
-        let mut work = Work::new(control(Snapshot::new(&config("")), &[mailbox]));
-        let backend = Named { pool: "default".into(), backend: "a".into() };
-        let request = Request::Change { backend, weight: Some(0), admin: None, reply };
-        work.on_report(Report::Ask(Ask { who: "a test".into(), request }));
-        work.act();
-        assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Publish(_)]));
-        assert_eq!(*witness.too_early.lock().unwrap(), [false]);
-        assert_eq!(witness.answered.lock().unwrap().try_recv().unwrap(), Ok(()));
-    }
-
-    #[test]
-    fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
-        let (mailbox, commands) = mailbox();
-        while mailbox.post(Command::DialFailed(BackendId(0))) {}
-        let mut work = Work::new(control(Snapshot::default(), &[mailbox]));
-        work.on_terminate();
-        assert!(commands.try_iter().all(|command| matches!(command, Command::DialFailed(_))), "it was full");
-        work.tell_commands();
-        work.tell_commands();
-        assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Drain]), "told once");
-    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use log::LevelFilter;
 
 use crate::api::EventKind;
-use crate::config::model::{self, HealthState};
+use crate::config::model::{self, HealthState, OwnSocket};
 use crate::config::units;
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
@@ -337,9 +337,10 @@ impl Work {
     /// An error if sessions would come back to us.
     fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
         let address = new.address;
-        let binds = self.control.snapshot.listeners.iter().map(|listener| listener.settings.bind);
-        match circle_with(address, binds) {
-            Some(bind) => Err(Refusal::Invalid(format!("{named}: {address} is our own listener {bind}"))),
+        let listeners = self.control.site.addresses();
+        let listeners = listeners.iter().copied().map(OwnSocket::Listener);
+        match circle_with(address, listeners.chain(self.control.doors.iter().copied())) {
+            Some(socket) => Err(Refusal::Invalid(format!("{named}: {address} is {socket}"))),
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::limits::LimitError;
-use crate::config::model::Listener;
+use crate::config::model::{Listener, OwnSocket};
 use crate::control::admin::AdminError;
 use crate::control::state_file::StateFileError;
 use crate::reload::Refused;
@@ -26,8 +26,8 @@ pub enum StartError {
         /// Who could hold it.
         holder: String,
     },
-    /// A backend that is one of our own listeners.
-    #[error("pool {pool:?}: backend {backend:?}: {address} is our own listener {bind}")]
+    /// A backend that is one of our own sockets.
+    #[error("pool {pool:?}: backend {backend:?}: {address} is {socket}")]
     Circle {
         /// The pool.
         pool: String,
@@ -35,8 +35,8 @@ pub enum StartError {
         backend: String,
         /// Its address.
         address: SocketAddr,
-        /// The address of the listener.
-        bind: SocketAddr,
+        /// The socket.
+        socket: OwnSocket,
     },
     /// Any other reason not to be able to listen.
     #[error("listener {name:?}: cannot listen on {bind}: {error}{hint}")]

@@ -177,6 +177,7 @@ pub fn start_service(
         source,
         loader,
         site: Arc::new(Arc::clone(&site)),
+        doors: admin.addresses().doors().collect(),
         view: Arc::clone(&view),
         drain_timeout: config.global.drain_timeout,
     };

@@ -187,6 +187,10 @@ impl mailbox::Site for Arc<Site> {
         Ok(Box::new(Site::prepare(self, config, Vec::new())?))
     }
 
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.state().groups.iter().map(|group| group.address).collect()
+    }
+
     fn drain(&self) {
         self.state().groups.iter().for_each(Group::leave);
     }

@@ -83,6 +83,7 @@ mod tests {
             loader: Standby::start("test", 1, 1).unwrap(),
             kept: Default::default(),
             site: Arc::new(site),
+            doors: Vec::new(),
             staff,
             reports: reports.clone(),
             inbox,

@@ -133,6 +133,20 @@ fn nowhere() -> SocketAddr {
     ([127, 0, 0, 1], 1).into()
 }
 
+/// It was accepted, and whoever reached the listener had the admin API.
+#[test]
+fn the_admin_api_is_refused_as_a_backend() {
+    let guarded = Guarded::start(nowhere());
+    let json = "Content-Type: application/json";
+    for host in ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+        let body = format!(r#"{{"address":"{host}:{}","name":"c"}}"#, guarded.admin.port());
+        let answer = guarded.ask_as_told("POST /v1/pools/web/backends", &[json], &body);
+        assert_eq!(answer.status, 400, "{host}: {answer:?}");
+        assert!(answer.body.contains("is our own admin API"), "{host}: {answer:?}");
+    }
+    guarded.expect_untouched(0);
+}
+
 #[test]
 fn only_who_shows_the_token_and_comes_from_this_machine_is_let_in() {
     let guarded = Guarded::start(nowhere());

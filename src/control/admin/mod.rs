@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use crate::config::model::{Account, Admin, AdminSocket};
+use crate::config::model::{Account, Admin, AdminSocket, OwnSocket};
 use crate::control::View;
 use crate::control::metrics::Metrics;
 use crate::mailbox::Reports;
@@ -64,6 +64,13 @@ pub struct Addresses {
     pub listen: Option<SocketAddr>,
     /// The metrics.
     pub metrics: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// The sockets of TCP among them.
+    pub fn doors(&self) -> impl Iterator<Item = OwnSocket> {
+        self.listen.map(OwnSocket::Admin).into_iter().chain(self.metrics.map(OwnSocket::Metrics))
+    }
 }
 
 /// What every route works with.
