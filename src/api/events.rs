@@ -15,6 +15,8 @@ pub struct EventFilter {
     /// Rows wanted, 1..=1000 [default: 100]; the newest ones are given.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
+    /// Only what operators and programs have asked for: the last 1,024 of these are kept, whatever else happens.
+    pub audit: Option<bool>,
 }
 
 /// Something that an operator would want to know.

@@ -9,3 +9,6 @@ pub mod slots;
 pub mod time;
 pub mod timer_wheel;
 pub mod token_bucket;
+
+/// The target of the log lines about what operators and programs have changed: every level of the log has them.
+pub const AUDIT: &str = "l4lb::audit";

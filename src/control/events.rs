@@ -23,6 +23,8 @@ pub struct Events {
 #[derive(Default)]
 struct Ring {
     events: VecDeque<Event>,
+    /// What somebody asked for, once more: what happens by itself pushes none of it out.
+    asked: VecDeque<Event>,
     next_id: u64,
 }
 
@@ -75,21 +77,22 @@ impl Events {
         let mut ring = self.ring.lock().expect("nobody panics with the lock");
         let event = Event { id: ring.next_id, time, kind, pool, backend, who, message };
         ring.next_id += 1;
-        if ring.events.len() == EVENTS_MAX {
-            ring.events.pop_front();
+        if event.who.is_some() {
+            push(&mut ring.asked, event.clone());
         }
-        ring.events.push_back(event.clone());
+        push(&mut ring.events, event.clone());
         // Under the lock, so that the stream has the order of the ring. Without a reader it goes nowhere.
         let _nobody = self.stream.send(event);
     }
 
-    /// The newest `limit` of those behind the event `after`, the oldest of them first.
+    /// Returns the newest `limit` of those behind the event `after`, the oldest of them first.
     pub fn recent(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
-        let ring = self.ring.lock().expect("nobody panics with the lock");
-        let wanted = ring.events.iter().rev().take_while(|event| after.is_none_or(|after| event.id > after));
-        let mut newest: Vec<Event> = wanted.take(limit).cloned().collect();
-        newest.reverse();
-        newest
+        newest(&self.ring.lock().expect("nobody panics with the lock").events, after, limit)
+    }
+
+    /// The same of what operators and programs have asked for. Those are kept apart, and longer.
+    pub fn recently_asked(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
+        newest(&self.ring.lock().expect("nobody panics with the lock").asked, after, limit)
     }
 
     /// All that happens from now on.
@@ -98,9 +101,38 @@ impl Events {
     }
 }
 
+fn push(ring: &mut VecDeque<Event>, event: Event) {
+    if ring.len() == EVENTS_MAX {
+        ring.pop_front();
+    }
+    ring.push_back(event);
+}
+
+fn newest(ring: &VecDeque<Event>, after: Option<u64>, limit: usize) -> Vec<Event> {
+    let wanted = ring.iter().rev().take_while(|event| after.is_none_or(|after| event.id > after));
+    let mut newest: Vec<Event> = wanted.take(limit).cloned().collect();
+    newest.reverse();
+    newest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A backend that flaps pushed out who had drained the others.
+    #[test]
+    fn what_was_asked_for_stays_whatever_else_happens() {
+        let events = Events::default();
+        events.push(Draft::new(EventKind::Backend, "drained").who("uid 0"));
+        (0..2 * EVENTS_MAX).for_each(|index| push(&events, &index.to_string()));
+        events.push(Draft::new(EventKind::Backend, "ready").who("uid 0"));
+        let asked = |after, limit| -> Vec<String> {
+            events.recently_asked(after, limit).into_iter().map(|event| event.message).collect()
+        };
+        assert_eq!(asked(None, 10), ["drained", "ready"]);
+        assert_eq!(asked(None, 1), ["ready"]);
+        assert_eq!(asked(Some(0), 10), ["ready"]);
+    }
 
     fn push(events: &Events, message: &str) {
         events.push(Draft::new(EventKind::Process, message));

@@ -2,6 +2,7 @@
 //! Never imports `worker` and never touches a session; workers never wait for it.
 
 pub mod admin;
+mod audit;
 mod circles;
 pub mod events;
 pub mod kept;

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::config::diff::{Change, Difference, Subject, diff};
 use crate::control::events::Draft;
 use crate::control::merge::merge;
-use crate::control::{Stage, Work, view};
+use crate::control::{Stage, Work, audit, view};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
 use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Touch};
@@ -160,7 +160,10 @@ impl Work {
         }
         let (epoch, changes) = (report.epoch, report.changes.len());
         let by = who.to_owned();
-        self.answer(move || log::info!(who = by, epoch, changes; "another configuration is run"));
+        self.answer(move || {
+            let fields = [("who", by.as_str().into()), ("epoch", epoch.into()), ("changes", changes.into())];
+            audit::write(format_args!("another configuration is run"), &fields);
+        });
         // RUST_LOG says more than the file can.
         let is_other_level = config.global.log_level != self.control.config.global.log_level;
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {

@@ -8,6 +8,7 @@ use log::LevelFilter;
 use crate::api::EventKind;
 use crate::config::model::{self, HealthState, OwnSocket};
 use crate::config::units;
+use crate::control::audit;
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
 use crate::control::leases::{Hold, Registration};
@@ -347,7 +348,13 @@ impl Work {
 
     /// One log line and one event.
     pub(super) fn tell(&self, named: &Named, who: &str, what: String) {
-        log::info!(pool:% = named.pool, backend:% = named.backend, who, what; "backend changed");
+        let fields = [
+            ("pool", named.pool.as_str().into()),
+            ("backend", named.backend.as_str().into()),
+            ("who", who.into()),
+            ("what", what.as_str().into()),
+        ];
+        audit::write(format_args!("backend changed"), &fields);
         self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(named).who(who));
     }
 }
@@ -372,9 +379,7 @@ fn lease_words(new: &NewBackend) -> String {
 }
 
 fn set_log_level(level: LevelFilter, who: &str) {
-    // Told at the more talkative of both levels, or it might not be told at all.
-    let before = log::max_level();
-    view::set_log_level(before.max(level).max(LevelFilter::Info));
-    log::info!(who, from:% = before, to:% = level; "log level");
+    let (from, to) = (log::max_level().as_str(), level.as_str());
+    audit::write(format_args!("log level"), &[("who", who.into()), ("from", from.into()), ("to", to.into())]);
     view::set_log_level(level);
 }

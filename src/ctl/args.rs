@@ -89,6 +89,9 @@ pub(super) enum Action {
         /// Go on with what happens from now on
         #[arg(short, long)]
         follow: bool,
+        /// Only what operators and programs have asked for, which is kept longer
+        #[arg(long)]
+        audit: bool,
         /// Those behind the event with this number only
         #[arg(long, value_name = "ID")]
         after: Option<u64>,

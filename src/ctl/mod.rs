@@ -99,7 +99,7 @@ impl Ctl {
                 self.get(&path, |rows: &Vec<_>| show::backends(rows, now))
             }
             Action::Sessions(args) => self.sessions(args),
-            Action::Events { follow, after, limit } => self.events(*follow, *after, *limit),
+            Action::Events { follow, audit, after, limit } => self.events(*follow, *audit, *after, *limit),
             Action::Topology => self.get("/v1/topology", show::topology),
             Action::Add { server, pool, name, weight, backup, ttl, holder, replace } => {
                 let new = api::NewBackend {
@@ -262,14 +262,23 @@ impl Ctl {
         print(&(show::sessions(&all) + &more.unwrap_or_default()))
     }
 
-    fn events(&self, follow: bool, after: Option<u64>, limit: Option<u32>) -> Result<(), Failure> {
+    fn events(
+        &self,
+        follow: bool,
+        audit: bool,
+        after: Option<u64>,
+        limit: Option<u32>,
+    ) -> Result<(), Failure> {
         let mut after = after;
         let mut limit = limit;
         loop {
             // Before the look back, so that nothing falls between the two.
             let stream = if follow { Some(self.client.follow("/v1/events/stream")?) } else { None };
-            let query =
-                [("after", after.map(|id| id.to_string())), ("limit", limit.map(|limit| limit.to_string()))];
+            let query = [
+                ("after", after.map(|id| id.to_string())),
+                ("limit", limit.map(|limit| limit.to_string())),
+                ("audit", audit.then(|| "true".to_owned())),
+            ];
             let path = routes::query("/v1/events", &query);
             let answer = self.client.answer(Method::GET, &path, NOTHING)?;
             let recent: Vec<api::Event> = answer.read()?;
@@ -283,7 +292,7 @@ impl Ctl {
                 print(&if self.json { json_line(json.as_bytes()) } else { show::event(event) })?;
             }
             for message in stream {
-                after = self.on_message(&message?, after)?;
+                after = self.on_message(&message?, audit, after)?;
             }
             // The server ends each stream after a while; whatever has come meanwhile is wanted.
             limit = Some(api::PAGE_LEN_MAX);
@@ -291,14 +300,14 @@ impl Ctl {
     }
 
     /// Prints a message of the stream of events; returns the last event that has been printed.
-    fn on_message(&self, message: &Message, after: Option<u64>) -> Result<Option<u64>, Failure> {
+    fn on_message(&self, message: &Message, audit: bool, after: Option<u64>) -> Result<Option<u64>, Failure> {
         if message.event != "event" {
             let missed = format!("{} events were missed: this was too slow", message.data);
             return if self.json { Ok(after) } else { print(&(missed + "\n")).map(|()| after) };
         }
         let event: api::Event = serde_json::from_str(&message.data)
             .map_err(|error| Failure::Failed(format!("an event is no event: {error}")))?;
-        if after.is_some_and(|after| event.id <= after) {
+        if after.is_some_and(|after| event.id <= after) || (audit && event.who.is_none()) {
             return Ok(after);
         }
         print(&if self.json { json_line(message.data.as_bytes()) } else { show::event(&event) })?;

@@ -15,6 +15,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use env_logger::{Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::base::AUDIT;
 use crate::config::model::{AccessLog, LogFormat};
 
 use file::AccessFile;
@@ -162,7 +163,7 @@ impl Log for Router {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.filter(|filter| filter.matches(record)) {
+        if record.target() != AUDIT && !self.filter(|filter| filter.matches(record)) {
             return;
         }
         let is_of_session = record.target() == SESSIONS;

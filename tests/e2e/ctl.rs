@@ -76,6 +76,7 @@ const SHOWN: &[Case] = &[
     ("log-level debug", &["debug"], is::<api::LogLevel>),
     ("weight a 7", &["web/a: ", "weight 7, may have new sessions"], is::<api::Backend>),
     ("events -n 5", &["  backend  ", "web/a: weight 1 -> 7 (uid "], is::<Vec<api::Event>>),
+    ("events --audit -n 1", &["web/a: weight 1 -> 7 (uid "], is::<Vec<api::Event>>),
     ("weight web/b 0", &["web/b: ", "weight 0, gets no new sessions"], is::<api::Backend>),
     ("drain web/a", &["web/a: drain,", "gets no new sessions, has 0 sessions"], is::<api::Backend>),
     ("drain web/a --wait", &["web/a: drain,"], is::<api::Backend>),

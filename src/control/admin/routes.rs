@@ -393,7 +393,13 @@ async fn events(
     if filter.after.is_some_and(|after| i64::try_from(after).is_err()) {
         return Err(Problem::bad(format!("after: must be 0..={}", i64::MAX)));
     }
-    Ok(Json(context.view.events.recent(filter.after, limit)))
+    let events = &context.view.events;
+    let is_audit = filter.audit.unwrap_or(false);
+    Ok(Json(if is_audit {
+        events.recently_asked(filter.after, limit)
+    } else {
+        events.recent(filter.after, limit)
+    }))
 }
 
 pub(super) fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {

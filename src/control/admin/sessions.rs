@@ -14,9 +14,9 @@ use super::guard::Peer;
 use super::problem::Problem;
 use super::{Context, rows};
 use crate::api::{self, EventKind};
-use crate::control::Member;
 use crate::control::events::Draft;
 use crate::control::view::State as Known;
+use crate::control::{Member, audit};
 use crate::mailbox::Command;
 use crate::pool::{Backend, Pool};
 use crate::query::{self, Filter, Reply, SessionId, Story, Target};
@@ -115,8 +115,10 @@ pub(super) async fn kill(
     match ask_owner(&context, id, query::Query::Cut(Target::Session(id))).await? {
         Some(query::Answer::Cut(1..)) => {
             let what = format!("session {id} was cut");
-            log::info!(who:%, session:% = id; "session cut");
-            context.view.events.push(Draft::new(EventKind::Sessions, what).who(&who.to_string()));
+            let (who, session) = (who.to_string(), id.to_string());
+            let fields = [("who", who.as_str().into()), ("session", session.as_str().into())];
+            audit::write(format_args!("session cut"), &fields);
+            context.view.events.push(Draft::new(EventKind::Sessions, what).who(&who));
             Ok(Json(api::Killed { sessions: 1 }))
         }
         _ => Err(forgotten(id)),
@@ -149,9 +151,16 @@ pub(super) async fn kill_all(
             Err(problem) => failed = Some(problem),
         }
     }
-    log::info!(who:%, pool:% = named.pool, backend:% = named.backend, sessions; "sessions of a backend cut");
+    let who = who.to_string();
+    let fields = [
+        ("who", who.as_str().into()),
+        ("pool", named.pool.as_str().into()),
+        ("backend", named.backend.as_str().into()),
+        ("sessions", sessions.into()),
+    ];
+    audit::write(format_args!("sessions of a backend cut"), &fields);
     let what = format!("{sessions} sessions were cut");
-    let event = Draft::new(EventKind::Sessions, what).backend(&named).who(&who.to_string());
+    let event = Draft::new(EventKind::Sessions, what).backend(&named).who(&who);
     context.view.events.push(event);
     failed.map_or(Ok(Json(api::Killed { sessions })), Err)
 }
