@@ -51,6 +51,8 @@ END
     wait_until_listening lb
 }
 
+listens() { [[ -n $(ip netns exec "$NEAR" ss -Hltn "sport = :${1##*:}") ]]; }
+
 start_haproxy() {
     cat >"$WORK/haproxy.cfg" <<END
 global
@@ -70,7 +72,8 @@ listen stream
     server s $STREAM_BACKEND
 END
     start lb ip netns exec "$NEAR" haproxy -db -f "$WORK/haproxy.cfg"
-    wait_until 10 "haproxy listens" ip netns exec "$NEAR" bash -c "(: <>/dev/tcp/${STREAM_LISTEN/://}) 2>/dev/null"
+    # Not by a connection: HAProxy would dial for it again and again, and take the place of the one stream.
+    wait_until 10 "haproxy listens" listens "$STREAM_LISTEN"
 }
 
 open_stuck() {
@@ -152,7 +155,7 @@ check_idle() {
 }
 
 require_root
-require ip python3 strace sysctl
+require ip python3 ss strace sysctl
 build
 make_loopback
 check_pipes
