@@ -44,6 +44,7 @@ pub(super) fn check(
     let socket = socket(&mut read, &raw.socket);
     let listen = address(&mut read, "listen", &raw.listen);
     let token_file = path(&mut read, "token_file", &raw.token_file);
+    let read_token_file = path(&mut read, "read_token_file", &raw.read_token_file);
     let metrics = address(&mut read, "metrics", &raw.metrics);
     let state_file = path(&mut read, "state_file", &raw.state_file);
     if let Some(listen) = listen {
@@ -55,6 +56,9 @@ pub(super) fn check(
             read.wrong("listen", &raw.listen, "needs token_file: everybody on this machine can connect");
         }
     }
+    if read_token_file.is_some() && raw.listen.is_none() {
+        read.wrong("read_token_file", &raw.read_token_file, "goes with listen, which is missing");
+    }
     if listen.is_some() && listen == metrics {
         read.wrong("metrics", &raw.metrics, "is the address of listen: metrics are served there too");
     }
@@ -62,6 +66,7 @@ pub(super) fn check(
         socket: overrides.admin_socket.clone().or(socket).unwrap_or(AdminSocket::Default),
         listen,
         token_file,
+        read_token_file,
         metrics: overrides.metrics.or(metrics),
         state_file,
     };

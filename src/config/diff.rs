@@ -211,12 +211,13 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
 }
 
 fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
-    let Admin { socket, listen, token_file, metrics, state_file } = new;
+    let Admin { socket, listen, token_file, read_token_file, metrics, state_file } = new;
     let before = keys.changes.len();
     keys.value("socket", &old.socket, socket);
     keys.maybe("listen", old.listen, *listen);
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     keys.maybe("token_file", path(&old.token_file), path(token_file));
+    keys.maybe("read_token_file", path(&old.read_token_file), path(read_token_file));
     keys.maybe("metrics", old.metrics, *metrics);
     keys.maybe("state_file", path(&old.state_file), path(state_file));
     keys.restart_since(before, ADMIN);

@@ -166,6 +166,9 @@ mod tests {
             };
             let mut text = FULL.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));
             // Some go with another one.
+            if key.starts_with("read_token_file") {
+                text = text.replace("#listen", "listen").replace("#token_file", "token_file");
+            }
             if key.starts_with("listen") {
                 text = text.replace("#token_file", "token_file");
             }

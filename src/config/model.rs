@@ -116,6 +116,8 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// Holds the token that TCP clients have to show.
     pub token_file: Option<PathBuf>,
+    /// Holds the token that permits everything but changes, if there is one.
+    pub read_token_file: Option<PathBuf>,
     /// Metrics alone, read-only, for whoever can reach it.
     pub metrics: Option<SocketAddr>,
     /// Where registered backends survive a restart.

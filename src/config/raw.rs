@@ -64,6 +64,7 @@ pub(super) struct RawAdmin {
     pub(super) socket: Key,
     pub(super) listen: Key,
     pub(super) token_file: Key,
+    pub(super) read_token_file: Key,
     pub(super) metrics: Key,
     pub(super) state_file: Key,
 }

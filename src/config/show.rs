@@ -56,7 +56,11 @@ impl fmt::Display for Admin {
         for (key, address) in addresses {
             address.map_or(Ok(()), |address| write!(f, " {key}={address}"))?;
         }
-        let files = [("token_file", &self.token_file), ("state_file", &self.state_file)];
+        let files = [
+            ("token_file", &self.token_file),
+            ("read_token_file", &self.read_token_file),
+            ("state_file", &self.state_file),
+        ];
         for (key, path) in files {
             path.as_ref().map_or(Ok(()), |path| write!(f, " {key}={}", path.display()))?;
         }

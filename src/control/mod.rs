@@ -4,6 +4,7 @@
 pub mod admin;
 mod audit;
 mod circles;
+pub mod denials;
 pub mod events;
 pub mod kept;
 mod leases;

@@ -10,6 +10,7 @@ use log::LevelFilter;
 use crate::api::Stage;
 use crate::base::time::Instant;
 use crate::config::model::Config;
+use crate::control::denials::Denials;
 use crate::control::events::Events;
 use crate::control::state_file::Writes;
 use crate::control::{ReloadStatus, Removed, Staff};
@@ -21,6 +22,8 @@ pub struct View {
     state: Mutex<State>,
     /// What has happened lately.
     pub events: Events,
+    /// Requests to the admin API that were denied.
+    pub denials: Denials,
     /// Counts from the start of the process.
     pub clock: Clock,
     /// When the process started.
@@ -122,11 +125,12 @@ impl View {
             drain: None,
             notes: HashMap::new(),
         };
-        let started = crate::sys::timestamp();
+        let (started, clock) = (crate::sys::timestamp(), Clock::of_process());
         Self {
             state: Mutex::new(state),
             events: Events::default(),
-            clock: Clock::of_process(),
+            denials: Denials::new(clock.now()),
+            clock,
             started,
             state_writes: OnceLock::new(),
         }

@@ -1,8 +1,10 @@
 //! From flags to the place where the API is asked.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use crate::control::admin;
 use crate::ctl::{Client, Failure, Target};
@@ -32,14 +34,15 @@ impl At {
             (None, Some(_), None) => Err(Failure::Usage(format!(
                 "{flag}: needs --token-file, the file that token_file of [admin] names"
             ))),
+            (None, Some(address), Some(_)) if !address.ip().to_canonical().is_loopback() => {
+                Err(Failure::Usage(format!(
+                    "{flag} {address}: must be a loopback address: the token would cross the network in clear"
+                )))
+            }
             (None, Some(address), Some(file)) => {
-                let text = fs::read_to_string(&file).map_err(|error| {
+                let token = read_token(&file).map_err(|error| {
                     Failure::Failed(format!("cannot read the token from {}: {error}", file.display()))
                 })?;
-                let token = text.lines().next().unwrap_or_default().trim().to_owned();
-                if token.is_empty() {
-                    return Err(Failure::Failed(format!("no token in the first line of {}", file.display())));
-                }
                 Ok(Target::Tcp { address, token })
             }
             (Some(path), None, None) => Ok(Target::Socket(path)),
@@ -48,6 +51,20 @@ impl At {
                 Failure::Failed(format!("no admin socket: {what}; name it with --socket, or use {flag}"))
             }),
         }
+    }
+}
+
+/// The first line of a file that nobody else may use.
+fn read_token(file: &Path) -> io::Result<String> {
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mode = fs::metadata(file)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(invalid(format!("others may use it (mode {:03o}): chmod 600", mode & 0o777)));
+    }
+    let text = fs::read_to_string(file)?;
+    match text.lines().next().map(str::trim) {
+        Some(token) if !token.is_empty() => Ok(token.to_owned()),
+        Some(_) | None => Err(invalid("its first line is empty".into())),
     }
 }
 
@@ -86,5 +103,26 @@ mod tests {
         assert!(matches!(at.clone().target(), Err(Failure::Failed(_))));
         fs::write(file.path(), "secret \nanything").unwrap();
         assert_eq!(at.target().unwrap(), Target::Tcp { address, token: "secret".into() });
+    }
+
+    #[test]
+    fn no_token_leaves_this_machine_or_a_file_that_others_may_use() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "secret").unwrap();
+        let ask = |address: &str| {
+            let token_file = Some(file.path().into());
+            let address = Some(address.parse().unwrap());
+            At { address, address_flag: "--address", token_file, ..At::default() }.target()
+        };
+        for address in ["10.0.0.1:9901", "0.0.0.0:9901", "[2001:db8::1]:9901"] {
+            assert!(matches!(ask(address), Err(Failure::Usage(_))), "{address}");
+        }
+        for address in ["127.0.0.9:9901", "[::1]:9901", "[::ffff:127.0.0.1]:9901"] {
+            assert!(ask(address).is_ok(), "{address}");
+        }
+        for mode in [0o640, 0o604, 0o620] {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(ask("127.0.0.1:9901"), Err(Failure::Failed(_))), "{mode:o}");
+        }
     }
 }

@@ -37,8 +37,9 @@ pub fn become_account(account: &Account) -> io::Result<()> {
     setgroups(&[gid])?;
     setgid(gid)?;
     setuid(uid)?;
-    // proc(5): after a change of user /proc/self belongs to root, and a process could not count its own files.
-    prctl::set_dumpable(true)?;
+    // proc(5): after a change of user nobody but root may look at the memory of the process, which holds tokens, and no core
+    // dump is written. fs.suid_dumpable may say otherwise.
+    prctl::set_dumpable(false)?;
     if uid.is_root() {
         return Ok(());
     }

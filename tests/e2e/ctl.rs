@@ -306,6 +306,6 @@ fn the_token_is_shown_over_tcp() {
     let text = done(ctl(&daemon, &format!("pools --address {admin} --token-file {file}")));
     assert!(text.contains("1 pool, 2 backends"), "{text}");
     std::fs::write(token.path(), "not the token at all").expect("write");
-    let (code, line) = (1, "l4lb: show the token of token_file: Authorization: Bearer TOKEN");
+    let (code, line) = (1, "l4lb: the token does not match that of token_file");
     assert_eq!(refused(&ctl(&daemon, &format!("pools --address {admin} --token-file {file}"))), (code, line));
 }

@@ -15,6 +15,7 @@ use crate::lab::{IPV4, audit};
 use crate::peer::{patient_backend, patient_client, retry};
 
 const TOKEN: &str = "not-for-everybody-0123456789";
+const READ_TOKEN: &str = "for-those-who-only-look-0123456789";
 /// Clients that never finish what they begin.
 const STUCK: usize = 1_000;
 /// Sessions that are opened while they stand there.
@@ -25,7 +26,7 @@ struct Guarded {
     server: Running,
     admin: SocketAddr,
     document: Value,
-    _token: NamedTempFile,
+    _tokens: [NamedTempFile; 2],
 }
 
 /// What came back.
@@ -38,16 +39,19 @@ struct Answer {
 
 impl Guarded {
     fn start(backend: SocketAddr) -> Self {
-        let token = NamedTempFile::new().expect("a file for the token");
-        std::fs::write(token.path(), TOKEN).expect("write the token");
-        let config = Self::config(backend, &token);
+        let tokens = [TOKEN, READ_TOKEN].map(|token| {
+            let file = NamedTempFile::new().expect("a file for the token");
+            std::fs::write(file.path(), token).expect("write the token");
+            file
+        });
+        let config = Self::config(backend, &tokens);
         let server = server::start(&config).expect("start the server");
         let admin = server.admin.listen.expect("it listens");
         let document = serde_json::to_value(openapi()).expect("JSON");
-        Self { server, admin, document, _token: token }
+        Self { server, admin, document, _tokens: tokens }
     }
 
-    fn config(backend: SocketAddr, token: &NamedTempFile) -> Config {
+    fn config(backend: SocketAddr, [token, read]: &[NamedTempFile; 2]) -> Config {
         let text = format!(
             "[global]\nworkers = 1\n[[pool]]\nname = \"web\"\nhealth = {{ type = \"off\" }}\n\
              backend = [{{ name = \"a\", address = \"{backend}\" }}]\n"
@@ -57,6 +61,7 @@ impl Guarded {
         let mut config = config.expect("a good config");
         config.admin.socket = AdminSocket::Off;
         (config.admin.listen, config.admin.token_file) = (Some(IPV4), Some(token.path().to_owned()));
+        config.admin.read_token_file = Some(read.path().to_owned());
         config
     }
 
@@ -190,6 +195,51 @@ fn only_who_shows_the_token_and_comes_from_this_machine_is_let_in() {
     }
     let answer = guarded.ask("GET http://evil.example/v1/status", &["Host: localhost", right], "");
     assert_eq!(answer.status, 403, "{answer:?}");
+    guarded.expect_untouched(0);
+}
+
+#[test]
+fn the_read_only_token_shows_everything_and_changes_nothing() {
+    let guarded = Guarded::start(nowhere());
+    let token = format!("Authorization: Bearer {READ_TOKEN}");
+    let json = "Content-Type: application/json";
+    for (first, body, expected) in [
+        ("GET /v1/status", "", 200),
+        ("GET /v1/backends", "", 200),
+        ("GET /metrics", "", 200),
+        ("HEAD /v1/status", "", 200),
+        // It has no file to read again, but it is let in.
+        ("POST /v1/config/diff", "", 422),
+        ("POST /v1/config/reload", "", 403),
+        ("PATCH /v1/pools/web/backends/a", r#"{"weight":7}"#, 403),
+        ("DELETE /v1/pools/web/backends/a", "", 403),
+        ("POST /v1/pools/web/backends", r#"{"address":"127.0.0.1:7"}"#, 403),
+        ("PUT /v1/log-level", r#"{"level":"off"}"#, 403),
+    ] {
+        let answer = guarded.ask(first, &["Host: localhost", &token, json], body);
+        assert_eq!(answer.status, expected, "{first}: {answer:?}");
+    }
+    let metrics = guarded.ask_as_told("GET /metrics", &[], "").body;
+    assert!(metrics.contains("l4lb_admin_denied_total{reason=\"read_only\"} 5\n"), "{metrics}");
+    guarded.expect_untouched(0);
+}
+
+#[test]
+fn what_is_denied_is_counted_by_reason() {
+    let guarded = Guarded::start(nowhere());
+    for headers in [
+        &["Host: localhost"][..],
+        &["Host: localhost", "Authorization: Bearer a-wrong-one"],
+        &["Host: evil.example"],
+        &["Host: localhost", "Origin: http://evil.example"],
+    ] {
+        assert!(matches!(guarded.ask("GET /v1/status", headers, "").status, 401 | 403));
+    }
+    let metrics = guarded.ask_as_told("GET /metrics", &[], "").body;
+    for reason in ["no_token", "token", "host", "origin"] {
+        let line = format!("l4lb_admin_denied_total{{reason=\"{reason}\"}} 1\n");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
     guarded.expect_untouched(0);
 }
 

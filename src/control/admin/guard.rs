@@ -2,24 +2,24 @@
 //! other site's page, and show the token.
 
 use std::fmt;
-use std::fs;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
+use super::token::{Access, Tokens, bearer};
+use crate::control::View;
+use crate::control::denials::Denial;
 
-/// A shorter token could be guessed.
-const TOKEN_LEN_MIN: usize = 16;
+/// The one route that is posted to and changes nothing.
+const DRY_RUN: &str = "/v1/config/diff";
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,72 +40,88 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What a client over TCP has to show.
+/// What the layers below need.
 #[derive(Clone)]
-pub(super) struct Token(String);
+pub(super) struct Guard {
+    pub(super) tokens: Tokens,
+    pub(super) view: Arc<View>,
+}
 
-impl Token {
-    /// The first line of a file that nobody else may read.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
-        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let mode = fs::metadata(path)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(invalid(format!("others may use it (mode {:03o}): chmod 600", mode & 0o777)));
-        }
-        let text = fs::read_to_string(path)?;
-        let token = text.lines().next().unwrap_or_default().trim();
-        if token.len() < TOKEN_LEN_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(invalid(format!(
-                "needs a first line of at least {TOKEN_LEN_MIN} printable characters"
-            )));
-        }
-        Ok(Self(token.to_owned()))
-    }
+/// How long the answer to a request must wait before it is sent. The client is idle meanwhile: it may be closed to make room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delay(pub(super) Duration);
 
-    fn is_shown(&self, headers: &HeaderMap) -> bool {
-        let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let shown = shown
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        shown.is_some_and(|(_, token)| token.trim().as_bytes().ct_eq(self.0.as_bytes()).into())
+impl Guard {
+    /// The answer to a request that is denied.
+    fn deny(&self, denial: Denial, request: &Request, status: StatusCode, what: String) -> Response {
+        let peer = match request.extensions().get() {
+            Some(Peer::Tcp(address)) => address.ip().to_canonical(),
+            // Nobody else passes here.
+            Some(Peer::Unix { .. }) | None => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        let words = format!("{} {}", request.method(), request.uri().path());
+        let delay = self.view.denials.add(denial, peer, &words, self.view.clock.now());
+        let mut response = Problem::new(status, what).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if delay > Duration::ZERO {
+            response.extensions_mut().insert(Delay(delay));
+        }
+        response
     }
 }
 
-/// Lets in over TCP who names this machine and comes from no other site's page: a page in a browser of this machine could
-/// otherwise reach us under a name of its own (DNS rebinding), or send a form here.
-pub(super) async fn check_host(request: Request, next: Next) -> Response {
+/// Accepts over TCP a request that names this machine as its host and comes from no other site's page: a page in a browser of
+/// this machine could otherwise reach us under a name of its own (DNS rebinding), or send a form here.
+pub(super) async fn check_host(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     match hosts(&request) {
         Ok(()) => next.run(request).await,
-        Err(what) => Problem::new(StatusCode::FORBIDDEN, what).into_response(),
+        Err((denial, what)) => guard.deny(denial, &request, StatusCode::FORBIDDEN, what),
     }
 }
 
-/// Lets in who shows the token.
-pub(super) async fn check_token(State(token): State<Token>, request: Request, next: Next) -> Response {
-    if token.is_shown(request.headers()) {
-        return next.run(request).await;
+/// Accepts a request whose token permits it.
+pub(super) async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match guard.tokens.access(request.headers()) {
+        Some(Access::Full) => next.run(request).await,
+        Some(Access::Read) if is_read(&request) => next.run(request).await,
+        Some(Access::Read) => {
+            let what = "this token permits no changes: show that of token_file".to_owned();
+            guard.deny(Denial::ReadOnly, &request, StatusCode::FORBIDDEN, what)
+        }
+        None => {
+            let (denial, what) = match bearer(request.headers()) {
+                Some(_) => (Denial::Token, "the token does not match that of token_file"),
+                None => (Denial::NoToken, "show the token of token_file: Authorization: Bearer TOKEN"),
+            };
+            guard.deny(denial, &request, StatusCode::UNAUTHORIZED, what.to_owned())
+        }
     }
-    let what = "show the token of token_file: Authorization: Bearer TOKEN";
-    let mut response = Problem::new(StatusCode::UNAUTHORIZED, what).into_response();
-    let scheme = axum::http::HeaderValue::from_static("Bearer");
-    response.headers_mut().insert(axum::http::header::WWW_AUTHENTICATE, scheme);
-    response
 }
 
-fn hosts(request: &Request) -> Result<(), String> {
-    let host = only(request.headers(), &HOST)?.ok_or("a Host header is needed")?;
-    let authority: Authority = host.parse().map_err(|_| format!("Host {host:?} is no host"))?;
+/// Whether a request changes nothing.
+fn is_read(request: &Request) -> bool {
+    request.method().is_safe() || request.uri().path() == DRY_RUN
+}
+
+fn hosts(request: &Request) -> Result<(), (Denial, String)> {
+    let of_host = |what: String| (Denial::Host, what);
+    let host = only(request.headers(), &HOST).and_then(|host| host.ok_or("a Host header is needed".into()));
+    let host = host.map_err(of_host)?;
+    let authority: Authority = host.parse().map_err(|_| of_host(format!("Host {host:?} is no host")))?;
     if !is_this_machine(authority.host()) {
-        return Err(format!("Host {host:?} is not this machine: use localhost or 127.0.0.1"));
+        return Err(of_host(format!("Host {host:?} is not this machine: use localhost or 127.0.0.1")));
     }
     // The target of a request may name a host too, and then that is the one that counts (RFC 9112, 3.2.2).
     if let Some(target) = request.uri().authority().filter(|target| !is_this_machine(target.host())) {
-        return Err(format!("the target names {target}, which is not this machine"));
+        return Err(of_host(format!("the target names {target}, which is not this machine")));
     }
-    let Some(origin) = only(request.headers(), &ORIGIN)? else { return Ok(()) };
+    let of_origin = |what: String| (Denial::Origin, what);
+    let Some(origin) = only(request.headers(), &ORIGIN).map_err(of_origin)? else { return Ok(()) };
     let uri: Option<Uri> = origin.parse().ok();
     let same = uri.as_ref().and_then(Uri::authority).is_some_and(|origin| *origin == authority);
-    if same { Ok(()) } else { Err(format!("Origin {origin:?} is another site")) }
+    if same { Ok(()) } else { Err(of_origin(format!("Origin {origin:?} is another site"))) }
 }
 
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, String> {
@@ -168,35 +184,5 @@ mod tests {
             let request = request(&[("host", "localhost:9901"), ("origin", origin)]);
             assert_eq!(hosts(&request).is_ok(), expected, "{origin:?}");
         }
-    }
-
-    #[test]
-    fn only_the_whole_token_is_the_token() {
-        let token = Token("0123456789abcdef".into());
-        for (shown, expected) in [
-            ("Bearer 0123456789abcdef", true),
-            ("bearer 0123456789abcdef", true),
-            ("Bearer 0123456789abcde", false),
-            ("Bearer 0123456789abcdefg", false),
-            ("Basic 0123456789abcdef", false),
-            ("0123456789abcdef", false),
-            ("Bearer ", false),
-        ] {
-            assert_eq!(token.is_shown(request(&[("authorization", shown)]).headers()), expected, "{shown:?}");
-        }
-        assert!(!token.is_shown(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn a_token_that_others_may_read_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "0123456789abcdef\nanything").unwrap();
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(Token::read(file.path()).unwrap().0, "0123456789abcdef");
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(Token::read(file.path()).is_err());
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(file.path(), "short").unwrap();
-        assert!(Token::read(file.path()).is_err());
     }
 }

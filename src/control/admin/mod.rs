@@ -18,6 +18,7 @@ mod serve;
 mod sessions;
 mod socket;
 mod stream;
+mod token;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,10 +35,11 @@ use crate::sys;
 pub use routes::openapi;
 pub use socket::default_path;
 
-use guard::Token;
+use guard::Guard;
 use resolve::Resolvers;
 use serve::Door;
 use socket::Unix;
+use token::Tokens;
 
 /// Why the admin API could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +53,7 @@ pub struct AdminError {
 /// What is open, before anybody is answered.
 pub struct Opened {
     unix: Option<Unix>,
-    listen: Option<(std::net::TcpListener, Token)>,
+    listen: Option<(std::net::TcpListener, Tokens)>,
     metrics: Option<std::net::TcpListener>,
 }
 
@@ -100,10 +102,9 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
         }),
     };
     let listen = settings.listen.map(|address| {
-        let file = settings.token_file.as_deref().unwrap_or_else(|| "".as_ref());
-        let token = Token::read(file).map_err(failed(format!("read the token from {}", file.display())))?;
+        let tokens = Tokens::read(settings).map_err(failed("read a token".into()))?;
         let listener = tcp(address).map_err(failed(format!("listen on {address}")))?;
-        Ok((listener, token))
+        Ok((listener, tokens))
     });
     let metrics = settings
         .metrics
@@ -169,10 +170,11 @@ impl Opened {
                         .map_err(failed("watch its socket"))?,
                 );
             }
-            if let Some((listener, token)) = self.listen {
+            if let Some((listener, tokens)) = self.listen {
                 let (listener, address) = watched(listener).map_err(failed("watch its listener"))?;
                 log::info!(address:%; "admin API");
-                doors.push(Door::tcp(listener, routes::all(context.clone(), Some(token))));
+                let guard = Guard { tokens, view: Arc::clone(&context.view) };
+                doors.push(Door::tcp(listener, routes::all(context.clone(), Some(guard))));
             }
             if let Some(listener) = self.metrics {
                 let (listener, address) = watched(listener).map_err(failed("watch its listener"))?;

@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Answer, Json, Path, Query};
-use super::guard::{self, Peer, Token};
+use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
 use super::{Context, page, reloads, rows, sessions, stream};
 use crate::api;
@@ -37,8 +37,11 @@ const BODY_LEN_MAX: usize = 64 * 1024;
 /// What any route may answer.
 const COMMON_ANSWERS: [(&str, &str); 4] = [
     ("400", "The request is malformed."),
-    ("401", "Over TCP the token has to be shown."),
-    ("403", "Over TCP only names and pages of this machine are let in."),
+    ("401", "Over TCP the token has to be shown, and the right one."),
+    (
+        "403",
+        "Over TCP only names and pages of this machine are let in, and the read-only token permits no changes.",
+    ),
     ("408", "The request took too long to come."),
 ];
 /// What any route may answer besides that takes a body.
@@ -124,18 +127,18 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// All routes, and the page; with a token for whoever shows it, and only to this machine's own pages.
-pub(super) fn all(context: Context, token: Option<Token>) -> Router {
+pub(super) fn all(context: Context, guard: Option<Guard>) -> Router {
     let (routes, document) = documented().split_for_parts();
     let document = with_common_answers(document);
     let routes = routes.route("/openapi.json", get(async || axum::Json(document))).merge(for_monitoring());
     // Around the fallbacks too: who is not let in does not learn which routes there are.
     let routes = finish(routes, context);
-    match token {
+    match guard {
         None => routes.merge(page::routes()),
-        Some(token) => routes
-            .layer(middleware::from_fn_with_state(token, guard::check_token))
+        Some(guard) => routes
+            .layer(middleware::from_fn_with_state(guard.clone(), guard::check_token))
             .merge(page::routes())
-            .layer(middleware::from_fn(guard::check_host)),
+            .layer(middleware::from_fn_with_state(guard, guard::check_host)),
     }
 }
 

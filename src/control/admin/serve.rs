@@ -28,7 +28,7 @@ use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-use super::guard::Peer;
+use super::guard::{Delay, Peer};
 use super::problem::Problem;
 use super::socket::Unix;
 use crate::base::token_bucket::TokenBucket;
@@ -206,6 +206,9 @@ async fn converse(stream: impl Stream, peer: Peer, routes: Router, arrival: Work
         async move {
             let answer = answer(routes, request.map(Body::new)).await;
             drop(work);
+            if let Some(&Delay(delay)) = answer.extensions().get() {
+                tokio::time::sleep(delay).await;
+            }
             Ok::<_, Infallible>(answer)
         }
     });

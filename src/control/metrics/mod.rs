@@ -27,6 +27,7 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 use crate::api::Stage;
+use crate::control::denials::Denial;
 use crate::control::view::log_lines_dropped;
 use crate::control::{ReloadStatus, Removed, View};
 use crate::pool::Snapshot;
@@ -93,6 +94,13 @@ impl Collector for Process {
         workers::write(&mut sheet, &moment.counters)?;
         violated.extend(listeners::write(&mut sheet, &moment.snapshot)?);
         backends::write(&mut sheet, &moment.snapshot)?;
+        let denied =
+            Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
+        sheet.counters(
+            "l4lb_admin_denied_total",
+            "Requests to the admin API that were denied, by reason.",
+            denied,
+        )?;
         sheet.counter(
             "l4lb_dropped_log_lines_total",
             "Lines that were logged and are nowhere to be read.",

@@ -1,0 +1,147 @@
+//! Requests to the admin API that were denied: counted by reason, logged at a bounded rate, and answered later the more often
+//! an address fails, so that a token cannot be guessed by trying.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::base::token_bucket::TokenBucket;
+
+/// The delay of the first wrong token of an address. Each further one doubles it.
+const DELAY_MIN: Duration = Duration::from_millis(10);
+/// All clients of this machine share few addresses: a program with a wrong token must not lock the others out.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+/// An address that has failed nothing for that long starts over.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// Addresses that are remembered. A machine has more loopback addresses than that, so the one that failed longest ago goes.
+const ADDRESSES_MAX: usize = 256;
+/// Time between two lines of the log.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// Why a request was denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// It shows no token.
+    NoToken,
+    /// It shows a wrong token.
+    Token,
+    /// It is a change, and shows the token that permits none.
+    ReadOnly,
+    /// Its Host is not this machine: DNS rebinding.
+    Host,
+    /// It comes from a page of another site.
+    Origin,
+}
+
+impl Denial {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::NoToken, Self::Token, Self::ReadOnly, Self::Host, Self::Origin];
+
+    /// Its name in metrics and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::Token => "token",
+            Self::ReadOnly => "read_only",
+            Self::Host => "host",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// The requests that were denied since the process started.
+pub struct Denials {
+    counts: [AtomicU64; Denial::ALL.len()],
+    recent: Mutex<Recent>,
+}
+
+struct Recent {
+    log: TokenBucket,
+    failures: HashMap<IpAddr, Failures>,
+}
+
+/// The wrong tokens of one address.
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+impl Denials {
+    /// None yet.
+    pub fn new(now: Instant) -> Self {
+        let recent = Recent { log: TokenBucket::new(1, LOG_PERIOD, now), failures: HashMap::new() };
+        Self { counts: Default::default(), recent: Mutex::new(recent) }
+    }
+
+    /// How many were denied for that reason.
+    pub fn count(&self, denial: Denial) -> u64 {
+        self.counts[denial as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a request of `peer` and logs it; returns how long its answer must wait.
+    pub(super) fn add(&self, denial: Denial, peer: IpAddr, request: &str, now: Instant) -> Duration {
+        self.counts[denial as usize].fetch_add(1, Ordering::Relaxed);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(more) = recent.log.take(now) {
+            log::warn!(reason = denial.as_str(), peer:%, request, more; "admin: a request was denied");
+        }
+        match denial {
+            Denial::Token => recent.delay(peer, now),
+            Denial::NoToken | Denial::ReadOnly | Denial::Host | Denial::Origin => Duration::ZERO,
+        }
+    }
+}
+
+impl Recent {
+    fn delay(&mut self, peer: IpAddr, now: Instant) -> Duration {
+        self.failures.retain(|_, failures| now - failures.last < FORGET_AFTER);
+        if self.failures.len() >= ADDRESSES_MAX
+            && !self.failures.contains_key(&peer)
+            && let Some(&oldest) =
+                self.failures.iter().min_by_key(|(_, failures)| failures.last).map(|(peer, _)| peer)
+        {
+            self.failures.remove(&oldest);
+        }
+        let failures = self.failures.entry(peer).or_insert(Failures { count: 0, last: now });
+        let delay = DELAY_MIN.saturating_mul(1_u32.checked_shl(failures.count).unwrap_or(u32::MAX));
+        *failures = Failures { count: failures.count.saturating_add(1), last: now };
+        delay.min(DELAY_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn the_answers_to_wrong_tokens_come_later_and_later_until_the_address_is_forgotten() {
+        let mut now = Instant::from_nanos(1);
+        let denials = Denials::new(now);
+        let mut add = |denial, after| {
+            now = now + after;
+            denials.add(denial, PEER, "GET /", now)
+        };
+        let delays: Vec<u128> =
+            (0..9).map(|_| add(Denial::Token, Duration::from_secs(1)).as_millis()).collect();
+        assert_eq!(delays, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(add(Denial::Host, Duration::ZERO), Duration::ZERO);
+        assert_eq!((0..100).map(|_| add(Denial::Token, Duration::ZERO)).max(), Some(DELAY_MAX));
+        assert_eq!(add(Denial::Token, FORGET_AFTER), DELAY_MIN);
+        assert_eq!((denials.count(Denial::Token), denials.count(Denial::Host)), (110, 1));
+    }
+
+    #[test]
+    fn no_crowd_of_addresses_takes_memory_without_bound() {
+        let now = Instant::from_nanos(1);
+        let denials = Denials::new(now);
+        for index in 0..10_000_u32 {
+            denials.add(Denial::Token, std::net::Ipv4Addr::from(0x7f00_0000 + index).into(), "GET /", now);
+        }
+        assert_eq!(denials.recent.lock().unwrap().failures.len(), ADDRESSES_MAX);
+    }
+}
