@@ -135,7 +135,10 @@ MUTANTS = [
         "no-turn-budget",
         "only the clock bounds what a turn takes",
         "src/worker/budget.rs",
-        [("self.of_queue.is_used_up() || now.since", "now.since")],
+        [
+            ("self.of_queue.is_used_up() || now.since", "now.since"),
+            ("Some(Share::new(share.min(self.of_queue), true))", "Some(Share::new(share, true))"),
+        ],
     ),
     Mutant(
         "two-shares",
@@ -359,7 +362,7 @@ MUTANTS = [
         "hasty-sweep",
         "a session that has something to read is taken for one that was forgotten, though its event is to come",
         "src/worker/sweep.rs",
-        [("state.readable && awaited.readable ||", "state.readable ||")],
+        [("state.readable && awaited.readable\n", "state.readable\n")],
     ),
     Mutant(
         "deaf-sweep",

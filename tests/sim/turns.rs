@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use l4lb::base::slots::Key;
 
-/// Bytes that one worker may move in one turn, in and out: what a turn may take (`worker/turn.rs`), and what the last
+/// Bytes that one worker may move in one turn, in and out: what a turn may take (`worker/budget.rs`), and what the last
 /// calls of its last session may go beyond that.
 const MOVED_MAX: u64 = 6 << 20;
 /// Times that it may take bytes for one session: less than twice the share of one.
