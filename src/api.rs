@@ -123,6 +123,10 @@ pub struct Reload {
     pub last: Option<Timestamp>,
     /// What was wrong with the last one, if it was refused.
     pub errors: Vec<String>,
+    /// Since when the configuration is being read, while it is.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub reading_since: Option<Timestamp>,
 }
 
 /// One address that clients connect to.

@@ -23,6 +23,7 @@ use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
 use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};
 use crate::doctor::{self, Finding, Verdict};
+use crate::sys;
 use crate::top::{self, TopArgs};
 
 /// The exit code for wrong flags and wrong files.
@@ -239,7 +240,7 @@ fn first_paragraphs(error: &clap::Error) -> String {
 
 /// The configuration of the file and the flags; otherwise every mistake has been printed.
 pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
-    config::load(file, overrides, &mut system_resolver).map_err(|errors| {
+    config::load(file, overrides, sys::open_regular, &mut system_resolver).map_err(|errors| {
         errors.iter().for_each(print_error);
         ExitCode::from(EXIT_USAGE)
     })

@@ -107,8 +107,6 @@ pub struct WorkerId(pub u32);
 /// What came of reading the configuration again.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Why it was read.
-    pub order: Order,
     /// What it says, or why it is not to be run.
     pub result: Result<Loadable, Refused>,
 }

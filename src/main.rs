@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use l4lb::cli::{self, Cli, Command};
@@ -17,9 +17,8 @@ use l4lb::config::model::{Global, LogFormat};
 use l4lb::config::{self, Config, Overrides, one_line, system_resolver};
 use l4lb::ctl::RegisterArgs;
 use l4lb::demo::{self, HttpBackend};
-use l4lb::mailbox::{Report, Reports};
 use l4lb::reload::Source;
-use l4lb::server::{Origin, StartError};
+use l4lb::server::{Actions, Origin, StartError};
 use l4lb::service::Beats;
 use l4lb::sys::{Inherited, Notice};
 use l4lb::{control, doctor, logging, server, sys};
@@ -81,8 +80,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn serve_configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<ExitCode> {
     // Before anything else is opened.
     let inherited = Inherited::take().context("cannot take what was passed to this process (LISTEN_FDS)")?;
+    let signals = prepare_process()?;
     match cli::load(file, overrides) {
-        Ok(config) => serve(&config, origin_of(file, overrides), inherited, || Ok(())),
+        Ok(config) => serve(&config, origin_of(file, overrides), inherited, &signals, || Ok(())),
         Err(code) => Ok(code),
     }
 }
@@ -92,13 +92,14 @@ fn origin_of(file: Option<&Path>, overrides: &Overrides) -> Option<Origin> {
     let (path, overrides) = (file?.to_owned(), overrides.clone());
     let file = path.display().to_string();
     let source: Source = Arc::new(move || {
-        let config = config::load(Some(&path), &overrides, &mut system_resolver);
+        let config = config::load(Some(&path), &overrides, sys::open_regular, &mut system_resolver);
         config.map_err(|errors| errors.iter().map(|error| one_line(&error.to_string())).collect())
     });
     Some(Origin { file, source })
 }
 
 fn serve_demo() -> anyhow::Result<ExitCode> {
+    let signals = prepare_process()?;
     let listen = vec![demo::BALANCER.parse().context("the address of the demo")?];
     match cli::load(None, &Overrides { listen, ..Overrides::default() }) {
         Ok(mut config) => {
@@ -107,10 +108,21 @@ fn serve_demo() -> anyhow::Result<ExitCode> {
             config.admin.listen = Some(demo::DASHBOARD.parse().context("the dashboard of the demo")?);
             config.admin.token_file = Some(token.file().to_owned());
             let when_started = move || demo::print_what_to_try(&token, &mut io::stdout());
-            serve(&config, None, Inherited::default(), when_started)
+            serve(&config, None, Inherited::default(), &signals, when_started)
         }
         Err(code) => Ok(code),
     }
+}
+
+/// What has to be settled before anything waits, and before there is another thread: each has what the one has that starts it.
+fn prepare_process() -> anyhow::Result<server::Signals> {
+    sys::renounce_new_privileges().context("cannot renounce new privileges")?;
+    let leave = || {
+        log::info!("stopped before it served");
+        logging::flush();
+        process::exit(0);
+    };
+    server::Signals::catch(Actions { reopen_logs: logging::reopen, leave }).context("cannot handle signals")
 }
 
 /// Serves until a signal has ended it.
@@ -118,21 +130,18 @@ fn serve(
     config: &Config,
     origin: Option<Origin>,
     inherited: Inherited,
+    signals: &server::Signals,
     when_started: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<ExitCode> {
-    // Before there is another thread: each has what the one has that starts it.
-    sys::renounce_new_privileges().context("cannot renounce new privileges")?;
     let Global { log_level, log_format, access_log, .. } = &config.global;
     let logging = logging::start(*log_level, *log_format, access_log.as_ref());
     let mut logging = logging.context("cannot start the log")?;
     control::count_dropped_log_lines(logging::dropped);
     control::set_log_level_by(logging::set_level);
-    // Before anyone can see that it listens: a signal that is not caught ends the process without a drain.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).context("cannot handle signals")?;
-    let running = server::start_service(config, origin, inherited, || {
+    let running = server::start_service(config, origin, inherited, |reports| {
+        signals.report_to(reports);
         logging.open_access_log().map_err(|(path, error)| StartError::AccessLog { path, error })
     })?;
-    forward_signals(signals, running.reports()).context("cannot handle signals")?;
     let _beats = Beats::start(running.watched()).context("cannot start a thread")?;
     sys::notify(&[Notice::Ready, Notice::Status("serving")]);
     when_started()?;
@@ -157,20 +166,4 @@ fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
         signals.forever().try_for_each(|_| tell.send(()))
     })?;
     Ok(told)
-}
-
-fn forward_signals(mut signals: Signals, reports: Reports) -> io::Result<()> {
-    thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            if signal == SIGUSR1 {
-                logging::reopen();
-            }
-            reports.send_surely(match signal {
-                SIGHUP => Report::Reload,
-                SIGUSR1 => Report::TellShares,
-                _ => Report::Terminate,
-            });
-        }
-    })?;
-    Ok(())
 }

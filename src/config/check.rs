@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::address::{Resolver, parse_bind};
 use super::admin;
-use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, WORKERS_MAX};
+use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, TIMEOUT, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
 use super::model::{Accept, AccessLog, Account, Config, Global, Listener, LogFormat, Timeouts};
@@ -75,6 +75,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let busy_poll = read.duration("busy_poll", &raw.busy_poll, BUSY_POLL, Some("sleep at once"));
     let max_sessions = sessions(&mut read, &raw.max_sessions);
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
+    let reload_timeout = read.duration("reload_timeout", &raw.reload_timeout, TIMEOUT, None);
     let user = account(&mut read, &raw.user, &raw.group);
     let mut read = Reader { report, scope: &log_scope };
     let level = read.choice("level", &log.level, &LOG_LEVELS);
@@ -88,6 +89,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
         busy_poll: busy_poll.unwrap_or(Duration::ZERO),
         max_sessions: overrides.max_sessions.or(max_sessions),
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
+        reload_timeout: reload_timeout.unwrap_or(Duration::from_secs(30)),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,
         access_log,

@@ -3,7 +3,7 @@
 //! Text becomes `raw` (only shape), raw becomes [`model`] in `check` (types, ranges, references, conflicts),
 //! and nothing behind that checks again. One pass reports every mistake, each as one line that names file,
 //! line and key. Never opens a socket, and resolves host names only through the [`Resolver`] that the caller
-//! hands in.
+//! hands in, as it opens the file only by its [`Open`].
 
 pub mod diff;
 pub mod limits;
@@ -28,7 +28,7 @@ mod report;
 mod show;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
@@ -45,21 +45,29 @@ pub use reader::check_name;
 use bounds::FILE_MIB_MAX;
 use report::Report;
 
+/// Opens a file to read, and never waits for one that is none.
+pub type Open = fn(&Path) -> io::Result<File>;
+
 /// The configuration of the file at `path` with `overrides` applied, or every mistake in both.
 /// Without a file the overrides must name a listener; without backends it serves the three of the tutorial.
-pub fn load(path: Option<&Path>, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
+pub fn load(
+    path: Option<&Path>,
+    overrides: &Overrides,
+    open: Open,
+    resolve: Resolver,
+) -> Result<Config, Vec<Error>> {
     let Some(path) = path else { return from_flags(overrides, resolve) };
     let file = one_line(&path.display().to_string());
-    let text = read(path, &file).map_err(|error| vec![error])?;
+    let text = read(path, &file, open).map_err(|error| vec![error])?;
     parse(&text, &file, overrides, resolve)
 }
 
-/// The text of the file at `path`, which may be anything: a device has no end.
-fn read(path: &Path, file: &str) -> Result<String, Error> {
+/// The text of the file at `path`, which may be of any size.
+fn read(path: &Path, file: &str, open: Open) -> Result<String, Error> {
     const LEN_MAX: u64 = FILE_MIB_MAX << 20;
     let wrong = |what| Error::File { file: file.to_owned(), what };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
+    let read = open(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
     if read.map_err(|error| wrong(format!("cannot read it: {error}")))? as u64 > LEN_MAX {
         return Err(wrong(format!("larger than {FILE_MIB_MAX} MiB")));
     }
@@ -95,7 +103,6 @@ fn from_flags(overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
     use std::net::SocketAddr;
     use std::time::Duration;
 
@@ -229,7 +236,7 @@ mod tests {
     #[test]
     fn flags_alone_serve_the_backends_of_the_tutorial() {
         let overrides = Overrides { listen: vec![parse_bind(":9090").unwrap()], ..Overrides::default() };
-        let config = load(None, &overrides, &mut system_resolver).unwrap();
+        let config = load(None, &overrides, |path| File::open(path), &mut system_resolver).unwrap();
         let addresses: Vec<String> = config.pools[0].backends.iter().map(|b| b.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"]);
     }
@@ -237,7 +244,8 @@ mod tests {
     #[test]
     fn the_name_of_a_file_that_cannot_be_read_stays_on_its_line() {
         let path = Path::new("no\nsuch.toml");
-        let errors = load(Some(path), &Overrides::default(), &mut system_resolver).unwrap_err();
+        let errors = load(Some(path), &Overrides::default(), |path| File::open(path), &mut system_resolver)
+            .unwrap_err();
         assert!(errors[0].to_string().starts_with("no\\nsuch.toml: cannot read it: "), "{}", errors[0]);
     }
 
@@ -245,7 +253,7 @@ mod tests {
     fn listeners_on_port_0_share_an_address() {
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
         let overrides = Overrides { listen: vec![bind, bind], ..Overrides::default() };
-        let config = load(None, &overrides, &mut system_resolver).unwrap();
+        let config = load(None, &overrides, |path| File::open(path), &mut system_resolver).unwrap();
         assert_ne!(config.listeners[0].name, config.listeners[1].name);
     }
 }

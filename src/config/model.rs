@@ -79,6 +79,8 @@ pub struct Global {
     pub max_sessions: Option<NonZeroUsize>,
     /// How long sessions may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// How long reading the configuration again may take.
+    pub reload_timeout: Duration,
     /// The least severe lines that are written.
     pub log_level: LevelFilter,
     /// How a line is written.

@@ -8,6 +8,7 @@ pub mod denials;
 pub mod events;
 pub mod kept;
 mod leases;
+mod loading;
 mod merge;
 pub mod metrics;
 mod reload;
@@ -39,6 +40,7 @@ use crate::sys::{self, Clock, Notice, timestamp};
 use events::Draft;
 
 use kept::Kept;
+pub use loading::LOADERS;
 use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
@@ -63,7 +65,7 @@ pub struct Control {
     pub config: Arc<Config>,
     /// Where to read it again.
     pub source: Option<Source>,
-    /// The thread that reads it. One job may wait: the last one has reported before its thread is free.
+    /// The threads that read it, [`LOADERS`] of them.
     pub loader: Standby,
     /// What opens what a configuration needs.
     pub site: Arc<dyn Site>,
@@ -181,6 +183,7 @@ impl Work {
     /// Does what follows from the reports and from the time.
     fn act(&mut self) {
         self.look_after_drops();
+        self.end_loading();
         self.forget_retired();
         self.end_leases();
         self.publish();
@@ -198,7 +201,8 @@ impl Work {
             Stage::Serving | Stage::Stopping => None,
         };
         let cut = self.next_cut().map(|cut| cut - now);
-        let next = [drained, cut, self.next_lease(now), self.next_save(now)];
+        let loaded = self.next_loaded().map(|deadline| deadline - now);
+        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now)];
         next.into_iter().flatten().fold(LOOK, Duration::min)
     }
 

@@ -1,19 +1,22 @@
 //! Reads the configuration again and runs it, in this process: what stays is not touched.
 //!
 //! It is read on a thread of its own, `l4lb-reload`, which stands by from the start and also opens what it needs: a name that
-//! takes long to resolve holds up no change of health. What is wrong with it is told, counted and remembered, and the old one goes on. One at
-//! a time; what is asked for meanwhile is done next, and all that was asked for in the same way is done at once.
+//! takes long to resolve holds up no change of health. What is wrong with it is told, counted and remembered, and the old one goes on. What
+//! cannot be read within `reload_timeout` is given up, see `loading`. One at a time; what is asked for meanwhile is done next, and all that was asked for in the same way is done at once.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::api::EventKind;
+use crate::base::time::Instant;
 use crate::config::Config;
 use crate::config::diff::{Change, Difference, Subject, diff};
+use crate::config::units::show_duration;
 use crate::control::events::Draft;
+use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
 use crate::control::merge::merge;
-use crate::control::{Stage, Work, audit, view};
+use crate::control::{LOOK, Stage, Work, audit, view};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
 use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Touch};
@@ -39,12 +42,15 @@ pub struct ReloadStatus {
     pub last_failure: Option<Timestamp>,
     /// What was wrong with the last one, if it was refused.
     pub errors: Vec<String>,
+    /// Since when the configuration is being read, while it is.
+    pub reading_since: Option<Timestamp>,
 }
 
 /// What is asked for while a configuration is read.
 #[derive(Default)]
 pub(super) struct Orders {
-    is_loading: bool,
+    loading: Option<Loading>,
+    stuck: Stuck,
     waiting: Vec<Order>,
 }
 
@@ -66,7 +72,7 @@ impl Work {
 
     /// Begins to read what waits, unless a configuration is being read.
     fn load_next(&mut self) {
-        while !self.orders.is_loading && !self.orders.waiting.is_empty() {
+        while self.orders.loading.is_none() && !self.orders.waiting.is_empty() {
             let first = self.orders.waiting.remove(0);
             let alike = self.orders.waiting.extract_if(.., |other| is_alike(&first, other)).collect();
             self.load(together(first, alike));
@@ -83,11 +89,25 @@ impl Work {
             self.refuse(order, Refused::wrong(vec!["there is no file to read again".into()]));
             return self.tell_over(mode);
         };
+        let mode = order.mode;
+        if self.orders.stuck.holds_all() {
+            let why =
+                format!("{LOADERS} readings of the configuration have not ended: see what they wait for");
+            self.refuse(order, Refused::for_now(why));
+            return self.tell_over(mode);
+        }
         let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
-        let (mode, who) = (order.mode, order.who.clone());
+        let claim = Arc::<Claim>::default();
+        let of_thread = Arc::clone(&claim);
         let run = move || {
+            let read = source();
+            if !of_thread.take() {
+                return log::warn!(
+                    "a configuration that was given up has been read after all: it is ignored"
+                );
+            }
             let load = || {
-                let config = source().map_err(Refused::wrong)?;
+                let config = read.map_err(Refused::wrong)?;
                 let groundwork = match mode {
                     Mode::Apply => Some(site.prepare(&config)?),
                     Mode::DryRun => None,
@@ -95,22 +115,49 @@ impl Work {
                 Ok(Loadable { config, groundwork })
             };
             let result = load();
-            reports.send_surely(Report::Loaded(Box::new(Loaded { order, result })));
+            reports.send_surely(Report::Loaded(Box::new(Loaded { result })));
         };
         if self.control.loader.try_run(run) {
-            self.orders.is_loading = true;
-            log::info!(who, mode:?; "the configuration is read");
+            log::info!(who = order.who, mode:?; "the configuration is read");
+            let deadline = self.clock.now() + self.control.config.global.reload_timeout;
+            self.orders.loading = Some(Loading { order, deadline, claim });
+            self.control.view.state().reload.reading_since = Some(timestamp());
         } else {
-            // The order has gone with what was to run: whoever waits for an answer hears that there is none.
-            self.count_failure(&who, vec!["the thread that reads configurations has ended".into()]);
+            let why = "the threads that read configurations have ended";
+            self.refuse(order, Refused::wrong(vec![why.into()]));
             self.tell_over(mode);
         }
     }
 
+    /// When what is read is given up.
+    pub(super) fn next_loaded(&self) -> Option<Instant> {
+        self.orders.loading.as_ref().map(|loading| loading.deadline)
+    }
+
+    /// Gives up what has not been read in time.
+    pub(super) fn end_loading(&mut self) {
+        let now = self.clock.now();
+        let Some(loading) = self.orders.loading.take_if(|loading| now >= loading.deadline) else { return };
+        if !loading.claim.take() {
+            // All is read, and what opens sockets has an end of its own.
+            self.orders.loading = Some(Loading { deadline: now + LOOK, ..loading });
+            return;
+        }
+        self.orders.stuck.add(&loading.claim);
+        let timeout = show_duration(self.control.config.global.reload_timeout);
+        let why =
+            format!("not read within {timeout} (reload_timeout): a disk or a name server gives no answer");
+        self.end_order(loading.order, Err(Refused::for_now(why)));
+    }
+
     pub(super) fn on_loaded(&mut self, loaded: Loaded) {
-        let Loaded { order, result } = loaded;
+        let Some(Loading { order, .. }) = self.orders.loading.take() else { return };
+        self.end_order(order, loaded.result);
+    }
+
+    fn end_order(&mut self, order: Order, result: Result<Loadable, Refused>) {
         let mode = order.mode;
-        self.orders.is_loading = false;
+        self.control.view.state().reload.reading_since = None;
         match result {
             Err(refused) => self.refuse(order, refused),
             Ok(_) if self.stage != Stage::Serving => {
@@ -267,6 +314,7 @@ fn sessions_on(change: &Change, running: &Snapshot) -> usize {
 mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
 
     use super::*;
     use crate::control::tests::{config, control};
@@ -369,6 +417,77 @@ mod tests {
         assert_eq!(work.control.snapshot.epoch, 0);
     }
 
+    /// Reads nothing until it is let go.
+    fn stuck_source() -> (Source, Arc<Mutex<()>>) {
+        let gate = Arc::<Mutex<()>>::default();
+        let waits = Arc::clone(&gate);
+        let read = move || {
+            drop(waits.lock().expect("nobody panics with it"));
+            Ok(config("retries = 3"))
+        };
+        (Arc::new(read), gate)
+    }
+
+    /// Lets the time of what is read pass; what becomes of it.
+    fn passes(work: &mut Work, answered: &Answered) -> Result<ReloadReport, Refused> {
+        let mut answer = None;
+        while answer.is_none() {
+            work.act();
+            answer = answered.recv_timeout(Duration::from_millis(1)).ok();
+        }
+        answer.expect("there is one")
+    }
+
+    /// One file that gave no answer disabled every later reload, in silence.
+    #[test]
+    fn what_cannot_be_read_is_given_up_and_the_next_one_is_read() {
+        let mut work = work();
+        Arc::make_mut(&mut work.control.config).global.reload_timeout = Duration::from_millis(1);
+        let (stuck, gate) = stuck_source();
+        let closed = gate.lock().unwrap();
+        for round in 0..LOADERS - 1 {
+            let (order, answered) = order(Some(&stuck), Mode::Apply);
+            work.on_order(order);
+            assert!(work.control.view.state().reload.reading_since.is_some(), "{round}");
+            let refused = passes(&mut work, &answered).unwrap_err();
+            assert!(
+                refused.is_for_now && refused.errors[0].starts_with("not read within 1ms"),
+                "{refused:?}"
+            );
+            assert!(work.control.view.state().reload.reading_since.is_none(), "{round}");
+        }
+        Arc::make_mut(&mut work.control.config).global.reload_timeout = config("").global.reload_timeout;
+        let (good, _) = source("retries = 7");
+        let (order_of_good, answered) = order(Some(&good), Mode::Apply);
+        work.on_order(order_of_good);
+        hear(&mut work);
+        assert_eq!(answered.try_recv().unwrap().unwrap().changes.len(), 1);
+        // What comes late changes nothing, and its threads are there again.
+        drop(closed);
+        for _ in 0..LOADERS {
+            let (order, answered) = order(Some(&good), Mode::Apply);
+            work.on_order(order);
+            hear(&mut work);
+            assert_eq!(answered.try_recv().unwrap().unwrap().changes, []);
+        }
+        assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
+    }
+
+    #[test]
+    fn readings_that_never_end_have_a_bound() {
+        let mut work = work();
+        Arc::make_mut(&mut work.control.config).global.reload_timeout = Duration::from_millis(1);
+        let (stuck, gate) = stuck_source();
+        let _closed = gate.lock().unwrap();
+        let errors = (0..=LOADERS).map(|_| {
+            let (order, answered) = order(Some(&stuck), Mode::DryRun);
+            work.on_order(order);
+            passes(&mut work, &answered).unwrap_err().errors.remove(0)
+        });
+        let last = errors.last().unwrap();
+        assert_eq!(last, "4 readings of the configuration have not ended: see what they wait for");
+    }
+
     #[test]
     fn a_storm_of_signals_reads_the_file_twice() {
         let mut work = work();
@@ -377,7 +496,7 @@ mod tests {
         (0..10 * ORDERS_MAX).for_each(|_| work.on_report(Report::Reload));
         hear(&mut work);
         hear(&mut work);
-        assert!(work.orders.waiting.is_empty() && !work.orders.is_loading);
+        assert!(work.orders.waiting.is_empty() && work.orders.loading.is_none());
         let status = work.control.view.state().reload.clone();
         assert_eq!((*reads.lock().unwrap(), status.succeeded, status.failed), (2, 2, 0));
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::api::{Admin, OverrideTo};
 use crate::config::{Invalid, WEIGHT_MAX, check_name};
+use crate::sys;
 
 /// What this version writes, and all that it reads.
 const VERSION: u32 = 1;
@@ -115,7 +116,7 @@ impl Saved {
     pub fn read(path: &Path) -> Result<Self, StateFileError> {
         let failed = |what| StateFileError { path: path.to_owned(), what };
         let mut text = Vec::new();
-        match File::open(path) {
+        match sys::open_regular(path) {
             Ok(file) => {
                 let read = file.take(FILE_LEN_MAX).read_to_end(&mut text);
                 read.map_err(|error| failed(format!("cannot be read: {error}")))?;

@@ -71,7 +71,9 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
 
 fn reloads(reload: &api::Reload, now: Timestamp) -> String {
     let last = reload.last.map(|last| format!(", the last {} ago", age(now, last))).unwrap_or_default();
-    format!("{} applied, {} refused{last}", reload.succeeded, reload.failed)
+    let reading =
+        reload.reading_since.map(|since| format!(", reading for {}", age(now, since))).unwrap_or_default();
+    format!("{} applied, {} refused{last}{reading}", reload.succeeded, reload.failed)
 }
 
 pub(crate) const fn stage_word(stage: api::Stage) -> &'static str {

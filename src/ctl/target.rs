@@ -1,6 +1,5 @@
 //! From flags to the place where the API is asked.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::control::admin;
 use crate::ctl::{Client, Failure, Target};
+use crate::sys;
 
 /// What flags say of where the API is.
 #[derive(Clone, Debug, Default)]
@@ -57,11 +57,12 @@ impl At {
 /// The first line of a file that nobody else may use.
 fn read_token(file: &Path) -> io::Result<String> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let mode = fs::metadata(file)?.permissions().mode();
+    let file = sys::open_regular(file)?;
+    let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(invalid(format!("others may use it (mode {:03o}): chmod 600", mode & 0o777)));
     }
-    let text = fs::read_to_string(file)?;
+    let text = io::read_to_string(file)?;
     match text.lines().next().map(str::trim) {
         Some(token) if !token.is_empty() => Ok(token.to_owned()),
         Some(_) | None => Err(invalid("its first line is empty".into())),
@@ -70,6 +71,8 @@ fn read_token(file: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@
 mod circles;
 mod error;
 mod groups;
+mod signals;
 mod site;
 mod threads;
 
@@ -18,7 +19,7 @@ use crate::config::model::{Config, Global};
 use crate::control::admin;
 use crate::control::kept::{self, Kept, Restored};
 use crate::control::state_file::{Saved, StateFile};
-use crate::control::{Control, Staff, Standby, View};
+use crate::control::{Control, LOADERS, Staff, Standby, View};
 use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason};
 use crate::pool::{Backend, Snapshot};
 use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Source};
@@ -28,6 +29,7 @@ use crate::sys::{self, Clock, Inherited};
 
 pub use error::StartError;
 use error::system;
+pub use signals::{Actions, Signals};
 use site::Site;
 
 /// Where a configuration came from.
@@ -54,11 +56,6 @@ impl Running {
     /// What SIGTERM does: drains, and the second time stops at once.
     pub fn terminate(&self) {
         self.reports.send_surely(Report::Terminate);
-    }
-
-    /// Where signals are reported to.
-    pub fn reports(&self) -> Reports {
-        self.reports.clone()
     }
 
     /// What the control thread lets others see.
@@ -132,17 +129,17 @@ fn totals(staff: &Staff) -> Totals {
 
 /// Starts what `config` says and returns once every listener listens.
 pub fn start(config: &Config) -> Result<Running, StartError> {
-    start_service(config, None, Inherited::default(), || Ok(()))
+    start_service(config, None, Inherited::default(), |_| Ok(()))
 }
 
 /// The same with the listening sockets among what was `inherited`; SIGHUP reads the configuration again from where it
-/// came from. `when_listening` comes after the last thing that takes root, which the process has given up then, and
-/// before any session.
+/// came from. `when_listening` comes after the last thing that takes root, which the process has given up then, and that may
+/// wait for long, and before any session; what is reported from then on is done.
 pub fn start_service(
     config: &Config,
     origin: Option<Origin>,
     inherited: Inherited,
-    when_listening: impl FnOnce() -> Result<(), StartError>,
+    when_listening: impl FnOnce(Reports) -> Result<(), StartError>,
 ) -> Result<Running, StartError> {
     debug_assert!(
         sys::sigpipe_is_ignored().unwrap_or(true),
@@ -158,15 +155,15 @@ pub fn start_service(
     let groundwork = Box::new(site.prepare(config, inherited.into_sockets())?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;
-    when_listening()?;
     let (snapshot, kept) = restore(config)?;
+    when_listening(reports.clone())?;
     groundwork.begin_to_listen()?;
     groundwork.commit(&snapshot);
     let config = Arc::new(config.clone());
     let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
     kept.show(&view);
-    let loader = Standby::start("l4lb-reload", 1, 1).map_err(system("start a thread"))?;
+    let loader = Standby::start("l4lb-reload", LOADERS, LOADERS).map_err(system("start a thread"))?;
     let control = Control {
         kept,
         snapshot,

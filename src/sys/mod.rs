@@ -26,7 +26,7 @@ mod usage;
 pub use account::{become_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name};
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
-pub use files::{ends_within_line, listen_privately, open_log};
+pub use files::{ends_within_line, listen_privately, open_log, open_regular};
 pub use holder::holder_of;
 pub use kernel::{
     Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,

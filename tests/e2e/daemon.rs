@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -81,6 +82,11 @@ impl Daemon {
     /// What asks its admin API.
     pub(crate) fn admin(&self) -> Client {
         Client::new(Target::Socket(self.runtime.path().join("admin.sock"))).expect("start a runtime")
+    }
+
+    /// The file that its configuration is in.
+    pub(crate) fn config_file(&self) -> &Path {
+        self.file.path()
     }
 
     /// Puts another configuration in its file, with the same listener.

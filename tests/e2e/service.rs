@@ -13,8 +13,9 @@ use std::time::Duration;
 use l4lb::session::Side;
 use nix::errno::Errno;
 use nix::sys::ptrace;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, mkfifo};
 use procfs::net::TcpState;
 use socket2::{Domain, SockFilter, Socket, Type};
 use tempfile::TempDir;
@@ -85,6 +86,47 @@ fn the_service_manager_is_told_of_the_start_of_a_reload_and_of_the_end() {
     service.server.signal("TERM", 1);
     manager.hears("STOPPING=1");
     service.has_stopped();
+}
+
+/// The process hung, and SIGTERM was caught and went to nobody.
+#[test]
+fn a_state_file_that_is_no_file_ends_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fifo = dir.path().join("fifo");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).expect("mkfifo");
+    let config = dir.path().join("l4lb.toml");
+    let text =
+        format!("[admin]\nsocket = false\nstate_file = {fifo:?}\n[[listener]]\nbind = \"127.0.0.1:1\"\n");
+    // Of all ports it may be any that is free.
+    let free = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let text =
+        text.replace("127.0.0.1:1", &free.to_string()) + "[[pool]]\nbackend = [{ address = \":1\" }]\n";
+    fs::write(&config, text).expect("write the configuration");
+    let output = output(Command::new(env!("CARGO_BIN_EXE_l4lb")).arg("-c").arg(&config));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("cannot be read: it is a FIFO, not a regular file"), "{said}");
+    assert!(!output.status.success());
+}
+
+/// The thread that read waited for a writer of the FIFO, and no reload came to anything any more.
+#[test]
+fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
+    let (manager, fleet) = (Manager::new(), fleet(1));
+    let service = manager.start(&fleet, &[]);
+    manager.hears("READY=1");
+    let path = service.server.config_file().to_owned();
+    fs::remove_file(&path).expect("remove the configuration");
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("mkfifo");
+    service.server.signal("HUP", 1);
+    manager.hears("RELOADING=1");
+    manager.hears("READY=1");
+    let line = service.server.wait_for_line(&["cannot read it"]);
+    assert!(line.contains("it is a FIFO, not a regular file"), "{line}");
+    fs::remove_file(&path).expect("remove the FIFO");
+    service.server.reload(&fleet.daemon_toml());
+    service.server.wait_for_line(&["another configuration is run"]);
+    service.enter().talks().leave();
+    service.stops();
 }
 
 /// The second reload was told before the end of the first one, which then seemed to be that of the second.

@@ -61,8 +61,9 @@ pub(super) fn listeners(snapshot: &Snapshot) -> Vec<api::Listener> {
 }
 
 pub(super) fn reload(status: &ReloadStatus) -> api::Reload {
-    let ReloadStatus { succeeded, failed, last_success, last_failure, errors } = status.clone();
-    api::Reload { succeeded, failed, last: last_success.max(last_failure), errors }
+    let ReloadStatus { succeeded, failed, last_success, last_failure, errors, reading_since } =
+        status.clone();
+    api::Reload { succeeded, failed, last: last_success.max(last_failure), errors, reading_since }
 }
 
 /// How much happens, now; not how long things took.

@@ -1,7 +1,6 @@
 //! The tokens of clients over TCP: one that permits everything, and one that permits everything but changes.
 
-use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -11,9 +10,12 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::config::model::Admin;
+use crate::sys;
 
 /// A shorter token could be guessed.
 const TOKEN_LEN_MIN: usize = 16;
+/// What is read of a file: the token is in its first line.
+const FILE_LEN_MAX: u16 = 16 << 10;
 
 /// What the token of a request permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +75,14 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 impl Token {
     /// The first line of a file that nobody else may read.
     fn read(path: &Path) -> io::Result<Self> {
-        let mode = fs::metadata(path)?.permissions().mode();
+        let mut file = sys::open_regular(path)?.take(FILE_LEN_MAX.into());
+        let mode = file.get_ref().metadata()?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(invalid(format!("others may use it (mode {:03o}): chmod 600", mode & 0o777)));
         }
-        let text = Zeroizing::new(fs::read_to_string(path)?);
+        // As long as it gets: what is moved to a longer one leaves itself behind.
+        let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX.into()));
+        file.read_to_string(&mut text)?;
         let token = text.lines().next().unwrap_or_default().trim();
         if token.len() < TOKEN_LEN_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(invalid(format!(
@@ -98,6 +103,8 @@ fn invalid(what: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn shown(value: &str) -> HeaderMap {

@@ -102,6 +102,7 @@ fn status_tells_the_whole_process() {
             failed: 1,
             last: Some(now()),
             errors: vec!["line 3: wrong".into()],
+            reading_since: Some(now()),
         },
         log_lines_dropped: 1,
         state_file_failures: 0,
@@ -116,7 +117,7 @@ sessions     1 open, 3 accepted
 closed       2 done
 bytes        5 B to backends, 6 B to clients
 dials        3, 0 failed
-reloads      1 applied, 1 refused, the last 1m00s ago
+reloads      1 applied, 1 refused, the last 1m00s ago, reading for 1m00s
 refused for  line 3: wrong
 log          1 line dropped
 

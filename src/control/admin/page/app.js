@@ -163,8 +163,9 @@ function showHeader() {
   put(byId('uptime'), span((Date.parse(sample.time) - Date.parse(status.started)) / 1000));
   put(byId('epoch'), count(sample.epoch));
   put(byId('workers'), count(status.workers.length));
-  const { succeeded, failed } = status.reload;
+  const { succeeded, failed, reading_since: reading } = status.reload;
   put(byId('reloads'), failed > 0 ? `${count(succeeded)}, ${count(failed)} refused` : count(succeeded));
+  byId('reloads').title = reading ? `reading since ${clock(reading)}` : '';
 }
 
 function showTiles() {
@@ -214,6 +215,10 @@ function problems() {
   if (status?.reload.errors.length > 0) {
     const at = status.reload.last ? ` at ${clock(status.reload.last)}` : '';
     tell('bad', `reload refused${at}`, status.reload.errors.join('\n'));
+  }
+  if (status?.reload.reading_since) {
+    const took = (Date.parse(sample.time) - Date.parse(status.reload.reading_since)) / 1000;
+    if (took > 1) tell('warn', 'reload', `reading the configuration for ${span(took)}`);
   }
   for (const backend of sample.backends) {
     const { health } = stateOf(backend);

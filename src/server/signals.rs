@@ -1,0 +1,96 @@
+//! What signals ask for, from the first line of the process on: a start may wait for a disk or a name server for long, and who
+//! ends it then is not to wait with it.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals as Caught;
+
+use crate::mailbox::{Report, Reports};
+
+/// What is done about a signal outside this module.
+#[derive(Clone, Copy)]
+pub struct Actions {
+    /// SIGUSR1: opens the access log again.
+    pub reopen_logs: fn(),
+    /// Ends the process, which does not serve yet.
+    pub leave: fn(),
+}
+
+/// Catches the signals of the process.
+#[derive(Clone)]
+pub struct Signals(Arc<Mutex<Desk>>);
+
+/// Where signals go.
+enum Desk {
+    /// Nothing runs yet. What was asked for meanwhile is done then.
+    Starting { reload: bool },
+    /// To the control thread.
+    Serving(Reports),
+}
+
+impl Signals {
+    /// Catches them from now on. To be called before anything that may wait.
+    pub fn catch(actions: Actions) -> io::Result<Self> {
+        let mut caught = Caught::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        let signals = Self(Arc::new(Mutex::new(Desk::Starting { reload: false })));
+        let desk = signals.clone();
+        thread::Builder::new()
+            .name("l4lb-signals".into())
+            .spawn(move || caught.forever().for_each(|signal| desk.on_signal(signal, actions)))?;
+        Ok(signals)
+    }
+
+    /// The process serves: they are reported there from now on.
+    pub fn report_to(&self, reports: Reports) {
+        let mut desk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*desk, Desk::Starting { reload: true }) {
+            reports.send_surely(Report::Reload);
+        }
+        *desk = Desk::Serving(reports);
+    }
+
+    fn on_signal(&self, signal: i32, actions: Actions) {
+        if signal == SIGUSR1 {
+            (actions.reopen_logs)();
+        }
+        let mut desk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *desk, signal) {
+            (Desk::Serving(reports), SIGHUP) => reports.send_surely(Report::Reload),
+            (Desk::Serving(reports), SIGUSR1) => reports.send_surely(Report::TellShares),
+            (Desk::Serving(reports), _) => reports.send_surely(Report::Terminate),
+            // The file may have changed since it was read.
+            (Desk::Starting { reload }, SIGHUP) => *reload = true,
+            (Desk::Starting { .. }, SIGUSR1) => {}
+            (Desk::Starting { .. }, _) => (actions.leave)(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// It was caught and reported to nobody: a start that hung could not be ended.
+    #[test]
+    fn what_comes_before_the_process_serves_is_not_lost() {
+        static LEFT: AtomicU32 = AtomicU32::new(0);
+        let leave = || _ = LEFT.fetch_add(1, Ordering::Relaxed);
+        let actions = Actions { reopen_logs: || {}, leave };
+        let signals = Signals(Arc::new(Mutex::new(Desk::Starting { reload: false })));
+        let (reports, inbox) = Reports::new();
+        for signal in [SIGUSR1, SIGHUP, SIGHUP, SIGTERM, SIGINT] {
+            signals.on_signal(signal, actions);
+        }
+        assert_eq!(LEFT.load(Ordering::Relaxed), 2);
+        signals.report_to(reports);
+        [SIGTERM, SIGHUP].into_iter().for_each(|signal| signals.on_signal(signal, actions));
+        let reported: Vec<Report> = inbox.try_iter().collect();
+        assert!(matches!(*reported, [Report::Reload, Report::Terminate, Report::Reload]), "{reported:?}");
+        assert_eq!(LEFT.load(Ordering::Relaxed), 2);
+    }
+}
