@@ -194,6 +194,18 @@ MUTANTS = [
         [("        if lacks_resources(error) {\n", "        if lacks_resources(error) {\n            listener.readable = false;\n")],
     ),
     Mutant(
+        "long-queue",
+        "each listener is accepted from as if it were the only one in its turn",
+        "src/worker/accept.rs",
+        [("            self.accept_one(index);\n            self.listeners.queue", "            (0..ACCEPTS_PER_TURN).for_each(|_| self.accept_one(index));\n            self.listeners.queue")],
+    ),
+    Mutant(
+        "deaf-listener",
+        "a listener whose pause is over is not accepted from before something happens to it",
+        "src/worker/accept.rs",
+        [("        self.watch_listener(index);\n        self.listeners.queue_if_ready(index);\n", "        self.watch_listener(index);\n")],
+    ),
+    Mutant(
         "lost-place",
         "an accept that fails keeps its place among the sessions",
         "src/worker/accept.rs",

@@ -40,7 +40,7 @@ impl<K: Kernel> Worker<K> {
         }
         let before = std::mem::replace(&mut self.snapshot, snapshot);
         self.tables.replaced(&before, &self.snapshot);
-        for listener in self.listeners.iter_mut().flatten() {
+        for listener in self.listeners.iter_mut() {
             listener.align(&self.snapshot);
         }
         self.take_assignment();
@@ -50,7 +50,7 @@ impl<K: Kernel> Worker<K> {
     fn stop(&mut self, reason: CloseReason) {
         self.crew.close_desk();
         self.stopping = Some(reason);
-        for index in 0..self.listeners.len() {
+        for index in self.listeners.places() {
             self.stop_listening(index);
         }
     }

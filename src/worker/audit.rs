@@ -44,7 +44,7 @@ impl<K: Kernel> Worker<K> {
     pub fn audit(&self) -> Audit {
         let mut audit = Audit {
             sessions: self.sessions.len(),
-            listeners: self.listeners.iter().flatten().count(),
+            listeners: self.listeners.len(),
             holds_timers_back: self.gap.is_open(),
             ..Audit::default()
         };
@@ -73,9 +73,10 @@ impl<K: Kernel> Worker<K> {
         assert_eq!(piped, self.plumbing.pipes.lent(), "each pipe that is lent belongs to one conduit");
         audit.pipes = self.plumbing.pipes.open();
 
+        self.listeners.audit();
         let (attempts, probe_timers) = self.probes.held();
         [audit.waiting_checks, audit.slow_checks] = self.probes.audit_places();
-        let of_listeners: usize = self.listeners.iter().flatten().map(ListenerSlot::timers).sum();
+        let of_listeners: usize = self.listeners.iter().map(ListenerSlot::timers).sum();
         let dialed = audit.sockets - audit.sessions;
         assert_eq!(dialed as u64, self.dialed, "each connection to a backend is counted");
         audit.sockets += attempts;

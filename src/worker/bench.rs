@@ -13,6 +13,10 @@ use crate::worker::{Admission, Assignment, GroupId, Listening, Seat, Shared, Tea
 
 /// Turns in which something that was begun is done.
 const TURNS_MAX: usize = 1_000;
+/// Clients that may wait at each of its listeners.
+const BACKLOG: u32 = 128;
+/// Sessions that it may have.
+const SESSIONS_MAX: usize = 256;
 
 /// A worker that turns when it is told to, in front of backends `a` and `b`; nobody listens where `a` is.
 pub(super) struct Bench {
@@ -20,6 +24,8 @@ pub(super) struct Bench {
     pub(super) mailbox: Mailbox,
     backend: TcpListener,
     pub(super) address: SocketAddr,
+    /// Of all listeners, of which that is the first.
+    pub(super) addresses: Vec<SocketAddr>,
 }
 
 impl Bench {
@@ -27,8 +33,17 @@ impl Bench {
         Self::with_pipes(options, 0)
     }
 
+    /// The same with so many listeners.
+    pub(super) fn with_listeners(options: &str, listeners: u32) -> Self {
+        Self::build(options, 0, listeners)
+    }
+
     /// The same, where the worker may have so many pipes.
     pub(super) fn with_pipes(options: &str, pipes_max: usize) -> Self {
+        Self::build(options, pipes_max, 1)
+    }
+
+    fn build(options: &str, pipes_max: usize, listeners: u32) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let text = format!(
             "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n{options}\n\
@@ -42,18 +57,22 @@ impl Bench {
         let kernel = Linux::new().unwrap();
         let (seat, ends) = Seat::new(0, &kernel.waker());
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = sys::listen(any_port, 1, 64, &config.pools[0].tcp).unwrap().remove(0);
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let listening = Listening {
-            group: GroupId(0),
-            listener: Arc::clone(&snapshot.listeners[0]),
-            socket: Some(Arc::new(listener.into())),
-            is_partial: false,
-            is_beside: false,
+        let mut addresses = Vec::new();
+        let listen = |group| {
+            let listener = sys::listen(any_port, 1, BACKLOG, &config.pools[0].tcp).unwrap().remove(0);
+            addresses.push(listener.local_addr().unwrap().as_socket().unwrap());
+            Listening {
+                group: GroupId(group),
+                listener: Arc::clone(&snapshot.listeners[0]),
+                socket: Some(Arc::new(listener.into())),
+                is_partial: false,
+                is_beside: false,
+            }
         };
+        let listeners = (0..listeners).map(listen).collect();
         let assignment = Assignment {
             epoch: 0,
-            listeners: vec![listening],
+            listeners,
             team: Team::of([&seat]),
             checks_max: 0,
             pipes_max,
@@ -63,12 +82,12 @@ impl Bench {
         let shared = Shared {
             id: WorkerId(0),
             reports: Reports::new().0,
-            admission: Arc::new(Admission::new(64)),
+            admission: Arc::new(Admission::new(SESSIONS_MAX)),
             stats: Arc::default(),
             seed: 1,
         };
         let worker = Worker::new(kernel, ends, assignment, snapshot, shared);
-        Self { worker, mailbox: seat.mailbox, backend, address }
+        Self { worker, mailbox: seat.mailbox, backend, address: addresses[0], addresses }
     }
 
     /// A session that has been served a byte.

@@ -7,6 +7,7 @@
 //! empty: nobody is to be kept waiting by a process that ends. But where connections begin at a socket that outlives the
 //! process from then on, nobody waits, and the others at that address are retired.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +39,13 @@ pub(super) struct ListenerSlot<K: Kernel> {
     /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
     /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
     pub(super) readable: bool,
+    /// It is among those that are accepted from.
+    pub(super) is_queued: bool,
     /// Whether the kernel tells.
     is_watched: bool,
     pub(super) pause: Option<TimerId>,
+    /// It is among those that pause, or were.
+    pub(super) is_among_paused: bool,
     pub(super) next_pause: Duration,
     /// Why accept was not called since then.
     pub(super) held_up: Option<(PauseReason, Instant)>,
@@ -73,8 +78,10 @@ impl<K: Kernel> ListenerSlot<K> {
             is_partial,
             is_beside,
             readable: false,
+            is_queued: false,
             is_watched: false,
             pause: None,
+            is_among_paused: false,
             next_pause: PAUSE_FIRST,
             held_up: None,
             pause_log: TokenBucket::new(1, PAUSE_LOG_PERIOD, now),
@@ -143,9 +150,11 @@ impl<K: Kernel> Worker<K> {
             log::info!(worker = self.index, sessions = self.crew.sessions(); "leaving: sessions go on");
             self.crew.close_desk();
         }
-        for index in 0..self.listeners.len() {
-            let Some(slot) = &mut self.listeners[index] else { continue };
-            match listeners.iter().find(|listening| listening.group == slot.group) {
+        let by_group: HashMap<GroupId, &Listening<K::Listener>> =
+            listeners.iter().map(|listening| (listening.group, listening)).collect();
+        for index in self.listeners.places() {
+            let Some(slot) = self.listeners.get_mut(index) else { continue };
+            match by_group.get(&slot.group) {
                 Some(listening) => {
                     slot.turn_into(&listening.listener);
                     slot.is_partial = listening.is_partial;
@@ -163,37 +172,35 @@ impl<K: Kernel> Worker<K> {
         let Some(mut slot) = ListenerSlot::new(listening, self.now) else { return };
         // It may not be as it was in the snapshot that it was opened for.
         slot.align(&self.snapshot);
-        let index = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
-        if index == self.listeners.len() {
-            self.listeners.push(None);
-        }
-        self.listeners[index] = Some(slot);
+        let index = self.listeners.insert(slot);
         self.watch_listener(index);
+        self.listeners.queue_if_ready(index);
     }
 
     /// Has the kernel tell of connections. Where it cannot, for want of memory or of watches, accepting is tried, and
-    /// this too, once a pause has passed.
+    /// this too, once a pause has passed. The caller must queue it.
     pub(super) fn watch_listener(&mut self, index: usize) {
-        let Some(slot) = &mut self.listeners[index] else { return };
+        let Some(slot) = self.listeners.get_mut(index) else { return };
         if slot.is_watched {
             return;
         }
         let token = Token::Listener(u32::try_from(index).expect("fewer than 2^32 listeners"));
+        // What was in the queue before makes no edge of its own.
+        slot.readable = true;
         match self.kernel.watch_listener(&slot.socket, token) {
             Ok(()) => slot.is_watched = true,
             Err(error) => {
                 let name = &slot.listener.settings.name;
                 log::error!(listener:% = name, error:%; "epoll does not watch a listener, it is asked again");
-                slot.pause = Some(self.wheel.arm(self.now + PAUSE_BROKEN, Timer::Accept(index)));
+                let timer = self.wheel.arm(self.now + PAUSE_BROKEN, Timer::Accept(index));
+                self.listeners.pause(index, timer);
             }
         }
-        // What was in the queue before makes no edge of its own.
-        slot.readable = true;
     }
 
     /// Begins to close a listener of which no connection begins any more.
     fn retire(&mut self, index: usize) {
-        let Some(slot) = &mut self.listeners[index] else { return };
+        let Some(slot) = self.listeners.get_mut(index) else { return };
         if let Stage::Open = slot.stage {
             slot.stage = Stage::Retiring(self.wheel.arm(self.now + RETIRE_GRACE, Timer::Retire(index)));
         }
@@ -201,17 +208,17 @@ impl<K: Kernel> Worker<K> {
 
     /// The handshakes that were under way are over.
     pub(super) fn on_retire_timer(&mut self, index: usize) {
-        let Some(slot) = &mut self.listeners[index] else { return };
+        let Some(slot) = self.listeners.get_mut(index) else { return };
         slot.stage = Stage::Closing { queue_left: slot.queue_max };
-        slot.readable = true;
+        self.listeners.note_readable(index);
     }
 
     /// Begins to close the listeners: what is in their queues now is served first.
     pub(super) fn drain_listeners(&mut self) {
         self.crew.close_desk();
-        self.resume_accepting();
-        for index in 0..self.listeners.len() {
-            let Some(slot) = &mut self.listeners[index] else { continue };
+        for index in self.listeners.places() {
+            self.resume(index);
+            let Some(slot) = self.listeners.get_mut(index) else { continue };
             if slot.is_beside {
                 self.retire(index);
                 continue;
@@ -220,12 +227,12 @@ impl<K: Kernel> Worker<K> {
                 self.wheel.cancel(timer);
             }
             slot.stage = Stage::Closing { queue_left: slot.queue_max };
-            slot.readable = true;
+            self.listeners.note_readable(index);
         }
     }
 
     pub(super) fn count_down_queue(&mut self, index: usize) {
-        let Some(slot) = &mut self.listeners[index] else { return };
+        let Some(slot) = self.listeners.get_mut(index) else { return };
         if let Stage::Closing { queue_left } = &mut slot.stage {
             *queue_left -= 1;
             if *queue_left == 0 {
@@ -235,7 +242,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     pub(super) fn stop_listening(&mut self, index: usize) {
-        let Some(slot) = self.listeners[index].take() else { return };
+        let Some(slot) = self.listeners.remove(index) else { return };
         if let Some(timer) = slot.pause {
             self.wheel.cancel(timer);
         }

@@ -1,13 +1,13 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
 //! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
-//! `accept` takes a connection, `crew` says which worker is to have it, `connect` chooses and dials a backend, for which
-//! it may have to wait in `starved` or `ports`, `drive` relays, as much in a turn as `budget` allows, `conduit` holds the
-//! bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from sinks that have stopped, `count` counts the bytes
-//! of sessions that last, `close` ends and accounts, `recorder` remembers. `probes` checks backends, `apply` takes
-//! commands, `query` answers about sessions, `sweep` looks for some that were forgotten, `state` tells what the worker
-//! holds. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound
-//! that has a name.
+//! `listeners` which of them is next, `accept` takes a connection, `crew` says which worker is to have it, `connect`
+//! chooses and dials a backend, for which it may have to wait in `starved` or `ports`, `drive` relays, as much in a
+//! turn as `budget` allows, `conduit` holds the bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from
+//! sinks that have stopped, `count` counts the bytes of sessions that last, `close` ends and accounts, `recorder`
+//! remembers. `probes` checks backends, `apply` takes commands, `query` answers about sessions, `sweep` looks for some
+//! that were forgotten, `state` tells what the worker holds. Only `close.rs` frees a session. Nothing here waits except
+//! [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
 mod admission;
@@ -26,6 +26,7 @@ mod crew;
 mod drive;
 mod gap;
 mod lent;
+mod listeners;
 mod listening;
 mod pipes;
 mod ports;
@@ -66,7 +67,7 @@ use crew::{Arrival, Crew};
 pub use crew::{Desk, Desks};
 use drive::Driven;
 use gap::Gap;
-use listening::ListenerSlot;
+use listeners::Listeners;
 pub use listening::RETIRE_GRACE;
 use pipes::Pipes;
 use ports::Ports;
@@ -107,7 +108,7 @@ pub struct Worker<K: Kernel> {
     events: Vec<Event>,
     wheel: TimerWheel<Timer>,
     gap: Gap,
-    listeners: Vec<Option<ListenerSlot<K>>>,
+    listeners: Listeners<K>,
     sessions: Slots<Slot<K>>,
     /// Sessions whose dial waits for descriptors or memory.
     starved: Starved,
@@ -225,7 +226,7 @@ impl<K: Kernel> Worker<K> {
             events: Vec::new(),
             wheel,
             gap: Gap::default(),
-            listeners: Vec::with_capacity(listeners.len()),
+            listeners: Listeners::default(),
             sessions: Slots::default(),
             starved: Starved::new(now),
             ports: Ports::new(now),
@@ -299,7 +300,7 @@ impl<K: Kernel> Worker<K> {
         self.accept_all();
         self.serve_queue();
         self.reclaim_pipes();
-        let is_over = self.listeners.iter().all(Option::is_none) && self.crew.is_over();
+        let is_over = self.listeners.is_empty() && self.crew.is_over();
         self.tell_state();
         self.measure_turn();
         Ok(if is_over {
@@ -312,8 +313,7 @@ impl<K: Kernel> Worker<K> {
 
     /// How long the next wait may last.
     fn next_timeout(&self) -> Option<Duration> {
-        let accepting =
-            self.starved.is_empty() && self.listeners.iter().flatten().any(ListenerSlot::is_ready);
+        let accepting = self.starved.is_empty() && self.listeners.has_ready();
         if accepting || self.freed || !self.ready_queue.is_empty() {
             return Some(Duration::ZERO);
         }

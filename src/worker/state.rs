@@ -18,7 +18,7 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn tell_state(&self) {
         let pipes = &self.plumbing.pipes;
         let held = [
-            (FdKind::Listener, self.listeners.iter().flatten().count() as u64),
+            (FdKind::Listener, self.listeners.len() as u64),
             (FdKind::Client, self.sessions.len() as u64),
             (FdKind::Backend, self.dialed),
             (FdKind::Probe, self.probes.in_flight()),

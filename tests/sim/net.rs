@@ -208,6 +208,11 @@ impl Net {
 
     /// A client connects to the listener `index`; false when no socket listens or all queues are full.
     pub(crate) fn connect(&mut self, index: usize, peer: Peer) -> bool {
+        self.connect_within(index, peer, 0)
+    }
+
+    /// The same where that many more may wait.
+    pub(crate) fn connect_within(&mut self, index: usize, peer: Peer, more: usize) -> bool {
         let open: Vec<usize> = (0..self.listeners.len())
             .filter(|&place| {
                 let listener = &self.listeners[place];
@@ -215,7 +220,7 @@ impl Net {
                 listener.is_open
                     && may_come
                     && listener.index == index
-                    && listener.queue.len() <= listener.backlog
+                    && listener.queue.len() <= listener.backlog + more
             })
             .collect();
         if open.is_empty() {
@@ -242,6 +247,7 @@ impl Net {
 
     /// accept4(2).
     pub(crate) fn accept(&mut self, place: usize) -> Called<(usize, SocketAddr)> {
+        self.turns[self.listeners[place].worker].note_accept();
         let called = self.accept_next(place);
         match called {
             Ok((id, _)) => self.trace.tell(self.now, "accept", id, place as u64),

@@ -10,11 +10,14 @@ use l4lb::base::slots::Key;
 const MOVED_MAX: u64 = 6 << 20;
 /// Times that it may take bytes for one session: less than twice the share of one.
 const FILLS_PER_SESSION_MAX: u32 = 2 * 16;
+/// Times that it may call accept, over all its listeners.
+const ACCEPTS_MAX: u32 = 64;
 
 /// What one worker has done since its last wait.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     moved: u64,
+    accepts: u32,
     fills: HashMap<Key, u32>,
 }
 
@@ -30,9 +33,17 @@ impl Turn {
         }
     }
 
+    /// It called accept.
+    pub(crate) fn note_accept(&mut self) {
+        self.accepts += 1;
+        assert!(self.accepts <= ACCEPTS_MAX, "a worker calls accept {} times in one turn", self.accepts);
+    }
+
     /// It waits. Returns whether it had about as much to do as it may.
     pub(crate) fn end(&mut self) -> bool {
         self.fills.clear();
-        std::mem::take(&mut self.moved) > MOVED_MAX / 2
+        let was_full = self.moved > MOVED_MAX / 2 || self.accepts == ACCEPTS_MAX;
+        (self.moved, self.accepts) = (0, 0);
+        was_full
     }
 }

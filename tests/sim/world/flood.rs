@@ -6,6 +6,8 @@ use crate::peer::Peer;
 /// One seed in so many has a flood.
 const SEEDS_PER_FLOOD: u64 = 16;
 const CLIENTS: usize = 10;
+/// Clients that come to each listener at once: to two of them more than a turn may take, to none of them alone.
+const CROWD: usize = 48;
 /// What each of them sends.
 const BYTES: u64 = 1 << 20;
 /// What each socket takes before its peer does.
@@ -16,11 +18,24 @@ const ROUNDS_BEFORE: u32 = 5;
 const ROUNDS_STUCK: u32 = 400;
 
 impl World {
+    /// Nobody sends anything, and all come to an end.
+    fn crowd(&mut self) {
+        // Where few sessions are allowed, accepting pauses.
+        self.net.borrow_mut().stride = ROUND;
+        for group in &self.groups {
+            for _ in 0..CROWD {
+                self.net.borrow_mut().connect_within(group.id.0 as usize, Peer::well_behaved(0), CROWD);
+            }
+        }
+        self.come_to_rest();
+    }
+
     /// In some seeds: a flood, of which every byte gets to where it belongs. The law of the turn holds meanwhile.
     pub(super) fn flood(&mut self) {
         if self.is_draining || self.rng.below(SEEDS_PER_FLOOD) > 0 {
             return;
         }
+        self.crowd();
         self.net.borrow_mut().stride = MOMENT;
         for client in 0..CLIENTS {
             let group = self.groups[client % self.groups.len()].id.0 as usize;
