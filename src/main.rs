@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match Cli::read(std::env::args_os()).map(run) {
         Ok(Ok(code)) | Err(code) => code,
         Ok(Err(error)) => {
-            eprintln!("l4lb: {error:#}");
+            eprintln!("l4lb: {}", one_line(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -138,6 +138,8 @@ const BAD_FILES: &[(At, &str, &str)] = &[
         "x.toml:5: listener \"a b\": name: must be 1..=64 characters of A-Z a-z 0-9 . _ : - [ ], got \"a b\""),
     (Listener, "name = \"\"",
         "x.toml:5: listener \"\": name: must be 1..=64 characters of A-Z a-z 0-9 . _ : - [ ], got \"\""),
+    (Listener, "name = \"..\"",
+        "x.toml:5: listener \"..\": name: must have a letter or a digit, got \"..\""),
     (Listener, "name = 80",
         "x.toml:5: listener :9090: name: must be a string, got 80"),
     (Listener, "pool = \"wob\"",

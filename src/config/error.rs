@@ -41,17 +41,23 @@ pub enum Error {
 #[error("{0}")]
 pub struct Invalid(pub String);
 
-/// `text` without control characters, so that a message stays on its line whatever the file holds.
+/// Returns `text` with control characters and those that change the direction of what follows escaped, so that a message
+/// stays on its line and reads as it is written, whatever the file holds.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for char in text.chars() {
-        if char.is_control() {
+        if char.is_control() || is_direction(char) {
             write!(line, "{}", char.escape_default()).expect("a String takes every write");
         } else {
             line.push(char);
         }
     }
     line
+}
+
+/// Marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm, and its separators of lines.
+fn is_direction(char: char) -> bool {
+    matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -114,8 +114,12 @@ const NAME_LEN_MAX: usize = 64;
 pub fn check_name(text: &str) -> Result<(), Invalid> {
     let is_name = (1..=NAME_LEN_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-[]".contains(&byte));
-    if is_name {
+    if is_name && text.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
         return Ok(());
+    }
+    if is_name {
+        // "." and ".." mean something else in the path of a request.
+        return Err(Invalid(format!("must have a letter or a digit, got {}", quote(text))));
     }
     let allowed = format!("must be 1..={NAME_LEN_MAX} characters of A-Z a-z 0-9 . _ : - [ ]");
     Err(Invalid(format!("{allowed}, got {}", quote(text))))

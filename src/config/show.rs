@@ -63,7 +63,8 @@ impl fmt::Display for Admin {
             ("state_file", &self.state_file),
         ];
         for (key, path) in files {
-            path.as_ref().map_or(Ok(()), |path| write!(f, " {key}={}", path.display()))?;
+            path.as_ref()
+                .map_or(Ok(()), |path| write!(f, " {key}={}", one_line(&path.display().to_string())))?;
         }
         Ok(())
     }
@@ -73,7 +74,7 @@ impl fmt::Display for AdminSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => write!(f, "default"),
-            Self::At(path) => write!(f, "{}", path.display()),
+            Self::At(path) => f.write_str(&one_line(&path.display().to_string())),
             Self::Off => write!(f, "false"),
         }
     }

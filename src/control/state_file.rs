@@ -302,7 +302,7 @@ mod tests {
     fn arbitrary_backend() -> impl Strategy<Value = SavedBackend> {
         let admin = prop::sample::select(vec![Admin::Ready, Admin::Drain, Admin::Maint]);
         let health = prop::sample::select(vec![OverrideTo::Auto, OverrideTo::Up, OverrideTo::Down]);
-        let name = "[A-Za-z0-9._:\\[\\]-]{1,64}";
+        let name = "[A-Za-z0-9._:\\[\\]-]{0,63}[A-Za-z0-9]";
         let second = (0_i64..253_402_000_000).prop_map(|at| Timestamp::from_second(at).unwrap());
         let weight = 0..=WEIGHT_MAX;
         let holder = (name, any::<bool>(), weight.clone(), any::<bool>(), second.clone()).prop_map(

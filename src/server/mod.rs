@@ -16,7 +16,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use crate::config::model::{Config, Global};
-use crate::control::admin;
+use crate::control::admin::{self, SocketFile};
 use crate::control::kept::{self, Kept, Restored};
 use crate::control::state_file::{Saved, StateFile};
 use crate::control::{Control, LOADERS, Staff, Standby, View};
@@ -46,6 +46,7 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Where the admin API can be reached.
     pub admin: admin::Addresses,
+    socket_file: Option<SocketFile>,
     control: JoinHandle<io::Result<()>>,
     reports: Reports,
     view: Arc<View>,
@@ -114,9 +115,8 @@ impl Running {
     pub fn wait(self) -> io::Result<Totals> {
         let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
         self.site.hand_back();
-        if let Some(socket) = &self.admin.socket {
-            // Gone already: whoever has taken it away has done our work.
-            let _gone = std::fs::remove_file(socket);
+        if let Some(Err(error)) = self.socket_file.as_ref().map(SocketFile::remove) {
+            log::warn!(error:%; "cannot remove the admin socket");
         }
         result.map(|()| totals(&self.site.staff))
     }
@@ -186,9 +186,9 @@ pub fn start_service(
         system("start a thread")(error)
     })?;
     let addresses = config.listeners.iter().filter_map(|listener| site.address_of(&listener.name)).collect();
-    let at = admin.addresses();
+    let (at, socket_file) = (admin.addresses(), admin.socket_file());
     admin.start(Arc::clone(&view), reports.clone())?;
-    Ok(Running { addresses, admin: at, control, reports, view, site })
+    Ok(Running { addresses, admin: at, socket_file, control, reports, view, site })
 }
 
 /// What runs first: the configuration, and what operators and backends had changed when the process before us ended.

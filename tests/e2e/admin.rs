@@ -81,6 +81,7 @@ fn what_is_wrong_with_a_request_is_said() {
         (r#"{"address":"127.0.0.1"}"#, "address: port missing"),
         (r#"{"address":"127.0.0.1:5","weight":300}"#, "weight: must be 0..=256, got 300"),
         (r#"{"address":"127.0.0.1:5","name":"a b"}"#, "name: must be 1..=64 characters"),
+        (r#"{"address":"127.0.0.1:5","name":".."}"#, "name: must have a letter or a digit"),
         (r#"{"address":"127.0.0.1:5","ttl":"1ms"}"#, "ttl: must be 1s..=24h"),
         (r#"{"address":"127.0.0.1:5","colour":"red"}"#, "unknown field `colour`"),
         (r#"{"address":"127.0.0.1:1","name":"c"}"#, "is backend \"a\" already"),

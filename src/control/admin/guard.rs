@@ -40,7 +40,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What the layers below need.
+/// What is shown, and where denials are counted.
 #[derive(Clone)]
 pub(super) struct Guard {
     pub(super) tokens: Tokens,
@@ -51,33 +51,31 @@ pub(super) struct Guard {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delay(pub(super) Duration);
 
-impl Guard {
-    /// The answer to a request that is denied.
-    fn deny(&self, denial: Denial, request: &Request, status: StatusCode, what: String) -> Response {
-        let peer = match request.extensions().get() {
-            Some(Peer::Tcp(address)) => address.ip().to_canonical(),
-            // Nobody else passes here.
-            Some(Peer::Unix { .. }) | None => Ipv4Addr::UNSPECIFIED.into(),
-        };
-        let words = format!("{} {}", request.method(), request.uri().path());
-        let delay = self.view.denials.add(denial, peer, &words, self.view.clock.now());
-        let mut response = Problem::new(status, what).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if delay > Duration::ZERO {
-            response.extensions_mut().insert(Delay(delay));
-        }
-        response
+/// The answer to a request that is denied.
+fn deny(view: &View, denial: Denial, request: &Request, status: StatusCode, what: String) -> Response {
+    let peer = match request.extensions().get() {
+        Some(Peer::Tcp(address)) => address.ip().to_canonical(),
+        // Nobody else passes here.
+        Some(Peer::Unix { .. }) | None => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let words = format!("{} {}", request.method(), request.uri().path());
+    let delay = view.denials.add(denial, peer, &words, view.clock.now());
+    let mut response = Problem::new(status, what).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if delay > Duration::ZERO {
+        response.extensions_mut().insert(Delay(delay));
+    }
+    response
 }
 
 /// Accepts over TCP a request that names this machine as its host and comes from no other site's page: a page in a browser of
 /// this machine could otherwise reach us under a name of its own (DNS rebinding), or send a form here.
-pub(super) async fn check_host(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(super) async fn check_host(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
     match hosts(&request) {
         Ok(()) => next.run(request).await,
-        Err((denial, what)) => guard.deny(denial, &request, StatusCode::FORBIDDEN, what),
+        Err((denial, what)) => deny(&view, denial, &request, StatusCode::FORBIDDEN, what),
     }
 }
 
@@ -88,14 +86,14 @@ pub(super) async fn check_token(State(guard): State<Guard>, request: Request, ne
         Some(Access::Read) if is_read(&request) => next.run(request).await,
         Some(Access::Read) => {
             let what = "this token permits no changes: show that of token_file".to_owned();
-            guard.deny(Denial::ReadOnly, &request, StatusCode::FORBIDDEN, what)
+            deny(&guard.view, Denial::ReadOnly, &request, StatusCode::FORBIDDEN, what)
         }
         None => {
             let (denial, what) = match bearer(request.headers()) {
                 Some(_) => (Denial::Token, "the token does not match that of token_file"),
                 None => (Denial::NoToken, "show the token of token_file: Authorization: Bearer TOKEN"),
             };
-            guard.deny(denial, &request, StatusCode::UNAUTHORIZED, what.to_owned())
+            deny(&guard.view, denial, &request, StatusCode::UNAUTHORIZED, what.to_owned())
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod extract;
 mod guard;
+mod monitoring;
 mod page;
 mod problem;
 mod reloads;
@@ -14,6 +15,7 @@ mod resolve;
 mod routes;
 mod rows;
 mod sampler;
+mod scrape;
 mod serve;
 mod sessions;
 mod socket;
@@ -28,15 +30,15 @@ use std::thread;
 
 use crate::config::model::{Account, Admin, AdminSocket, OwnSocket};
 use crate::control::View;
-use crate::control::metrics::Metrics;
 use crate::mailbox::Reports;
 use crate::sys;
 
 pub use routes::openapi;
-pub use socket::default_path;
+pub use socket::{SocketFile, default_path};
 
 use guard::Guard;
 use resolve::Resolvers;
+use scrape::Scraper;
 use serve::Door;
 use socket::Unix;
 use token::Tokens;
@@ -79,7 +81,7 @@ impl Addresses {
 #[derive(Clone)]
 struct Context {
     view: Arc<View>,
-    metrics: Arc<Metrics>,
+    scraper: Arc<Scraper>,
     reports: Reports,
     streams: Arc<tokio::sync::Semaphore>,
     resolvers: Resolvers,
@@ -144,6 +146,11 @@ impl Opened {
         }
     }
 
+    /// The file of the unix socket, to be removed at the end of the process.
+    pub fn socket_file(&self) -> Option<SocketFile> {
+        self.unix.as_ref().map(|unix| unix.file.clone())
+    }
+
     /// Answers until the process ends.
     pub fn start(self, view: Arc<View>, reports: Reports) -> Result<(), AdminError> {
         let failed = |what: &str| {
@@ -156,9 +163,9 @@ impl Opened {
             .build()
             .map_err(failed("start its runtime"))?;
         let streams = Arc::new(tokio::sync::Semaphore::new(stream::STREAMS_MAX));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&view)));
+        let scraper = Scraper::start(Arc::clone(&view)).map_err(failed("start the thread of its scrapes"))?;
         let resolvers = Resolvers::start().map_err(failed("start the threads that resolve names"))?;
-        let context = Context { view, metrics, reports, streams, resolvers };
+        let context = Context { view, scraper: Arc::new(scraper), reports, streams, resolvers };
         let mut doors: Vec<Door> = Vec::new();
         {
             // Sockets become known to the runtime where it is entered.
@@ -179,7 +186,7 @@ impl Opened {
             if let Some(listener) = self.metrics {
                 let (listener, address) = watched(listener).map_err(failed("watch its listener"))?;
                 log::info!(address:%; "metrics");
-                doors.push(Door::tcp(listener, routes::metrics_only(context)));
+                doors.push(Door::tcp(listener, monitoring::alone(context, address)));
             }
         }
         thread::Builder::new()
@@ -187,5 +194,22 @@ impl Opened {
             .spawn(move || runtime.block_on(serve::serve_all(doors)))
             .map_err(failed("start its thread"))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::Report;
+
+    /// What every route works with, in a process that has nothing and whose control thread is stopping.
+    pub(super) fn context() -> Context {
+        let (reports, inbox) = Reports::new();
+        thread::spawn(move || while let Ok(Report::Ask(_)) = inbox.recv() {});
+        let streams = Arc::new(tokio::sync::Semaphore::new(1));
+        let view = Arc::new(View::of_nothing());
+        let scraper = Arc::new(Scraper::start(Arc::clone(&view)).unwrap());
+        let resolvers = Resolvers::start().expect("threads");
+        Context { view, scraper, reports, streams, resolvers }
     }
 }

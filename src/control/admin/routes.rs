@@ -6,9 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use log::LevelFilter;
 use tokio::sync::oneshot;
@@ -22,12 +20,11 @@ use utoipa_axum::routes;
 use super::extract::{Answer, Json, Path, Query};
 use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
-use super::{Context, page, reloads, rows, sessions, stream};
+use super::{Context, monitoring, page, reloads, rows, sessions, stream};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::config::{Invalid, Target, check_name, units};
-use crate::control::metrics;
 use crate::control::view::log_lines_dropped;
 use crate::mailbox::Report;
 use crate::request::{Ask, Named, NewBackend, Reply, Request};
@@ -130,33 +127,26 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub(super) fn all(context: Context, guard: Option<Guard>) -> Router {
     let (routes, document) = documented().split_for_parts();
     let document = with_common_answers(document);
-    let routes = routes.route("/openapi.json", get(async || axum::Json(document))).merge(for_monitoring());
+    let routes =
+        routes.route("/openapi.json", get(async || axum::Json(document))).merge(monitoring::routes());
     // Around the fallbacks too: who is not let in does not learn which routes there are.
-    let routes = finish(routes, context);
+    let routes = finish(routes, context, "see /openapi.json");
     match guard {
         None => routes.merge(page::routes()),
         Some(guard) => routes
             .layer(middleware::from_fn_with_state(guard.clone(), guard::check_token))
             .merge(page::routes())
-            .layer(middleware::from_fn_with_state(guard, guard::check_host)),
+            .layer(middleware::from_fn_with_state(guard.view, guard::check_host)),
     }
 }
 
-/// Metrics, and whether it serves.
-pub(super) fn metrics_only(context: Context) -> Router {
-    finish(for_monitoring(), context)
-}
-
-/// What is read by programs that know no OpenAPI.
-fn for_monitoring() -> Router<Context> {
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics))
-}
-
-fn finish(routes: Router<Context>, context: Context) -> Router {
+/// `hint` says which routes there are.
+pub(super) fn finish(routes: Router<Context>, context: Context, hint: &'static str) -> Router {
     routes
-        .fallback(async || Problem::not_found("there is no such route: see /openapi.json"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route has no such method: see /openapi.json")
+        .fallback(async move || Problem::not_found(format!("there is no such route: {hint}")))
+        .method_not_allowed_fallback(async move || {
+            let what = format!("this route has no such method: {hint}");
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
         })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_LEN_MAX))
         .with_state(context)
@@ -446,25 +436,6 @@ async fn set_log_level(
     Ok(log_level().await)
 }
 
-/// All metrics, for Prometheus
-async fn metrics(State(context): State<Context>) -> Response {
-    match context.metrics.scrape() {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written").into_response()
-        }
-    }
-}
-
-/// Whether new sessions are taken: 200 while it serves, 503 once it drains
-async fn health(State(context): State<Context>) -> (StatusCode, &'static str) {
-    match context.view.state().stage {
-        api::Stage::Serving => (StatusCode::OK, "serving\n"),
-        api::Stage::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        api::Stage::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
@@ -472,22 +443,14 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::control::View;
-    use crate::control::admin::resolve::Resolvers;
     use crate::control::admin::serve::Work;
-    use crate::control::metrics::Metrics;
-    use crate::mailbox::{Report, Reports};
+    use crate::control::admin::tests::context;
 
     /// The routes of a process that has nothing, whose control thread is stopping.
     fn routes() -> Router {
-        let (reports, inbox) = Reports::new();
-        std::thread::spawn(move || while let Ok(Report::Ask(_)) = inbox.recv() {});
-        let streams = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
-        let view = std::sync::Arc::new(View::of_nothing());
-        let metrics = std::sync::Arc::new(Metrics::new(std::sync::Arc::clone(&view)));
-        let resolvers = Resolvers::start().expect("threads");
-        let context = Context { view, reports, streams, metrics, resolvers };
-        all(context, None).layer(Extension(Peer::Unix { uid: 0, pid: None })).layer(Extension(Work::alone()))
+        all(context(), None)
+            .layer(Extension(Peer::Unix { uid: 0, pid: None }))
+            .layer(Extension(Work::alone()))
     }
 
     /// Each method of each route of the document.

@@ -1,16 +1,21 @@
 //! The unix socket: where it is, and how its place is taken.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::sys;
 
 /// The name of the socket in the run-time directory.
 const NAME: &str = "admin.sock";
+/// How long a process may take that looks whether a socket is in use: tries, and the pause between two.
+const LOCK_TRIES: usize = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where the socket is unless it is configured: in the first run-time directory that there is.
 pub fn default_path() -> Option<PathBuf> {
@@ -24,14 +29,16 @@ pub fn default_path() -> Option<PathBuf> {
 /// A socket that nobody is answered on yet. Its file goes with the process, if that ends well; or else is taken over.
 pub(super) struct Unix {
     pub(super) listener: UnixListener,
-    path: PathBuf,
+    pub(super) file: SocketFile,
     /// Its own, if it was not there before.
     folder: Option<PathBuf>,
 }
 
 impl Unix {
-    /// A socket at `path`, for this user only. One that a process which has ended left there is taken over.
+    /// A socket at `path`, for this user only. One that a process which has ended left there is taken over; processes that
+    /// start together do that one after the other.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let _turn = lock(path.parent().filter(|folder| !folder.as_os_str().is_empty()))?;
         let listener = match sys::listen_privately(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 refuse_living(path)?;
@@ -41,7 +48,7 @@ impl Unix {
             result => result?,
         };
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned(), folder: None })
+        Ok(Self { listener, file: SocketFile::at(path)?, folder: None })
     }
 
     /// The same, in a folder that is made for it.
@@ -59,8 +66,50 @@ impl Unix {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
+}
+
+/// The file of a socket, which the next process may replace by its own.
+#[derive(Clone, Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), id: id_of(path)? })
+    }
+
+    /// Removes the file, unless another one is in its place. Fails when it cannot be removed; that it is gone is no error.
+    pub fn remove(&self) -> io::Result<()> {
+        match id_of(&self.path) {
+            Ok(id) if id == self.id => fs::remove_file(&self.path),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn id_of(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Locks the folder of a socket until the result is dropped. Goes on without the lock when another process holds it for
+/// longer than a start takes: whoever may open the folder could hold it for ever.
+fn lock(folder: Option<&Path>) -> io::Result<File> {
+    let folder = File::open(folder.unwrap_or_else(|| ".".as_ref()))?;
+    for _ in 0..LOCK_TRIES {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(TryLockError::WouldBlock) => thread::park_timeout(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(folder)
 }
 
 /// An error unless what is at `path` is a socket that nobody listens on any more.
@@ -101,5 +150,37 @@ mod tests {
         fs::write(&file, "mine").unwrap();
         assert!(Unix::open(&file).is_err());
         assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    }
+
+    /// A process that ended late took the socket of its successor with it.
+    #[test]
+    fn the_socket_of_a_successor_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        // As long as it has its socket, no other file gets its inode.
+        let Unix { listener: _listener, file, .. } = Unix::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let successor = Unix::open(&path).unwrap();
+        file.remove().unwrap();
+        assert!(path.exists());
+        successor.file.remove().unwrap();
+        assert!(!path.exists());
+        successor.file.remove().unwrap();
+    }
+
+    /// Both found that nobody answered, and one removed what the other had just opened.
+    #[test]
+    fn of_processes_that_start_together_one_has_the_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = &folder.path().join(NAME);
+        for _ in 0..50 {
+            drop(Unix::open(path).unwrap());
+            let opened = thread::scope(|scope| {
+                let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| Unix::open(path))).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
+            });
+            assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1);
+            assert!(UnixStream::connect(path).is_ok());
+        }
     }
 }

@@ -1,0 +1,112 @@
+//! What programs read that know no OpenAPI: the metrics, and whether the process serves.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::problem::Problem;
+use super::routes::finish;
+use super::{Context, guard};
+use crate::api;
+use crate::control::metrics;
+
+/// Metrics, and whether it serves. Whoever reaches an address of the network may read them, under any name that the address
+/// has there; a loopback address is for this machine, and not for pages that a browser of this machine got elsewhere.
+pub(super) fn alone(context: Context, address: SocketAddr) -> Router {
+    let view = Arc::clone(&context.view);
+    let routes = Router::new().route("/health", get(health)).route("/metrics", get(recent_metrics));
+    let routes = finish(routes, context, "this address serves /metrics and /health");
+    if address.ip().to_canonical().is_loopback() {
+        routes.layer(middleware::from_fn_with_state(view, guard::check_host))
+    } else {
+        routes
+    }
+}
+
+/// What is read by programs that know no OpenAPI.
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/health", get(health)).route("/metrics", get(metrics))
+}
+
+/// All metrics, for Prometheus
+async fn metrics(State(context): State<Context>) -> Response {
+    answer_scrape(context.scraper.now().await)
+}
+
+/// The same for whoever reaches the address of the metrics, so with a bound on what that costs
+async fn recent_metrics(State(context): State<Context>) -> Response {
+    answer_scrape(context.scraper.recent().await)
+}
+
+fn answer_scrape(scrape: Result<Bytes, Problem>) -> Response {
+    scrape.map(|text| ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)).into_response()
+}
+
+/// Whether new sessions are taken: 200 while it serves, 503 once it drains
+async fn health(State(context): State<Context>) -> (StatusCode, &'static str) {
+    match context.view.state().stage {
+        api::Stage::Serving => (StatusCode::OK, "serving\n"),
+        api::Stage::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        api::Stage::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::control::admin::tests::context;
+
+    /// The status and the body of an answer of the address of the metrics, at which a client names `host`.
+    async fn ask(routes: &Router, path: &str, host: &str) -> (StatusCode, String) {
+        let request = Request::get(path).header("host", host).body(Body::empty()).unwrap();
+        let answer = routes.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn clients_of_the_metrics_address_share_one_scrape_a_second() {
+        let routes = alone(context(), ([127, 0, 0, 1], 9902).into());
+        let (status, first) = ask(&routes, "/metrics", "localhost").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(first.contains("l4lb_scrape_seconds "), "{first}");
+        // It holds what building it took: another one would differ. All of them take less than a second, or some do not share.
+        let mut shared = 0;
+        for _ in 0..10 {
+            shared += u32::from(ask(&routes, "/metrics", "localhost").await.1 == first);
+        }
+        assert!(shared > 0);
+    }
+
+    #[tokio::test]
+    async fn the_metrics_address_names_what_it_serves_and_is_pinned_to_this_machine_on_loopback() {
+        let (loopback, any) = (([127, 0, 0, 1], 9902).into(), ([0, 0, 0, 0], 9902).into());
+        for (address, path, host, expected) in [
+            (loopback, "/metrics", "localhost:9902", StatusCode::OK),
+            (loopback, "/health", "127.0.0.1", StatusCode::OK),
+            (loopback, "/metrics", "evil.example", StatusCode::FORBIDDEN),
+            (any, "/metrics", "lb1.example:9902", StatusCode::OK),
+            (any, "/nope", "lb1.example:9902", StatusCode::NOT_FOUND),
+            (any, "/openapi.json", "lb1.example:9902", StatusCode::NOT_FOUND),
+        ] {
+            let (status, body) = ask(&alone(context(), address), path, host).await;
+            assert_eq!(status, expected, "{path} {host}");
+            let expected =
+                body.contains("this address serves /metrics and /health") && !body.contains("openapi");
+            assert_eq!(expected, status == StatusCode::NOT_FOUND, "{body}");
+        }
+    }
+}
