@@ -53,10 +53,25 @@ pub struct Status {
     pub totals: Totals,
     /// Reloads so far.
     pub reload: Reload,
+    /// Keys that were read and do not run, because that takes a restart.
+    #[serde(default)]
+    pub restart_pending: Option<RestartPending>,
     /// Log lines that were dropped because their sink did not keep up.
     pub log_lines_dropped: u64,
     /// Writes of the state file that have failed, each of which was or is tried again.
     pub state_file_failures: u64,
+}
+
+/// Keys of the configuration that was read last whose values take effect with a restart only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestartPending {
+    /// When the first of them was read.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// The keys, behind their tables: `admin.socket`.
+    pub keys: Vec<String>,
+    /// In words what each of them has and would have: `global: pin false -> true`.
+    pub changes: Vec<String>,
 }
 
 /// What the process does.
@@ -456,6 +471,9 @@ pub struct Config {
     pub file: Option<String>,
     /// What runs, every default filled in, as `l4lb check` prints it.
     pub effective: String,
+    /// What the file says otherwise, and takes a restart.
+    #[serde(default)]
+    pub restart_pending: Option<RestartPending>,
 }
 
 /// What a reload changes, or would change.
@@ -478,7 +496,7 @@ pub struct Change {
     pub what: String,
     /// Sessions that it touches.
     pub sessions: u64,
-    /// Whether it needs a restart, so that it is not applied.
+    /// Whether it needs a restart, so that it is not applied; `what` says why.
     pub needs_restart: bool,
 }
 

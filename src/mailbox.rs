@@ -126,7 +126,12 @@ pub trait Site: Send + Sync {
     /// Opens and starts what `config` needs and the process does not have yet, and uses none of it. All or nothing: an
     /// error leaves everything as it was. Waits for what was changed last to be over, for some seconds at most, so it
     /// is not to be called by a thread that others wait for. One at a time.
-    fn prepare(&self, config: &Config) -> Result<Box<dyn Groundwork>, Refused>;
+    fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn Groundwork>, Refused>;
+
+    /// Opens the files that `config` names, and the addresses of operators; uses none of it. Fails also when a process that
+    /// is started with `config` would fail for what it says of keys that take a restart. May wait for a disk or a directory
+    /// service for long.
+    fn open(&self, config: &Config) -> Result<Opened, Refused>;
 
     /// Returns where the listeners listen; a port that the kernel has chosen is the one that it chose.
     fn addresses(&self) -> Vec<SocketAddr>;
@@ -134,6 +139,9 @@ pub trait Site: Send + Sync {
     /// The workers are told to drain next: connections begin at sockets that outlive the process, where there are some.
     fn drain(&self);
 }
+
+/// Puts to use what was opened for a configuration. Dropped, it is closed again.
+pub type Opened = Box<dyn FnOnce() + Send>;
 
 /// What was prepared for a configuration. Dropping it takes it away again.
 pub trait Groundwork: Send + fmt::Debug {

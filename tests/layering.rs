@@ -38,7 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "server",
         &[
             "base", "config", "pool", "reload", "stats", "sys", "query", "mailbox", "worker", "control",
-            "service",
+            "service", "logging",
         ],
     ),
     ("logging", &["base", "config", "sys"]),

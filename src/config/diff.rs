@@ -66,8 +66,8 @@ pub enum Difference {
 const UNSET: &str = "(not set)";
 const PIN: &str = "a thread is bound to its processor when it starts";
 const BUSY_POLL: &str = "the loop of a worker is made with it";
-const ADMIN: &str = "where operators come in is opened once";
-const LOG: &str = "the log is set up once";
+const SOCKET: &str = "the socket is opened once";
+const STATE_FILE: &str = "it is read once, at the start";
 const USER: &str = "who it runs as is settled once it listens";
 
 impl Display for Change {
@@ -197,13 +197,11 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     keys.duration("reload_timeout", old.reload_timeout, *reload_timeout);
     let level = |level: log::LevelFilter| level.as_str().to_ascii_lowercase();
     keys.text("log.level", &level(old.log_level), &level(*log_level));
-    let before = keys.changes.len();
     keys.text("log.format", old.log_format.as_str(), log_format.as_str());
     let path = |log: &Option<AccessLog>| log.as_ref().map(|log| log.path.display().to_string());
     keys.maybe("access_log.path", path(&old.access_log), path(access_log));
     let format = |log: &Option<AccessLog>| log.as_ref().map(|log| log.format.as_str());
     keys.maybe("access_log.format", format(&old.access_log), format(access_log));
-    keys.restart_since(before, LOG);
     let before = keys.changes.len();
     let name = |user: &Option<Account>| user.as_ref().map(|account| account.user.clone());
     keys.maybe("user", name(&old.user), name(user));
@@ -216,13 +214,15 @@ fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
     let Admin { socket, listen, token_file, read_token_file, metrics, state_file } = new;
     let before = keys.changes.len();
     keys.value("socket", &old.socket, socket);
+    keys.restart_since(before, SOCKET);
     keys.maybe("listen", old.listen, *listen);
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     keys.maybe("token_file", path(&old.token_file), path(token_file));
     keys.maybe("read_token_file", path(&old.read_token_file), path(read_token_file));
     keys.maybe("metrics", old.metrics, *metrics);
+    let before = keys.changes.len();
     keys.maybe("state_file", path(&old.state_file), path(state_file));
-    keys.restart_since(before, ADMIN);
+    keys.restart_since(before, STATE_FILE);
 }
 
 fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
@@ -389,17 +389,11 @@ mod tests {
         (|c| c.global.drain_timeout = Duration::from_secs(3), "global: drain_timeout 30s -> 3s"),
         (|c| c.global.reload_timeout = Duration::from_secs(3), "global: reload_timeout 30s -> 3s"),
         (|c| c.global.log_level = log::LevelFilter::Warn, "global: log.level info -> warn"),
-        (
-            |c| c.global.log_format = LogFormat::Json,
-            "global: log.format text -> json (needs a restart: the log is set up once)",
-        ),
-        (
-            |c| c.global.access_log.as_mut().unwrap().path = "/b".into(),
-            "global: access_log.path /a -> /b (needs a restart: the log is set up once)",
-        ),
+        (|c| c.global.log_format = LogFormat::Json, "global: log.format text -> json"),
+        (|c| c.global.access_log.as_mut().unwrap().path = "/b".into(), "global: access_log.path /a -> /b"),
         (
             |c| c.global.access_log.as_mut().unwrap().format = LogFormat::Json,
-            "global: access_log.format text -> json (needs a restart: the log is set up once)",
+            "global: access_log.format text -> json",
         ),
         (
             |c| c.global.user.as_mut().unwrap().user = "b".into(),
@@ -411,12 +405,13 @@ mod tests {
         ),
         (
             |c| c.admin.socket = model::AdminSocket::Off,
-            "admin: socket default -> false (needs a restart: where operators come in is opened once)",
+            "admin: socket default -> false (needs a restart: the socket is opened once)",
         ),
         (
-            |c| c.admin.metrics = Some(([127, 0, 0, 1], 9).into()),
-            "admin: metrics (not set) -> 127.0.0.1:9 (needs a restart: where operators come in is opened once)",
+            |c| c.admin.state_file = Some("/s".into()),
+            "admin: state_file (not set) -> /s (needs a restart: it is read once, at the start)",
         ),
+        (|c| c.admin.metrics = Some(([127, 0, 0, 1], 9).into()), "admin: metrics (not set) -> 127.0.0.1:9"),
         (|c| c.listeners[0].bind.set_port(1), "listener \"in\": bind 127.0.0.1:9090 -> 127.0.0.1:1"),
         (|c| c.listeners[0].pool = 1, "listener \"in\": pool web -> db"),
         (|c| c.listeners[0].backlog = 5, "listener \"in\": backlog 4096 -> 5"),
@@ -502,6 +497,19 @@ mod tests {
             let mut new = base();
             edit(&mut new);
             assert_eq!(lines(&base(), &new), [*line]);
+        }
+    }
+
+    #[test]
+    fn what_needs_a_restart_does_not_run_and_all_else_does() {
+        for (edit, line) in EDITS {
+            let mut new = base();
+            edit(&mut new);
+            let settled = config::settle(&base(), &new);
+            let is_left = |changes: Vec<Change>| changes.iter().any(|change| change.needs_restart.is_some());
+            let needs_restart = line.contains("(needs a restart");
+            assert_eq!((settled == new, settled == base()), (!needs_restart, needs_restart), "{line}");
+            assert!(!is_left(diff(&base(), &settled)) && is_left(diff(&settled, &new)) == needs_restart);
         }
     }
 

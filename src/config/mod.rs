@@ -25,6 +25,7 @@ pub mod units;
 
 mod error;
 mod report;
+mod settle;
 mod show;
 
 use std::fs::File;
@@ -41,6 +42,7 @@ pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
 pub use reader::check_name;
+pub use settle::settle;
 
 use bounds::FILE_MIB_MAX;
 use report::Report;

@@ -57,10 +57,16 @@ impl fmt::Display for OwnSocket {
 impl Config {
     /// The sockets on which the process accepts.
     pub fn own_sockets(&self) -> impl Iterator<Item = OwnSocket> + Clone {
-        let admin = self.admin.listen.map(OwnSocket::Admin);
-        let metrics = self.admin.metrics.map(OwnSocket::Metrics);
         let listeners = self.listeners.iter().map(|listener| OwnSocket::Listener(listener.bind));
-        listeners.chain(admin).chain(metrics)
+        listeners.chain(self.admin.own_sockets())
+    }
+}
+
+impl Admin {
+    /// Those of TCP on which operators and Prometheus are answered.
+    pub fn own_sockets(&self) -> impl Iterator<Item = OwnSocket> + Clone + use<> {
+        let metrics = self.metrics.map(OwnSocket::Metrics);
+        self.listen.map(OwnSocket::Admin).into_iter().chain(metrics)
     }
 }
 

@@ -11,6 +11,7 @@ mod leases;
 mod loading;
 mod merge;
 pub mod metrics;
+mod pending;
 mod reload;
 mod removed;
 mod requests;
@@ -41,6 +42,7 @@ use events::Draft;
 
 use kept::Kept;
 pub use loading::LOADERS;
+pub use pending::Pending;
 use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
@@ -61,7 +63,7 @@ pub struct Control {
     pub reports: Reports,
     /// What is reported to it.
     pub inbox: Receiver<Report>,
-    /// What runs, as it was read.
+    /// What runs: as it was read, but for what waits for a restart.
     pub config: Arc<Config>,
     /// Where to read it again.
     pub source: Option<Source>,

@@ -12,10 +12,12 @@ use crate::api::EventKind;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::config::diff::{Change, Difference, Subject, diff};
+use crate::config::settle;
 use crate::config::units::show_duration;
 use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
 use crate::control::merge::merge;
+use crate::control::pending::pending;
 use crate::control::{LOOK, Stage, Work, audit, view};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
@@ -100,18 +102,21 @@ impl Work {
         let claim = Arc::<Claim>::default();
         let of_thread = Arc::clone(&claim);
         let run = move || {
-            let read = source();
+            let read = source().map_err(Refused::wrong).and_then(|config| {
+                let opened = match mode {
+                    Mode::Apply => Some(site.open(&config)?),
+                    Mode::DryRun => None,
+                };
+                Ok((config, opened))
+            });
             if !of_thread.take() {
                 return log::warn!(
                     "a configuration that was given up has been read after all: it is ignored"
                 );
             }
             let load = || {
-                let config = read.map_err(Refused::wrong)?;
-                let groundwork = match mode {
-                    Mode::Apply => Some(site.prepare(&config)?),
-                    Mode::DryRun => None,
-                };
+                let (config, opened) = read?;
+                let groundwork = opened.map(|opened| site.prepare(&config, opened)).transpose()?;
                 Ok(Loadable { config, groundwork })
             };
             let result = load();
@@ -163,7 +168,7 @@ impl Work {
             Ok(_) if self.stage != Stage::Serving => {
                 self.refuse(order, Refused::for_now(DRAINING));
             }
-            Ok(Loadable { config, groundwork }) => self.follow(order, config, groundwork),
+            Ok(Loadable { config, groundwork }) => self.follow(order, &config, groundwork),
         }
         self.tell_over(mode);
         self.load_next();
@@ -178,15 +183,15 @@ impl Work {
     }
 
     /// Runs `config`, or only says what it would change.
-    fn follow(&mut self, order: Order, config: Config, groundwork: Option<Box<dyn Groundwork>>) {
+    fn follow(&mut self, order: Order, config: &Config, groundwork: Option<Box<dyn Groundwork>>) {
         if let Some(Err(refused)) = groundwork.as_ref().map(|groundwork| groundwork.listen()) {
             return self.refuse(order, refused);
         }
         let Order { who, mode, answer, .. } = order;
         let running = &self.control.snapshot;
-        let (merged, notes) = merge(&self.control.config, &config, running, &self.control.kept.registrations);
+        let (merged, notes) = merge(&self.control.config, config, running, &self.control.kept.registrations);
         let touch = |change| Touch { sessions: sessions_on(&change, running), change };
-        let changes = diff(&self.control.config, &config).into_iter().map(touch).collect();
+        let changes = diff(&self.control.config, config).into_iter().map(touch).collect();
         if let Some(groundwork) = groundwork {
             self.reconfigure(&merged, groundwork);
         }
@@ -198,7 +203,7 @@ impl Work {
         self.answer_order(answer, Ok(report));
     }
 
-    fn applied(&mut self, who: &str, config: Config, report: &ReloadReport) {
+    fn applied(&mut self, who: &str, config: &Config, report: &ReloadReport) {
         for Touch { change, sessions } in &report.changes {
             log::info!(change:%, sessions; "reload");
         }
@@ -216,12 +221,22 @@ impl Work {
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {
             view::set_log_level(config.global.log_level);
         }
-        let before = std::mem::replace(&mut self.control.config, Arc::new(config));
+        let runs = Arc::new(settle(&self.control.config, config));
+        if runs.admin != self.control.config.admin {
+            self.control.doors = runs.admin.own_sockets().collect();
+        }
+        let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
         let told = format!("epoch {epoch} runs with {changes} changes");
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();
         state.config = Arc::clone(&self.control.config);
+        let changes: Vec<&Change> = report.changes.iter().map(|touch| &touch.change).collect();
+        state.pending = pending(&state.pending, &changes, timestamp());
+        if !state.pending.is_empty() {
+            let keys: Vec<String> = state.pending.iter().map(|pending| pending.change.key()).collect();
+            log::warn!(keys = keys.join(", "); "restart pending: these keys are read and do not run");
+        }
         state.reload.succeeded += 1;
         state.reload.last_success = Some(timestamp());
         state.reload.errors.clear();

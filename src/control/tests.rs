@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::config;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Opened};
 use crate::reload::Refused;
 use crate::request::{Ask, Refusal, Request};
 
@@ -21,8 +21,12 @@ impl sys::Wake for NoWake {
 struct Anything;
 
 impl Site for Anything {
-    fn prepare(&self, _config: &Config) -> Result<Box<dyn Groundwork>, Refused> {
+    fn prepare(&self, _config: &Config, _opened: Opened) -> Result<Box<dyn Groundwork>, Refused> {
         Ok(Box::new(Self))
+    }
+
+    fn open(&self, _config: &Config) -> Result<Opened, Refused> {
+        Ok(Box::new(|| {}))
     }
 
     fn addresses(&self) -> Vec<std::net::SocketAddr> {

@@ -13,7 +13,7 @@ use crate::config::model::Config;
 use crate::control::denials::Denials;
 use crate::control::events::Events;
 use crate::control::state_file::Writes;
-use crate::control::{ReloadStatus, Removed, Staff};
+use crate::control::{Pending, ReloadStatus, Removed, Staff};
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;
 
@@ -34,7 +34,7 @@ pub struct View {
 
 /// What the control thread knows.
 pub struct State {
-    /// What was configured last.
+    /// What runs.
     pub config: Arc<Config>,
     /// The file that it was read from.
     pub file: Option<String>,
@@ -48,6 +48,8 @@ pub struct State {
     pub drain: Option<Leaving>,
     /// Reloads so far.
     pub reload: ReloadStatus,
+    /// What was read and does not run, because that takes a restart.
+    pub pending: Vec<Pending>,
     /// Backends that were removed and may have sessions left.
     pub removed: Vec<Removed>,
     /// What is not in the atomics of a backend; those of backends that have gone are taken out.
@@ -121,6 +123,7 @@ impl View {
             staff,
             stage: Stage::Serving,
             reload: ReloadStatus::default(),
+            pending: Vec::new(),
             removed: Vec::new(),
             drain: None,
             notes: HashMap::new(),

@@ -175,10 +175,7 @@ impl Ctl {
                 }
             }
             Action::Drains => self.get("/v1/drains", show::drains),
-            Action::Config => self.get("/v1/config", |config: &api::Config| {
-                let file = config.file.as_deref().unwrap_or("none, only flags");
-                format!("# epoch {}, file: {file}\n{}", config.epoch, config.effective)
-            }),
+            Action::Config => self.get("/v1/config", show::config),
         }
     }
 

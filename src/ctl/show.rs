@@ -21,6 +21,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         workers,
         totals,
         reload,
+        restart_pending: pending,
         log_lines_dropped,
         state_file_failures,
     } = status;
@@ -40,6 +41,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         ("reloads", reloads(reload, now)),
     ];
     rows.extend(reload.errors.iter().map(|error| ("refused for", error.clone())));
+    rows.extend(pending.as_ref().map(|pending| ("restart pending", restart_pending(pending))));
     rows.push(("log", format!("{} dropped", count(*log_lines_dropped, "line"))));
     if *state_file_failures > 0 {
         rows.push(("state file", format!("{state_file_failures} writes failed")));
@@ -74,6 +76,22 @@ fn reloads(reload: &api::Reload, now: Timestamp) -> String {
     let reading =
         reload.reading_since.map(|since| format!(", reading for {}", age(now, since))).unwrap_or_default();
     format!("{} applied, {} refused{last}{reading}", reload.succeeded, reload.failed)
+}
+
+/// Which keys wait for a restart, since when, and how many they are.
+pub(crate) fn restart_pending(pending: &api::RestartPending) -> String {
+    let api::RestartPending { since, keys, changes: _ } = pending;
+    format!("{} (since {}, {})", keys.join(", "), when(*since), count(keys.len() as u64, "key"))
+}
+
+pub(super) fn config(config: &api::Config) -> String {
+    let file = config.file.as_deref().unwrap_or("none, only flags");
+    let mut text = format!("# epoch {}, file: {file}\n", config.epoch);
+    if let Some(pending) = &config.restart_pending {
+        text += &format!("# restart pending: {}\n", restart_pending(pending));
+        text.extend(pending.changes.iter().map(|change| format!("#   {}\n", one_line(change))));
+    }
+    text + &config.effective
 }
 
 pub(crate) const fn stage_word(stage: api::Stage) -> &'static str {
@@ -350,19 +368,29 @@ pub(super) fn drains(drains: &api::Drains) -> String {
 pub(super) fn reload(report: &api::ReloadReport) -> String {
     let api::ReloadReport { applied, epoch, changes, notes } = report;
     let touched = count(changes.iter().map(|change| change.sessions).sum(), "session");
-    let many = count(changes.len() as u64, "change");
+    let waiting = changes.iter().filter(|change| change.needs_restart).count();
     let mut text = match (applied, changes.is_empty()) {
         (_, true) => format!("nothing to change, epoch {epoch}\n"),
-        (true, false) => format!("{many} applied, {touched} touched, epoch {epoch}\n"),
-        (false, false) => format!("{many} to apply, {touched} would be touched, epoch {epoch} still runs\n"),
+        (true, false) => {
+            let many = count((changes.len() - waiting) as u64, "change");
+            let waits = match waiting {
+                0 => String::new(),
+                1 => ", 1 waits for a restart".into(),
+                many => format!(", {many} wait for a restart"),
+            };
+            format!("{many} applied, {touched} touched{waits}, epoch {epoch}\n")
+        }
+        (false, false) => {
+            let many = count(changes.len() as u64, "change");
+            let waits =
+                if waiting > 0 { format!(", {waiting} would wait for a restart") } else { String::new() };
+            format!("{many} to apply, {touched} would be touched{waits}, epoch {epoch} still runs\n")
+        }
     };
     for change in changes {
         let mut line = format!("  {}", change.what);
         if change.sessions > 0 {
             write!(line, " ({})", count(change.sessions, "session")).expect("a String takes every write");
-        }
-        if change.needs_restart {
-            line += " (needs a restart)";
         }
         text += &(one_line(&line) + "\n");
     }

@@ -10,13 +10,15 @@ mod queue;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
+use env_logger::fmt::Formatter;
 use env_logger::{Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::base::AUDIT;
-use crate::config::model::{AccessLog, LogFormat};
+use crate::config::model::{AccessLog, Global, LogFormat};
 
 use file::AccessFile;
 pub use queue::dropped;
@@ -32,14 +34,8 @@ static ROUTER: OnceLock<Router> = OnceLock::new();
 #[must_use = "dropped, it waits for the lines to be written"]
 pub struct Logging {
     lines: Queue,
-    access: Option<Access>,
-}
-
-/// The access log, whose lines wait until it is opened.
-struct Access {
-    path: PathBuf,
-    queue: Queue,
-    waiting: Option<Waiting>,
+    /// The access log of the start, whose lines wait until it is opened.
+    waiting: Option<(PathBuf, Waiting)>,
 }
 
 /// Sets the logger of the process up: lines of `level` and worse, unless RUST_LOG says otherwise.
@@ -47,46 +43,49 @@ struct Access {
 pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLog>) -> io::Result<Logging> {
     let (queue, lines) = Queue::new();
     // What tells of dropped lines must not be dropped itself: it does not go through the queue.
-    let direct = builder(format).filter_level(LevelFilter::Warn).target(Target::Stderr).build();
+    let direct = builder(write_as_set).filter_level(LevelFilter::Warn).target(Target::Stderr).build();
     queue::spawn("l4lb-log", lines, StandardError::new(io::stderr(), direct))?;
-    let access = access_log.map(|access| {
-        let (queue, waiting) = Queue::new();
-        (access.format, Access { path: access.path.clone(), queue, waiting: Some(waiting) })
-    });
-    let filters = Filters { rust_log: std::env::var("RUST_LOG").ok(), has_access_log: access.is_some() };
+    set_format(format);
+    let (sessions, waiting) = access_log
+        .map(|access| {
+            let (sessions, waiting) = Sessions::new(access);
+            (sessions, (access.path.clone(), waiting))
+        })
+        .unzip();
+    let filters = Filters { rust_log: std::env::var("RUST_LOG").ok(), has_access_log: sessions.is_some() };
     let router = Router {
-        filter: RwLock::new(filters.at_start(level)),
-        filters,
-        lines: unfiltered(format, &queue),
+        wiring: RwLock::new(Wiring {
+            filter: filters.build(Chosen::AtStart(level)),
+            chosen: Chosen::AtStart(level),
+            filters,
+            sessions,
+        }),
+        lines: unfiltered(write_as_set, &queue),
         queue: queue.clone(),
-        sessions: access
-            .as_ref()
-            .map(|(format, access)| (unfiltered(*format, &access.queue), access.queue.clone())),
     };
-    let level = router.level();
+    let level = router.read().filter.filter();
     if ROUTER.set(router).is_err() {
         return Err(io::Error::other("this process has a logger already"));
     }
     log::set_logger(ROUTER.get().expect("set just now")).map_err(io::Error::other)?;
     log::set_max_level(level);
-    Ok(Logging { lines: queue, access: access.map(|(_, access)| access) })
+    Ok(Logging { lines: queue, waiting })
 }
 
 impl Logging {
     /// Opens the access log, if there is one; with the rights that the process will have when it opens it again.
     pub fn open_access_log(&mut self) -> Result<(), (PathBuf, io::Error)> {
-        let Some(Access { path, waiting, .. }) = &mut self.access else { return Ok(()) };
-        let Some(waiting) = waiting.take() else { return Ok(()) };
-        AccessFile::open(path)
+        let Some((path, waiting)) = self.waiting.take() else { return Ok(()) };
+        AccessFile::open(&path)
             .and_then(|file| queue::spawn("l4lb-access", waiting, file))
-            .map_err(|error| (path.clone(), error))
+            .map_err(|error| (path, error))
     }
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        if let Some(Access { path, queue, .. }) =
-            self.access.as_ref().filter(|access| access.waiting.is_none())
+        let access = ROUTER.get().filter(|_| self.waiting.is_none()).and_then(Router::access_log);
+        if let Some((path, queue)) = access
             && let Err(lines) = queue.flush()
         {
             log::warn!(path:% = path.display(), lines; "the end comes before these lines of the access log are written");
@@ -99,7 +98,7 @@ impl Drop for Logging {
 /// Has the access log, if there is one, opened again by its name before another line is written: whoever rotates it has
 /// renamed it.
 pub fn reopen() {
-    if let Some((_, queue)) = ROUTER.get().and_then(|router| router.sessions.as_ref()) {
+    if let Some((_, queue)) = ROUTER.get().and_then(Router::access_log) {
         queue.reopen();
     }
 }
@@ -107,7 +106,7 @@ pub fn reopen() {
 /// Writes what is still in the queues, unless their other end is stuck.
 pub fn flush() {
     let Some(router) = ROUTER.get() else { return };
-    for queue in router.sessions.iter().map(|(_, queue)| queue).chain([&router.queue]) {
+    for queue in router.access_log().iter().map(|(_, queue)| queue).chain([&router.queue]) {
         // Nobody is left to tell.
         let _left = queue.flush();
     }
@@ -115,60 +114,143 @@ pub fn flush() {
 
 /// The least severe lines that are written now.
 pub fn level() -> LevelFilter {
-    ROUTER.get().map_or(LevelFilter::Off, Router::level)
+    ROUTER.get().map_or(LevelFilter::Off, |router| router.read().filter.filter())
 }
 
 /// Writes lines of `level` and worse from now on. What RUST_LOG says of single targets still holds.
 pub fn set_level(level: LevelFilter) {
     if let Some(router) = ROUTER.get() {
-        router.set_filter(router.filters.set_later(level));
-        log::set_max_level(router.filter(Logger::filter));
+        router.rewire(|wiring| wiring.chosen = Chosen::Later(level));
+    }
+}
+
+/// What another configuration needs of the log, open and not in use. Dropped, it is closed again.
+pub struct Change {
+    format: LogFormat,
+    /// Where the lines of finished sessions are to go, if that changes.
+    sessions: Option<Option<Sessions>>,
+}
+
+/// Opens what `settings` say of the log and is not open. Without a logger of this process there is nothing to do.
+pub fn open(settings: &Global) -> Result<Change, (PathBuf, io::Error)> {
+    let format = settings.log_format;
+    let Some(router) = ROUTER.get() else { return Ok(Change { format, sessions: None }) };
+    let running = router.read().sessions.as_ref().map(|sessions| sessions.settings.clone());
+    if running == settings.access_log {
+        return Ok(Change { format, sessions: None });
+    }
+    let sessions = settings.access_log.as_ref().map(|access| {
+        let (sessions, waiting) = Sessions::new(access);
+        AccessFile::open(&access.path)
+            .and_then(|file| queue::spawn("l4lb-access", waiting, file))
+            .map(|()| sessions)
+            .map_err(|error| (access.path.clone(), error))
+    });
+    Ok(Change { format, sessions: Some(sessions.transpose()?) })
+}
+
+impl Change {
+    /// Lines go where they are to go from now on. Those before are still written where they went.
+    pub fn begin(self) {
+        let Self { format, sessions } = self;
+        set_format(format);
+        if let (Some(router), Some(sessions)) = (ROUTER.get(), sessions) {
+            router.rewire(|wiring| {
+                wiring.filters.has_access_log = sessions.is_some();
+                wiring.sessions = sessions;
+            });
+        }
+    }
+}
+
+/// Whether lines are JSON, but for those of an access log, which has a format of its own.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+fn set_format(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+fn write_as_set(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    if IS_JSON.load(Ordering::Relaxed) {
+        format::write_json(to, record)
+    } else {
+        format::write_text(to, record)
     }
 }
 
 /// Which lines are written, and where they go.
 struct Router {
-    filters: Filters,
-    /// Only asked, never written to.
-    filter: RwLock<Logger>,
+    wiring: RwLock<Wiring>,
     lines: Logger,
     /// Where `lines` go.
     queue: Queue,
-    /// Those of finished sessions, if they go elsewhere.
-    sessions: Option<(Logger, Queue)>,
+}
+
+/// What may change while lines are logged.
+struct Wiring {
+    /// Only asked, never written to.
+    filter: Logger,
+    filters: Filters,
+    chosen: Chosen,
+    /// Where those of finished sessions go, if they go elsewhere.
+    sessions: Option<Sessions>,
+}
+
+/// An access log. Dropped, its file is closed behind the lines that were put in.
+struct Sessions {
+    settings: AccessLog,
+    logger: Logger,
+    queue: Queue,
+}
+
+impl Sessions {
+    fn new(settings: &AccessLog) -> (Self, Waiting) {
+        let (queue, waiting) = Queue::new();
+        let format = match settings.format {
+            LogFormat::Text => format::write_text,
+            LogFormat::Json => format::write_json,
+        };
+        (Self { settings: settings.clone(), logger: unfiltered(format, &queue), queue }, waiting)
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 impl Router {
-    fn filter<T>(&self, ask: impl FnOnce(&Logger) -> T) -> T {
-        // A filter is replaced whole: nobody has left it half done.
-        ask(&self.filter.read().unwrap_or_else(PoisonError::into_inner))
+    fn read(&self) -> RwLockReadGuard<'_, Wiring> {
+        // It is replaced whole: nobody has left it half done.
+        self.wiring.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_filter(&self, filter: Logger) {
-        let mut current = self.filter.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *current, filter);
-        // Nobody waits while the old one is taken apart.
-        drop(current);
-        drop(before);
+    fn access_log(&self) -> Option<(PathBuf, Queue)> {
+        self.read().sessions.as_ref().map(|sessions| (sessions.settings.path.clone(), sessions.queue.clone()))
     }
 
-    fn level(&self) -> LevelFilter {
-        self.filter(Logger::filter)
+    fn rewire(&self, change: impl FnOnce(&mut Wiring)) {
+        let mut wiring = self.wiring.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut wiring);
+        wiring.filter = wiring.filters.build(wiring.chosen);
+        log::set_max_level(wiring.filter.filter());
     }
 }
 
 impl Log for Router {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.filter(|filter| filter.enabled(metadata))
+        self.read().filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if record.target() != AUDIT && !self.filter(|filter| filter.matches(record)) {
+        let wiring = self.read();
+        if record.target() != AUDIT && !wiring.filter.matches(record) {
             return;
         }
         let is_of_session = record.target() == SESSIONS;
-        let (logger, queue) = match &self.sessions {
-            Some((sessions, queue)) if is_of_session => (sessions, queue),
+        let (logger, queue) = match &wiring.sessions {
+            Some(sessions) if is_of_session => (&sessions.logger, &sessions.queue),
             Some(_) | None => (&self.lines, &self.queue),
         };
         logger.log(record);
@@ -188,15 +270,21 @@ struct Filters {
     has_access_log: bool,
 }
 
-impl Filters {
-    /// RUST_LOG overrides `level`.
-    fn at_start(&self, level: LevelFilter) -> Logger {
-        self.builder(level).build()
-    }
+/// Who has chosen the level of the log.
+#[derive(Clone, Copy)]
+enum Chosen {
+    /// The configuration or a flag, at the start: RUST_LOG overrides it.
+    AtStart(LevelFilter),
+    /// Somebody since: it overrides what RUST_LOG says of everything.
+    Later(LevelFilter),
+}
 
-    /// `level` overrides what RUST_LOG says of everything.
-    fn set_later(&self, level: LevelFilter) -> Logger {
-        self.builder(level).filter_level(level).build()
+impl Filters {
+    fn build(&self, chosen: Chosen) -> Logger {
+        match chosen {
+            Chosen::AtStart(level) => self.builder(level).build(),
+            Chosen::Later(level) => self.builder(level).filter_level(level).build(),
+        }
     }
 
     fn builder(&self, level: LevelFilter) -> env_logger::Builder {
@@ -213,18 +301,18 @@ impl Filters {
     }
 }
 
+/// How one line is written.
+type Format = fn(&mut Formatter, &Record<'_>) -> io::Result<()>;
+
 /// A logger that writes whatever it is given into `queue`.
-fn unfiltered(format: LogFormat, queue: &Queue) -> Logger {
+fn unfiltered(format: Format, queue: &Queue) -> Logger {
     let sink = Target::Pipe(Box::new(Sink::new(queue)));
     builder(format).filter_level(LevelFilter::Trace).target(sink).build()
 }
 
-fn builder(format: LogFormat) -> env_logger::Builder {
+fn builder(format: Format) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
-    builder.format(match format {
-        LogFormat::Text => format::write_text,
-        LogFormat::Json => format::write_json,
-    });
+    builder.format(format);
     builder
 }
 
@@ -239,7 +327,10 @@ mod tests {
     #[test]
     fn rust_log_decides_at_the_start_and_a_level_set_later_decides_then() {
         let filters = Filters { rust_log: Some("warn,l4lb::workers=debug".into()), has_access_log: false };
-        let (start, later) = (filters.at_start(LevelFilter::Info), filters.set_later(LevelFilter::Info));
+        let (start, later) = (
+            filters.build(Chosen::AtStart(LevelFilter::Info)),
+            filters.build(Chosen::Later(LevelFilter::Info)),
+        );
         for (target, level, at_start, when_set) in [
             ("l4lb::control", Level::Warn, true, true),
             ("l4lb::control", Level::Info, false, true),
@@ -255,11 +346,11 @@ mod tests {
     fn an_access_log_has_its_lines_at_every_level_but_what_rust_log_silences() {
         let filters = Filters { rust_log: None, has_access_log: true };
         for level in [LevelFilter::Off, LevelFilter::Error, LevelFilter::Info, LevelFilter::Trace] {
-            assert!(writes(&filters.at_start(level), SESSIONS, Level::Info), "{level}");
-            assert!(writes(&filters.set_later(level), SESSIONS, Level::Info), "{level}");
+            assert!(writes(&filters.build(Chosen::AtStart(level)), SESSIONS, Level::Info), "{level}");
+            assert!(writes(&filters.build(Chosen::Later(level)), SESSIONS, Level::Info), "{level}");
         }
         let silenced = Filters { rust_log: Some("info,l4lb::session=off".into()), ..filters };
-        assert!(!writes(&silenced.at_start(LevelFilter::Info), SESSIONS, Level::Error));
-        assert!(!writes(&silenced.set_later(LevelFilter::Trace), SESSIONS, Level::Error));
+        assert!(!writes(&silenced.build(Chosen::AtStart(LevelFilter::Info)), SESSIONS, Level::Error));
+        assert!(!writes(&silenced.build(Chosen::Later(LevelFilter::Trace)), SESSIONS, Level::Error));
     }
 }

@@ -65,6 +65,8 @@ struct State {
     dropped: u64,
     /// The output is to be opened again.
     reopen: bool,
+    /// There will be no more lines.
+    is_closed: bool,
     is_gone: bool,
 }
 
@@ -89,7 +91,7 @@ impl Shared {
             if !state.backlog.is_due() {
                 state = self.rest(state, Writer::Gathering);
             }
-            if !state.backlog.is_empty() {
+            if !state.backlog.is_empty() || state.is_closed {
                 return state;
             }
             state = self.rest(state, Writer::Asleep);
@@ -128,6 +130,13 @@ impl Queue {
     pub(super) fn reopen(&self) {
         let mut state = self.0.lock();
         state.reopen = true;
+        self.0.hurry(state);
+    }
+
+    /// Has the thread write what was put in, and end.
+    pub(super) fn close(&self) {
+        let mut state = self.0.lock();
+        state.is_closed = true;
         self.0.hurry(state);
     }
 
@@ -188,16 +197,12 @@ impl Write for Sink {
 
 /// Starts the thread that writes to `output` what is put into the queue whose other end is `waiting`.
 pub(super) fn spawn(name: &str, waiting: Waiting, mut output: impl Output) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).spawn(move || {
-        loop {
-            write_all(&waiting.0, &mut output);
-        }
-    })?;
+    thread::Builder::new().name(name.into()).spawn(move || while write_all(&waiting.0, &mut output) {})?;
     Ok(())
 }
 
-/// Waits for lines, and writes all that there are.
-fn write_all(shared: &Shared, output: &mut impl Output) {
+/// Waits for lines, and writes all that there are; false once there will be no more.
+fn write_all(shared: &Shared, output: &mut impl Output) -> bool {
     let mut state = shared.wait();
     loop {
         while std::mem::take(&mut state.reopen) {
@@ -205,7 +210,7 @@ fn write_all(shared: &Shared, output: &mut impl Output) {
             output.reopen();
             state = shared.lock();
         }
-        let Some(batch) = state.backlog.take() else { return };
+        let Some(batch) = state.backlog.take() else { return !state.is_closed };
         drop(state);
         DROPPED.fetch_add(output.write(&batch.bytes), Ordering::Relaxed);
         let dropped = std::mem::take(&mut shared.lock().dropped);

@@ -151,8 +151,8 @@ pub fn start_service(
         None
     });
     let (reports, inbox) = Reports::new();
-    let site = Arc::new(Site::new(&config.global, open_files, pipe_bytes, reports.clone()));
-    let groundwork = Box::new(site.prepare(config, inherited.into_sockets())?);
+    let site = Arc::new(Site::new(config, open_files, pipe_bytes, reports.clone()));
+    let groundwork = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;
     let (snapshot, kept) = restore(config)?;
@@ -187,7 +187,9 @@ pub fn start_service(
     })?;
     let addresses = config.listeners.iter().filter_map(|listener| site.address_of(&listener.name)).collect();
     let (at, socket_file) = (admin.addresses(), admin.socket_file());
-    admin.start(Arc::clone(&view), reports.clone())?;
+    let doors = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
+    let is_first = site.doors.set(doors).is_ok();
+    debug_assert!(is_first, "a process starts once");
     Ok(Running { addresses, admin: at, socket_file, control, reports, view, site })
 }
 

@@ -4,16 +4,20 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use crate::config;
 use crate::config::limits::FdBudget;
 use crate::config::model::{Config, Global};
+use crate::control::admin::{Doors, Swap};
+use crate::control::state_file::Saved;
 use crate::control::{Member, Staff};
-use crate::mailbox::{self, Reports, WorkerId};
+use crate::logging;
+use crate::mailbox::{self, Opened, Reports, WorkerId};
 use crate::pool::{Listener, Snapshot};
 use crate::reload::Refused;
 use crate::server::circles::refuse_circles;
@@ -49,7 +53,10 @@ pub(super) struct Site {
     /// What does not change in a running process.
     pin: bool,
     busy_poll: Duration,
+    state_file: Option<PathBuf>,
     state: Mutex<State>,
+    /// Where operators are answered over TCP; nothing before they are.
+    pub(super) doors: OnceLock<Doors>,
 }
 
 #[derive(Default)]
@@ -76,6 +83,7 @@ pub(super) struct Groundwork {
     checks_max: usize,
     pipes_max: usize,
     pipe_len: usize,
+    opened: Opened,
 }
 
 /// A worker whose thread waits for its first assignment, or ends without it.
@@ -94,16 +102,19 @@ struct Start {
 
 impl Site {
     /// With no socket and no thread.
-    pub(super) fn new(global: &Global, open_files: u64, pipe_bytes: Option<u64>, reports: Reports) -> Self {
+    pub(super) fn new(config: &Config, open_files: u64, pipe_bytes: Option<u64>, reports: Reports) -> Self {
+        let Global { pin, busy_poll, .. } = &config.global;
         Self {
             staff: Arc::default(),
             admission: Arc::new(Admission::new(0)),
             reports,
             open_files,
             pipe_bytes,
-            pin: global.pin,
-            busy_poll: global.busy_poll,
+            pin: *pin,
+            busy_poll: *busy_poll,
+            state_file: config.admin.state_file.clone(),
             state: Mutex::default(),
+            doors: OnceLock::new(),
         }
     }
 
@@ -112,6 +123,7 @@ impl Site {
         self: &Arc<Self>,
         config: &Config,
         passed: Vec<Passed>,
+        opened: Opened,
     ) -> Result<Groundwork, StartError> {
         let budget = FdBudget::of(config, self.open_files, self.pipe_bytes);
         let sessions_max = budget.sessions_max(config)?;
@@ -132,8 +144,29 @@ impl Site {
             sessions_max,
             pipes_max: usize::try_from(budget.pipes).unwrap_or(usize::MAX) / workers,
             pipe_len: budget.pipe_len,
+            opened,
             checks_max: usize::try_from(budget.checks_per_worker).unwrap_or(usize::MAX),
         })
+    }
+
+    /// See [`mailbox::Site::open`].
+    fn open(&self, config: &Config) -> Result<Opened, StartError> {
+        if let Some(account) = &config.global.user {
+            let user = || account.user.clone();
+            sys::check_account(account).map_err(|error| StartError::Account { user: user(), error })?;
+        }
+        if let Some(path) =
+            config.admin.state_file.as_ref().filter(|&path| self.state_file.as_ref() != Some(path))
+        {
+            Saved::read(path)?;
+        }
+        let logs = logging::open(&config.global);
+        let logs = logs.map_err(|(path, error)| StartError::AccessLog { path, error })?;
+        let doors = self.doors.get().map(|doors| doors.open(&config.admin)).transpose()?;
+        Ok(Box::new(move || {
+            logs.begin();
+            doors.into_iter().for_each(Swap::begin);
+        }))
     }
 
     /// Where the listener of that name listens.
@@ -183,8 +216,12 @@ impl Site {
 }
 
 impl mailbox::Site for Arc<Site> {
-    fn prepare(&self, config: &Config) -> Result<Box<dyn mailbox::Groundwork>, Refused> {
-        Ok(Box::new(Site::prepare(self, config, Vec::new())?))
+    fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn mailbox::Groundwork>, Refused> {
+        Ok(Box::new(Site::prepare(self, config, Vec::new(), opened)?))
+    }
+
+    fn open(&self, config: &Config) -> Result<Opened, Refused> {
+        Ok(Site::open(self, config)?)
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
@@ -323,7 +360,9 @@ impl mailbox::Groundwork for Groundwork {
     }
 
     fn commit(self: Box<Self>, snapshot: &Arc<Snapshot>) {
-        let Self { site, config, needs, hands, sessions_max, checks_max, pipes_max, pipe_len } = *self;
+        let Self { site, config, needs, hands, sessions_max, checks_max, pipes_max, pipe_len, opened } =
+            *self;
+        opened();
         let workers = config.global.workers.get();
         site.admission.limit(sessions_max);
         site.staff.set_sessions_max(sessions_max);

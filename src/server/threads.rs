@@ -74,7 +74,7 @@ mod tests {
         let members = staff.change(2, 0, mailboxes);
         let view = View::of_nothing();
         let config = Arc::clone(&view.state().config);
-        let site = Arc::new(Site::new(&config.global, 0, None, reports.clone()));
+        let site = Arc::new(Site::new(&config, 0, None, reports.clone()));
         let control = Control {
             view: Arc::new(view),
             snapshot: Arc::default(),

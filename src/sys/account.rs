@@ -20,6 +20,11 @@ pub fn renounce_new_privileges() -> io::Result<()> {
     Ok(prctl::set_no_new_privs()?)
 }
 
+/// Fails when there is no such user or group.
+pub fn check_account(account: &Account) -> io::Result<()> {
+    find(account).map(|_| ())
+}
+
 /// Becomes `account` for good, in all threads, without a capability left; or is it already. An error leaves the process
 /// half way: it has to end. Whoever is not root cannot become anybody.
 pub fn become_account(account: &Account) -> io::Result<()> {

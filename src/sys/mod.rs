@@ -23,7 +23,9 @@ mod trials;
 mod unique;
 mod usage;
 
-pub use account::{become_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name};
+pub use account::{
+    become_account, check_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name,
+};
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
 pub use files::{ends_within_line, listen_privately, open_log, open_regular};

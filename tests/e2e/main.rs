@@ -28,6 +28,7 @@ mod changes;
 mod counts;
 mod ctl;
 mod doors;
+mod follows;
 mod health;
 mod leases;
 mod limits;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -43,7 +43,8 @@ impl fmt::Display for Peer {
 /// What is shown, and where denials are counted.
 #[derive(Clone)]
 pub(super) struct Guard {
-    pub(super) tokens: Tokens,
+    /// Another configuration may replace them. None are accepted where there is to be no door any more.
+    pub(super) tokens: Arc<RwLock<Option<Tokens>>>,
     pub(super) view: Arc<View>,
 }
 
@@ -81,7 +82,11 @@ pub(super) async fn check_host(State(view): State<Arc<View>>, request: Request, 
 
 /// Accepts a request whose token permits it.
 pub(super) async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.tokens.access(request.headers()) {
+    let access = {
+        let tokens = guard.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        tokens.as_ref().and_then(|tokens| tokens.access(request.headers()))
+    };
+    match access {
         Some(Access::Full) => next.run(request).await,
         Some(Access::Read) if is_read(&request) => next.run(request).await,
         Some(Access::Read) => {

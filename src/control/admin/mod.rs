@@ -5,6 +5,7 @@
 //! routes, `rows` turns state into JSON, `sampler` says how long things took, `stream` tells what happens while it happens,
 //! `page` shows it to people.
 
+mod doors;
 mod extract;
 mod guard;
 mod monitoring;
@@ -33,10 +34,11 @@ use crate::control::View;
 use crate::mailbox::Reports;
 use crate::sys;
 
+pub use doors::{Doors, Swap};
 pub use routes::openapi;
 pub use socket::{SocketFile, default_path};
 
-use guard::Guard;
+use doors::Place;
 use resolve::Resolvers;
 use scrape::Scraper;
 use serve::Door;
@@ -151,8 +153,8 @@ impl Opened {
         self.unix.as_ref().map(|unix| unix.file.clone())
     }
 
-    /// Answers until the process ends.
-    pub fn start(self, view: Arc<View>, reports: Reports) -> Result<(), AdminError> {
+    /// Answers until the process ends; `settings` are what it was opened for. Returns what lets it follow others.
+    pub fn start(self, settings: &Admin, view: Arc<View>, reports: Reports) -> Result<Doors, AdminError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error| AdminError { what, error }
@@ -166,34 +168,31 @@ impl Opened {
         let scraper = Scraper::start(Arc::clone(&view)).map_err(failed("start the thread of its scrapes"))?;
         let resolvers = Resolvers::start().map_err(failed("start the threads that resolve names"))?;
         let context = Context { view, scraper: Arc::new(scraper), reports, streams, resolvers };
-        let mut doors: Vec<Door> = Vec::new();
+        let (listen, tokens) = self.listen.unzip();
+        let (doors, swaps) = Doors::new(settings, context.clone(), tokens);
+        let mut unix = None;
+        let mut open = Vec::new();
         {
             // Sockets become known to the runtime where it is entered.
             let _entered = runtime.enter();
-            if let Some(unix) = self.unix {
-                log::info!(socket:% = unix.path().display(); "admin API");
-                doors.push(
-                    Door::unix(unix, routes::all(context.clone(), None))
-                        .map_err(failed("watch its socket"))?,
-                );
+            if let Some(socket) = self.unix {
+                log::info!(socket:% = socket.path().display(); "admin API");
+                let door = Door::unix(socket, routes::all(context, None));
+                unix = Some(door.map_err(failed("watch its socket"))?);
             }
-            if let Some((listener, tokens)) = self.listen {
-                let (listener, address) = watched(listener).map_err(failed("watch its listener"))?;
-                log::info!(address:%; "admin API");
-                let guard = Guard { tokens, view: Arc::clone(&context.view) };
-                doors.push(Door::tcp(listener, routes::all(context.clone(), Some(guard))));
+            let watch = "watch its listener";
+            if let Some(listener) = listen {
+                open.push((Place::Listen, doors.listen(listener).map_err(failed(watch))?));
             }
             if let Some(listener) = self.metrics {
-                let (listener, address) = watched(listener).map_err(failed("watch its listener"))?;
-                log::info!(address:%; "metrics");
-                doors.push(Door::tcp(listener, monitoring::alone(context, address)));
+                open.push((Place::Metrics, doors.metrics(listener).map_err(failed(watch))?));
             }
         }
         thread::Builder::new()
             .name("l4lb-admin".into())
-            .spawn(move || runtime.block_on(serve::serve_all(doors)))
+            .spawn(move || runtime.block_on(serve::serve_all(unix, open, swaps)))
             .map_err(failed("start its thread"))?;
-        Ok(())
+        Ok(doors)
     }
 }
 

@@ -22,7 +22,8 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(25);
 pub(super) async fn config(State(context): State<Context>) -> Json<api::Config> {
     let state = context.view.state();
     let (epoch, file) = (state.snapshot.epoch, state.file.clone());
-    Json(api::Config { epoch, file, effective: state.config.to_string() })
+    let effective = state.config.to_string();
+    Json(api::Config { epoch, file, effective, restart_pending: rows::restart_pending(&state) })
 }
 
 /// What reading the file again would change, and how many sessions that touches

@@ -193,6 +193,7 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
         workers: rows::workers(&state.staff),
         totals: rows::totals(&state.staff),
         reload: rows::reload(&state.reload),
+        restart_pending: rows::restart_pending(&state),
         log_lines_dropped: log_lines_dropped(),
         state_file_failures: view
             .state_writes

@@ -66,6 +66,13 @@ pub(super) fn reload(status: &ReloadStatus) -> api::Reload {
     api::Reload { succeeded, failed, last: last_success.max(last_failure), errors, reading_since }
 }
 
+pub(super) fn restart_pending(state: &State) -> Option<api::RestartPending> {
+    let since = state.pending.iter().map(|pending| pending.since).min()?;
+    let (keys, changes) =
+        state.pending.iter().map(|pending| (pending.change.key(), pending.change.to_string())).unzip();
+    Some(api::RestartPending { since, keys, changes })
+}
+
 /// How much happens, now; not how long things took.
 pub(super) fn sample(state: &State, now: Instant) -> api::Sample {
     let places =

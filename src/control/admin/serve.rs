@@ -5,7 +5,7 @@
 //! the whole answer. What a client sends behind its last request is read and discarded for a while, because a close with
 //! unread bytes is a reset, and a reset destroys the answer that the client has not read yet (RFC 9112, 9.6).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,10 +24,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
+use super::doors::{Hang, Place};
 use super::guard::{Delay, Peer};
 use super::problem::Problem;
 use super::socket::Unix;
@@ -109,9 +111,30 @@ impl Door {
     }
 }
 
-/// Serves all of them for ever.
-pub(super) async fn serve_all(doors: Vec<Door>) {
-    let mut all: JoinSet<()> = doors.into_iter().map(Door::serve).collect();
+/// Where doors come from that are to take the place of others.
+pub(super) type Swaps = UnboundedReceiver<(Place, Hang)>;
+
+/// Serves all of them for ever, those over TCP until another one takes their place: that ends their clients too.
+pub(super) async fn serve_all(unix: Option<Door>, doors: Vec<(Place, Door)>, mut swaps: Swaps) {
+    let mut all = JoinSet::new();
+    if let Some(door) = unix {
+        all.spawn(door.serve());
+    }
+    let mut open: BTreeMap<Place, AbortHandle> =
+        doors.into_iter().map(|(place, door)| (place, all.spawn(door.serve()))).collect();
+    while let Some((place, hang)) = swaps.recv().await {
+        if let Some(before) = open.remove(&place) {
+            before.abort();
+        }
+        match hang() {
+            Ok(Some(door)) => _ = open.insert(place, all.spawn(door.serve())),
+            Ok(None) => {}
+            Err(error) => {
+                log::error!(place:?, error:%; "admin: cannot watch a listener, nobody is answered there");
+            }
+        }
+        while all.try_join_next().is_some() {}
+    }
     while all.join_next().await.is_some() {}
 }
 

@@ -71,6 +71,7 @@ struct Moment {
     counters: Vec<(usize, Arc<WorkerStats>)>,
     stage: Stage,
     reload: ReloadStatus,
+    restart_pending: u64,
     /// How many backends were removed and may have sessions left, and how many those are.
     removed: [u64; 2],
     sessions_max: usize,
@@ -132,6 +133,7 @@ impl Process {
             counters: state.staff.counters(),
             stage: state.stage,
             reload: state.reload.clone(),
+            restart_pending: state.pending.len() as u64,
             removed: [
                 state.removed.len() as u64,
                 state.removed.iter().map(Removed::sessions).map(u64::from).sum(),
@@ -167,6 +169,11 @@ fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
         "l4lb_last_reload_timestamp_seconds",
         "When a reload was last applied; 0 before the first.",
         last_success.map_or(0, Timestamp::as_second),
+    )?;
+    sheet.gauge(
+        "l4lb_restart_pending_keys",
+        "Keys of the configuration that were read and take effect with a restart only.",
+        moment.restart_pending,
     )?;
     let [backends, sessions] = moment.removed;
     sheet.gauge(

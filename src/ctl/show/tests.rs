@@ -105,21 +105,27 @@ fn status_tells_the_whole_process() {
             reading_since: Some(now()),
         },
         log_lines_dropped: 1,
+        restart_pending: Some(api::RestartPending {
+            since: now(),
+            keys: vec!["pin".into(), "admin.socket".into()],
+            changes: vec!["global: pin false -> true".into(), "admin: socket default -> false".into()],
+        }),
         state_file_failures: 0,
     };
     assert_eq!(
         super::status(&status, now() + jiff::SignedDuration::from_secs(60)),
         "\
-process      serving, l4lb 0.1.0, pid 42
-up           1m01s, since 2026-01-02 03:04:05Z
-epoch        5
-sessions     1 open, 3 accepted
-closed       2 done
-bytes        5 B to backends, 6 B to clients
-dials        3, 0 failed
-reloads      1 applied, 1 refused, the last 1m00s ago, reading for 1m00s
-refused for  line 3: wrong
-log          1 line dropped
+process          serving, l4lb 0.1.0, pid 42
+up               1m01s, since 2026-01-02 03:04:05Z
+epoch            5
+sessions         1 open, 3 accepted
+closed           2 done
+bytes            5 B to backends, 6 B to clients
+dials            3, 0 failed
+reloads          1 applied, 1 refused, the last 1m00s ago, reading for 1m00s
+refused for      line 3: wrong
+restart pending  pin, admin.socket (since 2026-01-02 03:04:05Z, 2 keys)
+log              1 line dropped
 
 WORKER  SESSIONS  ACCEPTED  HANDED OVER  ADOPTED  TO BACKENDS  TO CLIENTS  PAUSES
      0         1         3            0        0          5 B         6 B       0
@@ -247,21 +253,24 @@ fn a_reload_tells_each_change_and_whom_it_touches() {
         |what: &str, sessions, needs_restart| api::Change { what: what.into(), sessions, needs_restart };
     let changes = vec![
         change("pool \"web\": backend \"a\": removed", 3, false),
-        change("global: pin: false -> true", 0, true),
+        change("global: pin false -> true (needs a restart: x)", 0, true),
     ];
     let report = api::ReloadReport { applied: false, epoch: 7, changes, notes: vec!["file wins".into()] };
     let text = reload(&report);
     assert_eq!(
         text,
         "\
-2 changes to apply, 3 sessions would be touched, epoch 7 still runs
+2 changes to apply, 3 sessions would be touched, 1 would wait for a restart, epoch 7 still runs
   pool \"web\": backend \"a\": removed (3 sessions)
-  global: pin: false -> true (needs a restart)
+  global: pin false -> true (needs a restart: x)
 note: file wins
 "
     );
     let applied = reload(&api::ReloadReport { applied: true, ..report });
-    assert!(applied.starts_with("2 changes applied, 3 sessions touched, epoch 7\n"), "{applied}");
+    assert!(
+        applied.starts_with("1 change applied, 3 sessions touched, 1 waits for a restart, epoch 7\n"),
+        "{applied}"
+    );
     let nothing = api::ReloadReport { applied: true, epoch: 7, changes: Vec::new(), notes: Vec::new() };
     assert_eq!(reload(&nothing), "nothing to change, epoch 7\n");
 }

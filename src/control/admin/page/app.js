@@ -220,6 +220,10 @@ function problems() {
     const took = (Date.parse(sample.time) - Date.parse(status.reload.reading_since)) / 1000;
     if (took > 1) tell('warn', 'reload', `reading the configuration for ${span(took)}`);
   }
+  if (status?.restart_pending) {
+    const { keys, since, changes } = status.restart_pending;
+    tell('warn', 'restart pending', `${keys.join(', ')} (since ${clock(since)}, ${plural(keys.length, 'key')})\n${changes.join('\n')}`);
+  }
   for (const backend of sample.backends) {
     const { health } = stateOf(backend);
     if (health[1] === 'bad') tell('bad', `${backend.pool} / ${backend.name}`, `${health[0]}: ${backend.health_reason ?? 'an operator says so'}`);

@@ -1,0 +1,162 @@
+//! What a running process makes of keys that it was started with: it follows most of them, and says which wait for a restart.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use l4lb::api;
+
+use crate::daemon::Daemon;
+use crate::fleet::{Fleet, Service, fleet};
+use crate::lab::IPV4;
+use crate::peer::until;
+use crate::program::output;
+
+const APPLIED: &str = "another configuration is run";
+
+fn free() -> SocketAddr {
+    TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port")
+}
+
+/// The status line of the answer to a GET, or nothing where nobody answers.
+fn get(address: SocketAddr, path: &str, token: &str) -> Option<String> {
+    answer(address, path, token)?.lines().next().map(str::to_owned)
+}
+
+fn answer(address: SocketAddr, path: &str, token: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n");
+    write!(stream, "{head}Connection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn write_token(path: &Path, token: &str) {
+    fs::write(path, token).expect("write the token");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("chmod");
+}
+
+/// Has it read a file with these keys of `[global]` and `[admin]`.
+fn reload(service: &Service<'_, Daemon>, fleet: &Fleet, global: &str, admin: &str) -> String {
+    let toml = fleet.daemon_toml().replace("[global]\n", &format!("[global]\n{global}\n"));
+    service.server.reload(&format!("{toml}\n[admin]\n{admin}\n"));
+    service.server.wait_for_line(&[APPLIED, "is refused"])
+}
+
+fn status(service: &Service<'_, Daemon>) -> api::Status {
+    service.server.admin().get("/v1/status").expect("status")
+}
+
+fn ctl(service: &Service<'_, Daemon>, args: &[&str]) -> String {
+    let output = output(&mut service.server.command(&[&["ctl"], args].concat()));
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The API and the metrics answered where the process was started, whatever the file said since.
+#[test]
+fn the_doors_of_operators_follow_a_reload() {
+    let (dir, fleet) = (tempfile::tempdir().expect("a directory"), fleet(1));
+    let service = fleet.start_daemon("info");
+    let [first, second, api] = [free(), free(), free()];
+    let token = dir.path().join("token");
+    write_token(&token, "the-first-token-of-all");
+    let keys =
+        |metrics: SocketAddr| format!("metrics = \"{metrics}\"\nlisten = \"{api}\"\ntoken_file = {token:?}");
+    let ok = Some("HTTP/1.1 200 OK".to_owned());
+
+    assert!(reload(&service, &fleet, "", &keys(first)).contains(APPLIED));
+    until("the metrics are there", || get(first, "/metrics", "") == ok);
+    until("the API is there", || get(api, "/v1/status", "the-first-token-of-all") == ok);
+
+    write_token(&token, "the-second-token-of-all");
+    assert!(reload(&service, &fleet, "", &keys(second)).contains(APPLIED));
+    until("the metrics have moved", || get(second, "/metrics", "") == ok && get(first, "/", "").is_none());
+    assert_eq!(get(api, "/v1/status", "the-second-token-of-all"), ok);
+    let denied = get(api, "/v1/status", "the-first-token-of-all").expect("an answer");
+    assert!(denied.starts_with("HTTP/1.1 401"), "{denied}");
+    assert_eq!(status(&service).restart_pending, None);
+
+    // An address that somebody has is refused, and all stays.
+    let taken = TcpListener::bind(IPV4).expect("bind");
+    let taken_at = taken.local_addr().expect("getsockname");
+    assert!(reload(&service, &fleet, "", &keys(taken_at)).contains("is refused"));
+    assert_eq!(get(second, "/metrics", ""), ok);
+
+    assert!(reload(&service, &fleet, "", "").contains(APPLIED));
+    until("nobody answers any more", || get(second, "/", "").is_none() && get(api, "/", "").is_none());
+    service.stops();
+}
+
+#[test]
+fn the_logs_follow_a_reload() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [first, second] = ["first.log", "second.log"].map(|name| dir.path().join(name));
+    let fleet = fleet(1);
+    let service = fleet.start_daemon("info");
+    let keys = |path: &Path, format| {
+        format!("log = {{ format = \"{format}\" }}\naccess_log = {{ path = {path:?}, format = \"text\" }}")
+    };
+    let sessions = |path: &Path| fs::read_to_string(path).unwrap_or_default().matches(" session ").count();
+
+    reload(&service, &fleet, &keys(&first, "text"), "");
+    service.enter().talks().leave();
+    until("its line is in the new file", || sessions(&first) == 1);
+    let line = reload(&service, &fleet, &keys(&second, "json"), "");
+    service.enter().talks().leave();
+    until("its line is in the other file", || sessions(&second) == 1);
+    assert_eq!(sessions(&first), 1);
+    service.server.signal("USR1", 1);
+    let share = service.server.wait_for_line(&["share"]);
+    assert!(serde_json::from_str::<serde_json::Value>(&share).is_ok(), "{share} behind {line}");
+
+    // A folder is no file: refused, and lines go on.
+    assert!(reload(&service, &fleet, &keys(dir.path(), "json"), "").contains("is refused"));
+    reload(&service, &fleet, "", "");
+    service.enter().talks().leave();
+    service.server.wait_for_line(&[" session "]);
+    assert_eq!((sessions(&first), sessions(&second)), (1, 1));
+    assert_eq!(status(&service).restart_pending, None);
+    service.stops();
+}
+
+/// `ctl config` showed what did not run, and a dry run had nothing to change.
+#[test]
+fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
+    let (dir, fleet) = (tempfile::tempdir().expect("a directory"), fleet(1));
+    let service = fleet.start_daemon("info");
+    let (metrics, state) = (free(), dir.path().join("state.json"));
+    let admin = format!("metrics = \"{metrics}\"\nstate_file = {state:?}");
+    reload(&service, &fleet, "pin = true\nbusy_poll = \"50us\"", &admin);
+    let pending = status(&service).restart_pending.expect("keys wait");
+    assert_eq!(pending.keys, ["pin", "busy_poll", "admin.state_file"]);
+    let words = "restart pending: pin, busy_poll, admin.state_file (since ";
+    let config = ctl(&service, &["config"]);
+    assert!(config.contains(words) && config.contains(", 3 keys)"), "{config}");
+    assert!(config.contains("\nglobal: workers=1 pin=false") && !config.contains("state_file="), "{config}");
+    assert!(ctl(&service, &["status"]).contains("pin, busy_poll, admin.state_file (since "));
+    let figure = "\nl4lb_restart_pending_keys 3\n";
+    until("the metrics are there", || {
+        answer(metrics, "/metrics", "").is_some_and(|all| all.contains(figure))
+    });
+    let dry = ctl(&service, &["reload", "--dry-run"]);
+    assert!(dry.contains("pin false -> true (needs a restart: a thread") && !dry.contains(") ("), "{dry}");
+
+    fs::write(&state, "no JSON").expect("write");
+    assert!(reload(&service, &fleet, "", &admin).contains("is refused"), "it could not start");
+    reload(&service, &fleet, "pin = true", "");
+    let since = pending.since;
+    let pending = status(&service).restart_pending.expect("one waits");
+    assert_eq!((pending.keys, pending.since), (vec!["pin".to_owned()], since));
+    assert!(reload(&service, &fleet, "user = \"no-such-user\"", "").contains("is refused"));
+    assert_eq!(
+        status(&service).reload.errors,
+        ["cannot become user \"no-such-user\": there is no user \"no-such-user\""]
+    );
+    reload(&service, &fleet, "", "");
+    assert_eq!(status(&service).restart_pending, None);
+    service.stops();
+}
