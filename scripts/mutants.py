@@ -141,6 +141,12 @@ MUTANTS = [
         ],
     ),
     Mutant(
+        "late-expiry",
+        "a session whose timer was due while it waited for its share is looked at in the next turn",
+        "src/worker/drive.rs",
+        [("                self.expire(key);\n", "")],
+    ),
+    Mutant(
         "two-shares",
         "a session that has had its share is served again in the same turn",
         "src/worker/drive.rs",

@@ -90,9 +90,23 @@ impl<K: Kernel> Worker<K> {
             if let Some(slot) = self.sessions.get_mut(key) {
                 slot.queued = false;
                 self.run_share(key, share);
+                self.expire(key);
             }
         }
         self.ready_queue.extend(self.served.drain(..));
+    }
+
+    /// Does what the timer of a session would have done that was due while the session was in the queue.
+    fn expire(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get(key) else { return };
+        if let Some((timer, armed)) = slot.timer
+            && armed <= self.now
+            && !slot.queued
+            && !self.gap.is_open()
+        {
+            self.wheel.cancel(timer);
+            self.on_session_timer(key);
+        }
     }
 
     /// Sees to it that the timer fires no later than the session's deadline. Activity only moves deadlines

@@ -370,7 +370,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    fn on_session_timer(&mut self, key: Key) {
+    pub(super) fn on_session_timer(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else {
             debug_assert!(false, "close cancels the timer");
             return;

@@ -113,11 +113,15 @@ impl Roster {
             let was_listed = target.is_listed;
             target.is_listed = snapshot.backend(target.backend.id).is_some();
             if target.is_listed {
-                let health = &snapshot.pool(target.backend.pool).settings.health;
+                let settings = &snapshot.pool(target.backend.pool).settings;
+                let health = &settings.health;
                 target.is_unchecked = health.check == Check::Off;
                 if !was_listed {
                     target.listed_at.fill(true);
                     target.known_to.fill(true);
+                    // It comes back with the weight that it has now.
+                    let here = settings.backends.iter().find(|here| here.address == target.backend.address);
+                    target.weight = here.expect("it is listed").weight;
                     if target.is_unchecked {
                         target.health = health.initial_state;
                     }
