@@ -170,7 +170,7 @@ MUTANTS = [
         "src/worker/mod.rs",
         [
             (
-                "while let Some(timer) = self.wheel.pop_due() {",
+                "while self.turn.take_timer()\n            && let Some(timer) = self.wheel.pop_due()\n        {",
                 "for timer in std::iter::from_fn(|| self.wheel.pop_due()).collect::<Vec<_>>() {",
             )
         ],
@@ -293,7 +293,7 @@ MUTANTS = [
         "reused-place",
         "an event of a check that is over reaches the next in its place",
         "src/worker/probes.rs",
-        [("attempt.filter(|attempt| attempt.generation == key.generation)", "attempt.filter(|attempt| attempt.generation != u32::MAX)")],
+        [("attempt.is_some_and(|attempt| attempt.generation == key.generation)", "attempt.is_some_and(|attempt| attempt.generation != u32::MAX)")],
     ),
     Mutant(
         "same-id",
@@ -410,7 +410,7 @@ MUTANTS = [
         "idle-places",
         "a check waits for the next turn though a place is free",
         "src/worker/probes.rs",
-        [("while let Some(index) = self.probes.queue.pop() {", "if let Some(index) = self.probes.queue.pop() {")],
+        [("while self.turn.take_check()\n            && let Some(index) = self.probes.queue.pop()\n        {", "if let Some(index) = self.probes.queue.pop() {")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

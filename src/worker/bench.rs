@@ -15,6 +15,10 @@ use crate::worker::{Admission, Assignment, GroupId, Listening, Seat, Shared, Tea
 const TURNS_MAX: usize = 1_000;
 /// Clients that may wait at each of its listeners.
 const BACKLOG: u32 = 128;
+/// Health of a pool whose backends are not checked.
+const NO_CHECKS: &str = "{ type = \"off\" }";
+/// Checks that it may have at a time.
+const CHECKS_MAX: usize = 1_000;
 /// Sessions that it may have.
 const SESSIONS_MAX: usize = 256;
 
@@ -22,7 +26,8 @@ const SESSIONS_MAX: usize = 256;
 pub(super) struct Bench {
     pub(super) worker: Worker<Linux>,
     pub(super) mailbox: Mailbox,
-    backend: TcpListener,
+    /// That of `b`.
+    pub(super) backend: TcpListener,
     pub(super) address: SocketAddr,
     /// Of all listeners, of which that is the first.
     pub(super) addresses: Vec<SocketAddr>,
@@ -35,20 +40,29 @@ impl Bench {
 
     /// The same with so many listeners.
     pub(super) fn with_listeners(options: &str, listeners: u32) -> Self {
-        Self::build(options, 0, listeners)
+        Self::build(options, NO_CHECKS, 0, listeners)
     }
 
     /// The same, where the worker may have so many pipes.
     pub(super) fn with_pipes(options: &str, pipes_max: usize) -> Self {
-        Self::build(options, pipes_max, 1)
+        Self::build(options, NO_CHECKS, pipes_max, 1)
     }
 
-    fn build(options: &str, pipes_max: usize, listeners: u32) -> Self {
+    /// One that checks its backends so, and `more` backends where nobody listens.
+    pub(super) fn with_checks(health: &str, more: u32) -> Self {
+        let backends = (0..more).map(|place| {
+            let [high, low] = [place / 250, place % 250 + 1];
+            format!("[[pool.backend]]\nname = \"c{place}\"\naddress = \"127.1.{high}.{low}:1\"\n")
+        });
+        Self::build("retries = 1", &format!("{{ {health} }}\n{}", backends.collect::<String>()), 0, 1)
+    }
+
+    fn build(options: &str, health: &str, pipes_max: usize, listeners: u32) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let text = format!(
             "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n{options}\n\
-             health = {{ type = \"off\" }}\nbackend = [{{ name = \"a\", address = \"127.0.0.1:1\" }}, \
-             {{ name = \"b\", address = \"{}\" }}]\n",
+             health = {health}\n[[pool.backend]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\n\
+             [[pool.backend]]\nname = \"b\"\naddress = \"{}\"\n",
             backend.local_addr().unwrap()
         );
         let no_names = &mut |_: &str| Ok(Vec::new());
@@ -74,7 +88,7 @@ impl Bench {
             epoch: 0,
             listeners,
             team: Team::of([&seat]),
-            checks_max: 0,
+            checks_max: CHECKS_MAX,
             pipes_max,
             pipe_len: PIPE_LEN_MAX,
             ticket: Arc::default(),

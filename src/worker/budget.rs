@@ -14,6 +14,10 @@ use crate::session::{Op, Outcome};
 /// What a turn may do upon events. The queue may do as much, and what is left of this.
 const UPON_EVENTS: Allowance = Allowance { fills: 1024, bytes: 2 << 20 };
 const OF_QUEUE: Allowance = Allowance { fills: 512, bytes: 2 << 20 };
+/// Timers that fire in a turn, and checks that are started: what is left is due in the next one, which waits for nothing.
+/// The dearest of each take about 20 µs.
+const TIMERS: u32 = 256;
+const CHECKS: u32 = 64;
 /// Once a turn has lasted that long, no further session of the queue has its share in it.
 const TURN_TIME: Duration = Duration::from_millis(2);
 
@@ -57,16 +61,40 @@ pub(super) struct Turn {
     company: Option<Instant>,
     upon_events: Allowance,
     of_queue: Allowance,
+    timers: u32,
+    checks: u32,
 }
 
 impl Turn {
     pub(super) fn new(now: Instant) -> Self {
-        Self { began: now, company: None, upon_events: UPON_EVENTS, of_queue: OF_QUEUE }
+        Self {
+            began: now,
+            company: None,
+            upon_events: UPON_EVENTS,
+            of_queue: OF_QUEUE,
+            timers: TIMERS,
+            checks: CHECKS,
+        }
     }
 
     /// Another turn begins.
     pub(super) fn begin(&mut self, now: Instant) {
         *self = Self { company: self.company, ..Self::new(now) };
+    }
+
+    /// Whether one more timer may fire, which is counted then.
+    pub(super) fn take_timer(&mut self) -> bool {
+        take_one(&mut self.timers)
+    }
+
+    /// Whether one more check may be started, which is counted then.
+    pub(super) fn take_check(&mut self) -> bool {
+        take_one(&mut self.checks)
+    }
+
+    /// Whether timers and checks that are left from this turn have to be: as many were taken as may be.
+    pub(super) fn leaves(&self) -> (bool, bool) {
+        (self.timers == 0, self.checks == 0)
     }
 
     /// Something has happened to a session that does not stream.
@@ -100,6 +128,12 @@ impl Turn {
         let left = if share.is_of_queue { &mut self.of_queue } else { &mut self.upon_events };
         left.spend(share.used);
     }
+}
+
+fn take_one(left: &mut u32) -> bool {
+    let is_left = *left > 0;
+    *left = left.saturating_sub(1);
+    is_left
 }
 
 /// What a session may do in a turn, and what it has done.

@@ -90,6 +90,11 @@ impl<K: Kernel> Probes<K> {
         self.queue.in_flight() as u64
     }
 
+    /// Whether one that waits may start.
+    pub(super) fn may_start(&self) -> bool {
+        self.queue.next_pace().is_some()
+    }
+
     /// So many may have one from now on.
     pub(super) fn limit(&mut self, checks_max: usize) {
         self.queue.limit(checks_max);
@@ -105,17 +110,29 @@ impl<K: Kernel> Worker<K> {
                 entry.due = self.now;
                 self.probes.queue.push(entry.backend.pool, index, entry.pace);
             }
-            Some(Attempt { stage: Stage::Talking(probe), .. }) => {
-                probe.on_timeout(entry.pool.health.timeout);
-                self.converse(index);
+            Some(Attempt { stage: Stage::Talking(_), .. }) => {
+                // This turn may be late, and its wait may have had no room for the event of an answer that was in time.
+                self.go_on(index);
+                self.time_out(index);
             }
             Some(Attempt { stage: Stage::Parting, .. }) => self.part_from_probe(index),
         }
     }
 
-    /// Starts the checks that are due, as many as may be in flight.
+    /// Ends the patience with a check that has no result.
+    fn time_out(&mut self, index: u32) {
+        let entry = &mut self.probes.entries[index as usize];
+        if let Some(Attempt { stage: Stage::Talking(probe), .. }) = &mut entry.attempt {
+            probe.on_timeout(entry.pool.health.timeout);
+            self.converse(index);
+        }
+    }
+
+    /// Starts the checks that are due, as many as may be in flight and as the turn allows.
     pub(super) fn start_waiting_probes(&mut self) {
-        while let Some(index) = self.probes.queue.pop() {
+        while self.turn.take_check()
+            && let Some(index) = self.probes.queue.pop()
+        {
             self.tell_if_late(index);
             self.start_probe(index);
         }
@@ -177,14 +194,19 @@ impl<K: Kernel> Worker<K> {
     }
 
     pub(super) fn on_probe_event(&mut self, key: Key) {
-        let attempt =
-            self.probes.entries.get_mut(key.index as usize).and_then(|entry| entry.attempt.as_mut());
-        let Some(attempt) = attempt.filter(|attempt| attempt.generation == key.generation) else {
+        let attempt = self.probes.entries.get(key.index as usize).and_then(|entry| entry.attempt.as_ref());
+        if attempt.is_some_and(|attempt| attempt.generation == key.generation) {
+            self.go_on(key.index);
+        } else {
             self.stats.stale_events.add(1);
-            return;
-        };
+        }
+    }
+
+    /// Does what the check under way can do now.
+    fn go_on(&mut self, index: u32) {
+        let Some(attempt) = &mut self.probes.entries[index as usize].attempt else { return };
         match &mut attempt.stage {
-            Stage::Parting => return self.read_rest(key.index),
+            Stage::Parting => return self.read_rest(index),
             Stage::Talking(probe) => {
                 if let Step::Dial = probe.next_step() {
                     match self.kernel.dial_result(&attempt.socket) {
@@ -193,15 +215,15 @@ impl<K: Kernel> Worker<K> {
                         Dial::Connected | Dial::Lost(_) => probe.on_connected(),
                         Dial::ToItself => probe.on_self_connect(),
                         Dial::Failed(error) if lacks_resources(&error) => {
-                            self.end_attempt(key.index);
-                            return self.defer_probe(key.index, &error);
+                            self.end_attempt(index);
+                            return self.defer_probe(index, &error);
                         }
                         Dial::Failed(error) => probe.on_failed(error.kind()),
                     }
                 }
             }
         }
-        self.converse(key.index);
+        self.converse(index);
     }
 
     /// Does what the check asks for until it waits or has its result.
@@ -368,5 +390,67 @@ fn probe_result(probe: &Probe) -> Result<(), Cause> {
     match probe.next_step() {
         Step::Finished(result) => result.map_err(Clone::clone),
         Step::Dial | Step::Send(_) | Step::Receive => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::sys::Linux;
+    use crate::worker::bench::Bench;
+
+    impl Worker<Linux> {
+        /// As if the timer of a check had fired now.
+        fn fires(&mut self, index: u32) {
+            let (timer, _) = self.probes.entries[index as usize].timer.unwrap();
+            self.wheel.cancel(timer);
+            self.on_probe_timer(index);
+        }
+    }
+
+    /// A backend that had answered in time went down because our own turn was late.
+    #[test]
+    fn an_answer_that_waits_in_the_socket_wins_over_a_timeout() {
+        let mut bench = Bench::with_checks(
+            "type = \"send_expect\", send = \"PING\", expect = \"PONG\", interval = \"1h\"",
+            0,
+        );
+        let (index, _) =
+            bench.worker.probes.entries.iter().find(|(_, entry)| entry.backend.name == "b").unwrap();
+        let index = u32::try_from(index).unwrap();
+        let backend = Arc::clone(&bench.worker.probes.entries[index as usize].backend);
+        let outcome = || (backend.stats.checks_passed.get(), backend.stats.checks_failed.get());
+        for (answer, expected) in [("PONG", (1, 0)), ("", (1, 1))] {
+            bench.worker.fires(index);
+            bench.turn_at_once();
+            let (mut served, _) = bench.backend.accept().unwrap();
+            bench.turn_at_once();
+            served.read_exact(&mut [0; 4]).unwrap();
+            served.write_all(answer.as_bytes()).unwrap();
+            bench.worker.fires(index);
+            assert_eq!(outcome(), expected, "{answer:?}");
+            drop(served);
+            bench.turn_until(|worker| worker.probes.entries[index as usize].attempt.is_none());
+        }
+    }
+
+    /// After a stop of the process all checks are due at once.
+    #[test]
+    fn a_turn_starts_no_more_checks_than_it_may() {
+        let mut bench = Bench::with_checks("type = \"tcp\", interval = \"1h\"", 300);
+        let checks = u32::try_from(bench.worker.probes.entries.len()).unwrap();
+        (0..checks).for_each(|index| bench.worker.fires(index));
+        let mut starts = Vec::new();
+        while bench.worker.probes.may_start() {
+            let before = bench.worker.probes.generation;
+            assert_eq!(bench.worker.next_timeout(), Some(Duration::ZERO), "the rest goes on at once");
+            bench.turn_at_once();
+            bench.worker.audit();
+            starts.push(bench.worker.probes.generation - before);
+        }
+        assert_eq!(starts.iter().sum::<u32>(), checks);
+        assert!(starts.len() > 4 && starts.iter().all(|&started| started <= 64), "{starts:?}");
     }
 }
