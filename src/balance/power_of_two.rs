@@ -15,11 +15,11 @@ impl PowerOfTwo {
         Self { slots: schedule::slots(members), weights }
     }
 
-    /// The member with fewer sessions per weight of two different ones, or the only one that is eligible.
     pub(super) fn owned(&self, members: usize) -> Vec<u64> {
         self.slots.owned(members)
     }
 
+    /// The member with fewer sessions per weight of two different ones, or the only one that is eligible.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         let first = self.slots.pick(members, |_| pick.rng.next_u64())?;
         let others = Others { members, than: first };

@@ -4,8 +4,11 @@
 use super::{Member, Members};
 use crate::base::hash::avalanche;
 
-/// Draws before a pick gives up luck and scans. With half of the members down, one pick in 2^32 comes to that.
+/// Draws before a pick asks whether there is a choice at all. With half of the members down, one pick in 2^32 comes to that.
 pub(super) const DRAWS_MAX: u32 = 32;
+/// Draws before a pick gives up luck and scans. Where one slot in a thousand is of an eligible member, one pick in 60 comes
+/// to that.
+const DRAWS_LAST: u32 = 4096;
 
 /// Who owns which slot.
 pub(super) struct Slots {
@@ -29,13 +32,16 @@ impl Slots {
     }
 
     /// The member of the first drawn slot that is eligible; `draw` is told how many draws came before.
-    /// After [`DRAWS_MAX`] draws any eligible member; `None` when there is none.
+    /// After [`DRAWS_LAST`] draws any eligible member; `None` when there is none.
     pub(super) fn pick(&self, members: &dyn Members, mut draw: impl FnMut(u32) -> u64) -> Option<usize> {
         if self.candidates.is_empty() {
             return None;
         }
         let mut drawn = 0;
-        for attempt in 0..DRAWS_MAX {
+        for attempt in 0..DRAWS_LAST {
+            if attempt == DRAWS_MAX && !self.has_choice(members) {
+                break;
+            }
             drawn = draw(attempt);
             let member = self.member_at(drawn);
             if members.is_eligible(member) {
@@ -43,6 +49,12 @@ impl Slots {
             }
         }
         self.scan(drawn, members)
+    }
+
+    /// Whether more than one member is eligible: between those only the draws are even, and keep clients where they are.
+    fn has_choice(&self, members: &dyn Members) -> bool {
+        let mut eligible = self.candidates.iter().filter(|&&member| members.is_eligible(member as usize));
+        eligible.nth(1).is_some()
     }
 
     /// Any eligible member. The start is scattered: with a block of neighbours down, starts that follow one another

@@ -159,6 +159,27 @@ mod tests {
         }
     }
 
+    /// Whoever had drawn in vain for long enough went to the next in the list: of two that were left behind 98 that were down
+    /// one had three times as much as the other, and where a heavy one was down the light ones were as good as each other.
+    #[test]
+    fn whoever_is_left_has_a_share_by_weight_however_many_slots_are_of_members_that_are_down() {
+        const PICKS: usize = 8_000;
+        let block: Vec<(u16, bool)> = (0..100).map(|member| (1, member < 98)).collect();
+        let heavy = vec![(256, true), (1, false), (3, false)];
+        for algorithm in [Algorithm::PowerOfTwo, Algorithm::SourceHash, Algorithm::Random] {
+            for members in [&block, &heavy] {
+                let (weights, down): (Vec<u16>, Vec<bool>) = members.iter().copied().unzip();
+                let mut fleet = Fleet::new(algorithm, &weights);
+                fleet.down.clone_from(&down);
+                let left: u16 = members.iter().filter(|(_, down)| !down).map(|(weight, _)| weight).sum();
+                for (count, &(weight, down)) in fleet.counts(PICKS).into_iter().zip(members) {
+                    let share = if down { 0 } else { PICKS * usize::from(weight) / usize::from(left) };
+                    assert!(count.abs_diff(share) <= PICKS / 40, "{algorithm:?}: {count} of weight {weight}");
+                }
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
