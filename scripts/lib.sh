@@ -241,6 +241,12 @@ make_link() {
     ip -n "$FAR" link set far up
 }
 
+# start_far_echo NAME ADDRESS: an echo server in $FAR.
+start_far_echo() {
+    start_peer "$1" --in "$FAR" echo "$2"
+    wait_until 10 "the echo server listens" grep -q '^port=' "$WORK/$1.out"
+}
+
 # --- waiting -------------------------------------------------------------------------------------------------------
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }

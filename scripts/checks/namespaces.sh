@@ -22,11 +22,6 @@ make_namespaces() {
     start_far_echo second "$SECOND"
 }
 
-start_far_echo() {
-    start_peer "$1" --in "$FAR" echo "$2"
-    wait_until 10 "the echo server listens" grep -q '^port=' "$WORK/$1.out"
-}
-
 # firewall RULES...: the rules of the far namespace, on what comes in and on what goes out.
 firewall() {
     local rule

@@ -16,11 +16,6 @@ CLIENTS=30
 HASTY_TIMEOUT_MS=1000
 CPU_PERCENT_MAX=5
 
-start_far_echo() {
-    start_peer "$1" --in "$FAR" echo "$2"
-    wait_until 10 "the echo server listens" grep -q '^port=' "$WORK/$1.out"
-}
-
 # start_clients NAME ADDRESS COUNT: how that went is in $FIGURES.
 start_clients() {
     start_peer "$1" --in "$FAR" hold "$2" "$3"
