@@ -112,12 +112,15 @@ fn access_log(
     }
     let path = read.text("path", &raw.path);
     let own = read.choice("format", &raw.format, &LOG_FORMATS);
+    let of = |path: &str| AccessLog { path: path.into(), format: own.unwrap_or(format) };
     match path? {
         STANDARD_ERROR if own.is_some() => {
             read.wrong("format", &raw.format, "what goes to standard error has the format of log");
             None
         }
         STANDARD_ERROR => None,
+        "stdout" | "/dev/stdout" => Some(of(STDOUT)),
+        "stderr" | "/dev/stderr" => Some(of(STDERR)),
         path if path.is_empty() || path.contains('\0') => {
             read.wrong(
                 "path",
@@ -126,12 +129,15 @@ fn access_log(
             );
             None
         }
-        path => Some(AccessLog { path: path.into(), format: own.unwrap_or(format) }),
+        path => Some(of(path)),
     }
 }
 
 /// The path that leaves the lines of sessions where the others go.
 const STANDARD_ERROR: &str = "-";
+/// The paths of what the process was started with: it has them open, and opens them by no name.
+const STDOUT: &str = "/dev/stdout";
+const STDERR: &str = "/dev/stderr";
 
 fn account(read: &mut Reader, user: &Key, group: &Key) -> Option<Account> {
     let mut name = |key_name: &str, key: &Key| {

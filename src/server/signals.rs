@@ -2,13 +2,25 @@
 //! ends it then is not to wait with it.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::iterator::Signals as Caught;
+use signal_hook::low_level::signal_name;
 
 use crate::mailbox::{Report, Reports};
+
+/// Signals that ask for something.
+const MEANT: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1];
+/// Signals that would end the process, by signal(7), and mean nothing to it: they are logged and ignored. So are those of real
+/// time, which have numbers only.
+const STRAY: [i32; 7] = [SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXCPU, SIGXFSZ];
+/// The C library keeps the first two of the kernel's for itself.
+const REAL_TIME: RangeInclusive<i32> = 34..=64;
 
 /// What is done about a signal outside this module.
 #[derive(Clone, Copy)]
@@ -34,7 +46,7 @@ enum Desk {
 impl Signals {
     /// Catches them from now on. To be called before anything that may wait.
     pub fn catch(actions: Actions) -> io::Result<Self> {
-        let mut caught = Caught::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        let mut caught = Caught::new(MEANT.into_iter().chain(STRAY).chain(REAL_TIME))?;
         let signals = Self(Arc::new(Mutex::new(Desk::Starting { reload: false })));
         let desk = signals.clone();
         thread::Builder::new()
@@ -53,6 +65,11 @@ impl Signals {
     }
 
     fn on_signal(&self, signal: i32, actions: Actions) {
+        if !MEANT.contains(&signal) {
+            let name = signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
+            log::warn!(signal = name; "a signal that means nothing here is ignored");
+            return;
+        }
         if signal == SIGUSR1 {
             (actions.reopen_logs)();
         }
@@ -83,12 +100,12 @@ mod tests {
         let actions = Actions { reopen_logs: || {}, leave };
         let signals = Signals(Arc::new(Mutex::new(Desk::Starting { reload: false })));
         let (reports, inbox) = Reports::new();
-        for signal in [SIGUSR1, SIGHUP, SIGHUP, SIGTERM, SIGINT] {
+        for signal in [SIGUSR1, SIGHUP, SIGHUP, SIGTERM, SIGUSR2, SIGQUIT, *REAL_TIME.end()] {
             signals.on_signal(signal, actions);
         }
         assert_eq!(LEFT.load(Ordering::Relaxed), 2);
         signals.report_to(reports);
-        [SIGTERM, SIGHUP].into_iter().for_each(|signal| signals.on_signal(signal, actions));
+        [SIGTERM, SIGALRM, SIGHUP].into_iter().for_each(|signal| signals.on_signal(signal, actions));
         let reported: Vec<Report> = inbox.try_iter().collect();
         assert!(matches!(*reported, [Report::Reload, Report::Terminate, Report::Reload]), "{reported:?}");
         assert_eq!(LEFT.load(Ordering::Relaxed), 2);

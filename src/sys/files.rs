@@ -2,21 +2,53 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::readlinkat;
 use nix::libc;
 use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Opens a log to append to, and makes it if there is none: for its owner, and for its group to read.
 ///
-/// open(2): O_NOFOLLOW refuses a symbolic link, which another user of the directory could have put there; O_APPEND
-/// keeps lines whole that several processes write; O_NONBLOCK refuses a FIFO that nobody reads instead of waiting for
-/// a reader, and means nothing to a file.
+/// `/dev/stdout` and `/dev/stderr` are those that the process was started with, whatever they are. A symbolic link is followed
+/// once, and only when root or the user of the process has made it: another user of the directory could have put it there.
+///
+/// open(2): O_APPEND keeps lines whole that several processes write; O_NONBLOCK refuses a FIFO that nobody reads instead of
+/// waiting for a reader, and means nothing to a file.
 pub fn open_log(path: &Path) -> io::Result<File> {
+    match path.to_str() {
+        Some("/dev/stdout") => return io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        Some("/dev/stderr") => return io::stderr().as_fd().try_clone_to_owned().map(File::from),
+        Some(_) | None => {}
+    }
+    match append(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => append(&target_of_own_link(path)?),
+        result => result,
+    }
+}
+
+/// Where a symbolic link leads that root or the user of this process has made. Fails for every other one.
+fn target_of_own_link(path: &Path) -> io::Result<PathBuf> {
+    // The link itself is opened, so that its owner and its target are those of one link.
+    let link = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    let owner = link.metadata()?.uid();
+    if owner != 0 && owner != geteuid().as_raw() {
+        let what = "it is a symbolic link that neither root nor this user has made";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    let target = readlinkat(&link, "")?;
+    Ok(path.parent().unwrap_or_else(|| "".as_ref()).join(target))
+}
+
+fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)
@@ -78,9 +110,30 @@ fn last_byte(log: &File) -> io::Result<Option<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use nix::unistd::mkfifo;
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    use nix::unistd::{Uid, mkfifo};
 
     use super::*;
+
+    #[test]
+    fn a_log_may_be_a_link_that_its_operator_made_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [log, link, chain] = ["log", "link", "chain"].map(|name| folder.path().join(name));
+        symlink("log", &link).unwrap();
+        writeln!(open_log(&link).unwrap(), "a line").unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "a line\n");
+        symlink("link", &chain).unwrap();
+        assert!(open_log(&chain).is_err(), "one link is followed, not two");
+        if geteuid().is_root() {
+            let stranger = Uid::from_raw(4_242).as_raw();
+            std::os::unix::fs::lchown(&link, Some(stranger), None).unwrap();
+            let error = open_log(&link).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+        }
+        assert!(open_log("/dev/stdout".as_ref()).is_ok());
+    }
 
     /// The first open of a FIFO waited for a writer that never came.
     #[test]

@@ -7,6 +7,7 @@ use std::process::{ChildStderr, Command, Stdio};
 
 use crate::daemon::Daemon;
 use crate::fleet::{Service, Visit, dead_fleet, fleet};
+use crate::lab::IPV4;
 use crate::peer::{Ending, Peer, in_time};
 use crate::program::{Program, output};
 
@@ -142,6 +143,20 @@ fn a_process_that_says_that_it_listens_hears_signals() {
         let (server, _) = Unread::start(dead_fleet(1).nodes[0].address);
         server.ends_well();
     }
+}
+
+/// Each of them ended the process at once, with every session that it had.
+#[test]
+fn signals_that_mean_nothing_are_logged_and_ignored_and_sigquit_is_sigterm() {
+    let pool = "[[pool]]\nhealth = { type = \"off\" }\nbackend = [{ address = \"127.0.0.1:1\" }]\n";
+    let daemon = Daemon::start(pool, IPV4);
+    // By number, as not every kill(1) knows them all: 34 and 64 are those of real time that a program may have.
+    for name in ["USR2", "ALRM", "VTALRM", "PROF", "29", "34", "64"] {
+        daemon.signal(name, 1);
+        daemon.wait_for_line(&["a signal that means nothing here is ignored"]);
+    }
+    daemon.signal("QUIT", 1);
+    daemon.has_stopped();
 }
 
 /// `l4lb` whose log is read up to its start, and no further.
