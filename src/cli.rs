@@ -65,7 +65,9 @@ Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check a config file: print what it would run, or everything that is wrong
-    #[command(after_help = "Flags are applied as they would be with -c. Exit codes: 0 good, 2 wrong.")]
+    #[command(
+        after_help = "Flags are applied as they would be with -c. What this machine would refuse now is a warning: `l4lb doctor -c FILE` fails for\nit. Exit codes: 0 good, 2 wrong."
+    )]
     Check {
         /// The file to check
         file: PathBuf,
@@ -73,7 +75,7 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Look whether this machine lets l4lb do its work, and what to change if not
+    /// Look whether this machine lets l4lb do its work, and start with a config file, and what to change if not
     #[command(after_help = "Exit codes: 0 nothing failed, 1 something did, 2 wrong flags or config.")]
     Doctor {
         /// The file that it is to run [default: a listener and a backend with default settings]
@@ -252,6 +254,10 @@ pub fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>)
     let budget = FdBudget::of(config, nofile, pipe_bytes);
     match budget.sessions_max(config) {
         Ok(sessions) => {
+            for Finding { name, found, consequence, .. } in doctor::foresee(config, Some(file)) {
+                let consequence = consequence.map(|what| format!(": {what}")).unwrap_or_default();
+                print_error(format!("warning: {name}: {found}{consequence}"));
+            }
             print(format!("{config}limits: max_sessions={sessions}, {budget}\n").as_bytes());
             ExitCode::SUCCESS
         }

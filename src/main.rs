@@ -58,8 +58,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(cli::check(&config, &file, open_files, pipe_bytes.context("cannot read what pipes may hold")?))
         }
         Some(Command::Doctor { config, json }) => {
-            let config = config.map(|file| cli::load(Some(&file), &Overrides::default())).transpose();
-            Ok(config.map_or_else(|code| code, |config| cli::doctor(&doctor::examine(config.as_ref()), json)))
+            let file = config.as_deref();
+            let config = file.map(|file| cli::load(Some(file), &Overrides::default())).transpose();
+            let examine = |config: Option<Config>| cli::doctor(&doctor::examine(config.as_ref(), file), json);
+            Ok(config.map_or_else(|code| code, examine))
         }
         Some(Command::Demo) => serve_demo(),
         Some(Command::Backend { port }) => {

@@ -34,6 +34,7 @@ pub(super) fn report(
     }
     let by_port = by_port(listeners);
     overlaps(&by_port, report);
+    doors(&by_port, admin, report);
     let listeners = listeners.iter().map(|part| (OwnSocket::Listener(part.item.bind), &part.address_at));
     circles(&own_by_port(listeners.chain(admin.sockets())), pools, report);
 }
@@ -100,6 +101,28 @@ fn overlaps(by_port: &ByPort, report: &mut Report) {
                 &listener.scope,
                 &listener.address_at,
                 format_args!("bind: {bind} overlaps {name}, see {pointer}"),
+            );
+        }
+    }
+}
+
+/// Reports addresses of operators that are those of listeners: whoever comes second cannot listen.
+fn doors(by_port: &ByPort<'_>, admin: &AdminDraft, report: &mut Report) {
+    for (socket, spot) in admin.sockets() {
+        let (key, address) = match socket {
+            OwnSocket::Listener(_) => continue,
+            OwnSocket::Admin(address) => ("listen", address),
+            OwnSocket::Metrics(address) => ("metrics", address),
+        };
+        let listeners = by_port.get(&address.port()).into_iter().flatten();
+        for listener in listeners.filter(|listener| is_overlap(address, listener.item.bind)) {
+            let pointer = report.pointer(&listener.address_at);
+            let scope = Scope::new(spot.clone(), "admin");
+            let bind = listener.item.bind;
+            report.add(
+                &scope,
+                spot,
+                format_args!("{key}: {address} overlaps our own listener {bind}, see {pointer}"),
             );
         }
     }

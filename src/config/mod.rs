@@ -27,6 +27,7 @@ mod error;
 mod report;
 mod settle;
 mod show;
+mod warnings;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -43,6 +44,7 @@ pub use overrides::{
 };
 pub use reader::check_name;
 pub use settle::settle;
+pub use warnings::warnings;
 
 use bounds::FILE_MIB_MAX;
 use report::Report;

@@ -100,7 +100,7 @@ impl Figures {
 }
 
 /// Where a file of that name would be made.
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref())
 }
 

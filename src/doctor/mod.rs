@@ -2,12 +2,16 @@
 //! [`Figures`] are measured and [`judge`] turns them into findings without looking at anything else.
 
 mod figures;
+mod foresee;
 mod judge;
 mod show;
+
+use std::path::Path;
 
 use crate::config::Config;
 
 pub use figures::{Figures, Plan};
+pub use foresee::foresee;
 pub use judge::judge;
 pub use show::{json, table};
 
@@ -51,10 +55,12 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
-/// Looks at this machine with what `config` would run, or with what l4lb runs by default.
-pub fn examine(config: Option<&Config>) -> Vec<Finding> {
+/// Looks at this machine with what `config` would run, which is in `file`; or with what l4lb runs by default.
+pub fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
     let figures = Figures::measure(config);
-    judge(&figures, &Plan::of(config, &figures))
+    let mut findings = judge(&figures, &Plan::of(config, &figures));
+    findings.extend(config.into_iter().flat_map(|config| foresee(config, file)));
+    findings
 }
 
 /// The worst of the verdicts.

@@ -87,7 +87,7 @@ pub fn user_name() -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-fn find(account: &Account) -> io::Result<(Uid, Gid)> {
+pub(super) fn find(account: &Account) -> io::Result<(Uid, Gid)> {
     let absent = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
     let user = User::from_name(&account.user)?;
     let user = user.ok_or_else(|| absent(format!("there is no user {:?}", account.user)))?;

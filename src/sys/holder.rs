@@ -9,7 +9,7 @@ use procfs::process::{FDTarget, Process, all_processes};
 /// The processes that listen on the port of `bind`, as "name (pid 12)"; if this user may not see them, how to find
 /// out.
 pub fn holder_of(bind: SocketAddr) -> String {
-    let holders = visible_holders(bind);
+    let holders: Vec<String> = holders(bind).iter().map(describe).collect();
     if holders.is_empty() {
         let port = bind.port();
         return format!("a process that this user may not see; `ss -ltnp sport = :{port}` as root names it");
@@ -17,7 +17,8 @@ pub fn holder_of(bind: SocketAddr) -> String {
     holders.join(", ")
 }
 
-fn visible_holders(bind: SocketAddr) -> Vec<String> {
+/// The processes that listen on the port of `bind`, of those that this user may see.
+pub(super) fn holders(bind: SocketAddr) -> Vec<Process> {
     let entries = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
     let inodes: HashSet<u64> =
         entries.filter(|entry| listens_on(entry, bind.port())).map(|e| e.inode).collect();
@@ -25,11 +26,7 @@ fn visible_holders(bind: SocketAddr) -> Vec<String> {
         return Vec::new();
     }
     let Ok(processes) = all_processes() else { return Vec::new() };
-    processes
-        .flatten()
-        .filter(|process| has_socket(process, &inodes))
-        .map(|process| describe(&process))
-        .collect()
+    processes.flatten().filter(|process| has_socket(process, &inodes)).collect()
 }
 
 fn listens_on(entry: &TcpNetEntry, port: u16) -> bool {
@@ -42,7 +39,7 @@ fn has_socket(process: &Process, inodes: &HashSet<u64>) -> bool {
     })
 }
 
-fn describe(process: &Process) -> String {
+pub(super) fn describe(process: &Process) -> String {
     let name = process.stat().map_or_else(|_| "?".to_owned(), |stat| stat.comm);
     format!("{name} (pid {})", process.pid)
 }

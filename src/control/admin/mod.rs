@@ -116,6 +116,11 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
     Ok(Opened { unix, listen: listen.transpose()?, metrics: metrics.transpose()? })
 }
 
+/// Whether the files of tokens that `settings` name can be used.
+pub fn check_tokens(settings: &Admin) -> io::Result<()> {
+    Tokens::read(settings).map(|_| ())
+}
+
 fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;

@@ -1,0 +1,84 @@
+//! What a configuration may hold and hardly means: it runs, and an operator should hear of it.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use super::model::{Config, Pool};
+
+/// What is odd about `config`, each in one line.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let used: HashSet<usize> = config.listeners.iter().map(|listener| listener.pool).collect();
+    let mut found = Vec::new();
+    for listener in &config.listeners {
+        if is_unscoped(listener.bind) {
+            found.push(format!("listener {:?}: bind: {}", listener.name, unscoped(listener.bind)));
+        }
+    }
+    for (index, pool) in config.pools.iter().enumerate() {
+        if !used.contains(&index) {
+            found.push(format!("pool {:?}: no listener serves it", pool.name));
+        }
+        found.extend(of_backends(pool));
+    }
+    found
+}
+
+fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
+    let Pool { name, backends, .. } = pool;
+    let are_all = |is: fn(&super::model::Backend) -> bool| !backends.is_empty() && backends.iter().all(is);
+    let weightless = are_all(|backend| backend.weight == 0)
+        .then(|| format!("pool {name:?}: all weights are 0: every client is turned away"));
+    let backups = are_all(|backend| backend.backup)
+        .then(|| format!("pool {name:?}: all backends are backups: they serve as if none was"));
+    let unscoped = backends.iter().filter(|backend| is_unscoped(backend.address)).map(move |backend| {
+        format!("pool {name:?}: backend {:?}: address: {}", backend.name, unscoped(backend.address))
+    });
+    weightless.into_iter().chain(backups).chain(unscoped)
+}
+
+/// A link-local address of IPv6 means something on one interface only (RFC 4007).
+fn is_unscoped(address: SocketAddr) -> bool {
+    match address {
+        SocketAddr::V6(v6) => v6.ip().is_unicast_link_local() && v6.scope_id() == 0,
+        SocketAddr::V4(_) => false,
+    }
+}
+
+fn unscoped(address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!("{address} is link-local and names no interface, write [{ip}%eth0]:{port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, parse};
+
+    #[test]
+    fn what_runs_and_is_hardly_meant_is_told() {
+        let text = r#"
+            [[listener]]
+            name = "in"
+            bind = "[fe80::1]:80"
+            pool = "web"
+            [[pool]]
+            name = "web"
+            backend = [{ name = "a", address = "[fe80::2]:80", weight = 0 }, { address = ":82", weight = 0 }]
+            [[pool]]
+            name = "spare"
+            backend = [{ address = ":83", backup = true }]
+        "#;
+        let config = parse(text, "x.toml", &Overrides::default(), &mut |_| Ok(Vec::new())).unwrap();
+        assert_eq!(
+            warnings(&config),
+            [
+                "listener \"in\": bind: [fe80::1]:80 is link-local and names no interface, write [fe80::1%eth0]:80",
+                "pool \"web\": all weights are 0: every client is turned away",
+                "pool \"web\": backend \"a\": address: [fe80::2]:80 is link-local and names no interface, write \
+                 [fe80::2%eth0]:80",
+                "pool \"spare\": no listener serves it",
+                "pool \"spare\": all backends are backups: they serve as if none was",
+            ]
+        );
+    }
+}
