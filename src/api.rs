@@ -45,6 +45,9 @@ pub struct Status {
     pub uptime: f64,
     /// What the process does.
     pub stage: Stage,
+    /// In words: why no clients should be sent here; `null` while it is ready.
+    #[serde(default)]
+    pub not_ready: Option<String>,
     /// Counts the snapshots that were published.
     pub epoch: u64,
     /// What each worker has done, by index.
@@ -530,6 +533,24 @@ pub struct Drain {
     pub deadline: Option<f64>,
     /// Seconds until the last session has gone, if they go on going as they have gone so far; `null` when none has gone yet.
     pub eta: Option<f64>,
+}
+
+/// Whether somebody wants the process not to be ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadyFail {
+    /// Whether `/ready` answers 503 for that.
+    pub fail: bool,
+}
+
+/// What is to be ready.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ReadyFilter {
+    /// This pool. Left out, any that a listener serves.
+    #[param(min_length = 1, max_length = 64)]
+    pub pool: Option<String>,
 }
 
 /// What is logged.

@@ -57,8 +57,8 @@ Examples:
   l4lb top                               the same live, with rates, charts and events
 
 Durations are written 500ms, 2s, 1m30s, 1h.
-Signals: TERM, INT and QUIT drain, and the second time stop at once; HUP reads the config file again; USR1 logs what
-each worker has done and opens the access log again.
+Signals: TERM, INT and QUIT drain, after shutdown_delay if that is set, and the next time stop at once; HUP reads the
+config file again; USR1 logs what each worker has done and opens the access log again.
 Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 
 /// What `l4lb` can do besides balancing.

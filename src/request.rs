@@ -63,6 +63,13 @@ pub enum Request {
         /// It is so.
         reply: Reply<()>,
     },
+    /// To be ready, or not, whatever else there is.
+    ReadyFail {
+        /// Whether it fails.
+        fail: bool,
+        /// It is so.
+        reply: Reply<()>,
+    },
     /// Another level of the log.
     LogLevel {
         /// The least severe lines that are written.

@@ -173,7 +173,7 @@ fn check_shows_what_file_and_flags_would_run() {
     assert_eq!(
         config,
         "\
-global: workers=3 pin=false splice=true busy_poll=0s drain_timeout=30s reload_timeout=30s max_sessions=7 log=warn,text
+global: workers=3 pin=false splice=true busy_poll=0s drain_timeout=30s shutdown_delay=0s reload_timeout=30s max_sessions=7 log=warn,text
 admin: socket=default
 listener 0.0.0.0:9090: pool=default bind=0.0.0.0:9090 connect=1s idle=1m30s half_close=30s backlog=4096 accept=reuseport
 listener [::1]:80: pool=default bind=[::1]:80 connect=1s idle=1m30s half_close=30s backlog=4096 accept=reuseport

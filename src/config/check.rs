@@ -75,6 +75,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let busy_poll = read.duration("busy_poll", &raw.busy_poll, BUSY_POLL, Some("sleep at once"));
     let max_sessions = sessions(&mut read, &raw.max_sessions);
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
+    let shutdown_delay = read.duration("shutdown_delay", &raw.shutdown_delay, DRAIN_TIMEOUT, None);
     let reload_timeout = read.duration("reload_timeout", &raw.reload_timeout, TIMEOUT, None);
     let user = account(&mut read, &raw.user, &raw.group);
     let mut read = Reader { report, scope: &log_scope };
@@ -89,6 +90,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
         busy_poll: busy_poll.unwrap_or(Duration::ZERO),
         max_sessions: overrides.max_sessions.or(max_sessions),
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
+        shutdown_delay: shutdown_delay.unwrap_or(Duration::ZERO),
         reload_timeout: reload_timeout.unwrap_or(Duration::from_secs(30)),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,

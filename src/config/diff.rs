@@ -178,6 +178,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
         busy_poll,
         max_sessions,
         drain_timeout,
+        shutdown_delay,
         reload_timeout,
         log_level,
         log_format,
@@ -194,6 +195,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     keys.restart_since(before, BUSY_POLL);
     keys.maybe("max_sessions", old.max_sessions, *max_sessions);
     keys.duration("drain_timeout", old.drain_timeout, *drain_timeout);
+    keys.duration("shutdown_delay", old.shutdown_delay, *shutdown_delay);
     keys.duration("reload_timeout", old.reload_timeout, *reload_timeout);
     let level = |level: log::LevelFilter| level.as_str().to_ascii_lowercase();
     keys.text("log.level", &level(old.log_level), &level(*log_level));
@@ -387,6 +389,7 @@ mod tests {
         ),
         (|c| c.global.max_sessions = NonZeroUsize::new(7), "global: max_sessions (not set) -> 7"),
         (|c| c.global.drain_timeout = Duration::from_secs(3), "global: drain_timeout 30s -> 3s"),
+        (|c| c.global.shutdown_delay = Duration::from_secs(3), "global: shutdown_delay 0s -> 3s"),
         (|c| c.global.reload_timeout = Duration::from_secs(3), "global: reload_timeout 30s -> 3s"),
         (|c| c.global.log_level = log::LevelFilter::Warn, "global: log.level info -> warn"),
         (|c| c.global.log_format = LogFormat::Json, "global: log.format text -> json"),

@@ -85,6 +85,8 @@ pub struct Global {
     pub max_sessions: Option<NonZeroUsize>,
     /// How long sessions may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// How long accepting goes on after SIGTERM, not ready any more; zero ends it at once.
+    pub shutdown_delay: Duration,
     /// How long reading the configuration again may take.
     pub reload_timeout: Duration,
     /// The least severe lines that are written.

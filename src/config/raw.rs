@@ -38,6 +38,7 @@ pub(super) struct RawGlobal {
     pub(super) busy_poll: Key,
     pub(super) max_sessions: Key,
     pub(super) drain_timeout: Key,
+    pub(super) shutdown_delay: Key,
     pub(super) reload_timeout: Key,
     pub(super) log: Section<RawLog>,
     pub(super) access_log: Section<RawAccessLog>,

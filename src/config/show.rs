@@ -28,11 +28,12 @@ impl fmt::Display for Global {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let format = self.log_format.as_str();
         let level = self.log_level.as_str().to_ascii_lowercase();
-        let [busy_poll, drain_timeout, reload_timeout] =
-            [self.busy_poll, self.drain_timeout, self.reload_timeout].map(show_duration);
+        let [busy_poll, drain_timeout, shutdown_delay, reload_timeout] =
+            [self.busy_poll, self.drain_timeout, self.shutdown_delay, self.reload_timeout].map(show_duration);
         let Self { workers, pin, splice, .. } = self;
         write!(f, "global: workers={workers} pin={pin} splice={splice} busy_poll={busy_poll}")?;
-        write!(f, " drain_timeout={drain_timeout} reload_timeout={reload_timeout}")?;
+        write!(f, " drain_timeout={drain_timeout} shutdown_delay={shutdown_delay}")?;
+        write!(f, " reload_timeout={reload_timeout}")?;
         if let Some(max) = self.max_sessions {
             write!(f, " max_sessions={max}")?;
         }

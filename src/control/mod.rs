@@ -12,6 +12,7 @@ mod loading;
 mod merge;
 pub mod metrics;
 mod pending;
+pub mod readiness;
 mod reload;
 mod removed;
 mod requests;
@@ -86,6 +87,8 @@ pub struct Control {
 enum Stage {
     /// Accepting and serving.
     Serving,
+    /// The same, for a while and not ready any more.
+    Leaving { deadline: Instant },
     /// Finishing the sessions that run.
     Draining { deadline: Instant },
     /// Cutting what is left.
@@ -199,7 +202,7 @@ impl Work {
     fn patience(&self) -> Duration {
         let now = self.clock.now();
         let drained = match self.stage {
-            Stage::Draining { deadline } => Some(deadline - now),
+            Stage::Leaving { deadline } | Stage::Draining { deadline } => Some(deadline - now),
             Stage::Serving | Stage::Stopping => None,
         };
         let cut = self.next_cut().map(|cut| cut - now);
@@ -376,23 +379,41 @@ impl Work {
     fn on_terminate(&mut self) {
         match self.stage {
             Stage::Serving => {
-                let timeout = self.control.drain_timeout;
-                self.stage = Stage::Draining { deadline: self.clock.now() + timeout };
-                let (since, deadline) = (self.clock.now(), Some(self.clock.now() + timeout));
-                let sessions_at_start = self.control.staff.sessions();
-                self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
-                self.show_stage(api::Stage::Draining, "draining: accepting has ended");
-                log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
-                self.control.site.drain();
-                self.tell_all(&Command::Drain);
                 self.notify(Notice::Stopping);
+                let delay = self.control.config.global.shutdown_delay;
+                if delay.is_zero() {
+                    return self.drain();
+                }
+                self.stage = Stage::Leaving { deadline: self.clock.now() + delay };
+                self.control.view.state().is_leaving = true;
+                let told = "leaving: not ready any more, accepting goes on for shutdown_delay";
+                self.control.view.events.push(Draft::new(EventKind::Process, told));
+                log::info!(shutdown_delay:? = delay; "leaving: not ready any more, again to drain now");
             }
+            Stage::Leaving { .. } => self.drain(),
             Stage::Draining { .. } => self.stop(StopReason::AtOnce),
             Stage::Stopping => {}
         }
     }
 
+    fn drain(&mut self) {
+        let timeout = self.control.drain_timeout;
+        self.stage = Stage::Draining { deadline: self.clock.now() + timeout };
+        let (since, deadline) = (self.clock.now(), Some(self.clock.now() + timeout));
+        let sessions_at_start = self.control.staff.sessions();
+        self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
+        self.show_stage(api::Stage::Draining, "draining: accepting has ended");
+        log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
+        self.control.site.drain();
+        self.tell_all(&Command::Drain);
+    }
+
     fn end_drain(&mut self) {
+        if let Stage::Leaving { deadline } = self.stage
+            && self.clock.now() >= deadline
+        {
+            self.drain();
+        }
         if let Stage::Draining { deadline } = self.stage
             && self.clock.now() >= deadline
         {

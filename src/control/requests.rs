@@ -42,6 +42,13 @@ impl Work {
                 let result = self.override_health(&backend, health, &who);
                 self.reply(reply, result);
             }
+            Request::ReadyFail { fail, reply } => {
+                self.control.view.state().ready_fail = fail.then(|| who.clone());
+                let what = if fail { "ready-fail on: /ready answers 503" } else { "ready-fail off" };
+                audit::write(format_args!("{what}"), &[("who", who.as_str().into())]);
+                self.control.view.events.push(Draft::new(EventKind::Process, what).who(&who));
+                self.reply(reply, Ok(()));
+            }
             Request::LogLevel { level, reply } => {
                 set_log_level(level, &who);
                 self.reply(reply, Ok(()));

@@ -44,6 +44,10 @@ pub struct State {
     pub staff: Arc<Staff>,
     /// What the process does.
     pub stage: Stage,
+    /// It accepts, and will drain soon: `shutdown_delay`.
+    pub is_leaving: bool,
+    /// Who wants it not to be ready, if anybody does.
+    pub ready_fail: Option<String>,
     /// How far the end of the process is, once it drains.
     pub drain: Option<Leaving>,
     /// Reloads so far.
@@ -122,6 +126,8 @@ impl View {
             snapshot,
             staff,
             stage: Stage::Serving,
+            is_leaving: false,
+            ready_fail: None,
             reload: ReloadStatus::default(),
             pending: Vec::new(),
             removed: Vec::new(),

@@ -213,6 +213,12 @@ pub(super) enum Action {
         /// off, error, warn, info, debug or trace
         level: Option<String>,
     },
+    /// Have /ready answer 503, or not any more, or show which: clients are sent elsewhere, and all that come are served
+    ReadyFail {
+        /// on or off
+        #[arg(value_parser = ["on", "off"])]
+        fail: Option<String>,
+    },
     /// What is being drained, and how far it is
     Drains,
     /// The configuration that runs, every default filled in

@@ -174,6 +174,17 @@ impl Ctl {
                     }
                 }
             }
+            Action::ReadyFail { fail } => {
+                let show = |shown: &api::ReadyFail| format!("{}\n", if shown.fail { "on" } else { "off" });
+                let path = "/v1/ready-fail";
+                match fail {
+                    None => self.get(path, show),
+                    Some(fail) => {
+                        let wanted = api::ReadyFail { fail: fail == "on" };
+                        self.ask(Method::PUT, path, Some(&wanted), show)
+                    }
+                }
+            }
             Action::Drains => self.get("/v1/drains", show::drains),
             Action::Config => self.get("/v1/config", show::config),
         }

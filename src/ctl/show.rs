@@ -17,6 +17,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         started,
         uptime,
         stage,
+        not_ready,
         epoch,
         workers,
         totals,
@@ -30,6 +31,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
     let mut rows = vec![
         ("process", format!("{}, l4lb {version}, pid {pid}", stage_word(*stage))),
         ("up", format!("{}, since {}", span(*uptime), when(*started))),
+        ("ready", not_ready.as_ref().map_or_else(|| "yes".into(), |why| format!("no, {why}"))),
         ("epoch", epoch.to_string()),
         ("sessions", format!("{} open, {} accepted", totals.sessions, totals.accepted)),
         ("closed", if closed.is_empty() { "0".into() } else { closed.join(", ") }),

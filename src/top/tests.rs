@@ -34,6 +34,7 @@ pub(super) fn status(pid: u32) -> api::Status {
         totals: api::Totals::default(),
         reload: api::Reload::default(),
         log_lines_dropped: 0,
+        not_ready: None,
         restart_pending: None,
         state_file_failures: 0,
     }

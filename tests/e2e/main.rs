@@ -36,6 +36,7 @@ mod listeners;
 mod logs;
 mod metrics;
 mod moves;
+mod ready;
 mod register;
 mod reload;
 mod service;

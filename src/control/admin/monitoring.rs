@@ -12,18 +12,20 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::extract::Query;
 use super::problem::Problem;
 use super::routes::finish;
-use super::{Context, guard};
+use super::{Context, guard, rows};
 use crate::api;
 use crate::control::metrics;
+use crate::control::readiness::why_not_ready;
 
 /// Metrics, and whether it serves. Whoever reaches an address of the network may read them, under any name that the address
 /// has there; a loopback address is for this machine, and not for pages that a browser of this machine got elsewhere.
 pub(super) fn alone(context: Context, address: SocketAddr) -> Router {
     let view = Arc::clone(&context.view);
-    let routes = Router::new().route("/health", get(health)).route("/metrics", get(recent_metrics));
-    let routes = finish(routes, context, "this address serves /metrics and /health");
+    let routes = Router::new().route("/metrics", get(recent_metrics)).merge(probes());
+    let routes = finish(routes, context, "this address serves /metrics, /health and /ready");
     if address.ip().to_canonical().is_loopback() {
         routes.layer(middleware::from_fn_with_state(view, guard::check_host))
     } else {
@@ -33,7 +35,11 @@ pub(super) fn alone(context: Context, address: SocketAddr) -> Router {
 
 /// What is read by programs that know no OpenAPI.
 pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics))
+    Router::new().route("/metrics", get(metrics)).merge(probes())
+}
+
+fn probes() -> Router<Context> {
+    Router::new().route("/health", get(health)).route("/ready", get(ready))
 }
 
 /// All metrics, for Prometheus
@@ -50,13 +56,26 @@ fn answer_scrape(scrape: Result<Bytes, Problem>) -> Response {
     scrape.map(|text| ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)).into_response()
 }
 
-/// Whether new sessions are taken: 200 while it serves, 503 once it drains
-async fn health(State(context): State<Context>) -> (StatusCode, &'static str) {
+/// Whether the process is there: 200 to its end. Whoever restarts it for another answer would cut what it finishes
+async fn health(State(context): State<Context>) -> &'static str {
     match context.view.state().stage {
-        api::Stage::Serving => (StatusCode::OK, "serving\n"),
-        api::Stage::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        api::Stage::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+        api::Stage::Serving => "serving\n",
+        api::Stage::Draining => "draining\n",
+        api::Stage::Stopping => "stopping\n",
     }
+}
+
+/// Whether clients should be sent here: 503 while it leaves, and while every client would be reset
+async fn ready(
+    State(context): State<Context>,
+    Query(wanted): Query<api::ReadyFilter>,
+) -> Result<(StatusCode, String), Problem> {
+    let state = context.view.state();
+    let pool = wanted.pool.as_deref().map(|name| rows::pool_named(&state, name)).transpose()?;
+    Ok(match why_not_ready(&state, pool) {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    })
 }
 
 #[cfg(test)]
@@ -104,8 +123,8 @@ mod tests {
         ] {
             let (status, body) = ask(&alone(context(), address), path, host).await;
             assert_eq!(status, expected, "{path} {host}");
-            let expected =
-                body.contains("this address serves /metrics and /health") && !body.contains("openapi");
+            let expected = body.contains("this address serves /metrics, /health and /ready")
+                && !body.contains("openapi");
             assert_eq!(expected, status == StatusCode::NOT_FOUND, "{body}");
         }
     }

@@ -25,6 +25,7 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::config::{Invalid, Target, check_name, units};
+use crate::control::readiness::why_not_ready;
 use crate::control::view::log_lines_dropped;
 use crate::mailbox::Report;
 use crate::request::{Ask, Named, NewBackend, Reply, Request};
@@ -116,6 +117,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(sessions::kill_all))
         .routes(routes!(sessions::explain))
         .routes(routes!(log_level, set_log_level))
+        .routes(routes!(ready_fail, set_ready_fail))
 }
 
 /// The OpenAPI document of all routes.
@@ -189,6 +191,7 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
         started: view.started,
         uptime: view.clock.now().since(Instant::default()).as_secs_f64(),
         stage: state.stage,
+        not_ready: why_not_ready(&state, None),
         epoch: state.snapshot.epoch,
         workers: rows::workers(&state.staff),
         totals: rows::totals(&state.staff),
@@ -415,6 +418,29 @@ async fn topology(State(context): State<Context>) -> Json<api::Topology> {
 #[utoipa::path(get, path = "/v1/log-level", responses((status = OK, body = api::LogLevel)))]
 async fn log_level() -> Json<api::LogLevel> {
     Json(api::LogLevel { level: log::max_level().as_str().to_ascii_lowercase() })
+}
+
+/// Whether somebody wants it not to be ready
+#[utoipa::path(get, path = "/v1/ready-fail", responses((status = OK, body = api::ReadyFail)))]
+async fn ready_fail(State(context): State<Context>) -> Json<api::ReadyFail> {
+    Json(api::ReadyFail { fail: context.view.state().ready_fail.is_some() })
+}
+
+/// Answers 503 to /ready from now on, or not any more; what runs and what comes is served as before
+#[utoipa::path(
+    put, path = "/v1/ready-fail", request_body = api::ReadyFail,
+    responses(
+        (status = OK, body = api::ReadyFail),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+async fn set_ready_fail(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Json(wanted): Json<api::ReadyFail>,
+) -> Answer<api::ReadyFail> {
+    context.ask(who, |reply| Request::ReadyFail { fail: wanted.fail, reply }).await?;
+    Ok(Json(wanted))
 }
 
 /// Logs more or less, until the process ends

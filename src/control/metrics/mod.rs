@@ -28,6 +28,7 @@ use prometheus_client::registry::Registry;
 
 use crate::api::Stage;
 use crate::control::denials::Denial;
+use crate::control::readiness::why_not_ready;
 use crate::control::view::log_lines_dropped;
 use crate::control::{ReloadStatus, Removed, View};
 use crate::pool::Snapshot;
@@ -72,6 +73,7 @@ struct Moment {
     stage: Stage,
     reload: ReloadStatus,
     restart_pending: u64,
+    is_ready: bool,
     /// How many backends were removed and may have sessions left, and how many those are.
     removed: [u64; 2],
     sessions_max: usize,
@@ -134,6 +136,7 @@ impl Process {
             stage: state.stage,
             reload: state.reload.clone(),
             restart_pending: state.pending.len() as u64,
+            is_ready: why_not_ready(&state, None).is_none(),
             removed: [
                 state.removed.len() as u64,
                 state.removed.iter().map(Removed::sessions).map(u64::from).sum(),
@@ -156,6 +159,11 @@ fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
     let stages = [(Stage::Serving, "serving"), (Stage::Draining, "draining"), (Stage::Stopping, "stopping")];
     let stages = stages.map(|(stage, name)| ([("state", name)], u64::from(stage == moment.stage)));
     sheet.gauges("l4lb_stage", "1 for what the process does, 0 for what it does not.", stages)?;
+    sheet.gauge(
+        "l4lb_ready",
+        "1 while clients should be sent here, as /ready answers.",
+        u64::from(moment.is_ready),
+    )?;
     sheet.gauge("l4lb_epoch", "Counts what was published to the workers.", moment.snapshot.epoch)?;
     let ReloadStatus { succeeded, failed, errors, last_success, .. } = &moment.reload;
     sheet.counter("l4lb_reloads_total", "Reloads that were applied.", *succeeded)?;

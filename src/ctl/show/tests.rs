@@ -105,6 +105,7 @@ fn status_tells_the_whole_process() {
             reading_since: Some(now()),
         },
         log_lines_dropped: 1,
+        not_ready: Some("draining".into()),
         restart_pending: Some(api::RestartPending {
             since: now(),
             keys: vec!["pin".into(), "admin.socket".into()],
@@ -117,6 +118,7 @@ fn status_tells_the_whole_process() {
         "\
 process          serving, l4lb 0.1.0, pid 42
 up               1m01s, since 2026-01-02 03:04:05Z
+ready            no, draining
 epoch            5
 sessions         1 open, 3 accepted
 closed           2 done

@@ -1,0 +1,38 @@
+//! Whether clients should be sent here: what a balancer in front, an orchestrator or DNS asks before it sends any.
+
+use crate::api;
+use crate::config::model::WhenAllDown;
+use crate::control::State;
+use crate::pool::Pool;
+
+/// Why no client should be sent here, if none should: of `pool` alone where one is named, else of all that listeners serve.
+pub fn why_not_ready(state: &State, pool: Option<&Pool>) -> Option<String> {
+    match state.stage {
+        api::Stage::Draining => return Some("draining: accepting has ended".into()),
+        api::Stage::Stopping => return Some("stopping".into()),
+        api::Stage::Serving => {}
+    }
+    if state.is_leaving {
+        return Some("leaving: it accepts for shutdown_delay, and drains then".into());
+    }
+    if let Some(who) = &state.ready_fail {
+        return Some(format!("ready-fail is on, by {who}"));
+    }
+    let resets = |pool: &Pool| {
+        let serves = pool.backends.iter().any(|backend| backend.is_eligible());
+        let tries = pool.settings.when_all_down == WhenAllDown::TryAnyway
+            && pool.backends.iter().any(|backend| backend.admits());
+        !serves && !tries
+    };
+    match pool {
+        Some(pool) => {
+            resets(pool).then(|| format!("pool {:?}: no backend may have new sessions", pool.settings.name))
+        }
+        None => {
+            let snapshot = &state.snapshot;
+            let mut served = snapshot.listeners.iter().map(|listener| snapshot.pool(listener.pool));
+            let all = served.all(|pool| resets(pool));
+            all.then(|| "no pool has a backend that may have new sessions".into())
+        }
+    }
+}
