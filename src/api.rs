@@ -5,6 +5,7 @@
 //! are RFC 3339 text in UTC.
 
 mod events;
+mod reload;
 mod topology;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use events::{Event, EventFilter, EventKind};
+pub use reload::{Change, Config, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending};
 pub use topology::{PoolShares, Share, Topology};
 
 /// Rows on one page, unless the request asks for fewer.
@@ -63,18 +65,6 @@ pub struct Status {
     pub log_lines_dropped: u64,
     /// Writes of the state file that have failed, each of which was or is tried again.
     pub state_file_failures: u64,
-}
-
-/// Keys of the configuration that was read last whose values take effect with a restart only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RestartPending {
-    /// When the first of them was read.
-    #[schema(value_type = String, format = DateTime)]
-    pub since: Timestamp,
-    /// The keys, behind their tables: `admin.socket`.
-    pub keys: Vec<String>,
-    /// In words what each of them has and would have: `global: pin false -> true`.
-    pub changes: Vec<String>,
 }
 
 /// What the process does.
@@ -129,24 +119,6 @@ pub struct Totals {
     pub dial_failures: u64,
 }
 
-/// Reloads so far.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct Reload {
-    /// How many were applied.
-    pub succeeded: u64,
-    /// How many were refused, and changed nothing.
-    pub failed: u64,
-    /// When the last of either kind was done.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub last: Option<Timestamp>,
-    /// What was wrong with the last one, if it was refused.
-    pub errors: Vec<String>,
-    /// Since when the configuration is being read, while it is.
-    #[serde(default)]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub reading_since: Option<Timestamp>,
-}
-
 /// One address that clients connect to.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Listener {
@@ -192,6 +164,13 @@ pub struct Backend {
     pub backup: bool,
     /// What an operator lets it do.
     pub admin: Admin,
+    /// Who has set `admin` at run time; `null` where nobody has since the process began.
+    #[serde(default)]
+    pub admin_by: Option<String>,
+    /// When that was.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub admin_since: Option<Timestamp>,
     /// What its checks say, or the operator in their place.
     pub health: Health,
     /// Whether an operator has set `health`, so that checks do not change it.
@@ -217,6 +196,20 @@ pub struct Backend {
     pub source: Source,
     /// Seconds until its lease ends unless it is renewed; `null` without a lease.
     pub lease_left: Option<f64>,
+}
+
+impl Backend {
+    /// Who keeps it out of service, and since when: `drained by uid 0 since 2026-01-02T03:04:05Z`. None where nobody has said
+    /// so since the process began.
+    pub fn kept_out(&self) -> Option<String> {
+        let what = match self.admin {
+            Admin::Ready => return None,
+            Admin::Drain => "drained",
+            Admin::Maint => "in maintenance",
+        };
+        let (who, since) = self.admin_by.as_ref().zip(self.admin_since)?;
+        Some(format!("{what} by {who} since {since:.0}"))
+    }
 }
 
 /// What an operator lets a backend do.
@@ -465,44 +458,6 @@ pub struct Candidate {
     pub skipped: Option<String>,
 }
 
-/// The configuration that runs.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Config {
-    /// Counts the snapshots that were published.
-    pub epoch: u64,
-    /// The file that it was read from; `null` when flags alone made it.
-    pub file: Option<String>,
-    /// What runs, every default filled in, as `l4lb check` prints it.
-    pub effective: String,
-    /// What the file says otherwise, and takes a restart.
-    #[serde(default)]
-    pub restart_pending: Option<RestartPending>,
-}
-
-/// What a reload changes, or would change.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct ReloadReport {
-    /// False for a dry run.
-    pub applied: bool,
-    /// The epoch that runs now.
-    pub epoch: u64,
-    /// Change by change.
-    pub changes: Vec<Change>,
-    /// Where the file and what was changed at run time differ, and which of them wins.
-    pub notes: Vec<String>,
-}
-
-/// One difference between what runs and the file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Change {
-    /// In words: `pool "web": backend "a": weight 1 -> 3`.
-    pub what: String,
-    /// Sessions that it touches.
-    pub sessions: u64,
-    /// Whether it needs a restart, so that it is not applied; `what` says why.
-    pub needs_restart: bool,
-}
-
 /// What is being drained.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Drains {
@@ -533,24 +488,6 @@ pub struct Drain {
     pub deadline: Option<f64>,
     /// Seconds until the last session has gone, if they go on going as they have gone so far; `null` when none has gone yet.
     pub eta: Option<f64>,
-}
-
-/// Whether somebody wants the process not to be ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ReadyFail {
-    /// Whether `/ready` answers 503 for that.
-    pub fail: bool,
-}
-
-/// What is to be ready.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct ReadyFilter {
-    /// This pool. Left out, any that a listener serves.
-    #[param(min_length = 1, max_length = 64)]
-    pub pool: Option<String>,
 }
 
 /// What is logged.

@@ -256,9 +256,11 @@ impl Work {
             self.control.view.state().notes.entry(id).or_default().health_reason = Some(reason.to_owned());
             return;
         }
-        log::info!(
-            pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(), to:% = to.as_str(),
-            reason:%; "health"
+        // At night an operator reads warnings.
+        let level = if to == HealthState::Down { log::Level::Warn } else { log::Level::Info };
+        log::log!(
+            level, pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(),
+            to:% = to.as_str(), reason:%; "health"
         );
         let named = Named { pool: pool.clone(), backend: backend.name.clone() };
         let told = format!("{} -> {}: {reason}", from.as_str(), to.as_str());

@@ -294,7 +294,10 @@ impl Work {
             let (since, sessions_at_start) = (self.clock.now(), backend.active().into());
             let leaving =
                 (admin != Admin::Ready).then_some(Leaving { since, deadline: None, sessions_at_start });
-            self.control.view.state().notes.entry(backend.id).or_default().leaving = leaving;
+            let mut state = self.control.view.state();
+            let note = state.notes.entry(backend.id).or_default();
+            note.leaving = leaving;
+            note.admin_set = Some((who.to_owned(), timestamp()));
         }
         if !changes.is_empty() {
             self.tables_changed(pool.id);

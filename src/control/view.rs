@@ -78,6 +78,8 @@ pub struct Note {
     pub health_reason: Option<String>,
     /// When its health last changed.
     pub health_since: Option<Timestamp>,
+    /// Who has set its administrative state at run time, and when.
+    pub admin_set: Option<(String, Timestamp)>,
     /// An operator lets it have no new sessions.
     pub leaving: Option<Leaving>,
     /// Registered at run time.

@@ -171,7 +171,7 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
             cell(bytes(backend.to_backend)),
             cell(bytes(backend.to_client)),
             maybe(backend.lease_left.map(span)),
-            maybe(backend.health_reason.as_ref()),
+            maybe(backend.kept_out().or_else(|| backend.health_reason.clone())),
         ]
     });
     let sum = |of: fn(&api::Backend) -> u64| -> u64 { backends.iter().map(of).sum() };

@@ -8,7 +8,7 @@ mod format;
 mod lines;
 mod queue;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -19,6 +19,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::base::AUDIT;
 use crate::config::model::{AccessLog, Global, LogFormat};
+use crate::sys;
 
 use file::AccessFile;
 pub use queue::dropped;
@@ -166,11 +167,27 @@ impl Change {
 /// Whether lines are JSON, but for those of an access log, which has a format of its own.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
+/// Whether standard error goes to the journal, which takes the priority of a line from its beginning.
+static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
+
+/// As syslog(3) has it, and sd-daemon(3) in front of a line.
+const fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
 fn set_format(format: LogFormat) {
     IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
 }
 
 fn write_as_set(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    if *IS_JOURNAL.get_or_init(sys::is_journal) {
+        write!(to, "<{}>", priority(record.level()))?;
+    }
     if IS_JSON.load(Ordering::Relaxed) {
         format::write_json(to, record)
     } else {

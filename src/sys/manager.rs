@@ -3,12 +3,14 @@
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::stat::fstat;
 use sd_notify::NotifyState;
 
 /// Where the manager is told; opened for the first notice and kept. A beat that finds no descriptor left is one that the
@@ -78,6 +80,13 @@ fn send(states: &[NotifyState<'_>], manager: &SocketAddr) -> io::Result<()> {
     // A datagram is sent whole or not at all. Not connected, because the manager may have been started again.
     kept.insert(socket).send_to_addr(lines.as_bytes(), manager)?;
     Ok(())
+}
+
+/// Whether standard error is the stream that JOURNAL_STREAM names, systemd.exec(5): not one that it was redirected to since.
+pub fn is_journal() -> bool {
+    let Some(named) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    let Ok(status) = fstat(io::stderr().as_fd()) else { return false };
+    named == format!("{}:{}", status.st_dev, status.st_ino)
 }
 
 /// How long the service manager waits for [`Notice::Alive`] until it restarts the process, if it does.

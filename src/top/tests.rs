@@ -50,6 +50,8 @@ pub(super) fn backend(name: &str) -> api::Backend {
         admin: api::Admin::Ready,
         health: api::Health::Up,
         health_override: false,
+        admin_by: None,
+        admin_since: None,
         health_reason: None,
         health_since: None,
         eligible: true,

@@ -71,7 +71,8 @@ fn it_is_ready_while_a_client_would_be_served() {
             .health("type = \"tcp\", interval = \"100ms\", timeout = \"100ms\", fall = 1")
             .global(&keys);
         let service = fleet.start_daemon("info");
-        service.server.wait_for_line(&["to=down"]);
+        let line = service.server.wait_for_line(&["to=down"]);
+        assert!(line.contains(" WARN ") && !line.starts_with('<'), "{line}");
         until("the table is published", || get(address, "/ready?pool=web").0 == status);
         assert_eq!(get(address, "/ready").0, status);
         assert_eq!(get(address, "/ready?pool=none").0, 404);

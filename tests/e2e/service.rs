@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,7 @@ use crate::daemon::Daemon;
 use crate::fleet::{Fleet, Service, Visit, fleet};
 use crate::lab::IPV4;
 use crate::peer::{PATIENCE, Peer, SetOnDrop, patience, retry, until};
-use crate::program::output;
+use crate::program::{Program, output};
 
 /// The other end of NOTIFY_SOCKET.
 struct Manager {
@@ -493,4 +494,26 @@ fn an_access_log_that_cannot_be_opened_ends_the_start() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("access_log: cannot open "), "{errors}");
+}
+
+/// Errors and warnings were information to journalctl, which was asked for the others by priority.
+#[test]
+fn lines_for_the_journal_begin_with_their_priority() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = fs::File::create(dir.path().join("journal")).expect("create");
+    let status = journal.metadata().expect("fstat");
+    // Of RFC 5737, which no machine has: it logs, and ends.
+    let args = ["-l", "192.0.2.1:9090", "-b", "127.0.0.1:1"];
+    for (stream, is_journal) in [(format!("{}:{}", status.dev(), status.ino()), true), ("1:1".into(), false)]
+    {
+        journal.set_len(0).expect("ftruncate");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+        command.args(args).env("JOURNAL_STREAM", stream).stderr(journal.try_clone().expect("dup"));
+        assert!(!Program::start(&mut command).ends().success());
+        let text = fs::read_to_string(dir.path().join("journal")).expect("read");
+        let lines: Vec<&str> = text.trim_start_matches('\0').lines().collect();
+        assert!(lines.iter().any(|line| line.contains(" INFO ")), "{text}");
+        let infos = lines.iter().filter(|line| line.contains(" INFO "));
+        assert!(infos.map(|line| line.starts_with("<6>")).all(|is_marked| is_marked == is_journal), "{text}");
+    }
 }

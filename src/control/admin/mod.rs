@@ -97,13 +97,18 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
         AdminSocket::At(path) => {
             Some(Unix::open(path).map_err(failed(format!("listen on {}", path.display())))?)
         }
-        AdminSocket::Default => default_path().and_then(|path| match Unix::open_with_folder(&path) {
-            Ok(unix) => Some(unix),
-            Err(error) => {
-                log::info!(path:% = path.display(), error:%; "no admin socket: name one with [admin] socket or --admin");
+        AdminSocket::Default => match default_path().map(|path| (Unix::open_with_folder(&path), path)) {
+            None => {
+                let reason = "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set, and /run/l4lb is root's";
+                log::warn!(reason; "no admin socket: name one with [admin] socket or --admin");
                 None
             }
-        }),
+            Some((Ok(unix), _)) => Some(unix),
+            Some((Err(error), path)) => {
+                log::warn!(path:% = path.display(), error:%; "no admin socket: name one with [admin] socket or --admin");
+                None
+            }
+        },
     };
     let listen = settings.listen.map(|address| {
         let tokens = Tokens::read(settings).map_err(failed("read a token".into()))?;

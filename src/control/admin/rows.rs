@@ -121,6 +121,8 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
         weight: backend.weight(),
         backup: pool.settings.backends[index].backup,
         admin: admin_row(backend.admin()),
+        admin_by: note.admin_set.as_ref().map(|(who, _)| who.clone()),
+        admin_since: note.admin_set.as_ref().map(|&(_, since)| since),
         health: health_row(backend.health()),
         health_override: backend.health_override().is_some(),
         health_reason: note.health_reason.clone(),

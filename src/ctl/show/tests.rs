@@ -18,6 +18,8 @@ fn backend(name: &str) -> api::Backend {
         admin: api::Admin::Ready,
         health: api::Health::Up,
         health_override: false,
+        admin_by: None,
+        admin_since: None,
         health_reason: Some("connected".into()),
         health_since: Some(now() - jiff::SignedDuration::from_secs(90)),
         eligible: true,
@@ -52,6 +54,8 @@ fn backends_are_rows_with_a_total() {
         admin: api::Admin::Drain,
         eligible: false,
         health_override: true,
+        admin_by: Some("uid 0 pid 7".into()),
+        admin_since: Some(now()),
         health_reason: None,
         health_since: None,
         lease_left: Some(9.99),
@@ -62,7 +66,7 @@ fn backends_are_rows_with_a_total() {
         "\
 BACKEND  ADDRESS      WEIGHT  STATE                FOR  SESSIONS  EVER  DIALS FAILED  TO BACKEND  TO CLIENTS  LEASE  REASON
 web/a    10.0.0.1:80       3  up                 1m30s         7  1000             2     1.5 KiB     3.0 MiB      -  connected
-web/b    10.0.0.1:80       3  drain,up,override      -         7  1000             2     1.5 KiB     3.0 MiB   9.9s  -
+web/b    10.0.0.1:80       3  drain,up,override      -         7  1000             2     1.5 KiB     3.0 MiB   9.9s  drained by uid 0 pid 7 since 2026-01-02T03:04:05Z
 2 backends, 1 eligible, 14 sessions, 3.0 KiB to backends, 6.0 MiB to clients
 "
     );

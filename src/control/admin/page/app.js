@@ -203,6 +203,12 @@ function outOfService() {
   return [...counts].map(([why, n]) => `${count(n)} ${why}`).join(', ');
 }
 
+// Who has set it so, and since when.
+function keptOut(backend) {
+  const by = backend.admin_by ? ` by ${backend.admin_by}` : '';
+  return backend.admin_since ? `${by} since ${clock(backend.admin_since)}` : by;
+}
+
 function problems() {
   const found = [];
   const tell = (tone, title, words) => found.push({ tone, title, words });
@@ -229,7 +235,7 @@ function problems() {
     if (health[1] === 'bad') tell('bad', `${backend.pool} / ${backend.name}`, `${health[0]}: ${backend.health_reason ?? 'an operator says so'}`);
   }
   for (const backend of sample.backends) {
-    if (backend.admin !== 'ready') tell('warn', `${backend.pool} / ${backend.name}`, `in ${backend.admin}, ${plural(backend.sessions, 'session')} left`);
+    if (backend.admin !== 'ready') tell('warn', `${backend.pool} / ${backend.name}`, `in ${backend.admin}${keptOut(backend)}, ${plural(backend.sessions, 'session')} left`);
   }
   if (status?.log_lines_dropped > 0) tell('warn', 'log', `${plural(status.log_lines_dropped, 'line')} dropped: its reader is too slow`);
   const all = sample.pools.reduce((sum, pool) => sum + pool.backends, 0);
