@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use l4lb::config::model::{self, HealthState};
+use l4lb::config::model::{self, HealthState, Relay};
 use l4lb::mailbox::{Command, StopReason};
 use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 
@@ -63,6 +63,9 @@ impl World {
     pub(super) fn publish(&mut self, snapshot: impl Into<Arc<Snapshot>>) {
         self.snapshot = snapshot.into();
         self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
+        // A pool that copies once may have sessions that copy for as long as they last.
+        let all_splice = self.snapshot.pools.iter().all(|pool| pool.settings.relay == Relay::Splice);
+        self.net.borrow_mut().shortage.all_splice &= all_splice;
         // One after the other: who is told first may hand a session to who is not told yet.
         let may_be_late = !self.net.borrow().peers_behave;
         for worker in 0..self.late.len() {
