@@ -1,8 +1,9 @@
 //! Addresses as people write them: `0.0.0.0:9090`, `[::1]:80`, `:9090`, `web1.example:80`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::error::Invalid;
 
@@ -55,15 +56,34 @@ impl Target {
 
     /// The address to dial: of a host the first one, IPv4 before IPv6.
     pub fn resolve(&self, resolve: Resolver) -> Result<SocketAddr, Invalid> {
+        self.resolve_aloud(resolve).map(|(address, _)| address)
+    }
+
+    /// The same, and words for those addresses of a host that are not dialed.
+    pub(super) fn resolve_aloud(&self, resolve: Resolver) -> Result<(SocketAddr, Option<String>), Invalid> {
         let (host, port) = match self {
-            Self::Address(address) => return Ok(*address),
+            Self::Address(address) => return Ok((*address, None)),
             Self::Host { host, port } => (host, *port),
         };
         let addresses = resolve(&format!("{host}:{port}"))
             .map_err(|error| Invalid(format!("cannot resolve host {host:?}: {error}")))?;
         let found = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
         match found {
-            Some(address) if is_dialable(address.ip()) => Ok(SocketAddr::new(address.ip(), port)),
+            Some(address) if is_dialable(address.ip()) => {
+                let mut used = *address;
+                used.set_port(port);
+                let others: BTreeSet<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+                // It has one of each family, and both are this machine.
+                let is_told = others.len() > 1 && !host.eq_ignore_ascii_case("localhost");
+                let note = || {
+                    let count = others.len();
+                    format!(
+                        "{host:?} has {count} addresses, {} alone is dialed: list the others too",
+                        used.ip()
+                    )
+                };
+                Ok((used, is_told.then(note)))
+            }
             Some(address) => Err(Invalid(format!("host {host:?} resolves to {}, no server", address.ip()))),
             None => Err(Invalid(format!("host {host:?} has no address"))),
         }
@@ -84,6 +104,9 @@ fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         port_of(&address.port().to_string())?;
         return Ok(Target::Address(address));
+    }
+    if let Some(address) = zoned(text) {
+        return address.map(Target::Address);
     }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<IpAddr>() {
@@ -107,6 +130,26 @@ fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
         return Err(Invalid(format!("{host:?} is neither an IP address nor a host name")));
     }
     Ok(Target::Host { host: host.into(), port })
+}
+
+/// The address that `[fe80::1%eth0]:80` is on this machine, where interfaces have numbers; `None` of anything else.
+fn zoned(text: &str) -> Option<Result<SocketAddr, Invalid>> {
+    let (host, port) = text.strip_prefix('[')?.split_once("]:")?;
+    let (ip, zone) = host.split_once('%')?;
+    ip.parse::<Ipv6Addr>().ok()?;
+    // Of an address with a zone getaddrinfo(3) looks at the interfaces only.
+    let found = || {
+        (host, port_of(port)?)
+            .to_socket_addrs()
+            .map_err(|_| no_interface(zone))?
+            .next()
+            .ok_or_else(|| no_interface(zone))
+    };
+    Some(found())
+}
+
+fn no_interface(zone: &str) -> Invalid {
+    Invalid(format!("there is no interface {zone:?}, see ip link"))
 }
 
 fn port_of(text: &str) -> Result<u16, Invalid> {
@@ -152,6 +195,32 @@ mod tests {
         assert_eq!(target.resolve(&mut only_v6), Ok("[::1]:80".parse().unwrap()));
         let mut none = |_: &str| -> io::Result<Vec<SocketAddr>> { Ok(Vec::new()) };
         assert_eq!(target.resolve(&mut none).unwrap_err().0, "host \"web.example\" has no address");
+    }
+
+    #[test]
+    fn a_link_local_address_names_its_interface() {
+        let SocketAddr::V6(bind) = parse_bind("[fe80::1%lo]:80").unwrap() else { panic!("it is IPv6") };
+        assert!(bind.scope_id() > 0 && bind.ip().is_unicast_link_local() && bind.port() == 80, "{bind}");
+        assert_eq!(Target::parse("[fe80::1%lo]:80"), Ok(Target::Address(bind.into())));
+        for (text, expected) in [
+            ("[fe80::1%none0]:80", "there is no interface \"none0\", see ip link"),
+            ("[fe80::1%lo]:0", "port must be 1..=65535, got \"0\""),
+        ] {
+            assert_eq!(parse_bind(text), Err(Invalid(expected.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_with_several_addresses_is_told() {
+        let told = |host: &str, addresses: &[&str]| {
+            let target = Target::parse(&format!("{host}:80")).unwrap();
+            let found: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            target.resolve_aloud(&mut |_| Ok(found.clone())).unwrap().1
+        };
+        let words = "\"web.example\" has 2 addresses, 10.0.0.2 alone is dialed: list the others too";
+        assert_eq!(told("web.example", &["10.0.0.2:80", "10.0.0.1:80"]).unwrap(), words);
+        assert_eq!(told("web.example", &["10.0.0.2:80", "10.0.0.2:80"]), None);
+        assert_eq!(told("localhost", &["[::1]:80", "127.0.0.1:80"]), None);
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub(super) fn check(
     conflicts::report(&listeners, &pools, &admin, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
-    report.finish(Config { global, admin: admin.admin, listeners, pools })
+    let notes = std::mem::take(&mut report.notes);
+    report.finish(Config { global, admin: admin.admin, listeners, pools, notes })
 }
 
 fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report: &mut Report) -> Global {

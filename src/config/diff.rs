@@ -93,7 +93,7 @@ impl Display for Change {
 
 /// All that `new` changes in `old`. Listeners, pools and backends are known by their names; their order is no difference.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let Config { global, admin, listeners, pools } = new;
+    let Config { global, admin, listeners, pools, notes: _ } = new;
     let mut changes = Vec::new();
     of_global(&old.global, global, &mut Keys { subject: Subject::Global, changes: &mut changes });
     of_admin(&old.admin, admin, &mut Keys { subject: Subject::Admin, changes: &mut changes });

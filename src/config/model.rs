@@ -22,6 +22,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// At least one; a [`Listener::pool`] is an index into it.
     pub pools: Vec<Pool>,
+    /// What was found while it was read, and an operator should hear of.
+    pub notes: Vec<String>,
 }
 
 /// A socket on which this process accepts: no backend may be one, because sessions would end at ourselves.

@@ -66,18 +66,21 @@ impl PoolDraft {
     pub(super) fn add_flags(&mut self, flags: &[BackendFlag], resolve: Resolver, report: &mut Report) {
         for flag in flags {
             let spot = Spot::Flag(format!("--backend {flag}"));
-            match flag.target.resolve(resolve) {
-                Ok(address) => self.backends.push(Placed {
-                    item: Backend {
-                        name: flag.target.to_string(),
-                        address,
-                        weight: flag.weight,
-                        backup: false,
-                    },
-                    scope: Scope::new(spot.clone(), format!("backend {}", flag.target)),
-                    name_at: spot.clone(),
-                    address_at: spot,
-                }),
+            match flag.target.resolve_aloud(resolve) {
+                Ok((address, note)) => {
+                    report.notes.extend(note.map(|note| format!("backend {}: {note}", flag.target)));
+                    self.backends.push(Placed {
+                        item: Backend {
+                            name: flag.target.to_string(),
+                            address,
+                            weight: flag.weight,
+                            backup: false,
+                        },
+                        scope: Scope::new(spot.clone(), format!("backend {}", flag.target)),
+                        name_at: spot.clone(),
+                        address_at: spot,
+                    });
+                }
                 Err(Invalid(what)) => report.add_bare(&spot, what),
             }
         }
@@ -207,14 +210,15 @@ fn backend(
         read.wrong("address", &raw.address, "missing, write address = \"ADDR:PORT\"");
     }
     let target = Target::parse(read.text("address", &raw.address)?);
-    let placed = target.and_then(|target| Ok((target.resolve(resolve)?, target)));
-    let (address, target) = match placed {
+    let placed = target.and_then(|target| Ok((target.resolve_aloud(resolve)?, target)));
+    let ((address, note), target) = match placed {
         Ok(placed) => placed,
         Err(Invalid(what)) => {
             read.wrong("address", &raw.address, what);
             return None;
         }
     };
+    report.notes.extend(note.map(|note| format!("{}: {note}", scope.name)));
     let name = match raw.name {
         None => target.to_string(),
         Some(_) => name.unwrap_or_default().to_string(),

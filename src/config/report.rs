@@ -56,13 +56,15 @@ pub(super) struct Report {
     /// The byte after each newline.
     line_starts: Vec<usize>,
     errors: Vec<Error>,
+    /// What is no mistake, and an operator should hear of.
+    pub(super) notes: Vec<String>,
 }
 
 impl Report {
     /// An empty report on the file called `file`.
     pub(super) fn new(file: &str, text: &str) -> Self {
         let line_starts = text.match_indices('\n').map(|(byte, _)| byte + 1).collect();
-        Self { file: one_line(file), line_starts, errors: Vec::new() }
+        Self { file: one_line(file), line_starts, errors: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a mistake in `scope`, at `spot`. A flag needs no scope: its value says which.

@@ -8,7 +8,7 @@ use super::model::{Config, Pool};
 /// What is odd about `config`, each in one line.
 pub fn warnings(config: &Config) -> Vec<String> {
     let used: HashSet<usize> = config.listeners.iter().map(|listener| listener.pool).collect();
-    let mut found = Vec::new();
+    let mut found = config.notes.clone();
     for listener in &config.listeners {
         if is_unscoped(listener.bind) {
             found.push(format!("listener {:?}: bind: {}", listener.name, unscoped(listener.bind)));

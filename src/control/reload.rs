@@ -190,6 +190,7 @@ impl Work {
         let Order { who, mode, answer, .. } = order;
         let running = &self.control.snapshot;
         let (merged, notes) = merge(&self.control.config, config, running, &self.control.kept.registrations);
+        let notes = [config.notes.clone(), notes].concat();
         let touch = |change| Touch { sessions: sessions_on(&change, running), change };
         let changes = diff(&self.control.config, config).into_iter().map(touch).collect();
         if let Some(groundwork) = groundwork {

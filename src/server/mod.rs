@@ -150,6 +150,9 @@ pub fn start_service(
         log::warn!(error:%; "cannot read what pipes may hold, so it will show");
         None
     });
+    for note in &config.notes {
+        log::warn!(note; "configuration");
+    }
     let (reports, inbox) = Reports::new();
     let site = Arc::new(Site::new(config, open_files, pipe_bytes, reports.clone()));
     let groundwork = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
