@@ -181,6 +181,11 @@ pub fn start_service(
         view: Arc::clone(&view),
         drain_timeout: config.global.drain_timeout,
     };
+    let (at, socket_file) = (admin.addresses(), admin.socket_file());
+    // In front of the control thread: no reload passes the doors by.
+    let doors = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
+    let is_first = site.doors.set(doors).is_ok();
+    debug_assert!(is_first, "a process starts once");
     let control = thread::Builder::new().name("l4lb-control".into()).spawn(|| control.run());
     let control = control.map_err(|error| {
         for member in &*site.staff.members() {
@@ -189,10 +194,6 @@ pub fn start_service(
         system("start a thread")(error)
     })?;
     let addresses = config.listeners.iter().filter_map(|listener| site.address_of(&listener.name)).collect();
-    let (at, socket_file) = (admin.addresses(), admin.socket_file());
-    let doors = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
-    let is_first = site.doors.set(doors).is_ok();
-    debug_assert!(is_first, "a process starts once");
     Ok(Running { addresses, admin: at, socket_file, control, reports, view, site })
 }
 
