@@ -7,7 +7,7 @@ use super::Tally;
 
 /// The upper bounds of the buckets of one kind of time, ascending; a last bucket takes what is longer.
 pub trait Bounds {
-    /// A time that is equal to a bound is in its bucket. Fewer than [`BUCKETS_MAX`].
+    /// A time that is equal to a bound is in its bucket. Fewer than `BUCKETS_MAX`.
     const UPPER: &'static [Duration];
 }
 
