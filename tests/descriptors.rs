@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SESSIONS: usize = 20;
 const WORKERS: usize = 2;
 const LISTENERS: usize = 2;
+/// epoll, its waker, and what wakes it for signals.
+const RUNTIME_FILES_MAX: usize = 4;
 
 fn open_files() -> usize {
     // The iterator has one itself.
@@ -57,11 +59,18 @@ fn descriptors_by_kind_add_up_to_what_the_process_has_open() {
     config.listeners.iter_mut().for_each(|listener| listener.bind.set_port(0));
     // It has descriptors of its own.
     config.admin.socket = AdminSocket::Off;
-    let before = open_files();
+    let without = open_files();
     let server = server::start(&config).unwrap();
-    until("the workers tell of themselves", || before + told(&server.totals()) == open_files());
-    assert_eq!(of_kind(&server, FdKind::Listener), WORKERS * LISTENERS);
-    assert_eq!(of_kind(&server, FdKind::Event), 2 * WORKERS);
+    until("the workers tell of themselves", || {
+        of_kind(&server, FdKind::Listener) == WORKERS * LISTENERS
+            && of_kind(&server, FdKind::Event) == 2 * WORKERS
+    });
+    // Those of the runtime of the admin API: a reload may give it an address to listen on.
+    let before = open_files() - told(&server.totals());
+    assert!(
+        before - without <= RUNTIME_FILES_MAX,
+        "{without} files, and {before} besides those of the workers"
+    );
 
     let mut peers: Vec<(TcpStream, TcpStream)> = Vec::new();
     for session in 0..SESSIONS {
@@ -85,5 +94,6 @@ fn descriptors_by_kind_add_up_to_what_the_process_has_open() {
     until("the books are at rest", || stats::violations_at_rest(&server.totals()).is_empty());
     server.terminate();
     let totals = server.wait().unwrap();
-    assert_eq!((told(&totals), open_files()), (0, before));
+    assert_eq!(told(&totals), 0);
+    until("the runtime of the admin API has ended", || open_files() == without);
 }
