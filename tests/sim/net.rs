@@ -211,7 +211,7 @@ impl Net {
         self.connect_within(index, peer, 0)
     }
 
-    /// The same where that many more may wait.
+    /// The same where that many more may wait, except at a listener that goes: it serves as many as its queue holds.
     pub(crate) fn connect_within(&mut self, index: usize, peer: Peer, more: usize) -> bool {
         let open: Vec<usize> = (0..self.listeners.len())
             .filter(|&place| {
@@ -220,7 +220,8 @@ impl Net {
                 listener.is_open
                     && may_come
                     && listener.index == index
-                    && listener.queue.len() <= listener.backlog + more
+                    && listener.queue.len()
+                        <= listener.backlog + if listener.retired.is_none() { more } else { 0 }
             })
             .collect();
         if open.is_empty() {

@@ -32,7 +32,8 @@ impl World {
 
     /// In some seeds: a flood, of which every byte gets to where it belongs. The law of the turn holds meanwhile.
     pub(super) fn flood(&mut self) {
-        if self.is_draining || self.rng.below(SEEDS_PER_FLOOD) > 0 {
+        // A listener that is to go, which its worker has not been told, would leave some of a crowd in its queue.
+        if self.is_draining || self.late.contains(&true) || self.rng.below(SEEDS_PER_FLOOD) > 0 {
             return;
         }
         self.crowd();
