@@ -11,7 +11,7 @@ use l4lb::base::rng::Rng;
 const MEMBERS_MAX: usize = 40;
 const CLIENTS: u64 = 64;
 /// Draws before an algorithm scans its members instead.
-const DRAWS_MAX: usize = 32;
+const DRAWS_MAX: usize = 4096;
 /// The lightest member of a small hash table has 1/1310 of it at least; the large one takes too long to build here.
 const SHARES_OF_SMALL_TABLE: u64 = 1_310;
 
@@ -111,7 +111,8 @@ impl Fleet {
     fn pick(&self, table: &Table, cursor: &AtomicU64, rng: &mut Rng, client: IpAddr) -> Option<usize> {
         self.asked.set(0);
         let picked = table.pick(&mut Pick { cursor, worker: 0, client, rng }, self);
-        let most = 2 * (DRAWS_MAX + self.members.len());
+        // Between the draws it asks whether there is a choice at all, and behind them it scans.
+        let most = 2 * (DRAWS_MAX + 2 * self.members.len());
         assert!(self.asked.get() <= most, "{} questions for one pick", self.asked.get());
         picked
     }
