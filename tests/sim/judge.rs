@@ -77,7 +77,9 @@ impl Case<'_> {
 
     /// For how long not even what was sent before has reached a peer's kernel.
     fn quiet(&self) -> Nanos {
-        let taken_at = self.client.taken_at.max(self.backend.map_or(0, |backend| backend.taken_at));
+        // What a peer took before it died counts no more: its socket is not asked.
+        let taken_at = |conn: &Conn| if conn.dead { 0 } else { conn.taken_at };
+        let taken_at = taken_at(self.client).max(self.backend.map_or(0, taken_at));
         self.stillness().min(self.now - taken_at)
     }
 
