@@ -185,7 +185,7 @@ MUTANTS = [
         "double-release",
         "a lease is released twice",
         "src/pool/backend.rs",
-        [("pub fn release(self) {}", "pub fn release(self) {\n        self.backend.active.fetch_sub(1, Ordering::Relaxed);\n    }")],
+        [("pub fn release(self) {}", "pub fn release(self) {\n        self.backend.busy.active.fetch_sub(1, Ordering::Relaxed);\n    }")],
     ),
     Mutant(
         "short-read",
