@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::control::admin;
@@ -47,7 +46,7 @@ impl At {
             }
             (Some(path), None, None) => Ok(Target::Socket(path)),
             (None, None, None) => admin::default_path().map(Target::Socket).ok_or_else(|| {
-                let what = "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set, and /run/l4lb is root's";
+                let what = admin::NO_DEFAULT_PATH;
                 Failure::Failed(format!("no admin socket: {what}; name it with --socket, or use {flag}"))
             }),
         }
@@ -56,22 +55,17 @@ impl At {
 
 /// The first line of a file that nobody else may use.
 fn read_token(file: &Path) -> io::Result<String> {
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let file = sys::open_regular(file)?;
-    let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(invalid(format!("others may use it (mode {:03o}): chmod 600", mode & 0o777)));
-    }
-    let text = io::read_to_string(file)?;
+    let text = io::read_to_string(sys::open_private(file)?)?;
     match text.lines().next().map(str::trim) {
         Some(token) if !token.is_empty() => Ok(token.to_owned()),
-        Some(_) | None => Err(invalid("its first line is empty".into())),
+        Some(_) | None => Err(io::Error::new(io::ErrorKind::InvalidData, "its first line is empty")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

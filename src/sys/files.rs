@@ -78,6 +78,17 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
+/// Opens a file to read that holds a secret, as [`open_regular`] does. Fails when others may use it.
+pub fn open_private(path: &Path) -> io::Result<File> {
+    let file = open_regular(path)?;
+    let mode = file.metadata()?.mode();
+    if mode & 0o077 != 0 {
+        let what = format!("others may use it (mode {:03o}): chmod 600", mode & 0o777);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(file)
+}
+
 /// A unix socket at `path` that only this user may connect to, from the first moment on: unix(7), its file has the mode
 /// of the socket that is bound, less the umask.
 pub fn listen_privately(path: &Path) -> io::Result<UnixListener> {

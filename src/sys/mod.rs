@@ -29,7 +29,7 @@ pub use account::{
 };
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
-pub use files::{ends_within_line, listen_privately, open_log, open_regular};
+pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use foresight::{InTheWay, Use, may_use, try_bind, who_answers, who_listens};
 pub use holder::holder_of;
 pub use kernel::{

@@ -36,7 +36,7 @@ use crate::sys;
 
 pub use doors::{Doors, Swap};
 pub use routes::openapi;
-pub use socket::{SocketFile, default_path};
+pub use socket::{NO_DEFAULT_PATH, SocketFile, default_path};
 
 use doors::Place;
 use resolve::Resolvers;
@@ -99,8 +99,7 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
         }
         AdminSocket::Default => match default_path().map(|path| (Unix::open_with_folder(&path), path)) {
             None => {
-                let reason = "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set, and /run/l4lb is root's";
-                log::warn!(reason; "no admin socket: name one with [admin] socket or --admin");
+                log::warn!(reason = NO_DEFAULT_PATH; "no admin socket: name one with [admin] socket or --admin");
                 None
             }
             Some((Ok(unix), _)) => Some(unix),

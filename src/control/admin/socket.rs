@@ -17,6 +17,10 @@ const NAME: &str = "admin.sock";
 const LOCK_TRIES: usize = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+/// Why [`default_path`] returns none.
+pub const NO_DEFAULT_PATH: &str =
+    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set, and /run/l4lb is root's";
+
 /// Where the socket is unless it is configured: in the first run-time directory that there is.
 pub fn default_path() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -1,7 +1,6 @@
 //! The tokens of clients over TCP: one that permits everything, and one that permits everything but changes.
 
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use axum::http::HeaderMap;
@@ -75,11 +74,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 impl Token {
     /// The first line of a file that nobody else may read.
     fn read(path: &Path) -> io::Result<Self> {
-        let mut file = sys::open_regular(path)?.take(FILE_LEN_MAX.into());
-        let mode = file.get_ref().metadata()?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(invalid(format!("others may use it (mode {:03o}): chmod 600", mode & 0o777)));
-        }
+        let mut file = sys::open_private(path)?.take(FILE_LEN_MAX.into());
         // As long as it gets: what is moved to a longer one leaves itself behind.
         let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX.into()));
         file.read_to_string(&mut text)?;
@@ -104,6 +99,7 @@ fn invalid(what: String) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
