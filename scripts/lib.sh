@@ -247,6 +247,19 @@ start_far_echo() {
     wait_until 10 "the echo server listens" grep -q '^port=' "$WORK/$1.out"
 }
 
+# What a socket of `make_loopback` holds.
+SOCKET_BYTES_MAX=$((256 << 10))
+
+# The network namespace $NEAR, which has nothing but loopback.
+# Usual segments and bounded buffers: without them a stuck stream holds megabytes, of which a thousand are too many.
+make_loopback() {
+    ip netns add "$NEAR"
+    UNDO+=("ip netns del $NEAR")
+    ip -n "$NEAR" link set lo up mtu 1500
+    ip netns exec "$NEAR" sysctl -q -w net.ipv4.tcp_rmem="4096 131072 $SOCKET_BYTES_MAX" \
+        net.ipv4.tcp_wmem="4096 16384 $SOCKET_BYTES_MAX"
+}
+
 # --- waiting -------------------------------------------------------------------------------------------------------
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
@@ -287,5 +300,8 @@ cpu_percent() {
     sleep "$2"
     awk -v used=$(($(cpu_ms "$1") - before)) -v span=$(($(now_ms) - began)) 'BEGIN { printf "%.2f", 100 * used / span }'
 }
+
+# Pipes that a process has open.
+pipes_of() { echo $(($(find "/proc/$1/fd" -lname 'pipe:*' | wc -l) / 2)); }
 
 rss_kib() { awk '/^VmRSS:/ { print $2 }' "/proc/$1/status"; }

@@ -22,18 +22,6 @@ PAGES_PER_PIPE=16
 # Each worker keeps so many for the next stream (src/worker/pipes.rs).
 PIPES_KEPT_MAX=$((16 * WORKERS))
 
-# What a socket holds.
-SOCKET_BYTES_MAX=$((256 << 10))
-
-# Usual segments and bounded buffers: without them a stuck stream holds megabytes, of which a thousand are too many.
-make_loopback() {
-    ip netns add "$NEAR"
-    UNDO+=("ip netns del $NEAR")
-    ip -n "$NEAR" link set lo up mtu 1500
-    ip netns exec "$NEAR" sysctl -q -w net.ipv4.tcp_rmem="4096 131072 $SOCKET_BYTES_MAX" \
-        net.ipv4.tcp_wmem="4096 16384 $SOCKET_BYTES_MAX"
-}
-
 # Another process of that user, which leaves it so many pipes.
 start_holder() {
     local pages
@@ -62,8 +50,6 @@ start_crowd() {
     wait_until 10 "the crowd listens" grep -q '^listening' "$WORK/crowd.out"
 }
 
-pipes_of_lb() { echo $(($(find "/proc/${PID[lb]}/fd" -lname 'pipe:*' | wc -l) / 2)); }
-
 # check_denied RELAY PIPES: streams relayed so, by a user who has so many pipes left.
 check_denied() {
     local relay=$1 what="relay = $1, $2 pipes left"
@@ -75,12 +61,12 @@ check_denied() {
     ask crowd settle >/dev/null
     expect "$what: the first bytes" "$(ask crowd read "$FIRST_BYTES")" = "right=$STREAMS errors=-"
     expect "$what: bytes that are on their way" "$(value_of sent "$(ask crowd settle)")" -lt $((STREAMS * BYTES))
-    expect_between "$what: pipes while the readers are stuck" $(($2 * 9 / 10)) "$(pipes_of_lb)" "$2"
+    expect_between "$what: pipes while the readers are stuck" $(($2 * 9 / 10)) "$(pipes_of "${PID[lb]}")" "$2"
     log_has lb 'a pipe is denied.*raise fs.pipe-user-pages-soft' || fail "$what: the log does not say what was denied"
     # The streams, and that nothing comes back.
     expect "$what: all bytes" "$(ask crowd finish)" = "right=$STREAMS errors=-"
     wait_until 10 "$what: all sessions end" log_count_is lb ' session .* reason=done ' "$STREAMS"
-    expect "$what: pipes that are kept" "$(pipes_of_lb)" -le "$PIPES_KEPT_MAX"
+    expect "$what: pipes that are kept" "$(pipes_of "${PID[lb]}")" -le "$PIPES_KEPT_MAX"
     signal TERM lb
     await_exit lb 10
     expect "$what: exit code" "$EXIT" = 0

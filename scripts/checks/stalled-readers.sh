@@ -18,19 +18,10 @@ IDLE_MS=2000
 # Filling the sockets takes a moment; twice the timeout is what it was.
 IDLE_LATE_MS_MAX=1500
 
-SOCKET_BYTES_MAX=$((256 << 10))
 STUCK_LISTEN=127.0.0.1:9090
 STREAM_LISTEN=127.0.0.1:9091
 STUCK_BACKEND=127.0.0.1:7000
 STREAM_BACKEND=127.0.0.1:7001
-
-make_loopback() {
-    ip netns add "$NEAR"
-    UNDO+=("ip netns del $NEAR")
-    ip -n "$NEAR" link set lo up mtu 1500
-    ip netns exec "$NEAR" sysctl -q -w net.ipv4.tcp_rmem="4096 131072 $SOCKET_BYTES_MAX" \
-        net.ipv4.tcp_wmem="4096 16384 $SOCKET_BYTES_MAX"
-}
 
 # start_lb IDLE
 start_lb() {
@@ -83,8 +74,6 @@ open_stuck() {
     expect "$1: bytes that are on their way" "$(value_of sent "$(ask crowd settle)")" -lt $(($2 * STUCK_BYTES))
 }
 
-pipes_of_lb() { echo $(($(find "/proc/${PID[lb]}/fd" -lname 'pipe:*' | wc -l) / 2)); }
-
 is_traced() { ! grep -q '^TracerPid:[[:space:]]*0$' "/proc/${PID[lb]}/task"/*/status; }
 
 # How one stream goes: splices and reads that moved bytes are in $SPLICES and $COPIES.
@@ -109,13 +98,13 @@ check_pipes() {
     local held
     start_lb 1h
     open_stuck l4lb "$READERS"
-    held=$(pipes_of_lb)
+    held=$(pipes_of "${PID[lb]}")
     expect "pipes that stuck readers hold" "$held" -gt 0
     sleep "$STALL_SECONDS"
     pass_stream l4lb
     expect_at_most "reads of a stream beside $READERS stuck readers (splices: $SPLICES)" "$COPIES" "$COPIES_MAX"
     expect "splices of that stream" "$SPLICES" -gt "$COPIES"
-    expect "pipes then: no more than before" "$(pipes_of_lb)" -le "$((held + 1))"
+    expect "pipes then: no more than before" "$(pipes_of "${PID[lb]}")" -le "$((held + 1))"
     expect "bytes of the stuck readers" "$(ask crowd finish)" = "right=$READERS errors=-"
     stop crowd
     signal TERM lb

@@ -1,6 +1,7 @@
 //! Backends that register themselves: what becomes of them when they fall silent, and over a restart.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -57,14 +58,20 @@ fn find(daemon: &Daemon, name: &str) -> Option<api::Backend> {
     }
 }
 
+/// A backend to be registered and its address. The others get no new sessions any more.
+fn only_backend(daemon: &Daemon) -> (TcpListener, String) {
+    for other in ["a", "b"] {
+        change(daemon, other, Some(0), None);
+    }
+    let backend = patient_backend(IPV4);
+    let address = backend.local_addr().expect("its address").to_string();
+    (backend, address)
+}
+
 #[test]
 fn who_falls_silent_is_removed_and_keeps_its_sessions() {
     let daemon = Daemon::start(&config(None), IPV4);
-    let backend = patient_backend(IPV4);
-    let address = backend.local_addr().expect("its address").to_string();
-    for other in ["a", "b"] {
-        change(&daemon, other, Some(0), None);
-    }
+    let (backend, address) = only_backend(&daemon);
     // Without a lease at first: the session is to be there before that ends.
     register(&daemon, &new("c", &address, None));
     let mut client = patient_client(daemon.address);
@@ -197,11 +204,7 @@ fn each_holder_changes_what_it_has_said_itself_only() {
 #[test]
 fn no_lease_ends_for_want_of_a_process_that_reads_its_renewal() {
     let daemon = Daemon::start(&config(None), IPV4);
-    let backend = patient_backend(IPV4);
-    let address = backend.local_addr().expect("its address").to_string();
-    for other in ["a", "b"] {
-        change(&daemon, other, Some(0), None);
-    }
+    let (backend, address) = only_backend(&daemon);
     let mut client_and_server = None;
     let made: api::Registered =
         daemon.admin().ask(Method::POST, BACKENDS, Some(&new("c", &address, Some(SHORT)))).expect("register");
@@ -231,11 +234,7 @@ fn no_lease_ends_for_want_of_a_process_that_reads_its_renewal() {
 #[test]
 fn whoever_comes_back_during_the_drain_has_its_sessions() {
     let daemon = Daemon::start(&config(None), IPV4);
-    let backend = patient_backend(IPV4);
-    let address = backend.local_addr().expect("its address").to_string();
-    for other in ["a", "b"] {
-        change(&daemon, other, Some(0), None);
-    }
+    let (backend, address) = only_backend(&daemon);
     register(&daemon, &new("c", &address, None));
     let mut client = patient_client(daemon.address);
     let (mut server, _) = retry(|| backend.accept()).expect("it reaches the backend");
