@@ -437,8 +437,12 @@ pub struct Explanation {
     pub session: Session,
     /// In words, in the order in which it happened.
     pub story: Vec<String>,
-    /// The backends of the pool as they are now; `story` says what was when it chose.
+    /// The backends of the pool.
     pub candidates: Vec<Candidate>,
+    /// Whether `candidates` are told as they were when the session chose. False when more has changed since than is kept: then as
+    /// they are now.
+    #[serde(default)]
+    pub as_of_choice: bool,
     /// How it ended: two letters, see `l4lb ctl explain --codes`; `null` while it runs.
     pub end_code: Option<String>,
     /// The same in words.
@@ -456,6 +460,9 @@ pub struct Candidate {
     pub chosen: bool,
     /// Why it was passed over; `null` when it was eligible.
     pub skipped: Option<String>,
+    /// What has become of it since; `null` when it is what it was.
+    #[serde(default)]
+    pub since: Option<String>,
 }
 
 /// What is being drained.

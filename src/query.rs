@@ -174,6 +174,10 @@ pub struct Story {
     pub why: Option<Why>,
     /// Backends that a dial had failed to before.
     pub tried: Vec<BackendId>,
+    /// Its pool.
+    pub pool: PoolId,
+    /// The epoch in which it chose last.
+    pub epoch: u64,
 }
 
 /// Where an answer goes. Called on the thread of the worker, so it must not wait. When it is dropped uncalled, the

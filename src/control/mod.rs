@@ -6,6 +6,7 @@ mod audit;
 mod circles;
 pub mod denials;
 pub mod events;
+mod history;
 pub mod kept;
 mod leases;
 mod loading;
@@ -343,6 +344,8 @@ impl Work {
             state.notes.retain(|id, _| snapshot.backend(*id).is_some());
         }
         drop(state);
+        // Before a worker chooses by it.
+        self.control.view.history().note(snapshot, timestamp());
         self.posts.iter_mut().for_each(|post| post.is_behind = true);
     }
 

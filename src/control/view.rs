@@ -12,6 +12,7 @@ use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::control::denials::Denials;
 use crate::control::events::Events;
+use crate::control::history::History;
 use crate::control::state_file::Writes;
 use crate::control::{Pending, ReloadStatus, Removed, Staff};
 use crate::pool::{BackendId, Snapshot};
@@ -22,6 +23,8 @@ pub struct View {
     state: Mutex<State>,
     /// What has happened lately.
     pub events: Events,
+    /// How backends stood in the latest epochs.
+    history: Mutex<History>,
     /// Requests to the admin API that were denied.
     pub denials: Denials,
     /// Counts from the start of the process.
@@ -122,6 +125,7 @@ impl View {
         snapshot: Arc<Snapshot>,
         staff: Arc<Staff>,
     ) -> Self {
+        let history = Mutex::new(History::new(&snapshot));
         let state = State {
             config: Arc::clone(config),
             file,
@@ -140,6 +144,7 @@ impl View {
         Self {
             state: Mutex::new(state),
             events: Events::default(),
+            history,
             denials: Denials::new(clock.now()),
             clock,
             started,
@@ -161,6 +166,11 @@ impl View {
             &mut crate::config::system_resolver,
         );
         Self::new(&Arc::new(config.expect("flags are enough")), None, Arc::default(), Arc::default())
+    }
+
+    /// How backends stood; for as long as the guard is held, no epoch is published.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("nobody panics with the lock")
     }
 
     /// The state, for as long as the guard is held: a reader that holds it for long holds up the control thread.

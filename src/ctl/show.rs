@@ -403,7 +403,7 @@ pub(super) fn reload(report: &api::ReloadReport) -> String {
 }
 
 pub(super) fn explanation(explanation: &api::Explanation) -> String {
-    let api::Explanation { session, story, candidates, end_code, end } = explanation;
+    let api::Explanation { session, story, candidates, as_of_choice, end_code, end } = explanation;
     let place = session.backend.as_ref().map(|backend| format!(" on {}/{backend}", session.pool));
     let mut text = one_line(&format!(
         "session {}: {} through {}{}",
@@ -415,9 +415,13 @@ pub(super) fn explanation(explanation: &api::Explanation) -> String {
     for (line, number) in story.iter().zip(1..) {
         text += &(one_line(&format!("{number:>3}. {line}")) + "\n");
     }
-    let columns = [Text("CANDIDATE"), Figure("WEIGHT"), Text("VERDICT")];
+    let columns = [Text("CANDIDATE"), Figure("WEIGHT"), Text("VERDICT"), Text("SINCE THEN")];
     if !candidates.is_empty() {
-        text += "\n";
+        text += if *as_of_choice {
+            "\nthe pool when it chose:\n"
+        } else {
+            "\nthe pool as of now; how it was when it chose is not known any more:\n"
+        };
         text += &table(
             &columns,
             candidates.iter().map(|candidate| {
@@ -426,7 +430,9 @@ pub(super) fn explanation(explanation: &api::Explanation) -> String {
                     (false, Some(why)) => cell(format!("skipped: {why}")),
                     (false, None) => cell("eligible"),
                 };
-                vec![cell(format!("{}/{}", session.pool, candidate.backend)), cell(candidate.weight), verdict]
+                let since = cell(candidate.since.as_deref().unwrap_or("-"));
+                let name = cell(format!("{}/{}", session.pool, candidate.backend));
+                vec![name, cell(candidate.weight), verdict, since]
             }),
         );
     }

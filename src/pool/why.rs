@@ -62,6 +62,16 @@ impl Refusal {
         }
     }
 
+    /// Why `backend` gets no new sessions now, if so. What an operator says comes first: it holds whatever checks find.
+    pub fn now(backend: &Backend) -> Option<Self> {
+        match backend.admin() {
+            Admin::Drain => Some(Self::Drain),
+            Admin::Maint => Some(Self::Maint),
+            Admin::Ready if backend.weight() == 0 => Some(Self::Weight0),
+            Admin::Ready => (backend.health() == HealthState::Down).then_some(Self::Down),
+        }
+    }
+
     /// Why `backend` may not have the session as of now, if so.
     pub(super) fn of(backend: &Backend, heeds_health: bool, tried: &[BackendId]) -> Option<Self> {
         if heeds_health && backend.health() == HealthState::Down {

@@ -147,11 +147,13 @@ impl<K: Kernel> Worker<K> {
             let slot = self.sessions.get(id.key)?;
             let tried = slot.failed.as_ref().map_or(Vec::new(), |failed| failed.tried.clone());
             let why = slot.lease.as_ref().map(Lease::choice);
-            return Some(Story { why: self.why(slot.listener.pool, why, row.client.ip()), row, tried });
+            let (pool, epoch) = (slot.listener.pool, self.epoch_of(slot));
+            return Some(Story { why: self.why(pool, why, row.client.ip()), row, tried, pool, epoch });
         }
         let record = self.recorder.newest_first().find(|record| record.key == id.key)?;
         let why = self.why(record.place.pool, record.choice, record.client.ip());
-        Some(Story { row: self.row_of_record(record), why, tried: record.tried().to_vec() })
+        let (tried, epoch) = (record.tried().to_vec(), record.epoch);
+        Some(Story { row: self.row_of_record(record), why, tried, pool: record.place.pool, epoch })
     }
 
     /// What a choice meant, by the tables that it was made by, or else by those of now.

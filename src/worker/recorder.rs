@@ -22,6 +22,8 @@ pub(super) struct Record {
     pub(super) place: Place,
     pub(super) backend: Option<Arc<Backend>>,
     pub(super) choice: Option<Choice>,
+    /// In which it chose last.
+    pub(super) epoch: u64,
     pub(super) failed: Option<Box<FailedDials>>,
     pub(super) client: SocketAddr,
     pub(super) opened: Instant,
@@ -112,12 +114,19 @@ impl<K: Kernel> Slot<K> {
 }
 
 impl<K: Kernel> Worker<K> {
+    /// The epoch in which a session chose last. One without a lease is between two choices, or found nobody a moment ago.
+    pub(super) fn epoch_of(&self, slot: &Slot<K>) -> u64 {
+        let now = self.snapshot.epoch;
+        slot.lease.as_ref().map_or(now, |lease| lease.choice().epoch(now))
+    }
+
     /// Remembers a session that is over.
     pub(super) fn record(&mut self, key: Key, slot: &mut Slot<K>, summary: Summary) {
         let record = Record {
             key,
             place: self.recorder.place(slot, &self.snapshot),
             backend: slot.backend_to_tell().cloned(),
+            epoch: self.epoch_of(slot),
             choice: slot.lease.as_ref().map(Lease::choice),
             failed: slot.failed.take(),
             client: slot.client_address,

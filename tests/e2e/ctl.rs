@@ -276,6 +276,7 @@ fn what_is_asked_of_sessions_and_of_the_configuration_names_them() {
         session: session("0.12.3"),
         story: vec!["accepted".into()],
         candidates: Vec::new(),
+        as_of_choice: true,
         end_code: None,
         end: None,
     };

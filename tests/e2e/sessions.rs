@@ -115,6 +115,24 @@ fn a_session_is_explained_while_it_runs_and_when_it_was_cut() {
     assert_eq!(status_of(&again), Some(StatusCode::NOT_FOUND));
 }
 
+/// A maint that came later was told as the verdict of the choice.
+#[test]
+fn what_has_become_of_a_backend_since_is_no_reason_of_a_choice() {
+    let bench = Bench::new();
+    let _held = bench.session();
+    let id = bench.page("").sessions.remove(0).id;
+    let before = bench.explain(&id);
+    assert!(before.as_of_choice && before.candidates[0].since.is_none(), "{before:?}");
+    let maint = api::BackendChange { weight: Some(7), admin: Some(api::Admin::Maint) };
+    let route = "/v1/pools/web/backends/a";
+    let _: api::Backend = bench.daemon.admin().ask(Method::PATCH, route, Some(&maint)).expect("maint");
+    let after = bench.explain(&id);
+    let [then, now] = [&before.candidates[0], &after.candidates[0]];
+    assert_eq!((now.weight, &now.skipped, now.chosen), (then.weight, &None, true), "{after:?}");
+    let since = now.since.as_deref().expect("it has changed");
+    assert!(since.starts_with("weight 7, in maintenance since "), "{since}");
+}
+
 #[test]
 fn all_sessions_of_a_backend_are_cut_together() {
     let bench = Bench::new();

@@ -6,6 +6,7 @@
 //! `page` shows it to people.
 
 mod doors;
+mod explain;
 mod extract;
 mod guard;
 mod monitoring;

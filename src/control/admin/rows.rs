@@ -209,16 +209,6 @@ pub(super) fn pool_named<'s>(state: &'s State, name: &str) -> Result<&'s Pool, P
     found.map(AsRef::as_ref).ok_or_else(|| Problem::not_found(format!("there is no pool {name:?}")))
 }
 
-/// Why a backend gets no new sessions now, if so.
-pub(super) fn why_not(backend: &Backend) -> Option<&'static str> {
-    match backend.admin() {
-        Admin::Drain => Some("in drain"),
-        Admin::Maint => Some("in maintenance"),
-        Admin::Ready if backend.weight() == 0 => Some("of weight 0"),
-        Admin::Ready => (backend.health() == HealthState::Down).then_some("down"),
-    }
-}
-
 pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
     let [to_backend, to_client] = row.given;
     let age = (now - row.opened).as_secs_f64();

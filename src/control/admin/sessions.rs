@@ -9,6 +9,7 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
+use super::explain::explanation;
 use super::extract::{Answer, Json, Path, Query};
 use super::guard::Peer;
 use super::problem::Problem;
@@ -18,8 +19,8 @@ use crate::control::events::Draft;
 use crate::control::view::State as Known;
 use crate::control::{Member, audit};
 use crate::mailbox::Command;
-use crate::pool::{Backend, Pool};
-use crate::query::{self, Filter, Reply, SessionId, Story, Target};
+use crate::pool::Backend;
+use crate::query::{self, Filter, Reply, SessionId, Target};
 use crate::request::Named;
 
 /// How long a worker may take to answer: it does so in its next turn.
@@ -92,9 +93,9 @@ pub(super) async fn explain(
         Some(query::Answer::Session(Some(story))) => story,
         _ => return Err(forgotten(id)),
     };
-    let snapshot = Arc::clone(&context.view.state().snapshot);
-    let pool = snapshot.pool_named(&story.row.pool);
-    Ok(Json(explanation(&story, pool.map(Arc::as_ref), context.view.clock.now())))
+    let pool = context.view.state().snapshot.pool_named(&story.row.pool).cloned();
+    let past = context.view.history().of(story.pool, story.epoch);
+    Ok(Json(explanation(&story, past, pool.as_deref(), context.view.clock.now())))
 }
 
 /// Ends a session at once, by a reset on both sides
@@ -249,46 +250,4 @@ fn only_backend_named<'s>(state: &'s Known, name: &str) -> Result<&'s Backend, P
             Err(Problem::bad(format!("backend: several pools have {name:?}, name the pool")))
         }
     }
-}
-
-fn explanation(story: &Story, pool: Option<&Pool>, now: crate::base::time::Instant) -> api::Explanation {
-    let Story { row, why, tried } = story;
-    let mut told =
-        vec![format!("came from {} through listener {:?} to pool {:?}", row.client, row.listener, row.pool)];
-    if row.retries > 0 {
-        told.push(format!("dials that had failed before: {}", row.retries));
-    }
-    match (&row.backend, why) {
-        (Some(backend), Some(why)) => {
-            told.push(format!("{:?} at {} was picked: {why}", backend.name, backend.address));
-        }
-        (Some(backend), None) => {
-            told.push(format!(
-                "{:?} at {} was the last that could not be dialed",
-                backend.name, backend.address
-            ));
-        }
-        (None, _) => told.push("no backend could be picked".to_owned()),
-    }
-    if let Some(connect) = row.connect_time {
-        told.push(format!("was connected {connect:?} after it came"));
-    }
-    let (mut end_code, mut end) = (None, None);
-    if let query::State::Ended { reason, code, reset_by, duration, .. } = row.state {
-        let by = reset_by.map(|side| format!(", by the {}", side.as_str())).unwrap_or_default();
-        told.push(format!("ended {duration:?} after it came: {}{by}", reason.words()));
-        (end_code, end) = (Some(code.to_string()), Some(reason.words().to_owned()));
-    }
-    let candidates = pool.into_iter().flat_map(|pool| &pool.backends).map(|backend| {
-        let chosen = row.backend.as_ref().is_some_and(|chosen| chosen.id == backend.id);
-        let skipped = if tried.contains(&backend.id) {
-            Some("a dial of this session had failed".to_owned())
-        } else {
-            rows::why_not(backend).map(str::to_owned)
-        };
-        let (backend, weight) = (backend.name.clone(), backend.weight());
-        api::Candidate { backend, weight, chosen, skipped }
-    });
-    let candidates = candidates.collect();
-    api::Explanation { session: rows::session(row, now), story: told, candidates, end_code, end }
 }

@@ -288,11 +288,13 @@ fn an_explanation_is_a_story_with_its_candidates_and_its_end() {
         weight: 1,
         chosen,
         skipped: skipped.map(Into::into),
+        since: (!chosen).then(|| "eligible since 2026-01-02T03:04:05Z".into()),
     };
     let ended = api::Explanation {
         session: session("0.1.2", Some("a")),
         story: vec!["accepted by worker 0".into(), "chosen: a".into()],
         candidates: vec![candidate("a", true, None), candidate("b", false, Some("down"))],
+        as_of_choice: true,
         end_code: Some("CD".into()),
         end: Some("the client reset its connection".into()),
     };
@@ -303,13 +305,17 @@ session 0.1.2: 192.0.2.7:1234 through front on web/a
   1. accepted by worker 0
   2. chosen: a
 
-CANDIDATE  WEIGHT  VERDICT
-web/a           1  chosen
-web/b           1  skipped: down
+the pool when it chose:
+CANDIDATE  WEIGHT  VERDICT        SINCE THEN
+web/a           1  chosen         -
+web/b           1  skipped: down  eligible since 2026-01-02T03:04:05Z
 
 ended CD: the client reset its connection
 "
     );
     let running = api::Explanation { end_code: None, end: None, ..ended };
     assert!(explanation(&running).ends_with("\nruns: relaying, 1m15s old, idle for 500ms\n"));
+    let forgotten = api::Explanation { as_of_choice: false, ..running };
+    let as_of_now = "\nthe pool as of now; how it was when it chose is not known any more:\nCANDIDATE";
+    assert!(explanation(&forgotten).contains(as_of_now));
 }

@@ -64,13 +64,14 @@ impl World {
     }
 
     fn judge_story(&mut self, story: Story) {
-        let Story { row, why, tried } = story;
+        let Story { row, why, tried, epoch, .. } = story;
         self.coverage.hit(match row.state {
             State::Live { .. } => "story of a live session",
             State::Ended { .. } => "story of an ended session",
         });
         let (Some(why), Some(backend)) = (why, row.backend) else { return };
         assert!(!tried.contains(&backend.id), "{backend:?} was tried before");
+        assert_eq!(why.epoch, epoch, "{why}");
         self.coverage.hit_if(why.passed_over > 0, "passed over");
         if let Some((_, homes)) = &why.hash
             && why.is_exact

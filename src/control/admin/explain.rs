@@ -1,0 +1,150 @@
+//! Why a session went where it went, in words, and how its backends stood when it chose.
+
+use super::rows;
+use crate::api;
+use crate::base::time::Instant;
+use crate::control::history::{Past, Standing};
+use crate::pool::{BackendId, Pool, Refusal};
+use crate::query::{self, Story};
+
+/// Of a session whose pool has been `past` since it chose, and is `pool` now.
+pub(super) fn explanation(
+    story: &Story,
+    past: Option<Vec<Past>>,
+    pool: Option<&Pool>,
+    now: Instant,
+) -> api::Explanation {
+    let Story { row, why, tried, .. } = story;
+    let mut told =
+        vec![format!("came from {} through listener {:?} to pool {:?}", row.client, row.listener, row.pool)];
+    if row.retries > 0 {
+        told.push(format!("dials that had failed before: {}", row.retries));
+    }
+    match (&row.backend, why) {
+        (Some(backend), Some(why)) => {
+            told.push(format!("{:?} at {} was picked: {why}", backend.name, backend.address));
+        }
+        (Some(backend), None) => {
+            told.push(format!(
+                "{:?} at {} was the last that could not be dialed",
+                backend.name, backend.address
+            ));
+        }
+        (None, _) => told.push("no backend could be picked".to_owned()),
+    }
+    if let Some(connect) = row.connect_time {
+        told.push(format!("was connected {connect:?} after it came"));
+    }
+    let (mut end_code, mut end) = (None, None);
+    if let query::State::Ended { reason, code, reset_by, duration, .. } = row.state {
+        let by = reset_by.map(|side| format!(", by the {}", side.as_str())).unwrap_or_default();
+        told.push(format!("ended {duration:?} after it came: {}{by}", reason.words()));
+        (end_code, end) = (Some(code.to_string()), Some(reason.words().to_owned()));
+    }
+    let as_of_choice = past.is_some();
+    let past = past.unwrap_or_else(|| pool.map_or(Vec::new(), as_of_now));
+    let chosen = row.backend.as_ref().map(|backend| backend.id);
+    let candidates = past.iter().filter_map(|past| candidate(past, chosen, tried)).collect();
+    api::Explanation {
+        session: rows::session(row, now),
+        story: told,
+        candidates,
+        as_of_choice,
+        end_code,
+        end,
+    }
+}
+
+/// The backends of a pool, as if nothing had changed.
+fn as_of_now(pool: &Pool) -> Vec<Past> {
+    let backends = pool.backends.iter().map(|backend| {
+        let standing = Some(Standing { weight: backend.weight(), refusal: Refusal::now(backend) });
+        Past { backend: backend.id, name: backend.name.clone(), then: standing, now: standing, changed: None }
+    });
+    backends.collect()
+}
+
+/// Nothing of one that came and went since.
+fn candidate(past: &Past, chosen: Option<BackendId>, tried: &[BackendId]) -> Option<api::Candidate> {
+    let standing = past.then.or(past.now)?;
+    let verdict = match past.then {
+        None => Some("not in the pool then"),
+        Some(_) if tried.contains(&past.backend) => Some("a dial of this session had failed"),
+        Some(standing) => standing.refusal.map(Refusal::as_str),
+    };
+    Some(api::Candidate {
+        backend: past.name.clone(),
+        weight: standing.weight,
+        chosen: chosen == Some(past.backend),
+        skipped: verdict.map(str::to_owned),
+        since: since(past),
+    })
+}
+
+/// What has become of a backend, and when.
+fn since(past: &Past) -> Option<String> {
+    let when = past.changed?;
+    match (past.then, past.now) {
+        (None, None) => None,
+        (None, Some(_)) => Some(format!("added {when:.0}")),
+        (Some(_), None) => Some(format!("removed {when:.0}")),
+        (Some(then), Some(now)) if then == now => None,
+        (Some(then), Some(now)) => {
+            let weight = (then.weight != now.weight).then(|| format!("weight {}", now.weight));
+            let word = || now.refusal.map_or("eligible", Refusal::as_str).to_owned();
+            let verdict = (then.refusal != now.refusal).then(word);
+            let what: Vec<String> = weight.into_iter().chain(verdict).collect();
+            Some(format!("{} since {when:.0}", what.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A later maint was shown as the reason for which a session had not gone there.
+    #[test]
+    fn a_candidate_is_what_it_was_and_what_it_has_become_is_told_apart() {
+        let standing = |weight, refusal| Some(Standing { weight, refusal });
+        let past = |then, now| Past {
+            backend: BackendId(1),
+            name: "a".into(),
+            then,
+            now,
+            changed: jiff::Timestamp::from_second(0).ok(),
+        };
+        let maint = Some(Refusal::Maint);
+        for (then, now, weight, skipped, since) in [
+            (
+                standing(1, None),
+                standing(1, maint),
+                1,
+                None,
+                Some("in maintenance since 1970-01-01T00:00:00Z"),
+            ),
+            (
+                standing(1, maint),
+                standing(1, None),
+                1,
+                Some("in maintenance"),
+                Some("eligible since 1970-01-01T00:00:00Z"),
+            ),
+            (standing(2, None), standing(5, None), 2, None, Some("weight 5 since 1970-01-01T00:00:00Z")),
+            (standing(2, None), None, 2, None, Some("removed 1970-01-01T00:00:00Z")),
+            (None, standing(3, None), 3, Some("not in the pool then"), Some("added 1970-01-01T00:00:00Z")),
+            (standing(1, None), standing(1, None), 1, None, None),
+        ] {
+            let told = candidate(&past(then, now), None, &[]).expect("it was there, or is");
+            let expected = api::Candidate {
+                backend: "a".into(),
+                weight,
+                chosen: false,
+                skipped: skipped.map(str::to_owned),
+                since: since.map(str::to_owned),
+            };
+            assert_eq!(told, expected);
+        }
+        assert_eq!(candidate(&past(None, None), None, &[]), None, "it came and went since");
+    }
+}

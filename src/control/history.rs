@@ -1,0 +1,221 @@
+//! What backends were when: the weight that each had in an epoch, and what kept it out of service then. The control thread
+//! notes what has changed with each epoch that it publishes; of a choice a worker keeps the epoch only. Whoever asks why a
+//! session went where it went finds here how its backends stood at that moment, not how they stand now.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::pool::{Backend, BackendId, PoolId, Refusal, Snapshot};
+
+/// Changes that are kept, of all backends together: some 300 KiB.
+const CHANGES_MAX: usize = 4096;
+
+/// How a backend stands: what part of the new sessions it is to have, and why it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its weight.
+    pub weight: u16,
+    /// What keeps it out of service.
+    pub refusal: Option<Refusal>,
+}
+
+impl Standing {
+    fn of(backend: &Backend) -> Self {
+        Self { weight: backend.weight(), refusal: Refusal::now(backend) }
+    }
+}
+
+/// How a backend stood in an epoch, and how it stands now; nothing where it was not in the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Which.
+    pub backend: BackendId,
+    /// Its name.
+    pub name: String,
+    /// In that epoch.
+    pub then: Option<Standing>,
+    /// Now.
+    pub now: Option<Standing>,
+    /// When it last changed since that epoch, if it has.
+    pub changed: Option<Timestamp>,
+}
+
+/// The latest changes.
+#[derive(Default)]
+pub struct History {
+    /// As the last epoch has them, by ascending id.
+    now: Vec<(Arc<Backend>, Standing)>,
+    /// Oldest first.
+    changes: VecDeque<Change>,
+    /// Of the epochs before this one, changes are missing.
+    complete_since: u64,
+}
+
+struct Change {
+    /// The first in which it was no more what it was before.
+    epoch: u64,
+    when: Timestamp,
+    pool: PoolId,
+    backend: BackendId,
+    /// Of one that has left its pool.
+    name: Option<Box<str>>,
+    before: Option<Standing>,
+}
+
+impl History {
+    /// One that begins with this epoch.
+    pub fn new(first: &Snapshot) -> Self {
+        let now = first.backends().map(|backend| (Arc::clone(backend), Standing::of(backend)));
+        Self { now: now.collect(), changes: VecDeque::new(), complete_since: first.epoch }
+    }
+
+    /// Notes what is not in `next`, which is published at `when`, as it was in the epoch before.
+    pub fn note(&mut self, next: &Snapshot, when: Timestamp) {
+        let mut before = std::mem::take(&mut self.now).into_iter().peekable();
+        let mut now = Vec::with_capacity(before.len());
+        for backend in next.backends() {
+            while let Some((gone, standing)) = before.next_if(|(old, _)| old.id.0 < backend.id.0) {
+                self.push(next.epoch, when, &gone, Some(standing), true);
+            }
+            let known = before.next_if(|(old, _)| old.id == backend.id).map(|(_, standing)| standing);
+            let standing = Standing::of(backend);
+            if known != Some(standing) {
+                self.push(next.epoch, when, backend, known, false);
+            }
+            now.push((Arc::clone(backend), standing));
+        }
+        for (gone, standing) in before {
+            self.push(next.epoch, when, &gone, Some(standing), true);
+        }
+        self.now = now;
+    }
+
+    fn push(
+        &mut self,
+        epoch: u64,
+        when: Timestamp,
+        backend: &Backend,
+        before: Option<Standing>,
+        has_left: bool,
+    ) {
+        if self.changes.len() == CHANGES_MAX
+            && let Some(oldest) = self.changes.pop_front()
+        {
+            self.complete_since = oldest.epoch;
+        }
+        let name = has_left.then(|| backend.name.as_str().into());
+        self.changes.push_back(Change { epoch, when, pool: backend.pool, backend: backend.id, name, before });
+    }
+
+    /// The backends that `pool` had in `epoch` or has now, by id; `None` when that is not known any more.
+    pub fn of(&self, pool: PoolId, epoch: u64) -> Option<Vec<Past>> {
+        if epoch < self.complete_since {
+            return None;
+        }
+        let of_now =
+            self.now.iter().filter(|(backend, _)| backend.pool == pool).map(|(backend, standing)| {
+                let (then, now) = (Some(*standing), Some(*standing));
+                (
+                    backend.id.0,
+                    Past { backend: backend.id, name: backend.name.clone(), then, now, changed: None },
+                )
+            });
+        let mut all: BTreeMap<u32, Past> = of_now.collect();
+        let later = self.changes.iter().rev().take_while(|change| change.epoch > epoch);
+        for change in later.filter(|change| change.pool == pool) {
+            let name = || change.name.as_deref().unwrap_or_default().to_owned();
+            let past = all.entry(change.backend.0).or_insert_with(|| Past {
+                backend: change.backend,
+                name: name(),
+                then: None,
+                now: None,
+                changed: None,
+            });
+            past.then = change.before;
+            // The newest comes first.
+            past.changed.get_or_insert(change.when);
+        }
+        Some(all.into_values().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides, model};
+    use crate::pool::Admin;
+
+    const POOL: PoolId = PoolId(0);
+
+    fn snapshot() -> Snapshot {
+        let text = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nbackend = [\
+            { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\", weight = 3 }]";
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        Snapshot::new(&config::parse(text, "test", &Overrides::default(), no_names).expect("a good config"))
+    }
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("it is in range")
+    }
+
+    fn told(history: &History, epoch: u64) -> Vec<String> {
+        let words = |standing: Option<Standing>| match standing {
+            None => "absent".to_owned(),
+            Some(Standing { weight, refusal: None }) => weight.to_string(),
+            Some(Standing { weight, refusal: Some(refusal) }) => format!("{weight} {}", refusal.as_str()),
+        };
+        let past = history.of(POOL, epoch).expect("it is known");
+        past.iter()
+            .map(|past| {
+                let changed = past.changed.map(|when| format!(" at {}", when.as_second()));
+                let (then, now) = (words(past.then), words(past.now));
+                format!("{}: {then}, now {now}{}", past.name, changed.unwrap_or_default())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_epoch_is_told_as_it_was_and_what_has_changed_since() {
+        let first = snapshot();
+        let mut history = History::new(&first);
+        first.pool(POOL).backends[0].set_admin(Admin::Maint);
+        let second_epoch = first.refreshed(&[POOL]);
+        history.note(&second_epoch, second(1));
+        first.pool(POOL).backends[0].set_admin(Admin::Ready);
+        let third = second_epoch.refreshed(&[POOL]);
+        history.note(&third, second(2));
+        let backend = |name: &str, port| model::Backend {
+            name: name.into(),
+            address: ([127, 0, 0, 1], port).into(),
+            weight: 1,
+            backup: false,
+        };
+        let fourth = third.with_backends(POOL, &[backend("a", 1), backend("c", 3)]);
+        history.note(&fourth, second(3));
+        history.note(&fourth.refreshed(&[]), second(4));
+        assert_eq!(told(&history, 0), ["a: 1, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 at 3"]);
+        assert_eq!(
+            told(&history, 1),
+            ["a: 1 in maintenance, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 at 3"]
+        );
+        assert_eq!(told(&history, 2)[0], "a: 1, now 1");
+        assert_eq!(told(&history, 3), ["a: 1, now 1", "c: 1, now 1"]);
+    }
+
+    #[test]
+    fn an_epoch_of_which_changes_are_missing_is_not_told() {
+        let mut snapshot = snapshot();
+        let mut history = History::new(&snapshot);
+        for round in 0..=CHANGES_MAX {
+            let admin = if round % 2 == 0 { Admin::Drain } else { Admin::Ready };
+            snapshot.pool(POOL).backends[0].set_admin(admin);
+            snapshot = snapshot.refreshed(&[POOL]);
+            history.note(&snapshot, second(0));
+        }
+        assert_eq!(history.of(POOL, 0), None);
+        assert_eq!(told(&history, 1)[0], "a: 1 in drain, now 1 in drain at 0");
+        assert_eq!(history.changes.len(), CHANGES_MAX);
+    }
+}
