@@ -61,6 +61,7 @@ def main():
     stream.add_argument("--send", type=int, default=0, metavar="BYTES", help="then the stream ends")
     stream.add_argument("--slice", type=int, default=1 << 16, metavar="BYTES", help="most in one write")
     stream.add_argument("--slow", action="store_true", help="read with pauses, into a small buffer")
+    stream.add_argument("--end-last", action="store_true", help="end this stream once the other one has ended")
     stream.add_argument("--leave", action="store_true", help="close when all is sent, without a read")
     crowd = roles.add_parser("crowd", help="both ends of many connections: one sends at once, the other reads when told to")
     crowd.add_argument("address", help="of the balancer")
@@ -600,6 +601,8 @@ class Stream:
             if not self.args.leave:
                 self.receive(connection)
             sender.join()
+            if self.args.end_last:
+                connection.shutdown(socket.SHUT_WR)
         print(
             f"sent={self.sent} received={self.received} longest_wait_ms={1000 * self.longest_wait:.0f}", flush=True
         )
@@ -623,7 +626,8 @@ class Stream:
             size = min(self.args.slice, self.SLICE_MAX, self.args.send - self.sent)
             at = self.sent % self.PERIOD
             self.sent += connection.send(self.outgoing[at : at + size])
-        connection.shutdown(socket.SHUT_WR)
+        if not self.args.end_last:
+            connection.shutdown(socket.SHUT_WR)
 
     def receive(self, connection):
         """Reads until the stream ends, which must be by a FIN."""
