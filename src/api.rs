@@ -395,8 +395,14 @@ pub struct Session {
     pub pool: String,
     /// The backend that it is on; `null` while none is chosen.
     pub backend: Option<String>,
+    /// Where that is dialed.
+    #[serde(default)]
+    pub backend_address: Option<String>,
     /// Where it came from.
     pub client: String,
+    /// From where its backend was dialed. `null` while none is, and once it is over where its line was not logged.
+    #[serde(default)]
+    pub source: Option<String>,
     /// How far it is: dialing, open, half_closed or ending; ended once it is over.
     pub state: String,
     /// Seconds since it was accepted; once it is over, how long it lasted.

@@ -126,6 +126,8 @@ pub struct Row {
     pub backend: Option<Arc<Backend>>,
     /// Where it came from.
     pub client: SocketAddr,
+    /// From where its backend was dialed; of one that is over only where its line was logged.
+    pub source: Option<SocketAddr>,
     /// When it was accepted, as the clock of the process has it.
     pub opened: Instant,
     /// Bytes given to the backend and to the client, by [`Direction`](crate::session::Direction).
@@ -158,6 +160,8 @@ pub enum State {
         code: EndCode,
         /// The side whose connection died first, if one did.
         reset_by: Option<Side>,
+        /// The side that had ended its stream, where the other had not.
+        half_closed_by: Option<Side>,
         /// From accept to the end.
         duration: Duration,
         /// Bytes taken and not given, by direction.

@@ -460,6 +460,7 @@ impl Session {
         Summary {
             reason,
             reset_by: self.first_error.map(|(side, _)| side),
+            half_closed_by: self.half_closed_by(),
             to_backend: to_backend.flushed,
             to_client: to_client.flushed,
             discarded: self.halves.each_ref().map(Half::unpassed),
@@ -472,13 +473,22 @@ impl Session {
 
     /// How far it is, or was when a side died.
     pub fn stage(&self) -> Stage {
-        let has_ended = |half: &&Half| matches!(half.state, HalfState::Ending | HalfState::Ended);
-        match (self.connected, self.halves.iter().filter(has_ended).count()) {
+        match (self.connected, Side::BOTH.map(|side| self.has_ended(side))) {
             (None, _) => Stage::Dialing,
-            (Some(_), 0) => Stage::Open,
-            (Some(_), 1) => Stage::HalfClosed,
-            (Some(_), _) => Stage::Ending,
+            (Some(_), [false, false]) => Stage::Open,
+            (Some(_), [true, true]) => Stage::Ending,
+            (Some(_), [true, false] | [false, true]) => Stage::HalfClosed,
         }
+    }
+
+    /// The side that has ended its stream, where the other has not.
+    pub fn half_closed_by(&self) -> Option<Side> {
+        let is_it = |&side: &Side| self.has_ended(side) && !self.has_ended(side.other());
+        Side::BOTH.into_iter().find(is_it)
+    }
+
+    fn has_ended(&self, side: Side) -> bool {
+        matches!(self.half(side.outward()).state, HalfState::Ending | HalfState::Ended)
     }
 
     /// When it was accepted.

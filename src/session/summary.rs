@@ -172,6 +172,8 @@ pub struct Summary {
     pub reason: CloseReason,
     /// The side whose connection died first, if one did.
     pub reset_by: Option<Side>,
+    /// The side that had ended its stream, where the other had not.
+    pub half_closed_by: Option<Side>,
     /// Bytes given to the backend.
     pub to_backend: u64,
     /// Bytes given to the client.

@@ -98,6 +98,7 @@ mod tests {
         Summary {
             reason,
             reset_by: None,
+            half_closed_by: None,
             to_backend: 3,
             to_client: 2,
             discarded: [1, 0],

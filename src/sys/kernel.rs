@@ -78,6 +78,10 @@ pub trait Kernel {
     /// alive until [`Kernel::keep_alive`] asks for it; what is accepted has its listener's keepalive.
     fn dial(&mut self, address: SocketAddr, tcp: &Tcp) -> io::Result<Self::Socket>;
 
+    /// The address that this end of a connection has, also after its peer has reset it. A call of its own: only for who
+    /// shows it.
+    fn local_address(&mut self, socket: &Self::Socket) -> io::Result<SocketAddr>;
+
     /// How far a dial is; to be asked after an event.
     fn dial_result(&mut self, socket: &Self::Socket) -> Dial;
 

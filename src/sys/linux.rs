@@ -168,6 +168,10 @@ impl Kernel for Linux {
         sockets::dial(address, tcp)
     }
 
+    fn local_address(&mut self, socket: &Socket) -> io::Result<SocketAddr> {
+        socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
     fn dial_result(&mut self, socket: &Socket) -> Dial {
         // Flags of an event are no proof: EPOLLHUP may come with a connect that succeeds. Ask the socket.
         if let Some(error) = self.take_error(socket) {

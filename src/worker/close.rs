@@ -1,9 +1,9 @@
 //! The single exit of a session: everything that it held goes back, and its summary is told.
 
 use crate::base::slots::Key;
-use crate::session::{CloseReason, End, Farewell, Side, Summary};
+use crate::session::{CloseReason, End, Farewell};
 use crate::sys::Kernel;
-use crate::worker::{Slot, Worker};
+use crate::worker::Worker;
 
 impl<K: Kernel> Worker<K> {
     /// Ends a session now, by a reset on both sides.
@@ -28,8 +28,8 @@ impl<K: Kernel> Worker<K> {
         let summary = slot.session.summary(end.reason, self.now);
         self.stats.on_closed(&summary);
         slot.listener.stats().of(self.index).on_closed(&summary);
-        self.log_summary(key, &slot, &summary);
-        self.record(key, &mut slot, summary);
+        let source = self.log_end(key, &slot, &summary);
+        self.record(key, &mut slot, summary, source);
         if let Some(lease) = slot.lease.take() {
             self.ports.on_freed(lease.backend().address);
             self.snapshot.release(lease, self.index);
@@ -49,33 +49,5 @@ impl<K: Kernel> Worker<K> {
             Farewell::Close => self.kernel.close(socket),
             Farewell::Reset => self.kernel.reset(socket),
         }
-    }
-
-    fn log_summary(&self, key: Key, slot: &Slot<K>, summary: &Summary) {
-        if !log::log_enabled!(target: "l4lb::session", log::Level::Info) {
-            return;
-        }
-        let listener = &slot.listener.settings.name;
-        let pool = &self.snapshot.pool(slot.listener.pool).settings.name;
-        let backend = slot.backend_to_tell().map(|backend| backend.name.as_str());
-        let session = self.id_of(key);
-        let connect_ms = summary.connect_time.map(|span| span.as_micros() as f64 / 1_000.0);
-        log::info!(
-            target: "l4lb::session",
-            session:%,
-            listener:%,
-            pool:%,
-            backend,
-            client:% = slot.client_address,
-            to_backend = summary.to_backend,
-            to_client = summary.to_client,
-            connect_ms,
-            duration_ms = summary.duration.as_micros() as f64 / 1_000.0,
-            retries = summary.retries,
-            reason:% = summary.reason.as_str(),
-            code:% = summary.code(),
-            reset_by = summary.reset_by.map(Side::as_str);
-            "session"
-        );
     }
 }

@@ -4,8 +4,8 @@
 //! `listeners` which of them is next, `accept` takes a connection, `crew` says which worker is to have it, `connect`
 //! chooses and dials a backend, for which it may have to wait in `starved` or `ports`, `drive` relays, as much in a
 //! turn as `budget` allows, `conduit` holds the bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from
-//! sinks that have stopped, `count` counts the bytes of sessions that last, `close` ends and accounts, `recorder`
-//! remembers. `probes` checks backends, `apply` takes commands, `query` answers about sessions, `sweep` looks for some
+//! sinks that have stopped, `count` counts the bytes of sessions that last, `close` ends and accounts, `lines`
+//! logs, `recorder` remembers. `probes` checks backends, `apply` takes commands, `query` answers about sessions, `sweep` looks for some
 //! that were forgotten, `state` tells what the worker holds. Only `close.rs` frees a session. Nothing here waits except
 //! [`Kernel::wait`], and nothing loops without a bound that has a name.
 
@@ -26,6 +26,7 @@ mod crew;
 mod drive;
 mod gap;
 mod lent;
+mod lines;
 mod listeners;
 mod listening;
 mod pipes;

@@ -11,6 +11,7 @@ use crate::query::{Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, 
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
 use crate::worker::Worker;
+use crate::worker::lines::source;
 use crate::worker::recorder::{Record, fits};
 
 /// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
@@ -103,6 +104,7 @@ impl<K: Kernel> Worker<K> {
                 pool: names.pool,
                 backend: slot.backend_to_tell().cloned(),
                 client: slot.client_address,
+                source: source(&mut self.kernel, slot),
                 opened: session.accepted_at(),
                 given: session.given(),
                 connect_time: session.connect_time(),
@@ -124,6 +126,7 @@ impl<K: Kernel> Worker<K> {
             pool: Arc::clone(&record.place.names.pool),
             backend: record.backend.clone(),
             client: record.client,
+            source: record.source,
             opened: record.opened,
             given: [summary.to_backend, summary.to_client],
             connect_time: summary.connect_time,
@@ -132,6 +135,7 @@ impl<K: Kernel> Worker<K> {
                 reason: summary.reason,
                 code: summary.code(),
                 reset_by: summary.reset_by,
+                half_closed_by: summary.half_closed_by,
                 duration: summary.duration,
                 discarded: summary.discarded,
             },
@@ -228,6 +232,7 @@ mod tests {
         assert_eq!((&*row.listener, &*row.pool), ("in", "web"));
         assert_eq!(row.backend.as_ref().map(|backend| backend.name.as_str()), Some("b"));
         assert_eq!((row.client, row.given, row.retries), (client.local_addr().unwrap(), [1, 0], 1));
+        assert_eq!(row.source, served.peer_addr().ok());
         assert!(matches!(row.state, State::Live { stage: Stage::Open, held: [0, 0], .. }), "{row:?}");
 
         let story = bench.story(row.id).expect("it runs");

@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub(super) epoch: u64,
     pub(super) failed: Option<Box<FailedDials>>,
     pub(super) client: SocketAddr,
+    /// Where its line was written: nobody else has asked for it.
+    pub(super) source: Option<SocketAddr>,
     pub(super) opened: Instant,
     pub(super) summary: Summary,
 }
@@ -121,7 +123,13 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Remembers a session that is over.
-    pub(super) fn record(&mut self, key: Key, slot: &mut Slot<K>, summary: Summary) {
+    pub(super) fn record(
+        &mut self,
+        key: Key,
+        slot: &mut Slot<K>,
+        summary: Summary,
+        source: Option<SocketAddr>,
+    ) {
         let record = Record {
             key,
             place: self.recorder.place(slot, &self.snapshot),
@@ -130,6 +138,7 @@ impl<K: Kernel> Worker<K> {
             choice: slot.lease.as_ref().map(Lease::choice),
             failed: slot.failed.take(),
             client: slot.client_address,
+            source,
             opened: slot.session.accepted_at(),
             summary,
         };

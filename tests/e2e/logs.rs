@@ -57,6 +57,8 @@ fn sessions_are_described(
             assert_eq!(text(fields, key), expected, "{key} in {fields:?}");
         }
         assert_eq!(fields["reset_by"], reset_by.map_or(absent.clone(), Into::into), "{fields:?}");
+        assert_eq!(fields["half_closed_by"], *absent, "{fields:?}");
+        assert_eq!(text(fields, "backend_address"), fleet.nodes[0].address.to_string());
     };
 
     let visit = service.enter().talks();

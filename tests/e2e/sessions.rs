@@ -93,11 +93,14 @@ fn every_session_is_on_exactly_one_page() {
 #[test]
 fn a_session_is_explained_while_it_runs_and_when_it_was_cut() {
     let bench = Bench::new();
-    let (mut client, _served) = bench.session();
+    let (mut client, served) = bench.session();
     let session = bench.page("").sessions.remove(0);
     assert_eq!((session.backend.as_deref(), session.state.as_str()), (Some("a"), "open"));
+    let seen = served.peer_addr().expect("getpeername").to_string();
+    assert_eq!(session.source.as_deref(), Some(&*seen));
     let running = bench.explain(&session.id);
     assert_eq!(running.end_code, None);
+    assert!(running.story.iter().any(|line| line.ends_with(&format!(", from {seen}"))), "{running:?}");
     assert!(
         running.story.iter().any(|line| line.contains("round_robin over 1 of 1 backends")),
         "{running:?}"

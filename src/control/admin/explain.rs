@@ -33,10 +33,18 @@ pub(super) fn explanation(
         (None, _) => told.push("no backend could be picked".to_owned()),
     }
     if let Some(connect) = row.connect_time {
-        told.push(format!("was connected {connect:?} after it came"));
+        let from = row.source.map(|source| format!(", from {source}")).unwrap_or_default();
+        told.push(format!("was connected {connect:?} after it came{from}"));
     }
     let (mut end_code, mut end) = (None, None);
-    if let query::State::Ended { reason, code, reset_by, duration, .. } = row.state {
+    if let query::State::Ended { reason, code, reset_by, half_closed_by, duration, .. } = row.state {
+        if let Some(side) = half_closed_by {
+            told.push(format!(
+                "the {} had ended its stream, and the {} had not",
+                side.as_str(),
+                side.other().as_str()
+            ));
+        }
         let by = reset_by.map(|side| format!(", by the {}", side.as_str())).unwrap_or_default();
         told.push(format!("ended {duration:?} after it came: {}{by}", reason.words()));
         (end_code, end) = (Some(code.to_string()), Some(reason.words().to_owned()));

@@ -39,7 +39,9 @@ fn session(id: &str, backend: Option<&str>) -> api::Session {
         listener: "front".into(),
         pool: "web".into(),
         backend: backend.map(Into::into),
+        backend_address: backend.map(|_| "10.0.0.1:80".into()),
         client: "192.0.2.7:1234".into(),
+        source: backend.map(|_| "10.0.0.9:40000".into()),
         state: "relaying".into(),
         age: 75.0,
         idle: 0.5,
@@ -175,9 +177,9 @@ fn sessions_are_rows_with_a_total() {
     assert_eq!(
         sessions(&page),
         "\
-ID     CLIENT          LISTENER  BACKEND  STATE       AGE   IDLE  TO BACKEND  TO CLIENT
-0.1.2  192.0.2.7:1234  front     web/a    relaying  1m15s  500ms        10 B    2.0 KiB
-0.2.0  192.0.2.7:1234  front     web/-    relaying  1m15s  500ms        10 B    2.0 KiB
+ID     CLIENT          LISTENER  BACKEND  SOURCE          STATE       AGE   IDLE  TO BACKEND  TO CLIENT
+0.1.2  192.0.2.7:1234  front     web/a    10.0.0.9:40000  relaying  1m15s  500ms        10 B    2.0 KiB
+0.2.0  192.0.2.7:1234  front     web/-    -               relaying  1m15s  500ms        10 B    2.0 KiB
 2 sessions, 20 B to backends, 4.0 KiB to clients
 "
     );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::MS;
 use super::world::{HALF_CLOSE, IDLE, USER, attentive_relay, relay};
 use crate::session::CloseReason::*;
-use crate::session::Side::{Backend, Client};
+use crate::session::Side::{self, Backend, Client};
 
 #[test]
 fn an_idle_session_ends_at_its_timeout_and_not_before() {
@@ -87,6 +87,17 @@ fn a_half_closed_session_has_the_shorter_timeout() {
         .expect_deadline_in(HALF_CLOSE)
         .waits(HALF_CLOSE)
         .expect_end(HalfCloseTimeout, &[Client, Backend]);
+}
+
+/// The line of a half-close timeout did not say whose end the other side had outlived.
+#[test]
+fn the_side_that_has_half_closed_is_told() {
+    for side in Side::BOTH {
+        let timed_out = relay().fin(side).waits(HALF_CLOSE).expect_end(HalfCloseTimeout, &[Client, Backend]);
+        timed_out.expect_half_closed_by(Some(side));
+        relay().fin(side).fin(side.other()).expect_half_closed_by(None);
+        relay().expect_half_closed_by(None);
+    }
 }
 
 #[test]

@@ -530,6 +530,11 @@ impl World {
         self
     }
 
+    pub(super) fn expect_half_closed_by(self, side: Option<Side>) -> Self {
+        assert_eq!(self.session.summary(CloseReason::Done, self.now).half_closed_by, side);
+        self
+    }
+
     pub(super) fn expect_awaits(self, side: Side, expected: Ready) -> Self {
         assert_eq!(self.session.awaits(side), expected, "{side:?} of {:?}", self.session);
         self
