@@ -65,6 +65,19 @@ pub struct Status {
     pub log_lines_dropped: u64,
     /// Writes of the state file that have failed, each of which was or is tried again.
     pub state_file_failures: u64,
+    /// Set while what is changed is not saved.
+    #[serde(default)]
+    pub not_saved: Option<NotSaved>,
+}
+
+/// The state file cannot be written: what is changed ends with the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotSaved {
+    /// Since then.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Why the last try has failed.
+    pub reason: String,
 }
 
 /// What the process does.
@@ -282,6 +295,17 @@ pub struct NewBackend {
     pub replace: bool,
 }
 
+/// A backend after a change of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Changed {
+    /// The backend.
+    #[serde(flatten)]
+    pub backend: Backend,
+    /// Why the change is not in the state file, if it should be; absent when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_saved: Option<String>,
+}
+
 /// A backend that was registered, and who holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Registered {
@@ -291,6 +315,9 @@ pub struct Registered {
     /// Whose lease it is: renewals and the deregistration name it. `null` without a lease.
     #[serde(default)]
     pub holder: Option<String>,
+    /// Why that is not in the state file, if it should be; absent when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_saved: Option<String>,
 }
 
 /// Whose lease ends.
@@ -423,13 +450,16 @@ pub struct Killed {
 }
 
 /// A backend was removed, or one of its leases has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
     /// Sessions that it has left.
     pub sessions: u64,
     /// False when other holders keep it in its pool.
     #[serde(default = "yes")]
     pub removed: bool,
+    /// Why that is not in the state file, if it should be; absent when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_saved: Option<String>,
 }
 
 const fn yes() -> bool {

@@ -96,6 +96,8 @@ pub enum Report {
     Order(Order),
     /// The configuration was read, and what it needs is there.
     Loaded(Box<Loaded>),
+    /// A try to write the state file is over.
+    StateWritten,
     /// SIGUSR1: tell what part of the work each worker has done.
     TellShares,
 }

@@ -11,7 +11,16 @@ use crate::config::model::HealthState;
 use crate::pool::{Admin, BackendId};
 
 /// Where an answer is put.
-pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+pub type Reply<T> = oneshot::Sender<Result<Done<T>, Refusal>>;
+
+/// What was asked for is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done<T> {
+    /// What has come of it.
+    pub result: T,
+    /// Why it will not survive the process, if it should and is not on the disk.
+    pub not_saved: Option<String>,
+}
 
 /// Something that is asked for.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! What survives a restart: taken from what runs when it has changed, and put back before anything runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::config::model::{self, Config, HealthState};
 use crate::control::circles::circle_with;
 use crate::control::leases::{Hold, Registration, Registrations};
 use crate::control::requests::BACKENDS_MAX;
-use crate::control::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration, StateFile};
+use crate::control::saving::{Standing, StateFile};
+use crate::control::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
 use crate::control::view::Note;
 use crate::control::{View, Work};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
@@ -21,6 +22,8 @@ use crate::sys::{timestamp, unique_name};
 
 /// Time between two writes at least: backends that renew their leases change the file all the time.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
+/// How long an answer waits for the disk.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was registered, and where it is kept.
 #[derive(Default)]
@@ -31,8 +34,20 @@ pub struct Kept {
     pub file: Option<StateFile>,
     /// Whether the file is older than what runs.
     changed: bool,
-    /// Not written again before.
+    /// Not written again before, unless somebody waits for it.
     next_save: Instant,
+    /// The number of the write that has the last change that somebody has asked for.
+    asked: u64,
+    /// Those who have asked, in the order of their changes.
+    waiting: VecDeque<Waiting>,
+}
+
+/// An answer that is given once a change is on the disk, or will not be for now.
+struct Waiting {
+    /// The number of the write that has it.
+    write: u64,
+    deadline: Instant,
+    answer: Box<dyn FnOnce(Option<String>) + Send>,
 }
 
 impl Kept {
@@ -58,13 +73,74 @@ impl Kept {
     pub(super) fn changed(&mut self) {
         self.changed = self.file.is_some();
     }
+
+    /// Somebody has asked for a change of what is kept, and is to be answered once that is on the disk.
+    pub(super) fn changed_on_request(&mut self) {
+        self.changed();
+        self.asked = self.file.as_ref().map_or(0, |file| file.last() + 1);
+    }
+
+    /// The time of those who wait is over.
+    #[cfg(test)]
+    pub(super) fn wait_no_longer(&mut self) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.deadline = Instant::default());
+    }
+
+    /// Differs from what it was once somebody has asked for a change again, where there is a file.
+    pub(super) const fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// Whether somebody waits for what has changed, and the disk has nothing else to do.
+    fn is_due(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        self.asked > file.last() && file.standing(file.last()) == Standing::Written
+    }
 }
 
 impl Work {
     /// Time until the file has to be written.
     pub(super) fn next_save(&self, now: Instant) -> Option<Duration> {
         let kept = &self.control.kept;
-        kept.changed.then(|| kept.next_save - now)
+        kept.changed.then(|| if kept.is_due() { Duration::ZERO } else { kept.next_save - now })
+    }
+
+    /// Gives an answer once all that was asked for is on the disk: it is given why that is not so, if it is not.
+    pub(super) fn answer_once_saved(&mut self, answer: impl FnOnce(Option<String>) + Send + 'static) {
+        let Kept { file, asked, waiting, .. } = &mut self.control.kept;
+        let standing = file.as_ref().map_or(Standing::Written, |file| file.standing(*asked));
+        match standing {
+            Standing::Written => self.answer(move || answer(None)),
+            Standing::Failing(reason) => self.answer(move || answer(Some(reason))),
+            Standing::Waiting => {
+                let deadline = self.clock.now() + SAVE_TIMEOUT;
+                waiting.push_back(Waiting { write: *asked, deadline, answer: Box::new(answer) });
+            }
+        }
+    }
+
+    /// When the next answer waits no longer.
+    pub(super) fn next_saving(&self) -> Option<Instant> {
+        self.control.kept.waiting.front().map(|waiting| waiting.deadline)
+    }
+
+    /// Gives the answers that waited for what is on the disk now, or have waited long enough.
+    pub(super) fn end_saving(&mut self) {
+        let now = self.clock.now();
+        while let Some(Waiting { write, deadline, answer }) = self.control.kept.waiting.pop_front() {
+            let Some(file) = &self.control.kept.file else { return };
+            match file.standing(write) {
+                Standing::Waiting if now >= deadline => {
+                    let reason = file.gives_no_answer(SAVE_TIMEOUT);
+                    self.answer(move || answer(Some(reason)));
+                }
+                Standing::Written => self.answer(move || answer(None)),
+                Standing::Failing(reason) => self.answer(move || answer(Some(reason))),
+                Standing::Waiting => {
+                    return self.control.kept.waiting.push_front(Waiting { write, deadline, answer });
+                }
+            }
+        }
     }
 
     /// Has the file written if it is older than what runs, now and then.
@@ -79,17 +155,22 @@ impl Work {
         if self.control.kept.changed {
             self.save_now();
         }
-        if let Some(file) = self.control.kept.file.take()
-            && !file.close()
-        {
+        let is_saved = self.control.kept.file.as_ref().is_none_or(StateFile::close);
+        if !is_saved {
             log::error!("state_file was not written: what has changed since the last time is lost");
         }
+        let reason = (!is_saved).then(|| "the process has ended before".to_owned());
+        for Waiting { answer, .. } in std::mem::take(&mut self.control.kept.waiting) {
+            let reason = reason.clone();
+            self.answer(move || answer(reason));
+        }
+        self.control.kept.file = None;
     }
 
     fn save_now(&mut self) {
         let now = self.clock.now();
         let config = Arc::clone(&self.control.view.state().config);
-        let Kept { registrations, file, changed, next_save } = &mut self.control.kept;
+        let Kept { registrations, file, changed, next_save, .. } = &mut self.control.kept;
         if let Some(file) = file {
             file.put(collect(&self.control.snapshot, &config, registrations, (now, timestamp())));
         }
@@ -156,11 +237,11 @@ pub struct Restored {
 }
 
 /// Puts back what was saved, as far as it fits what is configured now. It is `now` by both clocks.
-pub fn restore(saved: Saved, config: &Config, now: (Instant, Timestamp)) -> Restored {
+pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timestamp)) -> Restored {
     let snapshot = Snapshot::new(config);
     let mut restored = Restored { snapshot, registrations: Registrations::default(), left_out: Vec::new() };
     let mut of_pools: HashMap<String, Vec<SavedBackend>> = HashMap::new();
-    for backend in saved.backends {
+    for backend in saved {
         of_pools.entry(backend.pool.clone()).or_default().push(backend);
     }
     for pool in restored.snapshot.pools.clone() {
@@ -395,7 +476,7 @@ mod tests {
     }
 
     fn restore_all(backends: Vec<SavedBackend>) -> Restored {
-        restore(Saved::of(backends), &config(CONFIG), (at(0), wall(0)))
+        restore(backends, &config(CONFIG), (at(0), wall(0)))
     }
 
     #[test]

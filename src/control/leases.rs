@@ -18,7 +18,7 @@ use crate::pool::{BackendId, PoolId, Snapshot};
 use crate::request::Named;
 
 /// Leases that one backend may have at a time.
-const HOLDERS_MAX: usize = 16;
+pub(super) const HOLDERS_MAX: usize = 16;
 /// How much later than it was to be the control thread may come to its work before it is said to have stood still. A busy
 /// machine makes it late by less.
 const STALL_MIN: Duration = Duration::from_millis(100);

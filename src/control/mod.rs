@@ -17,6 +17,7 @@ pub mod readiness;
 mod reload;
 mod removed;
 mod requests;
+pub mod saving;
 mod staff;
 mod standby;
 pub mod state_file;
@@ -183,6 +184,7 @@ impl Work {
         }
         self.tell_shares();
         self.save_for_good();
+        self.give_answers();
         self.result
     }
 
@@ -195,6 +197,7 @@ impl Work {
         self.publish();
         self.look_after_removed();
         self.save();
+        self.end_saving();
         self.give_answers();
         self.end_drain();
         self.tell_commands();
@@ -208,7 +211,8 @@ impl Work {
         };
         let cut = self.next_cut().map(|cut| cut - now);
         let loaded = self.next_loaded().map(|deadline| deadline - now);
-        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now)];
+        let saved = self.next_saving().map(|deadline| deadline - now);
+        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved];
         next.into_iter().flatten().fold(LOOK, Duration::min)
     }
 
@@ -225,6 +229,8 @@ impl Work {
             Report::Order(order) => self.on_order(order),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::TellShares => self.tell_shares(),
+            // What follows from it is done behind every report.
+            Report::StateWritten => {}
         }
     }
 

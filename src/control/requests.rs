@@ -16,7 +16,7 @@ use crate::control::removed::Removed;
 use crate::control::view;
 use crate::control::{Leaving, Work};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
-use crate::request::{Ask, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request};
+use crate::request::{Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request};
 use crate::sys::{timestamp, unique_name};
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
@@ -27,20 +27,26 @@ impl Work {
         let Ask { who, request } = ask;
         match request {
             Request::Register { pool, backend, reply } => {
+                let asked = self.control.kept.asked();
                 let result = self.register(&pool, &backend, &who);
-                self.reply(reply, result);
+                if asked == self.control.kept.asked() {
+                    // Only renewed, which waits for no disk: its client may not have that long.
+                    self.reply(reply, result);
+                } else {
+                    self.reply_once_saved(reply, result);
+                }
             }
             Request::Deregister { backend, holder, reply } => {
                 let result = self.deregister(&backend, holder.as_deref(), &who);
-                self.reply(reply, result);
+                self.reply_once_saved(reply, result);
             }
             Request::Change { backend, weight, admin, reply } => {
                 let result = self.change(&backend, weight, admin, &who);
-                self.reply(reply, result);
+                self.reply_once_saved(reply, result);
             }
             Request::OverrideHealth { backend, health, reply } => {
                 let result = self.override_health(&backend, health, &who);
-                self.reply(reply, result);
+                self.reply_once_saved(reply, result);
             }
             Request::ReadyFail { fail, reply } => {
                 self.control.view.state().ready_fail = fail.then(|| who.clone());
@@ -58,7 +64,17 @@ impl Work {
 
     /// Whoever has asked may have gone: then the answer goes nowhere, and the change stays.
     fn reply<T: 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
-        self.answer(move || _ = reply.send(result));
+        self.answer(move || _ = reply.send(result.map(|result| Done { result, not_saved: None })));
+    }
+
+    /// The same, but what has changed is on the disk then, or the answer says why not.
+    fn reply_once_saved<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
+        match result {
+            Err(refusal) => self.reply(reply, Err(refusal)),
+            Ok(result) => {
+                self.answer_once_saved(move |not_saved| _ = reply.send(Ok(Done { result, not_saved })));
+            }
+        }
     }
 
     fn register(&mut self, pool: &str, new: &NewBackend, who: &str) -> Result<Registered, Refusal> {
@@ -99,6 +115,7 @@ impl Work {
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("it was put there").id;
         self.note_registration(id, registration);
+        self.control.kept.changed_on_request();
         let kept = returned
             .first()
             .map_or_else(String::new, |removed| format!(", is back with {} sessions", removed.sessions()));
@@ -170,6 +187,7 @@ impl Work {
         if changes.is_empty() {
             log::debug!(pool:% = named.pool, backend:% = named.backend, who; "backend renewed");
         } else {
+            self.control.kept.changed_on_request();
             self.tell(named, who, format!("registered again: {}", changes.join(", ")));
         }
         Ok(Registered { id: known.id, is_new: false, holder })
@@ -252,11 +270,13 @@ impl Work {
             let others = registration.leave(holder, now);
             if others > 0 {
                 self.note_registration(backend.id, registration);
+                self.control.kept.changed_on_request();
                 self.tell(named, who, format!("a holder has left: stays, held by {others} more"));
                 return Ok(Left { sessions: backend.active(), is_removed: false });
             }
         }
         self.remove(&pool, &[Arc::clone(&backend)]);
+        self.control.kept.changed_on_request();
         let sessions = backend.active();
         self.tell(named, who, format!("removed with {sessions} sessions left"));
         Ok(Left { sessions, is_removed: true })
@@ -301,7 +321,7 @@ impl Work {
         }
         if !changes.is_empty() {
             self.tables_changed(pool.id);
-            self.control.kept.changed();
+            self.control.kept.changed_on_request();
             self.tell(named, who, changes.join(", "));
         }
         Ok(())
@@ -323,7 +343,7 @@ impl Work {
             self.control.view.state().notes.entry(backend.id).or_default().health_since = Some(timestamp());
         }
         self.tables_changed(pool.id);
-        self.control.kept.changed();
+        self.control.kept.changed_on_request();
         let what = match health {
             Some(health) => format!("health is {} whatever its checks say", health.as_str()),
             None => format!("health is what its checks say: {}", backend.health().as_str()),

@@ -1,39 +1,32 @@
 //! The state file: what operators and backends have changed at run time, kept over a restart.
 //!
-//! Read once, before anything listens. Written by a thread of its own, because a disk may take its time and the control thread
-//! has none: it only puts down what is to be written, and what nobody has begun to write is replaced by what comes next.
+//! Read once, before anything listens. An entry that no request could have made is refused with a line that names it, and takes
+//! no other entry with it; `saving` writes the file.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::api::{Admin, OverrideTo};
-use crate::config::{Invalid, WEIGHT_MAX, check_name};
+use crate::config::{Invalid, Target, WEIGHT_MAX, check_name};
+use crate::control::leases::HOLDERS_MAX;
 use crate::sys;
 
 /// What this version writes, and all that it reads.
 const VERSION: u32 = 1;
 /// 65,536 backends are some 16 MiB.
 const FILE_LEN_MAX: u64 = 256 << 20;
-/// The pause after a write has failed.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for the last write.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All that is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Saved {
-    #[serde(deserialize_with = "version")]
     version: u32,
     /// Those that were registered, and those of the configuration that were changed.
     pub backends: Vec<SavedBackend>,
@@ -68,6 +61,7 @@ pub struct SavedBackend {
 #[serde(deny_unknown_fields)]
 pub struct SavedRegistration {
     /// Where it is dialed.
+    #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
     /// Serves only when no other backend is eligible.
     pub backup: bool,
@@ -98,6 +92,24 @@ pub struct SavedHolder {
     pub lease: Timestamp,
 }
 
+/// The file as a whole, with entries that are yet to be checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entries {
+    #[serde(rename = "version", deserialize_with = "version")]
+    _version: u32,
+    backends: Vec<Value>,
+}
+
+/// What a state file says.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// What may be put back.
+    pub backends: Vec<SavedBackend>,
+    /// Which entries no request could have made, and why, each in a line of words.
+    pub refused: Vec<String>,
+}
+
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("state_file {}: {what}", path.display())]
@@ -112,25 +124,8 @@ impl Saved {
         Self { version: VERSION, backends }
     }
 
-    /// What is in the file at `path`: nothing, if there is none.
-    pub fn read(path: &Path) -> Result<Self, StateFileError> {
-        let failed = |what| StateFileError { path: path.to_owned(), what };
-        let mut text = Vec::new();
-        match sys::open_regular(path) {
-            Ok(file) => {
-                let read = file.take(FILE_LEN_MAX).read_to_end(&mut text);
-                read.map_err(|error| failed(format!("cannot be read: {error}")))?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::of(Vec::new())),
-            Err(error) => return Err(failed(format!("cannot be read: {error}"))),
-        }
-        serde_json::from_slice(&text).map_err(|error| {
-            failed(format!("{error}; correct it, or move it away to start with what is configured"))
-        })
-    }
-
     /// Replaces the file at `path`, all of it or nothing, for this user only.
-    fn write(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         let mut beside = path.as_os_str().to_owned();
@@ -150,7 +145,81 @@ impl Saved {
     }
 }
 
-// What these refuse is told with its line, as serde_json tells what is no JSON.
+impl Contents {
+    /// What is in the file at `path`: nothing, if there is none.
+    pub fn read(path: &Path) -> Result<Self, StateFileError> {
+        let failed = |what| StateFileError { path: path.to_owned(), what };
+        let mut text = Vec::new();
+        match sys::open_regular(path) {
+            Ok(file) => {
+                let read = file.take(FILE_LEN_MAX).read_to_end(&mut text);
+                read.map_err(|error| failed(format!("cannot be read: {error}")))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(failed(format!("cannot be read: {error}"))),
+        }
+        Self::parse(&text).map_err(failed)
+    }
+
+    /// What `text` says, or why it is no state file.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let entries: Entries = serde_json::from_slice(text).map_err(|error| {
+            format!("{error}; correct it, or move it away to start with what is configured")
+        })?;
+        let mut contents = Self::default();
+        let mut seen = HashSet::new();
+        for (place, entry) in entries.backends.into_iter().enumerate() {
+            let named = named(place, &entry);
+            let checked = serde_json::from_value::<SavedBackend>(entry).map_err(|error| error.to_string());
+            match checked.and_then(|backend| backend.check(&mut seen).map(|()| backend)) {
+                Ok(backend) => contents.backends.push(backend),
+                Err(why) => contents.refused.push(format!("{named}: {why}")),
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Leaves the file at `path` as it is under the name that is returned, because the next write has none of what was refused.
+    pub fn keep_refused(path: &Path) -> io::Result<PathBuf> {
+        let mut kept = path.as_os_str().to_owned();
+        kept.push(".refused");
+        let kept = PathBuf::from(kept);
+        match fs::remove_file(&kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // A write replaces the file under its name, and leaves what has another one alone.
+        fs::hard_link(path, &kept)?;
+        Ok(kept)
+    }
+}
+
+/// Which entry that is, by its place and by what it calls itself.
+fn named(place: usize, entry: &Value) -> String {
+    let word = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or("?");
+    format!("backends[{place}] (pool {:?}, backend {:?})", word("pool"), word("name"))
+}
+
+impl SavedBackend {
+    /// Whether it fits those in front of it, which are `seen`, and its leases fit each other.
+    fn check(&self, seen: &mut HashSet<(String, String)>) -> Result<(), String> {
+        let holders = self.registered.iter().flat_map(|registered| &registered.holders);
+        let names: HashSet<&str> = holders.clone().map(|holder| holder.holder.as_str()).collect();
+        let holders = holders.count();
+        if holders > HOLDERS_MAX {
+            return Err(format!("holders: must be 0..={HOLDERS_MAX}, got {holders}"));
+        }
+        if names.len() < holders {
+            return Err("holders: one of them is there twice".into());
+        }
+        if !seen.insert((self.pool.clone(), self.name.clone())) {
+            return Err("another entry has that name".into());
+        }
+        Ok(())
+    }
+}
+
+// What these refuse of the file as a whole is told with its line, as serde_json tells what is no JSON.
 
 fn version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let version = u32::deserialize(from)?;
@@ -164,6 +233,16 @@ fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     check_name(&name).map(|()| name).map_err(wrong)
 }
 
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = |what: &str| serde::de::Error::custom(format!("address: {what}"));
+    match Target::parse(&text) {
+        Ok(Target::Address(address)) => Ok(address),
+        Ok(Target::Host { .. }) => Err(wrong("must be an IP address and a port")),
+        Err(Invalid(what)) => Err(wrong(&what)),
+    }
+}
+
 fn weight<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     let weight = u16::deserialize(from)?;
     let wrong = || format!("weight: must be 0..={WEIGHT_MAX}, got {weight}");
@@ -174,116 +253,15 @@ fn weight_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::E
     weight(from).map(Some)
 }
 
-/// How writing goes.
-#[derive(Debug, Default)]
-pub struct Writes {
-    /// Files that were written.
-    pub done: AtomicU64,
-    /// Tries that were not.
-    pub failed: AtomicU64,
-}
-
-/// The thread that writes.
-pub struct StateFile {
-    desk: Arc<Desk>,
-    writes: Arc<Writes>,
-}
-
-#[derive(Default)]
-struct Desk {
-    orders: Mutex<Orders>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Orders {
-    next: Option<Saved>,
-    /// There will be no more.
-    closed: bool,
-    /// The thread has ended.
-    over: bool,
-}
-
-impl StateFile {
-    /// A thread that writes to `path` what it is given.
-    pub fn start(path: PathBuf) -> io::Result<Self> {
-        let (desk, writes) = <(Arc<Desk>, Arc<Writes>)>::default();
-        let of_thread = (Arc::clone(&desk), Arc::clone(&writes));
-        let work = move || of_thread.0.work(&path, &of_thread.1);
-        thread::Builder::new().name("l4lb-state".into()).spawn(work)?;
-        Ok(Self { desk, writes })
-    }
-
-    /// To be written next, in place of what waits to be written. Never waits for the disk.
-    pub fn put(&self, saved: Saved) {
-        self.desk.lock().next = Some(saved);
-        self.desk.changed.notify_all();
-    }
-
-    /// How writing goes.
-    pub fn writes(&self) -> Arc<Writes> {
-        Arc::clone(&self.writes)
-    }
-
-    /// Waits until all is written, or the disk has had its time; whether it is.
-    pub fn close(self) -> bool {
-        let mut orders = self.desk.lock();
-        orders.closed = true;
-        self.desk.changed.notify_all();
-        let is_at_work = |orders: &mut Orders| !orders.over;
-        let (orders, _) = self
-            .desk
-            .changed
-            .wait_timeout_while(orders, CLOSE_TIMEOUT, is_at_work)
-            .expect("nobody panics with the lock");
-        orders.over && orders.next.is_none()
-    }
-}
-
-impl Desk {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Orders> {
-        self.orders.lock().expect("nobody panics with the lock")
-    }
-
-    fn work(&self, path: &Path, writes: &Writes) {
-        while let Some(saved) = self.take() {
-            match saved.write(path) {
-                Ok(()) => _ = writes.done.fetch_add(1, Ordering::Relaxed),
-                Err(error) => {
-                    let failures = writes.failed.fetch_add(1, Ordering::Relaxed) + 1;
-                    log::warn!(path:% = path.display(), error:%, failures; "state_file was not written");
-                    let mut orders = self.lock();
-                    orders.next.get_or_insert(saved);
-                    if orders.closed {
-                        break;
-                    }
-                    let is_open = |orders: &mut Orders| !orders.closed;
-                    let waited = self.changed.wait_timeout_while(orders, RETRY_PAUSE, is_open);
-                    drop(waited.expect("nobody panics with the lock"));
-                }
-            }
-        }
-        self.lock().over = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits for something to write; `None` once there will be nothing more.
-    fn take(&self) -> Option<Saved> {
-        let is_idle = |orders: &mut Orders| orders.next.is_none() && !orders.closed;
-        let waited = self.changed.wait_while(self.lock(), is_idle);
-        waited.expect("nobody panics with the lock").next.take()
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;
 
     use super::*;
 
-    fn backend(name: &str) -> SavedBackend {
+    pub(in crate::control) fn backend(name: &str) -> SavedBackend {
         SavedBackend {
             pool: "web".into(),
             name: name.into(),
@@ -295,7 +273,7 @@ mod tests {
         }
     }
 
-    fn saved(backends: impl IntoIterator<Item = SavedBackend>) -> Saved {
+    pub(in crate::control) fn saved(backends: impl IntoIterator<Item = SavedBackend>) -> Saved {
         Saved::of(backends.into_iter().collect())
     }
 
@@ -308,15 +286,21 @@ mod tests {
         let holder = (name, any::<bool>(), weight.clone(), any::<bool>(), second.clone()).prop_map(
             |(holder, known, weight, backup, lease)| SavedHolder { holder, known, weight, backup, lease },
         );
-        let holders = prop::collection::vec(holder, 0..3);
-        let registration = (any::<SocketAddr>(), any::<bool>(), ".{0,40}", prop::option::of(second), holders)
-            .prop_map(|(address, backup, who, lease, holders)| SavedRegistration {
+        // One is there twice now and then, which no request can bring about.
+        let holders = prop::collection::vec(holder, 0..3)
+            .prop_filter("no holder twice", |all| all.len() < 2 || all[0].holder != all[1].holder);
+        let address = any::<SocketAddr>().prop_filter("a server", |address| {
+            matches!(Target::parse(&address.to_string()), Ok(Target::Address(_)))
+        });
+        let registration = (address, any::<bool>(), ".{0,40}", prop::option::of(second), holders).prop_map(
+            |(address, backup, who, lease, holders)| SavedRegistration {
                 address,
                 backup,
                 who,
                 lease,
                 holders,
-            });
+            },
+        );
         (name, name, weight.clone(), prop::option::of(weight), admin, health, prop::option::of(registration))
             .prop_map(|(pool, name, weight, weight_set, admin, health, registered)| SavedBackend {
                 pool,
@@ -335,19 +319,22 @@ mod tests {
         fn what_is_written_is_read(backends in prop::collection::vec(arbitrary_backend(), 0..8)) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("state.json");
-            let saved = saved(backends);
+            let mut seen = HashSet::new();
+            let saved = saved(backends.into_iter().filter(|backend| backend.check(&mut seen).is_ok()));
             saved.write(&path).unwrap();
-            let read = Saved::read(&path).unwrap();
-            // An IPv6 scope or flow is not part of the text of an address, and no address of a request has one.
-            let text = |saved: &Saved| serde_json::to_string(saved).unwrap();
-            prop_assert_eq!(text(&read), text(&saved));
+            let read = Contents::read(&path).unwrap();
+            prop_assert_eq!(read.refused, Vec::<String>::new());
+            // An IPv6 flow is not part of the text of an address, and no address of a request has one.
+            let text = |backends: Vec<SavedBackend>| serde_json::to_string(&backends).unwrap();
+            prop_assert_eq!(text(read.backends), text(saved.backends));
         }
     }
 
     #[test]
     fn without_a_file_nothing_is_kept() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Saved::read(&folder.path().join("none")).unwrap(), saved([]));
+        let contents = Contents::read(&folder.path().join("none")).unwrap();
+        assert!(contents.backends.is_empty() && contents.refused.is_empty());
     }
 
     #[test]
@@ -356,16 +343,14 @@ mod tests {
         for (from, to, expected) in [
             ("", "", None),
             ("\"web\"", "web", Some("line 5 column 15")),
-            ("\"weight\": 1", "\"weight\": 257", Some("weight: must be 0..=256, got 257 at line 7")),
             ("\"version\": 1", "\"version\": 9", Some("version: this l4lb knows 1 only, got 9 at line 2")),
-            ("\"name\": \"a\"", "\"name\": \"a b\"", Some("name: must be 1..=64 characters")),
-            ("\"name\"", "\"nom\"", Some("unknown field `nom`")),
+            ("\"backends\"", "\"backend\"", Some("unknown field `backend`")),
             ("\n}", "", Some("EOF while parsing")),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("state.json");
             fs::write(&path, good.replace(from, to)).unwrap();
-            match (Saved::read(&path), expected) {
+            match (Contents::read(&path), expected) {
                 (Ok(_), None) => {}
                 (Err(error), Some(expected)) => {
                     let error = error.to_string();
@@ -374,6 +359,68 @@ mod tests {
                 }
                 other => panic!("{to}: {other:?}"),
             }
+        }
+    }
+
+    /// One weight of 257 kept the process from starting, and an address that no request may have was dialed.
+    #[test]
+    fn what_no_request_could_have_made_is_refused_and_nothing_else_is() {
+        let second = Timestamp::from_second(1_700_000_000).unwrap();
+        let held = |holder: &str| SavedHolder {
+            holder: holder.into(),
+            known: true,
+            weight: 1,
+            backup: false,
+            lease: second,
+        };
+        let registered = SavedRegistration {
+            address: "127.0.0.1:3".parse().unwrap(),
+            backup: false,
+            who: "uid 7".into(),
+            lease: Some(second),
+            holders: vec![held("one"), held("two")],
+        };
+        let bad = SavedBackend { weight_set: Some(2), registered: Some(registered), ..backend("bad") };
+        let good = serde_json::to_string(&saved([backend("a"), bad, backend("c")])).unwrap();
+        assert_eq!(Contents::parse(good.as_bytes()).unwrap().backends.len(), 3);
+        let many: Vec<_> = (0..=HOLDERS_MAX).map(|number| held(&number.to_string())).collect();
+        let many = serde_json::to_string(&many).unwrap();
+        let holders = serde_json::to_string(&[held("one"), held("two")]).unwrap();
+        for (from, to, expected) in [
+            ("\"weight_set\":2", "\"weight_set\":257", "weight: must be 0..=256, got 257"),
+            ("\"weight_set\":2", "\"weight_set\":-1", "invalid value"),
+            ("\"weight_set\":2", "\"weights\":2", "unknown field `weights`"),
+            ("127.0.0.1:3", "127.0.0.1:0", "address: port must be 1..=65535"),
+            ("127.0.0.1:3", "224.0.0.1:3", "address: must not be a multicast or broadcast address"),
+            ("127.0.0.1:3", "localhost:3", "address: must be an IP address and a port"),
+            ("\"one\"", "\"\"", "name: must be 1..=64 characters"),
+            ("\"one\"", "\"two\"", "holders: one of them is there twice"),
+            (&holders, &many, "holders: must be 0..=16, got 17"),
+            ("2023-11-14T22:13:20Z", "soon", "failed to parse"),
+            ("\"bad\"", "\"..\"", "must have a letter or a digit"),
+            ("\"bad\"", "\"a\"", "another entry has that name"),
+            ("\"bad\"", "7", "invalid type"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let contents = Contents::parse(good.replace(from, to).as_bytes()).unwrap();
+            let names: Vec<&str> = contents.backends.iter().map(|backend| backend.name.as_str()).collect();
+            assert_eq!(names, ["a", "c"], "{to}");
+            let [refused] = &contents.refused[..] else { panic!("{to}: {:?}", contents.refused) };
+            assert!(refused.starts_with("backends[1] (pool \"web\", backend "), "{refused}");
+            assert!(refused.contains(expected), "{to}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_kept_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        for text in ["old", "older"] {
+            _ = fs::remove_file(&path);
+            fs::write(&path, text).unwrap();
+            let kept = Contents::keep_refused(&path).unwrap();
+            saved([]).write(&path).unwrap();
+            assert_eq!(fs::read_to_string(kept).unwrap(), text);
         }
     }
 
@@ -388,35 +435,5 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(io::read_to_string(old).unwrap(), "old", "who reads it meanwhile reads one of both");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn what_could_not_be_written_is_written_later() {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("later");
-        let path = inner.join("state.json");
-        let file = StateFile::start(path.clone()).unwrap();
-        let writes = file.writes();
-        file.put(saved([backend("a")]));
-        let failed = || writes.failed.load(Ordering::Relaxed) > 0;
-        let looks =
-            (0..30_000).take_while(|_| !failed()).map(|_| thread::park_timeout(Duration::from_millis(1)));
-        assert!(looks.count() < 30_000, "it fails at once");
-        fs::create_dir(&inner).unwrap();
-        // Newer than what waits for its next try.
-        file.put(saved([backend("b")]));
-        assert!(file.close());
-        assert_eq!(Saved::read(&path).unwrap(), saved([backend("b")]));
-        assert_eq!(writes.done.load(Ordering::Relaxed), 1);
-    }
-
-    #[test]
-    fn only_the_latest_of_what_waits_is_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.json");
-        let file = StateFile::start(path.clone()).unwrap();
-        (0..1000).for_each(|number| file.put(saved([backend(&number.to_string())])));
-        assert!(file.close());
-        assert_eq!(Saved::read(&path).unwrap(), saved([backend("999")]));
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::config;
 use crate::mailbox::{Mailbox, Opened};
 use crate::reload::Refused;
-use crate::request::{Ask, Refusal, Request};
+use crate::request::{Ask, Done, Refusal, Request};
 
 struct NoWake;
 
@@ -91,7 +91,7 @@ fn the_health_of_a_removed_backend_changes_no_table() {
 
 /// Notes whether anybody had been answered when a worker was woken.
 struct Witness {
-    answered: Mutex<oneshot::Receiver<Result<(), Refusal>>>,
+    answered: Mutex<oneshot::Receiver<Result<Done<()>, Refusal>>>,
     too_early: Mutex<Vec<bool>>,
 }
 
@@ -115,7 +115,10 @@ fn the_workers_are_told_before_whoever_has_asked() {
     work.act();
     assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Publish(_)]));
     assert_eq!(*witness.too_early.lock().unwrap(), [false]);
-    assert_eq!(witness.answered.lock().unwrap().try_recv().unwrap(), Ok(()));
+    assert_eq!(
+        witness.answered.lock().unwrap().try_recv().unwrap(),
+        Ok(Done { result: (), not_saved: None })
+    );
 }
 
 #[test]
@@ -128,4 +131,68 @@ fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
     work.tell_commands();
     work.tell_commands();
     assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Drain]), "told once");
+}
+
+fn change(work: &mut Work, weight: u16) -> oneshot::Receiver<Result<Done<()>, Refusal>> {
+    let (reply, answered) = oneshot::channel();
+    let backend = Named { pool: "default".into(), backend: "a".into() };
+    let request = Request::Change { backend, weight: Some(weight), admin: None, reply };
+    work.on_report(Report::Ask(Ask { who: "a test".into(), request }));
+    answered
+}
+
+fn not_saved(answered: &mut oneshot::Receiver<Result<Done<()>, Refusal>>) -> Option<String> {
+    answered.try_recv().expect("an answer").expect("it is done").not_saved
+}
+
+/// Weights that an operator had set were gone after a loss of power within the next second.
+#[test]
+fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("later");
+    let path = inner.join("state.json");
+    let (tried, tries) = std::sync::mpsc::channel();
+    let mut work = Work::new(control(Snapshot::new(&config("")), &[]));
+    work.control.kept.file =
+        Some(saving::StateFile::start(path.clone(), move || _ = tried.send(())).unwrap());
+    let mut answered = change(&mut work, 7);
+    work.act();
+    tries.recv().unwrap();
+    work.act();
+    assert!(not_saved(&mut answered).unwrap().contains("No such file"));
+    // While that is so nobody waits.
+    let mut answered = change(&mut work, 8);
+    work.act();
+    assert!(not_saved(&mut answered).unwrap().contains("No such file"));
+    std::fs::create_dir(&inner).unwrap();
+    work.control.kept.file = None;
+    work.control.kept.file = Some(saving::StateFile::start(path.clone(), || {}).unwrap());
+    for weight in [9, 10, 11] {
+        let mut answered = change(&mut work, weight);
+        while answered.is_empty() {
+            work.act();
+        }
+        assert_eq!(not_saved(&mut answered), None);
+        assert!(std::fs::read_to_string(&path).unwrap().contains(&format!("\"weight_set\": {weight}")));
+    }
+    // The same once more changes nothing, and is saved already.
+    let mut answered = change(&mut work, 11);
+    work.act();
+    assert_eq!(not_saved(&mut answered), None);
+}
+
+#[test]
+fn nobody_waits_for_long_for_a_disk_that_gives_no_answer() {
+    let mut work = Work::new(control(Snapshot::new(&config("")), &[]));
+    work.control.kept.file = Some(saving::StateFile::that_hangs());
+    let mut answered = change(&mut work, 7);
+    work.act();
+    assert!(answered.is_empty(), "it is waited for");
+    assert!(work.patience() <= LOOK);
+    work.control.kept.wait_no_longer();
+    work.act();
+    assert_eq!(not_saved(&mut answered).unwrap(), "the disk has given no answer for 5s");
+    let mut next = change(&mut work, 8);
+    work.act();
+    assert!(not_saved(&mut next).is_some(), "at once");
 }

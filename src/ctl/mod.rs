@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api;
+use crate::config::one_line;
 use crate::sys::timestamp;
 
 pub use args::CtlArgs;
@@ -137,7 +138,9 @@ impl Ctl {
                 }
                 let path = named.path();
                 let change = api::BackendChange { admin: Some(api::Admin::Drain), weight: None };
-                let began: api::Backend = self.client.ask(Method::PATCH, &path, Some(&change))?;
+                let answer = self.client.answer(Method::PATCH, &path, Some(&change))?;
+                let began: api::Backend = answer.read()?;
+                warn_unless_saved(&answer.body);
                 drain::wait(&self.client, &path, &began, *timeout)?;
                 self.get(&path, show::changed)
             }
@@ -204,7 +207,9 @@ impl Ctl {
     ) -> Result<(), Failure> {
         let answer = self.client.answer(method, path, body)?;
         let said = answer.read()?;
-        print(&if self.json { json_line(&answer.body) } else { show(&said) })
+        print(&if self.json { json_line(&answer.body) } else { show(&said) })?;
+        warn_unless_saved(&answer.body);
+        Ok(())
     }
 
     fn set_admin(&self, named: &Named, admin: api::Admin) -> Result<(), Failure> {
@@ -364,6 +369,20 @@ impl std::fmt::Display for Named {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.pool, self.backend)
     }
+}
+
+/// Prints to standard error why what was changed is not in the state file, where an answer says so.
+fn warn_unless_saved(body: &[u8]) {
+    if let Some(reason) = not_saved(body) {
+        eprintln!("not saved, and lost with the process: {}", one_line(&reason));
+    }
+}
+
+/// Why what was changed is not in the state file, where an answer says so.
+fn not_saved(body: &[u8]) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    // Those of /v1/status are no string, and are shown.
+    answer.get("not_saved")?.as_str().map(ToOwned::to_owned)
 }
 
 fn json_line(body: &[u8]) -> String {

@@ -16,7 +16,7 @@ use crate::api;
 use crate::config::units::{parse_duration, show_duration};
 use crate::config::{self, Invalid, system_resolver};
 use crate::ctl::target::At;
-use crate::ctl::{Client, ClientError, Failure, NOTHING, args, routes};
+use crate::ctl::{Client, ClientError, Failure, NOTHING, args, not_saved, routes};
 use crate::sys::unique_name;
 
 /// Renewals in the time of one lease: two of them may be lost, for an answer is waited for half as long.
@@ -152,7 +152,12 @@ impl Registrar {
             return Outcome::PortClosed(format!("{local}: {error}"));
         }
         match self.client.answer(Method::POST, &self.path, Some(&self.new)) {
-            Ok(answer) if answer.status == StatusCode::CREATED => Outcome::Created,
+            Ok(answer) if answer.status == StatusCode::CREATED => {
+                if let Some(reason) = not_saved(&answer.body) {
+                    log::warn!(reason; "registered, and not saved: l4lb forgets it with its process");
+                }
+                Outcome::Created
+            }
             Ok(_) => Outcome::Renewed,
             Err(error) => Outcome::Failed { outlook: outlook(&error), error: error.to_string() },
         }
@@ -167,8 +172,8 @@ impl Registrar {
         let removed: Result<api::Removed, ClientError> =
             self.client.ask(Method::DELETE, &self.own_path, NOTHING);
         match removed {
-            Ok(api::Removed { sessions, removed: true }) => log::info!(backend, sessions; "removed"),
-            Ok(api::Removed { sessions, removed: false }) => {
+            Ok(api::Removed { sessions, removed: true, .. }) => log::info!(backend, sessions; "removed"),
+            Ok(api::Removed { sessions, removed: false, .. }) => {
                 log::info!(backend, sessions; "left: another holder keeps it registered");
             }
             Err(error) => {

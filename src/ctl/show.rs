@@ -25,6 +25,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         restart_pending: pending,
         log_lines_dropped,
         state_file_failures,
+        not_saved,
     } = status;
     let closed: Vec<String> =
         totals.closed.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -47,6 +48,9 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
     rows.push(("log", format!("{} dropped", count(*log_lines_dropped, "line"))));
     if *state_file_failures > 0 {
         rows.push(("state file", format!("{state_file_failures} writes failed")));
+    }
+    if let Some(api::NotSaved { since, reason }) = not_saved {
+        rows.push(("not saved", format!("since {}: {}", when(*since), one_line(reason))));
     }
     let columns = [
         Figure("WORKER"),
@@ -233,7 +237,7 @@ pub(super) fn changed(backend: &api::Backend) -> String {
 
 /// The same, and whose lease it is.
 pub(super) fn registered(registered: &api::Registered) -> String {
-    let api::Registered { backend, holder } = registered;
+    let api::Registered { backend, holder, .. } = registered;
     let holder = holder.as_ref().map(|holder| format!("holder {holder}\n"));
     changed(backend) + &holder.unwrap_or_default()
 }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::config::model::{Account, AdminSocket};
 use crate::config::warnings;
 use crate::control::admin;
-use crate::control::state_file::Saved;
+use crate::control::state_file::Contents;
 use crate::sys::{self, InTheWay, Use};
 
 const NO_START: &str = "l4lb does not start with it";
@@ -71,8 +71,15 @@ fn files(config: &Config, account: Option<&Account>, found: &mut Vec<Finding>) {
     }
     if let Some(path) = &config.admin.state_file {
         let remedy = "StateDirectory=l4lb in the unit, or a folder of the user that l4lb runs as";
-        if let Err(error) = Saved::read(path) {
-            found.push(fail("state_file", error.to_string(), NO_START, remedy));
+        match Contents::read(path) {
+            Err(error) => found.push(fail("state_file", error.to_string(), NO_START, remedy)),
+            Ok(contents) => found.extend(contents.refused.into_iter().map(|refused| Finding {
+                name: "state_file",
+                verdict: Verdict::Warn,
+                found: format!("{}: {refused}", path.display()),
+                consequence: Some("l4lb starts without this entry".into()),
+                remedy: Some("correct it, or leave it to be dropped".into()),
+            })),
         }
         let writable = named(folder_of(path), sys::may_use(account, folder_of(path), Use::Write));
         note(found, "state_file", writable, "nothing is kept over a restart", remedy);

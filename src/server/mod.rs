@@ -18,7 +18,8 @@ use std::thread::{self, JoinHandle};
 use crate::config::model::{Config, Global};
 use crate::control::admin::{self, SocketFile};
 use crate::control::kept::{self, Kept, Restored};
-use crate::control::state_file::{Saved, StateFile};
+use crate::control::saving::StateFile;
+use crate::control::state_file::Contents;
 use crate::control::{Control, LOADERS, Staff, Standby, View};
 use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason};
 use crate::pool::{Backend, Snapshot};
@@ -158,7 +159,7 @@ pub fn start_service(
     let groundwork = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;
-    let (snapshot, kept) = restore(config)?;
+    let (snapshot, kept) = restore(config, &reports)?;
     when_listening(reports.clone())?;
     groundwork.begin_to_listen()?;
     groundwork.commit(&snapshot);
@@ -198,14 +199,29 @@ pub fn start_service(
 }
 
 /// What runs first: the configuration, and what operators and backends had changed when the process before us ended.
-fn restore(config: &Config) -> Result<(Arc<Snapshot>, Kept), StartError> {
+fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), StartError> {
     let Some(path) = &config.admin.state_file else {
         return Ok((Arc::new(Snapshot::new(config)), Kept::default()));
     };
-    let saved = Saved::read(path)?;
-    let file = StateFile::start(path.clone()).map_err(system("start the thread of the state file"))?;
+    let Contents { backends, refused } = Contents::read(path)?;
+    for refused in &refused {
+        log::warn!(path:% = path.display(), refused:%; "state_file: no request could have made an entry");
+    }
+    if !refused.is_empty() {
+        match Contents::keep_refused(path) {
+            Ok(kept) => log::warn!(path:% = kept.display(); "state_file: kept as it was read"),
+            Err(error) => {
+                log::warn!(path:% = path.display(), error:%; "state_file: cannot keep it as it was read");
+            }
+        }
+    }
+    let reports = reports.clone();
+    // Where there is no room, the control thread is awake, and looks.
+    let on_end = move || _ = reports.try_send(Report::StateWritten);
+    let file =
+        StateFile::start(path.clone(), on_end).map_err(system("start the thread of the state file"))?;
     let now = (Clock::of_process().now(), sys::timestamp());
-    let Restored { snapshot, registrations, left_out } = kept::restore(saved, config, now);
+    let Restored { snapshot, registrations, left_out } = kept::restore(backends, config, now);
     for left_out in left_out {
         log::warn!(path:% = path.display(), left_out:%; "state_file: not put back");
     }

@@ -14,7 +14,7 @@ use crate::config;
 use crate::config::limits::FdBudget;
 use crate::config::model::{Config, Global};
 use crate::control::admin::{Doors, Swap};
-use crate::control::state_file::Saved;
+use crate::control::state_file::Contents;
 use crate::control::{Member, Staff};
 use crate::logging;
 use crate::mailbox::{self, Opened, Reports, WorkerId};
@@ -158,7 +158,7 @@ impl Site {
         if let Some(path) =
             config.admin.state_file.as_ref().filter(|&path| self.state_file.as_ref() != Some(path))
         {
-            Saved::read(path)?;
+            Contents::read(path)?;
         }
         let logs = logging::open(&config.global);
         let logs = logs.map_err(|(path, error)| StartError::AccessLog { path, error })?;

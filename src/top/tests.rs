@@ -37,6 +37,7 @@ pub(super) fn status(pid: u32) -> api::Status {
         not_ready: None,
         restart_pending: None,
         state_file_failures: 0,
+        not_saved: None,
     }
 }
 

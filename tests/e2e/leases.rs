@@ -373,9 +373,8 @@ fn a_process_that_is_killed_has_kept_what_it_was_told() {
     let (_folder, path) = state_file();
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     register(&daemon, &new("c", "127.0.0.1:3", None));
-    until("the file has it", || {
-        std::fs::read_to_string(&path).is_ok_and(|text| text.contains("127.0.0.1:3"))
-    });
+    // Whoever has an answer need not look.
+    assert!(std::fs::read_to_string(&path).is_ok_and(|text| text.contains("127.0.0.1:3")));
     drop(daemon);
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     assert!(find(&daemon, "c").is_some());
@@ -394,8 +393,19 @@ fn what_cannot_be_written_is_told_and_counted_and_serves_nonetheless() {
     assert!(line.contains("WARN") && line.contains("No such file"), "{line}");
     let failures = || daemon.admin().get::<api::Status>("/v1/status").expect("status").state_file_failures;
     until("it is counted", || failures() > 0);
+    let status: api::Status = daemon.admin().get("/v1/status").expect("status");
+    assert!(status.not_saved.is_some_and(|not_saved| not_saved.reason.contains("No such file")));
+    let weight = api::BackendChange { weight: Some(7), admin: None };
+    let changed: api::Changed =
+        daemon.admin().ask(Method::PATCH, &format!("{BACKENDS}/a"), Some(&weight)).expect("change");
+    assert_eq!(changed.backend.weight, 7, "it is changed");
+    assert!(changed.not_saved.is_some_and(|reason| reason.contains("No such file")));
     std::fs::create_dir(missing.parent().expect("a folder")).expect("make it");
     until("it is tried again", || missing.exists());
+    daemon.wait_for_line(&["state_file is written again"]);
+    until("it is saved", || {
+        daemon.admin().get::<api::Status>("/v1/status").expect("status").not_saved.is_none()
+    });
     assert!(!path.exists());
 }
 
@@ -413,4 +423,23 @@ fn a_broken_file_is_refused_with_its_line_and_the_way_on() {
     for expected in [&*path.to_string_lossy(), "line 3 column 15", "move it away"] {
         assert!(error.contains(expected), "{expected}: {error}");
     }
+}
+
+/// A weight of 257 kept the process from starting.
+#[test]
+fn an_entry_that_no_request_could_have_made_is_refused_alone_and_kept_beside() {
+    let (folder, path) = state_file();
+    let entry = |name: &str, weight: u16| {
+        format!(
+            "{{\"pool\":\"web\",\"name\":\"{name}\",\"weight\":1,\"weight_set\":{weight},\
+             \"admin\":\"ready\",\"health\":\"auto\",\"registered\":null}}"
+        )
+    };
+    let text = format!("{{\"version\":1,\"backends\":[{},{}]}}", entry("a", 257), entry("b", 7));
+    std::fs::write(&path, &text).expect("write");
+    let daemon = Daemon::start(&config(Some(&path)), IPV4);
+    let weight = |name| find(&daemon, name).map(|backend| backend.weight);
+    assert_eq!((weight("a"), weight("b")), (Some(1), Some(7)));
+    let kept = std::fs::read_to_string(folder.path().join("state.json.refused"));
+    assert_eq!(kept.expect("the file as it was"), text);
 }

@@ -28,7 +28,7 @@ use crate::config::{Invalid, Target, check_name, units};
 use crate::control::readiness::why_not_ready;
 use crate::control::view::log_lines_dropped;
 use crate::mailbox::Report;
-use crate::request::{Ask, Named, NewBackend, Reply, Request};
+use crate::request::{Ask, Done, Named, NewBackend, Reply, Request};
 
 /// What a body may take.
 const BODY_LEN_MAX: usize = 64 * 1024;
@@ -156,7 +156,7 @@ pub(super) fn finish(routes: Router<Context>, context: Context, hint: &'static s
 
 impl Context {
     /// Asks the control thread, and waits for its answer.
-    async fn ask<T>(&self, who: Peer, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
+    async fn ask<T>(&self, who: Peer, request: impl FnOnce(Reply<T>) -> Request) -> Result<Done<T>, Problem> {
         let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
         let (reply, answer) = oneshot::channel();
         if !self.reports.try_send(Report::Ask(Ask { who: who.to_string(), request: request(reply) })) {
@@ -169,6 +169,12 @@ impl Context {
                 Err(unavailable("the control thread has not answered in time; the change may still come"))
             }
         }
+    }
+
+    /// The backend, which has been changed.
+    fn changed(&self, named: &Named, not_saved: Option<String>) -> Answer<api::Changed> {
+        let Json(backend) = self.backend(named)?;
+        Ok(Json(api::Changed { backend, not_saved }))
     }
 
     fn backend(&self, named: &Named) -> Answer<api::Backend> {
@@ -202,6 +208,7 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
             .state_writes
             .get()
             .map_or(0, |writes| writes.failed.load(Ordering::Relaxed)),
+        not_saved: rows::not_saved(view),
     })
 }
 
@@ -255,10 +262,11 @@ async fn register(
 ) -> Result<(StatusCode, Json<api::Registered>), Problem> {
     let backend = new_backend(&context, new).await?;
     let named = Named { pool: pool.clone(), backend: backend.name.clone() };
-    let registered = context.ask(who, |reply| Request::Register { pool, backend, reply }).await?;
+    let done = context.ask(who, |reply| Request::Register { pool, backend, reply }).await?;
+    let Done { result: registered, not_saved } = done;
     let status = if registered.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let Json(backend) = context.backend(&named)?;
-    Ok((status, Json(api::Registered { backend, holder: registered.holder })))
+    Ok((status, Json(api::Registered { backend, holder: registered.holder, not_saved })))
 }
 
 /// A backend that is legal by itself; its host is resolved without holding up other requests.
@@ -309,7 +317,7 @@ async fn backend(
     patch, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
     request_body = api::BackendChange,
     responses(
-        (status = OK, body = api::Backend),
+        (status = OK, body = api::Changed),
         (status = NOT_FOUND, body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
@@ -319,13 +327,13 @@ async fn change(
     Extension(who): Extension<Peer>,
     Path((pool, backend)): Path<(String, String)>,
     Json(change): Json<api::BackendChange>,
-) -> Answer<api::Backend> {
+) -> Answer<api::Changed> {
     let named = Named { pool, backend };
     change.weight.map_or(Ok(()), check_weight)?;
     let (weight, admin) = (change.weight, change.admin.map(rows::admin_of));
     let backend = named.clone();
-    context.ask(who, |reply| Request::Change { backend, weight, admin, reply }).await?;
-    context.backend(&named)
+    let done = context.ask(who, |reply| Request::Change { backend, weight, admin, reply }).await?;
+    context.changed(&named, done.not_saved)
 }
 
 /// One backend less: it gets no new sessions, and those that it has are left to its pool's `on_remove`. Or one holder less
@@ -346,8 +354,9 @@ async fn deregister(
     Query(api::HolderFilter { holder }): Query<api::HolderFilter>,
 ) -> Answer<api::Removed> {
     let backend = Named { pool, backend };
-    let left = context.ask(who, |reply| Request::Deregister { backend, holder, reply }).await?;
-    Ok(Json(api::Removed { sessions: left.sessions.into(), removed: left.is_removed }))
+    let done = context.ask(who, |reply| Request::Deregister { backend, holder, reply }).await?;
+    let Done { result: left, not_saved } = done;
+    Ok(Json(api::Removed { sessions: left.sessions.into(), removed: left.is_removed, not_saved }))
 }
 
 /// Says what a backend's health is, in place of its checks
@@ -355,7 +364,7 @@ async fn deregister(
     post, path = "/v1/pools/{pool}/backends/{backend}/health",
     params(("pool" = String, Path), ("backend" = String, Path)), request_body = api::HealthOverride,
     responses(
-        (status = OK, body = api::Backend),
+        (status = OK, body = api::Changed),
         (status = NOT_FOUND, body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
@@ -365,7 +374,7 @@ async fn override_health(
     Extension(who): Extension<Peer>,
     Path((pool, backend)): Path<(String, String)>,
     Json(wanted): Json<api::HealthOverride>,
-) -> Answer<api::Backend> {
+) -> Answer<api::Changed> {
     let named = Named { pool, backend };
     let health = match wanted.health {
         api::OverrideTo::Up => Some(HealthState::Up),
@@ -373,8 +382,8 @@ async fn override_health(
         api::OverrideTo::Auto => None,
     };
     let backend = named.clone();
-    context.ask(who, |reply| Request::OverrideHealth { backend, health, reply }).await?;
-    context.backend(&named)
+    let done = context.ask(who, |reply| Request::OverrideHealth { backend, health, reply }).await?;
+    context.changed(&named, done.not_saved)
 }
 
 /// What has happened lately

@@ -7,8 +7,9 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::config::{Invalid, check_name};
+use crate::control::saving::Unsaved;
 use crate::control::view::{Note, State};
-use crate::control::{Leaving, ReloadStatus, Removed, Staff};
+use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::query;
 use crate::request::Holder;
@@ -156,6 +157,12 @@ pub(super) const fn admin_of(row: api::Admin) -> Admin {
 }
 
 /// Who asks for a backend: one that has a lease, one by its own name, or neither.
+/// Set while the state file cannot be written.
+pub(super) fn not_saved(view: &View) -> Option<api::NotSaved> {
+    let Unsaved { since, reason } = view.state_writes.get()?.unsaved()?;
+    Some(api::NotSaved { since, reason })
+}
+
 pub(super) fn holder_of(known: Option<String>, named: Option<String>) -> Result<Option<Holder>, Problem> {
     let checked = |key: &str, holder: String| {
         let wrong = |Invalid(what): Invalid| Problem::bad(format!("{key}: {what}"));

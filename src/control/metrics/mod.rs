@@ -97,6 +97,7 @@ impl Collector for Process {
         workers::write(&mut sheet, &moment.counters)?;
         violated.extend(listeners::write(&mut sheet, &moment.snapshot)?);
         backends::write(&mut sheet, &moment.snapshot)?;
+        self.state_file(&mut sheet)?;
         let denied =
             Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
         sheet.counters(
@@ -143,6 +144,21 @@ impl Process {
             ],
             sessions_max: state.staff.sessions_max(),
         }
+    }
+
+    fn state_file(&self, sheet: &mut Sheet) -> fmt::Result {
+        let writes = self.view.state_writes.get();
+        let failed = writes.map_or(0, |writes| writes.failed.load(Ordering::Relaxed));
+        sheet.counter(
+            "l4lb_state_file_failures_total",
+            "Tries to write state_file that have failed.",
+            failed,
+        )?;
+        sheet.gauge(
+            "l4lb_state_not_saved",
+            "1 while state_file cannot be written: what is changed is lost with the process.",
+            u64::from(writes.is_some_and(|writes| writes.unsaved().is_some())),
+        )
     }
 
     fn tell(&self, violated: &[String]) {

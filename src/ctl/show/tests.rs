@@ -118,6 +118,7 @@ fn status_tells_the_whole_process() {
             changes: vec!["global: pin false -> true".into(), "admin: socket default -> false".into()],
         }),
         state_file_failures: 0,
+        not_saved: None,
     };
     assert_eq!(
         super::status(&status, now() + jiff::SignedDuration::from_secs(60)),
