@@ -398,16 +398,24 @@ pub struct SessionFilter {
     /// `next` of the page before.
     #[param(pattern = r"^[0-9]{1,9}\.[0-9]{1,9}$")]
     pub from: Option<String>,
+    /// Those that are over in place of those that run: of the last 1,024 of each worker, the newest first, on one page.
+    pub ended: Option<bool>,
+    /// Of those that are over, those that ended for this reason only.
+    pub reason: Option<String>,
+    /// Of those that are over, those that ended within this time only, as `5m` or `1h30m`.
+    pub since: Option<String>,
 }
 
-/// Some of the sessions that are not over. They come and go while pages are read: one that was there all the time is on exactly
-/// one page.
+/// Some of the sessions. Those that run come and go while pages are read: one that was there all the time is on exactly one page.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SessionPage {
     /// The rows.
     pub sessions: Vec<Session>,
     /// `from` of the next page; `null` on the last.
     pub next: Option<String>,
+    /// There are older ones that are over and did not fit.
+    #[serde(default)]
+    pub has_older: bool,
 }
 
 /// One client with one backend.
@@ -440,6 +448,12 @@ pub struct Session {
     pub to_backend: u64,
     /// Bytes given to the client.
     pub to_client: u64,
+    /// Why it ended; `null` while it runs.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Seconds since it ended; `null` while it runs.
+    #[serde(default)]
+    pub ended_ago: Option<f64>,
 }
 
 /// What became of a request that concerns many sessions.

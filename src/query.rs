@@ -65,6 +65,10 @@ pub struct Filter {
     pub backend: Option<BackendId>,
     /// Those of this client.
     pub client: Option<IpAddr>,
+    /// Those that ended so: none that runs.
+    pub reason: Option<CloseReason>,
+    /// Those that ended then or later: none that runs.
+    pub since: Option<Instant>,
 }
 
 /// What is asked.
@@ -77,8 +81,10 @@ pub enum Query {
         /// Which of them.
         filter: Filter,
     },
-    /// The latest of those that are over, the newest first.
+    /// Those that are over and that are remembered, the newest first.
     Ended {
+        /// Those older than this one, as an answer has named it; the newest at first.
+        before: Option<u64>,
         /// Which of them.
         filter: Filter,
     },
@@ -100,12 +106,19 @@ pub enum Target {
 /// What a worker answers.
 #[derive(Debug)]
 pub enum Answer {
-    /// To [`Query::Live`] and [`Query::Ended`].
+    /// To [`Query::Live`].
     Page {
         /// At most [`ROWS_MAX`].
         rows: Vec<Row>,
         /// Where the next page begins, if there may be more.
         next: Option<u32>,
+    },
+    /// To [`Query::Ended`].
+    Ended {
+        /// At most [`ROWS_MAX`].
+        rows: Vec<Row>,
+        /// `before` of the next question, if there may be more.
+        next: Option<u64>,
     },
     /// To [`Query::Session`]: nothing if it is neither running nor remembered.
     Session(Option<Box<Story>>),
@@ -138,6 +151,16 @@ pub struct Row {
     pub retries: u32,
     /// How it is, or how it ended.
     pub state: State,
+}
+
+impl Row {
+    /// When it ended, if it is over.
+    pub fn ended(&self) -> Option<Instant> {
+        match self.state {
+            State::Live { .. } => None,
+            State::Ended { duration, .. } => Some(self.opened + duration),
+        }
+    }
 }
 
 /// How a session is.

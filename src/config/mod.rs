@@ -44,6 +44,7 @@ pub use overrides::{
 };
 pub use reader::check_name;
 pub use settle::settle;
+pub use units::parse_duration;
 pub use warnings::warnings;
 
 use bounds::FILE_MIB_MAX;

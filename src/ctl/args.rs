@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::api;
 use crate::config;
 use crate::ctl::target::At;
+use crate::session::CloseReason;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +18,7 @@ Examples:
   l4lb ctl add 10.0.0.3:80 --pool web        one more backend, at once
   l4lb ctl drain web/10.0.0.1:80 --wait      no new sessions; come back when the last has gone
   l4lb ctl sessions --client 192.0.2.7       who is on, and where
+  l4lb ctl sessions --ended --reason connect_refused --since 5m
   l4lb ctl explain 0.12.3                    why that session went where it went
   l4lb ctl reload --dry-run                  what the file would change, and whom that touches
   l4lb ctl events --follow | head
@@ -82,7 +84,7 @@ pub(super) enum Action {
         /// Those of this pool only
         pool: Option<String>,
     },
-    /// The sessions that are not over
+    /// The sessions that are not over, or the latest that are
     Sessions(SessionArgs),
     /// What has happened lately
     Events {
@@ -237,6 +239,15 @@ pub(super) struct SessionArgs {
     /// Those of this client address only
     #[arg(long, value_name = "IP")]
     pub(super) client: Option<std::net::IpAddr>,
+    /// The latest that are over, of the last 1024 of each worker, the newest first
+    #[arg(long, conflicts_with_all = ["from", "all"])]
+    pub(super) ended: bool,
+    /// Those that ended for this reason only
+    #[arg(long, value_name = "REASON", requires = "ended", value_parser = reason(), hide_possible_values = true)]
+    pub(super) reason: Option<String>,
+    /// Those that ended within this time only
+    #[arg(long, value_name = "DUR", requires = "ended", value_parser = config::parse_duration)]
+    pub(super) since: Option<Duration>,
     /// Rows on a page, 1..=1000 [default: 100]
     #[arg(short = 'n', long, value_name = "N", value_parser = page_len())]
     pub(super) limit: Option<u32>,
@@ -271,6 +282,10 @@ impl From<Word> for api::OverrideTo {
 
 pub(super) fn weight() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(0..=i64::from(config::WEIGHT_MAX))
+}
+
+fn reason() -> clap::builder::PossibleValuesParser {
+    CloseReason::ALL.map(CloseReason::as_str).into()
 }
 
 fn page_len() -> clap::builder::RangedI64ValueParser<u32> {

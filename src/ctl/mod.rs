@@ -241,7 +241,7 @@ impl Ctl {
             None => (args.pool.clone(), None),
         };
         let mut from = args.from.clone();
-        let mut all = api::SessionPage { sessions: Vec::new(), next: None };
+        let mut all = api::SessionPage { sessions: Vec::new(), next: None, has_older: false };
         loop {
             let path = routes::query(
                 "/v1/sessions",
@@ -251,6 +251,9 @@ impl Ctl {
                     ("client", args.client.map(|client| client.to_string())),
                     ("limit", args.limit.map(|limit| limit.to_string())),
                     ("from", from),
+                    ("ended", args.ended.then(|| "true".to_owned())),
+                    ("reason", args.reason.clone()),
+                    ("since", args.since.map(|since| format!("{}ms", since.as_millis()))),
                 ],
             );
             let answer = self.client.answer(Method::GET, &path, NOTHING)?;
@@ -258,6 +261,7 @@ impl Ctl {
             if self.json {
                 print(&json_line(&answer.body))?;
             } else {
+                all.has_older = page.has_older;
                 all.sessions.extend(page.sessions);
             }
             match page.next {
@@ -270,6 +274,9 @@ impl Ctl {
         }
         if self.json {
             return Ok(());
+        }
+        if args.ended {
+            return print(&show::ended(&all));
         }
         let more = all.next.as_ref().map(|next| format!("there are more: --from {next}, or --all\n"));
         print(&(show::sessions(&all) + &more.unwrap_or_default()))

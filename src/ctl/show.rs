@@ -266,6 +266,40 @@ pub(super) fn sessions(page: &api::SessionPage) -> String {
     table(&columns, rows) + &total
 }
 
+/// Those that are over.
+pub(super) fn ended(page: &api::SessionPage) -> String {
+    let columns = [
+        Text("ID"),
+        Text("CLIENT"),
+        Text("LISTENER"),
+        Text("BACKEND"),
+        Text("SOURCE"),
+        Text("REASON"),
+        Figure("ENDED"),
+        Figure("LASTED"),
+        Figure("TO BACKEND"),
+        Figure("TO CLIENT"),
+    ];
+    let rows = page.sessions.iter().map(|session| {
+        let backend = session.backend.as_deref().unwrap_or("-");
+        vec![
+            cell(&session.id),
+            cell(&session.client),
+            cell(&session.listener),
+            cell(format!("{}/{backend}", session.pool)),
+            cell(session.source.as_deref().unwrap_or("-")),
+            cell(session.reason.as_deref().unwrap_or("-")),
+            cell(session.ended_ago.map_or_else(|| "-".to_owned(), |ago| format!("{} ago", span(ago)))),
+            cell(span(session.age)),
+            cell(bytes(session.to_backend)),
+            cell(bytes(session.to_client)),
+        ]
+    });
+    let total = count(page.sessions.len() as u64, "session");
+    let older = if page.has_older { ", and older ones: see --limit, --since and --reason" } else { "" };
+    table(&columns, rows) + &format!("{total}{older}\n")
+}
+
 fn session_row(session: &api::Session) -> Vec<Cell> {
     let backend = session.backend.as_deref().unwrap_or("-");
     vec![

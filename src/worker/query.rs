@@ -69,10 +69,16 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn answer(&mut self, query: Query) -> Answer {
         match query {
             Query::Live { from, filter } => self.live(from, &filter),
-            Query::Ended { filter } => {
-                let records = self.recorder.newest_first().filter(|record| record.fits(&filter));
-                let rows = records.take(ROWS_MAX).map(|record| self.row_of_record(record)).collect();
-                Answer::Page { rows, next: None }
+            Query::Ended { before, filter } => {
+                let mut records =
+                    self.recorder.numbered(before).filter(|(_, record)| record.fits(&filter)).peekable();
+                let (mut rows, mut last) = (Vec::new(), 0);
+                for (number, record) in records.by_ref().take(ROWS_MAX) {
+                    rows.push(self.row_of_record(record));
+                    last = number;
+                }
+                let next = records.peek().map(|_| last);
+                Answer::Ended { rows, next }
             }
             Query::Session(id) => Answer::Session(self.story(id).map(Box::new)),
             Query::Cut(target) => Answer::Cut(self.cut_target(target)),
@@ -217,6 +223,12 @@ mod tests {
             self.rows(Query::Live { from: 0, filter })
         }
 
+        fn ended(&mut self, before: Option<u64>, filter: Filter) -> (Vec<Row>, Option<u64>) {
+            let answer = self.ask(Query::Ended { before, filter });
+            let Answer::Ended { rows, next } = answer else { panic!("{answer:?}") };
+            (rows, next)
+        }
+
         fn story(&mut self, id: SessionId) -> Option<Box<Story>> {
             let answer = self.ask(Query::Session(id));
             let Answer::Session(story) = answer else { panic!("{answer:?}") };
@@ -245,7 +257,7 @@ mod tests {
         drop((client, served));
         bench.turn_until(|worker| worker.sessions.is_empty());
         assert!(bench.live(Filter::default()).is_empty());
-        let [ended] = &bench.rows(Query::Ended { filter: Filter::default() })[..] else { panic!("one") };
+        let [ended] = &bench.ended(None, Filter::default()).0[..] else { panic!("one") };
         assert_eq!(ended.id, row.id);
         let State::Ended { reason: CloseReason::Done, code, .. } = ended.state else { panic!("{ended:?}") };
         assert_eq!((code.to_string(), ended.given), ("-L".into(), [1, 0]));
@@ -271,8 +283,13 @@ mod tests {
             assert!(bench.live(filter).is_empty(), "{filter:?}");
         }
         let listener = Some(snapshot.listeners[0].id);
-        let all =
-            Filter { listener, pool: Some(POOL), backend: Some(b), client: Some([127, 0, 0, 1].into()) };
+        let all = Filter {
+            listener,
+            pool: Some(POOL),
+            backend: Some(b),
+            client: Some([127, 0, 0, 1].into()),
+            ..nothing
+        };
         assert_eq!(bench.live(all).len(), 2);
     }
 
@@ -288,10 +305,17 @@ mod tests {
         let backend = bench.worker.snapshot.pool(POOL).backends[1].id;
         assert!(matches!(bench.ask(Query::Cut(Target::Backend(backend))), Answer::Cut(1)));
         assert!(second.read(&mut [0]).is_err());
-        let ended = bench.rows(Query::Ended { filter: Filter::default() });
+        let (ended, _) = bench.ended(None, Filter::default());
         let killed = |row: &Row| matches!(row.state, State::Ended { reason: CloseReason::Killed, .. });
         assert!(ended.len() == 2 && ended.iter().all(killed), "{ended:?}");
         assert_eq!(ended[0].id, ids[1], "the newest first");
+        let of = |reason: CloseReason| Filter { reason: Some(reason), ..Filter::default() };
+        assert_eq!(bench.ended(None, of(CloseReason::Killed)).0.len(), 2);
+        assert_eq!(bench.ended(None, of(CloseReason::Done)).0.len(), 0);
+        let (last, next) = (ended[0].ended().unwrap(), bench.worker.now + std::time::Duration::from_nanos(1));
+        let since = |since| Filter { since: Some(since), ..Filter::default() };
+        assert!(!bench.ended(None, since(last)).0.is_empty());
+        assert_eq!(bench.ended(None, since(next)).0.len(), 0);
     }
 
     #[test]
@@ -332,6 +356,17 @@ mod tests {
             drop(client);
         }
         assert_eq!(bench.worker.recorder.newest_first().count(), RECORDS_MAX);
-        assert_eq!(bench.rows(Query::Ended { filter: Filter::default() }).len(), ROWS_MAX);
+        let (mut seen, mut before) = (Vec::new(), None);
+        loop {
+            let (rows, next) = bench.ended(before, Filter::default());
+            assert!(rows.len() <= ROWS_MAX);
+            seen.extend(rows.into_iter().map(|row| row.id));
+            before = next;
+            if next.is_none() {
+                break;
+            }
+        }
+        let distinct: std::collections::HashSet<_> = seen.iter().collect();
+        assert_eq!((seen.len(), distinct.len()), (RECORDS_MAX, RECORDS_MAX), "each on one page");
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Names {
 #[derive(Default)]
 pub(super) struct Recorder {
     records: VecDeque<Record>,
+    /// Records ever made.
+    made: u64,
     names: HashMap<(u32, u32), Names>,
 }
 
@@ -58,6 +60,8 @@ impl Record {
     pub(super) fn fits(&self, filter: &Filter) -> bool {
         let Place { listener, pool, .. } = self.place;
         fits(filter, listener, pool, self.backend.as_deref(), self.client)
+            && filter.reason.is_none_or(|wanted| wanted == self.summary.reason)
+            && filter.since.is_none_or(|since| self.opened + self.summary.duration >= since)
     }
 
     /// Backends that a dial had failed to.
@@ -66,7 +70,7 @@ impl Record {
     }
 }
 
-/// Whether a session is wanted.
+/// Whether a session is wanted, but for how it ended.
 pub(super) fn fits(
     filter: &Filter,
     listener: ListenerId,
@@ -86,11 +90,20 @@ impl Recorder {
         self.records.iter().rev()
     }
 
+    /// The same with their numbers, which count from 0; only those in front of number `before`.
+    pub(super) fn numbered(&self, before: Option<u64>) -> impl Iterator<Item = (u64, &Record)> {
+        let numbers = (0..self.made).rev();
+        numbers
+            .zip(self.newest_first())
+            .skip_while(move |&(number, _)| before.is_some_and(|before| number >= before))
+    }
+
     fn push(&mut self, record: Record) {
         if self.records.len() == RECORDS_MAX {
             self.records.pop_front();
         }
         self.records.push_back(record);
+        self.made += 1;
     }
 
     /// Names are the same text for all that tell them.

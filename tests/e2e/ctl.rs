@@ -234,6 +234,8 @@ fn session(id: &str) -> api::Session {
         idle: 1.0,
         to_backend: 1,
         to_client: 1,
+        reason: None,
+        ended_ago: None,
     }
 }
 
@@ -251,8 +253,11 @@ fn asks<const N: usize>(args: &str, answers: [(u16, String); N]) -> (String, [St
 fn sessions_are_read_page_by_page() {
     let pages = || {
         let next = Some("0.2".to_owned());
-        let first = api::SessionPage { sessions: vec![session("0.1.0")], next };
-        [json(&first), json(&api::SessionPage { sessions: vec![session("0.2.0")], next: None })]
+        let first = api::SessionPage { sessions: vec![session("0.1.0")], next, has_older: false };
+        [
+            json(&first),
+            json(&api::SessionPage { sessions: vec![session("0.2.0")], next: None, has_older: false }),
+        ]
     };
     let [first, last] = pages();
     let (text, asked) = asks("sessions --client 192.0.2.7 -n 1", [first.clone()]);

@@ -84,6 +84,12 @@ fn every_session_is_on_exactly_one_page() {
         ("?client=nobody", StatusCode::BAD_REQUEST),
         ("?limit=0", StatusCode::BAD_REQUEST),
         ("?from=here", StatusCode::BAD_REQUEST),
+        ("?reason=done", StatusCode::BAD_REQUEST),
+        ("?since=5m", StatusCode::BAD_REQUEST),
+        ("?ended=true&reason=nothing", StatusCode::BAD_REQUEST),
+        ("?ended=true&since=5", StatusCode::BAD_REQUEST),
+        ("?ended=true&from=0.1", StatusCode::BAD_REQUEST),
+        ("?ended=maybe", StatusCode::BAD_REQUEST),
     ] {
         let page = admin.get::<api::SessionPage>(&format!("/v1/sessions{query}"));
         assert_eq!(status_of(&page), Some(expected), "{query}");
@@ -116,6 +122,35 @@ fn a_session_is_explained_while_it_runs_and_when_it_was_cut() {
     assert_eq!((ended.end_code.as_deref(), ended.session.to_backend), (Some("KD"), 2));
     let again = admin.ask::<api::Killed>(Method::DELETE, &route, None::<&()>);
     assert_eq!(status_of(&again), Some(StatusCode::NOT_FOUND));
+}
+
+#[test]
+fn sessions_that_are_over_are_listed_by_how_and_when_they_ended() {
+    let bench = Bench::new();
+    let [cut, _running] = [bench.session(), bench.session()];
+    let id = |client: &TcpStream| {
+        let address = client.local_addr().expect("getsockname").to_string();
+        let page = bench.page("");
+        page.sessions.into_iter().find(|session| session.client == address).expect("it runs").id
+    };
+    let id = id(&cut.0);
+    let _: api::Killed =
+        bench.daemon.admin().ask(Method::DELETE, &format!("/v1/sessions/{id}"), None::<&()>).expect("kill");
+    for (query, expected) in [
+        ("?ended=true", 1),
+        ("?ended=true&reason=killed&since=1h&pool=web&backend=a", 1),
+        ("?ended=true&reason=done", 0),
+        ("?ended=true&since=0s", 0),
+        ("?ended=false", 1),
+    ] {
+        assert_eq!(bench.page(query).sessions.len(), expected, "{query}");
+    }
+    let session = bench.page("?ended=true").sessions.remove(0);
+    assert_eq!(
+        (session.id, session.reason.as_deref(), session.state.as_str()),
+        (id, Some("killed"), "ended")
+    );
+    assert!(session.ended_ago.is_some());
 }
 
 /// A maint that came later was told as the verdict of the choice.

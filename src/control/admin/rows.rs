@@ -219,9 +219,11 @@ pub(super) fn pool_named<'s>(state: &'s State, name: &str) -> Result<&'s Pool, P
 pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
     let [to_backend, to_client] = row.given;
     let age = (now - row.opened).as_secs_f64();
-    let (state, age, idle) = match row.state {
-        query::State::Live { stage, quiet, .. } => (stage.as_str(), age, quiet.as_secs_f64()),
-        query::State::Ended { duration, .. } => ("ended", duration.as_secs_f64(), 0.0),
+    let (state, age, idle, reason) = match row.state {
+        query::State::Live { stage, quiet, .. } => (stage.as_str(), age, quiet.as_secs_f64(), None),
+        query::State::Ended { reason, duration, .. } => {
+            ("ended", duration.as_secs_f64(), 0.0, Some(reason.as_str()))
+        }
     };
     api::Session {
         id: row.id.to_string(),
@@ -236,6 +238,8 @@ pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
         idle,
         to_backend,
         to_client,
+        reason: reason.map(str::to_owned),
+        ended_ago: row.ended().map(|ended| (now - ended).as_secs_f64()),
     }
 }
 

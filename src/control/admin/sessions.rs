@@ -15,6 +15,8 @@ use super::guard::Peer;
 use super::problem::Problem;
 use super::{Context, rows};
 use crate::api::{self, EventKind};
+use crate::base::time::Instant;
+use crate::config;
 use crate::control::events::Draft;
 use crate::control::view::State as Known;
 use crate::control::{Member, audit};
@@ -22,13 +24,14 @@ use crate::mailbox::Command;
 use crate::pool::Backend;
 use crate::query::{self, Filter, Reply, SessionId, Target};
 use crate::request::Named;
+use crate::session::CloseReason;
 
 /// How long a worker may take to answer: it does so in its next turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers that one page is put together from at most: workers whose sessions do not fit are asked for their next places.
 const ASKS_PER_PAGE: usize = 64;
 
-/// Sessions that run, a page at a time
+/// Sessions that run, a page at a time, or the latest that are over
 #[utoipa::path(
     get, path = "/v1/sessions", params(api::SessionFilter),
     responses(
@@ -42,9 +45,13 @@ pub(super) async fn sessions(
     Query(wanted): Query<api::SessionFilter>,
 ) -> Answer<api::SessionPage> {
     let limit = super::routes::check_limit(wanted.limit)?;
-    let filter = filter_of(&context.view.state(), &wanted)?;
+    let now = context.view.clock.now();
+    let filter = filter_of(&context.view.state(), &wanted, now)?;
+    if wanted.ended == Some(true) {
+        return ended(&context, filter, limit).await.map(Json);
+    }
     let (first, mut from) = wanted.from.as_deref().map_or(Ok((0, 0)), place_of)?;
-    let mut page = api::SessionPage { sessions: Vec::new(), next: None };
+    let mut page = api::SessionPage { sessions: Vec::new(), next: None, has_older: false };
     let members = by_id(&context);
     let mut asks = 0;
     for member in members.iter().filter(|member| member.id.0 >= first) {
@@ -73,6 +80,31 @@ pub(super) async fn sessions(
         }
     }
     Ok(Json(page))
+}
+
+/// The latest sessions that are over, the newest first. What a worker remembers is bounded, and so is how often it is asked.
+async fn ended(context: &Context, filter: Filter, limit: usize) -> Result<api::SessionPage, Problem> {
+    let mut rows = Vec::new();
+    for member in &by_id(context) {
+        let (mut before, mut taken) = (None, 0);
+        // It has stopped, and remembers nothing.
+        while let Some(query::Answer::Ended { rows: some, next }) =
+            ask(member, query::Query::Ended { before, filter }).await?
+        {
+            taken += some.len();
+            rows.extend(some);
+            before = next;
+            if next.is_none() || taken > limit {
+                break;
+            }
+        }
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.ended()));
+    let has_older = rows.len() > limit;
+    rows.truncate(limit);
+    let now = context.view.clock.now();
+    let sessions = rows.iter().map(|row| rows::session(row, now)).collect();
+    Ok(api::SessionPage { sessions, next: None, has_older })
 }
 
 /// Why a session went where it went, and why it ended: one that runs, or one of the last thousand of its worker
@@ -217,7 +249,7 @@ fn place_of(from: &str) -> Result<(u32, u32), Problem> {
     place.ok_or_else(|| Problem::bad("from: must be `next` of an earlier page"))
 }
 
-fn filter_of(state: &Known, wanted: &api::SessionFilter) -> Result<Filter, Problem> {
+fn filter_of(state: &Known, wanted: &api::SessionFilter, now: Instant) -> Result<Filter, Problem> {
     let pool = wanted.pool.as_deref().map(|name| rows::pool_named(state, name)).transpose()?;
     let backend = match (&wanted.backend, &wanted.pool) {
         (None, _) => None,
@@ -231,7 +263,30 @@ fn filter_of(state: &Known, wanted: &api::SessionFilter) -> Result<Filter, Probl
             Some(client.parse().map_err(|_| Problem::bad(what))?)
         }
     };
-    Ok(Filter { listener: None, pool: pool.map(|pool| pool.id), backend, client })
+    let of_ended = [("reason", &wanted.reason), ("since", &wanted.since)];
+    if let Some((key, _)) = of_ended.into_iter().find(|(_, value)| value.is_some())
+        && wanted.ended != Some(true)
+    {
+        return Err(Problem::bad(format!("{key}: is of sessions that are over, ask with ended=true")));
+    }
+    if wanted.ended == Some(true) && wanted.from.is_some() {
+        return Err(Problem::bad(
+            "from: sessions that are over are on one page, ask with another limit or since",
+        ));
+    }
+    let reason = wanted.reason.as_deref().map(reason_named).transpose()?;
+    let wrong = |config::Invalid(what): config::Invalid| Problem::bad(format!("since: {what}"));
+    let within = wanted.since.as_deref().map(config::parse_duration).transpose().map_err(wrong)?;
+    let since = within.map(|span| now - span);
+    Ok(Filter { listener: None, pool: pool.map(|pool| pool.id), backend, client, reason, since })
+}
+
+fn reason_named(name: &str) -> Result<CloseReason, Problem> {
+    let unknown = || {
+        let all = CloseReason::ALL.map(CloseReason::as_str).join(", ");
+        Problem::bad(format!("reason: must be one of {all}, got {name:?}"))
+    };
+    CloseReason::ALL.into_iter().find(|reason| reason.as_str() == name).ok_or_else(unknown)
 }
 
 fn backend_named<'s>(state: &'s Known, pool: &str, name: &str) -> Result<&'s Backend, Problem> {

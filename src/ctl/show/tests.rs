@@ -47,6 +47,8 @@ fn session(id: &str, backend: Option<&str>) -> api::Session {
         idle: 0.5,
         to_backend: 10,
         to_client: 2048,
+        reason: None,
+        ended_ago: None,
     }
 }
 
@@ -173,8 +175,11 @@ web   random          3         0         2
 
 #[test]
 fn sessions_are_rows_with_a_total() {
-    let page =
-        api::SessionPage { sessions: vec![session("0.1.2", Some("a")), session("0.2.0", None)], next: None };
+    let page = api::SessionPage {
+        sessions: vec![session("0.1.2", Some("a")), session("0.2.0", None)],
+        next: None,
+        has_older: false,
+    };
     assert_eq!(
         sessions(&page),
         "\
@@ -182,6 +187,26 @@ ID     CLIENT          LISTENER  BACKEND  SOURCE          STATE       AGE   IDLE
 0.1.2  192.0.2.7:1234  front     web/a    10.0.0.9:40000  relaying  1m15s  500ms        10 B    2.0 KiB
 0.2.0  192.0.2.7:1234  front     web/-    -               relaying  1m15s  500ms        10 B    2.0 KiB
 2 sessions, 20 B to backends, 4.0 KiB to clients
+"
+    );
+}
+
+#[test]
+fn sessions_that_are_over_are_rows_with_their_reason() {
+    let over = api::Session {
+        state: "ended".into(),
+        reason: Some("connect_refused".into()),
+        ended_ago: Some(125.0),
+        source: None,
+        ..session("0.1.2", Some("a"))
+    };
+    let page = api::SessionPage { sessions: vec![over], next: None, has_older: true };
+    assert_eq!(
+        ended(&page),
+        "\
+ID     CLIENT          LISTENER  BACKEND  SOURCE  REASON               ENDED  LASTED  TO BACKEND  TO CLIENT
+0.1.2  192.0.2.7:1234  front     web/a    -       connect_refused  2m05s ago   1m15s        10 B    2.0 KiB
+1 session, and older ones: see --limit, --since and --reason
 "
     );
 }

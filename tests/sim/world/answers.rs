@@ -47,6 +47,7 @@ impl World {
                     rows.iter().for_each(|row| self.ask_for_story(worker, row));
                     self.coverage.hit_if(!rows.is_empty(), "asked for sessions");
                 }
+                Answer::Ended { .. } => panic!("nobody has asked for them"),
                 Answer::Session(story) => self.judge_story(*story.expect("it was told of a moment ago")),
             }
         }
