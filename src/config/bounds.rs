@@ -17,6 +17,8 @@ pub const WEIGHT_MAX: u16 = 256;
 pub(super) const RETRIES_MAX: u32 = 16;
 /// Timeouts and intervals. At most a year: no sum of a few of these overflows.
 pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(8760);
+/// Sessions are looked through for lines that are due once a second at most.
+pub(super) const LINES_EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Like [`TIMEOUT`], but at once is a choice too.
 pub(super) const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(8760);
 /// Who waits for longer than this may as well sleep: to be woken takes some microseconds.

@@ -11,10 +11,10 @@ use toml::Spanned;
 
 use super::address::{Resolver, parse_bind};
 use super::admin;
-use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, SESSIONS_MAX, TIMEOUT, WORKERS_MAX};
+use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, LINES_EVERY, SESSIONS_MAX, TIMEOUT, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
-use super::model::{Accept, AccessLog, Account, Config, Global, Listener, LogFormat, Timeouts};
+use super::model::{Accept, AccessLog, Account, Config, Global, Listener, LogFormat, SessionLines, Timeouts};
 use super::overrides::{BackendFlag, Overrides, workers_auto};
 use super::pool::{self, PoolDraft, TIMEOUTS};
 use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
@@ -82,6 +82,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let mut read = Reader { report, scope: &log_scope };
     let level = read.choice("level", &log.level, &LOG_LEVELS);
     let format = read.choice("format", &log.format, &LOG_FORMATS).unwrap_or(LogFormat::Text);
+    let lines = raw.access_log.as_ref().map(|raw| session_lines(raw, &scope, report));
     let access_log = raw.access_log.as_ref().and_then(|raw| access_log(raw, &scope, format, report));
 
     Global {
@@ -96,8 +97,28 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,
         access_log,
+        session_lines: lines.unwrap_or_default(),
         user,
     }
+}
+
+fn session_lines(raw: &Spanned<Table<RawAccessLog>>, scope: &Scope, report: &mut Report) -> SessionLines {
+    let scope = scope.part(spot_of_table(Some(raw)), "access_log");
+    let raw = raw.get_ref();
+    let mut read = Reader { report, scope: &scope };
+    let every = read.duration("every", &raw.every, LINES_EVERY, None);
+    let SessionLines { mut at_start, mut at_end, .. } = SessionLines::default();
+    if let Some(words) = read.words("at", &raw.at, &["start", "end"]) {
+        (at_start, at_end) = (words.contains(&"start"), words.contains(&"end"));
+        if words.is_empty() && every.is_none() {
+            read.wrong(
+                "at",
+                &raw.at,
+                "an empty list without every: no line would be written; leave access_log out",
+            );
+        }
+    }
+    SessionLines { at_start, at_end, every }
 }
 
 /// Written in `format` unless the table names another; `None` when its path says that there is none.

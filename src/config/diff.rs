@@ -183,6 +183,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
         log_level,
         log_format,
         access_log,
+        session_lines,
         user,
     } = new;
     keys.value("workers", old.workers, workers);
@@ -204,6 +205,12 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     keys.maybe("access_log.path", path(&old.access_log), path(access_log));
     let format = |log: &Option<AccessLog>| log.as_ref().map(|log| log.format.as_str());
     keys.maybe("access_log.format", format(&old.access_log), format(access_log));
+    keys.text("access_log.at", &old.session_lines.at(), &session_lines.at());
+    keys.maybe(
+        "access_log.every",
+        old.session_lines.every.map(show_duration),
+        session_lines.every.map(show_duration),
+    );
     let before = keys.changes.len();
     let name = |user: &Option<Account>| user.as_ref().map(|account| account.user.clone());
     keys.maybe("user", name(&old.user), name(user));
@@ -394,6 +401,11 @@ mod tests {
         (|c| c.global.log_level = log::LevelFilter::Warn, "global: log.level info -> warn"),
         (|c| c.global.log_format = LogFormat::Json, "global: log.format text -> json"),
         (|c| c.global.access_log.as_mut().unwrap().path = "/b".into(), "global: access_log.path /a -> /b"),
+        (|c| c.global.session_lines.at_start = true, "global: access_log.at end -> start,end"),
+        (
+            |c| c.global.session_lines.every = Some(Duration::from_secs(300)),
+            "global: access_log.every (not set) -> 5m",
+        ),
         (
             |c| c.global.access_log.as_mut().unwrap().format = LogFormat::Json,
             "global: access_log.format text -> json",

@@ -97,8 +97,37 @@ pub struct Global {
     pub log_format: LogFormat,
     /// Where the lines of finished sessions go; `None` leaves them among the others.
     pub access_log: Option<AccessLog>,
+    /// Which lines sessions have, wherever those go.
+    pub session_lines: SessionLines,
     /// Who a process that starts as root becomes once it listens; `None` changes nothing.
     pub user: Option<Account>,
+}
+
+/// Which lines a session has in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLines {
+    /// One as soon as its backend is connected.
+    pub at_start: bool,
+    /// One when it is over.
+    pub at_end: bool,
+    /// One every so often while it lasts.
+    pub every: Option<Duration>,
+}
+
+impl SessionLines {
+    /// `at` as the file has it.
+    pub fn at(&self) -> String {
+        let words = [(self.at_start, "start"), (self.at_end, "end")];
+        let words: Vec<&str> =
+            words.into_iter().filter(|(is_there, _)| *is_there).map(|(_, word)| word).collect();
+        words.join(",")
+    }
+}
+
+impl Default for SessionLines {
+    fn default() -> Self {
+        Self { at_start: false, at_end: true, every: None }
+    }
 }
 
 /// Where the lines of finished sessions go.

@@ -51,6 +51,8 @@ pub(super) struct RawGlobal {
 pub(super) struct RawAccessLog {
     pub(super) path: Key,
     pub(super) format: Key,
+    pub(super) at: Key,
+    pub(super) every: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -89,6 +89,20 @@ impl Reader<'_> {
         chosen.map(|(_, choice)| *choice)
     }
 
+    /// A list of some of a few words.
+    pub(super) fn words<'w>(&mut self, name: &str, key: &Key, words: &[&'w str]) -> Option<Vec<&'w str>> {
+        let value = key.as_ref()?.get_ref();
+        let of = |value: &Value| words.iter().copied().find(|&word| value.as_str() == Some(word));
+        let found = value.as_array().and_then(|values| values.iter().map(of).collect());
+        if found.is_none() {
+            let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
+            let got = value.as_array().into_iter().flatten().find(|value| of(value).is_none());
+            let got = show(got.unwrap_or(value));
+            self.wrong(name, key, format_args!("must be a list of some of {}, got {got}", words.join(", ")));
+        }
+        found
+    }
+
     /// A name, see [`check_name`].
     pub(super) fn name<'k>(&mut self, key: &'k Key) -> Option<&'k str> {
         let text = self.text("name", key)?;

@@ -5,7 +5,7 @@ use std::fmt;
 use super::error::one_line;
 use super::model::{
     AccessLog, Account, Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, Pool,
-    Tcp, Timeouts,
+    SessionLines, Tcp, Timeouts,
 };
 use super::units::show_duration;
 
@@ -40,6 +40,12 @@ impl fmt::Display for Global {
         write!(f, " log={level},{format}")?;
         if let Some(AccessLog { path, format }) = &self.access_log {
             write!(f, " access_log={},{}", one_line(&path.display().to_string()), format.as_str())?;
+        }
+        if self.session_lines != SessionLines::default() {
+            write!(f, " access_log_at={}", self.session_lines.at())?;
+        }
+        if let Some(every) = self.session_lines.every {
+            write!(f, " access_log_every={}", show_duration(every))?;
         }
         if let Some(Account { user, group }) = &self.user {
             write!(f, " user={user}")?;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::config::model::{self, Config};
+use crate::config::model::{self, Config, SessionLines};
 use crate::pool::tables::BackendIds;
 use crate::pool::{Backend, BackendId, Lease, Listener, ListenerId, Pool, PoolId};
 
@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub epoch: u64,
     /// How many workers serve.
     pub workers: usize,
+    /// Which lines sessions have in the log.
+    pub lines: SessionLines,
     /// By ascending [`ListenerId`].
     pub listeners: Vec<Arc<Listener>>,
     /// By ascending [`PoolId`].
@@ -69,6 +71,7 @@ impl Snapshot {
         let mut next = self.followed();
         let workers = config.global.workers.get();
         next.workers = workers;
+        next.lines = config.global.session_lines;
         let known: HashMap<&str, &Arc<Pool>> =
             self.pools.iter().map(|pool| (pool.settings.name.as_str(), pool)).collect();
         let named = config.pools.iter().map(|settings| match known.get(settings.name.as_str()) {

@@ -193,6 +193,7 @@ impl<K: Kernel> Worker<K> {
             queued: false,
             kept_alive: false,
             counting: Counting::Young,
+            line_age: 0,
         };
         let key = self.sessions.insert(slot);
         self.sweep.begin(self.now, &mut self.wheel);

@@ -103,11 +103,14 @@ impl<K: Kernel> Worker<K> {
                 if keepalive.is_some_and(|keepalive| keepalive.idle < timeouts.connect) {
                     self.keep_alive(key);
                 }
+                self.log_start(key);
                 self.drive(key);
             }
             Dial::Lost(error) => {
                 slot.session.on_connected(self.now);
                 count_connected(&self.stats, self.index, slot);
+                self.log_start(key);
+                let Some(slot) = self.sessions.get_mut(key) else { return };
                 slot.session.on_lost(Side::Backend, error.kind(), self.now);
                 self.drive(key);
             }

@@ -1,19 +1,112 @@
-//! The line that the log has of a session that is over.
+//! The lines that the log has of a session: one when it is over, and, where the access log asks for them, one when its backend is
+//! connected and one every so often while it lasts.
+//!
+//! Those of sessions that last are written by the timer of [`Sweep`](crate::worker::sweep), a bounded number at a time: a
+//! session has no timer for them, and where nobody asks for them nobody looks.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::kv::{ToValue, Value};
 
 use crate::base::slots::Key;
+use crate::base::time::Instant;
 use crate::session::{Side, Summary};
 use crate::sys::Kernel;
+use crate::worker::sweep::PLACES_PER_LOOK;
 use crate::worker::{Slot, Worker};
 
+/// Lines written in a row for sessions that last; the others follow a moment later, so that no event waits for all of them.
+const LINES_PER_LOOK: usize = 256;
+
+/// The round through all sessions that looks for lines that are due.
+#[derive(Default)]
+pub(super) struct Round {
+    /// The place that comes next.
+    next: u32,
+}
+
+impl<K: Kernel> Slot<K> {
+    /// Whether a line is due; then the next one is a period later.
+    fn take_due(&mut self, every: Duration, now: Instant) -> bool {
+        let age = u32::try_from(self.session.age(now).as_secs()).unwrap_or(u32::MAX);
+        let next = next_line(self.line_age, age, every);
+        next.inspect(|&age| self.line_age = age).is_some()
+    }
+}
+
+/// The age at which a session of `age` seconds was to have its latest line, if that is a later one than at `last`.
+fn next_line(last: u32, age: u32, every: Duration) -> Option<u32> {
+    let every = u32::try_from(every.as_secs()).unwrap_or(u32::MAX).max(1);
+    let passed = age.saturating_sub(last);
+    (passed >= every).then(|| age - passed % every)
+}
+
+fn is_logged() -> bool {
+    log::log_enabled!(target: "l4lb::session", log::Level::Info)
+}
+
 impl<K: Kernel> Worker<K> {
-    /// Writes the line, if there is one. Returns the address that the backend was dialed from, which costs a call: nobody asks for
+    /// Writes the line of a session whose backend is connected, where there is to be one.
+    pub(super) fn log_start(&mut self, key: Key) {
+        if self.snapshot.lines.at_start && is_logged() {
+            self.log_so_far(key, "session begins");
+        }
+    }
+
+    /// Writes some of the lines that are due of sessions that last. Returns whether there are more to look at than one look
+    /// goes through.
+    pub(super) fn log_due(&mut self) -> bool {
+        let Some(every) = self.snapshot.lines.every.filter(|_| is_logged()) else { return false };
+        let places = self.sessions.places();
+        let (mut written, mut gone_through) = (0, 0);
+        while gone_through < places.min(PLACES_PER_LOOK) && written < LINES_PER_LOOK {
+            let place = self.lines.next % places;
+            self.lines.next = place + 1;
+            gone_through += 1;
+            let Some(key) = self.sessions.at(place).map(|(key, _)| key) else { continue };
+            let slot = self.sessions.get_mut(key).expect("it was there a moment ago");
+            if slot.take_due(every, self.now) {
+                self.log_so_far(key, "session goes on");
+                written += 1;
+            }
+        }
+        gone_through < places
+    }
+
+    /// The same fields as at the end, as far as they are known.
+    fn log_so_far(&mut self, key: Key, what: &str) {
+        let id = self.id_of(key);
+        let Some(slot) = self.sessions.get(key) else { return };
+        let source = source(&mut self.kernel, slot);
+        let listener = &slot.listener.settings.name;
+        let pool = &self.snapshot.pool(slot.listener.pool).settings.name;
+        let backend = slot.backend_to_tell();
+        let session = &slot.session;
+        let [to_backend, to_client] = session.given();
+        log::info!(
+            target: "l4lb::session",
+            session:% = id,
+            listener:%,
+            pool:%,
+            backend = backend.map(|backend| backend.name.as_str()),
+            backend_address = backend.map(|backend| Shown(backend.address)),
+            client:% = slot.client_address,
+            source = source.map(Shown),
+            to_backend,
+            to_client,
+            connect_ms = session.connect_time().map(millis),
+            duration_ms = millis(session.age(self.now)),
+            retries = session.retries(),
+            state:% = session.stage().as_str();
+            "{what}"
+        );
+    }
+
+    /// Writes the line of a session that is over, where there is to be one. Returns the address that the backend was dialed from, which costs a call: nobody asks for
     /// it where no line is written.
     pub(super) fn log_end(&mut self, key: Key, slot: &Slot<K>, summary: &Summary) -> Option<SocketAddr> {
-        if !log::log_enabled!(target: "l4lb::session", log::Level::Info) {
+        if !self.snapshot.lines.at_end || !is_logged() {
             return None;
         }
         let listener = &slot.listener.settings.name;
@@ -21,7 +114,6 @@ impl<K: Kernel> Worker<K> {
         let backend = slot.backend_to_tell();
         let source = source(&mut self.kernel, slot);
         let session = self.id_of(key);
-        let connect_ms = summary.connect_time.map(|span| span.as_micros() as f64 / 1_000.0);
         log::info!(
             target: "l4lb::session",
             session:%,
@@ -33,8 +125,8 @@ impl<K: Kernel> Worker<K> {
             source = source.map(Shown),
             to_backend = summary.to_backend,
             to_client = summary.to_client,
-            connect_ms,
-            duration_ms = summary.duration.as_micros() as f64 / 1_000.0,
+            connect_ms = summary.connect_time.map(millis),
+            duration_ms = millis(summary.duration),
             retries = summary.retries,
             reason:% = summary.reason.as_str(),
             code:% = summary.code(),
@@ -44,6 +136,10 @@ impl<K: Kernel> Worker<K> {
         );
         source
     }
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_micros() as f64 / 1_000.0
 }
 
 /// An address in a field that a line may lack.
@@ -58,4 +154,25 @@ impl ToValue for Shown {
 /// The address that the backend is dialed from, as the kernel has it.
 pub(super) fn source<K: Kernel>(kernel: &mut K, slot: &Slot<K>) -> Option<SocketAddr> {
     kernel.local_address(slot.backend.as_ref()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_due_once_in_each_period_also_where_a_look_comes_late() {
+        let every = Duration::from_secs(10);
+        let mut last = 0;
+        let mut written = Vec::new();
+        for age in [0, 9, 10, 11, 19, 27, 29, 30, 75, 79, 80] {
+            if let Some(next) = next_line(last, age, every) {
+                last = next;
+                written.push(age);
+            }
+        }
+        assert_eq!(written, [10, 27, 30, 75, 80]);
+        assert_eq!(next_line(u32::MAX, 5, every), None, "a period that was longer before");
+        assert_eq!(next_line(0, 7, Duration::from_millis(1)), Some(7), "no more than one a second");
+    }
 }

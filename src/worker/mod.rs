@@ -68,6 +68,7 @@ use crew::{Arrival, Crew};
 pub use crew::{Desk, Desks};
 use drive::Driven;
 use gap::Gap;
+use lines::Round;
 use listeners::Listeners;
 pub use listening::RETIRE_GRACE;
 use pipes::Pipes;
@@ -125,6 +126,8 @@ pub struct Worker<K: Kernel> {
     uncounted: Uncounted,
     plumbing: Plumbing<K>,
     sweep: Sweep,
+    /// Where the next look for lines that are due begins.
+    lines: Round,
     probes: Probes<K>,
     /// Sessions that are over.
     recorder: Recorder,
@@ -173,6 +176,8 @@ struct Slot<K: Kernel> {
     /// Keepalive probes of the backend have been asked for.
     kept_alive: bool,
     counting: Counting,
+    /// Seconds from accept to the last line that it has had while it lasts, or was to have.
+    line_age: u32,
 }
 
 struct FailedDials {
@@ -237,6 +242,7 @@ impl<K: Kernel> Worker<K> {
             plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(pipes_max, pipe_len, now) },
             uncounted: Uncounted::new(),
             sweep: Sweep::new(now),
+            lines: Round::default(),
             probes,
             recorder: Recorder::default(),
             tables: Tables::default(),

@@ -25,7 +25,7 @@ const NEXT_LOOK: Duration = Duration::from_millis(250);
 /// Sessions looked at each time: 2,048 sockets in one call, which takes about as long as 60 reads.
 const SESSIONS_PER_LOOK: usize = 1024;
 /// Places gone through each time, taken or not.
-const PLACES_PER_LOOK: u32 = 4096;
+pub(super) const PLACES_PER_LOOK: u32 = 4096;
 /// For how long nothing has moved in a session that is looked at.
 const QUIET: Duration = Duration::from_secs(1);
 /// For how long one that is suspected has to stand still until its event is lost.
@@ -89,7 +89,7 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn on_sweep_timer(&mut self) {
         self.sweep.has_timer = false;
         self.prove_suspects();
-        let has_more = self.look_for_suspects();
+        let has_more = self.look_for_suspects() | self.log_due();
         if !self.sessions.is_empty() {
             let period = if has_more { NEXT_LOOK } else { SWEEP_PERIOD };
             self.sweep.arm(self.now + period, &mut self.wheel);

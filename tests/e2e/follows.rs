@@ -123,6 +123,29 @@ fn the_logs_follow_a_reload() {
     service.stops();
 }
 
+#[test]
+fn a_session_that_lasts_has_a_line_at_its_start_and_every_so_often_where_that_is_asked_for() {
+    let fleet = fleet(1);
+    let service = fleet.start_daemon("info");
+    reload(&service, &fleet, "access_log = { path = \"-\", at = [\"start\"], every = \"1s\" }", "");
+    let visit = service.enter().talks();
+    let client = format!(" client={} ", visit.client.local_address());
+    for what in ["session begins", "session goes on", "session goes on"] {
+        let line = service.server.wait_for_line(&[what, &client]);
+        let source =
+            line.split(" source=").nth(1).and_then(|rest| rest.split(' ').next()).expect("it has one");
+        source.parse::<SocketAddr>().expect("an address");
+        assert!(line.contains(" backend=n0 ") && line.ends_with(" state=open"), "{line}");
+    }
+    // It has no line at its end; one behind it that has shows that none came.
+    visit.leave();
+    reload(&service, &fleet, "", "");
+    service.enter().talks().leave();
+    let line = service.server.wait_for_line(&[" session session="]);
+    assert!(!line.contains(&client), "{line}");
+    service.stops();
+}
+
 /// `ctl config` showed what did not run, and a dry run had nothing to change.
 #[test]
 fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
