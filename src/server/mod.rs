@@ -16,7 +16,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use crate::config::model::{Config, Global};
-use crate::control::admin::{self, SocketFile};
+use crate::control::admin::{self, Doors};
 use crate::control::kept::{self, Kept, Restored};
 use crate::control::saving::StateFile;
 use crate::control::state_file::Contents;
@@ -47,7 +47,6 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Where the admin API can be reached.
     pub admin: admin::Addresses,
-    socket_file: Option<SocketFile>,
     control: JoinHandle<io::Result<()>>,
     reports: Reports,
     view: Arc<View>,
@@ -116,7 +115,7 @@ impl Running {
     pub fn wait(self) -> io::Result<Totals> {
         let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
         self.site.hand_back();
-        if let Some(Err(error)) = self.socket_file.as_ref().map(SocketFile::remove) {
+        if let Some(Err(error)) = self.site.doors.get().map(Doors::remove_socket_file) {
             log::warn!(error:%; "cannot remove the admin socket");
         }
         result.map(|()| totals(&self.site.staff))
@@ -182,7 +181,7 @@ pub fn start_service(
         view: Arc::clone(&view),
         drain_timeout: config.global.drain_timeout,
     };
-    let (at, socket_file) = (admin.addresses(), admin.socket_file());
+    let at = admin.addresses();
     // In front of the control thread: no reload passes the doors by.
     let doors = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
     let is_first = site.doors.set(doors).is_ok();
@@ -195,7 +194,7 @@ pub fn start_service(
         system("start a thread")(error)
     })?;
     let addresses = config.listeners.iter().filter_map(|listener| site.address_of(&listener.name)).collect();
-    Ok(Running { addresses, admin: at, socket_file, control, reports, view, site })
+    Ok(Running { addresses, admin: at, control, reports, view, site })
 }
 
 /// What runs first: the configuration, and what operators and backends had changed when the process before us ended.

@@ -84,6 +84,11 @@ impl Daemon {
         Client::new(Target::Socket(self.runtime.path().join("admin.sock"))).expect("start a runtime")
     }
 
+    /// Its admin socket.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.runtime.path().join("admin.sock")
+    }
+
     /// The file that its configuration is in.
     pub(crate) fn config_file(&self) -> &Path {
         self.file.path()

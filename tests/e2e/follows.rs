@@ -183,3 +183,37 @@ fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
     assert_eq!(status(&service).restart_pending, None);
     service.stops();
 }
+
+/// Until a restart nobody could reach it any more.
+#[test]
+fn an_admin_socket_whose_file_was_removed_is_made_again_on_reload() {
+    let config = "[[pool]]\nhealth = { type = \"off\" }\nbackend = [{ address = \"127.0.0.1:1\" }]\n";
+    let daemon = Daemon::start(config, IPV4);
+    let path = daemon.socket();
+    let answers = || daemon.admin().get::<api::Status>("/v1/status").is_ok();
+    fs::remove_file(&path).expect("remove it");
+    assert!(!answers());
+    daemon.reload(config);
+    daemon.wait_for_line(&["the file of the admin socket was removed: it is made again"]);
+    until("it answers again", answers);
+    // What others put there is theirs.
+    fs::remove_file(&path).expect("remove it");
+    fs::write(&path, "mine").expect("a file");
+    daemon.reload(config);
+    let line = daemon.wait_for_line(&["cannot be made again"]);
+    assert!(line.contains("it is no socket"), "{line}");
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), "mine");
+    fs::remove_file(&path).expect("remove it");
+    let other = std::os::unix::net::UnixListener::bind(&path).expect("listen there");
+    daemon.reload(config);
+    let line = daemon.wait_for_line(&["cannot be made again"]);
+    assert!(line.contains("another process answers there"), "{line}");
+    assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+    // Left behind by a process that has ended, it is taken over, as a start takes it.
+    drop(other);
+    daemon.reload(config);
+    daemon.wait_for_line(&["it is made again"]);
+    until("it answers again", answers);
+    daemon.stop();
+    assert!(!path.exists(), "the last one goes with the process");
+}

@@ -1,5 +1,6 @@
-//! The doors over TCP of a running process, and how they follow another configuration: what is to answer is opened first, and
-//! takes the place of what answered in one step.
+//! The doors of a running process, and how those over TCP follow another configuration: what is to answer is opened first, and
+//! takes the place of what answered in one step. The unix socket stays where it is until a restart; a reload only makes it again
+//! where somebody has removed its file.
 
 use std::io;
 use std::net::TcpListener;
@@ -9,15 +10,18 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::guard::Guard;
 use super::serve::{Door, Swaps};
+use super::socket::{SocketFile, Unix};
 use super::token::Tokens;
 use super::{AdminError, Context, monitoring, routes, tcp, watched};
-use crate::config::model::Admin;
+use crate::config::model::{Admin, AdminSocket};
 use crate::sys;
 
 /// Which door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// The API.
+    /// The unix socket.
+    Socket,
+    /// The API over TCP.
     Listen,
     /// The metrics alone.
     Metrics,
@@ -26,7 +30,7 @@ pub(super) enum Place {
 /// What opens a door, within the runtime; `None` where there is to be none any more.
 pub(super) type Hang = Box<dyn FnOnce() -> io::Result<Option<Door>> + Send>;
 
-/// The doors over TCP.
+/// The doors.
 #[derive(Clone)]
 pub struct Doors {
     context: Context,
@@ -34,6 +38,8 @@ pub struct Doors {
     tokens: Arc<RwLock<Option<Tokens>>>,
     /// What they were opened for.
     settings: Arc<Mutex<Admin>>,
+    /// That of the unix socket, if there is one.
+    socket: Arc<Mutex<Option<SocketFile>>>,
     swaps: UnboundedSender<(Place, Hang)>,
 }
 
@@ -49,10 +55,52 @@ pub struct Swap {
 
 impl Doors {
     /// Those of a process that has opened what `settings` name; and where what takes their place comes from.
-    pub(super) fn new(settings: &Admin, context: Context, tokens: Option<Tokens>) -> (Self, Swaps) {
+    pub(super) fn new(
+        settings: &Admin,
+        context: Context,
+        tokens: Option<Tokens>,
+        socket: Option<SocketFile>,
+    ) -> (Self, Swaps) {
         let (swaps, arriving) = unbounded_channel();
         let (tokens, settings) = (Arc::new(RwLock::new(tokens)), Arc::new(Mutex::new(settings.clone())));
-        (Self { context, tokens, settings, swaps }, arriving)
+        let socket = Arc::new(Mutex::new(socket));
+        (Self { context, tokens, settings, socket, swaps }, arriving)
+    }
+
+    /// The door of the unix socket.
+    pub(super) fn socket(&self, unix: Unix) -> io::Result<Door> {
+        log::info!(socket:% = unix.path().display(); "admin API");
+        Door::unix(unix, routes::all(self.context.clone(), None))
+    }
+
+    /// Opens the unix socket again where its file has gone, or something else is in its place that nobody uses. No configuration
+    /// decides that, so it answers at once. May wait for a process that does the same.
+    fn make_socket_again(&self, settings: &Admin) {
+        let mut file = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = &*file else { return };
+        let socket = before.path().display().to_string();
+        let opened = match before.is_there() {
+            Ok(true) => return,
+            Ok(false) => before.open_again(settings.socket == AdminSocket::Default),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(unix) => {
+                log::warn!(socket; "the file of the admin socket was removed: it is made again");
+                *file = Some(unix.file.clone());
+                let opener = self.clone();
+                self.send(Place::Socket, move || opener.socket(unix).map(Some));
+            }
+            Err(error) => {
+                log::warn!(socket, error:%; "the file of the admin socket was removed, and cannot be made again");
+            }
+        }
+    }
+
+    /// Removes the file of the unix socket, unless it is another one's by now.
+    pub fn remove_socket_file(&self) -> io::Result<()> {
+        let file = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        file.map_or(Ok(()), |file| file.remove())
     }
 
     /// The door of the API.
@@ -74,6 +122,7 @@ impl Doors {
     pub fn open(&self, settings: &Admin) -> Result<Swap, AdminError> {
         let failed = |what: String| move |error| AdminError { what, error };
         let running = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.make_socket_again(&running);
         let bind = |address: Option<_>| {
             let bound = address.map(|address| tcp(address).map_err(failed(format!("listen on {address}"))));
             bound.transpose()

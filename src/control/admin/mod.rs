@@ -37,12 +37,11 @@ use crate::sys;
 
 pub use doors::{Doors, Swap};
 pub use routes::openapi;
-pub use socket::{NO_DEFAULT_PATH, SocketFile, default_path};
+pub use socket::{NO_DEFAULT_PATH, default_path};
 
 use doors::Place;
 use resolve::Resolvers;
 use scrape::Scraper;
-use serve::Door;
 use socket::Unix;
 use token::Tokens;
 
@@ -158,11 +157,6 @@ impl Opened {
         }
     }
 
-    /// The file of the unix socket, to be removed at the end of the process.
-    pub fn socket_file(&self) -> Option<SocketFile> {
-        self.unix.as_ref().map(|unix| unix.file.clone())
-    }
-
     /// Answers until the process ends; `settings` are what it was opened for. Returns what lets it follow others.
     pub fn start(self, settings: &Admin, view: Arc<View>, reports: Reports) -> Result<Doors, AdminError> {
         let failed = |what: &str| {
@@ -179,16 +173,14 @@ impl Opened {
         let resolvers = Resolvers::start().map_err(failed("start the threads that resolve names"))?;
         let context = Context { view, scraper: Arc::new(scraper), reports, streams, resolvers };
         let (listen, tokens) = self.listen.unzip();
-        let (doors, swaps) = Doors::new(settings, context.clone(), tokens);
-        let mut unix = None;
+        let socket_file = self.unix.as_ref().map(|unix| unix.file.clone());
+        let (doors, swaps) = Doors::new(settings, context, tokens, socket_file);
         let mut open = Vec::new();
         {
             // Sockets become known to the runtime where it is entered.
             let _entered = runtime.enter();
             if let Some(socket) = self.unix {
-                log::info!(socket:% = socket.path().display(); "admin API");
-                let door = Door::unix(socket, routes::all(context, None));
-                unix = Some(door.map_err(failed("watch its socket"))?);
+                open.push((Place::Socket, doors.socket(socket).map_err(failed("watch its socket"))?));
             }
             let watch = "watch its listener";
             if let Some(listener) = listen {
@@ -200,7 +192,7 @@ impl Opened {
         }
         thread::Builder::new()
             .name("l4lb-admin".into())
-            .spawn(move || runtime.block_on(serve::serve_all(unix, open, swaps)))
+            .spawn(move || runtime.block_on(serve::serve_all(open, swaps)))
             .map_err(failed("start its thread"))?;
         Ok(doors)
     }

@@ -114,12 +114,9 @@ impl Door {
 /// Where doors come from that are to take the place of others.
 pub(super) type Swaps = UnboundedReceiver<(Place, Hang)>;
 
-/// Serves all of them for ever, those over TCP until another one takes their place: that ends their clients too.
-pub(super) async fn serve_all(unix: Option<Door>, doors: Vec<(Place, Door)>, mut swaps: Swaps) {
+/// Serves all of them for ever, each until another one takes its place: that ends its clients too.
+pub(super) async fn serve_all(doors: Vec<(Place, Door)>, mut swaps: Swaps) {
     let mut all = JoinSet::new();
-    if let Some(door) = unix {
-        all.spawn(door.serve());
-    }
     let mut open: BTreeMap<Place, AbortHandle> =
         doors.into_iter().map(|(place, door)| (place, all.spawn(door.serve()))).collect();
     while let Some((place, hang)) = swaps.recv().await {

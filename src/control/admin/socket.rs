@@ -76,7 +76,7 @@ impl Unix {
 
 /// The file of a socket, which the next process may replace by its own.
 #[derive(Clone, Debug)]
-pub struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode.
     id: (u64, u64),
@@ -87,8 +87,26 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), id: id_of(path)? })
     }
 
+    /// Whether it is where it was put: nobody has removed it, or put something else there.
+    pub(super) fn is_there(&self) -> io::Result<bool> {
+        match id_of(&self.path) {
+            Ok(id) => Ok(id == self.id),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens it again where it was.
+    pub(super) fn open_again(&self, with_folder: bool) -> io::Result<Unix> {
+        if with_folder { Unix::open_with_folder(&self.path) } else { Unix::open(&self.path) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Removes the file, unless another one is in its place. Fails when it cannot be removed; that it is gone is no error.
-    pub fn remove(&self) -> io::Result<()> {
+    pub(super) fn remove(&self) -> io::Result<()> {
         match id_of(&self.path) {
             Ok(id) if id == self.id => fs::remove_file(&self.path),
             Ok(_) => Ok(()),
