@@ -20,7 +20,7 @@ use log::LevelFilter;
 use crate::balance::Algorithm;
 use crate::config::limits::FdBudget;
 use crate::config::model::AdminSocket;
-use crate::config::{self, BackendFlag, Config, Overrides, system_resolver};
+use crate::config::{self, BackendFlag, Config, Overrides};
 use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};
 use crate::doctor::{self, Finding, Verdict};
 use crate::sys;
@@ -242,7 +242,7 @@ fn first_paragraphs(error: &clap::Error) -> String {
 
 /// The configuration of the file and the flags; otherwise every mistake has been printed.
 pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
-    config::load(file, overrides, sys::open_regular, &mut system_resolver).map_err(|errors| {
+    config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up).map_err(|errors| {
         errors.iter().for_each(print_error);
         ExitCode::from(EXIT_USAGE)
     })

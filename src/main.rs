@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 
 use l4lb::cli::{self, Cli, Command};
 use l4lb::config::model::{Global, LogFormat};
-use l4lb::config::{self, Config, Overrides, one_line, system_resolver};
+use l4lb::config::{self, Config, Overrides, one_line};
 use l4lb::ctl::RegisterArgs;
 use l4lb::demo::{self, HttpBackend};
 use l4lb::reload::Source;
@@ -94,7 +94,7 @@ fn origin_of(file: Option<&Path>, overrides: &Overrides) -> Option<Origin> {
     let (path, overrides) = (file?.to_owned(), overrides.clone());
     let file = path.display().to_string();
     let source: Source = Arc::new(move || {
-        let config = config::load(Some(&path), &overrides, sys::open_regular, &mut system_resolver);
+        let config = config::load_and_look_up(Some(&path), &overrides, sys::open_regular, sys::look_up);
         config.map_err(|errors| errors.iter().map(|error| one_line(&error.to_string())).collect())
     });
     Some(Origin { file, source })

@@ -73,7 +73,7 @@ impl Target {
                 let mut used = *address;
                 used.set_port(port);
                 let others: BTreeSet<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-                // It has one of each family, and both are this machine.
+                // Both are this machine, and whoever resolved it has looked where something listens.
                 let is_told = others.len() > 1 && !host.eq_ignore_ascii_case("localhost");
                 let note = || {
                     let count = others.len();

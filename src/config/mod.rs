@@ -20,6 +20,7 @@ mod pool;
 
 mod address;
 mod bounds;
+mod names;
 mod reader;
 pub mod units;
 
@@ -39,6 +40,7 @@ pub use check::BACKLOG;
 pub use conflicts::{is_circle, is_circle_at_home};
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;
+pub use names::{LookUp, load_and_look_up};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
@@ -61,10 +63,29 @@ pub fn load(
     open: Open,
     resolve: Resolver,
 ) -> Result<Config, Vec<Error>> {
-    let Some(path) = path else { return from_flags(overrides, resolve) };
+    let text = path.map(|path| read_text(path, open)).transpose()?;
+    check_text(text.as_ref(), overrides, resolve)
+}
+
+/// A file that was read.
+struct Text {
+    /// What errors call it.
+    file: String,
+    text: String,
+}
+
+fn read_text(path: &Path, open: Open) -> Result<Text, Vec<Error>> {
     let file = one_line(&path.display().to_string());
     let text = read(path, &file, open).map_err(|error| vec![error])?;
-    parse(&text, &file, overrides, resolve)
+    Ok(Text { file, text })
+}
+
+/// See [`load`].
+fn check_text(text: Option<&Text>, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
+    match text {
+        Some(Text { file, text }) => parse(text, file, overrides, resolve),
+        None => from_flags(overrides, resolve),
+    }
 }
 
 /// The text of the file at `path`, which may be of any size.

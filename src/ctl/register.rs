@@ -14,10 +14,10 @@ use clap::Args;
 
 use crate::api;
 use crate::config::units::{parse_duration, show_duration};
-use crate::config::{self, Invalid, system_resolver};
+use crate::config::{self, Invalid};
 use crate::ctl::target::At;
 use crate::ctl::{Client, ClientError, Failure, NOTHING, args, not_saved, routes};
-use crate::sys::unique_name;
+use crate::sys::{look_up, unique_name};
 
 /// Renewals in the time of one lease: two of them may be lost, for an answer is waited for half as long.
 const RENEWALS: u32 = 3;
@@ -130,7 +130,7 @@ pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> 
 }
 
 fn resolve(address: &config::Target) -> Result<SocketAddr, Failure> {
-    let resolved = address.resolve(&mut system_resolver);
+    let resolved = address.resolve(&mut look_up);
     resolved.map_err(|Invalid(what)| Failure::Failed(format!("--address {address}: {what}")))
 }
 

@@ -11,6 +11,7 @@ mod kernel;
 mod linux;
 mod listening;
 mod manager;
+mod names;
 mod passed;
 mod pipe;
 mod poll;
@@ -39,6 +40,7 @@ pub use kernel::{
 pub use linux::Linux;
 pub use listening::ListeningSocket;
 pub use manager::{Notice, is_journal, notify, watchdog_period};
+pub use names::look_up;
 pub use passed::{Inherited, Passed, hand_back, lets_others_bind, take_up};
 pub use pipe::Pipe;
 pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored};

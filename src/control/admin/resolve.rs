@@ -8,8 +8,9 @@ use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
-use crate::config::{Invalid, Target, system_resolver};
+use crate::config::{Invalid, Target};
 use crate::control::Standby;
+use crate::sys;
 
 /// Names that are resolved at a time. One that nobody answers for takes a thread for some ten seconds (resolv.conf(5)).
 const RESOLVERS: usize = 4;
@@ -61,7 +62,7 @@ struct Failure {
 fn look_up(target: &Target) -> Result<SocketAddr, Failure> {
     let mut is_of_this_machine = false;
     let mut resolve = |name: &str| {
-        system_resolver(name).inspect_err(|error| is_of_this_machine = error.raw_os_error().is_some())
+        sys::look_up(name).inspect_err(|error| is_of_this_machine = error.raw_os_error().is_some())
     };
     let resolved = target.resolve(&mut resolve);
     resolved.map_err(|Invalid(what)| Failure { what, is_of_this_machine })

@@ -1,0 +1,133 @@
+//! Looks up the names of a configuration at once: one that nobody answers for takes its ten seconds (resolv.conf(5)) beside the
+//! others, not behind them.
+//!
+//! The configuration is checked twice, the first time to learn which names there are; without a name, once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use super::address::Resolver;
+use super::error::Error;
+use super::model::Config;
+use super::overrides::Overrides;
+use super::{Open, check_text, read_text};
+
+/// Names that are looked up at a time; more take turns.
+const LOOKUPS_MAX: usize = 64;
+
+/// Turns `host:port` into addresses, and may be called by several threads at a time.
+pub type LookUp = fn(&str) -> io::Result<Vec<SocketAddr>>;
+
+type Found = HashMap<String, io::Result<Vec<SocketAddr>>>;
+
+/// The same as [`load`](super::load), with all names looked up at once.
+pub fn load_and_look_up(
+    path: Option<&Path>,
+    overrides: &Overrides,
+    open: Open,
+    look_up: LookUp,
+) -> Result<Config, Vec<Error>> {
+    let text = path.map(|path| read_text(path, open)).transpose()?;
+    look_up_at_once(|resolve| check_text(text.as_ref(), overrides, resolve), look_up)
+}
+
+/// What `check` returns where it is given what `look_up` finds.
+fn look_up_at_once<T>(check: impl Fn(Resolver) -> T, look_up: LookUp) -> T {
+    let mut names = BTreeSet::new();
+    let first = check(&mut |name| {
+        names.insert(name.to_owned());
+        Err(io::Error::other("it is looked up next"))
+    });
+    if names.is_empty() {
+        return first;
+    }
+    let found = look_up_all(&names.into_iter().collect::<Vec<_>>(), look_up);
+    check(&mut |name| match found.get(name) {
+        Some(Ok(addresses)) => Ok(addresses.clone()),
+        Some(Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+        // What the first check did not come to.
+        None => look_up(name),
+    })
+}
+
+fn look_up_all(names: &[String], look_up: LookUp) -> Found {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Found::new()));
+    let work = || {
+        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = look_up(name);
+            found.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), result);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..names.len().min(LOOKUPS_MAX) {
+            // At the limit of threads those that there are do it.
+            let started = thread::Builder::new().name("l4lb-names".into()).spawn_scoped(scope, work);
+            if started.is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::config::parse;
+
+    const NAMES: usize = 50;
+
+    fn text(names: usize) -> String {
+        let backends: String = (0..names)
+            .map(|number| format!("[[pool.backend]]\naddress = \"host{number}.example:80\"\n"))
+            .collect();
+        format!("[[listener]]\nbind = \":9090\"\n[[pool]]\n{backends}")
+    }
+
+    /// Fifty names that nobody answered for took fifty times the patience of the resolver.
+    #[test]
+    fn all_names_are_looked_up_at_once() {
+        static ALL_THERE: Barrier = Barrier::new(NAMES);
+        fn look_up(name: &str) -> io::Result<Vec<SocketAddr>> {
+            // Never passed by one behind the other.
+            ALL_THERE.wait();
+            let number: u8 = name["host".len()..].split('.').next().unwrap().parse().unwrap();
+            Ok(vec![([10, 0, 0, number], 80).into()])
+        }
+        let text = text(NAMES);
+        let check = |resolve: Resolver| parse(&text, "test.toml", &Overrides::default(), resolve);
+        let config = look_up_at_once(check, look_up).unwrap();
+        let last = config.pools[0].backends.last().unwrap();
+        assert_eq!((last.name.as_str(), last.address), ("host49.example:80", ([10, 0, 0, 49], 80).into()));
+    }
+
+    #[test]
+    fn there_is_a_bound_on_how_many_and_each_is_looked_up_once() {
+        static AT_A_TIME: AtomicUsize = AtomicUsize::new(0);
+        static MORE: AtomicBool = AtomicBool::new(false);
+        fn look_up(_: &str) -> io::Result<Vec<SocketAddr>> {
+            let others = AT_A_TIME.fetch_add(1, Ordering::Relaxed);
+            MORE.fetch_or(others >= LOOKUPS_MAX, Ordering::Relaxed);
+            thread::yield_now();
+            AT_A_TIME.fetch_sub(1, Ordering::Relaxed);
+            Err(io::Error::other("nobody knows it"))
+        }
+        let names: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+        assert_eq!(look_up_all(&names, look_up).len(), 1_000);
+        assert!(!MORE.load(Ordering::Relaxed));
+        let text = text(2);
+        let check = |resolve: Resolver| parse(&text, "test.toml", &Overrides::default(), resolve);
+        let errors = look_up_at_once(check, look_up).unwrap_err();
+        assert_eq!(errors.len(), 2, "each mistake is reported once");
+        assert!(errors[0].to_string().contains("\"host0.example\": nobody knows it"), "{}", errors[0]);
+    }
+}
