@@ -154,3 +154,18 @@ fn the_timer_wheel_agrees_with_a_sorted_list() {
 fn balance_picks_who_is_up_and_nobody_else() {
     Target { name: "balance", check: targets::balance::check }.run(1_500);
 }
+
+#[test]
+fn admin_requests_are_legal_or_one_line_says_what_is_wrong() {
+    Target { name: "admin", check: targets::admin::check }.run(200_000);
+}
+
+#[test]
+fn the_guard_of_the_admin_api_lets_nobody_in_from_elsewhere() {
+    Target { name: "guard", check: targets::guard::check }.run(200_000);
+}
+
+#[test]
+fn a_state_file_puts_back_nothing_that_no_request_could_have_made() {
+    Target { name: "state_file", check: targets::state_file::check }.run(50_000);
+}

@@ -517,3 +517,50 @@ fn lines_for_the_journal_begin_with_their_priority() {
         assert!(infos.map(|line| line.starts_with("<6>")).all(|is_marked| is_marked == is_journal), "{text}");
     }
 }
+
+/// Whatever its environment says of passed sockets, it begins or says in a line why not.
+#[test]
+fn no_value_of_listen_fds_makes_it_panic() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("l4lb.toml");
+    // The start comes to it behind the sockets, and no further.
+    fs::write(&config, "no configuration").expect("write the configuration");
+    let numbers = [
+        "",
+        "0",
+        "1",
+        "2",
+        "-1",
+        "+1",
+        "1.0",
+        " 1",
+        "0x1",
+        "2147483644",
+        "2147483645",
+        "4294967295",
+        "4294967296",
+        "99999999999999999999",
+    ];
+    let names = ["", ":", "web", "web:admin", ":::::::", "\u{e4}", "a=b"];
+    let script = "export LISTEN_PID=$$; exec \"$0\" -c \"$1\"";
+    let start = |fds: &str, names: Option<&str>, script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_l4lb")]).arg(&config).env("LISTEN_FDS", fds);
+        names.map(|names| command.env("LISTEN_FDNAMES", names));
+        let output = output(&mut command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_told = said.contains("LISTEN_FDS") || said.contains("l4lb.toml");
+        let status = output.status.code();
+        assert!(
+            is_told && matches!(status, Some(1 | 2)) && !said.contains("panicked"),
+            "{fds:?} {names:?}: {status:?} {said}"
+        );
+    };
+    for fds in numbers {
+        start(fds, None, script);
+        names.iter().for_each(|names| start(fds, Some(names), script));
+    }
+    for pid in ["", "0", "-1", "x", "99999999999999999999"] {
+        start("1", None, &format!("export LISTEN_PID='{pid}'; exec \"$0\" -c \"$1\""));
+    }
+}

@@ -74,7 +74,7 @@ fn deny(view: &View, denial: Denial, request: &Request, status: StatusCode, what
 /// Accepts over TCP a request that names this machine as its host and comes from no other site's page: a page in a browser of
 /// this machine could otherwise reach us under a name of its own (DNS rebinding), or send a form here.
 pub(super) async fn check_host(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
-    match hosts(&request) {
+    match hosts(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err((denial, what)) => deny(&view, denial, &request, StatusCode::FORBIDDEN, what),
     }
@@ -108,20 +108,26 @@ fn is_read(request: &Request) -> bool {
     request.method().is_safe() || request.uri().path() == DRY_RUN
 }
 
-fn hosts(request: &Request) -> Result<(), (Denial, String)> {
+/// Whether a request for `target` with these values of Host and Origin is let in: it means this machine, and comes from no other
+/// site's page.
+pub fn names_this_machine(target: &Uri, headers: &HeaderMap) -> bool {
+    hosts(target, headers).is_ok()
+}
+
+fn hosts(target: &Uri, headers: &HeaderMap) -> Result<(), (Denial, String)> {
     let of_host = |what: String| (Denial::Host, what);
-    let host = only(request.headers(), &HOST).and_then(|host| host.ok_or("a Host header is needed".into()));
+    let host = only(headers, &HOST).and_then(|host| host.ok_or("a Host header is needed".into()));
     let host = host.map_err(of_host)?;
     let authority: Authority = host.parse().map_err(|_| of_host(format!("Host {host:?} is no host")))?;
     if !is_this_machine(authority.host()) {
         return Err(of_host(format!("Host {host:?} is not this machine: use localhost or 127.0.0.1")));
     }
     // The target of a request may name a host too, and then that is the one that counts (RFC 9112, 3.2.2).
-    if let Some(target) = request.uri().authority().filter(|target| !is_this_machine(target.host())) {
+    if let Some(target) = target.authority().filter(|target| !is_this_machine(target.host())) {
         return Err(of_host(format!("the target names {target}, which is not this machine")));
     }
     let of_origin = |what: String| (Denial::Origin, what);
-    let Some(origin) = only(request.headers(), &ORIGIN).map_err(of_origin)? else { return Ok(()) };
+    let Some(origin) = only(headers, &ORIGIN).map_err(of_origin)? else { return Ok(()) };
     let uri: Option<Uri> = origin.parse().ok();
     let same = uri.as_ref().and_then(Uri::authority).is_some_and(|origin| *origin == authority);
     if same { Ok(()) } else { Err(of_origin(format!("Origin {origin:?} is another site"))) }
@@ -146,6 +152,11 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+
+    /// What becomes of a request with these headers.
+    fn hosts(request: &Request) -> Result<(), (Denial, String)> {
+        super::hosts(request.uri(), request.headers())
+    }
 
     fn request(headers: &[(&str, &str)]) -> Request {
         let mut request = axum::http::Request::new(Body::empty());

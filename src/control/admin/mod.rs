@@ -23,6 +23,7 @@ mod sessions;
 mod socket;
 mod stream;
 mod token;
+mod wanted;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,8 +37,10 @@ use crate::mailbox::Reports;
 use crate::sys;
 
 pub use doors::{Doors, Swap};
+pub use guard::names_this_machine;
 pub use routes::openapi;
 pub use socket::{NO_DEFAULT_PATH, default_path};
+pub use wanted::Wanted;
 
 use doors::Place;
 use resolve::Resolvers;

@@ -20,11 +20,12 @@ use utoipa_axum::routes;
 use super::extract::{Answer, Json, Path, Query};
 use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
+use super::wanted::{Wanted, check_weight};
 use super::{Context, monitoring, page, reloads, rows, sessions, stream};
 use crate::api;
 use crate::base::time::Instant;
+use crate::config::Target;
 use crate::config::model::HealthState;
-use crate::config::{Invalid, Target, check_name, units};
 use crate::control::readiness::why_not_ready;
 use crate::control::view::log_lines_dropped;
 use crate::mailbox::Report;
@@ -271,33 +272,12 @@ async fn register(
 
 /// A backend that is legal by itself; its host is resolved without holding up other requests.
 async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBackend, Problem> {
-    let wrong = |key: &'static str| move |Invalid(what): Invalid| Problem::bad(format!("{key}: {what}"));
-    let target = Target::parse(&new.address).map_err(wrong("address"))?;
-    let name = new.name.unwrap_or_else(|| target.to_string());
-    check_name(&name).map_err(wrong("name"))?;
-    let weight = new.weight.unwrap_or(1);
-    check_weight(weight)?;
-    let holder = rows::holder_of(new.holder, new.new_holder)?;
-    let ttl = new.ttl.map(|ttl| {
-        let ttl = units::parse_duration(&ttl).map_err(wrong("ttl"))?;
-        let (min, max) = (units::show_duration(*api::TTL.start()), units::show_duration(*api::TTL.end()));
-        if api::TTL.contains(&ttl) {
-            Ok(ttl)
-        } else {
-            Err(Problem::bad(format!("ttl: must be {min}..={max}")))
-        }
-    });
-    let address = match target {
+    let wanted = Wanted::check(new).map_err(Problem::bad)?;
+    let address = match wanted.target.clone() {
         Target::Address(address) => address,
-        Target::Host { .. } => context.resolvers.resolve(target).await?,
+        target @ Target::Host { .. } => context.resolvers.resolve(target).await?,
     };
-    let (backup, replace, ttl) = (new.backup, new.replace, ttl.transpose()?);
-    Ok(NewBackend { name, address, weight, backup, ttl, holder, replace })
-}
-
-fn check_weight(weight: u16) -> Result<(), Problem> {
-    const MAX: u16 = crate::config::WEIGHT_MAX;
-    if weight <= MAX { Ok(()) } else { Err(Problem::bad(format!("weight: must be 0..={MAX}, got {weight}"))) }
+    Ok(wanted.at(address))
 }
 
 /// One backend
@@ -329,7 +309,7 @@ async fn change(
     Json(change): Json<api::BackendChange>,
 ) -> Answer<api::Changed> {
     let named = Named { pool, backend };
-    change.weight.map_or(Ok(()), check_weight)?;
+    change.weight.map_or(Ok(()), check_weight).map_err(Problem::bad)?;
     let (weight, admin) = (change.weight, change.admin.map(rows::admin_of));
     let backend = named.clone();
     let done = context.ask(who, |reply| Request::Change { backend, weight, admin, reply }).await?;

@@ -6,13 +6,11 @@ use super::problem::Problem;
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
-use crate::config::{Invalid, check_name};
 use crate::control::saving::Unsaved;
 use crate::control::view::{Note, State};
 use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::query;
-use crate::request::Holder;
 use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
@@ -161,19 +159,6 @@ pub(super) const fn admin_of(row: api::Admin) -> Admin {
 pub(super) fn not_saved(view: &View) -> Option<api::NotSaved> {
     let Unsaved { since, reason } = view.state_writes.get()?.unsaved()?;
     Some(api::NotSaved { since, reason })
-}
-
-pub(super) fn holder_of(known: Option<String>, named: Option<String>) -> Result<Option<Holder>, Problem> {
-    let checked = |key: &str, holder: String| {
-        let wrong = |Invalid(what): Invalid| Problem::bad(format!("{key}: {what}"));
-        check_name(&holder).map(|()| holder).map_err(wrong)
-    };
-    match (known, named) {
-        (None, None) => Ok(None),
-        (Some(holder), None) => checked("holder", holder).map(Holder::Known).map(Some),
-        (None, Some(holder)) => checked("new_holder", holder).map(Holder::Named).map(Some),
-        (Some(_), Some(_)) => Err(Problem::bad("holder: and new_holder are one too many")),
-    }
 }
 
 const fn health_row(health: HealthState) -> api::Health {

@@ -14,3 +14,9 @@ pub mod answer;
 pub mod timer_wheel;
 
 pub mod balance;
+
+pub mod admin;
+
+pub mod guard;
+
+pub mod state_file;
