@@ -194,7 +194,7 @@ impl Desk {
 
     fn work(&self, path: &Path, writes: &Writes, on_end: &impl Fn()) {
         let mut failed_in_a_row = 0_u32;
-        while let Some(order) = self.take() {
+        while let Some((order, is_last)) = self.take() {
             match order.saved.write(path) {
                 Ok(()) => {
                     failed_in_a_row = 0;
@@ -208,7 +208,7 @@ impl Desk {
                     on_end();
                     let mut orders = self.lock();
                     orders.next.get_or_insert(order);
-                    if orders.closed {
+                    if is_last {
                         break;
                     }
                     let is_open = |orders: &mut Orders| !orders.closed;
@@ -222,11 +222,13 @@ impl Desk {
         self.changed.notify_all();
     }
 
-    /// Waits for something to write; `None` once there will be nothing more.
-    fn take(&self) -> Option<Order> {
+    /// Waits for something to write; `None` once there will be nothing more. What is there when no more will come is tried once.
+    fn take(&self) -> Option<(Order, bool)> {
         let is_idle = |orders: &mut Orders| orders.next.is_none() && !orders.closed;
         let waited = self.changed.wait_while(self.lock(), is_idle);
-        waited.expect("nobody panics with the lock").next.take()
+        let mut orders = waited.expect("nobody panics with the lock");
+        let is_last = orders.closed;
+        orders.next.take().map(|order| (order, is_last))
     }
 }
 
