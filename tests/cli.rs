@@ -66,7 +66,7 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("-l localhost:80", "--listen localhost:80: a listener needs an IP address like 0.0.0.0, got host name \"localhost\""),
     ("-l 127.0.0.1:0", "--listen 127.0.0.1:0: port must be 1..=65535, got \"0\""),
     ("-l [::1:80", "--listen [::1:80: IPv6 is written [ADDR]:PORT"),
-    ("-l ::", "--listen ::: IPv6 needs brackets and a port, write [ADDR]:PORT"),
+    ("-l ::", "--listen ::: IPv6 needs brackets and a port, write [::]:PORT"),
     ("-l :80 -b 1.2.3.4", "--backend 1.2.3.4: port missing, write ADDR:PORT"),
     ("-l :80 -b 1.2.3.4:99999", "--backend 1.2.3.4:99999: port must be 1..=65535, got \"99999\""),
     ("-l :80 -b 1.2.3.4:81,weight=257", "--backend 1.2.3.4:81,weight=257: weight must be 0..=256, got \"257\""),

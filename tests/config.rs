@@ -73,7 +73,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (File, "[[pool]]\nbackend = [1]\n",
         "x.toml:2: pool #1: backend: must be a table, got integer 1"),
     (File, "[globl]\nworkers = 1\n[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }]\n",
-        "x.toml:1: globl: unknown key, expected one of global, admin, listener, pool"),
+        "x.toml:1: globl: unknown key, expected one of global, admin, listener, pool, did you mean \"global\"?"),
     (Global, "\"a\\nb\" = 1",
         "x.toml:2: global: a\\nb: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, log, access_log, user, group"),
     // [global]
@@ -151,7 +151,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (Listener, "name = 80",
         "x.toml:5: listener :9090: name: must be a string, got 80"),
     (Listener, "pool = \"wob\"",
-        "x.toml:5: listener :9090: pool: there is no pool \"wob\""),
+        "x.toml:5: listener :9090: pool: there is no pool \"wob\", did you mean \"web\"?"),
     (Listener, "pool = 1",
         "x.toml:5: listener :9090: pool: must be a string, got 1"),
     (Listener, "backlog = 0",
@@ -175,9 +175,9 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (Listener, "[[listener]]\nbind = \"127.0.0.1\"",
         "x.toml:6: listener 127.0.0.1: bind: port missing, write ADDR:PORT"),
     (Listener, "[[listener]]\nbind = \"::1\"",
-        "x.toml:6: listener ::1: bind: IPv6 needs brackets and a port, write [ADDR]:PORT"),
+        "x.toml:6: listener ::1: bind: IPv6 needs brackets and a port, write [::1]:PORT"),
     (Listener, "[[listener]]\nbind = \"[::1]\"",
-        "x.toml:6: listener [::1]: bind: port missing, write [ADDR]:PORT"),
+        "x.toml:6: listener [::1]: bind: port missing, write [::1]:PORT"),
     (Listener, "[[listener]]\nbind = \"224.0.0.1:80\"",
         "x.toml:6: listener 224.0.0.1:80: bind: must not be a multicast address"),
     (Listener, "[[listener]]\nbind = \"127.0.0.1:9090\"",
@@ -234,12 +234,12 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (Tcp, "keepalive = { count = 128 }",
         "x.toml:12: pool \"web\": tcp: keepalive: count: must be 1..=127, got 128"),
     (Tcp, "keepalive = { idel = \"60s\" }",
-        "x.toml:12: pool \"web\": tcp: keepalive: idel: unknown key, expected one of idle, interval, count"),
+        "x.toml:12: pool \"web\": tcp: keepalive: idel: unknown key, expected one of idle, interval, count, did you mean \"idle\"?"),
     (Tcp, "user_timeout = \"25h\"",
         "x.toml:12: pool \"web\": tcp: user_timeout: must be 0s (the kernel's own) or 1ms..=24h, got \"25h\""),
     // [pool.health]
     (Health, "type = \"https\"",
-        "x.toml:14: pool \"web\": health: type: must be one of tcp, send_expect, http, off, got \"https\""),
+        "x.toml:14: pool \"web\": health: type: must be one of tcp, send_expect, http, off, got \"https\", did you mean \"http\"?"),
     (Health, "path = \"/health\"",
         "x.toml:14: pool \"web\": health: path: belongs to type = \"http\", but type is \"tcp\""),
     (Health, "type = \"http\"\nsend = \"PING\"",
@@ -286,7 +286,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (Backend, "backup = 0",
         "x.toml:17: pool \"web\": backend 10.0.0.1:80: backup: must be true or false, got 0"),
     (Backend, "wieght = 1",
-        "x.toml:17: pool \"web\": backend 10.0.0.1:80: wieght: unknown key, expected one of name, address, weight, backup"),
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: wieght: unknown key, expected one of name, address, weight, backup, did you mean \"weight\"?"),
     (Backend, "[[pool.backend]]",
         "x.toml:17: pool \"web\": backend #2: address: missing, write address = \"ADDR:PORT\""),
     (Backend, "[[pool.backend]]\nname = \"b\"\naddress = 80",
@@ -371,27 +371,38 @@ fn one_mistake_hides_no_other() {
         lines_of(&errors),
         [
             "x.toml:2: foo: unknown key, expected one of global, admin, listener, pool",
-            "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, log, access_log, user, group",
+            "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, log, access_log, user, group, did you mean \"workers\"?",
             "x.toml:5: global: pin: must be true or false, got \"yes\"",
             "x.toml:6: global: log: fmt: unknown key, expected level or format",
             "x.toml:6: global: log: level: must be one of off, error, warn, info, debug, trace, got \"loud\"",
             "x.toml:8: listener 1.2.3.4: bind: port missing, write ADDR:PORT",
-            "x.toml:9: listener 1.2.3.4: pool: there is no pool \"wob\"",
+            "x.toml:9: listener 1.2.3.4: pool: there is no pool \"wob\", did you mean \"web\"?",
             "x.toml:10: listener #2: bind: missing, write bind = \"ADDR:PORT\"",
             "x.toml:10: listener #2: pool: missing: the file has 2 pools, name the one to serve",
-            "x.toml:11: listener #2: bnd: unknown key, expected one of name, bind, pool, backlog, accept, max_sessions, timeouts",
+            "x.toml:11: listener #2: bnd: unknown key, expected one of name, bind, pool, backlog, accept, max_sessions, timeouts, did you mean \"bind\"?",
             "x.toml:14: pool \"web\": tcp: keepalive: must be false or a table {idle, interval, count}, got boolean true",
             "x.toml:14: pool \"web\": tcp: nodelay: must be true or false, got 3",
             "x.toml:15: pool \"web\": health: must be a table, got integer 4",
             "x.toml:18: pool \"web\": backend 10.0.0.1:80: weight: must be 0..=256, got 300",
             "x.toml:19: pool \"web\": backend 10.0.0.1:80: weigth: unknown key, expected one of name, address, weight, \
-             backup",
+             backup, did you mean \"weight\"?",
             "x.toml:20: pool \"web\": no backend: add [[pool.backend]] with address = \"ADDR:PORT\"",
             "x.toml:21: pool \"web\": name: web is taken, see line 13",
             "x.toml:24: pool \"web\": health: expect: belongs to type = \"send_expect\", but type is \"http\"",
             "x.toml:25: pool \"web\": health: pth: unknown key, expected one of type, send, expect, contains, path, \
-             host, status, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state",
+             host, status, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state, did you mean \"path\"?",
         ]
+    );
+}
+
+/// "See line 3" of line 3 says nothing.
+#[test]
+fn what_is_taken_in_its_own_line_says_so() {
+    let text =
+        "[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }, { address = \":81\" }]\n";
+    assert_eq!(
+        lines_of(&parse(text).unwrap_err()),
+        ["x.toml:4: pool \"default\": backend :81: address: 127.0.0.1:81 is taken in the same line"]
     );
 }
 

@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod hash;
+pub mod nearest;
 pub mod own_line;
 pub mod ready;
 pub mod rng;

@@ -108,13 +108,8 @@ fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
     if let Some(address) = zoned(text) {
         return address.map(Target::Address);
     }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    match bare.parse::<IpAddr>() {
-        Ok(IpAddr::V6(_)) if bare == text => {
-            return Err(Invalid("IPv6 needs brackets and a port, write [ADDR]:PORT".into()));
-        }
-        Ok(IpAddr::V6(_)) => return Err(Invalid("port missing, write [ADDR]:PORT".into())),
-        Ok(IpAddr::V4(_)) | Err(_) => {}
+    if let Some(invalid) = half_ipv6(text) {
+        return Err(invalid);
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(Invalid("port missing, write ADDR:PORT".into()));
@@ -130,6 +125,24 @@ fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
         return Err(Invalid(format!("{host:?} is neither an IP address nor a host name")));
     }
     Ok(Target::Host { host: host.into(), port })
+}
+
+/// What to write in place of an IPv6 address, with or without a zone, that lacks its brackets or its port.
+fn half_ipv6(text: &str) -> Option<Invalid> {
+    let is_ipv6 = |host: &str| {
+        let ip = host.split_once('%').map_or(host, |(ip, _)| ip);
+        ip.parse::<Ipv6Addr>().is_ok()
+    };
+    if let Some(host) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return is_ipv6(host).then(|| Invalid(format!("port missing, write [{host}]:PORT")));
+    }
+    let with_port = text.rsplit_once(':').filter(|(host, port)| is_ipv6(host) && port_of(port).is_ok());
+    match with_port {
+        Some((host, port)) => Some(Invalid(format!("IPv6 needs brackets, write [{host}]:{port}"))),
+        None => {
+            is_ipv6(text).then(|| Invalid(format!("IPv6 needs brackets and a port, write [{text}]:PORT")))
+        }
+    }
 }
 
 /// The address that `[fe80::1%eth0]:80` is on this machine, where interfaces have numbers; `None` of anything else.
@@ -207,6 +220,24 @@ mod tests {
             ("[fe80::1%lo]:0", "port must be 1..=65535, got \"0\""),
         ] {
             assert_eq!(parse_bind(text), Err(Invalid(expected.into())), "{text}");
+        }
+    }
+
+    /// `::1:8080` is an address too, without a port; nobody means that.
+    #[test]
+    fn what_is_wrong_with_an_ipv6_address_is_shown_put_right() {
+        for (text, expected) in [
+            ("::1:8080", "IPv6 needs brackets, write [::1]:8080"),
+            ("fe80::1%eth0:80", "IPv6 needs brackets, write [fe80::1%eth0]:80"),
+            ("1:2:3:4:5:6:7:8:80", "IPv6 needs brackets, write [1:2:3:4:5:6:7:8]:80"),
+            ("2001:db8::1", "IPv6 needs brackets and a port, write [2001:db8::1]:PORT"),
+            ("::", "IPv6 needs brackets and a port, write [::]:PORT"),
+            ("fe80::1%eth0", "IPv6 needs brackets and a port, write [fe80::1%eth0]:PORT"),
+            ("[::1]", "port missing, write [::1]:PORT"),
+            ("[fe80::1%eth0]", "port missing, write [fe80::1%eth0]:PORT"),
+        ] {
+            assert_eq!(parse_bind(text), Err(Invalid(expected.into())), "{text}");
+            assert_eq!(Target::parse(text), Err(Invalid(expected.into())), "{text}");
         }
     }
 

@@ -20,6 +20,7 @@ use super::pool::{self, PoolDraft, TIMEOUTS};
 use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
 use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
 use super::report::{Placed, Report, Scope, Spot};
+use crate::base::nearest::did_you_mean;
 
 /// Connections that wait to be accepted, per worker, unless a listener says otherwise; the kernel caps it at
 /// net.core.somaxconn.
@@ -347,7 +348,8 @@ fn pool_of(read: &mut Reader, key: &Key, pools: usize, pool_indices: &HashMap<&s
     let Some(name) = read.text("pool", key) else { return 0 };
     let index = pool_indices.get(name).copied();
     if index.is_none() {
-        read.wrong("pool", key, format_args!("there is no pool {}", quote(name)));
+        let hint = did_you_mean(name, pool_indices.keys().copied());
+        read.wrong("pool", key, format_args!("there is no pool {}{hint}", quote(name)));
     }
     index.unwrap_or(0)
 }

@@ -73,8 +73,8 @@ fn first_with<V: Copy>(seen: &mut HashMap<String, V>, key: String, value: V) -> 
 }
 
 fn taken(key: &str, value: &str, first: &Spot, (scope, spot): (&Scope, &Spot), report: &mut Report) {
-    let first = report.pointer(first);
-    report.add(scope, spot, format_args!("{key}: {value} is taken, see {first}"));
+    let first = report.see(first, spot);
+    report.add(scope, spot, format_args!("{key}: {value} is taken{first}"));
 }
 
 /// Listeners by port, without those whose port the kernel chooses.
@@ -96,11 +96,12 @@ fn overlaps(by_port: &ByPort, report: &mut Report) {
             else {
                 continue;
             };
-            let (name, pointer) = (first.item.bind, report.pointer(&first.address_at));
+            let name = first.item.bind;
+            let pointer = report.see(&first.address_at, &listener.address_at);
             report.add(
                 &listener.scope,
                 &listener.address_at,
-                format_args!("bind: {bind} overlaps {name}, see {pointer}"),
+                format_args!("bind: {bind} overlaps {name}{pointer}"),
             );
         }
     }
@@ -116,13 +117,13 @@ fn doors(by_port: &ByPort<'_>, admin: &AdminDraft, report: &mut Report) {
         };
         let listeners = by_port.get(&address.port()).into_iter().flatten();
         for listener in listeners.filter(|listener| is_overlap(address, listener.item.bind)) {
-            let pointer = report.pointer(&listener.address_at);
+            let pointer = report.see(&listener.address_at, spot);
             let scope = Scope::new(spot.clone(), "admin");
             let bind = listener.item.bind;
             report.add(
                 &scope,
                 spot,
-                format_args!("{key}: {address} overlaps our own listener {bind}, see {pointer}"),
+                format_args!("{key}: {address} overlaps our own listener {bind}{pointer}"),
             );
         }
     }
@@ -146,8 +147,8 @@ fn circles(by_port: &OwnByPort, pools: &[PoolDraft], report: &mut Report) {
         let address = canonical(backend.item.address);
         let mut sockets = by_port.get(&address.port()).into_iter().flatten();
         if let Some((socket, spot)) = sockets.find(|(socket, _)| is_circle(address, socket.bind())) {
-            let pointer = report.pointer(spot);
-            let what = format_args!("address: {address} is {socket}, see {pointer}");
+            let pointer = report.see(spot, &backend.address_at);
+            let what = format_args!("address: {address} is {socket}{pointer}");
             report.add(&backend.scope, &backend.address_at, what);
         }
     }

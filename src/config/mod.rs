@@ -50,6 +50,7 @@ pub use units::parse_duration;
 pub use warnings::warnings;
 
 use bounds::FILE_MIB_MAX;
+use model::LogFormat;
 use report::Report;
 
 /// Opens a file to read, and never waits for one that is none.
@@ -86,6 +87,14 @@ fn check_text(text: Option<&Text>, overrides: &Overrides, resolve: Resolver) -> 
         Some(Text { file, text }) => parse(text, file, overrides, resolve),
         None => from_flags(overrides, resolve),
     }
+}
+
+/// The format of log lines that the file at `path` asks for, whatever else is wrong with it; text where it does not say.
+pub fn log_format(path: &Path, open: Open) -> LogFormat {
+    let text = read(path, "", open).ok();
+    let table: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+    let format = table.as_ref().and_then(|table| table.get("global")?.get("log")?.get("format")?.as_str());
+    if format == Some(LogFormat::Json.as_str()) { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// The text of the file at `path`, which may be of any size.

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::report::{Report, Spot};
+use crate::base::nearest::did_you_mean;
 
 /// The value of a key, if the file has it.
 pub(super) type Key = Option<Spanned<toml::Value>>;
@@ -320,7 +321,12 @@ fn misfit_text(message: &str, path: &[String]) -> String {
     }
     let Some((found, expected)) = message.split_once(", expected ") else { return message.to_string() };
     if found.starts_with("unknown field") {
-        return format!("unknown key, expected {}", expected.replace('`', ""));
+        let quoted =
+            |text: &'_ str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let (written, known) = (quoted(found), quoted(expected));
+        let written = written.first().map_or("", String::as_str);
+        let hint = did_you_mean(written, known.iter().map(String::as_str));
+        return format!("unknown key, expected {}{hint}", expected.replace('`', ""));
     }
     if expected == "a sequence" {
         let header = match path.last().map(String::as_str) {

@@ -11,6 +11,7 @@ use super::error::Invalid;
 use super::raw::Key;
 use super::report::{Report, Scope, Spot};
 use super::units::{parse_duration, show_duration};
+use crate::base::nearest::did_you_mean;
 
 /// The reader of the table that `scope` names. Every method gives `None` when the key is absent, and also
 /// when it is wrong, after reporting it; the caller's default then stands in and is never run.
@@ -84,7 +85,9 @@ impl Reader<'_> {
         let chosen = choices.iter().find(|(word, _)| value.as_str() == Some(word));
         if chosen.is_none() {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            self.wrong(name, key, format_args!("must be one of {}, got {}", words.join(", "), show(value)));
+            let hint = did_you_mean(value.as_str().unwrap_or_default(), words.iter().copied());
+            let words = words.join(", ");
+            self.wrong(name, key, format_args!("must be one of {words}, got {}{hint}", show(value)));
         }
         chosen.map(|(_, choice)| *choice)
     }

@@ -85,12 +85,15 @@ impl Report {
         });
     }
 
-    /// Words that point at `spot` from another place.
-    pub(super) fn pointer(&self, spot: &Spot) -> String {
-        match spot {
-            Spot::Byte(byte) => format!("line {}", self.line(*byte)),
-            Spot::Flag(flag) => flag.clone(),
-            Spot::Whole => self.file.clone(),
+    /// The end of a sentence that points at `spot` from `here`.
+    pub(super) fn see(&self, spot: &Spot, here: &Spot) -> String {
+        match (spot, here) {
+            (Spot::Byte(byte), Spot::Byte(here)) if self.line(*byte) == self.line(*here) => {
+                " in the same line".to_owned()
+            }
+            (Spot::Byte(byte), _) => format!(", see line {}", self.line(*byte)),
+            (Spot::Flag(flag), _) => format!(", see {flag}"),
+            (Spot::Whole, _) => format!(", see {}", self.file),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use log::LevelFilter;
 
 use crate::api::EventKind;
+use crate::base::nearest::did_you_mean;
 use crate::config::model::{self, HealthState, OwnSocket};
 use crate::config::units;
 use crate::control::audit;
@@ -354,14 +355,21 @@ impl Work {
 
     fn pool_named(&self, name: &str) -> Result<&Arc<Pool>, Refusal> {
         let found = self.control.snapshot.pool_named(name);
-        found.ok_or_else(|| Refusal::NotFound(format!("there is no pool {name:?}")))
+        let missing = || {
+            let known = self.control.snapshot.pools.iter().map(|pool| pool.settings.name.as_str());
+            Refusal::NotFound(format!("there is no pool {name:?}{}", did_you_mean(name, known)))
+        };
+        found.ok_or_else(missing)
     }
 
     fn backend_named(&self, named: &Named) -> Result<(Arc<Pool>, Arc<Backend>), Refusal> {
         let pool = self.pool_named(&named.pool)?;
         let found = pool.backend_named(&named.backend);
-        let missing =
-            || Refusal::NotFound(format!("pool {:?} has no backend {:?}", named.pool, named.backend));
+        let missing = || {
+            let known = pool.backends.iter().map(|backend| backend.name.as_str());
+            let hint = did_you_mean(&named.backend, known);
+            Refusal::NotFound(format!("pool {:?} has no backend {:?}{hint}", named.pool, named.backend))
+        };
         found.map(|backend| (Arc::clone(pool), Arc::clone(backend))).ok_or_else(missing)
     }
 

@@ -1,6 +1,7 @@
 //! Who holds an address that is in use.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
 
 use procfs::net::{TcpNetEntry, TcpState};
@@ -15,6 +16,14 @@ pub fn holder_of(bind: SocketAddr) -> String {
         return format!("a process that this user may not see; `ss -ltnp sport = :{port}` as root names it");
     }
     holders.join(", ")
+}
+
+/// The error of a bind(2) to `bind`, which says who holds the address where somebody does.
+pub fn name_holder(bind: SocketAddr, error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    io::Error::new(error.kind(), format!("address in use, held by {}", holder_of(bind)))
 }
 
 /// The processes that listen on the port of `bind`, of those that this user may see.

@@ -129,7 +129,7 @@ pub fn check_tokens(settings: &Admin) -> io::Result<()> {
 }
 
 fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
+    let listener = std::net::TcpListener::bind(address).map_err(|error| sys::name_holder(address, error))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::problem::Problem;
 use crate::api;
+use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::control::saving::Unsaved;
@@ -198,7 +199,11 @@ pub(super) fn topology(snapshot: &Snapshot) -> api::Topology {
 /// The pool of that name.
 pub(super) fn pool_named<'s>(state: &'s State, name: &str) -> Result<&'s Pool, Problem> {
     let found = state.snapshot.pool_named(name);
-    found.map(AsRef::as_ref).ok_or_else(|| Problem::not_found(format!("there is no pool {name:?}")))
+    let missing = || {
+        let known = state.snapshot.pools.iter().map(|pool| pool.settings.name.as_str());
+        Problem::not_found(format!("there is no pool {name:?}{}", did_you_mean(name, known)))
+    };
+    found.map(AsRef::as_ref).ok_or_else(missing)
 }
 
 pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {

@@ -15,6 +15,7 @@ use super::guard::Peer;
 use super::problem::Problem;
 use super::{Context, rows};
 use crate::api::{self, EventKind};
+use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config;
 use crate::control::events::Draft;
@@ -284,7 +285,8 @@ fn filter_of(state: &Known, wanted: &api::SessionFilter, now: Instant) -> Result
 fn reason_named(name: &str) -> Result<CloseReason, Problem> {
     let unknown = || {
         let all = CloseReason::ALL.map(CloseReason::as_str).join(", ");
-        Problem::bad(format!("reason: must be one of {all}, got {name:?}"))
+        let hint = did_you_mean(name, CloseReason::ALL.map(CloseReason::as_str));
+        Problem::bad(format!("reason: must be one of {all}, got {name:?}{hint}"))
     };
     CloseReason::ALL.into_iter().find(|reason| reason.as_str() == name).ok_or_else(unknown)
 }
@@ -292,7 +294,11 @@ fn reason_named(name: &str) -> Result<CloseReason, Problem> {
 fn backend_named<'s>(state: &'s Known, pool: &str, name: &str) -> Result<&'s Backend, Problem> {
     let pool = rows::pool_named(state, pool)?;
     let found = pool.backend_named(name);
-    let missing = || Problem::not_found(format!("pool {:?} has no backend {name:?}", pool.settings.name));
+    let missing = || {
+        let known = pool.backends.iter().map(|backend| backend.name.as_str());
+        let hint = did_you_mean(name, known);
+        Problem::not_found(format!("pool {:?} has no backend {name:?}{hint}", pool.settings.name))
+    };
     found.map(Arc::as_ref).ok_or_else(missing)
 }
 
@@ -300,7 +306,10 @@ fn only_backend_named<'s>(state: &'s Known, name: &str) -> Result<&'s Backend, P
     let mut found = state.snapshot.backends().filter(|backend| backend.name == name);
     match (found.next(), found.next()) {
         (Some(backend), None) => Ok(backend),
-        (None, _) => Err(Problem::not_found(format!("no pool has a backend {name:?}"))),
+        (None, _) => {
+            let hint = did_you_mean(name, state.snapshot.backends().map(|backend| backend.name.as_str()));
+            Err(Problem::not_found(format!("no pool has a backend {name:?}{hint}")))
+        }
         (Some(_), Some(_)) => {
             Err(Problem::bad(format!("backend: several pools have {name:?}, name the pool")))
         }
