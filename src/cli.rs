@@ -1,10 +1,12 @@
 //! Flags and subcommands: from arguments to [`Overrides`] and a [`Command`].
 //! Reads no file and starts nothing; `main` does.
 
+mod completions;
+mod man;
+
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,17 +16,22 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::balance::Algorithm;
+use crate::base::nearest::did_you_mean;
 use crate::config::limits::FdBudget;
 use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides};
 use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};
+use crate::demo::PORT_BASE_MAX;
 use crate::doctor::{self, Finding, Verdict};
 use crate::sys;
 use crate::top::{self, TopArgs};
+
+pub use completions::completions;
+pub use man::man;
 
 /// The exit code for wrong flags and wrong files.
 pub const EXIT_USAGE: u8 = 2;
@@ -86,7 +93,11 @@ pub enum Command {
         json: bool,
     },
     /// Run three small HTTP backends on 127.0.0.1:8081-8083 and balance them on 127.0.0.1:9090
-    Demo,
+    Demo {
+        /// Balance on port N, with the page on N+1 and the backends on N+2 to N+4
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(PORT_BASE_MAX)))]
+        port_base: Option<u16>,
+    },
     /// Run one small HTTP backend on 127.0.0.1, for trying things out
     Backend {
         /// Port to serve on
@@ -99,7 +110,7 @@ pub enum Command {
     Top(TopArgs),
     /// Keep a backend registered with a running l4lb, for as long as this runs
     Register(RegisterArgs),
-    /// Print the manual pages of l4lb and of all its commands
+    /// Print the manual pages of l4lb, of all its commands and of its config file
     #[command(after_help = "Read one with: l4lb man --out /tmp/l4lb && man /tmp/l4lb/l4lb-ctl.1")]
     Man {
         /// Write each page into a file of its own in this folder
@@ -224,7 +235,8 @@ pub fn usage_text(error: &clap::Error) -> String {
     match (error.get(ContextKind::ValidValue), error.source()) {
         _ if value.is_empty() => format!("{flag}: value missing"),
         (Some(ContextValue::Strings(words)), _) => {
-            format!("{flag} {value}: must be one of {}", words.join(", "))
+            let hint = did_you_mean(value, words.iter().map(String::as_str));
+            format!("{flag} {value}: must be one of {}{hint}", words.join(", "))
         }
         (_, Some(source)) => format!("{flag} {value}: {source}"),
         (_, None) => first_paragraphs(error),
@@ -297,29 +309,6 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Prints the manual pages, or writes them into the folder `out`.
-pub fn man(out: Option<&Path>) -> io::Result<ExitCode> {
-    let mut command = Cli::command().disable_help_subcommand(true);
-    command.build();
-    let mut pages = Vec::new();
-    add_pages(&command, &mut pages);
-    for page in pages {
-        let mut text = Vec::new();
-        page.render(&mut text)?;
-        match out {
-            None => print(&text),
-            Some(folder) => fs::write(folder.join(page.get_filename()), text)?,
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The page of `command`, and behind it those of its subcommands.
-fn add_pages(command: &clap::Command, pages: &mut Vec<clap_mangen::Man>) {
-    pages.push(clap_mangen::Man::new(command.clone()));
-    command.get_subcommands().for_each(|command| add_pages(command, pages));
-}
-
 /// Prints what the doctor has found.
 pub fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
     let text = if as_json { doctor::json(findings) } else { doctor::table(findings) };
@@ -328,14 +317,6 @@ pub fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
         Verdict::Ok | Verdict::Warn => ExitCode::SUCCESS,
         Verdict::Fail => ExitCode::FAILURE,
     }
-}
-
-/// Prints the completions of `shell`.
-pub fn completions(shell: clap_complete::Shell) -> ExitCode {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "l4lb", &mut script);
-    print(&script);
-    ExitCode::SUCCESS
 }
 
 /// To stdout; a closed one leaves nobody to tell, and must not panic.

@@ -13,12 +13,46 @@ use tokio::net::TcpListener;
 
 use crate::sys;
 
-/// Where the balancer of the demo listens.
-pub const BALANCER: &str = "127.0.0.1:9090";
-/// Where its admin API listens, and so its page.
-pub const DASHBOARD: &str = "127.0.0.1:9091";
-/// Where its backends listen.
-pub const BACKENDS: [u16; 3] = [8081, 8082, 8083];
+/// The highest port that [`Ports::from_base`] takes.
+pub const PORT_BASE_MAX: u16 = u16::MAX - 4;
+
+/// Where the demo listens, all of it on the loopback interface.
+pub struct Ports {
+    balancer: u16,
+    /// Of the admin API, and so of its page.
+    dashboard: u16,
+    backends: [u16; 3],
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { balancer: 9090, dashboard: 9091, backends: [8081, 8082, 8083] }
+    }
+}
+
+impl Ports {
+    /// Five in a row, where others are taken; `base` is no higher than [`PORT_BASE_MAX`].
+    pub fn from_base(base: u16) -> Self {
+        Self { balancer: base, dashboard: base + 1, backends: [base + 2, base + 3, base + 4] }
+    }
+
+    /// Where the admin API is to listen.
+    pub fn dashboard(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.dashboard).into()
+    }
+
+    /// The configuration: the pool `web` with the backends `a`, `b` and `c`, as in the manual.
+    pub fn config(&self) -> String {
+        let backends = ["a", "b", "c"].into_iter().zip(self.backends);
+        let backends: String = backends
+            .map(|(name, port)| format!("{{ name = \"{name}\", address = \"127.0.0.1:{port}\" }}, "))
+            .collect();
+        let balancer = self.balancer;
+        format!(
+            "[[listener]]\nbind = \"127.0.0.1:{balancer}\"\n[[pool]]\nname = \"web\"\nbackend = [{backends}]\n"
+        )
+    }
+}
 
 /// A server that is bound and not yet serving.
 pub struct HttpBackend {
@@ -33,7 +67,7 @@ impl HttpBackend {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener =
-            runtime.block_on(TcpListener::bind(address)).map_err(|error| refused(address, &error))?;
+            runtime.block_on(TcpListener::bind(address)).map_err(|error| refused(address, error))?;
         let port = listener.local_addr()?.port();
         Ok(Self { runtime, listener, port })
     }
@@ -61,18 +95,15 @@ impl HttpBackend {
     }
 }
 
-fn refused(address: SocketAddr, error: &io::Error) -> io::Error {
-    let reason = if error.kind() == io::ErrorKind::AddrInUse {
-        format!("address in use, held by {}", sys::holder_of(address))
-    } else {
-        error.to_string()
-    };
-    io::Error::new(error.kind(), format!("cannot listen on {address}: {reason}"))
+fn refused(address: SocketAddr, error: io::Error) -> io::Error {
+    let kind = error.kind();
+    io::Error::new(kind, format!("cannot listen on {address}: {}", sys::name_holder(address, error)))
 }
 
 /// Starts the backends of the demo, each on a thread of its own.
-pub fn start_backends() -> io::Result<()> {
-    let bound: Vec<HttpBackend> = BACKENDS.into_iter().map(HttpBackend::bind).collect::<io::Result<_>>()?;
+pub fn start_backends(ports: &Ports) -> io::Result<()> {
+    let bound: Vec<HttpBackend> =
+        ports.backends.into_iter().map(HttpBackend::bind).collect::<io::Result<_>>()?;
     for backend in bound {
         thread::Builder::new().name(format!("backend-{}", backend.port())).spawn(move || {
             if let Err(error) = backend.serve() {
@@ -121,14 +152,18 @@ impl Drop for Token {
 }
 
 /// What to try, once everything runs.
-pub fn print_what_to_try(token: &Token, to: &mut impl Write) -> io::Result<()> {
+pub fn print_what_to_try(ports: &Ports, token: &Token, to: &mut impl Write) -> io::Result<()> {
+    let [a, b, c] = ports.backends;
+    let balancer = format!("127.0.0.1:{}", ports.balancer);
     writeln!(
         to,
-        "Three backends answer on 127.0.0.1:8081, :8082 and :8083; l4lb balances them on {BALANCER}.\n\n  \
-           for i in 1 2 3 4 5 6; do curl -s {BALANCER}; done     each backend in turn\n  \
-           wrk -t1 -c64 -d5 http://{BALANCER}/                   how fast it goes\n\n\
-         dashboard: http://{DASHBOARD}/#token={}\n\n\
+        "Three backends answer on 127.0.0.1:{a}, :{b} and :{c}; l4lb balances them on {balancer}.\n\n  \
+           for i in 1 2 3 4 5 6; do curl -s {balancer}; done     each backend in turn\n  \
+           wrk -t1 -c64 -d5 http://{balancer}/                   how fast it goes\n  \
+           l4lb ctl backends; l4lb ctl drain web/a               how they do, and no new sessions for one\n\n\
+         dashboard: http://{}/#token={}\n\n\
          Ctrl-C stops it.",
+        ports.dashboard(),
         token.text
     )
 }

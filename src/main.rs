@@ -16,7 +16,7 @@ use l4lb::cli::{self, Cli, Command};
 use l4lb::config::model::{Global, LogFormat};
 use l4lb::config::{self, Config, Overrides, one_line};
 use l4lb::ctl::RegisterArgs;
-use l4lb::demo::{self, HttpBackend};
+use l4lb::demo::{self, HttpBackend, Ports};
 use l4lb::reload::Source;
 use l4lb::server::{Actions, Origin, StartError};
 use l4lb::service::Beats;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match Cli::read(std::env::args_os()).map(run) {
         Ok(Ok(code)) | Err(code) => code,
         Ok(Err(error)) => {
-            eprintln!("l4lb: {}", one_line(&format!("{error:#}")));
+            logging::print_last_words(&one_line(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -63,7 +63,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let examine = |config: Option<Config>| cli::doctor(&doctor::examine(config.as_ref(), file), json);
             Ok(config.map_or_else(|code| code, examine))
         }
-        Some(Command::Demo) => serve_demo(),
+        Some(Command::Demo { port_base }) => {
+            serve_demo(port_base.map_or_else(Ports::default, Ports::from_base))
+        }
         Some(Command::Backend { port }) => {
             let backend = HttpBackend::bind(port)?;
             backend.print_what_to_try(&mut io::stdout())?;
@@ -83,9 +85,14 @@ fn serve_configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Resul
     // Before anything else is opened.
     let inherited = Inherited::take().context("cannot take what was passed to this process (LISTEN_FDS)")?;
     let signals = prepare_process()?;
-    match cli::load(file, overrides) {
+    match config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up) {
         Ok(config) => serve(&config, origin_of(file, overrides), inherited, &signals, || Ok(())),
-        Err(code) => Ok(code),
+        Err(errors) => {
+            let format = file.map_or(LogFormat::Text, |file| config::log_format(file, sys::open_regular));
+            let errors = errors.iter().map(|error| one_line(&error.to_string()));
+            errors.for_each(|error| logging::print_mistake(&error, format));
+            Ok(ExitCode::from(cli::EXIT_USAGE))
+        }
     }
 }
 
@@ -100,20 +107,18 @@ fn origin_of(file: Option<&Path>, overrides: &Overrides) -> Option<Origin> {
     Some(Origin { file, source })
 }
 
-fn serve_demo() -> anyhow::Result<ExitCode> {
+fn serve_demo(ports: Ports) -> anyhow::Result<ExitCode> {
     let signals = prepare_process()?;
-    let listen = vec![demo::BALANCER.parse().context("the address of the demo")?];
-    match cli::load(None, &Overrides { listen, ..Overrides::default() }) {
-        Ok(mut config) => {
-            demo::start_backends()?;
-            let token = demo::Token::make().context("cannot make a token for the dashboard")?;
-            config.admin.listen = Some(demo::DASHBOARD.parse().context("the dashboard of the demo")?);
-            config.admin.token_file = Some(token.file().to_owned());
-            let when_started = move || demo::print_what_to_try(&token, &mut io::stdout());
-            serve(&config, None, Inherited::default(), &signals, when_started)
-        }
-        Err(code) => Ok(code),
-    }
+    let no_names = &mut |_: &str| Ok(Vec::new());
+    let config = config::parse(&ports.config(), "demo", &Overrides::default(), no_names);
+    let mut config =
+        config.map_err(|errors| anyhow::anyhow!("the demo has a wrong configuration: {errors:?}"))?;
+    demo::start_backends(&ports)?;
+    let token = demo::Token::make().context("cannot make a token for the dashboard")?;
+    config.admin.listen = Some(ports.dashboard());
+    config.admin.token_file = Some(token.file().to_owned());
+    let when_started = move || demo::print_what_to_try(&ports, &token, &mut io::stdout());
+    serve(&config, None, Inherited::default(), &signals, when_started)
 }
 
 /// What has to be settled before anything waits, and before there is another thread: each has what the one has that starts it.

@@ -67,11 +67,13 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("-l 127.0.0.1:0", "--listen 127.0.0.1:0: port must be 1..=65535, got \"0\""),
     ("-l [::1:80", "--listen [::1:80: IPv6 is written [ADDR]:PORT"),
     ("-l ::", "--listen ::: IPv6 needs brackets and a port, write [::]:PORT"),
+    ("-l ::1:8080", "--listen ::1:8080: IPv6 needs brackets, write [::1]:8080"),
     ("-l :80 -b 1.2.3.4", "--backend 1.2.3.4: port missing, write ADDR:PORT"),
     ("-l :80 -b 1.2.3.4:99999", "--backend 1.2.3.4:99999: port must be 1..=65535, got \"99999\""),
     ("-l :80 -b 1.2.3.4:81,weight=257", "--backend 1.2.3.4:81,weight=257: weight must be 0..=256, got \"257\""),
     ("-l :80 -b 1.2.3.4:81,wieght=2", "--backend 1.2.3.4:81,wieght=2: after the address comes weight=N or nothing, got \"wieght=2\""),
     ("-l :80 -b 1.2.3.4:81,", "--backend 1.2.3.4:81,: after the address comes weight=N or nothing, got \"\""),
+    ("-l :80 --balance least_conn", "--balance least_conn: must be one of round_robin, least_connections, power_of_two, source_hash, random, did you mean \"least_connections\"?"),
     ("-l :80 --balance fastest", "--balance fastest: must be one of round_robin, least_connections, power_of_two, source_hash, random"),
     ("-l :80 --workers 0", "--workers 0: must be auto or 1..=256, got \"0\""),
     ("-l :80 -w many", "--workers many: must be auto or 1..=256, got \"many\""),
@@ -202,6 +204,8 @@ fn help_version_and_completions_are_no_errors() {
         ("register --help", "drains and removes the backend"),
         ("top --help", "s sort by the next column"),
         ("man", ".TH l4lb-ctl-drain 1"),
+        ("man", ".TH l4lb.toml 5"),
+        ("completions fish", "least_connections"),
     ] {
         let Output { status, stdout, stderr } = l4lb(args);
         assert!(String::from_utf8_lossy(&stdout).contains(expected), "{args}");
@@ -225,7 +229,7 @@ fn each_command_has_a_manual_page() {
         "l4lb-top",
     ] {
         let page = fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap();
-        assert!(page.contains(&format!(".TH {name} 1")), "{page}");
+        assert!(page.contains(&format!(".TH {name} 1")) && !page.contains(".SH EXTRA"), "{page}");
     }
     let nowhere = l4lb(&format!("man --out {out}/none"));
     assert_eq!(nowhere.status.code(), Some(1));

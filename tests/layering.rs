@@ -46,7 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("doctor", &["config", "sys", "control"]),
     ("ctl", &["api", "base", "config", "control", "session", "sys"]),
     ("top", &["api", "base", "config", "ctl", "session", "sys"]),
-    ("cli", &["balance", "config", "ctl", "doctor", "sys", "top"]),
+    ("cli", &["balance", "base", "config", "ctl", "demo", "doctor", "sys", "top"]),
 ];
 
 /// Crates that only `sys/` names.

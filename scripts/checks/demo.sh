@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `l4lb demo` serves its three backends in turn, and Ctrl-C ends it.
+# `l4lb demo` serves its three backends in turn, also on other ports, and Ctrl-C ends it.
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
@@ -63,3 +63,29 @@ signal INT demo
 await_exit demo 5
 expect "exit code after Ctrl-C" "$EXIT" = 0
 pass "Ctrl-C ends it with exit code 0 after $EXIT_MS ms"
+
+# Where its ports are taken, five others in a row are not; the pool is that of the manual.
+five_free_ports() {
+    local base port
+    for _ in {1..20}; do
+        base=$(free_ports 1)
+        for port in $((base + 1)) $((base + 2)) $((base + 3)) $((base + 4)); do
+            if ((port > 65535)) || accepts_connections "127.0.0.1:$port"; then continue 2; fi
+        done
+        echo "$base" && return
+    done
+    fail "no five ports in a row are free"
+}
+
+BASE=$(five_free_ports)
+ADDRESS=127.0.0.1:$BASE
+start moved "$L4LB" demo --port-base "$BASE"
+wait_until 10 "the demo says what to try" grep -q 'Ctrl-C stops it' "$WORK/moved.out"
+expect_between "the port that answers" $((BASE + 2)) "$(ask_demo)" $((BASE + 4))
+token=$(sed -n 's/^dashboard: .*#token=//p' "$WORK/moved.out")
+expect "the backends of the pool of the manual" \
+    "$(curl -sS --max-time 5 -H "Authorization: Bearer $token" "http://127.0.0.1:$((BASE + 1))/v1/backends?pool=web" |
+        grep -oE '"name":"[abc]"' | sort | tr -d '\n')" = '"name":"a""name":"b""name":"c"'
+signal INT moved
+await_exit moved 5
+pass "on ports $BASE to $((BASE + 4)) it has the pool web with the backends a, b and c"

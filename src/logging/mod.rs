@@ -113,6 +113,32 @@ pub fn flush() {
     }
 }
 
+/// Writes why the process ends, in the format of the log, to standard error and behind what is in the queues.
+pub fn print_last_words(error: &str) {
+    flush();
+    if IS_JSON.load(Ordering::Relaxed) {
+        print_json("l4lb ends", error);
+    } else {
+        eprintln!("l4lb: {error}");
+    }
+}
+
+/// Writes one mistake of a configuration that does not start, in the format that it asks for.
+pub fn print_mistake(error: &str, format: LogFormat) {
+    match format {
+        LogFormat::Json => print_json("the configuration is wrong", error),
+        LogFormat::Text => eprintln!("{error}"),
+    }
+}
+
+fn print_json(message: &str, error: &str) {
+    let time = sys::timestamp().to_string();
+    eprintln!(
+        "{}",
+        serde_json::json!({ "time": time, "level": "error", "message": message, "error": error })
+    );
+}
+
 /// The least severe lines that are written now.
 pub fn level() -> LevelFilter {
     ROUTER.get().map_or(LevelFilter::Off, |router| router.read().filter.filter())

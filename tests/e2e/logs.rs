@@ -8,7 +8,7 @@ use std::process::{ChildStderr, Command, Stdio};
 use crate::daemon::Daemon;
 use crate::fleet::{Service, Visit, dead_fleet, fleet};
 use crate::lab::IPV4;
-use crate::peer::{Ending, Peer, in_time};
+use crate::peer::{Ending, Peer, free_address, in_time};
 use crate::program::{Program, output};
 
 type Fields = BTreeMap<String, serde_json::Value>;
@@ -123,6 +123,38 @@ fn an_address_in_use_ends_the_start_and_names_its_holder() {
     let (what, holder) =
         (format!("cannot listen on {address}: address in use"), format!("(pid {})", std::process::id()));
     assert!(last.contains(&what) && last.contains(&holder), "{errors}");
+}
+
+/// What reads a log of JSON stumbled over the line that says why there is no more of it.
+#[test]
+fn what_ends_the_start_is_json_where_the_log_is() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("getsockname");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("l4lb.toml");
+    let rest = format!(
+        "[admin]\nsocket = false\nmetrics = \"{address}\"\n[[listener]]\nbind = \"{}\"\n\
+         [[pool]]\nbackend = [{{ address = \"127.0.0.1:1\" }}]\n",
+        free_address()
+    );
+    let last_line = |global: &str| -> Fields {
+        std::fs::write(&file, format!("[global]\nlog = {{ format = \"json\" }}\n{global}{rest}"))
+            .expect("write");
+        let output = output(Command::new(env!("CARGO_BIN_EXE_l4lb")).arg("-c").arg(&file));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<Fields> = errors
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+            .collect();
+        lines.into_iter().last().expect("it has said why")
+    };
+    let ended = last_line("");
+    let holder = format!("(pid {})", std::process::id());
+    assert_eq!((text(&ended, "level"), text(&ended, "message")), ("error".into(), "l4lb ends".into()));
+    let error = text(&ended, "error");
+    assert!(error.contains("for metrics: address in use, held by ") && error.ends_with(&holder), "{error}");
+    let wrong = last_line("workres = 2\n");
+    assert!(text(&wrong, "error").contains("did you mean \"workers\"?"), "{wrong:?}");
 }
 
 /// Case 103, in small: a pipe that nobody reads from is full after some 300 sessions.
