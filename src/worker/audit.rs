@@ -26,6 +26,8 @@ pub struct Audit {
     pub slow_checks: usize,
     /// Listeners that are open.
     pub listeners: usize,
+    /// Those of them that accept nothing for a while.
+    pub paused_listeners: usize,
     /// Pipes that are open, lent or not.
     pub pipes: usize,
     /// Timers that are armed.
@@ -45,6 +47,7 @@ impl<K: Kernel> Worker<K> {
         let mut audit = Audit {
             sessions: self.sessions.len(),
             listeners: self.listeners.len(),
+            paused_listeners: self.listeners.paused(),
             holds_timers_back: self.gap.is_open(),
             ..Audit::default()
         };

@@ -96,8 +96,9 @@ impl<K: Kernel> Worker<K> {
         self.ready_queue.extend(self.served.drain(..));
     }
 
-    /// Does what the timer of a session would have done that was due while the session was in the queue.
-    fn expire(&mut self, key: Key) {
+    /// Ends the wait of a session whose deadline turns out to be over behind the timers of the turn: because it was in
+    /// the queue when its timer fired, or because what it has just learned shortens its timeout.
+    pub(super) fn expire(&mut self, key: Key) {
         let Some(slot) = self.sessions.get(key) else { return };
         if let Some((timer, armed)) = slot.timer
             && armed <= self.now

@@ -59,6 +59,11 @@ impl<K: Kernel> Listeners<K> {
         self.slots.len()
     }
 
+    /// How many of them pause.
+    pub(super) fn paused(&self) -> usize {
+        self.slots.iter().filter(|(_, slot)| slot.pause.is_some()).count()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }

@@ -165,6 +165,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(slot) = self.sessions.get_mut(key) {
             slot.session.on_ready(side, ready);
             self.drive(key);
+            self.expire(key);
         }
     }
 }
