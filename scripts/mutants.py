@@ -2,7 +2,7 @@
 """Shows that the simulation finds what it is there for.
 
 Each mutant is the code with one known mistake in it, of the kind that has hurt proxies before. The sweep has to fail on
-each of them within --seeds seeds; one that survives fails this script. The last one is the code as it is and must
+each of them within --seeds seeds, or the unit test that it names; one that survives fails this script. The last one is the code as it is and must
 survive, so that "caught" means something.
 
 Usage: scripts/mutants.py [--seeds N] [--every N] [NAME...]
@@ -33,6 +33,8 @@ class Mutant(NamedTuple):
     file: str
     # What stands there once, and what the mistake makes of it.
     edits: list
+    # The unit test that has to fail instead, where the simulation meets the mistake too seldom.
+    unit_test: str = ""
 
 
 MUTANTS = [
@@ -139,12 +141,14 @@ MUTANTS = [
             ("self.of_queue.is_used_up() || now.since", "now.since"),
             ("Some(Share::new(share.min(self.of_queue), true))", "Some(Share::new(share, true))"),
         ],
+        unit_test="a_turn_moves_no_more_than_it_may_however_many_sessions_wait",
     ),
     Mutant(
         "late-expiry",
         "a session whose timer was due while it waited for its share is looked at in the next turn",
         "src/worker/drive.rs",
         [("                self.expire(key);\n", "")],
+        unit_test="a_session_whose_share_finds_nothing_expires_in_that_turn",
     ),
     Mutant(
         "two-shares",
@@ -434,10 +438,10 @@ def main():
         copy_tree(tree)
         for place, mutant in enumerate(chosen, 1):
             began = time.monotonic()
-            seed, what = judge(mutant, tree, args.seeds)
-            is_right = (seed is None) == (mutant.name == SURVIVOR)
+            caught, what = judge(mutant, tree, args.seeds)
+            is_right = (caught is None) == (mutant.name == SURVIVOR)
             wrong += not is_right
-            verdict = f"{seed + 1}" if seed is not None else "never"
+            verdict = caught or "never"
             rows.append(f"| {mutant.name} | {mutant.mistake} | {verdict}{'' if is_right else ' (WRONG)'} | {what} |")
             print(f"{place}/{len(chosen)} {mutant.name}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
     print("\n| mutant | mistake | seeds until caught | by |\n|---|---|---|---|")
@@ -446,38 +450,54 @@ def main():
 
 
 def judge(mutant, tree, seeds):
-    """The first seed that fails on the mutant, or None, and how it fails."""
+    """What catches the mutant, the number of seeds or "a test", or None; and how it fails."""
     for old, new in mutant.edits:
         edit(tree / mutant.file, old, new)
-    seed, what = sweep(mutant, tree, seeds)
+    caught, what = run_unit_test(mutant, tree) if mutant.unit_test else sweep(mutant, tree, seeds)
     # Written, not copied: cargo compiles again what is newer than what it has compiled.
     (tree / mutant.file).write_text((ROOT / mutant.file).read_text())
-    return seed, what
+    return caught, what
+
+
+def run_unit_test(mutant, tree):
+    status, output = run_tests(mutant, tree, ["--lib", mutant.unit_test])
+    if status == 0 and "1 passed" in output:
+        return None, "-"
+    panic = re.search(r"^thread .* panicked at .*\n(.*)", output, re.MULTILINE)
+    if not panic:
+        sys.exit(f"mutants.py: {mutant.name}: the test broke:\n{output[-2000:]}")
+    return "a test", panic[1][:80].replace("|", "/")
 
 
 def sweep(mutant, tree, seeds):
+    # The code as it is has been swept already; a few seeds show that this script runs it.
+    seeds = seeds if mutant.name != SURVIVOR else SURVIVOR_SEEDS
+    status, output = run_tests(mutant, tree, ["--test", "sim", "a_sweep_over_seeds"], SIM_SEEDS=str(seeds))
+    failed = re.search(r"^seed (\d+) failed in step \d+: (.*)", output, re.MULTILINE)
+    if failed:
+        what = failed[2].removeprefix("assertion `left == right` failed: ")
+        return str(int(failed[1]) + 1), what[:80].replace("|", "/")
+    if status != 0 and "never reached" not in output:
+        sys.exit(f"mutants.py: {mutant.name}: the sweep broke:\n{output[-2000:]}")
+    return None, "-"
+
+
+def run_tests(mutant, tree, which, **variables):
+    """Builds the mutant and runs `which` of its tests. Returns the exit code and what they printed."""
     environment = {
         **os.environ,
+        **variables,
         "CARGO_TARGET_DIR": str(ROOT / "target" / "mutants"),
-        # The code as it is has been swept already; a few seeds show that this script runs it.
-        "SIM_SEEDS": str(seeds if mutant.name != SURVIVOR else SURVIVOR_SEEDS),
         "RUST_BACKTRACE": "0",
         # Less to compile and to link, over and over.
         "CARGO_PROFILE_DEV_DEBUG": "false",
     }
-    command = ["cargo", "test", "--locked", "--quiet", "--test", "sim", "a_sweep_over_seeds"]
+    command = ["cargo", "test", "--locked", "--quiet", *which]
     built = subprocess.run([*command, "--no-run"], cwd=tree, env=environment, capture_output=True, text=True)
     if built.returncode != 0:
         sys.exit(f"mutants.py: {mutant.name} does not compile:\n{built.stderr}")
     run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
-    output = run.stdout + run.stderr
-    failed = re.search(r"^seed (\d+) failed in step \d+: (.*)", output, re.MULTILINE)
-    if failed:
-        what = failed[2].removeprefix("assertion `left == right` failed: ")
-        return int(failed[1]), what[:80].replace("|", "/")
-    if run.returncode != 0 and "never reached" not in output:
-        sys.exit(f"mutants.py: {mutant.name}: the sweep broke:\n{output[-2000:]}")
-    return None, "-"
+    return run.returncode, run.stdout + run.stderr
 
 
 def copy_tree(tree):

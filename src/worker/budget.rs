@@ -212,11 +212,13 @@ mod tests {
             if company {
                 turn.note_company();
             }
+            let most = (UPON_EVENTS.bytes + OF_QUEUE.bytes + SPLICE_LEN_MIN) as u64;
             let mut moved = 0;
-            while let Some(share) = turn.next_share(START) {
+            while let Some(share) = turn.next_share(START)
+                && moved <= most
+            {
                 moved += serve(&mut turn, share);
             }
-            let most = (UPON_EVENTS.bytes + OF_QUEUE.bytes + SPLICE_LEN_MIN) as u64;
             assert!((4 << 20..=most).contains(&moved), "{moved} bytes");
         }
     }

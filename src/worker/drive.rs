@@ -203,3 +203,35 @@ fn run<K: Kernel>(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use crate::sys::Kernel;
+    use crate::worker::bench::Bench;
+
+    const IDLE: Duration = Duration::from_millis(20);
+
+    /// Its timer fires while it is queued, for an event that has brought nothing, and was armed anew for the next turn.
+    #[test]
+    fn a_session_whose_share_finds_nothing_expires_in_that_turn() {
+        let mut bench = Bench::new("timeouts = { idle = \"20ms\" }");
+        let _ends = bench.session();
+        let worker = &mut bench.worker;
+        let key = worker.sessions.keys().next().expect("it is open");
+        worker.sessions.get_mut(key).expect("as above").queued = true;
+        worker.ready_queue.push_back(key);
+        // The kernel is asked when bytes were acknowledged last: the time has to pass.
+        let began = worker.now;
+        while worker.now.since(began) < 2 * IDLE {
+            thread::park_timeout(IDLE);
+            worker.now = worker.kernel.now();
+        }
+        worker.turn.begin(worker.now);
+        worker.on_session_timer(key);
+        worker.serve_queue();
+        assert_eq!(worker.sessions.len(), 0, "nothing has moved for the idle timeout");
+    }
+}
