@@ -246,7 +246,7 @@ impl Work {
     fn refuse(&mut self, order: Order, refused: Refused) {
         let Order { who, mode, answer, .. } = order;
         if mode == Mode::Apply {
-            self.count_failure(&who, refused.errors.clone());
+            self.count_failure(&who, &refused.errors);
         }
         self.answer_order(answer, Err(refused));
     }
@@ -257,19 +257,20 @@ impl Work {
         }
     }
 
-    fn count_failure(&self, who: &str, mut errors: Vec<String>) {
-        for error in &errors {
-            log::error!(error; "reload");
-        }
-        let told = errors.len();
-        log::error!(who, errors = told; "the configuration is refused, the old one goes on");
-        errors.truncate(ERRORS_MAX);
-        let told = format!("refused: {}", errors.join("; "));
+    /// Whoever reads in the log that it was refused finds the status say so.
+    fn count_failure(&self, who: &str, errors: &[String]) {
+        let kept: Vec<String> = errors.iter().take(ERRORS_MAX).cloned().collect();
+        let told = format!("refused: {}", kept.join("; "));
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();
         state.reload.failed += 1;
         state.reload.last_failure = Some(timestamp());
-        state.reload.errors = errors;
+        state.reload.errors = kept;
+        drop(state);
+        for error in errors {
+            log::error!(error; "reload");
+        }
+        log::error!(who, errors = errors.len(); "the configuration is refused, the old one goes on");
     }
 }
 
