@@ -9,6 +9,7 @@
 //! A message shows its reader all that its sender did before: of [`Command::Publish`] the whole snapshot, of
 //! [`Report::Health`] the new health, of [`Report::Stopped`] the last count of every counter.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -98,6 +99,8 @@ pub enum Report {
     Loaded(Box<Loaded>),
     /// A try to write the state file is over.
     StateWritten,
+    /// Names that did not resolve have been looked up again.
+    Resolved(HashMap<String, io::Result<Vec<SocketAddr>>>),
     /// SIGUSR1: tell what part of the work each worker has done.
     TellShares,
 }

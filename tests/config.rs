@@ -75,10 +75,10 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (File, "[globl]\nworkers = 1\n[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }]\n",
         "x.toml:1: globl: unknown key, expected one of global, admin, listener, pool, did you mean \"global\"?"),
     (Global, "\"a\\nb\" = 1",
-        "x.toml:2: global: a\\nb: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, log, access_log, user, group"),
+        "x.toml:2: global: a\\nb: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, resolve, log, access_log, user, group"),
     // [global]
     (Global, "threads = 2",
-        "x.toml:2: global: threads: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, log, access_log, user, group"),
+        "x.toml:2: global: threads: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, resolve, log, access_log, user, group"),
     (Global, "workers = 0",
         "x.toml:2: global: workers: must be 1..=256, got 0"),
     (Global, "workers = 257",
@@ -371,7 +371,7 @@ fn one_mistake_hides_no_other() {
         lines_of(&errors),
         [
             "x.toml:2: foo: unknown key, expected one of global, admin, listener, pool",
-            "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, log, access_log, user, group, did you mean \"workers\"?",
+            "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, resolve, log, access_log, user, group, did you mean \"workers\"?",
             "x.toml:5: global: pin: must be true or false, got \"yes\"",
             "x.toml:6: global: log: fmt: unknown key, expected level or format",
             "x.toml:6: global: log: level: must be one of off, error, warn, info, debug, trace, got \"loud\"",

@@ -14,9 +14,11 @@ use super::admin;
 use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, LINES_EVERY, SESSIONS_MAX, TIMEOUT, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
-use super::model::{Accept, AccessLog, Account, Config, Global, Listener, LogFormat, SessionLines, Timeouts};
+use super::model::{
+    Accept, AccessLog, Account, Config, Global, Listener, LogFormat, Resolve, SessionLines, Timeouts,
+};
 use super::overrides::{BackendFlag, Overrides, workers_auto};
-use super::pool::{self, PoolDraft, TIMEOUTS};
+use super::pool::{self, Names, PoolDraft, TIMEOUTS};
 use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
 use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
 use super::report::{Placed, Report, Scope, Spot};
@@ -45,6 +47,11 @@ const LOG_FORMATS: [(&str, LogFormat); 2] = {
     [(a.as_str(), a), (b.as_str(), b)]
 };
 
+const RESOLVE: [(&str, Resolve); 2] = {
+    let [a, b] = Resolve::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
+
 /// The configuration that `raw` and `overrides` describe, or every mistake.
 pub(super) fn check(
     raw: &RawConfig,
@@ -54,13 +61,15 @@ pub(super) fn check(
 ) -> Result<Config, Vec<Error>> {
     let global = global(raw.global.as_ref(), overrides, &mut report);
     let admin = admin::check(raw.admin.as_ref(), overrides, &mut report);
-    let pools = pools(&raw.pool, global.drain_timeout, overrides, resolve, &mut report);
+    let mut names = Names { resolve, policy: global.resolve };
+    let pools = pools(&raw.pool, global.drain_timeout, overrides, &mut names, &mut report);
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &admin, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
+    let hosts = pools.iter().flat_map(|pool| pool.hosts.iter().cloned()).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
     let notes = std::mem::take(&mut report.notes);
-    report.finish(Config { global, admin: admin.admin, listeners, pools, notes })
+    report.finish(Config { global, admin: admin.admin, listeners, pools, hosts, notes })
 }
 
 fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report: &mut Report) -> Global {
@@ -79,6 +88,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
     let shutdown_delay = read.duration("shutdown_delay", &raw.shutdown_delay, DRAIN_TIMEOUT, None);
     let reload_timeout = read.duration("reload_timeout", &raw.reload_timeout, TIMEOUT, None);
+    let resolve = read.choice("resolve", &raw.resolve, &RESOLVE);
     let user = account(&mut read, &raw.user, &raw.group);
     let mut read = Reader { report, scope: &log_scope };
     let level = read.choice("level", &log.level, &LOG_LEVELS);
@@ -95,6 +105,7 @@ fn global(raw: Option<&Spanned<Table<RawGlobal>>>, overrides: &Overrides, report
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
         shutdown_delay: shutdown_delay.unwrap_or(Duration::ZERO),
         reload_timeout: reload_timeout.unwrap_or(Duration::from_secs(30)),
+        resolve: resolve.unwrap_or(Resolve::Require),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,
         access_log,
@@ -206,13 +217,13 @@ fn pools(
     raw: &[Spanned<Table<RawPool>>],
     drain_timeout: Duration,
     overrides: &Overrides,
-    resolve: Resolver,
+    names: &mut Names<'_>,
     report: &mut Report,
 ) -> Vec<PoolDraft> {
     let is_only = raw.len() == 1;
     let mut pools = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
-        pools.push(pool::check(raw, index, is_only, drain_timeout, overrides, resolve, report));
+        pools.push(pool::check(raw, index, is_only, drain_timeout, overrides, names, report));
         if raw.get_ref().backend.is_empty() && (overrides.backends.is_empty() || !is_only) {
             let scope = &pools[index].scope;
             report.add(scope, &scope.spot, "no backend: add [[pool.backend]] with address = \"ADDR:PORT\"");
@@ -220,13 +231,13 @@ fn pools(
     }
     if raw.is_empty() && !overrides.backends.is_empty() {
         let nothing = Spanned::new(0..0, Table::default());
-        pools.push(pool::check(&nothing, 0, true, drain_timeout, overrides, resolve, report));
+        pools.push(pool::check(&nothing, 0, true, drain_timeout, overrides, names, report));
     }
     match pools.as_mut_slice() {
         [] => {
             report.add_bare(&Spot::Whole, "no pool: add [[pool]] with a [[pool.backend]], or use --backend");
         }
-        [only] => only.add_flags(&overrides.backends, resolve, report),
+        [only] => only.add_flags(&overrides.backends, names, report),
         [_, _, ..] => {
             let flags = overrides.backends.iter().map(BackendFlag::to_string);
             refuse_flags("--backend", flags, "[[pool.backend]]", report);

@@ -19,13 +19,13 @@ pub(super) fn report(
 ) {
     same_names(listeners.iter().map(|part| (part, part.item.name.as_str(), part.item.bind)), report);
     let mut pool_names = HashMap::new();
-    for PoolDraft { pool, scope, name_at, backends } in pools {
+    for PoolDraft { pool, scope, name_at, backends, .. } in pools {
         if let Some(first) = first_with(&mut pool_names, pool.name.clone(), name_at) {
             taken("name", &pool.name, first, (scope, name_at), report);
         }
         same_names(backends.iter().map(|part| (part, part.item.name.as_str(), part.item.address)), report);
         let mut addresses = HashMap::new();
-        for Placed { item, scope, address_at, .. } in backends {
+        for Placed { item, scope, address_at, .. } in backends.iter().filter(|part| part.item.is_resolved()) {
             let address = canonical(item.address).to_string();
             if let Some(first) = first_with(&mut addresses, address.clone(), address_at) {
                 taken("address", &address, first, (scope, address_at), report);
@@ -143,7 +143,8 @@ fn own_by_port<'a>(sockets: impl Iterator<Item = (OwnSocket, &'a Spot)>) -> OwnB
 /// Reports backends that are one of our own sockets. One that is bound to the unspecified address accepts at every local
 /// address, of which only the loopback ones are known here.
 fn circles(by_port: &OwnByPort, pools: &[PoolDraft], report: &mut Report) {
-    for backend in pools.iter().flat_map(|pool| &pool.backends) {
+    let backends = pools.iter().flat_map(|pool| &pool.backends);
+    for backend in backends.filter(|backend| backend.item.is_resolved()) {
         let address = canonical(backend.item.address);
         let mut sockets = by_port.get(&address.port()).into_iter().flatten();
         if let Some((socket, spot)) = sockets.find(|(socket, _)| is_circle(address, socket.bind())) {

@@ -93,7 +93,7 @@ impl Display for Change {
 
 /// All that `new` changes in `old`. Listeners, pools and backends are known by their names; their order is no difference.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let Config { global, admin, listeners, pools, notes: _ } = new;
+    let Config { global, admin, listeners, pools, hosts: _, notes: _ } = new;
     let mut changes = Vec::new();
     of_global(&old.global, global, &mut Keys { subject: Subject::Global, changes: &mut changes });
     of_admin(&old.admin, admin, &mut Keys { subject: Subject::Admin, changes: &mut changes });
@@ -180,6 +180,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
         drain_timeout,
         shutdown_delay,
         reload_timeout,
+        resolve,
         log_level,
         log_format,
         access_log,
@@ -198,6 +199,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     keys.duration("drain_timeout", old.drain_timeout, *drain_timeout);
     keys.duration("shutdown_delay", old.shutdown_delay, *shutdown_delay);
     keys.duration("reload_timeout", old.reload_timeout, *reload_timeout);
+    keys.text("resolve", old.resolve.as_str(), resolve.as_str());
     let level = |level: log::LevelFilter| level.as_str().to_ascii_lowercase();
     keys.text("log.level", &level(old.log_level), &level(*log_level));
     keys.text("log.format", old.log_format.as_str(), log_format.as_str());
@@ -398,6 +400,7 @@ mod tests {
         (|c| c.global.drain_timeout = Duration::from_secs(3), "global: drain_timeout 30s -> 3s"),
         (|c| c.global.shutdown_delay = Duration::from_secs(3), "global: shutdown_delay 0s -> 3s"),
         (|c| c.global.reload_timeout = Duration::from_secs(3), "global: reload_timeout 30s -> 3s"),
+        (|c| c.global.resolve = model::Resolve::KeepTrying, "global: resolve require -> keep_trying"),
         (|c| c.global.log_level = log::LevelFilter::Warn, "global: log.level info -> warn"),
         (|c| c.global.log_format = LogFormat::Json, "global: log.format text -> json"),
         (|c| c.global.access_log.as_mut().unwrap().path = "/b".into(), "global: access_log.path /a -> /b"),

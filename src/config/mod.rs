@@ -40,12 +40,12 @@ pub use check::BACKLOG;
 pub use conflicts::{is_circle, is_circle_at_home};
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;
-pub use names::{LookUp, load_and_look_up};
+pub use names::{Found, LookUp, found_at, load_and_look_up, look_up_all};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
 pub use reader::check_name;
-pub use settle::settle;
+pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
 pub use warnings::warnings;
 

@@ -2,13 +2,14 @@
 //! Made only by `config::check`; nothing behind it re-checks a port, a weight or a name.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::address::Target;
 use crate::balance::Algorithm;
 
 /// Everything that one process runs.
@@ -22,6 +23,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// At least one; a [`Listener::pool`] is an index into it.
     pub pools: Vec<Pool>,
+    /// The backends whose addresses are those of names.
+    pub hosts: Vec<Host>,
     /// What was found while it was read, and an operator should hear of.
     pub notes: Vec<String>,
 }
@@ -72,6 +75,44 @@ impl Admin {
     }
 }
 
+/// A backend that is dialed at the address of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its pool.
+    pub pool: String,
+    /// Its name in there.
+    pub backend: String,
+    /// What is resolved.
+    pub target: Target,
+    /// Why it has no address, while that is so: its address is [`UNRESOLVED`] then.
+    pub unresolved: Option<String>,
+}
+
+/// Stands for the address of a backend whose name does not resolve. Nothing can be dialed there.
+pub const UNRESOLVED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// What becomes of a backend whose name does not resolve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolve {
+    /// The configuration is refused.
+    Require,
+    /// The backend is down until it resolves.
+    KeepTrying,
+}
+
+impl Resolve {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Require, Self::KeepTrying];
+
+    /// The word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Require => "require",
+            Self::KeepTrying => "keep_trying",
+        }
+    }
+}
+
 /// What belongs to the whole process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Global {
@@ -91,6 +132,8 @@ pub struct Global {
     pub shutdown_delay: Duration,
     /// How long reading the configuration again may take.
     pub reload_timeout: Duration,
+    /// What becomes of a backend whose name does not resolve.
+    pub resolve: Resolve,
     /// The least severe lines that are written.
     pub log_level: LevelFilter,
     /// How a line is written.
@@ -463,4 +506,11 @@ pub struct Backend {
     pub weight: u16,
     /// Serves only when no primary backend is eligible.
     pub backup: bool,
+}
+
+impl Backend {
+    /// Whether it has an address.
+    pub fn is_resolved(&self) -> bool {
+        self.address != UNRESOLVED
+    }
 }

@@ -23,7 +23,8 @@ const LOOKUPS_MAX: usize = 64;
 /// Turns `host:port` into addresses, and may be called by several threads at a time.
 pub type LookUp = fn(&str) -> io::Result<Vec<SocketAddr>>;
 
-type Found = HashMap<String, io::Result<Vec<SocketAddr>>>;
+/// What each name was found to be.
+pub type Found = HashMap<String, io::Result<Vec<SocketAddr>>>;
 
 /// The same as [`load`](super::load), with all names looked up at once.
 pub fn load_and_look_up(
@@ -47,15 +48,18 @@ fn look_up_at_once<T>(check: impl Fn(Resolver) -> T, look_up: LookUp) -> T {
         return first;
     }
     let found = look_up_all(&names.into_iter().collect::<Vec<_>>(), look_up);
-    check(&mut |name| match found.get(name) {
-        Some(Ok(addresses)) => Ok(addresses.clone()),
-        Some(Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
-        // What the first check did not come to.
-        None => look_up(name),
-    })
+    // What the first check did not come to is looked up now.
+    check(&mut |name| found_at(&found, name).unwrap_or_else(|| look_up(name)))
 }
 
-fn look_up_all(names: &[String], look_up: LookUp) -> Found {
+/// What `name` was found to be, if it was looked up.
+pub fn found_at(found: &Found, name: &str) -> Option<io::Result<Vec<SocketAddr>>> {
+    let again = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+    found.get(name).map(|result| result.as_ref().cloned().map_err(again))
+}
+
+/// Looks up all of `names`, at most 64 at a time.
+pub fn look_up_all(names: &[String], look_up: LookUp) -> Found {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Found::new()));
     let work = || {
         while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -1,5 +1,6 @@
 //! One `[[pool]]`: how it balances, its sockets, its timeouts, its backends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -10,7 +11,9 @@ use super::bounds::{
 };
 use super::error::Invalid;
 use super::health;
-use super::model::{Backend, Keepalive, OnRemove, Pool, Relay, Tcp, Timeouts, WhenAllDown};
+use super::model::{
+    Backend, Host, Keepalive, OnRemove, Pool, Relay, Resolve, Tcp, Timeouts, UNRESOLVED, WhenAllDown,
+};
 use super::overrides::{BackendFlag, Overrides};
 use super::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
@@ -48,12 +51,41 @@ const RELAYS: [(&str, Relay); 3] = {
 /// The pool that a file may leave nameless, and that flags alone make.
 const POOL_NAME: &str = "default";
 
+/// What resolves the names of backends.
+pub(super) struct Names<'r> {
+    pub(super) resolve: Resolver<'r>,
+    pub(super) policy: Resolve,
+}
+
+/// Where a target is.
+struct Found {
+    address: SocketAddr,
+    /// Of a name, why it has no address.
+    unresolved: Option<String>,
+    /// What an operator should hear of.
+    note: Option<String>,
+}
+
+impl Names<'_> {
+    fn find(&mut self, target: &Target) -> Result<Found, Invalid> {
+        match (target.resolve_aloud(self.resolve), target, self.policy) {
+            (Ok((address, note)), ..) => Ok(Found { address, unresolved: None, note }),
+            (Err(Invalid(what)), Target::Host { .. }, Resolve::KeepTrying) => {
+                let note = Some(format!("{what}: it is down until it resolves"));
+                Ok(Found { address: UNRESOLVED, unresolved: Some(what), note })
+            }
+            (Err(invalid), ..) => Err(invalid),
+        }
+    }
+}
+
 /// A pool whose backends still know their places.
 pub(super) struct PoolDraft {
     pub(super) pool: Pool,
     pub(super) scope: Scope,
     pub(super) name_at: Spot,
     pub(super) backends: Vec<Placed<Backend>>,
+    pub(super) hosts: Vec<Host>,
 }
 
 impl PoolDraft {
@@ -63,11 +95,13 @@ impl PoolDraft {
     }
 
     /// Adds the backends of flags.
-    pub(super) fn add_flags(&mut self, flags: &[BackendFlag], resolve: Resolver, report: &mut Report) {
+    pub(super) fn add_flags(&mut self, flags: &[BackendFlag], names: &mut Names<'_>, report: &mut Report) {
         for flag in flags {
             let spot = Spot::Flag(format!("--backend {flag}"));
-            match flag.target.resolve_aloud(resolve) {
-                Ok((address, note)) => {
+            match names.find(&flag.target) {
+                Ok(Found { address, unresolved, note }) => {
+                    let (pool, backend) = (self.pool.name.clone(), flag.target.to_string());
+                    self.hosts.extend(host(pool, backend, &flag.target, unresolved));
                     report.notes.extend(note.map(|note| format!("backend {}: {note}", flag.target)));
                     self.backends.push(Placed {
                         item: Backend {
@@ -94,7 +128,7 @@ pub(super) fn check(
     is_only: bool,
     drain_timeout: Duration,
     overrides: &Overrides,
-    resolve: Resolver,
+    names: &mut Names<'_>,
     report: &mut Report,
 ) -> PoolDraft {
     let spot = Spot::Byte(raw.span().start);
@@ -125,10 +159,25 @@ pub(super) fn check(
         drain_timeout: own_drain_timeout.unwrap_or(drain_timeout),
         backends: Vec::new(),
     };
-    let backends = raw.backend.iter().enumerate();
-    let backends = backends.filter_map(|(index, raw)| backend(raw, index, &scope, resolve, report)).collect();
-    let name_at = spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone());
-    PoolDraft { pool, scope, name_at, backends }
+    let mut draft = PoolDraft {
+        name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
+        backends: Vec::with_capacity(raw.backend.len()),
+        hosts: Vec::new(),
+        pool,
+        scope,
+    };
+    for (index, raw) in raw.backend.iter().enumerate() {
+        draft.backend(raw, index, names, report);
+    }
+    draft
+}
+
+/// What is known of a backend whose address is that of a name; `None` of any other.
+fn host(pool: String, backend: String, target: &Target, unresolved: Option<String>) -> Option<Host> {
+    match target {
+        Target::Address(_) => None,
+        Target::Host { .. } => Some(Host { pool, backend, target: target.clone(), unresolved }),
+    }
 }
 
 /// The timeouts of a pool or a listener: a flag wins over the table, the table over what is `inherited`.
@@ -192,41 +241,42 @@ fn keepalive(raw: Option<&Spanned<RawKeepalive>>, parent: &Scope, report: &mut R
     Some(Keepalive { idle, interval, count })
 }
 
-fn backend(
-    raw: &Spanned<Table<RawBackend>>,
-    index: usize,
-    pool: &Scope,
-    resolve: Resolver,
-    report: &mut Report,
-) -> Option<Placed<Backend>> {
-    let spot = Spot::Byte(raw.span().start);
-    let raw = raw.get_ref();
-    let scope = pool.part(spot, &label("backend", str_of(&raw.name), str_of(&raw.address), index));
-    let mut read = Reader { report, scope: &scope };
-    let name = read.name(&raw.name);
-    let weight = read.whole("weight", &raw.weight, 0..=WEIGHT_MAX).unwrap_or(1);
-    let backup = read.boolean("backup", &raw.backup).unwrap_or(false);
-    if raw.address.is_none() {
-        read.wrong("address", &raw.address, "missing, write address = \"ADDR:PORT\"");
-    }
-    let target = Target::parse(read.text("address", &raw.address)?);
-    let placed = target.and_then(|target| Ok((target.resolve_aloud(resolve)?, target)));
-    let ((address, note), target) = match placed {
-        Ok(placed) => placed,
-        Err(Invalid(what)) => {
-            read.wrong("address", &raw.address, what);
-            return None;
+impl PoolDraft {
+    /// Adds the `index`-th backend of the file, unless it has no address.
+    fn backend(
+        &mut self,
+        raw: &Spanned<Table<RawBackend>>,
+        index: usize,
+        names: &mut Names<'_>,
+        report: &mut Report,
+    ) {
+        let spot = Spot::Byte(raw.span().start);
+        let raw = raw.get_ref();
+        let scope = self.scope.part(spot, &label("backend", str_of(&raw.name), str_of(&raw.address), index));
+        let mut read = Reader { report, scope: &scope };
+        let name = read.name(&raw.name);
+        let weight = read.whole("weight", &raw.weight, 0..=WEIGHT_MAX).unwrap_or(1);
+        let backup = read.boolean("backup", &raw.backup).unwrap_or(false);
+        if raw.address.is_none() {
+            read.wrong("address", &raw.address, "missing, write address = \"ADDR:PORT\"");
         }
-    };
-    report.notes.extend(note.map(|note| format!("{}: {note}", scope.name)));
-    let name = match raw.name {
-        None => target.to_string(),
-        Some(_) => name.unwrap_or_default().to_string(),
-    };
-    Some(Placed {
-        item: Backend { name, address, weight, backup },
-        name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
-        address_at: spot_of(&raw.address).unwrap_or_else(|| scope.spot.clone()),
-        scope,
-    })
+        let Some(text) = read.text("address", &raw.address) else { return };
+        let placed = Target::parse(text).and_then(|target| Ok((names.find(&target)?, target)));
+        let (Found { address, unresolved, note }, target) = match placed {
+            Ok(placed) => placed,
+            Err(Invalid(what)) => return read.wrong("address", &raw.address, what),
+        };
+        report.notes.extend(note.map(|note| format!("{}: {note}", scope.name)));
+        let name = match raw.name {
+            None => target.to_string(),
+            Some(_) => name.unwrap_or_default().to_string(),
+        };
+        self.hosts.extend(host(self.pool.name.clone(), name.clone(), &target, unresolved));
+        self.backends.push(Placed {
+            item: Backend { name, address, weight, backup },
+            name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
+            address_at: spot_of(&raw.address).unwrap_or_else(|| scope.spot.clone()),
+            scope,
+        });
+    }
 }

@@ -41,6 +41,7 @@ pub(super) struct RawGlobal {
     pub(super) drain_timeout: Key,
     pub(super) shutdown_delay: Key,
     pub(super) reload_timeout: Key,
+    pub(super) resolve: Key,
     pub(super) log: Section<RawLog>,
     pub(super) access_log: Section<RawAccessLog>,
     pub(super) user: Key,

@@ -1,7 +1,10 @@
 //! What a running process makes of a configuration: it takes all of it but the keys that only a restart changes.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
 use super::diff::{Change, Difference, Subject};
-use super::model::{Admin, Config, Global};
+use super::model::{Admin, Config, Global, Host, UNRESOLVED};
 
 /// `wanted`, with the values of `running` where a process cannot change them. It differs from `running` in nothing that
 /// needs a restart, and from `wanted` in nothing else.
@@ -15,6 +18,39 @@ pub fn settle(running: &Config, wanted: &Config) -> Config {
     settled.admin.socket.clone_from(socket);
     settled.admin.state_file.clone_from(state_file);
     settled
+}
+
+/// `wanted`, where a name that does not resolve now stays at the address that it has in `running`: a name server that is away
+/// takes nothing out of service.
+pub fn keep_addresses(running: &Config, mut wanted: Config) -> Config {
+    let key = |host: &Host| (host.pool.clone(), host.backend.clone());
+    let known: HashMap<_, &Host> = running.hosts.iter().map(|host| (key(host), host)).collect();
+    for host in wanted.hosts.iter_mut().filter(|host| host.unresolved.is_some()) {
+        let same = known.get(&key(host)).filter(|known| known.target == host.target);
+        let address = same.and_then(|_| address_in(running, host)).filter(|address| *address != UNRESOLVED);
+        let (Some(address), Some(pool)) =
+            (address, wanted.pools.iter_mut().find(|pool| pool.name == host.pool))
+        else {
+            continue;
+        };
+        if pool.backends.iter().any(|other| other.address == address) {
+            continue;
+        }
+        if let Some(backend) = pool.backends.iter_mut().find(|backend| backend.name == host.backend) {
+            backend.address = address;
+            host.unresolved = None;
+            let Host { pool, backend, .. } = host;
+            wanted.notes.push(format!(
+                "pool {pool:?}: backend {backend:?}: stays at {address}, where it resolved to"
+            ));
+        }
+    }
+    wanted
+}
+
+fn address_in(config: &Config, host: &Host) -> Option<SocketAddr> {
+    let pool = config.pools.iter().find(|pool| pool.name == host.pool)?;
+    pool.backends.iter().find(|backend| backend.name == host.backend).map(|backend| backend.address)
 }
 
 impl Change {

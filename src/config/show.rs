@@ -5,7 +5,7 @@ use std::fmt;
 use super::error::one_line;
 use super::model::{
     AccessLog, Account, Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, Pool,
-    SessionLines, Tcp, Timeouts,
+    Resolve, SessionLines, Tcp, Timeouts,
 };
 use super::units::show_duration;
 
@@ -34,6 +34,9 @@ impl fmt::Display for Global {
         write!(f, "global: workers={workers} pin={pin} splice={splice} busy_poll={busy_poll}")?;
         write!(f, " drain_timeout={drain_timeout} shutdown_delay={shutdown_delay}")?;
         write!(f, " reload_timeout={reload_timeout}")?;
+        if self.resolve != Resolve::Require {
+            write!(f, " resolve={}", self.resolve.as_str())?;
+        }
         if let Some(max) = self.max_sessions {
             write!(f, " max_sessions={max}")?;
         }

@@ -12,6 +12,7 @@ mod leases;
 mod loading;
 mod merge;
 pub mod metrics;
+mod names;
 mod pending;
 pub mod readiness;
 mod reload;
@@ -45,6 +46,7 @@ use events::Draft;
 
 use kept::Kept;
 pub use loading::LOADERS;
+use names::Names;
 pub use pending::Pending;
 use reload::Orders;
 pub use reload::ReloadStatus;
@@ -72,6 +74,8 @@ pub struct Control {
     pub source: Option<Source>,
     /// The threads that read it, [`LOADERS`] of them.
     pub loader: Standby,
+    /// The thread that looks up names which did not resolve.
+    pub look_ups: Standby,
     /// What opens what a configuration needs.
     pub site: Arc<dyn Site>,
     /// Where the admin API and the metrics listen.
@@ -118,6 +122,8 @@ struct Work {
     removed: Vec<Removed>,
     /// Configurations that are to be read.
     orders: Orders,
+    /// Names that do not resolve.
+    names: Names,
     /// What those who have asked are told, as soon as the workers know what was done.
     answers: Vec<Box<dyn FnOnce()>>,
     /// When this thread last came to its work.
@@ -153,6 +159,7 @@ impl Work {
             without_backend: HashSet::new(),
             removed: Vec::new(),
             orders: Orders::default(),
+            names: Names::default(),
             answers: Vec::new(),
             looked: clock.now(),
             result: Ok(()),
@@ -164,6 +171,7 @@ impl Work {
         for pool in self.control.snapshot.pools.clone() {
             self.tell_eligibility(&pool);
         }
+        self.note_unresolved();
         while !self.posts.is_empty() {
             let patience = self.patience();
             let heard = self.control.inbox.recv_timeout(patience);
@@ -192,6 +200,7 @@ impl Work {
     fn act(&mut self) {
         self.look_after_drops();
         self.end_loading();
+        self.look_up_names();
         self.forget_retired();
         self.end_leases();
         self.publish();
@@ -211,8 +220,9 @@ impl Work {
         };
         let cut = self.next_cut().map(|cut| cut - now);
         let loaded = self.next_loaded().map(|deadline| deadline - now);
+        let look_up = self.next_look_up().map(|next| next - now);
         let saved = self.next_saving().map(|deadline| deadline - now);
-        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved];
+        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved, look_up];
         next.into_iter().flatten().fold(LOOK, Duration::min)
     }
 
@@ -227,6 +237,7 @@ impl Work {
                 self.on_order(Order { who, source: None, mode: Mode::Apply, answer: None });
             }
             Report::Order(order) => self.on_order(order),
+            Report::Resolved(found) => self.on_resolved(&found),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::TellShares => self.tell_shares(),
             // What follows from it is done behind every report.

@@ -12,8 +12,8 @@ use crate::api::EventKind;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::config::diff::{Change, Difference, Subject, diff};
-use crate::config::settle;
 use crate::config::units::show_duration;
+use crate::config::{keep_addresses, settle};
 use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
 use crate::control::merge::merge;
@@ -168,7 +168,10 @@ impl Work {
             Ok(_) if self.stage != Stage::Serving => {
                 self.refuse(order, Refused::for_now(DRAINING));
             }
-            Ok(Loadable { config, groundwork }) => self.follow(order, &config, groundwork),
+            Ok(Loadable { config, groundwork }) => {
+                let config = keep_addresses(&self.control.config, config);
+                self.follow(order, &config, groundwork);
+            }
         }
         self.tell_over(mode);
         self.load_next();
@@ -228,6 +231,7 @@ impl Work {
         }
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
+        self.note_unresolved();
         let told = format!("epoch {epoch} runs with {changes} changes");
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();

@@ -126,7 +126,7 @@ impl Work {
     }
 
     /// The pool has these backends from now on.
-    fn rebuild(&mut self, pool: PoolId, backends: &[model::Backend]) {
+    pub(super) fn rebuild(&mut self, pool: PoolId, backends: &[model::Backend]) {
         self.rebuild_with(pool, backends, &[]);
     }
 
@@ -398,7 +398,7 @@ impl Work {
 }
 
 /// The backends of a pool as a configuration would have them, with the weights that they have now.
-fn configured(pool: &Pool) -> Vec<model::Backend> {
+pub(super) fn configured(pool: &Pool) -> Vec<model::Backend> {
     let settings = pool.settings.backends.iter().zip(&pool.backends);
     settings
         .map(|(settings, backend)| model::Backend { weight: backend.weight(), ..settings.clone() })

@@ -59,6 +59,7 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         config,
         source: None,
         loader: Standby::start("test", LOADERS, LOADERS).expect("a thread"),
+        look_ups: Standby::start("test", 1, 1).expect("a thread"),
         site: Arc::new(Anything),
         doors: Vec::new(),
         drain_timeout: Duration::from_secs(60),

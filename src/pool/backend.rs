@@ -93,6 +93,7 @@ impl Backend {
         initial: HealthState,
         workers: usize,
     ) -> Self {
+        let initial = if backend.is_resolved() { initial } else { HealthState::Down };
         Self {
             id,
             pool,
@@ -137,9 +138,14 @@ impl Backend {
         self.weight.store(weight, Ordering::Relaxed);
     }
 
-    /// Whether an operator lets it have new sessions at all, healthy or not.
+    /// Whether it can be dialed: its name has an address.
+    pub fn is_resolved(&self) -> bool {
+        self.address != model::UNRESOLVED
+    }
+
+    /// Whether it can be dialed and an operator lets it have new sessions at all, healthy or not.
     pub fn admits(&self) -> bool {
-        self.admin() == Admin::Ready && self.weight() > 0
+        self.admin() == Admin::Ready && self.weight() > 0 && self.is_resolved()
     }
 
     /// Whether it may have new sessions now.

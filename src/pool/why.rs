@@ -68,13 +68,15 @@ impl Refusal {
             Admin::Drain => Some(Self::Drain),
             Admin::Maint => Some(Self::Maint),
             Admin::Ready if backend.weight() == 0 => Some(Self::Weight0),
-            Admin::Ready => (backend.health() == HealthState::Down).then_some(Self::Down),
+            Admin::Ready => {
+                (backend.health() == HealthState::Down || !backend.is_resolved()).then_some(Self::Down)
+            }
         }
     }
 
     /// Why `backend` may not have the session as of now, if so.
     pub(super) fn of(backend: &Backend, heeds_health: bool, tried: &[BackendId]) -> Option<Self> {
-        if heeds_health && backend.health() == HealthState::Down {
+        if (heeds_health && backend.health() == HealthState::Down) || !backend.is_resolved() {
             return Some(Self::Down);
         }
         match backend.admin() {

@@ -166,6 +166,7 @@ pub fn start_service(
     let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
     kept.show(&view);
+    let look_ups = Standby::start("l4lb-look-up", 1, 1).map_err(system("start a thread"))?;
     let loader = Standby::start("l4lb-reload", LOADERS, LOADERS).map_err(system("start a thread"))?;
     let control = Control {
         kept,
@@ -176,6 +177,7 @@ pub fn start_service(
         config: Arc::clone(&config),
         source,
         loader,
+        look_ups,
         site: Arc::new(Arc::clone(&site)),
         doors: admin.addresses().doors().collect(),
         view: Arc::clone(&view),

@@ -81,6 +81,7 @@ mod tests {
             config,
             source: None,
             loader: Standby::start("test", 1, 1).unwrap(),
+            look_ups: Standby::start("test", 1, 1).expect("a thread"),
             kept: Default::default(),
             site: Arc::new(site),
             doors: Vec::new(),

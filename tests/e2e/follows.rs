@@ -217,3 +217,25 @@ fn an_admin_socket_whose_file_was_removed_is_made_again_on_reload() {
     daemon.stop();
     assert!(!path.exists(), "the last one goes with the process");
 }
+
+/// One name that did not resolve kept all others from serving.
+#[test]
+fn a_backend_whose_name_does_not_resolve_is_down_and_keeps_no_other_from_serving() {
+    let config = |policy: &str| {
+        format!(
+            "[global]\nresolve = \"{policy}\"\n[[pool]]\nhealth = {{ type = \"off\" }}\n\
+             backend = [{{ name = \"a\", address = \"nobody.invalid:80\" }}, {{ name = \"b\", address = \":1\" }}]\n"
+        )
+    };
+    let daemon = Daemon::start(&config("keep_trying"), IPV4);
+    let backends: Vec<api::Backend> = daemon.admin().get("/v1/backends").expect("backends");
+    let [a, b] = &backends[..] else { panic!("{backends:?}") };
+    assert_eq!((a.health, a.eligible, a.address.as_str()), (api::Health::Down, false, "nobody.invalid:80"));
+    let reason = a.health_reason.as_deref().unwrap_or_default();
+    assert!(reason.starts_with("does not resolve: cannot resolve host \"nobody.invalid\""), "{reason}");
+    assert!(b.eligible);
+    daemon.reload(&config("require"));
+    let line = daemon.wait_for_line(&["cannot resolve host"]);
+    assert!(line.contains("ERROR"), "{line}");
+    daemon.stop();
+}

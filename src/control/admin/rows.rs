@@ -6,7 +6,7 @@ use super::problem::Problem;
 use crate::api;
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
-use crate::config::model::HealthState;
+use crate::config::model::{HealthState, Host};
 use crate::control::saving::Unsaved;
 use crate::control::view::{Note, State};
 use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
@@ -117,7 +117,7 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
     api::Backend {
         pool: pool.settings.name.clone(),
         name: backend.name.clone(),
-        address: backend.address.to_string(),
+        address: address(state, pool, backend),
         weight: backend.weight(),
         backup: pool.settings.backends[index].backup,
         admin: admin_row(backend.admin()),
@@ -135,6 +135,16 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
         to_client,
         source: if note.registered { api::Source::Api } else { api::Source::Config },
         lease_left: note.lease.map(|lease| (lease - now).as_secs_f64()),
+    }
+}
+
+/// Where it is dialed: its name, while that does not resolve.
+fn address(state: &State, pool: &Pool, backend: &Backend) -> String {
+    let is_it = |host: &&Host| host.pool == pool.settings.name && host.backend == backend.name;
+    let host = || state.config.hosts.iter().find(is_it);
+    match backend.is_resolved() {
+        true => backend.address.to_string(),
+        false => host().map_or_else(|| backend.address.to_string(), |host| host.target.to_string()),
     }
 }
 

@@ -73,6 +73,7 @@ struct Moment {
     stage: Stage,
     reload: ReloadStatus,
     restart_pending: u64,
+    unresolved: u64,
     is_ready: bool,
     /// How many backends were removed and may have sessions left, and how many those are.
     removed: [u64; 2],
@@ -137,6 +138,7 @@ impl Process {
             stage: state.stage,
             reload: state.reload.clone(),
             restart_pending: state.pending.len() as u64,
+            unresolved: state.config.hosts.iter().filter(|host| host.unresolved.is_some()).count() as u64,
             is_ready: why_not_ready(&state, None).is_none(),
             removed: [
                 state.removed.len() as u64,
@@ -198,6 +200,11 @@ fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
         "l4lb_restart_pending_keys",
         "Keys of the configuration that were read and take effect with a restart only.",
         moment.restart_pending,
+    )?;
+    sheet.gauge(
+        "l4lb_unresolved_backends",
+        "Backends that are down because their names do not resolve.",
+        moment.unresolved,
     )?;
     let [backends, sessions] = moment.removed;
     sheet.gauge(

@@ -107,9 +107,9 @@ impl<K: Kernel> Entry<K> {
         snapshot.pool(self.backend.pool).settings.health == self.pool.health
     }
 
-    /// Whether nothing is to be learnt of the backend: it is in maintenance, and keeps its health.
+    /// Whether nothing is to be learnt of the backend: it is in maintenance, or has no address, and keeps its health.
     pub(super) fn is_paused(&self) -> bool {
-        self.backend.admin() == Admin::Maint
+        self.backend.admin() == Admin::Maint || !self.backend.is_resolved()
     }
 }
 

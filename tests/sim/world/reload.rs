@@ -44,6 +44,7 @@ impl World {
                 .map(|listener| Listener { pool: place(listener), ..listener.settings.clone() })
                 .collect(),
             pools: pools.map(|pool| Pool { backends: listed(pool), ..Pool::clone(&pool.settings) }).collect(),
+            hosts: Vec::new(),
             notes: Vec::new(),
         }
     }
