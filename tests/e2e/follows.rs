@@ -228,7 +228,10 @@ fn a_backend_whose_name_does_not_resolve_is_down_and_keeps_no_other_from_serving
         )
     };
     let daemon = Daemon::start(&config("keep_trying"), IPV4);
-    let backends: Vec<api::Backend> = daemon.admin().get("/v1/backends").expect("backends");
+    let backends = || daemon.admin().get::<Vec<api::Backend>>("/v1/backends").expect("backends");
+    // The control thread begins behind the API.
+    until("the reason is shown", || backends()[0].health_reason.is_some());
+    let backends = backends();
     let [a, b] = &backends[..] else { panic!("{backends:?}") };
     assert_eq!((a.health, a.eligible, a.address.as_str()), (api::Health::Down, false, "nobody.invalid:80"));
     let reason = a.health_reason.as_deref().unwrap_or_default();
