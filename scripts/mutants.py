@@ -182,7 +182,7 @@ MUTANTS = [
     Mutant(
         "endless-gap",
         "after a stop of the process timers wait for a silence that need not come",
-        "src/worker/gap.rs",
+        "src/worker/stall_guard.rs",
         [("Some(until) if events == 0 || now >= until => {", "Some(until) if events == 0 && now >= until => {")],
     ),
     Mutant(
@@ -290,7 +290,7 @@ MUTANTS = [
     Mutant(
         "orphan-check",
         "a check that is under way outlives the backend in its pool",
-        "src/worker/probes/roster.rs",
+        "src/worker/probes/assignment.rs",
         [("                && snapshot.backend(entry.backend.id).is_some()\n", "                && (snapshot.backend(entry.backend.id).is_some() || entry.attempt.is_some())\n")],
     ),
     Mutant(
@@ -314,13 +314,13 @@ MUTANTS = [
     Mutant(
         "counted-once",
         "a session that was on the list of those to be counted never comes back to it",
-        "src/worker/count.rs",
+        "src/worker/byte_accounting.rs",
         [("                slot.counting = Counting::Lasting;\n", "")],
     ),
     Mutant(
         "lasts-unseen",
         "a session that lasts is counted at its end only",
-        "src/worker/count.rs",
+        "src/worker/byte_accounting.rs",
         [("Counting::Young => self.session.age(now) >= COUNT_PERIOD,", "Counting::Young => false,"), ("            self.counting = Counting::Lasting;\n        }\n    }\n\n    /// Whether", "        }\n    }\n\n    /// Whether")],
     ),
     Mutant(
@@ -353,7 +353,7 @@ MUTANTS = [
     Mutant(
         "epoch-backwards",
         "who hands a session over takes the other worker back to an older epoch",
-        "src/worker/apply.rs",
+        "src/worker/commands.rs",
         [("        if snapshot.epoch <= self.snapshot.epoch {\n            return;\n        }\n", "")],
     ),
     Mutant(
@@ -365,31 +365,31 @@ MUTANTS = [
     Mutant(
         "cut-short",
         "the first session on a removed backend stays",
-        "src/worker/apply.rs",
+        "src/worker/commands.rs",
         [("self.sessions.keys().filter(is_on_it).collect", "self.sessions.keys().filter(is_on_it).skip(1).collect")],
     ),
     Mutant(
         "checks-as-before",
         "a backend is checked on as it was before its pool has said otherwise",
-        "src/worker/probes/roster.rs",
+        "src/worker/probes/assignment.rs",
         [("                && entry.is_checked_by(&snapshot)\n", "")],
     ),
     Mutant(
         "blind-sweep",
         "a session whose event was lost is found and left as it is",
-        "src/worker/sweep.rs",
+        "src/worker/lost_wakeups.rs",
         [("            slot.session.on_ready(side, ready);\n", "")],
     ),
     Mutant(
         "hasty-sweep",
         "a session that has something to read is taken for one that was forgotten, though its event is to come",
-        "src/worker/sweep.rs",
+        "src/worker/lost_wakeups.rs",
         [("state.readable && awaited.readable\n", "state.readable\n")],
     ),
     Mutant(
         "deaf-sweep",
         "a session whose end or death was lost is not found",
-        "src/worker/sweep.rs",
+        "src/worker/lost_wakeups.rs",
         [("if awaited.is_some_and(|awaited| meets(state, awaited)) {", "if awaited.is_some_and(|awaited| meets(state, awaited) && !state.closing) {")],
     ),
     Mutant(

@@ -18,7 +18,7 @@
 //! # The life of a connection, in file order
 //! 1. **accept** (`worker/accept.rs`): limits decide, then one slab entry per session. Its epoll token holds a
 //!    generation, so an event for a session that is gone finds nothing. With `accept = "balance"` the connection first
-//!    goes to the worker with the fewest sessions (`worker/crew.rs`); a session never moves.
+//!    goes to the worker with the fewest sessions (`worker/dispatch.rs`); a session never moves.
 //! 2. **choose** (`worker/connect.rs` → [`pool::choose`] → [`balance`]): gives a [`pool::Lease`], the only thing
 //!    that raises and lowers a backend's count of sessions.
 //! 3. **dial**: a non-blocking connect with a deadline on the wheel. A failure releases the lease and dials another
@@ -32,7 +32,7 @@
 //!    came before it. No FIN is sent that nobody sent us.
 //! 6. **close** (`worker/close.rs`): the single exit. Timer cancelled, buffers and lease given back.
 //! 7. **account**: one [`session::Summary`] → counters and one log line. The bytes of a session that lasts are counted
-//!    meanwhile (`worker/count.rs`), and the last sessions are remembered (`worker/recorder.rs`).
+//!    meanwhile (`worker/byte_accounting.rs`), and the last sessions are remembered (`worker/flight_recorder.rs`).
 //!
 //! # Layers
 //! Imports point down only; `tests/layering.rs` proves it. The `mod` lines below are in reading order.

@@ -10,7 +10,7 @@
 mod admission;
 #[path = "../src/pool/backend.rs"]
 mod backend;
-#[path = "../src/worker/crew.rs"]
+#[path = "../src/worker/dispatch.rs"]
 mod crew;
 #[path = "../src/pool/gauge.rs"]
 mod gauge;

@@ -3,7 +3,7 @@
 use super::shards::Shards;
 use super::{DialFailure, Gauge, Tally};
 
-/// Counters of one backend. Touched when a session opens and closes, at the periods of `worker/count.rs`, and by
+/// Counters of one backend. Touched when a session opens and closes, at the periods of `worker/byte_accounting.rs`, and by
 /// checks.
 #[derive(Debug)]
 pub struct BackendStats {

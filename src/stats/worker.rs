@@ -24,7 +24,7 @@ pub struct WorkerStats {
     /// has had its share of a turn.
     pub taken: [Counter; 2],
     /// Bytes given to backends: all of a session that is over, and of one that lasts all but the newest
-    /// (`worker/count.rs`).
+    /// (`worker/byte_accounting.rs`).
     pub to_backend: Counter,
     /// Bytes given to clients, the same way.
     pub to_client: Counter,

@@ -12,9 +12,9 @@ use crate::session::{CloseReason, Session, Side, Timeouts};
 use crate::stats::PauseReason;
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
+use crate::worker::byte_accounting::Counting;
 use crate::worker::conduit::Conduit;
-use crate::worker::count::Counting;
-use crate::worker::crew::{Arrival, DESK_LEN};
+use crate::worker::dispatch::{Arrival, DESK_LEN};
 use crate::worker::{Slot, Timer, Worker};
 
 /// Calls of accept in one turn, over all listeners, so that an accept storm leaves time for whoever is connected.
@@ -241,7 +241,7 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
-    use crate::worker::bench::Bench;
+    use crate::worker::test_worker::Bench;
 
     fn connect(address: SocketAddr, clients: u32) -> Vec<TcpStream> {
         (0..clients).map(|_| TcpStream::connect(address).unwrap()).collect()

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::mailbox::{Command, Mailbox};
 use crate::pool::Listener;
 use crate::sys::Wake;
-use crate::worker::crew::{Arrival, Desk, Desks};
+use crate::worker::dispatch::{Arrival, Desk, Desks};
 
 /// Assignments that wait for one worker at most. Whoever makes one looks first whether the last one was taken.
 const ASSIGNMENTS_LEN: usize = 1;

@@ -7,7 +7,7 @@ use crate::base::slots::Key;
 use crate::session::Direction;
 use crate::stats::Gauge;
 use crate::sys::Kernel;
-use crate::worker::count::Counting;
+use crate::worker::byte_accounting::Counting;
 use crate::worker::listening::ListenerSlot;
 use crate::worker::{Slot, Worker};
 

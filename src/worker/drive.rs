@@ -7,8 +7,8 @@ use crate::session::{Op, Outcome, Side};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::budget::Share;
+use crate::worker::byte_accounting::Counting;
 use crate::worker::conduit::{Conduit, Plumbing, Source};
-use crate::worker::count::Counting;
 use crate::worker::{Slot, Timer, Worker};
 
 /// What an event, or a timer, has led to.
@@ -210,7 +210,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::sys::Kernel;
-    use crate::worker::bench::Bench;
+    use crate::worker::test_worker::Bench;
 
     const IDLE: Duration = Duration::from_millis(20);
 

@@ -1,7 +1,7 @@
 //! The lines that the log has of a session: one when it is over, and, where the access log asks for them, one when its backend is
 //! connected and one every so often while it lasts.
 //!
-//! Those of sessions that last are written by the timer of [`Sweep`](crate::worker::sweep), a bounded number at a time: a
+//! Those of sessions that last are written by the timer of [`Sweep`](crate::worker::lost_wakeups), a bounded number at a time: a
 //! session has no timer for them, and where nobody asks for them nobody looks.
 
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::base::slots::Key;
 use crate::base::time::Instant;
 use crate::session::{Side, Summary};
 use crate::sys::Kernel;
-use crate::worker::sweep::PLACES_PER_LOOK;
+use crate::worker::lost_wakeups::PLACES_PER_LOOK;
 use crate::worker::{Slot, Worker};
 
 /// Lines written in a row for sessions that last; the others follow a moment later, so that no event waits for all of them.

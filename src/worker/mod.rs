@@ -1,43 +1,43 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
 //! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
-//! `listeners` which of them is next, `accept` takes a connection, `crew` says which worker is to have it, `connect`
-//! chooses and dials a backend, for which it may have to wait in `starved` or `ports`, `drive` relays, as much in a
+//! `listeners` which of them is next, `accept` takes a connection, `dispatch` says which worker is to have it, `connect`
+//! chooses and dials a backend, for which it may have to wait in `waiting` or `ports`, `drive` relays, as much in a
 //! turn as `budget` allows, `conduit` holds the bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from
-//! sinks that have stopped, `count` counts the bytes of sessions that last, `close` ends and accounts, `lines`
-//! logs, `recorder` remembers. `probes` checks backends, `apply` takes commands, `query` answers about sessions, `sweep` looks for some
-//! that were forgotten, `state` tells what the worker holds. Only `close.rs` frees a session. Nothing here waits except
+//! sinks that have stopped, `byte_accounting` counts the bytes of sessions that last, `close` ends and accounts, `lines`
+//! logs, `flight_recorder` remembers. `probes` checks backends, `commands` takes commands, `query` answers about sessions, `lost_wakeups` looks for some
+//! that were forgotten, `gauges` tells what the worker holds. Only `close.rs` frees a session. Nothing here waits except
 //! [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
 mod admission;
-mod apply;
 mod assignment;
 mod audit;
-#[cfg(test)]
-mod bench;
 mod budget;
 mod buffers;
+mod byte_accounting;
 mod close;
+mod commands;
 mod conduit;
 mod connect;
-mod count;
-mod crew;
+mod dispatch;
 mod drive;
-mod gap;
+mod flight_recorder;
+mod gauges;
 mod lent;
 mod lines;
 mod listeners;
 mod listening;
+mod lost_wakeups;
 mod pipes;
 mod ports;
 mod probes;
 mod query;
-mod recorder;
+mod stall_guard;
 mod stalled;
-mod starved;
-mod state;
-mod sweep;
+#[cfg(test)]
+mod test_worker;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -62,22 +62,22 @@ pub use assignment::{Assignment, Ends, GroupId, Listening, Seat, Team};
 pub use audit::Audit;
 use budget::Turn;
 use buffers::Buffers;
+use byte_accounting::{Counting, Uncounted};
 use conduit::{Conduit, Plumbing};
-use count::{Counting, Uncounted};
-use crew::{Arrival, Crew};
-pub use crew::{Desk, Desks};
+use dispatch::{Arrival, Crew};
+pub use dispatch::{Desk, Desks};
 use drive::Driven;
-use gap::Gap;
+use flight_recorder::Recorder;
 use lines::Round;
 use listeners::Listeners;
 pub use listening::RETIRE_GRACE;
+use lost_wakeups::Sweep;
 use pipes::Pipes;
 use ports::Ports;
 use probes::Probes;
 use query::Tables;
-use recorder::Recorder;
-use starved::Starved;
-use sweep::Sweep;
+use stall_guard::Gap;
+use waiting::Starved;
 
 /// What a worker shares with the rest of the process, besides what it is assigned.
 pub struct Shared {
@@ -408,7 +408,7 @@ impl<K: Kernel> Worker<K> {
 mod tests {
     use super::*;
     use crate::sys::Linux;
-    use crate::worker::bench::Bench;
+    use crate::worker::test_worker::Bench;
 
     /// A hundred thousand idle sessions that time out together made a turn of a second and more.
     #[test]

@@ -1,9 +1,9 @@
 //! Checks the backends that belong to this worker, between the sessions and on the same wheel.
 //! What a check says and means is decided in `health`; here are its sockets and its timer. Which backends those are
-//! is kept up by `roster`.
+//! is kept up by `assignment`.
 
+mod assignment;
 mod queue;
-mod roster;
 
 use std::collections::HashMap;
 use std::io;
@@ -399,7 +399,7 @@ mod tests {
 
     use super::*;
     use crate::sys::Linux;
-    use crate::worker::bench::Bench;
+    use crate::worker::test_worker::Bench;
 
     impl Worker<Linux> {
         /// As if the timer of a check had fired now.

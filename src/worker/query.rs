@@ -11,8 +11,8 @@ use crate::query::{Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, 
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
 use crate::worker::Worker;
+use crate::worker::flight_recorder::{Record, fits};
 use crate::worker::lines::source;
-use crate::worker::recorder::{Record, fits};
 
 /// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
 /// workers share.
@@ -202,7 +202,7 @@ mod tests {
     use crate::mailbox::Command;
     use crate::query::{RECORDS_MAX, Reply};
     use crate::session::Stage;
-    use crate::worker::bench::Bench;
+    use crate::worker::test_worker::Bench;
 
     const POOL: PoolId = PoolId(0);
     impl Bench {

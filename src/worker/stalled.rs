@@ -56,7 +56,7 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
-    use crate::worker::bench::Bench;
+    use crate::worker::test_worker::Bench;
 
     /// More than the sockets of a session hold.
     const STREAM_LEN: usize = 32 << 20;

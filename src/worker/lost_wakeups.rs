@@ -197,7 +197,7 @@ mod tests {
     use std::net::{Shutdown, TcpStream};
 
     use super::*;
-    use crate::worker::bench::Bench;
+    use crate::worker::test_worker::Bench;
 
     /// The kernel tells it once, and nobody listens.
     fn lose_events(bench: &mut Bench) {
