@@ -12,7 +12,7 @@ mod admission;
 mod backend;
 #[path = "../src/worker/dispatch.rs"]
 mod crew;
-#[path = "../src/pool/gauge.rs"]
+#[path = "../src/pool/permits.rs"]
 mod gauge;
 #[path = "../src/pool/listener.rs"]
 mod listener;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use crate::balance::{Members, Pick};
 use crate::base::rng::Rng;
 use crate::config::model::HealthState;
+use crate::pool::explain::{Choice, Refusal};
 use crate::pool::tables::Tier;
-use crate::pool::why::{Choice, Refusal};
 use crate::pool::{Backend, BackendId, Lease, Pool};
 
 /// A lease on a backend that may serve `client` and was not `tried` yet; `None` when there is none.

@@ -6,16 +6,16 @@
 
 mod backend;
 mod choose;
-mod gauge;
+mod explain;
 mod listener;
+mod permits;
 mod snapshot;
 mod tables;
-mod why;
 
 pub use backend::{Admin, Backend, BackendId, Lease};
 pub use choose::choose;
-pub use gauge::Gauge;
+pub use explain::{Choice, Refusal, TierKind, Why};
 pub use listener::{Listener, ListenerId};
+pub use permits::Gauge;
 pub use snapshot::Snapshot;
 pub use tables::{Pool, PoolId, Share};
-pub use why::{Choice, Refusal, TierKind, Why};
