@@ -8,21 +8,21 @@
 //! hands to another goes through a queue.
 
 mod backend;
-mod causes;
-mod cells;
+mod counters;
 mod histogram;
-mod laws;
+mod invariants;
 mod listener;
+mod reasons;
 mod shards;
 mod totals;
 mod worker;
 
 pub use backend::{BackendCounts, BackendStats};
-pub use causes::{DialFailure, FdKind, PauseReason};
-pub use cells::{Counter, Gauge, Tally};
+pub use counters::{Counter, Gauge, Tally};
 pub use histogram::{Bounds, Histogram, Latency, Lifetime, Reading, TurnTime};
-pub use laws::{violations, violations_at_rest, violations_of_listener};
+pub use invariants::{violations, violations_at_rest, violations_of_listener};
 pub use listener::{ListenerCounts, ListenerReading, ListenerStats};
+pub use reasons::{DialFailure, FdKind, PauseReason};
 pub use shards::Shards;
 pub use totals::{Share, Totals, check_latency, turn_time};
 pub use worker::WorkerStats;
