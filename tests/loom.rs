@@ -12,12 +12,12 @@ mod admission;
 mod backend;
 #[path = "../src/worker/dispatch.rs"]
 mod crew;
-#[path = "../src/pool/permits.rs"]
-mod gauge;
 #[path = "../src/pool/listener.rs"]
 mod listener;
 #[path = "../src/mailbox.rs"]
 mod mailbox;
+#[path = "../src/pool/permits.rs"]
+mod permits;
 
 /// What these files import.
 mod base {
@@ -62,8 +62,8 @@ mod config {
 }
 mod pool {
     pub use crate::backend::{Backend, BackendId};
-    pub use crate::gauge::Gauge;
     pub use crate::listener::Listener;
+    pub use crate::permits::Gauge;
     pub use l4lb::pool::{Choice, PoolId, Snapshot, TierKind};
 }
 mod query {

@@ -15,7 +15,7 @@ use procfs::process::Process;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::model::Account;
-use crate::sys::{account, holder};
+use crate::sys::{port_owner, privileges};
 
 /// What is to be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Use {
 /// Fails when `account`, or without one whoever this process is, may not use `path` that way. Of an account the bits of the
 /// modes count, from the root down; access control lists are not read.
 pub fn may_use(account: Option<&Account>, path: &Path, use_: Use) -> io::Result<()> {
-    let Some(account) = account.filter(|_| account::is_root()) else {
+    let Some(account) = account.filter(|_| privileges::is_root()) else {
         let flags = match use_ {
             Use::Read => AccessFlags::R_OK,
             Use::Write if path.is_dir() => AccessFlags::W_OK | AccessFlags::X_OK,
@@ -38,7 +38,7 @@ pub fn may_use(account: Option<&Account>, path: &Path, use_: Use) -> io::Result<
         return Ok(access(path, flags)?);
     };
     const SEARCH: u32 = 0o1;
-    let (uid, gid) = account::find(account)?;
+    let (uid, gid) = privileges::find(account)?;
     if uid.is_root() {
         return path.metadata().map(|_| ());
     }
@@ -93,9 +93,9 @@ pub enum InTheWay {
 
 /// Who listens on the port of `address`, where `file` is what is to be run.
 pub fn who_listens(address: SocketAddr, file: Option<&Path>) -> InTheWay {
-    let holders = holder::holders(address);
+    let holders = port_owner::holders(address);
     match holders.iter().find(|process| !is_ourselves(process, file)) {
-        Some(other) => InTheWay::Another(holder::describe(other)),
+        Some(other) => InTheWay::Another(port_owner::describe(other)),
         None if holders.is_empty() => InTheWay::Hidden,
         None => InTheWay::Ourselves,
     }
@@ -107,7 +107,7 @@ pub fn who_answers(path: &Path, file: Option<&Path>) -> Option<InTheWay> {
     let peer = getsockopt(&stream.as_fd(), sockopt::PeerCredentials).ok()?;
     let Ok(process) = Process::new(peer.pid()) else { return Some(InTheWay::Hidden) };
     let is_ours = is_ourselves(&process, file);
-    Some(if is_ours { InTheWay::Ourselves } else { InTheWay::Another(holder::describe(&process)) })
+    Some(if is_ours { InTheWay::Ourselves } else { InTheWay::Another(port_owner::describe(&process)) })
 }
 
 /// Whether a process runs `file`, or is the one that starts services.
@@ -158,7 +158,7 @@ mod tests {
         may_use(None, &file, Use::Read).unwrap();
         may_use(None, folder.path(), Use::Write).unwrap();
         assert!(may_use(None, &folder.path().join("none"), Use::Read).is_err());
-        if !account::is_root() {
+        if !privileges::is_root() {
             return;
         }
         let nobody = Account { user: "nobody".into(), group: None };

@@ -1,12 +1,11 @@
 //! The operating system: the only files that name mio, nix, socket2, sd-notify and `std::time`, and where kernel lore lives.
 //! The data plane sees it through [`Kernel`] alone, so a simulation can take its place.
 
-mod account;
 mod addresses;
+mod busy_poll;
 mod clock;
 mod files;
 mod foresight;
-mod holder;
 mod kernel;
 mod linux;
 mod listening;
@@ -15,24 +14,21 @@ mod names;
 mod passed;
 mod pipe;
 mod poll;
+mod port_owner;
+mod privileges;
 mod process;
-mod silence;
+mod reuseport;
+mod selftest;
 mod sockets;
-mod spin;
-mod steer;
+mod tcp_info;
 mod token;
-mod trials;
 mod unique;
 mod usage;
 
-pub use account::{
-    become_account, check_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name,
-};
 pub use addresses::own_addresses;
 pub use clock::{Clock, timestamp};
 pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use foresight::{InTheWay, Use, may_use, try_bind, who_answers, who_listens};
-pub use holder::{holder_of, name_holder};
 pub use kernel::{
     Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,
     lacks_resources,
@@ -43,12 +39,16 @@ pub use manager::{Notice, is_journal, notify, watchdog_period};
 pub use names::look_up;
 pub use passed::{Inherited, Passed, hand_back, lets_others_bind, take_up};
 pub use pipe::Pipe;
+pub use port_owner::{holder_of, name_holder};
+pub use privileges::{
+    become_account, check_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name,
+};
 pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored};
+pub use reuseport::{hide, refuse_new, steer_to_all, steer_to_first};
+pub use selftest::{can_write_into, kernel_setting, reserved_ports, try_reuse_port, try_splice};
 pub use sockets::{
     Neighbours, begin_to_listen, bind, bind_beside, listen, set_backlog, set_listener_options,
 };
-pub use steer::{hide, refuse_new, steer_to_all, steer_to_first};
 pub use token::Token;
-pub use trials::{can_write_into, kernel_setting, reserved_ports, try_reuse_port, try_splice};
 pub use unique::unique_name;
 pub use usage::{Usage, usage};

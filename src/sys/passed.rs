@@ -11,7 +11,7 @@ use socket2::{Protocol, Socket, Type};
 
 use crate::config::model::Tcp;
 use crate::sys::listening::ListeningSocket;
-use crate::sys::{sockets, steer};
+use crate::sys::{reuseport, sockets};
 
 /// What was passed to this process, whatever it is.
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ pub fn lets_others_bind(listener: &Socket) -> io::Result<bool> {
 
 /// Takes up a socket that another process may have left as it was to be left alone, and listens as is wished now.
 pub fn take_up(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
-    steer::refuse_none(listener)?;
+    reuseport::refuse_none(listener)?;
     sockets::set_listener_options(listener, tcp)?;
     listener.look_after_early(tcp)?;
     sockets::set_backlog(listener, backlog)
@@ -102,8 +102,8 @@ pub fn take_up(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Resul
 
 /// Leaves a socket to whoever has it too: connections begin there.
 pub fn hand_back(listener: &Socket) -> io::Result<()> {
-    steer::refuse_none(listener)?;
-    steer::steer_to_all(listener)
+    reuseport::refuse_none(listener)?;
+    reuseport::steer_to_all(listener)
 }
 
 #[cfg(test)]
@@ -251,7 +251,7 @@ mod tests {
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         let take_up = |socket: &ListeningSocket| take_up(socket, 16, &TCP);
         for change in [take_up, |socket: &ListeningSocket| hand_back(socket)] {
-            steer::refuse_new(&socket).unwrap();
+            reuseport::refuse_new(&socket).unwrap();
             change(&socket).unwrap();
             assert!(TcpStream::connect_timeout(&address, PATIENCE).is_ok());
         }
