@@ -21,7 +21,7 @@ use log::LevelFilter;
 
 use crate::balance::Algorithm;
 use crate::base::nearest::did_you_mean;
-use crate::config::limits::FdBudget;
+use crate::config::fd_budget::FdBudget;
 use crate::config::model::AdminSocket;
 use crate::config::{self, BackendFlag, Config, Overrides};
 use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
-use l4lb::config::limits::PIPE_LEN_MAX;
+use l4lb::config::fd_budget::PIPE_LEN_MAX;
 use l4lb::config::{self, Overrides};
 use l4lb::mailbox::{Reports, WorkerId};
 use l4lb::pool::Snapshot;

@@ -5,7 +5,7 @@
 # shellcheck source=../lib.sh
 source "$(dirname "$0")/../lib.sh"
 
-# More than there are pipes for one worker (src/config/limits.rs).
+# More than there are pipes for one worker (src/config/fd_budget.rs).
 READERS=200
 # Of each of them, more than the sockets on its way and a pipe hold.
 STUCK_BYTES=$((4 << 20))

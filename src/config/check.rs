@@ -11,7 +11,6 @@ use toml::Spanned;
 
 use super::address::{Resolver, parse_bind};
 use super::admin;
-use super::bounds::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, LINES_EVERY, SESSIONS_MAX, TIMEOUT, WORKERS_MAX};
 use super::conflicts;
 use super::error::{Error, Invalid};
 use super::model::{
@@ -19,6 +18,7 @@ use super::model::{
 };
 use super::overrides::{BackendFlag, Overrides, workers_auto};
 use super::pool::{self, Names, PoolDraft, TIMEOUTS};
+use super::ranges::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, LINES_EVERY, SESSIONS_MAX, TIMEOUT, WORKERS_MAX};
 use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
 use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
 use super::report::{Placed, Report, Scope, Spot};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::bounds::{JITTER_PERCENT_MAX, PAYLOAD_LEN_MAX, TIMEOUT, VERDICTS};
 use super::model::{Check, Expect, Health, HealthState};
+use super::ranges::{JITTER_PERCENT_MAX, PAYLOAD_LEN_MAX, TIMEOUT, VERDICTS};
 use super::raw::{Key, RawHealth, Table};
 use super::reader::{Reader, quote, spot_of_table, str_of};
 use super::report::{Report, Scope};

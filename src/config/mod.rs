@@ -6,7 +6,7 @@
 //! hands in, as it opens the file only by its [`Open`].
 
 pub mod diff;
-pub mod limits;
+pub mod fd_budget;
 pub mod model;
 
 mod overrides;
@@ -19,8 +19,8 @@ mod health;
 mod pool;
 
 mod address;
-mod bounds;
 mod names;
+mod ranges;
 mod reader;
 pub mod units;
 
@@ -35,7 +35,6 @@ use std::io::{self, Read};
 use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
-pub use bounds::WEIGHT_MAX;
 pub use check::BACKLOG;
 pub use conflicts::{is_circle, is_circle_at_home};
 pub use error::{Error, Invalid, one_line};
@@ -44,13 +43,14 @@ pub use names::{Found, LookUp, found_at, load_and_look_up, look_up_all};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
+pub use ranges::WEIGHT_MAX;
 pub use reader::check_name;
 pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
 pub use warnings::warnings;
 
-use bounds::FILE_MIB_MAX;
 use model::LogFormat;
+use ranges::FILE_MIB_MAX;
 use report::Report;
 
 /// Opens a file to read, and never waits for one that is none.

@@ -12,9 +12,9 @@ use log::LevelFilter;
 
 use super::address::Target;
 use super::admin::check_socket;
-use super::bounds::{SESSIONS_MAX, TIMEOUT, WEIGHT_MAX, WORKERS_MAX};
 use super::error::Invalid;
 use super::model::AdminSocket;
+use super::ranges::{SESSIONS_MAX, TIMEOUT, WEIGHT_MAX, WORKERS_MAX};
 use super::units::{parse_duration, show_duration};
 use crate::balance::Algorithm;
 

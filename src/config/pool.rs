@@ -6,15 +6,15 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::address::{Resolver, Target};
-use super::bounds::{
-    DRAIN_TIMEOUT, KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX,
-};
 use super::error::Invalid;
 use super::health;
 use super::model::{
     Backend, Host, Keepalive, OnRemove, Pool, Relay, Resolve, Tcp, Timeouts, UNRESOLVED, WhenAllDown,
 };
 use super::overrides::{BackendFlag, Overrides};
+use super::ranges::{
+    DRAIN_TIMEOUT, KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX,
+};
 use super::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
 use super::report::{Placed, Report, Scope, Spot};

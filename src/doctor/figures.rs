@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::config::limits::FdBudget;
+use crate::config::fd_budget::FdBudget;
 use crate::config::model::{AdminSocket, Relay};
 use crate::config::{BACKLOG, Config};
 use crate::control::admin::default_path;

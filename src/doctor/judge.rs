@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::config::limits::PIPE_LEN_MAX;
+use crate::config::fd_budget::PIPE_LEN_MAX;
 use crate::doctor::{Figures, Finding, Plan, Verdict};
 
 /// Fewer sessions than a balancer usually has to hold.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::limits::LimitError;
+use crate::config::fd_budget::LimitError;
 use crate::config::model::{Listener, OwnSocket};
 use crate::control::admin::AdminError;
 use crate::control::state_file::StateFileError;

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config;
-use crate::config::limits::FdBudget;
+use crate::config::fd_budget::FdBudget;
 use crate::config::model::{Config, Global};
 use crate::control::admin::{Doors, Swap};
 use crate::control::state_file::Contents;

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::base::time::Instant;
-use crate::config::limits::PIPE_LEN_MAX;
+use crate::config::fd_budget::PIPE_LEN_MAX;
 use crate::session::{Op, Outcome};
 
 /// What a turn may do upon events. The queue may do as much, and what is left of this.

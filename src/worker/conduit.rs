@@ -11,7 +11,7 @@
 use std::io;
 
 use crate::base::time::Instant;
-use crate::config::limits::PIPE_LEN_MIN;
+use crate::config::fd_budget::PIPE_LEN_MIN;
 use crate::config::model::Relay;
 use crate::session::Outcome;
 use crate::stats::WorkerStats;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::base::token_bucket::TokenBucket;
-use crate::config::limits::PIPE_LEN_MIN;
+use crate::config::fd_budget::PIPE_LEN_MIN;
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::lent::{Borrower, LENT_MAX, Lent, Place};

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
-use crate::config::limits::PIPE_LEN_MAX;
+use crate::config::fd_budget::PIPE_LEN_MAX;
 use crate::config::{self, Overrides};
 use crate::mailbox::{Mailbox, Reports, WorkerId};
 use crate::pool::Snapshot;

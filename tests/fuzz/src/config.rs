@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 
-use l4lb::config::limits::FdBudget;
+use l4lb::config::fd_budget::FdBudget;
 use l4lb::config::{self, Config, Error, Overrides};
 
 const FILE: &str = "fuzz.toml";

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use super::bounds::SESSIONS_MAX;
 use super::model::{Check, Config, Relay};
+use super::ranges::SESSIONS_MAX;
 
 /// How the file descriptors of the process are shared out, at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
