@@ -10,8 +10,8 @@ use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::contest::Contest;
+use super::lookup::candidates;
 use super::pressure::Pressure;
-use super::slots::candidates;
 use super::turns::{self, Turn};
 use super::{Member, Members, Pick};
 
@@ -163,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Algorithm;
-    use super::super::fleet::Fleet;
+    use super::super::testing::Fleet;
     use super::*;
 
     fn least_connections(weights: &[u16], loads: &[u32]) -> Fleet {

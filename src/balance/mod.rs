@@ -7,18 +7,18 @@
 
 mod contest;
 mod least_connections;
+mod lookup;
 mod power_of_two;
 mod pressure;
 mod random;
 mod round_robin;
 mod schedule;
-mod slots;
 mod source_hash;
 mod table;
 mod turns;
 
 #[cfg(test)]
-mod fleet;
+mod testing;
 
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;

@@ -1,7 +1,7 @@
 //! The less loaded of two drawn by weight: nearly as even as asking everybody, at the price of asking two.
 
+use super::lookup::Slots;
 use super::pressure::Pressure;
-use super::slots::Slots;
 use super::{Member, Members, Pick, schedule};
 
 pub(super) struct PowerOfTwo {
@@ -61,7 +61,7 @@ impl Members for Others<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::Algorithm;
-    use super::super::fleet::Fleet;
+    use super::super::testing::Fleet;
 
     fn power_of_two(weights: &[u16], loads: &[u32]) -> Fleet {
         let mut fleet = Fleet::new(Algorithm::PowerOfTwo, weights);

@@ -1,6 +1,6 @@
 //! Drawn by weight, each session on its own.
 
-use super::slots::Slots;
+use super::lookup::Slots;
 use super::{Member, Members, Pick, schedule};
 
 pub(super) struct Random(pub(super) Slots);
@@ -19,7 +19,7 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::super::Algorithm;
-    use super::super::fleet::Fleet;
+    use super::super::testing::Fleet;
 
     #[test]
     fn chance_follows_weight() {

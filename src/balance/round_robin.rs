@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::slots::{Slots, wrap};
+use super::lookup::{Slots, wrap};
 use super::{Member, Members, Pick, schedule};
 
 pub(super) struct RoundRobin {
@@ -86,7 +86,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::fleet::{Fleet, members};
+    use super::super::testing::{Fleet, members};
     use super::super::{Algorithm, Table};
     use super::*;
     use crate::base::rng::Rng;

@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 
 use super::Member;
-use super::slots::{Slots, candidates};
+use super::lookup::{Slots, candidates};
 
 /// Most turns in one cycle: 16 MiB at four bytes. Weights that need more are coarsened until they fit.
 const TURNS_MAX: u64 = 1 << 22;

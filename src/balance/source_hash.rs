@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 
+use super::lookup::{DRAWS_MAX, Slots, candidates, wrap};
 use super::schedule::interleave;
-use super::slots::{DRAWS_MAX, Slots, candidates, wrap};
 use super::{Member, Members, Pick};
 use crate::base::hash::{avalanche, hash_ip};
 
@@ -117,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Algorithm;
-    use super::super::fleet::{Fleet, members};
+    use super::super::testing::{Fleet, members};
     use super::*;
     use crate::base::rng::Rng;
 

@@ -113,7 +113,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::fleet::{Fleet, members};
+    use super::super::testing::{Fleet, members};
     use super::*;
 
     const ALGORITHMS: [Algorithm; 5] = [

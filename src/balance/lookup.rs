@@ -106,7 +106,7 @@ pub(super) const fn wrap(number: u64, len: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fleet::members;
+    use super::super::testing::members;
     use super::*;
 
     #[test]
