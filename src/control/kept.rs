@@ -15,7 +15,7 @@ use crate::control::leases::{Hold, Registration, Registrations};
 use crate::control::requests::BACKENDS_MAX;
 use crate::control::saving::{Standing, StateFile};
 use crate::control::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
-use crate::control::view::Note;
+use crate::control::status::Note;
 use crate::control::{View, Work};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::sys::{timestamp, unique_name};

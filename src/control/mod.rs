@@ -19,12 +19,12 @@ mod reload;
 mod removed;
 mod requests;
 pub mod saving;
-mod staff;
 mod standby;
 pub mod state_file;
+mod status;
 #[cfg(test)]
 mod tests;
-mod view;
+mod workers;
 
 use std::collections::HashSet;
 use std::io;
@@ -51,9 +51,9 @@ pub use pending::Pending;
 use reload::Orders;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
-pub use staff::{Member, Staff};
 pub use standby::Standby;
-pub use view::{Leaving, State, View, count_dropped_log_lines, set_log_level_by};
+pub use status::{Leaving, State, View, count_dropped_log_lines, set_log_level_by};
+pub use workers::{Member, Staff};
 
 /// How often it looks after what a full queue has kept from it.
 const LOOK: Duration = Duration::from_millis(500);

@@ -115,7 +115,7 @@ impl Work {
         after.set_admin(admin);
         after.override_health(health);
         if let Some(note) = note {
-            let note = crate::control::view::Note { health_reason: None, ..note };
+            let note = crate::control::status::Note { health_reason: None, ..note };
             self.control.view.state().notes.insert(after.id, note);
         }
         self.tables_changed(pool.id);

@@ -18,7 +18,7 @@ use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
 use crate::control::merge::merge;
 use crate::control::pending::pending;
-use crate::control::{LOOK, Stage, Work, audit, view};
+use crate::control::{LOOK, Stage, Work, audit, status};
 use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
 use crate::pool::Snapshot;
 use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Touch};
@@ -223,7 +223,7 @@ impl Work {
         // RUST_LOG says more than the file can.
         let is_other_level = config.global.log_level != self.control.config.global.log_level;
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {
-            view::set_log_level(config.global.log_level);
+            status::set_log_level(config.global.log_level);
         }
         let runs = Arc::new(settle(&self.control.config, config));
         if runs.admin != self.control.config.admin {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
 use crate::control::leases::Registration;
-use crate::control::view::Note;
+use crate::control::status::Note;
 use crate::control::{LOOK, Leaving, Work};
 use crate::mailbox::Command;
 use crate::pool::{Admin, Backend, BackendId, Snapshot};

@@ -27,7 +27,7 @@ use crate::base::time::Instant;
 use crate::config::Target;
 use crate::config::model::HealthState;
 use crate::control::readiness::why_not_ready;
-use crate::control::view::log_lines_dropped;
+use crate::control::status::log_lines_dropped;
 use crate::mailbox::Report;
 use crate::request::{Ask, Done, Named, NewBackend, Reply, Request};
 

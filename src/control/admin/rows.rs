@@ -8,7 +8,7 @@ use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::model::{HealthState, Host};
 use crate::control::saving::Unsaved;
-use crate::control::view::{Note, State};
+use crate::control::status::{Note, State};
 use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::query;

@@ -19,7 +19,7 @@ use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config;
 use crate::control::events::Draft;
-use crate::control::view::State as Known;
+use crate::control::status::State as Known;
 use crate::control::{Member, audit};
 use crate::mailbox::Command;
 use crate::pool::Backend;

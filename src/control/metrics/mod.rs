@@ -29,7 +29,7 @@ use prometheus_client::registry::Registry;
 use crate::api::Stage;
 use crate::control::denials::Denial;
 use crate::control::readiness::why_not_ready;
-use crate::control::view::log_lines_dropped;
+use crate::control::status::log_lines_dropped;
 use crate::control::{ReloadStatus, Removed, View};
 use crate::pool::Snapshot;
 use crate::stats::{Totals, WorkerStats, violations};
