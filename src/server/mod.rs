@@ -1,13 +1,13 @@
-//! Starts the workers and the control thread and waits for them: the only module that sees both. `site` has what
-//! listens and what runs, and lets it follow another configuration; `groups` has the listening sockets, `threads` the
+//! Starts the workers and the control thread and waits for them: the only module that sees both. `topology` has what
+//! listens and what runs, and lets it follow another configuration; `listeners` has the listening sockets, `threads` the
 //! threads, `circles` refuses sessions without end.
 
 mod circles;
 mod error;
-mod groups;
+mod listeners;
 mod signals;
-mod site;
 mod threads;
+mod topology;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::sys::{self, Clock, Inherited};
 pub use error::StartError;
 use error::system;
 pub use signals::{Actions, Signals};
-use site::Site;
+use topology::Site;
 
 /// Where a configuration came from.
 pub struct Origin {

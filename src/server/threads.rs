@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::control::{Control, Staff, Standby, View};
     use crate::mailbox::{Command, Mailbox, StopReason};
-    use crate::server::site::Site;
+    use crate::server::topology::Site;
     use crate::sys::Linux;
 
     /// It was never reported: whoever waited for the server waited forever.

@@ -1,4 +1,4 @@
-//! What listens and who serves: listeners and workers come and go as they do by `server::site`, while everything else
+//! What listens and who serves: listeners and workers come and go as they do by `server::topology`, while everything else
 //! happens.
 
 use std::num::NonZeroUsize;

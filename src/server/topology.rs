@@ -22,7 +22,7 @@ use crate::pool::{Listener, Snapshot};
 use crate::reload::Refused;
 use crate::server::circles::refuse_circles;
 use crate::server::error::{StartError, system};
-use crate::server::groups::{self, Group, Need, Retiring, Socket};
+use crate::server::listeners::{self, Group, Need, Retiring, Socket};
 use crate::server::threads::{seed, spawn_worker};
 use crate::stats::WorkerStats;
 use crate::sys::{self, Clock, Kernel, Linux, Passed};
@@ -131,10 +131,10 @@ impl Site {
         refuse_circles(config)?;
         self.settle(config)?;
         let workers = config.global.workers.get();
-        let passed = groups::take_in(config, passed)?;
+        let passed = listeners::take_in(config, passed)?;
         let mut state = self.state();
         state.unused.extend(passed);
-        let needs = groups::open(config, &state.groups, &state.retiring, &state.unused)?;
+        let needs = listeners::open(config, &state.groups, &state.retiring, &state.unused)?;
         let hands = (state.seats.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
         Ok(Groundwork {
             site: Arc::clone(self),
@@ -250,7 +250,7 @@ impl State {
                 grows
             } else {
                 let overlaps =
-                    |listener: &config::model::Listener| groups::overlap(listener.bind, retiring.address);
+                    |listener: &config::model::Listener| listeners::overlap(listener.bind, retiring.address);
                 !retiring.is_hidden && config.listeners.iter().any(overlaps)
             }
         };
@@ -350,7 +350,7 @@ impl State {
 impl Groundwork {
     /// See [`mailbox::Groundwork::listen`].
     pub(super) fn begin_to_listen(&self) -> Result<(), StartError> {
-        groups::begin_to_listen(&self.config, &self.needs)
+        listeners::begin_to_listen(&self.config, &self.needs)
     }
 }
 
