@@ -90,7 +90,7 @@ MUTANTS = [
         "dirty-pipe",
         "a pipe goes back to the free list with bytes in it",
         "src/worker/conduit.rs",
-        [("=> plumbing.pipes.destroy_lent(pipe, place),", "=> plumbing.pipes.take_back(pipe, place),")],
+        [("=> relay_buffers.pipes.destroy_lent(pipe, place),", "=> relay_buffers.pipes.take_back(pipe, place),")],
     ),
     Mutant(
         "eager-pipe",
@@ -327,7 +327,7 @@ MUTANTS = [
         "adopted-twice",
         "a session that was handed over is counted by both workers",
         "src/worker/accept.rs",
-        [("            self.stats.adopted.add(1);\n", "            self.stats.adopted.add(1);\n            self.crew.keep();\n")],
+        [("            self.stats.adopted.add(1);\n", "            self.stats.adopted.add(1);\n            self.dispatcher.keep();\n")],
     ),
     Mutant(
         "place-given-back",

@@ -11,7 +11,7 @@ use l4lb::config::{self, Overrides};
 use l4lb::mailbox::{Reports, WorkerId};
 use l4lb::pool::Snapshot;
 use l4lb::sys::{self, Linux, Wake};
-use l4lb::worker::{Admission, Assignment, GroupId, Listening, Seat, Shared, Team, Worker};
+use l4lb::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerHandle};
 
 /// Rounds before the count begins: buffers, pipes and tables find their size.
 const WARM_UP: usize = 5;
@@ -53,11 +53,11 @@ impl Bench {
             is_partial: false,
             is_beside: false,
         };
-        let (seat, ends) = Seat::new(0, &waker);
+        let (handle, endpoints) = WorkerHandle::new(0, &waker);
         let assignment = Assignment {
             epoch: 0,
             listeners: vec![listening],
-            team: Team::of([&seat]),
+            peers: Peers::of([&handle]),
             checks_max: 4,
             pipes_max: 4,
             pipe_len: PIPE_LEN_MAX,
@@ -70,7 +70,7 @@ impl Bench {
             stats: Arc::default(),
             seed: 1,
         };
-        let mut worker = Worker::new(kernel, ends, assignment, snapshot, shared);
+        let mut worker = Worker::new(kernel, endpoints, assignment, snapshot, shared);
         let client = TcpStream::connect(listens_on).unwrap();
         waker.wake().unwrap();
         worker.turn().unwrap();

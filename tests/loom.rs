@@ -11,7 +11,7 @@ mod admission;
 #[path = "../src/pool/backend.rs"]
 mod backend;
 #[path = "../src/worker/dispatch.rs"]
-mod crew;
+mod dispatch;
 #[path = "../src/pool/listener.rs"]
 mod listener;
 #[path = "../src/mailbox.rs"]
@@ -94,7 +94,7 @@ use loom::thread;
 
 use admission::{Admission, Full};
 use base::atomic::{AtomicUsize, Ordering};
-use crew::{Arrival, Crew, DESK_LEN, Desk};
+use dispatch::{Arrival, Dispatcher, HANDOFF_QUEUE_LEN, HandoffQueue};
 use listener::ListenerId;
 use mailbox::{Command, Mailbox, REPORTS_LEN, Report, Reports};
 use pool::{Backend, BackendId, Listener, PoolId, Snapshot};
@@ -201,17 +201,20 @@ fn a_refusal_takes_no_place_from_others() {
 /// What is handed to each worker.
 type Inboxes = Vec<Receiver<Arrival<()>>>;
 
-/// Workers that have so many sessions, each as it sees the crew.
-fn crews<const N: usize>(counts: [usize; N]) -> (Vec<Arc<Bell>>, [Crew<()>; N], Inboxes) {
+/// Workers that have so many sessions, each as it sees the others.
+fn dispatchers<const N: usize>(counts: [usize; N]) -> (Vec<Arc<Bell>>, [Dispatcher<()>; N], Inboxes) {
     let bells: Vec<Arc<Bell>> = (0..N).map(|_| Arc::default()).collect();
-    let desk = |(worker, bell): (usize, &Arc<Bell>)| Desk::new(worker, Arc::clone(bell) as _);
-    let (desks, inboxes): (Vec<_>, Vec<_>) = bells.iter().enumerate().map(desk).unzip();
-    let desks: Arc<[_]> = desks.into();
-    let crews = std::array::from_fn(|worker| Crew::new(Arc::clone(&desks[worker]), Arc::clone(&desks)));
-    for (crew, count) in crews.iter().zip(counts) {
-        (0..count).for_each(|_| crew.keep());
+    let handoff_queue =
+        |(worker, bell): (usize, &Arc<Bell>)| HandoffQueue::new(worker, Arc::clone(bell) as _);
+    let (handoff_queues, inboxes): (Vec<_>, Vec<_>) = bells.iter().enumerate().map(handoff_queue).unzip();
+    let handoff_queues: Arc<[_]> = handoff_queues.into();
+    let dispatchers = std::array::from_fn(|worker| {
+        Dispatcher::new(Arc::clone(&handoff_queues[worker]), Arc::clone(&handoff_queues))
+    });
+    for (dispatcher, count) in dispatchers.iter().zip(counts) {
+        (0..count).for_each(|_| dispatcher.keep());
     }
-    (bells, crews, inboxes)
+    (bells, dispatchers, inboxes)
 }
 
 fn arrival() -> Arrival<()> {
@@ -219,8 +222,8 @@ fn arrival() -> Arrival<()> {
     Arrival { snapshot: Arc::new(Snapshot::default()), listener: listener(None), client: (), address }
 }
 
-fn counts<const N: usize>(crews: &[Crew<()>; N]) -> [usize; N] {
-    crews.each_ref().map(Crew::sessions)
+fn counts<const N: usize>(dispatchers: &[Dispatcher<()>; N]) -> [usize; N] {
+    dispatchers.each_ref().map(Dispatcher::sessions)
 }
 
 fn rings(bells: &[Arc<Bell>]) -> Vec<usize> {
@@ -230,9 +233,9 @@ fn rings(bells: &[Arc<Bell>]) -> Vec<usize> {
 #[test]
 fn who_accepts_everything_keeps_its_share_of_it() {
     loom::model(|| {
-        let (bells, crews, inboxes) = crews([0; 3]);
-        let kept = (0..9).filter(|_| crews[0].spread(arrival()).is_some()).count();
-        assert_eq!((kept, counts(&crews)), (3, [3; 3]));
+        let (bells, dispatchers, inboxes) = dispatchers([0; 3]);
+        let kept = (0..9).filter(|_| dispatchers[0].spread(arrival()).is_some()).count();
+        assert_eq!((kept, counts(&dispatchers)), (3, [3; 3]));
         assert_eq!(rings(&bells), [0, 3, 3], "one for each that moved");
         let moved: Vec<usize> = inboxes.iter().map(|inbox| inbox.try_iter().count()).collect();
         assert_eq!(moved, [0, 3, 3]);
@@ -242,44 +245,44 @@ fn who_accepts_everything_keeps_its_share_of_it() {
 #[test]
 fn a_tie_moves_nothing() {
     loom::model(|| {
-        let (bells, crews, _inboxes) = crews([1, 1]);
-        assert!(crews[1].spread(arrival()).is_some());
-        assert_eq!((counts(&crews), rings(&bells)), ([1, 2], vec![0, 0]));
+        let (bells, dispatchers, _inboxes) = dispatchers([1, 1]);
+        assert!(dispatchers[1].spread(arrival()).is_some());
+        assert_eq!((counts(&dispatchers), rings(&bells)), ([1, 2], vec![0, 0]));
     });
 }
 
 #[test]
 fn a_full_desk_takes_no_more_and_its_worker_hears_of_it() {
     loom::model(|| {
-        let (bells, crews, _inboxes) = crews([DESK_LEN + 1, 0]);
-        assert!((0..DESK_LEN).all(|_| crews[0].spread(arrival()).is_none()));
-        assert!(crews[0].spread(arrival()).is_some());
-        assert_eq!(counts(&crews), [DESK_LEN + 2, DESK_LEN]);
-        assert_eq!(rings(&bells), [0, DESK_LEN + 1], "it may drain, and wait for this one");
+        let (bells, dispatchers, _inboxes) = dispatchers([HANDOFF_QUEUE_LEN + 1, 0]);
+        assert!((0..HANDOFF_QUEUE_LEN).all(|_| dispatchers[0].spread(arrival()).is_none()));
+        assert!(dispatchers[0].spread(arrival()).is_some());
+        assert_eq!(counts(&dispatchers), [HANDOFF_QUEUE_LEN + 2, HANDOFF_QUEUE_LEN]);
+        assert_eq!(rings(&bells), [0, HANDOFF_QUEUE_LEN + 1], "it may drain, and wait for this one");
     });
 }
 
 #[test]
 fn a_worker_that_is_gone_gets_nothing() {
     loom::model(|| {
-        let (_bells, crews, mut inboxes) = crews([1, 0]);
+        let (_bells, dispatchers, mut inboxes) = dispatchers([1, 0]);
         inboxes.pop();
-        assert!(crews[0].spread(arrival()).is_some());
-        assert_eq!(counts(&crews), [2, 0]);
+        assert!(dispatchers[0].spread(arrival()).is_some());
+        assert_eq!(counts(&dispatchers), [2, 0]);
     });
 }
 
 #[test]
 fn a_closed_desk_takes_nothing_from_others_and_is_over_when_its_worker_has_nothing_left() {
     loom::model(|| {
-        let (_bells, crews, _inboxes) = crews([3, 1]);
-        crews[1].close_desk();
-        assert!(crews[0].spread(arrival()).is_some());
-        assert!(!crews[1].is_over(), "one is left, or on its way");
-        assert!(crews[1].spread(arrival()).is_some(), "what it accepts it keeps");
-        assert_eq!(counts(&crews), [4, 2]);
-        (0..2).for_each(|_| crews[1].leave());
-        assert!(crews[1].is_over() && !crews[0].is_over());
+        let (_bells, dispatchers, _inboxes) = dispatchers([3, 1]);
+        dispatchers[1].close_handoff_queue();
+        assert!(dispatchers[0].spread(arrival()).is_some());
+        assert!(!dispatchers[1].is_over(), "one is left, or on its way");
+        assert!(dispatchers[1].spread(arrival()).is_some(), "what it accepts it keeps");
+        assert_eq!(counts(&dispatchers), [4, 2]);
+        (0..2).for_each(|_| dispatchers[1].leave());
+        assert!(dispatchers[1].is_over() && !dispatchers[0].is_over());
     });
 }
 
@@ -287,12 +290,12 @@ fn a_closed_desk_takes_nothing_from_others_and_is_over_when_its_worker_has_nothi
 #[test]
 fn a_worker_that_leaves_gives_and_takes_nothing() {
     loom::model(|| {
-        let (bell, [mut leaves], inboxes) = crews([1]);
-        let (desk, inbox) = Desk::new(1, Arc::clone(&bell[0]) as _);
-        let desks: Arc<[_]> = [desk].into();
-        leaves.close_desk();
-        leaves.regroup(Arc::clone(&desks));
-        let stays = Crew::new(Arc::clone(&desks[0]), desks);
+        let (bell, [mut leaves], inboxes) = dispatchers([1]);
+        let (handoff_queue, inbox) = HandoffQueue::new(1, Arc::clone(&bell[0]) as _);
+        let handoff_queues: Arc<[_]> = [handoff_queue].into();
+        leaves.close_handoff_queue();
+        leaves.regroup(Arc::clone(&handoff_queues));
+        let stays = Dispatcher::new(Arc::clone(&handoff_queues[0]), handoff_queues);
         assert!(leaves.spread(arrival()).is_none());
         assert!(leaves.spread(arrival()).is_some(), "it keeps what nobody has fewer than");
         (0..3).for_each(|_| assert!(stays.spread(arrival()).is_some()));
@@ -305,11 +308,11 @@ fn a_worker_that_leaves_gives_and_takes_nothing() {
 #[test]
 fn workers_that_look_at_the_same_time_do_not_choose_the_same_place() {
     loom::model(|| {
-        let (_bells, [first, second, third], _inboxes) = crews([1, 1, 0]);
-        let worker = |crew: Crew<()>| {
+        let (_bells, [first, second, third], _inboxes) = dispatchers([1, 1, 0]);
+        let worker = |dispatcher: Dispatcher<()>| {
             thread::spawn(move || {
-                let _kept = crew.spread(arrival());
-                crew
+                let _kept = dispatcher.spread(arrival());
+                dispatcher
             })
         };
         let others = [worker(first), worker(second)];
@@ -325,10 +328,10 @@ fn workers_that_look_at_the_same_time_do_not_choose_the_same_place() {
 #[test]
 fn a_worker_that_drains_gets_all_that_was_counted_for_it_before_it_stops() {
     loom::model(|| {
-        let (bells, [gives, drains], mut inboxes) = crews([2, 0]);
+        let (bells, [gives, drains], mut inboxes) = dispatchers([2, 0]);
         let (bell, inbox) = (Arc::clone(&bells[1]), inboxes.pop().unwrap());
         let drains = thread::spawn(move || {
-            drains.close_desk();
+            drains.close_handoff_queue();
             let mut served = 0;
             loop {
                 let adopted = inbox.try_iter().count();

@@ -27,7 +27,7 @@ use crate::server::threads::{seed, spawn_worker};
 use crate::stats::WorkerStats;
 use crate::sys::{self, Clock, Kernel, Linux, Passed};
 use crate::worker::{
-    self, Admission, Assignment, Ends, GroupId, Listening, RETIRE_GRACE, Shared, Team, Worker,
+    self, Admission, Assignment, GroupId, Listening, Peers, RETIRE_GRACE, Shared, Worker, WorkerEndpoints,
 };
 
 /// How long the last change may take to be over, while the next one waits for it: what is retired goes after
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// no configuration accounts for.
 const RETIRING_MAX: usize = 64;
 
-type Seat = worker::Seat<Socket, <Linux as Kernel>::Socket>;
+type WorkerHandle = worker::WorkerHandle<Socket, <Linux as Kernel>::Socket>;
 type Assigned = Assignment<Socket, <Linux as Kernel>::Socket>;
 
 /// The sockets and the threads. See the module.
@@ -68,7 +68,7 @@ struct State {
     /// What was passed to this process and belongs to no listener now.
     unused: Vec<Passed<Socket>>,
     /// Of the workers that serve, by index.
-    seats: Vec<Seat>,
+    handles: Vec<WorkerHandle>,
     /// Held by the workers that have not taken their last assignment yet.
     ticket: Weak<()>,
 }
@@ -88,7 +88,7 @@ pub(super) struct Groundwork {
 
 /// A worker whose thread waits for its first assignment, or ends without it.
 struct Hand {
-    seat: Seat,
+    handle: WorkerHandle,
     gate: SyncSender<(WorkerId, Start)>,
 }
 
@@ -135,7 +135,7 @@ impl Site {
         let mut state = self.state();
         state.unused.extend(passed);
         let needs = listeners::open(config, &state.groups, &state.retiring, &state.unused)?;
-        let hands = (state.seats.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
+        let hands = (state.handles.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
         Ok(Groundwork {
             site: Arc::clone(self),
             config: config.clone(),
@@ -201,12 +201,12 @@ impl Site {
     /// A thread for the worker with that index.
     fn hire(&self, index: usize) -> Result<Hand, StartError> {
         let kernel = Linux::new().map_err(system("create an epoll instance"))?.with_busy_poll(self.busy_poll);
-        let (seat, ends) = Seat::new(index, &kernel.waker());
+        let (handle, endpoints) = WorkerHandle::new(index, &kernel.waker());
         let (gate, opened) = sync_channel(1);
         let (reports, admission) = (self.reports.clone(), Arc::clone(&self.admission));
-        let run = move |start: Start| run_worker(kernel, ends, start, reports, admission);
+        let run = move |start: Start| run_worker(kernel, endpoints, start, reports, admission);
         spawn_worker(index, self.pin, self.reports.clone(), opened, run).map_err(system("start a thread"))?;
-        Ok(Hand { seat, gate })
+        Ok(Hand { handle, gate })
     }
 
     /// Nobody panics with it.
@@ -240,7 +240,7 @@ impl State {
             return Some("a worker has not taken up its work yet".into());
         }
         self.retiring.retain(Retiring::is_open);
-        let grows = config.global.workers.get() > self.seats.len();
+        let grows = config.global.workers.get() > self.handles.len();
         let are_many = self.retiring.len() > RETIRING_MAX;
         let is_in_the_way = |retiring: &&Retiring| {
             if are_many {
@@ -368,30 +368,30 @@ impl mailbox::Groundwork for Groundwork {
         site.staff.set_sessions_max(sessions_max);
         let state = &mut *site.state();
         let mut listeners = state.regroup(&config, needs, snapshot);
-        let (seats, gates): (Vec<_>, Vec<_>) =
-            hands.into_iter().map(|Hand { seat, gate }| (seat, gate)).unzip();
-        let first_new = state.seats.len();
-        let mailboxes = seats.iter().map(|seat| seat.mailbox.clone());
+        let (handles, gates): (Vec<_>, Vec<_>) =
+            hands.into_iter().map(|Hand { handle, gate }| (handle, gate)).unzip();
+        let first_new = state.handles.len();
+        let mailboxes = handles.iter().map(|handle| handle.mailbox.clone());
         let members = site.staff.change(workers, first_new, mailboxes);
-        state.seats.extend(seats);
-        let leaving = state.seats.split_off(workers);
-        let team = Team::of(&state.seats);
+        state.handles.extend(handles);
+        let leaving = state.handles.split_off(workers);
+        let peers = Peers::of(&state.handles);
         let ticket = Arc::new(());
         state.ticket = Arc::downgrade(&ticket);
 
         let assignment = |listeners| Assignment {
             epoch: snapshot.epoch,
             listeners,
-            team: team.clone(),
+            peers: peers.clone(),
             checks_max,
             pipes_max,
             pipe_len,
             ticket: Arc::clone(&ticket),
         };
         let of_new = listeners.split_off(first_new.min(workers));
-        let stays = state.seats.iter().zip(listeners);
-        for (seat, listeners) in stays.chain(leaving.iter().map(|seat| (seat, Vec::new()))) {
-            let is_taken = seat.assign(assignment(listeners)).is_ok();
+        let stays = state.handles.iter().zip(listeners);
+        for (handle, listeners) in stays.chain(leaving.iter().map(|handle| (handle, Vec::new()))) {
+            let is_taken = handle.assign(assignment(listeners)).is_ok();
             debug_assert!(is_taken, "whoever has not taken the last one is in the way of the next");
         }
         for ((gate, member), listeners) in gates.into_iter().zip(members).zip(of_new) {
@@ -411,12 +411,12 @@ impl fmt::Debug for Groundwork {
 
 fn run_worker(
     kernel: Linux,
-    ends: Ends<Socket, <Linux as Kernel>::Socket>,
+    endpoints: WorkerEndpoints<Socket, <Linux as Kernel>::Socket>,
     start: Start,
     reports: Reports,
     admission: Arc<Admission>,
 ) -> io::Result<()> {
     let Start { id, stats, assignment, snapshot } = start;
     let shared = Shared { id, reports, admission, stats, seed: seed(id) };
-    Worker::new(kernel, ends, assignment, snapshot, shared).run()
+    Worker::new(kernel, endpoints, assignment, snapshot, shared).run()
 }

@@ -14,7 +14,7 @@ use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
 use crate::worker::byte_accounting::Counting;
 use crate::worker::conduit::Conduit;
-use crate::worker::dispatch::{Arrival, DESK_LEN};
+use crate::worker::dispatch::{Arrival, HANDOFF_QUEUE_LEN};
 use crate::worker::{Slot, Timer, Worker};
 
 /// Calls of accept in one turn, over all listeners, so that an accept storm leaves time for whoever is connected.
@@ -22,7 +22,7 @@ const ACCEPTS_PER_TURN: u32 = 64;
 /// Listeners whose pause is ended in one turn because a session has: no more than may be accepted from.
 const RESUMES_PER_TURN: u32 = ACCEPTS_PER_TURN;
 /// Sessions taken from other workers in one turn. Fewer, and the rest might wait for ever: their wakes are over.
-const ADOPTIONS_PER_TURN: usize = DESK_LEN;
+const ADOPTIONS_PER_TURN: usize = HANDOFF_QUEUE_LEN;
 /// Pause at a limit. A session that ends in this worker ends it sooner; one of another worker cannot, nor a place
 /// that [`Admission`](crate::worker::Admission) has back.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(50);
@@ -148,12 +148,12 @@ impl<K: Kernel> Worker<K> {
     fn place(&mut self, accept: Accept, listener: Arc<Listener>, client: K::Socket, address: SocketAddr) {
         match accept {
             Accept::Reuseport => {
-                self.crew.keep();
+                self.dispatcher.keep();
                 self.open(listener, client, address);
             }
             Accept::Balance => {
                 let arrival = Arrival { snapshot: Arc::clone(&self.snapshot), listener, client, address };
-                match self.crew.spread(arrival) {
+                match self.dispatcher.spread(arrival) {
                     Some(Arrival { listener, client, address, .. }) => self.open(listener, client, address),
                     None => self.stats.handed_over.add(1),
                 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::mailbox::{Command, Mailbox};
 use crate::pool::Listener;
 use crate::sys::Wake;
-use crate::worker::dispatch::{Arrival, Desk, Desks};
+use crate::worker::dispatch::{Arrival, HandoffQueue, HandoffQueues};
 
 /// Assignments that wait for one worker at most. Whoever makes one looks first whether the last one was taken.
 const ASSIGNMENTS_LEN: usize = 1;
@@ -33,9 +33,9 @@ pub struct Listening<L> {
 }
 
 /// The workers that serve, by index.
-pub struct Team<S> {
+pub struct Peers<S> {
     pub(super) mailboxes: Arc<[Mailbox]>,
-    pub(super) desks: Desks<S>,
+    pub(super) handoff_queues: HandoffQueues<S>,
 }
 
 /// What a worker is to do. See the module.
@@ -45,7 +45,7 @@ pub struct Assignment<L, S> {
     /// Where to listen. A socket of a group that is not named any more is closed once its queue is served.
     pub listeners: Vec<Listening<L>>,
     /// Who serves. A worker that is not among them leaves: it finishes its sessions and stops.
-    pub team: Team<S>,
+    pub peers: Peers<S>,
     /// Health checks that it may run at a time.
     pub checks_max: usize,
     /// Pipes that it may have open; 0 where nothing is to be spliced.
@@ -57,51 +57,51 @@ pub struct Assignment<L, S> {
 }
 
 /// One worker as it is reached from outside.
-pub struct Seat<L, S> {
+pub struct WorkerHandle<L, S> {
     /// Which of the workers that serve it is.
     pub index: usize,
     /// Where it is told what to do.
     pub mailbox: Mailbox,
     /// Where its sessions are counted.
-    pub desk: Arc<Desk<S>>,
+    pub handoff_queue: Arc<HandoffQueue<S>>,
     assignments: SyncSender<Assignment<L, S>>,
 }
 
 /// What a worker reads of all that reaches it.
-pub struct Ends<L, S> {
+pub struct WorkerEndpoints<L, S> {
     pub(super) index: usize,
-    pub(super) desk: Arc<Desk<S>>,
+    pub(super) handoff_queue: Arc<HandoffQueue<S>>,
     pub(super) inbox: Receiver<Command>,
     pub(super) arrivals: Receiver<Arrival<S>>,
     pub(super) assignments: Receiver<Assignment<L, S>>,
 }
 
-impl<S> Clone for Team<S> {
+impl<S> Clone for Peers<S> {
     fn clone(&self) -> Self {
-        Self { mailboxes: Arc::clone(&self.mailboxes), desks: Arc::clone(&self.desks) }
+        Self { mailboxes: Arc::clone(&self.mailboxes), handoff_queues: Arc::clone(&self.handoff_queues) }
     }
 }
 
-impl<S> Team<S> {
-    /// Those at `seats`, in order of their indices.
-    pub fn of<'a, L: 'a>(seats: impl IntoIterator<Item = &'a Seat<L, S>>) -> Self
+impl<S> Peers<S> {
+    /// Those at `handles`, in order of their indices.
+    pub fn of<'a, L: 'a>(handles: impl IntoIterator<Item = &'a WorkerHandle<L, S>>) -> Self
     where
         S: 'a,
     {
-        let both = |seat: &Seat<L, S>| (seat.mailbox.clone(), Arc::clone(&seat.desk));
-        let (mailboxes, desks): (Vec<_>, Vec<_>) = seats.into_iter().map(both).unzip();
-        Self { mailboxes: mailboxes.into(), desks: desks.into() }
+        let both = |handle: &WorkerHandle<L, S>| (handle.mailbox.clone(), Arc::clone(&handle.handoff_queue));
+        let (mailboxes, handoff_queues): (Vec<_>, Vec<_>) = handles.into_iter().map(both).unzip();
+        Self { mailboxes: mailboxes.into(), handoff_queues: handoff_queues.into() }
     }
 }
 
-impl<L, S> Seat<L, S> {
-    /// The seat of the worker with that index, which is woken by `waker`, and what the worker reads.
-    pub fn new(index: usize, waker: &Arc<dyn Wake>) -> (Self, Ends<L, S>) {
+impl<L, S> WorkerHandle<L, S> {
+    /// Returns the handle of the worker with that index, which is woken by `waker`, and what the worker reads.
+    pub fn new(index: usize, waker: &Arc<dyn Wake>) -> (Self, WorkerEndpoints<L, S>) {
         let (mailbox, inbox) = Mailbox::new(Arc::clone(waker));
-        let (desk, arrivals) = Desk::new(index, Arc::clone(waker));
+        let (handoff_queue, arrivals) = HandoffQueue::new(index, Arc::clone(waker));
         let (assignments, assigned) = sync_channel(ASSIGNMENTS_LEN);
-        let seat = Self { index, mailbox, desk: Arc::clone(&desk), assignments };
-        (seat, Ends { index, desk, inbox, arrivals, assignments: assigned })
+        let handle = Self { index, mailbox, handoff_queue: Arc::clone(&handoff_queue), assignments };
+        (handle, WorkerEndpoints { index, handoff_queue, inbox, arrivals, assignments: assigned })
     }
 
     /// Puts an assignment in, which the worker takes with the next epoch that it runs; gives it back when the last one

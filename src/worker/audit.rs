@@ -70,11 +70,15 @@ impl<K: Kernel> Worker<K> {
         let in_queue = self.ready_queue.iter().filter(|&&key| self.sessions.get(key).is_some()).count();
         assert_eq!(queued, in_queue, "each queued session is in the ready queue once");
         assert_eq!(listed, self.uncounted.len_of(&self.sessions), "each listed session is on the list once");
-        let counted = self.crew.sessions();
+        let counted = self.dispatcher.sessions();
         assert!(counted >= audit.sessions, "{counted} sessions counted: the others would give it too many");
-        assert_eq!(parked, self.plumbing.buffers.parked(), "each parked leftover belongs to one conduit");
-        assert_eq!(piped, self.plumbing.pipes.lent(), "each pipe that is lent belongs to one conduit");
-        audit.pipes = self.plumbing.pipes.open();
+        assert_eq!(
+            parked,
+            self.relay_buffers.buffers.parked(),
+            "each parked leftover belongs to one conduit"
+        );
+        assert_eq!(piped, self.relay_buffers.pipes.lent(), "each pipe that is lent belongs to one conduit");
+        audit.pipes = self.relay_buffers.pipes.open();
 
         self.listeners.audit();
         let (attempts, probe_timers) = self.probes.held();

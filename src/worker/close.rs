@@ -22,7 +22,7 @@ impl<K: Kernel> Worker<K> {
             self.wheel.cancel(timer);
         }
         for conduit in &mut slot.conduits {
-            conduit.discard(&mut self.plumbing);
+            conduit.discard(&mut self.relay_buffers);
         }
         slot.count(&self.stats, self.index);
         let summary = slot.session.summary(end.reason, self.now);
@@ -40,7 +40,7 @@ impl<K: Kernel> Worker<K> {
             self.part(backend, end.backend);
         }
         self.admission.leave(&slot.listener);
-        self.crew.leave();
+        self.dispatcher.leave();
         self.freed = true;
     }
 

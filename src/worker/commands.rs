@@ -48,7 +48,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn stop(&mut self, reason: CloseReason) {
-        self.crew.close_desk();
+        self.dispatcher.close_handoff_queue();
         self.stopping = Some(reason);
         for index in self.listeners.places() {
             self.stop_listening(index);

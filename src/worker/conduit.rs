@@ -26,7 +26,7 @@ const THIN_FILLS: u8 = 3;
 const THIN_LEN: usize = 16 * 1024;
 
 /// What a worker keeps for all conduits.
-pub(super) struct Plumbing<K: Kernel> {
+pub(super) struct RelayBuffers<K: Kernel> {
     pub(super) buffers: Buffers,
     pub(super) pipes: Pipes<K::Pipe>,
 }
@@ -135,18 +135,18 @@ impl<P> Conduit<P> {
         &mut self,
         kernel: &mut K,
         source: &Source<'_, K::Socket>,
-        plumbing: &mut Plumbing<K>,
+        relay_buffers: &mut RelayBuffers<K>,
         stats: &WorkerStats,
         now: Instant,
     ) -> Outcome {
         debug_assert!(matches!(self.held, Held::Nothing), "a fill would mix with what is held");
         if self.wants_pipe()
-            && let Some(pipe) = plumbing.pipes.borrow(kernel, stats, now)
-            && let Some(outcome) = self.fill_pipe(pipe, kernel, source, plumbing, now)
+            && let Some(pipe) = relay_buffers.pipes.borrow(kernel, stats, now)
+            && let Some(outcome) = self.fill_pipe(pipe, kernel, source, relay_buffers, now)
         {
             return outcome;
         }
-        self.fill_scratch(kernel, source, &mut plumbing.buffers)
+        self.fill_scratch(kernel, source, &mut relay_buffers.buffers)
     }
 
     /// Where the end may be near it is looked for behind the last bytes at once, so that it can go out with them.
@@ -184,27 +184,27 @@ impl<P> Conduit<P> {
         pipe: P,
         kernel: &mut K,
         source: &Source<'_, K::Socket>,
-        plumbing: &mut Plumbing<K>,
+        relay_buffers: &mut RelayBuffers<K>,
         now: Instant,
     ) -> Option<Outcome> {
-        let is_little = self.has_stalled || plumbing.buffers.is_lean();
+        let is_little = self.has_stalled || relay_buffers.buffers.is_lean();
         let most = if is_little { source.splice_max.min(PIPE_LEN_MIN) } else { source.splice_max };
         let spliced = kernel.splice_in(source.socket, &pipe, most);
         if let Ok(bytes @ 1..) = spliced {
-            let place = plumbing.pipes.lend(source.borrower, now);
+            let place = relay_buffers.pipes.lend(source.borrower, now);
             let bytes_held = u32::try_from(bytes).expect("a pipe holds less than 4 GiB");
             self.held = Held::Piped { pipe, bytes: bytes_held, place };
             self.pace.on_filled(bytes, bytes >= THIN_LEN);
             // However little: the pipe may have run out of slots.
             return Some(Outcome::Moved(bytes));
         }
-        plumbing.pipes.give_back(pipe);
+        relay_buffers.pipes.give_back(pipe);
         match spliced {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && source.hides_more => None,
             Err(error) if !cannot_splice(&error) => Some(refused(&error)),
             Err(error) => {
                 log::warn!(error:%; "this kernel does not splice, bytes are copied from now on");
-                plumbing.pipes.close_all();
+                relay_buffers.pipes.close_all();
                 None
             }
             // Kernels have said so where no end was near.
@@ -219,29 +219,29 @@ impl<P> Conduit<P> {
         kernel: &mut K,
         sink: &K::Socket,
         is_last: bool,
-        plumbing: &mut Plumbing<K>,
+        relay_buffers: &mut RelayBuffers<K>,
         now: Instant,
     ) -> Outcome {
         debug_assert!(!matches!(self.held, Held::Nothing), "a flush of nothing");
         let write = if is_last { K::write_last } else { K::write };
         let taken = match &self.held {
             Held::Nothing => Ok(0),
-            Held::Scratch => write(kernel, sink, plumbing.buffers.held()),
+            Held::Scratch => write(kernel, sink, relay_buffers.buffers.held()),
             Held::Parked(leftover) => write(kernel, sink, leftover.bytes()),
             Held::Piped { pipe, bytes, .. } => kernel.splice_out(pipe, sink, *bytes as usize),
         };
         match taken {
             Ok(bytes @ 1..) => {
-                self.consume(bytes, plumbing, now);
+                self.consume(bytes, relay_buffers, now);
                 Outcome::Moved(bytes)
             }
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                self.discard(plumbing);
+                self.discard(relay_buffers);
                 Outcome::Failed(error.kind())
             }
             Ok(_) | Err(_) => {
                 if let Held::Scratch = self.held {
-                    self.held = Held::Parked(plumbing.buffers.park());
+                    self.held = Held::Parked(relay_buffers.buffers.park());
                 }
                 Outcome::WouldBlock
             }
@@ -249,19 +249,24 @@ impl<P> Conduit<P> {
     }
 
     /// The sink has taken the first `taken` bytes.
-    fn consume<K: Kernel<Pipe = P>>(&mut self, taken: usize, plumbing: &mut Plumbing<K>, now: Instant) {
+    fn consume<K: Kernel<Pipe = P>>(
+        &mut self,
+        taken: usize,
+        relay_buffers: &mut RelayBuffers<K>,
+        now: Instant,
+    ) {
         let rest = match &mut self.held {
             Held::Nothing => return,
             Held::Scratch => {
-                plumbing.buffers.consume(taken);
-                plumbing.buffers.held().len()
+                relay_buffers.buffers.consume(taken);
+                relay_buffers.buffers.held().len()
             }
             Held::Parked(leftover) => {
                 leftover.consume(taken);
                 leftover.bytes().len()
             }
             Held::Piped { bytes, place, .. } => {
-                plumbing.pipes.note_progress(*place, now);
+                relay_buffers.pipes.note_progress(*place, now);
                 *bytes -= u32::try_from(taken).expect("no more than was held");
                 *bytes as usize
             }
@@ -271,8 +276,8 @@ impl<P> Conduit<P> {
         }
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing | Held::Scratch => {}
-            Held::Parked(leftover) => plumbing.buffers.unpark(leftover),
-            Held::Piped { pipe, place, .. } => plumbing.pipes.take_back(pipe, place),
+            Held::Parked(leftover) => relay_buffers.buffers.unpark(leftover),
+            Held::Piped { pipe, place, .. } => relay_buffers.pipes.take_back(pipe, place),
         }
     }
 
@@ -281,16 +286,16 @@ impl<P> Conduit<P> {
     pub(super) fn leave_pipe<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
-        plumbing: &mut Plumbing<K>,
+        relay_buffers: &mut RelayBuffers<K>,
     ) -> io::Result<usize> {
         let Held::Piped { pipe, bytes, .. } = &self.held else {
             debug_assert!(false, "it holds no pipe");
             return Ok(0);
         };
         let bytes = *bytes as usize;
-        let leftover = plumbing.buffers.park_from(bytes, |room| kernel.empty_pipe(pipe, room))?;
+        let leftover = relay_buffers.buffers.park_from(bytes, |room| kernel.empty_pipe(pipe, room))?;
         if let Held::Piped { pipe, place, .. } = std::mem::replace(&mut self.held, Held::Parked(leftover)) {
-            plumbing.pipes.take_back(pipe, place);
+            relay_buffers.pipes.take_back(pipe, place);
         }
         self.has_stalled = true;
         self.pace = Pace::Trickle;
@@ -298,11 +303,11 @@ impl<P> Conduit<P> {
     }
 
     /// Gives up on what the conduit holds. A pipe goes with its bytes.
-    pub(super) fn discard<K: Kernel<Pipe = P>>(&mut self, plumbing: &mut Plumbing<K>) {
+    pub(super) fn discard<K: Kernel<Pipe = P>>(&mut self, relay_buffers: &mut RelayBuffers<K>) {
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing | Held::Scratch => {}
-            Held::Parked(leftover) => plumbing.buffers.unpark(leftover),
-            Held::Piped { pipe, place, .. } => plumbing.pipes.destroy_lent(pipe, place),
+            Held::Parked(leftover) => relay_buffers.buffers.unpark(leftover),
+            Held::Piped { pipe, place, .. } => relay_buffers.pipes.destroy_lent(pipe, place),
         }
     }
 }

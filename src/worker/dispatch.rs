@@ -1,11 +1,11 @@
-//! All workers as each of them sees the others: how many sessions each has, and the way to hand it one more. Who they
-//! are changes with an assignment; a desk is that of one worker for as long as that runs.
+//! All workers as each of them sees the others: how many sessions each has, and the way to hand it one more. The others
+//! change with an assignment; a queue belongs to one worker for as long as that worker runs.
 //!
 //! Who hands a session over counts it for the other worker first, in one step with finding that nobody has fewer: two
 //! that look at the same time never take the same place. Counting it only where it is opened would show the place as
 //! free until then, and whoever looked meanwhile would send its session there too.
 //!
-//! Nothing that is handed over is lost. A worker that drains or leaves closes its desk, which takes no more from then
+//! Nothing that is handed over is lost. A worker that drains or leaves closes its queue, which takes no more from then
 //! on, and stops only when its count is zero: what is on its way is counted, so it waits for it. No worker sleeps over
 //! what is handed to it, for the reason given in [`mailbox`](crate::mailbox): it is put in first, and the worker is woken
 //! then; the worker empties its queue behind every wait, and a turn takes as many as the queue holds.
@@ -18,8 +18,8 @@ use crate::base::atomic::{AtomicUsize, Ordering};
 use crate::pool::{Listener, Snapshot};
 use crate::sys::Wake;
 
-/// Sessions that wait at one desk at most. A worker with as many to open has no time for more.
-pub(super) const DESK_LEN: usize = 64;
+/// Sessions that wait in the queue of one worker at most. A worker with as many to open has no time for more.
+pub(super) const HANDOFF_QUEUE_LEN: usize = 64;
 /// How often who is beaten to a place looks for another one, before it keeps its session.
 const LOOKS_MAX: u32 = 4;
 /// Set in the count of a worker that takes no more from others.
@@ -41,7 +41,7 @@ pub struct Arrival<S> {
 
 /// One worker as the others reach it. A cache line of its own: its count is written for each of its sessions.
 #[repr(align(64))]
-pub struct Desk<S> {
+pub struct HandoffQueue<S> {
     worker: usize,
     /// Sessions that it has or is about to get, and [`CLOSED`]. All its accesses are `Relaxed`: it is one number,
     /// changed in single steps, and what goes with it goes through the queue.
@@ -50,10 +50,10 @@ pub struct Desk<S> {
     waker: Arc<dyn Wake>,
 }
 
-impl<S> Desk<S> {
-    /// The desk of the worker with that index, which is woken by `waker`, and what is handed to it.
+impl<S> HandoffQueue<S> {
+    /// Returns the queue of the worker with that index, which is woken by `waker`, and its receiving end.
     pub fn new(worker: usize, waker: Arc<dyn Wake>) -> (Arc<Self>, Receiver<Arrival<S>>) {
-        let (arrivals, inbox) = sync_channel(DESK_LEN);
+        let (arrivals, inbox) = sync_channel(HANDOFF_QUEUE_LEN);
         (Arc::new(Self { worker, count: AtomicUsize::new(0), arrivals, waker }), inbox)
     }
 
@@ -72,25 +72,25 @@ impl<S> Desk<S> {
     }
 }
 
-/// The desks of all workers that take what others accept, by index.
-pub type Desks<S> = Arc<[Arc<Desk<S>>]>;
+/// The queues of all workers that take what others accept, by index.
+pub type HandoffQueues<S> = Arc<[Arc<HandoffQueue<S>>]>;
 
 /// All workers as one of them sees them.
-pub(super) struct Crew<S> {
-    own: Arc<Desk<S>>,
+pub(super) struct Dispatcher<S> {
+    own: Arc<HandoffQueue<S>>,
     /// Those that take sessions from others. Its own is among them, unless it leaves.
-    desks: Desks<S>,
+    handoff_queues: HandoffQueues<S>,
 }
 
-impl<S> Crew<S> {
-    /// The crew as the worker at `own` sees it.
-    pub(super) fn new(own: Arc<Desk<S>>, desks: Desks<S>) -> Self {
-        Self { own, desks }
+impl<S> Dispatcher<S> {
+    /// The workers as the one with the queue `own` sees them.
+    pub(super) fn new(own: Arc<HandoffQueue<S>>, handoff_queues: HandoffQueues<S>) -> Self {
+        Self { own, handoff_queues }
     }
 
     /// From now on the others are these. What is on its way to somebody else stays there.
-    pub(super) fn regroup(&mut self, desks: Desks<S>) {
-        self.desks = desks;
+    pub(super) fn regroup(&mut self, handoff_queues: HandoffQueues<S>) {
+        self.handoff_queues = handoff_queues;
     }
 
     /// Sessions that this worker has or is about to get.
@@ -122,7 +122,7 @@ impl<S> Crew<S> {
 
     /// Whether it is one of those that serve: otherwise it leaves.
     pub(super) fn is_serving(&self) -> bool {
-        self.desks.iter().any(|desk| Arc::ptr_eq(desk, &self.own))
+        self.handoff_queues.iter().any(|handoff_queue| Arc::ptr_eq(handoff_queue, &self.own))
     }
 
     /// A session of this worker is over.
@@ -131,7 +131,7 @@ impl<S> Crew<S> {
     }
 
     /// From now on nothing more is on its way to this worker than is counted already.
-    pub(super) fn close_desk(&self) {
+    pub(super) fn close_handoff_queue(&self) {
         self.own.count.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
@@ -141,16 +141,20 @@ impl<S> Crew<S> {
     }
 
     /// Who has the fewest sessions of those that take any, and its count: itself, unless another has fewer.
-    fn least(&self) -> (&Arc<Desk<S>>, usize) {
+    fn least(&self) -> (&Arc<HandoffQueue<S>>, usize) {
         let own = seen(&self.own);
-        let others = self.desks.iter().filter(|desk| !Arc::ptr_eq(desk, &self.own)).map(seen);
+        let others = self
+            .handoff_queues
+            .iter()
+            .filter(|handoff_queue| !Arc::ptr_eq(handoff_queue, &self.own))
+            .map(seen);
         // A closed one has more than anybody.
         let least = others.min_by_key(|&(_, count)| count);
         least.filter(|&(_, count)| count < own.1 & !CLOSED).unwrap_or(own)
     }
 
     /// Hands over what is counted for `other`; counted for this worker again when the queue is full or has no reader.
-    fn hand_over(&self, other: &Desk<S>, arrival: Arrival<S>) -> Option<Arrival<S>> {
+    fn hand_over(&self, other: &HandoffQueue<S>, arrival: Arrival<S>) -> Option<Arrival<S>> {
         let refused = match other.arrivals.try_send(arrival) {
             Ok(()) => None,
             Err(TrySendError::Full(arrival) | TrySendError::Disconnected(arrival)) => {
@@ -167,6 +171,6 @@ impl<S> Crew<S> {
     }
 }
 
-fn seen<S>(desk: &Arc<Desk<S>>) -> (&Arc<Desk<S>>, usize) {
-    (desk, desk.count.load(Ordering::Relaxed))
+fn seen<S>(handoff_queue: &Arc<HandoffQueue<S>>) -> (&Arc<HandoffQueue<S>>, usize) {
+    (handoff_queue, handoff_queue.count.load(Ordering::Relaxed))
 }

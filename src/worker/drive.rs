@@ -8,7 +8,7 @@ use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::budget::Share;
 use crate::worker::byte_accounting::Counting;
-use crate::worker::conduit::{Conduit, Plumbing, Source};
+use crate::worker::conduit::{Conduit, RelayBuffers, Source};
 use crate::worker::{Slot, Timer, Worker};
 
 /// What an event, or a timer, has led to.
@@ -54,7 +54,7 @@ impl<K: Kernel> Worker<K> {
             driven = Driven::Moved;
             let outcome = run(
                 &mut self.kernel,
-                &mut self.plumbing,
+                &mut self.relay_buffers,
                 &self.stats,
                 (key, slot),
                 op,
@@ -149,7 +149,7 @@ fn allows<P>(share: &Share, op: Op, conduits: &[Conduit<P>; 2]) -> bool {
 /// One op: one call of the kernel.
 fn run<K: Kernel>(
     kernel: &mut K,
-    plumbing: &mut Plumbing<K>,
+    relay_buffers: &mut RelayBuffers<K>,
     stats: &WorkerStats,
     (key, slot): (Key, &mut Slot<K>),
     op: Op,
@@ -165,11 +165,11 @@ fn run<K: Kernel>(
         Op::Fill(direction) => {
             let hides_more = session.hides_more(direction.source());
             let source = Source { socket, hides_more, splice_max, borrower: (key, direction) };
-            conduits[direction as usize].fill(kernel, &source, plumbing, stats, now)
+            conduits[direction as usize].fill(kernel, &source, relay_buffers, stats, now)
         }
         Op::Flush(direction) => {
             let is_last = session.holds_the_last(direction);
-            conduits[direction as usize].flush(kernel, socket, is_last, plumbing, now)
+            conduits[direction as usize].flush(kernel, socket, is_last, relay_buffers, now)
         }
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {
             Ok(()) => Outcome::Done,

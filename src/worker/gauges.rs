@@ -16,7 +16,7 @@ const PIPE_ENDS: u64 = 2;
 impl<K: Kernel> Worker<K> {
     /// Tells what the worker holds.
     pub(super) fn tell_state(&self) {
-        let pipes = &self.plumbing.pipes;
+        let pipes = &self.relay_buffers.pipes;
         let held = [
             (FdKind::Listener, self.listeners.len() as u64),
             (FdKind::Client, self.sessions.len() as u64),
@@ -32,7 +32,7 @@ impl<K: Kernel> Worker<K> {
         self.stats.pipes_opened.set(pipes.opened());
         self.stats.pipes_closed.set(pipes.opened() - pipes.open() as u64);
         self.stats.pipes_pooled.set(pipes.free() as u64);
-        self.stats.buffers_parked.set(self.plumbing.buffers.parked() as u64);
+        self.stats.buffers_parked.set(self.relay_buffers.buffers.parked() as u64);
         self.stats.timers.set(self.wheel.len() as u64);
     }
 

@@ -139,16 +139,16 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn work_as(&mut self, assignment: Assignment<K::Listener, K::Socket>) {
-        let Assignment { listeners, team, checks_max, pipes_max, pipe_len, .. } = assignment;
+        let Assignment { listeners, peers, checks_max, pipes_max, pipe_len, .. } = assignment;
         self.probes.limit(checks_max);
-        self.plumbing.pipes.limit(pipes_max, pipe_len);
-        self.mailboxes = team.mailboxes;
-        self.crew.regroup(team.desks);
-        let serves = self.crew.is_serving();
+        self.relay_buffers.pipes.limit(pipes_max, pipe_len);
+        self.mailboxes = peers.mailboxes;
+        self.dispatcher.regroup(peers.handoff_queues);
+        let serves = self.dispatcher.is_serving();
         self.probes.assign(serves.then_some(self.index), self.mailboxes.len());
         if !serves {
-            log::info!(worker = self.index, sessions = self.crew.sessions(); "leaving: sessions go on");
-            self.crew.close_desk();
+            log::info!(worker = self.index, sessions = self.dispatcher.sessions(); "leaving: sessions go on");
+            self.dispatcher.close_handoff_queue();
         }
         let by_group: HashMap<GroupId, &Listening<K::Listener>> =
             listeners.iter().map(|listening| (listening.group, listening)).collect();
@@ -215,7 +215,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Begins to close the listeners: what is in their queues now is served first.
     pub(super) fn drain_listeners(&mut self) {
-        self.crew.close_desk();
+        self.dispatcher.close_handoff_queue();
         for index in self.listeners.places() {
             self.resume(index);
             let Some(slot) = self.listeners.get_mut(index) else { continue };

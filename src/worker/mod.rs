@@ -5,9 +5,9 @@
 //! chooses and dials a backend, for which it may have to wait in `waiting` or `ports`, `drive` relays, as much in a
 //! turn as `budget` allows, `conduit` holds the bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from
 //! sinks that have stopped, `byte_accounting` counts the bytes of sessions that last, `close` ends and accounts, `lines`
-//! logs, `flight_recorder` remembers. `probes` checks backends, `commands` takes commands, `query` answers about sessions, `lost_wakeups` looks for some
-//! that were forgotten, `gauges` tells what the worker holds. Only `close.rs` frees a session. Nothing here waits except
-//! [`Kernel::wait`], and nothing loops without a bound that has a name.
+//! logs, `flight_recorder` remembers. `probes` checks backends, `commands` takes commands, `query` answers about
+//! sessions, `lost_wakeups` finds sessions whose event was lost, `gauges` reports what the worker holds. Only `close.rs`
+//! frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
 mod admission;
@@ -58,14 +58,14 @@ use crate::stats::WorkerStats;
 use crate::sys::{Event, Kernel, Token};
 
 pub use admission::Admission;
-pub use assignment::{Assignment, Ends, GroupId, Listening, Seat, Team};
+pub use assignment::{Assignment, GroupId, Listening, Peers, WorkerEndpoints, WorkerHandle};
 pub use audit::Audit;
 use budget::Turn;
 use buffers::Buffers;
 use byte_accounting::{Counting, Uncounted};
-use conduit::{Conduit, Plumbing};
-use dispatch::{Arrival, Crew};
-pub use dispatch::{Desk, Desks};
+use conduit::{Conduit, RelayBuffers};
+use dispatch::{Arrival, Dispatcher};
+pub use dispatch::{HandoffQueue, HandoffQueues};
 use drive::Driven;
 use flight_recorder::Recorder;
 use lines::Round;
@@ -124,7 +124,7 @@ pub struct Worker<K: Kernel> {
     served: Vec<Key>,
     /// Sessions with bytes that are to be counted before they end.
     uncounted: Uncounted,
-    plumbing: Plumbing<K>,
+    relay_buffers: RelayBuffers<K>,
     sweep: Sweep,
     /// Where the next look for lines that are due begins.
     lines: Round,
@@ -144,7 +144,7 @@ pub struct Worker<K: Kernel> {
     inbox: Receiver<Command>,
     id: WorkerId,
     index: usize,
-    crew: Crew<K::Socket>,
+    dispatcher: Dispatcher<K::Socket>,
     arrivals: Receiver<Arrival<K::Socket>>,
     assignments: Receiver<Assignment<K::Listener, K::Socket>>,
     /// It belongs to an epoch that this worker does not run yet.
@@ -214,7 +214,7 @@ impl<K: Kernel> Worker<K> {
     /// A worker that does what `assignment` says as soon as it turns.
     pub fn new(
         mut kernel: K,
-        ends: Ends<K::Listener, K::Socket>,
+        endpoints: WorkerEndpoints<K::Listener, K::Socket>,
         assignment: Assignment<K::Listener, K::Socket>,
         snapshot: Arc<Snapshot>,
         shared: Shared,
@@ -222,9 +222,9 @@ impl<K: Kernel> Worker<K> {
         let now = kernel.now();
         let mut rng = Rng::new(shared.seed);
         let mut wheel = TimerWheel::new(now);
-        let Ends { index, desk, inbox, arrivals, assignments } = ends;
-        let Assignment { listeners, team, checks_max, pipes_max, pipe_len, .. } = assignment;
-        let workers = team.mailboxes.len();
+        let WorkerEndpoints { index, handoff_queue, inbox, arrivals, assignments } = endpoints;
+        let Assignment { listeners, peers, checks_max, pipes_max, pipe_len, .. } = assignment;
+        let workers = peers.mailboxes.len();
         let probes = Probes::new(&snapshot, index, workers, checks_max, now, &mut wheel, &mut rng);
         let mut worker = Self {
             kernel,
@@ -239,7 +239,10 @@ impl<K: Kernel> Worker<K> {
             turn: Turn::new(now),
             ready_queue: VecDeque::new(),
             served: Vec::new(),
-            plumbing: Plumbing { buffers: Buffers::new(), pipes: Pipes::new(pipes_max, pipe_len, now) },
+            relay_buffers: RelayBuffers {
+                buffers: Buffers::new(),
+                pipes: Pipes::new(pipes_max, pipe_len, now),
+            },
             uncounted: Uncounted::new(),
             sweep: Sweep::new(now),
             lines: Round::default(),
@@ -250,11 +253,11 @@ impl<K: Kernel> Worker<K> {
             dialed: 0,
             freed: false,
             rng,
-            mailboxes: team.mailboxes,
+            mailboxes: peers.mailboxes,
             inbox,
             id: shared.id,
             index,
-            crew: Crew::new(desk, team.desks),
+            dispatcher: Dispatcher::new(handoff_queue, peers.handoff_queues),
             arrivals,
             assignments,
             assigned: None,
@@ -307,7 +310,7 @@ impl<K: Kernel> Worker<K> {
         self.accept_all();
         self.serve_queue();
         self.reclaim_pipes();
-        let is_over = self.listeners.is_empty() && self.crew.is_over();
+        let is_over = self.listeners.is_empty() && self.dispatcher.is_over();
         self.tell_state();
         self.measure_turn();
         Ok(if is_over {

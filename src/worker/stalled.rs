@@ -20,10 +20,10 @@ const BYTES_PER_TURN: usize = 1 << 20;
 impl<K: Kernel> Worker<K> {
     /// Gets back as many pipes as fills of this turn were without one, as far as their sinks have stalled.
     pub(super) fn reclaim_pipes(&mut self) {
-        let wanted = self.plumbing.pipes.take_wanted();
+        let wanted = self.relay_buffers.pipes.take_wanted();
         let mut moved = 0;
         for _ in 0..wanted {
-            let Some((borrower, since)) = self.plumbing.pipes.longest_lent() else { return };
+            let Some((borrower, since)) = self.relay_buffers.pipes.longest_lent() else { return };
             if self.now - since < STALL || moved >= BYTES_PER_TURN {
                 return;
             }
@@ -36,7 +36,7 @@ impl<K: Kernel> Worker<K> {
             debug_assert!(false, "close gives pipes back");
             return 0;
         };
-        match slot.conduits[direction as usize].leave_pipe(&mut self.kernel, &mut self.plumbing) {
+        match slot.conduits[direction as usize].leave_pipe(&mut self.kernel, &mut self.relay_buffers) {
             Ok(bytes) => {
                 self.stats.pipes_reclaimed.add(1);
                 bytes
@@ -108,7 +108,7 @@ mod tests {
         let (mut stuck, mut to_stuck) = bench.session();
         let mut sent = 0;
         stuff(&mut bench, &mut to_stuck, &mut sent);
-        assert_eq!(bench.worker.plumbing.pipes.lent(), 1, "the stuck one has it");
+        assert_eq!(bench.worker.relay_buffers.pipes.lent(), 1, "the stuck one has it");
         let held = bench.worker.audit().held[1];
         assert!((1..=1 << 20).contains(&held), "{held} bytes held");
 
@@ -129,7 +129,7 @@ mod tests {
         }
         expect_stream(&mut bench, &mut reading, &mut heard, given);
         assert_eq!(bench.worker.stats.pipes_reclaimed.get(), 1);
-        assert_eq!(bench.worker.plumbing.buffers.parked(), 1, "what was in the pipe is in a buffer");
+        assert_eq!(bench.worker.relay_buffers.buffers.parked(), 1, "what was in the pipe is in a buffer");
         assert_eq!(bench.worker.audit().held[1], held, "as much as before");
 
         // It goes on where it stopped, and what it gets from now on is little at a time.

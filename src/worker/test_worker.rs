@@ -9,7 +9,7 @@ use crate::config::{self, Overrides};
 use crate::mailbox::{Mailbox, Reports, WorkerId};
 use crate::pool::Snapshot;
 use crate::sys::{self, Linux};
-use crate::worker::{Admission, Assignment, GroupId, Listening, Seat, Shared, Team, Worker};
+use crate::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerHandle};
 
 /// Turns in which something that was begun is done.
 const TURNS_MAX: usize = 1_000;
@@ -69,7 +69,7 @@ impl Bench {
         let config = config::parse(&text, "test", &Overrides::default(), no_names).unwrap();
         let snapshot = Arc::new(Snapshot::new(&config));
         let kernel = Linux::new().unwrap();
-        let (seat, ends) = Seat::new(0, &kernel.waker());
+        let (handle, endpoints) = WorkerHandle::new(0, &kernel.waker());
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut addresses = Vec::new();
         let listen = |group| {
@@ -87,7 +87,7 @@ impl Bench {
         let assignment = Assignment {
             epoch: 0,
             listeners,
-            team: Team::of([&seat]),
+            peers: Peers::of([&handle]),
             checks_max: CHECKS_MAX,
             pipes_max,
             pipe_len: PIPE_LEN_MAX,
@@ -100,8 +100,8 @@ impl Bench {
             stats: Arc::default(),
             seed: 1,
         };
-        let worker = Worker::new(kernel, ends, assignment, snapshot, shared);
-        Self { worker, mailbox: seat.mailbox, backend, address: addresses[0], addresses }
+        let worker = Worker::new(kernel, endpoints, assignment, snapshot, shared);
+        Self { worker, mailbox: handle.mailbox, backend, address: addresses[0], addresses }
     }
 
     /// A session that has been served a byte.

@@ -18,7 +18,7 @@ use l4lb::mailbox::{Report, Reports};
 use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
 use l4lb::stats::{self, BackendStats, PauseReason, Totals, WorkerStats};
-use l4lb::worker::{Admission, Audit, Flow, Seat, Worker};
+use l4lb::worker::{Admission, Audit, Flow, Worker, WorkerHandle};
 use nix::libc;
 
 use crate::books::{self, Books};
@@ -98,7 +98,7 @@ struct World {
     net: Rc<RefCell<Net>>,
     workers: Vec<Option<Worker<SimKernel>>>,
     /// Of all workers that ever were, like `workers`.
-    seats: Vec<Seat<SimListener, SimSocket>>,
+    handles: Vec<WorkerHandle<SimListener, SimSocket>>,
     /// Which of them serve, by index.
     serving: Vec<usize>,
     groups: Vec<Group>,
@@ -160,7 +160,7 @@ impl World {
             away: Vec::new(),
             net: Rc::new(RefCell::new(net)),
             workers: Vec::new(),
-            seats: Vec::new(),
+            handles: Vec::new(),
             serving: Vec::new(),
             groups: Vec::new(),
             groups_ever: 0,
@@ -312,7 +312,7 @@ impl World {
         assert_eq!(totals.accepted, net.accepted, "every accepted connection is counted");
         let active = sessions + on_their_way;
         assert_eq!(totals.accepted, active as u64 + totals.closed_total(), "accepted = active + closed");
-        let counted: usize = self.seats.iter().map(|seat| seat.desk.sessions()).sum();
+        let counted: usize = self.handles.iter().map(|handle| handle.handoff_queue.sessions()).sum();
         assert_eq!(counted, active, "each session is counted for one worker");
         assert!(active <= self.plan.sessions_max, "more sessions than there may be");
         let through: usize = self.listeners_ever.iter().map(|listener| listener.gauge().count()).sum();

@@ -191,7 +191,7 @@ mod tests {
     use crate::mailbox::{Command, Reports, WorkerId};
     use crate::pool::PoolId;
     use crate::sys::Linux;
-    use crate::worker::{Admission, Assignment, Seat, Shared, Team};
+    use crate::worker::{Admission, Assignment, Peers, Shared, WorkerHandle};
 
     const POOL: PoolId = PoolId(0);
 
@@ -202,7 +202,7 @@ mod tests {
         let no_names = &mut |_: &str| Ok(Vec::new());
         let config = config::parse(text, "test", &Overrides::default(), no_names).unwrap();
         let kernel = Linux::new().unwrap();
-        let (seat, ends) = Seat::new(0, &kernel.waker());
+        let (handle, endpoints) = WorkerHandle::new(0, &kernel.waker());
         let shared = Shared {
             id: WorkerId(0),
             reports: Reports::new().0,
@@ -213,13 +213,13 @@ mod tests {
         let assignment = Assignment {
             epoch: 0,
             listeners: Vec::new(),
-            team: Team::of([&seat]),
+            peers: Peers::of([&handle]),
             checks_max: 0,
             pipes_max: 0,
             pipe_len: 0,
             ticket: Arc::default(),
         };
-        Worker::new(kernel, ends, assignment, Arc::new(Snapshot::new(&config)), shared)
+        Worker::new(kernel, endpoints, assignment, Arc::new(Snapshot::new(&config)), shared)
     }
 
     impl Worker<Linux> {

@@ -59,7 +59,7 @@ impl World {
         assert_eq!(row.id.to_string().parse(), Ok(row.id));
         if self.below(4) == 0 {
             let query = Query::Session(row.id);
-            let posted = self.seats[worker].mailbox.post(Command::Ask(query, self.answers.reply.clone()));
+            let posted = self.handles[worker].mailbox.post(Command::Ask(query, self.answers.reply.clone()));
             assert!(posted, "a mailbox that is read in every turn is never full");
         }
     }

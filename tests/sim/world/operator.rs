@@ -40,8 +40,11 @@ impl World {
                 self.tell_epoch(worker);
             }
         }
-        for seat in &self.seats {
-            assert!(seat.mailbox.post(command.clone()), "a mailbox that is read in every turn is never full");
+        for handle in &self.handles {
+            assert!(
+                handle.mailbox.post(command.clone()),
+                "a mailbox that is read in every turn is never full"
+            );
         }
     }
 
@@ -81,7 +84,7 @@ impl World {
         self.late[worker] = false;
         let publish = Command::Publish(Arc::clone(&self.snapshot));
         assert!(
-            self.seats[worker].mailbox.post(publish),
+            self.handles[worker].mailbox.post(publish),
             "a mailbox that is read in every turn is never full"
         );
     }

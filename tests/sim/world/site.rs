@@ -11,7 +11,7 @@ use l4lb::config::model::Listener;
 use l4lb::mailbox::WorkerId;
 use l4lb::pool::Snapshot;
 use l4lb::sys::Wake;
-use l4lb::worker::{Assignment, Ends, GroupId, Listening, Seat, Shared, Team, Worker};
+use l4lb::worker::{Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerEndpoints, WorkerHandle};
 
 use super::{ROUND, STILL_ROUNDS_MAX, World};
 use crate::books::Books;
@@ -90,14 +90,14 @@ impl World {
             (self.serving.len()..workers).zip(first_place..).map(|(index, _)| self.hire(index)).collect();
         self.serving.extend(first_place..first_place + hands.len());
         let mut listeners = self.regroup(config, &next);
-        let team = Team::of(self.serving.iter().map(|&place| &self.seats[place]));
+        let peers = Peers::of(self.serving.iter().map(|&place| &self.handles[place]));
         let ticket = Arc::new(());
         self.ticket = Arc::downgrade(&ticket);
         let Plan { checks_max, pipes_max, pipe_len, .. } = self.plan;
         let assignment = |listeners| Assignment {
             epoch: next.epoch,
             listeners,
-            team: team.clone(),
+            peers: peers.clone(),
             checks_max,
             pipes_max,
             pipe_len,
@@ -105,45 +105,45 @@ impl World {
         };
         let of_new = listeners.split_off(workers - hands.len());
         for (&place, listeners) in self.serving.iter().zip(listeners) {
-            let is_taken = self.seats[place].assign(assignment(listeners)).is_ok();
+            let is_taken = self.handles[place].assign(assignment(listeners)).is_ok();
             assert!(is_taken, "worker {place} has not taken its last assignment");
         }
         for place in leaving {
-            assert!(self.seats[place].assign(assignment(Vec::new())).is_ok(), "as above");
+            assert!(self.handles[place].assign(assignment(Vec::new())).is_ok(), "as above");
         }
         self.plan.config.global = config.global.clone();
         self.publish(Arc::clone(&next));
-        for ((ends, shared), listeners) in hands.into_iter().zip(of_new) {
+        for ((endpoints, shared), listeners) in hands.into_iter().zip(of_new) {
             self.net.borrow_mut().roster.hire();
             let kernel = SimKernel { net: Rc::clone(&self.net), worker: self.workers.len() };
-            let worker = Worker::new(kernel, ends, assignment(listeners), Arc::clone(&next), shared);
+            let worker = Worker::new(kernel, endpoints, assignment(listeners), Arc::clone(&next), shared);
             self.workers.push(Some(worker));
         }
     }
 
     /// A place for one more worker.
-    fn hire(&mut self, index: usize) -> (Ends<SimListener, SimSocket>, Shared) {
+    fn hire(&mut self, index: usize) -> (WorkerEndpoints<SimListener, SimSocket>, Shared) {
         let woken = Arc::new(AtomicBool::new(false));
         let waker: Arc<dyn Wake> = Arc::new(SimWake(Arc::clone(&woken)));
-        let (seat, ends) = Seat::new(index, &waker);
+        let (handle, endpoints) = WorkerHandle::new(index, &waker);
         {
             let net = &mut *self.net.borrow_mut();
             net.wakes.push(woken);
             net.given.push([0; 2]);
             net.turns.push(Turn::default());
         }
-        self.seats.push(seat);
+        self.handles.push(handle);
         self.stats.push(Arc::default());
         self.late.push(false);
         self.books.push(Books::new(self.plan.patience));
         let shared = Shared {
-            id: WorkerId(u32::try_from(self.seats.len() - 1).expect("few workers")),
+            id: WorkerId(u32::try_from(self.handles.len() - 1).expect("few workers")),
             reports: self.reports.clone(),
             admission: Arc::clone(&self.admission),
             stats: Arc::clone(self.stats.last().expect("just now")),
             seed: self.rng.next_u64(),
         };
-        (ends, shared)
+        (endpoints, shared)
     }
 
     /// Opens and retires what `config` wants opened and retired; returns for each worker that serves what it listens on.
