@@ -20,7 +20,7 @@ use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::{Config, HealthState};
 use crate::pool::{BackendId, Snapshot};
 use crate::query::{Query, Reply};
-use crate::reload::{Order, Refused};
+use crate::reload::{Refused, ReloadRequest};
 use crate::request::Ask;
 use crate::sys::Wake;
 
@@ -94,7 +94,7 @@ pub enum Report {
     /// SIGHUP.
     Reload,
     /// Somebody wants the configuration to be read again.
-    Order(Order),
+    ReloadRequest(ReloadRequest),
     /// The configuration was read, and what it needs is there.
     Loaded(Box<Loaded>),
     /// A try to write the state file is over.
@@ -122,7 +122,7 @@ pub struct Loadable {
     /// What it says.
     pub config: Config,
     /// What it needs; `None` when it is not to be run.
-    pub groundwork: Option<Box<dyn Groundwork>>,
+    pub staged: Option<Box<dyn StagedChange>>,
 }
 
 /// What a configuration needs of this machine: sockets that listen, and threads that serve. The control thread asks for
@@ -131,7 +131,7 @@ pub trait Site: Send + Sync {
     /// Opens and starts what `config` needs and the process does not have yet, and uses none of it. All or nothing: an
     /// error leaves everything as it was. Waits for what was changed last to be over, for some seconds at most, so it
     /// is not to be called by a thread that others wait for. One at a time.
-    fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn Groundwork>, Refused>;
+    fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn StagedChange>, Refused>;
 
     /// Opens the files that `config` names, and the addresses of operators; uses none of it. Fails also when a process that
     /// is started with `config` would fail for what it says of keys that take a restart. May wait for a disk or a directory
@@ -149,9 +149,9 @@ pub trait Site: Send + Sync {
 pub type Opened = Box<dyn FnOnce() + Send>;
 
 /// What was prepared for a configuration. Dropping it takes it away again.
-pub trait Groundwork: Send + fmt::Debug {
+pub trait StagedChange: Send + fmt::Debug {
     /// The sockets that were opened for it begin to listen, so from now on clients come: to be called when nothing else is
-    /// in its way, right before [`Groundwork::commit`]. An error says that somebody else was faster. Never waits.
+    /// in its way, right before [`StagedChange::commit`]. An error says that somebody else was faster. Never waits.
     fn listen(&self) -> Result<(), Refused>;
 
     /// Uses it from `snapshot` on, which runs the configuration that it was prepared for and is to be published to all

@@ -34,7 +34,7 @@ impl Refused {
 }
 
 /// Somebody wants the configuration to be read again.
-pub struct Order {
+pub struct ReloadRequest {
     /// Who, as logs name it.
     pub who: String,
     /// Where to read it from; `None` is where it was read at the start.
@@ -62,23 +62,28 @@ pub struct ReloadReport {
     /// The epoch that runs now.
     pub epoch: u64,
     /// Change by change.
-    pub changes: Vec<Touch>,
+    pub changes: Vec<ChangeImpact>,
     /// Where the file and what was changed at run time differ, and which of them wins.
     pub notes: Vec<String>,
 }
 
 /// One change, and whom it touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Touch {
+pub struct ChangeImpact {
     /// The change.
     pub change: Change,
     /// Sessions on what it takes away.
     pub sessions: usize,
 }
 
-impl fmt::Debug for Order {
+impl fmt::Debug for ReloadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { who, source, mode, answer } = self;
-        write!(f, "Order of {who} ({mode:?}, source: {}, answer: {})", source.is_some(), answer.is_some())
+        write!(
+            f,
+            "reload request of {who} ({mode:?}, source: {}, answer: {})",
+            source.is_some(),
+            answer.is_some()
+        )
     }
 }

@@ -76,7 +76,7 @@ mod stats {
     pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats};
 }
 mod reload {
-    pub use l4lb::reload::{Order, Refused};
+    pub use l4lb::reload::{Refused, ReloadRequest};
 }
 mod sys {
     pub use l4lb::sys::Wake;

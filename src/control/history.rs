@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::pool::{Backend, BackendId, PoolId, Refusal, Snapshot};
+use crate::pool::{Backend, BackendId, PoolId, SkipReason, Snapshot};
 
 /// Changes that are kept, of all backends together: some 300 KiB.
 const CHANGES_MAX: usize = 4096;
@@ -18,12 +18,12 @@ pub struct Standing {
     /// Its weight.
     pub weight: u16,
     /// What keeps it out of service.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<SkipReason>,
 }
 
 impl Standing {
     fn of(backend: &Backend) -> Self {
-        Self { weight: backend.weight(), refusal: Refusal::now(backend) }
+        Self { weight: backend.weight(), refusal: SkipReason::now(backend) }
     }
 }
 

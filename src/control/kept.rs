@@ -16,7 +16,7 @@ use crate::control::requests::BACKENDS_MAX;
 use crate::control::saving::{Standing, StateFile};
 use crate::control::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
 use crate::control::status::Note;
-use crate::control::{View, Work};
+use crate::control::{ControlLoop, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::sys::{timestamp, unique_name};
 
@@ -98,7 +98,7 @@ impl Kept {
     }
 }
 
-impl Work {
+impl ControlLoop {
     /// Time until the file has to be written.
     pub(super) fn next_save(&self, now: Instant) -> Option<Duration> {
         let kept = &self.control.kept;

@@ -13,7 +13,7 @@ use log::Level;
 
 use crate::base::time::Instant;
 use crate::config::model::Config;
-use crate::control::{LOOK, Work};
+use crate::control::{ControlLoop, RETRY_INTERVAL};
 use crate::pool::{BackendId, PoolId, Snapshot};
 use crate::request::Named;
 
@@ -146,17 +146,17 @@ impl Registrations {
     }
 }
 
-impl Work {
+impl ControlLoop {
     /// Time until the next lease ends.
     pub(super) fn next_lease(&self, now: Instant) -> Option<Duration> {
         self.control.kept.registrations.next_end().map(|end| end - now)
     }
 
-    /// The control thread is at work again, and was to wait no longer than `patience`.
-    pub(super) fn on_look(&mut self, patience: Duration) {
+    /// The control thread is at work again, and was to wait no longer than `timeout`.
+    pub(super) fn on_look(&mut self, timeout: Duration) {
         let now = self.clock.now();
         let gap = now - std::mem::replace(&mut self.looked, now);
-        if gap < patience + STALL_MIN {
+        if gap < timeout + STALL_MIN {
             return;
         }
         // All of it: when in its wait it was stopped nobody knows.
@@ -172,7 +172,7 @@ impl Work {
         drop(state);
         if self.control.kept.registrations.next_end().is_some() {
             // A busy machine makes it late now and then.
-            let level = if gap > patience + LOOK { Level::Info } else { Level::Debug };
+            let level = if gap > timeout + RETRY_INTERVAL { Level::Info } else { Level::Debug };
             log::log!(level, stood_still:? = gap; "leases are longer by the time in which this process stood still");
         }
     }
@@ -228,7 +228,7 @@ fn listed_in(config: &Config) -> HashSet<(&str, &str, SocketAddr)> {
         .collect()
 }
 
-impl Work {
+impl ControlLoop {
     /// Another configuration runs than `before`: what it has taken away, or lists now, is registered no more.
     pub(super) fn align_registrations(&mut self, before: &Config) {
         let Self { control, .. } = self;

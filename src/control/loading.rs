@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::base::time::Instant;
-use crate::reload::Order;
+use crate::reload::ReloadRequest;
 
 /// Threads that read, each of which may meet something that gives no answer. What has been given up goes on in its thread.
 pub const LOADERS: usize = 4;
@@ -27,7 +27,7 @@ impl Claim {
 
 /// What is being read.
 pub(super) struct Loading {
-    pub(super) order: Order,
+    pub(super) request: ReloadRequest,
     /// When it is given up, unless all has been read.
     pub(super) deadline: Instant,
     pub(super) claim: Arc<Claim>,

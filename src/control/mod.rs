@@ -35,9 +35,9 @@ use std::time::Duration;
 use crate::api::{self, EventKind};
 use crate::base::time::Instant;
 use crate::config::model::{Config, HealthState, OwnSocket, WhenAllDown};
-use crate::mailbox::{Command, Groundwork, Report, Reports, Site, StopReason, WorkerId};
+use crate::mailbox::{Command, Report, Reports, Site, StagedChange, StopReason, WorkerId};
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
-use crate::reload::{Mode, Order, Source};
+use crate::reload::{Mode, ReloadRequest, Source};
 use crate::request::Named;
 use crate::stats::Share;
 use crate::sys::{self, Clock, Notice, timestamp};
@@ -48,7 +48,7 @@ use kept::Kept;
 pub use loading::LOADERS;
 use names::Names;
 pub use pending::Pending;
-use reload::Orders;
+use reload::ReloadQueue;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
 pub use standby::Standby;
@@ -56,7 +56,7 @@ pub use status::{Leaving, State, View, count_dropped_log_lines, set_log_level_by
 pub use workers::{Member, Staff};
 
 /// How often it looks after what a full queue has kept from it.
-const LOOK: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the control thread works with.
 pub struct Control {
@@ -104,16 +104,16 @@ enum Stage {
 impl Control {
     /// Works until every worker has stopped. An error is the first that a worker could not go on from.
     pub fn run(self) -> io::Result<()> {
-        Work::new(self).run()
+        ControlLoop::new(self).run()
     }
 }
 
-struct Work {
+struct ControlLoop {
     control: Control,
     clock: Clock,
     stage: Stage,
     /// What the workers that have not stopped were told.
-    posts: Vec<Post>,
+    links: Vec<WorkerLink>,
     /// Pools whose tables no longer fit the health of their backends.
     changed: Vec<PoolId>,
     /// Pools that have no eligible backend, as was told.
@@ -121,7 +121,7 @@ struct Work {
     /// Backends that are in no pool any more and have sessions left.
     removed: Vec<Removed>,
     /// Configurations that are to be read.
-    orders: Orders,
+    reload_queue: ReloadQueue,
     /// Names that do not resolve.
     names: Names,
     /// What those who have asked are told, as soon as the workers know what was done.
@@ -132,7 +132,7 @@ struct Work {
 }
 
 /// One worker, and what it could not be told because its mailbox was full.
-struct Post {
+struct WorkerLink {
     member: Member,
     /// Whether that was the last snapshot.
     is_behind: bool,
@@ -140,25 +140,25 @@ struct Post {
     untold: Option<Command>,
 }
 
-impl Post {
+impl WorkerLink {
     fn new(member: &Member) -> Self {
         Self { member: member.clone(), is_behind: false, untold: None }
     }
 }
 
-impl Work {
+impl ControlLoop {
     fn new(control: Control) -> Self {
         let clock = control.view.clock;
-        let posts = control.staff.members().iter().map(Post::new).collect();
+        let links = control.staff.members().iter().map(WorkerLink::new).collect();
         Self {
             control,
             clock,
             stage: Stage::Serving,
-            posts,
+            links,
             changed: Vec::new(),
             without_backend: HashSet::new(),
             removed: Vec::new(),
-            orders: Orders::default(),
+            reload_queue: ReloadQueue::default(),
             names: Names::default(),
             answers: Vec::new(),
             looked: clock.now(),
@@ -172,11 +172,11 @@ impl Work {
             self.tell_eligibility(&pool);
         }
         self.note_unresolved();
-        while !self.posts.is_empty() {
-            let patience = self.patience();
-            let heard = self.control.inbox.recv_timeout(patience);
+        while !self.links.is_empty() {
+            let timeout = self.next_timeout();
+            let heard = self.control.inbox.recv_timeout(timeout);
             // In front of the reports: what is renewed now is not renewed for longer than it says.
-            self.on_look(patience);
+            self.on_look(timeout);
             match heard {
                 Ok(report) => {
                     self.on_report(report);
@@ -212,7 +212,7 @@ impl Work {
         self.tell_commands();
     }
 
-    fn patience(&self) -> Duration {
+    fn next_timeout(&self) -> Duration {
         let now = self.clock.now();
         let drained = match self.stage {
             Stage::Leaving { deadline } | Stage::Draining { deadline } => Some(deadline - now),
@@ -223,7 +223,7 @@ impl Work {
         let look_up = self.next_look_up().map(|next| next - now);
         let saved = self.next_saving().map(|deadline| deadline - now);
         let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved, look_up];
-        next.into_iter().flatten().fold(LOOK, Duration::min)
+        next.into_iter().flatten().fold(RETRY_INTERVAL, Duration::min)
     }
 
     fn on_report(&mut self, report: Report) {
@@ -234,9 +234,9 @@ impl Work {
             Report::Terminate => self.on_terminate(),
             Report::Reload => {
                 let who = "SIGHUP".into();
-                self.on_order(Order { who, source: None, mode: Mode::Apply, answer: None });
+                self.on_reload_request(ReloadRequest { who, source: None, mode: Mode::Apply, answer: None });
             }
-            Report::Order(order) => self.on_order(order),
+            Report::ReloadRequest(request) => self.on_reload_request(request),
             Report::Resolved(found) => self.on_resolved(&found),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::TellShares => self.tell_shares(),
@@ -323,18 +323,18 @@ impl Work {
     }
 
     /// Runs `config`, for which everything is there.
-    fn reconfigure(&mut self, config: &Config, groundwork: Box<dyn Groundwork>) {
+    fn reconfigure(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
         // By their names in the file: what it takes back while it drains goes on.
         let running = Arc::clone(&self.control.snapshot);
         let back = self.bring_back(|removed| is_back(config, &running, removed));
         let backends: Vec<_> = back.iter().map(|removed| Arc::clone(&removed.backend)).collect();
         let next = Arc::new(self.control.snapshot.reconfigured_back(config, &backends));
-        groundwork.commit(&next);
-        let is_known = |posts: &[Post], id| posts.iter().any(|post| post.member.id == id);
+        staged.commit(&next);
+        let is_known = |links: &[WorkerLink], id| links.iter().any(|link| link.member.id == id);
         let members = self.control.staff.members();
-        let new: Vec<Post> =
-            members.iter().filter(|member| !is_known(&self.posts, member.id)).map(Post::new).collect();
-        self.posts.extend(new);
+        let new: Vec<WorkerLink> =
+            members.iter().filter(|member| !is_known(&self.links, member.id)).map(WorkerLink::new).collect();
+        self.links.extend(new);
         self.replace_snapshot(next);
         self.remember_notes(&back);
         self.control.drain_timeout = config.global.drain_timeout;
@@ -363,7 +363,7 @@ impl Work {
         drop(state);
         // Before a worker chooses by it.
         self.control.view.history().note(snapshot, timestamp());
-        self.posts.iter_mut().for_each(|post| post.is_behind = true);
+        self.links.iter_mut().for_each(|link| link.is_behind = true);
     }
 
     /// Pools that have gone stay for those who came before; once nobody is left of them, they need no epoch.
@@ -375,20 +375,20 @@ impl Work {
     }
 
     fn is_anybody_behind(&self) -> bool {
-        self.posts.iter().any(|post| post.is_behind)
+        self.links.iter().any(|link| link.is_behind)
     }
 
     /// Tells every worker whose mailbox has room.
     fn post_to_all(&self, command: &Command) {
-        for Post { member, .. } in &self.posts {
+        for WorkerLink { member, .. } in &self.links {
             let _full = member.mailbox.post(command.clone());
         }
     }
 
     fn on_stopped(&mut self, id: WorkerId, result: io::Result<()>) {
         self.control.staff.on_stopped(id);
-        let Some(place) = self.posts.iter().position(|post| post.member.id == id) else { return };
-        let worker = self.posts.swap_remove(place).member.index;
+        let Some(place) = self.links.iter().position(|link| link.member.id == id) else { return };
+        let worker = self.links.swap_remove(place).member.index;
         if let Err(error) = result {
             log::error!(worker, error:%; "a worker cannot go on, the process stops");
             if self.result.is_ok() {
@@ -457,13 +457,13 @@ impl Work {
     }
 
     fn tell_all(&mut self, command: &Command) {
-        self.posts.iter_mut().for_each(|post| post.untold = Some(command.clone()));
+        self.links.iter_mut().for_each(|link| link.untold = Some(command.clone()));
         self.tell_commands();
     }
 
     /// Tells each worker what it could not be told before.
     fn tell_commands(&mut self) {
-        for Post { member, untold, .. } in &mut self.posts {
+        for WorkerLink { member, untold, .. } in &mut self.links {
             untold.take_if(|command| member.mailbox.post(command.clone()));
         }
     }
@@ -506,7 +506,7 @@ impl Work {
             self.show_snapshot();
         }
         let snapshot = &self.control.snapshot;
-        for Post { member, is_behind, .. } in &mut self.posts {
+        for WorkerLink { member, is_behind, .. } in &mut self.links {
             *is_behind = *is_behind && !member.mailbox.post(Command::Publish(Arc::clone(snapshot)));
         }
     }

@@ -14,7 +14,7 @@ use crate::config::{Found, Invalid, found_at, look_up_all};
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
 use crate::control::requests::configured;
-use crate::control::{Stage, Work};
+use crate::control::{ControlLoop, Stage};
 use crate::mailbox::Report;
 use crate::request::Named;
 use crate::sys;
@@ -32,7 +32,7 @@ pub(super) struct Names {
     is_looking: bool,
 }
 
-impl Work {
+impl ControlLoop {
     /// When the next round begins.
     pub(super) fn next_look_up(&self) -> Option<Instant> {
         self.names.next.filter(|_| !self.names.is_looking)
@@ -182,9 +182,9 @@ mod tests {
         Found::from([(name.to_owned(), Ok(vec![address.parse().unwrap()]))])
     }
 
-    fn work() -> Work {
+    fn work() -> ControlLoop {
         let config = parse(TEXT, &Found::new()).unwrap();
-        let mut work = Work::new(control(Snapshot::new(&config), &[]));
+        let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
         work.control.config = Arc::new(config);
         work
     }

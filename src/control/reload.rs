@@ -18,14 +18,14 @@ use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
 use crate::control::merge::merge;
 use crate::control::pending::pending;
-use crate::control::{LOOK, Stage, Work, audit, status};
-use crate::mailbox::{Groundwork, Loadable, Loaded, Report};
+use crate::control::{ControlLoop, RETRY_INTERVAL, Stage, audit, status};
+use crate::mailbox::{Loadable, Loaded, Report, StagedChange};
 use crate::pool::Snapshot;
-use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Touch};
+use crate::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::sys::{Notice, timestamp};
 
-/// Orders that wait while a configuration is read; one more is refused.
-const ORDERS_MAX: usize = 64;
+/// Requests that wait while a configuration is read; one more is refused.
+const REQUESTS_MAX: usize = 64;
 /// Why no configuration is run any more.
 const DRAINING: &str = "the process is draining: no other configuration is run";
 /// Errors of one configuration that are remembered.
@@ -50,52 +50,53 @@ pub struct ReloadStatus {
 
 /// What is asked for while a configuration is read.
 #[derive(Default)]
-pub(super) struct Orders {
+pub(super) struct ReloadQueue {
     loading: Option<Loading>,
     stuck: Stuck,
-    waiting: Vec<Order>,
+    waiting: Vec<ReloadRequest>,
 }
 
-impl Work {
-    pub(super) fn on_order(&mut self, order: Order) {
+impl ControlLoop {
+    pub(super) fn on_reload_request(&mut self, request: ReloadRequest) {
         if self.stage != Stage::Serving {
-            return self.refuse(order, Refused::for_now(DRAINING));
+            return self.refuse(request, Refused::for_now(DRAINING));
         }
-        // A storm of signals is one order: what waits is yet to be read.
-        if order.answer.is_none() && self.orders.waiting.iter().any(|other| is_alike(&order, other)) {
+        // A storm of signals is one request: what waits is yet to be read.
+        if request.answer.is_none() && self.reload_queue.waiting.iter().any(|other| is_alike(&request, other))
+        {
             return;
         }
-        if self.orders.waiting.len() == ORDERS_MAX {
-            return self.refuse(order, Refused::for_now(format!("{ORDERS_MAX} reloads wait already")));
+        if self.reload_queue.waiting.len() == REQUESTS_MAX {
+            return self.refuse(request, Refused::for_now(format!("{REQUESTS_MAX} reloads wait already")));
         }
-        self.orders.waiting.push(order);
+        self.reload_queue.waiting.push(request);
         self.load_next();
     }
 
     /// Begins to read what waits, unless a configuration is being read.
     fn load_next(&mut self) {
-        while self.orders.loading.is_none() && !self.orders.waiting.is_empty() {
-            let first = self.orders.waiting.remove(0);
-            let alike = self.orders.waiting.extract_if(.., |other| is_alike(&first, other)).collect();
+        while self.reload_queue.loading.is_none() && !self.reload_queue.waiting.is_empty() {
+            let first = self.reload_queue.waiting.remove(0);
+            let alike = self.reload_queue.waiting.extract_if(.., |other| is_alike(&first, other)).collect();
             self.load(together(first, alike));
         }
     }
 
-    fn load(&mut self, order: Order) {
-        if order.mode == Mode::Apply {
+    fn load(&mut self, request: ReloadRequest) {
+        if request.mode == Mode::Apply {
             self.notify(Notice::Reloading);
         }
-        let source = order.source.clone().or_else(|| self.control.source.clone());
+        let source = request.source.clone().or_else(|| self.control.source.clone());
         let Some(source) = source else {
-            let mode = order.mode;
-            self.refuse(order, Refused::wrong(vec!["there is no file to read again".into()]));
+            let mode = request.mode;
+            self.refuse(request, Refused::wrong(vec!["there is no file to read again".into()]));
             return self.tell_over(mode);
         };
-        let mode = order.mode;
-        if self.orders.stuck.holds_all() {
+        let mode = request.mode;
+        if self.reload_queue.stuck.holds_all() {
             let why =
                 format!("{LOADERS} readings of the configuration have not ended: see what they wait for");
-            self.refuse(order, Refused::for_now(why));
+            self.refuse(request, Refused::for_now(why));
             return self.tell_over(mode);
         }
         let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
@@ -116,61 +117,63 @@ impl Work {
             }
             let load = || {
                 let (config, opened) = read?;
-                let groundwork = opened.map(|opened| site.prepare(&config, opened)).transpose()?;
-                Ok(Loadable { config, groundwork })
+                let staged = opened.map(|opened| site.prepare(&config, opened)).transpose()?;
+                Ok(Loadable { config, staged })
             };
             let result = load();
             reports.send_surely(Report::Loaded(Box::new(Loaded { result })));
         };
         if self.control.loader.try_run(run) {
-            log::info!(who = order.who, mode:?; "the configuration is read");
+            log::info!(who = request.who, mode:?; "the configuration is read");
             let deadline = self.clock.now() + self.control.config.global.reload_timeout;
-            self.orders.loading = Some(Loading { order, deadline, claim });
+            self.reload_queue.loading = Some(Loading { request, deadline, claim });
             self.control.view.state().reload.reading_since = Some(timestamp());
         } else {
             let why = "the threads that read configurations have ended";
-            self.refuse(order, Refused::wrong(vec![why.into()]));
+            self.refuse(request, Refused::wrong(vec![why.into()]));
             self.tell_over(mode);
         }
     }
 
     /// When what is read is given up.
     pub(super) fn next_loaded(&self) -> Option<Instant> {
-        self.orders.loading.as_ref().map(|loading| loading.deadline)
+        self.reload_queue.loading.as_ref().map(|loading| loading.deadline)
     }
 
     /// Gives up what has not been read in time.
     pub(super) fn end_loading(&mut self) {
         let now = self.clock.now();
-        let Some(loading) = self.orders.loading.take_if(|loading| now >= loading.deadline) else { return };
+        let Some(loading) = self.reload_queue.loading.take_if(|loading| now >= loading.deadline) else {
+            return;
+        };
         if !loading.claim.take() {
             // All is read, and what opens sockets has an end of its own.
-            self.orders.loading = Some(Loading { deadline: now + LOOK, ..loading });
+            self.reload_queue.loading = Some(Loading { deadline: now + RETRY_INTERVAL, ..loading });
             return;
         }
-        self.orders.stuck.add(&loading.claim);
+        self.reload_queue.stuck.add(&loading.claim);
         let timeout = show_duration(self.control.config.global.reload_timeout);
         let why =
             format!("not read within {timeout} (reload_timeout): a disk or a name server gives no answer");
-        self.end_order(loading.order, Err(Refused::for_now(why)));
+        self.end_request(loading.request, Err(Refused::for_now(why)));
     }
 
     pub(super) fn on_loaded(&mut self, loaded: Loaded) {
-        let Some(Loading { order, .. }) = self.orders.loading.take() else { return };
-        self.end_order(order, loaded.result);
+        let Some(Loading { request, .. }) = self.reload_queue.loading.take() else { return };
+        self.end_request(request, loaded.result);
     }
 
-    fn end_order(&mut self, order: Order, result: Result<Loadable, Refused>) {
-        let mode = order.mode;
+    fn end_request(&mut self, request: ReloadRequest, result: Result<Loadable, Refused>) {
+        let mode = request.mode;
         self.control.view.state().reload.reading_since = None;
         match result {
-            Err(refused) => self.refuse(order, refused),
+            Err(refused) => self.refuse(request, refused),
             Ok(_) if self.stage != Stage::Serving => {
-                self.refuse(order, Refused::for_now(DRAINING));
+                self.refuse(request, Refused::for_now(DRAINING));
             }
-            Ok(Loadable { config, groundwork }) => {
+            Ok(Loadable { config, staged }) => {
                 let config = keep_addresses(&self.control.config, config);
-                self.follow(order, &config, groundwork);
+                self.follow(request, &config, staged);
             }
         }
         self.tell_over(mode);
@@ -186,18 +189,18 @@ impl Work {
     }
 
     /// Runs `config`, or only says what it would change.
-    fn follow(&mut self, order: Order, config: &Config, groundwork: Option<Box<dyn Groundwork>>) {
-        if let Some(Err(refused)) = groundwork.as_ref().map(|groundwork| groundwork.listen()) {
-            return self.refuse(order, refused);
+    fn follow(&mut self, request: ReloadRequest, config: &Config, staged: Option<Box<dyn StagedChange>>) {
+        if let Some(Err(refused)) = staged.as_ref().map(|staged| staged.listen()) {
+            return self.refuse(request, refused);
         }
-        let Order { who, mode, answer, .. } = order;
+        let ReloadRequest { who, mode, answer, .. } = request;
         let running = &self.control.snapshot;
         let (merged, notes) = merge(&self.control.config, config, running, &self.control.kept.registrations);
         let notes = [config.notes.clone(), notes].concat();
-        let touch = |change| Touch { sessions: sessions_on(&change, running), change };
-        let changes = diff(&self.control.config, config).into_iter().map(touch).collect();
-        if let Some(groundwork) = groundwork {
-            self.reconfigure(&merged, groundwork);
+        let impact = |change| ChangeImpact { sessions: sessions_on(&change, running), change };
+        let changes = diff(&self.control.config, config).into_iter().map(impact).collect();
+        if let Some(staged) = staged {
+            self.reconfigure(&merged, staged);
         }
         let epoch = self.control.snapshot.epoch;
         let report = ReloadReport { mode, epoch, changes, notes };
@@ -208,7 +211,7 @@ impl Work {
     }
 
     fn applied(&mut self, who: &str, config: &Config, report: &ReloadReport) {
-        for Touch { change, sessions } in &report.changes {
+        for ChangeImpact { change, sessions } in &report.changes {
             log::info!(change:%, sessions; "reload");
         }
         for note in &report.notes {
@@ -236,7 +239,7 @@ impl Work {
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();
         state.config = Arc::clone(&self.control.config);
-        let changes: Vec<&Change> = report.changes.iter().map(|touch| &touch.change).collect();
+        let changes: Vec<&Change> = report.changes.iter().map(|impact| &impact.change).collect();
         state.pending = pending(&state.pending, &changes, timestamp());
         if !state.pending.is_empty() {
             let keys: Vec<String> = state.pending.iter().map(|pending| pending.change.key()).collect();
@@ -247,8 +250,8 @@ impl Work {
         state.reload.errors.clear();
     }
 
-    fn refuse(&mut self, order: Order, refused: Refused) {
-        let Order { who, mode, answer, .. } = order;
+    fn refuse(&mut self, request: ReloadRequest, refused: Refused) {
+        let ReloadRequest { who, mode, answer, .. } = request;
         if mode == Mode::Apply {
             self.count_failure(&who, &refused.errors);
         }
@@ -279,7 +282,7 @@ impl Work {
 }
 
 /// Whether one configuration will do for both.
-fn is_alike(one: &Order, other: &Order) -> bool {
+fn is_alike(one: &ReloadRequest, other: &ReloadRequest) -> bool {
     let is_same_source = match (&one.source, &other.source) {
         (None, None) => true,
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -288,20 +291,20 @@ fn is_alike(one: &Order, other: &Order) -> bool {
     is_same_source && one.mode == other.mode
 }
 
-/// One order in the place of all of them.
-fn together(first: Order, others: Vec<Order>) -> Order {
+/// Returns one request in place of all of them.
+fn together(first: ReloadRequest, others: Vec<ReloadRequest>) -> ReloadRequest {
     if others.is_empty() {
         return first;
     }
-    let whos: Vec<&str> = [&first].into_iter().chain(&others).map(|order| order.who.as_str()).collect();
+    let whos: Vec<&str> = [&first].into_iter().chain(&others).map(|request| request.who.as_str()).collect();
     let who = whos.join(", ");
-    let Order { source, mode, answer, .. } = first;
+    let ReloadRequest { source, mode, answer, .. } = first;
     let answers: Vec<Answer> =
-        answer.into_iter().chain(others.into_iter().filter_map(|order| order.answer)).collect();
+        answer.into_iter().chain(others.into_iter().filter_map(|request| request.answer)).collect();
     let answer: Answer = Box::new(move |report| {
         answers.into_iter().for_each(|answer| answer(report.clone()));
     });
-    Order { who, source, mode, answer: Some(answer) }
+    ReloadRequest { who, source, mode, answer: Some(answer) }
 }
 
 /// Sessions on what a change takes away.
@@ -342,16 +345,19 @@ mod tests {
     use crate::reload::Source;
 
     /// A control thread that runs as far as it is told to.
-    fn work() -> Work {
-        Work::new(control(Snapshot::new(&config("")), &[]))
+    fn work() -> ControlLoop {
+        ControlLoop::new(control(Snapshot::new(&config("")), &[]))
     }
 
     type Answered = Receiver<Result<ReloadReport, Refused>>;
 
-    fn order(source: Option<&Source>, mode: Mode) -> (Order, Answered) {
+    fn request(source: Option<&Source>, mode: Mode) -> (ReloadRequest, Answered) {
         let (sender, answered) = channel();
         let answer: Answer = Box::new(move |report| _ = sender.send(report));
-        (Order { who: "a test".into(), source: source.cloned(), mode, answer: Some(answer) }, answered)
+        (
+            ReloadRequest { who: "a test".into(), source: source.cloned(), mode, answer: Some(answer) },
+            answered,
+        )
     }
 
     /// Reads this configuration, and counts how often.
@@ -366,7 +372,7 @@ mod tests {
     }
 
     /// Takes in what the thread that reads has to say.
-    fn hear(work: &mut Work) {
+    fn hear(work: &mut ControlLoop) {
         let report = work.control.inbox.recv().expect("it says something");
         work.on_report(report);
         work.give_answers();
@@ -378,8 +384,8 @@ mod tests {
         let (source, reads) = source("retries = 7");
         let answered: Vec<Answered> = (0..4)
             .map(|_| {
-                let (order, answered) = order(Some(&source), Mode::Apply);
-                work.on_order(order);
+                let (request, answered) = request(Some(&source), Mode::Apply);
+                work.on_reload_request(request);
                 answered
             })
             .collect();
@@ -397,10 +403,10 @@ mod tests {
     fn a_dry_run_is_not_mistaken_for_a_reload() {
         let mut work = work();
         let (source, _) = source("retries = 7");
-        let (first, _first) = order(Some(&source), Mode::DryRun);
-        let (second, answered) = order(Some(&source), Mode::Apply);
-        work.on_order(first);
-        work.on_order(second);
+        let (first, _first) = request(Some(&source), Mode::DryRun);
+        let (second, answered) = request(Some(&source), Mode::Apply);
+        work.on_reload_request(first);
+        work.on_reload_request(second);
         hear(&mut work);
         assert_eq!(work.control.snapshot.epoch, 0);
         hear(&mut work);
@@ -418,8 +424,8 @@ mod tests {
             if begins_to_drain {
                 work.on_terminate();
             }
-            let (order, answered) = order(None, Mode::Apply);
-            work.on_order(order);
+            let (request, answered) = request(None, Mode::Apply);
+            work.on_reload_request(request);
             work.give_answers();
             assert_eq!(answered.try_recv().unwrap().unwrap_err().errors, [expected]);
             assert_eq!(work.control.view.state().reload.failed, 1);
@@ -430,8 +436,8 @@ mod tests {
     fn a_drain_that_begins_while_a_file_is_read_goes_first() {
         let mut work = work();
         let (source, _) = source("retries = 7");
-        let (order, answered) = order(Some(&source), Mode::Apply);
-        work.on_order(order);
+        let (request, answered) = request(Some(&source), Mode::Apply);
+        work.on_reload_request(request);
         work.on_terminate();
         hear(&mut work);
         assert!(answered.try_recv().unwrap().is_err());
@@ -450,7 +456,7 @@ mod tests {
     }
 
     /// Lets the time of what is read pass; what becomes of it.
-    fn passes(work: &mut Work, answered: &Answered) -> Result<ReloadReport, Refused> {
+    fn passes(work: &mut ControlLoop, answered: &Answered) -> Result<ReloadReport, Refused> {
         let mut answer = None;
         while answer.is_none() {
             work.act();
@@ -467,8 +473,8 @@ mod tests {
         let (stuck, gate) = stuck_source();
         let closed = gate.lock().unwrap();
         for round in 0..LOADERS - 1 {
-            let (order, answered) = order(Some(&stuck), Mode::Apply);
-            work.on_order(order);
+            let (request, answered) = request(Some(&stuck), Mode::Apply);
+            work.on_reload_request(request);
             assert!(work.control.view.state().reload.reading_since.is_some(), "{round}");
             let refused = passes(&mut work, &answered).unwrap_err();
             assert!(
@@ -479,15 +485,15 @@ mod tests {
         }
         Arc::make_mut(&mut work.control.config).global.reload_timeout = config("").global.reload_timeout;
         let (good, _) = source("retries = 7");
-        let (order_of_good, answered) = order(Some(&good), Mode::Apply);
-        work.on_order(order_of_good);
+        let (good_request, answered) = request(Some(&good), Mode::Apply);
+        work.on_reload_request(good_request);
         hear(&mut work);
         assert_eq!(answered.try_recv().unwrap().unwrap().changes.len(), 1);
         // What comes late changes nothing, and its threads are there again.
         drop(closed);
         for _ in 0..LOADERS {
-            let (order, answered) = order(Some(&good), Mode::Apply);
-            work.on_order(order);
+            let (request, answered) = request(Some(&good), Mode::Apply);
+            work.on_reload_request(request);
             hear(&mut work);
             assert_eq!(answered.try_recv().unwrap().unwrap().changes, []);
         }
@@ -501,8 +507,8 @@ mod tests {
         let (stuck, gate) = stuck_source();
         let _closed = gate.lock().unwrap();
         let errors = (0..=LOADERS).map(|_| {
-            let (order, answered) = order(Some(&stuck), Mode::DryRun);
-            work.on_order(order);
+            let (request, answered) = request(Some(&stuck), Mode::DryRun);
+            work.on_reload_request(request);
             passes(&mut work, &answered).unwrap_err().errors.remove(0)
         });
         let last = errors.last().unwrap();
@@ -514,10 +520,10 @@ mod tests {
         let mut work = work();
         let (source, reads) = source("");
         work.control.source = Some(source);
-        (0..10 * ORDERS_MAX).for_each(|_| work.on_report(Report::Reload));
+        (0..10 * REQUESTS_MAX).for_each(|_| work.on_report(Report::Reload));
         hear(&mut work);
         hear(&mut work);
-        assert!(work.orders.waiting.is_empty() && work.orders.loading.is_none());
+        assert!(work.reload_queue.waiting.is_empty() && work.reload_queue.loading.is_none());
         let status = work.control.view.state().reload.clone();
         assert_eq!((*reads.lock().unwrap(), status.succeeded, status.failed), (2, 2, 0));
     }
@@ -526,14 +532,14 @@ mod tests {
     fn what_waits_has_a_bound() {
         let mut work = work();
         let mut answers = Vec::new();
-        for _ in 0..ORDERS_MAX + 2 {
+        for _ in 0..REQUESTS_MAX + 2 {
             let (source, _) = source("");
-            let (order, answered) = order(Some(&source), Mode::DryRun);
-            work.on_order(order);
+            let (request, answered) = request(Some(&source), Mode::DryRun);
+            work.on_reload_request(request);
             answers.push(answered);
         }
         work.give_answers();
         let refused: Vec<_> = answers.iter().filter_map(|answered| answered.try_recv().ok()).collect();
-        assert_eq!(refused, [Err(Refused::for_now(format!("{ORDERS_MAX} reloads wait already")))]);
+        assert_eq!(refused, [Err(Refused::for_now(format!("{REQUESTS_MAX} reloads wait already")))]);
     }
 }

@@ -7,7 +7,7 @@ use crate::base::time::Instant;
 use crate::config::model::OnRemove;
 use crate::control::leases::Registration;
 use crate::control::status::Note;
-use crate::control::{LOOK, Leaving, Work};
+use crate::control::{ControlLoop, Leaving, RETRY_INTERVAL};
 use crate::mailbox::Command;
 use crate::pool::{Admin, Backend, BackendId, Snapshot};
 
@@ -75,7 +75,7 @@ impl Leaving {
     }
 }
 
-impl Work {
+impl ControlLoop {
     /// Notes what was in `before` and is in no pool any more.
     pub(super) fn note_removed(&mut self, before: &Snapshot) {
         let now = self.clock.now();
@@ -170,7 +170,7 @@ impl Work {
                     // Who cannot be told now is told again.
                     self.post_to_all(&Command::CutBackend(entry.backend.id));
                 }
-                entry.next_cut = Some(now + LOOK);
+                entry.next_cut = Some(now + RETRY_INTERVAL);
             }
             // Who still waits in the queue of a listener may be on its way to a pool that has gone with it.
             let is_over = everybody_knows && entry.sessions() == 0 && !is_findable(&entry.backend);
@@ -204,9 +204,9 @@ mod tests {
     const POOL: PoolId = PoolId(0);
 
     /// A control thread that has removed `b` of `a` and `b` with so many sessions on it.
-    fn removes(keys: &str, sessions: u32) -> (Work, std::sync::mpsc::Receiver<Command>, Vec<Lease>) {
+    fn removes(keys: &str, sessions: u32) -> (ControlLoop, std::sync::mpsc::Receiver<Command>, Vec<Lease>) {
         let (mailbox, inbox) = mailbox();
-        let mut work = Work::new(control(Snapshot::new(&config(keys)), &[mailbox]));
+        let mut work = ControlLoop::new(control(Snapshot::new(&config(keys)), &[mailbox]));
         let pool = Arc::clone(work.control.snapshot.pool(POOL));
         let leases = (0..sessions).map(|_| pool.backends[1].lease(0)).collect();
         let next = work.control.snapshot.with_backends(POOL, &pool.settings.backends[..1]);
@@ -223,7 +223,7 @@ mod tests {
         let (work, _inbox, _leases) = removes("", 0);
         assert!(!work.removed[0].backend.admits());
         let (mailbox, _inbox) = mailbox();
-        let mut work = Work::new(control(Snapshot::new(&config("")), &[mailbox]));
+        let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[mailbox]));
         let another = config("name = \"another\"");
         work.replace_snapshot(Arc::new(work.control.snapshot.reconfigured(&another)));
         assert!(work.removed.iter().all(|removed| removed.backend.admits()), "for who is in a queue still");

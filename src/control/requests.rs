@@ -15,7 +15,7 @@ use crate::control::events::Draft;
 use crate::control::leases::{Hold, Registration};
 use crate::control::removed::Removed;
 use crate::control::status;
-use crate::control::{Leaving, Work};
+use crate::control::{ControlLoop, Leaving};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::request::{Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request};
 use crate::sys::{timestamp, unique_name};
@@ -23,7 +23,7 @@ use crate::sys::{timestamp, unique_name};
 /// Backends of one pool at most: what a request can make the process hold has a bound.
 pub(super) const BACKENDS_MAX: usize = 65_536;
 
-impl Work {
+impl ControlLoop {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         let Ask { who, request } = ask;
         match request {

@@ -21,7 +21,7 @@ impl sys::Wake for NoWake {
 struct Anything;
 
 impl Site for Anything {
-    fn prepare(&self, _config: &Config, _opened: Opened) -> Result<Box<dyn Groundwork>, Refused> {
+    fn prepare(&self, _config: &Config, _opened: Opened) -> Result<Box<dyn StagedChange>, Refused> {
         Ok(Box::new(Self))
     }
 
@@ -36,7 +36,7 @@ impl Site for Anything {
     fn drain(&self) {}
 }
 
-impl Groundwork for Anything {
+impl StagedChange for Anything {
     fn listen(&self) -> Result<(), Refused> {
         Ok(())
     }
@@ -84,7 +84,7 @@ pub(super) fn config(keys: &str) -> Config {
 
 #[test]
 fn the_health_of_a_removed_backend_changes_no_table() {
-    let mut work = Work::new(control(Snapshot::default(), &[]));
+    let mut work = ControlLoop::new(control(Snapshot::default(), &[]));
     let (from, to) = (HealthState::Up, HealthState::Down);
     work.on_report(Report::Health { backend: BackendId(7), from, to, reason: String::new() });
     assert!(work.changed.is_empty());
@@ -109,7 +109,7 @@ fn the_workers_are_told_before_whoever_has_asked() {
     let (reply, answered) = oneshot::channel();
     let witness = Arc::new(Witness { answered: Mutex::new(answered), too_early: Mutex::default() });
     let (mailbox, commands) = Mailbox::new(Arc::clone(&witness) as _);
-    let mut work = Work::new(control(Snapshot::new(&config("")), &[mailbox]));
+    let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[mailbox]));
     let backend = Named { pool: "default".into(), backend: "a".into() };
     let request = Request::Change { backend, weight: Some(0), admin: None, reply };
     work.on_report(Report::Ask(Ask { who: "a test".into(), request }));
@@ -126,7 +126,7 @@ fn the_workers_are_told_before_whoever_has_asked() {
 fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
     let (mailbox, commands) = mailbox();
     while mailbox.post(Command::DialFailed(BackendId(0))) {}
-    let mut work = Work::new(control(Snapshot::default(), &[mailbox]));
+    let mut work = ControlLoop::new(control(Snapshot::default(), &[mailbox]));
     work.on_terminate();
     assert!(commands.try_iter().all(|command| matches!(command, Command::DialFailed(_))), "it was full");
     work.tell_commands();
@@ -134,7 +134,7 @@ fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
     assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Drain]), "told once");
 }
 
-fn change(work: &mut Work, weight: u16) -> oneshot::Receiver<Result<Done<()>, Refusal>> {
+fn change(work: &mut ControlLoop, weight: u16) -> oneshot::Receiver<Result<Done<()>, Refusal>> {
     let (reply, answered) = oneshot::channel();
     let backend = Named { pool: "default".into(), backend: "a".into() };
     let request = Request::Change { backend, weight: Some(weight), admin: None, reply };
@@ -153,7 +153,7 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
     let inner = folder.path().join("later");
     let path = inner.join("state.json");
     let (tried, tries) = std::sync::mpsc::channel();
-    let mut work = Work::new(control(Snapshot::new(&config("")), &[]));
+    let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[]));
     work.control.kept.file =
         Some(saving::StateFile::start(path.clone(), move || _ = tried.send(())).unwrap());
     let mut answered = change(&mut work, 7);
@@ -184,12 +184,12 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
 
 #[test]
 fn nobody_waits_for_long_for_a_disk_that_gives_no_answer() {
-    let mut work = Work::new(control(Snapshot::new(&config("")), &[]));
+    let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[]));
     work.control.kept.file = Some(saving::StateFile::that_hangs());
     let mut answered = change(&mut work, 7);
     work.act();
     assert!(answered.is_empty(), "it is waited for");
-    assert!(work.patience() <= LOOK);
+    assert!(work.next_timeout() <= RETRY_INTERVAL);
     work.control.kept.wait_no_longer();
     work.act();
     assert_eq!(not_saved(&mut answered).unwrap(), "the disk has given no answer for 5s");

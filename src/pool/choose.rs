@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::balance::{Members, Pick};
 use crate::base::rng::Rng;
 use crate::config::model::HealthState;
-use crate::pool::explain::{Choice, Refusal};
+use crate::pool::explain::{Choice, SkipReason};
 use crate::pool::tables::Tier;
 use crate::pool::{Backend, BackendId, Lease, Pool};
 
@@ -42,7 +42,7 @@ impl Candidates<'_> {
     #[cold]
     fn pass_over(&self, backend: &Backend) {
         let mut choice = self.choice.get();
-        choice.pass_over(Refusal::of(backend, self.tier.heeds_health(), self.tried));
+        choice.pass_over(SkipReason::of(backend, self.tier.heeds_health(), self.tried));
         self.choice.set(choice);
     }
 }

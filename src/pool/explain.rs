@@ -34,7 +34,7 @@ impl TierKind {
 
 /// Why a backend was passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum SkipReason {
     /// Its checks had failed.
     Down,
     /// An operator drains it.
@@ -47,7 +47,7 @@ pub enum Refusal {
     Tried,
 }
 
-impl Refusal {
+impl SkipReason {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Down, Self::Drain, Self::Maint, Self::Weight0, Self::Tried];
 
@@ -97,7 +97,7 @@ pub struct Choice {
     load: u16,
     /// How often a backend was passed over, or as many as fit.
     passed_over: u8,
-    /// Which [`Refusal`]s there were, one bit each, and the [`TierKind`] above them.
+    /// Which [`SkipReason`]s there were, one bit each, and the [`TierKind`] above them.
     bits: u8,
 }
 
@@ -118,7 +118,7 @@ impl Choice {
     }
 
     /// Nothing, if the backend may have it again by now.
-    pub(super) fn pass_over(&mut self, refusal: Option<Refusal>) {
+    pub(super) fn pass_over(&mut self, refusal: Option<SkipReason>) {
         self.passed_over = self.passed_over.saturating_add(1);
         self.bits |= refusal.map_or(0, |refusal| 1 << refusal as u8);
     }
@@ -167,7 +167,7 @@ pub struct Why {
     /// (`least_connections`), one may be so twice.
     pub passed_over: u8,
     /// For what.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<SkipReason>,
     /// Sessions that the backend had, this one not counted.
     pub load: u16,
     /// With `source_hash`: the hash of the client, and the backends in the order in which it asks for them, as far as
@@ -190,7 +190,7 @@ impl Why {
             });
             (hash_ip(client), homes.collect())
         });
-        let refusals = Refusal::ALL.into_iter().filter(|&refusal| choice.bits & 1 << refusal as u8 != 0);
+        let refusals = SkipReason::ALL.into_iter().filter(|&refusal| choice.bits & 1 << refusal as u8 != 0);
         Self {
             algorithm: pool.settings.balance,
             epoch,
@@ -243,7 +243,7 @@ mod tests {
         for tier in [TierKind::Primary, TierKind::Backup, TierKind::Any] {
             let mut choice = Choice::default().of(tier, 70_000);
             assert_eq!(choice.load, u16::MAX);
-            for (refusal, count) in Refusal::ALL.into_iter().zip(1..) {
+            for (refusal, count) in SkipReason::ALL.into_iter().zip(1..) {
                 choice.pass_over(Some(refusal));
                 assert_eq!((choice.tier(), choice.passed_over), (tier, count));
             }

@@ -14,7 +14,7 @@ mod tables;
 
 pub use backend::{Admin, Backend, BackendId, Lease};
 pub use choose::choose;
-pub use explain::{Choice, Refusal, TierKind, Why};
+pub use explain::{Choice, SkipReason, TierKind, Why};
 pub use listener::{Listener, ListenerId};
 pub use permits::Gauge;
 pub use snapshot::Snapshot;

@@ -21,9 +21,9 @@ use crate::control::kept::{self, Kept, Restored};
 use crate::control::saving::StateFile;
 use crate::control::state_file::Contents;
 use crate::control::{Control, LOADERS, Staff, Standby, View};
-use crate::mailbox::{Command, Groundwork, Report, Reports, StopReason};
+use crate::mailbox::{Command, Report, Reports, StagedChange, StopReason};
 use crate::pool::{Backend, Snapshot};
-use crate::reload::{Answer, Mode, Order, Refused, ReloadReport, Source};
+use crate::reload::{Answer, Mode, Refused, ReloadReport, ReloadRequest, Source};
 use crate::service::Watched;
 use crate::stats::{Share, Totals};
 use crate::sys::{self, Clock, Inherited};
@@ -70,8 +70,9 @@ impl Running {
         let (answer, answered) = sync_channel(1);
         // Whoever asked waits for it.
         let answer: Answer = Box::new(move |report| _ = answer.send(report));
-        let order = Order { who: "the process".into(), source: Some(source), mode, answer: Some(answer) };
-        self.reports.send_surely(Report::Order(order));
+        let request =
+            ReloadRequest { who: "the process".into(), source: Some(source), mode, answer: Some(answer) };
+        self.reports.send_surely(Report::ReloadRequest(request));
         let answer = answered.recv().unwrap_or_else(|_| Err(Refused::for_now("the process ends")));
         answer.map_err(|refused| refused.errors)
     }
@@ -155,13 +156,13 @@ pub fn start_service(
     }
     let (reports, inbox) = Reports::new();
     let site = Arc::new(Site::new(config, open_files, pipe_bytes, reports.clone()));
-    let groundwork = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
+    let staged = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;
     let (snapshot, kept) = restore(config, &reports)?;
     when_listening(reports.clone())?;
-    groundwork.begin_to_listen()?;
-    groundwork.commit(&snapshot);
+    staged.begin_to_listen()?;
+    staged.commit(&snapshot);
     let config = Arc::new(config.clone());
     let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));

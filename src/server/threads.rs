@@ -14,11 +14,11 @@ pub(super) fn spawn_worker<S: Send + 'static>(
     index: usize,
     pin: bool,
     reports: Reports,
-    gate: Receiver<(WorkerId, S)>,
+    start: Receiver<(WorkerId, S)>,
     run: impl FnOnce(S) -> io::Result<()> + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new().name(format!("l4lb-worker-{index}")).spawn(move || {
-        let Ok((worker, start)) = gate.recv() else { return };
+        let Ok((worker, start)) = start.recv() else { return };
         if pin {
             match sys::pin_thread(index) {
                 Ok(processor) => log::info!(worker = index, processor; "pinned"),
@@ -99,9 +99,9 @@ mod tests {
                     command => panic!("{command:?}"),
                 },
             };
-            let (gate, opened) = sync_channel(1);
+            let (start, opened) = sync_channel(1);
             spawn_worker(member.index, false, reports.clone(), opened, run).unwrap();
-            gate.send((member.id, (member.index, commands))).unwrap();
+            start.send((member.id, (member.index, commands))).unwrap();
         }
         let (sender, ended) = channel();
         thread::spawn(move || sender.send(control.run()));
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn a_thread_that_is_not_needed_ends_and_says_nothing() {
         let (reports, inbox) = Reports::new();
-        let (gate, opened) = sync_channel::<(WorkerId, ())>(1);
+        let (start, opened) = sync_channel::<(WorkerId, ())>(1);
         spawn_worker(0, false, reports, opened, |()| panic!("it was never started")).unwrap();
-        drop(gate);
+        drop(start);
         // The queue ends with its last sender, which that thread has.
         assert!(
             inbox

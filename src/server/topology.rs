@@ -34,7 +34,7 @@ use crate::worker::{
 /// [`RETIRE_GRACE`], unless its queue cannot be served.
 const SETTLE_MAX: Duration = RETIRE_GRACE.saturating_mul(4);
 /// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// Listeners that may be retiring when the next change is made; one more, and it waits for them. They hold descriptors that
 /// no configuration accounts for.
 const RETIRING_MAX: usize = 64;
@@ -74,11 +74,11 @@ struct State {
 }
 
 /// What was prepared for a configuration.
-pub(super) struct Groundwork {
+pub(super) struct StagedChange {
     site: Arc<Site>,
     config: Config,
     needs: Vec<Need>,
-    hands: Vec<Hand>,
+    pending: Vec<PendingWorker>,
     sessions_max: usize,
     checks_max: usize,
     pipes_max: usize,
@@ -87,9 +87,9 @@ pub(super) struct Groundwork {
 }
 
 /// A worker whose thread waits for its first assignment, or ends without it.
-struct Hand {
+struct PendingWorker {
     handle: WorkerHandle,
-    gate: SyncSender<(WorkerId, Start)>,
+    start: SyncSender<(WorkerId, Start)>,
 }
 
 /// What a worker begins with.
@@ -124,7 +124,7 @@ impl Site {
         config: &Config,
         passed: Vec<Passed>,
         opened: Opened,
-    ) -> Result<Groundwork, StartError> {
+    ) -> Result<StagedChange, StartError> {
         let budget = FdBudget::of(config, self.open_files, self.pipe_bytes);
         let sessions_max = budget.sessions_max(config)?;
         log::info!("{budget}");
@@ -135,12 +135,13 @@ impl Site {
         let mut state = self.state();
         state.unused.extend(passed);
         let needs = listeners::open(config, &state.groups, &state.retiring, &state.unused)?;
-        let hands = (state.handles.len()..workers).map(|index| self.hire(index)).collect::<Result<_, _>>()?;
-        Ok(Groundwork {
+        let pending =
+            (state.handles.len()..workers).map(|index| self.spawn(index)).collect::<Result<_, _>>()?;
+        Ok(StagedChange {
             site: Arc::clone(self),
             config: config.clone(),
             needs,
-            hands,
+            pending,
             sessions_max,
             pipes_max: usize::try_from(budget.pipes).unwrap_or(usize::MAX) / workers,
             pipe_len: budget.pipe_len,
@@ -193,20 +194,20 @@ impl Site {
             if clock.now() >= deadline {
                 return Err(StartError::Unsettled { what });
             }
-            thread::park_timeout(LOOK);
+            thread::park_timeout(RETRY_INTERVAL);
         }
         Ok(())
     }
 
     /// A thread for the worker with that index.
-    fn hire(&self, index: usize) -> Result<Hand, StartError> {
+    fn spawn(&self, index: usize) -> Result<PendingWorker, StartError> {
         let kernel = Linux::new().map_err(system("create an epoll instance"))?.with_busy_poll(self.busy_poll);
         let (handle, endpoints) = WorkerHandle::new(index, &kernel.waker());
-        let (gate, opened) = sync_channel(1);
+        let (start, opened) = sync_channel(1);
         let (reports, admission) = (self.reports.clone(), Arc::clone(&self.admission));
         let run = move |start: Start| run_worker(kernel, endpoints, start, reports, admission);
         spawn_worker(index, self.pin, self.reports.clone(), opened, run).map_err(system("start a thread"))?;
-        Ok(Hand { handle, gate })
+        Ok(PendingWorker { handle, start })
     }
 
     /// Nobody panics with it.
@@ -216,7 +217,7 @@ impl Site {
 }
 
 impl mailbox::Site for Arc<Site> {
-    fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn mailbox::Groundwork>, Refused> {
+    fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn mailbox::StagedChange>, Refused> {
         Ok(Box::new(Site::prepare(self, config, Vec::new(), opened)?))
     }
 
@@ -347,20 +348,20 @@ impl State {
     }
 }
 
-impl Groundwork {
-    /// See [`mailbox::Groundwork::listen`].
+impl StagedChange {
+    /// See [`mailbox::StagedChange::listen`].
     pub(super) fn begin_to_listen(&self) -> Result<(), StartError> {
         listeners::begin_to_listen(&self.config, &self.needs)
     }
 }
 
-impl mailbox::Groundwork for Groundwork {
+impl mailbox::StagedChange for StagedChange {
     fn listen(&self) -> Result<(), Refused> {
         Ok(self.begin_to_listen()?)
     }
 
     fn commit(self: Box<Self>, snapshot: &Arc<Snapshot>) {
-        let Self { site, config, needs, hands, sessions_max, checks_max, pipes_max, pipe_len, opened } =
+        let Self { site, config, needs, pending, sessions_max, checks_max, pipes_max, pipe_len, opened } =
             *self;
         opened();
         let workers = config.global.workers.get();
@@ -368,8 +369,8 @@ impl mailbox::Groundwork for Groundwork {
         site.staff.set_sessions_max(sessions_max);
         let state = &mut *site.state();
         let mut listeners = state.regroup(&config, needs, snapshot);
-        let (handles, gates): (Vec<_>, Vec<_>) =
-            hands.into_iter().map(|Hand { handle, gate }| (handle, gate)).unzip();
+        let (handles, starts): (Vec<_>, Vec<_>) =
+            pending.into_iter().map(|PendingWorker { handle, start }| (handle, start)).unzip();
         let first_new = state.handles.len();
         let mailboxes = handles.iter().map(|handle| handle.mailbox.clone());
         let members = site.staff.change(workers, first_new, mailboxes);
@@ -394,18 +395,23 @@ impl mailbox::Groundwork for Groundwork {
             let is_taken = handle.assign(assignment(listeners)).is_ok();
             debug_assert!(is_taken, "whoever has not taken the last one is in the way of the next");
         }
-        for ((gate, member), listeners) in gates.into_iter().zip(members).zip(of_new) {
+        for ((start, member), listeners) in starts.into_iter().zip(members).zip(of_new) {
             let Member { id, stats, .. } = member;
             let (assignment, snapshot) = (assignment(listeners), Arc::clone(snapshot));
             // Its thread waits for nothing else.
-            let _ended = gate.send((id, Start { id, stats, assignment, snapshot }));
+            let _ended = start.send((id, Start { id, stats, assignment, snapshot }));
         }
     }
 }
 
-impl fmt::Debug for Groundwork {
+impl fmt::Debug for StagedChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Groundwork for {} workers and {} listeners", self.config.global.workers, self.needs.len())
+        write!(
+            f,
+            "a staged change for {} workers and {} listeners",
+            self.config.global.workers,
+            self.needs.len()
+        )
     }
 }
 

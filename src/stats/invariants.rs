@@ -17,9 +17,9 @@ const BEFORE_CONNECT: [CloseReason; 7] = [
 
 /// Laws that were held against the figures, and those that failed.
 #[derive(Default)]
-struct Court(Vec<String>);
+struct Checker(Vec<String>);
 
-impl Court {
+impl Checker {
     fn at_most(&mut self, what: &str, less: u64, more: u64) {
         if less > more {
             self.0.push(format!("{what}: {less} > {more}"));
@@ -35,53 +35,53 @@ impl Court {
 
 /// The laws that do not hold, with their figures. Empty on every read of running workers, or something is wrong.
 pub fn violations(totals: &Totals) -> Vec<String> {
-    let mut court = Court::default();
+    let mut checker = Checker::default();
     let before_connect = BEFORE_CONNECT.iter().map(|&reason| totals.closed_for(reason)).sum();
-    court.at_most("closed <= accepted", totals.closed_total(), totals.accepted);
-    court.at_most("connected + failed <= accepted", totals.connected + totals.failed, totals.accepted);
-    court.at_most("closed before a backend connected <= failed", before_connect, totals.failed);
-    court.at_most(
+    checker.at_most("closed <= accepted", totals.closed_total(), totals.accepted);
+    checker.at_most("connected + failed <= accepted", totals.connected + totals.failed, totals.accepted);
+    checker.at_most("closed before a backend connected <= failed", before_connect, totals.failed);
+    checker.at_most(
         "dials that failed or connected <= dials",
         totals.dial_failures + totals.connected,
         totals.dials,
     );
-    court.at_most("retries <= dials", totals.retries, totals.dials);
-    court.at_most("pipes closed <= pipes opened", totals.pipes_closed, totals.pipes_opened);
+    checker.at_most("retries <= dials", totals.retries, totals.dials);
+    checker.at_most("pipes closed <= pipes opened", totals.pipes_closed, totals.pipes_opened);
     for (given, direction) in [totals.to_backend, totals.to_client].into_iter().zip(0..) {
         let gone = given + totals.discarded_by_direction[direction];
-        court.at_most("bytes given + discarded <= taken", gone, totals.taken[direction]);
+        checker.at_most("bytes given + discarded <= taken", gone, totals.taken[direction]);
     }
-    court.0
+    checker.0
 }
 
 /// The same, and what must hold besides once no session is left and no worker is in the middle of a turn.
 pub fn violations_at_rest(totals: &Totals) -> Vec<String> {
-    let mut court = Court(violations(totals));
-    court.equal("closed = accepted", totals.closed_total(), totals.accepted);
-    court.equal("connected + failed = accepted", totals.connected + totals.failed, totals.accepted);
+    let mut checker = Checker(violations(totals));
+    checker.equal("closed = accepted", totals.closed_total(), totals.accepted);
+    checker.equal("connected + failed = accepted", totals.connected + totals.failed, totals.accepted);
     for (given, direction) in [totals.to_backend, totals.to_client].into_iter().zip(0..) {
         let gone = given + totals.discarded_by_direction[direction];
-        court.equal("bytes given + discarded = taken", gone, totals.taken[direction]);
+        checker.equal("bytes given + discarded = taken", gone, totals.taken[direction]);
     }
-    court.equal("descriptors of clients", totals.fds[FdKind::Client.index()], 0);
-    court.equal("descriptors of backends", totals.fds[FdKind::Backend.index()], 0);
-    court.equal("buffers parked", totals.buffers_parked, 0);
-    court.equal(
+    checker.equal("descriptors of clients", totals.fds[FdKind::Client.index()], 0);
+    checker.equal("descriptors of backends", totals.fds[FdKind::Backend.index()], 0);
+    checker.equal("buffers parked", totals.buffers_parked, 0);
+    checker.equal(
         "pipes opened = closed + pooled",
         totals.pipes_opened,
         totals.pipes_closed + totals.pipes_pooled,
     );
-    court.0
+    checker.0
 }
 
 /// The laws of one listener that do not hold, on any read.
 pub fn violations_of_listener(counts: &ListenerReading) -> Vec<String> {
-    let mut court = Court::default();
+    let mut checker = Checker::default();
     let closed = counts.closed.iter().sum();
-    court.at_most("closed <= accepted", closed, counts.accepted);
-    court.at_most("closed <= durations", closed, counts.duration.count());
-    court.at_most("connect times <= durations", counts.connect_time.count(), counts.duration.count());
-    court.0
+    checker.at_most("closed <= accepted", closed, counts.accepted);
+    checker.at_most("closed <= durations", closed, counts.duration.count());
+    checker.at_most("connect times <= durations", counts.connect_time.count(), counts.duration.count());
+    checker.0
 }
 
 #[cfg(test)]

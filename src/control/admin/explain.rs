@@ -4,7 +4,7 @@ use super::rows;
 use crate::api;
 use crate::base::time::Instant;
 use crate::control::history::{Past, Standing};
-use crate::pool::{BackendId, Pool, Refusal};
+use crate::pool::{BackendId, Pool, SkipReason};
 use crate::query::{self, Story};
 
 /// Of a session whose pool has been `past` since it chose, and is `pool` now.
@@ -66,7 +66,7 @@ pub(super) fn explanation(
 /// The backends of a pool, as if nothing had changed.
 fn as_of_now(pool: &Pool) -> Vec<Past> {
     let backends = pool.backends.iter().map(|backend| {
-        let standing = Some(Standing { weight: backend.weight(), refusal: Refusal::now(backend) });
+        let standing = Some(Standing { weight: backend.weight(), refusal: SkipReason::now(backend) });
         Past { backend: backend.id, name: backend.name.clone(), then: standing, now: standing, changed: None }
     });
     backends.collect()
@@ -78,7 +78,7 @@ fn candidate(past: &Past, chosen: Option<BackendId>, tried: &[BackendId]) -> Opt
     let verdict = match past.then {
         None => Some("not in the pool then"),
         Some(_) if tried.contains(&past.backend) => Some("a dial of this session had failed"),
-        Some(standing) => standing.refusal.map(Refusal::as_str),
+        Some(standing) => standing.refusal.map(SkipReason::as_str),
     };
     Some(api::Candidate {
         backend: past.name.clone(),
@@ -99,7 +99,7 @@ fn since(past: &Past) -> Option<String> {
         (Some(then), Some(now)) if then == now => None,
         (Some(then), Some(now)) => {
             let weight = (then.weight != now.weight).then(|| format!("weight {}", now.weight));
-            let word = || now.refusal.map_or("eligible", Refusal::as_str).to_owned();
+            let word = || now.refusal.map_or("eligible", SkipReason::as_str).to_owned();
             let verdict = (then.refusal != now.refusal).then(word);
             let what: Vec<String> = weight.into_iter().chain(verdict).collect();
             Some(format!("{} since {when:.0}", what.join(", ")))
@@ -122,7 +122,7 @@ mod tests {
             now,
             changed: jiff::Timestamp::from_second(0).ok(),
         };
-        let maint = Some(Refusal::Maint);
+        let maint = Some(SkipReason::Maint);
         for (then, now, weight, skipped, since) in [
             (
                 standing(1, None),

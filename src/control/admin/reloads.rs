@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::{Context, rows};
 use crate::api;
 use crate::mailbox::Report;
-use crate::reload::{Mode, Order, Refused, ReloadReport};
+use crate::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 
 /// How long reading a configuration may take: names may take long to resolve, and the last change to settle.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(25);
@@ -39,7 +39,7 @@ pub(super) async fn diff(
     State(context): State<Context>,
     Extension(who): Extension<Peer>,
 ) -> Answer<api::ReloadReport> {
-    order(&context, who, Mode::DryRun).await
+    request(&context, who, Mode::DryRun).await
 }
 
 /// Reads the file again and runs it; what is wrong with it changes nothing
@@ -55,16 +55,16 @@ pub(super) async fn reload(
     State(context): State<Context>,
     Extension(who): Extension<Peer>,
 ) -> Answer<api::ReloadReport> {
-    order(&context, who, Mode::Apply).await
+    request(&context, who, Mode::Apply).await
 }
 
-async fn order(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadReport> {
+async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadReport> {
     let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
     let (sender, answered) = oneshot::channel();
     // Whoever has asked may have gone.
     let answer = Box::new(move |report| _ = sender.send(report));
-    let order = Order { who: who.to_string(), source: None, mode, answer: Some(answer) };
-    if !context.reports.try_send(Report::Order(order)) {
+    let request = ReloadRequest { who: who.to_string(), source: None, mode, answer: Some(answer) };
+    if !context.reports.try_send(Report::ReloadRequest(request)) {
         return Err(unavailable("the control thread has too much to do"));
     }
     match tokio::time::timeout(RELOAD_TIMEOUT, answered).await {
@@ -80,10 +80,10 @@ async fn order(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadRe
 }
 
 fn report_row(report: ReloadReport) -> api::ReloadReport {
-    let changes = report.changes.into_iter().map(|touch| api::Change {
-        what: touch.change.to_string(),
-        sessions: touch.sessions as u64,
-        needs_restart: touch.change.needs_restart.is_some(),
+    let changes = report.changes.into_iter().map(|impact| api::Change {
+        what: impact.change.to_string(),
+        sessions: impact.sessions as u64,
+        needs_restart: impact.change.needs_restart.is_some(),
     });
     api::ReloadReport {
         applied: report.mode == Mode::Apply,
