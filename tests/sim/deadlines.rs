@@ -1,12 +1,12 @@
 //! What has stood still for too long is over: behind each turn of a worker whose timers may fire no dial and no session
-//! is there whose time was up a tick ago. That none ends too early is for the verdict on each (`judge.rs`).
+//! is there whose time was up a tick ago. That none ends too early is for the verdict on each (`oracle.rs`).
 
 use l4lb::session::Side;
 use l4lb::sys::Token;
 
 use crate::conn::{Conn, Descriptor, Nanos};
-use crate::judge::Patience;
-use crate::net::Net;
+use crate::network::Net;
+use crate::oracle::Patience;
 
 /// A deadline is rounded up to a tick, and falls due in the first turn behind it.
 const TICK: Nanos = 1_000_000;

@@ -4,8 +4,8 @@
 use l4lb::base::rng::Rng;
 
 use crate::conn::Descriptor;
-use crate::dice::below;
-use crate::net::Net;
+use crate::network::Net;
+use crate::random::below;
 
 /// Chances in a million, per opportunity, and what this machine has.
 #[derive(Clone, Debug, Default)]

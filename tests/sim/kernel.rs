@@ -17,9 +17,9 @@ use l4lb::sys::{Dial, Event, Kernel, Token, Wake};
 use nix::libc;
 
 use crate::conn::{Called, Conn, Descriptor, Push, Stage};
-use crate::dice::{happens, to_usize};
-use crate::net::Net;
+use crate::network::Net;
 use crate::pipe::{PAGE, Pipe};
+use crate::random::{happens, to_usize};
 
 /// What a worker asks for is divided by that much each time that it is denied (src/sys/pipe.rs).
 const DENIED_STEP: usize = 4;

@@ -1,23 +1,23 @@
 //! The whole worker in a world of its own: the real code over a kernel, a network and a clock that one seed decides.
 //!
-//! `cargo test --test sim` runs a sweep over seeds; [`world`] says what happens in one, [`kernel`] and [`judge`] what
+//! `cargo test --test sim` runs a sweep over seeds; [`world`] says what happens in one, [`kernel`] and [`oracle`] what
 //! must hold. A seed that fails is named, with the command that replays it. `scripts/sweep.sh` runs many seeds.
 
-mod books;
+mod accounting;
+mod backend_model;
 mod conformance;
 mod conn;
 mod coverage;
 mod deadlines;
-mod dice;
-mod fate;
+mod events;
 mod faults;
-mod judge;
 mod kernel;
-mod net;
+mod network;
+mod oracle;
 mod peer;
 mod pipe;
-mod plan;
-mod roster;
+mod random;
+mod scenario;
 mod shortage;
 mod stream;
 mod summaries;

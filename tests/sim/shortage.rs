@@ -1,7 +1,7 @@
 //! Pipes that are short: a stream that finds none while sinks that have stalled hold them gets one of theirs.
 
 use crate::conn::Nanos;
-use crate::net::Net;
+use crate::network::Net;
 use crate::pipe::Pipe;
 
 /// A sink that has taken nothing for so long has stalled.

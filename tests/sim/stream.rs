@@ -2,7 +2,7 @@
 
 use l4lb::base::hash::avalanche;
 
-use crate::dice::to_usize;
+use crate::random::to_usize;
 
 /// Odd, so that every word of a stream differs from every other.
 const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -21,17 +21,17 @@ use l4lb::stats::{self, BackendStats, PauseReason, Totals, WorkerStats};
 use l4lb::worker::{Admission, Audit, Flow, Worker, WorkerHandle};
 use nix::libc;
 
-use crate::books::{self, Books};
+use crate::accounting::{self, Books};
 use crate::conn::{Answer, Nanos, Stage};
 use crate::coverage::Coverage;
 use crate::deadlines;
-use crate::dice::{below, happens, to_usize};
 use crate::faults::Faults;
-use crate::judge::{self, Orders};
 use crate::kernel::{SimKernel, SimListener, SimSocket};
-use crate::net::{self, Mode, Net, client_of};
+use crate::network::{self, Mode, Net, client_of};
+use crate::oracle::{self, Orders};
 use crate::peer::Peer;
-use crate::plan::{Plan, slowest_verdict};
+use crate::random::{below, happens, to_usize};
+use crate::scenario::{Plan, slowest_verdict};
 use crate::shortage;
 use crate::summaries;
 use crate::trace::Trace;
@@ -273,7 +273,7 @@ impl World {
             let id = client_of(told.client);
             let place = ended.iter().position(|&ended| ended == id);
             ended.swap_remove(place.unwrap_or_else(|| panic!("client #{id} was told of and is not over")));
-            judge::judge(net, told, self.plan.patience, self.orders);
+            oracle::judge(net, told, self.plan.patience, self.orders);
             let reason = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == told.reason);
             self.coverage.hit(reason.expect("a reason of the list").as_str());
             self.told += told.to_backend + told.to_client;
@@ -363,7 +363,8 @@ impl World {
     /// Nobody is said to wait for a place where nobody does.
     fn check_pauses(&self, index: usize, before: u64) {
         let net = self.net.borrow();
-        let has_client = |listener: &net::Listener| listener.worker == index && !listener.queue.is_empty();
+        let has_client =
+            |listener: &network::Listener| listener.worker == index && !listener.queue.is_empty();
         assert!(
             self.pauses_at_limits(index) == before || net.is_stopping || net.listeners.iter().any(has_client),
             "accepting is paused, and nobody waits"
@@ -553,7 +554,7 @@ impl World {
             assert_eq!(target.backend.active(), 0, "every lease was released: {target:?}");
         }
         for (stats, given) in self.stats.iter().zip(&net.given) {
-            assert_eq!(books::counted(stats), *given, "bytes counted, and given");
+            assert_eq!(accounting::counted(stats), *given, "bytes counted, and given");
         }
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
         let passed = totals.to_backend + totals.to_client + totals.discarded;
@@ -577,7 +578,7 @@ impl World {
         assert_eq!(sum(|stats| stats.checks_failed.get()), totals.checks_failed, "checks that failed");
         assert_eq!(sum(|stats| stats.transitions.get()), totals.transitions, "changes of health");
         for &id in &self.done {
-            judge::judge_peers(&net, id);
+            oracle::judge_peers(&net, id);
         }
         self.coverage.add(&net.coverage);
         for stats in &self.stats {

@@ -14,7 +14,7 @@ use crate::conformance::{self as bench, Bench, Link, Peer};
 use crate::conn::{Conn, Packet};
 use crate::faults::Faults;
 use crate::kernel::{SimKernel, SimListener, SimSocket};
-use crate::net::{Backend, FIRST_BACKEND_PORT, Listener, Mode, Net, client_of};
+use crate::network::{Backend, FIRST_BACKEND_PORT, Listener, Mode, Net, client_of};
 use crate::peer::{Ending, Peer as SimPeer, Reading, Seen};
 use crate::trace::Trace;
 use crate::turns::Turn;

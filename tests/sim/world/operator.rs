@@ -7,9 +7,9 @@ use l4lb::mailbox::{Command, StopReason};
 use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 
 use super::World;
-use crate::dice;
-use crate::judge::Orders;
-use crate::net::{self, FIRST_BACKEND_PORT, Mode};
+use crate::network::{self, FIRST_BACKEND_PORT, Mode};
+use crate::oracle::Orders;
+use crate::random;
 
 /// Addresses that backends may have in all.
 const BACKENDS_MAX: usize = 12;
@@ -206,7 +206,7 @@ impl World {
         let answer = net.backends[place(pool.backends[0].address.port())].answer;
         let port = FIRST_BACKEND_PORT + u16::try_from(net.backends.len()).expect("a few");
         let mode = if self.rng.below(4) == 0 { Mode::draw(&mut self.rng) } else { Mode::Serving };
-        net.backends.push(net::Backend { mode, answer });
+        net.backends.push(network::Backend { mode, answer });
         let address = ([127, 0, 0, 1], port).into();
         model::Backend { name: format!("127.0.0.1:{port}"), address, weight: 1, backup: false }
     }
@@ -226,7 +226,7 @@ impl World {
     }
 
     pub(super) fn below(&mut self, bound: usize) -> usize {
-        dice::below(&mut self.rng, bound)
+        random::below(&mut self.rng, bound)
     }
 
     pub(super) fn note(&self, what: &'static str, backend: &Backend, value: u64) {

@@ -14,10 +14,10 @@ use l4lb::sys::Wake;
 use l4lb::worker::{Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerEndpoints, WorkerHandle};
 
 use super::{ROUND, STILL_ROUNDS_MAX, World};
-use crate::books::Books;
+use crate::accounting::Books;
 use crate::kernel::{SimKernel, SimListener, SimSocket, SimWake};
-use crate::net;
-use crate::plan::Plan;
+use crate::network;
+use crate::scenario::Plan;
 use crate::turns::Turn;
 
 /// Listeners at a time.
@@ -163,7 +163,7 @@ impl World {
                     let listeners = &mut self.net.borrow_mut().listeners;
                     group.sockets.push(listeners.len());
                     let backlog = usize::try_from(settings.backlog).expect("small");
-                    listeners.push(net::Listener::new(self.serving[index], group.id.0 as usize, backlog));
+                    listeners.push(network::Listener::new(self.serving[index], group.id.0 as usize, backlog));
                 }
                 let socket = is_new.then(|| SimListener::new(group.sockets[index], &self.net));
                 let (group, listener) = (group.id, Arc::clone(listener));
@@ -197,7 +197,7 @@ impl World {
     pub(super) fn see_them_off(&mut self) {
         self.net.borrow_mut().stride = ROUND;
         for _ in 0..STILL_ROUNDS_MAX {
-            let is_gone = |listener: &net::Listener| !listener.is_open || listener.retired.is_none();
+            let is_gone = |listener: &network::Listener| !listener.is_open || listener.retired.is_none();
             if self.is_draining || self.net.borrow().listeners.iter().all(is_gone) {
                 break;
             }

@@ -7,7 +7,7 @@ use l4lb::session::Direction;
 use l4lb::stats::WorkerStats;
 
 use crate::conn::Nanos;
-use crate::judge::Patience;
+use crate::oracle::Patience;
 
 /// How long a byte of a session that lasts may wait to be counted.
 const COUNT_PERIOD: Nanos = 5_000_000_000;

@@ -3,7 +3,7 @@
 use l4lb::session::Farewell;
 
 use crate::conn::{Conn, Descriptor, Nanos, Stage};
-use crate::net::{Net, client_of};
+use crate::network::{Net, client_of};
 use crate::peer::Seen;
 use crate::summaries::Told;
 

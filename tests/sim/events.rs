@@ -4,8 +4,8 @@ use l4lb::base::ready::Ready;
 use l4lb::sys::Token;
 
 use crate::conn::Stage;
-use crate::dice::happens;
-use crate::net::{Listener, Mode, Net};
+use crate::network::{Listener, Mode, Net};
+use crate::random::happens;
 
 impl Listener {
     pub(crate) fn new(worker: usize, index: usize, backlog: usize) -> Self {

@@ -8,7 +8,7 @@ use l4lb::pool::{Admin, Backend, BackendId, Snapshot};
 use l4lb::sys::Token;
 
 use crate::conn::{Conn, Descriptor};
-use crate::net::Net;
+use crate::network::Net;
 
 /// One backend that is or was in a pool. An address may belong to several, one after another.
 #[derive(Debug)]

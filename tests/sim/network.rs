@@ -13,14 +13,14 @@ use l4lb::session::{Farewell, Side};
 use l4lb::sys::{Event, Token};
 use nix::libc;
 
-use crate::books::Given;
+use crate::accounting::Given;
+use crate::backend_model::Roster;
 use crate::conn::{Answer, Called, Conn, Descriptor, Nanos, Stage};
 use crate::coverage::Coverage;
-use crate::dice::{self, happens};
 use crate::faults::Faults;
 use crate::peer::{Ending, Peer, Reading, Seen};
 use crate::pipe::Pipe;
-use crate::roster::Roster;
+use crate::random::{self, happens};
 use crate::shortage::Shortage;
 use crate::stream::Stream;
 use crate::trace::Trace;
@@ -528,7 +528,7 @@ impl Net {
     // --- dice ------------------------------------------------------------------------------------------------------
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        dice::below(&mut self.rng, bound)
+        random::below(&mut self.rng, bound)
     }
 
     /// What a peer sends in all: mostly little, and no more over a seed than there is time to look at.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use l4lb::base::rng::Rng;
 use l4lb::config::{self, Config, Overrides};
 
-use crate::dice::{below, to_usize};
-use crate::judge::Patience;
-use crate::net::{Backend, FIRST_BACKEND_PORT, Mode};
+use crate::network::{Backend, FIRST_BACKEND_PORT, Mode};
+use crate::oracle::Patience;
 use crate::pipe::PAGE;
+use crate::random::{below, to_usize};
 
 /// What a kind of check asks for, and what a healthy backend says to it.
 const CHECKS: [(&str, &[u8]); 4] = [
