@@ -4,9 +4,9 @@ use axum::http::{Method, StatusCode};
 use l4lb::api;
 use l4lb::ctl::ClientError;
 
-use crate::daemon::Daemon;
-use crate::lab::IPV4;
-use crate::peer::until;
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::until;
 
 const TWO: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";

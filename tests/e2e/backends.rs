@@ -5,8 +5,8 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{ClientGone, ConnectRefused, ConnectTimeout, Done, NoBackend};
 use l4lb::sys::Clock;
 
-use crate::fleet::{Fleet, Node, Visit, dead_fleet, fleet};
-use crate::peer::{Ending, Peer, retry, until};
+use crate::harness::backends::{Fleet, Node, Visit, dead_fleet, fleet};
+use crate::harness::peer::{Ending, Peer, retry, until};
 
 /// In the configuration below as text.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);

@@ -5,11 +5,11 @@ use std::process::{Command, Output, Stdio};
 use l4lb::api;
 use serde::de::DeserializeOwned;
 
-use crate::canned::Canned;
-use crate::daemon::Daemon;
-use crate::lab::{IPV4, setup};
-use crate::peer::{free_address, until};
-use crate::program::{Lines, Program, output};
+use crate::harness::daemon::Daemon;
+use crate::harness::fake_admin_api::Canned;
+use crate::harness::lab::{IPV4, setup};
+use crate::harness::peer::{free_address, until};
+use crate::harness::program::{Lines, Program, output};
 
 const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"[::1]:2\" }]\n";

@@ -6,9 +6,9 @@ use l4lb::session::CloseReason::{ClientGone, ClientReset, ConnectRefused, Connec
 use l4lb::session::Side::{Backend, Client};
 use l4lb::sys::Clock;
 
-use crate::lab::{Lab, Setup, setup};
-use crate::peer::{Ending, Peer, until};
-use crate::relay::Relay;
+use crate::harness::lab::{Lab, Setup, setup};
+use crate::harness::peer::{Ending, Peer, until};
+use crate::harness::relay::Relay;
 
 /// Connections that fill the accept queue of a backend with a backlog of 0, so that the next dial gets no answer.
 /// listen(2): the queue holds one more than the backlog.

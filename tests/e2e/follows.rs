@@ -8,11 +8,11 @@ use std::path::Path;
 
 use l4lb::api;
 
-use crate::daemon::Daemon;
-use crate::fleet::{Fleet, Service, fleet};
-use crate::lab::IPV4;
-use crate::peer::until;
-use crate::program::output;
+use crate::harness::backends::{Fleet, Service, fleet};
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::until;
+use crate::harness::program::output;
 
 const APPLIED: &str = "another configuration is run";
 

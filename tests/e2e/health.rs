@@ -12,8 +12,8 @@ use l4lb::session::CloseReason::{Done, NoBackend};
 use l4lb::session::Side;
 use socket2::Socket;
 
-use crate::fleet::{Fleet, Node, Service, dead_fleet, fleet};
-use crate::peer::{Ending, Peer, SetOnDrop, retry, until};
+use crate::harness::backends::{Fleet, Node, Service, dead_fleet, fleet};
+use crate::harness::peer::{Ending, Peer, SetOnDrop, retry, until};
 
 /// Checks that come soon, and that a busy machine does not fail.
 const SOON: &str = "interval = \"2s\", fast_interval = \"20ms\", timeout = \"2s\"";

@@ -9,8 +9,8 @@ use l4lb::session::CloseReason::Done;
 use l4lb::session::Side::{self, Backend, Client};
 use l4lb::sys::Clock;
 
-use crate::lab::setup;
-use crate::peer::{Receiving, Sending};
+use crate::harness::lab::setup;
+use crate::harness::peer::{Receiving, Sending};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

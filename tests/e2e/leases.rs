@@ -11,10 +11,10 @@ use l4lb::ctl::ClientError;
 use l4lb::sys::timestamp;
 use tempfile::TempDir;
 
-use crate::daemon::Daemon;
-use crate::lab::IPV4;
-use crate::peer::{patient_backend, patient_client, retry, until};
-use crate::program::output;
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::{patient_backend, patient_client, retry, until};
+use crate::harness::program::output;
 
 /// Ends soon, but not before the next request, also where that takes its time.
 const SHORT: &str = "3s";

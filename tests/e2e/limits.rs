@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use l4lb::session::CloseReason::{ClientGone, ClientReset, Done};
 
-use crate::fleet::{Service, Visit, fleet};
-use crate::peer::until;
+use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::peer::until;
 
 /// Sends `clients` clients at once through the listener with that index: `limit` of them get in, and as they
 /// leave the others do. More than `limit` are never inside.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{Done, IdleTimeout};
 use l4lb::sys::Clock;
 
-use crate::fleet::{Visit, fleet};
+use crate::harness::backends::{Visit, fleet};
 
 /// In the configurations below as text.
 const IDLE: Duration = Duration::from_secs(2);

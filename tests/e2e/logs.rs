@@ -5,11 +5,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{ChildStderr, Command, Stdio};
 
-use crate::daemon::Daemon;
-use crate::fleet::{Service, Visit, dead_fleet, fleet};
-use crate::lab::IPV4;
-use crate::peer::{Ending, Peer, free_address, in_time};
-use crate::program::{Program, output};
+use crate::harness::backends::{Service, Visit, dead_fleet, fleet};
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::{Ending, Peer, free_address, in_time};
+use crate::harness::program::{Program, output};
 
 type Fields = BTreeMap<String, serde_json::Value>;
 

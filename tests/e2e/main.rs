@@ -1,37 +1,31 @@
 //! The load balancer from outside: real sockets, peers that follow a script, and its books at the end.
 //!
-//! A [`lab::Lab`] is a running server with a backend behind it; a [`relay::Relay`] is one session through it, told
-//! what to do at which side. Each test ends with an audit: every session is over, for the expected reason, with
-//! every byte accounted for. Nothing here sleeps: a test waits for a condition, for [`peer::PATIENCE`] at most.
+//! A [`Lab`](harness::lab::Lab) is a running server with a backend behind it; a [`Relay`](harness::relay::Relay) is one
+//! session through it, which a test tells what to do at which side. Each test ends with an audit: every session is over,
+//! for the expected reason, with every byte accounted for. Nothing here sleeps: a test waits for a condition, for
+//! [`PATIENCE`](harness::peer::PATIENCE) at most.
 
-mod canned;
-mod daemon;
-mod fleet;
-mod lab;
-mod pattern;
-mod peer;
-mod program;
-mod relay;
+mod harness;
 
-mod crowd;
+mod backpressure;
+mod concurrency;
 mod dials;
-mod drain;
-mod ends;
+mod half_close_and_reset;
 mod integrity;
-mod pressure;
 mod timeouts;
 mod top;
 
 mod admin;
+mod admin_auth;
 mod backends;
-mod changes;
-mod counts;
+mod balancing;
+mod byte_accounting;
 mod ctl;
-mod doors;
 mod follows;
 mod health;
 mod leases;
 mod limits;
+mod listener_reload;
 mod listeners;
 mod logs;
 mod metrics;
@@ -42,5 +36,4 @@ mod reload;
 mod service;
 mod sessions;
 mod shutdown;
-mod spread;
 mod workers;

@@ -6,10 +6,10 @@ use std::thread::{self, ScopedJoinHandle};
 use axum::http::Method;
 use l4lb::api;
 
-use crate::daemon::Daemon;
-use crate::fleet::fleet;
-use crate::lab::IPV4;
-use crate::peer::until;
+use crate::harness::backends::fleet;
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::until;
 
 const CLIENTS: usize = 4;
 const VISITS: usize = 150;

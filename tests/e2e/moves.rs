@@ -15,8 +15,8 @@ use nix::sys::socket::GetSockOpt;
 use nix::{getsockopt_impl, sockopt_impl};
 use socket2::{Domain, Socket, Type};
 
-use crate::fleet::{Service, Visit, fleet};
-use crate::peer::{PATIENCE, Peer, SetOnDrop, until};
+use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::peer::{PATIENCE, Peer, SetOnDrop, until};
 use crate::service::half_connected;
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use crate::fleet::{dead_fleet, fleet};
-use crate::lab::IPV4;
-use crate::peer::until;
-use crate::program::output;
+use crate::harness::backends::{dead_fleet, fleet};
+use crate::harness::lab::IPV4;
+use crate::harness::peer::until;
+use crate::harness::program::output;
 
 /// Keys that have the metrics answered on a free port.
 fn metrics() -> (SocketAddr, String) {

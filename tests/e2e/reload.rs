@@ -13,8 +13,8 @@ use l4lb::reload::{Mode, ReloadReport};
 use l4lb::session::CloseReason::{BackendRemoved, Done, IdleTimeout};
 use l4lb::sys::Clock;
 
-use crate::fleet::{Fleet, Service, Visit, fleet};
-use crate::peer::{SetOnDrop, until};
+use crate::harness::backends::{Fleet, Service, Visit, fleet};
+use crate::harness::peer::{SetOnDrop, until};
 
 fn lines(report: &ReloadReport) -> Vec<String> {
     report.changes.iter().map(|touch| touch.change.to_string()).collect()

@@ -21,11 +21,11 @@ use procfs::net::TcpState;
 use socket2::{Domain, SockFilter, Socket, Type};
 use tempfile::TempDir;
 
-use crate::daemon::Daemon;
-use crate::fleet::{Fleet, Service, Visit, fleet};
-use crate::lab::IPV4;
-use crate::peer::{PATIENCE, Peer, SetOnDrop, patience, retry, until};
-use crate::program::{Program, output};
+use crate::harness::backends::{Fleet, Service, Visit, fleet};
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::{PATIENCE, Peer, SetOnDrop, patience, retry, until};
+use crate::harness::program::{Program, output};
 
 /// The other end of NOTIFY_SOCKET.
 struct Manager {

@@ -7,9 +7,9 @@ use axum::http::{Method, StatusCode};
 use l4lb::api;
 use l4lb::ctl::ClientError;
 
-use crate::daemon::Daemon;
-use crate::lab::IPV4;
-use crate::peer::{patient_backend, patient_client, retry, until};
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::{patient_backend, patient_client, retry, until};
 
 /// A daemon in front of one backend, `a`, and what has come to that.
 struct Bench {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{Done, HalfCloseTimeout, IdleTimeout};
 use l4lb::sys::Clock;
 
-use crate::lab::setup;
+use crate::harness::lab::setup;
 
 /// In the configuration below as text.
 const TIMEOUT: Duration = Duration::from_secs(2);

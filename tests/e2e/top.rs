@@ -8,10 +8,10 @@ use std::thread;
 
 use l4lb::api;
 
-use crate::daemon::Daemon;
-use crate::lab::IPV4;
-use crate::peer::{patience, until};
-use crate::program::{self, Program, output};
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::IPV4;
+use crate::harness::peer::{patience, until};
+use crate::harness::program::{self, Program, output};
 
 /// What gives a terminal back: out of the alternate screen, and the cursor is seen again (xterm, "ctlseqs").
 const GIVEN_BACK: &str = "\u{1b}[?1049l\u{1b}[?25h";

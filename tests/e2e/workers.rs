@@ -5,9 +5,9 @@ use std::thread;
 use l4lb::session::CloseReason::{Done, Stopped};
 use l4lb::stats::Share;
 
-use crate::daemon::Daemon;
-use crate::fleet::{Fleet, Service, Visit, fleet};
-use crate::peer::{Peer, until};
+use crate::harness::backends::{Fleet, Service, Visit, fleet};
+use crate::harness::daemon::Daemon;
+use crate::harness::peer::{Peer, until};
 
 fn balanced(workers: usize) -> Fleet {
     fleet(2).workers(workers).listeners(&["accept = \"balance\""])

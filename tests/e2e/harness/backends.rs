@@ -1,4 +1,4 @@
-//! Several backends behind one server, with health checks where a test wants them: what a [`crate::lab::Lab`]
+//! Several backends behind one server, with health checks where a test wants them: what a [`crate::harness::lab::Lab`]
 //! leaves out.
 //!
 //! A [`Node`] is a backend that speaks first: it greets with a byte that tells which it is, then sends back what
@@ -21,9 +21,9 @@ use l4lb::session::{CloseReason, Side};
 use l4lb::stats::Totals;
 use socket2::Socket;
 
-use crate::daemon::Daemon;
-use crate::lab::{IPV4, accept_as_told, audit, relay_mode};
-use crate::peer::{Ending, PATIENCE, Peer, connect, in_time, new_socket, try_patient_client, until};
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::{IPV4, accept_as_told, audit, relay_mode};
+use crate::harness::peer::{Ending, PATIENCE, Peer, connect, in_time, new_socket, try_patient_client, until};
 
 /// The greeting of node 0; that of node 1 is the next.
 const GREETING: u8 = b'a';

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use l4lb::session::Side;
 
-use crate::daemon::Daemon;
-use crate::lab::{Lab, Setup, setup};
-use crate::peer::Ending;
-use crate::relay::Relay;
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::{Lab, Setup, setup};
+use crate::harness::peer::Ending;
+use crate::harness::relay::Relay;
 
 const MIB: u64 = 1 << 20;
 /// How long the server is watched.

@@ -6,8 +6,8 @@ use std::thread;
 use l4lb::config::model::HealthState::{Down, Up};
 use l4lb::session::CloseReason::Done;
 
-use crate::fleet::{Service, Visit, fleet};
-use crate::peer::until;
+use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::peer::until;
 
 /// Checks that see a change soon, and that a busy machine does not fail.
 const CHECKS: &str = "interval = \"2s\", fast_interval = \"20ms\", timeout = \"2s\", initial_state = \"up\"";

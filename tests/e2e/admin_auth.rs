@@ -11,8 +11,8 @@ use l4lb::server::{self, Running};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use crate::lab::{IPV4, audit};
-use crate::peer::{patient_backend, patient_client, retry};
+use crate::harness::lab::{IPV4, audit};
+use crate::harness::peer::{patient_backend, patient_client, retry};
 
 const TOKEN: &str = "not-for-everybody-0123456789";
 const READ_TOKEN: &str = "for-those-who-only-look-0123456789";

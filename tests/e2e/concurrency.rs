@@ -8,10 +8,10 @@ use l4lb::base::rng::Rng;
 use l4lb::session::CloseReason::Done;
 use l4lb::session::Side::{self, Backend, Client};
 
-use crate::daemon::Daemon;
-use crate::lab::{Lab, setup};
-use crate::peer::{Ending, Peer, SetOnDrop, until};
-use crate::relay::Relay;
+use crate::harness::daemon::Daemon;
+use crate::harness::lab::{Lab, setup};
+use crate::harness::peer::{Ending, Peer, SetOnDrop, until};
+use crate::harness::relay::Relay;
 
 const MIB: u64 = 1 << 20;
 

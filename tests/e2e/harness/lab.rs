@@ -12,9 +12,9 @@ use l4lb::stats::{self, Totals};
 use procfs::net::{TcpNetEntry, TcpState};
 use socket2::Socket;
 
-use crate::daemon::Daemon;
-use crate::peer::{PATIENCE, Peer, in_time, new_socket, retry, until};
-use crate::relay::Relay;
+use crate::harness::daemon::Daemon;
+use crate::harness::peer::{PATIENCE, Peer, in_time, new_socket, retry, until};
+use crate::harness::relay::Relay;
 
 /// Connections that wait for a backend to accept them.
 const BACKLOG: i32 = 4096;

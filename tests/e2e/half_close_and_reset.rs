@@ -6,10 +6,10 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{self, BackendReset, ClientReset, Done};
 use l4lb::session::Side::{self, Backend, Client};
 
-use crate::fleet::fleet;
-use crate::lab::{has_other_end, setup};
-use crate::peer::{Ending, until};
-use crate::relay::reset_by;
+use crate::harness::backends::fleet;
+use crate::harness::lab::{has_other_end, setup};
+use crate::harness::peer::{Ending, until};
+use crate::harness::relay::reset_by;
 
 const MIB: u64 = 1 << 20;
 

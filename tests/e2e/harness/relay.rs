@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use l4lb::session::{CloseReason, Side};
 
-use crate::lab::Lab;
-use crate::peer::{Ending, Peer, until};
+use crate::harness::lab::Lab;
+use crate::harness::peer::{Ending, Peer, until};
 
 /// One session: a client, a backend, and the lab `L` that they are in.
 pub(crate) struct Relay<L = Lab> {

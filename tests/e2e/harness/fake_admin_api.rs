@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use crate::peer::PATIENCE;
+use crate::harness::peer::PATIENCE;
 
 /// Its socket, and what it has been asked.
 pub(crate) struct Canned {

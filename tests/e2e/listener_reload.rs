@@ -9,9 +9,9 @@ use std::time::Duration;
 use l4lb::config::model::{Accept, Config, HealthState, Keepalive};
 use l4lb::session::CloseReason::Done;
 
-use crate::fleet::{Service, Visit, fleet};
-use crate::lab::IPV4;
-use crate::peer::{Peer, SetOnDrop, free_address, until};
+use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::lab::IPV4;
+use crate::harness::peer::{Peer, SetOnDrop, free_address, until};
 
 /// Clients that are connected and not accepted while their listener goes.
 const QUEUED: usize = 200;
@@ -234,9 +234,9 @@ fn checks_move_to_the_workers_that_are_there() {
     for workers in [1, 4, 2, 1] {
         service.set_workers(workers);
         all_are(&service, HealthState::Up);
-        fleet.nodes.iter().for_each(crate::fleet::Node::die);
+        fleet.nodes.iter().for_each(crate::harness::backends::Node::die);
         all_are(&service, HealthState::Down);
-        fleet.nodes.iter().for_each(crate::fleet::Node::serve);
+        fleet.nodes.iter().for_each(crate::harness::backends::Node::serve);
     }
     all_are(&service, HealthState::Up);
     service.audit();

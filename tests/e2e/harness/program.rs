@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output,
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 
-use crate::peer::{in_time, patience, until};
+use crate::harness::peer::{in_time, patience, until};
 
 /// A running program. Dropped, it is killed.
 pub(crate) struct Program(Child);

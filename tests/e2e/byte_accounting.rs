@@ -2,9 +2,9 @@
 
 use l4lb::session::{CloseReason, Side};
 
-use crate::lab::setup;
-use crate::peer::until;
-use crate::relay::Relay;
+use crate::harness::lab::setup;
+use crate::harness::peer::until;
+use crate::harness::relay::Relay;
 
 /// A download of an hour shows before it ends: first when its connect timeout has passed, and again a few seconds after
 /// it has moved more.

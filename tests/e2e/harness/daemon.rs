@@ -13,8 +13,8 @@ use tempfile::{NamedTempFile, TempDir};
 
 use l4lb::ctl::{Client, Target};
 
-use crate::peer::until;
-use crate::program::{Lines, Program, run};
+use crate::harness::peer::until;
+use crate::harness::program::{Lines, Program, run};
 
 /// Somebody else may take the port between our look and the start.
 const START_TRIES: u32 = 20;

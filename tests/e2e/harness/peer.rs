@@ -15,7 +15,7 @@ use mio::unix::SourceFd;
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::pattern::Pattern;
+use crate::harness::pattern::Pattern;
 
 /// How long anything may take. Far longer than it does, even on a machine with better things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
