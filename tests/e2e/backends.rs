@@ -5,7 +5,7 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{ClientGone, ConnectRefused, ConnectTimeout, Done, NoBackend};
 use l4lb::sys::Clock;
 
-use crate::harness::backends::{Fleet, Node, Visit, dead_fleet, fleet};
+use crate::harness::backends::{Backends, Node, Visit, backends, dead_backends};
 use crate::harness::peer::{Ending, Peer, retry, until};
 
 /// In the configuration below as text.
@@ -21,18 +21,18 @@ fn stuck(node: &Node) -> (socket2::Socket, Peer) {
 }
 
 /// The first `dead` nodes refuse, the others serve.
-fn fleet_with_dead(dead: usize, serving: usize) -> Fleet {
-    let fleet = dead_fleet(dead + serving);
-    fleet.nodes[dead..].iter().for_each(Node::serve);
-    fleet
+fn fleet_with_dead(dead: usize, serving: usize) -> Backends {
+    let backends = dead_backends(dead + serving);
+    backends.nodes[dead..].iter().for_each(Node::serve);
+    backends
 }
 
 /// Case 47, with a server that speaks first and a client that is silent.
 #[test]
 fn a_refused_dial_is_none_of_the_clients_business() {
     for workers in [1, 2] {
-        let fleet = fleet_with_dead(2, 1).workers(workers);
-        let service = fleet.start();
+        let backends = fleet_with_dead(2, 1).workers(workers);
+        let service = backends.start();
         for _ in 0..30 {
             assert_eq!(service.enter().talks().leave(), 2);
         }
@@ -46,8 +46,8 @@ fn a_refused_dial_is_none_of_the_clients_business() {
 /// The next backend does not serve for the one that is gone as well as for itself.
 #[test]
 fn refused_dials_leave_the_spread_over_the_others_even() {
-    let fleet = fleet_with_dead(1, 2);
-    let service = fleet.start();
+    let backends = fleet_with_dead(1, 2);
+    let service = backends.start();
     assert_eq!(service.visits(30), [0, 15, 15]);
     let totals = service.ends(&[(Done, 30)]);
     assert_eq!((totals.dials, totals.dial_failures), (45, 15), "{totals}");
@@ -56,9 +56,9 @@ fn refused_dials_leave_the_spread_over_the_others_even() {
 /// Case 49.
 #[test]
 fn a_dial_without_an_answer_goes_on_to_the_next_backend_at_its_timeout() {
-    let fleet = fleet_with_dead(1, 1).pool("timeouts = { connect = \"300ms\" }");
-    let _stuck = stuck(&fleet.nodes[0]);
-    let service = fleet.start();
+    let backends = fleet_with_dead(1, 1).pool("timeouts = { connect = \"300ms\" }");
+    let _stuck = stuck(&backends.nodes[0]);
+    let service = backends.start();
     let clock = Clock::start();
     let start = clock.now();
     let visit = service.enter();
@@ -72,9 +72,9 @@ fn a_dial_without_an_answer_goes_on_to_the_next_backend_at_its_timeout() {
 /// Case 25. Nothing of the client has got to it, so another backend may have the client.
 #[test]
 fn a_backend_that_accepts_and_resets_at_once_is_a_failed_dial() {
-    let fleet = fleet_with_dead(1, 1);
-    let (listener, filler) = stuck(&fleet.nodes[0]);
-    let service = fleet.start_daemon("info,l4lb::session=off");
+    let backends = fleet_with_dead(1, 1);
+    let (listener, filler) = stuck(&backends.nodes[0]);
+    let service = backends.start_daemon("info,l4lb::session=off");
     let idle = service.server.sockets();
     let client = service.client();
     until("the dial is under way", || service.server.sockets() == idle + 2);
@@ -92,9 +92,9 @@ fn a_backend_that_accepts_and_resets_at_once_is_a_failed_dial() {
 /// Each dial has the whole timeout, and the last one decides what the client's end is called.
 #[test]
 fn a_client_is_reset_when_no_dial_gets_an_answer() {
-    let fleet = dead_fleet(3).pool("timeouts = { connect = \"100ms\" }\nretries = 1");
-    let _stuck: Vec<_> = fleet.nodes.iter().map(stuck).collect();
-    let service = fleet.start();
+    let backends = dead_backends(3).pool("timeouts = { connect = \"100ms\" }\nretries = 1");
+    let _stuck: Vec<_> = backends.nodes.iter().map(stuck).collect();
+    let service = backends.start();
     let clock = Clock::start();
     let start = clock.now();
     assert_eq!(service.client().receiving().ending(), Ending::Reset);
@@ -107,8 +107,8 @@ fn a_client_is_reset_when_no_dial_gets_an_answer() {
 #[test]
 fn the_number_of_retries_is_exact() {
     for (retries, dials) in [(0, 1), (1, 2), (2, 3), (4, 5), (5, 5), (16, 5)] {
-        let fleet = dead_fleet(5).pool(&format!("retries = {retries}"));
-        let service = fleet.start();
+        let backends = dead_backends(5).pool(&format!("retries = {retries}"));
+        let service = backends.start();
         assert_eq!(service.client().receiving().ending(), Ending::Reset);
         let totals = service.ends(&[(ConnectRefused, 1)]);
         assert_eq!((totals.dials, totals.dial_failures), (dials, dials), "retries = {retries}: {totals}");
@@ -118,9 +118,9 @@ fn the_number_of_retries_is_exact() {
 /// Case 53, in the second dial.
 #[test]
 fn a_client_that_resets_during_a_retry_is_noticed() {
-    let fleet = dead_fleet(2).pool("timeouts = { connect = \"20s\" }");
-    let _stuck = stuck(&fleet.nodes[1]);
-    let service = fleet.start();
+    let backends = dead_backends(2).pool("timeouts = { connect = \"20s\" }");
+    let _stuck = stuck(&backends.nodes[1]);
+    let service = backends.start();
     let mut client = service.client();
     until("a second dial", || service.server.totals().dials == 2);
     assert_eq!((service.backend(0).active(), service.backend(1).active()), (0, 1));
@@ -132,8 +132,8 @@ fn a_client_that_resets_during_a_retry_is_noticed() {
 /// Case 55, the other half: see `health` for the recovery.
 #[test]
 fn a_client_is_reset_at_once_when_all_backends_are_down() {
-    let fleet = fleet(3).health("initial_state = \"down\", rise = 100");
-    let service = fleet.start();
+    let backends = backends(3).health("initial_state = \"down\", rise = 100");
+    let service = backends.start();
     let clock = Clock::start();
     let reset = || {
         let start = clock.now();
@@ -149,17 +149,17 @@ fn a_client_is_reset_at_once_when_all_backends_are_down() {
 /// A pool of backends of weight 0 is as good as none.
 #[test]
 fn a_client_is_reset_when_no_backend_has_a_weight() {
-    let fleet = fleet(2).backends(["weight = 0", "weight = 0"]);
-    let service = fleet.start();
+    let backends = backends(2).keys_of_each(["weight = 0", "weight = 0"]);
+    let service = backends.start();
     assert_eq!(service.client().receiving().ending(), Ending::Reset);
     service.ends(&[(NoBackend, 1)]);
 }
 
 #[test]
 fn a_pool_that_tries_anyway_serves_from_backends_that_are_down() {
-    let fleet =
-        fleet(3).pool("when_all_down = \"try_anyway\"").health("initial_state = \"down\", rise = 100");
-    let service = fleet.start();
+    let backends =
+        backends(3).pool("when_all_down = \"try_anyway\"").health("initial_state = \"down\", rise = 100");
+    let service = backends.start();
     assert_eq!(service.visits(30), [10, 10, 10]);
     service.ends(&[(Done, 30)]);
 }
@@ -167,12 +167,12 @@ fn a_pool_that_tries_anyway_serves_from_backends_that_are_down() {
 /// What is tried anyway may fail anyway.
 #[test]
 fn a_pool_that_tries_anyway_still_tries_each_backend_once() {
-    let fleet = fleet_with_dead(2, 1)
+    let backends = fleet_with_dead(2, 1)
         .pool("when_all_down = \"try_anyway\"\nretries = 5")
         .health("initial_state = \"down\", rise = 100");
-    let service = fleet.start();
+    let service = backends.start();
     assert_eq!(service.visit(), 2);
-    fleet.nodes[2].die();
+    backends.nodes[2].die();
     assert_eq!(service.client().receiving().ending(), Ending::Reset);
     let totals = service.ends(&[(Done, 1), (ConnectRefused, 1)]);
     assert_eq!((totals.dials, totals.dial_failures), (6, 5), "{totals}");
@@ -181,9 +181,9 @@ fn a_pool_that_tries_anyway_still_tries_each_backend_once() {
 /// What a silent client waits for comes as soon as the dial succeeds, however long that takes.
 #[test]
 fn a_backend_that_wakes_up_in_time_is_not_left() {
-    let fleet = dead_fleet(1).pool("timeouts = { connect = \"20s\" }");
-    let (listener, filler) = stuck(&fleet.nodes[0]);
-    let service = fleet.start();
+    let backends = dead_backends(1).pool("timeouts = { connect = \"20s\" }");
+    let (listener, filler) = stuck(&backends.nodes[0]);
+    let service = backends.start();
     let client = service.client();
     until("a dial", || service.server.totals().dials == 1);
     drop((retry(|| listener.accept()).expect("accept the filler"), filler));

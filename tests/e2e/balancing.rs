@@ -6,7 +6,7 @@ use std::thread;
 use l4lb::config::model::HealthState::{Down, Up};
 use l4lb::session::CloseReason::Done;
 
-use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::backends::{Service, Visit, backends};
 use crate::harness::peer::until;
 
 /// Checks that see a change soon, and that a busy machine does not fail.
@@ -22,8 +22,8 @@ fn nodes_of_clients(service: &Service<'_>) -> Vec<usize> {
 
 #[test]
 fn round_robin_is_exact_over_two_workers() {
-    let fleet = fleet(3).workers(2);
-    let service = fleet.start();
+    let backends = backends(3).workers(2);
+    let service = backends.start();
     let service_ref = &service;
     let served = thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(move || service_ref.visits(75))).collect();
@@ -39,8 +39,8 @@ fn round_robin_is_exact_over_two_workers() {
 
 #[test]
 fn round_robin_takes_turns() {
-    let fleet = fleet(3);
-    let service = fleet.start();
+    let backends = backends(3);
+    let service = backends.start();
     let turns: Vec<usize> = (0..7).map(|_| service.visit()).collect();
     assert_eq!(turns, [0, 1, 2, 0, 1, 2, 0]);
     service.ends(&[(Done, 7)]);
@@ -49,9 +49,13 @@ fn round_robin_takes_turns() {
 #[test]
 fn weights_are_exact_over_whole_cycles() {
     for workers in [1, 2] {
-        let fleet =
-            fleet(4).workers(workers).backends(["weight = 1", "weight = 2", "weight = 0", "weight = 3"]);
-        let service = fleet.start();
+        let backends = backends(4).workers(workers).keys_of_each([
+            "weight = 1",
+            "weight = 2",
+            "weight = 0",
+            "weight = 3",
+        ]);
+        let service = backends.start();
         for cycles in 1..=5 {
             assert_eq!(service.visits(6 * cycles), [cycles, 2 * cycles, 0, 3 * cycles], "{workers} workers");
         }
@@ -61,8 +65,8 @@ fn weights_are_exact_over_whole_cycles() {
 
 #[test]
 fn least_connections_prefers_the_one_that_has_least_to_do() {
-    let fleet = fleet(3).workers(2).pool("balance = \"least_connections\"");
-    let service = fleet.start();
+    let backends = backends(3).workers(2).pool("balance = \"least_connections\"");
+    let service = backends.start();
     let mut visits: Vec<Visit> = (0..6).map(|_| service.enter()).collect();
     for node in [1, 0, 2, 2, 1] {
         let place = visits.iter().position(|visit| visit.node == node).expect("two sessions on each node");
@@ -82,8 +86,8 @@ fn least_connections_prefers_the_one_that_has_least_to_do() {
 #[test]
 fn least_connections_shares_equally_where_the_next_session_comes_before_the_last_has_gone() {
     for workers in [1, 2] {
-        let fleet = fleet(3).workers(workers).pool("balance = \"least_connections\"");
-        let service = fleet.start();
+        let backends = backends(3).workers(workers).pool("balance = \"least_connections\"");
+        let service = backends.start();
         let (mut served, mut last) = ([0usize; 3], None::<Visit>);
         for _ in 0..300 {
             let visit = service.enter().talks();
@@ -100,9 +104,12 @@ fn least_connections_shares_equally_where_the_next_session_comes_before_the_last
 
 #[test]
 fn least_connections_heeds_weights() {
-    let fleet =
-        fleet(3).pool("balance = \"least_connections\"").backends(["weight = 1", "weight = 2", "weight = 5"]);
-    let service = fleet.start();
+    let backends = backends(3).pool("balance = \"least_connections\"").keys_of_each([
+        "weight = 1",
+        "weight = 2",
+        "weight = 5",
+    ]);
+    let service = backends.start();
     let visits: Vec<Visit> = (0..16).map(|_| service.enter()).collect();
     assert_eq!([0, 1, 2].map(|node| service.backend(node).active()), [2, 4, 10]);
     for visit in visits {
@@ -114,8 +121,9 @@ fn least_connections_heeds_weights() {
 #[test]
 fn power_of_two_and_random_use_every_backend_that_has_a_weight() {
     for balance in ["power_of_two", "random"] {
-        let fleet = fleet(3).pool(&format!("balance = \"{balance}\"")).backends(["", "weight = 0", ""]);
-        let service = fleet.start();
+        let backends =
+            backends(3).pool(&format!("balance = \"{balance}\"")).keys_of_each(["", "weight = 0", ""]);
+        let service = backends.start();
         let served = service.visits(100);
         // One in 10^9 runs gives a fair coin fewer than 20 of 100.
         assert!(served[0] >= 20 && served[2] >= 20 && served[1] == 0, "{balance}: {served:?}");
@@ -125,14 +133,14 @@ fn power_of_two_and_random_use_every_backend_that_has_a_weight() {
 
 #[test]
 fn a_client_keeps_its_backend_over_workers_and_restarts() {
-    let fleet = fleet(3).pool("balance = \"source_hash\"");
-    let first = fleet.start();
+    let backends = backends(3).pool("balance = \"source_hash\"");
+    let first = backends.start();
     let nodes = nodes_of_clients(&first);
     assert_eq!(nodes_of_clients(&first), nodes, "again");
     first.ends(&[(Done, 80)]);
     assert!((0..3).all(|node| nodes.contains(&node)), "{nodes:?}");
-    let fleet = fleet.workers(2);
-    let second = fleet.start();
+    let backends = backends.workers(2);
+    let second = backends.start();
     for _ in 0..2 {
         assert_eq!(nodes_of_clients(&second), nodes, "after a restart with two workers");
     }
@@ -141,10 +149,10 @@ fn a_client_keeps_its_backend_over_workers_and_restarts() {
 
 #[test]
 fn only_the_clients_of_a_backend_that_is_gone_move() {
-    let fleet = fleet(3).pool("balance = \"source_hash\"").health(format!("{CHECKS}, fall = 2"));
-    let service = fleet.start();
+    let backends = backends(3).pool("balance = \"source_hash\"").health(format!("{CHECKS}, fall = 2"));
+    let service = backends.start();
     let before = nodes_of_clients(&service);
-    fleet.nodes[1].die();
+    backends.nodes[1].die();
     let refused = nodes_of_clients(&service);
     until("node 1 is down", || service.backend(1).health() == Down);
     let down = nodes_of_clients(&service);
@@ -154,7 +162,7 @@ fn only_the_clients_of_a_backend_that_is_gone_move() {
         }
     }
     assert_eq!(refused, down, "a moved client keeps its new backend");
-    fleet.nodes[1].serve();
+    backends.nodes[1].serve();
     until("node 1 is up", || service.backend(1).health() == Up);
     // The new table follows the verdict.
     let mut sessions = 3 * u64::from(CLIENTS);
@@ -168,16 +176,17 @@ fn only_the_clients_of_a_backend_that_is_gone_move() {
 
 #[test]
 fn a_backup_serves_only_while_every_primary_is_down() {
-    let fleet = fleet(3).workers(2).backends(["", "", "backup = true"]).health(format!("{CHECKS}, fall = 1"));
-    let service = fleet.start();
+    let backends =
+        backends(3).workers(2).keys_of_each(["", "", "backup = true"]).health(format!("{CHECKS}, fall = 1"));
+    let service = backends.start();
     assert_eq!(service.visits(20), [10, 10, 0]);
-    fleet.nodes[0].die();
+    backends.nodes[0].die();
     until("node 0 is down", || service.backend(0).health() == Down);
     assert_eq!(service.visits(10), [0, 10, 0]);
-    fleet.nodes[1].die();
+    backends.nodes[1].die();
     until("node 1 is down", || service.backend(1).health() == Down);
     until_all_go_to(&service, 2);
-    fleet.nodes[0].serve();
+    backends.nodes[0].serve();
     until("node 0 is up", || service.backend(0).health() == Up);
     until_all_go_to(&service, 0);
     service.audit();

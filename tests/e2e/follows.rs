@@ -8,7 +8,7 @@ use std::path::Path;
 
 use l4lb::api;
 
-use crate::harness::backends::{Fleet, Service, fleet};
+use crate::harness::backends::{Backends, Service, backends};
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
 use crate::harness::peer::until;
@@ -40,8 +40,8 @@ fn write_token(path: &Path, token: &str) {
 }
 
 /// Has it read a file with these keys of `[global]` and `[admin]`.
-fn reload(service: &Service<'_, Daemon>, fleet: &Fleet, global: &str, admin: &str) -> String {
-    let toml = fleet.daemon_toml().replace("[global]\n", &format!("[global]\n{global}\n"));
+fn reload(service: &Service<'_, Daemon>, backends: &Backends, global: &str, admin: &str) -> String {
+    let toml = backends.daemon_toml().replace("[global]\n", &format!("[global]\n{global}\n"));
     service.server.reload(&format!("{toml}\n[admin]\n{admin}\n"));
     service.server.wait_for_line(&[APPLIED, "is refused"])
 }
@@ -59,8 +59,8 @@ fn ctl(service: &Service<'_, Daemon>, args: &[&str]) -> String {
 /// The API and the metrics answered where the process was started, whatever the file said since.
 #[test]
 fn the_doors_of_operators_follow_a_reload() {
-    let (dir, fleet) = (tempfile::tempdir().expect("a directory"), fleet(1));
-    let service = fleet.start_daemon("info");
+    let (dir, backends) = (tempfile::tempdir().expect("a directory"), backends(1));
+    let service = backends.start_daemon("info");
     let [first, second, api] = [free(), free(), free()];
     let token = dir.path().join("token");
     write_token(&token, "the-first-token-of-all");
@@ -68,12 +68,12 @@ fn the_doors_of_operators_follow_a_reload() {
         |metrics: SocketAddr| format!("metrics = \"{metrics}\"\nlisten = \"{api}\"\ntoken_file = {token:?}");
     let ok = Some("HTTP/1.1 200 OK".to_owned());
 
-    assert!(reload(&service, &fleet, "", &keys(first)).contains(APPLIED));
+    assert!(reload(&service, &backends, "", &keys(first)).contains(APPLIED));
     until("the metrics are there", || get(first, "/metrics", "") == ok);
     until("the API is there", || get(api, "/v1/status", "the-first-token-of-all") == ok);
 
     write_token(&token, "the-second-token-of-all");
-    assert!(reload(&service, &fleet, "", &keys(second)).contains(APPLIED));
+    assert!(reload(&service, &backends, "", &keys(second)).contains(APPLIED));
     until("the metrics have moved", || get(second, "/metrics", "") == ok && get(first, "/", "").is_none());
     assert_eq!(get(api, "/v1/status", "the-second-token-of-all"), ok);
     let denied = get(api, "/v1/status", "the-first-token-of-all").expect("an answer");
@@ -83,10 +83,10 @@ fn the_doors_of_operators_follow_a_reload() {
     // An address that somebody has is refused, and all stays.
     let taken = TcpListener::bind(IPV4).expect("bind");
     let taken_at = taken.local_addr().expect("getsockname");
-    assert!(reload(&service, &fleet, "", &keys(taken_at)).contains("is refused"));
+    assert!(reload(&service, &backends, "", &keys(taken_at)).contains("is refused"));
     assert_eq!(get(second, "/metrics", ""), ok);
 
-    assert!(reload(&service, &fleet, "", "").contains(APPLIED));
+    assert!(reload(&service, &backends, "", "").contains(APPLIED));
     until("nobody answers any more", || get(second, "/", "").is_none() && get(api, "/", "").is_none());
     service.stops();
 }
@@ -95,17 +95,17 @@ fn the_doors_of_operators_follow_a_reload() {
 fn the_logs_follow_a_reload() {
     let dir = tempfile::tempdir().expect("a directory");
     let [first, second] = ["first.log", "second.log"].map(|name| dir.path().join(name));
-    let fleet = fleet(1);
-    let service = fleet.start_daemon("info");
+    let backends = backends(1);
+    let service = backends.start_daemon("info");
     let keys = |path: &Path, format| {
         format!("log = {{ format = \"{format}\" }}\naccess_log = {{ path = {path:?}, format = \"text\" }}")
     };
     let sessions = |path: &Path| fs::read_to_string(path).unwrap_or_default().matches(" session ").count();
 
-    reload(&service, &fleet, &keys(&first, "text"), "");
+    reload(&service, &backends, &keys(&first, "text"), "");
     service.enter().talks().leave();
     until("its line is in the new file", || sessions(&first) == 1);
-    let line = reload(&service, &fleet, &keys(&second, "json"), "");
+    let line = reload(&service, &backends, &keys(&second, "json"), "");
     service.enter().talks().leave();
     until("its line is in the other file", || sessions(&second) == 1);
     assert_eq!(sessions(&first), 1);
@@ -114,8 +114,8 @@ fn the_logs_follow_a_reload() {
     assert!(serde_json::from_str::<serde_json::Value>(&share).is_ok(), "{share} behind {line}");
 
     // A folder is no file: refused, and lines go on.
-    assert!(reload(&service, &fleet, &keys(dir.path(), "json"), "").contains("is refused"));
-    reload(&service, &fleet, "", "");
+    assert!(reload(&service, &backends, &keys(dir.path(), "json"), "").contains("is refused"));
+    reload(&service, &backends, "", "");
     service.enter().talks().leave();
     service.server.wait_for_line(&[" session "]);
     assert_eq!((sessions(&first), sessions(&second)), (1, 1));
@@ -125,9 +125,9 @@ fn the_logs_follow_a_reload() {
 
 #[test]
 fn a_session_that_lasts_has_a_line_at_its_start_and_every_so_often_where_that_is_asked_for() {
-    let fleet = fleet(1);
-    let service = fleet.start_daemon("info");
-    reload(&service, &fleet, "access_log = { path = \"-\", at = [\"start\"], every = \"1s\" }", "");
+    let backends = backends(1);
+    let service = backends.start_daemon("info");
+    reload(&service, &backends, "access_log = { path = \"-\", at = [\"start\"], every = \"1s\" }", "");
     let visit = service.enter().talks();
     let client = format!(" client={} ", visit.client.local_address());
     for what in ["session begins", "session goes on", "session goes on"] {
@@ -139,7 +139,7 @@ fn a_session_that_lasts_has_a_line_at_its_start_and_every_so_often_where_that_is
     }
     // It has no line at its end; one behind it that has shows that none came.
     visit.leave();
-    reload(&service, &fleet, "", "");
+    reload(&service, &backends, "", "");
     service.enter().talks().leave();
     let line = service.server.wait_for_line(&[" session session="]);
     assert!(!line.contains(&client), "{line}");
@@ -149,11 +149,11 @@ fn a_session_that_lasts_has_a_line_at_its_start_and_every_so_often_where_that_is
 /// `ctl config` showed what did not run, and a dry run had nothing to change.
 #[test]
 fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
-    let (dir, fleet) = (tempfile::tempdir().expect("a directory"), fleet(1));
-    let service = fleet.start_daemon("info");
+    let (dir, backends) = (tempfile::tempdir().expect("a directory"), backends(1));
+    let service = backends.start_daemon("info");
     let (metrics, state) = (free(), dir.path().join("state.json"));
     let admin = format!("metrics = \"{metrics}\"\nstate_file = {state:?}");
-    reload(&service, &fleet, "pin = true\nbusy_poll = \"50us\"", &admin);
+    reload(&service, &backends, "pin = true\nbusy_poll = \"50us\"", &admin);
     let pending = status(&service).restart_pending.expect("keys wait");
     assert_eq!(pending.keys, ["pin", "busy_poll", "admin.state_file"]);
     let words = "restart pending: pin, busy_poll, admin.state_file (since ";
@@ -169,17 +169,17 @@ fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
     assert!(dry.contains("pin false -> true (needs a restart: a thread") && !dry.contains(") ("), "{dry}");
 
     fs::write(&state, "no JSON").expect("write");
-    assert!(reload(&service, &fleet, "", &admin).contains("is refused"), "it could not start");
-    reload(&service, &fleet, "pin = true", "");
+    assert!(reload(&service, &backends, "", &admin).contains("is refused"), "it could not start");
+    reload(&service, &backends, "pin = true", "");
     let since = pending.since;
     let pending = status(&service).restart_pending.expect("one waits");
     assert_eq!((pending.keys, pending.since), (vec!["pin".to_owned()], since));
-    assert!(reload(&service, &fleet, "user = \"no-such-user\"", "").contains("is refused"));
+    assert!(reload(&service, &backends, "user = \"no-such-user\"", "").contains("is refused"));
     assert_eq!(
         status(&service).reload.errors,
         ["cannot become user \"no-such-user\": there is no user \"no-such-user\""]
     );
-    reload(&service, &fleet, "", "");
+    reload(&service, &backends, "", "");
     assert_eq!(status(&service).restart_pending, None);
     service.stops();
 }

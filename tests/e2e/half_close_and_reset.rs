@@ -6,7 +6,7 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{self, BackendReset, ClientReset, Done};
 use l4lb::session::Side::{self, Backend, Client};
 
-use crate::harness::backends::fleet;
+use crate::harness::backends::backends;
 use crate::harness::lab::{has_other_end, setup};
 use crate::harness::peer::{Ending, until};
 use crate::harness::relay::reset_by;
@@ -186,8 +186,8 @@ fn clients_that_reset_at_once_leave_nothing_behind() {
 /// Case 25. They are dead when they are accepted.
 #[test]
 fn clients_that_reset_in_the_accept_queue_leave_nothing_behind() {
-    let fleet = fleet(1).workers(2);
-    let service = fleet.start_daemon("info,l4lb::session=off");
+    let backends = backends(1).workers(2);
+    let service = backends.start_daemon("info,l4lb::session=off");
     let idle = service.server.sockets();
     for _ in 0..3 {
         service.server.freeze();

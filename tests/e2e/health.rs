@@ -12,7 +12,7 @@ use l4lb::session::CloseReason::{Done, NoBackend};
 use l4lb::session::Side;
 use socket2::Socket;
 
-use crate::harness::backends::{Fleet, Node, Service, dead_fleet, fleet};
+use crate::harness::backends::{Backends, Node, Service, backends, dead_backends};
 use crate::harness::peer::{Ending, Peer, SetOnDrop, retry, until};
 
 /// Checks that come soon, and that a busy machine does not fail.
@@ -24,7 +24,7 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length:
 
 /// A node that serves, and beside it the port that is checked in its place, where the script answers.
 struct Ward {
-    fleet: Fleet,
+    backends: Backends,
     checks: Socket,
     checked: Node,
 }
@@ -34,8 +34,8 @@ impl Ward {
     fn new(keys: &str) -> Self {
         let checked = Node::new(0);
         let port = checked.address.port();
-        let fleet = fleet(1).health(format!("{SOON}, port = {port}, {keys}"));
-        Self { fleet, checks: checked.listen(16), checked }
+        let backends = backends(1).health(format!("{SOON}, port = {port}, {keys}"));
+        Self { backends, checks: checked.listen(16), checked }
     }
 
     /// The server's next check.
@@ -94,7 +94,7 @@ fn rise_and_fall_are_exact() {
         for (initial, script, expected, transitions) in cases {
             scope.spawn(move || {
                 let ward = http(initial, 2, 3);
-                let service = ward.fleet.start();
+                let service = ward.backends.start();
                 assert_eq!(service.backend(0).health(), initial);
                 assert_eq!(ward.states(&service, script), expected, "{initial:?} {script}");
                 let totals = service.ends(&[]);
@@ -109,7 +109,7 @@ fn rise_and_fall_are_exact() {
 fn a_backend_that_flaps_faster_than_rise_and_fall_changes_nothing() {
     for (initial, script) in [(Up, "--+--+--+"), (Down, "+-+-+-+-")] {
         let ward = http(initial, 2, 3);
-        let service = ward.fleet.start();
+        let service = ward.backends.start();
         assert!(ward.states(&service, script).iter().all(|&state| state == initial));
         let totals = service.ends(&[]);
         assert_eq!(totals.transitions, 0, "{initial:?}: {totals}");
@@ -121,7 +121,7 @@ fn a_backend_that_flaps_faster_than_rise_and_fall_changes_nothing() {
 fn the_initial_state_decides_until_the_first_verdict() {
     for (initial, serves) in [(Up, true), (Unknown, true), (Down, false)] {
         let ward = http(initial, 1, 1);
-        let service = ward.fleet.start();
+        let service = ward.backends.start();
         if serves {
             assert_eq!(service.visit(), 0, "{initial:?}");
         } else {
@@ -171,7 +171,7 @@ impl Answer {
 #[track_caller]
 fn verdict_on(keys: &str, answer: Answer, request: impl Fn(&Ward) -> Peer) -> (HealthState, Option<Ending>) {
     let ward = Ward::new(keys);
-    let service = ward.fleet.start();
+    let service = ward.backends.start();
     let ending = answer.give(request(&ward));
     until("a verdict", || service.backend(0).health() != Unknown);
     let state = service.backend(0).health();
@@ -234,7 +234,7 @@ fn a_check_that_talks_judges_the_answer() {
     ];
     let request = |ward: &Ward| {
         let mut check = ward.check();
-        if ward.fleet.keys_of_health().contains("PING") {
+        if ward.backends.keys_of_health().contains("PING") {
             check.receiving().bytes(b"PING\r\n");
         }
         check
@@ -252,7 +252,7 @@ fn a_check_that_talks_judges_the_answer() {
 #[test]
 fn a_check_that_only_connects_ends_by_a_reset() {
     let ward = Ward::new("type = \"tcp\", rise = 1");
-    let service = ward.fleet.start();
+    let service = ward.backends.start();
     for _ in 0..3 {
         assert_eq!(ward.check().receiving().ending(), Ending::Reset);
     }
@@ -265,7 +265,7 @@ fn a_check_that_only_connects_ends_by_a_reset() {
 #[test]
 fn a_backend_that_does_not_part_is_checked_again() {
     let ward = Ward::new("type = \"http\", initial_state = \"down\", rise = 3");
-    let service = ward.fleet.start();
+    let service = ward.backends.start();
     let mut open = Vec::new();
     for _ in 0..4 {
         let mut check = ward.http_check();
@@ -284,10 +284,10 @@ fn a_backend_that_does_not_part_is_checked_again() {
 /// Case 49 for checks: without an answer to the SYN.
 #[test]
 fn a_check_whose_connect_gets_no_answer_fails_at_its_timeout() {
-    let fleet = dead_fleet(1).health(format!("{SOON}, initial_state = \"up\", fall = 2"));
-    let _listener = fleet.nodes[0].listen(0);
-    let _filler = Peer::connect(fleet.nodes[0].address, 0, None);
-    let service = fleet.start();
+    let backends = dead_backends(1).health(format!("{SOON}, initial_state = \"up\", fall = 2"));
+    let _listener = backends.nodes[0].listen(0);
+    let _filler = Peer::connect(backends.nodes[0].address, 0, None);
+    let service = backends.start();
     until("it is down", || service.backend(0).health() == Down);
     let totals = service.ends(&[]);
     assert_eq!(totals.transitions, 1, "{totals}");
@@ -297,15 +297,15 @@ fn a_check_whose_connect_gets_no_answer_fails_at_its_timeout() {
 #[test]
 fn a_pool_recovers_by_itself() {
     for workers in [1, 2] {
-        let fleet = fleet(3).workers(workers).health(SOON);
-        let service = fleet.start();
+        let backends = backends(3).workers(workers).health(SOON);
+        let service = backends.start();
         let all_are = |state| (0..3).all(|node| service.backend(node).health() == state);
         until("all are up", || all_are(Up));
         assert_eq!(service.visits(6), [2, 2, 2]);
-        fleet.nodes.iter().for_each(Node::die);
+        backends.nodes.iter().for_each(Node::die);
         until("all are down", || all_are(Down));
         assert_eq!(service.client().receiving().ending(), Ending::Reset);
-        fleet.nodes.iter().for_each(Node::serve);
+        backends.nodes.iter().for_each(Node::serve);
         until("all are up again", || all_are(Up));
         let mut refused = 0;
         until("a client is served", || {
@@ -322,9 +322,9 @@ fn a_pool_recovers_by_itself() {
 #[test]
 fn failed_dials_count_as_failed_checks() {
     for fall in [1, 3, 5] {
-        let fleet = dead_fleet(2).health(format!("{NEVER}, fall = {fall}"));
-        fleet.nodes[1].serve();
-        let service = fleet.start();
+        let backends = dead_backends(2).health(format!("{NEVER}, fall = {fall}"));
+        backends.nodes[1].serve();
+        let service = backends.start();
         for _ in 0..20 {
             assert_eq!(service.visit(), 1);
         }
@@ -337,9 +337,9 @@ fn failed_dials_count_as_failed_checks() {
 /// Without checks nothing would bring a backend up again, so nothing takes it down.
 #[test]
 fn failed_dials_do_not_take_down_a_backend_that_is_not_checked() {
-    let fleet = dead_fleet(2);
-    fleet.nodes[1].serve();
-    let service = fleet.start();
+    let backends = dead_backends(2);
+    backends.nodes[1].serve();
+    let service = backends.start();
     for _ in 0..20 {
         assert_eq!(service.visit(), 1);
     }
@@ -350,8 +350,8 @@ fn failed_dials_do_not_take_down_a_backend_that_is_not_checked() {
 /// Goal G4: sessions that run on a killed backend are cut; no session that begins later notices anything.
 #[test]
 fn no_new_session_fails_when_a_backend_is_killed_under_load() {
-    let fleet = fleet(3).workers(2).health(format!("{SOON}, initial_state = \"up\""));
-    let service = fleet.start();
+    let backends = backends(3).workers(2).health(format!("{SOON}, initial_state = \"up\""));
+    let service = backends.start();
     let (dead, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     let after_death = AtomicU64::new(0);
     let load = || {
@@ -367,15 +367,15 @@ fn no_new_session_fails_when_a_backend_is_killed_under_load() {
     thread::scope(|scope| {
         let over = SetOnDrop(&stop);
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
-        until("all nodes have work", || fleet.nodes.iter().all(|node| node.book().accepted() > 50));
-        fleet.nodes[1].die();
+        until("all nodes have work", || backends.nodes.iter().all(|node| node.book().accepted() > 50));
+        backends.nodes[1].die();
         dead.store(true, Ordering::Release);
         until("it is down", || service.backend(1).health() == Down);
         let at_death = after_death.load(Ordering::Relaxed);
         until("life goes on", || after_death.load(Ordering::Relaxed) > at_death + 100);
-        fleet.nodes[1].serve();
-        let before = fleet.nodes[1].book().accepted();
-        until("it serves again", || fleet.nodes[1].book().accepted() > before + 50);
+        backends.nodes[1].serve();
+        let before = backends.nodes[1].book().accepted();
+        until("it serves again", || backends.nodes[1].book().accepted() > before + 50);
         drop(over);
         clients.into_iter().for_each(|client| client.join().expect("a client"));
     });
@@ -388,12 +388,12 @@ fn no_new_session_fails_when_a_backend_is_killed_under_load() {
 /// Case 78, from the side of the backends: all checks and sessions are over, each by its end.
 #[test]
 fn no_check_leaves_a_connection_behind() {
-    let fleet = fleet(2).workers(2).health(SOON);
-    let service = fleet.start();
-    until("ten checks of each", || fleet.nodes.iter().all(|node| node.book().by_reset() >= 2));
+    let backends = backends(2).workers(2).health(SOON);
+    let service = backends.start();
+    until("ten checks of each", || backends.nodes.iter().all(|node| node.book().by_reset() >= 2));
     service.visits(10);
     service.ends(&[(Done, 10)]);
-    for node in &fleet.nodes {
+    for node in &backends.nodes {
         assert_eq!(node.book().by_fin(), 5, "sessions");
     }
 }
@@ -401,9 +401,9 @@ fn no_check_leaves_a_connection_behind() {
 /// Case 80.
 #[test]
 fn a_backend_that_is_down_costs_nothing() {
-    let fleet = fleet(4).health("interval = \"100ms\", fast_interval = \"100ms\", timeout = \"100ms\"");
-    fleet.nodes[1..].iter().for_each(Node::die);
-    let service = fleet.start_daemon("info");
+    let backends = backends(4).health("interval = \"100ms\", fast_interval = \"100ms\", timeout = \"100ms\"");
+    backends.nodes[1..].iter().for_each(Node::die);
+    let service = backends.start_daemon("info");
     let mut visit = service.enter().talks();
     for _ in 1..4 {
         service.server.wait_for_line(&["to=down"]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use l4lb::session::CloseReason::{ClientGone, ClientReset, Done};
 
-use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::backends::{Service, Visit, backends};
 use crate::harness::peer::until;
 
 /// Sends `clients` clients at once through the listener with that index: `limit` of them get in, and as they
@@ -36,8 +36,8 @@ fn crowds(service: &Service<'_>, listener: usize, clients: u64, limit: u64) {
 #[test]
 fn sessions_never_exceed_the_limit_and_everyone_is_served() {
     for workers in [1, 2] {
-        let fleet = fleet(2).workers(workers).global("max_sessions = 4");
-        let service = fleet.start();
+        let backends = backends(2).workers(workers).global("max_sessions = 4");
+        let service = backends.start();
         crowds(&service, 0, 24, 4);
         let totals = service.ends(&[(Done, 24)]);
         assert!(totals.accept_pauses > 0, "{totals}");
@@ -47,8 +47,8 @@ fn sessions_never_exceed_the_limit_and_everyone_is_served() {
 #[test]
 fn waiting_clients_are_not_accepted() {
     for workers in [1, 2] {
-        let fleet = fleet(1).workers(workers).global("max_sessions = 3");
-        let service = fleet.start();
+        let backends = backends(1).workers(workers).global("max_sessions = 3");
+        let service = backends.start();
         let inside: Vec<Visit> = (0..3).map(|_| service.enter()).collect();
         let mut waiting: Vec<_> = (0..4).map(|_| service.client()).collect();
         waiting[0].receiving().silence(Duration::from_millis(200));
@@ -71,8 +71,8 @@ fn waiting_clients_are_not_accepted() {
 #[test]
 fn the_limit_of_a_listener_is_its_own() {
     for workers in [1, 2] {
-        let fleet = fleet(2).workers(workers).listeners(&["max_sessions = 2", ""]);
-        let service = fleet.start();
+        let backends = backends(2).workers(workers).listeners(&["max_sessions = 2", ""]);
+        let service = backends.start();
         let inside: Vec<Visit> = (0..2).map(|_| service.enter()).collect();
         let waiting = service.client();
         let beside = || Visit::greeted(service.client_of(1, Ipv4Addr::LOCALHOST));
@@ -92,8 +92,8 @@ fn the_limit_of_a_listener_is_its_own() {
 
 #[test]
 fn a_limit_over_all_listeners_is_shared() {
-    let fleet = fleet(2).workers(2).global("max_sessions = 3").listeners(&["", "max_sessions = 2"]);
-    let service = fleet.start();
+    let backends = backends(2).workers(2).global("max_sessions = 3").listeners(&["", "max_sessions = 2"]);
+    let service = backends.start();
     thread::scope(|scope| {
         scope.spawn(|| crowds(&service, 1, 12, 2));
         // One place is always left for the first listener.
@@ -107,8 +107,8 @@ fn a_limit_over_all_listeners_is_shared() {
 /// A client that gives up in the queue costs a session at most, not the place of another.
 #[test]
 fn a_waiting_client_that_resets_does_not_hold_up_the_others() {
-    let fleet = fleet(1).global("max_sessions = 1");
-    let service = fleet.start();
+    let backends = backends(1).global("max_sessions = 1");
+    let service = backends.start();
     let inside = service.enter();
     let (mut hasty, patient) = (service.client(), service.client());
     hasty.reset();
@@ -122,8 +122,8 @@ fn a_waiting_client_that_resets_does_not_hold_up_the_others() {
 /// Case 66: with clients in the queue of a listener that accepts nobody.
 #[test]
 fn a_server_that_is_full_costs_nothing() {
-    let fleet = fleet(1).workers(2).global("max_sessions = 2");
-    let service = fleet.start_daemon("warn,l4lb=info,l4lb::session=off");
+    let backends = backends(1).workers(2).global("max_sessions = 2");
+    let service = backends.start_daemon("warn,l4lb=info,l4lb::session=off");
     let (mut first, second) = (service.enter().talks(), service.enter().talks());
     let waiting: Vec<_> = (0..20).map(|_| service.client()).collect();
     service.server.wait_for_line(&["accepting is paused"]);

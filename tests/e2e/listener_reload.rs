@@ -9,7 +9,7 @@ use std::time::Duration;
 use l4lb::config::model::{Accept, Config, HealthState, Keepalive};
 use l4lb::session::CloseReason::Done;
 
-use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::backends::{Service, Visit, backends};
 use crate::harness::lab::IPV4;
 use crate::harness::peer::{Peer, SetOnDrop, free_address, until};
 
@@ -34,8 +34,8 @@ fn all_are_served(clients: Vec<Peer>) {
 #[test]
 fn the_queue_of_a_removed_listener_is_served() {
     for workers in [1, 2] {
-        let fleet = fleet(1).workers(workers).listeners(&["max_sessions = 1", ""]);
-        let mut service = fleet.start();
+        let backends = backends(1).workers(workers).listeners(&["max_sessions = 1", ""]);
+        let mut service = backends.start();
         let (inside, queued) = queue(&service, 0);
         service.change(|config| _ = config.listeners.remove(0));
         inside.talks().leave();
@@ -49,8 +49,8 @@ fn the_queue_of_a_removed_listener_is_served() {
 /// Its pool has gone with it, and is there for as long as it is needed.
 #[test]
 fn the_queue_is_served_by_the_pool_that_went_with_the_listener() {
-    let fleet = fleet(1).listeners(&["max_sessions = 1", ""]);
-    let mut service = fleet.start();
+    let backends = backends(1).listeners(&["max_sessions = 1", ""]);
+    let mut service = backends.start();
     let (inside, queued) = queue(&service, 0);
     service.change(|config| {
         config.listeners.remove(0);
@@ -64,8 +64,8 @@ fn the_queue_is_served_by_the_pool_that_went_with_the_listener() {
 
 #[test]
 fn the_queue_of_a_worker_that_leaves_is_served() {
-    let fleet = fleet(1).workers(4).listeners(&["max_sessions = 1"]);
-    let mut service = fleet.start();
+    let backends = backends(1).workers(4).listeners(&["max_sessions = 1"]);
+    let mut service = backends.start();
     let (inside, queued) = queue(&service, 0);
     service.set_workers(1);
     inside.talks().leave();
@@ -77,8 +77,8 @@ fn the_queue_of_a_worker_that_leaves_is_served() {
 
 #[test]
 fn listeners_come_and_go_and_come_back() {
-    let fleet = fleet(2).workers(2);
-    let mut service = fleet.start();
+    let backends = backends(2).workers(2);
+    let mut service = backends.start();
     for round in 0..3 {
         let index = service.add_listener("more");
         let long = Visit::greeted(service.client_of(index, Ipv4Addr::LOCALHOST)).talks();
@@ -95,8 +95,8 @@ fn listeners_come_and_go_and_come_back() {
 /// The sockets stay, and with them whoever waits in their queues.
 #[test]
 fn a_listener_that_is_called_something_else_keeps_its_queue() {
-    let fleet = fleet(1).workers(2).listeners(&["max_sessions = 1"]);
-    let mut service = fleet.start();
+    let backends = backends(1).workers(2).listeners(&["max_sessions = 1"]);
+    let mut service = backends.start();
     let (inside, queued) = queue(&service, 0);
     let address = service.address();
     service.change(|config| {
@@ -112,8 +112,8 @@ fn a_listener_that_is_called_something_else_keeps_its_queue() {
 
 #[test]
 fn a_listener_changes_while_it_listens() {
-    let fleet = fleet(2).workers(2).listeners(&["max_sessions = 1"]);
-    let mut service = fleet.start();
+    let backends = backends(2).workers(2).listeners(&["max_sessions = 1"]);
+    let mut service = backends.start();
     let (inside, queued) = queue(&service, 0);
     service.change(|config| {
         let keepalive =
@@ -157,8 +157,8 @@ fn under_load(service: &mut Service<'_>, changes: impl FnOnce(&mut Service<'_>, 
 #[test]
 fn workers_come_and_go_under_load() {
     for accept in Accept::ALL {
-        let fleet = fleet(2).workers(1);
-        let mut service = fleet.start();
+        let backends = backends(2).workers(1);
+        let mut service = backends.start();
         service.change(|config| config.listeners[0].accept = accept);
         let mut long: Vec<Visit> = Vec::new();
         let mut accepted = 0;
@@ -181,8 +181,8 @@ fn workers_come_and_go_under_load() {
 
 #[test]
 fn many_workers_are_there_as_soon_as_few() {
-    let fleet = fleet(1).workers(1);
-    let mut service = fleet.start();
+    let backends = backends(1).workers(1);
+    let mut service = backends.start();
     for workers in [64, 1, 2] {
         service.set_workers(workers);
         service.visits(50);
@@ -194,8 +194,8 @@ fn many_workers_are_there_as_soon_as_few() {
 /// Sessions go on where they are, for as long as they like; the worker stops behind the last of them.
 #[test]
 fn a_worker_that_leaves_finishes_its_sessions() {
-    let fleet = fleet(1).workers(4).listeners(&["accept = \"balance\""]);
-    let mut service = fleet.start();
+    let backends = backends(1).workers(4).listeners(&["accept = \"balance\""]);
+    let mut service = backends.start();
     let visits: Vec<Visit> = (0..8).map(|_| service.enter().talks()).collect();
     service.set_workers(2);
     let mut visits: Vec<Visit> = visits.into_iter().map(Visit::talks).collect();
@@ -210,8 +210,8 @@ fn a_worker_that_leaves_finishes_its_sessions() {
 #[test]
 fn a_drain_and_a_stop_reach_workers_that_leave() {
     for stops in [1, 2] {
-        let fleet = fleet(1).workers(3).listeners(&["accept = \"balance\""]);
-        let mut service = fleet.start();
+        let backends = backends(1).workers(3).listeners(&["accept = \"balance\""]);
+        let mut service = backends.start();
         let visits: Vec<Visit> = (0..6).map(|_| service.enter().talks()).collect();
         service.set_workers(1);
         (0..stops).for_each(|_| service.server.terminate());
@@ -226,17 +226,17 @@ fn a_drain_and_a_stop_reach_workers_that_leave() {
 #[test]
 fn checks_move_to_the_workers_that_are_there() {
     let health = "type = \"tcp\", interval = \"1s\", timeout = \"1s\", fast_interval = \"20ms\"";
-    let fleet = fleet(3).health(health);
-    let mut service = fleet.start();
+    let backends = backends(3).health(health);
+    let mut service = backends.start();
     let all_are = |service: &Service<'_>, state| {
         until("the checks say so", || (0..3).all(|node| service.backend(node).health() == state));
     };
     for workers in [1, 4, 2, 1] {
         service.set_workers(workers);
         all_are(&service, HealthState::Up);
-        fleet.nodes.iter().for_each(crate::harness::backends::Node::die);
+        backends.nodes.iter().for_each(crate::harness::backends::Node::die);
         all_are(&service, HealthState::Down);
-        fleet.nodes.iter().for_each(crate::harness::backends::Node::serve);
+        backends.nodes.iter().for_each(crate::harness::backends::Node::serve);
     }
     all_are(&service, HealthState::Up);
     service.audit();
@@ -245,8 +245,8 @@ fn checks_move_to_the_workers_that_are_there() {
 /// Where one thing cannot be had, nothing is changed.
 #[test]
 fn a_change_that_cannot_be_made_changes_nothing() {
-    let fleet = fleet(1);
-    let mut service = fleet.start();
+    let backends = backends(1);
+    let mut service = backends.start();
     let taken = TcpListener::bind(IPV4).expect("a port");
     let taken = (taken.local_addr().expect("getsockname"), taken);
     let free = free_address();

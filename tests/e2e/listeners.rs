@@ -7,15 +7,15 @@ use std::time::Duration;
 use l4lb::session::CloseReason::{Done, IdleTimeout};
 use l4lb::sys::Clock;
 
-use crate::harness::backends::{Visit, fleet};
+use crate::harness::backends::{Visit, backends};
 
 /// In the configurations below as text.
 const IDLE: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_listener_may_have_timeouts_of_its_own() {
-    let fleet = fleet(1).listeners(&["timeouts = { idle = \"2s\" }", ""]);
-    let service = fleet.start();
+    let backends = backends(1).listeners(&["timeouts = { idle = \"2s\" }", ""]);
+    let service = backends.start();
     let (short, long) = (service.enter(), Visit::greeted(service.client_of(1, Ipv4Addr::LOCALHOST)));
     short.gets_cut();
     long.talks().leave();
@@ -25,8 +25,8 @@ fn a_listener_may_have_timeouts_of_its_own() {
 /// Each has its own last byte, and none is cut before the timeout has passed since.
 #[test]
 fn no_session_is_cut_before_its_time() {
-    let fleet = fleet(2).workers(2).pool("timeouts = { idle = \"2s\" }");
-    let service = fleet.start();
+    let backends = backends(2).workers(2).pool("timeouts = { idle = \"2s\" }");
+    let service = backends.start();
     let clock = Clock::start();
     thread::scope(|scope| {
         for index in 0..30 {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{ChildStderr, Command, Stdio};
 
-use crate::harness::backends::{Service, Visit, dead_fleet, fleet};
+use crate::harness::backends::{Service, Visit, backends, dead_backends};
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
 use crate::harness::peer::{Ending, Peer, free_address, in_time};
@@ -47,8 +47,8 @@ fn sessions_are_described(
     absent: &serde_json::Value,
     read: impl Fn(&Service<'_, Daemon>) -> Fields,
 ) {
-    let fleet = fleet(1).global(&format!("log = {{ format = \"{format}\" }}"));
-    let service = fleet.start_daemon("info");
+    let backends = backends(1).global(&format!("log = {{ format = \"{format}\" }}"));
+    let service = backends.start_daemon("info");
     let describes = |fields: &Fields, backend: &str, reason: &str, reset_by: Option<&str>| {
         let listener = service.address().to_string();
         let expected =
@@ -58,7 +58,7 @@ fn sessions_are_described(
         }
         assert_eq!(fields["reset_by"], reset_by.map_or(absent.clone(), Into::into), "{fields:?}");
         assert_eq!(fields["half_closed_by"], *absent, "{fields:?}");
-        assert_eq!(text(fields, "backend_address"), fleet.nodes[0].address.to_string());
+        assert_eq!(text(fields, "backend_address"), backends.nodes[0].address.to_string());
     };
 
     let visit = service.enter().talks();
@@ -74,7 +74,7 @@ fn sessions_are_described(
     service.enter().talks().client.reset();
     describes(&read(&service), "n0", "client_reset", Some("client"));
 
-    fleet.nodes[0].die();
+    backends.nodes[0].die();
     assert_eq!(service.client().receiving().ending(), Ending::Reset);
     let refused = read(&service);
     // The retry that found no other backend was counted, and the time of no connect was written as "None".
@@ -95,16 +95,16 @@ fn a_finished_session_is_one_line_of_json() {
 
 #[test]
 fn a_change_of_health_is_one_line_with_its_reason() {
-    let fleet = dead_fleet(1).health("interval = \"2s\", fast_interval = \"20ms\", timeout = \"2s\"");
-    let service = fleet.start_daemon("info");
+    let backends = dead_backends(1).health("interval = \"2s\", fast_interval = \"20ms\", timeout = \"2s\"");
+    let service = backends.start_daemon("info");
     let line = service.server.wait_for_line(&[" health "]);
-    let address = fleet.nodes[0].address;
+    let address = backends.nodes[0].address;
     let expected = format!(
         " health pool=default backend=n0 address={address} from=unknown to=down \
          reason=\"check failed: connection refused\""
     );
     assert!(line.ends_with(&expected), "{line}");
-    fleet.nodes[0].serve();
+    backends.nodes[0].serve();
     let line = service.server.wait_for_line(&[" health "]);
     assert!(line.ends_with(" from=down to=up reason=\"check passed\""), "{line}");
     service.stops();
@@ -161,8 +161,8 @@ fn what_ends_the_start_is_json_where_the_log_is() {
 #[test]
 fn a_log_that_nobody_reads_stalls_nobody() {
     const SESSIONS: u64 = 1_000;
-    let fleet = fleet(1);
-    let (server, address) = Unread::start(fleet.nodes[0].address);
+    let backends = backends(1);
+    let (server, address) = Unread::start(backends.nodes[0].address);
     for id in 0..SESSIONS {
         Visit::greeted(Peer::connect(address, id, None)).leave();
     }
@@ -174,7 +174,7 @@ fn a_log_that_nobody_reads_stalls_nobody() {
 #[test]
 fn a_process_that_says_that_it_listens_hears_signals() {
     for _ in 0..20 {
-        let (server, _) = Unread::start(dead_fleet(1).nodes[0].address);
+        let (server, _) = Unread::start(dead_backends(1).nodes[0].address);
         server.ends_well();
     }
 }

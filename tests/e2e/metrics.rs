@@ -6,7 +6,7 @@ use std::thread::{self, ScopedJoinHandle};
 use axum::http::Method;
 use l4lb::api;
 
-use crate::harness::backends::fleet;
+use crate::harness::backends::backends;
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
 use crate::harness::peer::until;
@@ -90,8 +90,8 @@ impl Page {
 
 #[test]
 fn every_scrape_of_a_busy_process_adds_up() {
-    let fleet = fleet(2).workers(2);
-    let service = fleet.start_daemon("info,l4lb::session=off");
+    let backends = backends(2).workers(2);
+    let service = backends.start_daemon("info,l4lb::session=off");
     let visits = || (0..VISITS).for_each(|_| _ = service.enter().talks().leave());
     let mut page = Page::of(&service.server);
     thread::scope(|scope| {

@@ -15,7 +15,7 @@ use nix::sys::socket::GetSockOpt;
 use nix::{getsockopt_impl, sockopt_impl};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::backends::{Service, Visit, fleet};
+use crate::harness::backends::{Service, Visit, backends};
 use crate::harness::peer::{PATIENCE, Peer, SetOnDrop, until};
 use crate::service::half_connected;
 
@@ -114,8 +114,8 @@ fn who_comes_to_an_address_finds_at_once_who_listens_there_now() {
         &[],
     ];
     for workers in [1, 2] {
-        let fleet = fleet(1).workers(workers);
-        let mut service = fleet.start();
+        let backends = backends(1).workers(workers);
+        let mut service = backends.start();
         let (_kept, port) = keep_a_port();
         for hosts in stages {
             service.change(move_to(hosts, port));
@@ -129,8 +129,8 @@ fn who_comes_to_an_address_finds_at_once_who_listens_there_now() {
 /// Sockets of workers that have left share the address, and go with the others.
 #[test]
 fn a_listener_that_moves_takes_the_sockets_with_it_that_go_already() {
-    let fleet = fleet(1).workers(3);
-    let mut service = fleet.start();
+    let backends = backends(1).workers(3);
+    let mut service = backends.start();
     let (_kept, port) = keep_a_port();
     for (workers, hosts) in [(3, [ONE]), (1, [ONE]), (1, [ANY]), (2, [ONE]), (1, [ANY_V6])] {
         service.change(|config| {
@@ -147,8 +147,8 @@ fn a_listener_that_moves_takes_the_sockets_with_it_that_go_already() {
 fn who_came_before_a_move_is_served_where_it_came() {
     const CLIENTS: usize = 20;
     for workers in [1, 2] {
-        let fleet = fleet(1).workers(workers).listeners(&["max_sessions = 1"]);
-        let mut service = fleet.start();
+        let backends = backends(1).workers(workers).listeners(&["max_sessions = 1"]);
+        let mut service = backends.start();
         let (_kept, port) = keep_a_port();
         let to = SocketAddr::new(ONE, port);
         service.change(move_to(&[ONE], port));
@@ -184,8 +184,8 @@ fn nobody_is_turned_away_while_a_listener_moves_under_load() {
     /// Sessions behind each move.
     const SESSIONS: u64 = 100;
     let moves = [[ANY], [ONE], [ANY_V6], [ANY], [ONE], [ANY_V6]];
-    let fleet = fleet(1).workers(2);
-    let mut service = fleet.start();
+    let backends = backends(1).workers(2);
+    let mut service = backends.start();
     let (_kept, port) = keep_a_port();
     let to = SocketAddr::new(ONE, port);
     service.change(move_to(&[ONE], port));
@@ -222,8 +222,8 @@ fn nobody_is_turned_away_while_a_listener_moves_under_load() {
 #[test]
 fn a_move_that_is_refused_takes_nobody_in() {
     const MOVES: usize = 20;
-    let fleet = fleet(1).workers(2);
-    let mut service = fleet.start();
+    let backends = backends(1).workers(2);
+    let mut service = backends.start();
     let (_kept, port) = keep_a_port();
     let to = SocketAddr::new(ONE, port);
     let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -257,8 +257,8 @@ fn a_move_that_is_refused_takes_nobody_in() {
 #[test]
 fn a_drain_may_begin_while_a_listener_moves() {
     for workers in [1, 2] {
-        let fleet = fleet(1).workers(workers);
-        let mut service = fleet.start();
+        let backends = backends(1).workers(workers);
+        let mut service = backends.start();
         let (_kept, port) = keep_a_port();
         service.change(move_to(&[ONE], port));
         let to = SocketAddr::new(ONE, port);

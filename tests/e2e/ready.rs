@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use crate::harness::backends::{dead_fleet, fleet};
+use crate::harness::backends::{backends, dead_backends};
 use crate::harness::lab::IPV4;
 use crate::harness::peer::until;
 use crate::harness::program::output;
@@ -29,8 +29,8 @@ fn get(address: SocketAddr, path: &str) -> (u16, String) {
 #[test]
 fn a_process_that_leaves_is_not_ready_and_serves_for_a_while() {
     let (address, keys) = metrics();
-    let fleet = fleet(1).global(&format!("shutdown_delay = \"1h\"{keys}"));
-    let service = fleet.start_daemon("info");
+    let backends = backends(1).global(&format!("shutdown_delay = \"1h\"{keys}"));
+    let service = backends.start_daemon("info");
     assert_eq!(get(address, "/ready"), (200, "ready".into()));
     service.server.signal("TERM", 1);
     service.server.wait_for_line(&["leaving: not ready any more"]);
@@ -45,8 +45,8 @@ fn a_process_that_leaves_is_not_ready_and_serves_for_a_while() {
 #[test]
 fn an_operator_has_it_fail_and_clients_are_served_all_the_same() {
     let (address, keys) = metrics();
-    let fleet = fleet(1).global(&keys);
-    let service = fleet.start_daemon("info");
+    let backends = backends(1).global(&keys);
+    let service = backends.start_daemon("info");
     let ctl = |args: &[&str]| {
         let output = output(&mut service.server.command(&[&["ctl", "ready-fail"], args].concat()));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -66,11 +66,11 @@ fn an_operator_has_it_fail_and_clients_are_served_all_the_same() {
 fn it_is_ready_while_a_client_would_be_served() {
     for (policy, status) in [("close", 503), ("try_anyway", 200)] {
         let (address, keys) = metrics();
-        let fleet = dead_fleet(1)
+        let backends = dead_backends(1)
             .pool(&format!("name = \"web\"\nwhen_all_down = \"{policy}\""))
             .health("type = \"tcp\", interval = \"100ms\", timeout = \"100ms\", fall = 1")
             .global(&keys);
-        let service = fleet.start_daemon("info");
+        let service = backends.start_daemon("info");
         let line = service.server.wait_for_line(&["to=down"]);
         assert!(line.contains(" WARN ") && !line.starts_with('<'), "{line}");
         until("the table is published", || get(address, "/ready?pool=web").0 == status);

@@ -13,7 +13,7 @@ use l4lb::reload::{Mode, ReloadReport};
 use l4lb::session::CloseReason::{BackendRemoved, Done, IdleTimeout};
 use l4lb::sys::Clock;
 
-use crate::harness::backends::{Fleet, Service, Visit, fleet};
+use crate::harness::backends::{Backends, Service, Visit, backends};
 use crate::harness::peer::{SetOnDrop, until};
 
 fn lines(report: &ReloadReport) -> Vec<String> {
@@ -34,8 +34,8 @@ fn visits(service: &Service<'_>) -> [Visit; 2] {
 
 #[test]
 fn a_backend_comes_and_goes_and_its_sessions_finish() {
-    let fleet = fleet(2);
-    let service = fleet.start();
+    let backends = backends(2);
+    let service = backends.start();
     let [first, second] = visits(&service);
     let report = service.reload(without_the_second);
     assert_eq!(lines(&report), ["pool \"default\": backend \"n1\": removed"]);
@@ -57,9 +57,9 @@ fn a_backend_comes_and_goes_and_its_sessions_finish() {
 }
 
 /// What becomes of a session whose backend is removed, until `then` has looked at it.
-fn remove_with(policy: OnRemove, drain_timeout: Duration, then: impl Fn(&Fleet, Service<'_>, Visit)) {
-    let fleet = fleet(2);
-    let service = fleet.start();
+fn remove_with(policy: OnRemove, drain_timeout: Duration, then: impl Fn(&Backends, Service<'_>, Visit)) {
+    let backends = backends(2);
+    let service = backends.start();
     let [first, second] = visits(&service);
     service.reload(|config| {
         config.pools[0].on_remove = policy;
@@ -67,7 +67,7 @@ fn remove_with(policy: OnRemove, drain_timeout: Duration, then: impl Fn(&Fleet, 
         without_the_second(config);
     });
     assert_eq!(first.talks().leave(), 0);
-    then(&fleet, service, second);
+    then(&backends, service, second);
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn a_backend_that_keeps_its_sessions_has_no_deadline() {
 
 #[test]
 fn what_stays_is_not_touched() {
-    let fleet = fleet(3);
-    let service = fleet.start();
+    let backends = backends(3);
+    let service = backends.start();
     assert_eq!(service.visits(6), [2, 2, 2]);
     let [first, second, _] = [0, 1, 2].map(|node| service.backend(node));
     first.set_health(HealthState::Down);
@@ -124,8 +124,8 @@ fn what_stays_is_not_touched() {
 
 #[test]
 fn a_bad_configuration_changes_nothing_and_is_remembered() {
-    let fleet = fleet(2);
-    let service = fleet.start();
+    let backends = backends(2);
+    let service = backends.start();
     let before = service.server.snapshot();
     let errors = service.read_from(|| Err(vec!["x.toml:1: wrong".into()]), Mode::Apply);
     assert_eq!(errors.unwrap_err(), ["x.toml:1: wrong"]);
@@ -144,8 +144,8 @@ fn a_bad_configuration_changes_nothing_and_is_remembered() {
 
 #[test]
 fn a_dry_run_tells_all_and_does_nothing() {
-    let fleet = fleet(2);
-    let service = fleet.start();
+    let backends = backends(2);
+    let service = backends.start();
     let [first, second] = visits(&service);
     let before = service.server.snapshot();
     let report = service.read_again(without_the_second, Mode::DryRun).unwrap();
@@ -160,8 +160,8 @@ fn a_dry_run_tells_all_and_does_nothing() {
 #[test]
 fn a_session_keeps_the_timeouts_of_the_listener_that_accepted_it() {
     let idle = Duration::from_secs(1);
-    let fleet = fleet(1);
-    let service = fleet.start();
+    let backends = backends(1);
+    let service = backends.start();
     let before = service.enter();
     service.reload(|config| config.listeners[0].timeouts.idle = idle);
     service.enter().gets_cut();
@@ -171,8 +171,8 @@ fn a_session_keeps_the_timeouts_of_the_listener_that_accepted_it() {
 
 #[test]
 fn a_listener_has_room_for_more_as_soon_as_it_is_told() {
-    let fleet = fleet(1).listeners(&["max_sessions = 1"]);
-    let service = fleet.start();
+    let backends = backends(1).listeners(&["max_sessions = 1"]);
+    let service = backends.start();
     let first = service.enter();
     let waits = service.client();
     service.reload(|config| config.listeners[0].max_sessions = NonZeroUsize::new(2));
@@ -183,8 +183,8 @@ fn a_listener_has_room_for_more_as_soon_as_it_is_told() {
 
 #[test]
 fn a_listener_goes_to_another_pool_and_the_old_one_is_forgotten_with_its_last_session() {
-    let fleet = fleet(2);
-    let service = fleet.start();
+    let backends = backends(2);
+    let service = backends.start();
     let second = |config: &mut Config| {
         config.pools[0].name = "other".into();
         config.pools[0].backends.remove(0);
@@ -205,8 +205,8 @@ fn a_listener_goes_to_another_pool_and_the_old_one_is_forgotten_with_its_last_se
 
 #[test]
 fn what_was_changed_at_run_time_stays_until_the_file_says_something_else() {
-    let fleet = fleet(2);
-    let service = fleet.start();
+    let backends = backends(2);
+    let service = backends.start();
     let (first, second) = (service.backend(0), service.backend(1));
     first.set_weight(5);
     second.set_admin(Admin::Drain);
@@ -230,8 +230,8 @@ fn what_was_changed_at_run_time_stays_until_the_file_says_something_else() {
 
 #[test]
 fn the_process_reads_its_file_again_at_sighup() {
-    let fleet = fleet(2);
-    let service = fleet.start_daemon("info,l4lb::session=off");
+    let backends = backends(2);
+    let service = backends.start_daemon("info,l4lb::session=off");
     service.server.reload("nonsense");
     let told = service.server.wait_for_line(&["reload error="]);
     assert!(told.contains("nonsense") || told.contains("TOML"), "{told}");
@@ -239,7 +239,7 @@ fn the_process_reads_its_file_again_at_sighup() {
     assert_eq!(service.visits(2), [1, 1]);
     service
         .server
-        .reload(&fleet.toml().replace("retries", "").replace("backend = [", "retries = 7\nbackend = ["));
+        .reload(&backends.toml().replace("retries", "").replace("backend = [", "retries = 7\nbackend = ["));
     service.server.wait_for_line(&["retries 2 -> 7"]);
     service.server.wait_for_line(&["another configuration is run"]);
     assert_eq!(service.visits(2), [1, 1]);
@@ -248,8 +248,8 @@ fn the_process_reads_its_file_again_at_sighup() {
 
 #[test]
 fn nobody_notices_that_backends_come_and_go() {
-    let fleet = fleet(3).workers(2);
-    let service = fleet.start();
+    let backends = backends(3).workers(2);
+    let service = backends.start();
     let is_over = AtomicBool::new(false);
     let visited = thread::scope(|scope| {
         let over = SetOnDrop(&is_over);

@@ -21,7 +21,7 @@ use procfs::net::TcpState;
 use socket2::{Domain, SockFilter, Socket, Type};
 use tempfile::TempDir;
 
-use crate::harness::backends::{Fleet, Service, Visit, fleet};
+use crate::harness::backends::{Backends, Service, Visit, backends};
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
 use crate::harness::peer::{PATIENCE, Peer, SetOnDrop, patience, retry, until};
@@ -40,10 +40,10 @@ impl Manager {
         Self { socket, dir }
     }
 
-    fn start<'a>(&self, fleet: &'a Fleet, env: &[(&str, &str)]) -> Service<'a, Daemon> {
+    fn start<'a>(&self, backends: &'a Backends, env: &[(&str, &str)]) -> Service<'a, Daemon> {
         let path = self.dir.path().join("notify");
         let notify = [("NOTIFY_SOCKET", path.to_str().expect("a path in UTF-8"))];
-        fleet.start_daemon_with("info", &[&notify, env].concat())
+        backends.start_daemon_with("info", &[&notify, env].concat())
     }
 
     /// What it is told next, unless it hears nothing for so long.
@@ -75,8 +75,8 @@ impl Manager {
 
 #[test]
 fn the_service_manager_is_told_of_the_start_of_a_reload_and_of_the_end() {
-    let (manager, fleet) = (Manager::new(), fleet(1));
-    let service = manager.start(&fleet, &[]);
+    let (manager, backends) = (Manager::new(), backends(1));
+    let service = manager.start(&backends, &[]);
     assert_eq!(manager.hears_within(PATIENCE), Some(vec!["READY=1".into(), "STATUS=serving".into()]));
     service.enter().talks().leave();
     service.server.signal("HUP", 1);
@@ -112,8 +112,8 @@ fn a_state_file_that_is_no_file_ends_the_start() {
 /// The thread that read waited for a writer of the FIFO, and no reload came to anything any more.
 #[test]
 fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
-    let (manager, fleet) = (Manager::new(), fleet(1));
-    let service = manager.start(&fleet, &[]);
+    let (manager, backends) = (Manager::new(), backends(1));
+    let service = manager.start(&backends, &[]);
     manager.hears("READY=1");
     let path = service.server.config_file().to_owned();
     fs::remove_file(&path).expect("remove the configuration");
@@ -124,7 +124,7 @@ fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
     let line = service.server.wait_for_line(&["cannot read it"]);
     assert!(line.contains("it is a FIFO, not a regular file"), "{line}");
     fs::remove_file(&path).expect("remove the FIFO");
-    service.server.reload(&fleet.daemon_toml());
+    service.server.reload(&backends.daemon_toml());
     service.server.wait_for_line(&["another configuration is run"]);
     service.enter().talks().leave();
     service.stops();
@@ -134,8 +134,8 @@ fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
 #[test]
 fn a_reload_is_over_before_the_next_one_is_told() {
     const SIGNALS: usize = 25;
-    let (manager, fleet) = (Manager::new(), fleet(1));
-    let service = manager.start(&fleet, &[]);
+    let (manager, backends) = (Manager::new(), backends(1));
+    let service = manager.start(&backends, &[]);
     manager.hears("READY=1");
     let words = thread::scope(|scope| {
         let storm = || (0..SIGNALS).for_each(|_| service.server.signal("HUP", 1));
@@ -181,8 +181,8 @@ impl Drop for StuckThread {
 #[test]
 fn a_stuck_worker_is_named_and_ends_the_beats_until_it_goes_on() {
     const PERIOD: Duration = Duration::from_secs(3);
-    let (manager, fleet) = (Manager::new(), fleet(1).workers(2));
-    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "3000000")]);
+    let (manager, backends) = (Manager::new(), backends(1).workers(2));
+    let service = manager.start(&backends, &[("WATCHDOG_USEC", "3000000")]);
     (0..2).for_each(|_| _ = manager.hears("WATCHDOG=1"));
     let stuck = StuckThread::new(service.server.thread("l4lb-worker-1"));
     // Where the machine is busy, another one may be named for a moment.
@@ -199,8 +199,8 @@ fn a_stuck_worker_is_named_and_ends_the_beats_until_it_goes_on() {
 /// One worker may have nothing left to do while the other one still serves.
 #[test]
 fn the_beats_go_on_while_a_drain_lasts() {
-    let (manager, fleet) = (Manager::new(), fleet(1).workers(2));
-    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "300000")]);
+    let (manager, backends) = (Manager::new(), backends(1).workers(2));
+    let service = manager.start(&backends, &[("WATCHDOG_USEC", "300000")]);
     let visit = service.enter().talks();
     service.server.signal("TERM", 1);
     manager.hears("STOPPING=1");
@@ -211,8 +211,8 @@ fn the_beats_go_on_while_a_drain_lasts() {
 
 #[test]
 fn the_watchdog_of_another_process_is_not_fed() {
-    let (manager, fleet) = (Manager::new(), fleet(1));
-    let service = manager.start(&fleet, &[("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")]);
+    let (manager, backends) = (Manager::new(), backends(1));
+    let service = manager.start(&backends, &[("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")]);
     manager.hears("READY=1");
     assert_eq!(manager.hears_within(Duration::from_millis(300)), None);
     service.stops();
@@ -237,7 +237,7 @@ fn listening_at(address: SocketAddr) -> usize {
 }
 
 /// Starts l4lb as systemd would that has opened `sockets`, the first of which is for its listener.
-fn activate<'a>(fleet: &'a Fleet, sockets: [&Socket; 2]) -> Service<'a, Daemon> {
+fn activate<'a>(backends: &'a Backends, sockets: [&Socket; 2]) -> Service<'a, Daemon> {
     // The shell has them as its input and its output, l4lb where sd_listen_fds(3) says.
     let script = "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
     let [first, second] = sockets.map(|socket| Stdio::from(OwnedFd::from(socket.try_clone().expect("dup"))));
@@ -248,17 +248,18 @@ fn activate<'a>(fleet: &'a Fleet, sockets: [&Socket; 2]) -> Service<'a, Daemon> 
         .stdin(first)
         .stdout(second);
     let address = address_of(sockets[0]);
-    fleet.serve_by(Daemon::try_start(command, &fleet.daemon_toml(), address).expect("the address is ours"))
+    backends
+        .serve_by(Daemon::try_start(command, &backends.daemon_toml(), address).expect("the address is ours"))
 }
 
 #[test]
 fn a_passed_socket_serves_who_came_before_the_process_and_between_two_of_them() {
     for (reuse_port, listening) in [(true, 2), (false, 1)] {
-        let fleet = fleet(1).workers(2);
+        let backends = backends(1).workers(2);
         let (socket, other) = (new_listener(reuse_port), new_listener(false));
         let mut early = Peer::connect(address_of(&socket), 1_000, None);
         for round in 1..=2 {
-            let service = activate(&fleet, [&socket, &other]);
+            let service = activate(&backends, [&socket, &other]);
             service.count_client();
             Visit::greeted(early).talks().leave();
             (0..20).for_each(|_| _ = service.enter().talks().leave());
@@ -266,7 +267,7 @@ fn a_passed_socket_serves_who_came_before_the_process_and_between_two_of_them() 
             // Nobody serves now, and nobody is refused.
             early = Peer::connect(address_of(&socket), 1_000 + round, None);
         }
-        let service = activate(&fleet, [&socket, &other]);
+        let service = activate(&backends, [&socket, &other]);
         assert_eq!(listening_at(address_of(&socket)), listening, "SO_REUSEPORT: {reuse_port}");
         service.count_client();
         Visit::greeted(early).leave();
@@ -292,9 +293,9 @@ pub(crate) fn half_connected(to: SocketAddr) -> Socket {
 #[test]
 fn a_handshake_at_a_socket_beside_a_passed_one_completes_while_the_process_ends() {
     const CLIENTS: u64 = 40;
-    let fleet = fleet(1).workers(4);
+    let backends = backends(1).workers(4);
     let (socket, other) = (new_listener(true), new_listener(false));
-    let service = activate(&fleet, [&socket, &other]);
+    let service = activate(&backends, [&socket, &other]);
     let pending: Vec<Socket> = (0..CLIENTS).map(|_| half_connected(address_of(&socket))).collect();
     service.server.signal("TERM", 1);
     service.server.wait_for_line(&["draining"]);
@@ -314,7 +315,7 @@ fn a_handshake_at_a_socket_beside_a_passed_one_completes_while_the_process_ends(
         let clients: Vec<_> = (0..).zip(pending).map(|client| scope.spawn(move || finish(client))).collect();
         // Those at the passed one wait in it for the next process.
         let ended = accepted_by(service.server);
-        let next = activate(&fleet, [&socket, &other]);
+        let next = activate(&backends, [&socket, &other]);
         clients.into_iter().for_each(|client| client.join().expect("a client"));
         next.server.signal("TERM", 1);
         let served = accepted_by(next.server);
@@ -326,7 +327,7 @@ fn a_handshake_at_a_socket_beside_a_passed_one_completes_while_the_process_ends(
 /// The urgent byte was taken out of the stream: `abcdef` arrived.
 #[test]
 fn an_urgent_byte_of_a_client_of_a_passed_socket_stays_in_its_place() {
-    let fleet = fleet(1);
+    let backends = backends(1);
     let (socket, other) = (new_listener(true), new_listener(false));
     let connect = || {
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
@@ -336,7 +337,7 @@ fn an_urgent_byte_of_a_client_of_a_passed_socket_stays_in_its_place() {
     };
     // The first one comes before there is a process.
     let early = connect();
-    let service = activate(&fleet, [&socket, &other]);
+    let service = activate(&backends, [&socket, &other]);
     for mut client in [early, connect()] {
         service.count_client();
         client.send(b"abc").expect("send");
@@ -352,10 +353,10 @@ fn an_urgent_byte_of_a_client_of_a_passed_socket_stays_in_its_place() {
 /// Nobody could listen there again, and the service manager waited for clients that were not let in.
 #[test]
 fn a_passed_socket_whose_listener_was_removed_is_there_for_the_next_one() {
-    let fleet = fleet(1).workers(2);
+    let backends = backends(1).workers(2);
     let (socket, other) = (new_listener(true), new_listener(true));
-    let service = activate(&fleet, [&socket, &other]);
-    let without = fleet.daemon_toml();
+    let service = activate(&backends, [&socket, &other]);
+    let without = backends.daemon_toml();
     let with = format!("{without}\n[[listener]]\nname = \"other\"\nbind = \"{}\"\n", address_of(&other));
     for round in 0..2 {
         service.server.reload(&with);
@@ -374,11 +375,11 @@ fn a_passed_socket_whose_listener_was_removed_is_there_for_the_next_one() {
 #[test]
 fn a_passed_socket_stays_with_the_first_worker_while_others_come_and_go() {
     for (reuse_port, listening) in [(true, [1, 3, 1]), (false, [1, 1, 1])] {
-        let fleet = fleet(1).workers(1);
+        let backends = backends(1).workers(1);
         let (socket, other) = (new_listener(reuse_port), new_listener(false));
-        let service = activate(&fleet, [&socket, &other]);
+        let service = activate(&backends, [&socket, &other]);
         for (workers, listening) in [1, 3, 1].into_iter().zip(listening) {
-            let config = fleet.daemon_toml().replace("workers = 1\n", &format!("workers = {workers}\n"));
+            let config = backends.daemon_toml().replace("workers = 1\n", &format!("workers = {workers}\n"));
             service.server.reload(&config);
             service.server.wait_for_line(&["another configuration is run"]);
             let visits: Vec<Visit> = (0..3).map(|_| service.enter().talks()).collect();
@@ -397,14 +398,14 @@ fn a_passed_socket_stays_with_the_first_worker_while_others_come_and_go() {
 
 #[test]
 fn more_passed_sockets_than_workers_are_refused_also_when_the_workers_become_fewer() {
-    let fleet = fleet(1).workers(2);
+    let backends = backends(1).workers(2);
     let socket = new_listener(true);
     let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     other.set_reuse_port(true).expect("SO_REUSEPORT");
     other.bind(&socket.local_addr().expect("getsockname")).expect("bind");
     other.listen(64).expect("listen");
-    let service = activate(&fleet, [&socket, &other]);
-    service.server.reload(&fleet.daemon_toml().replace("workers = 2\n", "workers = 1\n"));
+    let service = activate(&backends, [&socket, &other]);
+    service.server.reload(&backends.daemon_toml().replace("workers = 2\n", "workers = 1\n"));
     let line = service.server.wait_for_line(&["each needs a worker", "another configuration is run"]);
     assert!(line.contains("2 sockets were passed for it, each needs a worker, and workers is 1"), "{line}");
     (0..20).for_each(|_| _ = service.enter().talks().leave());
@@ -427,8 +428,8 @@ fn no_line_of_the_access_log_is_lost_while_it_is_rotated_under_load() {
     let path = dir.path().join("access.log");
     // The level is for the other lines.
     let keys = format!("log = {{ level = \"warn\" }}\naccess_log = {{ path = {path:?} }}");
-    let fleet = fleet(1).workers(2).global(&keys);
-    let service = fleet.start_daemon("info");
+    let backends = backends(1).workers(2).global(&keys);
+    let service = backends.start_daemon("info");
     let is_over = AtomicBool::new(false);
     let visits = || {
         let mut clients = Vec::new();
@@ -465,8 +466,8 @@ fn no_line_of_the_access_log_is_lost_while_it_is_rotated_under_load() {
 fn an_access_log_has_a_format_of_its_own_and_the_other_lines_stay_where_they_are() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("access.log");
-    let fleet = fleet(1).global(&format!("access_log = {{ path = {path:?}, format = \"json\" }}"));
-    let service = fleet.start_daemon("info");
+    let backends = backends(1).global(&format!("access_log = {{ path = {path:?}, format = \"json\" }}"));
+    let service = backends.start_daemon("info");
     service.enter().talks().leave();
     service.server.signal("USR1", 1);
     let line = service.server.wait_for_line(&[" session ", " share "]);

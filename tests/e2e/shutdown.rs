@@ -7,7 +7,7 @@ use l4lb::session::CloseReason::{ConnectTimeout, Done, DrainTimeout, IdleTimeout
 use l4lb::sys::Clock;
 use procfs::net::TcpState;
 
-use crate::harness::backends::{Visit, dead_fleet, fleet};
+use crate::harness::backends::{Visit, backends, dead_backends};
 use crate::harness::lab::setup;
 use crate::harness::peer::{Ending, Peer, until};
 
@@ -25,8 +25,8 @@ fn until_closed(address: SocketAddr) {
 #[test]
 fn a_drain_lets_sessions_finish_and_takes_no_new_ones() {
     for workers in [1, 2] {
-        let fleet = fleet(2).workers(workers);
-        let service = fleet.start();
+        let backends = backends(2).workers(workers);
+        let service = backends.start();
         let visits: Vec<Visit> = (0..6).map(|_| service.enter()).collect();
         service.server.terminate();
         until_closed(service.address());
@@ -41,8 +41,8 @@ fn a_drain_lets_sessions_finish_and_takes_no_new_ones() {
 /// Case 95: at no sessions the drain is over at once.
 #[test]
 fn a_drain_without_sessions_is_over_at_once() {
-    let fleet = fleet(1).workers(2).drain_timeout("24h");
-    let service = fleet.start();
+    let backends = backends(1).workers(2).drain_timeout("24h");
+    let service = backends.start();
     service.visit();
     service.ends(&[(Done, 1)]);
 }
@@ -51,8 +51,8 @@ fn a_drain_without_sessions_is_over_at_once() {
 #[test]
 fn a_drain_serves_the_queue() {
     for workers in [1, 2] {
-        let fleet = fleet(1).workers(workers).global("max_sessions = 1");
-        let service = fleet.start();
+        let backends = backends(1).workers(workers).global("max_sessions = 1");
+        let service = backends.start();
         let inside = service.enter();
         let waiting: Vec<Peer> = (0..10).map(|_| service.client()).collect();
         service.server.terminate();
@@ -69,8 +69,8 @@ fn a_drain_serves_the_queue() {
 /// Case 95.
 #[test]
 fn the_drain_timeout_cuts_what_is_left_by_a_reset() {
-    let fleet = fleet(2).workers(2).drain_timeout("2s");
-    let service = fleet.start();
+    let backends = backends(2).workers(2).drain_timeout("2s");
+    let service = backends.start();
     let (early, late) = (service.enter(), (0..4).map(|_| service.enter()).collect::<Vec<_>>());
     let clock = Clock::start();
     let start = clock.now();
@@ -85,8 +85,8 @@ fn the_drain_timeout_cuts_what_is_left_by_a_reset() {
 
 #[test]
 fn a_drain_timeout_of_zero_stops_at_once() {
-    let fleet = fleet(1).drain_timeout("0s");
-    let service = fleet.start();
+    let backends = backends(1).drain_timeout("0s");
+    let service = backends.start();
     let visit = service.enter();
     service.server.terminate();
     visit.gets_cut();
@@ -96,8 +96,8 @@ fn a_drain_timeout_of_zero_stops_at_once() {
 /// Case 96.
 #[test]
 fn the_second_signal_stops_at_once() {
-    let fleet = fleet(2).workers(2).drain_timeout("24h");
-    let service = fleet.start();
+    let backends = backends(2).workers(2).drain_timeout("24h");
+    let service = backends.start();
     let visits: Vec<Visit> = (0..4).map(|_| service.enter()).collect();
     service.server.terminate();
     let visits: Vec<Visit> = visits.into_iter().map(Visit::talks).collect();
@@ -109,13 +109,13 @@ fn the_second_signal_stops_at_once() {
 /// Case 50.
 #[test]
 fn timeouts_go_on_during_a_drain() {
-    let fleet = dead_fleet(2)
+    let backends = dead_backends(2)
         .drain_timeout("24h")
         .pool("retries = 0\ntimeouts = { connect = \"1s\", idle = \"1s\" }");
-    fleet.nodes[0].serve();
-    let _listener = fleet.nodes[1].listen(0);
-    let _filler = Peer::connect(fleet.nodes[1].address, 0, None);
-    let service = fleet.start();
+    backends.nodes[0].serve();
+    let _listener = backends.nodes[1].listen(0);
+    let _filler = Peer::connect(backends.nodes[1].address, 0, None);
+    let service = backends.start();
     let idle = service.enter();
     let mut dialing = service.client();
     until("a dial", || service.server.totals().dials == 2);
@@ -129,8 +129,8 @@ fn timeouts_go_on_during_a_drain() {
 #[test]
 fn a_process_that_gets_sigterm_serves_its_queue() {
     for signal in ["TERM", "INT"] {
-        let fleet = fleet(2).workers(2);
-        let service = fleet.start_daemon("info");
+        let backends = backends(2).workers(2);
+        let service = backends.start_daemon("info");
         let running = service.enter().talks();
         service.server.freeze();
         let waiting: Vec<Peer> = (0..10).map(|_| service.client()).collect();
@@ -148,8 +148,8 @@ fn a_process_that_gets_sigterm_serves_its_queue() {
 /// Case 96. Two signals that come together may count as one, so the second comes when the first was heard.
 #[test]
 fn a_process_that_gets_two_signals_stops_at_once() {
-    let fleet = fleet(1).drain_timeout("24h");
-    let service = fleet.start_daemon("info");
+    let backends = backends(1).drain_timeout("24h");
+    let service = backends.start_daemon("info");
     let visit = service.enter().talks();
     service.server.signal("TERM", 1);
     service.server.wait_for_line(&["draining"]);
@@ -163,8 +163,8 @@ fn a_process_that_gets_two_signals_stops_at_once() {
 /// Case 96.
 #[test]
 fn no_session_notices_that_the_file_is_read_again() {
-    let fleet = fleet(1);
-    let service = fleet.start_daemon("info");
+    let backends = backends(1);
+    let service = backends.start_daemon("info");
     let visit = service.enter();
     for _ in 0..3 {
         service.server.signal("HUP", 1);
@@ -179,8 +179,8 @@ fn no_session_notices_that_the_file_is_read_again() {
 /// meanwhile is heard first.
 #[test]
 fn a_process_that_was_stopped_hears_its_clients_before_it_cuts_them() {
-    let fleet = fleet(1).pool("timeouts = { idle = \"2s\" }");
-    let service = fleet.start_daemon("info,l4lb::session=off");
+    let backends = backends(1).pool("timeouts = { idle = \"2s\" }");
+    let service = backends.start_daemon("info,l4lb::session=off");
     let mut visits: Vec<Visit> = (0..10).map(|_| service.enter().talks()).collect();
     service.server.freeze();
     visits.iter_mut().for_each(|visit| visit.client.sending().bytes(b"still here"));

@@ -5,12 +5,12 @@ use std::thread;
 use l4lb::session::CloseReason::{Done, Stopped};
 use l4lb::stats::Share;
 
-use crate::harness::backends::{Fleet, Service, Visit, fleet};
+use crate::harness::backends::{Backends, Service, Visit, backends};
 use crate::harness::daemon::Daemon;
 use crate::harness::peer::{Peer, until};
 
-fn balanced(workers: usize) -> Fleet {
-    fleet(2).workers(workers).listeners(&["accept = \"balance\""])
+fn balanced(workers: usize) -> Backends {
+    backends(2).workers(workers).listeners(&["accept = \"balance\""])
 }
 
 /// Waits until so many sessions are spread as evenly as they can be. A worker may count what it has handed over only
@@ -28,8 +28,8 @@ fn until_even(service: &Service<'_>, sessions: u64) {
 #[test]
 fn long_sessions_are_spread_evenly_and_every_byte_flows() {
     for workers in [2, 3] {
-        let fleet = balanced(workers);
-        let service = fleet.start();
+        let backends = balanced(workers);
+        let service = backends.start();
         let mut visits = Vec::new();
         for sessions in 1..=40 {
             visits.push(service.enter().talks());
@@ -52,8 +52,8 @@ fn long_sessions_are_spread_evenly_and_every_byte_flows() {
 
 #[test]
 fn clients_that_come_at_the_same_time_are_spread_evenly() {
-    let fleet = balanced(2);
-    let service = fleet.start();
+    let backends = balanced(2);
+    let service = backends.start();
     let visits: Vec<Visit> = thread::scope(|scope| {
         let clients: Vec<_> = (0..60).map(|_| scope.spawn(|| service.enter().talks())).collect();
         clients.into_iter().map(|client| client.join().expect("a client")).collect()
@@ -66,8 +66,8 @@ fn clients_that_come_at_the_same_time_are_spread_evenly() {
 /// Each takes what the other gives, also while it drains, and at the limit.
 #[test]
 fn a_drain_serves_the_queues_of_workers_that_balance() {
-    let fleet = balanced(2).global("max_sessions = 4");
-    let service = fleet.start_daemon("info");
+    let backends = balanced(2).global("max_sessions = 4");
+    let service = backends.start_daemon("info");
     let running = service.enter().talks();
     service.server.freeze();
     let waiting: Vec<Peer> = (0..30).map(|_| service.client()).collect();
@@ -84,8 +84,8 @@ fn a_drain_serves_the_queues_of_workers_that_balance() {
 
 #[test]
 fn a_stop_cuts_what_was_handed_over_too() {
-    let fleet = balanced(2).drain_timeout("24h");
-    let service = fleet.start();
+    let backends = balanced(2).drain_timeout("24h");
+    let service = backends.start();
     let visits: Vec<Visit> = (0..10).map(|_| service.enter().talks()).collect();
     service.server.terminate();
     service.server.terminate();
@@ -102,8 +102,8 @@ fn told(service: &Service<'_, Daemon>, worker: usize, key: &str) -> u64 {
 
 #[test]
 fn sigusr1_tells_what_each_worker_has_done_and_so_does_the_end() {
-    let fleet = balanced(2);
-    let service = fleet.start_daemon("info,l4lb::session=off");
+    let backends = balanced(2);
+    let service = backends.start_daemon("info,l4lb::session=off");
     let visits: Vec<Visit> = (0..6).map(|_| service.enter().talks()).collect();
     until("each has told of three sessions", || {
         service.server.signal("USR1", 1);

@@ -167,7 +167,7 @@ fn held(address: SocketAddr) -> Socket {
 }
 
 /// Backends, and how a server is to be set up in front of them. Health checks are off unless told otherwise.
-pub(crate) struct Fleet {
+pub(crate) struct Backends {
     pub(crate) nodes: Vec<Node>,
     workers: usize,
     drain_timeout: &'static str,
@@ -180,15 +180,15 @@ pub(crate) struct Fleet {
 }
 
 /// So many nodes that serve, behind one worker with one listener.
-pub(crate) fn fleet(nodes: usize) -> Fleet {
-    let fleet = dead_fleet(nodes);
-    fleet.nodes.iter().for_each(Node::serve);
-    fleet
+pub(crate) fn backends(nodes: usize) -> Backends {
+    let backends = dead_backends(nodes);
+    backends.nodes.iter().for_each(Node::serve);
+    backends
 }
 
 /// The same with nodes that refuse connections.
-pub(crate) fn dead_fleet(nodes: usize) -> Fleet {
-    Fleet {
+pub(crate) fn dead_backends(nodes: usize) -> Backends {
+    Backends {
         nodes: (0..nodes).map(Node::new).collect(),
         workers: 1,
         drain_timeout: "60s",
@@ -200,7 +200,7 @@ pub(crate) fn dead_fleet(nodes: usize) -> Fleet {
     }
 }
 
-impl Fleet {
+impl Backends {
     pub(crate) fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
     }
@@ -229,7 +229,7 @@ impl Fleet {
     }
 
     /// Further keys of each backend, with commas.
-    pub(crate) fn backends<const N: usize>(self, keys: [&'static str; N]) -> Self {
+    pub(crate) fn keys_of_each<const N: usize>(self, keys: [&'static str; N]) -> Self {
         assert_eq!(N, self.nodes.len());
         Self { backends: keys.into(), ..self }
     }
@@ -246,7 +246,7 @@ impl Fleet {
         let addresses = server.addresses.clone();
         let held = addresses.iter().copied().map(held).collect();
         let (server, config) = (Arc::new(server), Some(config));
-        Service { fleet: self, server, config, addresses, held, clients: AtomicU64::new(0) }
+        Service { backends: self, server, config, addresses, held, clients: AtomicU64::new(0) }
     }
 
     fn config(&self) -> Config {
@@ -257,7 +257,7 @@ impl Fleet {
         }
         let overrides = Overrides::default();
         let mut config =
-            config::parse(&toml, "fleet.toml", &overrides, &mut system_resolver).expect("a good config");
+            config::parse(&toml, "backends.toml", &overrides, &mut system_resolver).expect("a good config");
         // A file cannot say that the kernel is to choose the port.
         config.listeners.iter_mut().for_each(|listener| listener.bind = IPV4);
         config.admin.socket = AdminSocket::Off;
@@ -275,10 +275,10 @@ impl Fleet {
         self.serve_by(Daemon::start_with(&self.daemon_toml(), IPV4, log, env))
     }
 
-    /// The service of a daemon that was started with [`Fleet::daemon_toml`].
+    /// The service of a daemon that was started with [`Backends::daemon_toml`].
     pub(crate) fn serve_by(&self, server: Daemon) -> Service<'_, Daemon> {
         let (addresses, held) = (vec![server.address], Vec::new());
-        Service { fleet: self, server, config: None, addresses, held, clients: AtomicU64::new(0) }
+        Service { backends: self, server, config: None, addresses, held, clients: AtomicU64::new(0) }
     }
 
     /// What follows the address of its listener.
@@ -300,9 +300,9 @@ impl Fleet {
     }
 }
 
-/// A running server in front of a fleet.
+/// A running server in front of its backends.
 pub(crate) struct Service<'a, S = Arc<Running>> {
-    fleet: &'a Fleet,
+    backends: &'a Backends,
     pub(crate) server: S,
     /// What it runs, where it is inside this process.
     config: Option<Config>,
@@ -362,7 +362,7 @@ impl<S> Service<'_, S> {
     /// So many sessions one after the other; returns how many each node has served.
     #[track_caller]
     pub(crate) fn visits(&self, sessions: usize) -> Vec<usize> {
-        let mut served = vec![0; self.fleet.nodes.len()];
+        let mut served = vec![0; self.backends.nodes.len()];
         (0..sessions).for_each(|_| served[self.visit()] += 1);
         served
     }
@@ -401,7 +401,7 @@ impl Service<'_> {
         edit: impl FnOnce(&mut Config),
         mode: Mode,
     ) -> Result<ReloadReport, Vec<String>> {
-        let mut config = self.fleet.config();
+        let mut config = self.backends.config();
         edit(&mut config);
         self.read_from(move || Ok(config.clone()), mode)
     }
@@ -484,7 +484,7 @@ impl Service<'_> {
     pub(crate) fn audit(self) -> Totals {
         let server = Arc::into_inner(self.server).expect("every reload is over");
         let totals = audit(server, self.clients.load(Ordering::Relaxed));
-        for node in &self.fleet.nodes {
+        for node in &self.backends.nodes {
             until("no connection is left at a node", || node.book().open() == 0);
         }
         totals
@@ -505,7 +505,7 @@ impl Service<'_, Daemon> {
         let clients = self.clients.load(Ordering::Relaxed);
         let totals = self.server.has_stopped();
         assert!(totals.contains(&format!("accepted={clients} active=0 ")), "{totals}");
-        for node in &self.fleet.nodes {
+        for node in &self.backends.nodes {
             until("no connection is left at a node", || node.book().open() == 0);
         }
         totals
