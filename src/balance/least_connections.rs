@@ -163,13 +163,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Algorithm;
-    use super::super::testing::Fleet;
+    use super::super::testing::TestPool;
     use super::*;
 
-    fn least_connections(weights: &[u16], loads: &[u32]) -> Fleet {
-        let mut fleet = Fleet::new(Algorithm::LeastConnections, weights);
-        fleet.loads = loads.to_vec();
-        fleet
+    fn least_connections(weights: &[u16], loads: &[u32]) -> TestPool {
+        let mut test_pool = TestPool::new(Algorithm::LeastConnections, weights);
+        test_pool.loads = loads.to_vec();
+        test_pool
     }
 
     #[test]
@@ -194,32 +194,32 @@ mod tests {
 
     #[test]
     fn the_neighbour_of_a_member_that_is_down_gets_no_more_than_the_others() {
-        let mut fleet = least_connections(&[1, 1, 1], &[0; 3]);
-        fleet.down[1] = true;
-        assert_eq!(fleet.picks(4), [0, 2, 0, 2]);
+        let mut test_pool = least_connections(&[1, 1, 1], &[0; 3]);
+        test_pool.down[1] = true;
+        assert_eq!(test_pool.picks(4), [0, 2, 0, 2]);
     }
 
     #[test]
     fn nobody_eligible_is_nobody_picked() {
         // HAProxy once looped for ever here.
-        let mut fleet = least_connections(&[1, 1], &[0; 2]);
-        fleet.down = vec![true; 2];
-        assert_eq!(fleet.pick(), None);
+        let mut test_pool = least_connections(&[1, 1], &[0; 2]);
+        test_pool.down = vec![true; 2];
+        assert_eq!(test_pool.pick(), None);
     }
 
     #[test]
     fn sessions_that_stay_follow_weight() {
-        let mut fleet = least_connections(&[1, 2, 3], &[0; 3]);
+        let mut test_pool = least_connections(&[1, 2, 3], &[0; 3]);
         for _ in 0..60 {
-            let member = fleet.pick().expect("all are eligible");
-            fleet.loads[member] += 1;
+            let member = test_pool.pick().expect("all are eligible");
+            test_pool.loads[member] += 1;
         }
-        assert_eq!(fleet.loads, [10, 20, 30]);
+        assert_eq!(test_pool.loads, [10, 20, 30]);
     }
 
     /// Members of these weights, for so many workers.
-    fn pool(weights: &[u16], workers: usize) -> Fleet {
-        Fleet::new(Algorithm::LeastConnections, weights).workers(workers)
+    fn pool(weights: &[u16], workers: usize) -> TestPool {
+        TestPool::new(Algorithm::LeastConnections, weights).workers(workers)
     }
 
     /// Members that go down and up without a new table.
@@ -227,7 +227,7 @@ mod tests {
 
     /// Sessions that end in the order in which they came, of workers in turn.
     struct Sessions {
-        fleet: Fleet,
+        test_pool: TestPool,
         open: VecDeque<(usize, usize)>,
         counts: Vec<usize>,
         opened: usize,
@@ -236,20 +236,20 @@ mod tests {
 
     impl Sessions {
         fn new(weights: &[u16], workers: usize) -> Self {
-            let (fleet, counts) = (pool(weights, workers), vec![0; weights.len()]);
-            Self { fleet, open: VecDeque::new(), counts, opened: 0, workers }
+            let (test_pool, counts) = (pool(weights, workers), vec![0; weights.len()]);
+            Self { test_pool, open: VecDeque::new(), counts, opened: 0, workers }
         }
 
         /// The next one comes; then no more than so many are left.
         fn next(&mut self, window: usize) -> usize {
             let worker = self.opened % self.workers;
             self.opened += 1;
-            let member = self.fleet.open(worker);
+            let member = self.test_pool.open(worker);
             self.counts[member] += 1;
             self.open.push_back((worker, member));
             while self.open.len() > window {
                 let (worker, member) = self.open.pop_front().expect("one at least");
-                self.fleet.close(worker, member);
+                self.test_pool.close(worker, member);
             }
             member
         }
@@ -289,20 +289,20 @@ mod tests {
 
     #[test]
     fn a_member_that_comes_back_is_owed_nothing() {
-        let mut fleet = pool(&[1, 1, 2], 1);
-        fleet.down[0] = true;
-        fleet.counts(1_000);
-        fleet.down[0] = false;
-        assert_eq!(fleet.counts(40), [10, 10, 20]);
+        let mut test_pool = pool(&[1, 1, 2], 1);
+        test_pool.down[0] = true;
+        test_pool.counts(1_000);
+        test_pool.down[0] = false;
+        assert_eq!(test_pool.counts(40), [10, 10, 20]);
     }
 
     #[test]
     fn a_member_that_was_better_for_long_is_not_punished_for_it() {
-        let mut fleet = pool(&[1, 1, 2], 1);
-        fleet.loads = vec![0, 5, 10];
-        assert_eq!(fleet.counts(1_000), [1_000, 0, 0]);
-        fleet.loads = vec![0; 3];
-        let counts = fleet.counts(40);
+        let mut test_pool = pool(&[1, 1, 2], 1);
+        test_pool.loads = vec![0, 5, 10];
+        assert_eq!(test_pool.counts(1_000), [1_000, 0, 0]);
+        test_pool.loads = vec![0; 3];
+        let counts = test_pool.counts(40);
         assert!(counts[0] >= 9 && counts[1] >= 10 && counts[2] >= 20, "{counts:?}");
     }
 
@@ -319,33 +319,33 @@ mod tests {
 
     #[test]
     fn a_worker_finds_out_about_sessions_of_others() {
-        let mut fleet = pool(&[1; 100], 2);
-        let opened: Vec<usize> = (0..100).map(|_| fleet.open(0)).collect();
-        let second = fleet.open(1);
-        assert_eq!(fleet.loads[second], 2, "all had one");
-        opened.into_iter().filter(|&member| member != second).for_each(|member| fleet.close(0, member));
+        let mut test_pool = pool(&[1; 100], 2);
+        let opened: Vec<usize> = (0..100).map(|_| test_pool.open(0)).collect();
+        let second = test_pool.open(1);
+        assert_eq!(test_pool.loads[second], 2, "all had one");
+        opened.into_iter().filter(|&member| member != second).for_each(|member| test_pool.close(0, member));
         // It looks at one of them with every pick.
         (0..100).for_each(|_| {
-            let member = fleet.open(1);
-            fleet.close(1, member);
+            let member = test_pool.open(1);
+            test_pool.close(1, member);
         });
         for _ in 0..99 {
-            let member = fleet.open(1);
-            assert_eq!(fleet.loads[member], 1, "another had none");
+            let member = test_pool.open(1);
+            assert_eq!(test_pool.loads[member], 1, "another had none");
         }
     }
 
     #[test]
     fn of_many_members_any_number_may_be_down() {
         for up in [0, 1, 20, 100] {
-            let mut fleet = pool(&[1, 2].repeat(50), 1);
-            fleet.down = (0..100).map(|member| member >= up).collect();
-            let picks: Vec<_> = (0..200).map(|_| fleet.pick()).collect();
+            let mut test_pool = pool(&[1, 2].repeat(50), 1);
+            test_pool.down = (0..100).map(|member| member >= up).collect();
+            let picks: Vec<_> = (0..200).map(|_| test_pool.pick()).collect();
             let is_right = |pick: &Option<usize>| pick.map_or(up == 0, |member| member < up);
             assert!(picks.iter().all(is_right), "{up}: {picks:?}");
-            fleet.down = vec![false; 100];
-            fleet.picks(200);
-            let again = fleet.counts(300);
+            test_pool.down = vec![false; 100];
+            test_pool.picks(200);
+            let again = test_pool.counts(300);
             assert!(again.iter().all(|&count| count > 0), "{up}: {again:?}");
         }
     }
@@ -383,23 +383,23 @@ mod tests {
         fn nobody_would_have_less_with_the_session_than_the_picked_one_has_without(
             weights in vec(1u16..=5, 1..100), steps in vec((any::<bool>(), 0usize..100, 0usize..400), 1..300),
         ) {
-            let mut fleet = pool(&weights, 1);
+            let mut test_pool = pool(&weights, 1);
             let mut open = Vec::new();
             for (flips, flipped, ended) in steps {
                 let flipped = flipped % weights.len().min(CHANGING);
-                fleet.down[flipped] ^= flips;
+                test_pool.down[flipped] ^= flips;
                 if ended < open.len() {
-                    fleet.close(0, open.swap_remove(ended));
+                    test_pool.close(0, open.swap_remove(ended));
                 }
-                let Some(picked) = fleet.pick() else {
-                    prop_assert!(fleet.down.iter().all(|&down| down));
+                let Some(picked) = test_pool.pick() else {
+                    prop_assert!(test_pool.down.iter().all(|&down| down));
                     continue;
                 };
-                let with = |member: usize| Pressure::with_one_more(fleet.loads[member], weights[member]);
-                let without = Pressure::of(fleet.loads[picked], weights[picked]);
-                let is_less = |other: usize| !fleet.down[other] && with(other).compare(without).is_le();
-                prop_assert!(!fleet.down[picked] && !(0..weights.len()).any(is_less));
-                fleet.loads[picked] += 1;
+                let with = |member: usize| Pressure::with_one_more(test_pool.loads[member], weights[member]);
+                let without = Pressure::of(test_pool.loads[picked], weights[picked]);
+                let is_less = |other: usize| !test_pool.down[other] && with(other).compare(without).is_le();
+                prop_assert!(!test_pool.down[picked] && !(0..weights.len()).any(is_less));
+                test_pool.loads[picked] += 1;
                 open.push(picked);
             }
         }

@@ -61,12 +61,12 @@ impl Members for Others<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::Algorithm;
-    use super::super::testing::Fleet;
+    use super::super::testing::TestPool;
 
-    fn power_of_two(weights: &[u16], loads: &[u32]) -> Fleet {
-        let mut fleet = Fleet::new(Algorithm::PowerOfTwo, weights);
-        fleet.loads = loads.to_vec();
-        fleet
+    fn power_of_two(weights: &[u16], loads: &[u32]) -> TestPool {
+        let mut test_pool = TestPool::new(Algorithm::PowerOfTwo, weights);
+        test_pool.loads = loads.to_vec();
+        test_pool
     }
 
     #[test]
@@ -96,12 +96,12 @@ mod tests {
 
     #[test]
     fn sessions_that_stay_even_out() {
-        let mut fleet = power_of_two(&[1; 100], &[0; 100]);
+        let mut test_pool = power_of_two(&[1; 100], &[0; 100]);
         for _ in 0..10_000 {
-            let member = fleet.pick().expect("all are eligible");
-            fleet.loads[member] += 1;
+            let member = test_pool.pick().expect("all are eligible");
+            test_pool.loads[member] += 1;
         }
-        let most = fleet.loads.iter().max().expect("a hundred members");
+        let most = test_pool.loads.iter().max().expect("a hundred members");
         assert!(*most <= 105, "100 each expected, one has {most}");
     }
 }

@@ -19,11 +19,11 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::super::Algorithm;
-    use super::super::testing::Fleet;
+    use super::super::testing::TestPool;
 
     #[test]
     fn chance_follows_weight() {
-        let counts = Fleet::new(Algorithm::Random, &[1, 2, 0, 3]).counts(60_000);
+        let counts = TestPool::new(Algorithm::Random, &[1, 2, 0, 3]).counts(60_000);
         for (count, expected) in counts.iter().zip([10_000, 20_000, 0, 30_000]) {
             assert!(count.abs_diff(expected) <= expected / 20, "{counts:?}");
         }

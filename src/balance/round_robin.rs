@@ -86,13 +86,13 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::testing::{Fleet, members};
+    use super::super::testing::{TestPool, members};
     use super::super::{Algorithm, Table};
     use super::*;
     use crate::base::rng::Rng;
 
-    fn round_robin(weights: &[u16]) -> Fleet {
-        Fleet::new(Algorithm::RoundRobin, weights)
+    fn round_robin(weights: &[u16]) -> TestPool {
+        TestPool::new(Algorithm::RoundRobin, weights)
     }
 
     #[test]
@@ -103,9 +103,9 @@ mod tests {
     #[test]
     fn a_member_that_is_down_loses_its_turn_and_the_others_keep_alternating() {
         for (down, expected) in [(0, [1, 2, 1, 2]), (1, [0, 2, 0, 2]), (2, [0, 1, 0, 1])] {
-            let mut fleet = round_robin(&[1, 1, 1]);
-            fleet.down[down] = true;
-            assert_eq!(fleet.picks(4), expected, "member {down} down");
+            let mut test_pool = round_robin(&[1, 1, 1]);
+            test_pool.down[down] = true;
+            assert_eq!(test_pool.picks(4), expected, "member {down} down");
         }
     }
 

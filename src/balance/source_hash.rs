@@ -117,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Algorithm;
-    use super::super::testing::{Fleet, members};
+    use super::super::testing::{TestPool, members};
     use super::*;
     use crate::base::rng::Rng;
 
@@ -130,11 +130,11 @@ mod tests {
 
     /// How many of `clients` each member gets, relative to its share: the largest deviation in percent.
     fn worst_deviation(weights: &[u16], clients: impl Iterator<Item = u32>) -> f64 {
-        let mut fleet = Fleet::new(Algorithm::SourceHash, weights);
+        let mut test_pool = TestPool::new(Algorithm::SourceHash, weights);
         let mut counts = vec![0u32; weights.len()];
         for client in clients {
             let client = IpAddr::V4(Ipv4Addr::from_bits(client));
-            counts[fleet.pick_for(client).expect("all are eligible")] += 1;
+            counts[test_pool.pick_for(client).expect("all are eligible")] += 1;
         }
         let per_weight = f64::from(counts.iter().sum::<u32>()) / f64::from(weights.iter().sum::<u16>());
         let deviation = |(&count, &weight): (&u32, &u16)| {
@@ -194,21 +194,21 @@ mod tests {
     #[test]
     fn a_member_that_is_down_moves_only_its_own_clients() {
         let clients = || (0..10_000).map(|client| IpAddr::V4(Ipv4Addr::from_bits(client)));
-        let mut fleet = Fleet::new(Algorithm::SourceHash, &[1; 10]);
-        let before: Vec<_> = clients().map(|client| fleet.pick_for(client)).collect();
-        fleet.down[3] = true;
+        let mut test_pool = TestPool::new(Algorithm::SourceHash, &[1; 10]);
+        let before: Vec<_> = clients().map(|client| test_pool.pick_for(client)).collect();
+        test_pool.down[3] = true;
         for (client, before) in clients().zip(before) {
-            let after = fleet.pick_for(client);
+            let after = test_pool.pick_for(client);
             assert!(before == Some(3) || before == after, "{client} moved from {before:?} to {after:?}");
-            assert_eq!(after, fleet.pick_for(client), "{client} has no fixed second choice");
+            assert_eq!(after, test_pool.pick_for(client), "{client} has no fixed second choice");
         }
     }
 
     #[test]
     fn a_dual_stack_listener_sends_an_ipv4_client_to_the_same_member() {
-        let mut fleet = Fleet::new(Algorithm::SourceHash, &[1; 10]);
+        let mut test_pool = TestPool::new(Algorithm::SourceHash, &[1; 10]);
         for client in (0..1_000).map(Ipv4Addr::from_bits) {
-            assert_eq!(fleet.pick_for(client.into()), fleet.pick_for(client.to_ipv6_mapped().into()));
+            assert_eq!(test_pool.pick_for(client.into()), test_pool.pick_for(client.to_ipv6_mapped().into()));
         }
     }
 
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn a_client_keeps_its_member_across_versions() {
         // These picks are a promise to clients: whoever changes them moves every client of every pool once.
-        let mut fleet = Fleet::new(Algorithm::SourceHash, &[1, 2, 3]);
-        let picks = (0..12).map(|client| fleet.pick_for(Ipv4Addr::new(192, 0, 2, client).into()));
+        let mut test_pool = TestPool::new(Algorithm::SourceHash, &[1, 2, 3]);
+        let picks = (0..12).map(|client| test_pool.pick_for(Ipv4Addr::new(192, 0, 2, client).into()));
         assert_eq!(picks.flatten().collect::<Vec<_>>(), [2, 2, 2, 1, 0, 1, 1, 1, 2, 2, 2, 2]);
     }
 

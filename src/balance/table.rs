@@ -113,7 +113,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::testing::{Fleet, members};
+    use super::super::testing::{TestPool, members};
     use super::*;
 
     const ALGORITHMS: [Algorithm; 5] = [
@@ -127,23 +127,23 @@ mod tests {
     #[test]
     fn an_empty_table_picks_nobody() {
         for algorithm in ALGORITHMS {
-            assert_eq!(Fleet::new(algorithm, &[]).pick(), None, "{algorithm:?}");
+            assert_eq!(TestPool::new(algorithm, &[]).pick(), None, "{algorithm:?}");
         }
     }
 
     #[test]
     fn a_lone_member_takes_every_session() {
         for algorithm in ALGORITHMS {
-            assert_eq!(Fleet::new(algorithm, &[7]).picks(10), [0; 10], "{algorithm:?}");
+            assert_eq!(TestPool::new(algorithm, &[7]).picks(10), [0; 10], "{algorithm:?}");
         }
     }
 
     #[test]
     fn the_one_eligible_of_ten_thousand_is_found() {
         for algorithm in ALGORITHMS {
-            let mut fleet = Fleet::new(algorithm, &[1; 10_000]);
-            fleet.down = (0..10_000).map(|member| member != 7_777).collect();
-            assert_eq!(fleet.picks(20), [7_777; 20], "{algorithm:?}");
+            let mut test_pool = TestPool::new(algorithm, &[1; 10_000]);
+            test_pool.down = (0..10_000).map(|member| member != 7_777).collect();
+            assert_eq!(test_pool.picks(20), [7_777; 20], "{algorithm:?}");
         }
     }
 
@@ -151,9 +151,9 @@ mod tests {
     fn when_half_the_members_are_down_the_other_half_shares_their_sessions() {
         // One block of neighbours, longer than DRAWS_MAX: what follows it must not take all their turns.
         for algorithm in ALGORITHMS {
-            let mut fleet = Fleet::new(algorithm, &[1; 200]);
-            fleet.down = (0..200).map(|member| member < 100).collect();
-            let counts = fleet.counts(20_000);
+            let mut test_pool = TestPool::new(algorithm, &[1; 200]);
+            test_pool.down = (0..200).map(|member| member < 100).collect();
+            let counts = test_pool.counts(20_000);
             let most = counts.iter().max().expect("two hundred members");
             assert!(*most <= 600, "{algorithm:?}: 200 each expected, one has {most}");
         }
@@ -169,10 +169,10 @@ mod tests {
         for algorithm in [Algorithm::PowerOfTwo, Algorithm::SourceHash, Algorithm::Random] {
             for members in [&block, &heavy] {
                 let (weights, down): (Vec<u16>, Vec<bool>) = members.iter().copied().unzip();
-                let mut fleet = Fleet::new(algorithm, &weights);
-                fleet.down.clone_from(&down);
+                let mut test_pool = TestPool::new(algorithm, &weights);
+                test_pool.down.clone_from(&down);
                 let left: u16 = members.iter().filter(|(_, down)| !down).map(|(weight, _)| weight).sum();
-                for (count, &(weight, down)) in fleet.counts(PICKS).into_iter().zip(members) {
+                for (count, &(weight, down)) in test_pool.counts(PICKS).into_iter().zip(members) {
                     let share = if down { 0 } else { PICKS * usize::from(weight) / usize::from(left) };
                     assert!(count.abs_diff(share) <= PICKS / 40, "{algorithm:?}: {count} of weight {weight}");
                 }
@@ -188,13 +188,13 @@ mod tests {
             weights in vec(0u16..=4, 0..40), down in vec(any::<bool>(), 40), loads in vec(0u32..5, 40),
         ) {
             for algorithm in ALGORITHMS {
-                let mut fleet = Fleet::new(algorithm, &weights);
-                fleet.down.copy_from_slice(&down[..weights.len()]);
-                fleet.loads.copy_from_slice(&loads[..weights.len()]);
+                let mut test_pool = TestPool::new(algorithm, &weights);
+                test_pool.down.copy_from_slice(&down[..weights.len()]);
+                test_pool.loads.copy_from_slice(&loads[..weights.len()]);
                 let may = |member: usize| weights[member] > 0 && !down[member];
                 let anybody = (0..weights.len()).any(may);
                 for _ in 0..20 {
-                    let picked = fleet.pick();
+                    let picked = test_pool.pick();
                     prop_assert_eq!(picked.is_some(), anybody, "{:?}", algorithm);
                     prop_assert!(picked.is_none_or(may), "{:?} picked {:?}", algorithm, picked);
                 }
@@ -204,7 +204,7 @@ mod tests {
         #[test]
         fn the_same_seed_gives_the_same_picks(weights in vec(1u16..=9, 1..20)) {
             for algorithm in ALGORITHMS {
-                let picks = || Fleet::new(algorithm, &weights).picks(50);
+                let picks = || TestPool::new(algorithm, &weights).picks(50);
                 prop_assert_eq!(picks(), picks(), "{:?}", algorithm);
             }
         }

@@ -19,7 +19,7 @@ pub(super) fn members(weights: &[u16]) -> Vec<Member> {
 }
 
 /// A table and everything that a pick depends on.
-pub(super) struct Fleet {
+pub(super) struct TestPool {
     table: Table,
     cursor: AtomicU64,
     rng: Rng,
@@ -53,7 +53,7 @@ impl Members for State {
     }
 }
 
-impl Deref for Fleet {
+impl Deref for TestPool {
     type Target = State;
 
     fn deref(&self) -> &State {
@@ -61,13 +61,13 @@ impl Deref for Fleet {
     }
 }
 
-impl DerefMut for Fleet {
+impl DerefMut for TestPool {
     fn deref_mut(&mut self) -> &mut State {
         &mut self.state
     }
 }
 
-impl Fleet {
+impl TestPool {
     pub(super) fn new(algorithm: Algorithm, weights: &[u16]) -> Self {
         Self {
             table: Table::build(algorithm, &members(weights)),
