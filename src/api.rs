@@ -15,7 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use events::{Event, EventFilter, EventKind};
-pub use reload::{Change, Config, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending};
+pub use reload::{
+    Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending,
+};
 pub use topology::{PoolShares, Share, Topology};
 
 /// Rows on one page, unless the request asks for fewer.

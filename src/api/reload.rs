@@ -1,8 +1,13 @@
 //! Other configurations, and whether clients should be sent here.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+
+/// A reload is answered within that, however long `reload_timeout` is: behind it, the events tell what became of it.
+pub const RELOAD_ANSWER_MAX: Duration = Duration::from_secs(600);
 
 /// The configuration that runs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

@@ -24,7 +24,7 @@ use crate::api::Problem;
 use super::messages::{Message, Parser};
 
 /// How long an answer may take, from the connect to its last byte.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What an answer may take: 10,000 backends are a few megabytes.
 const ANSWER_LEN_MAX: usize = 64 << 20;
 

@@ -68,7 +68,11 @@ pub fn run(args: &CtlArgs) -> Result<(), Failure> {
             print(&codes::codes())
         };
     }
-    Ctl { client: args.at().client()?, json: args.json() }.act(&args.action)
+    let mut client = args.at().client()?;
+    if matches!(args.action, Action::Reload { .. }) {
+        client = client.with_patience(api::RELOAD_ANSWER_MAX + client::ANSWER_TIMEOUT);
+    }
+    Ctl { client, json: args.json() }.act(&args.action)
 }
 
 /// To standard output, at once.

@@ -14,8 +14,10 @@ use crate::api;
 use crate::mailbox::Report;
 use crate::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 
-/// How long reading a configuration may take: names may take long to resolve, and the last change to settle.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(25);
+/// The routes that are answered when the configuration was read, which may take longer than any other answer.
+pub(super) const PATHS: [&str; 2] = ["/v1/config/diff", "/v1/config/reload"];
+/// From the end of `reload_timeout` on, until the control thread has said what became of the request.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The configuration that runs
 #[utoipa::path(get, path = "/v1/config", responses((status = OK, body = api::Config)))]
@@ -67,7 +69,8 @@ async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::Reload
     if !context.reports.try_send(Report::ReloadRequest(request)) {
         return Err(unavailable("the control thread has too much to do"));
     }
-    match tokio::time::timeout(RELOAD_TIMEOUT, answered).await {
+    let reload_timeout = context.view.state().config.global.reload_timeout;
+    match tokio::time::timeout(answer_timeout(reload_timeout), answered).await {
         Ok(Ok(Ok(report))) => Ok(Json(report_row(report))),
         Ok(Ok(Err(Refused { errors, is_for_now }))) => {
             let status =
@@ -77,6 +80,11 @@ async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::Reload
         Ok(Err(_)) => Err(unavailable("the process is stopping")),
         Err(_) => Err(unavailable("it takes long; the events will tell what comes of it")),
     }
+}
+
+/// Returns how long a client waits for what becomes of its request.
+fn answer_timeout(reload_timeout: Duration) -> Duration {
+    reload_timeout.saturating_add(VERDICT_TIMEOUT).min(api::RELOAD_ANSWER_MAX)
 }
 
 fn report_row(report: ReloadReport) -> api::ReloadReport {
@@ -98,4 +106,19 @@ fn report_row(report: ReloadReport) -> api::ReloadReport {
 pub(super) async fn drains(State(context): State<Context>) -> Json<api::Drains> {
     let view = &context.view;
     Json(rows::drains(&view.state(), view.clock.now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was 25 s where a file may take 30 s to read: the answer came before there was one.
+    #[test]
+    fn a_client_waits_for_longer_than_reading_may_take_but_not_for_ever() {
+        for seconds in [1, 30, 300] {
+            let reload_timeout = Duration::from_secs(seconds);
+            assert!(answer_timeout(reload_timeout) > reload_timeout, "{seconds} s");
+        }
+        assert_eq!(answer_timeout(Duration::MAX), api::RELOAD_ANSWER_MAX);
+    }
 }

@@ -32,7 +32,9 @@ use tower::ServiceExt;
 use super::doors::{Hang, Place};
 use super::guard::{Delay, Peer};
 use super::problem::Problem;
+use super::reloads;
 use super::socket::Unix;
+use crate::api;
 use crate::base::token_bucket::TokenBucket;
 use crate::sys::Clock;
 
@@ -41,7 +43,7 @@ const CLIENTS_MAX: usize = 32;
 /// What a head may take, and how long it may take.
 const HEAD_LEN_MAX: usize = 16 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request may take from its head to the head of its answer.
+/// How long a request may take from its head to the head of its answer, unless it reads the configuration.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer or a stream of events may wait for a reader that has stopped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -264,7 +266,9 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 }
 
 async fn answer(routes: Router, request: hyper::Request<Body>) -> Response {
-    match tokio::time::timeout(REQUEST_TIMEOUT, routes.oneshot(request)).await {
+    let is_reload = reloads::PATHS.contains(&request.uri().path());
+    let timeout = if is_reload { api::RELOAD_ANSWER_MAX + REQUEST_TIMEOUT } else { REQUEST_TIMEOUT };
+    match tokio::time::timeout(timeout, routes.oneshot(request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(never)) => match never {},
         Err(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
@@ -280,7 +284,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::api;
     use crate::control::admin::stream;
 
     const PEER: Peer = Peer::Unix { uid: 0, pid: None };
