@@ -42,9 +42,9 @@
 //! | L0 | [`base`], [`api`] | compute; `api` only names shapes |
 //! | L1 | [`balance`], [`config`] | compute; `config` reads one file |
 //! | L2 | [`session`], [`stats`], [`pool`], [`health`] | decide and count, without I/O; [`sys`] alone does I/O |
-//! | L3 | [`query`], [`reload`], [`request`], [`mailbox`] | pass messages between threads |
+//! | L3 | [`query`], [`reload`], [`request`], [`mailbox`], [`logging`] | pass messages between threads, and lines to where they are written |
 //! | L4 | [`worker`], [`control`] | loop; neither imports the other |
-//! | L5 | [`service`], [`server`], [`logging`], [`demo`], [`doctor`], [`ctl`], [`top`], [`cli`] | start, watch, stop, print |
+//! | L5 | [`server`], [`demo`], [`doctor`], [`ctl`], [`top`], [`cli`] | start, watch, stop, print |
 //!
 //! # Invariants
 //! - `session/` does no I/O; time and randomness are parameters everywhere below `worker/mod.rs`.
@@ -83,15 +83,13 @@ pub mod request;
 
 pub mod mailbox;
 
+pub mod logging;
+
 pub mod worker;
 
 pub mod control;
 
-pub mod service;
-
 pub mod server;
-
-pub mod logging;
 
 pub mod demo;
 

@@ -18,10 +18,9 @@ use l4lb::config::{self, Config, Overrides, one_line};
 use l4lb::ctl::RegisterArgs;
 use l4lb::demo::{self, HttpBackend, Ports};
 use l4lb::reload::Source;
-use l4lb::server::{Actions, Origin, StartError};
-use l4lb::service::Beats;
+use l4lb::server::{Actions, Origin, StartError, Watchdog};
 use l4lb::sys::{Inherited, Notice};
-use l4lb::{control, doctor, logging, server, sys};
+use l4lb::{doctor, logging, server, sys};
 
 fn main() -> ExitCode {
     abort_at_panics();
@@ -143,13 +142,11 @@ fn serve(
     let Global { log_level, log_format, access_log, .. } = &config.global;
     let logging = logging::start(*log_level, *log_format, access_log.as_ref());
     let mut logging = logging.context("cannot start the log")?;
-    control::count_dropped_log_lines(logging::dropped);
-    control::set_log_level_by(logging::set_level);
     let running = server::start_service(config, origin, inherited, |reports| {
         signals.report_to(reports);
         logging.open_access_log().map_err(|(path, error)| StartError::AccessLog { path, error })
     })?;
-    let _beats = Beats::start(running.watched()).context("cannot start a thread")?;
+    let _watchdog = Watchdog::start(running.watched()).context("cannot start a thread")?;
     sys::notify(&[Notice::Ready, Notice::Status("serving")]);
     when_started()?;
     let totals = running.wait().context("stopped by an error")?;

@@ -26,25 +26,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "worker",
         &["base", "balance", "config", "session", "pool", "health", "stats", "sys", "query", "mailbox"],
     ),
+    ("logging", &["base", "config", "sys"]),
     (
         "control",
         &[
             "base", "api", "config", "pool", "session", "stats", "sys", "query", "reload", "request",
-            "mailbox",
+            "mailbox", "logging",
         ],
     ),
-    ("service", &["config", "stats", "sys", "mailbox", "control"]),
     (
         "server",
         &[
             "base", "config", "pool", "reload", "stats", "sys", "query", "mailbox", "worker", "control",
-            "service", "logging",
+            "logging",
         ],
     ),
-    ("logging", &["base", "config", "sys"]),
     ("demo", &["sys"]),
     ("doctor", &["config", "sys", "control"]),
-    ("ctl", &["api", "base", "config", "control", "session", "sys"]),
+    ("ctl", &["api", "base", "config", "session", "sys"]),
     ("top", &["api", "base", "config", "ctl", "session", "sys"]),
     ("cli", &["balance", "base", "config", "ctl", "demo", "doctor", "sys", "top"]),
 ];

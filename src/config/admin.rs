@@ -1,5 +1,6 @@
 //! `[admin]`: where operators and Prometheus reach the process.
 
+use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,22 @@ use super::report::{Report, Scope, Spot};
 
 /// sockaddr_un has room for this many bytes of a path, and needs one of them for its end (unix(7)).
 const SOCKET_PATH_LEN_MAX: usize = 107;
+
+/// The name of the socket in the run-time directory.
+const SOCKET_NAME: &str = "admin.sock";
+
+/// Why [`default_admin_socket`] returns none.
+pub const NO_DEFAULT_ADMIN_SOCKET: &str =
+    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set, and /run/l4lb is root's";
+
+/// Returns where the socket is unless it is configured: in the first run-time directory that there is.
+pub fn default_admin_socket(is_root: bool) -> Option<PathBuf> {
+    let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let of_service = folder("RUNTIME_DIRECTORY");
+    let of_user = || folder("XDG_RUNTIME_DIR").map(|folder| folder.join("l4lb"));
+    let of_root = || is_root.then(|| PathBuf::from("/run/l4lb"));
+    of_service.or_else(of_user).or_else(of_root).map(|folder| folder.join(SOCKET_NAME))
+}
 
 /// The table, and where messages about its addresses point.
 pub(super) struct AdminDraft {

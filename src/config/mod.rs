@@ -34,6 +34,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub use admin::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 pub use address::{Resolver, Target, parse_bind, system_resolver};
 pub use check::BACKLOG;
 pub use conflicts::{is_circle, is_circle_at_home};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::config::model::OwnSocket;
 use crate::config::{is_circle, is_circle_at_home};
-use crate::sys::own_addresses;
+use crate::sys::is_own_address;
 
 /// Returns the one of `sockets` at which a dial to `address` would end, if any.
 pub(super) fn circle_with(
@@ -12,8 +12,7 @@ pub(super) fn circle_with(
     mut sockets: impl Iterator<Item = OwnSocket> + Clone,
 ) -> Option<OwnSocket> {
     let is_own = || {
-        let own = own_addresses();
-        own.map(|own| own.contains(&address.ip().to_canonical())).unwrap_or_else(|error| {
+        is_own_address(address.ip()).unwrap_or_else(|error| {
             log::warn!(error:%; "cannot list the addresses of this machine");
             false
         })
@@ -26,6 +25,7 @@ pub(super) fn circle_with(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::own_addresses;
 
     #[test]
     fn every_address_of_this_machine_is_met_at_a_wildcard_listener() {

@@ -52,7 +52,7 @@ use reload::ReloadQueue;
 pub use reload::ReloadStatus;
 pub use removed::Removed;
 pub use standby::Standby;
-pub use status::{Leaving, State, View, count_dropped_log_lines, set_log_level_by};
+pub use status::{Leaving, State, View};
 pub use workers::{Member, Staff};
 
 /// How often it looks after what a full queue has kept from it.

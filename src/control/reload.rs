@@ -18,7 +18,8 @@ use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
 use crate::control::merge::merge;
 use crate::control::pending::pending;
-use crate::control::{ControlLoop, RETRY_INTERVAL, Stage, audit, status};
+use crate::control::{ControlLoop, RETRY_INTERVAL, Stage, audit};
+use crate::logging;
 use crate::mailbox::{Loadable, Loaded, Report, StagedChange};
 use crate::pool::Snapshot;
 use crate::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
@@ -226,7 +227,7 @@ impl ControlLoop {
         // RUST_LOG says more than the file can.
         let is_other_level = config.global.log_level != self.control.config.global.log_level;
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {
-            status::set_log_level(config.global.log_level);
+            logging::set_level(config.global.log_level);
         }
         let runs = Arc::new(settle(&self.control.config, config));
         if runs.admin != self.control.config.admin {

@@ -14,8 +14,8 @@ use crate::control::circles::circle_with;
 use crate::control::events::Draft;
 use crate::control::leases::{Hold, Registration};
 use crate::control::removed::Removed;
-use crate::control::status;
 use crate::control::{ControlLoop, Leaving};
+use crate::logging;
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::request::{Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request};
 use crate::sys::{timestamp, unique_name};
@@ -419,5 +419,5 @@ fn lease_words(new: &NewBackend) -> String {
 fn set_log_level(level: LevelFilter, who: &str) {
     let (from, to) = (log::max_level().as_str(), level.as_str());
     audit::write(format_args!("log level"), &[("who", who.into()), ("from", from.into()), ("to", to.into())]);
-    status::set_log_level(level);
+    logging::set_level(level);
 }

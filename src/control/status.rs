@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use jiff::Timestamp;
-use log::LevelFilter;
-
 use crate::api::Stage;
 use crate::base::time::Instant;
 use crate::config::model::Config;
@@ -89,32 +87,6 @@ pub struct Note {
     pub registered: bool,
     /// Until when it is registered.
     pub lease: Option<Instant>,
-}
-
-/// Who counts the lines that the log has dropped: the log is above this layer.
-static LOG_LINES_DROPPED: OnceLock<fn() -> u64> = OnceLock::new();
-
-/// Says who counts the lines that the log has dropped. Who says it first is heard.
-pub fn count_dropped_log_lines(count: fn() -> u64) {
-    LOG_LINES_DROPPED.get_or_init(|| count);
-}
-
-/// Lines that the log has dropped; 0 while nobody counts them.
-pub(super) fn log_lines_dropped() -> u64 {
-    LOG_LINES_DROPPED.get().map_or(0, |count| count())
-}
-
-/// What changes the level of the log.
-static LOG_LEVEL_SETTER: OnceLock<fn(LevelFilter)> = OnceLock::new();
-
-/// Says who changes the level of the log. Who says it first is heard.
-pub fn set_log_level_by(set: fn(LevelFilter)) {
-    LOG_LEVEL_SETTER.get_or_init(|| set);
-}
-
-/// Writes lines of `level` and worse from now on.
-pub(super) fn set_log_level(level: LevelFilter) {
-    LOG_LEVEL_SETTER.get().copied().unwrap_or(log::set_max_level)(level);
 }
 
 impl View {

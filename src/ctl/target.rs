@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::control::admin;
+use crate::config::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 use crate::ctl::{Client, Failure, Target};
 use crate::sys;
 
@@ -45,8 +45,8 @@ impl At {
                 Ok(Target::Tcp { address, token })
             }
             (Some(path), None, None) => Ok(Target::Socket(path)),
-            (None, None, None) => admin::default_path().map(Target::Socket).ok_or_else(|| {
-                let what = admin::NO_DEFAULT_PATH;
+            (None, None, None) => default_admin_socket(sys::is_root()).map(Target::Socket).ok_or_else(|| {
+                let what = NO_DEFAULT_ADMIN_SOCKET;
                 Failure::Failed(format!("no admin socket: {what}; name it with --socket, or use {flag}"))
             }),
         }

@@ -9,8 +9,7 @@ use std::thread;
 
 use crate::config::fd_budget::FdBudget;
 use crate::config::model::{AdminSocket, Relay};
-use crate::config::{BACKLOG, Config};
-use crate::control::admin::default_path;
+use crate::config::{BACKLOG, Config, default_admin_socket};
 use crate::sys;
 
 /// What was found on this machine. `None` where it cannot be read, as settings of the whole machine in a container.
@@ -61,7 +60,7 @@ impl Figures {
         let admin_socket = match config.map_or(&AdminSocket::Default, |config| &config.admin.socket) {
             AdminSocket::Off => None,
             AdminSocket::At(path) => Some((path.clone(), text_of(sys::can_write_into(folder_of(path))))),
-            AdminSocket::Default => Some(match default_path() {
+            AdminSocket::Default => Some(match default_admin_socket(sys::is_root()) {
                 Some(path) => {
                     // Its folder is made for it.
                     let mut folders = path.ancestors().skip(1);

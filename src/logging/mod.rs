@@ -146,8 +146,10 @@ pub fn level() -> LevelFilter {
 
 /// Writes lines of `level` and worse from now on. What RUST_LOG says of single targets still holds.
 pub fn set_level(level: LevelFilter) {
-    if let Some(router) = ROUTER.get() {
-        router.rewire(|wiring| wiring.chosen = Chosen::Later(level));
+    match ROUTER.get() {
+        Some(router) => router.rewire(|wiring| wiring.chosen = Chosen::Later(level)),
+        // Another logger, that of a test.
+        None => log::set_max_level(level),
     }
 }
 

@@ -13,9 +13,9 @@ pub(super) fn refuse_circles(config: &Config) -> Result<(), StartError> {
         let address = backend.address;
         let is_met = |socket: &OwnSocket| is_circle_at_home(address, socket.bind());
         let Some(socket) = config.own_sockets().find(is_met) else { continue };
-        let own = sys::own_addresses()
+        let is_own = sys::is_own_address(address.ip())
             .map_err(|error| StartError::System { what: "list the addresses of this machine", error })?;
-        if own.contains(&address.ip().to_canonical()) {
+        if is_own {
             let (pool, backend) = (pool.name.clone(), backend.name.clone());
             return Err(StartError::Circle { pool, backend, address, socket });
         }

@@ -9,7 +9,7 @@ use crate::config::model::{Listener, OwnSocket};
 use crate::control::admin::AdminError;
 use crate::control::state_file::StateFileError;
 use crate::reload::Refused;
-use crate::service::Mismatch;
+use crate::server::activation::Mismatch;
 use crate::sys;
 
 /// Why the process could not start, with nothing left running; or why it cannot run another configuration, with

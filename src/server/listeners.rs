@@ -15,8 +15,8 @@ use std::sync::{Arc, Weak};
 
 use crate::config::model::{Config, Listener, Tcp};
 use crate::server::StartError;
+use crate::server::activation;
 use crate::server::error::refused;
-use crate::service;
 use crate::sys::{self, Kernel, Linux, Neighbours, Passed};
 use crate::worker::GroupId;
 
@@ -78,7 +78,7 @@ impl Retiring {
 /// What was `passed` to this process, if `config` fits it. From now on each socket is known by its address alone: a listener
 /// of its name may be elsewhere by the time when it is needed again.
 pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed<Socket>>, StartError> {
-    let (claimed, left) = service::claim(&config.listeners, passed)?;
+    let (claimed, left) = activation::claim(&config.listeners, passed)?;
     for Passed { name, address, .. } in &left {
         log::warn!(name, address:%; "a socket that was passed to this process belongs to no listener");
     }
@@ -103,7 +103,7 @@ pub(super) fn open(
     let kept = kept(config, groups);
     let own: Vec<SocketAddr> =
         groups.iter().map(|group| group.address).chain(retiring.iter().map(|gone| gone.address)).collect();
-    let (claimed, _) = service::claim(&config.listeners, unused.to_vec())?;
+    let (claimed, _) = activation::claim(&config.listeners, unused.to_vec())?;
     let need = |((listener, kept), passed): ((&Listener, Option<&Group>), Vec<Passed<Socket>>)| {
         let tcp = &config.pools[listener.pool].tcp;
         let count = kept.map_or(passed.len(), |group| group.passed.len());

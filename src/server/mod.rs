@@ -1,13 +1,16 @@
 //! Starts the workers and the control thread and waits for them: the only module that sees both. `topology` has what
 //! listens and what runs, and lets it follow another configuration; `listeners` has the listening sockets, `threads` the
-//! threads, `circles` refuses sessions without end.
+//! threads, `circles` refuses sessions without end, `activation` assigns the sockets that the service manager has passed,
+//! `watchdog` reports to it.
 
+mod activation;
 mod circles;
 mod error;
 mod listeners;
 mod signals;
 mod threads;
 mod topology;
+mod watchdog;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +27,6 @@ use crate::control::{Control, LOADERS, Staff, Standby, View};
 use crate::mailbox::{Command, Report, Reports, StagedChange, StopReason};
 use crate::pool::{Backend, Snapshot};
 use crate::reload::{Answer, Mode, Refused, ReloadReport, ReloadRequest, Source};
-use crate::service::Watched;
 use crate::stats::{Share, Totals};
 use crate::sys::{self, Clock, Inherited};
 
@@ -32,6 +34,7 @@ pub use error::StartError;
 use error::system;
 pub use signals::{Actions, Signals};
 use topology::Site;
+pub use watchdog::{Watchdog, Watched};
 
 /// Where a configuration came from.
 pub struct Origin {

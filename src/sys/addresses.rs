@@ -6,6 +6,11 @@ use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
+/// Returns whether `ip`, mapped or not, is an address of this machine now.
+pub fn is_own_address(ip: IpAddr) -> io::Result<bool> {
+    Ok(own_addresses()?.contains(&ip.to_canonical()))
+}
+
 /// The addresses of all interfaces, as they are now: getifaddrs(3).
 pub fn own_addresses() -> io::Result<HashSet<IpAddr>> {
     let addresses = getifaddrs()?.filter_map(|interface| interface.address);

@@ -25,7 +25,7 @@ mod token;
 mod unique;
 mod usage;
 
-pub use addresses::own_addresses;
+pub use addresses::{is_own_address, own_addresses};
 pub use clock::{Clock, timestamp};
 pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use foresight::{InTheWay, Use, may_use, try_bind, who_answers, who_listens};

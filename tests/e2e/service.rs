@@ -179,7 +179,7 @@ impl Drop for StuckThread {
 }
 
 #[test]
-fn a_stuck_worker_is_named_and_ends_the_beats_until_it_goes_on() {
+fn a_stuck_worker_is_named_and_ends_the_notices_until_it_goes_on() {
     const PERIOD: Duration = Duration::from_secs(3);
     let (manager, backends) = (Manager::new(), backends(1).workers(2));
     let service = manager.start(&backends, &[("WATCHDOG_USEC", "3000000")]);
@@ -198,7 +198,7 @@ fn a_stuck_worker_is_named_and_ends_the_beats_until_it_goes_on() {
 
 /// One worker may have nothing left to do while the other one still serves.
 #[test]
-fn the_beats_go_on_while_a_drain_lasts() {
+fn the_watchdog_is_notified_while_a_drain_lasts() {
     let (manager, backends) = (Manager::new(), backends(1).workers(2));
     let service = manager.start(&backends, &[("WATCHDOG_USEC", "300000")]);
     let visit = service.enter().talks();

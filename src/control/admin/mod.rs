@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use crate::config::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 use crate::config::model::{Account, Admin, AdminSocket, OwnSocket};
 use crate::control::View;
 use crate::mailbox::Reports;
@@ -39,7 +40,6 @@ use crate::sys;
 pub use doors::{Doors, Swap};
 pub use guard::names_this_machine;
 pub use routes::openapi;
-pub use socket::{NO_DEFAULT_PATH, default_path};
 pub use wanted::Wanted;
 
 use doors::Place;
@@ -100,9 +100,9 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
         AdminSocket::At(path) => {
             Some(Unix::open(path).map_err(failed(format!("listen on {}", path.display())))?)
         }
-        AdminSocket::Default => match default_path().map(|path| (Unix::open_with_folder(&path), path)) {
+        AdminSocket::Default => match default_admin_socket(sys::is_root()).map(|path| (Unix::open_with_folder(&path), path)) {
             None => {
-                log::warn!(reason = NO_DEFAULT_PATH; "no admin socket: name one with [admin] socket or --admin");
+                log::warn!(reason = NO_DEFAULT_ADMIN_SOCKET; "no admin socket: name one with [admin] socket or --admin");
                 None
             }
             Some((Ok(unix), _)) => Some(unix),

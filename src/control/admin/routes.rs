@@ -27,7 +27,7 @@ use crate::base::time::Instant;
 use crate::config::Target;
 use crate::config::model::HealthState;
 use crate::control::readiness::why_not_ready;
-use crate::control::status::log_lines_dropped;
+use crate::logging;
 use crate::mailbox::Report;
 use crate::request::{Ask, Done, Named, NewBackend, Reply, Request};
 
@@ -204,7 +204,7 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
         totals: rows::totals(&state.staff),
         reload: rows::reload(&state.reload),
         restart_pending: rows::restart_pending(&state),
-        log_lines_dropped: log_lines_dropped(),
+        log_lines_dropped: logging::dropped(),
         state_file_failures: view
             .state_writes
             .get()

@@ -1,6 +1,5 @@
 //! The unix socket: where it is, and how its place is taken.
 
-use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
@@ -11,24 +10,9 @@ use std::time::Duration;
 
 use crate::sys;
 
-/// The name of the socket in the run-time directory.
-const NAME: &str = "admin.sock";
 /// How long a process may take that looks whether a socket is in use: tries, and the pause between two.
 const LOCK_TRIES: usize = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
-
-/// Why [`default_path`] returns none.
-pub const NO_DEFAULT_PATH: &str =
-    "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set, and /run/l4lb is root's";
-
-/// Where the socket is unless it is configured: in the first run-time directory that there is.
-pub fn default_path() -> Option<PathBuf> {
-    let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let of_service = folder("RUNTIME_DIRECTORY");
-    let of_user = || folder("XDG_RUNTIME_DIR").map(|folder| folder.join("l4lb"));
-    let of_root = || sys::is_root().then(|| PathBuf::from("/run/l4lb"));
-    of_service.or_else(of_user).or_else(of_root).map(|folder| folder.join(NAME))
-}
 
 /// A socket that nobody is answered on yet. Its file goes with the process, if that ends well; or else is taken over.
 pub(super) struct Unix {
@@ -151,6 +135,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    const NAME: &str = "admin.sock";
 
     #[test]
     fn the_socket_is_for_this_user_only() {

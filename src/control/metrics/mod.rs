@@ -29,8 +29,8 @@ use prometheus_client::registry::Registry;
 use crate::api::Stage;
 use crate::control::denials::Denial;
 use crate::control::readiness::why_not_ready;
-use crate::control::status::log_lines_dropped;
 use crate::control::{ReloadStatus, Removed, View};
+use crate::logging;
 use crate::pool::Snapshot;
 use crate::stats::{Totals, WorkerStats, violations};
 
@@ -109,7 +109,7 @@ impl Collector for Process {
         sheet.counter(
             "l4lb_dropped_log_lines_total",
             "Lines that were logged and are nowhere to be read.",
-            log_lines_dropped(),
+            logging::dropped(),
         )?;
         process::write(&mut sheet, &totals, self.view.started)?;
         sheet.gauge(

@@ -1,82 +1,21 @@
-//! What makes a process a service: the sockets that it is passed, and the beats that say that it is well.
-//! Decides which socket belongs to which listener, and whether a worker is stuck; `sys` talks to the service manager.
+//! Whether the workers go on turning, and what the service manager is told of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::model::Listener;
 use crate::control::{Member, Staff};
 use crate::mailbox::{Ping, WorkerId};
 use crate::stats::Totals;
-use crate::sys::{self, Notice, Passed};
+use crate::sys::{self, Notice};
 
-/// A beat comes that often while the service manager waits for one: it may miss three.
-const BEATS_PER_PERIOD: u32 = 5;
-/// How often the service manager is told what the process does, where it wants no beats.
+/// The service manager is notified that often in its watchdog period: it may miss three.
+const NOTICES_PER_PERIOD: u32 = 5;
+/// How often the service manager is told what the process does, where it asks for no watchdog.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
-
-/// A socket that was passed under the name of a listener and is not its own.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Mismatch {
-    /// It listens elsewhere.
-    #[error(
-        "listener {name:?}: the socket that was passed under its name listens on {address}, not on {bind}"
-    )]
-    Address {
-        /// The listener.
-        name: String,
-        /// Its address.
-        bind: SocketAddr,
-        /// That of the socket.
-        address: SocketAddr,
-    },
-    /// It takes no IPv4 clients.
-    #[error(
-        "listener {name:?}: the socket that was passed for {bind} takes IPv6 clients alone: write BindIPv6Only=both"
-    )]
-    Ipv6Only {
-        /// The listener.
-        name: String,
-        /// Its address.
-        bind: SocketAddr,
-    },
-}
-
-/// By listener the sockets that were passed for it, and those that are nobody's.
-pub type Claims<S> = (Vec<Vec<Passed<S>>>, Vec<Passed<S>>);
-
-/// Gives each listener the sockets that were passed for it, by name or else by address, in the order of `listeners`; and
-/// returns those that are nobody's.
-pub fn claim<S>(listeners: &[Listener], passed: Vec<Passed<S>>) -> Result<Claims<S>, Mismatch> {
-    let (mut claimed, mut left) = (Vec::from_iter(listeners.iter().map(|_| Vec::new())), Vec::new());
-    for socket in passed {
-        let by_name = listeners.iter().position(|listener| listener.name == socket.name);
-        let by_address = || listeners.iter().position(|listener| is_same(listener.bind, socket.address));
-        let Some(index) = by_name.or_else(by_address) else {
-            left.push(socket);
-            continue;
-        };
-        let Listener { name, bind, .. } = &listeners[index];
-        if !is_same(*bind, socket.address) {
-            let (name, bind, address) = (name.clone(), *bind, socket.address);
-            return Err(Mismatch::Address { name, bind, address });
-        }
-        if bind.is_ipv6() && bind.ip().is_unspecified() && !socket.is_dual_stack {
-            return Err(Mismatch::Ipv6Only { name: name.clone(), bind: *bind });
-        }
-        claimed[index].push(socket);
-    }
-    Ok((claimed, left))
-}
-
-fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
-    (a.ip().to_canonical(), a.port()) == (b.ip().to_canonical(), b.port())
-}
 
 /// All workers, as whoever watches over them sees them.
 #[derive(Clone)]
@@ -108,44 +47,44 @@ impl Watched {
     }
 }
 
-/// The thread that tells the service manager that the process is well. Dropped, it stops.
-#[must_use = "dropped, the service manager hears no more"]
-pub struct Beats {
+/// The thread that notifies the service manager while the workers go on turning. It stops when this is dropped.
+#[must_use = "the service manager is notified until it is dropped"]
+pub struct Watchdog {
     _stop: SyncSender<()>,
 }
 
-impl Beats {
-    /// Tells it from now on what the workers do; and, if it waits for that, that they are well.
+impl Watchdog {
+    /// Starts the thread, which reports what the workers do and, where the service manager asks for that, that none is stuck.
     pub fn start(watched: Watched) -> io::Result<Self> {
         let watchdog = sys::watchdog_period();
         if let Some(period) = watchdog {
             log::info!(period:?; "the service manager restarts the process when a worker is stuck for that long");
         }
         let (stop, stopped) = sync_channel(0);
-        let mut heart = Heart::new(watchdog.is_some());
-        let period = watchdog.map_or(STATUS_PERIOD, |period| period / BEATS_PER_PERIOD);
-        thread::Builder::new().name("l4lb-beats".into()).spawn(move || {
+        let mut notifier = Notifier::new(watchdog.is_some());
+        let period = watchdog.map_or(STATUS_PERIOD, |period| period / NOTICES_PER_PERIOD);
+        thread::Builder::new().name("l4lb-watchdog".into()).spawn(move || {
             while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                heart.beat(&watched);
+                notifier.notify(&watched);
             }
         })?;
         Ok(Self { _stop: stop })
     }
 }
 
-/// What the service manager was told last.
-struct Heart {
+/// What the service manager was notified of last.
+struct Notifier {
     is_awaited: bool,
     watch: Watch,
     status: String,
 }
 
-impl Heart {
+impl Notifier {
     fn new(is_awaited: bool) -> Self {
         Self { is_awaited, watch: Watch::default(), status: String::new() }
     }
 
-    fn beat(&mut self, watched: &Watched) {
+    fn notify(&mut self, watched: &Watched) {
         let mut notices = Vec::new();
         let Verdict { stuck, free } = self.watch.look(watched.turns());
         for (worker, _) in stuck {
@@ -204,7 +143,6 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Overrides, system_resolver};
 
     fn named(index: usize) -> Name {
         (index, WorkerId(u32::try_from(index).unwrap()))
@@ -229,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_does_not_turn_stops_the_beats_until_it_goes_on() {
+    fn a_worker_that_does_not_turn_stops_the_notices_until_it_goes_on() {
         let mut watch = Watch::default();
         assert_eq!(look(&mut watch, &[Some(0), Some(0)]), (vec![], vec![], true), "nothing is known yet");
         assert_eq!(look(&mut watch, &[Some(5), Some(1)]), (vec![], vec![], true));
@@ -262,54 +200,5 @@ mod tests {
         look(&mut watch, &[Some(1)]);
         assert_eq!(look(&mut watch, &[Some(2), Some(0)]), (vec![], vec![], true));
         assert_eq!(look(&mut watch, &[Some(3), Some(0)]), (vec![1], vec![], false));
-    }
-
-    fn socket(name: &str, address: &str, is_dual_stack: bool) -> Passed<()> {
-        Passed { name: name.into(), address: address.parse().unwrap(), is_dual_stack, socket: () }
-    }
-
-    /// A listener "web" on 127.0.0.1:80 and one "all" on [::]:81.
-    fn claimed(passed: Vec<Passed<()>>) -> Result<Claims<()>, String> {
-        let text = "
-            listener = [{ name = \"web\", bind = \"127.0.0.1:80\" }, { name = \"all\", bind = \"[::]:81\" }]
-            pool = [{ backend = [{ address = \"10.0.0.1:80\" }] }]
-        ";
-        let config = config::parse(text, "x.toml", &Overrides::default(), &mut system_resolver).unwrap();
-        claim(&config.listeners, passed).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_socket_belongs_to_the_listener_of_its_name_or_of_its_address() {
-        let (web, mapped) =
-            (socket("web", "127.0.0.1:80", false), socket("unknown", "[::ffff:127.0.0.1]:80", false));
-        let (all, other) =
-            (socket("l4lb.socket", "[::]:81", true), socket("l4lb.socket", "0.0.0.0:81", false));
-        assert_eq!(
-            claimed(vec![web, all, other, mapped]),
-            Ok((
-                vec![
-                    vec![
-                        socket("web", "127.0.0.1:80", false),
-                        socket("unknown", "[::ffff:127.0.0.1]:80", false)
-                    ],
-                    vec![socket("l4lb.socket", "[::]:81", true)]
-                ],
-                vec![socket("l4lb.socket", "0.0.0.0:81", false)]
-            ))
-        );
-    }
-
-    #[test]
-    fn a_socket_with_a_listeners_name_must_be_that_listeners() {
-        let error = |socket: Passed<()>| claimed(vec![socket]).unwrap_err();
-        assert_eq!(
-            error(socket("web", "0.0.0.0:80", false)),
-            "listener \"web\": the socket that was passed under its name listens on 0.0.0.0:80, not on 127.0.0.1:80"
-        );
-        assert_eq!(
-            error(socket("x", "[::]:81", false)),
-            "listener \"all\": the socket that was passed for [::]:81 takes IPv6 clients alone: \
-             write BindIPv6Only=both"
-        );
     }
 }
