@@ -42,7 +42,7 @@
 //! | L0 | [`base`], [`api`] | compute; `api` only names shapes |
 //! | L1 | [`balance`], [`config`] | compute; `config` reads one file |
 //! | L2 | [`session`], [`stats`], [`pool`], [`health`] | decide and count, without I/O; [`sys`] alone does I/O |
-//! | L3 | [`query`], [`reload`], [`request`], [`mailbox`], [`logging`] | pass messages between threads, and lines to where they are written |
+//! | L3 | [`messages`], [`logging`] | pass messages between threads, and lines to where they are written |
 //! | L4 | [`worker`], [`control`] | loop; neither imports the other |
 //! | L5 | [`server`], [`demo`], [`doctor`], [`ctl`], [`top`], [`cli`] | start, watch, stop, print |
 //!
@@ -75,13 +75,7 @@ pub mod health;
 
 pub mod sys;
 
-pub mod query;
-
-pub mod reload;
-
-pub mod request;
-
-pub mod mailbox;
+pub mod messages;
 
 pub mod logging;
 

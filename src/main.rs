@@ -17,7 +17,7 @@ use l4lb::config::model::{Global, LogFormat};
 use l4lb::config::{self, Config, Overrides, one_line};
 use l4lb::ctl::RegisterArgs;
 use l4lb::demo::{self, HttpBackend, Ports};
-use l4lb::reload::Source;
+use l4lb::messages::reload::Source;
 use l4lb::server::{Actions, Origin, StartError, Watchdog};
 use l4lb::sys::{Inherited, Notice};
 use l4lb::{doctor, logging, server, sys};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use l4lb::config::fd_budget::PIPE_LEN_MAX;
 use l4lb::config::{self, Overrides};
-use l4lb::mailbox::{Reports, WorkerId};
+use l4lb::messages::report::{Reports, WorkerId};
 use l4lb::pool::Snapshot;
 use l4lb::sys::{self, Linux, Wake};
 use l4lb::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerHandle};

@@ -18,29 +18,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &["base", "config"]),
     ("stats", &["base", "session"]),
     ("sys", &["base", "config", "session"]),
-    ("query", &["base", "pool", "session"]),
-    ("reload", &["config"]),
-    ("request", &["config", "pool"]),
-    ("mailbox", &["base", "config", "pool", "query", "reload", "request", "sys"]),
-    (
-        "worker",
-        &["base", "balance", "config", "session", "pool", "health", "stats", "sys", "query", "mailbox"],
-    ),
+    ("messages", &["base", "config", "pool", "session", "sys"]),
+    ("worker", &["base", "balance", "config", "session", "pool", "health", "stats", "sys", "messages"]),
     ("logging", &["base", "config", "sys"]),
-    (
-        "control",
-        &[
-            "base", "api", "config", "pool", "session", "stats", "sys", "query", "reload", "request",
-            "mailbox", "logging",
-        ],
-    ),
-    (
-        "server",
-        &[
-            "base", "config", "pool", "reload", "stats", "sys", "query", "mailbox", "worker", "control",
-            "logging",
-        ],
-    ),
+    ("control", &["base", "api", "config", "pool", "session", "stats", "sys", "messages", "logging"]),
+    ("server", &["base", "config", "pool", "stats", "sys", "messages", "worker", "control", "logging"]),
     ("demo", &["sys"]),
     ("doctor", &["config", "sys", "control"]),
     ("ctl", &["api", "base", "config", "session", "sys"]),

@@ -10,14 +10,18 @@
 mod admission;
 #[path = "../src/pool/backend.rs"]
 mod backend;
+#[path = "../src/messages/command.rs"]
+mod command;
 #[path = "../src/worker/dispatch.rs"]
 mod dispatch;
 #[path = "../src/pool/listener.rs"]
 mod listener;
-#[path = "../src/mailbox.rs"]
+#[path = "../src/messages/mailbox.rs"]
 mod mailbox;
 #[path = "../src/pool/permits.rs"]
 mod permits;
+#[path = "../src/messages/report.rs"]
+mod report;
 
 /// What these files import.
 mod base {
@@ -66,17 +70,12 @@ mod pool {
     pub use crate::permits::Gauge;
     pub use l4lb::pool::{Choice, PoolId, Snapshot, TierKind};
 }
-mod query {
-    pub use l4lb::query::{Query, Reply};
-}
-mod request {
-    pub use l4lb::request::Ask;
+mod messages {
+    pub(crate) use crate::command;
+    pub use l4lb::messages::{query, reload, request, topology};
 }
 mod stats {
     pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats};
-}
-mod reload {
-    pub use l4lb::reload::{Refused, ReloadRequest};
 }
 mod sys {
     pub use l4lb::sys::Wake;
@@ -94,10 +93,12 @@ use loom::thread;
 
 use admission::{Admission, Full};
 use base::atomic::{AtomicUsize, Ordering};
+use command::Command;
 use dispatch::{Arrival, Dispatcher, HANDOFF_QUEUE_LEN, HandoffQueue};
 use listener::ListenerId;
-use mailbox::{Command, Mailbox, REPORTS_LEN, Report, Reports};
+use mailbox::Mailbox;
 use pool::{Backend, BackendId, Listener, PoolId, Snapshot};
+use report::{REPORTS_LEN, Report, Reports};
 
 fn backend() -> Arc<Backend> {
     let settings =

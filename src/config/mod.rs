@@ -34,8 +34,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-pub use admin::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 pub use address::{Resolver, Target, parse_bind, system_resolver};
+pub use admin::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 pub use check::BACKLOG;
 pub use conflicts::{is_circle, is_circle_at_home};
 pub use error::{Error, Invalid, one_line};

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tokio::sync::broadcast;
 
 use crate::api::{Event, EventKind};
-use crate::request::Named;
+use crate::messages::request::Named;
 use crate::sys;
 
 /// Events that are remembered.

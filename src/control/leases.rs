@@ -14,8 +14,8 @@ use log::Level;
 use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::control::{ControlLoop, RETRY_INTERVAL};
+use crate::messages::request::Named;
 use crate::pool::{BackendId, PoolId, Snapshot};
-use crate::request::Named;
 
 /// Leases that one backend may have at a time.
 pub(super) const HOLDERS_MAX: usize = 16;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::base::time::Instant;
-use crate::reload::ReloadRequest;
+use crate::messages::reload::ReloadRequest;
 
 /// Threads that read, each of which may meet something that gives no answer. What has been given up goes on in its thread.
 pub const LOADERS: usize = 4;

@@ -35,10 +35,12 @@ use std::time::Duration;
 use crate::api::{self, EventKind};
 use crate::base::time::Instant;
 use crate::config::model::{Config, HealthState, OwnSocket, WhenAllDown};
-use crate::mailbox::{Command, Report, Reports, Site, StagedChange, StopReason, WorkerId};
+use crate::messages::command::{Command, StopReason};
+use crate::messages::reload::{Mode, ReloadRequest, Source};
+use crate::messages::report::{Report, Reports, WorkerId};
+use crate::messages::request::Named;
+use crate::messages::topology::{Site, StagedChange};
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
-use crate::reload::{Mode, ReloadRequest, Source};
-use crate::request::Named;
 use crate::stats::Share;
 use crate::sys::{self, Clock, Notice, timestamp};
 

@@ -15,8 +15,8 @@ use crate::control::circles::circle_with;
 use crate::control::events::Draft;
 use crate::control::requests::configured;
 use crate::control::{ControlLoop, Stage};
-use crate::mailbox::Report;
-use crate::request::Named;
+use crate::messages::report::Report;
+use crate::messages::request::Named;
 use crate::sys;
 
 const PAUSE_MIN: Duration = Duration::from_secs(1);

@@ -20,9 +20,10 @@ use crate::control::merge::merge;
 use crate::control::pending::pending;
 use crate::control::{ControlLoop, RETRY_INTERVAL, Stage, audit};
 use crate::logging;
-use crate::mailbox::{Loadable, Loaded, Report, StagedChange};
+use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
+use crate::messages::report::Report;
+use crate::messages::topology::{Loadable, Loaded, StagedChange};
 use crate::pool::Snapshot;
-use crate::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::sys::{Notice, timestamp};
 
 /// Requests that wait while a configuration is read; one more is refused.
@@ -343,7 +344,7 @@ mod tests {
 
     use super::*;
     use crate::control::tests::{config, control};
-    use crate::reload::Source;
+    use crate::messages::reload::Source;
 
     /// A control thread that runs as far as it is told to.
     fn work() -> ControlLoop {

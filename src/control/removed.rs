@@ -8,7 +8,7 @@ use crate::config::model::OnRemove;
 use crate::control::leases::Registration;
 use crate::control::status::Note;
 use crate::control::{ControlLoop, Leaving, RETRY_INTERVAL};
-use crate::mailbox::Command;
+use crate::messages::command::Command;
 use crate::pool::{Admin, Backend, BackendId, Snapshot};
 
 /// A backend that was removed and has sessions left.

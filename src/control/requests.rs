@@ -16,8 +16,10 @@ use crate::control::leases::{Hold, Registration};
 use crate::control::removed::Removed;
 use crate::control::{ControlLoop, Leaving};
 use crate::logging;
+use crate::messages::request::{
+    Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request,
+};
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
-use crate::request::{Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request};
 use crate::sys::{timestamp, unique_name};
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.

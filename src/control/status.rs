@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use jiff::Timestamp;
 use crate::api::Stage;
 use crate::base::time::Instant;
 use crate::config::model::Config;
@@ -15,6 +14,7 @@ use crate::control::saving::Writes;
 use crate::control::{Pending, ReloadStatus, Removed, Staff};
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;
+use jiff::Timestamp;
 
 /// The state, and what has happened lately.
 pub struct View {

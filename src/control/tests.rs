@@ -4,9 +4,10 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::config;
-use crate::mailbox::{Mailbox, Opened};
-use crate::reload::Refused;
-use crate::request::{Ask, Done, Refusal, Request};
+use crate::messages::mailbox::Mailbox;
+use crate::messages::reload::Refused;
+use crate::messages::request::{Ask, Done, Refusal, Request};
+use crate::messages::topology::Opened;
 
 struct NoWake;
 

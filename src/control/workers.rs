@@ -3,7 +3,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::mailbox::{Mailbox, WorkerId};
+use crate::messages::mailbox::Mailbox;
+use crate::messages::report::WorkerId;
 use crate::stats::{Totals, WorkerStats};
 
 /// One worker that has not stopped.

@@ -8,7 +8,7 @@ use crate::config::fd_budget::LimitError;
 use crate::config::model::{Listener, OwnSocket};
 use crate::control::admin::AdminError;
 use crate::control::state_file::StateFileError;
-use crate::reload::Refused;
+use crate::messages::reload::Refused;
 use crate::server::activation::Mismatch;
 use crate::sys;
 

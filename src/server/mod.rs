@@ -24,9 +24,11 @@ use crate::control::kept::{self, Kept, Restored};
 use crate::control::saving::StateFile;
 use crate::control::state_file::Contents;
 use crate::control::{Control, LOADERS, Staff, Standby, View};
-use crate::mailbox::{Command, Report, Reports, StagedChange, StopReason};
+use crate::messages::command::{Command, StopReason};
+use crate::messages::reload::{Answer, Mode, Refused, ReloadReport, ReloadRequest, Source};
+use crate::messages::report::{Report, Reports};
+use crate::messages::topology::StagedChange;
 use crate::pool::{Backend, Snapshot};
-use crate::reload::{Answer, Mode, Refused, ReloadReport, ReloadRequest, Source};
 use crate::stats::{Share, Totals};
 use crate::sys::{self, Clock, Inherited};
 

@@ -12,7 +12,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals as Caught;
 use signal_hook::low_level::signal_name;
 
-use crate::mailbox::{Report, Reports};
+use crate::messages::report::{Report, Reports};
 
 /// Signals that ask for something.
 const MEANT: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1];

@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 
 use crate::base::hash::hash;
-use crate::mailbox::{Report, Reports, WorkerId};
+use crate::messages::report::{Report, Reports, WorkerId};
 use crate::sys;
 
 /// Starts the thread of a worker. It waits for what it is to begin with, and ends where that never comes. Its end is
@@ -59,7 +59,8 @@ mod tests {
 
     use super::*;
     use crate::control::{Control, Staff, Standby, View};
-    use crate::mailbox::{Command, Mailbox, StopReason};
+    use crate::messages::command::{Command, StopReason};
+    use crate::messages::mailbox::Mailbox;
     use crate::server::topology::Site;
     use crate::sys::Linux;
 

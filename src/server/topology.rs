@@ -17,9 +17,11 @@ use crate::control::admin::{Doors, Swap};
 use crate::control::state_file::Contents;
 use crate::control::{Member, Staff};
 use crate::logging;
-use crate::mailbox::{self, Opened, Reports, WorkerId};
+use crate::messages;
+use crate::messages::reload::Refused;
+use crate::messages::report::{Reports, WorkerId};
+use crate::messages::topology::Opened;
 use crate::pool::{Listener, Snapshot};
-use crate::reload::Refused;
 use crate::server::circles::refuse_circles;
 use crate::server::error::{StartError, system};
 use crate::server::listeners::{self, Group, Need, Retiring, Socket};
@@ -118,7 +120,7 @@ impl Site {
         }
     }
 
-    /// See [`mailbox::Site::prepare`]. Listens on what was `passed` to this process too.
+    /// See [`messages::topology::Site::prepare`]. Listens on what was `passed` to this process too.
     pub(super) fn prepare(
         self: &Arc<Self>,
         config: &Config,
@@ -150,7 +152,7 @@ impl Site {
         })
     }
 
-    /// See [`mailbox::Site::open`].
+    /// See [`messages::topology::Site::open`].
     fn open(&self, config: &Config) -> Result<Opened, StartError> {
         if let Some(account) = &config.global.user {
             let user = || account.user.clone();
@@ -216,8 +218,12 @@ impl Site {
     }
 }
 
-impl mailbox::Site for Arc<Site> {
-    fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn mailbox::StagedChange>, Refused> {
+impl messages::topology::Site for Arc<Site> {
+    fn prepare(
+        &self,
+        config: &Config,
+        opened: Opened,
+    ) -> Result<Box<dyn messages::topology::StagedChange>, Refused> {
         Ok(Box::new(Site::prepare(self, config, Vec::new(), opened)?))
     }
 
@@ -349,13 +355,13 @@ impl State {
 }
 
 impl StagedChange {
-    /// See [`mailbox::StagedChange::listen`].
+    /// See [`messages::topology::StagedChange::listen`].
     pub(super) fn begin_to_listen(&self) -> Result<(), StartError> {
         listeners::begin_to_listen(&self.config, &self.needs)
     }
 }
 
-impl mailbox::StagedChange for StagedChange {
+impl messages::topology::StagedChange for StagedChange {
     fn listen(&self) -> Result<(), Refused> {
         Ok(self.begin_to_listen()?)
     }

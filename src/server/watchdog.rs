@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::control::{Member, Staff};
-use crate::mailbox::{Ping, WorkerId};
+use crate::messages::mailbox::Ping;
+use crate::messages::report::WorkerId;
 use crate::stats::Totals;
 use crate::sys::{self, Notice};
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use crate::mailbox::{Command, Mailbox};
+use crate::messages::command::Command;
+use crate::messages::mailbox::Mailbox;
 use crate::pool::Listener;
 use crate::sys::Wake;
 use crate::worker::dispatch::{Arrival, HandoffQueue, HandoffQueues};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::base::slots::Key;
-use crate::mailbox::{Command, MAILBOX_LEN, StopReason};
+use crate::messages::command::{Command, StopReason};
+use crate::messages::mailbox::MAILBOX_LEN;
 use crate::pool::{BackendId, Snapshot};
 use crate::session::CloseReason;
 use crate::sys::Kernel;

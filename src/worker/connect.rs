@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::base::ready::Ready;
 use crate::base::slots::Key;
-use crate::mailbox::{Command, Mailbox};
+use crate::messages::command::Command;
+use crate::messages::mailbox::Mailbox;
 use crate::pool::{Backend, Lease, choose};
 use crate::session::{CloseReason, Side};
 use crate::stats::{DialFailure, WorkerStats};

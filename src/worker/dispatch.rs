@@ -7,7 +7,7 @@
 //!
 //! Nothing that is handed over is lost. A worker that drains or leaves closes its queue, which takes no more from then
 //! on, and stops only when its count is zero: what is on its way is counted, so it waits for it. No worker sleeps over
-//! what is handed to it, for the reason given in [`mailbox`](crate::mailbox): it is put in first, and the worker is woken
+//! what is handed to it, for the reason given in [`messages`](crate::messages): it is put in first, and the worker is woken
 //! then; the worker empties its queue behind every wait, and a turn takes as many as the queue holds.
 
 use std::net::SocketAddr;

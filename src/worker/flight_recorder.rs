@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::base::slots::Key;
 use crate::base::time::Instant;
+use crate::messages::query::{Filter, RECORDS_MAX};
 use crate::pool::{Backend, BackendId, Choice, Lease, ListenerId, PoolId, Snapshot};
-use crate::query::{Filter, RECORDS_MAX};
 use crate::session::Summary;
 use crate::sys::Kernel;
 use crate::worker::{FailedDials, Slot, Worker};

@@ -19,7 +19,7 @@ use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::model::{self, HealthState};
 use crate::health::{self, Cause, Probe, Step, Verdict};
-use crate::mailbox::Report;
+use crate::messages::report::Report;
 use crate::pool::{Backend, BackendId};
 use crate::sys::{Dial, Kernel, Token, lacks_resources};
 use crate::worker::{Timer, Worker};

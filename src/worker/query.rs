@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::slots::Key;
+use crate::messages::query::{
+    Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, State, Story, Target,
+};
 use crate::pool::{Choice, Lease, Pool, PoolId, Snapshot, Why};
-use crate::query::{Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, State, Story, Target};
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
 use crate::worker::Worker;
@@ -199,8 +201,8 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::mailbox::Command;
-    use crate::query::{RECORDS_MAX, Reply};
+    use crate::messages::command::Command;
+    use crate::messages::query::{RECORDS_MAX, Reply};
     use crate::session::Stage;
     use crate::worker::test_worker::Bench;
 

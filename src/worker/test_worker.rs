@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::config::fd_budget::PIPE_LEN_MAX;
 use crate::config::{self, Overrides};
-use crate::mailbox::{Mailbox, Reports, WorkerId};
+use crate::messages::mailbox::Mailbox;
+use crate::messages::report::{Reports, WorkerId};
 use crate::pool::Snapshot;
 use crate::sys::{self, Linux};
 use crate::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerHandle};

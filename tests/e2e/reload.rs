@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use l4lb::config::Config;
 use l4lb::config::model::{HealthState, OnRemove};
+use l4lb::messages::reload::{Mode, ReloadReport};
 use l4lb::pool::Admin;
-use l4lb::reload::{Mode, ReloadReport};
 use l4lb::session::CloseReason::{BackendRemoved, Done, IdleTimeout};
 use l4lb::sys::Clock;
 

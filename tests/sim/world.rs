@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, Check, HealthState, Relay, WhenAllDown};
-use l4lb::mailbox::{Report, Reports};
+use l4lb::messages::report::{Report, Reports};
 use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
 use l4lb::stats::{self, BackendStats, PauseReason, Totals, WorkerStats};

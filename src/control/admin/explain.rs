@@ -4,8 +4,8 @@ use super::rows;
 use crate::api;
 use crate::base::time::Instant;
 use crate::control::history::{Past, Standing};
+use crate::messages::query::{self, Story};
 use crate::pool::{BackendId, Pool, SkipReason};
-use crate::query::{self, Story};
 
 /// Of a session whose pool has been `past` since it chose, and is `pool` now.
 pub(super) fn explanation(

@@ -31,10 +31,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use crate::config::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 use crate::config::model::{Account, Admin, AdminSocket, OwnSocket};
+use crate::config::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 use crate::control::View;
-use crate::mailbox::Reports;
+use crate::messages::report::Reports;
 use crate::sys;
 
 pub use doors::{Doors, Swap};
@@ -100,17 +100,19 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
         AdminSocket::At(path) => {
             Some(Unix::open(path).map_err(failed(format!("listen on {}", path.display())))?)
         }
-        AdminSocket::Default => match default_admin_socket(sys::is_root()).map(|path| (Unix::open_with_folder(&path), path)) {
-            None => {
-                log::warn!(reason = NO_DEFAULT_ADMIN_SOCKET; "no admin socket: name one with [admin] socket or --admin");
-                None
+        AdminSocket::Default => {
+            match default_admin_socket(sys::is_root()).map(|path| (Unix::open_with_folder(&path), path)) {
+                None => {
+                    log::warn!(reason = NO_DEFAULT_ADMIN_SOCKET; "no admin socket: name one with [admin] socket or --admin");
+                    None
+                }
+                Some((Ok(unix), _)) => Some(unix),
+                Some((Err(error), path)) => {
+                    log::warn!(path:% = path.display(), error:%; "no admin socket: name one with [admin] socket or --admin");
+                    None
+                }
             }
-            Some((Ok(unix), _)) => Some(unix),
-            Some((Err(error), path)) => {
-                log::warn!(path:% = path.display(), error:%; "no admin socket: name one with [admin] socket or --admin");
-                None
-            }
-        },
+        }
     };
     let listen = settings.listen.map(|address| {
         let tokens = Tokens::read(settings).map_err(failed("read a token".into()))?;
@@ -204,7 +206,7 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mailbox::Report;
+    use crate::messages::report::Report;
 
     /// What every route works with, in a process that has nothing and whose control thread is stopping.
     pub(super) fn context() -> Context {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api;
 use crate::config::one_line;
-use crate::request::Refusal;
+use crate::messages::request::Refusal;
 
 /// What a request gets that cannot be answered.
 #[derive(Debug)]

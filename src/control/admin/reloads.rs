@@ -11,8 +11,8 @@ use super::guard::Peer;
 use super::problem::Problem;
 use super::{Context, rows};
 use crate::api;
-use crate::mailbox::Report;
-use crate::reload::{Mode, Refused, ReloadReport, ReloadRequest};
+use crate::messages::reload::{Mode, Refused, ReloadReport, ReloadRequest};
+use crate::messages::report::Report;
 
 /// The routes that are answered when the configuration was read, which may take longer than any other answer.
 pub(super) const PATHS: [&str; 2] = ["/v1/config/diff", "/v1/config/reload"];

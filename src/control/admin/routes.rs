@@ -28,8 +28,8 @@ use crate::config::Target;
 use crate::config::model::HealthState;
 use crate::control::readiness::why_not_ready;
 use crate::logging;
-use crate::mailbox::Report;
-use crate::request::{Ask, Done, Named, NewBackend, Reply, Request};
+use crate::messages::report::Report;
+use crate::messages::request::{Ask, Done, Named, NewBackend, Reply, Request};
 
 /// What a body may take.
 const BODY_LEN_MAX: usize = 64 * 1024;

@@ -21,10 +21,10 @@ use crate::config;
 use crate::control::events::Draft;
 use crate::control::status::State as Known;
 use crate::control::{Member, audit};
-use crate::mailbox::Command;
+use crate::messages::command::Command;
+use crate::messages::query::{self, Filter, Reply, SessionId, Target};
+use crate::messages::request::Named;
 use crate::pool::Backend;
-use crate::query::{self, Filter, Reply, SessionId, Target};
-use crate::request::Named;
 use crate::session::CloseReason;
 
 /// How long a worker may take to answer: it does so in its next turn.

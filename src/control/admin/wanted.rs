@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::api;
 use crate::config::{Invalid, Target, WEIGHT_MAX, check_name, units};
-use crate::request::{Holder, NewBackend};
+use crate::messages::request::{Holder, NewBackend};
 
 /// Legal by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config::{self, Overrides};
 use crate::control::Staff;
-use crate::mailbox::Mailbox;
+use crate::messages::mailbox::Mailbox;
 use crate::stats::DialFailure;
 use crate::sys::Wake;
 

@@ -188,7 +188,8 @@ fn index_of(place: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::config::{self, Overrides};
-    use crate::mailbox::{Command, Reports, WorkerId};
+    use crate::messages::command::Command;
+    use crate::messages::report::{Reports, WorkerId};
     use crate::pool::PoolId;
     use crate::sys::Linux;
     use crate::worker::{Admission, Assignment, Peers, Shared, WorkerHandle};

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use l4lb::config::model::{AdminSocket, Listener};
 use l4lb::config::{self, Config, Overrides, system_resolver};
+use l4lb::messages::reload::{Mode, ReloadReport};
 use l4lb::pool::Backend;
-use l4lb::reload::{Mode, ReloadReport};
 use l4lb::server::{self, Running};
 use l4lb::session::{CloseReason, Side};
 use l4lb::stats::Totals;

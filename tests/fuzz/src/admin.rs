@@ -3,7 +3,7 @@
 use l4lb::api;
 use l4lb::config::{Target, check_name, one_line};
 use l4lb::control::admin::Wanted;
-use l4lb::request::Holder;
+use l4lb::messages::request::Holder;
 
 use super::config::expect_one_line;
 

@@ -2,8 +2,8 @@
 
 use std::sync::mpsc::Receiver;
 
-use l4lb::mailbox::Command;
-use l4lb::query::{Answer, Filter, Query, Reply, Row, State, Story, Target};
+use l4lb::messages::command::Command;
+use l4lb::messages::query::{Answer, Filter, Query, Reply, Row, State, Story, Target};
 
 use super::World;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use l4lb::config::model::{self, HealthState, Relay};
-use l4lb::mailbox::{Command, StopReason};
+use l4lb::messages::command::{Command, StopReason};
 use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 
 use super::World;

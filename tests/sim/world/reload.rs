@@ -7,7 +7,7 @@ use std::time::Duration;
 use l4lb::balance::Algorithm;
 use l4lb::config::Config;
 use l4lb::config::model::{Accept, Check, Listener, Pool, Relay, WhenAllDown};
-use l4lb::mailbox::Command;
+use l4lb::messages::command::Command;
 
 use super::World;
 use super::operator::listed;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use l4lb::config::Config;
 use l4lb::config::model::Listener;
-use l4lb::mailbox::WorkerId;
+use l4lb::messages::report::WorkerId;
 use l4lb::pool::Snapshot;
 use l4lb::sys::Wake;
 use l4lb::worker::{Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerEndpoints, WorkerHandle};

@@ -23,7 +23,7 @@ pub const RECORDS_MAX: usize = 1024;
 /// Names a session for the life of the process. As text `0.12.3`: worker, place, and which occupant of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId {
-    /// The worker that has it, or had: the number of its [`WorkerId`](crate::mailbox::WorkerId), which no other ever has.
+    /// The worker that has it, or had: the number of its [`WorkerId`](crate::messages::report::WorkerId), which no other ever has.
     pub worker: u32,
     /// Its key there.
     pub key: Key,
