@@ -1,8 +1,10 @@
-//! Flags and subcommands: from arguments to [`Overrides`] and a [`Command`].
-//! Reads no file and starts nothing; `main` does.
+//! The command line: from arguments to [`Overrides`] and a [`Command`], and from that to what it does. `run` calls it,
+//! `serve` is the server in the foreground.
 
 mod completions;
 mod man;
+mod run;
+mod serve;
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -30,11 +32,12 @@ use crate::doctor::{self, Finding, Verdict};
 use crate::sys;
 use crate::top::{self, TopArgs};
 
-pub use completions::completions;
-pub use man::man;
+use completions::completions;
+use man::man;
+pub use run::run;
 
 /// The exit code for wrong flags and wrong files.
-pub const EXIT_USAGE: u8 = 2;
+const EXIT_USAGE: u8 = 2;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -253,7 +256,7 @@ fn first_paragraphs(error: &clap::Error) -> String {
 }
 
 /// The configuration of the file and the flags; otherwise every mistake has been printed.
-pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
+fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
     config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up).map_err(|errors| {
         errors.iter().for_each(print_error);
         ExitCode::from(EXIT_USAGE)
@@ -262,7 +265,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCo
 
 /// Prints what the configuration of `file` would run, or why it cannot when at most `nofile` files may be open and pipes may
 /// hold `pipe_bytes`.
-pub fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
+fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
     let budget = FdBudget::of(config, nofile, pipe_bytes);
     match budget.sessions_max(config) {
         Ok(sessions) => {
@@ -281,17 +284,17 @@ pub fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>)
 }
 
 /// Asks a running l4lb what `args` say; the answer has been printed, or why there is none.
-pub fn ctl(args: &CtlArgs) -> ExitCode {
+fn ctl(args: &CtlArgs) -> ExitCode {
     exit_code(ctl::run(args))
 }
 
 /// Shows what a running l4lb does until a key or `stop` says that it is enough.
-pub fn top(args: &TopArgs, stop: &Receiver<()>) -> ExitCode {
+fn top(args: &TopArgs, stop: &Receiver<()>) -> ExitCode {
     exit_code(top::run(args, stop))
 }
 
 /// Keeps a backend registered until `stop` says something.
-pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> ExitCode {
+fn register(args: RegisterArgs, stop: &Receiver<()>) -> ExitCode {
     exit_code(ctl::register(args, stop))
 }
 
@@ -310,7 +313,7 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
 }
 
 /// Prints what the doctor has found.
-pub fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
+fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
     let text = if as_json { doctor::json(findings) } else { doctor::table(findings) };
     print(text.as_bytes());
     match doctor::worst(findings) {

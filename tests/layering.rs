@@ -27,7 +27,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("doctor", &["config", "sys", "control"]),
     ("ctl", &["api", "base", "config", "session", "sys"]),
     ("top", &["api", "base", "config", "ctl", "session", "sys"]),
-    ("cli", &["balance", "base", "config", "ctl", "demo", "doctor", "sys", "top"]),
+    (
+        "cli",
+        &[
+            "balance", "base", "config", "ctl", "demo", "doctor", "logging", "messages", "server", "sys",
+            "top",
+        ],
+    ),
 ];
 
 /// Crates that only `sys/` names.

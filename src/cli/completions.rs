@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use super::{Cli, print};
 
 /// Prints the completions of `shell`.
-pub fn completions(shell: Shell) -> ExitCode {
+pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut command = Cli::command();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "l4lb", &mut script);

@@ -17,7 +17,7 @@ const CONFIG: &str = include_str!("../../config/l4lb.toml");
 const CONFIG_PAGE: &str = "l4lb.toml.5";
 
 /// Prints the manual pages, or writes them into the folder `out`.
-pub fn man(out: Option<&Path>) -> io::Result<ExitCode> {
+pub(super) fn man(out: Option<&Path>) -> io::Result<ExitCode> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let mut pages = Vec::new();

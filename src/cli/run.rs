@@ -1,0 +1,78 @@
+//! From the command that was given to the code that does it.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Cli, Command, serve};
+use crate::config::model::LogFormat;
+use crate::config::{Config, Overrides};
+use crate::ctl::RegisterArgs;
+use crate::demo::{HttpBackend, Ports};
+use crate::{doctor, logging, sys};
+
+/// Does what the command line says. Returns the exit code; fails with what is wrong with this machine.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => serve::configured(cli.config.as_deref(), &cli.flags.overrides()),
+        Some(Command::Check { file, flags }) => {
+            let config = match super::load(Some(&file), &flags.overrides()) {
+                Ok(config) => config,
+                Err(code) => return Ok(code),
+            };
+            let open_files = sys::open_files_max().context("cannot read the limit of open files")?;
+            let pipe_bytes = sys::pipe_bytes_max(config.global.user.is_some());
+            Ok(super::check(
+                &config,
+                &file,
+                open_files,
+                pipe_bytes.context("cannot read what pipes may hold")?,
+            ))
+        }
+        Some(Command::Doctor { config, json }) => {
+            let file = config.as_deref();
+            let config = file.map(|file| super::load(Some(file), &Overrides::default())).transpose();
+            let examine =
+                |config: Option<Config>| super::doctor(&doctor::examine(config.as_ref(), file), json);
+            Ok(config.map_or_else(|code| code, examine))
+        }
+        Some(Command::Demo { port_base }) => {
+            serve::demo(port_base.map_or_else(Ports::default, Ports::from_base))
+        }
+        Some(Command::Backend { port }) => {
+            let backend = HttpBackend::bind(port)?;
+            backend.print_what_to_try(&mut io::stdout())?;
+            backend.serve()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Ctl(args)) => Ok(super::ctl(&args)),
+        // A terminal that is closed sends HUP.
+        Some(Command::Top(args)) => Ok(super::top(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?)),
+        Some(Command::Register(args)) => register(args),
+        Some(Command::Man { out }) => super::man(out.as_deref()).context("cannot write the pages"),
+        Some(Command::Completions { shell }) => Ok(super::completions(shell)),
+    }
+}
+
+/// Keeps a backend registered until a signal ends it.
+fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
+    let _flush =
+        logging::start(log::LevelFilter::Info, LogFormat::Text, None).context("cannot start the log")?;
+    Ok(super::register(args, &signalled(&[SIGTERM, SIGINT])?))
+}
+
+/// Is told each of the signals, none of which ends the process any more.
+fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
+    let mut signals = Signals::new(signals).context("cannot handle signals")?;
+    let (tell, told) = mpsc::channel();
+    thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
+        // Ends when nobody waits for a signal any more.
+        signals.forever().try_for_each(|_| tell.send(()))
+    })?;
+    Ok(told)
+}

@@ -1,0 +1,92 @@
+//! The server in the foreground, until a signal has ended it.
+
+use std::io;
+use std::path::Path;
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::config::model::{Global, LogFormat};
+use crate::config::{self, Config, Overrides, one_line};
+use crate::demo::{self, Ports};
+use crate::logging;
+use crate::messages::reload::Source;
+use crate::server::{self, Actions, Origin, StartError, Watchdog};
+use crate::sys::{self, Inherited, Notice};
+
+/// Serves what file and flags say.
+pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<ExitCode> {
+    // Before anything else is opened.
+    let inherited = Inherited::take().context("cannot take what was passed to this process (LISTEN_FDS)")?;
+    let signals = prepare_process()?;
+    match config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up) {
+        Ok(config) => serve(&config, origin_of(file, overrides), inherited, &signals, || Ok(())),
+        Err(errors) => {
+            let format = file.map_or(LogFormat::Text, |file| config::log_format(file, sys::open_regular));
+            let errors = errors.iter().map(|error| one_line(&error.to_string()));
+            errors.for_each(|error| logging::print_mistake(&error, format));
+            Ok(ExitCode::from(super::EXIT_USAGE))
+        }
+    }
+}
+
+/// What reads the configuration again. Without a file there is nothing that could have changed.
+fn origin_of(file: Option<&Path>, overrides: &Overrides) -> Option<Origin> {
+    let (path, overrides) = (file?.to_owned(), overrides.clone());
+    let file = path.display().to_string();
+    let source: Source = Arc::new(move || {
+        let config = config::load_and_look_up(Some(&path), &overrides, sys::open_regular, sys::look_up);
+        config.map_err(|errors| errors.iter().map(|error| one_line(&error.to_string())).collect())
+    });
+    Some(Origin { file, source })
+}
+
+/// Serves backends of its own.
+pub(super) fn demo(ports: Ports) -> anyhow::Result<ExitCode> {
+    let signals = prepare_process()?;
+    let no_names = &mut |_: &str| Ok(Vec::new());
+    let config = config::parse(&ports.config(), "demo", &Overrides::default(), no_names);
+    let mut config =
+        config.map_err(|errors| anyhow::anyhow!("the demo has a wrong configuration: {errors:?}"))?;
+    demo::start_backends(&ports)?;
+    let token = demo::Token::make().context("cannot make a token for the dashboard")?;
+    config.admin.listen = Some(ports.dashboard());
+    config.admin.token_file = Some(token.file().to_owned());
+    let when_started = move || demo::print_what_to_try(&ports, &token, &mut io::stdout());
+    serve(&config, None, Inherited::default(), &signals, when_started)
+}
+
+/// What has to be settled before anything waits, and before there is another thread: each has what the one has that starts it.
+fn prepare_process() -> anyhow::Result<server::Signals> {
+    sys::renounce_new_privileges().context("cannot renounce new privileges")?;
+    let leave = || {
+        log::info!("stopped before it served");
+        logging::flush();
+        process::exit(0);
+    };
+    server::Signals::catch(Actions { reopen_logs: logging::reopen, leave }).context("cannot handle signals")
+}
+
+/// Serves until a signal has ended it.
+fn serve(
+    config: &Config,
+    origin: Option<Origin>,
+    inherited: Inherited,
+    signals: &server::Signals,
+    when_started: impl FnOnce() -> io::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let Global { log_level, log_format, access_log, .. } = &config.global;
+    let logging = logging::start(*log_level, *log_format, access_log.as_ref());
+    let mut logging = logging.context("cannot start the log")?;
+    let running = server::start_service(config, origin, inherited, |reports| {
+        signals.report_to(reports);
+        logging.open_access_log().map_err(|(path, error)| StartError::AccessLog { path, error })
+    })?;
+    let _watchdog = Watchdog::start(running.watched()).context("cannot start a thread")?;
+    sys::notify(&[Notice::Ready, Notice::Status("serving")]);
+    when_started()?;
+    let totals = running.wait().context("stopped by an error")?;
+    log::info!("stopped: {totals}");
+    Ok(ExitCode::SUCCESS)
+}
