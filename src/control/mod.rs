@@ -7,20 +7,14 @@ mod circles;
 pub mod denials;
 pub mod events;
 mod history;
-pub mod kept;
-mod leases;
 mod loading;
-mod merge;
+pub mod membership;
 pub mod metrics;
 mod names;
 mod pending;
 pub mod readiness;
 mod reload;
-mod removed;
-mod requests;
-pub mod saving;
 mod standby;
-pub mod state_file;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -46,13 +40,13 @@ use crate::sys::{self, Clock, Notice, timestamp};
 
 use events::Draft;
 
-use kept::Kept;
 pub use loading::LOADERS;
+pub use membership::drain::Removed;
+use membership::persist::Kept;
 use names::Names;
 pub use pending::Pending;
 use reload::ReloadQueue;
 pub use reload::ReloadStatus;
-pub use removed::Removed;
 pub use standby::Standby;
 pub use status::{Leaving, State, View};
 pub use workers::{Member, Staff};

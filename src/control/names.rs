@@ -13,7 +13,7 @@ use crate::config::model::{Host, OwnSocket};
 use crate::config::{Found, Invalid, found_at, look_up_all};
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
-use crate::control::requests::configured;
+use crate::control::membership::requests::configured;
 use crate::control::{ControlLoop, Stage};
 use crate::messages::report::Report;
 use crate::messages::request::Named;

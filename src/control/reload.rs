@@ -16,7 +16,7 @@ use crate::config::units::show_duration;
 use crate::config::{keep_addresses, settle};
 use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
-use crate::control::merge::merge;
+use crate::control::membership::merge::merge;
 use crate::control::pending::pending;
 use crate::control::{ControlLoop, RETRY_INTERVAL, Stage, audit};
 use crate::logging;

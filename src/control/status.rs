@@ -10,7 +10,7 @@ use crate::config::model::Config;
 use crate::control::denials::Denials;
 use crate::control::events::Events;
 use crate::control::history::History;
-use crate::control::saving::Writes;
+use crate::control::membership::saving::Writes;
 use crate::control::{Pending, ReloadStatus, Removed, Staff};
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;

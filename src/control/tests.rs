@@ -156,7 +156,7 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
     let (tried, tries) = std::sync::mpsc::channel();
     let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[]));
     work.control.kept.file =
-        Some(saving::StateFile::start(path.clone(), move || _ = tried.send(())).unwrap());
+        Some(membership::saving::StateFile::start(path.clone(), move || _ = tried.send(())).unwrap());
     let mut answered = change(&mut work, 7);
     work.act();
     tries.recv().unwrap();
@@ -168,7 +168,7 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
     assert!(not_saved(&mut answered).unwrap().contains("No such file"));
     std::fs::create_dir(&inner).unwrap();
     work.control.kept.file = None;
-    work.control.kept.file = Some(saving::StateFile::start(path.clone(), || {}).unwrap());
+    work.control.kept.file = Some(membership::saving::StateFile::start(path.clone(), || {}).unwrap());
     for weight in [9, 10, 11] {
         let mut answered = change(&mut work, weight);
         while answered.is_empty() {
@@ -186,7 +186,7 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
 #[test]
 fn nobody_waits_for_long_for_a_disk_that_gives_no_answer() {
     let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[]));
-    work.control.kept.file = Some(saving::StateFile::that_hangs());
+    work.control.kept.file = Some(membership::saving::StateFile::that_hangs());
     let mut answered = change(&mut work, 7);
     work.act();
     assert!(answered.is_empty(), "it is waited for");

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::config::model::{Account, AdminSocket};
 use crate::config::warnings;
 use crate::control::admin;
-use crate::control::state_file::Contents;
+use crate::control::membership::state_file::Contents;
 use crate::sys::{self, InTheWay, Use};
 
 const NO_START: &str = "l4lb does not start with it";

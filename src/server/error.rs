@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::config::fd_budget::LimitError;
 use crate::config::model::{Listener, OwnSocket};
 use crate::control::admin::AdminError;
-use crate::control::state_file::StateFileError;
+use crate::control::membership::state_file::StateFileError;
 use crate::messages::reload::Refused;
 use crate::server::activation::Mismatch;
 use crate::sys;

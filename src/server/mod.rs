@@ -20,9 +20,9 @@ use std::thread::{self, JoinHandle};
 
 use crate::config::model::{Config, Global};
 use crate::control::admin::{self, Doors};
-use crate::control::kept::{self, Kept, Restored};
-use crate::control::saving::StateFile;
-use crate::control::state_file::Contents;
+use crate::control::membership::persist::{self, Kept, Restored};
+use crate::control::membership::saving::StateFile;
+use crate::control::membership::state_file::Contents;
 use crate::control::{Control, LOADERS, Staff, Standby, View};
 use crate::messages::command::{Command, StopReason};
 use crate::messages::reload::{Answer, Mode, Refused, ReloadReport, ReloadRequest, Source};
@@ -228,7 +228,7 @@ fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), 
     let file =
         StateFile::start(path.clone(), on_end).map_err(system("start the thread of the state file"))?;
     let now = (Clock::of_process().now(), sys::timestamp());
-    let Restored { snapshot, registrations, left_out } = kept::restore(backends, config, now);
+    let Restored { snapshot, registrations, left_out } = persist::restore(backends, config, now);
     for left_out in left_out {
         log::warn!(path:% = path.display(), left_out:%; "state_file: not put back");
     }

@@ -14,7 +14,7 @@ use crate::config;
 use crate::config::fd_budget::FdBudget;
 use crate::config::model::{Config, Global};
 use crate::control::admin::{Doors, Swap};
-use crate::control::state_file::Contents;
+use crate::control::membership::state_file::Contents;
 use crate::control::{Member, Staff};
 use crate::logging;
 use crate::messages;

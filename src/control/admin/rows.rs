@@ -7,7 +7,7 @@ use crate::api;
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::model::{HealthState, Host};
-use crate::control::saving::Unsaved;
+use crate::control::membership::saving::Unsaved;
 use crate::control::status::{Note, State};
 use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
 use crate::messages::query;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use l4lb::base::time::Instant;
 use l4lb::config::{self, Overrides, check_name, one_line};
-use l4lb::control::kept::{Restored, restore};
-use l4lb::control::state_file::{Contents, Saved};
+use l4lb::control::membership::persist::{Restored, restore};
+use l4lb::control::membership::state_file::{Contents, Saved};
 
 use super::config::{expect_one_line, resolve};
 

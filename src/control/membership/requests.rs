@@ -12,8 +12,8 @@ use crate::config::units;
 use crate::control::audit;
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
-use crate::control::leases::{Hold, Registration};
-use crate::control::removed::Removed;
+use crate::control::membership::drain::Removed;
+use crate::control::membership::leases::{Hold, Registration};
 use crate::control::{ControlLoop, Leaving};
 use crate::logging;
 use crate::messages::request::{
@@ -23,10 +23,10 @@ use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::sys::{timestamp, unique_name};
 
 /// Backends of one pool at most: what a request can make the process hold has a bound.
-pub(super) const BACKENDS_MAX: usize = 65_536;
+pub(in crate::control) const BACKENDS_MAX: usize = 65_536;
 
 impl ControlLoop {
-    pub(super) fn on_ask(&mut self, ask: Ask) {
+    pub(in crate::control) fn on_ask(&mut self, ask: Ask) {
         let Ask { who, request } = ask;
         match request {
             Request::Register { pool, backend, reply } => {
@@ -128,7 +128,7 @@ impl ControlLoop {
     }
 
     /// The pool has these backends from now on.
-    pub(super) fn rebuild(&mut self, pool: PoolId, backends: &[model::Backend]) {
+    pub(in crate::control) fn rebuild(&mut self, pool: PoolId, backends: &[model::Backend]) {
         self.rebuild_with(pool, backends, &[]);
     }
 
@@ -286,7 +286,7 @@ impl ControlLoop {
     }
 
     /// Takes backends out of their pool: the one way out at run time, on request and at the end of a lease.
-    pub(super) fn remove(&mut self, pool: &Pool, gone: &[Arc<Backend>]) {
+    pub(in crate::control) fn remove(&mut self, pool: &Pool, gone: &[Arc<Backend>]) {
         let gone: HashSet<BackendId> = gone.iter().map(|backend| backend.id).collect();
         let left = configured(pool).into_iter().zip(&pool.backends);
         let left: Vec<_> =
@@ -387,7 +387,7 @@ impl ControlLoop {
     }
 
     /// One log line and one event.
-    pub(super) fn tell(&self, named: &Named, who: &str, what: String) {
+    pub(in crate::control) fn tell(&self, named: &Named, who: &str, what: String) {
         let fields = [
             ("pool", named.pool.as_str().into()),
             ("backend", named.backend.as_str().into()),
@@ -400,7 +400,7 @@ impl ControlLoop {
 }
 
 /// The backends of a pool as a configuration would have them, with the weights that they have now.
-pub(super) fn configured(pool: &Pool) -> Vec<model::Backend> {
+pub(in crate::control) fn configured(pool: &Pool) -> Vec<model::Backend> {
     let settings = pool.settings.backends.iter().zip(&pool.backends);
     settings
         .map(|(settings, backend)| model::Backend { weight: backend.weight(), ..settings.clone() })

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::model::{self, OwnSocket, Pool};
 use crate::control::circles::circle_with;
-use crate::control::leases::Registrations;
+use crate::control::membership::leases::Registrations;
 use crate::pool::{self, Admin, Backend, Snapshot};
 
 /// What to run of the configuration `new` behind `old`, in place of what runs now, and what is said of it.
-pub(super) fn merge(
+pub(in crate::control) fn merge(
     old: &Config,
     new: &Config,
     running: &Snapshot,
@@ -132,7 +132,7 @@ fn keep_registered(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::leases::Registration;
+    use crate::control::membership::leases::Registration;
     use crate::control::tests::config;
     use crate::pool::PoolId;
 

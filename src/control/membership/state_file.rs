@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::api::{Admin, OverrideTo};
 use crate::config::{Invalid, Target, WEIGHT_MAX, check_name};
-use crate::control::leases::HOLDERS_MAX;
+use crate::control::membership::leases::HOLDERS_MAX;
 use crate::sys;
 
 /// What this version writes, and all that it reads.
@@ -125,7 +125,7 @@ impl Saved {
     }
 
     /// Replaces the file at `path`, all of it or nothing, for this user only.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+    pub(in crate::control) fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         let mut beside = path.as_os_str().to_owned();
@@ -254,7 +254,7 @@ fn weight_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::E
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::control) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;

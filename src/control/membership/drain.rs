@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
-use crate::control::leases::Registration;
+use crate::control::membership::leases::Registration;
 use crate::control::status::Note;
 use crate::control::{ControlLoop, Leaving, RETRY_INTERVAL};
 use crate::messages::command::Command;
@@ -44,7 +44,7 @@ impl Removed {
     }
 
     /// Its weight, when it is back and asks for `asked`.
-    pub(super) fn weight_for(&self, asked: u16) -> u16 {
+    pub(in crate::control) fn weight_for(&self, asked: u16) -> u16 {
         let is_as_before = self.lease.as_ref().is_some_and(|known| known.weight == asked);
         if is_as_before { self.backend.weight() } else { asked }
     }
@@ -77,7 +77,7 @@ impl Leaving {
 
 impl ControlLoop {
     /// Notes what was in `before` and is in no pool any more.
-    pub(super) fn note_removed(&mut self, before: &Snapshot) {
+    pub(in crate::control) fn note_removed(&mut self, before: &Snapshot) {
         let now = self.clock.now();
         let snapshot = Arc::clone(&self.control.snapshot);
         for backend in before.backends().filter(|backend| snapshot.backend(backend.id).is_none()) {
@@ -117,7 +117,7 @@ impl ControlLoop {
     }
 
     /// What was removed is so because its lease has ended.
-    pub(super) fn remember_lease(&mut self, id: BackendId, registration: Registration) {
+    pub(in crate::control) fn remember_lease(&mut self, id: BackendId, registration: Registration) {
         if let Some(entry) = self.removed.iter_mut().rfind(|entry| entry.backend.id == id) {
             entry.lease = Some(registration);
         }
@@ -125,7 +125,7 @@ impl ControlLoop {
 
     /// Takes those that are wanted off the list of the removed, to be in a pool again as if they had never left it: their
     /// sessions are not cut.
-    pub(super) fn bring_back(&mut self, is_wanted: impl Fn(&Removed) -> bool) -> Vec<Removed> {
+    pub(in crate::control) fn bring_back(&mut self, is_wanted: impl Fn(&Removed) -> bool) -> Vec<Removed> {
         let back: Vec<Removed> = self.removed.extract_if(.., |entry| is_wanted(entry)).collect();
         for Removed { backend, admin, lease, pool, .. } in &back {
             log::info!(
@@ -144,7 +144,7 @@ impl ControlLoop {
     }
 
     /// What was known of those that are back is known again.
-    pub(super) fn remember_notes(&self, back: &[Removed]) {
+    pub(in crate::control) fn remember_notes(&self, back: &[Removed]) {
         let mut state = self.control.view.state();
         for Removed { backend, note, lease, .. } in back {
             let leaving = note.leaving.filter(|_| lease.is_some());
@@ -154,7 +154,7 @@ impl ControlLoop {
     }
 
     /// Cuts the sessions of those whose time has come, and forgets those that have none left.
-    pub(super) fn look_after_removed(&mut self) {
+    pub(in crate::control) fn look_after_removed(&mut self) {
         if self.removed.is_empty() {
             return;
         }
@@ -189,7 +189,7 @@ impl ControlLoop {
     }
 
     /// When the first deadline is.
-    pub(super) fn next_cut(&self) -> Option<Instant> {
+    pub(in crate::control) fn next_cut(&self) -> Option<Instant> {
         let waiting = self.removed.iter().filter(|entry| entry.sessions() > 0);
         waiting.filter_map(|entry| entry.next_cut).min()
     }

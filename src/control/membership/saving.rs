@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::units::show_duration;
-use crate::control::state_file::Saved;
+use crate::control::membership::state_file::Saved;
 use crate::sys;
 
 /// The pause after a write that has failed when the one before it had not.
@@ -133,7 +133,7 @@ impl StateFile {
 
     /// One whose disk gives no answer.
     #[cfg(test)]
-    pub(super) fn that_hangs() -> Self {
+    pub(in crate::control) fn that_hangs() -> Self {
         Self { desk: Arc::default(), writes: Arc::default(), put: 0 }
     }
 
@@ -158,7 +158,7 @@ impl StateFile {
     }
 
     /// Whoever has waited for so long waits no longer; returns why. That is why nothing is saved, until something is.
-    pub(super) fn gives_no_answer(&self, waited: Duration) -> String {
+    pub(in crate::control) fn gives_no_answer(&self, waited: Duration) -> String {
         let reason = format!("the disk has given no answer for {}", show_duration(waited));
         let unsaved = || {
             log::warn!(reason; "state_file was not written");
@@ -237,8 +237,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::control::state_file::Contents;
-    use crate::control::state_file::tests::{backend, saved};
+    use crate::control::membership::state_file::Contents;
+    use crate::control::membership::state_file::tests::{backend, saved};
 
     #[test]
     fn what_could_not_be_written_is_written_later() {

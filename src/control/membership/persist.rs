@@ -11,10 +11,10 @@ use crate::api::{self, OverrideTo};
 use crate::base::time::Instant;
 use crate::config::model::{self, Config, HealthState};
 use crate::control::circles::circle_with;
-use crate::control::leases::{Hold, Registration, Registrations};
-use crate::control::requests::BACKENDS_MAX;
-use crate::control::saving::{Standing, StateFile};
-use crate::control::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
+use crate::control::membership::leases::{Hold, Registration, Registrations};
+use crate::control::membership::requests::BACKENDS_MAX;
+use crate::control::membership::saving::{Standing, StateFile};
+use crate::control::membership::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
 use crate::control::status::Note;
 use crate::control::{ControlLoop, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
@@ -70,24 +70,24 @@ impl Kept {
     }
 
     /// Something that is kept has changed.
-    pub(super) fn changed(&mut self) {
+    pub(in crate::control) fn changed(&mut self) {
         self.changed = self.file.is_some();
     }
 
     /// Somebody has asked for a change of what is kept, and is to be answered once that is on the disk.
-    pub(super) fn changed_on_request(&mut self) {
+    pub(in crate::control) fn changed_on_request(&mut self) {
         self.changed();
         self.asked = self.file.as_ref().map_or(0, |file| file.last() + 1);
     }
 
     /// The time of those who wait is over.
     #[cfg(test)]
-    pub(super) fn wait_no_longer(&mut self) {
+    pub(in crate::control) fn wait_no_longer(&mut self) {
         self.waiting.iter_mut().for_each(|waiting| waiting.deadline = Instant::default());
     }
 
     /// Differs from what it was once somebody has asked for a change again, where there is a file.
-    pub(super) const fn asked(&self) -> u64 {
+    pub(in crate::control) const fn asked(&self) -> u64 {
         self.asked
     }
 
@@ -100,13 +100,16 @@ impl Kept {
 
 impl ControlLoop {
     /// Time until the file has to be written.
-    pub(super) fn next_save(&self, now: Instant) -> Option<Duration> {
+    pub(in crate::control) fn next_save(&self, now: Instant) -> Option<Duration> {
         let kept = &self.control.kept;
         kept.changed.then(|| if kept.is_due() { Duration::ZERO } else { kept.next_save - now })
     }
 
     /// Gives an answer once all that was asked for is on the disk: it is given why that is not so, if it is not.
-    pub(super) fn answer_once_saved(&mut self, answer: impl FnOnce(Option<String>) + Send + 'static) {
+    pub(in crate::control) fn answer_once_saved(
+        &mut self,
+        answer: impl FnOnce(Option<String>) + Send + 'static,
+    ) {
         let Kept { file, asked, waiting, .. } = &mut self.control.kept;
         let standing = file.as_ref().map_or(Standing::Written, |file| file.standing(*asked));
         match standing {
@@ -120,12 +123,12 @@ impl ControlLoop {
     }
 
     /// When the next answer waits no longer.
-    pub(super) fn next_saving(&self) -> Option<Instant> {
+    pub(in crate::control) fn next_saving(&self) -> Option<Instant> {
         self.control.kept.waiting.front().map(|waiting| waiting.deadline)
     }
 
     /// Gives the answers that waited for what is on the disk now, or have waited long enough.
-    pub(super) fn end_saving(&mut self) {
+    pub(in crate::control) fn end_saving(&mut self) {
         let now = self.clock.now();
         while let Some(Waiting { write, deadline, answer }) = self.control.kept.waiting.pop_front() {
             let Some(file) = &self.control.kept.file else { return };
@@ -144,14 +147,14 @@ impl ControlLoop {
     }
 
     /// Has the file written if it is older than what runs, now and then.
-    pub(super) fn save(&mut self) {
+    pub(in crate::control) fn save(&mut self) {
         if self.next_save(self.clock.now()).is_some_and(|wait| wait.is_zero()) {
             self.save_now();
         }
     }
 
     /// Has it written for the last time, and waits for that as long as the end of the process may wait.
-    pub(super) fn save_for_good(&mut self) {
+    pub(in crate::control) fn save_for_good(&mut self) {
         if self.control.kept.changed {
             self.save_now();
         }

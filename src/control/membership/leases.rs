@@ -18,7 +18,7 @@ use crate::messages::request::Named;
 use crate::pool::{BackendId, PoolId, Snapshot};
 
 /// Leases that one backend may have at a time.
-pub(super) const HOLDERS_MAX: usize = 16;
+pub(in crate::control) const HOLDERS_MAX: usize = 16;
 /// How much later than it was to be the control thread may come to its work before it is said to have stood still. A busy
 /// machine makes it late by less.
 const STALL_MIN: Duration = Duration::from_millis(100);
@@ -67,12 +67,12 @@ impl Registration {
     }
 
     /// The lease of that holder, unless it has ended.
-    pub(super) fn hold_of(&self, holder: &str, now: Instant) -> Option<&Hold> {
+    pub(in crate::control) fn hold_of(&self, holder: &str, now: Instant) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.holder == holder && hold.end > now)
     }
 
     /// Adds a lease, or renews that of the same holder; false if there are [`HOLDERS_MAX`] others.
-    pub(super) fn hold(&mut self, hold: Hold, now: Instant) -> bool {
+    pub(in crate::control) fn hold(&mut self, hold: Hold, now: Instant) -> bool {
         self.holds.retain(|known| known.end > now && known.holder != hold.holder);
         if self.holds.len() >= HOLDERS_MAX {
             let unknown = (0..self.holds.len()).filter(|&place| !self.holds[place].is_known);
@@ -84,7 +84,7 @@ impl Registration {
     }
 
     /// Ends the lease of one holder; how many others there are.
-    pub(super) fn leave(&mut self, holder: &str, now: Instant) -> usize {
+    pub(in crate::control) fn leave(&mut self, holder: &str, now: Instant) -> usize {
         self.holds.retain(|hold| hold.end > now && hold.holder != holder);
         self.holds.len()
     }
@@ -118,7 +118,7 @@ impl Registrations {
     }
 
     /// When the next lease ends.
-    pub(super) fn next_end(&self) -> Option<Instant> {
+    pub(in crate::control) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
     }
 
@@ -148,12 +148,12 @@ impl Registrations {
 
 impl ControlLoop {
     /// Time until the next lease ends.
-    pub(super) fn next_lease(&self, now: Instant) -> Option<Duration> {
+    pub(in crate::control) fn next_lease(&self, now: Instant) -> Option<Duration> {
         self.control.kept.registrations.next_end().map(|end| end - now)
     }
 
     /// The control thread is at work again, and was to wait no longer than `timeout`.
-    pub(super) fn on_look(&mut self, timeout: Duration) {
+    pub(in crate::control) fn on_look(&mut self, timeout: Duration) {
         let now = self.clock.now();
         let gap = now - std::mem::replace(&mut self.looked, now);
         if gap < timeout + STALL_MIN {
@@ -179,7 +179,7 @@ impl ControlLoop {
 
     /// Removes the backends whose lease has ended, those of one pool together: ten thousand that lose their network at once
     /// are one new table.
-    pub(super) fn end_leases(&mut self) {
+    pub(in crate::control) fn end_leases(&mut self) {
         let mut of_pools: HashMap<PoolId, Vec<_>> = HashMap::new();
         for (id, registration) in self.control.kept.registrations.take_ended(self.clock.now()) {
             // A reload may have taken it out of its pool.
@@ -230,7 +230,7 @@ fn listed_in(config: &Config) -> HashSet<(&str, &str, SocketAddr)> {
 
 impl ControlLoop {
     /// Another configuration runs than `before`: what it has taken away, or lists now, is registered no more.
-    pub(super) fn align_registrations(&mut self, before: &Config) {
+    pub(in crate::control) fn align_registrations(&mut self, before: &Config) {
         let Self { control, .. } = self;
         control.kept.registrations.align(&control.snapshot, before, &control.config);
         let mut state = control.view.state();

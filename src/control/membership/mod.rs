@@ -1,0 +1,15 @@
+//! Where a backend comes from, and what becomes of it: the file lists it or somebody has registered it, operators change it,
+//! and it leaves its pool.
+//!
+//! `requests` does what operators ask for. `leases` holds the backends that were registered, and says which leases have ended.
+//! `merge` combines the file with what was changed at run time. `persist` takes that from what runs and puts it back at a
+//! start; `state_file` is its form on the disk, which `saving` writes. `drain` follows the sessions of backends that have left
+//! their pool.
+
+pub(super) mod drain;
+pub(super) mod leases;
+pub(super) mod merge;
+pub mod persist;
+pub(super) mod requests;
+pub mod saving;
+pub mod state_file;
