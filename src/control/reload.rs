@@ -108,7 +108,10 @@ impl ControlLoop {
             let read = source().map_err(Refused::wrong).and_then(|config| {
                 let opened = match mode {
                     Mode::Apply => Some(site.open(&config)?),
-                    Mode::DryRun => None,
+                    Mode::DryRun => {
+                        site.foresee(&config)?;
+                        None
+                    }
                 };
                 Ok((config, opened))
             });

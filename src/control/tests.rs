@@ -26,6 +26,10 @@ impl Site for Anything {
         Ok(Box::new(Self))
     }
 
+    fn foresee(&self, _config: &Config) -> Result<(), Refused> {
+        Ok(())
+    }
+
     fn open(&self, _config: &Config) -> Result<Opened, Refused> {
         Ok(Box::new(|| {}))
     }

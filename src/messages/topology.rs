@@ -32,9 +32,12 @@ pub trait Site: Send + Sync {
     /// is not to be called by a thread that others wait for. One at a time.
     fn prepare(&self, config: &Config, opened: Opened) -> Result<Box<dyn StagedChange>, Refused>;
 
-    /// Opens the files that `config` names, and the addresses of operators; uses none of it. Fails also when a process that
-    /// is started with `config` would fail for what it says of keys that take a restart. May wait for a disk or a directory
-    /// service for long.
+    /// Fails when a process that is started with `config` would fail for what it says of keys that take a restart. Opens
+    /// nothing. May wait for a disk or a directory service for long.
+    fn foresee(&self, config: &Config) -> Result<(), Refused>;
+
+    /// Opens the files that `config` names, and the addresses of operators; uses none of it. Fails also when
+    /// [`Site::foresee`] does, and may wait as long.
     fn open(&self, config: &Config) -> Result<Opened, Refused>;
 
     /// Returns where the listeners listen; a port that the kernel has chosen is the one that it chose.

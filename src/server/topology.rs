@@ -152,8 +152,8 @@ impl Site {
         })
     }
 
-    /// See [`messages::topology::Site::open`].
-    fn open(&self, config: &Config) -> Result<Opened, StartError> {
+    /// See [`messages::topology::Site::foresee`].
+    fn foresee(&self, config: &Config) -> Result<(), StartError> {
         if let Some(account) = &config.global.user {
             let user = || account.user.clone();
             sys::check_account(account).map_err(|error| StartError::Account { user: user(), error })?;
@@ -163,6 +163,12 @@ impl Site {
         {
             Contents::read(path)?;
         }
+        Ok(())
+    }
+
+    /// See [`messages::topology::Site::open`].
+    fn open(&self, config: &Config) -> Result<Opened, StartError> {
+        self.foresee(config)?;
         let logs = logging::open(&config.global);
         let logs = logs.map_err(|(path, error)| StartError::AccessLog { path, error })?;
         let doors = self.doors.get().map(|doors| doors.open(&config.admin)).transpose()?;
@@ -225,6 +231,10 @@ impl messages::topology::Site for Arc<Site> {
         opened: Opened,
     ) -> Result<Box<dyn messages::topology::StagedChange>, Refused> {
         Ok(Box::new(Site::prepare(self, config, Vec::new(), opened)?))
+    }
+
+    fn foresee(&self, config: &Config) -> Result<(), Refused> {
+        Ok(Site::foresee(self, config)?)
     }
 
     fn open(&self, config: &Config) -> Result<Opened, Refused> {

@@ -179,6 +179,10 @@ fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
         status(&service).reload.errors,
         ["cannot become user \"no-such-user\": there is no user \"no-such-user\""]
     );
+    // A dry run said that such a file would be run.
+    let dry = output(&mut service.server.command(&["ctl", "reload", "--dry-run"]));
+    let errors = String::from_utf8(dry.stderr).expect("UTF-8");
+    assert!(!dry.status.success() && errors.contains("there is no user \"no-such-user\""), "{errors}");
     reload(&service, &backends, "", "");
     assert_eq!(status(&service).restart_pending, None);
     service.stops();
