@@ -14,7 +14,9 @@ use crate::config::model::LogFormat;
 use crate::config::{Config, Overrides};
 use crate::ctl::RegisterArgs;
 use crate::demo::{HttpBackend, Ports};
-use crate::{doctor, logging, sys};
+use crate::doctor;
+use crate::logging;
+use crate::sys;
 
 /// Does what the command line says. Returns the exit code; fails with what is wrong with this machine.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
