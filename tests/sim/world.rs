@@ -2,6 +2,7 @@
 //! after every turn a look at the books. In the end all faults stop, and everything has to come to a good end.
 
 mod answers;
+mod ending;
 mod flood;
 mod operator;
 mod reload;
@@ -13,25 +14,23 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 
 use l4lb::base::rng::Rng;
-use l4lb::config::model::{self, Check, HealthState, Relay, WhenAllDown};
+use l4lb::config::model::{self, HealthState, Relay};
 use l4lb::messages::report::{Report, Reports};
 use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
-use l4lb::stats::{self, BackendStats, PauseReason, Totals, WorkerStats};
+use l4lb::stats::{self, PauseReason, Totals, WorkerStats};
 use l4lb::worker::{Admission, Audit, Flow, Worker, WorkerHandle};
-use nix::libc;
 
-use crate::accounting::{self, Books};
-use crate::conn::{Answer, Nanos, Stage};
+use crate::accounting::Books;
+use crate::conn::Nanos;
 use crate::coverage::Coverage;
 use crate::deadlines;
 use crate::faults::Faults;
 use crate::kernel::{SimKernel, SimListener, SimSocket};
-use crate::network::{self, Mode, Net, client_of};
+use crate::network::{self, Net, client_of};
 use crate::oracle::{self, Orders};
-use crate::peer::Peer;
 use crate::random::{below, happens, to_usize};
-use crate::scenario::{Plan, slowest_verdict};
+use crate::scenario::Plan;
 use crate::shortage;
 use crate::summaries;
 use crate::trace::Trace;
@@ -44,12 +43,6 @@ const LIVE_MAX: usize = 24;
 /// pause of the worker, shorter in all than the timeouts that would hide a hang.
 const STILL_ROUNDS_MAX: u32 = 1_000;
 const ROUND: Nanos = 4_000_000;
-/// Rounds in which something moves, until it is said to go on for ever.
-const ROUNDS_MAX: u32 = 100_000;
-/// How often time stands still, at least, while the health of the backends comes right.
-const LOOKS: u64 = 100;
-/// Rounds until the health of the backends is said never to come right: more than there are moments in any verdict.
-const HEAL_ROUNDS_MAX: u32 = 5_000_000;
 /// What a turn waits while a check must not time out.
 const MOMENT: Nanos = 10_000;
 
@@ -383,211 +376,6 @@ impl World {
     fn on_their_way(&self) -> usize {
         let handed_over: u64 = self.stats.iter().map(|stats| stats.handed_over.get()).sum();
         to_usize(handed_over - self.stats.iter().map(|stats| stats.adopted.get()).sum::<u64>())
-    }
-
-    // --- when everything has to end well ---------------------------------------------------------------------------
-
-    /// From now on nothing goes wrong.
-    fn calm_down(&mut self) {
-        self.ready_all();
-        let net = &mut *self.net.borrow_mut();
-        net.faults = Faults::none();
-        net.peers_behave = true;
-        net.backends.iter_mut().for_each(|backend| backend.mode = Mode::Serving);
-        net.stride = ROUND;
-        for &id in &net.live {
-            let conn = &mut net.conns[id];
-            conn.peer.behaves();
-            conn.send_buffer = conn.send_buffer.max(1 << 18);
-            if conn.vanished.is_some() {
-                conn.die(libc::ETIMEDOUT);
-            }
-            if conn.stage == Stage::Dialing(Answer::Silence) {
-                conn.stage = Stage::Dialing(Answer::Accept);
-            }
-        }
-    }
-
-    /// All peers do all that they can, and all workers have a turn; false when nothing moved.
-    fn round(&mut self) -> bool {
-        let moved = {
-            let net = &mut *self.net.borrow_mut();
-            net.bury();
-            net.happen_all()
-        };
-        for worker in 0..self.workers.len() {
-            self.turn(worker);
-        }
-        moved
-    }
-
-    fn come_to_rest(&mut self) {
-        let mut still = 0;
-        for _ in 0..ROUNDS_MAX {
-            let moved = self.round();
-            // A pause of accepting may be longer than what a client is given in the end.
-            if self.is_at_rest() && !self.is_paused() {
-                return;
-            }
-            still = if moved { 0 } else { still + 1 };
-            assert!(still < STILL_ROUNDS_MAX, "a session hangs: {}", self.what_is_left());
-        }
-        panic!("sessions go on for ever: {}", self.what_is_left());
-    }
-
-    /// Whether a listener accepts nothing for a while.
-    fn is_paused(&self) -> bool {
-        self.workers.iter().flatten().any(|worker| worker.audit().paused_listeners > 0)
-    }
-
-    fn is_at_rest(&self) -> bool {
-        let sessions: usize = self.workers.iter().flatten().map(|worker| worker.audit().sessions).sum();
-        sessions + self.on_their_way() == 0
-            && self.net.borrow().listeners.iter().all(|listener| listener.queue.is_empty())
-    }
-
-    fn what_is_left(&self) -> String {
-        let net = self.net.borrow();
-        let left = net.live.iter().map(|&id| format!("\n#{id} {:?}", net.conns[id]));
-        left.chain(net.listeners.iter().map(|listener| format!("\n{listener:?}"))).collect()
-    }
-
-    /// Every backend serves, so in the end every check says so.
-    fn heal(&mut self) {
-        if self.is_draining {
-            return;
-        }
-        let verdict = u64::try_from(slowest_verdict(&self.config()).as_nanos()).expect("short");
-        let deadline = self.net.borrow().now + verdict;
-        for round in 0.. {
-            if self.net.borrow().now >= deadline {
-                break;
-            }
-            assert!(round < HEAL_ROUNDS_MAX, "time stands still");
-            self.net.borrow_mut().happen_all();
-            for worker in 0..self.workers.len() {
-                // The network is much faster than the timeout of any check.
-                let is_quiet = self.net.borrow().sockets() == 0;
-                self.net.borrow_mut().stride = if is_quiet { verdict / LOOKS } else { MOMENT };
-                self.turn(worker);
-            }
-        }
-        for backend in self.snapshot.backends() {
-            let is_checked = self.snapshot.pool(backend.pool).settings.health.check != Check::Off;
-            assert!(
-                !is_checked || backend.health() == HealthState::Up,
-                "{} serves, and is down",
-                backend.name
-            );
-        }
-        self.refresh();
-    }
-
-    /// A client of each listener is served as if nothing had ever happened.
-    fn serve_the_last(&mut self) {
-        if self.is_draining {
-            return;
-        }
-        // A check that timed out in between would turn the client away.
-        self.net.borrow_mut().stride = MOMENT;
-        for group in 0..self.groups.len() {
-            let listener = self.groups[group].id.0 as usize;
-            let id = self.net.borrow().conns.len();
-            let peer = Peer::well_behaved(3_000);
-            assert!(self.net.borrow_mut().connect(listener, peer), "the queues are empty");
-            self.come_to_rest_with(group, id);
-        }
-    }
-
-    fn come_to_rest_with(&mut self, group: usize, id: usize) {
-        let mut served = false;
-        for _ in 0..STILL_ROUNDS_MAX {
-            self.round();
-            served = self.done.contains(&id) && self.is_at_rest();
-            if served {
-                break;
-            }
-        }
-        let name = &self.groups[group].name;
-        let is_it = |listener: &&Arc<Listener>| listener.settings.name == *name;
-        let listener = self.snapshot.listeners.iter().find(is_it).expect("it listens");
-        let pool = self.snapshot.pool(listener.pool);
-        let tries_anyway = pool.settings.when_all_down == WhenAllDown::TryAnyway;
-        let has_backend =
-            pool.has_eligible() || tries_anyway && pool.backends.iter().any(|backend| backend.weight() > 0);
-        assert_eq!(served, has_backend, "client #{id}: {:?}", self.net.borrow().conns[id]);
-    }
-
-    fn drain(&mut self) {
-        self.net.borrow_mut().stride = ROUND;
-        if !self.is_draining {
-            self.post_drain();
-        }
-        for _ in 0..STILL_ROUNDS_MAX {
-            self.round();
-        }
-        assert!(
-            self.workers.iter().all(Option::is_none),
-            "a worker with nothing to do goes on after a drain"
-        );
-    }
-
-    fn stop_at_once(&mut self) {
-        self.post_stop(Orders::Stop);
-        for worker in 0..self.workers.len() {
-            self.turn(worker);
-            assert!(self.workers[worker].is_none(), "a worker goes on after a stop");
-        }
-    }
-
-    fn end(mut self) -> Run {
-        for _ in 0..STILL_ROUNDS_MAX {
-            let net = &mut *self.net.borrow_mut();
-            net.bury();
-            if !net.happen_all() {
-                break;
-            }
-        }
-        let net = self.net.borrow();
-        assert_eq!(net.descriptors(), 0, "everything was given back");
-        for target in net.roster.iter() {
-            assert_eq!(target.backend.active(), 0, "every lease was released: {target:?}");
-        }
-        for (stats, given) in self.stats.iter().zip(&net.given) {
-            assert_eq!(accounting::counted(stats), *given, "bytes counted, and given");
-        }
-        let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
-        let passed = totals.to_backend + totals.to_client + totals.discarded;
-        assert_eq!(passed, net.taken, "bytes given or discarded, and taken");
-        assert_eq!(stats::violations_at_rest(&totals), [""; 0]);
-        assert_eq!(self.answers.killed, totals.closed_for(CloseReason::Killed), "sessions said to be cut");
-        for listener in &self.snapshot.listeners {
-            let counts = listener.stats().read();
-            assert_eq!((counts.active(), counts.duration.count()), (0, counts.accepted), "each is over");
-        }
-        let sum = |count: fn(&BackendStats) -> u64| {
-            net.roster.iter().map(|target| count(&target.backend.stats)).sum::<u64>()
-        };
-        let given = sum(|stats| stats.given().into_iter().sum());
-        assert_eq!(given, totals.to_backend + totals.to_client, "bytes counted for backends");
-        assert_eq!(sum(BackendStats::connected), totals.connected, "dials that connected");
-        assert_eq!(sum(BackendStats::retried_away), totals.retries, "dials that went elsewhere");
-        let failures = sum(|stats| stats.dial_failures().into_iter().sum());
-        assert_eq!(failures, totals.dial_failures, "dials that failed");
-        assert_eq!(sum(|stats| stats.checks_passed.get()), totals.checks_passed, "checks that passed");
-        assert_eq!(sum(|stats| stats.checks_failed.get()), totals.checks_failed, "checks that failed");
-        assert_eq!(sum(|stats| stats.transitions.get()), totals.transitions, "changes of health");
-        for &id in &self.done {
-            oracle::judge_peers(&net, id);
-        }
-        self.coverage.add(&net.coverage);
-        for stats in &self.stats {
-            self.coverage.hit_if(stats.budget_exhausted.get() > 0, "budget exhausted");
-            self.coverage.hit_if(stats.stale_events.get() > 0, "stale event");
-            self.coverage.hit_if(stats.lost_wakeups.get() > 0, "lost event found");
-            self.coverage.hit_if(stats.checks_deferred.get() > 0, "check deferred");
-        }
-        Run { hash: net.trace.hash(), coverage: self.coverage, sessions: self.sessions_over, steps: 0 }
     }
 }
 
