@@ -255,7 +255,9 @@ pub(super) fn sessions(page: &api::SessionPage) -> String {
         Figure("TO BACKEND"),
         Figure("TO CLIENT"),
     ];
-    let rows = page.sessions.iter().map(session_row);
+    let rows = page.sessions.iter().map(|session| {
+        session_row(session, [cell(&session.state), cell(span(session.age)), cell(span(session.idle))])
+    });
     let sum = |of: fn(&api::Session) -> u64| bytes(page.sessions.iter().map(of).sum());
     let total = format!(
         "{}, {} to backends, {} to clients\n",
@@ -281,39 +283,28 @@ pub(super) fn ended(page: &api::SessionPage) -> String {
         Figure("TO CLIENT"),
     ];
     let rows = page.sessions.iter().map(|session| {
-        let backend = session.backend.as_deref().unwrap_or("-");
-        vec![
-            cell(&session.id),
-            cell(&session.client),
-            cell(&session.listener),
-            cell(format!("{}/{backend}", session.pool)),
-            cell(session.source.as_deref().unwrap_or("-")),
-            cell(session.reason.as_deref().unwrap_or("-")),
-            cell(session.ended_ago.map_or_else(|| "-".to_owned(), |ago| format!("{} ago", span(ago)))),
-            cell(span(session.age)),
-            cell(bytes(session.to_backend)),
-            cell(bytes(session.to_client)),
-        ]
+        let ended = session.ended_ago.map_or_else(|| "-".to_owned(), |ago| format!("{} ago", span(ago)));
+        let reason = session.reason.as_deref().unwrap_or("-");
+        session_row(session, [cell(reason), cell(ended), cell(span(session.age))])
     });
     let total = count(page.sessions.len() as u64, "session");
     let older = if page.has_older { ", and older ones: see --limit, --since and --reason" } else { "" };
     table(&columns, rows) + &format!("{total}{older}\n")
 }
 
-fn session_row(session: &api::Session) -> Vec<Cell> {
+/// What every list of sessions shows, around what one of them shows besides.
+fn session_row(session: &api::Session, besides: [Cell; 3]) -> Vec<Cell> {
     let backend = session.backend.as_deref().unwrap_or("-");
-    vec![
+    let mut row = vec![
         cell(&session.id),
         cell(&session.client),
         cell(&session.listener),
         cell(format!("{}/{backend}", session.pool)),
         cell(session.source.as_deref().unwrap_or("-")),
-        cell(&session.state),
-        cell(span(session.age)),
-        cell(span(session.idle)),
-        cell(bytes(session.to_backend)),
-        cell(bytes(session.to_client)),
-    ]
+    ];
+    row.extend(besides);
+    row.extend([cell(bytes(session.to_backend)), cell(bytes(session.to_client))]);
+    row
 }
 
 /// One line each, so that lines which come later line up well enough with those before.
