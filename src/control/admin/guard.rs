@@ -19,7 +19,7 @@ use crate::control::View;
 use crate::control::denials::Denial;
 
 /// The one route that is posted to and changes nothing.
-const DRY_RUN: &str = "/v1/config/diff";
+pub(super) const DRY_RUN: &str = "/v1/config/diff";
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::extract::{Answer, Json};
-use super::guard::Peer;
+use super::guard::{DRY_RUN, Peer};
 use super::problem::Problem;
 use super::{Context, rows};
 use crate::api;
@@ -15,7 +15,7 @@ use crate::messages::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
 
 /// The routes that are answered when the configuration was read, which may take longer than any other answer.
-pub(super) const PATHS: [&str; 2] = ["/v1/config/diff", "/v1/config/reload"];
+pub(super) const PATHS: [&str; 2] = [DRY_RUN, "/v1/config/reload"];
 /// From the end of `reload_timeout` on, until the control thread has said what became of the request.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
