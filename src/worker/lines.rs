@@ -103,8 +103,8 @@ impl<K: Kernel> Worker<K> {
         );
     }
 
-    /// Writes the line of a session that is over, where there is to be one. Returns the address that the backend was dialed from, which costs a call: nobody asks for
-    /// it where no line is written.
+    /// Writes the line of a session that is over, where there is to be one. Returns the address that the backend was dialed
+    /// from, or `None` where no line is written: asking for it costs a call.
     pub(super) fn log_end(&mut self, key: Key, slot: &Slot<K>, summary: &Summary) -> Option<SocketAddr> {
         if !self.snapshot.lines.at_end || !is_logged() {
             return None;
