@@ -10,22 +10,16 @@ pub mod fd_budget;
 pub mod model;
 
 mod overrides;
-mod raw;
+mod parse;
 
-mod admin;
 mod check;
-mod conflicts;
-mod health;
-mod pool;
 
 mod address;
 mod names;
 mod ranges;
-mod reader;
 pub mod units;
 
 mod error;
-mod report;
 mod settle;
 mod show;
 mod warnings;
@@ -35,9 +29,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
-pub use admin::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 pub use check::BACKLOG;
-pub use conflicts::{is_circle, is_circle_at_home};
+pub use check::admin::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
+pub use check::conflicts::{is_circle, is_circle_at_home};
+pub use check::reader::check_name;
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;
 pub use names::{Found, LookUp, found_at, load_and_look_up, look_up_all};
@@ -45,14 +40,14 @@ pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
 pub use ranges::WEIGHT_MAX;
-pub use reader::check_name;
 pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
 pub use warnings::warnings;
 
 use model::LogFormat;
+use parse::raw;
+use parse::report::Report;
 use ranges::FILE_MIB_MAX;
-use report::Report;
 
 /// Opens a file to read, and never waits for one that is none.
 pub type Open = fn(&Path) -> io::Result<File>;

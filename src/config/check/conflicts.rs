@@ -6,9 +6,9 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::admin::AdminDraft;
-use super::model::{Listener, OwnSocket};
 use super::pool::PoolDraft;
-use super::report::{Placed, Report, Scope, Spot};
+use crate::config::model::{Listener, OwnSocket};
+use crate::config::parse::report::{Placed, Report, Scope, Spot};
 
 /// Reports every conflict between the parts.
 pub(super) fn report(

@@ -15,157 +15,157 @@ use super::report::{Report, Spot};
 use crate::base::nearest::did_you_mean;
 
 /// The value of a key, if the file has it.
-pub(super) type Key = Option<Spanned<toml::Value>>;
+pub(in crate::config) type Key = Option<Spanned<toml::Value>>;
 /// A table, if the file has it; its span is its header.
-pub(super) type Section<T> = Option<Spanned<Table<T>>>;
+pub(in crate::config) type Section<T> = Option<Spanned<Table<T>>>;
 /// `[[name]]`, in the order of the file.
-pub(super) type Sections<T> = Vec<Spanned<Table<T>>>;
+pub(in crate::config) type Sections<T> = Vec<Spanned<Table<T>>>;
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawConfig {
-    pub(super) global: Section<RawGlobal>,
-    pub(super) admin: Section<RawAdmin>,
-    pub(super) listener: Sections<RawListener>,
-    pub(super) pool: Sections<RawPool>,
+pub(in crate::config) struct RawConfig {
+    pub(in crate::config) global: Section<RawGlobal>,
+    pub(in crate::config) admin: Section<RawAdmin>,
+    pub(in crate::config) listener: Sections<RawListener>,
+    pub(in crate::config) pool: Sections<RawPool>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawGlobal {
-    pub(super) workers: Key,
-    pub(super) pin: Key,
-    pub(super) splice: Key,
-    pub(super) busy_poll: Key,
-    pub(super) max_sessions: Key,
-    pub(super) drain_timeout: Key,
-    pub(super) shutdown_delay: Key,
-    pub(super) reload_timeout: Key,
-    pub(super) resolve: Key,
-    pub(super) log: Section<RawLog>,
-    pub(super) access_log: Section<RawAccessLog>,
-    pub(super) user: Key,
-    pub(super) group: Key,
+pub(in crate::config) struct RawGlobal {
+    pub(in crate::config) workers: Key,
+    pub(in crate::config) pin: Key,
+    pub(in crate::config) splice: Key,
+    pub(in crate::config) busy_poll: Key,
+    pub(in crate::config) max_sessions: Key,
+    pub(in crate::config) drain_timeout: Key,
+    pub(in crate::config) shutdown_delay: Key,
+    pub(in crate::config) reload_timeout: Key,
+    pub(in crate::config) resolve: Key,
+    pub(in crate::config) log: Section<RawLog>,
+    pub(in crate::config) access_log: Section<RawAccessLog>,
+    pub(in crate::config) user: Key,
+    pub(in crate::config) group: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawAccessLog {
-    pub(super) path: Key,
-    pub(super) format: Key,
-    pub(super) at: Key,
-    pub(super) every: Key,
+pub(in crate::config) struct RawAccessLog {
+    pub(in crate::config) path: Key,
+    pub(in crate::config) format: Key,
+    pub(in crate::config) at: Key,
+    pub(in crate::config) every: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawLog {
-    pub(super) level: Key,
-    pub(super) format: Key,
+pub(in crate::config) struct RawLog {
+    pub(in crate::config) level: Key,
+    pub(in crate::config) format: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawAdmin {
-    pub(super) socket: Key,
-    pub(super) listen: Key,
-    pub(super) token_file: Key,
-    pub(super) read_token_file: Key,
-    pub(super) metrics: Key,
-    pub(super) state_file: Key,
+pub(in crate::config) struct RawAdmin {
+    pub(in crate::config) socket: Key,
+    pub(in crate::config) listen: Key,
+    pub(in crate::config) token_file: Key,
+    pub(in crate::config) read_token_file: Key,
+    pub(in crate::config) metrics: Key,
+    pub(in crate::config) state_file: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawListener {
-    pub(super) name: Key,
-    pub(super) bind: Key,
-    pub(super) pool: Key,
-    pub(super) backlog: Key,
-    pub(super) accept: Key,
-    pub(super) max_sessions: Key,
-    pub(super) timeouts: Section<RawTimeouts>,
+pub(in crate::config) struct RawListener {
+    pub(in crate::config) name: Key,
+    pub(in crate::config) bind: Key,
+    pub(in crate::config) pool: Key,
+    pub(in crate::config) backlog: Key,
+    pub(in crate::config) accept: Key,
+    pub(in crate::config) max_sessions: Key,
+    pub(in crate::config) timeouts: Section<RawTimeouts>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawTimeouts {
-    pub(super) connect: Key,
-    pub(super) idle: Key,
-    pub(super) half_close: Key,
+pub(in crate::config) struct RawTimeouts {
+    pub(in crate::config) connect: Key,
+    pub(in crate::config) idle: Key,
+    pub(in crate::config) half_close: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawPool {
-    pub(super) name: Key,
-    pub(super) balance: Key,
-    pub(super) retries: Key,
-    pub(super) when_all_down: Key,
-    pub(super) relay: Key,
-    pub(super) on_remove: Key,
-    pub(super) drain_timeout: Key,
-    pub(super) timeouts: Section<RawTimeouts>,
-    pub(super) tcp: Section<RawTcp>,
-    pub(super) health: Section<RawHealth>,
-    pub(super) backend: Sections<RawBackend>,
+pub(in crate::config) struct RawPool {
+    pub(in crate::config) name: Key,
+    pub(in crate::config) balance: Key,
+    pub(in crate::config) retries: Key,
+    pub(in crate::config) when_all_down: Key,
+    pub(in crate::config) relay: Key,
+    pub(in crate::config) on_remove: Key,
+    pub(in crate::config) drain_timeout: Key,
+    pub(in crate::config) timeouts: Section<RawTimeouts>,
+    pub(in crate::config) tcp: Section<RawTcp>,
+    pub(in crate::config) health: Section<RawHealth>,
+    pub(in crate::config) backend: Sections<RawBackend>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawTcp {
-    pub(super) nodelay: Key,
-    pub(super) keepalive: Option<Spanned<RawKeepalive>>,
-    pub(super) user_timeout: Key,
+pub(in crate::config) struct RawTcp {
+    pub(in crate::config) nodelay: Key,
+    pub(in crate::config) keepalive: Option<Spanned<RawKeepalive>>,
+    pub(in crate::config) user_timeout: Key,
 }
 
 #[derive(Debug)]
-pub(super) enum RawKeepalive {
+pub(in crate::config) enum RawKeepalive {
     Off,
     On(RawKeepaliveFigures),
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawKeepaliveFigures {
-    pub(super) idle: Key,
-    pub(super) interval: Key,
-    pub(super) count: Key,
+pub(in crate::config) struct RawKeepaliveFigures {
+    pub(in crate::config) idle: Key,
+    pub(in crate::config) interval: Key,
+    pub(in crate::config) count: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawHealth {
+pub(in crate::config) struct RawHealth {
     #[serde(rename = "type")]
-    pub(super) kind: Key,
-    pub(super) send: Key,
-    pub(super) expect: Key,
-    pub(super) contains: Key,
-    pub(super) path: Key,
-    pub(super) host: Key,
-    pub(super) status: Key,
-    pub(super) interval: Key,
-    pub(super) fast_interval: Key,
-    pub(super) timeout: Key,
-    pub(super) rise: Key,
-    pub(super) fall: Key,
-    pub(super) jitter_percent: Key,
-    pub(super) port: Key,
-    pub(super) initial_state: Key,
+    pub(in crate::config) kind: Key,
+    pub(in crate::config) send: Key,
+    pub(in crate::config) expect: Key,
+    pub(in crate::config) contains: Key,
+    pub(in crate::config) path: Key,
+    pub(in crate::config) host: Key,
+    pub(in crate::config) status: Key,
+    pub(in crate::config) interval: Key,
+    pub(in crate::config) fast_interval: Key,
+    pub(in crate::config) timeout: Key,
+    pub(in crate::config) rise: Key,
+    pub(in crate::config) fall: Key,
+    pub(in crate::config) jitter_percent: Key,
+    pub(in crate::config) port: Key,
+    pub(in crate::config) initial_state: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawBackend {
-    pub(super) name: Key,
-    pub(super) address: Key,
-    pub(super) weight: Key,
-    pub(super) backup: Key,
+pub(in crate::config) struct RawBackend {
+    pub(in crate::config) name: Key,
+    pub(in crate::config) address: Key,
+    pub(in crate::config) weight: Key,
+    pub(in crate::config) backup: Key,
 }
 
 /// A table that is written as a table: derived structs would also take an array, by position.
 #[derive(Debug, Default)]
-pub(super) struct Table<T>(T);
+pub(in crate::config) struct Table<T>(T);
 
 impl<T> Deref for Table<T> {
     type Target = T;
@@ -225,7 +225,7 @@ impl<'de> Deserialize<'de> for RawKeepalive {
 /// The mirror of `text`. A key or table that does not fit goes into the report and is left out, so that one
 /// mistake hides no other. `None` when so much is missing that a check would bring up mistakes that nobody
 /// made.
-pub(super) fn read(text: &str, report: &mut Report) -> Option<RawConfig> {
+pub(in crate::config) fn read(text: &str, report: &mut Report) -> Option<RawConfig> {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         report_syntax(&errors, report);
@@ -306,7 +306,12 @@ fn label_of(key: &str, table: &DeTable, index: usize) -> String {
 
 /// What messages call a listener, pool or backend: its name, else its address, else its place among the
 /// others.
-pub(super) fn label(noun: &str, name: Option<&str>, address: Option<&str>, index: usize) -> String {
+pub(in crate::config) fn label(
+    noun: &str,
+    name: Option<&str>,
+    address: Option<&str>,
+    index: usize,
+) -> String {
     match (name, address) {
         (Some(name), _) => format!("{noun} {name:?}"),
         (None, Some(address)) => format!("{noun} {address}"),

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use toml::{Spanned, Value};
 
-use super::address::parse_bind;
-use super::error::Invalid;
-use super::model::{Admin, AdminSocket, OwnSocket};
-use super::overrides::Overrides;
-use super::raw::{Key, RawAdmin, Table};
 use super::reader::{Reader, spot_of, spot_of_table};
-use super::report::{Report, Scope, Spot};
+use crate::config::address::parse_bind;
+use crate::config::error::Invalid;
+use crate::config::model::{Admin, AdminSocket, OwnSocket};
+use crate::config::overrides::Overrides;
+use crate::config::parse::raw::{Key, RawAdmin, Table};
+use crate::config::parse::report::{Report, Scope, Spot};
 
 /// sockaddr_un has room for this many bytes of a path, and needs one of them for its end (unix(7)).
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -113,7 +113,7 @@ fn socket(read: &mut Reader, key: &Key) -> Option<AdminSocket> {
 }
 
 /// Whether a socket can be at `path`.
-pub(super) fn check_socket(path: &Path) -> Result<(), Invalid> {
+pub(in crate::config) fn check_socket(path: &Path) -> Result<(), Invalid> {
     match path.as_os_str().len() {
         0 => Err(Invalid("must not be empty".into())),
         1..=SOCKET_PATH_LEN_MAX => Ok(()),

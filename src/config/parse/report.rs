@@ -3,11 +3,11 @@
 
 use std::fmt::Display;
 
-use super::error::{Error, one_line};
+use crate::config::error::{Error, one_line};
 
 /// Where a mistake is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Spot {
+pub(in crate::config) enum Spot {
     /// At this byte of the file.
     Byte(usize),
     /// In this flag; the string is the flag with its value.
@@ -18,57 +18,57 @@ pub(super) enum Spot {
 
 /// A part of the configuration: where it starts and what messages call it, such as `pool "web": health`.
 #[derive(Clone, Debug)]
-pub(super) struct Scope {
-    pub(super) spot: Spot,
-    pub(super) name: String,
+pub(in crate::config) struct Scope {
+    pub(in crate::config) spot: Spot,
+    pub(in crate::config) name: String,
 }
 
 impl Scope {
     /// A part without a part around it.
-    pub(super) fn new(spot: Spot, name: impl Into<String>) -> Self {
+    pub(in crate::config) fn new(spot: Spot, name: impl Into<String>) -> Self {
         Self { spot, name: name.into() }
     }
 
     /// The part called `name` inside of this one.
-    pub(super) fn part(&self, spot: Spot, name: &str) -> Self {
+    pub(in crate::config) fn part(&self, spot: Spot, name: &str) -> Self {
         Self { spot, name: format!("{}: {name}", self.name) }
     }
 }
 
 /// A part of the configuration with the places that messages about it point at.
-pub(super) struct Placed<T> {
-    pub(super) item: T,
-    pub(super) scope: Scope,
-    pub(super) name_at: Spot,
-    pub(super) address_at: Spot,
+pub(in crate::config) struct Placed<T> {
+    pub(in crate::config) item: T,
+    pub(in crate::config) scope: Scope,
+    pub(in crate::config) name_at: Spot,
+    pub(in crate::config) address_at: Spot,
 }
 
 impl<T> Placed<T> {
     /// Whether the file gives it a name; otherwise its address is its name.
-    pub(super) fn is_named(&self) -> bool {
+    pub(in crate::config) fn is_named(&self) -> bool {
         self.name_at != self.scope.spot
     }
 }
 
 /// Collects mistakes.
-pub(super) struct Report {
+pub(in crate::config) struct Report {
     file: String,
     /// The byte after each newline.
     line_starts: Vec<usize>,
     errors: Vec<Error>,
     /// What is no mistake, and an operator should hear of.
-    pub(super) notes: Vec<String>,
+    pub(in crate::config) notes: Vec<String>,
 }
 
 impl Report {
     /// An empty report on the file called `file`.
-    pub(super) fn new(file: &str, text: &str) -> Self {
+    pub(in crate::config) fn new(file: &str, text: &str) -> Self {
         let line_starts = text.match_indices('\n').map(|(byte, _)| byte + 1).collect();
         Self { file: one_line(file), line_starts, errors: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a mistake in `scope`, at `spot`. A flag needs no scope: its value says which.
-    pub(super) fn add(&mut self, scope: &Scope, spot: &Spot, what: impl Display) {
+    pub(in crate::config) fn add(&mut self, scope: &Scope, spot: &Spot, what: impl Display) {
         match spot {
             Spot::Byte(_) | Spot::Whole => self.add_bare(spot, format_args!("{}: {what}", scope.name)),
             Spot::Flag(_) => self.add_bare(spot, what),
@@ -76,7 +76,7 @@ impl Report {
     }
 
     /// Adds a mistake that needs no scope to be understood.
-    pub(super) fn add_bare(&mut self, spot: &Spot, what: impl Display) {
+    pub(in crate::config) fn add_bare(&mut self, spot: &Spot, what: impl Display) {
         let (file, what) = (self.file.clone(), one_line(&what.to_string()));
         self.errors.push(match spot {
             Spot::Byte(byte) => Error::Line { file, line: self.line(*byte), what },
@@ -86,7 +86,7 @@ impl Report {
     }
 
     /// The end of a sentence that points at `spot` from `here`.
-    pub(super) fn see(&self, spot: &Spot, here: &Spot) -> String {
+    pub(in crate::config) fn see(&self, spot: &Spot, here: &Spot) -> String {
         match (spot, here) {
             (Spot::Byte(byte), Spot::Byte(here)) if self.line(*byte) == self.line(*here) => {
                 " in the same line".to_owned()
@@ -98,17 +98,17 @@ impl Report {
     }
 
     /// The line of a byte, counted from 1.
-    pub(super) fn line(&self, byte: usize) -> usize {
+    pub(in crate::config) fn line(&self, byte: usize) -> usize {
         1 + self.line_starts.partition_point(|start| *start <= byte)
     }
 
     /// `good`, unless there are mistakes.
-    pub(super) fn finish<T>(self, good: T) -> Result<T, Vec<Error>> {
+    pub(in crate::config) fn finish<T>(self, good: T) -> Result<T, Vec<Error>> {
         if self.errors.is_empty() { Ok(good) } else { Err(self.into_errors()) }
     }
 
     /// The mistakes in the order of the file, those of flags last.
-    pub(super) fn into_errors(mut self) -> Vec<Error> {
+    pub(in crate::config) fn into_errors(mut self) -> Vec<Error> {
         self.errors.sort_by_key(|error| match error {
             Error::File { .. } | Error::NothingToDo => 0,
             Error::Line { line, .. } => *line,

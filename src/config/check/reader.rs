@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use toml::{Spanned, Value};
 
-use super::error::Invalid;
-use super::raw::Key;
-use super::report::{Report, Scope, Spot};
-use super::units::{parse_duration, show_duration};
 use crate::base::nearest::did_you_mean;
+use crate::config::error::Invalid;
+use crate::config::parse::raw::Key;
+use crate::config::parse::report::{Report, Scope, Spot};
+use crate::config::units::{parse_duration, show_duration};
 
 /// The reader of the table that `scope` names. Every method gives `None` when the key is absent, and also
 /// when it is wrong, after reporting it; the caller's default then stands in and is never run.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::model::{Check, Expect, Health, HealthState};
-use super::ranges::{JITTER_PERCENT_MAX, PAYLOAD_LEN_MAX, TIMEOUT, VERDICTS};
-use super::raw::{Key, RawHealth, Table};
 use super::reader::{Reader, quote, spot_of_table, str_of};
-use super::report::{Report, Scope};
-use super::units::show_duration;
+use crate::config::model::{Check, Expect, Health, HealthState};
+use crate::config::parse::raw::{Key, RawHealth, Table};
+use crate::config::parse::report::{Report, Scope};
+use crate::config::ranges::{JITTER_PERCENT_MAX, PAYLOAD_LEN_MAX, TIMEOUT, VERDICTS};
+use crate::config::units::show_duration;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {

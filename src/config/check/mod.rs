@@ -1,6 +1,12 @@
 //! From the mirror of the file and the flags to the [`Config`]: the process, its listeners, and what belongs
 //! where. Reports every mistake and goes on with a stand-in; a report that is not empty discards the result.
 
+pub(super) mod admin;
+pub(super) mod conflicts;
+mod health;
+mod pool;
+pub(super) mod reader;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -9,20 +15,22 @@ use std::time::Duration;
 use log::LevelFilter;
 use toml::Spanned;
 
-use super::address::{Resolver, parse_bind};
-use super::admin;
-use super::conflicts;
-use super::error::{Error, Invalid};
-use super::model::{
+use crate::base::nearest::did_you_mean;
+use crate::config::address::{Resolver, parse_bind};
+use crate::config::error::{Error, Invalid};
+use crate::config::model::{
     Accept, AccessLog, Account, Config, Global, Listener, LogFormat, Resolve, SessionLines, Timeouts,
 };
-use super::overrides::{BackendFlag, Overrides, workers_auto};
-use super::pool::{self, Names, PoolDraft, TIMEOUTS};
-use super::ranges::{BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, LINES_EVERY, SESSIONS_MAX, TIMEOUT, WORKERS_MAX};
-use super::raw::{Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label};
-use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
-use super::report::{Placed, Report, Scope, Spot};
-use crate::base::nearest::did_you_mean;
+use crate::config::overrides::{BackendFlag, Overrides, workers_auto};
+use crate::config::parse::raw::{
+    Key, RawAccessLog, RawConfig, RawGlobal, RawListener, RawLog, RawPool, Table, label,
+};
+use crate::config::parse::report::{Placed, Report, Scope, Spot};
+use crate::config::ranges::{
+    BACKLOG_MAX, BUSY_POLL, DRAIN_TIMEOUT, LINES_EVERY, SESSIONS_MAX, TIMEOUT, WORKERS_MAX,
+};
+use pool::{Names, PoolDraft, TIMEOUTS};
+use reader::{Reader, quote, spot_of, spot_of_table, str_of};
 
 /// Connections that wait to be accepted, per worker, unless a listener says otherwise; the kernel caps it at
 /// net.core.somaxconn.

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::address::{Resolver, Target};
-use super::error::Invalid;
 use super::health;
-use super::model::{
+use super::reader::{Reader, spot_of, spot_of_table, str_of};
+use crate::balance::Algorithm;
+use crate::config::address::{Resolver, Target};
+use crate::config::error::Invalid;
+use crate::config::model::{
     Backend, Host, Keepalive, OnRemove, Pool, Relay, Resolve, Tcp, Timeouts, UNRESOLVED, WhenAllDown,
 };
-use super::overrides::{BackendFlag, Overrides};
-use super::ranges::{
+use crate::config::overrides::{BackendFlag, Overrides};
+use crate::config::parse::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
+use crate::config::parse::report::{Placed, Report, Scope, Spot};
+use crate::config::ranges::{
     DRAIN_TIMEOUT, KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX,
 };
-use super::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
-use super::reader::{Reader, spot_of, spot_of_table, str_of};
-use super::report::{Placed, Report, Scope, Spot};
-use super::units::show_duration;
-use crate::balance::Algorithm;
+use crate::config::units::show_duration;
 
 /// The defaults.
 pub(super) const TIMEOUTS: Timeouts = Timeouts {
