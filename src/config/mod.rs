@@ -1,7 +1,7 @@
 //! From flags and a file to a [`Config`] that is legal by construction.
 //!
-//! Text becomes `raw` (only shape), raw becomes [`model`] in `check` (types, ranges, references, conflicts),
-//! and nothing behind that checks again. One pass reports every mistake, each as one line that names file,
+//! Text becomes its mirror in `parse` (only shape), the mirror becomes [`model`] in `check` (types, ranges, references,
+//! conflicts), and nothing behind that checks again. One pass reports every mistake, each as one line that names file,
 //! line and key. Never opens a socket, and resolves host names only through the [`Resolver`] that the caller
 //! hands in, as it opens the file only by its [`Open`].
 
@@ -15,6 +15,7 @@ mod parse;
 mod check;
 
 mod address;
+mod admin_socket;
 mod names;
 mod ranges;
 pub mod units;
@@ -24,14 +25,12 @@ mod settle;
 mod show;
 mod warnings;
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
-pub use check::BACKLOG;
-pub use check::admin::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
+pub use admin_socket::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 pub use check::conflicts::{is_circle, is_circle_at_home};
+pub use check::listener::BACKLOG;
 pub use check::reader::check_name;
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;
@@ -39,18 +38,16 @@ pub use names::{Found, LookUp, found_at, load_and_look_up, look_up_all};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
+pub use parse::file::Open;
 pub use ranges::WEIGHT_MAX;
 pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
 pub use warnings::warnings;
 
 use model::LogFormat;
+use parse::file::{self, Text};
 use parse::raw;
 use parse::report::Report;
-use ranges::FILE_MIB_MAX;
-
-/// Opens a file to read, and never waits for one that is none.
-pub type Open = fn(&Path) -> io::Result<File>;
 
 /// The configuration of the file at `path` with `overrides` applied, or every mistake in both.
 /// Without a file the overrides must name a listener; without backends it serves the three of the tutorial.
@@ -60,21 +57,8 @@ pub fn load(
     open: Open,
     resolve: Resolver,
 ) -> Result<Config, Vec<Error>> {
-    let text = path.map(|path| read_text(path, open)).transpose()?;
+    let text = path.map(|path| file::read(path, open)).transpose()?;
     check_text(text.as_ref(), overrides, resolve)
-}
-
-/// A file that was read.
-struct Text {
-    /// What errors call it.
-    file: String,
-    text: String,
-}
-
-fn read_text(path: &Path, open: Open) -> Result<Text, Vec<Error>> {
-    let file = one_line(&path.display().to_string());
-    let text = read(path, &file, open).map_err(|error| vec![error])?;
-    Ok(Text { file, text })
 }
 
 /// See [`load`].
@@ -87,26 +71,10 @@ fn check_text(text: Option<&Text>, overrides: &Overrides, resolve: Resolver) -> 
 
 /// The format of log lines that the file at `path` asks for, whatever else is wrong with it; text where it does not say.
 pub fn log_format(path: &Path, open: Open) -> LogFormat {
-    let text = read(path, "", open).ok();
-    let table: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+    let text = file::read(path, open).ok();
+    let table: Option<toml::Table> = text.and_then(|Text { text, .. }| text.parse().ok());
     let format = table.as_ref().and_then(|table| table.get("global")?.get("log")?.get("format")?.as_str());
     if format == Some(LogFormat::Json.as_str()) { LogFormat::Json } else { LogFormat::Text }
-}
-
-/// The text of the file at `path`, which may be of any size.
-fn read(path: &Path, file: &str, open: Open) -> Result<String, Error> {
-    const LEN_MAX: u64 = FILE_MIB_MAX << 20;
-    let wrong = |what| Error::File { file: file.to_owned(), what };
-    let mut bytes = Vec::new();
-    let read = open(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
-    if read.map_err(|error| wrong(format!("cannot read it: {error}")))? as u64 > LEN_MAX {
-        return Err(wrong(format!("larger than {FILE_MIB_MAX} MiB")));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
-        Error::Line { file: file.to_owned(), line, what: "not UTF-8".to_owned() }
-    })
 }
 
 /// The configuration that `text` describes with `overrides` applied, or every mistake in both; `file` is its
@@ -133,9 +101,12 @@ fn from_flags(overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Er
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs::File;
+    use std::io;
     use std::net::SocketAddr;
     use std::time::Duration;
+
+    use super::*;
 
     const FULL: &str = include_str!("../../config/l4lb.toml");
 

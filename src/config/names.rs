@@ -12,10 +12,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::address::Resolver;
+use super::check_text;
 use super::error::Error;
 use super::model::Config;
 use super::overrides::Overrides;
-use super::{Open, check_text, read_text};
+use super::parse::file::{self, Open};
 
 /// Names that are looked up at a time; more take turns.
 const LOOKUPS_MAX: usize = 64;
@@ -33,7 +34,7 @@ pub fn load_and_look_up(
     open: Open,
     look_up: LookUp,
 ) -> Result<Config, Vec<Error>> {
-    let text = path.map(|path| read_text(path, open)).transpose()?;
+    let text = path.map(|path| file::read(path, open)).transpose()?;
     look_up_at_once(|resolve| check_text(text.as_ref(), overrides, resolve), look_up)
 }
 

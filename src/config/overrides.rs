@@ -11,7 +11,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::address::Target;
-use super::check::admin::check_socket;
+use super::admin_socket::check_socket;
 use super::error::Invalid;
 use super::model::AdminSocket;
 use super::ranges::{SESSIONS_MAX, TIMEOUT, WEIGHT_MAX, WORKERS_MAX};

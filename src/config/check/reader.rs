@@ -2,6 +2,7 @@
 //! expected.
 
 use std::fmt::Display;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ impl Reader<'_> {
             self.wrong(name, key, format_args!("must be {kind}{min}..={max}, got {}", show(value)));
         }
         number
+    }
+
+    /// A whole number of at least one.
+    pub(super) fn count(&mut self, name: &str, key: &Key, max: usize) -> Option<NonZeroUsize> {
+        self.whole(name, key, 1..=max).and_then(NonZeroUsize::new)
     }
 
     /// A duration within `range`, or zero where `zero` says what zero means.

@@ -1,5 +1,6 @@
-//! From text to its mirror: which tables and keys there are, each with its place in the file. Knows nothing of types, ranges
-//! or defaults; those are [`check`](super::check)'s, which reports to the same [`report::Report`].
+//! From a file to its text, and from text to its mirror: which tables and keys there are, each with its place. Knows nothing
+//! of types, ranges or defaults; those are `check`'s, which adds to the same report.
 
+pub(super) mod file;
 pub(super) mod raw;
 pub(super) mod report;

@@ -1,0 +1,105 @@
+//! One `[[listener]]`: where it accepts, how many, and for which pool.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use toml::Spanned;
+
+use super::pool::{self, PoolDraft, TIMEOUTS};
+use super::reader::{Reader, quote, spot_of, str_of};
+use crate::base::nearest::did_you_mean;
+use crate::config::address::parse_bind;
+use crate::config::error::Invalid;
+use crate::config::model::{Accept, Listener, Timeouts};
+use crate::config::overrides::Overrides;
+use crate::config::parse::raw::{Key, RawListener, Table, label};
+use crate::config::parse::report::{Placed, Report, Scope, Spot};
+use crate::config::ranges::{BACKLOG_MAX, SESSIONS_MAX};
+
+/// Connections that wait to be accepted, per worker, unless a listener says otherwise; the kernel caps it at
+/// net.core.somaxconn.
+pub const BACKLOG: u32 = 4096;
+
+const ACCEPTS: [(&str, Accept); 2] = {
+    let [a, b] = Accept::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
+
+/// The `index`-th listener of the file, unless it has no address.
+pub(super) fn check(
+    raw: &Spanned<Table<RawListener>>,
+    index: usize,
+    overrides: &Overrides,
+    pools: &[PoolDraft],
+    pool_indices: &HashMap<&str, usize>,
+    report: &mut Report,
+) -> Option<Placed<Listener>> {
+    let spot = Spot::Byte(raw.span().start);
+    let raw = raw.get_ref();
+    let scope = Scope::new(spot, label("listener", str_of(&raw.name), str_of(&raw.bind), index));
+    let mut read = Reader { report, scope: &scope };
+    let name = read.name(&raw.name).map(str::to_string);
+    let bind = bind(&mut read, &raw.bind);
+    let pool = pool_of(&mut read, &raw.pool, pools.len(), pool_indices);
+    let backlog = read.whole("backlog", &raw.backlog, 1..=BACKLOG_MAX).unwrap_or(BACKLOG);
+    let accept = read.choice("accept", &raw.accept, &ACCEPTS).unwrap_or(Accept::Reuseport);
+    let max_sessions = read.count("max_sessions", &raw.max_sessions, SESSIONS_MAX);
+    let inherited = pools.get(pool).map_or(TIMEOUTS, |pool| pool.pool.timeouts);
+    let timeouts = pool::timeouts(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
+    let bind = bind?;
+    let name = name.unwrap_or_else(|| if raw.name.is_none() { bind.to_string() } else { String::new() });
+    Some(Placed {
+        item: Listener { name, bind, pool, backlog, accept, max_sessions, timeouts },
+        name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
+        address_at: spot_of(&raw.bind).unwrap_or_else(|| scope.spot.clone()),
+        scope,
+    })
+}
+
+/// The listener of the `index`-th flag, which serves the only pool.
+pub(super) fn of_flag(index: usize, bind: SocketAddr, timeouts: Timeouts) -> Placed<Listener> {
+    let spot = Spot::Flag(format!("--listen {bind}"));
+    // The kernel chooses a port for each 0: such listeners may share their address, but not their name.
+    let name = if bind.port() == 0 { format!("{bind}-{index}") } else { bind.to_string() };
+    Placed {
+        item: Listener {
+            name,
+            bind,
+            pool: 0,
+            backlog: BACKLOG,
+            accept: Accept::Reuseport,
+            max_sessions: None,
+            timeouts,
+        },
+        scope: Scope::new(spot.clone(), format!("listener {bind}")),
+        name_at: spot.clone(),
+        address_at: spot,
+    }
+}
+
+fn bind(read: &mut Reader, key: &Key) -> Option<SocketAddr> {
+    if key.is_none() {
+        read.wrong("bind", key, "missing, write bind = \"ADDR:PORT\"");
+    }
+    match parse_bind(read.text("bind", key)?) {
+        Ok(bind) => Some(bind),
+        Err(Invalid(what)) => {
+            read.wrong("bind", key, what);
+            None
+        }
+    }
+}
+
+/// The index of the pool that a listener names; without a name, the only one. 0 stands in for a wrong one.
+fn pool_of(read: &mut Reader, key: &Key, pools: usize, pool_indices: &HashMap<&str, usize>) -> usize {
+    if key.is_none() && pools > 1 {
+        read.wrong("pool", key, format_args!("missing: the file has {pools} pools, name the one to serve"));
+    }
+    let Some(name) = read.text("pool", key) else { return 0 };
+    let index = pool_indices.get(name).copied();
+    if index.is_none() {
+        let hint = did_you_mean(name, pool_indices.keys().copied());
+        read.wrong("pool", key, format_args!("there is no pool {}{hint}", quote(name)));
+    }
+    index.unwrap_or(0)
+}
