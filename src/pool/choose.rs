@@ -10,22 +10,29 @@ use crate::pool::explain::{Choice, SkipReason};
 use crate::pool::tables::Tier;
 use crate::pool::{Backend, BackendId, Lease, Pool};
 
-/// A lease on a backend that may serve `client` and was not `tried` yet; `None` when there is none.
+/// What comes of the choice of a backend for one session.
+#[must_use = "a lease counts as a session until it is released"]
+#[derive(Debug)]
+pub enum Chosen {
+    /// The session has a place on this backend.
+    Leased(Lease),
+    /// No backend may have the session.
+    Nobody,
+}
+
+/// Returns a lease on a backend that may serve `client` and was not `tried` yet, if there is one.
 /// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway, and those that
 /// an operator has taken out never.
-pub fn choose(
-    pool: &Pool,
-    worker: usize,
-    client: IpAddr,
-    tried: &[BackendId],
-    rng: &mut Rng,
-) -> Option<Lease> {
+pub fn choose(pool: &Pool, worker: usize, client: IpAddr, tried: &[BackendId], rng: &mut Rng) -> Chosen {
     let choice = Cell::new(Choice::default());
-    pool.tiers.iter().find_map(|tier| {
+    for tier in &pool.tiers {
         let mut pick = Pick { cursor: &pool.cursor, worker, client, rng };
-        let member = tier.table.pick(&mut pick, &Candidates { pool, tier, tried, choice: &choice })?;
-        Some(pool.backends[tier.members[member]].lease(worker).because(choice.get(), tier.kind))
-    })
+        if let Some(member) = tier.table.pick(&mut pick, &Candidates { pool, tier, tried, choice: &choice }) {
+            let lease = pool.backends[tier.members[member]].lease(worker);
+            return Chosen::Leased(lease.because(choice.get(), tier.kind));
+        }
+    }
+    Chosen::Nobody
 }
 
 /// A tier as the balancer sees it.
@@ -107,7 +114,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut counts = BTreeMap::new();
         for client in 0..sessions {
-            if let Some(lease) = choose(pool, 0, Ipv4Addr::from(client).into(), &[], &mut rng) {
+            if let Chosen::Leased(lease) = choose(pool, 0, Ipv4Addr::from(client).into(), &[], &mut rng) {
                 *counts.entry(lease.backend().name.clone()).or_default() += 1;
                 lease.release();
             }
@@ -248,7 +255,7 @@ mod tests {
         let pool = snapshot.pool(PoolId(0));
         let (client, mut rng) = (Ipv4Addr::LOCALHOST.into(), Rng::new(1));
         let mut tried = Vec::new();
-        while let Some(lease) = choose(pool, 0, client, &tried, &mut rng) {
+        while let Chosen::Leased(lease) = choose(pool, 0, client, &tried, &mut rng) {
             assert!(!tried.contains(&lease.backend().id));
             tried.push(lease.backend().id);
             lease.release();
@@ -269,9 +276,11 @@ mod tests {
     fn expect_only_its_own_clients_move(leave: fn(&Backend)) {
         let snapshot = snapshot("balance = \"source_hash\"");
         let home = |snapshot: &Snapshot, client: u32| {
-            let lease =
-                choose(snapshot.pool(PoolId(0)), 0, Ipv4Addr::from(client).into(), &[], &mut Rng::new(1));
-            lease.map(|lease| lease.backend().name.clone())
+            let client = Ipv4Addr::from(client).into();
+            match choose(snapshot.pool(PoolId(0)), 0, client, &[], &mut Rng::new(1)) {
+                Chosen::Leased(lease) => Some(lease.backend().name.clone()),
+                Chosen::Nobody => None,
+            }
         };
         let before: Vec<_> = (0..1_000).map(|client| home(&snapshot, client)).collect();
         leave(backend(&snapshot, "a"));
@@ -290,7 +299,9 @@ mod tests {
         let client = Ipv4Addr::LOCALHOST.into();
         let why = |snapshot: &Snapshot| {
             let pool = snapshot.pool(PoolId(0));
-            let lease = choose(pool, 0, client, &[], &mut Rng::new(1)).expect("somebody serves");
+            let Chosen::Leased(lease) = choose(pool, 0, client, &[], &mut Rng::new(1)) else {
+                panic!("nobody serves")
+            };
             let why = Why::of(lease.choice(), pool, client, snapshot.epoch, true);
             (lease.backend().name.clone(), why.to_string())
         };
@@ -312,7 +323,9 @@ mod tests {
         for client in 0..200 {
             let client = Ipv4Addr::from(client).into();
             set_health(&snapshot, "a", HealthState::Down);
-            let lease = choose(pool, 0, client, &[], &mut Rng::new(1)).expect("b serves");
+            let Chosen::Leased(lease) = choose(pool, 0, client, &[], &mut Rng::new(1)) else {
+                panic!("b does not serve")
+            };
             let why = Why::of(lease.choice(), pool, client, 0, true);
             let (_, homes) = why.hash.expect("the client decides");
             let (last, before) = homes.split_last().expect("it has a home");

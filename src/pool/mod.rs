@@ -13,7 +13,7 @@ mod snapshot;
 mod tables;
 
 pub use backend::{Admin, Backend, BackendId, Lease};
-pub use choose::choose;
+pub use choose::{Chosen, choose};
 pub use explain::{Choice, SkipReason, TierKind, Why};
 pub use listener::{Listener, ListenerId};
 pub use permits::Gauge;

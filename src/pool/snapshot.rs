@@ -246,7 +246,7 @@ mod tests {
     use crate::base::rng::Rng;
     use crate::config::model::HealthState;
     use crate::config::{self, Overrides};
-    use crate::pool::{Admin, choose};
+    use crate::pool::{Admin, Chosen, choose};
 
     const POOL: PoolId = PoolId(0);
 
@@ -438,7 +438,9 @@ mod tests {
 
         let after = after.refreshed(&[POOL]).refreshed(&[PoolId(1)]);
         let (client, mut rng) = ([10, 0, 0, 1].into(), Rng::new(1));
-        let lease = choose(after.pool(held.pool), 0, client, &[], &mut rng).expect("it has backends");
+        let Chosen::Leased(lease) = choose(after.pool(held.pool), 0, client, &[], &mut rng) else {
+            panic!("it has backends")
+        };
         assert_eq!(lease.backend().pool, POOL);
         lease.release();
 

@@ -11,7 +11,7 @@ use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::messages::command::Command;
 use crate::messages::mailbox::Mailbox;
-use crate::pool::{Backend, Lease, choose};
+use crate::pool::{Backend, Chosen, Lease, choose};
 use crate::session::{CloseReason, Side};
 use crate::stats::{DialFailure, WorkerStats};
 use crate::sys::{Dial, Kernel, Token, is_exhausted, lacks_port, lacks_resources};
@@ -30,8 +30,14 @@ impl<K: Kernel> Worker<K> {
                 slot.failed.as_ref().map_or((&[][..], 0), |failed| (&failed.tried, failed.portless.len()));
             let client: IpAddr = slot.client_address.ip();
             let may_try = portless <= pool.settings.retries as usize;
-            let lease = may_try.then(|| choose(pool, self.index, client, tried, &mut self.rng)).flatten();
-            let Some(lease) = lease else { return self.go_without(key) };
+            let chosen = match may_try {
+                true => choose(pool, self.index, client, tried, &mut self.rng),
+                false => Chosen::Nobody,
+            };
+            let lease = match chosen {
+                Chosen::Leased(lease) => lease,
+                Chosen::Nobody => return self.go_without(key),
+            };
             let address = lease.backend().address;
             if self.ports.are_awaited(address) {
                 let lease = pass_over(slot, lease);

@@ -9,7 +9,7 @@ use l4lb::balance::Algorithm;
 use l4lb::base::rng::Rng;
 use l4lb::config::model::HealthState;
 use l4lb::config::{self, Overrides};
-use l4lb::pool::{PoolId, Snapshot, choose};
+use l4lb::pool::{Chosen, PoolId, Snapshot, choose};
 
 /// Backends of the weights that round robin by hand would give, 1 to 4.
 fn snapshot(algorithm: Algorithm, backends: usize) -> Snapshot {
@@ -30,7 +30,8 @@ fn run(bencher: Bencher<'_, '_>, snapshot: &Snapshot) {
     let mut clients = Rng::new(2);
     bencher.bench_local(|| {
         let client = u32::try_from(clients.below(1 << 32)).expect("32 bits");
-        if let Some(lease) = choose(pool, 0, black_box(Ipv4Addr::from_bits(client).into()), &[], &mut rng) {
+        let client = black_box(Ipv4Addr::from_bits(client).into());
+        if let Chosen::Leased(lease) = choose(pool, 0, client, &[], &mut rng) {
             snapshot.release(lease, 0);
         }
     });
