@@ -68,7 +68,7 @@ mod pool {
     pub use crate::backend::{Backend, BackendId};
     pub use crate::listener::Listener;
     pub use crate::permits::Gauge;
-    pub use l4lb::pool::{Choice, PoolId, Snapshot, TierKind};
+    pub use l4lb::pool::{PoolId, Snapshot};
 }
 mod messages {
     pub(crate) use crate::command;

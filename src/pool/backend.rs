@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::base::own_line::OwnLine;
 use crate::config::model::{self, HealthState};
-use crate::pool::{Choice, PoolId, TierKind};
+use crate::pool::PoolId;
 use crate::stats::{BackendStats, DialFailure};
 
 /// Names a backend for the life of the process.
@@ -233,9 +233,14 @@ impl Backend {
 
     /// One more session on this backend, of `worker`, until the lease is released.
     pub fn lease(self: &Arc<Self>, worker: usize) -> Lease {
+        self.lease_over_load(worker).0
+    }
+
+    /// The same, and the sessions that it had before.
+    pub(super) fn lease_over_load(self: &Arc<Self>, worker: usize) -> (Lease, u32) {
         let load = self.busy.active.fetch_add(1, Ordering::Relaxed);
         self.stats.of(worker).leases.add(1);
-        Lease { backend: Arc::clone(self), choice: Choice::default().of(TierKind::Primary, load) }
+        (Lease { backend: Arc::clone(self) }, load)
     }
 }
 
@@ -252,30 +257,12 @@ fn health_of(stored: u8) -> HealthState {
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<Backend>,
-    choice: Choice,
 }
 
 impl Lease {
     /// The backend that it is on.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
-    }
-
-    /// Why it was given.
-    pub fn choice(&self) -> Choice {
-        self.choice
-    }
-
-    /// The same, given for that reason.
-    pub(super) fn because(mut self, choice: Choice, tier: TierKind) -> Self {
-        self.choice = choice.of(tier, self.choice.load().into());
-        self
-    }
-
-    /// The same, given by the tables of that epoch.
-    pub fn in_epoch(mut self, epoch: u64) -> Self {
-        self.choice = self.choice.in_epoch(epoch);
-        self
     }
 
     /// The session has left the backend.

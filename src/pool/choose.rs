@@ -14,8 +14,8 @@ use crate::pool::{Backend, BackendId, Lease, Pool};
 #[must_use = "a lease counts as a session until it is released"]
 #[derive(Debug)]
 pub enum Chosen {
-    /// The session has a place on this backend.
-    Leased(Lease),
+    /// The session has a place on this backend, and why on this one.
+    Leased(Lease, Choice),
     /// No backend may have the session.
     Nobody,
 }
@@ -28,8 +28,8 @@ pub fn choose(pool: &Pool, worker: usize, client: IpAddr, tried: &[BackendId], r
     for tier in &pool.tiers {
         let mut pick = Pick { cursor: &pool.cursor, worker, client, rng };
         if let Some(member) = tier.table.pick(&mut pick, &Candidates { pool, tier, tried, choice: &choice }) {
-            let lease = pool.backends[tier.members[member]].lease(worker);
-            return Chosen::Leased(lease.because(choice.get(), tier.kind));
+            let (lease, load) = pool.backends[tier.members[member]].lease_over_load(worker);
+            return Chosen::Leased(lease, choice.get().of(tier.kind, load));
         }
     }
     Chosen::Nobody
@@ -114,7 +114,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut counts = BTreeMap::new();
         for client in 0..sessions {
-            if let Chosen::Leased(lease) = choose(pool, 0, Ipv4Addr::from(client).into(), &[], &mut rng) {
+            if let Chosen::Leased(lease, _) = choose(pool, 0, Ipv4Addr::from(client).into(), &[], &mut rng) {
                 *counts.entry(lease.backend().name.clone()).or_default() += 1;
                 lease.release();
             }
@@ -255,7 +255,7 @@ mod tests {
         let pool = snapshot.pool(PoolId(0));
         let (client, mut rng) = (Ipv4Addr::LOCALHOST.into(), Rng::new(1));
         let mut tried = Vec::new();
-        while let Chosen::Leased(lease) = choose(pool, 0, client, &tried, &mut rng) {
+        while let Chosen::Leased(lease, _) = choose(pool, 0, client, &tried, &mut rng) {
             assert!(!tried.contains(&lease.backend().id));
             tried.push(lease.backend().id);
             lease.release();
@@ -278,7 +278,7 @@ mod tests {
         let home = |snapshot: &Snapshot, client: u32| {
             let client = Ipv4Addr::from(client).into();
             match choose(snapshot.pool(PoolId(0)), 0, client, &[], &mut Rng::new(1)) {
-                Chosen::Leased(lease) => Some(lease.backend().name.clone()),
+                Chosen::Leased(lease, _) => Some(lease.backend().name.clone()),
                 Chosen::Nobody => None,
             }
         };
@@ -299,10 +299,10 @@ mod tests {
         let client = Ipv4Addr::LOCALHOST.into();
         let why = |snapshot: &Snapshot| {
             let pool = snapshot.pool(PoolId(0));
-            let Chosen::Leased(lease) = choose(pool, 0, client, &[], &mut Rng::new(1)) else {
+            let Chosen::Leased(lease, choice) = choose(pool, 0, client, &[], &mut Rng::new(1)) else {
                 panic!("nobody serves")
             };
-            let why = Why::of(lease.choice(), pool, client, snapshot.epoch, true);
+            let why = Why::of(choice, pool, client, snapshot.epoch, true);
             (lease.backend().name.clone(), why.to_string())
         };
         let snapshot = snapshot("balance = \"least_connections\"");
@@ -323,10 +323,10 @@ mod tests {
         for client in 0..200 {
             let client = Ipv4Addr::from(client).into();
             set_health(&snapshot, "a", HealthState::Down);
-            let Chosen::Leased(lease) = choose(pool, 0, client, &[], &mut Rng::new(1)) else {
+            let Chosen::Leased(_, choice) = choose(pool, 0, client, &[], &mut Rng::new(1)) else {
                 panic!("b does not serve")
             };
-            let why = Why::of(lease.choice(), pool, client, 0, true);
+            let why = Why::of(choice, pool, client, 0, true);
             let (_, homes) = why.hash.expect("the client decides");
             let (last, before) = homes.split_last().expect("it has a home");
             assert!(last == "b" && before.iter().all(|home| home == "a"), "{homes:?}");

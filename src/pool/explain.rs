@@ -1,4 +1,4 @@
-//! Why a session got the backend that it got: a few bytes kept with its lease, and the words for them made when somebody
+//! Why a session got the backend that it got: a few bytes kept with the session, and the words for them made when somebody
 //! asks.
 
 use std::fmt;
@@ -88,27 +88,42 @@ impl SkipReason {
     }
 }
 
-/// What is kept of a choice: 8 bytes, in the lease.
+/// Which [`SkipReason`]s there were, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SkipReasons(u16);
+
+impl SkipReasons {
+    fn add(&mut self, reason: SkipReason) {
+        self.0 |= 1 << reason as u8;
+    }
+
+    fn iter(self) -> impl Iterator<Item = SkipReason> {
+        SkipReason::ALL.into_iter().filter(move |&reason| self.0 & 1 << reason as u8 != 0)
+    }
+}
+
+const _: () = assert!(SkipReason::ALL.len() <= u16::BITS as usize, "each reason has a bit of its own");
+
+/// What is kept of a choice, by each session: 12 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     /// Of the tables that it was made by; its low bits.
     epoch: u32,
     /// Sessions that the backend had, or as many as fit.
     load: u16,
+    /// Why backends were passed over.
+    skipped: SkipReasons,
     /// How often a backend was passed over, or as many as fit.
     passed_over: u8,
-    /// Which [`SkipReason`]s there were, one bit each, and the [`TierKind`] above them.
-    bits: u8,
+    tier: TierKind,
 }
-
-const TIER_SHIFT: u32 = 6;
 
 impl Choice {
     /// The same, made among backends of that kind; the chosen one had `load` sessions.
     #[must_use]
     pub fn of(self, tier: TierKind, load: u32) -> Self {
         let load = u16::try_from(load).unwrap_or(u16::MAX);
-        Self { load, bits: self.bits | (tier as u8) << TIER_SHIFT, ..self }
+        Self { load, tier, ..self }
     }
 
     /// The same, by the tables of that epoch.
@@ -120,19 +135,8 @@ impl Choice {
     /// Nothing, if the backend may have it again by now.
     pub(super) fn pass_over(&mut self, refusal: Option<SkipReason>) {
         self.passed_over = self.passed_over.saturating_add(1);
-        self.bits |= refusal.map_or(0, |refusal| 1 << refusal as u8);
-    }
-
-    /// Sessions that the backend had.
-    pub fn load(self) -> u16 {
-        self.load
-    }
-
-    fn tier(self) -> TierKind {
-        match self.bits >> TIER_SHIFT {
-            0 => TierKind::Primary,
-            1 => TierKind::Backup,
-            _ => TierKind::Any,
+        if let Some(refusal) = refusal {
+            self.skipped.add(refusal);
         }
     }
 
@@ -178,9 +182,9 @@ pub struct Why {
 impl Why {
     /// What `choice` for `client` meant, by the pool as it was.
     pub fn of(choice: Choice, pool: &Pool, client: IpAddr, epoch: u64, is_exact: bool) -> Self {
-        let tier = pool.tiers.iter().find(|tier| tier.kind == choice.tier());
+        let tier = pool.tiers.iter().find(|tier| tier.kind == choice.tier);
         // What was passed over in another tier is no part of the way through this one.
-        let is_first = pool.tiers.first().is_some_and(|first| first.kind == choice.tier());
+        let is_first = pool.tiers.first().is_some_and(|first| first.kind == choice.tier);
         let hash = (pool.settings.balance == Algorithm::SourceHash && is_first).then(|| {
             let homes = tier.into_iter().flat_map(|tier| {
                 tier.table
@@ -190,16 +194,15 @@ impl Why {
             });
             (hash_ip(client), homes.collect())
         });
-        let refusals = SkipReason::ALL.into_iter().filter(|&refusal| choice.bits & 1 << refusal as u8 != 0);
         Self {
             algorithm: pool.settings.balance,
             epoch,
             is_exact,
-            tier: choice.tier(),
+            tier: choice.tier,
             backends: pool.backends.len(),
             candidates: tier.map_or(0, |tier| tier.candidates),
             passed_over: choice.passed_over,
-            refusals: refusals.collect(),
+            refusals: choice.skipped.iter().collect(),
             load: choice.load,
             hash,
         }
@@ -245,10 +248,11 @@ mod tests {
             assert_eq!(choice.load, u16::MAX);
             for (refusal, count) in SkipReason::ALL.into_iter().zip(1..) {
                 choice.pass_over(Some(refusal));
-                assert_eq!((choice.tier(), choice.passed_over), (tier, count));
+                assert_eq!((choice.tier, choice.passed_over), (tier, count));
             }
             (0..300).for_each(|_| choice.pass_over(None));
-            assert_eq!((choice.tier(), choice.passed_over, choice.bits & 0x3F), (tier, 255, 0x1F));
+            assert_eq!((choice.tier, choice.passed_over), (tier, 255));
+            assert!(choice.skipped.iter().eq(SkipReason::ALL));
         }
     }
 }

@@ -438,7 +438,7 @@ mod tests {
 
         let after = after.refreshed(&[POOL]).refreshed(&[PoolId(1)]);
         let (client, mut rng) = ([10, 0, 0, 1].into(), Rng::new(1));
-        let Chosen::Leased(lease) = choose(after.pool(held.pool), 0, client, &[], &mut rng) else {
+        let Chosen::Leased(lease, _) = choose(after.pool(held.pool), 0, client, &[], &mut rng) else {
             panic!("it has backends")
         };
         assert_eq!(lease.backend().pool, POOL);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::Accept;
-use crate::pool::Listener;
+use crate::pool::{Choice, Listener};
 use crate::session::{CloseReason, Session, Side, Timeouts};
 use crate::stats::PauseReason;
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
@@ -185,6 +185,7 @@ impl<K: Kernel> Worker<K> {
             client,
             backend: None,
             lease: None,
+            choice: Choice::default(),
             conduits: [Conduit::new(relay), Conduit::new(relay)],
             timer: None,
             client_address: address,

@@ -34,8 +34,8 @@ impl<K: Kernel> Worker<K> {
                 true => choose(pool, self.index, client, tried, &mut self.rng),
                 false => Chosen::Nobody,
             };
-            let lease = match chosen {
-                Chosen::Leased(lease) => lease,
+            let (lease, choice) = match chosen {
+                Chosen::Leased(lease, choice) => (lease, choice),
                 Chosen::Nobody => return self.go_without(key),
             };
             let address = lease.backend().address;
@@ -55,7 +55,7 @@ impl<K: Kernel> Worker<K> {
                 self.snapshot.release(lease, self.index);
                 continue;
             }
-            slot.lease = Some(lease.in_epoch(self.snapshot.epoch));
+            (slot.lease, slot.choice) = (Some(lease), choice.in_epoch(self.snapshot.epoch));
             let watched = dialed.and_then(|socket| {
                 let watched = self.kernel.watch(&socket, token);
                 slot.backend = Some(socket);

@@ -126,13 +126,18 @@ impl<K: Kernel> Slot<K> {
         let failed = || self.failed.as_ref().map(|failed| &failed.last);
         self.lease.as_ref().map(Lease::backend).or_else(failed)
     }
+
+    /// Why it is on the backend that it is on.
+    pub(super) fn choice_of_lease(&self) -> Option<Choice> {
+        self.lease.as_ref().map(|_| self.choice)
+    }
 }
 
 impl<K: Kernel> Worker<K> {
     /// The epoch in which a session chose last. One without a lease is between two choices, or found nobody a moment ago.
     pub(super) fn epoch_of(&self, slot: &Slot<K>) -> u64 {
         let now = self.snapshot.epoch;
-        slot.lease.as_ref().map_or(now, |lease| lease.choice().epoch(now))
+        slot.choice_of_lease().map_or(now, |choice| choice.epoch(now))
     }
 
     /// Remembers a session that is over.
@@ -148,7 +153,7 @@ impl<K: Kernel> Worker<K> {
             place: self.recorder.place(slot, &self.snapshot),
             backend: slot.backend_to_tell().cloned(),
             epoch: self.epoch_of(slot),
-            choice: slot.lease.as_ref().map(Lease::choice),
+            choice: slot.choice_of_lease(),
             failed: slot.failed.take(),
             client: slot.client_address,
             source,

@@ -54,7 +54,7 @@ use crate::base::timer_wheel::{TimerId, TimerWheel};
 use crate::messages::command::Command;
 use crate::messages::mailbox::Mailbox;
 use crate::messages::report::{Reports, WorkerId};
-use crate::pool::{Backend, BackendId, Lease, Listener, Snapshot};
+use crate::pool::{Backend, BackendId, Choice, Lease, Listener, Snapshot};
 use crate::session::{CloseReason, Expiry, Session, Side};
 use crate::stats::WorkerStats;
 use crate::sys::{Event, Kernel, Token};
@@ -165,6 +165,8 @@ struct Slot<K: Kernel> {
     backend: Option<K::Socket>,
     /// On the backend of `backend`.
     lease: Option<Lease>,
+    /// Why that lease; left behind where there is none any more, see [`Slot::choice_of_lease`].
+    choice: Choice,
     /// By direction.
     conduits: [Conduit<K::Pipe>; 2],
     /// The one timer, and when it fires.
@@ -435,6 +437,6 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<Slot<Linux>>() <= 344, "{} bytes", size_of::<Slot<Linux>>());
+        assert!(size_of::<Slot<Linux>>() <= 352, "{} bytes", size_of::<Slot<Linux>>());
     }
 }

@@ -9,7 +9,7 @@ use crate::base::slots::Key;
 use crate::messages::query::{
     Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, State, Story, Target,
 };
-use crate::pool::{Choice, Lease, Pool, PoolId, Snapshot, Why};
+use crate::pool::{Choice, Pool, PoolId, Snapshot, Why};
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
 use crate::worker::Worker;
@@ -158,7 +158,7 @@ impl<K: Kernel> Worker<K> {
             let row = self.row_at(id.key.index, &Filter::default())?;
             let slot = self.sessions.get(id.key)?;
             let tried = slot.failed.as_ref().map_or(Vec::new(), |failed| failed.tried.clone());
-            let why = slot.lease.as_ref().map(Lease::choice);
+            let why = slot.choice_of_lease();
             let (pool, epoch) = (slot.listener.pool, self.epoch_of(slot));
             return Some(Story { why: self.why(pool, why, row.client.ip()), row, tried, pool, epoch });
         }

@@ -31,7 +31,7 @@ fn run(bencher: Bencher<'_, '_>, snapshot: &Snapshot) {
     bencher.bench_local(|| {
         let client = u32::try_from(clients.below(1 << 32)).expect("32 bits");
         let client = black_box(Ipv4Addr::from_bits(client).into());
-        if let Chosen::Leased(lease) = choose(pool, 0, client, &[], &mut rng) {
+        if let Chosen::Leased(lease, _) = choose(pool, 0, client, &[], &mut rng) {
             snapshot.release(lease, 0);
         }
     });
