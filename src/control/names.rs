@@ -13,6 +13,7 @@ use crate::config::model::{Host, OwnSocket};
 use crate::config::{Found, Invalid, found_at, look_up_all};
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
+use crate::control::membership::origin::RuntimeOverrides;
 use crate::control::membership::requests::configured;
 use crate::control::{ControlLoop, Stage};
 use crate::messages::report::Report;
@@ -106,14 +107,13 @@ impl ControlLoop {
             return Err(format!("host resolves to {address}, which is {socket}"));
         }
         let before = Arc::clone(&pool.backends[place]);
-        let (admin, health) = (before.admin(), before.health_override());
+        let overrides = RuntimeOverrides::of(&before, before.weight());
         let note = self.control.view.state().notes.get(&before.id).cloned();
         let mut backends = configured(&pool);
         backends[place].address = address;
         self.rebuild(pool.id, &backends);
         let after = Arc::clone(&self.control.snapshot.pool(pool.id).backends[place]);
-        after.set_admin(admin);
-        after.override_health(health);
+        overrides.put_on(&after);
         if let Some(note) = note {
             let note = crate::control::status::Note { health_reason: None, ..note };
             self.control.view.state().notes.insert(after.id, note);

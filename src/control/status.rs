@@ -10,6 +10,7 @@ use crate::config::model::Config;
 use crate::control::denials::Denials;
 use crate::control::events::Events;
 use crate::control::history::History;
+use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Writes;
 use crate::control::{Pending, ReloadStatus, Removed, Staff};
 use crate::pool::{BackendId, Snapshot};
@@ -83,10 +84,8 @@ pub struct Note {
     pub admin_set: Option<(String, Timestamp)>,
     /// An operator lets it have no new sessions.
     pub leaving: Option<Leaving>,
-    /// Registered at run time.
-    pub registered: bool,
-    /// Until when it is registered.
-    pub lease: Option<Instant>,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 impl View {

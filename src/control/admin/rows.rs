@@ -7,6 +7,7 @@ use crate::api;
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::model::{HealthState, Host};
+use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
 use crate::control::status::{Note, State};
 use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
@@ -133,8 +134,8 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
         dial_failures: backend.dial_failures(),
         to_backend,
         to_client,
-        source: if note.registered { api::Source::Api } else { api::Source::Config },
-        lease_left: note.lease.map(|lease| (lease - now).as_secs_f64()),
+        source: source_row(&note.origin),
+        lease_left: note.origin.lease().map(|lease| (lease - now).as_secs_f64()),
     }
 }
 
@@ -145,6 +146,13 @@ fn address(state: &State, pool: &Pool, backend: &Backend) -> String {
     match backend.is_resolved() {
         true => backend.address.to_string(),
         false => host().map_or_else(|| backend.address.to_string(), |host| host.target.to_string()),
+    }
+}
+
+const fn source_row(origin: &Origin) -> api::Source {
+    match origin {
+        Origin::File => api::Source::Config,
+        Origin::Registered(_) => api::Source::Api,
     }
 }
 

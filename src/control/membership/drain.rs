@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
-use crate::control::membership::leases::Registration;
+use crate::control::membership::origin::{Origin, Registration, RuntimeOverrides};
 use crate::control::status::Note;
 use crate::control::{ControlLoop, Leaving, RETRY_INTERVAL};
 use crate::messages::command::Command;
@@ -34,7 +34,7 @@ pub struct Removed {
     note: Note,
     /// How it was registered, where the end of its lease has removed it: nobody has asked for that, so what an operator has
     /// said of it still holds when it is back.
-    lease: Option<Registration>,
+    lease: Option<Arc<Registration>>,
 }
 
 impl Removed {
@@ -45,8 +45,18 @@ impl Removed {
 
     /// Its weight, when it is back and asks for `asked`.
     pub(in crate::control) fn weight_for(&self, asked: u16) -> u16 {
-        let is_as_before = self.lease.as_ref().is_some_and(|known| known.weight == asked);
-        if is_as_before { self.backend.weight() } else { asked }
+        let said = self.lease.as_ref().map_or(asked, |known| known.weight);
+        self.overrides().kept(said, asked).weight_over(asked)
+    }
+
+    /// What operators have set of it, as far as it holds when it is back.
+    fn overrides(&self) -> RuntimeOverrides {
+        match &self.lease {
+            None => RuntimeOverrides::default(),
+            Some(known) => {
+                RuntimeOverrides { admin: self.admin, ..RuntimeOverrides::of(&self.backend, known.weight) }
+            }
+        }
     }
 
     /// How it leaves.
@@ -117,7 +127,7 @@ impl ControlLoop {
     }
 
     /// What was removed is so because its lease has ended.
-    pub(in crate::control) fn remember_lease(&mut self, id: BackendId, registration: Registration) {
+    pub(in crate::control) fn remember_lease(&mut self, id: BackendId, registration: Arc<Registration>) {
         if let Some(entry) = self.removed.iter_mut().rfind(|entry| entry.backend.id == id) {
             entry.lease = Some(registration);
         }
@@ -127,15 +137,13 @@ impl ControlLoop {
     /// sessions are not cut.
     pub(in crate::control) fn bring_back(&mut self, is_wanted: impl Fn(&Removed) -> bool) -> Vec<Removed> {
         let back: Vec<Removed> = self.removed.extract_if(.., |entry| is_wanted(entry)).collect();
-        for Removed { backend, admin, lease, pool, .. } in &back {
+        for removed in &back {
+            let Removed { backend, pool, .. } = removed;
             log::info!(
                 pool:%, backend:% = backend.name, address:% = backend.address, sessions = backend.active();
                 "a removed backend is back"
             );
-            backend.set_admin(if lease.is_some() { *admin } else { Admin::Ready });
-            if lease.is_none() {
-                backend.override_health(None);
-            }
+            removed.overrides().put_on(backend);
         }
         if !back.is_empty() {
             self.control.view.state().removed.clone_from(&self.removed);
@@ -148,7 +156,7 @@ impl ControlLoop {
         let mut state = self.control.view.state();
         for Removed { backend, note, lease, .. } in back {
             let leaving = note.leaving.filter(|_| lease.is_some());
-            let note = Note { leaving, registered: false, lease: None, ..note.clone() };
+            let note = Note { leaving, origin: Origin::default(), ..note.clone() };
             state.notes.insert(backend.id, note);
         }
     }

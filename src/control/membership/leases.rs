@@ -13,12 +13,11 @@ use log::Level;
 
 use crate::base::time::Instant;
 use crate::config::model::Config;
+use crate::control::membership::origin::{Origin, Registration};
 use crate::control::{ControlLoop, RETRY_INTERVAL};
 use crate::messages::request::Named;
 use crate::pool::{BackendId, PoolId, Snapshot};
 
-/// Leases that one backend may have at a time.
-pub(in crate::control) const HOLDERS_MAX: usize = 16;
 /// How much later than it was to be the control thread may come to its work before it is said to have stood still. A busy
 /// machine makes it late by less.
 const STALL_MIN: Duration = Duration::from_millis(100);
@@ -28,66 +27,9 @@ const STALL_GRACE: Duration = Duration::from_secs(1);
 /// What was registered.
 #[derive(Debug, Default)]
 pub struct Registrations {
-    known: HashMap<BackendId, Registration>,
+    known: HashMap<BackendId, Arc<Registration>>,
     /// When leases end, the first in front, and whose they are.
     ends: BTreeSet<(Instant, u32)>,
-}
-
-/// What the requests for a backend have said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// Who has sent the latest.
-    pub who: String,
-    /// The weight that was asked for last. An operator may have set another since.
-    pub weight: u16,
-    /// Who holds it there; nobody, and it stays until it is removed.
-    pub holds: Vec<Hold>,
-}
-
-/// One lease of a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// Names it in requests.
-    pub holder: String,
-    /// Whether whoever has it knows its name: it has chosen that, or has come with it. One that is not known is never
-    /// renewed, only followed by another: that is what a client does that has no use for names.
-    pub is_known: bool,
-    /// The weight that its last request asked for.
-    pub weight: u16,
-    /// The role that its last request asked for.
-    pub backup: bool,
-    /// When it ends unless it is renewed.
-    pub end: Instant,
-}
-
-impl Registration {
-    /// When the last of its leases ends; without one it stays until it is removed.
-    pub fn lease(&self) -> Option<Instant> {
-        self.holds.iter().map(|hold| hold.end).max()
-    }
-
-    /// The lease of that holder, unless it has ended.
-    pub(in crate::control) fn hold_of(&self, holder: &str, now: Instant) -> Option<&Hold> {
-        self.holds.iter().find(|hold| hold.holder == holder && hold.end > now)
-    }
-
-    /// Adds a lease, or renews that of the same holder; false if there are [`HOLDERS_MAX`] others.
-    pub(in crate::control) fn hold(&mut self, hold: Hold, now: Instant) -> bool {
-        self.holds.retain(|known| known.end > now && known.holder != hold.holder);
-        if self.holds.len() >= HOLDERS_MAX {
-            let unknown = (0..self.holds.len()).filter(|&place| !self.holds[place].is_known);
-            let Some(first) = unknown.min_by_key(|&place| self.holds[place].end) else { return false };
-            self.holds.remove(first);
-        }
-        self.holds.push(hold);
-        true
-    }
-
-    /// Ends the lease of one holder; how many others there are.
-    pub(in crate::control) fn leave(&mut self, holder: &str, now: Instant) -> usize {
-        self.holds.retain(|hold| hold.end > now && hold.holder != holder);
-        self.holds.len()
-    }
 }
 
 impl Registrations {
@@ -95,11 +37,11 @@ impl Registrations {
     pub fn put(&mut self, id: BackendId, registration: Registration) {
         self.forget(id);
         self.ends.extend(registration.lease().map(|end| (end, id.0)));
-        self.known.insert(id, registration);
+        self.known.insert(id, Arc::new(registration));
     }
 
     /// It has gone.
-    pub fn forget(&mut self, id: BackendId) -> Option<Registration> {
+    pub fn forget(&mut self, id: BackendId) -> Option<Arc<Registration>> {
         let gone = self.known.remove(&id)?;
         if let Some(end) = gone.lease() {
             self.ends.remove(&(end, id.0));
@@ -109,12 +51,17 @@ impl Registrations {
 
     /// What is known of a backend, if it was registered.
     pub fn get(&self, id: BackendId) -> Option<&Registration> {
-        self.known.get(&id)
+        self.known.get(&id).map(Arc::as_ref)
+    }
+
+    /// Where a backend comes from that is in a pool: whom nobody has registered the configuration lists.
+    pub fn origin_of(&self, id: BackendId) -> Origin {
+        self.known.get(&id).map_or(Origin::File, |known| Origin::Registered(Arc::clone(known)))
     }
 
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (BackendId, &Registration)> {
-        self.known.iter().map(|(id, registration)| (*id, registration))
+        self.known.iter().map(|(id, registration)| (*id, registration.as_ref()))
     }
 
     /// When the next lease ends.
@@ -126,7 +73,7 @@ impl Registrations {
     /// because a renewal may wait where it has yet to be read.
     fn credit(&mut self, stall: Duration, now: Instant) {
         for registration in self.known.values_mut() {
-            for hold in &mut registration.holds {
+            for hold in &mut Arc::make_mut(registration).holds {
                 hold.end = (hold.end + stall).max(now + STALL_GRACE);
             }
         }
@@ -134,7 +81,7 @@ impl Registrations {
     }
 
     /// Those whose lease is over at `now`, which are known no more.
-    fn take_ended(&mut self, now: Instant) -> Vec<(BackendId, Registration)> {
+    fn take_ended(&mut self, now: Instant) -> Vec<(BackendId, Arc<Registration>)> {
         let mut ended = Vec::new();
         while let Some(&(end, id)) = self.ends.first()
             && end <= now
@@ -163,10 +110,9 @@ impl ControlLoop {
         self.control.kept.registrations.credit(gap, now);
         self.control.kept.changed();
         let mut state = self.control.view.state();
-        let registrations = self.control.kept.registrations.iter();
-        for (id, registration) in registrations {
+        for (id, _) in self.control.kept.registrations.iter() {
             if let Some(note) = state.notes.get_mut(&id) {
-                note.lease = registration.lease();
+                note.origin = self.control.kept.registrations.origin_of(id);
             }
         }
         drop(state);
@@ -235,9 +181,7 @@ impl ControlLoop {
         control.kept.registrations.align(&control.snapshot, before, &control.config);
         let mut state = control.view.state();
         for (id, note) in &mut state.notes {
-            if control.kept.registrations.get(*id).is_none() {
-                (note.registered, note.lease) = (false, None);
-            }
+            note.origin = control.kept.registrations.origin_of(*id);
         }
         drop(state);
         control.kept.changed();
@@ -247,6 +191,7 @@ impl ControlLoop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::membership::origin::{HOLDERS_MAX, Hold};
     use crate::control::tests::config;
 
     fn at(seconds: u64) -> Instant {

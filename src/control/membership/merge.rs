@@ -1,6 +1,7 @@
-//! What the file says against what operators have changed while the process runs. One rule: what was changed at run time
+//! Puts the backends of a pool together: those that the file lists, with what operators have set of them, and behind them
+//! those that were registered, as far as they fit. The order between them is that of `origin`: what was changed at run time
 //! stays as long as the file says of it what it said before; where the file says something else, the file wins. Each
-//! case is said.
+//! case of a reload is said.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use crate::config::Config;
 use crate::config::model::{self, OwnSocket, Pool};
 use crate::control::circles::circle_with;
 use crate::control::membership::leases::Registrations;
+use crate::control::membership::origin::{Origin, RuntimeOverrides};
 use crate::pool::{self, Admin, Backend, Snapshot};
 
 /// What to run of the configuration `new` behind `old`, in place of what runs now, and what is said of it.
@@ -33,6 +35,57 @@ pub(in crate::control) fn merge(
         }
     }
     (merged, notes)
+}
+
+/// The backends of one pool as they are put together: no two of one name or at one address, and none that is ourselves.
+pub(super) struct Membership<'s> {
+    backends: Vec<model::Backend>,
+    by_name: HashMap<String, SocketAddr>,
+    by_address: HashMap<SocketAddr, String>,
+    sockets: &'s [OwnSocket],
+}
+
+/// Why a backend cannot be in a pool beside what is configured.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// Another has its name or its address.
+    Member { name: String, address: SocketAddr },
+    /// Its address is ours: each session would open the next.
+    OwnSocket(OwnSocket),
+}
+
+impl<'s> Membership<'s> {
+    /// Those that a configuration lists in a pool, which has these `sockets`.
+    pub(super) fn listed(backends: Vec<model::Backend>, sockets: &'s [OwnSocket]) -> Self {
+        let by_name = backends.iter().map(|backend| (backend.name.clone(), backend.address)).collect();
+        let by_address = backends.iter().map(|backend| (backend.address, backend.name.clone())).collect();
+        Self { backends, by_name, by_address, sockets }
+    }
+
+    /// Puts one behind them that was registered, if it fits.
+    pub(super) fn add(&mut self, backend: model::Backend) -> Result<(), Obstacle> {
+        let model::Backend { name, address, .. } = &backend;
+        let named = self.by_name.get_key_value(name).map(|(name, at)| (name, *at));
+        let member = named.or_else(|| self.by_address.get(address).map(|name| (name, *address)));
+        if let Some((name, address)) = member {
+            return Err(Obstacle::Member { name: name.clone(), address });
+        }
+        if let Some(socket) = circle_with(*address, self.sockets.iter().copied()) {
+            return Err(Obstacle::OwnSocket(socket));
+        }
+        self.by_name.insert(name.clone(), *address);
+        self.by_address.insert(*address, name.clone());
+        self.backends.push(backend);
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.backends.len()
+    }
+
+    pub(super) fn into_backends(self) -> Vec<model::Backend> {
+        self.backends
+    }
 }
 
 /// What a backend is known by within its pool.
@@ -68,25 +121,32 @@ fn keep_changes(
             }
             return true;
         };
-        let (runs_with, says) = (backend.weight(), listed.weight);
-        match was {
-            Some(was) if runs_with != was.weight && was.weight == says => {
-                let what = format!("weight {runs_with} was set at run time and stays: run-time wins");
-                tell(&listed.name, format!("{what} (the file says {says})"));
-                listed.weight = runs_with;
+        let says = listed.weight;
+        let said = was.map_or(says, |was| was.weight);
+        let overrides = RuntimeOverrides::of(backend, said);
+        let kept = overrides.kept(said, says);
+        match (was, overrides.weight, kept.weight) {
+            (None, ..) => {
+                tell(&listed.name, "was registered at run time and is listed now: file wins".into());
             }
-            Some(was) if runs_with != was.weight && runs_with != says => {
-                let what = format!("weight {runs_with} was set at run time and is {says} now");
+            (Some(_), Some(_), Some(weight)) => {
+                let what = format!("weight {weight} was set at run time and stays: run-time wins");
+                tell(&listed.name, format!("{what} (the file says {says})"));
+                listed.weight = weight;
+            }
+            (Some(_), Some(weight), None) if weight != says => {
+                let what = format!("weight {weight} was set at run time and is {says} now");
                 tell(&listed.name, format!("{what}: file wins"));
             }
-            Some(_) if registrations.get(backend.id).is_some() => {
-                tell(&listed.name, "was registered at run time and stays so: run-time wins".into());
-            }
-            Some(_) => {}
-            None => tell(&listed.name, "was registered at run time and is listed now: file wins".into()),
+            (Some(_), ..) => match registrations.origin_of(backend.id) {
+                Origin::File => {}
+                Origin::Registered(_) => {
+                    tell(&listed.name, "was registered at run time and stays so: run-time wins".into());
+                }
+            },
         }
-        if backend.admin() != Admin::Ready {
-            let admin = backend.admin().as_str();
+        if kept.admin != Admin::Ready {
+            let admin = kept.admin.as_str();
             tell(&listed.name, format!("is in {admin} and stays so: run-time wins"));
         }
         true
@@ -101,38 +161,31 @@ fn keep_registered(
     sockets: &[OwnSocket],
     tell: &mut impl FnMut(&str, String),
 ) {
-    let mut kept = Vec::new();
-    {
-        let listed = &pool.backends;
-        let by_name: HashMap<&str, Name<'_>> =
-            listed.iter().map(|backend| (backend.name.as_str(), name_of(backend))).collect();
-        let by_address: HashMap<SocketAddr, Name<'_>> =
-            listed.iter().map(|backend| (backend.address, name_of(backend))).collect();
-        for (settings, backend) in now.settings.backends.iter().zip(&now.backends) {
-            let (name, address) = name_of(settings);
-            let in_its_way = by_name.get(name).or_else(|| by_address.get(&address));
-            if registrations.get(backend.id).is_none() || in_its_way == Some(&(name, address)) {
-                continue;
-            }
-            if let Some((listed, at)) = in_its_way {
-                let what = format!("was registered at run time at {address}");
-                tell(name, format!("{what}, and the file lists {listed:?} at {at}: file wins"));
-            } else if let Some(socket) = circle_with(address, sockets.iter().copied()) {
-                let what = format!("was registered at run time, and {address} is {socket} now");
-                tell(name, format!("{what}: file wins"));
-            } else {
-                tell(name, "was registered at run time and stays: run-time wins".into());
-                kept.push(model::Backend { weight: backend.weight(), ..settings.clone() });
-            }
+    let mut members = Membership::listed(std::mem::take(&mut pool.backends), sockets);
+    for (settings, backend) in now.settings.backends.iter().zip(&now.backends) {
+        let is_listed = members.by_name.get(&backend.name) == Some(&backend.address);
+        if is_listed || !registrations.origin_of(backend.id).outlives_the_file() {
+            continue;
         }
+        let what = match members.add(model::Backend { weight: backend.weight(), ..settings.clone() }) {
+            Ok(()) => "was registered at run time and stays: run-time wins".into(),
+            Err(Obstacle::Member { name, address }) => format!(
+                "was registered at run time at {}, and the file lists {name:?} at {address}: file wins",
+                backend.address
+            ),
+            Err(Obstacle::OwnSocket(socket)) => {
+                format!("was registered at run time, and {} is {socket} now: file wins", backend.address)
+            }
+        };
+        tell(&backend.name, what);
     }
-    pool.backends.extend(kept);
+    pool.backends = members.into_backends();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::membership::leases::Registration;
+    use crate::control::membership::origin::Registration;
     use crate::control::tests::config;
     use crate::pool::PoolId;
 

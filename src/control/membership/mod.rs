@@ -1,6 +1,7 @@
 //! Where a backend comes from, and what becomes of it: the file lists it or somebody has registered it, operators change it,
 //! and it leaves its pool.
 //!
+//! `origin` has the two answers, where a backend comes from and what operators have set of it, and the order between them.
 //! `requests` does what operators ask for. `leases` holds the backends that were registered, and says which leases have ended.
 //! `merge` combines the file with what was changed at run time. `persist` takes that from what runs and puts it back at a
 //! start; `state_file` is its form on the disk, which `saving` writes. `drain` follows the sessions of backends that have left
@@ -9,6 +10,7 @@
 pub(super) mod drain;
 pub(super) mod leases;
 pub(super) mod merge;
+pub mod origin;
 pub mod persist;
 pub(super) mod requests;
 pub mod saving;

@@ -1,7 +1,6 @@
 //! What survives a restart: taken from what runs when it has changed, and put back before anything runs.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +8,10 @@ use jiff::Timestamp;
 
 use crate::api::{self, OverrideTo};
 use crate::base::time::Instant;
-use crate::config::model::{self, Config, HealthState};
-use crate::control::circles::circle_with;
-use crate::control::membership::leases::{Hold, Registration, Registrations};
+use crate::config::model::{self, Config, HealthState, OwnSocket};
+use crate::control::membership::leases::Registrations;
+use crate::control::membership::merge::{Membership, Obstacle};
+use crate::control::membership::origin::{Hold, Origin, Registration, RuntimeOverrides};
 use crate::control::membership::requests::BACKENDS_MAX;
 use crate::control::membership::saving::{Standing, StateFile};
 use crate::control::membership::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
@@ -63,9 +63,8 @@ impl Kept {
             view.state_writes.get_or_init(|| file.writes());
         }
         let mut state = view.state();
-        for (id, registration) in self.registrations.iter() {
-            let lease = registration.lease();
-            state.notes.insert(id, Note { registered: true, lease, ..Note::default() });
+        for (id, _) in self.registrations.iter() {
+            state.notes.insert(id, Note { origin: self.registrations.origin_of(id), ..Note::default() });
         }
     }
 
@@ -193,26 +192,33 @@ fn collect(
         let weights = configured_weights(config, pool);
         let settings = pool.settings.backends.iter();
         for (backend, settings) in pool.backends.iter().zip(settings) {
-            let registration = registrations.get(backend.id);
-            let configured = || weights.get(backend.name.as_str()).copied();
-            let Some(weight) = registration.map(|known| known.weight).or_else(configured) else { continue };
-            let weight_set = Some(backend.weight()).filter(|set| *set != weight);
-            let (admin, health) = (admin_word(backend.admin()), health_word(backend.health_override()));
-            let is_as_configured =
-                weight_set.is_none() && admin == api::Admin::Ready && health == OverrideTo::Auto;
-            if registration.is_none() && is_as_configured {
-                continue;
-            }
-            let registered = registration.map(|known| SavedRegistration {
-                address: backend.address,
-                backup: settings.backup,
-                who: known.who.clone(),
-                lease: known.lease().map(|end| now.1 + (end - now.0)),
-                holders: known.holds.iter().map(|hold| saved_holder(hold, now)).collect(),
+            let origin = registrations.origin_of(backend.id);
+            let says = match &origin {
+                Origin::File => weights.get(backend.name.as_str()).copied(),
+                Origin::Registered(known) => Some(known.weight),
+            };
+            let Some(says) = says else { continue };
+            let overrides = RuntimeOverrides::of(backend, says);
+            let registered = match origin {
+                Origin::File if overrides == RuntimeOverrides::default() => continue,
+                Origin::File => None,
+                Origin::Registered(known) => Some(SavedRegistration {
+                    address: backend.address,
+                    backup: settings.backup,
+                    who: known.who.clone(),
+                    lease: known.lease().map(|end| now.1 + (end - now.0)),
+                    holders: known.holds.iter().map(|hold| saved_holder(hold, now)).collect(),
+                }),
+            };
+            saved.push(SavedBackend {
+                pool: pool.settings.name.clone(),
+                name: backend.name.clone(),
+                weight: says,
+                weight_set: overrides.weight,
+                admin: admin_word(overrides.admin),
+                health: health_word(overrides.health),
+                registered,
             });
-            let (pool, name) = (pool.settings.name.clone(), backend.name.clone());
-            let backend = SavedBackend { pool, name, weight, weight_set, admin, health, registered };
-            saved.push(backend);
         }
     }
     Saved::of(saved)
@@ -243,13 +249,14 @@ pub struct Restored {
 pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timestamp)) -> Restored {
     let snapshot = Snapshot::new(config);
     let mut restored = Restored { snapshot, registrations: Registrations::default(), left_out: Vec::new() };
+    let sockets: Vec<OwnSocket> = config.own_sockets().collect();
     let mut of_pools: HashMap<String, Vec<SavedBackend>> = HashMap::new();
     for backend in saved {
         of_pools.entry(backend.pool.clone()).or_default().push(backend);
     }
     for pool in restored.snapshot.pools.clone() {
         if let Some(backends) = of_pools.remove(&pool.settings.name) {
-            restored.put_back(config, &pool, backends, now);
+            restored.put_back(&sockets, &pool, backends, now);
         }
     }
     for gone in of_pools.into_values().flatten() {
@@ -261,34 +268,28 @@ pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timesta
 impl Restored {
     fn put_back(
         &mut self,
-        config: &Config,
+        sockets: &[OwnSocket],
         configured: &Pool,
         saved: Vec<SavedBackend>,
         now: (Instant, Timestamp),
     ) {
         let (registered, known): (Vec<_>, Vec<_>) =
             saved.into_iter().partition(|backend| backend.registered.is_some());
-        let mut settings = configured.settings.backends.clone();
-        let mut taken = Taken::default();
-        settings.iter().for_each(|backend| taken.add(backend));
+        let mut members = Membership::listed(configured.settings.backends.clone(), sockets);
         let mut fitting: HashMap<String, (SavedBackend, Vec<Hold>)> = HashMap::new();
         for backend in registered {
-            match check_registered(config, &taken, &backend, now) {
-                Ok((setting, holds)) => {
-                    taken.add(&setting);
-                    fitting.insert(setting.name.clone(), (backend, holds));
-                    settings.push(setting);
-                }
+            match add_registered(&mut members, &backend, now) {
+                Ok(holds) => _ = fitting.insert(backend.name.clone(), (backend, holds)),
                 Err(why) => self.leave_out(&backend, &why),
             }
         }
-        self.snapshot = self.snapshot.with_backends(configured.id, &settings);
+        self.snapshot = self.snapshot.with_backends(configured.id, &members.into_backends());
         let pool = Arc::clone(self.snapshot.pool(configured.id));
         for backend in &pool.backends {
             if let Some((saved, holds)) = fitting.remove(&backend.name) {
                 let who = saved.registered.as_ref().map(|known| known.who.clone()).unwrap_or_default();
                 self.registrations.put(backend.id, Registration { who, weight: saved.weight, holds });
-                set(backend, &saved);
+                overrides_of(&saved).put_on(backend);
             }
         }
         let by_name: HashMap<&str, &Arc<Backend>> =
@@ -296,10 +297,10 @@ impl Restored {
         for saved in known {
             match by_name.get(saved.name.as_str()) {
                 Some(backend) => {
-                    let weight = backend.weight();
-                    set(backend, &saved);
-                    if saved.weight_set.is_some() && saved.weight != weight {
-                        backend.set_weight(weight);
+                    let (says, overrides) = (backend.weight(), overrides_of(&saved));
+                    backend.set_weight(overrides.kept(saved.weight, says).weight_over(says));
+                    overrides.put_on(backend);
+                    if overrides.weight.is_some() && saved.weight != says {
                         self.leave_out(&saved, "its weight, because the configuration has another one now");
                     }
                 }
@@ -314,31 +315,28 @@ impl Restored {
     }
 }
 
-/// The backend as a configuration would have it and its leases; or why it does not fit any more.
-fn check_registered(
-    config: &Config,
-    taken: &Taken,
-    backend: &SavedBackend,
+/// Puts a backend that was registered behind the `members` of its pool, and returns its leases; or why it does not fit any more.
+fn add_registered(
+    members: &mut Membership<'_>,
+    saved: &SavedBackend,
     now: (Instant, Timestamp),
-) -> Result<(model::Backend, Vec<Hold>), String> {
-    let registered = backend.registered.as_ref().ok_or("it was not registered")?;
+) -> Result<Vec<Hold>, String> {
+    let registered = saved.registered.as_ref().ok_or("it was not registered")?;
     let SavedRegistration { address, backup, .. } = *registered;
-    let at_address = || taken.by_address.get(&address).map(|name| (name, &address));
-    if let Some((name, address)) = taken.by_name.get_key_value(&backend.name).or_else(at_address) {
-        return Err(format!("the pool has {name:?} at {address} already"));
-    }
-    if taken.by_name.len() >= BACKENDS_MAX {
+    if members.len() >= BACKENDS_MAX {
         return Err(format!("the pool has {BACKENDS_MAX} backends"));
     }
-    if let Some(socket) = circle_with(address, config.own_sockets()) {
-        return Err(format!("{address} is {socket}"));
-    }
-    let holds = holds_of(backend, registered, now);
+    let holds = holds_of(saved, registered, now);
     if holds.is_empty() && registered.lease.is_some() {
         return Err("its lease has ended meanwhile".into());
     }
-    let weight = backend.weight_set.unwrap_or(backend.weight);
-    Ok((model::Backend { name: backend.name.clone(), address, weight, backup }, holds))
+    let weight = overrides_of(saved).weight_over(saved.weight);
+    let backend = model::Backend { name: saved.name.clone(), address, weight, backup };
+    members.add(backend).map_err(|obstacle| match obstacle {
+        Obstacle::Member { name, address } => format!("the pool has {name:?} at {address} already"),
+        Obstacle::OwnSocket(socket) => format!("{address} is {socket}"),
+    })?;
+    Ok(holds)
 }
 
 /// The leases that have not ended meanwhile.
@@ -365,35 +363,19 @@ fn holds_of(
     going_on.collect()
 }
 
-/// The names and addresses of a pool.
-#[derive(Default)]
-struct Taken {
-    by_name: HashMap<String, SocketAddr>,
-    by_address: HashMap<SocketAddr, String>,
-}
-
-impl Taken {
-    fn add(&mut self, backend: &model::Backend) {
-        self.by_name.insert(backend.name.clone(), backend.address);
-        self.by_address.insert(backend.address, backend.name.clone());
-    }
-}
-
-/// Nobody runs yet: who runs sees all of it.
-fn set(backend: &Backend, saved: &SavedBackend) {
-    if let Some(weight) = saved.weight_set {
-        backend.set_weight(weight);
-    }
-    backend.set_admin(match saved.admin {
+/// What operators had set of it.
+const fn overrides_of(saved: &SavedBackend) -> RuntimeOverrides {
+    let admin = match saved.admin {
         api::Admin::Ready => Admin::Ready,
         api::Admin::Drain => Admin::Drain,
         api::Admin::Maint => Admin::Maint,
-    });
-    backend.override_health(match saved.health {
+    };
+    let health = match saved.health {
         OverrideTo::Auto => None,
         OverrideTo::Up => Some(HealthState::Up),
         OverrideTo::Down => Some(HealthState::Down),
-    });
+    };
+    RuntimeOverrides { weight: saved.weight_set, admin, health }
 }
 
 const fn admin_word(admin: Admin) -> api::Admin {

@@ -13,7 +13,7 @@ use crate::control::audit;
 use crate::control::circles::circle_with;
 use crate::control::events::Draft;
 use crate::control::membership::drain::Removed;
-use crate::control::membership::leases::{Hold, Registration};
+use crate::control::membership::origin::{Hold, Registration};
 use crate::control::{ControlLoop, Leaving};
 use crate::logging;
 use crate::messages::request::{
@@ -251,11 +251,9 @@ impl ControlLoop {
     }
 
     fn note_registration(&mut self, id: BackendId, registration: Registration) {
-        let mut state = self.control.view.state();
-        let note = state.notes.entry(id).or_default();
-        (note.registered, note.lease) = (true, registration.lease());
-        drop(state);
         self.control.kept.registrations.put(id, registration);
+        let origin = self.control.kept.registrations.origin_of(id);
+        self.control.view.state().notes.entry(id).or_default().origin = origin;
         self.control.kept.changed();
     }
 

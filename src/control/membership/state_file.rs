@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::api::{Admin, OverrideTo};
 use crate::config::{Invalid, Target, WEIGHT_MAX, check_name};
-use crate::control::membership::leases::HOLDERS_MAX;
+use crate::control::membership::origin::HOLDERS_MAX;
 use crate::sys;
 
 /// What this version writes, and all that it reads.

@@ -1,0 +1,180 @@
+//! Where a backend comes from, what operators have set of it, and which of both decides.
+//!
+//! An operator is over the agent that has registered a backend, and that over the file, each for as long as what it is over
+//! says what it said then: where the origin of a backend says something else, that holds. `merge` puts a pool together by this
+//! order, `persist` keeps it over a restart, and `drain` over the time in which a backend is in no pool.
+
+use std::sync::Arc;
+
+use crate::base::time::Instant;
+use crate::config::model::HealthState;
+use crate::pool::{Admin, Backend};
+
+/// Leases that one backend may have at a time.
+pub(in crate::control) const HOLDERS_MAX: usize = 16;
+
+/// Where a backend comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Origin {
+    /// The configuration lists it.
+    #[default]
+    File,
+    /// Somebody has registered it: who, and who holds it there until when.
+    Registered(Arc<Registration>),
+}
+
+impl Origin {
+    /// Whether a backend stays in its pool where the configuration does not list it.
+    pub(super) fn outlives_the_file(&self) -> bool {
+        match self {
+            Self::File => false,
+            Self::Registered(_) => true,
+        }
+    }
+
+    /// When it leaves its pool unless something is heard from its origin until then.
+    pub fn lease(&self) -> Option<Instant> {
+        match self {
+            Self::File => None,
+            Self::Registered(registration) => registration.lease(),
+        }
+    }
+}
+
+/// What the requests for a backend have said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Who has sent the latest.
+    pub who: String,
+    /// The weight that was asked for last. An operator may have set another since.
+    pub weight: u16,
+    /// Who holds it there; nobody, and it stays until it is removed.
+    pub holds: Vec<Hold>,
+}
+
+/// One lease of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Names it in requests.
+    pub holder: String,
+    /// Whether whoever has it knows its name: it has chosen that, or has come with it. One that is not known is never
+    /// renewed, only followed by another: that is what a client does that has no use for names.
+    pub is_known: bool,
+    /// The weight that its last request asked for.
+    pub weight: u16,
+    /// The role that its last request asked for.
+    pub backup: bool,
+    /// When it ends unless it is renewed.
+    pub end: Instant,
+}
+
+impl Registration {
+    /// When the last of its leases ends; without one it stays until it is removed.
+    pub fn lease(&self) -> Option<Instant> {
+        self.holds.iter().map(|hold| hold.end).max()
+    }
+
+    /// The lease of that holder, unless it has ended.
+    pub(in crate::control) fn hold_of(&self, holder: &str, now: Instant) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.holder == holder && hold.end > now)
+    }
+
+    /// Adds a lease, or renews that of the same holder; false if there are [`HOLDERS_MAX`] others.
+    pub(in crate::control) fn hold(&mut self, hold: Hold, now: Instant) -> bool {
+        self.holds.retain(|known| known.end > now && known.holder != hold.holder);
+        if self.holds.len() >= HOLDERS_MAX {
+            let unknown = (0..self.holds.len()).filter(|&place| !self.holds[place].is_known);
+            let Some(first) = unknown.min_by_key(|&place| self.holds[place].end) else { return false };
+            self.holds.remove(first);
+        }
+        self.holds.push(hold);
+        true
+    }
+
+    /// Ends the lease of one holder; how many others there are.
+    pub(in crate::control) fn leave(&mut self, holder: &str, now: Instant) -> usize {
+        self.holds.retain(|hold| hold.end > now && hold.holder != holder);
+        self.holds.len()
+    }
+}
+
+/// What operators have set of one backend at run time, whatever its origin says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuntimeOverrides {
+    /// Another weight than that of its origin.
+    pub weight: Option<u16>,
+    /// What it may do.
+    pub admin: Admin,
+    /// What it is, whatever its checks say.
+    pub health: Option<HealthState>,
+}
+
+impl Default for RuntimeOverrides {
+    /// Nothing is set.
+    fn default() -> Self {
+        Self { weight: None, admin: Admin::Ready, health: None }
+    }
+}
+
+impl RuntimeOverrides {
+    /// What is set of `backend`, whose origin says that weight.
+    pub(in crate::control) fn of(backend: &Backend, says: u16) -> Self {
+        Self {
+            weight: Some(backend.weight()).filter(|&weight| weight != says),
+            admin: backend.admin(),
+            health: backend.health_override(),
+        }
+    }
+
+    /// What of it holds where the origin says a weight of `says` now, and has `said` another one or the same before.
+    #[must_use]
+    pub(super) fn kept(self, said: u16, says: u16) -> Self {
+        Self { weight: self.weight.filter(|&weight| said == says && weight != says), ..self }
+    }
+
+    /// The weight that a backend runs with whose origin says that one.
+    pub(super) fn weight_over(self, says: u16) -> u16 {
+        self.weight.unwrap_or(says)
+    }
+
+    /// Sets what needs no table of `backend`. The weight comes with the settings by which the table is built.
+    pub(in crate::control) fn put_on(self, backend: &Backend) {
+        backend.set_admin(self.admin);
+        backend.override_health(self.health);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_has_set_holds_until_its_origin_says_something_else() {
+        let set = |weight| RuntimeOverrides { weight, ..RuntimeOverrides::default() };
+        for (weight, said, says, runs_with) in [
+            (None, 1, 1, 1),
+            (None, 1, 2, 2),
+            (Some(5), 1, 1, 5),
+            (Some(5), 1, 2, 2),
+            (Some(5), 1, 5, 5),
+            (Some(0), 1, 1, 0),
+        ] {
+            let kept = set(weight).kept(said, says);
+            assert_eq!(kept.weight_over(says), runs_with, "{weight:?} over {said}, then {says}");
+            assert_ne!(kept.weight, Some(says), "what the origin says itself is not set");
+        }
+        let down = RuntimeOverrides { admin: Admin::Maint, health: Some(HealthState::Down), weight: Some(5) };
+        assert_eq!(down.kept(1, 2), RuntimeOverrides { weight: None, ..down }, "no origin speaks of those");
+    }
+
+    #[test]
+    fn a_weight_that_the_origin_says_too_is_not_set() {
+        let settings = crate::control::tests::config("").pools[0].backends[0].clone();
+        let (id, pool) = (crate::pool::BackendId(0), crate::pool::PoolId(0));
+        let backend = Backend::new(id, pool, &settings, HealthState::Unknown, 1);
+        assert_eq!(RuntimeOverrides::of(&backend, settings.weight), RuntimeOverrides::default());
+        backend.set_weight(7);
+        assert_eq!(RuntimeOverrides::of(&backend, settings.weight).weight, Some(7));
+        assert_eq!(RuntimeOverrides::of(&backend, 7), RuntimeOverrides::default());
+    }
+}
