@@ -12,7 +12,7 @@ use crate::config::{self, Config, Overrides, one_line};
 use crate::demo::{self, Ports};
 use crate::logging;
 use crate::messages::reload::Source;
-use crate::server::{self, Actions, Origin, StartError, Watchdog};
+use crate::server::{self, Actions, ConfigFile, StartError, Watchdog};
 use crate::sys::{self, Inherited, Notice};
 
 /// Serves what file and flags say.
@@ -21,7 +21,7 @@ pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::
     let inherited = Inherited::take().context("cannot take what was passed to this process (LISTEN_FDS)")?;
     let signals = prepare_process()?;
     match config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up) {
-        Ok(config) => serve(&config, origin_of(file, overrides), inherited, &signals, || Ok(())),
+        Ok(config) => serve(&config, file_of(file, overrides), inherited, &signals, || Ok(())),
         Err(errors) => {
             let format = file.map_or(LogFormat::Text, |file| config::log_format(file, sys::open_regular));
             let errors = errors.iter().map(|error| one_line(&error.to_string()));
@@ -32,14 +32,14 @@ pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::
 }
 
 /// What reads the configuration again. Without a file there is nothing that could have changed.
-fn origin_of(file: Option<&Path>, overrides: &Overrides) -> Option<Origin> {
+fn file_of(file: Option<&Path>, overrides: &Overrides) -> Option<ConfigFile> {
     let (path, overrides) = (file?.to_owned(), overrides.clone());
-    let file = path.display().to_string();
+    let name = path.display().to_string();
     let source: Source = Arc::new(move || {
         let config = config::load_and_look_up(Some(&path), &overrides, sys::open_regular, sys::look_up);
         config.map_err(|errors| errors.iter().map(|error| one_line(&error.to_string())).collect())
     });
-    Some(Origin { file, source })
+    Some(ConfigFile { name, source })
 }
 
 /// Serves backends of its own.
@@ -71,7 +71,7 @@ fn prepare_process() -> anyhow::Result<server::Signals> {
 /// Serves until a signal has ended it.
 fn serve(
     config: &Config,
-    origin: Option<Origin>,
+    file: Option<ConfigFile>,
     inherited: Inherited,
     signals: &server::Signals,
     when_started: impl FnOnce() -> io::Result<()>,
@@ -79,7 +79,7 @@ fn serve(
     let Global { log_level, log_format, access_log, .. } = &config.global;
     let logging = logging::start(*log_level, *log_format, access_log.as_ref());
     let mut logging = logging.context("cannot start the log")?;
-    let running = server::start_service(config, origin, inherited, |reports| {
+    let running = server::start_service(config, file, inherited, |reports| {
         signals.report_to(reports);
         logging.open_access_log().map_err(|(path, error)| StartError::AccessLog { path, error })
     })?;

@@ -38,10 +38,10 @@ pub use signals::{Actions, Signals};
 use topology::Site;
 pub use watchdog::{Watchdog, Watched};
 
-/// Where a configuration came from.
-pub struct Origin {
-    /// The file, as people know it.
-    pub file: String,
+/// The file that a configuration came from.
+pub struct ConfigFile {
+    /// As people know it.
+    pub name: String,
     /// What reads it again.
     pub source: Source,
 }
@@ -143,7 +143,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
 /// wait for long, and before any session; what is reported from then on is done.
 pub fn start_service(
     config: &Config,
-    origin: Option<Origin>,
+    file: Option<ConfigFile>,
     inherited: Inherited,
     when_listening: impl FnOnce(Reports) -> Result<(), StartError>,
 ) -> Result<Running, StartError> {
@@ -169,7 +169,7 @@ pub fn start_service(
     staged.begin_to_listen()?;
     staged.commit(&snapshot);
     let config = Arc::new(config.clone());
-    let (file, source) = origin.map(|Origin { file, source }| (file, source)).unzip();
+    let (file, source) = file.map(|ConfigFile { name, source }| (name, source)).unzip();
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
     kept.show(&view);
     let look_ups = Standby::start("l4lb-look-up", 1, 1).map_err(system("start a thread"))?;
