@@ -48,7 +48,7 @@ pub use pending::Pending;
 use reload::ReloadQueue;
 pub use reload::ReloadStatus;
 pub use standby::Standby;
-pub use status::{Leaving, State, View};
+pub use status::{ControlState, Leaving, View};
 pub use workers::{Member, Staff};
 
 /// How often it looks after what a full queue has kept from it.
@@ -86,7 +86,7 @@ pub struct Control {
 
 /// How far the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ControlStage {
     /// Accepting and serving.
     Serving,
     /// The same, for a while and not ready any more.
@@ -107,7 +107,7 @@ impl Control {
 struct ControlLoop {
     control: Control,
     clock: Clock,
-    stage: Stage,
+    stage: ControlStage,
     /// What the workers that have not stopped were told.
     links: Vec<WorkerLink>,
     /// Pools whose tables no longer fit the health of their backends.
@@ -149,7 +149,7 @@ impl ControlLoop {
         Self {
             control,
             clock,
-            stage: Stage::Serving,
+            stage: ControlStage::Serving,
             links,
             changed: Vec::new(),
             without_backend: HashSet::new(),
@@ -211,8 +211,8 @@ impl ControlLoop {
     fn next_timeout(&self) -> Duration {
         let now = self.clock.now();
         let drained = match self.stage {
-            Stage::Leaving { deadline } | Stage::Draining { deadline } => Some(deadline - now),
-            Stage::Serving | Stage::Stopping => None,
+            ControlStage::Leaving { deadline } | ControlStage::Draining { deadline } => Some(deadline - now),
+            ControlStage::Serving | ControlStage::Stopping => None,
         };
         let cut = self.next_cut().map(|cut| cut - now);
         let loaded = self.next_loaded().map(|deadline| deadline - now);
@@ -396,27 +396,27 @@ impl ControlLoop {
 
     fn on_terminate(&mut self) {
         match self.stage {
-            Stage::Serving => {
+            ControlStage::Serving => {
                 self.notify(Notice::Stopping);
                 let delay = self.control.config.global.shutdown_delay;
                 if delay.is_zero() {
                     return self.drain();
                 }
-                self.stage = Stage::Leaving { deadline: self.clock.now() + delay };
+                self.stage = ControlStage::Leaving { deadline: self.clock.now() + delay };
                 self.control.view.state().is_leaving = true;
                 let told = "leaving: not ready any more, accepting goes on for shutdown_delay";
                 self.control.view.events.push(Draft::new(EventKind::Process, told));
                 log::info!(shutdown_delay:? = delay; "leaving: not ready any more, again to drain now");
             }
-            Stage::Leaving { .. } => self.drain(),
-            Stage::Draining { .. } => self.stop(StopReason::AtOnce),
-            Stage::Stopping => {}
+            ControlStage::Leaving { .. } => self.drain(),
+            ControlStage::Draining { .. } => self.stop(StopReason::AtOnce),
+            ControlStage::Stopping => {}
         }
     }
 
     fn drain(&mut self) {
         let timeout = self.control.drain_timeout;
-        self.stage = Stage::Draining { deadline: self.clock.now() + timeout };
+        self.stage = ControlStage::Draining { deadline: self.clock.now() + timeout };
         let (since, deadline) = (self.clock.now(), Some(self.clock.now() + timeout));
         let sessions_at_start = self.control.staff.sessions();
         self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
@@ -427,12 +427,12 @@ impl ControlLoop {
     }
 
     fn end_drain(&mut self) {
-        if let Stage::Leaving { deadline } = self.stage
+        if let ControlStage::Leaving { deadline } = self.stage
             && self.clock.now() >= deadline
         {
             self.drain();
         }
-        if let Stage::Draining { deadline } = self.stage
+        if let ControlStage::Draining { deadline } = self.stage
             && self.clock.now() >= deadline
         {
             self.stop(StopReason::DrainTimeout);
@@ -440,8 +440,8 @@ impl ControlLoop {
     }
 
     fn stop(&mut self, reason: StopReason) {
-        if self.stage != Stage::Stopping {
-            self.stage = Stage::Stopping;
+        if self.stage != ControlStage::Stopping {
+            self.stage = ControlStage::Stopping;
             self.show_stage(api::Stage::Stopping, "stopping: what still runs is cut");
             self.tell_all(&Command::Stop(reason));
         }

@@ -15,7 +15,7 @@ use crate::control::circles::circle_with;
 use crate::control::events::Draft;
 use crate::control::membership::origin::RuntimeOverrides;
 use crate::control::membership::requests::configured;
-use crate::control::{ControlLoop, Stage};
+use crate::control::{ControlLoop, ControlStage};
 use crate::messages::report::Report;
 use crate::messages::request::Named;
 use crate::sys;
@@ -41,7 +41,7 @@ impl ControlLoop {
 
     /// Begins a round, if it is time.
     pub(super) fn look_up_names(&mut self) {
-        let is_wanted = self.stage == Stage::Serving;
+        let is_wanted = self.stage == ControlStage::Serving;
         let names: Vec<String> =
             self.unresolved().filter(|_| is_wanted).map(|host| host.target.to_string()).collect();
         if names.is_empty() {

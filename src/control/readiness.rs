@@ -2,11 +2,11 @@
 
 use crate::api;
 use crate::config::model::WhenAllDown;
-use crate::control::State;
+use crate::control::ControlState;
 use crate::pool::Pool;
 
 /// Why no client should be sent here, if none should: of `pool` alone where one is named, else of all that listeners serve.
-pub fn why_not_ready(state: &State, pool: Option<&Pool>) -> Option<String> {
+pub fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option<String> {
     match state.stage {
         api::Stage::Draining => return Some("draining: accepting has ended".into()),
         api::Stage::Stopping => return Some("stopping".into()),

@@ -18,7 +18,7 @@ use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
 use crate::control::membership::merge::merge;
 use crate::control::pending::pending;
-use crate::control::{ControlLoop, RETRY_INTERVAL, Stage, audit};
+use crate::control::{ControlLoop, ControlStage, RETRY_INTERVAL, audit};
 use crate::logging;
 use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
@@ -60,7 +60,7 @@ pub(super) struct ReloadQueue {
 
 impl ControlLoop {
     pub(super) fn on_reload_request(&mut self, request: ReloadRequest) {
-        if self.stage != Stage::Serving {
+        if self.stage != ControlStage::Serving {
             return self.refuse(request, Refused::for_now(DRAINING));
         }
         // A storm of signals is one request: what waits is yet to be read.
@@ -173,7 +173,7 @@ impl ControlLoop {
         self.control.view.state().reload.reading_since = None;
         match result {
             Err(refused) => self.refuse(request, refused),
-            Ok(_) if self.stage != Stage::Serving => {
+            Ok(_) if self.stage != ControlStage::Serving => {
                 self.refuse(request, Refused::for_now(DRAINING));
             }
             Ok(Loadable { config, staged }) => {
@@ -188,7 +188,7 @@ impl ControlLoop {
     /// Tells the service manager that a reload is over, whatever has come of it.
     fn tell_over(&mut self, mode: Mode) {
         // It was told that the process ends, if it does.
-        if mode == Mode::Apply && self.stage == Stage::Serving {
+        if mode == Mode::Apply && self.stage == ControlStage::Serving {
             self.notify(Notice::Ready);
         }
     }

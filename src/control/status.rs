@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 /// The state, and what has happened lately.
 pub struct View {
-    state: Mutex<State>,
+    state: Mutex<ControlState>,
     /// What has happened lately.
     pub events: Events,
     /// How backends stood in the latest epochs.
@@ -35,7 +35,7 @@ pub struct View {
 }
 
 /// What the control thread knows.
-pub struct State {
+pub struct ControlState {
     /// What runs.
     pub config: Arc<Config>,
     /// The file that it was read from.
@@ -97,7 +97,7 @@ impl View {
         staff: Arc<Staff>,
     ) -> Self {
         let history = Mutex::new(History::new(&snapshot));
-        let state = State {
+        let state = ControlState {
             config: Arc::clone(config),
             file,
             snapshot,
@@ -145,7 +145,7 @@ impl View {
     }
 
     /// The state, for as long as the guard is held: a reader that holds it for long holds up the control thread.
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, ControlState> {
         self.state.lock().expect("nobody panics with the lock")
     }
 }

@@ -150,22 +150,22 @@ pub struct Row {
     /// Dials after the first.
     pub retries: u32,
     /// How it is, or how it ended.
-    pub state: State,
+    pub state: SessionState,
 }
 
 impl Row {
     /// When it ended, if it is over.
     pub fn ended(&self) -> Option<Instant> {
         match self.state {
-            State::Live { .. } => None,
-            State::Ended { duration, .. } => Some(self.opened + duration),
+            SessionState::Live { .. } => None,
+            SessionState::Ended { duration, .. } => Some(self.opened + duration),
         }
     }
 }
 
 /// How a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SessionState {
     /// It runs.
     Live {
         /// How far it is.

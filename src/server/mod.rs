@@ -35,7 +35,7 @@ use crate::sys::{self, Clock, Inherited};
 pub use error::StartError;
 use error::system;
 pub use signals::{Actions, Signals};
-use topology::Site;
+use topology::ServerSite;
 pub use watchdog::{Watchdog, Watched};
 
 /// The file that a configuration came from.
@@ -55,7 +55,7 @@ pub struct Running {
     control: JoinHandle<io::Result<()>>,
     reports: Reports,
     view: Arc<View>,
-    site: Arc<Site>,
+    site: Arc<ServerSite>,
 }
 
 impl Running {
@@ -160,7 +160,7 @@ pub fn start_service(
         log::warn!(note; "configuration");
     }
     let (reports, inbox) = Reports::new();
-    let site = Arc::new(Site::new(config, open_files, pipe_bytes, reports.clone()));
+    let site = Arc::new(ServerSite::new(config, open_files, pipe_bytes, reports.clone()));
     let staged = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;

@@ -61,7 +61,7 @@ mod tests {
     use crate::control::{Control, Staff, Standby, View};
     use crate::messages::command::{Command, StopReason};
     use crate::messages::mailbox::Mailbox;
-    use crate::server::topology::Site;
+    use crate::server::topology::ServerSite;
     use crate::sys::Linux;
 
     /// It was never reported: whoever waited for the server waited forever.
@@ -75,7 +75,7 @@ mod tests {
         let members = staff.change(2, 0, mailboxes);
         let view = View::of_nothing();
         let config = Arc::clone(&view.state().config);
-        let site = Arc::new(Site::new(&config, 0, None, reports.clone()));
+        let site = Arc::new(ServerSite::new(&config, 0, None, reports.clone()));
         let control = Control {
             view: Arc::new(view),
             snapshot: Arc::default(),

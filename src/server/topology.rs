@@ -45,7 +45,7 @@ type WorkerHandle = worker::WorkerHandle<Socket, <Linux as Kernel>::Socket>;
 type Assigned = Assignment<Socket, <Linux as Kernel>::Socket>;
 
 /// The sockets and the threads. See the module.
-pub(super) struct Site {
+pub(super) struct ServerSite {
     pub(super) staff: Arc<Staff>,
     admission: Arc<Admission>,
     reports: Reports,
@@ -76,8 +76,8 @@ struct State {
 }
 
 /// What was prepared for a configuration.
-pub(super) struct StagedChange {
-    site: Arc<Site>,
+pub(super) struct ServerChange {
+    site: Arc<ServerSite>,
     config: Config,
     needs: Vec<Need>,
     pending: Vec<PendingWorker>,
@@ -102,7 +102,7 @@ struct Start {
     snapshot: Arc<Snapshot>,
 }
 
-impl Site {
+impl ServerSite {
     /// With no socket and no thread.
     pub(super) fn new(config: &Config, open_files: u64, pipe_bytes: Option<u64>, reports: Reports) -> Self {
         let Global { pin, busy_poll, .. } = &config.global;
@@ -126,7 +126,7 @@ impl Site {
         config: &Config,
         passed: Vec<Passed>,
         opened: Opened,
-    ) -> Result<StagedChange, StartError> {
+    ) -> Result<ServerChange, StartError> {
         let budget = FdBudget::of(config, self.open_files, self.pipe_bytes);
         let sessions_max = budget.sessions_max(config)?;
         log::info!("{budget}");
@@ -139,7 +139,7 @@ impl Site {
         let needs = listeners::open(config, &state.groups, &state.retiring, &state.unused)?;
         let pending =
             (state.handles.len()..workers).map(|index| self.spawn(index)).collect::<Result<_, _>>()?;
-        Ok(StagedChange {
+        Ok(ServerChange {
             site: Arc::clone(self),
             config: config.clone(),
             needs,
@@ -224,21 +224,21 @@ impl Site {
     }
 }
 
-impl messages::topology::Site for Arc<Site> {
+impl messages::topology::Site for Arc<ServerSite> {
     fn prepare(
         &self,
         config: &Config,
         opened: Opened,
     ) -> Result<Box<dyn messages::topology::StagedChange>, Refused> {
-        Ok(Box::new(Site::prepare(self, config, Vec::new(), opened)?))
+        Ok(Box::new(ServerSite::prepare(self, config, Vec::new(), opened)?))
     }
 
     fn foresee(&self, config: &Config) -> Result<(), Refused> {
-        Ok(Site::foresee(self, config)?)
+        Ok(ServerSite::foresee(self, config)?)
     }
 
     fn open(&self, config: &Config) -> Result<Opened, Refused> {
-        Ok(Site::open(self, config)?)
+        Ok(ServerSite::open(self, config)?)
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
@@ -364,14 +364,14 @@ impl State {
     }
 }
 
-impl StagedChange {
+impl ServerChange {
     /// See [`messages::topology::StagedChange::listen`].
     pub(super) fn begin_to_listen(&self) -> Result<(), StartError> {
         listeners::begin_to_listen(&self.config, &self.needs)
     }
 }
 
-impl messages::topology::StagedChange for StagedChange {
+impl messages::topology::StagedChange for ServerChange {
     fn listen(&self) -> Result<(), Refused> {
         Ok(self.begin_to_listen()?)
     }
@@ -420,7 +420,7 @@ impl messages::topology::StagedChange for StagedChange {
     }
 }
 
-impl fmt::Debug for StagedChange {
+impl fmt::Debug for ServerChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::slots::Key;
 use crate::messages::query::{
-    Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, State, Story, Target,
+    Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, SessionState, Story, Target,
 };
 use crate::pool::{Choice, Pool, PoolId, Snapshot, Why};
 use crate::session::{CloseReason, Direction};
@@ -117,7 +117,7 @@ impl<K: Kernel> Worker<K> {
                 given: session.given(),
                 connect_time: session.connect_time(),
                 retries: session.retries(),
-                state: State::Live {
+                state: SessionState::Live {
                     stage: session.stage(),
                     quiet: self.now - session.last_activity(),
                     held: Direction::BOTH.map(|direction| session.unpassed(direction)),
@@ -139,7 +139,7 @@ impl<K: Kernel> Worker<K> {
             given: [summary.to_backend, summary.to_client],
             connect_time: summary.connect_time,
             retries: summary.retries,
-            state: State::Ended {
+            state: SessionState::Ended {
                 reason: summary.reason,
                 code: summary.code(),
                 reset_by: summary.reset_by,
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(row.backend.as_ref().map(|backend| backend.name.as_str()), Some("b"));
         assert_eq!((row.client, row.given, row.retries), (client.local_addr().unwrap(), [1, 0], 1));
         assert_eq!(row.source, served.peer_addr().ok());
-        assert!(matches!(row.state, State::Live { stage: Stage::Open, held: [0, 0], .. }), "{row:?}");
+        assert!(matches!(row.state, SessionState::Live { stage: Stage::Open, held: [0, 0], .. }), "{row:?}");
 
         let story = bench.story(row.id).expect("it runs");
         let refused = bench.worker.snapshot.pool(POOL).backends[0].id;
@@ -261,7 +261,9 @@ mod tests {
         assert!(bench.live(Filter::default()).is_empty());
         let [ended] = &bench.ended(None, Filter::default()).0[..] else { panic!("one") };
         assert_eq!(ended.id, row.id);
-        let State::Ended { reason: CloseReason::Done, code, .. } = ended.state else { panic!("{ended:?}") };
+        let SessionState::Ended { reason: CloseReason::Done, code, .. } = ended.state else {
+            panic!("{ended:?}")
+        };
         assert_eq!((code.to_string(), ended.given), ("-L".into(), [1, 0]));
         assert_eq!(bench.story(row.id).expect("it is remembered").why, story.why);
         let next = SessionId { worker: 1, ..row.id };
@@ -308,7 +310,7 @@ mod tests {
         assert!(matches!(bench.ask(Query::Cut(Target::Backend(backend))), Answer::Cut(1)));
         assert!(second.read(&mut [0]).is_err());
         let (ended, _) = bench.ended(None, Filter::default());
-        let killed = |row: &Row| matches!(row.state, State::Ended { reason: CloseReason::Killed, .. });
+        let killed = |row: &Row| matches!(row.state, SessionState::Ended { reason: CloseReason::Killed, .. });
         assert!(ended.len() == 2 && ended.iter().all(killed), "{ended:?}");
         assert_eq!(ended[0].id, ids[1], "the newest first");
         let of = |reason: CloseReason| Filter { reason: Some(reason), ..Filter::default() };

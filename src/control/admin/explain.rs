@@ -37,7 +37,7 @@ pub(super) fn explanation(
         told.push(format!("was connected {connect:?} after it came{from}"));
     }
     let (mut end_code, mut end) = (None, None);
-    if let query::State::Ended { reason, code, reset_by, half_closed_by, duration, .. } = row.state {
+    if let query::SessionState::Ended { reason, code, reset_by, half_closed_by, duration, .. } = row.state {
         if let Some(side) = half_closed_by {
             told.push(format!(
                 "the {} had ended its stream, and the {} had not",

@@ -9,7 +9,7 @@ use crate::base::time::Instant;
 use crate::config::model::{HealthState, Host};
 use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
-use crate::control::status::{Note, State};
+use crate::control::status::{ControlState, Note};
 use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
 use crate::messages::query;
 use crate::pool::{Admin, Backend, Pool, Snapshot};
@@ -67,7 +67,7 @@ pub(super) fn reload(status: &ReloadStatus) -> api::Reload {
     api::Reload { succeeded, failed, last: last_success.max(last_failure), errors, reading_since }
 }
 
-pub(super) fn restart_pending(state: &State) -> Option<api::RestartPending> {
+pub(super) fn restart_pending(state: &ControlState) -> Option<api::RestartPending> {
     let since = state.pending.iter().map(|pending| pending.since).min()?;
     let (keys, changes) =
         state.pending.iter().map(|pending| (pending.change.key(), pending.change.to_string())).unzip();
@@ -75,7 +75,7 @@ pub(super) fn restart_pending(state: &State) -> Option<api::RestartPending> {
 }
 
 /// How much happens, now; not how long things took.
-pub(super) fn sample(state: &State, now: Instant) -> api::Sample {
+pub(super) fn sample(state: &ControlState, now: Instant) -> api::Sample {
     let places =
         state.snapshot.pools.iter().flat_map(|pool| (0..pool.backends.len()).map(move |at| (pool, at)));
     let rows = places.take(SAMPLE_BACKENDS_MAX).map(|(pool, at)| backend(state, now, pool, at)).collect();
@@ -103,14 +103,14 @@ pub(super) fn pool(pool: &Pool) -> api::Pool {
 }
 
 /// The backends of the pool of that name, or of all pools.
-pub(super) fn backends(state: &State, now: Instant, only: Option<&str>) -> Vec<api::Backend> {
+pub(super) fn backends(state: &ControlState, now: Instant, only: Option<&str>) -> Vec<api::Backend> {
     let wanted = |pool: &&std::sync::Arc<Pool>| only.is_none_or(|only| pool.settings.name == only);
     let pools = state.snapshot.pools.iter().filter(wanted);
     pools.flat_map(|pool| (0..pool.backends.len()).map(|index| backend(state, now, pool, index))).collect()
 }
 
 /// The backend at that place of the pool.
-pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) -> api::Backend {
+pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: usize) -> api::Backend {
     let backend = &pool.backends[index];
     let nothing = Note::default();
     let note = state.notes.get(&backend.id).unwrap_or(&nothing);
@@ -140,7 +140,7 @@ pub(super) fn backend(state: &State, now: Instant, pool: &Pool, index: usize) ->
 }
 
 /// Where it is dialed: its name, while that does not resolve.
-fn address(state: &State, pool: &Pool, backend: &Backend) -> String {
+fn address(state: &ControlState, pool: &Pool, backend: &Backend) -> String {
     let is_it = |host: &&Host| host.pool == pool.settings.name && host.backend == backend.name;
     let host = || state.config.hosts.iter().find(is_it);
     match backend.is_resolved() {
@@ -215,7 +215,7 @@ pub(super) fn topology(snapshot: &Snapshot) -> api::Topology {
 }
 
 /// The pool of that name.
-pub(super) fn pool_named<'s>(state: &'s State, name: &str) -> Result<&'s Pool, Problem> {
+pub(super) fn pool_named<'s>(state: &'s ControlState, name: &str) -> Result<&'s Pool, Problem> {
     let found = state.snapshot.pool_named(name);
     let missing = || {
         let known = state.snapshot.pools.iter().map(|pool| pool.settings.name.as_str());
@@ -228,8 +228,8 @@ pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
     let [to_backend, to_client] = row.given;
     let age = (now - row.opened).as_secs_f64();
     let (state, age, idle, reason) = match row.state {
-        query::State::Live { stage, quiet, .. } => (stage.as_str(), age, quiet.as_secs_f64(), None),
-        query::State::Ended { reason, duration, .. } => {
+        query::SessionState::Live { stage, quiet, .. } => (stage.as_str(), age, quiet.as_secs_f64(), None),
+        query::SessionState::Ended { reason, duration, .. } => {
             ("ended", duration.as_secs_f64(), 0.0, Some(reason.as_str()))
         }
     };
@@ -251,7 +251,7 @@ pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
     }
 }
 
-pub(super) fn drains(state: &State, now: Instant) -> api::Drains {
+pub(super) fn drains(state: &ControlState, now: Instant) -> api::Drains {
     let row = |leaving: &Leaving, left: u64| api::Drain {
         pool: None,
         backend: None,

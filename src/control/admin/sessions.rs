@@ -19,7 +19,7 @@ use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config;
 use crate::control::events::Draft;
-use crate::control::status::State as Known;
+use crate::control::status::ControlState;
 use crate::control::{Member, audit};
 use crate::messages::command::Command;
 use crate::messages::query::{self, Filter, Reply, SessionId, Target};
@@ -250,7 +250,7 @@ fn place_of(from: &str) -> Result<(u32, u32), Problem> {
     place.ok_or_else(|| Problem::bad("from: must be `next` of an earlier page"))
 }
 
-fn filter_of(state: &Known, wanted: &api::SessionFilter, now: Instant) -> Result<Filter, Problem> {
+fn filter_of(state: &ControlState, wanted: &api::SessionFilter, now: Instant) -> Result<Filter, Problem> {
     let pool = wanted.pool.as_deref().map(|name| rows::pool_named(state, name)).transpose()?;
     let backend = match (&wanted.backend, &wanted.pool) {
         (None, _) => None,
@@ -291,7 +291,7 @@ fn reason_named(name: &str) -> Result<CloseReason, Problem> {
     CloseReason::ALL.into_iter().find(|reason| reason.as_str() == name).ok_or_else(unknown)
 }
 
-fn backend_named<'s>(state: &'s Known, pool: &str, name: &str) -> Result<&'s Backend, Problem> {
+fn backend_named<'s>(state: &'s ControlState, pool: &str, name: &str) -> Result<&'s Backend, Problem> {
     let pool = rows::pool_named(state, pool)?;
     let found = pool.backend_named(name);
     let missing = || {
@@ -302,7 +302,7 @@ fn backend_named<'s>(state: &'s Known, pool: &str, name: &str) -> Result<&'s Bac
     found.map(Arc::as_ref).ok_or_else(missing)
 }
 
-fn only_backend_named<'s>(state: &'s Known, name: &str) -> Result<&'s Backend, Problem> {
+fn only_backend_named<'s>(state: &'s ControlState, name: &str) -> Result<&'s Backend, Problem> {
     let mut found = state.snapshot.backends().filter(|backend| backend.name == name);
     match (found.next(), found.next()) {
         (Some(backend), None) => Ok(backend),

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Receiver;
 
 use l4lb::messages::command::Command;
-use l4lb::messages::query::{Answer, Filter, Query, Reply, Row, State, Story, Target};
+use l4lb::messages::query::{Answer, Filter, Query, Reply, Row, SessionState, Story, Target};
 
 use super::World;
 
@@ -67,8 +67,8 @@ impl World {
     fn judge_story(&mut self, story: Story) {
         let Story { row, why, tried, epoch, .. } = story;
         self.coverage.hit(match row.state {
-            State::Live { .. } => "story of a live session",
-            State::Ended { .. } => "story of an ended session",
+            SessionState::Live { .. } => "story of a live session",
+            SessionState::Ended { .. } => "story of an ended session",
         });
         let (Some(why), Some(backend)) = (why, row.backend) else { return };
         assert!(!tried.contains(&backend.id), "{backend:?} was tried before");
