@@ -25,7 +25,7 @@ mod report;
 
 /// What these files import.
 mod base {
-    pub use l4lb::base::own_line;
+    pub use l4lb::base::{address, own_line};
     pub mod atomic {
         pub use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 

@@ -1,5 +1,6 @@
 //! Pure building blocks, without I/O and without a word about load balancing.
 
+pub mod address;
 pub mod atomic;
 pub mod hash;
 pub mod nearest;

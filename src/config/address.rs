@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::error::Invalid;
+use crate::base::address::Address;
 
 /// Turns `host:port` into addresses.
 pub type Resolver<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
@@ -18,10 +19,10 @@ pub fn system_resolver(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
 /// The address that a listener binds. `:9090` means every IPv4 address; host names are not accepted.
 pub fn parse_bind(text: &str) -> Result<SocketAddr, Invalid> {
     match split(text, Ipv4Addr::UNSPECIFIED)? {
-        Target::Address(address) if address.ip().is_multicast() => {
+        Target::Address(Address::Ip(address)) if address.ip().is_multicast() => {
             Err(Invalid("must not be a multicast address".into()))
         }
-        Target::Address(address) => Ok(address),
+        Target::Address(Address::Ip(address)) => Ok(address),
         Target::Host { host, .. } => {
             Err(Invalid(format!("a listener needs an IP address like 0.0.0.0, got host name {host:?}")))
         }
@@ -31,8 +32,8 @@ pub fn parse_bind(text: &str) -> Result<SocketAddr, Invalid> {
 /// What a backend's address may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// An IP address and a port.
-    Address(SocketAddr),
+    /// What needs no resolver.
+    Address(Address),
     /// A name to resolve, and a port.
     Host {
         /// As written.
@@ -47,7 +48,7 @@ impl Target {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let target = split(text, Ipv4Addr::LOCALHOST)?;
         match &target {
-            Self::Address(address) if !is_dialable(address.ip()) => {
+            Self::Address(Address::Ip(address)) if !is_dialable(address.ip()) => {
                 Err(Invalid("must not be a multicast or broadcast address".into()))
             }
             Self::Address(_) | Self::Host { .. } => Ok(target),
@@ -55,14 +56,14 @@ impl Target {
     }
 
     /// The address to dial: of a host the first one, IPv4 before IPv6.
-    pub fn resolve(&self, resolve: Resolver) -> Result<SocketAddr, Invalid> {
+    pub fn resolve(&self, resolve: Resolver) -> Result<Address, Invalid> {
         self.resolve_aloud(resolve).map(|(address, _)| address)
     }
 
     /// The same, and words for those addresses of a host that are not dialed.
-    pub(super) fn resolve_aloud(&self, resolve: Resolver) -> Result<(SocketAddr, Option<String>), Invalid> {
+    pub(super) fn resolve_aloud(&self, resolve: Resolver) -> Result<(Address, Option<String>), Invalid> {
         let (host, port) = match self {
-            Self::Address(address) => return Ok((*address, None)),
+            Self::Address(address) => return Ok((address.clone(), None)),
             Self::Host { host, port } => (host, *port),
         };
         let addresses = resolve(&format!("{host}:{port}"))
@@ -82,7 +83,7 @@ impl Target {
                         used.ip()
                     )
                 };
-                Ok((used, is_told.then(note)))
+                Ok((used.into(), is_told.then(note)))
             }
             Some(address) => Err(Invalid(format!("host {host:?} resolves to {}, no server", address.ip()))),
             None => Err(Invalid(format!("host {host:?} has no address"))),
@@ -101,12 +102,15 @@ impl fmt::Display for Target {
 
 /// Host and port of `text`; an empty host means `any`.
 fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
+    if is_unix(text) {
+        return Err(Invalid(format!("{text:?} is a Unix socket, and only TCP is served: write ADDR:PORT")));
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         port_of(&address.port().to_string())?;
-        return Ok(Target::Address(address));
+        return Ok(Target::Address(address.into()));
     }
     if let Some(address) = zoned(text) {
-        return address.map(Target::Address);
+        return address.map(|address| Target::Address(address.into()));
     }
     if let Some(invalid) = half_ipv6(text) {
         return Err(invalid);
@@ -116,7 +120,7 @@ fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
     };
     let port = port_of(port)?;
     if host.is_empty() {
-        return Ok(Target::Address(SocketAddr::new(any.into(), port)));
+        return Ok(Target::Address((any, port).into()));
     }
     if host.starts_with('[') {
         return Err(Invalid("IPv6 is written [ADDR]:PORT".into()));
@@ -181,6 +185,11 @@ fn is_host(host: &str) -> bool {
         && !host.starts_with(['-', '.'])
 }
 
+/// Whether `text` is the path of a Unix socket as other programs write it. A host may have that name too.
+fn is_unix(text: &str) -> bool {
+    text.strip_prefix("unix:").is_some_and(|path| path.bytes().any(|byte| !byte.is_ascii_digit()))
+}
+
 /// RFC 1035, 2.3.4.
 const HOST_LEN_MAX: usize = 253;
 
@@ -195,7 +204,7 @@ mod tests {
     #[test]
     fn an_empty_host_is_everywhere_for_a_listener_and_here_for_a_backend() {
         assert_eq!(parse_bind(":9090"), Ok("0.0.0.0:9090".parse().unwrap()));
-        assert_eq!(Target::parse(":9090"), Ok(Target::Address("127.0.0.1:9090".parse().unwrap())));
+        assert_eq!(Target::parse(":9090"), Ok(Target::Address(([127, 0, 0, 1], 9090).into())));
     }
 
     #[test]
@@ -203,9 +212,9 @@ mod tests {
         let target = Target::parse("web.example:80").unwrap();
         let mut both =
             |_: &str| Ok(["[::1]:80", "10.0.0.2:80", "10.0.0.1:80"].map(|a| a.parse().unwrap()).into());
-        assert_eq!(target.resolve(&mut both), Ok("10.0.0.2:80".parse().unwrap()));
+        assert_eq!(target.resolve(&mut both), Ok(([10, 0, 0, 2], 80).into()));
         let mut only_v6 = |_: &str| Ok(vec!["[::1]:80".parse().unwrap()]);
-        assert_eq!(target.resolve(&mut only_v6), Ok("[::1]:80".parse().unwrap()));
+        assert_eq!(target.resolve(&mut only_v6), Ok((Ipv6Addr::LOCALHOST, 80).into()));
         let mut none = |_: &str| -> io::Result<Vec<SocketAddr>> { Ok(Vec::new()) };
         assert_eq!(target.resolve(&mut none).unwrap_err().0, "host \"web.example\" has no address");
     }
@@ -214,7 +223,7 @@ mod tests {
     fn a_link_local_address_names_its_interface() {
         let SocketAddr::V6(bind) = parse_bind("[fe80::1%lo]:80").unwrap() else { panic!("it is IPv6") };
         assert!(bind.scope_id() > 0 && bind.ip().is_unicast_link_local() && bind.port() == 80, "{bind}");
-        assert_eq!(Target::parse("[fe80::1%lo]:80"), Ok(Target::Address(bind.into())));
+        assert_eq!(Target::parse("[fe80::1%lo]:80"), Ok(Target::Address(SocketAddr::from(bind).into())));
         for (text, expected) in [
             ("[fe80::1%none0]:80", "there is no interface \"none0\", see ip link"),
             ("[fe80::1%lo]:0", "port must be 1..=65535, got \"0\""),
@@ -252,6 +261,18 @@ mod tests {
         assert_eq!(told("web.example", &["10.0.0.2:80", "10.0.0.1:80"]).unwrap(), words);
         assert_eq!(told("web.example", &["10.0.0.2:80", "10.0.0.2:80"]), None);
         assert_eq!(told("localhost", &["[::1]:80", "127.0.0.1:80"]), None);
+    }
+
+    /// `unix:/run/web.sock` was told to have a wrong port.
+    #[test]
+    fn a_unix_socket_is_named_as_what_it_is() {
+        for text in ["unix:/run/web.sock", "unix:web.sock", "unix:@abstract"] {
+            let what = format!("{text:?} is a Unix socket, and only TCP is served: write ADDR:PORT");
+            assert_eq!(Target::parse(text), Err(Invalid(what.clone())));
+            assert_eq!(parse_bind(text), Err(Invalid(what)));
+        }
+        let host = Target::Host { host: "unix".into(), port: 80 };
+        assert_eq!(Target::parse("unix:80"), Ok(host), "a host may be called so");
     }
 
     #[test]

@@ -342,7 +342,7 @@ fn check_keys(check: &Check) -> [(&'static str, Option<String>); 7] {
 
 fn of_backend(old: &Backend, new: &Backend, keys: &mut Keys<'_>) {
     let Backend { name: _, address, weight, backup } = new;
-    keys.value("address", old.address, address);
+    keys.value("address", &old.address, address);
     keys.value("weight", old.weight, weight);
     keys.value("backup", old.backup, backup);
 }
@@ -487,7 +487,7 @@ mod tests {
             "pool \"web\": health.initial_state unknown -> down",
         ),
         (
-            |c| web(c).backends[0].address.set_port(81),
+            |c| web(c).backends[0].address = ([10, 0, 0, 1], 81).into(),
             "pool \"web\": backend \"a\": address 10.0.0.1:80 -> 10.0.0.1:81",
         ),
         (|c| web(c).backends[0].weight = 3, "pool \"web\": backend \"a\": weight 1 -> 3"),

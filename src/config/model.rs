@@ -11,6 +11,7 @@ use log::LevelFilter;
 
 use super::address::Target;
 use crate::balance::Algorithm;
+use crate::base::address::Address;
 
 /// Everything that one process runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +90,7 @@ pub struct Host {
 }
 
 /// Stands for the address of a backend whose name does not resolve. Nothing can be dialed there.
-pub const UNRESOLVED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+pub const UNRESOLVED: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
 
 /// What becomes of a backend whose name does not resolve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -501,7 +502,7 @@ pub struct Backend {
     /// Unique within the pool; the address as written when the file gives none.
     pub name: String,
     /// Where to dial.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Share of new sessions, 0..=256; 0 gets none.
     pub weight: u16,
     /// Serves only when no primary backend is eligible.

@@ -112,7 +112,7 @@ mod tests {
         let check = |resolve: Resolver| parse(&text, "test.toml", &Overrides::default(), resolve);
         let config = look_up_at_once(check, look_up).unwrap();
         let last = config.pools[0].backends.last().unwrap();
-        assert_eq!((last.name.as_str(), last.address), ("host49.example:80", ([10, 0, 0, 49], 80).into()));
+        assert_eq!((last.name.as_str(), &last.address), ("host49.example:80", &([10, 0, 0, 49], 80).into()));
     }
 
     #[test]

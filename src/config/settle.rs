@@ -1,10 +1,10 @@
 //! What a running process makes of a configuration: it takes all of it but the keys that only a restart changes.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use super::diff::{Change, Difference, Subject};
 use super::model::{Admin, Config, Global, Host, UNRESOLVED};
+use crate::base::address::Address;
 
 /// `wanted`, with the values of `running` where a process cannot change them. It differs from `running` in nothing that
 /// needs a restart, and from `wanted` in nothing else.
@@ -37,20 +37,20 @@ pub fn keep_addresses(running: &Config, mut wanted: Config) -> Config {
             continue;
         }
         if let Some(backend) = pool.backends.iter_mut().find(|backend| backend.name == host.backend) {
-            backend.address = address;
             host.unresolved = None;
-            let Host { pool, backend, .. } = host;
-            wanted.notes.push(format!(
-                "pool {pool:?}: backend {backend:?}: stays at {address}, where it resolved to"
-            ));
+            let Host { pool, backend: name, .. } = host;
+            wanted
+                .notes
+                .push(format!("pool {pool:?}: backend {name:?}: stays at {address}, where it resolved to"));
+            backend.address = address;
         }
     }
     wanted
 }
 
-fn address_in(config: &Config, host: &Host) -> Option<SocketAddr> {
+fn address_in(config: &Config, host: &Host) -> Option<Address> {
     let pool = config.pools.iter().find(|pool| pool.name == host.pool)?;
-    pool.backends.iter().find(|backend| backend.name == host.backend).map(|backend| backend.address)
+    pool.backends.iter().find(|backend| backend.name == host.backend).map(|backend| backend.address.clone())
 }
 
 impl Change {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::model::{Config, Pool};
+use crate::base::address::Address;
 
 /// What is odd about `config`, each in one line.
 pub fn warnings(config: &Config) -> Vec<String> {
@@ -30,8 +31,10 @@ fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
         .then(|| format!("pool {name:?}: all weights are 0: every client is turned away"));
     let backups = are_all(|backend| backend.backup)
         .then(|| format!("pool {name:?}: all backends are backups: they serve as if none was"));
-    let unscoped = backends.iter().filter(|backend| is_unscoped(backend.address)).map(move |backend| {
-        format!("pool {name:?}: backend {:?}: address: {}", backend.name, unscoped(backend.address))
+    let unscoped = backends.iter().filter_map(move |backend| {
+        let Address::Ip(address) = backend.address;
+        let told = || format!("pool {name:?}: backend {:?}: address: {}", backend.name, unscoped(address));
+        is_unscoped(address).then(told)
     });
     weightless.into_iter().chain(backups).chain(unscoped)
 }

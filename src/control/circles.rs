@@ -1,18 +1,18 @@
 //! Backends that come at run time and are ourselves: each session would open the next.
 
-use std::net::SocketAddr;
-
+use crate::base::address::Address;
 use crate::config::model::OwnSocket;
 use crate::config::{is_circle, is_circle_at_home};
 use crate::sys::is_own_address;
 
 /// Returns the one of `sockets` at which a dial to `address` would end, if any.
 pub(super) fn circle_with(
-    address: SocketAddr,
+    address: &Address,
     mut sockets: impl Iterator<Item = OwnSocket> + Clone,
 ) -> Option<OwnSocket> {
     let is_own = || {
-        is_own_address(address.ip()).unwrap_or_else(|error| {
+        let Address::Ip(ip) = address;
+        is_own_address(ip.ip()).unwrap_or_else(|error| {
             log::warn!(error:%; "cannot list the addresses of this machine");
             false
         })
@@ -32,9 +32,9 @@ mod tests {
         let any = [OwnSocket::Metrics("0.0.0.0:80".parse().unwrap())];
         let own = own_addresses().unwrap();
         for ip in own.into_iter().filter(std::net::IpAddr::is_ipv4) {
-            assert_eq!(circle_with((ip, 80).into(), any.into_iter()), Some(any[0]), "{ip}");
-            assert_eq!(circle_with((ip, 81).into(), any.into_iter()), None, "another port");
+            assert_eq!(circle_with(&(ip, 80).into(), any.into_iter()), Some(any[0]), "{ip}");
+            assert_eq!(circle_with(&(ip, 81).into(), any.into_iter()), None, "another port");
         }
-        assert_eq!(circle_with("192.0.2.1:80".parse().unwrap(), any.into_iter()), None);
+        assert_eq!(circle_with(&([192, 0, 2, 1], 80).into(), any.into_iter()), None);
     }
 }

@@ -513,7 +513,7 @@ fn is_back(config: &Config, running: &Snapshot, removed: &Removed) -> bool {
     let backend = &removed.backend;
     let Some(pool) = running.pools.iter().find(|pool| pool.id == backend.pool) else { return false };
     let same = config.pools.iter().find(|listed| listed.name == pool.settings.name);
-    let key = (&backend.name, backend.address);
-    same.is_some_and(|listed| listed.backends.iter().any(|listed| (&listed.name, listed.address) == key))
-        && !pool.backends.iter().any(|known| (&known.name, known.address) == key)
+    let key = (&backend.name, &backend.address);
+    same.is_some_and(|listed| listed.backends.iter().any(|listed| (&listed.name, &listed.address) == key))
+        && !pool.backends.iter().any(|known| (&known.name, &known.address) == key)
 }

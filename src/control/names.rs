@@ -3,11 +3,11 @@
 //! All of them are looked up in one round, on a thread that stands by for that. A round that leaves some without an address is
 //! followed by another after [`PAUSE_MIN`], and after twice as long each time, up to [`PAUSE_MAX`].
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::EventKind;
+use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::model::{Host, OwnSocket};
 use crate::config::{Found, Invalid, found_at, look_up_all};
@@ -72,7 +72,7 @@ impl ControlLoop {
             let mut result = Some(result);
             let mut once = |_: &str| result.take().unwrap_or_else(|| Ok(Vec::new()));
             let placed = host.target.resolve(&mut once).map_err(|Invalid(what)| what);
-            match placed.and_then(|address| self.dial_at(&host, address)) {
+            match placed.and_then(|address| self.dial_at(&host, &address)) {
                 Ok(()) => {}
                 Err(what) => self.set_host(&host, None, Some(what)),
             }
@@ -92,13 +92,13 @@ impl ControlLoop {
     }
 
     /// The backend of `host` is dialed there from now on; or why it is not.
-    fn dial_at(&mut self, host: &Host, address: SocketAddr) -> Result<(), String> {
+    fn dial_at(&mut self, host: &Host, address: &Address) -> Result<(), String> {
         let Some(pool) = self.control.snapshot.pool_named(&host.pool).cloned() else { return Ok(()) };
         let is_it = |place: &usize| {
             pool.backends[*place].name == host.backend && !pool.backends[*place].is_resolved()
         };
         let Some(place) = (0..pool.backends.len()).find(is_it) else { return Ok(()) };
-        if let Some(known) = pool.backends.iter().find(|known| known.address == address) {
+        if let Some(known) = pool.backends.iter().find(|known| known.address == *address) {
             return Err(format!("host resolves to {address}, where backend {:?} is", known.name));
         }
         let listeners = self.control.site.addresses();
@@ -110,7 +110,7 @@ impl ControlLoop {
         let overrides = RuntimeOverrides::of(&before, before.weight());
         let note = self.control.view.state().notes.get(&before.id).cloned();
         let mut backends = configured(&pool);
-        backends[place].address = address;
+        backends[place].address = address.clone();
         self.rebuild(pool.id, &backends);
         let after = Arc::clone(&self.control.snapshot.pool(pool.id).backends[place]);
         overrides.put_on(&after);
@@ -128,7 +128,7 @@ impl ControlLoop {
     }
 
     /// In the configuration that runs.
-    fn set_host(&mut self, host: &Host, address: Option<SocketAddr>, unresolved: Option<String>) {
+    fn set_host(&mut self, host: &Host, address: Option<&Address>, unresolved: Option<String>) {
         let config = Arc::make_mut(&mut self.control.config);
         let is_it = |known: &&mut Host| (&known.pool, &known.backend) == (&host.pool, &host.backend);
         if let Some(known) = config.hosts.iter_mut().find(is_it) {
@@ -139,7 +139,7 @@ impl ControlLoop {
         if let (Some(address), Some(backend)) =
             (address, backends.find(|backend| backend.name == host.backend))
         {
-            backend.address = address;
+            backend.address = address.clone();
         }
         self.control.view.state().config = Arc::clone(&self.control.config);
     }
@@ -217,7 +217,7 @@ mod tests {
         work.on_resolved(&found("a.example:80", "10.0.0.1:80"));
         let pool = Arc::clone(&work.control.snapshot.pools[0]);
         let [a, b] = [&pool.backends[0], &pool.backends[1]];
-        assert_eq!((a.address, a.admin()), ("10.0.0.1:80".parse().unwrap(), Admin::Drain));
+        assert_eq!((&a.address, a.admin()), (&([10, 0, 0, 1], 80).into(), Admin::Drain));
         assert!(!b.is_resolved());
         assert_eq!(work.control.config.pools[0].backends[0].address, a.address);
         assert!(work.next_look_up().is_some(), "the other one is looked up again");

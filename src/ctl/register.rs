@@ -13,6 +13,7 @@ use axum::http::{Method, StatusCode};
 use clap::Args;
 
 use crate::api;
+use crate::base::address::Address;
 use crate::config::units::{parse_duration, show_duration};
 use crate::config::{self, Invalid};
 use crate::ctl::target::At;
@@ -129,7 +130,7 @@ pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> 
     Ok(())
 }
 
-fn resolve(address: &config::Target) -> Result<SocketAddr, Failure> {
+fn resolve(address: &config::Target) -> Result<Address, Failure> {
     let resolved = address.resolve(&mut look_up);
     resolved.map_err(|Invalid(what)| Failure::Failed(format!("--address {address}: {what}")))
 }
@@ -141,12 +142,12 @@ struct Registrar {
     own_path: String,
     new: api::NewBackend,
     /// The port to look at before each renewal.
-    local: Option<SocketAddr>,
+    local: Option<Address>,
 }
 
 impl Registrar {
     fn renew(&self) -> Outcome {
-        if let Some(local) = self.local
+        if let Some(local) = &self.local
             && let Err(error) = look_at(local)
         {
             return Outcome::PortClosed(format!("{local}: {error}"));
@@ -184,8 +185,9 @@ impl Registrar {
 }
 
 /// Whether somebody listens there.
-fn look_at(local: SocketAddr) -> io::Result<()> {
-    let stream = TcpStream::connect_timeout(&local, CHECK_TIMEOUT)?;
+fn look_at(local: &Address) -> io::Result<()> {
+    let Address::Ip(local) = local;
+    let stream = TcpStream::connect_timeout(local, CHECK_TIMEOUT)?;
     // Where nobody listens, a connect may be given the port itself as its source, and meets itself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());

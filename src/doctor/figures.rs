@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -152,8 +151,8 @@ impl Plan {
         };
         let budget = FdBudget::of(config, nofile, figures.pipe_bytes.flatten());
         let splices = config.global.splice && config.pools.iter().any(|pool| pool.relay != Relay::Copy);
-        let backends: BTreeSet<SocketAddr> =
-            config.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.address).collect();
+        let backends: BTreeSet<_> =
+            config.pools.iter().flat_map(|pool| &pool.backends).map(|backend| &backend.address).collect();
         Self {
             workers: config.global.workers.get(),
             backlog: config.listeners.iter().map(|listener| listener.backlog).max().unwrap_or(BACKLOG),

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::address::Address;
 use crate::config::model::{Check, Expect, Health};
 use crate::health::answer::{ANSWER_MAX, Answer, Wanted};
 use crate::health::cause::{Cause, Doing};
@@ -47,16 +48,17 @@ pub enum Step<'a> {
 }
 
 /// Where a check of the backend at `backend` connects to: the port may be overridden.
-pub fn target(health: &Health, mut backend: SocketAddr) -> SocketAddr {
+pub fn target(health: &Health, backend: &Address) -> Address {
+    let Address::Ip(mut address) = *backend;
     if let Some(port) = health.port {
-        backend.set_port(port);
+        address.set_port(port);
     }
-    backend
+    address.into()
 }
 
 impl Probe {
     /// A check that begins with dialing `target`; `None` when there is nothing to check.
-    pub fn new(check: &Check, target: SocketAddr) -> Option<Self> {
+    pub fn new(check: &Check, target: &Address) -> Option<Self> {
         let (request, wanted) = match check {
             Check::Off => return None,
             Check::Tcp => (Vec::new(), None),
@@ -178,7 +180,8 @@ fn wanted(expect: &Expect) -> Wanted {
     }
 }
 
-fn get(path: &str, host: Option<&str>, target: SocketAddr) -> String {
+fn get(path: &str, host: Option<&str>, target: &Address) -> String {
+    let Address::Ip(target) = target;
     // A scope such as %eth0 means nothing to the other side.
     let address = SocketAddr::new(target.ip(), target.port()).to_string();
     let host = host.unwrap_or(&address);
@@ -200,7 +203,7 @@ mod tests {
     struct Script(Probe);
 
     fn check(check: &Check) -> Script {
-        Script(Probe::new(check, TARGET.parse().unwrap()).unwrap())
+        Script(Probe::new(check, &TARGET.parse::<SocketAddr>().unwrap().into()).unwrap())
     }
 
     fn tcp() -> Script {
@@ -360,7 +363,10 @@ mod tests {
         };
         http(None).connects().expects(&Step::Send(request(TARGET).as_bytes()));
         http(Some("web.test")).connects().expects(&Step::Send(request("web.test").as_bytes()));
-        assert!(get("/", None, "[fe80::1%3]:80".parse().unwrap()).contains("Host: [fe80::1]:80\r\n"));
+        assert!(
+            get("/", None, &"[fe80::1%3]:80".parse::<SocketAddr>().unwrap().into())
+                .contains("Host: [fe80::1]:80\r\n")
+        );
     }
 
     #[test]
@@ -389,11 +395,11 @@ mod tests {
             port: None,
             initial_state: crate::config::model::HealthState::Up,
         };
-        let backend = TARGET.parse().unwrap();
-        assert_eq!(target(&health, backend), backend);
+        let backend = TARGET.parse::<SocketAddr>().unwrap().into();
+        assert_eq!(target(&health, &backend), backend);
         health.port = Some(81);
-        assert_eq!(target(&health, backend), "10.0.0.1:81".parse().unwrap());
-        assert!(Probe::new(&health.check, backend).is_none());
+        assert_eq!(target(&health, &backend), ([10, 0, 0, 1], 81).into());
+        assert!(Probe::new(&health.check, &backend).is_none());
     }
 
     #[derive(Clone, Debug)]

@@ -1,12 +1,12 @@
 //! What an operator asks of the control thread, and how it answers. Whoever asks may wait; the control thread never does.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use log::LevelFilter;
 use tokio::sync::oneshot;
 
+use crate::base::address::Address;
 use crate::config::model::HealthState;
 use crate::pool::{Admin, BackendId};
 
@@ -109,7 +109,7 @@ pub struct NewBackend {
     /// Unique within the pool.
     pub name: String,
     /// Where to dial.
-    pub address: SocketAddr,
+    pub address: Address,
     /// 0..=256.
     pub weight: u16,
     /// Serves only when no primary backend is eligible.

@@ -1,8 +1,8 @@
 //! One backend as all threads see it, and the lease that a session holds on it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::base::address::Address;
 use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::base::own_line::OwnLine;
 use crate::config::model::{self, HealthState};
@@ -64,7 +64,7 @@ pub struct Backend {
     /// Unique within the pool.
     pub name: String,
     /// Where to dial.
-    pub address: SocketAddr,
+    pub address: Address,
     admin: AtomicU8,
     weight: AtomicU16,
     health: AtomicU8,
@@ -98,7 +98,7 @@ impl Backend {
             id,
             pool,
             name: backend.name.clone(),
-            address: backend.address,
+            address: backend.address.clone(),
             admin: AtomicU8::new(Admin::Ready as u8),
             weight: AtomicU16::new(backend.weight),
             health: AtomicU8::new(initial as u8),

@@ -1,7 +1,6 @@
 //! A pool of one epoch: its backends, and the tables to pick them from.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -123,15 +122,14 @@ impl Pool {
         if *self.settings == *settings && weights.eq(self.weights.iter().copied()) && self.has_weights() {
             return Arc::clone(self);
         }
-        let key = |name, address: SocketAddr| (name, address);
         let of_pool = back.iter().filter(|backend| backend.pool == self.id);
         // What it has now comes last, and so wins.
         let known: HashMap<_, _> = of_pool
             .chain(&self.backends)
-            .map(|backend| (key(backend.name.as_str(), backend.address), backend))
+            .map(|backend| ((backend.name.as_str(), &backend.address), backend))
             .collect();
-        let named =
-            settings.backends.iter().map(|backend| match known.get(&key(&backend.name, backend.address)) {
+        let named = settings.backends.iter().map(|backend| {
+            match known.get(&(backend.name.as_str(), &backend.address)) {
                 Some(&same) => {
                     let is_back = back.iter().any(|back| back.id == same.id);
                     if is_back && settings.health.check == Check::Off {
@@ -142,7 +140,8 @@ impl Pool {
                     Arc::clone(same)
                 }
                 None => ids.create(self.id, settings, workers, backend),
-            });
+            }
+        });
         let cursor = Arc::clone(&self.cursor);
         Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), cursor))
     }

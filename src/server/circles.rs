@@ -1,5 +1,6 @@
 //! Sessions that would open sessions without end.
 
+use crate::base::address::Address;
 use crate::config::is_circle_at_home;
 use crate::config::model::{Config, OwnSocket};
 use crate::server::StartError;
@@ -10,14 +11,15 @@ use crate::sys;
 /// those that are bound to the unspecified address, which accept at every address that this machine has now.
 pub(super) fn refuse_circles(config: &Config) -> Result<(), StartError> {
     for (pool, backend) in config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b))) {
-        let address = backend.address;
+        let address = &backend.address;
+        let Address::Ip(ip) = address;
         let is_met = |socket: &OwnSocket| is_circle_at_home(address, socket.bind());
         let Some(socket) = config.own_sockets().find(is_met) else { continue };
-        let is_own = sys::is_own_address(address.ip())
+        let is_own = sys::is_own_address(ip.ip())
             .map_err(|error| StartError::System { what: "list the addresses of this machine", error })?;
         if is_own {
             let (pool, backend) = (pool.name.clone(), backend.name.clone());
-            return Err(StartError::Circle { pool, backend, address, socket });
+            return Err(StartError::Circle { pool, backend, address: address.clone(), socket });
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::base::address::Address;
 use crate::config::fd_budget::LimitError;
 use crate::config::model::{Listener, OwnSocket};
 use crate::control::admin::AdminError;
@@ -34,7 +35,7 @@ pub enum StartError {
         /// The backend.
         backend: String,
         /// Its address.
-        address: SocketAddr,
+        address: Address,
         /// The socket.
         socket: OwnSocket,
     },

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::libc;
 
+use crate::base::address::Address;
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
 use crate::config::model::{Keepalive, Tcp};
@@ -76,7 +77,7 @@ pub trait Kernel {
 
     /// Starts to connect; an event will tell, and [`Kernel::dial_result`] what it means. What is dialed is not kept
     /// alive until [`Kernel::keep_alive`] asks for it; what is accepted has its listener's keepalive.
-    fn dial(&mut self, address: SocketAddr, tcp: &Tcp) -> io::Result<Self::Socket>;
+    fn dial(&mut self, address: &Address, tcp: &Tcp) -> io::Result<Self::Socket>;
 
     /// The address that this end of a connection has, also after its peer has reset it. A call of its own: only for who
     /// shows it.
@@ -86,7 +87,7 @@ pub trait Kernel {
     fn dial_result(&mut self, socket: &Self::Socket) -> Dial;
 
     /// The same of a dial to that address of which an event says so much, where that may spare the questions.
-    fn dial_told(&mut self, socket: &Self::Socket, _address: SocketAddr, _ready: Ready) -> Dial {
+    fn dial_told(&mut self, socket: &Self::Socket, _address: &Address, _ready: Ready) -> Dial {
         self.dial_result(socket)
     }
 

@@ -12,6 +12,7 @@ use mio::{Interest, Poll};
 use nix::libc;
 use socket2::{SockRef, Socket};
 
+use crate::base::address::Address;
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
 use crate::config::model::{Keepalive, Tcp};
@@ -164,7 +165,8 @@ impl Kernel for Linux {
         }
     }
 
-    fn dial(&mut self, address: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
+    fn dial(&mut self, address: &Address, tcp: &Tcp) -> io::Result<Socket> {
+        let Address::Ip(address) = *address;
         sockets::dial(address, tcp)
     }
 
@@ -191,7 +193,8 @@ impl Kernel for Linux {
         }
     }
 
-    fn dial_told(&mut self, socket: &Socket, address: SocketAddr, ready: Ready) -> Dial {
+    fn dial_told(&mut self, socket: &Socket, address: &Address, ready: Ready) -> Dial {
+        let Address::Ip(address) = *address;
         // tcp_poll: EPOLLOUT is not said of SYN_SENT, and neither EPOLLERR nor EPOLLHUP missing of what has failed.
         if !ready.writable || ready.failing {
             return self.dial_result(socket);
@@ -341,7 +344,7 @@ mod tests {
     fn connected(kernel: &mut Linux) -> (Socket, Socket) {
         let listener = sockets::listen(any_port(), 1, 1, &TCP).unwrap().remove(0);
         let listener = Arc::new(ListeningSocket::from(listener));
-        let dialed = kernel.dial(listener.local_addr().unwrap().as_socket().unwrap(), &TCP).unwrap();
+        let dialed = kernel.dial(&listener.local_addr().unwrap().as_socket().unwrap().into(), &TCP).unwrap();
         kernel.watch_listener(&listener, Token::Listener(0)).unwrap();
         kernel.wait(None, &mut Vec::new()).unwrap();
         let (accepted, address) = kernel.accept(&listener).unwrap();
@@ -355,10 +358,10 @@ mod tests {
         socket.bind(&any_port().into()).unwrap();
         socket.connect(&socket.local_addr().unwrap()).unwrap();
         let (mut kernel, address) =
-            (Linux::new().unwrap(), socket.local_addr().unwrap().as_socket().unwrap());
+            (Linux::new().unwrap(), socket.local_addr().unwrap().as_socket().unwrap().into());
         assert!(matches!(kernel.dial_result(&socket), Dial::ToItself));
         kernel.source_ports = 0..=u64::from(u16::MAX);
-        assert!(matches!(kernel.dial_told(&socket, address, CONNECTED), Dial::ToItself));
+        assert!(matches!(kernel.dial_told(&socket, &address, CONNECTED), Dial::ToItself));
     }
 
     #[test]
@@ -368,13 +371,13 @@ mod tests {
         for source_ports in [0..=0, 0..=u64::from(u16::MAX)] {
             kernel.source_ports = source_ports;
             let (dialed, accepted) = connected(&mut kernel);
-            let address = dialed.peer_addr().unwrap().as_socket().unwrap();
-            assert!(matches!(kernel.dial_told(&dialed, address, CONNECTED), Dial::Connected));
-            let told_nothing = kernel.dial_told(&unanswered, address, Ready::default());
+            let address = dialed.peer_addr().unwrap().as_socket().unwrap().into();
+            assert!(matches!(kernel.dial_told(&dialed, &address, CONNECTED), Dial::Connected));
+            let told_nothing = kernel.dial_told(&unanswered, &address, Ready::default());
             assert!(matches!(told_nothing, Dial::Pending), "{told_nothing:?}");
             kernel.reset(accepted);
             let failing = Ready { failing: true, ..CONNECTED };
-            assert!(matches!(kernel.dial_told(&dialed, address, failing), Dial::Failed(_)));
+            assert!(matches!(kernel.dial_told(&dialed, &address, failing), Dial::Failed(_)));
         }
     }
 
@@ -548,7 +551,7 @@ mod tests {
             while heard.len() < listeners.len() {
                 // So many miss one of three once in 60 billion runs.
                 assert!(clients.len() < 64, "only {heard:?}");
-                clients.push(kernel.dial(address, &TCP).unwrap());
+                clients.push(kernel.dial(&address.into(), &TCP).unwrap());
                 kernel.wait(None, &mut events).unwrap();
                 heard.extend(events.iter().map(|event| event.token.pack()));
             }

@@ -1,5 +1,6 @@
 //! The single exit of a session: everything that it held goes back, and its summary is told.
 
+use crate::base::address::Address;
 use crate::base::slots::Key;
 use crate::session::{CloseReason, End, Farewell};
 use crate::sys::Kernel;
@@ -31,7 +32,8 @@ impl<K: Kernel> Worker<K> {
         let source = self.log_end(key, &slot, &summary);
         self.record(key, &mut slot, summary, source);
         if let Some(lease) = slot.lease.take() {
-            self.ports.on_freed(lease.backend().address);
+            let Address::Ip(address) = lease.backend().address;
+            self.ports.on_freed(address);
             self.snapshot.release(lease, self.index);
         }
         self.part(slot.client, end.client);

@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::base::address::Address;
 use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::messages::command::Command;
@@ -38,7 +39,7 @@ impl<K: Kernel> Worker<K> {
                 Chosen::Leased(lease, choice) => (lease, choice),
                 Chosen::Nobody => return self.go_without(key),
             };
-            let address = lease.backend().address;
+            let Address::Ip(address) = lease.backend().address;
             if self.ports.are_awaited(address) {
                 let lease = pass_over(slot, lease);
                 self.snapshot.release(lease, self.index);
@@ -46,7 +47,7 @@ impl<K: Kernel> Worker<K> {
             }
             self.stats.dials.add(1);
             let token = Token::Session(key, Side::Backend);
-            let dialed = self.kernel.dial(address, &pool.settings.tcp);
+            let dialed = self.kernel.dial(&lease.backend().address, &pool.settings.tcp);
             if dialed.as_ref().is_err_and(lacks_port) {
                 let cause = DialFailure::LocalLimit.index();
                 self.stats.dial_failures[cause].add(1);
@@ -100,7 +101,7 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn on_dial_event(&mut self, key: Key, ready: Ready) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let (Some(backend), Some(lease)) = (&slot.backend, &slot.lease) else { return };
-        match self.kernel.dial_told(backend, lease.backend().address, ready) {
+        match self.kernel.dial_told(backend, &lease.backend().address, ready) {
             Dial::Pending => {}
             Dial::Connected => {
                 slot.session.on_connected(self.now);
@@ -232,7 +233,8 @@ fn pass_over<K: Kernel>(slot: &mut Slot<K>, lease: Lease) -> Lease {
     let backend = lease.backend();
     let failed = slot.failed.get_or_insert_with(|| FailedDials::new(backend, CloseReason::LocalLimit));
     failed.tried.push(backend.id);
-    failed.portless.push((backend.id, backend.address));
+    let Address::Ip(address) = backend.address;
+    failed.portless.push((backend.id, address));
     lease
 }
 

@@ -4,6 +4,7 @@
 //! Those of sessions that last are written by the timer of [`Sweep`](crate::worker::lost_wakeups), a bounded number at a time: a
 //! session has no timer for them, and where nobody asks for them nobody looks.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -90,7 +91,7 @@ impl<K: Kernel> Worker<K> {
             listener:%,
             pool:%,
             backend = backend.map(|backend| backend.name.as_str()),
-            backend_address = backend.map(|backend| Shown(backend.address)),
+            backend_address = backend.map(|backend| Shown(&backend.address)),
             client:% = slot.client_address,
             source = source.map(Shown),
             to_backend,
@@ -120,7 +121,7 @@ impl<K: Kernel> Worker<K> {
             listener:%,
             pool:%,
             backend = backend.map(|backend| backend.name.as_str()),
-            backend_address = backend.map(|backend| Shown(backend.address)),
+            backend_address = backend.map(|backend| Shown(&backend.address)),
             client:% = slot.client_address,
             source = source.map(Shown),
             to_backend = summary.to_backend,
@@ -143,9 +144,9 @@ fn millis(span: Duration) -> f64 {
 }
 
 /// An address in a field that a line may lack.
-struct Shown(SocketAddr);
+struct Shown<A>(A);
 
-impl ToValue for Shown {
+impl<A: Display> ToValue for Shown<A> {
     fn to_value(&self) -> Value<'_> {
         Value::from_display(&self.0)
     }

@@ -7,12 +7,12 @@ mod queue;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
 
+use crate::base::address::Address;
 use crate::base::slots::{GENERATION_BITS, Key};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
@@ -58,7 +58,7 @@ pub(super) struct Probes<K: Kernel> {
 struct Entry<K: Kernel> {
     backend: Arc<Backend>,
     pool: Arc<model::Pool>,
-    target: SocketAddr,
+    target: Address,
     verdict: Verdict,
     attempt: Option<Attempt<K>>,
     timer: Option<(TimerId, Instant)>,
@@ -160,9 +160,9 @@ impl<K: Kernel> Worker<K> {
         if entry.is_paused() {
             return self.pause_probe(index);
         }
-        let Some(probe) = Probe::new(&entry.pool.health.check, entry.target) else { return };
+        let Some(probe) = Probe::new(&entry.pool.health.check, &entry.target) else { return };
         let token = Token::Probe(Key { index, generation });
-        let dialed = self.kernel.dial(entry.target, &entry.pool.tcp);
+        let dialed = self.kernel.dial(&entry.target, &entry.pool.tcp);
         let watched = dialed.and_then(|socket| self.kernel.watch(&socket, token).map(|()| socket));
         match watched {
             Ok(socket) => {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use l4lb::base::address::Address;
 use l4lb::config::model::{Check, HealthState};
 use l4lb::pool::{Admin, Backend, BackendId, Snapshot};
 use l4lb::sys::Token;
@@ -94,7 +95,7 @@ impl Roster {
             assert_eq!(backend.id.0 as usize, self.0.len(), "ids are given in order, and once");
             self.0.push(Target {
                 backend: Arc::clone(backend),
-                port: backend.address.port(),
+                port: port_of(&backend.address),
                 admin: Admin::Ready,
                 is_paused: false,
                 weight: backend.weight(),
@@ -247,4 +248,10 @@ impl Net {
             self.conns[id].dialed.retain(|port| !ports.contains(port));
         }
     }
+}
+
+/// The port by which the network knows a backend.
+pub(crate) fn port_of(address: &Address) -> u16 {
+    let Address::Ip(address) = address;
+    address.port()
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use l4lb::base::address::Address;
 use l4lb::base::ready::Ready;
 use l4lb::base::time::Instant;
 use l4lb::config::model::{Keepalive, Tcp};
@@ -145,7 +146,8 @@ impl Kernel for SimKernel {
         drop(listener);
     }
 
-    fn dial(&mut self, address: SocketAddr, _tcp: &Tcp) -> io::Result<SimSocket> {
+    fn dial(&mut self, address: &Address, _tcp: &Tcp) -> io::Result<SimSocket> {
+        let Address::Ip(address) = *address;
         let id = result(self.net.borrow_mut().dial(self.worker, address))?;
         Ok(SimSocket { id, net: Rc::clone(&self.net) })
     }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::admin::AdminDraft;
 use super::pool::PoolDraft;
+use crate::base::address::Address;
 use crate::config::model::{Listener, OwnSocket};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
 
@@ -23,10 +24,11 @@ pub(super) fn report(
         if let Some(first) = first_with(&mut pool_names, pool.name.clone(), name_at) {
             taken("name", &pool.name, first, (scope, name_at), report);
         }
-        same_names(backends.iter().map(|part| (part, part.item.name.as_str(), part.item.address)), report);
+        same_names(backends.iter().map(|part| (part, part.item.name.as_str(), &part.item.address)), report);
         let mut addresses = HashMap::new();
         for Placed { item, scope, address_at, .. } in backends.iter().filter(|part| part.item.is_resolved()) {
-            let address = canonical(item.address).to_string();
+            let Address::Ip(address) = item.address;
+            let address = canonical(address).to_string();
             if let Some(first) = first_with(&mut addresses, address.clone(), address_at) {
                 taken("address", &address, first, (scope, address_at), report);
             }
@@ -41,8 +43,8 @@ pub(super) fn report(
 
 /// Reports each name that an earlier part has too, unless both only repeat one address: that is worth one
 /// message.
-fn same_names<'a, T: 'a>(
-    parts: impl Iterator<Item = (&'a Placed<T>, &'a str, SocketAddr)>,
+fn same_names<'a, T: 'a, A: PartialEq + Copy>(
+    parts: impl Iterator<Item = (&'a Placed<T>, &'a str, A)>,
     report: &mut Report,
 ) {
     let mut seen = HashMap::new();
@@ -145,9 +147,10 @@ fn own_by_port<'a>(sockets: impl Iterator<Item = (OwnSocket, &'a Spot)>) -> OwnB
 fn circles(by_port: &OwnByPort, pools: &[PoolDraft], report: &mut Report) {
     let backends = pools.iter().flat_map(|pool| &pool.backends);
     for backend in backends.filter(|backend| backend.item.is_resolved()) {
-        let address = canonical(backend.item.address);
+        let Address::Ip(address) = backend.item.address;
+        let address = canonical(address);
         let mut sockets = by_port.get(&address.port()).into_iter().flatten();
-        if let Some((socket, spot)) = sockets.find(|(socket, _)| is_circle(address, socket.bind())) {
+        if let Some((socket, spot)) = sockets.find(|(socket, _)| is_circle(&address.into(), socket.bind())) {
             let pointer = report.see(spot, &backend.address_at);
             let what = format_args!("address: {address} is {socket}{pointer}");
             report.add(&backend.scope, &backend.address_at, what);
@@ -166,7 +169,8 @@ fn is_overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 /// Whether a dial to `address` ends at the listener at `bind`, as far as can be told without knowing the addresses of
 /// this machine.
-pub fn is_circle(address: SocketAddr, bind: SocketAddr) -> bool {
+pub fn is_circle(address: &Address, bind: SocketAddr) -> bool {
+    let Address::Ip(address) = *address;
     let address = canonical(address);
     if address.port() != bind.port() {
         return false;
@@ -181,7 +185,8 @@ pub fn is_circle(address: SocketAddr, bind: SocketAddr) -> bool {
 }
 
 /// Whether a dial to `address` ends at the listener at `bind` if it is an address of this machine.
-pub fn is_circle_at_home(address: SocketAddr, bind: SocketAddr) -> bool {
+pub fn is_circle_at_home(address: &Address, bind: SocketAddr) -> bool {
+    let Address::Ip(address) = *address;
     let ip = address.ip().to_canonical();
     bind.port() == address.port() && bind.ip().is_unspecified() && (bind.is_ipv6() || ip.is_ipv4())
 }
@@ -230,7 +235,7 @@ mod tests {
             ("10.0.0.1", "0.0.0.0", false),
             ("10.0.0.1", "10.0.0.1", true),
         ] {
-            assert_eq!(is_circle(ip(address), ip(bind)), expected, "{address} to {bind}");
+            assert_eq!(is_circle(&ip(address).into(), ip(bind)), expected, "{address} to {bind}");
         }
     }
 }

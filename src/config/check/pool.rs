@@ -1,6 +1,5 @@
 //! One `[[pool]]`: how it balances, its sockets, its timeouts, its backends.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -8,6 +7,7 @@ use toml::Spanned;
 use super::health;
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
 use crate::balance::Algorithm;
+use crate::base::address::Address;
 use crate::config::address::{Resolver, Target};
 use crate::config::error::Invalid;
 use crate::config::model::{
@@ -59,7 +59,7 @@ pub(super) struct Names<'r> {
 
 /// Where a target is.
 struct Found {
-    address: SocketAddr,
+    address: Address,
     /// Of a name, why it has no address.
     unresolved: Option<String>,
     /// What an operator should hear of.

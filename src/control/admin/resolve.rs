@@ -2,12 +2,12 @@
 //! threads a lease can still be renewed.
 
 use std::io;
-use std::net::SocketAddr;
 
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
+use crate::base::address::Address;
 use crate::config::{Invalid, Target};
 use crate::control::Standby;
 use crate::sys;
@@ -27,7 +27,7 @@ impl Resolvers {
     }
 
     /// The address of `target`. A name that does not exist is the request's fault; what this machine lacks is not.
-    pub(super) async fn resolve(&self, target: Target) -> Result<SocketAddr, Problem> {
+    pub(super) async fn resolve(&self, target: Target) -> Result<Address, Problem> {
         let unavailable =
             |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("address: {target}: {what}"));
         let (sender, resolved) = oneshot::channel();
@@ -59,7 +59,7 @@ struct Failure {
     is_of_this_machine: bool,
 }
 
-fn look_up(target: &Target) -> Result<SocketAddr, Failure> {
+fn look_up(target: &Target) -> Result<Address, Failure> {
     let mut is_of_this_machine = false;
     let mut resolve = |name: &str| {
         sys::look_up(name).inspect_err(|error| is_of_this_machine = error.raw_os_error().is_some())

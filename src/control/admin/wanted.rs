@@ -1,9 +1,9 @@
 //! A backend as a request asks for it: checked as far as that goes without a look at what runs, and without a resolver.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::api;
+use crate::base::address::Address;
 use crate::config::{Invalid, Target, WEIGHT_MAX, check_name, units};
 use crate::messages::request::{Holder, NewBackend};
 
@@ -40,7 +40,7 @@ impl Wanted {
     }
 
     /// The same where its target is resolved.
-    pub(super) fn at(self, address: SocketAddr) -> NewBackend {
+    pub(super) fn at(self, address: Address) -> NewBackend {
         let Self { target: _, name, weight, backup, ttl, holder, replace } = self;
         NewBackend { name, address, weight, backup, ttl, holder, replace }
     }

@@ -5,12 +5,12 @@
 //! Time in which this process stood still is no time in which they could have renewed it: no lease runs meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::Level;
 
+use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::control::membership::origin::{Origin, Registration};
@@ -156,7 +156,7 @@ impl Registrations {
             None => true,
             Some(backend) => {
                 let pool = &snapshot.pool(backend.pool).settings.name;
-                let named = (pool.as_str(), backend.name.as_str(), backend.address);
+                let named = (pool.as_str(), backend.name.as_str(), &backend.address);
                 now.contains(&named) && !before.contains(&named)
             }
         };
@@ -166,11 +166,11 @@ impl Registrations {
 }
 
 /// The backends of a configuration: pool, name and address of each.
-fn listed_in(config: &Config) -> HashSet<(&str, &str, SocketAddr)> {
+fn listed_in(config: &Config) -> HashSet<(&str, &str, &Address)> {
     let pools = config.pools.iter();
     pools
         .flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
-        .map(|(pool, backend)| (pool.name.as_str(), backend.name.as_str(), backend.address))
+        .map(|(pool, backend)| (pool.name.as_str(), backend.name.as_str(), &backend.address))
         .collect()
 }
 
@@ -241,7 +241,7 @@ mod tests {
     fn only_what_a_file_newly_lists_is_registered_no_more() {
         let file = config("");
         let mut backends = file.pools[0].backends.clone();
-        backends[0].address.set_port(3);
+        backends[0].address = ([127, 0, 0, 1], 3).into();
         let running = Snapshot::new(&file).with_backends(PoolId(0), &backends);
         let id = running.pools[0].backends[0].id;
         let mut all = Registrations::default();

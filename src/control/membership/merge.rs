@@ -4,9 +4,9 @@
 //! case of a reload is said.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::base::address::Address;
 use crate::config::Config;
 use crate::config::model::{self, OwnSocket, Pool};
 use crate::control::circles::circle_with;
@@ -40,8 +40,8 @@ pub(in crate::control) fn merge(
 /// The backends of one pool as they are put together: no two of one name or at one address, and none that is ourselves.
 pub(super) struct Membership<'s> {
     backends: Vec<model::Backend>,
-    by_name: HashMap<String, SocketAddr>,
-    by_address: HashMap<SocketAddr, String>,
+    by_name: HashMap<String, Address>,
+    by_address: HashMap<Address, String>,
     sockets: &'s [OwnSocket],
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Membership<'s> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
     /// Another has its name or its address.
-    Member { name: String, address: SocketAddr },
+    Member { name: String, address: Address },
     /// Its address is ours: each session would open the next.
     OwnSocket(OwnSocket),
 }
@@ -57,24 +57,27 @@ pub(super) enum Obstacle {
 impl<'s> Membership<'s> {
     /// Those that a configuration lists in a pool, which has these `sockets`.
     pub(super) fn listed(backends: Vec<model::Backend>, sockets: &'s [OwnSocket]) -> Self {
-        let by_name = backends.iter().map(|backend| (backend.name.clone(), backend.address)).collect();
-        let by_address = backends.iter().map(|backend| (backend.address, backend.name.clone())).collect();
+        let by_name =
+            backends.iter().map(|backend| (backend.name.clone(), backend.address.clone())).collect();
+        let by_address =
+            backends.iter().map(|backend| (backend.address.clone(), backend.name.clone())).collect();
         Self { backends, by_name, by_address, sockets }
     }
 
     /// Puts one behind them that was registered, if it fits.
     pub(super) fn add(&mut self, backend: model::Backend) -> Result<(), Obstacle> {
         let model::Backend { name, address, .. } = &backend;
-        let named = self.by_name.get_key_value(name).map(|(name, at)| (name, *at));
-        let member = named.or_else(|| self.by_address.get(address).map(|name| (name, *address)));
-        if let Some((name, address)) = member {
-            return Err(Obstacle::Member { name: name.clone(), address });
+        let named = self.by_name.get_key_value(name);
+        if let Some((name, address)) =
+            named.or_else(|| self.by_address.get(address).map(|name| (name, address)))
+        {
+            return Err(Obstacle::Member { name: name.clone(), address: address.clone() });
         }
-        if let Some(socket) = circle_with(*address, self.sockets.iter().copied()) {
+        if let Some(socket) = circle_with(address, self.sockets.iter().copied()) {
             return Err(Obstacle::OwnSocket(socket));
         }
-        self.by_name.insert(name.clone(), *address);
-        self.by_address.insert(*address, name.clone());
+        self.by_name.insert(name.clone(), address.clone());
+        self.by_address.insert(address.clone(), name.clone());
         self.backends.push(backend);
         Ok(())
     }
@@ -89,10 +92,10 @@ impl<'s> Membership<'s> {
 }
 
 /// What a backend is known by within its pool.
-type Name<'a> = (&'a str, SocketAddr);
+type Name<'a> = (&'a str, &'a Address);
 
 fn name_of(backend: &model::Backend) -> Name<'_> {
-    (backend.name.as_str(), backend.address)
+    (backend.name.as_str(), &backend.address)
 }
 
 /// What was done at run time to the backends that `pool` lists.
@@ -106,7 +109,7 @@ fn keep_changes(
     let listed_before: HashMap<Name<'_>, &model::Backend> =
         before.backends.iter().map(|backend| (name_of(backend), backend)).collect();
     let runs: HashMap<Name<'_>, &Arc<Backend>> =
-        now.backends.iter().map(|backend| ((backend.name.as_str(), backend.address), backend)).collect();
+        now.backends.iter().map(|backend| ((backend.name.as_str(), &backend.address), backend)).collect();
 
     pool.backends.retain_mut(|listed| {
         let was = listed_before.get(&name_of(listed)).copied();
@@ -318,7 +321,7 @@ mod tests {
             ),
             (
                 with_c,
-                edited_all(|config| config.listeners[0].bind = new_one("c", 3).address),
+                edited_all(|config| config.listeners[0].bind = ([127, 0, 0, 1], 3).into()),
                 &["a@1", "b@1"],
                 &["\"c\": was registered at run time, and 127.0.0.1:3 is our own listener 127.0.0.1:3 now: \
                    file wins"],

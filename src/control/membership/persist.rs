@@ -203,7 +203,7 @@ fn collect(
                 Origin::File if overrides == RuntimeOverrides::default() => continue,
                 Origin::File => None,
                 Origin::Registered(known) => Some(SavedRegistration {
-                    address: backend.address,
+                    address: backend.address.clone(),
                     backup: settings.backup,
                     who: known.who.clone(),
                     lease: known.lease().map(|end| now.1 + (end - now.0)),
@@ -322,7 +322,7 @@ fn add_registered(
     now: (Instant, Timestamp),
 ) -> Result<Vec<Hold>, String> {
     let registered = saved.registered.as_ref().ok_or("it was not registered")?;
-    let SavedRegistration { address, backup, .. } = *registered;
+    let SavedRegistration { address, backup, .. } = registered;
     if members.len() >= BACKENDS_MAX {
         return Err(format!("the pool has {BACKENDS_MAX} backends"));
     }
@@ -331,7 +331,8 @@ fn add_registered(
         return Err("its lease has ended meanwhile".into());
     }
     let weight = overrides_of(saved).weight_over(saved.weight);
-    let backend = model::Backend { name: saved.name.clone(), address, weight, backup };
+    let backend =
+        model::Backend { name: saved.name.clone(), address: address.clone(), weight, backup: *backup };
     members.add(backend).map_err(|obstacle| match obstacle {
         Obstacle::Member { name, address } => format!("the pool has {name:?} at {address} already"),
         Obstacle::OwnSocket(socket) => format!("{address} is {socket}"),

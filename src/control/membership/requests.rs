@@ -113,7 +113,7 @@ impl ControlLoop {
         };
         let returned = self.bring_back(is_it);
         let weight = returned.first().map_or(new.weight, |removed| removed.weight_for(new.weight));
-        backends.push(model::Backend { name, address, weight, backup });
+        backends.push(model::Backend { name, address: address.clone(), weight, backup });
         self.rebuild_with(pool.id, &backends, &returned);
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("it was put there").id;
@@ -154,7 +154,7 @@ impl ControlLoop {
     ) -> Result<Registered, Refusal> {
         let known = &pool.backends[place];
         if known.address != new.address {
-            let at = known.address;
+            let at = &known.address;
             return Err(Refusal::Conflict(format!("{named} is there already, at {at}: remove it first")));
         }
         let Some(before) = self.control.kept.registrations.get(known.id) else {
@@ -375,7 +375,7 @@ impl ControlLoop {
 
     /// An error if sessions would come back to us.
     fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
-        let address = new.address;
+        let address = &new.address;
         let listeners = self.control.site.addresses();
         let listeners = listeners.iter().copied().map(OwnSocket::Listener);
         match circle_with(address, listeners.chain(self.control.doors.iter().copied())) {

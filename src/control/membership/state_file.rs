@@ -6,15 +6,15 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::api::{Admin, OverrideTo};
+use crate::base::address::Address;
 use crate::config::{Invalid, Target, WEIGHT_MAX, check_name};
 use crate::control::membership::origin::HOLDERS_MAX;
 use crate::sys;
@@ -61,8 +61,8 @@ pub struct SavedBackend {
 #[serde(deny_unknown_fields)]
 pub struct SavedRegistration {
     /// Where it is dialed.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
+    #[serde(serialize_with = "show_address", deserialize_with = "address")]
+    pub address: Address,
     /// Serves only when no other backend is eligible.
     pub backup: bool,
     /// Who has sent the latest request.
@@ -233,7 +233,11 @@ fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     check_name(&name).map(|()| name).map_err(wrong)
 }
 
-fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+fn show_address<S: Serializer>(address: &Address, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(address)
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Address, D::Error> {
     let text = String::deserialize(from)?;
     let wrong = |what: &str| serde::de::Error::custom(format!("address: {what}"));
     match Target::parse(&text) {
@@ -289,9 +293,10 @@ pub(in crate::control) mod tests {
         // One is there twice now and then, which no request can bring about.
         let holders = prop::collection::vec(holder, 0..3)
             .prop_filter("no holder twice", |all| all.len() < 2 || all[0].holder != all[1].holder);
-        let address = any::<SocketAddr>().prop_filter("a server", |address| {
-            matches!(Target::parse(&address.to_string()), Ok(Target::Address(_)))
-        });
+        let address =
+            any::<std::net::SocketAddr>().prop_map(Address::Ip).prop_filter("a server", |address| {
+                matches!(Target::parse(&address.to_string()), Ok(Target::Address(_)))
+            });
         let registration = (address, any::<bool>(), ".{0,40}", prop::option::of(second), holders).prop_map(
             |(address, backup, who, lease, holders)| SavedRegistration {
                 address,
@@ -374,7 +379,7 @@ pub(in crate::control) mod tests {
             lease: second,
         };
         let registered = SavedRegistration {
-            address: "127.0.0.1:3".parse().unwrap(),
+            address: ([127, 0, 0, 1], 3).into(),
             backup: false,
             who: "uid 7".into(),
             lease: Some(second),
@@ -393,6 +398,7 @@ pub(in crate::control) mod tests {
             ("127.0.0.1:3", "127.0.0.1:0", "address: port must be 1..=65535"),
             ("127.0.0.1:3", "224.0.0.1:3", "address: must not be a multicast or broadcast address"),
             ("127.0.0.1:3", "localhost:3", "address: must be an IP address and a port"),
+            ("127.0.0.1:3", "unix:/run/web.sock", "address: \"unix:/run/web.sock\" is a Unix socket"),
             ("\"one\"", "\"\"", "name: must be 1..=64 characters"),
             ("\"one\"", "\"two\"", "holders: one of them is there twice"),
             (&holders, &many, "holders: must be 0..=16, got 17"),

@@ -67,7 +67,7 @@ impl<K: Kernel> Probes<K> {
             place.insert(Entry {
                 backend: Arc::clone(backend),
                 pool: Arc::clone(pool),
-                target: health::target(&pool.health, backend.address),
+                target: health::target(&pool.health, &backend.address),
                 // It may have been checked before, in another way or by another worker.
                 verdict: Verdict::new(backend.checked_health(), rise, fall),
                 attempt: None,

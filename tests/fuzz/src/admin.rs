@@ -1,6 +1,7 @@
 //! Bodies of admin requests: refused in one line that names the key, or legal by themselves.
 
 use l4lb::api;
+use l4lb::base::address::Address;
 use l4lb::config::{Target, check_name, one_line};
 use l4lb::control::admin::Wanted;
 use l4lb::messages::request::Holder;
@@ -33,7 +34,7 @@ fn expect_legal(wanted: &Wanted) {
         assert!(check_name(holder).is_ok(), "{holder:?}");
     }
     match target {
-        Target::Address(address) => {
+        Target::Address(Address::Ip(address)) => {
             assert!(address.port() > 0 && !address.ip().is_multicast(), "{address}");
         }
         Target::Host { host, port } => {

@@ -2,16 +2,17 @@
 
 use std::io::ErrorKind;
 use std::mem::Discriminant;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
+use l4lb::base::address::Address;
 use l4lb::config::model::{Check, Expect};
 use l4lb::health::{ANSWER_MAX, Cause, Probe, Step};
 
 use super::config::expect_one_line;
 
-const TARGET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+const TARGET: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80));
 /// Reports that one check may take: the answer is cut into fewer pieces.
 const REPORTS_MAX: usize = 1_000;
 const PIECES_MAX: usize = 32;
@@ -81,7 +82,7 @@ fn lengths(choices: &mut Unstructured) -> Result<Vec<usize>> {
 
 /// The result of a check whose request leaves and whose answer comes in pieces of these lengths.
 fn converse(script: &Script, sends: &[usize], cuts: &[usize]) -> Verdict {
-    let mut probe = Probe::new(&script.check, TARGET).expect("a check that is not off");
+    let mut probe = Probe::new(&script.check, &TARGET).expect("a check that is not off");
     let (mut sends, mut pieces) = (repeating(sends), cut(&script.answer, cuts).into_iter());
     let mut received = 0;
     for _ in 0..REPORTS_MAX {

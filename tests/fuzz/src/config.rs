@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 
+use l4lb::base::address::Address;
 use l4lb::config::fd_budget::FdBudget;
 use l4lb::config::{self, Config, Error, Overrides};
 
@@ -42,11 +43,10 @@ pub fn expect_legal(config: &Config) {
     assert!(config.listeners.iter().all(|listener| listener.pool < config.pools.len()));
     for pool in &config.pools {
         assert!(!pool.backends.is_empty(), "pool {} serves nothing", pool.name);
-        assert!(
-            pool.backends.iter().all(
-                |backend| backend.weight <= 256 && (backend.address.port() > 0 || !backend.is_resolved())
-            )
-        );
+        assert!(pool.backends.iter().all(|backend| {
+            let Address::Ip(address) = backend.address;
+            backend.weight <= 256 && (address.port() > 0 || !backend.is_resolved())
+        }));
         expect_distinct(pool.backends.iter().map(|backend| backend.name.as_str()));
         let health = &pool.health;
         assert!(health.timeout <= health.interval && health.fast_interval <= health.interval);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use l4lb::base::address::Address;
 use l4lb::base::time::Instant;
 use l4lb::config::{self, Overrides, check_name, one_line};
 use l4lb::control::membership::persist::{Restored, restore};
@@ -34,8 +35,8 @@ pub fn check(data: &[u8]) {
         let mut addresses = HashSet::new();
         for backend in &pool.backends {
             assert!(check_name(&backend.name).is_ok() && names.insert(&backend.name), "{:?}", backend.name);
-            assert!(addresses.insert(backend.address), "{} twice", backend.address);
-            let address = backend.address;
+            assert!(addresses.insert(&backend.address), "{} twice", backend.address);
+            let Address::Ip(address) = backend.address;
             assert!(
                 address.port() > 0 && !address.ip().is_multicast() && address.port() != 9090,
                 "{address}"

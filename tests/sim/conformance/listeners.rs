@@ -153,7 +153,7 @@ fn starved<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.exhaust_descriptors();
     script.accept(&listener);
     script.told_by_now();
-    let dialed = script.bench.kernel().dial(backend, &TCP).map(drop);
+    let dialed = script.bench.kernel().dial(&backend.into(), &TCP).map(drop);
     script.note(format!("dial: {}", done_or_error(dialed)));
     script.bench.kernel().close(other.socket);
     script.told_by_now();

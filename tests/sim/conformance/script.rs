@@ -178,7 +178,7 @@ impl<'a, B: Bench> Script<'a, B> {
     }
 
     pub(super) fn dial(&mut self, address: SocketAddr) -> Socket<B> {
-        self.bench.kernel().dial(address, &TCP).expect("a dial begins")
+        self.bench.kernel().dial(&address.into(), &TCP).expect("a dial begins")
     }
 
     pub(super) fn dial_result(&mut self, socket: &Socket<B>) {

@@ -54,7 +54,7 @@ impl SimBench {
 
     fn dial(&mut self, backend: bench::Backend) -> SimSocket {
         let address = self.backend(backend);
-        self.kernel.dial(address, &TCP).expect("a dial begins")
+        self.kernel.dial(&address.into(), &TCP).expect("a dial begins")
     }
 }
 

@@ -7,6 +7,7 @@ use l4lb::messages::command::{Command, StopReason};
 use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 
 use super::World;
+use crate::backend_model::port_of;
 use crate::network::{self, FIRST_BACKEND_PORT, Mode};
 use crate::oracle::Orders;
 use crate::random;
@@ -190,7 +191,7 @@ impl World {
             (pool, backend)
         };
         let mut listed = listed(self.snapshot.pool(pool));
-        self.net.borrow_mut().forget_dials(&[backend.address.port()]);
+        self.net.borrow_mut().forget_dials(&[port_of(&backend.address)]);
         let place = self.below(listed.len() + 1);
         listed.insert(place, backend);
         self.coverage.hit(if back.is_some() { "backend back" } else { "backend added" });
@@ -203,7 +204,7 @@ impl World {
     fn found(&mut self, pool: &Pool) -> model::Backend {
         let net = &mut *self.net.borrow_mut();
         let place = |port: u16| usize::from(port - FIRST_BACKEND_PORT);
-        let answer = net.backends[place(pool.backends[0].address.port())].answer;
+        let answer = net.backends[place(port_of(&pool.backends[0].address))].answer;
         let port = FIRST_BACKEND_PORT + u16::try_from(net.backends.len()).expect("a few");
         let mode = if self.rng.below(4) == 0 { Mode::draw(&mut self.rng) } else { Mode::Serving };
         net.backends.push(network::Backend { mode, answer });
@@ -231,7 +232,7 @@ impl World {
 
     pub(super) fn note(&self, what: &'static str, backend: &Backend, value: u64) {
         let net = &mut *self.net.borrow_mut();
-        net.trace.tell(net.now, what, usize::from(backend.address.port()), value);
+        net.trace.tell(net.now, what, usize::from(port_of(&backend.address)), value);
     }
 }
 

@@ -11,6 +11,7 @@ use l4lb::messages::command::Command;
 
 use super::World;
 use super::operator::listed;
+use crate::backend_model::port_of;
 
 impl World {
     /// One thing of the configuration changes, and all of it is published anew.
@@ -108,7 +109,7 @@ impl World {
         let pool = &mut config.pools[place];
         let is_first = pool.name.starts_with('p');
         pool.name.replace_range(..1, if is_first { "q" } else { "p" });
-        let ports: Vec<u16> = pool.backends.iter().map(|backend| backend.address.port()).collect();
+        let ports: Vec<u16> = pool.backends.iter().map(|backend| port_of(&backend.address)).collect();
         self.net.borrow_mut().forget_dials(&ports);
         self.retire(place);
     }
@@ -126,7 +127,7 @@ impl World {
     /// A pool comes back, and is another one under the same name.
     fn restore_pool(&mut self, config: &mut Config) {
         let Some(pool) = self.away.pop() else { return };
-        let ports: Vec<u16> = pool.backends.iter().map(|backend| backend.address.port()).collect();
+        let ports: Vec<u16> = pool.backends.iter().map(|backend| port_of(&backend.address)).collect();
         self.net.borrow_mut().forget_dials(&ports);
         config.pools.push(pool);
         let place = self.below(config.listeners.len());
