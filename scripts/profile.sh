@@ -3,8 +3,8 @@
 # Usage: scripts/profile.sh [--seconds N] [--svg FILE] [keep-alive | short | bulk]...       all three, 10 s each
 #        keep-alive: wrk over connections that stay, short: wrk with a connection a request, bulk: iperf3
 # Needs perf, wrk and iperf3; a flame graph (--svg, and the load goes into its name) needs inferno as well.
-# shellcheck source=lib.sh
-source "$(dirname "$0")/lib.sh"
+# shellcheck source=lib/harness.sh
+source "$(dirname "$0")/lib/harness.sh"
 
 SPAN=10
 # Past the start of the load and of its connections.

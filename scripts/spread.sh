@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures how evenly sessions are spread over the workers, and what that costs: accept = "reuseport" against "balance".
 # Usage: scripts/spread.sh      judges nothing; the figures are of this machine
-# shellcheck source=lib.sh
-source "$(dirname "$0")/lib.sh"
+# shellcheck source=lib/harness.sh
+source "$(dirname "$0")/lib/harness.sh"
 
 WAYS=(reuseport balance)
 # Long sessions, opened one after another; each setting so many times, because the hash is a matter of luck.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .process import BenchError, Process
 
-PEERS = pathlib.Path(__file__).resolve().parent.parent / "peers.py"
+PEERS = pathlib.Path(__file__).resolve().parent.parent / "lib" / "peers"
 SMALL = "/"
 STATUS = "/status"
 BODIES = {SMALL: 100, "/64k": 64 << 10, "/1m": 1 << 20}

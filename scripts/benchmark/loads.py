@@ -366,7 +366,7 @@ def hold(clients: Process, count: int) -> None:
 
 
 def ask(clients: Process, command: str) -> dict[str, str]:
-    """What `peers.py hold` answers; each command is asked once, and is its own identity."""
+    """What `peers hold` answers; each command is asked once, and is its own identity."""
     clients.tell(f"{command} {command}")
     clients.await_that(f"answers {command}", HOLD_SECONDS_MAX, lambda: answer_to(clients, command) is not None)
     return dict(word.split("=", 1) for word in answer_to(clients, command).split())

@@ -2,8 +2,8 @@
 # The admin API over TCP: what schemathesis thinks up breaks nothing that the OpenAPI document says, and 1,000 stuck clients
 # beside a scrape that never pauses for long leave the latency of the data plane as it is.
 # SCHEMATHESIS_SEED=N makes schemathesis think up other requests.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 SCHEMATHESIS_VERSION=4.32.5
 # Of each operation; bounded by number and not by time, so that a seed stands for the same requests on any machine.

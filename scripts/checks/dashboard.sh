@@ -2,8 +2,8 @@
 # The page at / of the admin listener, in Chromium: it loads, its numbers move under load, changes are done, it is usable by
 # keyboard, on a phone and with a thousand backends, and nothing is in the console.
 # --shots DIR leaves pictures of it there, which takes two minutes more.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 MANY=1000
 SHOTS=$WORK/shots
@@ -56,7 +56,7 @@ look() {
     local what=$1 held
     shift
     held=$WORK/$what.held
-    "$ROOT/scripts/browser.py" "$what" "http://$ADMIN/" "$TOKEN_FILE" --shots "$SHOTS" "$@" >"$held" 2>"$WORK/$what.log" ||
+    "$ROOT/scripts/lib/browser.py" "$what" "http://$ADMIN/" "$TOKEN_FILE" --shots "$SHOTS" "$@" >"$held" 2>"$WORK/$what.log" ||
         fail "$(tail -n 1 "$held") and then $(tail -n 1 "$WORK/$what.log")"
     expect "$what: things that held" "$(grep -c '^ok: ' "$held")" -gt 5
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `l4lb demo` serves its three backends in turn, also on other ports, and Ctrl-C ends it.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 ADDRESS=127.0.0.1:9090
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # l4lb doctor: on this machine, with few open files, with small settings, and where splice(2) is denied.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 # diagnose NAME EXIT COMMAND...: runs it; what it prints is in NAME.out.
 diagnose() {

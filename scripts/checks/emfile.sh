@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # 500 clients at once where far fewer sessions fit: the others wait without cost, and every client is served.
 # Three reasons to be full: the open-files limit at start, max_sessions, and descriptors that run out later.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 CLIENTS=500
 SATURATED_SECONDS=10

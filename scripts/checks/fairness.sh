@@ -4,8 +4,8 @@
 # is checked meanwhile, is never taken for dead.
 # --long: also HAProxy, splicing, in interleaved rounds: in the median l4lb keeps the ping waiting no longer, and 999 of 1,000
 # of its turns last no longer than 5 ms. L4LB_BEFORE=FILE: another l4lb beside them, of whose rate so much is left.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 STREAMS_FEW=20
 STREAMS_MANY=100
@@ -100,7 +100,7 @@ measure() {
     start_peer bulk --on "$LOAD_CPU" "$NICE_STREAMS" bulk "$STREAMS_IN" "$streams" --listen "$STREAMS_OUT"
     wait_until 20 "the streams are there" grep -q "^streams=$streams$" "$WORK/bulk.out"
     ask bulk mark >/dev/null
-    said=$(taskset -c "$LOAD_CPU" nice -n "$NICE_PING" python3 "$ROOT/scripts/peers.py" ping "$PING_IN" \
+    said=$(taskset -c "$LOAD_CPU" nice -n "$NICE_PING" python3 "$ROOT/scripts/lib/peers" ping "$PING_IN" \
         --seconds "$SECONDS_EACH")
     moved=$(ask bulk mark)
     P50=$(value_of p50 "$said") P99=$(value_of p99 "$said")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Clients that close their half together with the request, as `printf ... | socat` and many health checkers do, get whole
 # answers, and what they change is answered: each request a thousand times, over TCP and over the unix socket.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 REQUESTS=1000
 # So many make an answer of /metrics larger than what the socket takes at once.

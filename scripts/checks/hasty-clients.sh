@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Clients that connect, send ten bytes and reset at once: every byte reaches the backend, as without a balancer, however
 # far the dial was when the reset came. A backend that is never there costs them no more than its dials.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 CLIENTS=200
 ROUNDS=3
@@ -12,7 +12,7 @@ hasty() {
     local round whole
     WHOLE=$CLIENTS
     for ((round = 0; round < ROUNDS; round++)); do
-        whole=$(timeout 20 python3 "$ROOT/scripts/peers.py" hasty "$2" --listen "$BACKEND" --count "$CLIENTS")
+        whole=$(timeout 20 python3 "$ROOT/scripts/lib/peers" hasty "$2" --listen "$BACKEND" --count "$CLIENTS")
         whole=$(value_of whole "$whole")
         ((whole >= WHOLE)) || WHOLE=$whole
     done

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What an idle session costs: memory, and processor time while nothing happens. Clients and backend are processes of
 # their own. --peers: the same of HAProxy and nginx, where installed; they need more descriptors, so with 4,000.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 SESSIONS=9000
 SESSIONS_OF_PEERS=4000

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A real Prometheus scrapes l4lb under load: the laws between the counters hold on every scrape, each alert and each chart
 # of the dashboard finds its series, and an alert fires once it is to. And what a scrape of 10,000 backends takes.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 LOAD_SECONDS=10
 LAWS_SECONDS=6
@@ -11,7 +11,7 @@ SCRAPES_MIN=4
 BACKENDS=10000
 SCRAPE_MS_MAX=200
 
-scrape() { "$ROOT/scripts/scrape.py" "$@"; }
+scrape() { "$ROOT/scripts/lib/scrape.py" "$@"; }
 
 check_files() {
     local what file

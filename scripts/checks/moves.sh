@@ -3,8 +3,8 @@
 # and put back, with one and two workers, while a client comes to each address every 50 ms. Where some listener of the new
 # configuration covers the address all are served; where none does they are refused; and no SYN has to be repeated.
 # Some 25 seconds; --long, some 5 minutes.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 TIMES=(--rounds 1)
 if [[ ${1:-} == --full || ${1:-} == --long ]]; then
@@ -16,7 +16,7 @@ require python3
 build
 start_echo backend
 read -r port stays <<<"$(free_ports 2)"
-MOVES=(python3 "$ROOT/scripts/moves.py" --l4lb "$L4LB" --socket "$(admin_socket lb)" --config "$WORK/lb.toml" --port "$port"
+MOVES=(python3 "$ROOT/scripts/lib/moves.py" --l4lb "$L4LB" --socket "$(admin_socket lb)" --config "$WORK/lb.toml" --port "$port"
     --stays "127.0.0.1:$stays" --backend "127.0.0.1:$(port_of backend)" "${TIMES[@]}")
 "${MOVES[@]}" --write-only
 RUST_LOG=info,l4lb::session=off start_l4lb lb -c "$WORK/lb.toml"

@@ -2,8 +2,8 @@
 # What a network can do to a load balancer: packets that vanish, hosts that cannot be reached, source ports that run
 # out, peers that are gone without a word, a way that leads back. Root only: it makes two network namespaces with a link
 # between them. l4lb runs in one; clients and backends run in the other, whose firewall does the damage.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 LISTEN=10.77.0.1:9090
 LISTEN_SECOND=10.77.0.1:9091

@@ -2,8 +2,8 @@
 # What a user who may have no more pipes gets: more streams with stuck readers than there may be pipes, of which a few are
 # left. What finds no pipe is copied, every byte arrives in its place, and the log says what the operator can do.
 # Root only: l4lb runs as another user, in a network namespace.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 LISTEN=127.0.0.1:9090
 BACKEND=127.0.0.1:7000
@@ -27,7 +27,7 @@ start_holder() {
     local pages
     pages=$(cat /proc/sys/fs/pipe-user-pages-soft)
     expect "fs.pipe-user-pages-soft, of which $1 pipes are to be left" "$pages" -gt $((PAGES_PER_PIPE * $1))
-    start holder python3 "$ROOT/scripts/peers.py" pipes --user "$NOBODY" $((pages / PAGES_PER_PIPE - $1))
+    start holder python3 "$ROOT/scripts/lib/peers" pipes --user "$NOBODY" $((pages / PAGES_PER_PIPE - $1))
     wait_until 10 "the other pipes are held" grep -q '^held=' "$WORK/holder.out"
 }
 

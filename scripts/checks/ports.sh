@@ -2,8 +2,8 @@
 # Source ports that run out: 16 towards each backend, and 30 clients that want one at once. Those that find none wait,
 # and only they; each is served as soon as a port comes free, and reset once it has waited for the connect timeout.
 # Root only: it makes two network namespaces with a link between them.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 LISTEN=10.77.0.1:9090
 LISTEN_SECOND=10.77.0.1:9091

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Real programs through l4lb: wrk, iperf3, redis-benchmark, curl; and a backend that dies under load.
 # --long: files of 1 GiB instead of 256 MiB.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 MIB=256
 [[ ${1:-} != --long ]] || MIB=1024

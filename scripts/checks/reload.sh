@@ -3,8 +3,8 @@
 # numbered bytes, the file changes (backends, listeners, workers, timeouts) and a backend is registered, drained, made ready
 # and removed through the API, again and again. No request may fail, no session end, no byte be lost.
 # Some 20 seconds; --full, some 90: 100 of each, 1,000 sessions, and until wrk has done 1,000,000 requests.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 RELOADS=30
 ROUNDS=30

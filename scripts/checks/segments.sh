@@ -3,8 +3,8 @@
 # of single bytes, and a link that is slower than everyone. Every byte arrives in its place, and then the FIN, whoever is slow
 # and however it is relayed.
 # Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other, or with it.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 NEAR_ADDRESS=10.78.0.1
 FAR_ADDRESS=10.78.0.2
@@ -62,7 +62,7 @@ END
 
 # --- transfers -----------------------------------------------------------------------------------------------------
 
-stream() { start "$1" ip netns exec "$PEERS" python3 "$ROOT/scripts/peers.py" stream "${@:2}"; }
+stream() { start "$1" ip netns exec "$PEERS" python3 "$ROOT/scripts/lib/peers" stream "${@:2}"; }
 
 # What NAME said of its stream, once it has ended; it ends well only if every byte was in its place.
 figures_of() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # l4lb as a service: its unit, the system calls that the unit allows, root given up, sockets that systemd passes.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 UNIT=$ROOT/config/l4lb.service
 EXPOSURE_MAX=1.6

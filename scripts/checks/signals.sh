@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What each signal does to a process with a session in it, and what a second process on the same address says.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 # Far more than it takes, and far less than the drain would last.
 EXIT_MS_MAX=5000

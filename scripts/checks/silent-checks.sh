@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A thousand backends of one pool that take connections and say nothing leave the checks of another pool alone: its backend is
 # checked as often as configured, and once it has died that is noticed as soon as it should be.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 SILENT=1000
 # Checks at a time are an eighth of this.

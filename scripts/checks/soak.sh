@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # 100,000 connections of every kind, with not a byte and not an end out of place, nothing leaked and all books in
 # agreement. --long: 1,000,000.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 # soak WHAT ARGS...
 soak() {

@@ -2,8 +2,8 @@
 # A process that was stopped for a while goes on as if nothing had been: what came in meanwhile is heard before any
 # deadline is, and no backend is taken down for checks that the process itself missed. It may poll before it sleeps, and
 # does not once it is idle.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 SESSIONS=200
 STOPPED_SECONDS=5

@@ -2,8 +2,8 @@
 # Readers that have stopped do not cost others their pipes: 200 of them, then one stream, and how its bytes went, by splice
 # or by copy; HAProxy beside. And each of them is cut at its idle timeout, not at twice that.
 # Root only: sockets with bounded buffers, in a network namespace.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 # More than there are pipes for one worker (src/config/fd_budget.rs).
 READERS=200
@@ -79,12 +79,12 @@ is_traced() { ! grep -q '^TracerPid:[[:space:]]*0$' "/proc/${PID[lb]}/task"/*/st
 # How one stream goes: splices and reads that moved bytes are in $SPLICES and $COPIES.
 pass_stream() {
     local what=$1
-    start backend ip netns exec "$NEAR" python3 "$ROOT/scripts/peers.py" stream --listen "$STREAM_BACKEND" --send "$STREAM_BYTES"
+    start backend ip netns exec "$NEAR" python3 "$ROOT/scripts/lib/peers" stream --listen "$STREAM_BACKEND" --send "$STREAM_BYTES"
     wait_until 10 "the backend listens" grep -q '^listening' "$WORK/backend.out"
     start tracer strace -f -qq -e trace=splice,recvfrom -p "${PID[lb]}"
     wait_until 5 "strace has all threads" is_traced
     # HAProxy closes a session whose client ends its stream while the dial is under way.
-    start client ip netns exec "$NEAR" python3 "$ROOT/scripts/peers.py" stream --connect "$STREAM_LISTEN" --end-last
+    start client ip netns exec "$NEAR" python3 "$ROOT/scripts/lib/peers" stream --connect "$STREAM_LISTEN" --end-last
     await_exit client 60
     expect "$what: the stream ($(cat "$WORK/client.out"))" "$(value_of received "$(cat "$WORK/client.out")")" = "$STREAM_BYTES"
     await_exit backend 10
@@ -131,7 +131,7 @@ show_haproxy() {
 check_idle() {
     local duration
     start_lb "${IDLE_MS}ms"
-    start backend ip netns exec "$NEAR" python3 "$ROOT/scripts/peers.py" stream --listen "$STUCK_BACKEND" --send "$STUCK_BYTES"
+    start backend ip netns exec "$NEAR" python3 "$ROOT/scripts/lib/peers" stream --listen "$STUCK_BACKEND" --send "$STUCK_BYTES"
     wait_until 10 "the backend listens" grep -q '^listening' "$WORK/backend.out"
     start reader ip netns exec "$NEAR" bash -c "exec 3<>/dev/tcp/${STUCK_LISTEN/://}; sleep 60"
     wait_until 10 "the stuck reader is cut" log_has lb ' session .* reason=idle_timeout '

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A standard error that nobody reads stalls nothing, and what was dropped for it is counted and told.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 # More lines than the queue and the pipe hold together.
 REQUESTS_MIN=12000

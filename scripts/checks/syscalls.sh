@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # System calls that fail: what the machine may lack for a while, and what may interrupt any call. strace makes the calls
 # of a running l4lb fail, and one process lives through it all: every client is served in the end, nothing spins.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 CLIENTS=40
 EXHAUSTED_SECONDS=2

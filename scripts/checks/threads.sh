@@ -3,8 +3,8 @@
 # address and by name, names are resolved, reloads run; one that needs threads is refused, and runs once there are some.
 # Once with a limit of tasks (pids.max of a cgroup, version 2 or 1) where this machine lets us make one, and always with
 # the limit of threads of a user (RLIMIT_NPROC), which no machine lacks.
-# shellcheck source=../lib.sh
-source "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/harness.sh
+source "$(dirname "$0")/../lib/harness.sh"
 
 SESSIONS=20
 # A stream that never ends is read for so long.

@@ -186,7 +186,7 @@ fn expect_screen(text: &str, expected: &str) {
 
 #[test]
 fn a_screen_of_140_by_40_shows_everything() {
-    expect_screen(&drawn(&mut app(), second(120), 140, 40), include_str!("../../tests/pages/top.txt"));
+    expect_screen(&drawn(&mut app(), second(120), 140, 40), include_str!("tests/top.txt"));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_screen_of_80_by_24_shows_what_matters() {
     let mut app = app();
     app.on_key(Key::Down, second(120));
     app.on_key(Key::Down, second(120));
-    expect_screen(&drawn(&mut app, second(120), 80, 24), include_str!("../../tests/pages/top-80x24.txt"));
+    expect_screen(&drawn(&mut app, second(120), 80, 24), include_str!("tests/top-80x24.txt"));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 Chromium is driven through its own driver; nothing is loaded from elsewhere. Prints a line for each thing that held, and
 ends with the first that did not. `page` expects the pool "web" with the backends a, b and c, and requests that go through
-it; `many` only measures what a page of very many backends costs; `pictures` are what the README shows. With --shots DIR
-the page is left there as it looked.
+it; `many` only measures what a page of very many backends costs; `pictures` are what README.md shows from
+src/manual/assets/. With --shots DIR the page is left there as it looked.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 set -Eeuo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 GIVEN=${L4LB:-}
 L4LB=${L4LB:-${CARGO_TARGET_DIR:-$ROOT/target}/release/l4lb}
 CHECK=$(basename "$0" .sh)
@@ -125,7 +125,7 @@ start_peer() {
     mkfifo "$WORK/$name.in"
     # Open both ways, so that the peer never sees an end; and open before anything is asked.
     exec {commands}<>"$WORK/$name.in"
-    "${enter[@]}" python3 "$ROOT/scripts/peers.py" "$@" <&"$commands" >"$WORK/$name.out" 2>"$WORK/$name.log" &
+    "${enter[@]}" python3 "$ROOT/scripts/lib/peers" "$@" <&"$commands" >"$WORK/$name.out" 2>"$WORK/$name.log" &
     PID[$name]=$!
     exec {commands}>&-
 }
@@ -214,7 +214,7 @@ stop() {
 }
 
 # N ports that nobody uses, outside the range that the kernel gives to outgoing connections.
-free_ports() { python3 "$ROOT/scripts/peers.py" free-ports "$1"; }
+free_ports() { python3 "$ROOT/scripts/lib/peers" free-ports "$1"; }
 
 free_address() { echo "127.0.0.1:$(free_ports 1)"; }
 
