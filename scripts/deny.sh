@@ -2,6 +2,7 @@
 # Licences, sources and bans of all that is linked or built, by deny.toml. Known weaknesses (advisories) too where the database
 # of RustSec can be fetched; where not, that is said and is no fault. Also the package of the fuzzer, which has a lock file of its own.
 # Usage: scripts/deny.sh
+# Goal G23 of tests/CASES.md.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

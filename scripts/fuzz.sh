@@ -3,6 +3,7 @@
 # Usage: scripts/fuzz.sh [--seconds N] [TARGET...]      all of them, or some: config flags session ...
 # Needs a nightly toolchain ($FUZZ_TOOLCHAIN, default: nightly) and cargo-fuzz. What a run finds stays below the target
 # directory and is where the next one begins; the corpus of the repository changes only by hand.
+# Goal G21 of tests/CASES.md.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+
+Goal G14 of tests/CASES.md.
 """Shows that the simulation finds what it is there for.
 
 Each mutant is the code with one known mistake in it, of the kind that has hurt proxies before. The sweep has to fail on

@@ -323,6 +323,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
         "x.toml:18: pool \"web\": backend multicast.example:80: address: host \"multicast.example\" resolves to 224.0.0.1, no server"),
 ];
 
+/// Cases 97 and 99.
 #[test]
 fn each_bad_file_brings_up_exactly_its_line() {
     let mut wrong = String::new();

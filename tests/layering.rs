@@ -129,6 +129,7 @@ fn names_crate(line: &str, name: &str) -> bool {
     line.match_indices(&path).any(|(at, _)| !is_word(line[..at].chars().next_back()))
 }
 
+/// Goal G23.
 #[test]
 fn only_sys_names_the_system_crates_and_writes_unsafe() {
     let mut wrong = Vec::new();

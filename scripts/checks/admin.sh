@@ -2,6 +2,7 @@
 # The admin API over TCP: what schemathesis thinks up breaks nothing that the OpenAPI document says, and 1,000 stuck clients
 # beside a scrape that never pauses for long leave the latency of the data plane as it is.
 # SCHEMATHESIS_SEED=N makes schemathesis think up other requests.
+# Case 101 and goal G20 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # l4lb doctor: on this machine, with few open files, with small settings, and where splice(2) is denied.
+# Case 65 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # 500 clients at once where far fewer sessions fit: the others wait without cost, and every client is served.
 # Three reasons to be full: the open-files limit at start, max_sessions, and descriptors that run out later.
+# Cases 59 and 83, goal G6 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

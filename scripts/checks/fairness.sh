@@ -4,6 +4,7 @@
 # is checked meanwhile, is never taken for dead.
 # --long: also HAProxy, splicing, in interleaved rounds: in the median l4lb keeps the ping waiting no longer, and 999 of 1,000
 # of its turns last no longer than 5 ms. L4LB_BEFORE=FILE: another l4lb beside them, of whose rate so much is left.
+# Cases 41 and 83, goal G10 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -2,6 +2,7 @@
 # What a network can do to a load balancer: packets that vanish, hosts that cannot be reached, source ports that run
 # out, peers that are gone without a word, a way that leads back. Root only: it makes two network namespaces with a link
 # between them. l4lb runs in one; clients and backends run in the other, whose firewall does the damage.
+# Cases 30, 48, 51 and 57 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -2,6 +2,7 @@
 # What a user who may have no more pipes gets: more streams with stuck readers than there may be pipes, of which a few are
 # left. What finds no pipe is copied, every byte arrives in its place, and the log says what the operator can do.
 # Root only: l4lb runs as another user, in a network namespace.
+# Cases 61 and 64, goal G8 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -2,6 +2,7 @@
 # Source ports that run out: 16 towards each backend, and 30 clients that want one at once. Those that find none wait,
 # and only they; each is served as soon as a port comes free, and reset once it has waited for the connect timeout.
 # Root only: it makes two network namespaces with a link between them.
+# Case 51 and goal G7 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

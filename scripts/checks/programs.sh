@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Real programs through l4lb: wrk, iperf3, redis-benchmark, curl; and a backend that dies under load.
 # --long: files of 1 GiB instead of 256 MiB.
+# Case 2 and goal G4 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -3,6 +3,7 @@
 # numbered bytes, the file changes (backends, listeners, workers, timeouts) and a backend is registered, drained, made ready
 # and removed through the API, again and again. No request may fail, no session end, no byte be lost.
 # Some 20 seconds; --full, some 90: 100 of each, 1,000 sessions, and until wrk has done 1,000,000 requests.
+# Cases 85 and 87, goal G2 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -3,6 +3,7 @@
 # of single bytes, and a link that is slower than everyone. Every byte arrives in its place, and then the FIN, whoever is slow
 # and however it is relayed.
 # Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other, or with it.
+# Cases 5 and 11, goal G8 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # l4lb as a service: its unit, the system calls that the unit allows, root given up, sockets that systemd passes.
+# Goal G23 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

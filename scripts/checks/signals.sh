@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # What each signal does to a process with a session in it, and what a second process on the same address says.
+# Case 96 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

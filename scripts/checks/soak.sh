@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # 100,000 connections of every kind, with not a byte and not an end out of place, nothing leaked and all books in
 # agreement. --long: 1,000,000.
+# Goals G1 and G15 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A standard error that nobody reads stalls nothing, and what was dropped for it is counted and told.
+# Case 103 and goal G19 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # System calls that fail: what the machine may lack for a while, and what may interrupt any call. strace makes the calls
 # of a running l4lb fail, and one process lives through it all: every client is served in the end, nothing spins.
+# Cases 62 and 63 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -3,6 +3,7 @@
 # address and by name, names are resolved, reloads run; one that needs threads is refused, and runs once there are some.
 # Once with a limit of tasks (pids.max of a cgroup, version 2 or 1) where this machine lets us make one, and always with
 # the limit of threads of a user (RLIMIT_NPROC), which no machine lacks.
+# Case 68 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -94,6 +94,7 @@ impl<T> Slots<T> {
 mod tests {
     use super::*;
 
+    /// Case 40.
     #[test]
     fn a_reused_place_does_not_answer_to_the_old_key() {
         let mut slots = Slots::default();

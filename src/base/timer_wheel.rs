@@ -244,6 +244,7 @@ mod tests {
         assert_eq!(due_at(&mut wheel, at_millis(11)), [4]);
     }
 
+    /// Case 69.
     #[test]
     fn an_entry_fires_at_its_deadline_and_not_before() {
         for span in [1, 63, 64, 65, 4_095, 4_096, 86_400_000, u64::from(u32::MAX) + 5] {
@@ -279,6 +280,7 @@ mod tests {
         wheel.cancel(spent);
     }
 
+    /// Case 74.
     #[test]
     fn a_deadline_at_the_end_of_time_can_be_armed_and_cancelled() {
         let mut wheel = TimerWheel::new(at_millis(3));
@@ -288,6 +290,7 @@ mod tests {
         assert_eq!(wheel.next_timeout(at_millis(1 << 40)), None);
     }
 
+    /// Cases 70 and 71.
     #[test]
     fn the_wheel_agrees_with_a_sorted_map_over_random_operations() {
         for seed in 0..60 {

@@ -231,6 +231,7 @@ mod tests {
         assert!(work.next_look_up().is_none() && work.unresolved().next().is_none());
     }
 
+    /// Case 100.
     #[test]
     fn a_reload_without_a_name_server_takes_nothing_out_of_service() {
         let running = parse(TEXT, &found("a.example:80", "10.0.0.1:80")).unwrap();

@@ -128,6 +128,7 @@ impl Display for Quoted {
 mod tests {
     use super::*;
 
+    /// Case 104.
     #[test]
     fn foreign_bytes_stay_on_one_short_line() {
         let cases: [(&[u8], &str); 4] = [

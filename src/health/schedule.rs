@@ -53,6 +53,7 @@ mod tests {
         ticks.into_iter().max().unwrap()
     }
 
+    /// Case 77.
     #[test]
     fn ten_thousand_checks_never_fire_together() {
         let (health, mut rng) = (health(Duration::from_secs(2), Duration::from_millis(500), 10), Rng::new(1));

@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&old).unwrap(), "one\n");
     }
 
+    /// Case 103.
     #[test]
     fn lines_that_a_full_disk_does_not_take_are_counted() {
         let mut access = AccessFile::open(Path::new("/dev/full")).unwrap();

@@ -352,6 +352,7 @@ mod tests {
         (dialed, accepted)
     }
 
+    /// Case 52.
     #[test]
     fn a_socket_that_is_connected_to_itself_is_found_out() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

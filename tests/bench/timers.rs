@@ -1,4 +1,6 @@
 //! The timer wheel while it holds so many timers: one for each session, the deadlines all over the next minutes.
+//!
+//! Case 71.
 
 use std::time::Duration;
 

@@ -152,6 +152,7 @@ fn the_admin_api_is_refused_as_a_backend() {
     guarded.expect_untouched(0);
 }
 
+/// Case 102.
 #[test]
 fn only_who_shows_the_token_and_comes_from_this_machine_is_let_in() {
     let guarded = Guarded::start(nowhere());
@@ -299,6 +300,7 @@ fn what_is_no_good_request_is_refused_and_changes_nothing() {
 }
 
 /// What HTTP forbids ends the connection, and what stands behind it is not a request.
+/// Case 101.
 #[test]
 fn bytes_that_are_not_http_are_no_request() {
     let guarded = Guarded::start(nowhere());

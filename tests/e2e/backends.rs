@@ -1,4 +1,4 @@
-//! Backends that cannot be dialed, and what comes of it for the client: cases 47, 49 and 53-55 of the checklist.
+//! Backends that cannot be dialed, and what comes of it for the client (`tests/CASES.md`).
 
 use std::time::Duration;
 
@@ -130,6 +130,7 @@ fn a_client_that_resets_during_a_retry_is_noticed() {
 }
 
 /// Case 55, the other half: see `health` for the recovery.
+/// Goal G5.
 #[test]
 fn a_client_is_reset_at_once_when_all_backends_are_down() {
     let backends = backends(3).health("initial_state = \"down\", rise = 100");
@@ -155,6 +156,7 @@ fn a_client_is_reset_when_no_backend_has_a_weight() {
     service.ends(&[(NoBackend, 1)]);
 }
 
+/// Case 82.
 #[test]
 fn a_pool_that_tries_anyway_serves_from_backends_that_are_down() {
     let backends =

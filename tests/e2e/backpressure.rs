@@ -1,5 +1,7 @@
-//! Readers that stop, and a server that waits for them without spinning: cases 33-37, 45 of the checklist.
+//! Readers that stop, and a server that waits for them without spinning (`tests/CASES.md`).
 //! In a process of its own, whose CPU time is nobody else's.
+//!
+//! Goal G24.
 
 use std::thread;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Many sessions at a time: cases 12, 41-44 of the checklist.
+//! Many sessions at a time (`tests/CASES.md`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;

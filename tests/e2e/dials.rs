@@ -1,4 +1,4 @@
-//! What happens until a backend is connected: cases 8, 25, 47, 53 and 55 of the checklist.
+//! What happens until a backend is connected (`tests/CASES.md`).
 
 use std::time::Duration;
 
@@ -115,6 +115,7 @@ fn a_client_without_a_backend_is_reset() {
 }
 
 /// It waited for ever: each try began its patience anew.
+/// Case 60.
 #[test]
 fn a_session_that_gets_no_descriptor_to_dial_with_is_reset_after_the_connect_timeout() {
     let lab = setup().connect_timeout("1s").start_daemon();

@@ -189,6 +189,7 @@ fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
 }
 
 /// Until a restart nobody could reach it any more.
+/// Case 102.
 #[test]
 fn an_admin_socket_whose_file_was_removed_is_made_again_on_reload() {
     let config = "[[pool]]\nhealth = { type = \"off\" }\nbackend = [{ address = \"127.0.0.1:1\" }]\n";
@@ -225,6 +226,7 @@ fn an_admin_socket_whose_file_was_removed_is_made_again_on_reload() {
 }
 
 /// One name that did not resolve kept all others from serving.
+/// Case 100.
 #[test]
 fn a_backend_whose_name_does_not_resolve_is_down_and_keeps_no_other_from_serving() {
     let config = |policy: &str| {

@@ -1,4 +1,6 @@
-//! FIN, half-close and reset go through as they came: cases 16-32 of the checklist.
+//! FIN, half-close and reset go through as they came (`tests/CASES.md`).
+//!
+//! Goal G9.
 
 use std::thread;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Health checks on the wire, and what they do to sessions: cases 76, 78-82 of the checklist.
+//! Health checks on the wire, and what they do to sessions (`tests/CASES.md`).
 //!
 //! Where exactness counts, the test answers each check by hand: the next check begins behind the verdict on the
 //! last one, so its arrival is the moment to look at the state.

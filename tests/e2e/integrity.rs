@@ -1,4 +1,4 @@
-//! Every byte arrives, once, in its place: cases 1-15 of the checklist.
+//! Every byte arrives, once, in its place (`tests/CASES.md`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

@@ -231,6 +231,7 @@ fn no_lease_ends_for_want_of_a_process_that_reads_its_renewal() {
 }
 
 /// It was another backend under the same name, and the sessions of the first were reset at the end of its drain.
+/// Case 84.
 #[test]
 fn whoever_comes_back_during_the_drain_has_its_sessions() {
     let daemon = Daemon::start(&config(None), IPV4);

@@ -1,4 +1,4 @@
-//! `max_sessions`: never exceeded, never a client lost, never a spin: case 66 of the checklist.
+//! `max_sessions`: never exceeded, never a client lost, never a spin (`tests/CASES.md`).
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -31,6 +31,7 @@ fn all_are_served(clients: Vec<Peer>) {
     });
 }
 
+/// Case 86.
 #[test]
 fn the_queue_of_a_removed_listener_is_served() {
     for workers in [1, 2] {
@@ -154,6 +155,7 @@ fn under_load(service: &mut Service<'_>, changes: impl FnOnce(&mut Service<'_>, 
     (0..served.into_inner()).for_each(|_| service.count_client());
 }
 
+/// Case 87.
 #[test]
 fn workers_come_and_go_under_load() {
     for accept in Accept::ALL {

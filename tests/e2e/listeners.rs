@@ -1,4 +1,4 @@
-//! What a listener has of its own, and idle timeouts of many sessions at a time: case 69 of the checklist.
+//! What a listener has of its own, and idle timeouts of many sessions at a time (`tests/CASES.md`).
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -23,6 +23,7 @@ fn a_listener_may_have_timeouts_of_its_own() {
 }
 
 /// Each has its own last byte, and none is cut before the timeout has passed since.
+/// Case 69.
 #[test]
 fn no_session_is_cut_before_its_time() {
     let backends = backends(2).workers(2).pool("timeouts = { idle = \"2s\" }");

@@ -122,6 +122,7 @@ fn every_scrape_of_a_busy_process_adds_up() {
     service.stops();
 }
 
+/// Case 105.
 #[test]
 fn the_series_of_a_backend_come_and_go_with_it() {
     let pool = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\

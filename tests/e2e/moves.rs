@@ -254,6 +254,7 @@ fn a_move_that_is_refused_takes_nobody_in() {
 }
 
 /// Sockets that go are closed by the end of the process too.
+/// Case 89.
 #[test]
 fn a_drain_may_begin_while_a_listener_moves() {
     for workers in [1, 2] {

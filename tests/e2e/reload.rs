@@ -32,6 +32,7 @@ fn visits(service: &Service<'_>) -> [Visit; 2] {
     visits
 }
 
+/// Case 84.
 #[test]
 fn a_backend_comes_and_goes_and_its_sessions_finish() {
     let backends = backends(2);
@@ -100,6 +101,7 @@ fn a_backend_that_keeps_its_sessions_has_no_deadline() {
     });
 }
 
+/// Case 105.
 #[test]
 fn what_stays_is_not_touched() {
     let backends = backends(3);
@@ -122,6 +124,7 @@ fn what_stays_is_not_touched() {
     service.ends(&[(Done, 10)]);
 }
 
+/// Case 88.
 #[test]
 fn a_bad_configuration_changes_nothing_and_is_remembered() {
     let backends = backends(2);

@@ -131,6 +131,7 @@ fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
 }
 
 /// The second reload was told before the end of the first one, which then seemed to be that of the second.
+/// Case 89.
 #[test]
 fn a_reload_is_over_before_the_next_one_is_told() {
     const SIGNALS: usize = 25;
@@ -178,6 +179,7 @@ impl Drop for StuckThread {
     }
 }
 
+/// Goal G22.
 #[test]
 fn a_stuck_worker_is_named_and_ends_the_notices_until_it_goes_on() {
     const PERIOD: Duration = Duration::from_secs(3);
@@ -252,6 +254,7 @@ fn activate<'a>(backends: &'a Backends, sockets: [&Socket; 2]) -> Service<'a, Da
         .serve_by(Daemon::try_start(command, &backends.daemon_toml(), address).expect("the address is ours"))
 }
 
+/// Case 94.
 #[test]
 fn a_passed_socket_serves_who_came_before_the_process_and_between_two_of_them() {
     for (reuse_port, listening) in [(true, 2), (false, 1)] {

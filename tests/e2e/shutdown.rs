@@ -1,4 +1,4 @@
-//! The end of the server: draining, its deadline, and the second signal: cases 50, 94-96 of the checklist.
+//! The end of the server: draining, its deadline, and the second signal (`tests/CASES.md`).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -83,6 +83,7 @@ fn the_drain_timeout_cuts_what_is_left_by_a_reset() {
     service.ends(&[(Done, 1), (DrainTimeout, 4)]);
 }
 
+/// Goal G17.
 #[test]
 fn a_drain_timeout_of_zero_stops_at_once() {
     let backends = backends(1).drain_timeout("0s");

@@ -1,4 +1,4 @@
-//! Sessions that nobody ends: case 28 of the checklist. They are reset on both sides, because a FIN that nobody
+//! Sessions that nobody ends (`tests/CASES.md`). They are reset on both sides, because a FIN that nobody
 //! sent would pass a part of a stream off as the whole.
 
 use std::time::Duration;

@@ -412,6 +412,7 @@ impl Net {
     pub(crate) fn wait(&mut self, worker: usize, timeout: Option<Duration>, events: &mut Vec<Event>) {
         self.shortage.begin_turn();
         self.tell_edges(worker, events);
+        // Case 46.
         if happens(&mut self.rng, self.faults.spurious_event) {
             self.tell_nothing(worker, events);
         }
@@ -491,6 +492,7 @@ impl Net {
         let watched: Vec<usize> = self.live.iter().filter(of_worker).copied().collect();
         let token = match old {
             Some((_, token)) => {
+                // Cases 39 and 40.
                 self.stale_told += 1;
                 token
             }

@@ -85,6 +85,7 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
         ["round_robin", "least_connections", "power_of_two", "source_hash", "random"][below(rng, 5)];
     let (check, answer) = CHECKS[below(rng, 4)];
     let retries = rng.below(4);
+    // Case 13: `auto` changes from copy to splice and back within a stream.
     let relay = ["auto", "copy", "splice"][below(rng, 3)];
     let when_all_down = ["close", "try_anyway"][below(rng, 2)];
     let user_timeout = pick(rng, &[0, 300, 20_000]);

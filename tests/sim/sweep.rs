@@ -1,4 +1,6 @@
 //! Many seeds, one after another on every processor, and what they have reached together.
+//!
+//! Goal G14.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -221,6 +221,7 @@ mod tests {
         }
     }
 
+    /// Case 57.
     #[test]
     fn a_dial_to_ourselves_is_a_circle() {
         for (address, bind, expected) in [

@@ -523,6 +523,7 @@ mod tests {
         }
     }
 
+    /// Case 72.
     #[test]
     fn a_clock_that_was_set_back_gives_no_lease_for_years() {
         let restored = restore_all(vec![registered("c", 3, Some(100_000_000))]);

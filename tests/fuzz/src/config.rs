@@ -1,4 +1,6 @@
 //! Config text: a configuration that can be run and shown, or mistakes that say where they are.
+//!
+//! Case 97.
 
 use std::collections::HashSet;
 use std::io;

@@ -1,4 +1,6 @@
 //! The timer wheel against a sorted list: nothing early, nothing late, everything once.
+//!
+//! Goal G13.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

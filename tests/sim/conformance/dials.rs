@@ -19,6 +19,7 @@ fn outcomes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.end()
 }
 
+// Case 37.
 agree!(
     a_dial_is_told_when_it_is_refused_and_when_it_is_accepted,
     outcomes,
@@ -113,6 +114,7 @@ agree!(
     ["told: readable writable closing", "dial: connected", "read: 5", "read: 0"]
 );
 
+/// Case 52.
 fn itself<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let socket = script.bench.dial_itself();
     script.watch_socket(&socket, NUMBER);

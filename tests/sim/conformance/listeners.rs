@@ -184,6 +184,7 @@ const STARVED: [&str; 10] = [
 /// Marks the lines of a transcript in what a test process prints.
 const MARK: &str = "transcript| ";
 
+/// Case 59.
 #[test]
 fn accept_without_descriptors_leaves_the_queue_and_nothing_tells_when_there_are_some() {
     let program = std::env::current_exe().unwrap();
