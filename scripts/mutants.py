@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-
-Goal G14 of tests/CASES.md.
 """Shows that the simulation finds what it is there for.
 
 Each mutant is the code with one known mistake in it, of the kind that has hurt proxies before. The sweep has to fail on
-each of them within --seeds seeds, or the unit test that it names; one that survives fails this script. The last one is the code as it is and must
-survive, so that "caught" means something.
+each of them within --seeds seeds, or the unit test that it names; one that survives fails this script. The last one is the
+code as it is and must survive, so that "caught" means something.
 
 Usage: scripts/mutants.py [--seeds N] [--every N] [NAME...]
 
 Each takes a build of half a minute: the gate tries every fourth, a change to the data plane is tried by all.
+
+Goal G14 of tests/CASES.md.
 """
 
 import argparse

@@ -66,6 +66,7 @@ Examples:
   l4lb ctl backends                      how the backends of a running l4lb do
   l4lb top                               the same live, with rates, charts and events
 
+Manual: README.md and src/manual/ of the source, or `cargo doc --open`; `l4lb man` prints a page for each command.
 Durations are written 500ms, 2s, 1m30s, 1h.
 Signals: TERM, INT and QUIT drain, after shutdown_delay if that is set, and the next time stop at once; HUP reads the
 config file again; USR1 logs what each worker has done and opens the access log again.

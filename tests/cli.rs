@@ -195,6 +195,7 @@ pool default: balance=source_hash retries=2 when_all_down=close relay=auto on_re
 fn help_version_and_completions_are_no_errors() {
     for (args, expected) in [
         ("--help", "Durations are written 500ms, 2s, 1m30s, 1h."),
+        ("--help", "Manual: README.md and src/manual/"),
         ("check --help", "Flags are applied as they would be with -c."),
         ("--version", "l4lb 0."),
         ("completions bash", "round_robin"),

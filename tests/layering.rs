@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// For each module, all that it may import. A file of `sys/` may not see a session, `control` may not see `worker`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("manual", &[]),
     ("base", &[]),
     ("api", &[]),
     ("balance", &["base"]),
