@@ -8,22 +8,63 @@ CHECKS=$(cd "$(dirname "$0")" && pwd)/checks
 CHECK_SECONDS_MAX=600
 LONG_CHECK_SECONDS_MAX=3600
 
-RESULTS=()
-FAILED=0
+# How many of the checks that measure no time run at once.
+LANES=2
 
-# The quick ones first.
-names_of_all() {
-    echo release demo doctor signals threads half-close hasty-clients service metrics stuck-log ports silent-checks \
-        namespaces segments pipes stalled-readers spin fairness idle-memory dashboard syscalls moves reload admin programs emfile soak
+FAILED=0
+OUTPUT=$(mktemp -d "${TMPDIR:-/tmp}/l4lb-check.XXXXXX")
+trap 'rm -rf "$OUTPUT"' EXIT
+
+# Checks that measure no time, the longest first: they run side by side, and each one's output is printed when it ends.
+names_of_untimed() { echo segments syscalls dashboard programs namespaces metrics service half-close doctor demo release; }
+
+# Checks that measure a time or the use of a processor: each one has the machine for itself.
+names_of_timed() {
+    echo signals threads hasty-clients stuck-log ports silent-checks pipes stalled-readers spin fairness idle-memory \
+        moves reload admin emfile soak
 }
 
+names_of_all() { echo "$(names_of_untimed) $(names_of_timed)"; }
+
 run_check() {
-    local name=$1 began=$SECONDS verdict=ok
+    local name=$1 began=$SECONDS code=0 verdict=ok
     shift
     printf '\n-- %s\n' "$name"
-    timeout --kill-after 10 "$CHECK_SECONDS_MAX" "$CHECKS/$name.sh" "$@" || verdict="FAILED ($?)"
-    [[ $verdict == ok ]] || FAILED=$((FAILED + 1))
-    RESULTS+=("$(printf '%-14s %-12s %4d s' "$name" "$verdict" $((SECONDS - began)))")
+    timeout --kill-after 10 "$CHECK_SECONDS_MAX" "$CHECKS/$name.sh" "$@" || code=$?
+    ((code == 0)) || verdict="FAILED ($code)"
+    printf '%-15s %-12s %4d s\n' "$name" "$verdict" $((SECONDS - began)) >"$OUTPUT/$name.verdict"
+    return "$code"
+}
+
+run_one_by_one() {
+    local name
+    for name in "$@"; do
+        run_check "$name" "${FLAGS[@]}" || FAILED=1
+    done
+}
+
+run_side_by_side() {
+    local name running=0 ended
+    local -A name_of=()
+    for name in "$@"; do
+        if ((running == LANES)); then
+            await_one
+        fi
+        run_check "$name" "${FLAGS[@]}" >"$OUTPUT/$name.out" 2>&1 &
+        name_of[$!]=$name
+        running=$((running + 1))
+    done
+    while ((running > 0)); do
+        await_one
+    done
+}
+
+# Waits for one check of run_side_by_side, whose variables these are, and prints what it has printed.
+await_one() {
+    wait -n -p ended "${!name_of[@]}" || FAILED=1
+    cat "$OUTPUT/${name_of[$ended]}.out"
+    unset "name_of[$ended]"
+    running=$((running - 1))
 }
 
 expect_all_are_listed() {
@@ -40,12 +81,22 @@ while [[ ${1:-} == --* ]]; do
     [[ $1 != --long ]] || CHECK_SECONDS_MAX=$LONG_CHECK_SECONDS_MAX
     shift
 done
-[[ $# -gt 0 ]] || read -r -a NAMES <<<"$(names_of_all)"
-for name in "${@:-${NAMES[@]}}"; do
-    [[ -x $CHECKS/$name.sh ]] || { echo "check.sh: no check is called '$name'; there are: $(names_of_all)" >&2 && exit 2; }
-    run_check "$name" "${FLAGS[@]}"
-done
+if (($# > 0)); then
+    for name in "$@"; do
+        [[ -x $CHECKS/$name.sh ]] || { echo "check.sh: no check is called '$name'; there are: $(names_of_all)" >&2 && exit 2; }
+    done
+    NAMES=("$@")
+    run_one_by_one "$@"
+else
+    read -r -a UNTIMED <<<"$(names_of_untimed)"
+    read -r -a TIMED <<<"$(names_of_timed)"
+    NAMES=("${UNTIMED[@]}" "${TIMED[@]}")
+    run_side_by_side "${UNTIMED[@]}"
+    run_one_by_one "${TIMED[@]}"
+fi
 
 printf '\n-- summary\n'
-printf '%s\n' "${RESULTS[@]}"
-exit $((FAILED > 0))
+for name in "${NAMES[@]}"; do
+    cat "$OUTPUT/$name.verdict"
+done
+exit "$FAILED"
