@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -17,7 +18,9 @@ const README_LINES_MAX: usize = 130;
 /// The commands of one fence take a moment; this is for one that waits for something that never comes.
 const FENCE_SECONDS_MAX: &str = "60";
 /// How often five ports in a row are looked for: another process may take one meanwhile.
-const DEMO_TRIES: u16 = 20;
+const DEMO_TRIES: u32 = 200;
+/// Where: below the range of outgoing connections, of which thousands may linger after a load.
+const DEMO_PORTS: Range<u16> = 15_000..32_000;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -342,10 +345,15 @@ impl Drop for Demo {
 
 /// Starts the demo on five ports of those that nobody uses, with its admin socket in `folder`.
 fn demo(folder: &Path) -> Demo {
-    for _ in 0..DEMO_TRIES {
-        let Ok(free) = TcpListener::bind("127.0.0.1:0") else { continue };
-        let base = free.local_addr().unwrap().port();
-        drop(free);
+    let count = u32::from(DEMO_PORTS.end - DEMO_PORTS.start);
+    for tried in 0..DEMO_TRIES {
+        // Runs that begin at the same time look in different places.
+        let place = (std::process::id() * 5 + tried * 5) % count;
+        let base = DEMO_PORTS.start + u16::try_from(place).unwrap();
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if !(base..base + 5).all(is_free) {
+            continue;
+        }
         let mut process = Command::new(env!("CARGO_BIN_EXE_l4lb"))
             .args(["demo", "--port-base", &base.to_string()])
             .envs([("RUNTIME_DIRECTORY", folder), ("TMPDIR", folder)])
