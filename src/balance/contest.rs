@@ -1,16 +1,17 @@
-//! Who is the first of many, without asking them all: a tournament for each weight, whose first are compared by pressure.
+//! Finds the first of many members without asking them all: a tournament per weight, whose winners are compared by
+//! pressure.
 //!
-//! In a bracket every member meets its neighbour, the better one meets the better one of the next two, and so on. A
-//! session that comes or goes lets one member play its way up again: log2 n comparisons instead of n.
+//! In a bracket every member meets its neighbour, the winner meets the winner of the next two, and so on. When a
+//! session begins or ends, one member plays its way up again: log2 n comparisons instead of n.
 //!
-//! Every worker has a sheet of its own with all brackets, which it alone writes. One sheet for all would have to be
-//! written by locked instructions, a dozen for every session, in lines that all workers fight for. What a worker does
-//! itself is in its sheet at once. What others do it finds out when that matters: before a pick the member is looked at, and
-//! if it has more sessions than the sheet says, or is not eligible, it plays again with what it has. And with every
-//! pick one more member is looked at, in turn, so that who has lost sessions elsewhere is not forgotten.
+//! Every worker has a sheet of its own with all brackets, which it alone writes. A shared sheet would need a dozen
+//! locked instructions per session, in cache lines that all workers fight for. A worker's own sessions are in its sheet
+//! at once. It learns about those of others when they matter: the picked member is looked at first, and if it has more
+//! sessions than the sheet says, or is not eligible, it plays again with its true load. Every pick also looks at one
+//! more member, in turn, so that a member that lost sessions elsewhere is not forgotten.
 //!
-//! A sheet takes at most 64 bytes for each member, and there are at most [`SHEETS_MAX`]: 10,000 members take 640 KB for
-//! each worker, and 10 MB at most. Workers beyond share sheets, which costs them a few more looks.
+//! A sheet takes at most 64 bytes per member, and there are at most [`SHEETS_MAX`]: for 10,000 members 640 KB per
+//! worker, 10 MB in sum. Further workers share sheets, which costs them a few more looks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -18,31 +19,26 @@ use super::Members;
 use super::least_connections::{Best, Candidate, Seen, best};
 use super::turns::{self, TIME_BITS, TIME_MASK};
 
-/// Sheets of one table.
 const SHEETS_MAX: usize = 16;
 
-/// Members found out of place in one pick, before it takes the one that it has.
+/// In one pick at most this many members are found out of place before the current winner is taken.
 const LOOKS_MAX: u32 = 64;
 
-/// Members that are not eligible for one session only, for all we know, in one pick. More are so for longer.
+/// In one pick at most this many members are passed over as not eligible for this session only.
 const PASSED_MAX: usize = 16;
 
 pub(super) struct Contest {
-    /// By weight.
     classes: Box<[Class]>,
-    /// Of each member; none of one that may not be picked.
+    /// By member; `None` for members that must not be picked.
     seats: Box<[Option<Seat>]>,
-    /// By worker.
     sheets: Box<[Sheet]>,
 }
 
-/// Members of one weight.
 struct Class {
     weight: u16,
     members: Box<[u32]>,
 }
 
-/// Where a member plays.
 #[derive(Clone, Copy)]
 struct Seat {
     class: u32,
@@ -50,14 +46,13 @@ struct Seat {
 }
 
 struct Sheet {
-    /// By class.
     brackets: Box<[Bracket]>,
-    /// Who is looked at next.
+    /// The member to look at next.
     next_look: AtomicUsize,
 }
 
 impl Contest {
-    /// For one worker, and members that have no sessions.
+    /// Returns a contest for one worker, over members without sessions.
     pub(super) fn new(candidates: &[Candidate], members: usize) -> Self {
         let mut weights: Vec<u16> = candidates.iter().map(|candidate| candidate.weight).collect();
         weights.sort_unstable();
@@ -77,7 +72,7 @@ impl Contest {
         Self { classes, seats: seats.into(), sheets }
     }
 
-    /// The same, for so many workers, and with what the members have and were given before.
+    /// Returns the contest for `workers` workers, with the present loads and stamps of the members.
     pub(super) fn begun(self, workers: usize, now: u64, members: &dyn Members) -> Self {
         let key = |weight, member| key(&Seen::of(members, member, weight));
         let sheet = |_| Sheet::new(&self.classes, now, key);
@@ -85,7 +80,7 @@ impl Contest {
         Self { sheets, ..self }
     }
 
-    /// The eligible member whose turn it is among those that are even with the least, as far as the worker knows.
+    /// Returns the eligible member whose turn it is among those with the least pressure, as far as the worker knows.
     pub(super) fn best(&self, worker: usize, members: &dyn Members, now: u64) -> Option<Best> {
         let sheet = self.sheet(worker);
         self.look_at_next(sheet, members, now);
@@ -103,7 +98,7 @@ impl Contest {
             if key(&seen) == key(&first.seen) || looks == LOOKS_MAX {
                 break Some(Best { seen, ..first });
             }
-            // All the way up: where two workers share the sheet, what is wrong may be any node on it.
+            // All the way up: where two workers share the sheet, any node on the path may be wrong.
             self.bracket_of(sheet, member, |bracket, place| bracket.play(place, key(&seen), now));
             looks += 1;
         };
@@ -112,12 +107,12 @@ impl Contest {
         best
     }
 
-    /// The worker has given a session to a member, or taken one from it.
+    /// Must be called when the worker has given a session to a member, or taken one from it.
     pub(super) fn note(&self, worker: usize, seen: Seen, now: u64) {
         self.place(self.sheet(worker), seen.member, key(&seen), now);
     }
 
-    /// The same, of a member that is known by its index.
+    /// Same as [`Contest::note`], for a member known by its index.
     pub(super) fn note_load(&self, worker: usize, member: usize, load: u32, stamp: u64, now: u64) {
         let member = u32::try_from(member).expect("a member is an index of 32 bits");
         self.note(worker, Seen { member, weight: 0, load, stamp }, now);
@@ -127,7 +122,7 @@ impl Contest {
         &self.sheets[worker % self.sheets.len()]
     }
 
-    /// The first of each class, as the sheet has them.
+    /// Returns the winner of each class, as the sheet has them.
     fn firsts<'a>(&'a self, sheet: &'a Sheet) -> impl Iterator<Item = Seen> + Clone + 'a {
         self.classes.iter().zip(&sheet.brackets).filter_map(|(class, bracket)| {
             let (place, key) = bracket.first()?;
@@ -136,7 +131,7 @@ impl Contest {
         })
     }
 
-    /// The best of all, found without the brackets: nobody is left in them.
+    /// Returns the best of all without the brackets, for when they are empty.
     #[cold]
     fn ask_all(&self, members: &dyn Members, now: u64) -> Option<Best> {
         let candidates = self
@@ -156,7 +151,7 @@ impl Contest {
         }
     }
 
-    /// Places a member by what it has.
+    /// Places a member by its true load.
     fn look_at(&self, sheet: &Sheet, member: u32, members: &dyn Members, now: u64) {
         if self.seats[member as usize].is_some() {
             self.place(sheet, member, key(&Seen::of(members, member, 0)), now);
@@ -185,7 +180,7 @@ impl Sheet {
     }
 }
 
-/// Members that one pick has passed over.
+/// Members passed over by one pick.
 #[derive(Default)]
 struct Passed {
     members: [u32; PASSED_MAX],
@@ -194,7 +189,7 @@ struct Passed {
 
 impl Passed {
     fn push(&mut self, member: u32) {
-        // Those that find no room stay out until they are looked at.
+        // Members that find no room stay out until they are looked at.
         if let Some(free) = self.members.get_mut(self.count) {
             *free = member;
             self.count += 1;
@@ -206,10 +201,9 @@ impl Passed {
     }
 }
 
-/// Behind every other key.
 const LEFT_OUT: u64 = u64::MAX;
 
-/// Sessions above, the time below. More sessions than fit are as good as that many: they are compared when it is their turn.
+/// Sessions in the high bits, time in the low ones. Larger loads are capped: they are compared when their turn comes.
 const LOAD_MAX: u32 = (1 << (u64::BITS - TIME_BITS)) - 2;
 
 fn key(seen: &Seen) -> u64 {
@@ -220,19 +214,19 @@ const fn load_of(key: u64) -> u32 {
     (key >> TIME_BITS) as u32
 }
 
-/// In which order keys win.
+/// Returns the order in which keys win.
 const fn rank(key: u64, now: u64) -> u64 {
     if key == LEFT_OUT { LEFT_OUT } else { key & !TIME_MASK | turns::order(key, now) }
 }
 
-/// A tournament of members of one weight. Node 1 is the first of all, node `n` the better one of nodes `2n` and `2n + 1`,
-/// and the second half of the nodes are the members.
-/// Plain loads and stores: one worker writes. Where two share it, a node may be wrong until it is played again.
+/// A tournament of members of one weight. Node 1 is the winner, node `n` the better of nodes `2n` and `2n + 1`, and the
+/// second half of the nodes are the members. Plain loads and stores: one worker writes. Where two share it, a node may
+/// be wrong until it is played again.
 struct Bracket {
     nodes: Box<[Node]>,
 }
 
-/// Who has won so far, and with what.
+/// The winner so far, and its key.
 struct Node {
     key: AtomicU64,
     place: AtomicU32,
@@ -252,13 +246,13 @@ impl Bracket {
         Self { nodes: nodes.into_iter().map(node).collect() }
     }
 
-    /// The first of all and its key, if anybody is in it.
+    /// Returns the winner and its key; `None` when the bracket is empty.
     fn first(&self) -> Option<(usize, u64)> {
         let (key, place) = self.nodes[1].read();
         (key != LEFT_OUT).then_some((place as usize, key))
     }
 
-    /// The member at `place` plays its way up, if it has another key than before.
+    /// The member at `place` plays its way up, if its key has changed.
     fn place(&self, place: u32, key: u64, now: u64) {
         if self.nodes[self.nodes.len() / 2 + place as usize].read() != (key, place) {
             self.play(place, key, now);
@@ -273,7 +267,7 @@ impl Bracket {
         while node > 1 {
             let other = self.nodes[node ^ 1].read();
             let (mine, theirs) = (rank(winner.0, now), rank(other.0, now));
-            // Of equal ones the left.
+            // Of two equal keys the left one wins.
             if theirs < mine || theirs == mine && node & 1 == 1 {
                 winner = other;
             }

@@ -1,10 +1,10 @@
-//! The fewest sessions per weight, and of those that are even the one whose turn it is.
+//! Picks the member with the fewest sessions per weight, and among equals the one whose turn it is.
 //!
-//! Sessions are whole, so weights cannot be kept exactly at every moment. A member is even with the least worked one as
-//! long as it has less per weight, before the session, than that one would have with it. Of equal weights those are the
-//! ones with the fewest sessions; of weights 1 and 3 with three sessions on the second, both. The turn among them is by
-//! weight (`turns.rs`): without it the first in the table, or the heaviest, would get every session of a pool that has
-//! less to do than it has members.
+//! Sessions are whole, so weights cannot be met exactly at every moment. A member counts as equal to the least loaded
+//! one if it has less per weight, before the session, than that one would have with it. Of equal weights those are the
+//! members with the fewest sessions; of weights 1 and 3 with three sessions on the second, both. The turn among them is
+//! by weight (`turns.rs`): without it the first in the table, or the heaviest, would get every session of a pool with
+//! fewer sessions than members.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use super::pressure::Pressure;
 use super::turns::{self, Turn};
 use super::{Member, Members, Pick};
 
-/// Members that are all asked for every pick. Of more than these a contest knows the first.
+/// Up to this many members every pick asks all of them; in larger pools a contest finds the first.
 pub(super) const ASKED_MAX: usize = 64;
 
-/// Picks that find that somebody else has just taken the same turn, before one goes there all the same.
+/// After this many picks whose turn another worker took first, the pick ignores the turn.
 const CLAIMS_MAX: u32 = 8;
 
 pub(super) struct LeastConnections(Kind);
@@ -44,11 +44,11 @@ pub(super) struct Seen {
     pub(super) stamp: u64,
 }
 
-/// The member for a session.
+/// The member to get the session.
 #[derive(Clone, Copy)]
 pub(super) struct Best {
     pub(super) seen: Seen,
-    /// Nobody is even with it.
+    /// No other member is equal to it.
     pub(super) is_alone: bool,
 }
 
@@ -63,7 +63,7 @@ impl LeastConnections {
         })
     }
 
-    /// The same, for so many workers, and with what the members have and were given before.
+    /// Returns the table for `workers` workers, with the present loads and stamps of the members.
     pub(super) fn begun(self, workers: usize, now: u64, members: &dyn Members) -> Self {
         Self(match self.0 {
             Kind::Many(contest) => Kind::Many(contest.begun(workers, now, members)),
@@ -71,11 +71,12 @@ impl LeastConnections {
         })
     }
 
-    /// The eligible member whose turn it is among those with the fewest sessions per weight.
+    /// Returns the eligible member whose turn it is among those with the fewest sessions per weight.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         let mut picked = None;
         for _ in 0..CLAIMS_MAX {
-            // Relaxed, as all of this: a claim fails where a stamp that was seen is old, and nothing else is read through it.
+            // Relaxed, as everything here: a claim fails when the stamp seen is old, and nothing else is published
+            // through it.
             let now = pick.cursor.load(Ordering::Relaxed);
             let best = match &self.0 {
                 Kind::Few(candidates) => ask_all(candidates, members, now),
@@ -99,20 +100,20 @@ impl LeastConnections {
         picked
     }
 
-    /// Remembers that a member has so many sessions now: of use to the picks of the worker that knows it first.
+    /// Records the present number of sessions of a member, for the picks of `worker`.
     pub(super) fn note(&self, worker: usize, member: usize, load: u32, stamp: u64, now: u64) {
         if let Kind::Many(contest) = &self.0 {
             contest.note_load(worker, member, load, stamp, now);
         }
     }
 
-    /// Whether it wants to know of every session that ends.
+    /// Returns whether [`Table::note`](super::Table::note) must be called for every session that ends.
     pub(super) fn takes_notes(&self) -> bool {
         matches!(self.0, Kind::Many(_))
     }
 }
 
-/// Moves the clock on. Where somebody else has done so meanwhile it has moved already, and a moment is enough.
+/// Moves the clock on. If another worker has moved it meanwhile, that is enough.
 fn advance(clock: &AtomicU64, from: u64, to: u64) {
     if clock.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_err() {
         clock.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +132,7 @@ fn ask_all(candidates: &[Candidate], members: &dyn Members, now: u64) -> Option<
     best(seen[..count].iter().copied(), now)
 }
 
-/// The one whose turn it is among those that are even with the least.
+/// Returns the member whose turn it is among those equal to the least loaded.
 pub(super) fn best(all: impl Iterator<Item = Seen> + Clone, now: u64) -> Option<Best> {
     let with_one_more = |seen: Seen| Pressure::with_one_more(seen.load, seen.weight);
     let least = all.clone().map(with_one_more).min_by(|one, other| one.compare(*other))?;
@@ -149,7 +150,7 @@ impl Seen {
         Self { member, weight, load, stamp }
     }
 
-    /// In the order of turns. Of those that never had one the heaviest is the first.
+    /// The order of turns. Of members that never had one, the heaviest is first.
     fn place(self, now: u64) -> (u64, Reverse<u16>) {
         (turns::order(self.stamp, now), Reverse(self.weight))
     }
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(test_pool.loads, [10, 20, 30]);
     }
 
-    /// Members of these weights, for so many workers.
+    /// A pool of members of these weights, for `workers` workers.
     fn pool(weights: &[u16], workers: usize) -> TestPool {
         TestPool::new(Algorithm::LeastConnections, weights).workers(workers)
     }
@@ -240,7 +241,7 @@ mod tests {
             Self { test_pool, open: VecDeque::new(), counts, opened: 0, workers }
         }
 
-        /// The next one comes; then no more than so many are left.
+        /// Begins a session; ends the oldest ones above `window`.
         fn next(&mut self, window: usize) -> usize {
             let worker = self.opened % self.workers;
             self.opened += 1;
@@ -254,14 +255,14 @@ mod tests {
             member
         }
 
-        /// By how many sessions members of equal weights differ.
+        /// Returns the difference between the most and the fewest sessions of a member.
         fn spread(&self) -> usize {
             let (least, most) = (self.counts.iter().min(), self.counts.iter().max());
             most.expect("members") - least.expect("members")
         }
     }
 
-    /// The turn was the number of the pick modulo those that were even: of three members one got none of 300 sessions.
+    /// The turn was the pick's number modulo the number of equals: of three members one got none of 300 sessions.
     #[test]
     fn three_equal_members_share_sessions_of_which_the_next_comes_before_the_last_has_gone() {
         for workers in [1, 2] {
@@ -271,7 +272,7 @@ mod tests {
         }
     }
 
-    /// The heavy one would have less with the session in all cases, and got every one.
+    /// The heavy member would always have had less with the session, and got every one.
     #[test]
     fn light_members_get_their_share_where_there_is_less_to_do_than_members_could() {
         for (weights, counts) in

@@ -1,9 +1,9 @@
 //! How a member of a group is picked for a new session.
-//! Pure: never reads a clock, a socket or a backend's state; what it needs of those comes in as a parameter.
+//! Pure: never reads a clock, a socket or a backend's state; everything it depends on is a parameter.
 //!
-//! A [`Table`] is built once for a set of members and weights and asked for every session. Members that come and go
-//! by health need no new table: it asks whether a member is eligible before it names it.
-//! A member of weight 0 is in no table, so nothing can pick it.
+//! A [`Table`] is built once for a set of members and weights and asked for every session. When health changes, no new
+//! table is needed: it asks whether a member is eligible before it returns it. A member of weight 0 is in no table, so
+//! nothing can pick it.
 
 mod contest;
 mod least_connections;
@@ -47,7 +47,7 @@ impl Algorithm {
     pub const ALL: [Self; 5] =
         [Self::RoundRobin, Self::LeastConnections, Self::PowerOfTwo, Self::SourceHash, Self::Random];
 
-    /// The word for it in flags, config, logs and metrics.
+    /// Returns the word for it in flags, config, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RoundRobin => "round_robin",
@@ -58,19 +58,20 @@ impl Algorithm {
         }
     }
 
-    /// Whether a table is to be built anew when a member goes down or is taken out. A hash table is not: that would
-    /// move clients of the other members too, where skipping the member moves only its own.
+    /// Returns whether the table should be built anew when a member goes down or is taken out. A hash table should not:
+    /// that would move clients of other members too, while skipping the member moves only its own.
     pub const fn table_heeds_health(self) -> bool {
         !matches!(self, Self::SourceHash)
     }
 
-    /// Whether a member that is down or taken out keeps its place in the table, so that the others keep theirs.
+    /// Returns whether an absent member (down or taken out) keeps its place in the table, so that the others keep
+    /// theirs.
     pub const fn table_keeps_absent(self) -> bool {
         matches!(self, Self::SourceHash | Self::RoundRobin)
     }
 }
 
-/// What a table needs to know of a member.
+/// A member as a table sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Stable over restarts: the hash of its name.
@@ -79,26 +80,26 @@ pub struct Member {
     pub weight: u16,
 }
 
-/// What the members are doing right now.
+/// The present state of the members.
 pub trait Members {
-    /// Whether the member may be picked for this session.
+    /// Returns whether the member may be picked for this session.
     fn is_eligible(&self, member: usize) -> bool;
-    /// Sessions that it has, connecting ones included.
+    /// Returns the number of its sessions, connecting ones included.
     fn load(&self, member: usize) -> u32;
-    /// What the last claim has left with the member; 0 before the first.
+    /// Returns the stamp left by the last claim; 0 before the first.
     fn stamp(&self, member: usize) -> u64;
-    /// Leaves `next` with the member; false, and nothing is left, when what it had is not `seen` any more: somebody else has
-    /// claimed it meanwhile.
+    /// Replaces the stamp by `next` and returns true; returns false and changes nothing when the stamp is no longer
+    /// `seen`, because another worker has claimed the member meanwhile.
     fn claim(&self, member: usize, seen: u64, next: u64) -> bool;
 }
 
-/// What one pick may depend on.
+/// The inputs of one pick.
 pub struct Pick<'a> {
     /// Shared by all workers: counts the turns of a pool.
     pub cursor: &'a AtomicU64,
-    /// Which of the workers picks.
+    /// Index of the worker that picks.
     pub worker: usize,
-    /// Where the session comes from.
+    /// The client's address.
     pub client: IpAddr,
     /// The worker's generator.
     pub rng: &'a mut Rng,

@@ -1,4 +1,4 @@
-//! The less loaded of two drawn by weight: nearly as even as asking everybody, at the price of asking two.
+//! Picks the less loaded of two members drawn by weight: nearly as even as asking all, at the price of asking two.
 
 use super::lookup::Slots;
 use super::pressure::Pressure;
@@ -19,22 +19,21 @@ impl PowerOfTwo {
         self.slots.owned(members)
     }
 
-    /// The member with fewer sessions per weight of two different ones, or the only one that is eligible.
+    /// Returns the less loaded, per weight, of two different members, or the only eligible one.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         let first = self.slots.pick(members, |_| pick.rng.next_u64())?;
         let others = Others { members, than: first };
         let second = self.slots.pick(&others, |_| pick.rng.next_u64()).unwrap_or(first);
         let of = |member: usize| (members.load(member), self.weights[member]);
         let ((load, weight), (more, its_weight)) = (of(second), of(first));
-        // Where the two are even the first, which was drawn by weight: a light one would never be picked that is even with a
-        // heavy one as long as neither has much to do.
+        // When both are equal the first one wins, which was drawn by weight. Otherwise a light member equal to a heavy
+        // one would never be picked while both have little to do.
         let is_lighter =
             Pressure::with_one_more(load, weight).compare(Pressure::of(more, its_weight)).is_le();
         Some(if is_lighter { second } else { first })
     }
 }
 
-/// All members but one.
 struct Others<'a> {
     members: &'a dyn Members,
     than: usize,

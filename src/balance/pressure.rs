@@ -1,4 +1,4 @@
-//! How hard a member is worked: sessions per unit of weight.
+//! The load of a member relative to its weight.
 
 use std::cmp::Ordering;
 
@@ -10,17 +10,17 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    /// That of `load` sessions; `weight` must not be 0.
+    /// Returns the pressure of `load` sessions; `weight` must not be 0.
     pub(super) fn of(load: u32, weight: u16) -> Self {
         Self { sessions: load.into(), weight: weight.into() }
     }
 
-    /// What it would be with one session more.
+    /// Returns the pressure with one more session.
     pub(super) fn with_one_more(load: u32, weight: u16) -> Self {
         Self { sessions: u64::from(load) + 1, weight: weight.into() }
     }
 
-    /// How the two compare; exact, and transitive because no weight is 0.
+    /// Compares exactly; transitive because no weight is 0.
     pub(super) fn compare(self, other: Self) -> Ordering {
         (self.sessions * other.weight).cmp(&(other.sessions * self.weight))
     }

@@ -1,4 +1,4 @@
-//! Drawn by weight, each session on its own.
+//! Picks by weight at random, each session independently.
 
 use super::lookup::Slots;
 use super::{Member, Members, Pick, schedule};
@@ -10,7 +10,7 @@ impl Random {
         Self(schedule::slots(members))
     }
 
-    /// A member by chance, in proportion to weight.
+    /// Returns a random member, in proportion to weight.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         self.0.pick(members, |_| pick.rng.next_u64())
     }

@@ -1,8 +1,10 @@
-//! In turn, by weight. The turn is one number shared by all workers, so the shares are exact over the whole process.
+//! Picks in turn, by weight. The turn is one number shared by all workers, so the shares are exact over the whole
+//! process.
 //!
-//! A member that is down keeps its turns in the cycle, and they are jumped over. So a turn has the same number whoever is
-//! down, and each cycle gives every other member exactly its turns. (In a cycle without it the same number would be the
-//! turn of another member, and one that goes down and comes up in a certain rhythm would give all its turns to one.)
+//! A member that is down keeps its turns in the cycle, and they are jumped over. So a turn keeps its number whichever
+//! members are down, and each cycle gives every other member exactly its turns. (In a cycle without the absent member,
+//! the same number would be another member's turn, and a member that flaps in a certain rhythm would pass all its turns
+//! to one.)
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,8 +13,8 @@ use super::{Member, Members, Pick, schedule};
 
 pub(super) struct RoundRobin {
     slots: Slots,
-    /// How far it is from each turn to the first, this one included, that is not of an absent member; nothing when
-    /// nobody is absent.
+    /// The distance from each turn to the next one of a present member, itself included; empty when no member is
+    /// absent.
     jumps: Box<[u32]>,
 }
 
@@ -21,16 +23,16 @@ impl RoundRobin {
         Self { slots: schedule::slots(members), jumps: Box::default() }
     }
 
-    /// The same, whose absent members have turns but get no session.
+    /// Returns the table in which absent members have turns but get no session.
     pub(super) fn without(self, is_absent: &dyn Fn(usize) -> bool) -> Self {
         let jumps = jumps(&self.slots.owners().map(is_absent).collect::<Vec<_>>());
         Self { jumps, ..self }
     }
 
-    /// The member whose turn it is; a member that is not eligible loses its turn.
+    /// Returns the member whose turn it is; a member that is not eligible loses its turn.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
-        // One operation reads and raises it, so each turn is given once, whoever comes when.
-        // Relaxed: only the count matters, nothing is published through it.
+        // One operation reads and increments, so each turn is given once. Relaxed: only the count matters, nothing is
+        // published through it.
         let next = || pick.cursor.fetch_add(1, Ordering::Relaxed);
         if self.jumps.is_empty() {
             self.slots.pick(members, |_| next())
@@ -39,7 +41,7 @@ impl RoundRobin {
         }
     }
 
-    /// How many turns of a cycle each of the first `members` members has, the absent ones none.
+    /// Returns how many turns of a cycle each of the first `members` members has; none for absent ones.
     pub(super) fn owned(&self, members: usize) -> Vec<u64> {
         let mut owned = vec![0; members];
         for (turn, owner) in self.slots.owners().enumerate() {
@@ -49,7 +51,7 @@ impl RoundRobin {
     }
 }
 
-/// The next turn that is not jumped over, and the cursor behind it.
+/// Returns the next turn that is not jumped over, and moves the cursor behind it.
 fn take_turn(cursor: &AtomicU64, jumps: &[u32]) -> u64 {
     let mut turn = cursor.load(Ordering::Relaxed);
     loop {
@@ -62,7 +64,7 @@ fn take_turn(cursor: &AtomicU64, jumps: &[u32]) -> u64 {
     }
 }
 
-/// See [`RoundRobin::jumps`], for the turns of one cycle; all the way round where all are absent.
+/// Returns [`RoundRobin::jumps`] for the turns of one cycle; a full cycle each where all are absent.
 fn jumps(absent: &[bool]) -> Box<[u32]> {
     if !absent.contains(&true) {
         return Box::default();
@@ -118,7 +120,7 @@ mod tests {
         assert!(table.pick(&mut pick, &Everybody).is_some());
     }
 
-    /// Those for which it is true.
+    /// The members for which it returns true.
     struct Only<F>(F);
 
     impl<F: Fn(usize) -> bool> Members for Only<F> {
@@ -225,7 +227,7 @@ mod tests {
             prop_assert!(most.unwrap_or(0) - least.unwrap_or(0) <= 1, "{:?}", counts);
         }
 
-        /// Each table is told of those that are down when it is built, and finds out by itself about the others.
+        /// A table gets the members that are down when it is built, and finds out by itself about the others.
         #[test]
         fn whoever_is_always_up_gets_its_share_however_the_others_flap(
             weights in vec(1u16..=4, 2..12),
@@ -247,7 +249,7 @@ mod tests {
                 }
             }
             let [one, other] = [0, 1].map(|member| f64::from(counts[member]) / f64::from(weights[member]));
-            // Within a turn of either.
+            // Within one turn of either.
             let turn = weights[..2].iter().map(|&weight| 1.0 / f64::from(weight)).sum::<f64>();
             prop_assert!((one - other).abs() <= turn, "{:?} by {:?}", counts, weights);
         }

@@ -1,11 +1,11 @@
 //! The order in which weighted members take turns.
 //!
-//! Of `T` turns a member of weight `w` takes its `k`-th between turn `k*T/w` and turn `(k+1)*T/w`: each of its turns has a
-//! window, and the windows of one member follow one another. A place for every turn within its window always exists
-//! (one processor, total load 1: Baruah et al., "Proportionate progress", 1996), and giving turns out by the end of
-//! their windows, each into the first free place of its window, finds it. So no member is ever a whole turn ahead of
-//! or behind its share. (Midpoints of the windows, sorted, do not have this property: with weights 100, 1, 1, 1, …
-//! all the ones share one midpoint and follow one another.)
+//! Of `T` turns a member of weight `w` takes its `k`-th between turn `k*T/w` and turn `(k+1)*T/w`: each of its turns
+//! has a window, and the windows of one member follow one another. A place for every turn within its window always
+//! exists (one processor, total load 1: Baruah et al., "Proportionate progress", 1996). Assigning turns by the end of
+//! their windows, each to the first free place of its window, finds it. So no member is ever a whole turn ahead of or
+//! behind its share. (Midpoints of the windows, sorted, do not have this property: with weights 100, 1, 1, 1, … all the
+//! ones share one midpoint and follow one another.)
 
 use std::cmp::Reverse;
 
@@ -15,15 +15,15 @@ use super::lookup::{Slots, candidates};
 /// Most turns in one cycle: 16 MiB at four bytes. Weights that need more are coarsened until they fit.
 const TURNS_MAX: u64 = 1 << 22;
 
-/// A table in which every member owns slots in proportion to its weight, evenly interleaved.
+/// Returns a table in which every member owns slots in proportion to its weight, evenly interleaved.
 pub(super) fn slots(members: &[Member]) -> Slots {
     let candidates = candidates(members);
     let weights: Vec<u16> = candidates.iter().map(|&index| members[index as usize].weight).collect();
     Slots::new(candidates, interleave(&weights))
 }
 
-/// One cycle of turns: who takes each, as an index into `weights`, none of which may be 0.
-/// Each index comes up as often as its weight says, in lowest terms; equal weights come up in order.
+/// Returns one cycle of turns, each as an index into `weights`, none of which may be 0. Each index appears as often as
+/// its weight says, in lowest terms; equal weights appear in order.
 pub(super) fn interleave(weights: &[u16]) -> Vec<u32> {
     let shares = lowest_terms(weights);
     let total: u64 = shares.iter().sum();
@@ -39,7 +39,7 @@ pub(super) fn interleave(weights: &[u16]) -> Vec<u32> {
     cycle
 }
 
-/// The weights in lowest terms, coarser if their sum would pass [`TURNS_MAX`]; never 0.
+/// Returns the weights in lowest terms, coarser if their sum would pass [`TURNS_MAX`]; never 0.
 fn lowest_terms(weights: &[u16]) -> Vec<u64> {
     let mut unit = weights.iter().fold(0, |unit, &weight| gcd(unit, weight)).max(1);
     let shares = |unit: u16| weights.iter().map(move |&weight| u64::from(weight.div_ceil(unit)));
@@ -53,8 +53,8 @@ const fn gcd(a: u16, b: u16) -> u16 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The taker of every turn, in the order in which their windows end. Of those that end together the heaviest comes first:
-/// a light member may wait anywhere in its long window, a heavy one would drift towards its next turn.
+/// Returns the taker of every turn, in the order in which their windows end. Of those that end together the heaviest
+/// comes first: a light member may wait anywhere in its long window, a heavy one would drift towards its next turn.
 fn by_end_of_window(shares: &[u64], total: u64) -> impl Iterator<Item = u32> {
     let mut heaviest_first: Vec<u32> = (0u32..).zip(shares).map(|(index, _)| index).collect();
     heaviest_first.sort_by_key(|&index| Reverse(shares[index as usize]));
@@ -80,14 +80,14 @@ impl Places {
         self.0.len()
     }
 
-    /// The first free place from `first` on, which must exist; it is free no more.
+    /// Takes and returns the first free place from `first` on, which must exist.
     fn take_first_from(&mut self, first: u64) -> usize {
         let mut place = usize::try_from(first).expect("a place is below a length");
         while self.0[place] as usize != place {
             self.0[place] = self.0[self.0[place] as usize];
             place = self.0[place] as usize;
         }
-        // The last place has nothing behind it to point to: once it is taken, no window is left to look for one.
+        // The last place has no successor to point to: once it is taken, no window is left that could ask for it.
         if place + 1 < self.0.len() {
             self.0[place] += 1;
         }

@@ -1,8 +1,8 @@
-//! By the client's address, consistently: a Maglev table (Eisenbud et al., NSDI 2016), weighted.
+//! Picks by the client's address, consistently: a Maglev table (Eisenbud et al., NSDI 2016), weighted.
 //!
-//! Every member walks the slots in an order of its own, which only its identity decides, and takes the next free one
-//! whenever it is its turn. So a table is a function of the set of members alone, not of their order, the worker or the
-//! moment, and a member that leaves gives up its slots while the others keep nearly all of theirs.
+//! Every member walks the slots in its own order, which only its identity decides, and takes the next free one when it
+//! is its turn. So a table depends on the set of members alone, not on their order, the worker or the moment, and when
+//! a member leaves, the others keep nearly all of their slots.
 
 use std::net::IpAddr;
 
@@ -13,14 +13,15 @@ use crate::base::hash::{avalanche, hash_ip};
 
 /// Sizes of a table, all prime so that every step walks every slot.
 ///
-/// Few and far apart on purpose: in a table of another size every client lands elsewhere, so a list with a size for every
-/// pool would move all clients whenever a backend more or less crosses from one size to the next.
+/// Few and far apart on purpose: in a table of another size every client maps to another slot, so with a size for every
+/// pool all clients would move whenever adding or removing a backend crosses from one size to the next.
 const SIZES: [usize; 2] = [65_521, 2_097_143];
 
-/// Slots that the lightest member should own at least; rounding to whole slots then costs it at most 2 % of its share.
+/// The lightest member should own at least this many slots; rounding to whole slots then costs it at most 2 % of its
+/// share.
 const SLOTS_PER_LIGHTEST: u64 = 50;
 
-/// Marks a slot that nobody has taken.
+/// Marks a free slot.
 const FREE: u32 = u32::MAX;
 
 /// Between the hashes of one client's attempts (the golden ratio of 2^64, as in SplitMix64).
@@ -31,27 +32,27 @@ pub(super) struct SourceHash(pub(super) Slots);
 impl SourceHash {
     pub(super) fn build(members: &[Member]) -> Self {
         let mut candidates = candidates(members);
-        // Two members of one identity are told apart by weight; if that is equal too, they may swap places unnoticed.
+        // Two members of one identity are ordered by weight; if that is equal too, swapping them changes nothing.
         candidates.sort_by_key(|&index| (members[index as usize].identity, members[index as usize].weight));
         let chosen = || candidates.iter().map(|&index| members[index as usize]);
         let owners = fill(&chosen().collect::<Vec<_>>());
         Self(Slots::new(candidates, owners))
     }
 
-    /// The member of the client's slot; if it is not eligible, that of the slot of its next hash, and so on.
+    /// Returns the member of the client's slot; if it is not eligible, that of the slot of its next hash, and so on.
     pub(super) fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         let first = hash_ip(pick.client);
         self.0.pick(members, |attempt| draw(first, attempt))
     }
 
-    /// The members that a client asks for, in that order; some may be named twice.
+    /// Returns the members that a client maps to, in order of preference; some may appear twice.
     pub(super) fn homes(&self, client: IpAddr) -> impl Iterator<Item = usize> {
         let first = hash_ip(client);
         (0..DRAWS_MAX).map(move |attempt| self.0.member_at(draw(first, attempt)))
     }
 }
 
-/// The number that names the slot of a client in its nth attempt.
+/// Returns the number of a client's slot in its nth attempt.
 fn draw(first: u64, attempt: u32) -> u64 {
     match attempt {
         0 => first,
@@ -59,7 +60,7 @@ fn draw(first: u64, attempt: u32) -> u64 {
     }
 }
 
-/// The owner of every slot, as an index into `members`.
+/// Returns the owner of every slot, as an index into `members`.
 fn fill(members: &[Member]) -> Vec<u32> {
     let weights: Vec<u16> = members.iter().map(|member| member.weight).collect();
     let size = size_for(&weights);
@@ -72,7 +73,7 @@ fn fill(members: &[Member]) -> Vec<u32> {
     owners
 }
 
-/// The smallest size in which the lightest member owns enough slots, or the largest there is; 0 without members.
+/// Returns the smallest size in which the lightest member owns enough slots, or the largest size; 0 without members.
 fn size_for(weights: &[u16]) -> usize {
     let total: u64 = weights.iter().copied().map(u64::from).sum();
     let Some(lightest) = weights.iter().copied().min().map(u64::from) else { return 0 };
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_client_keeps_its_member_across_versions() {
-        // These picks are a promise to clients: whoever changes them moves every client of every pool once.
+        // These picks are a promise to clients: a change of them moves every client of every pool once.
         let mut test_pool = TestPool::new(Algorithm::SourceHash, &[1, 2, 3]);
         let picks = (0..12).map(|client| test_pool.pick_for(Ipv4Addr::new(192, 0, 2, client).into()));
         assert_eq!(picks.flatten().collect::<Vec<_>>(), [2, 2, 2, 1, 0, 1, 1, 1, 2, 2, 2, 2]);

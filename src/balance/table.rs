@@ -1,4 +1,4 @@
-//! The one door to the algorithms: which of them runs is decided when the table is built.
+//! The entry to the algorithms: which of them runs is decided when the table is built.
 
 use std::net::IpAddr;
 
@@ -9,9 +9,9 @@ use super::round_robin::RoundRobin;
 use super::source_hash::SourceHash;
 use super::{Algorithm, Member, Members, Pick};
 
-/// What is computed ahead for a set of members, shared by all workers and never changed.
-/// Has to be built again only when a member comes, goes or changes its weight. When one goes down it is skipped; a new
-/// table without it only saves the skipping.
+/// Everything that can be computed ahead for a set of members; immutable and shared by all workers. Must be built again
+/// only when a member is added, removed or changes its weight. A member that is down is skipped; a new table without it
+/// only saves the skipping.
 pub struct Table(Kind);
 
 enum Kind {
@@ -23,7 +23,7 @@ enum Kind {
 }
 
 impl Table {
-    /// The table of `algorithm` over `members`.
+    /// Returns the table of `algorithm` over `members`.
     pub fn build(algorithm: Algorithm, members: &[Member]) -> Self {
         Self(match algorithm {
             Algorithm::RoundRobin => Kind::RoundRobin(RoundRobin::build(members)),
@@ -34,7 +34,7 @@ impl Table {
         })
     }
 
-    /// The same, by whoever keeps the place of absent members, with those passed over ahead of every pick.
+    /// Returns the table with absent members passed over ahead of every pick, if the algorithm keeps their places.
     #[must_use]
     pub fn without(self, is_absent: &dyn Fn(usize) -> bool) -> Self {
         Self(match self.0 {
@@ -46,7 +46,7 @@ impl Table {
         })
     }
 
-    /// The same, to be used by so many workers, where the members have sessions already and the cursor stands where it does.
+    /// Returns the table for `workers` workers, where members already have sessions and the cursor stands at `cursor`.
     #[must_use]
     pub fn begun(self, workers: usize, cursor: u64, members: &dyn Members) -> Self {
         Self(match self.0 {
@@ -57,7 +57,7 @@ impl Table {
         })
     }
 
-    /// Whether [`Table::note`] is of use to it.
+    /// Returns whether [`Table::note`] should be called.
     pub fn takes_notes(&self) -> bool {
         match &self.0 {
             Kind::LeastConnections(table) => table.takes_notes(),
@@ -65,16 +65,16 @@ impl Table {
         }
     }
 
-    /// Remembers for the picks of `worker` that a member has `load` sessions now, fewer than before. A session that was
-    /// picked for is remembered already, and what is never noted is found out later.
+    /// Records for the picks of `worker` that a member has `load` sessions now, fewer than before. Sessions that begin
+    /// are recorded by the pick; an end that is never noted is found out later.
     pub fn note(&self, worker: usize, cursor: u64, member: usize, (load, stamp): (u32, u64)) {
         if let Kind::LeastConnections(table) = &self.0 {
             table.note(worker, member, load, stamp, cursor);
         }
     }
 
-    /// The member for one session, as an index into the slice given to [`Table::build`].
-    /// `None` exactly when no member of weight > 0 is eligible.
+    /// Returns the member for one session, as an index into the slice given to [`Table::build`]. Returns `None` exactly
+    /// when no member of weight > 0 is eligible.
     pub fn pick(&self, pick: &mut Pick<'_>, members: &dyn Members) -> Option<usize> {
         match &self.0 {
             Kind::RoundRobin(table) => table.pick(pick, members),
@@ -85,8 +85,8 @@ impl Table {
         }
     }
 
-    /// How many slots of the table each of its first `members` members owns: turns of a schedule, or places of a hash. None
-    /// of least connections, which has no table.
+    /// Returns how many slots of the table each of the first `members` members owns: turns of a schedule, or places of
+    /// a hash. Empty for least connections, which has no table.
     pub fn owned(&self, members: usize) -> Vec<u64> {
         match &self.0 {
             Kind::SourceHash(SourceHash(slots)) | Kind::Random(Random(slots)) => slots.owned(members),
@@ -98,7 +98,8 @@ impl Table {
 }
 
 impl Table {
-    /// The members that `client` asks for, in that order, where that depends on the client alone; else none.
+    /// Returns the members that `client` maps to, in order of preference, where that depends on the client alone; else
+    /// none.
     pub fn homes(&self, client: IpAddr) -> impl Iterator<Item = usize> {
         let homes = match &self.0 {
             Kind::SourceHash(table) => Some(table.homes(client)),
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn when_half_the_members_are_down_the_other_half_shares_their_sessions() {
-        // One block of neighbours, longer than DRAWS_MAX: what follows it must not take all their turns.
+        // One block of neighbours, longer than DRAWS_MAX: the member behind it must not take all their turns.
         for algorithm in ALGORITHMS {
             let mut test_pool = TestPool::new(algorithm, &[1; 200]);
             test_pool.down = (0..200).map(|member| member < 100).collect();
@@ -159,8 +160,8 @@ mod tests {
         }
     }
 
-    /// Whoever had drawn in vain for long enough went to the next in the list: of two that were left behind 98 that were down
-    /// one had three times as much as the other, and where a heavy one was down the light ones were as good as each other.
+    /// After enough vain draws the pick went to the next in the list: with 98 members down, one of the remaining two
+    /// had three times as many sessions as the other, and with a heavy member down the light ones counted as equals.
     #[test]
     fn whoever_is_left_has_a_share_by_weight_however_many_slots_are_of_members_that_are_down() {
         const PICKS: usize = 8_000;

@@ -27,7 +27,7 @@ pub(super) struct TestPool {
     state: State,
 }
 
-/// What the picks are made by.
+/// The inputs of the picks.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) down: Vec<bool>,
@@ -82,12 +82,12 @@ impl TestPool {
         }
     }
 
-    /// The same, with a table for so many workers.
+    /// Returns the pool with a table for `workers` workers.
     pub(super) fn workers(self, workers: usize) -> Self {
         Self { table: self.table.begun(workers, 0, &self.state), ..self }
     }
 
-    /// The member for the next client; each client has its own address.
+    /// Returns the member for the next client; each client has its own address.
     pub(super) fn pick(&mut self) -> Option<usize> {
         self.client += 1;
         self.pick_for(IpAddr::V4(Ipv4Addr::from_bits(self.client)))
@@ -102,14 +102,13 @@ impl TestPool {
         self.table.pick(&mut pick, &self.state)
     }
 
-    /// A session that a worker begins, and the member that has it.
+    /// Begins a session of `worker` and returns the member that has it.
     pub(super) fn open(&mut self, worker: usize) -> usize {
         let member = self.pick_of(worker, Ipv4Addr::LOCALHOST.into()).expect("somebody is eligible");
         self.loads[member] += 1;
         member
     }
 
-    /// It ends.
     pub(super) fn close(&mut self, worker: usize, member: usize) {
         self.loads[member] -= 1;
         let (now, load) = (self.cursor.load(Ordering::Relaxed), self.loads[member]);
@@ -120,7 +119,7 @@ impl TestPool {
         (0..count).map(|_| self.pick().expect("somebody is eligible")).collect()
     }
 
-    /// How many of `count` picks each member got.
+    /// Returns how many of `count` picks each member got.
     pub(super) fn counts(&mut self, count: usize) -> Vec<usize> {
         let mut counts = vec![0; self.down.len()];
         self.picks(count).into_iter().for_each(|member| counts[member] += 1);

@@ -3,14 +3,14 @@
 
 use std::net::IpAddr;
 
-/// A 64-bit hash of `bytes`; `salt` makes independent hashes of one key.
+/// Returns a 64-bit hash of `bytes`; `salt` makes independent hashes of one key.
 pub fn hash(bytes: &[u8], salt: u32) -> u64 {
     let mut crc = crc32fast::Hasher::new_with_initial(salt);
     crc.update(bytes);
     avalanche((u64::from(salt) << 32) | u64::from(crc.finalize()))
 }
 
-/// The hash of a client's address; an IPv4 client of a dual-stack listener hashes as IPv4.
+/// Returns the hash of a client's address; an IPv4 client of a dual-stack listener hashes as IPv4.
 pub fn hash_ip(client: IpAddr) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(v4) => hash(&v4.octets(), 4),

@@ -1,4 +1,4 @@
-//! Pure building blocks, without I/O and without a word about load balancing.
+//! Pure building blocks: no I/O, and nothing that knows about load balancing.
 
 pub mod address;
 pub mod atomic;
@@ -12,5 +12,5 @@ pub mod time;
 pub mod timer_wheel;
 pub mod token_bucket;
 
-/// The target of the log lines about what operators and programs have changed: every level of the log has them.
+/// Target of the log lines about changes by operators and programs. It must be logged at every level.
 pub const AUDIT: &str = "l4lb::audit";

@@ -1,16 +1,17 @@
-//! The word that somebody may have meant who wrote another.
+//! Suggests the known word that a misspelt one probably stands for.
 
-/// Words that are compared at most: a pool may have ten thousand names, and nobody waits for all of them.
+/// At most this many known words are compared: a pool may have ten thousand names.
 const WORDS_MAX: usize = 1000;
-/// Characters of a word that are compared at most.
+/// At most this many characters of a word are compared.
 const CHARS_MAX: usize = 64;
 
-/// The end of a message about `word`, which is none of those that are known: `, did you mean "web"?`; empty when none is near.
+/// Returns the end of an error message about an unknown `word`: `, did you mean "web"?`, or nothing when no known word
+/// is near.
 pub fn did_you_mean<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> String {
     nearest(word, known).map(|meant| format!(", did you mean {meant:?}?")).unwrap_or_default()
 }
 
-/// The one of the known words that takes the fewest slips to become `word`, or the only one that it begins.
+/// Returns the known word that is fewest slips away from `word`, or the only one that starts with it.
 fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let written = chars(word);
     let known: Vec<&str> = known.into_iter().take(WORDS_MAX).collect();
@@ -29,13 +30,13 @@ fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&
     fewest.map(|(_, meant)| meant).or_else(begun)
 }
 
-/// Without what people do not look at.
+/// Returns `word` without the differences that people overlook: case, and `-` for `_`.
 fn chars(word: &str) -> Vec<char> {
     let plain = |char: char| if char == '-' { '_' } else { char.to_ascii_lowercase() };
     word.chars().take(CHARS_MAX).map(plain).collect()
 }
 
-/// How many characters are missing, too many, wrong or in the wrong order (optimal string alignment).
+/// Returns the distance of two words: characters missing, extra, wrong or swapped (optimal string alignment).
 fn slips(one: &[char], other: &[char]) -> usize {
     let mut before = Vec::new();
     let mut last: Vec<usize> = (0..=other.len()).collect();

@@ -1,4 +1,4 @@
-//! Keeps what one thread writes off the cache lines that others read.
+//! Keeps data that one thread writes off the cache lines that others read.
 
 use std::ops::Deref;
 

@@ -1,4 +1,4 @@
-//! What an event says about a socket: hints, never facts. A call on the socket finds out.
+//! Readiness as one event reports it: a hint, never a fact. Only a call on the socket finds out.
 
 /// Readiness reported by one event; see `epoll_ctl(2)` for the flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

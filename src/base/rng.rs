@@ -1,25 +1,25 @@
 //! A small seeded generator (SplitMix64), for jitter, random picks and simulations.
-//! Never seeds itself: a seed is a parameter, so every run can be repeated.
+//! Never seeds itself: the seed is a parameter, so every run can be repeated.
 
 use crate::base::hash::avalanche;
 
-/// A stream of numbers that the seed decides entirely. Not for secrets.
+/// A stream of numbers that depends on nothing but the seed. Must not be used for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// The stream that belongs to `seed`.
+    /// Returns the stream of `seed`.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number, any of the 2^64 with equal chance.
+    /// Returns the next number, any of the 2^64 with equal chance.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         avalanche(self.0)
     }
 
-    /// A number in `0..bound`; `bound` must not be 0.
+    /// Returns a number in `0..bound`; `bound` must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         debug_assert!(bound > 0, "no number is below 0");
         // Multiply-shift: the bias is below 2^-32 for the bounds used here.

@@ -3,16 +3,16 @@
 
 use slab::Slab;
 
-/// Bits of a generation; what is left of a token after kind, side and index.
+/// Bits of a generation: the rest of a token after kind, side and index.
 pub const GENERATION_BITS: u32 = 29;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
-/// Names one occupant of a [`Slots`], for as long as it stays.
+/// Names one occupant of a [`Slots`] for as long as it stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Where it is.
+    /// The place in the slab.
     pub index: u32,
-    /// Which of the occupants of that place it is, below 2^[`GENERATION_BITS`].
+    /// Counts the occupants of that place, modulo 2^[`GENERATION_BITS`].
     pub generation: u32,
 }
 
@@ -38,7 +38,7 @@ impl<T> Slots<T> {
         Key { index, generation: self.generation }
     }
 
-    /// The value under `key`, or `None` when its occupant has left.
+    /// Returns the value under `key`, or `None` when its occupant has left.
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.slab.get(key.index as usize) {
             Some((generation, value)) if *generation == key.generation => Some(value),
@@ -46,7 +46,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The value under `key`, or `None` when its occupant has left.
+    /// Returns the value under `key`, or `None` when its occupant has left.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slab.get_mut(key.index as usize) {
             Some((generation, value)) if *generation == key.generation => Some(value),
@@ -54,34 +54,34 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Takes the value under `key` out; its key and every copy of it are void from now on.
+    /// Takes the value under `key` out. The key and every copy of it must not be expected to find anything again.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         Some(self.slab.remove(key.index as usize).1)
     }
 
-    /// How many values are in.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether no value is in.
+    /// Returns whether there is no value.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }
 
-    /// How many places there are, taken or not.
+    /// Returns the number of places, taken or free.
     pub fn places(&self) -> u32 {
         u32::try_from(self.slab.capacity()).unwrap_or(u32::MAX)
     }
 
-    /// The value in a place, and the key that names it.
+    /// Returns the value in a place and the key that names it.
     pub fn at(&self, place: u32) -> Option<(Key, &T)> {
         let (generation, value) = self.slab.get(place as usize)?;
         Some((Key { index: place, generation: *generation }, value))
     }
 
-    /// The keys of all values that are in.
+    /// Returns the keys of all values.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.slab.iter().map(|(index, (generation, _))| Key {
             index: u32::try_from(index).expect("insert checked it"),

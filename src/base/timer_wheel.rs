@@ -3,7 +3,7 @@
 //! A hierarchical wheel: level 0 has a slot for each of the next 64 ticks, level 1 one for each of the next
 //! 64 × 64, and so on. An entry waits in the level of the highest digit (base 64) in which its tick differs
 //! from now; when time enters its slot it moves down, and from level 0 it falls due. A tick is one millisecond.
-//! What is due is taken one at a time, and can be cancelled until then: what one timer sets off may end others.
+//! Due entries are taken one at a time and can be cancelled until then, since one timer may end the session of another.
 //! Never fires early: a deadline is rounded up to a tick. Never reads a clock.
 #![expect(clippy::cast_possible_truncation, reason = "levels and slots are below 64")]
 
@@ -19,14 +19,14 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// 64^8 ticks are more than an [`Instant`] can count, so no deadline is ever too far away.
 const LEVELS: usize = 8;
 const NONE: u32 = u32::MAX;
-/// Of an entry that is due.
+/// The level of an entry that is due.
 const DUE: u8 = LEVELS as u8;
 
 /// Names one armed entry. Spent by [`TimerWheel::cancel`] or when [`TimerWheel::pop_due`] returns the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
     index: u32,
-    /// Tells it from a spent one, whose place another entry has taken.
+    /// Differs from that of a spent timer in the same place.
     serial: u32,
 }
 
@@ -47,7 +47,7 @@ pub struct TimerWheel<T> {
     /// Every tick up to here is due.
     tick: u64,
     entries: Slab<Entry<T>>,
-    /// Of the entry armed last.
+    /// The serial of the entry armed last.
     serial: u32,
     /// First entry of each slot, level by level.
     heads: [[u32; SLOTS]; LEVELS],
@@ -58,7 +58,7 @@ pub struct TimerWheel<T> {
 }
 
 impl<T> TimerWheel<T> {
-    /// An empty wheel whose time starts at `now`.
+    /// Returns an empty wheel whose time starts at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
             tick: now.as_nanos() / TICK_NANOS,
@@ -71,7 +71,7 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    /// Arms an entry that falls due at the first [`TimerWheel::advance`] to `deadline` or later.
+    /// Arms an entry and returns its id. It falls due at the first [`TimerWheel::advance`] to `deadline` or later.
     pub fn arm(&mut self, deadline: Instant, payload: T) -> TimerId {
         let tick = deadline.as_nanos().div_ceil(TICK_NANOS).max(self.tick + 1);
         self.serial = self.serial.wrapping_add(1);
@@ -83,10 +83,10 @@ impl<T> TimerWheel<T> {
         TimerId { index, serial }
     }
 
-    /// Takes an entry out, also one that is due already.
+    /// Takes an entry out and returns its payload, also when it is due already. `timer` must not be spent.
     ///
     /// # Panics
-    /// When `timer` is spent and its place free; with debug assertions also when another entry has taken that.
+    /// When `timer` is spent and its place free; with debug assertions also when another entry has taken the place.
     pub fn cancel(&mut self, timer: TimerId) -> T {
         let TimerId { index, serial } = timer;
         debug_assert_eq!(self.entries[index as usize].serial, serial, "a spent timer is cancelled");
@@ -98,7 +98,8 @@ impl<T> TimerWheel<T> {
         self.entries.remove(index as usize).payload
     }
 
-    /// Moves time to `now`: from then on every entry with an earlier deadline is due.
+    /// Moves time to `now`; an earlier moment than before changes nothing. Every entry whose deadline, rounded up to a
+    /// tick, has come is due.
     pub fn advance(&mut self, now: Instant) {
         let target = now.as_nanos() / TICK_NANOS;
         while let Some((level, slot, start)) = self.next_slot() {
@@ -111,14 +112,14 @@ impl<T> TimerWheel<T> {
         self.tick = self.tick.max(target);
     }
 
-    /// Takes the next entry that is due, earliest tick first.
+    /// Takes the next entry that is due and returns its payload, earliest tick first; `None` when nothing is due.
     pub fn pop_due(&mut self) -> Option<T> {
         let first = self.first_due;
         (first != NONE).then(|| self.take(first))
     }
 
-    /// Time from `now` until [`TimerWheel::advance`] has something to do; `None` when nothing is armed.
-    /// May be too short (an entry far away only moves down a level), never too long.
+    /// Returns the time from `now` until [`TimerWheel::advance`] must be called; `None` when nothing is armed. May be
+    /// too short (a distant entry only moves down a level), never too long.
     pub fn next_timeout(&self, now: Instant) -> Option<Duration> {
         if self.first_due != NONE {
             return Some(Duration::ZERO);
@@ -127,17 +128,17 @@ impl<T> TimerWheel<T> {
         Some(Instant::from_nanos(start.saturating_mul(TICK_NANOS)).since(now))
     }
 
-    /// How many entries are armed or due.
+    /// Returns the number of entries, armed or due.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing is armed.
+    /// Returns whether no entry is armed or due.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The slot that time enters next, and the tick at which it does.
+    /// Returns the slot that time enters next, and the tick at which it does.
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
         // A lower level comes first: all of it is due before the level above moves on by one slot.
         let level = self.occupied.iter().position(|&slots| slots != 0)?;
@@ -162,7 +163,7 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    /// Puts an entry into the slot where time will meet it first.
+    /// Puts an entry into the slot that time enters first.
     fn link(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         let highest_difference = (entry.tick ^ self.tick).ilog2();
@@ -234,7 +235,7 @@ mod tests {
         let timers: Vec<TimerId> = (0..4).map(|serial| wheel.arm(at_millis(serial + 1), serial)).collect();
         wheel.advance(at_millis(10));
         assert_eq!(wheel.pop_due(), Some(0));
-        // The first, a middle and the last of those that are left, and then one that comes in between.
+        // The first, a middle and the last of the rest, and then one that was armed in between.
         assert_eq!(wheel.cancel(timers[2]), 2);
         assert_eq!(wheel.cancel(timers[1]), 1);
         assert_eq!(wheel.cancel(timers[3]), 3);

@@ -16,12 +16,12 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket.
+    /// Returns a full bucket. A `period` of zero counts as a nanosecond.
     pub fn new(burst: u32, period: Duration, now: Instant) -> Self {
         Self { period, burst, tokens: burst, refilled: now, refused: 0 }
     }
 
-    /// `Some` with the number refused since the last time, or `None` when this one is refused too.
+    /// Returns the number refused since the last success, or `None` when this one is refused too.
     pub fn take(&mut self, now: Instant) -> Option<u64> {
         let earned = now.since(self.refilled).as_nanos() / self.period.as_nanos().max(1);
         if earned > 0 {

@@ -1,26 +1,25 @@
-//! What a backend answers to a check, and when that decides.
-//! Every byte is judged as it comes: a check ends with the first byte that decides it, not with the connection.
+//! A backend's answer to a check, and the moment at which it decides.
+//! Every byte is judged as it arrives: a check ends with the first byte that decides it, not with the connection.
 
 use crate::health::cause::{Cause, Quoted};
 
-/// Most bytes of an answer that are kept; what comes behind them decides nothing.
+/// At most this many bytes of an answer are kept; later ones decide nothing.
 pub const ANSWER_MAX: usize = 8 * 1024;
 
-/// Most header lines of an interim (1xx) response.
+/// An interim (1xx) response may have at most this many header lines.
 const INTERIM_HEADERS_MAX: usize = 64;
 
-/// What an answer must hold.
+/// The condition that an answer must meet.
 #[derive(Debug)]
 pub(super) enum Wanted {
-    /// These bytes at its start.
+    /// It must start with these bytes.
     Prefix(Vec<u8>),
-    /// These bytes anywhere.
+    /// It must contain these bytes.
     Contains(Vec<u8>),
-    /// This status of an HTTP response.
+    /// It must be an HTTP response with this status.
     Status(u16),
 }
 
-/// An answer so far.
 #[derive(Debug)]
 pub(super) struct Answer {
     wanted: Wanted,
@@ -40,7 +39,7 @@ impl Answer {
         self.bytes.is_empty()
     }
 
-    /// Adds what came next; returns the result once it is decided.
+    /// Adds the next bytes; returns the result once it is decided.
     pub(super) fn push(&mut self, chunk: &[u8]) -> Option<Result<(), Cause>> {
         let judged = self.bytes.len();
         self.bytes.extend_from_slice(&chunk[..chunk.len().min(ANSWER_MAX - judged)]);
@@ -48,7 +47,7 @@ impl Answer {
         self.judge(judged).or_else(|| is_full.then(|| Err(self.mismatch())))
     }
 
-    /// Why an answer that ends here, undecided, is a failure.
+    /// Returns why an answer that ends here, undecided, is a failure.
     pub(super) fn end(&self) -> Cause {
         match self.wanted {
             Wanted::Contains(_) if !self.is_empty() => self.mismatch(),
@@ -56,7 +55,7 @@ impl Answer {
         }
     }
 
-    /// The result, if the bytes so far decide it; the first `judged` of them did not.
+    /// Returns the result, if the bytes so far decide it; the first `judged` of them did not.
     fn judge(&self, judged: usize) -> Option<Result<(), Cause>> {
         match &self.wanted {
             Wanted::Prefix(prefix) if self.bytes.starts_with(prefix) => Some(Ok(())),
@@ -90,14 +89,14 @@ impl Answer {
     }
 }
 
-/// The status of the first final response in `bytes`; `None` while its status line is not complete.
+/// Returns the status of the first final response in `bytes`; `None` while its status line is incomplete.
 fn status(bytes: &[u8]) -> Option<Result<u16, httparse::Error>> {
     let mut rest = bytes;
     loop {
         let mut headers = [httparse::EMPTY_HEADER; INTERIM_HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
         let parsed = response.parse(rest);
-        // The parser sets the reason, empty or not, at the end of the status line and leaves it whatever follows.
+        // The parser sets the reason, empty or not, at the end of the status line and keeps it whatever follows.
         let code = response.code.filter(|_| response.reason.is_some());
         match (code, parsed) {
             (Some(code), _) if !is_interim(code) => return Some(Ok(code)),
@@ -108,7 +107,7 @@ fn status(bytes: &[u8]) -> Option<Result<u16, httparse::Error>> {
     }
 }
 
-/// Whether a response of this status is followed by another one to the same request (RFC 9110, 15.2). After 101 it is not.
+/// Returns whether another response to the same request follows one of this status (RFC 9110, 15.2). None follows 101.
 const fn is_interim(code: u16) -> bool {
     matches!(code, 100 | 102..=199)
 }
@@ -132,7 +131,7 @@ mod tests {
         Answer::new(Wanted::Status(200))
     }
 
-    /// The result in words; "undecided" while there is none.
+    /// Returns the result in words; "undecided" while there is none.
     fn judge(mut answer: Answer, bytes: &[u8]) -> String {
         match answer.push(bytes) {
             None => "undecided".into(),
@@ -196,7 +195,7 @@ mod tests {
         assert!(matches!(flood(ok(), b"HTTP/1.1 200 OK\r\n"), Some(Err(Cause::NotHttp { .. }))));
     }
 
-    /// Bytes that come close to what checks wait for.
+    /// Answers that come close to what checks wait for.
     fn answers() -> impl Strategy<Value = Vec<u8>> {
         let part = prop_oneof![
             Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
@@ -210,7 +209,7 @@ mod tests {
         vec(part, 0..8).prop_map(|parts| parts.concat())
     }
 
-    /// How an answer ends that comes in pieces of these lengths, the last one repeated, and then is over.
+    /// Returns the result of an answer that arrives in pieces of these lengths, the last one repeated, and then ends.
     fn verdict(
         mut answer: Answer,
         mut bytes: &[u8],

@@ -1,4 +1,4 @@
-//! Why a check failed: sentences for the log, safe to print whatever the backend sent.
+//! Reasons why a check failed: sentences for the log, safe to print whatever the backend sent.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::ErrorKind;
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Most bytes of an answer that a sentence shows.
+/// At most this many bytes of an answer are shown.
 const SHOWN_MAX: usize = 64;
 
-/// Why a check failed, as an operator's sentence.
+/// The reason why a check failed, as a sentence for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Cause {
-    /// Nobody listens there.
+    /// Nothing listens there.
     #[error("connection refused")]
     Refused,
-    /// The kernel joined the socket to itself: nobody listens on that port, and it is an ephemeral one.
+    /// The kernel connected the socket to itself: nothing listens on that port, and it is an ephemeral one.
     #[error("connected to itself")]
     SelfConnect,
     /// Any other error of the socket, such as "host unreachable while connecting".
@@ -23,15 +23,15 @@ pub enum Cause {
     Socket {
         /// The error.
         kind: ErrorKind,
-        /// What it interrupted.
+        /// The interrupted step.
         doing: Doing,
     },
-    /// The check took longer than it may.
+    /// The check exceeded its timeout.
     #[error("timed out after {limit:?} while {doing}")]
     TimedOut {
         /// The timeout of the check.
         limit: Duration,
-        /// What it interrupted.
+        /// The interrupted step.
         doing: Doing,
     },
     /// The backend closed before its answer could be judged.
@@ -40,10 +40,10 @@ pub enum Cause {
         /// All of the answer.
         got: Quoted,
     },
-    /// The answer begins otherwise.
+    /// The answer starts with other bytes.
     #[error("answer does not start with {expected}: got {got}")]
     Prefix {
-        /// What the config asks for.
+        /// The configured start.
         expected: Quoted,
         /// The answer so far.
         got: Quoted,
@@ -51,20 +51,20 @@ pub enum Cause {
     /// The expected bytes are not in the answer, or not in as much of it as a check reads.
     #[error("answer does not contain {expected}: got {got}")]
     Missing {
-        /// What the config asks for.
+        /// The configured bytes.
         expected: Quoted,
         /// The answer so far.
         got: Quoted,
     },
-    /// An HTTP response of another status.
+    /// An HTTP response with another status.
     #[error("expected status {expected}, got {got}")]
     Status {
-        /// What the config asks for.
+        /// The configured status.
         expected: u16,
-        /// What the backend answered.
+        /// The status of the answer.
         got: u16,
     },
-    /// The answer is no HTTP response, or one without a status in as much of it as a check reads.
+    /// The answer is not HTTP, or has no status within the bytes that a check reads.
     #[error("answer is not HTTP: got {got}")]
     NotHttp {
         /// The answer so far.
@@ -73,20 +73,20 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The cause behind an error of the socket.
+    /// Returns the cause of an error of the socket.
     pub(super) fn of(kind: ErrorKind, doing: Doing) -> Self {
         if kind == ErrorKind::ConnectionRefused { Self::Refused } else { Self::Socket { kind, doing } }
     }
 }
 
-/// What a check was busy with when it failed.
+/// The step at which a check failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
-    /// Until the connection stands.
+    /// Before the connection was established.
     Connecting,
-    /// Until the request is sent.
+    /// While the request was being sent.
     Sending,
-    /// Until the answer decides.
+    /// While the answer was undecided.
     Receiving,
 }
 
@@ -100,7 +100,7 @@ impl Display for Doing {
     }
 }
 
-/// The first bytes of something foreign; prints them in quotes, escaped, on one line.
+/// The first bytes of foreign data; prints them in quotes, escaped, on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quoted {
     shown: Vec<u8>,

@@ -1,9 +1,9 @@
-//! Active health checks, without the sockets: what a check says, what its answer means, when a backend changes state.
+//! Active health checks, without the sockets: requests, answers, and changes of a backend's state.
 //!
-//! Owns three decisions. [`Probe`] runs one check as a conversation and ends with its result; [`Verdict`] counts results
-//! until they change a state; [`next_delay`] says how long to wait before the next check.
-//! Never opens, reads or closes a socket, never reads a clock and never holds a timer: a worker does what
-//! [`Probe::next_step`] asks for, reports back what became of it, and keeps the deadline.
+//! Owns three decisions. [`Probe`] runs one check as a conversation and ends with its result; [`Verdict`] counts
+//! results until they change a state; [`next_delay`] returns the wait before the next check. Never opens, reads or
+//! closes a socket, never reads a clock and never holds a timer: a worker must do what [`Probe::next_step`] returns,
+//! report the outcome, and keep the deadline.
 
 mod answer;
 mod cause;

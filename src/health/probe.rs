@@ -1,9 +1,9 @@
 //! One check of one backend, as a conversation without a socket.
 //!
-//! Its driver asks [`Probe::next_step`], does that, reports what came of it through one of the `on_…` methods, and asks
-//! again. From [`Step::Finished`] on the result stands; the driver closes the socket, whatever the result: with FIN if
-//! [`Probe::exchanged_data`], with RST (linger 0) after a bare connect. A report that does not belong to the current step
-//! changes nothing. The deadline is the driver's: it reports [`Probe::on_timeout`].
+//! The driver must call [`Probe::next_step`], do what it returns, report the outcome through one of the `on_…` methods,
+//! and ask again. From [`Step::Finished`] on the result stands and the driver must close the socket: with FIN if
+//! [`Probe::exchanged_data`], with RST (linger 0) after a bare connect. A report that does not belong to the current
+//! step changes nothing. The driver also keeps the deadline and reports [`Probe::on_timeout`].
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ use crate::config::model::{Check, Expect, Health};
 use crate::health::answer::{ANSWER_MAX, Answer, Wanted};
 use crate::health::cause::{Cause, Doing};
 
-/// One check under way.
+/// One check in progress.
 #[derive(Debug)]
 pub struct Probe {
     phase: Phase,
     request: Vec<u8>,
     sent: usize,
-    /// `None` when a connection is all that is wanted.
+    /// `None` for a check that only connects.
     answer: Option<Answer>,
-    /// The error that ended sending. The answer may still be there to be read, and decides if it is.
+    /// The error that ended sending. An answer may still wait to be read, and decides if it does.
     broken: Option<Cause>,
 }
 
@@ -34,12 +34,12 @@ enum Phase {
     Finished(Result<(), Cause>),
 }
 
-/// What the driver does next.
+/// The next action of the driver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// Connect, then report `on_connected`, `on_self_connect` or `on_failed`.
     Dial,
-    /// Send of these bytes as many as go, at least one; then report `on_sent` or `on_failed`.
+    /// Send as many of these bytes as possible, at least one; then report `on_sent` or `on_failed`.
     Send(&'a [u8]),
     /// Receive, then report `on_received`, `on_eof` or `on_failed`.
     Receive,
@@ -47,7 +47,7 @@ pub enum Step<'a> {
     Finished(Result<(), &'a Cause>),
 }
 
-/// Where a check of the backend at `backend` connects to: the port may be overridden.
+/// Returns the address that checks of `backend` connect to: the port may be overridden.
 pub fn target(health: &Health, backend: &Address) -> Address {
     let Address::Ip(mut address) = *backend;
     if let Some(port) = health.port {
@@ -57,7 +57,7 @@ pub fn target(health: &Health, backend: &Address) -> Address {
 }
 
 impl Probe {
-    /// A check that begins with dialing `target`; `None` when there is nothing to check.
+    /// Returns a check that starts by dialing `target`; `None` when there is nothing to check.
     pub fn new(check: &Check, target: &Address) -> Option<Self> {
         let (request, wanted) = match check {
             Check::Off => return None,
@@ -70,7 +70,7 @@ impl Probe {
         Some(Self { phase: Phase::Dialing, request, sent: 0, answer: wanted.map(Answer::new), broken: None })
     }
 
-    /// What to do now; stays the same until a report changes it.
+    /// Returns the next step; the same one until a report changes it.
     pub fn next_step(&self) -> Step<'_> {
         match &self.phase {
             Phase::Dialing => Step::Dial,
@@ -80,12 +80,12 @@ impl Probe {
         }
     }
 
-    /// Whether bytes went either way, so that the connection deserves a FIN.
+    /// Returns whether bytes were exchanged, so that the connection must be closed with a FIN.
     pub fn exchanged_data(&self) -> bool {
         self.sent > 0 || self.answer.as_ref().is_some_and(|answer| !answer.is_empty())
     }
 
-    /// The connection stands.
+    /// Must be called once connected.
     pub fn on_connected(&mut self) {
         if matches!(self.phase, Phase::Dialing) {
             self.phase = if self.answer.is_none() { Phase::Finished(Ok(())) } else { self.after_sending() };
@@ -93,7 +93,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// The connection stands, but both ends are this socket.
+    /// Must be called when the socket was connected to itself.
     pub fn on_self_connect(&mut self) {
         if matches!(self.phase, Phase::Dialing) {
             self.phase = Phase::Finished(Err(Cause::SelfConnect));
@@ -101,7 +101,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// The kernel took `count` more bytes of the request.
+    /// Must be called when the kernel accepted `count` more bytes of the request.
     pub fn on_sent(&mut self, count: usize) {
         if matches!(self.phase, Phase::Sending) {
             self.sent = self.request.len().min(self.sent.saturating_add(count));
@@ -110,7 +110,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// These bytes came next; none is not an end of file.
+    /// Must be called with the bytes received; none is not an end of file.
     pub fn on_received(&mut self, bytes: &[u8]) {
         if let (Phase::Sending | Phase::Receiving, Some(answer)) = (&self.phase, &mut self.answer)
             && let Some(result) = answer.push(bytes)
@@ -120,7 +120,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// The backend sends no more.
+    /// Must be called when the backend has ended its stream.
     pub fn on_eof(&mut self) {
         if let (Phase::Sending | Phase::Receiving, Some(answer)) = (&self.phase, &self.answer) {
             let cause = self.broken.take().unwrap_or_else(|| answer.end());
@@ -129,12 +129,13 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// The current step ended with an error of the connection. Not for errors of this host (EMFILE, EADDRNOTAVAIL):
-    /// they say nothing about the backend, so drop the probe and check again later.
+    /// Must be called when the current step ended with an error of the connection. Must not be called for errors of
+    /// this host (EMFILE, EADDRNOTAVAIL), which mean nothing for the backend: drop the probe and check again later.
     pub fn on_failed(&mut self, kind: ErrorKind) {
         match self.phase {
             Phase::Dialing => self.fail(Cause::of(kind, Doing::Connecting)),
-            // A backend may answer, close and so reset us while we still send: read before judging the error.
+            // A backend may answer, close and so reset the connection while bytes are still being sent: read before
+            // judging the error.
             Phase::Sending => {
                 self.broken = Some(Cause::of(kind, Doing::Sending));
                 self.phase = Phase::Receiving;
@@ -145,7 +146,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// The check has taken `limit`, its timeout.
+    /// Must be called when the check has taken `limit`, its timeout.
     pub fn on_timeout(&mut self, limit: Duration) {
         match self.phase {
             Phase::Dialing => self.fail(Cause::TimedOut { limit, doing: Doing::Connecting }),
@@ -156,7 +157,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Ends in failure. The first error tells most.
+    /// Ends in failure. The first error is the most telling.
     fn fail(&mut self, cause: Cause) {
         self.phase = Phase::Finished(Err(self.broken.take().unwrap_or(cause)));
     }
@@ -182,7 +183,7 @@ fn wanted(expect: &Expect) -> Wanted {
 
 fn get(path: &str, host: Option<&str>, target: &Address) -> String {
     let Address::Ip(target) = target;
-    // A scope such as %eth0 means nothing to the other side.
+    // A scope such as %eth0 means nothing to the backend.
     let address = SocketAddr::new(target.ip(), target.port()).to_string();
     let host = host.unwrap_or(&address);
     let agent = concat!("l4lb/", env!("CARGO_PKG_VERSION"));

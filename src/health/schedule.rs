@@ -1,17 +1,17 @@
-//! How long to wait before a check. Spreads the checks of many backends so that they never fire together.
+//! The wait before a check. Spreads the checks of many backends so that they never fire together.
 
 use std::time::Duration;
 
 use crate::base::rng::Rng;
 use crate::config::model::Health;
 
-/// The wait before the first check of a backend: anywhere within one interval.
+/// Returns the wait before the first check of a backend: a random part of one interval.
 pub fn first_delay(health: &Health, rng: &mut Rng) -> Duration {
     Duration::from_nanos(rng.below(nanos(health.interval).max(1)))
 }
 
-/// The wait before the check after this one: the interval, the fast one while `in_transition`, longer or shorter by at
-/// most the jitter.
+/// Returns the wait before the next check: the interval, or the fast one while `in_transition`, changed by at most the
+/// jitter.
 pub fn next_delay(health: &Health, in_transition: bool, rng: &mut Rng) -> Duration {
     let interval = nanos(if in_transition { health.fast_interval } else { health.interval });
     let jitter = interval / 100 * u64::from(health.jitter_percent);
@@ -46,7 +46,7 @@ mod tests {
         }
     }
 
-    /// The fullest millisecond of one interval of two seconds in which each of `checks` fires once.
+    /// Returns the most checks that fire in one millisecond, when each of `checks` fires once in two seconds.
     fn most_in_one_tick(checks: impl Iterator<Item = Duration>) -> usize {
         let mut ticks = vec![0; 2_000];
         checks.for_each(|at| ticks[usize::try_from(at.as_millis() % 2_000).unwrap()] += 1);

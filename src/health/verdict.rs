@@ -1,4 +1,4 @@
-//! From results of checks to the state of a backend.
+//! Turns results of checks into the state of a backend.
 
 use crate::config::model::HealthState;
 
@@ -13,35 +13,36 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Starts in `initial`; `rise` successes in a row bring it up, `fall` failures in a row take it down, both at least 1.
+    /// Starts in `initial`; `rise` successes in a row bring it up, `fall` failures in a row take it down. Both must be
+    /// at least 1.
     pub const fn new(initial: HealthState, rise: u32, fall: u32) -> Self {
         Self { state: initial, streak: 0, rise, fall }
     }
 
-    /// Takes in a successful check; returns the new state if it has changed.
+    /// Counts a successful check; returns the new state if it has changed.
     pub fn on_success(&mut self) -> Option<HealthState> {
         self.on_result(HealthState::Up, self.rise)
     }
 
-    /// Takes in a failed check; returns the new state if it has changed.
+    /// Counts a failed check; returns the new state if it has changed.
     pub fn on_failure(&mut self) -> Option<HealthState> {
         self.on_result(HealthState::Down, self.fall)
     }
 
-    /// Goes on from `state`, which somebody else has found out, unless it says so already.
+    /// Adopts `state`, which another source has found, unless it is in that state already.
     pub fn heed(&mut self, state: HealthState) {
         if self.state != state {
             (self.state, self.streak) = (state, 0);
         }
     }
 
-    /// The state after all results so far.
+    /// Returns the state after all results so far.
     pub const fn state(&self) -> HealthState {
         self.state
     }
 
-    /// Whether the next results may change the state: nothing is known yet, or the last result contradicts it.
-    /// Then checks come at the fast interval.
+    /// Returns true when the next results may change the state: nothing is known yet, or the last result contradicts
+    /// it. Then checks should run at the fast interval.
     pub const fn in_transition(&self) -> bool {
         self.streak > 0 || matches!(self.state, HealthState::Unknown)
     }

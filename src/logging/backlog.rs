@@ -1,56 +1,55 @@
-//! Lines that wait to be written, in buffers that are used again. Decides when the thread that writes them must be woken;
-//! `queue` wakes it. Never locks, waits or writes.
+//! Lines that wait to be written, in reused buffers. Decides when the writer thread must be woken; `queue` wakes it.
+//! Never locks, waits or writes.
 
 use std::collections::VecDeque;
 
-/// Lines that wait to be written at most, and their bytes.
+/// At most this many lines wait to be written, with their bytes.
 pub(super) const LINES_MAX: usize = 8192;
 pub(super) const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Lines are written together up to this many bytes. Where so many wait, no more are waited for.
+/// Lines are written together up to this many bytes. When this many wait, the writer must not wait for more.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
-/// Empty buffers that are kept for the next lines.
+/// Empty buffers kept for the next lines.
 const SPARE_MAX: usize = 4;
 
-/// Lines that are written with one call, as far as the output takes them.
+/// Lines written with one call, as far as the output accepts them.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
     pub(super) lines: u64,
 }
 
-/// What the thread that writes does.
+/// The state of the writer thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Writer {
-    /// It writes, or looks what there is before it waits.
+    /// It writes, or checks for lines before it waits.
     #[default]
     Awake,
     /// It lets lines gather for a while.
     Gathering,
-    /// It waits until it is woken.
+    /// It sleeps until woken.
     Asleep,
 }
 
-/// What became of a line.
+/// The fate of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
-    /// It is written without anything else to do.
+    /// It will be written; no further action is needed.
     Kept,
-    /// It is written once the thread is woken.
+    /// It will be written once the thread is woken: the caller must wake it.
     Wake,
-    /// There was no room.
     Dropped,
 }
 
 /// The lines. See the module.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Oldest first; the last one is filled.
+    /// Oldest first; the last one is being filled.
     batches: VecDeque<Batch>,
     spare: Vec<Vec<u8>>,
     lines: usize,
     bytes: usize,
     pub(super) writer: Writer,
-    /// What is there is to be written without waiting for more.
+    /// The lines must be written without waiting for more.
     is_urgent: bool,
 }
 
@@ -84,13 +83,13 @@ impl Backlog {
         }
     }
 
-    /// What is there is to be written now. Returns whether the thread must be woken for that.
+    /// Requests that the lines are written now. Returns whether the thread must be woken for that.
     pub(super) fn hurry(&mut self) -> bool {
         self.is_urgent = true;
         std::mem::take(&mut self.writer) != Writer::Awake
     }
 
-    /// Whether no more lines are to be waited for.
+    /// Returns true when the writer must not wait for more lines.
     pub(super) fn is_due(&self) -> bool {
         self.is_urgent || self.batches.len() > 1
     }
@@ -99,7 +98,7 @@ impl Backlog {
         self.batches.is_empty() && !self.is_urgent
     }
 
-    /// The oldest lines; none once all are taken, and whatever was urgent is done then.
+    /// Returns the oldest lines; `None` once all are taken, which also ends an urgent request.
     pub(super) fn take(&mut self) -> Option<Batch> {
         let Some(batch) = self.batches.pop_front() else {
             self.is_urgent = false;
@@ -125,7 +124,7 @@ mod tests {
 
     const LINE: &[u8] = b"a line of some length, as a finished session has one\n";
 
-    /// What became of so many lines, one after the other.
+    /// Puts `count` lines, one after the other.
     fn put(backlog: &mut Backlog, count: usize) -> Vec<Put> {
         (0..count).map(|_| backlog.put(LINE)).collect()
     }
@@ -139,7 +138,7 @@ mod tests {
     fn one_line_wakes_a_thread_that_sleeps_and_the_others_do_not() {
         let mut backlog = Backlog { writer: Writer::Asleep, ..Backlog::default() };
         assert_eq!(put(&mut backlog, 1), [Put::Wake]);
-        // It looks, and lets them gather.
+        // The writer checks, and lets them gather.
         backlog.writer = Writer::Gathering;
         assert_eq!(wakes(&put(&mut backlog, BATCH_BYTES / LINE.len() - 1)), 0);
         assert!(!backlog.is_due());

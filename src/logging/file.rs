@@ -1,4 +1,4 @@
-//! The access log: a file that is appended to, and opened again when it has been renamed.
+//! The access log: a file that is appended to, and reopened when it has been renamed.
 
 use std::fs::File;
 use std::io;
@@ -10,23 +10,23 @@ use crate::logging::lines::Lines;
 use crate::logging::queue::Output;
 use crate::sys::{self, Clock};
 
-/// Lines that are nowhere to be read are told at most that often.
+/// Lost lines are reported at most this often.
 const TELL_PERIOD: Duration = Duration::from_secs(10);
 
-/// The open file. Where it cannot be written, lines are lost; nobody waits for a full disk.
+/// The open file. If it cannot be written, lines are lost; no thread waits for a full disk.
 pub(super) struct AccessFile {
     path: PathBuf,
     lines: Lines<File>,
     clock: Clock,
     tell: TokenBucket,
-    /// Lines that could not be written and are not told of yet, and the last error.
+    /// Lines that could not be written and are not reported yet, and the last error.
     lost: Option<(u64, io::Error)>,
-    /// Lines that did not fit into the queue and are not told of yet.
+    /// Lines that did not fit into the queue and are not reported yet.
     dropped: u64,
 }
 
 impl AccessFile {
-    /// The file at `path`, which is made if there is none.
+    /// Opens the file at `path`; creates it if it does not exist.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let clock = Clock::start();
         Ok(Self {
@@ -39,7 +39,7 @@ impl AccessFile {
         })
     }
 
-    /// Tells of lines that are nowhere to be read, now or with the next ones.
+    /// Reports lost lines, now or together with later ones.
     fn tell(&mut self) {
         if self.tell.take(self.clock.now()).is_none() {
             return;
@@ -55,7 +55,7 @@ impl AccessFile {
     }
 }
 
-/// The file may be one that a full disk has torn before, in this process or another one.
+/// A full disk may have torn the file before, in this process or another one.
 fn open_lines(path: &Path) -> io::Result<Lines<File>> {
     let file = sys::open_log(path)?;
     let is_torn = sys::ends_within_line(&file);
@@ -140,7 +140,7 @@ mod tests {
         let mut access = AccessFile::open(&path).unwrap();
         assert_eq!(access.write(b"one\n"), 0);
         assert_eq!(fs::read_to_string(&path).unwrap(), "whole\ntor\none\n");
-        // Torn while it is open, as by a disk that is full for a while.
+        // Torn while open, as by a disk that is full for a while.
         fs::write(&path, "to").unwrap();
         access.reopen();
         assert_eq!(access.write(b"two\n"), 0);

@@ -1,4 +1,4 @@
-//! How a line is written: for people, or for machines.
+//! Formats lines for people (text) or for machines (JSON).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -28,7 +28,7 @@ impl<'kvs> VisitSource<'kvs> for Text<'_> {
         } else {
             fmt::Write::write_fmt(text, format_args!("{value}"))?;
         }
-        // Quoted where it would not read as one word; that escapes line ends and control characters too.
+        // Quoted unless it is one plain word; that escapes line ends and control characters too.
         if is_word(text) {
             to.write_all(b" ")?;
             to.write_all(key.as_str().as_bytes())?;
@@ -73,7 +73,7 @@ impl<'kvs> VisitSource<'kvs> for Json {
     }
 }
 
-/// Whether a field has no value this time: `None` would print as a word.
+/// Returns whether a field has no value in this line: `None` would print as a word.
 fn is_absent(value: &Value<'_>) -> bool {
     struct Absent(bool);
     impl VisitValue<'_> for Absent {

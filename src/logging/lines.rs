@@ -1,21 +1,21 @@
-//! Lines to where they may not fit: what is lost is counted, and a line that was torn is ended before the next one.
+//! Writes lines to an output that may fail: lost lines are counted, and a torn line is ended before the next one.
 
 use std::io::{self, Write};
 
-/// What lines are written to.
+/// An output of lines.
 pub(super) struct Lines<W> {
     to: W,
-    /// It ends within a line, since an error.
+    /// The last write failed within a line.
     is_torn: bool,
 }
 
 impl<W: Write> Lines<W> {
-    /// `is_torn` where it ends within a line before anything is written.
+    /// Returns lines to `to`; `is_torn` must be true when it ends within a line already.
     pub(super) fn new(to: W, is_torn: bool) -> Self {
         Self { to, is_torn }
     }
 
-    /// Writes whole lines; an error comes with how many of them are lost.
+    /// Writes whole lines; an error carries how many of them are lost.
     pub(super) fn write(&mut self, batch: &[u8]) -> Result<(), (u64, io::Error)> {
         let (written, result) =
             self.heal().map_or_else(|error| (0, Err(error)), |()| write_until_error(&mut self.to, batch));
@@ -23,7 +23,7 @@ impl<W: Write> Lines<W> {
         result.map_err(|error| (lines_of(&batch[written..]), error))
     }
 
-    /// Ends the line that an error has torn, so that the next one can be read.
+    /// Ends a torn line, so that the next one can be read.
     pub(super) fn heal(&mut self) -> io::Result<()> {
         if self.is_torn {
             self.to.write_all(b"\n")?;
@@ -33,7 +33,7 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// How many bytes were written, and what kept the others from it.
+/// Returns the number of bytes written, and the error that stopped the rest.
 fn write_until_error(to: &mut impl Write, batch: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < batch.len() {
@@ -47,7 +47,7 @@ fn write_until_error(to: &mut impl Write, batch: &[u8]) -> (usize, io::Result<()
     (written, Ok(()))
 }
 
-/// Lines that end in `bytes`: of one that was torn, the rest counts.
+/// Returns the number of lines that end in `bytes`: the rest of a torn line counts.
 fn lines_of(bytes: &[u8]) -> u64 {
     bytes.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
@@ -57,7 +57,7 @@ pub(super) mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    /// Takes so many bytes and then no more.
+    /// Accepts this many bytes and then no more.
     #[derive(Clone, Default)]
     pub(in crate::logging) struct Room(Arc<Mutex<(usize, Vec<u8>)>>);
 

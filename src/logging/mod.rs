@@ -1,6 +1,6 @@
-//! Log lines go through bounded queues to threads that write them: one to standard error, and one to the access log, if
-//! finished sessions have a file of their own. Neither a stuck standard error nor a slow disk therefore ever stalls a
-//! worker, nor do they stall each other: lines that do not fit are dropped, counted and told.
+//! Log lines go through bounded queues to threads that write them: one to standard error, and one to the access log if
+//! it is configured. So neither a stuck standard error nor a slow disk stalls a worker, nor do they stall each other:
+//! lines that do not fit are dropped, counted and reported.
 
 mod backlog;
 mod file;
@@ -25,25 +25,25 @@ use file::AccessFile;
 pub use queue::dropped;
 use queue::{Queue, Sink, StandardError, Waiting};
 
-/// What the lines of finished sessions are logged as.
+/// The target of the lines of finished sessions.
 const SESSIONS: &str = "l4lb::session";
 
 /// The logger of this process.
 static ROUTER: OnceLock<Router> = OnceLock::new();
 
-/// Writes what is still in the queues when dropped, unless their other end is stuck.
+/// Writes the lines left in the queues when dropped, unless an output is stuck.
 #[must_use = "dropped, it waits for the lines to be written"]
 pub struct Logging {
     lines: Queue,
-    /// The access log of the start, whose lines wait until it is opened.
+    /// The access log from the start; its lines wait until it is opened.
     waiting: Option<(PathBuf, Waiting)>,
 }
 
-/// Sets the logger of the process up: lines of `level` and worse, unless RUST_LOG says otherwise.
-/// Fails when the process has a logger already or no thread can be started.
+/// Installs the logger of the process: lines of `level` and worse, unless RUST_LOG says otherwise. Fails when the
+/// process has a logger already or no thread can be started.
 pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLog>) -> io::Result<Logging> {
     let (queue, lines) = Queue::new();
-    // What tells of dropped lines must not be dropped itself: it does not go through the queue.
+    // Reports of dropped lines must not be dropped themselves: they do not go through the queue.
     let direct = builder(write_as_set).filter_level(LevelFilter::Warn).target(Target::Stderr).build();
     queue::spawn("l4lb-log", lines, StandardError::new(io::stderr(), direct))?;
     set_format(format);
@@ -74,7 +74,8 @@ pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLo
 }
 
 impl Logging {
-    /// Opens the access log, if there is one; with the rights that the process will have when it opens it again.
+    /// Opens the access log, if there is one. Must be called with the rights that the process will have when it reopens
+    /// it.
     pub fn open_access_log(&mut self) -> Result<(), (PathBuf, io::Error)> {
         let Some((path, waiting)) = self.waiting.take() else { return Ok(()) };
         AccessFile::open(&path)
@@ -91,12 +92,12 @@ impl Drop for Logging {
         {
             log::warn!(path:% = path.display(), lines; "the end comes before these lines of the access log are written");
         }
-        // Nobody is left to tell of its own.
+        // An error of the log's own queue has no place to be logged any more.
         let _left = self.lines.flush();
     }
 }
 
-/// Has the access log, if there is one, opened again by its name before another line is written: whoever rotates it has
+/// Requests that the access log, if there is one, is reopened by its name before the next line: log rotation has
 /// renamed it.
 pub fn reopen() {
     if let Some((_, queue)) = ROUTER.get().and_then(Router::access_log) {
@@ -104,16 +105,16 @@ pub fn reopen() {
     }
 }
 
-/// Writes what is still in the queues, unless their other end is stuck.
+/// Writes the lines left in the queues, unless an output is stuck.
 pub fn flush() {
     let Some(router) = ROUTER.get() else { return };
     for queue in router.access_log().iter().map(|(_, queue)| queue).chain([&router.queue]) {
-        // Nobody is left to tell.
+        // An error has no place to be logged any more.
         let _left = queue.flush();
     }
 }
 
-/// Writes why the process ends, in the format of the log, to standard error and behind what is in the queues.
+/// Writes why the process ends, in the format of the log, to standard error and behind the lines in the queues.
 pub fn print_last_words(error: &str) {
     flush();
     if IS_JSON.load(Ordering::Relaxed) {
@@ -123,7 +124,7 @@ pub fn print_last_words(error: &str) {
     }
 }
 
-/// Writes one mistake of a configuration that does not start, in the format that it asks for.
+/// Writes one mistake of a configuration that does not start, in the format that it configures.
 pub fn print_mistake(error: &str, format: LogFormat) {
     match format {
         LogFormat::Json => print_json("the configuration is wrong", error),
@@ -139,28 +140,29 @@ fn print_json(message: &str, error: &str) {
     );
 }
 
-/// The least severe lines that are written now.
+/// Returns the present level of the log.
 pub fn level() -> LevelFilter {
     ROUTER.get().map_or(LevelFilter::Off, |router| router.read().filter.filter())
 }
 
-/// Writes lines of `level` and worse from now on. What RUST_LOG says of single targets still holds.
+/// Sets the level of the log. Settings of RUST_LOG for single targets stay in force.
 pub fn set_level(level: LevelFilter) {
     match ROUTER.get() {
         Some(router) => router.rewire(|wiring| wiring.chosen = Chosen::Later(level)),
-        // Another logger, that of a test.
+        // Another logger, as in a test.
         None => log::set_max_level(level),
     }
 }
 
-/// What another configuration needs of the log, open and not in use. Dropped, it is closed again.
+/// The outputs that a new configuration needs, open but not in use yet. Dropping it closes them.
 pub struct Change {
     format: LogFormat,
-    /// Where the lines of finished sessions are to go, if that changes.
+    /// The new output of the lines of finished sessions, if it changes.
     sessions: Option<Option<Sessions>>,
 }
 
-/// Opens what `settings` say of the log and is not open. Without a logger of this process there is nothing to do.
+/// Opens the outputs of `settings` that are not open yet. Does nothing when this process has no logger. Fails with the
+/// path that cannot be opened.
 pub fn open(settings: &Global) -> Result<Change, (PathBuf, io::Error)> {
     let format = settings.log_format;
     let Some(router) = ROUTER.get() else { return Ok(Change { format, sessions: None }) };
@@ -179,7 +181,7 @@ pub fn open(settings: &Global) -> Result<Change, (PathBuf, io::Error)> {
 }
 
 impl Change {
-    /// Lines go where they are to go from now on. Those before are still written where they went.
+    /// Switches to the new outputs. Earlier lines are still written to the old ones.
     pub fn begin(self) {
         let Self { format, sessions } = self;
         set_format(format);
@@ -192,13 +194,13 @@ impl Change {
     }
 }
 
-/// Whether lines are JSON, but for those of an access log, which has a format of its own.
+/// Whether lines are JSON; those of an access log have their own format.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// Whether standard error goes to the journal, which takes the priority of a line from its beginning.
+/// Whether standard error goes to the journal, which reads the priority at the start of a line.
 static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
 
-/// As syslog(3) has it, and sd-daemon(3) in front of a line.
+/// Returns the priority of syslog(3), which sd-daemon(3) expects in front of a line.
 const fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -223,25 +225,25 @@ fn write_as_set(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     }
 }
 
-/// Which lines are written, and where they go.
+/// Decides which lines are written, and where to.
 struct Router {
     wiring: RwLock<Wiring>,
     lines: Logger,
-    /// Where `lines` go.
+    /// The queue of `lines`.
     queue: Queue,
 }
 
-/// What may change while lines are logged.
+/// The parts that may change while lines are logged.
 struct Wiring {
-    /// Only asked, never written to.
+    /// Only filters, never writes.
     filter: Logger,
     filters: Filters,
     chosen: Chosen,
-    /// Where those of finished sessions go, if they go elsewhere.
+    /// The separate output of the lines of finished sessions, if any.
     sessions: Option<Sessions>,
 }
 
-/// An access log. Dropped, its file is closed behind the lines that were put in.
+/// An access log. When dropped, its file is closed behind the lines in its queue.
 struct Sessions {
     settings: AccessLog,
     logger: Logger,
@@ -267,7 +269,7 @@ impl Drop for Sessions {
 
 impl Router {
     fn read(&self) -> RwLockReadGuard<'_, Wiring> {
-        // It is replaced whole: nobody has left it half done.
+        // It is replaced as a whole, so a panic cannot leave it half changed.
         self.wiring.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -299,7 +301,7 @@ impl Log for Router {
             Some(_) | None => (&self.lines, &self.queue),
         };
         logger.log(record);
-        // There may be as many as there are sessions: they wait for each other. Nobody waits for the others.
+        // There may be as many as sessions: they may wait for one another. No other line may wait for them.
         let may_wait = is_of_session && record.level() > Level::Warn;
         if !may_wait {
             queue.hurry();
@@ -309,18 +311,18 @@ impl Log for Router {
     fn flush(&self) {}
 }
 
-/// What decides which lines are written, besides the level.
+/// The settings besides the level that decide which lines are written.
 struct Filters {
     rust_log: Option<String>,
     has_access_log: bool,
 }
 
-/// Who has chosen the level of the log.
+/// The origin of the level of the log.
 #[derive(Clone, Copy)]
 enum Chosen {
     /// The configuration or a flag, at the start: RUST_LOG overrides it.
     AtStart(LevelFilter),
-    /// Somebody since: it overrides what RUST_LOG says of everything.
+    /// A later change: it overrides the general level of RUST_LOG.
     Later(LevelFilter),
 }
 
@@ -336,7 +338,7 @@ impl Filters {
         let mut builder = env_logger::Builder::new();
         builder.filter_level(level);
         if self.has_access_log {
-            // Whoever asks for a file of them wants them in it, also where other lines are too many.
+            // A file of their own must get these lines, also when the level drops others.
             builder.filter_module(SESSIONS, LevelFilter::Info);
         }
         if let Some(rust_log) = &self.rust_log {
@@ -346,10 +348,10 @@ impl Filters {
     }
 }
 
-/// How one line is written.
+/// Formats one line.
 type Format = fn(&mut Formatter, &Record<'_>) -> io::Result<()>;
 
-/// A logger that writes whatever it is given into `queue`.
+/// Returns a logger that writes every line into `queue`.
 fn unfiltered(format: Format, queue: &Queue) -> Logger {
     let sink = Target::Pipe(Box::new(Sink::new(queue)));
     builder(format).filter_level(LevelFilter::Trace).target(sink).build()

@@ -1,5 +1,5 @@
-//! The way of a line: from whoever logs it, through a bounded queue, to a thread that writes many at once. A line of a finished
-//! session does not wake that thread: it writes what has gathered in [`GATHER_PERIOD`], and sleeps only once nothing has.
+//! The path of a line: through a bounded queue to a thread that writes many at once. A line of a finished session does
+//! not wake that thread: it writes the lines of the last [`GATHER_PERIOD`], and sleeps only once there are none.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,69 +10,66 @@ use std::time::Duration;
 use crate::logging::backlog::{Backlog, Put, Writer};
 use crate::logging::lines::Lines;
 
-/// How long lines gather that nobody is in a hurry for, unless a batch is full before.
+/// Time for which lines that are not urgent gather, unless a batch is full before.
 const GATHER_PERIOD: Duration = Duration::from_millis(10);
-/// How long the end of the process waits for lines to be written.
+/// Limit on the wait for lines to be written at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lines that were logged and that nobody can read, since the start of the process.
+/// Lines lost since the start of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that were logged and are nowhere to be read, since the start of the process: a queue was full, or what it goes to
-/// could not be written, or not in time for the end.
+/// Returns the lines lost since the start of the process: a queue was full, or its output could not be written, or not
+/// before the end.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Where batches go.
 pub(super) trait Output: Send + 'static {
-    /// Writes whole lines, and tells of those that it cannot write. Returns how many that are.
+    /// Writes whole lines and reports those that it cannot write. Returns their number.
     fn write(&mut self, batch: &[u8]) -> u64;
 
-    /// Opens what it writes to again.
+    /// Reopens the output.
     fn reopen(&mut self);
 
-    /// Tells of lines that did not fit into the queue.
+    /// Reports lines that did not fit into the queue.
     fn tell_dropped(&mut self, lines: u64);
 }
 
-/// Where lines are put.
 #[derive(Clone)]
 pub(super) struct Queue(Arc<Shared>);
 
-/// The other end of a queue, for the thread that writes. Once it is dropped nothing fits in any more.
+/// The writer's end of a queue. Once it is dropped, the queue accepts no more lines.
 pub(super) struct Waiting(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Held to put a line in or to take a batch out, never to write one.
+    /// Must be held only to put a line in or to take a batch out, never to write one.
     state: Mutex<State>,
-    /// The thread has something to do.
+    /// Signals work to the thread.
     work: Condvar,
-    /// Some lines are written.
     written: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     backlog: Backlog,
-    /// Lines that were put in, and those of them that are written or lost.
+    /// Lines put in, and the part of them that is written or lost.
     put: u64,
     done: u64,
-    /// Who waits for lines to be written.
+    /// Number of threads that wait for lines to be written.
     flushing: usize,
-    /// Lines that did not fit, to tell of.
+    /// Lines that did not fit, not reported yet.
     dropped: u64,
-    /// The output is to be opened again.
+    /// The output must be reopened.
     reopen: bool,
-    /// There will be no more lines.
+    /// No more lines will come.
     is_closed: bool,
     is_gone: bool,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nobody panics between its changes.
+        // No code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,7 +81,7 @@ impl Shared {
         }
     }
 
-    /// Waits until there is something to do, and then for more of it unless it is urgent.
+    /// Waits until there is work, and then for more of it unless it is urgent.
     fn wait(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         loop {
@@ -115,33 +112,33 @@ impl Shared {
 }
 
 impl Queue {
-    /// The queue and its other end, which goes to [`spawn`].
+    /// Returns the queue and the writer's end of it, which must be passed to [`spawn`].
     pub(super) fn new() -> (Self, Waiting) {
         let shared = Arc::<Shared>::default();
         (Self(Arc::clone(&shared)), Waiting(shared))
     }
 
-    /// What was put in is written now, and no more is waited for.
+    /// Requests that the lines put in are written now.
     pub(super) fn hurry(&self) {
         self.0.hurry(self.0.lock());
     }
 
-    /// Has the output opened again before anything else is written.
+    /// Requests that the output is reopened before the next line is written.
     pub(super) fn reopen(&self) {
         let mut state = self.0.lock();
         state.reopen = true;
         self.0.hurry(state);
     }
 
-    /// Has the thread write what was put in, and end.
+    /// Requests that the thread writes the lines put in, and ends.
     pub(super) fn close(&self) {
         let mut state = self.0.lock();
         state.is_closed = true;
         self.0.hurry(state);
     }
 
-    /// Waits until every line is written that was put in before; not for ever, because the process must end. The error is how
-    /// many are left, which count as dropped.
+    /// Waits until every line put in before is written; at most [`FLUSH_TIMEOUT`], because the process must end. Fails
+    /// with the number of lines left, which count as dropped.
     pub(super) fn flush(&self) -> Result<(), u64> {
         let mut state = self.0.lock();
         let put = state.put;
@@ -166,7 +163,7 @@ impl Drop for Waiting {
     }
 }
 
-/// What env_logger writes to: one call a line.
+/// The output of env_logger: one call per line.
 pub(super) struct Sink(Queue);
 
 impl Sink {
@@ -195,13 +192,13 @@ impl Write for Sink {
     }
 }
 
-/// Starts the thread that writes to `output` what is put into the queue whose other end is `waiting`.
+/// Starts the thread that writes the lines of `waiting` to `output`.
 pub(super) fn spawn(name: &str, waiting: Waiting, mut output: impl Output) -> io::Result<()> {
     thread::Builder::new().name(name.into()).spawn(move || while write_all(&waiting.0, &mut output) {})?;
     Ok(())
 }
 
-/// Waits for lines, and writes all that there are; false once there will be no more.
+/// Waits for lines and writes them; returns false once no more will come.
 fn write_all(shared: &Shared, output: &mut impl Output) -> bool {
     let mut state = shared.wait();
     loop {
@@ -218,7 +215,7 @@ fn write_all(shared: &Shared, output: &mut impl Output) -> bool {
             output.tell_dropped(dropped);
         }
         state = shared.lock();
-        // Told of before anybody hears that it is done.
+        // Reported before a waiting flush returns.
         state.done += batch.lines;
         state.backlog.recycle(batch);
         if state.flushing > 0 {
@@ -231,7 +228,7 @@ fn write_all(shared: &Shared, output: &mut impl Output) -> bool {
 pub(super) struct StandardError<W, L> {
     lines: Lines<W>,
     direct: L,
-    /// Lines that could not be written and are not told of yet.
+    /// Lines that could not be written and are not reported yet.
     lost: u64,
 }
 
@@ -244,7 +241,7 @@ impl<W: Write, L: log::Log> StandardError<W, L> {
 impl<W: Write + Send + 'static, L: log::Log + 'static> Output for StandardError<W, L> {
     fn write(&mut self, batch: &[u8]) -> u64 {
         if let Err((lines, _)) = self.lines.write(batch) {
-            // Nobody is left to tell about an error of standard error itself, until it can be written again.
+            // An error of standard error itself can only be reported once it can be written again.
             self.lost += lines;
             return lines;
         }
@@ -258,7 +255,7 @@ impl<W: Write + Send + 'static, L: log::Log + 'static> Output for StandardError<
     fn reopen(&mut self) {}
 
     fn tell_dropped(&mut self, lines: u64) {
-        // Where even a line end does not fit, what follows does not either.
+        // If even a line end does not fit, the next line does not either.
         let _full = self.lines.heal();
         log::warn!(logger: &self.direct, lines; "log lines were dropped: standard error did not keep up");
     }
@@ -272,10 +269,10 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Held by who looks at what is counted for the whole process.
+    /// Held by tests that look at process-wide counts.
     static COUNT: Mutex<()> = Mutex::new(());
 
-    /// What was written, and what it was told of.
+    /// The lines written, and the number reported as dropped.
     #[derive(Clone, Default)]
     struct Paper(Arc<Mutex<(Vec<String>, u64)>>);
 
@@ -300,12 +297,12 @@ mod tests {
         }
     }
 
-    /// So long that a queue of them is written in several batches.
+    /// So long that a queue of them takes several batches.
     fn line(number: usize) -> String {
         format!("{number:040}")
     }
 
-    /// A queue with so many lines in it or dropped.
+    /// Returns a queue with `count` lines, some of them dropped when it is full.
     fn filled(count: usize) -> (Queue, Waiting) {
         let (queue, lines) = Queue::new();
         let mut sink = Sink::new(&queue);
@@ -322,7 +319,7 @@ mod tests {
         assert_eq!(dropped() - before, TOO_MANY as u64);
         queue.reopen();
         spawn("test", lines, paper.clone()).unwrap();
-        // The queue is full: it is asked for beside it. Once is enough to have everything written and told.
+        // The queue is full, so the request goes past it. One flush is enough to have everything written and reported.
         assert_eq!(queue.flush(), Ok(()));
         let (written, told) = paper.0.lock().unwrap().clone();
         assert_eq!((written.len(), told), (LINES_MAX + 1, TOO_MANY as u64));
@@ -347,7 +344,7 @@ mod tests {
         assert_eq!(dropped() - before, LINES_MAX as u64 + 1);
     }
 
-    /// Passes on each batch that it is given.
+    /// Passes on each batch.
     struct Wire(std::sync::mpsc::Sender<String>);
 
     impl Output for Wire {
@@ -365,7 +362,7 @@ mod tests {
         }
     }
 
-    /// A queue of a running thread, and what that writes.
+    /// Returns the queue of a running thread, and the receiver of what it writes.
     fn running() -> (Queue, std::sync::mpsc::Receiver<String>) {
         let (queue, lines) = Queue::new();
         let (sender, written) = std::sync::mpsc::channel();
@@ -377,7 +374,7 @@ mod tests {
     fn a_line_that_nobody_hurries_for_is_written_by_itself() {
         let (queue, written) = running();
         let mut sink = Sink::new(&queue);
-        // The thread sleeps, gathers or writes when they come: whichever it is, nothing is left.
+        // The thread sleeps, gathers or writes when they arrive: in every case nothing is left over.
         for number in 0..50 {
             sink.write_all(format!("{number}\n").as_bytes()).unwrap();
             assert_eq!(written.recv_timeout(PATIENCE).unwrap(), format!("{number}\n"));
@@ -408,7 +405,7 @@ mod tests {
         }
     }
 
-    /// Remembers what it is told.
+    /// Remembers the messages logged.
     #[derive(Default)]
     struct Told(Mutex<Vec<String>>);
 
@@ -426,7 +423,7 @@ mod tests {
 
     #[test]
     fn what_standard_error_does_not_take_is_lost_told_later_and_tears_no_other_line() {
-        // Without a logger nothing is told at all.
+        // Without a logger nothing is reported at all.
         log::set_max_level(log::LevelFilter::Warn);
         let room = Room::default();
         let mut output = StandardError::new(room.clone(), Told::default());

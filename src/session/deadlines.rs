@@ -1,4 +1,4 @@
-//! When a session has waited long enough, and for what. Activity only moves a deadline further away.
+//! Decides when a session has waited too long, and for what. Activity only moves a deadline further away.
 
 use std::time::Duration;
 
@@ -8,10 +8,9 @@ use crate::session::machine::Session;
 use crate::session::phase::{Phase, Poll};
 use crate::session::{CloseReason, Side};
 
-/// Past every deadline.
 pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
-/// How long each phase may stand still, in the form that a session keeps: milliseconds.
+/// How long each phase may stand still, in milliseconds to keep sessions small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     connect: u32,
@@ -21,8 +20,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Rounds up to whole milliseconds; 49 days at most. `user`: how long a peer may be silent while bytes sent
-    /// to it are unacknowledged; `None` leaves it to the kernel.
+    /// Rounds up to whole milliseconds; 49 days at most. `user` limits how long a peer may stay silent while bytes sent
+    /// to it are unacknowledged; with `None` only the kernel's own limit applies.
     pub fn new(connect: Duration, idle: Duration, half_close: Duration, user: Option<Duration>) -> Self {
         let millis = |span: Duration| u32::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         Self {
@@ -38,26 +37,25 @@ impl Timeouts {
         millis(self.user)
     }
 
-    /// When to ask again while bytes are on their way: when the silence may have lasted too long, or soon, as
-    /// long as there is none.
+    /// Returns when to ask the peers again while bytes are in flight: when a silence that began is too long, else soon.
     pub(super) fn until_asked_again(self, silence: Duration) -> Duration {
         if silence.is_zero() { self.user() / 4 } else { self.user().saturating_sub(silence) }
     }
 }
 
-/// What [`Session::on_deadline`] found.
+/// The result of [`Session::on_deadline`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// Nothing is due yet: arm the timer again, at [`Session::deadline`].
+    /// Nothing is due yet: the timer must be armed again, at [`Session::deadline`].
     Early,
-    /// The dial took too long: choose another backend or cut the session.
+    /// The dial took too long: the caller must choose another backend or cut the session.
     Dial,
-    /// Something is due: go on with [`Session::next_op`].
+    /// Something is due: the caller must continue with [`Session::next_op`].
     Drive,
 }
 
 impl Session {
-    /// When [`Session::on_deadline`] is to be called.
+    /// Returns when [`Session::on_deadline`] must be called.
     pub fn deadline(&self) -> Instant {
         match self.phase {
             Phase::Dialing { since } => since + millis(self.timeouts.connect),
@@ -71,7 +69,7 @@ impl Session {
         }
     }
 
-    /// When the session has stood still for too long.
+    /// Returns when the session has stood still for too long.
     pub(super) fn standstill(&self) -> Instant {
         let half_close = millis(self.timeouts.half_close);
         if self.is_ending() {
@@ -81,17 +79,17 @@ impl Session {
         }
     }
 
-    /// When nothing has moved for the idle timeout.
+    /// Returns when nothing has moved for the idle timeout.
     pub(super) fn idle_at(&self) -> Instant {
         self.last_activity + millis(self.timeouts.idle)
     }
 
-    /// Whether one side has ended or seems dead, so that the shorter timeout applies.
+    /// Returns true once one side has ended or seems dead: the shorter timeout applies.
     fn is_ending(&self) -> bool {
         self.halves.iter().any(|half| half.state != HalfState::Open) || self.is_breaking()
     }
 
-    /// Whether one side is dead or seems so.
+    /// Returns true once one side is dead or seems so.
     pub(super) fn is_breaking(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.suspect || endpoint.error.is_some())
     }
@@ -100,7 +98,7 @@ impl Session {
         if now < self.idle_at() { CloseReason::HalfCloseTimeout } else { CloseReason::IdleTimeout }
     }
 
-    /// The timer has fired. Harmless when it fired early.
+    /// Must be called when the timer fires; harmless when it fires early.
     pub fn on_deadline(&mut self, now: Instant) -> Expiry {
         if now < self.deadline() {
             return Expiry::Early;

@@ -1,5 +1,5 @@
-//! What a session knows of one of its two connections.
-//! Readiness is only ever cleared by the outcome of a call, because epoll tells each edge once.
+//! The state of one of a session's two connections.
+//! Readiness must only be cleared by the outcome of a call, because epoll reports each edge once.
 
 use std::io::ErrorKind;
 
@@ -11,13 +11,13 @@ pub(super) struct Endpoint {
     pub(super) readable: bool,
     /// A write may take something.
     pub(super) writable: bool,
-    /// A short read does not prove any more that nothing is left.
+    /// A short read no longer proves that nothing is left.
     pub(super) closing: bool,
-    /// The connection may be dead, and no call has said yet.
+    /// The connection may be dead; no call has confirmed it yet.
     pub(super) suspect: bool,
     /// The first error. The kernel reports it once; a read after it looks like a clean end of stream.
     pub(super) error: Option<ErrorKind>,
-    /// Bytes that its peer had not acknowledged when a timeout last asked; `None` when bytes were sent since.
+    /// Bytes that its peer had not acknowledged at the last timeout; `None` when bytes were sent since.
     pub(super) unacked: Option<u32>,
 }
 
@@ -29,10 +29,10 @@ impl Endpoint {
         self.suspect |= ready.failing;
     }
 
-    /// Whether an end of stream read from here is to be believed.
+    /// Returns whether an end of stream read from here is real.
     ///
-    /// EPIPE is what a reset leaves behind that came after the peer's FIN (tcp_reset in CLOSE_WAIT), so the end
-    /// of stream is real. After any other error a read returns 0 whether or not all bytes came.
+    /// EPIPE means that a reset came after the peer's FIN (tcp_reset in CLOSE_WAIT), so the end of stream is real.
+    /// After any other error a read returns 0 whether or not all bytes came.
     pub(super) fn eof_is_real(&self) -> bool {
         matches!(self.error, None | Some(ErrorKind::BrokenPipe))
     }

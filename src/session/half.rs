@@ -1,18 +1,18 @@
 //! One direction of a session: source socket -> conduit -> sink socket.
 //! Never touches a socket or bytes; it counts them.
 
-/// What is left to do in one direction.
+/// What remains to be done in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HalfState {
     /// Bytes may still come from the source.
     Open,
-    /// The source has ended its stream; the end is passed on behind the last byte.
+    /// The source has ended its stream; the FIN must follow the last byte.
     Ending,
-    /// The end has been passed on.
+    /// The FIN has been sent.
     Ended,
-    /// The source was reset; the sink is to be reset behind the last byte.
+    /// The source was reset; the sink must be reset behind the last byte.
     Severed,
-    /// The sink takes nothing any more; the source is to be reset.
+    /// The sink accepts nothing any more; the source must be reset.
     Refused,
 }
 
@@ -20,11 +20,11 @@ pub(super) enum HalfState {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Half {
     pub(super) state: HalfState,
-    /// Bytes taken from the source and not given to the sink; of a refused half those that never will be.
+    /// Bytes taken from the source and not yet written to the sink; in a refused half they never will be.
     buffered: u32,
-    /// Bytes ever given to the sink.
+    /// Bytes ever written to the sink.
     pub(super) flushed: u64,
-    /// Those of them that [`Half::take_uncounted`] has told.
+    /// The part of them that [`Half::take_uncounted`] has returned.
     counted: u64,
 }
 
@@ -43,29 +43,29 @@ impl Half {
         self.flushed += bytes as u64;
     }
 
-    /// Gives up on what the conduit holds.
+    /// Gives up the bytes in the conduit.
     pub(super) fn refuse(&mut self) {
         if self.state != HalfState::Ended {
             self.state = HalfState::Refused;
         }
     }
 
-    /// Bytes in the conduit that are still to be given to the sink.
+    /// Returns the bytes in the conduit that must still be written to the sink.
     pub(super) fn held(&self) -> u32 {
         if self.state == HalfState::Refused { 0 } else { self.buffered }
     }
 
-    /// Bytes given to the sink that [`Half::take_uncounted`] has not told.
+    /// Returns the bytes written to the sink that [`Half::take_uncounted`] has not returned.
     pub(super) fn uncounted(&self) -> u64 {
         self.flushed - self.counted
     }
 
-    /// Bytes given to the sink since the last call.
+    /// Returns the bytes written to the sink since the last call.
     pub(super) fn take_uncounted(&mut self) -> u64 {
         self.flushed - std::mem::replace(&mut self.counted, self.flushed)
     }
 
-    /// Whether nothing is left to do in this direction.
+    /// Returns whether nothing is left to do in this direction.
     pub(super) fn is_over(&self) -> bool {
         match self.state {
             HalfState::Open | HalfState::Ending => false,
@@ -74,7 +74,7 @@ impl Half {
         }
     }
 
-    /// Bytes that were taken from the source and have not reached the sink. At the end of a session they never will.
+    /// Returns the bytes taken from the source that have not reached the sink. At the end of a session they are lost.
     pub(super) fn unpassed(&self) -> u64 {
         u64::from(self.buffered)
     }

@@ -1,13 +1,13 @@
-//! The machine of a session: from accept over dialing, relaying and half-close to the end.
+//! The state machine of a session: accept, dial, relay, half-close, end.
 //!
-//! Its three promises: an end of stream is passed on behind the last byte; a reset is passed on as a reset,
-//! behind the bytes that came before it; and no FIN is sent that nobody sent us. What it cannot finish
-//! faithfully (a timeout, a stop) it therefore ends by a reset on both sides. A client that resets while its backend is
-//! dialed has sent what it has sent: the dial goes on for the bytes that wait to be read, and ends where none do.
+//! Its three promises: a FIN is passed on behind the last byte; a reset is passed on as a reset, behind the bytes that
+//! came before it; and l4lb never originates a FIN. A session that cannot finish faithfully (a timeout, a stop)
+//! therefore ends by a reset on both sides. When a client resets while its backend is dialed, the dial continues for
+//! the bytes that wait to be read, and ends where there are none.
 //!
-//! Call [`Session::next_op`] and [`Session::on_outcome`] in turn after every [`Session::on_ready`],
-//! [`Session::on_connected`] and [`Session::on_deadline`], until there is no next op; then look at
-//! [`Session::end`] and at [`Session::deadline`].
+//! After every [`Session::on_ready`], [`Session::on_connected`] and [`Session::on_deadline`] the caller must call
+//! [`Session::next_op`] and [`Session::on_outcome`] in turn until there is no next op, and then look at
+//! [`Session::end`] and [`Session::deadline`].
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -20,27 +20,26 @@ use crate::session::half::{Half, HalfState};
 use crate::session::phase::{Phase, Poll};
 use crate::session::{CloseReason, Direction, End, Farewell, Op, Outcome, Side, Stage, Summary};
 
-/// First wait before asking again whether a side has taken its last bytes; doubles each time.
+/// First wait before a side is asked again for its last unacknowledged bytes; doubles each time.
 const SETTLE_POLL_FIRST: Duration = Duration::from_millis(2);
-/// Longest such wait.
 const SETTLE_POLL_LAST: Duration = Duration::from_millis(250);
 
-/// One session. See the module for how it is driven.
+/// One session. The module says how it must be driven.
 #[derive(Debug)]
 pub struct Session {
     pub(super) endpoints: [Endpoint; 2],
     pub(super) halves: [Half; 2],
     pub(super) phase: Phase,
-    /// The direction filled last; the other one is first next time, so neither starves the other.
+    /// The direction filled last; the other one goes first next time, so neither starves the other.
     last_filled: Direction,
     pub(super) timeouts: Timeouts,
     accepted: Instant,
     connected: Option<Instant>,
     pub(super) last_activity: Instant,
-    /// When the half-close timeout last found bytes on their way to a reader that pauses.
+    /// When the half-close timeout last found bytes in flight to a reader that pauses.
     pub(super) held_up: Instant,
-    /// When the peers are asked whether they are still there; `NEVER` while no bytes are on their way. Activity does
-    /// not put it off: the kernel takes bytes for a peer that is gone as long as its buffer has room.
+    /// When the peers must be asked for a sign of life; `NEVER` while no bytes are in flight. Activity does not
+    /// postpone it: the kernel accepts bytes for a vanished peer as long as its buffer has room.
     pub(super) ask_at: Instant,
     retries: u32,
     first_error: Option<(Side, ErrorKind)>,
@@ -48,7 +47,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that was accepted, and whose backend is dialed, at `now`.
+    /// Returns a session accepted at `now`; the caller must dial its backend.
     pub fn new(timeouts: Timeouts, now: Instant) -> Self {
         Self {
             endpoints: [Endpoint::default(); 2],
@@ -67,8 +66,8 @@ impl Session {
         }
     }
 
-    /// What only an event of this side can tell, and would set something off: that there is something to read and pass on,
-    /// that there is room for what waits, that the connection has died.
+    /// Returns the readiness of this side that only an event can report and that would cause work: bytes to read and
+    /// pass on, room for the bytes that wait, the death of the connection.
     pub fn awaits(&self, side: Side) -> Ready {
         let (endpoint, other) = (self.endpoint(side), self.endpoint(side.other()));
         let (outward, inward) = (self.half(side.outward()), self.half(side.inward()));
@@ -93,62 +92,62 @@ impl Session {
         }
     }
 
-    /// Whether no backend is connected yet.
+    /// Returns whether no backend is connected yet.
     pub fn is_dialing(&self) -> bool {
         matches!(self.phase, Phase::Dialing { .. })
     }
 
-    /// Another backend is dialed, after the dial before it failed.
+    /// Must be called when another backend is dialed, after the previous dial failed.
     pub fn on_redial(&mut self, now: Instant) {
         self.on_dial(now);
         self.retries += 1;
     }
 
-    /// The connect timeout counts from now: a dial is under way, or put off for the first time.
+    /// Must be called when a dial starts, or is put off for the first time: the connect timeout counts from here.
     pub fn on_dial(&mut self, now: Instant) {
         debug_assert!(self.is_dialing());
         self.endpoints[Side::Backend as usize] = Endpoint::default();
         self.phase = Phase::Dialing { since: now };
     }
 
-    /// How many times [`Session::on_redial`] was called.
+    /// Returns how many times [`Session::on_redial`] was called.
     pub fn retries(&self) -> u32 {
         self.retries
     }
 
-    /// The backend is connected.
+    /// Must be called once the backend is connected.
     pub fn on_connected(&mut self, now: Instant) {
         debug_assert!(self.is_dialing());
         self.phase = Phase::Relaying;
         self.connected = Some(now);
         self.last_activity = now;
         self.endpoints[Side::Backend as usize].writable = true;
-        // Hints from before the connection stood say nothing about it (epoll reports OUT|HUP for them).
+        // Hints from before the connection was established mean nothing (epoll reports OUT|HUP for them).
         self.endpoints[Side::Backend as usize].suspect = false;
         self.check_invariants();
     }
 
-    /// A side has died, and its error was taken before the machine could ask for it.
+    /// Must be called when a side has died and its error was taken before the machine could ask for it.
     pub fn on_lost(&mut self, side: Side, kind: ErrorKind, now: Instant) {
         self.latch(side, kind, now);
-        // The client may have died in front of it, while it was dialed.
+        // The client may have died before that, while the backend was dialed.
         self.settle_what_is_over(now);
         self.check_invariants();
     }
 
-    /// An event has come for a side.
+    /// Must be called for each event of a side.
     pub fn on_ready(&mut self, side: Side, ready: Ready) {
         self.endpoints[side as usize].on_ready(ready);
     }
 
-    /// The session ends now, for a reason that is not its own.
+    /// Ends the session now, for a reason that lies outside it.
     pub fn cut(&mut self, reason: CloseReason) {
         self.cut.get_or_insert(reason);
         self.phase = Phase::Over;
         self.check_invariants();
     }
 
-    /// What to do next; `None` until something happens.
+    /// Returns the next thing to do; `None` until the next event or deadline.
     pub fn next_op(&self) -> Option<Op> {
         match self.phase {
             Phase::Dialing { .. } => self.take_error_op(&[Side::Client]).or_else(|| self.ask_unread_op()),
@@ -165,7 +164,7 @@ impl Session {
         }
     }
 
-    /// Something comes first in a conduit that can go out, or an end of stream behind the last byte.
+    /// Bytes that can be written, or an end of stream behind the last byte, come first.
     fn flush_op(&self) -> Option<Op> {
         Direction::BOTH.into_iter().find_map(|direction| {
             let (half, sink) = (self.half(direction), direction.sink());
@@ -177,7 +176,7 @@ impl Session {
         })
     }
 
-    /// A suspect side of which no read is due that would tell.
+    /// For a suspect side with no read due that would find the error.
     fn take_error_op(&self, sides: &[Side]) -> Option<Op> {
         let unexplained = |side: Side| {
             let endpoint = self.endpoint(side);
@@ -187,7 +186,7 @@ impl Session {
         sides.iter().copied().find(|&side| unexplained(side)).map(Op::TakeError)
     }
 
-    /// While a backend is dialed, for a client that has just died.
+    /// For a client that has just died while the backend is dialed.
     fn ask_unread_op(&self) -> Option<Op> {
         let is_new = self.endpoint(Side::Client).error.is_some()
             && self.half(Direction::ToClient).state == HalfState::Open;
@@ -205,7 +204,7 @@ impl Session {
         [self.last_filled.reverse(), self.last_filled].into_iter().find(|&d| fillable(d)).map(Op::Fill)
     }
 
-    /// Takes in what came of the op that [`Session::next_op`] gave last.
+    /// Must be called with the outcome of the op that [`Session::next_op`] returned last.
     pub fn on_outcome(&mut self, op: Op, outcome: Outcome, now: Instant) {
         match op {
             Op::Fill(direction) => self.on_fill(direction, outcome, now),
@@ -246,16 +245,16 @@ impl Session {
                 }
                 self.on_source_over(direction);
             }
-            // From a side that was given up nothing more will come.
+            // Nothing more comes from a side that was given up.
             Outcome::WouldBlock if self.endpoint(source).error.is_some() => self.on_source_over(direction),
-            // The conduit is empty when it is filled, so it was the socket that had nothing.
+            // The conduit was empty, so the socket had nothing.
             Outcome::WouldBlock => self.endpoints[source as usize].readable = false,
             Outcome::Eof => {
                 self.last_activity = now;
                 self.on_source_over(direction);
             }
             Outcome::Failed(kind) => {
-                // A read returns the bytes before it returns the error, so they have all been read.
+                // A read returns the bytes before it returns the error, so all of them have been read.
                 self.latch(source, kind, now);
                 self.on_source_over(direction);
             }
@@ -308,7 +307,7 @@ impl Session {
 
     fn on_shutdown_write(&mut self, side: Side, outcome: Outcome, now: Instant) {
         if let Outcome::Failed(kind) = outcome {
-            // The connection died meanwhile: bytes may be lost that had been passed on, and the end was not.
+            // The connection died meanwhile: bytes passed on may be lost, and the end was not passed on.
             return self.latch(side, kind, now);
         }
         self.halves[side.inward() as usize].state = HalfState::Ended;
@@ -319,7 +318,7 @@ impl Session {
         self.endpoints[side as usize].suspect = false;
         if let Outcome::Failed(kind) = outcome {
             if self.is_dialing() {
-                // Whether it ends the session is asked next.
+                // The next step decides whether this ends the session.
                 self.endpoints[side as usize].error = Some(kind);
                 self.first_error.get_or_insert((side, kind));
             } else {
@@ -328,8 +327,7 @@ impl Session {
         }
     }
 
-    /// A reset leaves what came before it in the receive queue (tcp_reset): a dial, and each one after it, has somebody to
-    /// dial for as long as that is not empty.
+    /// A reset leaves earlier bytes in the receive queue (tcp_reset). Dials are worth it as long as that is not empty.
     fn on_unread(&mut self, side: Side, outcome: Outcome, now: Instant) {
         match self.endpoint(side).error {
             Some(kind) if outcome == Outcome::Unread => self.latch(side, kind, now),
@@ -348,7 +346,7 @@ impl Session {
                 Phase::Settling { side, since, poll: next }
             }
             (Outcome::Unacked(_), Poll::At { .. }) => self.phase,
-            // Nothing is unacknowledged, or nobody can say: there is nothing to wait for.
+            // Nothing is unacknowledged, or the kernel cannot report it: there is nothing to wait for.
             (
                 Outcome::Done
                 | Outcome::Failed(_)
@@ -365,13 +363,12 @@ impl Session {
         };
     }
 
-    /// What a peer's kernel takes of the bytes that were sent before is activity too, and when it took the last of them
-    /// is known only now.
+    /// A peer whose kernel accepts bytes sent earlier is active too; only now is it known when it accepted the last.
     fn on_delivery(&mut self, side: Side, outcome: Outcome, now: Instant) {
         let Phase::Expiring { waiting, .. } = self.phase else { return };
         let mut waits = waiting;
         if let (Outcome::Delivery { quiet, unacked }, None) = (outcome, self.endpoint(side).error) {
-            // A kernel also sends again what its peer has no room for, for ever: nothing was taken then.
+            // A kernel also retransmits into a closed window, for ever: the peer accepted nothing then.
             let before = self.endpoints[side as usize].unacked.replace(unacked);
             if unacked == 0 || before != Some(unacked) {
                 self.last_activity = self.last_activity.max(now - quiet);
@@ -381,8 +378,8 @@ impl Session {
         match side {
             Side::Client => self.phase = Phase::Expiring { ask: Side::Backend, waiting: waits },
             Side::Backend if now < self.standstill() => self.phase = Phase::Relaying,
-            // The end of the stream is on its way behind bytes that a reader has not come to yet. Only `idle`
-            // bounds that, as long as the peer's kernel answers.
+            // The FIN is in flight behind bytes that the reader has not reached yet. Only `idle` limits that, as long
+            // as the peer's kernel answers.
             Side::Backend if waits && !self.is_breaking() && now < self.idle_at() => {
                 self.held_up = now;
                 self.phase = Phase::Relaying;
@@ -410,12 +407,12 @@ impl Session {
         }
     }
 
-    /// Remembers the first error of a side and what follows from it for both halves.
+    /// Records the first error of a side and applies it to both halves.
     fn latch(&mut self, side: Side, kind: ErrorKind, now: Instant) {
         self.last_activity = now;
         let endpoint = &mut self.endpoints[side as usize];
         endpoint.error.get_or_insert(kind);
-        // A write or SO_ERROR met the error first: bytes that came before it may still wait to be read.
+        // A write or SO_ERROR met the error first: earlier bytes may still wait to be read.
         endpoint.readable = true;
         self.first_error.get_or_insert((side, kind));
         self.halves[side.inward() as usize].refuse();
@@ -424,8 +421,8 @@ impl Session {
         }
     }
 
-    /// The side whose peer must learn that the stream was not complete, if there is one.
-    /// A side with an error knows; and where one is to be told, the other has the error.
+    /// Returns the side whose peer must be reset because the stream was not complete, if any. A side with an error
+    /// knows already; where a peer must be reset, the error is on the other side.
     fn side_to_reset(&self) -> Option<Side> {
         Side::BOTH.into_iter().find(|&side| {
             self.endpoint(side).error.is_none()
@@ -434,7 +431,7 @@ impl Session {
         })
     }
 
-    /// How the session ends, once nothing is left to do.
+    /// Returns how the session ends, once nothing is left to do.
     pub fn end(&self) -> Option<End> {
         if self.phase != Phase::Over {
             return None;
@@ -442,7 +439,7 @@ impl Session {
         if let Some(reason) = self.cut {
             return Some(End { reason, client: Farewell::Reset, backend: Farewell::Reset });
         }
-        // A side with an error is dead already, or was given up while its kernel may still go on trying.
+        // A side with an error is dead, or was given up while its kernel may still retry.
         let farewell = |side| {
             let reset = self.endpoint(side).error.is_some() || self.side_to_reset() == Some(side);
             if reset { Farewell::Reset } else { Farewell::Close }
@@ -454,7 +451,7 @@ impl Session {
         Some(End { reason, client: farewell(Side::Client), backend: farewell(Side::Backend) })
     }
 
-    /// What is told of the session, which ends at `now` for `reason`.
+    /// Returns the summary of a session that ends at `now` for `reason`.
     pub fn summary(&self, reason: CloseReason, now: Instant) -> Summary {
         let [to_backend, to_client] = self.halves;
         Summary {
@@ -471,7 +468,7 @@ impl Session {
         }
     }
 
-    /// How far it is, or was when a side died.
+    /// Returns its stage, or the stage in which a side died.
     pub fn stage(&self) -> Stage {
         match (self.connected, Side::BOTH.map(|side| self.has_ended(side))) {
             (None, _) => Stage::Dialing,
@@ -481,7 +478,7 @@ impl Session {
         }
     }
 
-    /// The side that has ended its stream, where the other has not.
+    /// Returns the side that has ended its stream, when the other has not.
     pub fn half_closed_by(&self) -> Option<Side> {
         let is_it = |&side: &Side| self.has_ended(side) && !self.has_ended(side.other());
         Side::BOTH.into_iter().find(is_it)
@@ -491,62 +488,62 @@ impl Session {
         matches!(self.half(side.outward()).state, HalfState::Ending | HalfState::Ended)
     }
 
-    /// When it was accepted.
+    /// Returns the moment of accept.
     pub fn accepted_at(&self) -> Instant {
         self.accepted
     }
 
-    /// From accept to the connected backend.
+    /// Returns the time from accept to the connected backend; `None` before that.
     pub fn connect_time(&self) -> Option<Duration> {
         self.connected.map(|connected| connected - self.accepted)
     }
 
-    /// When something moved last.
+    /// Returns the moment of the last activity.
     pub fn last_activity(&self) -> Instant {
         self.last_activity
     }
 
-    /// Bytes given so far, by [`Direction`].
+    /// Returns the bytes written so far, by [`Direction`].
     pub fn given(&self) -> [u64; 2] {
         self.halves.map(|half| half.flushed)
     }
 
-    /// Whether a short read of this side, or EAGAIN of a splice, does not prove any more that it has nothing left.
+    /// Returns true when a short read of this side, or EAGAIN of a splice, no longer proves that it has nothing left.
     pub fn hides_more(&self, side: Side) -> bool {
         self.endpoint(side).closing
     }
 
-    /// Whether the end of the stream is known, and goes behind the bytes that are held.
+    /// Returns true when the end of the stream is known and must follow the bytes held.
     pub fn holds_the_last(&self, direction: Direction) -> bool {
         self.half(direction).state == HalfState::Ending
     }
 
-    /// Bytes that were taken from the source and are not yet given to the sink.
+    /// Returns the bytes taken from the source and not yet written to the sink.
     pub fn held(&self, direction: Direction) -> usize {
         self.half(direction).held() as usize
     }
 
-    /// How long ago the session was accepted.
+    /// Returns the time since accept.
     pub fn age(&self, now: Instant) -> Duration {
         now - self.accepted
     }
 
-    /// Bytes that were taken from the source and not given to the sink, given up or not.
+    /// Returns the bytes taken from the source and not written to the sink, given up or not.
     pub fn unpassed(&self, direction: Direction) -> u64 {
         self.half(direction).unpassed()
     }
 
-    /// Bytes that [`Session::take_uncounted`] would tell.
+    /// Returns the bytes that [`Session::take_uncounted`] would return.
     pub fn uncounted(&self, direction: Direction) -> u64 {
         self.half(direction).uncounted()
     }
 
-    /// Whether [`Session::take_uncounted`] has something to tell.
+    /// Returns whether [`Session::take_uncounted`] would return any bytes.
     pub fn has_uncounted(&self) -> bool {
         self.halves.iter().any(|half| half.uncounted() > 0)
     }
 
-    /// Bytes given since the last call, by [`Direction`].
+    /// Returns the bytes written since the last call, by [`Direction`].
     pub fn take_uncounted(&mut self) -> [u64; 2] {
         self.halves.each_mut().map(Half::take_uncounted)
     }
@@ -582,7 +579,7 @@ impl Session {
     }
 }
 
-/// The reason for an end that an error of one side began.
+/// Returns the close reason for an error on one side.
 fn lost_by(side: Side, kind: ErrorKind) -> CloseReason {
     let reset =
         matches!(kind, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe);

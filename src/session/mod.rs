@@ -1,7 +1,7 @@
-//! One session: the pair of a client's and a backend's connection, and what is to be done next for it.
+//! One session: a client's and a backend's connection, and the next thing to do for them.
 //!
-//! No socket, no clock, no randomness and no bytes in here. The machine sees readiness and outcomes and decides;
-//! `worker::drive` acts. That is what lets a simulation run through every order of events.
+//! Contains no socket, no clock, no randomness and no bytes. The machine decides from readiness and outcomes;
+//! `worker::drive` acts. So a simulation can run through every order of events.
 
 mod deadlines;
 mod endpoint;
@@ -29,10 +29,10 @@ pub enum Side {
 }
 
 impl Side {
-    /// Both, to go through.
+    /// Both sides, for loops.
     pub const BOTH: [Self; 2] = [Self::Client, Self::Backend];
 
-    /// The one across.
+    /// Returns the opposite side.
     pub const fn other(self) -> Self {
         match self {
             Self::Client => Self::Backend,
@@ -40,7 +40,7 @@ impl Side {
         }
     }
 
-    /// The direction in which bytes leave this side.
+    /// Returns the direction in which bytes leave this side.
     pub const fn outward(self) -> Direction {
         match self {
             Self::Client => Direction::ToBackend,
@@ -48,12 +48,12 @@ impl Side {
         }
     }
 
-    /// The direction in which bytes come to this side.
+    /// Returns the direction in which bytes arrive at this side.
     pub const fn inward(self) -> Direction {
         self.other().outward()
     }
 
-    /// The word for it in logs and metrics.
+    /// Returns the word for it in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -62,20 +62,20 @@ impl Side {
     }
 }
 
-/// One of the two ways that bytes go.
+/// One of the two directions of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// What the client sends.
+    /// From the client.
     ToBackend,
-    /// What the backend sends.
+    /// From the backend.
     ToClient,
 }
 
 impl Direction {
-    /// Both, to go through.
+    /// Both directions, for loops.
     pub const BOTH: [Self; 2] = [Self::ToBackend, Self::ToClient];
 
-    /// The other way.
+    /// Returns the opposite direction.
     pub const fn reverse(self) -> Self {
         match self {
             Self::ToBackend => Self::ToClient,
@@ -83,7 +83,7 @@ impl Direction {
         }
     }
 
-    /// Where the bytes come from.
+    /// Returns the side that sends the bytes.
     pub const fn source(self) -> Side {
         match self {
             Self::ToBackend => Side::Client,
@@ -91,7 +91,7 @@ impl Direction {
         }
     }
 
-    /// Where the bytes go to.
+    /// Returns the side that receives the bytes.
     pub const fn sink(self) -> Side {
         self.source().other()
     }
@@ -100,27 +100,27 @@ impl Direction {
 /// The next thing to do for a session: one call of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Read from the source into the empty conduit. The sink was writable last: bytes that could not go on
-    /// wait in the kernel, where the window of the sender knows about them.
+    /// Read from the source into the empty conduit. The sink was writable last: bytes that cannot be passed on wait in
+    /// the kernel, where they close the sender's window.
     Fill(Direction),
     /// Write what the conduit holds to the sink.
     Flush(Direction),
-    /// Pass an end of stream on.
+    /// Pass a FIN on.
     ShutdownWrite(Side),
-    /// Ask a suspect connection for its error, where no read or write would meet it.
+    /// Take the error of a suspect connection where no read or write would meet it.
     TakeError(Side),
-    /// Ask whether bytes of this side, which has died, still wait to be read.
+    /// Ask whether bytes of this side, which is dead, still wait to be read.
     AskUnread(Side),
-    /// Ask how many of the bytes sent to this side its peer has not acknowledged.
+    /// Ask how many bytes sent to this side are unacknowledged.
     AskUnacked(Side),
-    /// Ask when its kernel last took something for the peer of this side.
+    /// Ask when the peer of this side last accepted bytes.
     AskDelivery(Side),
     /// Ask how long the peer of this side has been silent.
     AskSilence(Side),
 }
 
 impl Op {
-    /// The side whose socket the call is made on.
+    /// Returns the side on whose socket the call is made.
     pub const fn side(self) -> Side {
         match self {
             Self::Fill(direction) => direction.source(),
@@ -135,35 +135,35 @@ impl Op {
     }
 }
 
-/// What came of an [`Op`].
+/// The outcome of an [`Op`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// This many bytes, at least one; there may be more, or room for more.
     Moved(usize),
-    /// Fill only: this many bytes, at least one, and the source has no more now; an event will tell.
+    /// Fill only: this many bytes, at least one; the source has no more now, and an event will follow.
     Drained(usize),
     /// Fill only: this many bytes, at least one, and behind them the end of the stream, or the error that cut it off.
     Last(usize, Option<ErrorKind>),
-    /// Nothing now; an event will tell.
+    /// Nothing now; an event will follow.
     WouldBlock,
-    /// Fill only: the source has no more to come.
+    /// Fill only: the stream has ended.
     Eof,
-    /// The call did what it was for. AskUnread: nothing waits. AskUnacked, AskSilence: nothing is unacknowledged.
+    /// The call succeeded. AskUnread: nothing waits. AskUnacked, AskSilence: nothing is unacknowledged.
     Done,
     /// AskUnread only: a read would return bytes.
     Unread,
     /// AskUnacked only: this many bytes are unacknowledged, at least one.
     Unacked(u32),
-    /// AskDelivery only: nothing has left for the peer for `quiet`.
+    /// AskDelivery only: nothing was sent to the peer for `quiet`.
     Delivery {
-        /// Time since bytes last left for it, perhaps not for the first time.
+        /// Time since bytes were last sent to it, retransmissions included.
         quiet: Duration,
-        /// How many of those sent to it are unacknowledged.
+        /// Bytes sent to it that are unacknowledged.
         unacked: u32,
     },
-    /// AskSilence only: bytes are unacknowledged, and the peer has not answered for so long though it was asked again
-    /// and again; zero while it answers.
+    /// AskSilence only: bytes are unacknowledged, and the peer has not answered repeated probes for this long; zero
+    /// while it answers.
     Silent(Duration),
-    /// The connection is dead.
+    /// The connection has died of this error.
     Failed(ErrorKind),
 }

@@ -1,11 +1,11 @@
-//! What is told of a session when it is over.
+//! The summary of a session that has ended.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::session::Side;
 
-/// Why a session ended. One word each, the same in logs and metrics.
+/// The reason why a session ended. One word each, the same in logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// Both sides ended their streams and every byte was passed on.
@@ -18,7 +18,7 @@ pub enum CloseReason {
     ClientLost,
     /// The backend's connection died otherwise: keepalive, user timeout, unreachable.
     BackendLost,
-    /// The client reset its connection before a backend was connected, and had nothing left to be passed on.
+    /// The client reset its connection before a backend was connected, and left no bytes to pass on.
     ClientGone,
     /// No backend was eligible.
     NoBackend,
@@ -36,18 +36,18 @@ pub enum CloseReason {
     IdleTimeout,
     /// No byte for `half_close` after one side had ended.
     HalfCloseTimeout,
-    /// Its backend was removed, and it was not to go on there, or not for so long.
+    /// Its backend was removed, and the session could not stay there, or not for that long.
     BackendRemoved,
-    /// Still there at the end of `drain_timeout`.
+    /// Still open at the end of `drain_timeout`.
     DrainTimeout,
-    /// The process was told to stop at once.
+    /// The process was stopped at once.
     Stopped,
-    /// An operator has cut it.
+    /// Cut by an operator.
     Killed,
 }
 
 impl CloseReason {
-    /// All of them, in the order of [`CloseReason::index`].
+    /// All reasons, in the order of [`CloseReason::index`].
     pub const ALL: [Self; 18] = [
         Self::Done,
         Self::ClientReset,
@@ -69,12 +69,12 @@ impl CloseReason {
         Self::Killed,
     ];
 
-    /// Its place in [`CloseReason::ALL`].
+    /// Returns its place in [`CloseReason::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The word for it in logs and metrics.
+    /// Returns the word for it in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -98,7 +98,7 @@ impl CloseReason {
         }
     }
 
-    /// The same in plain words.
+    /// Returns it in plain words.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Done => "both sides ended their streams and every byte was passed on",
@@ -126,7 +126,7 @@ impl CloseReason {
         }
     }
 
-    /// Who or what ended the session, in one letter: the first of an [`EndCode`].
+    /// Returns the cause in one letter: the first of an [`EndCode`].
     const fn letter(self) -> char {
         match self {
             Self::Done => '-',
@@ -145,73 +145,73 @@ impl CloseReason {
     }
 }
 
-/// How a connection is left.
+/// How a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
-    /// Plainly: its stream has ended both ways.
+    /// With close(2): its stream has ended in both directions.
     Close,
-    /// By a reset: it is dead, or what its peer would take for the whole stream was not the whole.
+    /// With a reset: it is dead, or its peer would take a part of the stream for the whole.
     Reset,
 }
 
-/// How a session ends.
+/// How a session ends: why, and how each connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Why.
+    /// The reason.
     pub reason: CloseReason,
-    /// How the client's connection is left.
+    /// How the client's connection is closed.
     pub client: Farewell,
-    /// How the backend's connection is left, if there is one.
+    /// How the backend's connection is closed, if there is one.
     pub backend: Farewell,
 }
 
-/// What is told of a session when it is over.
+/// The figures of a session that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Why it ended.
+    /// The reason of the end.
     pub reason: CloseReason,
     /// The side whose connection died first, if one did.
     pub reset_by: Option<Side>,
-    /// The side that had ended its stream, where the other had not.
+    /// The side that had ended its stream, when the other had not.
     pub half_closed_by: Option<Side>,
-    /// Bytes given to the backend.
+    /// Bytes written to the backend.
     pub to_backend: u64,
-    /// Bytes given to the client.
+    /// Bytes written to the client.
     pub to_client: u64,
-    /// Bytes taken from one side that the other could not take any more, by [`Direction`](crate::session::Direction).
+    /// Bytes taken from one side that the other could not accept any more, by [`Direction`](crate::session::Direction).
     pub discarded: [u64; 2],
     /// From accept to the connected backend, failed dials included; `None` when none connected.
     pub connect_time: Option<Duration>,
     /// From accept to the end.
     pub duration: Duration,
-    /// Dials after the first.
+    /// Number of dials after the first.
     pub retries: u32,
-    /// How far it had come.
+    /// The stage in which it ended.
     pub stage: Stage,
 }
 
 impl Summary {
-    /// How it ended, in two letters.
+    /// Returns the end code: two letters.
     pub fn code(&self) -> EndCode {
         EndCode { by: self.reason.letter(), at: self.stage.letter() }
     }
 }
 
-/// How far a session is.
+/// The stage of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// No backend is connected yet.
     Dialing,
-    /// Both sides may send.
+    /// Both sides may still send.
     Open,
     /// One side has ended its stream, and the other may still send.
     HalfClosed,
-    /// Both sides have ended: what is left is passed on.
+    /// Both sides have ended; the remaining bytes are passed on.
     Ending,
 }
 
 impl Stage {
-    /// The word for it.
+    /// Returns the word for it in logs and the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dialing => "dialing",
@@ -221,7 +221,7 @@ impl Stage {
         }
     }
 
-    /// The second letter of an [`EndCode`].
+    /// Returns the second letter of an [`EndCode`].
     const fn letter(self) -> char {
         match self {
             Self::Dialing => 'C',
@@ -232,7 +232,7 @@ impl Stage {
     }
 }
 
-/// How a session ended, in two letters: who or what ended it, and where it was then.
+/// How a session ended, in two letters: the cause, and the stage at that time.
 ///
 /// | first | ended by | second | while |
 /// |---|---|---|---|
@@ -245,8 +245,8 @@ impl Stage {
 /// | `S` | the end of the process, or of a drain | | |
 /// | `K` | an operator | | |
 ///
-/// So `-L` is a session that was done, `TH` one whose other side went on for too long without a byte, and `BC` one whose
-/// backend refused it.
+/// So `-L` is a session that is done, `TH` one that timed out after one side had ended, and `BC` one refused by its
+/// backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndCode {
     by: char,
@@ -270,7 +270,7 @@ mod tests {
         }
     }
 
-    /// Two of them were missing.
+    /// Two reasons were missing.
     #[test]
     fn every_reason_is_in_the_table_of_the_manual() {
         let page = include_str!("../manual/observability.md");

@@ -136,7 +136,7 @@ fn an_error_met_by_a_write_does_not_become_a_fin() {
 
 #[test]
 fn an_error_taken_by_a_question_does_not_become_a_fin() {
-    // The other side takes nothing, so no read can meet the reset of a side that has ended its stream.
+    // The other side accepts nothing, so no read can meet the reset of a side that has ended its stream.
     relay()
         .blocks(Backend)
         .sends(Client, b"up")
@@ -177,7 +177,7 @@ fn an_early_closing_backend_still_delivers_its_answer() {
 
 #[test]
 fn a_fin_that_cannot_be_passed_on_becomes_a_reset() {
-    // The backend had ended its stream. Its reset is met by the shutdown, before its own event is told.
+    // The backend had ended its stream. The shutdown meets its reset before the event is delivered.
     relay()
         .fin(Backend)
         .expect_fin(Client)
@@ -298,9 +298,9 @@ fn neither_direction_starves_the_other() {
         .expect_fills(4, 3);
 }
 
-// What only an event can tell.
+// Readiness that only an event can report.
 
-/// Each condition by itself: a session that is looked after for what it cannot use would be told of again and again.
+/// One condition at a time: a session watched for conditions that it cannot use would be woken again and again.
 #[test]
 fn a_session_awaits_what_would_set_something_off_and_nothing_else() {
     let nothing = Ready::default();
@@ -317,7 +317,7 @@ fn a_session_awaits_what_would_set_something_off_and_nothing_else() {
             .expect_awaits(sink, Ready { readable: true, ..writes });
         // The source has ended its stream: nothing more is read from it.
         relay().fin(side).expect_awaits(side, dies).expect_awaits(sink, reads);
-        // It has died: that is known.
+        // It has died: no event adds anything.
         relay()
             .takes(sink, 3)
             .at_once(|world| world.sends(side, b"abcdef").resets(side))
@@ -397,9 +397,9 @@ enum Step {
     StopsAcking(Side),
     Vanishes(Side),
     Acks(Side, usize),
-    /// What has changed on a side is told.
+    /// The event of a side is delivered.
     Tell(Side),
-    /// An event comes that may mean nothing.
+    /// An event arrives that may mean nothing.
     Hints(Side, Ready),
     ReadsAtMost(usize),
     Waits(Duration),
@@ -452,7 +452,7 @@ impl Step {
     }
 }
 
-/// Both peers take everything and end their streams; all events are told. Then every session must end.
+/// Both peers accept everything and end their streams; all events are delivered. Then every session must end.
 fn wind_up(world: World) -> World {
     let world = world.takes(Client, usize::MAX).takes(Backend, usize::MAX);
     let world = world.fin(Client).fin(Backend).holds_events(false);
@@ -472,7 +472,7 @@ proptest! {
         let reset = Side::BOTH.map(|side| world.was_reset(side));
         let vanished = Side::BOTH.map(|side| world.has_vanished(side));
         match end.reason {
-            // What a reset destroys that nobody has told of yet, nobody can know.
+            // Bytes destroyed by a reset that is not reported yet cannot be missed.
             Done => prop_assert!(Side::BOTH.iter().all(|&side| world.heard_all(side) || world.was_reset(side) || world.has_vanished(side))),
             ClientReset => prop_assert!(reset[0]),
             BackendReset => prop_assert!(reset[1]),

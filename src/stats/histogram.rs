@@ -1,17 +1,17 @@
-//! How long things took, in buckets whose bounds never change: an old scrape can be compared with a new one.
+//! Durations in buckets whose bounds never change: an old scrape can be compared with a new one.
 
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::Tally;
 
-/// The upper bounds of the buckets of one kind of time, ascending; a last bucket takes what is longer.
+/// The upper bounds of the buckets of one kind of duration, ascending; a last bucket takes longer ones.
 pub trait Bounds {
-    /// A time that is equal to a bound is in its bucket. Fewer than `BUCKETS_MAX`.
+    /// A duration equal to a bound counts in its bucket. There must be fewer than `BUCKETS_MAX`.
     const UPPER: &'static [Duration];
 }
 
-/// Buckets of a histogram: one more than it has bounds.
+/// A histogram has one bucket more than bounds.
 const BUCKETS_MAX: usize = 17;
 
 const fn micros(micros: u64) -> Duration {
@@ -26,7 +26,7 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// The time of a connect or a check: 100 µs to 10 s.
+/// Duration of a connect or a check: 100 µs to 10 s.
 #[derive(Debug)]
 pub enum Latency {}
 
@@ -51,7 +51,7 @@ impl Bounds for Latency {
     ];
 }
 
-/// How long a session lasts: 1 ms to a day.
+/// Duration of a session: 1 ms to a day.
 #[derive(Debug)]
 pub enum Lifetime {}
 
@@ -76,7 +76,7 @@ impl Bounds for Lifetime {
     ];
 }
 
-/// What a worker does between two waits: 5 µs to 1 s.
+/// Duration of a turn between two waits: 5 µs to 1 s.
 #[derive(Debug)]
 pub enum TurnTime {}
 
@@ -100,10 +100,10 @@ impl Bounds for TurnTime {
     ];
 }
 
-/// Counts times by bucket. Any thread may write: two locked instructions each, so not for every packet.
+/// Counts durations by bucket. Any thread may write, at two locked instructions each: not for every packet.
 #[derive(Debug)]
 pub struct Histogram<B> {
-    /// In place, so that a histogram is on the cache lines of what it belongs to. The last ones may be unused.
+    /// In place, so that a histogram shares the cache lines of its owner. The last ones may be unused.
     buckets: [Tally; BUCKETS_MAX],
     nanos: Tally,
     bounds: PhantomData<fn() -> B>,
@@ -117,32 +117,32 @@ impl<B: Bounds> Default for Histogram<B> {
 }
 
 impl<B: Bounds> Histogram<B> {
-    /// Counts a time.
+    /// Counts one duration.
     pub fn observe(&self, time: Duration) {
-        // Behind the sum would be as good: no law joins the two.
+        // The order of the two does not matter: no law relates them.
         self.nanos.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         self.buckets[B::UPPER.partition_point(|&upper| upper < time)].add(1);
     }
 
-    /// What was counted so far.
+    /// Returns the counts so far.
     pub fn read(&self) -> Reading {
         let buckets = self.buckets.iter().take(B::UPPER.len() + 1).map(Tally::get).collect();
         Reading { bounds: B::UPPER, buckets, sum: Duration::from_nanos(self.nanos.get()) }
     }
 }
 
-/// A histogram as of one moment, or the sum of several.
+/// A histogram at one moment, or the sum of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     bounds: &'static [Duration],
-    /// Of each bucket alone.
+    /// Of each bucket alone, not cumulative.
     buckets: Vec<u64>,
-    /// All times together.
+    /// The sum of all durations.
     pub sum: Duration,
 }
 
 impl Reading {
-    /// The sum over `readings` of one kind of time, `B`.
+    /// Returns the sum of `readings`, which must all be of kind `B`.
     pub fn sum_of<B: Bounds>(readings: impl IntoIterator<Item = Self>) -> Self {
         let nothing = Self { bounds: B::UPPER, buckets: vec![0; B::UPPER.len() + 1], sum: Duration::ZERO };
         readings.into_iter().fold(nothing, |mut all, one| {
@@ -153,12 +153,13 @@ impl Reading {
         })
     }
 
-    /// How many times were counted.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// As Prometheus has it: how many times were at most that long. The last, with no bound, is [`Reading::count`].
+    /// Returns cumulative counts as Prometheus defines them: per bound, how many durations were at most that long. The
+    /// last one, with no bound, is [`Reading::count`].
     pub fn cumulative(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
         let mut count = 0;
@@ -168,7 +169,7 @@ impl Reading {
         })
     }
 
-    /// The bounds in seconds with the count of each bucket alone; the last bound is infinite.
+    /// Returns the bounds in seconds with the count of each bucket alone; the last bound is infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = self.bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         bounds.zip(self.buckets.iter().copied())

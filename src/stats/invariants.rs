@@ -1,10 +1,10 @@
-//! The laws that say that nothing was lost: what must hold between counters on every read, however busy the workers
-//! are, and what must hold besides once they have nothing left to do.
+//! The laws by which no session and no byte is lost: relations between counters that must hold on every read, however
+//! busy the workers are, and further ones that must hold once the workers are idle.
 
 use super::{FdKind, ListenerReading, Totals};
 use crate::session::CloseReason;
 
-/// Reasons for which only a session without a backend ends.
+/// Only a session without a backend ends for these reasons.
 const BEFORE_CONNECT: [CloseReason; 7] = [
     CloseReason::ClientGone,
     CloseReason::NoBackend,
@@ -15,7 +15,7 @@ const BEFORE_CONNECT: [CloseReason; 7] = [
     CloseReason::LocalLimit,
 ];
 
-/// Laws that were held against the figures, and those that failed.
+/// Collects the laws that do not hold.
 #[derive(Default)]
 struct Checker(Vec<String>);
 
@@ -33,7 +33,7 @@ impl Checker {
     }
 }
 
-/// The laws that do not hold, with their figures. Empty on every read of running workers, or something is wrong.
+/// Returns the laws that do not hold, with their figures. Must be empty on every read of running workers.
 pub fn violations(totals: &Totals) -> Vec<String> {
     let mut checker = Checker::default();
     let before_connect = BEFORE_CONNECT.iter().map(|&reason| totals.closed_for(reason)).sum();
@@ -54,7 +54,7 @@ pub fn violations(totals: &Totals) -> Vec<String> {
     checker.0
 }
 
-/// The same, and what must hold besides once no session is left and no worker is in the middle of a turn.
+/// Also checks the laws that must hold once no session is left and no worker is inside a turn.
 pub fn violations_at_rest(totals: &Totals) -> Vec<String> {
     let mut checker = Checker(violations(totals));
     checker.equal("closed = accepted", totals.closed_total(), totals.accepted);
@@ -74,7 +74,7 @@ pub fn violations_at_rest(totals: &Totals) -> Vec<String> {
     checker.0
 }
 
-/// The laws of one listener that do not hold, on any read.
+/// Returns the laws of one listener that do not hold. Must be empty on any read.
 pub fn violations_of_listener(counts: &ListenerReading) -> Vec<String> {
     let mut checker = Checker::default();
     let closed = counts.closed.iter().sum();
@@ -91,7 +91,7 @@ mod tests {
     use crate::stats::{ListenerStats, WorkerStats};
     use std::time::Duration;
 
-    /// What makes good books wrong.
+    /// Makes consistent counters wrong.
     type Wrong = fn(&WorkerStats);
 
     fn summary(reason: CloseReason, connect_time: Option<Duration>) -> Summary {
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// One session that was served and one that was not.
+    /// Counters of one session that was served and one that was not.
     fn books() -> WorkerStats {
         let stats = WorkerStats::default();
         stats.accepted.add(2);
@@ -175,7 +175,7 @@ mod tests {
     fn a_listener_has_closed_no_more_than_it_has_accepted() {
         let stats = ListenerStats::new(2);
         stats.of(0).accepted.add(1);
-        // By the other worker, which it was handed to.
+        // By the other worker, which had adopted the session.
         stats.of(1).on_closed(&summary(CloseReason::Done, None));
         assert_eq!(violations_of_listener(&stats.read()), [""; 0]);
         assert_eq!(stats.read().active(), 0);

@@ -4,21 +4,21 @@ use super::shards::Shards;
 use super::{Histogram, Latency, Lifetime, Reading, Tally};
 use crate::session::{CloseReason, Summary};
 
-/// Counters of one listener. The same object in every version of it.
+/// Shared by all versions of a listener.
 #[derive(Debug)]
 pub struct ListenerStats(
-    /// 512 bytes for each worker, of at most 16: 8 KiB.
+    /// 512 bytes per worker, of at most 16: 8 KiB.
     Shards<ListenerCounts>,
 );
 
-/// What one worker counts of the sessions through a listener.
+/// One worker's counts of the sessions through a listener.
 #[derive(Debug, Default)]
 pub struct ListenerCounts {
     /// Connections taken from its accept queues.
     pub accepted: Tally,
-    /// Sessions over, by [`CloseReason::index`].
+    /// Sessions that have ended, by [`CloseReason::index`].
     pub closed: [Tally; CloseReason::ALL.len()],
-    /// Bytes given to backends and to clients, by [`Direction`](crate::session::Direction).
+    /// Bytes written to backends and to clients, by [`Direction`](crate::session::Direction).
     pub given: [Tally; 2],
     /// From accept to the connected backend, failed dials included.
     pub connect_time: Histogram<Latency>,
@@ -26,14 +26,14 @@ pub struct ListenerCounts {
     pub duration: Histogram<Lifetime>,
 }
 
-/// Counters of one listener as of one moment.
+/// Counters of one listener at one moment.
 #[derive(Clone, Debug)]
 pub struct ListenerReading {
     /// Connections taken from its accept queues.
     pub accepted: u64,
-    /// Sessions over, by [`CloseReason::index`].
+    /// Sessions that have ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
-    /// Bytes given to backends and to clients.
+    /// Bytes written to backends and to clients.
     pub given: [u64; 2],
     /// From accept to the connected backend.
     pub connect_time: Reading,
@@ -42,24 +42,25 @@ pub struct ListenerReading {
 }
 
 impl ListenerReading {
-    /// Sessions that are not over.
+    /// Returns the number of open sessions.
     pub fn active(&self) -> u64 {
         self.accepted.saturating_sub(self.closed.iter().sum())
     }
 }
 
 impl ListenerStats {
-    /// Nothing counted yet, by so many workers.
+    /// Returns counters at zero, for `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self(Shards::new(workers))
     }
 
-    /// What a worker counts.
+    /// Returns the counts of one worker.
     pub fn of(&self, worker: usize) -> &ListenerCounts {
         self.0.of(worker)
     }
 
-    /// All of them. What takes away is read before what adds, over all workers: one may close what another has accepted.
+    /// Returns all counts. Subtrahends are read before minuends, over all workers: one may close a session that another
+    /// has accepted.
     pub fn read(&self) -> ListenerReading {
         let closed = self.0.sums(|counts| counts.closed.each_ref().map(Tally::get));
         let connect_time = self.connect_time();
@@ -69,24 +70,24 @@ impl ListenerStats {
         ListenerReading { accepted, closed, given, connect_time, duration }
     }
 
-    /// From accept to the connected backend, failed dials included.
+    /// Returns the times from accept to the connected backend, failed dials included.
     pub fn connect_time(&self) -> Reading {
         Reading::sum_of::<Latency>(self.0.iter().map(|counts| counts.connect_time.read()))
     }
 
-    /// From accept to the end.
+    /// Returns the times from accept to the end.
     pub fn duration(&self) -> Reading {
         Reading::sum_of::<Lifetime>(self.0.iter().map(|counts| counts.duration.read()))
     }
 }
 
 impl ListenerCounts {
-    /// Counts bytes that were given.
+    /// Counts bytes written.
     pub fn on_given(&self, bytes: [u64; 2]) {
         self.given.iter().zip(bytes).for_each(|(given, bytes)| given.add(bytes));
     }
 
-    /// Counts a session that is over; its bytes have been counted already.
+    /// Counts a session that has ended. Its bytes must have been counted already.
     pub fn on_closed(&self, summary: &Summary) {
         self.duration.observe(summary.duration);
         if let Some(time) = summary.connect_time {

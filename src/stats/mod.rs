@@ -1,11 +1,10 @@
-//! What is counted: by each worker for itself, and by each worker in a shard of its own for each listener and each backend.
-//! Merged on read; touched when a session opens and closes, now and then while it lasts, and once a turn; never per
-//! packet.
+//! Counters: each worker has its own, and a shard of its own of each listener and each backend. Merged on read; written
+//! when a session opens and closes, now and then while it lasts, and once per turn; never per packet.
 //!
-//! On every read what takes away is read before what adds, and each of the former is written behind one of the latter:
-//! so a reader never sees more sessions closed than accepted, nor more bytes given than taken ([`violations`]). That
-//! needs no lock: [`Counter`] and [`Tally`] are written with `Release` and read with `Acquire`, and what one worker
-//! hands to another goes through a queue.
+//! Every read takes subtrahends before minuends (closed before accepted), and every writer counts the minuend first. So
+//! a reader never sees more sessions closed than accepted, nor more bytes written than read ([`violations`]). That
+//! needs no lock: [`Counter`] and [`Tally`] are written with `Release` and read with `Acquire`, and everything that one
+//! worker hands to another goes through a queue.
 
 mod backend;
 mod counters;

@@ -1,31 +1,31 @@
-//! Why something failed or waits, and what a descriptor is for: one word each, the same in logs and metrics.
+//! Reasons of failures and pauses, and kinds of descriptors: one word each, the same in logs and metrics.
 
-/// Why a dial failed.
+/// The reason why a dial failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialFailure {
-    /// The backend's machine said no.
+    /// The backend's machine refused the connection.
     Refused,
-    /// Nobody answered in time.
+    /// No answer came in time.
     Timeout,
-    /// There was no way to it.
+    /// There was no route to it.
     Unreachable,
-    /// This machine had run out of open files, memory or source ports: never blamed on the backend.
+    /// This machine had run out of open files, memory or source ports: must never be blamed on the backend.
     LocalLimit,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
 impl DialFailure {
-    /// All of them, in the order of [`DialFailure::index`].
+    /// All reasons, in the order of [`DialFailure::index`].
     pub const ALL: [Self; 5] =
         [Self::Refused, Self::Timeout, Self::Unreachable, Self::LocalLimit, Self::Other];
 
-    /// Its place in [`DialFailure::ALL`].
+    /// Returns its place in [`DialFailure::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The word for it.
+    /// Returns the word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -37,7 +37,7 @@ impl DialFailure {
     }
 }
 
-/// Why accepting was paused.
+/// The reason why accepting was paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PauseReason {
     /// `max_sessions` of the listener.
@@ -46,23 +46,23 @@ pub enum PauseReason {
     ProcessLimit,
     /// accept(2) found that this machine had run out of open files or memory.
     Exhausted,
-    /// accept(2) failed as it never should.
+    /// accept(2) failed in a way that it never should.
     Broken,
-    /// A dial was put off: what it lacks an accepted client would take.
+    /// A dial was put off: an accepted client would use up the descriptor or memory that it lacks.
     DialPutOff,
 }
 
 impl PauseReason {
-    /// All of them, in the order of [`PauseReason::index`].
+    /// All reasons, in the order of [`PauseReason::index`].
     pub const ALL: [Self; 5] =
         [Self::ListenerLimit, Self::ProcessLimit, Self::Exhausted, Self::Broken, Self::DialPutOff];
 
-    /// Its place in [`PauseReason::ALL`].
+    /// Returns its place in [`PauseReason::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The word for it.
+    /// Returns the word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ListenerLimit => "listener_limit",
@@ -74,7 +74,7 @@ impl PauseReason {
     }
 }
 
-/// What a descriptor of a worker is for.
+/// The purpose of a worker's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FdKind {
     /// A listening socket.
@@ -83,25 +83,25 @@ pub enum FdKind {
     Client,
     /// A connection to a backend, or a dial.
     Backend,
-    /// A health check.
+    /// The connection of a health check.
     Probe,
     /// One end of a pipe.
     Pipe,
-    /// What a worker waits with: epoll and its waker.
+    /// A descriptor to wait with: epoll and its waker.
     Event,
 }
 
 impl FdKind {
-    /// All of them, in the order of [`FdKind::index`].
+    /// All kinds, in the order of [`FdKind::index`].
     pub const ALL: [Self; 6] =
         [Self::Listener, Self::Client, Self::Backend, Self::Probe, Self::Pipe, Self::Event];
 
-    /// Its place in [`FdKind::ALL`].
+    /// Returns its place in [`FdKind::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The word for it.
+    /// Returns the word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Listener => "listener",

@@ -1,39 +1,37 @@
-//! Counters that every worker has a shard of, so that none waits for a cache line that another has just written.
+//! Counters with a shard per worker, so that none waits for a cache line that another has just written.
 
 use crate::base::own_line::OwnLine;
 
-/// Shards of one set of counters. Workers beyond share them: the counters of a shard may be written by any thread.
+/// Most shards of one set of counters. Further workers share them, so any thread may write any shard.
 const SHARDS_MAX: usize = 16;
 
-/// One `T` for each worker. They live as long as what they count, not as long as a worker: one that goes leaves its
-/// counts, and the next of its number adds to them.
+/// One `T` per worker. Shards live as long as the object they count for, not as long as a worker: a worker that ends
+/// leaves its counts, and the next one of its number adds to them.
 #[derive(Debug)]
 pub struct Shards<T>(Box<[OwnLine<T>]>);
 
 impl<T: Default> Shards<T> {
-    /// For so many workers; more may come later.
+    /// Returns shards for `workers` workers; more may be started later.
     pub(super) fn new(workers: usize) -> Self {
         Self((0..workers.clamp(1, SHARDS_MAX)).map(|_| OwnLine::default()).collect())
     }
 }
 
 impl<T> Shards<T> {
-    /// That of a worker.
     pub(super) fn of(&self, worker: usize) -> &T {
         &self.0[worker % self.0.len()]
     }
 
-    /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|shard| &shard.0)
     }
 
-    /// What `read` returns of each, added up.
+    /// Returns the sum of what `read` returns for each shard.
     pub(super) fn sum(&self, read: impl Fn(&T) -> u64) -> u64 {
         self.iter().map(read).sum()
     }
 
-    /// The same of a row of numbers.
+    /// Returns the sums, element by element, of the arrays that `read` returns for each shard.
     pub(super) fn sums<const N: usize>(&self, read: impl Fn(&T) -> [u64; N]) -> [u64; N] {
         let mut sums = [0; N];
         for shard in self.iter() {

@@ -1,38 +1,38 @@
-//! What the workers have counted together, and the part of each.
+//! The sums over all workers, and the part of each.
 
 use super::{Counter, DialFailure, FdKind, Gauge, Latency, PauseReason, Reading, TurnTime, WorkerStats};
 use crate::session::CloseReason;
 
-/// One worker's part of the work, as of one moment.
+/// One worker's part of the work at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Sessions that it has.
+    /// Open sessions.
     pub sessions: u64,
-    /// Connections that it has taken from accept queues.
+    /// Connections that it accepted.
     pub accepted: u64,
-    /// Those of them that it has given to other workers.
+    /// The part of them that it handed over to other workers.
     pub handed_over: u64,
-    /// Sessions that other workers have given to it.
+    /// Sessions that it adopted from other workers.
     pub adopted: u64,
-    /// Bytes given to backends by sessions that are over.
+    /// Bytes written to backends by sessions that have ended.
     pub to_backend: u64,
-    /// Bytes given to clients by sessions that are over.
+    /// Bytes written to clients by sessions that have ended.
     pub to_client: u64,
     /// Times that accepting was paused.
     pub accept_pauses: u64,
-    /// Times that a session had used up its share of a turn.
+    /// Times that a session had used up its budget of a turn.
     pub budget_exhausted: u64,
 }
 
 impl Share {
-    /// What `worker` has done so far.
+    /// Returns the work of `worker` so far.
     pub fn of(worker: &WorkerStats) -> Self {
-        // What takes away before what adds: each of the former was one of the latter before.
+        // Subtrahends first: each of them was counted as a minuend before.
         let closed: u64 = worker.closed.iter().map(Counter::get).sum();
         let handed_over = worker.handed_over.get();
         let (accepted, adopted) = (worker.accepted.get(), worker.adopted.get());
         Self {
-            // What was handed over is counted a moment after the other worker may have it.
+            // A handover is counted a moment after the other worker may have the session.
             sessions: (accepted + adopted).saturating_sub(handed_over + closed),
             accepted,
             handed_over,
@@ -45,7 +45,7 @@ impl Share {
     }
 }
 
-/// Counters of all workers together, as of one moment.
+/// Counters of all workers together at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Connections taken from accept queues.
@@ -54,23 +54,23 @@ pub struct Totals {
     pub connected: u64,
     /// Sessions that ended before any backend had connected.
     pub failed: u64,
-    /// Sessions over, by [`CloseReason::index`].
+    /// Sessions that have ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
     /// Bytes taken from clients and from backends, by [`Direction`](crate::session::Direction).
     pub taken: [u64; 2],
-    /// Bytes given to backends.
+    /// Bytes written to backends.
     pub to_backend: u64,
-    /// Bytes given to clients.
+    /// Bytes written to clients.
     pub to_client: u64,
-    /// Bytes taken from one side that the other could not take any more.
+    /// Bytes taken from one side that the other could not accept any more.
     pub discarded: u64,
-    /// The same by [`Direction`](crate::session::Direction).
+    /// Discarded bytes by [`Direction`](crate::session::Direction).
     pub discarded_by_direction: [u64; 2],
     /// Dials begun.
     pub dials: u64,
     /// Dials that failed.
     pub dial_failures: u64,
-    /// The same by [`DialFailure::index`].
+    /// Failed dials by [`DialFailure::index`].
     pub dial_failures_by_cause: [u64; DialFailure::ALL.len()],
     /// Dials that followed a failed one of the same session.
     pub retries: u64,
@@ -78,45 +78,45 @@ pub struct Totals {
     pub accept_errors: u64,
     /// Times that accepting was paused.
     pub accept_pauses: u64,
-    /// The same by [`PauseReason::index`].
+    /// Pauses by [`PauseReason::index`].
     pub accept_pauses_by_reason: [u64; PauseReason::ALL.len()],
-    /// How long it was, by [`PauseReason::index`], in nanoseconds.
+    /// Time that accepting was paused, by [`PauseReason::index`], in nanoseconds.
     pub accept_paused_nanos: [u64; PauseReason::ALL.len()],
-    /// Pipes that the kernel gave.
+    /// Pipes opened.
     pub pipes_opened: u64,
-    /// Pipes that were given back to it.
+    /// Pipes closed.
     pub pipes_closed: u64,
-    /// Pipes that the kernel did not give.
+    /// Pipes denied by the kernel.
     pub pipes_denied: u64,
-    /// Pipes that were taken from sinks that had stalled.
+    /// Pipes taken from sinks that had stalled.
     pub pipes_reclaimed: u64,
     /// Turns of all loops.
     pub turns: u64,
-    /// Events told by waits.
+    /// Events reported by waits.
     pub events: u64,
     /// Events for connections that were closed earlier in the same batch.
     pub stale_events: u64,
-    /// Events for sessions that had nothing to do upon them.
+    /// Events for sessions that had nothing to do.
     pub idle_events: u64,
     /// Sessions found to wait for an event that never came.
     pub lost_wakeups: u64,
-    /// Times that a session had used up its share of a turn.
+    /// Times that a session had used up its budget of a turn.
     pub budget_exhausted: u64,
     /// Health checks that succeeded.
     pub checks_passed: u64,
     /// Health checks that failed.
     pub checks_failed: u64,
-    /// Health checks put off because this machine had run out of something.
+    /// Health checks put off because this machine had run out of a resource.
     pub checks_deferred: u64,
-    /// Changes of what the checks say of a backend's health.
+    /// Changes of a backend's health as seen by its checks.
     pub transitions: u64,
     /// Open descriptors of the workers, by [`FdKind::index`].
     pub fds: [u64; FdKind::ALL.len()],
-    /// Empty pipes that are kept.
+    /// Empty pipes kept for reuse.
     pub pipes_pooled: u64,
-    /// Buffers that hold what a sink did not take.
+    /// Buffers that hold bytes a sink did not accept.
     pub buffers_parked: u64,
-    /// Timers that are armed.
+    /// Armed timers.
     pub timers: u64,
 }
 
@@ -126,11 +126,11 @@ fn add_up<'a, T: 'a, const N: usize>(sums: &mut [u64; N], cells: &'a [T; N], get
 }
 
 impl Totals {
-    /// The sum over `workers`.
+    /// Returns the sum over `workers`.
     pub fn of<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Self {
         let mut totals = Self::default();
         let workers: Vec<_> = workers.into_iter().collect();
-        // What takes away before what adds, over all workers: a session that one has closed another may have accepted.
+        // Subtrahends first, over all workers: a session closed by one may have been accepted by another.
         for worker in &workers {
             add_up(&mut totals.closed, &worker.closed, Counter::get);
         }
@@ -154,7 +154,7 @@ impl Totals {
             adopted += worker.adopted.get();
             handed_over += worker.handed_over.get();
         }
-        // Connections on their way from one worker to another are open, and counted by neither.
+        // Connections in transit between two workers are open, and counted by neither.
         totals.fds[FdKind::Client.index()] += handed_over.saturating_sub(adopted);
         totals.discarded = totals.discarded_by_direction.iter().sum();
         totals.dial_failures = totals.dial_failures_by_cause.iter().sum();
@@ -162,7 +162,7 @@ impl Totals {
         totals
     }
 
-    /// What no law joins with anything else.
+    /// Adds the counters that no law relates to others.
     fn add_the_rest(&mut self, worker: &WorkerStats) {
         self.accept_errors += worker.accept_errors.get();
         add_up(&mut self.accept_pauses_by_reason, &worker.accept_pauses, Counter::get);
@@ -185,28 +185,28 @@ impl Totals {
         self.timers += worker.timers.get();
     }
 
-    /// Sessions over, for whatever reason.
+    /// Returns the number of sessions that have ended, for any reason.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }
 
-    /// Sessions over for `reason`.
+    /// Returns the number of sessions that ended for `reason`.
     pub fn closed_for(&self, reason: CloseReason) -> u64 {
         self.closed[reason.index()]
     }
 
-    /// Sessions that are not over.
+    /// Returns the number of open sessions.
     pub fn active(&self) -> u64 {
         self.accepted.saturating_sub(self.closed_total())
     }
 }
 
-/// What turns of all workers took, of those that were measured.
+/// Returns the durations of the turns of all workers that were measured.
 pub fn turn_time<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Reading {
     Reading::sum_of::<TurnTime>(workers.into_iter().map(|worker| worker.turn_time.read()))
 }
 
-/// What checks of all workers took.
+/// Returns the durations of the checks of all workers.
 pub fn check_latency<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Reading {
     Reading::sum_of::<Latency>(workers.into_iter().map(|worker| worker.check_latency.read()))
 }

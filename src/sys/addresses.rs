@@ -11,7 +11,7 @@ pub fn is_own_address(ip: IpAddr) -> io::Result<bool> {
     Ok(own_addresses()?.contains(&ip.to_canonical()))
 }
 
-/// The addresses of all interfaces, as they are now: getifaddrs(3).
+/// Returns the present addresses of all interfaces: getifaddrs(3).
 pub fn own_addresses() -> io::Result<HashSet<IpAddr>> {
     let addresses = getifaddrs()?.filter_map(|interface| interface.address);
     let ip = |address: nix::sys::socket::SockaddrStorage| {

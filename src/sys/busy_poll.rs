@@ -1,22 +1,22 @@
-//! Whether a wait polls for a while before it sleeps (`busy_poll`). Falling asleep and being woken takes longer than
-//! many a peer takes to answer; but polling burns a processor. So a worker polls only while that has been paying.
-//! Never polls and never reads a clock: [`super::linux`] does.
+//! Decides whether a wait polls for a while before it sleeps (`busy_poll`). Sleeping and waking takes longer than many
+//! peers take to answer, but polling burns a processor. So a worker polls only while that pays off. Never polls and
+//! never reads a clock: [`super::linux`] does.
 
 use std::time::Duration;
 
-/// A wait that is over so soon had something to tell when it began. It says nothing about polling.
+/// A shorter wait had an event pending when it began. It proves nothing about polling.
 const AT_ONCE: Duration = Duration::from_micros(3);
 
-/// What a wait adds to the score that polling ended, or would have ended, in time.
+/// Added to the score by a wait that polling ended, or would have ended, in time.
 const GAIN: u8 = 1;
-/// What one takes away that polling did not, or would not have: polling stops once a fifth of the waits is in vain.
+/// Subtracted by a wait in which polling was, or would have been, in vain: polling stops once a fifth of the waits is.
 const LOSS: u8 = 4;
-/// From this score on waits poll. So few waits must have been worth it one after the other before the first one does.
+/// From this score on waits poll. So this many waits in a row must have been worth it before the first one polls.
 const POLLING: u8 = 8;
-/// The most that can be saved up: after the last event so few waits poll in vain, `(SCORE_MAX - POLLING) / LOSS + 1`.
+/// The highest score: after the last event only `(SCORE_MAX - POLLING) / LOSS + 1` waits poll in vain.
 const SCORE_MAX: u8 = 16;
 
-/// The memory of one worker's waits.
+/// The history of one worker's waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spin {
     /// The longest that one wait polls.
@@ -25,18 +25,18 @@ pub(super) struct Spin {
 }
 
 impl Spin {
-    /// Polls for `bound` at most, and not before that has proved worth it.
+    /// Returns a history that polls for at most `bound`, once that has proved worth it.
     pub(super) const fn new(bound: Duration) -> Self {
         Self { bound, score: 0 }
     }
 
-    /// One whose last waits were all worth it.
+    /// Returns a history whose last waits were all worth it.
     #[cfg(test)]
     pub(super) const fn eager(bound: Duration) -> Self {
         Self { bound, score: SCORE_MAX }
     }
 
-    /// How long a wait polls that may last `timeout`: zero if it sleeps at once.
+    /// Returns how long a wait of at most `timeout` should poll; zero to sleep at once.
     pub(super) fn span(&self, timeout: Option<Duration>) -> Duration {
         if self.score < POLLING {
             return Duration::ZERO;
@@ -44,7 +44,7 @@ impl Spin {
         self.bound.min(timeout.unwrap_or(Duration::MAX))
     }
 
-    /// Takes note of a wait that lasted for `waited` and then had something to tell or not.
+    /// Records a wait of `waited` that ended with an event or not.
     pub(super) fn note(&mut self, waited: Duration, is_event: bool) {
         if waited > self.bound {
             self.score = self.score.saturating_sub(LOSS);

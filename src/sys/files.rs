@@ -1,4 +1,4 @@
-//! Files that this process makes, and those that it reads.
+//! Creates and opens the files of this process.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,13 +13,14 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Opens a log to append to, and makes it if there is none: for its owner, and for its group to read.
+/// Opens a log for appending, readable by its group; creates it if it does not exist.
 ///
-/// `/dev/stdout` and `/dev/stderr` are those that the process was started with, whatever they are. A symbolic link is followed
-/// once, and only when root or the user of the process has made it: another user of the directory could have put it there.
+/// `/dev/stdout` and `/dev/stderr` are those of the start of the process, whatever they are. A symbolic link is
+/// followed once, and only when root or the user of the process has made it: another user of the directory could have
+/// put it there.
 ///
-/// open(2): O_APPEND keeps lines whole that several processes write; O_NONBLOCK refuses a FIFO that nobody reads instead of
-/// waiting for a reader, and means nothing to a file.
+/// open(2): O_APPEND keeps lines whole that several processes write; O_NONBLOCK refuses a FIFO without a reader instead
+/// of waiting for one, and has no effect on a file.
 pub fn open_log(path: &Path) -> io::Result<File> {
     match path.to_str() {
         Some("/dev/stdout") => return io::stdout().as_fd().try_clone_to_owned().map(File::from),
@@ -32,7 +33,7 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Where a symbolic link leads that root or the user of this process has made. Fails for every other one.
+/// Returns the target of a symbolic link made by root or the user of this process. Fails for any other one.
 fn target_of_own_link(path: &Path) -> io::Result<PathBuf> {
     // The link itself is opened, so that its owner and its target are those of one link.
     let link = OpenOptions::new()
@@ -57,11 +58,11 @@ fn append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens a file to read, unless it is anything but a file: a FIFO that nobody writes would never give an answer.
+/// Opens a regular file for reading. Fails for anything else: a FIFO without a writer would block for ever.
 ///
-/// open(2): O_NONBLOCK opens a FIFO at once, with or without a writer, and a terminal without a carrier; O_NOCTTY keeps the
-/// latter from becoming ours. Neither means anything to a file. What was opened is looked at, not the path once more: that may
-/// lead elsewhere by then.
+/// open(2): O_NONBLOCK opens a FIFO at once, with or without a writer, and a terminal without a carrier; O_NOCTTY keeps
+/// a terminal from becoming ours. Neither has an effect on a file. The check looks at the open file, not at the path
+/// again: that may lead elsewhere by then.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -78,7 +79,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
-/// Opens a file to read that holds a secret, as [`open_regular`] does. Fails when others may use it.
+/// Opens a file that holds a secret for reading, as [`open_regular`] does. Fails when other users have access to it.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let file = open_regular(path)?;
     let mode = file.metadata()?.mode();
@@ -89,8 +90,8 @@ pub fn open_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A unix socket at `path` that only this user may connect to, from the first moment on: unix(7), its file has the mode
-/// of the socket that is bound, less the umask.
+/// Listens on a unix socket at `path` that only this user may connect to, from the first moment on: its file gets the
+/// mode of the bound socket, less the umask (unix(7)).
 pub fn listen_privately(path: &Path) -> io::Result<UnixListener> {
     const QUEUE_MAX: i32 = 128;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -100,19 +101,19 @@ pub fn listen_privately(path: &Path) -> io::Result<UnixListener> {
     Ok(OwnedFd::from(socket).into())
 }
 
-/// Whether a log ends within a line. It is taken to where that cannot be read: an empty line too many harms nobody, half
-/// a line with another one behind it is lost with it.
+/// Returns whether a log ends within a line; true when that cannot be read: an extra empty line is harmless, while half
+/// a line spoils the next one.
 pub fn ends_within_line(log: &File) -> bool {
     last_byte(log).map_or(true, |last| last.is_some_and(|last| last != b'\n'))
 }
 
-/// `None` where nothing is, or nothing can be read again.
+/// Returns `None` when the file is empty or cannot be read.
 fn last_byte(log: &File) -> io::Result<Option<u8>> {
     let metadata = log.metadata()?;
     if !metadata.is_file() || metadata.len() == 0 {
         return Ok(None);
     }
-    // It is open to be appended to. proc(5): this is the very file, also when somebody renames it now.
+    // It is open for appending only. proc(5): this path is the very same file, also when it is renamed now.
     let again = File::open(format!("/proc/self/fd/{}", log.as_raw_fd()))?;
     let mut last = [0];
     again.read_exact_at(&mut last, metadata.len() - 1)?;
@@ -146,7 +147,7 @@ mod tests {
         assert!(open_log("/dev/stdout".as_ref()).is_ok());
     }
 
-    /// The first open of a FIFO waited for a writer that never came.
+    /// Opening a FIFO used to wait for a writer that never came.
     #[test]
     fn only_a_regular_file_is_opened_and_nothing_waits() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What a start or a reload will meet, looked at beforehand: rights, addresses, who holds what.
+//! Predicts what a start or a reload will meet: rights, addresses, sockets in use.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,17 +17,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::model::Account;
 use crate::sys::{port_owner, privileges};
 
-/// What is to be done with a file.
+/// The use of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// It is read.
     Read,
-    /// It is written; or of a folder, files are made in it.
+    /// It is written; or, in a folder, files are created.
     Write,
 }
 
-/// Fails when `account`, or without one whoever this process is, may not use `path` that way. Of an account the bits of the
-/// modes count, from the root down; access control lists are not read.
+/// Fails when `account`, or without one this process, may not use `path` that way. For an account the mode bits count,
+/// from the root down; access control lists are not read.
 pub fn may_use(account: Option<&Account>, path: &Path, use_: Use) -> io::Result<()> {
     let Some(account) = account.filter(|_| privileges::is_root()) else {
         let flags = match use_ {
@@ -69,10 +68,11 @@ pub fn may_use(account: Option<&Account>, path: &Path, use_: Use) -> io::Result<
     Ok(())
 }
 
-/// Binds a socket to `address` and closes it again: whether this process could listen there. Nobody can connect meanwhile.
+/// Binds a socket to `address` and closes it again. Fails when this process could not listen there. Connections are not
+/// possible meanwhile.
 pub fn try_bind(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // As a listener does: what is left of connections is not in the way, who listens is (socket(7)).
+    // As for a listener: connections in TIME_WAIT are not in the way, listening sockets are (socket(7)).
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -80,7 +80,7 @@ pub fn try_bind(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// Who is in the way of somebody who wants to listen.
+/// The holder of an address that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InTheWay {
     /// A process that runs the same configuration file, or the service manager, which passes its sockets.
@@ -91,7 +91,7 @@ pub enum InTheWay {
     Hidden,
 }
 
-/// Who listens on the port of `address`, where `file` is what is to be run.
+/// Returns the holder of the port of `address`, where `file` is the configuration to run.
 pub fn who_listens(address: SocketAddr, file: Option<&Path>) -> InTheWay {
     let holders = port_owner::holders(address);
     match holders.iter().find(|process| !is_ourselves(process, file)) {
@@ -101,7 +101,7 @@ pub fn who_listens(address: SocketAddr, file: Option<&Path>) -> InTheWay {
     }
 }
 
-/// Who answers on the unix socket at `path`; `None` when nobody does.
+/// Returns the process that answers on the unix socket at `path`; `None` when none does.
 pub fn who_answers(path: &Path, file: Option<&Path>) -> Option<InTheWay> {
     let stream = UnixStream::connect(path).ok()?;
     let peer = getsockopt(&stream.as_fd(), sockopt::PeerCredentials).ok()?;
@@ -110,7 +110,7 @@ pub fn who_answers(path: &Path, file: Option<&Path>) -> Option<InTheWay> {
     Some(if is_ours { InTheWay::Ourselves } else { InTheWay::Another(port_owner::describe(&process)) })
 }
 
-/// Whether a process runs `file`, or is the one that starts services.
+/// Returns whether a process runs `file`, or is the service manager.
 fn is_ourselves(process: &Process, file: Option<&Path>) -> bool {
     if process.pid == 1 {
         return true;

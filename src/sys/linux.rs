@@ -27,30 +27,30 @@ use crate::sys::sockets;
 use crate::sys::tcp_info::{delivery, silence};
 use crate::sys::token::Token;
 
-/// Events taken per wait. What does not fit is told by the next wait; nothing is lost. A turn over more of them keeps the
-/// first to come waiting: over 1,000 busy connections 1,024 gave a p99 of 27 ms, and 256 of 24.
+/// Events taken per wait. Those that do not fit are reported by the next wait; none is lost. Longer turns keep the
+/// first events waiting: over 1,000 busy connections 1,024 gave a p99 of 27 ms, and 256 of 24.
 const EVENTS_MAX: usize = 256;
 
-/// [`Kernel`] on Linux. One for each worker.
+/// [`Kernel`] on Linux. One per worker.
 pub struct Linux {
     poll: Poll,
     events: mio::Events,
     polled: poll::Poll,
     waker: Arc<mio::Waker>,
     clock: Clock,
-    /// Where waits may poll before they sleep.
+    /// Present when waits may poll before they sleep.
     spin: Option<Spin>,
-    /// The ports that a dial may have at its own end: net.ipv4.ip_local_port_range at the start of this worker.
+    /// The ports that a dial may use as its source: net.ipv4.ip_local_port_range at the start of this worker.
     source_ports: RangeInclusive<u64>,
 }
 
 impl Linux {
-    /// An epoll instance with a waker in it.
+    /// Returns an epoll instance with a waker. Fails when no descriptor is left.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio_token(Token::Wake))?);
         let events = mio::Events::with_capacity(EVENTS_MAX);
-        // Where nobody says, it may be any.
+        // If the setting cannot be read, any port is assumed possible.
         let source_ports = match kernel_setting("net/ipv4/ip_local_port_range").as_deref() {
             Ok([first, last]) => *first..=*last,
             Ok(_) | Err(_) => 0..=u64::from(u16::MAX),
@@ -66,18 +66,18 @@ impl Linux {
         })
     }
 
-    /// The same, but a wait polls for up to `bound` before it sleeps, while that pays; zero never does.
+    /// Returns a kernel that polls for up to `bound` before a wait sleeps, while that pays off; zero never polls.
     #[must_use]
     pub fn with_busy_poll(self, bound: Duration) -> Self {
         Self { spin: (!bound.is_zero()).then(|| Spin::new(bound)), ..self }
     }
 
-    /// What wakes [`Kernel::wait`] from another thread.
+    /// Returns the handle that wakes [`Kernel::wait`] from another thread.
     pub fn waker(&self) -> Arc<dyn Wake> {
         Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 
-    /// Waits, polling first where `spin` expects that to be short.
+    /// Waits, polling first where `spin` expects a short wait.
     fn wait_spinning(&mut self, spin: &mut Spin, timeout: Option<Duration>) -> io::Result<()> {
         let began = self.clock.now();
         if !self.hear_before(began + spin.span(timeout))? {
@@ -88,7 +88,7 @@ impl Linux {
         Ok(())
     }
 
-    /// Polls until then, or until there is something to tell, which is returned.
+    /// Polls until an event comes or `until` has passed; returns whether there is an event.
     fn hear_before(&mut self, until: Instant) -> io::Result<bool> {
         while self.clock.now() < until {
             self.wait_once(Some(Duration::ZERO))?;
@@ -99,7 +99,7 @@ impl Linux {
         Ok(false)
     }
 
-    /// Waits as epoll does; a signal ends it with no events.
+    /// Waits with epoll; a signal ends the wait without events.
     fn wait_once(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -119,7 +119,7 @@ impl Wake for mio::Waker {
 
 impl Kernel for Linux {
     type Socket = Socket;
-    /// Whoever has opened it looks after its options; the worker that accepts from it closes it.
+    /// Its opener maintains its options; the worker that accepts from it closes it.
     type Listener = Arc<ListeningSocket>;
     type Pipe = Pipe;
 
@@ -130,7 +130,7 @@ impl Kernel for Linux {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.clear();
         match (self.spin, timeout) {
-            // Nobody waits: there is work left.
+            // The caller does not wait: there is work left.
             (_, Some(Duration::ZERO)) | (None, _) => self.wait_once(timeout)?,
             (Some(mut spin), _) => {
                 self.wait_spinning(&mut spin, timeout)?;
@@ -158,7 +158,7 @@ impl Kernel for Linux {
     }
 
     fn close_listener(&mut self, listener: Arc<ListeningSocket>) {
-        // A listener whose descriptor was duplicated to another process stays in this epoll after close(2).
+        // A listener with a descriptor duplicated to another process stays in this epoll after close(2).
         let fd = listener.as_raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
             log::warn!(error:%; "listener: epoll does not know it");
@@ -175,10 +175,10 @@ impl Kernel for Linux {
     }
 
     fn dial_result(&mut self, socket: &Socket) -> Dial {
-        // Flags of an event are no proof: EPOLLHUP may come with a connect that succeeds. Ask the socket.
+        // Event flags are no proof: EPOLLHUP may come with a connect that succeeds. Ask the socket.
         if let Some(error) = self.take_error(socket) {
-            // The peer may have accepted, spoken and reset before this thread had its turn. A reset leaves what
-            // came before it in the receive queue.
+            // The peer may have accepted, written and reset before this thread had its turn. A reset leaves earlier
+            // bytes in the receive queue.
             return if sockets::has_unread(socket) { Dial::Lost(error) } else { Dial::Failed(error) };
         }
         let peer = match socket.peer_addr() {
@@ -195,7 +195,7 @@ impl Kernel for Linux {
 
     fn dial_told(&mut self, socket: &Socket, address: &Address, ready: Ready) -> Dial {
         let Address::Ip(address) = *address;
-        // tcp_poll: EPOLLOUT is not said of SYN_SENT, and neither EPOLLERR nor EPOLLHUP missing of what has failed.
+        // tcp_poll: EPOLLOUT is never reported in SYN_SENT, and EPOLLERR or EPOLLHUP always after a failure.
         if !ready.writable || ready.failing {
             return self.dial_result(socket);
         }
@@ -279,7 +279,7 @@ impl Kernel for Linux {
     }
 
     fn reset(&mut self, socket: Socket) {
-        // socket(7) SO_LINGER: zero seconds makes close(2) send a reset and drop what was not sent.
+        // socket(7) SO_LINGER: zero seconds makes close(2) send a reset and drop unsent bytes.
         if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
             log::debug!(error:%; "reset: the connection is gone already");
         }
@@ -337,7 +337,7 @@ mod tests {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
     }
 
-    /// What an event says of a dial that has come to its end well.
+    /// The event of a dial that has succeeded.
     const CONNECTED: Ready = Ready { readable: false, writable: true, closing: false, failing: false };
 
     /// A connection that was dialed and accepted.
@@ -426,7 +426,7 @@ mod tests {
         let dead = Ready { failing: true, ..ending };
         let mut states = Vec::new();
         for _ in 0..1_000 {
-            // What was sent is there a moment later.
+            // Bytes sent are there a moment later.
             kernel.states([&quiet, &told, &ended, &lost].into_iter(), &mut states);
             if states == [open, readable, ending, dead] {
                 break;
@@ -434,7 +434,7 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(states, [open, readable, ending, dead]);
-        // The error is taken once, and what is left of it is no news.
+        // The error is taken once; what remains is not reported again.
         assert!(kernel.take_error(&lost).is_some());
         kernel.states([&lost].into_iter(), &mut states);
         assert!(!states[0].failing, "{states:?}");
@@ -476,7 +476,7 @@ mod tests {
     fn the_last_bytes_wait_for_the_fin_and_go_out_with_it() {
         const TRIES: usize = 20;
         let mut kernel = Linux::new().unwrap();
-        // A fifth of a second is all that the kernel waits: where this thread was kept from going on, it did not.
+        // The kernel waits a fifth of a second at most: a try in which this thread was descheduled does not count.
         let waited = (0..TRIES).any(|_| {
             let (dialed, accepted) = connected(&mut kernel);
             let mut buffer = [0; 8];
@@ -532,7 +532,7 @@ mod tests {
                 let rivals = [scope.spawn(begin_to_listen), scope.spawn(begin_to_listen)];
                 rivals.map(|rival| rival.join().unwrap())
             });
-            // Each may have seen the other, so that neither has it.
+            // Each may have seen the other, so that neither gets the address.
             assert!(results.iter().any(Result::is_err), "both listen on {free}");
         }
     }
@@ -550,7 +550,7 @@ mod tests {
             }
             let (mut clients, mut events, mut heard) = (Vec::new(), Vec::new(), HashSet::new());
             while heard.len() < listeners.len() {
-                // So many miss one of three once in 60 billion runs.
+                // 64 clients in a row miss one of three sockets once in 60 billion runs.
                 assert!(clients.len() < 64, "only {heard:?}");
                 clients.push(kernel.dial(&address.into(), &TCP).unwrap());
                 kernel.wait(None, &mut events).unwrap();

@@ -1,4 +1,4 @@
-//! A listening socket, and what came to it before it was ours.
+//! A listening socket, and the connections that arrived before this process configured it.
 
 use std::io;
 use std::ops::Deref;
@@ -13,19 +13,19 @@ use socket2::Socket;
 use crate::config::model::Tcp;
 use crate::sys::sockets;
 
-/// A listening socket as a worker has it. What is accepted from it has the options that were set on it: most has inherited
-/// them, and what waited in the queue of one that was passed to this process gets them.
+/// A listening socket of a worker. Accepted connections have the options that were set on it: most inherit them, and
+/// those that waited in the queue of a passed socket get them when accepted.
 #[derive(Debug)]
 pub struct ListeningSocket {
     socket: Socket,
     early: OnceLock<Early>,
 }
 
-/// Connections that came before the options were set, and have inherited others.
+/// Connections that arrived before the options were set, and inherited others.
 #[derive(Debug)]
 struct Early {
     tcp: Tcp,
-    /// How many are left in the queue at most. They are its first ones.
+    /// At most this many are left in the queue. They are its first ones.
     left: AtomicU32,
 }
 
@@ -44,16 +44,17 @@ impl Deref for ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// What is in the queue now gets these options when it is accepted: they were set on the listener just now, and later
-    /// connections inherit them. Only the first time: after that nothing is in the queue that came before.
+    /// Gives connections that are in the queue now these options when they are accepted: the options were set on the
+    /// listener just now, and only later connections inherit them. Works the first time only: after that no earlier
+    /// connection is in the queue.
     pub(super) fn look_after_early(&self, tcp: &Tcp) -> io::Result<()> {
-        // tcp(7): of a listener, the length of its queue (tcp_get_info in net/ipv4/tcp.c).
+        // tcp(7): for a listener, the length of its queue (tcp_get_info in net/ipv4/tcp.c).
         let queued = TcpInfo.get(&self.socket)?.tcpi_unacked;
         self.early.get_or_init(|| Early { tcp: *tcp, left: AtomicU32::new(queued) });
         Ok(())
     }
 
-    /// To be called for each connection, right behind accept(2).
+    /// Must be called for each connection, right after accept(2).
     pub(super) fn on_accepted(&self, connection: &Socket) {
         let Some(early) = self.early.get() else { return };
         // Only the worker that accepts from it counts down.

@@ -1,4 +1,4 @@
-//! The service manager (systemd): what it is told, and what it wants to hear. Without one nothing is told.
+//! The service manager (systemd): notices to it, and its watchdog. Does nothing when there is none.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -13,27 +13,26 @@ use std::time::Duration;
 use nix::sys::stat::fstat;
 use sd_notify::NotifyState;
 
-/// Where the manager is told; opened for the first notice and kept. A beat that finds no descriptor left is one that the
-/// manager misses, and when it misses some it kills a process that is well.
+/// The socket to the manager, opened for the first notice and kept. A watchdog notice that found no descriptor left
+/// would be missing, and after some missing ones the manager kills a healthy process.
 static SOCKET: Mutex<Option<UnixDatagram>> = Mutex::new(None);
 
-/// What a service manager is told, sd_notify(3).
+/// A notice to the service manager, sd_notify(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// It serves: after the start, and when it has reloaded.
+    /// It serves: after the start, and after a reload.
     Ready,
-    /// It has begun to reload. [`Notice::Ready`] follows, also when nothing has come of it.
+    /// It has begun to reload. [`Notice::Ready`] must follow, also when the reload failed.
     Reloading,
-    /// It ends.
     Stopping,
-    /// It is well; owed once in [`watchdog_period`].
+    /// It is healthy; must be sent once per [`watchdog_period`].
     Alive,
-    /// What it does, in words.
+    /// Its status, in words.
     Status(&'a str),
 }
 
-/// Tells the service manager, if there is one. An error is logged: nothing else can be done about it. Waits while the
-/// queue of the manager is full, so it is not for workers.
+/// Notifies the service manager, if there is one. An error is only logged. Blocks while the manager's queue is full, so
+/// workers must not call it.
 pub fn notify(notices: &[Notice<'_>]) {
     let mut states = Vec::with_capacity(notices.len() + 1);
     for notice in notices {
@@ -45,7 +44,7 @@ pub fn notify(notices: &[Notice<'_>]) {
             Notice::Status(text) => NotifyState::Status(text),
         });
         if *notice == Notice::Reloading {
-            // systemd.service(5), notify-reload: tells this reload from the one before.
+            // systemd.service(5), notify-reload: distinguishes this reload from the one before.
             match NotifyState::monotonic_usec_now() {
                 Ok(now) => states.push(now),
                 Err(error) => log::warn!(error:%; "cannot read the clock for the service manager"),
@@ -58,7 +57,7 @@ pub fn notify(notices: &[Notice<'_>]) {
     }
 }
 
-/// sd_notify(3): a path, or behind an `@` a name in the abstract namespace.
+/// sd_notify(3): a path, or `@` and a name in the abstract namespace.
 fn address_of(manager: &OsStr) -> io::Result<SocketAddr> {
     match manager.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -71,26 +70,26 @@ fn send(states: &[NotifyState<'_>], manager: &SocketAddr) -> io::Result<()> {
     for state in states {
         writeln!(lines, "{state}").map_err(io::Error::other)?;
     }
-    // A socket is put there whole.
+    // The socket is replaced as a whole, so a panic cannot leave it half changed.
     let mut kept = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
     let socket = match kept.take() {
         Some(socket) => socket,
         None => UnixDatagram::unbound()?,
     };
-    // A datagram is sent whole or not at all. Not connected, because the manager may have been started again.
+    // A datagram is sent whole or not at all. Not connected, because the manager may have been restarted.
     kept.insert(socket).send_to_addr(lines.as_bytes(), manager)?;
     Ok(())
 }
 
-/// Whether standard error is the stream that JOURNAL_STREAM names, systemd.exec(5): not one that it was redirected to since.
+/// Returns whether standard error is the stream that JOURNAL_STREAM names (systemd.exec(5)), and not redirected since.
 pub fn is_journal() -> bool {
     let Some(named) = std::env::var("JOURNAL_STREAM").ok() else { return false };
     let Ok(status) = fstat(io::stderr().as_fd()) else { return false };
     named == format!("{}:{}", status.st_dev, status.st_ino)
 }
 
-/// How long the service manager waits for [`Notice::Alive`] until it restarts the process, if it does.
-/// sd_watchdog_enabled(3): WATCHDOG_USEC, unless WATCHDOG_PID is another process.
+/// Returns how long the service manager waits for [`Notice::Alive`] before it restarts the process; `None` when it does
+/// not. sd_watchdog_enabled(3): WATCHDOG_USEC, unless WATCHDOG_PID is another process.
 pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|period| !period.is_zero())
 }

@@ -1,5 +1,5 @@
-//! The operating system: the only files that name mio, nix, socket2, sd-notify and `std::time`, and where kernel lore lives.
-//! The data plane sees it through [`Kernel`] alone, so a simulation can take its place.
+//! The operating system: the only files that name mio, nix, socket2, sd-notify and `std::time`, and the place for
+//! knowledge about the kernel. The data plane sees it through [`Kernel`] alone, so a simulation can take its place.
 
 mod addresses;
 mod busy_poll;

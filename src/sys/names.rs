@@ -1,4 +1,4 @@
-//! Names of hosts, as this machine resolves them.
+//! Host names, as this machine resolves them.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::config::system_resolver;
 
-/// How long a socket of this machine may take to accept a connection. One that listens does so at once, unless its queue is
+/// Limit for a socket of this machine to accept a connection. A listening one does so at once, unless its queue is
 /// full.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Asks the system's resolver, and blocks until it answers. Of a name that is this machine in both families (`localhost`), the
-/// addresses of that family in which something listens; of both where that is so in both, or in none.
+/// Asks the system's resolver and blocks until it answers. For a name that is this machine in both families
+/// (`localhost`), returns the addresses of the family in which something listens; of both families when both do, or
+/// neither.
 pub fn look_up(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(those_that_answer(system_resolver(host_and_port)?))
 }
@@ -34,9 +35,10 @@ fn those_that_answer(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 fn answers(address: &SocketAddr) -> bool {
     match TcpStream::connect_timeout(address, ANSWER_TIMEOUT) {
-        // A dial to a port of this machine may be met by itself, when nobody listens there: tcp(7), simultaneous open.
+        // When nothing listens there, a dial to a port of this machine may connect to itself: tcp(7), simultaneous
+        // open.
         Ok(stream) => stream.local_addr().is_ok_and(|local| local != *address),
-        // Its queue is full: it listens.
+        // Its queue is full, so it listens.
         Err(error) => error.kind() == io::ErrorKind::TimedOut,
     }
 }
@@ -47,14 +49,14 @@ mod tests {
 
     use super::*;
 
-    /// It was 127.0.0.1 whatever listened there, and a backend that listened on ::1 alone was down.
+    /// `localhost` was 127.0.0.1 whatever listened there, and a backend that listened on ::1 alone was down.
     #[test]
     fn localhost_is_in_the_family_that_answers() {
         let Ok(of_v6) = TcpListener::bind("[::1]:0") else { return };
         let port = of_v6.local_addr().unwrap().port();
         let both: Vec<SocketAddr> =
             vec![([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()];
-        // A stranger may listen on that port of the other family.
+        // Another process may listen on that port of the other family.
         let Ok(of_v4) = TcpListener::bind(both[0]) else { return };
         assert_eq!(those_that_answer(both.clone()), both, "both answer");
         drop(of_v4);

@@ -13,34 +13,34 @@ use crate::config::model::Tcp;
 use crate::sys::listening::ListeningSocket;
 use crate::sys::{reuseport, sockets};
 
-/// What was passed to this process, whatever it is.
+/// Descriptors passed to this process, of any kind.
 #[derive(Debug, Default)]
 pub struct Inherited(Vec<(String, OwnedFd)>);
 
 /// A listening socket that was passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passed<S = Socket> {
-    /// What its unit calls it: FileDescriptorName= of systemd.socket(5).
+    /// The name given by its unit: FileDescriptorName= of systemd.socket(5).
     pub name: String,
-    /// Where it listens.
+    /// Its local address.
     pub address: SocketAddr,
-    /// Whether it takes IPv4 clients too, if it is one of IPv6.
+    /// Whether an IPv6 socket takes IPv4 clients too.
     pub is_dual_stack: bool,
-    /// What to accept from.
+    /// The socket to accept from.
     pub socket: S,
 }
 
 impl Inherited {
-    /// What was passed to this process, the first time. To be asked for before anything is opened: files are passed as
-    /// numbers.
+    /// Returns the descriptors passed to this process, on the first call. Must be called before anything is opened:
+    /// descriptors are passed as numbers.
     pub fn take() -> io::Result<Self> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         if TAKEN.swap(true, Ordering::Relaxed) {
             return Ok(Self::default());
         }
         let own = |(number, name): (RawFd, String)| {
-            // SAFETY: LISTEN_PID names this process, so the number is its to close; it is open, or the call below had
-            // failed; and TAKEN lets nobody take it twice.
+            // SAFETY: LISTEN_PID names this process, so the number is its to close; it is open, or the call below would
+            // have failed; and TAKEN prevents a second owner.
             #[expect(unsafe_code, reason = "a descriptor that comes as a number")]
             let fd = unsafe { OwnedFd::from_raw_fd(number) };
             (name, fd)
@@ -48,7 +48,7 @@ impl Inherited {
         Ok(Self(sd_notify::listen_fds_with_names()?.map(own).collect()))
     }
 
-    /// The listening TCP sockets among it. What else there is is closed, and told.
+    /// Returns the listening TCP sockets. Other descriptors are closed, with a warning.
     pub fn into_sockets(self) -> Vec<Passed> {
         let mut sockets = Vec::with_capacity(self.0.len());
         for (name, fd) in self.0 {
@@ -64,7 +64,7 @@ impl Inherited {
 }
 
 impl Passed {
-    /// An error says why it cannot be accepted from.
+    /// Fails with the reason why it cannot be accepted from.
     fn new(name: String, fd: OwnedFd) -> io::Result<Self> {
         let refused = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         let socket = Socket::from(fd);
@@ -86,13 +86,13 @@ impl Passed {
     }
 }
 
-/// Whether others may bind beside it. socket(7), SO_REUSEPORT: it has set that, and its owner is who we are.
+/// Returns whether others may bind beside it: it has SO_REUSEPORT set, and its owner is our user (socket(7)).
 pub fn lets_others_bind(listener: &Socket) -> io::Result<bool> {
     let owner = fstat(listener.as_fd())?.st_uid;
     Ok(listener.reuse_port()? && owner == geteuid().as_raw())
 }
 
-/// Takes up a socket that another process may have left as it was to be left alone, and listens as is wished now.
+/// Takes over a socket that another process may have left hidden or refusing, and listens with the present settings.
 pub fn take_up(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
     reuseport::refuse_none(listener)?;
     sockets::set_listener_options(listener, tcp)?;
@@ -100,7 +100,7 @@ pub fn take_up(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Resul
     sockets::set_backlog(listener, backlog)
 }
 
-/// Leaves a socket to whoever has it too: connections begin there.
+/// Leaves a socket to the other processes that have it: connections begin there.
 pub fn hand_back(listener: &Socket) -> io::Result<()> {
     reuseport::refuse_none(listener)?;
     reuseport::steer_to_all(listener)
@@ -163,9 +163,9 @@ mod tests {
         }
     }
 
-    /// linux/in.h. What is read there is the port.
+    /// linux/in.h. Its value is the port.
     const IP_PROTOCOL: libc::c_int = 52;
-    /// What is read there is no option: it differs from one connection to the next.
+    /// Values that are no options: they differ from one connection to the next.
     const NO_OPTIONS: [(libc::c_int, libc::c_int); 9] = [
         (libc::IPPROTO_IP, IP_PROTOCOL),
         (libc::SOL_SOCKET, libc::SO_PEERNAME),
@@ -177,10 +177,10 @@ mod tests {
         (libc::IPPROTO_TCP, libc::TCP_TIMESTAMP),
         (libc::IPPROTO_TCP, libc::TCP_CC_INFO),
     ];
-    /// Linux numbers the options of a level from 1 on; 6.18 has fewer than that at each.
+    /// Linux numbers the options of a level from 1 on; 6.18 has fewer than this many at each.
     const OPTIONS_MAX: libc::c_int = 90;
 
-    /// Every option that can be read, by level and name.
+    /// Returns every readable option, by level and name.
     fn options(socket: &Socket) -> BTreeMap<(libc::c_int, libc::c_int), Vec<u8>> {
         let levels = [libc::SOL_SOCKET, libc::IPPROTO_IP, libc::IPPROTO_TCP];
         let names = levels.into_iter().flat_map(|level| (1..=OPTIONS_MAX).map(move |name| (level, name)));
@@ -203,7 +203,8 @@ mod tests {
         (listener.accept().unwrap().0, client)
     }
 
-    /// Urgent bytes of clients of a passed socket were taken out of the stream: SO_OOBINLINE was set on ours alone.
+    /// Urgent bytes of clients of a passed socket were taken out of the stream: SO_OOBINLINE was only set on our own
+    /// sockets.
     #[test]
     fn what_is_passed_has_every_option_that_our_own_have() {
         let keepalive =
@@ -228,7 +229,7 @@ mod tests {
         }
     }
 
-    /// The first client of all, which the service manager starts the process for, is always one of them.
+    /// The very first client, for which the service manager starts the process, is always one of them.
     #[test]
     fn what_waited_in_a_passed_socket_gets_the_options_that_it_could_not_inherit() {
         let passed = Passed::new("web".into(), listener(true).into()).unwrap().socket;

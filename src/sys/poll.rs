@@ -1,4 +1,4 @@
-//! What epoll would tell of many sockets now, whether it has told it before or not: poll(2), which is level-triggered.
+//! The present readiness of many sockets, reported by epoll before or not: poll(2), which is level-triggered.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,8 +12,8 @@ use crate::base::ready::Ready;
 pub(super) struct Poll(Vec<libc::pollfd>);
 
 impl Poll {
-    /// Replaces `states` by the state of each of `sockets`, in their order. An error, which poll(2) has for want of
-    /// memory only, says nothing of any.
+    /// Replaces `states` by the readiness of each of `sockets`, in their order. When poll(2) fails, which happens only
+    /// without memory, none is ready.
     pub(super) fn ask<'a, S: AsRawFd + 'a>(
         &mut self,
         sockets: impl Iterator<Item = &'a S>,
@@ -30,10 +30,10 @@ impl Poll {
     }
 }
 
-/// Whether a connection can be accepted.
+/// Returns whether a connection can be accepted.
 pub(super) fn has_client(listener: RawFd) -> bool {
     let mut polled = [libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 }];
-    // Who cannot tell has accept(2) say it.
+    // After an error, accept(2) must find out.
     poll_now(&mut polled).is_err() || polled[0].revents != 0
 }
 
@@ -48,7 +48,7 @@ fn poll_now(polled: &mut [libc::pollfd]) -> io::Result<()> {
     if told < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Of a hangup nothing is failing that could still be found out: where there was an error, it says so itself.
+/// A hangup alone is not failing: if there is an error, poll reports that too.
 fn ready(told: libc::c_short) -> Ready {
     let is_error = told & libc::POLLERR != 0;
     let is_over = told & (libc::POLLERR | libc::POLLHUP) != 0;

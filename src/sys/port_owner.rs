@@ -1,4 +1,4 @@
-//! Who holds an address that is in use.
+//! Finds the process that holds an address in use.
 
 use std::collections::HashSet;
 use std::io;
@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, all_processes};
 
-/// The processes that listen on the port of `bind`, as "name (pid 12)"; if this user may not see them, how to find
-/// out.
+/// Returns the processes that listen on the port of `bind`, as "name (pid 12)"; if this user may not see them, the
+/// command that finds out.
 pub fn holder_of(bind: SocketAddr) -> String {
     let holders: Vec<String> = holders(bind).iter().map(describe).collect();
     if holders.is_empty() {
@@ -18,7 +18,7 @@ pub fn holder_of(bind: SocketAddr) -> String {
     holders.join(", ")
 }
 
-/// The error of a bind(2) to `bind`, which says who holds the address where somebody does.
+/// Returns the error of a bind(2) to `bind`, with the holder of the address where it is known.
 pub fn name_holder(bind: SocketAddr, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::AddrInUse {
         return error;
@@ -26,7 +26,7 @@ pub fn name_holder(bind: SocketAddr, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("address in use, held by {}", holder_of(bind)))
 }
 
-/// The processes that listen on the port of `bind`, of those that this user may see.
+/// Returns the processes that listen on the port of `bind`, as far as this user may see them.
 pub(super) fn holders(bind: SocketAddr) -> Vec<Process> {
     let entries = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
     let inodes: HashSet<u64> =

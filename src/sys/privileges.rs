@@ -11,11 +11,11 @@ use procfs::process::{Process, Status};
 
 use crate::config::model::Account;
 
-/// This process was root and is not any more.
+/// This process was root and no longer is.
 static GAVE_UP_ROOT: AtomicBool = AtomicBool::new(false);
 
-/// Lets no program that this process might start have more rights than it has itself: no setuid file, no file with
-/// capabilities. For the calling thread and those that it starts.
+/// Ensures that no program started by this process gets more rights than it has: no setuid file, no file with
+/// capabilities. Holds for the calling thread and threads started by it later.
 pub fn renounce_new_privileges() -> io::Result<()> {
     Ok(prctl::set_no_new_privs()?)
 }
@@ -25,8 +25,8 @@ pub fn check_account(account: &Account) -> io::Result<()> {
     find(account).map(|_| ())
 }
 
-/// Becomes `account` for good, in all threads, without a capability left; or is it already. An error leaves the process
-/// half way: it has to end. Whoever is not root cannot become anybody.
+/// Becomes `account` for good, in all threads, without a capability left; returns at once when it is `account` already.
+/// Fails without root. An error may leave the change half done: the process must end.
 pub fn become_account(account: &Account) -> io::Result<()> {
     let (uid, gid) = find(account)?;
     if !geteuid().is_root() {
@@ -38,18 +38,18 @@ pub fn become_account(account: &Account) -> io::Result<()> {
             Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
         };
     }
-    // setgroups first, while it is allowed to. The C library does each of the three in every thread, nptl(7).
+    // setgroups first, while it is allowed. The C library does each of the three in every thread, nptl(7).
     setgroups(&[gid])?;
     setgid(gid)?;
     setuid(uid)?;
-    // proc(5): after a change of user nobody but root may look at the memory of the process, which holds tokens, and no core
+    // proc(5): after a change of user only root may read the memory of the process, which holds tokens, and no core
     // dump is written. fs.suid_dumpable may say otherwise.
     prctl::set_dumpable(false)?;
     if uid.is_root() {
         return Ok(());
     }
     let has_more = |status: Status| status.euid != uid.as_raw() || status.capprm | status.capeff != 0;
-    // capabilities(7): all go with the last user ID that was 0, but for prctl(2), PR_SET_KEEPCAPS.
+    // capabilities(7): all are dropped with the last user ID that was 0, unless PR_SET_KEEPCAPS of prctl(2) is set.
     if threads().map_err(io::Error::other)?.into_iter().any(has_more) || setuid(Uid::from_raw(0)).is_ok() {
         return Err(io::Error::other("a thread has rights left"));
     }
@@ -57,12 +57,12 @@ pub fn become_account(account: &Account) -> io::Result<()> {
     Ok(())
 }
 
-/// All threads of this process.
+/// Returns the status of all threads of this process.
 fn threads() -> procfs::ProcResult<Vec<Status>> {
     Process::myself()?.tasks()?.map(|thread| thread?.status()).collect()
 }
 
-/// Makes `account` the owner of a file, a socket or a folder. Only root can; whoever is that user already need not.
+/// Makes `account` the owner of a file, a socket or a folder. Requires root, unless `account` owns it already.
 pub fn give_to(account: &Account, path: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return Ok(());
@@ -71,17 +71,17 @@ pub fn give_to(account: &Account, path: &Path) -> io::Result<()> {
     lchown(path, Some(uid.as_raw()), Some(gid.as_raw()))
 }
 
-/// Whether this process has the rights of root.
+/// Returns whether this process has the rights of root.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Whether this process has become an ordinary user by [`become_account`]: it will never be root again.
+/// Returns whether this process has become an ordinary user by [`become_account`]: it will never be root again.
 pub fn has_given_up_root() -> bool {
     GAVE_UP_ROOT.load(Ordering::Acquire)
 }
 
-/// Who this process is: a name, or a number that has none.
+/// Returns the user of this process: a name, or the number when it has none.
 pub fn user_name() -> String {
     let uid = geteuid();
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
@@ -104,7 +104,8 @@ mod tests {
         Account { user: user.into(), group: group.map(str::to_owned) }
     }
 
-    // To become somebody is for `scripts/checks/service.sh`: other tests of this process would go on as that.
+    // Switching users is tested by `scripts/checks/service.sh`: here other tests of this process would continue as that
+    // user.
     #[test]
     fn who_does_not_exist_is_nobody_to_become() {
         let error = |account: &Account| become_account(account).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! What belongs to the process: limits, processors, signals.
+//! Settings of the process: limits, processors, signals.
 
 use std::io;
 
@@ -7,12 +7,12 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
-/// Files that this process may open once it has raised its limit as far as it may.
+/// Returns the number of files that this process may open once its limit is raised.
 pub fn open_files_max() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
 }
 
-/// Raises the limit of open files as far as it may go, and returns it.
+/// Raises the limit of open files as far as possible, and returns it.
 pub fn raise_open_files_limit() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
@@ -21,10 +21,10 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Bytes that the pipes of this user may have room for in all processes together, unless there is no such limit. That of
-/// an ordinary user, if that is what the process will become (`is_to_drop`).
-/// pipe(7), pipe-user-pages-soft: in pages; 0 is none, and either capability lifts it. The kernel wants them in the
-/// first user namespace: in another it denies later what is not limited here.
+/// Returns the limit in bytes on all pipes of this user together, over all processes; `None` when there is no limit.
+/// With `is_to_drop` the limit of an ordinary user, which this process will become.
+/// pipe(7), pipe-user-pages-soft: in pages; 0 is no limit, and either capability lifts it. The kernel requires them in
+/// the first user namespace: in another one it later denies pipes that seem unlimited here.
 pub fn pipe_bytes_max(is_to_drop: bool) -> io::Result<Option<u64>> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -35,7 +35,7 @@ pub fn pipe_bytes_max(is_to_drop: bool) -> io::Result<Option<u64>> {
     Ok((!is_lifted).then(|| pages.saturating_mul(procfs::page_size())))
 }
 
-/// Binds the calling thread to the `index`-th of the processors that it may use, counted round; returns which.
+/// Binds the calling thread to the `index`-th processor, modulo their number, of those it may use; returns which one.
 pub fn pin_thread(index: usize) -> io::Result<usize> {
     let this_thread = Pid::from_raw(0);
     let allowed = sched_getaffinity(this_thread)?;
@@ -48,8 +48,8 @@ pub fn pin_thread(index: usize) -> io::Result<usize> {
     Ok(chosen)
 }
 
-/// Whether writing to a connection that is gone fails instead of ending the process.
-/// Rust ignores SIGPIPE before `main`; splice(2) has no flag of its own for it.
+/// Returns whether a write to a dead connection fails instead of ending the process. Rust ignores SIGPIPE before
+/// `main`; splice(2) has no flag of its own for it.
 pub fn sigpipe_is_ignored() -> io::Result<bool> {
     Ok(status()?.sigign >> (libc::SIGPIPE - 1) & 1 == 1)
 }

@@ -1,6 +1,6 @@
-//! Keeps new connections away from listening sockets that are about to be closed: what is in the queue of one when it is
-//! closed is reset. A socket is hidden where that is possible, so that a new connection finds whoever else listens, or
-//! nobody; otherwise it refuses them. Both programs are of classic BPF, which needs no privilege (socket(7),
+//! Keeps new connections away from listening sockets that are about to be closed, because close(2) resets the
+//! connections in their queues. A socket is hidden where possible, so that a new connection finds another listener or
+//! none; otherwise it refuses new connections. Both programs are classic BPF, which needs no privilege (socket(7),
 //! SO_ATTACH_FILTER and SO_ATTACH_REUSEPORT_CBPF).
 
 use std::io;
@@ -11,14 +11,14 @@ use nix::sockopt_impl;
 use nix::sys::socket::SetSockOpt;
 use socket2::{SockFilter, Socket};
 
-/// Of the TCP header, where a filter of a TCP socket begins to count: the byte of its flags.
+/// The byte of the flags in the TCP header, where a filter of a TCP socket begins to count.
 const FLAGS_OFFSET: u32 = 13;
 const SYN: u32 = 0x02;
 const ACK: u32 = 0x10;
-/// What a filter returns to keep a packet, whole, and to drop it.
+/// The results of a filter that keep a packet whole, and that drop it.
 const KEEP: u32 = u32::MAX;
 const DROP: u32 = 0;
-/// Where a random number is loaded from (linux/filter.h, SKF_AD_RANDOM).
+/// The offset that loads a random number (linux/filter.h, SKF_AD_RANDOM).
 const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).cast_unsigned();
 
 const LOAD_BYTE: u16 = code(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS);
@@ -27,7 +27,7 @@ const AND: u16 = code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K);
 const MODULO: u16 = code(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K);
 const JUMP_IF_EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
 const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
-/// linux/filter.h, BPF_A: returns what was computed.
+/// linux/filter.h, BPF_A: returns the result of the program.
 const RETURN_RESULT: u16 = code(libc::BPF_RET | 0x10);
 
 #[expect(clippy::cast_possible_truncation, reason = "codes have 8 bits")]
@@ -35,22 +35,23 @@ const fn code(bits: u32) -> u16 {
     bits as u16
 }
 
-/// An interface that nobody has: indices are given from 1 on.
+/// An interface that does not exist: indices start at 1 and never get that high.
 const NO_INTERFACE: libc::c_int = libc::c_int::MAX;
 
-/// From now on no connection begins at these listening sockets, which have to be all that share their address: one that
-/// comes meets whoever else listens there, or is refused at once. Those whose handshake is under way complete it. Cannot
-/// be undone. An error says that none of them is hidden.
+/// Hides these listening sockets, which must be all that share their address: from now on a new connection finds
+/// another listener or is refused at once. Handshakes in progress complete. Cannot be undone. Fails with none of them
+/// hidden.
 ///
 /// They are bound to an interface that does not exist. The lookup for a SYN passes over such sockets (compute_score in
-/// net/ipv4/inet_hashtables.c); that for a segment of a handshake goes by what its SYN came in by (ir_iif). Needs Linux 5.7,
-/// or CAP_NET_RAW where a socket is bound to an interface already, as one of a link-local address is (socket(7),
-/// SO_BINDTODEVICE). What is lost is a handshake by SYN cookie: its last segment finds nobody who knows of it, and is reset.
+/// net/ipv4/inet_hashtables.c); the lookup for a segment of a handshake uses the interface of its SYN (ir_iif). Needs
+/// Linux 5.7, or CAP_NET_RAW for a socket bound to an interface already, such as one of a link-local address
+/// (socket(7), SO_BINDTODEVICE). A handshake by SYN cookie is lost: no socket matches its last segment, and it is
+/// reset.
 pub fn hide<'a>(listeners: impl IntoIterator<Item = &'a Socket>) -> io::Result<()> {
     let listeners: Vec<&Socket> = listeners.into_iter().collect();
     let Some((first, others)) = listeners.split_first() else { return Ok(()) };
-    // The lookup finds one that is not hidden, and the group gives the connection to any of its sockets: one that is hidden
-    // cannot answer it. So all go to the first one, which is hidden last.
+    // The lookup finds a socket that is not hidden, and the group gives the connection to any of its sockets: a hidden
+    // one cannot answer it. So all connections are steered to the first one, which is hidden last.
     if !others.is_empty() {
         steer_to_first(first, 1)?;
     }
@@ -60,9 +61,9 @@ pub fn hide<'a>(listeners: impl IntoIterator<Item = &'a Socket>) -> io::Result<(
     Ok(())
 }
 
-/// From now on no connection begins at this listening socket; those whose handshake is under way still complete it.
-/// A client that comes meanwhile hears nothing and asks again after a second: by then it is refused, or somebody else
-/// listens. Connections that complete from now on inherit the filter, which lets all of theirs pass.
+/// Refuses new connections at this listening socket; handshakes in progress still complete. A client that connects
+/// meanwhile gets no answer and retries after a second: by then it is refused, or another process listens. Accepted
+/// connections inherit the filter, which passes all their segments.
 pub fn refuse_new(listener: &Socket) -> io::Result<()> {
     listener.attach_filter(&[
         SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_OFFSET),
@@ -73,20 +74,20 @@ pub fn refuse_new(listener: &Socket) -> io::Result<()> {
     ])
 }
 
-/// Undoes [`refuse_new`], also of another process that had this socket.
+/// Undoes [`refuse_new`], also when another process that had this socket has called it.
 pub(super) fn refuse_none(listener: &Socket) -> io::Result<()> {
     match listener.detach_filter() {
-        // There was none.
+        // There was no filter.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         result => result,
     }
 }
 
-/// From now on connections begin at the first `count` sockets only of those that share the address of `listener`, which
-/// must be two at least.
+/// Steers new connections to the first `count` sockets that share the address of `listener`; there must be at least
+/// two.
 ///
 /// The kernel numbers them in the order in which they began to listen; closing one gives its number to the last
-/// (net/core/sock_reuseport.c; measured on 6.18). So the order holds where only the last ones are ever closed.
+/// (net/core/sock_reuseport.c; measured on 6.18). So only the last ones must ever be closed.
 pub fn steer_to_first(listener: &Socket, count: u32) -> io::Result<()> {
     let mut program = [
         libc::sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: RANDOM },
@@ -97,8 +98,8 @@ pub fn steer_to_first(listener: &Socket, count: u32) -> io::Result<()> {
     Ok(SteerByProgram.set(listener, &program)?)
 }
 
-/// From now on connections begin at all sockets that share the address of `listener`, spread by a hash of their
-/// addresses; also where nothing was steered before.
+/// Steers new connections to all sockets that share the address of `listener`, spread by a hash of their addresses;
+/// also where nothing was steered before.
 pub fn steer_to_all(listener: &Socket) -> io::Result<()> {
     match SteerByHash.set(listener, &0) {
         // It is alone, or there was no program.
@@ -125,7 +126,7 @@ mod tests {
     const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
     /// Far longer than a connection on this machine takes.
     const PATIENCE: Duration = Duration::from_secs(20);
-    /// Chance would have to favour one of two sockets so many times in a row.
+    /// So many in a row that chance cannot favour one of two sockets.
     const CLIENTS: usize = 100;
 
     fn any_port(v6: bool) -> SocketAddr {
@@ -140,7 +141,7 @@ mod tests {
         sockets::listen(any_port(false), sockets, 1024, &TCP).unwrap()
     }
 
-    /// How many of some clients each socket gets.
+    /// Returns how many of some clients each socket gets.
     fn shares(group: &[Socket]) -> Vec<usize> {
         let clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address(&group[0])).unwrap()).collect();
         let shares: Vec<usize> =
@@ -170,7 +171,7 @@ mod tests {
     fn the_order_stays_when_the_last_ones_are_closed_and_others_come() {
         let mut group = group(4);
         steer_to_first(&group[0], 2).unwrap();
-        // In whichever order.
+        // In either order.
         drop(group.remove(2));
         drop(group.remove(2));
         assert_eq!(served(&group), [true; 2]);
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(served(&alone), [true]);
     }
 
-    /// What a client that hears nothing has after a while: nothing.
+    /// Returns the error of a client that gets no answer for a while.
     fn connect_in_vain(to: SocketAddr) -> io::Error {
         TcpStream::connect_timeout(&to, Duration::from_millis(100)).unwrap_err()
     }
@@ -229,7 +230,7 @@ mod tests {
         }
     }
 
-    /// While one is hidden and another is not, none of them is given a connection that it cannot answer.
+    /// While one is hidden and another is not, none of them must be given a connection that it cannot answer.
     #[test]
     fn all_go_to_the_one_that_is_hidden_last() {
         let group = group(3);
@@ -240,7 +241,7 @@ mod tests {
         }
     }
 
-    /// The client does not hear the answer to its SYN; the server repeats it after a second.
+    /// The client does not receive the answer to its SYN; the server repeats it after a second.
     #[test]
     fn a_handshake_that_is_under_way_completes_where_new_ones_are_refused_or_find_nobody() {
         for keep_away in [refuse_new, |listener: &Socket| hide([listener])] {
@@ -262,7 +263,7 @@ mod tests {
         let (accepted, from) = listener.accept().unwrap();
         assert_eq!(from.as_socket(), client.local_addr().unwrap().as_socket());
         assert_eq!(accepted.device().unwrap(), None);
-        // What it has inherited keeps nothing from it.
+        // The inherited filter keeps nothing from it.
         assert_eq!(accepted.send(b"hi").unwrap(), 2);
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();

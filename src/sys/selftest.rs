@@ -1,4 +1,4 @@
-//! What this machine says of itself, and what it can do when it is tried: for `l4lb doctor`.
+//! Reads settings of this machine and tries its abilities: for `l4lb doctor`.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -11,23 +11,23 @@ use nix::unistd::{AccessFlags, access};
 use crate::config::model::Tcp;
 use crate::sys::{pipe, sockets};
 
-/// Bytes that are spliced to try it.
+/// Bytes spliced by the test.
 const BYTES: usize = 4096;
-/// How long a loopback connection may take to deliver them.
+/// Limit for a loopback connection to deliver them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The words of a setting of the kernel: sysctl(8) writes the slashes of `name` as dots.
+/// Returns the numbers of a kernel setting; `name` has slashes where sysctl(8) has dots.
 pub fn kernel_setting(name: &str) -> io::Result<Vec<u64>> {
     let text = std::fs::read_to_string(Path::new("/proc/sys").join(name))?;
     text.split_whitespace().map(|word| word.parse().map_err(io::Error::other)).collect()
 }
 
-/// The ports that the kernel gives to no outgoing connection: net.ipv4.ip_local_reserved_ports.
+/// Returns the ports that the kernel never uses for outgoing connections: net.ipv4.ip_local_reserved_ports.
 pub fn reserved_ports() -> io::Result<Vec<RangeInclusive<u16>>> {
     port_ranges(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports")?)
 }
 
-/// What is written as `8080,9148-9150`.
+/// Parses lists such as `8080,9148-9150`.
 fn port_ranges(text: &str) -> io::Result<Vec<RangeInclusive<u16>>> {
     let port = |text: &str| text.parse::<u16>().map_err(io::Error::other);
     let range = |text: &str| {
@@ -37,12 +37,12 @@ fn port_ranges(text: &str) -> io::Result<Vec<RangeInclusive<u16>>> {
     text.trim().split(',').filter(|text| !text.is_empty()).map(range).collect()
 }
 
-/// Whether this process could make files in a directory: access(2).
+/// Fails when this process could not create files in a directory: access(2).
 pub fn can_write_into(directory: &Path) -> io::Result<()> {
     Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-/// Moves bytes from one connection to another by splice(2), as the relay does.
+/// Moves bytes from one connection to another by splice(2), as the relay does. Fails when the kernel cannot.
 pub fn try_splice() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let connect = || -> io::Result<(TcpStream, TcpStream)> {
@@ -73,7 +73,7 @@ pub fn try_splice() -> io::Result<()> {
     if received == sent { Ok(()) } else { Err(io::Error::other("other bytes came out than went in")) }
 }
 
-/// Opens two listening sockets for one address, as two workers do.
+/// Opens two listening sockets for one address, as two workers do. Fails when the kernel cannot.
 pub fn try_reuse_port() -> io::Result<()> {
     let tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
     sockets::listen((Ipv4Addr::LOCALHOST, 0).into(), 2, 1, &tcp).map(drop)

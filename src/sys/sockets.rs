@@ -10,29 +10,29 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::config::model::{Keepalive, Tcp};
 
-/// Who else may listen where a group of sockets does.
+/// Sockets that may listen beside a group of sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbours {
-    /// Nobody: an error if another socket listens there.
+    /// None: binding fails if another socket listens there.
     None,
-    /// Others of this process, as 127.0.0.1:80 does beside 0.0.0.0:80. Then sockets of other processes of this user are not
-    /// noticed either.
+    /// Others of this process, as 127.0.0.1:80 does beside 0.0.0.0:80. Then sockets of other processes of this user are
+    /// not noticed either.
     Own,
 }
 
-/// `count` listening sockets that share one address, and share it with nobody else.
+/// Returns `count` listening sockets that share one address, and share it with no other socket.
 pub fn listen(address: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
     let sockets = bind(address, count, tcp, Neighbours::None)?;
     begin_to_listen(&sockets, backlog, Neighbours::None)?;
     Ok(sockets)
 }
 
-/// `count` sockets, one at least, that share one address (SO_REUSEPORT, socket(7)) and do not listen yet. With port 0 the
-/// kernel chooses the port, the same for all. What the options of `tcp` set is inherited by what they accept.
+/// Returns `count` sockets, at least one, that share one address (SO_REUSEPORT, socket(7)) and do not listen yet. With
+/// port 0 the kernel chooses the port, the same for all. Accepted connections inherit the options of `tcp`.
 pub fn bind(address: SocketAddr, count: usize, tcp: &Tcp, neighbours: Neighbours) -> io::Result<Vec<Socket>> {
     let first = new_listener(address, tcp)?;
-    // Whoever binds with SO_REUSEPORT also joins another process of the same user, and each gets a part of the
-    // clients. So the first one binds, and listens, without it, and needs the address for itself.
+    // A bind with SO_REUSEPORT also joins another process of the same user, and each would get a part of the clients.
+    // So the first socket binds, and listens, without it, and must have the address for itself.
     first.set_reuse_port(neighbours == Neighbours::Own)?;
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
@@ -40,8 +40,8 @@ pub fn bind(address: SocketAddr, count: usize, tcp: &Tcp, neighbours: Neighbours
     Ok(std::iter::once(first).chain(others).collect())
 }
 
-/// Sockets that [`bind()`] has returned begin to listen: connections come from now on, and the kernel spreads them. Fails
-/// where somebody else has begun to since then; then some of them may listen.
+/// Makes sockets of [`bind()`] listen: from now on the kernel spreads connections over them. Fails when another socket
+/// has begun to listen there meanwhile; then some of them may listen.
 pub fn begin_to_listen<'a>(
     sockets: impl IntoIterator<Item = &'a Socket>,
     backlog: u32,
@@ -55,7 +55,7 @@ pub fn begin_to_listen<'a>(
     sockets.try_for_each(|other| set_backlog(other, backlog))
 }
 
-/// `count` more sockets for the address of `listener`, which do not listen yet.
+/// Returns `count` more sockets for the address of `listener`, which do not listen yet.
 pub fn bind_beside(listener: &Socket, count: usize, tcp: &Tcp) -> io::Result<Vec<Socket>> {
     let address = listener.local_addr()?;
     let bind = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
@@ -68,13 +68,13 @@ pub fn bind_beside(listener: &Socket, count: usize, tcp: &Tcp) -> io::Result<Vec
     (0..count).map(|_| open()).collect()
 }
 
-/// Listens, with room for so many connections in the queue; what is in it stays. A socket that listens already only gets
-/// another room: listen(2) may be called again.
+/// Listens with a queue of `backlog` connections; those in the queue stay. For a listening socket it only changes the
+/// length: listen(2) may be called again.
 pub fn set_backlog(listener: &Socket, backlog: u32) -> io::Result<()> {
     listener.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
-/// What is accepted from now on has these options, whoever has opened the listener, and none that were set before.
+/// Sets the options that connections accepted from now on inherit, also on a listener opened by another process.
 pub fn set_listener_options(listener: &Socket, tcp: &Tcp) -> io::Result<()> {
     listener.set_out_of_band_inline(true)?;
     listener.set_tcp_nodelay(tcp.nodelay)?;
@@ -95,7 +95,7 @@ fn new_listener(bind: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket that connects to `address`, or has begun to.
+/// Returns a socket that is connected or connecting to `address`.
 pub(super) fn dial(address: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
     let socket = new_socket(address)?;
     set_options(&socket, tcp)?;
@@ -111,14 +111,14 @@ pub(super) fn dial(address: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
     }
 }
 
-/// connect(2): EADDRNOTAVAIL says that no source port is left. Linux returns it also where IPv6 is disabled or its
+/// connect(2): EADDRNOTAVAIL means that no source port is left. Linux also returns it where IPv6 is disabled or its
 /// interface down, which does not pass by itself: then no source address is left (measured on 6.18).
 fn is_without_address(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EADDRNOTAVAIL)
 }
 
-/// Whether this machine has an address to reach `address` from. A datagram socket looks for one like a stream socket
-/// does, and needs no port of TCP. It sends nothing.
+/// Returns whether this machine has a source address towards `address`. A datagram socket looks for one like a stream
+/// socket, and needs no TCP port. It sends nothing.
 fn has_source(address: SocketAddr) -> bool {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), Some(Protocol::UDP));
     let connected = socket.and_then(|socket| socket.connect(&address.into()));
@@ -131,7 +131,7 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 fn set_options(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
-    // A byte sent as urgent would otherwise be taken out of the stream (tcp(7)). It is relayed in its place.
+    // Without it an urgent byte would be taken out of the stream (tcp(7)). It must be relayed in its place.
     socket.set_out_of_band_inline(true)?;
     if tcp.nodelay {
         socket.set_tcp_nodelay(true)?;
@@ -140,7 +140,8 @@ fn set_options(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
     Ok(())
 }
 
-/// Four calls. The kernel counts from the last byte received, however late it is asked (tcp_sock_set_keepidle).
+/// Four system calls. The kernel counts from the last byte received, however late they are made
+/// (tcp_sock_set_keepidle).
 pub(super) fn keep_alive(socket: &Socket, keepalive: Keepalive) -> io::Result<()> {
     let figures = TcpKeepalive::new()
         .with_time(keepalive.idle)
@@ -149,12 +150,13 @@ pub(super) fn keep_alive(socket: &Socket, keepalive: Keepalive) -> io::Result<()
     socket.set_tcp_keepalive(&figures)
 }
 
-/// Whether a read would return bytes.
+/// Returns whether a read would return bytes.
 pub(super) fn has_unread(socket: &Socket) -> bool {
     socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
 }
 
-/// Bytes written that the peer's kernel has not acknowledged: SIOCOUTQ of tcp(7), the same number as TIOCOUTQ.
+/// Returns the bytes written that the peer's kernel has not acknowledged: SIOCOUTQ of tcp(7), the same number as
+/// TIOCOUTQ.
 pub(super) fn unacked(socket: &Socket) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open while `socket` lives, and the ioctl writes one int to the pointer.

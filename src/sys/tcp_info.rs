@@ -1,4 +1,4 @@
-//! Whether a peer is still there and takes what it is sent, as far as its acknowledgements tell.
+//! Derives from acknowledgements whether a peer is still there and accepts the bytes sent to it.
 
 use std::io;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use socket2::Socket;
 
 use crate::sys::sockets::unacked;
 
-/// Retransmissions or probes in a row that must have gone unanswered before a peer counts as silent. The last one
-/// may have been sent a moment ago.
+/// A peer counts as silent after this many unanswered retransmissions or probes in a row. The last one may have been
+/// sent a moment ago.
 const UNANSWERED_MIN: u8 = 2;
-/// TCP_CLOSE of tcp_states.h: what a dead connection had not delivered waits for nobody.
+/// TCP_CLOSE of tcp_states.h: undelivered bytes of a dead connection do not wait for anything.
 const STATE_CLOSED: u8 = 7;
 
 /// See [`Kernel::silence`](crate::sys::Kernel::silence).
 ///
-/// TCP_USER_TIMEOUT would be the kernel's own measure, but it counts a closed receive window as silence: Linux
-/// ends the connection of a reader that has paused for that long (tcp_probe_timer since 5.11; measured on 6.18),
-/// and with it what was sent and not read. Each answer to a probe resets `probes`, so here it does not count.
+/// TCP_USER_TIMEOUT would be the kernel's own measure, but it counts a closed receive window as silence: Linux ends the
+/// connection of a reader that has paused for that long (tcp_probe_timer since 5.11; measured on 6.18), and the bytes
+/// it has not read are lost. Each answer to a probe resets `probes`, so here such a reader is not silent.
 pub(super) fn silence(socket: &Socket) -> io::Result<Option<Duration>> {
     let info = getsockopt(socket, TcpInfo)?;
-    // Not `tcpi_unacked`: a closed window leaves nothing in flight, and no probe has been sent yet either when it
-    // has closed only now.
+    // Not `tcpi_unacked`: a closed window leaves nothing in flight, and right after it closes no probe has been sent
+    // yet.
     let waiting = info.state != STATE_CLOSED && unacked(socket)? > 0;
     Ok(waiting.then(|| info.silence()))
 }
 
 /// See [`Kernel::delivery`](crate::sys::Kernel::delivery).
 ///
-/// New bytes leave whenever the window of the peer moves on, and only then once there are more than fit; what fits is
-/// acknowledged a round trip later. So the last transmission of data tells when the peer last took something. Probes of
-/// a closed window carry none, and their answers do not count: a reader that has stopped gives them for ever. Where a peer
-/// takes its window back, the probes carry old data (tcp_retransmit_timer), and only the count tells.
+/// New bytes leave when the window of the peer moves on, and only then once more wait than fit; those that fit are
+/// acknowledged a round trip later. So the last transmission of data shows when the peer last accepted some. Probes of
+/// a closed window carry none, and their answers do not count: a stopped reader answers them for ever. When a peer
+/// shrinks its window, the probes carry old data (tcp_retransmit_timer), and only the count shows progress.
 pub(super) fn delivery(socket: &Socket) -> io::Result<(Duration, u32)> {
     let info = getsockopt(socket, TcpInfo)?;
     let unacked = if info.state == STATE_CLOSED { 0 } else { unacked(socket)? };
@@ -54,7 +54,7 @@ impl TcpInfoHead {
     fn silence(&self) -> Duration {
         let since_answer = Duration::from_millis(self.last_ack_recv.into());
         if self.retransmits >= UNANSWERED_MIN {
-            // The last answer may have come long before the bytes were sent that wait for one.
+            // The last answer may be much older than the bytes that wait for one.
             since_answer.min(self.since_first_transmission())
         } else if self.probes >= UNANSWERED_MIN {
             since_answer
@@ -63,9 +63,9 @@ impl TcpInfoHead {
         }
     }
 
-    /// How long the oldest segment has been unacknowledged. The kernel does not tell, but it waits twice as long
-    /// before each retransmission as before the one before: t, 2t, 4t … add up to what it waits for now, less t.
-    /// It never waits longer than two minutes (TCP_RTO_MAX); from there on this falls short.
+    /// Returns how long the oldest segment has been unacknowledged. The kernel does not report that, but it doubles the
+    /// wait before each retransmission: t, 2t, 4t … add up to the present wait, less t. It never waits longer than two
+    /// minutes (TCP_RTO_MAX); beyond that the result is too short.
     fn since_first_transmission(&self) -> Duration {
         let now_waits = Duration::from_micros(self.rto.into());
         let waited_first = now_waits / 1u32.checked_shl(self.backoff.into()).unwrap_or(u32::MAX);
@@ -88,13 +88,13 @@ pub struct TcpInfoHead {
     options: u8,
     window_scales: u8,
     delivery_rate: u8,
-    /// Microseconds until the next retransmission, from the last one on.
+    /// Microseconds from the last transmission to the next retransmission.
     rto: u32,
     before_times: [u32; 8],
-    /// Milliseconds since the last transmission of data, also of old data.
+    /// Milliseconds since the last transmission of data, retransmissions included.
     last_data_sent: u32,
     last_ack_sent: u32,
     last_data_recv: u32,
-    /// Milliseconds since the last acknowledgement came.
+    /// Milliseconds since the last acknowledgement.
     last_ack_recv: u32,
 }

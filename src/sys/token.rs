@@ -1,4 +1,4 @@
-//! What an event is about, packed into the 64 bits that epoll gives back.
+//! The subject of an event, packed into the 64 bits that epoll returns.
 
 use crate::base::slots::{GENERATION_BITS, Key};
 use crate::session::Side;
@@ -6,10 +6,10 @@ use crate::session::Side;
 const INDEX_BITS: u32 = 32;
 const SIDE_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 const KIND_SHIFT: u32 = SIDE_SHIFT + 1;
-/// Never given out; mio is handed it for the waker of a worker.
+/// Never given out; mio gets it for the waker of a worker.
 const WAKE: u64 = 3 << KIND_SHIFT;
 
-/// What an event is about. A key in it names one occupant, so an event for a closed connection finds nothing.
+/// The subject of an event. A key in it names one occupant, so an event for a closed connection finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     /// One of the two connections of a session.
@@ -23,7 +23,7 @@ pub enum Token {
 }
 
 impl Token {
-    /// Packs it: 2 bits of kind, 1 of side, 29 of generation, 32 of index.
+    /// Returns it packed: 2 bits of kind, 1 of side, 29 of generation, 32 of index.
     pub fn pack(self) -> u64 {
         let key_bits = |key: Key| u64::from(key.generation) << INDEX_BITS | u64::from(key.index);
         match self {
@@ -34,7 +34,7 @@ impl Token {
         }
     }
 
-    /// The token that [`Token::pack`] made `bits` of.
+    /// Returns the token from `bits`, which must come from [`Token::pack`].
     #[expect(clippy::cast_possible_truncation, reason = "takes the bits apart")]
     pub fn unpack(bits: u64) -> Self {
         let index = (bits & u64::from(u32::MAX)) as u32;

@@ -1,8 +1,8 @@
-//! Names that nobody else has.
+//! Unique names.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// A name that was never given before, here or in another process. Good enough to tell apart, and no secret.
+/// Returns a name never used before, here or in another process. Must not be used as a secret.
 pub fn unique_name() -> String {
     // Its keys come from the randomness of the operating system.
     format!("{:016x}", RandomState::new().build_hasher().finish())

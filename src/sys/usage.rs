@@ -1,4 +1,4 @@
-//! What the process uses, as the kernel sees it: proc_pid_stat(5), proc_pid_fd(5), proc_pid_limits(5).
+//! Resource usage of the process, as the kernel counts it: proc_pid_stat(5), proc_pid_fd(5), proc_pid_limits(5).
 
 use std::io;
 use std::time::Duration;
@@ -6,28 +6,28 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use procfs::process::Process;
 
-/// What the process uses.
+/// Resource usage of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Time of processors, of all threads, in user mode and in the kernel.
+    /// Processor time of all threads, in user mode and in the kernel.
     pub cpu: Duration,
-    /// Bytes of memory.
+    /// Resident memory in bytes.
     pub resident: u64,
-    /// Bytes of addresses.
+    /// Mapped memory in bytes.
     pub mapped: u64,
     /// Open descriptors.
     pub open_files: u64,
-    /// How many it may have; `None` is no limit.
+    /// The limit of open descriptors; `None` is no limit.
     pub open_files_max: Option<u64>,
     /// Threads.
     pub threads: u64,
 }
 
-/// What the process uses now. Takes as long as it takes to list its descriptors.
+/// Returns the present usage. Takes time in proportion to the number of open descriptors.
 pub fn usage() -> io::Result<Usage> {
     let stat = Process::myself().and_then(|myself| myself.stat()).map_err(io::Error::other)?;
     let ticks = stat.utime + stat.stime;
-    // The list is open itself while it is read.
+    // The listing itself is open while it is read.
     let open_files = std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1);
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(Usage {
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn one_more_file_is_one_more() {
-        // Other tests of this process open files too, but none of them a thousand.
+        // Other tests of this process open files too, but never a thousand.
         let before = usage().unwrap().open_files;
         let files: Vec<_> = (0..1000).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
         let now = usage().unwrap();

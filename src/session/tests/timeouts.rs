@@ -1,4 +1,4 @@
-//! When a session has waited long enough: exactly then, never before.
+//! A session times out exactly at its deadline, never before.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ fn an_idle_session_ends_at_its_timeout_and_not_before() {
     relay().waits(IDLE - MS).expect_running().waits(MS).expect_end(IdleTimeout, &[Client, Backend]);
 }
 
-/// The first look at what is unacknowledged had nothing to compare with, and counted as if the reader had taken some:
-/// it had twice the timeout.
+/// The first look at the unacknowledged bytes had nothing to compare with and counted as progress: such a reader had
+/// twice the timeout.
 #[test]
 fn a_reader_that_has_stopped_is_idle_at_the_timeout_and_not_before() {
     for (side, source) in [(Client, Backend), (Backend, Client)] {
@@ -53,7 +53,7 @@ fn the_idle_timeout_counts_from_the_last_byte_that_a_reader_took() {
         .expect_end(IdleTimeout, &[Client, Backend]);
 }
 
-/// It was cut at the moment of the next look, also when it had taken its last byte only just before.
+/// The session was cut at the next look, even when the last byte had been taken just before.
 #[test]
 fn the_half_close_timeout_counts_from_the_last_byte_that_a_reader_took() {
     relay()
@@ -89,7 +89,7 @@ fn a_half_closed_session_has_the_shorter_timeout() {
         .expect_end(HalfCloseTimeout, &[Client, Backend]);
 }
 
-/// The line of a half-close timeout did not say whose end the other side had outlived.
+/// The log line of a half-close timeout did not say which side had ended.
 #[test]
 fn the_side_that_has_half_closed_is_told() {
     for side in Side::BOTH {
@@ -120,7 +120,7 @@ fn a_slow_reader_that_makes_progress_outlives_the_half_close_timeout() {
 
 #[test]
 fn the_end_of_a_stream_waits_for_a_reader_that_pauses() {
-    // What is unacknowledged when a socket is reset is lost to a reader that would have come to it.
+    // A reset destroys unacknowledged bytes that a slow reader would still have read.
     relay()
         .stops_acking(Client)
         .sends(Backend, b"the last of it")

@@ -1,6 +1,6 @@
 //! Two TCP connections as Linux shows them to their owner, a session between them, and a clock.
-//! Every step is one thing that a peer, the network or time does; then the events it causes are told and the
-//! machine runs until it waits. Inside [`World::at_once`] the events of all steps arrive as one.
+//! Every step is one action of a peer, the network or time; then its events are delivered and the machine runs until it
+//! waits. Inside [`World::at_once`] the events of all steps arrive as one.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -31,11 +31,11 @@ struct Wire {
     fin_in: bool,
     /// The connection was reset, by its peer.
     dead: bool,
-    /// What the kernel will say of that, once.
+    /// The error that the kernel will report for that, once.
     error: Option<ErrorKind>,
     /// Room in our send buffer.
     room: usize,
-    /// A write has met a full send buffer, so that room will be told (SOCK_NOSPACE).
+    /// A write has met a full send buffer, so an event will report room (SOCK_NOSPACE).
     short_of_room: bool,
     /// Written by us and not acknowledged. A reset destroys it.
     in_flight: VecDeque<u8>,
@@ -47,13 +47,13 @@ struct Wire {
     first_in_flight: Instant,
     /// Bytes that reached the peer.
     heard: Vec<u8>,
-    /// When the last of them did.
+    /// When the last of them arrived.
     taken_at: Instant,
     /// When our kernel last sent something again.
     sent_again: Instant,
     /// We have sent our FIN.
     fin_out: bool,
-    /// Something has changed that no event has told yet.
+    /// A change that no event has reported yet.
     edge: bool,
 }
 
@@ -189,7 +189,7 @@ pub(super) fn relay() -> World {
     dialing().connects()
 }
 
-/// A session with a connected backend that asks after its peers every [`USER`].
+/// A session with a connected backend that probes its peers every [`USER`].
 pub(super) fn attentive_relay() -> World {
     dialing_with(Some(USER)).connects()
 }
@@ -207,7 +207,7 @@ impl World {
         self
     }
 
-    /// All that `steps` does is told together, as when epoll_wait returns late.
+    /// Delivers all events of `steps` together, as when epoll_wait returns late.
     pub(super) fn at_once(mut self, steps: impl FnOnce(Self) -> Self) -> Self {
         self.holding = true;
         let mut world = steps(self);
@@ -256,7 +256,7 @@ impl World {
         self
     }
 
-    /// The peer is gone without a word, or the network in between.
+    /// The peer disappears without a FIN or a reset, or the network in between does.
     pub(super) fn vanishes(mut self, side: Side) -> Self {
         self.wires[side as usize].vanished = Some(self.now);
         self
@@ -320,7 +320,7 @@ impl World {
         panic!("the timer spins at {:?}", self.session);
     }
 
-    /// What has changed on a side is told, though events are held back.
+    /// Delivers the event of a side, though events are held back.
     pub(super) fn tells(mut self, side: Side) -> Self {
         let holding = std::mem::replace(&mut self.holding, false);
         self.tell(side);
@@ -334,7 +334,7 @@ impl World {
         self
     }
 
-    /// Tells what has changed on a side and lets the machine run; false when nothing has.
+    /// Delivers the event of a side and lets the machine run; returns false when nothing has changed.
     fn tell(&mut self, side: Side) -> bool {
         let connected = side == Side::Client || !self.session.is_dialing();
         let tells = !self.holding && connected && std::mem::take(&mut self.wires[side as usize].edge);
@@ -345,7 +345,7 @@ impl World {
         tells
     }
 
-    /// Holds events back until told otherwise.
+    /// Holds events back until called again with false.
     pub(super) fn holds_events(mut self, holding: bool) -> Self {
         self.holding = holding;
         if holding { self } else { self.tell_all() }
@@ -426,7 +426,7 @@ impl World {
             Op::AskUnread(_) => Outcome::Unread,
             // Only what is retransmitted goes unanswered.
             Op::AskSilence(_) if wire.in_flight.is_empty() => Outcome::Done,
-            // What was sent before the peer was gone may wait, but only what it waits for counts.
+            // Bytes sent before the peer vanished may wait, but only the time since counts.
             Op::AskSilence(_) => {
                 let since = wire.vanished.map_or(self.now, |vanished| vanished.max(wire.first_in_flight));
                 Outcome::Silent(self.now - since)
@@ -451,7 +451,7 @@ impl World {
         assert_eq!(self.wires[side as usize].written(), source.sent.len(), "a FIN before the last byte");
     }
 
-    /// The machine waits or is done: what has to hold then.
+    /// Checks the invariants of a machine that waits or is done.
     fn on_waiting(&self) {
         for direction in Direction::BOTH {
             let (source, sink) =
@@ -482,7 +482,7 @@ impl World {
         self.session.end()
     }
 
-    /// Whether the peer of `side` has been told everything that the other peer sent, and that it was all.
+    /// Returns whether the peer of `side` has received everything that the other peer sent, and the end of it.
     pub(super) fn heard_all(&self, side: Side) -> bool {
         let wire = &self.wires[side as usize];
         wire.fin_out && wire.heard == self.wires[side.other() as usize].sent
@@ -520,7 +520,7 @@ impl World {
         self
     }
 
-    /// The end, and the sides that are left by a reset. How a dead connection is left is nobody's concern.
+    /// The end, and the sides that must be reset. For a dead connection either way is fine.
     pub(super) fn expect_end(self, reason: CloseReason, reset: &[Side]) -> Self {
         let end = self.session.end().unwrap_or_else(|| panic!("still running: {:?}", self.session));
         assert_eq!(end.reason, reason);
