@@ -1,8 +1,8 @@
-//! The JSON of the admin API: what its routes take and give, the same types for server, `l4lb ctl` and `l4lb top`.
-//! Shapes only; `control::admin` has the routes and the OpenAPI document that these types end up in.
+//! The JSON of the admin API: requests and answers, the same types for the server, `l4lb ctl` and `l4lb top`. Shapes
+//! only; `control::admin` has the routes and the OpenAPI document that contains these types.
 //!
-//! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points in time
-//! are RFC 3339 text in UTC.
+//! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points
+//! in time are RFC 3339 text in UTC.
 
 mod events;
 mod reload;
@@ -20,113 +20,113 @@ pub use reload::{
 };
 pub use topology::{PoolShares, Share, Topology};
 
-/// Rows on one page, unless the request asks for fewer.
+/// Rows per page, unless the request asks for fewer.
 pub const PAGE_LEN: u32 = 100;
-/// Rows on one page at most.
+/// Most rows per page.
 pub const PAGE_LEN_MAX: u32 = 1_000;
 
-/// How long a lease may be.
+/// Permitted durations of a lease.
 pub const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
-/// Why a request was refused.
+/// The reason why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// In words: what was wrong, and where.
+    /// The mistake and its place, in words.
     pub error: String,
 }
 
-/// How the process does.
+/// Process status.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
-    /// Of the process.
+    /// Process id.
     pub pid: u32,
-    /// When the process began to serve.
+    /// Time when the process began to serve.
     #[schema(value_type = String, format = DateTime)]
     pub started: Timestamp,
     /// Seconds since then.
     pub uptime: f64,
-    /// What the process does.
+    /// The stage of the process.
     pub stage: Stage,
-    /// In words: why no clients should be sent here; `null` while it is ready.
+    /// Why no clients should be sent here, in words; `null` while it is ready.
     #[serde(default)]
     pub not_ready: Option<String>,
-    /// Counts the snapshots that were published.
+    /// Number of the snapshot; rises with each one published.
     pub epoch: u64,
-    /// What each worker has done, by index.
+    /// Each worker's part of the work, by index.
     pub workers: Vec<Worker>,
-    /// All sessions together.
+    /// Totals over all sessions.
     pub totals: Totals,
     /// Reloads so far.
     pub reload: Reload,
-    /// Keys that were read and do not run, because that takes a restart.
+    /// Keys that were read and need a restart to take effect.
     #[serde(default)]
     pub restart_pending: Option<RestartPending>,
-    /// Log lines that were dropped because their sink did not keep up.
+    /// Log lines dropped because their output did not keep up.
     pub log_lines_dropped: u64,
-    /// Writes of the state file that have failed, each of which was or is tried again.
+    /// Failed writes of the state file; each is retried.
     pub state_file_failures: u64,
-    /// Set while what is changed is not saved.
+    /// Present while run-time changes cannot be saved.
     #[serde(default)]
     pub not_saved: Option<NotSaved>,
 }
 
-/// The state file cannot be written: what is changed ends with the process.
+/// The state file cannot be written: run-time changes are lost with the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NotSaved {
-    /// Since then.
+    /// Time of the first failure.
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
-    /// Why the last try has failed.
+    /// Why the last try failed.
     pub reason: String,
 }
 
-/// What the process does.
+/// The stage of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Accepts and serves.
+    /// Accepts and serves connections.
     Serving,
-    /// Finishes what runs, accepts nothing new.
+    /// Finishes open sessions, accepts no new ones.
     Draining,
-    /// Cuts what is left.
+    /// Cuts the remaining sessions.
     Stopping,
 }
 
 /// One worker's part of the work.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
-    /// Which.
+    /// Index of the worker.
     pub worker: u32,
-    /// Sessions that it has.
+    /// Open sessions.
     pub sessions: u64,
     /// Connections taken from accept queues.
     pub accepted: u64,
-    /// Those of them that another worker was given.
+    /// Accepted connections handed over to other workers.
     pub handed_over: u64,
-    /// Sessions that other workers have accepted.
+    /// Sessions adopted from other workers.
     pub adopted: u64,
-    /// Bytes given to backends.
+    /// Bytes written to backends.
     pub to_backend: u64,
-    /// Bytes given to clients.
+    /// Bytes written to clients.
     pub to_client: u64,
     /// Times that accepting was paused.
     pub accept_pauses: u64,
 }
 
-/// All sessions of the process together.
+/// Totals over all sessions of the process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
-    /// Sessions that are not over.
+    /// Open sessions.
     pub sessions: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Sessions over, by reason; reasons that never occurred are left out.
+    /// Ended sessions by reason; reasons that never occurred are left out.
     pub closed: std::collections::BTreeMap<String, u64>,
-    /// Bytes given to backends.
+    /// Bytes written to backends.
     pub to_backend: u64,
-    /// Bytes given to clients.
+    /// Bytes written to clients.
     pub to_client: u64,
     /// Dials begun.
     pub dials: u64,
@@ -139,13 +139,13 @@ pub struct Totals {
 pub struct Listener {
     /// Its name.
     pub name: String,
-    /// Where it listens.
+    /// Its address.
     pub address: String,
-    /// The pool that serves.
+    /// Its pool.
     pub pool: String,
-    /// Sessions through it that are not over.
+    /// Open sessions through it.
     pub sessions: u64,
-    /// Most of them at a time, if limited.
+    /// Limit on its open sessions, if any.
     pub max_sessions: Option<u64>,
 }
 
@@ -154,13 +154,13 @@ pub struct Listener {
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// How a backend is picked.
+    /// The algorithm that picks a backend.
     pub balance: String,
-    /// How many backends it has.
+    /// Number of its backends.
     pub backends: u64,
-    /// How many of them may have new sessions now.
+    /// Number of backends that may get new sessions now.
     pub eligible: u64,
-    /// Sessions on its backends that are not over.
+    /// Open sessions on its backends.
     pub sessions: u64,
 }
 
@@ -171,51 +171,51 @@ pub struct Backend {
     pub pool: String,
     /// Unique within the pool.
     pub name: String,
-    /// Where it is dialed.
+    /// Its address.
     pub address: String,
     /// Share of new sessions, 0..=256.
     pub weight: u16,
     /// Serves only when no other backend is eligible.
     pub backup: bool,
-    /// What an operator lets it do.
+    /// Its administrative state.
     pub admin: Admin,
-    /// Who has set `admin` at run time; `null` where nobody has since the process began.
+    /// Author of the last run-time change of `admin`; `null` when there was none since the process started.
     #[serde(default)]
     pub admin_by: Option<String>,
-    /// When that was.
+    /// Time of that change.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub admin_since: Option<Timestamp>,
-    /// What its checks say, or the operator in their place.
+    /// Its health, as its checks found or an operator set it.
     pub health: Health,
     /// Whether an operator has set `health`, so that checks do not change it.
     pub health_override: bool,
-    /// In words: the last check that has changed what the checks say.
+    /// The last check that changed its health, in words.
     pub health_reason: Option<String>,
-    /// When `health` last changed.
+    /// Time of the last change of `health`.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub health_since: Option<Timestamp>,
-    /// Whether it may have new sessions now.
+    /// Whether it may get new sessions now.
     pub eligible: bool,
-    /// Sessions on it that are not over, dialing ones included.
+    /// Open sessions on it, dialing ones included.
     pub sessions: u64,
-    /// Sessions that it was ever chosen for.
+    /// Sessions ever assigned to it.
     pub sessions_total: u64,
-    /// Dials that failed for a reason of its own.
+    /// Failed dials that it caused itself.
     pub dial_failures: u64,
-    /// Bytes given to it.
+    /// Bytes written to it.
     pub to_backend: u64,
-    /// Bytes taken from it and given to clients.
+    /// Bytes read from it and written to clients.
     pub to_client: u64,
-    /// Who brought it in.
+    /// Its origin.
     pub source: Source,
-    /// Seconds until its lease ends unless it is renewed; `null` without a lease.
+    /// Seconds until its lease ends unless renewed; `null` without a lease.
     pub lease_left: Option<f64>,
 }
 
 impl Backend {
-    /// Who keeps it out of service, and since when: `drained by uid 0 since 2026-01-02T03:04:05Z`. None where nobody has said
-    /// so since the process began.
+    /// Returns what keeps it out of service, by whom and since when: `drained by uid 0 since 2026-01-02T03:04:05Z`;
+    /// `None` when no request has done so since the process started.
     pub fn kept_out(&self) -> Option<String> {
         let what = match self.admin {
             Admin::Ready => return None,
@@ -227,19 +227,19 @@ impl Backend {
     }
 }
 
-/// What an operator lets a backend do.
+/// The administrative state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Admin {
     /// It serves, as far as its health allows.
     Ready,
-    /// No new sessions; those that run finish, checks go on.
+    /// No new sessions; open ones finish, checks continue.
     Drain,
-    /// No new sessions; those that run finish, checks pause.
+    /// No new sessions; open ones finish, checks pause.
     Maint,
 }
 
-/// What is known of a backend's health.
+/// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
@@ -251,7 +251,7 @@ pub enum Health {
     Down,
 }
 
-/// Who brought a backend in.
+/// The origin of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -261,7 +261,7 @@ pub enum Source {
     Api,
 }
 
-/// A backend to be registered.
+/// A backend to register.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
@@ -278,26 +278,27 @@ pub struct NewBackend {
     /// Serve only when no other backend is eligible.
     #[serde(default)]
     pub backup: bool,
-    /// A lease: the backend is drained and removed unless it is renewed within this time by the same request, or by that of
-    /// another holder. A duration with a unit, "1s" to "24h". Left out, it stays until it is removed.
+    /// A lease: the backend is drained and removed unless it is renewed within this time, by this holder or another
+    /// one. A duration with a unit, "1s" to "24h". Left out, the backend is permanent.
     #[schema(example = "10s", pattern = "^[0-9][0-9a-z.]*[a-z]$")]
     pub ttl: Option<String>,
-    /// Renews the lease of this holder, which the answer to the first request has named: 404 if the backend is not there any
-    /// more, 409 if the holder has no lease of it.
+    /// Renews the lease of this holder, as named by the answer to the first request: 404 if the backend has gone, 409
+    /// if the holder has no lease of it.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._:\[\]-]+$")]
     #[serde(default)]
     pub holder: Option<String>,
-    /// The lease is to be that of this holder, which has one or has none yet. A name of one's own choice is the same one
-    /// when the answer to a first request was lost. Without either there is a new holder each time.
+    /// The holder of the lease, which may have one already. A name of your own choice stays the same when the answer to
+    /// a first request is lost. Without either field there is a new holder each time.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._:\[\]-]+$")]
     #[serde(default)]
     pub new_holder: Option<String>,
-    /// Gives a lease to a backend that was to stay, or lets one stay that others have leases of. Left out, both are refused.
+    /// Gives a lease to a permanent backend, or makes one permanent that others have leases of. Left out, both are
+    /// refused.
     #[serde(default)]
     pub replace: bool,
 }
 
-/// A backend after a change of it.
+/// A backend after a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
     /// The backend.
@@ -308,40 +309,40 @@ pub struct Changed {
     pub not_saved: Option<String>,
 }
 
-/// A backend that was registered, and who holds it.
+/// A registered backend and its holder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Registered {
     /// The backend.
     #[serde(flatten)]
     pub backend: Backend,
-    /// Whose lease it is: renewals and the deregistration name it. `null` without a lease.
+    /// The holder of its lease, which renewals and the deregistration must name; `null` without a lease.
     #[serde(default)]
     pub holder: Option<String>,
-    /// Why that is not in the state file, if it should be; absent when it is.
+    /// Why the change is not in the state file, if it should be; absent when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_saved: Option<String>,
 }
 
-/// Whose lease ends.
+/// Selects the lease to end.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct HolderFilter {
-    /// The lease of this holder only: the backend is removed if it has no other. Left out, it is removed whoever has a lease.
+    /// Only the lease of this holder: the backend is removed if it has no other. Left out, the backend is removed.
     #[param(min_length = 1, max_length = 64)]
     pub holder: Option<String>,
 }
 
-/// A whole number as JSON means it, in which 7.0 is 7.
+/// Accepts a whole number as JSON defines it: 7.0 is 7.
 fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
     let Some(number) = Option::<f64>::deserialize(from)? else { return Ok(None) };
-    // Zero may come with a sign, which this takes off.
+    // Zero may have a sign, which this removes.
     let text = (number + 0.0).to_string();
     let wrong = |_| serde::de::Error::custom(format!("must be a whole number of 0..=65535, got {text}"));
     text.parse().map(Some).map_err(wrong)
 }
 
-/// What is to change on a backend; what is left out stays as it is.
+/// Changes to a backend; fields left out stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendChange {
@@ -349,73 +350,74 @@ pub struct BackendChange {
     #[schema(maximum = 256)]
     #[serde(default, deserialize_with = "whole")]
     pub weight: Option<u16>,
-    /// What it may do.
+    /// The administrative state.
     pub admin: Option<Admin>,
 }
 
-/// The operator's word on a backend's health.
+/// An operator's setting of a backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthOverride {
-    /// What it is to be.
+    /// The new setting.
     pub health: OverrideTo,
 }
 
-/// What an operator may say of a backend's health.
+/// An operator's setting of a backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverrideTo {
-    /// Up, whatever its checks say.
+    /// Up, whatever its checks find.
     Up,
-    /// Down, whatever its checks say.
+    /// Down, whatever its checks find.
     Down,
-    /// What its checks say.
+    /// As its checks find.
     Auto,
 }
 
-/// Whose backends are wanted.
+/// Selects backends.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct BackendFilter {
-    /// Those of this pool only.
+    /// Only backends of this pool.
     pub pool: Option<String>,
 }
 
-/// Which sessions are wanted.
+/// Selects sessions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct SessionFilter {
-    /// Those through this pool only.
+    /// Only sessions through this pool.
     pub pool: Option<String>,
-    /// Those on this backend only.
+    /// Only sessions on this backend.
     pub backend: Option<String>,
-    /// Those of this client address only, IPv4 or IPv6 without port.
+    /// Only sessions of this client address, IPv4 or IPv6 without port.
     #[param(format = "ipv4")]
     pub client: Option<String>,
-    /// Rows wanted, 1..=1000 [default: 100]. A page may hold fewer though more follow.
+    /// Most rows to return, 1..=1000 [default: 100]. A page may hold fewer though more follow.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     #[param(pattern = r"^[0-9]{1,9}\.[0-9]{1,9}$")]
     pub from: Option<String>,
-    /// Those that are over in place of those that run: of the last 1,024 of each worker, the newest first, on one page.
+    /// Ended sessions instead of open ones: of the last 1,024 of each worker, newest first, on one page.
     pub ended: Option<bool>,
-    /// Of those that are over, those that ended for this reason only.
+    /// Only sessions that ended for this reason.
     pub reason: Option<String>,
-    /// Of those that are over, those that ended within this time only, as `5m` or `1h30m`.
+    /// Only sessions that ended within this time, such as `5m` or `1h30m`.
     pub since: Option<String>,
 }
 
-/// Some of the sessions. Those that run come and go while pages are read: one that was there all the time is on exactly one page.
+/// A page of sessions. Sessions begin and end while pages are read: one that is open all the time is on exactly one
+/// page.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SessionPage {
     /// The rows.
     pub sessions: Vec<Session>,
     /// `from` of the next page; `null` on the last.
     pub next: Option<String>,
-    /// There are older ones that are over and did not fit.
+    /// Whether older ended sessions did not fit.
     #[serde(default)]
     pub has_older: bool,
 }
@@ -423,57 +425,58 @@ pub struct SessionPage {
 /// One client with one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
-    /// Names it for the life of the process.
+    /// Id of the session for the life of the process.
     #[schema(example = "0.12.3")]
     pub id: String,
-    /// Through which listener it came.
+    /// The listener that accepted it.
     pub listener: String,
-    /// The pool that serves it.
+    /// Its pool.
     pub pool: String,
-    /// The backend that it is on; `null` while none is chosen.
+    /// Its backend; `null` while none is chosen.
     pub backend: Option<String>,
-    /// Where that is dialed.
+    /// The address of the backend.
     #[serde(default)]
     pub backend_address: Option<String>,
-    /// Where it came from.
+    /// The client's address.
     pub client: String,
-    /// From where its backend was dialed. `null` while none is, and once it is over where its line was not logged.
+    /// The source address of the connection to the backend. `null` before the dial, and after the end if its line was
+    /// not logged.
     #[serde(default)]
     pub source: Option<String>,
-    /// How far it is: dialing, open, half_closed or ending; ended once it is over.
+    /// Its stage: dialing, open, half_closed or ending; ended once it has ended.
     pub state: String,
-    /// Seconds since it was accepted; once it is over, how long it lasted.
+    /// Seconds since accept; for an ended session its duration.
     pub age: f64,
     /// Seconds since a byte moved.
     pub idle: f64,
-    /// Bytes given to the backend.
+    /// Bytes written to the backend.
     pub to_backend: u64,
-    /// Bytes given to the client.
+    /// Bytes written to the client.
     pub to_client: u64,
-    /// Why it ended; `null` while it runs.
+    /// Why it ended; `null` while it is open.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Seconds since it ended; `null` while it runs.
+    /// Seconds since it ended; `null` while it is open.
     #[serde(default)]
     pub ended_ago: Option<f64>,
 }
 
-/// What became of a request that concerns many sessions.
+/// The result of a request to end sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Killed {
-    /// Sessions that there were when they were told to end.
+    /// Sessions that were asked to end.
     pub sessions: u64,
 }
 
-/// A backend was removed, or one of its leases has ended.
+/// The result of a deregistration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
-    /// Sessions that it has left.
+    /// Open sessions on the backend.
     pub sessions: u64,
     /// False when other holders keep it in its pool.
     #[serde(default = "yes")]
     pub removed: bool,
-    /// Why that is not in the state file, if it should be; absent when it is.
+    /// Why the change is not in the state file, if it should be; absent when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_saved: Option<String>,
 }
@@ -482,74 +485,74 @@ const fn yes() -> bool {
     true
 }
 
-/// Why a session went where it went, and why it ended.
+/// Explains why a session got its backend, and why it ended.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The session.
     pub session: Session,
-    /// In words, in the order in which it happened.
+    /// The explanation in words, in the order of events.
     pub story: Vec<String>,
     /// The backends of the pool.
     pub candidates: Vec<Candidate>,
-    /// Whether `candidates` are told as they were when the session chose. False when more has changed since than is kept: then as
-    /// they are now.
+    /// Whether `candidates` are shown as they were when the session chose. False when more has changed since than is
+    /// kept: then they are as they are now.
     #[serde(default)]
     pub as_of_choice: bool,
-    /// How it ended: two letters, see `l4lb ctl explain --codes`; `null` while it runs.
+    /// End code: two letters, see `l4lb ctl explain --codes`; `null` while it is open.
     pub end_code: Option<String>,
-    /// The same in words.
+    /// The end in words.
     pub end: Option<String>,
 }
 
-/// A backend that a session could have gone to.
+/// A backend that the session could have got.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Candidate {
     /// Its name.
     pub backend: String,
     /// Its weight.
     pub weight: u16,
-    /// Whether the session went there.
+    /// Whether the session got it.
     pub chosen: bool,
     /// Why it was passed over; `null` when it was eligible.
     pub skipped: Option<String>,
-    /// What has become of it since; `null` when it is what it was.
+    /// Its changes since; `null` when there are none.
     #[serde(default)]
     pub since: Option<String>,
 }
 
-/// What is being drained.
+/// Drains in progress.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Drains {
-    /// The process, from SIGTERM on.
+    /// The drain of the process, from SIGTERM on.
     pub process: Option<Drain>,
-    /// Backends that were removed or are in drain or maint, and have sessions left.
+    /// Backends that were removed or are in drain or maint, and still have sessions.
     pub backends: Vec<Drain>,
 }
 
-/// How far a drain is.
+/// The progress of a drain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Drain {
-    /// Of the backend.
+    /// Pool of the backend.
     pub pool: Option<String>,
     /// The backend.
     pub backend: Option<String>,
-    /// Where it is dialed.
+    /// Its address.
     pub address: Option<String>,
-    /// Whether it is in its pool no more.
+    /// Whether it was removed from its pool.
     pub removed: bool,
     /// Sessions left.
     pub sessions: u64,
-    /// Sessions there were when it began.
+    /// Sessions when the drain began.
     pub sessions_at_start: u64,
     /// Seconds since it began.
     pub age: f64,
-    /// Seconds until what is left is cut; `null` when it is left to finish.
+    /// Seconds until the remaining sessions are cut; `null` when they may finish.
     pub deadline: Option<f64>,
-    /// Seconds until the last session has gone, if they go on going as they have gone so far; `null` when none has gone yet.
+    /// Seconds until the last session ends at the present rate; `null` when none has ended yet.
     pub eta: Option<f64>,
 }
 
-/// What is logged.
+/// The level of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogLevel {
@@ -558,32 +561,32 @@ pub struct LogLevel {
     pub level: String,
 }
 
-/// What a page or `l4lb top` shows, once a second: totals to take differences of.
+/// A sample for the dashboard and `l4lb top`, once a second: totals to take differences of.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Sample {
-    /// When.
+    /// Time of the sample.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
     /// The stage of the process.
     pub stage: Stage,
     /// The epoch.
     pub epoch: u64,
-    /// All sessions together.
+    /// Totals over all sessions.
     pub totals: Totals,
-    /// Pool by pool.
+    /// One entry per pool.
     pub pools: Vec<Pool>,
-    /// Backend by backend, of at most 1,000 backends.
+    /// One entry per backend, for at most 1,000 backends.
     pub backends: Vec<Backend>,
-    /// Time to connect to backends, of the last second.
+    /// Time to connect to backends, in the last second.
     pub connect: Latency,
-    /// How long sessions that ended in the last second had lasted.
+    /// Duration of the sessions that ended in the last second.
     pub duration: Latency,
 }
 
-/// Percentiles of what was measured, seconds; `null` when nothing was.
+/// Percentiles in seconds; `null` when nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
-    /// How many were measured.
+    /// Number of measurements.
     pub count: u64,
     /// Half were faster.
     pub p50: Option<f64>,

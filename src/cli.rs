@@ -1,5 +1,5 @@
-//! The command line: from arguments to [`Overrides`] and a [`Command`], and from that to what it does. `run` calls it,
-//! `serve` is the server in the foreground.
+//! The command line: parses arguments into [`Overrides`] and a [`Command`], and runs it. `run` dispatches, `serve` is
+//! the server in the foreground.
 
 mod completions;
 mod man;
@@ -47,10 +47,10 @@ pub struct Cli {
     /// Config file (TOML); flags add to it or override it
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What the flags say.
+    /// The flags of the server.
     #[command(flatten)]
     pub flags: Flags,
-    /// What to do instead of balancing.
+    /// The subcommand; without one l4lb balances.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -72,27 +72,27 @@ Signals: TERM, INT and QUIT drain, after shutdown_delay if that is set, and the 
 config file again; USR1 logs what each worker has done and opens the access log again.
 Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 
-/// What `l4lb` can do besides balancing.
+/// The subcommands of `l4lb`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check a config file: print what it would run, or everything that is wrong
+    /// Check a config file: print what it would run, or every mistake in it
     #[command(
         after_help = "Flags are applied as they would be with -c. What this machine would refuse now is a warning: `l4lb doctor -c FILE` fails for\nit. Exit codes: 0 good, 2 wrong."
     )]
     Check {
         /// The file to check
         file: PathBuf,
-        /// What the flags say.
+        /// The flags of the server.
         #[command(flatten)]
         flags: Flags,
     },
-    /// Look whether this machine lets l4lb do its work, and start with a config file, and what to change if not
+    /// Check whether this machine can run l4lb, or a given config file, and print remedies
     #[command(after_help = "Exit codes: 0 nothing failed, 1 something did, 2 wrong flags or config.")]
     Doctor {
-        /// The file that it is to run [default: a listener and a backend with default settings]
+        /// The config file to check for [default: one listener and one backend with default settings]
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Findings as JSON
+        /// Print the findings as JSON
         #[arg(long)]
         json: bool,
     },
@@ -108,7 +108,7 @@ pub enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
     },
-    /// Look at a running l4lb, or change what it does
+    /// Inspect and control a running l4lb
     Ctl(CtlArgs),
     /// Watch a running l4lb on a terminal, and drain its backends from the keyboard
     Top(TopArgs),
@@ -117,7 +117,7 @@ pub enum Command {
     /// Print the manual pages of l4lb, of all its commands and of its config file
     #[command(after_help = "Read one with: l4lb man --out /tmp/l4lb && man /tmp/l4lb/l4lb-ctl.1")]
     Man {
-        /// Write each page into a file of its own in this folder
+        /// Write each page into its own file in this folder
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
@@ -171,7 +171,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What the flags change in a configuration.
+    /// Returns the changes that the flags make to a configuration.
     pub fn overrides(self) -> Overrides {
         Overrides {
             log_level: self.log_level(),
@@ -199,7 +199,7 @@ impl Flags {
     }
 }
 
-/// Takes the names of the algorithms; shells complete them.
+/// Accepts the names of the algorithms; shells complete them.
 fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
     PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::as_str)).map(|name| {
         let named = Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
@@ -208,7 +208,8 @@ fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
 }
 
 impl Cli {
-    /// The command line, or the exit code after the help or one line on what is wrong has been printed.
+    /// Parses the command line. Prints the help, or one line about a mistake, and returns the exit code instead when
+    /// there is nothing to run.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
         Self::try_parse_from(args).map_err(|error| {
             if error.use_stderr() {
@@ -221,10 +222,9 @@ impl Cli {
     }
 }
 
-/// A usage error in one line; of a wrong value in the form that errors of the file have: place, then what is
-/// wrong.
+/// Returns a usage error in one line; for a wrong value in the form of errors in the file: the place, then the mistake.
 pub fn usage_text(error: &clap::Error) -> String {
-    // Only `ctl` has commands of its own; clap would print its whole help.
+    // Only `ctl` has subcommands; clap would print its whole help.
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "what to ask is missing: see `l4lb ctl --help`".into();
     }
@@ -247,7 +247,7 @@ pub fn usage_text(error: &clap::Error) -> String {
     }
 }
 
-/// What clap says, without its heading and the usage that it adds.
+/// Returns clap's message, without its heading and usage.
 fn first_paragraphs(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
@@ -256,7 +256,7 @@ fn first_paragraphs(error: &clap::Error) -> String {
     format!("{}; see `l4lb --help`", text.strip_prefix("error: ").unwrap_or(&text))
 }
 
-/// The configuration of the file and the flags; otherwise every mistake has been printed.
+/// Returns the configuration of the file and the flags. Prints every mistake and returns the exit code otherwise.
 fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
     config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up).map_err(|errors| {
         errors.iter().for_each(print_error);
@@ -264,8 +264,8 @@ fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> 
     })
 }
 
-/// Prints what the configuration of `file` would run, or why it cannot when at most `nofile` files may be open and pipes may
-/// hold `pipe_bytes`.
+/// Prints what the configuration of `file` would run, or why it cannot when at most `nofile` files may be open and
+/// pipes may hold `pipe_bytes`.
 fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
     let budget = FdBudget::of(config, nofile, pipe_bytes);
     match budget.sessions_max(config) {
@@ -284,17 +284,17 @@ fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> 
     }
 }
 
-/// Asks a running l4lb what `args` say; the answer has been printed, or why there is none.
+/// Sends the request of `args` to a running l4lb and prints the answer, or why there is none.
 fn ctl(args: &CtlArgs) -> ExitCode {
     exit_code(ctl::run(args))
 }
 
-/// Shows what a running l4lb does until a key or `stop` says that it is enough.
+/// Shows a running l4lb until a key or `stop` ends it.
 fn top(args: &TopArgs, stop: &Receiver<()>) -> ExitCode {
     exit_code(top::run(args, stop))
 }
 
-/// Keeps a backend registered until `stop` says something.
+/// Keeps a backend registered until `stop` receives a message.
 fn register(args: RegisterArgs, stop: &Receiver<()>) -> ExitCode {
     exit_code(ctl::register(args, stop))
 }
@@ -313,7 +313,7 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Prints what the doctor has found.
+/// Prints the findings of the doctor.
 fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
     let text = if as_json { doctor::json(findings) } else { doctor::table(findings) };
     print(text.as_bytes());
@@ -323,12 +323,11 @@ fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
     }
 }
 
-/// To stdout; a closed one leaves nobody to tell, and must not panic.
+/// Writes to stdout; a closed one must not cause a panic.
 fn print(text: &[u8]) {
     let _ = io::stdout().write_all(text);
 }
 
-/// One line to stderr.
 fn print_error(error: impl Display) {
     let _ = writeln!(io::stderr(), "{}", config::one_line(&error.to_string()));
 }

@@ -1,4 +1,4 @@
-//! Something to balance: the small HTTP server of the tutorial, alone or three of them with the balancer in front.
+//! The demo: the small HTTP server of the tutorial, alone or three of them behind the balancer.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,13 +13,13 @@ use tokio::net::TcpListener;
 
 use crate::sys;
 
-/// The highest port that [`Ports::from_base`] takes.
+/// The highest port that [`Ports::from_base`] accepts.
 pub const PORT_BASE_MAX: u16 = u16::MAX - 4;
 
-/// Where the demo listens, all of it on the loopback interface.
+/// The ports of the demo, all on the loopback interface.
 pub struct Ports {
     balancer: u16,
-    /// Of the admin API, and so of its page.
+    /// The port of the admin API and its page.
     dashboard: u16,
     backends: [u16; 3],
 }
@@ -31,17 +31,17 @@ impl Default for Ports {
 }
 
 impl Ports {
-    /// Five in a row, where others are taken; `base` is no higher than [`PORT_BASE_MAX`].
+    /// Returns five consecutive ports, for when the usual ones are taken. `base` must not exceed [`PORT_BASE_MAX`].
     pub fn from_base(base: u16) -> Self {
         Self { balancer: base, dashboard: base + 1, backends: [base + 2, base + 3, base + 4] }
     }
 
-    /// Where the admin API is to listen.
+    /// Returns the address for the admin API.
     pub fn dashboard(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.dashboard).into()
     }
 
-    /// The configuration: the pool `web` with the backends `a`, `b` and `c`, as in the manual.
+    /// Returns the configuration: the pool `web` with the backends `a`, `b` and `c`, as in the manual.
     pub fn config(&self) -> String {
         let backends = ["a", "b", "c"].into_iter().zip(self.backends);
         let backends: String = backends
@@ -54,7 +54,7 @@ impl Ports {
     }
 }
 
-/// A server that is bound and not yet serving.
+/// A bound server that does not serve yet.
 pub struct HttpBackend {
     runtime: tokio::runtime::Runtime,
     listener: TcpListener,
@@ -72,12 +72,12 @@ impl HttpBackend {
         Ok(Self { runtime, listener, port })
     }
 
-    /// The port that it listens on.
+    /// Returns the port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What to try, once it serves.
+    /// Prints commands to try once it serves.
     pub fn print_what_to_try(&self, to: &mut impl Write) -> io::Result<()> {
         let port = self.port;
         writeln!(
@@ -86,7 +86,7 @@ impl HttpBackend {
         )
     }
 
-    /// Answers every request with the port, and /health with OK, for as long as the process lives.
+    /// Answers every request with the port, and /health with OK. Does not return.
     pub fn serve(self) -> io::Result<()> {
         let answer = format!("Received request on server running on port {}\n", self.port);
         let routes =
@@ -100,7 +100,7 @@ fn refused(address: SocketAddr, error: io::Error) -> io::Error {
     io::Error::new(kind, format!("cannot listen on {address}: {}", sys::name_holder(address, error)))
 }
 
-/// Starts the backends of the demo, each on a thread of its own.
+/// Starts the backends of the demo, each on its own thread.
 pub fn start_backends(ports: &Ports) -> io::Result<()> {
     let bound: Vec<HttpBackend> =
         ports.backends.into_iter().map(HttpBackend::bind).collect::<io::Result<_>>()?;
@@ -114,20 +114,20 @@ pub fn start_backends(ports: &Ports) -> io::Result<()> {
     Ok(())
 }
 
-/// A token that nobody knows but who starts the demo, in a file for as long as that takes.
+/// A secret token, in a file that only the user of the demo may read.
 pub struct Token {
     text: String,
     file: PathBuf,
 }
 
 impl Token {
-    /// Makes one. Its file is gone when it is dropped: l4lb reads it once, before it answers anybody.
+    /// Creates a token. Its file is removed when this is dropped: l4lb reads it once, before it answers any request.
     pub fn make() -> io::Result<Self> {
         let mut bytes = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         let text = format!("{:032x}", u128::from_ne_bytes(bytes));
         let file = std::env::temp_dir().join(format!("l4lb-demo-{}.token", std::process::id()));
-        // A file that somebody else has put there is not written to.
+        // An existing file, perhaps of another user, must not be written to.
         OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -137,7 +137,7 @@ impl Token {
         Ok(Self { text, file })
     }
 
-    /// Where it can be read.
+    /// Returns the file that contains it.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -151,7 +151,7 @@ impl Drop for Token {
     }
 }
 
-/// What to try, once everything runs.
+/// Prints commands to try once everything runs.
 pub fn print_what_to_try(ports: &Ports, token: &Token, to: &mut impl Write) -> io::Result<()> {
     let [a, b, c] = ports.backends;
     let balancer = format!("127.0.0.1:{}", ports.balancer);
@@ -180,7 +180,7 @@ mod tests {
         let file = token.file().to_owned();
         assert_eq!(fs::read_to_string(&file).unwrap(), token.text);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        // Nobody who was there before is overwritten.
+        // An existing file is not overwritten.
         assert_eq!(Token::make().err().map(|error| error.kind()), Some(io::ErrorKind::AlreadyExists));
         drop(token);
         assert!(!file.exists());

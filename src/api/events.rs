@@ -1,45 +1,45 @@
-//! What has happened lately.
+//! Recent events.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-/// Which events are wanted.
+/// Selects events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventFilter {
-    /// Those behind this one only.
+    /// Only events after this id.
     #[param(maximum = 9_223_372_036_854_775_807_u64)]
     pub after: Option<u64>,
-    /// Rows wanted, 1..=1000 [default: 100]; the newest ones are given.
+    /// Most rows to return, 1..=1000 [default: 100]: the newest ones.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
-    /// Only what operators and programs have asked for: the last 1,024 of these are kept, whatever else happens.
+    /// Only requests of operators and programs: the last 1,024 of these are kept, whatever else happens.
     pub audit: Option<bool>,
 }
 
-/// Something that an operator would want to know.
+/// An event of interest to operators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Counts events; a gap means that some were pushed out.
+    /// Number of the event; a gap means that events were dropped.
     pub id: u64,
-    /// When.
+    /// Time of the event.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
-    /// What it is about.
+    /// The subject.
     pub kind: EventKind,
-    /// The pool that it concerns.
+    /// The pool concerned.
     pub pool: Option<String>,
-    /// The backend that it concerns.
+    /// The backend concerned.
     pub backend: Option<String>,
-    /// Who asked for it.
+    /// The requester.
     pub who: Option<String>,
-    /// In words.
+    /// The event in words.
     pub message: String,
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {

@@ -1,12 +1,12 @@
-//! What share of the new sessions each backend has.
+//! Shares of new sessions per backend.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What share of a pool's new sessions each backend has.
+/// The share of each pool's new sessions per backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Topology {
-    /// Pool by pool.
+    /// One entry per pool.
     pub pools: Vec<PoolShares>,
 }
 
@@ -15,11 +15,11 @@ pub struct Topology {
 pub struct PoolShares {
     /// The pool.
     pub pool: String,
-    /// How a backend is picked.
+    /// The algorithm that picks a backend.
     pub balance: String,
-    /// Slots of the hash table, or turns of the schedule, that are shared out; 0 where the pick has no table.
+    /// Slots of the hash table, or turns of the schedule; 0 for algorithms without a table.
     pub slots: u64,
-    /// Backend by backend.
+    /// One entry per backend.
     pub backends: Vec<Share>,
 }
 
@@ -28,12 +28,12 @@ pub struct PoolShares {
 pub struct Share {
     /// The backend.
     pub backend: String,
-    /// Where it is dialed.
+    /// Its address.
     pub address: String,
-    /// Slots of the hash space or turns of the schedule that it has.
+    /// Its slots of the hash table or turns of the schedule.
     pub slots: u64,
-    /// The same as a share of all, 0..=1.
+    /// Its share of all slots, 0..=1.
     pub share: f64,
-    /// What the weights alone would give it, 0..=1.
+    /// The share by weight alone, 0..=1.
     pub expected: f64,
 }

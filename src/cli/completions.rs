@@ -1,4 +1,4 @@
-//! Completions of shells, made of the flags and commands themselves.
+//! Completions of shells, generated from flags and commands.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -21,8 +21,8 @@ pub(super) fn completions(shell: Shell) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The words that clap_complete leaves out for fish, which offers files in their place: those of arguments without a flag, and
-/// those of the flags in front of every command, whose condition does not hold while their value is missing.
+/// Returns the values that clap_complete leaves out for fish, which then offers files instead: those of arguments
+/// without a flag, and those of flags before the command, whose condition does not hold while their value is missing.
 fn fish_values(command: &Command) -> String {
     let mut text = String::new();
     let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
@@ -53,7 +53,7 @@ fn add_positional(text: &mut String, command: &Command, condition: &str) {
     }
 }
 
-/// The words that an argument may be, if they are known.
+/// Returns the values of an argument, if they are known.
 fn words(arg: &Arg) -> Option<String> {
     let values = arg.get_possible_values();
     let words: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
@@ -64,7 +64,7 @@ fn words(arg: &Arg) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// fish offered the files of the folder.
+    /// fish offered the files of the folder instead.
     #[test]
     fn fish_has_the_words_of_arguments_and_of_flags_in_front_of_commands() {
         let text = fish_values(&Cli::command());

@@ -1,4 +1,5 @@
-//! Manual pages: one for each command, made of its help, and one for the config file, which is the file that explains itself.
+//! Manual pages: one per command, generated from its help, and one for the config file, generated from the commented
+//! example.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,9 +12,8 @@ use clap::builder::Resettable;
 
 use super::{Cli, print};
 
-/// The config file with every key, its default and why one would change it.
+/// The config file with every key, its default and its purpose.
 const CONFIG: &str = include_str!("../../config/l4lb.toml");
-/// The page of it.
 const CONFIG_PAGE: &str = "l4lb.toml.5";
 
 /// Prints the manual pages, or writes them into the folder `out`.
@@ -32,9 +32,9 @@ pub(super) fn man(out: Option<&Path>) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The page of `command`, and behind it those of its subcommands.
+/// Adds the page of `command` and those of its subcommands.
 fn add_pages(command: &clap::Command, pages: &mut Vec<(String, String)>) -> io::Result<()> {
-    // What follows the help is text that is laid out already, which clap_mangen would have filled.
+    // Notes after the help are laid out already; clap_mangen would fill them.
     let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let page = clap_mangen::Man::new(command.clone().after_help(Resettable::Reset));
     let mut text = Vec::new();
@@ -45,7 +45,7 @@ fn add_pages(command: &clap::Command, pages: &mut Vec<(String, String)>) -> io::
     command.get_subcommands().try_for_each(|command| add_pages(command, pages))
 }
 
-/// What follows the help of a command as sections of its page: the examples line by line, the rest as it reads.
+/// Returns the notes after a command's help as sections of its page: examples line by line, the rest as prose.
 fn sections(notes: &str) -> String {
     let mut text = String::new();
     let (examples, rest) = match notes.strip_prefix("Examples:\n") {
@@ -82,13 +82,13 @@ fn config_page() -> String {
     )
 }
 
-/// Text whose lines stay as they are.
+/// Returns text that must not be filled.
 fn as_is(text: &str) -> String {
     let lines: String = text.lines().map(|line| escaped(line) + "\n").collect();
     format!(".nf\n{lines}.fi\n")
 }
 
-/// A line that roff(7) takes for text: no escape, no control line, and hyphens that can be copied.
+/// Returns a line that roff(7) takes for text: no escape, no control line, and hyphens that can be copied.
 fn escaped(line: &str) -> String {
     let plain = line
         .replace('\\', "\\e")

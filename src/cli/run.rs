@@ -1,4 +1,4 @@
-//! From the command that was given to the code that does it.
+//! Dispatches from commands to the code that runs them.
 
 use std::io;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use crate::doctor;
 use crate::logging;
 use crate::sys;
 
-/// Does what the command line says. Returns the exit code; fails with what is wrong with this machine.
+/// Runs the command line. Returns the exit code; fails with an error of this machine.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve::configured(cli.config.as_deref(), &cli.flags.overrides()),
@@ -53,7 +53,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Ctl(args)) => Ok(super::ctl(&args)),
-        // A terminal that is closed sends HUP.
+        // Closing a terminal sends HUP.
         Some(Command::Top(args)) => Ok(super::top(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?)),
         Some(Command::Register(args)) => register(args),
         Some(Command::Man { out }) => super::man(out.as_deref()).context("cannot write the pages"),
@@ -68,12 +68,12 @@ fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
     Ok(super::register(args, &signalled(&[SIGTERM, SIGINT])?))
 }
 
-/// Is told each of the signals, none of which ends the process any more.
+/// Returns a channel that receives each of the signals; none of them ends the process any more.
 fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
     let mut signals = Signals::new(signals).context("cannot handle signals")?;
     let (tell, told) = mpsc::channel();
     thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
-        // Ends when nobody waits for a signal any more.
+        // Ends when the receiver has gone.
         signals.forever().try_for_each(|_| tell.send(()))
     })?;
     Ok(told)

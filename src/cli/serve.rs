@@ -1,4 +1,4 @@
-//! The server in the foreground, until a signal has ended it.
+//! The server in the foreground, until a signal ends it.
 
 use std::io;
 use std::path::Path;
@@ -15,9 +15,9 @@ use crate::messages::reload::Source;
 use crate::server::{self, Actions, ConfigFile, StartError, Watchdog};
 use crate::sys::{self, Inherited, Notice};
 
-/// Serves what file and flags say.
+/// Serves the configuration of file and flags.
 pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<ExitCode> {
-    // Before anything else is opened.
+    // Must come before anything else is opened.
     let inherited = Inherited::take().context("cannot take what was passed to this process (LISTEN_FDS)")?;
     let signals = prepare_process()?;
     match config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up) {
@@ -31,7 +31,7 @@ pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::
     }
 }
 
-/// What reads the configuration again. Without a file there is nothing that could have changed.
+/// Returns the source for reloads; `None` without a file, because flags cannot change.
 fn file_of(file: Option<&Path>, overrides: &Overrides) -> Option<ConfigFile> {
     let (path, overrides) = (file?.to_owned(), overrides.clone());
     let name = path.display().to_string();
@@ -42,7 +42,7 @@ fn file_of(file: Option<&Path>, overrides: &Overrides) -> Option<ConfigFile> {
     Some(ConfigFile { name, source })
 }
 
-/// Serves backends of its own.
+/// Serves the backends of the demo.
 pub(super) fn demo(ports: Ports) -> anyhow::Result<ExitCode> {
     let signals = prepare_process()?;
     let no_names = &mut |_: &str| Ok(Vec::new());
@@ -57,7 +57,8 @@ pub(super) fn demo(ports: Ports) -> anyhow::Result<ExitCode> {
     serve(&config, None, Inherited::default(), &signals, when_started)
 }
 
-/// What has to be settled before anything waits, and before there is another thread: each has what the one has that starts it.
+/// Prepares the process. Must be called before anything waits and before there is another thread: threads inherit these
+/// settings.
 fn prepare_process() -> anyhow::Result<server::Signals> {
     sys::renounce_new_privileges().context("cannot renounce new privileges")?;
     let leave = || {
@@ -68,7 +69,7 @@ fn prepare_process() -> anyhow::Result<server::Signals> {
     server::Signals::catch(Actions { reopen_logs: logging::reopen, leave }).context("cannot handle signals")
 }
 
-/// Serves until a signal has ended it.
+/// Serves until a signal ends it.
 fn serve(
     config: &Config,
     file: Option<ConfigFile>,

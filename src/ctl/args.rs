@@ -1,4 +1,4 @@
-//! The flags of `l4lb ctl`: what to ask, of whom, and how the answer is written.
+//! The flags of `l4lb ctl`: the request, its target and the format of the answer.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ Without --socket and --address it is asked where l4lb listens unless told otherw
 $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root.
 Exit codes: 0 done, 1 refused or not reached, 2 wrong flags.";
 
-/// What `l4lb ctl` is asked to do.
+/// The command line of `l4lb ctl`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CtlArgs {
@@ -39,7 +39,7 @@ pub struct CtlArgs {
     pub(super) action: Action,
 }
 
-/// The process that is asked, and how its answer is written.
+/// The target and the format of the answer.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 struct Place {
@@ -49,59 +49,59 @@ struct Place {
     /// Address of the admin API over TCP; needs --token-file
     #[arg(long, global = true, value_name = "ADDR")]
     address: Option<SocketAddr>,
-    /// File with the token that is shown over TCP
+    /// File with the token to present over TCP
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Print the answer as JSON, as it came
+    /// Print the answer as JSON, unchanged
     #[arg(long, global = true)]
     json: bool,
 }
 
 impl CtlArgs {
-    /// Whether answers are printed as they come.
+    /// Returns whether answers are printed unchanged.
     pub(super) const fn json(&self) -> bool {
         self.place.json
     }
 
-    /// Where to ask.
+    /// Returns where the API is.
     pub(super) fn at(&self) -> At {
         let Place { socket, address, token_file, .. } = self.place.clone();
         At { socket, address, address_flag: "--address", token_file }
     }
 }
 
-/// What to show or to change.
+/// The information to show or the change to make.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(super) enum Action {
-    /// How the process does: stage, sessions, bytes, workers, reloads
+    /// Process status: stage, sessions, bytes, workers, reloads
     Status,
-    /// Where clients connect
+    /// Addresses that clients connect to
     Listeners,
-    /// The pools, and how many of their backends serve
+    /// Pools, and how many of their backends are eligible
     Pools,
-    /// The backends, of one pool or of all
+    /// Backends of one pool or of all
     Backends {
-        /// Those of this pool only
+        /// Only backends of this pool
         pool: Option<String>,
     },
-    /// The sessions that are not over, or the latest that are
+    /// Open sessions, or the latest ended ones
     Sessions(SessionArgs),
-    /// What has happened lately
+    /// Recent events
     Events {
-        /// Go on with what happens from now on
+        /// Keep printing events as they happen
         #[arg(short, long)]
         follow: bool,
-        /// Only what operators and programs have asked for, which is kept longer
+        /// Only requests of operators and programs, which are kept longer
         #[arg(long)]
         audit: bool,
-        /// Those behind the event with this number only
+        /// Only events after this number
         #[arg(long, value_name = "ID")]
         after: Option<u64>,
-        /// So many at most, the newest ones [default: 100]
+        /// At most this many, the newest ones [default: 100]
         #[arg(short = 'n', long, value_name = "N", value_parser = page_len())]
         limit: Option<u32>,
     },
-    /// What share of the new sessions each backend has
+    /// Share of new sessions per backend
     Topology,
     /// Register a backend with a pool
     #[command(
@@ -111,7 +111,7 @@ pub(super) enum Action {
         /// IP or host with port; ":8081" is 127.0.0.1:8081
         #[arg(value_name = "ADDR")]
         server: String,
-        /// The pool; may be left out when there is only one
+        /// The pool; optional when there is only one
         #[arg(long)]
         pool: Option<String>,
         /// Its name in the pool [default: the address]
@@ -120,7 +120,7 @@ pub(super) enum Action {
         /// Share of new sessions, 0..=256 [default: 1]
         #[arg(long, value_name = "N", value_parser = weight())]
         weight: Option<u16>,
-        /// Serve only when no other backend can
+        /// Serve only when no primary backend is eligible
         #[arg(long)]
         backup: bool,
         /// Remove it unless it is registered again within this time
@@ -129,144 +129,144 @@ pub(super) enum Action {
         /// Renew the lease of this holder
         #[arg(long, value_name = "ID")]
         holder: Option<String>,
-        /// Give a lease to what was to stay, or let stay what others have leases of
+        /// Give a lease to a permanent backend, or make one permanent that others have leases of
         #[arg(long)]
         replace: bool,
     },
-    /// Remove a backend; its pool's on_remove says what becomes of its sessions
+    /// Remove a backend; on_remove of its pool decides what becomes of its sessions
     Remove {
-        /// Which
+        /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
         /// End the lease of this holder only: the backend stays while others have one
         #[arg(long, value_name = "ID")]
         holder: Option<String>,
     },
-    /// Give a backend no new sessions; those that it has finish, checks go on
+    /// Give a backend no new sessions; open ones finish, checks continue
     Drain {
-        /// Which
+        /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
-        /// Come back when its last session has gone, and show how far it is until then
+        /// Return when its last session has ended, and show the progress until then
         #[arg(long)]
         wait: bool,
         /// Wait no longer than this; then the exit code is 1
         #[arg(long, value_name = "DUR", requires = "wait", value_parser = config::parse_timeout)]
         timeout: Option<Duration>,
     },
-    /// Let a backend serve, as far as its health allows
+    /// Return a backend to service, as far as its health allows
     Ready {
-        /// Which
+        /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
     },
-    /// Give a backend no new sessions and no checks; sessions that it has finish
+    /// Give a backend no new sessions and no checks; open sessions finish
     Maint {
-        /// Which
+        /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
     },
     /// Change a backend's share of new sessions
     Weight {
-        /// Which
+        /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
-        /// 0..=256; 0 gives it none
+        /// 0..=256; 0 gives it no new sessions
         #[arg(value_name = "N", value_parser = weight())]
         weight: u16,
     },
-    /// Say what a backend's health is, in place of its checks
+    /// Set a backend's health, overriding its checks
     Health {
-        /// Which
+        /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
-        /// auto: what its checks say
+        /// auto: as its checks find
         #[arg(value_enum)]
         health: Word,
     },
     /// Cut a session, or all sessions of a backend
     #[command(group(clap::ArgGroup::new("whom").required(true)))]
     Kill {
-        /// The session, as `l4lb ctl sessions` names it
+        /// The session id, as in `l4lb ctl sessions`
         #[arg(value_name = "ID", group = "whom")]
         session: Option<String>,
         /// All sessions of this backend
         #[arg(long, value_name = "POOL/BACKEND", group = "whom")]
         backend: Option<String>,
     },
-    /// Read the config file again and apply what has changed in it
+    /// Read the config file again and apply its changes
     Reload {
-        /// Only show what would change, and how many sessions that touches
+        /// Only show what would change, and how many sessions that affects
         #[arg(long)]
         dry_run: bool,
     },
-    /// Why a session went where it went, and why it ended
+    /// Explain why a session got its backend, and why it ended
     #[command(group(clap::ArgGroup::new("what").required(true)))]
     Explain {
-        /// The session, as `l4lb ctl sessions` and its log line name it
+        /// The session id, as in `l4lb ctl sessions` and its log line
         #[arg(value_name = "ID", group = "what")]
         session: Option<String>,
-        /// What the two letters mean that tell how a session ended
+        /// Explain the two-letter end codes
         #[arg(long, group = "what")]
         codes: bool,
     },
-    /// Show what is logged, or log more or less until the process ends
+    /// Show the log level, or change it until the process ends
     LogLevel {
         /// off, error, warn, info, debug or trace
         level: Option<String>,
     },
-    /// Have /ready answer 503, or not any more, or show which: clients are sent elsewhere, and all that come are served
+    /// Make /ready answer 503 or end that, or show the setting; all connections are still served
     ReadyFail {
         /// on or off
         #[arg(value_parser = ["on", "off"])]
         fail: Option<String>,
     },
-    /// What is being drained, and how far it is
+    /// Drains in progress, and how far they are
     Drains,
-    /// The configuration that runs, every default filled in
+    /// The running configuration, with every default filled in
     Config,
 }
 
-/// Which sessions are wanted.
+/// Selects sessions.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub(super) struct SessionArgs {
-    /// Those through this pool only
+    /// Only sessions through this pool
     #[arg(long)]
     pub(super) pool: Option<String>,
-    /// Those on this backend only
+    /// Only sessions on this backend
     #[arg(long, value_name = "POOL/BACKEND", conflicts_with = "pool")]
     pub(super) backend: Option<String>,
-    /// Those of this client address only
+    /// Only sessions of this client address
     #[arg(long, value_name = "IP")]
     pub(super) client: Option<std::net::IpAddr>,
-    /// The latest that are over, of the last 1024 of each worker, the newest first
+    /// The latest ended sessions, of the last 1024 of each worker, newest first
     #[arg(long, conflicts_with_all = ["from", "all"])]
     pub(super) ended: bool,
-    /// Those that ended for this reason only
+    /// Only sessions that ended for this reason
     #[arg(long, value_name = "REASON", requires = "ended", value_parser = reason(), hide_possible_values = true)]
     pub(super) reason: Option<String>,
-    /// Those that ended within this time only
+    /// Only sessions that ended within this time
     #[arg(long, value_name = "DUR", requires = "ended", value_parser = config::parse_duration)]
     pub(super) since: Option<Duration>,
     /// Rows on a page, 1..=1000 [default: 100]
     #[arg(short = 'n', long, value_name = "N", value_parser = page_len())]
     pub(super) limit: Option<u32>,
-    /// Go on where the page before says so
+    /// Continue with the page that the last one named
     #[arg(long, value_name = "PLACE")]
     pub(super) from: Option<String>,
-    /// All pages; as JSON one page a line
+    /// All pages; with --json one page per line
     #[arg(long)]
     pub(super) all: bool,
 }
 
-/// What may be said of a backend's health.
+/// An operator's setting of a backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Word {
-    /// It is up, whatever its checks say
+    /// Up, whatever its checks find
     Up,
-    /// It is down, whatever its checks say
+    /// Down, whatever its checks find
     Down,
-    /// It is what its checks say
+    /// As its checks find
     Auto,
 }
 

@@ -23,17 +23,17 @@ use crate::api::Problem;
 
 use super::messages::{Message, Parser};
 
-/// How long an answer may take, from the connect to its last byte.
+/// Limit for an answer, from the connect to its last byte.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// What an answer may take: 10,000 backends are a few megabytes.
+/// Limit for the size of an answer: 10,000 backends are a few megabytes.
 const ANSWER_LEN_MAX: usize = 64 << 20;
 
-/// Where the API is.
+/// The place of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// On a unix socket.
+    /// A unix socket.
     Socket(PathBuf),
-    /// On a loopback address, with the token to show.
+    /// A loopback address, with a token to present.
     Tcp {
         /// The address.
         address: SocketAddr,
@@ -51,13 +51,13 @@ impl fmt::Display for Target {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody is there, or may be asked.
+    /// Nothing answers there, or access is denied.
     #[error("cannot reach l4lb at {target}: {error}")]
     Unreachable {
-        /// Where it was looked for.
+        /// The address tried.
         target: Target,
         /// The error of the call. Not a `source`: the message holds it.
         error: io::Error,
@@ -67,21 +67,21 @@ pub enum ClientError {
     Refused {
         /// The status of the answer.
         status: StatusCode,
-        /// In its words.
+        /// In the words of the server.
         error: String,
     },
-    /// What came is no answer.
+    /// The bytes received are no answer.
     #[error("no answer from l4lb at {target}: {what}")]
     Broken {
-        /// Who was asked.
+        /// The address asked.
         target: Target,
-        /// What is wrong with it.
+        /// The mistake in it.
         what: String,
     },
 }
 
 impl ClientError {
-    /// What to do about it, as the end of a line.
+    /// Returns a remedy, as the end of a line.
     pub(super) fn remedy(&self) -> &'static str {
         match self {
             Self::Unreachable { error, .. } if is_nobody(error) => {
@@ -110,29 +110,29 @@ pub struct Client {
 }
 
 impl Client {
-    /// Asks the API at `target`; nothing is sent yet.
+    /// Returns a client of the API at `target`; nothing is sent yet.
     pub fn new(target: Target) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         Ok(Self { runtime, target, patience: ANSWER_TIMEOUT })
     }
 
-    /// Gives an answer no more time than this.
+    /// Limits the time for an answer.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Where it asks.
+    /// Returns the place it asks.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// What a route shows.
+    /// Returns the answer of a route.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, path, None::<&()>)
     }
 
-    /// What became of a request, with a body if it needs one.
+    /// Sends a request, with a body if it needs one, and returns the answer.
     pub fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -142,7 +142,7 @@ impl Client {
         self.answer(method, path, body)?.read()
     }
 
-    /// The answer as it came.
+    /// Returns the answer as received.
     pub fn answer(
         &self,
         method: Method,
@@ -159,7 +159,7 @@ impl Client {
         Ok(Answer { client: self, status, body })
     }
 
-    /// The messages of a stream of server-sent events.
+    /// Returns the messages of a stream of server-sent events.
     pub fn follow(&self, path: &str) -> Result<Messages<'_>, ClientError> {
         self.runtime.block_on(async {
             let answered = tokio::time::timeout(self.patience, async {
@@ -175,7 +175,7 @@ impl Client {
         })
     }
 
-    /// The status and the body of an answer that refuses nothing.
+    /// Returns the status and body of a successful answer; fails for an error status.
     async fn whole(&self, answer: Response<Incoming>) -> Result<(StatusCode, Bytes), ClientError> {
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(Body::new(body), ANSWER_LEN_MAX).await;
@@ -227,17 +227,17 @@ impl Client {
     }
 }
 
-/// What came.
+/// An answer as received.
 pub struct Answer<'c> {
     client: &'c Client,
-    /// One of success.
+    /// Always one of success.
     pub status: StatusCode,
-    /// JSON.
+    /// As JSON.
     pub body: Bytes,
 }
 
 impl Answer<'_> {
-    /// What it says.
+    /// Returns it parsed.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         serde_json::from_slice(&self.body).map_err(|error| self.client.broken(error))
     }
@@ -254,7 +254,7 @@ pub struct Messages<'c> {
 impl Iterator for Messages<'_> {
     type Item = Result<Message, ClientError>;
 
-    /// The next one, however long it takes.
+    /// Returns the next message, however long it takes.
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() {
             let bytes = self.client.runtime.block_on(self.body.next())?;

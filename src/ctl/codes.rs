@@ -1,10 +1,10 @@
-//! How sessions end, for whoever reads two letters in a log or an explanation.
+//! Explains the two-letter end codes of sessions.
 
 use crate::ctl::table::Column::Text;
 use crate::ctl::table::{cell, table};
 use crate::session::CloseReason;
 
-/// The first letter: who or what ended the session.
+/// The first letter: the cause.
 const ENDED_BY: &[(char, &str)] = &[
     ('-', "both sides, in the end"),
     ('C', "the client"),
@@ -16,7 +16,7 @@ const ENDED_BY: &[(char, &str)] = &[
     ('K', "an operator"),
 ];
 
-/// The second letter: how far the session had come.
+/// The second letter: the stage of the session.
 const ENDED_WHILE: &[(char, &str)] = &[
     ('C', "a backend was being connected"),
     ('D', "both sides could send"),
@@ -24,7 +24,7 @@ const ENDED_WHILE: &[(char, &str)] = &[
     ('L', "the last bytes were passed on"),
 ];
 
-/// The letters, and the words that logs and metrics have for the same.
+/// Returns the table of the letters, with the words of logs and metrics.
 pub(super) fn codes() -> String {
     let letters = |letters: &[(char, &str)]| -> Vec<_> {
         letters.iter().map(|(letter, meaning)| vec![cell(letter), cell(meaning)]).collect()

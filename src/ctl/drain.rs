@@ -1,4 +1,4 @@
-//! Waits until a backend has no session left, and says how far it is.
+//! Waits until a backend has no session left, and shows the progress.
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
@@ -11,11 +11,10 @@ use crate::ctl::figures::{count, span};
 use crate::ctl::{Client, Failure};
 use crate::sys::Clock;
 
-/// Time between two looks.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Returns when the backend at `path`, which was as `began` says when its drain began, has no session left, or an error after
-/// `timeout`. How far it is goes to standard error: the last word belongs to standard output.
+/// Returns when the backend at `path`, which was as `began` when its drain began, has no session left. Fails after
+/// `timeout`. Progress goes to standard error, because standard output is for the final answer.
 pub(super) fn wait(
     client: &Client,
     path: &str,
@@ -56,7 +55,7 @@ pub(super) fn wait(
     result
 }
 
-/// How far a drain is.
+/// The progress of a drain.
 struct Progress {
     at_start: u64,
     left: u64,
@@ -64,7 +63,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Time until the last session has gone if they go on going as they have gone so far.
+    /// Returns the time until the last session ends at the present rate; `None` when none has ended yet.
     fn eta(&self) -> Option<Duration> {
         let gone = self.at_start.saturating_sub(self.left);
         let left = u32::try_from(self.left).unwrap_or(u32::MAX);
@@ -83,7 +82,7 @@ impl Progress {
     }
 }
 
-/// One line that changes on a terminal, a line for each change elsewhere.
+/// Prints one line that changes on a terminal, a line for each change elsewhere.
 #[derive(Default)]
 struct Teller {
     left: Option<u64>,
@@ -95,7 +94,7 @@ impl Teller {
     fn tell(&mut self, name: &str, progress: &Progress) {
         let mut stderr = io::stderr();
         let words = progress.words();
-        // Nobody is left to tell about an error of standard error itself.
+        // An error of standard error itself has no place to be reported.
         if stderr.is_terminal() {
             // Carriage return, and erase to the end of the line (ECMA-48).
             let _gone = write!(stderr, "\r\x1b[K{name}: {words}");
@@ -123,7 +122,7 @@ mod tests {
             (10, 10, 5, "10 of 10 sessions left after 5.0s, none has gone yet"),
             (10, 4, 60, "4 of 10 sessions left after 1m00s, done in about 40s"),
             (1, 0, 3, "0 of 1 session left after 3.0s"),
-            // Sessions that were being dialed when it began may come on top.
+            // Sessions that were being dialed when the drain began may be added.
             (2, 3, 1, "3 of 3 sessions left after 1.0s, none has gone yet"),
         ] {
             assert_eq!(Progress { at_start, left, age: Duration::from_secs(age) }.words(), expected);

@@ -1,9 +1,9 @@
-//! Figures as people read them. Exact ones are in the JSON.
+//! Figures in readable form. The JSON has exact ones.
 
 use jiff::Timestamp;
 use jiff::fmt::strtime;
 
-/// Bytes, in the largest unit that leaves a whole number in front of the point.
+/// Returns bytes in the largest unit that leaves a whole number before the point.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {
@@ -19,7 +19,7 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
-/// Seconds, in the two largest units that say something.
+/// Returns seconds in their two largest useful units.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
 pub(crate) fn span(seconds: f64) -> String {
     let millis = (seconds.max(0.0) * 1_000.0) as u64;
@@ -35,22 +35,22 @@ pub(crate) fn span(seconds: f64) -> String {
     }
 }
 
-/// How long ago `then` was.
+/// Returns how long ago `then` was.
 pub(crate) fn age(now: Timestamp, then: Timestamp) -> String {
     span(now.duration_since(then).as_secs_f64())
 }
 
-/// A point in time, in UTC.
+/// Returns a point in time, in UTC.
 pub(super) fn when(time: Timestamp) -> String {
     strtime::format("%Y-%m-%d %H:%M:%SZ", time).unwrap_or_else(|_| time.to_string())
 }
 
-/// A share of all.
+/// Returns a share as a percentage.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
 
-/// So many of something.
+/// Returns a number with its unit, in the singular or plural.
 pub(crate) fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }

@@ -1,20 +1,20 @@
-//! Server-sent events, from bytes as they come to messages (WHATWG HTML, "Server-sent events").
+//! Parses server-sent events (WHATWG HTML, "Server-sent events").
 
 use std::mem;
 
-/// What a line or a message may take: a sample of 1,000 backends is half a megabyte.
+/// Limit for a line or a message: a sample of 1,000 backends is half a megabyte.
 const MESSAGE_LEN_MAX: usize = 16 << 20;
 
-/// One message.
+/// One message of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// What kind of message it is.
+    /// The kind of the message.
     pub event: String,
-    /// What it says.
+    /// The content.
     pub data: String,
 }
 
-/// What has come of the message that is not complete.
+/// The incomplete message.
 #[derive(Default)]
 pub(super) struct Parser {
     line: Vec<u8>,
@@ -28,7 +28,7 @@ pub(super) struct Parser {
 pub(super) struct TooLong;
 
 impl Parser {
-    /// The messages that `bytes` complete.
+    /// Returns the messages that `bytes` complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Message>, TooLong> {
         let mut messages = Vec::new();
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -44,11 +44,11 @@ impl Parser {
         Ok(messages)
     }
 
-    /// The message that an empty line ends.
+    /// Returns the message that an empty line ends.
     fn on_line(&mut self, line: &str) -> Option<Message> {
         if line.is_empty() {
             let message = Message { event: mem::take(&mut self.event), data: mem::take(&mut self.data) };
-            // A comment keeps the connection alive and says nothing.
+            // A comment keeps the connection alive and has no content.
             return (!message.data.is_empty()).then_some(message);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));

@@ -1,6 +1,6 @@
-//! The other side of the admin API: what `l4lb ctl` and its kin ask and show.
+//! The client of the admin API: `l4lb ctl`, `l4lb register` and the requests of `l4lb top`.
 //!
-//! `args` has the flags, `target` says where to ask, `client` asks, `routes` names what is asked for, `show` turns answers into
+//! `args` has the flags, `target` finds the API, `client` asks, `routes` names the paths, `show` turns answers into
 //! text. `drain` waits until a backend has no session left; `register` keeps a backend registered.
 
 mod args;
@@ -33,13 +33,13 @@ pub(crate) use show::{stage_word, state_words};
 
 use args::{Action, SessionArgs};
 
-/// Why it was not done.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What was asked for cannot be meant.
+    /// The command line is contradictory.
     #[error("{0}")]
     Usage(String),
-    /// Something else than an answer was missing.
+    /// Something other than the answer failed.
     #[error("{0}")]
     Failed(String),
     /// It was refused, or there is no answer.
@@ -48,7 +48,7 @@ pub enum Failure {
     /// The answer cannot be written.
     #[error("cannot write to standard output: {0}")]
     Unwritten(io::Error),
-    /// Whoever was to read the answer has read enough, as `head` does.
+    /// The reader of the output has gone, as `head` does.
     #[error("nobody reads standard output")]
     NobodyReads,
 }
@@ -59,7 +59,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// Asks what `args` say, and prints the answer.
+/// Sends the request of `args` and prints the answer.
 pub fn run(args: &CtlArgs) -> Result<(), Failure> {
     if let Action::Explain { codes: true, .. } = args.action {
         return if args.json() {
@@ -75,7 +75,7 @@ pub fn run(args: &CtlArgs) -> Result<(), Failure> {
     Ctl { client, json: args.json() }.act(&args.action)
 }
 
-/// To standard output, at once.
+/// Writes to standard output, unbuffered.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -84,7 +84,6 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     })
 }
 
-/// No body.
 const NOTHING: Option<&()> = None;
 
 struct Ctl {
@@ -201,7 +200,7 @@ impl Ctl {
         self.ask(Method::GET, path, NOTHING, show)
     }
 
-    /// Prints the answer, as text or as it came.
+    /// Prints the answer, as text or unchanged.
     fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -296,7 +295,7 @@ impl Ctl {
         let mut after = after;
         let mut limit = limit;
         loop {
-            // Before the look back, so that nothing falls between the two.
+            // Opened before the look back, so that no event falls between the two.
             let stream = if follow { Some(self.client.follow("/v1/events/stream")?) } else { None };
             let query = [
                 ("after", after.map(|id| id.to_string())),
@@ -318,12 +317,12 @@ impl Ctl {
             for message in stream {
                 after = self.on_message(&message?, audit, after)?;
             }
-            // The server ends each stream after a while; whatever has come meanwhile is wanted.
+            // The server ends each stream after a while; the events of the gap are wanted.
             limit = Some(api::PAGE_LEN_MAX);
         }
     }
 
-    /// Prints a message of the stream of events; returns the last event that has been printed.
+    /// Prints a message of the stream of events; returns the last event printed.
     fn on_message(&self, message: &Message, audit: bool, after: Option<u64>) -> Result<Option<u64>, Failure> {
         if message.event != "event" {
             let missed = format!("{} events were missed: this was too slow", message.data);
@@ -338,7 +337,7 @@ impl Ctl {
         Ok(Some(event.id))
     }
 
-    /// The backend that `text` names: POOL/BACKEND, or BACKEND where there is one pool.
+    /// Returns the backend named by `text`: POOL/BACKEND, or BACKEND when there is one pool.
     fn named(&self, text: &str) -> Result<Named, Failure> {
         let (pool, backend) = match text.split_once('/') {
             Some((pool, backend)) => (pool.to_owned(), backend.to_owned()),
@@ -350,7 +349,7 @@ impl Ctl {
         Ok(Named { pool, backend })
     }
 
-    /// The pool, if there is but one; otherwise `what` is told to name it.
+    /// Returns the pool if there is only one; otherwise fails and asks for `what` to name it.
     fn only_pool(&self, what: &str) -> Result<String, Failure> {
         let pools: Vec<api::Pool> = self.client.get("/v1/pools")?;
         match <[api::Pool; 1]>::try_from(pools) {
@@ -382,17 +381,17 @@ impl std::fmt::Display for Named {
     }
 }
 
-/// Prints to standard error why what was changed is not in the state file, where an answer says so.
+/// Prints a warning to standard error when an answer contains why the change is not in the state file.
 fn warn_unless_saved(body: &[u8]) {
     if let Some(reason) = not_saved(body) {
         eprintln!("not saved, and lost with the process: {}", one_line(&reason));
     }
 }
 
-/// Why what was changed is not in the state file, where an answer says so.
+/// Returns why the change is not in the state file, if the answer contains it.
 fn not_saved(body: &[u8]) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    // Those of /v1/status are no string, and are shown.
+    // In /v1/status it is an object and printed anyway.
     answer.get("not_saved")?.as_str().map(ToOwned::to_owned)
 }
 

@@ -1,7 +1,7 @@
 //! `l4lb register`: keeps a backend in its pool for as long as it runs.
 //!
-//! [`Keeper`] decides what is said and when it is tried again, without I/O; [`register`] asks. One log line per change, none per
-//! renewal.
+//! [`Keeper`] decides what is logged and when to try again, without I/O; [`register`] asks. One log line per change,
+//! none per renewal.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -20,13 +20,13 @@ use crate::ctl::target::At;
 use crate::ctl::{Client, ClientError, Failure, NOTHING, args, not_saved, routes};
 use crate::sys::{look_up, unique_name};
 
-/// Renewals in the time of one lease: two of them may be lost, for an answer is waited for half as long.
+/// Renewals per lease time: two may be lost, since each waits half that long for its answer.
 const RENEWALS: u32 = 3;
-/// Time until the first retry; it doubles with each.
+/// Pause before the first retry; doubles with each.
 const RETRY_MIN: Duration = Duration::from_millis(250);
-/// Time between retries at most, and between looks at a port that does not answer.
+/// Longest pause between retries, and between checks of a port that does not answer.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How long the backend's own port may take to accept a connection.
+/// Limit for the backend's own port to accept a connection.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
@@ -41,14 +41,14 @@ One that comes back while the backend is drained finds its sessions as they were
 While l4lb is away or starts again, registration is tried until it comes back.
 Exit codes: 0 ended by a signal, 1 refused, 2 wrong flags.";
 
-/// What is kept registered, and where.
+/// The backend to keep registered, and where.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RegisterArgs {
-    /// The pool that it is to serve in
+    /// Pool to register with
     #[arg(long)]
     pool: String,
-    /// Where l4lb is to dial it, IP or host with port; ":8081" is 127.0.0.1:8081
+    /// Address for l4lb to dial, IP or host with port; ":8081" is 127.0.0.1:8081
     #[arg(long, value_name = "ADDR", value_parser = config::Target::parse)]
     address: config::Target,
     /// Its name in the pool [default: the address]
@@ -57,16 +57,16 @@ pub struct RegisterArgs {
     /// Share of new sessions, 0..=256 [default: 1]
     #[arg(long, value_name = "N", value_parser = args::weight())]
     weight: Option<u16>,
-    /// Serve only when no other backend can
+    /// Serve only when no primary backend is eligible
     #[arg(long)]
     backup: bool,
-    /// How long it stays registered without a word from here, 1s..=24h
+    /// Time until removal unless renewed, 1s..=24h
     #[arg(long, value_name = "DUR", default_value = "10s", value_parser = parse_ttl)]
     ttl: Duration,
     /// Renew only while its port accepts a connection
     #[arg(long)]
     check: bool,
-    /// Take over a backend that was registered to stay, as by `l4lb ctl add`
+    /// Take over a permanent backend, such as one of `l4lb ctl add`
     #[arg(long)]
     replace: bool,
     /// Unix socket of the admin API
@@ -75,7 +75,7 @@ pub struct RegisterArgs {
     /// Address of the admin API over TCP; needs --token-file
     #[arg(long, value_name = "ADDR")]
     admin_address: Option<SocketAddr>,
-    /// File with the token that is shown over TCP
+    /// File with the token to present over TCP
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -90,7 +90,7 @@ fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
     }
 }
 
-/// Registers the backend and keeps it registered until `stop` says something; then takes it out of its pool.
+/// Registers the backend and keeps it registered until `stop` receives a message; then removes it from its pool.
 pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     let RegisterArgs { pool, address, name, weight, backup, ttl, check, replace, .. } = args;
     let RegisterArgs { socket, admin_address, token_file, .. } = args;
@@ -110,7 +110,7 @@ pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> 
             backup,
             ttl: Some(show_duration(ttl)),
             holder: None,
-            // The same with each request: an answer that was lost leaves no second holder behind.
+            // The same in each request: a lost answer leaves no second holder behind.
             new_holder: Some(holder),
             replace,
         },
@@ -119,7 +119,7 @@ pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> 
     let mut keeper = Keeper::new(format!("{pool}/{name}"), ttl);
     loop {
         let pause = keeper.on(registrar.renew())?;
-        // Once: whoever lets it stay later means it.
+        // Only once: a permanent registration made later must stay.
         registrar.new.replace &= !keeper.was_registered;
         match stop.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}
@@ -135,13 +135,13 @@ fn resolve(address: &config::Target) -> Result<Address, Failure> {
     resolved.map_err(|Invalid(what)| Failure::Failed(format!("--address {address}: {what}")))
 }
 
-/// What asks for the backend.
+/// Sends the requests for the backend.
 struct Registrar {
     client: Client,
     path: String,
     own_path: String,
     new: api::NewBackend,
-    /// The port to look at before each renewal.
+    /// The port to check before each renewal.
     local: Option<Address>,
 }
 
@@ -188,7 +188,7 @@ impl Registrar {
 fn look_at(local: &Address) -> io::Result<()> {
     let Address::Ip(local) = local;
     let stream = TcpStream::connect_timeout(local, CHECK_TIMEOUT)?;
-    // Where nobody listens, a connect may be given the port itself as its source, and meets itself.
+    // When nothing listens there, the kernel may choose the port itself as source and connect the socket to itself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
@@ -205,52 +205,52 @@ fn outlook(error: &ClientError) -> Outlook {
     }
 }
 
-/// What a failure says about the next try.
+/// The prospects of another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outlook {
     /// It may succeed.
     Open,
-    /// Somebody else has the name or the address, perhaps with a lease that will end.
+    /// Another holder has the name or the address, perhaps with a lease that will end.
     Taken,
-    /// It fails in the same way.
+    /// It would fail in the same way.
     Hopeless,
 }
 
-/// What has become of one try.
+/// The result of one try.
 #[derive(Clone, Debug)]
 enum Outcome {
-    /// It was not there, and is now.
+    /// It was created.
     Created,
-    /// It was there, and its lease begins anew.
+    /// It existed, and its lease was renewed.
     Renewed,
-    /// It was refused, or nobody was there.
+    /// It was refused, or l4lb could not be reached.
     Failed { error: String, outlook: Outlook },
-    /// Nobody was asked, because the backend's own port does not answer.
+    /// No request was sent, because the backend's own port does not answer.
     PortClosed(String),
 }
 
-/// How it stands.
+/// The state of the registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing was tried yet.
+    /// Before the first try.
     New,
     /// It is registered.
     Registered,
-    /// It could not be, so many times in a row.
+    /// The last tries failed.
     Failing { tries: u32 },
     /// Its port does not answer.
     PortClosed,
 }
 
-/// What is known of the registration.
+/// The progress of the registration.
 struct Keeper {
-    /// POOL/BACKEND.
+    /// As POOL/BACKEND.
     name: String,
     ttl: Duration,
     state: State,
-    /// It was registered once, so what it says is no mistake.
+    /// It was registered once, so its parameters are valid.
     was_registered: bool,
-    /// The backend in the pool is this one, so it is ours to remove.
+    /// The backend in the pool is this one, so it must be removed at the end.
     is_ours: bool,
 }
 
@@ -259,7 +259,7 @@ impl Keeper {
         Self { name, ttl, state: State::New, was_registered: false, is_ours: false }
     }
 
-    /// Logs what has changed; returns the time until the next try, or an error if there is to be none.
+    /// Logs changes; returns the time until the next try. Fails when there must be none.
     fn on(&mut self, outcome: Outcome) -> Result<Duration, Failure> {
         let renewal = self.ttl / RENEWALS;
         let (backend, ttl) = (&self.name, show_duration(self.ttl));
@@ -269,7 +269,7 @@ impl Keeper {
             Outcome::Failed { .. } | Outcome::PortClosed(_) => {}
         }
         let (state, pause) = match (self.state, outcome) {
-            // Somebody who starts it has made a mistake. Later, whoever changed the other end may change it back.
+            // At the start that is the user's mistake. Later, a change at the other end may be reverted.
             (_, Outcome::Failed { error, outlook: Outlook::Hopeless }) if !self.was_registered => {
                 return Err(Failure::Failed(error));
             }
@@ -302,7 +302,7 @@ impl Keeper {
     }
 }
 
-/// Doubles with each try, and is never longer than the time between renewals.
+/// Returns a pause that doubles with each try and is never longer than the time between renewals.
 fn retry_pause(tries: u32, renewal: Duration) -> Duration {
     let doubled = RETRY_MIN.saturating_mul(1 << tries.min(16));
     doubled.min(RETRY_MAX).min(renewal)

@@ -1,8 +1,8 @@
-//! The paths of the API, from the names that people use.
+//! Builds the paths of the API from the names that people use.
 
 use std::fmt::Write;
 
-/// A path below `/v1`, with every segment as it is written in a URL.
+/// Returns a path below `/v1`, with every segment encoded for a URL.
 pub(super) fn path(segments: &[&str]) -> String {
     let mut path = String::from("/v1");
     for segment in segments {
@@ -12,7 +12,7 @@ pub(super) fn path(segments: &[&str]) -> String {
     path
 }
 
-/// `path` with those of the parameters that have a value.
+/// Returns `path` with the parameters that have a value.
 pub(crate) fn query(path: &str, parameters: &[(&str, Option<String>)]) -> String {
     let mut text = path.to_owned();
     let mut separator = '?';
@@ -26,12 +26,12 @@ pub(crate) fn query(path: &str, parameters: &[(&str, Option<String>)]) -> String
     text
 }
 
-/// A backend of a pool.
+/// Returns the path of a backend.
 pub(crate) fn backend(pool: &str, backend: &str) -> String {
     path(&["pools", pool, "backends", backend])
 }
 
-/// RFC 3986: what is not unreserved is written as its bytes.
+/// RFC 3986: every byte that is not unreserved is percent-encoded.
 fn encode(text: &str, to: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

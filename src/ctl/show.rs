@@ -1,4 +1,4 @@
-//! What the API answers, as text for people.
+//! Formats the answers of the API as text.
 
 use std::fmt::Write;
 
@@ -84,7 +84,7 @@ fn reloads(reload: &api::Reload, now: Timestamp) -> String {
     format!("{} applied, {} refused{last}{reading}", reload.succeeded, reload.failed)
 }
 
-/// Which keys wait for a restart, since when, and how many they are.
+/// Returns the keys that need a restart, since when, and their number.
 pub(crate) fn restart_pending(pending: &api::RestartPending) -> String {
     let api::RestartPending { since, keys, changes: _ } = pending;
     format!("{} (since {}, {})", keys.join(", "), when(*since), count(keys.len() as u64, "key"))
@@ -190,7 +190,7 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
     table(&columns, rows) + &total
 }
 
-/// What a backend may do and why, green when it serves.
+/// Returns the state of a backend and why, green when it serves.
 fn state(backend: &api::Backend) -> Cell {
     let colour = match (backend.eligible, backend.admin) {
         (true, _) => Color::Green,
@@ -220,7 +220,7 @@ pub(crate) fn state_words(backend: &api::Backend) -> String {
     words.join(",")
 }
 
-/// One backend in one line, behind a change to it.
+/// Returns one backend in one line, shown after a change of it.
 pub(super) fn changed(backend: &api::Backend) -> String {
     let lease = backend.lease_left.map(|left| format!(", its lease ends in {}", span(left)));
     let serves = if backend.eligible { "may have new sessions" } else { "gets no new sessions" };
@@ -235,7 +235,7 @@ pub(super) fn changed(backend: &api::Backend) -> String {
     )
 }
 
-/// The same, and whose lease it is.
+/// Returns the same line with the holder of its lease.
 pub(super) fn registered(registered: &api::Registered) -> String {
     let api::Registered { backend, holder, .. } = registered;
     let holder = holder.as_ref().map(|holder| format!("holder {holder}\n"));
@@ -268,7 +268,7 @@ pub(super) fn sessions(page: &api::SessionPage) -> String {
     table(&columns, rows) + &total
 }
 
-/// Those that are over.
+/// Returns the list of ended sessions.
 pub(super) fn ended(page: &api::SessionPage) -> String {
     let columns = [
         Text("ID"),
@@ -292,7 +292,7 @@ pub(super) fn ended(page: &api::SessionPage) -> String {
     table(&columns, rows) + &format!("{total}{older}\n")
 }
 
-/// What every list of sessions shows, around what one of them shows besides.
+/// Returns the cells common to all lists of sessions, around `besides`.
 fn session_row(session: &api::Session, besides: [Cell; 3]) -> Vec<Cell> {
     let backend = session.backend.as_deref().unwrap_or("-");
     let mut row = vec![
@@ -307,7 +307,7 @@ fn session_row(session: &api::Session, besides: [Cell; 3]) -> Vec<Cell> {
     row
 }
 
-/// One line each, so that lines which come later line up well enough with those before.
+/// Returns one line per event, so that later lines roughly align with earlier ones.
 pub(super) fn event(event: &api::Event) -> String {
     let kind = match event.kind {
         api::EventKind::Health => "health",

@@ -1,4 +1,4 @@
-//! Columns that line up. Nothing is cut or wrapped to the width of a terminal: a name is worth more than a tidy edge.
+//! Aligned columns. Nothing is cut or wrapped to the width of a terminal: a name is worth more than a tidy edge.
 
 use std::env;
 
@@ -8,15 +8,14 @@ use crate::config::one_line;
 
 pub(super) use comfy_table::{Cell, Color};
 
-/// Blanks between two columns.
 const GAP: u16 = 2;
 
-/// A column: its heading, and to which side its cells lean.
+/// A column: its heading and its alignment.
 #[derive(Clone, Copy)]
 pub(super) enum Column {
-    /// Words.
+    /// Text, aligned left.
     Text(&'static str),
-    /// Figures.
+    /// Figures, aligned right.
     Figure(&'static str),
 }
 
@@ -35,7 +34,7 @@ impl Column {
     }
 }
 
-/// Rows below headings; coloured on a terminal only, and not with NO_COLOR set (no-color.org).
+/// Returns rows below headings; coloured on a terminal only, and not with NO_COLOR set (no-color.org).
 pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|column| column.heading()));
@@ -53,7 +52,7 @@ pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>
     table.trim_fmt() + "\n"
 }
 
-/// Names in front of values.
+/// Returns names in front of values.
 pub(super) fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -66,13 +65,13 @@ pub(super) fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> St
     table.trim_fmt() + "\n"
 }
 
-/// A cell; what would move the cursor of a terminal is shown instead.
+/// Returns a cell; control characters are escaped.
 #[expect(clippy::needless_pass_by_value, reason = "figures and names are given alike")]
 pub(super) fn cell(content: impl ToString) -> Cell {
     Cell::new(one_line(&content.to_string()))
 }
 
-/// A cell that is empty where there is nothing.
+/// Returns a cell that is `-` without content.
 pub(super) fn maybe(content: Option<impl ToString>) -> Cell {
     content.map_or_else(|| Cell::new("-"), cell)
 }

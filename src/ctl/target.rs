@@ -1,4 +1,4 @@
-//! From flags to the place where the API is asked.
+//! Finds the API from the flags.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,18 +8,18 @@ use crate::config::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 use crate::ctl::{Client, Failure, Target};
 use crate::sys;
 
-/// What flags say of where the API is.
+/// The flags that say where the API is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct At {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) address: Option<SocketAddr>,
-    /// What the flag of `address` is called.
+    /// The name of the flag of `address`.
     pub(crate) address_flag: &'static str,
     pub(crate) token_file: Option<PathBuf>,
 }
 
 impl At {
-    /// What asks there.
+    /// Returns a client of that API. Fails when the flags are contradictory or the token cannot be read.
     pub(crate) fn client(self) -> Result<Client, Failure> {
         let target = self.target()?;
         Client::new(target).map_err(|error| Failure::Failed(format!("cannot start: {error}")))
@@ -53,7 +53,7 @@ impl At {
     }
 }
 
-/// The first line of a file that nobody else may use.
+/// Returns the first line of a file that other users have no access to.
 fn read_token(file: &Path) -> io::Result<String> {
     let text = io::read_to_string(sys::open_private(file)?)?;
     match text.lines().next().map(str::trim) {

@@ -1,4 +1,4 @@
-//! What is measured, and what it is measured for.
+//! Measures this machine, and the requirements of a configuration.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use crate::config::model::{AdminSocket, Relay};
 use crate::config::{BACKLOG, Config, default_admin_socket};
 use crate::sys;
 
-/// What was found on this machine. `None` where it cannot be read, as settings of the whole machine in a container.
+/// Settings of this machine. `None` where one cannot be read, such as those of the whole machine inside a container.
 #[derive(Clone, Debug)]
 pub struct Figures {
     /// The hard limit of open files.
@@ -24,7 +24,7 @@ pub struct Figures {
     pub port_range: Option<(u64, u64)>,
     /// net.ipv4.ip_local_reserved_ports.
     pub reserved_ports: Option<Vec<RangeInclusive<u16>>>,
-    /// Bytes that this user's pipes may have room for; inside, `None` is no limit.
+    /// Limit in bytes on this user's pipes together; the inner `None` is no limit.
     pub pipe_bytes: Option<Option<u64>>,
     /// fs.pipe-max-size.
     pub pipe_max_size: Option<u64>,
@@ -36,23 +36,23 @@ pub struct Figures {
     pub max_watches: Option<u64>,
     /// net.netfilter.nf_conntrack_max; `None` also where connections are not tracked.
     pub conntrack_max: Option<u64>,
-    /// What came of splicing some bytes.
+    /// The result of a splice.
     pub splice: Result<(), String>,
-    /// What came of sharing a port.
+    /// The result of sharing a port.
     pub reuse_port: Result<(), String>,
-    /// Processors that this process may use.
+    /// Number of processors that this process may use.
     pub processors: usize,
-    /// Where the admin socket goes, and whether files can be made there; `None` where there is to be none.
+    /// The path of the admin socket, and whether it can be created; `None` when none is configured.
     pub admin_socket: Option<(PathBuf, Result<(), String>)>,
-    /// Whose limits these are.
+    /// The user whose limits these are.
     pub user: String,
     /// Whether this process has the rights of root.
     pub is_root: bool,
 }
 
 impl Figures {
-    /// Those of this machine and of this process, which has the limits of whoever has started it: a service has others.
-    /// As root, what `config` has the process give up is not counted.
+    /// Returns the settings of this machine and of this process, which has the limits of the user that started it: a
+    /// service has others. As root, capabilities that `config` drops are not counted.
     pub fn measure(config: Option<&Config>) -> Self {
         let setting = |name| sys::kernel_setting(name).ok().and_then(|words| words.first().copied());
         let is_to_drop = config.is_some_and(|config| config.global.user.is_some());
@@ -61,7 +61,7 @@ impl Figures {
             AdminSocket::At(path) => Some((path.clone(), text_of(sys::can_write_into(folder_of(path))))),
             AdminSocket::Default => Some(match default_admin_socket(sys::is_root()) {
                 Some(path) => {
-                    // Its folder is made for it.
+                    // Its folder is created on demand.
                     let mut folders = path.ancestors().skip(1);
                     let folder = folders.find(|folder| folder.exists()).unwrap_or(&path);
                     let can_write = text_of(sys::can_write_into(folder));
@@ -97,7 +97,7 @@ impl Figures {
     }
 }
 
-/// Where a file of that name would be made.
+/// Returns the folder that a file of that name is created in.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref())
 }
@@ -106,33 +106,33 @@ fn text_of(result: io::Result<()>) -> Result<(), String> {
     result.map_err(|error| error.to_string())
 }
 
-/// What the machine is to do.
+/// The requirements of a configuration.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Threads that relay.
+    /// Number of worker threads.
     pub workers: usize,
-    /// The longest accept queue that is asked for.
+    /// The longest accept queue configured.
     pub backlog: u32,
-    /// Most sessions at a time, or why there can be none or not as many as configured.
+    /// Most sessions at a time; an error when none are possible or fewer than configured.
     pub sessions: Result<usize, String>,
-    /// Whether anything is to be spliced.
+    /// Whether any pool splices.
     pub splices: bool,
-    /// Pipes that may be open, and what each is to hold; `None` where that is not known.
+    /// Number of pipes, and the size of each; `None` when unknown.
     pub pipes: Option<(u64, usize)>,
-    /// Ports of our own.
+    /// The ports of listeners.
     pub ports: BTreeSet<u16>,
-    /// Addresses that are dialed.
+    /// Number of backend addresses.
     pub backends: usize,
-    /// Whether a pool is to splice whatever that costs.
+    /// Whether a pool must splice at any cost.
     pub must_splice: bool,
-    /// Whether it does not start without its admin socket: one that has a place by default is done without.
+    /// Whether the admin socket is required: one at the default place is optional.
     pub must_open_admin_socket: bool,
-    /// Whether root is given up once it listens.
+    /// Whether root is given up once the process listens.
     pub gives_up_root: bool,
 }
 
 impl Plan {
-    /// That of `config`, or of a listener with default settings and one backend.
+    /// Returns the plan of `config`, or of one listener and one backend with default settings.
     pub fn of(config: Option<&Config>, figures: &Figures) -> Self {
         let nofile = figures.nofile.unwrap_or(u64::MAX);
         let Some(config) = config else {

@@ -1,5 +1,5 @@
-//! What a start or a reload of one configuration will meet on this machine: files, rights, addresses. What the running l4lb
-//! holds itself is no finding.
+//! Predicts what a start or a reload of one configuration meets on this machine: files, rights, addresses. Resources
+//! held by the running l4lb itself are no finding.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::sys::{self, InTheWay, Use};
 
 const NO_START: &str = "l4lb does not start with it";
 
-/// All that is not well with `config`, which is in `file`.
+/// Returns every problem of `config`, which is in `file`.
 pub fn foresee(config: &Config, file: Option<&Path>) -> Vec<Finding> {
     let mut found = Vec::new();
     let account = account(config, &mut found);
@@ -44,7 +44,7 @@ pub fn foresee(config: &Config, file: Option<&Path>) -> Vec<Finding> {
     found
 }
 
-/// Who opens what is opened once it listens; `None` is whoever starts it.
+/// Returns the user that opens files after the start; `None` is the user that starts the process.
 fn account<'c>(config: &'c Config, found: &mut Vec<Finding>) -> Option<&'c Account> {
     let account = config.global.user.as_ref()?;
     if let Err(error) = sys::check_account(account) {
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::config::{Overrides, parse};
 
-    /// What is found in a file with these keys.
+    /// Returns the findings for a file with these keys.
     fn found(bind: SocketAddr, global: &str, admin: &str) -> Vec<(&'static str, Verdict, String)> {
         let text = format!(
             "[global]\n{global}\n[admin]\n{admin}\n[[listener]]\nbind = \"{bind}\"\n\
@@ -215,7 +215,7 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
-    /// All of these passed both, and ended the start or a reload.
+    /// All of these passed both checks, and ended the start or a reload.
     #[test]
     fn what_a_start_will_meet_is_found_beforehand() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,22 +1,22 @@
-//! From figures to findings. Looks at nothing but what it is given.
+//! Turns figures into findings. Reads nothing else.
 
 use std::ops::RangeInclusive;
 
 use crate::config::fd_budget::PIPE_LEN_MAX;
 use crate::doctor::{Figures, Finding, Plan, Verdict};
 
-/// Fewer sessions than a balancer usually has to hold.
+/// A balancer should be able to hold at least this many sessions.
 const SESSIONS_LOW: usize = 10_000;
-/// What LimitNOFILE= is to be: room for half a million sessions, and what the kernel allows at most by default.
+/// Suggested LimitNOFILE=: room for half a million sessions, and the kernel's default maximum.
 const NOFILE_GOOD: u64 = 1 << 20;
-/// Descriptors, watches and tracked connections that one session takes.
+/// Descriptors, watches and tracked connections per session.
 const PER_SESSION: u64 = 2;
-/// The widest range of source ports: the ports below are for root.
+/// The widest range of source ports: lower ports are for root.
 const WIDEST: (u64, u64) = (1024, 65_535);
-/// Of all sessions, the part that may end within one moment, their last bytes not yet acknowledged.
+/// One in this many sessions may end at the same moment, with its last bytes unacknowledged.
 const ENDING_SHARE: u64 = 4;
 
-/// Findings in the order in which they matter.
+/// Returns the findings in order of importance.
 pub fn judge(figures: &Figures, plan: &Plan) -> Vec<Finding> {
     let findings = [
         open_files(figures, plan),
@@ -53,7 +53,7 @@ fn bad(
     Finding { name, verdict, found: found.into(), consequence, remedy }
 }
 
-/// One that cannot be read.
+/// Returns the finding for a setting that cannot be read.
 fn unknown(name: &'static str, setting: &str) -> Finding {
     let consequence = "cannot be judged from in here";
     bad(name, Verdict::Warn, "unknown", consequence, format!("outside of the container: sysctl {setting}"))
@@ -80,7 +80,7 @@ fn open_files(figures: &Figures, plan: &Plan) -> Option<Finding> {
 fn reuse_port(figures: &Figures) -> Option<Finding> {
     Some(match &figures.reuse_port {
         Ok(()) => ok("SO_REUSEPORT", "two sockets share a port"),
-        // Every listener sets it, also that of a single worker.
+        // Every listener sets it, even with a single worker.
         Err(error) => bad(
             "SO_REUSEPORT",
             Verdict::Fail,
@@ -203,7 +203,7 @@ fn source_ports(figures: &Figures, plan: &Plan) -> Option<Finding> {
     Some(bad(NAME, Verdict::Warn, found, consequence, remedy))
 }
 
-/// What makes so many sessions possible by more source ports, none of which is a listener's.
+/// Returns the command that widens the range of source ports for `wanted` sessions, without the ports of listeners.
 fn widen(figures: &Figures, plan: &Plan, wanted: u64) -> Option<String> {
     let reserved = figures.reserved_ports.as_deref()?;
     let own = exposed(plan, WIDEST, reserved);
@@ -214,7 +214,7 @@ fn widen(figures: &Figures, plan: &Plan, wanted: u64) -> Option<String> {
     is_enough.then(|| format!("sysctl -w {reserve}net.ipv4.ip_local_port_range='{first} {last}'"))
 }
 
-/// Ports that outgoing connections may have.
+/// Returns how many ports outgoing connections may use.
 fn usable_ports((first, last): (u64, u64), reserved: &[RangeInclusive<u16>]) -> u64 {
     let within = |range: &RangeInclusive<u16>| {
         let (from, to) = (u64::from(*range.start()).max(first), u64::from(*range.end()).min(last));
@@ -223,14 +223,14 @@ fn usable_ports((first, last): (u64, u64), reserved: &[RangeInclusive<u16>]) -> 
     (last + 1).saturating_sub(first).saturating_sub(reserved.iter().map(within).sum())
 }
 
-/// Ports of listeners that an outgoing connection may have.
+/// Returns the ports of listeners that an outgoing connection may use.
 fn exposed(plan: &Plan, (first, last): (u64, u64), reserved: &[RangeInclusive<u16>]) -> Vec<u16> {
     let is_source = |port: &u16| (first..=last).contains(&u64::from(*port));
     let is_reserved = |port: &u16| reserved.iter().any(|range| range.contains(port));
     plan.ports.iter().copied().filter(|port| is_source(port) && !is_reserved(port)).collect()
 }
 
-/// The setting is one list: what others have reserved has to stay in it.
+/// The setting is one list: existing reservations must stay in it.
 fn with_ports(reserved: &[RangeInclusive<u16>], ports: &[u16]) -> Vec<RangeInclusive<u16>> {
     let mut together = reserved.to_vec();
     together.extend(ports.iter().map(|&port| port..=port));
@@ -315,7 +315,7 @@ fn admin_socket(figures: &Figures, plan: &Plan) -> Option<Finding> {
 }
 
 fn orphans(figures: &Figures, plan: &Plan) -> Option<Finding> {
-    // A setting of the whole machine: in a container there is none.
+    // A setting of the whole machine, absent in a container.
     let most = figures.max_orphans?;
     let ending = plan.sessions.as_ref().map_or(0, |&sessions| sessions as u64).min(NOFILE_GOOD / PER_SESSION)
         / ENDING_SHARE;
@@ -381,7 +381,7 @@ mod tests {
     use crate::config::{self, Overrides, system_resolver};
     use crate::doctor::worst;
 
-    /// A machine on which all is well.
+    /// A machine without problems.
     fn good() -> Figures {
         Figures {
             nofile: Some(1 << 20),
@@ -424,7 +424,7 @@ mod tests {
         assert!(complaints.iter().all(|finding| finding.name == "source ports"), "{complaints:#?}");
     }
 
-    /// What is to be complained of, if the machine is good but for `change`.
+    /// Checks the finding on a machine that is good except for `change`.
     #[track_caller]
     fn check(name: &str, verdict: Verdict, remedy: &str, keys: &str, change: impl FnOnce(&mut Figures)) {
         let mut figures = good();
@@ -449,7 +449,7 @@ mod tests {
         check("queue migration", Warn, "tcp_migrate_req=1", "", |f| f.migrate_req = Some(0));
         check("queue migration", Warn, "tcp_migrate_req=1", "", |f| f.migrate_req = None);
         check("source ports", Warn, "ip_local_port_range", "", |f| f.port_range = Some((60_000, 60_999)));
-        // A range that can be widened until it is enough, and one that cannot.
+        // One range that can be widened enough, and one that cannot.
         check(
             "source ports",
             Warn,

@@ -1,5 +1,5 @@
-//! `l4lb doctor`: whether this machine lets l4lb do what it is configured to, what follows if not, and what to do about it.
-//! [`Figures`] are measured and [`judge`] turns them into findings without looking at anything else.
+//! `l4lb doctor`: checks whether this machine can run l4lb as configured, and explains consequences and remedies.
+//! [`Figures`] are measured, and [`judge`] turns them into findings without reading anything else.
 
 mod figures;
 mod foresee;
@@ -15,20 +15,20 @@ pub use foresee::foresee;
 pub use judge::judge;
 pub use show::{json, table};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It works, up to a point.
+    /// It works, with limits.
     Warn,
     /// It does not work.
     Fail,
 }
 
 impl Verdict {
-    /// The word for it.
+    /// Returns the word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -38,24 +38,24 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// One checked item.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// The checked item.
     pub name: &'static str,
-    /// How bad it is.
+    /// The severity.
     pub verdict: Verdict,
-    /// What was found.
+    /// The measured value.
     pub found: String,
-    /// What follows from it; nothing where all is well.
+    /// The consequence, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consequence: Option<String>,
-    /// What to type or to write to change it.
+    /// The command or setting that changes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
-/// Looks at this machine with what `config` would run, which is in `file`; or with what l4lb runs by default.
+/// Checks this machine for `config`, which is in `file`; or for the default settings of l4lb.
 pub fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
     let figures = Figures::measure(config);
     let mut findings = judge(&figures, &Plan::of(config, &figures));
@@ -63,7 +63,7 @@ pub fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-/// The worst of the verdicts.
+/// Returns the most severe verdict.
 pub fn worst(findings: &[Finding]) -> Verdict {
     findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok)
 }

@@ -1,10 +1,10 @@
-//! Findings as a table for people, or as JSON for programs.
+//! Prints findings as a table, or as JSON.
 
 use std::fmt::Write;
 
 use crate::doctor::{Finding, Verdict, worst};
 
-/// One line a finding in columns; below one that is not well, what follows from it and what to do.
+/// Returns one line per finding; below a problem its consequence and remedy.
 pub fn table(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -28,7 +28,7 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
     writeln!(text, "{what}").expect("a string takes everything");
 }
 
-/// The findings and the worst of their verdicts, in one object.
+/// Returns the findings and the worst verdict, in one object.
 pub fn json(findings: &[Finding]) -> String {
     let document = serde_json::json!({ "verdict": worst(findings), "findings": findings });
     format!("{document:#}\n")

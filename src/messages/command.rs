@@ -1,34 +1,34 @@
-//! What the control thread asks of a worker.
+//! Commands of the control thread to a worker.
 
 use std::sync::Arc;
 
 use crate::messages::query::{Query, Reply};
 use crate::pool::{BackendId, Snapshot};
 
-/// What a worker is told.
+/// A command to a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Choose by these tables and check these backends from now on.
     Publish(Arc<Snapshot>),
     /// Dials of this backend, whose probe the worker owns, have failed.
     DialFailed(BackendId),
-    /// This backend was removed: cut the sessions that are on it, now. Behind the epoch that has it no more.
+    /// This backend was removed: cut its sessions now. Must follow the epoch that no longer has it.
     CutBackend(BackendId),
-    /// Admit nothing new, finish what runs, then stop.
+    /// Accept no more connections, finish the open sessions, then stop.
     Drain,
-    /// Answer this about sessions, or cut some.
+    /// Answer this query about sessions, or cut some.
     Ask(Query, Reply),
-    /// Cut what still runs, with this reason, then stop.
+    /// Cut the open sessions for this reason, then stop.
     Stop(StopReason),
-    /// Nothing: one more turn shows that the worker is not stuck.
+    /// No action: one more turn shows that the worker is not stuck.
     Wake,
 }
 
-/// Why the sessions that still run are cut.
+/// The reason why open sessions are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
     /// `drain_timeout` has passed.
     DrainTimeout,
-    /// Told to stop at once.
+    /// An immediate stop was requested.
     AtOnce,
 }

@@ -1,4 +1,4 @@
-//! Where the commands for one worker wait, and what wakes it for them.
+//! The queue of commands to one worker, and the way to wake it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::messages::command::Command;
 use crate::sys::Wake;
 
-/// Commands that wait in one mailbox at most.
+/// At most this many commands wait in one mailbox.
 pub const MAILBOX_LEN: usize = 1024;
 
-/// What became of a [`Mailbox::ping`].
+/// The result of a [`Mailbox::ping`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ping {
     /// The worker turns, or is stuck.
@@ -18,7 +18,7 @@ pub enum Ping {
     Stopped,
 }
 
-/// Where commands for one worker are put.
+/// The sending end of the commands to one worker.
 #[derive(Clone)]
 pub struct Mailbox {
     commands: SyncSender<Command>,
@@ -26,24 +26,24 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// A mailbox whose reader is woken by `waker`, and its other end.
+    /// Returns a mailbox that wakes its reader by `waker`, and the reader's end.
     pub fn new(waker: Arc<dyn Wake>) -> (Self, Receiver<Command>) {
         let (commands, inbox) = sync_channel(MAILBOX_LEN);
         (Self { commands, waker }, inbox)
     }
 
-    /// Puts a command in, unless the mailbox is full: then false, and it is the sender's to say it again.
-    /// Nothing is lost on a worker that has stopped: it needs no commands.
+    /// Puts a command in and wakes the worker. Returns false when the mailbox is full: the sender must try again later.
+    /// Returns true for a worker that has stopped, which needs no commands.
     pub fn post(&self, command: Command) -> bool {
         match self.commands.try_send(command) {
             Ok(()) => self.waker.wake().is_ok(),
             Err(TrySendError::Disconnected(_)) => true,
-            // Its commands have woken the worker already.
+            // The commands in it have woken the worker already.
             Err(TrySendError::Full(_)) => false,
         }
     }
 
-    /// Has the worker turn once more. Where its mailbox is full its commands have woken it already.
+    /// Makes the worker turn once more. When its mailbox is full, the commands in it have woken it already.
     pub fn ping(&self) -> Ping {
         match self.commands.try_send(Command::Wake) {
             Ok(()) => {

@@ -1,14 +1,14 @@
-//! Messages between threads: commands to a worker, which they wake, and reports to the control thread.
-//! Every queue is bounded. A worker never waits for one: what does not fit is dropped and counted, and the reader finds
-//! the truth in the atomics of the backends.
+//! Messages between threads: commands to a worker, which wake it, and reports to the control thread. Every queue is
+//! bounded. A worker never waits for one: a report that does not fit is dropped and counted, and the reader must then
+//! read the atomics of the backends.
 //!
-//! No worker sleeps over a command. It is put in first, and the worker is woken then; the worker empties its mailbox
-//! behind every wait. What was there when the wait returned is read in that turn, because a turn reads as many as a
-//! mailbox holds; what came later wakes later, and ends the next wait.
+//! No worker sleeps over a command. It is queued first, and the worker is woken then; the worker empties its mailbox
+//! after every wait. Commands queued when the wait returned are read in that turn, because a turn reads as many as a
+//! mailbox holds; later ones wake later, and end the next wait.
 //!
-//! A message shows its reader all that its sender did before: of [`Publish`](command::Command::Publish) the whole snapshot,
-//! of [`Health`](report::Report::Health) the new health, of [`Stopped`](report::Report::Stopped) the last count of every
-//! counter.
+//! The reader of a message sees everything that its sender did before: with [`Publish`](command::Command::Publish) the
+//! whole snapshot, with [`Health`](report::Report::Health) the new health, with [`Stopped`](report::Report::Stopped)
+//! the final value of every counter.
 
 pub mod command;
 pub mod mailbox;

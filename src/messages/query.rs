@@ -1,5 +1,5 @@
-//! What an operator asks of a worker about its sessions, and what it answers. The worker answers between two turns and
-//! never waits; how much it looks at for one answer has a bound with a name.
+//! Queries of operators about the sessions of a worker, and its answers. The worker answers between two turns and never
+//! waits; the work for one answer has a bound with a name.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,19 +13,20 @@ use crate::base::time::Instant;
 use crate::pool::{Backend, BackendId, ListenerId, PoolId, Why};
 use crate::session::{CloseReason, EndCode, Side, Stage};
 
-/// Rows of one answer at most.
+/// At most this many rows are in one answer.
 pub const ROWS_MAX: usize = 256;
-/// Places among the live sessions that one answer looks at, at most.
+/// At most this many places of live sessions are looked at for one answer.
 pub const PLACES_MAX: u32 = 4096;
-/// Sessions that are over and that a worker remembers.
+/// A worker remembers this many ended sessions.
 pub const RECORDS_MAX: usize = 1024;
 
-/// Names a session for the life of the process. As text `0.12.3`: worker, place, and which occupant of it.
+/// Names a session for the life of the process. As text `0.12.3`: worker, place, and generation of the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId {
-    /// The worker that has it, or had: the number of its [`WorkerId`](crate::messages::report::WorkerId), which no other ever has.
+    /// The worker that has it, or had it: the number of its [`WorkerId`](crate::messages::report::WorkerId), which is
+    /// never reused.
     pub worker: u32,
-    /// Its key there.
+    /// Its key in the slab of that worker.
     pub key: Key,
 }
 
@@ -35,7 +36,7 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// A text that names no session.
+/// A text that is not a session id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a session is named by three numbers like 0.12.3, not by {0:?}")]
 pub struct NoSessionId(String);
@@ -54,107 +55,107 @@ impl FromStr for SessionId {
     }
 }
 
-/// Which sessions are wanted: those that fit everything that is named.
+/// Selects sessions: those that match every field that is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Those through this listener.
+    /// Through this listener.
     pub listener: Option<ListenerId>,
-    /// Those of this pool.
+    /// Of this pool.
     pub pool: Option<PoolId>,
-    /// Those on this backend.
+    /// On this backend.
     pub backend: Option<BackendId>,
-    /// Those of this client.
+    /// From this client.
     pub client: Option<IpAddr>,
-    /// Those that ended so: none that runs.
+    /// Ended for this reason; matches no open session.
     pub reason: Option<CloseReason>,
-    /// Those that ended then or later: none that runs.
+    /// Ended then or later; matches no open session.
     pub since: Option<Instant>,
 }
 
-/// What is asked.
+/// A query to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// A page of the sessions that run, from this place on; 0 is the first.
+    /// A page of the open sessions, from this place on; 0 is the first.
     Live {
-        /// Where to begin.
+        /// The place to start from.
         from: u32,
-        /// Which of them.
+        /// Selects the sessions.
         filter: Filter,
     },
-    /// Those that are over and that are remembered, the newest first.
+    /// The remembered sessions that have ended, newest first.
     Ended {
-        /// Those older than this one, as an answer has named it; the newest at first.
+        /// Only those older than this number from the last answer; `None` for the first page.
         before: Option<u64>,
-        /// Which of them.
+        /// Selects the sessions.
         filter: Filter,
     },
-    /// One session, running or over, and why it went where it went.
+    /// One session, open or ended, with the story of its backend.
     Session(SessionId),
     /// Cut these, with [`CloseReason::Killed`].
     Cut(Target),
 }
 
-/// Which sessions are to be cut.
+/// The sessions to cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One.
+    /// This one.
     Session(SessionId),
-    /// All on a backend, those that dial it included.
+    /// All sessions on a backend, those that dial it included.
     Backend(BackendId),
 }
 
-/// What a worker answers.
+/// The answer to a query.
 #[derive(Debug)]
 pub enum Answer {
-    /// To [`Query::Live`].
+    /// Answers [`Query::Live`].
     Page {
-        /// At most [`ROWS_MAX`].
+        /// At most [`ROWS_MAX`] sessions.
         rows: Vec<Row>,
-        /// Where the next page begins, if there may be more.
+        /// Start of the next page, if there may be more.
         next: Option<u32>,
     },
-    /// To [`Query::Ended`].
+    /// Answers [`Query::Ended`].
     Ended {
-        /// At most [`ROWS_MAX`].
+        /// At most [`ROWS_MAX`] sessions.
         rows: Vec<Row>,
-        /// `before` of the next question, if there may be more.
+        /// `before` of the next query, if there may be more.
         next: Option<u64>,
     },
-    /// To [`Query::Session`]: nothing if it is neither running nor remembered.
+    /// Answers [`Query::Session`]: `None` if it is neither open nor remembered.
     Session(Option<Box<Story>>),
-    /// To [`Query::Cut`]: how many were.
+    /// Answers [`Query::Cut`]: how many were cut.
     Cut(usize),
 }
 
-/// One session.
+/// One session as a list shows it.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Its name.
+    /// Its id.
     pub id: SessionId,
     /// The name of the listener that accepted it.
     pub listener: Arc<str>,
     /// The name of its pool.
     pub pool: Arc<str>,
-    /// The backend that it is on, or was; or else the last that could not be dialed.
+    /// Its backend; if none was connected, the last one that could not be dialed.
     pub backend: Option<Arc<Backend>>,
-    /// Where it came from.
+    /// The client's address.
     pub client: SocketAddr,
-    /// From where its backend was dialed; of one that is over only where its line was logged.
+    /// The source address of the dial; for an ended session only known when its line was logged.
     pub source: Option<SocketAddr>,
-    /// When it was accepted, as the clock of the process has it.
+    /// The moment of accept, on the clock of the process.
     pub opened: Instant,
-    /// Bytes given to the backend and to the client, by [`Direction`](crate::session::Direction).
+    /// Bytes written to the backend and to the client, by [`Direction`](crate::session::Direction).
     pub given: [u64; 2],
     /// From accept to the connected backend.
     pub connect_time: Option<Duration>,
-    /// Dials after the first.
+    /// Number of dials after the first.
     pub retries: u32,
-    /// How it is, or how it ended.
+    /// Open, or ended and how.
     pub state: SessionState,
 }
 
 impl Row {
-    /// When it ended, if it is over.
+    /// Returns when it ended; `None` while it is open.
     pub fn ended(&self) -> Option<Instant> {
         match self.state {
             SessionState::Live { .. } => None,
@@ -166,28 +167,28 @@ impl Row {
 /// How a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// It runs.
+    /// It is open.
     Live {
-        /// How far it is.
+        /// Its stage.
         stage: Stage,
-        /// For how long nothing has moved.
+        /// Time since any byte moved.
         quiet: Duration,
-        /// Bytes that the other side has yet to take, by direction.
+        /// Bytes that the other side must still accept, by direction.
         held: [u64; 2],
     },
-    /// It is over.
+    /// It has ended.
     Ended {
-        /// Why.
+        /// The reason.
         reason: CloseReason,
-        /// The same in two letters.
+        /// The end code: two letters.
         code: EndCode,
         /// The side whose connection died first, if one did.
         reset_by: Option<Side>,
-        /// The side that had ended its stream, where the other had not.
+        /// The side that had ended its stream, when the other had not.
         half_closed_by: Option<Side>,
         /// From accept to the end.
         duration: Duration,
-        /// Bytes taken and not given, by direction.
+        /// Bytes taken and not written, by direction.
         discarded: [u64; 2],
     },
 }
@@ -195,37 +196,37 @@ pub enum SessionState {
 /// One session in full.
 #[derive(Clone, Debug)]
 pub struct Story {
-    /// What a page tells of it.
+    /// The session as a list shows it.
     pub row: Row,
-    /// Why it got its backend; nothing if it never had one.
+    /// Why it got its backend; `None` if it never had one.
     pub why: Option<Why>,
-    /// Backends that a dial had failed to before.
+    /// Backends that could not be dialed before.
     pub tried: Vec<BackendId>,
     /// Its pool.
     pub pool: PoolId,
-    /// The epoch in which it chose last.
+    /// The epoch of its last choice.
     pub epoch: u64,
 }
 
-/// Where an answer goes. Called on the thread of the worker, so it must not wait. When it is dropped uncalled, the
-/// worker has stopped.
+/// The receiver of an answer. It is called on the thread of the worker, so it must not block. If it is dropped
+/// uncalled, the worker has stopped.
 #[derive(Clone)]
 pub struct Reply(Arc<dyn Fn(Answer) + Send + Sync>);
 
 impl Reply {
-    /// Answers are given to `hear`.
+    /// Returns a reply that calls `hear` with each answer.
     pub fn new(hear: impl Fn(Answer) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hear))
     }
 
-    /// Up to `answers` of them wait to be received; one that does not fit is dropped.
+    /// Returns a reply into a channel of `answers` places; an answer that does not fit is dropped.
     pub fn channel(answers: usize) -> (Self, Receiver<Answer>) {
         let (sender, receiver) = sync_channel(answers);
-        // Nobody is left to hear it, or has made room for it.
+        // The receiver has gone, or has left no room.
         (Self::new(move |answer| _ = sender.try_send(answer)), receiver)
     }
 
-    /// Gives an answer.
+    /// Delivers an answer.
     pub fn give(&self, answer: Answer) {
         (self.0)(answer);
     }

@@ -1,4 +1,4 @@
-//! That the configuration is read again: who asks for it, where it is read from, and what came of it.
+//! Reloads of the configuration: origin, request and result.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,73 +6,73 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::diff::Change;
 
-/// Reads the configuration: file, flags and names, or every mistake in them, each in one line. Called on a thread that
-/// nobody waits for, because a name may take long to resolve.
+/// Reads the configuration: file, flags and names. Fails with every mistake in them, one line each. Must be called on a
+/// thread of its own, because a name may take long to resolve.
 pub type Source = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
-/// Where the answer goes. Called by the control thread, so it never waits.
+/// Receives the answer. It is called by the control thread, so it must not block.
 pub type Answer = Box<dyn FnOnce(Result<ReloadReport, Refused>) + Send>;
 
-/// Why a configuration is not run. Nothing has changed then.
+/// Explains why a configuration is not applied. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// All that is wrong, each in one line.
+    /// Every mistake, one line each.
     pub errors: Vec<String>,
-    /// Whether nothing is wrong with it, and the same may be run later: this process lacks something now.
+    /// True when the configuration is correct and may be applied later: this process lacks a resource now.
     pub is_for_now: bool,
 }
 
 impl Refused {
-    /// Something is wrong with it.
+    /// Returns a refusal because of mistakes.
     pub fn wrong(errors: Vec<String>) -> Self {
         Self { errors, is_for_now: false }
     }
 
-    /// It is refused for now.
+    /// Returns a refusal for now.
     pub fn for_now(why: impl Into<String>) -> Self {
         Self { errors: vec![why.into()], is_for_now: true }
     }
 }
 
-/// Somebody wants the configuration to be read again.
+/// A request to read the configuration again.
 pub struct ReloadRequest {
-    /// Who, as logs name it.
+    /// The requester, as logs name it.
     pub who: String,
-    /// Where to read it from; `None` is where it was read at the start.
+    /// The origin to read from; `None` is the origin of the start.
     pub source: Option<Source>,
-    /// What for.
+    /// The purpose.
     pub mode: Mode,
-    /// Where to put the answer, if anybody waits for one.
+    /// Receives the answer, if the requester waits for one.
     pub answer: Option<Answer>,
 }
 
-/// What a configuration is read for.
+/// The purpose of reading a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// To be run.
+    /// Apply it.
     Apply,
-    /// To say what it would change.
+    /// Only report what it would change.
     DryRun,
 }
 
-/// What a configuration changes, or would change.
+/// The changes of a configuration, made or predicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadReport {
-    /// What it was read for.
+    /// The purpose it was read for.
     pub mode: Mode,
-    /// The epoch that runs now.
+    /// The current epoch.
     pub epoch: u64,
-    /// Change by change.
+    /// One entry per change.
     pub changes: Vec<ChangeImpact>,
-    /// Where the file and what was changed at run time differ, and which of them wins.
+    /// Differences between the file and run-time changes, and which of them wins.
     pub notes: Vec<String>,
 }
 
-/// One change, and whom it touches.
+/// One change, and the sessions that it affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeImpact {
     /// The change.
     pub change: Change,
-    /// Sessions on what it takes away.
+    /// Sessions on the parts that it removes.
     pub sessions: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What the control thread is told by workers, operators, signals and threads of its own.
+//! Reports to the control thread from workers, operators, signals and its own helper threads.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,53 +13,53 @@ use crate::messages::request::Ask;
 use crate::messages::topology::Loaded;
 use crate::pool::BackendId;
 
-/// Reports that wait for the control thread at most.
+/// At most this many reports wait for the control thread.
 pub const REPORTS_LEN: usize = 16_384;
 
-/// What the control thread is told.
+/// A report to the control thread.
 #[derive(Debug)]
 pub enum Report {
     /// A backend's health has changed.
     Health {
-        /// Which backend.
+        /// The backend.
         backend: BackendId,
-        /// What it was.
+        /// The old state.
         from: HealthState,
-        /// What it is.
+        /// The new state.
         to: HealthState,
-        /// The result that decided, in words.
+        /// The result of the deciding check, in words.
         reason: String,
     },
-    /// A worker has stopped: by command, or by an error that it could not go on from.
+    /// A worker has stopped: by command, or by an error that it could not recover from.
     Stopped {
-        /// Which worker.
+        /// The worker.
         worker: WorkerId,
-        /// What stopped it.
+        /// An error, if one stopped it.
         result: io::Result<()>,
     },
-    /// An operator asks for something.
+    /// A request of an operator.
     Ask(Ask),
-    /// SIGTERM or SIGINT: drain, and the second time stop at once.
+    /// SIGTERM or SIGINT: drain; the second one stops at once.
     Terminate,
     /// SIGHUP.
     Reload,
-    /// Somebody wants the configuration to be read again.
+    /// A request to read the configuration again.
     ReloadRequest(ReloadRequest),
-    /// The configuration was read, and what it needs is there.
+    /// The configuration was read, and its resources were opened.
     Loaded(Box<Loaded>),
-    /// A try to write the state file is over.
+    /// A write of the state file has finished, or failed.
     StateWritten,
-    /// Names that did not resolve have been looked up again.
+    /// Names that could not be resolved have been looked up again.
     Resolved(HashMap<String, io::Result<Vec<SocketAddr>>>),
-    /// SIGUSR1: tell what part of the work each worker has done.
+    /// SIGUSR1: log each worker's part of the work.
     TellShares,
 }
 
-/// Names a worker for the life of the process. Its index may be that of another one later.
+/// Names a worker for the life of the process. Its index may later be used by another worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u32);
 
-/// Where reports for the control thread are put.
+/// The sending end of the reports to the control thread.
 #[derive(Clone)]
 pub struct Reports {
     reports: SyncSender<Report>,
@@ -67,33 +67,34 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// The queue and its other end.
+    /// Returns the queue's two ends.
     pub fn new() -> (Self, Receiver<Report>) {
         let (reports, inbox) = sync_channel(REPORTS_LEN);
         (Self { reports, dropped: Arc::default() }, inbox)
     }
 
-    /// Puts a report in, or counts it as dropped.
+    /// Queues a report, or counts it as dropped.
     pub fn send(&self, report: Report) {
         if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
-            // Release: the count stands for the report, and shows as much as that would have shown.
+            // Release: the count stands for the report, so it must make the same writes visible.
             self.dropped.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// Puts in what an operator asks for; false when there is no room, or nobody to ask.
+    /// Queues a request of an operator; returns false when there is no room, or no control thread.
     pub fn try_send(&self, report: Report) -> bool {
         self.reports.try_send(report).is_ok()
     }
 
-    /// Puts in a report that nothing makes up for, as soon as there is room. Never for a worker that still serves:
-    /// it may wait.
+    /// Queues a report that cannot be reconstructed, and waits for room. Must not be called by a worker that still
+    /// serves.
     pub fn send_surely(&self, report: Report) {
-        // Without a control thread there is nobody to tell.
+        // Without a control thread the report has no reader.
         let _gone = self.reports.send(report);
     }
 
-    /// Reports dropped since the last call; then the receiver has to look at every backend.
+    /// Returns the number of reports dropped since the last call. When it is not 0, the receiver must look at every
+    /// backend.
     pub fn take_dropped(&self) -> u64 {
         self.dropped.swap(0, Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! What an operator asks of the control thread, and how it answers. Whoever asks may wait; the control thread never does.
+//! Requests of operators to the control thread, and its answers. The requester may wait; the control thread never does.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,80 +10,80 @@ use crate::base::address::Address;
 use crate::config::model::HealthState;
 use crate::pool::{Admin, BackendId};
 
-/// Where an answer is put.
+/// Receives the answer to a request.
 pub type Reply<T> = oneshot::Sender<Result<Done<T>, Refusal>>;
 
-/// What was asked for is done.
+/// The answer to a request that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done<T> {
-    /// What has come of it.
+    /// The result.
     pub result: T,
-    /// Why it will not survive the process, if it should and is not on the disk.
+    /// Why the change will be lost with the process, if it should be in the state file and is not.
     pub not_saved: Option<String>,
 }
 
-/// Something that is asked for.
+/// A request and its requester.
 #[derive(Debug)]
 pub struct Ask {
-    /// Who asks, as logs and events name it.
+    /// The requester, as logs and events name it.
     pub who: String,
-    /// What for.
+    /// The request.
     pub request: Request,
 }
 
-/// What is asked for.
+/// A request of an operator.
 #[derive(Debug)]
 pub enum Request {
-    /// One more backend, or the renewal of its lease.
+    /// Registers a backend, or renews its lease.
     Register {
-        /// The pool that it is to serve in.
+        /// Its pool.
         pool: String,
-        /// What it is.
+        /// Its description.
         backend: NewBackend,
-        /// Whether it is new.
+        /// Receives whether it is new.
         reply: Reply<Registered>,
     },
-    /// One backend less.
+    /// Removes a backend.
     Deregister {
-        /// Which.
+        /// The backend.
         backend: Named,
-        /// Whose lease ends; `None` ends all of them.
+        /// The holder whose lease ends; `None` ends all leases.
         holder: Option<String>,
-        /// What became of it.
+        /// Receives the result.
         reply: Reply<Left>,
     },
-    /// Another weight, or another administrative state.
+    /// Sets the weight or the administrative state.
     Change {
-        /// Which.
+        /// The backend.
         backend: Named,
-        /// `None` leaves it as it is.
+        /// `None` leaves it unchanged.
         weight: Option<u16>,
-        /// `None` leaves it as it is.
+        /// `None` leaves it unchanged.
         admin: Option<Admin>,
-        /// It is changed.
+        /// Confirms the change.
         reply: Reply<()>,
     },
-    /// A word on its health that its checks do not change; `None` takes it back.
+    /// Sets a backend's health until further notice; its checks do not change it. `None` ends that.
     OverrideHealth {
-        /// Which.
+        /// The backend.
         backend: Named,
         /// [`HealthState::Up`] or [`HealthState::Down`].
         health: Option<HealthState>,
-        /// It is so.
+        /// Confirms the change.
         reply: Reply<()>,
     },
-    /// To be ready, or not, whatever else there is.
+    /// Sets whether the process reports itself as not ready, regardless of its state.
     ReadyFail {
-        /// Whether it fails.
+        /// True for not ready.
         fail: bool,
-        /// It is so.
+        /// Confirms the change.
         reply: Reply<()>,
     },
-    /// Another level of the log.
+    /// Sets the level of the log.
     LogLevel {
-        /// The least severe lines that are written.
+        /// The new level.
         level: LevelFilter,
-        /// It is so.
+        /// Confirms the change.
         reply: Reply<()>,
     },
 }
@@ -91,9 +91,9 @@ pub enum Request {
 /// A backend by the names that people use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// Its pool.
+    /// Name of the pool.
     pub pool: String,
-    /// Its name in there.
+    /// Its name in the pool.
     pub backend: String,
 }
 
@@ -103,67 +103,67 @@ impl fmt::Display for Named {
     }
 }
 
-/// A backend to be registered: legal by itself.
+/// A backend to register. Every field is valid by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewBackend {
-    /// Unique within the pool.
+    /// Its name, unique within the pool.
     pub name: String,
     /// Where to dial.
     pub address: Address,
-    /// 0..=256.
+    /// Its weight, 0..=256.
     pub weight: u16,
     /// Serves only when no primary backend is eligible.
     pub backup: bool,
-    /// How long its lease is; `None` is for ever.
+    /// Duration of its lease; `None` for no end.
     pub ttl: Option<Duration>,
-    /// Whose lease is renewed.
+    /// The holder of the lease.
     pub holder: Option<Holder>,
-    /// A lease may take the place of what was to stay, and what is to stay that of the leases of others.
+    /// Allows a lease to replace a permanent registration, and a permanent one to replace the leases of others.
     pub replace: bool,
 }
 
-/// Who asks for a backend.
+/// The requester of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Somebody who has a lease.
+    /// A holder that must have a lease.
     Known(String),
-    /// Somebody who has this name, with a lease or without one yet.
+    /// A holder of this name, with or without a lease.
     Named(String),
 }
 
-/// A backend was registered.
+/// The result of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// Which it is.
+    /// Its id.
     pub id: BackendId,
     /// False when it was there already and its lease was renewed.
     pub is_new: bool,
-    /// Whose lease it is, if it is one.
+    /// The holder of its lease, if it has one.
     pub holder: Option<String>,
 }
 
-/// A backend was deregistered, or one of its leases has ended.
+/// The result of a deregistration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// Sessions on the backend.
+    /// Open sessions on the backend.
     pub sessions: u32,
-    /// False when others have a lease: it stays in its pool.
+    /// False when other holders have a lease: it stays in its pool.
     pub is_removed: bool,
 }
 
-/// Why what was asked for is not done. Nothing has changed then.
+/// Explains why a request was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no such thing.
+    /// The object does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// It contradicts what there is.
+    /// The request contradicts the present state.
     #[error("{0}")]
     Conflict(String),
-    /// It can never be done.
+    /// The request can never succeed.
     #[error("{0}")]
     Invalid(String),
-    /// Not now.
+    /// The request may succeed later.
     #[error("{0}")]
     Unavailable(String),
 }

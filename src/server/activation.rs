@@ -1,14 +1,14 @@
-//! Which listener each socket belongs to that the service manager has passed.
+//! Assigns the sockets passed by the service manager to listeners.
 
 use std::net::SocketAddr;
 
 use crate::config::model::Listener;
 use crate::sys::Passed;
 
-/// A socket that was passed under the name of a listener and is not its own.
+/// A socket passed under the name of a listener that it does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// It listens elsewhere.
+    /// It listens on another address.
     #[error(
         "listener {name:?}: the socket that was passed under its name listens on {address}, not on {bind}"
     )]
@@ -17,10 +17,10 @@ pub enum Mismatch {
         name: String,
         /// Its address.
         bind: SocketAddr,
-        /// That of the socket.
+        /// Its address.
         address: SocketAddr,
     },
-    /// It takes no IPv4 clients.
+    /// It accepts no IPv4 clients.
     #[error(
         "listener {name:?}: the socket that was passed for {bind} takes IPv6 clients alone: write BindIPv6Only=both"
     )]
@@ -32,11 +32,11 @@ pub enum Mismatch {
     },
 }
 
-/// By listener the sockets that were passed for it, and those that are nobody's.
+/// The sockets passed for each listener, by index, and those that fit none.
 pub(super) type Claims<S> = (Vec<Vec<Passed<S>>>, Vec<Passed<S>>);
 
-/// Gives each listener the sockets that were passed for it, by name or else by address, in the order of `listeners`; and
-/// returns those that are nobody's.
+/// Returns for each listener the sockets passed for it, by name or else by address, in the order of `listeners`; and
+/// the sockets that fit none. Fails when a name matches and the socket does not.
 pub(super) fn claim<S>(listeners: &[Listener], passed: Vec<Passed<S>>) -> Result<Claims<S>, Mismatch> {
     let (mut claimed, mut left) = (Vec::from_iter(listeners.iter().map(|_| Vec::new())), Vec::new());
     for socket in passed {

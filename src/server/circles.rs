@@ -1,4 +1,4 @@
-//! Sessions that would open sessions without end.
+//! Refuses sessions that would open sessions without end.
 
 use crate::base::address::Address;
 use crate::config::is_circle_at_home;
@@ -6,9 +6,10 @@ use crate::config::model::{Config, OwnSocket};
 use crate::server::StartError;
 use crate::sys;
 
-/// Fails when a dial would end at a socket of ours: at a listener each session would open the next, even when every client
-/// has left; the admin API would be open to whoever reaches a listener. The check of the configuration finds all of them but
-/// those that are bound to the unspecified address, which accept at every address that this machine has now.
+/// Fails when a dial would end at a socket of this process: at a listener each session would open the next one, even
+/// after every client has left; and the admin API would be open to every client of a listener. The check of the
+/// configuration finds all cases but those of the unspecified address, which accepts at every present address of this
+/// machine.
 pub(super) fn refuse_circles(config: &Config) -> Result<(), StartError> {
     for (pool, backend) in config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b))) {
         let address = &backend.address;

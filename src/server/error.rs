@@ -1,4 +1,4 @@
-//! Why a configuration cannot be run here.
+//! Reasons why a configuration cannot run on this machine.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use crate::messages::reload::Refused;
 use crate::server::activation::Mismatch;
 use crate::sys;
 
-/// Why the process could not start, with nothing left running; or why it cannot run another configuration, with
-/// everything left as it was.
+/// Why the process could not start, with nothing left running; or why it cannot apply a new configuration, with
+/// everything unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address that another process listens on.
@@ -24,10 +24,10 @@ pub enum StartError {
         name: String,
         /// Its address.
         bind: SocketAddr,
-        /// Who could hold it.
+        /// The process that could hold it.
         holder: String,
     },
-    /// A backend that is one of our own sockets.
+    /// A backend that is one of the process's own sockets.
     #[error("pool {pool:?}: backend {backend:?}: {address} is {socket}")]
     Circle {
         /// The pool.
@@ -39,25 +39,25 @@ pub enum StartError {
         /// The socket.
         socket: OwnSocket,
     },
-    /// Any other reason not to be able to listen.
+    /// Any other error that prevents listening.
     #[error("listener {name:?}: cannot listen on {bind}: {error}{hint}")]
     Listen {
         /// The listener.
         name: String,
         /// Its address.
         bind: SocketAddr,
-        /// What to do about it, if anything is known.
+        /// A remedy, if one is known.
         hint: &'static str,
         /// The error of the call. Not a `source`: the message holds it, and `main` prints the sources behind it.
         error: io::Error,
     },
-    /// Workers or listeners that were to go by the last change are still there.
+    /// Workers or listeners removed by the last change are still there.
     #[error("{what}: the last change is not over yet, try again later")]
     Unsettled {
-        /// What is still there.
+        /// The remaining part.
         what: String,
     },
-    /// What an earlier process has kept cannot be read.
+    /// The state file of an earlier process cannot be read.
     #[error(transparent)]
     State(#[from] StateFileError),
     /// A socket was passed for a listener that it does not fit.
@@ -75,10 +75,10 @@ pub enum StartError {
         /// How many workers.
         workers: usize,
     },
-    /// Root cannot be given up.
+    /// Root privileges cannot be dropped.
     #[error("cannot become user {user:?}: {error}")]
     Account {
-        /// Who was to be become.
+        /// The configured user.
         user: String,
         /// The error of the call.
         error: io::Error,
@@ -100,7 +100,7 @@ pub enum StartError {
     /// A system call that the process cannot do without.
     #[error("cannot {what}: {error}")]
     System {
-        /// What was attempted.
+        /// The attempted action.
         what: &'static str,
         /// The error of the call.
         error: io::Error,
@@ -108,8 +108,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the process or the machine has run out of something, so that the same may do later. clone(2): EAGAIN for want
-    /// of a thread.
+    /// Returns whether the process or the machine has run out of a resource, so that the same may succeed later.
+    /// clone(2): EAGAIN for want of a thread.
     fn is_shortage(&self) -> bool {
         match self {
             Self::Listen { error, .. } | Self::System { error, .. } => {
@@ -135,12 +135,12 @@ impl From<StartError> for Refused {
     }
 }
 
-/// An error of a system call.
+/// Returns a function that wraps the error of a system call.
 pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { what, error }
 }
 
-/// Why `listener` cannot listen.
+/// Returns why `listener` cannot listen.
 pub(super) fn refused(listener: &Listener, error: io::Error) -> StartError {
     let (name, bind) = (listener.name.clone(), listener.bind);
     if error.kind() == io::ErrorKind::AddrInUse {
@@ -149,7 +149,7 @@ pub(super) fn refused(listener: &Listener, error: io::Error) -> StartError {
     StartError::Listen { name, bind, hint: hint(&error, bind, sys::has_given_up_root()), error }
 }
 
-/// What to do about not being able to listen on `bind`, if anything is known.
+/// Returns a remedy for not being able to listen on `bind`, or an empty text.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
 fn hint(error: &io::Error, bind: SocketAddr, has_given_up_root: bool) -> &'static str {
     match error.kind() {

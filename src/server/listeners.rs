@@ -1,13 +1,12 @@
-//! The listening sockets of the process: for each address a group of them, of each worker one.
+//! The listening sockets of the process: a group per address, with one socket per worker.
 //!
-//! The workers own them. Here is only known which there are, because options belong to a listener and not to a worker, and
-//! because connections have to be kept away from a socket before the worker that has it can close it. Where that can be,
-//! they are kept away by hiding it: what was the socket of an address is then in nobody's way, who listens there instead
-//! gets the next client, and where nobody does it is refused. What was passed to this process cannot be hidden, because the
-//! next process has it too: its clients wait.
+//! The workers own them. This module only knows them, because options belong to a listener and not to a worker, and
+//! because connections must be kept away from a socket before its worker can close it. Where possible that is done by
+//! hiding the socket: then another process that listens on the address gets the next client, and without one the client
+//! is refused. A socket passed to this process cannot be hidden, because the next process has it too: its clients wait.
 //!
-//! The kernel numbers the sockets of a group in the order in which they began to listen, which is that of the workers,
-//! because only those of the last workers are ever closed, and others come only when these are gone.
+//! The kernel numbers the sockets of a group in the order in which they began to listen. That is the order of the
+//! workers, because only sockets of the last workers are ever closed, and new ones come only after these have gone.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,54 +19,54 @@ use crate::server::error::refused;
 use crate::sys::{self, Kernel, Linux, Neighbours, Passed};
 use crate::worker::GroupId;
 
-/// A listening socket, as the workers have it.
+/// A listening socket as the workers own it.
 pub(super) type Socket = <Linux as Kernel>::Listener;
-/// The same as it is known here.
+/// A listening socket as this module knows it.
 type Known = Weak<<Socket as std::ops::Deref>::Target>;
 
 /// The sockets of one address.
 pub(super) struct Group {
     pub(super) id: GroupId,
-    /// As configured; may say that the kernel chooses the port.
+    /// The configured address; port 0 lets the kernel choose.
     bind: SocketAddr,
-    /// Where clients connect to.
+    /// The actual address.
     pub(super) address: SocketAddr,
-    /// Of the listener that they belong to.
+    /// The name of its listener.
     pub(super) name: String,
     backlog: u32,
     tcp: Tcp,
     /// By worker. The last workers may have none.
     sockets: Vec<Known>,
-    /// The first ones, if the service manager has them too. No worker can close these: connections would go on to begin
-    /// there.
+    /// The first sockets, if the service manager has them too. Workers alone cannot close these: connections would
+    /// continue to begin there.
     passed: Vec<Passed<Socket>>,
 }
 
-/// Sockets that are to be closed by their workers.
+/// Sockets that their workers must close.
 pub(super) struct Retiring {
-    /// Which they belonged to.
+    /// The group that they belonged to.
     pub(super) group: GroupId,
     pub(super) name: String,
     pub(super) address: SocketAddr,
     sockets: Vec<Known>,
-    /// How many of the first ones are known to the site too, because they were passed to this process.
+    /// How many of the first ones this module holds too, because they were passed to this process.
     passed: usize,
-    /// Whether they are in nobody's way.
+    /// Whether they are hidden.
     pub(super) is_hidden: bool,
 }
 
-/// What one listener of a configuration needs.
+/// The sockets that one listener of a configuration needs.
 pub(super) enum Need {
-    /// Sockets of a group that is there, for workers that are not.
+    /// More sockets for a group that exists, for new workers.
     More { group: GroupId, sockets: Vec<Socket> },
-    /// A group, whose sockets do not listen yet.
+    /// A new group, whose sockets do not listen yet.
     New { address: SocketAddr, sockets: Vec<Socket>, neighbours: Neighbours },
-    /// A group that begins with sockets that were passed to this process, one at least. Those beside them do not listen yet.
+    /// A group of at least one passed socket. The sockets beside it do not listen yet.
     Passed { passed: Vec<Passed<Socket>>, beside: Vec<Socket> },
 }
 
 impl Retiring {
-    /// Whether a worker still has one of them.
+    /// Returns whether a worker still has one of them.
     pub(super) fn is_open(&self) -> bool {
         let is_open =
             |(index, socket): (usize, &Known)| socket.strong_count() > usize::from(index < self.passed);
@@ -75,8 +74,8 @@ impl Retiring {
     }
 }
 
-/// What was `passed` to this process, if `config` fits it. From now on each socket is known by its address alone: a listener
-/// of its name may be elsewhere by the time when it is needed again.
+/// Returns the sockets `passed` to this process. Fails when they do not fit `config`. From now on each is known by its
+/// address alone: a listener of its name may have moved when it is needed again.
 pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed<Socket>>, StartError> {
     let (claimed, left) = activation::claim(&config.listeners, passed)?;
     for Passed { name, address, .. } in &left {
@@ -91,8 +90,8 @@ pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed
     Ok(claimed.into_iter().flatten().chain(left).map(known).collect())
 }
 
-/// Opens what `config` needs besides `groups` and the sockets of `unused`, by listener. Nothing of it listens yet: if
-/// something else cannot be had, no client was taken in.
+/// Opens the sockets that `config` needs besides `groups` and the sockets of `unused`, by listener. None of them
+/// listens yet: if anything else fails, no client was accepted.
 pub(super) fn open(
     config: &Config,
     groups: &[Group],
@@ -120,8 +119,8 @@ pub(super) fn open(
     config.listeners.iter().zip(kept).zip(claimed).map(need).collect()
 }
 
-/// The groups that stay, by listener: that of the same name at the same address as configured, or else one that has the
-/// very address and whose listener is called something else now.
+/// Returns the groups that stay, by listener: the one of the same name and configured address, or else the one of the
+/// same address under another name.
 fn kept<'a>(config: &Config, groups: &'a [Group]) -> Vec<Option<&'a Group>> {
     let same = |listener: &Listener| {
         groups.iter().find(|group| group.bind == listener.bind && group.name == listener.name)
@@ -133,10 +132,10 @@ fn kept<'a>(config: &Config, groups: &'a [Group]) -> Vec<Option<&'a Group>> {
     config.listeners.iter().zip(&same).map(|(listener, same)| same.or_else(|| renamed(listener))).collect()
 }
 
-/// Sockets of a new group, beside those of this process at the addresses `own`.
+/// Returns the sockets of a new group, which may overlap this process's own addresses `own`.
 fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, own: &[SocketAddr]) -> io::Result<Need> {
     let bind = listener.bind;
-    // Those that overlap go: two that stay would have been refused by the checks of the configuration.
+    // Overlapping ones are about to go: two that stay would have been refused by the checks of the configuration.
     let is_among_own = own.iter().any(|address| overlap(bind, *address));
     let neighbours = if is_among_own { Neighbours::Own } else { Neighbours::None };
     let sockets = sys::bind(bind, workers, tcp, neighbours)?;
@@ -145,7 +144,7 @@ fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, own: &[SocketAddr]
     Ok(Need::New { address, sockets, neighbours })
 }
 
-/// What was opened for new listeners of `config` listens from now on.
+/// Makes the sockets opened for new listeners of `config` listen.
 pub(super) fn begin_to_listen(config: &Config, needs: &[Need]) -> Result<(), StartError> {
     for (listener, need) in config.listeners.iter().zip(needs) {
         if let Need::New { sockets, neighbours, .. } = need {
@@ -157,7 +156,7 @@ pub(super) fn begin_to_listen(config: &Config, needs: &[Need]) -> Result<(), Sta
     Ok(())
 }
 
-/// A group that begins with the sockets that were passed for it, one at least.
+/// Returns a group of the sockets passed for it; there must be at least one.
 fn adopt_group(
     listener: &Listener,
     passed: Vec<Passed<Socket>>,
@@ -170,8 +169,8 @@ fn adopt_group(
     Ok(Need::Passed { passed, beside })
 }
 
-/// So many more sockets for the address of `socket`, which do not listen yet; none where others may not bind there: it was
-/// passed as it is, or root has opened it and was given up.
+/// Returns `count` more sockets for the address of `socket`, which do not listen yet. Returns none when the kernel does
+/// not allow it: the socket was passed without SO_REUSEPORT, or root opened it and was given up.
 fn beside(socket: &Socket, count: usize, tcp: &Tcp) -> io::Result<Vec<Socket>> {
     if count == 0 || !sys::lets_others_bind(socket)? {
         return Ok(Vec::new());
@@ -179,14 +178,14 @@ fn beside(socket: &Socket, count: usize, tcp: &Tcp) -> io::Result<Vec<Socket>> {
     Ok(sys::bind_beside(socket, count, tcp)?.into_iter().map(|socket| Arc::new(socket.into())).collect())
 }
 
-/// Whether a client of one address may be taken for one of the other.
+/// Returns whether a client of one address could be accepted at the other.
 pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 impl Group {
-    /// What this group lacks for so many workers.
+    /// Opens the sockets that this group lacks for `workers` workers.
     fn more(&self, workers: usize, tcp: &Tcp) -> io::Result<Need> {
         let count = workers.saturating_sub(self.sockets.len());
         let sockets = match self.any() {
@@ -198,7 +197,7 @@ impl Group {
         Ok(Need::More { group: self.id, sockets })
     }
 
-    /// One of its sockets, unless all are closed.
+    /// Returns one of its sockets, unless all are closed.
     fn any(&self) -> Option<Socket> {
         self.open().next()
     }
@@ -207,7 +206,7 @@ impl Group {
         self.sockets.iter().filter_map(Weak::upgrade)
     }
 
-    /// A group that begins with these sockets.
+    /// Returns a group of these sockets.
     pub(super) fn new(
         id: GroupId,
         address: SocketAddr,
@@ -220,7 +219,7 @@ impl Group {
         Self { id, bind, address, name, backlog, tcp, sockets, passed: Vec::new() }
     }
 
-    /// A group of sockets that were passed to this process, and those that were bound beside them.
+    /// Returns a group of passed sockets and those bound beside them.
     pub(super) fn of_passed(
         id: GroupId,
         listener: &Listener,
@@ -236,17 +235,17 @@ impl Group {
         group
     }
 
-    /// How many of its sockets, the first ones, were passed to this process.
+    /// Returns how many of its first sockets were passed to this process.
     pub(super) fn passed(&self) -> usize {
         self.passed.len()
     }
 
-    /// How many workers have a socket of it: the first ones.
+    /// Returns how many workers have a socket of it: the first ones.
     pub(super) fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Belongs to `listener` from now on, and does as it says.
+    /// Assigns the group to `listener` and applies its options.
     pub(super) fn serve(&mut self, listener: &Listener, tcp: Tcp) {
         self.name.clone_from(&listener.name);
         self.bind = listener.bind;
@@ -260,7 +259,7 @@ impl Group {
         }
     }
 
-    /// The sockets that were bound for it begin to listen; connections are spread over all from now on.
+    /// Adds sockets, which begin to listen; connections are spread over all sockets from now on.
     pub(super) fn extend(&mut self, sockets: &[Socket]) {
         self.sockets.extend(sockets.iter().map(Arc::downgrade));
         for socket in sockets {
@@ -271,7 +270,7 @@ impl Group {
         }
     }
 
-    /// No connection begins at the sockets behind the first `workers` from now on.
+    /// Keeps new connections from all but the first `workers` sockets, and returns the others, if any.
     pub(super) fn shorten(&mut self, workers: usize) -> Option<Retiring> {
         if self.sockets.len() <= workers {
             return None;
@@ -284,8 +283,9 @@ impl Group {
         Some(Retiring { group: self.id, name, address, sockets, passed: 0, is_hidden: false })
     }
 
-    /// No connection begins at any of its sockets from now on, nor at those that are `retiring` already. Those that were
-    /// passed to this process are returned: the service manager does not close them, and nobody else can listen there.
+    /// Keeps new connections from all of its sockets, and from those that are `retiring` already. Returns the sockets
+    /// that were passed to this process: the service manager does not close them, and no other process can listen
+    /// there.
     pub(super) fn retire(self, retiring: &mut Vec<Retiring>) -> Vec<Passed<Socket>> {
         let is_hidden = self.passed.is_empty() && self.hide(retiring);
         if is_hidden {
@@ -298,7 +298,7 @@ impl Group {
         passed
     }
 
-    /// Whether all sockets that share its address are in nobody's way from now on.
+    /// Hides all sockets that share its address; returns false when the kernel cannot.
     fn hide(&self, retiring: &[Retiring]) -> bool {
         let gone = retiring.iter().filter(|gone| gone.group == self.id);
         let gone = gone.flat_map(|gone| gone.sockets.iter().filter_map(Weak::upgrade));
@@ -313,7 +313,7 @@ impl Group {
         }
     }
 
-    /// Connections begin only at sockets that outlive the process from now on, if there are some.
+    /// Keeps new connections from all sockets but those that outlive the process, if there are any.
     pub(super) fn leave(&self) {
         let has_beside = self.sockets.len() > self.passed.len();
         if let ([first, ..], true, Ok(count)) =
@@ -323,7 +323,7 @@ impl Group {
         }
     }
 
-    /// Leaves what was passed to this process to the next one, once no worker has it.
+    /// Leaves the passed sockets to the next process. Must be called once no worker has them.
     pub(super) fn hand_back(&self) {
         for Passed { socket, .. } in &self.passed {
             self.tell("hand back a socket", sys::hand_back(socket));
@@ -334,7 +334,7 @@ impl Group {
         self.open().for_each(|socket| self.tell(what, call(&socket)));
     }
 
-    /// None of these calls fails on a socket that listens, but for want of memory. What was to be changed stays.
+    /// Logs an error of a call that fails on a listening socket only for want of memory. The old setting stays.
     fn tell(&self, what: &str, result: io::Result<()>) {
         if let Err(error) = result {
             log::error!(listener:% = self.name, address:% = self.address, error:%; "cannot {what}");

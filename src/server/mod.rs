@@ -1,6 +1,6 @@
-//! Starts the workers and the control thread and waits for them: the only module that sees both. `topology` has what
-//! listens and what runs, and lets it follow another configuration; `listeners` has the listening sockets, `threads` the
-//! threads, `circles` refuses sessions without end, `activation` assigns the sockets that the service manager has passed,
+//! Starts the workers and the control thread and waits for them: the only module that sees both. `topology` owns
+//! listeners and workers and applies new configurations to them; `listeners` owns the listening sockets, `threads` the
+//! threads, `circles` refuses sessions without end, `activation` assigns the sockets passed by the service manager,
 //! `watchdog` reports to it.
 
 mod activation;
@@ -42,15 +42,15 @@ pub use watchdog::{Watchdog, Watched};
 pub struct ConfigFile {
     /// As people know it.
     pub name: String,
-    /// What reads it again.
+    /// Reads the configuration again.
     pub source: Source,
 }
 
-/// A running load balancer. Dropping it changes nothing; see [`Running::terminate`] and [`Running::wait`].
+/// A running load balancer. Dropping it does not stop it; see [`Running::terminate`] and [`Running::wait`].
 pub struct Running {
-    /// Where each listener of the first configuration listens, in its order.
+    /// The addresses of the listeners of the first configuration, in its order.
     pub addresses: Vec<SocketAddr>,
-    /// Where the admin API can be reached.
+    /// The addresses of the admin API.
     pub admin: admin::Addresses,
     control: JoinHandle<io::Result<()>>,
     reports: Reports,
@@ -59,21 +59,21 @@ pub struct Running {
 }
 
 impl Running {
-    /// What SIGTERM does: drains, and the second time stops at once.
+    /// Does what SIGTERM does: drains; the second call stops at once.
     pub fn terminate(&self) {
         self.reports.send_surely(Report::Terminate);
     }
 
-    /// What the control thread lets others see.
+    /// Returns the public view of the control thread's state.
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// Reads another configuration from `source`, runs it or says what it would change, and waits until the workers are
-    /// told. An error changes nothing.
+    /// Reads a configuration from `source`, applies it or predicts its changes, and waits until the workers have their
+    /// commands. An error changes nothing.
     pub fn reload(&self, source: Source, mode: Mode) -> Result<ReloadReport, Vec<String>> {
         let (answer, answered) = sync_channel(1);
-        // Whoever asked waits for it.
+        // The requester waits for the answer.
         let answer: Answer = Box::new(move |report| _ = answer.send(report));
         let request =
             ReloadRequest { who: "the process".into(), source: Some(source), mode, answer: Some(answer) };
@@ -82,42 +82,42 @@ impl Running {
         answer.map_err(|refused| refused.errors)
     }
 
-    /// Where the listener of that name listens now.
+    /// Returns the present address of the listener with that name.
     pub fn address_of(&self, listener: &str) -> Option<SocketAddr> {
         self.site.address_of(listener)
     }
 
-    /// All workers.
+    /// Returns the counters of all workers, present and past.
     pub fn staff(&self) -> &Staff {
         &self.site.staff
     }
 
-    /// The workers, to watch over them.
+    /// Returns the workers as the watchdog sees them.
     pub fn watched(&self) -> Watched {
         Watched::new(Arc::clone(&self.site.staff))
     }
 
-    /// The counters of all workers together.
+    /// Returns the counters of all workers together.
     pub fn totals(&self) -> Totals {
         totals(&self.site.staff)
     }
 
-    /// What part of the work each worker has done so far, by index as long as all are those of the start.
+    /// Returns each worker's part of the work so far, by index as long as all are those of the start.
     pub fn shares(&self) -> impl Iterator<Item = Share> {
         self.site.staff.counters().into_iter().map(|(_, stats)| Share::of(&stats))
     }
 
-    /// What was published last.
+    /// Returns the current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.view.state().snapshot)
     }
 
-    /// All backends as of now. Those of the first configuration are in its order.
+    /// Returns all backends. Those of the first configuration are in its order.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
         self.snapshot().backends().cloned().collect()
     }
 
-    /// Waits until everything has stopped; returns the counters at the end.
+    /// Waits until everything has stopped; returns the final counters.
     pub fn wait(self) -> io::Result<Totals> {
         let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
         self.site.hand_back();
@@ -133,13 +133,14 @@ fn totals(staff: &Staff) -> Totals {
     Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()))
 }
 
-/// Starts what `config` says and returns once every listener listens.
+/// Starts `config` and returns once every listener listens.
 pub fn start(config: &Config) -> Result<Running, StartError> {
     start_service(config, None, Inherited::default(), |_| Ok(()))
 }
 
-/// The same with the listening sockets among what was `inherited`; SIGHUP reads the configuration again from where it
-/// came from. `when_listening` comes after the last thing that takes root, which the process has given up then, and that may
+/// Same as [`start`], with the listening sockets of `inherited`; SIGHUP reads the configuration again from `origin`.
+/// `when_listening` is called before any session, when everything that needs root or may wait long is done and root is
+/// given up; its error ends the start.
 /// wait for long, and before any session; what is reported from then on is done.
 pub fn start_service(
     config: &Config,
@@ -190,7 +191,7 @@ pub fn start_service(
         drain_timeout: config.global.drain_timeout,
     };
     let at = admin.addresses();
-    // In front of the control thread: no reload passes the doors by.
+    // Before the control thread, so that every reload reaches the doors.
     let doors = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
     let is_first = site.doors.set(doors).is_ok();
     debug_assert!(is_first, "a process starts once");
@@ -205,7 +206,7 @@ pub fn start_service(
     Ok(Running { addresses, admin: at, control, reports, view, site })
 }
 
-/// What runs first: the configuration, and what operators and backends had changed when the process before us ended.
+/// Returns the first snapshot: the configuration, and the run-time changes that the last process had saved.
 fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), StartError> {
     let Some(path) = &config.admin.state_file else {
         return Ok((Arc::new(Snapshot::new(config)), Kept::default()));
@@ -223,7 +224,7 @@ fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), 
         }
     }
     let reports = reports.clone();
-    // Where there is no room, the control thread is awake, and looks.
+    // When there is no room, the control thread is awake and will look.
     let on_end = move || _ = reports.try_send(Report::StateWritten);
     let file =
         StateFile::start(path.clone(), on_end).map_err(system("start the thread of the state file"))?;
@@ -236,7 +237,7 @@ fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), 
     Ok((Arc::new(snapshot), Kept::new(registrations, Some(file))))
 }
 
-/// Becomes the user that the configuration names, in all threads, with what that one is to have.
+/// Becomes the configured user in all threads, and gives that user the files it must own.
 fn give_up_root(global: &Global, admin: &admin::Opened) -> Result<(), StartError> {
     let Some(account) = &global.user else { return Ok(()) };
     let was_root = sys::is_root();

@@ -1,5 +1,5 @@
-//! What signals ask for, from the first line of the process on: a start may wait for a disk or a name server for long, and who
-//! ends it then is not to wait with it.
+//! Signals, handled from the first moment of the process: a start may wait long for a disk or a name server, and must
+//! still end at once when asked to.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -14,20 +14,20 @@ use signal_hook::low_level::signal_name;
 
 use crate::messages::report::{Report, Reports};
 
-/// Signals that ask for something.
+/// The signals with a meaning.
 const MEANT: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1];
-/// Signals that would end the process, by signal(7), and mean nothing to it: they are logged and ignored. So are those of real
-/// time, which have numbers only.
+/// Signals that would end the process by default (signal(7)) and have no meaning here: they are logged and ignored. So
+/// are the real-time signals, which have numbers only.
 const STRAY: [i32; 7] = [SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXCPU, SIGXFSZ];
-/// The C library keeps the first two of the kernel's for itself.
+/// The C library reserves the kernel's first two for itself.
 const REAL_TIME: RangeInclusive<i32> = 34..=64;
 
-/// What is done about a signal outside this module.
+/// The effects of signals outside this module.
 #[derive(Clone, Copy)]
 pub struct Actions {
-    /// SIGUSR1: opens the access log again.
+    /// SIGUSR1: reopens the access log.
     pub reopen_logs: fn(),
-    /// Ends the process, which does not serve yet.
+    /// Ends the process while it does not serve yet.
     pub leave: fn(),
 }
 
@@ -35,16 +35,16 @@ pub struct Actions {
 #[derive(Clone)]
 pub struct Signals(Arc<Mutex<Desk>>);
 
-/// Where signals go.
+/// The destination of signals.
 enum Desk {
-    /// Nothing runs yet. What was asked for meanwhile is done then.
+    /// Nothing runs yet. A reload requested meanwhile is done at the start.
     Starting { reload: bool },
-    /// To the control thread.
+    /// Signals go to the control thread.
     Serving(Reports),
 }
 
 impl Signals {
-    /// Catches them from now on. To be called before anything that may wait.
+    /// Catches signals from now on. Must be called before anything that may wait.
     pub fn catch(actions: Actions) -> io::Result<Self> {
         let mut caught = Caught::new(MEANT.into_iter().chain(STRAY).chain(REAL_TIME))?;
         let signals = Self(Arc::new(Mutex::new(Desk::Starting { reload: false })));
@@ -55,7 +55,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The process serves: they are reported there from now on.
+    /// Must be called once the process serves: signals are reported there from now on.
     pub fn report_to(&self, reports: Reports) {
         let mut desk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*desk, Desk::Starting { reload: true }) {
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    /// It was caught and reported to nobody: a start that hung could not be ended.
+    /// The signal was caught and reported to no thread: a start that hung could not be ended.
     #[test]
     fn what_comes_before_the_process_serves_is_not_lost() {
         static LEFT: AtomicU32 = AtomicU32::new(0);

@@ -8,8 +8,7 @@ use crate::base::hash::hash;
 use crate::messages::report::{Report, Reports, WorkerId};
 use crate::sys;
 
-/// Starts the thread of a worker. It waits for what it is to begin with, and ends where that never comes. Its end is
-/// reported.
+/// Starts the thread of a worker. It waits for its start message, and ends if that never comes. Its end is reported.
 pub(super) fn spawn_worker<S: Send + 'static>(
     index: usize,
     pin: bool,
@@ -31,8 +30,8 @@ pub(super) fn spawn_worker<S: Send + 'static>(
     Ok(())
 }
 
-/// Reports the end of a worker when it is dropped. A panic ends the program at once (`main.rs`); where this crate is part of
-/// another that unwinds, as its tests do, whoever waits for the server must not wait for ever.
+/// Reports the end of a worker when dropped. A panic ends the program at once (`main.rs`); when this crate is part of
+/// another program that unwinds, as in its tests, the server must still learn of the end.
 struct End {
     worker: WorkerId,
     reports: Reports,
@@ -46,7 +45,7 @@ impl Drop for End {
     }
 }
 
-/// Random picks of two processes, and of two workers, should not be alike.
+/// Returns a seed. Random picks of two processes, and of two workers, must differ.
 pub(super) fn seed(worker: WorkerId) -> u64 {
     hash(&std::process::id().to_ne_bytes(), worker.0)
 }
@@ -64,7 +63,7 @@ mod tests {
     use crate::server::topology::ServerSite;
     use crate::sys::Linux;
 
-    /// It was never reported: whoever waited for the server waited forever.
+    /// The panic was never reported: a wait for the server never returned.
     #[test]
     fn a_worker_that_panics_stops_the_server_with_an_error() {
         let kernels = [Linux::new().unwrap(), Linux::new().unwrap()];
@@ -92,7 +91,7 @@ mod tests {
             drain_timeout: Duration::from_secs(60),
         };
         for (member, commands) in members.iter().zip(inboxes) {
-            // The other one goes on until it is told to stop.
+            // The other one runs until it is stopped.
             let run = |(index, commands): (usize, Receiver<Command>)| match index {
                 0 => panic!("on purpose, with {commands:?}"),
                 _ => match commands.recv() {
@@ -116,7 +115,7 @@ mod tests {
         let (start, opened) = sync_channel::<(WorkerId, ())>(1);
         spawn_worker(0, false, reports, opened, |()| panic!("it was never started")).unwrap();
         drop(start);
-        // The queue ends with its last sender, which that thread has.
+        // The queue ends with its last sender, which that thread holds.
         assert!(
             inbox
                 .recv_timeout(Duration::from_secs(30))

@@ -1,5 +1,5 @@
-//! The sockets and the threads of the process, and how they follow a change of the configuration: what is needed is opened
-//! first, all or nothing, and used only then.
+//! The sockets and threads of the process, and how they follow a new configuration: resources are opened first, all or
+//! nothing, and used only then.
 
 use std::fmt;
 use std::io;
@@ -32,50 +32,50 @@ use crate::worker::{
     self, Admission, Assignment, GroupId, Listening, Peers, RETIRE_GRACE, Shared, Worker, WorkerEndpoints,
 };
 
-/// How long the last change may take to be over, while the next one waits for it: what is retired goes after
-/// [`RETIRE_GRACE`], unless its queue cannot be served.
+/// The next change waits at most this long for the last one to settle: retired sockets are closed after
+/// [`RETIRE_GRACE`], unless their queue cannot be served.
 const SETTLE_MAX: Duration = RETIRE_GRACE.saturating_mul(4);
-/// How often that is looked at.
+/// How often that is checked.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
-/// Listeners that may be retiring when the next change is made; one more, and it waits for them. They hold descriptors that
-/// no configuration accounts for.
+/// At most this many listeners may be retiring when the next change is made; with more it waits. They hold descriptors
+/// that no configuration accounts for.
 const RETIRING_MAX: usize = 64;
 
 type WorkerHandle = worker::WorkerHandle<Socket, <Linux as Kernel>::Socket>;
 type Assigned = Assignment<Socket, <Linux as Kernel>::Socket>;
 
-/// The sockets and the threads. See the module.
+/// The sockets and threads. See the module.
 pub(super) struct ServerSite {
     pub(super) staff: Arc<Staff>,
     admission: Arc<Admission>,
     reports: Reports,
-    /// Under which all has to fit.
+    /// The limit that everything must fit into.
     open_files: u64,
     pipe_bytes: Option<u64>,
-    /// What does not change in a running process.
+    /// Settings that do not change in a running process.
     pin: bool,
     busy_poll: Duration,
     state_file: Option<PathBuf>,
     state: Mutex<State>,
-    /// Where operators are answered over TCP; nothing before they are.
+    /// The TCP doors of the admin API; empty until they are open.
     pub(super) doors: OnceLock<Doors>,
 }
 
 #[derive(Default)]
 struct State {
     groups: Vec<Group>,
-    /// Group ids only rise.
+    /// Ids are never reused.
     next_group: u32,
     retiring: Vec<Retiring>,
-    /// What was passed to this process and belongs to no listener now.
+    /// Passed sockets that no listener uses now.
     unused: Vec<Passed<Socket>>,
-    /// Of the workers that serve, by index.
+    /// The serving workers, by index.
     handles: Vec<WorkerHandle>,
     /// Held by the workers that have not taken their last assignment yet.
     ticket: Weak<()>,
 }
 
-/// What was prepared for a configuration.
+/// The resources prepared for a configuration.
 pub(super) struct ServerChange {
     site: Arc<ServerSite>,
     config: Config,
@@ -88,13 +88,13 @@ pub(super) struct ServerChange {
     opened: Opened,
 }
 
-/// A worker whose thread waits for its first assignment, or ends without it.
+/// A worker with a thread that waits for its first assignment, or ends without it.
 struct PendingWorker {
     handle: WorkerHandle,
     start: SyncSender<(WorkerId, Start)>,
 }
 
-/// What a worker begins with.
+/// The start message of a worker.
 struct Start {
     id: WorkerId,
     stats: Arc<WorkerStats>,
@@ -103,7 +103,7 @@ struct Start {
 }
 
 impl ServerSite {
-    /// With no socket and no thread.
+    /// Returns a site without sockets and threads.
     pub(super) fn new(config: &Config, open_files: u64, pipe_bytes: Option<u64>, reports: Reports) -> Self {
         let Global { pin, busy_poll, .. } = &config.global;
         Self {
@@ -120,7 +120,7 @@ impl ServerSite {
         }
     }
 
-    /// See [`messages::topology::Site::prepare`]. Listens on what was `passed` to this process too.
+    /// See [`messages::topology::Site::prepare`]. Also listens on the `passed` sockets.
     pub(super) fn prepare(
         self: &Arc<Self>,
         config: &Config,
@@ -178,12 +178,12 @@ impl ServerSite {
         }))
     }
 
-    /// Where the listener of that name listens.
+    /// Returns the address of the listener with that name.
     pub(super) fn address_of(&self, listener: &str) -> Option<SocketAddr> {
         self.state().groups.iter().find(|group| group.name == listener).map(|group| group.address)
     }
 
-    /// Leaves what was passed to this process as whoever is next may find it. To be called once no worker is left.
+    /// Leaves the passed sockets to the next process. Must be called once no worker is left.
     pub(super) fn hand_back(&self) {
         let state = self.state();
         state.groups.iter().for_each(Group::hand_back);
@@ -194,7 +194,7 @@ impl ServerSite {
         }
     }
 
-    /// Waits until nothing that is to go is in the way of `config`.
+    /// Waits until no retiring part is in the way of `config`.
     fn settle(&self, config: &Config) -> Result<(), StartError> {
         let clock = Clock::start();
         let deadline = clock.now() + SETTLE_MAX;
@@ -207,7 +207,7 @@ impl ServerSite {
         Ok(())
     }
 
-    /// A thread for the worker with that index.
+    /// Returns a thread for the worker with that index.
     fn spawn(&self, index: usize) -> Result<PendingWorker, StartError> {
         let kernel = Linux::new().map_err(system("create an epoll instance"))?.with_busy_poll(self.busy_poll);
         let (handle, endpoints) = WorkerHandle::new(index, &kernel.waker());
@@ -218,7 +218,7 @@ impl ServerSite {
         Ok(PendingWorker { handle, start })
     }
 
-    /// Nobody panics with it.
+    /// No code panics while it holds the lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,7 +251,7 @@ impl messages::topology::Site for Arc<ServerSite> {
 }
 
 impl State {
-    /// What of the last changes has to be over before `config` can be prepared.
+    /// Returns the part of the last changes that must be over before `config` can be prepared, if any.
     fn in_the_way(&mut self, config: &Config) -> Option<String> {
         if self.ticket.strong_count() > 0 {
             return Some("a worker has not taken up its work yet".into());
@@ -263,7 +263,7 @@ impl State {
             if are_many {
                 true
             } else if self.groups.iter().any(|group| group.id == retiring.group) {
-                // Others would be numbered behind those that go.
+                // New sockets would be numbered behind the retiring ones.
                 grows
             } else {
                 let overlaps =
@@ -286,7 +286,7 @@ impl State {
         id
     }
 
-    /// Gives what was opened for `config` to the groups; returns by worker what it is to listen on.
+    /// Gives the sockets opened for `config` to the groups; returns each worker's listeners.
     fn regroup(
         &mut self,
         config: &Config,
@@ -354,7 +354,7 @@ impl State {
         of_workers
     }
 
-    /// The sockets of `group` listen for the listener that it was opened for.
+    /// Puts `group` to use for the listener that it was opened for.
     fn begin(&mut self, group: Group, config: &Config, listener: &config::model::Listener) -> GroupId {
         let (id, address) = (group.id, group.address);
         let (pool, workers) = (&config.pools[listener.pool].name, config.global.workers);

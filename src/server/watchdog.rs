@@ -1,4 +1,4 @@
-//! Whether the workers go on turning, and what the service manager is told of it.
+//! Watches whether the workers turn, and reports to the service manager.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,25 +13,25 @@ use crate::messages::report::WorkerId;
 use crate::stats::Totals;
 use crate::sys::{self, Notice};
 
-/// The service manager is notified that often in its watchdog period: it may miss three.
+/// Notices per watchdog period: the manager may miss three.
 const NOTICES_PER_PERIOD: u32 = 5;
-/// How often the service manager is told what the process does, where it asks for no watchdog.
+/// Interval of status notices when the manager asks for no watchdog.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
 
-/// All workers, as whoever watches over them sees them.
+/// All workers, as the watchdog sees them.
 #[derive(Clone)]
 pub struct Watched(Arc<Staff>);
 
-/// A worker by its index, which one that leaves may have too, and by what tells it from that.
+/// A worker by its index, which a retiring one may share, and by its id.
 type Name = (usize, WorkerId);
 
 impl Watched {
-    /// The workers of `staff`, as they come and go.
+    /// Returns the workers of `staff`, as they come and go.
     pub fn new(staff: Arc<Staff>) -> Self {
         Self(staff)
     }
 
-    /// How many turns each has done that has not stopped, and wakes it for another.
+    /// Returns the turns of each worker that has not stopped, and wakes it for another.
     fn turns(&self) -> BTreeMap<Name, u64> {
         let members = self.0.members();
         let turns = members.iter().filter_map(|Member { id, index, mailbox, stats, .. }| {
@@ -48,14 +48,14 @@ impl Watched {
     }
 }
 
-/// The thread that notifies the service manager while the workers go on turning. It stops when this is dropped.
+/// The thread that notifies the service manager while the workers turn. It stops when this is dropped.
 #[must_use = "the service manager is notified until it is dropped"]
 pub struct Watchdog {
     _stop: SyncSender<()>,
 }
 
 impl Watchdog {
-    /// Starts the thread, which reports what the workers do and, where the service manager asks for that, that none is stuck.
+    /// Starts the thread. It reports the status and, if the service manager asks for it, that no worker is stuck.
     pub fn start(watched: Watched) -> io::Result<Self> {
         let watchdog = sys::watchdog_period();
         if let Some(period) = watchdog {
@@ -73,7 +73,7 @@ impl Watchdog {
     }
 }
 
-/// What the service manager was notified of last.
+/// The last notice to the service manager.
 struct Notifier {
     is_awaited: bool,
     watch: Watch,
@@ -108,7 +108,7 @@ impl Notifier {
     }
 }
 
-/// Which workers go on turning. Each was woken at every look, so it has turned until the next one, or it is stuck.
+/// Finds stuck workers. Each is woken at every look, so it must have turned by the next one.
 #[derive(Default)]
 struct Watch {
     /// At the last look.
@@ -116,12 +116,12 @@ struct Watch {
     stuck: BTreeSet<Name>,
 }
 
-/// What has changed since the last look.
+/// The changes since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Verdict {
     /// Workers that have not turned since.
     stuck: Vec<Name>,
-    /// Workers that were stuck until then, and go on or have stopped.
+    /// Workers that were stuck until then, and turn again or have stopped.
     free: Vec<Name>,
 }
 
@@ -156,7 +156,7 @@ mod tests {
         (indices(stuck), indices(free), watch.is_well())
     }
 
-    /// The one that leaves is finished by its sessions and wakes for them.
+    /// The retiring worker still wakes for its sessions until they end.
     #[test]
     fn a_worker_that_leaves_is_not_taken_for_the_next_one_of_its_index() {
         let mut watch = Watch::default();

@@ -105,7 +105,7 @@ impl WorkerStats {
         self.to_client.add(to_client);
     }
 
-    /// Sets all gauges to zero: the worker has ended.
+    /// Resets the gauges: the worker has ended and holds nothing.
     pub fn on_gone(&self) {
         self.pipes_closed.set(self.pipes_opened.get());
         let held = [&self.pipes_pooled, &self.buffers_parked, &self.timers];

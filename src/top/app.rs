@@ -1,5 +1,5 @@
-//! What `l4lb top` knows and shows, and what keys change about it.
-//! Does no I/O and reads no clock: samples, keys and the time come in, a [`Wish`] goes out, and [`super::screen`] draws it.
+//! The state of `l4lb top`, and the effect of keys on it. Does no I/O and reads no clock: samples, keys and the time
+//! come in, a [`Wish`] goes out, and [`super::screen`] draws it.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::top::rates::{self, History, Rates, Row};
 
 /// How long the answer to a change stays on the screen.
 const NOTICE_TIME: Duration = Duration::from_secs(5);
-/// What a filter may take.
+/// Longest filter, in characters.
 const FILTER_LEN_MAX: usize = 64;
 
-/// What comes from the process that is looked at.
+/// News from the watched process.
 #[derive(Debug)]
 pub(super) enum News {
     /// It was reached.
     Reached(Box<api::Status>),
-    /// How much happens there, and the last things that did.
+    /// A sample, and the latest events.
     Sample(Box<api::Sample>, Vec<api::Event>),
-    /// It is not reached any more, and why.
+    /// The connection is lost, and why.
     Lost(String),
-    /// What became of a change: words for it.
+    /// The result of a change, in words.
     Answer(String),
 }
 
-/// A key that means something here.
+/// A key with a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Up,
@@ -42,19 +42,19 @@ pub(super) enum Key {
     Enter,
     Escape,
     Backspace,
-    /// Control and C: quits, whatever else is going on.
+    /// Control and C: quits in every mode.
     Interrupt,
     Char(char),
 }
 
-/// What is to be done about a key, besides drawing.
+/// An action that a key requests, besides drawing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Quit,
     Change(Change),
 }
 
-/// What a backend may do from now on.
+/// A new administrative state of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) pool: String,
@@ -72,7 +72,7 @@ impl Change {
     }
 }
 
-/// What the rows are sorted by. The columns of the screen, from left to right.
+/// The column that rows are sorted by, from left to right on the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Column {
     Backend,
@@ -99,13 +99,13 @@ impl Column {
         Self::Failures,
     ];
 
-    /// The one `steps` further, round and round.
+    /// Returns the column `steps` further, wrapping around.
     fn moved(self, steps: usize) -> Self {
         let at = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
         Self::ALL[(at + steps) % Self::ALL.len()]
     }
 
-    /// Text from A to Z, figures from the largest down.
+    /// Orders text from A to Z, figures from the largest down.
     fn compare(self, one: &Row, other: &Row) -> Ordering {
         let (a, b) = (&one.backend, &other.backend);
         let rate = |of: fn(&Rates) -> f64| {
@@ -115,7 +115,7 @@ impl Column {
         match self {
             Self::Backend => Ordering::Equal,
             Self::Address => a.address.cmp(&b.address),
-            // Whoever serves nobody first: that is what one looks for.
+            // Backends that do not serve come first: they are what one looks for.
             Self::State => (a.eligible, state_words(a)).cmp(&(b.eligible, state_words(b))),
             Self::Weight => b.weight.cmp(&a.weight),
             Self::Sessions => b.sessions.cmp(&a.sessions),
@@ -127,33 +127,33 @@ impl Column {
     }
 }
 
-/// What keys mean at the moment.
+/// The present meaning of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// They move about and begin something.
+    /// Keys move the selection and start actions.
     Table,
-    /// They write a filter.
+    /// Keys edit the filter.
     Filter,
-    /// They agree to a change, or do not.
+    /// Keys confirm a change, or cancel it.
     Confirm(Change),
-    /// They put the help away.
+    /// Any key closes the help.
     Help,
 }
 
-/// Whether the process is there.
+/// The connection to the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Link {
-    /// It was not reached yet.
+    /// Not reached yet.
     Awaited,
     /// The last sample came then.
     Live(Instant),
-    /// It is not reached, and why.
+    /// Lost, and why.
     Lost(String),
 }
 
-/// All that is shown.
+/// The complete state of the screen.
 pub(super) struct App {
-    /// Where the process is asked.
+    /// The address of the process.
     pub(super) place: String,
     pub(super) link: Link,
     pub(super) status: Option<Box<api::Status>>,
@@ -161,9 +161,9 @@ pub(super) struct App {
     /// Of all backends together.
     pub(super) rates: Option<Rates>,
     pub(super) events: Vec<api::Event>,
-    /// Sessions begun a second.
+    /// Sessions begun per second.
     pub(super) sessions: History,
-    /// Bytes relayed a second, both ways.
+    /// Bytes relayed per second, both directions.
     pub(super) bytes: History,
     /// 99 of 100 connects were faster, in microseconds.
     pub(super) connect: History,
@@ -171,19 +171,19 @@ pub(super) struct App {
     pub(super) reversed: bool,
     pub(super) filter: String,
     pub(super) mode: Mode,
-    /// Nobody is at a keyboard, so that none is spoken of.
+    /// The screen is printed once, so keys are not mentioned.
     pub(super) printed: bool,
     interval: Duration,
     notice: Option<(Instant, String)>,
     rows: Vec<Row>,
-    /// Pool and name of the row that keys are about.
+    /// Pool and name of the selected row.
     selected: Option<(String, String)>,
     /// Rows that the screen has room for.
     page: usize,
 }
 
 impl App {
-    /// Knows nothing yet of the process at `place`, which is to tell about itself every `interval`.
+    /// Returns the state before the first sample of the process at `place`, which must send one every `interval`.
     pub(super) fn new(place: String, interval: Duration) -> Self {
         Self {
             place,
@@ -208,7 +208,7 @@ impl App {
         }
     }
 
-    /// Takes in what has come.
+    /// Applies news.
     pub(super) fn on_news(&mut self, news: News, now: Instant) {
         match news {
             News::Reached(status) => self.on_status(status, now),
@@ -222,7 +222,7 @@ impl App {
         let is_same = |known: &api::Status| (known.pid, known.started) == (status.pid, status.started);
         if self.status.as_deref().is_some_and(|known| !is_same(known)) {
             self.notice = Some((now, format!("l4lb was restarted: pid {}", status.pid)));
-            // Its counters begin anew.
+            // Its counters start again from zero.
             self.sample = None;
         }
         self.status = Some(status);
@@ -240,7 +240,7 @@ impl App {
         self.sample = Some(sample);
     }
 
-    /// Does what a key means; returns what somebody else has to do about it.
+    /// Applies a key; returns an action for the caller to do, if any.
     pub(super) fn on_key(&mut self, key: Key, now: Instant) -> Option<Wish> {
         if key == Key::Interrupt {
             return Some(Wish::Quit);
@@ -295,7 +295,7 @@ impl App {
         }
     }
 
-    /// Only Enter agrees: a letter that is held down must not.
+    /// Only Enter confirms: a letter that is held down must not.
     fn on_answer(&mut self, key: Key, change: Change, now: Instant) -> Option<Wish> {
         match key {
             Key::Enter => {
@@ -324,19 +324,19 @@ impl App {
         self.mode = Mode::Confirm(Change { pool, backend, admin });
     }
 
-    /// Selects the row to which `to` leads from the place of the one that is, by so many rows a page.
+    /// Selects the row that `to` returns for the index of the selected one and the number of rows per page.
     fn select(&mut self, to: impl FnOnce(usize, usize) -> usize) {
         let rows = self.rows();
         let to = to(self.selected_in(&rows), self.page).min(rows.len().saturating_sub(1));
         self.selected = rows.get(to).map(|row| (row.backend.pool.clone(), row.backend.name.clone()));
     }
 
-    /// Tells how many rows the screen has room for.
+    /// Sets how many rows the screen has room for.
     pub(super) fn set_page(&mut self, rows: usize) {
         self.page = rows.max(1);
     }
 
-    /// The backends that the filter lets through, in order.
+    /// Returns the backends that pass the filter, in order.
     pub(super) fn rows(&self) -> Vec<&Row> {
         let wanted = self.filter.to_lowercase();
         let mut rows: Vec<&Row> = self.rows.iter().filter(|row| is_wanted(&row.backend, &wanted)).collect();
@@ -351,27 +351,27 @@ impl App {
         rows
     }
 
-    /// Backends that there are, whatever the filter says, and those of them that no sample has.
+    /// Returns the number of backends, whatever the filter, and how many of them no sample has.
     pub(super) fn backends(&self) -> (u64, u64) {
         let pools = self.sample.iter().flat_map(|sample| &sample.pools);
         let all = pools.map(|pool| pool.backends).sum();
         (all, all.saturating_sub(self.rows.len() as u64))
     }
 
-    /// The place of the selected row among `rows`; the first one when it is gone.
+    /// Returns the index of the selected row among `rows`; 0 when it has gone.
     pub(super) fn selected_in(&self, rows: &[&Row]) -> usize {
         let Some((pool, name)) = &self.selected else { return 0 };
         let is_it = |row: &&Row| row.backend.pool == *pool && row.backend.name == *name;
         rows.iter().position(is_it).unwrap_or(0)
     }
 
-    /// What was last said, for as long as it is news.
+    /// Returns the last notice while it is fresh.
     pub(super) fn notice(&self, now: Instant) -> Option<&str> {
         let (since, words) = self.notice.as_ref()?;
         (now - *since < NOTICE_TIME).then_some(words.as_str())
     }
 
-    /// How long the process has told nothing, once that is too long.
+    /// Returns how long the process has been silent, once that is too long.
     pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
         let Link::Live(last) = self.link else { return None };
         Some(now - last).filter(|silence| *silence > 3 * self.interval)

@@ -1,4 +1,4 @@
-//! Asks the process that is looked at, on threads of its own: what it does, and to change it.
+//! Talks to the watched process, on threads of its own: samples in, changes out.
 
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
@@ -11,14 +11,14 @@ use crate::ctl::{Client, Failure, routes};
 use crate::top::Input;
 use crate::top::app::{Change, News};
 
-/// Events asked for with each sample: as many as a tall screen shows.
+/// Events requested with each sample: as many as a tall screen shows.
 const EVENTS_LEN: u32 = 8;
 /// Time between tries to reach it.
 const RETRY: Duration = Duration::from_secs(1);
 /// Samples come once a second, give or take this.
 const EARLY: Duration = Duration::from_millis(500);
 
-/// Tells `inputs` what the process at `client` does, at most once in `interval`, until nobody listens any more.
+/// Sends samples of the process at `client` to `inputs`, at most one per `interval`, until the receiver has gone.
 pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<Input>) {
     loop {
         match watch(client, interval, inputs) {
@@ -35,7 +35,7 @@ pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<In
     }
 }
 
-/// One stream from its start to its end: the server ends each after a while.
+/// Follows one stream from start to end: the server ends each after a while.
 fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Result<(), Failure> {
     let tell = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NobodyReads);
     tell(News::Reached(Box::new(client.get("/v1/status")?)))?;
@@ -62,7 +62,7 @@ fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Res
     }
 }
 
-/// Makes the changes, one after the other, and tells what became of them.
+/// Makes the changes, one after the other, and reports the results.
 pub(super) fn change(client: &Client, changes: &Receiver<Change>, inputs: &SyncSender<Input>) {
     for change in changes {
         let Change { pool, backend, admin } = &change;

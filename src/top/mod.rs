@@ -1,7 +1,7 @@
-//! `l4lb top`: what a running l4lb does, on a terminal, and the keys to drain its backends.
+//! `l4lb top`: a live view of a running l4lb on a terminal, with keys to drain its backends.
 //!
-//! `app` is what is known and what keys mean, without I/O; `rates` makes rates of totals; `screen` and `table` draw;
-//! `feed` asks the admin API and `terminal` takes and gives back the terminal. This file lets them meet.
+//! `app` is the state and the meaning of keys, without I/O; `rates` derives rates from totals; `screen` and `table`
+//! draw; `feed` talks to the admin API and `terminal` takes over and restores the terminal. This file connects them.
 
 mod app;
 mod feed;
@@ -35,17 +35,17 @@ use crate::sys::Clock;
 use app::{App, Change, Key, Link, News, Wish};
 use terminal::Screen;
 
-/// Keys and news that wait to be looked at; who brings more waits too.
+/// Keys and news that wait; their senders block when it is full.
 const INPUTS_LEN: usize = 64;
 /// Changes that wait to be made.
 const CHANGES_LEN: usize = 8;
-/// The screen is drawn this often though nothing has come: notices go, and silence is told.
+/// The screen is redrawn this often without news: notices expire, and silence is shown.
 const TICK: Duration = Duration::from_millis(250);
-/// How long `--once` waits for two samples, beyond the time between them.
+/// Extra time that `--once` waits for two samples, beyond the time between them.
 const ONCE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often samples may be taken: they are made once a second.
+/// Permitted intervals: samples are made once a second.
 const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(1);
-/// The width and height of what is printed where no terminal and no COLUMNS and LINES say otherwise.
+/// The width and height of printed screens without a terminal and without COLUMNS and LINES.
 const PRINTED: (u16, u16) = (120, 30);
 
 const EXAMPLES: &str = "\
@@ -64,7 +64,7 @@ $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root. When l4l
 top waits for it. NO_COLOR=1 does without colours.
 Exit codes: 0 done, 1 not reached or no terminal, 2 wrong flags.";
 
-/// What is looked at, and how.
+/// The process to watch, and how.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TopArgs {
@@ -74,13 +74,13 @@ pub struct TopArgs {
     /// Address of the admin API over TCP; needs --token-file
     #[arg(long, value_name = "ADDR")]
     address: Option<SocketAddr>,
-    /// File with the token that is shown over TCP
+    /// File with the token to present over TCP
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Time between two looks, 1s..=1m
+    /// Time between two samples, 1s..=1m
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
-    /// Print one screen as text and end; needs no terminal
+    /// Print one screen as text and exit; needs no terminal
     #[arg(long)]
     once: bool,
 }
@@ -99,17 +99,17 @@ impl TopArgs {
     }
 }
 
-/// What the main thread waits for.
+/// An input of the main thread.
 #[derive(Debug)]
 enum Input {
     Key(Key),
     Resized,
     News(News),
-    /// No key will come any more.
+    /// No more keys will come.
     Blind(io::Error),
 }
 
-/// Shows what a running l4lb does until a key or `stop` says that it is enough.
+/// Shows a running l4lb until a key or `stop` ends it.
 pub fn run(args: &TopArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     let client = args.client()?;
     if args.once {
@@ -118,13 +118,13 @@ pub fn run(args: &TopArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     if !terminal::is_there() {
         return Err(Failure::Failed("no terminal to draw on: use --once to print one screen".into()));
     }
-    // Who looks at nothing is told so before the terminal is taken.
+    // If the process cannot be reached, the error must appear before the terminal is taken over.
     let _reached: api::Status = client.get("/v1/status")?;
     let app = App::new(client.target().to_string(), args.interval);
     let (changes, to_change) = sync_channel(CHANGES_LEN);
     let changer = args.client()?;
     let (told, inputs) = sync_channel(INPUTS_LEN);
-    // Before the threads, so that their panics leave no terminal behind that nobody can use.
+    // Before the threads, so that their panics leave a usable terminal behind.
     let screen = Screen::open().map_err(|error| unusable(&error))?;
     follow(args, client, told.clone())?;
     spawn("l4lb-changes", told.clone(), move |told| feed::change(&changer, &to_change, told))?;
@@ -141,7 +141,7 @@ fn follow(args: &TopArgs, client: Client, told: SyncSender<Input>) -> Result<(),
     spawn("l4lb-samples", told, move |told| feed::follow(&client, interval, told))
 }
 
-/// Starts a thread, which ends with the process or when nobody listens to it any more.
+/// Starts a thread, which ends with the process or when its receiver has gone.
 fn spawn(
     name: &str,
     told: SyncSender<Input>,
@@ -177,7 +177,7 @@ fn show(
             return Ok(());
         }
         let now = clock.now();
-        // What has come together is drawn together.
+        // Inputs that arrived together are drawn together.
         for input in first.into_iter().chain(inputs.try_iter().take(INPUTS_LEN)) {
             let wish = match input {
                 Input::Key(key) => app.on_key(key, now),
@@ -202,7 +202,7 @@ fn show(
     }
 }
 
-/// Prints what two samples show, with all backends, however many there are.
+/// Prints the result of two samples, with all backends.
 fn once(args: &TopArgs, client: Client) -> Result<(), Failure> {
     let clock = Clock::start();
     let mut app = App::new(client.target().to_string(), args.interval);
@@ -229,7 +229,7 @@ fn once(args: &TopArgs, client: Client) -> Result<(), Failure> {
     print(&screen::text(&buffer))
 }
 
-/// The number that a variable of the environment has.
+/// Returns the number in an environment variable, or `otherwise`.
 fn variable(name: &str, otherwise: u16) -> u16 {
     let value = env::var(name).ok().and_then(|value| value.parse().ok());
     value.filter(|value| *value > 0).unwrap_or(otherwise)

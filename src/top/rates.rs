@@ -1,14 +1,14 @@
-//! From totals to rates: what happened between two samples, and how it was over the last minutes.
+//! Derives rates from totals: the change between two samples, and the last minutes of it.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::api;
 use crate::session::CloseReason;
 
-/// Samples remembered: ten minutes of them, more than the widest screen shows.
+/// Number of samples remembered: ten minutes, more than the widest screen shows.
 pub(super) const HISTORY_LEN: usize = 600;
 
-/// Ends of sessions that a client sees as a failure. What clients, time and operators end is none.
+/// Close reasons that a client sees as a failure. Ends by clients, timeouts and operators are none.
 const FAILED: [CloseReason; 8] = [
     CloseReason::BackendReset,
     CloseReason::BackendLost,
@@ -20,24 +20,24 @@ const FAILED: [CloseReason; 8] = [
     CloseReason::LocalLimit,
 ];
 
-/// What happens in a second, on one backend or on all of them.
+/// Events per second, on one backend or on all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rates {
     /// Sessions begun.
     pub(super) sessions: f64,
-    /// Bytes given to the backend.
+    /// Bytes written to the backend.
     pub(super) to_backend: f64,
-    /// Bytes given to clients.
+    /// Bytes written to clients.
     pub(super) to_client: f64,
-    /// Dials that failed; of all backends together: sessions.
+    /// Dials that failed; for all backends together, sessions.
     pub(super) failures: f64,
 }
 
-/// Totals of which rates are the difference, in the order of [`Rates`].
+/// The totals behind [`Rates`], in its order.
 type Counts = [u64; 4];
 
 impl Rates {
-    /// A counter that begins anew has counted nothing yet.
+    /// A counter that starts again from zero has counted nothing yet.
     fn between(before: Counts, now: Counts, seconds: f64) -> Self {
         let rate = |index: usize| now[index].saturating_sub(before[index]) as f64 / seconds;
         Self { sessions: rate(0), to_backend: rate(1), to_client: rate(2), failures: rate(3) }
@@ -53,18 +53,18 @@ fn of_all(totals: &api::Totals) -> Counts {
     [totals.accepted, totals.to_backend, totals.to_client, failed]
 }
 
-/// A backend, and what happens on it.
+/// A backend and its rates.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    /// As the sample has it.
+    /// The backend of the latest sample.
     pub(super) backend: api::Backend,
-    /// `None` as long as there is nothing to compare with.
+    /// `None` until there are two samples.
     pub(super) rates: Option<Rates>,
 }
 
-/// The rows of `now`, and the rates of all together if time has passed since `before`.
+/// Returns the rows of `now`, and the rates of all together if time has passed since `before`.
 pub(super) fn compare(before: Option<&api::Sample>, now: &api::Sample) -> (Vec<Row>, Option<Rates>) {
-    // By the clock of the process that counts: how long a sample was on its way does not matter.
+    // By the clock of the watched process: the delay of a sample does not matter.
     let passed = before.map(|before| (before, now.time.duration_since(before.time).as_secs_f64()));
     let Some((before, seconds)) = passed.filter(|(_, seconds)| *seconds > 0.0) else {
         let rows = now.backends.iter().map(|backend| Row { backend: backend.clone(), rates: None });
@@ -84,7 +84,7 @@ fn key(backend: &api::Backend) -> (&str, &str) {
     (&backend.pool, &backend.name)
 }
 
-/// The last [`HISTORY_LEN`] values of a figure; where there was none, a gap.
+/// The last [`HISTORY_LEN`] values of a figure, with gaps where there was none.
 #[derive(Debug, Default)]
 pub(super) struct History(VecDeque<Option<u64>>);
 
@@ -98,12 +98,12 @@ impl History {
         self.0.push_back(value.map(|value| value.round() as u64));
     }
 
-    /// The newest value, if there is one.
+    /// Returns the newest value, if there is one.
     pub(super) fn newest(&self) -> Option<u64> {
         self.0.back().copied().flatten()
     }
 
-    /// The newest `count` values, oldest first.
+    /// Returns the newest `count` values, oldest first.
     pub(super) fn last(&self, count: usize) -> impl Iterator<Item = Option<u64>> {
         self.0.iter().skip(self.0.len().saturating_sub(count)).copied()
     }

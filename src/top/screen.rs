@@ -1,4 +1,4 @@
-//! Draws an [`App`], on whatever there is room for: what matters least goes first when there is little.
+//! Draws an [`App`] in the space available: the least important parts go first.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::top::app::{App, Link, Mode};
 use crate::top::rates::{History, Rates};
 use crate::top::table;
 
-/// Lines of the process on top.
+/// Height of the lines about the process.
 const HEAD_LINES: u16 = 2;
-/// From this height on there are charts and events, and from the other on they are taller.
+/// Charts and events appear from the first height on, and are taller from the second.
 const TALL: u16 = 20;
 const TALLER: u16 = 36;
-/// Columns of the help, its frame included.
+/// Width of the help, with its frame.
 const HELP_WIDTH: u16 = 66;
 
 const KEYS: &str =
@@ -44,7 +44,7 @@ FAIL/S dials that failed. Errors are sessions that failed: no
 backend could be had, or it broke off. p99: of 100 connects to
 backends 99 were faster.";
 
-/// Where everything goes.
+/// The layout of the screen.
 struct Places {
     head: Rect,
     charts: Rect,
@@ -74,19 +74,19 @@ impl Places {
     }
 }
 
-/// Backends that a screen of this size has room for.
+/// Returns how many backends a screen of this size has room for.
 pub(super) fn rows_on(area: Rect) -> usize {
     usize::from(Places::of(area, false).table.height.saturating_sub(1))
 }
 
-/// The height of a screen with room for so many backends, and at least this one.
+/// Returns the height of a screen with room for `backends` rows, and at least `at_least`.
 pub(super) fn height_for(backends: usize, at_least: u16) -> u16 {
     let area = Rect::new(0, 0, 1, at_least);
     let lacking = (backends + 1).saturating_sub(Places::of(area, true).table.height.into());
     at_least.saturating_add(u16::try_from(lacking).unwrap_or(u16::MAX))
 }
 
-/// Draws everything.
+/// Draws the whole screen.
 pub(super) fn draw(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
     let places = Places::of(area, app.printed);
     draw_head(app, now, places.head, buffer);
@@ -112,7 +112,7 @@ fn draw_head(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
     figures(app, now).render(second, buffer);
 }
 
-/// What process it is.
+/// Returns the line that identifies the process.
 fn process(app: &App) -> Line<'static> {
     let Some(status) = &app.status else { return Line::from("l4lb".bold()) };
     let mut parts = vec![format!("l4lb {}", one_line(&status.version)).bold()];
@@ -130,7 +130,7 @@ fn process(app: &App) -> Line<'static> {
     Line::from(parts)
 }
 
-/// What it does, or why that is not known.
+/// Returns the line of its figures, or why they are not known.
 fn figures(app: &App, now: Instant) -> Line<'static> {
     if let Link::Lost(why) = &app.link {
         return Line::from(format!("not reached, trying again: {why}")).red().bold();
@@ -154,7 +154,7 @@ fn figures(app: &App, now: Instant) -> Line<'static> {
     ])
 }
 
-/// So many a second: few with a figure behind the point.
+/// Returns a rate per second: small ones with one decimal.
 pub(super) fn rate(rate: f64) -> String {
     if rate == 0.0 || rate >= 9.95 { format!("{rate:.0}") } else { format!("{rate:.1}") }
 }
@@ -164,7 +164,7 @@ pub(super) fn bytes_rate(rate: f64) -> String {
     bytes(rate.round() as u64)
 }
 
-/// The title, what is shown, how one value reads, and the colour.
+/// The title, the history, the format of a value, and the colour.
 type Chart<'a> = (&'a str, &'a History, &'a dyn Fn(u64) -> String, Color);
 
 fn draw_charts(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -193,14 +193,14 @@ fn draw_charts(app: &App, area: Rect, buffer: &mut Buffer) {
             line.push_span(peak_words.dim());
         }
         line.render(head, buffer);
-        // The newest on the right, where the next one comes.
+        // The newest on the right, where the next one appears.
         let gap = std::iter::repeat_n(None, width - values.len());
         let bars: Vec<Option<u64>> = gap.chain(values).collect();
         Sparkline::default().data(bars).max(peak.unwrap_or(0).max(1)).style(colour).render(body, buffer);
     }
 }
 
-/// Which rows are shown, and all about the one that is selected.
+/// Returns the line with the range of rows shown and the details of the selected one.
 fn detail(app: &App, shown: &table::Shown) -> Line<'static> {
     let (all, missing) = app.backends();
     let mut place = format!("{}-{} of {}", shown.first, shown.last, count(shown.rows as u64, "backend"));
@@ -272,7 +272,7 @@ fn draw_help(area: Rect, buffer: &mut Buffer) {
     Paragraph::new(HELP).block(block).render(place, buffer);
 }
 
-/// The characters that were drawn, without blanks at the ends of lines and empty lines at the end.
+/// Returns the characters drawn, without blanks at the ends of lines and empty lines at the end.
 pub(super) fn text(buffer: &Buffer) -> String {
     let mut text = String::new();
     for row in buffer.content().chunks(usize::from(buffer.area.width).max(1)) {

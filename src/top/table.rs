@@ -1,4 +1,4 @@
-//! The backends, a row each, with as many columns as there is room for.
+//! The table of backends, with as many columns as there is room for.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Alignment, Constraint, Rect};
@@ -14,14 +14,13 @@ use crate::top::app::{App, Column};
 use crate::top::rates::{self, Rates};
 use crate::top::screen::{bytes_rate, rate};
 
-/// Blanks between two columns.
 const GAP: u16 = 2;
-/// There is no column for reasons narrower than this.
+/// The column of reasons is left out when narrower than this.
 const WHY_MIN: u16 = 16;
 /// The heading of that column.
 const WHY: &str = "WHY";
 
-/// Columns by what they are worth: the last one goes first.
+/// Columns by importance: the last one goes first.
 const WORTH: [Column; 9] = [
     Column::Backend,
     Column::State,
@@ -34,19 +33,19 @@ const WORTH: [Column; 9] = [
     Column::Address,
 ];
 
-/// What is on the screen.
+/// The part of the table on the screen.
 pub(super) struct Shown {
-    /// The first row, from 1 on; 0 without any.
+    /// The first row, starting at 1; 0 without rows.
     pub(super) first: usize,
     /// The last one.
     pub(super) last: usize,
-    /// All rows.
+    /// The number of all rows.
     pub(super) rows: usize,
-    /// The one that keys are about.
+    /// The selected backend.
     pub(super) selected: Option<api::Backend>,
 }
 
-/// Draws the page that has the selected row.
+/// Draws the page with the selected row; returns what it shows.
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) -> Shown {
     let rows = app.rows();
     let selected = app.selected_in(&rows);
@@ -73,7 +72,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) -> Shown {
     }
 }
 
-/// Since when the backend is as it is, and what its checks say to that.
+/// Returns since when the backend is in its state, and the finding of its checks.
 pub(super) fn why(app: &App, backend: &api::Backend) -> Option<String> {
     let now = app.sample.as_ref()?.time;
     let since = backend.health_since.map(|since| format!("for {}", age(now, since)));
@@ -82,7 +81,7 @@ pub(super) fn why(app: &App, backend: &api::Backend) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// The columns, from left to right, each with its width; and what is left for reasons.
+/// The columns, from left to right, each with its width; and the width left for reasons.
 struct Columns {
     shown: Vec<(Column, u16)>,
     why: u16,
@@ -92,12 +91,12 @@ impl Columns {
     fn that_fit(app: &App, rows: &[&rates::Row], width: u16) -> Self {
         let needed = |column: Column| {
             let widest = rows.iter().map(|row| Text::raw(words(column, row)).width()).max().unwrap_or(0);
-            // Room for the arrow of the order.
+            // Room for the arrow that shows the order.
             let needed = u16::try_from(widest.max(heading(column).len() + 1)).unwrap_or(u16::MAX);
             // One long name must not push everything else out.
             if column == Column::Backend { needed.min((width / 3).max(12)) } else { needed }
         };
-        // What the rows are sorted by is not left out.
+        // The column that rows are sorted by is never left out.
         let by_worth = [Column::Backend, app.column].into_iter().chain(WORTH);
         let mut left = width.saturating_add(GAP);
         let mut chosen: Vec<(Column, u16)> = Vec::new();

@@ -1,4 +1,4 @@
-//! The terminal, from the moment it is taken to the moment it is given back as it was.
+//! The terminal, from take-over until it is restored.
 
 use std::io::{self, IsTerminal, Stdout, Write};
 use std::panic;
@@ -16,20 +16,20 @@ use ratatui::crossterm::terminal::{
 use crate::top::Input;
 use crate::top::app::Key;
 
-/// A terminal that shows nothing but what is drawn here; dropping it gives it back.
+/// A terminal that shows only what is drawn here; dropping it restores the terminal.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
-/// Whether there is somebody to look and to press keys.
+/// Returns whether standard input and output are a terminal.
 pub(super) fn is_there() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 impl Screen {
-    /// Takes the terminal.
+    /// Takes over the terminal.
     pub(super) fn open() -> io::Result<Self> {
-        // A release build does not unwind: what is to happen in a panic happens in the hook or not at all.
+        // A release build does not unwind: after a panic only the hook can restore the terminal.
         let told = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             restore();
@@ -52,14 +52,14 @@ impl Drop for Screen {
     }
 }
 
-/// Every step is tried. What fails here fails because the terminal has gone, and then there is nobody to tell.
+/// Every step is tried. A step fails only when the terminal has gone, and then there is no place to report it.
 fn restore() {
     let _gone = execute!(io::stdout(), LeaveAlternateScreen, Show);
     let _gone = disable_raw_mode();
     let _gone = io::stdout().flush();
 }
 
-/// Tells `inputs` each key, until nobody listens any more or there are no keys.
+/// Sends each key to `inputs`, until the receiver has gone or there are no more keys.
 pub(super) fn read_keys(inputs: &SyncSender<Input>) {
     loop {
         let input = match event::read() {

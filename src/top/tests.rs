@@ -1,4 +1,4 @@
-//! Screens as text, and what they are made of.
+//! Screens as text, and the samples they are made from.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn second(count: u64) -> Instant {
     Instant::default() + Duration::from_secs(count)
 }
 
-/// The point in time so many seconds behind some other.
+/// Returns a point in time, `seconds` after a fixed one.
 fn time(seconds: i64) -> jiff::Timestamp {
     let noon: jiff::Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
     noon + SignedDuration::from_secs(seconds)
@@ -66,7 +66,7 @@ pub(super) fn backend(name: &str) -> api::Backend {
     }
 }
 
-/// What is told so many seconds behind the start.
+/// Returns a sample taken `seconds` after the start.
 pub(super) fn sample(seconds: i64, backends: Vec<api::Backend>) -> api::Sample {
     let pool = api::Pool {
         name: "web".into(),
@@ -87,7 +87,7 @@ pub(super) fn sample(seconds: i64, backends: Vec<api::Backend>) -> api::Sample {
     }
 }
 
-/// Four backends, one of each kind, as they are `seconds` after the start.
+/// Returns a sample with four backends, one of each kind, `seconds` after the start.
 fn four(seconds: u64) -> api::Sample {
     // The load rises and falls.
     let served: u64 = (0..seconds).map(|second| 40 + (second * 7) % 60).sum();
@@ -159,7 +159,7 @@ fn events() -> Vec<api::Event> {
     ]
 }
 
-/// Has looked at the four backends for two minutes.
+/// Returns the state after watching the four backends for two minutes.
 pub(super) fn app() -> App {
     let mut app = App::new("/run/l4lb/admin.sock".into(), Duration::from_secs(1));
     app.on_news(News::Reached(Box::new(status(7))), second(0));
