@@ -1,4 +1,4 @@
-//! What operators and programs have changed: one line of the log for each change, whatever the level of the log is.
+//! The audit log: one line for each change by operators and programs, whatever the level of the log.
 
 use std::fmt;
 
@@ -7,8 +7,7 @@ use log::{Level, Record};
 
 use crate::base::AUDIT;
 
-/// Logs a change with these fields. The macros of `log` would leave it out where the level of the log is `off`, so the
-/// logger is called directly.
+/// Logs a change with these fields. The macros of `log` would drop it at level `off`, so the logger is called directly.
 pub(super) fn write(message: fmt::Arguments<'_>, fields: &[(&str, Value<'_>)]) {
     let mut record = Record::builder();
     record.target(AUDIT).level(Level::Info).key_values(&fields);

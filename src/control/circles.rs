@@ -1,4 +1,4 @@
-//! Backends that come at run time and are ourselves: each session would open the next.
+//! Finds backends added at run time that are this process itself: each session would open the next.
 
 use crate::base::address::Address;
 use crate::config::model::OwnSocket;

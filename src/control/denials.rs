@@ -1,5 +1,5 @@
-//! Requests to the admin API that were denied: counted by reason, logged at a bounded rate, and answered later the more often
-//! an address fails, so that a token cannot be guessed by trying.
+//! Denied requests to the admin API: counted by reason, logged at a bounded rate, and answered later the more often an
+//! address fails, so that a token cannot be guessed by trying.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,37 +10,37 @@ use std::time::Duration;
 use crate::base::time::Instant;
 use crate::base::token_bucket::TokenBucket;
 
-/// The delay of the first wrong token of an address. Each further one doubles it.
+/// The delay after the first wrong token of an address. Each further one doubles it.
 const DELAY_MIN: Duration = Duration::from_millis(10);
 /// All clients of this machine share few addresses: a program with a wrong token must not lock the others out.
 const DELAY_MAX: Duration = Duration::from_secs(1);
-/// An address that has failed nothing for that long starts over.
+/// An address without failures for this long starts over.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
-/// Addresses that are remembered. A machine has more loopback addresses than that, so the one that failed longest ago goes.
+/// Addresses remembered. A machine has more loopback addresses, so the one that failed longest ago is dropped.
 const ADDRESSES_MAX: usize = 256;
 /// Time between two lines of the log.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// Why a request was denied.
+/// The reason why a request was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// It shows no token.
+    /// Presented no token.
     NoToken,
-    /// It shows a wrong token.
+    /// Presented a wrong token.
     Token,
-    /// It is a change, and shows the token that permits none.
+    /// A change, presenting the read token.
     ReadOnly,
     /// Its Host is not this machine: DNS rebinding.
     Host,
-    /// It comes from a page of another site.
+    /// Sent by a page of another site.
     Origin,
 }
 
 impl Denial {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] = [Self::NoToken, Self::Token, Self::ReadOnly, Self::Host, Self::Origin];
 
-    /// Its name in metrics and in the log.
+    /// Returns its name in metrics and in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
@@ -52,7 +52,7 @@ impl Denial {
     }
 }
 
-/// The requests that were denied since the process started.
+/// The requests denied since the process started.
 pub struct Denials {
     counts: [AtomicU64; Denial::ALL.len()],
     recent: Mutex<Recent>,
@@ -70,18 +70,18 @@ struct Failures {
 }
 
 impl Denials {
-    /// None yet.
+    /// Returns empty counts.
     pub fn new(now: Instant) -> Self {
         let recent = Recent { log: TokenBucket::new(1, LOG_PERIOD, now), failures: HashMap::new() };
         Self { counts: Default::default(), recent: Mutex::new(recent) }
     }
 
-    /// How many were denied for that reason.
+    /// Returns how many were denied for that reason.
     pub fn count(&self, denial: Denial) -> u64 {
         self.counts[denial as usize].load(Ordering::Relaxed)
     }
 
-    /// Counts a request of `peer` and logs it; returns how long its answer must wait.
+    /// Counts and logs a denied request of `peer`; returns how long its answer must wait.
     pub(super) fn add(&self, denial: Denial, peer: IpAddr, request: &str, now: Instant) -> Duration {
         self.counts[denial as usize].fetch_add(1, Ordering::Relaxed);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What has happened lately, for operators who were not looking, and a stream of what happens for those who are.
+//! The latest events, and a stream of new ones.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -9,12 +9,12 @@ use crate::api::{Event, EventKind};
 use crate::messages::request::Named;
 use crate::sys;
 
-/// Events that are remembered.
+/// Number of events remembered.
 pub const EVENTS_MAX: usize = 1024;
-/// Events that a reader of the stream may be behind; one that is further behind is told how many it has missed.
+/// Events that a reader of the stream may lag behind; a slower one gets the number of events missed.
 const STREAM_LEN: usize = 256;
 
-/// The newest events, and who waits for more.
+/// The newest events, and the readers that wait for more.
 pub struct Events {
     ring: Mutex<Ring>,
     stream: broadcast::Sender<Event>,
@@ -23,7 +23,7 @@ pub struct Events {
 #[derive(Default)]
 struct Ring {
     events: VecDeque<Event>,
-    /// What somebody asked for, once more: what happens by itself pushes none of it out.
+    /// Requests once more: other events push none of them out.
     asked: VecDeque<Event>,
     next_id: u64,
 }
@@ -39,24 +39,24 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Something of this kind, in words.
+    /// Returns a draft of this kind, with its message.
     pub fn new(kind: EventKind, message: impl Into<String>) -> Self {
         Self { kind, pool: None, backend: None, who: None, message: message.into() }
     }
 
-    /// It concerns a pool.
+    /// Names the pool concerned.
     #[must_use]
     pub fn pool(self, pool: &str) -> Self {
         Self { pool: Some(pool.to_owned()), ..self }
     }
 
-    /// It concerns a backend.
+    /// Names the backend concerned.
     #[must_use]
     pub fn backend(self, named: &Named) -> Self {
         Self { pool: Some(named.pool.clone()), backend: Some(named.backend.clone()), ..self }
     }
 
-    /// Somebody asked for it.
+    /// Names the requester.
     #[must_use]
     pub fn who(self, who: &str) -> Self {
         Self { who: Some(who.to_owned()), ..self }
@@ -70,7 +70,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// It happens now.
+    /// Records the event, with the present time.
     pub fn push(&self, draft: Draft) {
         let Draft { kind, pool, backend, who, message } = draft;
         let time = sys::timestamp();
@@ -81,21 +81,21 @@ impl Events {
             push(&mut ring.asked, event.clone());
         }
         push(&mut ring.events, event.clone());
-        // Under the lock, so that the stream has the order of the ring. Without a reader it goes nowhere.
+        // Under the lock, so that the stream has the order of the ring. An error means that there is no reader.
         let _nobody = self.stream.send(event);
     }
 
-    /// Returns the newest `limit` of those behind the event `after`, the oldest of them first.
+    /// Returns the newest `limit` events after `after`, oldest first.
     pub fn recent(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
         newest(&self.ring.lock().expect("nobody panics with the lock").events, after, limit)
     }
 
-    /// The same of what operators and programs have asked for. Those are kept apart, and longer.
+    /// Same as [`Events::recent`], for requests of operators and programs, which are kept longer.
     pub fn recently_asked(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
         newest(&self.ring.lock().expect("nobody panics with the lock").asked, after, limit)
     }
 
-    /// All that happens from now on.
+    /// Returns a receiver of all events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.stream.subscribe()
     }
@@ -119,7 +119,7 @@ fn newest(ring: &VecDeque<Event>, after: Option<u64>, limit: usize) -> Vec<Event
 mod tests {
     use super::*;
 
-    /// A backend that flaps pushed out who had drained the others.
+    /// A flapping backend pushed out the events of operators' drains.
     #[test]
     fn what_was_asked_for_stays_whatever_else_happens() {
         let events = Events::default();

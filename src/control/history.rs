@@ -1,6 +1,6 @@
-//! What backends were when: the weight that each had in an epoch, and what kept it out of service then. The control thread
-//! notes what has changed with each epoch that it publishes; of a choice a worker keeps the epoch only. Whoever asks why a
-//! session went where it went finds here how its backends stood at that moment, not how they stand now.
+//! The history of backends: the weight of each in an epoch, and what kept it out of service. The control thread records
+//! changes with each epoch that it publishes; for a choice a worker keeps only the epoch. So an explanation of a
+//! session shows the backends at that moment, not as they are now.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use jiff::Timestamp;
 
 use crate::pool::{Backend, BackendId, PoolId, SkipReason, Snapshot};
 
-/// Changes that are kept, of all backends together: some 300 KiB.
+/// Changes kept for all backends together: some 300 KiB.
 const CHANGES_MAX: usize = 4096;
 
-/// How a backend stands: what part of the new sessions it is to have, and why it has none.
+/// The standing of a backend: its weight, and why it gets no sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Its weight.
     pub weight: u16,
-    /// What keeps it out of service.
+    /// The reason that keeps it out of service.
     pub refusal: Option<SkipReason>,
 }
 
@@ -27,16 +27,16 @@ impl Standing {
     }
 }
 
-/// How a backend stood in an epoch, and how it stands now; nothing where it was not in the pool.
+/// A backend's standing in an epoch and now; `None` when it was not in the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// Which.
+    /// The backend.
     pub backend: BackendId,
     /// Its name.
     pub name: String,
-    /// In that epoch.
+    /// Its standing in that epoch.
     pub then: Option<Standing>,
-    /// Now.
+    /// Its standing now.
     pub now: Option<Standing>,
     /// When it last changed since that epoch, if it has.
     pub changed: Option<Timestamp>,
@@ -45,33 +45,33 @@ pub struct Past {
 /// The latest changes.
 #[derive(Default)]
 pub struct History {
-    /// As the last epoch has them, by ascending id.
+    /// The standing in the latest epoch, by ascending id.
     now: Vec<(Arc<Backend>, Standing)>,
-    /// Oldest first.
+    /// The changes, oldest first.
     changes: VecDeque<Change>,
-    /// Of the epochs before this one, changes are missing.
+    /// Before this epoch changes are missing.
     complete_since: u64,
 }
 
 struct Change {
-    /// The first in which it was no more what it was before.
+    /// The first epoch in which the old standing no longer held.
     epoch: u64,
     when: Timestamp,
     pool: PoolId,
     backend: BackendId,
-    /// Of one that has left its pool.
+    /// The name of a backend that has left its pool.
     name: Option<Box<str>>,
     before: Option<Standing>,
 }
 
 impl History {
-    /// One that begins with this epoch.
+    /// Returns a history that begins with this epoch.
     pub fn new(first: &Snapshot) -> Self {
         let now = first.backends().map(|backend| (Arc::clone(backend), Standing::of(backend)));
         Self { now: now.collect(), changes: VecDeque::new(), complete_since: first.epoch }
     }
 
-    /// Notes what is not in `next`, which is published at `when`, as it was in the epoch before.
+    /// Records the old standing of every backend that changes with `next`, published at `when`.
     pub fn note(&mut self, next: &Snapshot, when: Timestamp) {
         let mut before = std::mem::take(&mut self.now).into_iter().peekable();
         let mut now = Vec::with_capacity(before.len());
@@ -109,7 +109,7 @@ impl History {
         self.changes.push_back(Change { epoch, when, pool: backend.pool, backend: backend.id, name, before });
     }
 
-    /// The backends that `pool` had in `epoch` or has now, by id; `None` when that is not known any more.
+    /// Returns the backends that `pool` had in `epoch` or has now, by id; `None` when that is no longer known.
     pub fn of(&self, pool: PoolId, epoch: u64) -> Option<Vec<Past>> {
         if epoch < self.complete_since {
             return None;

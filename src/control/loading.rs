@@ -1,9 +1,9 @@
-//! One reading of the configuration, which may never end: a name server, a disk or a file that gives no answer must not keep the
-//! next one from being read.
+//! One reading of the configuration, which may never end: a name server, a disk or a file without an answer must not
+//! keep the next one from being read.
 //!
-//! The thread that reads and the control thread meet in one [`Claim`]: the first of them takes it. The one when it has read all,
-//! and its result counts then; the other when the time is over, and whatever comes of it later is ignored. Only what has been
-//! claimed opens sockets, so there is never more than one that does.
+//! The reader thread and the control thread meet in one [`Claim`], which the first of them takes: the reader when it
+//! has read everything, and its result counts; the control thread when the time is over, and a later result is ignored.
+//! Only a reader with the claim opens sockets, so there is never more than one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,24 +11,24 @@ use std::sync::{Arc, Weak};
 use crate::base::time::Instant;
 use crate::messages::reload::ReloadRequest;
 
-/// Threads that read, each of which may meet something that gives no answer. What has been given up goes on in its thread.
+/// Reader threads, each of which may get stuck. A reading that was given up continues in its thread.
 pub const LOADERS: usize = 4;
 
-/// Whether what is read still counts.
+/// Decides whether a result still counts.
 #[derive(Default)]
 pub(super) struct Claim(AtomicBool);
 
 impl Claim {
-    /// Whether the caller is the first.
+    /// Returns true for the first caller only.
     pub(super) fn take(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
 }
 
-/// What is being read.
+/// The reading in progress.
 pub(super) struct Loading {
     pub(super) request: ReloadRequest,
-    /// When it is given up, unless all has been read.
+    /// When it is given up, unless everything has been read.
     pub(super) deadline: Instant,
     pub(super) claim: Arc<Claim>,
 }
@@ -42,9 +42,9 @@ impl Stuck {
         self.0.push(Arc::downgrade(claim));
     }
 
-    /// Whether none is left of the threads that read.
+    /// Returns whether all reader threads are stuck.
     pub(super) fn holds_all(&mut self) -> bool {
-        // The thread has its part of the claim for as long as it reads.
+        // The thread holds its part of the claim for as long as it reads.
         self.0.retain(|claim| claim.strong_count() > 0);
         self.0.len() >= LOADERS
     }

@@ -1,5 +1,5 @@
-//! The control thread: hears what the workers report, publishes new tables, and brings the process to its end.
-//! Never imports `worker` and never touches a session; workers never wait for it.
+//! The control thread: receives reports of workers, publishes new tables, and ends the process. Never imports `worker`
+//! and never touches a session; workers never wait for it.
 
 pub mod admin;
 mod audit;
@@ -51,54 +51,54 @@ pub use standby::Standby;
 pub use status::{ControlState, Leaving, View};
 pub use workers::{Member, Staff};
 
-/// How often it looks after what a full queue has kept from it.
+/// How often it looks for reports that a full queue has dropped.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What the control thread works with.
+/// The inputs of the control thread.
 pub struct Control {
-    /// What the workers run.
+    /// The snapshot that the workers run.
     pub snapshot: Arc<Snapshot>,
-    /// The workers.
+    /// The workers, and the counters of all that ever ran.
     pub staff: Arc<Staff>,
-    /// The queue that `inbox` is the other end of.
+    /// The sending end of `inbox`.
     pub reports: Reports,
-    /// What is reported to it.
+    /// The reports to it.
     pub inbox: Receiver<Report>,
-    /// What runs: as it was read, but for what waits for a restart.
+    /// The running configuration: the latest one, without the keys that need a restart.
     pub config: Arc<Config>,
-    /// Where to read it again.
+    /// The source to read it from again.
     pub source: Option<Source>,
     /// The threads that read it, [`LOADERS`] of them.
     pub loader: Standby,
     /// The thread that looks up names which did not resolve.
     pub look_ups: Standby,
-    /// What opens what a configuration needs.
+    /// Opens the resources of a configuration.
     pub site: Arc<dyn Site>,
-    /// Where the admin API and the metrics listen.
+    /// The sockets of the admin API and the metrics.
     pub doors: Vec<OwnSocket>,
-    /// What others see of all this.
+    /// The state that other threads may read.
     pub view: Arc<View>,
-    /// How long sessions may go on once it drains.
+    /// How long sessions may continue once it drains.
     pub drain_timeout: Duration,
-    /// What survives a restart.
+    /// The state that survives a restart.
     pub kept: Kept,
 }
 
-/// How far the process is.
+/// The stage of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ControlStage {
     /// Accepting and serving.
     Serving,
-    /// The same, for a while and not ready any more.
+    /// Still serving for `shutdown_delay`, but not ready any more.
     Leaving { deadline: Instant },
-    /// Finishing the sessions that run.
+    /// Finishing the open sessions.
     Draining { deadline: Instant },
-    /// Cutting what is left.
+    /// Cutting the remaining sessions.
     Stopping,
 }
 
 impl Control {
-    /// Works until every worker has stopped. An error is the first that a worker could not go on from.
+    /// Runs until every worker has stopped. Returns the first error that stopped a worker.
     pub fn run(self) -> io::Result<()> {
         ControlLoop::new(self).run()
     }
@@ -108,29 +108,29 @@ struct ControlLoop {
     control: Control,
     clock: Clock,
     stage: ControlStage,
-    /// What the workers that have not stopped were told.
+    /// The workers that have not stopped.
     links: Vec<WorkerLink>,
-    /// Pools whose tables no longer fit the health of their backends.
+    /// Pools with tables that no longer fit the health of their backends.
     changed: Vec<PoolId>,
-    /// Pools that have no eligible backend, as was told.
+    /// Pools without an eligible backend, as last logged.
     without_backend: HashSet<PoolId>,
-    /// Backends that are in no pool any more and have sessions left.
+    /// Backends that are in no pool any more and still have sessions.
     removed: Vec<Removed>,
-    /// Configurations that are to be read.
+    /// Configurations to read.
     reload_queue: ReloadQueue,
     /// Names that do not resolve.
     names: Names,
-    /// What those who have asked are told, as soon as the workers know what was done.
+    /// Answers to requests, to be sent once the workers have their commands.
     answers: Vec<Box<dyn FnOnce()>>,
-    /// When this thread last came to its work.
+    /// When this thread last began to work.
     looked: Instant,
     result: io::Result<()>,
 }
 
-/// One worker, and what it could not be told because its mailbox was full.
+/// One worker, and the command that its full mailbox has no room for.
 struct WorkerLink {
     member: Member,
-    /// Whether that was the last snapshot.
+    /// Whether it still lacks the latest snapshot.
     is_behind: bool,
     /// To drain, or to stop.
     untold: Option<Command>,
@@ -171,7 +171,7 @@ impl ControlLoop {
         while !self.links.is_empty() {
             let timeout = self.next_timeout();
             let heard = self.control.inbox.recv_timeout(timeout);
-            // In front of the reports: what is renewed now is not renewed for longer than it says.
+            // Before the reports: a lease that ended meanwhile must not be renewed by one.
             self.on_look(timeout);
             match heard {
                 Ok(report) => {
@@ -192,7 +192,7 @@ impl ControlLoop {
         self.result
     }
 
-    /// Does what follows from the reports and from the time.
+    /// Acts on the reports and on the time.
     fn act(&mut self) {
         self.look_after_drops();
         self.end_loading();
@@ -236,18 +236,18 @@ impl ControlLoop {
             Report::Resolved(found) => self.on_resolved(&found),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::TellShares => self.tell_shares(),
-            // What follows from it is done behind every report.
+            // Its consequences are handled after every report.
             Report::StateWritten => {}
         }
     }
 
-    /// Whoever has asked for something hears of it behind the workers: they have the new tables in their mailboxes then,
-    /// and are awake.
+    /// Sends an answer after the workers have got their commands: the new tables are in their mailboxes then, and they
+    /// are awake.
     fn answer(&mut self, answer: impl FnOnce() + 'static) {
         self.answers.push(Box::new(answer));
     }
 
-    /// The service manager hears of it in its turn among those who have asked: no reload overtakes the end of the last one.
+    /// Queues a notice to the service manager among the answers: no reload overtakes the end of the last one.
     fn notify(&mut self, notice: Notice<'static>) {
         self.answer(move || sys::notify(&[notice]));
     }
@@ -257,7 +257,7 @@ impl ControlLoop {
     }
 
     fn on_health(&mut self, id: BackendId, from: HealthState, to: HealthState, reason: &str) {
-        // Removed since the worker that checked it last: nobody chooses it any more.
+        // Removed since the worker last checked it: it gets no sessions any more.
         let Some(backend) = self.control.snapshot.backend(id) else { return };
         let pool = &self.control.snapshot.pool(backend.pool).settings.name;
         if let Some(health) = backend.health_override() {
@@ -284,7 +284,7 @@ impl ControlLoop {
         note.health_reason = Some(reason.to_owned());
         note.health_since = Some(timestamp());
         drop(state);
-        // Unknown serves as Up does: at the start every backend turns from one to the other, and no table changes.
+        // Unknown serves as Up does: at the start every backend changes from one to the other, and no table changes.
         if [from, to].contains(&HealthState::Down) {
             self.tables_changed(backend.pool);
         }
@@ -296,7 +296,7 @@ impl ControlLoop {
         }
     }
 
-    /// One line for each worker.
+    /// Logs one line per worker.
     fn tell_shares(&self) {
         for (worker, stats) in self.control.staff.counters() {
             let Share {
@@ -318,9 +318,9 @@ impl ControlLoop {
         }
     }
 
-    /// Runs `config`, for which everything is there.
+    /// Applies `config`. Its resources must be open.
     fn reconfigure(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
-        // By their names in the file: what it takes back while it drains goes on.
+        // By their names in the file: a backend taken back while it drains continues.
         let running = Arc::clone(&self.control.snapshot);
         let back = self.bring_back(|removed| is_back(config, &running, removed));
         let backends: Vec<_> = back.iter().map(|removed| Arc::clone(&removed.backend)).collect();
@@ -339,7 +339,7 @@ impl ControlLoop {
         }
     }
 
-    /// Everybody is to run `next`. Who is in no pool of it is removed.
+    /// Makes `next` the current snapshot. Backends that are in none of its pools are removed.
     fn replace_snapshot(&mut self, next: Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.control.snapshot, next);
         self.note_removed(&before);
@@ -362,7 +362,7 @@ impl ControlLoop {
         self.links.iter_mut().for_each(|link| link.is_behind = true);
     }
 
-    /// Pools that have gone stay for those who came before; once nobody is left of them, they need no epoch.
+    /// Pools that were removed stay while they have sessions; afterwards they need no epoch.
     fn forget_retired(&mut self) {
         if self.control.snapshot.can_forget() {
             self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&[]));
@@ -374,7 +374,7 @@ impl ControlLoop {
         self.links.iter().any(|link| link.is_behind)
     }
 
-    /// Tells every worker whose mailbox has room.
+    /// Posts to every worker with room in its mailbox.
     fn post_to_all(&self, command: &Command) {
         for WorkerLink { member, .. } in &self.links {
             let _full = member.mailbox.post(command.clone());
@@ -457,7 +457,7 @@ impl ControlLoop {
         self.tell_commands();
     }
 
-    /// Tells each worker what it could not be told before.
+    /// Posts to each worker the command that it had no room for before.
     fn tell_commands(&mut self) {
         for WorkerLink { member, untold, .. } in &mut self.links {
             untold.take_if(|command| member.mailbox.post(command.clone()));
@@ -471,7 +471,7 @@ impl ControlLoop {
         }
     }
 
-    /// Says when a pool has lost its last eligible backend, and when it has one again.
+    /// Logs when a pool has lost its last eligible backend, and when it has one again.
     fn tell_eligibility(&mut self, pool: &Pool) {
         let name = &pool.settings.name;
         if pool.has_eligible() {
@@ -491,7 +491,7 @@ impl ControlLoop {
         }
     }
 
-    /// New tables for the pools that changed, and another try for the workers that are behind.
+    /// Builds new tables for the pools that changed, and retries the workers that are behind.
     fn publish(&mut self) {
         if !self.changed.is_empty() {
             self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&self.changed));
@@ -508,7 +508,7 @@ impl ControlLoop {
     }
 }
 
-/// Whether `config`, which is to follow `running`, lists a backend that was removed from a pool that stays.
+/// Returns whether `config`, which follows `running`, lists a backend that was removed from a pool that stays.
 fn is_back(config: &Config, running: &Snapshot, removed: &Removed) -> bool {
     let backend = &removed.backend;
     let Some(pool) = running.pools.iter().find(|pool| pool.id == backend.pool) else { return false };

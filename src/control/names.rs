@@ -1,6 +1,7 @@
-//! Backends whose names do not resolve, where `[global] resolve` is `keep_trying`: each is down until its name has an address.
+//! Backends with unresolved names, when `[global] resolve` is `keep_trying`: each is down until its name has an
+//! address.
 //!
-//! All of them are looked up in one round, on a thread that stands by for that. A round that leaves some without an address is
+//! All of them are looked up in one round, on a thread kept for that. A round that leaves some without an address is
 //! followed by another after [`PAUSE_MIN`], and after twice as long each time, up to [`PAUSE_MAX`].
 
 use std::sync::Arc;
@@ -23,18 +24,18 @@ use crate::sys;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// How looking up goes.
+/// The progress of the lookups.
 #[derive(Default)]
 pub(super) struct Names {
-    /// When the next round begins.
+    /// Returns when the next round begins.
     next: Option<Instant>,
-    /// Rounds that have left a name without an address, one after the other.
+    /// Consecutive rounds that have left a name without an address.
     in_vain: u32,
     is_looking: bool,
 }
 
 impl ControlLoop {
-    /// When the next round begins.
+    /// Returns when the next round begins.
     pub(super) fn next_look_up(&self) -> Option<Instant> {
         self.names.next.filter(|_| !self.names.is_looking)
     }
@@ -63,7 +64,7 @@ impl ControlLoop {
         self.control.config.hosts.iter().filter(|host| host.unresolved.is_some())
     }
 
-    /// A round is over.
+    /// Must be called when a round is over.
     pub(super) fn on_resolved(&mut self, found: &Found) {
         self.names.is_looking = false;
         let hosts: Vec<Host> = self.unresolved().cloned().collect();
@@ -91,7 +92,7 @@ impl ControlLoop {
         self.names.next = Some(self.clock.now() + pause);
     }
 
-    /// The backend of `host` is dialed there from now on; or why it is not.
+    /// Dials the backend of `host` at `address` from now on. Fails when that is another backend or this process.
     fn dial_at(&mut self, host: &Host, address: &Address) -> Result<(), String> {
         let Some(pool) = self.control.snapshot.pool_named(&host.pool).cloned() else { return Ok(()) };
         let is_it = |place: &usize| {
@@ -127,7 +128,7 @@ impl ControlLoop {
         Ok(())
     }
 
-    /// In the configuration that runs.
+    /// Sets it in the running configuration.
     fn set_host(&mut self, host: &Host, address: Option<&Address>, unresolved: Option<String>) {
         let config = Arc::make_mut(&mut self.control.config);
         let is_it = |known: &&mut Host| (&known.pool, &known.backend) == (&host.pool, &host.backend);
@@ -201,7 +202,7 @@ mod tests {
         let pool = &Snapshot::new(&config).pools[0];
         let eligible: Vec<bool> = pool.backends.iter().map(|backend| backend.is_eligible()).collect();
         assert_eq!(eligible, [false, false, true]);
-        // Not by the word of an operator either, and not when all are down.
+        // Not even when an operator sets it up, and not when all are down.
         pool.backends[0].override_health(Some(HealthState::Up));
         assert!(!pool.backends[0].is_eligible() && !pool.backends[0].admits());
     }
@@ -221,7 +222,7 @@ mod tests {
         assert!(!b.is_resolved());
         assert_eq!(work.control.config.pools[0].backends[0].address, a.address);
         assert!(work.next_look_up().is_some(), "the other one is looked up again");
-        // Neither the address of another backend nor one of ours.
+        // Neither the address of another backend nor one of our own.
         work.on_resolved(&found("b.example:80", "10.0.0.3:80"));
         assert!(
             work.unresolved().next().unwrap().unresolved.as_ref().unwrap().contains("where backend \"c\" is")

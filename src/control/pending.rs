@@ -1,19 +1,19 @@
-//! Keys of the configuration that was read last which only a restart puts to use: since when each of them waits.
+//! Keys of the latest configuration that need a restart, and since when.
 
 use jiff::Timestamp;
 
 use crate::config::diff::Change;
 
-/// One key whose value waits for a restart.
+/// One key whose value needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// From what runs to what is wanted.
+    /// From the running value to the new one.
     pub change: Change,
-    /// When a reload first wanted something else than what runs.
+    /// When a reload first asked for another value.
     pub since: Timestamp,
 }
 
-/// What waits behind a reload that has made these `changes` of what runs, where `before` waited already.
+/// Returns the keys pending after a reload with these `changes`, where those of `before` were pending already.
 pub(super) fn pending(before: &[Pending], changes: &[&Change], now: Timestamp) -> Vec<Pending> {
     let waiting = changes.iter().filter(|change| change.needs_restart.is_some());
     let since = |change: &Change| {

@@ -1,11 +1,12 @@
-//! Whether clients should be sent here: what a balancer in front, an orchestrator or DNS asks before it sends any.
+//! Readiness: whether a balancer in front, an orchestrator or DNS should send clients here.
 
 use crate::api;
 use crate::config::model::WhenAllDown;
 use crate::control::ControlState;
 use crate::pool::Pool;
 
-/// Why no client should be sent here, if none should: of `pool` alone where one is named, else of all that listeners serve.
+/// Returns why no client should be sent here, if none should; for `pool` alone if given, else for all pools that
+/// listeners serve.
 pub fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option<String> {
     match state.stage {
         api::Stage::Draining => return Some("draining: accepting has ended".into()),

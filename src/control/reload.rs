@@ -1,8 +1,9 @@
-//! Reads the configuration again and runs it, in this process: what stays is not touched.
+//! Reads the configuration again and applies it, in this process: unchanged parts are not touched.
 //!
-//! It is read on a thread of its own, `l4lb-reload`, which stands by from the start and also opens what it needs: a name that
-//! takes long to resolve holds up no change of health. What is wrong with it is told, counted and remembered, and the old one goes on. What
-//! cannot be read within `reload_timeout` is given up, see `loading`. One at a time; what is asked for meanwhile is done next, and all that was asked for in the same way is done at once.
+//! It is read on a thread of its own, `l4lb-reload`, which is started with the process and also opens the resources: a
+//! name that takes long to resolve delays no change of health. Mistakes are logged, counted and remembered, and the old
+//! configuration stays. A configuration that cannot be read within `reload_timeout` is given up, see `loading`. One at
+//! a time; requests that arrive meanwhile are served next, equal ones together.
 
 use std::sync::Arc;
 
@@ -26,31 +27,31 @@ use crate::messages::topology::{Loadable, Loaded, StagedChange};
 use crate::pool::Snapshot;
 use crate::sys::{Notice, timestamp};
 
-/// Requests that wait while a configuration is read; one more is refused.
+/// Most requests that wait while a configuration is read; further ones are refused.
 const REQUESTS_MAX: usize = 64;
-/// Why no configuration is run any more.
+/// Refuses configurations from the drain on.
 const DRAINING: &str = "the process is draining: no other configuration is run";
-/// Errors of one configuration that are remembered.
+/// Most errors of one configuration that are remembered.
 const ERRORS_MAX: usize = 100;
 
-/// Reloads so far.
+/// The reloads so far.
 #[derive(Clone, Debug, Default)]
 pub struct ReloadStatus {
-    /// How many were applied.
+    /// Number of reloads applied.
     pub succeeded: u64,
-    /// How many were refused, and changed nothing.
+    /// Number of reloads refused, which changed nothing.
     pub failed: u64,
     /// When the last one was applied.
     pub last_success: Option<Timestamp>,
     /// When the last one was refused.
     pub last_failure: Option<Timestamp>,
-    /// What was wrong with the last one, if it was refused.
+    /// The mistakes of the last reload, if it was refused.
     pub errors: Vec<String>,
-    /// Since when the configuration is being read, while it is.
+    /// Start of the reload in progress, if any.
     pub reading_since: Option<Timestamp>,
 }
 
-/// What is asked for while a configuration is read.
+/// Requests that arrive while a configuration is read.
 #[derive(Default)]
 pub(super) struct ReloadQueue {
     loading: Option<Loading>,
@@ -63,7 +64,7 @@ impl ControlLoop {
         if self.stage != ControlStage::Serving {
             return self.refuse(request, Refused::for_now(DRAINING));
         }
-        // A storm of signals is one request: what waits is yet to be read.
+        // A storm of signals is one request: the waiting one is yet to be read.
         if request.answer.is_none() && self.reload_queue.waiting.iter().any(|other| is_alike(&request, other))
         {
             return;
@@ -75,7 +76,7 @@ impl ControlLoop {
         self.load_next();
     }
 
-    /// Begins to read what waits, unless a configuration is being read.
+    /// Begins to read for the requests that wait, unless a reading is in progress.
     fn load_next(&mut self) {
         while self.reload_queue.loading.is_none() && !self.reload_queue.waiting.is_empty() {
             let first = self.reload_queue.waiting.remove(0);
@@ -140,19 +141,19 @@ impl ControlLoop {
         }
     }
 
-    /// When what is read is given up.
+    /// Returns when the reading in progress is given up.
     pub(super) fn next_loaded(&self) -> Option<Instant> {
         self.reload_queue.loading.as_ref().map(|loading| loading.deadline)
     }
 
-    /// Gives up what has not been read in time.
+    /// Gives up a reading that has exceeded its time.
     pub(super) fn end_loading(&mut self) {
         let now = self.clock.now();
         let Some(loading) = self.reload_queue.loading.take_if(|loading| now >= loading.deadline) else {
             return;
         };
         if !loading.claim.take() {
-            // All is read, and what opens sockets has an end of its own.
+            // Everything is read, and opening sockets has its own limit.
             self.reload_queue.loading = Some(Loading { deadline: now + RETRY_INTERVAL, ..loading });
             return;
         }
@@ -185,15 +186,15 @@ impl ControlLoop {
         self.load_next();
     }
 
-    /// Tells the service manager that a reload is over, whatever has come of it.
+    /// Notifies the service manager that a reload is over, whatever its result.
     fn tell_over(&mut self, mode: Mode) {
-        // It was told that the process ends, if it does.
+        // A process that ends has notified it of that already.
         if mode == Mode::Apply && self.stage == ControlStage::Serving {
             self.notify(Notice::Ready);
         }
     }
 
-    /// Runs `config`, or only says what it would change.
+    /// Applies `config`, or only reports its changes.
     fn follow(&mut self, request: ReloadRequest, config: &Config, staged: Option<Box<dyn StagedChange>>) {
         if let Some(Err(refused)) = staged.as_ref().map(|staged| staged.listen()) {
             return self.refuse(request, refused);
@@ -228,7 +229,7 @@ impl ControlLoop {
             let fields = [("who", by.as_str().into()), ("epoch", epoch.into()), ("changes", changes.into())];
             audit::write(format_args!("another configuration is run"), &fields);
         });
-        // RUST_LOG says more than the file can.
+        // RUST_LOG can express more than the file.
         let is_other_level = config.global.log_level != self.control.config.global.log_level;
         if is_other_level && std::env::var_os("RUST_LOG").is_none() {
             logging::set_level(config.global.log_level);
@@ -269,7 +270,7 @@ impl ControlLoop {
         }
     }
 
-    /// Whoever reads in the log that it was refused finds the status say so.
+    /// Counted first: the status must show the failure once the log does.
     fn count_failure(&self, who: &str, errors: &[String]) {
         let kept: Vec<String> = errors.iter().take(ERRORS_MAX).cloned().collect();
         let told = format!("refused: {}", kept.join("; "));
@@ -286,7 +287,7 @@ impl ControlLoop {
     }
 }
 
-/// Whether one configuration will do for both.
+/// Returns whether one configuration serves both requests.
 fn is_alike(one: &ReloadRequest, other: &ReloadRequest) -> bool {
     let is_same_source = match (&one.source, &other.source) {
         (None, None) => true,
@@ -312,7 +313,7 @@ fn together(first: ReloadRequest, others: Vec<ReloadRequest>) -> ReloadRequest {
     ReloadRequest { who, source, mode, answer: Some(answer) }
 }
 
-/// Sessions on what a change takes away.
+/// Returns the sessions on the parts that a change removes.
 fn sessions_on(change: &Change, running: &Snapshot) -> usize {
     let takes_away = match change.difference {
         Difference::Removed => true,
@@ -349,7 +350,7 @@ mod tests {
     use crate::control::tests::{config, control};
     use crate::messages::reload::Source;
 
-    /// A control thread that runs as far as it is told to.
+    /// A control thread that the test runs step by step.
     fn work() -> ControlLoop {
         ControlLoop::new(control(Snapshot::new(&config("")), &[]))
     }
@@ -365,7 +366,7 @@ mod tests {
         )
     }
 
-    /// Reads this configuration, and counts how often.
+    /// Returns a source of this configuration, and the number of times it was read.
     fn source(keys: &'static str) -> (Source, Arc<Mutex<u32>>) {
         let reads = Arc::<Mutex<u32>>::default();
         let counted = Arc::clone(&reads);
@@ -376,7 +377,7 @@ mod tests {
         (Arc::new(read), reads)
     }
 
-    /// Takes in what the thread that reads has to say.
+    /// Handles the next report of the reader thread.
     fn hear(work: &mut ControlLoop) {
         let report = work.control.inbox.recv().expect("it says something");
         work.on_report(report);
@@ -449,7 +450,7 @@ mod tests {
         assert_eq!(work.control.snapshot.epoch, 0);
     }
 
-    /// Reads nothing until it is let go.
+    /// Returns a source that blocks until the lock is released.
     fn stuck_source() -> (Source, Arc<Mutex<()>>) {
         let gate = Arc::<Mutex<()>>::default();
         let waits = Arc::clone(&gate);
@@ -460,7 +461,7 @@ mod tests {
         (Arc::new(read), gate)
     }
 
-    /// Lets the time of what is read pass; what becomes of it.
+    /// Lets the time limit of the reading pass; returns its result.
     fn passes(work: &mut ControlLoop, answered: &Answered) -> Result<ReloadReport, Refused> {
         let mut answer = None;
         while answer.is_none() {
@@ -470,7 +471,7 @@ mod tests {
         answer.expect("there is one")
     }
 
-    /// One file that gave no answer disabled every later reload, in silence.
+    /// One file without an answer disabled every later reload, silently.
     #[test]
     fn what_cannot_be_read_is_given_up_and_the_next_one_is_read() {
         let mut work = work();
@@ -494,7 +495,7 @@ mod tests {
         work.on_reload_request(good_request);
         hear(&mut work);
         assert_eq!(answered.try_recv().unwrap().unwrap().changes.len(), 1);
-        // What comes late changes nothing, and its threads are there again.
+        // A late result changes nothing, and its threads are free again.
         drop(closed);
         for _ in 0..LOADERS {
             let (request, answered) = request(Some(&good), Mode::Apply);

@@ -1,20 +1,20 @@
-//! Threads that stand by: started with the process, for work that nobody else may wait for. Later there may be none to be
-//! had (the pids limit of a container, RLIMIT_NPROC), and what an operator or a backend asks for must not depend on that.
+//! Threads started with the process, for work that no other thread may wait for. Later a thread may not be available
+//! (the pids limit of a container, RLIMIT_NPROC), and requests of operators and backends must not depend on that.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// Something to do, which may take its time.
+/// A job, which may take its time.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that do what they are given, one job at a time each. Dropped, they finish what they have begun and what waits.
+/// Threads that run jobs, one at a time each. When dropped, they finish the running and the waiting jobs.
 #[derive(Clone)]
 pub struct Standby(SyncSender<Job>);
 
 impl Standby {
-    /// So many threads of that name; so many jobs may wait for one. All threads or none.
+    /// Starts `threads` threads of that name, with room for `waiting_max` waiting jobs. Fails unless all threads start.
     pub fn start(name: &str, threads: usize, waiting_max: usize) -> io::Result<Self> {
         let (jobs, given) = sync_channel(waiting_max);
         let given = Arc::new(Mutex::new(given));
@@ -25,7 +25,7 @@ impl Standby {
         Ok(Self(jobs))
     }
 
-    /// Has `job` done as soon as a thread is free; false when too many wait already. Never waits.
+    /// Runs `job` as soon as a thread is free; returns false when too many wait already. Never waits.
     #[must_use]
     pub fn try_run(&self, job: impl FnOnce() + Send + 'static) -> bool {
         self.0.try_send(Box::new(job)).is_ok()

@@ -1,5 +1,5 @@
-//! What others may see of the control thread's state at any time: it writes, the admin thread reads.
-//! Nothing here is on the way of a session.
+//! The part of the control thread's state that others may read at any time: it writes, the admin thread reads. Nothing
+//! here is on the path of a session.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -17,79 +17,79 @@ use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;
 use jiff::Timestamp;
 
-/// The state, and what has happened lately.
+/// The state, and the latest events.
 pub struct View {
     state: Mutex<ControlState>,
-    /// What has happened lately.
+    /// The latest events.
     pub events: Events,
-    /// How backends stood in the latest epochs.
+    /// The standing of backends in the latest epochs.
     history: Mutex<History>,
-    /// Requests to the admin API that were denied.
+    /// Denied requests to the admin API.
     pub denials: Denials,
     /// Counts from the start of the process.
     pub clock: Clock,
     /// When the process started.
     pub started: Timestamp,
-    /// How writing the state file goes, if there is one.
+    /// The state of writing the state file, if there is one.
     pub state_writes: OnceLock<Arc<Writes>>,
 }
 
-/// What the control thread knows.
+/// The state of the control thread.
 pub struct ControlState {
-    /// What runs.
+    /// The running configuration.
     pub config: Arc<Config>,
     /// The file that it was read from.
     pub file: Option<String>,
-    /// What was published last.
+    /// The current snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// The workers.
+    /// The workers, and the counters of all that ever ran.
     pub staff: Arc<Staff>,
-    /// What the process does.
+    /// The stage of the process.
     pub stage: Stage,
     /// It accepts, and will drain soon: `shutdown_delay`.
     pub is_leaving: bool,
-    /// Who wants it not to be ready, if anybody does.
+    /// The requester that has set the process to be not ready, if any.
     pub ready_fail: Option<String>,
-    /// How far the end of the process is, once it drains.
+    /// The progress of the drain of the process.
     pub drain: Option<Leaving>,
-    /// Reloads so far.
+    /// The reloads so far.
     pub reload: ReloadStatus,
-    /// What was read and does not run, because that takes a restart.
+    /// Keys that were read and need a restart.
     pub pending: Vec<Pending>,
-    /// Backends that were removed and may have sessions left.
+    /// Backends that were removed and may still have sessions.
     pub removed: Vec<Removed>,
-    /// What is not in the atomics of a backend; those of backends that have gone are taken out.
+    /// Facts that are not in the atomics of a backend; removed backends have none.
     pub notes: HashMap<BackendId, Note>,
 }
 
-/// What is to come to an end.
+/// The drain of a backend or of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaving {
-    /// Since then.
+    /// When it began.
     pub since: Instant,
-    /// When it is ended; `None` when it is left to finish.
+    /// When the remaining sessions are cut; `None` when they may finish.
     pub deadline: Option<Instant>,
-    /// Sessions there were then.
+    /// Number of sessions when it began.
     pub sessions_at_start: u64,
 }
 
-/// What is known of a backend besides its atomics.
+/// Facts about a backend that are not in its atomics.
 #[derive(Clone, Debug, Default)]
 pub struct Note {
     /// The check that decided its health, in words.
     pub health_reason: Option<String>,
     /// When its health last changed.
     pub health_since: Option<Timestamp>,
-    /// Who has set its administrative state at run time, and when.
+    /// The requester that last set its administrative state at run time, and when.
     pub admin_set: Option<(String, Timestamp)>,
-    /// An operator lets it have no new sessions.
+    /// Present while an operator's setting gives it no new sessions.
     pub leaving: Option<Leaving>,
     /// Where it comes from.
     pub origin: Origin,
 }
 
 impl View {
-    /// Before anything has happened.
+    /// Returns the view before any event.
     pub fn new(
         config: &Arc<Config>,
         file: Option<String>,
@@ -123,7 +123,7 @@ impl View {
         }
     }
 
-    /// Of a process that has nothing, for tests.
+    /// Returns the view of a process without listeners, pools and workers, for tests.
     #[cfg(test)]
     pub(crate) fn of_nothing() -> Self {
         let overrides = crate::config::Overrides {
@@ -139,12 +139,12 @@ impl View {
         Self::new(&Arc::new(config.expect("flags are enough")), None, Arc::default(), Arc::default())
     }
 
-    /// How backends stood; for as long as the guard is held, no epoch is published.
+    /// Locks the history; while the guard is held, no epoch is published.
     pub fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("nobody panics with the lock")
     }
 
-    /// The state, for as long as the guard is held: a reader that holds it for long holds up the control thread.
+    /// Locks the state; a reader must not hold the guard for long, because the control thread waits for it.
     pub fn state(&self) -> MutexGuard<'_, ControlState> {
         self.state.lock().expect("nobody panics with the lock")
     }

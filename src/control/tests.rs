@@ -17,7 +17,7 @@ impl sys::Wake for NoWake {
     }
 }
 
-/// A site that has all that any configuration needs.
+/// A site that has the resources of any configuration.
 #[derive(Debug)]
 struct Anything;
 
@@ -72,12 +72,12 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
     }
 }
 
-/// A mailbox, and what is put in.
+/// Returns a mailbox and its receiver.
 pub(super) fn mailbox() -> (Mailbox, Receiver<Command>) {
     Mailbox::new(Arc::new(NoWake))
 }
 
-/// A pool of two backends with these other keys.
+/// Returns a pool of two backends with these other keys.
 pub(super) fn config(keys: &str) -> Config {
     let text = format!(
         "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\n{keys}\nbackend = [\
@@ -95,7 +95,7 @@ fn the_health_of_a_removed_backend_changes_no_table() {
     assert!(work.changed.is_empty());
 }
 
-/// Notes whether anybody had been answered when a worker was woken.
+/// Records whether an answer had been sent when a worker was woken.
 struct Witness {
     answered: Mutex<oneshot::Receiver<Result<Done<()>, Refusal>>>,
     too_early: Mutex<Vec<bool>>,
@@ -151,7 +151,7 @@ fn not_saved(answered: &mut oneshot::Receiver<Result<Done<()>, Refusal>>) -> Opt
     answered.try_recv().expect("an answer").expect("it is done").not_saved
 }
 
-/// Weights that an operator had set were gone after a loss of power within the next second.
+/// Weights set by an operator were lost with the power within the next second.
 #[test]
 fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
     let folder = tempfile::tempdir().unwrap();
@@ -166,7 +166,7 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
     tries.recv().unwrap();
     work.act();
     assert!(not_saved(&mut answered).unwrap().contains("No such file"));
-    // While that is so nobody waits.
+    // Meanwhile no request waits.
     let mut answered = change(&mut work, 8);
     work.act();
     assert!(not_saved(&mut answered).unwrap().contains("No such file"));
@@ -181,7 +181,7 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
         assert_eq!(not_saved(&mut answered), None);
         assert!(std::fs::read_to_string(&path).unwrap().contains(&format!("\"weight_set\": {weight}")));
     }
-    // The same once more changes nothing, and is saved already.
+    // Repeating it changes nothing, and is saved already.
     let mut answered = change(&mut work, 11);
     work.act();
     assert_eq!(not_saved(&mut answered), None);

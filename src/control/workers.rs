@@ -1,5 +1,5 @@
-//! Every worker of the process: those that run, with the way to tell them something, and the counters of all that ever
-//! ran. The threads that read it never hold up a worker: none knows it.
+//! Every worker of the process: those that run, with their mailboxes, and the counters of all that ever ran. Readers
+//! never delay a worker: none of them knows it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,15 +10,15 @@ use crate::stats::{Totals, WorkerStats};
 /// One worker that has not stopped.
 #[derive(Clone)]
 pub struct Member {
-    /// Names it for the life of the process.
+    /// Its id for the life of the process.
     pub id: WorkerId,
-    /// Which of the workers that serve it is, or was: a worker that leaves and one that serves may have the same.
+    /// Its index among the serving workers, present or past: a retiring worker and a serving one may share it.
     pub index: usize,
-    /// Where it is told what to do.
+    /// The mailbox for its commands.
     pub mailbox: Mailbox,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
-    /// Whether it finishes its sessions and stops.
+    /// Whether it is retiring: it finishes its sessions and stops.
     pub is_leaving: bool,
 }
 
@@ -30,13 +30,13 @@ pub struct Staff(Mutex<Books>);
 struct Books {
     members: Arc<[Member]>,
     counters: Vec<Counters>,
-    /// Worker ids only rise.
+    /// Ids are never reused.
     next_id: u32,
-    /// Sessions that they may have together.
+    /// Most sessions of all workers together.
     sessions_max: usize,
 }
 
-/// The counters of one worker after another, so that no count ever goes back. They have one writer at a time.
+/// The counters of successive workers of one index, so that no count ever goes back. They have one writer at a time.
 struct Counters {
     index: usize,
     stats: Arc<WorkerStats>,
@@ -44,35 +44,35 @@ struct Counters {
 }
 
 impl Staff {
-    /// The workers that have not stopped: by index, behind them those that leave.
+    /// Returns the workers that have not stopped: serving ones by index, then retiring ones.
     pub fn members(&self) -> Arc<[Member]> {
         Arc::clone(&self.books().members)
     }
 
-    /// The counters of all workers that run or ever ran, with their indices. An index may occur more than once.
+    /// Returns the counters of all workers, present and past, with their indices. An index may occur more than once.
     pub fn counters(&self) -> Vec<(usize, Arc<WorkerStats>)> {
         let books = self.books();
         books.counters.iter().map(|counters| (counters.index, Arc::clone(&counters.stats))).collect()
     }
 
-    /// Sessions that all workers may have together.
+    /// Returns the most sessions of all workers together.
     pub fn sessions_max(&self) -> usize {
         self.books().sessions_max
     }
 
-    /// Says how many that are from now on.
+    /// Sets the most sessions of all workers together.
     pub fn set_sessions_max(&self, sessions_max: usize) {
         self.books().sessions_max = sessions_max;
     }
 
-    /// Sessions that all workers have.
+    /// Returns the open sessions of all workers.
     pub fn sessions(&self) -> u64 {
         let counters = self.counters();
         Totals::of(counters.iter().map(|(_, stats)| stats.as_ref())).active()
     }
 
-    /// Takes in the workers at these mailboxes, the first of them with index `first`. Those whose index is not below
-    /// `serving` leave from now on. Returns the new ones.
+    /// Adds workers with these mailboxes, the first of them with index `first`. Workers whose index is not below
+    /// `serving` retire from now on. Returns the new ones.
     pub fn change(
         &self,
         serving: usize,
@@ -94,7 +94,7 @@ impl Staff {
         new
     }
 
-    /// A worker has stopped. Its counters stay, and go on with the next one of its index.
+    /// Must be called when a worker has stopped. Its counters stay, and the next worker of its index continues them.
     pub fn on_stopped(&self, id: WorkerId) {
         let mut books = self.books();
         books.members = books.members.iter().filter(|member| member.id != id).cloned().collect();
@@ -104,7 +104,7 @@ impl Staff {
         }
     }
 
-    /// Nobody panics with it; and what it holds is never half changed.
+    /// No code panics while it holds the lock, and its content is never half changed.
     fn books(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +147,7 @@ mod tests {
         (0..count).map(|_| Mailbox::new(Arc::new(NoWake)).0).collect()
     }
 
-    /// Ids and indices, a `-` in front of those that leave.
+    /// Returns ids and indices, with a `-` in front of retiring workers.
     fn roll(staff: &Staff) -> Vec<String> {
         let sign = |member: &Member| if member.is_leaving { "-" } else { "" };
         staff.members().iter().map(|m| format!("{}{}:{}", sign(m), m.id.0, m.index)).collect()

@@ -1,6 +1,6 @@
-//! The doors of a running process, and how those over TCP follow another configuration: what is to answer is opened first, and
-//! takes the place of what answered in one step. The unix socket stays where it is until a restart; a reload only makes it again
-//! where somebody has removed its file.
+//! The open doors of the admin API, and how those over TCP follow a new configuration: new listeners are opened first
+//! and replace the old ones in one step. The unix socket stays until a restart; a reload only creates its file again if
+//! it was removed.
 
 use std::io;
 use std::net::TcpListener;
@@ -16,7 +16,6 @@ use super::{AdminError, Context, monitoring, routes, tcp, watched};
 use crate::config::model::{Admin, AdminSocket};
 use crate::sys;
 
-/// Which door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     /// The unix socket.
@@ -27,34 +26,33 @@ pub(super) enum Place {
     Metrics,
 }
 
-/// What opens a door, within the runtime; `None` where there is to be none any more.
+/// Opens a door, within the runtime; returns `None` to close it for good.
 pub(super) type Hang = Box<dyn FnOnce() -> io::Result<Option<Door>> + Send>;
 
-/// The doors.
 #[derive(Clone)]
 pub struct Doors {
     context: Context,
-    /// Those of the API, which a reload replaces.
+    /// The tokens of the API, which a reload replaces.
     tokens: Arc<RwLock<Option<Tokens>>>,
-    /// What they were opened for.
+    /// The settings that they were opened for.
     settings: Arc<Mutex<Admin>>,
-    /// That of the unix socket, if there is one.
+    /// The file of the unix socket, if there is one.
     socket: Arc<Mutex<Option<SocketFile>>>,
     swaps: UnboundedSender<(Place, Hang)>,
 }
 
-/// What was opened for another configuration. Dropped, it is closed again.
+/// The doors opened for a new configuration. Dropping it closes them.
 pub struct Swap {
     doors: Doors,
     settings: Admin,
     tokens: Option<Tokens>,
-    /// What changes.
+    /// The listener that replaces the present one, if it changes.
     listen: Option<Option<TcpListener>>,
     metrics: Option<Option<TcpListener>>,
 }
 
 impl Doors {
-    /// Those of a process that has opened what `settings` name; and where what takes their place comes from.
+    /// Returns the doors opened for `settings`; their replacements are sent through `swaps`.
     pub(super) fn new(
         settings: &Admin,
         context: Context,
@@ -67,14 +65,14 @@ impl Doors {
         (Self { context, tokens, settings, socket, swaps }, arriving)
     }
 
-    /// The door of the unix socket.
+    /// Returns the door of the unix socket.
     pub(super) fn socket(&self, unix: Unix) -> io::Result<Door> {
         log::info!(socket:% = unix.path().display(); "admin API");
         Door::unix(unix, routes::all(self.context.clone(), None))
     }
 
-    /// Opens the unix socket again where its file has gone, or something else is in its place that nobody uses. No configuration
-    /// decides that, so it answers at once. May wait for a process that does the same.
+    /// Opens the unix socket again when its file has gone, or an unused file is in its place. That is independent of
+    /// the configuration, so it answers at once. May wait for a process that does the same.
     fn make_socket_again(&self, settings: &Admin) {
         let mut file = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = &*file else { return };
@@ -97,13 +95,13 @@ impl Doors {
         }
     }
 
-    /// Removes the file of the unix socket, unless it is another one's by now.
+    /// Removes the file of the unix socket, unless another process has replaced it.
     pub fn remove_socket_file(&self) -> io::Result<()> {
         let file = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         file.map_or(Ok(()), |file| file.remove())
     }
 
-    /// The door of the API.
+    /// Returns the door of the API.
     pub(super) fn listen(&self, listener: TcpListener) -> io::Result<Door> {
         let (listener, address) = watched(listener)?;
         log::info!(address:%; "admin API");
@@ -111,14 +109,14 @@ impl Doors {
         Ok(Door::tcp(listener, routes::all(self.context.clone(), Some(guard))))
     }
 
-    /// The door of the metrics.
+    /// Returns the door of the metrics.
     pub(super) fn metrics(&self, listener: TcpListener) -> io::Result<Door> {
         let (listener, address) = watched(listener)?;
         log::info!(address:%; "metrics");
         Ok(Door::tcp(listener, monitoring::alone(self.context.clone(), address)))
     }
 
-    /// Opens what `settings` name and the process has not open, and reads the tokens again. Uses none of it.
+    /// Opens what `settings` name and is not open yet, and reads the tokens again. Uses none of it.
     pub fn open(&self, settings: &Admin) -> Result<Swap, AdminError> {
         let failed = |what: String| move |error| AdminError { what, error };
         let running = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -132,7 +130,7 @@ impl Doors {
         let tokens = match settings.listen.map(|_| Tokens::read(settings)) {
             None => None,
             Some(Ok(tokens)) => Some(tokens),
-            // Read as root at the start; nothing but a new file of the same name is missed.
+            // They were read as root at the start; only a new file of the same name is missed.
             Some(Err(error)) if is_out_of_reach(&error) && has_same_files(settings, &running) => {
                 log::warn!(error:%; "tokens cannot be read again, the old ones are still accepted");
                 self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone()

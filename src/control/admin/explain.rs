@@ -1,4 +1,4 @@
-//! Why a session went where it went, in words, and how its backends stood when it chose.
+//! Explains in words why a session got its backend, and how the backends stood when it chose.
 
 use super::rows;
 use crate::api;
@@ -7,7 +7,7 @@ use crate::control::history::{Past, Standing};
 use crate::messages::query::{self, Story};
 use crate::pool::{BackendId, Pool, SkipReason};
 
-/// Of a session whose pool has been `past` since it chose, and is `pool` now.
+/// Returns the explanation of a session whose pool was `past` when it chose, and is `pool` now.
 pub(super) fn explanation(
     story: &Story,
     past: Option<Vec<Past>>,
@@ -63,7 +63,7 @@ pub(super) fn explanation(
     }
 }
 
-/// The backends of a pool, as if nothing had changed.
+/// Returns the backends of a pool, as if nothing had changed.
 fn as_of_now(pool: &Pool) -> Vec<Past> {
     let backends = pool.backends.iter().map(|backend| {
         let standing = Some(Standing { weight: backend.weight(), refusal: SkipReason::now(backend) });
@@ -72,7 +72,7 @@ fn as_of_now(pool: &Pool) -> Vec<Past> {
     backends.collect()
 }
 
-/// Nothing of one that came and went since.
+/// Returns `None` for a backend that came and went since.
 fn candidate(past: &Past, chosen: Option<BackendId>, tried: &[BackendId]) -> Option<api::Candidate> {
     let standing = past.then.or(past.now)?;
     let verdict = match past.then {
@@ -89,7 +89,7 @@ fn candidate(past: &Past, chosen: Option<BackendId>, tried: &[BackendId]) -> Opt
     })
 }
 
-/// What has become of a backend, and when.
+/// Returns the change of a backend since then, and its time.
 fn since(past: &Past) -> Option<String> {
     let when = past.changed?;
     match (past.then, past.now) {

@@ -1,4 +1,4 @@
-//! What handlers take and give: like axum's own, but what is wrong with a request is told like everything else.
+//! Extractors and answers of handlers: like axum's own, but errors are answered in the API's format.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor}
 
 use super::problem::Problem;
 
-/// What a handler gives.
+/// The result of a handler.
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// A body of JSON; of a request, an object.
@@ -31,7 +31,8 @@ impl<T: serde::Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// Read from an object with names. Left alone, serde also reads a struct from an array: `[null, "drain"]` would be a change.
+/// A struct read from an object with names. By default serde also reads one from an array: `[null, "drain"]` would be a
+/// change.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -54,7 +55,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Names<T> {
     }
 }
 
-/// What follows the question mark.
+/// The query parameters.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(super) struct Query<T>(pub(super) T);

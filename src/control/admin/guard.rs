@@ -1,5 +1,5 @@
-//! Who may come in. A unix socket is guarded by its mode; over TCP a request has to name this machine as its host, come from no
-//! other site's page, and show the token.
+//! Access control. A unix socket is guarded by its mode; over TCP a request must name this machine as its host, come
+//! from no other site's page, and present the token.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,15 +18,15 @@ use super::token::{Access, Tokens, bearer};
 use crate::control::View;
 use crate::control::denials::Denial;
 
-/// The one route that is posted to and changes nothing.
+/// The only route that takes a POST and changes nothing.
 pub(super) const DRY_RUN: &str = "/v1/config/diff";
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// As SO_PEERCRED says (unix(7)). Only to be logged: a pid may have gone to another process since.
+    /// From SO_PEERCRED (unix(7)). Must only be logged: the pid may belong to another process by now.
     Unix { uid: u32, pid: Option<i32> },
-    /// It has shown the token, or only wants to see metrics.
+    /// It has presented the token, or only reads metrics.
     Tcp(SocketAddr),
 }
 
@@ -40,23 +40,24 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What is shown, and where denials are counted.
+/// The accepted tokens, and the counts of denials.
 #[derive(Clone)]
 pub(super) struct Guard {
-    /// Another configuration may replace them. None are accepted where there is to be no door any more.
+    /// Replaced by a new configuration. No token is accepted at a door that is to be closed.
     pub(super) tokens: Arc<RwLock<Option<Tokens>>>,
     pub(super) view: Arc<View>,
 }
 
-/// How long the answer to a request must wait before it is sent. The client is idle meanwhile: it may be closed to make room.
+/// How long the answer to a request must wait before it is sent. The client counts as idle meanwhile, so it may be
+/// closed to make room.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delay(pub(super) Duration);
 
-/// The answer to a request that is denied.
+/// Returns the answer to a denied request.
 fn deny(view: &View, denial: Denial, request: &Request, status: StatusCode, what: String) -> Response {
     let peer = match request.extensions().get() {
         Some(Peer::Tcp(address)) => address.ip().to_canonical(),
-        // Nobody else passes here.
+        // No other peer gets here.
         Some(Peer::Unix { .. }) | None => Ipv4Addr::UNSPECIFIED.into(),
     };
     let words = format!("{} {}", request.method(), request.uri().path());
@@ -71,8 +72,8 @@ fn deny(view: &View, denial: Denial, request: &Request, status: StatusCode, what
     response
 }
 
-/// Accepts over TCP a request that names this machine as its host and comes from no other site's page: a page in a browser of
-/// this machine could otherwise reach us under a name of its own (DNS rebinding), or send a form here.
+/// Accepts over TCP a request that names this machine as its host and comes from no other site's page. Otherwise a page
+/// in a browser of this machine could reach the API under a name of its own (DNS rebinding), or send a form to it.
 pub(super) async fn check_host(State(view): State<Arc<View>>, request: Request, next: Next) -> Response {
     match hosts(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
@@ -103,13 +104,13 @@ pub(super) async fn check_token(State(guard): State<Guard>, request: Request, ne
     }
 }
 
-/// Whether a request changes nothing.
+/// Returns whether a request changes nothing.
 fn is_read(request: &Request) -> bool {
     request.method().is_safe() || request.uri().path() == DRY_RUN
 }
 
-/// Whether a request for `target` with these values of Host and Origin is let in: it means this machine, and comes from no other
-/// site's page.
+/// Checks the target, Host and Origin of a request. Fails unless it names this machine and comes from no other site's
+/// page.
 pub fn names_this_machine(target: &Uri, headers: &HeaderMap) -> bool {
     hosts(target, headers).is_ok()
 }
@@ -122,7 +123,7 @@ fn hosts(target: &Uri, headers: &HeaderMap) -> Result<(), (Denial, String)> {
     if !is_this_machine(authority.host()) {
         return Err(of_host(format!("Host {host:?} is not this machine: use localhost or 127.0.0.1")));
     }
-    // The target of a request may name a host too, and then that is the one that counts (RFC 9112, 3.2.2).
+    // The target of a request may name a host too, and then that one counts (RFC 9112, 3.2.2).
     if let Some(target) = target.authority().filter(|target| !is_this_machine(target.host())) {
         return Err(of_host(format!("the target names {target}, which is not this machine")));
     }
@@ -153,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a request with these headers.
+    /// Returns the verdict on a request with these headers.
     fn hosts(request: &Request) -> Result<(), (Denial, String)> {
         super::hosts(request.uri(), request.headers())
     }

@@ -1,9 +1,9 @@
-//! The admin API: HTTP on a thread of its own, beside the control thread. It reads what the control thread shows and asks it
-//! for changes; no session and no health check ever waits for it.
+//! The admin API: HTTP on a thread of its own, beside the control thread. It reads the state that the control thread
+//! publishes and asks it for changes; no session and no health check ever waits for it.
 //!
-//! `socket` opens where it listens, `serve` bounds what clients can hold, `guard` says who may come in, `routes` has the
-//! routes, `rows` turns state into JSON, `sampler` says how long things took, `stream` tells what happens while it happens,
-//! `page` shows it to people.
+//! `socket` opens the unix socket, `serve` bounds what clients can hold, `guard` controls access, `routes` has the
+//! routes, `rows` turns state into JSON, `sampler` measures durations, `stream` sends events as they happen, `page` is
+//! the dashboard.
 
 mod doors;
 mod explain;
@@ -48,23 +48,23 @@ use scrape::Scraper;
 use socket::Unix;
 use token::Tokens;
 
-/// Why the admin API could not be started.
+/// The reason why the admin API could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("admin: cannot {what}: {error}")]
 pub struct AdminError {
     what: String,
-    /// Not a `source`: the message holds it.
+    /// Not a `source`: the message contains it.
     error: io::Error,
 }
 
-/// What is open, before anybody is answered.
+/// The open sockets, before any client is answered.
 pub struct Opened {
     unix: Option<Unix>,
     listen: Option<(std::net::TcpListener, Tokens)>,
     metrics: Option<std::net::TcpListener>,
 }
 
-/// Where it can be reached.
+/// The addresses of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// The unix socket.
@@ -76,13 +76,13 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The sockets of TCP among them.
+    /// Returns the TCP sockets among them.
     pub fn doors(&self) -> impl Iterator<Item = OwnSocket> {
         self.listen.map(OwnSocket::Admin).into_iter().chain(self.metrics.map(OwnSocket::Metrics))
     }
 }
 
-/// What every route works with.
+/// The state that every route works with.
 #[derive(Clone)]
 struct Context {
     view: Arc<View>,
@@ -92,7 +92,7 @@ struct Context {
     resolvers: Resolvers,
 }
 
-/// Opens what `settings` name, and answers nobody yet.
+/// Opens what `settings` name, and answers no client yet.
 pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
     let failed = |what: String| move |error| AdminError { what, error };
     let unix = match &settings.socket {
@@ -125,7 +125,7 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
     Ok(Opened { unix, listen: listen.transpose()?, metrics: metrics.transpose()? })
 }
 
-/// Whether the files of tokens that `settings` name can be used.
+/// Fails when a token file that `settings` name cannot be used.
 pub fn check_tokens(settings: &Admin) -> io::Result<()> {
     Tokens::read(settings).map(|_| ())
 }
@@ -136,14 +136,14 @@ fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// A listener that the runtime knows, which is entered, and where it is.
+/// Registers a listener with the runtime, which must be entered; returns it and its address.
 fn watched(listener: std::net::TcpListener) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
     let address = listener.local_addr()?;
     Ok((tokio::net::TcpListener::from_std(listener)?, address))
 }
 
 impl Opened {
-    /// Lets `account` answer on the unix socket, and remove it. What listens on TCP has no owner.
+    /// Makes `account` the owner of the unix socket, so that it can also remove it. TCP listeners have no owner.
     pub fn give_to(&self, account: &Account) -> Result<(), AdminError> {
         let Some(unix) = &self.unix else { return Ok(()) };
         unix.files().try_for_each(|path| {
@@ -152,7 +152,7 @@ impl Opened {
         })
     }
 
-    /// Where it can be reached.
+    /// Returns the addresses.
     pub fn addresses(&self) -> Addresses {
         let address = |listener: &std::net::TcpListener| listener.local_addr().ok();
         Addresses {
@@ -162,7 +162,8 @@ impl Opened {
         }
     }
 
-    /// Answers until the process ends; `settings` are what it was opened for. Returns what lets it follow others.
+    /// Answers until the process ends; `settings` must be those it was opened for. Returns the doors, which apply later
+    /// settings.
     pub fn start(self, settings: &Admin, view: Arc<View>, reports: Reports) -> Result<Doors, AdminError> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -182,7 +183,7 @@ impl Opened {
         let (doors, swaps) = Doors::new(settings, context, tokens, socket_file);
         let mut open = Vec::new();
         {
-            // Sockets become known to the runtime where it is entered.
+            // The runtime must be entered to register sockets.
             let _entered = runtime.enter();
             if let Some(socket) = self.unix {
                 open.push((Place::Socket, doors.socket(socket).map_err(failed("watch its socket"))?));
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
     use crate::messages::report::Report;
 
-    /// What every route works with, in a process that has nothing and whose control thread is stopping.
+    /// Returns the context of a process without listeners, pools and workers, whose control thread is stopping.
     pub(super) fn context() -> Context {
         let (reports, inbox) = Reports::new();
         thread::spawn(move || while let Ok(Report::Ask(_)) = inbox.recv() {});

@@ -1,4 +1,4 @@
-//! What programs read that know no OpenAPI: the metrics, and whether the process serves.
+//! Routes for programs that know no OpenAPI: the metrics, and whether the process serves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::api;
 use crate::control::metrics;
 use crate::control::readiness::why_not_ready;
 
-/// Metrics, and whether it serves. Whoever reaches an address of the network may read them, under any name that the address
-/// has there; a loopback address is for this machine, and not for pages that a browser of this machine got elsewhere.
+/// Returns the routes of the metrics address. At an address of the network any client may read them, under any name; at
+/// a loopback address only this machine, and no page that its browser got elsewhere.
 pub(super) fn alone(context: Context, address: SocketAddr) -> Router {
     let view = Arc::clone(&context.view);
     let routes = Router::new().route("/metrics", get(recent_metrics)).merge(probes());
@@ -33,7 +33,7 @@ pub(super) fn alone(context: Context, address: SocketAddr) -> Router {
     }
 }
 
-/// What is read by programs that know no OpenAPI.
+/// Returns the routes for programs that know no OpenAPI.
 pub(super) fn routes() -> Router<Context> {
     Router::new().route("/metrics", get(metrics)).merge(probes())
 }
@@ -47,7 +47,7 @@ async fn metrics(State(context): State<Context>) -> Response {
     answer_scrape(context.scraper.now().await)
 }
 
-/// The same for whoever reaches the address of the metrics, so with a bound on what that costs
+/// The same for every client of the metrics address, so with a bound on the cost
 async fn recent_metrics(State(context): State<Context>) -> Response {
     answer_scrape(context.scraper.recent().await)
 }
@@ -56,7 +56,8 @@ fn answer_scrape(scrape: Result<Bytes, Problem>) -> Response {
     scrape.map(|text| ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)).into_response()
 }
 
-/// Whether the process is there: 200 to its end. Whoever restarts it for another answer would cut what it finishes
+/// Whether the process is alive: 200 until its end. Restarting it for another answer would cut the sessions that it
+/// finishes
 async fn health(State(context): State<Context>) -> &'static str {
     match context.view.state().stage {
         api::Stage::Serving => "serving\n",
@@ -65,7 +66,7 @@ async fn health(State(context): State<Context>) -> &'static str {
     }
 }
 
-/// Whether clients should be sent here: 503 while it leaves, and while every client would be reset
+/// Whether clients should be sent here: 503 while it drains, and while every client would be reset
 async fn ready(
     State(context): State<Context>,
     Query(wanted): Query<api::ReadyFilter>,
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
     use crate::control::admin::tests::context;
 
-    /// The status and the body of an answer of the address of the metrics, at which a client names `host`.
+    /// Returns the status and body of an answer of the metrics address, for a client that names `host`.
     async fn ask(routes: &Router, path: &str, host: &str) -> (StatusCode, String) {
         let request = Request::get(path).header("host", host).body(Body::empty()).unwrap();
         let answer = routes.clone().oneshot(request).await.unwrap();
@@ -102,7 +103,8 @@ mod tests {
         let (status, first) = ask(&routes, "/metrics", "localhost").await;
         assert_eq!(status, StatusCode::OK);
         assert!(first.contains("l4lb_scrape_seconds "), "{first}");
-        // It holds what building it took: another one would differ. All of them take less than a second, or some do not share.
+        // A scrape contains its own cost, so another one would differ. All of them take less than a second, or some do
+        // not share.
         let mut shared = 0;
         for _ in 0..10 {
             shared += u32::from(ask(&routes, "/metrics", "localhost").await.1 == first);

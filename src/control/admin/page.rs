@@ -1,6 +1,5 @@
-//! The page at `/`: files that are part of the program, and what a browser may do with them.
-//! They hold no figures and no secret, so they are given without a token: the script asks the API for what it shows, and
-//! shows the token as every client does.
+//! The page at `/`: files embedded in the program, and their headers. They contain no figures and no secret, so they
+//! need no token: the script asks the API and presents the token like every client.
 
 use axum::Router;
 use axum::http::header::{
@@ -9,7 +8,7 @@ use axum::http::header::{
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-/// Nothing from elsewhere, nothing inline, in no frame: what a name or a message might smuggle into the page does not run.
+/// Nothing from elsewhere, nothing inline, in no frame: code hidden in a name or a message does not run.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -36,7 +35,7 @@ static FILES: [File; 10] = [
     File { path: "/words.js", kind: JS, text: include_str!("page/words.js") },
 ];
 
-/// The page and what it is made of.
+/// Returns the routes of the page and its files.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.iter().fold(Router::new(), |routes, file| routes.route(file.path, get(async || file.answer())))
 }
@@ -48,7 +47,7 @@ impl File {
             (CONTENT_SECURITY_POLICY, POLICY),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (REFERRER_POLICY, "no-referrer"),
-            // A browser may keep it, but has to ask again: after an update page and API fit each other.
+            // A browser may keep it but must revalidate: after an update page and API must match.
             (CACHE_CONTROL, "no-cache"),
         ];
         (headers, self.text).into_response()
@@ -78,7 +77,7 @@ mod tests {
         }
     }
 
-    /// What stands between `before` and the next quote, wherever `before` does.
+    /// Returns the text between each `before` and the next quote.
     fn quoted<'t>(text: &'t str, before: &str) -> Vec<&'t str> {
         let ends = ['"', '\''];
         text.split(before).skip(1).filter_map(|rest| rest.split(ends).next()).collect()

@@ -1,4 +1,4 @@
-//! What a request gets that cannot be answered: a status and one line of words, as JSON like everything else.
+//! The answer to a request that fails: a status and one line of words, as JSON like every answer.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -9,7 +9,7 @@ use crate::api;
 use crate::config::one_line;
 use crate::messages::request::Refusal;
 
-/// What a request gets that cannot be answered.
+/// The answer to a request that fails.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,

@@ -1,4 +1,4 @@
-//! The configuration that runs, another one in its place, and what is drained meanwhile.
+//! The running configuration, reloads, and drains.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::api;
 use crate::messages::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
 
-/// The routes that are answered when the configuration was read, which may take longer than any other answer.
+/// The routes that answer after the configuration was read, which may take longer than any other answer.
 pub(super) const PATHS: [&str; 2] = [DRY_RUN, "/v1/config/reload"];
-/// From the end of `reload_timeout` on, until the control thread has said what became of the request.
+/// Time from the end of `reload_timeout` until the control thread must have answered.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The configuration that runs
+/// The running configuration
 #[utoipa::path(get, path = "/v1/config", responses((status = OK, body = api::Config)))]
 pub(super) async fn config(State(context): State<Context>) -> Json<api::Config> {
     let state = context.view.state();
@@ -28,7 +28,7 @@ pub(super) async fn config(State(context): State<Context>) -> Json<api::Config> 
     Json(api::Config { epoch, file, effective, restart_pending: rows::restart_pending(&state) })
 }
 
-/// What reading the file again would change, and how many sessions that touches
+/// Changes that reading the file again would make, and how many sessions they affect
 #[utoipa::path(
     post, path = "/v1/config/diff",
     responses(
@@ -44,7 +44,7 @@ pub(super) async fn diff(
     request(&context, who, Mode::DryRun).await
 }
 
-/// Reads the file again and runs it; what is wrong with it changes nothing
+/// Reads the file again and applies it; a mistake in it changes nothing
 #[utoipa::path(
     post, path = "/v1/config/reload",
     responses(
@@ -63,7 +63,7 @@ pub(super) async fn reload(
 async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadReport> {
     let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
     let (sender, answered) = oneshot::channel();
-    // Whoever has asked may have gone.
+    // The client may have gone.
     let answer = Box::new(move |report| _ = sender.send(report));
     let request = ReloadRequest { who: who.to_string(), source: None, mode, answer: Some(answer) };
     if !context.reports.try_send(Report::ReloadRequest(request)) {
@@ -82,7 +82,7 @@ async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::Reload
     }
 }
 
-/// Returns how long a client waits for what becomes of its request.
+/// Returns how long a client may wait for the result of its request.
 fn answer_timeout(reload_timeout: Duration) -> Duration {
     reload_timeout.saturating_add(VERDICT_TIMEOUT).min(api::RELOAD_ANSWER_MAX)
 }
@@ -101,7 +101,7 @@ fn report_row(report: ReloadReport) -> api::ReloadReport {
     }
 }
 
-/// What is being drained, and how far it is
+/// Drains in progress, and how far they are
 #[utoipa::path(get, path = "/v1/drains", responses((status = OK, body = api::Drains)))]
 pub(super) async fn drains(State(context): State<Context>) -> Json<api::Drains> {
     let view = &context.view;
@@ -112,7 +112,7 @@ pub(super) async fn drains(State(context): State<Context>) -> Json<api::Drains> 
 mod tests {
     use super::*;
 
-    /// It was 25 s where a file may take 30 s to read: the answer came before there was one.
+    /// The limit was 25 s where a file may take 30 s to read: the answer came before there was a result.
     #[test]
     fn a_client_waits_for_longer_than_reading_may_take_but_not_for_ever() {
         for seconds in [1, 30, 300] {

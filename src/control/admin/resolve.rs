@@ -1,5 +1,5 @@
-//! Names of backends that are registered, resolved without holding up other requests. The threads stand by: at the limit of
-//! threads a lease can still be renewed.
+//! Resolves the names of registered backends without delaying other requests. The threads are started with the process:
+//! at the limit of threads a lease can still be renewed.
 
 use std::io;
 
@@ -12,9 +12,9 @@ use crate::config::{Invalid, Target};
 use crate::control::Standby;
 use crate::sys;
 
-/// Names that are resolved at a time. One that nobody answers for takes a thread for some ten seconds (resolv.conf(5)).
+/// Names resolved at the same time. A name without an answer occupies a thread for some ten seconds (resolv.conf(5)).
 const RESOLVERS: usize = 4;
-/// Names that wait for that: each belongs to a client, of which each door has fewer.
+/// Names that may wait: each belongs to a client, of which each door has fewer.
 const NAMES_MAX: usize = 128;
 
 /// The threads that resolve names.
@@ -26,14 +26,14 @@ impl Resolvers {
         Standby::start("l4lb-resolver", RESOLVERS, NAMES_MAX).map(Self)
     }
 
-    /// The address of `target`. A name that does not exist is the request's fault; what this machine lacks is not.
+    /// Returns the address of `target`. An unknown name is the client's mistake; a lack of resources here is not.
     pub(super) async fn resolve(&self, target: Target) -> Result<Address, Problem> {
         let unavailable =
             |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("address: {target}: {what}"));
         let (sender, resolved) = oneshot::channel();
         let wanted = target.clone();
         let is_taken = self.0.try_run(move || {
-            // Whoever has asked may have given up while it waited.
+            // The client may have given up while it waited.
             if !sender.is_closed() {
                 let _gone = sender.send(look_up(&wanted));
             }

@@ -31,9 +31,9 @@ use crate::logging;
 use crate::messages::report::Report;
 use crate::messages::request::{Ask, Done, Named, NewBackend, Reply, Request};
 
-/// What a body may take.
+/// Limit for a body.
 const BODY_LEN_MAX: usize = 64 * 1024;
-/// What any route may answer.
+/// Answers that any route may give.
 const COMMON_ANSWERS: [(&str, &str); 4] = [
     ("400", "The request is malformed."),
     ("401", "Over TCP the token has to be shown, and the right one."),
@@ -43,13 +43,13 @@ const COMMON_ANSWERS: [(&str, &str); 4] = [
     ),
     ("408", "The request took too long to come."),
 ];
-/// What any route may answer besides that takes a body.
+/// Further answers of routes with a body.
 const ANSWERS_TO_BODIES: [(&str, &str); 3] = [
     ("413", "The body is longer than 64 KiB."),
     ("415", "The body has to say that it is JSON: Content-Type: application/json."),
     ("422", "The body is JSON, but not what is wanted here."),
 ];
-/// How long the control thread may take to answer.
+/// Limit for an answer of the control thread.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(OpenApi)]
@@ -60,7 +60,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 )]
 struct Document;
 
-/// Over TCP a token is shown; on the unix socket none is needed.
+/// Over TCP a token must be presented; the unix socket needs none.
 struct Bearer;
 
 impl Modify for Bearer {
@@ -71,8 +71,8 @@ impl Modify for Bearer {
     }
 }
 
-/// What any route may answer, so that none has to say so: a client without a token or from elsewhere, a path that is no text, a
-/// body that does not come or is none of ours.
+/// Adds the answers that any route may give, so that no route must list them: for a client without a token or from
+/// elsewhere, a path that is no text, a body that does not arrive or is invalid.
 fn with_common_answers(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let problem = || {
         let schema = utoipa::openapi::Ref::from_schema_name("Problem");
@@ -121,18 +121,18 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(ready_fail, set_ready_fail))
 }
 
-/// The OpenAPI document of all routes.
+/// Returns the OpenAPI document of all routes.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     with_common_answers(documented().into_openapi())
 }
 
-/// All routes, and the page; with a token for whoever shows it, and only to this machine's own pages.
+/// Returns all routes, and the page; with `guard` only for clients with a token, and only for this machine's own pages.
 pub(super) fn all(context: Context, guard: Option<Guard>) -> Router {
     let (routes, document) = documented().split_for_parts();
     let document = with_common_answers(document);
     let routes =
         routes.route("/openapi.json", get(async || axum::Json(document))).merge(monitoring::routes());
-    // Around the fallbacks too: who is not let in does not learn which routes there are.
+    // Around the fallbacks too: a client without access must not learn which routes exist.
     let routes = finish(routes, context, "see /openapi.json");
     match guard {
         None => routes.merge(page::routes()),
@@ -143,7 +143,7 @@ pub(super) fn all(context: Context, guard: Option<Guard>) -> Router {
     }
 }
 
-/// `hint` says which routes there are.
+/// Adds the fallbacks; `hint` names the routes.
 pub(super) fn finish(routes: Router<Context>, context: Context, hint: &'static str) -> Router {
     routes
         .fallback(async move || Problem::not_found(format!("there is no such route: {hint}")))
@@ -156,7 +156,7 @@ pub(super) fn finish(routes: Router<Context>, context: Context, hint: &'static s
 }
 
 impl Context {
-    /// Asks the control thread, and waits for its answer.
+    /// Sends a request to the control thread, and waits for its answer.
     async fn ask<T>(&self, who: Peer, request: impl FnOnce(Reply<T>) -> Request) -> Result<Done<T>, Problem> {
         let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
         let (reply, answer) = oneshot::channel();
@@ -172,7 +172,7 @@ impl Context {
         }
     }
 
-    /// The backend, which has been changed.
+    /// Returns the backend after a change.
     fn changed(&self, named: &Named, not_saved: Option<String>) -> Answer<api::Changed> {
         let Json(backend) = self.backend(named)?;
         Ok(Json(api::Changed { backend, not_saved }))
@@ -187,7 +187,7 @@ impl Context {
     }
 }
 
-/// How the process does
+/// Process status
 #[utoipa::path(get, path = "/v1/status", responses((status = OK, body = api::Status)))]
 async fn status(State(context): State<Context>) -> Json<api::Status> {
     let view = &context.view;
@@ -213,19 +213,19 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
     })
 }
 
-/// Where clients connect
+/// Addresses that clients connect to
 #[utoipa::path(get, path = "/v1/listeners", responses((status = OK, body = [api::Listener])))]
 async fn listeners(State(context): State<Context>) -> Json<Vec<api::Listener>> {
     Json(rows::listeners(&context.view.state().snapshot))
 }
 
-/// The pools
+/// All pools
 #[utoipa::path(get, path = "/v1/pools", responses((status = OK, body = [api::Pool])))]
 async fn pools(State(context): State<Context>) -> Json<Vec<api::Pool>> {
     Json(context.view.state().snapshot.pools.iter().map(|pool| rows::pool(pool)).collect())
 }
 
-/// The backends of one pool, or of all
+/// Backends of one pool, or of all
 #[utoipa::path(
     get, path = "/v1/backends", params(api::BackendFilter),
     responses(
@@ -244,7 +244,7 @@ async fn backends(
     Ok(Json(rows::backends(&state, context.view.clock.now(), filter.pool.as_deref())))
 }
 
-/// One backend more, or the renewal of its lease
+/// Registers a backend, or renews its lease
 #[utoipa::path(
     post, path = "/v1/pools/{pool}/backends", params(("pool" = String, Path)), request_body = api::NewBackend,
     responses(
@@ -270,7 +270,7 @@ async fn register(
     Ok((status, Json(api::Registered { backend, holder: registered.holder, not_saved })))
 }
 
-/// A backend that is legal by itself; its host is resolved without holding up other requests.
+/// Returns a valid backend; its host is resolved without delaying other requests.
 async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBackend, Problem> {
     let wanted = Wanted::check(new).map_err(Problem::bad)?;
     let address = match wanted.target.clone() {
@@ -280,7 +280,7 @@ async fn new_backend(context: &Context, new: api::NewBackend) -> Result<NewBacke
     Ok(wanted.at(address))
 }
 
-/// One backend
+/// One backend by name
 #[utoipa::path(
     get, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
     responses((status = OK, body = api::Backend), (status = NOT_FOUND, body = api::Problem)),
@@ -292,7 +292,7 @@ async fn backend(
     context.backend(&Named { pool, backend })
 }
 
-/// Another weight, or another administrative state
+/// Sets the weight or the administrative state
 #[utoipa::path(
     patch, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
     request_body = api::BackendChange,
@@ -316,7 +316,8 @@ async fn change(
     context.changed(&named, done.not_saved)
 }
 
-/// One backend less: it gets no new sessions, and those that it has are left to its pool's `on_remove`. Or one holder less
+/// Removes a backend: it gets no new sessions, and `on_remove` of its pool decides about the open ones. Or ends one of
+/// its leases
 #[utoipa::path(
     delete, path = "/v1/pools/{pool}/backends/{backend}",
     params(("pool" = String, Path), ("backend" = String, Path), api::HolderFilter),
@@ -339,7 +340,7 @@ async fn deregister(
     Ok(Json(api::Removed { sessions: left.sessions.into(), removed: left.is_removed, not_saved }))
 }
 
-/// Says what a backend's health is, in place of its checks
+/// Sets a backend's health, overriding its checks
 #[utoipa::path(
     post, path = "/v1/pools/{pool}/backends/{backend}/health",
     params(("pool" = String, Path), ("backend" = String, Path)), request_body = api::HealthOverride,
@@ -366,7 +367,7 @@ async fn override_health(
     context.changed(&named, done.not_saved)
 }
 
-/// What has happened lately
+/// Recent events
 #[utoipa::path(
     get, path = "/v1/events", params(api::EventFilter),
     responses((status = OK, body = [api::Event])),
@@ -396,26 +397,26 @@ pub(super) fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {
     }
 }
 
-/// What share of the new sessions each backend has
+/// Shares of new sessions per backend
 #[utoipa::path(get, path = "/v1/topology", responses((status = OK, body = api::Topology)))]
 async fn topology(State(context): State<Context>) -> Json<api::Topology> {
     let snapshot = context.view.state().snapshot.clone();
     Json(rows::topology(&snapshot))
 }
 
-/// What is logged
+/// The level of the log
 #[utoipa::path(get, path = "/v1/log-level", responses((status = OK, body = api::LogLevel)))]
 async fn log_level() -> Json<api::LogLevel> {
     Json(api::LogLevel { level: log::max_level().as_str().to_ascii_lowercase() })
 }
 
-/// Whether somebody wants it not to be ready
+/// Whether the process was set to be not ready
 #[utoipa::path(get, path = "/v1/ready-fail", responses((status = OK, body = api::ReadyFail)))]
 async fn ready_fail(State(context): State<Context>) -> Json<api::ReadyFail> {
     Json(api::ReadyFail { fail: context.view.state().ready_fail.is_some() })
 }
 
-/// Answers 503 to /ready from now on, or not any more; what runs and what comes is served as before
+/// Makes /ready answer 503, or ends that; sessions are served as before
 #[utoipa::path(
     put, path = "/v1/ready-fail", request_body = api::ReadyFail,
     responses(
@@ -432,7 +433,7 @@ async fn set_ready_fail(
     Ok(Json(wanted))
 }
 
-/// Logs more or less, until the process ends
+/// Sets the level of the log until the process ends
 #[utoipa::path(
     put, path = "/v1/log-level", request_body = api::LogLevel,
     responses(
@@ -462,14 +463,14 @@ mod tests {
     use crate::control::admin::serve::Work;
     use crate::control::admin::tests::context;
 
-    /// The routes of a process that has nothing, whose control thread is stopping.
+    /// Returns the routes of a process without listeners, pools and workers, whose control thread is stopping.
     fn routes() -> Router {
         all(context(), None)
             .layer(Extension(Peer::Unix { uid: 0, pid: None }))
             .layer(Extension(Work::alone()))
     }
 
-    /// Each method of each route of the document.
+    /// Returns each method of each route of the document.
     fn operations() -> Vec<(String, String, serde_json::Value)> {
         let document = serde_json::to_value(openapi()).unwrap();
         let paths = document["paths"].as_object().unwrap().clone();

@@ -1,4 +1,4 @@
-//! From the state of the process to the JSON of the API.
+//! Turns the state of the process into the JSON of the API.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
 
-/// Backends in a sample: one for each of 10,000 would be megabytes a second.
+/// Most backends in a sample: one for each of 10,000 would be megabytes per second.
 const SAMPLE_BACKENDS_MAX: usize = 1000;
 
 pub(super) fn workers(staff: &Staff) -> Vec<api::Worker> {
@@ -74,7 +74,7 @@ pub(super) fn restart_pending(state: &ControlState) -> Option<api::RestartPendin
     Some(api::RestartPending { since, keys, changes })
 }
 
-/// How much happens, now; not how long things took.
+/// Returns the present counts, without durations.
 pub(super) fn sample(state: &ControlState, now: Instant) -> api::Sample {
     let places =
         state.snapshot.pools.iter().flat_map(|pool| (0..pool.backends.len()).map(move |at| (pool, at)));
@@ -102,14 +102,14 @@ pub(super) fn pool(pool: &Pool) -> api::Pool {
     }
 }
 
-/// The backends of the pool of that name, or of all pools.
+/// Returns the backends of the pool of that name, or of all pools.
 pub(super) fn backends(state: &ControlState, now: Instant, only: Option<&str>) -> Vec<api::Backend> {
     let wanted = |pool: &&std::sync::Arc<Pool>| only.is_none_or(|only| pool.settings.name == only);
     let pools = state.snapshot.pools.iter().filter(wanted);
     pools.flat_map(|pool| (0..pool.backends.len()).map(|index| backend(state, now, pool, index))).collect()
 }
 
-/// The backend at that place of the pool.
+/// Returns the backend at that index of the pool.
 pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: usize) -> api::Backend {
     let backend = &pool.backends[index];
     let nothing = Note::default();
@@ -139,7 +139,7 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
     }
 }
 
-/// Where it is dialed: its name, while that does not resolve.
+/// Returns its address, or its name while that does not resolve.
 fn address(state: &ControlState, pool: &Pool, backend: &Backend) -> String {
     let is_it = |host: &&Host| host.pool == pool.settings.name && host.backend == backend.name;
     let host = || state.config.hosts.iter().find(is_it);
@@ -164,7 +164,7 @@ const fn admin_row(admin: Admin) -> api::Admin {
     }
 }
 
-/// The other way round.
+/// Returns the inverse of the conversion above.
 pub(super) const fn admin_of(row: api::Admin) -> Admin {
     match row {
         api::Admin::Ready => Admin::Ready,
@@ -173,8 +173,7 @@ pub(super) const fn admin_of(row: api::Admin) -> Admin {
     }
 }
 
-/// Who asks for a backend: one that has a lease, one by its own name, or neither.
-/// Set while the state file cannot be written.
+/// Returns why run-time changes are not saved, while the state file cannot be written.
 pub(super) fn not_saved(view: &View) -> Option<api::NotSaved> {
     let Unsaved { since, reason } = view.state_writes.get()?.unsaved()?;
     Some(api::NotSaved { since, reason })
@@ -214,7 +213,7 @@ pub(super) fn topology(snapshot: &Snapshot) -> api::Topology {
     api::Topology { pools: pools.collect() }
 }
 
-/// The pool of that name.
+/// Returns the pool of that name. Fails with 404 when there is none.
 pub(super) fn pool_named<'s>(state: &'s ControlState, name: &str) -> Result<&'s Pool, Problem> {
     let found = state.snapshot.pool_named(name);
     let missing = || {

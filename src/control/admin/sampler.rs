@@ -1,4 +1,4 @@
-//! The samples of one stream: what the last second was like needs the sample before.
+//! The samples of one stream: the figures of the last second need the sample before.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) struct Sampler {
     before: Option<Times>,
 }
 
-/// What all listeners have measured together.
+/// The durations measured by all listeners together.
 struct Times {
     connect: Reading,
     duration: Reading,
@@ -25,7 +25,7 @@ impl Sampler {
         Self { view, before: None }
     }
 
-    /// How much happens now, and how long things took since the sample before.
+    /// Returns the present counts, and the durations since the previous sample.
     pub(super) fn take(&mut self) -> api::Sample {
         let (snapshot, mut sample) = {
             let state = self.view.state();
@@ -51,8 +51,8 @@ impl Times {
     }
 }
 
-/// Percentiles of what was counted between two readings. A listener that was removed in between takes its counts along: that
-/// second has too few, and the next is right again.
+/// Returns percentiles of what was counted between two readings. A listener removed in between takes its counts along:
+/// that second has too few, and the next is right again.
 fn between(before: &Reading, now: &Reading) -> api::Latency {
     let buckets = now.buckets().zip(before.buckets());
     let counted: Vec<Bucket> = buckets
@@ -61,7 +61,7 @@ fn between(before: &Reading, now: &Reading) -> api::Latency {
     percentiles(&counted)
 }
 
-/// Times up to `upper` seconds, and longer than those of the bucket before.
+/// Durations up to `upper` seconds, and longer than those of the bucket before.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     upper: f64,
@@ -74,8 +74,8 @@ fn percentiles(buckets: &[Bucket]) -> api::Latency {
     api::Latency { count, p50: at(0.5), p90: at(0.9), p99: at(0.99) }
 }
 
-/// The time that `rank` of all did not exceed, as if each bucket's were spread over it evenly. Of those beyond the last bound
-/// it is only known that they exceed it. `None` when nothing was counted.
+/// Returns the duration that `rank` of all did not exceed, as if each bucket's were spread over it evenly. Those beyond
+/// the last bound count as that bound. `None` when nothing was counted.
 fn percentile(buckets: &[Bucket], rank: f64) -> Option<f64> {
     let (mut lower, mut below) = (0.0, 0.0);
     for &Bucket { upper, count } in buckets {
@@ -113,7 +113,7 @@ mod tests {
             ([50, 50, 0, 0], 1.0, 1.8, 1.98),
             ([0, 0, 1, 0], 3.0, 3.8, 3.98),
             ([90, 0, 10, 0], 50.0 / 90.0, 1.0, 3.8),
-            // No bound is above these: the last one is what is known of them.
+            // The last bound is the best estimate for longer ones.
             ([98, 0, 0, 2], 50.0 / 98.0, 90.0 / 98.0, 4.0),
             ([0, 0, 0, 7], 4.0, 4.0, 4.0),
         ] {
@@ -139,7 +139,7 @@ mod tests {
         let latency = between(&before, &histogram.read());
         assert_eq!(latency.count, 10);
         assert!(latency.p99.unwrap() <= 0.0001);
-        // The other way round, as when a listener has gone.
+        // Swapped, as when a listener has gone.
         assert_eq!(between(&histogram.read(), &before), api::Latency::default());
     }
 }

@@ -1,5 +1,5 @@
-//! Scrapes are built on a thread of their own: what they take, from listing the open files of the process to writing the
-//! series of 10,000 backends, keeps no other client waiting.
+//! Scrapes are built on a thread of their own: listing the open files of the process and writing the series of 10,000
+//! backends must not delay other clients.
 
 use std::io;
 use std::sync::Arc;
@@ -14,29 +14,28 @@ use crate::base::time::Instant;
 use crate::control::metrics::Metrics;
 use crate::control::{Standby, View};
 
-/// Scrapes that may wait for the one that is being built.
+/// Most scrapes that wait for the one being built.
 const WAITING_MAX: usize = 8;
-/// How old a scrape may be that several clients share.
+/// The age up to which several clients share a scrape.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
-/// Builds scrapes.
 pub(super) struct Scraper {
     view: Arc<View>,
     metrics: Arc<Metrics>,
     thread: Standby,
-    /// The last one that was built to be shared, and when that began.
+    /// The last shared scrape, and when it was begun.
     shared: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl Scraper {
-    /// Fails when no thread can be started.
+    /// Starts the thread. Fails when that is not possible.
     pub(super) fn start(view: Arc<View>) -> io::Result<Self> {
         let metrics = Arc::new(Metrics::new(Arc::clone(&view)));
         let thread = Standby::start("l4lb-scrape", 1, WAITING_MAX)?;
         Ok(Self { view, metrics, thread, shared: Mutex::default() })
     }
 
-    /// All series with their values as of now.
+    /// Returns all series with their present values.
     pub(super) async fn now(&self) -> Result<Bytes, Problem> {
         let (sender, built) = oneshot::channel();
         let metrics = Arc::clone(&self.metrics);
@@ -59,8 +58,8 @@ impl Scraper {
         }
     }
 
-    /// The same, or what another client got less than a second ago: however many clients there are and however often they
-    /// come, one scrape a second is built.
+    /// Returns all series, or those another client got less than a second ago: however many clients there are, one
+    /// scrape per second is built.
     pub(super) async fn recent(&self) -> Result<Bytes, Problem> {
         // Held while one is built: the others wait for that one.
         let mut shared = self.shared.lock().await;

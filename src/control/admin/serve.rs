@@ -1,9 +1,10 @@
-//! Accepts admin clients and bounds what they can hold: connections, heads, bodies, answers and time.
-//! A client without a request under way gives its place to the next one: stuck clients never lock an operator out.
+//! Accepts admin clients and bounds what they can hold: connections, heads, bodies, answers and time. A client without
+//! a request in progress gives its place to the next one: stuck clients never lock an operator out.
 //!
-//! A client may close its half of the connection behind its request, as `socat` and health checkers do: it still receives
-//! the whole answer. What a client sends behind its last request is read and discarded for a while, because a close with
-//! unread bytes is a reset, and a reset destroys the answer that the client has not read yet (RFC 9112, 9.6).
+//! A client may close its half of the connection after its request, as `socat` and health checkers do: it still
+//! receives the whole answer. Bytes that a client sends after its last request are read and discarded for a while,
+//! because a close with unread bytes is a reset, and a reset destroys the answer that the client has not read yet (RFC
+//! 9112, 9.6).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -38,24 +39,24 @@ use crate::api;
 use crate::base::token_bucket::TokenBucket;
 use crate::sys::Clock;
 
-/// Connections at a time through one door, besides the one that was accepted last.
+/// Most connections at a time through one door, besides the one accepted last.
 const CLIENTS_MAX: usize = 32;
-/// What a head may take, and how long it may take.
+/// Limits for the size and time of a head.
 const HEAD_LEN_MAX: usize = 16 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request may take from its head to the head of its answer, unless it reads the configuration.
+/// Limit from the head of a request to the head of its answer, unless it reads the configuration.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an answer or a stream of events may wait for a reader that has stopped.
+/// Limit for an answer or a stream of events to wait for a reader that has stopped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is read and discarded behind the last answer, and for how long.
+/// Limits for what is read and discarded after the last answer.
 const LINGER_LEN_MAX: u64 = 1024 * 1024;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause after accept has failed, so that a lack of descriptors does not become a loop.
+/// The pause after accept has failed, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// That is logged at most that often.
+/// Accept errors are logged at most this often.
 const TELL_PERIOD: Duration = Duration::from_secs(10);
 
-/// One place to come in by, and what is behind it.
+/// One listening socket, and the routes behind it.
 pub(super) struct Door {
     listener: Listener,
     routes: Router,
@@ -113,10 +114,10 @@ impl Door {
     }
 }
 
-/// Where doors come from that are to take the place of others.
+/// Receives the doors that replace others.
 pub(super) type Swaps = UnboundedReceiver<(Place, Hang)>;
 
-/// Serves all of them for ever, each until another one takes its place: that ends its clients too.
+/// Serves all doors for ever, each until another one replaces it, which ends its clients too.
 pub(super) async fn serve_all(doors: Vec<(Place, Door)>, mut swaps: Swaps) {
     let mut all = JoinSet::new();
     let mut open: BTreeMap<Place, AbortHandle> =
@@ -137,13 +138,13 @@ pub(super) async fn serve_all(doors: Vec<(Place, Door)>, mut swaps: Swaps) {
     while all.join_next().await.is_some() {}
 }
 
-/// One thing that a client has under way: its arrival until its connection was read once, a request until its answer
-/// begins, a stream until it ends. A client with none of them may be closed to make room.
+/// Work that a client has in progress: its arrival until its connection was first read, a request until its answer
+/// begins, a stream until it ends. A client without work may be closed to make room.
 pub(super) struct Work(Arc<Activity>);
 
 struct Activity {
     under_way: AtomicUsize,
-    /// Of the crowd: notified when a client has nothing under way any more.
+    /// Notifies the crowd when a client has no more work.
     idle: Arc<Notify>,
 }
 
@@ -153,7 +154,7 @@ impl Work {
         Self(Arc::clone(activity))
     }
 
-    /// Of a client that is in no crowd.
+    /// Returns the work of a client that is in no crowd.
     #[cfg(test)]
     pub(super) fn alone() -> Self {
         Self::begin(&Arc::new(Activity { under_way: AtomicUsize::new(0), idle: Arc::default() }))
@@ -174,7 +175,7 @@ impl Drop for Work {
     }
 }
 
-/// The clients of one door, those that came first in front.
+/// The clients of one door, oldest first.
 #[derive(Default)]
 struct Crowd {
     clients: JoinSet<()>,
@@ -194,11 +195,11 @@ impl Crowd {
         self.by_age.push_back(Client { task, activity });
     }
 
-    /// Returns when the next client may be accepted. Where there are too many, the oldest one that has nothing under way is
-    /// closed; where all have, this waits for the first that has finished.
+    /// Returns when the next client may be accepted. With too many clients, the oldest one without work is closed; when
+    /// all have work, waits for the first that finishes.
     async fn make_room(&mut self) {
         loop {
-            // What has come in the meantime is read first: no client is closed over a request that waits in its socket.
+            // Pending input is read first: no client must be closed over a request that waits in its socket.
             yield_now().await;
             while self.clients.try_join_next().is_some() {}
             self.by_age.retain(|client| !client.task.is_finished());
@@ -217,7 +218,7 @@ impl Crowd {
     }
 }
 
-/// One connection, from its first request to its end.
+/// Serves one connection, from its first request to its end.
 async fn converse(stream: impl Stream, peer: Peer, routes: Router, arrival: Work) {
     let activity = Arc::clone(&arrival.0);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -244,7 +245,7 @@ async fn converse(stream: impl Stream, peer: Peer, routes: Router, arrival: Work
         .max_buf_size(HEAD_LEN_MAX)
         .serve_connection(TokioIo::new(stream.as_mut()), service);
     let arriving = async move {
-        // The first poll registers the socket, and only the next turn of the runtime reports what is in it.
+        // The first poll registers the socket, and only the next turn of the runtime reports its input.
         yield_now().await;
         drop(arrival);
     };
@@ -287,9 +288,9 @@ mod tests {
     use crate::control::admin::stream;
 
     const PEER: Peer = Peer::Unix { uid: 0, pid: None };
-    /// What is on its way between the two ends of a connection at most.
+    /// Most bytes in flight between the two ends of a connection.
     const PIPE_LEN: usize = HEAD_LEN_MAX * 4;
-    /// More than that, and than what hyper holds.
+    /// More than that, and than hyper buffers.
     const LARGE: usize = 1024 * 1024;
     const GET_EVENTS: &[u8] = b"GET /events HTTP/1.1\r\n\r\n";
     const GET_LARGE: &[u8] = b"GET /large HTTP/1.1\r\n\r\n";
@@ -308,7 +309,7 @@ mod tests {
             .route("/events", get(stream))
     }
 
-    /// The end of the client of a connection that was admitted, and has sent `sent`.
+    /// Returns the client's end of a connection that was admitted and has sent `sent`.
     async fn admit(crowd: &mut Crowd, sent: &[u8]) -> DuplexStream {
         let (mut client, server) = tokio::io::duplex(PIPE_LEN);
         client.write_all(sent).await.unwrap();
@@ -316,15 +317,15 @@ mod tests {
         client
     }
 
-    /// All that comes, to the end of the connection.
+    /// Returns everything received until the end of the connection.
     async fn read_all(client: &mut DuplexStream) -> String {
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
 
-    /// What a client gets that sends `sent` and then waits, and how long it waits. The time is not that of a clock: it passes
-    /// when nothing else can happen.
+    /// Returns what a client receives that sends `sent` and then waits, and how long it waits. Time is virtual: it
+    /// passes when nothing else can happen.
     async fn wait_after(sent: &[u8]) -> (String, Duration) {
         let began = Instant::now();
         let mut crowd = Crowd::default();
@@ -356,7 +357,7 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }
 
-    /// It took a client that had sent all it had for one that had left: the answer was lost, or cut.
+    /// A client that had finished sending was taken for one that had left: the answer was lost, or cut.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_closes_its_half_behind_the_request_receives_the_whole_answer() {
         let mut crowd = Crowd::default();
@@ -370,7 +371,7 @@ mod tests {
         }
     }
 
-    /// A reader that stopped was held for ever, because hyper looks at no clock while it waits for a write.
+    /// A reader that stopped was held for ever, because hyper checks no clock while it waits for a write.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_its_answer_is_cut_off() {
         let mut crowd = Crowd::default();
@@ -381,7 +382,7 @@ mod tests {
         assert!((WRITE_TIMEOUT..WRITE_TIMEOUT + late).contains(&began.elapsed()), "{:?}", began.elapsed());
     }
 
-    /// A close on top of unread bytes is a reset, and takes from the client what it has not read yet.
+    /// A close on top of unread bytes is a reset, and destroys the part that the client has not read yet.
     #[tokio::test(start_paused = true)]
     async fn what_a_client_sends_behind_its_last_request_is_read() {
         let mut crowd = Crowd::default();
@@ -392,7 +393,7 @@ mod tests {
         assert!(answer.ends_with("all of it"), "{answer}");
     }
 
-    /// Any 32 connections took the places of streams that were running.
+    /// Any 32 connections took the places of running streams.
     #[tokio::test(start_paused = true)]
     async fn streams_stay_and_clients_without_a_request_make_room() {
         let mut crowd = Crowd::default();
@@ -433,7 +434,7 @@ mod tests {
         }
     }
 
-    /// It waited for a connection to end, while all that was under way was a request.
+    /// Accepting waited for a connection to end, though only a request was in progress.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_finishes_its_work_makes_room_without_leaving() {
         let mut crowd = Crowd::default();

@@ -1,5 +1,4 @@
-//! Sessions: which there are, why one went where it went, and the end of some. The workers have them, so the workers are
-//! asked; each answers between two turns.
+//! Lists, explains and ends sessions. The workers own them, so the workers are asked; each answers between two turns.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -27,12 +26,12 @@ use crate::messages::request::Named;
 use crate::pool::Backend;
 use crate::session::CloseReason;
 
-/// How long a worker may take to answer: it does so in its next turn.
+/// Limit for a worker to answer: it does so in its next turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Answers that one page is put together from at most: workers whose sessions do not fit are asked for their next places.
+/// Most answers that make up one page: workers whose sessions do not fit are asked for their next places.
 const ASKS_PER_PAGE: usize = 64;
 
-/// Sessions that run, a page at a time, or the latest that are over
+/// Open sessions, a page at a time, or the latest ended ones
 #[utoipa::path(
     get, path = "/v1/sessions", params(api::SessionFilter),
     responses(
@@ -65,7 +64,7 @@ pub(super) async fn sessions(
             }
             asks += 1;
             let answer = ask(member, query::Query::Live { from, filter }).await?;
-            // It has stopped: its sessions are over.
+            // The worker has stopped: its sessions have ended.
             let Some(query::Answer::Page { mut rows, next }) = answer else { break };
             let room = limit - page.sessions.len();
             let is_cut = rows.len() > room;
@@ -83,12 +82,13 @@ pub(super) async fn sessions(
     Ok(Json(page))
 }
 
-/// The latest sessions that are over, the newest first. What a worker remembers is bounded, and so is how often it is asked.
+/// Returns the latest ended sessions, newest first. A worker remembers a bounded number, and is asked a bounded number
+/// of times.
 async fn ended(context: &Context, filter: Filter, limit: usize) -> Result<api::SessionPage, Problem> {
     let mut rows = Vec::new();
     for member in &by_id(context) {
         let (mut before, mut taken) = (None, 0);
-        // It has stopped, and remembers nothing.
+        // The worker has stopped, and remembers nothing.
         while let Some(query::Answer::Ended { rows: some, next }) =
             ask(member, query::Query::Ended { before, filter }).await?
         {
@@ -108,7 +108,7 @@ async fn ended(context: &Context, filter: Filter, limit: usize) -> Result<api::S
     Ok(api::SessionPage { sessions, next: None, has_older })
 }
 
-/// Why a session went where it went, and why it ended: one that runs, or one of the last thousand of its worker
+/// Explains why a session got its backend, and why it ended: an open one, or one of the last thousand of its worker
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/explanation", params(("id" = String, Path, pattern = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")),
     responses(
@@ -181,7 +181,7 @@ pub(super) async fn kill_all(
         match ask(member, query::Query::Cut(Target::Backend(id))).await {
             Ok(Some(query::Answer::Cut(cut))) => sessions += cut as u64,
             Ok(_) => {}
-            // What the others cut is told all the same.
+            // Still counts the sessions cut by the others.
             Err(problem) => failed = Some(problem),
         }
     }
@@ -204,7 +204,7 @@ fn forgotten(id: SessionId) -> Problem {
     Problem::not_found(format!("{what} of its worker"))
 }
 
-/// The workers in the order in which pages go through them.
+/// Returns the workers in the order in which pages go through them.
 fn by_id(context: &Context) -> Vec<Member> {
     let mut members = context.view.state().staff.members().to_vec();
     members.sort_unstable_by_key(|member| member.id.0);
@@ -222,13 +222,13 @@ async fn ask_owner(
     }
 }
 
-/// Asks a worker. Nothing when it has stopped.
+/// Queries a worker. Returns `None` when it has stopped.
 async fn ask(member: &Member, query: query::Query) -> Result<Option<query::Answer>, Problem> {
     let (sender, answer) = oneshot::channel();
     let sender = Mutex::new(Some(sender));
     let reply = Reply::new(move |answer| {
         if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
-            // Whoever has asked may have given up.
+            // The client may have given up.
             let _gone = sender.send(answer);
         }
     });
@@ -243,7 +243,7 @@ async fn ask(member: &Member, query: query::Query) -> Result<Option<query::Answe
     }
 }
 
-/// `worker.place`, as an earlier page has said it.
+/// Parses `worker.place`, as returned by an earlier page.
 fn place_of(from: &str) -> Result<(u32, u32), Problem> {
     let place =
         from.split_once('.').and_then(|(worker, place)| Some((worker.parse().ok()?, place.parse().ok()?)));

@@ -1,4 +1,4 @@
-//! The unix socket: where it is, and how its place is taken.
+//! The unix socket: its file, and taking over an old one.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -10,21 +10,22 @@ use std::time::Duration;
 
 use crate::sys;
 
-/// How long a process may take that looks whether a socket is in use: tries, and the pause between two.
+/// Limits for another process to check whether a socket is in use: tries, and the pause between two.
 const LOCK_TRIES: usize = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A socket that nobody is answered on yet. Its file goes with the process, if that ends well; or else is taken over.
+/// A socket without clients yet. Its file is removed at the end of the process; after a crash the next one takes it
+/// over.
 pub(super) struct Unix {
     pub(super) listener: UnixListener,
     pub(super) file: SocketFile,
-    /// Its own, if it was not there before.
+    /// The folder, if it was created for the socket.
     folder: Option<PathBuf>,
 }
 
 impl Unix {
-    /// A socket at `path`, for this user only. One that a process which has ended left there is taken over; processes that
-    /// start together do that one after the other.
+    /// Opens a socket at `path`, for this user only. A file left by a process that has ended is taken over; processes
+    /// that start together do that one after the other.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let _turn = lock(path.parent().filter(|folder| !folder.as_os_str().is_empty()))?;
         let listener = match sys::listen_privately(path) {
@@ -39,7 +40,7 @@ impl Unix {
         Ok(Self { listener, file: SocketFile::at(path)?, folder: None })
     }
 
-    /// The same, in a folder that is made for it.
+    /// Same as [`Unix::open`], in a folder that is created for it.
     pub(super) fn open_with_folder(path: &Path) -> io::Result<Self> {
         let folder = path.parent().filter(|folder| !folder.exists());
         if let Some(folder) = folder {
@@ -48,7 +49,7 @@ impl Unix {
         Ok(Self { folder: folder.map(Path::to_owned), ..Self::open(path)? })
     }
 
-    /// What was made for it.
+    /// Returns the files created for it.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         self.folder.as_deref().into_iter().chain([self.path()])
     }
@@ -71,7 +72,7 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), id: id_of(path)? })
     }
 
-    /// Whether it is where it was put: nobody has removed it, or put something else there.
+    /// Returns whether it is still there: not removed, and not replaced.
     pub(super) fn is_there(&self) -> io::Result<bool> {
         match id_of(&self.path) {
             Ok(id) => Ok(id == self.id),
@@ -89,7 +90,8 @@ impl SocketFile {
         &self.path
     }
 
-    /// Removes the file, unless another one is in its place. Fails when it cannot be removed; that it is gone is no error.
+    /// Removes the file, unless another one has replaced it. Fails when it cannot be removed; a missing file is no
+    /// error.
     pub(super) fn remove(&self) -> io::Result<()> {
         match id_of(&self.path) {
             Ok(id) if id == self.id => fs::remove_file(&self.path),
@@ -104,8 +106,8 @@ fn id_of(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Locks the folder of a socket until the result is dropped. Goes on without the lock when another process holds it for
-/// longer than a start takes: whoever may open the folder could hold it for ever.
+/// Locks the folder of a socket until the result is dropped. Continues without the lock when another process holds it
+/// longer than a start takes: any user with access to the folder could hold it for ever.
 fn lock(folder: Option<&Path>) -> io::Result<File> {
     let folder = File::open(folder.unwrap_or_else(|| ".".as_ref()))?;
     for _ in 0..LOCK_TRIES {
@@ -118,7 +120,7 @@ fn lock(folder: Option<&Path>) -> io::Result<File> {
     Ok(folder)
 }
 
-/// An error unless what is at `path` is a socket that nobody listens on any more.
+/// Fails unless `path` is a socket on which nothing listens any more.
 fn refuse_living(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and it is no socket"));
@@ -160,12 +162,12 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
     }
 
-    /// A process that ended late took the socket of its successor with it.
+    /// A process that ended late removed the socket of its successor.
     #[test]
     fn the_socket_of_a_successor_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
-        // As long as it has its socket, no other file gets its inode.
+        // While it has its socket, no other file gets its inode.
         let Unix { listener: _listener, file, .. } = Unix::open(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let successor = Unix::open(&path).unwrap();
@@ -176,7 +178,7 @@ mod tests {
         successor.file.remove().unwrap();
     }
 
-    /// Both found that nobody answered, and one removed what the other had just opened.
+    /// Both found no listener, and one removed the socket that the other had just opened.
     #[test]
     fn of_processes_that_start_together_one_has_the_socket() {
         let folder = tempfile::tempdir().unwrap();

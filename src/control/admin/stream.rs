@@ -1,4 +1,4 @@
-//! Server-sent events: what happens, and how much of it, while it happens.
+//! Server-sent events: events and samples as they happen.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,23 +19,22 @@ use super::sampler::Sampler;
 use super::serve::Work;
 use crate::api;
 
-/// Streams at a time over all doors.
+/// Most streams at a time over all doors.
 pub(super) const STREAMS_MAX: usize = 16;
-/// A stream ends then, and its reader asks again: one whose reader has gone is not held for ever.
+/// A stream ends then, and its reader reconnects: one without a reader is not held for ever.
 const STREAM_TIME_MAX: Duration = Duration::from_mins(10);
-/// Time between samples.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
 
-/// How often a stream without events writes something: its reader may have left, which only a write reports.
+/// How often a stream without events writes something: only a write reports that its reader has left.
 const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(5);
 
-/// A place for one stream, which is work of its client for as long as it is held.
+/// A place for one stream, which counts as work of its client while it is held.
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     _work: Work,
 }
 
-/// A place for one stream; fails when there are [`STREAMS_MAX`] already.
+/// Returns a place for one stream; fails when there are [`STREAMS_MAX`] already.
 pub(super) fn place(streams: &Arc<Semaphore>, work: Work) -> Result<Place, Problem> {
     let full = |_| {
         let what = format!("there are {STREAMS_MAX} streams already");
@@ -45,7 +44,8 @@ pub(super) fn place(streams: &Arc<Semaphore>, work: Work) -> Result<Place, Probl
     Ok(Place { _permit: permit, _work: work })
 }
 
-/// What happens, as server-sent events: `event` with an Event each, `missed` with a number where the reader was too slow
+/// Events as they happen, as server-sent events: `event` with an Event each, `missed` with a number when the reader was
+/// too slow
 #[utoipa::path(
     get, path = "/v1/events/stream",
     responses(
@@ -61,7 +61,7 @@ pub(super) async fn event_stream(
     Ok(events(place, context.view.events.subscribe()))
 }
 
-/// How much happens, as server-sent events: `sample` with a Sample at once and once a second
+/// Counts as server-sent events: `sample` with a Sample, at once and then once a second
 #[utoipa::path(
     get, path = "/v1/samples/stream",
     responses(
@@ -78,7 +78,7 @@ pub(super) async fn sample_stream(
     Ok(samples(place, move || sampler.take()))
 }
 
-/// Each event as it happens. Who is too slow is told how many it has missed.
+/// Returns the stream of events. A slow reader gets the number of events that it missed.
 pub(super) fn events(
     place: Place,
     events: Receiver<api::Event>,
@@ -95,7 +95,7 @@ pub(super) fn events(
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_PERIOD))
 }
 
-/// A sample at once, and one every second.
+/// Returns the stream of samples: one at once, and one every second.
 pub(super) fn samples(
     place: Place,
     take: impl FnMut() -> api::Sample + Send + 'static,

@@ -1,4 +1,4 @@
-//! The tokens of clients over TCP: one that permits everything, and one that permits everything but changes.
+//! The tokens of clients over TCP: one for full access, and one for everything but changes.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::sys;
 
 /// A shorter token could be guessed.
 const TOKEN_LEN_MIN: usize = 16;
-/// What is read of a file: the token is in its first line.
+/// Most bytes read from a file: the token is in its first line.
 const FILE_LEN_MAX: u16 = 16 << 10;
 
-/// What the token of a request permits.
+/// The access granted by a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// Everything.
@@ -25,7 +25,7 @@ pub(super) enum Access {
     Read,
 }
 
-/// The tokens that are accepted. Their memory is wiped when they are dropped.
+/// The accepted tokens. Their memory is wiped when they are dropped.
 #[derive(Clone)]
 pub(super) struct Tokens {
     full: Token,
@@ -36,8 +36,8 @@ pub(super) struct Tokens {
 struct Token(Zeroizing<String>);
 
 impl Tokens {
-    /// Reads the files that `settings` name. Fails, with the file, when one cannot be read, holds no token, or may be used by
-    /// others; and when both hold the same token.
+    /// Reads the token files that `settings` name. Fails, naming the file, when one cannot be read, contains no token,
+    /// or is accessible to others; and when both contain the same token.
     pub(super) fn read(settings: &Admin) -> io::Result<Self> {
         let read = |file: &Path| {
             let named =
@@ -52,7 +52,7 @@ impl Tokens {
         Ok(Self { full, read: read_only })
     }
 
-    /// What a request with these headers may do. Takes as long whatever the token is.
+    /// Returns the access of a request with these headers. Takes the same time for any token.
     pub(super) fn access(&self, headers: &HeaderMap) -> Option<Access> {
         let shown = bearer(headers)?;
         let is_full = self.full.is(shown);
@@ -65,17 +65,17 @@ impl Tokens {
     }
 }
 
-/// The token in `Authorization: Bearer TOKEN`.
+/// Returns the token in `Authorization: Bearer TOKEN`.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 impl Token {
-    /// The first line of a file that nobody else may read.
+    /// Returns the first line of a file that no other user may read.
     fn read(path: &Path) -> io::Result<Self> {
         let mut file = sys::open_private(path)?.take(FILE_LEN_MAX.into());
-        // As long as it gets: what is moved to a longer one leaves itself behind.
+        // Allocated at its final size: growing would leave copies of the token behind.
         let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX.into()));
         file.read_to_string(&mut text)?;
         let token = text.lines().next().unwrap_or_default().trim();

@@ -1,4 +1,5 @@
-//! A backend as a request asks for it: checked as far as that goes without a look at what runs, and without a resolver.
+//! A backend as a request describes it: checked as far as possible without the running configuration and without a
+//! resolver.
 
 use std::time::Duration;
 
@@ -7,27 +8,27 @@ use crate::base::address::Address;
 use crate::config::{Invalid, Target, WEIGHT_MAX, check_name, units};
 use crate::messages::request::{Holder, NewBackend};
 
-/// Legal by itself.
+/// A backend with fields that are valid by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Where to dial.
+    /// The address or name to dial.
     pub target: Target,
-    /// Unique within the pool.
+    /// Its name, unique within the pool.
     pub name: String,
-    /// 0..=256.
+    /// Its weight, 0..=256.
     pub weight: u16,
     /// Serves only when no primary backend is eligible.
     pub backup: bool,
-    /// How long its lease is; `None` is for ever.
+    /// Duration of its lease; `None` for no end.
     pub ttl: Option<Duration>,
-    /// Whose lease is renewed.
+    /// The holder of the lease.
     pub holder: Option<Holder>,
-    /// Whether a lease may take the place of what was to stay, and the other way round.
+    /// Whether a lease may replace a permanent registration, and the other way round.
     pub replace: bool,
 }
 
 impl Wanted {
-    /// What `new` asks for, or what is wrong with it.
+    /// Checks `new`. Fails with its mistake.
     pub fn check(new: api::NewBackend) -> Result<Self, String> {
         let target = Target::parse(&new.address).map_err(wrong("address"))?;
         let name = new.name.unwrap_or_else(|| target.to_string());
@@ -39,7 +40,7 @@ impl Wanted {
         Ok(Self { target, name, weight, backup: new.backup, ttl, holder, replace: new.replace })
     }
 
-    /// The same where its target is resolved.
+    /// Returns it with its target resolved.
     pub(super) fn at(self, address: Address) -> NewBackend {
         let Self { target: _, name, weight, backup, ttl, holder, replace } = self;
         NewBackend { name, address, weight, backup, ttl, holder, replace }

@@ -1,4 +1,4 @@
-//! Pools and their backends. A backend that is removed takes its series with it.
+//! Series of pools and their backends. A removed backend has no series.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::stats::DialFailure;
 
 pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> fmt::Result {
-    // Ten thousand backends lie all over the memory: each is read once, not once for each of its series.
+    // Ten thousand backends are scattered over memory: each is read once, not once per series.
     let rows: Vec<Row> = snapshot
         .pools
         .iter()
@@ -21,7 +21,7 @@ pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> fmt::Result {
     checks(sheet, &rows)
 }
 
-/// One backend as of this scrape.
+/// One backend in this scrape.
 struct Row<'s> {
     pool: &'s str,
     name: &'s str,
@@ -41,7 +41,7 @@ struct Row<'s> {
     last_check_nanos: u64,
 }
 
-/// The name of a pool; its backends, those that are eligible, and the sessions on them.
+/// The name of a pool; the numbers of its backends, of eligible ones, and of sessions on them.
 type PoolSums<'s> = ([(&'static str, &'s str); 1], [u64; 3]);
 type Names<'s> = [(&'static str, &'s str); 2];
 
@@ -56,7 +56,7 @@ impl<'s> Row<'s> {
             health,
             admin,
             weight: weight.into(),
-            // Before the sessions that they are a part of.
+            // Read before the sessions that they are a part of.
             connected: stats.connected(),
             dial_failures: stats.dial_failures(),
             active: backend.active().into(),
@@ -80,7 +80,7 @@ impl<'s> Row<'s> {
     }
 }
 
-/// One number of each backend.
+/// Writes one number per backend.
 fn each<'r, 's, V>(
     rows: &'r [Row<'s>],
     read: impl Fn(&Row<'s>) -> V + 'r,

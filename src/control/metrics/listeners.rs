@@ -1,5 +1,4 @@
-//! What came through each listener. A listener that is removed takes its series with it; one that is reconfigured keeps
-//! them.
+//! Series of listeners. A removed listener has no series; a reconfigured one keeps them.
 
 use std::fmt;
 

@@ -1,11 +1,11 @@
-//! What Prometheus reads, in the text format 0.0.4, which everything reads that reads metrics. Built anew for every scrape
-//! from the state and the counters as they are: what has been removed has no series any more.
+//! The metrics in the Prometheus text format 0.0.4, which every reader of metrics understands. Built anew for every
+//! scrape from the present state and counters: removed objects have no series.
 //!
-//! Runs on the admin thread. It holds the control thread's lock for a few clones and builds the text behind it; workers
-//! are not aware of it. No label has a value that a client could choose.
+//! Runs on the admin thread. It holds the control thread's lock for a few clones and builds the text afterwards;
+//! workers are not involved. No label has a value that a client could choose.
 //!
-//! `sheet` writes families of series, `totals` has what belongs to all workers together, `workers`, `listeners` and
-//! `backends` (with their pools) what belongs to one of them, `process` what the kernel knows of the process.
+//! `sheet` writes families of series, `totals` the sums over all workers, `workers`, `listeners` and `backends` (with
+//! their pools) the series of one of them, `process` the kernel's view of the process.
 
 mod backends;
 mod listeners;
@@ -36,21 +36,21 @@ use crate::stats::{Totals, WorkerStats, violations};
 
 use sheet::Sheet;
 
-/// How a client is told which format this is.
+/// The media type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What there is to be scraped.
+/// The source of scrapes.
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Of the process that `view` shows.
+    /// Returns the metrics of the process that `view` shows.
     pub fn new(view: Arc<View>) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process { view, told: AtomicUsize::new(0) }));
         Self(registry)
     }
 
-    /// All series with their values as of now.
+    /// Returns all series with their present values.
     pub fn scrape(&self) -> Result<String, fmt::Error> {
         let mut page = String::new();
         text::encode_registry(&mut page, &self.0)?;
@@ -61,11 +61,11 @@ impl Metrics {
 /// The process, read at each scrape.
 struct Process {
     view: Arc<View>,
-    /// How many laws were violated when that was last logged: whoever scrapes in a loop fills no log.
+    /// The number of violated laws when that was last logged: frequent scrapes must not fill the log.
     told: AtomicUsize,
 }
 
-/// What the control thread knew when the scrape began.
+/// The state of the control thread when the scrape began.
 struct Moment {
     snapshot: Arc<Snapshot>,
     /// With the indices of the workers; an index may occur more than once.
@@ -75,7 +75,7 @@ struct Moment {
     restart_pending: u64,
     unresolved: u64,
     is_ready: bool,
-    /// How many backends were removed and may have sessions left, and how many those are.
+    /// The number of removed backends that may have sessions, and of these sessions.
     removed: [u64; 2],
     sessions_max: usize,
 }
@@ -170,7 +170,7 @@ impl Process {
     }
 }
 
-/// What the process does and what it runs.
+/// Writes the state of the process and of its configuration.
 fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
     let version = env!("CARGO_PKG_VERSION");
     sheet.gauges("l4lb_build_info", "The version that runs; always 1.", [([("version", version)], 1)])?;

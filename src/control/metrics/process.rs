@@ -1,4 +1,4 @@
-//! What the kernel knows of the process, under the names that every exporter uses.
+//! The kernel's view of the process, under the names that every exporter uses.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub(super) fn write(sheet: &mut Sheet, totals: &Totals, started: Timestamp) -> f
     sheet.gauge("process_threads", "Threads that it has.", usage.threads)
 }
 
-/// Those of the workers are told at the end of a turn: their sum may be ahead of `other` or behind it for a moment.
+/// Workers publish theirs at the end of a turn: `other` may be wrong for a moment.
 fn descriptors(sheet: &mut Sheet, totals: &Totals, usage: Option<&Usage>) -> fmt::Result {
     let kinds = FdKind::ALL.map(|kind| ([("kind", kind.as_str())], totals.fds[kind.index()]));
     let of_workers: u64 = totals.fds.iter().sum();

@@ -1,5 +1,5 @@
-//! Families of series, one line each. A counter is written as a gauge is, under the name that it is to have: the encoder
-//! gives counters the names of a format in which a family and its series are called differently.
+//! Families of series, one line each. A counter is written like a gauge, under its full name: the encoder names
+//! counters for a format in which a family and its series have different names.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 
 use crate::stats::Reading;
 
-/// Where a scrape is written.
+/// The sheet of one scrape.
 pub(super) struct Sheet<'e>(DescriptorEncoder<'e>);
 
 impl<'e> Sheet<'e> {
@@ -19,7 +19,7 @@ impl<'e> Sheet<'e> {
         Self(encoder)
     }
 
-    /// One number that only grows.
+    /// Writes one number that only grows.
     pub(super) fn counter(
         &mut self,
         name: &str,
@@ -29,7 +29,7 @@ impl<'e> Sheet<'e> {
         self.family(name, help, MetricType::Counter)?.encode_gauge(&value)
     }
 
-    /// One number that only grows for each set of labels.
+    /// Writes a number that only grows, per set of labels.
     pub(super) fn counters<L: EncodeLabelSet, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
@@ -39,7 +39,7 @@ impl<'e> Sheet<'e> {
         write_all(&mut self.family(name, help, MetricType::Counter)?, series)
     }
 
-    /// One number.
+    /// Writes one number.
     pub(super) fn gauge(
         &mut self,
         name: &str,
@@ -49,7 +49,7 @@ impl<'e> Sheet<'e> {
         self.family(name, help, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// One number for each set of labels.
+    /// Writes a number per set of labels.
     pub(super) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
@@ -59,12 +59,12 @@ impl<'e> Sheet<'e> {
         write_all(&mut self.family(name, help, MetricType::Gauge)?, series)
     }
 
-    /// One histogram.
+    /// Writes one histogram.
     pub(super) fn histogram(&mut self, name: &str, help: &str, reading: &Reading) -> fmt::Result {
         write_histogram(&mut self.family(name, help, MetricType::Histogram)?, reading)
     }
 
-    /// One histogram for each set of labels.
+    /// Writes a histogram per set of labels.
     pub(super) fn histograms<'r, L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -99,7 +99,7 @@ fn write_histogram(encoder: &mut MetricEncoder, reading: &Reading) -> fmt::Resul
     encoder.encode_histogram::<NoLabelSet>(reading.sum.as_secs_f64(), reading.count(), &buckets, None)
 }
 
-/// A time that was counted in nanoseconds.
+/// Converts nanoseconds to seconds.
 pub(super) fn seconds(nanos: u64) -> f64 {
     Duration::from_nanos(nanos).as_secs_f64()
 }

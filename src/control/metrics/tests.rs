@@ -37,7 +37,7 @@ fn scrape(view: &Arc<View>) -> String {
     Metrics::new(Arc::clone(view)).scrape().unwrap()
 }
 
-/// The value of the series that is written like this.
+/// Returns the value of a series.
 #[track_caller]
 fn value(page: &str, series: &str) -> f64 {
     let mut found = page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -114,7 +114,7 @@ fn a_law_that_is_violated_is_counted() {
     assert_eq!(value(&scrape(&view), "l4lb_violated_laws"), 4.0);
 }
 
-/// A row of the table for each family: its name, kind, labels and help.
+/// Returns a table with a row per family: name, kind, labels and help.
 fn table(page: &str) -> String {
     let mut rows = String::from("| metric | kind | labels | what it is |\n|---|---|---|---|\n");
     let mut lines = page.lines().peekable();

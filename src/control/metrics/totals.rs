@@ -1,4 +1,4 @@
-//! The books of all workers together: what came, what became of it, and what is held meanwhile.
+//! Series over all workers together: connections, their fate, and the resources held.
 
 use std::fmt;
 
@@ -123,7 +123,7 @@ fn checks(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
     )
 }
 
-/// The loops of the workers and what they hold.
+/// Writes the loops of the workers and the resources they hold.
 fn loops(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
     sheet.counter("l4lb_events_total", "Events told by waits.", totals.events)?;
     sheet.counter(

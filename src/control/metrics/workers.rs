@@ -1,4 +1,4 @@
-//! What each worker has done and does. A worker that follows one of the same index goes on with its counts.
+//! Series of each worker. A new worker of the same index continues the counts of the old one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::sheet::Sheet;
 use crate::stats::{Share, WorkerStats};
 
-/// What the workers of one index have done, one after the other or side by side.
+/// The counts of all workers of one index, past and present.
 #[derive(Default)]
 struct Sum {
     active: u64,
