@@ -27,10 +27,10 @@ END_OF_CONFIG
 # shares KEY: that figure of each worker, in one line.
 shares() {
     local before
-    before=$(log_count lb ' share worker=')
+    before=$(log_count lb ' worker_stats worker=')
     signal USR1 lb
-    wait_until 5 "each worker tells its share" log_count_is lb ' share worker=' $((before + WORKERS))
-    tail -n "$WORKERS" <(grep ' share worker=' "$WORK/lb.log") | sed -E "s/.* $1=([0-9]+).*/\1/" | tr '\n' ' '
+    wait_until 5 "each worker logs its counts" log_count_is lb ' worker_stats worker=' $((before + WORKERS))
+    tail -n "$WORKERS" <(grep ' worker_stats worker=' "$WORK/lb.log") | sed -E "s/.* $1=([0-9]+).*/\1/" | tr '\n' ' '
 }
 
 measure_long() {

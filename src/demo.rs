@@ -107,7 +107,7 @@ pub fn start_backends(ports: &Ports) -> io::Result<()> {
     for backend in bound {
         thread::Builder::new().name(format!("backend-{}", backend.port())).spawn(move || {
             if let Err(error) = backend.serve() {
-                log::error!(error:%; "a backend of the demo cannot go on");
+                log::error!(error:%; "demo backend failed");
             }
         })?;
     }
@@ -146,7 +146,7 @@ impl Token {
 impl Drop for Token {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.file) {
-            log::warn!(file:% = self.file.display(), error:%; "the token of the demo stays behind");
+            log::warn!(file:% = self.file.display(), error:%; "cannot remove the demo token");
         }
     }
 }

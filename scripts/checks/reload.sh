@@ -187,7 +187,7 @@ print(*["%s=%d" % pair for pair in [("sessions", totals["sessions"]), ("accepted
 check_books() {
     wait_until 10 "no session is left" has_no_session
     expect "sessions accepted ($BOOKS)" "$(value_of accepted "$BOOKS")" = "$(value_of closed "$BOOKS")"
-    expect "violated laws" "$(metric l4lb_violated_laws)" = 0
+    expect "invariant violations" "$(metric l4lb_invariant_violations)" = 0
     expect "lost wake-ups" "$(metric l4lb_lost_wakeups_total)" = 0
     expect "panics" "$(log_count lb 'panicked')" = 0
 }

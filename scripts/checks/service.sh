@@ -130,7 +130,7 @@ END
     expect "capabilities" "$(of_all_threads "${PID[lb]}" 'Cap(Prm|Eff|Amb)')" = \
         "$(printf 'Cap%s: 0000000000000000\n' Amb Eff Prm)"
     expect "new privileges" "$(of_all_threads "${PID[lb]}" NoNewPrivs)" = "NoNewPrivs: 1"
-    log_has lb " root is given up.* user=$NOBODY" || fail "it does not say that it has given up root"
+    log_has lb " root privileges dropped.* user=$NOBODY" || fail "the log does not say that root privileges are dropped"
     # A file that only root could open again would end the rotation.
     mv "$WORK/log/access.log" "$WORK/log/access.log.1"
     signal USR1 lb
@@ -152,7 +152,7 @@ check_reloads_without_root() {
     wait_until 10 "the other port is refused" log_has lb 'needs root, which is given up for good'
     sed -i "s/^bind = .*/bind = \"$LOW_ADDRESS\"/; s/^workers = .*/workers = 3/" "$WORK/drop.toml"
     signal HUP lb
-    wait_until 10 "the other configuration is run" log_has lb 'another configuration is run'
+    wait_until 10 "the configuration is applied" log_has lb 'configuration applied'
     log_has lb ' accept is balance .*with_socket=1 workers=3' || fail "it does not say who accepts"
     make_requests "with three workers"
     expect "user" "$(of_all_threads "${PID[lb]}" Uid | wc -l)" = 1

@@ -74,7 +74,7 @@ check_second_signal() {
 check_hangup() {
     start_with_session 30s
     signal HUP lb
-    wait_until 10 "SIGHUP is logged" log_has lb 'another configuration is run'
+    wait_until 10 "SIGHUP is logged" log_has lb 'configuration applied'
     expect_session_lives SIGHUP
     accepts_connections "$ADDRESS" || fail "SIGHUP: new connections are refused"
     pass "SIGHUP: the file was read again, everything goes on"
@@ -82,7 +82,7 @@ check_hangup() {
 
 told_of_session() {
     local sessions
-    sessions=$(sed -nE 's/.* share worker=[0-9]+ sessions=([0-9]+) .*/\1/p' "$WORK/lb.log" | paste -sd+)
+    sessions=$(sed -nE 's/.* worker_stats worker=[0-9]+ sessions=([0-9]+) .*/\1/p' "$WORK/lb.log" | paste -sd+)
     [[ -n $sessions && $((sessions)) == 1 ]]
 }
 

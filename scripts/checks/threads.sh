@@ -107,16 +107,16 @@ check_reloads() {
     expect_answer 200 POST /v1/config/diff
     write_config 1 3
     expect_answer 200 POST /v1/config/reload
-    before=$(log_count lb 'another configuration is run')
+    before=$(log_count lb 'configuration applied')
     signal HUP lb
-    wait_until 20 "the reload of a signal is over" log_count_is lb 'another configuration is run' $((before + 1))
+    wait_until 20 "the reload of a signal is over" log_count_is lb 'configuration applied' $((before + 1))
     signal USR1 lb
-    wait_until 20 "the access log is opened again" log_has lb 'access log opened again'
+    wait_until 20 "the access log is opened again" log_has lb 'access log reopened'
     write_config 3 4
     expect_answer 503 POST /v1/config/reload
     refusal=$(cat "$WORK/api.out")
     [[ $refusal == *'cannot start a thread'* ]] || fail "a reload that needs threads: $refusal"
-    log_has lb 'the configuration is refused, the old one goes on' || fail "the refusal is not logged"
+    log_has lb 'configuration refused, the running one stays' || fail "the refusal is not logged"
     expect_answer 200 GET /v1/config
     grep -q 'global: workers=1 ' "$WORK/api.out" || fail "a refused configuration runs: $(cat "$WORK/api.out")"
     expect_all_live "reloads"

@@ -60,7 +60,7 @@ class Page:
     def laws(self):
         """What is to be equal, on every scrape."""
         total = self.sum
-        yield "laws violated", total("l4lb_violated_laws"), 0
+        yield "laws violated", total("l4lb_invariant_violations"), 0
         yield "lost wake-ups", total("l4lb_lost_wakeups_total"), 0
         accepted = total("l4lb_accepted_sessions_total")
         yield "accepted", accepted, total("l4lb_active_sessions") + total("l4lb_closed_sessions_total")

@@ -33,7 +33,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 &config,
                 &file,
                 open_files,
-                pipe_bytes.context("cannot read what pipes may hold")?,
+                pipe_bytes.context("cannot read the limit on pipes")?,
             ))
         }
         Some(Command::Doctor { config, json }) => {

@@ -18,7 +18,7 @@ use crate::sys::{self, Inherited, Notice};
 /// Serves the configuration of file and flags.
 pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<ExitCode> {
     // Must come before anything else is opened.
-    let inherited = Inherited::take().context("cannot take what was passed to this process (LISTEN_FDS)")?;
+    let inherited = Inherited::take().context("cannot take the passed sockets (LISTEN_FDS)")?;
     let signals = prepare_process()?;
     match config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up) {
         Ok(config) => serve(&config, file_of(file, overrides), inherited, &signals, || Ok(())),
@@ -50,7 +50,7 @@ pub(super) fn demo(ports: Ports) -> anyhow::Result<ExitCode> {
     let mut config =
         config.map_err(|errors| anyhow::anyhow!("the demo has a wrong configuration: {errors:?}"))?;
     demo::start_backends(&ports)?;
-    let token = demo::Token::make().context("cannot make a token for the dashboard")?;
+    let token = demo::Token::make().context("cannot create a token for the dashboard")?;
     config.admin.listen = Some(ports.dashboard());
     config.admin.token_file = Some(token.file().to_owned());
     let when_started = move || demo::print_what_to_try(&ports, &token, &mut io::stdout());
@@ -62,7 +62,7 @@ pub(super) fn demo(ports: Ports) -> anyhow::Result<ExitCode> {
 fn prepare_process() -> anyhow::Result<server::Signals> {
     sys::renounce_new_privileges().context("cannot renounce new privileges")?;
     let leave = || {
-        log::info!("stopped before it served");
+        log::info!("stopped before serving");
         logging::flush();
         process::exit(0);
     };

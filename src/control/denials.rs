@@ -86,7 +86,7 @@ impl Denials {
         self.counts[denial as usize].fetch_add(1, Ordering::Relaxed);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(more) = recent.log.take(now) {
-            log::warn!(reason = denial.as_str(), peer:%, request, more; "admin: a request was denied");
+            log::warn!(reason = denial.as_str(), peer:%, request, more; "admin: request denied");
         }
         match denial {
             Denial::Token => recent.delay(peer, now),

@@ -74,7 +74,7 @@ impl Events {
     pub fn push(&self, draft: Draft) {
         let Draft { kind, pool, backend, who, message } = draft;
         let time = sys::timestamp();
-        let mut ring = self.ring.lock().expect("nobody panics with the lock");
+        let mut ring = self.ring.lock().expect("lock not poisoned");
         let event = Event { id: ring.next_id, time, kind, pool, backend, who, message };
         ring.next_id += 1;
         if event.who.is_some() {
@@ -87,12 +87,12 @@ impl Events {
 
     /// Returns the newest `limit` events after `after`, oldest first.
     pub fn recent(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
-        newest(&self.ring.lock().expect("nobody panics with the lock").events, after, limit)
+        newest(&self.ring.lock().expect("lock not poisoned").events, after, limit)
     }
 
     /// Same as [`Events::recent`], for requests of operators and programs, which are kept longer.
     pub fn recently_asked(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
-        newest(&self.ring.lock().expect("nobody panics with the lock").asked, after, limit)
+        newest(&self.ring.lock().expect("lock not poisoned").asked, after, limit)
     }
 
     /// Returns a receiver of all events from now on.

@@ -264,7 +264,7 @@ impl ControlLoop {
             log::info!(
                 pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(),
                 to:% = to.as_str(), reason:%, health:% = health.as_str();
-                "checks say otherwise than before, an operator decides"
+                "checks changed their finding, the operator's override stays"
             );
             // Its health has not changed: no event, no table.
             self.control.view.state().notes.entry(id).or_default().health_reason = Some(reason.to_owned());
@@ -313,7 +313,7 @@ impl ControlLoop {
                 target: "l4lb::workers",
                 worker, sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses,
                 budget_exhausted;
-                "share"
+                "worker_stats"
             );
         }
     }
@@ -386,7 +386,7 @@ impl ControlLoop {
         let Some(place) = self.links.iter().position(|link| link.member.id == id) else { return };
         let worker = self.links.swap_remove(place).member.index;
         if let Err(error) = result {
-            log::error!(worker, error:%; "a worker cannot go on, the process stops");
+            log::error!(worker, error:%; "worker failed, stopping the process");
             if self.result.is_ok() {
                 self.result = Err(error);
             }
@@ -406,7 +406,7 @@ impl ControlLoop {
                 self.control.view.state().is_leaving = true;
                 let told = "leaving: not ready any more, accepting goes on for shutdown_delay";
                 self.control.view.events.push(Draft::new(EventKind::Process, told));
-                log::info!(shutdown_delay:? = delay; "leaving: not ready any more, again to drain now");
+                log::info!(shutdown_delay:? = delay; "not ready any more, draining soon: a second signal drains now");
             }
             ControlStage::Leaving { .. } => self.drain(),
             ControlStage::Draining { .. } => self.stop(StopReason::AtOnce),
@@ -421,7 +421,7 @@ impl ControlLoop {
         let sessions_at_start = self.control.staff.sessions();
         self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
         self.show_stage(api::Stage::Draining, "draining: accepting has ended");
-        log::info!(drain_timeout:? = timeout; "draining: accepting has ended, again to stop at once");
+        log::info!(drain_timeout:? = timeout; "draining: accepting has ended, a second signal stops at once");
         self.control.site.drain();
         self.tell_all(&Command::Drain);
     }

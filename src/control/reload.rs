@@ -30,7 +30,7 @@ use crate::sys::{Notice, timestamp};
 /// Most requests that wait while a configuration is read; further ones are refused.
 const REQUESTS_MAX: usize = 64;
 /// Refuses configurations from the drain on.
-const DRAINING: &str = "the process is draining: no other configuration is run";
+const DRAINING: &str = "the process is draining: no configuration is applied";
 /// Most errors of one configuration that are remembered.
 const ERRORS_MAX: usize = 100;
 
@@ -117,9 +117,7 @@ impl ControlLoop {
                 Ok((config, opened))
             });
             if !of_thread.take() {
-                return log::warn!(
-                    "a configuration that was given up has been read after all: it is ignored"
-                );
+                return log::warn!("late configuration ignored: reading it exceeded reload_timeout");
             }
             let load = || {
                 let (config, opened) = read?;
@@ -130,7 +128,7 @@ impl ControlLoop {
             reports.send_surely(Report::Loaded(Box::new(Loaded { result })));
         };
         if self.control.loader.try_run(run) {
-            log::info!(who = request.who, mode:?; "the configuration is read");
+            log::info!(who = request.who, mode:?; "reading configuration");
             let deadline = self.clock.now() + self.control.config.global.reload_timeout;
             self.reload_queue.loading = Some(Loading { request, deadline, claim });
             self.control.view.state().reload.reading_since = Some(timestamp());
@@ -227,7 +225,7 @@ impl ControlLoop {
         let by = who.to_owned();
         self.answer(move || {
             let fields = [("who", by.as_str().into()), ("epoch", epoch.into()), ("changes", changes.into())];
-            audit::write(format_args!("another configuration is run"), &fields);
+            audit::write(format_args!("configuration applied"), &fields);
         });
         // RUST_LOG can express more than the file.
         let is_other_level = config.global.log_level != self.control.config.global.log_level;
@@ -249,7 +247,7 @@ impl ControlLoop {
         state.pending = pending(&state.pending, &changes, timestamp());
         if !state.pending.is_empty() {
             let keys: Vec<String> = state.pending.iter().map(|pending| pending.change.key()).collect();
-            log::warn!(keys = keys.join(", "); "restart pending: these keys are read and do not run");
+            log::warn!(keys = keys.join(", "); "restart pending: these keys need a restart to take effect");
         }
         state.reload.succeeded += 1;
         state.reload.last_success = Some(timestamp());
@@ -283,7 +281,7 @@ impl ControlLoop {
         for error in errors {
             log::error!(error; "reload");
         }
-        log::error!(who, errors = errors.len(); "the configuration is refused, the old one goes on");
+        log::error!(who, errors = errors.len(); "configuration refused, the running one stays");
     }
 }
 
@@ -371,7 +369,7 @@ mod tests {
         let reads = Arc::<Mutex<u32>>::default();
         let counted = Arc::clone(&reads);
         let read = move || {
-            *counted.lock().expect("nobody panics with it") += 1;
+            *counted.lock().expect("lock not poisoned") += 1;
             Ok(config(keys))
         };
         (Arc::new(read), reads)
@@ -424,7 +422,7 @@ mod tests {
     fn nothing_is_read_without_a_file_or_while_the_process_drains() {
         for (begins_to_drain, expected) in [
             (false, "there is no file to read again"),
-            (true, "the process is draining: no other configuration is run"),
+            (true, "the process is draining: no configuration is applied"),
         ] {
             let mut work = work();
             if begins_to_drain {
@@ -455,7 +453,7 @@ mod tests {
         let gate = Arc::<Mutex<()>>::default();
         let waits = Arc::clone(&gate);
         let read = move || {
-            drop(waits.lock().expect("nobody panics with it"));
+            drop(waits.lock().expect("lock not poisoned"));
             Ok(config("retries = 3"))
         };
         (Arc::new(read), gate)

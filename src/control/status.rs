@@ -141,11 +141,11 @@ impl View {
 
     /// Locks the history; while the guard is held, no epoch is published.
     pub fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().expect("nobody panics with the lock")
+        self.history.lock().expect("lock not poisoned")
     }
 
     /// Locks the state; a reader must not hold the guard for long, because the control thread waits for it.
     pub fn state(&self) -> MutexGuard<'_, ControlState> {
-        self.state.lock().expect("nobody panics with the lock")
+        self.state.lock().expect("lock not poisoned")
     }
 }

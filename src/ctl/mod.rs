@@ -49,7 +49,7 @@ pub enum Failure {
     #[error("cannot write to standard output: {0}")]
     Unwritten(io::Error),
     /// The reader of the output has gone, as `head` does.
-    #[error("nobody reads standard output")]
+    #[error("standard output is closed")]
     NobodyReads,
 }
 
@@ -63,7 +63,7 @@ impl From<ClientError> for Failure {
 pub fn run(args: &CtlArgs) -> Result<(), Failure> {
     if let Action::Explain { codes: true, .. } = args.action {
         return if args.json() {
-            Err(Failure::Usage("--codes: is no JSON".into()))
+            Err(Failure::Usage("--codes: not available as JSON".into()))
         } else {
             print(&codes::codes())
         };
@@ -325,11 +325,11 @@ impl Ctl {
     /// Prints a message of the stream of events; returns the last event printed.
     fn on_message(&self, message: &Message, audit: bool, after: Option<u64>) -> Result<Option<u64>, Failure> {
         if message.event != "event" {
-            let missed = format!("{} events were missed: this was too slow", message.data);
+            let missed = format!("{} events were missed: the reader was too slow", message.data);
             return if self.json { Ok(after) } else { print(&(missed + "\n")).map(|()| after) };
         }
         let event: api::Event = serde_json::from_str(&message.data)
-            .map_err(|error| Failure::Failed(format!("an event is no event: {error}")))?;
+            .map_err(|error| Failure::Failed(format!("invalid event: {error}")))?;
         if after.is_some_and(|after| event.id <= after) || (audit && event.who.is_none()) {
             return Ok(after);
         }

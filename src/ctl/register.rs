@@ -155,7 +155,7 @@ impl Registrar {
         match self.client.answer(Method::POST, &self.path, Some(&self.new)) {
             Ok(answer) if answer.status == StatusCode::CREATED => {
                 if let Some(reason) = not_saved(&answer.body) {
-                    log::warn!(reason; "registered, and not saved: l4lb forgets it with its process");
+                    log::warn!(reason; "registered but not saved: lost when l4lb ends");
                 }
                 Outcome::Created
             }
@@ -275,7 +275,7 @@ impl Keeper {
             }
             (State::Registered, Outcome::Renewed) => (State::Registered, renewal),
             (State::Registered, Outcome::Created) => {
-                log::warn!(backend, ttl; "registered anew: l4lb had lost it");
+                log::warn!(backend, ttl; "registered again: l4lb had lost it");
                 (State::Registered, renewal)
             }
             (State::New | State::Failing { .. } | State::PortClosed, Outcome::Created | Outcome::Renewed) => {
@@ -287,7 +287,7 @@ impl Keeper {
                 (State::Failing { tries }, retry_pause(tries, renewal))
             }
             (State::New | State::Registered | State::PortClosed, Outcome::Failed { error, .. }) => {
-                log::warn!(backend, error; "cannot register: trying again");
+                log::warn!(backend, error; "cannot register: retrying");
                 (State::Failing { tries: 0 }, retry_pause(0, renewal))
             }
             (State::PortClosed, Outcome::PortClosed(_)) => (State::PortClosed, renewal.min(RETRY_MAX)),

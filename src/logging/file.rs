@@ -76,10 +76,10 @@ impl Output for AccessFile {
         match open_lines(&self.path) {
             Ok(lines) => {
                 self.lines = lines;
-                log::info!(path:%; "access log opened again");
+                log::info!(path:%; "access log reopened");
             }
             Err(error) => {
-                log::error!(path:%, error:%; "cannot open the access log again, lines go on into the old file");
+                log::error!(path:%, error:%; "cannot reopen the access log, lines still go to the old file");
             }
         }
     }

@@ -90,7 +90,7 @@ impl Drop for Logging {
         if let Some((path, queue)) = access
             && let Err(lines) = queue.flush()
         {
-            log::warn!(path:% = path.display(), lines; "the end comes before these lines of the access log are written");
+            log::warn!(path:% = path.display(), lines; "the process ends before these access log lines are written");
         }
         // An error of the log's own queue has no place to be logged any more.
         let _left = self.lines.flush();

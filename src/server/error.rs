@@ -52,7 +52,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// Workers or listeners removed by the last change are still there.
-    #[error("{what}: the last change is not over yet, try again later")]
+    #[error("{what}: the last change is still in progress, try again later")]
     Unsettled {
         /// The remaining part.
         what: String,

@@ -79,7 +79,7 @@ impl Retiring {
 pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed<Socket>>, StartError> {
     let (claimed, left) = activation::claim(&config.listeners, passed)?;
     for Passed { name, address, .. } in &left {
-        log::warn!(name, address:%; "a socket that was passed to this process belongs to no listener");
+        log::warn!(name, address:%; "passed socket belongs to no listener");
     }
     let known = |Passed { address, is_dual_stack, socket, .. }: Passed| Passed {
         name: String::new(),
@@ -307,7 +307,7 @@ impl Group {
             Ok(()) => true,
             Err(error) => {
                 log::info!(listener:% = self.name, address:% = self.address, error:%;
-                    "a listening socket cannot be hidden, its new clients wait until it is closed");
+                    "cannot hide a listening socket, its new clients wait until it is closed");
                 false
             }
         }

@@ -154,7 +154,7 @@ pub fn start_service(
     );
     let open_files = sys::raise_open_files_limit().map_err(system("read the limit of open files"))?;
     let pipe_bytes = sys::pipe_bytes_max(config.global.user.is_some()).unwrap_or_else(|error| {
-        log::warn!(error:%; "cannot read what pipes may hold, so it will show");
+        log::warn!(error:%; "cannot read the limit on pipes, so none is assumed");
         None
     });
     for note in &config.notes {
@@ -213,7 +213,7 @@ fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), 
     };
     let Contents { backends, refused } = Contents::read(path)?;
     for refused in &refused {
-        log::warn!(path:% = path.display(), refused:%; "state_file: no request could have made an entry");
+        log::warn!(path:% = path.display(), refused:%; "state_file: invalid entry ignored");
     }
     if !refused.is_empty() {
         match Contents::keep_refused(path) {
@@ -231,9 +231,9 @@ fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), 
     let now = (Clock::of_process().now(), sys::timestamp());
     let Restored { snapshot, registrations, left_out } = persist::restore(backends, config, now);
     for left_out in left_out {
-        log::warn!(path:% = path.display(), left_out:%; "state_file: not put back");
+        log::warn!(path:% = path.display(), left_out:%; "state_file: entry not restored");
     }
-    log::info!(path:% = path.display(), registered = registrations.iter().count(); "state_file: put back");
+    log::info!(path:% = path.display(), registered = registrations.iter().count(); "state_file: restored");
     Ok((Arc::new(snapshot), Kept::new(registrations, Some(file))))
 }
 
@@ -245,7 +245,7 @@ fn give_up_root(global: &Global, admin: &admin::Opened) -> Result<(), StartError
     let (user, group) = (&account.user, account.group.as_deref());
     sys::become_account(account).map_err(|error| StartError::Account { user: user.clone(), error })?;
     if was_root {
-        log::info!(user:%, group; "root is given up, no capability is left");
+        log::info!(user:%, group; "root privileges dropped, no capability left");
     }
     Ok(())
 }

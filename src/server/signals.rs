@@ -67,7 +67,7 @@ impl Signals {
     fn on_signal(&self, signal: i32, actions: Actions) {
         if !MEANT.contains(&signal) {
             let name = signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
-            log::warn!(signal = name; "a signal that means nothing here is ignored");
+            log::warn!(signal = name; "unexpected signal ignored");
             return;
         }
         if signal == SIGUSR1 {

@@ -347,7 +347,7 @@ impl State {
             std::mem::take(&mut self.groups).into_iter().partition(|group| kept.contains(&group.id));
         self.groups = groups;
         for group in gone {
-            log::info!(listener:% = group.name, address:% = group.address; "listening no more, its queue is served");
+            log::info!(listener:% = group.name, address:% = group.address; "listener removed, draining its accept queue");
             let passed = group.retire(&mut self.retiring);
             self.unused.extend(passed);
         }

@@ -89,10 +89,10 @@ impl Notifier {
         let mut notices = Vec::new();
         let Verdict { stuck, free } = self.watch.look(watched.turns());
         for (worker, _) in stuck {
-            log::error!(worker; "a worker is stuck, the service manager is no longer told that all is well");
+            log::error!(worker; "worker is stuck, no more watchdog notices to the service manager");
         }
         for (worker, _) in free {
-            log::warn!(worker; "a worker that was stuck goes on, or has stopped");
+            log::warn!(worker; "stuck worker has resumed or stopped");
         }
         if self.is_awaited && self.watch.is_well() {
             notices.push(Notice::Alive);

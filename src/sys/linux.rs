@@ -161,7 +161,7 @@ impl Kernel for Linux {
         // A listener with a descriptor duplicated to another process stays in this epoll after close(2).
         let fd = listener.as_raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
-            log::warn!(error:%; "listener: epoll does not know it");
+            log::warn!(error:%; "cannot remove a listener from epoll");
         }
     }
 

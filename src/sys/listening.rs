@@ -64,7 +64,7 @@ impl ListeningSocket {
         }
         early.left.store(left - 1, Ordering::Relaxed);
         if let Err(error) = sockets::set_listener_options(connection, &early.tcp) {
-            log::warn!(error:%; "cannot set the options of a connection that came before l4lb did");
+            log::warn!(error:%; "cannot set the options of a connection that waited in a passed socket");
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn notify(notices: &[Notice<'_>]) {
     }
     let Some(manager) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = address_of(&manager).and_then(|manager| send(&states, &manager)) {
-        log::warn!(notices:?, error:%; "cannot tell the service manager");
+        log::warn!(notices:?, error:%; "cannot notify the service manager");
     }
 }
 

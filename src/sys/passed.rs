@@ -55,7 +55,7 @@ impl Inherited {
             match Passed::new(name.clone(), fd) {
                 Ok(passed) => sockets.push(passed),
                 Err(error) => {
-                    log::warn!(name, error:%; "a file that was passed to this process is of no use, closed");
+                    log::warn!(name, error:%; "unusable passed descriptor closed");
                 }
             }
         }

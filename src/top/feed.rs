@@ -46,7 +46,7 @@ fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Res
             continue;
         }
         let sample: api::Sample = serde_json::from_str(&message.data)
-            .map_err(|error| Failure::Failed(format!("a sample is no sample: {error}")))?;
+            .map_err(|error| Failure::Failed(format!("invalid sample: {error}")))?;
         let wait = interval.saturating_sub(EARLY).as_secs_f64();
         if last.is_some_and(|last| sample.time.duration_since(last).as_secs_f64().abs() < wait) {
             continue;

@@ -170,7 +170,7 @@ fn show(
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Failure::Failed("all that brings news has ended".into()));
+                return Err(Failure::Failed("the connection and the keyboard have ended".into()));
             }
         };
         if !matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
@@ -214,7 +214,7 @@ fn once(args: &TopArgs, client: Client) -> Result<(), Failure> {
         match inputs.recv_timeout(deadline - clock.now()) {
             Ok(Input::News(news)) => app.on_news(news, clock.now()),
             Ok(Input::Key(_) | Input::Resized | Input::Blind(_)) => {}
-            Err(_) => return Err(Failure::Failed(format!("l4lb at {} tells no samples", app.place))),
+            Err(_) => return Err(Failure::Failed(format!("l4lb at {} sends no samples", app.place))),
         }
         if let Link::Lost(why) = app.link {
             return Err(Failure::Failed(why));

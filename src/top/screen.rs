@@ -137,7 +137,7 @@ fn figures(app: &App, now: Instant) -> Line<'static> {
     }
     let Some(sample) = &app.sample else { return Line::raw("waiting for the first sample") };
     if let Some(silence) = app.silence(now) {
-        let words = format!("no word for {}: it is stopped, or very busy", span(silence.as_secs_f64()));
+        let words = format!("no data for {}: it is stopped, or very busy", span(silence.as_secs_f64()));
         return Line::from(words).yellow().bold();
     }
     let rates = app.rates.as_ref();

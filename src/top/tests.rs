@@ -232,7 +232,7 @@ fn each_state_says_what_keys_are_for() {
     "/DOWN".chars().for_each(|char| drop(app.on_key(Key::Char(char), second(120))));
     assert_eq!(foot(&mut app), "/DOWN\u{2588}  Enter keeps it, Esc shows all");
     assert!(drawn(&mut app, second(120), 100, 24).contains("1-1 of 1 backend of 4 with \"DOWN\"  web/c at"));
-    assert_eq!(line(&mut app, second(125), 1), "no word for 5.0s: it is stopped, or very busy");
+    assert_eq!(line(&mut app, second(125), 1), "no data for 5.0s: it is stopped, or very busy");
     app.on_news(News::Lost("cannot reach l4lb".into()), second(125));
     assert_eq!(line(&mut app, second(125), 1), "not reached, trying again: cannot reach l4lb");
     app.mode = Mode::Help;

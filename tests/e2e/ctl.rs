@@ -119,7 +119,7 @@ fn what_cannot_be_done_is_one_line_and_an_exit_code() {
         ("add :5", "--pool: name the pool, there are several: web, api", 2),
         ("weight /a 1", "/a: a backend is named POOL/BACKEND", 2),
         ("weight web/a 257", "<N> 257: 257 is not in 0..=256", 2),
-        ("explain --codes --json", "--codes: is no JSON", 2),
+        ("explain --codes --json", "--codes: not available as JSON", 2),
         (
             "status --address 127.0.0.1:1",
             "--address: needs --token-file, the file that token_file of [admin] names",

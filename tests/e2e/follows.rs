@@ -14,7 +14,7 @@ use crate::harness::lab::IPV4;
 use crate::harness::peer::until;
 use crate::harness::program::output;
 
-const APPLIED: &str = "another configuration is run";
+const APPLIED: &str = "configuration applied";
 
 fn free() -> SocketAddr {
     TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port")
@@ -43,7 +43,7 @@ fn write_token(path: &Path, token: &str) {
 fn reload(service: &Service<'_, Daemon>, backends: &Backends, global: &str, admin: &str) -> String {
     let toml = backends.daemon_toml().replace("[global]\n", &format!("[global]\n{global}\n"));
     service.server.reload(&format!("{toml}\n[admin]\n{admin}\n"));
-    service.server.wait_for_line(&[APPLIED, "is refused"])
+    service.server.wait_for_line(&[APPLIED, "configuration refused"])
 }
 
 fn status(service: &Service<'_, Daemon>) -> api::Status {
@@ -83,7 +83,7 @@ fn the_doors_of_operators_follow_a_reload() {
     // An address that somebody has is refused, and all stays.
     let taken = TcpListener::bind(IPV4).expect("bind");
     let taken_at = taken.local_addr().expect("getsockname");
-    assert!(reload(&service, &backends, "", &keys(taken_at)).contains("is refused"));
+    assert!(reload(&service, &backends, "", &keys(taken_at)).contains("configuration refused"));
     assert_eq!(get(second, "/metrics", ""), ok);
 
     assert!(reload(&service, &backends, "", "").contains(APPLIED));
@@ -110,11 +110,11 @@ fn the_logs_follow_a_reload() {
     until("its line is in the other file", || sessions(&second) == 1);
     assert_eq!(sessions(&first), 1);
     service.server.signal("USR1", 1);
-    let share = service.server.wait_for_line(&["share"]);
+    let share = service.server.wait_for_line(&["worker_stats"]);
     assert!(serde_json::from_str::<serde_json::Value>(&share).is_ok(), "{share} behind {line}");
 
     // A folder is no file: refused, and lines go on.
-    assert!(reload(&service, &backends, &keys(dir.path(), "json"), "").contains("is refused"));
+    assert!(reload(&service, &backends, &keys(dir.path(), "json"), "").contains("configuration refused"));
     reload(&service, &backends, "", "");
     service.enter().talks().leave();
     service.server.wait_for_line(&[" session "]);
@@ -169,12 +169,12 @@ fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
     assert!(dry.contains("pin false -> true (needs a restart: a thread") && !dry.contains(") ("), "{dry}");
 
     fs::write(&state, "no JSON").expect("write");
-    assert!(reload(&service, &backends, "", &admin).contains("is refused"), "it could not start");
+    assert!(reload(&service, &backends, "", &admin).contains("configuration refused"), "it could not start");
     reload(&service, &backends, "pin = true", "");
     let since = pending.since;
     let pending = status(&service).restart_pending.expect("one waits");
     assert_eq!((pending.keys, pending.since), (vec!["pin".to_owned()], since));
-    assert!(reload(&service, &backends, "user = \"no-such-user\"", "").contains("is refused"));
+    assert!(reload(&service, &backends, "user = \"no-such-user\"", "").contains("configuration refused"));
     assert_eq!(
         status(&service).reload.errors,
         ["cannot become user \"no-such-user\": there is no user \"no-such-user\""]
@@ -199,19 +199,19 @@ fn an_admin_socket_whose_file_was_removed_is_made_again_on_reload() {
     fs::remove_file(&path).expect("remove it");
     assert!(!answers());
     daemon.reload(config);
-    daemon.wait_for_line(&["the file of the admin socket was removed: it is made again"]);
+    daemon.wait_for_line(&["admin socket file was removed: created again"]);
     until("it answers again", answers);
     // What others put there is theirs.
     fs::remove_file(&path).expect("remove it");
     fs::write(&path, "mine").expect("a file");
     daemon.reload(config);
-    let line = daemon.wait_for_line(&["cannot be made again"]);
+    let line = daemon.wait_for_line(&["cannot be created again"]);
     assert!(line.contains("it is no socket"), "{line}");
     assert_eq!(fs::read_to_string(&path).expect("it is there"), "mine");
     fs::remove_file(&path).expect("remove it");
     let other = std::os::unix::net::UnixListener::bind(&path).expect("listen there");
     daemon.reload(config);
-    let line = daemon.wait_for_line(&["cannot be made again"]);
+    let line = daemon.wait_for_line(&["cannot be created again"]);
     assert!(line.contains("another process answers there"), "{line}");
     assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
     // Left behind by a process that has ended, it is taken over, as a start takes it.

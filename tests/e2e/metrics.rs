@@ -50,7 +50,7 @@ impl Page {
     fn adds_up(&self) {
         let value = |series: &str| self.value(series);
         let accepted = value("l4lb_accepted_sessions_total");
-        assert_eq!(value("l4lb_violated_laws"), 0.0);
+        assert_eq!(value("l4lb_invariant_violations"), 0.0);
         assert_eq!(value("l4lb_lost_wakeups_total"), 0.0);
         assert_eq!(accepted, value("l4lb_active_sessions") + self.sum("l4lb_closed_sessions_total", ""));
         let [connecting, connected, failed] =

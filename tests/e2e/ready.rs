@@ -33,7 +33,7 @@ fn a_process_that_leaves_is_not_ready_and_serves_for_a_while() {
     let service = backends.start_daemon("info");
     assert_eq!(get(address, "/ready"), (200, "ready".into()));
     service.server.signal("TERM", 1);
-    service.server.wait_for_line(&["leaving: not ready any more"]);
+    service.server.wait_for_line(&["not ready any more"]);
     assert_eq!(get(address, "/ready").0, 503);
     assert_eq!(get(address, "/health").0, 200);
     service.enter().talks().leave();

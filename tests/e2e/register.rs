@@ -128,14 +128,14 @@ fn a_keeper_waits_for_l4lb_and_registers_anew_where_it_was_forgotten() {
     let socket = folder.path().join("canned.sock").display().to_string();
     let args = ["register", "--pool", "web", "--address", ":8081", "--ttl", "9s", "--socket", &socket];
     let keeper = Keeper::start(daemon.command(&args));
-    keeper.says("cannot register: trying again backend=web/127.0.0.1:8081");
+    keeper.says("cannot register: retrying backend=web/127.0.0.1:8081");
     let conflict = r#"{"error":"there already"}"#.to_owned();
     let answers = vec![(409, conflict), (201, made.clone()), (200, made.clone()), (201, made)];
     let canned = Canned::start(folder.path(), answers);
     (0..4).for_each(|_| assert_eq!(canned.asked(), "POST /v1/pools/web/backends"));
     keeper.says("registered backend=web/127.0.0.1:8081");
-    keeper.says("registered anew: l4lb had lost it");
-    keeper.says("cannot register: trying again");
+    keeper.says("registered again: l4lb had lost it");
+    keeper.says("cannot register: retrying");
     keeper.program.signal("TERM");
     keeper.says("cannot remove it: its lease ends by itself");
     assert_eq!(keeper.ends().code(), Some(0));

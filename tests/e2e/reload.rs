@@ -238,13 +238,13 @@ fn the_process_reads_its_file_again_at_sighup() {
     service.server.reload("nonsense");
     let told = service.server.wait_for_line(&["reload error="]);
     assert!(told.contains("nonsense") || told.contains("TOML"), "{told}");
-    service.server.wait_for_line(&["the configuration is refused"]);
+    service.server.wait_for_line(&["configuration refused"]);
     assert_eq!(service.visits(2), [1, 1]);
     service
         .server
         .reload(&backends.toml().replace("retries", "").replace("backend = [", "retries = 7\nbackend = ["));
     service.server.wait_for_line(&["retries 2 -> 7"]);
-    service.server.wait_for_line(&["another configuration is run"]);
+    service.server.wait_for_line(&["configuration applied"]);
     assert_eq!(service.visits(2), [1, 1]);
     service.stops();
 }

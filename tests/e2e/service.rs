@@ -125,7 +125,7 @@ fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
     assert!(line.contains("it is a FIFO, not a regular file"), "{line}");
     fs::remove_file(&path).expect("remove the FIFO");
     service.server.reload(&backends.daemon_toml());
-    service.server.wait_for_line(&["another configuration is run"]);
+    service.server.wait_for_line(&["configuration applied"]);
     service.enter().talks().leave();
     service.stops();
 }
@@ -188,13 +188,13 @@ fn a_stuck_worker_is_named_and_ends_the_notices_until_it_goes_on() {
     (0..2).for_each(|_| _ = manager.hears("WATCHDOG=1"));
     let stuck = StuckThread::new(service.server.thread("l4lb-worker-1"));
     // Where the machine is busy, another one may be named for a moment.
-    service.server.wait_for_line(&["the service manager is no longer told that all is well worker=1"]);
+    service.server.wait_for_line(&["no more watchdog notices to the service manager worker=1"]);
     // What was said before is still to be read.
     while manager.hears_within(Duration::from_millis(1)).is_some() {}
     assert_eq!(manager.hears_within(PERIOD), None, "the service manager would restart it now");
     stuck.goes_on();
     manager.hears("WATCHDOG=1");
-    service.server.wait_for_line(&["a worker that was stuck goes on, or has stopped worker=1"]);
+    service.server.wait_for_line(&["stuck worker has resumed or stopped worker=1"]);
     service.stops();
 }
 
@@ -363,11 +363,11 @@ fn a_passed_socket_whose_listener_was_removed_is_there_for_the_next_one() {
     let with = format!("{without}\n[[listener]]\nname = \"other\"\nbind = \"{}\"\n", address_of(&other));
     for round in 0..2 {
         service.server.reload(&with);
-        service.server.wait_for_line(&["another configuration is run"]);
+        service.server.wait_for_line(&["configuration applied"]);
         service.count_client();
         Visit::greeted(Peer::connect(address_of(&other), 100 + round, None)).talks().leave();
         service.server.reload(&without);
-        service.server.wait_for_line(&["another configuration is run"]);
+        service.server.wait_for_line(&["configuration applied"]);
         let in_vain = TcpStream::connect_timeout(&address_of(&other), Duration::from_millis(100));
         assert_eq!(in_vain.expect_err("nobody listens").kind(), ErrorKind::TimedOut);
     }
@@ -384,11 +384,11 @@ fn a_passed_socket_stays_with_the_first_worker_while_others_come_and_go() {
         for (workers, listening) in [1, 3, 1].into_iter().zip(listening) {
             let config = backends.daemon_toml().replace("workers = 1\n", &format!("workers = {workers}\n"));
             service.server.reload(&config);
-            service.server.wait_for_line(&["another configuration is run"]);
+            service.server.wait_for_line(&["configuration applied"]);
             let visits: Vec<Visit> = (0..3).map(|_| service.enter().talks()).collect();
             if !reuse_port && workers == 3 {
                 service.server.signal("USR1", 1);
-                let line = service.server.wait_for_line(&[" share worker=2 "]);
+                let line = service.server.wait_for_line(&[" worker_stats worker=2 "]);
                 assert!(line.contains(" accepted=0 ") && line.contains(" adopted=1 "), "{line}");
             }
             visits.into_iter().for_each(|visit| _ = visit.leave());
@@ -409,7 +409,7 @@ fn more_passed_sockets_than_workers_are_refused_also_when_the_workers_become_few
     other.listen(64).expect("listen");
     let service = activate(&backends, [&socket, &other]);
     service.server.reload(&backends.daemon_toml().replace("workers = 2\n", "workers = 1\n"));
-    let line = service.server.wait_for_line(&["each needs a worker", "another configuration is run"]);
+    let line = service.server.wait_for_line(&["each needs a worker", "configuration applied"]);
     assert!(line.contains("2 sockets were passed for it, each needs a worker, and workers is 1"), "{line}");
     (0..20).for_each(|_| _ = service.enter().talks().leave());
     service.stops();
@@ -473,8 +473,8 @@ fn an_access_log_has_a_format_of_its_own_and_the_other_lines_stay_where_they_are
     let service = backends.start_daemon("info");
     service.enter().talks().leave();
     service.server.signal("USR1", 1);
-    let line = service.server.wait_for_line(&[" session ", " share "]);
-    assert!(line.contains(" share "), "{line}");
+    let line = service.server.wait_for_line(&[" session ", " worker_stats "]);
+    assert!(line.contains(" worker_stats "), "{line}");
     service.stops();
     let text = fs::read_to_string(&path).expect("read the log");
     let lines: Vec<serde_json::Value> =

@@ -169,7 +169,7 @@ fn no_session_notices_that_the_file_is_read_again() {
     let visit = service.enter();
     for _ in 0..3 {
         service.server.signal("HUP", 1);
-        service.server.wait_for_line(&["another configuration is run"]);
+        service.server.wait_for_line(&["configuration applied"]);
     }
     visit.talks().leave();
     service.visit();

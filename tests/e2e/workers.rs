@@ -95,7 +95,7 @@ fn a_stop_cuts_what_was_handed_over_too() {
 
 /// The number behind `key` in the next line of the log about the share of `worker`.
 fn told(service: &Service<'_, Daemon>, worker: usize, key: &str) -> u64 {
-    let line = service.server.wait_for_line(&[&format!(" share worker={worker} ")]);
+    let line = service.server.wait_for_line(&[&format!(" worker_stats worker={worker} ")]);
     let value = line.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {key} in {line}"))
 }

@@ -85,13 +85,13 @@ impl Sweep {
                     self.steps.fetch_add(run.steps, Ordering::Relaxed);
                 }
                 Err(failure) => {
-                    self.failures.lock().expect("nobody panics with it").push(failure);
+                    self.failures.lock().expect("lock not poisoned").push(failure);
                     self.next.store(self.end, Ordering::Relaxed);
                 }
             }
             self.tell_progress();
         }
-        self.coverage.lock().expect("nobody panics with it").add(&coverage);
+        self.coverage.lock().expect("lock not poisoned").add(&coverage);
     }
 
     fn tell_progress(&self) {

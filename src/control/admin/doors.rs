@@ -84,13 +84,13 @@ impl Doors {
         };
         match opened {
             Ok(unix) => {
-                log::warn!(socket; "the file of the admin socket was removed: it is made again");
+                log::warn!(socket; "admin socket file was removed: created again");
                 *file = Some(unix.file.clone());
                 let opener = self.clone();
                 self.send(Place::Socket, move || opener.socket(unix).map(Some));
             }
             Err(error) => {
-                log::warn!(socket, error:%; "the file of the admin socket was removed, and cannot be made again");
+                log::warn!(socket, error:%; "admin socket file was removed, and cannot be created again");
             }
         }
     }

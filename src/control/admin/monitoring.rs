@@ -56,8 +56,7 @@ fn answer_scrape(scrape: Result<Bytes, Problem>) -> Response {
     scrape.map(|text| ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)).into_response()
 }
 
-/// Whether the process is alive: 200 until its end. Restarting it for another answer would cut the sessions that it
-/// finishes
+/// Whether the process is alive: 200 until its end, so that no restart cuts the sessions that it finishes
 async fn health(State(context): State<Context>) -> &'static str {
     match context.view.state().stage {
         api::Stage::Serving => "serving\n",

@@ -248,10 +248,10 @@ async fn backends(
 #[utoipa::path(
     post, path = "/v1/pools/{pool}/backends", params(("pool" = String, Path)), request_body = api::NewBackend,
     responses(
-        (status = CREATED, description = "It is new, or back with the sessions that it has left.", body = api::Registered),
-        (status = OK, description = "It was there: the lease begins anew.", body = api::Registered),
-        (status = NOT_FOUND, description = "There is no such pool, or what the holder had was removed.", body = api::Problem),
-        (status = CONFLICT, description = "It contradicts what is there, or the holder has no lease.", body = api::Problem),
+        (status = CREATED, description = "Created, or back with its remaining sessions.", body = api::Registered),
+        (status = OK, description = "Its lease was renewed.", body = api::Registered),
+        (status = NOT_FOUND, description = "The pool or the lease does not exist.", body = api::Problem),
+        (status = CONFLICT, description = "It is registered otherwise, or by other holders.", body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -316,15 +316,16 @@ async fn change(
     context.changed(&named, done.not_saved)
 }
 
-/// Removes a backend: it gets no new sessions, and `on_remove` of its pool decides about the open ones. Or ends one of
-/// its leases
+/// Removes a backend, or ends one of its leases
+///
+/// A removed backend gets no new sessions; `on_remove` of its pool decides about the open ones.
 #[utoipa::path(
     delete, path = "/v1/pools/{pool}/backends/{backend}",
     params(("pool" = String, Path), ("backend" = String, Path), api::HolderFilter),
     responses(
-        (status = OK, description = "It is removed, with so many sessions left, unless others hold it.", body = api::Removed),
+        (status = OK, description = "Removed, unless other holders keep it.", body = api::Removed),
         (status = NOT_FOUND, body = api::Problem),
-        (status = CONFLICT, description = "The holder has no lease of it.", body = api::Problem),
+        (status = CONFLICT, description = "The holder has no lease.", body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]

@@ -105,7 +105,7 @@ impl Door {
                 }
                 Err(error) => {
                     if told.take(clock.now()).is_some() {
-                        log::warn!(error:%; "admin: a client cannot be accepted, it waits");
+                        log::warn!(error:%; "admin: cannot accept a client, it waits");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -130,7 +130,7 @@ pub(super) async fn serve_all(doors: Vec<(Place, Door)>, mut swaps: Swaps) {
             Ok(Some(door)) => _ = open.insert(place, all.spawn(door.serve())),
             Ok(None) => {}
             Err(error) => {
-                log::error!(place:?, error:%; "admin: cannot watch a listener, nobody is answered there");
+                log::error!(place:?, error:%; "admin: cannot watch a listener, its clients get no answer");
             }
         }
         while all.try_join_next().is_some() {}

@@ -110,7 +110,8 @@ async fn ended(context: &Context, filter: Filter, limit: usize) -> Result<api::S
 
 /// Explains why a session got its backend, and why it ended: an open one, or one of the last thousand of its worker
 #[utoipa::path(
-    get, path = "/v1/sessions/{id}/explanation", params(("id" = String, Path, pattern = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")),
+    get, path = "/v1/sessions/{id}/explanation",
+    params(("id" = String, Path, pattern = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")),
     responses(
         (status = OK, body = api::Explanation),
         (status = NOT_FOUND, body = api::Problem),
@@ -133,7 +134,8 @@ pub(super) async fn explain(
 
 /// Ends a session at once, by a reset on both sides
 #[utoipa::path(
-    delete, path = "/v1/sessions/{id}", params(("id" = String, Path, pattern = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")),
+    delete, path = "/v1/sessions/{id}",
+    params(("id" = String, Path, pattern = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")),
     responses(
         (status = OK, body = api::Killed),
         (status = NOT_FOUND, body = api::Problem),
@@ -200,7 +202,7 @@ pub(super) async fn kill_all(
 }
 
 fn forgotten(id: SessionId) -> Problem {
-    let what = format!("session {id} is neither running nor among the last {}", query::RECORDS_MAX);
+    let what = format!("session {id} is neither open nor among the last {}", query::RECORDS_MAX);
     Problem::not_found(format!("{what} of its worker"))
 }
 
@@ -227,7 +229,7 @@ async fn ask(member: &Member, query: query::Query) -> Result<Option<query::Answe
     let (sender, answer) = oneshot::channel();
     let sender = Mutex::new(Some(sender));
     let reply = Reply::new(move |answer| {
-        if let Some(sender) = sender.lock().expect("nobody panics with it").take() {
+        if let Some(sender) = sender.lock().expect("lock not poisoned").take() {
             // The client may have given up.
             let _gone = sender.send(answer);
         }

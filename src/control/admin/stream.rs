@@ -44,8 +44,7 @@ pub(super) fn place(streams: &Arc<Semaphore>, work: Work) -> Result<Place, Probl
     Ok(Place { _permit: permit, _work: work })
 }
 
-/// Events as they happen, as server-sent events: `event` with an Event each, `missed` with a number when the reader was
-/// too slow
+/// Server-sent events as they happen: `event` with an Event each, `missed` with a number after a reader was too slow
 #[utoipa::path(
     get, path = "/v1/events/stream",
     responses(

@@ -64,7 +64,7 @@ fn holder_of(known: Option<String>, named: Option<String>) -> Result<Option<Hold
         (None, None) => Ok(None),
         (Some(holder), None) => checked("holder", holder).map(Holder::Known).map(Some),
         (None, Some(holder)) => checked("new_holder", holder).map(Holder::Named).map(Some),
-        (Some(_), Some(_)) => Err("holder: and new_holder are one too many".into()),
+        (Some(_), Some(_)) => Err("holder: not together with new_holder".into()),
     }
 }
 

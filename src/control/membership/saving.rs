@@ -49,7 +49,7 @@ impl Writes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Unsaved>> {
-        self.unsaved.lock().expect("nobody panics with the lock")
+        self.unsaved.lock().expect("lock not poisoned")
     }
 
     /// One more try was in vain; how many were, one after the other, is `in_a_row`.
@@ -182,14 +182,14 @@ impl StateFile {
             .desk
             .changed
             .wait_timeout_while(orders, CLOSE_TIMEOUT, is_at_work)
-            .expect("nobody panics with the lock");
+            .expect("lock not poisoned");
         orders.written == self.put
     }
 }
 
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().expect("nobody panics with the lock")
+        self.orders.lock().expect("lock not poisoned")
     }
 
     fn work(&self, path: &Path, writes: &Writes, on_end: &impl Fn()) {
@@ -214,7 +214,7 @@ impl Desk {
                     let is_open = |orders: &mut Orders| !orders.closed;
                     let pause = pause_after(failed_in_a_row);
                     let waited = self.changed.wait_timeout_while(orders, pause, is_open);
-                    drop(waited.expect("nobody panics with the lock"));
+                    drop(waited.expect("lock not poisoned"));
                 }
             }
         }
@@ -226,7 +226,7 @@ impl Desk {
     fn take(&self) -> Option<(Order, bool)> {
         let is_idle = |orders: &mut Orders| orders.next.is_none() && !orders.closed;
         let waited = self.changed.wait_while(self.lock(), is_idle);
-        let mut orders = waited.expect("nobody panics with the lock");
+        let mut orders = waited.expect("lock not poisoned");
         let is_last = orders.closed;
         orders.next.take().map(|order| (order, is_last))
     }

@@ -102,27 +102,31 @@ fn pools(sheet: &mut Sheet, snapshot: &Snapshot, rows: &[Row]) -> fmt::Result {
         })
         .collect();
     let column = |index: usize| sums.iter().map(move |(pool, sums)| (*pool, sums[index]));
-    sheet.gauges("l4lb_pool_backends", "Backends that it has.", column(0))?;
-    sheet.gauges("l4lb_pool_eligible_backends", "Those that new sessions may be given to.", column(1))?;
+    sheet.gauges("l4lb_pool_backends", "Number of its backends.", column(0))?;
+    sheet.gauges(
+        "l4lb_pool_eligible_backends",
+        "Number of its backends that may get new sessions.",
+        column(1),
+    )?;
     sheet.gauges("l4lb_pool_active_sessions", "Sessions on its backends, dialing ones included.", column(2))
 }
 
 fn state(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
     sheet.gauges(
         "l4lb_backend_eligible",
-        "1 if new sessions may be given to it: it is ready, has a weight and is not down.",
+        "1 if it may get new sessions: it is ready, has a weight and is not down.",
         each(rows, |row| u64::from(row.is_eligible)),
     )?;
     let states = [HealthState::Unknown, HealthState::Up, HealthState::Down];
     let health = rows.iter().flat_map(|row| {
         states.map(|state| (row.and("state", state.as_str()), u64::from(state == row.health)))
     });
-    sheet.gauges("l4lb_backend_health", "1 for what its health is, 0 for what it is not.", health)?;
+    sheet.gauges("l4lb_backend_health", "1 for its health, 0 for the others.", health)?;
     let states = [Admin::Ready, Admin::Drain, Admin::Maint];
     let admin = rows.iter().flat_map(|row| {
         states.map(|state| (row.and("state", state.as_str()), u64::from(state == row.admin)))
     });
-    sheet.gauges("l4lb_backend_admin", "1 for what an operator lets it do, 0 for the others.", admin)?;
+    sheet.gauges("l4lb_backend_admin", "1 for its administrative state, 0 for the others.", admin)?;
     sheet.gauges("l4lb_backend_weight", "Its weight.", each(rows, |row| row.weight))
 }
 
@@ -134,36 +138,32 @@ fn sessions(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
     )?;
     sheet.counters(
         "l4lb_backend_sessions_total",
-        "Sessions it was chosen for, each as often as it was dialed.",
+        "Sessions assigned to it, each as often as it was dialed.",
         each(rows, |row| row.sessions),
     )?;
     sheet.counters(
         "l4lb_backend_connected_sessions_total",
-        "Sessions it was connected for.",
+        "Sessions connected to it.",
         each(rows, |row| row.connected),
     )?;
     let failures = rows.iter().flat_map(|row| {
         let causes = DialFailure::ALL.into_iter().zip(row.dial_failures);
         causes.map(|(cause, count)| (row.and("cause", cause.as_str()), count))
     });
-    sheet.counters(
-        "l4lb_backend_dial_failures_total",
-        "Dials of sessions that failed, by cause.",
-        failures,
-    )?;
+    sheet.counters("l4lb_backend_dial_failures_total", "Failed dials for sessions, by cause.", failures)?;
     sheet.counters(
         "l4lb_backend_retried_away_total",
-        "Sessions that were dialed elsewhere because the dial to it had failed.",
+        "Sessions dialed to another backend because the dial to it had failed.",
         each(rows, |row| row.retried_away),
     )?;
     sheet.counters(
         "l4lb_backend_to_backend_bytes_total",
-        "Bytes given to it.",
+        "Bytes written to it.",
         each(rows, |row| row.given[0]),
     )?;
     sheet.counters(
         "l4lb_backend_to_client_bytes_total",
-        "Bytes of it given to clients.",
+        "Bytes read from it and written to clients.",
         each(rows, |row| row.given[1]),
     )
 }
@@ -175,12 +175,12 @@ fn checks(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
     sheet.counters("l4lb_backend_checks_total", "Health checks that passed and that failed.", checks)?;
     sheet.counters(
         "l4lb_backend_health_transitions_total",
-        "Changes of what its checks say.",
+        "Changes of its health as seen by its checks.",
         each(rows, |row| row.transitions),
     )?;
     sheet.gauges(
         "l4lb_backend_last_check_seconds",
-        "What its last health check took; 0 before the first.",
+        "Duration of its last health check; 0 before the first.",
         each(rows, |row| seconds(row.last_check_nanos)),
     )
 }

@@ -22,46 +22,38 @@ pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> Result<Vec<String
     )?;
     sheet.gauges(
         "l4lb_listener_active_sessions",
-        "Sessions through it that are not over.",
+        "Open sessions through it.",
         each(ListenerReading::active),
     )?;
     let limits = all.iter().filter_map(|(listener, _)| {
         listener.settings.max_sessions.map(|max| (name(listener), max.get() as u64))
     });
-    sheet.gauges(
-        "l4lb_listener_max_sessions",
-        "Sessions through it that may be active at a time, if that is configured.",
-        limits,
-    )?;
+    sheet.gauges("l4lb_listener_max_sessions", "Limit on its open sessions, if configured.", limits)?;
     let closed = all.iter().flat_map(|(listener, counts)| {
         let listener = listener.settings.name.as_str();
         CloseReason::ALL.map(|reason| {
             ([("listener", listener), ("reason", reason.as_str())], counts.closed[reason.index()])
         })
     });
-    sheet.counters(
-        "l4lb_listener_closed_sessions_total",
-        "Sessions through it that are over, by reason.",
-        closed,
-    )?;
+    sheet.counters("l4lb_listener_closed_sessions_total", "Ended sessions through it, by reason.", closed)?;
     sheet.counters(
         "l4lb_listener_to_backend_bytes_total",
-        "Bytes of its clients given to backends.",
+        "Bytes of its clients written to backends.",
         each(|counts| counts.given[0]),
     )?;
     sheet.counters(
         "l4lb_listener_to_client_bytes_total",
-        "Bytes of backends given to its clients.",
+        "Bytes of backends written to its clients.",
         each(|counts| counts.given[1]),
     )?;
     sheet.histograms(
         "l4lb_listener_connect_seconds",
-        "From accept to the connected backend, failed dials included.",
+        "Time from accept to the connected backend, failed dials included.",
         all.iter().map(|(listener, counts)| (name(listener), &counts.connect_time)),
     )?;
     sheet.histograms(
         "l4lb_listener_session_seconds",
-        "From accept to the end of a session.",
+        "Time from accept to the end of a session.",
         all.iter().map(|(listener, counts)| (name(listener), &counts.duration)),
     )?;
     let of_listener = |(listener, counts): &(&Listener, ListenerReading)| {

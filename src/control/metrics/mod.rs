@@ -61,7 +61,7 @@ impl Metrics {
 /// The process, read at each scrape.
 struct Process {
     view: Arc<View>,
-    /// The number of violated laws when that was last logged: frequent scrapes must not fill the log.
+    /// The number of invariant violations when that was last logged: frequent scrapes must not fill the log.
     told: AtomicUsize,
 }
 
@@ -101,25 +101,17 @@ impl Collector for Process {
         self.state_file(&mut sheet)?;
         let denied =
             Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
-        sheet.counters(
-            "l4lb_admin_denied_total",
-            "Requests to the admin API that were denied, by reason.",
-            denied,
-        )?;
-        sheet.counter(
-            "l4lb_dropped_log_lines_total",
-            "Lines that were logged and are nowhere to be read.",
-            logging::dropped(),
-        )?;
+        sheet.counters("l4lb_admin_denied_total", "Denied requests to the admin API, by reason.", denied)?;
+        sheet.counter("l4lb_dropped_log_lines_total", "Log lines dropped or lost.", logging::dropped())?;
         process::write(&mut sheet, &totals, self.view.started)?;
         sheet.gauge(
-            "l4lb_violated_laws",
-            "Laws between the counters of this scrape that do not hold: more than 0 is a bug.",
+            "l4lb_invariant_violations",
+            "Violated counter invariants; must be 0.",
             violated.len() as u64,
         )?;
         self.tell(&violated);
         let took = self.view.clock.now() - began;
-        sheet.gauge("l4lb_scrape_seconds", "What this scrape has taken.", took.as_secs_f64())
+        sheet.gauge("l4lb_scrape_seconds", "Duration of this scrape.", took.as_secs_f64())
     }
 }
 
@@ -153,19 +145,19 @@ impl Process {
         let failed = writes.map_or(0, |writes| writes.failed.load(Ordering::Relaxed));
         sheet.counter(
             "l4lb_state_file_failures_total",
-            "Tries to write state_file that have failed.",
+            "Failed writes of state_file; each is retried.",
             failed,
         )?;
         sheet.gauge(
             "l4lb_state_not_saved",
-            "1 while state_file cannot be written: what is changed is lost with the process.",
+            "1 while state_file cannot be written: run-time changes are lost with the process.",
             u64::from(writes.is_some_and(|writes| writes.unsaved().is_some())),
         )
     }
 
     fn tell(&self, violated: &[String]) {
         if violated.len() > self.told.swap(violated.len(), Ordering::Relaxed) {
-            log::error!(laws = violated.join("; "); "the counters contradict each other: something was lost");
+            log::error!(laws = violated.join("; "); "counter invariants violated");
         }
     }
 }
@@ -173,19 +165,23 @@ impl Process {
 /// Writes the state of the process and of its configuration.
 fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
     let version = env!("CARGO_PKG_VERSION");
-    sheet.gauges("l4lb_build_info", "The version that runs; always 1.", [([("version", version)], 1)])?;
+    sheet.gauges("l4lb_build_info", "The running version; always 1.", [([("version", version)], 1)])?;
     let stages = [(Stage::Serving, "serving"), (Stage::Draining, "draining"), (Stage::Stopping, "stopping")];
     let stages = stages.map(|(stage, name)| ([("state", name)], u64::from(stage == moment.stage)));
-    sheet.gauges("l4lb_stage", "1 for what the process does, 0 for what it does not.", stages)?;
+    sheet.gauges("l4lb_stage", "1 for the stage of the process, 0 for the others.", stages)?;
     sheet.gauge(
         "l4lb_ready",
         "1 while clients should be sent here, as /ready answers.",
         u64::from(moment.is_ready),
     )?;
-    sheet.gauge("l4lb_epoch", "Counts what was published to the workers.", moment.snapshot.epoch)?;
+    sheet.gauge(
+        "l4lb_epoch",
+        "Number of the snapshot that the workers run; rises with each one published.",
+        moment.snapshot.epoch,
+    )?;
     let ReloadStatus { succeeded, failed, errors, last_success, .. } = &moment.reload;
-    sheet.counter("l4lb_reloads_total", "Reloads that were applied.", *succeeded)?;
-    sheet.counter("l4lb_reload_failures_total", "Reloads that were refused and changed nothing.", *failed)?;
+    sheet.counter("l4lb_reloads_total", "Reloads applied.", *succeeded)?;
+    sheet.counter("l4lb_reload_failures_total", "Reloads refused, which changed nothing.", *failed)?;
     sheet.gauge(
         "l4lb_reload_successful",
         "1 unless the last reload was refused.",
@@ -193,12 +189,12 @@ fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
     )?;
     sheet.gauge(
         "l4lb_last_reload_timestamp_seconds",
-        "When a reload was last applied; 0 before the first.",
+        "Time when a reload was last applied; 0 before the first.",
         last_success.map_or(0, Timestamp::as_second),
     )?;
     sheet.gauge(
         "l4lb_restart_pending_keys",
-        "Keys of the configuration that were read and take effect with a restart only.",
+        "Keys of the latest configuration that need a restart to take effect.",
         moment.restart_pending,
     )?;
     sheet.gauge(
@@ -207,10 +203,6 @@ fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
         moment.unresolved,
     )?;
     let [backends, sessions] = moment.removed;
-    sheet.gauge(
-        "l4lb_removed_backends",
-        "Backends that were removed and may have sessions left.",
-        backends,
-    )?;
-    sheet.gauge("l4lb_removed_active_sessions", "Sessions that are left on them.", sessions)
+    sheet.gauge("l4lb_removed_backends", "Removed backends that may still have sessions.", backends)?;
+    sheet.gauge("l4lb_removed_active_sessions", "Open sessions on removed backends.", sessions)
 }

@@ -11,17 +11,17 @@ use crate::sys::{self, Usage};
 pub(super) fn write(sheet: &mut Sheet, totals: &Totals, started: Timestamp) -> fmt::Result {
     let usage = sys::usage().inspect_err(|error| log::debug!(error:%; "metrics: /proc/self")).ok();
     descriptors(sheet, totals, usage.as_ref())?;
-    sheet.gauge("process_start_time_seconds", "When it started, since 1970.", started.as_second())?;
+    sheet.gauge("process_start_time_seconds", "Start time since the Unix epoch.", started.as_second())?;
     let Some(usage) = usage else { return Ok(()) };
     let cpu = usage.cpu.as_secs_f64();
-    sheet.counter("process_cpu_seconds_total", "Time of processors that it has used.", cpu)?;
-    sheet.gauge("process_resident_memory_bytes", "Memory that it has.", usage.resident)?;
-    sheet.gauge("process_virtual_memory_bytes", "Addresses that it has mapped.", usage.mapped)?;
-    sheet.gauge("process_open_fds", "Descriptors that it has open.", usage.open_files)?;
+    sheet.counter("process_cpu_seconds_total", "Processor time used.", cpu)?;
+    sheet.gauge("process_resident_memory_bytes", "Resident memory.", usage.resident)?;
+    sheet.gauge("process_virtual_memory_bytes", "Mapped memory.", usage.mapped)?;
+    sheet.gauge("process_open_fds", "Open descriptors.", usage.open_files)?;
     if let Some(max) = usage.open_files_max {
-        sheet.gauge("process_max_fds", "Descriptors that it may have open.", max)?;
+        sheet.gauge("process_max_fds", "Limit on open descriptors.", max)?;
     }
-    sheet.gauge("process_threads", "Threads that it has.", usage.threads)
+    sheet.gauge("process_threads", "Number of threads.", usage.threads)
 }
 
 /// Workers publish theirs at the end of a turn: `other` may be wrong for a moment.
@@ -31,7 +31,7 @@ fn descriptors(sheet: &mut Sheet, totals: &Totals, usage: Option<&Usage>) -> fmt
     let other = usage.map(|usage| ([("kind", "other")], usage.open_files.saturating_sub(of_workers)));
     sheet.gauges(
         "l4lb_fds",
-        "Descriptors of the workers by kind, as of the end of their last turn, and all others.",
+        "Open descriptors of the workers by kind, as of the end of their last turn, and all others.",
         kinds.into_iter().chain(other),
     )
 }

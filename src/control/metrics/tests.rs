@@ -106,17 +106,17 @@ fn a_removed_backend_has_no_series() {
 #[test]
 fn a_law_that_is_violated_is_counted() {
     let view = view_of(TWO);
-    assert_eq!(value(&scrape(&view), "l4lb_violated_laws"), 0.0);
+    assert_eq!(value(&scrape(&view), "l4lb_invariant_violations"), 0.0);
     let snapshot = Arc::clone(&view.state().snapshot);
     stats_of(&view, 0).connected.add(1);
     snapshot.listeners[0].stats().of(0).closed[0].add(1);
     // Connected without an accept and without a dial; closed without an accept and without a duration.
-    assert_eq!(value(&scrape(&view), "l4lb_violated_laws"), 4.0);
+    assert_eq!(value(&scrape(&view), "l4lb_invariant_violations"), 4.0);
 }
 
 /// Returns a table with a row per family: name, kind, labels and help.
 fn table(page: &str) -> String {
-    let mut rows = String::from("| metric | kind | labels | what it is |\n|---|---|---|---|\n");
+    let mut rows = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     let mut lines = page.lines().peekable();
     while let Some(line) = lines.next() {
         let (name, help) = line.strip_prefix("# HELP ").unwrap().split_once(' ').unwrap();
@@ -136,7 +136,7 @@ fn table(page: &str) -> String {
 fn the_table_of_metrics_is_complete() {
     let told = include_str!("../../../config/metrics.md");
     let table = table(&scrape(&view_of(TWO)));
-    assert!(told.contains(&table), "config/metrics.md is to have this table:\n{table}");
+    assert!(told.contains(&table), "config/metrics.md must contain this table:\n{table}");
 }
 
 #[test]

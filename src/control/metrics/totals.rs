@@ -18,19 +18,15 @@ pub(super) fn write(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt:
 
 /// accepted = active + closed, and accepted = connecting + connected + failed: on every scrape.
 fn sessions(sheet: &mut Sheet, totals: &Totals, max: usize) -> fmt::Result {
-    sheet.counter(
-        "l4lb_accepted_sessions_total",
-        "Connections taken from accept queues.",
-        totals.accepted,
-    )?;
-    sheet.gauge("l4lb_active_sessions", "Sessions that are not over.", totals.active())?;
-    sheet.gauge("l4lb_max_sessions", "Sessions that may be active at a time.", max as u64)?;
+    sheet.counter("l4lb_accepted_sessions_total", "Connections accepted.", totals.accepted)?;
+    sheet.gauge("l4lb_active_sessions", "Open sessions.", totals.active())?;
+    sheet.gauge("l4lb_max_sessions", "Limit on open sessions.", max as u64)?;
     let closed = CloseReason::ALL.map(|reason| ([("reason", reason.as_str())], totals.closed_for(reason)));
-    sheet.counters("l4lb_closed_sessions_total", "Sessions over, by reason.", closed)?;
+    sheet.counters("l4lb_closed_sessions_total", "Ended sessions, by reason.", closed)?;
     let decided = totals.connected + totals.failed;
     sheet.gauge(
         "l4lb_connecting_sessions",
-        "Sessions that no backend is connected to yet.",
+        "Open sessions without a connected backend yet.",
         totals.accepted.saturating_sub(decided),
     )?;
     sheet.counter("l4lb_connected_sessions_total", "Sessions whose backend connected.", totals.connected)?;
@@ -46,42 +42,38 @@ fn bytes(sheet: &mut Sheet, totals: &Totals) -> fmt::Result {
     let [from_client, from_backend] = totals.taken;
     let [not_to_backend, not_to_client] = totals.discarded_by_direction;
     let held = |taken: u64, given: u64, discarded: u64| taken.saturating_sub(given + discarded);
-    sheet.counter("l4lb_from_client_bytes_total", "Bytes taken from clients.", from_client)?;
-    sheet.counter("l4lb_to_backend_bytes_total", "Bytes given to backends.", totals.to_backend)?;
+    sheet.counter("l4lb_from_client_bytes_total", "Bytes read from clients.", from_client)?;
+    sheet.counter("l4lb_to_backend_bytes_total", "Bytes written to backends.", totals.to_backend)?;
     sheet.counter(
         "l4lb_discarded_from_client_bytes_total",
-        "Bytes taken from clients that their backend could not take any more.",
+        "Bytes read from clients that their backend could not accept any more.",
         not_to_backend,
     )?;
     sheet.gauge(
         "l4lb_held_from_client_bytes",
-        "Bytes taken from clients that were not yet counted as given or discarded.",
+        "Bytes read from clients and not yet counted as written or discarded.",
         held(from_client, totals.to_backend, not_to_backend),
     )?;
-    sheet.counter("l4lb_from_backend_bytes_total", "Bytes taken from backends.", from_backend)?;
-    sheet.counter("l4lb_to_client_bytes_total", "Bytes given to clients.", totals.to_client)?;
+    sheet.counter("l4lb_from_backend_bytes_total", "Bytes read from backends.", from_backend)?;
+    sheet.counter("l4lb_to_client_bytes_total", "Bytes written to clients.", totals.to_client)?;
     sheet.counter(
         "l4lb_discarded_from_backend_bytes_total",
-        "Bytes taken from backends that their client could not take any more.",
+        "Bytes read from backends that their client could not accept any more.",
         not_to_client,
     )?;
     sheet.gauge(
         "l4lb_held_from_backend_bytes",
-        "Bytes taken from backends that were not yet counted as given or discarded.",
+        "Bytes read from backends and not yet counted as written or discarded.",
         held(from_backend, totals.to_client, not_to_client),
     )
 }
 
 fn dials(sheet: &mut Sheet, totals: &Totals) -> fmt::Result {
-    sheet.counter("l4lb_dials_total", "Dials of sessions begun.", totals.dials)?;
+    sheet.counter("l4lb_dials_total", "Dials begun for sessions.", totals.dials)?;
     let failures = DialFailure::ALL.into_iter().zip(totals.dial_failures_by_cause);
     let failures = failures.map(|(cause, count)| ([("cause", cause.as_str())], count));
-    sheet.counters("l4lb_dial_failures_total", "Dials of sessions that failed, by cause.", failures)?;
-    sheet.counter(
-        "l4lb_dial_retries_total",
-        "Dials that followed a failed one of the same session.",
-        totals.retries,
-    )
+    sheet.counters("l4lb_dial_failures_total", "Failed dials for sessions, by cause.", failures)?;
+    sheet.counter("l4lb_dial_retries_total", "Dials after a failed one of the same session.", totals.retries)
 }
 
 fn accepting(sheet: &mut Sheet, totals: &Totals) -> fmt::Result {
@@ -89,16 +81,16 @@ fn accepting(sheet: &mut Sheet, totals: &Totals) -> fmt::Result {
         let series = PauseReason::ALL.into_iter().zip(counts);
         series.map(|(reason, count)| ([("reason", reason.as_str())], count))
     };
-    sheet.counter("l4lb_accept_errors_total", "Times that accept(2) failed.", totals.accept_errors)?;
+    sheet.counter("l4lb_accept_errors_total", "Errors of accept(2).", totals.accept_errors)?;
     sheet.counters(
         "l4lb_accept_pauses_total",
-        "Times that accepting was paused, by reason.",
+        "Pauses of accepting, by reason.",
         by_reason(totals.accept_pauses_by_reason),
     )?;
     let paused = by_reason(totals.accept_paused_nanos).map(|(labels, nanos)| (labels, seconds(nanos)));
     sheet.counters(
         "l4lb_accept_paused_seconds_total",
-        "How long accepting was paused, by reason, over all workers and listeners; counted when it goes on.",
+        "Time that accepting was paused, by reason, summed over workers and listeners; counted at the end of a pause.",
         paused,
     )
 }
@@ -111,21 +103,25 @@ fn checks(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
     ];
     sheet.counters(
         "l4lb_checks_total",
-        "Health checks that passed, that failed, and that were put off because this machine had run out of something.",
+        "Health checks that passed, failed, or were put off because this machine had run out of a resource.",
         checks,
     )?;
     let latency = check_latency(moment.workers());
-    sheet.histogram("l4lb_check_seconds", "From the start of a health check to its result.", &latency)?;
+    sheet.histogram(
+        "l4lb_check_seconds",
+        "Time from the start of a health check to its result.",
+        &latency,
+    )?;
     sheet.counter(
         "l4lb_health_transitions_total",
-        "Changes of what the checks say of a backend's health.",
+        "Changes of a backend's health as seen by its checks.",
         totals.transitions,
     )
 }
 
 /// Writes the loops of the workers and the resources they hold.
 fn loops(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
-    sheet.counter("l4lb_events_total", "Events told by waits.", totals.events)?;
+    sheet.counter("l4lb_events_total", "Events reported by epoll.", totals.events)?;
     sheet.counter(
         "l4lb_stale_events_total",
         "Events for connections that were closed earlier in the same batch.",
@@ -133,41 +129,45 @@ fn loops(sheet: &mut Sheet, totals: &Totals, moment: &Moment) -> fmt::Result {
     )?;
     sheet.counter(
         "l4lb_idle_events_total",
-        "Events for sessions that had nothing to do upon them.",
+        "Events for sessions that had nothing to do.",
         totals.idle_events,
     )?;
     sheet.counter(
         "l4lb_lost_wakeups_total",
-        "Sessions found to wait for an event that never came: more than 0 is a bug.",
+        "Sessions found waiting for an event that never came; must be 0.",
         totals.lost_wakeups,
     )?;
     sheet.counter(
         "l4lb_budget_exhausted_total",
-        "Times that a session had used up its share of a turn and was put behind the others.",
+        "Times that a session had used up its budget of a turn and was put behind the others.",
         totals.budget_exhausted,
     )?;
     let turns = turn_time(moment.workers());
-    sheet.histogram("l4lb_turn_seconds", "What one turn in sixteen did between two waits.", &turns)?;
-    sheet.counter("l4lb_opened_pipes_total", "Pipes that the kernel gave.", totals.pipes_opened)?;
-    sheet.counter("l4lb_closed_pipes_total", "Pipes that were given back to it.", totals.pipes_closed)?;
+    sheet.histogram(
+        "l4lb_turn_seconds",
+        "Time of a turn between two waits; one in sixteen is measured.",
+        &turns,
+    )?;
+    sheet.counter("l4lb_opened_pipes_total", "Pipes opened.", totals.pipes_opened)?;
+    sheet.counter("l4lb_closed_pipes_total", "Pipes closed.", totals.pipes_closed)?;
     sheet.counter(
         "l4lb_denied_pipes_total",
-        "Pipes that the kernel did not give: what was to be spliced was copied.",
+        "Pipes denied by the kernel: bytes were copied instead of spliced.",
         totals.pipes_denied,
     )?;
     sheet.counter(
         "l4lb_reclaimed_pipes_total",
-        "Pipes that were taken from readers that had stopped for a second, for streams that found none.",
+        "Pipes taken from readers that had stopped for a second, for streams that found none.",
         totals.pipes_reclaimed,
     )?;
     let open = totals.pipes_opened.saturating_sub(totals.pipes_closed);
     let pooled = totals.pipes_pooled.min(open);
     let pipes = [([("state", "pooled")], pooled), ([("state", "in_use")], open - pooled)];
-    sheet.gauges("l4lb_pipes", "Open pipes: empty ones that are kept, and those in use.", pipes)?;
+    sheet.gauges("l4lb_pipes", "Open pipes: empty ones kept for reuse, and those in use.", pipes)?;
     sheet.gauge(
         "l4lb_parked_buffers",
-        "Buffers that hold what a sink did not take.",
+        "Buffers that hold bytes a sink did not accept.",
         totals.buffers_parked,
     )?;
-    sheet.gauge("l4lb_armed_timers", "Timers that are armed.", totals.timers)
+    sheet.gauge("l4lb_armed_timers", "Armed timers.", totals.timers)
 }

@@ -36,20 +36,20 @@ pub(super) fn write(sheet: &mut Sheet, counters: &[(usize, Arc<WorkerStats>)]) -
     let each = |read: fn(&Sum) -> u64| {
         sums.iter().map(move |(worker, sum)| ([("worker", *worker as u64)], read(sum)))
     };
-    sheet.gauges("l4lb_worker_active_sessions", "Sessions that it has.", each(|sum| sum.active))?;
+    sheet.gauges("l4lb_worker_active_sessions", "Its open sessions.", each(|sum| sum.active))?;
     sheet.counters(
         "l4lb_worker_accepted_sessions_total",
-        "Connections that it has taken from accept queues.",
+        "Connections that it accepted.",
         each(|sum| sum.accepted),
     )?;
     sheet.counters(
         "l4lb_worker_handed_over_sessions_total",
-        "Those of them that it has given to other workers.",
+        "Accepted connections that it handed over to other workers.",
         each(|sum| sum.handed_over),
     )?;
     sheet.counters(
         "l4lb_worker_adopted_sessions_total",
-        "Sessions that other workers have given to it.",
+        "Sessions that it adopted from other workers.",
         each(|sum| sum.adopted),
     )?;
     sheet.counters("l4lb_worker_turns_total", "Turns of its loop.", each(|sum| sum.turns))

@@ -80,22 +80,21 @@ impl Node {
         let acceptor = thread::spawn(move || {
             while let Ok((socket, _)) = shared_listener.accept() {
                 let (socket, book) = (Arc::new(socket), Arc::clone(&book));
-                shared.lock().expect("nobody panics with it").push(Arc::downgrade(&socket));
+                shared.lock().expect("lock not poisoned").push(Arc::downgrade(&socket));
                 book.accepted.fetch_add(1, Ordering::Relaxed);
                 thread::spawn(move || book.close(attend(&socket, greeting).is_ok()));
             }
         });
-        *self.serving.lock().expect("nobody panics with it") =
-            Some(Serving { listener, acceptor, connections });
+        *self.serving.lock().expect("lock not poisoned") = Some(Serving { listener, acceptor, connections });
     }
 
     /// What happens to a process that is killed: it listens no more, and its connections are cut.
     pub(crate) fn die(&self) {
-        let Some(serving) = self.serving.lock().expect("nobody panics with it").take() else { return };
+        let Some(serving) = self.serving.lock().expect("lock not poisoned").take() else { return };
         // Wakes the acceptor; accept(2) fails from now on.
         serving.listener.shutdown(Shutdown::Both).expect("shutdown of a listener");
         serving.acceptor.join().expect("the acceptor does not panic");
-        for connection in serving.connections.lock().expect("nobody panics with it").drain(..) {
+        for connection in serving.connections.lock().expect("lock not poisoned").drain(..) {
             if let Some(socket) = connection.upgrade() {
                 let _gone = socket.shutdown(Shutdown::Both);
             }
