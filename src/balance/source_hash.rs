@@ -68,7 +68,7 @@ fn fill(members: &[Member]) -> Vec<u32> {
     let mut owners = vec![FREE; size];
     for &member in interleave(&weights).iter().cycle().take(size) {
         let slot = walks[member as usize].find(|&slot| owners[slot] == FREE);
-        owners[slot.expect("a walk visits every slot for ever")] = member;
+        owners[slot.expect("a walk never ends")] = member;
     }
     owners
 }

@@ -104,7 +104,7 @@ impl TestPool {
 
     /// Begins a session of `worker` and returns the member that has it.
     pub(super) fn open(&mut self, worker: usize) -> usize {
-        let member = self.pick_of(worker, Ipv4Addr::LOCALHOST.into()).expect("somebody is eligible");
+        let member = self.pick_of(worker, Ipv4Addr::LOCALHOST.into()).expect("a member is eligible");
         self.loads[member] += 1;
         member
     }
@@ -116,7 +116,7 @@ impl TestPool {
     }
 
     pub(super) fn picks(&mut self, count: usize) -> Vec<usize> {
-        (0..count).map(|_| self.pick().expect("somebody is eligible")).collect()
+        (0..count).map(|_| self.pick().expect("a member is eligible")).collect()
     }
 
     /// Returns how many of `count` picks each member got.

@@ -84,7 +84,7 @@ impl<T> Slots<T> {
     /// Returns the keys of all values.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.slab.iter().map(|(index, (generation, _))| Key {
-            index: u32::try_from(index).expect("insert checked it"),
+            index: u32::try_from(index).expect("insert checked the index"),
             generation: *generation,
         })
     }

@@ -31,7 +31,7 @@ fn fish_values(command: &Command) -> String {
         if let (Some(words), Some(long)) = (words(arg), arg.get_long()) {
             let condition = format!("not __fish_seen_subcommand_from {names}");
             writeln!(text, "complete -c l4lb -n \"{condition}\" -l {long} -r -f -a \"{words}\"")
-                .expect("a String takes every write");
+                .expect("writing to a String never fails");
         }
     }
     for outer in command.get_subcommands() {
@@ -49,7 +49,7 @@ fn fish_values(command: &Command) -> String {
 fn add_positional(text: &mut String, command: &Command, condition: &str) {
     for words in command.get_positionals().filter_map(words) {
         writeln!(text, "complete -c l4lb -n \"{condition}\" -f -a \"{words}\"")
-            .expect("a String takes every write");
+            .expect("writing to a String never fails");
     }
 }
 

@@ -62,7 +62,7 @@ fn sections(notes: &str) -> String {
             if was_sentence {
                 text += ".PP\n";
             }
-            writeln!(text, "{}", escaped(line)).expect("a String takes every write");
+            writeln!(text, "{}", escaped(line)).expect("writing to a String never fails");
             was_sentence = line.ends_with(['.', ':']);
         }
     }

@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn second(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("it is in range")
+        Timestamp::from_second(second).expect("the timestamp is in range")
     }
 
     fn told(history: &History, epoch: u64) -> Vec<String> {
@@ -166,7 +166,7 @@ mod tests {
             Some(Standing { weight, refusal: None }) => weight.to_string(),
             Some(Standing { weight, refusal: Some(refusal) }) => format!("{weight} {}", refusal.as_str()),
         };
-        let past = history.of(POOL, epoch).expect("it is known");
+        let past = history.of(POOL, epoch).expect("the epoch is known");
         past.iter()
             .map(|past| {
                 let changed = past.changed.map(|when| format!(" at {}", when.as_second()));

@@ -14,7 +14,7 @@ pub fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option<String
         api::Stage::Serving => {}
     }
     if state.is_leaving {
-        return Some("leaving: it accepts for shutdown_delay, and drains then".into());
+        return Some("draining soon: it accepts until shutdown_delay has passed".into());
     }
     if let Some(who) = &state.ready_fail {
         return Some(format!("ready-fail is on, by {who}"));
@@ -26,14 +26,12 @@ pub fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option<String
         !serves && !tries
     };
     match pool {
-        Some(pool) => {
-            resets(pool).then(|| format!("pool {:?}: no backend may have new sessions", pool.settings.name))
-        }
+        Some(pool) => resets(pool).then(|| format!("pool {:?}: no backend is eligible", pool.settings.name)),
         None => {
             let snapshot = &state.snapshot;
             let mut served = snapshot.listeners.iter().map(|listener| snapshot.pool(listener.pool));
             let all = served.all(|pool| resets(pool));
-            all.then(|| "no pool has a backend that may have new sessions".into())
+            all.then(|| "no pool has an eligible backend".into())
         }
     }
 }

@@ -97,8 +97,9 @@ impl ControlLoop {
         };
         let mode = request.mode;
         if self.reload_queue.stuck.holds_all() {
-            let why =
-                format!("{LOADERS} readings of the configuration have not ended: see what they wait for");
+            let why = format!(
+                "{LOADERS} readings of the configuration have not ended: check the disks and name servers"
+            );
             self.refuse(request, Refused::for_now(why));
             return self.tell_over(mode);
         }
@@ -239,7 +240,7 @@ impl ControlLoop {
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
         self.note_unresolved();
-        let told = format!("epoch {epoch} runs with {changes} changes");
+        let told = format!("epoch {epoch} applied with {changes} changes");
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();
         state.config = Arc::clone(&self.control.config);
@@ -377,7 +378,7 @@ mod tests {
 
     /// Handles the next report of the reader thread.
     fn hear(work: &mut ControlLoop) {
-        let report = work.control.inbox.recv().expect("it says something");
+        let report = work.control.inbox.recv().expect("the reader reports");
         work.on_report(report);
         work.give_answers();
     }
@@ -466,7 +467,7 @@ mod tests {
             work.act();
             answer = answered.recv_timeout(Duration::from_millis(1)).ok();
         }
-        answer.expect("there is one")
+        answer.expect("there is an answer")
     }
 
     /// One file without an answer disabled every later reload, silently.

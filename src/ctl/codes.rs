@@ -6,12 +6,12 @@ use crate::session::CloseReason;
 
 /// The first letter: the cause.
 const ENDED_BY: &[(char, &str)] = &[
-    ('-', "both sides, in the end"),
+    ('-', "both sides"),
     ('C', "the client"),
     ('B', "the backend"),
     ('T', "a timeout"),
-    ('N', "no backend that could be chosen"),
-    ('R', "something this machine had run out of"),
+    ('N', "no eligible backend"),
+    ('R', "a resource that this machine had run out of"),
     ('S', "the end of the process, or of a drain"),
     ('K', "an operator"),
 ];

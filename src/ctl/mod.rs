@@ -311,7 +311,7 @@ impl Ctl {
             };
             for event in &recent {
                 after = Some(event.id);
-                let json = serde_json::to_string(event).expect("the types of the API are JSON");
+                let json = serde_json::to_string(event).expect("API types serialize to JSON");
                 print(&if self.json { json_line(json.as_bytes()) } else { show::event(event) })?;
             }
             for message in stream {

@@ -37,7 +37,7 @@ fn encode(text: &str, to: &mut String) {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             to.push(char::from(byte));
         } else {
-            write!(to, "%{byte:02X}").expect("a String takes every write");
+            write!(to, "%{byte:02X}").expect("writing to a String never fails");
         }
     }
 }

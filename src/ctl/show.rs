@@ -423,7 +423,8 @@ pub(super) fn reload(report: &api::ReloadReport) -> String {
     for change in changes {
         let mut line = format!("  {}", change.what);
         if change.sessions > 0 {
-            write!(line, " ({})", count(change.sessions, "session")).expect("a String takes every write");
+            write!(line, " ({})", count(change.sessions, "session"))
+                .expect("writing to a String never fails");
         }
         text += &(one_line(&line) + "\n");
     }

@@ -55,7 +55,7 @@ fn bad(
 
 /// Returns the finding for a setting that cannot be read.
 fn unknown(name: &'static str, setting: &str) -> Finding {
-    let consequence = "cannot be judged from in here";
+    let consequence = "cannot be checked inside a container";
     bad(name, Verdict::Warn, "unknown", consequence, format!("outside of the container: sysctl {setting}"))
 }
 
@@ -166,7 +166,7 @@ fn accept_queue(figures: &Figures, plan: &Plan) -> Option<Finding> {
 fn migration(figures: &Figures, plan: &Plan) -> Option<Finding> {
     const NAME: &str = "queue migration";
     let found = match figures.migrate_req {
-        _ if plan.workers == 1 => return Some(ok(NAME, "one worker, nowhere to migrate to")),
+        _ if plan.workers == 1 => return Some(ok(NAME, "one worker, no migration needed")),
         Some(0) => "net.ipv4.tcp_migrate_req 0",
         Some(_) => return Some(ok(NAME, "net.ipv4.tcp_migrate_req 1")),
         // Linux 5.14 has it.
@@ -273,7 +273,7 @@ fn own_ports(figures: &Figures, plan: &Plan) -> Option<Finding> {
 fn workers(figures: &Figures, plan: &Plan) -> Option<Finding> {
     let found = format!("{} on {} processors", plan.workers, figures.processors);
     Some(if plan.workers > figures.processors {
-        let consequence = "workers wait for each other: latency, for nothing";
+        let consequence = "workers compete for processors: latency without any gain";
         bad("workers", Verdict::Warn, found, consequence, "workers = \"auto\"")
     } else {
         ok("workers", found)
@@ -283,7 +283,7 @@ fn workers(figures: &Figures, plan: &Plan) -> Option<Finding> {
 fn root(figures: &Figures, plan: &Plan) -> Option<Finding> {
     Some(match (figures.is_root, plan.gives_up_root) {
         (true, false) => {
-            let consequence = "whoever finds a hole in l4lb is root";
+            let consequence = "a vulnerability in l4lb gives root access";
             bad(
                 "user",
                 Verdict::Warn,
@@ -304,9 +304,9 @@ fn admin_socket(figures: &Figures, plan: &Plan) -> Option<Finding> {
         Ok(()) => ok("admin socket", format!("{path} can be made")),
         Err(error) => {
             let (verdict, consequence) = if plan.must_open_admin_socket {
-                (Verdict::Fail, "it is where [admin] socket says or nowhere, l4lb does not start")
+                (Verdict::Fail, "[admin] socket cannot be created: l4lb does not start")
             } else {
-                (Verdict::Warn, "no admin socket there: l4lb ctl and l4lb top have nobody to ask")
+                (Verdict::Warn, "no admin socket: l4lb ctl and l4lb top cannot connect")
             };
             let remedy = "RuntimeDirectory=l4lb in the unit, or [admin] socket in a folder of this user";
             bad("admin socket", verdict, format!("{path}: {error}"), consequence, remedy)

@@ -25,7 +25,7 @@ pub fn table(findings: &[Finding]) -> String {
 }
 
 fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
-    writeln!(text, "{what}").expect("a string takes everything");
+    writeln!(text, "{what}").expect("writing to a String never fails");
 }
 
 /// Returns the findings and the worst verdict, in one object.

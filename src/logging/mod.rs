@@ -68,7 +68,7 @@ pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLo
     if ROUTER.set(router).is_err() {
         return Err(io::Error::other("this process has a logger already"));
     }
-    log::set_logger(ROUTER.get().expect("set just now")).map_err(io::Error::other)?;
+    log::set_logger(ROUTER.get().expect("the router was set above")).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(Logging { lines: queue, waiting })
 }

@@ -276,7 +276,7 @@ impl State {
     }
 
     fn group(&mut self, id: GroupId) -> &mut Group {
-        self.groups.iter_mut().find(|group| group.id == id).expect("one change at a time")
+        self.groups.iter_mut().find(|group| group.id == id).expect("changes are serialized")
     }
 
     fn new_group_id(&mut self) -> GroupId {

@@ -39,7 +39,7 @@ impl Half {
 
     pub(super) fn on_flushed(&mut self, bytes: usize) {
         let rest = u32::try_from(bytes).ok().and_then(|bytes| self.buffered.checked_sub(bytes));
-        self.buffered = rest.expect("no more is written than was held");
+        self.buffered = rest.expect("at most the held bytes are written");
         self.flushed += bytes as u64;
     }
 

@@ -104,24 +104,22 @@ impl CloseReason {
             Self::Done => "both sides ended their streams and every byte was passed on",
             Self::ClientReset => "the client reset its connection",
             Self::BackendReset => "the backend reset its connection",
-            Self::ClientLost => "the client's connection died: its machine or the network is gone",
-            Self::BackendLost => "the backend's connection died: its machine or the network is gone",
+            Self::ClientLost => "the client's connection died: its machine or the network does not respond",
+            Self::BackendLost => "the backend's connection died: its machine or the network does not respond",
             Self::ClientGone => "the client left before a backend was connected",
-            Self::NoBackend => "no backend of the pool may have new sessions",
+            Self::NoBackend => "no backend of the pool is eligible",
             Self::ConnectRefused => "the last backend that was dialed refused the connection",
             Self::ConnectTimeout => {
                 "the last backend that was dialed did not answer within the connect timeout"
             }
-            Self::ConnectUnreachable => "there was no way to the last backend that was dialed",
-            Self::ConnectFailed => "the last dial failed for a reason of its own",
+            Self::ConnectUnreachable => "there was no route to the last backend that was dialed",
+            Self::ConnectFailed => "the last dial failed for another reason",
             Self::LocalLimit => "this machine had no open files, memory or source ports left to dial with",
             Self::IdleTimeout => "no byte moved in either direction for the idle timeout",
             Self::HalfCloseTimeout => "one side had ended, and no byte moved for the half-close timeout",
-            Self::BackendRemoved => {
-                "its backend was removed, and the pool does not let sessions stay any longer"
-            }
-            Self::DrainTimeout => "it was still there at the end of the drain timeout",
-            Self::Stopped => "the process was told to stop at once",
+            Self::BackendRemoved => "its backend was removed, and on_remove of the pool ended the session",
+            Self::DrainTimeout => "it was still open at the end of the drain timeout",
+            Self::Stopped => "the process was stopped at once",
             Self::Killed => "an operator cut it",
         }
     }
@@ -240,8 +238,8 @@ impl Stage {
 /// | `C` | the client | `D` | both sides could send |
 /// | `B` | the backend | `H` | one side had ended, the other could send |
 /// | `T` | a timeout | `L` | the last bytes were passed on |
-/// | `N` | no backend that could be chosen | | |
-/// | `R` | something this machine had run out of | | |
+/// | `N` | no eligible backend | | |
+/// | `R` | a resource that this machine had run out of | | |
 /// | `S` | the end of the process, or of a drain | | |
 /// | `K` | an operator | | |
 ///

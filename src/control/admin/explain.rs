@@ -143,7 +143,7 @@ mod tests {
             (None, standing(3, None), 3, Some("not in the pool then"), Some("added 1970-01-01T00:00:00Z")),
             (standing(1, None), standing(1, None), 1, None, None),
         ] {
-            let told = candidate(&past(then, now), None, &[]).expect("it was there, or is");
+            let told = candidate(&past(then, now), None, &[]).expect("the backend was or is in the pool");
             let expected = api::Candidate {
                 backend: "a".into(),
                 weight,

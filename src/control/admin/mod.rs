@@ -103,12 +103,12 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
         AdminSocket::Default => {
             match default_admin_socket(sys::is_root()).map(|path| (Unix::open_with_folder(&path), path)) {
                 None => {
-                    log::warn!(reason = NO_DEFAULT_ADMIN_SOCKET; "no admin socket: name one with [admin] socket or --admin");
+                    log::warn!(reason = NO_DEFAULT_ADMIN_SOCKET; "no admin socket: set [admin] socket or --admin");
                     None
                 }
                 Some((Ok(unix), _)) => Some(unix),
                 Some((Err(error), path)) => {
-                    log::warn!(path:% = path.display(), error:%; "no admin socket: name one with [admin] socket or --admin");
+                    log::warn!(path:% = path.display(), error:%; "no admin socket: set [admin] socket or --admin");
                     None
                 }
             }

@@ -146,7 +146,7 @@ pub(super) fn all(context: Context, guard: Option<Guard>) -> Router {
 /// Adds the fallbacks; `hint` names the routes.
 pub(super) fn finish(routes: Router<Context>, context: Context, hint: &'static str) -> Router {
     routes
-        .fallback(async move || Problem::not_found(format!("there is no such route: {hint}")))
+        .fallback(async move || Problem::not_found(format!("no such route: {hint}")))
         .method_not_allowed_fallback(async move || {
             let what = format!("this route has no such method: {hint}");
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
@@ -182,7 +182,7 @@ impl Context {
         let state = self.view.state();
         let pool = rows::pool_named(&state, &named.pool)?;
         let index = pool.backends.iter().position(|backend| backend.name == named.backend);
-        let index = index.ok_or_else(|| Problem::not_found(format!("{named} is not there")))?;
+        let index = index.ok_or_else(|| Problem::not_found(format!("{named} does not exist")))?;
         Ok(Json(rows::backend(&state, self.view.clock.now(), pool, index)))
     }
 }

@@ -270,7 +270,7 @@ fn filter_of(state: &ControlState, wanted: &api::SessionFilter, now: Instant) ->
     if let Some((key, _)) = of_ended.into_iter().find(|(_, value)| value.is_some())
         && wanted.ended != Some(true)
     {
-        return Err(Problem::bad(format!("{key}: is of sessions that are over, ask with ended=true")));
+        return Err(Problem::bad(format!("{key}: needs ended=true")));
     }
     if wanted.ended == Some(true) && wanted.from.is_some() {
         return Err(Problem::bad(

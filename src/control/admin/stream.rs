@@ -114,5 +114,5 @@ pub(super) fn samples(
 
 fn json(name: &str, value: &impl serde::Serialize) -> Event {
     let event = Event::default().event(name);
-    event.json_data(value).expect("the types of the API are JSON")
+    event.json_data(value).expect("API types serialize to JSON")
 }

@@ -86,7 +86,7 @@ impl Registrations {
         while let Some(&(end, id)) = self.ends.first()
             && end <= now
         {
-            let gone = self.forget(BackendId(id)).expect("what ends is known");
+            let gone = self.forget(BackendId(id)).expect("a lease that ends is registered");
             ended.push((BackendId(id), gone));
         }
         ended

@@ -116,7 +116,7 @@ impl ControlLoop {
         backends.push(model::Backend { name, address: address.clone(), weight, backup });
         self.rebuild_with(pool.id, &backends, &returned);
         let pool = self.control.snapshot.pool(pool.id);
-        let id = pool.backends.last().expect("it was put there").id;
+        let id = pool.backends.last().expect("the backend was pushed above").id;
         self.note_registration(id, registration);
         self.control.kept.changed_on_request();
         let kept = returned

@@ -216,7 +216,7 @@ function problems() {
     tell(STAGES[sample.stage], sample.stage, `no new sessions; ${plural(sample.totals.sessions, 'session')} left`);
   }
   for (const pool of sample.pools) {
-    if (stateOfPool(pool)[1] === 'bad') tell('bad', pool.name, 'no backend may have new sessions');
+    if (stateOfPool(pool)[1] === 'bad') tell('bad', pool.name, 'no backend is eligible');
   }
   if (status?.reload.errors.length > 0) {
     const at = status.reload.last ? ` at ${clock(status.reload.last)}` : '';
