@@ -60,16 +60,16 @@ Examples:
   l4lb demo                              three backends and a balancer, to try it out
   l4lb -l :9090                          balance 127.0.0.1:8081, 8082 and 8083
   l4lb -l :9090 -b 10.0.0.1:80 -b 10.0.0.2:80,weight=3 --balance least_connections
-  l4lb -c /etc/l4lb.toml --workers 4     all from the file, but on 4 threads
-  l4lb check /etc/l4lb.toml              what the file would run, or what is wrong with it
-  l4lb doctor -c /etc/l4lb.toml          what this machine keeps it from, and how to change that
-  l4lb ctl backends                      how the backends of a running l4lb do
+  l4lb -c /etc/l4lb.toml --workers 4     the file, but with 4 worker threads
+  l4lb check /etc/l4lb.toml              what the file would run, or its mistakes
+  l4lb doctor -c /etc/l4lb.toml          what this machine prevents, and the remedies
+  l4lb ctl backends                      the backends of a running l4lb
   l4lb top                               the same live, with rates, charts and events
 
 Manual: README.md and src/manual/ of the source, or `cargo doc --open`; `l4lb man` prints a page for each command.
 Durations are written 500ms, 2s, 1m30s, 1h.
-Signals: TERM, INT and QUIT drain, after shutdown_delay if that is set, and the next time stop at once; HUP reads the
-config file again; USR1 logs what each worker has done and opens the access log again.
+Signals: TERM, INT and QUIT drain, after shutdown_delay if that is set, and a second one stops at once; HUP reloads the
+config file; USR1 logs the counts of each worker and reopens the access log.
 Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 
 /// The subcommands of `l4lb`.
@@ -77,7 +77,8 @@ Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 pub enum Command {
     /// Check a config file: print what it would run, or every mistake in it
     #[command(
-        after_help = "Flags are applied as they would be with -c. What this machine would refuse now is a warning: `l4lb doctor -c FILE` fails for\nit. Exit codes: 0 good, 2 wrong."
+        after_help = "Flags are applied as with -c. Obstacles on this machine are warnings; `l4lb doctor -c FILE` fails for them.\n\
+                      Exit codes: 0 good, 2 wrong."
     )]
     Check {
         /// The file to check
@@ -87,7 +88,7 @@ pub enum Command {
         flags: Flags,
     },
     /// Check whether this machine can run l4lb, or a given config file, and print remedies
-    #[command(after_help = "Exit codes: 0 nothing failed, 1 something did, 2 wrong flags or config.")]
+    #[command(after_help = "Exit codes: 0 no failure, 1 a failure, 2 wrong flags or config.")]
     Doctor {
         /// The config file to check for [default: one listener and one backend with default settings]
         #[arg(short, long, value_name = "FILE")]

@@ -18,8 +18,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// A panic in any thread ends the process at once, in every build alike: what the others would go on with is half changed, and
-/// the service manager starts a new one. What was logged before is written first.
+/// Makes a panic in any thread end the process at once, in every build: shared state may be half changed, and the service
+/// manager starts a new process. Earlier log lines are written first.
 fn abort_at_panics() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

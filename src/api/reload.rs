@@ -65,7 +65,7 @@ pub struct Reload {
     pub reading_since: Option<Timestamp>,
 }
 
-/// Keys of the latest configuration whose values need a restart.
+/// Keys of the latest configuration that need a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RestartPending {
     /// Time when the first of them was read.

@@ -375,7 +375,8 @@ mod tests {
             let total: usize = weights.iter().copied().map(usize::from).sum();
             (0..rounds * total).for_each(|_| _ = sessions.next(window));
             for (&count, &weight) in sessions.counts.iter().zip(&weights) {
-                prop_assert!(count.abs_diff(rounds * usize::from(weight)) <= 2, "{:?} by {:?}", sessions.counts, weights);
+                let off = count.abs_diff(rounds * usize::from(weight));
+                prop_assert!(off <= 2, "{:?} by {:?}", sessions.counts, weights);
             }
         }
 

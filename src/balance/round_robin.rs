@@ -242,7 +242,8 @@ mod tests {
                 let table = table.without(&|member| may_flap(member) && absent[member]);
                 let up = |member: usize| !(may_flap(member) && (down[member] || absent[member]));
                 for _ in 0..*picks {
-                    let mut pick = Pick { cursor: &cursor, worker: 0, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
+                    let client = Ipv4Addr::LOCALHOST.into();
+                    let mut pick = Pick { cursor: &cursor, worker: 0, client, rng: &mut rng };
                     let picked = table.pick(&mut pick, &Only(up)).expect("two are up");
                     prop_assert!(up(picked));
                     counts[picked] += 1;

@@ -1,4 +1,4 @@
-//! Members whose state a test sets by hand, with a table over them.
+//! Members with a state set by the test, and a table over them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::{Deref, DerefMut};

@@ -6,7 +6,7 @@
 //! owed nothing for the turns of others.
 //!
 //! A stamp is the time up to which a member has been served. Time wraps around and only its low bits are compared: a
-//! member whose last turn is thousands of rounds ago may come a round later than it could.
+//! member with its last turn thousands of rounds ago may come a round later than it could.
 
 /// The cost of a session for a member of weight 1: divisible by small weights, and by the sum of the largest weights of
 /// 10,000 members.

@@ -22,7 +22,7 @@ pub(super) fn completions(shell: Shell) -> ExitCode {
 }
 
 /// Returns the values that clap_complete leaves out for fish, which then offers files instead: those of arguments
-/// without a flag, and those of flags before the command, whose condition does not hold while their value is missing.
+/// without a flag, and those of flags before the command: their condition does not hold while the value is missing.
 fn fish_values(command: &Command) -> String {
     let mut text = String::new();
     let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::config::diff::Change;
 
-/// One key whose value needs a restart.
+/// One key that needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// From the running value to the new one.

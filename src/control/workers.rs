@@ -71,7 +71,7 @@ impl Staff {
         Totals::of(counters.iter().map(|(_, stats)| stats.as_ref())).active()
     }
 
-    /// Adds workers with these mailboxes, the first of them with index `first`. Workers whose index is not below
+    /// Adds workers with these mailboxes, the first of them with index `first`. Workers with an index not below
     /// `serving` retire from now on. Returns the new ones.
     pub fn change(
         &self,

@@ -15,19 +15,19 @@ const EXAMPLES: &str = "\
 Examples:
   l4lb ctl status
   l4lb ctl backends web                      the backends of one pool
-  l4lb ctl add 10.0.0.3:80 --pool web        one more backend, at once
-  l4lb ctl drain web/10.0.0.1:80 --wait      no new sessions; come back when the last has gone
-  l4lb ctl sessions --client 192.0.2.7       who is on, and where
+  l4lb ctl add 10.0.0.3:80 --pool web        add a backend
+  l4lb ctl drain web/10.0.0.1:80 --wait      no new sessions; return when the last one has ended
+  l4lb ctl sessions --client 192.0.2.7       the sessions of a client
   l4lb ctl sessions --ended --reason connect_refused --since 5m
-  l4lb ctl explain 0.12.3                    why that session went where it went
-  l4lb ctl reload --dry-run                  what the file would change, and whom that touches
+  l4lb ctl explain 0.12.3                    why that session got its backend
+  l4lb ctl reload --dry-run                  what the file would change, and the sessions affected
   l4lb ctl events --follow | head
   l4lb ctl backends --json | jq '.[] | select(.eligible | not)'
 
 A backend is named POOL/BACKEND; with only one pool, BACKEND is enough.
-Without --socket and --address it is asked where l4lb listens unless told otherwise: admin.sock in
+Without --socket and --address the default socket of l4lb is used: admin.sock in
 $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root.
-Exit codes: 0 done, 1 refused or not reached, 2 wrong flags.";
+Exit codes: 0 done, 1 refused or unreachable, 2 wrong flags.";
 
 /// The command line of `l4lb ctl`.
 #[derive(Debug, Args)]
@@ -105,7 +105,8 @@ pub(super) enum Action {
     Topology,
     /// Register a backend with a pool
     #[command(
-        after_help = "With --ttl it goes again unless this is repeated in time: see `l4lb register`. The answer names the\nholder of the lease; --holder renews that one and refuses another."
+        after_help = "With --ttl it is removed unless this is repeated in time: see `l4lb register`. The answer names\n\
+                      the holder of the lease; --holder renews that lease only."
     )]
     Add {
         /// IP or host with port; ":8081" is 127.0.0.1:8081

@@ -34,11 +34,11 @@ Examples:
   l4lb register --pool web --address :8081
   l4lb register --pool web --address 10.0.0.3:80 --name blue --weight 3 --ttl 30s --check
 
-Registers with a lease and renews it three times in its length. When this process ends without a
-word, the lease ends, and l4lb drains and removes the backend. TERM and INT remove it at once,
-unless another one keeps it registered too: start the new one of a restart before the old one ends.
-One that comes back while the backend is drained finds its sessions as they were.
-While l4lb is away or starts again, registration is tried until it comes back.
+Registers with a lease and renews it three times in its length. When this process dies, the lease
+ends, and l4lb drains and removes the backend. TERM and INT remove it at once, unless another
+process keeps it registered too: start the new one of a restart before the old one ends. A backend
+that is registered again while it drains keeps its sessions.
+While l4lb is down or restarts, registration is retried.
 Exit codes: 0 ended by a signal, 1 refused, 2 wrong flags.";
 
 /// The backend to keep registered, and where.

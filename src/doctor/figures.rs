@@ -44,7 +44,7 @@ pub struct Figures {
     pub processors: usize,
     /// The path of the admin socket, and whether it can be created; `None` when none is configured.
     pub admin_socket: Option<(PathBuf, Result<(), String>)>,
-    /// The user whose limits these are.
+    /// The user with these limits.
     pub user: String,
     /// Whether this process has the rights of root.
     pub is_root: bool,

@@ -87,7 +87,8 @@ mod tests {
             nanos in any::<u64>(), jitter in 0u8..=50, in_transition in any::<bool>(), seed in any::<u64>(),
         ) {
             let interval = Duration::from_nanos(nanos);
-            let health = if in_transition { health(Duration::ZERO, interval, jitter) } else { health(interval, Duration::ZERO, jitter) };
+            let (fast, slow) = if in_transition { (interval, Duration::ZERO) } else { (Duration::ZERO, interval) };
+            let health = health(slow, fast, jitter);
             let delay = next_delay(&health, in_transition, &mut Rng::new(seed));
             prop_assert!(delay.abs_diff(interval) <= interval * u32::from(jitter) / 100);
             prop_assert!(first_delay(&health, &mut Rng::new(seed)) <= health.interval);

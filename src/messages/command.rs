@@ -10,7 +10,7 @@ use crate::pool::{BackendId, Snapshot};
 pub enum Command {
     /// Choose by these tables and check these backends from now on.
     Publish(Arc<Snapshot>),
-    /// Dials of this backend, whose probe the worker owns, have failed.
+    /// Dials of this backend have failed; the worker owns its probe.
     DialFailed(BackendId),
     /// This backend was removed: cut its sessions now. Must follow the epoch that no longer has it.
     CutBackend(BackendId),

@@ -182,7 +182,7 @@ pub enum SessionState {
         reason: CloseReason,
         /// The end code: two letters.
         code: EndCode,
-        /// The side whose connection died first, if one did.
+        /// The side that died first, if one did.
         reset_by: Option<Side>,
         /// The side that had ended its stream, when the other had not.
         half_closed_by: Option<Side>,

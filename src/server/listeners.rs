@@ -59,7 +59,7 @@ pub(super) struct Retiring {
 pub(super) enum Need {
     /// More sockets for a group that exists, for new workers.
     More { group: GroupId, sockets: Vec<Socket> },
-    /// A new group, whose sockets do not listen yet.
+    /// A new group; its sockets do not listen yet.
     New { address: SocketAddr, sockets: Vec<Socket>, neighbours: Neighbours },
     /// A group of at least one passed socket. The sockets beside it do not listen yet.
     Passed { passed: Vec<Passed<Socket>>, beside: Vec<Socket> },

@@ -332,7 +332,8 @@ impl State {
             let is_partial = with_socket < workers;
             if is_partial {
                 let name = &settings.name;
-                log::info!(listener:% = name, with_socket, workers; "without SO_REUSEPORT of the same user, accept is balance");
+                log::info!(listener:% = name, with_socket, workers;
+                    "without SO_REUSEPORT of the same user, accept is balance");
             }
             // They are for the last of the workers that have one.
             let without = with_socket - sockets.len();
@@ -347,7 +348,8 @@ impl State {
             std::mem::take(&mut self.groups).into_iter().partition(|group| kept.contains(&group.id));
         self.groups = groups;
         for group in gone {
-            log::info!(listener:% = group.name, address:% = group.address; "listener removed, draining its accept queue");
+            log::info!(listener:% = group.name, address:% = group.address;
+                "listener removed, draining its accept queue");
             let passed = group.retire(&mut self.retiring);
             self.unused.extend(passed);
         }

@@ -363,7 +363,7 @@ impl Session {
         };
     }
 
-    /// A peer whose kernel accepts bytes sent earlier is active too; only now is it known when it accepted the last.
+    /// A peer is also active when its kernel accepts bytes sent earlier; when it accepted the last is known only now.
     fn on_delivery(&mut self, side: Side, outcome: Outcome, now: Instant) {
         let Phase::Expiring { waiting, .. } = self.phase else { return };
         let mut waits = waiting;

@@ -120,7 +120,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Returns the side on whose socket the call is made.
+    /// Returns the side of the socket that the call is made on.
     pub const fn side(self) -> Side {
         match self {
             Self::Fill(direction) => direction.source(),

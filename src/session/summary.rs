@@ -168,7 +168,7 @@ pub struct End {
 pub struct Summary {
     /// The reason of the end.
     pub reason: CloseReason,
-    /// The side whose connection died first, if one did.
+    /// The side that died first, if one did.
     pub reset_by: Option<Side>,
     /// The side that had ended its stream, when the other had not.
     pub half_closed_by: Option<Side>,

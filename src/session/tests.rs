@@ -473,14 +473,18 @@ proptest! {
         let vanished = Side::BOTH.map(|side| world.has_vanished(side));
         match end.reason {
             // Bytes destroyed by a reset that is not reported yet cannot be missed.
-            Done => prop_assert!(Side::BOTH.iter().all(|&side| world.heard_all(side) || world.was_reset(side) || world.has_vanished(side))),
+            Done => prop_assert!(Side::BOTH.iter().all(|&side| {
+                world.heard_all(side) || world.was_reset(side) || world.has_vanished(side)
+            })),
             ClientReset => prop_assert!(reset[0]),
             BackendReset => prop_assert!(reset[1]),
             ClientLost => prop_assert!(vanished[0]),
             BackendLost => prop_assert!(vanished[1]),
             IdleTimeout | HalfCloseTimeout => {}
             ClientGone | NoBackend | ConnectRefused | ConnectTimeout | ConnectUnreachable | ConnectFailed
-            | LocalLimit | BackendRemoved | DrainTimeout | Stopped | Killed => prop_assert!(false, "not a reason of a relay: {end:?}"),
+            | LocalLimit | BackendRemoved | DrainTimeout | Stopped | Killed => {
+                prop_assert!(false, "not a reason of a relay: {end:?}");
+            }
         }
         if reset == [false; 2] && vanished == [false; 2] && !is_timeout(end.reason) {
             prop_assert_eq!(end.reason, Done);

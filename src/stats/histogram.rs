@@ -1,4 +1,4 @@
-//! Durations in buckets whose bounds never change: an old scrape can be compared with a new one.
+//! Durations in buckets with fixed bounds: an old scrape can be compared with a new one.
 
 use std::marker::PhantomData;
 use std::time::Duration;

@@ -50,7 +50,7 @@ impl Share {
 pub struct Totals {
     /// Connections taken from accept queues.
     pub accepted: u64,
-    /// Sessions whose backend connected.
+    /// Sessions with a backend that connected.
     pub connected: u64,
     /// Sessions that ended before any backend had connected.
     pub failed: u64,

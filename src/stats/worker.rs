@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Counter, DialFailure, FdKind, Gauge, Histogram, Latency, PauseReason, TurnTime};
 use crate::session::{CloseReason, Summary};
 
+/// Counters of one worker; gauges hold the state at the end of its last turn.
 #[derive(Debug, Default)]
 pub struct WorkerStats {
     /// Connections taken from accept queues.
@@ -13,7 +14,7 @@ pub struct WorkerStats {
     pub handed_over: Counter,
     /// Sessions adopted from another worker, which had accepted them.
     pub adopted: Counter,
-    /// Sessions whose backend connected.
+    /// Sessions with a backend that connected.
     pub connected: Counter,
     /// Sessions that ended before any backend had connected.
     pub failed: Counter,
@@ -50,7 +51,7 @@ pub struct WorkerStats {
     pub pipes_denied: Counter,
     /// Pipes taken from sinks that had stalled, for streams that found none.
     pub pipes_reclaimed: Counter,
-    /// Turns of the loop. A worker that was woken and whose count stands still is stuck.
+    /// Turns of the loop. A woken worker with a count that stands still is stuck.
     pub turns: Counter,
     /// Duration of one turn in sixteen, between two waits.
     pub turn_time: Histogram<TurnTime>,

@@ -30,7 +30,7 @@ impl Spin {
         Self { bound, score: 0 }
     }
 
-    /// Returns a history whose last waits were all worth it.
+    /// Returns a history of waits that were all worth it.
     #[cfg(test)]
     pub(super) const fn eager(bound: Duration) -> Self {
         Self { bound, score: SCORE_MAX }

@@ -20,8 +20,9 @@ use crate::sys::{port_owner, privileges};
 /// The use of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
+    /// It is opened for reading.
     Read,
-    /// It is written; or, in a folder, files are created.
+    /// It is opened for writing; or, in a folder, files are created.
     Write,
 }
 

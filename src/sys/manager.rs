@@ -24,6 +24,7 @@ pub enum Notice<'a> {
     Ready,
     /// It has begun to reload. [`Notice::Ready`] must follow, also when the reload failed.
     Reloading,
+    /// It has begun to shut down.
     Stopping,
     /// It is healthy; must be sent once per [`watchdog_period`].
     Alive,

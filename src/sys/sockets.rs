@@ -136,7 +136,7 @@ fn set_options(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
     if tcp.nodelay {
         socket.set_tcp_nodelay(true)?;
     }
-    // Not TCP_USER_TIMEOUT, which also ends connections whose peer has only stopped reading: see `silence.rs`.
+    // Not TCP_USER_TIMEOUT, which also ends the connection of a peer that has only stopped reading: see `silence.rs`.
     Ok(())
 }
 

@@ -57,12 +57,12 @@ Examples:
 Keys:
   q quit          ? help            up, down, PgUp, PgDn, Home, End select
   s sort by the next column         r reverse the order         / filter
-  d drain         y make ready      m maintenance; each asks before it does it
+  d drain         y make ready      m maintenance; each asks for confirmation
 
-Without --socket and --address it looks where l4lb listens unless told otherwise: admin.sock in
+Without --socket and --address the default socket of l4lb is used: admin.sock in
 $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root. When l4lb is restarted,
-top waits for it. NO_COLOR=1 does without colours.
-Exit codes: 0 done, 1 not reached or no terminal, 2 wrong flags.";
+top waits for it. NO_COLOR=1 disables colours.
+Exit codes: 0 done, 1 unreachable or no terminal, 2 wrong flags.";
 
 /// The process to watch, and how.
 #[derive(Clone, Debug, Args)]

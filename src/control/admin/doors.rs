@@ -29,6 +29,7 @@ pub(super) enum Place {
 /// Opens a door, within the runtime; returns `None` to close it for good.
 pub(super) type Hang = Box<dyn FnOnce() -> io::Result<Option<Door>> + Send>;
 
+/// The doors of the admin API: unix socket, TCP and metrics.
 #[derive(Clone)]
 pub struct Doors {
     context: Context,

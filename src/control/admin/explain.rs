@@ -7,7 +7,7 @@ use crate::control::history::{Past, Standing};
 use crate::messages::query::{self, Story};
 use crate::pool::{BackendId, Pool, SkipReason};
 
-/// Returns the explanation of a session whose pool was `past` when it chose, and is `pool` now.
+/// Returns the explanation of a session; its pool was `past` when it chose, and is `pool` now.
 pub(super) fn explanation(
     story: &Story,
     past: Option<Vec<Past>>,

@@ -81,7 +81,7 @@ pub(super) async fn check_host(State(view): State<Arc<View>>, request: Request, 
     }
 }
 
-/// Accepts a request whose token permits it.
+/// Accepts a request if its token permits it.
 pub(super) async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let access = {
         let tokens = guard.tokens.read().unwrap_or_else(PoisonError::into_inner);

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::messages::report::Report;
 
-    /// Returns the context of a process without listeners, pools and workers, whose control thread is stopping.
+    /// Returns the context of a process without listeners, pools and workers, with a control thread that is stopping.
     pub(super) fn context() -> Context {
         let (reports, inbox) = Reports::new();
         thread::spawn(move || while let Ok(Report::Ask(_)) = inbox.recv() {});

@@ -464,7 +464,7 @@ mod tests {
     use crate::control::admin::serve::Work;
     use crate::control::admin::tests::context;
 
-    /// Returns the routes of a process without listeners, pools and workers, whose control thread is stopping.
+    /// Returns the routes of a process without listeners, pools and workers, with a control thread that is stopping.
     fn routes() -> Router {
         all(context(), None)
             .layer(Extension(Peer::Unix { uid: 0, pid: None }))

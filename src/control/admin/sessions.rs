@@ -28,7 +28,7 @@ use crate::session::CloseReason;
 
 /// Limit for a worker to answer: it does so in its next turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most answers that make up one page: workers whose sessions do not fit are asked for their next places.
+/// Most answers that make up one page: workers with more sessions are asked for their next places.
 const ASKS_PER_PAGE: usize = 64;
 
 /// Open sessions, a page at a time, or the latest ended ones

@@ -29,7 +29,11 @@ fn sessions(sheet: &mut Sheet, totals: &Totals, max: usize) -> fmt::Result {
         "Open sessions without a connected backend yet.",
         totals.accepted.saturating_sub(decided),
     )?;
-    sheet.counter("l4lb_connected_sessions_total", "Sessions whose backend connected.", totals.connected)?;
+    sheet.counter(
+        "l4lb_connected_sessions_total",
+        "Sessions that connected to a backend.",
+        totals.connected,
+    )?;
     sheet.counter(
         "l4lb_failed_sessions_total",
         "Sessions that ended before a backend had connected.",

@@ -162,7 +162,7 @@ pub(super) struct World {
     settles: usize,
 }
 
-/// A session whose backend is being dialed.
+/// A session that dials its backend.
 pub(super) fn dialing() -> World {
     dialing_with(None)
 }
