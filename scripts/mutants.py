@@ -323,7 +323,7 @@ MUTANTS = [
         "lasts-unseen",
         "a session that lasts is counted at its end only",
         "src/worker/byte_accounting.rs",
-        [("Counting::Young => self.session.age(now) >= COUNT_PERIOD,", "Counting::Young => false,"), ("            self.counting = Counting::Lasting;\n        }\n    }\n\n    /// Whether", "        }\n    }\n\n    /// Whether")],
+        [("Counting::Young => self.session.age(now) >= COUNT_PERIOD,", "Counting::Young => false,"), ("        if self.counting == Counting::Young {\n            self.counting = Counting::Lasting;\n        }\n", "")],
     ),
     Mutant(
         "adopted-twice",
