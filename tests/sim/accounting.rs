@@ -1,5 +1,5 @@
-//! The counters of given bytes against what the network knows: never ahead of it, never further behind than a byte may
-//! wait to be counted, and the same in the end.
+//! Compares the counters of written bytes with the network: never ahead of it, never further behind than a byte may
+//! wait to be counted, and equal in the end.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use l4lb::stats::WorkerStats;
 use crate::conn::Nanos;
 use crate::oracle::Patience;
 
-/// How long a byte of a session that lasts may wait to be counted.
+/// How long a byte of a long session may wait to be counted.
 const COUNT_PERIOD: Nanos = 5_000_000_000;
 /// How long timers may wait after a turn that was late.
 const CATCH_UP: Nanos = 1_000_000_000;
@@ -22,24 +22,24 @@ pub(crate) type Given = [u64; 2];
 /// The books of one worker.
 #[derive(Debug)]
 pub(crate) struct Books {
-    /// How long after it was given a byte is due to be counted.
+    /// Time after which a written byte must be counted.
     patience: Nanos,
-    /// What had been given in a turn, oldest first.
+    /// The bytes written in each turn, oldest first.
     given: VecDeque<(Nanos, Given)>,
-    /// What was due in a turn, unless that came late.
+    /// The bytes due in each turn, unless the turn was late.
     due: VecDeque<(Nanos, Given)>,
-    /// What has to be counted by now.
+    /// The bytes that must be counted by now.
     owed: Given,
 }
 
 impl Books {
     pub(crate) fn new(patience: Patience) -> Self {
-        // A session is known to last when its first timer fires.
+        // A session counts as long when its first timer fires.
         let patience = COUNT_PERIOD.max(patience.connect) + TICKS;
         Self { patience, given: VecDeque::new(), due: VecDeque::new(), owed: [0; 2] }
     }
 
-    /// The worker had a turn at `now`, and had given so much behind it.
+    /// Must be called after a turn of the worker at `now`, after which it has written `given`.
     pub(crate) fn check(&mut self, now: Nanos, given: Given, stats: &WorkerStats) {
         if let Some(owed) = last_until(&mut self.due, now.saturating_sub(CATCH_UP)) {
             self.owed = owed;
@@ -58,12 +58,12 @@ impl Books {
     }
 }
 
-/// Bytes that the worker says it has given.
+/// Returns the bytes that the worker has counted.
 pub(crate) fn counted(stats: &WorkerStats) -> Given {
     [stats.to_backend.get(), stats.to_client.get()]
 }
 
-/// Takes out what was written down until then, and returns the last of it.
+/// Takes out the entries up to `until`, and returns the last of them.
 fn last_until(entries: &mut VecDeque<(Nanos, Given)>, until: Nanos) -> Option<Given> {
     let count = entries.partition_point(|&(when, _)| when <= until);
     entries.drain(..count).next_back().map(|(_, given)| given)

@@ -1,5 +1,5 @@
-//! What the operator has left the backends as, and so what the workers may still do with them. Kept apart from the
-//! backends of the product: a word that it does not heed is noticed here.
+//! The state in which the operator has left the backends, and so what the workers may do with them. Kept apart from the
+//! backends of the product: an ignored setting is noticed here.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ pub(crate) struct Target {
     /// Whether it was in maintenance when the last epoch was published, and ever since.
     is_paused: bool,
     weight: u16,
-    /// As reported last: what its checks say.
+    /// The finding of its checks, as last reported.
     health: HealthState,
-    /// What the operator says in their place.
+    /// The operator's override.
     health_override: Option<HealthState>,
     /// Whether it is in the last epoch.
     is_listed: bool,
@@ -34,11 +34,11 @@ pub(crate) struct Target {
     listed_at: Vec<bool>,
     /// By worker: whether it may still run an epoch in which it is found.
     known_to: Vec<bool>,
-    /// By worker: whether it has yet to hear that the sessions are to be cut; `None` before that was said.
+    /// By worker: whether the command to cut its sessions is still unread; `None` before it was sent.
     cut_at: Option<Vec<bool>>,
 }
 
-/// Every backend that ever was, by its id.
+/// Every backend that ever existed, by its id.
 #[derive(Debug, Default)]
 pub(crate) struct Roster(Vec<Target>);
 
@@ -51,7 +51,7 @@ impl Roster {
         &mut self.0[backend.0 as usize]
     }
 
-    // --- what the operator does ------------------------------------------------------------------------------------
+    // --- the operator's actions ------------------------------------------------------------------------------------
 
     pub(crate) fn set_admin(&mut self, backend: &Backend, admin: Admin) {
         backend.set_admin(admin);
@@ -70,13 +70,13 @@ impl Roster {
         self.target(backend.id).health_override = health;
     }
 
-    /// The sessions of a backend that is gone are to be cut.
+    /// The sessions of a removed backend must be cut.
     pub(crate) fn cut(&mut self, backend: BackendId) {
         let target = self.target(backend);
         target.cut_at = Some(vec![true; target.known_to.len()]);
     }
 
-    /// One more worker begins with the last epoch.
+    /// Adds a worker that begins with the last epoch.
     pub(crate) fn hire(&mut self) {
         for target in &mut self.0 {
             target.listed_at.push(target.is_listed);
@@ -120,7 +120,7 @@ impl Roster {
                 if !was_listed {
                     target.listed_at.fill(true);
                     target.known_to.fill(true);
-                    // It comes back with the weight that it has now.
+                    // It comes back with its present weight.
                     let here = settings.backends.iter().find(|here| here.address == target.backend.address);
                     target.weight = here.expect("it is listed").weight;
                     if target.is_unchecked {
@@ -133,7 +133,8 @@ impl Roster {
         }
     }
 
-    /// A worker runs the last epoch, and no older one. Tells the ports of backends that it knows no more.
+    /// Must be called when a worker runs the last epoch, and no older one. Returns the ports of backends that it no
+    /// longer knows.
     pub(crate) fn on_applied(&mut self, worker: usize) -> Vec<u16> {
         for target in &mut self.0 {
             target.listed_at[worker] &= target.is_listed;
@@ -149,28 +150,28 @@ impl Roster {
         .collect()
     }
 
-    // --- what the workers may do -----------------------------------------------------------------------------------
+    // --- the workers' permissions ----------------------------------------------------------------------------------
 
     fn any(&self, port: u16, holds: impl Fn(&Target) -> bool) -> bool {
         self.0.iter().any(|target| target.port == port && holds(target))
     }
 
-    /// Whether a session of `worker` may be dialed to `port`.
+    /// Returns whether a session of `worker` may be dialed to `port`.
     pub(crate) fn may_be_dialed(&self, worker: usize, port: u16) -> bool {
         self.any(port, |target| target.known_to[worker] && target.admin == Admin::Ready && target.weight > 0)
     }
 
-    /// Whether a check of `port` by `worker` may begin.
+    /// Returns whether a check of `port` by `worker` may begin.
     pub(crate) fn may_be_checked(&self, worker: usize, port: u16) -> bool {
         self.any(port, |target| target.listed_at[worker] && target.admin != Admin::Maint)
     }
 
-    /// Whether a check of `port` by `worker`, which has applied what was published, may go on.
+    /// Returns whether a check of `port` by `worker`, which has applied the last epoch, may continue.
     pub(crate) fn may_stay_in_check(&self, worker: usize, port: u16) -> bool {
         self.any(port, |target| target.listed_at[worker] && !target.is_paused)
     }
 
-    /// A change of health was reported.
+    /// Must be called when a change of health is reported.
     pub(crate) fn on_health(&mut self, backend: BackendId, from: HealthState, to: HealthState) {
         let target = self.target(backend);
         assert_eq!(target.health, from, "no change of health is left out");
@@ -179,7 +180,7 @@ impl Roster {
         target.health = to;
     }
 
-    /// Panics unless every backend is as was told.
+    /// Panics unless every backend is as the operator has set it.
     pub(crate) fn check(&self) {
         for target in &self.0 {
             let Target { backend, health, health_override, known_to, cut_at, .. } = target;
@@ -197,23 +198,23 @@ impl Roster {
         }
     }
 
-    /// Whether the sessions of a backend at that address were to be cut.
+    /// Returns whether the sessions of a backend at that address had to be cut.
     pub(crate) fn is_cut(&self, dialed: &Conn) -> bool {
         dialed.dialed_port.is_some_and(|port| self.any(port, |target| target.cut_at.is_some()))
     }
 
-    /// Sessions that the backends count, removed ones too.
+    /// Returns the sessions that the backends count, removed ones included.
     pub(crate) fn active(&self) -> u64 {
         self.0.iter().map(|target| u64::from(target.backend.active())).sum()
     }
 }
 
 impl Net {
-    /// No session and no check goes where the operator does not want it.
+    /// Panics when a session or a check goes where the operator does not allow it.
     pub(crate) fn check_target(&self, id: usize, token: Token) {
         let Conn { worker, dialed_port, .. } = self.conns[id];
         let Some(port) = dialed_port else { return };
-        // Without a configuration there is nobody to say.
+        // Without a configuration there are no rules.
         if self.roster.0.is_empty() {
             return;
         }
@@ -226,7 +227,8 @@ impl Net {
         assert!(may, "#{id}: worker {worker} {what} port {port}, which was taken out: {:?}", self.roster);
     }
 
-    /// A worker has applied all that was published: its checks of who is removed or in maintenance are over.
+    /// Must be called when a worker has applied the last epoch: its checks of removed backends and of those in
+    /// maintenance are over.
     pub(crate) fn on_applied(&mut self, worker: usize) {
         let gone = self.roster.on_applied(worker);
         self.forget_dials(&gone);
@@ -242,7 +244,7 @@ impl Net {
         }
     }
 
-    /// Who comes to these ports is another backend: a retry may go there once more.
+    /// Forgets these ports: they belong to other backends now, so a retry may go there once more.
     pub(crate) fn forget_dials(&mut self, ports: &[u16]) {
         for &id in &self.live {
             self.conns[id].dialed.retain(|port| !ports.contains(port));

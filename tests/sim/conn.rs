@@ -1,8 +1,8 @@
 //! One TCP connection as Linux shows it to the owner of one end, and the network behind it.
 //!
-//! What a call returns follows tcp(7) and net/ipv4/tcp.c: bytes first, then an end that came as a FIN, then the
-//! error, once; after it a read returns 0 as if the stream had ended. `tests/sim/conformance` holds the kernel of
-//! this machine against it.
+//! Results of calls follow tcp(7) and net/ipv4/tcp.c: bytes first, then an end that came as a FIN, then the error,
+//! once; after it a read returns 0 as if the stream had ended. `tests/sim/conformance` compares it with the kernel of
+//! this machine.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ use crate::stream::Stream;
 /// Nanoseconds of the simulation.
 pub(crate) type Nanos = u64;
 
-/// What comes over the network from the peer.
+/// A packet from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packet {
     /// A segment of that many bytes.
@@ -29,7 +29,7 @@ pub(crate) enum Packet {
     Rst,
 }
 
-/// What the network will say to a dial.
+/// The network's answer to a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The backend accepts.
@@ -38,11 +38,11 @@ pub(crate) enum Answer {
     Refuse(i32),
     /// Nothing, ever.
     Silence,
-    /// Nobody listens, and the source port is the same.
+    /// Nothing listens, and the source port is the same.
     Itself,
 }
 
-/// When what is written may leave.
+/// When written bytes may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Push {
     /// Now.
@@ -51,7 +51,7 @@ pub(crate) enum Push {
     WithFin,
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// We dial.
@@ -81,18 +81,18 @@ pub(crate) struct Conn {
     /// The worker that accepted or dialed it, or was handed it.
     pub(crate) worker: usize,
     pub(crate) token: Option<Token>,
-    /// Something has changed that no event has told yet.
+    /// A change that no event has reported yet.
     pub(crate) edge: bool,
 
-    /// What the peer sends.
+    /// The bytes that the peer sends.
     pub(crate) stream: Stream,
     /// Bytes that the peer has sent.
     pub(crate) sent: u64,
-    /// On their way to us.
+    /// Packets in flight to us.
     pub(crate) flight: VecDeque<Packet>,
     /// Bytes that came.
     pub(crate) arrived: u64,
-    /// Those of them that we have read.
+    /// The part of them that we have read.
     pub(crate) read: u64,
     /// The unread bytes, in the segments in which they came.
     segments: VecDeque<u32>,
@@ -102,22 +102,22 @@ pub(crate) struct Conn {
     pub(crate) kept_alive: bool,
     /// Bytes that we have written.
     pub(crate) written: u64,
-    /// The last so many of them wait for the FIN that was announced. Linux would not wait for ever.
+    /// The last so many of them wait for the announced FIN. Linux would not wait for ever.
     pub(crate) corked: u64,
-    /// Those of them that the peer's kernel has acknowledged.
+    /// The part of them that the peer's kernel has acknowledged.
     pub(crate) delivered: u64,
     pub(crate) fin_out: bool,
     pub(crate) fin_delivered: bool,
-    /// What our send buffer holds at most.
+    /// The size of our send buffer.
     pub(crate) send_buffer: u64,
-    /// A write has met a full send buffer, perhaps with a part of its bytes, so that room will be told (SOCK_NOSPACE).
+    /// A write has met a full send buffer, perhaps with a part of its bytes, so room will be reported (SOCK_NOSPACE).
     short_of_room: bool,
     reset_out: bool,
     unacked_since: Nanos,
 
     /// The connection was reset or given up by the kernel.
     pub(crate) dead: bool,
-    /// What the kernel will say of that, once.
+    /// The error that the kernel will report for that, once.
     pub(crate) error: Option<i32>,
     /// Since when nothing passes either way.
     pub(crate) vanished: Option<Nanos>,
@@ -127,7 +127,7 @@ pub(crate) struct Conn {
     pub(crate) partner: Option<usize>,
     /// When a byte or an end last went through it.
     pub(crate) moved: Nanos,
-    /// When the peer's kernel last took bytes of ours.
+    /// When the peer's kernel last accepted bytes of ours.
     pub(crate) taken_at: Nanos,
     /// When a worker last learned of an end or of an error.
     pub(crate) noted_at: Option<Nanos>,
@@ -137,7 +137,7 @@ pub(crate) struct Conn {
     pub(crate) connected_at: Option<Nanos>,
     /// When it was dialed or came.
     pub(crate) born: Nanos,
-    /// Whom we have dialed for it, by port.
+    /// The ports that we have dialed for it.
     pub(crate) dialed: Vec<u16>,
     /// Whether a drain found it in an accept queue.
     pub(crate) queued_at_drain: bool,
@@ -149,7 +149,7 @@ pub(crate) struct Conn {
     pub(crate) is_itself: bool,
     /// Whether its last bytes were read by splice.
     pub(crate) by_splice: Option<bool>,
-    /// What the backend says if it turns out to be a check.
+    /// The backend's answer if it turns out to be a check.
     pub(crate) literal: Option<&'static [u8]>,
 }
 
@@ -203,9 +203,9 @@ impl Conn {
         }
     }
 
-    // --- what epoll sees -------------------------------------------------------------------------------------------
+    // --- events ----------------------------------------------------------------------------------------------------
 
-    /// What an event would say now.
+    /// Returns the readiness that an event would report now.
     pub(crate) fn ready(&self) -> Ready {
         if let Stage::Dialing(_) = self.stage
             && !self.dead
@@ -220,7 +220,7 @@ impl Conn {
         }
     }
 
-    /// What poll(2) says. Room that is still to be told is not there yet.
+    /// Returns the result of poll(2). Room that is not reported yet does not count.
     pub(crate) fn state(&self) -> Ready {
         let ready = self.ready();
         Ready {
@@ -234,7 +234,7 @@ impl Conn {
         self.arrived - self.read
     }
 
-    /// Whether it died before all that came of it was read.
+    /// Returns whether it died before all its bytes were read.
     pub(crate) fn has_left_bytes(&self) -> bool {
         self.dead && self.unread() > 0
     }
@@ -325,7 +325,7 @@ impl Conn {
         }
     }
 
-    /// Room is told once there is enough, which may be at once.
+    /// Reports room once there is enough, which may be at once.
     pub(crate) fn meet_full_buffer(&mut self) {
         self.short_of_room = true;
     }
@@ -363,7 +363,7 @@ impl Conn {
 
     /// shutdown(2) for writing.
     pub(crate) fn shutdown_write(&mut self, now: Nanos) -> Called<()> {
-        // inet_shutdown wakes whoever waits, whatever came of it.
+        // inet_shutdown wakes all waiters, whatever its result.
         self.edge = true;
         if self.dead || self.stage != Stage::Open {
             self.noted_at = Some(now);
@@ -383,7 +383,7 @@ impl Conn {
         self.written - self.delivered + u64::from(self.fin_out && !self.fin_delivered)
     }
 
-    /// For how long the peer's kernel has left unanswered what was sent.
+    /// Returns for how long the peer's kernel has left transmissions unanswered.
     pub(crate) fn silence(&self, now: Nanos) -> Option<Nanos> {
         (self.unacked() > 0 && !self.dead)
             .then(|| self.vanished.map_or(0, |since| now - since.max(self.unacked_since)))
@@ -427,7 +427,7 @@ impl Conn {
         self.edge = true;
     }
 
-    /// The next packet arrives; false when there is none.
+    /// Delivers the next packet; returns false when there is none.
     pub(crate) fn arrive(&mut self) -> bool {
         if self.vanished.is_some() || matches!(self.stage, Stage::Dialing(_)) {
             return false;
@@ -436,7 +436,7 @@ impl Conn {
         let is_closed = matches!(self.descriptor, Descriptor::Closed(_));
         match packet {
             Packet::Rst => self.die_of_reset(),
-            // Nobody is there to read it: the kernel answers with a reset.
+            // The socket is closed: the kernel answers with a reset.
             Packet::Data(_) if is_closed => self.reset_out = true,
             Packet::Data(_) | Packet::Fin if self.dead => {}
             Packet::Data(bytes) => {
@@ -471,8 +471,8 @@ impl Conn {
         }
     }
 
-    /// Up to `bytes` of what we have written reach the peer's kernel, and the end or the reset behind them; false
-    /// when nothing does.
+    /// Delivers up to `bytes` of the written bytes to the peer's kernel, and the end or the reset behind them; returns
+    /// false when there is nothing to deliver.
     pub(crate) fn deliver(&mut self, bytes: u64, now: Nanos) -> bool {
         if self.vanished.is_some() || self.dead || self.stage != Stage::Open {
             return false;
@@ -504,7 +504,7 @@ impl Conn {
         passed > 0 || ends
     }
 
-    /// Whether nothing will ever happen to it again.
+    /// Returns whether nothing can happen to it any more.
     pub(crate) fn is_over(&self) -> bool {
         let is_closed = matches!(self.descriptor, Descriptor::Closed(_));
         let unanswered = matches!(self.stage, Stage::Dialing(_));

@@ -1,11 +1,11 @@
-//! What a sweep has reached. A simulation that never gets somewhere proves nothing about it.
+//! The points that a sweep has reached. A simulation that never gets somewhere proves nothing about it.
 
 use std::collections::BTreeMap;
 
 use l4lb::session::CloseReason;
 
-/// Every op with every outcome that the kernel can give it, every way that a dial and an accept can go, and every
-/// change of a backend's health, and all that an operator does to backends.
+/// Every op with every outcome that the kernel can produce, every result of a dial and an accept, every change of a
+/// backend's health, and every action of an operator on backends.
 const REQUIRED: &[&str] = &[
     "Fill Moved",
     "Fill Drained",
@@ -124,7 +124,7 @@ impl Coverage {
         }
     }
 
-    /// What was to be reached and was not.
+    /// Returns the required points that were not reached.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let reasons = CloseReason::ALL.into_iter().map(CloseReason::as_str);
         REQUIRED.iter().copied().chain(reasons).filter(|point| !self.0.contains_key(point)).collect()

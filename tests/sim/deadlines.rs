@@ -1,5 +1,6 @@
-//! What has stood still for too long is over: behind each turn of a worker whose timers may fire no dial and no session
-//! is there whose time was up a tick ago. That none ends too early is for the verdict on each (`oracle.rs`).
+//! Everything that has stood still for too long must end: after each turn of a worker with timers, no dial and no
+//! session may be left with a time that was up a tick ago. The verdict on each session (`oracle.rs`) ensures that none
+//! ends too early.
 
 use l4lb::session::Side;
 use l4lb::sys::Token;
@@ -8,10 +9,10 @@ use crate::conn::{Conn, Descriptor, Nanos};
 use crate::network::Net;
 use crate::oracle::Patience;
 
-/// A deadline is rounded up to a tick, and falls due in the first turn behind it.
+/// A deadline is rounded up to a tick, and falls due in the first turn after it.
 const TICK: Nanos = 1_000_000;
 
-/// Panics where a timeout of `worker` is overdue.
+/// Panics when a timeout of `worker` is overdue.
 pub(crate) fn check(net: &Net, worker: usize, patience: Patience) {
     for &id in &net.live {
         let conn = &net.conns[id];
@@ -36,7 +37,7 @@ impl Pair<'_> {
             return self.expect_less(self.backend.born, patience.connect, "a dial");
         };
         if self.client.vanished.is_some() || self.backend.vanished.is_some() {
-            // Nobody here knows when its worker has given it up.
+            // It is unknown here when its worker has given it up.
             return;
         }
         let latest = |moment: fn(&Conn) -> Nanos| moment(self.client).max(moment(self.backend));
@@ -46,7 +47,7 @@ impl Pair<'_> {
             let held_up = latest(|conn| conn.waited_at);
             self.expect_less(moved.max(held_up), patience.half_close, "a session that ends");
         }
-        // A reset waits for its peer to take what came before it, for no longer than half_close.
+        // A reset waits for its peer to accept the bytes before it, for no longer than half_close.
         let is_dead = self.client.dead || self.backend.dead;
         let idle = if is_dead { patience.idle.max(patience.half_close) } else { patience.idle };
         self.expect_less(moved, idle, "a session");

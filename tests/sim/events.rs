@@ -1,4 +1,4 @@
-//! What happens outside by itself: packets arrive, peers act, backends change, connections are lost.
+//! Events from outside: packets arrive, peers act, backends change, connections are lost.
 
 use l4lb::base::ready::Ready;
 use l4lb::sys::Token;
@@ -23,13 +23,13 @@ impl Listener {
 }
 
 impl Net {
-    /// Forgets the connections to which nothing can happen any more.
+    /// Forgets connections to which nothing can happen any more.
     pub(crate) fn bury(&mut self) {
         let Self { live, conns, .. } = self;
         live.retain(|&id| !conns[id].is_over());
     }
 
-    /// Something happens to one connection, and perhaps to one backend.
+    /// Lets something happen to one connection, and perhaps to one backend.
     pub(crate) fn happen(&mut self) {
         if happens(&mut self.rng, self.faults.backend) {
             let place = self.below(self.backends.len());
@@ -68,7 +68,7 @@ impl Net {
         }
     }
 
-    /// All that can happen to any connection does; false when there is nothing.
+    /// Lets everything happen that can happen to any connection; returns false when there is nothing.
     pub(crate) fn happen_all(&mut self) -> bool {
         let Self { conns, live, rng, now, .. } = self;
         let mut moved = false;
@@ -85,7 +85,8 @@ impl Net {
         moved
     }
 
-    /// What is told of an edge: nothing, where it is lost. That of a dial never is: its timeout finds out.
+    /// Returns the readiness to report for an edge: none, if the edge is lost. That of a dial never is: its timeout
+    /// finds out.
     pub(crate) fn lose(&mut self, token: Token, is_dialing: bool, ready: Ready) -> Ready {
         let may_be_lost = matches!(token, Token::Session(..)) && !is_dialing && ready != Ready::default();
         if !may_be_lost || !happens(&mut self.rng, self.faults.lost_edge) {
@@ -101,7 +102,7 @@ impl Net {
         Ready::default()
     }
 
-    /// Notes who waits in an accept queue: a drain has to serve them.
+    /// Marks the clients in accept queues: a drain must serve them.
     pub(crate) fn mark_queued(&mut self) {
         let Self { conns, listeners, .. } = self;
         listeners

@@ -1,5 +1,5 @@
-//! How often what goes wrong. Each seed draws its own rates and leaves about half of them at zero, so that every
-//! fault also occurs without the others, which would hide what it breaks (swarm testing).
+//! The rates of faults. Each seed draws its own rates and leaves about half of them at zero, so that every fault also
+//! occurs without the others, which would hide its effects (swarm testing).
 
 use l4lb::base::rng::Rng;
 
@@ -7,14 +7,14 @@ use crate::conn::Descriptor;
 use crate::network::Net;
 use crate::random::below;
 
-/// Chances in a million, per opportunity, and what this machine has.
+/// Chances in a million, per opportunity, and the resources of this machine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
-    /// An event is told by a later wait.
+    /// An event is reported by a later wait.
     pub(crate) late_event: u64,
     /// An event that means nothing.
     pub(crate) spurious_event: u64,
-    /// A wait tells no more than one event.
+    /// A wait reports no more than one event.
     pub(crate) small_batch: u64,
     /// A read returns less than there is; the rest comes right behind it.
     pub(crate) short_read: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Faults {
     pub(crate) splices_not: bool,
     /// A peer resets, at any moment.
     pub(crate) reset: u64,
-    /// A peer is gone without a word.
+    /// A peer vanishes silently.
     pub(crate) vanish: u64,
     /// A backend changes its mode.
     pub(crate) backend: u64,
@@ -46,7 +46,7 @@ pub(crate) struct Faults {
     pub(crate) stop: u64,
     /// The operator does something.
     pub(crate) operator: u64,
-    /// An event is never told.
+    /// An event is never reported.
     pub(crate) lost_edge: u64,
     /// A peer reads nothing.
     pub(crate) stuck: u64,
@@ -54,12 +54,12 @@ pub(crate) struct Faults {
     pub(crate) fds: usize,
     /// Slots that the pipes of this user may have together.
     pub(crate) pipe_slots: usize,
-    /// Source ports that there are towards each backend.
+    /// Source ports available towards each backend.
     pub(crate) ports: usize,
 }
 
 impl Faults {
-    /// Nothing goes wrong and nothing is lacking.
+    /// No faults and no shortages.
     pub(crate) fn none() -> Self {
         Self { fds: usize::MAX, pipe_slots: usize::MAX, ports: usize::MAX, ..Self::default() }
     }
@@ -90,13 +90,13 @@ impl Faults {
             pipe_slots: if rng.below(2) == 0 { below(rng, 600) } else { usize::MAX },
             ports: if rng.below(4) == 0 { 1 + below(rng, 6) } else { usize::MAX },
             slow_dial: rng.below(4) / 3 * 990_000,
-            // Rarely: where it never happens, the worker may never find that it did.
+            // Rarely: if it never happens, the worker may never find it.
             lost_edge: if rng.below(8) == 0 { rng.below(50_000) } else { 0 },
         }
     }
 }
 
-/// What is lacking now.
+/// Present shortages.
 impl Net {
     pub(crate) fn lacks_descriptors(&self) -> bool {
         self.faults.fds != usize::MAX && self.descriptors() >= self.faults.fds

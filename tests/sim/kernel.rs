@@ -1,5 +1,5 @@
-//! [`Kernel`] over the simulated network. Holds every call of a worker against what must never be: a byte out of its
-//! place, a FIN that nobody sent or in front of a byte, a second FIN, a call on what was given back.
+//! [`Kernel`] over the simulated network. Checks every call of a worker for violations: a byte out of place, a FIN that
+//! no peer sent or before a byte, a second FIN, a call on a socket that was given back.
 
 use std::cell::RefCell;
 use std::io;
@@ -22,9 +22,9 @@ use crate::network::Net;
 use crate::pipe::{PAGE, Pipe};
 use crate::random::{happens, to_usize};
 
-/// What a worker asks for is divided by that much each time that it is denied (src/sys/pipe.rs).
+/// The requested capacity is divided by this after each denial (src/sys/pipe.rs).
 const DENIED_STEP: usize = 4;
-/// For how long a worker that has closed none asks for no other pipe behind a denial (src/worker/pipes.rs).
+/// After a denial a worker that has closed no pipe asks for no other for this long (src/worker/pipes.rs).
 const DENIED_PAUSE: u64 = 1_000_000_000;
 
 /// The kernel as one worker sees it.
@@ -153,7 +153,7 @@ impl Kernel for SimKernel {
     }
 
     fn local_address(&mut self, socket: &SimSocket) -> io::Result<SocketAddr> {
-        // Of no account to the net: connections have ids.
+        // Irrelevant to the net: connections have ids.
         let port = u16::try_from(1 + socket.id % usize::from(u16::MAX)).expect("it is no more");
         Ok(([127, 0, 0, 1], port).into())
     }
@@ -235,7 +235,7 @@ impl Kernel for SimKernel {
         states.clear();
         states.extend(sockets.map(|socket| {
             let conn = net.conn(socket.id);
-            // What is still to be told is not lost, however long this network keeps it.
+            // An event that is still to be reported is not lost, however long this network keeps it.
             if conn.edge { Ready::default() } else { conn.state() }
         }));
     }
@@ -274,7 +274,7 @@ impl Net {
         self.trace.tell(self.now, call, id, value);
     }
 
-    /// Counts what an op of a session came to; checks and dials are counted elsewhere.
+    /// Counts the outcome of an op of a session; checks and dials are counted elsewhere.
     fn hit(&mut self, id: usize, point: &'static str) {
         if let Some(Token::Session(..)) = self.conns[id].token {
             self.coverage.hit(point);
@@ -319,7 +319,7 @@ impl Net {
         let is_cut = happens(&mut self.rng, self.faults.short_read);
         let unread = self.conn(id).unread();
         if is_cut && unread > 1 {
-            // The rest comes right behind this call, and is told.
+            // The rest arrives right after this call, and is reported.
             let most = if self.rng.below(2) == 0 { unread - 1 } else { 1 + unread / 40 };
             len = len.min(1 + self.rng.below(most));
             self.conns[id].edge = true;
@@ -375,7 +375,7 @@ impl Net {
         let now = self.now;
         let start = self.conn(id).written;
         let called = match self.draw_room(id, bytes.len() as u64) {
-            // A kernel without room for all sends what it took.
+            // A kernel without room for everything sends the accepted part.
             Some(len) if len < bytes.len() as u64 => self.conns[id].write(len, Push::Now, now),
             Some(len) => self.conns[id].write(len, push, now),
             None => Err(libc::EAGAIN),
@@ -389,8 +389,7 @@ impl Net {
         self.told("write", id, called)
     }
 
-    /// How much of `len` a write takes at most, as far as dice say; `None` when it meets a buffer that is full only
-    /// for the moment.
+    /// Draws how much of `len` a write accepts at most; `None` when it meets a buffer that is full only for the moment.
     fn draw_room(&mut self, id: usize, len: u64) -> Option<u64> {
         if self.conns[id].dead || !happens(&mut self.rng, self.faults.short_write) {
             return Some(len);
@@ -402,7 +401,7 @@ impl Net {
         (room > 0).then_some(room)
     }
 
-    /// What a check says to a backend is not counted.
+    /// Bytes of a check to a backend are not counted.
     fn note_given(&mut self, id: usize, bytes: u64) {
         let conn = &self.conns[id];
         if let Some(Token::Session(key, side)) = conn.token {
@@ -422,7 +421,7 @@ impl Net {
         );
     }
 
-    /// What is written to one side must be what was read from the other, in its place.
+    /// Bytes written to one side must be those read from the other, in their place.
     fn check_bytes(&self, id: usize, start: u64, bytes: &[u8]) {
         let source = &self.conns[self.conns[id].partner.expect("only pairs are written to")];
         if let Some(place) = source.stream.mismatch(start, bytes) {
@@ -452,7 +451,7 @@ impl Net {
         Ok(self.pipes.len() - 1)
     }
 
-    /// What is left for this user of `capacity`, in steps down to `least`.
+    /// Returns how much of `capacity` is left for this user, in steps down to `least`.
     fn grant_slots(&self, capacity: usize, least: usize) -> Called<usize> {
         let taken: usize = self.pipes.iter().filter(|pipe| pipe.is_open).map(Pipe::slots_max).sum();
         let left = self.faults.pipe_slots.saturating_sub(taken);

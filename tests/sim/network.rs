@@ -1,4 +1,4 @@
-//! Everything outside the process: connections, accept queues, backends, time, and what this machine has left.
+//! Everything outside the process: connections, accept queues, backends, time, and the resources of this machine.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,12 +28,11 @@ use crate::turns::Turn;
 
 /// The port of the first backend; the others follow it.
 pub(crate) const FIRST_BACKEND_PORT: u16 = 8001;
-/// Tokens that are kept to be told again.
+/// Old tokens kept for stale events.
 const OLD_TOKENS_MAX: usize = 4;
 /// How long a handshake is under way at most: less than a worker waits for it.
 const HANDSHAKE_MAX: Nanos = 1_400_000_000;
-/// Of accept(2): what says that this machine has run out of something, what concerns one connection, and what should
-/// never happen.
+/// Errors of accept(2): a lack of resources, a fault of one connection, and errors that should never happen.
 const ACCEPT_ERRORS: [(i32, &str); 7] = [
     (libc::EMFILE, "accept EMFILE"),
     (libc::ENFILE, "accept ENFILE"),
@@ -54,20 +53,20 @@ const DIAL_ERRORS: [i32; 7] = [
     libc::ECONNREFUSED,
 ];
 
-/// How a backend treats those who dial it.
+/// The behaviour of a backend towards connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// It serves.
     Serving,
-    /// Nobody listens.
+    /// Nothing listens.
     Refusing,
-    /// The network says that there is no way.
+    /// The network reports that there is no route.
     Unreachable,
-    /// The network says nothing.
+    /// The network does not answer.
     Blackhole,
     /// It accepts and resets.
     Resetting,
-    /// It accepts and says nothing.
+    /// It accepts and sends nothing.
     Hung,
 }
 
@@ -75,7 +74,7 @@ pub(crate) enum Mode {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backend {
     pub(crate) mode: Mode,
-    /// What it says to a check, and to every session if it speaks first.
+    /// Its answer to a check, and to every session if it speaks first.
     pub(crate) answer: &'static [u8],
 }
 
@@ -90,57 +89,57 @@ pub(crate) struct Listener {
     pub(crate) backlog: usize,
     pub(crate) edge: bool,
     pub(crate) is_open: bool,
-    /// Since when no connection begins there; some whose handshake is under way still come.
+    /// Since when no connection begins there; some with a handshake in progress still come.
     pub(crate) retired: Option<Nanos>,
 }
 
 /// See the module.
 pub(crate) struct Net {
     pub(crate) now: Nanos,
-    /// The longest that a wait with nothing to tell lasts this time.
+    /// The longest that a wait without events lasts this time.
     pub(crate) stride: Nanos,
     pub(crate) rng: Rng,
     pub(crate) faults: Faults,
     pub(crate) conns: Vec<Conn>,
-    /// Those of them to which something may still happen.
+    /// Connections to which something may still happen.
     pub(crate) live: Vec<usize>,
     pub(crate) listeners: Vec<Listener>,
     /// By port.
     pub(crate) backends: Vec<Backend>,
-    /// What workers may do with them.
+    /// The workers' permissions.
     pub(crate) roster: Roster,
     pub(crate) pipes: Vec<Pipe>,
     pub(crate) shortage: Shortage,
-    /// When workers were last denied one; not those that have closed one since.
+    /// When workers were last denied one; without those that have closed one since.
     pub(crate) denied: HashMap<usize, Nanos>,
     /// Whether each worker has been woken.
     pub(crate) wakes: Vec<Arc<AtomicBool>>,
     clients: HashMap<(usize, u64), usize>,
-    /// Tokens of what is over, by worker; as many as there are told again.
+    /// Tokens of what is over, by worker; reported again in stale events.
     old_tokens: VecDeque<(usize, Token)>,
-    /// Events that were told of what was over already.
+    /// Events reported for connections that were over.
     pub(crate) stale_told: u64,
     /// Connections of clients that were given back in this turn.
     pub(crate) ended: Vec<usize>,
     /// Connections that were accepted.
     pub(crate) accepted: u64,
-    /// Dials that failed for something else than the want of a port.
+    /// Dials that failed for another reason than the lack of a port.
     pub(crate) exhausted: u64,
-    /// Bytes that each worker has given to the peers of its sessions.
+    /// Bytes that each worker has written to the peers of its sessions.
     pub(crate) given: Vec<Given>,
-    /// Bytes that all workers have taken from them.
+    /// Bytes that all workers have read from them.
     pub(crate) taken: u64,
-    /// Bytes that peers may still be given to send.
+    /// Bytes that peers may still get to send.
     pub(crate) bytes_left: u64,
-    /// What each worker has done since its last wait.
+    /// The work of each worker since its last wait.
     pub(crate) turns: Vec<Turn>,
-    /// Events that were never told.
+    /// Events that were never reported.
     pub(crate) edges_lost: u64,
-    /// Whether the workers were told to cut what runs.
+    /// Whether the workers were told to cut open sessions.
     pub(crate) is_stopping: bool,
     /// Whether they were told to drain or to cut.
     pub(crate) is_ending: bool,
-    /// Whether backends are at their best behaviour.
+    /// Whether backends behave well.
     pub(crate) peers_behave: bool,
     pub(crate) coverage: Coverage,
     pub(crate) trace: Trace,
@@ -149,7 +148,7 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn new(mut rng: Rng, faults: Faults, trace: Trace) -> Self {
-        // Now and then shortly before a counter of 32 bits would wrap: of milliseconds, that is after 49.7 days.
+        // Now and then shortly before a counter of 32 bits would wrap: in milliseconds, after 49.7 days.
         let now = [1_000_000_000, (u64::from(u32::MAX) - 4_000) * 1_000_000];
         let now = now[usize::from(rng.below(4) == 0)];
         Self {
@@ -186,7 +185,7 @@ impl Net {
         }
     }
 
-    // --- what is open ----------------------------------------------------------------------------------------------
+    // --- open resources --------------------------------------------------------------------------------------------
 
     /// Descriptors in use.
     pub(crate) fn descriptors(&self) -> usize {
@@ -206,12 +205,12 @@ impl Net {
 
     // --- listeners -------------------------------------------------------------------------------------------------
 
-    /// A client connects to the listener `index`; false when no socket listens or all queues are full.
+    /// Connects a client to the listener `index`; returns false when no socket listens or all queues are full.
     pub(crate) fn connect(&mut self, index: usize, peer: Peer) -> bool {
         self.connect_within(index, peer, 0)
     }
 
-    /// The same where that many more may wait, except at a listener that goes: it serves as many as its queue holds.
+    /// The same with room for `more` more clients, except at a retiring listener: it serves as many as its queue holds.
     pub(crate) fn connect_within(&mut self, index: usize, peer: Peer, more: usize) -> bool {
         let open: Vec<usize> = (0..self.listeners.len())
             .filter(|&place| {
@@ -267,7 +266,7 @@ impl Net {
             self.coverage.hit(point);
             return Err(error);
         }
-        // The descriptor comes first, whether anybody waits or not.
+        // The descriptor comes first, whether a client waits or not.
         if self.lacks_descriptors() {
             self.coverage.hit("accept EMFILE");
             return Err(libc::EMFILE);
@@ -346,7 +345,7 @@ impl Net {
             Mode::Blackhole => Answer::Silence,
         };
         let peer = match backend.mode {
-            // What comes back is what we send ourselves, and nothing was sent.
+            // A self-connected socket receives its own bytes, and none were sent.
             _ if answer == Answer::Itself => Peer::new(0, 0, Ending::Never, Reading::Stopped, 1 << 16),
             Mode::Resetting => Peer::new(0, 0, Ending::Reset { after: 0 }, Reading::Eager, 1 << 16),
             Mode::Hung => Peer::new(0, 0, Ending::Never, Reading::Stopped, 1 << 16),
@@ -361,7 +360,7 @@ impl Net {
 
     // --- epoll -----------------------------------------------------------------------------------------------------
 
-    /// epoll_ctl(2). A connection that something has happened to already is told at once.
+    /// epoll_ctl(2). Earlier changes of a connection are reported at once.
     pub(crate) fn watch(&mut self, worker: usize, id: usize, token: Token) -> Called<()> {
         if happens(&mut self.rng, self.faults.watch) {
             self.exhausted += 1;
@@ -399,7 +398,7 @@ impl Net {
         Ok(())
     }
 
-    /// A backend that serves answers a check as the check wants it.
+    /// A serving backend answers a check as the check requires.
     fn becomes_check(&mut self, id: usize) {
         if let Some(answer) = self.conns[id].literal {
             let conn = &mut self.conns[id];
@@ -451,7 +450,7 @@ impl Net {
         self.candidates = candidates;
     }
 
-    /// The event of an edge; `None` when what it would tell is over.
+    /// Returns the event of an edge; `None` when its subject is over.
     fn tell(&mut self, worker: usize, token: Token) -> Option<Event> {
         let ready = match token {
             Token::Wake => {
@@ -485,7 +484,7 @@ impl Net {
         Some(&mut self.conns[id])
     }
 
-    /// An event that means nothing, not what it says, or that comes for what is over.
+    /// Adds an event that means nothing, is wrong, or belongs to a connection that is over.
     fn tell_nothing(&mut self, worker: usize, events: &mut Vec<Event>) {
         let old = self.old_tokens.pop_front().filter(|&(of, _)| of == worker);
         let of_worker = |&&id: &&usize| self.conns[id].worker == worker && self.conns[id].token.is_some();
@@ -512,7 +511,7 @@ impl Net {
         events.push(Event { token, ready });
     }
 
-    /// A client's connection is given back, and its session over.
+    /// Must be called when a client's connection is given back, and its session is over.
     pub(crate) fn note_end(&mut self, id: usize) {
         self.ended.push(id);
         self.note_old(id);
@@ -533,7 +532,7 @@ impl Net {
         random::below(&mut self.rng, bound)
     }
 
-    /// What a peer sends in all: mostly little, and no more over a seed than there is time to look at.
+    /// Draws how much a peer sends in all: mostly little, and over a seed no more than there is time for.
     fn draw_total(&mut self) -> u64 {
         let most = match self.rng.below(16) {
             0 | 1 => 1,

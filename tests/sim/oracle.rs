@@ -1,4 +1,4 @@
-//! The verdict on a session that is over: what was told of it against what the network knows.
+//! The verdict on a session that has ended: its log line against the state of the network.
 
 use l4lb::session::Farewell;
 
@@ -15,7 +15,7 @@ pub(crate) struct Patience {
     pub(crate) half_close: Nanos,
 }
 
-/// What a worker was told to do with the sessions that run.
+/// The workers' orders for open sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Orders {
     /// Nothing.
@@ -26,12 +26,12 @@ pub(crate) enum Orders {
     Stop,
 }
 
-/// One session that is over.
+/// One session that has ended.
 struct Case<'a> {
     id: usize,
     told: &'a Told,
     client: &'a Conn,
-    /// The one it was connected to.
+    /// The backend that it was connected to.
     backend: Option<&'a Conn>,
     now: Nanos,
     patience: Patience,
@@ -70,14 +70,14 @@ impl Case<'_> {
         self.expect(stood, "told as connected to a backend that was not");
     }
 
-    /// For how long nothing has moved.
+    /// Returns for how long nothing has moved.
     fn stillness(&self) -> Nanos {
         self.now - self.client.moved.max(self.backend.map_or(0, |backend| backend.moved))
     }
 
-    /// For how long not even what was sent before has reached a peer's kernel.
+    /// Returns for how long no bytes, not even earlier ones, have reached a peer's kernel.
     fn quiet(&self) -> Nanos {
-        // What a peer took before it died counts no more: its socket is not asked.
+        // Bytes that a peer accepted before it died do not count: its socket is not asked.
         let taken_at = |conn: &Conn| if conn.dead { 0 } else { conn.taken_at };
         let taken_at = taken_at(self.client).max(self.backend.map_or(0, taken_at));
         self.stillness().min(self.now - taken_at)
@@ -95,7 +95,7 @@ impl Case<'_> {
             "client_lost" => connected && lost(client),
             "backend_reset" => backend.is_some_and(|backend| backend.dead),
             "backend_lost" => backend.is_some_and(lost),
-            // Bytes that it sent before its reset count, also where no backend has come to have them yet.
+            // Bytes sent before its reset count, even if no backend has received them yet.
             "client_gone" => !connected && client.dead && client.unread() == 0,
             "connect_timeout" => {
                 // Or the kernel had given it up.
@@ -104,22 +104,22 @@ impl Case<'_> {
                 !connected && partner.is_some_and(waited)
             }
             "no_backend" | "connect_refused" | "connect_unreachable" | "connect_failed" => !connected,
-            // What is lacking may come: a port as well as a descriptor.
+            // The missing resource may come: a port as well as a descriptor.
             "local_limit" => !connected && (client.is_unwatchable || now - client.moved >= patience.connect),
             "idle_timeout" => self.quiet() >= patience.idle,
             "half_close_timeout" => self.quiet() >= patience.half_close,
             "backend_removed" => partner.is_some_and(is_cut),
             "drain_timeout" => orders == Orders::DrainTimeout,
             "stopped" => orders == Orders::Stop,
-            // How many there may be is held against what the workers answered.
+            // Their number is checked against the answers of the workers.
             "killed" => true,
             _ => false,
         };
         self.expect(fits, "the reason does not fit");
     }
 
-    /// A connection is closed plainly only when both its streams have ended and nothing is left to read: anything
-    /// else would be an end that nobody sent, or a reset in disguise. It is reset only if it has to be.
+    /// A connection may be closed with close(2) only when both its streams have ended and nothing is left to read:
+    /// otherwise that would be an end that no peer sent, or a reset in disguise. It must be reset only if necessary.
     fn check_farewell(&self, conn: &Conn, partner: Option<&Conn>) {
         let Descriptor::Closed(farewell) = conn.descriptor else {
             return self.expect(false, "a connection was not given back");
@@ -145,7 +145,7 @@ impl Case<'_> {
         }
     }
 
-    /// What came before a reset is passed on in front of it, as long as somebody takes it.
+    /// Bytes before a reset must be passed on before it, as long as the sink accepts them.
     fn check_bytes_before_reset(&self, source: &Conn, sink: &Conn) {
         let is_reset = source.dead && !source.fin_in;
         let by_itself = self.told.reason.ends_with("_reset");
@@ -155,12 +155,12 @@ impl Case<'_> {
     }
 }
 
-/// Whether all that `source` has sent, and its end, was passed on to `sink`.
+/// Returns whether everything that `source` has sent, and its end, was passed on to `sink`.
 fn is_complete(source: &Conn, sink: &Conn) -> bool {
     source.fin_in && sink.written == source.sent && sink.fin_out
 }
 
-/// Panics unless the peers of a session that was done have seen it so, each for itself.
+/// Panics unless both peers of a completed session have seen that, each for itself.
 pub(crate) fn judge_peers(net: &Net, id: usize) {
     let client = &net.conns[id];
     let backend = &net.conns[client.partner.expect("it is done")];

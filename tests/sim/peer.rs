@@ -13,7 +13,7 @@ pub(crate) enum Ending {
     FinAfterFin,
     /// It resets once it has sent that many bytes.
     Reset { after: u64 },
-    /// It closes once it has sent that many bytes, and what comes later is answered with a reset.
+    /// It closes once it has sent that many bytes, and later bytes are answered with a reset.
     Close { after: u64 },
     /// It never ends.
     Never,
@@ -30,7 +30,7 @@ pub(crate) enum Reading {
     Stopped,
 }
 
-/// What a peer has seen of the end of our stream.
+/// The end of our stream as a peer has seen it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// Neither.
@@ -50,7 +50,7 @@ pub(crate) struct Peer {
     pub(crate) after_heard: u64,
     pub(crate) ending: Ending,
     pub(crate) reading: Reading,
-    /// What its receive buffer holds.
+    /// The size of its receive buffer.
     pub(crate) window: u64,
     /// Bytes that it has read.
     pub(crate) heard: u64,
@@ -86,7 +86,7 @@ impl Peer {
         self.left
     }
 
-    /// From now on it does what lets the connection end well: reads all, sends the rest, and its FIN.
+    /// Makes it behave from now on: it reads everything, sends the rest, and its FIN.
     pub(crate) fn behaves(&mut self) {
         self.reading = Reading::Eager;
         self.window = self.window.max(1 << 18);
@@ -98,7 +98,7 @@ impl Peer {
 }
 
 impl Conn {
-    /// The peer does something, if there is something for it to do.
+    /// Lets the peer act, if there is something to do.
     pub(crate) fn peer_acts(&mut self, rng: &mut Rng) -> bool {
         if self.peer.left || self.peer.seen == Seen::Reset || matches!(self.stage, Stage::Dialing(_)) {
             return false;

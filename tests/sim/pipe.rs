@@ -1,13 +1,13 @@
-//! A pipe as Linux fills it: by slots, each of which holds what one segment brought, whether a byte or 64 KiB.
+//! A pipe as Linux fills it: by slots, each of which holds one segment, whether a byte or 64 KiB.
 
 use std::collections::VecDeque;
 
 use crate::conn::Nanos;
 
-/// What each slot adds to the nominal size of a pipe.
+/// The nominal size of a slot.
 pub(crate) const PAGE: usize = 4096;
 
-/// What one slot holds: bytes of what the peer of a connection sends.
+/// The content of one slot: bytes of a peer's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// The connection that they were read from.
@@ -57,12 +57,12 @@ impl Pipe {
         self.slots.is_empty()
     }
 
-    /// What the next bytes are.
+    /// Returns the next bytes.
     pub(crate) fn first(&self) -> Option<Slot> {
         self.slots.front().copied()
     }
 
-    /// Takes bytes of the first slot out. A slot is free again only when it is empty.
+    /// Removes bytes of the first slot. A slot is free again only when it is empty.
     pub(crate) fn take(&mut self, bytes: u64) {
         let first = self.slots.front_mut().expect("no more than it holds");
         first.start += bytes;

@@ -1,8 +1,8 @@
-//! Numbers of the seed, in the shapes that the simulation asks for.
+//! Random numbers of the seed, in the forms that the simulation needs.
 
 use l4lb::base::rng::Rng;
 
-/// Whether something with that many chances in a million happens now.
+/// Returns true with this many chances in a million.
 pub(crate) fn happens(rng: &mut Rng, chances: u64) -> bool {
     chances > 0 && rng.below(1_000_000) < chances
 }

@@ -1,4 +1,4 @@
-//! What one seed runs: a configuration as an operator would write it, and how the backends answer checks.
+//! The scenario of one seed: a configuration as an operator would write it, and the backends' answers to checks.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::oracle::Patience;
 use crate::pipe::PAGE;
 use crate::random::{below, to_usize};
 
-/// What a kind of check asks for, and what a healthy backend says to it.
+/// The settings of each kind of check, and a healthy backend's answer.
 const CHECKS: [(&str, &[u8]); 4] = [
     ("type = \"tcp\"", b""),
     ("type = \"off\"", b""),
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
     pub(crate) checks_max: usize,
     /// Of each worker.
     pub(crate) pipes_max: usize,
-    /// What each pipe is asked to hold.
+    /// Requested capacity of each pipe.
     pub(crate) pipe_len: usize,
 }
 
@@ -71,7 +71,7 @@ fn draw_listener(rng: &mut Rng, text: &mut String, pool: u64) {
     write!(text, "[[listener]]\nbind = \"127.0.0.1:{}\"\npool = \"p{pool}\"\n", 9_000 + pool)
         .expect("as above");
     let backlog = 1 + rng.below(8);
-    // Without dice of its own: where nobody hands anything over, a seed is what it was before.
+    // Without dice of its own: where nothing is handed over, a seed stays what it was before.
     let accept = ["reuseport", "balance"][to_usize(backlog % 2)];
     writeln!(text, "backlog = {backlog}\naccept = \"{accept}\"").expect("as above");
     if rng.below(4) == 0 {
@@ -134,7 +134,7 @@ fn pick(rng: &mut Rng, choices: &[u64]) -> u64 {
     choices[below(rng, choices.len())]
 }
 
-/// How long the slowest health of a plan takes to notice what has changed.
+/// Returns how long the slowest health check of a plan takes to notice a change.
 pub(crate) fn slowest_verdict(config: &Config) -> Duration {
     let verdict =
         |pool: &config::model::Pool| pool.health.interval * 2 * (pool.health.rise + pool.health.fall + 2);

@@ -1,18 +1,18 @@
-//! Pipes that are short: a stream that finds none while sinks that have stalled hold them gets one of theirs.
+//! Shortage of pipes: a stream that finds none while stalled sinks hold some must get one of theirs.
 
 use crate::conn::Nanos;
 use crate::network::Net;
 use crate::pipe::Pipe;
 
-/// A sink that has taken nothing for so long has stalled.
+/// A sink that has accepted nothing for this long has stalled.
 const STALL: Nanos = 1_000_000_000;
-/// Once so many bytes were moved out of pipes the rest may wait for the next turn.
+/// Once this many bytes were moved out of pipes, the rest may wait for the next turn.
 const BYTES_PER_TURN: u64 = 1 << 20;
 
-/// What a worker did about it in a turn.
+/// A worker's handling of it in a turn.
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
-    /// Whether every pool splices, so that who copies has found no pipe.
+    /// Whether every pool splices, so that a copy means that no pipe was found.
     pub(crate) all_splice: bool,
     /// The connection that was spliced from last.
     spliced: Option<usize>,
@@ -30,7 +30,7 @@ impl Shortage {
         self.spliced = Some(id);
     }
 
-    /// A read behind a splice only says what the splice did not.
+    /// A read after a splice only reports what the splice did not.
     pub(crate) fn on_copy(&mut self, id: usize) {
         self.lacked += u64::from(self.all_splice && self.spliced != Some(id));
     }
@@ -41,7 +41,7 @@ impl Shortage {
     }
 }
 
-/// Panics where a stream was copied in the turn that `worker` has had, for want of a pipe that a stalled sink keeps.
+/// Panics when a stream was copied in the last turn of `worker` for want of a pipe that a stalled sink keeps.
 pub(crate) fn check(net: &Net, worker: usize) {
     let Shortage { lacked, reclaimed, moved, .. } = net.shortage;
     if lacked == 0 || reclaimed > 0 || moved >= BYTES_PER_TURN || net.faults.splices_not {

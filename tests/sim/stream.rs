@@ -1,4 +1,4 @@
-//! What a peer sends: bytes that tell where they belong, so that no byte needs to be remembered.
+//! The bytes that a peer sends encode their position, so that no byte needs to be remembered.
 
 use l4lb::base::hash::avalanche;
 
@@ -39,7 +39,7 @@ impl Stream {
         }
     }
 
-    /// Where `bytes`, said to be those from `position` on, differ from them.
+    /// Returns where `bytes`, expected to begin at `position`, are wrong.
     pub(crate) fn mismatch(self, position: u64, bytes: &[u8]) -> Option<u64> {
         let mut expected = [0; 512];
         for (chunk, start) in bytes.chunks(expected.len()).zip((position..).step_by(expected.len())) {

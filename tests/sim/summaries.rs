@@ -1,4 +1,4 @@
-//! The one line that the log gives to each session, read back.
+//! Reads back the log line of each session.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ thread_local! {
     static IS_LOUD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What was told of a session when it was over.
+/// The log line of an ended session.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     pub(crate) client: SocketAddr,
@@ -21,16 +21,16 @@ pub(crate) struct Told {
     pub(crate) is_connected: bool,
 }
 
-/// Starts to listen; `is_loud` prints every line besides.
+/// Starts to collect; `is_loud` also prints every line.
 pub(crate) fn listen(is_loud: bool) {
-    // The other threads of the sweep have done it already, or will find it done.
+    // Other threads of the sweep have done it already, or will find it done.
     let _first = log::set_logger(&Listener);
     log::set_max_level(LevelFilter::Trace);
     IS_LOUD.set(is_loud);
     TOLD.take();
 }
 
-/// What was told on this thread since the last call.
+/// Returns the lines of this thread since the last call.
 pub(crate) fn take() -> Vec<Told> {
     TOLD.take()
 }

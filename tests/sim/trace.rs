@@ -1,4 +1,4 @@
-//! What happened, as one number that two runs can be compared by, and as text for who replays a seed.
+//! The trace of a run: one number for comparing two runs, and text for replaying a seed.
 
 use l4lb::base::hash::avalanche;
 use l4lb::sys::Event;
@@ -18,13 +18,13 @@ impl Trace {
         Self { hash: 0, is_loud }
     }
 
-    /// What happened so far, as a number.
+    /// Returns the hash of the trace so far.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
     fn mix(&mut self, name: &str, a: u64, b: u64) {
-        // Names differ in their length or in their first letter, or the numbers tell.
+        // Names differ in their length or in their first letter, or the numbers differ.
         let name = (name.len() as u64) << 8 | u64::from(name.as_bytes()[0]);
         self.hash = avalanche(self.hash ^ a.rotate_left(24) ^ b ^ name << 48);
     }

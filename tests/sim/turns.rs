@@ -1,19 +1,19 @@
-//! What a worker may do between two waits: whoever comes meanwhile waits for all of it, so it has to be bounded however
-//! many sessions have however much to do.
+//! Bounds on a worker's turn between two waits: every event meanwhile waits for all of it, so it must be bounded
+//! however many sessions have however much to do.
 
 use std::collections::HashMap;
 
 use l4lb::base::slots::Key;
 
-/// Bytes that one worker may move in one turn, in and out: what a turn may take (`worker/budget.rs`), and what the last
-/// calls of its last session may go beyond that.
+/// Bytes that one worker may move in one turn, in and out: the budget of a turn (`worker/budget.rs`), and the excess of
+/// the last calls of its last session.
 const MOVED_MAX: u64 = 6 << 20;
-/// Times that it may take bytes for one session: less than twice the share of one.
+/// Times that it may read for one session: less than twice the share of one.
 const FILLS_PER_SESSION_MAX: u32 = 2 * 16;
 /// Times that it may call accept, over all its listeners.
 const ACCEPTS_MAX: u32 = 64;
 
-/// What one worker has done since its last wait.
+/// The work of one worker since its last wait.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     moved: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// It took so many bytes for a session, or gave them.
+    /// It read or wrote this many bytes for a session.
     pub(crate) fn note(&mut self, session: Key, bytes: u64, is_fill: bool) {
         self.moved += bytes;
         assert!(self.moved <= MOVED_MAX, "a worker moves {} bytes in one turn", self.moved);
@@ -39,7 +39,7 @@ impl Turn {
         assert!(self.accepts <= ACCEPTS_MAX, "a worker calls accept {} times in one turn", self.accepts);
     }
 
-    /// It waits. Returns whether it had about as much to do as it may.
+    /// It waits. Returns whether it had about as much to do as its budget allows.
     pub(crate) fn end(&mut self) -> bool {
         self.fills.clear();
         let was_full = self.moved > MOVED_MAX / 2 || self.accepts == ACCEPTS_MAX;

@@ -1,5 +1,5 @@
-//! One run: workers over the simulated network, clients that come, peers and operators that do what they like, and
-//! after every turn a look at the books. In the end all faults stop, and everything has to come to a good end.
+//! One run: workers over the simulated network, with random clients, peers and operators, and a check of the books
+//! after every turn. In the end all faults stop, and everything must end well.
 
 mod answers;
 mod ending;
@@ -37,16 +37,16 @@ use crate::trace::Trace;
 use answers::Answers;
 use site::Group;
 
-/// Connections with something left to happen; no more clients come meanwhile.
+/// Connections with something left to happen; above this no more clients come.
 const LIVE_MAX: usize = 24;
-/// Rounds in which nothing moves, until whatever is left is said to hang. Each lasts [`ROUND`]: longer than every
-/// pause of the worker, shorter in all than the timeouts that would hide a hang.
+/// Rounds without a move before a run counts as hung. Each lasts [`ROUND`]: longer than every pause of the worker, and
+/// in sum shorter than the timeouts that would hide a hang.
 const STILL_ROUNDS_MAX: u32 = 1_000;
 const ROUND: Nanos = 4_000_000;
-/// What a turn waits while a check must not time out.
+/// Duration of a turn's wait while a check must not time out.
 const MOMENT: Nanos = 10_000;
 
-/// What came of a run without a fault found.
+/// The result of a run without a fault found.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// Equal for equal seeds.
@@ -57,7 +57,7 @@ pub(crate) struct Run {
     pub(crate) steps: u64,
 }
 
-/// Runs `seed` for `steps` steps. Panics, in the step that `step` tells, when something does not hold.
+/// Runs `seed` for `steps` steps. Panics, in the step that `step` shows, when something does not hold.
 pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
     summaries::listen(is_loud);
     let mut world = World::new(seed, is_loud);
@@ -105,7 +105,7 @@ struct World {
     reports: Reports,
     admission: Arc<Admission>,
     inbox: Receiver<Report>,
-    /// What workers answer to the operator.
+    /// The workers' answers to the operator.
     answers: Answers,
     snapshot: Arc<Snapshot>,
     stats: Vec<Arc<WorkerStats>>,
@@ -121,12 +121,12 @@ struct World {
     away: Vec<model::Pool>,
     orders: Orders,
     is_draining: bool,
-    /// Workers that were not told of the last epoch yet.
+    /// Workers that were not sent the last epoch yet.
     late: Vec<bool>,
     /// Of each session that is over, by the connection of its client.
     done: Vec<usize>,
     sessions_over: u64,
-    /// Bytes told to be given by them.
+    /// Bytes that their log lines report.
     told: u64,
     coverage: Coverage,
 }
@@ -278,7 +278,7 @@ impl World {
         net.ended = ended;
     }
 
-    /// What the workers hold is what the network has given them.
+    /// Compares the resources of the workers with those that the network has given them.
     fn audit(&mut self) {
         let audits: Vec<_> = self.workers.iter().flatten().map(Worker::audit).collect();
         self.workers.iter().flatten().for_each(Worker::audit_told);
@@ -291,7 +291,7 @@ impl World {
         let listeners: usize = audits.iter().map(|audit| audit.listeners).sum();
         let pipes: usize = audits.iter().map(|audit| audit.pipes).sum();
         assert_eq!(pipes, net.pipes_open(), "pipes that workers hold, and that are open");
-        // What was opened for a worker is its own as soon as it has taken its assignment.
+        // Resources opened for a worker are its own once it has taken its assignment.
         let (held_in_all, in_use) = (held + listeners + 2 * pipes, net.descriptors());
         let all_have_taken = self.ticket.strong_count() == 0;
         assert!(
@@ -344,7 +344,7 @@ impl World {
         self.coverage.hit_if(counted > self.told, "counted before the end");
     }
 
-    /// How often a worker has paused accepting for want of a place.
+    /// Returns how often a worker has paused accepting for want of a place.
     fn pauses_at_limits(&self, index: usize) -> u64 {
         let pauses = &self.stats[index].accept_pauses;
         [PauseReason::ListenerLimit, PauseReason::ProcessLimit]
@@ -353,7 +353,7 @@ impl World {
             .sum()
     }
 
-    /// Nobody is said to wait for a place where nobody does.
+    /// Panics when clients are logged as waiting for a place while none wait.
     fn check_pauses(&self, index: usize, before: u64) {
         let net = self.net.borrow();
         let has_client =
@@ -372,14 +372,14 @@ impl World {
         }
     }
 
-    /// Sessions that one worker has handed over and the other has yet to open.
+    /// Returns the sessions that one worker has handed over and the other has yet to open.
     fn on_their_way(&self) -> usize {
         let handed_over: u64 = self.stats.iter().map(|stats| stats.handed_over.get()).sum();
         to_usize(handed_over - self.stats.iter().map(|stats| stats.adopted.get()).sum::<u64>())
     }
 }
 
-/// How long nothing happens: mostly not at all or less than a tick, sometimes until a timer is due.
+/// Draws how long nothing happens: mostly no time or less than a tick, sometimes until a timer is due.
 fn draw_stride(rng: &mut Rng) -> u64 {
     match rng.below(32) {
         0..12 => 0,

@@ -1,4 +1,4 @@
-//! Dials and what became of them.
+//! Dials and their results.
 
 use crate::conformance::script::{Script, Transcript, count_or_error};
 use crate::conformance::{Backend, Bench, Kernel, Link, agree};
@@ -56,7 +56,7 @@ agree!(
     ["told: nothing", "dial: pending", "dial: pending", "read: EAGAIN, write: EAGAIN", "told: nothing"]
 );
 
-/// The backend has come and gone before anybody asks.
+/// The backend comes and goes before its state is read.
 fn lost<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     for bytes in [5, 0] {
         let address = script.bench.backend(Backend::Listening);
@@ -93,7 +93,7 @@ agree!(
     ]
 );
 
-/// The backend speaks and closes, properly.
+/// The backend sends and closes properly.
 fn short_visit<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let address = script.bench.backend(Backend::Listening);
     let socket = script.dial(address);

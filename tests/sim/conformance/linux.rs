@@ -18,9 +18,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::conformance::{Backend, Bench, Ending, Link, Peer};
 
-/// How long anything may take. Far longer than it does, even on a machine with better things to do.
+/// Limit for any action. Far longer than it takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long nothing must happen until nothing is said to happen.
+/// After this long without an event none is expected.
 const QUIET: Duration = Duration::from_millis(300);
 const BACKLOG: i32 = 128;
 
@@ -31,9 +31,9 @@ pub(super) struct LinuxBench {
     addresses: Vec<SocketAddr>,
     /// Each with its address; no socket once closed.
     peers: Vec<(SocketAddr, Option<Socket>)>,
-    /// Of the backend that listens.
+    /// The socket of the listening backend.
     dialed: Option<TcpListener>,
-    /// What only has to stay open.
+    /// Sockets that only have to stay open.
     kept: Vec<Socket>,
 }
 
@@ -75,7 +75,7 @@ fn unread(socket: &Socket, most: usize) -> usize {
     socket.peek(&mut vec![MaybeUninit::uninit(); most]).unwrap_or(0)
 }
 
-/// What the kernel lists of TCP over IPv4.
+/// Returns the kernel's table of TCP over IPv4.
 fn listed() -> Vec<TcpNetEntry> {
     procfs::net::tcp().expect("proc(5) is mounted")
 }
@@ -155,7 +155,7 @@ impl Bench for LinuxBench {
         &mut self.kernel
     }
 
-    /// It does so by itself; who needs to know waits for it.
+    /// The kernel does so by itself; a verb that needs it waits for it.
     fn pass(&mut self) {}
 
     fn await_events(&mut self) -> Vec<Event> {

@@ -7,7 +7,7 @@ use crate::conformance::script::{Script, TCP, Transcript, done_or_error};
 use crate::conformance::sim::SimBench;
 use crate::conformance::{Backend, Bench, Kernel, agree};
 
-/// An edge for each arrival, and none for who is still there.
+/// An edge for each arrival, and none for a client that is still there.
 fn arrivals<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let port = script.port();
     let listener = script.bench.listen(port);
@@ -49,7 +49,7 @@ agree!(
     ]
 );
 
-/// Who is in the queue when the listener is watched is told.
+/// A client that is queued when the listener is watched is reported.
 fn late_watch<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let port = script.port();
     let listener = script.bench.listen(port);
@@ -140,7 +140,7 @@ agree!(
     ["peer: reset behind 0", "the others are served"]
 );
 
-/// accept(2), EMFILE: the queue stays as it is, and nothing tells when descriptors are free again.
+/// accept(2), EMFILE: the queue stays as it is, and no event reports that descriptors are free again.
 fn starved<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let port = script.port();
     let listener = script.bench.listen(port);
@@ -163,7 +163,7 @@ fn starved<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.accept(&listener);
     script.bench.kernel().close(first.socket);
     let _second = script.accept(&listener);
-    // The descriptor comes first, whether anybody waits or not.
+    // The descriptor comes first, whether a client waits or not.
     script.accept(&listener);
     script.end()
 }

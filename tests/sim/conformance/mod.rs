@@ -1,9 +1,9 @@
-//! The simulated kernel held against the one of this machine: one set of scripts that runs over both. What each call
-//! returned and each event said is a line of a transcript, and both transcripts must be the one that stands next to
-//! the script.
+//! Compares the simulated kernel with the one of this machine: one set of scripts that runs over both. The result of
+//! each call and each event is a line of a transcript, and both transcripts must equal the one that stands next to the
+//! script.
 //!
-//! A [`Bench`] is a kernel with what is outside: listeners, backends and peers that do as they are told. Counts that
-//! depend on how Linux cuts and joins segments are not told, only what holds of them.
+//! A [`Bench`] is a kernel with its surroundings: listeners, backends and peers that follow a script. Counts that
+//! depend on how Linux cuts and joins segments are left out; only their bounds are recorded.
 
 mod linux;
 mod script;
@@ -34,12 +34,12 @@ struct Link<S> {
     peer: Peer,
 }
 
-/// What a backend does when it is dialed.
+/// The behaviour of a dialed backend.
 #[derive(Clone, Copy, Debug)]
 enum Backend {
     /// It accepts.
     Listening,
-    /// Nobody listens.
+    /// Nothing listens.
     Closed,
     /// Its accept queue is full.
     Full,
@@ -52,19 +52,19 @@ enum Ending {
     Reset { behind: usize },
 }
 
-/// See the module. What a peer does has reached our kernel when the verb returns.
+/// See the module. The effect of a peer's action has reached our kernel when the verb returns.
 trait Bench {
     /// The kernel on the bench.
     type K: Kernel;
 
     fn kernel(&mut self) -> &mut Self::K;
-    /// What is under way arrives.
+    /// Packets in flight arrive.
     fn pass(&mut self);
-    /// The next events, when something is bound to happen; none if nothing does.
+    /// Returns the next events; none if nothing happens.
     fn await_events(&mut self) -> Vec<Event>;
-    /// The events of a time in which nothing should happen.
+    /// Returns the events of a time in which nothing should happen.
     fn await_silence(&mut self) -> Vec<Event>;
-    /// Waits until the peer's kernel has everything that was written to `socket`.
+    /// Waits until the peer's kernel has everything written to `socket`.
     fn await_acks(&mut self, socket: &Socket<Self>);
 
     /// A listener of that port; of the second one on, they share it.
@@ -91,7 +91,7 @@ trait Bench {
     fn hear(&mut self, peer: Peer, bytes: usize);
     /// The peer reads to the end of its stream.
     fn hear_end(&mut self, peer: Peer) -> Ending;
-    /// Whether the peer has seen no end, and has nothing to read.
+    /// Returns whether the peer has seen no end, and has nothing to read.
     fn is_silent(&mut self, peer: Peer) -> bool;
     /// The peer ends its stream.
     fn fin(&mut self, link: &Link<Socket<Self>>);
@@ -104,7 +104,7 @@ trait Bench {
     fn exhaust_descriptors(&mut self);
 }
 
-/// A test of one script: both kernels, and what they must tell.
+/// A test of one script: both kernels, and the expected transcript.
 macro_rules! agree {
     ($name:ident, $script:ident, $expected:expr) => {
         #[test]

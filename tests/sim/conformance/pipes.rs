@@ -250,7 +250,7 @@ agree!(
     ["in: 5", "out: ECONNRESET", "out: EPIPE", "read: 0", "out: 5"]
 );
 
-/// A send buffer that is full leaves them there too, and its room is told as it is to a write.
+/// A full send buffer leaves them there too, and its room is reported as to a write.
 fn full_sink<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let [source, sink] = [(); 2].map(|()| script.watched_client());
     let pipe = script.pipe();

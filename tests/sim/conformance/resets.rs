@@ -1,4 +1,4 @@
-//! Connections that end by a reset, from either side: the error is told once, and to whoever asks first.
+//! Connections that end by a reset, from either side: the error is reported once, to the first call that asks.
 
 use crate::conformance::script::{Script, Transcript};
 use crate::conformance::{Bench, Kernel, agree};
@@ -172,7 +172,7 @@ agree!(
     ]
 );
 
-/// What a peer sends to a connection that was closed plainly is answered with a reset.
+/// Bytes sent to a connection that was closed with close(2) are answered with a reset.
 fn close_then_bytes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.client();
     script.write(&link, 7);
@@ -189,7 +189,7 @@ agree!(
     ["write: 7", "peer: FIN behind 7", "and reset"]
 );
 
-/// Nobody reads there any more: the first bytes are taken and answered with a reset.
+/// The peer reads no more: the first bytes are accepted and answered with a reset.
 fn peer_closes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.send(&link, 5);
@@ -218,7 +218,7 @@ agree!(
     ]
 );
 
-/// An end is no bytes: it is taken.
+/// An end carries no bytes: it is accepted.
 fn fin_to_closed<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.close(&link);

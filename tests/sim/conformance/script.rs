@@ -1,4 +1,4 @@
-//! The verbs of a script. What can differ between kernels is a line of its transcript.
+//! The verbs of a script. Everything that can differ between kernels is a line of its transcript.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use crate::conformance::{Bench, Ending, Link, Listener, Peer, Socket};
 
 /// Options of every socket: each write leaves at once.
 pub(super) const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
-/// Bytes of one write that is to fill a send buffer.
+/// Bytes per write that fills a send buffer.
 const CHUNK: usize = 16 * 1024;
 /// Times that a send buffer is filled again, because room turned up.
 const REFILLS_MAX: usize = 20;
 
-/// What happened, line by line.
+/// The events of a script, line by line.
 pub(super) type Transcript = Vec<String>;
 
 /// A script that runs.
@@ -41,20 +41,20 @@ impl<'a, B: Bench> Script<'a, B> {
         self.lines.push(line.into());
     }
 
-    /// Equal lines in a row become one: how many there are is up to chance.
+    /// Merges equal lines in a row: their number is up to chance.
     pub(super) fn merge_lines(&mut self) {
         self.lines.dedup();
     }
 
     // --- connections -----------------------------------------------------------------------------------------------
 
-    /// A port that nobody listens on yet.
+    /// Returns a port on which nothing listens yet.
     pub(super) fn port(&mut self) -> usize {
         self.ports += 1;
         self.ports - 1
     }
 
-    /// A client that was accepted.
+    /// Returns an accepted client.
     pub(super) fn client(&mut self) -> Link<Socket<B>> {
         let port = self.port();
         let listener = self.bench.listen(port);
@@ -64,7 +64,7 @@ impl<'a, B: Bench> Script<'a, B> {
         link
     }
 
-    /// A client that was accepted and is watched; that it is writable was told.
+    /// Returns an accepted and watched client, after its event of being writable.
     pub(super) fn watched_client(&mut self) -> Link<Socket<B>> {
         let link = self.client();
         self.watch(&link);
@@ -95,13 +95,13 @@ impl<'a, B: Bench> Script<'a, B> {
 
     // --- events ----------------------------------------------------------------------------------------------------
 
-    /// What is told once something has happened.
+    /// Records the events reported after an action.
     pub(super) fn told(&mut self) {
         let events = self.bench.await_events();
         self.note(format!("told: {}", text_of(events)));
     }
 
-    /// What was told by now, after what has no event.
+    /// Records the events reported by now, after an action without one.
     pub(super) fn told_by_now(&mut self) {
         self.bench.pass();
         let mut events = Vec::new();
@@ -122,13 +122,13 @@ impl<'a, B: Bench> Script<'a, B> {
         self.note(format!("write: {}", count_or_error(called)));
     }
 
-    /// Writes what the end of our stream follows at once.
+    /// Writes bytes that the end of our stream follows at once.
     pub(super) fn write_last(&mut self, link: &Link<Socket<B>>, len: usize) {
         let called = self.bench.kernel().write_last(&link.socket, &vec![0; len]);
         self.note(format!("write last: {}", count_or_error(called)));
     }
 
-    /// Writes until nothing more fits, not a byte, also after a while; the number of bytes.
+    /// Writes until not a byte more fits, even after a while; returns the number of bytes.
     pub(super) fn fill(&mut self, link: &Link<Socket<B>>) -> usize {
         let mut written = 0;
         for _ in 0..REFILLS_MAX {
@@ -158,7 +158,7 @@ impl<'a, B: Bench> Script<'a, B> {
         self.note(format!("take error: {}", error.as_ref().map_or("none".into(), name_of)));
     }
 
-    /// Ends our stream; the peer's kernel knows.
+    /// Ends our stream, and waits until the peer's kernel knows.
     pub(super) fn shutdown_write(&mut self, link: &Link<Socket<B>>) {
         let called = self.bench.kernel().shutdown_write(&link.socket);
         if called.is_ok() {
@@ -192,7 +192,7 @@ impl<'a, B: Bench> Script<'a, B> {
         self.note(format!("dial: {line}"));
     }
 
-    /// Takes the next client, or tells why not.
+    /// Accepts the next client, or records why not.
     pub(super) fn accept(&mut self, listener: &Listener<B>) -> Option<Link<Socket<B>>> {
         match self.bench.kernel().accept(listener) {
             Ok((socket, address)) => {

@@ -19,7 +19,7 @@ use crate::peer::{Ending, Peer as SimPeer, Reading, Seen};
 use crate::trace::Trace;
 use crate::turns::Turn;
 
-/// What the send buffer of each connection holds, and the receive buffer of its peer.
+/// The size of the send buffer of each connection, and of the receive buffer of its peer.
 const SEND_BUFFER: u64 = 1 << 20;
 const WINDOW: u64 = 1 << 16;
 const BACKLOG: usize = 128;
@@ -44,7 +44,7 @@ impl SimBench {
         Self { net, kernel }
     }
 
-    /// Something happens to the connection of a peer, and all that follows.
+    /// Acts on the connection of a peer, and carries out all consequences.
     fn with<T>(&mut self, peer: Peer, act: impl FnOnce(&mut Conn) -> T) -> T {
         self.pass();
         let result = act(&mut self.net.borrow_mut().conns[peer.0]);
@@ -58,7 +58,7 @@ impl SimBench {
     }
 }
 
-/// One that does only what it is told.
+/// A peer that only follows the script.
 fn puppet() -> SimPeer {
     SimPeer::new(0, 0, Ending::Never, Reading::Stopped, WINDOW)
 }
@@ -68,7 +68,7 @@ fn send(conn: &mut Conn, bytes: usize) {
     conn.flight.push_back(Packet::Data(u32::try_from(bytes).expect("a segment")));
 }
 
-/// The peer reads all that its kernel has.
+/// Lets the peer read everything that its kernel has.
 fn hear_all(conn: &mut Conn) -> usize {
     let bytes = conn.delivered - conn.peer.heard;
     conn.peer.heard = conn.delivered;
@@ -133,7 +133,7 @@ impl Bench for SimBench {
 
     fn backend(&mut self, backend: bench::Backend) -> SocketAddr {
         let mode = match backend {
-            // It accepts and says nothing unless it is told to.
+            // It accepts and sends nothing unless scripted.
             bench::Backend::Listening => Mode::Hung,
             bench::Backend::Closed => Mode::Refusing,
             bench::Backend::Full => Mode::Blackhole,

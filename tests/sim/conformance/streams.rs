@@ -1,9 +1,9 @@
-//! Streams and their proper ends: which events tell of them, what fits, what is acknowledged.
+//! Streams and their proper ends: which events report them, what fits, what is acknowledged.
 
 use crate::conformance::script::{Script, Transcript};
 use crate::conformance::{Bench, Kernel, agree};
 
-/// epoll_ctl(2), EPOLLET: an event for each change, and none for what it has told already.
+/// epoll_ctl(2), EPOLLET: an event for each change, and none for one reported already.
 fn events<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.client();
     script.watch(&link);
@@ -50,7 +50,7 @@ agree!(
     ]
 );
 
-/// What is there already when a connection is watched is told at once, and in one event.
+/// Readiness present when a connection is watched is reported at once, and in one event.
 fn late_watch<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.client();
     script.bench.send(&link, 5);
@@ -67,7 +67,7 @@ agree!(
     ["told: readable writable closing", "told: nothing"]
 );
 
-/// What was given back has no events, also when one was due.
+/// A socket that was given back has no events, even when one was due.
 fn given_back<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let [closed, reset] = [(); 2].map(|()| script.watched_client());
     script.bench.send(&closed, 5);
@@ -124,7 +124,7 @@ agree!(
     ]
 );
 
-/// send(2), MSG_MORE: what waits for the FIN goes out with it.
+/// send(2), MSG_MORE: bytes that wait for the FIN are sent with it.
 fn last_bytes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.write(&link, 7);
@@ -176,7 +176,7 @@ agree!(
     ]
 );
 
-/// With both streams ended and acknowledged, nothing is left that could be reset.
+/// With both streams ended and acknowledged, there is nothing left to reset.
 fn reset_after_both<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.fin(&link);
@@ -205,7 +205,7 @@ agree!(
     ]
 );
 
-/// SOCK_NOSPACE: room is told when a third of the send buffer is free.
+/// SOCK_NOSPACE: room is reported when a third of the send buffer is free.
 fn full_buffer<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     let written = script.fill(&link);
@@ -228,7 +228,7 @@ agree!(
 /// More than any send buffer holds.
 const TOO_MUCH: usize = 32 << 20;
 
-/// SOCK_NOSPACE is set by a write that takes a part of its bytes, not only by one that takes none.
+/// SOCK_NOSPACE is set by a write that accepts a part of its bytes, not only by one that accepts none.
 fn short_write<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     let called = script.bench.kernel().write(&link.socket, &vec![0; TOO_MUCH]);
@@ -241,7 +241,7 @@ fn short_write<B: Bench>(mut script: Script<'_, B>) -> Transcript {
 
 agree!(room_is_told_behind_a_write_that_fell_short, short_write, ["write: a part", "told: writable"]);
 
-/// While the send buffer is full, an event does not say that it has room.
+/// While the send buffer is full, an event does not report room.
 fn full_and_readable<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.fill(&link);
@@ -262,7 +262,7 @@ agree!(
 /// More than a peer that does not read takes, and less than our send buffer holds.
 const WINDOWS: usize = 512 * 1024;
 
-/// SIOCOUTQ and what tcp_info says, while a peer does not read.
+/// SIOCOUTQ and tcp_info while a peer does not read.
 fn acks<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.write(&link, 7);

@@ -1,4 +1,4 @@
-//! An operator who asks about sessions, and cuts some, in the middle of everything.
+//! An operator that queries sessions, and cuts some, in the middle of everything.
 
 use std::sync::mpsc::Receiver;
 
@@ -7,14 +7,14 @@ use l4lb::messages::query::{Answer, Filter, Query, Reply, Row, SessionState, Sto
 
 use super::World;
 
-/// Answers that wait to be heard at most: one turn gives fewer.
+/// Most answers that wait to be read: one turn gives fewer.
 const ANSWERS_MAX: usize = 64;
 
-/// What was answered.
+/// The answers received.
 pub(super) struct Answers {
     reply: Reply,
     heard: Receiver<Answer>,
-    /// Sessions that workers say they have cut.
+    /// Sessions that workers report as cut.
     pub(super) killed: u64,
 }
 
@@ -26,7 +26,7 @@ impl Answers {
 }
 
 impl World {
-    /// All sessions on one backend, whichever that is.
+    /// Cuts all sessions on a random backend.
     pub(super) fn cut_some(&mut self) {
         let backend = self.draw_backend();
         self.post(&Command::Ask(Query::Cut(Target::Backend(backend.id)), self.answers.reply.clone()));
@@ -37,7 +37,7 @@ impl World {
         self.post(&Command::Ask(query, self.answers.reply.clone()));
     }
 
-    /// What `worker` has answered in its turn.
+    /// Reads the answers of `worker` from its turn.
     pub(super) fn hear_answers(&mut self, worker: usize) {
         while let Ok(answer) = self.answers.heard.try_recv() {
             match answer {
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// One of those that were just told of is asked for by its name.
+    /// Queries one of the sessions just listed by its id.
     fn ask_for_story(&mut self, worker: usize, row: &Row) {
         assert_eq!(row.id.worker as usize, worker, "a row of another worker");
         assert_eq!(row.id.to_string().parse(), Ok(row.id));

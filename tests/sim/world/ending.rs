@@ -1,4 +1,4 @@
-//! How a run ends: nothing goes wrong any more, so every session has to end well and everything has to be given back.
+//! The end of a run: there are no more faults, so every session must end well and everything must be given back.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::oracle::{self, Orders};
 use crate::peer::Peer;
 use crate::scenario::slowest_verdict;
 
-/// Rounds in which something moves, until it is said to go on for ever.
+/// Rounds in which something moves before a run counts as endless.
 const ROUNDS_MAX: u32 = 100_000;
-/// How often time stands still, at least, while the health of the backends comes right.
+/// How often time stands still, at least, while the health of the backends recovers.
 const LOOKS: u64 = 100;
-/// Rounds until the health of the backends is said never to come right: more than there are moments in any verdict.
+/// Rounds before the health of the backends counts as stuck: more than there are moments in any verdict.
 const HEAL_ROUNDS_MAX: u32 = 5_000_000;
 
 impl World {
-    /// From now on nothing goes wrong.
+    /// Stops all faults from now on.
     pub(super) fn calm_down(&mut self) {
         self.ready_all();
         let net = &mut *self.net.borrow_mut();
@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    /// All peers do all that they can, and all workers have a turn; false when nothing moved.
+    /// Lets all peers do all they can, and all workers have a turn; returns false when nothing moved.
     pub(super) fn round(&mut self) -> bool {
         let moved = {
             let net = &mut *self.net.borrow_mut();
@@ -73,7 +73,7 @@ impl World {
         panic!("sessions go on for ever: {}", self.what_is_left());
     }
 
-    /// Whether a listener accepts nothing for a while.
+    /// Returns whether a listener pauses.
     fn is_paused(&self) -> bool {
         self.workers.iter().flatten().any(|worker| worker.audit().paused_listeners > 0)
     }
@@ -90,7 +90,7 @@ impl World {
         left.chain(net.listeners.iter().map(|listener| format!("\n{listener:?}"))).collect()
     }
 
-    /// Every backend serves, so in the end every check says so.
+    /// Every backend serves, so in the end every check must find that.
     pub(super) fn heal(&mut self) {
         if self.is_draining {
             return;
@@ -121,7 +121,7 @@ impl World {
         self.refresh();
     }
 
-    /// A client of each listener is served as if nothing had ever happened.
+    /// A client of each listener must be served as if nothing had ever happened.
     pub(super) fn serve_the_last(&mut self) {
         if self.is_draining {
             return;

@@ -1,4 +1,4 @@
-//! More than one turn may take: many clients send a lot to backends that take it, while no worker turns.
+//! More work than one turn may do: many clients send a lot to reading backends, while no worker turns.
 
 use super::{MOMENT, ROUND, World};
 use crate::peer::Peer;
@@ -8,9 +8,9 @@ const SEEDS_PER_FLOOD: u64 = 16;
 const CLIENTS: usize = 10;
 /// Clients that come to each listener at once: to two of them more than a turn may take, to none of them alone.
 const CROWD: usize = 48;
-/// What each of them sends.
+/// Bytes sent by each of them.
 const BYTES: u64 = 1 << 20;
-/// What each socket takes before its peer does.
+/// Bytes that each socket accepts before its peer does.
 const SEND_BUFFER: u64 = 4 << 20;
 /// Rounds in which the clients come and the first of them are connected to a backend.
 const ROUNDS_BEFORE: u32 = 5;
@@ -18,9 +18,9 @@ const ROUNDS_BEFORE: u32 = 5;
 const ROUNDS_STUCK: u32 = 400;
 
 impl World {
-    /// Nobody sends anything, and all come to an end.
+    /// No peer sends anything, and all end.
     fn crowd(&mut self) {
-        // Where few sessions are allowed, accepting pauses.
+        // When few sessions are allowed, accepting pauses.
         self.net.borrow_mut().stride = ROUND;
         for group in &self.groups {
             for _ in 0..CROWD {
@@ -30,9 +30,9 @@ impl World {
         self.come_to_rest();
     }
 
-    /// In some seeds: a flood, of which every byte gets to where it belongs. The law of the turn holds meanwhile.
+    /// In some seeds: a flood, of which every byte must arrive. The bounds of a turn hold meanwhile.
     pub(super) fn flood(&mut self) {
-        // A listener that is to go, which its worker has not been told, would leave some of a crowd in its queue.
+        // A listener that is to be removed, unknown to its worker yet, would leave some of a crowd in its queue.
         if self.is_draining || self.late.contains(&true) || self.rng.below(SEEDS_PER_FLOOD) > 0 {
             return;
         }

@@ -1,4 +1,4 @@
-//! What an operator does while everything else happens: drains, stops, and changes the backends under the sessions.
+//! The operator's actions while everything else happens: drains, stops, and changes of the backends under the sessions.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::random;
 const BACKENDS_MAX: usize = 12;
 
 impl World {
-    /// Does one thing.
+    /// Does one action.
     pub(super) fn operate(&mut self) {
         match self.rng.below(50) {
             0 if !self.is_draining => self.post_drain(),
@@ -70,7 +70,7 @@ impl World {
         // A pool that copies once may have sessions that copy for as long as they last.
         let all_splice = self.snapshot.pools.iter().all(|pool| pool.settings.relay == Relay::Splice);
         self.net.borrow_mut().shortage.all_splice &= all_splice;
-        // One after the other: who is told first may hand a session to who is not told yet.
+        // One after the other: a worker with the new epoch may hand a session to one without it.
         let may_be_late = !self.net.borrow().peers_behave;
         for worker in 0..self.late.len() {
             self.late[worker] = may_be_late && self.rng.below(4) == 0;
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Tells a worker of the last epoch.
+    /// Sends the last epoch to a worker.
     pub(super) fn tell_epoch(&mut self, worker: usize) {
         self.late[worker] = false;
         let publish = Command::Publish(Arc::clone(&self.snapshot));
@@ -90,7 +90,7 @@ impl World {
         );
     }
 
-    /// Tables as things are now.
+    /// Publishes tables for the present state.
     pub(super) fn refresh(&mut self) {
         let pools: Vec<PoolId> = self.snapshot.pools.iter().map(|pool| pool.id).collect();
         self.publish(self.snapshot.refreshed(&pools));
@@ -127,7 +127,7 @@ impl World {
         self.refresh_mostly();
     }
 
-    /// The checks go on, and what they find is told as if nobody had said anything.
+    /// Checks continue, and their findings are reported as if there were no override.
     fn override_health(&mut self) {
         let health = [None, None, Some(HealthState::Up), Some(HealthState::Down)][self.below(4)];
         let backend = self.draw_backend();
@@ -140,7 +140,7 @@ impl World {
         self.refresh_mostly();
     }
 
-    /// Whatever the operator has done to them, all backends are ready.
+    /// Makes all backends ready, whatever the operator has done to them.
     pub(super) fn ready_all(&mut self) {
         for backend in self.snapshot.backends() {
             self.net.borrow_mut().roster.set_admin(backend, Admin::Ready);
@@ -185,7 +185,7 @@ impl World {
             let place = self.below(self.removed.len());
             let (pool, backend) = self.removed.swap_remove(place);
             let is_it = |gone: &Arc<Backend>| gone.pool == pool && gone.address == backend.address;
-            // As long as its sessions were not to be cut it may be the same one again.
+            // As long as its sessions did not have to be cut, it may be the same one again.
             let place = self.gone.iter().position(is_it).filter(|_| self.rng.below(2) == 0);
             back = place.map(|place| self.gone.swap_remove(place));
             (pool, backend)
@@ -212,7 +212,7 @@ impl World {
         model::Backend { name: format!("127.0.0.1:{port}"), address, weight: 1, backup: false }
     }
 
-    /// Now and then one that stays has another part to play.
+    /// Now and then a remaining backend changes its role.
     fn publish_backends(&mut self, pool: PoolId, mut listed: Vec<model::Backend>, back: &[Arc<Backend>]) {
         if self.below(4) == 0 {
             let place = self.below(listed.len());

@@ -1,5 +1,5 @@
-//! What another configuration does while everything else happens: other settings of listeners and pools, pools that go
-//! and come back, and the end of sessions on backends that are gone.
+//! Reloads while everything else happens: other settings of listeners and pools, pools that are removed and return, and
+//! the end of sessions on removed backends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +114,7 @@ impl World {
         self.retire(place);
     }
 
-    /// The pool at that place of the last epoch is in the next one no more.
+    /// The next epoch no longer has the pool at that index of the last one.
     fn retire(&mut self, place: usize) {
         let retired = Arc::clone(&self.snapshot.pools[place]);
         self.removed.retain(|(pool, _)| *pool != retired.id);
@@ -124,7 +124,7 @@ impl World {
         self.coverage.hit("pool retired");
     }
 
-    /// A pool comes back, and is another one under the same name.
+    /// A pool returns, as another one under the same name.
     fn restore_pool(&mut self, config: &mut Config) {
         let Some(pool) = self.away.pop() else { return };
         let ports: Vec<u16> = pool.backends.iter().map(|backend| port_of(&backend.address)).collect();
@@ -148,7 +148,7 @@ impl World {
         self.post(&Command::CutBackend(backend.id));
     }
 
-    /// Whoever came through a listener as it was is served by the pool that it had.
+    /// A session through an old version of a listener must be served by its pool.
     pub(super) fn look_at_retired(&mut self) {
         for (pool, sessions) in &mut self.retired {
             let now = sessions_of(pool);

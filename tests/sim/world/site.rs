@@ -1,5 +1,4 @@
-//! What listens and who serves: listeners and workers come and go as they do by `server::topology`, while everything else
-//! happens.
+//! Listeners and workers that come and go as in `server::topology`, while everything else happens.
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -38,7 +37,7 @@ pub(super) struct Group {
 }
 
 impl World {
-    /// A listener comes or goes, or there are more workers or fewer, unless the last change is under way.
+    /// Adds or removes a listener, or changes the number of workers, unless the last change is in progress.
     pub(super) fn change_site(&mut self) {
         if self.is_draining || self.net.borrow().is_ending || self.ticket.strong_count() > 0 {
             return;
@@ -146,7 +145,7 @@ impl World {
         (endpoints, shared)
     }
 
-    /// Opens and retires what `config` wants opened and retired; returns for each worker that serves what it listens on.
+    /// Opens and retires sockets as `config` requires; returns the listeners of each serving worker.
     fn regroup(&mut self, config: &Config, next: &Snapshot) -> Vec<Listenings> {
         let mut of_workers: Vec<Listenings> = self.serving.iter().map(|_| Vec::new()).collect();
         for settings in &config.listeners {
@@ -193,7 +192,7 @@ impl World {
         self.groups.len() - 1
     }
 
-    /// What is retired is closed, and who leaves stops, by and by.
+    /// Closes retired sockets and stops retiring workers, by and by.
     pub(super) fn see_them_off(&mut self) {
         self.net.borrow_mut().stride = ROUND;
         for _ in 0..STILL_ROUNDS_MAX {
