@@ -473,9 +473,10 @@ proptest! {
         let vanished = Side::BOTH.map(|side| world.has_vanished(side));
         match end.reason {
             // Bytes destroyed by a reset that is not reported yet cannot be missed.
-            Done => prop_assert!(Side::BOTH.iter().all(|&side| {
-                world.heard_all(side) || world.was_reset(side) || world.has_vanished(side)
-            })),
+            Done => {
+                let lost = |&side: &Side| world.was_reset(side) || world.has_vanished(side);
+                prop_assert!(Side::BOTH.iter().all(|side| world.heard_all(*side) || lost(side)));
+            }
             ClientReset => prop_assert!(reset[0]),
             BackendReset => prop_assert!(reset[1]),
             ClientLost => prop_assert!(vanished[0]),
