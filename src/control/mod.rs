@@ -186,7 +186,7 @@ impl ControlLoop {
             }
             self.act();
         }
-        self.tell_shares();
+        self.log_worker_stats();
         self.save_for_good();
         self.give_answers();
         self.result
@@ -235,7 +235,7 @@ impl ControlLoop {
             Report::ReloadRequest(request) => self.on_reload_request(request),
             Report::Resolved(found) => self.on_resolved(&found),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
-            Report::TellShares => self.tell_shares(),
+            Report::LogWorkerStats => self.log_worker_stats(),
             // Its consequences are handled after every report.
             Report::StateWritten => {}
         }
@@ -297,7 +297,7 @@ impl ControlLoop {
     }
 
     /// Logs one line per worker.
-    fn tell_shares(&self) {
+    fn log_worker_stats(&self) {
         for (worker, stats) in self.control.staff.counters() {
             let Share {
                 sessions,

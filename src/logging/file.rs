@@ -11,7 +11,7 @@ use crate::logging::queue::Output;
 use crate::sys::{self, Clock};
 
 /// Lost lines are reported at most this often.
-const TELL_PERIOD: Duration = Duration::from_secs(10);
+const REPORT_PERIOD: Duration = Duration::from_secs(10);
 
 /// The open file. If it cannot be written, lines are lost; no thread waits for a full disk.
 pub(super) struct AccessFile {
@@ -33,7 +33,7 @@ impl AccessFile {
             path: path.to_owned(),
             lines: open_lines(path)?,
             clock,
-            tell: TokenBucket::new(1, TELL_PERIOD, clock.now()),
+            tell: TokenBucket::new(1, REPORT_PERIOD, clock.now()),
             lost: None,
             dropped: 0,
         })
@@ -84,7 +84,7 @@ impl Output for AccessFile {
         }
     }
 
-    fn tell_dropped(&mut self, lines: u64) {
+    fn report_dropped(&mut self, lines: u64) {
         self.dropped += lines;
         self.tell();
     }
@@ -150,10 +150,10 @@ mod tests {
     #[test]
     fn lost_and_dropped_lines_share_what_may_be_told() {
         let mut access = AccessFile::open(Path::new("/dev/full")).unwrap();
-        access.tell_dropped(7);
+        access.report_dropped(7);
         assert_eq!(access.dropped, 0, "told at once");
-        access.tell_dropped(2);
-        access.tell_dropped(3);
+        access.report_dropped(2);
+        access.report_dropped(3);
         assert_eq!(access.write(b"one\ntwo\n"), 2);
         let lost = access.lost.as_ref().map(|&(lines, _)| lines);
         assert_eq!((access.dropped, lost), (5, Some(2)), "these wait for the next time");

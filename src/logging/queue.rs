@@ -32,7 +32,7 @@ pub(super) trait Output: Send + 'static {
     fn reopen(&mut self);
 
     /// Reports lines that did not fit into the queue.
-    fn tell_dropped(&mut self, lines: u64);
+    fn report_dropped(&mut self, lines: u64);
 }
 
 #[derive(Clone)]
@@ -212,7 +212,7 @@ fn write_all(shared: &Shared, output: &mut impl Output) -> bool {
         DROPPED.fetch_add(output.write(&batch.bytes), Ordering::Relaxed);
         let dropped = std::mem::take(&mut shared.lock().dropped);
         if dropped > 0 {
-            output.tell_dropped(dropped);
+            output.report_dropped(dropped);
         }
         state = shared.lock();
         // Reported before a waiting flush returns.
@@ -254,7 +254,7 @@ impl<W: Write + Send + 'static, L: log::Log + 'static> Output for StandardError<
 
     fn reopen(&mut self) {}
 
-    fn tell_dropped(&mut self, lines: u64) {
+    fn report_dropped(&mut self, lines: u64) {
         // If even a line end does not fit, the next line does not either.
         let _full = self.lines.heal();
         log::warn!(logger: &self.direct, lines; "log lines were dropped: standard error did not keep up");
@@ -292,7 +292,7 @@ mod tests {
             self.note("(reopened)");
         }
 
-        fn tell_dropped(&mut self, lines: u64) {
+        fn report_dropped(&mut self, lines: u64) {
             self.0.lock().unwrap().1 += lines;
         }
     }
@@ -357,7 +357,7 @@ mod tests {
             self.0.send("(reopened)".to_owned()).unwrap();
         }
 
-        fn tell_dropped(&mut self, lines: u64) {
+        fn report_dropped(&mut self, lines: u64) {
             panic!("{lines} lines were dropped");
         }
     }
@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(output.write(b"six\n"), 1);
         assert_eq!(*output.direct.0.lock().unwrap(), [""; 0]);
         room.make(100);
-        output.tell_dropped(1);
+        output.report_dropped(1);
         assert_eq!(output.write(b"ten\n"), 0);
         assert_eq!(room.text(), "one\ntw\nten\n");
         let told = output.direct.0.lock().unwrap();

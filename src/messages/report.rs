@@ -52,7 +52,7 @@ pub enum Report {
     /// Names that could not be resolved have been looked up again.
     Resolved(HashMap<String, io::Result<Vec<SocketAddr>>>),
     /// SIGUSR1: log each worker's part of the work.
-    TellShares,
+    LogWorkerStats,
 }
 
 /// Names a worker for the life of the process. Its index may later be used by another worker.

@@ -33,10 +33,10 @@ pub struct Actions {
 
 /// Catches the signals of the process.
 #[derive(Clone)]
-pub struct Signals(Arc<Mutex<Desk>>);
+pub struct Signals(Arc<Mutex<Phase>>);
 
-/// The destination of signals.
-enum Desk {
+/// The phase of the process, which decides what signals do.
+enum Phase {
     /// Nothing runs yet. A reload requested meanwhile is done at the start.
     Starting { reload: bool },
     /// Signals go to the control thread.
@@ -47,21 +47,21 @@ impl Signals {
     /// Catches signals from now on. Must be called before anything that may wait.
     pub fn catch(actions: Actions) -> io::Result<Self> {
         let mut caught = Caught::new(MEANT.into_iter().chain(STRAY).chain(REAL_TIME))?;
-        let signals = Self(Arc::new(Mutex::new(Desk::Starting { reload: false })));
-        let desk = signals.clone();
+        let signals = Self(Arc::new(Mutex::new(Phase::Starting { reload: false })));
+        let handler = signals.clone();
         thread::Builder::new()
             .name("l4lb-signals".into())
-            .spawn(move || caught.forever().for_each(|signal| desk.on_signal(signal, actions)))?;
+            .spawn(move || caught.forever().for_each(|signal| handler.on_signal(signal, actions)))?;
         Ok(signals)
     }
 
     /// Must be called once the process serves: signals are reported there from now on.
     pub fn report_to(&self, reports: Reports) {
-        let mut desk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*desk, Desk::Starting { reload: true }) {
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*phase, Phase::Starting { reload: true }) {
             reports.send_surely(Report::Reload);
         }
-        *desk = Desk::Serving(reports);
+        *phase = Phase::Serving(reports);
     }
 
     fn on_signal(&self, signal: i32, actions: Actions) {
@@ -73,15 +73,15 @@ impl Signals {
         if signal == SIGUSR1 {
             (actions.reopen_logs)();
         }
-        let mut desk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *desk, signal) {
-            (Desk::Serving(reports), SIGHUP) => reports.send_surely(Report::Reload),
-            (Desk::Serving(reports), SIGUSR1) => reports.send_surely(Report::TellShares),
-            (Desk::Serving(reports), _) => reports.send_surely(Report::Terminate),
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *phase, signal) {
+            (Phase::Serving(reports), SIGHUP) => reports.send_surely(Report::Reload),
+            (Phase::Serving(reports), SIGUSR1) => reports.send_surely(Report::LogWorkerStats),
+            (Phase::Serving(reports), _) => reports.send_surely(Report::Terminate),
             // The file may have changed since it was read.
-            (Desk::Starting { reload }, SIGHUP) => *reload = true,
-            (Desk::Starting { .. }, SIGUSR1) => {}
-            (Desk::Starting { .. }, _) => (actions.leave)(),
+            (Phase::Starting { reload }, SIGHUP) => *reload = true,
+            (Phase::Starting { .. }, SIGUSR1) => {}
+            (Phase::Starting { .. }, _) => (actions.leave)(),
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
         static LEFT: AtomicU32 = AtomicU32::new(0);
         let leave = || _ = LEFT.fetch_add(1, Ordering::Relaxed);
         let actions = Actions { reopen_logs: || {}, leave };
-        let signals = Signals(Arc::new(Mutex::new(Desk::Starting { reload: false })));
+        let signals = Signals(Arc::new(Mutex::new(Phase::Starting { reload: false })));
         let (reports, inbox) = Reports::new();
         for signal in [SIGUSR1, SIGHUP, SIGHUP, SIGTERM, SIGUSR2, SIGQUIT, *REAL_TIME.end()] {
             signals.on_signal(signal, actions);

@@ -80,7 +80,7 @@ impl Linux {
     /// Waits, polling first where `spin` expects a short wait.
     fn wait_spinning(&mut self, spin: &mut Spin, timeout: Option<Duration>) -> io::Result<()> {
         let began = self.clock.now();
-        if !self.hear_before(began + spin.span(timeout))? {
+        if !self.poll_until(began + spin.span(timeout))? {
             let spent = self.clock.now() - began;
             self.wait_once(timeout.map(|timeout| timeout.saturating_sub(spent)))?;
         }
@@ -89,7 +89,7 @@ impl Linux {
     }
 
     /// Polls until an event comes or `until` has passed; returns whether there is an event.
-    fn hear_before(&mut self, until: Instant) -> io::Result<bool> {
+    fn poll_until(&mut self, until: Instant) -> io::Result<bool> {
         while self.clock.now() < until {
             self.wait_once(Some(Duration::ZERO))?;
             if !self.events.is_empty() {

@@ -54,7 +54,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after accept has failed, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accept errors are logged at most this often.
-const TELL_PERIOD: Duration = Duration::from_secs(10);
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// One listening socket, and the routes behind it.
 pub(super) struct Door {
@@ -96,7 +96,7 @@ impl Door {
     async fn serve(self) {
         let mut crowd = Crowd::default();
         let clock = Clock::of_process();
-        let mut told = TokenBucket::new(1, TELL_PERIOD, clock.now());
+        let mut told = TokenBucket::new(1, LOG_PERIOD, clock.now());
         loop {
             match self.accept().await {
                 Ok((stream, peer)) => {
