@@ -6,7 +6,7 @@
 //! turn as `budget` allows, `conduit` holds the bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from
 //! sinks that have stopped, `byte_accounting` counts the bytes of sessions that last, `close` ends and accounts, `lines`
 //! logs, `flight_recorder` remembers. `probes` checks backends, `commands` takes commands, `query` answers about
-//! sessions, `lost_wakeups` finds sessions with a lost event, `gauges` reports what the worker holds. Only `close.rs`
+//! sessions, `lost_wakeups` finds sessions whose event was lost, `gauges` reports what the worker holds. Only `close.rs`
 //! frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
 mod accept;
@@ -114,9 +114,9 @@ pub struct Worker<K: Kernel> {
     gap: Gap,
     listeners: Listeners<K>,
     sessions: Slots<Slot<K>>,
-    /// Sessions that wait for descriptors or memory to dial.
+    /// Sessions whose dial waits for descriptors or memory.
     starved: Starved,
-    /// Sessions that wait for a source port to dial.
+    /// Sessions whose dial waits for a source port.
     ports: Ports,
     /// What is left of this turn.
     turn: Turn,

@@ -16,7 +16,7 @@ use crate::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Wo
 const TURNS_MAX: usize = 1_000;
 /// Clients that may wait at each of its listeners.
 const BACKLOG: u32 = 128;
-/// Health of a pool without checks.
+/// Health of a pool whose backends are not checked.
 const NO_CHECKS: &str = "{ type = \"off\" }";
 /// Checks that it may have at a time.
 const CHECKS_MAX: usize = 1_000;

@@ -79,7 +79,7 @@ fn taken(key: &str, value: &str, first: &Spot, (scope, spot): (&Scope, &Spot), r
     report.add(scope, spot, format_args!("{key}: {value} is taken{first}"));
 }
 
-/// Listeners by port, without those for which the kernel chooses one.
+/// Listeners by port, without those whose port the kernel chooses.
 type ByPort<'a> = HashMap<u16, Vec<&'a Placed<Listener>>>;
 
 fn by_port(listeners: &[Placed<Listener>]) -> ByPort<'_> {

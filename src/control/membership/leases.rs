@@ -123,7 +123,7 @@ impl ControlLoop {
         }
     }
 
-    /// Removes the backends with ended leases, those of one pool together: ten thousand that lose their network at once
+    /// Removes the backends whose lease has ended, those of one pool together: ten thousand that lose their network at once
     /// are one new table.
     pub(in crate::control) fn end_leases(&mut self) {
         let mut of_pools: HashMap<PoolId, Vec<_>> = HashMap::new();
