@@ -93,7 +93,7 @@ print_shares() {
         END { printf "kernel %.1f %%, l4lb %.1f %%, libc %.1f %%, other %.1f %%\n", kernel, ours, libc, other }'
 }
 
-# The N functions of a file that take most. awk reads to the end, so that perf never writes to nobody.
+# The N functions of a file that take most. awk reads to the end, so that perf never writes to a closed pipe.
 top() { report --fields overhead,symbol --dso "$2" | awk -v n="$1" 'NF > 1 && ++lines <= n'; }
 
 print_functions() {

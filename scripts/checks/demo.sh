@@ -38,7 +38,7 @@ expect_in_turn() {
 
 status_of() { curl -sS --max-time 5 -o "$WORK/answer" -w '%{http_code}' "$@"; }
 
-# The page is for everybody on this machine, what it shows only for who has the token.
+# The page is for every user of this machine, the figures only for those with the token.
 expect_dashboard() {
     local url page token
     url=$(sed -n 's/^dashboard: //p' "$WORK/demo.out")

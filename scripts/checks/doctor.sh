@@ -79,7 +79,7 @@ END
     cure cured 'source ports'
     diagnose wide 0 "${inside[@]}" "$L4LB" doctor --json -c "$WORK/small.toml"
     expect_finding wide 'source ports' 'ok '
-    # That makes none of the listeners' ports a source port, and takes nothing from who else has reserved some.
+    # That makes none of the listeners' ports a source port, and keeps the ports that others have reserved.
     expect_finding wide 'own ports' 'ok '
     expect "reserved ports" "$("${inside[@]}" sysctl -n net.ipv4.ip_local_reserved_ports)" = 1090,9090,9100-9110
     pass "small settings are told with what cures them"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a small request pays beside streams, through one worker: a ping of 50 bytes every 4 ms beside 20 and 100 streams that
+# The latency of a small request beside streams, through one worker: a ping of 50 bytes every 4 ms beside 20 and 100 streams that
 # take all they can get. What a turn moves is bounded however many streams there are, and the idle backend of the ping, which
 # is checked meanwhile, is never taken for dead.
 # --long: also HAProxy, splicing, in interleaved rounds: in the median l4lb keeps the ping waiting no longer, and 999 of 1,000

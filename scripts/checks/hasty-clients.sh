@@ -7,7 +7,7 @@ source "$(dirname "$0")/../lib/harness.sh"
 CLIENTS=200
 ROUNDS=3
 
-# hasty WHAT ADDRESS: clients of ADDRESS; how many of them the backend heard to the end is in $WHOLE, least of a few rounds.
+# hasty WHAT ADDRESS: clients of ADDRESS; $WHOLE is how many the backend received completely, the least of a few rounds.
 hasty() {
     local round whole
     WHOLE=$CLIENTS

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What an idle session costs: memory, and processor time while nothing happens. Clients and backend are processes of
+# The cost of an idle session: memory, and processor time while nothing happens. Clients and backend are processes of
 # their own. --peers: the same of HAProxy and nginx, where installed; they need more descriptors, so with 4,000.
 # Goal G3 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a network can do to a load balancer: packets that vanish, hosts that cannot be reached, source ports that run
+# Network faults: packets that vanish, hosts that cannot be reached, source ports that run
 # out, peers that are gone without a word, a way that leads back. Root only: it makes two network namespaces with a link
 # between them. l4lb runs in one; clients and backends run in the other, whose firewall does the damage.
 # Cases 30, 48, 51 and 57 of tests/CASES.md.
@@ -109,8 +109,8 @@ check_unreachable() {
     end_round
 }
 
-# 50 source ports, 80 clients: one pool runs dry, the other one must not notice. Health checks go on meanwhile. Whoever gets
-# none is reset behind the connect timeout: see ports.sh.
+# 50 source ports, 80 clients: one pool runs dry, the other one must not notice. Health checks continue meanwhile. A session
+# without a port is reset after the connect timeout: see ports.sh.
 check_ports_run_out() {
     local figures percent
     ip netns exec "$NEAR" sysctl -q net.ipv4.ip_local_port_range='20000 20049'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a user who may have no more pipes gets: more streams with stuck readers than there may be pipes, of which a few are
-# left. What finds no pipe is copied, every byte arrives in its place, and the log says what the operator can do.
+# A user at the limit of pipes: more streams with stuck readers than pipes, of which a few are left. Streams without a pipe
+# are copied, every byte arrives in its place, and the log names the remedy.
 # Root only: l4lb runs as another user, in a network namespace.
 # Cases 61 and 64, goal G8 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
@@ -51,7 +51,7 @@ start_crowd() {
     wait_until 10 "the crowd listens" grep -q '^listening' "$WORK/crowd.out"
 }
 
-# check_denied RELAY PIPES: streams relayed so, by a user who has so many pipes left.
+# check_denied RELAY PIPES: streams relayed so, by a user with PIPES pipes left.
 check_denied() {
     local relay=$1 what="relay = $1, $2 pipes left"
     start_holder "$2"

@@ -57,7 +57,7 @@ check_program() {
     expect_at_most "bytes of the program" "$bytes" "$BYTES_MAX"
     [[ $("$L4LB" --version) =~ ^l4lb\ [0-9.]+\ \([0-9a-f]{12}\)$ ]] ||
         [[ ! -e $ROOT/.git ]] || fail "the program does not name its commit: $("$L4LB" --version)"
-    # Read to its end, so that nm never writes to nobody.
+    # Read to its end, so that nm never writes to a closed pipe.
     expect "functions with a name" "$(nm "$L4LB" | grep -c ' [tT] ')" -gt 1000
     pass "$("$L4LB" --version): $bytes bytes, with the names of its functions"
 }

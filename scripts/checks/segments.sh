@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a real link does to a stream: more bytes than 32 bits can count, segments that are not put together again, writers
-# of single bytes, and a link that is slower than everyone. Every byte arrives in its place, and then the FIN, whoever is slow
-# and however it is relayed.
+# Streams over a real link: more bytes than 32 bits can count, segments that are not merged, writers of single bytes, and a
+# link that is slower than both ends. Every byte arrives in its place, and then the FIN, whichever side is slow and however
+# it is relayed.
 # Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other, or with it.
 # Cases 5 and 11, goal G8 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh

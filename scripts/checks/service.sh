@@ -6,7 +6,7 @@ source "$(dirname "$0")/../lib/harness.sh"
 
 UNIT=$ROOT/config/l4lb.service
 EXPOSURE_MAX=1.6
-# Somebody who is on every machine and owns nothing.
+# A user that exists on every machine and owns nothing.
 NOBODY=nobody
 REQUESTS=200
 
@@ -73,7 +73,7 @@ allow_calls_of_unit() {
     expect "calls of the unit's filter" "$(wc -l <"$WORK/allowed.calls")" -gt 100
 }
 
-# What a unit denies is a broken service, and nobody would see it here: there is no systemd to run it.
+# A system call denied by the unit breaks the service, which would not show here: there is no systemd to run it.
 check_system_calls() {
     local denied
     allow_calls_of_unit
@@ -171,7 +171,7 @@ check_who_cannot_give_up_root() {
     pass "who is not root cannot become another user, and is told"
 }
 
-# Who was never root has not given it up: it may be a capability that is missing.
+# A process that was never root has not given it up: a capability may be missing.
 check_low_port_without_root() {
     sed "s/^bind = .*/bind = \"$LOW_ADDRESS\"/; s/^user = .*/user = \"$NOBODY\"/" "$WORK/other.toml" >"$WORK/low.toml"
     start lb as_nobody "$L4LB" -c "$WORK/low.toml"
@@ -181,8 +181,7 @@ check_low_port_without_root() {
     pass "who never was root is told which capability a port below 1024 needs"
 }
 
-# One start with a socket that was there before. That systemd keeps it over a restart is its own affair: here nobody
-# would hold it meanwhile.
+# One start with a passed socket. systemd keeps it over a restart; here no process would hold it meanwhile.
 check_socket_activation() {
     ADDRESS=$(free_address)
     sed "s/^bind = .*/bind = \"$ADDRESS\"/" "$WORK/plain.toml" >"$WORK/activated.toml"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What each signal does to a process with a session in it, and what a second process on the same address says.
+# The effect of each signal on a process with a session, and the error of a second process on the same address.
 # Case 96 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"

@@ -17,5 +17,5 @@ build
 soak "every kind" "$@"
 soak "every kind, spliced" --relay splice --connections 30000 --seed 3
 soak "every kind, copied" --relay copy --connections 20000 --seed 4
-# Where nobody resets, every counter is known to the byte.
+# Without resets every counter is known to the byte.
 soak "only proper ends" --graceful --connections 10000 --seed 2

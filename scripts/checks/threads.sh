@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Where no further thread can be started nobody loses a session: every route of the admin API answers, leases are renewed by
+# At the limit of threads no session is lost: every route of the admin API answers, leases are renewed by
 # address and by name, names are resolved, reloads run; one that needs threads is refused, and runs once there are some.
 # Once with a limit of tasks (pids.max of a cgroup, version 2 or 1) where this machine lets us make one, and always with
 # the limit of threads of a user (RLIMIT_NPROC), which no machine lacks.
@@ -10,9 +10,9 @@ source "$(dirname "$0")/../lib/harness.sh"
 SESSIONS=20
 # A stream that never ends is read for so long.
 STREAM_SECONDS=1
-# Another user than root, whom RLIMIT_NPROC does not bind.
+# Not root, which RLIMIT_NPROC does not limit.
 NOBODY=65534
-# Where backends are registered that hold a lease: one has to be resolved. Nobody listens there, and nobody needs to.
+# The addresses of registered backends with leases: one must be resolved. Nothing listens there, and nothing needs to.
 LEASED=(127.0.0.2:9 localhost:9)
 
 write_config() {

@@ -153,7 +153,7 @@ start_l4lb() {
     wait_until_listening "$name"
 }
 
-# start_unchecked NAME PORT ARGS...: l4lb NAME in front of one backend of 127.0.0.1 that nobody checks, so that it sees no
+# start_unchecked NAME PORT ARGS...: l4lb NAME in front of one unchecked backend of 127.0.0.1, so that it sees no
 # connection but real ones.
 start_unchecked() {
     cat >"$WORK/$1.toml" <<END
@@ -213,7 +213,7 @@ stop() {
     rm -f "$WORK/$1.in"
 }
 
-# N ports that nobody uses, outside the range that the kernel gives to outgoing connections.
+# N unused ports, outside the range that the kernel gives to outgoing connections.
 free_ports() { python3 "$ROOT/scripts/lib/peers" free-ports "$1"; }
 
 free_address() { echo "127.0.0.1:$(free_ports 1)"; }
