@@ -517,7 +517,7 @@ mod tests {
             passes(&mut work, &answered).unwrap_err().errors.remove(0)
         });
         let last = errors.last().unwrap();
-        assert_eq!(last, "4 readings of the configuration have not ended: see what they wait for");
+        assert_eq!(last, "4 readings of the configuration have not ended: check the disks and name servers");
     }
 
     #[test]
