@@ -196,7 +196,7 @@ fn help_version_and_completions_are_no_errors() {
     for (args, expected) in [
         ("--help", "Durations are written 500ms, 2s, 1m30s, 1h."),
         ("--help", "Manual: README.md and src/manual/"),
-        ("check --help", "Flags are applied as they would be with -c."),
+        ("check --help", "Flags are applied as with -c."),
         ("--version", "l4lb 0."),
         ("completions bash", "round_robin"),
         ("ctl --help", "l4lb ctl drain web/10.0.0.1:80 --wait"),
