@@ -8,8 +8,8 @@ use axum::http::Method;
 
 use crate::api;
 use crate::ctl::{Client, Failure, routes};
-use crate::top::Input;
 use crate::top::app::{Change, News};
+use crate::top::input::Input;
 
 /// Events requested with each sample: as many as a tall screen shows.
 const EVENTS_LEN: u32 = 8;

@@ -1,10 +1,12 @@
 //! `l4lb top`: a live view of a running l4lb on a terminal, with keys to drain its backends.
 //!
 //! `app` is the state and the meaning of keys, without I/O; `rates` derives rates from totals; `screen` and `table`
-//! draw; `feed` talks to the admin API and `terminal` takes over and restores the terminal. This file connects them.
+//! draw; `feed` talks to the admin API and `terminal` takes over and restores the terminal; both
+//! send `input`. This file connects them.
 
 mod app;
 mod feed;
+mod input;
 mod rates;
 mod screen;
 mod table;
@@ -32,7 +34,8 @@ use crate::config::units::{parse_duration, show_duration};
 use crate::ctl::target::At;
 use crate::ctl::{Client, Failure, print};
 use crate::sys::Clock;
-use app::{App, Change, Key, Link, News, Wish};
+use app::{App, Change, Link, News, Wish};
+use input::Input;
 use terminal::Screen;
 
 /// Keys and news that wait; their senders block when it is full.
@@ -97,16 +100,6 @@ impl TopArgs {
         let Self { socket, address, token_file, .. } = self.clone();
         At { socket, address, address_flag: "--address", token_file }.client()
     }
-}
-
-/// An input of the main thread.
-#[derive(Debug)]
-enum Input {
-    Key(Key),
-    Resized,
-    News(News),
-    /// No more keys will come.
-    Blind(io::Error),
 }
 
 /// Shows a running l4lb until a key or `stop` ends it.

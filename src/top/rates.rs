@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::api;
+use crate::ctl::figures::bytes;
 use crate::session::CloseReason;
 
 /// Number of samples remembered: ten minutes, more than the widest screen shows.
@@ -42,6 +43,16 @@ impl Rates {
         let rate = |index: usize| now[index].saturating_sub(before[index]) as f64 / seconds;
         Self { sessions: rate(0), to_backend: rate(1), to_client: rate(2), failures: rate(3) }
     }
+}
+
+/// Returns a rate per second: small ones with one decimal.
+pub(super) fn rate(rate: f64) -> String {
+    if rate == 0.0 || rate >= 9.95 { format!("{rate:.0}") } else { format!("{rate:.1}") }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
+pub(super) fn bytes_rate(rate: f64) -> String {
+    bytes(rate.round() as u64)
 }
 
 fn of_backend(backend: &api::Backend) -> Counts {

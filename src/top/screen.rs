@@ -15,7 +15,7 @@ use crate::config::one_line;
 use crate::ctl::figures::{age, bytes, count, span};
 use crate::ctl::{stage_word, state_words};
 use crate::top::app::{App, Link, Mode};
-use crate::top::rates::{History, Rates};
+use crate::top::rates::{History, Rates, bytes_rate, rate};
 use crate::top::table;
 
 /// Height of the lines about the process.
@@ -152,16 +152,6 @@ fn figures(app: &App, now: Instant) -> Line<'static> {
         Span::raw("  "),
         if errors > 0.0 { words.red().bold() } else { words.into() },
     ])
-}
-
-/// Returns a rate per second: small ones with one decimal.
-pub(super) fn rate(rate: f64) -> String {
-    if rate == 0.0 || rate >= 9.95 { format!("{rate:.0}") } else { format!("{rate:.1}") }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-pub(super) fn bytes_rate(rate: f64) -> String {
-    bytes(rate.round() as u64)
 }
 
 /// The title, the history, the format of a value, and the colour.

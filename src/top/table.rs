@@ -11,8 +11,7 @@ use crate::config::one_line;
 use crate::ctl::figures::age;
 use crate::ctl::state_words;
 use crate::top::app::{App, Column};
-use crate::top::rates::{self, Rates};
-use crate::top::screen::{bytes_rate, rate};
+use crate::top::rates::{self, Rates, bytes_rate, rate};
 
 const GAP: u16 = 2;
 /// The column of reasons is left out when narrower than this.

@@ -13,8 +13,8 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
-use crate::top::Input;
 use crate::top::app::Key;
+use crate::top::input::Input;
 
 /// A terminal that shows only what is drawn here; dropping it restores the terminal.
 pub(super) struct Screen {

@@ -1,0 +1,15 @@
+//! What the threads of `l4lb top` send to the one that draws.
+
+use std::io;
+
+use super::app::{Key, News};
+
+/// An input of the main thread.
+#[derive(Debug)]
+pub(super) enum Input {
+    Key(Key),
+    Resized,
+    News(News),
+    /// No more keys will come.
+    Blind(io::Error),
+}
