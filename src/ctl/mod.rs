@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod codes;
 mod drain;
+mod failure;
 pub(crate) mod figures;
 mod messages;
 mod register;
@@ -27,37 +28,12 @@ use crate::sys::timestamp;
 
 pub use args::CtlArgs;
 pub use client::{Answer, Client, ClientError, Messages, Target};
+pub use failure::Failure;
 pub use messages::Message;
 pub use register::{RegisterArgs, register};
 pub(crate) use show::{stage_word, state_words};
 
 use args::{Action, SessionArgs};
-
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The command line is contradictory.
-    #[error("{0}")]
-    Usage(String),
-    /// Something other than the answer failed.
-    #[error("{0}")]
-    Failed(String),
-    /// It was refused, or there is no answer.
-    #[error("{}{}", .0, .0.remedy())]
-    Unanswered(ClientError),
-    /// The answer cannot be written.
-    #[error("cannot write to standard output: {0}")]
-    Unwritten(io::Error),
-    /// The reader of the output has gone, as `head` does.
-    #[error("standard output is closed")]
-    NobodyReads,
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Self::Unanswered(error)
-    }
-}
 
 /// Sends the request of `args` and prints the answer.
 pub fn run(args: &CtlArgs) -> Result<(), Failure> {

@@ -1,0 +1,31 @@
+//! Why a command of `l4lb ctl` failed; the exit code follows from it.
+
+use std::io;
+
+use super::client::ClientError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line is contradictory.
+    #[error("{0}")]
+    Usage(String),
+    /// Something other than the answer failed.
+    #[error("{0}")]
+    Failed(String),
+    /// It was refused, or there is no answer.
+    #[error("{}{}", .0, .0.remedy())]
+    Unanswered(ClientError),
+    /// The answer cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Unwritten(io::Error),
+    /// The reader of the output has gone, as `head` does.
+    #[error("standard output is closed")]
+    NobodyReads,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Unanswered(error)
+    }
+}
