@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap::builder::Resettable;
 
-use super::{Cli, print};
+use super::args::{Cli, print};
 
 /// The config file with every key, its default and its purpose.
 const CONFIG: &str = include_str!("../../config/l4lb.toml");

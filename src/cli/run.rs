@@ -9,7 +9,10 @@ use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Cli, Command, serve};
+use super::args::{self, Cli, Command};
+use super::completions::completions;
+use super::man::man;
+use super::serve;
 use crate::config::model::LogFormat;
 use crate::config::{Config, Overrides};
 use crate::ctl::RegisterArgs;
@@ -23,13 +26,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve::configured(cli.config.as_deref(), &cli.flags.overrides()),
         Some(Command::Check { file, flags }) => {
-            let config = match super::load(Some(&file), &flags.overrides()) {
+            let config = match args::load(Some(&file), &flags.overrides()) {
                 Ok(config) => config,
                 Err(code) => return Ok(code),
             };
             let open_files = sys::open_files_max().context("cannot read the limit of open files")?;
             let pipe_bytes = sys::pipe_bytes_max(config.global.user.is_some());
-            Ok(super::check(
+            Ok(args::check(
                 &config,
                 &file,
                 open_files,
@@ -38,9 +41,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Doctor { config, json }) => {
             let file = config.as_deref();
-            let config = file.map(|file| super::load(Some(file), &Overrides::default())).transpose();
+            let config = file.map(|file| args::load(Some(file), &Overrides::default())).transpose();
             let examine =
-                |config: Option<Config>| super::doctor(&doctor::examine(config.as_ref(), file), json);
+                |config: Option<Config>| args::doctor(&doctor::examine(config.as_ref(), file), json);
             Ok(config.map_or_else(|code| code, examine))
         }
         Some(Command::Demo { port_base }) => {
@@ -52,12 +55,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             backend.serve()?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Ctl(args)) => Ok(super::ctl(&args)),
+        Some(Command::Ctl(args)) => Ok(args::ctl(&args)),
         // Closing a terminal sends HUP.
-        Some(Command::Top(args)) => Ok(super::top(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?)),
+        Some(Command::Top(args)) => Ok(args::top(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?)),
         Some(Command::Register(args)) => register(args),
-        Some(Command::Man { out }) => super::man(out.as_deref()).context("cannot write the pages"),
-        Some(Command::Completions { shell }) => Ok(super::completions(shell)),
+        Some(Command::Man { out }) => man(out.as_deref()).context("cannot write the pages"),
+        Some(Command::Completions { shell }) => Ok(completions(shell)),
     }
 }
 
@@ -65,7 +68,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
     let _flush =
         logging::start(log::LevelFilter::Info, LogFormat::Text, None).context("cannot start the log")?;
-    Ok(super::register(args, &signalled(&[SIGTERM, SIGINT])?))
+    Ok(args::register(args, &signalled(&[SIGTERM, SIGINT])?))
 }
 
 /// Returns a channel that receives each of the signals; none of them ends the process any more.

@@ -1,10 +1,5 @@
-//! The command line: parses arguments into [`Overrides`] and a [`Command`], and runs it. `run` dispatches, `serve` is
-//! the server in the foreground.
+//! The arguments: what may be written on the command line, and what each means.
 
-mod completions;
-mod man;
-mod run;
-mod serve;
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -32,12 +27,8 @@ use crate::doctor::{self, Finding, Verdict};
 use crate::sys;
 use crate::top::{self, TopArgs};
 
-use completions::completions;
-use man::man;
-pub use run::run;
-
 /// The exit code for wrong flags and wrong files.
-const EXIT_USAGE: u8 = 2;
+pub(super) const EXIT_USAGE: u8 = 2;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -258,7 +249,7 @@ fn first_paragraphs(error: &clap::Error) -> String {
 }
 
 /// Returns the configuration of the file and the flags. Prints every mistake and returns the exit code otherwise.
-fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
+pub(super) fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
     config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up).map_err(|errors| {
         errors.iter().for_each(print_error);
         ExitCode::from(EXIT_USAGE)
@@ -267,7 +258,7 @@ fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> 
 
 /// Prints what the configuration of `file` would run, or why it cannot when at most `nofile` files may be open and
 /// pipes may hold `pipe_bytes`.
-fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
+pub(super) fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
     let budget = FdBudget::of(config, nofile, pipe_bytes);
     match budget.sessions_max(config) {
         Ok(sessions) => {
@@ -286,17 +277,17 @@ fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> 
 }
 
 /// Sends the request of `args` to a running l4lb and prints the answer, or why there is none.
-fn ctl(args: &CtlArgs) -> ExitCode {
+pub(super) fn ctl(args: &CtlArgs) -> ExitCode {
     exit_code(ctl::run(args))
 }
 
 /// Shows a running l4lb until a key or `stop` ends it.
-fn top(args: &TopArgs, stop: &Receiver<()>) -> ExitCode {
+pub(super) fn top(args: &TopArgs, stop: &Receiver<()>) -> ExitCode {
     exit_code(top::run(args, stop))
 }
 
 /// Keeps a backend registered until `stop` receives a message.
-fn register(args: RegisterArgs, stop: &Receiver<()>) -> ExitCode {
+pub(super) fn register(args: RegisterArgs, stop: &Receiver<()>) -> ExitCode {
     exit_code(ctl::register(args, stop))
 }
 
@@ -315,7 +306,7 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
 }
 
 /// Prints the findings of the doctor.
-fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
+pub(super) fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
     let text = if as_json { doctor::json(findings) } else { doctor::table(findings) };
     print(text.as_bytes());
     match doctor::worst(findings) {
@@ -325,10 +316,10 @@ fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
 }
 
 /// Writes to stdout; a closed one must not cause a panic.
-fn print(text: &[u8]) {
+pub(super) fn print(text: &[u8]) {
     let _ = io::stdout().write_all(text);
 }
 
-fn print_error(error: impl Display) {
+pub(super) fn print_error(error: impl Display) {
     let _ = writeln!(io::stderr(), "{}", config::one_line(&error.to_string()));
 }

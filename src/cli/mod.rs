@@ -1,0 +1,11 @@
+//! The command line: parses arguments into [`Overrides`](crate::config::Overrides) and a [`Command`], and runs it.
+//! `run` dispatches, `serve` is the server in the foreground.
+
+mod args;
+mod completions;
+mod man;
+mod run;
+mod serve;
+
+pub use args::{Cli, Command, Flags, usage_text};
+pub use run::run;
