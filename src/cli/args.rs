@@ -1,14 +1,10 @@
 //! The arguments: what may be written on the command line, and what each means.
 
-
 use std::error::Error as _;
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -16,19 +12,14 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
+use super::print::{EXIT_USAGE, print, print_error};
 use crate::balance::Algorithm;
 use crate::base::nearest::did_you_mean;
-use crate::config::fd_budget::FdBudget;
 use crate::config::model::AdminSocket;
-use crate::config::{self, BackendFlag, Config, Overrides};
-use crate::ctl::{self, CtlArgs, Failure, RegisterArgs};
+use crate::config::{self, BackendFlag, Overrides};
+use crate::ctl::{CtlArgs, RegisterArgs};
 use crate::demo::PORT_BASE_MAX;
-use crate::doctor::{self, Finding, Verdict};
-use crate::sys;
-use crate::top::{self, TopArgs};
-
-/// The exit code for wrong flags and wrong files.
-pub(super) const EXIT_USAGE: u8 = 2;
+use crate::top::TopArgs;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -246,80 +237,4 @@ fn first_paragraphs(error: &clap::Error) -> String {
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
     let text = lines.join(", ").replace(":, ", ": ");
     format!("{}; see `l4lb --help`", text.strip_prefix("error: ").unwrap_or(&text))
-}
-
-/// Returns the configuration of the file and the flags. Prints every mistake and returns the exit code otherwise.
-pub(super) fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
-    config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up).map_err(|errors| {
-        errors.iter().for_each(print_error);
-        ExitCode::from(EXIT_USAGE)
-    })
-}
-
-/// Prints what the configuration of `file` would run, or why it cannot when at most `nofile` files may be open and
-/// pipes may hold `pipe_bytes`.
-pub(super) fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
-    let budget = FdBudget::of(config, nofile, pipe_bytes);
-    match budget.sessions_max(config) {
-        Ok(sessions) => {
-            for Finding { name, found, consequence, .. } in doctor::foresee(config, Some(file)) {
-                let consequence = consequence.map(|what| format!(": {what}")).unwrap_or_default();
-                print_error(format!("warning: {name}: {found}{consequence}"));
-            }
-            print(format!("{config}limits: max_sessions={sessions}, {budget}\n").as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            print_error(format!("{}: {error}", file.display()));
-            ExitCode::from(EXIT_USAGE)
-        }
-    }
-}
-
-/// Sends the request of `args` to a running l4lb and prints the answer, or why there is none.
-pub(super) fn ctl(args: &CtlArgs) -> ExitCode {
-    exit_code(ctl::run(args))
-}
-
-/// Shows a running l4lb until a key or `stop` ends it.
-pub(super) fn top(args: &TopArgs, stop: &Receiver<()>) -> ExitCode {
-    exit_code(top::run(args, stop))
-}
-
-/// Keeps a backend registered until `stop` receives a message.
-pub(super) fn register(args: RegisterArgs, stop: &Receiver<()>) -> ExitCode {
-    exit_code(ctl::register(args, stop))
-}
-
-fn exit_code(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
-        Err(failure @ Failure::Usage(_)) => {
-            print_error(failure);
-            ExitCode::from(EXIT_USAGE)
-        }
-        Err(failure @ (Failure::Failed(_) | Failure::Unanswered(_) | Failure::Unwritten(_))) => {
-            print_error(format_args!("l4lb: {failure}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints the findings of the doctor.
-pub(super) fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
-    let text = if as_json { doctor::json(findings) } else { doctor::table(findings) };
-    print(text.as_bytes());
-    match doctor::worst(findings) {
-        Verdict::Ok | Verdict::Warn => ExitCode::SUCCESS,
-        Verdict::Fail => ExitCode::FAILURE,
-    }
-}
-
-/// Writes to stdout; a closed one must not cause a panic.
-pub(super) fn print(text: &[u8]) {
-    let _ = io::stdout().write_all(text);
-}
-
-pub(super) fn print_error(error: impl Display) {
-    let _ = writeln!(io::stderr(), "{}", config::one_line(&error.to_string()));
 }

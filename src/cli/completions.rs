@@ -7,7 +7,8 @@ use clap::builder::PossibleValue;
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::Shell;
 
-use super::args::{Cli, print};
+use super::args::Cli;
+use super::print::print;
 
 /// Prints the completions of `shell`.
 pub(super) fn completions(shell: Shell) -> ExitCode {

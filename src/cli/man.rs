@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap::builder::Resettable;
 
-use super::args::{Cli, print};
+use super::args::Cli;
+use super::print::print;
 
 /// The config file with every key, its default and its purpose.
 const CONFIG: &str = include_str!("../../config/l4lb.toml");

@@ -4,6 +4,7 @@
 mod args;
 mod completions;
 mod man;
+mod print;
 mod run;
 mod serve;
 

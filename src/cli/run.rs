@@ -1,6 +1,7 @@
 //! Dispatches from commands to the code that runs them.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -9,41 +10,38 @@ use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::args::{self, Cli, Command};
+use super::args::{Cli, Command};
 use super::completions::completions;
 use super::man::man;
+use super::print::{EXIT_USAGE, exit_code, print, print_error};
 use super::serve;
+use crate::config::fd_budget::FdBudget;
 use crate::config::model::LogFormat;
-use crate::config::{Config, Overrides};
-use crate::ctl::RegisterArgs;
+use crate::config::{self, Config, Overrides};
+use crate::ctl::{self, RegisterArgs};
 use crate::demo::{HttpBackend, Ports};
-use crate::doctor;
+use crate::doctor::{self, Finding, Verdict};
 use crate::logging;
 use crate::sys;
+use crate::top;
 
 /// Runs the command line. Returns the exit code; fails with an error of this machine.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve::configured(cli.config.as_deref(), &cli.flags.overrides()),
         Some(Command::Check { file, flags }) => {
-            let config = match args::load(Some(&file), &flags.overrides()) {
+            let config = match load(Some(&file), &flags.overrides()) {
                 Ok(config) => config,
                 Err(code) => return Ok(code),
             };
             let open_files = sys::open_files_max().context("cannot read the limit of open files")?;
             let pipe_bytes = sys::pipe_bytes_max(config.global.user.is_some());
-            Ok(args::check(
-                &config,
-                &file,
-                open_files,
-                pipe_bytes.context("cannot read the limit on pipes")?,
-            ))
+            Ok(check(&config, &file, open_files, pipe_bytes.context("cannot read the limit on pipes")?))
         }
         Some(Command::Doctor { config, json }) => {
             let file = config.as_deref();
-            let config = file.map(|file| args::load(Some(file), &Overrides::default())).transpose();
-            let examine =
-                |config: Option<Config>| args::doctor(&doctor::examine(config.as_ref(), file), json);
+            let config = file.map(|file| load(Some(file), &Overrides::default())).transpose();
+            let examine = |config: Option<Config>| doctor(&doctor::examine(config.as_ref(), file), json);
             Ok(config.map_or_else(|code| code, examine))
         }
         Some(Command::Demo { port_base }) => {
@@ -55,9 +53,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             backend.serve()?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Ctl(args)) => Ok(args::ctl(&args)),
+        Some(Command::Ctl(args)) => Ok(exit_code(ctl::run(&args))),
         // Closing a terminal sends HUP.
-        Some(Command::Top(args)) => Ok(args::top(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?)),
+        Some(Command::Top(args)) => Ok(exit_code(top::run(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?))),
         Some(Command::Register(args)) => register(args),
         Some(Command::Man { out }) => man(out.as_deref()).context("cannot write the pages"),
         Some(Command::Completions { shell }) => Ok(completions(shell)),
@@ -68,7 +66,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
     let _flush =
         logging::start(log::LevelFilter::Info, LogFormat::Text, None).context("cannot start the log")?;
-    Ok(args::register(args, &signalled(&[SIGTERM, SIGINT])?))
+    Ok(exit_code(ctl::register(args, &signalled(&[SIGTERM, SIGINT])?)))
 }
 
 /// Returns a channel that receives each of the signals; none of them ends the process any more.
@@ -80,4 +78,42 @@ fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
         signals.forever().try_for_each(|_| tell.send(()))
     })?;
     Ok(told)
+}
+
+/// Returns the configuration of the file and the flags. Prints every mistake and returns the exit code otherwise.
+fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
+    config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up).map_err(|errors| {
+        errors.iter().for_each(print_error);
+        ExitCode::from(EXIT_USAGE)
+    })
+}
+
+/// Prints what the configuration of `file` would run, or why it cannot when at most `nofile` files may be open and
+/// pipes may hold `pipe_bytes`.
+fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> ExitCode {
+    let budget = FdBudget::of(config, nofile, pipe_bytes);
+    match budget.sessions_max(config) {
+        Ok(sessions) => {
+            for Finding { name, found, consequence, .. } in doctor::foresee(config, Some(file)) {
+                let consequence = consequence.map(|what| format!(": {what}")).unwrap_or_default();
+                print_error(format!("warning: {name}: {found}{consequence}"));
+            }
+            print(format!("{config}limits: max_sessions={sessions}, {budget}\n").as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print_error(format!("{}: {error}", file.display()));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// Prints the findings of the doctor.
+fn doctor(findings: &[Finding], as_json: bool) -> ExitCode {
+    let text = if as_json { doctor::json(findings) } else { doctor::table(findings) };
+    print(text.as_bytes());
+    match doctor::worst(findings) {
+        Verdict::Ok | Verdict::Warn => ExitCode::SUCCESS,
+        Verdict::Fail => ExitCode::FAILURE,
+    }
 }

@@ -26,7 +26,7 @@ pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::
             let format = file.map_or(LogFormat::Text, |file| config::log_format(file, sys::open_regular));
             let errors = errors.iter().map(|error| one_line(&error.to_string()));
             errors.for_each(|error| logging::print_mistake(&error, format));
-            Ok(ExitCode::from(super::args::EXIT_USAGE))
+            Ok(ExitCode::from(super::print::EXIT_USAGE))
         }
     }
 }
