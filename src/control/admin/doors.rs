@@ -3,31 +3,20 @@
 //! it was removed.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::context::Context;
+use super::error::AdminError;
 use super::guard::Guard;
-use super::serve::{Door, Swaps};
+use super::serve::{Door, Hang, Place, Swaps};
 use super::socket::{SocketFile, Unix};
 use super::token::Tokens;
-use super::{AdminError, Context, monitoring, routes, tcp, watched};
+use super::{monitoring, routes};
 use crate::config::model::{Admin, AdminSocket};
 use crate::sys;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
-    /// The unix socket.
-    Socket,
-    /// The API over TCP.
-    Listen,
-    /// The metrics alone.
-    Metrics,
-}
-
-/// Opens a door, within the runtime; returns `None` to close it for good.
-pub(super) type Hang = Box<dyn FnOnce() -> io::Result<Option<Door>> + Send>;
 
 /// The doors of the admin API: unix socket, TCP and metrics.
 #[derive(Clone)]
@@ -172,4 +161,17 @@ impl Doors {
         // Without the thread of the API the process ends.
         let _ends = self.swaps.send((place, Box::new(hang)));
     }
+}
+
+/// Returns a listener that does not block.
+pub(super) fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).map_err(|error| sys::name_holder(address, error))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Registers a listener with the runtime, which must be entered; returns it and its address.
+fn watched(listener: TcpListener) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
+    let address = listener.local_addr()?;
+    Ok((tokio::net::TcpListener::from_std(listener)?, address))
 }

@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use super::problem::Problem;
+use crate::api;
 
 /// The result of a handler.
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
@@ -64,3 +65,12 @@ pub(super) struct Query<T>(pub(super) T);
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub(super) struct Path<T>(pub(super) T);
+
+/// How much of a list is asked for.
+pub(super) fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {
+    const MAX: u32 = api::PAGE_LEN_MAX;
+    match limit.unwrap_or(api::PAGE_LEN) {
+        limit @ 1..=MAX => Ok(limit as usize),
+        limit => Err(Problem::bad(format!("limit: must be 1..={MAX}, got {limit}"))),
+    }
+}

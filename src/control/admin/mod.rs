@@ -5,7 +5,9 @@
 //! routes, `rows` turns state into JSON, `sampler` measures durations, `stream` sends events as they happen, `page` is
 //! the dashboard.
 
+mod context;
 mod doors;
+mod error;
 mod explain;
 mod extract;
 mod guard;
@@ -24,6 +26,7 @@ mod socket;
 mod stream;
 mod token;
 mod wanted;
+mod work;
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,24 +41,18 @@ use crate::messages::report::Reports;
 use crate::sys;
 
 pub use doors::{Doors, Swap};
+pub use error::AdminError;
 pub use guard::names_this_machine;
 pub use routes::openapi;
 pub use wanted::Wanted;
 
-use doors::Place;
+use context::Context;
+use doors::tcp;
 use resolve::Resolvers;
 use scrape::Scraper;
+use serve::Place;
 use socket::Unix;
 use token::Tokens;
-
-/// The reason why the admin API could not be started.
-#[derive(Debug, thiserror::Error)]
-#[error("admin: cannot {what}: {error}")]
-pub struct AdminError {
-    what: String,
-    /// Not a `source`: the message contains it.
-    error: io::Error,
-}
 
 /// The open sockets, before any client is answered.
 pub struct Opened {
@@ -80,16 +77,6 @@ impl Addresses {
     pub fn doors(&self) -> impl Iterator<Item = OwnSocket> {
         self.listen.map(OwnSocket::Admin).into_iter().chain(self.metrics.map(OwnSocket::Metrics))
     }
-}
-
-/// The state that every route works with.
-#[derive(Clone)]
-struct Context {
-    view: Arc<View>,
-    scraper: Arc<Scraper>,
-    reports: Reports,
-    streams: Arc<tokio::sync::Semaphore>,
-    resolvers: Resolvers,
 }
 
 /// Opens what `settings` name, and answers no client yet.
@@ -128,18 +115,6 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
 /// Fails when a token file that `settings` name cannot be used.
 pub fn check_tokens(settings: &Admin) -> io::Result<()> {
     Tokens::read(settings).map(|_| ())
-}
-
-fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| sys::name_holder(address, error))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Registers a listener with the runtime, which must be entered; returns it and its address.
-fn watched(listener: std::net::TcpListener) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
-    let address = listener.local_addr()?;
-    Ok((tokio::net::TcpListener::from_std(listener)?, address))
 }
 
 impl Opened {
@@ -201,22 +176,5 @@ impl Opened {
             .spawn(move || runtime.block_on(serve::serve_all(open, swaps)))
             .map_err(failed("start its thread"))?;
         Ok(doors)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::messages::report::Report;
-
-    /// Returns the context of a process without listeners, pools and workers, with a control thread that is stopping.
-    pub(super) fn context() -> Context {
-        let (reports, inbox) = Reports::new();
-        thread::spawn(move || while let Ok(Report::Ask(_)) = inbox.recv() {});
-        let streams = Arc::new(tokio::sync::Semaphore::new(1));
-        let view = Arc::new(View::of_nothing());
-        let scraper = Arc::new(Scraper::start(Arc::clone(&view)).unwrap());
-        let resolvers = Resolvers::start().expect("threads");
-        Context { view, scraper, reports, streams, resolvers }
     }
 }

@@ -12,10 +12,10 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::context::{Context, finish};
 use super::extract::Query;
 use super::problem::Problem;
-use super::routes::finish;
-use super::{Context, guard, rows};
+use super::{guard, rows};
 use crate::api;
 use crate::control::metrics;
 use crate::control::readiness::why_not_ready;
@@ -85,7 +85,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::control::admin::tests::context;
+    use crate::control::admin::context::tests::context;
 
     /// Returns the status and body of an answer of the metrics address, for a client that names `host`.
     async fn ask(routes: &Router, path: &str, host: &str) -> (StatusCode, String) {

@@ -6,10 +6,11 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
+use super::context::Context;
 use super::extract::{Answer, Json};
 use super::guard::{DRY_RUN, Peer};
 use super::problem::Problem;
-use super::{Context, rows};
+use super::rows;
 use crate::api;
 use crate::messages::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;

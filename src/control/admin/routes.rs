@@ -1,7 +1,6 @@
 //! The routes, each with its place in the OpenAPI document.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Extension, State};
@@ -9,7 +8,6 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::get;
 use log::LevelFilter;
-use tokio::sync::oneshot;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -17,22 +15,20 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Answer, Json, Path, Query};
+use super::context::{Context, finish};
+use super::extract::{Answer, Json, Path, Query, check_limit};
 use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
 use super::wanted::{Wanted, check_weight};
-use super::{Context, monitoring, page, reloads, rows, sessions, stream};
+use super::{monitoring, page, reloads, rows, sessions, stream};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::Target;
 use crate::config::model::HealthState;
 use crate::control::readiness::why_not_ready;
 use crate::logging;
-use crate::messages::report::Report;
-use crate::messages::request::{Ask, Done, Named, NewBackend, Reply, Request};
+use crate::messages::request::{Done, Named, NewBackend, Request};
 
-/// Limit for a body.
-const BODY_LEN_MAX: usize = 64 * 1024;
 /// Answers that any route may give.
 const COMMON_ANSWERS: [(&str, &str); 4] = [
     ("400", "The request is malformed."),
@@ -49,9 +45,6 @@ const ANSWERS_TO_BODIES: [(&str, &str); 3] = [
     ("415", "The body has to say that it is JSON: Content-Type: application/json."),
     ("422", "The body is JSON, but not what is wanted here."),
 ];
-/// Limit for an answer of the control thread.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-
 #[derive(OpenApi)]
 #[openapi(
     info(title = "l4lb admin API", description = "What l4lb does, and changes to it while it runs."),
@@ -140,50 +133,6 @@ pub(super) fn all(context: Context, guard: Option<Guard>) -> Router {
             .layer(middleware::from_fn_with_state(guard.clone(), guard::check_token))
             .merge(page::routes())
             .layer(middleware::from_fn_with_state(guard.view, guard::check_host)),
-    }
-}
-
-/// Adds the fallbacks; `hint` names the routes.
-pub(super) fn finish(routes: Router<Context>, context: Context, hint: &'static str) -> Router {
-    routes
-        .fallback(async move || Problem::not_found(format!("no such route: {hint}")))
-        .method_not_allowed_fallback(async move || {
-            let what = format!("this route has no such method: {hint}");
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
-        })
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_LEN_MAX))
-        .with_state(context)
-}
-
-impl Context {
-    /// Sends a request to the control thread, and waits for its answer.
-    async fn ask<T>(&self, who: Peer, request: impl FnOnce(Reply<T>) -> Request) -> Result<Done<T>, Problem> {
-        let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
-        let (reply, answer) = oneshot::channel();
-        if !self.reports.try_send(Report::Ask(Ask { who: who.to_string(), request: request(reply) })) {
-            return Err(unavailable("the control thread has too much to do"));
-        }
-        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-            Ok(Ok(answer)) => Ok(answer?),
-            Ok(Err(_)) => Err(unavailable("the process is stopping")),
-            Err(_) => {
-                Err(unavailable("the control thread has not answered in time; the change may still come"))
-            }
-        }
-    }
-
-    /// Returns the backend after a change.
-    fn changed(&self, named: &Named, not_saved: Option<String>) -> Answer<api::Changed> {
-        let Json(backend) = self.backend(named)?;
-        Ok(Json(api::Changed { backend, not_saved }))
-    }
-
-    fn backend(&self, named: &Named) -> Answer<api::Backend> {
-        let state = self.view.state();
-        let pool = rows::pool_named(&state, &named.pool)?;
-        let index = pool.backends.iter().position(|backend| backend.name == named.backend);
-        let index = index.ok_or_else(|| Problem::not_found(format!("{named} does not exist")))?;
-        Ok(Json(rows::backend(&state, self.view.clock.now(), pool, index)))
     }
 }
 
@@ -390,14 +339,6 @@ async fn events(
     }))
 }
 
-pub(super) fn check_limit(limit: Option<u32>) -> Result<usize, Problem> {
-    const MAX: u32 = api::PAGE_LEN_MAX;
-    match limit.unwrap_or(api::PAGE_LEN) {
-        limit @ 1..=MAX => Ok(limit as usize),
-        limit => Err(Problem::bad(format!("limit: must be 1..={MAX}, got {limit}"))),
-    }
-}
-
 /// Shares of new sessions per backend
 #[utoipa::path(get, path = "/v1/topology", responses((status = OK, body = api::Topology)))]
 async fn topology(State(context): State<Context>) -> Json<api::Topology> {
@@ -461,8 +402,9 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::control::admin::serve::Work;
-    use crate::control::admin::tests::context;
+    use crate::control::admin::context::BODY_LEN_MAX;
+    use crate::control::admin::context::tests::context;
+    use crate::control::admin::work::Work;
 
     /// Returns the routes of a process without listeners, pools and workers, with a control thread that is stopping.
     fn routes() -> Router {

@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -30,11 +30,11 @@ use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-use super::doors::{Hang, Place};
 use super::guard::{Delay, Peer};
 use super::problem::Problem;
 use super::reloads;
 use super::socket::Unix;
+use super::work::{Activity, Work};
 use crate::api;
 use crate::base::token_bucket::TokenBucket;
 use crate::sys::Clock;
@@ -71,7 +71,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Door {
-    pub(super) fn unix(unix: Unix, routes: Router) -> std::io::Result<Self> {
+    pub(super) fn unix(unix: Unix, routes: Router) -> io::Result<Self> {
         Ok(Self { listener: Listener::Unix(UnixListener::from_std(unix.listener)?), routes })
     }
 
@@ -79,7 +79,7 @@ impl Door {
         Self { listener: Listener::Tcp(listener), routes }
     }
 
-    async fn accept(&self) -> std::io::Result<(Box<dyn Stream>, Peer)> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
         match &self.listener {
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -114,6 +114,19 @@ impl Door {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// The unix socket.
+    Socket,
+    /// The API over TCP.
+    Listen,
+    /// The metrics alone.
+    Metrics,
+}
+
+/// Opens a door, within the runtime; returns `None` to close it for good.
+pub(super) type Hang = Box<dyn FnOnce() -> io::Result<Option<Door>> + Send>;
+
 /// Receives the doors that replace others.
 pub(super) type Swaps = UnboundedReceiver<(Place, Hang)>;
 
@@ -138,43 +151,6 @@ pub(super) async fn serve_all(doors: Vec<(Place, Door)>, mut swaps: Swaps) {
     while all.join_next().await.is_some() {}
 }
 
-/// Work that a client has in progress: its arrival until its connection was first read, a request until its answer
-/// begins, a stream until it ends. A client without work may be closed to make room.
-pub(super) struct Work(Arc<Activity>);
-
-struct Activity {
-    under_way: AtomicUsize,
-    /// Notifies the crowd when a client has no more work.
-    idle: Arc<Notify>,
-}
-
-impl Work {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.under_way.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(activity))
-    }
-
-    /// Returns the work of a client that is in no crowd.
-    #[cfg(test)]
-    pub(super) fn alone() -> Self {
-        Self::begin(&Arc::new(Activity { under_way: AtomicUsize::new(0), idle: Arc::default() }))
-    }
-}
-
-impl Clone for Work {
-    fn clone(&self) -> Self {
-        Self::begin(&self.0)
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if self.0.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle.notify_one();
-        }
-    }
-}
-
 /// The clients of one door, oldest first.
 #[derive(Default)]
 struct Crowd {
@@ -190,7 +166,7 @@ struct Client {
 
 impl Crowd {
     fn admit(&mut self, stream: impl Stream + 'static, peer: Peer, routes: Router) {
-        let activity = Arc::new(Activity { under_way: AtomicUsize::new(0), idle: Arc::clone(&self.idle) });
+        let activity = Activity::new(&self.idle);
         let task = self.clients.spawn(converse(stream, peer, routes, Work::begin(&activity)));
         self.by_age.push_back(Client { task, activity });
     }
@@ -206,7 +182,7 @@ impl Crowd {
             if self.clients.len() <= CLIENTS_MAX {
                 return;
             }
-            let is_idle = |client: &Client| client.activity.under_way.load(Ordering::Relaxed) == 0;
+            let is_idle = |client: &Client| client.activity.is_idle();
             match self.by_age.iter().position(is_idle).and_then(|place| self.by_age.remove(place)) {
                 Some(client) => {
                     client.task.abort();
@@ -263,7 +239,7 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         tokio::io::copy(&mut stream.take(LINGER_LEN_MAX), &mut tokio::io::sink()).await
     };
     // In time or not, with an error or not: the connection is over.
-    let _: Result<std::io::Result<u64>, _> = tokio::time::timeout(LINGER_TIMEOUT, drain).await;
+    let _: Result<io::Result<u64>, _> = tokio::time::timeout(LINGER_TIMEOUT, drain).await;
 }
 
 async fn answer(routes: Router, request: hyper::Request<Body>) -> Response {
@@ -415,7 +391,7 @@ mod tests {
             assert_eq!(&head, b"HTTP/1.1 200");
         }
         let running = crowd.by_age.iter().filter(|client| !client.task.is_finished());
-        let works = |client: &&Client| client.activity.under_way.load(Ordering::Relaxed) > 0;
+        let works = |client: &&Client| !client.activity.is_idle();
         assert_eq!(running.filter(works).count(), stream::STREAMS_MAX);
     }
 

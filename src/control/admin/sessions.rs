@@ -8,11 +8,12 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
+use super::context::Context;
 use super::explain::explanation;
-use super::extract::{Answer, Json, Path, Query};
+use super::extract::{Answer, Json, Path, Query, check_limit};
 use super::guard::Peer;
 use super::problem::Problem;
-use super::{Context, rows};
+use super::rows;
 use crate::api::{self, EventKind};
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
@@ -44,7 +45,7 @@ pub(super) async fn sessions(
     State(context): State<Context>,
     Query(wanted): Query<api::SessionFilter>,
 ) -> Answer<api::SessionPage> {
-    let limit = super::routes::check_limit(wanted.limit)?;
+    let limit = check_limit(wanted.limit)?;
     let now = context.view.clock.now();
     let filter = filter_of(&context.view.state(), &wanted, now)?;
     if wanted.ended == Some(true) {

@@ -13,10 +13,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Context;
+use super::context::Context;
 use super::problem::Problem;
 use super::sampler::Sampler;
-use super::serve::Work;
+use super::work::Work;
 use crate::api;
 
 /// Most streams at a time over all doors.
