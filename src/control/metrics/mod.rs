@@ -4,11 +4,13 @@
 //! Runs on the admin thread. It holds the control thread's lock for a few clones and builds the text afterwards;
 //! workers are not involved. No label has a value that a client could choose.
 //!
-//! `sheet` writes families of series, `totals` the sums over all workers, `workers`, `listeners` and `backends` (with
-//! their pools) the series of one of them, `process` the kernel's view of the process.
+//! `moment` is the state when a scrape begins. `sheet` writes families of series, `totals` the sums over all workers,
+//! `workers`, `listeners` and `backends` (with their pools) the series of one of them, `process` the kernel's view of the
+//! process.
 
 mod backends;
 mod listeners;
+mod moment;
 mod process;
 mod sheet;
 mod totals;
@@ -31,9 +33,9 @@ use crate::control::denials::Denial;
 use crate::control::readiness::why_not_ready;
 use crate::control::{ReloadStatus, Removed, View};
 use crate::logging;
-use crate::pool::Snapshot;
-use crate::stats::{Totals, WorkerStats, violations};
+use crate::stats::{Totals, violations};
 
+use moment::Moment;
 use sheet::Sheet;
 
 /// The media type of the format.
@@ -63,21 +65,6 @@ struct Process {
     view: Arc<View>,
     /// The number of invariant violations when that was last logged: frequent scrapes must not fill the log.
     told: AtomicUsize,
-}
-
-/// The state of the control thread when the scrape began.
-struct Moment {
-    snapshot: Arc<Snapshot>,
-    /// With the indices of the workers; an index may occur more than once.
-    counters: Vec<(usize, Arc<WorkerStats>)>,
-    stage: Stage,
-    reload: ReloadStatus,
-    restart_pending: u64,
-    unresolved: u64,
-    is_ready: bool,
-    /// The number of removed backends that may have sessions, and of these sessions.
-    removed: [u64; 2],
-    sessions_max: usize,
 }
 
 impl fmt::Debug for Process {
@@ -112,12 +99,6 @@ impl Collector for Process {
         self.tell(&violated);
         let took = self.view.clock.now() - began;
         sheet.gauge("l4lb_scrape_seconds", "Duration of this scrape.", took.as_secs_f64())
-    }
-}
-
-impl Moment {
-    fn workers(&self) -> impl Iterator<Item = &WorkerStats> {
-        self.counters.iter().map(|(_, stats)| stats.as_ref())
     }
 }
 

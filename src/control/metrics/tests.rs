@@ -4,7 +4,8 @@ use super::*;
 use crate::config::{self, Overrides};
 use crate::control::Staff;
 use crate::messages::mailbox::Mailbox;
-use crate::stats::DialFailure;
+use crate::pool::Snapshot;
+use crate::stats::{DialFailure, WorkerStats};
 use crate::sys::Wake;
 
 fn view_of(text: &str) -> Arc<View> {

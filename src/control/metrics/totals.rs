@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Moment;
+use super::moment::Moment;
 use super::sheet::{Sheet, seconds};
 use crate::session::CloseReason;
 use crate::stats::{DialFailure, PauseReason, Totals, check_latency, turn_time};
