@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use jiff::Timestamp;
+
 use crate::base::time::Instant;
 use crate::messages::reload::ReloadRequest;
 
@@ -48,4 +50,29 @@ impl Stuck {
         self.0.retain(|claim| claim.strong_count() > 0);
         self.0.len() >= LOADERS
     }
+}
+
+/// The reloads so far.
+#[derive(Clone, Debug, Default)]
+pub struct ReloadStatus {
+    /// Number of reloads applied.
+    pub succeeded: u64,
+    /// Number of reloads refused, which changed nothing.
+    pub failed: u64,
+    /// When the last one was applied.
+    pub last_success: Option<Timestamp>,
+    /// When the last one was refused.
+    pub last_failure: Option<Timestamp>,
+    /// The mistakes of the last reload, if it was refused.
+    pub errors: Vec<String>,
+    /// Start of the reload in progress, if any.
+    pub reading_since: Option<Timestamp>,
+}
+
+/// Requests that arrive while a configuration is read.
+#[derive(Default)]
+pub(super) struct ReloadQueue {
+    pub(super) loading: Option<Loading>,
+    pub(super) stuck: Stuck,
+    pub(super) waiting: Vec<ReloadRequest>,
 }

@@ -4,6 +4,7 @@
 pub mod admin;
 mod audit;
 mod circles;
+mod control_loop;
 pub mod denials;
 pub mod events;
 mod history;
@@ -20,82 +21,32 @@ mod status;
 mod tests;
 mod workers;
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use crate::api::{self, EventKind};
-use crate::base::time::Instant;
-use crate::config::model::{Config, HealthState, OwnSocket, WhenAllDown};
+use crate::config::model::{Config, HealthState, WhenAllDown};
 use crate::messages::command::{Command, StopReason};
-use crate::messages::reload::{Mode, ReloadRequest, Source};
-use crate::messages::report::{Report, Reports, WorkerId};
+use crate::messages::reload::{Mode, ReloadRequest};
+use crate::messages::report::{Report, WorkerId};
 use crate::messages::request::Named;
-use crate::messages::topology::{Site, StagedChange};
+use crate::messages::topology::StagedChange;
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
 use crate::stats::Share;
-use crate::sys::{self, Clock, Notice, timestamp};
+use crate::sys::{self, Notice, timestamp};
 
+use control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL, WorkerLink};
 use events::Draft;
 
-pub use loading::LOADERS;
+pub use control_loop::Control;
+pub use loading::{LOADERS, ReloadStatus};
 pub use membership::drain::Removed;
-use membership::persist::Kept;
-use names::Names;
 pub use pending::Pending;
-use reload::ReloadQueue;
-pub use reload::ReloadStatus;
 pub use standby::Standby;
 pub use status::{ControlState, Leaving, View};
 pub use workers::{Member, Staff};
-
-/// How often it looks for reports that a full queue has dropped.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-
-/// The inputs of the control thread.
-pub struct Control {
-    /// The snapshot that the workers run.
-    pub snapshot: Arc<Snapshot>,
-    /// The workers, and the counters of all that ever ran.
-    pub staff: Arc<Staff>,
-    /// The sending end of `inbox`.
-    pub reports: Reports,
-    /// The reports to it.
-    pub inbox: Receiver<Report>,
-    /// The running configuration: the latest one, without the keys that need a restart.
-    pub config: Arc<Config>,
-    /// The source to read it from again.
-    pub source: Option<Source>,
-    /// The threads that read it, [`LOADERS`] of them.
-    pub loader: Standby,
-    /// The thread that looks up names which did not resolve.
-    pub look_ups: Standby,
-    /// Opens the resources of a configuration.
-    pub site: Arc<dyn Site>,
-    /// The sockets of the admin API and the metrics.
-    pub doors: Vec<OwnSocket>,
-    /// The state that other threads may read.
-    pub view: Arc<View>,
-    /// How long sessions may continue once it drains.
-    pub drain_timeout: Duration,
-    /// The state that survives a restart.
-    pub kept: Kept,
-}
-
-/// The stage of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ControlStage {
-    /// Accepting and serving.
-    Serving,
-    /// Still serving for `shutdown_delay`, but not ready any more.
-    Leaving { deadline: Instant },
-    /// Finishing the open sessions.
-    Draining { deadline: Instant },
-    /// Cutting the remaining sessions.
-    Stopping,
-}
 
 impl Control {
     /// Runs until every worker has stopped. Returns the first error that stopped a worker.
@@ -104,64 +55,7 @@ impl Control {
     }
 }
 
-struct ControlLoop {
-    control: Control,
-    clock: Clock,
-    stage: ControlStage,
-    /// The workers that have not stopped.
-    links: Vec<WorkerLink>,
-    /// Pools with tables that no longer fit the health of their backends.
-    changed: Vec<PoolId>,
-    /// Pools without an eligible backend, as last logged.
-    without_backend: HashSet<PoolId>,
-    /// Backends that are in no pool any more and still have sessions.
-    removed: Vec<Removed>,
-    /// Configurations to read.
-    reload_queue: ReloadQueue,
-    /// Names that do not resolve.
-    names: Names,
-    /// Answers to requests, to be sent once the workers have their commands.
-    answers: Vec<Box<dyn FnOnce()>>,
-    /// When this thread last began to work.
-    looked: Instant,
-    result: io::Result<()>,
-}
-
-/// One worker, and the command that its full mailbox has no room for.
-struct WorkerLink {
-    member: Member,
-    /// Whether it still lacks the latest snapshot.
-    is_behind: bool,
-    /// To drain, or to stop.
-    untold: Option<Command>,
-}
-
-impl WorkerLink {
-    fn new(member: &Member) -> Self {
-        Self { member: member.clone(), is_behind: false, untold: None }
-    }
-}
-
 impl ControlLoop {
-    fn new(control: Control) -> Self {
-        let clock = control.view.clock;
-        let links = control.staff.members().iter().map(WorkerLink::new).collect();
-        Self {
-            control,
-            clock,
-            stage: ControlStage::Serving,
-            links,
-            changed: Vec::new(),
-            without_backend: HashSet::new(),
-            removed: Vec::new(),
-            reload_queue: ReloadQueue::default(),
-            names: Names::default(),
-            answers: Vec::new(),
-            looked: clock.now(),
-            result: Ok(()),
-        }
-    }
-
     fn run(mut self) -> io::Result<()> {
         // A pool may begin without an eligible backend: all weights 0, or all down until they are checked.
         for pool in self.control.snapshot.pools.clone() {

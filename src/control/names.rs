@@ -13,26 +13,16 @@ use crate::base::time::Instant;
 use crate::config::model::{Host, OwnSocket};
 use crate::config::{Found, Invalid, found_at, look_up_all};
 use crate::control::circles::circle_with;
+use crate::control::control_loop::{ControlLoop, ControlStage};
 use crate::control::events::Draft;
 use crate::control::membership::origin::RuntimeOverrides;
 use crate::control::membership::requests::configured;
-use crate::control::{ControlLoop, ControlStage};
 use crate::messages::report::Report;
 use crate::messages::request::Named;
 use crate::sys;
 
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
-
-/// The progress of the lookups.
-#[derive(Default)]
-pub(super) struct Names {
-    /// Returns when the next round begins.
-    next: Option<Instant>,
-    /// Consecutive rounds that have left a name without an address.
-    in_vain: u32,
-    is_looking: bool,
-}
 
 impl ControlLoop {
     /// Returns when the next round begins.

@@ -7,19 +7,18 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use crate::api::EventKind;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::config::diff::{Change, Difference, Subject, diff};
 use crate::config::units::show_duration;
 use crate::config::{keep_addresses, settle};
+use crate::control::audit;
+use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::events::Draft;
-use crate::control::loading::{Claim, LOADERS, Loading, Stuck};
+use crate::control::loading::{Claim, LOADERS, Loading};
 use crate::control::membership::merge::merge;
 use crate::control::pending::pending;
-use crate::control::{ControlLoop, ControlStage, RETRY_INTERVAL, audit};
 use crate::logging;
 use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
@@ -33,31 +32,6 @@ const REQUESTS_MAX: usize = 64;
 const DRAINING: &str = "the process is draining: no configuration is applied";
 /// Most errors of one configuration that are remembered.
 const ERRORS_MAX: usize = 100;
-
-/// The reloads so far.
-#[derive(Clone, Debug, Default)]
-pub struct ReloadStatus {
-    /// Number of reloads applied.
-    pub succeeded: u64,
-    /// Number of reloads refused, which changed nothing.
-    pub failed: u64,
-    /// When the last one was applied.
-    pub last_success: Option<Timestamp>,
-    /// When the last one was refused.
-    pub last_failure: Option<Timestamp>,
-    /// The mistakes of the last reload, if it was refused.
-    pub errors: Vec<String>,
-    /// Start of the reload in progress, if any.
-    pub reading_since: Option<Timestamp>,
-}
-
-/// Requests that arrive while a configuration is read.
-#[derive(Default)]
-pub(super) struct ReloadQueue {
-    loading: Option<Loading>,
-    stuck: Stuck,
-    waiting: Vec<ReloadRequest>,
-}
 
 impl ControlLoop {
     pub(super) fn on_reload_request(&mut self, request: ReloadRequest) {

@@ -1,13 +1,16 @@
 use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 
 use tokio::sync::oneshot;
 
+use super::membership::persist::Kept;
 use super::*;
 use crate::config;
 use crate::messages::mailbox::Mailbox;
 use crate::messages::reload::Refused;
+use crate::messages::report::Reports;
 use crate::messages::request::{Ask, Done, Refusal, Request};
-use crate::messages::topology::Opened;
+use crate::messages::topology::{Opened, Site};
 
 struct NoWake;
 

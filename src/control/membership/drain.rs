@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
+use crate::control::Leaving;
+use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::control::membership::origin::{Origin, Registration, RuntimeOverrides};
 use crate::control::status::Note;
-use crate::control::{ControlLoop, Leaving, RETRY_INTERVAL};
 use crate::messages::command::Command;
 use crate::pool::{Admin, Backend, BackendId, Snapshot};
 

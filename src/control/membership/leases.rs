@@ -13,8 +13,8 @@ use log::Level;
 use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::model::Config;
+use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::control::membership::origin::{Origin, Registration};
-use crate::control::{ControlLoop, RETRY_INTERVAL};
 use crate::messages::request::Named;
 use crate::pool::{BackendId, PoolId, Snapshot};
 

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use crate::api::{self, OverrideTo};
 use crate::base::time::Instant;
 use crate::config::model::{self, Config, HealthState, OwnSocket};
+use crate::control::View;
+use crate::control::control_loop::ControlLoop;
 use crate::control::membership::leases::Registrations;
 use crate::control::membership::merge::{Membership, Obstacle};
 use crate::control::membership::origin::{Hold, Origin, Registration, RuntimeOverrides};
@@ -16,7 +18,6 @@ use crate::control::membership::requests::BACKENDS_MAX;
 use crate::control::membership::saving::{Standing, StateFile};
 use crate::control::membership::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
 use crate::control::status::Note;
-use crate::control::{ControlLoop, View};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::sys::{timestamp, unique_name};
 

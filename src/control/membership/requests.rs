@@ -9,12 +9,13 @@ use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
 use crate::config::model::{self, HealthState, OwnSocket};
 use crate::config::units;
+use crate::control::Leaving;
 use crate::control::audit;
 use crate::control::circles::circle_with;
+use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::drain::Removed;
 use crate::control::membership::origin::{Hold, Registration};
-use crate::control::{ControlLoop, Leaving};
 use crate::logging;
 use crate::messages::request::{
     Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request,

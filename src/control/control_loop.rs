@@ -1,0 +1,139 @@
+//! The state of the control thread. Its methods are where their subject is: in `reload`, `names`, and the files of
+//! `membership`.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::config::model::{Config, OwnSocket};
+use crate::control::Standby;
+use crate::control::loading::ReloadQueue;
+use crate::control::membership::drain::Removed;
+use crate::control::membership::persist::Kept;
+use crate::control::status::View;
+use crate::control::workers::{Member, Staff};
+use crate::messages::command::Command;
+use crate::messages::reload::Source;
+use crate::messages::report::{Report, Reports};
+use crate::messages::topology::Site;
+use crate::pool::{PoolId, Snapshot};
+use crate::sys::Clock;
+
+/// How often it looks for reports that a full queue has dropped.
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The inputs of the control thread.
+pub struct Control {
+    /// The snapshot that the workers run.
+    pub snapshot: Arc<Snapshot>,
+    /// The workers, and the counters of all that ever ran.
+    pub staff: Arc<Staff>,
+    /// The sending end of `inbox`.
+    pub reports: Reports,
+    /// The reports to it.
+    pub inbox: Receiver<Report>,
+    /// The running configuration: the latest one, without the keys that need a restart.
+    pub config: Arc<Config>,
+    /// The source to read it from again.
+    pub source: Option<Source>,
+    /// The threads that read it, [`LOADERS`](crate::control::LOADERS) of them.
+    pub loader: Standby,
+    /// The thread that looks up names which did not resolve.
+    pub look_ups: Standby,
+    /// Opens the resources of a configuration.
+    pub site: Arc<dyn Site>,
+    /// The sockets of the admin API and the metrics.
+    pub doors: Vec<OwnSocket>,
+    /// The state that other threads may read.
+    pub view: Arc<View>,
+    /// How long sessions may continue once it drains.
+    pub drain_timeout: Duration,
+    /// The state that survives a restart.
+    pub kept: Kept,
+}
+
+/// The stage of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ControlStage {
+    /// Accepting and serving.
+    Serving,
+    /// Still serving for `shutdown_delay`, but not ready any more.
+    Leaving { deadline: Instant },
+    /// Finishing the open sessions.
+    Draining { deadline: Instant },
+    /// Cutting the remaining sessions.
+    Stopping,
+}
+
+/// A control thread at work.
+pub(super) struct ControlLoop {
+    pub(super) control: Control,
+    pub(super) clock: Clock,
+    pub(super) stage: ControlStage,
+    /// The workers that have not stopped.
+    pub(super) links: Vec<WorkerLink>,
+    /// Pools with tables that no longer fit the health of their backends.
+    pub(super) changed: Vec<PoolId>,
+    /// Pools without an eligible backend, as last logged.
+    pub(super) without_backend: HashSet<PoolId>,
+    /// Backends that are in no pool any more and still have sessions.
+    pub(super) removed: Vec<Removed>,
+    /// Configurations to read.
+    pub(super) reload_queue: ReloadQueue,
+    /// Names that do not resolve.
+    pub(super) names: Names,
+    /// Answers to requests, to be sent once the workers have their commands.
+    pub(super) answers: Vec<Box<dyn FnOnce()>>,
+    /// When this thread last began to work.
+    pub(super) looked: Instant,
+    pub(super) result: io::Result<()>,
+}
+
+/// One worker, and the command that its full mailbox has no room for.
+pub(super) struct WorkerLink {
+    pub(super) member: Member,
+    /// Whether it still lacks the latest snapshot.
+    pub(super) is_behind: bool,
+    /// To drain, or to stop.
+    pub(super) untold: Option<Command>,
+}
+
+impl WorkerLink {
+    pub(super) fn new(member: &Member) -> Self {
+        Self { member: member.clone(), is_behind: false, untold: None }
+    }
+}
+
+/// The progress of the lookups.
+#[derive(Default)]
+pub(super) struct Names {
+    /// When the next round begins.
+    pub(super) next: Option<Instant>,
+    /// Consecutive rounds that have left a name without an address.
+    pub(super) in_vain: u32,
+    pub(super) is_looking: bool,
+}
+
+impl ControlLoop {
+    pub(super) fn new(control: Control) -> Self {
+        let clock = control.view.clock;
+        let links = control.staff.members().iter().map(WorkerLink::new).collect();
+        Self {
+            control,
+            clock,
+            stage: ControlStage::Serving,
+            links,
+            changed: Vec::new(),
+            without_backend: HashSet::new(),
+            removed: Vec::new(),
+            reload_queue: ReloadQueue::default(),
+            names: Names::default(),
+            answers: Vec::new(),
+            looked: clock.now(),
+            result: Ok(()),
+        }
+    }
+}
