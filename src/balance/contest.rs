@@ -16,7 +16,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::Members;
-use super::least_connections::{Best, Candidate, Seen, best};
+use super::best::{Best, Candidate, Seen, best};
 use super::turns::{self, TIME_BITS, TIME_MASK};
 
 const SHEETS_MAX: usize = 16;

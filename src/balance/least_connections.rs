@@ -6,13 +6,12 @@
 //! by weight (`turns.rs`): without it the first in the table, or the heaviest, would get every session of a pool with
 //! fewer sessions than members.
 
-use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::best::{Best, Candidate, Seen, best};
 use super::contest::Contest;
 use super::lookup::candidates;
-use super::pressure::Pressure;
-use super::turns::{self, Turn};
+use super::turns::Turn;
 use super::{Member, Members, Pick};
 
 /// Up to this many members every pick asks all of them; in larger pools a contest finds the first.
@@ -26,30 +25,6 @@ pub(super) struct LeastConnections(Kind);
 enum Kind {
     Few(Box<[Candidate]>),
     Many(Contest),
-}
-
-/// A member that may be picked at all.
-#[derive(Clone, Copy)]
-pub(super) struct Candidate {
-    pub(super) member: u32,
-    pub(super) weight: u16,
-}
-
-/// A member as it was seen in one pick.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
-    pub(super) member: u32,
-    pub(super) weight: u16,
-    pub(super) load: u32,
-    pub(super) stamp: u64,
-}
-
-/// The member to get the session.
-#[derive(Clone, Copy)]
-pub(super) struct Best {
-    pub(super) seen: Seen,
-    /// No other member is equal to it.
-    pub(super) is_alone: bool,
 }
 
 impl LeastConnections {
@@ -132,30 +107,6 @@ fn ask_all(candidates: &[Candidate], members: &dyn Members, now: u64) -> Option<
     best(seen[..count].iter().copied(), now)
 }
 
-/// Returns the member whose turn it is among those equal to the least loaded.
-pub(super) fn best(all: impl Iterator<Item = Seen> + Clone, now: u64) -> Option<Best> {
-    let with_one_more = |seen: Seen| Pressure::with_one_more(seen.load, seen.weight);
-    let least = all.clone().map(with_one_more).min_by(|one, other| one.compare(*other))?;
-    let mut even = all.filter(|seen| Pressure::of(seen.load, seen.weight).compare(least).is_lt());
-    let first = Best { seen: even.next()?, is_alone: true };
-    Some(even.fold(first, |Best { seen, .. }, other| {
-        let is_later = other.place(now) >= seen.place(now);
-        Best { seen: if is_later { seen } else { other }, is_alone: false }
-    }))
-}
-
-impl Seen {
-    pub(super) fn of(members: &dyn Members, member: u32, weight: u16) -> Self {
-        let (load, stamp) = (members.load(member as usize), members.stamp(member as usize));
-        Self { member, weight, load, stamp }
-    }
-
-    /// The order of turns. Of members that never had one, the heaviest is first.
-    fn place(self, now: u64) -> (u64, Reverse<u16>) {
-        (turns::order(self.stamp, now), Reverse(self.weight))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -164,8 +115,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Algorithm;
+    use super::super::pressure::Pressure;
     use super::super::testing::TestPool;
-    use super::*;
 
     fn least_connections(weights: &[u16], loads: &[u32]) -> TestPool {
         let mut test_pool = TestPool::new(Algorithm::LeastConnections, weights);

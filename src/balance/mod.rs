@@ -5,6 +5,7 @@
 //! table is needed: it asks whether a member is eligible before it returns it. A member of weight 0 is in no table, so
 //! nothing can pick it.
 
+mod best;
 mod contest;
 mod least_connections;
 mod lookup;
