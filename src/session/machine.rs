@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use crate::session::deadlines::{NEVER, Timeouts};
 use crate::session::endpoint::Endpoint;
 use crate::session::half::{Half, HalfState};
 use crate::session::phase::{Phase, Poll};
+use crate::session::timeouts::{NEVER, Timeouts};
 use crate::session::{CloseReason, Direction, End, Farewell, Op, Outcome, Side, Stage, Summary};
 
 /// First wait before a side is asked again for its last unacknowledged bytes; doubles each time.

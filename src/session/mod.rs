@@ -11,10 +11,12 @@ mod phase;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
-pub use deadlines::{Expiry, Timeouts};
+pub use deadlines::Expiry;
 pub use machine::Session;
 pub use summary::{CloseReason, End, EndCode, Farewell, Stage, Summary};
+pub use timeouts::Timeouts;
 
 use std::io::ErrorKind;
 use std::time::Duration;
