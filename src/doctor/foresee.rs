@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::figures::folder_of;
-use super::{Finding, Verdict};
+use super::finding::{Finding, Verdict};
 use crate::config::Config;
 use crate::config::model::{Account, AdminSocket};
 use crate::config::warnings;
