@@ -65,10 +65,10 @@ mod config {
     pub use l4lb::config::model;
 }
 mod pool {
-    pub use crate::backend::{Backend, BackendId};
+    pub use crate::backend::Backend;
     pub use crate::listener::Listener;
     pub use crate::permits::Gauge;
-    pub use l4lb::pool::{PoolId, Snapshot};
+    pub use l4lb::pool::{BackendId, PoolId, Snapshot};
 }
 mod messages {
     pub(crate) use crate::command;

@@ -6,19 +6,8 @@ use crate::base::address::Address;
 use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::base::own_line::OwnLine;
 use crate::config::model::{self, HealthState};
-use crate::pool::PoolId;
+use crate::pool::{BackendId, PoolId};
 use crate::stats::{BackendStats, DialFailure};
-
-/// Names a backend for the life of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BackendId(pub u32);
-
-impl BackendId {
-    /// The one of `workers` that checks this backend.
-    pub const fn owner(self, workers: usize) -> usize {
-        self.0 as usize % workers
-    }
-}
 
 /// What an operator lets a backend do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,30 +7,7 @@ use std::net::IpAddr;
 use crate::balance::Algorithm;
 use crate::base::hash::hash_ip;
 use crate::config::model::HealthState;
-use crate::pool::{Admin, Backend, BackendId, Pool};
-
-/// Which backends of a pool were asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TierKind {
-    /// Those that are no backup.
-    #[default]
-    Primary,
-    /// Backups: no primary was left.
-    Backup,
-    /// Any: all were down, and the pool tries anyway.
-    Any,
-}
-
-impl TierKind {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Backup => "backup",
-            Self::Any => "any",
-        }
-    }
-}
+use crate::pool::{Admin, Backend, BackendId, Pool, TierKind};
 
 /// Why a backend was passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,15 +7,17 @@
 mod backend;
 mod choose;
 mod explain;
+mod ids;
 mod listener;
 mod permits;
 mod snapshot;
 mod tables;
 
-pub use backend::{Admin, Backend, BackendId, Lease};
+pub use backend::{Admin, Backend, Lease};
 pub use choose::{Chosen, choose};
-pub use explain::{Choice, SkipReason, TierKind, Why};
+pub use explain::{Choice, SkipReason, Why};
+pub use ids::{BackendId, PoolId};
 pub use listener::{Listener, ListenerId};
 pub use permits::Gauge;
 pub use snapshot::Snapshot;
-pub use tables::{Pool, PoolId, Share};
+pub use tables::{Pool, Share, TierKind};

@@ -7,11 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::balance::{Algorithm, Member, Members, Table};
 use crate::base::hash::hash;
 use crate::config::model::{self, Check, HealthState, WhenAllDown};
-use crate::pool::{Admin, Backend, BackendId, TierKind};
-
-/// Names a pool for the life of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PoolId(pub u32);
+use crate::pool::{Admin, Backend, BackendId, PoolId};
 
 /// A pool of one epoch. The cursor, and the backends that stay, are the same objects in every epoch.
 pub struct Pool {
@@ -36,6 +32,29 @@ pub struct Share {
     pub slots: u64,
     /// By which it was given them; 0 when it is not in the table.
     pub weight: u16,
+}
+
+/// Which backends of a pool were asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TierKind {
+    /// Those that are no backup.
+    #[default]
+    Primary,
+    /// Backups: no primary was left.
+    Backup,
+    /// Any: all were down, and the pool tries anyway.
+    Any,
+}
+
+impl TierKind {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+            Self::Any => "any",
+        }
+    }
 }
 
 /// Backends that are as good as each other, and the table to pick from them.
