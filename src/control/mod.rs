@@ -42,10 +42,10 @@ use events::Draft;
 
 pub use control_loop::Control;
 pub use loading::{LOADERS, ReloadStatus};
-pub use membership::drain::Removed;
+pub use membership::notes::{Leaving, Removed};
 pub use pending::Pending;
 pub use standby::Standby;
-pub use status::{ControlState, Leaving, View};
+pub use status::{ControlState, View};
 pub use workers::{Member, Staff};
 
 impl Control {

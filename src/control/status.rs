@@ -5,14 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::api::Stage;
-use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::control::denials::Denials;
 use crate::control::events::Events;
 use crate::control::history::History;
 use crate::control::loading::ReloadStatus;
-use crate::control::membership::drain::Removed;
-use crate::control::membership::origin::Origin;
+use crate::control::membership::notes::{Leaving, Note, Removed};
 use crate::control::membership::saving::Writes;
 use crate::control::pending::Pending;
 use crate::control::workers::Staff;
@@ -63,32 +61,6 @@ pub struct ControlState {
     pub removed: Vec<Removed>,
     /// Facts that are not in the atomics of a backend; removed backends have none.
     pub notes: HashMap<BackendId, Note>,
-}
-
-/// The drain of a backend or of the process.
-#[derive(Clone, Copy, Debug)]
-pub struct Leaving {
-    /// When it began.
-    pub since: Instant,
-    /// When the remaining sessions are cut; `None` when they may finish.
-    pub deadline: Option<Instant>,
-    /// Number of sessions when it began.
-    pub sessions_at_start: u64,
-}
-
-/// Facts about a backend that are not in its atomics.
-#[derive(Clone, Debug, Default)]
-pub struct Note {
-    /// The check that decided its health, in words.
-    pub health_reason: Option<String>,
-    /// When its health last changed.
-    pub health_since: Option<Timestamp>,
-    /// The requester that last set its administrative state at run time, and when.
-    pub admin_set: Option<(String, Timestamp)>,
-    /// Present while an operator's setting gives it no new sessions.
-    pub leaving: Option<Leaving>,
-    /// Where it comes from.
-    pub origin: Origin,
 }
 
 impl View {

@@ -3,7 +3,7 @@ use std::sync::mpsc::Receiver;
 
 use tokio::sync::oneshot;
 
-use super::membership::persist::Kept;
+use super::membership::kept::Kept;
 use super::*;
 use crate::config;
 use crate::messages::mailbox::Mailbox;

@@ -20,7 +20,8 @@ use std::thread::{self, JoinHandle};
 
 use crate::config::model::{Config, Global};
 use crate::control::admin::{self, Doors};
-use crate::control::membership::persist::{self, Kept, Restored};
+use crate::control::membership::kept::Kept;
+use crate::control::membership::persist::{self, Restored};
 use crate::control::membership::saving::StateFile;
 use crate::control::membership::state_file::Contents;
 use crate::control::{Control, LOADERS, Staff, Standby, View};

@@ -1,90 +1,14 @@
 //! Backends that are in no pool any more and what becomes of their sessions: they finish, or they are cut.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
-use crate::control::Leaving;
 use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
-use crate::control::membership::origin::{Origin, Registration, RuntimeOverrides};
-use crate::control::status::Note;
+use crate::control::membership::notes::{Note, Removed};
+use crate::control::membership::origin::{Origin, Registration};
 use crate::messages::command::Command;
 use crate::pool::{Admin, Backend, BackendId, Snapshot};
-
-/// A backend that was removed and has sessions left.
-#[derive(Clone, Debug)]
-pub struct Removed {
-    /// The name of the pool that it was in.
-    pub pool: String,
-    /// Which it is. One that comes back under its name is another one.
-    pub backend: Arc<Backend>,
-    /// What is to become of its sessions.
-    pub policy: OnRemove,
-    /// When it was removed.
-    pub since: Instant,
-    /// When its sessions are cut; `None` when they are left to finish.
-    pub deadline: Option<Instant>,
-    /// How many sessions it had then.
-    pub sessions_at_start: u32,
-    /// Not before then are its sessions cut again: the first cut takes a moment to be heard.
-    next_cut: Option<Instant>,
-    /// What an operator let it do.
-    admin: Admin,
-    /// What was known of it besides its atomics.
-    note: Note,
-    /// How it was registered, where the end of its lease has removed it: nobody has asked for that, so what an operator has
-    /// said of it still holds when it is back.
-    lease: Option<Arc<Registration>>,
-}
-
-impl Removed {
-    /// Sessions that are left.
-    pub fn sessions(&self) -> u32 {
-        self.backend.active()
-    }
-
-    /// Its weight, when it is back and asks for `asked`.
-    pub(in crate::control) fn weight_for(&self, asked: u16) -> u16 {
-        let said = self.lease.as_ref().map_or(asked, |known| known.weight);
-        self.overrides().kept(said, asked).weight_over(asked)
-    }
-
-    /// What operators have set of it, as far as it holds when it is back.
-    fn overrides(&self) -> RuntimeOverrides {
-        match &self.lease {
-            None => RuntimeOverrides::default(),
-            Some(known) => {
-                RuntimeOverrides { admin: self.admin, ..RuntimeOverrides::of(&self.backend, known.weight) }
-            }
-        }
-    }
-
-    /// How it leaves.
-    pub fn leaving(&self) -> Leaving {
-        let Self { since, deadline, sessions_at_start, .. } = *self;
-        Leaving { since, deadline, sessions_at_start: sessions_at_start.into() }
-    }
-
-    /// See [`Leaving::eta`].
-    pub fn eta(&self, now: Instant) -> Option<Duration> {
-        self.leaving().eta(self.sessions().into(), now)
-    }
-}
-
-impl Leaving {
-    /// How long it will take until the last of the sessions that are left has gone, if they go on going as they have
-    /// gone so far; at most until the deadline. `None` when none has gone yet and there is no deadline.
-    pub fn eta(&self, left: u64, now: Instant) -> Option<Duration> {
-        let (age, gone) = (now - self.since, self.sessions_at_start.saturating_sub(left));
-        let at_this_rate = (gone > 0).then(|| age.mul_f64(left as f64 / gone as f64));
-        let until_cut = self.deadline.map(|deadline| deadline - now);
-        match (at_this_rate, until_cut) {
-            (Some(rate), Some(cut)) => Some(rate.min(cut)),
-            (rate, cut) => rate.or(cut),
-        }
-    }
-}
 
 impl ControlLoop {
     /// Notes what was in `before` and is in no pool any more.
@@ -206,6 +130,8 @@ impl ControlLoop {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::control::tests::{config, control, mailbox};
     use crate::pool::{Lease, PoolId};

@@ -8,19 +8,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::Level;
-
 use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::model::Config;
-use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::control::membership::origin::{Origin, Registration};
-use crate::messages::request::Named;
-use crate::pool::{BackendId, PoolId, Snapshot};
+use crate::pool::{BackendId, Snapshot};
 
-/// How much later than it was to be the control thread may come to its work before it is said to have stood still. A busy
-/// machine makes it late by less.
-const STALL_MIN: Duration = Duration::from_millis(100);
 /// How long every lease lasts behind a time in which this process stood still, at least.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
@@ -71,7 +64,7 @@ impl Registrations {
 
     /// This process stood still for so long until `now`: every lease goes on as it was before, and for [`STALL_GRACE`] at least,
     /// because a renewal may wait where it has yet to be read.
-    fn credit(&mut self, stall: Duration, now: Instant) {
+    pub(super) fn credit(&mut self, stall: Duration, now: Instant) {
         for registration in self.known.values_mut() {
             for hold in &mut Arc::make_mut(registration).holds {
                 hold.end = (hold.end + stall).max(now + STALL_GRACE);
@@ -81,7 +74,7 @@ impl Registrations {
     }
 
     /// Those whose lease is over at `now`, which are known no more.
-    fn take_ended(&mut self, now: Instant) -> Vec<(BackendId, Arc<Registration>)> {
+    pub(super) fn take_ended(&mut self, now: Instant) -> Vec<(BackendId, Arc<Registration>)> {
         let mut ended = Vec::new();
         while let Some(&(end, id)) = self.ends.first()
             && end <= now
@@ -93,64 +86,9 @@ impl Registrations {
     }
 }
 
-impl ControlLoop {
-    /// Time until the next lease ends.
-    pub(in crate::control) fn next_lease(&self, now: Instant) -> Option<Duration> {
-        self.control.kept.registrations.next_end().map(|end| end - now)
-    }
-
-    /// The control thread is at work again, and was to wait no longer than `timeout`.
-    pub(in crate::control) fn on_look(&mut self, timeout: Duration) {
-        let now = self.clock.now();
-        let gap = now - std::mem::replace(&mut self.looked, now);
-        if gap < timeout + STALL_MIN {
-            return;
-        }
-        // All of it: when in its wait it was stopped nobody knows.
-        self.control.kept.registrations.credit(gap, now);
-        self.control.kept.changed();
-        let mut state = self.control.view.state();
-        for (id, _) in self.control.kept.registrations.iter() {
-            if let Some(note) = state.notes.get_mut(&id) {
-                note.origin = self.control.kept.registrations.origin_of(id);
-            }
-        }
-        drop(state);
-        if self.control.kept.registrations.next_end().is_some() {
-            // A busy machine makes it late now and then.
-            let level = if gap > timeout + RETRY_INTERVAL { Level::Info } else { Level::Debug };
-            log::log!(level, stood_still:? = gap; "leases are longer by the time in which this process stood still");
-        }
-    }
-
-    /// Removes the backends whose lease has ended, those of one pool together: ten thousand that lose their network at once
-    /// are one new table.
-    pub(in crate::control) fn end_leases(&mut self) {
-        let mut of_pools: HashMap<PoolId, Vec<_>> = HashMap::new();
-        for (id, registration) in self.control.kept.registrations.take_ended(self.clock.now()) {
-            // A reload may have taken it out of its pool.
-            if let Some(backend) = self.control.snapshot.backend(id) {
-                of_pools.entry(backend.pool).or_default().push((Arc::clone(backend), registration));
-            }
-        }
-        for (id, ended) in of_pools {
-            let pool = Arc::clone(self.control.snapshot.pool(id));
-            let gone: Vec<_> = ended.iter().map(|(backend, _)| Arc::clone(backend)).collect();
-            self.remove(&pool, &gone);
-            for (backend, registration) in ended {
-                let named = Named { pool: pool.settings.name.clone(), backend: backend.name.clone() };
-                let sessions = backend.active();
-                let what = format!("its lease has ended: removed with {sessions} sessions left");
-                self.tell(&named, &registration.who, what);
-                self.remember_lease(backend.id, registration);
-            }
-        }
-    }
-}
-
 impl Registrations {
     /// Forgets those that are in no pool any more, and those that the configuration `now` lists and `before` did not.
-    fn align(&mut self, snapshot: &Snapshot, before: &Config, now: &Config) {
+    pub(super) fn align(&mut self, snapshot: &Snapshot, before: &Config, now: &Config) {
         let (before, now) = (listed_in(before), listed_in(now));
         let is_over = |id: &BackendId| match snapshot.backend(*id) {
             None => true,
@@ -174,25 +112,12 @@ fn listed_in(config: &Config) -> HashSet<(&str, &str, &Address)> {
         .collect()
 }
 
-impl ControlLoop {
-    /// Another configuration runs than `before`: what it has taken away, or lists now, is registered no more.
-    pub(in crate::control) fn align_registrations(&mut self, before: &Config) {
-        let Self { control, .. } = self;
-        control.kept.registrations.align(&control.snapshot, before, &control.config);
-        let mut state = control.view.state();
-        for (id, note) in &mut state.notes {
-            note.origin = control.kept.registrations.origin_of(*id);
-        }
-        drop(state);
-        control.kept.changed();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::membership::origin::{HOLDERS_MAX, Hold};
     use crate::control::tests::config;
+    use crate::pool::PoolId;
 
     fn at(seconds: u64) -> Instant {
         Instant::default() + Duration::from_secs(seconds)

@@ -14,7 +14,7 @@ use crate::control::audit;
 use crate::control::circles::circle_with;
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
-use crate::control::membership::drain::Removed;
+use crate::control::membership::notes::Removed;
 use crate::control::membership::origin::{Hold, Registration};
 use crate::logging;
 use crate::messages::request::{
