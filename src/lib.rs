@@ -13,7 +13,8 @@
 //! | [`manual::kernel_facts`] | what Linux does, measured |
 //! | [`manual::decisions`] | what was measured, and taken or refused |
 //!
-//! The `mod` lines of this file are in reading order; each layer imports lower ones only (`tests/layering.rs`).
+//! The `mod` lines of this file are in reading order; the architecture has the table of what each
+//! imports (`tests/layering.rs`).
 
 pub mod manual;
 

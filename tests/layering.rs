@@ -1,42 +1,22 @@
-//! The layers of the design, as tests over the source text: imports point down only, unsafe code and the names of
-//! system crates stay under `sys/`, and no file grows past what one sitting can read.
+//! The layers of the design, as tests over the source text: imports point down only, no files import each other in a circle,
+//! unsafe code and the names of system crates stay under `sys/`, and no file grows past what one sitting can read.
+//!
+//! What a module may import is in the table of the architecture page, and nowhere else; what counts as an import is in
+//! `layering/imports.rs`. `scripts/imports.py` draws what was found.
 
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
-use std::collections::BTreeMap;
+#[path = "layering/imports.rs"]
+mod imports;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// For each module, all that it may import. A file of `sys/` may not see a session, `control` may not see `worker`.
-const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("manual", &[]),
-    ("base", &[]),
-    ("api", &[]),
-    ("balance", &["base"]),
-    ("config", &["base", "balance"]),
-    ("session", &["base"]),
-    ("pool", &["base", "balance", "config", "stats"]),
-    ("health", &["base", "config"]),
-    ("stats", &["base", "session"]),
-    ("sys", &["base", "config", "session"]),
-    ("messages", &["base", "config", "pool", "session", "sys"]),
-    ("worker", &["base", "balance", "config", "session", "pool", "health", "stats", "sys", "messages"]),
-    ("logging", &["base", "config", "sys"]),
-    ("control", &["base", "api", "config", "pool", "session", "stats", "sys", "messages", "logging"]),
-    ("server", &["base", "config", "pool", "stats", "sys", "messages", "worker", "control", "logging"]),
-    ("demo", &["sys"]),
-    ("doctor", &["config", "sys", "control"]),
-    ("ctl", &["api", "base", "config", "session", "sys"]),
-    ("top", &["api", "base", "config", "ctl", "session", "sys"]),
-    (
-        "cli",
-        &[
-            "balance", "base", "config", "ctl", "demo", "doctor", "logging", "messages", "server", "sys",
-            "top",
-        ],
-    ),
-];
+use imports::{Edges, Library, floors};
 
+/// From the lowest module to the highest.
+const FLOORS_MAX: usize = 8;
 /// Crates that only `sys/` names.
 const SYSTEM_CRATES: &[&str] = &["mio", "nix", "socket2", "procfs", "sd_notify"];
 const LINES_MAX: usize = 600;
@@ -48,7 +28,7 @@ struct Source {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let mut paths = Vec::new();
     collect(&root.join("src"), &mut paths);
     paths
@@ -79,29 +59,92 @@ fn code(source: &Source) -> impl Iterator<Item = (usize, &str)> {
     lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// The top-level modules that a line of code names by `crate::`, also in a nested `use crate::{a, b}`.
-fn imports(line: &str) -> Vec<String> {
-    let mut named = Vec::new();
-    for rest in line.split("crate::").skip(1) {
-        let rest = rest.trim_start_matches('{');
-        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        named.push(name);
+/// A row of the table of layers.
+#[derive(Debug)]
+struct Layer {
+    module: String,
+    floor: usize,
+    imports: BTreeSet<String>,
+}
+
+/// The table of layers in the manual.
+fn layers() -> Vec<Layer> {
+    let text = fs::read_to_string(root().join("src/manual/architecture.md")).unwrap();
+    let (_, section) = text.split_once("\n## Layers\n").unwrap();
+    let rows = section.lines().take_while(|line| !line.starts_with("## "));
+    let rows = rows.filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [module, floor, imports, _what, ""] = cells[..] else { panic!("five cells: {row}") };
+        let module = module.trim_end_matches('`').to_owned();
+        let imports = imports.split(", ").filter(|import| !import.is_empty()).map(str::to_owned).collect();
+        Layer { module, floor: floor.parse().unwrap(), imports }
+    })
+    .collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn library() -> Library {
+    Library::read(|module| {
+        let path = root().join("src").join(module.iter().collect::<PathBuf>());
+        let candidates = if module.is_empty() {
+            vec![path.join("lib.rs")]
+        } else {
+            vec![path.with_extension("rs"), path.join("mod.rs")]
+        };
+        candidates
+            .iter()
+            .find_map(|path| fs::read_to_string(path).ok())
+            .unwrap_or_else(|| panic!("{candidates:?}"))
+    })
+}
+
+#[test]
+fn the_table_of_layers_says_what_each_module_imports() {
+    let (layers, imports) = (layers(), library().modules());
+    let listed: Vec<&str> = layers.iter().map(|layer| layer.module.as_str()).collect();
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    assert_eq!(
+        listed,
+        lines.collect::<Vec<_>>(),
+        "the table has the modules in the order of their `mod` lines"
+    );
+    let mut wrong = Vec::new();
+    for Layer { module, imports: may, .. } in &layers {
+        let does = &imports[module];
+        wrong.extend(
+            does.difference(may)
+                .map(|other| format!("{module} imports {other}, and the table does not say so")),
+        );
+        wrong.extend(may.difference(does).map(|other| format!("{module} may import {other}, and does not")));
     }
-    named
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn imports_point_down_only() {
-    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let layers = layers();
+    let mut below = BTreeSet::new();
+    for Layer { module, imports, .. } in &layers {
+        let up: Vec<&String> = imports.difference(&below).collect();
+        assert!(up.is_empty(), "{module} imports what does not come before it: {up:?}");
+        below.insert(module.clone());
+    }
+    let may: BTreeMap<&str, &BTreeSet<String>> =
+        layers.iter().map(|layer| (layer.module.as_str(), &layer.imports)).collect();
     let mut wrong = Vec::new();
+    // Tests too.
     for source in sources().iter().filter(|source| source.module != "main" && source.module != "lib") {
         let may =
-            allowed.get(source.module.as_str()).unwrap_or_else(|| panic!("{}: no layer for it", source.path));
+            may.get(source.module.as_str()).unwrap_or_else(|| panic!("{}: no layer for it", source.path));
         for (number, line) in code(source) {
             assert!(!line.contains("use crate::{"), "{}:{number}: import one module a line", source.path);
-            for name in imports(line) {
-                let is_module = allowed.contains_key(name.as_str());
-                if is_module && name != source.module && !may.contains(&name.as_str()) {
+            for name in imports(line).filter(|name| below.contains(name) && *name != source.module) {
+                if !may.contains(&name) {
                     wrong.push(format!("{}:{number}: {} imports {name}", source.path, source.module));
                 }
             }
@@ -110,17 +153,99 @@ fn imports_point_down_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The top-level modules that a line of code names by `crate::`.
+fn imports(line: &str) -> impl Iterator<Item = String> {
+    let names = line.split("crate::").skip(1);
+    names.map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+}
+
 #[test]
-fn the_layers_have_no_cycle() {
-    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
-    let mut placed: Vec<&str> = Vec::new();
-    while placed.len() < allowed.len() {
-        let next = allowed.iter().find(|(module, may)| {
-            !placed.contains(*module) && may.iter().all(|lower| placed.contains(lower))
-        });
-        let (module, _) = next.unwrap_or_else(|| panic!("a cycle above {placed:?}"));
-        placed.push(module);
+fn there_are_few_floors() {
+    let floors = floors(&library().modules()).unwrap();
+    let listed = layers().into_iter().map(|layer| (layer.module, layer.floor));
+    assert_eq!(listed.collect::<BTreeMap<_, _>>(), floors, "the table has the floor of each module");
+    assert!(floors.values().all(|floor| *floor <= FLOORS_MAX), "{floors:?}");
+}
+
+/// Where circles are left: its files are being sorted into folders.
+const CIRCLES_LEFT: &str = "worker";
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut files = library().files();
+    files.retain(|file, _| file[0] != CIRCLES_LEFT);
+    files.values_mut().for_each(|imports| imports.retain(|import| import[0] != CIRCLES_LEFT));
+    if let Err(circle) = floors(&files) {
+        let names: Vec<String> = circle.iter().map(|module| module.join("::")).collect();
+        panic!("a circle: {}: give what they share a file of its own", names.join(" -> "));
     }
+}
+
+/// One line for each file, with what it imports.
+#[test]
+#[ignore = "prints what scripts/imports.py draws"]
+fn print_imports() {
+    for (module, imports) in library().files() {
+        let imports: Vec<String> = imports.iter().map(|import| import.join("::")).collect();
+        println!("import {} {}", module.join("::"), imports.join(" "));
+    }
+}
+
+#[test]
+fn an_import_is_found_however_it_is_written() {
+    let texts = [
+        ("", "pub mod a; pub mod b;"),
+        (
+            "a",
+            "mod low; mod mid; pub use low::Low; pub use mid::{Mid as Renamed, other}; fn f(_: Renamed) {}",
+        ),
+        ("a::low", "pub struct Low; #[cfg(test)] mod tests { use super::super::mid::Mid; }"),
+        ("a::mid", "use super::Low; pub struct Mid(Low); #[cfg(test)] use crate::b::B; pub fn other() {}"),
+        ("b", "mod c; pub(crate) mod d; #[derive(serde::Serialize)] pub struct B;"),
+        (
+            "b::c",
+            "// crate::b::d\n use crate::a::{self, Low}; const TEXT: &str = \"super::d::D\"; fn f() { a::other(); }",
+        ),
+        ("b::d", "macro!(1, super::B); fn f() -> std::fmt::Result { crate::a::Renamed::g() }"),
+    ];
+    let library = Library::read(|module| {
+        let text = texts.iter().find(|(name, _)| *name == module.join("::"));
+        text.unwrap_or_else(|| panic!("{module:?}")).1.to_owned()
+    });
+    let files: Vec<(String, Vec<String>)> = library
+        .files()
+        .iter()
+        .map(|(module, imports)| {
+            (module.join("::"), imports.iter().map(|import| import.join("::")).collect())
+        })
+        .collect();
+    let expected: [(&str, &[&str]); 6] = [
+        ("a", &["a::mid"]),
+        ("a::low", &[]),
+        ("a::mid", &["a::low"]),
+        ("b", &[]),
+        ("b::c", &["a::low", "a::mid"]),
+        ("b::d", &["a::mid", "b"]),
+    ];
+    for ((module, imports), (name, wanted)) in files.iter().zip(expected) {
+        assert_eq!(
+            (module.as_str(), imports.as_slice()),
+            (name, wanted.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice())
+        );
+    }
+    assert_eq!(files.len(), expected.len());
+}
+
+#[test]
+fn a_circle_is_named_and_the_way_to_it_is_not() {
+    let edges = |pairs: &[(&'static str, &[&'static str])]| -> Edges<&str> {
+        pairs.iter().map(|(one, others)| (*one, others.iter().copied().collect())).collect()
+    };
+    let tower =
+        edges(&[("base", &[]), ("left", &["base"]), ("right", &["left", "base"]), ("roof", &["right"])]);
+    assert_eq!(floors(&tower).unwrap().into_values().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let knot = edges(&[("a", &["b"]), ("b", &["c"]), ("c", &["d", "low"]), ("d", &["b"]), ("low", &[])]);
+    assert_eq!(floors(&knot).unwrap_err(), ["b", "c", "d", "b"]);
 }
 
 /// Whether a line of code has a path that begins with `name`.
