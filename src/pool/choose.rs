@@ -10,13 +10,13 @@ use crate::pool::explain::{Choice, SkipReason};
 use crate::pool::tables::Tier;
 use crate::pool::{Backend, BackendId, Lease, Pool};
 
-/// What comes of the choice of a backend for one session.
+/// The result of the choice of a backend for one session.
 #[must_use = "a lease counts as a session until it is released"]
 #[derive(Debug)]
 pub enum Chosen {
-    /// The session has a place on this backend, and why on this one.
+    /// The session has this lease; the choice explains it.
     Leased(Lease, Choice),
-    /// No backend may have the session.
+    /// No backend is eligible for the session.
     Nobody,
 }
 
@@ -40,12 +40,12 @@ struct Candidates<'a> {
     pool: &'a Pool,
     tier: &'a Tier,
     tried: &'a [BackendId],
-    /// What is remembered of whom it passes over.
+    /// Records the backends passed over.
     choice: &'a Cell<Choice>,
 }
 
 impl Candidates<'_> {
-    /// Out of the way of the choices that pass nobody over.
+    /// A function of its own, so that choices that pass over nothing stay short.
     #[cold]
     fn pass_over(&self, backend: &Backend) {
         let mut choice = self.choice.get();
@@ -57,7 +57,7 @@ impl Candidates<'_> {
 impl Members for Candidates<'_> {
     fn is_eligible(&self, member: usize) -> bool {
         let backend = &self.pool.backends[self.tier.members[member]];
-        // The table is as old as its epoch; health and what the operator says are not.
+        // The table is as old as its epoch; health and administrative state are current.
         let healthy = !self.tier.heeds_health() || backend.health() != HealthState::Down;
         let is_eligible = healthy && backend.admits() && !self.tried.contains(&backend.id);
         if !is_eligible {
@@ -108,7 +108,7 @@ mod tests {
         backend(snapshot, name).set_health(health);
     }
 
-    /// How often each backend is chosen in `sessions` that end at once, each from another client.
+    /// Returns how often each backend is chosen in `sessions` sessions that end at once, each from another client.
     fn chosen(snapshot: &Snapshot, sessions: u32) -> BTreeMap<String, u32> {
         let pool = snapshot.pool(PoolId(0));
         let mut rng = Rng::new(1);
@@ -144,8 +144,8 @@ mod tests {
         assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 4), counts([("spare", 4)]));
     }
 
-    /// How often each of three equal backends is chosen while one of them goes down and comes up, each time with an epoch
-    /// of its own, after so many choices.
+    /// Returns how often each of three equal backends is chosen while one of them goes down and up, each time with its
+    /// own epoch, after this many choices.
     fn chosen_while_one_flaps(
         balance: &str,
         flapping: &str,

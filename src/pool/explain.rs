@@ -1,5 +1,4 @@
-//! Why a session got the backend that it got: a few bytes kept with the session, and the words for them made when somebody
-//! asks.
+//! Explains why a session got its backend: a few bytes kept with the session, and words made from them on request.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,14 +8,14 @@ use crate::base::hash::hash_ip;
 use crate::config::model::HealthState;
 use crate::pool::{Admin, Backend, BackendId, Pool, TierKind};
 
-/// Why a backend was passed over.
+/// The reason why a backend was passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipReason {
     /// Its checks had failed.
     Down,
-    /// An operator drains it.
+    /// An operator is draining it.
     Drain,
-    /// An operator has it in maintenance.
+    /// An operator has put it in maintenance.
     Maint,
     /// Its weight is 0.
     Weight0,
@@ -25,10 +24,10 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] = [Self::Down, Self::Drain, Self::Maint, Self::Weight0, Self::Tried];
 
-    /// The words for it.
+    /// Returns the words for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -39,7 +38,8 @@ impl SkipReason {
         }
     }
 
-    /// Why `backend` gets no new sessions now, if so. What an operator says comes first: it holds whatever checks find.
+    /// Returns why `backend` gets no new sessions now, if so. The administrative state comes first: it holds whatever
+    /// checks find.
     pub fn now(backend: &Backend) -> Option<Self> {
         match backend.admin() {
             Admin::Drain => Some(Self::Drain),
@@ -51,7 +51,7 @@ impl SkipReason {
         }
     }
 
-    /// Why `backend` may not have the session as of now, if so.
+    /// Returns why `backend` may not get the session now, if so.
     pub(super) fn of(backend: &Backend, heeds_health: bool, tried: &[BackendId]) -> Option<Self> {
         if (heeds_health && backend.health() == HealthState::Down) || !backend.is_resolved() {
             return Some(Self::Down);
@@ -65,7 +65,7 @@ impl SkipReason {
     }
 }
 
-/// Which [`SkipReason`]s there were, one bit each.
+/// A set of [`SkipReason`]s, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct SkipReasons(u16);
 
@@ -81,35 +81,35 @@ impl SkipReasons {
 
 const _: () = assert!(SkipReason::ALL.len() <= u16::BITS as usize, "each reason has a bit of its own");
 
-/// What is kept of a choice, by each session: 12 bytes.
+/// The record of a choice, kept by each session: 12 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// Of the tables that it was made by; its low bits.
+    /// Low bits of the epoch of its tables.
     epoch: u32,
-    /// Sessions that the backend had, or as many as fit.
+    /// Sessions on the backend, capped.
     load: u16,
     /// Why backends were passed over.
     skipped: SkipReasons,
-    /// How often a backend was passed over, or as many as fit.
+    /// How often a backend was passed over, capped.
     passed_over: u8,
     tier: TierKind,
 }
 
 impl Choice {
-    /// The same, made among backends of that kind; the chosen one had `load` sessions.
+    /// Returns the choice as made among backends of that kind; the chosen one had `load` sessions.
     #[must_use]
     pub fn of(self, tier: TierKind, load: u32) -> Self {
         let load = u16::try_from(load).unwrap_or(u16::MAX);
         Self { load, tier, ..self }
     }
 
-    /// The same, by the tables of that epoch.
+    /// Returns the choice as made by the tables of that epoch.
     #[must_use]
     pub fn in_epoch(self, epoch: u64) -> Self {
         Self { epoch: low_bits(epoch), ..self }
     }
 
-    /// Nothing, if the backend may have it again by now.
+    /// Records a backend passed over; nothing, if it is eligible again by now.
     pub(super) fn pass_over(&mut self, refusal: Option<SkipReason>) {
         self.passed_over = self.passed_over.saturating_add(1);
         if let Some(refusal) = refusal {
@@ -117,7 +117,7 @@ impl Choice {
         }
     }
 
-    /// The epoch in full, for a choice that was made no later than in epoch `now`.
+    /// Returns the full epoch of a choice that was made no later than in epoch `now`.
     pub fn epoch(self, now: u64) -> u64 {
         let age = u64::from(low_bits(now).wrapping_sub(self.epoch));
         now.saturating_sub(age)
@@ -129,38 +129,37 @@ const fn low_bits(epoch: u64) -> u32 {
     epoch as u32
 }
 
-/// Why a session got its backend.
+/// The explanation of a choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Why {
-    /// How the pool balances.
+    /// The algorithm of the pool.
     pub algorithm: Algorithm,
     /// The epoch of the tables that were asked.
     pub epoch: u64,
-    /// Whether those tables are still there; else what follows is of the pool as it is now.
+    /// Whether those tables still exist; otherwise the rest describes the pool as it is now.
     pub is_exact: bool,
-    /// Which backends were asked.
+    /// The group that was asked.
     pub tier: TierKind,
-    /// Backends of the pool.
+    /// Number of backends in the pool.
     pub backends: usize,
-    /// Those of them that were in the table of that tier.
+    /// Number of backends in the table of that group.
     pub candidates: usize,
-    /// How often one was passed over; 255 stands for more. Where every member is looked at
-    /// (`least_connections`), one may be so twice.
+    /// How often a backend was passed over; 255 stands for more. Algorithms that look at every member
+    /// (`least_connections`) may count one twice.
     pub passed_over: u8,
-    /// For what.
+    /// The reasons for that.
     pub refusals: Vec<SkipReason>,
-    /// Sessions that the backend had, this one not counted.
+    /// Sessions on the backend, this one not counted.
     pub load: u16,
-    /// With `source_hash`: the hash of the client, and the backends in the order in which it asks for them, as far as
-    /// the one it got.
+    /// With `source_hash`: the hash of the client, and its backends in order of preference, up to the one it got.
     pub hash: Option<(u64, Vec<String>)>,
 }
 
 impl Why {
-    /// What `choice` for `client` meant, by the pool as it was.
+    /// Returns the meaning of `choice` for `client`, by the pool as it was.
     pub fn of(choice: Choice, pool: &Pool, client: IpAddr, epoch: u64, is_exact: bool) -> Self {
         let tier = pool.tiers.iter().find(|tier| tier.kind == choice.tier);
-        // What was passed over in another tier is no part of the way through this one.
+        // Backends passed over in another group are not on the way through this one.
         let is_first = pool.tiers.first().is_some_and(|first| first.kind == choice.tier);
         let hash = (pool.settings.balance == Algorithm::SourceHash && is_first).then(|| {
             let homes = tier.into_iter().flat_map(|tier| {

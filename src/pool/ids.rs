@@ -9,7 +9,7 @@ pub struct PoolId(pub u32);
 pub struct BackendId(pub u32);
 
 impl BackendId {
-    /// The one of `workers` that checks this backend.
+    /// Returns which of `workers` checks this backend.
     pub const fn owner(self, workers: usize) -> usize {
         self.0 as usize % workers
     }

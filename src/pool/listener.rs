@@ -1,4 +1,4 @@
-//! One listener as the sessions see it that come through it.
+//! One listener as its sessions see it.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -11,37 +11,37 @@ use crate::stats::ListenerStats;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u32);
 
-/// One version of a listener. A listener of the same name at the same address keeps its id, its sockets and its gauge;
-/// other settings make another version of it. A session keeps the one that accepted it, so its timeouts and names stay
-/// what they were.
+/// One version of a listener. A listener of the same name and address keeps its id, its sockets and its gauge; other
+/// settings make a new version. A session keeps the version that accepted it, so its timeouts and names do not change.
 ///
-/// Every session holds one, so the count of holders is written all the time: it is on a cache line apart from what is read.
+/// Every session holds one, so the reference count is written all the time: it is on a cache line apart from the
+/// settings.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Listener {
-    /// Which it is; the same in all versions.
+    /// Its id, the same in all versions.
     pub id: ListenerId,
-    /// As configured. What it says of its pool is where that is in its own configuration; see `pool`.
+    /// Its settings. The pool in them is an index into the configuration that they come from; see `pool`.
     pub settings: model::Listener,
-    /// Where its sessions go.
+    /// The pool of its sessions.
     pub pool: PoolId,
     /// Sessions through all its versions.
     gauge: Arc<Gauge>,
-    /// Of all its versions.
+    /// Counters of all its versions.
     stats: Arc<ListenerStats>,
 }
 
 impl Listener {
-    /// The first version. So many workers are expected to use it; there may be more.
+    /// Returns the first version. `workers` is the expected number of workers; there may be more.
     pub fn new(id: ListenerId, settings: model::Listener, pool: PoolId, workers: usize) -> Self {
         let stats = Arc::new(ListenerStats::new(workers));
         Self { id, settings, pool, gauge: Arc::default(), stats }
     }
 
-    /// The version that follows this one, which is this one when nothing has changed.
+    /// Returns the version after this one, which is this one when nothing has changed.
     #[must_use]
     pub fn changed(self: &Arc<Self>, settings: &model::Listener, pool: PoolId) -> Arc<Self> {
-        // Where the pool is listed is no part of what the listener does.
+        // The index of the pool does not change what the listener does.
         let alike = model::Listener { pool: settings.pool, ..self.settings.clone() };
         if alike == *settings && self.pool == pool {
             return Arc::clone(self);
@@ -50,17 +50,17 @@ impl Listener {
         Arc::new(Self { id: self.id, settings: settings.clone(), pool, gauge, stats })
     }
 
-    /// Sessions through it at a time, at most.
+    /// Returns the limit on its sessions.
     pub fn sessions_max(&self) -> usize {
         self.settings.max_sessions.map_or(usize::MAX, NonZeroUsize::get)
     }
 
-    /// Sessions through all its versions, as of now.
+    /// Returns the gauge of sessions through all its versions.
     pub fn gauge(&self) -> &Gauge {
         &self.gauge
     }
 
-    /// What is counted of all its versions.
+    /// Returns the counters of all its versions.
     pub fn stats(&self) -> &ListenerStats {
         &self.stats
     }

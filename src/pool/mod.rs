@@ -1,8 +1,8 @@
 //! The run-time state of pools and backends, and the choice of a backend for a session.
 //!
-//! A [`Snapshot`] is immutable: the control thread builds one whenever the configuration or the state of a backend changes,
-//! and sends it to the workers. What changes in between are the atomics of a [`Backend`], which every worker sees at once.
-//! Never dials and never checks; it only remembers and chooses.
+//! A [`Snapshot`] is immutable: the control thread builds one whenever the configuration or the state of a backend
+//! changes, and sends it to the workers. Only the atomics of a [`Backend`] change in between, and every worker sees
+//! them at once. This module never dials and never checks; it only remembers and chooses.
 
 mod backend;
 mod choose;

@@ -1,15 +1,15 @@
-//! How many sessions there are of some kind, and the place that one more of them takes.
+//! Counts sessions of one kind against a limit.
 
 use crate::base::atomic::{AtomicUsize, Ordering};
 
-/// Counts sessions against a limit that whoever enters brings along: it may be another one for the next.
+/// Counts sessions against a limit that the caller passes: it may change from one to the next.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicUsize);
 
 impl Gauge {
-    /// Takes a place, to be given back by [`Gauge::leave`]; false when there are `limit` already.
-    /// Who is refused changes nothing: a count that is too high for a moment would hide a place from others.
-    /// Relaxed: the count alone is shared, nothing is published through it.
+    /// Takes a place, which must be given back by [`Gauge::leave`]; returns false when there are `limit` already. A
+    /// refusal changes nothing: a count that is too high for a moment would hide a place from others. Relaxed: only the
+    /// count is shared, nothing is published through it.
     pub fn enter(&self, limit: usize) -> bool {
         let one_more = |active| (active < limit).then(|| active + 1);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()

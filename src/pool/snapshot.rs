@@ -1,10 +1,10 @@
-//! What the workers run: listeners and pools with their tables, as of one epoch.
+//! The snapshot that workers run: listeners and pools with their tables, as of one epoch.
 //!
-//! A snapshot never changes once it is built; the mailboxes hand it over. Workers may run different epochs for a moment,
-//! and need not agree: what must be one for all of them, the gauge of a listener, the cursor of a pool and the atomics
-//! of its backends, is the same object in every epoch. Listeners, pools and backends come and go. What stays, by its
-//! name, keeps its id, and no id is ever used for another. A session on a backend that has gone holds it by its lease, and one
-//! that came through a listener that has gone or has changed holds the version that accepted it.
+//! A snapshot never changes once it is built; the mailboxes hand it over. Workers may run different epochs for a
+//! moment, and need not agree: state that all of them must share, the gauge of a listener, the cursor of a pool and the
+//! atomics of its backends, is the same object in every epoch. Listeners, pools and backends are added and removed. One
+//! that stays, by its name, keeps its id, and no id is ever reused. A session on a removed backend holds it by its
+//! lease, and one of a removed or changed listener holds the version that accepted it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,30 +14,30 @@ use crate::config::model::{self, Config, SessionLines};
 use crate::pool::tables::BackendIds;
 use crate::pool::{Backend, BackendId, Lease, Listener, ListenerId, Pool, PoolId};
 
-/// What the workers run, as of one epoch.
+/// The listeners and pools of one epoch.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// Counts the snapshots that were published.
+    /// Number of the snapshot; rises with each one published.
     pub epoch: u64,
-    /// How many workers serve.
+    /// Number of serving workers.
     pub workers: usize,
-    /// Which lines sessions have in the log.
+    /// The log lines that sessions have.
     pub lines: SessionLines,
     /// By ascending [`ListenerId`].
     pub listeners: Vec<Arc<Listener>>,
     /// By ascending [`PoolId`].
     pub pools: Vec<Arc<Pool>>,
-    /// Pools that are configured no more, by ascending id, as they were last. Sessions of former versions of listeners
-    /// may still have to find them; nobody checks their backends.
+    /// Removed pools, by ascending id, in their last state. Sessions of former versions of listeners may still have to
+    /// find them; their backends are not checked.
     retired: Vec<Arc<Pool>>,
-    /// Versions of listeners that were replaced or removed, as long as somebody holds them.
+    /// Replaced or removed versions of listeners, as long as they are referenced.
     former: Vec<Weak<Listener>>,
-    /// Those of all pools but the retired ones, by ascending [`BackendId`].
+    /// The backends of all pools but the retired ones, by ascending [`BackendId`].
     backends: Arc<[Arc<Backend>]>,
     next: NextIds,
 }
 
-/// What the next new ones are called. They only rise.
+/// The next ids. They only rise.
 #[derive(Clone, Copy, Default)]
 struct NextIds {
     listener: u32,
@@ -52,20 +52,20 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    /// The first epoch of a configuration.
+    /// Returns the first epoch of a configuration.
     pub fn new(config: &Config) -> Self {
         Self { epoch: 0, ..Self::default().reconfigured(config) }
     }
 
-    /// The next epoch, which runs `config`. What stays is the same object or keeps its id: a pool by its name, a
-    /// listener by its name and address, a backend by its pool, its name and address. A backend that stays takes on its
-    /// weight as [`Backend::set_weight`] says.
+    /// Returns the next epoch, which runs `config`. Parts that stay are the same object or keep their id: a pool by its
+    /// name, a listener by its name and address, a backend by its pool, its name and address. A backend that stays gets
+    /// its new weight as by [`Backend::set_weight`].
     #[must_use]
     pub fn reconfigured(&self, config: &Config) -> Self {
         self.reconfigured_back(config, &[])
     }
 
-    /// The same, where backends that were in its pools in an earlier epoch may be `back`.
+    /// Same as [`Snapshot::reconfigured`], where backends that were in its pools in an earlier epoch may be `back`.
     #[must_use]
     pub fn reconfigured_back(&self, config: &Config, back: &[Arc<Backend>]) -> Self {
         let mut next = self.followed();
@@ -112,8 +112,8 @@ impl Snapshot {
         next
     }
 
-    /// The next epoch, in which the tables of the `changed` pools heed the health, the administrative state and the
-    /// weight of their backends as they are now. A pool that is retired stays what it was.
+    /// Returns the next epoch, with tables of the `changed` pools that respect the present health, administrative state
+    /// and weight of their backends. A retired pool stays unchanged.
     #[must_use]
     pub fn refreshed(&self, changed: &[PoolId]) -> Self {
         let mut next = self.followed();
@@ -125,16 +125,16 @@ impl Snapshot {
         next
     }
 
-    /// The next epoch, in which `pool` has these backends. One that it has already, by name and address, stays the
-    /// same object, and takes on its new weight as [`Backend::set_weight`] says. One that is not named any more is in
-    /// no pool; its sessions go on.
+    /// Returns the next epoch, in which `pool` has these backends. One that it has already, by name and address, stays
+    /// the same object, and gets its new weight as by [`Backend::set_weight`]. One that is no longer named is in no
+    /// pool; its sessions continue.
     #[must_use]
     pub fn with_backends(&self, pool: PoolId, backends: &[model::Backend]) -> Self {
         self.with_backends_back(pool, backends, &[])
     }
 
-    /// The same, where backends that the pool had in an earlier epoch are `back`: each is the same object as it was then, with
-    /// its id, its health, its counters and the sessions that it has left.
+    /// Same as [`Snapshot::with_backends`], where backends that the pool had in an earlier epoch are `back`: each is
+    /// the same object as then, with its id, its health, its counters and its remaining sessions.
     #[must_use]
     pub fn with_backends_back(
         &self,
@@ -153,7 +153,7 @@ impl Snapshot {
         next
     }
 
-    /// The next epoch, in which nothing has changed, but what nobody holds any more has gone.
+    /// Returns the next epoch, in which nothing has changed except that unreferenced parts are dropped.
     fn followed(&self) -> Self {
         let mut next = Self { epoch: self.epoch + 1, ..self.clone() };
         next.former.retain(|listener| listener.strong_count() > 0);
@@ -163,7 +163,7 @@ impl Snapshot {
         next
     }
 
-    /// Has these pools from now on, and their backends.
+    /// Sets the pools and their backends.
     fn set_pools(&mut self, mut pools: Vec<Arc<Pool>>) {
         pools.sort_unstable_by_key(|pool| pool.id.0);
         let is_same = pools.len() == self.pools.len()
@@ -176,32 +176,33 @@ impl Snapshot {
         (self.pools, self.backends) = (pools, all.into());
     }
 
-    /// The pool of that id, for who has it from this epoch or from a listener. A retired one is found as long as
-    /// anybody holds a version of a listener that names it.
+    /// Returns the pool of that id, which must come from this epoch or from a listener. A retired one is found as long
+    /// as a version of a listener that names it is referenced.
     pub fn pool(&self, id: PoolId) -> &Arc<Pool> {
         let find = |pools| place_of(pools, id).map(|place| &pools[place]);
         let pool = find(&self.pools).or_else(|| find(&self.retired));
         pool.expect("who asks holds a version of a listener that names it, or a backend of this epoch")
     }
 
-    /// The listener of that id as it is in this epoch, unless it was removed.
+    /// Returns the listener of that id as it is in this epoch, unless it was removed.
     pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
         let place = self.listeners.binary_search_by_key(&id.0, |listener| listener.id.0);
         place.ok().map(|place| &self.listeners[place])
     }
 
-    /// The backend of that id, unless it is in no pool of this epoch, or only in a retired one.
+    /// Returns the backend of that id, unless it is in no pool of this epoch, or only in a retired one.
     pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
         let place = self.backends.binary_search_by_key(&id.0, |backend| backend.id.0);
         place.ok().map(|place| &self.backends[place])
     }
 
-    /// Whether the backends are known to be those of `other`, with the same settings. May be false though they are.
+    /// Returns whether the backends are known to be those of `other`, with the same settings. May be false though they
+    /// are.
     pub fn shares_backends(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.backends, &other.backends)
     }
 
-    /// Ends a lease that a session of `worker` had. The tables of this epoch that want to know of it are noted.
+    /// Ends a lease that a session of `worker` had. Updates the tables of this epoch that need to know.
     pub fn release(&self, lease: Lease, worker: usize) {
         if let Some(place) = place_of(&self.pools, lease.backend().pool) {
             self.pools[place].note_release(lease.backend(), worker);
@@ -209,22 +210,22 @@ impl Snapshot {
         lease.release();
     }
 
-    /// The configured pool of that name.
+    /// Returns the configured pool of that name.
     pub fn pool_named(&self, name: &str) -> Option<&Arc<Pool>> {
         self.pools.iter().find(|pool| pool.settings.name == name)
     }
 
-    /// The backends of all pools, by id.
+    /// Returns the backends of all pools, by id.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.backends.iter()
     }
 
-    /// Whether the next epoch would hold fewer retired pools: nobody can find some of them any more.
+    /// Returns whether the next epoch would hold fewer retired pools: some of them cannot be found any more.
     pub fn can_forget(&self) -> bool {
         !self.retired.is_empty() && self.followed().retired.len() < self.retired.len()
     }
 
-    /// The pools that are configured no more, and that sessions may still have to find.
+    /// Returns the removed pools that sessions may still have to find.
     pub fn retired(&self) -> &[Arc<Pool>] {
         &self.retired
     }
@@ -357,7 +358,7 @@ mod tests {
         lease.release();
     }
 
-    /// The epoch behind `before` with `old` in its configuration replaced by `new`.
+    /// Returns the epoch after `before` with `old` in its configuration replaced by `new`.
     fn with(before: &Snapshot, old: &str, new: &str) -> Snapshot {
         assert_eq!(TWO_POOLS.matches(old).count(), 1, "{old}");
         before.reconfigured(&config(&TWO_POOLS.replace(old, new)))

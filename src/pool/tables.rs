@@ -11,43 +11,43 @@ use crate::pool::{Admin, Backend, BackendId, PoolId};
 
 /// A pool of one epoch. The cursor, and the backends that stay, are the same objects in every epoch.
 pub struct Pool {
-    /// Which it is.
+    /// Its id.
     pub id: PoolId,
-    /// As configured, with the backends of this epoch.
+    /// Its settings, with the backends of this epoch.
     pub settings: Arc<model::Pool>,
-    /// All its backends, in the order of those in `settings`.
+    /// All its backends, in the order of `settings`.
     pub backends: Vec<Arc<Backend>>,
     /// Counts picks over all workers, so that round robin is exact.
     pub cursor: Arc<AtomicU64>,
-    /// Of the backends, as the tables were built by them.
+    /// The weights of the backends that the tables were built with.
     weights: Vec<u16>,
-    /// Whom to choose from, most wanted first.
+    /// The groups to choose from, the preferred one first.
     pub(super) tiers: Vec<Tier>,
 }
 
 /// One backend's part of the table of its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Slots of the hash or turns of the schedule.
+    /// Its slots of the hash table or turns of the schedule.
     pub slots: u64,
-    /// By which it was given them; 0 when it is not in the table.
+    /// The weight behind them; 0 when it is not in the table.
     pub weight: u16,
 }
 
-/// Which backends of a pool were asked.
+/// The group of backends that was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TierKind {
-    /// Those that are no backup.
+    /// The backends that are no backups.
     #[default]
     Primary,
-    /// Backups: no primary was left.
+    /// The backups: no primary was left.
     Backup,
-    /// Any: all were down, and the pool tries anyway.
+    /// All backends: all were down, and the pool tries anyway.
     Any,
 }
 
 impl TierKind {
-    /// The word for it.
+    /// Returns the word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Primary => "primary",
@@ -57,43 +57,43 @@ impl TierKind {
     }
 }
 
-/// Backends that are as good as each other, and the table to pick from them.
+/// Backends of equal preference, and the table to pick from them.
 pub(super) struct Tier {
     /// Indices into [`Pool::backends`].
     pub(super) members: Vec<usize>,
-    /// How many of them the table may pick.
+    /// Number of members that the table may pick.
     pub(super) candidates: usize,
-    /// Where in `members` each of [`Pool::backends`] is that is there, if the table takes notes.
+    /// The index in `members` of each of [`Pool::backends`] that is there, if the table takes notes.
     seats: Vec<Option<u32>>,
     pub(super) table: Table,
-    /// Which of the backends they are.
+    /// The kind of the group.
     pub(super) kind: TierKind,
 }
 
 impl Tier {
-    /// Whether a member that has gone down since is still skipped.
+    /// Returns whether a member that has gone down since must still be skipped.
     pub(super) fn heeds_health(&self) -> bool {
         self.kind != TierKind::Any
     }
 }
 
 impl Pool {
-    /// Whether a backend is eligible for a new session, as of now.
+    /// Returns whether a backend is eligible for a new session now.
     pub fn has_eligible(&self) -> bool {
         self.backends.iter().any(|backend| backend.is_eligible())
     }
 
-    /// The backend of that name.
+    /// Returns the backend of that name.
     pub fn backend_named(&self, name: &str) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.name == name)
     }
 
-    /// What part of the new sessions each backend has, by the table that they are picked from now.
+    /// Returns each backend's share of new sessions, by the table that they are picked from now.
     pub fn shares(&self) -> Vec<Share> {
         let mut shares: Vec<Share> = self.backends.iter().map(|_| Share { slots: 0, weight: 0 }).collect();
         if let Some(tier) = self.tiers.first() {
             for (&member, slots) in tier.members.iter().zip(tier.table.owned(tier.members.len())) {
-                // Of a schedule everybody else has turns.
+                // In a schedule all the others have turns.
                 let is_absent = slots == 0 && self.settings.balance == Algorithm::RoundRobin;
                 shares[member] = Share { slots, weight: if is_absent { 0 } else { self.weights[member] } };
             }
@@ -101,8 +101,8 @@ impl Pool {
         shares
     }
 
-    /// Tells the tables that `backend` is about to have one session less. One that is not where it should be is of another
-    /// epoch: they find out later.
+    /// Notifies the tables that `backend` is about to have one session less. One at another index belongs to another
+    /// epoch: its tables find out later.
     pub(super) fn note_release(&self, backend: &Arc<Backend>, worker: usize) {
         let place = backend.place();
         for tier in self.tiers.iter().filter(|tier| !tier.seats.is_empty()) {
@@ -115,7 +115,7 @@ impl Pool {
         }
     }
 
-    /// A pool that was never there before.
+    /// Returns a new pool.
     pub(super) fn first(
         id: PoolId,
         settings: &model::Pool,
@@ -127,9 +127,9 @@ impl Pool {
         Arc::new(Self::new(id, Arc::new(settings.clone()), workers, backends, Arc::default()))
     }
 
-    /// The pool with these settings: the same one when nothing has changed. A backend that it has already, by name and
-    /// address, stays the same object, and takes on its new weight as [`Backend::set_weight`] says. So does one that it had,
-    /// and that is `back`.
+    /// Returns the pool with these settings: the same one when nothing has changed. A backend that it has already, by
+    /// name and address, stays the same object, and gets its new weight as by [`Backend::set_weight`]. So does one that
+    /// it had, and that is `back`.
     pub(super) fn changed(
         self: &Arc<Self>,
         settings: &model::Pool,
@@ -142,7 +142,7 @@ impl Pool {
             return Arc::clone(self);
         }
         let of_pool = back.iter().filter(|backend| backend.pool == self.id);
-        // What it has now comes last, and so wins.
+        // The present backends come last, and so win.
         let known: HashMap<_, _> = of_pool
             .chain(&self.backends)
             .map(|backend| ((backend.name.as_str(), &backend.address), backend))
@@ -152,7 +152,7 @@ impl Pool {
                 Some(&same) => {
                     let is_back = back.iter().any(|back| back.id == same.id);
                     if is_back && settings.health.check == Check::Off {
-                        // Nobody checks it: nothing else would ever bring it up.
+                        // It is not checked: nothing else would ever bring it up.
                         same.set_health(settings.health.initial_state);
                     }
                     same.set_weight(backend.weight);
@@ -165,7 +165,7 @@ impl Pool {
         Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), cursor))
     }
 
-    /// The pool with tables that heed its backends as they are now.
+    /// Returns the pool with tables that respect the present state of its backends.
     pub(super) fn refreshed(self: &Arc<Self>, workers: usize) -> Arc<Self> {
         // A table built now would be the same.
         if !self.settings.balance.table_heeds_health() && self.has_weights() {
@@ -175,7 +175,7 @@ impl Pool {
         Arc::new(Self::new(self.id, settings, workers, self.backends.clone(), cursor))
     }
 
-    /// Whether the tables were built by the weights that the backends have.
+    /// Returns whether the tables were built with the present weights of the backends.
     fn has_weights(&self) -> bool {
         self.backends.iter().map(|backend| backend.weight()).eq(self.weights.iter().copied())
     }
@@ -189,7 +189,7 @@ impl Pool {
     ) -> Self {
         let (heeds_health, keeps_absent) =
             (settings.balance.table_heeds_health(), settings.balance.table_keeps_absent());
-        // Read once: the tables and what is remembered of them are built by the same weights.
+        // Read once: the tables and the record of their weights must agree.
         let weights: Vec<u16> = backends.iter().map(|backend| backend.weight()).collect();
         backends.iter().enumerate().for_each(|(place, backend)| backend.set_place(place));
         let present: Vec<[bool; 2]> = backends
@@ -228,7 +228,7 @@ impl Pool {
     }
 }
 
-/// The members of a table as they are when it is built.
+/// The members of a table at the time it is built.
 struct Begun<'a> {
     backends: &'a [Arc<Backend>],
     members: &'a [usize],
@@ -267,12 +267,12 @@ fn seats(members: &[usize], backends: usize) -> Vec<Option<u32>> {
     seats
 }
 
-/// What the next new backend is called. Only rises: an id names one backend, also when that has gone.
+/// The next id of a backend. Only rises: an id names one backend, even after it was removed.
 #[derive(Clone, Copy, Default)]
 pub(super) struct BackendIds(pub(super) u32);
 
 impl BackendIds {
-    /// A backend that was never there before.
+    /// Returns a new backend.
     fn create(
         &mut self,
         pool: PoolId,
