@@ -4,10 +4,15 @@ use crate::base::slots::{GENERATION_BITS, Key};
 use crate::session::Side;
 
 const INDEX_BITS: u32 = 32;
-const SIDE_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
-const KIND_SHIFT: u32 = SIDE_SHIFT + 1;
-/// Never given out; mio gets it for the waker of a worker.
-const WAKE: u64 = 3 << KIND_SHIFT;
+const KIND_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
+
+/// Kinds, of which three bits hold eight. The two sides of a session are kinds of their own: no other kind has sides.
+const CLIENT: u64 = 0;
+const BACKEND: u64 = 1;
+const PROBE: u64 = 2;
+const LISTENER: u64 = 3;
+/// Has no key; mio gets it for the waker of a worker.
+const WAKE: u64 = 7;
 
 /// The subject of an event. A key in it names one occupant, so an event for a closed connection finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +28,17 @@ pub enum Token {
 }
 
 impl Token {
-    /// Returns it packed: 2 bits of kind, 1 of side, 29 of generation, 32 of index.
+    /// Returns it packed: 3 bits of kind, 29 of generation, 32 of index.
     pub fn pack(self) -> u64 {
         let key_bits = |key: Key| u64::from(key.generation) << INDEX_BITS | u64::from(key.index);
-        match self {
-            Self::Session(key, side) => (side as u64) << SIDE_SHIFT | key_bits(key),
-            Self::Probe(key) => 1 << KIND_SHIFT | key_bits(key),
-            Self::Listener(index) => 2 << KIND_SHIFT | u64::from(index),
-            Self::Wake => WAKE,
-        }
+        let (kind, bits) = match self {
+            Self::Session(key, Side::Client) => (CLIENT, key_bits(key)),
+            Self::Session(key, Side::Backend) => (BACKEND, key_bits(key)),
+            Self::Probe(key) => (PROBE, key_bits(key)),
+            Self::Listener(index) => (LISTENER, u64::from(index)),
+            Self::Wake => (WAKE, 0),
+        };
+        kind << KIND_SHIFT | bits
     }
 
     /// Returns the token from `bits`, which must come from [`Token::pack`].
@@ -39,11 +46,12 @@ impl Token {
     pub fn unpack(bits: u64) -> Self {
         let index = (bits & u64::from(u32::MAX)) as u32;
         let generation = (bits >> INDEX_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
-        let side = if bits >> SIDE_SHIFT & 1 == 0 { Side::Client } else { Side::Backend };
+        let key = Key { index, generation };
         match bits >> KIND_SHIFT {
-            0 => Self::Session(Key { index, generation }, side),
-            1 => Self::Probe(Key { index, generation }),
-            2 => Self::Listener(index),
+            CLIENT => Self::Session(key, Side::Client),
+            BACKEND => Self::Session(key, Side::Backend),
+            PROBE => Self::Probe(key),
+            LISTENER => Self::Listener(index),
             _ => Self::Wake,
         }
     }
@@ -59,10 +67,13 @@ mod tests {
         let small = Key { index: 0, generation: 0 };
         for token in [
             Token::Session(key, Side::Client),
+            Token::Session(key, Side::Backend),
+            Token::Session(small, Side::Client),
             Token::Session(small, Side::Backend),
             Token::Probe(key),
             Token::Probe(small),
-            Token::Listener(7),
+            Token::Listener(u32::MAX),
+            Token::Listener(0),
             Token::Wake,
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
