@@ -73,49 +73,49 @@ MUTANTS = [
     Mutant(
         "port-now-or-never",
         "a session that finds no source port is cut at once",
-        "src/worker/connect.rs",
+        "src/worker/relay/connect.rs",
         [("Some(&(_, address)) => self.await_port(key, address),", "Some(_) => self.cut(key, CloseReason::LocalLimit),")],
     ),
     Mutant(
         "port-starves-all",
         "accepting waits for a source port towards one backend",
-        "src/worker/connect.rs",
+        "src/worker/relay/connect.rs",
         [("Some(&(_, address)) => self.await_port(key, address),", "Some(_) => self.starve(key, &io::Error::from_raw_os_error(99)),")],
     ),
     Mutant(
         "dirty-buffer",
         "a buffer goes back to the free list with bytes in it",
-        "src/worker/buffers.rs",
+        "src/worker/relay/buffers.rs",
         [("            leftover.bytes.clear();\n", "")],
     ),
     Mutant(
         "dirty-pipe",
         "a pipe goes back to the free list with bytes in it",
-        "src/worker/conduit.rs",
+        "src/worker/relay/conduit.rs",
         [("=> relay_buffers.pipes.destroy_lent(pipe, place),", "=> relay_buffers.pipes.take_back(pipe, place),")],
     ),
     Mutant(
         "eager-pipe",
         "a pipe that is denied is asked for again at once",
-        "src/worker/pipes.rs",
+        "src/worker/relay/pipes.rs",
         [("self.denied_until = Some(now + DENIED_PAUSE);", "self.denied_until = Some(now);")],
     ),
     Mutant(
         "pinned-pipe",
         "a sink that has stalled keeps its pipe, whoever finds none",
-        "src/worker/stalled.rs",
+        "src/worker/relay/stalled.rs",
         [("        for _ in 0..wanted {\n", "        for _ in 0..wanted.min(0) {\n")],
     ),
     Mutant(
         "young-pipe",
         "the pipe of the sink that took something last is looked at first",
-        "src/worker/lent.rs",
+        "src/worker/relay/lent.rs",
         [("self.entries.get(self.first.into())?", "self.entries.get(self.last.into())?")],
     ),
     Mutant(
         "leaked-pipe",
         "a pipe that is closed is still counted as open",
-        "src/worker/pipes.rs",
+        "src/worker/relay/pipes.rs",
         [("        drop(pipe);\n        self.open -= 1;\n", "        drop(pipe);\n")],
     ),
     Mutant(
@@ -132,7 +132,7 @@ MUTANTS = [
     Mutant(
         "no-ready-queue",
         "a session that has used up its budget is forgotten",
-        "src/worker/drive.rs",
+        "src/worker/relay/drive.rs",
         [("                slot.queued = true;\n", ""), ("                    self.served.push(key);\n", "")],
     ),
     Mutant(
@@ -148,14 +148,14 @@ MUTANTS = [
     Mutant(
         "late-expiry",
         "a session whose timer was due while it waited for its share is looked at in the next turn",
-        "src/worker/drive.rs",
+        "src/worker/relay/drive.rs",
         [("                self.expire(key);\n", "")],
         unit_test="a_session_whose_share_finds_nothing_expires_in_that_turn",
     ),
     Mutant(
         "two-shares",
         "a session that has had its share is served again in the same turn",
-        "src/worker/drive.rs",
+        "src/worker/relay/drive.rs",
         [("                    self.served.push(key);\n", "                    self.ready_queue.push_back(key);\n")],
     ),
     Mutant(
@@ -196,49 +196,49 @@ MUTANTS = [
     Mutant(
         "short-read",
         "a short read is taken for an empty socket though its end was told",
-        "src/worker/conduit.rs",
+        "src/worker/relay/conduit.rs",
         [("(source.hides_more && !is_full).then(|| kernel.read", "(source.hides_more && is_full && !is_full).then(|| kernel.read")],
     ),
     Mutant(
         "silent-listener",
         "accepting waits for an edge after EMFILE",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [("        if lacks_resources(error) {\n", "        if lacks_resources(error) {\n            listener.readable = false;\n")],
     ),
     Mutant(
         "long-queue",
         "each listener is accepted from as if it were the only one in its turn",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [("            self.accept_one(index);\n            self.listeners.queue", "            (0..ACCEPTS_PER_TURN).for_each(|_| self.accept_one(index));\n            self.listeners.queue")],
     ),
     Mutant(
         "deaf-listener",
         "a listener whose pause is over is not accepted from before something happens to it",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [("        self.watch_listener(index);\n        self.listeners.queue_if_ready(index);\n", "        self.watch_listener(index);\n")],
     ),
     Mutant(
         "lost-place",
         "an accept that fails keeps its place among the sessions",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [("            Err(error) => {\n                self.admission.leave(&slot.listener);\n", "            Err(error) => {\n")],
     ),
     Mutant(
         "early-connect",
         "an event that means nothing is taken for a connection",
-        "src/worker/connect.rs",
+        "src/worker/relay/connect.rs",
         [("            Dial::Pending => {}\n            Dial::Connected => {", "            Dial::Pending | Dial::Connected => {")],
     ),
     Mutant(
         "same-backend",
         "a retry goes to the backend that has just failed",
-        "src/worker/connect.rs",
+        "src/worker/relay/connect.rs",
         [("    failed.tried.push(backend.id);\n    failed.last.clone_from(backend);\n", "    failed.last.clone_from(backend);\n")],
     ),
     Mutant(
         "reset-as-close",
         "a session that is cut ends as if it were complete",
-        "src/worker/close.rs",
+        "src/worker/relay/close.rs",
         [("Farewell::Reset => self.kernel.reset(socket),", "Farewell::Reset => self.kernel.close(socket),")],
     ),
     Mutant(
@@ -250,13 +250,13 @@ MUTANTS = [
     Mutant(
         "closed-queue",
         "a drain closes the listener in front of those who wait to be accepted",
-        "src/worker/listening.rs",
+        "src/worker/listen/listening.rs",
         [("            slot.stage = Stage::Closing { queue_left: slot.queue_max };", "            slot.stage = Stage::Closing { queue_left: 1 };")],
     ),
     Mutant(
         "leaked-check",
         "a check that ends is still counted as being in flight",
-        "src/worker/probes.rs",
+        "src/worker/probes/mod.rs",
         [("        self.probes.queue.leave(entry.pace);\n", "")],
     ),
     Mutant(
@@ -286,7 +286,7 @@ MUTANTS = [
     Mutant(
         "maint-checked",
         "checks go on in maintenance",
-        "src/worker/probes.rs",
+        "src/worker/probes/mod.rs",
         [("            return self.pause_probe(index);\n", "            self.probes.deferral_log.take(self.now);\n")],
     ),
     Mutant(
@@ -298,7 +298,7 @@ MUTANTS = [
     Mutant(
         "reused-place",
         "an event of a check that is over reaches the next in its place",
-        "src/worker/probes.rs",
+        "src/worker/probes/mod.rs",
         [("attempt.is_some_and(|attempt| attempt.generation == key.generation)", "attempt.is_some_and(|attempt| attempt.generation != u32::MAX)")],
     ),
     Mutant(
@@ -316,25 +316,25 @@ MUTANTS = [
     Mutant(
         "counted-once",
         "a session that was on the list of those to be counted never comes back to it",
-        "src/worker/byte_accounting.rs",
+        "src/worker/relay/byte_accounting.rs",
         [("                slot.counting = Counting::Lasting;\n", "")],
     ),
     Mutant(
         "lasts-unseen",
         "a session that lasts is counted at its end only",
-        "src/worker/byte_accounting.rs",
+        "src/worker/relay/byte_accounting.rs",
         [("Counting::Young => self.session.age(now) >= COUNT_PERIOD,", "Counting::Young => false,"), ("        if self.counting == Counting::Young {\n            self.counting = Counting::Lasting;\n        }\n", "")],
     ),
     Mutant(
         "adopted-twice",
         "a session that was handed over is counted by both workers",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [("            self.stats.adopted.add(1);\n", "            self.stats.adopted.add(1);\n            self.dispatcher.keep();\n")],
     ),
     Mutant(
         "place-given-back",
         "the place of a session does not go with it to the other worker",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [
             ("                let arrival = Arrival {", "                let left = Arc::clone(&listener);\n                let arrival = Arrival {"),
             ("                    None => self.stats.handed_over.add(1),", "                    None => {\n                        self.stats.handed_over.add(1);\n                        self.admission.leave(&left);\n                    }"),
@@ -349,7 +349,7 @@ MUTANTS = [
     Mutant(
         "epoch-not-taken",
         "a session that was handed over meets a worker that does not know its pool yet",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [("            self.run_epoch(snapshot);\n", "            drop(snapshot);\n")],
     ),
     Mutant(
@@ -379,31 +379,31 @@ MUTANTS = [
     Mutant(
         "blind-sweep",
         "a session whose event was lost is found and left as it is",
-        "src/worker/lost_wakeups.rs",
+        "src/worker/relay/lost_wakeups.rs",
         [("            slot.session.on_ready(side, ready);\n", "")],
     ),
     Mutant(
         "hasty-sweep",
         "a session that has something to read is taken for one that was forgotten, though its event is to come",
-        "src/worker/lost_wakeups.rs",
+        "src/worker/relay/lost_wakeups.rs",
         [("state.readable && awaited.readable\n", "state.readable\n")],
     ),
     Mutant(
         "deaf-sweep",
         "a session whose end or death was lost is not found",
-        "src/worker/lost_wakeups.rs",
+        "src/worker/relay/lost_wakeups.rs",
         [("if awaited.is_some_and(|awaited| meets(state, awaited)) {", "if awaited.is_some_and(|awaited| meets(state, awaited) && !state.closing) {")],
     ),
     Mutant(
         "false-pause",
         "accepting is paused for want of a place though nobody waits for one",
-        "src/worker/accept.rs",
+        "src/worker/listen/accept.rs",
         [("self.admission.is_scarce(&slot.listener) && !self.kernel", "self.admission.is_scarce(&slot.listener) && slot.listener.sessions_max() == 0 && !self.kernel")],
     ),
     Mutant(
         "overridden-verdict",
         "checks are judged by the word of an operator, so that each that contradicts it is a change again",
-        "src/worker/probes.rs",
+        "src/worker/probes/mod.rs",
         [("        verdict.heed(entry.backend.checked_health());\n", "        verdict.heed(entry.backend.health());\n")],
     ),
     Mutant(
@@ -415,7 +415,7 @@ MUTANTS = [
     Mutant(
         "idle-places",
         "a check waits for the next turn though a place is free",
-        "src/worker/probes.rs",
+        "src/worker/probes/mod.rs",
         [("while self.turn.take_check()\n            && let Some(index) = self.probes.queue.pop()\n        {", "if let Some(index) = self.probes.queue.pop() {")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),

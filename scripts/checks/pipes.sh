@@ -20,7 +20,7 @@ FIRST_BYTES=$((384 << 10))
 PIPES_LEFT=300
 PIPES_LEFT_TO_AUTO=20
 PAGES_PER_PIPE=16
-# Each worker keeps so many for the next stream (src/worker/pipes.rs).
+# Each worker keeps so many for the next stream (src/worker/relay/pipes.rs).
 PIPES_KEPT_MAX=$((16 * WORKERS))
 
 # Another process of that user, which leaves it so many pipes.

@@ -10,7 +10,7 @@ READERS=200
 # Of each of them, more than the sockets on its way and a pipe hold.
 STUCK_BYTES=$((4 << 20))
 STREAM_BYTES=$((32 << 20))
-# A sink that has taken nothing for so long has stalled (src/worker/stalled.rs).
+# A sink that has taken nothing for so long has stalled (src/worker/relay/stalled.rs).
 STALL_SECONDS=1.2
 # What may be copied of the stream: how it shows that it is one, and what finds that there is no pipe.
 COPIES_MAX=32

@@ -1,7 +1,7 @@
 //! One session: a client's and a backend's connection, and the next thing to do for them.
 //!
 //! Contains no socket, no clock, no randomness and no bytes. The machine decides from readiness and outcomes;
-//! `worker::drive` acts. So a simulation can run through every order of events.
+//! `worker::relay` acts. So a simulation can run through every order of events.
 
 mod deadlines;
 mod endpoint;

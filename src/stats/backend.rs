@@ -3,7 +3,7 @@
 use super::shards::Shards;
 use super::{DialFailure, Gauge, Tally};
 
-/// Written when a session opens and closes, at the periods of `worker/byte_accounting.rs`, and by health checks.
+/// Written when a session opens and closes, at the periods of `worker/relay/byte_accounting.rs`, and by health checks.
 #[derive(Debug)]
 pub struct BackendStats {
     /// 128 bytes per worker, of at most 16: 2 KiB. 10,000 backends of two workers take 2.5 MB.

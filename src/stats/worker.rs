@@ -24,7 +24,7 @@ pub struct WorkerStats {
     /// has used its budget of a turn.
     pub taken: [Counter; 2],
     /// Bytes written to backends: all of a session that has ended; of an open one all but the newest
-    /// (`worker/byte_accounting.rs`).
+    /// (`worker/relay/byte_accounting.rs`).
     pub to_backend: Counter,
     /// Bytes written to clients, counted the same way.
     pub to_client: Counter,

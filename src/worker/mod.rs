@@ -1,43 +1,27 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
-//! In reading order: `assignment` says what a worker is to do, and `listening` where its listeners come from and go to;
-//! `listeners` which of them is next, `accept` takes a connection, `dispatch` says which worker is to have it, `connect`
-//! chooses and dials a backend, for which it may have to wait in `waiting` or `ports`, `drive` relays, as much in a
-//! turn as `budget` allows, `conduit` holds the bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from
-//! sinks that have stopped, `byte_accounting` counts the bytes of sessions that last, `close` ends and accounts, `lines`
-//! logs, `flight_recorder` remembers. `probes` checks backends, `commands` takes commands, `query` answers about
-//! sessions, `lost_wakeups` finds sessions whose event was lost, `gauges` reports what the worker holds. Only `close.rs`
-//! frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
+//! In reading order: `assignment` says what a worker is to do. `listen/` is where connections come from: `listening` opens
+//! and closes listeners, `listeners` knows which of them is next, `accept` takes a connection, and `dispatch` says which
+//! worker is to have it. `relay/` has the sessions: `connect` chooses and dials a backend, for which a session may have to
+//! wait in `waiting` or `ports`, `drive` relays, as much in a turn as `budget` allows, `conduit` holds the bytes in
+//! between, in `buffers` or `pipes`, `stalled` takes pipes from sinks that have stopped, `byte_accounting` counts the bytes
+//! of sessions that last, `close` ends and accounts, `lines` logs, `lost_wakeups` finds sessions whose event was lost.
+//! `probes/` checks backends. `inspect/` shows what there is: `query` answers about sessions, `flight_recorder` remembers
+//! those that are over, `gauges` reports what the worker holds. `commands` takes commands. Only `close.rs` frees a session.
+//! Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
 
-mod accept;
 mod admission;
 mod assignment;
-mod audit;
 mod budget;
-mod buffers;
-mod byte_accounting;
-mod close;
 mod commands;
-mod conduit;
-mod connect;
 mod dispatch;
-mod drive;
-mod flight_recorder;
-mod gauges;
-mod lent;
-mod lines;
-mod listeners;
-mod listening;
-mod lost_wakeups;
-mod pipes;
-mod ports;
+mod inspect;
+mod listen;
 mod probes;
-mod query;
+mod relay;
 mod stall_guard;
-mod stalled;
 #[cfg(test)]
 mod test_worker;
-mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -61,25 +45,25 @@ use crate::sys::{Event, Kernel, Token};
 
 pub use admission::Admission;
 pub use assignment::{Assignment, GroupId, Listening, Peers, WorkerEndpoints, WorkerHandle};
-pub use audit::Audit;
 use budget::Turn;
-use buffers::Buffers;
-use byte_accounting::{Counting, Uncounted};
-use conduit::{Conduit, RelayBuffers};
 use dispatch::{Arrival, Dispatcher};
 pub use dispatch::{HandoffQueue, HandoffQueues};
-use drive::Driven;
-use flight_recorder::Recorder;
-use lines::Round;
-use listeners::Listeners;
-pub use listening::RETIRE_GRACE;
-use lost_wakeups::Sweep;
-use pipes::Pipes;
-use ports::Ports;
+pub use inspect::audit::Audit;
+use inspect::flight_recorder::Recorder;
+use inspect::query::Tables;
+use listen::listeners::Listeners;
+pub use listen::listening::RETIRE_GRACE;
 use probes::Probes;
-use query::Tables;
+use relay::buffers::Buffers;
+use relay::byte_accounting::{Counting, Uncounted};
+use relay::conduit::{Conduit, RelayBuffers};
+use relay::drive::Driven;
+use relay::lines::Round;
+use relay::lost_wakeups::Sweep;
+use relay::pipes::Pipes;
+use relay::ports::Ports;
+use relay::waiting::Starved;
 use stall_guard::Gap;
-use waiting::Starved;
 
 /// What a worker shares with the rest of the process, besides what it is assigned.
 pub struct Shared {

@@ -24,7 +24,7 @@ use crate::random::{happens, to_usize};
 
 /// The requested capacity is divided by this after each denial (src/sys/pipe.rs).
 const DENIED_STEP: usize = 4;
-/// After a denial a worker that has closed no pipe asks for no other for this long (src/worker/pipes.rs).
+/// After a denial a worker that has closed no pipe asks for no other for this long (src/worker/relay/pipes.rs).
 const DENIED_PAUSE: u64 = 1_000_000_000;
 
 /// The kernel as one worker sees it.

@@ -7,7 +7,7 @@ use crate::books::Books;
 use crate::script::Kind;
 
 /// The most that memory may have grown between the end of the warm-up and the end of the load. Each worker keeps up to
-/// 64 buffers of 64 KiB for what a sink did not take (`worker/conduit.rs`); the rest is the allocator's.
+/// 64 buffers of 64 KiB for what a sink did not take (`worker/relay/conduit.rs`); the rest is the allocator's.
 pub(crate) fn memory_growth_max_kib(workers: usize) -> u64 {
     workers as u64 * 64 * 64 + 1024
 }
@@ -20,7 +20,7 @@ pub(crate) struct Law {
     pub(crate) figures: String,
 }
 
-/// Empty pipes that a worker keeps (src/worker/pipes.rs).
+/// Empty pipes that a worker keeps (src/worker/relay/pipes.rs).
 const PIPES_KEPT_MAX: u64 = 16;
 
 fn equal(what: &'static str, a: u64, b: u64) -> Law {

@@ -5,7 +5,7 @@ export const KEPT = 300;
 // Seconds without a sample that leave a hole in a line.
 const HOLE = 3.5;
 // Bytes are averaged from the sample that was this old when the one before came, 10 seconds: those of sessions that last are
-// counted every 5 only (COUNT_PERIOD in worker/byte_accounting.rs).
+// counted every 5 only (COUNT_PERIOD in worker/relay/byte_accounting.rs).
 const BYTES_OVER = 9.5;
 
 export const keyOf = (backend) => `${backend.pool}\n${backend.name}`;

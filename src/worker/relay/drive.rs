@@ -7,13 +7,13 @@ use crate::session::{Op, Outcome, Side};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::budget::Share;
-use crate::worker::byte_accounting::Counting;
-use crate::worker::conduit::{Conduit, RelayBuffers, Source};
+use crate::worker::relay::byte_accounting::Counting;
+use crate::worker::relay::conduit::{Conduit, RelayBuffers, Source};
 use crate::worker::{Slot, Timer, Worker};
 
 /// What an event, or a timer, has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Driven {
+pub(in crate::worker) enum Driven {
     /// There was nothing to do.
     Idle,
     /// What there is to do waits for the session's share.
@@ -24,7 +24,7 @@ pub(super) enum Driven {
 
 impl<K: Kernel> Worker<K> {
     /// Something has happened to a session: does what can be done at once, and queues what streams.
-    pub(super) fn drive(&mut self, key: Key) -> Driven {
+    pub(in crate::worker) fn drive(&mut self, key: Key) -> Driven {
         if self.sessions.get(key).is_some_and(|slot| slot.queued) {
             // A side that seems dead has a shorter timeout, and that may be over before its share comes.
             self.arm(key);
@@ -81,7 +81,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Serves the queue, as far as the turn goes. Whoever has had a share of it is behind all the others then.
-    pub(super) fn serve_queue(&mut self) {
+    pub(in crate::worker) fn serve_queue(&mut self) {
         self.turn.begin_queue();
         while let Some(&key) = self.ready_queue.front() {
             let now = self.kernel.now();
@@ -98,7 +98,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Ends the wait of a session whose deadline turns out to be over behind the timers of the turn: because it was in
     /// the queue when its timer fired, or because what it has just learned shortens its timeout.
-    pub(super) fn expire(&mut self, key: Key) {
+    pub(in crate::worker) fn expire(&mut self, key: Key) {
         let Some(slot) = self.sessions.get(key) else { return };
         if let Some((timer, armed)) = slot.timer
             && armed <= self.now
@@ -112,7 +112,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Sees to it that the timer fires no later than the session's deadline. Activity only moves deadlines
     /// further away, which costs nothing here: the timer fires early, once, and is armed anew.
-    pub(super) fn arm(&mut self, key: Key) {
+    pub(in crate::worker) fn arm(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let deadline = slot.session.deadline();
         if let Some((timer, armed)) = slot.timer {

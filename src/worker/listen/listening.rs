@@ -18,8 +18,8 @@ use crate::config::model::Accept;
 use crate::pool::{Listener, Snapshot};
 use crate::stats::PauseReason;
 use crate::sys::{Kernel, Token};
-use crate::worker::accept::{PAUSE_BROKEN, PAUSE_FIRST, PAUSE_LOG_PERIOD};
 use crate::worker::assignment::{Assignment, GroupId, Listening};
+use crate::worker::listen::accept::{PAUSE_BROKEN, PAUSE_FIRST, PAUSE_LOG_PERIOD};
 use crate::worker::{Timer, Worker};
 
 /// How long a handshake may be under way at a socket that is to be closed. The last segment of one is lost at times, and
@@ -27,29 +27,29 @@ use crate::worker::{Timer, Worker};
 pub const RETIRE_GRACE: Duration = Duration::from_millis(1_500);
 
 /// One listener of this worker.
-pub(super) struct ListenerSlot<K: Kernel> {
+pub(in crate::worker) struct ListenerSlot<K: Kernel> {
     group: GroupId,
     /// As it is in the epoch of the worker, or was when it was removed.
-    pub(super) listener: Arc<Listener>,
-    pub(super) socket: K::Listener,
+    pub(in crate::worker) listener: Arc<Listener>,
+    pub(in crate::worker) socket: K::Listener,
     /// Some workers have none.
     is_partial: bool,
     /// Another one at its address outlives the process.
     is_beside: bool,
     /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
     /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
-    pub(super) readable: bool,
+    pub(in crate::worker) readable: bool,
     /// It is among those that are accepted from.
-    pub(super) is_queued: bool,
+    pub(in crate::worker) is_queued: bool,
     /// Whether the kernel tells.
     is_watched: bool,
-    pub(super) pause: Option<TimerId>,
+    pub(in crate::worker) pause: Option<TimerId>,
     /// It is among those that pause, or were.
-    pub(super) is_among_paused: bool,
-    pub(super) next_pause: Duration,
+    pub(in crate::worker) is_among_paused: bool,
+    pub(in crate::worker) next_pause: Duration,
     /// Why accept was not called since then.
-    pub(super) held_up: Option<(PauseReason, Instant)>,
-    pub(super) pause_log: TokenBucket,
+    pub(in crate::worker) held_up: Option<(PauseReason, Instant)>,
+    pub(in crate::worker) pause_log: TokenBucket,
     /// The longest that its queue may have become.
     queue_max: u32,
     stage: Stage,
@@ -91,7 +91,7 @@ impl<K: Kernel> ListenerSlot<K> {
     }
 
     /// Who comes from now on is served as `snapshot` says.
-    pub(super) fn align(&mut self, snapshot: &Snapshot) {
+    pub(in crate::worker) fn align(&mut self, snapshot: &Snapshot) {
         if let Some(listener) = snapshot.listener(self.listener.id) {
             self.turn_into(listener);
         }
@@ -103,22 +103,22 @@ impl<K: Kernel> ListenerSlot<K> {
     }
 
     /// Who has the sessions that are accepted from it.
-    pub(super) fn accept(&self) -> Accept {
+    pub(in crate::worker) fn accept(&self) -> Accept {
         if self.is_partial { Accept::Balance } else { self.listener.settings.accept }
     }
 
     /// How many timers it has armed.
-    pub(super) fn timers(&self) -> usize {
+    pub(in crate::worker) fn timers(&self) -> usize {
         usize::from(self.pause.is_some()) + usize::from(matches!(self.stage, Stage::Retiring(_)))
     }
 
     /// Whether accept is to be called now.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(in crate::worker) fn is_ready(&self) -> bool {
         self.readable && self.pause.is_none()
     }
 
     /// Whether it is to be closed as soon as its queue is empty.
-    pub(super) fn is_closing(&self) -> bool {
+    pub(in crate::worker) fn is_closing(&self) -> bool {
         matches!(self.stage, Stage::Closing { .. })
     }
 }
@@ -130,7 +130,7 @@ fn queue_max(listener: &Listener) -> u32 {
 
 impl<K: Kernel> Worker<K> {
     /// Takes on what it was assigned with the epoch that it runs now, or with an earlier one.
-    pub(super) fn take_assignment(&mut self) {
+    pub(in crate::worker) fn take_assignment(&mut self) {
         let waiting = self.assigned.take().or_else(|| self.assignments.try_recv().ok());
         match waiting {
             Some(assignment) if assignment.epoch <= self.snapshot.epoch => self.work_as(assignment),
@@ -168,7 +168,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Accepts from its socket, if there is one, from now on.
-    pub(super) fn listen(&mut self, listening: Listening<K::Listener>) {
+    pub(in crate::worker) fn listen(&mut self, listening: Listening<K::Listener>) {
         let Some(mut slot) = ListenerSlot::new(listening, self.now) else { return };
         // It may not be as it was in the snapshot that it was opened for.
         slot.align(&self.snapshot);
@@ -179,7 +179,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Has the kernel tell of connections. Where it cannot, for want of memory or of watches, accepting is tried, and
     /// this too, once a pause has passed. The caller must queue it.
-    pub(super) fn watch_listener(&mut self, index: usize) {
+    pub(in crate::worker) fn watch_listener(&mut self, index: usize) {
         let Some(slot) = self.listeners.get_mut(index) else { return };
         if slot.is_watched {
             return;
@@ -207,14 +207,14 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// The handshakes that were under way are over.
-    pub(super) fn on_retire_timer(&mut self, index: usize) {
+    pub(in crate::worker) fn on_retire_timer(&mut self, index: usize) {
         let Some(slot) = self.listeners.get_mut(index) else { return };
         slot.stage = Stage::Closing { queue_left: slot.queue_max };
         self.listeners.note_readable(index);
     }
 
     /// Begins to close the listeners: what is in their queues now is served first.
-    pub(super) fn drain_listeners(&mut self) {
+    pub(in crate::worker) fn drain_listeners(&mut self) {
         self.dispatcher.close_handoff_queue();
         for index in self.listeners.places() {
             self.resume(index);
@@ -231,7 +231,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    pub(super) fn count_down_queue(&mut self, index: usize) {
+    pub(in crate::worker) fn count_down_queue(&mut self, index: usize) {
         let Some(slot) = self.listeners.get_mut(index) else { return };
         if let Stage::Closing { queue_left } = &mut slot.stage {
             *queue_left -= 1;
@@ -241,7 +241,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    pub(super) fn stop_listening(&mut self, index: usize) {
+    pub(in crate::worker) fn stop_listening(&mut self, index: usize) {
         let Some(slot) = self.listeners.remove(index) else { return };
         if let Some(timer) = slot.pause {
             self.wheel.cancel(timer);

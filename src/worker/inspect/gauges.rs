@@ -15,7 +15,7 @@ const PIPE_ENDS: u64 = 2;
 
 impl<K: Kernel> Worker<K> {
     /// Tells what the worker holds.
-    pub(super) fn tell_state(&self) {
+    pub(in crate::worker) fn tell_state(&self) {
         let pipes = &self.relay_buffers.pipes;
         let held = [
             (FdKind::Listener, self.listeners.len() as u64),
@@ -37,7 +37,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Measures the turn that ends, if it is one of those that are.
-    pub(super) fn measure_turn(&mut self) {
+    pub(in crate::worker) fn measure_turn(&mut self) {
         if self.stats.turns.get().is_multiple_of(TURNS_PER_MEASURE) {
             let end = self.kernel.now();
             self.stats.turn_time.observe(end - self.now);

@@ -17,39 +17,39 @@ use crate::worker::{FailedDials, Slot, Worker};
 const NAMES_MAX: usize = 1024;
 
 /// One session that is over.
-pub(super) struct Record {
-    pub(super) key: Key,
-    pub(super) place: Place,
-    pub(super) backend: Option<Arc<Backend>>,
-    pub(super) choice: Option<Choice>,
+pub(in crate::worker) struct Record {
+    pub(in crate::worker) key: Key,
+    pub(in crate::worker) place: Place,
+    pub(in crate::worker) backend: Option<Arc<Backend>>,
+    pub(in crate::worker) choice: Option<Choice>,
     /// In which it chose last.
-    pub(super) epoch: u64,
-    pub(super) failed: Option<Box<FailedDials>>,
-    pub(super) client: SocketAddr,
+    pub(in crate::worker) epoch: u64,
+    pub(in crate::worker) failed: Option<Box<FailedDials>>,
+    pub(in crate::worker) client: SocketAddr,
     /// Where its line was written: nobody else has asked for it.
-    pub(super) source: Option<SocketAddr>,
-    pub(super) opened: Instant,
-    pub(super) summary: Summary,
+    pub(in crate::worker) source: Option<SocketAddr>,
+    pub(in crate::worker) opened: Instant,
+    pub(in crate::worker) summary: Summary,
 }
 
 /// Through which listener a session came, and to which pool. It keeps neither of them: a pool stays as long as
 /// somebody holds a listener that names it.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) listener: ListenerId,
-    pub(super) pool: PoolId,
-    pub(super) names: Names,
+pub(in crate::worker) struct Place {
+    pub(in crate::worker) listener: ListenerId,
+    pub(in crate::worker) pool: PoolId,
+    pub(in crate::worker) names: Names,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Names {
-    pub(super) listener: Arc<str>,
-    pub(super) pool: Arc<str>,
+pub(in crate::worker) struct Names {
+    pub(in crate::worker) listener: Arc<str>,
+    pub(in crate::worker) pool: Arc<str>,
 }
 
 /// The last [`RECORDS_MAX`] sessions, oldest first.
 #[derive(Default)]
-pub(super) struct Recorder {
+pub(in crate::worker) struct Recorder {
     records: VecDeque<Record>,
     /// Records ever made.
     made: u64,
@@ -57,7 +57,7 @@ pub(super) struct Recorder {
 }
 
 impl Record {
-    pub(super) fn fits(&self, filter: &Filter) -> bool {
+    pub(in crate::worker) fn fits(&self, filter: &Filter) -> bool {
         let Place { listener, pool, .. } = self.place;
         fits(filter, listener, pool, self.backend.as_deref(), self.client)
             && filter.reason.is_none_or(|wanted| wanted == self.summary.reason)
@@ -65,13 +65,13 @@ impl Record {
     }
 
     /// Backends that a dial had failed to.
-    pub(super) fn tried(&self) -> &[BackendId] {
+    pub(in crate::worker) fn tried(&self) -> &[BackendId] {
         self.failed.as_ref().map_or(&[], |failed| &failed.tried)
     }
 }
 
 /// Whether a session is wanted, but for how it ended.
-pub(super) fn fits(
+pub(in crate::worker) fn fits(
     filter: &Filter,
     listener: ListenerId,
     pool: PoolId,
@@ -86,12 +86,12 @@ pub(super) fn fits(
 
 impl Recorder {
     /// The newest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Record> {
+    pub(in crate::worker) fn newest_first(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().rev()
     }
 
     /// The same with their numbers, which count from 0; only those in front of number `before`.
-    pub(super) fn numbered(&self, before: Option<u64>) -> impl Iterator<Item = (u64, &Record)> {
+    pub(in crate::worker) fn numbered(&self, before: Option<u64>) -> impl Iterator<Item = (u64, &Record)> {
         let numbers = (0..self.made).rev();
         numbers
             .zip(self.newest_first())
@@ -107,7 +107,7 @@ impl Recorder {
     }
 
     /// Names are the same text for all that tell them.
-    pub(super) fn place<K: Kernel>(&mut self, slot: &Slot<K>, snapshot: &Snapshot) -> Place {
+    pub(in crate::worker) fn place<K: Kernel>(&mut self, slot: &Slot<K>, snapshot: &Snapshot) -> Place {
         let (listener, pool) = (slot.listener.id, slot.listener.pool);
         if self.names.len() >= NAMES_MAX {
             self.names.retain(|_, names| Arc::strong_count(&names.pool) > 1);
@@ -122,26 +122,26 @@ impl Recorder {
 
 impl<K: Kernel> Slot<K> {
     /// The backend that it is on, or else the last that could not be dialed.
-    pub(super) fn backend_to_tell(&self) -> Option<&Arc<Backend>> {
+    pub(in crate::worker) fn backend_to_tell(&self) -> Option<&Arc<Backend>> {
         let failed = || self.failed.as_ref().map(|failed| &failed.last);
         self.lease.as_ref().map(Lease::backend).or_else(failed)
     }
 
     /// Why it is on the backend that it is on.
-    pub(super) fn choice_of_lease(&self) -> Option<Choice> {
+    pub(in crate::worker) fn choice_of_lease(&self) -> Option<Choice> {
         self.lease.as_ref().map(|_| self.choice)
     }
 }
 
 impl<K: Kernel> Worker<K> {
     /// The epoch in which a session chose last. One without a lease is between two choices, or found nobody a moment ago.
-    pub(super) fn epoch_of(&self, slot: &Slot<K>) -> u64 {
+    pub(in crate::worker) fn epoch_of(&self, slot: &Slot<K>) -> u64 {
         let now = self.snapshot.epoch;
         slot.choice_of_lease().map_or(now, |choice| choice.epoch(now))
     }
 
     /// Remembers a session that is over.
-    pub(super) fn record(
+    pub(in crate::worker) fn record(
         &mut self,
         key: Key,
         slot: &mut Slot<K>,

@@ -25,7 +25,7 @@ const NEXT_LOOK: Duration = Duration::from_millis(250);
 /// Sessions looked at each time: 2,048 sockets in one call, which takes about as long as 60 reads.
 const SESSIONS_PER_LOOK: usize = 1024;
 /// Places gone through each time, taken or not.
-pub(super) const PLACES_PER_LOOK: u32 = 4096;
+pub(in crate::worker) const PLACES_PER_LOOK: u32 = 4096;
 /// For how long nothing has moved in a session that is looked at.
 const QUIET: Duration = Duration::from_secs(1);
 /// For how long one that is suspected has to stand still until its event is lost.
@@ -45,7 +45,7 @@ struct Suspect {
 }
 
 /// Where the search is.
-pub(super) struct Sweep {
+pub(in crate::worker) struct Sweep {
     has_timer: bool,
     /// The place that comes next.
     next: u32,
@@ -58,7 +58,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::worker) fn new(now: Instant) -> Self {
         Self {
             has_timer: false,
             next: 0,
@@ -69,12 +69,12 @@ impl Sweep {
         }
     }
 
-    pub(super) fn has_timer(&self) -> bool {
+    pub(in crate::worker) fn has_timer(&self) -> bool {
         self.has_timer
     }
 
     /// There is a session.
-    pub(super) fn begin(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
+    pub(in crate::worker) fn begin(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
         self.arm(now + SWEEP_PERIOD, wheel);
     }
 
@@ -86,7 +86,7 @@ impl Sweep {
 }
 
 impl<K: Kernel> Worker<K> {
-    pub(super) fn on_sweep_timer(&mut self) {
+    pub(in crate::worker) fn on_sweep_timer(&mut self) {
         self.sweep.has_timer = false;
         self.prove_suspects();
         let has_more = self.look_for_suspects() | self.log_due();

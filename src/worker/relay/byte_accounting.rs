@@ -22,7 +22,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 /// When the bytes of a session are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Counting {
+pub(in crate::worker) enum Counting {
     /// At its end, if that comes soon.
     Young,
     /// It lasts: as soon as it moves some, it is listed.
@@ -33,7 +33,7 @@ pub(super) enum Counting {
 
 impl<K: Kernel> Slot<K> {
     /// Counts what has been given and was not counted yet.
-    pub(super) fn count(&mut self, stats: &WorkerStats, worker: usize) {
+    pub(in crate::worker) fn count(&mut self, stats: &WorkerStats, worker: usize) {
         let given = self.session.take_uncounted();
         stats.on_given(given);
         self.listener.stats().of(worker).on_given(given);
@@ -43,7 +43,7 @@ impl<K: Kernel> Slot<K> {
     }
 
     /// The session lasts: its timer has fired, which for most is too late.
-    pub(super) fn lasts(&mut self, stats: &WorkerStats, worker: usize) {
+    pub(in crate::worker) fn lasts(&mut self, stats: &WorkerStats, worker: usize) {
         self.count(stats, worker);
         if self.counting == Counting::Young {
             self.counting = Counting::Lasting;
@@ -51,7 +51,7 @@ impl<K: Kernel> Slot<K> {
     }
 
     /// Whether it has bytes to be counted and belongs on the list, but is not there.
-    pub(super) fn is_to_be_listed(&self, now: Instant) -> bool {
+    pub(in crate::worker) fn is_to_be_listed(&self, now: Instant) -> bool {
         let lasts = match self.counting {
             Counting::Young => self.session.age(now) >= COUNT_PERIOD,
             Counting::Lasting => true,
@@ -62,7 +62,7 @@ impl<K: Kernel> Slot<K> {
 }
 
 /// The list.
-pub(super) struct Uncounted {
+pub(in crate::worker) struct Uncounted {
     /// Some may be over: they were counted at their end.
     sessions: VecDeque<Key>,
     /// The first of them, whose turn has come.
@@ -71,21 +71,21 @@ pub(super) struct Uncounted {
 }
 
 impl Uncounted {
-    pub(super) fn new() -> Self {
+    pub(in crate::worker) fn new() -> Self {
         // Room for a few, so that the relay of these never allocates.
         Self { sessions: VecDeque::with_capacity(COUNTS_PER_TURN), due: 0, has_timer: false }
     }
 
-    pub(super) fn has_timer(&self) -> bool {
+    pub(in crate::worker) fn has_timer(&self) -> bool {
         self.has_timer
     }
 
     /// How many of the sessions that are on the list are not over.
-    pub(super) fn len_of<K: Kernel>(&self, sessions: &Slots<Slot<K>>) -> usize {
+    pub(in crate::worker) fn len_of<K: Kernel>(&self, sessions: &Slots<Slot<K>>) -> usize {
         self.sessions.iter().filter(|&&key| sessions.get(key).is_some()).count()
     }
 
-    pub(super) fn list(&mut self, key: Key, now: Instant, wheel: &mut TimerWheel<Timer>) {
+    pub(in crate::worker) fn list(&mut self, key: Key, now: Instant, wheel: &mut TimerWheel<Timer>) {
         self.sessions.push_back(key);
         if !self.has_timer {
             self.arm(now, wheel);
@@ -113,7 +113,7 @@ impl Uncounted {
 }
 
 impl<K: Kernel> Worker<K> {
-    pub(super) fn on_count_timer(&mut self) {
+    pub(in crate::worker) fn on_count_timer(&mut self) {
         for key in self.uncounted.take_due() {
             if let Some(slot) = self.sessions.get_mut(key) {
                 slot.count(&self.stats, self.index);

@@ -21,7 +21,7 @@ use crate::worker::{FailedDials, Slot, Worker};
 impl<K: Kernel> Worker<K> {
     /// Dials backends until a dial is under way. When none is left to try the session waits for a source port towards one
     /// that lacks only that, or is cut.
-    pub(super) fn choose_and_dial(&mut self, key: Key) {
+    pub(in crate::worker) fn choose_and_dial(&mut self, key: Key) {
         if let Some(slot) = self.sessions.get_mut(key) {
             forget_portless(slot);
         }
@@ -98,7 +98,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Something has happened to a connection that is being dialed.
-    pub(super) fn on_dial_event(&mut self, key: Key, ready: Ready) {
+    pub(in crate::worker) fn on_dial_event(&mut self, key: Key, ready: Ready) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let (Some(backend), Some(lease)) = (&slot.backend, &slot.lease) else { return };
         match self.kernel.dial_told(backend, &lease.backend().address, ready) {
@@ -128,7 +128,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Asks for keepalive probes of the backend: once, and late, because few sessions live long enough to need them.
-    pub(super) fn keep_alive(&mut self, key: Key) {
+    pub(in crate::worker) fn keep_alive(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let keepalive = self.snapshot.pool(slot.listener.pool).settings.tcp.keepalive;
         let (Some(backend), Some(keepalive), false) = (&slot.backend, keepalive, slot.kept_alive) else {
@@ -154,7 +154,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// The backend was removed before it has seen a byte: the next one, or the end.
-    pub(super) fn dial_another(&mut self, key: Key) {
+    pub(in crate::worker) fn dial_another(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         hang_up(&mut self.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
@@ -165,7 +165,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// A dial has failed: the next backend, or the end.
-    pub(super) fn on_dial_failed(&mut self, key: Key, error: &io::Error) {
+    pub(in crate::worker) fn on_dial_failed(&mut self, key: Key, error: &io::Error) {
         if self.give_up_dial(key, error) {
             self.choose_and_dial(key);
         }

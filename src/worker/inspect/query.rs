@@ -13,8 +13,8 @@ use crate::pool::{Choice, Pool, PoolId, Snapshot, Why};
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
 use crate::worker::Worker;
-use crate::worker::flight_recorder::{Record, fits};
-use crate::worker::lines::source;
+use crate::worker::inspect::flight_recorder::{Record, fits};
+use crate::worker::relay::lines::source;
 
 /// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
 /// workers share.
@@ -22,7 +22,7 @@ const TABLES_MAX: usize = 8;
 
 /// Tables that were replaced.
 #[derive(Default)]
-pub(super) struct Tables {
+pub(in crate::worker) struct Tables {
     /// With the last epoch that they were of, oldest first.
     former: VecDeque<(u64, Arc<Pool>)>,
     /// The last epochs of tables that are not kept any more.
@@ -31,7 +31,7 @@ pub(super) struct Tables {
 
 impl Tables {
     /// Keeps what `after` has no more.
-    pub(super) fn replaced(&mut self, before: &Snapshot, after: &Snapshot) {
+    pub(in crate::worker) fn replaced(&mut self, before: &Snapshot, after: &Snapshot) {
         let stays = |old: &Arc<Pool>| after.pools.iter().any(|new| Arc::ptr_eq(old, new));
         // Both are in the order of their ids, so nearly all are found at the same place.
         let mut same_place = after.pools.iter();
@@ -64,11 +64,11 @@ impl Tables {
 }
 
 impl<K: Kernel> Worker<K> {
-    pub(super) fn id_of(&self, key: Key) -> SessionId {
+    pub(in crate::worker) fn id_of(&self, key: Key) -> SessionId {
         SessionId { worker: self.id.0, key }
     }
 
-    pub(super) fn answer(&mut self, query: Query) -> Answer {
+    pub(in crate::worker) fn answer(&mut self, query: Query) -> Answer {
         match query {
             Query::Live { from, filter } => self.live(from, &filter),
             Query::Ended { before, filter } => {

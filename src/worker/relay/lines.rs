@@ -1,7 +1,7 @@
 //! The lines that the log has of a session: one when it is over, and, where the access log asks for them, one when its backend is
 //! connected and one every so often while it lasts.
 //!
-//! Those of sessions that last are written by the timer of [`Sweep`](crate::worker::lost_wakeups), a bounded number at a time: a
+//! Those of sessions that last are written by the timer of [`Sweep`](crate::worker::relay::lost_wakeups), a bounded number at a time: a
 //! session has no timer for them, and where nobody asks for them nobody looks.
 
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use crate::base::slots::Key;
 use crate::base::time::Instant;
 use crate::session::{Side, Summary};
 use crate::sys::Kernel;
-use crate::worker::lost_wakeups::PLACES_PER_LOOK;
+use crate::worker::relay::lost_wakeups::PLACES_PER_LOOK;
 use crate::worker::{Slot, Worker};
 
 /// Lines written in a row for sessions that last; the others follow a moment later, so that no event waits for all of them.
@@ -22,7 +22,7 @@ const LINES_PER_LOOK: usize = 256;
 
 /// The round through all sessions that looks for lines that are due.
 #[derive(Default)]
-pub(super) struct Round {
+pub(in crate::worker) struct Round {
     /// The place that comes next.
     next: u32,
 }
@@ -49,7 +49,7 @@ fn is_logged() -> bool {
 
 impl<K: Kernel> Worker<K> {
     /// Writes the line of a session whose backend is connected, where there is to be one.
-    pub(super) fn log_start(&mut self, key: Key) {
+    pub(in crate::worker) fn log_start(&mut self, key: Key) {
         if self.snapshot.lines.at_start && is_logged() {
             self.log_so_far(key, "session begins");
         }
@@ -57,7 +57,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Writes some of the lines that are due of sessions that last. Returns whether there are more to look at than one look
     /// goes through.
-    pub(super) fn log_due(&mut self) -> bool {
+    pub(in crate::worker) fn log_due(&mut self) -> bool {
         let Some(every) = self.snapshot.lines.every.filter(|_| is_logged()) else { return false };
         let places = self.sessions.places();
         let (mut written, mut gone_through) = (0, 0);
@@ -106,7 +106,12 @@ impl<K: Kernel> Worker<K> {
 
     /// Writes the line of a session that is over, where there is to be one. Returns the address that the backend was dialed
     /// from, or `None` where no line is written: asking for it costs a call.
-    pub(super) fn log_end(&mut self, key: Key, slot: &Slot<K>, summary: &Summary) -> Option<SocketAddr> {
+    pub(in crate::worker) fn log_end(
+        &mut self,
+        key: Key,
+        slot: &Slot<K>,
+        summary: &Summary,
+    ) -> Option<SocketAddr> {
         if !self.snapshot.lines.at_end || !is_logged() {
             return None;
         }
@@ -153,7 +158,7 @@ impl<A: Display> ToValue for Shown<A> {
 }
 
 /// The address that the backend is dialed from, as the kernel has it.
-pub(super) fn source<K: Kernel>(kernel: &mut K, slot: &Slot<K>) -> Option<SocketAddr> {
+pub(in crate::worker) fn source<K: Kernel>(kernel: &mut K, slot: &Slot<K>) -> Option<SocketAddr> {
     kernel.local_address(slot.backend.as_ref()?).ok()
 }
 

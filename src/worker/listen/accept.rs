@@ -12,9 +12,9 @@ use crate::session::{CloseReason, Session, Side, Timeouts};
 use crate::stats::PauseReason;
 use crate::sys::{Kernel, Token, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
-use crate::worker::byte_accounting::Counting;
-use crate::worker::conduit::Conduit;
 use crate::worker::dispatch::{Arrival, HANDOFF_QUEUE_LEN};
+use crate::worker::relay::byte_accounting::Counting;
+use crate::worker::relay::conduit::Conduit;
 use crate::worker::{Slot, Timer, Worker};
 
 /// Calls of accept in one turn, over all listeners, so that an accept storm leaves time for whoever is connected.
@@ -27,21 +27,21 @@ const ADOPTIONS_PER_TURN: usize = HANDOFF_QUEUE_LEN;
 /// that [`Admission`](crate::worker::Admission) has back.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(50);
 /// First pause when the machine has run out of something; doubles each time, up to the longest.
-pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(10);
+pub(in crate::worker) const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_LAST: Duration = Duration::from_millis(100);
 /// Pause after an error that accept(2) should never return.
-pub(super) const PAUSE_BROKEN: Duration = Duration::from_secs(1);
+pub(in crate::worker) const PAUSE_BROKEN: Duration = Duration::from_secs(1);
 /// Pauses are told at most that often.
-pub(super) const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
+pub(in crate::worker) const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 impl<K: Kernel> Worker<K> {
-    pub(super) fn on_listener_event(&mut self, index: u32) {
+    pub(in crate::worker) fn on_listener_event(&mut self, index: u32) {
         if !self.listeners.note_readable(index as usize) {
             self.stats.stale_events.add(1);
         }
     }
 
-    pub(super) fn on_accept_timer(&mut self, index: usize) {
+    pub(in crate::worker) fn on_accept_timer(&mut self, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
             listener.pause = None;
             self.go_on_accepting(index);
@@ -54,7 +54,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Ends pauses, the longest first: a session has ended, so there is a place and there are descriptors again.
-    pub(super) fn resume_accepting(&mut self) {
+    pub(in crate::worker) fn resume_accepting(&mut self) {
         for _ in 0..RESUMES_PER_TURN {
             let Some((index, timer)) = self.listeners.next_paused() else { return };
             self.wheel.cancel(timer);
@@ -63,7 +63,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Ends the pause of a listener, if it pauses.
-    pub(super) fn resume(&mut self, index: usize) {
+    pub(in crate::worker) fn resume(&mut self, index: usize) {
         let paused = self.listeners.get_mut(index).and_then(|listener| listener.pause.take());
         if let Some(timer) = paused {
             self.wheel.cancel(timer);
@@ -72,7 +72,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Takes what is in the queues, up to the bound of a turn: from the listeners in turn, one by one.
-    pub(super) fn accept_all(&mut self) {
+    pub(in crate::worker) fn accept_all(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.starved.is_empty() {
                 return;
@@ -162,7 +162,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Opens what other workers have handed over.
-    pub(super) fn adopt(&mut self) {
+    pub(in crate::worker) fn adopt(&mut self) {
         for _ in 0..ADOPTIONS_PER_TURN {
             let Ok(arrival) = self.arrivals.try_recv() else { return };
             let Arrival { snapshot, listener, client, address } = arrival;

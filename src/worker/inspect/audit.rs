@@ -7,8 +7,8 @@ use crate::base::slots::Key;
 use crate::session::Direction;
 use crate::stats::Gauge;
 use crate::sys::Kernel;
-use crate::worker::byte_accounting::Counting;
-use crate::worker::listening::ListenerSlot;
+use crate::worker::listen::listening::ListenerSlot;
+use crate::worker::relay::byte_accounting::Counting;
 use crate::worker::{Slot, Worker};
 
 /// What a worker holds between two turns.

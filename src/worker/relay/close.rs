@@ -8,7 +8,7 @@ use crate::worker::Worker;
 
 impl<K: Kernel> Worker<K> {
     /// Ends a session now, by a reset on both sides.
-    pub(super) fn cut(&mut self, key: Key, reason: CloseReason) {
+    pub(in crate::worker) fn cut(&mut self, key: Key, reason: CloseReason) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         slot.session.cut(reason);
         if let Some(end) = slot.session.end() {
@@ -17,7 +17,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Gives back everything that a session held.
-    pub(super) fn close(&mut self, key: Key, end: End) {
+    pub(in crate::worker) fn close(&mut self, key: Key, end: End) {
         let Some(mut slot) = self.sessions.remove(key) else { return };
         if let Some((timer, _)) = slot.timer {
             self.wheel.cancel(timer);

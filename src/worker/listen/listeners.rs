@@ -7,10 +7,10 @@ use slab::Slab;
 
 use crate::base::timer_wheel::TimerId;
 use crate::sys::Kernel;
-use crate::worker::listening::ListenerSlot;
+use crate::worker::listen::listening::ListenerSlot;
 
 /// See the module. A listener is known by its place, which another one may have later.
-pub(super) struct Listeners<K: Kernel> {
+pub(in crate::worker) struct Listeners<K: Kernel> {
     slots: Slab<ListenerSlot<K>>,
     /// Those that accept is to be called on, the next one in front.
     ready: VecDeque<usize>,
@@ -18,7 +18,7 @@ pub(super) struct Listeners<K: Kernel> {
     paused: VecDeque<usize>,
     /// How often somebody went through all of them.
     #[cfg(test)]
-    pub(super) walks: std::cell::Cell<u32>,
+    pub(in crate::worker) walks: std::cell::Cell<u32>,
 }
 
 impl<K: Kernel> Default for Listeners<K> {
@@ -35,12 +35,12 @@ impl<K: Kernel> Default for Listeners<K> {
 
 impl<K: Kernel> Listeners<K> {
     /// The place of `slot` from now on.
-    pub(super) fn insert(&mut self, slot: ListenerSlot<K>) -> usize {
+    pub(in crate::worker) fn insert(&mut self, slot: ListenerSlot<K>) -> usize {
         self.slots.insert(slot)
     }
 
     /// Gives the place of a listener free.
-    pub(super) fn remove(&mut self, place: usize) -> Option<ListenerSlot<K>> {
+    pub(in crate::worker) fn remove(&mut self, place: usize) -> Option<ListenerSlot<K>> {
         let slot = self.slots.try_remove(place)?;
         if slot.is_queued {
             forget(&mut self.ready, place);
@@ -51,46 +51,46 @@ impl<K: Kernel> Listeners<K> {
         Some(slot)
     }
 
-    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut ListenerSlot<K>> {
+    pub(in crate::worker) fn get_mut(&mut self, place: usize) -> Option<&mut ListenerSlot<K>> {
         self.slots.get_mut(place)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::worker) fn len(&self) -> usize {
         self.slots.len()
     }
 
     /// How many of them pause.
-    pub(super) fn paused(&self) -> usize {
+    pub(in crate::worker) fn paused(&self) -> usize {
         self.slots.iter().filter(|(_, slot)| slot.pause.is_some()).count()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::worker) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
     /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &ListenerSlot<K>> {
+    pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = &ListenerSlot<K>> {
         #[cfg(test)]
         self.walks.set(self.walks.get() + 1);
         self.slots.iter().map(|(_, slot)| slot)
     }
 
     /// All of them.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut ListenerSlot<K>> {
+    pub(in crate::worker) fn iter_mut(&mut self) -> impl Iterator<Item = &mut ListenerSlot<K>> {
         #[cfg(test)]
         self.walks.set(self.walks.get() + 1);
         self.slots.iter_mut().map(|(_, slot)| slot)
     }
 
     /// Where all of them are.
-    pub(super) fn places(&self) -> Vec<usize> {
+    pub(in crate::worker) fn places(&self) -> Vec<usize> {
         #[cfg(test)]
         self.walks.set(self.walks.get() + 1);
         self.slots.iter().map(|(place, _)| place).collect()
     }
 
     /// There may be somebody in its queue. False when there is no such listener.
-    pub(super) fn note_readable(&mut self, place: usize) -> bool {
+    pub(in crate::worker) fn note_readable(&mut self, place: usize) -> bool {
         let Some(slot) = self.slots.get_mut(place) else { return false };
         slot.readable = true;
         self.queue_if_ready(place);
@@ -98,7 +98,7 @@ impl<K: Kernel> Listeners<K> {
     }
 
     /// Puts a listener that accept may be called on behind the others of which that is true.
-    pub(super) fn queue_if_ready(&mut self, place: usize) {
+    pub(in crate::worker) fn queue_if_ready(&mut self, place: usize) {
         if let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.is_ready() && !slot.is_queued) {
             slot.is_queued = true;
             self.ready.push_back(place);
@@ -106,20 +106,20 @@ impl<K: Kernel> Listeners<K> {
     }
 
     /// Takes the listener out whose turn it is to be accepted from. It has to be queued again.
-    pub(super) fn next_ready(&mut self) -> Option<usize> {
+    pub(in crate::worker) fn next_ready(&mut self) -> Option<usize> {
         let place = self.ready.pop_front()?;
         self.slots[place].is_queued = false;
         Some(place)
     }
 
     /// Whether there is one.
-    pub(super) fn has_ready(&self) -> bool {
+    pub(in crate::worker) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// Nothing is accepted from a listener, which is not queued, before `timer` fires or [`Listeners::next_paused`] names
     /// it.
-    pub(super) fn pause(&mut self, place: usize, timer: TimerId) {
+    pub(in crate::worker) fn pause(&mut self, place: usize, timer: TimerId) {
         let Some(slot) = self.slots.get_mut(place) else { return };
         debug_assert!(!slot.is_queued, "it would be accepted from");
         slot.pause = Some(timer);
@@ -129,7 +129,7 @@ impl<K: Kernel> Listeners<K> {
     }
 
     /// Ends the pause of the listener that began it first; returns its place and its timer, which is to be cancelled.
-    pub(super) fn next_paused(&mut self) -> Option<(usize, TimerId)> {
+    pub(in crate::worker) fn next_paused(&mut self) -> Option<(usize, TimerId)> {
         while let Some(place) = self.paused.pop_front() {
             let slot = &mut self.slots[place];
             slot.is_among_paused = false;
@@ -141,7 +141,7 @@ impl<K: Kernel> Listeners<K> {
     }
 
     /// Panics unless each listener that accept is to be called on is queued once, and no other, and each that pauses is found.
-    pub(super) fn audit(&self) {
+    pub(in crate::worker) fn audit(&self) {
         for (place, slot) in &self.slots {
             let times = self.ready.iter().filter(|&&queued| queued == place).count();
             assert_eq!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::session::CloseReason;
 use crate::sys::Kernel;
 use crate::worker::Worker;
-use crate::worker::lent::Borrower;
+use crate::worker::relay::lent::Borrower;
 
 /// A sink that has taken nothing for so long has stalled. Sooner, and streams that are all slow would take each other's
 /// pipes: each move costs a copy of what the pipe holds.
@@ -19,7 +19,7 @@ const BYTES_PER_TURN: usize = 1 << 20;
 
 impl<K: Kernel> Worker<K> {
     /// Gets back as many pipes as fills of this turn were without one, as far as their sinks have stalled.
-    pub(super) fn reclaim_pipes(&mut self) {
+    pub(in crate::worker) fn reclaim_pipes(&mut self) {
         let wanted = self.relay_buffers.pipes.take_wanted();
         let mut moved = 0;
         for _ in 0..wanted {

@@ -29,7 +29,7 @@ const WAITING_MAX: usize = 16 * 1024;
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The sessions that wait for a source port.
-pub(super) struct Ports {
+pub(in crate::worker) struct Ports {
     /// In the order of addresses, so that a seed decides who is next. No queue is empty.
     waiting: BTreeMap<SocketAddr, VecDeque<Key>>,
     /// Addresses that somebody waits for, and a connection to which has ended in this turn.
@@ -43,7 +43,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::worker) fn new(now: Instant) -> Self {
         Self {
             waiting: BTreeMap::new(),
             freed: Vec::new(),
@@ -55,20 +55,20 @@ impl Ports {
     }
 
     /// Whether whoever dials that address now would come in front of those that wait.
-    pub(super) fn are_awaited(&self, address: SocketAddr) -> bool {
+    pub(in crate::worker) fn are_awaited(&self, address: SocketAddr) -> bool {
         self.waiting.contains_key(&address) && self.served != Some(address)
     }
 
-    pub(super) fn contains(&self, key: Key) -> bool {
+    pub(in crate::worker) fn contains(&self, key: Key) -> bool {
         self.waiting.values().any(|queue| queue.contains(&key))
     }
 
-    pub(super) fn has_timer(&self) -> bool {
+    pub(in crate::worker) fn has_timer(&self) -> bool {
         self.timer.is_some()
     }
 
     /// A connection to that address has ended.
-    pub(super) fn on_freed(&mut self, address: SocketAddr) {
+    pub(in crate::worker) fn on_freed(&mut self, address: SocketAddr) {
         if self.waiting.contains_key(&address) && !self.freed.contains(&address) {
             self.freed.push(address);
         }
@@ -84,7 +84,7 @@ impl Ports {
 
 impl<K: Kernel> Worker<K> {
     /// Puts a session behind those that wait for a port towards `address`.
-    pub(super) fn await_port(&mut self, key: Key, address: SocketAddr) {
+    pub(in crate::worker) fn await_port(&mut self, key: Key, address: SocketAddr) {
         let queue = self.ports.waiting.entry(address).or_default();
         if queue.len() >= WAITING_MAX {
             return self.cut(key, CloseReason::LocalLimit);
@@ -100,7 +100,7 @@ impl<K: Kernel> Worker<K> {
         self.arm(key);
     }
 
-    pub(super) fn on_ports_timer(&mut self) {
+    pub(in crate::worker) fn on_ports_timer(&mut self) {
         self.ports.timer = None;
         for address in self.ports.next() {
             self.ports.last = address;
@@ -112,7 +112,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Dials where connections have ended in this turn.
-    pub(super) fn dial_where_freed(&mut self) {
+    pub(in crate::worker) fn dial_where_freed(&mut self) {
         while let Some(address) = self.ports.freed.pop() {
             self.dial_waiting(address);
         }

@@ -22,7 +22,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The sessions that wait to be dialed, first come first.
-pub(super) struct Starved {
+pub(in crate::worker) struct Starved {
     sessions: VecDeque<Key>,
     timer: Option<TimerId>,
     /// Since when somebody waits.
@@ -31,7 +31,7 @@ pub(super) struct Starved {
 }
 
 impl Starved {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::worker) fn new(now: Instant) -> Self {
         Self {
             sessions: VecDeque::new(),
             timer: None,
@@ -40,22 +40,22 @@ impl Starved {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::worker) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    pub(super) fn contains(&self, key: Key) -> bool {
+    pub(in crate::worker) fn contains(&self, key: Key) -> bool {
         self.sessions.contains(&key)
     }
 
-    pub(super) fn has_timer(&self) -> bool {
+    pub(in crate::worker) fn has_timer(&self) -> bool {
         self.timer.is_some()
     }
 }
 
 impl<K: Kernel> Worker<K> {
     /// Puts a session behind those that wait for what this machine lacks.
-    pub(super) fn starve(&mut self, key: Key, error: &io::Error) {
+    pub(in crate::worker) fn starve(&mut self, key: Key, error: &io::Error) {
         self.starved.sessions.push_back(key);
         if self.starved.since.is_none() {
             self.starved.since = Some(self.now);
@@ -71,13 +71,13 @@ impl<K: Kernel> Worker<K> {
         self.arm(key);
     }
 
-    pub(super) fn on_starved_timer(&mut self) {
+    pub(in crate::worker) fn on_starved_timer(&mut self) {
         self.starved.timer = None;
         self.feed_starved();
     }
 
     /// Dials for those that wait, until one has to wait again.
-    pub(super) fn feed_starved(&mut self) {
+    pub(in crate::worker) fn feed_starved(&mut self) {
         for _ in 0..self.starved.sessions.len() {
             let Some(key) = self.starved.sessions.pop_front() else { break };
             let waiting = self.starved.sessions.len();
@@ -95,7 +95,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// A session has waited for its connect timeout, for whatever it is that this machine lacks. No backend is to blame.
-    pub(super) fn give_up_starved(&mut self, key: Key) {
+    pub(in crate::worker) fn give_up_starved(&mut self, key: Key) {
         self.cut(key, CloseReason::LocalLimit);
     }
 }
