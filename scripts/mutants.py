@@ -74,13 +74,13 @@ MUTANTS = [
         "port-now-or-never",
         "a session that finds no source port is cut at once",
         "src/worker/relay/connect.rs",
-        [("Some(&(_, address)) => self.await_port(key, address),", "Some(_) => self.cut(key, CloseReason::LocalLimit),")],
+        [("Some(&(_, address)) => Progress::Short(Shortage::Port(address)),", "Some(_) => Progress::Over(CloseReason::LocalLimit),")],
     ),
     Mutant(
         "port-starves-all",
         "accepting waits for a source port towards one backend",
         "src/worker/relay/connect.rs",
-        [("Some(&(_, address)) => self.await_port(key, address),", "Some(_) => self.starve(key, &io::Error::from_raw_os_error(99)),")],
+        [("Some(&(_, address)) => Progress::Short(Shortage::Port(address)),", "Some(_) => Progress::Short(Shortage::Resources),")],
     ),
     Mutant(
         "dirty-buffer",
@@ -149,7 +149,7 @@ MUTANTS = [
         "late-expiry",
         "a session whose timer was due while it waited for its share is looked at in the next turn",
         "src/worker/relay/drive.rs",
-        [("                self.expire(key);\n", "")],
+        [("                self.expire(core, key);\n", "")],
         unit_test="a_session_whose_share_finds_nothing_expires_in_that_turn",
     ),
     Mutant(
@@ -167,8 +167,8 @@ MUTANTS = [
     Mutant(
         "early-timer",
         "a timer that fires early is not armed again",
-        "src/worker/mod.rs",
-        [("Expiry::Early => self.arm(key),", "Expiry::Early => {}")],
+        "src/worker/relay/drive.rs",
+        [("Expiry::Early => self.arm(core, key),", "Expiry::Early => {}")],
     ),
     Mutant(
         "stale-timer",
@@ -176,8 +176,8 @@ MUTANTS = [
         "src/worker/mod.rs",
         [
             (
-                "while self.turn.take_timer()\n            && let Some(timer) = self.wheel.pop_due()\n        {",
-                "for timer in std::iter::from_fn(|| self.wheel.pop_due()).collect::<Vec<_>>() {",
+                "while core.turn.take_timer()\n            && let Some(timer) = core.wheel.pop_due()\n        {",
+                "for timer in std::iter::from_fn(|| core.wheel.pop_due()).collect::<Vec<_>>() {",
             )
         ],
     ),
@@ -208,20 +208,20 @@ MUTANTS = [
     Mutant(
         "long-queue",
         "each listener is accepted from as if it were the only one in its turn",
-        "src/worker/listen/accept.rs",
-        [("            self.accept_one(index);\n            self.listeners.queue", "            (0..ACCEPTS_PER_TURN).for_each(|_| self.accept_one(index));\n            self.listeners.queue")],
+        "src/worker/listen/listeners.rs",
+        [("            self.ready.push_back(place);\n", "            self.ready.push_front(place);\n")],
     ),
     Mutant(
         "deaf-listener",
         "a listener whose pause is over is not accepted from before something happens to it",
         "src/worker/listen/accept.rs",
-        [("        self.watch_listener(index);\n        self.listeners.queue_if_ready(index);\n", "        self.watch_listener(index);\n")],
+        [("        self.watch_listener(core, index);\n        self.listeners.queue_if_ready(index);\n", "        self.watch_listener(core, index);\n")],
     ),
     Mutant(
         "lost-place",
         "an accept that fails keeps its place among the sessions",
         "src/worker/listen/accept.rs",
-        [("            Err(error) => {\n                self.admission.leave(&slot.listener);\n", "            Err(error) => {\n")],
+        [("            Err(error) => {\n                core.admission.leave(&slot.listener);\n", "            Err(error) => {\n")],
     ),
     Mutant(
         "early-connect",
@@ -239,7 +239,7 @@ MUTANTS = [
         "reset-as-close",
         "a session that is cut ends as if it were complete",
         "src/worker/relay/close.rs",
-        [("Farewell::Reset => self.kernel.reset(socket),", "Farewell::Reset => self.kernel.close(socket),")],
+        [("Farewell::Reset => kernel.reset(socket),", "Farewell::Reset => kernel.close(socket),")],
     ),
     Mutant(
         "impatient-reset",
@@ -257,7 +257,7 @@ MUTANTS = [
         "leaked-check",
         "a check that ends is still counted as being in flight",
         "src/worker/probes/mod.rs",
-        [("        self.probes.queue.leave(entry.pace);\n", "")],
+        [("        self.queue.leave(entry.pace);\n", "")],
     ),
     Mutant(
         "impatient-idle",
@@ -287,7 +287,7 @@ MUTANTS = [
         "maint-checked",
         "checks go on in maintenance",
         "src/worker/probes/mod.rs",
-        [("            return self.pause_probe(index);\n", "            self.probes.deferral_log.take(self.now);\n")],
+        [("            return self.pause_probe(core, index);\n", "            self.deferral_log.take(core.now);\n")],
     ),
     Mutant(
         "orphan-check",
@@ -329,15 +329,15 @@ MUTANTS = [
         "adopted-twice",
         "a session that was handed over is counted by both workers",
         "src/worker/listen/accept.rs",
-        [("            self.stats.adopted.add(1);\n", "            self.stats.adopted.add(1);\n            self.dispatcher.keep();\n")],
+        [("        core.stats.adopted.add(1);\n", "        core.stats.adopted.add(1);\n        core.dispatcher.keep();\n")],
     ),
     Mutant(
         "place-given-back",
         "the place of a session does not go with it to the other worker",
         "src/worker/listen/accept.rs",
         [
-            ("                let arrival = Arrival {", "                let left = Arc::clone(&listener);\n                let arrival = Arrival {"),
-            ("                    None => self.stats.handed_over.add(1),", "                    None => {\n                        self.stats.handed_over.add(1);\n                        self.admission.leave(&left);\n                    }"),
+            ("            let snapshot = Arc::clone(", "            let left = Arc::clone(&listener);\n            let snapshot = Arc::clone("),
+            ("                    core.stats.handed_over.add(1);\n", "                    core.stats.handed_over.add(1);\n                    core.admission.leave(&left);\n"),
         ],
     ),
     Mutant(
@@ -349,14 +349,14 @@ MUTANTS = [
     Mutant(
         "epoch-not-taken",
         "a session that was handed over meets a worker that does not know its pool yet",
-        "src/worker/listen/accept.rs",
+        "src/worker/mod.rs",
         [("            self.run_epoch(snapshot);\n", "            drop(snapshot);\n")],
     ),
     Mutant(
         "epoch-backwards",
         "who hands a session over takes the other worker back to an older epoch",
         "src/worker/commands.rs",
-        [("        if snapshot.epoch <= self.snapshot.epoch {\n            return;\n        }\n", "")],
+        [("        if snapshot.epoch <= self.core.snapshot.epoch {\n            return;\n        }\n", "")],
     ),
     Mutant(
         "gauge-per-version",
@@ -367,7 +367,7 @@ MUTANTS = [
     Mutant(
         "cut-short",
         "the first session on a removed backend stays",
-        "src/worker/commands.rs",
+        "src/worker/relay/mod.rs",
         [("self.sessions.keys().filter(is_on_it).collect", "self.sessions.keys().filter(is_on_it).skip(1).collect")],
     ),
     Mutant(
@@ -398,7 +398,7 @@ MUTANTS = [
         "false-pause",
         "accepting is paused for want of a place though nobody waits for one",
         "src/worker/listen/accept.rs",
-        [("self.admission.is_scarce(&slot.listener) && !self.kernel", "self.admission.is_scarce(&slot.listener) && slot.listener.sessions_max() == 0 && !self.kernel")],
+        [("core.admission.is_scarce(&slot.listener) && !core.kernel", "core.admission.is_scarce(&slot.listener) && slot.listener.sessions_max() == 0 && !core.kernel")],
     ),
     Mutant(
         "overridden-verdict",
@@ -416,7 +416,7 @@ MUTANTS = [
         "idle-places",
         "a check waits for the next turn though a place is free",
         "src/worker/probes/mod.rs",
-        [("while self.turn.take_check()\n            && let Some(index) = self.probes.queue.pop()\n        {", "if let Some(index) = self.probes.queue.pop() {")],
+        [("while core.turn.take_check()\n            && let Some(index) = self.queue.pop()\n        {", "if let Some(index) = self.queue.pop() {")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

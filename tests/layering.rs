@@ -298,6 +298,17 @@ fn only_close_frees_a_session() {
     }
 }
 
+/// Who has the slab of sessions is asked for one, so that what changes a session is in one folder.
+#[test]
+fn only_relay_has_the_sessions_of_a_worker() {
+    for source in sources().iter().filter(|source| source.module == "worker") {
+        let has = |line: &str| line.contains("Slots<") || line.contains(".sessions.");
+        let found = code(source).find(|&(_, line)| has(line));
+        let may = source.path.starts_with("src/worker/relay/");
+        assert!(may || found.is_none(), "{}: {found:?}: ask `Relay`", source.path);
+    }
+}
+
 /// Each of them panics where no thread can be started, or catches a panic, which ends the program all the same.
 const NEVER: [&str; 4] = ["thread::spawn(", "spawn_blocking", "block_in_place", "catch_unwind"];
 

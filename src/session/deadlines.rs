@@ -12,6 +12,8 @@ use crate::session::{CloseReason, Side};
 pub enum Expiry {
     /// Nothing is due yet: the timer must be armed again, at [`Session::deadline`].
     Early,
+    /// No dial could start for too long: the caller must cut the session.
+    Wait,
     /// The dial took too long: the caller must choose another backend or cut the session.
     Dial,
     /// Something is due: the caller must continue with [`Session::next_op`].
@@ -22,7 +24,7 @@ impl Session {
     /// Returns when [`Session::on_deadline`] must be called.
     pub fn deadline(&self) -> Instant {
         match self.phase {
-            Phase::Dialing { since } => since + millis(self.timeouts.connect),
+            Phase::Waiting { since } | Phase::Dialing { since } => since + millis(self.timeouts.connect),
             Phase::Relaying => self.standstill().min(self.ask_at),
             Phase::Settling { since, poll: Poll::At { when, .. }, .. } => {
                 when.min(since + millis(self.timeouts.half_close))
@@ -68,6 +70,7 @@ impl Session {
             return Expiry::Early;
         }
         match self.phase {
+            Phase::Waiting { .. } => return Expiry::Wait,
             Phase::Dialing { .. } => return Expiry::Dial,
             Phase::Relaying if now >= self.standstill() => {
                 self.phase = Phase::Expiring { ask: Side::Client, waiting: false };

@@ -52,7 +52,7 @@ impl Session {
         Self {
             endpoints: [Endpoint::default(); 2],
             halves: [Half::new(); 2],
-            phase: Phase::Dialing { since: now },
+            phase: Phase::Waiting { since: now },
             last_filled: Direction::ToClient,
             timeouts,
             accepted: now,
@@ -84,7 +84,8 @@ impl Session {
             Phase::Settling { side: settling, .. } if settling == side => {
                 Ready { failing: !endpoint.suspect, ..nothing }
             }
-            Phase::Dialing { .. }
+            Phase::Waiting { .. }
+            | Phase::Dialing { .. }
             | Phase::Settling { .. }
             | Phase::Asking { .. }
             | Phase::Expiring { .. }
@@ -93,8 +94,8 @@ impl Session {
     }
 
     /// Returns whether no backend is connected yet.
-    pub fn is_dialing(&self) -> bool {
-        matches!(self.phase, Phase::Dialing { .. })
+    pub fn is_connecting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. } | Phase::Dialing { .. })
     }
 
     /// Must be called when another backend is dialed, after the previous dial failed.
@@ -103,11 +104,20 @@ impl Session {
         self.retries += 1;
     }
 
-    /// Must be called when a dial starts, or is put off for the first time: the connect timeout counts from here.
+    /// Must be called when a dial starts: the connect timeout counts from here.
     pub fn on_dial(&mut self, now: Instant) {
-        debug_assert!(self.is_dialing());
+        self.connect_by(Phase::Dialing { since: now });
+    }
+
+    /// Must be called when a dial has ended without a connection: the next one must start within the connect timeout.
+    pub fn on_undialed(&mut self, now: Instant) {
+        self.connect_by(Phase::Waiting { since: now });
+    }
+
+    fn connect_by(&mut self, phase: Phase) {
+        debug_assert!(self.is_connecting());
         self.endpoints[Side::Backend as usize] = Endpoint::default();
-        self.phase = Phase::Dialing { since: now };
+        self.phase = phase;
     }
 
     /// Returns how many times [`Session::on_redial`] was called.
@@ -117,7 +127,7 @@ impl Session {
 
     /// Must be called once the backend is connected.
     pub fn on_connected(&mut self, now: Instant) {
-        debug_assert!(self.is_dialing());
+        debug_assert!(self.is_connecting());
         self.phase = Phase::Relaying;
         self.connected = Some(now);
         self.last_activity = now;
@@ -150,7 +160,9 @@ impl Session {
     /// Returns the next thing to do; `None` until the next event or deadline.
     pub fn next_op(&self) -> Option<Op> {
         match self.phase {
-            Phase::Dialing { .. } => self.take_error_op(&[Side::Client]).or_else(|| self.ask_unread_op()),
+            Phase::Waiting { .. } | Phase::Dialing { .. } => {
+                self.take_error_op(&[Side::Client]).or_else(|| self.ask_unread_op())
+            }
             Phase::Relaying => {
                 self.flush_op().or_else(|| self.take_error_op(&Side::BOTH)).or_else(|| self.fill_op())
             }
@@ -180,7 +192,7 @@ impl Session {
     fn take_error_op(&self, sides: &[Side]) -> Option<Op> {
         let unexplained = |side: Side| {
             let endpoint = self.endpoint(side);
-            let will_be_read = !self.is_dialing() && self.half(side.outward()).state == HalfState::Open;
+            let will_be_read = !self.is_connecting() && self.half(side.outward()).state == HalfState::Open;
             endpoint.suspect && endpoint.error.is_none() && !will_be_read
         };
         sides.iter().copied().find(|&side| unexplained(side)).map(Op::TakeError)
@@ -317,7 +329,7 @@ impl Session {
     fn on_take_error(&mut self, side: Side, outcome: Outcome) {
         self.endpoints[side as usize].suspect = false;
         if let Outcome::Failed(kind) = outcome {
-            if self.is_dialing() {
+            if self.is_connecting() {
                 // The next step decides whether this ends the session.
                 self.endpoints[side as usize].error = Some(kind);
                 self.first_error.get_or_insert((side, kind));
@@ -446,7 +458,7 @@ impl Session {
         };
         let reason = match self.first_error {
             None => CloseReason::Done,
-            Some((side, kind)) => lost_by(side, kind),
+            Some((side, kind)) => CloseReason::lost_by(side, kind),
         };
         Some(End { reason, client: farewell(Side::Client), backend: farewell(Side::Backend) })
     }
@@ -557,7 +569,7 @@ impl Session {
     }
 
     fn check_invariants(&self) {
-        if self.is_dialing() {
+        if self.is_connecting() {
             debug_assert!(
                 self.halves.iter().all(|half| half.flushed + half.unpassed() == 0),
                 "bytes wait in the kernel"
@@ -576,17 +588,5 @@ impl Session {
                 HalfState::Open | HalfState::Ending => {}
             }
         }
-    }
-}
-
-/// Returns the close reason for an error on one side.
-fn lost_by(side: Side, kind: ErrorKind) -> CloseReason {
-    let reset =
-        matches!(kind, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe);
-    match (side, reset) {
-        (Side::Client, true) => CloseReason::ClientReset,
-        (Side::Client, false) => CloseReason::ClientLost,
-        (Side::Backend, true) => CloseReason::BackendReset,
-        (Side::Backend, false) => CloseReason::BackendLost,
     }
 }

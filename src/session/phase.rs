@@ -8,7 +8,9 @@ use crate::session::Side;
 /// The phase of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// No backend is connected since then.
+    /// Nothing is dialed since then: the session was accepted, or its last dial ended.
+    Waiting { since: Instant },
+    /// No backend is connected since then, and one is dialed.
     Dialing { since: Instant },
     /// Passing bytes.
     Relaying,

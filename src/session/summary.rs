@@ -1,6 +1,7 @@
 //! The summary of a session that has ended.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::session::Side;
@@ -47,6 +48,18 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Returns the close reason for an error on one side.
+    pub(super) fn lost_by(side: Side, kind: ErrorKind) -> Self {
+        let reset =
+            matches!(kind, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe);
+        match (side, reset) {
+            (Side::Client, true) => Self::ClientReset,
+            (Side::Client, false) => Self::ClientLost,
+            (Side::Backend, true) => Self::BackendReset,
+            (Side::Backend, false) => Self::BackendLost,
+        }
+    }
+
     /// All reasons, in the order of [`CloseReason::index`].
     pub const ALL: [Self; 18] = [
         Self::Done,

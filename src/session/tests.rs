@@ -244,11 +244,25 @@ fn bytes_in_front_of_a_reset_while_dialing_are_passed_on_once_a_backend_is_conne
 fn each_dial_has_its_own_deadline() {
     let start = Instant::from_nanos(0);
     let mut session = Session::new(Timeouts::new(CONNECT, IDLE, HALF_CLOSE, None), start);
+    session.on_dial(start);
     assert_eq!(session.on_deadline(start + (CONNECT - MS)), Expiry::Early);
     assert_eq!(session.on_deadline(start + CONNECT), Expiry::Dial);
     session.on_redial(start + CONNECT);
     assert_eq!(session.deadline(), start + CONNECT * 2);
     assert_eq!(session.retries(), 1);
+}
+
+#[test]
+fn a_dial_that_cannot_begin_has_the_connect_timeout_to_do_so() {
+    let start = Instant::from_nanos(0);
+    let mut session = Session::new(Timeouts::new(CONNECT, IDLE, HALF_CLOSE, None), start);
+    assert_eq!(session.on_deadline(start + (CONNECT - MS)), Expiry::Early);
+    assert_eq!(session.on_deadline(start + CONNECT), Expiry::Wait);
+    session.on_dial(start + MS);
+    session.on_undialed(start + CONNECT);
+    assert_eq!(session.on_deadline(start + CONNECT * 2 - MS), Expiry::Early);
+    assert_eq!(session.on_deadline(start + CONNECT * 2), Expiry::Wait);
+    assert_eq!(session.retries(), 0);
 }
 
 // Back-pressure and fairness.

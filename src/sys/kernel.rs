@@ -21,6 +21,15 @@ pub struct Event {
     pub ready: Ready,
 }
 
+/// The target of a dial, and its options.
+#[derive(Clone, Copy, Debug)]
+pub struct DialSpec<'a> {
+    /// Where to connect.
+    pub address: &'a Address,
+    /// Options of the connection.
+    pub tcp: &'a Tcp,
+}
+
 /// The progress of a dial.
 #[derive(Debug)]
 pub enum Dial {
@@ -77,7 +86,7 @@ pub trait Kernel {
 
     /// Starts to connect. After the next event [`Kernel::dial_result`] must be called. A dialed connection has no
     /// keepalive until [`Kernel::keep_alive`] asks for it; an accepted one has its listener's.
-    fn dial(&mut self, address: &Address, tcp: &Tcp) -> io::Result<Self::Socket>;
+    fn dial(&mut self, spec: &DialSpec<'_>) -> io::Result<Self::Socket>;
 
     /// Returns the local address of a connection, also after its peer has reset it. A separate call, because most
     /// sessions never need it.

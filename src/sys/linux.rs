@@ -15,10 +15,10 @@ use socket2::{SockRef, Socket};
 use crate::base::address::Address;
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use crate::config::model::{Keepalive, Tcp};
+use crate::config::model::Keepalive;
 use crate::sys::busy_poll::Spin;
 use crate::sys::clock::Clock;
-use crate::sys::kernel::{Dial, Event, Kernel, Wake};
+use crate::sys::kernel::{Dial, DialSpec, Event, Kernel, Wake};
 use crate::sys::listening::ListeningSocket;
 use crate::sys::pipe::{self, Pipe};
 use crate::sys::poll;
@@ -165,9 +165,8 @@ impl Kernel for Linux {
         }
     }
 
-    fn dial(&mut self, address: &Address, tcp: &Tcp) -> io::Result<Socket> {
-        let Address::Ip(address) = *address;
-        sockets::dial(address, tcp)
+    fn dial(&mut self, spec: &DialSpec<'_>) -> io::Result<Socket> {
+        sockets::dial(spec)
     }
 
     fn local_address(&mut self, socket: &Socket) -> io::Result<SocketAddr> {
@@ -330,6 +329,7 @@ mod tests {
     use socket2::{Domain, Type};
 
     use super::*;
+    use crate::config::model::Tcp;
 
     const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
 
@@ -344,7 +344,8 @@ mod tests {
     fn connected(kernel: &mut Linux) -> (Socket, Socket) {
         let listener = sockets::listen(any_port(), 1, 1, &TCP).unwrap().remove(0);
         let listener = Arc::new(ListeningSocket::from(listener));
-        let dialed = kernel.dial(&listener.local_addr().unwrap().as_socket().unwrap().into(), &TCP).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap().into();
+        let dialed = kernel.dial(&DialSpec { address: &address, tcp: &TCP }).unwrap();
         kernel.watch_listener(&listener, Token::Listener(0)).unwrap();
         kernel.wait(None, &mut Vec::new()).unwrap();
         let (accepted, address) = kernel.accept(&listener).unwrap();
@@ -552,7 +553,7 @@ mod tests {
             while heard.len() < listeners.len() {
                 // 64 clients in a row miss one of three sockets once in 60 billion runs.
                 assert!(clients.len() < 64, "only {heard:?}");
-                clients.push(kernel.dial(&address.into(), &TCP).unwrap());
+                clients.push(kernel.dial(&DialSpec { address: &address.into(), tcp: &TCP }).unwrap());
                 kernel.wait(None, &mut events).unwrap();
                 heard.extend(events.iter().map(|event| event.token.pack()));
             }

@@ -30,7 +30,7 @@ pub use clock::{Clock, timestamp};
 pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use foresight::{InTheWay, Use, may_use, try_bind, who_answers, who_listens};
 pub use kernel::{
-    Dial, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,
+    Dial, DialSpec, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,
     lacks_resources,
 };
 pub use linux::Linux;

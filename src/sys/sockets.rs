@@ -8,7 +8,9 @@ use std::os::fd::AsRawFd;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use crate::base::address::Address;
 use crate::config::model::{Keepalive, Tcp};
+use crate::sys::kernel::DialSpec;
 
 /// Sockets that may listen beside a group of sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +97,9 @@ fn new_listener(bind: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Returns a socket that is connected or connecting to `address`.
-pub(super) fn dial(address: SocketAddr, tcp: &Tcp) -> io::Result<Socket> {
+/// Returns a socket that is connected or connecting to where `spec` says.
+pub(super) fn dial(spec: &DialSpec<'_>) -> io::Result<Socket> {
+    let &DialSpec { address: &Address::Ip(address), tcp } = spec;
     let socket = new_socket(address)?;
     set_options(&socket, tcp)?;
     match socket.connect(&address.into()) {

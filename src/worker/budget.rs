@@ -18,6 +18,8 @@ const OF_QUEUE: Allowance = Allowance { fills: 512, bytes: 2 << 20 };
 /// The dearest of each take about 20 µs.
 const TIMERS: u32 = 256;
 const CHECKS: u32 = 64;
+/// Dials of sessions that have waited to be dialed, each as dear as a check: the next turn goes on with the rest too.
+const DIALS: u32 = 64;
 /// Once a turn has lasted that long, no further session of the queue has its share in it.
 const TURN_TIME: Duration = Duration::from_millis(2);
 
@@ -63,6 +65,7 @@ pub(super) struct Turn {
     of_queue: Allowance,
     timers: u32,
     checks: u32,
+    dials: u32,
 }
 
 impl Turn {
@@ -74,6 +77,7 @@ impl Turn {
             of_queue: OF_QUEUE,
             timers: TIMERS,
             checks: CHECKS,
+            dials: DIALS,
         }
     }
 
@@ -90,6 +94,11 @@ impl Turn {
     /// Whether one more check may be started, which is counted then.
     pub(super) fn take_check(&mut self) -> bool {
         take_one(&mut self.checks)
+    }
+
+    /// Whether one more session that has waited may be dialed, which is counted then.
+    pub(super) fn take_dial(&mut self) -> bool {
+        take_one(&mut self.dials)
     }
 
     /// Whether timers and checks that are left from this turn have to be: as many were taken as may be.

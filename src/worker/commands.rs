@@ -1,14 +1,14 @@
-//! Takes commands from the mailbox.
+//! Takes commands from the mailbox, and what goes with a new epoch.
 
 use std::sync::Arc;
 
-use crate::base::slots::Key;
 use crate::messages::command::{Command, StopReason};
 use crate::messages::mailbox::MAILBOX_LEN;
-use crate::pool::{BackendId, Snapshot};
+use crate::pool::Snapshot;
 use crate::session::CloseReason;
 use crate::sys::Kernel;
 use crate::worker::Worker;
+use crate::worker::assignment::Assignment;
 
 /// Commands taken in one turn. Fewer, and the rest might wait for ever: their wakes are over.
 const COMMANDS_PER_TURN: usize = MAILBOX_LEN;
@@ -22,12 +22,13 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn apply(&mut self, command: Command) {
+        let Self { core, acceptor, relay, probes, inspection, .. } = self;
         match command {
             Command::Publish(snapshot) => self.run_epoch(snapshot),
-            Command::DialFailed(backend) => self.on_dials_failed(backend),
-            Command::CutBackend(backend) => self.cut_backend(backend),
-            Command::Ask(query, reply) => reply.give(self.answer(query)),
-            Command::Drain => self.drain_listeners(),
+            Command::DialFailed(backend) => probes.on_dials_failed(core, backend),
+            Command::CutBackend(backend) => relay.leave_backend(core, backend),
+            Command::Ask(query, reply) => reply.give(inspection.answer(core, relay, query)),
+            Command::Drain => acceptor.drain(core),
             Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),
             Command::Stop(StopReason::AtOnce) => self.stop(CloseReason::Stopped),
             Command::Wake => {}
@@ -36,48 +37,43 @@ impl<K: Kernel> Worker<K> {
 
     /// Goes on with `snapshot`, unless what it runs is as new: who has handed a session over may have brought it.
     pub(super) fn run_epoch(&mut self, snapshot: Arc<Snapshot>) {
-        if snapshot.epoch <= self.snapshot.epoch {
+        if snapshot.epoch <= self.core.snapshot.epoch {
             return;
         }
-        let before = std::mem::replace(&mut self.snapshot, snapshot);
-        self.tables.replaced(&before, &self.snapshot);
-        for listener in self.listeners.iter_mut() {
-            listener.align(&self.snapshot);
-        }
+        let before = std::mem::replace(&mut self.core.snapshot, snapshot);
+        self.inspection.on_epoch(&before, &self.core.snapshot);
+        self.acceptor.align(&self.core.snapshot);
         self.take_assignment();
-        self.align_probes(&before);
+        self.probes.align(&mut self.core, &before);
+    }
+
+    /// Takes on what it was assigned with the epoch that it runs now, or with an earlier one.
+    fn take_assignment(&mut self) {
+        let waiting = self.assigned.take().or_else(|| self.assignments.try_recv().ok());
+        match waiting {
+            Some(assignment) if assignment.epoch <= self.core.snapshot.epoch => self.work_as(assignment),
+            waiting => self.assigned = waiting,
+        }
+    }
+
+    fn work_as(&mut self, assignment: Assignment<K::Listener, K::Socket>) {
+        let Self { core, acceptor, relay, probes, .. } = self;
+        let Assignment { listeners, peers, checks_max, pipes_max, pipe_len, .. } = assignment;
+        core.mailboxes = peers.mailboxes;
+        core.dispatcher.regroup(peers.handoff_queues);
+        let serves = core.dispatcher.is_serving();
+        if !serves {
+            log::info!(worker = core.index, sessions = core.dispatcher.sessions(); "leaving: sessions go on");
+            core.dispatcher.close_handoff_queue();
+        }
+        probes.limit(checks_max);
+        probes.assign(serves.then_some(core.index), core.mailboxes.len());
+        relay.limit_pipes(pipes_max, pipe_len);
+        acceptor.reassign(core, listeners);
     }
 
     fn stop(&mut self, reason: CloseReason) {
-        self.dispatcher.close_handoff_queue();
         self.stopping = Some(reason);
-        for index in self.listeners.places() {
-            self.stop_listening(index);
-        }
-    }
-
-    /// Ends what is on a backend that was removed. Looks at every session: backends are removed rarely.
-    fn cut_backend(&mut self, backend: BackendId) {
-        for key in self.sessions_on(backend) {
-            if self.sessions.get(key).is_some_and(|slot| slot.session.is_dialing()) {
-                self.dial_another(key);
-            } else {
-                self.cut(key, CloseReason::BackendRemoved);
-            }
-        }
-    }
-
-    pub(super) fn sessions_on(&self, backend: BackendId) -> Vec<Key> {
-        let is_on_it = |key: &Key| {
-            let lease = self.sessions.get(*key).and_then(|slot| slot.lease.as_ref());
-            lease.is_some_and(|lease| lease.backend().id == backend)
-        };
-        self.sessions.keys().filter(is_on_it).collect()
-    }
-
-    pub(super) fn cut_all(&mut self, reason: CloseReason) {
-        for key in self.sessions.keys().collect::<Vec<Key>>() {
-            self.cut(key, reason);
-        }
+        self.acceptor.stop(&mut self.core);
     }
 }

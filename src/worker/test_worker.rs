@@ -109,17 +109,17 @@ impl Bench {
     pub(super) fn session(&mut self) -> (TcpStream, TcpStream) {
         let mut client = TcpStream::connect(self.address).unwrap();
         client.write_all(b"x").unwrap();
-        let before = self.worker.stats.connected.get();
-        self.turn_until(|worker| worker.stats.connected.get() > before);
+        let before = self.worker.core.stats.connected.get();
+        self.turn_until(|worker| worker.core.stats.connected.get() > before);
         let (mut served, _) = self.backend.accept().unwrap();
-        self.turn_until(|worker| worker.stats.taken[0].get() > before);
+        self.turn_until(|worker| worker.core.stats.taken[0].get() > before);
         served.read_exact(&mut [0]).unwrap();
         (client, served)
     }
 
     /// One turn that waits for nothing.
     pub(super) fn turn_at_once(&mut self) {
-        self.worker.kernel.waker().wake().unwrap();
+        self.worker.core.kernel.waker().wake().unwrap();
         self.worker.turn().unwrap();
     }
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 use l4lb::base::address::Address;
 use l4lb::base::ready::Ready;
 use l4lb::base::time::Instant;
-use l4lb::config::model::{Keepalive, Tcp};
+use l4lb::config::model::Keepalive;
 use l4lb::session::Farewell;
-use l4lb::sys::{Dial, Event, Kernel, Token, Wake};
+use l4lb::sys::{Dial, DialSpec, Event, Kernel, Token, Wake};
 use nix::libc;
 
 use crate::conn::{Called, Conn, Descriptor, Push, Stage};
@@ -146,8 +146,8 @@ impl Kernel for SimKernel {
         drop(listener);
     }
 
-    fn dial(&mut self, address: &Address, _tcp: &Tcp) -> io::Result<SimSocket> {
-        let Address::Ip(address) = *address;
+    fn dial(&mut self, spec: &DialSpec<'_>) -> io::Result<SimSocket> {
+        let Address::Ip(address) = *spec.address;
         let id = result(self.net.borrow_mut().dial(self.worker, address))?;
         Ok(SimSocket { id, net: Rc::clone(&self.net) })
     }

@@ -310,7 +310,7 @@ impl World {
             self.now = self.now.max(deadline);
             match self.session.on_deadline(self.now) {
                 Expiry::Early => panic!("the deadline has come"),
-                Expiry::Dial => {
+                Expiry::Wait | Expiry::Dial => {
                     self.now = until;
                     return self;
                 }
@@ -336,7 +336,7 @@ impl World {
 
     /// Delivers the event of a side and lets the machine run; returns false when nothing has changed.
     fn tell(&mut self, side: Side) -> bool {
-        let connected = side == Side::Client || !self.session.is_dialing();
+        let connected = side == Side::Client || !self.session.is_connecting();
         let tells = !self.holding && connected && std::mem::take(&mut self.wires[side as usize].edge);
         if tells {
             self.session.on_ready(side, self.wires[side as usize].ready());

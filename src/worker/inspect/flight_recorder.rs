@@ -8,10 +8,8 @@ use std::sync::Arc;
 use crate::base::slots::Key;
 use crate::base::time::Instant;
 use crate::messages::query::{Filter, RECORDS_MAX};
-use crate::pool::{Backend, BackendId, Choice, Lease, ListenerId, PoolId, Snapshot};
+use crate::pool::{Backend, BackendId, Choice, Listener, ListenerId, PoolId, Snapshot};
 use crate::session::Summary;
-use crate::sys::Kernel;
-use crate::worker::{FailedDials, Slot, Worker};
 
 /// Names kept before those of which no record is left are forgotten.
 const NAMES_MAX: usize = 1024;
@@ -24,7 +22,8 @@ pub(in crate::worker) struct Record {
     pub(in crate::worker) choice: Option<Choice>,
     /// In which it chose last.
     pub(in crate::worker) epoch: u64,
-    pub(in crate::worker) failed: Option<Box<FailedDials>>,
+    /// Backends that a dial had failed to.
+    pub(in crate::worker) tried: Vec<BackendId>,
     pub(in crate::worker) client: SocketAddr,
     /// Where its line was written: nobody else has asked for it.
     pub(in crate::worker) source: Option<SocketAddr>,
@@ -63,11 +62,6 @@ impl Record {
             && filter.reason.is_none_or(|wanted| wanted == self.summary.reason)
             && filter.since.is_none_or(|since| self.opened + self.summary.duration >= since)
     }
-
-    /// Backends that a dial had failed to.
-    pub(in crate::worker) fn tried(&self) -> &[BackendId] {
-        self.failed.as_ref().map_or(&[], |failed| &failed.tried)
-    }
 }
 
 /// Whether a session is wanted, but for how it ended.
@@ -98,7 +92,8 @@ impl Recorder {
             .skip_while(move |&(number, _)| before.is_some_and(|before| number >= before))
     }
 
-    fn push(&mut self, record: Record) {
+    /// Remembers a session that is over.
+    pub(in crate::worker) fn push(&mut self, record: Record) {
         if self.records.len() == RECORDS_MAX {
             self.records.pop_front();
         }
@@ -107,59 +102,19 @@ impl Recorder {
     }
 
     /// Names are the same text for all that tell them.
-    pub(in crate::worker) fn place<K: Kernel>(&mut self, slot: &Slot<K>, snapshot: &Snapshot) -> Place {
-        let (listener, pool) = (slot.listener.id, slot.listener.pool);
+    pub(in crate::worker) fn place(
+        &mut self,
+        listener: &Listener,
+        pool: PoolId,
+        snapshot: &Snapshot,
+    ) -> Place {
         if self.names.len() >= NAMES_MAX {
             self.names.retain(|_, names| Arc::strong_count(&names.pool) > 1);
         }
-        let named = self.names.entry((listener.0, pool.0)).or_insert_with(|| Names {
-            listener: slot.listener.settings.name.as_str().into(),
+        let named = self.names.entry((listener.id.0, pool.0)).or_insert_with(|| Names {
+            listener: listener.settings.name.as_str().into(),
             pool: snapshot.pool(pool).settings.name.as_str().into(),
         });
-        Place { listener, pool, names: named.clone() }
-    }
-}
-
-impl<K: Kernel> Slot<K> {
-    /// The backend that it is on, or else the last that could not be dialed.
-    pub(in crate::worker) fn backend_to_tell(&self) -> Option<&Arc<Backend>> {
-        let failed = || self.failed.as_ref().map(|failed| &failed.last);
-        self.lease.as_ref().map(Lease::backend).or_else(failed)
-    }
-
-    /// Why it is on the backend that it is on.
-    pub(in crate::worker) fn choice_of_lease(&self) -> Option<Choice> {
-        self.lease.as_ref().map(|_| self.choice)
-    }
-}
-
-impl<K: Kernel> Worker<K> {
-    /// The epoch in which a session chose last. One without a lease is between two choices, or found nobody a moment ago.
-    pub(in crate::worker) fn epoch_of(&self, slot: &Slot<K>) -> u64 {
-        let now = self.snapshot.epoch;
-        slot.choice_of_lease().map_or(now, |choice| choice.epoch(now))
-    }
-
-    /// Remembers a session that is over.
-    pub(in crate::worker) fn record(
-        &mut self,
-        key: Key,
-        slot: &mut Slot<K>,
-        summary: Summary,
-        source: Option<SocketAddr>,
-    ) {
-        let record = Record {
-            key,
-            place: self.recorder.place(slot, &self.snapshot),
-            backend: slot.backend_to_tell().cloned(),
-            epoch: self.epoch_of(slot),
-            choice: slot.choice_of_lease(),
-            failed: slot.failed.take(),
-            client: slot.client_address,
-            source,
-            opened: slot.session.accepted_at(),
-            summary,
-        };
-        self.recorder.push(record);
+        Place { listener: listener.id, pool, names: named.clone() }
     }
 }

@@ -2,5 +2,6 @@
 
 pub(super) mod audit;
 pub(super) mod flight_recorder;
+mod former_tables;
 pub(super) mod gauges;
 pub(super) mod query;

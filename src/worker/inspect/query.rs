@@ -1,7 +1,6 @@
 //! Answers what an operator asks about sessions, between two turns: it looks at a bounded number of them, and whoever
 //! wants more asks again from where the answer ended.
 
-use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,71 +8,50 @@ use crate::base::slots::Key;
 use crate::messages::query::{
     Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, SessionState, Story, Target,
 };
-use crate::pool::{Choice, Pool, PoolId, Snapshot, Why};
+use crate::pool::{Choice, PoolId, Snapshot, Why};
 use crate::session::{CloseReason, Direction};
 use crate::sys::Kernel;
-use crate::worker::Worker;
+use crate::worker::core::Core;
 use crate::worker::inspect::flight_recorder::{Record, fits};
-use crate::worker::relay::lines::source;
+use crate::worker::inspect::former_tables::Tables;
+use crate::worker::relay::Relay;
 
-/// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
-/// workers share.
-const TABLES_MAX: usize = 8;
-
-/// Tables that were replaced.
+/// Who answers, and what for the sake of its answers is kept.
 #[derive(Default)]
-pub(in crate::worker) struct Tables {
-    /// With the last epoch that they were of, oldest first.
-    former: VecDeque<(u64, Arc<Pool>)>,
-    /// The last epochs of tables that are not kept any more.
-    gone: HashMap<PoolId, u64>,
+pub(in crate::worker) struct Inspection {
+    tables: Tables,
 }
 
-impl Tables {
-    /// Keeps what `after` has no more.
-    pub(in crate::worker) fn replaced(&mut self, before: &Snapshot, after: &Snapshot) {
-        let stays = |old: &Arc<Pool>| after.pools.iter().any(|new| Arc::ptr_eq(old, new));
-        // Both are in the order of their ids, so nearly all are found at the same place.
-        let mut same_place = after.pools.iter();
-        for pool in &before.pools {
-            let is_there = same_place.next().is_some_and(|new| Arc::ptr_eq(pool, new)) || stays(pool);
-            if !is_there {
-                self.keep(before.epoch, Arc::clone(pool));
-            }
-        }
+/// What an answer looks at.
+struct Sight<'a, K: Kernel> {
+    core: &'a mut Core<K>,
+    relay: &'a mut Relay<K>,
+    tables: &'a Tables,
+}
+
+impl Inspection {
+    /// Another epoch is run.
+    pub(in crate::worker) fn on_epoch(&mut self, before: &Snapshot, after: &Snapshot) {
+        self.tables.replaced(before, after);
     }
 
-    fn keep(&mut self, epoch: u64, pool: Arc<Pool>) {
-        if self.former.len() == TABLES_MAX
-            && let Some((last, oldest)) = self.former.pop_front()
-        {
-            self.gone.insert(oldest.id, last);
-        }
-        self.former.push_back((epoch, pool));
-    }
-
-    /// Whether the tables of a pool in that epoch are gone.
-    fn are_gone(&self, id: PoolId, epoch: u64) -> bool {
-        self.gone.get(&id).is_some_and(|&last| epoch <= last)
-    }
-
-    /// The tables of a pool in an epoch; `None` if those of now are.
-    fn of(&self, id: PoolId, epoch: u64) -> Option<&Arc<Pool>> {
-        self.former.iter().find(|(last, pool)| pool.id == id && *last >= epoch).map(|(_, pool)| pool)
+    pub(in crate::worker) fn answer<K: Kernel>(
+        &self,
+        core: &mut Core<K>,
+        relay: &mut Relay<K>,
+        query: Query,
+    ) -> Answer {
+        Sight { core, relay, tables: &self.tables }.answer(query)
     }
 }
 
-impl<K: Kernel> Worker<K> {
-    pub(in crate::worker) fn id_of(&self, key: Key) -> SessionId {
-        SessionId { worker: self.id.0, key }
-    }
-
-    pub(in crate::worker) fn answer(&mut self, query: Query) -> Answer {
+impl<K: Kernel> Sight<'_, K> {
+    fn answer(&mut self, query: Query) -> Answer {
         match query {
             Query::Live { from, filter } => self.live(from, &filter),
             Query::Ended { before, filter } => {
                 let mut records =
-                    self.recorder.numbered(before).filter(|(_, record)| record.fits(&filter)).peekable();
+                    self.core.recorder.numbered(before).filter(|(_, record)| record.fits(&filter)).peekable();
                 let (mut rows, mut last) = (Vec::new(), 0);
                 for (number, record) in records.by_ref().take(ROWS_MAX) {
                     rows.push(self.row_of_record(record));
@@ -89,7 +67,7 @@ impl<K: Kernel> Worker<K> {
 
     /// The sessions from a place on, as many as one answer may look at.
     fn live(&mut self, from: u32, filter: &Filter) -> Answer {
-        let places = self.sessions.places();
+        let places = self.relay.places();
         let end = places.min(from.saturating_add(PLACES_MAX));
         let mut rows = Vec::new();
         let mut next = from;
@@ -101,25 +79,26 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn row_at(&mut self, place: u32, filter: &Filter) -> Option<Row> {
-        let (key, slot) = self.sessions.at(place)?;
+        let (key, slot) = self.relay.at(place)?;
         let backend = slot.backend_to_tell().map(Arc::as_ref);
-        let is_wanted = fits(filter, slot.listener.id, slot.listener.pool, backend, slot.client_address);
+        let is_wanted = fits(filter, slot.listener().id, slot.pool(), backend, slot.client());
         is_wanted.then(|| {
-            let (session, names) = (&slot.session, self.recorder.place(slot, &self.snapshot).names);
+            let session = slot.session();
+            let names = self.core.recorder.place(slot.listener(), slot.pool(), &self.core.snapshot).names;
             Row {
-                id: SessionId { worker: self.id.0, key },
+                id: self.core.id_of(key),
                 listener: names.listener,
                 pool: names.pool,
                 backend: slot.backend_to_tell().cloned(),
-                client: slot.client_address,
-                source: source(&mut self.kernel, slot),
+                client: slot.client(),
+                source: slot.source(&mut self.core.kernel),
                 opened: session.accepted_at(),
                 given: session.given(),
                 connect_time: session.connect_time(),
                 retries: session.retries(),
                 state: SessionState::Live {
                     stage: session.stage(),
-                    quiet: self.now - session.last_activity(),
+                    quiet: self.core.now - session.last_activity(),
                     held: Direction::BOTH.map(|direction| session.unpassed(direction)),
                 },
             }
@@ -129,7 +108,7 @@ impl<K: Kernel> Worker<K> {
     fn row_of_record(&self, record: &Record) -> Row {
         let summary = &record.summary;
         Row {
-            id: self.id_of(record.key),
+            id: self.core.id_of(record.key),
             listener: Arc::clone(&record.place.names.listener),
             pool: Arc::clone(&record.place.names.pool),
             backend: record.backend.clone(),
@@ -151,29 +130,28 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn story(&mut self, id: SessionId) -> Option<Story> {
-        if id.worker != self.id.0 {
+        if id.worker != self.core.id.0 {
             return None;
         }
-        if self.sessions.get(id.key).is_some() {
+        if self.relay.get(id.key).is_some() {
             let row = self.row_at(id.key.index, &Filter::default())?;
-            let slot = self.sessions.get(id.key)?;
-            let tried = slot.failed.as_ref().map_or(Vec::new(), |failed| failed.tried.clone());
-            let why = slot.choice_of_lease();
-            let (pool, epoch) = (slot.listener.pool, self.epoch_of(slot));
+            let slot = self.relay.get(id.key)?;
+            let (tried, why) = (slot.tried().to_vec(), slot.choice());
+            let (pool, epoch) = (slot.pool(), slot.epoch(self.core.snapshot.epoch));
             return Some(Story { why: self.why(pool, why, row.client.ip()), row, tried, pool, epoch });
         }
-        let record = self.recorder.newest_first().find(|record| record.key == id.key)?;
+        let record = self.core.recorder.newest_first().find(|record| record.key == id.key)?;
         let why = self.why(record.place.pool, record.choice, record.client.ip());
-        let (tried, epoch) = (record.tried().to_vec(), record.epoch);
+        let (tried, epoch) = (record.tried.clone(), record.epoch);
         Some(Story { row: self.row_of_record(record), why, tried, pool: record.place.pool, epoch })
     }
 
     /// What a choice meant, by the tables that it was made by, or else by those of now.
     fn why(&self, pool: PoolId, choice: Option<Choice>, client: IpAddr) -> Option<Why> {
         let choice = choice?;
-        let epoch = choice.epoch(self.snapshot.epoch);
+        let epoch = choice.epoch(self.core.snapshot.epoch);
         let former = self.tables.of(pool, epoch);
-        let now = || self.snapshot.pools.iter().find(|now| now.id == pool);
+        let now = || self.core.snapshot.pools.iter().find(|now| now.id == pool);
         let is_exact = !self.tables.are_gone(pool, epoch);
         former.or_else(now).map(|pool| Why::of(choice, pool, client, epoch, is_exact))
     }
@@ -182,13 +160,13 @@ impl<K: Kernel> Worker<K> {
     fn cut_target(&mut self, target: Target) -> usize {
         let keys: Vec<Key> = match target {
             Target::Session(id) => {
-                let is_here = id.worker == self.id.0 && self.sessions.get(id.key).is_some();
+                let is_here = id.worker == self.core.id.0 && self.relay.get(id.key).is_some();
                 is_here.then_some(id.key).into_iter().collect()
             }
-            Target::Backend(backend) => self.sessions_on(backend),
+            Target::Backend(backend) => self.relay.sessions_on(backend),
         };
         for &key in &keys {
-            self.cut(key, CloseReason::Killed);
+            self.relay.cut(self.core, key, CloseReason::Killed);
         }
         keys.len()
     }
@@ -204,6 +182,7 @@ mod tests {
     use crate::messages::command::Command;
     use crate::messages::query::{RECORDS_MAX, Reply};
     use crate::session::Stage;
+    use crate::worker::inspect::former_tables::TABLES_MAX;
     use crate::worker::test_worker::Bench;
 
     const POOL: PoolId = PoolId(0);
@@ -250,14 +229,14 @@ mod tests {
         assert!(matches!(row.state, SessionState::Live { stage: Stage::Open, held: [0, 0], .. }), "{row:?}");
 
         let story = bench.story(row.id).expect("it runs");
-        let refused = bench.worker.snapshot.pool(POOL).backends[0].id;
+        let refused = bench.worker.core.snapshot.pool(POOL).backends[0].id;
         assert_eq!(story.tried, [refused]);
         let why = story.why.as_ref().expect("it has a backend").to_string();
         let start = "round_robin over 2 of 2 backends (primary) in epoch 0; it had 0 sessions";
         assert!(why.starts_with(start), "{why}");
 
         drop((client, served));
-        bench.turn_until(|worker| worker.sessions.is_empty());
+        bench.turn_until(|worker| worker.relay.is_empty());
         assert!(bench.live(Filter::default()).is_empty());
         let [ended] = &bench.ended(None, Filter::default()).0[..] else { panic!("one") };
         assert_eq!(ended.id, row.id);
@@ -274,7 +253,7 @@ mod tests {
     fn only_those_that_are_wanted_are_told_of() {
         let mut bench = Bench::new("retries = 1");
         let _held = [bench.session(), bench.session()];
-        let snapshot = Arc::clone(&bench.worker.snapshot);
+        let snapshot = Arc::clone(&bench.worker.core.snapshot);
         let [a, b] = [0, 1].map(|index| snapshot.pool(POOL).backends[index].id);
         let nothing = Filter::default();
         let none = [
@@ -306,7 +285,7 @@ mod tests {
         assert!(matches!(bench.ask(Query::Cut(Target::Session(ids[0]))), Answer::Cut(1)));
         assert!(matches!(bench.ask(Query::Cut(Target::Session(ids[0]))), Answer::Cut(0)), "it is over");
         assert!(first.read(&mut [0]).is_err());
-        let backend = bench.worker.snapshot.pool(POOL).backends[1].id;
+        let backend = bench.worker.core.snapshot.pool(POOL).backends[1].id;
         assert!(matches!(bench.ask(Query::Cut(Target::Backend(backend))), Answer::Cut(1)));
         assert!(second.read(&mut [0]).is_err());
         let (ended, _) = bench.ended(None, Filter::default());
@@ -316,7 +295,8 @@ mod tests {
         let of = |reason: CloseReason| Filter { reason: Some(reason), ..Filter::default() };
         assert_eq!(bench.ended(None, of(CloseReason::Killed)).0.len(), 2);
         assert_eq!(bench.ended(None, of(CloseReason::Done)).0.len(), 0);
-        let (last, next) = (ended[0].ended().unwrap(), bench.worker.now + std::time::Duration::from_nanos(1));
+        let (last, next) =
+            (ended[0].ended().unwrap(), bench.worker.core.now + std::time::Duration::from_nanos(1));
         let since = |since| Filter { since: Some(since), ..Filter::default() };
         assert!(!bench.ended(None, since(last)).0.is_empty());
         assert_eq!(bench.ended(None, since(next)).0.len(), 0);
@@ -332,14 +312,14 @@ mod tests {
         assert_eq!(homes.last().map(String::as_str), Some("b"));
         // Other tables, as many as are kept, and one more.
         for round in 0..=TABLES_MAX {
-            let backends = bench.worker.snapshot.pool(POOL).settings.backends.clone();
+            let backends = bench.worker.core.snapshot.pool(POOL).settings.backends.clone();
             let more = config::model::Backend {
                 name: format!("more{round}"),
                 address: ([127, 0, 0, 1], 9).into(),
                 weight: 1,
                 backup: false,
             };
-            let next = bench.worker.snapshot.with_backends(POOL, &[&backends[..], &[more]].concat());
+            let next = bench.worker.core.snapshot.with_backends(POOL, &[&backends[..], &[more]].concat());
             bench.worker.run_epoch(Arc::new(next));
             let now = bench.story(id).expect("it runs").why.expect("it has a backend");
             if round < TABLES_MAX {
@@ -353,13 +333,13 @@ mod tests {
     #[test]
     fn no_more_are_remembered_than_may_be() {
         let mut bench = Bench::new("");
-        bench.worker.snapshot.pool(POOL).backends.iter().for_each(|backend| backend.set_weight(0));
+        bench.worker.core.snapshot.pool(POOL).backends.iter().for_each(|backend| backend.set_weight(0));
         for clients in 0..RECORDS_MAX as u64 + 10 {
             let client = TcpStream::connect(bench.address).unwrap();
-            bench.turn_until(|worker| worker.stats.accepted.get() > clients);
+            bench.turn_until(|worker| worker.core.stats.accepted.get() > clients);
             drop(client);
         }
-        assert_eq!(bench.worker.recorder.newest_first().count(), RECORDS_MAX);
+        assert_eq!(bench.worker.core.recorder.newest_first().count(), RECORDS_MAX);
         let (mut seen, mut before) = (Vec::new(), None);
         loop {
             let (rows, next) = bench.ended(before, Filter::default());

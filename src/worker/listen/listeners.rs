@@ -7,7 +7,7 @@ use slab::Slab;
 
 use crate::base::timer_wheel::TimerId;
 use crate::sys::Kernel;
-use crate::worker::listen::listening::ListenerSlot;
+use crate::worker::listen::listener_slot::ListenerSlot;
 
 /// See the module. A listener is known by its place, which another one may have later.
 pub(in crate::worker) struct Listeners<K: Kernel> {
@@ -35,12 +35,12 @@ impl<K: Kernel> Default for Listeners<K> {
 
 impl<K: Kernel> Listeners<K> {
     /// The place of `slot` from now on.
-    pub(in crate::worker) fn insert(&mut self, slot: ListenerSlot<K>) -> usize {
+    pub(super) fn insert(&mut self, slot: ListenerSlot<K>) -> usize {
         self.slots.insert(slot)
     }
 
     /// Gives the place of a listener free.
-    pub(in crate::worker) fn remove(&mut self, place: usize) -> Option<ListenerSlot<K>> {
+    pub(super) fn remove(&mut self, place: usize) -> Option<ListenerSlot<K>> {
         let slot = self.slots.try_remove(place)?;
         if slot.is_queued {
             forget(&mut self.ready, place);
@@ -51,7 +51,7 @@ impl<K: Kernel> Listeners<K> {
         Some(slot)
     }
 
-    pub(in crate::worker) fn get_mut(&mut self, place: usize) -> Option<&mut ListenerSlot<K>> {
+    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut ListenerSlot<K>> {
         self.slots.get_mut(place)
     }
 
@@ -68,29 +68,27 @@ impl<K: Kernel> Listeners<K> {
         self.slots.is_empty()
     }
 
-    /// All of them.
-    pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = &ListenerSlot<K>> {
-        #[cfg(test)]
-        self.walks.set(self.walks.get() + 1);
-        self.slots.iter().map(|(_, slot)| slot)
+    /// How many timers they have armed.
+    pub(in crate::worker) fn timers(&self) -> usize {
+        self.slots.iter().map(|(_, slot)| slot.timers()).sum()
     }
 
     /// All of them.
-    pub(in crate::worker) fn iter_mut(&mut self) -> impl Iterator<Item = &mut ListenerSlot<K>> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut ListenerSlot<K>> {
         #[cfg(test)]
         self.walks.set(self.walks.get() + 1);
         self.slots.iter_mut().map(|(_, slot)| slot)
     }
 
     /// Where all of them are.
-    pub(in crate::worker) fn places(&self) -> Vec<usize> {
+    pub(super) fn places(&self) -> Vec<usize> {
         #[cfg(test)]
         self.walks.set(self.walks.get() + 1);
         self.slots.iter().map(|(place, _)| place).collect()
     }
 
     /// There may be somebody in its queue. False when there is no such listener.
-    pub(in crate::worker) fn note_readable(&mut self, place: usize) -> bool {
+    pub(super) fn note_readable(&mut self, place: usize) -> bool {
         let Some(slot) = self.slots.get_mut(place) else { return false };
         slot.readable = true;
         self.queue_if_ready(place);
@@ -98,7 +96,7 @@ impl<K: Kernel> Listeners<K> {
     }
 
     /// Puts a listener that accept may be called on behind the others of which that is true.
-    pub(in crate::worker) fn queue_if_ready(&mut self, place: usize) {
+    pub(super) fn queue_if_ready(&mut self, place: usize) {
         if let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.is_ready() && !slot.is_queued) {
             slot.is_queued = true;
             self.ready.push_back(place);
@@ -106,7 +104,7 @@ impl<K: Kernel> Listeners<K> {
     }
 
     /// Takes the listener out whose turn it is to be accepted from. It has to be queued again.
-    pub(in crate::worker) fn next_ready(&mut self) -> Option<usize> {
+    pub(super) fn next_ready(&mut self) -> Option<usize> {
         let place = self.ready.pop_front()?;
         self.slots[place].is_queued = false;
         Some(place)
@@ -119,7 +117,7 @@ impl<K: Kernel> Listeners<K> {
 
     /// Nothing is accepted from a listener, which is not queued, before `timer` fires or [`Listeners::next_paused`] names
     /// it.
-    pub(in crate::worker) fn pause(&mut self, place: usize, timer: TimerId) {
+    pub(super) fn pause(&mut self, place: usize, timer: TimerId) {
         let Some(slot) = self.slots.get_mut(place) else { return };
         debug_assert!(!slot.is_queued, "it would be accepted from");
         slot.pause = Some(timer);
@@ -129,7 +127,7 @@ impl<K: Kernel> Listeners<K> {
     }
 
     /// Ends the pause of the listener that began it first; returns its place and its timer, which is to be cancelled.
-    pub(in crate::worker) fn next_paused(&mut self) -> Option<(usize, TimerId)> {
+    pub(super) fn next_paused(&mut self) -> Option<(usize, TimerId)> {
         while let Some(place) = self.paused.pop_front() {
             let slot = &mut self.slots[place];
             slot.is_among_paused = false;

@@ -7,38 +7,27 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::{DEFERRAL_LOG_PERIOD, Entry, Pace, Probes, Queue};
-use crate::base::rng::Rng;
-use crate::base::time::Instant;
-use crate::base::timer_wheel::TimerWheel;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::model::Check;
 use crate::health::{self, Verdict};
 use crate::pool::{Admin, Backend, Snapshot};
 use crate::sys::Kernel;
-use crate::worker::{Timer, Worker};
+use crate::worker::core::{Core, Timer};
 
 impl<K: Kernel> Probes<K> {
-    /// Those of `worker`, one of `workers`, in its first epoch; `checks_max` at a time.
-    pub(in crate::worker) fn new(
-        snapshot: &Snapshot,
-        worker: usize,
-        workers: usize,
-        checks_max: usize,
-        now: Instant,
-        wheel: &mut TimerWheel<Timer>,
-        rng: &mut Rng,
-    ) -> Self {
+    /// Those of the worker in its first epoch; `checks_max` at a time.
+    pub(in crate::worker) fn new(core: &mut Core<K>, checks_max: usize) -> Self {
         let mut probes = Self {
-            worker: Some(worker),
-            workers,
+            worker: Some(core.index),
+            workers: core.mailboxes.len(),
             is_reassigned: false,
             entries: Slab::new(),
             by_backend: HashMap::new(),
             generation: 0,
             queue: Queue::new(checks_max),
-            deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, now),
+            deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, core.now),
         };
-        probes.enlist(snapshot, now, wheel, rng);
+        probes.enlist(core);
         probes
     }
 
@@ -53,7 +42,8 @@ impl<K: Kernel> Probes<K> {
     }
 
     /// Begins to check the backends of this worker that are not checked yet, each within one interval.
-    fn enlist(&mut self, snapshot: &Snapshot, now: Instant, wheel: &mut TimerWheel<Timer>, rng: &mut Rng) {
+    fn enlist(&mut self, core: &mut Core<K>) {
+        let &mut Core { ref snapshot, ref mut wheel, ref mut rng, now, .. } = core;
         for backend in snapshot.backends() {
             let pool = &snapshot.pool(backend.pool).settings;
             let is_mine = self.is_mine(backend) && pool.health.check != Check::Off;
@@ -113,46 +103,46 @@ impl<K: Kernel> Entry<K> {
     }
 }
 
-impl<K: Kernel> Worker<K> {
+impl<K: Kernel> Probes<K> {
     /// Brings the checks in line with the epoch that has followed `before`.
-    pub(in crate::worker) fn align_probes(&mut self, before: &Snapshot) {
-        let is_reassigned = std::mem::take(&mut self.probes.is_reassigned);
-        if is_reassigned || !self.snapshot.shares_backends(before) {
-            self.dismiss_removed();
-            let Self { probes, snapshot, wheel, rng, now, .. } = self;
-            probes.enlist(snapshot, *now, wheel, rng);
+    pub(in crate::worker) fn align(&mut self, core: &mut Core<K>, before: &Snapshot) {
+        let is_reassigned = std::mem::take(&mut self.is_reassigned);
+        if is_reassigned || !core.snapshot.shares_backends(before) {
+            self.dismiss_removed(core);
+            self.enlist(core);
         }
         let to_pause = self.probes_where(|entry| entry.attempt.is_some() && entry.is_paused());
-        to_pause.into_iter().for_each(|index| self.pause_probe(index));
+        to_pause.into_iter().for_each(|index| self.pause_probe(core, index));
     }
 
     /// Ends what is under way and looks again soon, so that checks go on soon after the maintenance.
-    pub(super) fn pause_probe(&mut self, index: u32) {
-        self.end_attempt(index);
-        let entry = &self.probes.entries[index as usize];
-        let delay = health::next_delay(&entry.pool.health, true, &mut self.rng);
-        self.arm_probe(index, self.now + delay);
+    pub(super) fn pause_probe(&mut self, core: &mut Core<K>, index: u32) {
+        self.end_attempt(core, index);
+        let entry = &self.entries[index as usize];
+        let delay = health::next_delay(&entry.pool.health, true, &mut core.rng);
+        let when = core.now + delay;
+        self.arm_probe(core, index, when);
     }
 
     /// Forgets the backends that are in no pool any more, belong to another worker now or are checked in another way, and
     /// gives the others the settings of this epoch.
-    fn dismiss_removed(&mut self) {
-        let snapshot = Arc::clone(&self.snapshot);
+    fn dismiss_removed(&mut self, core: &mut Core<K>) {
+        let snapshot = Arc::clone(&core.snapshot);
         let is_kept = |entry: &Entry<K>| {
-            self.probes.is_mine(&entry.backend)
+            self.is_mine(&entry.backend)
                 && snapshot.backend(entry.backend.id).is_some()
                 && entry.is_checked_by(&snapshot)
         };
         for index in self.probes_where(|entry| !is_kept(entry)) {
-            self.end_attempt(index);
-            self.trust_unchecked(index, &snapshot);
-            let entry = self.probes.entries.remove(index as usize);
-            self.probes.by_backend.remove(&entry.backend.id);
+            self.end_attempt(core, index);
+            self.trust_unchecked(core, index, &snapshot);
+            let entry = self.entries.remove(index as usize);
+            self.by_backend.remove(&entry.backend.id);
             if let Some((timer, _)) = entry.timer {
-                self.wheel.cancel(timer);
+                core.wheel.cancel(timer);
             }
         }
-        let Probes { entries, queue, .. } = &mut self.probes;
+        let Probes { entries, queue, .. } = self;
         queue.retain(|index| entries.contains(index as usize));
         for (_, entry) in entries {
             // Of an older epoch it would keep all the backends of that.
@@ -162,20 +152,20 @@ impl<K: Kernel> Worker<K> {
 
     /// A backend that is checked no more is what its pool says it is to begin with: nothing else would ever bring up
     /// one that is down.
-    fn trust_unchecked(&mut self, index: u32, snapshot: &Snapshot) {
-        let backend = &self.probes.entries[index as usize].backend;
+    fn trust_unchecked(&mut self, core: &mut Core<K>, index: u32, snapshot: &Snapshot) {
+        let backend = &self.entries[index as usize].backend;
         if snapshot.backend(backend.id).is_none() {
             return;
         }
         let health = &snapshot.pool(backend.pool).settings.health;
         let (from, to) = (backend.checked_health(), health.initial_state);
         if health.check == Check::Off && from != to {
-            self.on_transition(index, from, to, "checks are off".into());
+            self.on_transition(core, index, from, to, "checks are off".into());
         }
     }
 
     fn probes_where(&self, is_wanted: impl Fn(&Entry<K>) -> bool) -> Vec<u32> {
-        let wanted = self.probes.entries.iter().filter(|(_, entry)| is_wanted(entry));
+        let wanted = self.entries.iter().filter(|(_, entry)| is_wanted(entry));
         wanted.map(|(place, _)| index_of(place)).collect()
     }
 }
@@ -192,7 +182,7 @@ mod tests {
     use crate::messages::report::{Reports, WorkerId};
     use crate::pool::PoolId;
     use crate::sys::Linux;
-    use crate::worker::{Admission, Assignment, Peers, Shared, WorkerHandle};
+    use crate::worker::{Admission, Assignment, Peers, Shared, Worker, WorkerHandle};
 
     const POOL: PoolId = PoolId(0);
 
@@ -225,7 +215,7 @@ mod tests {
 
     impl Worker<Linux> {
         fn runs(&mut self, snapshot: Snapshot) {
-            assert!(self.mailboxes[0].post(Command::Publish(Arc::new(snapshot))));
+            assert!(self.core.mailboxes[0].post(Command::Publish(Arc::new(snapshot))));
             self.read_mailbox();
             self.audit();
         }
@@ -233,8 +223,8 @@ mod tests {
         /// As if its timer had fired and as many checks were in flight as may be.
         fn waits(&mut self, index: u32) {
             let (timer, _) = self.probes.entries[index as usize].timer.unwrap();
-            self.wheel.cancel(timer);
-            self.on_probe_timer(index);
+            self.core.wheel.cancel(timer);
+            self.probes.on_timer(&mut self.core, index);
             assert_eq!(self.probes.queue.len(), 1);
         }
     }
@@ -243,8 +233,8 @@ mod tests {
     fn a_removed_backend_leaves_the_queue_to_who_takes_its_place() {
         let mut worker = worker();
         worker.waits(0);
-        let both = worker.snapshot.pool(POOL).settings.backends.clone();
-        let without = worker.snapshot.with_backends(POOL, &both[1..]);
+        let both = worker.core.snapshot.pool(POOL).settings.backends.clone();
+        let without = worker.core.snapshot.with_backends(POOL, &both[1..]);
         let again = without.with_backends(POOL, &both);
         worker.runs(without);
         assert_eq!(worker.probes.queue.len(), 0);
@@ -258,10 +248,10 @@ mod tests {
     #[test]
     fn a_probe_keeps_no_settings_of_an_older_epoch() {
         let mut worker = worker();
-        let both = worker.snapshot.pool(POOL).settings.backends.clone();
-        let without = worker.snapshot.with_backends(POOL, &both[..1]);
+        let both = worker.core.snapshot.pool(POOL).settings.backends.clone();
+        let without = worker.core.snapshot.with_backends(POOL, &both[..1]);
         worker.runs(without);
-        let settings = &worker.snapshot.pool(POOL).settings;
+        let settings = &worker.core.snapshot.pool(POOL).settings;
         assert!(worker.probes.entries.iter().all(|(_, entry)| Arc::ptr_eq(&entry.pool, settings)));
     }
 
@@ -272,7 +262,7 @@ mod tests {
             worker.probes.entries.iter().map(|(_, entry)| entry.timer).collect::<Vec<_>>()
         };
         let before = timers(&worker);
-        let next = worker.snapshot.refreshed(&[POOL]);
+        let next = worker.core.snapshot.refreshed(&[POOL]);
         worker.runs(next);
         assert_eq!(timers(&worker), before);
     }

@@ -21,8 +21,8 @@ use crate::config::model::{self, HealthState};
 use crate::health::{self, Cause, Probe, Step, Verdict};
 use crate::messages::report::Report;
 use crate::pool::{Backend, BackendId};
-use crate::sys::{Dial, Kernel, Token, lacks_resources};
-use crate::worker::{Timer, Worker};
+use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
+use crate::worker::core::{Core, Timer};
 use queue::{Pace, Queue};
 
 /// The most that one read of a check takes.
@@ -101,142 +101,144 @@ impl<K: Kernel> Probes<K> {
     }
 }
 
-impl<K: Kernel> Worker<K> {
-    pub(super) fn on_probe_timer(&mut self, index: u32) {
-        let entry = &mut self.probes.entries[index as usize];
+impl<K: Kernel> Probes<K> {
+    pub(super) fn on_timer(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
         entry.timer = None;
         match &mut entry.attempt {
             None => {
-                entry.due = self.now;
-                self.probes.queue.push(entry.backend.pool, index, entry.pace);
+                entry.due = core.now;
+                self.queue.push(entry.backend.pool, index, entry.pace);
             }
             Some(Attempt { stage: Stage::Talking(_), .. }) => {
                 // This turn may be late, and its wait may have had no room for the event of an answer that was in time.
-                self.go_on(index);
-                self.time_out(index);
+                self.go_on(core, index);
+                self.time_out(core, index);
             }
-            Some(Attempt { stage: Stage::Parting, .. }) => self.part_from_probe(index),
+            Some(Attempt { stage: Stage::Parting, .. }) => self.part_from_probe(core, index),
         }
     }
 
     /// Ends the patience with a check that has no result.
-    fn time_out(&mut self, index: u32) {
-        let entry = &mut self.probes.entries[index as usize];
+    fn time_out(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
         if let Some(Attempt { stage: Stage::Talking(probe), .. }) = &mut entry.attempt {
             probe.on_timeout(entry.pool.health.timeout);
-            self.converse(index);
+            self.converse(core, index);
         }
     }
 
     /// Starts the checks that are due, as many as may be in flight and as the turn allows.
-    pub(super) fn start_waiting_probes(&mut self) {
-        while self.turn.take_check()
-            && let Some(index) = self.probes.queue.pop()
+    pub(super) fn start_waiting(&mut self, core: &mut Core<K>) {
+        while core.turn.take_check()
+            && let Some(index) = self.queue.pop()
         {
-            self.tell_if_late(index);
-            self.start_probe(index);
+            self.tell_if_late(core, index);
+            self.start_probe(core, index);
         }
     }
 
     /// Silent backends hold their place for the whole timeout: with enough of them they are checked late, and a verdict on
     /// them comes late too.
-    fn tell_if_late(&mut self, index: u32) {
-        let Entry { pool, due, .. } = &self.probes.entries[index as usize];
-        let late = self.now - *due;
+    fn tell_if_late(&mut self, core: &mut Core<K>, index: u32) {
+        let Entry { pool, due, .. } = &self.entries[index as usize];
+        let late = core.now - *due;
         if late > pool.health.interval
-            && let Some(untold) = self.probes.deferral_log.take(self.now)
+            && let Some(untold) = self.deferral_log.take(core.now)
         {
-            let waiting = self.probes.queue.len();
+            let waiting = self.queue.len();
             log::warn!(pool:% = pool.name, late:?, waiting, untold; "checks are late: too many backends are silent");
         }
     }
 
-    fn start_probe(&mut self, index: u32) {
-        self.take_dial_failures(index);
-        self.probes.generation = (self.probes.generation + 1) % (1 << GENERATION_BITS);
-        let generation = self.probes.generation;
-        let entry = &mut self.probes.entries[index as usize];
-        entry.started = self.now;
+    fn start_probe(&mut self, core: &mut Core<K>, index: u32) {
+        self.take_dial_failures(core, index);
+        self.generation = (self.generation + 1) % (1 << GENERATION_BITS);
+        let generation = self.generation;
+        let entry = &mut self.entries[index as usize];
+        entry.started = core.now;
         if entry.is_paused() {
-            return self.pause_probe(index);
+            return self.pause_probe(core, index);
         }
         let Some(probe) = Probe::new(&entry.pool.health.check, &entry.target) else { return };
         let token = Token::Probe(Key { index, generation });
-        let dialed = self.kernel.dial(&entry.target, &entry.pool.tcp);
-        let watched = dialed.and_then(|socket| self.kernel.watch(&socket, token).map(|()| socket));
+        let dialed = core.kernel.dial(&DialSpec { address: &entry.target, tcp: &entry.pool.tcp });
+        let watched = dialed.and_then(|socket| core.kernel.watch(&socket, token).map(|()| socket));
         match watched {
             Ok(socket) => {
                 entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
-                self.probes.queue.enter(entry.pace);
+                self.queue.enter(entry.pace);
                 let patience = entry.pool.health.timeout;
-                self.arm_probe(index, self.now + patience);
+                let when = core.now + patience;
+                self.arm_probe(core, index, when);
             }
-            Err(error) if lacks_resources(&error) => self.defer_probe(index, &error),
+            Err(error) if lacks_resources(&error) => self.defer_probe(core, index, &error),
             Err(error) => {
                 let mut probe = probe;
                 probe.on_failed(error.kind());
-                self.on_check_result(index, probe_result(&probe));
-                self.schedule_probe(index);
+                self.on_check_result(core, index, probe_result(&probe));
+                self.schedule_probe(core, index);
             }
         }
     }
 
     /// What this machine lacks says nothing about the backend: the check is done a little later.
-    fn defer_probe(&mut self, index: u32, error: &io::Error) {
-        self.stats.checks_deferred.add(1);
-        let Entry { backend, pool, .. } = &self.probes.entries[index as usize];
+    fn defer_probe(&mut self, core: &mut Core<K>, index: u32, error: &io::Error) {
+        core.stats.checks_deferred.add(1);
+        let Entry { backend, pool, .. } = &self.entries[index as usize];
         let wait = pool.health.fast_interval;
-        if let Some(untold) = self.probes.deferral_log.take(self.now) {
+        if let Some(untold) = self.deferral_log.take(core.now) {
             let (pool, backend) = (&pool.name, &backend.name);
             log::warn!(pool:%, backend:%, error:%, untold; "a check is put off, its backend keeps its state");
         }
-        self.arm_probe(index, self.now + wait);
+        let when = core.now + wait;
+        self.arm_probe(core, index, when);
     }
 
-    pub(super) fn on_probe_event(&mut self, key: Key) {
-        let attempt = self.probes.entries.get(key.index as usize).and_then(|entry| entry.attempt.as_ref());
+    pub(super) fn on_event(&mut self, core: &mut Core<K>, key: Key) {
+        let attempt = self.entries.get(key.index as usize).and_then(|entry| entry.attempt.as_ref());
         if attempt.is_some_and(|attempt| attempt.generation == key.generation) {
-            self.go_on(key.index);
+            self.go_on(core, key.index);
         } else {
-            self.stats.stale_events.add(1);
+            core.stats.stale_events.add(1);
         }
     }
 
     /// Does what the check under way can do now.
-    fn go_on(&mut self, index: u32) {
-        let Some(attempt) = &mut self.probes.entries[index as usize].attempt else { return };
+    fn go_on(&mut self, core: &mut Core<K>, index: u32) {
+        let Some(attempt) = &mut self.entries[index as usize].attempt else { return };
         match &mut attempt.stage {
-            Stage::Parting => return self.read_rest(index),
+            Stage::Parting => return self.read_rest(core, index),
             Stage::Talking(probe) => {
                 if let Step::Dial = probe.next_step() {
-                    match self.kernel.dial_result(&attempt.socket) {
+                    match core.kernel.dial_result(&attempt.socket) {
                         Dial::Pending => return,
                         // What it said before it was reset is an answer.
                         Dial::Connected | Dial::Lost(_) => probe.on_connected(),
                         Dial::ToItself => probe.on_self_connect(),
                         Dial::Failed(error) if lacks_resources(&error) => {
-                            self.end_attempt(index);
-                            return self.defer_probe(index, &error);
+                            self.end_attempt(core, index);
+                            return self.defer_probe(core, index, &error);
                         }
                         Dial::Failed(error) => probe.on_failed(error.kind()),
                     }
                 }
             }
         }
-        self.converse(index);
+        self.converse(core, index);
     }
 
     /// Does what the check asks for until it waits or has its result.
-    fn converse(&mut self, index: u32) {
-        let entry = &mut self.probes.entries[index as usize];
+    fn converse(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
         let Some(Attempt { socket, stage: Stage::Talking(probe), .. }) = &mut entry.attempt else { return };
         let mut buffer = [0; READ_LEN];
         // Each round sends or receives at least a byte, and a check is decided by a few KiB.
         loop {
             let talked = match probe.next_step() {
                 Step::Dial | Step::Finished(_) => break,
-                Step::Send(bytes) => self.kernel.write(socket, bytes).map(|sent| probe.on_sent(sent)),
-                Step::Receive => self.kernel.read(socket, &mut buffer).map(|read| match read {
+                Step::Send(bytes) => core.kernel.write(socket, bytes).map(|sent| probe.on_sent(sent)),
+                Step::Receive => core.kernel.read(socket, &mut buffer).map(|read| match read {
                     0 => probe.on_eof(),
                     _ => probe.on_received(&buffer[..read]),
                 }),
@@ -249,81 +251,83 @@ impl<K: Kernel> Worker<K> {
         }
         if let Step::Finished(_) = probe.next_step() {
             let (result, exchanged) = (probe_result(probe), probe.exchanged_data());
-            self.on_check_result(index, result);
-            if exchanged { self.start_parting(index) } else { self.part_from_probe(index) }
+            self.on_check_result(core, index, result);
+            if exchanged { self.start_parting(core, index) } else { self.part_from_probe(core, index) }
         }
     }
 
-    fn start_parting(&mut self, index: u32) {
-        let entry = &mut self.probes.entries[index as usize];
+    fn start_parting(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
         let Some(attempt) = &mut entry.attempt else { return };
         attempt.stage = Stage::Parting;
-        match self.kernel.shutdown_write(&attempt.socket) {
+        match core.kernel.shutdown_write(&attempt.socket) {
             Ok(()) => {
                 let patience = entry.pool.health.timeout;
-                self.arm_probe(index, self.now + patience);
-                self.read_rest(index);
+                let when = core.now + patience;
+                self.arm_probe(core, index, when);
+                self.read_rest(core, index);
             }
             // The backend has reset the connection behind its answer.
-            Err(_) => self.part_from_probe(index),
+            Err(_) => self.part_from_probe(core, index),
         }
     }
 
-    fn read_rest(&mut self, index: u32) {
-        let Some(attempt) = &self.probes.entries[index as usize].attempt else { return };
+    fn read_rest(&mut self, core: &mut Core<K>, index: u32) {
+        let Some(attempt) = &self.entries[index as usize].attempt else { return };
         let mut buffer = [0; READ_LEN];
         for _ in 0..READS_AFTER_RESULT {
-            match self.kernel.read(&attempt.socket, &mut buffer) {
-                Ok(0) => return self.part_from_probe(index),
+            match core.kernel.read(&attempt.socket, &mut buffer) {
+                Ok(0) => return self.part_from_probe(core, index),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.part_from_probe(index),
+                Err(_) => return self.part_from_probe(core, index),
             }
         }
         // It sends more than an answer.
-        self.part_from_probe(index);
+        self.part_from_probe(core, index);
     }
 
     /// Closes the socket of an attempt whose result is known, and schedules the next one.
-    fn part_from_probe(&mut self, index: u32) {
-        self.end_attempt(index);
-        self.schedule_probe(index);
+    fn part_from_probe(&mut self, core: &mut Core<K>, index: u32) {
+        self.end_attempt(core, index);
+        self.schedule_probe(core, index);
     }
 
-    fn end_attempt(&mut self, index: u32) {
-        let entry = &mut self.probes.entries[index as usize];
+    fn end_attempt(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
         let Some(attempt) = entry.attempt.take() else { return };
-        self.probes.queue.leave(entry.pace);
-        let is_slow = self.now - entry.started >= entry.pool.health.timeout / SLOW_PART;
+        self.queue.leave(entry.pace);
+        let is_slow = core.now - entry.started >= entry.pool.health.timeout / SLOW_PART;
         entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
         match attempt.stage {
             // Nothing was said: a reset spares both sides the TIME_WAIT.
-            Stage::Talking(_) => self.kernel.reset(attempt.socket),
-            Stage::Parting => self.kernel.close(attempt.socket),
+            Stage::Talking(_) => core.kernel.reset(attempt.socket),
+            Stage::Parting => core.kernel.close(attempt.socket),
         }
     }
 
-    fn schedule_probe(&mut self, index: u32) {
-        let entry = &self.probes.entries[index as usize];
-        let delay = health::next_delay(&entry.pool.health, entry.verdict.in_transition(), &mut self.rng);
-        self.arm_probe(index, (entry.started + delay).max(self.now));
+    fn schedule_probe(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &self.entries[index as usize];
+        let delay = health::next_delay(&entry.pool.health, entry.verdict.in_transition(), &mut core.rng);
+        let when = (entry.started + delay).max(core.now);
+        self.arm_probe(core, index, when);
     }
 
-    fn arm_probe(&mut self, index: u32, when: Instant) {
-        let entry = &mut self.probes.entries[index as usize];
+    fn arm_probe(&mut self, core: &mut Core<K>, index: u32, when: Instant) {
+        let entry = &mut self.entries[index as usize];
         if let Some((timer, _)) = entry.timer.take() {
-            self.wheel.cancel(timer);
+            core.wheel.cancel(timer);
         }
-        entry.timer = Some((self.wheel.arm(when, Timer::Probe(index)), when));
+        entry.timer = Some((core.wheel.arm(when, Timer::Probe(index)), when));
     }
 
-    fn on_check_result(&mut self, index: u32, result: Result<(), Cause>) {
-        let entry = &mut self.probes.entries[index as usize];
+    fn on_check_result(&mut self, core: &mut Core<K>, index: u32, result: Result<(), Cause>) {
+        let entry = &mut self.entries[index as usize];
         if entry.is_paused() {
             return;
         }
-        let (latency, counts) = (self.now - entry.started, &entry.backend.stats);
-        self.stats.check_latency.observe(latency);
+        let (latency, counts) = (core.now - entry.started, &entry.backend.stats);
+        core.stats.check_latency.observe(latency);
         counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         let verdict = &mut entry.verdict;
         // Its last owner may have said something since this one took over.
@@ -331,36 +335,36 @@ impl<K: Kernel> Worker<K> {
         let from = verdict.state();
         match result {
             Ok(()) => {
-                self.stats.checks_passed.add(1);
+                core.stats.checks_passed.add(1);
                 counts.checks_passed.add(1);
                 if let Some(to) = verdict.on_success() {
-                    self.on_transition(index, from, to, "check passed".into());
+                    self.on_transition(core, index, from, to, "check passed".into());
                 }
             }
             Err(cause) => {
-                self.stats.checks_failed.add(1);
+                core.stats.checks_failed.add(1);
                 counts.checks_failed.add(1);
                 if let Some(to) = verdict.on_failure() {
-                    self.on_transition(index, from, to, format!("check failed: {cause}"));
+                    self.on_transition(core, index, from, to, format!("check failed: {cause}"));
                 }
             }
         }
     }
 
     /// Dials of sessions to this backend have failed: each is a failed check, and the next check comes sooner.
-    pub(super) fn on_dials_failed(&mut self, backend: BackendId) {
+    pub(super) fn on_dials_failed(&mut self, core: &mut Core<K>, backend: BackendId) {
         // Backends that are not checked keep their state: nothing would bring them up again.
-        let Some(&index) = self.probes.by_backend.get(&backend) else { return };
-        self.take_dial_failures(index);
-        let entry = &self.probes.entries[index as usize];
-        let soon = (entry.started + entry.pool.health.fast_interval).max(self.now);
+        let Some(&index) = self.by_backend.get(&backend) else { return };
+        self.take_dial_failures(core, index);
+        let entry = &self.entries[index as usize];
+        let soon = (entry.started + entry.pool.health.fast_interval).max(core.now);
         if entry.attempt.is_none() && entry.timer.is_some_and(|(_, when)| soon < when) {
-            self.arm_probe(index, soon);
+            self.arm_probe(core, index, soon);
         }
     }
 
-    fn take_dial_failures(&mut self, index: u32) {
-        let entry = &mut self.probes.entries[index as usize];
+    fn take_dial_failures(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
         let failures = entry.backend.take_dial_failures();
         if entry.is_paused() {
             return;
@@ -368,21 +372,28 @@ impl<K: Kernel> Worker<K> {
         entry.verdict.heed(entry.backend.checked_health());
         // More than `fall` of them say no more than `fall`.
         for _ in 0..failures.min(entry.pool.health.fall) {
-            let entry = &mut self.probes.entries[index as usize];
+            let entry = &mut self.entries[index as usize];
             let from = entry.verdict.state();
             if let Some(to) = entry.verdict.on_failure() {
-                self.on_transition(index, from, to, "dials of sessions failed".into());
+                self.on_transition(core, index, from, to, "dials of sessions failed".into());
             }
         }
     }
 
-    fn on_transition(&mut self, index: u32, from: HealthState, to: HealthState, reason: String) {
-        let backend = &self.probes.entries[index as usize].backend;
+    fn on_transition(
+        &self,
+        core: &mut Core<K>,
+        index: u32,
+        from: HealthState,
+        to: HealthState,
+        reason: String,
+    ) {
+        let backend = &self.entries[index as usize].backend;
         backend.set_health(to);
-        self.stats.transitions.add(1);
+        core.stats.transitions.add(1);
         backend.stats.transitions.add(1);
-        backend.stats.last_transition_nanos.set(self.now.as_nanos());
-        self.reports.send(Report::Health { backend: backend.id, from, to, reason });
+        backend.stats.last_transition_nanos.set(core.now.as_nanos());
+        core.reports.send(Report::Health { backend: backend.id, from, to, reason });
     }
 }
 
@@ -399,14 +410,15 @@ mod tests {
 
     use super::*;
     use crate::sys::Linux;
+    use crate::worker::Worker;
     use crate::worker::test_worker::Bench;
 
     impl Worker<Linux> {
         /// As if the timer of a check had fired now.
         fn fires(&mut self, index: u32) {
             let (timer, _) = self.probes.entries[index as usize].timer.unwrap();
-            self.wheel.cancel(timer);
-            self.on_probe_timer(index);
+            self.core.wheel.cancel(timer);
+            self.probes.on_timer(&mut self.core, index);
         }
     }
 

@@ -15,24 +15,24 @@ const FREE_MAX: usize = 64;
 
 /// What a sink did not take.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Leftover {
+pub(super) struct Leftover {
     bytes: Vec<u8>,
     start: usize,
 }
 
 impl Leftover {
-    pub(in crate::worker) fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    pub(in crate::worker) fn consume(&mut self, bytes: usize) {
+    pub(super) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
     }
 }
 
 /// The buffers of one worker.
 #[derive(Debug)]
-pub(in crate::worker) struct Buffers {
+pub(super) struct Buffers {
     scratch: Box<[u8]>,
     /// What of the scratch is held by the one conduit that is there.
     held: Range<usize>,
@@ -44,42 +44,42 @@ pub(in crate::worker) struct Buffers {
 }
 
 impl Buffers {
-    pub(in crate::worker) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let scratch = vec![0; SCRATCH_LEN].into_boxed_slice();
         Self { scratch, held: 0..0, free: Vec::new(), parked: 0, parked_bytes: 0 }
     }
 
     /// Leftovers in use.
-    pub(in crate::worker) fn parked(&self) -> usize {
+    pub(super) fn parked(&self) -> usize {
         self.parked
     }
 
     /// Whether so much is parked that each fill is to take little.
-    pub(in crate::worker) fn is_lean(&self) -> bool {
+    pub(super) fn is_lean(&self) -> bool {
         self.parked_bytes >= PARKED_BYTES_MAX
     }
 
     /// Where a read goes. What the scratch held is overwritten.
-    pub(in crate::worker) fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> &mut [u8] {
         let len = if self.is_lean() { LEAN_LEN } else { SCRATCH_LEN };
         &mut self.scratch[..len]
     }
 
     /// The scratch holds the first `bytes` of the room.
-    pub(in crate::worker) fn hold(&mut self, bytes: usize) {
+    pub(super) fn hold(&mut self, bytes: usize) {
         self.held = 0..bytes;
     }
 
-    pub(in crate::worker) fn held(&self) -> &[u8] {
+    pub(super) fn held(&self) -> &[u8] {
         &self.scratch[self.held.clone()]
     }
 
-    pub(in crate::worker) fn consume(&mut self, bytes: usize) {
+    pub(super) fn consume(&mut self, bytes: usize) {
         self.held.start += bytes;
     }
 
     /// Moves what the scratch holds out of the way of other sessions.
-    pub(in crate::worker) fn park(&mut self) -> Box<Leftover> {
+    pub(super) fn park(&mut self) -> Box<Leftover> {
         let len = self.room().len();
         let mut leftover = self.free.pop().unwrap_or_default();
         // For all that a read may leave behind: a buffer that fits only this time would have to grow next time.
@@ -90,7 +90,7 @@ impl Buffers {
     }
 
     /// A buffer of `len` bytes that `read` puts there, a few at a time.
-    pub(in crate::worker) fn park_from(
+    pub(super) fn park_from(
         &mut self,
         len: usize,
         mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
@@ -112,7 +112,7 @@ impl Buffers {
         self.parked_bytes += leftover.bytes.capacity();
     }
 
-    pub(in crate::worker) fn unpark(&mut self, mut leftover: Box<Leftover>) {
+    pub(super) fn unpark(&mut self, mut leftover: Box<Leftover>) {
         self.parked -= 1;
         self.parked_bytes -= leftover.bytes.capacity();
         // A large one that came from a pipe goes: the next leftover of a read would keep its memory for nothing.

@@ -1,55 +1,85 @@
 //! The single exit of a session: everything that it held goes back, and its summary is told.
 
+use std::net::SocketAddr;
+
 use crate::base::address::Address;
 use crate::base::slots::Key;
-use crate::session::{CloseReason, End, Farewell};
+use crate::session::{CloseReason, End, Farewell, Summary};
 use crate::sys::Kernel;
-use crate::worker::Worker;
+use crate::worker::core::Core;
+use crate::worker::inspect::flight_recorder::Record;
+use crate::worker::relay::lines::log_end;
+use crate::worker::relay::waiting::Shortage;
+use crate::worker::relay::{Relay, Slot};
 
-impl<K: Kernel> Worker<K> {
+impl<K: Kernel> Relay<K> {
     /// Ends a session now, by a reset on both sides.
-    pub(in crate::worker) fn cut(&mut self, key: Key, reason: CloseReason) {
+    pub(in crate::worker) fn cut(&mut self, core: &mut Core<K>, key: Key, reason: CloseReason) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         slot.session.cut(reason);
         if let Some(end) = slot.session.end() {
-            self.close(key, end);
+            self.close(core, key, end);
         }
     }
 
     /// Gives back everything that a session held.
-    pub(in crate::worker) fn close(&mut self, key: Key, end: End) {
+    pub(super) fn close(&mut self, core: &mut Core<K>, key: Key, end: End) {
         let Some(mut slot) = self.sessions.remove(key) else { return };
         if let Some((timer, _)) = slot.timer {
-            self.wheel.cancel(timer);
+            core.wheel.cancel(timer);
         }
         for conduit in &mut slot.conduits {
-            conduit.discard(&mut self.relay_buffers);
+            conduit.discard(&mut self.buffers);
         }
-        slot.count(&self.stats, self.index);
-        let summary = slot.session.summary(end.reason, self.now);
-        self.stats.on_closed(&summary);
-        slot.listener.stats().of(self.index).on_closed(&summary);
-        let source = self.log_end(key, &slot, &summary);
-        self.record(key, &mut slot, summary, source);
+        slot.count(&core.stats, core.index);
+        let summary = slot.session.summary(end.reason, core.now);
+        core.stats.on_closed(&summary);
+        slot.listener.stats().of(core.index).on_closed(&summary);
+        let source = log_end(core, key, &slot, &summary);
+        record(core, key, &mut slot, summary, source);
         if let Some(lease) = slot.lease.take() {
             let Address::Ip(address) = lease.backend().address;
-            self.ports.on_freed(address);
-            self.snapshot.release(lease, self.index);
+            self.waiting.note_freed(Shortage::Port(address));
+            core.release(lease);
         }
-        self.part(slot.client, end.client);
+        part(&mut core.kernel, slot.client, end.client);
         if let Some(backend) = slot.backend {
             self.dialed -= 1;
-            self.part(backend, end.backend);
+            part(&mut core.kernel, backend, end.backend);
         }
-        self.admission.leave(&slot.listener);
-        self.dispatcher.leave();
+        core.admission.leave(&slot.listener);
+        core.dispatcher.leave();
+        self.waiting.note_freed(Shortage::Resources);
         self.freed = true;
     }
+}
 
-    fn part(&mut self, socket: K::Socket, farewell: Farewell) {
-        match farewell {
-            Farewell::Close => self.kernel.close(socket),
-            Farewell::Reset => self.kernel.reset(socket),
-        }
+fn part<K: Kernel>(kernel: &mut K, socket: K::Socket, farewell: Farewell) {
+    match farewell {
+        Farewell::Close => kernel.close(socket),
+        Farewell::Reset => kernel.reset(socket),
     }
+}
+
+/// Remembers a session that is over.
+fn record<K: Kernel>(
+    core: &mut Core<K>,
+    key: Key,
+    slot: &mut Slot<K>,
+    summary: Summary,
+    source: Option<SocketAddr>,
+) {
+    let record = Record {
+        key,
+        place: core.recorder.place(&slot.listener, slot.pool, &core.snapshot),
+        backend: slot.backend_to_tell().cloned(),
+        epoch: slot.epoch(core.snapshot.epoch),
+        choice: slot.choice(),
+        tried: slot.failed.take().map_or(Vec::new(), |failed| failed.tried),
+        client: slot.client(),
+        source,
+        opened: slot.session.accepted_at(),
+        summary,
+    };
+    core.recorder.push(record);
 }

@@ -26,26 +26,26 @@ const THIN_FILLS: u8 = 3;
 const THIN_LEN: usize = 16 * 1024;
 
 /// What a worker keeps for all conduits.
-pub(in crate::worker) struct RelayBuffers<K: Kernel> {
-    pub(in crate::worker) buffers: Buffers,
-    pub(in crate::worker) pipes: Pipes<K::Pipe>,
+pub(super) struct RelayBuffers<K: Kernel> {
+    pub(super) buffers: Buffers,
+    pub(super) pipes: Pipes<K::Pipe>,
 }
 
 /// Where a fill takes from, and for whom.
-pub(in crate::worker) struct Source<'a, S> {
-    pub(in crate::worker) socket: &'a S,
+pub(super) struct Source<'a, S> {
+    pub(super) socket: &'a S,
     /// A splice that finds nothing is no proof: it stops in front of urgent data, also of that which is read in its
     /// place.
-    pub(in crate::worker) hides_more: bool,
+    pub(super) hides_more: bool,
     /// The most that a splice may take.
-    pub(in crate::worker) splice_max: usize,
+    pub(super) splice_max: usize,
     /// Who is lent the pipe.
-    pub(in crate::worker) borrower: Borrower,
+    pub(super) borrower: Borrower,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::worker) struct Conduit<P> {
+pub(super) struct Conduit<P> {
     held: Held<P>,
     relay: Relay,
     pace: Pace,
@@ -89,12 +89,12 @@ impl Pace {
 }
 
 impl<P> Conduit<P> {
-    pub(in crate::worker) fn new(relay: Relay) -> Self {
+    pub(super) fn new(relay: Relay) -> Self {
         Self { held: Held::Nothing, relay, pace: Pace::Trickle, has_stalled: false }
     }
 
     /// Whether much comes at a time.
-    pub(in crate::worker) fn streams(&self) -> bool {
+    pub(super) fn streams(&self) -> bool {
         matches!(self.pace, Pace::Stream { .. })
     }
 
@@ -107,7 +107,7 @@ impl<P> Conduit<P> {
     }
 
     /// Bytes held, between two turns.
-    pub(in crate::worker) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match &self.held {
             Held::Nothing | Held::Scratch => 0,
             Held::Parked(leftover) => leftover.bytes().len(),
@@ -116,22 +116,22 @@ impl<P> Conduit<P> {
     }
 
     /// Whether the bytes are where the next fill of any session would overwrite them.
-    pub(in crate::worker) fn is_in_scratch(&self) -> bool {
+    pub(super) fn is_in_scratch(&self) -> bool {
         matches!(self.held, Held::Scratch)
     }
 
     /// Whether they are in a buffer of their own.
-    pub(in crate::worker) fn is_parked(&self) -> bool {
+    pub(super) fn is_parked(&self) -> bool {
         matches!(self.held, Held::Parked(_))
     }
 
     /// Whether they are in a pipe.
-    pub(in crate::worker) fn is_piped(&self) -> bool {
+    pub(super) fn is_piped(&self) -> bool {
         matches!(self.held, Held::Piped { .. })
     }
 
     /// Takes from `source` into the empty conduit.
-    pub(in crate::worker) fn fill<K: Kernel<Pipe = P>>(
+    pub(super) fn fill<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
         source: &Source<'_, K::Socket>,
@@ -214,7 +214,7 @@ impl<P> Conduit<P> {
 
     /// Gives to `sink` what the conduit holds. What it does not take stays, out of the way of other sessions. Behind
     /// the last bytes of a stream a FIN follows at once, and the kernel may send it with them.
-    pub(in crate::worker) fn flush<K: Kernel<Pipe = P>>(
+    pub(super) fn flush<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
         sink: &K::Socket,
@@ -283,7 +283,7 @@ impl<P> Conduit<P> {
 
     /// Moves what is in a pipe into a buffer, so that somebody else can have the pipe; returns how much that is. The sink
     /// has stalled: what it gets from now on is little at a time.
-    pub(in crate::worker) fn leave_pipe<K: Kernel<Pipe = P>>(
+    pub(super) fn leave_pipe<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
         relay_buffers: &mut RelayBuffers<K>,
@@ -303,7 +303,7 @@ impl<P> Conduit<P> {
     }
 
     /// Gives up on what the conduit holds. A pipe goes with its bytes.
-    pub(in crate::worker) fn discard<K: Kernel<Pipe = P>>(&mut self, relay_buffers: &mut RelayBuffers<K>) {
+    pub(super) fn discard<K: Kernel<Pipe = P>>(&mut self, relay_buffers: &mut RelayBuffers<K>) {
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing | Held::Scratch => {}
             Held::Parked(leftover) => relay_buffers.buffers.unpark(leftover),

@@ -14,190 +14,249 @@ use crate::messages::command::Command;
 use crate::messages::mailbox::Mailbox;
 use crate::pool::{Backend, Chosen, Lease, choose};
 use crate::session::{CloseReason, Side};
-use crate::stats::{DialFailure, WorkerStats};
-use crate::sys::{Dial, Kernel, Token, is_exhausted, lacks_port, lacks_resources};
-use crate::worker::{FailedDials, Slot, Worker};
+use crate::stats::{DialFailure, PauseReason, WorkerStats};
+use crate::sys::{Dial, DialSpec, Kernel, Token, is_exhausted, lacks_port, lacks_resources};
+use crate::worker::core::Core;
+use crate::worker::relay::slot::FailedDials;
+use crate::worker::relay::waiting::Shortage;
+use crate::worker::relay::{Relay, Slot};
 
-impl<K: Kernel> Worker<K> {
-    /// Dials backends until a dial is under way. When none is left to try the session waits for a source port towards one
-    /// that lacks only that, or is cut.
-    pub(in crate::worker) fn choose_and_dial(&mut self, key: Key) {
-        if let Some(slot) = self.sessions.get_mut(key) {
-            forget_portless(slot);
+/// How far a session has come that had no backend.
+enum Progress {
+    /// A dial is under way.
+    Dialing,
+    /// This machine lacks something for a dial.
+    Short(Shortage),
+    /// No backend is left to try.
+    Over(CloseReason),
+}
+
+impl<K: Kernel> Relay<K> {
+    /// Takes a session that has no backend as far as it gets now, from its opening or from a wait: until a dial is under way,
+    /// until it waits for what this machine lacks, or to its end.
+    pub(super) fn proceed(&mut self, core: &mut Core<K>, key: Key) {
+        match self.choose_and_dial(core, key) {
+            None => {}
+            Some(Progress::Dialing) => self.arm(core, key),
+            Some(Progress::Short(shortage)) => self.wait_for(core, key, shortage),
+            Some(Progress::Over(reason)) => self.cut(core, key, reason),
         }
-        while let Some(slot) = self.sessions.get_mut(key) {
-            let pool = self.snapshot.pool(slot.listener.pool);
+    }
+
+    /// Dials backends until a dial is under way. `None` when there is no such session any more.
+    fn choose_and_dial(&mut self, core: &mut Core<K>, key: Key) -> Option<Progress> {
+        forget_portless(self.sessions.get_mut(key)?);
+        loop {
+            let slot = self.sessions.get_mut(key)?;
+            let pool = core.snapshot.pool(slot.pool);
             let (tried, portless) =
                 slot.failed.as_ref().map_or((&[][..], 0), |failed| (&failed.tried, failed.portless.len()));
-            let client: IpAddr = slot.client_address.ip();
+            let client: IpAddr = slot.client().ip();
             let may_try = portless <= pool.settings.retries as usize;
             let chosen = match may_try {
-                true => choose(pool, self.index, client, tried, &mut self.rng),
+                true => choose(pool, core.index, client, tried, &mut core.rng),
                 false => Chosen::Nobody,
             };
             let (lease, choice) = match chosen {
                 Chosen::Leased(lease, choice) => (lease, choice),
-                Chosen::Nobody => return self.go_without(key),
+                Chosen::Nobody => return Some(without_backend(slot)),
             };
             let Address::Ip(address) = lease.backend().address;
-            if self.ports.are_awaited(address) {
+            if self.waiting.is_awaited(Shortage::Port(address)) {
                 let lease = pass_over(slot, lease);
-                self.snapshot.release(lease, self.index);
+                core.release(lease);
                 continue;
             }
-            self.stats.dials.add(1);
+            core.stats.dials.add(1);
             let token = Token::Session(key, Side::Backend);
-            let dialed = self.kernel.dial(&lease.backend().address, &pool.settings.tcp);
+            let dialed =
+                core.kernel.dial(&DialSpec { address: &lease.backend().address, tcp: &pool.settings.tcp });
             if dialed.as_ref().is_err_and(lacks_port) {
                 let cause = DialFailure::LocalLimit.index();
-                self.stats.dial_failures[cause].add(1);
-                lease.backend().stats.of(self.index).dial_failures[cause].add(1);
+                core.stats.dial_failures[cause].add(1);
+                lease.backend().stats.of(core.index).dial_failures[cause].add(1);
                 let lease = pass_over(slot, lease);
-                self.snapshot.release(lease, self.index);
+                core.release(lease);
                 continue;
             }
-            (slot.lease, slot.choice) = (Some(lease), choice.in_epoch(self.snapshot.epoch));
+            (slot.lease, slot.choice) = (Some(lease), choice.in_epoch(core.snapshot.epoch));
             let watched = dialed.and_then(|socket| {
-                let watched = self.kernel.watch(&socket, token);
+                let watched = core.kernel.watch(&socket, token);
                 slot.backend = Some(socket);
                 self.dialed += 1;
                 watched
             });
             if let Some(error) = watched.as_ref().err().filter(|error| is_exhausted(error)) {
-                return self.put_off_dial(key, error);
+                self.put_off_dial(core, key, error);
+                return Some(Progress::Short(Shortage::Resources));
             }
             if let Some(failed) = slot.failed.as_ref().filter(|failed| failed.has_blame()) {
-                slot.session.on_redial(self.now);
-                self.stats.retries.add(1);
-                failed.last.stats.of(self.index).retried_away.add(1);
+                slot.session.on_redial(core.now);
+                core.stats.retries.add(1);
+                failed.last.stats.of(core.index).retried_away.add(1);
             } else {
-                slot.session.on_dial(self.now);
+                slot.session.on_dial(core.now);
             }
-            match watched {
-                Ok(()) => return self.arm(key),
-                Err(error) => {
-                    if !self.give_up_dial(key, &error) {
-                        return;
-                    }
-                }
+            let Err(error) = watched else { return Some(Progress::Dialing) };
+            if let Some(reason) = self.give_up_dial(core, key, &error) {
+                return Some(Progress::Over(reason));
             }
         }
     }
 
-    /// No backend is left to try.
-    fn go_without(&mut self, key: Key) {
-        let Some(slot) = self.sessions.get_mut(key) else { return };
-        let Some(failed) = &slot.failed else { return self.cut(key, CloseReason::NoBackend) };
-        match failed.portless.last() {
-            Some(&(_, address)) => self.await_port(key, address),
-            None => {
-                let reason = failed.reason;
-                self.cut(key, reason);
-            }
+    /// Puts a session behind those that wait for the same. Its connect timeout bounds the wait: tries do not count as dials.
+    fn wait_for(&mut self, core: &mut Core<K>, key: Key, shortage: Shortage) {
+        match shortage {
+            Shortage::Resources => self.note_starved(core),
+            Shortage::Port(address) => self.waiting.warn_of_ports(address, core.now),
+        }
+        if self.waiting.push(key, shortage, core.now, &mut core.wheel) {
+            self.arm(core, key);
+        } else {
+            self.cut(core, key, CloseReason::LocalLimit);
+        }
+    }
+
+    /// Accepting waits for sessions that lack resources.
+    fn note_starved(&mut self, core: &mut Core<K>) {
+        if self.starved_since.is_none() {
+            self.starved_since = Some(core.now);
+            core.stats.accept_pauses[PauseReason::DialPutOff.index()].add(1);
+        }
+    }
+
+    /// It is time to try again for those that wait.
+    pub(in crate::worker) fn on_waiting_timer(&mut self, core: &mut Core<K>) {
+        self.waiting.on_timer(core.now, &mut core.wheel);
+    }
+
+    /// Dials for those that wait for what may be there again, as many as the turn allows. The next one goes on with the rest.
+    pub(in crate::worker) fn serve_waiting(&mut self, core: &mut Core<K>) {
+        while self.waiting.has_due()
+            && core.turn.take_dial()
+            && let Some((key, shortage)) = self.waiting.serve_next()
+        {
+            // It may be gone: the client, or the patience with this machine.
+            self.proceed(core, key);
+            let waits = self.sessions.get(key).is_some_and(|slot| slot.backend.is_none());
+            self.waiting.served(key, shortage, waits);
+        }
+        if !self.waiting.lacks_resources()
+            && let Some(since) = self.starved_since.take()
+        {
+            core.stats.on_accept_paused(PauseReason::DialPutOff, core.now - since);
         }
     }
 
     /// Something has happened to a connection that is being dialed.
-    pub(in crate::worker) fn on_dial_event(&mut self, key: Key, ready: Ready) {
+    pub(super) fn on_dial_event(&mut self, core: &mut Core<K>, key: Key, ready: Ready) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let (Some(backend), Some(lease)) = (&slot.backend, &slot.lease) else { return };
-        match self.kernel.dial_told(backend, &lease.backend().address, ready) {
+        match core.kernel.dial_told(backend, &lease.backend().address, ready) {
             Dial::Pending => {}
             Dial::Connected => {
-                slot.session.on_connected(self.now);
-                count_connected(&self.stats, self.index, slot);
+                slot.session.on_connected(core.now);
+                count_connected(&core.stats, core.index, slot);
                 let timeouts = slot.listener.settings.timeouts;
-                let keepalive = self.snapshot.pool(slot.listener.pool).settings.tcp.keepalive;
+                let keepalive = core.snapshot.pool(slot.pool).settings.tcp.keepalive;
                 if keepalive.is_some_and(|keepalive| keepalive.idle < timeouts.connect) {
-                    self.keep_alive(key);
+                    self.keep_alive(core, key);
                 }
-                self.log_start(key);
-                self.drive(key);
+                self.log_start(core, key);
+                self.drive(core, key);
             }
             Dial::Lost(error) => {
-                slot.session.on_connected(self.now);
-                count_connected(&self.stats, self.index, slot);
-                self.log_start(key);
+                slot.session.on_connected(core.now);
+                count_connected(&core.stats, core.index, slot);
+                self.log_start(core, key);
                 let Some(slot) = self.sessions.get_mut(key) else { return };
-                slot.session.on_lost(Side::Backend, error.kind(), self.now);
-                self.drive(key);
+                slot.session.on_lost(Side::Backend, error.kind(), core.now);
+                self.drive(core, key);
             }
-            Dial::ToItself => self.on_dial_failed(key, &io::ErrorKind::ConnectionRefused.into()),
-            Dial::Failed(error) => self.on_dial_failed(key, &error),
+            Dial::ToItself => self.on_dial_failed(core, key, &io::ErrorKind::ConnectionRefused.into()),
+            Dial::Failed(error) => self.on_dial_failed(core, key, &error),
         }
     }
 
     /// Asks for keepalive probes of the backend: once, and late, because few sessions live long enough to need them.
-    pub(in crate::worker) fn keep_alive(&mut self, key: Key) {
+    pub(super) fn keep_alive(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        let keepalive = self.snapshot.pool(slot.listener.pool).settings.tcp.keepalive;
+        let keepalive = core.snapshot.pool(slot.pool).settings.tcp.keepalive;
         let (Some(backend), Some(keepalive), false) = (&slot.backend, keepalive, slot.kept_alive) else {
             return;
         };
         slot.kept_alive = true;
-        if let Err(error) = self.kernel.keep_alive(backend, keepalive) {
+        if let Err(error) = core.kernel.keep_alive(backend, keepalive) {
             log::debug!(error:%; "keepalive: the connection is gone already");
         }
     }
 
     /// This machine has run out of something: no other backend would fare better now.
-    fn put_off_dial(&mut self, key: Key, error: &io::Error) {
+    fn put_off_dial(&mut self, core: &mut Core<K>, key: Key, error: &io::Error) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let cause = DialFailure::LocalLimit.index();
-        self.stats.dial_failures[cause].add(1);
-        hang_up(&mut self.kernel, &mut self.dialed, slot);
+        core.stats.dial_failures[cause].add(1);
+        hang_up(&mut core.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
-            lease.backend().stats.of(self.index).dial_failures[cause].add(1);
-            self.snapshot.release(lease, self.index);
+            lease.backend().stats.of(core.index).dial_failures[cause].add(1);
+            core.release(lease);
         }
-        self.starve(key, error);
+        self.waiting.warn_of_resources(error, core.now);
     }
 
     /// The backend was removed before it has seen a byte: the next one, or the end.
-    pub(in crate::worker) fn dial_another(&mut self, key: Key) {
+    pub(super) fn dial_another(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        hang_up(&mut self.kernel, &mut self.dialed, slot);
+        hang_up(&mut core.kernel, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
             remember(slot, lease.backend(), CloseReason::BackendRemoved);
-            self.snapshot.release(lease, self.index);
+            core.release(lease);
         }
-        self.choose_and_dial(key);
+        slot.session.on_undialed(core.now);
+        self.proceed(core, key);
     }
 
     /// A dial has failed: the next backend, or the end.
-    pub(in crate::worker) fn on_dial_failed(&mut self, key: Key, error: &io::Error) {
-        if self.give_up_dial(key, error) {
-            self.choose_and_dial(key);
+    pub(super) fn on_dial_failed(&mut self, core: &mut Core<K>, key: Key, error: &io::Error) {
+        match self.give_up_dial(core, key, error) {
+            None => self.proceed(core, key),
+            Some(reason) => self.cut(core, key, reason),
         }
     }
 
-    /// Leaves the backend that could not be dialed. True when another dial may follow; otherwise the session
-    /// has been cut.
-    fn give_up_dial(&mut self, key: Key, error: &io::Error) -> bool {
-        let Some(slot) = self.sessions.get_mut(key) else { return false };
+    /// Leaves the backend that could not be dialed. Returns why the session is to end, unless another dial may follow.
+    fn give_up_dial(&mut self, core: &mut Core<K>, key: Key, error: &io::Error) -> Option<CloseReason> {
+        let slot = self.sessions.get_mut(key)?;
         let cause = dial_failure(error);
-        self.stats.dial_failures[cause.index()].add(1);
-        hang_up(&mut self.kernel, &mut self.dialed, slot);
+        core.stats.dial_failures[cause.index()].add(1);
+        hang_up(&mut core.kernel, &mut self.dialed, slot);
         let reason = close_reason(cause);
         if let Some(lease) = slot.lease.take() {
-            lease.backend().stats.of(self.index).dial_failures[cause.index()].add(1);
+            lease.backend().stats.of(core.index).dial_failures[cause.index()].add(1);
             remember(slot, lease.backend(), reason);
             // What this machine lacks is not the backend's fault.
             if cause != DialFailure::LocalLimit {
-                blame(lease.backend(), &self.mailboxes);
+                blame(lease.backend(), &core.mailboxes);
             }
             let backend = &lease.backend().name;
             log::debug!(backend:% = backend, error:%; "dial failed");
-            self.snapshot.release(lease, self.index);
+            core.release(lease);
         }
-        let retries = self.snapshot.pool(slot.listener.pool).settings.retries;
-        if slot.session.retries() >= retries {
-            self.cut(key, reason);
-            return false;
-        }
-        // Its patience begins here, should this machine have to put the next dial off.
-        slot.session.on_dial(self.now);
-        true
+        // Should this machine have to put the next dial off, the patience with it begins here.
+        slot.session.on_undialed(core.now);
+        let retries = core.snapshot.pool(slot.pool).settings.retries;
+        (slot.session.retries() >= retries).then_some(reason)
+    }
+}
+
+/// What becomes of a session for which no backend is left to try.
+fn without_backend<K: Kernel>(slot: &Slot<K>) -> Progress {
+    match &slot.failed {
+        None => Progress::Over(CloseReason::NoBackend),
+        Some(failed) => match failed.portless.last() {
+            Some(&(_, address)) => Progress::Short(Shortage::Port(address)),
+            None => Progress::Over(failed.reason),
+        },
     }
 }
 
@@ -289,5 +348,49 @@ fn close_reason(cause: DialFailure) -> CloseReason {
         DialFailure::Unreachable => CloseReason::ConnectUnreachable,
         DialFailure::LocalLimit => CloseReason::LocalLimit,
         DialFailure::Other => CloseReason::ConnectFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::worker::Worker;
+    use crate::worker::test_worker::Bench;
+
+    /// More than a turn may dial, and no more than wait at a listener.
+    const CLIENTS: usize = 100;
+
+    fn waiting<K: Kernel>(relay: &Relay<K>) -> usize {
+        let waits = |key: &Key| relay.sessions.get(*key).is_some_and(|slot| slot.backend.is_none());
+        relay.sessions.keys().filter(waits).count()
+    }
+
+    /// All were dialed in one turn, however many had waited for a descriptor.
+    #[test]
+    fn a_turn_dials_for_no_more_of_those_that_wait_than_it_may() {
+        let mut bench = Bench::new("retries = 1");
+        let clients = [(); CLIENTS].map(|()| TcpStream::connect(bench.address).unwrap());
+        bench.turn_until(|worker| worker.core.stats.accepted.get() > 0);
+        bench.worker.accept_all();
+        let Worker { core, relay, .. } = &mut bench.worker;
+        for key in relay.sessions.keys().collect::<Vec<_>>() {
+            relay.put_off_dial(core, key, &io::ErrorKind::OutOfMemory.into());
+            relay.sessions.get_mut(key).unwrap().session.on_undialed(core.now);
+            relay.wait_for(core, key, Shortage::Resources);
+        }
+        assert!(relay.is_starved() && waiting(relay) == CLIENTS, "{} wait", waiting(relay));
+        relay.waiting.note_freed(Shortage::Resources);
+        let mut left = CLIENTS;
+        while left > 0 {
+            bench.turn_at_once();
+            bench.worker.audit();
+            let dialed = left - waiting(&bench.worker.relay);
+            assert!((1..=64).contains(&dialed), "{dialed} dialed in a turn, of {left}");
+            left -= dialed;
+        }
+        assert!(!bench.worker.relay.is_starved());
+        drop(clients);
     }
 }

@@ -1,19 +1,23 @@
 //! Does what the machine of a session decides: one op, its outcome, the next op, until nothing is left to do or the
 //! session has had its share of the turn. It has one share at most: then it is behind all that wait for theirs.
 
+use std::io;
+
+use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::base::time::Instant;
-use crate::session::{Op, Outcome, Side};
+use crate::session::{CloseReason, Expiry, Op, Outcome, Side};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::budget::Share;
-use crate::worker::relay::byte_accounting::Counting;
+use crate::worker::core::{Core, Timer};
 use crate::worker::relay::conduit::{Conduit, RelayBuffers, Source};
-use crate::worker::{Slot, Timer, Worker};
+use crate::worker::relay::uncounted::Counting;
+use crate::worker::relay::{Relay, Slot};
 
 /// What an event, or a timer, has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::worker) enum Driven {
+pub(super) enum Driven {
     /// There was nothing to do.
     Idle,
     /// What there is to do waits for the session's share.
@@ -22,20 +26,64 @@ pub(in crate::worker) enum Driven {
     Moved,
 }
 
-impl<K: Kernel> Worker<K> {
+impl<K: Kernel> Relay<K> {
+    /// Something has happened to one of the two connections of a session.
+    pub(in crate::worker) fn on_event(&mut self, core: &mut Core<K>, key: Key, side: Side, ready: Ready) {
+        let Some(slot) = self.sessions.get_mut(key) else {
+            // Closed earlier in this batch.
+            core.stats.stale_events.add(1);
+            return;
+        };
+        slot.session.on_ready(side, ready);
+        if side == Side::Backend && slot.session.is_connecting() {
+            core.turn.note_company();
+            return self.on_dial_event(core, key, ready);
+        }
+        match self.drive(core, key) {
+            Driven::Idle => core.stats.idle_events.add(1),
+            Driven::Queued => {}
+            Driven::Moved => core.turn.note_company(),
+        }
+    }
+
+    /// The timer of a session has fired.
+    pub(in crate::worker) fn on_timer(&mut self, core: &mut Core<K>, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else {
+            debug_assert!(false, "close cancels the timer");
+            return;
+        };
+        slot.timer = None;
+        slot.lasts(&core.stats, core.index);
+        if slot.queued {
+            // What it waits for has come, and its share is about to.
+            return self.arm(core, key);
+        }
+        if !slot.session.is_connecting() {
+            self.keep_alive(core, key);
+        }
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        match slot.session.on_deadline(core.now) {
+            Expiry::Early => self.arm(core, key),
+            // For whatever it is that this machine lacks. No backend is to blame.
+            Expiry::Wait => self.cut(core, key, CloseReason::LocalLimit),
+            Expiry::Dial => self.on_dial_failed(core, key, &io::ErrorKind::TimedOut.into()),
+            Expiry::Drive => _ = self.drive(core, key),
+        }
+    }
+
     /// Something has happened to a session: does what can be done at once, and queues what streams.
-    pub(in crate::worker) fn drive(&mut self, key: Key) -> Driven {
+    pub(super) fn drive(&mut self, core: &mut Core<K>, key: Key) -> Driven {
         if self.sessions.get(key).is_some_and(|slot| slot.queued) {
             // A side that seems dead has a shorter timeout, and that may be over before its share comes.
-            self.arm(key);
+            self.arm(core, key);
             return Driven::Queued;
         }
-        let share = self.turn.share_upon_event();
-        self.run_share(key, share)
+        let share = core.turn.share_upon_event();
+        self.run_share(core, key, share)
     }
 
     /// Does for a session what can be done now, up to its share.
-    fn run_share(&mut self, key: Key, mut share: Share) -> Driven {
+    fn run_share(&mut self, core: &mut Core<K>, key: Key, mut share: Share) -> Driven {
         let Some(slot) = self.sessions.get_mut(key) else { return Driven::Idle };
         let mut driven = Driven::Idle;
         while let Some(op) = slot.session.next_op() {
@@ -47,50 +95,50 @@ impl<K: Kernel> Worker<K> {
                     driven = Driven::Queued;
                 } else {
                     self.served.push(key);
-                    self.stats.budget_exhausted.add(1);
+                    core.stats.budget_exhausted.add(1);
                 }
                 break;
             }
             driven = Driven::Moved;
             let outcome = run(
-                &mut self.kernel,
-                &mut self.relay_buffers,
-                &self.stats,
+                &mut core.kernel,
+                &mut self.buffers,
+                &core.stats,
                 (key, slot),
                 op,
                 share.splice_max(),
-                self.now,
+                core.now,
             );
             share.spend(op, outcome);
-            slot.session.on_outcome(op, outcome, self.now);
+            slot.session.on_outcome(op, outcome, core.now);
         }
         debug_assert!(!slot.conduits.iter().any(Conduit::is_in_scratch), "the scratch is shared");
-        self.stats.on_taken(share.taken);
-        self.turn.spend(&share);
+        core.stats.on_taken(share.taken);
+        core.turn.spend(&share);
         match slot.session.end() {
-            Some(end) => self.close(key, end),
+            Some(end) => self.close(core, key, end),
             None => {
-                if slot.is_to_be_listed(self.now) {
+                if slot.is_to_be_listed(core.now) {
                     slot.counting = Counting::Listed;
-                    self.uncounted.list(key, self.now, &mut self.wheel);
+                    self.uncounted.list(key, core.now, &mut core.wheel);
                 }
-                self.arm(key);
+                self.arm(core, key);
             }
         }
         driven
     }
 
     /// Serves the queue, as far as the turn goes. Whoever has had a share of it is behind all the others then.
-    pub(in crate::worker) fn serve_queue(&mut self) {
-        self.turn.begin_queue();
+    pub(in crate::worker) fn serve_queue(&mut self, core: &mut Core<K>) {
+        core.turn.begin_queue();
         while let Some(&key) = self.ready_queue.front() {
-            let now = self.kernel.now();
-            let Some(share) = self.turn.next_share(now) else { break };
+            let now = core.kernel.now();
+            let Some(share) = core.turn.next_share(now) else { break };
             self.ready_queue.pop_front();
             if let Some(slot) = self.sessions.get_mut(key) {
                 slot.queued = false;
-                self.run_share(key, share);
-                self.expire(key);
+                self.run_share(core, key, share);
+                self.expire(core, key);
             }
         }
         self.ready_queue.extend(self.served.drain(..));
@@ -98,30 +146,30 @@ impl<K: Kernel> Worker<K> {
 
     /// Ends the wait of a session whose deadline turns out to be over behind the timers of the turn: because it was in
     /// the queue when its timer fired, or because what it has just learned shortens its timeout.
-    pub(in crate::worker) fn expire(&mut self, key: Key) {
+    pub(super) fn expire(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get(key) else { return };
         if let Some((timer, armed)) = slot.timer
-            && armed <= self.now
+            && armed <= core.now
             && !slot.queued
-            && !self.gap.is_open()
+            && !core.gap.is_open()
         {
-            self.wheel.cancel(timer);
-            self.on_session_timer(key);
+            core.wheel.cancel(timer);
+            self.on_timer(core, key);
         }
     }
 
     /// Sees to it that the timer fires no later than the session's deadline. Activity only moves deadlines
     /// further away, which costs nothing here: the timer fires early, once, and is armed anew.
-    pub(in crate::worker) fn arm(&mut self, key: Key) {
+    pub(super) fn arm(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let deadline = slot.session.deadline();
         if let Some((timer, armed)) = slot.timer {
             if armed <= deadline {
                 return;
             }
-            self.wheel.cancel(timer);
+            core.wheel.cancel(timer);
         }
-        slot.timer = Some((self.wheel.arm(deadline, Timer::Session(key)), deadline));
+        slot.timer = Some((core.wheel.arm(deadline, Timer::Session(key)), deadline));
     }
 }
 
@@ -220,18 +268,18 @@ mod tests {
         let mut bench = Bench::new("timeouts = { idle = \"20ms\" }");
         let _ends = bench.session();
         let worker = &mut bench.worker;
-        let key = worker.sessions.keys().next().expect("it is open");
-        worker.sessions.get_mut(key).expect("as above").queued = true;
-        worker.ready_queue.push_back(key);
+        let key = worker.relay.sessions.keys().next().expect("it is open");
+        worker.relay.sessions.get_mut(key).expect("as above").queued = true;
+        worker.relay.ready_queue.push_back(key);
         // The kernel is asked when bytes were acknowledged last: the time has to pass.
-        let began = worker.now;
-        while worker.now.since(began) < 2 * IDLE {
+        let began = worker.core.now;
+        while worker.core.now.since(began) < 2 * IDLE {
             thread::park_timeout(IDLE);
-            worker.now = worker.kernel.now();
+            worker.core.now = worker.core.kernel.now();
         }
-        worker.turn.begin(worker.now);
-        worker.on_session_timer(key);
-        worker.serve_queue();
-        assert_eq!(worker.sessions.len(), 0, "nothing has moved for the idle timeout");
+        worker.core.turn.begin(worker.core.now);
+        worker.relay.on_timer(&mut worker.core, key);
+        worker.relay.serve_queue(&mut worker.core);
+        assert_eq!(worker.relay.sessions.len(), 0, "nothing has moved for the idle timeout");
     }
 }

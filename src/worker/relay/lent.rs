@@ -9,15 +9,15 @@ use crate::base::time::Instant;
 use crate::session::Direction;
 
 /// Who a pipe is lent to: one direction of a session.
-pub(in crate::worker) type Borrower = (Key, Direction);
+pub(super) type Borrower = (Key, Direction);
 
 /// Pipes that may be lent at a time: more have no place.
-pub(in crate::worker) const LENT_MAX: usize = u16::MAX as usize;
+pub(super) const LENT_MAX: usize = u16::MAX as usize;
 const NONE: u16 = u16::MAX;
 
 /// Where a pipe that is lent is in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::worker) struct Place(u16);
+pub(super) struct Place(u16);
 
 #[derive(Debug)]
 struct Entry {
@@ -30,19 +30,19 @@ struct Entry {
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::worker) struct Lent {
+pub(super) struct Lent {
     entries: Slab<Entry>,
     first: u16,
     last: u16,
 }
 
 impl Lent {
-    pub(in crate::worker) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { entries: Slab::new(), first: NONE, last: NONE }
     }
 
     /// Puts one that is filled now behind the others.
-    pub(in crate::worker) fn add(&mut self, borrower: Borrower, now: Instant) -> Place {
+    pub(super) fn add(&mut self, borrower: Borrower, now: Instant) -> Place {
         let entry = Entry { borrower, since: now, previous: NONE, next: NONE };
         let index = u16::try_from(self.entries.insert(entry)).expect("fewer than LENT_MAX are lent");
         self.link(index);
@@ -50,19 +50,19 @@ impl Lent {
     }
 
     /// Its sink has taken something: puts it behind the others.
-    pub(in crate::worker) fn touch(&mut self, place: Place, now: Instant) {
+    pub(super) fn touch(&mut self, place: Place, now: Instant) {
         self.unlink(place.0);
         self.entries[place.0.into()].since = now;
         self.link(place.0);
     }
 
-    pub(in crate::worker) fn remove(&mut self, place: Place) {
+    pub(super) fn remove(&mut self, place: Place) {
         self.unlink(place.0);
         self.entries.remove(place.0.into());
     }
 
     /// Whose sink has taken nothing for longest, and since when.
-    pub(in crate::worker) fn first(&self) -> Option<(Borrower, Instant)> {
+    pub(super) fn first(&self) -> Option<(Borrower, Instant)> {
         let entry = self.entries.get(self.first.into())?;
         Some((entry.borrower, entry.since))
     }

@@ -1,7 +1,7 @@
 //! The lines that the log has of a session: one when it is over, and, where the access log asks for them, one when its backend is
 //! connected and one every so often while it lasts.
 //!
-//! Those of sessions that last are written by the timer of [`Sweep`](crate::worker::relay::lost_wakeups), a bounded number at a time: a
+//! Those of sessions that last are written by the timer of `lost_wakeups`, a bounded number at a time: a
 //! session has no timer for them, and where nobody asks for them nobody looks.
 
 use std::fmt::Display;
@@ -14,18 +14,12 @@ use crate::base::slots::Key;
 use crate::base::time::Instant;
 use crate::session::{Side, Summary};
 use crate::sys::Kernel;
+use crate::worker::core::Core;
 use crate::worker::relay::lost_wakeups::PLACES_PER_LOOK;
-use crate::worker::{Slot, Worker};
+use crate::worker::relay::{Relay, Slot};
 
 /// Lines written in a row for sessions that last; the others follow a moment later, so that no event waits for all of them.
 const LINES_PER_LOOK: usize = 256;
-
-/// The round through all sessions that looks for lines that are due.
-#[derive(Default)]
-pub(in crate::worker) struct Round {
-    /// The place that comes next.
-    next: u32,
-}
 
 impl<K: Kernel> Slot<K> {
     /// Whether a line is due; then the next one is a period later.
@@ -47,28 +41,28 @@ fn is_logged() -> bool {
     log::log_enabled!(target: "l4lb::session", log::Level::Info)
 }
 
-impl<K: Kernel> Worker<K> {
+impl<K: Kernel> Relay<K> {
     /// Writes the line of a session whose backend is connected, where there is to be one.
-    pub(in crate::worker) fn log_start(&mut self, key: Key) {
-        if self.snapshot.lines.at_start && is_logged() {
-            self.log_so_far(key, "session begins");
+    pub(super) fn log_start(&mut self, core: &mut Core<K>, key: Key) {
+        if core.snapshot.lines.at_start && is_logged() {
+            self.log_so_far(core, key, "session begins");
         }
     }
 
     /// Writes some of the lines that are due of sessions that last. Returns whether there are more to look at than one look
     /// goes through.
-    pub(in crate::worker) fn log_due(&mut self) -> bool {
-        let Some(every) = self.snapshot.lines.every.filter(|_| is_logged()) else { return false };
+    pub(super) fn log_due(&mut self, core: &mut Core<K>) -> bool {
+        let Some(every) = core.snapshot.lines.every.filter(|_| is_logged()) else { return false };
         let places = self.sessions.places();
         let (mut written, mut gone_through) = (0, 0);
         while gone_through < places.min(PLACES_PER_LOOK) && written < LINES_PER_LOOK {
-            let place = self.lines.next % places;
-            self.lines.next = place + 1;
+            let place = self.next_line % places;
+            self.next_line = place + 1;
             gone_through += 1;
             let Some(key) = self.sessions.at(place).map(|(key, _)| key) else { continue };
             let slot = self.sessions.get_mut(key).expect("it was there a moment ago");
-            if slot.take_due(every, self.now) {
-                self.log_so_far(key, "session goes on");
+            if slot.take_due(every, core.now) {
+                self.log_so_far(core, key, "session goes on");
                 written += 1;
             }
         }
@@ -76,12 +70,12 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// The same fields as at the end, as far as they are known.
-    fn log_so_far(&mut self, key: Key, what: &str) {
-        let id = self.id_of(key);
+    fn log_so_far(&mut self, core: &mut Core<K>, key: Key, what: &str) {
+        let id = core.id_of(key);
         let Some(slot) = self.sessions.get(key) else { return };
-        let source = source(&mut self.kernel, slot);
+        let source = slot.source(&mut core.kernel);
         let listener = &slot.listener.settings.name;
-        let pool = &self.snapshot.pool(slot.listener.pool).settings.name;
+        let pool = &core.snapshot.pool(slot.pool).settings.name;
         let backend = slot.backend_to_tell();
         let session = &slot.session;
         let [to_backend, to_client] = session.given();
@@ -92,56 +86,56 @@ impl<K: Kernel> Worker<K> {
             pool:%,
             backend = backend.map(|backend| backend.name.as_str()),
             backend_address = backend.map(|backend| Shown(&backend.address)),
-            client:% = slot.client_address,
+            client:% = slot.client(),
             source = source.map(Shown),
             to_backend,
             to_client,
             connect_ms = session.connect_time().map(millis),
-            duration_ms = millis(session.age(self.now)),
+            duration_ms = millis(session.age(core.now)),
             retries = session.retries(),
             state:% = session.stage().as_str();
             "{what}"
         );
     }
+}
 
-    /// Writes the line of a session that is over, where there is to be one. Returns the address that the backend was dialed
-    /// from, or `None` where no line is written: asking for it costs a call.
-    pub(in crate::worker) fn log_end(
-        &mut self,
-        key: Key,
-        slot: &Slot<K>,
-        summary: &Summary,
-    ) -> Option<SocketAddr> {
-        if !self.snapshot.lines.at_end || !is_logged() {
-            return None;
-        }
-        let listener = &slot.listener.settings.name;
-        let pool = &self.snapshot.pool(slot.listener.pool).settings.name;
-        let backend = slot.backend_to_tell();
-        let source = source(&mut self.kernel, slot);
-        let session = self.id_of(key);
-        log::info!(
-            target: "l4lb::session",
-            session:%,
-            listener:%,
-            pool:%,
-            backend = backend.map(|backend| backend.name.as_str()),
-            backend_address = backend.map(|backend| Shown(&backend.address)),
-            client:% = slot.client_address,
-            source = source.map(Shown),
-            to_backend = summary.to_backend,
-            to_client = summary.to_client,
-            connect_ms = summary.connect_time.map(millis),
-            duration_ms = millis(summary.duration),
-            retries = summary.retries,
-            reason:% = summary.reason.as_str(),
-            code:% = summary.code(),
-            reset_by = summary.reset_by.map(Side::as_str),
-            half_closed_by = summary.half_closed_by.map(Side::as_str);
-            "session"
-        );
-        source
+/// Writes the line of a session that is over, where there is to be one. Returns the address that the backend was dialed
+/// from, or `None` where no line is written: asking for it costs a call.
+pub(super) fn log_end<K: Kernel>(
+    core: &mut Core<K>,
+    key: Key,
+    slot: &Slot<K>,
+    summary: &Summary,
+) -> Option<SocketAddr> {
+    if !core.snapshot.lines.at_end || !is_logged() {
+        return None;
     }
+    let listener = &slot.listener.settings.name;
+    let pool = &core.snapshot.pool(slot.pool).settings.name;
+    let backend = slot.backend_to_tell();
+    let source = slot.source(&mut core.kernel);
+    let session = core.id_of(key);
+    log::info!(
+        target: "l4lb::session",
+        session:%,
+        listener:%,
+        pool:%,
+        backend = backend.map(|backend| backend.name.as_str()),
+        backend_address = backend.map(|backend| Shown(&backend.address)),
+        client:% = slot.client(),
+        source = source.map(Shown),
+        to_backend = summary.to_backend,
+        to_client = summary.to_client,
+        connect_ms = summary.connect_time.map(millis),
+        duration_ms = millis(summary.duration),
+        retries = summary.retries,
+        reason:% = summary.reason.as_str(),
+        code:% = summary.code(),
+        reset_by = summary.reset_by.map(Side::as_str),
+        half_closed_by = summary.half_closed_by.map(Side::as_str);
+        "session"
+    );
+    source
 }
 
 fn millis(span: Duration) -> f64 {
@@ -155,11 +149,6 @@ impl<A: Display> ToValue for Shown<A> {
     fn to_value(&self) -> Value<'_> {
         Value::from_display(&self.0)
     }
-}
-
-/// The address that the backend is dialed from, as the kernel has it.
-pub(in crate::worker) fn source<K: Kernel>(kernel: &mut K, slot: &Slot<K>) -> Option<SocketAddr> {
-    kernel.local_address(slot.backend.as_ref()?).ok()
 }
 
 #[cfg(test)]

@@ -6,114 +6,59 @@
 //! of them. What has just come is no proof: the event may be on its way. So a session is suspected first, and only if it
 //! has stood still for another while, in spite of all the waits in between, the event is lost.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::base::time::Instant;
-use crate::base::timer_wheel::TimerWheel;
-use crate::base::token_bucket::TokenBucket;
 use crate::session::Side;
 use crate::sys::Kernel;
-use crate::worker::{Slot, Timer, Worker};
+use crate::worker::core::Core;
+use crate::worker::relay::suspects::{SWEEP_PERIOD, Suspect};
+use crate::worker::relay::{Relay, Slot};
 
-/// Time between two looks, where one goes through all sessions.
-const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 /// Time between two looks, where it takes more than one.
 const NEXT_LOOK: Duration = Duration::from_millis(250);
 /// Sessions looked at each time: 2,048 sockets in one call, which takes about as long as 60 reads.
 const SESSIONS_PER_LOOK: usize = 1024;
 /// Places gone through each time, taken or not.
-pub(in crate::worker) const PLACES_PER_LOOK: u32 = 4096;
+pub(super) const PLACES_PER_LOOK: u32 = 4096;
 /// For how long nothing has moved in a session that is looked at.
 const QUIET: Duration = Duration::from_secs(1);
 /// For how long one that is suspected has to stand still until its event is lost.
 const PROOF: Duration = Duration::from_secs(1);
 /// Sides that may be suspected at a time. The next round finds the others.
 const SUSPECTS_MAX: usize = 1024;
-/// What is found is told at most that often.
-const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// One side of a session that stood still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Suspect {
-    key: Key,
-    side: Side,
-    /// Since when.
-    since: Instant,
-}
-
-/// Where the search is.
-pub(in crate::worker) struct Sweep {
-    has_timer: bool,
-    /// The place that comes next.
-    next: u32,
-    /// Sides that stand still, and what is found of each: kept for their memory only.
-    still: Vec<Suspect>,
-    states: Vec<Ready>,
-    /// Sides that would go on and were not told, and since when that is known, in that order.
-    suspects: VecDeque<(Suspect, Instant)>,
-    log: TokenBucket,
-}
-
-impl Sweep {
-    pub(in crate::worker) fn new(now: Instant) -> Self {
-        Self {
-            has_timer: false,
-            next: 0,
-            still: Vec::new(),
-            states: Vec::new(),
-            suspects: VecDeque::new(),
-            log: TokenBucket::new(1, LOG_PERIOD, now),
-        }
-    }
-
-    pub(in crate::worker) fn has_timer(&self) -> bool {
-        self.has_timer
-    }
-
-    /// There is a session.
-    pub(in crate::worker) fn begin(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
-        self.arm(now + SWEEP_PERIOD, wheel);
-    }
-
-    fn arm(&mut self, at: Instant, wheel: &mut TimerWheel<Timer>) {
-        if !std::mem::replace(&mut self.has_timer, true) {
-            wheel.arm(at, Timer::Sweep);
-        }
-    }
-}
-
-impl<K: Kernel> Worker<K> {
-    pub(in crate::worker) fn on_sweep_timer(&mut self) {
+impl<K: Kernel> Relay<K> {
+    pub(in crate::worker) fn on_sweep_timer(&mut self, core: &mut Core<K>) {
         self.sweep.has_timer = false;
-        self.prove_suspects();
-        let has_more = self.look_for_suspects() | self.log_due();
+        self.prove_suspects(core);
+        let has_more = self.look_for_suspects(core) | self.log_due(core);
         if !self.sessions.is_empty() {
             let period = if has_more { NEXT_LOOK } else { SWEEP_PERIOD };
-            self.sweep.arm(self.now + period, &mut self.wheel);
+            self.sweep.arm(core.now + period, &mut core.wheel);
         }
     }
 
     /// Goes on with those that are suspected for long enough and still stand where they stood.
-    fn prove_suspects(&mut self) {
+    fn prove_suspects(&mut self, core: &mut Core<K>) {
         let mut still = std::mem::take(&mut self.sweep.still);
         while let Some(&(suspect, known)) = self.sweep.suspects.front()
-            && self.now - known >= PROOF
+            && core.now - known >= PROOF
         {
             self.sweep.suspects.pop_front();
             let slot = self.sessions.get(suspect.key);
-            let stands = slot.and_then(|slot| stands_still(slot, suspect.key, suspect.side, self.now));
+            let stands = slot.and_then(|slot| stands_still(slot, suspect.key, suspect.side, core.now));
             // One that has moved meanwhile may stand still again.
             still.extend(stands.filter(|&stands| stands == suspect));
         }
-        self.ask(&mut still, Self::go_on_with);
+        self.ask(core, &mut still, Self::go_on_with);
         self.sweep.still = still;
     }
 
     /// Whether there are more to look at than one look goes through.
-    fn look_for_suspects(&mut self) -> bool {
+    fn look_for_suspects(&mut self, core: &mut Core<K>) -> bool {
         let mut still = std::mem::take(&mut self.sweep.still);
         let places = self.sessions.places();
         let (mut looked, mut gone_through) = (0, 0);
@@ -123,11 +68,11 @@ impl<K: Kernel> Worker<K> {
             gone_through += 1;
             let Some((key, slot)) = self.sessions.at(place) else { continue };
             looked += 1;
-            still.extend(Side::BOTH.into_iter().filter_map(|side| stands_still(slot, key, side, self.now)));
+            still.extend(Side::BOTH.into_iter().filter_map(|side| stands_still(slot, key, side, core.now)));
         }
-        self.ask(&mut still, |worker, suspect, _| {
-            if worker.sweep.suspects.len() < SUSPECTS_MAX {
-                worker.sweep.suspects.push_back((suspect, worker.now));
+        self.ask(core, &mut still, |relay, core, suspect, _| {
+            if relay.sweep.suspects.len() < SUSPECTS_MAX {
+                relay.sweep.suspects.push_back((suspect, core.now));
             }
         });
         self.sweep.still = still;
@@ -135,7 +80,12 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Has the kernel say of each what its event would, in one call, and passes on what would set something off.
-    fn ask(&mut self, still: &mut Vec<Suspect>, mut found: impl FnMut(&mut Self, Suspect, Ready)) {
+    fn ask(
+        &mut self,
+        core: &mut Core<K>,
+        still: &mut Vec<Suspect>,
+        mut found: impl FnMut(&mut Self, &mut Core<K>, Suspect, Ready),
+    ) {
         if still.is_empty() {
             return;
         }
@@ -144,28 +94,28 @@ impl<K: Kernel> Worker<K> {
             let slot = self.sessions.get(suspect.key).expect("it was there a moment ago");
             socket(slot, suspect.side).expect("only who has a socket waits for its events")
         });
-        self.kernel.states(sockets, &mut states);
+        core.kernel.states(sockets, &mut states);
         for (suspect, &state) in still.drain(..).zip(&states) {
             let awaited = self.sessions.get(suspect.key).map(|slot| slot.session.awaits(suspect.side));
             if awaited.is_some_and(|awaited| meets(state, awaited)) {
-                found(self, suspect, state);
+                found(self, core, suspect, state);
             }
         }
         self.sweep.states = states;
     }
 
     /// As if the event had come.
-    fn go_on_with(&mut self, suspect: Suspect, ready: Ready) {
+    fn go_on_with(&mut self, core: &mut Core<K>, suspect: Suspect, ready: Ready) {
         let Suspect { key, side, .. } = suspect;
-        self.stats.lost_wakeups.add(1);
-        if let Some(untold) = self.sweep.log.take(self.now) {
-            let session = self.id_of(key);
+        core.stats.lost_wakeups.add(1);
+        if let Some(untold) = self.sweep.log.take(core.now) {
+            let session = core.id_of(key);
             log::warn!(session:%, side:% = side.as_str(), untold; "a session waited for an event that was lost");
         }
         if let Some(slot) = self.sessions.get_mut(key) {
             slot.session.on_ready(side, ready);
-            self.drive(key);
-            self.expire(key);
+            self.drive(core, key);
+            self.expire(core, key);
         }
     }
 }
@@ -202,15 +152,15 @@ mod tests {
     /// The kernel tells it once, and nobody listens.
     fn lose_events(bench: &mut Bench) {
         let mut lost = Vec::new();
-        bench.worker.kernel.wait(None, &mut lost).unwrap();
+        bench.worker.core.kernel.wait(None, &mut lost).unwrap();
         assert!(!lost.is_empty());
     }
 
     /// The client closes with bytes unread, which is a reset (RFC 2525, 2.17).
     fn reset(bench: &mut Bench, client: TcpStream, served: &mut TcpStream) {
-        let before = bench.worker.stats.taken[1].get();
+        let before = bench.worker.core.stats.taken[1].get();
         served.write_all(b"unread").unwrap();
-        bench.turn_until(|worker| worker.stats.taken[1].get() > before);
+        bench.turn_until(|worker| worker.core.stats.taken[1].get() > before);
         drop(client);
     }
 
@@ -220,14 +170,14 @@ mod tests {
         let (mut client, mut served) = bench.session();
         client.write_all(b"forgotten").unwrap();
         lose_events(&mut bench);
-        bench.turn_until(|worker| worker.stats.lost_wakeups.get() == 1);
+        bench.turn_until(|worker| worker.core.stats.lost_wakeups.get() == 1);
         let mut heard = [0; 9];
         served.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"forgotten");
         // Both sides have been quiet for as long as that takes, and nothing else was found.
-        let looks = bench.worker.now + 3 * SWEEP_PERIOD;
-        bench.turn_until(|worker| worker.now >= looks);
-        assert_eq!(bench.worker.stats.lost_wakeups.get(), 1);
+        let looks = bench.worker.core.now + 3 * SWEEP_PERIOD;
+        bench.turn_until(|worker| worker.core.now >= looks);
+        assert_eq!(bench.worker.core.stats.lost_wakeups.get(), 1);
     }
 
     /// Only bytes were looked for: a session whose end or reset was lost stayed for as long as its idle timeout.
@@ -237,19 +187,19 @@ mod tests {
         let (client, mut served) = bench.session();
         client.shutdown(Shutdown::Write).unwrap();
         lose_events(&mut bench);
-        bench.turn_until(|worker| worker.stats.lost_wakeups.get() == 1);
+        bench.turn_until(|worker| worker.core.stats.lost_wakeups.get() == 1);
         assert_eq!(served.read(&mut [0; 9]).unwrap(), 0);
         // It is half closed now, and nothing else was lost.
-        let looks = bench.worker.now + 3 * SWEEP_PERIOD;
-        bench.turn_until(|worker| worker.now >= looks);
-        assert_eq!(bench.worker.stats.lost_wakeups.get(), 1);
+        let looks = bench.worker.core.now + 3 * SWEEP_PERIOD;
+        bench.turn_until(|worker| worker.core.now >= looks);
+        assert_eq!(bench.worker.core.stats.lost_wakeups.get(), 1);
     }
 
     #[test]
     fn a_session_whose_reset_was_lost_passes_it_on() {
         let mut bench = Bench::new("retries = 1");
         for half_closed in [false, true] {
-            let before = bench.worker.stats.lost_wakeups.get();
+            let before = bench.worker.core.stats.lost_wakeups.get();
             let (client, mut served) = bench.session();
             if half_closed {
                 // From now on no read meets the error.
@@ -258,8 +208,8 @@ mod tests {
             }
             reset(&mut bench, client, &mut served);
             lose_events(&mut bench);
-            bench.turn_until(|worker| worker.stats.lost_wakeups.get() > before);
-            bench.turn_until(|worker| worker.sessions.is_empty());
+            bench.turn_until(|worker| worker.core.stats.lost_wakeups.get() > before);
+            bench.turn_until(|worker| worker.relay.sessions.is_empty());
             if !half_closed {
                 assert_eq!(served.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::ConnectionReset);
             }

@@ -20,7 +20,7 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The pipes of one worker.
 #[derive(Debug)]
-pub(in crate::worker) struct Pipes<P> {
+pub(super) struct Pipes<P> {
     /// All empty.
     free: Vec<P>,
     /// Those that are lent and those that are free.
@@ -40,7 +40,7 @@ pub(in crate::worker) struct Pipes<P> {
 }
 
 impl<P> Pipes<P> {
-    pub(in crate::worker) fn new(max: usize, len: usize, now: Instant) -> Self {
+    pub(super) fn new(max: usize, len: usize, now: Instant) -> Self {
         let denial_log = TokenBucket::new(1, LOG_PERIOD, now);
         Self {
             free: Vec::new(),
@@ -56,42 +56,42 @@ impl<P> Pipes<P> {
     }
 
     /// From now on at most `max` are opened, each of which is asked to hold `len`. Those that are open stay what they are.
-    pub(in crate::worker) fn limit(&mut self, max: usize, len: usize) {
+    pub(super) fn limit(&mut self, max: usize, len: usize) {
         (self.max, self.len) = (max, len);
     }
 
     /// Pipes that are lent.
-    pub(in crate::worker) fn lent(&self) -> usize {
+    pub(super) fn lent(&self) -> usize {
         self.open - self.free.len()
     }
 
     /// Pipes that are kept, empty.
-    pub(in crate::worker) fn free(&self) -> usize {
+    pub(super) fn free(&self) -> usize {
         self.free.len()
     }
 
     /// Pipes that were ever open.
-    pub(in crate::worker) fn opened(&self) -> u64 {
+    pub(super) fn opened(&self) -> u64 {
         self.opened
     }
 
     /// Pipes that are open.
-    pub(in crate::worker) fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         self.open
     }
 
     /// How many fills of this turn were without one, beyond those that are free again.
-    pub(in crate::worker) fn take_wanted(&mut self) -> usize {
+    pub(super) fn take_wanted(&mut self) -> usize {
         std::mem::take(&mut self.wanted).saturating_sub(self.free.len())
     }
 
     /// Whose sink has taken nothing for longest, and since when.
-    pub(in crate::worker) fn longest_lent(&self) -> Option<(Borrower, Instant)> {
+    pub(super) fn longest_lent(&self) -> Option<(Borrower, Instant)> {
         self.lent.first()
     }
 
     /// An empty pipe; `None` when there are as many as may be, or the kernel denies more. Then one is wanted.
-    pub(in crate::worker) fn borrow<K: Kernel<Pipe = P>>(
+    pub(super) fn borrow<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
         stats: &WorkerStats,
@@ -103,12 +103,12 @@ impl<P> Pipes<P> {
     }
 
     /// Something is in it, which is for the sink of `borrower`.
-    pub(in crate::worker) fn lend(&mut self, borrower: Borrower, now: Instant) -> Place {
+    pub(super) fn lend(&mut self, borrower: Borrower, now: Instant) -> Place {
         self.lent.add(borrower, now)
     }
 
     /// The sink has taken some of it.
-    pub(in crate::worker) fn note_progress(&mut self, place: Place, now: Instant) {
+    pub(super) fn note_progress(&mut self, place: Place, now: Instant) {
         self.lent.touch(place, now);
     }
 
@@ -147,19 +147,19 @@ impl<P> Pipes<P> {
     }
 
     /// Takes back a pipe that was lent and is empty.
-    pub(in crate::worker) fn take_back(&mut self, pipe: P, place: Place) {
+    pub(super) fn take_back(&mut self, pipe: P, place: Place) {
         self.lent.remove(place);
         self.give_back(pipe);
     }
 
     /// Closes a pipe that was lent, with what is in it: whoever borrowed it next would send that to somebody else.
-    pub(in crate::worker) fn destroy_lent(&mut self, pipe: P, place: Place) {
+    pub(super) fn destroy_lent(&mut self, pipe: P, place: Place) {
         self.lent.remove(place);
         self.destroy(pipe);
     }
 
     /// Takes back a pipe that nothing was put into.
-    pub(in crate::worker) fn give_back(&mut self, pipe: P) {
+    pub(super) fn give_back(&mut self, pipe: P) {
         if self.open > self.max || self.free.len() >= FREE_MAX {
             return self.destroy(pipe);
         }
@@ -173,7 +173,7 @@ impl<P> Pipes<P> {
     }
 
     /// The kernel cannot splice: from now on there are no pipes.
-    pub(in crate::worker) fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self) {
         self.max = 0;
         self.open -= self.free.len();
         self.free.clear();

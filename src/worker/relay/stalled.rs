@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::session::CloseReason;
 use crate::sys::Kernel;
-use crate::worker::Worker;
+use crate::worker::core::Core;
+use crate::worker::relay::Relay;
 use crate::worker::relay::lent::Borrower;
 
 /// A sink that has taken nothing for so long has stalled. Sooner, and streams that are all slow would take each other's
@@ -17,33 +18,33 @@ const STALL: Duration = Duration::from_secs(1);
 /// Bytes moved in one turn; the pipe that passes it is the last. The others follow in the next turns, as they are wanted.
 const BYTES_PER_TURN: usize = 1 << 20;
 
-impl<K: Kernel> Worker<K> {
+impl<K: Kernel> Relay<K> {
     /// Gets back as many pipes as fills of this turn were without one, as far as their sinks have stalled.
-    pub(in crate::worker) fn reclaim_pipes(&mut self) {
-        let wanted = self.relay_buffers.pipes.take_wanted();
+    pub(in crate::worker) fn reclaim_pipes(&mut self, core: &mut Core<K>) {
+        let wanted = self.buffers.pipes.take_wanted();
         let mut moved = 0;
         for _ in 0..wanted {
-            let Some((borrower, since)) = self.relay_buffers.pipes.longest_lent() else { return };
-            if self.now - since < STALL || moved >= BYTES_PER_TURN {
+            let Some((borrower, since)) = self.buffers.pipes.longest_lent() else { return };
+            if core.now - since < STALL || moved >= BYTES_PER_TURN {
                 return;
             }
-            moved += self.reclaim_from(borrower);
+            moved += self.reclaim_from(core, borrower);
         }
     }
 
-    fn reclaim_from(&mut self, (key, direction): Borrower) -> usize {
+    fn reclaim_from(&mut self, core: &mut Core<K>, (key, direction): Borrower) -> usize {
         let Some(slot) = self.sessions.get_mut(key) else {
             debug_assert!(false, "close gives pipes back");
             return 0;
         };
-        match slot.conduits[direction as usize].leave_pipe(&mut self.kernel, &mut self.relay_buffers) {
+        match slot.conduits[direction as usize].leave_pipe(&mut core.kernel, &mut self.buffers) {
             Ok(bytes) => {
-                self.stats.pipes_reclaimed.add(1);
+                core.stats.pipes_reclaimed.add(1);
                 bytes
             }
             Err(error) => {
                 log::error!(error:%; "a pipe does not return what it holds");
-                self.cut(key, CloseReason::LocalLimit);
+                self.cut(core, key, CloseReason::LocalLimit);
                 0
             }
         }
@@ -108,13 +109,13 @@ mod tests {
         let (mut stuck, mut to_stuck) = bench.session();
         let mut sent = 0;
         stuff(&mut bench, &mut to_stuck, &mut sent);
-        assert_eq!(bench.worker.relay_buffers.pipes.lent(), 1, "the stuck one has it");
+        assert_eq!(bench.worker.relay.buffers.pipes.lent(), 1, "the stuck one has it");
         let held = bench.worker.audit().held[1];
         assert!((1..=1 << 20).contains(&held), "{held} bytes held");
 
         let (mut reading, mut to_reading) = bench.session();
-        let stalled = bench.worker.now + STALL;
-        bench.turn_until(|worker| worker.now >= stalled);
+        let stalled = bench.worker.core.now + STALL;
+        bench.turn_until(|worker| worker.core.now >= stalled);
         let (mut given, mut heard) = (0, 0);
         to_reading.set_nonblocking(true).unwrap();
         while given < STREAM_LEN {
@@ -128,8 +129,8 @@ mod tests {
             expect_stream(&mut bench, &mut reading, &mut heard, until);
         }
         expect_stream(&mut bench, &mut reading, &mut heard, given);
-        assert_eq!(bench.worker.stats.pipes_reclaimed.get(), 1);
-        assert_eq!(bench.worker.relay_buffers.buffers.parked(), 1, "what was in the pipe is in a buffer");
+        assert_eq!(bench.worker.core.stats.pipes_reclaimed.get(), 1);
+        assert_eq!(bench.worker.relay.buffers.buffers.parked(), 1, "what was in the pipe is in a buffer");
         assert_eq!(bench.worker.audit().held[1], held, "as much as before");
 
         // It goes on where it stopped, and what it gets from now on is little at a time.

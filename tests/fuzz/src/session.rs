@@ -205,6 +205,7 @@ impl Books {
             self.session.on_redial(self.now);
             self.redials += 1;
         } else {
+            self.session.on_undialed(self.now);
             self.session.on_dial(self.now);
         }
         self.wires[Side::Backend as usize] = Wire::default();
@@ -218,8 +219,8 @@ impl Books {
     fn on_timer(&mut self, choices: &mut Unstructured) -> Result<()> {
         match self.session.on_deadline(self.now) {
             Expiry::Early => assert!(self.now < self.session.deadline()),
-            Expiry::Dial if choices.arbitrary()? => self.dial_again(true),
-            Expiry::Dial => self.cut(CloseReason::ConnectTimeout),
+            Expiry::Wait | Expiry::Dial if choices.arbitrary()? => self.dial_again(true),
+            Expiry::Wait | Expiry::Dial => self.cut(CloseReason::ConnectTimeout),
             Expiry::Drive => assert!(!self.is_dialing),
         }
         Ok(())
@@ -426,7 +427,7 @@ impl Books {
         self.now = self.now.max(self.session.deadline());
         match self.session.on_deadline(self.now) {
             Expiry::Early => panic!("the deadline had come"),
-            Expiry::Dial => on_dial(self),
+            Expiry::Wait | Expiry::Dial => on_dial(self),
             Expiry::Drive => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::conformance::linux::LinuxBench;
-use crate::conformance::script::{Script, TCP, Transcript, done_or_error};
+use crate::conformance::script::{Script, Transcript, dial_spec, done_or_error};
 use crate::conformance::sim::SimBench;
 use crate::conformance::{Backend, Bench, Kernel, agree};
 
@@ -153,7 +153,7 @@ fn starved<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.exhaust_descriptors();
     script.accept(&listener);
     script.told_by_now();
-    let dialed = script.bench.kernel().dial(&backend.into(), &TCP).map(drop);
+    let dialed = script.bench.kernel().dial(&dial_spec(&backend.into())).map(drop);
     script.note(format!("dial: {}", done_or_error(dialed)));
     script.bench.kernel().close(other.socket);
     script.told_by_now();

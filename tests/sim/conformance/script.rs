@@ -4,19 +4,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use l4lb::base::address::Address;
 use l4lb::base::slots::Key;
 use l4lb::config::model::Tcp;
-use l4lb::sys::{Dial, Event, Kernel, Token};
+use l4lb::sys::{Dial, DialSpec, Event, Kernel, Token};
 use nix::errno::Errno;
 
 use crate::conformance::{Bench, Ending, Link, Listener, Peer, Socket};
 
 /// Options of every socket: each write leaves at once.
-pub(super) const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
+const TCP: Tcp = Tcp { nodelay: true, keepalive: None, user_timeout: None };
 /// Bytes per write that fills a send buffer.
 const CHUNK: usize = 16 * 1024;
 /// Times that a send buffer is filled again, because room turned up.
 const REFILLS_MAX: usize = 20;
+
+/// Returns a dial to `address` as all scripts make it.
+pub(super) fn dial_spec(address: &Address) -> DialSpec<'_> {
+    DialSpec { address, tcp: &TCP }
+}
 
 /// The events of a script, line by line.
 pub(super) type Transcript = Vec<String>;
@@ -178,7 +184,7 @@ impl<'a, B: Bench> Script<'a, B> {
     }
 
     pub(super) fn dial(&mut self, address: SocketAddr) -> Socket<B> {
-        self.bench.kernel().dial(&address.into(), &TCP).expect("a dial begins")
+        self.bench.kernel().dial(&dial_spec(&address.into())).expect("a dial begins")
     }
 
     pub(super) fn dial_result(&mut self, socket: &Socket<B>) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use l4lb::base::rng::Rng;
 use l4lb::sys::{Event, Kernel};
 
-use crate::conformance::script::TCP;
+use crate::conformance::script::dial_spec;
 use crate::conformance::{self as bench, Bench, Link, Peer};
 use crate::conn::{Conn, Packet};
 use crate::faults::Faults;
@@ -54,7 +54,7 @@ impl SimBench {
 
     fn dial(&mut self, backend: bench::Backend) -> SimSocket {
         let address = self.backend(backend);
-        self.kernel.dial(&address.into(), &TCP).expect("a dial begins")
+        self.kernel.dial(&dial_spec(&address.into())).expect("a dial begins")
     }
 }
 

@@ -1,0 +1,122 @@
+//! One listener of a worker, and how far it is from being closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::base::timer_wheel::TimerId;
+use crate::base::token_bucket::TokenBucket;
+use crate::config::model::Accept;
+use crate::pool::{Listener, Snapshot};
+use crate::stats::PauseReason;
+use crate::sys::Kernel;
+use crate::worker::assignment::{GroupId, Listening};
+
+/// First pause when the machine has run out of something; doubles each time, up to the longest.
+pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// Pause after an error that accept(2) or epoll should never return.
+pub(super) const PAUSE_BROKEN: Duration = Duration::from_secs(1);
+/// Pauses are told at most that often.
+const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// One listener of this worker.
+pub(in crate::worker) struct ListenerSlot<K: Kernel> {
+    pub(super) group: GroupId,
+    /// As it is in the epoch of the worker, or was when it was removed.
+    pub(super) listener: Arc<Listener>,
+    pub(super) socket: K::Listener,
+    /// Some workers have none.
+    pub(super) is_partial: bool,
+    /// Another one at its address outlives the process.
+    pub(super) is_beside: bool,
+    /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
+    /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
+    pub(super) readable: bool,
+    /// It is among those that are accepted from.
+    pub(super) is_queued: bool,
+    /// Whether the kernel tells.
+    pub(super) is_watched: bool,
+    pub(super) pause: Option<TimerId>,
+    /// It is among those that pause, or were.
+    pub(super) is_among_paused: bool,
+    pub(super) next_pause: Duration,
+    /// Why accept was not called since then.
+    pub(super) held_up: Option<(PauseReason, Instant)>,
+    pub(super) pause_log: TokenBucket,
+    /// The longest that its queue may have become.
+    pub(super) queue_max: u32,
+    pub(super) stage: Stage,
+}
+
+/// How far a listener is from being closed.
+pub(super) enum Stage {
+    /// It stays.
+    Open,
+    /// Handshakes that are under way may complete until this timer fires.
+    Retiring(TimerId),
+    /// It goes when its queue is empty, or when so many more were taken from it: more cannot have been in it.
+    Closing { queue_left: u32 },
+}
+
+impl<K: Kernel> ListenerSlot<K> {
+    /// `None` where this worker has no socket of it, or has it already.
+    pub(super) fn new(listening: Listening<K::Listener>, now: Instant) -> Option<Self> {
+        let Listening { group, listener, socket, is_partial, is_beside } = listening;
+        let socket = socket?;
+        let queue_max = queue_max(&listener);
+        Some(Self {
+            group,
+            listener,
+            socket,
+            is_partial,
+            is_beside,
+            readable: false,
+            is_queued: false,
+            is_watched: false,
+            pause: None,
+            is_among_paused: false,
+            next_pause: PAUSE_FIRST,
+            held_up: None,
+            pause_log: TokenBucket::new(1, PAUSE_LOG_PERIOD, now),
+            queue_max,
+            stage: Stage::Open,
+        })
+    }
+
+    /// Who comes from now on is served as `snapshot` says.
+    pub(super) fn align(&mut self, snapshot: &Snapshot) {
+        if let Some(listener) = snapshot.listener(self.listener.id) {
+            self.turn_into(listener);
+        }
+    }
+
+    pub(super) fn turn_into(&mut self, listener: &Arc<Listener>) {
+        self.listener.clone_from(listener);
+        self.queue_max = self.queue_max.max(queue_max(listener));
+    }
+
+    /// Who has the sessions that are accepted from it.
+    pub(super) fn accept(&self) -> Accept {
+        if self.is_partial { Accept::Balance } else { self.listener.settings.accept }
+    }
+
+    /// How many timers it has armed.
+    pub(super) fn timers(&self) -> usize {
+        usize::from(self.pause.is_some()) + usize::from(matches!(self.stage, Stage::Retiring(_)))
+    }
+
+    /// Whether accept is to be called now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.readable && self.pause.is_none()
+    }
+
+    /// Whether it is to be closed as soon as its queue is empty.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing { .. })
+    }
+}
+
+/// listen(2): the queue holds one more than the backlog.
+fn queue_max(listener: &Listener) -> u32 {
+    listener.settings.backlog.saturating_add(1)
+}

@@ -1,0 +1,108 @@
+//! Everything that a worker holds for one session. Other parts of the worker read it, nobody but this one changes it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::time::Instant;
+use crate::base::timer_wheel::TimerId;
+use crate::pool::{Backend, BackendId, Choice, Lease, Listener, PoolId};
+use crate::session::{CloseReason, Session};
+use crate::sys::Kernel;
+use crate::worker::relay::conduit::Conduit;
+use crate::worker::relay::uncounted::Counting;
+
+/// See the module.
+pub(in crate::worker) struct Slot<K: Kernel> {
+    pub(super) session: Session,
+    pub(super) client: K::Socket,
+    /// Dialing or connected.
+    pub(super) backend: Option<K::Socket>,
+    /// On the backend of `backend`.
+    pub(super) lease: Option<Lease>,
+    /// Why that lease; left behind where there is none any more, see [`Slot::choice`].
+    pub(super) choice: Choice,
+    /// By direction.
+    pub(super) conduits: [Conduit<K::Pipe>; 2],
+    /// The one timer, and when it fires.
+    pub(super) timer: Option<(TimerId, Instant)>,
+    /// Where the socket of the client comes from.
+    pub(super) peer: SocketAddr,
+    /// The version that accepted it.
+    pub(super) listener: Arc<Listener>,
+    /// Where it is served.
+    pub(super) pool: PoolId,
+    /// Backends that a dial has failed to, and why the last one did. Nearly always none.
+    pub(super) failed: Option<Box<FailedDials>>,
+    pub(super) queued: bool,
+    /// Keepalive probes of the backend have been asked for.
+    pub(super) kept_alive: bool,
+    pub(super) counting: Counting,
+    /// Seconds from accept to the last line that it has had while it lasts, or was to have.
+    pub(super) line_age: u32,
+}
+
+pub(super) struct FailedDials {
+    pub(super) tried: Vec<BackendId>,
+    /// The last of them that is to blame, or the first that is not; it may be in no pool any more.
+    pub(super) last: Arc<Backend>,
+    pub(super) reason: CloseReason,
+    /// Those of them that no source port was left for, or that others wait for already.
+    pub(super) portless: Vec<(BackendId, SocketAddr)>,
+}
+
+impl<K: Kernel> Slot<K> {
+    pub(in crate::worker) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(in crate::worker) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    pub(in crate::worker) fn pool(&self) -> PoolId {
+        self.pool
+    }
+
+    /// The client that is balanced, and that logs and answers name: as the socket says.
+    pub(in crate::worker) fn client(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The backend that it is on, or else the last that could not be dialed.
+    pub(in crate::worker) fn backend_to_tell(&self) -> Option<&Arc<Backend>> {
+        let failed = || self.failed.as_ref().map(|failed| &failed.last);
+        self.lease.as_ref().map(Lease::backend).or_else(failed)
+    }
+
+    /// Backends that a dial has failed to.
+    pub(in crate::worker) fn tried(&self) -> &[BackendId] {
+        self.failed.as_ref().map_or(&[], |failed| &failed.tried)
+    }
+
+    /// Why it is on the backend that it is on.
+    pub(in crate::worker) fn choice(&self) -> Option<Choice> {
+        self.lease.as_ref().map(|_| self.choice)
+    }
+
+    /// The epoch in which it chose last, where the worker runs epoch `now`. One without a lease is between two choices, or
+    /// found nobody a moment ago.
+    pub(in crate::worker) fn epoch(&self, now: u64) -> u64 {
+        self.choice().map_or(now, |choice| choice.epoch(now))
+    }
+
+    /// The address that the backend is dialed from, as the kernel has it.
+    pub(in crate::worker) fn source(&self, kernel: &mut K) -> Option<SocketAddr> {
+        kernel.local_address(self.backend.as_ref()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Linux;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Slot<Linux>>() <= 352, "{} bytes", size_of::<Slot<Linux>>());
+    }
+}

@@ -1,0 +1,67 @@
+//! Where the search for sessions whose event was lost is, and whom it suspects. What it does is in `lost_wakeups`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::ready::Ready;
+use crate::base::slots::Key;
+use crate::base::time::Instant;
+use crate::base::timer_wheel::TimerWheel;
+use crate::base::token_bucket::TokenBucket;
+use crate::session::Side;
+use crate::worker::core::Timer;
+
+/// Time between two looks, where one goes through all sessions.
+pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+/// What is found is told at most that often.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// One side of a session that stood still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Suspect {
+    pub(super) key: Key,
+    pub(super) side: Side,
+    /// Since when.
+    pub(super) since: Instant,
+}
+
+/// Where the search is.
+pub(super) struct Sweep {
+    pub(super) has_timer: bool,
+    /// The place that comes next.
+    pub(super) next: u32,
+    /// Sides that stand still, and what is found of each: kept for their memory only.
+    pub(super) still: Vec<Suspect>,
+    pub(super) states: Vec<Ready>,
+    /// Sides that would go on and were not told, and since when that is known, in that order.
+    pub(super) suspects: VecDeque<(Suspect, Instant)>,
+    pub(super) log: TokenBucket,
+}
+
+impl Sweep {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            has_timer: false,
+            next: 0,
+            still: Vec::new(),
+            states: Vec::new(),
+            suspects: VecDeque::new(),
+            log: TokenBucket::new(1, LOG_PERIOD, now),
+        }
+    }
+
+    pub(super) fn has_timer(&self) -> bool {
+        self.has_timer
+    }
+
+    /// There is a session.
+    pub(super) fn begin(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
+        self.arm(now + SWEEP_PERIOD, wheel);
+    }
+
+    pub(super) fn arm(&mut self, at: Instant, wheel: &mut TimerWheel<Timer>) {
+        if !std::mem::replace(&mut self.has_timer, true) {
+            wheel.arm(at, Timer::Sweep);
+        }
+    }
+}
