@@ -4,6 +4,7 @@
 //! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points
 //! in time are RFC 3339 text in UTC.
 
+mod discovery;
 mod events;
 mod reload;
 mod topology;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
 pub use reload::{
     Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending,
@@ -249,16 +251,6 @@ pub enum Health {
     Up,
     /// Gets no new sessions.
     Down,
-}
-
-/// The origin of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// The config file or a flag.
-    Config,
-    /// A request to this API.
-    Api,
 }
 
 /// A backend to register.

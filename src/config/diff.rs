@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::discover::Discover;
 use super::model::{
     AccessLog, Account, Admin, Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, Pool,
     Tcp, Timeouts,
@@ -42,6 +43,8 @@ pub enum Subject {
         /// Its own.
         name: String,
     },
+    /// A source of backends, behind the name of its pool.
+    Discover(String, String),
 }
 
 /// How something differs.
@@ -78,6 +81,7 @@ impl Display for Change {
             Subject::Listener(name) => write!(f, "listener {name:?}: ")?,
             Subject::Pool(name) => write!(f, "pool {name:?}: ")?,
             Subject::Backend { pool, name } => write!(f, "pool {pool:?}: backend {name:?}: ")?,
+            Subject::Discover(pool, source) => write!(f, "pool {pool:?}: discover {source:?}: ")?,
         }
         match &self.difference {
             Difference::Added => write!(f, "added")?,
@@ -110,6 +114,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         let name = |backend: &Backend| backend.name.clone();
         let subject = |name| Subject::Backend { pool: now.name.clone(), name };
         of_lists(&before.backends, &now.backends, name, subject, keys.changes, of_backend);
+        let subject = |source| Subject::Discover(now.name.clone(), source);
+        let compare = |old: &Discover, new: &Discover, keys: &mut Keys<'_>| keys.all(old.keys(), new.keys());
+        of_lists(&before.discover, &now.discover, Discover::label, subject, keys.changes, compare);
     });
     changes
 }
@@ -137,6 +144,8 @@ fn of_lists<T>(
     }
 }
 
+type Maybe = (&'static str, Option<String>);
+
 /// Where the keys of one subject go that differ.
 struct Keys<'a> {
     subject: Subject,
@@ -162,6 +171,10 @@ impl Keys<'_> {
     fn maybe<T: Display>(&mut self, key: &'static str, old: Option<T>, new: Option<T>) {
         let show = |value: Option<T>| value.map_or(UNSET.to_owned(), |value| value.to_string());
         self.text(key, &show(old), &show(new));
+    }
+
+    fn all<const N: usize>(&mut self, old: [Maybe; N], new: [Maybe; N]) {
+        old.into_iter().zip(new).for_each(|((key, old), (_, new))| self.maybe(key, old, new));
     }
 
     /// What was compared since there were `before` changes takes effect with a restart only.
@@ -266,6 +279,7 @@ fn of_pool(old: &Pool, new: &Pool, keys: &mut Keys<'_>) {
         on_remove,
         drain_timeout,
         backends: _,
+        discover: _,
     } = new;
     keys.text("balance", old.balance.as_str(), balance.as_str());
     keys.value("retries", old.retries, retries);
@@ -295,9 +309,7 @@ fn of_tcp(old: Tcp, new: Tcp, keys: &mut Keys<'_>) {
 fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
     let Health { check, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state } =
         new;
-    for ((key, old), (_, new)) in check_keys(&old.check).into_iter().zip(check_keys(check)) {
-        keys.maybe(key, old, new);
-    }
+    keys.all(check_keys(&old.check), check_keys(check));
     keys.duration("health.interval", old.interval, *interval);
     keys.duration("health.fast_interval", old.fast_interval, *fast_interval);
     keys.duration("health.timeout", old.timeout, *timeout);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::model::{Check, Config, Relay};
+use super::model::{Check, Config, Pool, Relay};
 use super::ranges::SESSIONS_MAX;
 
 /// How the file descriptors of the process are shared out, at its start.
@@ -38,6 +38,8 @@ const CHECKS_PER_WORKER_MIN: u64 = 16;
 const CHECKS_PER_WORKER_MAX: u64 = 1_024;
 const RESERVE: u64 = 32;
 const FDS_PER_PIPE: u64 = 2;
+/// Hosts of a service that are asked for at a time, and what its thread waits with.
+const FDS_PER_SOURCE: u64 = 20;
 /// What a pipe is asked to hold where nothing is in short supply. The processor time that a byte costs is then 0.57 of
 /// that of a copy, and 0.60, 0.68, 0.78 and 1.03 of it with 256, 64, 16 and 8 KiB (loopback, Linux 6.18).
 pub const PIPE_LEN_MAX: usize = 1 << 20;
@@ -85,7 +87,12 @@ impl FdBudget {
     pub fn of(config: &Config, nofile: u64, pipe_bytes: Option<u64>) -> Self {
         let workers = count(config.global.workers.get());
         let checked = config.pools.iter().filter(|pool| pool.health.check != Check::Off);
-        let checked = count(checked.map(|pool| pool.backends.len()).sum());
+        // How many a source lists nobody knows.
+        let of_pool = |pool: &Pool| {
+            if pool.discover.is_empty() { count(pool.backends.len()) } else { u64::MAX }
+        };
+        let checked = checked.map(of_pool).fold(0, u64::saturating_add);
+        let sources = count(config.pools.iter().map(|pool| pool.discover.len()).sum());
         let (pipes, pipe_len) = pipes(config, nofile, pipe_bytes);
         let checks_per_worker =
             (nofile / CHECKS_SHARE / workers).clamp(CHECKS_PER_WORKER_MIN, CHECKS_PER_WORKER_MAX);
@@ -98,7 +105,7 @@ impl FdBudget {
             checks_per_worker,
             pipes,
             pipe_len,
-            reserve: RESERVE,
+            reserve: RESERVE.saturating_add(sources.saturating_mul(FDS_PER_SOURCE)),
             sessions: 0,
         };
         let fitting = nofile.saturating_sub(budget.need()) / FDS_PER_SESSION;
@@ -247,6 +254,18 @@ mod tests {
             let budget = FdBudget::of(&config, nofile, None);
             assert_eq!((budget.checks, budget.checks_per_worker), (checks, checks / 2), "{nofile}");
         }
+    }
+
+    #[test]
+    fn a_source_may_list_as_many_as_can_be_checked() {
+        let mut config = tutorial(None);
+        let text = "[[listener]]\nbind = \":1\"\n[[pool]]\n[[pool.discover]]\ntype = \"dns\"\nname = \"web\"\nport = 80\n";
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let sources = crate::config::parse(text, "test", &Overrides::default(), no_names).unwrap();
+        let before = FdBudget::of(&config, 1_024, None);
+        config.pools[0].discover.clone_from(&sources.pools[0].discover);
+        let budget = FdBudget::of(&config, 1_024, None);
+        assert_eq!((budget.checks, budget.reserve), (128, before.reserve + FDS_PER_SOURCE));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! hands in, as it opens the file only by its [`Open`].
 
 pub mod diff;
+pub mod discover;
 pub mod fd_budget;
 pub mod model;
 
@@ -117,11 +118,17 @@ mod tests {
 
     /// The full file with each unset key set.
     fn uncommented() -> String {
+        set_all(FULL)
+    }
+
+    fn set_all(text: &str) -> String {
         let uncomment = |line: &str| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => key.to_string(),
+            Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase() || first == '[') => {
+                key.to_string()
+            }
             Some(_) | None => line.to_string(),
         };
-        FULL.lines().map(|line| uncomment(line) + "\n").collect()
+        text.lines().map(|line| uncomment(line) + "\n").collect()
     }
 
     #[test]
@@ -166,14 +173,20 @@ mod tests {
 
     #[test]
     fn an_unset_key_is_good_when_set() {
-        for (line, _) in FULL.lines().zip(uncommented().lines()).filter(|(full, set)| full != set) {
+        // A source that is not there has all its keys unset.
+        let (before, source) = FULL.split_once("#[[pool.discover]]").unwrap();
+        let (source, after) = source.split_once("\n[[").unwrap();
+        let with_source = format!("{before}{}\n[[{after}", set_all(&format!("#[[pool.discover]]{source}")));
+        assert_eq!(load_text(&with_source).map(|config| config.pools[0].discover.len()), Ok(1));
+        let alone = format!("{before}\n[[{after}");
+        for (line, _) in alone.lines().zip(set_all(&alone).lines()).filter(|(full, set)| full != set) {
             let key = line.trim_start_matches('#');
             let kind = match key.split(' ').next() {
                 Some("send" | "expect" | "contains") => "send_expect",
                 Some("path" | "host" | "status") => "http",
                 _ => "tcp",
             };
-            let mut text = FULL.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));
+            let mut text = alone.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));
             // Some go with another one.
             if key.starts_with("read_token_file") {
                 text = text.replace("#listen", "listen").replace("#token_file", "token_file");

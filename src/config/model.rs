@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::address::Target;
+use super::discover::Discover;
 use crate::balance::Algorithm;
 use crate::base::address::Address;
 
@@ -318,8 +319,10 @@ pub struct Pool {
     pub on_remove: OnRemove,
     /// How long they may go on where they are drained; that of the process, unless the pool has its own.
     pub drain_timeout: Duration,
-    /// At least one, with at least one address each listed once.
+    /// At least one, unless others are discovered. No two have the same name or address.
     pub backends: Vec<Backend>,
+    /// Where others come from by themselves. No two ask the same.
+    pub discover: Vec<Discover>,
 }
 
 /// What a client gets when no backend is eligible.

@@ -31,6 +31,21 @@ pub(super) const KEEPALIVE_COUNT_MAX: u32 = 127;
 pub(super) const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 /// `rise` and `fall`.
 pub(super) const VERDICTS: RangeInclusive<u32> = 1..=100;
+/// Sources of one pool: each asks on its own.
+pub(super) const SOURCES_MAX: usize = 16;
+/// Name servers of one source; resolv.conf(5) has three at most.
+pub(super) const RESOLVERS_MAX: usize = 8;
+/// Time between the answers of a source. More than ten a second is what a name server calls an attack.
+pub(super) const DISCOVER_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_hours(1);
+/// How long backends outlast the last good answer, where that is not for ever.
+pub(super) const STALE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(8760);
+/// Answers that have to agree.
+pub(super) const ANSWERS: RangeInclusive<u32> = 1..=100;
+/// Answers that may lack a backend.
+pub(super) const OBSOLETE_MAX: u32 = 100;
+/// As many backends as a pool may have.
+pub(super) const MIN_BACKENDS_MAX: usize = 65_536;
 /// More would let one interval be three times the other.
 pub(super) const JITTER_PERCENT_MAX: u8 = 50;
 /// Bytes that a check sends or looks for: they fit into one segment.

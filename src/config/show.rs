@@ -123,6 +123,9 @@ impl fmt::Display for Pool {
         for backend in &self.backends {
             writeln!(f, "  backend {backend}")?;
         }
+        for source in &self.discover {
+            writeln!(f, "  discover {}: {source}", source.label())?;
+        }
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::time::Instant;
 use crate::config::model::{Config, OwnSocket};
 use crate::control::Standby;
+use crate::control::discovery::state::Sources;
 use crate::control::loading::ReloadQueue;
 use crate::control::membership::kept::Kept;
 use crate::control::membership::notes::Removed;
@@ -85,6 +86,8 @@ pub(super) struct ControlLoop {
     pub(super) reload_queue: ReloadQueue,
     /// Names that do not resolve.
     pub(super) names: Names,
+    /// Where backends come from by themselves.
+    pub(super) sources: Sources,
     /// Answers to requests, to be sent once the workers have their commands.
     pub(super) answers: Vec<Box<dyn FnOnce()>>,
     /// When this thread last began to work.
@@ -131,6 +134,7 @@ impl ControlLoop {
             removed: Vec::new(),
             reload_queue: ReloadQueue::default(),
             names: Names::default(),
+            sources: Sources::default(),
             answers: Vec::new(),
             looked: clock.now(),
             result: Ok(()),

@@ -6,6 +6,7 @@ mod audit;
 mod circles;
 mod control_loop;
 pub mod denials;
+pub mod discovery;
 pub mod events;
 mod history;
 mod loading;
@@ -62,6 +63,7 @@ impl ControlLoop {
             self.tell_eligibility(&pool);
         }
         self.note_unresolved();
+        self.follow_sources();
         while !self.links.is_empty() {
             let timeout = self.next_timeout();
             let heard = self.control.inbox.recv_timeout(timeout);
@@ -91,6 +93,7 @@ impl ControlLoop {
         self.look_after_drops();
         self.end_loading();
         self.look_up_names();
+        self.look_after_sources();
         self.forget_retired();
         self.end_leases();
         self.publish();
@@ -128,6 +131,7 @@ impl ControlLoop {
             }
             Report::ReloadRequest(request) => self.on_reload_request(request),
             Report::Resolved(found) => self.on_resolved(&found),
+            Report::Discovered(source, sighting) => self.on_discovered(source, sighting),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::LogWorkerStats => self.log_worker_stats(),
             // Its consequences are handled after every report.

@@ -214,6 +214,7 @@ impl ControlLoop {
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
         self.note_unresolved();
+        self.follow_sources();
         let told = format!("epoch {epoch} applied with {changes} changes");
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
         let mut state = self.control.view.state();
@@ -301,7 +302,8 @@ fn sessions_on(change: &Change, running: &Snapshot) -> usize {
     let all =
         |pool: &Arc<crate::pool::Pool>| pool.backends.iter().map(|backend| backend.active() as usize).sum();
     match &change.subject {
-        Subject::Global | Subject::Admin => 0,
+        // What goes of it is shown when it goes.
+        Subject::Global | Subject::Admin | Subject::Discover(..) => 0,
         Subject::Listener(name) => {
             let is_it = |listener: &&Arc<crate::pool::Listener>| listener.settings.name == *name;
             running.listeners.iter().find(is_it).map_or(0, |listener| listener.gauge().count())

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use crate::api::Stage;
 use crate::config::model::Config;
 use crate::control::denials::Denials;
+use crate::control::discovery::state::SourceState;
 use crate::control::events::Events;
 use crate::control::history::History;
 use crate::control::loading::ReloadStatus;
@@ -59,6 +60,8 @@ pub struct ControlState {
     pub pending: Vec<Pending>,
     /// Backends that were removed and may still have sessions.
     pub removed: Vec<Removed>,
+    /// Sources of backends.
+    pub sources: Vec<SourceState>,
     /// Facts that are not in the atomics of a backend; removed backends have none.
     pub notes: HashMap<BackendId, Note>,
 }
@@ -83,6 +86,7 @@ impl View {
             reload: ReloadStatus::default(),
             pending: Vec::new(),
             removed: Vec::new(),
+            sources: Vec::new(),
             drain: None,
             notes: HashMap::new(),
         };

@@ -101,6 +101,11 @@ pub(super) enum Action {
         #[arg(short = 'n', long, value_name = "N", value_parser = page_len())]
         limit: Option<u32>,
     },
+    /// Sources of backends and how they do; with a pool, what its sources answer now, without a change
+    Discover {
+        /// Ask the sources of this pool now
+        pool: Option<String>,
+    },
     /// Share of new sessions per backend
     Topology,
     /// Register a backend with a pool

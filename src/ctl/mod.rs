@@ -6,6 +6,7 @@
 mod args;
 mod client;
 mod codes;
+mod discovery;
 mod drain;
 mod failure;
 pub(crate) mod figures;
@@ -80,6 +81,13 @@ impl Ctl {
             }
             Action::Sessions(args) => self.sessions(args),
             Action::Events { follow, audit, after, limit } => self.events(*follow, *audit, *after, *limit),
+            Action::Discover { pool: None } => {
+                self.get("/v1/discovery", |rows: &Vec<_>| discovery::sources(rows, now))
+            }
+            Action::Discover { pool: Some(pool) } => {
+                let path = routes::path(&["pools", pool, "discover"]);
+                self.get(&path, |rows: &Vec<_>| discovery::discovered(rows))
+            }
             Action::Topology => self.get("/v1/topology", show::topology),
             Action::Add { server, pool, name, weight, backup, ttl, holder, replace } => {
                 let new = api::NewBackend {

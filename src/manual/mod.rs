@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("configuration.md")]
 pub mod configuration {}
 
+#[doc = include_str!("discovery.md")]
+pub mod discovery {}
+
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 

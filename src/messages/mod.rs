@@ -11,6 +11,7 @@
 //! the final value of every counter.
 
 pub mod command;
+pub mod discovery;
 pub mod mailbox;
 pub mod query;
 pub mod reload;

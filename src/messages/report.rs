@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::HealthState;
+use crate::messages::discovery::{Sighting, SourceId};
 use crate::messages::reload::ReloadRequest;
 use crate::messages::request::Ask;
 use crate::messages::topology::Loaded;
@@ -51,6 +52,8 @@ pub enum Report {
     StateWritten,
     /// Names that could not be resolved have been looked up again.
     Resolved(HashMap<String, io::Result<Vec<SocketAddr>>>),
+    /// A source of backends has an answer, or has failed to get one.
+    Discovered(SourceId, Sighting),
     /// SIGUSR1: log each worker's part of the work.
     LogWorkerStats,
 }

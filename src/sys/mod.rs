@@ -36,7 +36,7 @@ pub use kernel::{
 pub use linux::Linux;
 pub use listening::ListeningSocket;
 pub use manager::{Notice, is_journal, notify, watchdog_period};
-pub use names::look_up;
+pub use names::{has_route, look_up};
 pub use passed::{Inherited, Passed, hand_back, lets_others_bind, take_up};
 pub use pipe::Pipe;
 pub use port_owner::{holder_of, name_holder};

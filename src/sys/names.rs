@@ -1,7 +1,7 @@
 //! Host names, as this machine resolves them.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::config::system_resolver;
@@ -15,6 +15,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 /// neither.
 pub fn look_up(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(those_that_answer(system_resolver(host_and_port)?))
+}
+
+/// Whether this machine knows a way to `ip`. Nothing is sent: a datagram socket that is connected only looks up the route.
+pub fn has_route(ip: IpAddr) -> bool {
+    const ANY_PORT: u16 = 9;
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, ANY_PORT))).is_ok()
 }
 
 fn those_that_answer(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
@@ -54,8 +64,7 @@ mod tests {
     fn localhost_is_in_the_family_that_answers() {
         let Ok(of_v6) = TcpListener::bind("[::1]:0") else { return };
         let port = of_v6.local_addr().unwrap().port();
-        let both: Vec<SocketAddr> =
-            vec![([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()];
+        let both: Vec<SocketAddr> = vec![([127, 0, 0, 1], port).into(), (Ipv6Addr::LOCALHOST, port).into()];
         // Another process may listen on that port of the other family.
         let Ok(of_v4) = TcpListener::bind(both[0]) else { return };
         assert_eq!(those_that_answer(both.clone()), both, "both answer");

@@ -21,6 +21,7 @@ mod backends;
 mod balancing;
 mod byte_accounting;
 mod ctl;
+mod discovery;
 mod follows;
 mod health;
 mod leases;

@@ -4,6 +4,7 @@
 pub(super) mod conflicts;
 
 mod admin;
+mod discover;
 mod global;
 pub(super) mod listener;
 mod pool;
@@ -57,7 +58,9 @@ fn pools(
     let mut pools = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
         pools.push(pool::check(raw, index, is_only, drain_timeout, overrides, names, report));
-        if raw.get_ref().backend.is_empty() && (overrides.backends.is_empty() || !is_only) {
+        let raw = raw.get_ref();
+        let has_any = !raw.backend.is_empty() || !raw.discover.is_empty();
+        if !has_any && (overrides.backends.is_empty() || !is_only) {
             let scope = &pools[index].scope;
             report.add(scope, &scope.spot, "no backend: add [[pool.backend]] with address = \"ADDR:PORT\"");
         }

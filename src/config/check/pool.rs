@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::discover;
 use super::health;
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
 use crate::balance::Algorithm;
@@ -158,6 +159,7 @@ pub(super) fn check(
         on_remove: on_remove.unwrap_or(OnRemove::Drain),
         drain_timeout: own_drain_timeout.unwrap_or(drain_timeout),
         backends: Vec::new(),
+        discover: discover::check(&raw.discover, &scope, report),
     };
     let mut draft = PoolDraft {
         name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),

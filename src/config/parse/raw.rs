@@ -109,6 +109,7 @@ pub(in crate::config) struct RawPool {
     pub(in crate::config) tcp: Section<RawTcp>,
     pub(in crate::config) health: Section<RawHealth>,
     pub(in crate::config) backend: Sections<RawBackend>,
+    pub(in crate::config) discover: Sections<RawDiscover>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -161,6 +162,23 @@ pub(in crate::config) struct RawBackend {
     pub(in crate::config) address: Key,
     pub(in crate::config) weight: Key,
     pub(in crate::config) backup: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawDiscover {
+    #[serde(rename = "type")]
+    pub(in crate::config) kind: Key,
+    pub(in crate::config) name: Key,
+    pub(in crate::config) record: Key,
+    pub(in crate::config) port: Key,
+    pub(in crate::config) resolver: Key,
+    pub(in crate::config) prefer: Key,
+    pub(in crate::config) stale: Key,
+    pub(in crate::config) obsolete: Key,
+    pub(in crate::config) negatives: Key,
+    pub(in crate::config) min_backends: Key,
+    pub(in crate::config) interval: Key,
 }
 
 /// A table that is written as a table: derived structs would also take an array, by position.
@@ -247,7 +265,7 @@ pub(in crate::config) fn read(text: &str, report: &mut Report) -> Option<RawConf
         report.add_bare(&spot, format_args!("{}: {}", path.join(": "), misfit_text(error.message(), &path)));
         is_checkable &= match path.as_slice() {
             [list] => !matches!(list.as_str(), "listener" | "pool"),
-            [_, list] => list != "backend",
+            [_, list] => !matches!(list.as_str(), "backend" | "discover"),
             _ => true,
         };
     }
@@ -337,6 +355,7 @@ fn misfit_text(message: &str, path: &[String]) -> String {
     if expected == "a sequence" {
         let header = match path.last().map(String::as_str) {
             Some("backend") => "pool.backend",
+            Some("discover") => "pool.discover",
             key => key.unwrap_or_default(),
         };
         return format!("must be a list of tables, write [[{header}]]");

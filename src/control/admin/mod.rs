@@ -6,6 +6,7 @@
 //! the dashboard.
 
 mod context;
+mod discovery;
 mod doors;
 mod error;
 mod explain;

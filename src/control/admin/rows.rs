@@ -154,6 +154,7 @@ const fn source_row(origin: &Origin) -> api::Source {
     match origin {
         Origin::File => api::Source::Config,
         Origin::Registered(_) => api::Source::Api,
+        Origin::Discovered(_) => api::Source::Discovered,
     }
 }
 

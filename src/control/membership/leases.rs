@@ -4,16 +4,18 @@
 //! Several may hold one backend, as both processes of a rolling restart do: it stays for as long as one of them has a lease.
 //! Time in which this process stood still is no time in which they could have renewed it: no lease runs meanwhile.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::model::Config;
-use crate::control::membership::origin::{Origin, Registration};
-use crate::pool::{BackendId, Snapshot};
+use crate::control::membership::origin::{Discovery, Origin, Registration, RuntimeOverrides};
+use crate::pool::{Backend, BackendId, Snapshot};
 
+/// Backends that have left and of which is remembered what operators have set.
+const REMEMBERED_MAX: usize = 4096;
 /// How long every lease lasts behind a time in which this process stood still, at least.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
@@ -21,6 +23,11 @@ const STALL_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Registrations {
     known: HashMap<BackendId, Arc<Registration>>,
+    /// What was discovered.
+    discovered: HashMap<BackendId, Discovery>,
+    /// What operators have set of backends that were discovered and are not there now, and the weight that was said of them
+    /// then; by pool and name.
+    remembered: BTreeMap<(String, String), (u16, RuntimeOverrides)>,
     /// When leases end, the first in front, and whose they are.
     ends: BTreeSet<(Instant, u32)>,
 }
@@ -49,7 +56,72 @@ impl Registrations {
 
     /// Where a backend comes from that is in a pool: whom nobody has registered the configuration lists.
     pub fn origin_of(&self, id: BackendId) -> Origin {
-        self.known.get(&id).map_or(Origin::File, |known| Origin::Registered(Arc::clone(known)))
+        match (self.known.get(&id), self.discovered.get(&id)) {
+            (Some(known), _) => Origin::Registered(Arc::clone(known)),
+            (None, Some(known)) => Origin::Discovered(known.clone()),
+            (None, None) => Origin::File,
+        }
+    }
+
+    /// What is known of a backend, if it was discovered.
+    pub(in crate::control) fn discovery_of(&self, id: BackendId) -> Option<&Discovery> {
+        self.discovered.get(&id)
+    }
+
+    /// A source lists it.
+    pub(in crate::control) fn put_discovery(&mut self, id: BackendId, known: Discovery) {
+        self.discovered.insert(id, known);
+    }
+
+    /// Its source lists it no more; what operators have set of it is remembered.
+    pub(in crate::control) fn forget_discovery(&mut self, pool: &str, backend: &Backend) {
+        let Some(known) = self.discovered.remove(&backend.id) else { return };
+        let overrides = RuntimeOverrides::of(backend, known.weight);
+        if overrides != RuntimeOverrides::default() {
+            self.remember(pool, &backend.name, known.weight, overrides);
+        }
+    }
+
+    /// What operators have set of a backend that is not there.
+    pub(in crate::control) fn remember(
+        &mut self,
+        pool: &str,
+        backend: &str,
+        said: u16,
+        overrides: RuntimeOverrides,
+    ) {
+        if self.remembered.len() < REMEMBERED_MAX {
+            self.remembered.insert((pool.to_owned(), backend.to_owned()), (said, overrides));
+        } else {
+            log::warn!(pool, backend; "what was set of it is forgotten: too many backends have left");
+        }
+    }
+
+    /// The same, and the weight that was said then.
+    pub(in crate::control) fn remembered(
+        &self,
+        pool: &str,
+        backend: &str,
+    ) -> Option<(u16, RuntimeOverrides)> {
+        self.remembered.get(&(pool.to_owned(), backend.to_owned())).copied()
+    }
+
+    /// The same, of one that is there again.
+    pub(in crate::control) fn recall(
+        &mut self,
+        pool: &str,
+        backend: &str,
+    ) -> Option<(u16, RuntimeOverrides)> {
+        self.remembered.remove(&(pool.to_owned(), backend.to_owned()))
+    }
+
+    /// All that is remembered: pool, backend, the weight that was said then, and what was set.
+    pub(in crate::control) fn all_remembered(
+        &self,
+    ) -> impl Iterator<Item = (&str, &str, u16, RuntimeOverrides)> {
+        self.remembered
+            .iter()
+            .map(|((pool, backend), (said, set))| (pool.as_str(), backend.as_str(), *said, *set))
     }
 
     /// All of them, in no order.
@@ -98,6 +170,7 @@ impl Registrations {
                 now.contains(&named) && !before.contains(&named)
             }
         };
+        self.discovered.retain(|id, _| !is_over(id));
         let over: Vec<BackendId> = self.known.keys().copied().filter(is_over).collect();
         over.into_iter().for_each(|id| _ = self.forget(id));
     }

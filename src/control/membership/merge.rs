@@ -3,11 +3,12 @@
 //! stays as long as the file says of it what it said before; where the file says something else, the file wins. Each
 //! case of a reload is said.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::base::address::Address;
 use crate::config::Config;
+use crate::config::discover::Discover;
 use crate::config::model::{self, OwnSocket, Pool};
 use crate::control::circles::circle_with;
 use crate::control::membership::leases::Registrations;
@@ -91,6 +92,8 @@ impl<'s> Membership<'s> {
     }
 }
 
+const DISCOVERED: &str = "was discovered";
+
 /// What a backend is known by within its pool.
 type Name<'a> = (&'a str, &'a Address);
 
@@ -130,7 +133,11 @@ fn keep_changes(
         let kept = overrides.kept(said, says);
         match (was, overrides.weight, kept.weight) {
             (None, ..) => {
-                tell(&listed.name, "was registered at run time and is listed now: file wins".into());
+                let was = match registrations.origin_of(backend.id) {
+                    Origin::Discovered(_) => DISCOVERED,
+                    Origin::File | Origin::Registered(_) => "was registered at run time",
+                };
+                tell(&listed.name, format!("{was} and is listed now: file wins"));
             }
             (Some(_), Some(_), Some(weight)) => {
                 let what = format!("weight {weight} was set at run time and stays: run-time wins");
@@ -142,7 +149,7 @@ fn keep_changes(
                 tell(&listed.name, format!("{what}: file wins"));
             }
             (Some(_), ..) => match registrations.origin_of(backend.id) {
-                Origin::File => {}
+                Origin::File | Origin::Discovered(_) => {}
                 Origin::Registered(_) => {
                     tell(&listed.name, "was registered at run time and stays so: run-time wins".into());
                 }
@@ -156,7 +163,7 @@ fn keep_changes(
     });
 }
 
-/// Backends that were registered at run time, and that `pool` does not list.
+/// Backends that were registered at run time or discovered by a source that stays, and that `pool` does not list.
 fn keep_registered(
     pool: &mut Pool,
     now: &pool::Pool,
@@ -165,19 +172,23 @@ fn keep_registered(
     tell: &mut impl FnMut(&str, String),
 ) {
     let mut members = Membership::listed(std::mem::take(&mut pool.backends), sockets);
+    let sources: HashSet<String> = pool.discover.iter().map(Discover::label).collect();
     for (settings, backend) in now.settings.backends.iter().zip(&now.backends) {
         let is_listed = members.by_name.get(&backend.name) == Some(&backend.address);
-        if is_listed || !registrations.origin_of(backend.id).outlives_the_file() {
-            continue;
-        }
+        let was = match registrations.origin_of(backend.id) {
+            Origin::Registered(_) if !is_listed => "was registered at run time",
+            Origin::Discovered(known) if !is_listed && sources.contains(&*known.source) => DISCOVERED,
+            Origin::File | Origin::Registered(_) | Origin::Discovered(_) => continue,
+        };
         let what = match members.add(model::Backend { weight: backend.weight(), ..settings.clone() }) {
-            Ok(()) => "was registered at run time and stays: run-time wins".into(),
-            Err(Obstacle::Member { name, address }) => format!(
-                "was registered at run time at {}, and the file lists {name:?} at {address}: file wins",
-                backend.address
-            ),
+            // Nobody has to learn that a source goes on.
+            Ok(()) if was == DISCOVERED => continue,
+            Ok(()) => format!("{was} and stays: run-time wins"),
+            Err(Obstacle::Member { name, address }) => {
+                format!("{was} at {}, and the file lists {name:?} at {address}: file wins", backend.address)
+            }
             Err(Obstacle::OwnSocket(socket)) => {
-                format!("was registered at run time, and {} is {socket} now: file wins", backend.address)
+                format!("{was}, and {} is {socket} now: file wins", backend.address)
             }
         };
         tell(&backend.name, what);

@@ -3,10 +3,11 @@
 //!
 //! `origin` has the two answers, where a backend comes from and what operators have set of it, and the order between them.
 //! `requests` does what operators ask for. `leases` holds the backends that were registered, and says which leases have ended;
-//! `lease_ends` does what follows. `merge` combines the file with what was changed at run time. `persist` takes that from what
+//! `lease_ends` does what follows. `discovered` puts in what sources list. `merge` combines the file with what was changed at run time. `persist` takes that from what
 //! runs into `kept`, and puts it back at a start; `state_file` is its form on the disk, which `saving` writes. `notes` is what
 //! is known of a backend besides its atomics; `drain` follows the sessions of backends that have left their pool.
 
+pub(super) mod discovered;
 pub(super) mod drain;
 pub mod kept;
 pub(super) mod lease_ends;

@@ -1,7 +1,7 @@
 //! Where a backend comes from, what operators have set of it, and which of both decides.
 //!
-//! An operator is over the agent that has registered a backend, and that over the file, each for as long as what it is over
-//! says what it said then: where the origin of a backend says something else, that holds. `merge` puts a pool together by this
+//! An operator is over the agent that has registered a backend, that over the file, and the file over a source that lists it,
+//! each for as long as what it is over says what it said then: where the origin of a backend says something else, that holds. `merge` puts a pool together by this
 //! order, `persist` keeps it over a restart, and `drain` over the time in which a backend is in no pool.
 
 use std::sync::Arc;
@@ -21,21 +21,24 @@ pub enum Origin {
     File,
     /// Somebody has registered it: who, and who holds it there until when.
     Registered(Arc<Registration>),
+    /// A source lists it.
+    Discovered(Discovery),
+}
+
+/// What a source has said of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// Which source, see [`label`](crate::config::discover::Discover::label).
+    pub source: Arc<str>,
+    /// Its weight there. An operator may have set another since.
+    pub weight: u16,
 }
 
 impl Origin {
-    /// Whether a backend stays in its pool where the configuration does not list it.
-    pub(super) fn outlives_the_file(&self) -> bool {
-        match self {
-            Self::File => false,
-            Self::Registered(_) => true,
-        }
-    }
-
     /// When it leaves its pool unless something is heard from its origin until then.
     pub fn lease(&self) -> Option<Instant> {
         match self {
-            Self::File => None,
+            Self::File | Self::Discovered(_) => None,
             Self::Registered(registration) => registration.lease(),
         }
     }

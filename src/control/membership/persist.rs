@@ -124,12 +124,13 @@ fn collect(
             let says = match &origin {
                 Origin::File => weights.get(backend.name.as_str()).copied(),
                 Origin::Registered(known) => Some(known.weight),
+                Origin::Discovered(known) => Some(known.weight),
             };
             let Some(says) = says else { continue };
             let overrides = RuntimeOverrides::of(backend, says);
             let registered = match origin {
-                Origin::File if overrides == RuntimeOverrides::default() => continue,
-                Origin::File => None,
+                Origin::File | Origin::Discovered(_) if overrides == RuntimeOverrides::default() => continue,
+                Origin::File | Origin::Discovered(_) => None,
                 Origin::Registered(known) => Some(SavedRegistration {
                     address: backend.address.clone(),
                     backup: settings.backup,
@@ -149,6 +150,16 @@ fn collect(
             });
         }
     }
+    let remembered = registrations.all_remembered().map(|(pool, name, weight, set)| SavedBackend {
+        pool: pool.to_owned(),
+        name: name.to_owned(),
+        weight,
+        weight_set: set.weight,
+        admin: admin_word(set.admin),
+        health: health_word(set.health),
+        registered: None,
+    });
+    saved.extend(remembered);
     Saved::of(saved)
 }
 
@@ -231,6 +242,10 @@ impl Restored {
                     if overrides.weight.is_some() && saved.weight != says {
                         self.leave_out(&saved, "its weight, because the configuration has another one now");
                     }
+                }
+                None if !configured.settings.discover.is_empty() => {
+                    let overrides = overrides_of(&saved);
+                    self.registrations.remember(&saved.pool, &saved.name, saved.weight, overrides);
                 }
                 None => self.leave_out(&saved, "the pool has no such backend"),
             }
@@ -457,5 +472,28 @@ mod tests {
         let restored = restore_all(vec![registered("c", 3, Some(100_000_000))]);
         let (_, known) = restored.registrations.iter().next().unwrap();
         assert_eq!(known.lease(), Some(at(0) + *api::TTL.end()));
+    }
+
+    /// It is not there before its source has answered.
+    #[test]
+    fn what_was_set_of_a_backend_that_is_discovered_waits_for_it() {
+        let text = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n[[pool.discover]]\n\
+             type = \"dns\"\nname = \"web.test\"\nport = 80\n";
+        let (config, now) = (config(text), (at(0), wall(0)));
+        let saved = SavedBackend {
+            pool: "web".into(),
+            name: "10.0.0.1:80".into(),
+            weight: 1,
+            weight_set: Some(7),
+            admin: api::Admin::Maint,
+            health: OverrideTo::Auto,
+            registered: None,
+        };
+        let restored = restore(vec![saved.clone()], &config, now);
+        assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
+        let (said, set) = restored.registrations.remembered("web", "10.0.0.1:80").unwrap();
+        assert_eq!((said, set.weight, set.admin), (1, Some(7), Admin::Maint));
+        let again = collect(&restored.snapshot, &config, &restored.registrations, now);
+        assert_eq!(again, Saved::of(vec![saved]));
     }
 }

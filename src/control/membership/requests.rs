@@ -159,9 +159,11 @@ impl ControlLoop {
             return Err(Refusal::Conflict(format!("{named} is there already, at {at}: remove it first")));
         }
         let Some(before) = self.control.kept.registrations.get(known.id) else {
-            return Err(Refusal::Conflict(format!(
-                "{named} is in the configuration: it needs no registration"
-            )));
+            let by = match self.control.kept.registrations.discovery_of(known.id) {
+                Some(known) => format!("is discovered by {}", known.source),
+                None => "is in the configuration".to_owned(),
+            };
+            return Err(Refusal::Conflict(format!("{named} {by}: it needs no registration")));
         };
         let now = self.clock.now();
         self.refuse_holder(named, before, new)?;
@@ -260,6 +262,13 @@ impl ControlLoop {
 
     fn deregister(&mut self, named: &Named, holder: Option<&str>, who: &str) -> Result<Left, Refusal> {
         let (pool, backend) = self.backend_named(named)?;
+        if let Some(known) = self.control.kept.registrations.discovery_of(backend.id) {
+            // It would be back with the next answer.
+            let source = &known.source;
+            return Err(Refusal::Conflict(format!(
+                "{named} is listed by {source}: drain it, or remove it there"
+            )));
+        }
         if let Some(holder) = holder {
             let now = self.clock.now();
             let known = self.control.kept.registrations.get(backend.id);

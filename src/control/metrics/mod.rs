@@ -9,6 +9,7 @@
 //! process.
 
 mod backends;
+mod discovery;
 mod listeners;
 mod moment;
 mod process;
@@ -85,6 +86,7 @@ impl Collector for Process {
         workers::write(&mut sheet, &moment.counters)?;
         violated.extend(listeners::write(&mut sheet, &moment.snapshot)?);
         backends::write(&mut sheet, &moment.snapshot)?;
+        discovery::write(&mut sheet, &moment.sources, began)?;
         self.state_file(&mut sheet)?;
         let denied =
             Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
@@ -118,6 +120,7 @@ impl Process {
                 state.removed.iter().map(Removed::sessions).map(u64::from).sum(),
             ],
             sessions_max: state.staff.sessions_max(),
+            sources: state.sources.clone(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::api::Stage;
 use crate::control::ReloadStatus;
+use crate::control::discovery::state::SourceState;
 use crate::pool::Snapshot;
 use crate::stats::WorkerStats;
 
@@ -20,6 +21,7 @@ pub(super) struct Moment {
     /// The number of removed backends that may have sessions, and of these sessions.
     pub(super) removed: [u64; 2],
     pub(super) sessions_max: usize,
+    pub(super) sources: Vec<SourceState>,
 }
 
 impl Moment {

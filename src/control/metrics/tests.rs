@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config::{self, Overrides};
 use crate::control::Staff;
+use crate::control::discovery::state::SourceState;
 use crate::messages::mailbox::Mailbox;
 use crate::pool::Snapshot;
 use crate::stats::{DialFailure, WorkerStats};
@@ -115,6 +116,24 @@ fn a_law_that_is_violated_is_counted() {
     assert_eq!(value(&scrape(&view), "l4lb_invariant_violations"), 4.0);
 }
 
+fn with_a_source(view: Arc<View>) -> Arc<View> {
+    let source = SourceState::new("web", "dns:web.test:80".into());
+    let now = view.clock.now();
+    view.state().sources.push(SourceState { answered: Some(now), backends: 3, counts: [2, 1, 0], ..source });
+    view
+}
+
+#[test]
+fn a_source_has_series_and_a_process_without_sources_has_none() {
+    let view = view_of(TWO);
+    assert!(!scrape(&view).contains("l4lb_discovery"));
+    let page = scrape(&with_a_source(view));
+    let of = "{pool=\"web\",source=\"dns:web.test:80\"}";
+    assert_eq!(value(&page, &format!("l4lb_discovery_backends{of}")), 3.0);
+    let found = of.replace('}', ",outcome=\"found\"}");
+    assert_eq!(value(&page, &format!("l4lb_discovery_answers_total{found}")), 2.0);
+}
+
 /// Returns a table with a row per family: name, kind, labels and help.
 fn table(page: &str) -> String {
     let mut rows = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
@@ -136,14 +155,17 @@ fn table(page: &str) -> String {
 #[test]
 fn the_table_of_metrics_is_complete() {
     let told = include_str!("../../../config/metrics.md");
-    let table = table(&scrape(&view_of(TWO)));
+    let table = table(&scrape(&with_a_source(view_of(TWO))));
     assert!(told.contains(&table), "config/metrics.md must contain this table:\n{table}");
 }
 
 #[test]
 fn no_label_is_anything_but_a_name_of_ours() {
-    let page = scrape(&view_of(TWO));
-    let ours = ["listener", "pool", "backend", "reason", "worker", "state", "kind", "cause", "le", "version"];
+    let page = scrape(&with_a_source(view_of(TWO)));
+    let ours = [
+        "listener", "pool", "backend", "reason", "worker", "state", "kind", "cause", "le", "version",
+        "source", "outcome",
+    ];
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let labels = line.split_once('{').map_or("", |(_, labels)| labels.split_once('}').unwrap().0);
         let names = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));

@@ -1,0 +1,67 @@
+//! Where backends come from, and the sources of those that come and go by themselves.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The origin of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The config file or a flag.
+    Config,
+    /// A request to this API.
+    Api,
+    /// A source that is asked again and again.
+    Discovered,
+}
+
+/// A source of backends, and how asking it goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Discovery {
+    /// The pool whose backends it lists.
+    pub pool: String,
+    /// What it is called: what is asked, as in "dns:web.service.local:80".
+    pub source: String,
+    /// How asking went last: "found", "nothing", "failed", or "waiting" before the first answer.
+    pub state: String,
+    /// Since when it goes so.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// How long ago there was an answer last, in seconds.
+    pub age: Option<f64>,
+    /// Backends that are believed to be there.
+    pub backends: u64,
+    /// What an operator should know of the last answer.
+    pub note: Option<String>,
+    /// Backends that it lists and that are not in the pool on its behalf, and why.
+    pub left_out: Vec<String>,
+}
+
+/// What a source says now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Discovered {
+    /// What it is called.
+    pub source: String,
+    /// Why there is no answer, if there is none.
+    pub error: Option<String>,
+    /// What is odd about the answer.
+    pub notes: Vec<String>,
+    /// All backends of the answer, and what is known of the pool: "new", "there", or "gone" where the answer lacks one.
+    pub backends: Vec<DiscoveredBackend>,
+}
+
+/// A backend of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DiscoveredBackend {
+    /// Its name in the pool.
+    pub name: String,
+    /// Where it is dialed.
+    pub address: String,
+    /// Share of new sessions, 0..=256.
+    pub weight: u16,
+    /// Serves only when no other backend is eligible.
+    pub backup: bool,
+    /// "new" if the pool does not have it, "there" if it does, "gone" if only the pool does.
+    pub state: String,
+}

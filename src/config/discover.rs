@@ -1,0 +1,121 @@
+//! A source of backends that come and go by themselves: what is asked, and what is believed of the answers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::units::show_duration;
+
+/// A source of backends of one pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discover {
+    /// The name that is asked for, without a dot at its end.
+    pub name: String,
+    /// What is asked for.
+    pub record: Record,
+    /// The name servers; those of resolv.conf(5) if there are none.
+    pub resolvers: Vec<SocketAddr>,
+    /// Which addresses of a host are dialed.
+    pub prefer: Prefer,
+    /// How long backends stay of which nothing but failures has been heard; `None` is for ever.
+    pub stale: Option<Duration>,
+    /// Answers that may lack a backend before the one that removes it.
+    pub obsolete: u32,
+    /// Answers in a row by which there is none, until that is believed.
+    pub negatives: u32,
+    /// No answer and no failure leaves fewer backends.
+    pub min_backends: usize,
+    /// Time between answers; `None` takes what the answers say of it.
+    pub interval: Option<Duration>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The addresses of the name, each with this port.
+    Address {
+        /// Where all of them are dialed.
+        port: u16,
+    },
+    /// RFC 2782: hosts with ports, priorities and weights.
+    Service,
+}
+
+/// Which addresses of a host are dialed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// Those of IPv4; those of IPv6 where there are none.
+    Ipv4,
+    /// The other way round.
+    Ipv6,
+    /// All of them; those of IPv6 only where there is a route to them.
+    Both,
+}
+
+impl Prefer {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Ipv4, Self::Ipv6, Self::Both];
+
+    /// The word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "4",
+            Self::Ipv6 => "6",
+            Self::Both => "both",
+        }
+    }
+}
+
+impl Discover {
+    /// What it is called in logs, metrics and the API, and what it is known by over a reload: what is asked, not of whom and
+    /// not how often.
+    pub fn label(&self) -> String {
+        let name = &self.name;
+        match self.record {
+            Record::Address { port } => format!("dns:{name}:{port}"),
+            Record::Service => format!("dns-srv:{name}"),
+        }
+    }
+
+    /// The keys beside those that it is known by, in the order of the file; `None` for one that is not set.
+    pub(super) fn keys(&self) -> [(&'static str, Option<String>); 7] {
+        let Self {
+            name: _,
+            record: _,
+            resolvers,
+            prefer,
+            stale,
+            obsolete,
+            negatives,
+            min_backends,
+            interval,
+        } = self;
+        let listed: Vec<String> = resolvers.iter().map(SocketAddr::to_string).collect();
+        [
+            ("resolver", Some(listed.join(",")).filter(|_| !resolvers.is_empty())),
+            ("prefer", Some(prefer.as_str().to_owned())),
+            ("stale", Some(stale.map_or_else(|| FOREVER.to_owned(), show_duration))),
+            ("obsolete", Some(obsolete.to_string())),
+            ("negatives", Some(negatives.to_string())),
+            ("min_backends", Some(min_backends.to_string())),
+            ("interval", interval.map(show_duration)),
+        ]
+    }
+}
+
+impl fmt::Display for Discover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "type=dns name={}", self.name)?;
+        match self.record {
+            Record::Address { port } => write!(f, " record=a port={port}")?,
+            Record::Service => write!(f, " record=srv")?,
+        }
+        for (key, value) in self.keys() {
+            value.map_or(Ok(()), |value| write!(f, " {key}={value}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What stays whatever happens.
+pub(super) const FOREVER: &str = "forever";

@@ -1,0 +1,328 @@
+//! Name servers that answer, and name servers that lie.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hickory_resolver::proto::op::Message;
+use hickory_resolver::proto::rr::rdata::{A, AAAA};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::*;
+
+/// How a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Udp,
+    Tcp,
+}
+
+/// What is sent for a question, datagram by datagram.
+type Script = dyn Fn(&Message, By) -> Vec<Message> + Send + Sync;
+
+/// A name server that does what the script says, until the test is over.
+async fn name_server(script: impl Fn(&Message, By) -> Vec<Message> + Send + Sync + 'static) -> SocketAddr {
+    let script: Arc<Script> = Arc::new(script);
+    let (tcp, udp) = loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Somebody else may have that port of UDP.
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+            break (tcp, udp);
+        }
+    };
+    let at = udp.local_addr().unwrap();
+    let of_tcp = Arc::clone(&script);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = tcp.accept().await {
+            let len = stream.read_u16().await.unwrap();
+            let mut bytes = vec![0; len.into()];
+            stream.read_exact(&mut bytes).await.unwrap();
+            for answer in of_tcp(&Message::from_vec(&bytes).unwrap(), By::Tcp) {
+                let bytes = answer.to_vec().unwrap();
+                stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
+                stream.write_all(&bytes).await.unwrap();
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let mut bytes = [0; 4096];
+        while let Ok((len, from)) = udp.recv_from(&mut bytes).await {
+            for answer in script(&Message::from_vec(&bytes[..len]).unwrap(), By::Udp) {
+                udp.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        }
+    });
+    at
+}
+
+/// Records by the names that they answer.
+#[derive(Clone, Default)]
+struct Zone(HashMap<(String, RecordType), Vec<Entry>>);
+
+impl Zone {
+    fn with(mut self, name: &str, ttl: u32, records: &[RData]) -> Self {
+        let full = Name::from_ascii(name).unwrap();
+        for record in records {
+            let entry = Entry::from_rdata(full.clone(), ttl, record.clone());
+            self.0.entry((name.to_owned(), record.record_type())).or_default().push(entry);
+        }
+        self
+    }
+
+    fn answer(&self, question: &Message) -> Message {
+        let mut answer = question.clone().into_response();
+        answer.edns = None;
+        let query = question.queries[0].clone();
+        match self.0.get(&(query.name().to_ascii().to_lowercase(), query.query_type())) {
+            Some(entries) => answer.answers = entries.clone(),
+            None => answer.metadata.response_code = ResponseCode::NXDomain,
+        }
+        answer
+    }
+}
+
+fn ip(text: &str) -> RData {
+    match text.parse().unwrap() {
+        IpAddr::V4(ip) => RData::A(A(ip)),
+        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+    }
+}
+
+fn host(priority: u16, weight: u16, port: u16, target: &str) -> RData {
+    RData::SRV(SRV::new(priority, weight, port, Name::from_ascii(target).unwrap()))
+}
+
+fn settings(name: &str, record: Record, at: SocketAddr) -> Discover {
+    Discover {
+        name: name.into(),
+        record,
+        resolvers: vec![at],
+        prefer: Prefer::Ipv4,
+        stale: None,
+        obsolete: 1,
+        negatives: 3,
+        min_backends: 0,
+        interval: None,
+    }
+}
+
+const HTTP: Record = Record::Address { port: 80 };
+
+/// ADDR:PORT@WEIGHT, with a "b" for backups.
+fn shown(records: &Records) -> Vec<String> {
+    let show = |(_, found): &(String, Found)| {
+        format!("{}@{}{}", found.address, found.weight, if found.backup { "b" } else { "" })
+    };
+    records.listed.iter().map(show).collect()
+}
+
+async fn asked(zone: Zone, settings: impl Fn(SocketAddr) -> Discover) -> Answer {
+    let at = name_server(move |question, _| vec![zone.answer(question)]).await;
+    ask_in_time(&settings(at)).await
+}
+
+#[track_caller]
+fn records(answer: Answer) -> Records {
+    let Answer::Records(records) = answer else { panic!("{answer:?}") };
+    records
+}
+
+#[tokio::test]
+async fn a_name_has_all_its_addresses_in_one_order_with_the_least_ttl() {
+    let zone = Zone::default().with("web.test.", 60, &[ip("10.0.0.3"), ip("10.0.0.1")]).with(
+        "web.test.",
+        7,
+        &[ip("10.0.0.2"), ip("0.0.0.0"), ip("224.0.0.1")],
+    );
+    let found = records(asked(zone, |at| settings("web.test", HTTP, at)).await);
+    assert_eq!(shown(&found), ["10.0.0.1:80@1", "10.0.0.2:80@1", "10.0.0.3:80@1"]);
+    assert_eq!(found.ttl, Duration::from_secs(7));
+}
+
+#[tokio::test]
+async fn the_other_family_serves_where_the_preferred_one_has_nothing() {
+    let zone = Zone::default().with("six.test.", 60, &[ip("::1")]).with(
+        "two.test.",
+        60,
+        &[ip("::1"), ip("127.0.0.1")],
+    );
+    for (name, prefer, expected) in [
+        ("six.test", Prefer::Ipv4, vec!["[::1]:80@1"]),
+        ("two.test", Prefer::Ipv4, vec!["127.0.0.1:80@1"]),
+        ("two.test", Prefer::Ipv6, vec!["[::1]:80@1"]),
+    ] {
+        let found = records(asked(zone.clone(), |at| Discover { prefer, ..settings(name, HTTP, at) }).await);
+        assert_eq!(shown(&found), expected, "{name} {prefer:?}");
+    }
+}
+
+/// 2001:db8::/32 is for documents: no machine has a route to it, unless it has a default route.
+#[tokio::test]
+async fn both_has_those_of_ipv6_only_where_there_is_a_route() {
+    let documents = "2001:db8::1";
+    let zone = Zone::default().with("web.test.", 60, &[ip("127.0.0.1"), ip(documents)]);
+    let both = |at| Discover { prefer: Prefer::Both, ..settings("web.test", HTTP, at) };
+    let found = records(asked(zone, both).await);
+    let has_route = has_route(documents.parse().unwrap());
+    assert_eq!(shown(&found).len(), 1 + usize::from(has_route), "{found:?}");
+}
+
+#[tokio::test]
+async fn no_such_name_and_no_such_record_are_answers() {
+    let Answer::Nothing { why, .. } = asked(Zone::default(), |at| settings("web.test", HTTP, at)).await
+    else {
+        panic!("it is an answer")
+    };
+    assert_eq!(why, "there is no web.test.");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_says_nothing() {
+    let at = name_server(|question, _| {
+        let mut answer = question.clone().into_response();
+        answer.metadata.response_code = ResponseCode::ServFail;
+        vec![answer]
+    })
+    .await;
+    assert!(matches!(ask_in_time(&settings("web.test", HTTP, at)).await, Answer::Failure(_)));
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_says_nothing() {
+    let at = name_server(|_, _| Vec::new()).await;
+    assert!(matches!(ask_in_time(&settings("web.test", HTTP, at)).await, Answer::Failure(_)));
+    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    assert!(matches!(ask_in_time(&settings("web.test", HTTP, nobody)).await, Answer::Failure(_)));
+}
+
+/// "TC kills backend": haproxy#341.
+#[tokio::test]
+async fn what_does_not_fit_into_a_datagram_comes_by_tcp() {
+    let all: Vec<RData> = (1..=60).map(|last| ip(&format!("10.0.0.{last}"))).collect();
+    let zone = Zone::default().with("web.test.", 60, &all);
+    let at = name_server(move |question, by| {
+        let mut answer = zone.answer(question);
+        if by == By::Udp {
+            answer.metadata.truncation = true;
+            answer.answers.truncate(3);
+        }
+        vec![answer]
+    })
+    .await;
+    let found = records(ask_in_time(&settings("web.test", HTTP, at)).await);
+    assert_eq!(found.listed.len(), 60);
+}
+
+#[tokio::test]
+async fn an_answer_with_another_id_or_to_another_question_is_ignored() {
+    let zone =
+        Zone::default().with("web.test.", 60, &[ip("10.0.0.1")]).with("evil.test.", 60, &[ip("10.6.6.6")]);
+    let at = name_server(move |question, _| {
+        let good = zone.answer(question);
+        let mut other_id = good.clone();
+        other_id.metadata.id = good.metadata.id.wrapping_add(1);
+        other_id.answers[0].data = ip("10.6.6.6");
+        let mut other_question = good.clone();
+        other_question.queries[0].set_name(Name::from_ascii("evil.test.").unwrap());
+        other_question.answers[0].data = ip("10.6.6.6");
+        vec![other_id, other_question, good]
+    })
+    .await;
+    match ask_in_time(&settings("web.test", HTTP, at)).await {
+        Answer::Records(found) => assert_eq!(shown(&found), ["10.0.0.1:80@1"]),
+        Answer::Failure(_) => {}
+        Answer::Nothing { why, .. } => panic!("{why}"),
+    }
+}
+
+#[tokio::test]
+async fn the_hosts_of_the_lowest_number_serve_and_the_others_are_backups() {
+    let zone = Zone::default()
+        .with(
+            "_http._tcp.web.test.",
+            30,
+            &[
+                host(10, 60, 8080, "a.test."),
+                host(10, 0, 8081, "b.test."),
+                host(20, 40, 8082, "c.test."),
+                host(10, 40_000, 8083, "a.test."),
+            ],
+        )
+        .with("a.test.", 60, &[ip("10.0.0.1")])
+        .with("b.test.", 60, &[ip("10.0.0.2"), ip("10.0.0.3")])
+        .with("c.test.", 9, &[ip("10.0.0.4")]);
+    let found = records(asked(zone, |at| settings("_http._tcp.web.test", Record::Service, at)).await);
+    let expected =
+        ["10.0.0.1:8080@1", "10.0.0.1:8083@256", "10.0.0.2:8081@1", "10.0.0.3:8081@1", "10.0.0.4:8082@40b"];
+    assert_eq!(shown(&found), expected);
+    assert_eq!(found.ttl, Duration::from_secs(9));
+}
+
+#[test]
+fn weights_keep_their_ratio_as_far_as_256_allow() {
+    for (weight, heaviest, expected) in [
+        (0, 0, 1),
+        (0, 60, 1),
+        (60, 60, 60),
+        (256, 256, 256),
+        (65_535, 65_535, 256),
+        (100, 1000, 25),
+        (1, 65_535, 1),
+    ] {
+        assert_eq!(scaled(weight, heaviest), expected, "{weight} of {heaviest}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_available_has_no_backend() {
+    let zone = Zone::default().with("_http._tcp.web.test.", 30, &[host(0, 0, 0, ".")]);
+    let answer = asked(zone, |at| settings("_http._tcp.web.test", Record::Service, at)).await;
+    let Answer::Nothing { why, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!(why, "_http._tcp.web.test. is not available (RFC 2782)");
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_resolved_is_unknown_and_the_others_serve() {
+    let zone = Zone::default()
+        .with("_http._tcp.web.test.", 30, &[host(1, 1, 80, "good.test."), host(1, 1, 80, "bad.test.")])
+        .with("good.test.", 60, &[ip("10.0.0.1")]);
+    let at = name_server(move |question, _| {
+        let mut answer = zone.answer(question);
+        if question.queries[0].name().to_ascii().to_lowercase() == "bad.test." {
+            answer.metadata.response_code = ResponseCode::ServFail;
+        }
+        vec![answer]
+    })
+    .await;
+    let found = records(ask_in_time(&settings("_http._tcp.web.test", Record::Service, at)).await);
+    assert_eq!(shown(&found), ["10.0.0.1:80@1"]);
+    assert_eq!(found.unknown_hosts, HashSet::from(["bad.test.".to_owned()]));
+    assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
+}
+
+#[tokio::test]
+async fn one_address_under_two_names_is_one_backend() {
+    let zone = Zone::default()
+        .with("_http._tcp.web.test.", 30, &[host(1, 7, 80, "a.test."), host(1, 9, 80, "b.test.")])
+        .with("a.test.", 60, &[ip("10.0.0.1")])
+        .with("b.test.", 60, &[ip("10.0.0.1")]);
+    let found = records(asked(zone, |at| settings("_http._tcp.web.test", Record::Service, at)).await);
+    assert_eq!(shown(&found), ["10.0.0.1:80@7"]);
+    assert_eq!(found.notes, ["10.0.0.1:80 is listed twice, the first counts"]);
+}
+
+#[tokio::test]
+async fn addresses_that_come_along_are_not_asked_for_again() {
+    let zone = Zone::default().with("_http._tcp.web.test.", 30, &[host(1, 1, 80, "a.test.")]);
+    let at = name_server(move |question, _| {
+        let mut answer = zone.answer(question);
+        if question.queries[0].query_type() == RecordType::SRV {
+            let a = Name::from_ascii("a.test.").unwrap();
+            answer.additionals = vec![Entry::from_rdata(a, 5, ip("10.0.0.9"))];
+        }
+        vec![answer]
+    })
+    .await;
+    let found = records(ask_in_time(&settings("_http._tcp.web.test", Record::Service, at)).await);
+    assert_eq!((shown(&found), found.ttl), (vec!["10.0.0.9:80@1".to_owned()], Duration::from_secs(5)));
+}

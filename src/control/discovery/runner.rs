@@ -1,0 +1,78 @@
+//! The thread of the sources.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+
+use super::source::Source;
+use crate::messages::discovery::SourceId;
+use crate::messages::report::{Report, Reports};
+use crate::sys::Clock;
+
+/// A source that is to be asked early is not asked again sooner than this.
+const EARLY_MIN: Duration = Duration::from_secs(5);
+
+/// A runtime on a thread of its own. The thread ends when this is dropped, and all sources with it.
+pub(super) struct Runner {
+    runtime: Handle,
+    /// Dropped, it ends the thread.
+    _end: oneshot::Sender<()>,
+}
+
+/// A source that runs. Dropped, it does no more.
+pub(super) struct Running {
+    task: AbortHandle,
+    hurry: Arc<Notify>,
+}
+
+impl Runner {
+    /// Only a process that has sources has the thread.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        thread::Builder::new().name("l4lb-discovery".into()).spawn(move || {
+            // What ends it is that the other end has gone.
+            let _gone = runtime.block_on(ended);
+        })?;
+        Ok(Self { runtime: handle, _end: end })
+    }
+
+    /// Asks `source` from now on, and reports all that comes of it under that name.
+    pub(super) fn run(&self, source: impl Source, id: SourceId, reports: Reports) -> Running {
+        let hurry = Arc::<Notify>::default();
+        let task = self.runtime.spawn(follow(source, id, reports, Arc::clone(&hurry)));
+        Running { task: task.abort_handle(), hurry }
+    }
+}
+
+impl Running {
+    /// Something indicates that the source would say something else by now.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn follow(mut source: impl Source, id: SourceId, reports: Reports, hurry: Arc<Notify>) {
+    let clock = Clock::of_process();
+    loop {
+        let (sighting, wait) = source.ask(|| clock.now()).await;
+        let asked = clock.now();
+        reports.send_surely(Report::Discovered(id, sighting));
+        if tokio::time::timeout(wait, hurry.notified()).await.is_ok() {
+            let since = clock.now() - asked;
+            tokio::time::sleep(EARLY_MIN.min(wait).saturating_sub(since)).await;
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Which sources run, and how each of them does.
+
+use jiff::Timestamp;
+
+use super::runner::{Runner, Running};
+use crate::base::time::Instant;
+use crate::config::discover::Discover;
+use crate::messages::discovery::{Outcome, SourceId};
+use crate::sys::timestamp;
+
+/// The sources that run.
+#[derive(Default)]
+pub(in crate::control) struct Sources {
+    /// From the first source on.
+    pub(super) runner: Option<Runner>,
+    pub(super) all: Vec<Followed>,
+    /// The number of the next run of a source.
+    pub(super) next: u64,
+    /// Whether the thread could not be started.
+    pub(super) is_stuck: bool,
+    /// When dials are looked at again.
+    pub(super) next_look: Instant,
+}
+
+/// A source that runs.
+pub(super) struct Followed {
+    pub(super) id: SourceId,
+    pub(super) pool: String,
+    pub(super) settings: Discover,
+    pub(super) running: Running,
+    /// Dials to its backends that have failed.
+    pub(super) dial_failures: u64,
+}
+
+/// How a source does.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// The pool whose backends it lists.
+    pub pool: String,
+    /// What it is called, see [`Discover::label`].
+    pub source: String,
+    /// How asking went last; `None` before that.
+    pub outcome: Option<Outcome>,
+    /// Since when it goes so.
+    pub since: Timestamp,
+    /// When there was an answer last.
+    pub answered: Option<Instant>,
+    /// How often it went so, in the order of [`Outcome::ALL`].
+    pub counts: [u64; Outcome::ALL.len()],
+    /// Backends that it lists.
+    pub backends: u64,
+    /// What an operator should know of it.
+    pub note: Option<String>,
+    /// Backends that it lists and that are not in the pool on its behalf, and why.
+    pub left_out: Vec<String>,
+}
+
+impl SourceState {
+    /// Before the first answer.
+    pub(in crate::control) fn new(pool: &str, source: String) -> Self {
+        Self {
+            pool: pool.to_owned(),
+            source,
+            outcome: None,
+            since: timestamp(),
+            answered: None,
+            counts: [0; Outcome::ALL.len()],
+            backends: 0,
+            note: None,
+            left_out: Vec::new(),
+        }
+    }
+
+    /// Whether it is the source of that label in that pool.
+    pub(super) fn is_of(&self, pool: &str, label: &str) -> bool {
+        self.pool == pool && self.source == label
+    }
+}

@@ -1,0 +1,389 @@
+//! Puts what a source lists into its pool, behind what the file lists and what was registered.
+//!
+//! A backend is known by its name, address and port: what stays keeps its health, its counters and its sessions, whatever its
+//! place in an answer. What operators have set of one holds for as long as the source says of it what it said then; it
+//! outlasts the time in which the source does not list it, and a restart. What leaves does so by the `on_remove` of the pool.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::api::EventKind;
+use crate::base::address::Address;
+use crate::config::model::{self, OwnSocket};
+use crate::control::control_loop::ControlLoop;
+use crate::control::events::Draft;
+use crate::control::membership::leases::Registrations;
+use crate::control::membership::merge::{Membership, Obstacle};
+use crate::control::membership::notes::Removed;
+use crate::control::membership::origin::{Discovery, RuntimeOverrides};
+use crate::control::membership::requests::{BACKENDS_MAX, configured};
+use crate::messages::discovery::Found;
+use crate::messages::request::Named;
+use crate::pool::{Backend, Pool};
+
+/// Backends that get an event of their own of what one answer changes; of more there is one event with their number.
+const EVENTS_EACH: usize = 16;
+
+/// What one list changes in a pool.
+struct Plan {
+    /// All backends of the pool from now on.
+    backends: Vec<model::Backend>,
+    /// Those that come.
+    added: Vec<Found>,
+    /// Those that go.
+    gone: Vec<Arc<Backend>>,
+    /// Those that stay, with another weight or role than the source said before.
+    changed: Vec<(Arc<Backend>, Found)>,
+    /// Those that are listed and do not come, and why.
+    left_out: Vec<String>,
+}
+
+impl ControlLoop {
+    /// The pool has these backends of `source` from now on, as far as they fit; those that do not, and why.
+    pub(in crate::control) fn put_discovered(
+        &mut self,
+        pool: &str,
+        source: &str,
+        list: Vec<Found>,
+    ) -> Vec<String> {
+        let Some(pool) = self.control.snapshot.pool_named(pool).cloned() else { return Vec::new() };
+        let listeners = self.control.site.addresses().into_iter().map(OwnSocket::Listener);
+        let sockets: Vec<OwnSocket> = listeners.chain(self.control.doors.iter().copied()).collect();
+        let plan = plan(&pool, source, list, &self.control.kept.registrations, &sockets);
+        let Plan { backends, added, gone, changed, left_out } = plan;
+        if added.is_empty() && gone.is_empty() && changed.is_empty() {
+            return left_out;
+        }
+        let registrations = &mut self.control.kept.registrations;
+        for backend in &gone {
+            registrations.forget_discovery(&pool.settings.name, backend);
+        }
+        let new: HashMap<&Address, &Found> = added.iter().map(|found| (&found.address, found)).collect();
+        let returned = self.bring_back(|removed: &Removed| {
+            let backend = &removed.backend;
+            let is_it = new.get(&backend.address).is_some_and(|found| found.name == backend.name);
+            backend.pool == pool.id && is_it
+        });
+        let back: Vec<_> = returned.iter().map(|removed| Arc::clone(&removed.backend)).collect();
+        let next = Arc::new(self.control.snapshot.with_backends_back(pool.id, &backends, &back));
+        self.remember_notes(&returned);
+        // Whoever sees a backend sees where it is from.
+        let is_set = self.note_discovered(next.pool(pool.id), source, &new, &changed);
+        self.replace_snapshot(next);
+        if is_set {
+            self.tables_changed(pool.id);
+        }
+        let pool = Arc::clone(self.control.snapshot.pool(pool.id));
+        self.tell_eligibility(&pool);
+        self.control.kept.changed();
+        self.tell_discovered(&pool.settings.name, source, &added, &gone, &changed);
+        left_out
+    }
+
+    /// Notes where those that have come to `pool` are from, and what was set of them before they went; whether that was anything.
+    fn note_discovered(
+        &mut self,
+        pool: &Pool,
+        source: &str,
+        new: &HashMap<&Address, &Found>,
+        changed: &[(Arc<Backend>, Found)],
+    ) -> bool {
+        let source: Arc<str> = source.into();
+        let registrations = &mut self.control.kept.registrations;
+        let mut state = self.control.view.state();
+        for (backend, found) in changed {
+            let known = Discovery { source: Arc::clone(&source), weight: found.weight };
+            registrations.put_discovery(backend.id, known);
+        }
+        let mut is_set = false;
+        for backend in &pool.backends {
+            let Some(found) = new.get(&backend.address).filter(|found| found.name == backend.name) else {
+                continue;
+            };
+            if let Some((_, overrides)) = registrations.recall(&pool.settings.name, &backend.name) {
+                overrides.put_on(backend);
+                is_set = true;
+            }
+            let known = Discovery { source: Arc::clone(&source), weight: found.weight };
+            registrations.put_discovery(backend.id, known);
+            state.notes.entry(backend.id).or_default().origin = registrations.origin_of(backend.id);
+        }
+        is_set
+    }
+
+    fn tell_discovered(
+        &self,
+        pool: &str,
+        source: &str,
+        added: &[Found],
+        gone: &[Arc<Backend>],
+        changed: &[(Arc<Backend>, Found)],
+    ) {
+        log::info!(pool, source, added = added.len(), removed = gone.len(), changed = changed.len(); "discovered");
+        let count = added.len() + gone.len() + changed.len();
+        if count > EVENTS_EACH {
+            let (added, gone, changed) = (added.len(), gone.len(), changed.len());
+            let told = format!("{source}: {added} added, {gone} removed, {changed} changed");
+            return self.control.view.events.push(Draft::new(EventKind::Backend, told).pool(pool));
+        }
+        let tell = |backend: &str, what: String| {
+            let named = Named { pool: pool.to_owned(), backend: backend.to_owned() };
+            self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(&named));
+        };
+        for Found { name, weight, backup, .. } in added {
+            let role = if *backup { ", a backup" } else { "" };
+            tell(name, format!("discovered by {source} with weight {weight}{role}"));
+        }
+        for backend in gone {
+            let sessions = backend.active();
+            tell(&backend.name, format!("{source} lists it no more: removed with {sessions} sessions left"));
+        }
+        for (backend, Found { weight, backup, .. }) in changed {
+            let role = if *backup { ", a backup" } else { "" };
+            tell(&backend.name, format!("{source} lists it with weight {weight}{role} now"));
+        }
+    }
+}
+
+/// What the list of a source makes of `pool` as it runs, which has these `sockets`.
+fn plan(
+    pool: &Pool,
+    source: &str,
+    list: Vec<Found>,
+    registrations: &Registrations,
+    sockets: &[OwnSocket],
+) -> Plan {
+    let (mut added, mut gone, mut changed, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut listed: HashMap<&Address, &Found> = HashMap::with_capacity(list.len());
+    for found in &list {
+        listed.entry(&found.address).or_insert(found);
+    }
+    let mut stay = Vec::with_capacity(pool.backends.len());
+    let mut stays: HashSet<&Address> = HashSet::new();
+    for (settings, backend) in configured(pool).into_iter().zip(&pool.backends) {
+        let known = registrations.discovery_of(backend.id).filter(|known| *known.source == *source);
+        let Some(known) = known else {
+            stay.push(settings);
+            continue;
+        };
+        let Some(found) = listed.get(&backend.address).filter(|found| found.name == backend.name) else {
+            gone.push(Arc::clone(backend));
+            continue;
+        };
+        stays.insert(&backend.address);
+        let kept = RuntimeOverrides::of(backend, known.weight).kept(known.weight, found.weight);
+        if (known.weight, settings.backup) != (found.weight, found.backup) {
+            changed.push((Arc::clone(backend), (*found).clone()));
+        }
+        stay.push(model::Backend {
+            weight: kept.weight_over(found.weight),
+            backup: found.backup,
+            ..settings
+        });
+    }
+    let mut members = Membership::listed(stay, sockets);
+    for found in list {
+        if stays.contains(&found.address) {
+            continue;
+        }
+        let Found { name, address, weight: says, backup } = found.clone();
+        if members.len() >= BACKENDS_MAX {
+            left_out.push(format!("{name}: the pool has {BACKENDS_MAX} backends, no more fit"));
+            break;
+        }
+        let set = registrations.remembered(&pool.settings.name, &name);
+        let weight = set.map_or(says, |(said, set)| set.kept(said, says).weight_over(says));
+        match members.add(model::Backend { name: name.clone(), address, weight, backup }) {
+            Ok(()) => added.push(found),
+            Err(Obstacle::Member { name: other, address }) => {
+                left_out.push(format!("{name}: the pool has {other:?} at {address} already"));
+            }
+            Err(Obstacle::OwnSocket(socket)) => left_out.push(format!("{name} is {socket}")),
+        }
+    }
+    Plan { backends: members.into_backends(), added, gone, changed, left_out }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::config::model::HealthState;
+    use crate::config::{self, Config, Overrides};
+    use crate::control::tests::control;
+    use crate::messages::request::{Ask, Refusal, Request};
+    use crate::pool::{Admin, Snapshot};
+
+    const SOURCE: &str = "dns:web.test:80";
+    const TEXT: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n\
+         [[pool.backend]]\nname = \"file\"\naddress = \"10.0.0.9:80\"\n\
+         [[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\n";
+
+    fn parse(text: &str) -> Config {
+        config::parse(text, "test", &Overrides::default(), &mut |_: &str| Ok(Vec::new())).unwrap()
+    }
+
+    fn work() -> ControlLoop {
+        let config = parse(TEXT);
+        let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
+        work.control.config = Arc::new(config);
+        work
+    }
+
+    fn found(last: u8, weight: u16) -> Found {
+        let address: SocketAddr = ([10, 0, 0, last], 80).into();
+        Found { name: address.to_string(), address: address.into(), weight, backup: false }
+    }
+
+    fn lists(work: &mut ControlLoop, addresses: &[u8]) -> Vec<String> {
+        work.put_discovered("web", SOURCE, addresses.iter().map(|&last| found(last, 1)).collect())
+    }
+
+    fn backends(work: &ControlLoop) -> Vec<String> {
+        work.control.snapshot.pools[0].backends.iter().map(|backend| backend.name.clone()).collect()
+    }
+
+    fn backend(work: &ControlLoop, name: &str) -> Arc<Backend> {
+        Arc::clone(work.control.snapshot.pools[0].backend_named(name).unwrap())
+    }
+
+    fn change(work: &mut ControlLoop, name: &str, weight: Option<u16>, admin: Option<Admin>) {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let backend = Named { pool: "web".into(), backend: name.into() };
+        let request = Request::Change { backend, weight, admin, reply };
+        work.on_ask(Ask { who: "a test".into(), request });
+    }
+
+    #[test]
+    fn what_is_listed_comes_behind_the_file_and_goes_when_it_is_not() {
+        let mut work = work();
+        assert!(lists(&mut work, &[1, 2]).is_empty());
+        assert_eq!(backends(&work), ["file", "10.0.0.1:80", "10.0.0.2:80"]);
+        lists(&mut work, &[2, 3]);
+        assert_eq!(backends(&work), ["file", "10.0.0.2:80", "10.0.0.3:80"]);
+        lists(&mut work, &[]);
+        assert_eq!(backends(&work), ["file"]);
+        assert_eq!(work.removed.len(), 3, "by on_remove");
+    }
+
+    #[test]
+    fn a_refresh_and_another_order_change_nothing() {
+        let mut work = work();
+        lists(&mut work, &[1, 2]);
+        let (one, epoch) = (backend(&work, "10.0.0.1:80"), work.control.snapshot.epoch);
+        one.set_health(HealthState::Down);
+        let lease = one.lease(0);
+        lists(&mut work, &[2, 1]);
+        assert_eq!(work.control.snapshot.epoch, epoch, "no epoch");
+        lists(&mut work, &[2, 1, 3]);
+        assert!(Arc::ptr_eq(&one, &backend(&work, "10.0.0.1:80")), "with its health, counters and sessions");
+        assert_eq!(one.health(), HealthState::Down);
+        lease.release();
+    }
+
+    #[test]
+    fn one_that_is_back_while_it_has_sessions_is_the_same_one() {
+        let mut work = work();
+        lists(&mut work, &[1]);
+        let one = backend(&work, "10.0.0.1:80");
+        let lease = one.lease(0);
+        lists(&mut work, &[]);
+        lists(&mut work, &[1]);
+        assert!(Arc::ptr_eq(&one, &backend(&work, "10.0.0.1:80")) && work.removed.is_empty());
+        assert_eq!(one.admin(), Admin::Ready);
+        lease.release();
+    }
+
+    #[test]
+    fn the_file_and_an_earlier_source_come_first() {
+        let mut work = work();
+        let left_out = lists(&mut work, &[9, 1]);
+        assert_eq!(left_out, ["10.0.0.9:80: the pool has \"file\" at 10.0.0.9:80 already"]);
+        let left_out = work.put_discovered("web", "dns:other.test:80", vec![found(1, 1), found(2, 1)]);
+        assert_eq!(left_out, ["10.0.0.1:80: the pool has \"10.0.0.1:80\" at 10.0.0.1:80 already"]);
+        assert_eq!(backends(&work), ["file", "10.0.0.1:80", "10.0.0.2:80"]);
+        lists(&mut work, &[]);
+        assert_eq!(backends(&work), ["file", "10.0.0.2:80"], "each source removes its own");
+        work.put_discovered("web", "dns:other.test:80", vec![found(1, 1), found(2, 1)]);
+        assert_eq!(backends(&work), ["file", "10.0.0.2:80", "10.0.0.1:80"]);
+    }
+
+    #[test]
+    fn an_operator_is_over_the_source_until_that_says_something_else() {
+        let mut work = work();
+        lists(&mut work, &[1]);
+        change(&mut work, "10.0.0.1:80", Some(7), Some(Admin::Drain));
+        lists(&mut work, &[1, 2]);
+        let one = backend(&work, "10.0.0.1:80");
+        assert_eq!((one.weight(), one.admin()), (7, Admin::Drain));
+        work.put_discovered("web", SOURCE, vec![found(1, 3), found(2, 1)]);
+        assert_eq!((one.weight(), one.admin()), (3, Admin::Drain), "a source says nothing of that");
+    }
+
+    #[test]
+    fn what_an_operator_has_set_outlasts_the_absence_of_a_backend() {
+        let mut work = work();
+        lists(&mut work, &[1, 2]);
+        change(&mut work, "10.0.0.1:80", Some(7), Some(Admin::Maint));
+        lists(&mut work, &[2]);
+        work.publish();
+        work.look_after_removed();
+        lists(&mut work, &[1, 2]);
+        let one = backend(&work, "10.0.0.1:80");
+        assert_eq!((one.weight(), one.admin()), (7, Admin::Maint));
+        assert_eq!(work.control.kept.registrations.all_remembered().count(), 0);
+    }
+
+    #[test]
+    fn nobody_removes_or_registers_what_a_source_lists() {
+        let mut work = work();
+        lists(&mut work, &[1]);
+        let (reply, mut answered) = tokio::sync::oneshot::channel();
+        let backend = Named { pool: "web".into(), backend: "10.0.0.1:80".into() };
+        work.on_ask(Ask {
+            who: "a test".into(),
+            request: Request::Deregister { backend, holder: None, reply },
+        });
+        work.give_answers();
+        let Err(Refusal::Conflict(why)) = answered.try_recv().unwrap() else { panic!("it is refused") };
+        assert!(why.ends_with("is listed by dns:web.test:80: drain it, or remove it there"), "{why}");
+        assert_eq!(backends(&work).len(), 2);
+    }
+
+    #[test]
+    fn a_reload_keeps_what_a_source_lists_as_long_as_it_has_the_source() {
+        let mut work = work();
+        lists(&mut work, &[1, 2]);
+        let running = |work: &ControlLoop, text: &str| {
+            let (old, registrations) = (&work.control.config, &work.control.kept.registrations);
+            let merge = crate::control::membership::merge::merge;
+            let (merged, notes) = merge(old, &parse(text), &work.control.snapshot, registrations);
+            let names: Vec<String> =
+                merged.pools[0].backends.iter().map(|backend| backend.name.clone()).collect();
+            (names, notes)
+        };
+        assert_eq!(running(&work, TEXT).0, ["file", "10.0.0.1:80", "10.0.0.2:80"]);
+        assert!(running(&work, TEXT).1.is_empty(), "nobody has to know");
+        let (other_interval, _) = running(&work, &format!("{TEXT}interval = \"1s\"\n"));
+        assert_eq!(other_interval.len(), 3);
+        let (without, _) = TEXT.split_once("[[pool.discover]]").unwrap();
+        assert_eq!(running(&work, without).0, ["file"]);
+        assert_eq!(running(&work, &TEXT.replace("web.test", "other.test")).0, ["file"], "another source");
+        let listed = TEXT.replace("[[pool.disc", "[[pool.backend]]\naddress = \"10.0.0.2:80\"\n[[pool.disc");
+        let (names, notes) = running(&work, &listed);
+        assert_eq!(names, ["file", "10.0.0.2:80", "10.0.0.1:80"]);
+        assert_eq!(
+            notes,
+            ["pool \"web\": backend \"10.0.0.2:80\": was discovered and is listed now: file wins"]
+        );
+    }
+
+    #[test]
+    fn what_is_ourselves_is_left_out() {
+        let mut work = work();
+        work.control.doors = vec![OwnSocket::Admin("10.0.0.1:80".parse().unwrap())];
+        let left_out = lists(&mut work, &[1, 2]);
+        assert_eq!(left_out, ["10.0.0.1:80 is our own admin API 10.0.0.1:80"]);
+    }
+}

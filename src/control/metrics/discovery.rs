@@ -1,0 +1,43 @@
+//! Sources of backends.
+
+use std::fmt;
+
+use super::sheet::Sheet;
+use crate::base::time::Instant;
+use crate::control::discovery::state::SourceState;
+use crate::messages::discovery::Outcome;
+
+/// A process without sources has no such series.
+pub(super) fn write(sheet: &mut Sheet, sources: &[SourceState], now: Instant) -> fmt::Result {
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let names = |row: &SourceState| [("pool", row.pool.clone()), ("source", row.source.clone())];
+    sheet.gauges(
+        "l4lb_discovery_backends",
+        "Backends that a source is believed to have.",
+        sources.iter().map(|row| (names(row), row.backends)),
+    )?;
+    let counts = sources.iter().flat_map(|row| {
+        let [pool, source] = names(row);
+        Outcome::ALL.into_iter().zip(row.counts).map(move |(outcome, count)| {
+            ([pool.clone(), source.clone(), ("outcome", outcome.as_str().to_owned())], count)
+        })
+    });
+    sheet.counters(
+        "l4lb_discovery_answers_total",
+        "Answers of a source and failures to get one, by outcome.",
+        counts,
+    )?;
+    let answered = sources.iter().filter_map(|row| Some((row, row.answered?)));
+    sheet.gauges(
+        "l4lb_discovery_age_seconds",
+        "Time since the last answer of a source.",
+        answered.map(|(row, answered)| (names(row), (now - answered).as_secs_f64())),
+    )?;
+    sheet.gauges(
+        "l4lb_discovery_left_out_backends",
+        "Backends that a source lists and that are not in the pool on its behalf.",
+        sources.iter().map(|row| (names(row), row.left_out.len() as u64)),
+    )
+}

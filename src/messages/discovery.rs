@@ -1,0 +1,56 @@
+//! What sources of backends report.
+
+use crate::base::address::Address;
+
+/// Names one run of a source for the life of the process: what an earlier run reports late is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SourceId(pub u64);
+
+/// A backend that a source lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it is called in its pool.
+    pub name: String,
+    /// Where it is dialed.
+    pub address: Address,
+    /// Share of new sessions, 0..=256.
+    pub weight: u16,
+    /// Serves only when no other backend is eligible.
+    pub backup: bool,
+}
+
+/// What a source has come to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// All backends that there are now, never a part; `None` where that is as it was.
+    pub list: Option<Vec<Found>>,
+    /// How asking went.
+    pub outcome: Outcome,
+    /// What an operator should know of it, in words.
+    pub note: Option<String>,
+}
+
+/// How asking went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There are backends.
+    Found,
+    /// There is none.
+    Nothing,
+    /// There was no answer, or none that can be used: what was known stays.
+    Failed,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Found, Self::Nothing, Self::Failed];
+
+    /// The word for it in logs, metrics and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Nothing => "nothing",
+            Self::Failed => "failed",
+        }
+    }
+}
