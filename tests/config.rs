@@ -1,10 +1,14 @@
 //! Every mistake that a file can hold, each with the exact line that it brings up; `cli.rs` has those of
 //! flags.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
 
-use l4lb::config::{self, BackendFlag, Config, Error, Overrides};
+use l4lb::config::diff::diff;
+use l4lb::config::model::Check;
+use l4lb::config::{self, BackendFlag, Config, Error, Inputs, Overrides};
 use proptest::prelude::*;
 
 /// Where a case puts its lines into an otherwise good file; `TEMPLATE` has the line numbers.
@@ -553,4 +557,131 @@ fn no_backend_is_the_admin_api_or_the_metrics_address_however_it_is_spelled() {
         let errors = parse(&text).expect_err(&text);
         assert!(lines_of(&errors).concat().ends_with(expected), "{backend}: {:?}", lines_of(&errors));
     }
+}
+
+/// What these tests set; `LATIN` is no UTF-8.
+const VARIABLES: Inputs = Inputs {
+    variable: |name| match name {
+        "PORT" => Some("8081".into()),
+        "WEIGHT" => Some("7".into()),
+        "HEAVY" => Some("too much".into()),
+        "WORKERS" => Some("3".into()),
+        "PIN" => Some("true".into()),
+        "SECRET" => Some("hunter2".into()),
+        "LINES" => Some("x\"\n[[pool]]\nname = \"evil".into()),
+        "LATIN" => Some(OsString::from_vec(vec![b'a', 0xe9])),
+        _ => None,
+    },
+    ..l4lb::sys::INPUTS
+};
+
+fn load_with_variables(text: &str) -> Result<Config, Vec<Error>> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.toml");
+    std::fs::write(&file, text).expect("write it");
+    let result = config::load(Some(&file), &Overrides::default(), VARIABLES, &mut resolve);
+    // Only the name is of interest.
+    let folder = format!("{}/", folder.path().display());
+    result.map_err(|errors| {
+        let mut errors = errors;
+        for error in &mut errors {
+            if let Error::Line { file, what, .. } | Error::File { file, what } = error {
+                *file = file.replace(&folder, "");
+                *what = what.replace(&folder, "");
+            }
+        }
+        errors
+    })
+}
+
+#[test]
+fn values_take_environment_variables_in_whatever_they_are() {
+    let text = file(Global, "workers = \"${WORKERS}\"\npin = \"${PIN}\"")
+        .replace("name = \"web\"", "name = \"web-${WEIGHT}\"")
+        .replace("\"10.0.0.1:80\"", "\"10.0.0.1:${PORT}\"\nweight = \"${WEIGHT}\"");
+    let config = load_with_variables(&text).unwrap();
+    let (global, pool) = (&config.global, &config.pools[0]);
+    assert_eq!((global.workers.get(), global.pin, pool.name.as_str()), (3, true, "web-7"));
+    assert_eq!(
+        (pool.backends[0].address.to_string().as_str(), pool.backends[0].weight),
+        ("10.0.0.1:8081", 7)
+    );
+}
+
+#[test]
+fn a_variable_that_cannot_be_put_in_is_reported_with_its_place() {
+    for (at, lines, expected) in [
+        (
+            Global,
+            "workers = \"${GONE}\"",
+            "x.toml:2: global: workers: the environment variable GONE is not set",
+        ),
+        (
+            Backend,
+            "name = \"a\"\nweight = \"${GONE}\"",
+            "x.toml:18: pool \"web\": backend \"a\": weight: the environment variable GONE is not set",
+        ),
+        (
+            Health,
+            "type = \"${LATIN}\"",
+            "x.toml:14: pool \"web\": health: type: the environment variable LATIN is not UTF-8",
+        ),
+        (
+            Global,
+            "access_log = { path = \"a\", at = [\"${GONE}\"] }",
+            "x.toml:2: global: access_log: at: the environment variable GONE is not set",
+        ),
+        (
+            Pool,
+            "balance = \"${GONE\"",
+            "x.toml:8: pool \"web\": balance: ${ without }: write ${NAME}, or $${ for what is no variable",
+        ),
+        // Messages repeat what the file has.
+        (
+            Backend,
+            "weight = \"${HEAVY}\"",
+            "x.toml:17: pool \"web\": backend 10.0.0.1:80: weight: must be a whole number 0..=256, got \"${HEAVY}\"",
+        ),
+        (
+            Global,
+            "workers = \"${SECRET}\"",
+            "x.toml:2: global: workers: must be \"auto\" or 1..=256, got \"${SECRET}\"",
+        ),
+        // A number in quotes is no number but where a variable has put it.
+        (
+            Global,
+            "max_sessions = \"7\"",
+            "x.toml:2: global: max_sessions: must be a whole number 1..=10000000, got \"7\"",
+        ),
+    ] {
+        let errors = load_with_variables(&file(at, lines)).unwrap_err();
+        assert_eq!(lines_of(&errors), [expected], "{lines}");
+    }
+    let both = load_with_variables(&file(Global, "pin = \"${ONE}\"\nsplice = \"${OTHER}\"")).unwrap_err();
+    assert_eq!(both.len(), 2, "one mistake hides no other: {both:?}");
+}
+
+/// Were they put into the text, a variable could write tables.
+#[test]
+fn what_a_variable_holds_stays_in_its_value() {
+    let text = file(Health, "type = \"send_expect\"\nsend = \"${LINES}\"\nexpect = \"+\"");
+    let config = load_with_variables(&text).unwrap();
+    assert_eq!(config.pools.len(), 1);
+}
+
+#[test]
+fn what_a_check_sends_is_shown_as_the_file_has_it() {
+    let text = |send: &str| {
+        let keys = format!("type = \"send_expect\"\nsend = \"AUTH {send}\\r\\n\"\nexpect = \"+OK\"");
+        load_with_variables(&file(Health, &keys)).unwrap()
+    };
+    let config = text("${SECRET}");
+    let Check::SendExpect { send, .. } = &config.pools[0].health.check else { panic!("another check") };
+    assert_eq!(send.as_slice(), b"AUTH hunter2\r\n");
+    let shown = config.to_string();
+    assert!(shown.contains("send=\"AUTH ${SECRET}\\r\\n\" expect=\"+OK\""), "{shown}");
+    let changes: Vec<String> = diff(&text("x"), &config).iter().map(ToString::to_string).collect();
+    let expected = "pool \"web\": health.send \"AUTH x\\r\\n\" -> \"AUTH ${SECRET}\\r\\n\"";
+    assert_eq!(changes, [expected]);
+    assert!(!shown.contains("hunter2"));
 }

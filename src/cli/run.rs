@@ -82,7 +82,7 @@ fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
 
 /// Returns the configuration of the file and the flags. Prints every mistake and returns the exit code otherwise.
 fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
-    config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up).map_err(|errors| {
+    config::load_and_look_up(file, overrides, sys::INPUTS, sys::look_up).map_err(|errors| {
         errors.iter().for_each(print_error);
         ExitCode::from(EXIT_USAGE)
     })

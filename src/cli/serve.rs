@@ -20,10 +20,10 @@ pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::
     // Must come before anything else is opened.
     let inherited = Inherited::take().context("cannot take the passed sockets (LISTEN_FDS)")?;
     let signals = prepare_process()?;
-    match config::load_and_look_up(file, overrides, sys::open_regular, sys::look_up) {
+    match config::load_and_look_up(file, overrides, sys::INPUTS, sys::look_up) {
         Ok(config) => serve(&config, file_of(file, overrides), inherited, &signals, || Ok(())),
         Err(errors) => {
-            let format = file.map_or(LogFormat::Text, |file| config::log_format(file, sys::open_regular));
+            let format = file.map_or(LogFormat::Text, |file| config::log_format(file, sys::INPUTS));
             let errors = errors.iter().map(|error| one_line(&error.to_string()));
             errors.for_each(|error| logging::print_mistake(&error, format));
             Ok(ExitCode::from(super::print::EXIT_USAGE))
@@ -36,7 +36,7 @@ fn file_of(file: Option<&Path>, overrides: &Overrides) -> Option<ConfigFile> {
     let (path, overrides) = (file?.to_owned(), overrides.clone());
     let name = path.display().to_string();
     let source: Source = Arc::new(move || {
-        let config = config::load_and_look_up(Some(&path), &overrides, sys::open_regular, sys::look_up);
+        let config = config::load_and_look_up(Some(&path), &overrides, sys::INPUTS, sys::look_up);
         config.map_err(|errors| errors.iter().map(|error| one_line(&error.to_string())).collect())
     });
     Some(ConfigFile { name, source })

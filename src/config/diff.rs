@@ -307,9 +307,19 @@ fn of_tcp(old: Tcp, new: Tcp, keys: &mut Keys<'_>) {
 }
 
 fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
-    let Health { check, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state } =
-        new;
-    keys.all(check_keys(&old.check), check_keys(check));
+    let Health {
+        check: _,
+        written: _,
+        interval,
+        fast_interval,
+        timeout,
+        rise,
+        fall,
+        jitter_percent,
+        port,
+        initial_state,
+    } = new;
+    keys.all(check_keys(old), check_keys(new));
     keys.duration("health.interval", old.interval, *interval);
     keys.duration("health.fast_interval", old.fast_interval, *fast_interval);
     keys.duration("health.timeout", old.timeout, *timeout);
@@ -321,23 +331,28 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
 }
 
 /// All keys that any check has, in one order.
-fn check_keys(check: &Check) -> [(&'static str, Option<String>); 7] {
+fn check_keys(Health { check, written, .. }: &Health) -> [(&'static str, Option<String>); 7] {
+    let shown = |key: &str, value: String| {
+        Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))
+    };
     let (mut sent, mut prefix, mut contained) = (None, None, None);
     let (mut target, mut named, mut expected) = (None, None, None);
-    let quoted = |bytes: &[u8]| Some(format!("\"{}\"", bytes.escape_ascii()));
+    let quoted = |key: &str, bytes: &[u8]| shown(key, format!("\"{}\"", bytes.escape_ascii()));
     let kind = match check {
         Check::Off => "off",
         Check::Tcp => "tcp",
         Check::SendExpect { send, expect } => {
-            sent = quoted(send);
+            sent = quoted("send", send);
             match expect {
-                Expect::Prefix(bytes) => prefix = quoted(bytes),
-                Expect::Contains(bytes) => contained = quoted(bytes),
+                Expect::Prefix(bytes) => prefix = quoted("expect", bytes),
+                Expect::Contains(bytes) => contained = quoted("contains", bytes),
             }
             "send_expect"
         }
         Check::Http { path, host, status } => {
-            (target, named, expected) = (Some(path.clone()), host.clone(), Some(status.to_string()));
+            target = shown("path", path.clone());
+            named = host.clone().and_then(|host| shown("host", host));
+            expected = Some(status.to_string());
             "http"
         }
     };

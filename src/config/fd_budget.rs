@@ -184,7 +184,7 @@ mod tests {
             max_sessions: max_sessions.map(|text| parse_sessions(text).unwrap()),
             ..Overrides::default()
         };
-        load(None, &overrides, |path| std::fs::File::open(path), &mut crate::config::system_resolver).unwrap()
+        load(None, &overrides, crate::config::Inputs::NOTHING, &mut crate::config::system_resolver).unwrap()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Text becomes its mirror in `parse` (only shape), the mirror becomes [`model`] in `check` (types, ranges, references,
 //! conflicts), and nothing behind that checks again. One pass reports every mistake, each as one line that names file,
 //! line and key. Never opens a socket, and resolves host names only through the [`Resolver`] that the caller
-//! hands in, as it opens the file only by its [`Open`].
+//! hands in, as it opens files and asks for environment variables only by its [`Inputs`].
 
 pub mod diff;
 pub mod discover;
@@ -39,7 +39,7 @@ pub use names::{Found, LookUp, found_at, load_and_look_up, look_up_all};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
-pub use parse::file::Open;
+pub use parse::file::Inputs;
 pub use ranges::WEIGHT_MAX;
 pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
@@ -55,37 +55,41 @@ use parse::report::Report;
 pub fn load(
     path: Option<&Path>,
     overrides: &Overrides,
-    open: Open,
+    inputs: Inputs,
     resolve: Resolver,
 ) -> Result<Config, Vec<Error>> {
-    let text = path.map(|path| file::read(path, open)).transpose()?;
-    check_text(text.as_ref(), overrides, resolve)
+    let text = path.map(|path| file::read(path, inputs)).transpose()?;
+    check_text(text.as_ref(), overrides, inputs, resolve)
 }
 
 /// See [`load`].
-fn check_text(text: Option<&Text>, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
-    match text {
-        Some(Text { file, text }) => parse(text, file, overrides, resolve),
-        None => from_flags(overrides, resolve),
+fn check_text(
+    text: Option<&Text>,
+    overrides: &Overrides,
+    inputs: Inputs,
+    resolve: Resolver,
+) -> Result<Config, Vec<Error>> {
+    let Some(Text { file, text }) = text else { return from_flags(overrides, resolve) };
+    let mut report = Report::new(file, text);
+    match raw::read(text, inputs, &mut report) {
+        Some(raw) => check::check(&raw, overrides, resolve, report),
+        None => Err(report.into_errors()),
     }
 }
 
 /// The format of log lines that the file at `path` asks for, whatever else is wrong with it; text where it does not say.
-pub fn log_format(path: &Path, open: Open) -> LogFormat {
-    let text = file::read(path, open).ok();
+pub fn log_format(path: &Path, inputs: Inputs) -> LogFormat {
+    let text = file::read(path, inputs).ok();
     let table: Option<toml::Table> = text.and_then(|Text { text, .. }| text.parse().ok());
     let format = table.as_ref().and_then(|table| table.get("global")?.get("log")?.get("format")?.as_str());
     if format == Some(LogFormat::Json.as_str()) { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// The configuration that `text` describes with `overrides` applied, or every mistake in both; `file` is its
-/// name in errors.
+/// name in errors. It names no environment variable: none is set.
 pub fn parse(text: &str, file: &str, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
-    let mut report = Report::new(file, text);
-    match raw::read(text, &mut report) {
-        Some(raw) => check::check(&raw, overrides, resolve, report),
-        None => Err(report.into_errors()),
-    }
+    let text = Text { file: file.to_owned(), text: text.to_owned() };
+    check_text(Some(&text), overrides, Inputs::NOTHING, resolve)
 }
 
 /// The configuration that flags alone describe.
@@ -102,7 +106,6 @@ fn from_flags(overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Er
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io;
     use std::net::SocketAddr;
     use std::time::Duration;
@@ -167,7 +170,7 @@ mod tests {
         let text = uncommented();
         // The backends after the first one repeat its keys no more.
         let (text, _) = text.split_once("[[pool.backend]]\naddress").unwrap();
-        let raw = raw::read(text, &mut Report::new("", text)).unwrap();
+        let raw = raw::read(text, Inputs::NOTHING, &mut Report::new("", text)).unwrap();
         assert!(!format!("{raw:?}").contains(": None"), "{raw:#?}");
     }
 
@@ -251,7 +254,7 @@ mod tests {
     #[test]
     fn flags_alone_serve_the_backends_of_the_tutorial() {
         let overrides = Overrides { listen: vec![parse_bind(":9090").unwrap()], ..Overrides::default() };
-        let config = load(None, &overrides, |path| File::open(path), &mut system_resolver).unwrap();
+        let config = load(None, &overrides, Inputs::NOTHING, &mut system_resolver).unwrap();
         let addresses: Vec<String> = config.pools[0].backends.iter().map(|b| b.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"]);
     }
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn the_name_of_a_file_that_cannot_be_read_stays_on_its_line() {
         let path = Path::new("no\nsuch.toml");
-        let errors = load(Some(path), &Overrides::default(), |path| File::open(path), &mut system_resolver)
+        let errors = load(Some(path), &Overrides::default(), Inputs::NOTHING, &mut system_resolver)
             .unwrap_err();
         assert!(errors[0].to_string().starts_with("no\\nsuch.toml: cannot read it: "), "{}", errors[0]);
     }
@@ -268,7 +271,7 @@ mod tests {
     fn listeners_on_port_0_share_an_address() {
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
         let overrides = Overrides { listen: vec![bind, bind], ..Overrides::default() };
-        let config = load(None, &overrides, |path| File::open(path), &mut system_resolver).unwrap();
+        let config = load(None, &overrides, Inputs::NOTHING, &mut system_resolver).unwrap();
         assert_ne!(config.listeners[0].name, config.listeners[1].name);
     }
 }

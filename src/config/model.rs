@@ -1,6 +1,7 @@
 //! The configuration that l4lb runs: legal by construction, every default filled in.
 //! Made only by `config::check`; nothing behind it re-checks a port, a weight or a name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -425,6 +426,8 @@ pub struct Keepalive {
 pub struct Health {
     /// What one check does.
     pub check: Check,
+    /// Of its keys in whose values the file names a variable, what the file has: their values may be secret, and are not shown.
+    pub written: BTreeMap<&'static str, String>,
     /// Time between checks of one backend.
     pub interval: Duration,
     /// Time between checks while the state is changing.

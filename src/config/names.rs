@@ -16,7 +16,7 @@ use super::check_text;
 use super::error::Error;
 use super::model::Config;
 use super::overrides::Overrides;
-use super::parse::file::{self, Open};
+use super::parse::file::{self, Inputs};
 
 /// Names that are looked up at a time; more take turns.
 const LOOKUPS_MAX: usize = 64;
@@ -31,11 +31,11 @@ pub type Found = HashMap<String, io::Result<Vec<SocketAddr>>>;
 pub fn load_and_look_up(
     path: Option<&Path>,
     overrides: &Overrides,
-    open: Open,
+    inputs: Inputs,
     look_up: LookUp,
 ) -> Result<Config, Vec<Error>> {
-    let text = path.map(|path| file::read(path, open)).transpose()?;
-    look_up_at_once(|resolve| check_text(text.as_ref(), overrides, resolve), look_up)
+    let text = path.map(|path| file::read(path, inputs)).transpose()?;
+    look_up_at_once(|resolve| check_text(text.as_ref(), overrides, inputs, resolve), look_up)
 }
 
 /// What `check` returns where it is given what `look_up` finds.

@@ -146,13 +146,14 @@ impl fmt::Display for Tcp {
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |key: &str, value: String| self.written.get(key).map_or(value, |written| one_line(written));
         match &self.check {
             Check::Off => return write!(f, "type=off initial_state={}", self.initial_state.as_str()),
             Check::Tcp => write!(f, "type=tcp")?,
             Check::Http { path, host, status } => {
-                write!(f, "type=http path={path} status={status}")?;
+                write!(f, "type=http path={} status={status}", shown("path", path.clone()))?;
                 if let Some(host) = host {
-                    write!(f, " host={host}")?;
+                    write!(f, " host={}", shown("host", host.clone()))?;
                 }
             }
             Check::SendExpect { send, expect } => {
@@ -160,7 +161,8 @@ impl fmt::Display for Health {
                     Expect::Prefix(bytes) => ("expect", bytes),
                     Expect::Contains(bytes) => ("contains", bytes),
                 };
-                let [send, bytes] = [send, bytes].map(|bytes| bytes.escape_ascii());
+                let [send, bytes] = [("send", send), (key, bytes)]
+                    .map(|(key, bytes)| shown(key, bytes.escape_ascii().to_string()));
                 write!(f, "type=send_expect send=\"{send}\" {key}=\"{bytes}\"")?;
             }
         }

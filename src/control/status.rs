@@ -112,7 +112,7 @@ impl View {
         let config = crate::config::load(
             None,
             &overrides,
-            crate::sys::open_regular,
+            crate::sys::INPUTS,
             &mut crate::config::system_resolver,
         );
         Self::new(&Arc::new(config.expect("flags are enough")), None, Arc::default(), Arc::default())

@@ -387,6 +387,7 @@ mod tests {
     fn the_port_may_be_overridden() {
         let mut health = Health {
             check: Check::Off,
+            written: std::collections::BTreeMap::new(),
             interval: LIMIT,
             fast_interval: LIMIT,
             timeout: LIMIT,

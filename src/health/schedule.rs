@@ -35,6 +35,7 @@ mod tests {
     fn health(interval: Duration, fast_interval: Duration, jitter_percent: u8) -> Health {
         Health {
             check: Check::Tcp,
+            written: std::collections::BTreeMap::new(),
             interval,
             fast_interval,
             timeout: Duration::from_secs(1),

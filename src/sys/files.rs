@@ -13,6 +13,11 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::config::Inputs;
+
+/// Reads a configuration from the files and the environment of this process.
+pub const INPUTS: Inputs = Inputs { open: open_regular, variable: |name| std::env::var_os(name) };
+
 /// Opens a log for appending, readable by its group; creates it if it does not exist.
 ///
 /// `/dev/stdout` and `/dev/stderr` are those of the start of the process, whatever they are. A symbolic link is

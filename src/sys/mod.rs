@@ -27,7 +27,7 @@ mod usage;
 
 pub use addresses::{is_own_address, own_addresses};
 pub use clock::{Clock, timestamp};
-pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};
+pub use files::{INPUTS, ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use foresight::{InTheWay, Use, may_use, try_bind, who_answers, who_listens};
 pub use kernel::{
     Dial, DialSpec, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,

@@ -161,14 +161,11 @@ fn account(read: &mut Reader, user: &Key, group: &Key) -> Option<Account> {
 fn workers(read: &mut Reader, key: &Key) -> Option<NonZeroUsize> {
     match str_of(key) {
         Some("auto") => Some(workers_auto()),
-        Some(text) => {
-            read.wrong(
-                "workers",
-                key,
-                format_args!("must be \"auto\" or 1..={WORKERS_MAX}, got {}", quote(text)),
-            );
+        Some(text) if read.variable_text(key).is_none() || text.parse::<u64>().is_err() => {
+            let got = read.got(key);
+            read.wrong("workers", key, format_args!("must be \"auto\" or 1..={WORKERS_MAX}, got {got}"));
             None
         }
-        None => read.count("workers", key, WORKERS_MAX),
+        Some(_) | None => read.count("workers", key, WORKERS_MAX),
     }
 }

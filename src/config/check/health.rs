@@ -1,10 +1,11 @@
 //! `[pool.health]`: what a check does, how often, and how its verdicts count.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use toml::Spanned;
 
-use super::reader::{Reader, quote, spot_of_table, str_of};
+use super::reader::{Reader, spot_of_table, str_of};
 use crate::config::model::{Check, Expect, Health, HealthState};
 use crate::config::parse::raw::{Key, RawHealth, Table};
 use crate::config::parse::report::{Report, Scope};
@@ -39,7 +40,7 @@ pub(super) fn check(
     let scope = parent.part(spot_of_table(raw), "health");
     let raw = raw.map_or(&absent, |raw| raw.get_ref());
     let mut read = Reader { report, scope: &scope };
-    let check = what(&mut read, raw);
+    let (check, written) = (what(&mut read, raw), written(&read, raw));
     let interval_of_file = read.duration("interval", &raw.interval, TIMEOUT, None);
     let interval = interval.or(interval_of_file).unwrap_or(Duration::from_secs(2));
     let fast_interval = within(&mut read, "fast_interval", &raw.fast_interval, interval);
@@ -47,6 +48,7 @@ pub(super) fn check(
     let timeout = within(&mut read, "timeout", &raw.timeout, interval);
     Health {
         check,
+        written,
         interval,
         fast_interval: fast_interval.unwrap_or(Duration::from_millis(500).min(interval)),
         timeout: timeout.unwrap_or(Duration::from_secs(1).min(interval)),
@@ -87,7 +89,8 @@ fn what(read: &mut Reader, raw: &RawHealth) -> Check {
     let contains = payload(read, "contains", &raw.contains, 1);
     let path = visible(read, "path", &raw.path).unwrap_or("/health").to_string();
     if !path.starts_with('/') {
-        read.wrong("path", &raw.path, format_args!("must start with /, got {}", quote(&path)));
+        let got = read.got(&raw.path);
+        read.wrong("path", &raw.path, format_args!("must start with /, got {got}"));
     }
     let host = visible(read, "host", &raw.host).map(str::to_string);
     let status = read.whole("status", &raw.status, 100..=599).unwrap_or(200);
@@ -106,6 +109,18 @@ fn what(read: &mut Reader, raw: &RawHealth) -> Check {
             Check::SendExpect { send, expect: expect.unwrap_or(Expect::Prefix(Vec::new())) }
         }
     }
+}
+
+/// What the file has for what a check sends and looks for, where that names a variable.
+fn written(read: &Reader, raw: &RawHealth) -> BTreeMap<&'static str, String> {
+    let keys = [
+        ("send", &raw.send),
+        ("expect", &raw.expect),
+        ("contains", &raw.contains),
+        ("path", &raw.path),
+        ("host", &raw.host),
+    ];
+    keys.into_iter().filter_map(|(name, key)| Some((name, read.written(key)?.to_owned()))).collect()
 }
 
 /// Reports keys of another type.
@@ -145,7 +160,8 @@ fn visible<'k>(read: &mut Reader, name: &str, key: &'k Key) -> Option<&'k str> {
         (1..=PAYLOAD_LEN_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_visible {
         let expected = format!("must be 1..={PAYLOAD_LEN_MAX} visible ASCII characters");
-        read.wrong(name, key, format_args!("{expected}, got {}", quote(text)));
+        let got = read.got(key);
+        read.wrong(name, key, format_args!("{expected}, got {got}"));
         return None;
     }
     Some(text)

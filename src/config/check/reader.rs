@@ -28,12 +28,16 @@ impl Reader<'_> {
         T: TryFrom<i64> + PartialOrd + Display,
     {
         let value = key.as_ref()?.get_ref();
-        let number = value.as_integer().and_then(|number| T::try_from(number).ok());
+        // What a variable holds is text.
+        let number = value.as_integer().or_else(|| self.variable_text(key)?.parse().ok());
+        let is_whole = number.is_some();
+        let number = number.and_then(|number: i64| T::try_from(number).ok());
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
             let (min, max) = range.into_inner();
-            let kind = if value.is_integer() { "" } else { "a whole number " };
-            self.wrong(name, key, format_args!("must be {kind}{min}..={max}, got {}", show(value)));
+            let kind = if is_whole { "" } else { "a whole number " };
+            let got = self.got(key);
+            self.wrong(name, key, format_args!("must be {kind}{min}..={max}, got {got}"));
         }
         number
     }
@@ -55,7 +59,8 @@ impl Reader<'_> {
         let parsed = parse_duration(value.as_str().unwrap_or_default());
         let Ok(duration) = parsed else {
             let expected = "must be a duration like \"500ms\", \"2s\", \"1m30s\" or \"1h\"";
-            self.wrong(name, key, format_args!("{expected}, got {}", show(value)));
+            let got = self.got(key);
+            self.wrong(name, key, format_args!("{expected}, got {got}"));
             return None;
         };
         if range.contains(&duration) || (duration.is_zero() && zero.is_some()) {
@@ -63,24 +68,28 @@ impl Reader<'_> {
         }
         let (min, max) = (show_duration(*range.start()), show_duration(*range.end()));
         let zero = zero.map(|meaning| format!("0s ({meaning}) or ")).unwrap_or_default();
-        self.wrong(name, key, format_args!("must be {zero}{min}..={max}, got {}", show(value)));
+        let got = self.got(key);
+        self.wrong(name, key, format_args!("must be {zero}{min}..={max}, got {got}"));
         None
     }
 
     /// True or false.
     pub(super) fn boolean(&mut self, name: &str, key: &Key) -> Option<bool> {
         let value = key.as_ref()?.get_ref();
-        if value.as_bool().is_none() {
-            self.wrong(name, key, format_args!("must be true or false, got {}", show(value)));
+        let on = value.as_bool().or_else(|| self.variable_text(key)?.parse().ok());
+        if on.is_none() {
+            let got = self.got(key);
+            self.wrong(name, key, format_args!("must be true or false, got {got}"));
         }
-        value.as_bool()
+        on
     }
 
     /// A string.
     pub(super) fn text<'k>(&mut self, name: &str, key: &'k Key) -> Option<&'k str> {
         let value = key.as_ref()?.get_ref();
         if value.as_str().is_none() {
-            self.wrong(name, key, format_args!("must be a string, got {}", show(value)));
+            let got = self.got(key);
+            self.wrong(name, key, format_args!("must be a string, got {got}"));
         }
         value.as_str()
     }
@@ -92,8 +101,8 @@ impl Reader<'_> {
         if chosen.is_none() {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             let hint = did_you_mean(value.as_str().unwrap_or_default(), words.iter().copied());
-            let words = words.join(", ");
-            self.wrong(name, key, format_args!("must be one of {words}, got {}{hint}", show(value)));
+            let (words, got) = (words.join(", "), self.got(key));
+            self.wrong(name, key, format_args!("must be one of {words}, got {got}{hint}"));
         }
         chosen.map(|(_, choice)| *choice)
     }
@@ -121,6 +130,25 @@ impl Reader<'_> {
                 self.wrong("name", key, what);
                 None
             }
+        }
+    }
+
+    /// The value of `key`, if it is text with a variable in it.
+    pub(super) fn variable_text<'k>(&self, key: &'k Key) -> Option<&'k str> {
+        self.written(key)?;
+        str_of(key)
+    }
+
+    /// What the file has there, if it names a variable.
+    pub(super) fn written(&self, key: &Key) -> Option<&str> {
+        self.report.written_at(key.as_ref()?.span().start)
+    }
+
+    /// The value of `key` as messages repeat it.
+    pub(super) fn got(&self, key: &Key) -> String {
+        match self.written(key) {
+            Some(written) => quote(written),
+            None => key.as_ref().map(|value| show(value.get_ref())).unwrap_or_default(),
         }
     }
 

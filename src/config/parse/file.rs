@@ -1,5 +1,6 @@
-//! Reads the text of a file that may be of any size and hold anything.
+//! Reads the text of a file that may be of any size and hold anything. What it is read by is handed in as [`Inputs`].
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -7,8 +8,20 @@ use std::path::Path;
 use crate::config::error::{Error, one_line};
 use crate::config::ranges::FILE_MIB_MAX;
 
-/// Opens a file to read, and never waits for one that is none.
-pub type Open = fn(&Path) -> io::Result<File>;
+/// What of this machine a configuration is read from.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs {
+    /// Opens a file to read, and never waits for one that is none.
+    pub open: fn(&Path) -> io::Result<File>,
+    /// The value of an environment variable, if it is set.
+    pub variable: fn(&str) -> Option<OsString>,
+}
+
+impl Inputs {
+    /// No file, and no variable.
+    pub(in crate::config) const NOTHING: Self =
+        Self { open: |_| Err(io::ErrorKind::Unsupported.into()), variable: |_| None };
+}
 
 /// A file that was read.
 pub(in crate::config) struct Text {
@@ -18,17 +31,17 @@ pub(in crate::config) struct Text {
 }
 
 /// The text of the file at `path`, which may be of any size.
-pub(in crate::config) fn read(path: &Path, open: Open) -> Result<Text, Vec<Error>> {
+pub(in crate::config) fn read(path: &Path, inputs: Inputs) -> Result<Text, Vec<Error>> {
     let file = one_line(&path.display().to_string());
-    let text = text(path, &file, open).map_err(|error| vec![error])?;
+    let text = text(path, &file, inputs).map_err(|error| vec![error])?;
     Ok(Text { file, text })
 }
 
-fn text(path: &Path, file: &str, open: Open) -> Result<String, Error> {
+fn text(path: &Path, file: &str, inputs: Inputs) -> Result<String, Error> {
     const LEN_MAX: u64 = FILE_MIB_MAX << 20;
     let wrong = |what| Error::File { file: file.to_owned(), what };
     let mut bytes = Vec::new();
-    let read = open(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
+    let read = (inputs.open)(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
     if read.map_err(|error| wrong(format!("cannot read it: {error}")))? as u64 > LEN_MAX {
         return Err(wrong(format!("larger than {FILE_MIB_MAX} MiB")));
     }

@@ -4,3 +4,4 @@
 pub(super) mod file;
 pub(super) mod raw;
 pub(super) mod report;
+mod variables;

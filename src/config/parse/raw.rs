@@ -11,7 +11,9 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::file::Inputs;
 use super::report::{Report, Spot};
+use super::variables;
 use crate::base::nearest::did_you_mean;
 
 /// The value of a key, if the file has it.
@@ -243,13 +245,13 @@ impl<'de> Deserialize<'de> for RawKeepalive {
 /// The mirror of `text`. A key or table that does not fit goes into the report and is left out, so that one
 /// mistake hides no other. `None` when so much is missing that a check would bring up mistakes that nobody
 /// made.
-pub(in crate::config) fn read(text: &str, report: &mut Report) -> Option<RawConfig> {
+pub(in crate::config) fn read(text: &str, inputs: Inputs, report: &mut Report) -> Option<RawConfig> {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         report_syntax(&errors, report);
         return None;
     }
-    let mut is_checkable = true;
+    let mut is_checkable = variables::put_in(document.get_mut(), inputs, report);
     for _ in 0..MISFITS_MAX {
         let value = Spanned::new(document.span(), DeValue::Table(document.get_ref().clone()));
         let error = match RawConfig::deserialize(ValueDeserializer::from(value)) {
@@ -317,7 +319,7 @@ fn remove(table: &mut DeTable, span: &Range<usize>) -> Option<Vec<String>> {
 }
 
 /// What messages call the `index`-th `[[key]]`.
-fn label_of(key: &str, table: &DeTable, index: usize) -> String {
+pub(super) fn label_of(key: &str, table: &DeTable, index: usize) -> String {
     let text = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
     label(key, text("name"), text("bind").or(text("address")), index)
 }

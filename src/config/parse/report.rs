@@ -1,6 +1,7 @@
 //! The mistakes found so far, and where in the file they are.
 //! Never stops a check: who finds a mistake reports it and goes on with a stand-in.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
 use crate::config::error::{Error, one_line};
@@ -56,6 +57,8 @@ pub(in crate::config) struct Report {
     /// The byte after each newline.
     line_starts: Vec<usize>,
     errors: Vec<Error>,
+    /// By the place of a value in which there is a variable, what the file has there.
+    written: HashMap<usize, String>,
     /// What is no mistake, and an operator should hear of.
     pub(in crate::config) notes: Vec<String>,
 }
@@ -64,7 +67,7 @@ impl Report {
     /// An empty report on the file called `file`.
     pub(in crate::config) fn new(file: &str, text: &str) -> Self {
         let line_starts = text.match_indices('\n').map(|(byte, _)| byte + 1).collect();
-        Self { file: one_line(file), line_starts, errors: Vec::new(), notes: Vec::new() }
+        Self { file: one_line(file), line_starts, errors: Vec::new(), written: HashMap::new(), notes: Vec::new() }
     }
 
     /// Adds a mistake in `scope`, at `spot`. A flag needs no scope: its value says which.
@@ -83,6 +86,16 @@ impl Report {
             Spot::Flag(flag) => Error::Flag { flag: flag.clone(), what },
             Spot::Whole => Error::File { file, what },
         });
+    }
+
+    /// Notes that the value at `byte` is not what the file has there: `written`, with a variable in it.
+    pub(in crate::config) fn note_written(&mut self, byte: usize, written: String) {
+        self.written.insert(byte, written);
+    }
+
+    /// What the file has at `byte`, where that names a variable: messages repeat this and not its value, which may be secret.
+    pub(in crate::config) fn written_at(&self, byte: usize) -> Option<&str> {
+        self.written.get(&byte).map(String::as_str)
     }
 
     /// The end of a sentence that points at `spot` from `here`.

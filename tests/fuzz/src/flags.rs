@@ -38,7 +38,7 @@ fn apply(overrides: &Overrides, has_file: bool) {
     let config = if has_file {
         config::parse(FILE, "fuzz.toml", overrides, &mut resolve)
     } else {
-        config::load(None, overrides, l4lb::sys::open_regular, &mut resolve)
+        config::load(None, overrides, l4lb::sys::INPUTS, &mut resolve)
     };
     match config {
         Ok(config) => expect_legal(&config),
