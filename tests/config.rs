@@ -77,7 +77,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (File, "[[pool]]\nbackend = [1]\n",
         "x.toml:2: pool #1: backend: must be a table, got integer 1"),
     (File, "[globl]\nworkers = 1\n[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }]\n",
-        "x.toml:1: globl: unknown key, expected one of global, admin, listener, pool, did you mean \"global\"?"),
+        "x.toml:1: globl: unknown key, expected one of include, global, admin, listener, pool, did you mean \"global\"?"),
     (Global, "\"a\\nb\" = 1",
         "x.toml:2: global: a\\nb: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, resolve, log, access_log, user, group"),
     // [global]
@@ -375,7 +375,7 @@ fn one_mistake_hides_no_other() {
     assert_eq!(
         lines_of(&errors),
         [
-            "x.toml:2: foo: unknown key, expected one of global, admin, listener, pool",
+            "x.toml:2: foo: unknown key, expected one of include, global, admin, listener, pool",
             "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, resolve, log, access_log, user, group, did you mean \"workers\"?",
             "x.toml:5: global: pin: must be true or false, got \"yes\"",
             "x.toml:6: global: log: fmt: unknown key, expected level or format",
@@ -684,4 +684,164 @@ fn what_a_check_sends_is_shown_as_the_file_has_it() {
     let expected = "pool \"web\": health.send \"AUTH x\\r\\n\" -> \"AUTH ${SECRET}\\r\\n\"";
     assert_eq!(changes, [expected]);
     assert!(!shown.contains("hunter2"));
+}
+
+/// A configuration of several files, in a folder of its own; errors name them relative to it.
+fn load_files(files: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("conf.d")).expect("a folder");
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).expect("write it");
+    }
+    let result =
+        config::load(Some(&folder.path().join("x.toml")), &Overrides::default(), VARIABLES, &mut resolve);
+    result.map_err(|errors| {
+        lines_of(&errors)
+            .iter()
+            .map(|line| line.replace(&format!("{}/", folder.path().display()), ""))
+            .collect()
+    })
+}
+
+const MAIN: &str = "include = [\"conf.d/*.toml\"]\n[[listener]]\nbind = \":9090\"\npool = \"a\"\n";
+const POOL_A: &str = "[[pool]]\nname = \"a\"\n[[pool.backend]]\naddress = \"10.0.0.1:80\"\n";
+const POOL_B: &str = "\n[[pool]]\nname = \"b\"\n[[pool.backend]]\naddress = \"10.0.0.1:80\"\n";
+
+#[test]
+fn included_files_go_on_where_the_file_ends_sorted_by_name() {
+    let config = load_files(&[
+        ("x.toml", MAIN),
+        ("conf.d/20-a.toml", POOL_A),
+        ("conf.d/10-b.toml", POOL_B),
+        ("conf.d/.#20-a.toml", "an editor's"),
+        ("conf.d/20-a.toml~", "an editor's"),
+        (
+            "conf.d/30-log.toml",
+            "[global]\nworkers = \"${WORKERS}\"\n[[listener]]\nbind = \":9091\"\npool = \"b\"\n",
+        ),
+    ]);
+    let config = config.unwrap();
+    let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let listeners: Vec<u16> = config.listeners.iter().map(|listener| listener.bind.port()).collect();
+    assert_eq!((pools, listeners), (vec!["b", "a"], vec![9090, 9091]));
+    assert_eq!((config.global.workers.get(), config.notes.len()), (3, 0), "{:?}", config.notes);
+}
+
+#[test]
+fn a_file_that_several_patterns_match_counts_once() {
+    let main = MAIN.replace(
+        "conf.d/*.toml",
+        "conf.d/a.toml\", \"conf.d/?.toml\", \"*.toml\", \"conf.d/z*\", \"conf.d/[a-b].toml",
+    );
+    let config =
+        load_files(&[("x.toml", &main), ("conf.d/a.toml", POOL_A), ("conf.d/b.toml", POOL_B)]).unwrap();
+    assert_eq!(config.pools.len(), 2);
+    assert_eq!(config.notes, ["include: no file is called \"conf.d/z*\""]);
+}
+
+#[test]
+fn a_mistake_in_several_files_names_the_file_and_the_line() {
+    let missing =
+        "[[pool]]\nname = \"c\"\nbalanse = 1\n[[pool.backend]]\naddress = \"10.0.0.1:80\"\nweight = 999\n";
+    let cases: &[(&str, &str, &[&str])] = &[
+        // Two of one name, which is what several files bring.
+        (MAIN, POOL_A, &["conf.d/b.toml:2: pool \"a\": name: a is taken, see conf.d/a.toml:2"]),
+        (
+            MAIN,
+            "[[listener]]\nbind = \":9090\"\npool = \"a\"\n",
+            &[
+                "conf.d/b.toml:2: listener 0.0.0.0:9090: bind: 0.0.0.0:9090 overlaps 0.0.0.0:9090, see x.toml:3",
+            ],
+        ),
+        (MAIN, missing, &["conf.d/b.toml:3: pool \"c\": balanse: unknown key"]),
+        (
+            MAIN,
+            &missing.replace("balanse = 1", ""),
+            &["conf.d/b.toml:6: pool \"c\": backend 10.0.0.1:80: weight: must be 0..=256, got 999"],
+        ),
+        (
+            MAIN,
+            "[[pool]]\nname = \"${GONE}\"\n",
+            &["conf.d/b.toml:2: pool \"${GONE}\": name: the environment variable GONE is not set"],
+        ),
+        (MAIN, "\n[[pool]\n", &["conf.d/b.toml:2: not TOML: unclosed array table, expected `]`"]),
+        (MAIN, "pool = 3\n", &["conf.d/b.toml:1: pool: must be a list of tables, write [[pool]]"]),
+        (MAIN, "pools = 3\n", &["conf.d/b.toml:1: pools: unknown key"]),
+        (
+            MAIN,
+            "include = [\"c.toml\"]\n",
+            &["conf.d/b.toml:1: include: an included file includes no others"],
+        ),
+        (
+            &format!("{MAIN}[global]\nworkers = 1\n"),
+            "\n[global]\npin = true\n",
+            &["conf.d/b.toml:2: global: is in another file too, see x.toml:5"],
+        ),
+        // Of the file itself first, whatever it is.
+        (
+            &MAIN.replace("pool = \"a\"", "pool = \"d\"\nbacklog = 0"),
+            &missing.replace("balanse = 1", ""),
+            &[
+                "x.toml:4: listener 0.0.0.0:9090: pool:",
+                "x.toml:5: listener 0.0.0.0:9090: backlog:",
+                "conf.d/b.toml:6: ",
+            ],
+        ),
+        // `include` itself.
+        (
+            &MAIN.replace("conf.d/*.toml", "x.toml"),
+            "",
+            &["x.toml:1: include: \"x.toml\" is there already, as this file"],
+        ),
+        (
+            &MAIN.replace("conf.d/*.toml", "c*.d/a.toml"),
+            "",
+            &["x.toml:1: include: wildcards may be in the name of the file only, got \"c*.d/a.toml\""],
+        ),
+        (
+            &MAIN.replace("conf.d/*.toml", "conf.d/"),
+            "",
+            &["x.toml:1: include: must end with the name of a file, got \"conf.d/\""],
+        ),
+        (
+            &MAIN.replace("conf.d/*.toml", ""),
+            "",
+            &["x.toml:1: include: must end with the name of a file, got \"\""],
+        ),
+        (&MAIN.replace("conf.d/*.toml", "conf.d/[.toml"), "", &["x.toml:1: include: \"[.toml\": "]),
+        (
+            &MAIN.replace("conf.d/*.toml", "none/*.toml"),
+            "",
+            &["x.toml:1: include: cannot list none: No such file or directory"],
+        ),
+        (
+            &MAIN.replace("[\"conf.d/*.toml\"]", "\"conf.d/*.toml\""),
+            "",
+            &["x.toml:1: include: must be a list of files, write include ="],
+        ),
+        (
+            &MAIN.replace("[\"conf.d/*.toml\"]", "[1]"),
+            "",
+            &["x.toml:1: include: must be a list of files, write include ="],
+        ),
+        (
+            &MAIN.replace("conf.d/*", "${GONE}/*"),
+            "",
+            &["x.toml:1: include: the environment variable GONE is not set"],
+        ),
+        // Without the pool that it may have, nothing else is checked.
+        (
+            &MAIN.replace("conf.d/*", "conf.d/none"),
+            "",
+            &["conf.d/none.toml: cannot read it: No such file or directory"],
+        ),
+        (&MAIN.replace("conf.d/*.toml", "conf.d"), "", &["conf.d: cannot read it: Is a directory"]),
+    ];
+    for (main, included, expected) in cases {
+        let files = [("x.toml", *main), ("conf.d/a.toml", POOL_A), ("conf.d/b.toml", *included)];
+        let lines = load_files(&files).unwrap_err();
+        let fits = lines.len() == expected.len()
+            && lines.iter().zip(*expected).all(|(line, expected)| line.starts_with(expected));
+        assert!(fits, "{main}\n{included}\nreports {lines:#?}\ninstead of {expected:#?}");
+    }
 }

@@ -46,9 +46,10 @@ pub use units::parse_duration;
 pub use warnings::warnings;
 
 use model::LogFormat;
-use parse::file::{self, Text};
+use parse::file::Text;
+use parse::include::{self, Texts};
 use parse::raw;
-use parse::report::Report;
+use parse::report::{Report, Spot};
 
 /// The configuration of the file at `path` with `overrides` applied, or every mistake in both.
 /// Without a file the overrides must name a listener; without backends it serves the three of the tutorial.
@@ -58,20 +59,27 @@ pub fn load(
     inputs: Inputs,
     resolve: Resolver,
 ) -> Result<Config, Vec<Error>> {
-    let text = path.map(|path| file::read(path, inputs)).transpose()?;
-    check_text(text.as_ref(), overrides, inputs, resolve)
+    let texts = path.map(|path| include::read(path, inputs)).transpose()?;
+    check_texts(texts.as_ref(), overrides, inputs, resolve)
 }
 
 /// See [`load`].
-fn check_text(
-    text: Option<&Text>,
+fn check_texts(
+    texts: Option<&Texts>,
     overrides: &Overrides,
     inputs: Inputs,
     resolve: Resolver,
 ) -> Result<Config, Vec<Error>> {
-    let Some(Text { file, text }) = text else { return from_flags(overrides, resolve) };
-    let mut report = Report::new(file, text);
-    match raw::read(text, inputs, &mut report) {
+    let Some(Texts { texts, mistakes, errors, notes }) = texts else {
+        return from_flags(overrides, resolve);
+    };
+    let mut report = Report::new(texts);
+    report.notes.clone_from(notes);
+    mistakes.iter().for_each(|(byte, what)| report.add_bare(&Spot::Byte(*byte), what));
+    errors.iter().for_each(|error| report.add_unreadable(error.clone()));
+    let raw = raw::read(texts, inputs, &mut report);
+    // What a file that is missing may define is not reported as missing.
+    match raw.filter(|_| mistakes.is_empty() && errors.is_empty()) {
         Some(raw) => check::check(&raw, overrides, resolve, report),
         None => Err(report.into_errors()),
     }
@@ -79,17 +87,21 @@ fn check_text(
 
 /// The format of log lines that the file at `path` asks for, whatever else is wrong with it; text where it does not say.
 pub fn log_format(path: &Path, inputs: Inputs) -> LogFormat {
-    let text = file::read(path, inputs).ok();
-    let table: Option<toml::Table> = text.and_then(|Text { text, .. }| text.parse().ok());
-    let format = table.as_ref().and_then(|table| table.get("global")?.get("log")?.get("format")?.as_str());
-    if format == Some(LogFormat::Json.as_str()) { LogFormat::Json } else { LogFormat::Text }
+    let is_json = |text: &Text| {
+        let table: Option<toml::Table> = text.text.parse().ok();
+        let format =
+            table.as_ref().and_then(|table| table.get("global")?.get("log")?.get("format")?.as_str());
+        format == Some(LogFormat::Json.as_str())
+    };
+    let texts = include::read(path, inputs);
+    if texts.is_ok_and(|texts| texts.texts.iter().any(is_json)) { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// The configuration that `text` describes with `overrides` applied, or every mistake in both; `file` is its
-/// name in errors. It names no environment variable: none is set.
+/// name in errors. It can name no environment variable, because none is set, and include no other file.
 pub fn parse(text: &str, file: &str, overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
-    let text = Text { file: file.to_owned(), text: text.to_owned() };
-    check_text(Some(&text), overrides, Inputs::NOTHING, resolve)
+    let texts = include::with_included(Text::of(file, text), Path::new(""), Inputs::NOTHING);
+    check_texts(Some(&texts), overrides, Inputs::NOTHING, resolve)
 }
 
 /// The configuration that flags alone describe.
@@ -101,7 +113,12 @@ fn from_flags(overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Er
     if overrides.backends.is_empty() {
         overrides.backends = BackendFlag::tutorial();
     }
-    check::check(&raw::RawConfig::default(), &overrides, resolve, Report::new("command line", ""))
+    check::check(
+        &raw::RawConfig::default(),
+        &overrides,
+        resolve,
+        Report::new(&[Text::of("command line", "")]),
+    )
 }
 
 #[cfg(test)]
@@ -170,7 +187,8 @@ mod tests {
         let text = uncommented();
         // The backends after the first one repeat its keys no more.
         let (text, _) = text.split_once("[[pool.backend]]\naddress").unwrap();
-        let raw = raw::read(text, Inputs::NOTHING, &mut Report::new("", text)).unwrap();
+        let texts = [Text::of("", text)];
+        let raw = raw::read(&texts, Inputs::NOTHING, &mut Report::new(&texts)).unwrap();
         assert!(!format!("{raw:?}").contains(": None"), "{raw:#?}");
     }
 
@@ -262,8 +280,8 @@ mod tests {
     #[test]
     fn the_name_of_a_file_that_cannot_be_read_stays_on_its_line() {
         let path = Path::new("no\nsuch.toml");
-        let errors = load(Some(path), &Overrides::default(), Inputs::NOTHING, &mut system_resolver)
-            .unwrap_err();
+        let errors =
+            load(Some(path), &Overrides::default(), Inputs::NOTHING, &mut system_resolver).unwrap_err();
         assert!(errors[0].to_string().starts_with("no\\nsuch.toml: cannot read it: "), "{}", errors[0]);
     }
 

@@ -12,11 +12,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::address::Resolver;
-use super::check_text;
+use super::check_texts;
 use super::error::Error;
 use super::model::Config;
 use super::overrides::Overrides;
-use super::parse::file::{self, Inputs};
+use super::parse::file::Inputs;
+use super::parse::include;
 
 /// Names that are looked up at a time; more take turns.
 const LOOKUPS_MAX: usize = 64;
@@ -34,8 +35,8 @@ pub fn load_and_look_up(
     inputs: Inputs,
     look_up: LookUp,
 ) -> Result<Config, Vec<Error>> {
-    let text = path.map(|path| file::read(path, inputs)).transpose()?;
-    look_up_at_once(|resolve| check_text(text.as_ref(), overrides, inputs, resolve), look_up)
+    let texts = path.map(|path| include::read(path, inputs)).transpose()?;
+    look_up_at_once(|resolve| check_texts(texts.as_ref(), overrides, inputs, resolve), look_up)
 }
 
 /// What `check` returns where it is given what `look_up` finds.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// A backend takes some hundred bytes: room for far more than one process can check.
 pub(super) const FILE_MIB_MAX: u64 = 16;
+/// Files that one file includes: one for each of very many teams.
+pub(super) const INCLUDED_FILES_MAX: usize = 1_000;
 /// Bytes of environment variables that a file takes in: far more than it has values for, and no way to take all memory.
 pub(super) const EXPANDED_LEN_MAX: usize = 1 << 20;
 /// Each worker is a thread with its own listeners.

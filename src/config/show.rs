@@ -146,7 +146,8 @@ impl fmt::Display for Tcp {
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |key: &str, value: String| self.written.get(key).map_or(value, |written| one_line(written));
+        let shown =
+            |key: &str, value: String| self.written.get(key).map_or(value, |written| one_line(written));
         match &self.check {
             Check::Off => return write!(f, "type=off initial_state={}", self.initial_state.as_str()),
             Check::Tcp => write!(f, "type=tcp")?,

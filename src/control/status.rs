@@ -109,12 +109,8 @@ impl View {
             listen: vec![([127, 0, 0, 1], 0).into()],
             ..crate::config::Overrides::default()
         };
-        let config = crate::config::load(
-            None,
-            &overrides,
-            crate::sys::INPUTS,
-            &mut crate::config::system_resolver,
-        );
+        let config =
+            crate::config::load(None, &overrides, crate::sys::INPUTS, &mut crate::config::system_resolver);
         Self::new(&Arc::new(config.expect("flags are enough")), None, Arc::default(), Arc::default())
     }
 

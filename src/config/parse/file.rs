@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::config::error::{Error, one_line};
@@ -13,41 +14,67 @@ use crate::config::ranges::FILE_MIB_MAX;
 pub struct Inputs {
     /// Opens a file to read, and never waits for one that is none.
     pub open: fn(&Path) -> io::Result<File>,
+    /// The names in a folder.
+    pub list: fn(&Path) -> io::Result<Vec<OsString>>,
     /// The value of an environment variable, if it is set.
     pub variable: fn(&str) -> Option<OsString>,
 }
 
 impl Inputs {
-    /// No file, and no variable.
-    pub(in crate::config) const NOTHING: Self =
-        Self { open: |_| Err(io::ErrorKind::Unsupported.into()), variable: |_| None };
+    /// Folders without a file, and no variable.
+    pub(in crate::config) const NOTHING: Self = Self {
+        open: |_| Err(io::ErrorKind::Unsupported.into()),
+        list: |_| Ok(Vec::new()),
+        variable: |_| None,
+    };
 }
+
+/// What tells a file from all others, whatever it is called: its device and its inode.
+pub(in crate::config) type Id = (u64, u64);
 
 /// A file that was read.
 pub(in crate::config) struct Text {
     /// What errors call it.
     pub(in crate::config) file: String,
     pub(in crate::config) text: String,
+    /// Where it begins among all texts of the configuration, in bytes.
+    pub(in crate::config) start: usize,
+    /// `None` of what is no file.
+    pub(in crate::config) id: Option<Id>,
 }
 
-/// The text of the file at `path`, which may be of any size.
-pub(in crate::config) fn read(path: &Path, inputs: Inputs) -> Result<Text, Vec<Error>> {
-    let file = one_line(&path.display().to_string());
-    let text = text(path, &file, inputs).map_err(|error| vec![error])?;
-    Ok(Text { file, text })
+impl Text {
+    /// A text that is in no file.
+    pub(in crate::config) fn of(file: &str, text: &str) -> Self {
+        Self { file: one_line(file), text: text.to_owned(), start: 0, id: None }
+    }
+
+    /// Where the next text begins. The byte between them is the end of this file, at which mistakes may be.
+    pub(in crate::config) fn end(&self) -> usize {
+        self.start + self.text.len() + 1
+    }
 }
 
-fn text(path: &Path, file: &str, inputs: Inputs) -> Result<String, Error> {
+/// The file at `path`, which may be of any size, behind `start` bytes of other texts.
+pub(in crate::config) fn read(path: &Path, start: usize, inputs: Inputs) -> Result<Text, Error> {
     const LEN_MAX: u64 = FILE_MIB_MAX << 20;
-    let wrong = |what| Error::File { file: file.to_owned(), what };
+    let name = one_line(&path.display().to_string());
+    let wrong = |what| Error::File { file: name.clone(), what };
+    let unreadable = |error: io::Error| wrong(format!("cannot read it: {error}"));
+    let file = (inputs.open)(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
     let mut bytes = Vec::new();
-    let read = (inputs.open)(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
-    if read.map_err(|error| wrong(format!("cannot read it: {error}")))? as u64 > LEN_MAX {
+    let len = file.take(LEN_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)? as u64;
+    if len > LEN_MAX {
         return Err(wrong(format!("larger than {FILE_MIB_MAX} MiB")));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    if start as u64 + len > LEN_MAX {
+        return Err(wrong(format!("larger than {FILE_MIB_MAX} MiB, with the files before it")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
-        Error::Line { file: file.to_owned(), line, what: "not UTF-8".to_owned() }
-    })
+        Error::Line { file: name.clone(), line, what: "not UTF-8".to_owned() }
+    })?;
+    Ok(Text { file: name, text, start, id: Some((metadata.dev(), metadata.ino())) })
 }

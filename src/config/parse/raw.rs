@@ -1,7 +1,6 @@
 //! The mirror of the file: which tables and keys there are, with the place of every value.
 //! Knows nothing of types, ranges or defaults; those are `check`'s.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
@@ -11,7 +10,8 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::file::Inputs;
+use super::document;
+use super::file::{Inputs, Text};
 use super::report::{Report, Spot};
 use super::variables;
 use crate::base::nearest::did_you_mean;
@@ -26,6 +26,8 @@ pub(in crate::config) type Sections<T> = Vec<Spanned<Table<T>>>;
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct RawConfig {
+    /// Read by `include`, in front of all others.
+    pub(in crate::config) include: Key,
     pub(in crate::config) global: Section<RawGlobal>,
     pub(in crate::config) admin: Section<RawAdmin>,
     pub(in crate::config) listener: Sections<RawListener>,
@@ -242,16 +244,12 @@ impl<'de> Deserialize<'de> for RawKeepalive {
     }
 }
 
-/// The mirror of `text`. A key or table that does not fit goes into the report and is left out, so that one
+/// The mirror of `texts`. A key or table that does not fit goes into the report and is left out, so that one
 /// mistake hides no other. `None` when so much is missing that a check would bring up mistakes that nobody
 /// made.
-pub(in crate::config) fn read(text: &str, inputs: Inputs, report: &mut Report) -> Option<RawConfig> {
-    let (mut document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        report_syntax(&errors, report);
-        return None;
-    }
-    let mut is_checkable = variables::put_in(document.get_mut(), inputs, report);
+pub(in crate::config) fn read(texts: &[Text], inputs: Inputs, report: &mut Report) -> Option<RawConfig> {
+    let (mut document, is_whole) = document::read(texts, report)?;
+    let mut is_checkable = variables::put_in(document.get_mut(), inputs, report) && is_whole;
     for _ in 0..MISFITS_MAX {
         let value = Spanned::new(document.span(), DeValue::Table(document.get_ref().clone()));
         let error = match RawConfig::deserialize(ValueDeserializer::from(value)) {
@@ -276,17 +274,6 @@ pub(in crate::config) fn read(text: &str, inputs: Inputs, report: &mut Report) -
 
 /// Keys and tables that do not fit which one run reports.
 const MISFITS_MAX: usize = 100;
-
-/// Reports the first error of each line: the others are what the parser stumbles over next.
-fn report_syntax(errors: &[toml::de::Error], report: &mut Report) {
-    let mut lines = HashSet::new();
-    for error in errors {
-        let byte = error.span().map_or(0, |span| span.start);
-        if lines.insert(report.line(byte)) {
-            report.add_bare(&Spot::Byte(byte), format_args!("not TOML: {}", error.message()));
-        }
-    }
-}
 
 /// Takes the entry whose key or value has this span out of the table or of what it holds.
 /// Returns its path, in the words of messages.

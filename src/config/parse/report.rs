@@ -1,19 +1,20 @@
-//! The mistakes found so far, and where in the file they are.
+//! The mistakes found so far, and where in the files they are.
 //! Never stops a check: who finds a mistake reports it and goes on with a stand-in.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 
+use super::file::Text;
 use crate::config::error::{Error, one_line};
 
 /// Where a mistake is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Spot {
-    /// At this byte of the file.
+    /// At this byte of all files together.
     Byte(usize),
     /// In this flag; the string is the flag with its value.
     Flag(String),
-    /// In the file as a whole.
+    /// In the configuration as a whole.
     Whole,
 }
 
@@ -51,12 +52,18 @@ impl<T> Placed<T> {
     }
 }
 
+/// Where the lines of one file begin, in bytes of all files together.
+struct Lines {
+    file: String,
+    starts: Vec<usize>,
+}
+
 /// Collects mistakes.
 pub(in crate::config) struct Report {
-    file: String,
-    /// The byte after each newline.
-    line_starts: Vec<usize>,
-    errors: Vec<Error>,
+    /// The file, and behind it those that it includes.
+    files: Vec<Lines>,
+    /// Each with its place among the others.
+    errors: Vec<(usize, Error)>,
     /// By the place of a value in which there is a variable, what the file has there.
     written: HashMap<usize, String>,
     /// What is no mistake, and an operator should hear of.
@@ -64,10 +71,14 @@ pub(in crate::config) struct Report {
 }
 
 impl Report {
-    /// An empty report on the file called `file`.
-    pub(in crate::config) fn new(file: &str, text: &str) -> Self {
-        let line_starts = text.match_indices('\n').map(|(byte, _)| byte + 1).collect();
-        Self { file: one_line(file), line_starts, errors: Vec::new(), written: HashMap::new(), notes: Vec::new() }
+    /// An empty report on `texts`, of which there is one at least.
+    pub(in crate::config) fn new(texts: &[Text]) -> Self {
+        let lines = |Text { file, text, start, .. }: &Text| {
+            let behind = text.match_indices('\n').map(|(byte, _)| start + byte + 1);
+            Lines { file: file.clone(), starts: [*start].into_iter().chain(behind).collect() }
+        };
+        let files = texts.iter().map(lines).collect();
+        Self { files, errors: Vec::new(), written: HashMap::new(), notes: Vec::new() }
     }
 
     /// Adds a mistake in `scope`, at `spot`. A flag needs no scope: its value says which.
@@ -80,12 +91,21 @@ impl Report {
 
     /// Adds a mistake that needs no scope to be understood.
     pub(in crate::config) fn add_bare(&mut self, spot: &Spot, what: impl Display) {
-        let (file, what) = (self.file.clone(), one_line(&what.to_string()));
+        let what = one_line(&what.to_string());
         self.errors.push(match spot {
-            Spot::Byte(byte) => Error::Line { file, line: self.line(*byte), what },
-            Spot::Flag(flag) => Error::Flag { flag: flag.clone(), what },
-            Spot::Whole => Error::File { file, what },
+            Spot::Byte(byte) => {
+                let (file, line) = self.line(*byte);
+                // Those of one line stay in the order in which they were found.
+                (self.line_start(*byte), Error::Line { file: file.to_owned(), line, what })
+            }
+            Spot::Flag(flag) => (usize::MAX, Error::Flag { flag: flag.clone(), what }),
+            Spot::Whole => (0, Error::File { file: self.main_file().to_owned(), what }),
         });
+    }
+
+    /// Adds what an included file cannot be read for.
+    pub(in crate::config) fn add_unreadable(&mut self, error: Error) {
+        self.errors.push((usize::MAX - 1, error));
     }
 
     /// Notes that the value at `byte` is not what the file has there: `written`, with a variable in it.
@@ -104,15 +124,39 @@ impl Report {
             (Spot::Byte(byte), Spot::Byte(here)) if self.line(*byte) == self.line(*here) => {
                 " in the same line".to_owned()
             }
-            (Spot::Byte(byte), _) => format!(", see line {}", self.line(*byte)),
+            (Spot::Byte(byte), here) => {
+                let (file, line) = self.line(*byte);
+                let here = match here {
+                    Spot::Byte(here) => self.line(*here).0,
+                    Spot::Flag(_) | Spot::Whole => self.main_file(),
+                };
+                if file == here { format!(", see line {line}") } else { format!(", see {file}:{line}") }
+            }
             (Spot::Flag(flag), _) => format!(", see {flag}"),
-            (Spot::Whole, _) => format!(", see {}", self.file),
+            (Spot::Whole, _) => format!(", see {}", self.main_file()),
         }
     }
 
-    /// The line of a byte, counted from 1.
-    pub(in crate::config) fn line(&self, byte: usize) -> usize {
-        1 + self.line_starts.partition_point(|start| *start <= byte)
+    fn main_file(&self) -> &str {
+        self.files.first().map_or("", |lines| &lines.file)
+    }
+
+    /// The file of a byte, and its line there, counted from 1.
+    pub(in crate::config) fn line(&self, byte: usize) -> (&str, usize) {
+        let lines = self.lines(byte);
+        let line = lines.map_or(1, |lines| lines.starts.partition_point(|start| *start <= byte));
+        (lines.map_or("", |lines| &lines.file), line)
+    }
+
+    /// The first byte of the line of a byte.
+    pub(in crate::config) fn line_start(&self, byte: usize) -> usize {
+        let starts = self.lines(byte).map_or(&[][..], |lines| &lines.starts);
+        starts[..starts.partition_point(|start| *start <= byte)].last().copied().unwrap_or(byte)
+    }
+
+    fn lines(&self, byte: usize) -> Option<&Lines> {
+        let begins_before = |lines: &Lines| lines.starts.first().is_some_and(|start| *start <= byte);
+        self.files[..self.files.partition_point(begins_before)].last()
     }
 
     /// `good`, unless there are mistakes.
@@ -122,11 +166,7 @@ impl Report {
 
     /// The mistakes in the order of the file, those of flags last.
     pub(in crate::config) fn into_errors(mut self) -> Vec<Error> {
-        self.errors.sort_by_key(|error| match error {
-            Error::File { .. } | Error::NothingToDo => 0,
-            Error::Line { line, .. } => *line,
-            Error::Flag { .. } => usize::MAX,
-        });
-        self.errors
+        self.errors.sort_by_key(|(place, _)| *place);
+        self.errors.into_iter().map(|(_, error)| error).collect()
     }
 }

@@ -19,6 +19,12 @@ pub(super) fn put_in(document: &mut DeTable, inputs: Inputs, report: &mut Report
     variables.is_good
 }
 
+/// `text` with the variables put in, unless one cannot be.
+pub(super) fn put_into_one(text: &str, inputs: Inputs) -> Option<String> {
+    let mut left = EXPANDED_LEN_MAX;
+    put_into(text, |name| value_of(name, inputs, &mut left)).ok()
+}
+
 struct Variables<'a> {
     inputs: Inputs,
     report: &'a mut Report,
@@ -88,7 +94,8 @@ impl Variables<'_> {
 }
 
 fn value_of(name: &str, inputs: Inputs, left: &mut usize) -> Result<String, String> {
-    let value = (inputs.variable)(name).ok_or_else(|| format!("the environment variable {name} is not set"))?;
+    let value =
+        (inputs.variable)(name).ok_or_else(|| format!("the environment variable {name} is not set"))?;
     let value = OsString::into_string(value);
     let value = value.map_err(|_| format!("the environment variable {name} is not UTF-8"))?;
     *left = left.checked_sub(value.len()).ok_or_else(|| {
@@ -98,10 +105,7 @@ fn value_of(name: &str, inputs: Inputs, left: &mut usize) -> Result<String, Stri
 }
 
 /// `text` with what `value_of` returns in place of each `${NAME}`, or what is wrong with the first that is.
-fn put_into(
-    text: &str,
-    mut value_of: impl FnMut(&str) -> Result<String, String>,
-) -> Result<String, String> {
+fn put_into(text: &str, mut value_of: impl FnMut(&str) -> Result<String, String>) -> Result<String, String> {
     let mut put = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -117,7 +121,9 @@ fn put_into(
         let name = &from["${".len()..end];
         if !is_name(name) {
             let must = "must be letters, digits and _, and begin with no digit";
-            return Err(format!("${{{name}}}: the name of a variable {must}; $${{ is for what is no variable"));
+            return Err(format!(
+                "${{{name}}}: the name of a variable {must}; $${{ is for what is no variable"
+            ));
         }
         put.push_str(&value_of(name)?);
         rest = &from[end + 1..];

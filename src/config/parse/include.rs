@@ -1,0 +1,139 @@
+//! `include = ["conf.d/*.toml"]`: the further files that a file names, and the texts of all of them.
+//!
+//! Only the first file includes others, so that no circle is possible, and each file counts once, however many patterns match it.
+//! A pattern is relative to the folder of the file as it was named: a link to a file elsewhere changes nothing about that.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use glob::{MatchOptions, Pattern};
+use toml::de::{DeTable, DeValue};
+
+use super::file::{self, Inputs, Text};
+use super::variables;
+use crate::config::error::Error;
+use crate::config::ranges::INCLUDED_FILES_MAX;
+
+/// The files of one configuration.
+pub(in crate::config) struct Texts {
+    /// The file itself, and behind it those that it includes, in the order in which they count.
+    pub(in crate::config) texts: Vec<Text>,
+    /// What is wrong with `include`, each with its byte in the file itself.
+    pub(in crate::config) mistakes: Vec<(usize, String)>,
+    /// Why included files cannot be read.
+    pub(in crate::config) errors: Vec<Error>,
+    /// What is no mistake, and an operator should hear of.
+    pub(in crate::config) notes: Vec<String>,
+}
+
+/// The file at `path` with all that it includes; fails only when the file itself cannot be read.
+pub(in crate::config) fn read(path: &Path, inputs: Inputs) -> Result<Texts, Vec<Error>> {
+    let main = file::read(path, 0, inputs).map_err(|error| vec![error])?;
+    Ok(with_included(main, path.parent().unwrap_or_else(|| Path::new("")), inputs))
+}
+
+/// `main`, which is in `folder`, with all that it includes.
+pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs) -> Texts {
+    let patterns = patterns(&main.text, inputs);
+    let known = HashSet::from_iter(main.id);
+    let texts = Texts { texts: vec![main], mistakes: Vec::new(), errors: Vec::new(), notes: Vec::new() };
+    let mut gathering = Gathering { folder, inputs, known, texts };
+    for (byte, pattern) in patterns {
+        let included = pattern.and_then(|pattern| gathering.include(&pattern));
+        if let Err(what) = included {
+            gathering.texts.mistakes.push((byte, format!("include: {what}")));
+        }
+    }
+    gathering.texts
+}
+
+/// The patterns of `include`, each with its place; without those that name a variable which is not set: it is reported with the
+/// others of its kind.
+fn patterns(text: &str, inputs: Inputs) -> Vec<(usize, Result<String, String>)> {
+    const EXPECTED: &str = "must be a list of files, write include = [\"conf.d/*.toml\"]";
+    let wrong = |byte| vec![(byte, Err(EXPECTED.to_owned()))];
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let value = document.get_ref().get("include").filter(|_| errors.is_empty());
+    let Some(value) = value else { return Vec::new() };
+    let DeValue::Array(elements) = value.get_ref() else { return wrong(value.span().start) };
+    let pattern = |element: &toml::Spanned<DeValue<'_>>| {
+        let byte = element.span().start;
+        match element.get_ref().as_str() {
+            Some(pattern) => variables::put_into_one(pattern, inputs).map(|pattern| (byte, Ok(pattern))),
+            None => Some((byte, Err(EXPECTED.to_owned()))),
+        }
+    };
+    elements.iter().filter_map(pattern).collect()
+}
+
+struct Gathering<'a> {
+    folder: &'a Path,
+    inputs: Inputs,
+    /// The files that are there, whatever they are called.
+    known: HashSet<file::Id>,
+    texts: Texts,
+}
+
+impl Gathering<'_> {
+    fn include(&mut self, pattern: &str) -> Result<(), String> {
+        let path = self.folder.join(pattern);
+        let is_folder = pattern.ends_with('/');
+        let Some(name) = Path::new(pattern).file_name().and_then(OsStr::to_str).filter(|_| !is_folder) else {
+            return Err(format!("must end with the name of a file, got {pattern:?}"));
+        };
+        if has_wildcard(pattern.strip_suffix(name).unwrap_or_default()) {
+            return Err(format!("wildcards may be in the name of the file only, got {pattern:?}"));
+        }
+        if !has_wildcard(name) {
+            return self.add(&path, pattern).and_then(|is_new| match is_new {
+                true => Ok(()),
+                false => {
+                    Err(format!("{pattern:?} is there already, as this file or as one that it includes"))
+                }
+            });
+        }
+        let files = self.matching(&path, name)?;
+        if files.is_empty() {
+            self.texts.notes.push(format!("include: no file is called {pattern:?}"));
+        }
+        files.iter().try_for_each(|file| self.add(file, pattern).map(|_| ()))
+    }
+
+    /// The files of the folder of `path` with such a name, sorted.
+    fn matching(&self, path: &Path, name: &str) -> Result<Vec<PathBuf>, String> {
+        // What begins with a dot is the scratch of editors and of Kubernetes, unless the pattern has that dot.
+        const OPTIONS: MatchOptions = MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let pattern = Pattern::new(name).map_err(|error| format!("{name:?}: {}", error.msg))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        let names = (self.inputs.list)(folder);
+        let names = names.map_err(|error| format!("cannot list {}: {error}", folder.display()))?;
+        let fits = |name: &OsString| pattern.matches_with(&name.to_string_lossy(), OPTIONS);
+        let mut names: Vec<OsString> = names.into_iter().filter(fits).collect();
+        names.sort_unstable();
+        Ok(names.into_iter().map(|name| path.with_file_name(name)).collect())
+    }
+
+    /// Returns whether the file is another than those that are there.
+    fn add(&mut self, path: &Path, pattern: &str) -> Result<bool, String> {
+        if self.texts.texts.len() > INCLUDED_FILES_MAX {
+            return Err(format!("more than {INCLUDED_FILES_MAX} files, with those of {pattern:?}"));
+        }
+        let start = self.texts.texts.last().map_or(0, Text::end);
+        match file::read(path, start, self.inputs) {
+            Ok(text) if text.id.is_some_and(|id| !self.known.insert(id)) => return Ok(false),
+            Ok(text) => self.texts.texts.push(text),
+            Err(error) => self.texts.errors.push(error),
+        }
+        Ok(true)
+    }
+}
+
+fn has_wildcard(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
