@@ -51,7 +51,7 @@ Examples:
 Manual: README.md and src/manual/ of the source, or `cargo doc --open`; `l4lb man` prints a page for each command.
 Durations are written 500ms, 2s, 1m30s, 1h.
 Signals: TERM, INT and QUIT drain, after shutdown_delay if that is set, and a second one stops at once; HUP reloads the
-config file; USR1 logs the counts of each worker and reopens the access log.
+config file, as a change of it does with [global] watch; USR1 logs the counts of each worker and reopens the access log.
 Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 
 /// The subcommands of `l4lb`.

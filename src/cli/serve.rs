@@ -11,7 +11,7 @@ use crate::config::model::{Global, LogFormat};
 use crate::config::{self, Config, Overrides, one_line};
 use crate::demo::{self, Ports};
 use crate::logging;
-use crate::messages::reload::Source;
+use crate::messages::reload::{Look, Source};
 use crate::server::{self, Actions, ConfigFile, StartError, Watchdog};
 use crate::sys::{self, Inherited, Notice};
 
@@ -35,11 +35,23 @@ pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::
 fn file_of(file: Option<&Path>, overrides: &Overrides) -> Option<ConfigFile> {
     let (path, overrides) = (file?.to_owned(), overrides.clone());
     let name = path.display().to_string();
+    let lines =
+        |errors: Vec<config::Error>| errors.iter().map(|error| one_line(&error.to_string())).collect();
+    let look: Look = {
+        let (path, overrides) = (path.clone(), overrides.clone());
+        Arc::new(move || {
+            let looked = config::look(&path, sys::INPUTS);
+            let (seen, overrides) = (looked.clone(), overrides.clone());
+            let source: Source = Arc::new(move || {
+                config::load_looked(&seen, &overrides, sys::INPUTS, sys::look_up).map_err(lines)
+            });
+            (looked, source)
+        })
+    };
     let source: Source = Arc::new(move || {
-        let config = config::load_and_look_up(Some(&path), &overrides, sys::INPUTS, sys::look_up);
-        config.map_err(|errors| errors.iter().map(|error| one_line(&error.to_string())).collect())
+        config::load_and_look_up(Some(&path), &overrides, sys::INPUTS, sys::look_up).map_err(lines)
     });
-    Some(ConfigFile { name, source })
+    Some(ConfigFile { name, source, look })
 }
 
 /// Serves the backends of the demo.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::discover::Discover;
 use super::model::{
-    AccessLog, Account, Admin, Backend, Check, Config, Expect, Global, Health, Keepalive, Listener, Pool,
-    Tcp, Timeouts,
+    AccessLog, Account, Admin, Backend, Config, Global, Health, Keepalive, Listener, Pool, Tcp, Timeouts,
 };
+use super::show::check_keys;
 use super::units::show_duration;
 
 /// One difference.
@@ -97,7 +97,7 @@ impl Display for Change {
 
 /// All that `new` changes in `old`. Listeners, pools and backends are known by their names; their order is no difference.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let Config { global, admin, listeners, pools, hosts: _, notes: _ } = new;
+    let Config { global, admin, listeners, pools, hosts: _, notes: _, digest: _ } = new;
     let mut changes = Vec::new();
     of_global(&old.global, global, &mut Keys { subject: Subject::Global, changes: &mut changes });
     of_admin(&old.admin, admin, &mut Keys { subject: Subject::Admin, changes: &mut changes });
@@ -193,6 +193,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
         drain_timeout,
         shutdown_delay,
         reload_timeout,
+        watch,
         resolve,
         log_level,
         log_format,
@@ -212,6 +213,7 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     keys.duration("drain_timeout", old.drain_timeout, *drain_timeout);
     keys.duration("shutdown_delay", old.shutdown_delay, *shutdown_delay);
     keys.duration("reload_timeout", old.reload_timeout, *reload_timeout);
+    keys.value("watch", old.watch, watch);
     keys.text("resolve", old.resolve.as_str(), resolve.as_str());
     let level = |level: log::LevelFilter| level.as_str().to_ascii_lowercase();
     keys.text("log.level", &level(old.log_level), &level(*log_level));
@@ -330,43 +332,6 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
     keys.text("health.initial_state", old.initial_state.as_str(), initial_state.as_str());
 }
 
-/// All keys that any check has, in one order.
-fn check_keys(Health { check, written, .. }: &Health) -> [(&'static str, Option<String>); 7] {
-    let shown = |key: &str, value: String| {
-        Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))
-    };
-    let (mut sent, mut prefix, mut contained) = (None, None, None);
-    let (mut target, mut named, mut expected) = (None, None, None);
-    let quoted = |key: &str, bytes: &[u8]| shown(key, format!("\"{}\"", bytes.escape_ascii()));
-    let kind = match check {
-        Check::Off => "off",
-        Check::Tcp => "tcp",
-        Check::SendExpect { send, expect } => {
-            sent = quoted("send", send);
-            match expect {
-                Expect::Prefix(bytes) => prefix = quoted("expect", bytes),
-                Expect::Contains(bytes) => contained = quoted("contains", bytes),
-            }
-            "send_expect"
-        }
-        Check::Http { path, host, status } => {
-            target = shown("path", path.clone());
-            named = host.clone().and_then(|host| shown("host", host));
-            expected = Some(status.to_string());
-            "http"
-        }
-    };
-    [
-        ("health.type", Some(kind.to_owned())),
-        ("health.send", sent),
-        ("health.expect", prefix),
-        ("health.contains", contained),
-        ("health.path", target),
-        ("health.host", named),
-        ("health.status", expected),
-    ]
-}
-
 fn of_backend(old: &Backend, new: &Backend, keys: &mut Keys<'_>) {
     let Backend { name: _, address, weight, backup } = new;
     keys.value("address", &old.address, address);
@@ -382,6 +347,7 @@ mod tests {
     use super::*;
     use crate::balance::Algorithm;
     use crate::config::model::{self, HealthState, LogFormat, OnRemove, Relay, WhenAllDown};
+    use crate::config::model::{Check, Expect};
     use crate::config::{self, Overrides};
 
     const BASE: &str = r#"
@@ -425,6 +391,7 @@ mod tests {
         ),
         (|c| c.global.max_sessions = NonZeroUsize::new(7), "global: max_sessions (not set) -> 7"),
         (|c| c.global.drain_timeout = Duration::from_secs(3), "global: drain_timeout 30s -> 3s"),
+        (|c| c.global.watch = true, "global: watch false -> true"),
         (|c| c.global.shutdown_delay = Duration::from_secs(3), "global: shutdown_delay 0s -> 3s"),
         (|c| c.global.reload_timeout = Duration::from_secs(3), "global: reload_timeout 30s -> 3s"),
         (|c| c.global.resolve = model::Resolve::KeepTrying, "global: resolve require -> keep_trying"),

@@ -35,11 +35,12 @@ pub use check::listener::BACKLOG;
 pub use check::reader::check_name;
 pub use error::{Error, Invalid, one_line};
 pub use model::Config;
-pub use names::{Found, LookUp, found_at, load_and_look_up, look_up_all};
+pub use names::{Found, LookUp, found_at, load_and_look_up, load_looked, look_up_all};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
 pub use parse::file::Inputs;
+pub use parse::include::{Looked, look};
 pub use ranges::WEIGHT_MAX;
 pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
@@ -70,7 +71,7 @@ fn check_texts(
     inputs: Inputs,
     resolve: Resolver,
 ) -> Result<Config, Vec<Error>> {
-    let Some(Texts { texts, mistakes, errors, notes }) = texts else {
+    let Some(all @ Texts { texts, mistakes, errors, notes, .. }) = texts else {
         return from_flags(overrides, resolve);
     };
     let mut report = Report::new(texts);
@@ -80,7 +81,11 @@ fn check_texts(
     let raw = raw::read(texts, inputs, &mut report);
     // What a file that is missing may define is not reported as missing.
     match raw.filter(|_| mistakes.is_empty() && errors.is_empty()) {
-        Some(raw) => check::check(&raw, overrides, resolve, report),
+        Some(raw) => {
+            let config = check::check(&raw, overrides, resolve, report)?;
+            let is_file = texts.iter().any(|text| text.id.is_some());
+            Ok(Config { digest: if is_file { all.digest() } else { 0 }, ..config })
+        }
         None => Err(report.into_errors()),
     }
 }

@@ -30,6 +30,8 @@ pub struct Config {
     pub hosts: Vec<Host>,
     /// What was found while it was read, and an operator should hear of.
     pub notes: Vec<String>,
+    /// Stands for the texts of the files that it was read from; 0 where there is none.
+    pub digest: u64,
 }
 
 /// A socket on which this process accepts: no backend may be one, because sessions would end at ourselves.
@@ -135,6 +137,8 @@ pub struct Global {
     pub shutdown_delay: Duration,
     /// How long reading the configuration again may take.
     pub reload_timeout: Duration,
+    /// Whether it is read again as soon as its files change.
+    pub watch: bool,
     /// What becomes of a backend whose name does not resolve.
     pub resolve: Resolve,
     /// The least severe lines that are written.

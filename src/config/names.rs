@@ -17,7 +17,7 @@ use super::error::Error;
 use super::model::Config;
 use super::overrides::Overrides;
 use super::parse::file::Inputs;
-use super::parse::include;
+use super::parse::include::{self, Looked};
 
 /// Names that are looked up at a time; more take turns.
 const LOOKUPS_MAX: usize = 64;
@@ -37,6 +37,17 @@ pub fn load_and_look_up(
 ) -> Result<Config, Vec<Error>> {
     let texts = path.map(|path| include::read(path, inputs)).transpose()?;
     look_up_at_once(|resolve| check_texts(texts.as_ref(), overrides, inputs, resolve), look_up)
+}
+
+/// The same of files that were read already.
+pub fn load_looked(
+    looked: &Looked,
+    overrides: &Overrides,
+    inputs: Inputs,
+    look_up: LookUp,
+) -> Result<Config, Vec<Error>> {
+    let texts = looked.texts.as_ref().as_ref().map_err(Clone::clone)?;
+    look_up_at_once(|resolve| check_texts(Some(texts), overrides, inputs, resolve), look_up)
 }
 
 /// What `check` returns where it is given what `look_up` finds.

@@ -34,6 +34,9 @@ impl fmt::Display for Global {
         write!(f, "global: workers={workers} pin={pin} splice={splice} busy_poll={busy_poll}")?;
         write!(f, " drain_timeout={drain_timeout} shutdown_delay={shutdown_delay}")?;
         write!(f, " reload_timeout={reload_timeout}")?;
+        if self.watch {
+            write!(f, " watch=true")?;
+        }
         if self.resolve != Resolve::Require {
             write!(f, " resolve={}", self.resolve.as_str())?;
         }
@@ -176,6 +179,43 @@ impl fmt::Display for Health {
             None => Ok(()),
         }
     }
+}
+
+/// All keys that any check has, in one order.
+pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static str, Option<String>); 7] {
+    let shown = |key: &str, value: String| {
+        Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))
+    };
+    let (mut sent, mut prefix, mut contained) = (None, None, None);
+    let (mut target, mut named, mut expected) = (None, None, None);
+    let quoted = |key: &str, bytes: &[u8]| shown(key, format!("\"{}\"", bytes.escape_ascii()));
+    let kind = match check {
+        Check::Off => "off",
+        Check::Tcp => "tcp",
+        Check::SendExpect { send, expect } => {
+            sent = quoted("send", send);
+            match expect {
+                Expect::Prefix(bytes) => prefix = quoted("expect", bytes),
+                Expect::Contains(bytes) => contained = quoted("contains", bytes),
+            }
+            "send_expect"
+        }
+        Check::Http { path, host, status } => {
+            target = shown("path", path.clone());
+            named = host.clone().and_then(|host| shown("host", host));
+            expected = Some(status.to_string());
+            "http"
+        }
+    };
+    [
+        ("health.type", Some(kind.to_owned())),
+        ("health.send", sent),
+        ("health.expect", prefix),
+        ("health.contains", contained),
+        ("health.path", target),
+        ("health.host", named),
+        ("health.status", expected),
+    ]
 }
 
 impl fmt::Display for Backend {

@@ -15,9 +15,10 @@ use crate::control::loading::ReloadQueue;
 use crate::control::membership::kept::Kept;
 use crate::control::membership::notes::Removed;
 use crate::control::status::View;
+use crate::control::watch::FileWatch;
 use crate::control::workers::{Member, Staff};
 use crate::messages::command::Command;
-use crate::messages::reload::Source;
+use crate::messages::reload::{Look, Source};
 use crate::messages::report::{Report, Reports};
 use crate::messages::topology::Site;
 use crate::pool::{PoolId, Snapshot};
@@ -40,6 +41,8 @@ pub struct Control {
     pub config: Arc<Config>,
     /// The source to read it from again.
     pub source: Option<Source>,
+    /// Looks whether it has changed there.
+    pub look: Option<Look>,
     /// The threads that read it, [`LOADERS`](crate::control::LOADERS) of them.
     pub loader: Standby,
     /// The thread that looks up names which did not resolve.
@@ -84,6 +87,8 @@ pub(super) struct ControlLoop {
     pub(super) removed: Vec<Removed>,
     /// Configurations to read.
     pub(super) reload_queue: ReloadQueue,
+    /// Watches the files of the configuration, with `[global] watch`.
+    pub(super) watch: Option<FileWatch>,
     /// Names that do not resolve.
     pub(super) names: Names,
     /// Where backends come from by themselves.
@@ -133,6 +138,7 @@ impl ControlLoop {
             without_backend: HashSet::new(),
             removed: Vec::new(),
             reload_queue: ReloadQueue::default(),
+            watch: None,
             names: Names::default(),
             sources: Sources::default(),
             answers: Vec::new(),

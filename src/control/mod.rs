@@ -20,6 +20,7 @@ mod standby;
 mod status;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod workers;
 
 use std::io;
@@ -63,6 +64,7 @@ impl ControlLoop {
             self.tell_eligibility(&pool);
         }
         self.note_unresolved();
+        self.follow_watch();
         self.follow_sources();
         while !self.links.is_empty() {
             let timeout = self.next_timeout();

@@ -19,6 +19,7 @@ use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading};
 use crate::control::membership::merge::merge;
 use crate::control::pending::pending;
+use crate::control::watch::FileWatch;
 use crate::logging;
 use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
@@ -34,6 +35,27 @@ const DRAINING: &str = "the process is draining: no configuration is applied";
 const ERRORS_MAX: usize = 100;
 
 impl ControlLoop {
+    /// Watches the files of the configuration that runs, or no longer, as that has it.
+    pub(super) fn follow_watch(&mut self) {
+        let config = &self.control.config;
+        if !config.global.watch {
+            self.watch = None;
+            return;
+        }
+        if let Some(watch) = &self.watch {
+            return watch.saw(config.digest);
+        }
+        let Some(look) = &self.control.look else { return };
+        match FileWatch::start(Arc::clone(look), config.digest, self.control.reports.clone()) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
+                let what = "the files of the configuration are not watched: reload them by SIGHUP";
+                log::error!(error:%; "{what}");
+                self.control.view.events.push(Draft::new(EventKind::Reload, format!("{what}: {error}")));
+            }
+        }
+    }
+
     pub(super) fn on_reload_request(&mut self, request: ReloadRequest) {
         if self.stage != ControlStage::Serving {
             return self.refuse(request, Refused::for_now(DRAINING));
@@ -214,6 +236,7 @@ impl ControlLoop {
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
         self.note_unresolved();
+        self.follow_watch();
         self.follow_sources();
         let told = format!("epoch {epoch} applied with {changes} changes");
         self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));

@@ -66,6 +66,7 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         inbox,
         config,
         source: None,
+        look: None,
         loader: Standby::start("test", LOADERS, LOADERS).expect("a thread"),
         look_ups: Standby::start("test", 1, 1).expect("a thread"),
         site: Arc::new(Anything),

@@ -26,7 +26,7 @@ use crate::control::membership::saving::StateFile;
 use crate::control::membership::state_file::Contents;
 use crate::control::{Control, LOADERS, Staff, Standby, View};
 use crate::messages::command::{Command, StopReason};
-use crate::messages::reload::{Answer, Mode, Refused, ReloadReport, ReloadRequest, Source};
+use crate::messages::reload::{Answer, Look, Mode, Refused, ReloadReport, ReloadRequest, Source};
 use crate::messages::report::{Report, Reports};
 use crate::messages::topology::StagedChange;
 use crate::pool::{Backend, Snapshot};
@@ -45,6 +45,8 @@ pub struct ConfigFile {
     pub name: String,
     /// Reads the configuration again.
     pub source: Source,
+    /// What looks whether it is still the same.
+    pub look: Look,
 }
 
 /// A running load balancer. Dropping it does not stop it; see [`Running::terminate`] and [`Running::wait`].
@@ -171,7 +173,10 @@ pub fn start_service(
     staged.begin_to_listen()?;
     staged.commit(&snapshot);
     let config = Arc::new(config.clone());
-    let (file, source) = file.map(|ConfigFile { name, source }| (name, source)).unzip();
+    let (file, source, look) = match file {
+        Some(ConfigFile { name, source, look }) => (Some(name), Some(source), Some(look)),
+        None => (None, None, None),
+    };
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
     kept.show(&view);
     let look_ups = Standby::start("l4lb-look-up", 1, 1).map_err(system("start a thread"))?;
@@ -184,6 +189,7 @@ pub fn start_service(
         inbox,
         config: Arc::clone(&config),
         source,
+        look,
         loader,
         look_ups,
         site: Arc::new(Arc::clone(&site)),

@@ -80,6 +80,7 @@ mod tests {
             snapshot: Arc::default(),
             config,
             source: None,
+            look: None,
             loader: Standby::start("test", 1, 1).unwrap(),
             look_ups: Standby::start("test", 1, 1).expect("a thread"),
             kept: Default::default(),

@@ -37,4 +37,5 @@ mod reload;
 mod service;
 mod sessions;
 mod shutdown;
+mod watch;
 mod workers;

@@ -53,6 +53,7 @@ pub(super) fn check(
     let drain_timeout = read.duration("drain_timeout", &raw.drain_timeout, DRAIN_TIMEOUT, None);
     let shutdown_delay = read.duration("shutdown_delay", &raw.shutdown_delay, DRAIN_TIMEOUT, None);
     let reload_timeout = read.duration("reload_timeout", &raw.reload_timeout, TIMEOUT, None);
+    let watch = read.boolean("watch", &raw.watch);
     let resolve = read.choice("resolve", &raw.resolve, &RESOLVE);
     let user = account(&mut read, &raw.user, &raw.group);
     let mut read = Reader { report, scope: &log_scope };
@@ -70,6 +71,7 @@ pub(super) fn check(
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
         shutdown_delay: shutdown_delay.unwrap_or(Duration::ZERO),
         reload_timeout: reload_timeout.unwrap_or(Duration::from_secs(30)),
+        watch: watch.unwrap_or(false),
         resolve: resolve.unwrap_or(Resolve::Require),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,

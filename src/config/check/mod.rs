@@ -43,7 +43,7 @@ pub(super) fn check(
     let hosts = pools.iter().flat_map(|pool| pool.hosts.iter().cloned()).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
     let notes = std::mem::take(&mut report.notes);
-    report.finish(Config { global, admin: admin.admin, listeners, pools, hosts, notes })
+    report.finish(Config { global, admin: admin.admin, listeners, pools, hosts, notes, digest: 0 })
 }
 
 /// The pools of the file, or the one that flags alone make.

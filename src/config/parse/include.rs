@@ -5,7 +5,9 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use glob::{MatchOptions, Pattern};
 use toml::de::{DeTable, DeValue};
@@ -15,10 +17,47 @@ use super::variables;
 use crate::config::error::Error;
 use crate::config::ranges::INCLUDED_FILES_MAX;
 
+/// What is to be read now: to tell whether it is still what was read.
+#[derive(Clone)]
+pub struct Looked {
+    /// Stands for the texts, and for why there are none.
+    pub digest: u64,
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// Folders in which there may be more.
+    pub folders: Vec<PathBuf>,
+    pub(in crate::config) texts: Arc<Result<Texts, Vec<Error>>>,
+}
+
+/// Looks at the files of the configuration at `path`, without checking them.
+pub fn look(path: &Path, inputs: Inputs) -> Looked {
+    let texts = read(path, inputs);
+    let (digest, files, folders) = match &texts {
+        Ok(texts) => (texts.digest(), texts.files.clone(), texts.folders.clone()),
+        Err(errors) => (digest_of(&errors_of(errors)), vec![path.to_owned()], Vec::new()),
+    };
+    Looked { digest, files, folders, texts: Arc::new(texts) }
+}
+
+fn errors_of(errors: &[Error]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+fn digest_of(read: &impl Hash) -> u64 {
+    // Two texts that are alike by chance are one change in 2^64 that is not seen.
+    let mut hasher = DefaultHasher::new();
+    read.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The files of one configuration.
 pub(in crate::config) struct Texts {
     /// The file itself, and behind it those that it includes, in the order in which they count.
     pub(in crate::config) texts: Vec<Text>,
+    /// Where they are, with those that cannot be read.
+    files: Vec<PathBuf>,
+    /// Those of patterns.
+    folders: Vec<PathBuf>,
     /// What is wrong with `include`, each with its byte in the file itself.
     pub(in crate::config) mistakes: Vec<(usize, String)>,
     /// Why included files cannot be read.
@@ -27,17 +66,35 @@ pub(in crate::config) struct Texts {
     pub(in crate::config) notes: Vec<String>,
 }
 
+impl Texts {
+    /// Stands for what was read.
+    pub(in crate::config) fn digest(&self) -> u64 {
+        let texts: Vec<(&str, &str)> =
+            self.texts.iter().map(|text| (text.file.as_str(), text.text.as_str())).collect();
+        digest_of(&(texts, errors_of(&self.errors), &self.mistakes))
+    }
+}
+
 /// The file at `path` with all that it includes; fails only when the file itself cannot be read.
 pub(in crate::config) fn read(path: &Path, inputs: Inputs) -> Result<Texts, Vec<Error>> {
     let main = file::read(path, 0, inputs).map_err(|error| vec![error])?;
-    Ok(with_included(main, path.parent().unwrap_or_else(|| Path::new("")), inputs))
+    let mut texts = with_included(main, path.parent().unwrap_or_else(|| Path::new("")), inputs);
+    texts.files.push(path.to_owned());
+    Ok(texts)
 }
 
 /// `main`, which is in `folder`, with all that it includes.
 pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs) -> Texts {
     let patterns = patterns(&main.text, inputs);
     let known = HashSet::from_iter(main.id);
-    let texts = Texts { texts: vec![main], mistakes: Vec::new(), errors: Vec::new(), notes: Vec::new() };
+    let texts = Texts {
+        texts: vec![main],
+        files: Vec::new(),
+        folders: Vec::new(),
+        mistakes: Vec::new(),
+        errors: Vec::new(),
+        notes: Vec::new(),
+    };
     let mut gathering = Gathering { folder, inputs, known, texts };
     for (byte, pattern) in patterns {
         let included = pattern.and_then(|pattern| gathering.include(&pattern));
@@ -86,12 +143,10 @@ impl Gathering<'_> {
             return Err(format!("wildcards may be in the name of the file only, got {pattern:?}"));
         }
         if !has_wildcard(name) {
-            return self.add(&path, pattern).and_then(|is_new| match is_new {
-                true => Ok(()),
-                false => {
-                    Err(format!("{pattern:?} is there already, as this file or as one that it includes"))
-                }
-            });
+            if self.add(&path, pattern)? {
+                return Ok(());
+            }
+            return Err(format!("{pattern:?} is there already, as this file or as one that it includes"));
         }
         let files = self.matching(&path, name)?;
         if files.is_empty() {
@@ -101,7 +156,7 @@ impl Gathering<'_> {
     }
 
     /// The files of the folder of `path` with such a name, sorted.
-    fn matching(&self, path: &Path, name: &str) -> Result<Vec<PathBuf>, String> {
+    fn matching(&mut self, path: &Path, name: &str) -> Result<Vec<PathBuf>, String> {
         // What begins with a dot is the scratch of editors and of Kubernetes, unless the pattern has that dot.
         const OPTIONS: MatchOptions = MatchOptions {
             case_sensitive: true,
@@ -111,6 +166,7 @@ impl Gathering<'_> {
         let pattern = Pattern::new(name).map_err(|error| format!("{name:?}: {}", error.msg))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
+        self.texts.folders.push(folder.to_owned());
         let names = (self.inputs.list)(folder);
         let names = names.map_err(|error| format!("cannot list {}: {error}", folder.display()))?;
         let fits = |name: &OsString| pattern.matches_with(&name.to_string_lossy(), OPTIONS);
@@ -124,6 +180,7 @@ impl Gathering<'_> {
         if self.texts.texts.len() > INCLUDED_FILES_MAX {
             return Err(format!("more than {INCLUDED_FILES_MAX} files, with those of {pattern:?}"));
         }
+        self.texts.files.push(path.to_owned());
         let start = self.texts.texts.last().map_or(0, Text::end);
         match file::read(path, start, self.inputs) {
             Ok(text) if text.id.is_some_and(|id| !self.known.insert(id)) => return Ok(false),

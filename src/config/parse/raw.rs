@@ -45,6 +45,7 @@ pub(in crate::config) struct RawGlobal {
     pub(in crate::config) drain_timeout: Key,
     pub(in crate::config) shutdown_delay: Key,
     pub(in crate::config) reload_timeout: Key,
+    pub(in crate::config) watch: Key,
     pub(in crate::config) resolve: Key,
     pub(in crate::config) log: Section<RawLog>,
     pub(in crate::config) access_log: Section<RawAccessLog>,

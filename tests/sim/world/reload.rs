@@ -46,6 +46,7 @@ impl World {
                 .collect(),
             pools: pools.map(|pool| Pool { backends: listed(pool), ..Pool::clone(&pool.settings) }).collect(),
             hosts: Vec::new(),
+            digest: 0,
             notes: Vec::new(),
         }
     }
