@@ -12,7 +12,8 @@ use crate::config::address::parse_bind;
 use crate::config::error::Invalid;
 use crate::config::model::{Accept, Listener, Timeouts};
 use crate::config::overrides::Overrides;
-use crate::config::parse::raw::{Key, RawListener, Table, label};
+use crate::config::parse::label::label;
+use crate::config::parse::raw::{Key, RawListener, Table};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
 use crate::config::ranges::{BACKLOG_MAX, SESSIONS_MAX};
 

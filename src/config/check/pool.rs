@@ -15,7 +15,8 @@ use crate::config::model::{
     Backend, Host, Keepalive, OnRemove, Pool, Relay, Resolve, Tcp, Timeouts, UNRESOLVED, WhenAllDown,
 };
 use crate::config::overrides::{BackendFlag, Overrides};
-use crate::config::parse::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table, label};
+use crate::config::parse::label::label;
+use crate::config::parse::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
 use crate::config::ranges::{
     DRAIN_TIMEOUT, KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX,

@@ -4,6 +4,7 @@
 mod document;
 pub(super) mod file;
 pub(super) mod include;
+pub(super) mod label;
 pub(super) mod raw;
 pub(super) mod report;
 mod variables;

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::document;
 use super::file::{Inputs, Text};
+use super::label::label_of;
 use super::report::{Report, Spot};
 use super::variables;
 use crate::base::nearest::did_you_mean;
@@ -304,27 +305,6 @@ fn remove(table: &mut DeTable, span: &Range<usize>) -> Option<Vec<String>> {
     let key = table.iter().find(is_it).map(|(key, _)| key.clone())?;
     table.remove(&key);
     Some(vec![key.into_inner().into_owned()])
-}
-
-/// What messages call the `index`-th `[[key]]`.
-pub(super) fn label_of(key: &str, table: &DeTable, index: usize) -> String {
-    let text = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
-    label(key, text("name"), text("bind").or(text("address")), index)
-}
-
-/// What messages call a listener, pool or backend: its name, else its address, else its place among the
-/// others.
-pub(in crate::config) fn label(
-    noun: &str,
-    name: Option<&str>,
-    address: Option<&str>,
-    index: usize,
-) -> String {
-    match (name, address) {
-        (Some(name), _) => format!("{noun} {name:?}"),
-        (None, Some(address)) => format!("{noun} {address}"),
-        (None, None) => format!("{noun} #{}", index + 1),
-    }
 }
 
 /// serde's message in the words of the file.

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use toml::de::{DeTable, DeValue};
 
 use super::file::Inputs;
-use super::raw::label_of;
+use super::label::label_of;
 use super::report::{Report, Spot};
 use crate::config::ranges::EXPANDED_LEN_MAX;
 
