@@ -1,5 +1,5 @@
-//! What a worker is to do, as it is told from outside: where to listen, and who works beside it. The first assignment
-//! comes with its start; each other one is put in before the epoch is published that it belongs to.
+//! The assignment of a worker: where to listen, and the workers beside it. The first one comes with its start; each
+//! later one is queued before the epoch that it belongs to is published.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -10,65 +10,65 @@ use crate::pool::Listener;
 use crate::sys::Wake;
 use crate::worker::dispatch::{Arrival, HandoffQueue, HandoffQueues};
 
-/// Assignments that wait for one worker at most. Whoever makes one looks first whether the last one was taken.
+/// Assignments that wait for one worker at most. The sender must check first whether the last one was taken.
 const ASSIGNMENTS_LEN: usize = 1;
 
-/// Names the sockets that share one address, of each worker one, for the life of the process.
+/// Names the sockets that share one address, one per worker, for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupId(pub u32);
 
 /// One listener of an assignment.
 pub struct Listening<L> {
-    /// Which sockets.
+    /// The group of the sockets.
     pub group: GroupId,
-    /// Whose connections they take. Other than in the last assignment, where only the name has changed.
+    /// The listener that their connections belong to. Differs from the last assignment only if the name has changed.
     pub listener: Arc<Listener>,
-    /// The one of this worker, unless it has it already or none could be opened for it.
+    /// The socket of this worker, unless it has it already or none could be opened for it.
     pub socket: Option<L>,
-    /// Some workers have none. Whoever accepts gives each session to the worker that has the fewest then, whatever the
+    /// Some workers have none. An accepting worker then gives each session to the worker with the fewest, whatever the
     /// listener says.
     pub is_partial: bool,
-    /// It shares its address with sockets that outlive this process. Connections begin at those once it drains, so this one
-    /// is closed then as if its listener were removed.
+    /// It shares its address with sockets that outlive this process. Connections begin at those once the process
+    /// drains, so this one is then closed as if its listener were removed.
     pub is_beside: bool,
 }
 
-/// The workers that serve, by index.
+/// The serving workers, by index.
 pub struct Peers<S> {
     pub(super) mailboxes: Arc<[Mailbox]>,
     pub(super) handoff_queues: HandoffQueues<S>,
 }
 
-/// What a worker is to do. See the module.
+/// The assignment of a worker. See the module.
 pub struct Assignment<L, S> {
-    /// The epoch from which on.
+    /// The epoch from which it holds.
     pub epoch: u64,
-    /// Where to listen. A socket of a group that is not named any more is closed once its queue is served.
+    /// The listeners. The socket of a group that is no longer named is closed once its queue is served.
     pub listeners: Vec<Listening<L>>,
-    /// Who serves. A worker that is not among them leaves: it finishes its sessions and stops.
+    /// The serving workers. A worker that is not among them retires: it finishes its sessions and stops.
     pub peers: Peers<S>,
-    /// Health checks that it may run at a time.
+    /// Limit on health checks in flight.
     pub checks_max: usize,
-    /// Pipes that it may have open; 0 where nothing is to be spliced.
+    /// Limit on open pipes; 0 where nothing is spliced.
     pub pipes_max: usize,
-    /// What each of them is asked to hold.
+    /// Requested capacity of each pipe in bytes.
     pub pipe_len: usize,
-    /// Held by whoever has not taken it yet.
+    /// Held until the assignment is taken.
     pub ticket: Arc<()>,
 }
 
-/// One worker as it is reached from outside.
+/// One worker as other threads reach it.
 pub struct WorkerHandle<L, S> {
-    /// Which of the workers that serve it is.
+    /// Its index among the serving workers.
     pub index: usize,
-    /// Where it is told what to do.
+    /// The mailbox for its commands.
     pub mailbox: Mailbox,
-    /// Where its sessions are counted.
+    /// The queue of sessions handed to it, with its count of sessions.
     pub handoff_queue: Arc<HandoffQueue<S>>,
     assignments: SyncSender<Assignment<L, S>>,
 }
 
-/// What a worker reads of all that reaches it.
+/// The receiving ends of everything that reaches a worker.
 pub struct WorkerEndpoints<L, S> {
     pub(super) index: usize,
     pub(super) handoff_queue: Arc<HandoffQueue<S>>,
@@ -84,7 +84,7 @@ impl<S> Clone for Peers<S> {
 }
 
 impl<S> Peers<S> {
-    /// Those at `handles`, in order of their indices.
+    /// Returns the peers at `handles`, which must be in order of their indices.
     pub fn of<'a, L: 'a>(handles: impl IntoIterator<Item = &'a WorkerHandle<L, S>>) -> Self
     where
         S: 'a,
@@ -96,7 +96,7 @@ impl<S> Peers<S> {
 }
 
 impl<L, S> WorkerHandle<L, S> {
-    /// Returns the handle of the worker with that index, which is woken by `waker`, and what the worker reads.
+    /// Returns the handle of the worker with that index, which is woken by `waker`, and the worker's ends.
     pub fn new(index: usize, waker: &Arc<dyn Wake>) -> (Self, WorkerEndpoints<L, S>) {
         let (mailbox, inbox) = Mailbox::new(Arc::clone(waker));
         let (handoff_queue, arrivals) = HandoffQueue::new(index, Arc::clone(waker));
@@ -105,8 +105,8 @@ impl<L, S> WorkerHandle<L, S> {
         (handle, WorkerEndpoints { index, handoff_queue, inbox, arrivals, assignments: assigned })
     }
 
-    /// Puts an assignment in, which the worker takes with the next epoch that it runs; gives it back when the last one
-    /// was not taken yet. A worker that has stopped needs none.
+    /// Queues an assignment, which the worker takes with the next epoch that it runs. Fails and returns it when the
+    /// last one was not taken yet. A worker that has stopped needs none.
     pub fn assign(&self, assignment: Assignment<L, S>) -> Result<(), Assignment<L, S>> {
         match self.assignments.try_send(assignment) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),

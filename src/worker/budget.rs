@@ -1,9 +1,9 @@
-//! What one turn may take, and each session of it: whoever comes meanwhile waits for all of it.
+//! Budgets of a turn, and of each session within it: every event that arrives meanwhile waits for the whole turn.
 //!
-//! Events come first. A session that moves little is served as soon as its event is read; one that streams is only
-//! queued. The queue is served behind all events, checks and timers, by shares, until the turn has moved what it may or
-//! has lasted long enough, and goes on in the next turn. So nobody waits for more than one turn of what streams, however
-//! many streams there are.
+//! Events come first. A session that moves little is served as soon as its event is read; a stream is only queued. The
+//! queue is served after all events, checks and timers, in shares, until the turn has moved its limit or has lasted
+//! long enough, and continues in the next turn. So an event waits for no more than one turn of streams, however many
+//! there are.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use crate::base::time::Instant;
 use crate::config::fd_budget::PIPE_LEN_MAX;
 use crate::session::{Op, Outcome};
 
-/// What a turn may do upon events. The queue may do as much, and what is left of this.
+/// The budget of a turn for events. The queue has the same budget, and the rest of this one.
 const UPON_EVENTS: Allowance = Allowance { fills: 1024, bytes: 2 << 20 };
 const OF_QUEUE: Allowance = Allowance { fills: 512, bytes: 2 << 20 };
-/// Timers that fire in a turn, and checks that are started: what is left is due in the next one, which waits for nothing.
-/// The dearest of each take about 20 µs.
+/// Timers fired and checks started per turn: the rest is due in the next turn, which starts at once. The most expensive
+/// ones take about 20 µs.
 const TIMERS: u32 = 256;
 const CHECKS: u32 = 64;
 /// Dials of sessions that have waited to be dialed, each as dear as a check: the next turn goes on with the rest too.
 const DIALS: u32 = 64;
-/// Once a turn has lasted that long, no further session of the queue has its share in it.
+/// Once a turn has lasted this long, no further session of the queue gets a share in it.
 const TURN_TIME: Duration = Duration::from_millis(2);
 
-/// What a session may do upon an event. What moves more is a stream.
+/// The budget of a session upon an event. A session that moves more is a stream.
 const SHARE_UPON_EVENT: Allowance = Allowance { fills: 16, bytes: 256 << 10 };
-/// What a session of the queue may do while others come and go, and while nobody does.
+/// The budget of a session of the queue while other sessions are active, and while none is.
 const SHARE_IN_COMPANY: Allowance = Allowance { fills: 16, bytes: 512 << 10 };
 const SHARE_ALONE: Allowance = Allowance { fills: 16, bytes: 2 << 20 };
-/// For how long somebody who came is company: the next one may come at any time.
+/// After an event of another session it counts as active for this long: its next event may come at any time.
 const COMPANY_TIME: Duration = Duration::from_millis(100);
-/// The least that a splice is asked for: one of less costs more than a copy.
+/// A splice is asked for at least this much: below it costs more than a copy.
 const SPLICE_LEN_MIN: usize = 64 << 10;
 
-/// Fills, and bytes that are moved: a byte that is relayed counts as it comes in and as it goes out.
+/// Fills, and bytes moved: a relayed byte counts when it comes in and when it goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Allowance {
     fills: u32,
@@ -55,11 +55,11 @@ impl Allowance {
     }
 }
 
-/// What is left of a turn.
+/// The rest of a turn's budgets.
 #[derive(Debug)]
 pub(super) struct Turn {
     began: Instant,
-    /// When something happened last to a session that does not stream.
+    /// When something last happened to a session that does not stream.
     company: Option<Instant>,
     upon_events: Allowance,
     of_queue: Allowance,
@@ -86,43 +86,43 @@ impl Turn {
         *self = Self { company: self.company, ..Self::new(now) };
     }
 
-    /// Whether one more timer may fire, which is counted then.
+    /// Counts one more timer and returns true, if the turn allows it.
     pub(super) fn take_timer(&mut self) -> bool {
         take_one(&mut self.timers)
     }
 
-    /// Whether one more check may be started, which is counted then.
+    /// Counts one more check and returns true, if the turn allows it.
     pub(super) fn take_check(&mut self) -> bool {
         take_one(&mut self.checks)
     }
 
-    /// Whether one more session that has waited may be dialed, which is counted then.
+    /// Takes one of the dials that a turn grants to waiting sessions; returns false when none is left.
     pub(super) fn take_dial(&mut self) -> bool {
         take_one(&mut self.dials)
     }
 
-    /// Whether timers and checks that are left from this turn have to be: as many were taken as may be.
+    /// Returns whether timers and checks of this turn may be left over: the limit was reached.
     pub(super) fn leaves(&self) -> (bool, bool) {
         (self.timers == 0, self.checks == 0)
     }
 
-    /// Something has happened to a session that does not stream.
+    /// Must be called when something has happened to a session that does not stream.
     pub(super) fn note_company(&mut self) {
         self.company = Some(self.began);
     }
 
-    /// The share of a session upon an event.
+    /// Returns the share of a session upon an event.
     pub(super) fn share_upon_event(&self) -> Share {
         Share::new(SHARE_UPON_EVENT.min(self.upon_events), false)
     }
 
-    /// The queue is served from now on.
+    /// Must be called before the queue is served.
     pub(super) fn begin_queue(&mut self) {
         self.of_queue.bytes += self.upon_events.bytes;
         self.upon_events = Allowance { fills: 0, bytes: 0 };
     }
 
-    /// The share of the next session of the queue; `None` when that has to wait for the next turn.
+    /// Returns the share of the next session of the queue; `None` when it must wait for the next turn.
     pub(super) fn next_share(&self, now: Instant) -> Option<Share> {
         if self.of_queue.is_used_up() || now.since(self.began) >= TURN_TIME {
             return None;
@@ -132,7 +132,7 @@ impl Turn {
         Some(Share::new(share.min(self.of_queue), true))
     }
 
-    /// A session has had its share.
+    /// Deducts the share that a session has used.
     pub(super) fn spend(&mut self, share: &Share) {
         let left = if share.is_of_queue { &mut self.of_queue } else { &mut self.upon_events };
         left.spend(share.used);
@@ -145,13 +145,13 @@ fn take_one(left: &mut u32) -> bool {
     is_left
 }
 
-/// What a session may do in a turn, and what it has done.
+/// The budget of a session in a turn, and what it has used.
 #[derive(Debug)]
 pub(super) struct Share {
     left: Allowance,
     used: Allowance,
     is_of_queue: bool,
-    /// Bytes that it has taken, by direction.
+    /// Bytes taken by the session, by direction.
     pub(super) taken: [u64; 2],
 }
 
@@ -160,7 +160,7 @@ impl Share {
         Self { left, used: Allowance { fills: 0, bytes: 0 }, is_of_queue, taken: [0; 2] }
     }
 
-    /// Whether an op of a direction that streams may be done.
+    /// Returns whether an op of a streaming direction is allowed.
     pub(super) fn takes_streams(&self) -> bool {
         self.is_of_queue
     }
@@ -169,7 +169,7 @@ impl Share {
         self.left.is_used_up()
     }
 
-    /// How much a splice may take: about what it and its flush leave nothing of.
+    /// Returns how much a splice may take: about as much as it and its flush use up together.
     pub(super) fn splice_max(&self) -> usize {
         (self.left.bytes / 2).clamp(SPLICE_LEN_MIN, PIPE_LEN_MAX)
     }
@@ -201,7 +201,7 @@ mod tests {
         turn
     }
 
-    /// A session that has as much to do as it may.
+    /// Serves a session with more work than its share allows.
     fn serve(turn: &mut Turn, mut share: Share) -> u64 {
         let mut moved = 0;
         while !share.is_used_up() {

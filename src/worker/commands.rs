@@ -10,7 +10,8 @@ use crate::sys::Kernel;
 use crate::worker::Worker;
 use crate::worker::assignment::Assignment;
 
-/// Commands taken in one turn. Fewer, and the rest might wait for ever: their wakes are over.
+/// Commands taken per turn. Must be the length of the mailbox: the rest might wait for ever, because their wakes are
+/// over.
 const COMMANDS_PER_TURN: usize = MAILBOX_LEN;
 
 impl<K: Kernel> Worker<K> {
@@ -35,7 +36,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Goes on with `snapshot`, unless what it runs is as new: who has handed a session over may have brought it.
+    /// Switches to `snapshot`, unless it runs one as new: a handed-over session may have brought it.
     pub(super) fn run_epoch(&mut self, snapshot: Arc<Snapshot>) {
         if snapshot.epoch <= self.core.snapshot.epoch {
             return;
@@ -47,7 +48,7 @@ impl<K: Kernel> Worker<K> {
         self.probes.align(&mut self.core, &before);
     }
 
-    /// Takes on what it was assigned with the epoch that it runs now, or with an earlier one.
+    /// Applies the assignment of the epoch that it runs now, or of an earlier one.
     fn take_assignment(&mut self) {
         let waiting = self.assigned.take().or_else(|| self.assignments.try_recv().ok());
         match waiting {
@@ -63,7 +64,7 @@ impl<K: Kernel> Worker<K> {
         core.dispatcher.regroup(peers.handoff_queues);
         let serves = core.dispatcher.is_serving();
         if !serves {
-            log::info!(worker = core.index, sessions = core.dispatcher.sessions(); "leaving: sessions go on");
+            log::info!(worker = core.index, sessions = core.dispatcher.sessions(); "worker retiring");
             core.dispatcher.close_handoff_queue();
         }
         probes.limit(checks_max);

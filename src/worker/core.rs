@@ -1,4 +1,4 @@
-//! What all parts of a worker work with: the kernel, the clock and the budget of the turn, timers, counters, the epoch, and
+//! Shared by all parts of a worker: the kernel, the clock and the budget of the turn, timers, counters, the epoch, and
 //! the way to the other workers. It has no listener, no session and no check: those belong to one part each.
 
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::worker::stall_guard::Gap;
 /// See the module. Methods of a part take it beside the part.
 pub(super) struct Core<K: Kernel> {
     pub(super) kernel: K,
-    /// Of this turn: the clock is read once, after the wait.
+    /// The time of this turn: the clock is read once, after the wait.
     pub(super) now: Instant,
     pub(super) wheel: TimerWheel<Timer>,
     pub(super) gap: Gap,
-    /// What is left of this turn.
+    /// The rest of this turn's budget.
     pub(super) turn: Turn,
     pub(super) rng: Rng,
     pub(super) id: WorkerId,
@@ -37,26 +37,26 @@ pub(super) struct Core<K: Kernel> {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) admission: Arc<Admission>,
     pub(super) stats: Arc<WorkerStats>,
-    /// Sessions that are over.
+    /// The last ended sessions.
     pub(super) recorder: Recorder,
 }
 
-/// What an entry of the wheel is for.
+/// The purpose of an entry of the wheel.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Timer {
     /// The deadline of a session.
     Session(Key),
-    /// The next check of a probe, or the end of its patience with the current one.
+    /// The next check of a probe, or the timeout of the current one.
     Probe(u32),
     /// Dials that this machine lacked something for are tried again.
     Waiting,
-    /// Bytes of sessions that last are counted.
+    /// Count the bytes of long sessions.
     Count,
-    /// Some sessions are asked whether they wait for what has come already.
+    /// Look for lost events of some sessions.
     Sweep,
     /// Accepting goes on.
     Accept(usize),
-    /// A listener that is to be closed has waited for handshakes for long enough.
+    /// A closing listener has given handshakes enough time.
     Retire(usize),
 }
 
@@ -66,8 +66,8 @@ impl<K: Kernel> Core<K> {
         SessionId { worker: self.id.0, key }
     }
 
-    /// A session of this worker has left its backend. The only way in which a lease ends while its worker lives: whoever is to
-    /// know of the place that it leaves is found from here.
+    /// Releases the lease of a session. Every lease must end here while its worker runs, so that the free place at the
+    /// backend can be reported from one spot.
     pub(super) fn release(&self, lease: Lease) {
         self.snapshot.release(lease, self.index);
     }

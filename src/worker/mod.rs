@@ -53,30 +53,30 @@ use probes::Probes;
 use relay::Relay;
 use stall_guard::Gap;
 
-/// What a worker shares with the rest of the process, besides what it is assigned.
+/// The parts of the process that a worker shares, besides its assignment.
 pub struct Shared {
-    /// Its name.
+    /// The id of the worker.
     pub id: WorkerId,
-    /// The way to the control thread.
+    /// The queue to the control thread.
     pub reports: Reports,
-    /// The limit on sessions.
+    /// The limit on open sessions.
     pub admission: Arc<Admission>,
-    /// Its counters.
+    /// The worker's counters.
     pub stats: Arc<WorkerStats>,
-    /// Decides its random picks and jitter.
+    /// Seeds its random picks and jitter.
     pub seed: u64,
 }
 
-/// Whether a worker goes on.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// There is more to come.
+    /// Another turn must follow.
     Running,
-    /// Nothing is left, and nothing will come.
+    /// The worker has no work left and will get none.
     Stopped,
 }
 
-/// One worker. Call [`Worker::turn`] until it has stopped.
+/// One worker. [`Worker::turn`] must be called until it has stopped.
 ///
 /// Each part has what is its own and works with the core. What concerns two of them is done here.
 pub struct Worker<K: Kernel> {
@@ -88,14 +88,14 @@ pub struct Worker<K: Kernel> {
     events: Vec<Event>,
     inbox: Receiver<Command>,
     assignments: Receiver<Assignment<K::Listener, K::Socket>>,
-    /// It belongs to an epoch that this worker does not run yet.
+    /// Belongs to an epoch that this worker does not run yet.
     assigned: Option<Assignment<K::Listener, K::Socket>>,
-    /// Why sessions are cut as soon as they are there, once it was told to stop.
+    /// Once it is stopped, new sessions are cut for this reason.
     stopping: Option<CloseReason>,
 }
 
 impl<K: Kernel> Worker<K> {
-    /// A worker that does what `assignment` says as soon as it turns.
+    /// Returns a worker that carries out `assignment` from its first turn on.
     pub fn new(
         mut kernel: K,
         endpoints: WorkerEndpoints<K::Listener, K::Socket>,
@@ -145,13 +145,13 @@ impl<K: Kernel> Worker<K> {
         worker
     }
 
-    /// Turns until the worker has stopped. An error is one of epoll itself: nothing can go on from it.
+    /// Turns until the worker has stopped. Fails with an error of epoll itself, from which it cannot recover.
     pub fn run(mut self) -> io::Result<()> {
         while self.turn()? == Flow::Running {}
         Ok(())
     }
 
-    /// One turn: waits for something to happen and does all that follows from it.
+    /// Runs one turn: waits for events and handles all that follow from them. Fails when epoll fails.
     pub fn turn(&mut self) -> io::Result<Flow> {
         let timeout = self.next_timeout();
         self.core.kernel.wait(timeout, &mut self.events)?;
@@ -162,14 +162,14 @@ impl<K: Kernel> Worker<K> {
         self.core.stats.turns.add(1);
         self.core.stats.events.add(self.events.len() as u64);
         self.on_events();
-        // Whoever is queued has not been heard yet.
+        // Queued sessions have not been served yet.
         let unheard = self.events.len() + self.relay.queued();
         if self.core.gap.timers_may_fire(asked_until, self.core.now, unheard) {
             self.fire_timers();
         }
         self.read_mailbox();
         self.adopt();
-        // Behind all that ends checks: nobody waits for a place that is free.
+        // After everything that ends checks: no check waits for a free place.
         self.probes.start_waiting(&mut self.core);
         if let Some(reason) = self.stopping {
             self.relay.cut_all(&mut self.core, reason);
@@ -192,7 +192,7 @@ impl<K: Kernel> Worker<K> {
         })
     }
 
-    /// How long the next wait may last.
+    /// Returns how long the next wait may last.
     fn next_timeout(&self) -> Option<Duration> {
         let accepting = !self.relay.is_starved() && self.acceptor.listeners().has_ready();
         let checks = self.probes.may_start();
@@ -247,7 +247,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Opens what other workers have handed over.
+    /// Opens the sessions that other workers have handed over.
     fn adopt(&mut self) {
         for _ in 0..ADOPTIONS_PER_TURN {
             let Some((snapshot, accepted)) = self.acceptor.next_arrival(&self.core) else { return };
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::worker::test_worker::Bench;
 
-    /// A hundred thousand idle sessions that time out together made a turn of a second and more.
+    /// A hundred thousand idle sessions that timed out together made a turn of a second and more.
     #[test]
     fn a_turn_fires_no_more_timers_than_it_may() {
         let mut bench = Bench::new("retries = 1");

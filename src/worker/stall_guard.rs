@@ -1,33 +1,35 @@
-//! After SIGSTOP, or on a starved machine, deadlines have passed that nobody could keep. What came in meanwhile
-//! is heard before timers fire, which may take many waits: each tells a bounded number of events.
+//! Delays timers after SIGSTOP, or on a starved machine, when deadlines have passed that could not be met. Events that
+//! arrived meanwhile are handled before timers fire, which may take many waits: each returns a bounded number of
+//! events.
 
 use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// A turn that comes this much later than asked for means that the process was stopped, or starved.
+/// A turn that is this much later than requested means that the process was stopped, or starved.
 const LATE: Duration = Duration::from_secs(1);
-/// The longest that timers wait for a wait that tells nothing new. On a machine that is always late they fire
-/// all the same.
+/// The longest that timers wait for a wait without new events. On a machine that is always late they must fire all the
+/// same.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// Whether the worker is still hearing what came in during a gap.
+/// Tracks whether events from a gap are still being read.
 #[derive(Debug, Default)]
 pub(super) struct Gap {
     until: Option<Instant>,
 }
 
 impl Gap {
-    /// Whether timers are held back.
+    /// Returns whether timers are held back.
     pub(super) fn is_open(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Whether timers may fire in the turn that began at `now`, though asked for at `asked`, and heard `events`.
+    /// Returns whether timers may fire in the turn that began at `now`, though requested for `asked`, with `events`
+    /// events.
     pub(super) fn timers_may_fire(&mut self, asked: Instant, now: Instant, events: usize) -> bool {
         match self.until {
             None if now.since(asked) < LATE => return true,
-            // Even the wait that a stop interrupted says nothing: it returns EINTR.
+            // Even the wait that a stop interrupted proves nothing: it returns EINTR.
             None => self.until = Some(now + CATCH_UP),
             Some(until) if events == 0 || now >= until => {
                 self.until = None;

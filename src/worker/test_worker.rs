@@ -1,4 +1,4 @@
-//! A worker for tests that turns when it is told to, over the real kernel.
+//! A worker for tests that is turned by hand, over the real kernel.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,25 +12,25 @@ use crate::pool::Snapshot;
 use crate::sys::{self, Linux};
 use crate::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerHandle};
 
-/// Turns in which something that was begun is done.
+/// An action must be done after this many turns.
 const TURNS_MAX: usize = 1_000;
-/// Clients that may wait at each of its listeners.
+/// Most clients that wait at each of its listeners.
 const BACKLOG: u32 = 128;
-/// Health of a pool whose backends are not checked.
+/// Health of a pool without checks.
 const NO_CHECKS: &str = "{ type = \"off\" }";
-/// Checks that it may have at a time.
+/// Most checks in flight.
 const CHECKS_MAX: usize = 1_000;
-/// Sessions that it may have.
+/// Most sessions.
 const SESSIONS_MAX: usize = 256;
 
-/// A worker that turns when it is told to, in front of backends `a` and `b`; nobody listens where `a` is.
+/// A worker that is turned by hand, in front of backends `a` and `b`; nothing listens where `a` is.
 pub(super) struct Bench {
     pub(super) worker: Worker<Linux>,
     pub(super) mailbox: Mailbox,
-    /// That of `b`.
+    /// The listener of `b`.
     pub(super) backend: TcpListener,
     pub(super) address: SocketAddr,
-    /// Of all listeners, of which that is the first.
+    /// Addresses of all listeners, that one first.
     pub(super) addresses: Vec<SocketAddr>,
 }
 
@@ -39,17 +39,17 @@ impl Bench {
         Self::with_pipes(options, 0)
     }
 
-    /// The same with so many listeners.
+    /// The same with `listeners` listeners.
     pub(super) fn with_listeners(options: &str, listeners: u32) -> Self {
         Self::build(options, NO_CHECKS, 0, listeners)
     }
 
-    /// The same, where the worker may have so many pipes.
+    /// The same, where the worker may have `pipes_max` pipes.
     pub(super) fn with_pipes(options: &str, pipes_max: usize) -> Self {
         Self::build(options, NO_CHECKS, pipes_max, 1)
     }
 
-    /// One that checks its backends so, and `more` backends where nobody listens.
+    /// A worker that checks its backends as `health` says, and `more` backends where nothing listens.
     pub(super) fn with_checks(health: &str, more: u32) -> Self {
         let backends = (0..more).map(|place| {
             let [high, low] = [place / 250, place % 250 + 1];
@@ -105,7 +105,7 @@ impl Bench {
         Self { worker, mailbox: handle.mailbox, backend, address: addresses[0], addresses }
     }
 
-    /// A session that has been served a byte.
+    /// Returns a session that has been served a byte.
     pub(super) fn session(&mut self) -> (TcpStream, TcpStream) {
         let mut client = TcpStream::connect(self.address).unwrap();
         client.write_all(b"x").unwrap();
@@ -117,7 +117,7 @@ impl Bench {
         (client, served)
     }
 
-    /// One turn that waits for nothing.
+    /// Runs one turn that waits for nothing.
     pub(super) fn turn_at_once(&mut self) {
         self.worker.core.kernel.waker().wake().unwrap();
         self.worker.turn().unwrap();

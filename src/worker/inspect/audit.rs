@@ -1,5 +1,5 @@
-//! What a worker holds, counted, and the invariants that are too dear to check in every turn.
-//! Reads everything and changes nothing; for tests and simulations, between two turns.
+//! Counts what a worker holds, and checks the invariants that are too expensive for every turn. Changes nothing; for
+//! tests and simulations, between two turns.
 
 use std::time::Duration;
 
@@ -7,28 +7,28 @@ use crate::stats::Gauge;
 use crate::sys::Kernel;
 use crate::worker::Worker;
 
-/// What a worker holds between two turns.
+/// The resources of a worker between two turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// Sessions that are not over.
+    /// Open sessions.
     pub sessions: usize,
-    /// Leases that they hold.
+    /// Leases held by sessions.
     pub leases: usize,
     /// Connections of sessions and of checks.
     pub sockets: usize,
     /// Checks that are due and wait for a place.
     pub waiting_checks: usize,
-    /// Checks in flight of backends whose last one was slow.
+    /// Checks in flight of backends with a slow last check.
     pub slow_checks: usize,
-    /// Listeners that are open.
+    /// Open listeners.
     pub listeners: usize,
-    /// Those of them that accept nothing for a while.
+    /// Listeners that pause.
     pub paused_listeners: usize,
-    /// Pipes that are open, lent or not.
+    /// Open pipes, lent or not.
     pub pipes: usize,
-    /// Timers that are armed.
+    /// Armed timers.
     pub timers: usize,
-    /// Whether those that are due wait: until what came in during a stop of the process is known, or for the next turn.
+    /// True while due timers are held back: behind events that arrived while the process was stopped, or until the next turn.
     pub holds_timers_back: bool,
     /// Bytes that were taken and not given, by [`Direction`](crate::session::Direction).
     pub held: [u64; 2],
@@ -37,8 +37,8 @@ pub struct Audit {
 }
 
 impl<K: Kernel> Worker<K> {
-    /// Counts what the worker holds. Panics when an invariant of a turn's end does not hold: a session that could
-    /// do something and is not queued would wait for ever, because no edge is told twice.
+    /// Returns what the worker holds. Panics when an invariant of a turn's end does not hold: a session with work that
+    /// is not queued would wait for ever, because no edge is reported twice.
     pub fn audit(&self) -> Audit {
         let relay = self.relay.audit();
         let mut audit = Audit {
@@ -69,7 +69,7 @@ impl<K: Kernel> Worker<K> {
         audit
     }
 
-    /// Panics unless what was told at the end of the last turn is what there is. Nothing may have happened since.
+    /// Panics unless the gauges match the state of the worker. Must be called right after a turn.
     pub fn audit_told(&self) {
         let (audit, (attempts, _)) = (self.audit(), self.probes.held());
         let clients = audit.sessions;

@@ -1,5 +1,5 @@
-//! The flight recorder: the last sessions of this worker that are over, and what is needed to say why they went where
-//! they went. Whoever asks gets the words; what is written at the end of a session is moved, not made.
+//! The flight recorder: the last ended sessions of this worker, and the data to explain them. Explanations are
+//! formatted on request; at the end of a session data is moved, not formatted.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,28 +11,28 @@ use crate::messages::query::{Filter, RECORDS_MAX};
 use crate::pool::{Backend, BackendId, Choice, Listener, ListenerId, PoolId, Snapshot};
 use crate::session::Summary;
 
-/// Names kept before those of which no record is left are forgotten.
+/// Above this many names, those without a record are forgotten.
 const NAMES_MAX: usize = 1024;
 
-/// One session that is over.
+/// One ended session.
 pub(in crate::worker) struct Record {
     pub(in crate::worker) key: Key,
     pub(in crate::worker) place: Place,
     pub(in crate::worker) backend: Option<Arc<Backend>>,
     pub(in crate::worker) choice: Option<Choice>,
-    /// In which it chose last.
+    /// The epoch of its last choice.
     pub(in crate::worker) epoch: u64,
-    /// Backends that a dial had failed to.
+    /// Returns the backends that could not be dialed.
     pub(in crate::worker) tried: Vec<BackendId>,
     pub(in crate::worker) client: SocketAddr,
-    /// Where its line was written: nobody else has asked for it.
+    /// Only known when its line was written.
     pub(in crate::worker) source: Option<SocketAddr>,
     pub(in crate::worker) opened: Instant,
     pub(in crate::worker) summary: Summary,
 }
 
-/// Through which listener a session came, and to which pool. It keeps neither of them: a pool stays as long as
-/// somebody holds a listener that names it.
+/// The listener and the pool of a session, by name. It keeps neither alive: a pool stays as long as a listener that
+/// names it.
 #[derive(Clone, Debug)]
 pub(in crate::worker) struct Place {
     pub(in crate::worker) listener: ListenerId,
@@ -50,7 +50,7 @@ pub(in crate::worker) struct Names {
 #[derive(Default)]
 pub(in crate::worker) struct Recorder {
     records: VecDeque<Record>,
-    /// Records ever made.
+    /// Number of records ever made.
     made: u64,
     names: HashMap<(u32, u32), Names>,
 }
@@ -64,7 +64,7 @@ impl Record {
     }
 }
 
-/// Whether a session is wanted, but for how it ended.
+/// Returns whether a session matches, ignoring how it ended.
 pub(in crate::worker) fn fits(
     filter: &Filter,
     listener: ListenerId,
@@ -84,7 +84,7 @@ impl Recorder {
         self.records.iter().rev()
     }
 
-    /// The same with their numbers, which count from 0; only those in front of number `before`.
+    /// Returns records, newest first, with their numbers, which count from 0; only those before number `before`.
     pub(in crate::worker) fn numbered(&self, before: Option<u64>) -> impl Iterator<Item = (u64, &Record)> {
         let numbers = (0..self.made).rev();
         numbers
@@ -101,7 +101,7 @@ impl Recorder {
         self.made += 1;
     }
 
-    /// Names are the same text for all that tell them.
+    /// Returns the names, shared as one text by all records.
     pub(in crate::worker) fn place(
         &mut self,
         listener: &Listener,

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use crate::pool::{Pool, PoolId, Snapshot};
 
-/// Tables that were replaced and are kept to explain choices by them. A table of a large pool takes megabytes, which all
-/// workers share.
+/// Replaced tables kept to explain choices made by them. A table of a large pool takes megabytes, which all workers
+/// share.
 pub(super) const TABLES_MAX: usize = 8;
 
 /// Tables that were replaced.
 #[derive(Default)]
 pub(super) struct Tables {
-    /// With the last epoch that they were of, oldest first.
+    /// With the last epoch that they belonged to, oldest first.
     former: VecDeque<(u64, Arc<Pool>)>,
-    /// The last epochs of tables that are not kept any more.
+    /// The last epochs of tables that are no longer kept.
     gone: HashMap<PoolId, u64>,
 }
 
 impl Tables {
-    /// Keeps what `after` has no more.
+    /// Keeps the tables that `after` no longer has.
     pub(super) fn replaced(&mut self, before: &Snapshot, after: &Snapshot) {
         let stays = |old: &Arc<Pool>| after.pools.iter().any(|new| Arc::ptr_eq(old, new));
         // Both are in the order of their ids, so nearly all are found at the same place.
@@ -41,12 +41,12 @@ impl Tables {
         self.former.push_back((epoch, pool));
     }
 
-    /// Whether the tables of a pool in that epoch are gone.
+    /// Returns whether the tables of a pool in that epoch are gone.
     pub(super) fn are_gone(&self, id: PoolId, epoch: u64) -> bool {
         self.gone.get(&id).is_some_and(|&last| epoch <= last)
     }
 
-    /// The tables of a pool in an epoch; `None` if those of now are.
+    /// Returns the tables of a pool in an epoch; `None` if those are the present ones.
     pub(super) fn of(&self, id: PoolId, epoch: u64) -> Option<&Arc<Pool>> {
         self.former.iter().find(|(last, pool)| pool.id == id && *last >= epoch).map(|(_, pool)| pool)
     }

@@ -1,4 +1,4 @@
-//! What a worker shows of itself: answers about sessions, figures of what it holds, and what tests hold it to.
+//! A worker seen from outside: answers about sessions, gauges, and the audit that tests run.
 
 pub(super) mod audit;
 pub(super) mod flight_recorder;

@@ -1,5 +1,5 @@
-//! Answers what an operator asks about sessions, between two turns: it looks at a bounded number of them, and whoever
-//! wants more asks again from where the answer ended.
+//! Answers queries about sessions, between two turns: it looks at a bounded number of them, and the requester asks
+//! again from where the answer ended.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::worker::inspect::flight_recorder::{Record, fits};
 use crate::worker::inspect::former_tables::Tables;
 use crate::worker::relay::Relay;
 
-/// Who answers, and what for the sake of its answers is kept.
+/// Answers queries, and keeps the former tables that answers need.
 #[derive(Default)]
 pub(in crate::worker) struct Inspection {
     tables: Tables,
 }
 
-/// What an answer looks at.
+/// The parts of the worker that an answer reads.
 struct Sight<'a, K: Kernel> {
     core: &'a mut Core<K>,
     relay: &'a mut Relay<K>,
@@ -65,7 +65,7 @@ impl<K: Kernel> Sight<'_, K> {
         }
     }
 
-    /// The sessions from a place on, as many as one answer may look at.
+    /// Returns the sessions from a place on, as many as one answer may look at.
     fn live(&mut self, from: u32, filter: &Filter) -> Answer {
         let places = self.relay.places();
         let end = places.min(from.saturating_add(PLACES_MAX));
@@ -146,7 +146,7 @@ impl<K: Kernel> Sight<'_, K> {
         Some(Story { row: self.row_of_record(record), why, tried, pool: record.place.pool, epoch })
     }
 
-    /// What a choice meant, by the tables that it was made by, or else by those of now.
+    /// Returns the meaning of a choice, by the tables that it was made by, or else by the present ones.
     fn why(&self, pool: PoolId, choice: Option<Choice>, client: IpAddr) -> Option<Why> {
         let choice = choice?;
         let epoch = choice.epoch(self.core.snapshot.epoch);
@@ -156,7 +156,7 @@ impl<K: Kernel> Sight<'_, K> {
         former.or_else(now).map(|pool| Why::of(choice, pool, client, epoch, is_exact))
     }
 
-    /// How many sessions were cut.
+    /// Cuts the target and returns how many sessions that were.
     fn cut_target(&mut self, target: Target) -> usize {
         let keys: Vec<Key> = match target {
             Target::Session(id) => {

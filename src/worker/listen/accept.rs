@@ -1,5 +1,5 @@
-//! Takes connections from the accept queues, and from other workers: limits decide here, before anything is spent on a
-//! client.
+//! Accepts connections from the accept queues, and from other workers: limits are checked here, before any resource is
+//! spent on a client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,14 +17,15 @@ use crate::worker::dispatch::{Arrival, HANDOFF_QUEUE_LEN};
 use crate::worker::listen::listener_slot::{PAUSE_BROKEN, PAUSE_FIRST};
 use crate::worker::listen::listeners::Listeners;
 
-/// Calls of accept in one turn, over all listeners, so that an accept storm leaves time for whoever is connected.
+/// Calls of accept per turn, over all listeners, so that an accept storm leaves time for open sessions.
 pub(in crate::worker) const ACCEPTS_PER_TURN: u32 = 64;
-/// Listeners whose pause is ended in one turn because a session has: no more than may be accepted from.
+/// Pauses ended per turn because a session has ended: no more listeners than may be accepted from.
 const RESUMES_PER_TURN: u32 = ACCEPTS_PER_TURN;
-/// Sessions taken from other workers in one turn. Fewer, and the rest might wait for ever: their wakes are over.
+/// Sessions adopted per turn. Must be the length of the queue: the rest might wait for ever, because their wakes are
+/// over.
 pub(in crate::worker) const ADOPTIONS_PER_TURN: usize = HANDOFF_QUEUE_LEN;
-/// Pause at a limit. A session that ends in this worker ends it sooner; one of another worker cannot, nor a place
-/// that [`Admission`](crate::worker::Admission) has back.
+/// Pause at a limit. A session that ends in this worker ends it sooner; one of another worker cannot, nor a place that
+/// [`Admission`](crate::worker::Admission) gets back.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(50);
 /// The longest pause when the machine has run out of something.
 const PAUSE_LAST: Duration = Duration::from_millis(100);
@@ -44,7 +45,7 @@ pub(in crate::worker) struct Accepted<S> {
     pub(in crate::worker) peer: SocketAddr,
 }
 
-/// What came of looking at the listener whose turn it was.
+/// Result of one accept at the next ready listener.
 pub(in crate::worker) enum Taken<S> {
     /// A connection for this worker.
     Session(Accepted<S>),
@@ -84,7 +85,7 @@ impl<K: Kernel> Acceptor<K> {
         self.listeners.queue_if_ready(index);
     }
 
-    /// Ends pauses, the longest first: a session has ended, so there is a place and there are descriptors again.
+    /// Ends pauses, the longest first: a session has ended, so a place and descriptors are free again.
     pub(in crate::worker) fn resume_accepting(&mut self, core: &mut Core<K>) {
         for _ in 0..RESUMES_PER_TURN {
             let Some((index, timer)) = self.listeners.next_paused() else { return };
@@ -102,7 +103,7 @@ impl<K: Kernel> Acceptor<K> {
         }
     }
 
-    /// Takes one connection from the listener whose turn it is.
+    /// Accepts one connection from the next ready listener, in turn.
     pub(in crate::worker) fn accept_next(&mut self, core: &mut Core<K>) -> Taken<K::Socket> {
         let Some(index) = self.listeners.next_ready() else { return Taken::NoneReady };
         let accepted = self.accept_one(core, index);
@@ -116,7 +117,7 @@ impl<K: Kernel> Acceptor<K> {
         if let Some((reason, since)) = slot.held_up.take() {
             core.stats.on_accept_paused(reason, core.now - since);
         }
-        // A queue that is empty needs no place, and nobody waits in it.
+        // An empty queue needs no place, and no client waits in it.
         if core.admission.is_scarce(&slot.listener) && !core.kernel.has_client(&slot.socket) {
             self.on_accept_error(core, index, &io::ErrorKind::WouldBlock.into());
             return None;
@@ -254,7 +255,7 @@ mod tests {
         (0..clients).map(|_| TcpStream::connect(address).unwrap()).collect()
     }
 
-    /// Each of 4,000 listeners was looked at three times in each turn, which made a request three times as dear.
+    /// Each of 4,000 listeners was looked at three times per turn, which made a request three times as expensive.
     #[test]
     fn a_turn_looks_at_no_listener_to_which_nothing_has_happened() {
         let mut bench = Bench::with_listeners("retries = 1", 3);
@@ -279,7 +280,7 @@ mod tests {
         drop(another);
     }
 
-    /// It was a bound for each listener: two that were stormed made a turn twice as long.
+    /// The bound was per listener: two stormed listeners made a turn twice as long.
     #[test]
     fn all_listeners_share_the_bound_of_a_turn() {
         let mut bench = Bench::with_listeners("retries = 1", 3);

@@ -12,35 +12,35 @@ use crate::stats::PauseReason;
 use crate::sys::Kernel;
 use crate::worker::assignment::{GroupId, Listening};
 
-/// First pause when the machine has run out of something; doubles each time, up to the longest.
+/// First pause when the machine has run out of a resource; doubles each time, up to the longest.
 pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// Pause after an error that accept(2) or epoll should never return.
 pub(super) const PAUSE_BROKEN: Duration = Duration::from_secs(1);
-/// Pauses are told at most that often.
+/// Pauses are logged at most this often.
 const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// One listener of this worker.
 pub(in crate::worker) struct ListenerSlot<K: Kernel> {
     pub(super) group: GroupId,
-    /// As it is in the epoch of the worker, or was when it was removed.
+    /// Its version in the epoch of the worker, or the last one when it was removed.
     pub(super) listener: Arc<Listener>,
     pub(super) socket: K::Listener,
     /// Some workers have none.
     pub(super) is_partial: bool,
-    /// Another one at its address outlives the process.
+    /// Another socket at its address outlives the process.
     pub(super) is_beside: bool,
-    /// There may be more in the queue. Cleared only when accept says that there is not: an edge-triggered
-    /// listener tells once, and after EMFILE it tells nothing, not even when descriptors are free again.
+    /// There may be more in the queue. Must be cleared only when accept finds the queue empty: an edge-triggered
+    /// listener reports once, and after EMFILE it reports nothing, not even when descriptors are free again.
     pub(super) readable: bool,
-    /// It is among those that are accepted from.
+    /// It is queued to be accepted from.
     pub(super) is_queued: bool,
-    /// Whether the kernel tells.
+    /// True while epoll watches it.
     pub(super) is_watched: bool,
     pub(super) pause: Option<TimerId>,
-    /// It is among those that pause, or were.
+    /// It is or was among the paused ones.
     pub(super) is_among_paused: bool,
     pub(super) next_pause: Duration,
-    /// Why accept was not called since then.
+    /// Why accept is not called, and since when.
     pub(super) held_up: Option<(PauseReason, Instant)>,
     pub(super) pause_log: TokenBucket,
     /// The longest that its queue may have become.
@@ -48,18 +48,18 @@ pub(in crate::worker) struct ListenerSlot<K: Kernel> {
     pub(super) stage: Stage,
 }
 
-/// How far a listener is from being closed.
+/// The progress of closing a listener.
 pub(super) enum Stage {
-    /// It stays.
+    /// Not closing.
     Open,
-    /// Handshakes that are under way may complete until this timer fires.
+    /// Handshakes in progress may complete until this timer fires.
     Retiring(TimerId),
-    /// It goes when its queue is empty, or when so many more were taken from it: more cannot have been in it.
+    /// It is closed when its queue is empty, or after this many more were accepted: more cannot have been in it.
     Closing { queue_left: u32 },
 }
 
 impl<K: Kernel> ListenerSlot<K> {
-    /// `None` where this worker has no socket of it, or has it already.
+    /// Returns `None` when this worker has no socket of it, or has it already.
     pub(super) fn new(listening: Listening<K::Listener>, now: Instant) -> Option<Self> {
         let Listening { group, listener, socket, is_partial, is_beside } = listening;
         let socket = socket?;
@@ -83,7 +83,7 @@ impl<K: Kernel> ListenerSlot<K> {
         })
     }
 
-    /// Who comes from now on is served as `snapshot` says.
+    /// Serves later connections as `snapshot` says.
     pub(super) fn align(&mut self, snapshot: &Snapshot) {
         if let Some(listener) = snapshot.listener(self.listener.id) {
             self.turn_into(listener);
@@ -95,22 +95,22 @@ impl<K: Kernel> ListenerSlot<K> {
         self.queue_max = self.queue_max.max(queue_max(listener));
     }
 
-    /// Who has the sessions that are accepted from it.
+    /// Returns how the sessions accepted from it are assigned to workers.
     pub(super) fn accept(&self) -> Accept {
         if self.is_partial { Accept::Balance } else { self.listener.settings.accept }
     }
 
-    /// How many timers it has armed.
+    /// Returns how many timers it has armed.
     pub(super) fn timers(&self) -> usize {
         usize::from(self.pause.is_some()) + usize::from(matches!(self.stage, Stage::Retiring(_)))
     }
 
-    /// Whether accept is to be called now.
+    /// Returns whether accept should be called now.
     pub(super) fn is_ready(&self) -> bool {
         self.readable && self.pause.is_none()
     }
 
-    /// Whether it is to be closed as soon as its queue is empty.
+    /// Returns whether it is to be closed as soon as its queue is empty.
     pub(super) fn is_closing(&self) -> bool {
         matches!(self.stage, Stage::Closing { .. })
     }

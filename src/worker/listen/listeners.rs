@@ -1,5 +1,5 @@
-//! The listeners of one worker, and which of them is accepted from next. A turn costs what has happened to some of them,
-//! however many there are: nobody goes through all, except upon a command.
+//! The listeners of one worker, and the next one to accept from. A turn costs as much as has happened to some of them,
+//! however many there are: only a command goes through all.
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,15 @@ use crate::base::timer_wheel::TimerId;
 use crate::sys::Kernel;
 use crate::worker::listen::listener_slot::ListenerSlot;
 
-/// See the module. A listener is known by its place, which another one may have later.
+/// See the module. A listener is known by its place, which may be reused later.
 pub(in crate::worker) struct Listeners<K: Kernel> {
     slots: Slab<ListenerSlot<K>>,
-    /// Those that accept is to be called on, the next one in front.
+    /// Listeners to call accept on, the next one in front.
     ready: VecDeque<usize>,
-    /// Those that pause, the first one in front. One whose pause is over by itself is still among them, and passed over.
+    /// Paused listeners, the first one in front. After a pause that ended by itself a listener is still among them, and
+    /// skipped.
     paused: VecDeque<usize>,
-    /// How often somebody went through all of them.
+    /// How often all listeners were walked through.
     #[cfg(test)]
     pub(in crate::worker) walks: std::cell::Cell<u32>,
 }
@@ -34,12 +35,12 @@ impl<K: Kernel> Default for Listeners<K> {
 }
 
 impl<K: Kernel> Listeners<K> {
-    /// The place of `slot` from now on.
+    /// Adds `slot` and returns its place.
     pub(super) fn insert(&mut self, slot: ListenerSlot<K>) -> usize {
         self.slots.insert(slot)
     }
 
-    /// Gives the place of a listener free.
+    /// Removes a listener and frees its place.
     pub(super) fn remove(&mut self, place: usize) -> Option<ListenerSlot<K>> {
         let slot = self.slots.try_remove(place)?;
         if slot.is_queued {
@@ -59,7 +60,7 @@ impl<K: Kernel> Listeners<K> {
         self.slots.len()
     }
 
-    /// How many of them pause.
+    /// Returns how many of them pause.
     pub(in crate::worker) fn paused(&self) -> usize {
         self.slots.iter().filter(|(_, slot)| slot.pause.is_some()).count()
     }
@@ -80,14 +81,14 @@ impl<K: Kernel> Listeners<K> {
         self.slots.iter_mut().map(|(_, slot)| slot)
     }
 
-    /// Where all of them are.
+    /// Returns the places of all of them.
     pub(super) fn places(&self) -> Vec<usize> {
         #[cfg(test)]
         self.walks.set(self.walks.get() + 1);
         self.slots.iter().map(|(place, _)| place).collect()
     }
 
-    /// There may be somebody in its queue. False when there is no such listener.
+    /// Marks the queue of a listener as possibly not empty. Returns false when there is no such listener.
     pub(super) fn note_readable(&mut self, place: usize) -> bool {
         let Some(slot) = self.slots.get_mut(place) else { return false };
         slot.readable = true;
@@ -95,7 +96,7 @@ impl<K: Kernel> Listeners<K> {
         true
     }
 
-    /// Puts a listener that accept may be called on behind the others of which that is true.
+    /// Queues a listener behind the others that are ready, if accept may be called on it.
     pub(super) fn queue_if_ready(&mut self, place: usize) {
         if let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.is_ready() && !slot.is_queued) {
             slot.is_queued = true;
@@ -103,20 +104,19 @@ impl<K: Kernel> Listeners<K> {
         }
     }
 
-    /// Takes the listener out whose turn it is to be accepted from. It has to be queued again.
+    /// Takes out the next listener to accept from. It must be queued again.
     pub(super) fn next_ready(&mut self) -> Option<usize> {
         let place = self.ready.pop_front()?;
         self.slots[place].is_queued = false;
         Some(place)
     }
 
-    /// Whether there is one.
+    /// Returns true when a listener is ready.
     pub(in crate::worker) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Nothing is accepted from a listener, which is not queued, before `timer` fires or [`Listeners::next_paused`] names
-    /// it.
+    /// Pauses a listener, which must not be queued, until `timer` fires or [`Listeners::next_paused`] returns it.
     pub(super) fn pause(&mut self, place: usize, timer: TimerId) {
         let Some(slot) = self.slots.get_mut(place) else { return };
         debug_assert!(!slot.is_queued, "it would be accepted from");
@@ -126,7 +126,7 @@ impl<K: Kernel> Listeners<K> {
         }
     }
 
-    /// Ends the pause of the listener that began it first; returns its place and its timer, which is to be cancelled.
+    /// Ends the oldest pause; returns the listener's place and its timer, which must be cancelled.
     pub(super) fn next_paused(&mut self) -> Option<(usize, TimerId)> {
         while let Some(place) = self.paused.pop_front() {
             let slot = &mut self.slots[place];
@@ -138,7 +138,7 @@ impl<K: Kernel> Listeners<K> {
         None
     }
 
-    /// Panics unless each listener that accept is to be called on is queued once, and no other, and each that pauses is found.
+    /// Panics unless each listener that is ready is queued once, and no other, and each that pauses is found.
     pub(in crate::worker) fn audit(&self) {
         for (place, slot) in &self.slots {
             let times = self.ready.iter().filter(|&&queued| queued == place).count();

@@ -1,11 +1,11 @@
-//! Which sockets this worker listens on: they come with an assignment, and go when nothing is left in their queues,
-//! because what is in the queue of a socket when it is closed is reset.
+//! The listening sockets of this worker: they come with an assignment, and are closed when their queues are empty,
+//! because close(2) resets the connections in a queue.
 //!
-//! A socket that is to go while the process stays is *retired* first. Whoever made the assignment has seen to it that no
-//! connection begins there any more; it goes on being accepted from while handshakes that are under way may complete,
-//! and is closed once its queue is empty. One that goes because the process drains is closed as soon as its queue is
-//! empty: nobody is to be kept waiting by a process that ends. But where connections begin at a socket that outlives the
-//! process from then on, nobody waits, and the others at that address are retired.
+//! A socket that is closed while the process stays is *retired* first. The sender of the assignment has ensured that no
+//! new connection begins there; the worker continues to accept from it while handshakes in progress may complete, and
+//! closes it once its queue is empty. When the process drains, a socket is closed as soon as its queue is empty:
+//! clients must not wait for a process that ends. But where connections begin at a socket that outlives the process, no
+//! client waits, and the other sockets at that address are retired.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::worker::core::{Core, Timer};
 use crate::worker::listen::accept::Acceptor;
 use crate::worker::listen::listener_slot::{ListenerSlot, PAUSE_BROKEN, Stage};
 
-/// How long a handshake may be under way at a socket that is to be closed. The last segment of one is lost at times, and
-/// Linux repeats what it answers to after a second (TCP_TIMEOUT_INIT).
+/// Time for handshakes in progress at a socket that is to be closed. Their last segment may be lost, and Linux repeats
+/// its answer after a second (TCP_TIMEOUT_INIT).
 pub const RETIRE_GRACE: Duration = Duration::from_millis(1_500);
 
 impl<K: Kernel> Acceptor<K> {
-    /// Who comes from now on is served as `snapshot` says.
+    /// Serves new connections by the listeners of `snapshot` from now on.
     pub(in crate::worker) fn align(&mut self, snapshot: &Snapshot) {
         for listener in self.listeners.iter_mut() {
             listener.align(snapshot);
@@ -48,25 +48,25 @@ impl<K: Kernel> Acceptor<K> {
         }
     }
 
-    /// Accepts from its socket, if there is one, from now on.
+    /// Accepts from the socket of `listening`, if there is one, from now on.
     pub(in crate::worker) fn listen(&mut self, core: &mut Core<K>, listening: Listening<K::Listener>) {
         let Some(mut slot) = ListenerSlot::new(listening, core.now) else { return };
-        // It may not be as it was in the snapshot that it was opened for.
+        // It may differ from the snapshot that it was opened for.
         slot.align(&core.snapshot);
         let index = self.listeners.insert(slot);
         self.watch_listener(core, index);
         self.listeners.queue_if_ready(index);
     }
 
-    /// Has the kernel tell of connections. Where it cannot, for want of memory or of watches, accepting is tried, and
-    /// this too, once a pause has passed. The caller must queue it.
+    /// Registers the listener with epoll. When that fails, for want of memory or of watches, both accepting and
+    /// registering are retried after a pause. The caller must queue it.
     pub(super) fn watch_listener(&mut self, core: &mut Core<K>, index: usize) {
         let Some(slot) = self.listeners.get_mut(index) else { return };
         if slot.is_watched {
             return;
         }
         let token = Token::Listener(u32::try_from(index).expect("fewer than 2^32 listeners"));
-        // What was in the queue before makes no edge of its own.
+        // Connections that were in the queue before cause no edge.
         slot.readable = true;
         match core.kernel.watch_listener(&slot.socket, token) {
             Ok(()) => slot.is_watched = true,
@@ -79,7 +79,7 @@ impl<K: Kernel> Acceptor<K> {
         }
     }
 
-    /// Begins to close a listener of which no connection begins any more.
+    /// Begins to close a listener at which no connection begins any more.
     fn retire(&mut self, core: &mut Core<K>, index: usize) {
         let Some(slot) = self.listeners.get_mut(index) else { return };
         if let Stage::Open = slot.stage {
@@ -87,14 +87,14 @@ impl<K: Kernel> Acceptor<K> {
         }
     }
 
-    /// The handshakes that were under way are over.
+    /// Must be called when the handshakes in progress have had their time.
     pub(in crate::worker) fn on_retire_timer(&mut self, index: usize) {
         let Some(slot) = self.listeners.get_mut(index) else { return };
         slot.stage = Stage::Closing { queue_left: slot.queue_max };
         self.listeners.note_readable(index);
     }
 
-    /// Begins to close the listeners: what is in their queues now is served first.
+    /// Begins to close the listeners: the connections in their queues are served first.
     pub(in crate::worker) fn drain(&mut self, core: &mut Core<K>) {
         core.dispatcher.close_handoff_queue();
         for index in self.listeners.places() {
@@ -112,7 +112,7 @@ impl<K: Kernel> Acceptor<K> {
         }
     }
 
-    /// Closes all listeners, whoever is in their queues.
+    /// Closes all listeners; connections in their accept queues are reset.
     pub(in crate::worker) fn stop(&mut self, core: &mut Core<K>) {
         core.dispatcher.close_handoff_queue();
         for index in self.listeners.places() {

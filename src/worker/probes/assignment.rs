@@ -1,5 +1,5 @@
-//! Which backends this worker checks: those that belong to it in its epoch, except while they are in maintenance.
-//! A removed backend leaves nothing behind, neither a socket nor a timer nor its place in the queue.
+//! The backends that this worker checks: those that belong to it in its epoch, except during maintenance. A removed
+//! backend leaves nothing behind: no socket, no timer, no place in the queue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl<K: Kernel> Probes<K> {
         probes
     }
 
-    /// From now on this is `worker`, or none, of `workers`. The next epoch heeds it.
+    /// Makes this `worker`, or none, of `workers`, from the next epoch on.
     pub(in crate::worker) fn assign(&mut self, worker: Option<usize>, workers: usize) {
         self.is_reassigned = (self.worker, self.workers) != (worker, workers);
         (self.worker, self.workers) = (worker, workers);
@@ -64,14 +64,14 @@ impl<K: Kernel> Probes<K> {
                 timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
                 due: now,
                 started: now,
-                // Not known yet: a thousand new ones may all be silent.
+                // Unknown yet: a thousand new ones may all be silent.
                 pace: Pace::Slow,
             });
             self.by_backend.insert(backend.id, index);
         }
     }
 
-    /// How many sockets and timers the checks hold.
+    /// Returns how many sockets and timers the checks hold.
     pub(in crate::worker) fn held(&self) -> (usize, usize) {
         let count = |wanted: fn(&Entry<K>) -> bool| self.entries.iter().filter(|(_, e)| wanted(e)).count();
         let (attempts, timers) =
@@ -81,8 +81,8 @@ impl<K: Kernel> Probes<K> {
         (attempts, timers)
     }
 
-    /// Panics unless the places are given as they should be at the end of a turn; returns how many checks wait, and how many
-    /// slow ones have a place.
+    /// Panics unless the places are assigned as they should be at the end of a turn; returns how many checks wait, and
+    /// how many slow ones have a place.
     pub(in crate::worker) fn audit_places(&self) -> [usize; 2] {
         let of = |pace| self.entries.iter().filter(|(_, e)| e.attempt.is_some() && e.pace == pace).count();
         let slow = of(Pace::Slow);
@@ -92,19 +92,20 @@ impl<K: Kernel> Probes<K> {
 }
 
 impl<K: Kernel> Entry<K> {
-    /// Whether `snapshot`, which has its backend, says the same of its checks as the epoch that they began in.
+    /// Returns whether `snapshot`, which contains its backend, has the same check settings as the epoch in which its
+    /// checks began.
     fn is_checked_by(&self, snapshot: &Snapshot) -> bool {
         snapshot.pool(self.backend.pool).settings.health == self.pool.health
     }
 
-    /// Whether nothing is to be learnt of the backend: it is in maintenance, or has no address, and keeps its health.
+    /// Returns whether checks make no sense: the backend is in maintenance, or has no address, and keeps its health.
     pub(super) fn is_paused(&self) -> bool {
         self.backend.admin() == Admin::Maint || !self.backend.is_resolved()
     }
 }
 
 impl<K: Kernel> Probes<K> {
-    /// Brings the checks in line with the epoch that has followed `before`.
+    /// Aligns the checks with the epoch that has followed `before`.
     pub(in crate::worker) fn align(&mut self, core: &mut Core<K>, before: &Snapshot) {
         let is_reassigned = std::mem::take(&mut self.is_reassigned);
         if is_reassigned || !core.snapshot.shares_backends(before) {
@@ -115,7 +116,7 @@ impl<K: Kernel> Probes<K> {
         to_pause.into_iter().for_each(|index| self.pause_probe(core, index));
     }
 
-    /// Ends what is under way and looks again soon, so that checks go on soon after the maintenance.
+    /// Ends the check in progress and schedules the next one early, so that checks resume soon after the maintenance.
     pub(super) fn pause_probe(&mut self, core: &mut Core<K>, index: u32) {
         self.end_attempt(core, index);
         let entry = &self.entries[index as usize];
@@ -124,8 +125,8 @@ impl<K: Kernel> Probes<K> {
         self.arm_probe(core, index, when);
     }
 
-    /// Forgets the backends that are in no pool any more, belong to another worker now or are checked in another way, and
-    /// gives the others the settings of this epoch.
+    /// Forgets the backends that are in no pool any more, belong to another worker now or are checked in another way,
+    /// and gives the others the settings of this epoch.
     fn dismiss_removed(&mut self, core: &mut Core<K>) {
         let snapshot = Arc::clone(&core.snapshot);
         let is_kept = |entry: &Entry<K>| {
@@ -145,13 +146,13 @@ impl<K: Kernel> Probes<K> {
         let Probes { entries, queue, .. } = self;
         queue.retain(|index| entries.contains(index as usize));
         for (_, entry) in entries {
-            // Of an older epoch it would keep all the backends of that.
+            // Settings of an older epoch would keep all its backends alive.
             entry.pool = Arc::clone(&snapshot.pool(entry.backend.pool).settings);
         }
     }
 
-    /// A backend that is checked no more is what its pool says it is to begin with: nothing else would ever bring up
-    /// one that is down.
+    /// Resets a backend that is no longer checked to the initial state of its pool: nothing else would ever bring it up
+    /// again.
     fn trust_unchecked(&mut self, core: &mut Core<K>, index: u32, snapshot: &Snapshot) {
         let backend = &self.entries[index as usize].backend;
         if snapshot.backend(backend.id).is_none() {
@@ -186,7 +187,7 @@ mod tests {
 
     const POOL: PoolId = PoolId(0);
 
-    /// A worker that checks backends `a` and `b` as soon as it turns, which it never does.
+    /// A worker that would check backends `a` and `b` in its first turn, which never comes.
     fn worker() -> Worker<Linux> {
         let text = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nbackend = [\
              { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";
@@ -220,7 +221,7 @@ mod tests {
             self.audit();
         }
 
-        /// As if its timer had fired and as many checks were in flight as may be.
+        /// As if its timer had fired while the most checks were in flight.
         fn waits(&mut self, index: u32) {
             let (timer, _) = self.probes.entries[index as usize].timer.unwrap();
             self.core.wheel.cancel(timer);

@@ -1,6 +1,5 @@
-//! Checks the backends that belong to this worker, between the sessions and on the same wheel.
-//! What a check says and means is decided in `health`; here are its sockets and its timer. Which backends those are
-//! is kept up by `assignment`.
+//! Checks the backends that belong to this worker, between the sessions and on the same wheel. `health` decides what a
+//! check sends and means; this module has its sockets and its timer. `assignment` maintains the list of backends.
 
 mod assignment;
 mod queue;
@@ -25,31 +24,31 @@ use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
 use crate::worker::core::{Core, Timer};
 use queue::{Pace, Queue};
 
-/// The most that one read of a check takes.
+/// Most bytes per read of a check.
 const READ_LEN: usize = 2048;
-/// Reads behind the result of a check: a backend that never stops sending is reset.
+/// Reads after the result of a check: a backend that never stops sending is reset.
 const READS_AFTER_RESULT: usize = 16;
 
 /// A check that has held its place for this part of the timeout, or longer, was slow.
 const SLOW_PART: u32 = 2;
 
-/// Checks that are put off or late are told at most that often.
+/// Delayed and late checks are logged at most this often.
 const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The checks of one worker.
 pub(super) struct Probes<K: Kernel> {
-    /// Which of those that check this is; none of them, once it leaves.
+    /// Its index among the checking workers; `None` once it retires.
     worker: Option<usize>,
     /// How many there are.
     workers: usize,
-    /// Other backends are to be checked from the next epoch on.
+    /// The next epoch changes the backends to check.
     is_reassigned: bool,
-    /// A backend keeps its place until it is removed; what waits for a place ends before that is given to another.
+    /// A backend keeps its place until it is removed; everything that waits for a place ends before it is reused.
     entries: Slab<Entry<K>>,
     by_backend: HashMap<BackendId, u32>,
-    /// Counts attempts, so that an event of one that is over does not reach another.
+    /// Counts attempts, so that an event of an ended one does not reach another.
     generation: u32,
-    /// Checks that are due while as many are in flight as may be.
+    /// Checks that are due while the limit in flight is reached.
     queue: Queue,
     deferral_log: TokenBucket,
 }
@@ -62,10 +61,10 @@ struct Entry<K: Kernel> {
     verdict: Verdict,
     attempt: Option<Attempt<K>>,
     timer: Option<(TimerId, Instant)>,
-    /// When the last check was to start, and when it did.
+    /// When the last check was due, and when it started.
     due: Instant,
     started: Instant,
-    /// For how long it has held its place. The same while there is an attempt.
+    /// For how long it has held its place. Unchanged while there is an attempt.
     pace: Pace,
 }
 
@@ -77,25 +76,25 @@ struct Attempt<K: Kernel> {
 }
 
 enum Stage {
-    /// Dialing, sending, waiting for the answer.
+    /// Dialing, sending, or waiting for the answer.
     Talking(Box<Probe>),
-    /// The result is known and our FIN is out. The rest of the answer is read, because closing a socket with
-    /// unread bytes would send a reset.
+    /// The result is known and our FIN is sent. The rest of the answer is read, because closing a socket with unread
+    /// bytes would send a reset.
     Parting,
 }
 
 impl<K: Kernel> Probes<K> {
-    /// Checks with an open socket.
+    /// Returns the checks with an open socket.
     pub(super) fn in_flight(&self) -> u64 {
         self.queue.in_flight() as u64
     }
 
-    /// Whether one that waits may start.
+    /// Returns whether a waiting one may start.
     pub(super) fn may_start(&self) -> bool {
         self.queue.next_pace().is_some()
     }
 
-    /// So many may have one from now on.
+    /// Sets the limit on checks with a socket.
     pub(super) fn limit(&mut self, checks_max: usize) {
         self.queue.limit(checks_max);
     }
@@ -119,7 +118,7 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
-    /// Ends the patience with a check that has no result.
+    /// Ends a check without a result.
     fn time_out(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
         if let Some(Attempt { stage: Stage::Talking(probe), .. }) = &mut entry.attempt {
@@ -128,7 +127,7 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
-    /// Starts the checks that are due, as many as may be in flight and as the turn allows.
+    /// Starts due checks, as many as the limits of flight and turn allow.
     pub(super) fn start_waiting(&mut self, core: &mut Core<K>) {
         while core.turn.take_check()
             && let Some(index) = self.queue.pop()
@@ -138,8 +137,8 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
-    /// Silent backends hold their place for the whole timeout: with enough of them they are checked late, and a verdict on
-    /// them comes late too.
+    /// Logs late checks. Silent backends hold their place for the whole timeout: with enough of them checks are late,
+    /// and so are verdicts.
     fn tell_if_late(&mut self, core: &mut Core<K>, index: u32) {
         let Entry { pool, due, .. } = &self.entries[index as usize];
         let late = core.now - *due;
@@ -182,7 +181,7 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
-    /// What this machine lacks says nothing about the backend: the check is done a little later.
+    /// A lack of resources here means nothing for the backend: the check is done a little later.
     fn defer_probe(&mut self, core: &mut Core<K>, index: u32, error: &io::Error) {
         core.stats.checks_deferred.add(1);
         let Entry { backend, pool, .. } = &self.entries[index as usize];
@@ -204,7 +203,7 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
-    /// Does what the check under way can do now.
+    /// Continues the check in progress as far as possible.
     fn go_on(&mut self, core: &mut Core<K>, index: u32) {
         let Some(attempt) = &mut self.entries[index as usize].attempt else { return };
         match &mut attempt.stage {
@@ -213,7 +212,7 @@ impl<K: Kernel> Probes<K> {
                 if let Step::Dial = probe.next_step() {
                     match core.kernel.dial_result(&attempt.socket) {
                         Dial::Pending => return,
-                        // What it said before it was reset is an answer.
+                        // Bytes sent before a reset are an answer.
                         Dial::Connected | Dial::Lost(_) => probe.on_connected(),
                         Dial::ToItself => probe.on_self_connect(),
                         Dial::Failed(error) if lacks_resources(&error) => {
@@ -228,7 +227,7 @@ impl<K: Kernel> Probes<K> {
         self.converse(core, index);
     }
 
-    /// Does what the check asks for until it waits or has its result.
+    /// Runs the steps of the check until it waits or has its result.
     fn converse(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
         let Some(Attempt { socket, stage: Stage::Talking(probe), .. }) = &mut entry.attempt else { return };
@@ -267,7 +266,7 @@ impl<K: Kernel> Probes<K> {
                 self.arm_probe(core, index, when);
                 self.read_rest(core, index);
             }
-            // The backend has reset the connection behind its answer.
+            // The backend has reset the connection after its answer.
             Err(_) => self.part_from_probe(core, index),
         }
     }
@@ -287,7 +286,7 @@ impl<K: Kernel> Probes<K> {
         self.part_from_probe(core, index);
     }
 
-    /// Closes the socket of an attempt whose result is known, and schedules the next one.
+    /// Closes the socket of an attempt with a result, and schedules the next one.
     fn part_from_probe(&mut self, core: &mut Core<K>, index: u32) {
         self.end_attempt(core, index);
         self.schedule_probe(core, index);
@@ -300,7 +299,7 @@ impl<K: Kernel> Probes<K> {
         let is_slow = core.now - entry.started >= entry.pool.health.timeout / SLOW_PART;
         entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
         match attempt.stage {
-            // Nothing was said: a reset spares both sides the TIME_WAIT.
+            // No bytes were exchanged: a reset spares both sides the TIME_WAIT.
             Stage::Talking(_) => core.kernel.reset(attempt.socket),
             Stage::Parting => core.kernel.close(attempt.socket),
         }
@@ -330,7 +329,7 @@ impl<K: Kernel> Probes<K> {
         core.stats.check_latency.observe(latency);
         counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         let verdict = &mut entry.verdict;
-        // Its last owner may have said something since this one took over.
+        // Its last owner may have changed it since this one took over.
         verdict.heed(entry.backend.checked_health());
         let from = verdict.state();
         match result {
@@ -351,7 +350,7 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
-    /// Dials of sessions to this backend have failed: each is a failed check, and the next check comes sooner.
+    /// Counts failed dials of sessions as failed checks, and brings the next check forward.
     pub(super) fn on_dials_failed(&mut self, core: &mut Core<K>, backend: BackendId) {
         // Backends that are not checked keep their state: nothing would bring them up again.
         let Some(&index) = self.by_backend.get(&backend) else { return };
@@ -370,7 +369,7 @@ impl<K: Kernel> Probes<K> {
             return;
         }
         entry.verdict.heed(entry.backend.checked_health());
-        // More than `fall` of them say no more than `fall`.
+        // More than `fall` failures prove no more than `fall`.
         for _ in 0..failures.min(entry.pool.health.fall) {
             let entry = &mut self.entries[index as usize];
             let from = entry.verdict.state();

@@ -1,14 +1,14 @@
-//! Checks that are due and wait for a place among those in flight, and who has the next place.
+//! Checks that are due and wait for a place among those in flight, and the order of places.
 //!
-//! A backend that says nothing holds its place for the whole timeout, one that answers for a moment. So that a thousand silent
-//! ones do not make every other check late, those whose last check has held its place for long, and those that had none yet, have
-//! half of the places at most, and pools take turns: what is wrong with the backends of one pool is no matter of the others.
+//! A silent backend holds its place for the whole timeout, one that answers only for a moment. A thousand silent ones
+//! must not delay every other check. So backends with a slow last check, and those without one yet, get at most half of
+//! the places, and pools take turns: problems of one pool do not affect the others.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::pool::PoolId;
 
-/// Of the places, the part that backends may hold whose checks hold them for long.
+/// Slow backends get at most one in this many places.
 const SLOW_SHARE: usize = 2;
 
 /// For how long the last check of a backend has held its place.
@@ -29,15 +29,15 @@ impl Pace {
     }
 }
 
-/// The checks that wait, and the places that are taken. A check is known by its index among the entries.
+/// The waiting checks and the taken places. A check is known by its index among the entries.
 pub(super) struct Queue {
-    /// Checks that may be in flight.
+    /// Limit on checks in flight.
     places: usize,
     /// Checks in flight, by [`Pace`].
     taken: [usize; 2],
     /// Checks that wait, by [`Pace`].
     lanes: [Lane; 2],
-    /// Which of both lanes had the last place: they take turns where both may have one.
+    /// The lane that got the last place: they take turns when both may have one.
     last: Pace,
 }
 
@@ -46,24 +46,24 @@ impl Queue {
         Self { places, taken: [0; 2], lanes: <[Lane; 2]>::default(), last: Pace::Slow }
     }
 
-    /// So many checks may be in flight from now on. Those that are go on.
+    /// Sets the limit on checks in flight. Those in flight continue.
     pub(super) fn limit(&mut self, places: usize) {
         self.places = places;
     }
 
-    /// A check of that pool is due.
+    /// Queues a check of that pool.
     pub(super) fn push(&mut self, pool: PoolId, index: u32, pace: Pace) {
         self.lanes[pace as usize].push(pool, index);
     }
 
-    /// The check that may start now, if any. It takes no place before [`Queue::enter`].
+    /// Returns the check that may start now, if any. It takes no place before [`Queue::enter`].
     pub(super) fn pop(&mut self) -> Option<u32> {
         let pace = self.next_pace()?;
         self.last = pace;
         self.lanes[pace as usize].pop()
     }
 
-    /// The lane of the check that may start now, if any.
+    /// Returns the lane of the check that may start now, if any.
     pub(super) fn next_pace(&self) -> Option<Pace> {
         let first = self.last.other();
         [first, first.other()].into_iter().find(|&pace| self.may_start(pace))
@@ -80,12 +80,12 @@ impl Queue {
         (self.places / SLOW_SHARE).max(1)
     }
 
-    /// A check has a socket from now on.
+    /// Must be called when a check has got a socket.
     pub(super) fn enter(&mut self, pace: Pace) {
         self.taken[pace as usize] += 1;
     }
 
-    /// The check that had entered so has none any more.
+    /// Must be called with the pace of its `enter` when a check has given its socket back.
     pub(super) fn leave(&mut self, pace: Pace) {
         self.taken[pace as usize] -= 1;
     }
@@ -100,12 +100,13 @@ impl Queue {
         self.taken.iter().sum()
     }
 
-    /// Forgets the waiting checks that are not to be kept.
+    /// Forgets the waiting checks that must not be kept.
     pub(super) fn retain(&mut self, is_kept: impl Fn(u32) -> bool) {
         self.lanes.iter_mut().for_each(|lane| lane.retain(&is_kept));
     }
 
-    /// Panics unless `taken`, by [`Pace`], is what is in flight, and slow ones have no more than their part of the places.
+    /// Panics unless `taken`, by [`Pace`], matches the checks in flight, and slow ones have no more than their part of
+    /// the places.
     pub(super) fn audit(&self, taken: [usize; 2]) {
         assert_eq!(taken, self.taken, "each attempt is counted");
         let [_, slow_taken] = taken;
@@ -114,7 +115,7 @@ impl Queue {
     }
 }
 
-/// Checks of one pace that wait: those of a pool in order, the pools in turn.
+/// The waiting checks of one pace: those of a pool in order, the pools in turn.
 #[derive(Default)]
 struct Lane {
     of_pools: HashMap<PoolId, VecDeque<u32>>,
@@ -164,7 +165,7 @@ mod tests {
     const A: PoolId = PoolId(0);
     const B: PoolId = PoolId(1);
 
-    /// Starts what may start; the paces of those that do are in `paces`, by index.
+    /// Starts the checks that may start; their paces are in `paces`, by index.
     fn start(queue: &mut Queue, paces: &[Pace]) -> Vec<u32> {
         let mut started = Vec::new();
         while let Some(index) = queue.pop() {
@@ -207,7 +208,7 @@ mod tests {
         (0..40).for_each(|index| queue.push(A, index, paces[index as usize]));
         let mut started = start(&mut queue, &paces);
         for _ in 0..10 {
-            // Whoever came first leaves first.
+            // The first to start ends first.
             queue.leave(paces[started[started.len() - 2] as usize]);
             started.extend(start(&mut queue, &paces));
         }

@@ -1,4 +1,4 @@
-//! What the sessions of a worker hold, counted, and the invariants that are too dear to check in every turn.
+//! Counts of what the sessions of a worker hold, and the invariants that are too dear to check in every turn.
 
 use crate::base::slots::Key;
 use crate::session::Direction;
@@ -10,7 +10,7 @@ use crate::worker::relay::{Relay, Slot};
 /// Descriptors of a pipe.
 const PIPE_ENDS: u64 = 2;
 
-/// What the sessions hold between two turns.
+/// Totals over the sessions between two turns.
 #[derive(Default)]
 pub(in crate::worker) struct Held {
     pub(in crate::worker) sessions: usize,
@@ -20,9 +20,9 @@ pub(in crate::worker) struct Held {
     /// Pipes that are open, lent or not.
     pub(in crate::worker) pipes: usize,
     pub(in crate::worker) timers: usize,
-    /// Bytes that were taken and not given, by [`Direction`].
+    /// Bytes taken and not yet written, by [`Direction`].
     pub(in crate::worker) bytes: [u64; 2],
-    /// Bytes that were given and are not counted yet, by [`Direction`].
+    /// Bytes written and not counted yet, by [`Direction`].
     pub(in crate::worker) uncounted: [u64; 2],
 }
 
@@ -41,7 +41,7 @@ impl<K: Kernel> Relay<K> {
     }
 
     /// Counts what the sessions hold. Panics when an invariant of a turn's end does not hold: a session that could do
-    /// something and is not queued would wait for ever, because no edge is told twice.
+    /// something and is not queued would wait for ever, because epoll reports no edge twice.
     pub(in crate::worker) fn audit(&self) -> Held {
         let mut all = Held { sessions: self.sessions.len(), ..Held::default() };
         let (mut parked, mut piped) = (0, 0);
@@ -86,7 +86,7 @@ impl<K: Kernel> Relay<K> {
         assert_eq!(lease.is_some(), !waits, "{key:?}: a lease while it has a backend");
         for direction in Direction::BOTH {
             let (held, wanted) = (conduits[direction as usize].len(), session.held(direction));
-            // What the machine has given up on stays where it is until the session is closed.
+            // Bytes that the machine has given up stay in place until the session is closed.
             assert!(held == wanted || wanted == 0, "{key:?}: {held} bytes held {direction:?}, not {wanted}");
         }
     }

@@ -1,19 +1,19 @@
-//! Memory for bytes that are copied: one scratch for all sessions of a worker, and buffers for what a sink does not
-//! take at once.
+//! Memory for copied bytes: one scratch buffer for all sessions of a worker, and buffers for what a sink does not
+//! accept at once.
 
 use std::io;
 use std::ops::Range;
 
-/// The most that one read takes.
+/// Most bytes per read.
 const SCRATCH_LEN: usize = 64 * 1024;
-/// The most that one read takes while many sinks are stuck: each may leave that much behind.
+/// Most bytes per read while many sinks are stuck: each may leave that much behind.
 const LEAN_LEN: usize = 4 * 1024;
-/// Memory in parked leftovers from which on fills are lean.
+/// From this much memory in parked leftovers on, fills are lean.
 const PARKED_BYTES_MAX: usize = 64 << 20;
 /// Buffers kept for the next leftover.
 const FREE_MAX: usize = 64;
 
-/// What a sink did not take.
+/// Bytes that a sink did not accept.
 #[derive(Debug, Default)]
 pub(super) struct Leftover {
     bytes: Vec<u8>,
@@ -34,12 +34,12 @@ impl Leftover {
 #[derive(Debug)]
 pub(super) struct Buffers {
     scratch: Box<[u8]>,
-    /// What of the scratch is held by the one conduit that is there.
+    /// The part of the scratch held by the one conduit that uses it.
     held: Range<usize>,
     #[expect(clippy::vec_box, reason = "a conduit holds the box, and takes and gives it as it is")]
     free: Vec<Box<Leftover>>,
     parked: usize,
-    /// Memory that these have.
+    /// Memory of these buffers.
     parked_bytes: usize,
 }
 
@@ -54,18 +54,18 @@ impl Buffers {
         self.parked
     }
 
-    /// Whether so much is parked that each fill is to take little.
+    /// Returns whether so much is parked that fills must be small.
     pub(super) fn is_lean(&self) -> bool {
         self.parked_bytes >= PARKED_BYTES_MAX
     }
 
-    /// Where a read goes. What the scratch held is overwritten.
+    /// Returns the buffer for a read. The old content of the scratch is overwritten.
     pub(super) fn room(&mut self) -> &mut [u8] {
         let len = if self.is_lean() { LEAN_LEN } else { SCRATCH_LEN };
         &mut self.scratch[..len]
     }
 
-    /// The scratch holds the first `bytes` of the room.
+    /// Marks the first `bytes` of the room as held.
     pub(super) fn hold(&mut self, bytes: usize) {
         self.held = 0..bytes;
     }
@@ -78,18 +78,18 @@ impl Buffers {
         self.held.start += bytes;
     }
 
-    /// Moves what the scratch holds out of the way of other sessions.
+    /// Moves the content of the scratch into a buffer of its own.
     pub(super) fn park(&mut self) -> Box<Leftover> {
         let len = self.room().len();
         let mut leftover = self.free.pop().unwrap_or_default();
-        // For all that a read may leave behind: a buffer that fits only this time would have to grow next time.
+        // Reserves for the largest leftover of a read: a buffer that fits only this time would have to grow next time.
         leftover.bytes.reserve(len);
         leftover.bytes.extend_from_slice(&self.scratch[self.held.clone()]);
         self.on_parked(&leftover);
         leftover
     }
 
-    /// A buffer of `len` bytes that `read` puts there, a few at a time.
+    /// Returns a buffer of `len` bytes, which `read` puts there in several calls.
     pub(super) fn park_from(
         &mut self,
         len: usize,
@@ -115,7 +115,7 @@ impl Buffers {
     pub(super) fn unpark(&mut self, mut leftover: Box<Leftover>) {
         self.parked -= 1;
         self.parked_bytes -= leftover.bytes.capacity();
-        // A large one that came from a pipe goes: the next leftover of a read would keep its memory for nothing.
+        // A large buffer, of bytes from a pipe, is freed: the next leftover of a read would waste its memory.
         if self.free.len() < FREE_MAX && leftover.bytes.capacity() <= SCRATCH_LEN {
             leftover.bytes.clear();
             leftover.start = 0;

@@ -1,8 +1,9 @@
-//! Counts the bytes of sessions that last: without it an hour-long download would show at its end only.
+//! Counts the bytes of long sessions while they are open: otherwise an hour-long download would be counted only at its
+//! end.
 //!
-//! Most sessions end young and are counted by `close.rs` alone. One that lasts is counted when its first timer fires,
-//! and from then on, or from its first period on, it is put on a list whenever it has moved something. One timer for
-//! all of them counts what is on the list and ends with it: where nothing moves, nobody is woken.
+//! Most sessions are short and counted by `close.rs` alone. A long one is counted when its first timer fires, and from
+//! then on, or from its first period on, it is listed whenever it has moved bytes. One timer for all of them counts the
+//! listed sessions and ends with the list: without traffic the worker is not woken.
 
 use crate::base::time::Instant;
 use crate::stats::WorkerStats;
@@ -12,7 +13,7 @@ use crate::worker::relay::uncounted::{COUNT_PERIOD, Counting};
 use crate::worker::relay::{Relay, Slot};
 
 impl<K: Kernel> Slot<K> {
-    /// Counts what has been given and was not counted yet.
+    /// Counts the bytes written and not counted yet.
     pub(super) fn count(&mut self, stats: &WorkerStats, worker: usize) {
         let given = self.session.take_uncounted();
         stats.on_given(given);
@@ -22,7 +23,7 @@ impl<K: Kernel> Slot<K> {
         }
     }
 
-    /// The session lasts: its timer has fired, which for most is too late.
+    /// Marks the session as long: its timer has fired, which is late for most.
     pub(super) fn lasts(&mut self, stats: &WorkerStats, worker: usize) {
         self.count(stats, worker);
         if self.counting == Counting::Young {
@@ -30,7 +31,7 @@ impl<K: Kernel> Slot<K> {
         }
     }
 
-    /// Whether it has bytes to be counted and belongs on the list, but is not there.
+    /// Returns whether it has bytes to count and should be listed, but is not.
     pub(super) fn is_to_be_listed(&self, now: Instant) -> bool {
         let lasts = match self.counting {
             Counting::Young => self.session.age(now) >= COUNT_PERIOD,

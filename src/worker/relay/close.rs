@@ -1,4 +1,4 @@
-//! The single exit of a session: everything that it held goes back, and its summary is told.
+//! The single exit of a session: its resources are given back, and its summary is counted and logged.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Gives back everything that a session held.
+    /// Gives back everything that a session holds.
     pub(super) fn close(&mut self, core: &mut Core<K>, key: Key, end: End) {
         let Some(mut slot) = self.sessions.remove(key) else { return };
         if let Some((timer, _)) = slot.timer {

@@ -1,10 +1,10 @@
-//! Where the bytes of one direction are between its two sockets.
+//! The bytes of one direction between its two sockets.
 //!
-//! Copy: one read into the scratch buffer that all sessions of a worker share, written straight on. Only what the sink
-//! does not take is parked in a buffer of the session's own, so an idle session holds none.
+//! Copy: one read into the scratch buffer that all sessions of a worker share, written straight on. Only bytes that the
+//! sink does not accept are parked in a buffer of their own, so an idle session holds none.
 //!
-//! Splice: from socket to pipe to socket inside the kernel. A pipe is borrowed for a fill and goes back as soon as it
-//! is empty. It is filled only while it is empty: then EAGAIN can only mean that the socket is (splice(2)).
+//! Splice: from socket to pipe to socket inside the kernel. A pipe is borrowed for a fill and given back as soon as it
+//! is empty. It must be filled only while empty: then EAGAIN can only mean that the socket is (splice(2)).
 //!
 //! Bytes are never in a buffer and in a pipe at once, because a fill begins only when the conduit holds nothing.
 
@@ -20,26 +20,25 @@ use crate::worker::relay::buffers::{Buffers, Leftover};
 use crate::worker::relay::lent::{Borrower, Place};
 use crate::worker::relay::pipes::Pipes;
 
-/// Spliced fills in a row that bring little, until a direction counts as a stream no more.
+/// After this many small spliced fills in a row a direction no longer counts as a stream.
 const THIN_FILLS: u8 = 3;
-/// What is little: from some 20 KiB on a splice costs no more than a copy.
+/// The size of a small fill: from some 20 KiB on a splice costs no more than a copy.
 const THIN_LEN: usize = 16 * 1024;
 
-/// What a worker keeps for all conduits.
+/// The buffers and pipes that a worker keeps for all conduits.
 pub(super) struct RelayBuffers<K: Kernel> {
     pub(super) buffers: Buffers,
     pub(super) pipes: Pipes<K::Pipe>,
 }
 
-/// Where a fill takes from, and for whom.
+/// The source of a fill, and its borrower.
 pub(super) struct Source<'a, S> {
     pub(super) socket: &'a S,
-    /// A splice that finds nothing is no proof: it stops in front of urgent data, also of that which is read in its
-    /// place.
+    /// A splice that finds nothing proves nothing: it stops at urgent data, even data that is read inline.
     pub(super) hides_more: bool,
-    /// The most that a splice may take.
+    /// Most bytes that a splice may take.
     pub(super) splice_max: usize,
-    /// Who is lent the pipe.
+    /// The borrower of the pipe.
     pub(super) borrower: Borrower,
 }
 
@@ -49,30 +48,30 @@ pub(super) struct Conduit<P> {
     held: Held<P>,
     relay: Relay,
     pace: Pace,
-    /// Its sink has left a pipe waiting for so long that the pipe was taken from it.
+    /// Its sink has kept a pipe waiting for so long that the pipe was taken away.
     has_stalled: bool,
 }
 
-/// Where the bytes are.
+/// The place of the bytes.
 #[derive(Debug)]
 enum Held<P> {
-    /// Nowhere: there are none.
+    /// There are none.
     Nothing,
     /// In the scratch of the worker, from a fill to the flush right behind it.
     Scratch,
     /// In a buffer of their own.
     Parked(Box<Leftover>),
-    /// So many in a pipe, which is lent.
+    /// In a pipe, which is lent.
     Piped { pipe: P, bytes: u32, place: Place },
 }
 
-/// What comes.
+/// The pace of the traffic.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// Little at a time, until a read fills its buffer: that may be a stream. Waiting for three in a row cost a
-    /// quarter more for responses of 64 and 100 KiB, and saved nothing for larger ones.
+    /// Little at a time, until a read fills its buffer: that may be a stream. Waiting for three in a row cost a quarter
+    /// more for responses of 64 and 100 KiB, and saved nothing for larger ones.
     Trickle,
-    /// Much, after so many fills in a row that brought little.
+    /// Much at a time, after so many small fills in a row.
     Stream { thin_fills: u8 },
 }
 
@@ -93,7 +92,7 @@ impl<P> Conduit<P> {
         Self { held: Held::Nothing, relay, pace: Pace::Trickle, has_stalled: false }
     }
 
-    /// Whether much comes at a time.
+    /// Returns whether much comes at a time.
     pub(super) fn streams(&self) -> bool {
         matches!(self.pace, Pace::Stream { .. })
     }
@@ -106,7 +105,7 @@ impl<P> Conduit<P> {
         }
     }
 
-    /// Bytes held, between two turns.
+    /// Returns the bytes held between two turns.
     pub(super) fn len(&self) -> usize {
         match &self.held {
             Held::Nothing | Held::Scratch => 0,
@@ -115,22 +114,22 @@ impl<P> Conduit<P> {
         }
     }
 
-    /// Whether the bytes are where the next fill of any session would overwrite them.
+    /// Returns whether the next fill of any session would overwrite the bytes.
     pub(super) fn is_in_scratch(&self) -> bool {
         matches!(self.held, Held::Scratch)
     }
 
-    /// Whether they are in a buffer of their own.
+    /// Returns whether they are in a buffer of their own.
     pub(super) fn is_parked(&self) -> bool {
         matches!(self.held, Held::Parked(_))
     }
 
-    /// Whether they are in a pipe.
+    /// Returns whether they are in a pipe.
     pub(super) fn is_piped(&self) -> bool {
         matches!(self.held, Held::Piped { .. })
     }
 
-    /// Takes from `source` into the empty conduit.
+    /// Fills the conduit, which must be empty, from `source`.
     pub(super) fn fill<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
@@ -149,7 +148,7 @@ impl<P> Conduit<P> {
         self.fill_scratch(kernel, source, &mut relay_buffers.buffers)
     }
 
-    /// Where the end may be near it is looked for behind the last bytes at once, so that it can go out with them.
+    /// When the end may be near, it is looked for right after the last bytes, so that it can go out with them.
     fn fill_scratch<K: Kernel>(
         &mut self,
         kernel: &mut K,
@@ -178,7 +177,7 @@ impl<P> Conduit<P> {
         outcome
     }
 
-    /// `None` where a read has to say what there is.
+    /// Returns `None` when a read must find out what there is.
     fn fill_pipe<K: Kernel<Pipe = P>>(
         &mut self,
         pipe: P,
@@ -207,13 +206,13 @@ impl<P> Conduit<P> {
                 relay_buffers.pipes.close_all();
                 None
             }
-            // Kernels have said so where no end was near.
+            // Some kernels have returned 0 where no end was near.
             Ok(_) => None,
         }
     }
 
-    /// Gives to `sink` what the conduit holds. What it does not take stays, out of the way of other sessions. Behind
-    /// the last bytes of a stream a FIN follows at once, and the kernel may send it with them.
+    /// Writes the bytes held to `sink`. The rest stays, out of the way of other sessions. After the last bytes of a
+    /// stream the caller must send the FIN at once; the kernel may combine them.
     pub(super) fn flush<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
@@ -248,7 +247,7 @@ impl<P> Conduit<P> {
         }
     }
 
-    /// The sink has taken the first `taken` bytes.
+    /// Removes the first `taken` bytes, which the sink has accepted.
     fn consume<K: Kernel<Pipe = P>>(
         &mut self,
         taken: usize,
@@ -281,8 +280,8 @@ impl<P> Conduit<P> {
         }
     }
 
-    /// Moves what is in a pipe into a buffer, so that somebody else can have the pipe; returns how much that is. The sink
-    /// has stalled: what it gets from now on is little at a time.
+    /// Moves the bytes in a pipe into a buffer, so that another session can have the pipe; returns how many. The sink
+    /// has stalled: from now on it gets little at a time.
     pub(super) fn leave_pipe<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
@@ -302,7 +301,7 @@ impl<P> Conduit<P> {
         Ok(bytes)
     }
 
-    /// Gives up on what the conduit holds. A pipe goes with its bytes.
+    /// Gives up the bytes held. A pipe is destroyed with its bytes.
     pub(super) fn discard<K: Kernel<Pipe = P>>(&mut self, relay_buffers: &mut RelayBuffers<K>) {
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing | Held::Scratch => {}

@@ -1,7 +1,7 @@
-//! Chooses a backend for a session and dials it; on failure the next one. Client bytes stay in the kernel
-//! meanwhile, also those of a client that resets (measured on 6.18: recv(2) returns them in front of ECONNRESET, and behind
-//! a SO_ERROR that has taken it). So a retry loses nothing; what waits is bounded by one receive buffer for each session,
-//! and by the connect timeout of each dial. No dial follows once a backend may have seen a byte.
+//! Chooses a backend for a session and dials it; on failure the next one. Client bytes stay in the kernel meanwhile,
+//! even those of a client that resets (measured on 6.18: recv(2) returns them before ECONNRESET, and after a SO_ERROR
+//! that has taken it). So a retry loses nothing; the waiting bytes are bounded by one receive buffer per session, and
+//! by the connect timeout of each dial. No dial must follow once a backend may have seen a byte.
 
 use std::io;
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ enum Progress {
     Dialing,
     /// This machine lacks something for a dial.
     Short(Shortage),
-    /// No backend is left to try.
+    /// Ends a session with no backend left to try.
     Over(CloseReason),
 }
 
@@ -136,7 +136,7 @@ impl<K: Kernel> Relay<K> {
             && core.turn.take_dial()
             && let Some((key, shortage)) = self.waiting.serve_next()
         {
-            // It may be gone: the client, or the patience with this machine.
+            // The session may have ended, with its client or by its timeout.
             self.proceed(core, key);
             let waits = self.sessions.get(key).is_some_and(|slot| slot.backend.is_none());
             self.waiting.served(key, shortage, waits);
@@ -148,7 +148,7 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Something has happened to a connection that is being dialed.
+    /// Handles an event of a connection that is being dialed.
     pub(super) fn on_dial_event(&mut self, core: &mut Core<K>, key: Key, ready: Ready) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let (Some(backend), Some(lease)) = (&slot.backend, &slot.lease) else { return };
@@ -178,7 +178,7 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Asks for keepalive probes of the backend: once, and late, because few sessions live long enough to need them.
+    /// Enables keepalive probes of the backend: once, and late, because few sessions live long enough to need them.
     pub(super) fn keep_alive(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let keepalive = core.snapshot.pool(slot.pool).settings.tcp.keepalive;
@@ -191,7 +191,7 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// This machine has run out of something: no other backend would fare better now.
+    /// This machine has run out of a resource: no other backend would fare better now.
     fn put_off_dial(&mut self, core: &mut Core<K>, key: Key, error: &io::Error) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let cause = DialFailure::LocalLimit.index();
@@ -204,7 +204,7 @@ impl<K: Kernel> Relay<K> {
         self.waiting.warn_of_resources(error, core.now);
     }
 
-    /// The backend was removed before it has seen a byte: the next one, or the end.
+    /// The backend was removed before it has seen a byte: dials the next one, or ends the session.
     pub(super) fn dial_another(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         hang_up(&mut core.kernel, &mut self.dialed, slot);
@@ -216,7 +216,7 @@ impl<K: Kernel> Relay<K> {
         self.proceed(core, key);
     }
 
-    /// A dial has failed: the next backend, or the end.
+    /// A dial has failed: dials the next backend, or ends the session.
     pub(super) fn on_dial_failed(&mut self, core: &mut Core<K>, key: Key, error: &io::Error) {
         match self.give_up_dial(core, key, error) {
             None => self.proceed(core, key),
@@ -234,7 +234,7 @@ impl<K: Kernel> Relay<K> {
         if let Some(lease) = slot.lease.take() {
             lease.backend().stats.of(core.index).dial_failures[cause.index()].add(1);
             remember(slot, lease.backend(), reason);
-            // What this machine lacks is not the backend's fault.
+            // A lack of resources here is not the backend's fault.
             if cause != DialFailure::LocalLimit {
                 blame(lease.backend(), &core.mailboxes);
             }
@@ -249,7 +249,7 @@ impl<K: Kernel> Relay<K> {
     }
 }
 
-/// What becomes of a session for which no backend is left to try.
+/// Ends a session for which no backend is left to try, or lets it wait for a source port.
 fn without_backend<K: Kernel>(slot: &Slot<K>) -> Progress {
     match &slot.failed {
         None => Progress::Over(CloseReason::NoBackend),
@@ -273,7 +273,7 @@ impl FailedDials {
         Box::new(Self { tried: Vec::new(), last: Arc::clone(last), reason, portless: Vec::new() })
     }
 
-    /// Whether one of them failed for more than the want of a port.
+    /// Returns whether one of them failed for more than the lack of a port.
     fn has_blame(&self) -> bool {
         self.tried.len() > self.portless.len()
     }
@@ -286,8 +286,8 @@ fn remember<K: Kernel>(slot: &mut Slot<K>, backend: &Arc<Backend>, reason: Close
     failed.reason = reason;
 }
 
-/// No source port is left towards the backend: another may be dialed meanwhile. It is not to blame, and this is no dial.
-/// Returns the lease, which the caller must release.
+/// No source port is left towards the backend: another may be dialed meanwhile. It is not to blame, and this counts as
+/// no dial. Returns the lease, which the caller must release.
 fn pass_over<K: Kernel>(slot: &mut Slot<K>, lease: Lease) -> Lease {
     let backend = lease.backend();
     let failed = slot.failed.get_or_insert_with(|| FailedDials::new(backend, CloseReason::LocalLimit));
@@ -297,7 +297,7 @@ fn pass_over<K: Kernel>(slot: &mut Slot<K>, lease: Lease) -> Lease {
     lease
 }
 
-/// Those that were passed over may have a port by now.
+/// Backends that were passed over may have a port by now.
 fn forget_portless<K: Kernel>(slot: &mut Slot<K>) {
     let Some(failed) = &mut slot.failed else { return };
     let FailedDials { tried, portless, .. } = &mut **failed;
@@ -308,11 +308,11 @@ fn forget_portless<K: Kernel>(slot: &mut Slot<K>) {
     }
 }
 
-/// Tells the worker that checks the backend, unless it has yet to read what it was told before.
+/// Notifies the worker that checks the backend, unless it has an unread notification already.
 fn blame(backend: &Backend, mailboxes: &[Mailbox]) {
     if backend.on_dial_failed() {
         let owner = backend.id.owner(mailboxes.len());
-        // A full mailbox loses a hint only: the next check finds the count.
+        // A full mailbox only loses a hint: the next check finds the count.
         mailboxes[owner].post(Command::DialFailed(backend.id));
     }
 }
@@ -340,7 +340,7 @@ fn dial_failure(error: &io::Error) -> DialFailure {
     }
 }
 
-/// How a session ends whose last dial failed so.
+/// Returns the close reason of a session after its last dial failed so.
 fn close_reason(cause: DialFailure) -> CloseReason {
     match cause {
         DialFailure::Refused => CloseReason::ConnectRefused,

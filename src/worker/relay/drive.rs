@@ -1,5 +1,5 @@
-//! Does what the machine of a session decides: one op, its outcome, the next op, until nothing is left to do or the
-//! session has had its share of the turn. It has one share at most: then it is behind all that wait for theirs.
+//! Carries out the decisions of the session machine: one op, its outcome, the next op, until nothing is left to do or
+//! the session has used its share of the turn. It gets at most one share per turn, and then waits behind all others.
 
 use std::io;
 
@@ -15,12 +15,12 @@ use crate::worker::relay::conduit::{Conduit, RelayBuffers, Source};
 use crate::worker::relay::uncounted::Counting;
 use crate::worker::relay::{Relay, Slot};
 
-/// What an event, or a timer, has led to.
+/// The effect of an event, or a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Driven {
     /// There was nothing to do.
     Idle,
-    /// What there is to do waits for the session's share.
+    /// The work waits for the session's share.
     Queued,
     /// Something was done.
     Moved,
@@ -55,7 +55,7 @@ impl<K: Kernel> Relay<K> {
         slot.timer = None;
         slot.lasts(&core.stats, core.index);
         if slot.queued {
-            // What it waits for has come, and its share is about to.
+            // Its event has come, and its share is about to.
             return self.arm(core, key);
         }
         if !slot.session.is_connecting() {
@@ -71,10 +71,10 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Something has happened to a session: does what can be done at once, and queues what streams.
+    /// Handles an event of a session: does what can be done at once, and queues streams.
     pub(super) fn drive(&mut self, core: &mut Core<K>, key: Key) -> Driven {
         if self.sessions.get(key).is_some_and(|slot| slot.queued) {
-            // A side that seems dead has a shorter timeout, and that may be over before its share comes.
+            // A side that seems dead has a shorter timeout, which may pass before its share comes.
             self.arm(core, key);
             return Driven::Queued;
         }
@@ -82,13 +82,13 @@ impl<K: Kernel> Relay<K> {
         self.run_share(core, key, share)
     }
 
-    /// Does for a session what can be done now, up to its share.
+    /// Runs a session up to its share.
     fn run_share(&mut self, core: &mut Core<K>, key: Key, mut share: Share) -> Driven {
         let Some(slot) = self.sessions.get_mut(key) else { return Driven::Idle };
         let mut driven = Driven::Idle;
         while let Some(op) = slot.session.next_op() {
             if !allows(&share, op, &slot.conduits) {
-                // Its edges have been told and will not be told again: it waits behind the others.
+                // Its edges have been reported and will not be again: it waits behind the others.
                 slot.queued = true;
                 if driven == Driven::Idle {
                     self.ready_queue.push_back(key);
@@ -128,7 +128,7 @@ impl<K: Kernel> Relay<K> {
         driven
     }
 
-    /// Serves the queue, as far as the turn goes. Whoever has had a share of it is behind all the others then.
+    /// Serves the queue, as far as the turn allows. A session that has had a share waits behind all others then.
     pub(in crate::worker) fn serve_queue(&mut self, core: &mut Core<K>) {
         core.turn.begin_queue();
         while let Some(&key) = self.ready_queue.front() {
@@ -144,8 +144,8 @@ impl<K: Kernel> Relay<K> {
         self.ready_queue.extend(self.served.drain(..));
     }
 
-    /// Ends the wait of a session whose deadline turns out to be over behind the timers of the turn: because it was in
-    /// the queue when its timer fired, or because what it has just learned shortens its timeout.
+    /// Expires a session with a deadline that turns out to be over after the timers of the turn: because it was queued
+    /// when its timer fired, or because new information shortens its timeout.
     pub(super) fn expire(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get(key) else { return };
         if let Some((timer, armed)) = slot.timer
@@ -158,8 +158,8 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Sees to it that the timer fires no later than the session's deadline. Activity only moves deadlines
-    /// further away, which costs nothing here: the timer fires early, once, and is armed anew.
+    /// Ensures that the timer fires no later than the session's deadline. Activity only moves deadlines further away,
+    /// which costs nothing here: the timer fires early, once, and is armed again.
     pub(super) fn arm(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let deadline = slot.session.deadline();
@@ -173,14 +173,14 @@ impl<K: Kernel> Relay<K> {
     }
 }
 
-/// Whether an op may be done with what is left of a share.
+/// Returns whether an op is allowed with the rest of a share.
 fn allows<P>(share: &Share, op: Op, conduits: &[Conduit<P>; 2]) -> bool {
     match op {
         Op::Fill(direction) => {
             let streams = conduits[direction as usize].streams();
             (share.takes_streams() || !streams) && !share.is_used_up()
         }
-        // What was filled a moment ago goes on or is parked: the scratch is that of the next session too.
+        // Bytes just filled are written or parked: the scratch is needed for the next session.
         Op::Flush(direction) => {
             let conduit = &conduits[direction as usize];
             share.takes_streams() || !conduit.streams() || conduit.is_in_scratch()
@@ -194,7 +194,7 @@ fn allows<P>(share: &Share, op: Op, conduits: &[Conduit<P>; 2]) -> bool {
     }
 }
 
-/// One op: one call of the kernel.
+/// Runs one op: one call of the kernel.
 fn run<K: Kernel>(
     kernel: &mut K,
     relay_buffers: &mut RelayBuffers<K>,
@@ -221,7 +221,7 @@ fn run<K: Kernel>(
         }
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {
             Ok(()) => Outcome::Done,
-            // shutdown(2) says ENOTCONN for every connection that has died; what it died of is still to be taken.
+            // shutdown(2) returns ENOTCONN for every connection that has died; the actual error must still be taken.
             Err(error) => Outcome::Failed(kernel.take_error(socket).unwrap_or(error).kind()),
         },
         Op::TakeError(_) => match kernel.take_error(socket) {
@@ -262,7 +262,7 @@ mod tests {
 
     const IDLE: Duration = Duration::from_millis(20);
 
-    /// Its timer fires while it is queued, for an event that has brought nothing, and was armed anew for the next turn.
+    /// Its timer fires while it is queued, for an event without effect, and was armed again for the next turn.
     #[test]
     fn a_session_whose_share_finds_nothing_expires_in_that_turn() {
         let mut bench = Bench::new("timeouts = { idle = \"20ms\" }");
@@ -271,7 +271,7 @@ mod tests {
         let key = worker.relay.sessions.keys().next().expect("it is open");
         worker.relay.sessions.get_mut(key).expect("as above").queued = true;
         worker.relay.ready_queue.push_back(key);
-        // The kernel is asked when bytes were acknowledged last: the time has to pass.
+        // The kernel is asked when bytes were last acknowledged: the time has to pass.
         let began = worker.core.now;
         while worker.core.now.since(began) < 2 * IDLE {
             thread::park_timeout(IDLE);

@@ -1,6 +1,6 @@
-//! Which pipes are lent to whom, in the order in which their sinks last took something.
+//! The lent pipes and their borrowers, in the order in which their sinks last accepted bytes.
 //!
-//! A list through the places of a slab: each step costs the same however many are lent.
+//! A linked list in a slab: each step costs the same however many are lent.
 
 use slab::Slab;
 
@@ -8,21 +8,21 @@ use crate::base::slots::Key;
 use crate::base::time::Instant;
 use crate::session::Direction;
 
-/// Who a pipe is lent to: one direction of a session.
+/// The borrower of a pipe: one direction of a session.
 pub(super) type Borrower = (Key, Direction);
 
-/// Pipes that may be lent at a time: more have no place.
+/// Most pipes lent at a time: more have no place.
 pub(super) const LENT_MAX: usize = u16::MAX as usize;
 const NONE: u16 = u16::MAX;
 
-/// Where a pipe that is lent is in the list.
+/// The place of a lent pipe in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u16);
 
 #[derive(Debug)]
 struct Entry {
     borrower: Borrower,
-    /// When its sink last took something, or it was filled.
+    /// When its sink last accepted bytes, or it was filled.
     since: Instant,
     previous: u16,
     next: u16,
@@ -41,7 +41,7 @@ impl Lent {
         Self { entries: Slab::new(), first: NONE, last: NONE }
     }
 
-    /// Puts one that is filled now behind the others.
+    /// Adds a newly filled one behind the others.
     pub(super) fn add(&mut self, borrower: Borrower, now: Instant) -> Place {
         let entry = Entry { borrower, since: now, previous: NONE, next: NONE };
         let index = u16::try_from(self.entries.insert(entry)).expect("fewer than LENT_MAX are lent");
@@ -49,7 +49,7 @@ impl Lent {
         Place(index)
     }
 
-    /// Its sink has taken something: puts it behind the others.
+    /// Moves one behind the others after its sink has accepted bytes.
     pub(super) fn touch(&mut self, place: Place, now: Instant) {
         self.unlink(place.0);
         self.entries[place.0.into()].since = now;
@@ -61,7 +61,7 @@ impl Lent {
         self.entries.remove(place.0.into());
     }
 
-    /// Whose sink has taken nothing for longest, and since when.
+    /// Returns the borrower with the longest stalled sink, and since when.
     pub(super) fn first(&self) -> Option<(Borrower, Instant)> {
         let entry = self.entries.get(self.first.into())?;
         Some((entry.borrower, entry.since))

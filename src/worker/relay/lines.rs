@@ -2,7 +2,7 @@
 //! connected and one every so often while it lasts.
 //!
 //! Those of sessions that last are written by the timer of `lost_wakeups`, a bounded number at a time: a
-//! session has no timer for them, and where nobody asks for them nobody looks.
+//! session has no timer for them, and nothing is searched while the access log does not ask for them.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ use crate::worker::core::Core;
 use crate::worker::relay::lost_wakeups::PLACES_PER_LOOK;
 use crate::worker::relay::{Relay, Slot};
 
-/// Lines written in a row for sessions that last; the others follow a moment later, so that no event waits for all of them.
+/// Periodic lines written at a time; the rest follow a moment later, so that no event waits for all of them.
 const LINES_PER_LOOK: usize = 256;
 
 impl<K: Kernel> Slot<K> {
-    /// Whether a line is due; then the next one is a period later.
+    /// Returns whether a line is due; then the next one is a period later.
     fn take_due(&mut self, every: Duration, now: Instant) -> bool {
         let age = u32::try_from(self.session.age(now).as_secs()).unwrap_or(u32::MAX);
         let next = next_line(self.line_age, age, every);
@@ -30,7 +30,7 @@ impl<K: Kernel> Slot<K> {
     }
 }
 
-/// The age at which a session of `age` seconds was to have its latest line, if that is a later one than at `last`.
+/// Returns the age at which a session of `age` seconds should have had its latest line, if that is later than `last`.
 fn next_line(last: u32, age: u32, every: Duration) -> Option<u32> {
     let every = u32::try_from(every.as_secs()).unwrap_or(u32::MAX).max(1);
     let passed = age.saturating_sub(last);
@@ -42,15 +42,14 @@ fn is_logged() -> bool {
 }
 
 impl<K: Kernel> Relay<K> {
-    /// Writes the line of a session whose backend is connected, where there is to be one.
+    /// Writes the start line of a session with a connected backend, if configured.
     pub(super) fn log_start(&mut self, core: &mut Core<K>, key: Key) {
         if core.snapshot.lines.at_start && is_logged() {
             self.log_so_far(core, key, "session begins");
         }
     }
 
-    /// Writes some of the lines that are due of sessions that last. Returns whether there are more to look at than one look
-    /// goes through.
+    /// Writes some of the due periodic lines. Returns whether more places remain than one look covers.
     pub(super) fn log_due(&mut self, core: &mut Core<K>) -> bool {
         let Some(every) = core.snapshot.lines.every.filter(|_| is_logged()) else { return false };
         let places = self.sessions.places();
@@ -99,8 +98,8 @@ impl<K: Kernel> Relay<K> {
     }
 }
 
-/// Writes the line of a session that is over, where there is to be one. Returns the address that the backend was dialed
-/// from, or `None` where no line is written: asking for it costs a call.
+/// Writes the end line of a session, if configured. Returns the source address of the backend connection; `None` when
+/// no line is written, because asking for it costs a call.
 pub(super) fn log_end<K: Kernel>(
     core: &mut Core<K>,
     key: Key,

@@ -1,10 +1,10 @@
-//! Looks for sessions that wait for an event which has been lost: there is something to read, or room to write, or a
-//! connection has ended or died, it would set something off, and nobody will say so again. It should never find one. If
-//! it does, that is a bug of ours or of the kernel, and the session goes on a moment later instead of never.
+//! Finds sessions with a lost event: bytes to read, room to write, or a dead or ended connection that would cause work,
+//! and no event will report it again. It should never find one. If it does, that is a bug of l4lb or of the kernel, and
+//! the session continues a moment later instead of never.
 //!
-//! A timer while there are sessions, and a bounded number of them each time, in turn: one call asks for the state of all
-//! of them. What has just come is no proof: the event may be on its way. So a session is suspected first, and only if it
-//! has stood still for another while, in spite of all the waits in between, the event is lost.
+//! A timer runs while there are sessions, and looks at a bounded number of them each time, in turn: one call asks for
+//! the state of all of them. Fresh readiness proves nothing: its event may be in transit. So a session is suspected
+//! first, and only if it has stood still for another while, in spite of all the waits in between, its event is lost.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::worker::core::Core;
 use crate::worker::relay::suspects::{SWEEP_PERIOD, Suspect};
 use crate::worker::relay::{Relay, Slot};
 
-/// Time between two looks, where it takes more than one.
+/// Time between two looks, if it takes more than one.
 const NEXT_LOOK: Duration = Duration::from_millis(250);
-/// Sessions looked at each time: 2,048 sockets in one call, which takes about as long as 60 reads.
+/// Sessions per look: 2,048 sockets in one call, which takes about as long as 60 reads.
 const SESSIONS_PER_LOOK: usize = 1024;
-/// Places gone through each time, taken or not.
+/// Places walked through per look, taken or not.
 pub(super) const PLACES_PER_LOOK: u32 = 4096;
-/// For how long nothing has moved in a session that is looked at.
+/// A session is looked at after it has been idle for this long.
 const QUIET: Duration = Duration::from_secs(1);
-/// For how long one that is suspected has to stand still until its event is lost.
+/// The event of a suspected session is lost after it has stood still for this long.
 const PROOF: Duration = Duration::from_secs(1);
-/// Sides that may be suspected at a time. The next round finds the others.
+/// Most sides suspected at a time. The next round finds the others.
 const SUSPECTS_MAX: usize = 1024;
 
 impl<K: Kernel> Relay<K> {
@@ -41,7 +41,7 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Goes on with those that are suspected for long enough and still stand where they stood.
+    /// Continues with suspects that have stood still for long enough.
     fn prove_suspects(&mut self, core: &mut Core<K>) {
         let mut still = std::mem::take(&mut self.sweep.still);
         while let Some(&(suspect, known)) = self.sweep.suspects.front()
@@ -57,7 +57,7 @@ impl<K: Kernel> Relay<K> {
         self.sweep.still = still;
     }
 
-    /// Whether there are more to look at than one look goes through.
+    /// Returns whether more places remain than one look covers.
     fn look_for_suspects(&mut self, core: &mut Core<K>) -> bool {
         let mut still = std::mem::take(&mut self.sweep.still);
         let places = self.sessions.places();
@@ -79,7 +79,7 @@ impl<K: Kernel> Relay<K> {
         gone_through < places
     }
 
-    /// Has the kernel say of each what its event would, in one call, and passes on what would set something off.
+    /// Asks the kernel for the readiness of each side, in one call, and passes on what would cause work.
     fn ask(
         &mut self,
         core: &mut Core<K>,
@@ -104,7 +104,7 @@ impl<K: Kernel> Relay<K> {
         self.sweep.states = states;
     }
 
-    /// As if the event had come.
+    /// Acts as if the event had come.
     fn go_on_with(&mut self, core: &mut Core<K>, suspect: Suspect, ready: Ready) {
         let Suspect { key, side, .. } = suspect;
         core.stats.lost_wakeups.add(1);
@@ -120,7 +120,7 @@ impl<K: Kernel> Relay<K> {
     }
 }
 
-/// The side, if the session stands still and an event of that side could set something off.
+/// Returns the side, if the session stands still and an event of that side could cause work.
 fn stands_still<K: Kernel>(slot: &Slot<K>, key: Key, side: Side, now: Instant) -> Option<Suspect> {
     let since = slot.session.last_activity();
     let waits = !slot.queued && slot.session.awaits(side) != Ready::default();
@@ -134,7 +134,7 @@ fn socket<K: Kernel>(slot: &Slot<K>, side: Side) -> Option<&K::Socket> {
     }
 }
 
-/// Whether something is there that is waited for.
+/// Returns whether a condition that is waited for holds.
 fn meets(state: Ready, awaited: Ready) -> bool {
     state.readable && awaited.readable
         || state.writable && awaited.writable
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::worker::test_worker::Bench;
 
-    /// The kernel tells it once, and nobody listens.
+    /// Takes the events, which the kernel reports once, and drops them.
     fn lose_events(bench: &mut Bench) {
         let mut lost = Vec::new();
         bench.worker.core.kernel.wait(None, &mut lost).unwrap();
@@ -174,13 +174,13 @@ mod tests {
         let mut heard = [0; 9];
         served.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"forgotten");
-        // Both sides have been quiet for as long as that takes, and nothing else was found.
+        // Both sides have been idle for long enough, and nothing else was found.
         let looks = bench.worker.core.now + 3 * SWEEP_PERIOD;
         bench.turn_until(|worker| worker.core.now >= looks);
         assert_eq!(bench.worker.core.stats.lost_wakeups.get(), 1);
     }
 
-    /// Only bytes were looked for: a session whose end or reset was lost stayed for as long as its idle timeout.
+    /// Only bytes were looked for: a session with a lost end or reset stayed until its idle timeout.
     #[test]
     fn a_session_whose_end_was_lost_passes_it_on() {
         let mut bench = Bench::new("retries = 1");
@@ -222,7 +222,7 @@ mod tests {
         while served.read(&mut [0; 9]).is_err() {
             bench.turn_at_once();
         }
-        // What the end itself has set off is told too.
+        // The effects of the end itself are reported too.
         bench.turn_at_once();
     }
 

@@ -44,21 +44,21 @@ use waiting::Waiting;
 /// See the module.
 pub(super) struct Relay<K: Kernel> {
     sessions: Slots<Slot<K>>,
-    /// Sessions whose dial this machine lacks something for.
+    /// Sessions that wait for a descriptor, memory or a source port.
     waiting: Waiting,
     /// Since when accepting waits for some of them.
     starved_since: Option<Instant>,
     /// Sessions that wait for their share of a turn.
     ready_queue: VecDeque<Key>,
-    /// Those that have had one of this turn and have more to do.
+    /// Sessions that have had a share of this turn and have more to do.
     served: Vec<Key>,
-    /// Sessions with bytes that are to be counted before they end.
+    /// Long sessions with uncounted bytes.
     uncounted: Uncounted,
     buffers: RelayBuffers<K>,
     sweep: Sweep,
     /// The place at which the next look for lines that are due begins.
     next_line: u32,
-    /// Connections to backends that are open or dialed.
+    /// Connections to backends, open or dialed.
     dialed: u64,
     /// A session has ended: what others wait for may be there again.
     freed: bool,
@@ -113,22 +113,22 @@ impl<K: Kernel> Relay<K> {
         self.ready_queue.len()
     }
 
-    /// Whether this machine has nothing to dial with: then nothing is to be accepted.
+    /// Returns true while descriptors or memory are short: nothing must be accepted then.
     pub(super) fn is_starved(&self) -> bool {
         self.waiting.lacks_resources()
     }
 
-    /// Whether there is something to do for which nobody waits.
+    /// Returns true when work is left that no event announces: the next wait must not block.
     pub(super) fn goes_on(&self) -> bool {
         self.freed || self.waiting.has_due() || !self.ready_queue.is_empty()
     }
 
-    /// Whether a session has ended since the last call.
+    /// Returns true when a session has ended since the last call.
     pub(super) fn take_freed(&mut self) -> bool {
         std::mem::take(&mut self.freed)
     }
 
-    /// A session begins that is counted already: one slab entry, one dial.
+    /// Opens a session that is counted already: one slab entry, one dial.
     pub(super) fn open(
         &mut self,
         core: &mut Core<K>,
@@ -169,7 +169,7 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Ends what is on a backend that was removed. Looks at every session: backends are removed rarely.
+    /// Ends the sessions on a backend that was removed. Looks at every session: backends are removed rarely.
     pub(super) fn leave_backend(&mut self, core: &mut Core<K>, backend: BackendId) {
         for key in self.sessions_on(backend) {
             if self.sessions.get(key).is_some_and(|slot| slot.session.is_connecting()) {

@@ -1,5 +1,5 @@
-//! The pipes of one worker: lent while bytes are in them, kept while they are empty, never kept with bytes in them.
-//! One that the kernel denies is done without, and for a while no other is asked for.
+//! The pipes of one worker: lent while bytes are in them, kept while empty, never kept with bytes in them. After the
+//! kernel has denied one, none is asked for during a pause.
 
 use std::io;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::relay::lent::{Borrower, LENT_MAX, Lent, Place};
 
-/// Empty pipes kept for the next fill: each costs two descriptors. More are lent at a time where many sinks are slow.
+/// Empty pipes kept for the next fill: each costs two descriptors. More are lent at a time when many sinks are slow.
 const FREE_MAX: usize = 16;
-/// Time between a denial and the next try, unless a pipe of ours is closed before: each try costs up to six calls.
+/// Pause between a denial and the next try, unless one of our pipes is closed before: each try costs up to six calls.
 const DENIED_PAUSE: Duration = Duration::from_secs(1);
-/// A denial is told at most that often.
+/// Denials are logged at most this often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The pipes of one worker.
@@ -23,18 +23,18 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 pub(super) struct Pipes<P> {
     /// All empty.
     free: Vec<P>,
-    /// Those that are lent and those that are free.
+    /// Lent and free pipes.
     open: usize,
     lent: Lent,
     /// Fills of this turn that found none.
     wanted: usize,
-    /// Those that were ever open.
+    /// Pipes ever opened.
     opened: u64,
-    /// The most that may be open; none once the kernel has said that it cannot splice.
+    /// Limit on open pipes; 0 once the kernel has shown that it cannot splice.
     max: usize,
-    /// What each is asked to hold.
+    /// Requested capacity of each.
     len: usize,
-    /// Until when none is asked for, after a denial.
+    /// None is asked for until then, after a denial.
     denied_until: Option<Instant>,
     denial_log: TokenBucket,
 }
@@ -55,7 +55,7 @@ impl<P> Pipes<P> {
         }
     }
 
-    /// From now on at most `max` are opened, each of which is asked to hold `len`. Those that are open stay what they are.
+    /// Limits later pipes: at most `max`, each with a requested capacity of `len`. Open ones stay as they are.
     pub(super) fn limit(&mut self, max: usize, len: usize) {
         (self.max, self.len) = (max, len);
     }
@@ -65,12 +65,12 @@ impl<P> Pipes<P> {
         self.open - self.free.len()
     }
 
-    /// Pipes that are kept, empty.
+    /// Returns the empty pipes kept.
     pub(super) fn free(&self) -> usize {
         self.free.len()
     }
 
-    /// Pipes that were ever open.
+    /// Returns the pipes ever opened.
     pub(super) fn opened(&self) -> u64 {
         self.opened
     }
@@ -80,17 +80,17 @@ impl<P> Pipes<P> {
         self.open
     }
 
-    /// How many fills of this turn were without one, beyond those that are free again.
+    /// Returns how many fills of this turn lacked one, beyond those that are free again.
     pub(super) fn take_wanted(&mut self) -> usize {
         std::mem::take(&mut self.wanted).saturating_sub(self.free.len())
     }
 
-    /// Whose sink has taken nothing for longest, and since when.
+    /// Returns the borrower with the longest stalled sink, and since when.
     pub(super) fn longest_lent(&self) -> Option<(Borrower, Instant)> {
         self.lent.first()
     }
 
-    /// An empty pipe; `None` when there are as many as may be, or the kernel denies more. Then one is wanted.
+    /// Returns an empty pipe; `None` when the limit is reached or the kernel denies more. Then one is wanted.
     pub(super) fn borrow<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
@@ -102,12 +102,12 @@ impl<P> Pipes<P> {
         pipe
     }
 
-    /// Something is in it, which is for the sink of `borrower`.
+    /// Lends a filled pipe; its bytes are for the sink of `borrower`.
     pub(super) fn lend(&mut self, borrower: Borrower, now: Instant) -> Place {
         self.lent.add(borrower, now)
     }
 
-    /// The sink has taken some of it.
+    /// Must be called when the sink has accepted some of the bytes.
     pub(super) fn note_progress(&mut self, place: Place, now: Instant) {
         self.lent.touch(place, now);
     }
@@ -146,19 +146,19 @@ impl<P> Pipes<P> {
         }
     }
 
-    /// Takes back a pipe that was lent and is empty.
+    /// Takes back a lent pipe, which must be empty.
     pub(super) fn take_back(&mut self, pipe: P, place: Place) {
         self.lent.remove(place);
         self.give_back(pipe);
     }
 
-    /// Closes a pipe that was lent, with what is in it: whoever borrowed it next would send that to somebody else.
+    /// Closes a lent pipe with the bytes in it: the next borrower would send them to another session.
     pub(super) fn destroy_lent(&mut self, pipe: P, place: Place) {
         self.lent.remove(place);
         self.destroy(pipe);
     }
 
-    /// Takes back a pipe that nothing was put into.
+    /// Takes back a pipe that was not filled.
     pub(super) fn give_back(&mut self, pipe: P) {
         if self.open > self.max || self.free.len() >= FREE_MAX {
             return self.destroy(pipe);
@@ -172,7 +172,7 @@ impl<P> Pipes<P> {
         self.denied_until = None;
     }
 
-    /// The kernel cannot splice: from now on there are no pipes.
+    /// Closes all pipes for good: the kernel cannot splice.
     pub(super) fn close_all(&mut self) {
         self.max = 0;
         self.open -= self.free.len();

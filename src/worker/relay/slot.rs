@@ -1,4 +1,4 @@
-//! Everything that a worker holds for one session. Other parts of the worker read it, nobody but this one changes it.
+//! Everything that a worker holds for one session. Other parts of the worker read it; only the relay changes it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ pub(in crate::worker) struct Slot<K: Kernel> {
     pub(super) client: K::Socket,
     /// Dialing or connected.
     pub(super) backend: Option<K::Socket>,
-    /// On the backend of `backend`.
+    /// The lease on the backend of `backend`.
     pub(super) lease: Option<Lease>,
     /// Why that lease; left behind where there is none any more, see [`Slot::choice`].
     pub(super) choice: Choice,
     /// By direction.
     pub(super) conduits: [Conduit<K::Pipe>; 2],
-    /// The one timer, and when it fires.
+    /// The only timer of the session, and when it fires.
     pub(super) timer: Option<(TimerId, Instant)>,
     /// Where the socket of the client comes from.
     pub(super) peer: SocketAddr,
@@ -31,22 +31,22 @@ pub(in crate::worker) struct Slot<K: Kernel> {
     pub(super) listener: Arc<Listener>,
     /// Where it is served.
     pub(super) pool: PoolId,
-    /// Backends that a dial has failed to, and why the last one did. Nearly always none.
+    /// Backends that could not be dialed, and why the last one could not. Nearly always none.
     pub(super) failed: Option<Box<FailedDials>>,
     pub(super) queued: bool,
-    /// Keepalive probes of the backend have been asked for.
+    /// Keepalive probes of the backend are enabled.
     pub(super) kept_alive: bool,
     pub(super) counting: Counting,
-    /// Seconds from accept to the last line that it has had while it lasts, or was to have.
+    /// Seconds from accept to the latest periodic line, or to when it was due.
     pub(super) line_age: u32,
 }
 
 pub(super) struct FailedDials {
     pub(super) tried: Vec<BackendId>,
-    /// The last of them that is to blame, or the first that is not; it may be in no pool any more.
+    /// The last of them that is to blame, or the first that is not; it may have left its pool.
     pub(super) last: Arc<Backend>,
     pub(super) reason: CloseReason,
-    /// Those of them that no source port was left for, or that others wait for already.
+    /// Backends towards which no source port was left, or for which others wait already.
     pub(super) portless: Vec<(BackendId, SocketAddr)>,
 }
 
@@ -68,7 +68,7 @@ impl<K: Kernel> Slot<K> {
         self.peer
     }
 
-    /// The backend that it is on, or else the last that could not be dialed.
+    /// Returns the backend that it is on, or else the last that could not be dialed.
     pub(in crate::worker) fn backend_to_tell(&self) -> Option<&Arc<Backend>> {
         let failed = || self.failed.as_ref().map(|failed| &failed.last);
         self.lease.as_ref().map(Lease::backend).or_else(failed)
@@ -85,12 +85,12 @@ impl<K: Kernel> Slot<K> {
     }
 
     /// The epoch in which it chose last, where the worker runs epoch `now`. One without a lease is between two choices, or
-    /// found nobody a moment ago.
+    /// found no backend a moment ago.
     pub(in crate::worker) fn epoch(&self, now: u64) -> u64 {
         self.choice().map_or(now, |choice| choice.epoch(now))
     }
 
-    /// The address that the backend is dialed from, as the kernel has it.
+    /// Returns the source address of the backend connection, as the kernel has it.
     pub(in crate::worker) fn source(&self, kernel: &mut K) -> Option<SocketAddr> {
         kernel.local_address(self.backend.as_ref()?).ok()
     }

@@ -1,8 +1,8 @@
-//! Pipes are few, and a sink that has stopped keeps its one for as long as it likes. Where a stream finds none, those
-//! whose sinks have stalled are emptied into buffers, longest stalled first, and go to who has a use for them.
+//! Pipes are few, and a stalled sink keeps its pipe for as long as it likes. When a stream finds none, the pipes of
+//! stalled sinks are emptied into buffers, longest stalled first, and given to streams that can use them.
 //!
-//! What a stalled session may hold is bounded: by one fill of at most `PIPE_LEN_MAX` for each direction, and by far
-//! less as soon as its worker holds many such (`buffers.rs`), or where its sink has stalled before.
+//! The memory of a stalled session is bounded: one fill of at most `PIPE_LEN_MAX` per direction, and far less as soon
+//! as its worker holds many such (`buffers.rs`), or its sink has stalled before.
 
 use std::time::Duration;
 
@@ -12,14 +12,15 @@ use crate::worker::core::Core;
 use crate::worker::relay::Relay;
 use crate::worker::relay::lent::Borrower;
 
-/// A sink that has taken nothing for so long has stalled. Sooner, and streams that are all slow would take each other's
-/// pipes: each move costs a copy of what the pipe holds.
+/// A sink that has accepted nothing for this long has stalled. With a shorter time, slow streams would take each
+/// other's pipes: each move costs a copy of the pipe's content.
 const STALL: Duration = Duration::from_secs(1);
-/// Bytes moved in one turn; the pipe that passes it is the last. The others follow in the next turns, as they are wanted.
+/// Most bytes moved per turn; the pipe that exceeds it is the last. The others follow in the next turns, as they are
+/// wanted.
 const BYTES_PER_TURN: usize = 1 << 20;
 
 impl<K: Kernel> Relay<K> {
-    /// Gets back as many pipes as fills of this turn were without one, as far as their sinks have stalled.
+    /// Reclaims as many pipes as fills of this turn lacked, as far as their sinks have stalled.
     pub(in crate::worker) fn reclaim_pipes(&mut self, core: &mut Core<K>) {
         let wanted = self.buffers.pipes.take_wanted();
         let mut moved = 0;
@@ -63,7 +64,7 @@ mod tests {
     const STREAM_LEN: usize = 32 << 20;
     const CHUNK: usize = 256 << 10;
 
-    /// Sends to a client that does not read until nobody takes more.
+    /// Sends to a client that does not read until no socket accepts more.
     fn stuff(bench: &mut Bench, served: &mut TcpStream, sent: &mut usize) {
         served.set_nonblocking(true).unwrap();
         let mut refusals = 0;
@@ -80,7 +81,7 @@ mod tests {
         }
     }
 
-    /// Bytes that tell their place, from `start` on.
+    /// Bytes that encode their position, from `start` on.
     fn pattern(start: usize) -> Vec<u8> {
         (start..start + CHUNK).map(|place| (place / 7 % 251).to_le_bytes()[0]).collect()
     }
@@ -102,7 +103,7 @@ mod tests {
         }
     }
 
-    /// 200 clients that did not read made every other stream copy, for as long as their idle timeout.
+    /// 200 clients that did not read made every other stream copy, until their idle timeout.
     #[test]
     fn a_stream_gets_the_pipe_of_a_reader_that_has_stalled_and_no_byte_is_lost() {
         let mut bench = Bench::with_pipes("relay = \"splice\"\nretries = 1", 1);
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(bench.worker.relay.buffers.buffers.parked(), 1, "what was in the pipe is in a buffer");
         assert_eq!(bench.worker.audit().held[1], held, "as much as before");
 
-        // It goes on where it stopped, and what it gets from now on is little at a time.
+        // It continues where it stopped, and from now on gets little at a time.
         let mut heard = 0;
         expect_stream(&mut bench, &mut stuck, &mut heard, sent);
         stuff(&mut bench, &mut to_stuck, &mut sent);

@@ -1,4 +1,4 @@
-//! Where the search for sessions whose event was lost is, and whom it suspects. What it does is in `lost_wakeups`.
+//! State of the search for lost wake-ups: how far it has come, and its suspects. `lost_wakeups` does the search.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,29 +11,29 @@ use crate::base::token_bucket::TokenBucket;
 use crate::session::Side;
 use crate::worker::core::Timer;
 
-/// Time between two looks, where one goes through all sessions.
+/// Time between two looks, if one look covers all sessions.
 pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
-/// What is found is told at most that often.
+/// Findings are logged at most this often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// One side of a session that stood still.
+/// One side of a session that stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suspect {
     pub(super) key: Key,
     pub(super) side: Side,
-    /// Since when.
+    /// Since when it stands still.
     pub(super) since: Instant,
 }
 
-/// Where the search is.
+/// The progress of the search.
 pub(super) struct Sweep {
     pub(super) has_timer: bool,
-    /// The place that comes next.
+    /// The next place.
     pub(super) next: u32,
-    /// Sides that stand still, and what is found of each: kept for their memory only.
+    /// Sides that stand still, and their states: kept only for their memory.
     pub(super) still: Vec<Suspect>,
     pub(super) states: Vec<Ready>,
-    /// Sides that would go on and were not told, and since when that is known, in that order.
+    /// Sides with readiness that was not reported, and since when that is known, in that order.
     pub(super) suspects: VecDeque<(Suspect, Instant)>,
     pub(super) log: TokenBucket,
 }
@@ -54,7 +54,7 @@ impl Sweep {
         self.has_timer
     }
 
-    /// There is a session.
+    /// Must be called when a session is opened.
     pub(super) fn begin(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
         self.arm(now + SWEEP_PERIOD, wheel);
     }

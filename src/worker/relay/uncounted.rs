@@ -8,18 +8,18 @@ use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerWheel;
 use crate::worker::core::Timer;
 
-/// The longest that a byte of a session that lasts waits to be counted.
+/// The longest that a byte of a long session waits to be counted.
 pub(super) const COUNT_PERIOD: Duration = Duration::from_secs(5);
-/// Sessions counted in a row; the others follow a moment later, so that no event waits for all of them.
+/// Sessions counted at a time; the rest follow a moment later, so that no event waits for all of them.
 const COUNTS_PER_TURN: usize = 1024;
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// When the bytes of a session are counted.
+/// The way the bytes of a session are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counting {
     /// At its end, if that comes soon.
     Young,
-    /// It lasts: as soon as it moves some, it is listed.
+    /// Long: it is listed as soon as it moves bytes.
     Lasting,
     /// It is on the list.
     Listed,
@@ -27,16 +27,16 @@ pub(super) enum Counting {
 
 /// Those of them that last and are to be counted, in order.
 pub(super) struct Uncounted {
-    /// Some may be over: they were counted at their end.
+    /// Some may have ended: they were counted at their end.
     sessions: VecDeque<Key>,
-    /// The first of them, whose turn has come.
+    /// How many of the first ones are due.
     due: usize,
     has_timer: bool,
 }
 
 impl Uncounted {
     pub(super) fn new() -> Self {
-        // Room for a few, so that the relay of these never allocates.
+        // Room for a few, so that their relay never allocates.
         Self { sessions: VecDeque::with_capacity(COUNTS_PER_TURN), due: 0, has_timer: false }
     }
 
@@ -44,7 +44,7 @@ impl Uncounted {
         self.has_timer
     }
 
-    /// How many of the sessions that are on the list are not over.
+    /// Returns how many of the listed sessions are open.
     pub(super) fn len_of<T>(&self, sessions: &Slots<T>) -> usize {
         self.sessions.iter().filter(|&&key| sessions.get(key).is_some()).count()
     }
@@ -56,7 +56,7 @@ impl Uncounted {
         }
     }
 
-    /// Takes out those whose turn has come. Then [`Uncounted::arm`] is to be called.
+    /// Takes out the due sessions. [`Uncounted::arm`] must be called afterwards.
     pub(super) fn take_due(&mut self) -> impl Iterator<Item = Key> {
         if self.due == 0 {
             self.due = self.sessions.len();
@@ -66,7 +66,7 @@ impl Uncounted {
         self.sessions.drain(..counts)
     }
 
-    /// Arms the timer for the next of them, if there are any.
+    /// Arms the timer for the next sessions, if there are any.
     pub(super) fn arm(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
         self.has_timer = !self.sessions.is_empty();
         if self.has_timer {

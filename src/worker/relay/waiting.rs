@@ -1,13 +1,12 @@
-//! Sessions whose dial this machine lacks something for: they wait for it, first come first, and no longer than a dial may
-//! take.
+//! Sessions that cannot be dialed because this machine is short of something. They wait in order of arrival, for at most
+//! the connect timeout.
 //!
-//! What lacks *resources* (a descriptor, memory) could not be dialed to any backend, so nothing is accepted meanwhile: a
-//! client that is reset at once would only free the descriptor that the next client takes, until the queue is gone. But
-//! unlike a client in the accept queue theirs has been told that it is connected.
+//! A session short of *resources* (a descriptor, memory) could not be dialed to any backend, so accepting stops: a client
+//! that is reset at once only frees the descriptor that the next client takes, until the accept queue is empty.
 //!
-//! What lacks a *source port* waits for the address that it found without one last: what is missing towards one address is
-//! there towards every other, so accepting goes on. Nobody who comes later is dialed in front of it, which also spares the
-//! kernel the search for a port among thousands that are taken.
+//! A session short of a *source port* waits for the address at which the kernel found none last. Ports are per destination,
+//! so accepting continues. A later session is never dialed to that address first, which also spares the kernel the search
+//! for a port among thousands that are taken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -28,10 +27,10 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 const ADDRESSES_PER_TRY: usize = 64;
 /// Sessions that wait for a port towards one address; one more is reset at once.
 const WAITING_MAX: usize = 16 * 1024;
-/// What is lacking is told at most that often.
+/// Each kind of shortage is logged at most that often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// What this machine lacks for a dial.
+/// The thing that a dial is short of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shortage {
     /// Descriptors or memory.
@@ -42,13 +41,13 @@ pub(super) enum Shortage {
 
 /// See the module.
 pub(super) struct Waiting {
-    /// In an order of their own, so that a seed decides who is next. No queue is empty.
+    /// Ordered by key, so that a seed decides which is next. No queue is empty.
     queues: BTreeMap<Shortage, VecDeque<Key>>,
-    /// What may be there again: who waits for it is dialed, in this turn or the next.
+    /// May be available again: the sessions that wait for it are dialed, in this turn or the next.
     due: VecDeque<Shortage>,
-    /// Whose first in line is being dialed.
+    /// The shortage at the head of `due` while its first session is being dialed.
     served: Option<Shortage>,
-    /// What was tried last upon the timer.
+    /// The last one tried by the timer.
     last: Shortage,
     timer: Option<TimerId>,
     resources_log: TokenBucket,
@@ -68,12 +67,12 @@ impl Waiting {
         }
     }
 
-    /// Whether somebody waits for it. Whoever is dialed without it now would come in front of them, unless it is their turn.
+    /// Returns true when sessions wait for it. A new dial must not overtake them, unless it is their turn.
     pub(super) fn is_awaited(&self, shortage: Shortage) -> bool {
         self.queues.contains_key(&shortage) && self.served != Some(shortage)
     }
 
-    /// Whether somebody waits for what every dial takes.
+    /// Returns true while a session waits for a descriptor or memory.
     pub(super) fn lacks_resources(&self) -> bool {
         self.queues.contains_key(&Shortage::Resources)
     }
@@ -86,12 +85,12 @@ impl Waiting {
         self.timer.is_some()
     }
 
-    /// Whether somebody is to be dialed at once.
+    /// Returns true when a session can be dialed at once.
     pub(super) fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// Puts a session behind those that wait for the same. False where there are too many already.
+    /// Puts a session behind those that wait for the same. Returns false when too many wait already.
     pub(super) fn push(
         &mut self,
         key: Key,
@@ -127,7 +126,7 @@ impl Waiting {
         }
     }
 
-    /// The ports whose turn it is.
+    /// Returns the addresses to try next for a port, in turn.
     fn next_ports(&self) -> Vec<Shortage> {
         let behind = self.queues.range((Bound::Excluded(self.last), Bound::Unbounded));
         let again = self.queues.range(..=self.last);
@@ -154,8 +153,8 @@ impl Waiting {
         }
     }
 
-    /// That session has been dialed, or `waits` again: where it is for the same, or for what every dial takes, nobody else is
-    /// dialed before that is tried again.
+    /// Must be called after the dial of a session that [`Self::serve_next`] returned. `waits`: it is short of something again;
+    /// of the same or of resources, and its queue rests until the next try.
     pub(super) fn served(&mut self, key: Key, shortage: Shortage, waits: bool) {
         self.served = None;
         let Some(queue) = self.queues.get_mut(&shortage) else { return };
@@ -172,14 +171,14 @@ impl Waiting {
         }
     }
 
-    /// Warns of a dial that was put off, now and then.
+    /// Warns that a dial waits, at most once per period.
     pub(super) fn warn_of_resources(&mut self, error: &io::Error, now: Instant) {
         if let Some(untold) = self.resources_log.take(now) {
             log::warn!(error:%, untold; "a dial is put off, and accepting with it");
         }
     }
 
-    /// Warns of a port that is lacking, now and then.
+    /// Warns that no source port is left, at most once per period.
     pub(super) fn warn_of_ports(&mut self, address: SocketAddr, now: Instant) {
         if let Some(untold) = self.ports_log.take(now) {
             log::warn!(address:%, untold; "no source port is left towards a backend, its sessions wait for one");
@@ -199,7 +198,7 @@ mod tests {
         Shortage::Port(([127, 0, 0, 1], port).into())
     }
 
-    /// Those of `waiting` that are served before nobody is, while those that `lack` what they waited for wait again.
+    /// Serves `waiting` until it is done; sessions in `lack` wait again. Returns the order.
     fn serve(waiting: &mut Waiting, wheel: &mut TimerWheel<Timer>, lack: &[u32]) -> Vec<u32> {
         let mut served = Vec::new();
         while let Some((key, shortage)) = waiting.serve_next() {
