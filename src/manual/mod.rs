@@ -64,4 +64,7 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0013-what-cannot-be-finished-is-reset.md")]
     pub mod d0013 {}
+
+    #[doc = include_str!("decisions/0020-worker-parts.md")]
+    pub mod d0020 {}
 }
