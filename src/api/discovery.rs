@@ -19,7 +19,7 @@ pub enum Source {
 /// A source of backends, and how asking it goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Discovery {
-    /// The pool whose backends it lists.
+    /// The pool that it lists backends for.
     pub pool: String,
     /// What it is called: what is asked, as in "dns:web.service.local:80".
     pub source: String,

@@ -16,7 +16,7 @@ pub fn system_resolver(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(host_and_port.to_socket_addrs()?.collect())
 }
 
-/// The address that a listener binds. `:9090` means every IPv4 address; host names are not accepted.
+/// Parses the address of a listener. `:9090` means every IPv4 address; host names are not accepted.
 pub fn parse_bind(text: &str) -> Result<SocketAddr, Invalid> {
     match split(text, Ipv4Addr::UNSPECIFIED)? {
         Target::Address(Address::Ip(address)) if address.ip().is_multicast() => {
@@ -29,7 +29,7 @@ pub fn parse_bind(text: &str) -> Result<SocketAddr, Invalid> {
     }
 }
 
-/// What a backend's address may be.
+/// The address of a backend as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// What needs no resolver.
@@ -44,7 +44,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Reads the address of a backend. `:9090` means 127.0.0.1.
+    /// Parses the address of a backend. `:9090` means 127.0.0.1.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let target = split(text, Ipv4Addr::LOCALHOST)?;
         match &target {
@@ -55,12 +55,12 @@ impl Target {
         }
     }
 
-    /// The address to dial: of a host the first one, IPv4 before IPv6.
+    /// Returns the address to dial: of a host the first one, IPv4 before IPv6. Fails when it cannot be resolved.
     pub fn resolve(&self, resolve: Resolver) -> Result<Address, Invalid> {
         self.resolve_aloud(resolve).map(|(address, _)| address)
     }
 
-    /// The same, and words for those addresses of a host that are not dialed.
+    /// Same as [`Target::resolve`], with a note about addresses of a host that are not dialed.
     pub(super) fn resolve_aloud(&self, resolve: Resolver) -> Result<(Address, Option<String>), Invalid> {
         let (host, port) = match self {
             Self::Address(address) => return Ok((address.clone(), None)),
@@ -74,7 +74,7 @@ impl Target {
                 let mut used = *address;
                 used.set_port(port);
                 let others: BTreeSet<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-                // Both are this machine, and whoever resolved it has looked where something listens.
+                // Both are this machine, and the resolver has checked where something listens.
                 let is_told = others.len() > 1 && !host.eq_ignore_ascii_case("localhost");
                 let note = || {
                     let count = others.len();
@@ -100,7 +100,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Host and port of `text`; an empty host means `any`.
+/// Splits `text` into host and port; an empty host means `any`.
 fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
     if is_unix(text) {
         return Err(Invalid(format!("{text:?} is a Unix socket, and only TCP is served: write ADDR:PORT")));
@@ -131,7 +131,7 @@ fn split(text: &str, any: Ipv4Addr) -> Result<Target, Invalid> {
     Ok(Target::Host { host: host.into(), port })
 }
 
-/// What to write in place of an IPv6 address, with or without a zone, that lacks its brackets or its port.
+/// Returns a correction for an IPv6 address, with or without a zone, that lacks its brackets or its port.
 fn half_ipv6(text: &str) -> Option<Invalid> {
     let is_ipv6 = |host: &str| {
         let ip = host.split_once('%').map_or(host, |(ip, _)| ip);
@@ -149,12 +149,13 @@ fn half_ipv6(text: &str) -> Option<Invalid> {
     }
 }
 
-/// The address that `[fe80::1%eth0]:80` is on this machine, where interfaces have numbers; `None` of anything else.
+/// Returns the address of `[fe80::1%eth0]:80` on this machine, where interfaces have numbers; `None` for any other
+/// text.
 fn zoned(text: &str) -> Option<Result<SocketAddr, Invalid>> {
     let (host, port) = text.strip_prefix('[')?.split_once("]:")?;
     let (ip, zone) = host.split_once('%')?;
     ip.parse::<Ipv6Addr>().ok()?;
-    // Of an address with a zone getaddrinfo(3) looks at the interfaces only.
+    // For an address with a zone, getaddrinfo(3) only looks at the interfaces.
     let found = || {
         (host, port_of(port)?)
             .to_socket_addrs()
@@ -176,7 +177,7 @@ fn port_of(text: &str) -> Result<u16, Invalid> {
     }
 }
 
-/// Whether `host` may be handed to a resolver. All digits and dots is a mistyped IPv4 address: getaddrinfo(3)
+/// Returns whether `host` may be passed to a resolver. All digits and dots is a mistyped IPv4 address: getaddrinfo(3)
 /// would read "10.1" as 10.0.0.1.
 fn is_host(host: &str) -> bool {
     host.len() <= HOST_LEN_MAX
@@ -232,7 +233,7 @@ mod tests {
         }
     }
 
-    /// `::1:8080` is an address too, without a port; nobody means that.
+    /// `::1:8080` is an address too, without a port, which is never intended.
     #[test]
     fn what_is_wrong_with_an_ipv6_address_is_shown_put_right() {
         for (text, expected) in [

@@ -11,11 +11,11 @@ const SOCKET_PATH_LEN_MAX: usize = 107;
 /// The name of the socket in the run-time directory.
 const SOCKET_NAME: &str = "admin.sock";
 
-/// Why [`default_admin_socket`] returns none.
+/// Explains why [`default_admin_socket`] returns none.
 pub const NO_DEFAULT_ADMIN_SOCKET: &str =
     "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set, and /run/l4lb is root's";
 
-/// Returns where the socket is unless it is configured: in the first run-time directory that there is.
+/// Returns the default path of the socket: in the first run-time directory that exists; `None` without one.
 pub fn default_admin_socket(is_root: bool) -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let of_service = folder("RUNTIME_DIRECTORY");
@@ -24,7 +24,7 @@ pub fn default_admin_socket(is_root: bool) -> Option<PathBuf> {
     of_service.or_else(of_user).or_else(of_root).map(|folder| folder.join(SOCKET_NAME))
 }
 
-/// Whether a socket can be at `path`.
+/// Fails when a socket cannot be at `path`.
 pub(super) fn check_socket(path: &Path) -> Result<(), Invalid> {
     match path.as_os_str().len() {
         0 => Err(Invalid("must not be empty".into())),

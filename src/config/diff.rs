@@ -1,5 +1,5 @@
-//! What differs between two configurations, in the words of the file: one line for each key.
-//! Every struct of the model is taken apart field by field, so that a key that is added there cannot be forgotten here.
+//! Differences between two configurations, in the words of the file: one line per key. Every struct of the model is
+//! destructured field by field, so that a new key cannot be forgotten here.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
@@ -17,15 +17,15 @@ use super::units::show_duration;
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Of what.
+    /// The part that differs.
     pub subject: Subject,
-    /// How it differs.
+    /// The difference.
     pub difference: Difference,
-    /// Why it takes effect only in a process that is started anew.
+    /// Why it needs a restart, if it does.
     pub needs_restart: Option<&'static str>,
 }
 
-/// What a change is of.
+/// The part of the configuration that a change affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The process.
@@ -40,32 +40,32 @@ pub enum Subject {
     Backend {
         /// The name of its pool.
         pool: String,
-        /// Its own.
+        /// Its name.
         name: String,
     },
     /// A source of backends, behind the name of its pool.
     Discover(String, String),
 }
 
-/// How something differs.
+/// The kind of a difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// It was not there before.
+    /// It was added.
     Added,
-    /// It is there no more.
+    /// It was removed.
     Removed,
-    /// A key of it has another value. What has another address is another listener or backend under the same name.
+    /// The value of a key has changed. Another address makes it another listener or backend under the same name.
     Key {
-        /// The key, behind the names of the tables that it is in.
+        /// The key, behind the names of its tables.
         key: &'static str,
-        /// Its value before.
+        /// The old value.
         old: String,
-        /// Its value now.
+        /// The new value.
         new: String,
     },
 }
 
-/// What stands for the value of a key that has none.
+/// Stands for the value of a key that is not set.
 const UNSET: &str = "(not set)";
 const PIN: &str = "a thread is bound to its processor when it starts";
 const BUSY_POLL: &str = "the loop of a worker is made with it";
@@ -95,7 +95,8 @@ impl Display for Change {
     }
 }
 
-/// All that `new` changes in `old`. Listeners, pools and backends are known by their names; their order is no difference.
+/// Returns all changes from `old` to `new`. Listeners, pools and backends are identified by name; their order is no
+/// difference.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let Config { global, admin, listeners, pools, hosts: _, notes: _, digest: _ } = new;
     let mut changes = Vec::new();
@@ -121,7 +122,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes
 }
 
-/// What was removed from a list, what was added to it, and what differs in what stays.
+/// Returns what was removed from a list, what was added to it, and the differences of the rest.
 fn of_lists<T>(
     old: &[T],
     new: &[T],
@@ -146,7 +147,7 @@ fn of_lists<T>(
 
 type Maybe = (&'static str, Option<String>);
 
-/// Where the keys of one subject go that differ.
+/// Collects the keys of one subject that differ.
 struct Keys<'a> {
     subject: Subject,
     changes: &'a mut Vec<Change>,
@@ -177,7 +178,7 @@ impl Keys<'_> {
         old.into_iter().zip(new).for_each(|((key, old), (_, new))| self.maybe(key, old, new));
     }
 
-    /// What was compared since there were `before` changes takes effect with a restart only.
+    /// Marks the changes since there were `before` as needing a restart.
     fn restart_since(&mut self, before: usize, why: &'static str) {
         self.changes[before..].iter_mut().for_each(|change| change.needs_restart = Some(why));
     }
@@ -252,7 +253,7 @@ fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
 }
 
 fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
-    // The pool is known by its name, and the names are alike.
+    // The pool is identified by its name, and the names are equal.
     let Listener { name: _, bind, pool: _, backlog, accept, max_sessions, timeouts } = new;
     keys.value("bind", old.bind, bind);
     keys.value("backlog", old.backlog, backlog);
@@ -377,7 +378,7 @@ mod tests {
         &mut config.pools[0]
     }
 
-    /// One edit for each key of the file, and the line that tells of it.
+    /// One edit per key of the file, and the line that reports it.
     const EDITS: &[(Edit, &str)] = &[
         (|c| c.global.workers = c.global.workers.saturating_add(1), "global: workers 2 -> 3"),
         (

@@ -56,7 +56,7 @@ impl Prefer {
     /// All of them, the default first.
     pub const ALL: [Self; 3] = [Self::Ipv4, Self::Ipv6, Self::Both];
 
-    /// The word for it in config.
+    /// Returns the word for it in config.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ipv4 => "4",
@@ -67,8 +67,8 @@ impl Prefer {
 }
 
 impl Discover {
-    /// What it is called in logs, metrics and the API, and what it is known by over a reload: what is asked, not of whom and
-    /// not how often.
+    /// Returns its name in logs, metrics and the API, which also identifies it across a reload: the question, without the
+    /// resolver and the interval.
     pub fn label(&self) -> String {
         let name = &self.name;
         match self.record {

@@ -1,8 +1,8 @@
-//! What is wrong with a configuration, one line each.
+//! Mistakes in a configuration, one line each.
 
 use std::fmt::Write;
 
-/// One mistake. Its `Display` is one line: where it is, what is wrong there, what was expected.
+/// One mistake. Its `Display` is one line: the place, the mistake, and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// At a line of the file.
@@ -10,9 +10,9 @@ pub enum Error {
     Line {
         /// The file as the user named it.
         file: String,
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
-        /// Place, key and mistake.
+        /// The place, the key and the mistake.
         what: String,
     },
     /// In the file as a whole.
@@ -36,13 +36,13 @@ pub enum Error {
     NothingToDo,
 }
 
-/// What is wrong with one value, as the end of a line that began with its place.
+/// The mistake in one value, as the end of a line that begins with its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub String);
 
-/// Returns `text` with control characters and those that change the direction of what follows escaped, so that a message
-/// stays on its line and reads as it is written, whatever the file holds.
+/// Returns `text` with control characters and bidirectional ones escaped, so that a message stays on its line and reads
+/// as written, whatever the file contains.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for char in text.chars() {
@@ -55,7 +55,8 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// Marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm, and its separators of lines.
+/// Returns whether it is a mark, embedding, override or isolate of Unicode's bidirectional algorithm, or a separator of
+/// lines.
 fn is_direction(char: char) -> bool {
     matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

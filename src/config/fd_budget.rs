@@ -1,27 +1,27 @@
-//! How many sessions the open-files limit allows, and how many pipes of which size the user may have.
-//! Pure: the limits are parameters, only sys/ asks the kernel for them.
+//! Computes how many sessions the open-files limit allows, and how many pipes of which size the user may have. Pure:
+//! the limits are parameters, only sys/ asks the kernel for them.
 
 use std::fmt;
 
 use super::model::{Check, Config, Pool, Relay};
 use super::ranges::SESSIONS_MAX;
 
-/// How the file descriptors of the process are shared out, at its start.
+/// The budget of the process's file descriptors, at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FdBudget {
-    /// The limit that all the rest has to fit in.
+    /// The limit that everything must fit into.
     pub nofile: u64,
     /// One socket per listener and worker.
     pub listeners: u64,
     /// The loops: epoll and waker of each worker.
     pub loops: u64,
-    /// Health checks at a time.
+    /// Health checks in flight.
     pub checks: u64,
-    /// Of each worker at most.
+    /// Limit on health checks in flight per worker.
     pub checks_per_worker: u64,
     /// Pipes of all workers: each has two ends.
     pub pipes: u64,
-    /// Bytes that each of them is asked to hold.
+    /// Requested capacity of each pipe in bytes.
     pub pipe_len: usize,
     /// Logs, resolver, control thread, and a margin.
     pub reserve: u64,
@@ -31,28 +31,29 @@ pub struct FdBudget {
 
 const FDS_PER_LOOP: u64 = 2;
 const FDS_PER_SESSION: u64 = 2;
-/// Of the limit, the part that health checks may take. With fewer at a time, backends that are silent are checked later.
+/// One in this many descriptors may be used for health checks. With fewer at a time, silent backends are checked later.
 const CHECKS_SHARE: u64 = 8;
-/// Health checks that one worker runs at a time, however low the limit is, and however high.
+/// Bounds on the health checks in flight per worker, whatever the limit.
 const CHECKS_PER_WORKER_MIN: u64 = 16;
 const CHECKS_PER_WORKER_MAX: u64 = 1_024;
 const RESERVE: u64 = 32;
 const FDS_PER_PIPE: u64 = 2;
 /// Hosts of a service that are asked for at a time, and what its thread waits with.
 const FDS_PER_SOURCE: u64 = 20;
-/// What a pipe is asked to hold where nothing is in short supply. The processor time that a byte costs is then 0.57 of
-/// that of a copy, and 0.60, 0.68, 0.78 and 1.03 of it with 256, 64, 16 and 8 KiB (loopback, Linux 6.18).
+/// The requested capacity of a pipe without any shortage. The processor time per byte is then 0.57 of that of a copy,
+/// and 0.60, 0.68, 0.78 and 1.03 of it with 256, 64, 16 and 8 KiB (loopback, Linux 6.18).
 pub const PIPE_LEN_MAX: usize = 1 << 20;
-/// The least for which a pipe is worth its descriptors. It is also what Linux gives unless it denies more.
+/// The least capacity for which a pipe is worth its descriptors. It is also Linux's default unless it denies more.
 pub const PIPE_LEN_MIN: usize = 64 << 10;
-/// Pipes that one worker opens at most: one for each direction that is spliced and whose sink is slow.
+/// Most pipes per worker: one for each spliced direction with a slow sink.
 const PIPES_PER_WORKER_MAX: u64 = 128;
-/// Of the limit, the part that pipes may take. What finds no pipe is copied, what finds no descriptor is not served.
+/// One in this many descriptors may be used for pipes. Without a pipe bytes are copied, without a descriptor a client
+/// is not served.
 const PIPES_SHARE: u64 = 16;
-/// Of what a user may have in pipes, the percentage that is planned with: the user may have other processes.
+/// The percentage of a user's limit on pipes that is planned with: the user may have other processes.
 const PIPE_BYTES_PERCENT: u64 = 80;
 
-/// Why the open-files limit does not do.
+/// Explains why the open-files limit is too low.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
     /// Not one session fits.
@@ -62,7 +63,7 @@ pub enum LimitError {
     NoRoom {
         /// The limit.
         nofile: u64,
-        /// What one session would take.
+        /// The need of one session.
         needed: u64,
     },
     /// Fewer sessions fit than configured.
@@ -73,21 +74,22 @@ pub enum LimitError {
     TooMany {
         /// `max_sessions`.
         configured: usize,
-        /// What they would take.
+        /// The need of all of them.
         needed: u64,
         /// The limit.
         nofile: u64,
-        /// What fits.
+        /// The number that fits.
         sessions: usize,
     },
 }
 
 impl FdBudget {
-    /// The budget of `config` under a limit of `nofile` open files and of `pipe_bytes` in pipes, if there is one.
+    /// Returns the budget of `config` under a limit of `nofile` open files and of `pipe_bytes` in pipes, if there is
+    /// one.
     pub fn of(config: &Config, nofile: u64, pipe_bytes: Option<u64>) -> Self {
         let workers = count(config.global.workers.get());
         let checked = config.pools.iter().filter(|pool| pool.health.check != Check::Off);
-        // How many a source lists nobody knows.
+        // The number that a source lists is not known in advance.
         let of_pool = |pool: &Pool| {
             if pool.discover.is_empty() { count(pool.backends.len()) } else { u64::MAX }
         };
@@ -113,7 +115,7 @@ impl FdBudget {
         budget
     }
 
-    /// Descriptors for everything but sessions.
+    /// Returns the descriptors for everything but sessions.
     pub fn need(&self) -> u64 {
         let pipes = self.pipes.saturating_mul(FDS_PER_PIPE);
         [self.listeners, self.loops, self.checks, pipes, self.reserve]
@@ -121,7 +123,8 @@ impl FdBudget {
             .fold(0, u64::saturating_add)
     }
 
-    /// Most sessions at a time: `max_sessions` of the config, or what fits.
+    /// Returns the most sessions at a time: `max_sessions` of the config, or as many as fit. Fails when the limit is
+    /// too low.
     pub fn sessions_max(&self, config: &Config) -> Result<usize, LimitError> {
         let needed = |sessions| self.need().saturating_add(FDS_PER_SESSION.saturating_mul(count(sessions)));
         if self.sessions == 0 {
@@ -152,8 +155,8 @@ impl fmt::Display for FdBudget {
     }
 }
 
-/// Pipes that all workers may have open, the same for each, and what each is asked to hold. More of them come before
-/// larger ones: a copy costs more than a small pipe.
+/// Returns the number of pipes of all workers, the same for each, and the requested capacity of each. More pipes come
+/// before larger ones: a copy costs more than a small pipe.
 fn pipes(config: &Config, nofile: u64, pipe_bytes: Option<u64>) -> (u64, usize) {
     let splices = config.global.splice && config.pools.iter().any(|pool| pool.relay != Relay::Copy);
     let workers = count(config.global.workers.get());
@@ -232,7 +235,7 @@ mod tests {
             (None, (256, 1 << 20)),
             (Some(u64::MAX), (256, 1 << 20)),
             (Some(1 << 20), (256, 1 << 20)),
-            // What Linux gives unless it is told otherwise.
+            // The default of Linux.
             (Some(16_384), (256, 128 << 10)),
             (Some(8_192), (256, 64 << 10)),
             (Some(4_096), (204, 64 << 10)),

@@ -52,8 +52,8 @@ use parse::include::{self, Texts};
 use parse::raw;
 use parse::report::{Report, Spot};
 
-/// The configuration of the file at `path` with `overrides` applied, or every mistake in both.
-/// Without a file the overrides must name a listener; without backends it serves the three of the tutorial.
+/// Returns the configuration of the file at `path` with `overrides` applied. Fails with every mistake in both. Without
+/// a file the overrides must name a listener; without backends it serves the three of the tutorial.
 pub fn load(
     path: Option<&Path>,
     overrides: &Overrides,
@@ -90,7 +90,7 @@ fn check_texts(
     }
 }
 
-/// The format of log lines that the file at `path` asks for, whatever else is wrong with it; text where it does not say.
+/// Returns the log format that the file at `path` configures, whatever its mistakes; text if it has none.
 pub fn log_format(path: &Path, inputs: Inputs) -> LogFormat {
     let is_json = |text: &Text| {
         let table: Option<toml::Table> = text.text.parse().ok();
@@ -109,7 +109,7 @@ pub fn parse(text: &str, file: &str, overrides: &Overrides, resolve: Resolver) -
     check_texts(Some(&texts), overrides, Inputs::NOTHING, resolve)
 }
 
-/// The configuration that flags alone describe.
+/// Returns the configuration that flags alone describe.
 fn from_flags(overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Error>> {
     if overrides.listen.is_empty() {
         return Err(vec![Error::NothingToDo]);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn the_full_file_shows_every_key() {
         let text = uncommented();
-        // The backends after the first one repeat its keys no more.
+        // Backends after the first one do not repeat its keys.
         let (text, _) = text.split_once("[[pool.backend]]\naddress").unwrap();
         let texts = [Text::of("", text)];
         let raw = raw::read(&texts, Inputs::NOTHING, &mut Report::new(&texts)).unwrap();
@@ -213,7 +213,7 @@ mod tests {
                 _ => "tcp",
             };
             let mut text = alone.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));
-            // Some go with another one.
+            // Some keys require another one.
             if key.starts_with("read_token_file") {
                 text = text.replace("#listen", "listen").replace("#token_file", "token_file");
             }

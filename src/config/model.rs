@@ -1,5 +1,5 @@
-//! The configuration that l4lb runs: legal by construction, every default filled in.
-//! Made only by `config::check`; nothing behind it re-checks a port, a weight or a name.
+//! The configuration that l4lb runs: valid by construction, every default filled in. Made only by `config::check`;
+//! later code must not check a port, a weight or a name again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,38 +15,38 @@ use super::discover::Discover;
 use crate::balance::Algorithm;
 use crate::base::address::Address;
 
-/// Everything that one process runs.
+/// The configuration of one process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What belongs to the whole process.
+    /// Settings of the whole process.
     pub global: Global,
-    /// Where operators and Prometheus reach the process.
+    /// The admin API and the metrics.
     pub admin: Admin,
-    /// At least one.
+    /// The listeners, at least one.
     pub listeners: Vec<Listener>,
-    /// At least one; a [`Listener::pool`] is an index into it.
+    /// The pools, at least one; a [`Listener::pool`] is an index into it.
     pub pools: Vec<Pool>,
-    /// The backends whose addresses are those of names.
+    /// The backends that are configured by name.
     pub hosts: Vec<Host>,
-    /// What was found while it was read, and an operator should hear of.
+    /// Notes for the operator from reading the configuration.
     pub notes: Vec<String>,
     /// Stands for the texts of the files that it was read from; 0 where there is none.
     pub digest: u64,
 }
 
-/// A socket on which this process accepts: no backend may be one, because sessions would end at ourselves.
+/// A socket on which this process accepts: no backend may be one, because sessions would end at this process itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnSocket {
     /// A listener: each session would open the next.
     Listener(SocketAddr),
-    /// The admin API: it would be open to whoever reaches a listener.
+    /// The admin API: it would be open to every client of a listener.
     Admin(SocketAddr),
-    /// The metrics: likewise.
+    /// The metrics: the same.
     Metrics(SocketAddr),
 }
 
 impl OwnSocket {
-    /// Where it is bound.
+    /// Returns its address.
     pub fn bind(self) -> SocketAddr {
         let (Self::Listener(bind) | Self::Admin(bind) | Self::Metrics(bind)) = self;
         bind
@@ -65,7 +65,7 @@ impl fmt::Display for OwnSocket {
 }
 
 impl Config {
-    /// The sockets on which the process accepts.
+    /// Returns the sockets on which the process accepts.
     pub fn own_sockets(&self) -> impl Iterator<Item = OwnSocket> + Clone {
         let listeners = self.listeners.iter().map(|listener| OwnSocket::Listener(listener.bind));
         listeners.chain(self.admin.own_sockets())
@@ -73,30 +73,30 @@ impl Config {
 }
 
 impl Admin {
-    /// Those of TCP on which operators and Prometheus are answered.
+    /// Returns the TCP sockets of the admin API and the metrics.
     pub fn own_sockets(&self) -> impl Iterator<Item = OwnSocket> + Clone + use<> {
         let metrics = self.metrics.map(OwnSocket::Metrics);
         self.listen.map(OwnSocket::Admin).into_iter().chain(metrics)
     }
 }
 
-/// A backend that is dialed at the address of a name.
+/// A backend that is configured by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// Its pool.
     pub pool: String,
-    /// Its name in there.
+    /// Its name in the pool.
     pub backend: String,
-    /// What is resolved.
+    /// The name to resolve.
     pub target: Target,
-    /// Why it has no address, while that is so: its address is [`UNRESOLVED`] then.
+    /// Why it has no address, while its address is [`UNRESOLVED`].
     pub unresolved: Option<String>,
 }
 
-/// Stands for the address of a backend whose name does not resolve. Nothing can be dialed there.
+/// Stands for the address of a backend with an unresolved name. It cannot be dialed.
 pub const UNRESOLVED: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
 
-/// What becomes of a backend whose name does not resolve.
+/// The treatment of a backend with an unresolved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolve {
     /// The configuration is refused.
@@ -109,7 +109,7 @@ impl Resolve {
     /// All of them, the default first.
     pub const ALL: [Self; 2] = [Self::Require, Self::KeepTrying];
 
-    /// The word for it in config.
+    /// Returns the word for it in config.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Require => "require",
@@ -118,54 +118,54 @@ impl Resolve {
     }
 }
 
-/// What belongs to the whole process.
+/// Settings of the whole process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Global {
-    /// Threads that relay, each with its own loop.
+    /// Number of worker threads, each with its own loop.
     pub workers: NonZeroUsize,
-    /// Bind worker i to the i-th processor that the process may use.
+    /// Whether worker i is bound to the i-th processor that the process may use.
     pub pin: bool,
     /// Whether splice(2) may be used at all.
     pub splice: bool,
-    /// How long a wait may poll before it sleeps, while that pays; zero never does.
+    /// How long a wait may poll before it sleeps, while that pays off; zero never polls.
     pub busy_poll: Duration,
-    /// Most sessions at a time over all listeners; `None` takes what the open-files limit allows.
+    /// Most sessions at a time over all listeners; `None` takes as many as the open-files limit allows.
     pub max_sessions: Option<NonZeroUsize>,
-    /// How long sessions may go on after SIGTERM.
+    /// How long sessions may continue after SIGTERM.
     pub drain_timeout: Duration,
-    /// How long accepting goes on after SIGTERM, not ready any more; zero ends it at once.
+    /// How long accepting continues after SIGTERM, without being ready; zero ends it at once.
     pub shutdown_delay: Duration,
-    /// How long reading the configuration again may take.
+    /// Limit on the time to read the configuration again.
     pub reload_timeout: Duration,
     /// Whether it is read again as soon as its files change.
     pub watch: bool,
-    /// What becomes of a backend whose name does not resolve.
+    /// The treatment of a backend with an unresolved name.
     pub resolve: Resolve,
-    /// The least severe lines that are written.
+    /// The level of the log.
     pub log_level: LevelFilter,
-    /// How a line is written.
+    /// The format of a line.
     pub log_format: LogFormat,
-    /// Where the lines of finished sessions go; `None` leaves them among the others.
+    /// A separate file for the lines of sessions; `None` leaves them among the others.
     pub access_log: Option<AccessLog>,
-    /// Which lines sessions have, wherever those go.
+    /// The log lines of a session, in either place.
     pub session_lines: SessionLines,
-    /// Who a process that starts as root becomes once it listens; `None` changes nothing.
+    /// The user that a process started as root becomes once it listens; `None` changes nothing.
     pub user: Option<Account>,
 }
 
-/// Which lines a session has in the log.
+/// The log lines of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLines {
     /// One as soon as its backend is connected.
     pub at_start: bool,
-    /// One when it is over.
+    /// One at its end.
     pub at_end: bool,
-    /// One every so often while it lasts.
+    /// One per period while it is open.
     pub every: Option<Duration>,
 }
 
 impl SessionLines {
-    /// `at` as the file has it.
+    /// Returns `at` as written in the file.
     pub fn at(&self) -> String {
         let words = [(self.at_start, "start"), (self.at_end, "end")];
         let words: Vec<&str> =
@@ -180,16 +180,16 @@ impl Default for SessionLines {
     }
 }
 
-/// Where the lines of finished sessions go.
+/// The file for the lines of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLog {
-    /// The file, which is appended to.
+    /// The path of the file, which is appended to.
     pub path: PathBuf,
-    /// How a line is written.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// Whose rights the process keeps, by name.
+/// The account that the process keeps the rights of, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The user.
@@ -198,39 +198,39 @@ pub struct Account {
     pub group: Option<String>,
 }
 
-/// Where operators and Prometheus reach the process.
+/// The addresses of the admin API and the metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admin {
     /// The admin API on a unix socket.
     pub socket: AdminSocket,
-    /// The admin API over TCP: a loopback address, and then there is a `token_file`.
+    /// The admin API over TCP: a loopback address, which requires a `token_file`.
     pub listen: Option<SocketAddr>,
-    /// Holds the token that TCP clients have to show.
+    /// The file with the token that TCP clients must present.
     pub token_file: Option<PathBuf>,
-    /// Holds the token that permits everything but changes, if there is one.
+    /// The file with the token that permits everything but changes, if there is one.
     pub read_token_file: Option<PathBuf>,
-    /// Metrics alone, read-only, for whoever can reach it.
+    /// The address of the metrics alone, read-only and without a token.
     pub metrics: Option<SocketAddr>,
-    /// Where registered backends survive a restart.
+    /// The file in which registered backends survive a restart.
     pub state_file: Option<PathBuf>,
 }
 
-/// Where the unix socket of the admin API is.
+/// The place of the admin API's unix socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// Where `l4lb ctl` looks first, unless another process has that place.
+    /// The first place where `l4lb ctl` looks, unless another process has it.
     #[default]
     Default,
-    /// There, or the process does not start.
+    /// This path, or the process does not start.
     At(PathBuf),
     /// Nowhere.
     Off,
 }
 
-/// How a log line is written.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Time, level, message, key=value.
+    /// As time, level, message, key=value.
     Text,
     /// One JSON object a line.
     Json,
@@ -240,7 +240,7 @@ impl LogFormat {
     /// All of them, the default first.
     pub const ALL: [Self; 2] = [Self::Text, Self::Json];
 
-    /// The word for it in config.
+    /// Returns the word for it in config.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -252,28 +252,28 @@ impl LogFormat {
 /// One address that clients connect to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Unique among the listeners.
+    /// Its name, unique among the listeners.
     pub name: String,
-    /// The address to listen on; an IPv6 wildcard takes IPv4 clients too.
+    /// The address to listen on; an IPv6 wildcard accepts IPv4 clients too.
     pub bind: SocketAddr,
     /// Index into [`Config::pools`].
     pub pool: usize,
-    /// Connections that wait to be accepted, per worker; the kernel caps it at `net.core.somaxconn`.
+    /// Length of the accept queue, per worker; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
-    /// Which worker serves a connection.
+    /// The way to assign connections to workers.
     pub accept: Accept,
     /// Most sessions at a time through this listener.
     pub max_sessions: Option<NonZeroUsize>,
-    /// Those of the pool, unless the listener names its own.
+    /// Those of the pool, unless the listener has its own.
     pub timeouts: Timeouts,
 }
 
-/// Which worker serves a connection.
+/// The way to assign connections to workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
-    /// The one that the kernel gives it to, by a hash of its addresses (socket(7), SO_REUSEPORT).
+    /// To the worker that the kernel chooses, by a hash of its addresses (socket(7), SO_REUSEPORT).
     Reuseport,
-    /// The one that has the fewest sessions.
+    /// To the worker with the fewest sessions.
     Balance,
 }
 
@@ -281,7 +281,7 @@ impl Accept {
     /// All of them, the default first.
     pub const ALL: [Self; 2] = [Self::Reuseport, Self::Balance];
 
-    /// The word for it in config and logs.
+    /// Returns the word for it in config and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Reuseport => "reuseport",
@@ -293,20 +293,20 @@ impl Accept {
 /// How long each phase of a session may stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// One dial.
+    /// Limit for one dial.
     pub connect: Duration,
-    /// Without a byte in either direction.
+    /// Limit without a byte in either direction.
     pub idle: Duration,
-    /// Without a byte after one side has ended, unless bytes are on their way to a reader that pauses.
+    /// Limit without a byte after one side has ended, unless bytes are in flight to a reader that pauses.
     pub half_close: Duration,
 }
 
 /// A set of backends and how sessions are spread over them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
-    /// Unique among the pools.
+    /// Its name, unique among the pools.
     pub name: String,
-    /// How a backend is picked.
+    /// The algorithm that picks a backend.
     pub balance: Algorithm,
     /// Dials after a failed first one, each to a backend not tried yet.
     pub retries: u32,
@@ -314,15 +314,15 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// Options of the sockets, on both sides.
     pub tcp: Tcp,
-    /// How backends are checked.
+    /// The settings of health checks.
     pub health: Health,
-    /// What a client gets when no backend is eligible.
+    /// The treatment of a client when no backend is eligible.
     pub when_all_down: WhenAllDown,
-    /// How bytes pass from socket to socket.
+    /// The way bytes pass from socket to socket.
     pub relay: Relay,
-    /// What becomes of the sessions of a backend that is removed.
+    /// The treatment of sessions on a removed backend.
     pub on_remove: OnRemove,
-    /// How long they may go on where they are drained; that of the process, unless the pool has its own.
+    /// How long drained sessions may continue; the value of the process, unless the pool has its own.
     pub drain_timeout: Duration,
     /// At least one, unless others are discovered. No two have the same name or address.
     pub backends: Vec<Backend>,
@@ -330,12 +330,12 @@ pub struct Pool {
     pub discover: Vec<Discover>,
 }
 
-/// What a client gets when no backend is eligible.
+/// The treatment of a client when no backend is eligible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenAllDown {
-    /// A reset, at once.
+    /// It is reset at once.
     Close,
-    /// A dial to any backend of weight > 0, healthy or not.
+    /// Any backend of weight > 0 is dialed, healthy or not.
     TryAnyway,
 }
 
@@ -343,7 +343,7 @@ impl WhenAllDown {
     /// Both, the default first.
     pub const ALL: [Self; 2] = [Self::Close, Self::TryAnyway];
 
-    /// The word for it in config and logs.
+    /// Returns the word for it in config and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Close => "close",
@@ -352,12 +352,12 @@ impl WhenAllDown {
     }
 }
 
-/// What becomes of the sessions of a backend that is removed. It gets no new ones.
+/// The treatment of sessions on a removed backend. It gets no new ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnRemove {
-    /// They may go on for [`Pool::drain_timeout`]; who still does then is reset.
+    /// They may continue for [`Pool::drain_timeout`] and are reset then.
     Drain,
-    /// They go on.
+    /// They continue.
     Keep,
     /// They are reset at once.
     Reset,
@@ -367,7 +367,7 @@ impl OnRemove {
     /// All of them, the default first.
     pub const ALL: [Self; 3] = [Self::Drain, Self::Keep, Self::Reset];
 
-    /// The word for it in config, logs and the API.
+    /// Returns the word for it in config, logs and the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Drain => "drain",
@@ -377,7 +377,7 @@ impl OnRemove {
     }
 }
 
-/// How bytes pass from socket to socket.
+/// The way bytes pass from socket to socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relay {
     /// By copy, and by splice(2) while a direction streams.
@@ -392,7 +392,7 @@ impl Relay {
     /// All of them, the default first.
     pub const ALL: [Self; 3] = [Self::Auto, Self::Copy, Self::Splice];
 
-    /// The word for it in config and logs.
+    /// Returns the word for it in config and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -405,12 +405,12 @@ impl Relay {
 /// Options of the sockets, on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tcp {
-    /// TCP_NODELAY.
+    /// Value of TCP_NODELAY.
     pub nodelay: bool,
     /// SO_KEEPALIVE and its three figures; `None` is off.
     pub keepalive: Option<Keepalive>,
-    /// How long a peer may leave sent data and probes unanswered until it counts as dead; `None` leaves it to the
-    /// kernel (about 15 minutes). Unlike TCP_USER_TIMEOUT it does not end a reader that only pauses.
+    /// How long a peer may leave sent data and probes unanswered before it counts as dead; with `None` the kernel's own
+    /// limit applies (about 15 minutes). Unlike TCP_USER_TIMEOUT it does not end a reader that only pauses.
     pub user_timeout: Option<Duration>,
 }
 
@@ -425,10 +425,10 @@ pub struct Keepalive {
     pub count: u32,
 }
 
-/// How the backends of a pool are checked.
+/// The settings of a pool's health checks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// What one check does.
+    /// The kind of a check.
     pub check: Check,
     /// Of its keys in whose values the file names a variable, what the file has: their values may be secret, and are not shown.
     pub written: BTreeMap<&'static str, String>,
@@ -450,21 +450,21 @@ pub struct Health {
     pub initial_state: HealthState,
 }
 
-/// What one check does.
+/// The kind of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Nothing: the backend keeps its initial state, and failed dials do not change it.
+    /// None: the backend keeps its initial state, and failed dials do not change it.
     Off,
     /// Connects.
     Tcp,
-    /// Connects, sends bytes (may be none), waits for an answer.
+    /// Connects, sends bytes (may be none), and waits for an answer.
     SendExpect {
-        /// Sent after the connect.
+        /// The bytes sent after the connect.
         send: Vec<u8>,
-        /// What the answer must hold.
+        /// The condition that the answer must meet.
         expect: Expect,
     },
-    /// Connects, sends a GET, reads the status.
+    /// Connects, sends a GET, and reads the status.
     Http {
         /// The target of the request, starts with '/'.
         path: String,
@@ -475,19 +475,19 @@ pub enum Check {
     },
 }
 
-/// What the answer to a check must hold. Never empty.
+/// The condition that the answer to a check must meet. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// It starts with these bytes.
     Prefix(Vec<u8>),
-    /// These bytes are somewhere in it.
+    /// It contains these bytes.
     Contains(Vec<u8>),
 }
 
-/// What is known of a backend's health.
+/// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthState {
-    /// Not known yet; serves, and the first verdict decides.
+    /// Not known yet; serves until the first verdict.
     Unknown,
     /// Serves.
     Up,
@@ -496,7 +496,7 @@ pub enum HealthState {
 }
 
 impl HealthState {
-    /// The word for it in config, logs and metrics.
+    /// Returns the word for it in config, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -509,9 +509,9 @@ impl HealthState {
 /// One server of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
-    /// Unique within the pool; the address as written when the file gives none.
+    /// Its name, unique within the pool; the address as written when the file has none.
     pub name: String,
-    /// Where to dial.
+    /// The address to dial.
     pub address: Address,
     /// Share of new sessions, 0..=256; 0 gets none.
     pub weight: u16,
@@ -520,7 +520,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Whether it has an address.
+    /// Returns whether it has an address.
     pub fn is_resolved(&self) -> bool {
         self.address != UNRESOLVED
     }

@@ -1,7 +1,7 @@
-//! Looks up the names of a configuration at once: one that nobody answers for takes its ten seconds (resolv.conf(5)) beside the
-//! others, not behind them.
+//! Looks up the names of a configuration concurrently: a name without an answer takes its ten seconds (resolv.conf(5))
+//! beside the others, not before them.
 //!
-//! The configuration is checked twice, the first time to learn which names there are; without a name, once.
+//! The configuration is checked twice, the first time to learn its names; without a name, once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -19,16 +19,16 @@ use super::overrides::Overrides;
 use super::parse::file::Inputs;
 use super::parse::include::{self, Looked};
 
-/// Names that are looked up at a time; more take turns.
+/// Names looked up at a time; more take turns.
 const LOOKUPS_MAX: usize = 64;
 
-/// Turns `host:port` into addresses, and may be called by several threads at a time.
+/// Turns `host:port` into addresses; must be callable by several threads at a time.
 pub type LookUp = fn(&str) -> io::Result<Vec<SocketAddr>>;
 
-/// What each name was found to be.
+/// The result for each name.
 pub type Found = HashMap<String, io::Result<Vec<SocketAddr>>>;
 
-/// The same as [`load`](super::load), with all names looked up at once.
+/// Same as [`load`](super::load), with all names looked up concurrently.
 pub fn load_and_look_up(
     path: Option<&Path>,
     overrides: &Overrides,
@@ -50,7 +50,7 @@ pub fn load_looked(
     look_up_at_once(|resolve| check_texts(Some(texts), overrides, inputs, resolve), look_up)
 }
 
-/// What `check` returns where it is given what `look_up` finds.
+/// Returns the result of `check` with the results of `look_up`.
 fn look_up_at_once<T>(check: impl Fn(Resolver) -> T, look_up: LookUp) -> T {
     let mut names = BTreeSet::new();
     let first = check(&mut |name| {
@@ -61,11 +61,11 @@ fn look_up_at_once<T>(check: impl Fn(Resolver) -> T, look_up: LookUp) -> T {
         return first;
     }
     let found = look_up_all(&names.into_iter().collect::<Vec<_>>(), look_up);
-    // What the first check did not come to is looked up now.
+    // Names that the first check did not reach are looked up now.
     check(&mut |name| found_at(&found, name).unwrap_or_else(|| look_up(name)))
 }
 
-/// What `name` was found to be, if it was looked up.
+/// Returns the result for `name`, if it was looked up.
 pub fn found_at(found: &Found, name: &str) -> Option<io::Result<Vec<SocketAddr>>> {
     let again = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
     found.get(name).map(|result| result.as_ref().cloned().map_err(again))
@@ -82,7 +82,7 @@ pub fn look_up_all(names: &[String], look_up: LookUp) -> Found {
     };
     thread::scope(|scope| {
         for _ in 1..names.len().min(LOOKUPS_MAX) {
-            // At the limit of threads those that there are do it.
+            // At the limit of threads, the existing ones do the work.
             let started = thread::Builder::new().name("l4lb-names".into()).spawn_scoped(scope, work);
             if started.is_err() {
                 break;
@@ -110,12 +110,12 @@ mod tests {
         format!("[[listener]]\nbind = \":9090\"\n[[pool]]\n{backends}")
     }
 
-    /// Fifty names that nobody answered for took fifty times the patience of the resolver.
+    /// Fifty names without an answer took fifty times the timeout of the resolver.
     #[test]
     fn all_names_are_looked_up_at_once() {
         static ALL_THERE: Barrier = Barrier::new(NAMES);
         fn look_up(name: &str) -> io::Result<Vec<SocketAddr>> {
-            // Never passed by one behind the other.
+            // Never passed one after the other.
             ALL_THERE.wait();
             let number: u8 = name["host".len()..].split('.').next().unwrap().parse().unwrap();
             Ok(vec![([10, 0, 0, number], 80).into()])

@@ -1,4 +1,4 @@
-//! What flags may add to the file or put in its place.
+//! The values that flags add to the file or override.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,8 +18,8 @@ use super::ranges::{SESSIONS_MAX, TIMEOUT, WEIGHT_MAX, WORKERS_MAX};
 use super::units::{parse_duration, show_duration};
 use crate::balance::Algorithm;
 
-/// What flags may add to the file or put in its place; the default changes nothing.
-/// The only way to a listener on port 0, which tests use: neither file nor flags take it.
+/// The values that flags add to the file or override; the default changes nothing. The only way to a listener on port
+/// 0, for tests: neither file nor flags accept it.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// Listeners of the only pool.
@@ -49,14 +49,14 @@ pub struct Overrides {
 /// The value of `--backend`: `ADDR` or `ADDR,weight=N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendFlag {
-    /// Where to dial.
+    /// The address to dial.
     pub target: Target,
     /// Share of new sessions, 0..=256.
     pub weight: u16,
 }
 
 impl BackendFlag {
-    /// The backends of the tutorial: 127.0.0.1:8081, 8082 and 8083.
+    /// Returns the backends of the tutorial: 127.0.0.1:8081, 8082 and 8083.
     pub fn tutorial() -> Vec<Self> {
         let backend = |port| Self { target: Target::Address(([127, 0, 0, 1], port).into()), weight: 1 };
         [8081, 8082, 8083].map(backend).into()
@@ -89,7 +89,7 @@ impl FromStr for BackendFlag {
     }
 }
 
-/// The value of `--workers`: a number, or `auto` for one worker per processor that this process may use.
+/// Parses the value of `--workers`: a number, or `auto` for one worker per processor that this process may use.
 pub fn parse_workers(text: &str) -> Result<NonZeroUsize, Invalid> {
     if text == "auto" {
         return Ok(workers_auto());
@@ -97,12 +97,12 @@ pub fn parse_workers(text: &str) -> Result<NonZeroUsize, Invalid> {
     count(text, WORKERS_MAX).map_err(|Invalid(what)| Invalid(what.replace("must be", "must be auto or")))
 }
 
-/// The value of `--max-sessions`.
+/// Parses the value of `--max-sessions`.
 pub fn parse_sessions(text: &str) -> Result<NonZeroUsize, Invalid> {
     count(text, SESSIONS_MAX)
 }
 
-/// The value of `--admin`: a path, or `off`.
+/// Parses the value of `--admin`: a path, or `off`.
 pub fn parse_admin_socket(text: &str) -> Result<AdminSocket, Invalid> {
     if text == "off" {
         return Ok(AdminSocket::Off);
@@ -111,7 +111,7 @@ pub fn parse_admin_socket(text: &str) -> Result<AdminSocket, Invalid> {
     Ok(AdminSocket::At(text.into()))
 }
 
-/// The value of a flag that is a timeout or an interval.
+/// Parses the value of a flag that is a timeout or an interval.
 pub fn parse_timeout(text: &str) -> Result<Duration, Invalid> {
     let duration = parse_duration(text)?;
     if TIMEOUT.contains(&duration) {
@@ -121,7 +121,7 @@ pub fn parse_timeout(text: &str) -> Result<Duration, Invalid> {
     Err(Invalid(format!("must be {min}..={max}, got {text:?}")))
 }
 
-/// One worker per processor that this process may use, by affinity and cgroup.
+/// Returns one worker per processor that this process may use, by affinity and cgroup.
 pub(super) fn workers_auto() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(WORKERS_LIMIT)
 }

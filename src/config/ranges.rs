@@ -1,4 +1,4 @@
-//! What values may be, for the file and the flags alike.
+//! Permitted values, for the file and the flags alike.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -13,19 +13,19 @@ pub(super) const EXPANDED_LEN_MAX: usize = 1 << 20;
 pub(super) const WORKERS_MAX: usize = 256;
 /// Far beyond what one process can open, small enough for every index.
 pub(super) const SESSIONS_MAX: usize = 10_000_000;
-/// What listen(2) is told; the kernel caps it at net.core.somaxconn, which is 4096 since Linux 5.4.
+/// The argument of listen(2); the kernel caps it at net.core.somaxconn, which is 4096 since Linux 5.4.
 pub(super) const BACKLOG_MAX: u32 = 65_535;
-/// A larger ratio than 256 to 1 wants pools of its own.
+/// A larger ratio than 256 to 1 should use separate pools.
 pub const WEIGHT_MAX: u16 = 256;
 /// Backends that one session may try, besides the first.
 pub(super) const RETRIES_MAX: u32 = 16;
 /// Timeouts and intervals. At most a year: no sum of a few of these overflows.
 pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(8760);
-/// Sessions are looked through for lines that are due once a second at most.
+/// Sessions are searched for due lines at most once per second.
 pub(super) const LINES_EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
-/// Like [`TIMEOUT`], but at once is a choice too.
+/// Like [`TIMEOUT`], but zero is permitted too.
 pub(super) const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(8760);
-/// Who waits for longer than this may as well sleep: to be woken takes some microseconds.
+/// For longer waits sleeping is as good: waking takes some microseconds.
 pub(super) const BUSY_POLL: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_millis(1);
 /// MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of the kernel's tcp.h are 32767 seconds, six minutes more.
 pub(super) const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(9);

@@ -1,4 +1,4 @@
-//! What a running process makes of a configuration: it takes all of it but the keys that only a restart changes.
+//! Combines a running configuration with a new one: everything is taken over but the keys that need a restart.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use super::diff::{Change, Difference, Subject};
 use super::model::{Admin, Config, Global, Host, UNRESOLVED};
 use crate::base::address::Address;
 
-/// `wanted`, with the values of `running` where a process cannot change them. It differs from `running` in nothing that
-/// needs a restart, and from `wanted` in nothing else.
+/// Returns `wanted`, with the values of `running` for keys that need a restart. It differs from `running` in no such
+/// key, and from `wanted` in nothing else.
 pub fn settle(running: &Config, wanted: &Config) -> Config {
     let mut settled = wanted.clone();
     let Global { pin, busy_poll, user, .. } = &running.global;
@@ -20,8 +20,8 @@ pub fn settle(running: &Config, wanted: &Config) -> Config {
     settled
 }
 
-/// `wanted`, where a name that does not resolve now stays at the address that it has in `running`: a name server that is away
-/// takes nothing out of service.
+/// Returns `wanted`, where a name that does not resolve now keeps its address from `running`: an unreachable name
+/// server takes nothing out of service.
 pub fn keep_addresses(running: &Config, mut wanted: Config) -> Config {
     let key = |host: &Host| (host.pool.clone(), host.backend.clone());
     let known: HashMap<_, &Host> = running.hosts.iter().map(|host| (key(host), host)).collect();
@@ -54,7 +54,8 @@ fn address_in(config: &Config, host: &Host) -> Option<Address> {
 }
 
 impl Change {
-    /// The key that differs, behind the table that it is in: `admin.socket`. Of what comes and goes whole, what that is.
+    /// Returns the key that differs, behind its table: `admin.socket`; for something added or removed as a whole, its
+    /// kind.
     pub fn key(&self) -> String {
         let key = match &self.difference {
             Difference::Key { key, .. } => *key,

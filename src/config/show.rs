@@ -1,4 +1,4 @@
-//! A configuration as `l4lb check` prints it, in the words of the file.
+//! Prints a configuration as `l4lb check` does, in the words of the file.
 
 use std::fmt;
 
@@ -181,7 +181,7 @@ impl fmt::Display for Health {
     }
 }
 
-/// All keys that any check has, in one order.
+/// Returns all keys of any check, in one order.
 pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static str, Option<String>); 7] {
     let shown = |key: &str, value: String| {
         Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))

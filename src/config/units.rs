@@ -6,8 +6,7 @@ use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 
 use super::error::Invalid;
 
-/// The duration that `text` spells: digits, points and units only, so no blank, no sign, no number without a
-/// unit.
+/// Parses a duration: digits, points and units only, so no blank, no sign, no number without a unit.
 pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     let invalid = || Invalid(format!("must be a duration like 500ms, 2s, 1m30s or 1h, got {text:?}"));
     // jiff also reads "1:30:00", "2 hours, 3 minutes" and "5m ago"; one spelling is enough.
@@ -17,7 +16,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     SpanParser::new().parse_unsigned_duration(text).map_err(|_| invalid())
 }
 
-/// The shortest spelling of `duration`.
+/// Returns the shortest spelling of `duration`.
 pub fn show_duration(duration: Duration) -> String {
     let text = SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&duration);
     // Not every keyboard has the sign.

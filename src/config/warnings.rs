@@ -1,4 +1,4 @@
-//! What a configuration may hold and hardly means: it runs, and an operator should hear of it.
+//! Warns about settings that are valid but hardly intended.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::model::{Config, Pool};
 use crate::base::address::Address;
 
-/// What is odd about `config`, each in one line.
+/// Returns the warnings about `config`, one line each.
 pub fn warnings(config: &Config) -> Vec<String> {
     let used: HashSet<usize> = config.listeners.iter().map(|listener| listener.pool).collect();
     let mut found = config.notes.clone();
@@ -39,7 +39,7 @@ fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
     weightless.into_iter().chain(backups).chain(unscoped)
 }
 
-/// A link-local address of IPv6 means something on one interface only (RFC 4007).
+/// Returns whether it is a link-local IPv6 address without a scope, which is ambiguous (RFC 4007).
 fn is_unscoped(address: SocketAddr) -> bool {
     match address {
         SocketAddr::V6(v6) => v6.ip().is_unicast_link_local() && v6.scope_id() == 0,

@@ -32,7 +32,7 @@ impl Standing {
 pub struct Past {
     /// The backend.
     pub backend: BackendId,
-    /// Its name.
+    /// The id of the worker.
     pub name: String,
     /// Its standing in that epoch.
     pub then: Option<Standing>,

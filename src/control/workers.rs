@@ -16,7 +16,7 @@ pub struct Member {
     pub index: usize,
     /// The mailbox for its commands.
     pub mailbox: Mailbox,
-    /// Its counters.
+    /// The worker's counters.
     pub stats: Arc<WorkerStats>,
     /// Whether it is retiring: it finishes its sessions and stops.
     pub is_leaving: bool,

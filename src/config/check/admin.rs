@@ -1,4 +1,4 @@
-//! `[admin]`: where operators and Prometheus reach the process.
+//! `[admin]`: the addresses of the admin API and the metrics.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::config::overrides::Overrides;
 use crate::config::parse::raw::{Key, RawAdmin, Table};
 use crate::config::parse::report::{Report, Scope, Spot};
 
-/// The table, and where messages about its addresses point.
+/// The table, and the places that messages about its addresses point to.
 pub(super) struct AdminDraft {
     pub(super) admin: Admin,
     listen_at: Spot,
@@ -22,7 +22,7 @@ pub(super) struct AdminDraft {
 }
 
 impl AdminDraft {
-    /// The sockets that it opens over TCP.
+    /// Returns the TCP sockets that it opens.
     pub(super) fn sockets(&self) -> impl Iterator<Item = (OwnSocket, &Spot)> {
         let listen = self.admin.listen.map(|bind| (OwnSocket::Admin(bind), &self.listen_at));
         let metrics = self.admin.metrics.map(|bind| (OwnSocket::Metrics(bind), &self.metrics_at));

@@ -1,5 +1,4 @@
-//! What is wrong between parts that are right on their own: names and addresses used twice, sessions in a
-//! circle.
+//! Conflicts between parts that are correct by themselves: names and addresses used twice, sessions in a circle.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -41,8 +40,7 @@ pub(super) fn report(
     circles(&own_by_port(listeners.chain(admin.sockets())), pools, report);
 }
 
-/// Reports each name that an earlier part has too, unless both only repeat one address: that is worth one
-/// message.
+/// Reports each name that an earlier part has too, unless both only repeat one address: that is worth one message.
 fn same_names<'a, T: 'a, A: PartialEq + Copy>(
     parts: impl Iterator<Item = (&'a Placed<T>, &'a str, A)>,
     report: &mut Report,
@@ -59,8 +57,8 @@ fn same_names<'a, T: 'a, A: PartialEq + Copy>(
     }
 }
 
-/// What was first put under `key`, if something was; otherwise puts `value` there. An empty key stands in for
-/// a wrong one and equals no other.
+/// Returns the value first put under `key`, if any; otherwise puts `value` there. An empty key stands in for a wrong
+/// one and equals no other.
 fn first_with<V: Copy>(seen: &mut HashMap<String, V>, key: String, value: V) -> Option<V> {
     if key.is_empty() {
         return None;
@@ -79,7 +77,7 @@ fn taken(key: &str, value: &str, first: &Spot, (scope, spot): (&Scope, &Spot), r
     report.add(scope, spot, format_args!("{key}: {value} is taken{first}"));
 }
 
-/// Listeners by port, without those whose port the kernel chooses.
+/// Listeners by port, without those for which the kernel chooses one.
 type ByPort<'a> = HashMap<u16, Vec<&'a Placed<Listener>>>;
 
 fn by_port(listeners: &[Placed<Listener>]) -> ByPort<'_> {
@@ -109,7 +107,7 @@ fn overlaps(by_port: &ByPort, report: &mut Report) {
     }
 }
 
-/// Reports addresses of operators that are those of listeners: whoever comes second cannot listen.
+/// Reports admin addresses that are those of listeners: the second one could not listen.
 fn doors(by_port: &ByPort<'_>, admin: &AdminDraft, report: &mut Report) {
     for (socket, spot) in admin.sockets() {
         let (key, address) = match socket {
@@ -131,7 +129,7 @@ fn doors(by_port: &ByPort<'_>, admin: &AdminDraft, report: &mut Report) {
     }
 }
 
-/// Our own sockets by port, each with where its address is written.
+/// The process's own sockets by port, each with the place of its address.
 type OwnByPort<'a> = HashMap<u16, Vec<(OwnSocket, &'a Spot)>>;
 
 fn own_by_port<'a>(sockets: impl Iterator<Item = (OwnSocket, &'a Spot)>) -> OwnByPort<'a> {
@@ -142,8 +140,8 @@ fn own_by_port<'a>(sockets: impl Iterator<Item = (OwnSocket, &'a Spot)>) -> OwnB
     by_port
 }
 
-/// Reports backends that are one of our own sockets. One that is bound to the unspecified address accepts at every local
-/// address, of which only the loopback ones are known here.
+/// Reports backends that are one of the process's own sockets. One bound to the unspecified address accepts at every
+/// local address, of which only the loopback ones are known here.
 fn circles(by_port: &OwnByPort, pools: &[PoolDraft], report: &mut Report) {
     let backends = pools.iter().flat_map(|pool| &pool.backends);
     for backend in backends.filter(|backend| backend.item.is_resolved()) {
@@ -162,12 +160,12 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether two listeners of one port would take each other's clients.
+/// Returns whether two listeners of one port would take each other's clients.
 fn is_overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip().to_canonical() == b.ip().to_canonical() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip())
 }
 
-/// Whether a dial to `address` ends at the listener at `bind`, as far as can be told without knowing the addresses of
+/// Returns whether a dial to `address` ends at the listener at `bind`, as far as that is known without the addresses of
 /// this machine.
 pub fn is_circle(address: &Address, bind: SocketAddr) -> bool {
     let Address::Ip(address) = *address;
@@ -184,14 +182,14 @@ pub fn is_circle(address: &Address, bind: SocketAddr) -> bool {
     ip == bind.ip().to_canonical() || (ip.is_loopback() && covers(bind.ip(), ip))
 }
 
-/// Whether a dial to `address` ends at the listener at `bind` if it is an address of this machine.
+/// Returns whether a dial to `address` ends at the listener at `bind` if it is an address of this machine.
 pub fn is_circle_at_home(address: &Address, bind: SocketAddr) -> bool {
     let Address::Ip(address) = *address;
     let ip = address.ip().to_canonical();
     bind.port() == address.port() && bind.ip().is_unspecified() && (bind.is_ipv6() || ip.is_ipv4())
 }
 
-/// Whether `wildcard` is one that takes clients of `ip`; the IPv6 one is dual-stack.
+/// Returns whether `wildcard` accepts clients of `ip`; the IPv6 one is dual-stack.
 fn covers(wildcard: IpAddr, ip: IpAddr) -> bool {
     wildcard.is_unspecified() && (wildcard.is_ipv6() || ip.to_canonical().is_ipv4())
 }

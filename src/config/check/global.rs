@@ -100,7 +100,7 @@ fn session_lines(raw: &Spanned<Table<RawAccessLog>>, scope: &Scope, report: &mut
     SessionLines { at_start, at_end, every }
 }
 
-/// Written in `format` unless the table names another; `None` when its path says that there is none.
+/// Written in `format` unless the table names another; `None` when its path disables it.
 fn access_log(
     raw: &Spanned<Table<RawAccessLog>>,
     scope: &Scope,
@@ -136,9 +136,9 @@ fn access_log(
     }
 }
 
-/// The path that leaves the lines of sessions where the others go.
+/// The path that leaves the lines of sessions among the others.
 const STANDARD_ERROR: &str = "-";
-/// The paths of what the process was started with: it has them open, and opens them by no name.
+/// The standard streams of the process: they are open already, and must not be opened by name.
 const STDOUT: &str = "/dev/stdout";
 const STDERR: &str = "/dev/stderr";
 

@@ -1,4 +1,4 @@
-//! `[pool.health]`: what a check does, how often, and how its verdicts count.
+//! `[pool.health]`: the kind of a check, its timing, and how its results count.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const STATES: [(&str, HealthState); 3] = [
     (HealthState::Down.as_str(), HealthState::Down),
 ];
 
-/// How a pool is checked; `interval` is that of the flag.
+/// Returns the health settings of a pool; `interval` is that of the flag.
 pub(super) fn check(
     raw: Option<&Spanned<Table<RawHealth>>>,
     parent: &Scope,
@@ -64,7 +64,7 @@ pub(super) fn check(
     }
 }
 
-/// A duration that is at most the interval.
+/// Returns a duration that is at most the interval.
 fn within(read: &mut Reader, name: &str, key: &Key, interval: Duration) -> Option<Duration> {
     let duration = read.duration(name, key, TIMEOUT, None)?;
     if duration > interval {
@@ -74,13 +74,13 @@ fn within(read: &mut Reader, name: &str, key: &Key, interval: Duration) -> Optio
     Some(duration)
 }
 
-/// What one check does.
+/// The kind of a check.
 fn what(read: &mut Reader, raw: &RawHealth) -> Check {
     let kind = match raw.kind {
         Some(_) => read.choice("type", &raw.kind, &KINDS),
         None => Some(Kind::Tcp),
     };
-    // Of a wrong type nobody knows which keys belong to it. A check that is off may keep its keys.
+    // With a wrong type it is unknown which keys belong to it. A check that is off may keep its keys.
     if let Some(kind) = kind.filter(|kind| *kind != Kind::Off) {
         refuse_foreign_keys(read, raw, kind);
     }
@@ -153,7 +153,7 @@ fn payload(read: &mut Reader, name: &str, key: &Key, min: usize) -> Option<Vec<u
     Some(bytes.to_vec())
 }
 
-/// Text that fits into a request line or a header.
+/// Returns text that fits into a request line or a header.
 fn visible<'k>(read: &mut Reader, name: &str, key: &'k Key) -> Option<&'k str> {
     let text = read.text(name, key)?;
     let is_visible =

@@ -17,8 +17,7 @@ use crate::config::parse::raw::{Key, RawListener, Table};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
 use crate::config::ranges::{BACKLOG_MAX, SESSIONS_MAX};
 
-/// Connections that wait to be accepted, per worker, unless a listener says otherwise; the kernel caps it at
-/// net.core.somaxconn.
+/// Default length of the accept queue, per worker; the kernel caps it at net.core.somaxconn.
 pub const BACKLOG: u32 = 4096;
 
 const ACCEPTS: [(&str, Accept); 2] = {
@@ -91,7 +90,7 @@ fn bind(read: &mut Reader, key: &Key) -> Option<SocketAddr> {
     }
 }
 
-/// The index of the pool that a listener names; without a name, the only one. 0 stands in for a wrong one.
+/// Returns the index of the pool that a listener names; without a name, the only one. 0 stands in for a wrong one.
 fn pool_of(read: &mut Reader, key: &Key, pools: usize, pool_indices: &HashMap<&str, usize>) -> usize {
     if key.is_none() && pools > 1 {
         read.wrong("pool", key, format_args!("missing: the file has {pools} pools, name the one to serve"));

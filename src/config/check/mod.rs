@@ -26,7 +26,7 @@ use crate::config::parse::raw::{RawConfig, RawListener, RawPool, Table};
 use crate::config::parse::report::{Placed, Report, Spot};
 use pool::{Names, PoolDraft};
 
-/// The configuration that `raw` and `overrides` describe, or every mistake.
+/// Returns the configuration that `raw` and `overrides` describe. Fails with every mistake.
 pub(super) fn check(
     raw: &RawConfig,
     overrides: &Overrides,
@@ -46,7 +46,7 @@ pub(super) fn check(
     report.finish(Config { global, admin: admin.admin, listeners, pools, hosts, notes, digest: 0 })
 }
 
-/// The pools of the file, or the one that flags alone make.
+/// Returns the pools of the file, or the one that flags alone make.
 fn pools(
     raw: &[Spanned<Table<RawPool>>],
     drain_timeout: Duration,
@@ -82,7 +82,7 @@ fn pools(
     pools
 }
 
-/// The listeners of the file and those of flags.
+/// Returns the listeners of the file and of flags.
 fn listeners(
     raw: &[Spanned<Table<RawListener>>],
     overrides: &Overrides,
@@ -116,7 +116,7 @@ fn listeners(
     listeners
 }
 
-/// Reports flags that would belong to one of several pools; in the file they would be a `header`.
+/// Reports flags that would have to belong to one of several pools; in the file they would be a `header`.
 fn refuse_flags(flag: &str, values: impl Iterator<Item = String>, header: &str, report: &mut Report) {
     for value in values {
         let spot = Spot::Flag(format!("{flag} {value}"));

@@ -1,4 +1,4 @@
-//! One `[[pool]]`: how it balances, its sockets, its timeouts, its backends.
+//! One `[[pool]]`: its algorithm, its sockets, its timeouts, its backends.
 
 use std::time::Duration;
 
@@ -50,21 +50,21 @@ const RELAYS: [(&str, Relay); 3] = {
     [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c)]
 };
 
-/// The pool that a file may leave nameless, and that flags alone make.
+/// The name of a pool that the file leaves nameless, and of the one that flags alone make.
 const POOL_NAME: &str = "default";
 
-/// What resolves the names of backends.
+/// Resolves the names of backends.
 pub(super) struct Names<'r> {
     pub(super) resolve: Resolver<'r>,
     pub(super) policy: Resolve,
 }
 
-/// Where a target is.
+/// The result for a target.
 struct Found {
     address: Address,
-    /// Of a name, why it has no address.
+    /// Why a name has no address.
     unresolved: Option<String>,
-    /// What an operator should hear of.
+    /// A note for the operator.
     note: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl Names<'_> {
     }
 }
 
-/// A pool whose backends still know their places.
+/// A pool with the places of its backends in the file.
 pub(super) struct PoolDraft {
     pub(super) pool: Pool,
     pub(super) scope: Scope,
@@ -91,7 +91,7 @@ pub(super) struct PoolDraft {
 }
 
 impl PoolDraft {
-    /// The pool without the places.
+    /// Returns the pool without the places.
     pub(super) fn into_pool(self) -> Pool {
         Pool { backends: self.backends.into_iter().map(|backend| backend.item).collect(), ..self.pool }
     }
@@ -123,7 +123,7 @@ impl PoolDraft {
     }
 }
 
-/// The `index`-th pool of the file; one that is the only one needs no name. `drain_timeout` is that of the process.
+/// Returns the `index`-th pool of the file; the only one needs no name. `drain_timeout` is that of the process.
 pub(super) fn check(
     raw: &Spanned<Table<RawPool>>,
     index: usize,
@@ -175,7 +175,7 @@ pub(super) fn check(
     draft
 }
 
-/// What is known of a backend whose address is that of a name; `None` of any other.
+/// Returns the host of a backend that is configured by name; `None` for any other.
 fn host(pool: String, backend: String, target: &Target, unresolved: Option<String>) -> Option<Host> {
     match target {
         Target::Address(_) => None,
@@ -183,7 +183,7 @@ fn host(pool: String, backend: String, target: &Target, unresolved: Option<Strin
     }
 }
 
-/// The timeouts of a pool or a listener: a flag wins over the table, the table over what is `inherited`.
+/// Returns the timeouts of a pool or a listener: a flag wins over the table, the table over the `inherited` ones.
 pub(super) fn timeouts(
     raw: Option<&Spanned<Table<RawTimeouts>>>,
     parent: &Scope,

@@ -1,5 +1,4 @@
-//! Reads the values of one table: a value of the wrong type or out of range is reported, with what was
-//! expected.
+//! Reads the values of one table: a value of the wrong type or out of range is reported, with the expected ones.
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -14,8 +13,8 @@ use crate::config::parse::raw::Key;
 use crate::config::parse::report::{Report, Scope, Spot};
 use crate::config::units::{parse_duration, show_duration};
 
-/// The reader of the table that `scope` names. Every method gives `None` when the key is absent, and also
-/// when it is wrong, after reporting it; the caller's default then stands in and is never run.
+/// The reader of the table that `scope` names. Every method returns `None` when the key is absent, and also when it is
+/// wrong, after reporting it; the caller's default then stands in and is never run.
 pub(super) struct Reader<'a> {
     pub(super) report: &'a mut Report,
     pub(super) scope: &'a Scope,
@@ -47,7 +46,7 @@ impl Reader<'_> {
         self.whole(name, key, 1..=max).and_then(NonZeroUsize::new)
     }
 
-    /// A duration within `range`, or zero where `zero` says what zero means.
+    /// Returns a duration within `range`, or zero if `zero` explains the meaning of zero.
     pub(super) fn duration(
         &mut self,
         name: &str,
@@ -94,7 +93,7 @@ impl Reader<'_> {
         value.as_str()
     }
 
-    /// One of a few words.
+    /// Returns one of a few words.
     pub(super) fn choice<T: Copy>(&mut self, name: &str, key: &Key, choices: &[(&str, T)]) -> Option<T> {
         let value = key.as_ref()?.get_ref();
         let chosen = choices.iter().find(|(word, _)| value.as_str() == Some(word));
@@ -107,7 +106,7 @@ impl Reader<'_> {
         chosen.map(|(_, choice)| *choice)
     }
 
-    /// A list of some of a few words.
+    /// Returns a list of some of a few words.
     pub(super) fn words<'w>(&mut self, name: &str, key: &Key, words: &[&'w str]) -> Option<Vec<&'w str>> {
         let value = key.as_ref()?.get_ref();
         let of = |value: &Value| words.iter().copied().find(|&word| value.as_str() == Some(word));
@@ -152,7 +151,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reports that the value of a key is wrong.
+    /// Reports a wrong value.
     pub(super) fn wrong(&mut self, name: &str, key: &Key, what: impl Display) {
         let spot = spot_of(key).unwrap_or_else(|| self.scope.spot.clone());
         self.report.add(self.scope, &spot, format_args!("{name}: {what}"));
@@ -161,7 +160,7 @@ impl Reader<'_> {
 
 const NAME_LEN_MAX: usize = 64;
 
-/// Whether `text` may be the name of something: it fits unquoted into a log line, a metric and a URL of the admin API.
+/// Fails unless `text` may be a name: it must fit unquoted into a log line, a metric and a URL of the admin API.
 pub fn check_name(text: &str) -> Result<(), Invalid> {
     let is_name = (1..=NAME_LEN_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-[]".contains(&byte));
@@ -176,22 +175,22 @@ pub fn check_name(text: &str) -> Result<(), Invalid> {
     Err(Invalid(format!("{allowed}, got {}", quote(text))))
 }
 
-/// Where the value of `key` is.
+/// Returns the place of the value of `key`.
 pub(super) fn spot_of(key: &Key) -> Option<Spot> {
     key.as_ref().map(|value| Spot::Byte(value.span().start))
 }
 
-/// Where a table starts; a table that is absent has no values, so no message points there.
+/// Returns the place where a table starts; an absent table has no values, so no message points there.
 pub(super) fn spot_of_table<T>(table: Option<&Spanned<T>>) -> Spot {
     table.map_or(Spot::Whole, |table| Spot::Byte(table.span().start))
 }
 
-/// The string that `key` holds, if it holds one.
+/// Returns the string in `key`, if it is one.
 pub(super) fn str_of(key: &Key) -> Option<&str> {
     key.as_ref().and_then(|value| value.get_ref().as_str())
 }
 
-/// A value as messages quote it.
+/// Returns a value as messages quote it.
 fn show(value: &Value) -> String {
     match value {
         Value::String(text) => quote(text),
@@ -204,7 +203,7 @@ fn show(value: &Value) -> String {
     }
 }
 
-/// `text` in quotes, without its end if it is long.
+/// Returns `text` in quotes, shortened if it is long.
 pub(super) fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTE_LEN_MAX) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
@@ -212,5 +211,5 @@ pub(super) fn quote(text: &str) -> String {
     }
 }
 
-/// Characters of a value that a message repeats.
+/// Most characters of a value that a message repeats.
 const QUOTE_LEN_MAX: usize = 64;

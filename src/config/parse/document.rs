@@ -95,7 +95,7 @@ fn moved(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
     Spanned::new(span.start + by..span.end + by, value)
 }
 
-/// Reports the first error of each line: the others are what the parser stumbles over next.
+/// Reports the first error of each line: the parser's later ones are consequences.
 fn report_syntax(errors: &[toml::de::Error], start: usize, report: &mut Report) {
     let mut lines = HashSet::new();
     for error in errors {

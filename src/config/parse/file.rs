@@ -12,7 +12,7 @@ use crate::config::ranges::FILE_MIB_MAX;
 /// What of this machine a configuration is read from.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs {
-    /// Opens a file to read, and never waits for one that is none.
+    /// Opens a file for reading. Must not block on anything but a file.
     pub open: fn(&Path) -> io::Result<File>,
     /// The names in a folder.
     pub list: fn(&Path) -> io::Result<Vec<OsString>>,
@@ -34,7 +34,7 @@ pub(in crate::config) type Id = (u64, u64);
 
 /// A file that was read.
 pub(in crate::config) struct Text {
-    /// What errors call it.
+    /// Its name in errors.
     pub(in crate::config) file: String,
     pub(in crate::config) text: String,
     /// Where it begins among all texts of the configuration, in bytes.

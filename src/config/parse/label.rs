@@ -2,7 +2,7 @@
 
 use toml::de::DeTable;
 
-/// What messages call a listener, pool or backend: its name, else its address, else its place among the
+/// Returns the name of a listener, pool or backend in messages: its name, else its address, else its position among the
 /// others.
 pub(in crate::config) fn label(
     noun: &str,
@@ -17,7 +17,7 @@ pub(in crate::config) fn label(
     }
 }
 
-/// What messages call the `index`-th `[[key]]`.
+/// Returns the name of the `index`-th `[[key]]` in messages.
 pub(super) fn label_of(key: &str, table: &DeTable, index: usize) -> String {
     let text = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
     label(key, text("name"), text("bind").or(text("address")), index)

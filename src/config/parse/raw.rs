@@ -1,5 +1,5 @@
-//! The mirror of the file: which tables and keys there are, with the place of every value.
-//! Knows nothing of types, ranges or defaults; those are `check`'s.
+//! The mirror of the file: its tables and keys, with the place of every value. Knows nothing of types, ranges or
+//! defaults; those are `check`'s.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -187,7 +187,7 @@ pub(in crate::config) struct RawDiscover {
     pub(in crate::config) interval: Key,
 }
 
-/// A table that is written as a table: derived structs would also take an array, by position.
+/// A table that is written as a table: derived structs would also accept an array, by position.
 #[derive(Debug, Default)]
 pub(in crate::config) struct Table<T>(T);
 
@@ -274,11 +274,11 @@ pub(in crate::config) fn read(texts: &[Text], inputs: Inputs, report: &mut Repor
     None
 }
 
-/// Keys and tables that do not fit which one run reports.
+/// Most misfitting keys and tables reported in one run.
 const MISFITS_MAX: usize = 100;
 
-/// Takes the entry whose key or value has this span out of the table or of what it holds.
-/// Returns its path, in the words of messages.
+/// Removes the entry with this span as key or value from the table or its content. Returns its path, in the words of
+/// messages.
 fn remove(table: &mut DeTable, span: &Range<usize>) -> Option<Vec<String>> {
     for (key, value) in table.iter_mut() {
         let below = match value.get_mut() {
@@ -307,7 +307,7 @@ fn remove(table: &mut DeTable, span: &Range<usize>) -> Option<Vec<String>> {
     Some(vec![key.into_inner().into_owned()])
 }
 
-/// serde's message in the words of the file.
+/// Returns serde's message in the words of the file.
 fn misfit_text(message: &str, path: &[String]) -> String {
     // Numbers beyond i64, u64 and i128.
     if message.contains("as i128") || message.ends_with("too large") || message.ends_with("overflowed") {

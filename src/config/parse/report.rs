@@ -18,7 +18,7 @@ pub(in crate::config) enum Spot {
     Whole,
 }
 
-/// A part of the configuration: where it starts and what messages call it, such as `pool "web": health`.
+/// A part of the configuration: its place and its name in messages, such as `pool "web": health`.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Scope {
     pub(in crate::config) spot: Spot,
@@ -26,18 +26,18 @@ pub(in crate::config) struct Scope {
 }
 
 impl Scope {
-    /// A part without a part around it.
+    /// Returns a part without a part around it.
     pub(in crate::config) fn new(spot: Spot, name: impl Into<String>) -> Self {
         Self { spot, name: name.into() }
     }
 
-    /// The part called `name` inside of this one.
+    /// Returns the part called `name` inside of this one.
     pub(in crate::config) fn part(&self, spot: Spot, name: &str) -> Self {
         Self { spot, name: format!("{}: {name}", self.name) }
     }
 }
 
-/// A part of the configuration with the places that messages about it point at.
+/// A part of the configuration with the places that messages about it point to.
 pub(in crate::config) struct Placed<T> {
     pub(in crate::config) item: T,
     pub(in crate::config) scope: Scope,
@@ -46,7 +46,7 @@ pub(in crate::config) struct Placed<T> {
 }
 
 impl<T> Placed<T> {
-    /// Whether the file gives it a name; otherwise its address is its name.
+    /// Returns whether the file gives it a name; otherwise its address is its name.
     pub(in crate::config) fn is_named(&self) -> bool {
         self.name_at != self.scope.spot
     }
@@ -81,7 +81,7 @@ impl Report {
         Self { files, errors: Vec::new(), written: HashMap::new(), notes: Vec::new() }
     }
 
-    /// Adds a mistake in `scope`, at `spot`. A flag needs no scope: its value says which.
+    /// Adds a mistake in `scope`, at `spot`. A flag needs no scope: its value identifies it.
     pub(in crate::config) fn add(&mut self, scope: &Scope, spot: &Spot, what: impl Display) {
         match spot {
             Spot::Byte(_) | Spot::Whole => self.add_bare(spot, format_args!("{}: {what}", scope.name)),
@@ -89,7 +89,7 @@ impl Report {
         }
     }
 
-    /// Adds a mistake that needs no scope to be understood.
+    /// Adds a mistake that is clear without a scope.
     pub(in crate::config) fn add_bare(&mut self, spot: &Spot, what: impl Display) {
         let what = one_line(&what.to_string());
         self.errors.push(match spot {
@@ -118,7 +118,7 @@ impl Report {
         self.written.get(&byte).map(String::as_str)
     }
 
-    /// The end of a sentence that points at `spot` from `here`.
+    /// Returns the end of a sentence that points at `spot` from `here`.
     pub(in crate::config) fn see(&self, spot: &Spot, here: &Spot) -> String {
         match (spot, here) {
             (Spot::Byte(byte), Spot::Byte(here)) if self.line(*byte) == self.line(*here) => {
@@ -159,12 +159,12 @@ impl Report {
         self.files[..self.files.partition_point(begins_before)].last()
     }
 
-    /// `good`, unless there are mistakes.
+    /// Returns `good`, unless there are mistakes.
     pub(in crate::config) fn finish<T>(self, good: T) -> Result<T, Vec<Error>> {
         if self.errors.is_empty() { Ok(good) } else { Err(self.into_errors()) }
     }
 
-    /// The mistakes in the order of the file, those of flags last.
+    /// Returns the mistakes in the order of the file, those of flags last.
     pub(in crate::config) fn into_errors(mut self) -> Vec<Error> {
         self.errors.sort_by_key(|(place, _)| *place);
         self.errors.into_iter().map(|(_, error)| error).collect()

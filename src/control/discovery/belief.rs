@@ -47,7 +47,7 @@ pub(super) enum Answer {
 pub(super) struct Records {
     /// Each with the host that it is at.
     pub(super) listed: Vec<(String, Found)>,
-    /// Hosts that were named and whose addresses could not be found out.
+    /// Hosts that were named and could not be resolved.
     pub(super) unknown_hosts: HashSet<String>,
     /// How long it is good.
     pub(super) ttl: Duration,

@@ -88,7 +88,7 @@ async fn ask_in_time(settings: &Discover) -> Answer {
 enum Miss {
     /// There are none, for so long if that was said.
     Nothing(String, Option<Duration>),
-    /// Nobody knows.
+    /// The question could not be answered.
     Failure(String),
 }
 
@@ -272,7 +272,7 @@ fn glue(additionals: &[Entry], prefer: Prefer) -> Resolved {
     let is_enough = |ip: &IpAddr| match prefer {
         Prefer::Ipv4 => ip.is_ipv4(),
         Prefer::Ipv6 => ip.is_ipv6(),
-        // Whether the other family is there too nobody has said.
+        // The other family may exist too.
         Prefer::Both => false,
     };
     let mut glue = Resolved::new();

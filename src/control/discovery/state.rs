@@ -35,7 +35,7 @@ pub(super) struct Followed {
 /// How a source does.
 #[derive(Clone, Debug)]
 pub struct SourceState {
-    /// The pool whose backends it lists.
+    /// The pool that it lists backends for.
     pub pool: String,
     /// What it is called, see [`Discover::label`].
     pub source: String,

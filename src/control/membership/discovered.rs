@@ -67,7 +67,7 @@ impl ControlLoop {
         let back: Vec<_> = returned.iter().map(|removed| Arc::clone(&removed.backend)).collect();
         let next = Arc::new(self.control.snapshot.with_backends_back(pool.id, &backends, &back));
         self.remember_notes(&returned);
-        // Whoever sees a backend sees where it is from.
+        // The origin must be noted before the snapshot shows the backend.
         let is_set = self.note_discovered(next.pool(pool.id), source, &new, &changed);
         self.replace_snapshot(next);
         if is_set {

@@ -1,4 +1,4 @@
-//! Backends that are in no pool any more and what becomes of their sessions: they finish, or they are cut.
+//! Removed backends and their remaining sessions: they finish, or they are cut.
 
 use std::sync::Arc;
 
@@ -11,17 +11,18 @@ use crate::messages::command::Command;
 use crate::pool::{Admin, Backend, BackendId, Snapshot};
 
 impl ControlLoop {
-    /// Notes what was in `before` and is in no pool any more.
+    /// Records the backends of `before` that are in no pool any more.
     pub(in crate::control) fn note_removed(&mut self, before: &Snapshot) {
         let now = self.clock.now();
         let snapshot = Arc::clone(&self.control.snapshot);
         for backend in before.backends().filter(|backend| snapshot.backend(backend.id).is_none()) {
             let old = before.pool(backend.pool);
-            // A pool that is still there may have another policy by now.
+            // A pool that still exists may have another policy by now.
             let still_there = snapshot.pools.iter().find(|pool| pool.id == old.id);
             let admin = backend.admin();
             if still_there.is_some() {
-                // Not even by a worker that has yet to read its mailbox. Of a pool that goes, listeners that go live on.
+                // Not even by a worker that has yet to read its mailbox. The listeners of a removed pool may outlive
+                // it.
                 backend.set_admin(Admin::Drain);
             }
             let pool = still_there.unwrap_or(old);
@@ -51,14 +52,14 @@ impl ControlLoop {
         }
     }
 
-    /// What was removed is so because its lease has ended.
+    /// Records that the end of a lease has removed the backend.
     pub(in crate::control) fn remember_lease(&mut self, id: BackendId, registration: Arc<Registration>) {
         if let Some(entry) = self.removed.iter_mut().rfind(|entry| entry.backend.id == id) {
             entry.lease = Some(registration);
         }
     }
 
-    /// Takes those that are wanted off the list of the removed, to be in a pool again as if they had never left it: their
+    /// Takes the wanted backends off the list of removed ones, to return to a pool as if they had never left it: their
     /// sessions are not cut.
     pub(in crate::control) fn bring_back(&mut self, is_wanted: impl Fn(&Removed) -> bool) -> Vec<Removed> {
         let back: Vec<Removed> = self.removed.extract_if(.., |entry| is_wanted(entry)).collect();
@@ -76,7 +77,7 @@ impl ControlLoop {
         back
     }
 
-    /// What was known of those that are back is known again.
+    /// Restores the facts about returning backends.
     pub(in crate::control) fn remember_notes(&self, back: &[Removed]) {
         let mut state = self.control.view.state();
         for Removed { backend, note, lease, .. } in back {
@@ -86,7 +87,7 @@ impl ControlLoop {
         }
     }
 
-    /// Cuts the sessions of those whose time has come, and forgets those that have none left.
+    /// Cuts the sessions of backends at their deadline, and forgets backends without sessions.
     pub(in crate::control) fn look_after_removed(&mut self) {
         if self.removed.is_empty() {
             return;
@@ -98,14 +99,14 @@ impl ControlLoop {
         removed.retain_mut(|entry| {
             let is_due = entry.next_cut.is_some_and(|next| next <= now);
             if is_due && entry.sessions() > 0 {
-                // Whoever does not know yet that it is gone would give it more sessions behind the cut.
+                // A worker that does not know of the removal would give it more sessions after the cut.
                 if everybody_knows {
-                    // Who cannot be told now is told again.
+                    // A worker with a full mailbox gets the command again later.
                     self.post_to_all(&Command::CutBackend(entry.backend.id));
                 }
                 entry.next_cut = Some(now + RETRY_INTERVAL);
             }
-            // Who still waits in the queue of a listener may be on its way to a pool that has gone with it.
+            // A client in the queue of a listener may still be assigned to a pool that was removed with it.
             let is_over = everybody_knows && entry.sessions() == 0 && !is_findable(&entry.backend);
             if is_over {
                 let (pool, backend) = (&entry.pool, &entry.backend);
@@ -121,7 +122,7 @@ impl ControlLoop {
         self.removed = removed;
     }
 
-    /// When the first deadline is.
+    /// Returns the first deadline.
     pub(in crate::control) fn next_cut(&self) -> Option<Instant> {
         let waiting = self.removed.iter().filter(|entry| entry.sessions() > 0);
         waiting.filter_map(|entry| entry.next_cut).min()
@@ -138,7 +139,7 @@ mod tests {
 
     const POOL: PoolId = PoolId(0);
 
-    /// A control thread that has removed `b` of `a` and `b` with so many sessions on it.
+    /// Returns a control thread that has removed `b` of `a` and `b` with `sessions` sessions on it.
     fn removes(keys: &str, sessions: u32) -> (ControlLoop, std::sync::mpsc::Receiver<Command>, Vec<Lease>) {
         let (mailbox, inbox) = mailbox();
         let mut work = ControlLoop::new(control(Snapshot::new(&config(keys)), &[mailbox]));

@@ -8,39 +8,39 @@ use super::saving::{Standing, StateFile};
 use crate::base::time::Instant;
 use crate::control::status::View;
 
-/// What was registered, and where it is kept.
+/// The registrations, and their file.
 #[derive(Default)]
 pub struct Kept {
-    /// Who has registered what until when.
+    /// The registered backends and their leases.
     pub registrations: Registrations,
-    /// Where it is kept, if anywhere.
+    /// The state file, if any.
     pub file: Option<StateFile>,
-    /// Whether the file is older than what runs.
+    /// Whether the file is older than the running state.
     pub(super) changed: bool,
-    /// Not written again before, unless somebody waits for it.
+    /// Not written again before, unless a request waits for it.
     pub(super) next_save: Instant,
-    /// The number of the write that has the last change that somebody has asked for.
+    /// The number of the write that contains the last requested change.
     pub(super) asked: u64,
-    /// Those who have asked, in the order of their changes.
+    /// Requests that wait for the disk, in the order of their changes.
     pub(super) waiting: VecDeque<Waiting>,
 }
 
-/// An answer that is given once a change is on the disk, or will not be for now.
+/// An answer that waits until a change is on the disk, or cannot be for now.
 pub(super) struct Waiting {
-    /// The number of the write that has it.
+    /// The number of the write that contains it.
     pub(super) write: u64,
     pub(super) deadline: Instant,
     pub(super) answer: Box<dyn FnOnce(Option<String>) + Send>,
 }
 
 impl Kept {
-    /// What is put back, and where it is kept from now on.
+    /// Returns the restored state; it is kept in `file` from now on.
     pub fn new(registrations: Registrations, file: Option<StateFile>) -> Self {
-        // Written at once: what cannot be written should show now, and what has ended meanwhile should go.
+        // Written at once: an error should show now, and leases that have ended meanwhile should be dropped.
         Self { registrations, changed: file.is_some(), file, ..Self::default() }
     }
 
-    /// Lets others see what was put back, and how writing goes.
+    /// Publishes the restored state, and the state of writing.
     pub fn show(&self, view: &View) {
         if let Some(file) = &self.file {
             view.state_writes.get_or_init(|| file.writes());
@@ -51,29 +51,29 @@ impl Kept {
         }
     }
 
-    /// Something that is kept has changed.
+    /// Must be called when kept state has changed.
     pub(in crate::control) fn changed(&mut self) {
         self.changed = self.file.is_some();
     }
 
-    /// Somebody has asked for a change of what is kept, and is to be answered once that is on the disk.
+    /// Must be called when a request has changed kept state, and its answer must wait for the disk.
     pub(in crate::control) fn changed_on_request(&mut self) {
         self.changed();
         self.asked = self.file.as_ref().map_or(0, |file| file.last() + 1);
     }
 
-    /// The time of those who wait is over.
+    /// Ends the wait of requests.
     #[cfg(test)]
     pub(in crate::control) fn wait_no_longer(&mut self) {
         self.waiting.iter_mut().for_each(|waiting| waiting.deadline = Instant::default());
     }
 
-    /// Differs from what it was once somebody has asked for a change again, where there is a file.
+    /// Returns a number that differs after a request has changed kept state again, if there is a file.
     pub(in crate::control) const fn asked(&self) -> u64 {
         self.asked
     }
 
-    /// Whether somebody waits for what has changed, and the disk has nothing else to do.
+    /// Returns whether a request waits for a change, and the disk is idle.
     pub(super) fn is_due(&self) -> bool {
         let Some(file) = &self.file else { return false };
         self.asked > file.last() && file.standing(file.last()) == Standing::Written

@@ -12,24 +12,24 @@ use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::messages::request::Named;
 use crate::pool::PoolId;
 
-/// How much later than it was to be the control thread may come to its work before it is said to have stood still. A busy
-/// machine makes it late by less.
+/// When the control thread is later than this, the process counts as having stood still. A busy machine delays it by
+/// less.
 const STALL_MIN: Duration = Duration::from_millis(100);
 
 impl ControlLoop {
-    /// Time until the next lease ends.
+    /// Returns the time until the next lease ends.
     pub(in crate::control) fn next_lease(&self, now: Instant) -> Option<Duration> {
         self.control.kept.registrations.next_end().map(|end| end - now)
     }
 
-    /// The control thread is at work again, and was to wait no longer than `timeout`.
+    /// Must be called when the control thread begins to work, after a wait of at most `timeout`.
     pub(in crate::control) fn on_look(&mut self, timeout: Duration) {
         let now = self.clock.now();
         let gap = now - std::mem::replace(&mut self.looked, now);
         if gap < timeout + STALL_MIN {
             return;
         }
-        // All of it: when in its wait it was stopped nobody knows.
+        // All of the gap: it is unknown when in the wait the process stopped.
         self.control.kept.registrations.credit(gap, now);
         self.control.kept.changed();
         let mut state = self.control.view.state();
@@ -40,14 +40,14 @@ impl ControlLoop {
         }
         drop(state);
         if self.control.kept.registrations.next_end().is_some() {
-            // A busy machine makes it late now and then.
+            // A busy machine delays it now and then.
             let level = if gap > timeout + RETRY_INTERVAL { Level::Info } else { Level::Debug };
             log::log!(level, stood_still:? = gap; "leases are longer by the time in which this process stood still");
         }
     }
 
-    /// Removes the backends whose lease has ended, those of one pool together: ten thousand that lose their network at once
-    /// are one new table.
+    /// Removes the backends with ended leases, those of one pool together: when ten thousand lose their network at
+    /// once, one new table is built.
     pub(in crate::control) fn end_leases(&mut self) {
         let mut of_pools: HashMap<PoolId, Vec<_>> = HashMap::new();
         for (id, registration) in self.control.kept.registrations.take_ended(self.clock.now()) {
@@ -72,7 +72,7 @@ impl ControlLoop {
 }
 
 impl ControlLoop {
-    /// Another configuration runs than `before`: what it has taken away, or lists now, is registered no more.
+    /// Forgets registrations of backends that the configuration after `before` has removed, or lists itself.
     pub(in crate::control) fn align_registrations(&mut self, before: &Config) {
         let Self { control, .. } = self;
         control.kept.registrations.align(&control.snapshot, before, &control.config);

@@ -1,8 +1,9 @@
-//! Backends that were registered at run time, who holds them there, and the end of those that nobody renews.
-//! Only tells which leases have ended; `requests` has the one way out of a pool.
+//! Backends registered at run time, the holders of their leases, and the end of leases that are not renewed. Only finds
+//! the leases that have ended; `requests` has the only way out of a pool.
 //!
-//! Several may hold one backend, as both processes of a rolling restart do: it stays for as long as one of them has a lease.
-//! Time in which this process stood still is no time in which they could have renewed it: no lease runs meanwhile.
+//! Several holders may share one backend, as both processes of a rolling restart do: it stays for as long as one of
+//! them has a lease. Time in which this process stood still does not count, because leases could not be renewed
+//! meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use crate::pool::{Backend, BackendId, Snapshot};
 
 /// Backends that have left and of which is remembered what operators have set.
 const REMEMBERED_MAX: usize = 4096;
-/// How long every lease lasts behind a time in which this process stood still, at least.
+/// Every lease lasts at least this long after the process has stood still.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
-/// What was registered.
+/// The registered backends.
 #[derive(Debug, Default)]
 pub struct Registrations {
     known: HashMap<BackendId, Arc<Registration>>,
@@ -28,12 +29,12 @@ pub struct Registrations {
     /// What operators have set of backends that were discovered and are not there now, and the weight that was said of them
     /// then; by pool and name.
     remembered: BTreeMap<(String, String), (u16, RuntimeOverrides)>,
-    /// When leases end, the first in front, and whose they are.
+    /// The ends of leases, the first in front, and their backends.
     ends: BTreeSet<(Instant, u32)>,
 }
 
 impl Registrations {
-    /// In place of what was known of it.
+    /// Replaces the registration of a backend.
     pub fn put(&mut self, id: BackendId, registration: Registration) {
         self.forget(id);
         self.ends.extend(registration.lease().map(|end| (end, id.0)));
@@ -49,12 +50,12 @@ impl Registrations {
         Some(gone)
     }
 
-    /// What is known of a backend, if it was registered.
+    /// Returns the registration of a backend, if it has one.
     pub fn get(&self, id: BackendId) -> Option<&Registration> {
         self.known.get(&id).map(Arc::as_ref)
     }
 
-    /// Where a backend comes from that is in a pool: whom nobody has registered the configuration lists.
+    /// Returns the origin of a backend of a pool; the file is the origin of all that were neither registered nor discovered.
     pub fn origin_of(&self, id: BackendId) -> Origin {
         match (self.known.get(&id), self.discovered.get(&id)) {
             (Some(known), _) => Origin::Registered(Arc::clone(known)),
@@ -124,18 +125,18 @@ impl Registrations {
             .map(|((pool, backend), (said, set))| (pool.as_str(), backend.as_str(), *said, *set))
     }
 
-    /// All of them, in no order.
+    /// Returns all registrations, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (BackendId, &Registration)> {
         self.known.iter().map(|(id, registration)| (*id, registration.as_ref()))
     }
 
-    /// When the next lease ends.
+    /// Returns the end of the next lease.
     pub(in crate::control) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
     }
 
-    /// This process stood still for so long until `now`: every lease goes on as it was before, and for [`STALL_GRACE`] at least,
-    /// because a renewal may wait where it has yet to be read.
+    /// Extends every lease by the time for which this process stood still, and to [`STALL_GRACE`] at least, because a
+    /// renewal may wait to be read.
     pub(super) fn credit(&mut self, stall: Duration, now: Instant) {
         for registration in self.known.values_mut() {
             for hold in &mut Arc::make_mut(registration).holds {
@@ -145,7 +146,7 @@ impl Registrations {
         self.ends = self.known.iter().filter_map(|(id, known)| Some((known.lease()?, id.0))).collect();
     }
 
-    /// Those whose lease is over at `now`, which are known no more.
+    /// Takes out the registrations without a lease left at `now`.
     pub(super) fn take_ended(&mut self, now: Instant) -> Vec<(BackendId, Arc<Registration>)> {
         let mut ended = Vec::new();
         while let Some(&(end, id)) = self.ends.first()
@@ -159,7 +160,8 @@ impl Registrations {
 }
 
 impl Registrations {
-    /// Forgets those that are in no pool any more, and those that the configuration `now` lists and `before` did not.
+    /// Forgets backends that are in no pool any more, and those that the configuration `now` lists and `before` did
+    /// not.
     pub(super) fn align(&mut self, snapshot: &Snapshot, before: &Config, now: &Config) {
         let (before, now) = (listed_in(before), listed_in(now));
         let is_over = |id: &BackendId| match snapshot.backend(*id) {
@@ -176,7 +178,7 @@ impl Registrations {
     }
 }
 
-/// The backends of a configuration: pool, name and address of each.
+/// Returns the backends of a configuration: pool, name and address of each.
 fn listed_in(config: &Config) -> HashSet<(&str, &str, &Address)> {
     let pools = config.pools.iter();
     pools
@@ -290,7 +292,7 @@ mod tests {
         all.credit(Duration::from_secs(30), at(39));
         assert_eq!((all.next_end(), all.get(BackendId(2)).unwrap().lease()), (Some(at(40)), Some(at(70))));
         assert!(ended(&mut all, 39).is_empty());
-        // And again at once: what is about to end leaves time for a renewal that waits to be read.
+        // And again at once: a lease that is about to end leaves time for a renewal that waits to be read.
         all.credit(Duration::ZERO, at(40));
         assert_eq!(all.next_end(), Some(at(40) + STALL_GRACE));
     }

@@ -15,7 +15,7 @@ use crate::control::membership::leases::Registrations;
 use crate::control::membership::origin::{Origin, RuntimeOverrides};
 use crate::pool::{self, Admin, Backend, Snapshot};
 
-/// What to run of the configuration `new` behind `old`, in place of what runs now, and what is said of it.
+/// Returns the configuration to run for `new` after `old`, given the present state, and notes about differences.
 pub(in crate::control) fn merge(
     old: &Config,
     new: &Config,
@@ -94,14 +94,14 @@ impl<'s> Membership<'s> {
 
 const DISCOVERED: &str = "was discovered";
 
-/// What a backend is known by within its pool.
+/// Identifies a backend within its pool.
 type Name<'a> = (&'a str, &'a Address);
 
 fn name_of(backend: &model::Backend) -> Name<'_> {
     (backend.name.as_str(), &backend.address)
 }
 
-/// What was done at run time to the backends that `pool` lists.
+/// Applies the run-time changes of the backends that `pool` lists.
 fn keep_changes(
     before: &Pool,
     pool: &mut Pool,
@@ -181,7 +181,7 @@ fn keep_registered(
             Origin::File | Origin::Registered(_) | Origin::Discovered(_) => continue,
         };
         let what = match members.add(model::Backend { weight: backend.weight(), ..settings.clone() }) {
-            // Nobody has to learn that a source goes on.
+            // Not worth a note: the source still lists it.
             Ok(()) if was == DISCOVERED => continue,
             Ok(()) => format!("{was} and stays: run-time wins"),
             Err(Obstacle::Member { name, address }) => {
@@ -203,8 +203,8 @@ mod tests {
     use crate::control::tests::config;
     use crate::pool::PoolId;
 
-    /// What comes of a file that says `new` behind one that said `old`, where operators have done `change` in between:
-    /// the backends with their weights, and what is said.
+    /// Returns the result of a file that changes from `old` to `new`, with `change` made at run time in between: the
+    /// backends with their weights, and the notes.
     fn merged(
         old: &Config,
         new: &Config,
@@ -218,7 +218,7 @@ mod tests {
         (merged.pools[0].backends.iter().map(show).collect(), notes.collect())
     }
 
-    /// Those that have come behind the two of the file.
+    /// Returns the registrations added to the two of the file.
     fn registered_in(running: &Snapshot) -> Registrations {
         let mut registrations = Registrations::default();
         for backend in running.backends().filter(|backend| backend.id.0 > 1) {

@@ -25,29 +25,29 @@ pub struct Note {
     pub origin: Origin,
 }
 
-/// A backend that was removed and has sessions left.
+/// A removed backend that still has sessions.
 #[derive(Clone, Debug)]
 pub struct Removed {
-    /// The name of the pool that it was in.
+    /// The name of its former pool.
     pub pool: String,
-    /// Which it is. One that comes back under its name is another one.
+    /// The backend. Another one under its name is not the same.
     pub backend: Arc<Backend>,
-    /// What is to become of its sessions.
+    /// The treatment of its sessions.
     pub policy: OnRemove,
     /// When it was removed.
     pub since: Instant,
-    /// When its sessions are cut; `None` when they are left to finish.
+    /// When its sessions are cut; `None` when they may finish.
     pub deadline: Option<Instant>,
     /// How many sessions it had then.
     pub sessions_at_start: u32,
-    /// Not before then are its sessions cut again: the first cut takes a moment to be heard.
+    /// Its sessions are not cut again before then: the first cut takes a moment to be carried out.
     pub(super) next_cut: Option<Instant>,
-    /// What an operator let it do.
+    /// Its administrative state before.
     pub(super) admin: Admin,
-    /// What was known of it besides its atomics.
+    /// Facts about it that are not in its atomics.
     pub(super) note: Note,
-    /// How it was registered, where the end of its lease has removed it: nobody has asked for that, so what an operator has
-    /// said of it still holds when it is back.
+    /// Its registration, if the end of its lease has removed it: no request did, so the settings of an operator still
+    /// hold when it returns.
     pub(super) lease: Option<Arc<Registration>>,
 }
 
@@ -57,7 +57,7 @@ impl Removed {
         self.backend.active()
     }
 
-    /// Its weight, when it is back and asks for `asked`.
+    /// Returns its weight when it returns and asks for `asked`.
     pub(in crate::control) fn weight_for(&self, asked: u16) -> u16 {
         let said = self.lease.as_ref().map_or(asked, |known| known.weight);
         self.overrides().kept(said, asked).weight_over(asked)
@@ -97,8 +97,8 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// How long it will take until the last of the sessions that are left has gone, if they go on going as they have
-    /// gone so far; at most until the deadline. `None` when none has gone yet and there is no deadline.
+    /// Returns how long it will take until the last session ends at the present rate; at most until the deadline.
+    /// `None` when none has ended yet and there is no deadline.
     pub fn eta(&self, left: u64, now: Instant) -> Option<Duration> {
         let (age, gone) = (now - self.since, self.sessions_at_start.saturating_sub(left));
         let at_this_rate = (gone > 0).then(|| age.mul_f64(left as f64 / gone as f64));

@@ -10,7 +10,7 @@ use crate::base::time::Instant;
 use crate::config::model::HealthState;
 use crate::pool::{Admin, Backend};
 
-/// Leases that one backend may have at a time.
+/// Most leases of one backend.
 pub(in crate::control) const HOLDERS_MAX: usize = 16;
 
 /// Where a backend comes from.
@@ -19,7 +19,7 @@ pub enum Origin {
     /// The configuration lists it.
     #[default]
     File,
-    /// Somebody has registered it: who, and who holds it there until when.
+    /// Registered at run time: by which holder, and until when.
     Registered(Arc<Registration>),
     /// A source lists it.
     Discovered(Discovery),
@@ -44,45 +44,45 @@ impl Origin {
     }
 }
 
-/// What the requests for a backend have said.
+/// The state of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
-    /// Who has sent the latest.
+    /// The sender of the latest request.
     pub who: String,
-    /// The weight that was asked for last. An operator may have set another since.
+    /// The weight that was last requested. An operator may have set another since.
     pub weight: u16,
-    /// Who holds it there; nobody, and it stays until it is removed.
+    /// The leases; without any it is permanent.
     pub holds: Vec<Hold>,
 }
 
 /// One lease of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Names it in requests.
+    /// Its name in requests.
     pub holder: String,
-    /// Whether whoever has it knows its name: it has chosen that, or has come with it. One that is not known is never
-    /// renewed, only followed by another: that is what a client does that has no use for names.
+    /// Whether the client knows its name, because it chose or sent it. An unknown lease is never renewed, only followed
+    /// by another: so do clients that do not use names.
     pub is_known: bool,
-    /// The weight that its last request asked for.
+    /// The weight of its last request.
     pub weight: u16,
-    /// The role that its last request asked for.
+    /// The role in its last request.
     pub backup: bool,
-    /// When it ends unless it is renewed.
+    /// When it ends unless renewed.
     pub end: Instant,
 }
 
 impl Registration {
-    /// When the last of its leases ends; without one it stays until it is removed.
+    /// Returns the end of the last lease; `None` for a permanent registration.
     pub fn lease(&self) -> Option<Instant> {
         self.holds.iter().map(|hold| hold.end).max()
     }
 
-    /// The lease of that holder, unless it has ended.
+    /// Returns the lease of that holder, unless it has ended.
     pub(in crate::control) fn hold_of(&self, holder: &str, now: Instant) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.holder == holder && hold.end > now)
     }
 
-    /// Adds a lease, or renews that of the same holder; false if there are [`HOLDERS_MAX`] others.
+    /// Adds a lease, or renews that of the same holder; returns false if there are [`HOLDERS_MAX`] others.
     pub(in crate::control) fn hold(&mut self, hold: Hold, now: Instant) -> bool {
         self.holds.retain(|known| known.end > now && known.holder != hold.holder);
         if self.holds.len() >= HOLDERS_MAX {
@@ -94,7 +94,7 @@ impl Registration {
         true
     }
 
-    /// Ends the lease of one holder; how many others there are.
+    /// Ends the lease of one holder; returns how many others there are.
     pub(in crate::control) fn leave(&mut self, holder: &str, now: Instant) -> usize {
         self.holds.retain(|hold| hold.end > now && hold.holder != holder);
         self.holds.len()
@@ -106,7 +106,7 @@ impl Registration {
 pub struct RuntimeOverrides {
     /// Another weight than that of its origin.
     pub weight: Option<u16>,
-    /// What it may do.
+    /// Its administrative state.
     pub admin: Admin,
     /// What it is, whatever its checks say.
     pub health: Option<HealthState>,
@@ -120,7 +120,7 @@ impl Default for RuntimeOverrides {
 }
 
 impl RuntimeOverrides {
-    /// What is set of `backend`, whose origin says that weight.
+    /// Returns what operators have set of `backend`; its origin says weight `says`.
     pub(in crate::control) fn of(backend: &Backend, says: u16) -> Self {
         Self {
             weight: Some(backend.weight()).filter(|&weight| weight != says),
@@ -135,7 +135,7 @@ impl RuntimeOverrides {
         Self { weight: self.weight.filter(|&weight| said == says && weight != says), ..self }
     }
 
-    /// The weight that a backend runs with whose origin says that one.
+    /// Returns the weight that runs where the origin says `says`.
     pub(super) fn weight_over(self, says: u16) -> u16 {
         self.weight.unwrap_or(says)
     }

@@ -1,4 +1,4 @@
-//! What survives a restart: taken from what runs when it has changed, and put back before anything runs.
+//! The state that survives a restart: collected when it changes, and restored before anything runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::control::membership::state_file::{Saved, SavedBackend, SavedHolder, S
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::sys::{timestamp, unique_name};
 
-/// Time between two writes at least: backends that renew their leases change the file all the time.
+/// Shortest time between two writes: backends that renew their leases change the file all the time.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
 /// How long an answer waits for the disk.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ControlLoop {
-    /// Time until the file has to be written.
+    /// Returns the time until the file must be written.
     pub(in crate::control) fn next_save(&self, now: Instant) -> Option<Duration> {
         let kept = &self.control.kept;
         kept.changed.then(|| if kept.is_due() { Duration::ZERO } else { kept.next_save - now })
     }
 
-    /// Gives an answer once all that was asked for is on the disk: it is given why that is not so, if it is not.
+    /// Sends an answer once all requested changes are on the disk; it gets the reason if they are not.
     pub(in crate::control) fn answer_once_saved(
         &mut self,
         answer: impl FnOnce(Option<String>) + Send + 'static,
@@ -49,12 +49,12 @@ impl ControlLoop {
         }
     }
 
-    /// When the next answer waits no longer.
+    /// Returns when the next answer stops waiting.
     pub(in crate::control) fn next_saving(&self) -> Option<Instant> {
         self.control.kept.waiting.front().map(|waiting| waiting.deadline)
     }
 
-    /// Gives the answers that waited for what is on the disk now, or have waited long enough.
+    /// Sends the answers to changes that are on the disk now, and those that have waited long enough.
     pub(in crate::control) fn end_saving(&mut self) {
         let now = self.clock.now();
         while let Some(Waiting { write, deadline, answer }) = self.control.kept.waiting.pop_front() {
@@ -73,14 +73,14 @@ impl ControlLoop {
         }
     }
 
-    /// Has the file written if it is older than what runs, now and then.
+    /// Writes the file if it is older than the running state, at a bounded rate.
     pub(in crate::control) fn save(&mut self) {
         if self.next_save(self.clock.now()).is_some_and(|wait| wait.is_zero()) {
             self.save_now();
         }
     }
 
-    /// Has it written for the last time, and waits for that as long as the end of the process may wait.
+    /// Writes the file for the last time, and waits for that as long as the end of the process may wait.
     pub(in crate::control) fn save_for_good(&mut self) {
         if self.control.kept.changed {
             self.save_now();
@@ -108,7 +108,7 @@ impl ControlLoop {
     }
 }
 
-/// What differs from the configuration now, which is `now` by both clocks.
+/// Returns the differences from the present configuration; `now` is the time on both clocks.
 fn collect(
     snapshot: &Snapshot,
     config: &Config,
@@ -174,17 +174,17 @@ fn configured_weights<'c>(config: &'c Config, pool: &Pool) -> HashMap<&'c str, u
     backends.map(|backend| (backend.name.as_str(), backend.weight)).collect()
 }
 
-/// What runs first.
+/// The state to run first.
 pub struct Restored {
-    /// The configuration, and what was saved on top of it.
+    /// The configuration with the saved changes.
     pub snapshot: Snapshot,
-    /// What of it was registered.
+    /// The registrations among them.
     pub registrations: Registrations,
-    /// What was saved and is not put back, each in a line of words.
+    /// The saved entries that are not restored, one line each.
     pub left_out: Vec<String>,
 }
 
-/// Puts back what was saved, as far as it fits what is configured now. It is `now` by both clocks.
+/// Restores the saved state, as far as it fits the present configuration; `now` is the time on both clocks.
 pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timestamp)) -> Restored {
     let snapshot = Snapshot::new(config);
     let mut restored = Restored { snapshot, registrations: Registrations::default(), left_out: Vec::new() };
@@ -283,14 +283,14 @@ fn add_registered(
     Ok(holds)
 }
 
-/// The leases that have not ended meanwhile.
+/// Returns the leases that have not ended meanwhile.
 fn holds_of(
     backend: &SavedBackend,
     registered: &SavedRegistration,
     (now, wall): (Instant, Timestamp),
 ) -> Vec<Hold> {
     let SavedRegistration { lease, holders, backup, .. } = registered;
-    // Of a version that knew no holders.
+    // From a version without holders.
     let unnamed = lease.filter(|_| holders.is_empty()).map(|lease| SavedHolder {
         holder: unique_name(),
         known: false,
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!((known.holds.len(), known.holds[0].is_known), (1, false));
     }
 
-    /// One of the configuration in drain, whose weight was `weight` there.
+    /// A backend of the configuration in drain, with `weight` as its configured weight.
     fn changed(name: &str, weight: u16) -> SavedBackend {
         SavedBackend {
             pool: "web".into(),

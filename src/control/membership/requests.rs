@@ -1,4 +1,4 @@
-//! Does what operators ask for: one change, one log line and one event with who and what.
+//! Carries out the requests of operators: each is one change, one log line and one event with the requester.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::messages::request::{
 use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
 use crate::sys::{timestamp, unique_name};
 
-/// Backends of one pool at most: what a request can make the process hold has a bound.
+/// Most backends of one pool: requests must not make the process hold an unbounded number.
 pub(in crate::control) const BACKENDS_MAX: usize = 65_536;
 
 impl ControlLoop {
@@ -34,7 +34,7 @@ impl ControlLoop {
                 let asked = self.control.kept.asked();
                 let result = self.register(&pool, &backend, &who);
                 if asked == self.control.kept.asked() {
-                    // Only renewed, which waits for no disk: its client may not have that long.
+                    // Only renewed, which must not wait for the disk: its client may not have that long.
                     self.reply(reply, result);
                 } else {
                     self.reply_once_saved(reply, result);
@@ -66,12 +66,12 @@ impl ControlLoop {
         }
     }
 
-    /// Whoever has asked may have gone: then the answer goes nowhere, and the change stays.
+    /// The client may have gone: then the answer is dropped, and the change stays.
     fn reply<T: 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
         self.answer(move || _ = reply.send(result.map(|result| Done { result, not_saved: None })));
     }
 
-    /// The same, but what has changed is on the disk then, or the answer says why not.
+    /// Same as [`ControlLoop::reply`], once the change is on the disk, or with the reason why not.
     fn reply_once_saved<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
         match result {
             Err(refusal) => self.reply(reply, Err(refusal)),
@@ -128,12 +128,12 @@ impl ControlLoop {
         Ok(Registered { id, is_new: true, holder })
     }
 
-    /// The pool has these backends from now on.
+    /// Sets the backends of the pool.
     pub(in crate::control) fn rebuild(&mut self, pool: PoolId, backends: &[model::Backend]) {
         self.rebuild_with(pool, backends, &[]);
     }
 
-    /// The same, where these are back.
+    /// Same as [`ControlLoop::rebuild`], where these backends return.
     fn rebuild_with(&mut self, pool: PoolId, backends: &[model::Backend], returned: &[Removed]) {
         let back: Vec<_> = returned.iter().map(|removed| Arc::clone(&removed.backend)).collect();
         self.replace_snapshot(Arc::new(self.control.snapshot.with_backends_back(pool, backends, &back)));
@@ -142,9 +142,9 @@ impl ControlLoop {
         self.remember_notes(returned);
     }
 
-    /// The same request again, or that of another holder: a lease begins anew, and what it says otherwise than the same holder
-    /// before is changed. A weight that an operator has set since stays as long as the requests agree: who renews every few
-    /// seconds must not undo it, nor what another holder wants.
+    /// Renews a lease, or adds that of another holder, and applies differences from the same holder's last request. A
+    /// weight that an operator has set since stays as long as the requests agree: a renewal every few seconds must not
+    /// undo it, nor another holder's wish.
     fn renew(
         &mut self,
         named: &Named,
@@ -199,8 +199,8 @@ impl ControlLoop {
         Ok(Registered { id: known.id, is_new: false, holder })
     }
 
-    /// An error unless whoever asks may hold it: what is for ever becomes no lease, and a lease of somebody else nothing for
-    /// ever, without a word of its own.
+    /// Fails unless the requester may hold it: without an explicit flag, a permanent registration must not become a
+    /// lease, nor another holder's lease permanent.
     fn refuse_holder(&self, named: &Named, before: &Registration, new: &NewBackend) -> Result<(), Refusal> {
         let now = self.clock.now();
         let conflict = |what: String| Err(Refusal::Conflict(format!("{named} {what}")));
@@ -224,7 +224,7 @@ impl ControlLoop {
         }
     }
 
-    /// Adds what `new` asks for to the leases; returns the name of the holder, if it is one.
+    /// Adds the lease of `new`, if any; returns the name of its holder.
     fn hold(
         &self,
         named: &Named,
@@ -293,7 +293,7 @@ impl ControlLoop {
         Ok(Left { sessions, is_removed: true })
     }
 
-    /// Takes backends out of their pool: the one way out at run time, on request and at the end of a lease.
+    /// Removes backends from their pool: the only way out at run time, on request and at the end of a lease.
     pub(in crate::control) fn remove(&mut self, pool: &Pool, gone: &[Arc<Backend>]) {
         let gone: HashSet<BackendId> = gone.iter().map(|backend| backend.id).collect();
         let left = configured(pool).into_iter().zip(&pool.backends);
@@ -383,7 +383,7 @@ impl ControlLoop {
         found.map(|backend| (Arc::clone(pool), Arc::clone(backend))).ok_or_else(missing)
     }
 
-    /// An error if sessions would come back to us.
+    /// Fails if sessions would come back to this process.
     fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
         let address = &new.address;
         let listeners = self.control.site.addresses();
@@ -394,7 +394,7 @@ impl ControlLoop {
         }
     }
 
-    /// One log line and one event.
+    /// Writes one log line and one event.
     pub(in crate::control) fn tell(&self, named: &Named, who: &str, what: String) {
         let fields = [
             ("pool", named.pool.as_str().into()),
@@ -407,7 +407,7 @@ impl ControlLoop {
     }
 }
 
-/// The backends of a pool as a configuration would have them, with the weights that they have now.
+/// Returns the backends of a pool as a configuration would have them, with their present weights.
 pub(in crate::control) fn configured(pool: &Pool) -> Vec<model::Backend> {
     let settings = pool.settings.backends.iter().zip(&pool.backends);
     settings

@@ -1,7 +1,7 @@
-//! Writes the state file, on a thread of its own: a disk may take its time, and the control thread has none. That one only puts
-//! down what is to be written, and what nobody has begun to write is replaced by what comes next.
+//! Writes the state file on a thread of its own: a disk may be slow, and the control thread must not wait for it. That
+//! one only queues the state to write; a newer state replaces one that is not being written yet.
 //!
-//! What is put has a number. Whoever waits for it learns from [`StateFile::standing`] whether it is on the disk.
+//! Each queued state has a number. [`StateFile::standing`] returns whether it is on the disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,34 +16,34 @@ use crate::config::units::show_duration;
 use crate::control::membership::state_file::Saved;
 use crate::sys;
 
-/// The pause after a write that has failed when the one before it had not.
+/// The pause after a first failed write.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The pause is twice as long after each further failure, up to this.
+/// The pause doubles after each further failure, up to this.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long the end of the process waits for the last write.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How writing goes.
+/// The state of writing.
 #[derive(Debug, Default)]
 pub struct Writes {
-    /// Files that were written.
+    /// Number of files written.
     pub done: AtomicU64,
-    /// Tries that were not.
+    /// Number of failed tries.
     pub failed: AtomicU64,
     unsaved: Mutex<Option<Unsaved>>,
 }
 
-/// What has changed is in no file.
+/// Changes are in no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsaved {
-    /// Since then.
+    /// Since when.
     pub since: Timestamp,
-    /// Why the last try has failed.
+    /// Why the last try failed.
     pub reason: String,
 }
 
 impl Writes {
-    /// Since when and why nothing can be written, while that is so.
+    /// Returns since when and why changes cannot be saved, while that is so.
     pub fn unsaved(&self) -> Option<Unsaved> {
         self.lock().clone()
     }
@@ -52,7 +52,7 @@ impl Writes {
         self.unsaved.lock().expect("lock not poisoned")
     }
 
-    /// One more try was in vain; how many were, one after the other, is `in_a_row`.
+    /// Records a failed try; `in_a_row` counts consecutive failures.
     fn fail(&self, path: &Path, error: &io::Error, in_a_row: u32) {
         let reason = error.to_string();
         let failures = self.failed.fetch_add(1, Ordering::Relaxed) + 1;
@@ -74,26 +74,26 @@ impl Writes {
     }
 }
 
-/// How long nothing is tried after so many failures, one after the other.
+/// Returns the pause after this many consecutive failures.
 fn pause_after(in_a_row: u32) -> Duration {
     let doubled = 1_u32.checked_shl(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX);
     PAUSE_MIN.saturating_mul(doubled).min(PAUSE_MAX)
 }
 
-/// The thread that writes.
+/// The writer thread of the state file.
 pub struct StateFile {
     desk: Arc<Desk>,
     writes: Arc<Writes>,
-    /// The number of what was put last.
+    /// The number of the last state queued.
     put: u64,
 }
 
-/// What became of something that was put.
+/// The progress of a queued state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is on the disk, or something newer is.
+    /// It or a newer one is on the disk.
     Written,
-    /// It is not, and the last try has failed.
+    /// It is not on the disk, and the last try has failed.
     Failing(String),
     /// It is being written, or will be next.
     Waiting,
@@ -108,9 +108,9 @@ struct Desk {
 #[derive(Default)]
 struct Orders {
     next: Option<Order>,
-    /// The number of what is on the disk; what was put first has 1.
+    /// The number of the state on the disk; the first one queued has 1.
     written: u64,
-    /// There will be no more.
+    /// No more will be queued.
     closed: bool,
     /// The thread has ended.
     over: bool,
@@ -122,7 +122,7 @@ struct Order {
 }
 
 impl StateFile {
-    /// A thread that writes to `path` what it is given, and calls `on_end` behind every try.
+    /// Starts a thread that writes queued states to `path`, and calls `on_end` after every try.
     pub fn start(path: PathBuf, on_end: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (desk, writes) = <(Arc<Desk>, Arc<Writes>)>::default();
         let of_thread = (Arc::clone(&desk), Arc::clone(&writes));
@@ -131,25 +131,25 @@ impl StateFile {
         Ok(Self { desk, writes, put: 0 })
     }
 
-    /// One whose disk gives no answer.
+    /// Returns one with a disk that does not answer.
     #[cfg(test)]
     pub(in crate::control) fn that_hangs() -> Self {
         Self { desk: Arc::default(), writes: Arc::default(), put: 0 }
     }
 
-    /// To be written next, in place of what waits to be written. Never waits for the disk.
+    /// Queues a state, in place of one that is not being written yet. Never waits for the disk.
     pub fn put(&mut self, saved: Saved) {
         self.put += 1;
         self.desk.lock().next = Some(Order { number: self.put, saved });
         self.desk.changed.notify_all();
     }
 
-    /// The number of what was put last; 0 before the first.
+    /// Returns the number of the last state queued; 0 before the first.
     pub const fn last(&self) -> u64 {
         self.put
     }
 
-    /// What became of what has that number. Never waits for the disk.
+    /// Returns the progress of the state with that number. Never waits for the disk.
     pub fn standing(&self, number: u64) -> Standing {
         if self.desk.lock().written >= number {
             return Standing::Written;
@@ -157,7 +157,8 @@ impl StateFile {
         self.writes.unsaved().map_or(Standing::Waiting, |Unsaved { reason, .. }| Standing::Failing(reason))
     }
 
-    /// Whoever has waited for so long waits no longer; returns why. That is why nothing is saved, until something is.
+    /// Records that the disk has not answered for `waited`; returns that as the reason, which holds until a write
+    /// succeeds.
     pub(in crate::control) fn gives_no_answer(&self, waited: Duration) -> String {
         let reason = format!("the disk has given no answer for {}", show_duration(waited));
         let unsaved = || {
@@ -167,12 +168,12 @@ impl StateFile {
         self.writes.lock().get_or_insert_with(unsaved).reason.clone()
     }
 
-    /// How writing goes.
+    /// The state of writing.
     pub fn writes(&self) -> Arc<Writes> {
         Arc::clone(&self.writes)
     }
 
-    /// Waits until all is written, or the disk has had its time; whether it is.
+    /// Waits until everything is written, at most for a fixed time; returns whether it is.
     pub fn close(&self) -> bool {
         let mut orders = self.desk.lock();
         orders.closed = true;
@@ -222,7 +223,7 @@ impl Desk {
         self.changed.notify_all();
     }
 
-    /// Waits for something to write; `None` once there will be nothing more. What is there when no more will come is tried once.
+    /// Waits for a state to write; `None` once no more will come. The last one is then tried once.
     fn take(&self) -> Option<(Order, bool)> {
         let is_idle = |orders: &mut Orders| orders.next.is_none() && !orders.closed;
         let waited = self.changed.wait_while(self.lock(), is_idle);
@@ -253,7 +254,7 @@ mod tests {
         assert!(matches!(file.standing(1), Standing::Failing(reason) if reason.contains("No such file")));
         assert!(writes.unsaved().is_some() && writes.failed.load(Ordering::Relaxed) > 0);
         fs::create_dir(&inner).unwrap();
-        // Newer than what waits for its next try.
+        // Newer than the one that waits for its next try.
         file.put(saved([backend("b")]));
         assert!(file.close());
         assert_eq!(Contents::read(&path).unwrap().backends, [backend("b")]);
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!((file.last(), file.standing(7)), (1000, Standing::Written));
     }
 
-    /// A full disk was written to once a second, with a line for each.
+    /// A full disk was written to once a second, with a log line for each.
     #[test]
     fn a_disk_that_fails_is_tried_less_and_less() {
         let pauses: Vec<u64> = (1..9).map(|failures| pause_after(failures).as_secs()).collect();

@@ -1,7 +1,7 @@
-//! The state file: what operators and backends have changed at run time, kept over a restart.
+//! The state file: run-time changes by operators and backends, kept over a restart.
 //!
-//! Read once, before anything listens. An entry that no request could have made is refused with a line that names it, and takes
-//! no other entry with it; `saving` writes the file.
+//! Read once, before anything listens. An entry that no request could have made is refused with a line that names it,
+//! and affects no other entry; `saving` writes the file.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -19,57 +19,57 @@ use crate::config::{Invalid, Target, WEIGHT_MAX, check_name};
 use crate::control::membership::origin::HOLDERS_MAX;
 use crate::sys;
 
-/// What this version writes, and all that it reads.
+/// The version written, and the only one read.
 const VERSION: u32 = 1;
-/// 65,536 backends are some 16 MiB.
+/// 65,536 backends take some 16 MiB.
 const FILE_LEN_MAX: u64 = 256 << 20;
 
-/// All that is kept.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Saved {
     version: u32,
-    /// Those that were registered, and those of the configuration that were changed.
+    /// The registered backends, and the configured ones that were changed.
     pub backends: Vec<SavedBackend>,
 }
 
-/// What is kept of one backend.
+/// The saved state of one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedBackend {
     /// Its pool.
     #[serde(deserialize_with = "name")]
     pub pool: String,
-    /// Its name in there.
+    /// Its name in the pool.
     #[serde(deserialize_with = "name")]
     pub name: String,
-    /// As it was configured or registered.
+    /// The weight configured or registered.
     #[serde(deserialize_with = "weight")]
     pub weight: u16,
-    /// As an operator has set it since.
+    /// The weight that an operator has set since.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "weight_if_any")]
     pub weight_set: Option<u16>,
-    /// What it may do.
+    /// Its administrative state.
     pub admin: Admin,
-    /// What an operator says of its health.
+    /// The override of its health.
     pub health: OverrideTo,
-    /// `null` for one of the configuration.
+    /// Its registration; `null` for a configured backend.
     pub registered: Option<SavedRegistration>,
 }
 
-/// How a backend was registered.
+/// The saved registration of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedRegistration {
-    /// Where it is dialed.
+    /// The address to dial.
     #[serde(serialize_with = "show_address", deserialize_with = "address")]
     pub address: Address,
     /// Serves only when no other backend is eligible.
     pub backup: bool,
-    /// Who has sent the latest request.
+    /// The sender of the latest request.
     pub who: String,
-    /// When its lease ends, by the clock on the wall: no other one goes on while there is no process.
+    /// End of its lease on the wall clock, the only clock that runs while there is no process.
     pub lease: Option<Timestamp>,
-    /// Whose leases it has. A file of a version that knew no holders has none, whether there is a lease or not.
+    /// Its leases. A file of a version without holders has none, even when there is a lease.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<SavedHolder>,
 }
@@ -78,21 +78,21 @@ pub struct SavedRegistration {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedHolder {
-    /// Whose it is.
+    /// The name of the holder.
     #[serde(deserialize_with = "name")]
     pub holder: String,
-    /// Whether whoever has it knows that name.
+    /// Whether the client knows that name.
     pub known: bool,
-    /// As its last request asked for.
+    /// The weight of its last request.
     #[serde(deserialize_with = "weight")]
     pub weight: u16,
-    /// The same.
+    /// The role in its last request.
     pub backup: bool,
     /// When it ends.
     pub lease: Timestamp,
 }
 
-/// The file as a whole, with entries that are yet to be checked.
+/// The file as a whole, with entries that must still be checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entries {
@@ -101,16 +101,16 @@ struct Entries {
     backends: Vec<Value>,
 }
 
-/// What a state file says.
+/// The parsed content of a state file.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// What may be put back.
+    /// The backends that may be restored.
     pub backends: Vec<SavedBackend>,
-    /// Which entries no request could have made, and why, each in a line of words.
+    /// The entries that no request could have made, and why, one line each.
     pub refused: Vec<String>,
 }
 
-/// Why a state file cannot be used.
+/// Explains why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("state_file {}: {what}", path.display())]
 pub struct StateFileError {
@@ -119,25 +119,25 @@ pub struct StateFileError {
 }
 
 impl Saved {
-    /// All that is to be kept.
+    /// Returns the content for these backends.
     pub const fn of(backends: Vec<SavedBackend>) -> Self {
         Self { version: VERSION, backends }
     }
 
-    /// Replaces the file at `path`, all of it or nothing, for this user only.
+    /// Replaces the file at `path`, atomically, readable by this user only.
     pub(in crate::control) fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         let mut beside = path.as_os_str().to_owned();
         beside.push(".new");
-        // What an end in the middle of a write has left behind. Made anew, the file is ours and no link to somewhere else.
+        // Left behind by an end in the middle of a write. A newly created file is ours and no link to another place.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         file.write_all(&text)?;
-        // Before it has its name: after a loss of power the name must not lead to an empty file (fsync(2)).
+        // Before it gets its name: after a loss of power the name must not lead to an empty file (fsync(2)).
         file.sync_all()?;
         fs::rename(&beside, path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -146,7 +146,7 @@ impl Saved {
 }
 
 impl Contents {
-    /// What is in the file at `path`: nothing, if there is none.
+    /// Returns the content of the file at `path`; empty, if there is none. Fails when it cannot be read or parsed.
     pub fn read(path: &Path) -> Result<Self, StateFileError> {
         let failed = |what| StateFileError { path: path.to_owned(), what };
         let mut text = Vec::new();
@@ -161,7 +161,7 @@ impl Contents {
         Self::parse(&text).map_err(failed)
     }
 
-    /// What `text` says, or why it is no state file.
+    /// Parses `text`. Fails with the reason why it is no state file.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let entries: Entries = serde_json::from_slice(text).map_err(|error| {
             format!("{error}; correct it, or move it away to start with what is configured")
@@ -179,7 +179,8 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Leaves the file at `path` as it is under the name that is returned, because the next write has none of what was refused.
+    /// Keeps the file at `path` unchanged under another name, which is returned, because the next write drops the
+    /// refused entries.
     pub fn keep_refused(path: &Path) -> io::Result<PathBuf> {
         let mut kept = path.as_os_str().to_owned();
         kept.push(".refused");
@@ -188,20 +189,20 @@ impl Contents {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // A write replaces the file under its name, and leaves what has another one alone.
+        // A write replaces the file under its name, and does not touch one with another name.
         fs::hard_link(path, &kept)?;
         Ok(kept)
     }
 }
 
-/// Which entry that is, by its place and by what it calls itself.
+/// Returns which entry that is, by its position and its own names.
 fn named(place: usize, entry: &Value) -> String {
     let word = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or("?");
     format!("backends[{place}] (pool {:?}, backend {:?})", word("pool"), word("name"))
 }
 
 impl SavedBackend {
-    /// Whether it fits those in front of it, which are `seen`, and its leases fit each other.
+    /// Fails unless it fits the entries before it, which are `seen`, and its leases fit each other.
     fn check(&self, seen: &mut HashSet<(String, String)>) -> Result<(), String> {
         let holders = self.registered.iter().flat_map(|registered| &registered.holders);
         let names: HashSet<&str> = holders.clone().map(|holder| holder.holder.as_str()).collect();
@@ -219,7 +220,7 @@ impl SavedBackend {
     }
 }
 
-// What these refuse of the file as a whole is told with its line, as serde_json tells what is no JSON.
+// Their errors refuse the file as a whole, with the line, as for syntax errors of JSON.
 
 fn version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let version = u32::deserialize(from)?;
@@ -290,7 +291,7 @@ pub(in crate::control) mod tests {
         let holder = (name, any::<bool>(), weight.clone(), any::<bool>(), second.clone()).prop_map(
             |(holder, known, weight, backup, lease)| SavedHolder { holder, known, weight, backup, lease },
         );
-        // One is there twice now and then, which no request can bring about.
+        // Duplicates appear now and then, which no request can cause.
         let holders = prop::collection::vec(holder, 0..3)
             .prop_filter("no holder twice", |all| all.len() < 2 || all[0].holder != all[1].holder);
         let address =
@@ -329,7 +330,7 @@ pub(in crate::control) mod tests {
             saved.write(&path).unwrap();
             let read = Contents::read(&path).unwrap();
             prop_assert_eq!(read.refused, Vec::<String>::new());
-            // An IPv6 flow is not part of the text of an address, and no address of a request has one.
+            // The text of an address has no IPv6 flow, and no address of a request has one.
             let text = |backends: Vec<SavedBackend>| serde_json::to_string(&backends).unwrap();
             prop_assert_eq!(text(read.backends), text(saved.backends));
         }

@@ -38,10 +38,10 @@ pub(in crate::worker) struct Acceptor<K: Kernel> {
 
 /// A connection that has a place among the sessions of this worker, but is not one yet.
 pub(in crate::worker) struct Accepted<S> {
-    /// Through which listener it came.
+    /// The listener that it came through.
     pub(in crate::worker) listener: Arc<Listener>,
     pub(in crate::worker) client: S,
-    /// Where it came from.
+    /// The client's address.
     pub(in crate::worker) peer: SocketAddr,
 }
 

@@ -17,7 +17,7 @@ pub(in crate::worker) struct Held {
     pub(in crate::worker) leases: usize,
     /// Connections to backends.
     pub(in crate::worker) backends: usize,
-    /// Pipes that are open, lent or not.
+    /// Open pipes, lent or not.
     pub(in crate::worker) pipes: usize,
     pub(in crate::worker) timers: usize,
     /// Bytes taken and not yet written, by [`Direction`].
