@@ -208,8 +208,13 @@ MUTANTS = [
     Mutant(
         "long-queue",
         "each listener is accepted from as if it were the only one in its turn",
-        "src/worker/listen/listeners.rs",
-        [("            self.ready.push_back(place);\n", "            self.ready.push_front(place);\n")],
+        "src/worker/mod.rs",
+        [
+            (
+                "        for _ in 0..ACCEPTS_PER_TURN {\n",
+                "        for _ in 0..ACCEPTS_PER_TURN as usize * self.acceptor.listeners().len() {\n",
+            )
+        ],
     ),
     Mutant(
         "deaf-listener",

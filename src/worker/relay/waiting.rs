@@ -168,6 +168,9 @@ impl Waiting {
         }
         if is_back || waits && shortage != Shortage::Resources {
             self.due.retain(|due| *due != shortage);
+        } else {
+            // Other shortages that are due come before its next session: accepting may wait for one of them.
+            self.due.rotate_left(1);
         }
     }
 
@@ -228,13 +231,29 @@ mod tests {
         waiting.note_freed(port(1));
         assert_eq!(serve(&mut waiting, &mut wheel, &[1]), [1]);
         waiting.on_timer(Instant::default(), &mut wheel);
-        assert_eq!(serve(&mut waiting, &mut wheel, &[0, 4]), [0, 1, 4, 2, 5]);
+        assert_eq!(serve(&mut waiting, &mut wheel, &[0, 4]), [0, 1, 2, 4, 5]);
         assert!(waiting.is_awaited(port(1)) && !waiting.is_awaited(port(2)));
         waiting.on_timer(Instant::default(), &mut wheel);
-        assert_eq!(serve(&mut waiting, &mut wheel, &[]), [0, 3, 4]);
+        assert_eq!(serve(&mut waiting, &mut wheel, &[]), [0, 4, 3]);
         assert!(!waiting.lacks_resources() && !waiting.has_due() && waiting.has_timer());
         waiting.on_timer(Instant::default(), &mut wheel);
         assert!(!waiting.has_timer(), "nobody is woken for an empty queue");
+    }
+
+    /// The session short of a descriptor waited until the last one short of a port was dialed, and accepting with it.
+    #[test]
+    fn what_is_due_takes_turns_however_many_wait_for_one_of_it() {
+        let mut wheel = TimerWheel::new(Instant::default());
+        let mut waiting = Waiting::new(Instant::default());
+        for index in 0..100 {
+            waiting.push(key(index), port(1), Instant::default(), &mut wheel);
+        }
+        waiting.push(key(100), Shortage::Resources, Instant::default(), &mut wheel);
+        waiting.push(key(101), port(2), Instant::default(), &mut wheel);
+        for shortage in [port(1), Shortage::Resources, port(2)] {
+            waiting.note_freed(shortage);
+        }
+        assert_eq!(serve(&mut waiting, &mut wheel, &[])[..4], [0, 100, 101, 1]);
     }
 
     #[test]
