@@ -118,11 +118,6 @@ impl WorkerStats {
         self.accept_paused_nanos[reason.index()].add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Returns the dials that failed, for any cause.
-    pub fn dial_failures_total(&self) -> u64 {
-        self.dial_failures.iter().map(Counter::get).sum()
-    }
-
     /// Returns the pauses of accepting, for any reason.
     pub fn accept_pauses_total(&self) -> u64 {
         self.accept_pauses.iter().map(Counter::get).sum()
