@@ -39,28 +39,30 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  l4lb demo                              three backends and a balancer, to try it out
+  l4lb demo                              try it: three backends and a balancer
   l4lb -l :9090                          balance 127.0.0.1:8081, 8082 and 8083
   l4lb -l :9090 -b 10.0.0.1:80 -b 10.0.0.2:80,weight=3 --balance least_connections
   l4lb -c /etc/l4lb.toml --workers 4     the file, but with 4 worker threads
-  l4lb check /etc/l4lb.toml              what the file would run, or its mistakes
-  l4lb doctor -c /etc/l4lb.toml          what this machine prevents, and the remedies
+  l4lb check /etc/l4lb.toml              the effective configuration, or every mistake in it
+  l4lb doctor -c /etc/l4lb.toml          whether this machine can run it, and the fixes
   l4lb ctl backends                      the backends of a running l4lb
   l4lb top                               the same live, with rates, charts and events
 
 Manual: README.md and src/manual/ of the source, or `cargo doc --open`; `l4lb man` prints a page for each command.
 Durations are written 500ms, 2s, 1m30s, 1h.
-Signals: TERM, INT and QUIT drain, after shutdown_delay if that is set, and a second one stops at once; HUP reloads the
-config file, as a change of it does with [global] watch; USR1 logs the counts of each worker and reopens the access log.
+Signals: TERM, INT and QUIT drain and exit; another one during the drain ends all sessions at once, and one during
+shutdown_delay begins the drain. HUP reloads the config file; so does a change of it with [global] watch = true. USR1
+logs the counters of each worker and reopens the access log.
 Exit codes: 0 done, 1 failed while running, 2 wrong flags or config.";
 
 /// The subcommands of `l4lb`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check a config file: print what it would run, or every mistake in it
+    /// Check a config file: print the effective configuration, or every mistake in it
     #[command(
-        after_help = "Flags are applied as with -c. Obstacles on this machine are warnings; `l4lb doctor -c FILE` fails for them.\n\
-                      Exit codes: 0 good, 2 wrong."
+        after_help = "Flags are applied as with -c. Problems of this machine are warnings here, and failures in\n\
+                      `l4lb doctor -c FILE`.\n\
+                      Exit codes: 0 valid, 2 a mistake in the flags or the file."
     )]
     Check {
         /// The file to check
@@ -69,8 +71,8 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Check whether this machine can run l4lb, or a given config file, and print remedies
-    #[command(after_help = "Exit codes: 0 no failure, 1 a failure, 2 wrong flags or config.")]
+    /// Check whether this machine can run l4lb, or a given config file, and print the fixes
+    #[command(after_help = "Exit codes: 0 ok or warnings, 1 a failed check, 2 wrong flags or config.")]
     Doctor {
         /// The config file to check for [default: one listener and one backend with default settings]
         #[arg(short, long, value_name = "FILE")]
@@ -81,11 +83,11 @@ pub enum Command {
     },
     /// Run three small HTTP backends on 127.0.0.1:8081-8083 and balance them on 127.0.0.1:9090
     Demo {
-        /// Balance on port N, with the page on N+1 and the backends on N+2 to N+4
+        /// Balance on port N, with the dashboard on N+1 and the backends on N+2 to N+4
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(PORT_BASE_MAX)))]
         port_base: Option<u16>,
     },
-    /// Run one small HTTP backend on 127.0.0.1, for trying things out
+    /// Run one small HTTP backend on 127.0.0.1, for experiments
     Backend {
         /// Port to serve on
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -95,16 +97,18 @@ pub enum Command {
     Ctl(CtlArgs),
     /// Watch a running l4lb on a terminal, and drain its backends from the keyboard
     Top(TopArgs),
-    /// Keep a backend registered with a running l4lb, for as long as this runs
+    /// Keep a backend registered with a running l4lb while this command runs
     Register(RegisterArgs),
-    /// Print the manual pages of l4lb, of all its commands and of its config file
-    #[command(after_help = "Read one with: l4lb man --out /tmp/l4lb && man /tmp/l4lb/l4lb-ctl.1")]
+    /// Print the manual pages of l4lb, its commands and its config file
+    #[command(
+        after_help = "Read one with: mkdir -p /tmp/l4lb && l4lb man --out /tmp/l4lb && man /tmp/l4lb/l4lb-ctl.1"
+    )]
     Man {
-        /// Write each page into its own file in this folder
+        /// Write each page to its own file in this directory, which must exist
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Print the completions of a shell
+    /// Print the completion script for a shell
     Completions {
         /// The shell
         #[arg(value_enum)]
@@ -124,22 +128,22 @@ pub struct Flags {
     /// How a backend is picked [default: round_robin]
     #[arg(long, value_name = "NAME", value_parser = algorithm())]
     balance: Option<Algorithm>,
-    /// Threads that relay, or auto [default: one per processor]
+    /// Worker threads, or auto [default: auto, one per processor]
     #[arg(short, long, value_name = "N", value_parser = config::parse_workers)]
     workers: Option<NonZeroUsize>,
     /// Time between health checks of one backend [default: 2s]
     #[arg(long, value_name = "DUR", value_parser = config::parse_timeout)]
     health_interval: Option<Duration>,
-    /// Longest wait for a backend to accept a connection [default: 5s]
+    /// Time limit for one dial to a backend [default: 5s]
     #[arg(long, value_name = "DUR", value_parser = config::parse_timeout)]
     connect_timeout: Option<Duration>,
-    /// Close a session without traffic after this long [default: 1h]
+    /// End a session in which no byte is delivered for this long [default: 1h]
     #[arg(long, value_name = "DUR", value_parser = config::parse_timeout)]
     idle_timeout: Option<Duration>,
     /// Most sessions at a time [default: what the open-files limit allows]
     #[arg(long, value_name = "N", value_parser = config::parse_sessions)]
     max_sessions: Option<NonZeroUsize>,
-    /// Unix socket of the admin API, or off [default: in the run-time directory]
+    /// Unix socket of the admin API, or off [default: admin.sock in the run-time directory]
     #[arg(long, value_name = "PATH", value_parser = config::parse_admin_socket)]
     admin: Option<AdminSocket>,
     /// Address to serve metrics on, for Prometheus [default: none]

@@ -52,7 +52,7 @@ struct Place {
     /// File with the token to present over TCP
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Print the answer as JSON, unchanged
+    /// Print the answer of the API as JSON
     #[arg(long, global = true)]
     json: bool,
 }
@@ -73,7 +73,7 @@ impl CtlArgs {
 /// The information to show or the change to make.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(super) enum Action {
-    /// Process status: stage, sessions, bytes, workers, reloads
+    /// Process status: stage, sessions, bytes, workers, reloads, keys that need a restart
     Status,
     /// Addresses that clients connect to
     Listeners,
@@ -91,27 +91,27 @@ pub(super) enum Action {
         /// Keep printing events as they happen
         #[arg(short, long)]
         follow: bool,
-        /// Only requests of operators and programs, which are kept longer
+        /// Only changes made by operators and programs, which are kept longer
         #[arg(long)]
         audit: bool,
-        /// Only events after this number
+        /// Only events after the one with this ID
         #[arg(long, value_name = "ID")]
         after: Option<u64>,
         /// At most this many, the newest ones [default: 100]
         #[arg(short = 'n', long, value_name = "N", value_parser = page_len())]
         limit: Option<u32>,
     },
-    /// Sources of backends and how they do; with a pool, what its sources answer now, without a change
+    /// Sources of backends, and their state; with a POOL, query its sources now, without a change
     Discover {
-        /// Ask the sources of this pool now
+        /// Query the sources of this pool now, and show the difference
         pool: Option<String>,
     },
     /// Share of new sessions per backend
     Topology,
     /// Register a backend with a pool
     #[command(
-        after_help = "With --ttl it is removed unless this is repeated in time: see `l4lb register`. The answer names\n\
-                      the holder of the lease; --holder renews that lease only."
+        after_help = "With --ttl the backend is removed unless this command is repeated in time, as `l4lb register` does.\n\
+                      The answer names the holder of the lease; --holder renews that lease only."
     )]
     Add {
         /// IP or host with port; ":8081" is 127.0.0.1:8081
@@ -129,22 +129,22 @@ pub(super) enum Action {
         /// Serve only when no primary backend is eligible
         #[arg(long)]
         backup: bool,
-        /// Remove it unless it is registered again within this time
+        /// Remove it unless it is registered again within this time, 1s..=24h [default: never]
         #[arg(long, value_name = "DUR")]
         ttl: Option<String>,
         /// Renew the lease of this holder
         #[arg(long, value_name = "ID")]
         holder: Option<String>,
-        /// Give a lease to a permanent backend, or make one permanent that others have leases of
+        /// Put a lease on a permanent backend, or make a leased backend permanent
         #[arg(long)]
         replace: bool,
     },
-    /// Remove a backend; on_remove of its pool decides what becomes of its sessions
+    /// Remove a backend; on_remove of its pool decides how its sessions end
     Remove {
         /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
-        /// End the lease of this holder only: the backend stays while others have one
+        /// End the lease of this holder only; the backend stays while others hold one
         #[arg(long, value_name = "ID")]
         holder: Option<String>,
     },
@@ -153,14 +153,14 @@ pub(super) enum Action {
         /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
-        /// Return when its last session has ended, and show the progress until then
+        /// Show the progress, and return when its last session has ended
         #[arg(long)]
         wait: bool,
-        /// Wait no longer than this; then the exit code is 1
+        /// Stop waiting after this long, with exit code 1
         #[arg(long, value_name = "DUR", requires = "wait", value_parser = config::parse_timeout)]
         timeout: Option<Duration>,
     },
-    /// Return a backend to service, as far as its health allows
+    /// Return a backend to service; it gets new sessions once its health allows
     Ready {
         /// The backend
         #[arg(value_name = "POOL/BACKEND")]
@@ -177,7 +177,7 @@ pub(super) enum Action {
         /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
-        /// 0..=256; 0 gives it no new sessions
+        /// Weight, 0..=256; 0 gives it no new sessions
         #[arg(value_name = "N", value_parser = weight())]
         weight: u16,
     },
@@ -186,11 +186,11 @@ pub(super) enum Action {
         /// The backend
         #[arg(value_name = "POOL/BACKEND")]
         backend: String,
-        /// auto: as its checks find
+        /// up or down, or auto to follow its checks again
         #[arg(value_enum)]
         health: Word,
     },
-    /// Cut a session, or all sessions of a backend
+    /// Reset a session, or all sessions of a backend
     #[command(group(clap::ArgGroup::new("whom").required(true)))]
     Kill {
         /// The session id, as in `l4lb ctl sessions`
@@ -202,7 +202,7 @@ pub(super) enum Action {
     },
     /// Read the config file again and apply its changes
     Reload {
-        /// Only show what would change, and how many sessions that affects
+        /// Show the changes and how many sessions they affect, and apply nothing
         #[arg(long)]
         dry_run: bool,
     },
@@ -221,13 +221,13 @@ pub(super) enum Action {
         /// off, error, warn, info, debug or trace
         level: Option<String>,
     },
-    /// Make /ready answer 503 or end that, or show the setting; all connections are still served
+    /// Make /ready answer 503 (on) or not (off), or show the setting; connections are still served
     ReadyFail {
         /// on or off
         #[arg(value_parser = ["on", "off"])]
         fail: Option<String>,
     },
-    /// Drains in progress, and how far they are
+    /// Drains in progress: sessions left, and until when
     Drains,
     /// The running configuration, with every default filled in
     Config,
@@ -245,7 +245,7 @@ pub(super) struct SessionArgs {
     /// Only sessions of this client address
     #[arg(long, value_name = "IP")]
     pub(super) client: Option<std::net::IpAddr>,
-    /// The latest ended sessions, of the last 1024 of each worker, newest first
+    /// Ended sessions instead of open ones, newest first; each worker keeps its last 1024
     #[arg(long, conflicts_with_all = ["from", "all"])]
     pub(super) ended: bool,
     /// Only sessions that ended for this reason
@@ -257,7 +257,7 @@ pub(super) struct SessionArgs {
     /// Rows on a page, 1..=1000 [default: 100]
     #[arg(short = 'n', long, value_name = "N", value_parser = page_len())]
     pub(super) limit: Option<u32>,
-    /// Continue with the page that the last one named
+    /// Continue at the place that the previous page printed
     #[arg(long, value_name = "PLACE")]
     pub(super) from: Option<String>,
     /// All pages; with --json one page per line
@@ -268,11 +268,11 @@ pub(super) struct SessionArgs {
 /// An operator's setting of a backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Word {
-    /// Up, whatever its checks find
+    /// Up, regardless of its checks
     Up,
-    /// Down, whatever its checks find
+    /// Down, regardless of its checks
     Down,
-    /// As its checks find
+    /// As its checks report
     Auto,
 }
 
