@@ -392,10 +392,13 @@ fn what_cannot_be_written_is_told_and_counted_and_serves_nonetheless() {
     let daemon = Daemon::start(&config(Some(&missing)), IPV4);
     let line = daemon.wait_for_line(&["state_file was not written"]);
     assert!(line.contains("WARN") && line.contains("No such file"), "{line}");
-    let failures = || daemon.admin().get::<api::Status>("/v1/status").expect("status").state_file_failures;
+    let status = || daemon.admin().get::<api::Status>("/v1/status").expect("status");
+    let failures = || status().state_file_failures;
     until("it is counted", || failures() > 0);
-    let status: api::Status = daemon.admin().get("/v1/status").expect("status");
-    assert!(status.not_saved.is_some_and(|not_saved| not_saved.reason.contains("No such file")));
+    // A failure is counted where it happens, a moment before the control thread knows of it.
+    until("it is shown", || {
+        status().not_saved.is_some_and(|not_saved| not_saved.reason.contains("No such file"))
+    });
     let weight = api::BackendChange { weight: Some(7), admin: None };
     let changed: api::Changed =
         daemon.admin().ask(Method::PATCH, &format!("{BACKENDS}/a"), Some(&weight)).expect("change");
