@@ -10,7 +10,7 @@ use crate::base::address::Address;
 use crate::config::Config;
 use crate::config::discover::Discover;
 use crate::config::model::{self, OwnSocket, Pool};
-use crate::control::circles::circle_with;
+use crate::control::circles::{OwnAddresses, circle_at};
 use crate::control::membership::leases::Registrations;
 use crate::control::membership::origin::{Origin, RuntimeOverrides};
 use crate::pool::{self, Admin, Backend, Snapshot};
@@ -44,6 +44,7 @@ pub(super) struct Membership<'s> {
     by_name: HashMap<String, Address>,
     by_address: HashMap<Address, String>,
     sockets: &'s [OwnSocket],
+    own: OwnAddresses,
 }
 
 /// Why a backend cannot be in a pool beside what is configured.
@@ -62,7 +63,7 @@ impl<'s> Membership<'s> {
             backends.iter().map(|backend| (backend.name.clone(), backend.address.clone())).collect();
         let by_address =
             backends.iter().map(|backend| (backend.address.clone(), backend.name.clone())).collect();
-        Self { backends, by_name, by_address, sockets }
+        Self { backends, by_name, by_address, sockets, own: OwnAddresses::default() }
     }
 
     /// Puts one behind them that was registered, if it fits.
@@ -74,7 +75,7 @@ impl<'s> Membership<'s> {
         {
             return Err(Obstacle::Member { name: name.clone(), address: address.clone() });
         }
-        if let Some(socket) = circle_with(address, self.sockets.iter().copied()) {
+        if let Some(socket) = circle_at(address, self.sockets.iter().copied(), &self.own) {
             return Err(Obstacle::OwnSocket(socket));
         }
         self.by_name.insert(name.clone(), address.clone());
