@@ -127,8 +127,10 @@ impl Belief {
                     let (host, found) = listed[place].clone();
                     *known = Known { host, found, missed: 0 };
                 }
-                // Nothing is known of its host: it is neither there nor missing.
+                // Nothing is known of its host, which may be any where an earlier run has listed it: it is neither there
+                // nor missing.
                 None if unknown_hosts.contains(&known.host) => {}
+                None if known.host.is_empty() && !unknown_hosts.is_empty() => {}
                 None => known.missed = known.missed.saturating_add(1),
             }
         }
@@ -384,6 +386,22 @@ mod tests {
             assert_eq!(script.later(5, Answer::Records(partial.clone())).0, [1, 2]);
         }
         assert_eq!(script.lists(&[1]), [1], "the host is named no more");
+    }
+
+    /// A reload of an SRV source removed the backends of a host that could not be resolved just then.
+    #[test]
+    fn a_source_that_begins_anew_keeps_addresses_while_any_host_cannot_be_resolved() {
+        let now = Instant::default();
+        let belief = Belief::new(settings(|settings| settings.obsolete = 0), vec![found(1), found(2)], now);
+        let mut script = Script { belief, now };
+        let at_a = || vec![("a".to_owned(), found(1))];
+        let unknown_hosts = HashSet::from(["b".to_owned()]);
+        let partial = Records { listed: at_a(), unknown_hosts, ..Records::default() };
+        for _ in 0..3 {
+            assert_eq!(script.later(5, Answer::Records(partial.clone())).0, [1, 2]);
+        }
+        let whole = Records { listed: at_a(), ..Records::default() };
+        assert_eq!(script.later(5, Answer::Records(whole)).0, [1], "every host is resolved");
     }
 
     #[test]
