@@ -5,7 +5,7 @@
 //! them has a lease. Time in which this process stood still does not count, because leases could not be renewed
 //! meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +13,9 @@ use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::control::membership::origin::{Discovery, Origin, Registration, RuntimeOverrides};
+use crate::control::membership::remembered::Remembered;
 use crate::pool::{Backend, BackendId, Snapshot};
 
-/// Backends that have left and of which is remembered what operators have set.
-const REMEMBERED_MAX: usize = 4096;
 /// Every lease lasts at least this long after the process has stood still.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
@@ -26,9 +25,8 @@ pub struct Registrations {
     known: HashMap<BackendId, Arc<Registration>>,
     /// What was discovered.
     discovered: HashMap<BackendId, Discovery>,
-    /// What operators have set of backends that were discovered and are not there now, and the weight that was said of them
-    /// then; by pool and name.
-    remembered: BTreeMap<(String, String), (u16, RuntimeOverrides)>,
+    /// What operators have set of backends that were discovered and are not there now.
+    remembered: Remembered,
     /// The ends of leases, the first in front, and their backends.
     ends: BTreeSet<(Instant, u32)>,
 }
@@ -91,11 +89,7 @@ impl Registrations {
         said: u16,
         overrides: RuntimeOverrides,
     ) {
-        if self.remembered.len() < REMEMBERED_MAX {
-            self.remembered.insert((pool.to_owned(), backend.to_owned()), (said, overrides));
-        } else {
-            log::warn!(pool, backend; "what was set of it is forgotten: too many backends have left");
-        }
+        self.remembered.put(pool, backend, said, overrides);
     }
 
     /// The same, and the weight that was said then.
@@ -104,7 +98,7 @@ impl Registrations {
         pool: &str,
         backend: &str,
     ) -> Option<(u16, RuntimeOverrides)> {
-        self.remembered.get(&(pool.to_owned(), backend.to_owned())).copied()
+        self.remembered.get(pool, backend)
     }
 
     /// The same, of one that is there again.
@@ -113,16 +107,14 @@ impl Registrations {
         pool: &str,
         backend: &str,
     ) -> Option<(u16, RuntimeOverrides)> {
-        self.remembered.remove(&(pool.to_owned(), backend.to_owned()))
+        self.remembered.take(pool, backend)
     }
 
     /// All that is remembered: pool, backend, the weight that was said then, and what was set.
     pub(in crate::control) fn all_remembered(
         &self,
     ) -> impl Iterator<Item = (&str, &str, u16, RuntimeOverrides)> {
-        self.remembered
-            .iter()
-            .map(|((pool, backend), (said, set))| (pool.as_str(), backend.as_str(), *said, *set))
+        self.remembered.iter()
     }
 
     /// Returns all registrations, in no order.
