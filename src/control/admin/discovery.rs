@@ -105,7 +105,7 @@ fn backend_row(found: &Found, state: &str) -> api::DiscoveredBackend {
 }
 
 fn row(source: &SourceState, now: Instant) -> api::Discovery {
-    let SourceState { pool, source, outcome, since, answered, counts: _, backends, note, left_out } =
+    let SourceState { pool, source, outcome, since, began: _, answered, counts: _, backends, note, left_out } =
         source.clone();
     api::Discovery {
         pool,

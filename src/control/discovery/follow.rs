@@ -26,11 +26,12 @@ impl ControlLoop {
         self.sources.all.retain(is_wanted);
         let labels: Vec<(&str, String)> =
             wanted.iter().map(|(pool, source)| (*pool, source.label())).collect();
+        let now = self.clock.now();
         let mut state = self.control.view.state();
         state.sources.retain(|row| labels.iter().any(|(pool, label)| row.is_of(pool, label)));
         for (pool, label) in &labels {
             if !state.sources.iter().any(|row| row.is_of(pool, label)) {
-                state.sources.push(SourceState::new(pool, label.clone()));
+                state.sources.push(SourceState::new(pool, label.clone(), now));
             }
         }
         drop(state);

@@ -43,6 +43,8 @@ pub struct SourceState {
     pub outcome: Option<Outcome>,
     /// Since when it goes so.
     pub since: Timestamp,
+    /// When it began.
+    pub began: Instant,
     /// When there was an answer last.
     pub answered: Option<Instant>,
     /// How often it went so, in the order of [`Outcome::ALL`].
@@ -56,13 +58,14 @@ pub struct SourceState {
 }
 
 impl SourceState {
-    /// Before the first answer.
-    pub(in crate::control) fn new(pool: &str, source: String) -> Self {
+    /// Returns the state before the first answer of one that begins `now`.
+    pub(in crate::control) fn new(pool: &str, source: String, now: Instant) -> Self {
         Self {
             pool: pool.to_owned(),
             source,
             outcome: None,
             since: timestamp(),
+            began: now,
             answered: None,
             counts: [0; Outcome::ALL.len()],
             backends: 0,

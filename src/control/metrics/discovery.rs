@@ -29,11 +29,11 @@ pub(super) fn write(sheet: &mut Sheet, sources: &[SourceState], now: Instant) ->
         "Answers of a source and failures to get one, by outcome.",
         counts,
     )?;
-    let answered = sources.iter().filter_map(|row| Some((row, row.answered?)));
+    let age = |row: &SourceState| (now - row.answered.unwrap_or(row.began)).as_secs_f64();
     sheet.gauges(
         "l4lb_discovery_age_seconds",
-        "Time since the last answer of a source.",
-        answered.map(|(row, answered)| (names(row), (now - answered).as_secs_f64())),
+        "Time since the last answer of a source; before the first one, since the source began.",
+        sources.iter().map(|row| (names(row), age(row))),
     )?;
     sheet.gauges(
         "l4lb_discovery_left_out_backends",

@@ -117,8 +117,8 @@ fn a_law_that_is_violated_is_counted() {
 }
 
 fn with_a_source(view: Arc<View>) -> Arc<View> {
-    let source = SourceState::new("web", "dns:web.test:80".into());
     let now = view.clock.now();
+    let source = SourceState::new("web", "dns:web.test:80".into(), now);
     view.state().sources.push(SourceState { answered: Some(now), backends: 3, counts: [2, 1, 0], ..source });
     view
 }
@@ -132,6 +132,18 @@ fn a_source_has_series_and_a_process_without_sources_has_none() {
     assert_eq!(value(&page, &format!("l4lb_discovery_backends{of}")), 3.0);
     let found = of.replace('}', ",outcome=\"found\"}");
     assert_eq!(value(&page, &format!("l4lb_discovery_answers_total{found}")), 2.0);
+}
+
+/// An alert on the age of answers was silent while there had been none since the start.
+#[test]
+fn the_age_of_a_source_without_an_answer_counts_from_its_begin() {
+    let view = view_of(TWO);
+    let began = view.clock.now();
+    view.state().sources.push(SourceState::new("web", "dns:web.test:80".into(), began));
+    let page = scrape(&view);
+    let age = value(&page, "l4lb_discovery_age_seconds{pool=\"web\",source=\"dns:web.test:80\"}");
+    let since = (view.clock.now() - began).as_secs_f64();
+    assert!((0.0..=since).contains(&age), "{age} of {since}");
 }
 
 /// Returns a table with a row per family: name, kind, labels and help.
