@@ -220,6 +220,7 @@ impl ControlLoop {
 
     /// Applies `config`. Its resources must be open.
     fn reconfigure(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
+        let config = &self.change_hands(config);
         // By their names in the file: a backend taken back while it drains continues.
         let running = Arc::clone(&self.control.snapshot);
         let back = self.bring_back(|removed| is_back(config, &running, removed));

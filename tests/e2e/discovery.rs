@@ -252,6 +252,24 @@ fn what_sources_do_and_say_is_shown() {
     daemon.stop();
 }
 
+/// The pool was empty until the next answer, which may be an hour away.
+#[test]
+fn backends_that_move_from_the_file_to_a_source_serve_on() {
+    let (server, port) = (NameServer::start(), backends(&[A1]));
+    server.addresses("web.test", &[A1]);
+    let later = config(&server, port, "interval = \"1h\"").replacen("interval = \"100ms\"\n", "", 1);
+    let listed = format!("[[pool.backend]]\naddress = \"{A1}:{port}\"\n[[pool.discover]]");
+    let daemon = Daemon::start(&later.replace("[[pool.discover]]", &listed), IPV4);
+    until("it is the file's", || sources(&daemon).iter().any(|source| source.left_out.len() == 1));
+    daemon.reload(&later);
+    until("it is the source's", || {
+        assert_eq!(visit(&daemon), Some(1), "it always serves");
+        sources(&daemon).iter().all(|source| source.left_out.is_empty())
+    });
+    assert_eq!((names(&daemon), visit(&daemon)), (named(&[A1], port), Some(1)));
+    daemon.stop();
+}
+
 /// A backend that has moved is known as soon as a dial shows that, not with the next answer.
 #[test]
 fn a_failed_dial_asks_early() {

@@ -1,20 +1,29 @@
 //! What the control thread does with sources: it runs those of the configuration, and no others.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
 use std::sync::Arc;
 
 use super::dns::Dns;
-use super::runner::Runner;
 use super::state::{Followed, SourceState};
 use crate::api::EventKind;
-use crate::base::hash::hash;
+use crate::base::address::Address;
 use crate::config::discover::Discover;
+use crate::config::model::Pool;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::events::Draft;
 use crate::messages::discovery::{Found, Outcome, Sighting, SourceId};
 use crate::sys::timestamp;
 
+/// Backends that get a line of their own of those that one answer newly leaves out; of more there is one with their number.
+const LEFT_OUT_EACH: usize = 16;
+
 impl ControlLoop {
     /// Runs the sources of the configuration, and no others. One whose settings have changed begins anew with what it has.
+    ///
+    /// Must be called when the pools are those of the configuration: they get at once what is known of their sources. The
+    /// file may list no more what it has listed, and the next answer may be an hour away.
     pub(in crate::control) fn follow_sources(&mut self) {
         let config = Arc::clone(&self.control.config);
         let wanted: Vec<(&str, &Discover)> = config
@@ -23,7 +32,8 @@ impl ControlLoop {
             .flat_map(|pool| pool.discover.iter().map(|source| (pool.name.as_str(), source)))
             .collect();
         let is_wanted = |followed: &Followed| wanted.contains(&(followed.pool.as_str(), &followed.settings));
-        self.sources.all.retain(is_wanted);
+        let before: Vec<Followed> =
+            self.sources.all.extract_if(.., |followed| !is_wanted(followed)).collect();
         let labels: Vec<(&str, String)> =
             wanted.iter().map(|(pool, source)| (*pool, source.label())).collect();
         let now = self.clock.now();
@@ -35,20 +45,28 @@ impl ControlLoop {
             }
         }
         drop(state);
-        self.sources.is_stuck = false;
+        self.sources.is_stuck &= !wanted.is_empty();
         for (pool, source) in wanted {
             let runs = |followed: &Followed| followed.pool == pool && followed.settings == *source;
             if !self.sources.all.iter().any(runs) {
-                self.begin(pool, source);
+                let label = source.label();
+                let earlier = |known: &&Followed| known.pool == pool && known.settings.label() == label;
+                let listed = before.iter().find(earlier).map(|known| known.last.clone());
+                self.begin(pool, source, listed.unwrap_or_default());
             }
         }
+        self.put_again(|_| true);
     }
 
-    fn begin(&mut self, pool: &str, settings: &Discover) {
+    /// An earlier run of it has `listed` these backends.
+    fn begin(&mut self, pool: &str, settings: &Discover, listed: Vec<Found>) {
         let label = settings.label();
         if self.sources.runner.is_none() {
-            match Runner::start() {
-                Ok(runner) => self.sources.runner = Some(runner),
+            match (self.sources.start)() {
+                Ok(runner) => {
+                    self.sources.runner = Some(runner);
+                    self.sources.is_stuck = false;
+                }
                 Err(error) => {
                     if !self.sources.is_stuck {
                         log::error!(pool, source:% = label, error:%; "cannot start the thread that asks sources");
@@ -63,9 +81,7 @@ impl ControlLoop {
         }
         let id = SourceId(self.sources.next);
         self.sources.next += 1;
-        let listed = self.discovered_by(pool, &label);
-        let seed = hash(&std::process::id().to_ne_bytes(), u32::try_from(id.0).unwrap_or_default());
-        let source = Dns::new(settings.clone(), listed, seed, self.clock.now());
+        let source = Dns::new(settings.clone(), listed.clone(), seed_of(id), self.clock.now());
         let Some(runner) = &self.sources.runner else { return };
         let running = runner.run(source, id, self.control.reports.clone());
         let dial_failures = 0;
@@ -75,20 +91,27 @@ impl ControlLoop {
             pool: pool.to_owned(),
             settings: settings.clone(),
             running,
+            last: listed,
             dial_failures,
         });
     }
 
     /// A source has come to know something.
     pub(in crate::control) fn on_discovered(&mut self, id: SourceId, sighting: Sighting) {
-        let Some(followed) = self.sources.all.iter().find(|followed| followed.id == id) else { return };
-        if matches!(self.stage, ControlStage::Draining { .. } | ControlStage::Stopping) {
+        if self.takes_no_more() {
             return;
         }
-        let (pool, label) = (followed.pool.clone(), followed.settings.label());
+        let mut all = self.sources.all.iter_mut();
+        let Some(followed) = all.find(|followed| followed.id == id) else { return };
         let Sighting { list, outcome, note } = sighting;
+        if let Some(list) = &list {
+            followed.last.clone_from(list);
+        }
+        let (pool, label) = (followed.pool.clone(), followed.settings.label());
         self.tell_outcome(&pool, &label, outcome, note.as_deref());
-        let left_out = list.map(|list| (list.len() as u64, self.put_discovered(&pool, &label, list)));
+        if let Some(list) = list {
+            self.put_list(&pool, &label, list);
+        }
         let now = self.clock.now();
         self.with_source(&pool, &label, |row| {
             if row.outcome != Some(outcome) {
@@ -99,13 +122,82 @@ impl ControlLoop {
             }
             row.counts[Outcome::ALL.iter().position(|&one| one == outcome).unwrap_or_default()] += 1;
             row.note = note;
-            if let Some((backends, left_out)) = left_out {
-                for why in left_out.iter().filter(|why| !row.left_out.contains(why)) {
-                    log::warn!(pool:%, source:% = label, why:%; "discovered, and left out");
-                }
-                (row.backends, row.left_out) = (backends, left_out);
-            }
         });
+    }
+
+    /// Whether what sources list is of no use any more: the process ends.
+    fn takes_no_more(&self) -> bool {
+        matches!(self.stage, ControlStage::Draining { .. } | ControlStage::Stopping)
+    }
+
+    /// Puts `list` into the pool, and what other sources list there in place of what has gone with it.
+    fn put_list(&mut self, pool: &str, label: &str, list: Vec<Found>) {
+        let backends = list.len() as u64;
+        let put = self.put_discovered(pool, label, list);
+        self.note_left_out(pool, label, backends, &put.left_out);
+        if put.has_removed {
+            self.fill_up(pool);
+        }
+    }
+
+    /// Puts into `pool` what sources list there and had to be left out. Must be called when backends have left by
+    /// themselves: they may have been in the way.
+    pub(in crate::control) fn fill_up(&mut self, pool: &str) {
+        let state = self.control.view.state();
+        let rows = state.sources.iter().filter(|row| row.pool == pool && !row.left_out.is_empty());
+        let labels: HashSet<String> = rows.map(|row| row.source.clone()).collect();
+        drop(state);
+        if !labels.is_empty() {
+            self.put_again(|known| known.pool == pool && labels.contains(&known.settings.label()));
+        }
+    }
+
+    /// Puts what is believed of such sources into their pools once more.
+    fn put_again(&mut self, is_meant: impl Fn(&Followed) -> bool) {
+        if self.takes_no_more() {
+            return;
+        }
+        let meant = self.sources.all.iter().filter(|known| !known.last.is_empty() && is_meant(known));
+        let lists: Vec<(String, String, Vec<Found>)> =
+            meant.map(|known| (known.pool.clone(), known.settings.label(), known.last.clone())).collect();
+        for (pool, label, list) in lists {
+            let backends = list.len() as u64;
+            let left_out = self.put_discovered(&pool, &label, list).left_out;
+            self.note_left_out(&pool, &label, backends, &left_out);
+        }
+    }
+
+    /// Returns what the sources of `pool` that run already are believed to have: by address, with the source. Of two that
+    /// list an address the first one counts.
+    pub(in crate::control) fn believed_in(&self, pool: &Pool) -> HashMap<Address, (Arc<str>, Found)> {
+        let mut believed = HashMap::new();
+        for source in &pool.discover {
+            let label: Arc<str> = source.label().into();
+            let of_pool = self.sources.all.iter().filter(|known| known.pool == pool.name);
+            for found in
+                of_pool.filter(|known| known.settings.label() == *label).flat_map(|known| &known.last)
+            {
+                let listed = || (Arc::clone(&label), found.clone());
+                believed.entry(found.address.clone()).or_insert_with(listed);
+            }
+        }
+        believed
+    }
+
+    /// A line for each that was not left out before.
+    fn note_left_out(&self, pool: &str, label: &str, backends: u64, left_out: &[String]) {
+        let (mut before, shown) = (Vec::new(), left_out.to_vec());
+        self.with_source(pool, label, |row| {
+            row.backends = backends;
+            before = mem::replace(&mut row.left_out, shown);
+        });
+        let new = news(&before, left_out);
+        for why in new.iter().take(LEFT_OUT_EACH) {
+            log::warn!(pool, source = label, why; "discovered, and left out");
+        }
+        if let Some(count) = new.len().checked_sub(LEFT_OUT_EACH).filter(|&count| count > 0) {
+            log::warn!(pool, source = label, count; "more were discovered, and left out");
+        }
     }
 
     /// One line and one event for each change, not for each answer.
@@ -144,6 +236,7 @@ impl ControlLoop {
     pub(in crate::control) fn look_after_sources(&mut self) {
         let now = self.clock.now();
         if self.sources.is_stuck && now >= self.sources.next_look {
+            self.sources.next_look = now + RETRY_INTERVAL;
             self.follow_sources();
         }
         if self.sources.all.is_empty() || now < self.sources.next_look {
@@ -154,25 +247,194 @@ impl ControlLoop {
             let Some(pool) = self.control.snapshot.pool_named(&followed.pool) else { continue };
             let failures = pool.backends.iter().map(|backend| backend.dial_failures()).sum();
             // Backends that have left took theirs with them.
-            if failures > std::mem::replace(&mut followed.dial_failures, failures) {
+            if failures > mem::replace(&mut followed.dial_failures, failures) {
                 followed.running.hurry();
             }
         }
     }
+}
 
-    /// What the pool has of this source.
-    fn discovered_by(&self, pool: &str, label: &str) -> Vec<Found> {
-        let Some(pool) = self.control.snapshot.pool_named(pool) else { return Vec::new() };
-        let all = pool.settings.backends.iter().zip(&pool.backends);
-        let listed = all.filter_map(|(settings, backend)| {
-            let known = self.control.kept.registrations.discovery_of(backend.id)?;
-            (*known.source == *label).then(|| Found {
-                name: backend.name.clone(),
-                address: backend.address.clone(),
-                weight: known.weight,
-                backup: settings.backup,
-            })
-        });
-        listed.collect()
+/// Returns what makes the waits of one run of a source differ from those of any other, also in another container, where the
+/// process has the same number.
+fn seed_of(id: SourceId) -> u64 {
+    RandomState::new().hash_one(id)
+}
+
+/// Returns those of `now` that are not in `before`.
+fn news<'now>(before: &[String], now: &'now [String]) -> Vec<&'now str> {
+    let before: HashSet<&str> = before.iter().map(String::as_str).collect();
+    now.iter().map(String::as_str).filter(|why| !before.contains(why)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::config::{self, Config, Overrides};
+    use crate::control::membership::merge::merge;
+    use crate::control::tests::control;
+    use crate::messages::request::{Ask, Named, Request};
+    use crate::pool::{Admin, Snapshot};
+
+    const LISTENER: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n";
+    const BACKEND: &str = "[[pool.backend]]\naddress = \"10.0.0.9:80\"\n";
+
+    /// A source that nobody answers.
+    fn source(name: &str) -> String {
+        format!(
+            "[[pool.discover]]\ntype = \"dns\"\nname = \"{name}\"\nport = 80\nresolver = [\"127.0.0.1:1\"]\n\
+             interval = \"1h\"\n"
+        )
+    }
+
+    fn parse(text: &str) -> Config {
+        config::parse(text, "test", &Overrides::default(), &mut |_: &str| Ok(Vec::new())).unwrap()
+    }
+
+    fn work(text: &str) -> ControlLoop {
+        let config = parse(text);
+        let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
+        work.control.config = Arc::new(config);
+        work.follow_sources();
+        work
+    }
+
+    /// What a reload does with the pools and their sources.
+    fn reload(work: &mut ControlLoop, text: &str) {
+        let next = parse(text);
+        let control = &work.control;
+        let (merged, _) = merge(&control.config, &next, &control.snapshot, &control.kept.registrations);
+        let runs = work.change_hands(&merged);
+        let snapshot = work.control.snapshot.reconfigured(&runs);
+        work.replace_snapshot(Arc::new(snapshot));
+        let before = mem::replace(&mut work.control.config, Arc::new(next));
+        work.align_registrations(&before);
+        work.follow_sources();
+    }
+
+    /// The source of that name lists these.
+    fn lists(work: &mut ControlLoop, name: &str, addresses: &[u8]) {
+        let id = work.sources.all.iter().find(|known| known.settings.name == name).unwrap().id;
+        let found = |&last: &u8| {
+            let address: SocketAddr = ([10, 0, 0, last], 80).into();
+            Found { name: address.to_string(), address: address.into(), weight: 1, backup: false }
+        };
+        let list = Some(addresses.iter().map(found).collect());
+        work.on_discovered(id, Sighting { list, outcome: Outcome::Found, note: None });
+    }
+
+    fn backends(work: &ControlLoop) -> Vec<String> {
+        work.control.snapshot.pools[0].backends.iter().map(|backend| backend.name.clone()).collect()
+    }
+
+    fn drain(work: &mut ControlLoop, name: &str) {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let backend = Named { pool: "web".into(), backend: name.into() };
+        let request = Request::Change { backend, weight: None, admin: Some(Admin::Drain), reply };
+        work.on_ask(Ask { who: "a test".into(), request });
+    }
+
+    fn admin_of(work: &ControlLoop, name: &str) -> Admin {
+        work.control.snapshot.pools[0].backend_named(name).unwrap().admin()
+    }
+
+    /// The pool was empty until the next answer.
+    #[test]
+    fn what_the_file_lists_no_more_stays_if_a_source_lists_it() {
+        let mut work = work(&format!("{LISTENER}{BACKEND}{}", source("web.test")));
+        lists(&mut work, "web.test", &[9]);
+        assert_eq!(work.control.view.state().sources[0].left_out.len(), 1);
+        drain(&mut work, "10.0.0.9:80");
+        let lease = work.control.snapshot.pools[0].backends[0].lease(0);
+        reload(&mut work, &format!("{LISTENER}{}", source("web.test")));
+        assert_eq!(backends(&work), ["10.0.0.9:80"]);
+        let nine = &work.control.snapshot.pools[0].backends[0];
+        assert_eq!((nine.active(), work.removed.len()), (1, 0), "it is the same one and never left");
+        lease.release();
+        let known = work.control.kept.registrations.discovery_of(nine.id).unwrap();
+        assert_eq!(&*known.source, "dns:web.test:80");
+        assert_eq!(work.control.view.state().sources[0].left_out.len(), 0);
+        assert_eq!(admin_of(&work, "10.0.0.9:80"), Admin::Drain, "an operator is over both");
+    }
+
+    #[test]
+    fn what_one_source_lists_no_more_stays_if_another_lists_it() {
+        let both = format!("{LISTENER}{}{}", source("web.test"), source("more.test"));
+        for is_reload in [false, true] {
+            let mut work = work(&both);
+            lists(&mut work, "web.test", &[1]);
+            lists(&mut work, "more.test", &[1, 2]);
+            assert_eq!(backends(&work), ["10.0.0.1:80", "10.0.0.2:80"]);
+            if is_reload {
+                reload(&mut work, &format!("{LISTENER}{}", source("more.test")));
+            } else {
+                lists(&mut work, "web.test", &[]);
+            }
+            assert_eq!(backends(&work), ["10.0.0.2:80", "10.0.0.1:80"], "{is_reload}");
+        }
+    }
+
+    #[test]
+    fn other_settings_of_a_source_forget_nothing_that_it_listed() {
+        let text = format!("{LISTENER}{BACKEND}{}", source("web.test"));
+        let mut work = work(&text);
+        lists(&mut work, "web.test", &[9, 1]);
+        reload(&mut work, &format!("{text}obsolete = 3\n"));
+        assert_eq!(work.sources.all[0].last.len(), 2);
+        reload(&mut work, &format!("{LISTENER}{}", source("web.test")));
+        assert_eq!(backends(&work), ["10.0.0.1:80", "10.0.0.9:80"]);
+    }
+
+    /// A drained backend had new sessions once its source had another name.
+    #[test]
+    fn a_drain_outlasts_another_name_of_the_source() {
+        let mut work = work(&format!("{LISTENER}{}", source("web.test")));
+        lists(&mut work, "web.test", &[1, 2]);
+        drain(&mut work, "10.0.0.1:80");
+        reload(&mut work, &format!("{LISTENER}{}", source("other.test")));
+        assert!(backends(&work).is_empty(), "nothing is known of it");
+        lists(&mut work, "other.test", &[1, 2]);
+        assert_eq!(admin_of(&work, "10.0.0.1:80"), Admin::Drain);
+        assert_eq!(admin_of(&work, "10.0.0.2:80"), Admin::Ready);
+        let events = work.control.view.events.recent(None, usize::MAX);
+        let told = events.iter().filter(|event| event.message.ends_with(", in drain as set before"));
+        assert_eq!(told.count(), 1);
+    }
+
+    /// It was tried, and logged, with each report.
+    #[test]
+    fn a_thread_that_cannot_start_is_tried_again_after_a_pause() {
+        static TRIES: AtomicU32 = AtomicU32::new(0);
+        let mut work = ControlLoop::new(control(Snapshot::default(), &[]));
+        work.control.config = Arc::new(parse(&format!("{LISTENER}{}{}", source("a.test"), source("b.test"))));
+        work.sources.start = || {
+            TRIES.fetch_add(1, Ordering::Relaxed);
+            Err(io::ErrorKind::OutOfMemory.into())
+        };
+        work.follow_sources();
+        assert!(work.sources.is_stuck && work.sources.all.is_empty());
+        let (before, tried) = (work.clock.now(), TRIES.load(Ordering::Relaxed));
+        work.look_after_sources();
+        assert!(work.sources.next_look > before && work.sources.is_stuck, "and it is no news");
+        assert_eq!(TRIES.load(Ordering::Relaxed), 2 * tried, "once for each source");
+        work.sources.next_look = work.clock.now() + RETRY_INTERVAL * 1000;
+        work.look_after_sources();
+        assert_eq!(TRIES.load(Ordering::Relaxed), 2 * tried, "not before");
+    }
+
+    #[test]
+    fn only_what_was_not_left_out_before_is_news() {
+        let all = |words: &[&str]| -> Vec<String> { words.iter().map(ToString::to_string).collect() };
+        assert_eq!(news(&all(&["a", "b"]), &all(&["b", "c", "a", "d"])), ["c", "d"]);
+        assert!(news(&all(&["a"]), &[]).is_empty());
+    }
+
+    /// In each of a thousand containers the process had the same number, and all asked at once.
+    #[test]
+    fn no_two_runs_share_their_jitter() {
+        assert_ne!(seed_of(SourceId(0)), seed_of(SourceId(0)));
     }
 }

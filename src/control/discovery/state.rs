@@ -1,16 +1,19 @@
 //! Which sources run, and how each of them does.
 
+use std::io;
+
 use jiff::Timestamp;
 
 use super::runner::{Runner, Running};
 use crate::base::time::Instant;
 use crate::config::discover::Discover;
-use crate::messages::discovery::{Outcome, SourceId};
+use crate::messages::discovery::{Found, Outcome, SourceId};
 use crate::sys::timestamp;
 
 /// The sources that run.
-#[derive(Default)]
 pub(in crate::control) struct Sources {
+    /// Starts the thread.
+    pub(super) start: fn() -> io::Result<Runner>,
     /// From the first source on.
     pub(super) runner: Option<Runner>,
     pub(super) all: Vec<Followed>,
@@ -22,12 +25,27 @@ pub(in crate::control) struct Sources {
     pub(super) next_look: Instant,
 }
 
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            start: Runner::start,
+            runner: None,
+            all: Vec::new(),
+            next: 0,
+            is_stuck: false,
+            next_look: Instant::default(),
+        }
+    }
+}
+
 /// A source that runs.
 pub(super) struct Followed {
     pub(super) id: SourceId,
     pub(super) pool: String,
     pub(super) settings: Discover,
     pub(super) running: Running,
+    /// What it is believed to have, also what is not in the pool on its behalf.
+    pub(super) last: Vec<Found>,
     /// Dials to its backends that have failed.
     pub(super) dial_failures: u64,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::api::EventKind;
 use crate::base::address::Address;
-use crate::config::model::{self, OwnSocket};
+use crate::config::model::{self, Config, OwnSocket};
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::leases::Registrations;
@@ -19,10 +19,18 @@ use crate::control::membership::origin::{Discovery, RuntimeOverrides};
 use crate::control::membership::requests::{BACKENDS_MAX, configured};
 use crate::messages::discovery::Found;
 use crate::messages::request::Named;
-use crate::pool::{Backend, Pool};
+use crate::pool::{Admin, Backend, Pool};
 
 /// Backends that get an event of their own of what one answer changes; of more there is one event with their number.
 const EVENTS_EACH: usize = 16;
+
+/// What has come of a list.
+pub(in crate::control) struct Put {
+    /// Those that are listed and did not come, and why.
+    pub(in crate::control) left_out: Vec<String>,
+    /// Whether backends have gone with it.
+    pub(in crate::control) has_removed: bool,
+}
 
 /// What one list changes in a pool.
 struct Plan {
@@ -39,20 +47,18 @@ struct Plan {
 }
 
 impl ControlLoop {
-    /// The pool has these backends of `source` from now on, as far as they fit; those that do not, and why.
-    pub(in crate::control) fn put_discovered(
-        &mut self,
-        pool: &str,
-        source: &str,
-        list: Vec<Found>,
-    ) -> Vec<String> {
-        let Some(pool) = self.control.snapshot.pool_named(pool).cloned() else { return Vec::new() };
+    /// The pool has these backends of `source` from now on, as far as they fit.
+    pub(in crate::control) fn put_discovered(&mut self, pool: &str, source: &str, list: Vec<Found>) -> Put {
+        let Some(pool) = self.control.snapshot.pool_named(pool).cloned() else {
+            return Put { left_out: Vec::new(), has_removed: false };
+        };
         let listeners = self.control.site.addresses().into_iter().map(OwnSocket::Listener);
         let sockets: Vec<OwnSocket> = listeners.chain(self.control.doors.iter().copied()).collect();
         let plan = plan(&pool, source, list, &self.control.kept.registrations, &sockets);
         let Plan { backends, added, gone, changed, left_out } = plan;
+        let has_removed = !gone.is_empty();
         if added.is_empty() && gone.is_empty() && changed.is_empty() {
-            return left_out;
+            return Put { left_out, has_removed };
         }
         let registrations = &mut self.control.kept.registrations;
         for backend in &gone {
@@ -68,26 +74,79 @@ impl ControlLoop {
         let next = Arc::new(self.control.snapshot.with_backends_back(pool.id, &backends, &back));
         self.remember_notes(&returned);
         // The origin must be noted before the snapshot shows the backend.
-        let is_set = self.note_discovered(next.pool(pool.id), source, &new, &changed);
+        let recalled = self.note_discovered(next.pool(pool.id), source, &new, &changed);
         self.replace_snapshot(next);
-        if is_set {
+        if recalled > 0 {
             self.tables_changed(pool.id);
         }
         let pool = Arc::clone(self.control.snapshot.pool(pool.id));
         self.tell_eligibility(&pool);
         self.control.kept.changed();
-        self.tell_discovered(&pool.settings.name, source, &added, &gone, &changed);
-        left_out
+        self.tell_discovered(&pool, source, &added, &gone, &changed, recalled);
+        Put { left_out, has_removed }
     }
 
-    /// Notes where those that have come to `pool` are from, and what was set of them before they went; whether that was anything.
+    /// Returns what a reload runs for `merged`: backends that would leave with their place in the file, or with their
+    /// source, stay where a source of their pool is believed to have them. They never leave, so no session misses them.
+    /// Of the others that were discovered, what operators have set is remembered. Must be called before the reload.
+    pub(in crate::control) fn change_hands(&mut self, merged: &Config) -> Config {
+        let (snapshot, before) = (Arc::clone(&self.control.snapshot), Arc::clone(&self.control.config));
+        let sockets: Vec<OwnSocket> = merged.own_sockets().collect();
+        let mut runs = merged.clone();
+        for next in &mut runs.pools {
+            let Some(pool) = snapshot.pool_named(&next.name) else { continue };
+            let believed = self.believed_in(next);
+            let registrations = &mut self.control.kept.registrations;
+            let mut state = self.control.view.state();
+            let stays: HashSet<(String, Address)> =
+                next.backends.iter().map(|stays| (stays.name.clone(), stays.address.clone())).collect();
+            let of_file = before.pools.iter().filter(|of_file| of_file.name == next.name);
+            let of_file: HashMap<(&str, &Address), u16> = of_file
+                .flat_map(|of_file| &of_file.backends)
+                .map(|listed| ((listed.name.as_str(), &listed.address), listed.weight))
+                .collect();
+            let mut members = Membership::listed(std::mem::take(&mut next.backends), &sockets);
+            let mut stay = 0;
+            for backend in &pool.backends {
+                if stays.contains(&(backend.name.clone(), backend.address.clone())) {
+                    continue;
+                }
+                let known = registrations.discovery_of(backend.id).map(|known| known.weight);
+                let said = known.or_else(|| of_file.get(&(backend.name.as_str(), &backend.address)).copied());
+                let heir = believed.get(&backend.address).filter(|(_, found)| found.name == backend.name);
+                if let (Some(said), Some((source, found))) = (said, heir) {
+                    let Found { name, address, weight: says, backup } = found.clone();
+                    let weight = RuntimeOverrides::of(backend, said).kept(said, says).weight_over(says);
+                    if members.add(model::Backend { name, address, weight, backup }).is_ok() {
+                        let known = Discovery { source: Arc::clone(source), weight: says };
+                        registrations.put_discovery(backend.id, known);
+                        state.notes.entry(backend.id).or_default().origin =
+                            registrations.origin_of(backend.id);
+                        stay += 1;
+                        continue;
+                    }
+                }
+                registrations.forget_discovery(&next.name, backend);
+            }
+            next.backends = members.into_backends();
+            drop(state);
+            if stay > 0 {
+                let told = format!("{stay} backends stay, because sources list them");
+                self.control.view.events.push(Draft::new(EventKind::Backend, told).pool(&next.name));
+            }
+        }
+        runs
+    }
+
+    /// Notes where those that have come to `pool` are from, and what was set of them before they went; returns of how many
+    /// that was anything.
     fn note_discovered(
         &mut self,
         pool: &Pool,
         source: &str,
         new: &HashMap<&Address, &Found>,
         changed: &[(Arc<Backend>, Found)],
-    ) -> bool {
+    ) -> usize {
         let source: Arc<str> = source.into();
         let registrations = &mut self.control.kept.registrations;
         let mut state = self.control.view.state();
@@ -95,35 +154,41 @@ impl ControlLoop {
             let known = Discovery { source: Arc::clone(&source), weight: found.weight };
             registrations.put_discovery(backend.id, known);
         }
-        let mut is_set = false;
+        let mut recalled = 0;
         for backend in &pool.backends {
             let Some(found) = new.get(&backend.address).filter(|found| found.name == backend.name) else {
                 continue;
             };
             if let Some((_, overrides)) = registrations.recall(&pool.settings.name, &backend.name) {
                 overrides.put_on(backend);
-                is_set = true;
+                recalled += 1;
             }
             let known = Discovery { source: Arc::clone(&source), weight: found.weight };
             registrations.put_discovery(backend.id, known);
             state.notes.entry(backend.id).or_default().origin = registrations.origin_of(backend.id);
         }
-        is_set
+        recalled
     }
 
     fn tell_discovered(
         &self,
-        pool: &str,
+        pool: &Pool,
         source: &str,
         added: &[Found],
         gone: &[Arc<Backend>],
         changed: &[(Arc<Backend>, Found)],
+        recalled: usize,
     ) {
+        let (members, pool) = (pool, pool.settings.name.as_str());
         log::info!(pool, source, added = added.len(), removed = gone.len(), changed = changed.len(); "discovered");
         let count = added.len() + gone.len() + changed.len();
         if count > EVENTS_EACH {
             let (added, gone, changed) = (added.len(), gone.len(), changed.len());
-            let told = format!("{source}: {added} added, {gone} removed, {changed} changed");
+            let set = match recalled {
+                0 => String::new(),
+                _ => format!(", {recalled} of them as operators have set them before"),
+            };
+            let told = format!("{source}: {added} added{set}, {gone} removed, {changed} changed");
             return self.control.view.events.push(Draft::new(EventKind::Backend, told).pool(pool));
         }
         let tell = |backend: &str, what: String| {
@@ -132,7 +197,12 @@ impl ControlLoop {
         };
         for Found { name, weight, backup, .. } in added {
             let role = if *backup { ", a backup" } else { "" };
-            tell(name, format!("discovered by {source} with weight {weight}{role}"));
+            let admin = members.backend_named(name).map(|backend| backend.admin());
+            let set = match admin.filter(|&admin| admin != Admin::Ready) {
+                Some(admin) => format!(", in {} as set before", admin.as_str()),
+                None => String::new(),
+            };
+            tell(name, format!("discovered by {source} with weight {weight}{role}{set}"));
         }
         for backend in gone {
             let sessions = backend.active();
@@ -210,10 +280,10 @@ mod tests {
 
     use super::*;
     use crate::config::model::HealthState;
-    use crate::config::{self, Config, Overrides};
+    use crate::config::{self, Overrides};
     use crate::control::tests::control;
     use crate::messages::request::{Ask, Refusal, Request};
-    use crate::pool::{Admin, Snapshot};
+    use crate::pool::Snapshot;
 
     const SOURCE: &str = "dns:web.test:80";
     const TEXT: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n\
@@ -237,7 +307,7 @@ mod tests {
     }
 
     fn lists(work: &mut ControlLoop, addresses: &[u8]) -> Vec<String> {
-        work.put_discovered("web", SOURCE, addresses.iter().map(|&last| found(last, 1)).collect())
+        work.put_discovered("web", SOURCE, addresses.iter().map(|&last| found(last, 1)).collect()).left_out
     }
 
     fn backends(work: &ControlLoop) -> Vec<String> {
@@ -300,7 +370,8 @@ mod tests {
         let mut work = work();
         let left_out = lists(&mut work, &[9, 1]);
         assert_eq!(left_out, ["10.0.0.9:80: the pool has \"file\" at 10.0.0.9:80 already"]);
-        let left_out = work.put_discovered("web", "dns:other.test:80", vec![found(1, 1), found(2, 1)]);
+        let left_out =
+            work.put_discovered("web", "dns:other.test:80", vec![found(1, 1), found(2, 1)]).left_out;
         assert_eq!(left_out, ["10.0.0.1:80: the pool has \"10.0.0.1:80\" at 10.0.0.1:80 already"]);
         assert_eq!(backends(&work), ["file", "10.0.0.1:80", "10.0.0.2:80"]);
         lists(&mut work, &[]);

@@ -67,6 +67,7 @@ impl ControlLoop {
                 self.tell(&named, &registration.who, what);
                 self.remember_lease(backend.id, registration);
             }
+            self.fill_up(&pool.settings.name);
         }
     }
 }
