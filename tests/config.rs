@@ -647,6 +647,18 @@ fn a_variable_that_cannot_be_put_in_is_reported_with_its_place() {
             "workers = \"${SECRET}\"",
             "x.toml:2: global: workers: must be \"auto\" or 1..=256, got \"${SECRET}\"",
         ),
+        (
+            Backend,
+            "[[pool.discover]]\ntype = \"dns\"\nname = \"${LINES}\"\nport = 80",
+            "x.toml:19: pool \"web\": discover \"${LINES}\": name: must be a name like \"web.service.local\", \
+             got \"${LINES}\"",
+        ),
+        (
+            Backend,
+            "[[pool.discover]]\ntype = \"dns\"\nname = \"a\"\nport = 80\nresolver = [\"127.0.0.1:53\", \"${SECRET}\"]",
+            "x.toml:21: pool \"web\": discover \"a\": resolver: must be a list of addresses like \
+             \"127.0.0.1:8600\", IP and port, got a list with \"${SECRET}\"",
+        ),
         // A number in quotes is no number but where a variable has put it.
         (
             Global,
@@ -829,6 +841,12 @@ fn a_mistake_in_several_files_names_the_file_and_the_line() {
             &MAIN.replace("conf.d/*", "${GONE}/*"),
             "",
             &["x.toml:1: include: the environment variable GONE is not set"],
+        ),
+        // What a variable holds is not repeated.
+        (
+            &MAIN.replace("conf.d/*", "${SECRET}*/*"),
+            "",
+            &["x.toml:1: include: wildcards may be in the name of the file only, got \"${SECRET}*/*.toml\""],
         ),
         // Without the pool that it may have, nothing else is checked.
         (

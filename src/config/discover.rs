@@ -9,7 +9,7 @@ use super::units::show_duration;
 /// A source of backends of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discover {
-    /// The name that is asked for, without a dot at its end.
+    /// The name that is asked for. With a dot at its end it is asked for as it stands, in no search list.
     pub name: String,
     /// What is asked for.
     pub record: Record,
@@ -70,7 +70,7 @@ impl Discover {
     /// Returns its name in logs, metrics and the API, which also identifies it across a reload: the question, without the
     /// resolver and the interval.
     pub fn label(&self) -> String {
-        let name = &self.name;
+        let name = self.name.trim_end_matches('.');
         match self.record {
             Record::Address { port } => format!("dns:{name}:{port}"),
             Record::Service => format!("dns-srv:{name}"),

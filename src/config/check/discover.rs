@@ -34,7 +34,8 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
     for (index, raw) in raw.iter().enumerate() {
         let spot = Spot::Byte(raw.span().start);
         let raw = raw.get_ref();
-        let named = str_of(&raw.name).map_or_else(|| format!("#{}", index + 1), quote);
+        let written = raw.name.as_ref().and_then(|name| report.written_at(name.span().start));
+        let named = written.or_else(|| str_of(&raw.name)).map_or_else(|| format!("#{}", index + 1), quote);
         let scope = pool.part(spot, &format!("discover {named}"));
         let mut read = Reader { report: &mut *report, scope: &scope };
         let Some(source) = source(raw, &mut read) else { continue };
@@ -65,12 +66,14 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
         read.wrong("name", &raw.name, "missing, write name = \"web.service.local\"");
     }
     let name = read.text("name", &raw.name)?;
-    if let Err(Invalid(what)) = check_dns_name(name) {
+    if let Err(Invalid(what)) = check_dns_name(name, &read.got(&raw.name)) {
         read.wrong("name", &raw.name, what);
         return None;
     }
+    // Without a search list a dot at its end makes no difference.
+    let name = if resolvers.is_empty() { name } else { name.trim_end_matches('.') };
     Some(Discover {
-        name: name.trim_end_matches('.').to_ascii_lowercase(),
+        name: name.to_ascii_lowercase(),
         record: record?,
         resolvers,
         prefer: prefer.unwrap_or(Prefer::Ipv4),
@@ -122,7 +125,7 @@ fn resolvers(read: &mut Reader<'_>, key: &Key) -> Vec<SocketAddr> {
         match value.as_str().and_then(|text| text.parse::<SocketAddr>().ok()) {
             Some(address) if address.port() > 0 => found.push(address),
             Some(_) | None => {
-                let got = quote(value.as_str().unwrap_or(value.type_str()));
+                let got = read.got_in(key, value);
                 // A name here would have to be asked for by itself.
                 read.wrong("resolver", key, format_args!("{EXPECTED}, IP and port, got {got}"));
             }
@@ -143,8 +146,9 @@ fn stale(read: &mut Reader<'_>, key: &Key) -> Option<Duration> {
     read.duration("stale", key, STALE, None)
 }
 
-/// Whether `text` is a name that a name server can be asked for, RFC 1035, 2.3.4; `_http._tcp.web` is one.
-fn check_dns_name(text: &str) -> Result<(), Invalid> {
+/// Fails unless `text` is a name that a name server can be asked for, RFC 1035, 2.3.4; `_http._tcp.web` is one. Messages
+/// repeat it as `got`.
+fn check_dns_name(text: &str, got: &str) -> Result<(), Invalid> {
     const NAME_LEN_MAX: usize = 253;
     const LABEL_LEN_MAX: usize = 63;
     let name = text.strip_suffix('.').unwrap_or(text);
@@ -154,13 +158,10 @@ fn check_dns_name(text: &str) -> Result<(), Invalid> {
     };
     let is_name = name.len() <= NAME_LEN_MAX && name.split('.').all(is_label);
     if !is_name {
-        return Err(Invalid(format!("must be a name like \"web.service.local\", got {}", quote(text))));
+        return Err(Invalid(format!("must be a name like \"web.service.local\", got {got}")));
     }
     if name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return Err(Invalid(format!(
-            "an address needs no discovery, write [[pool.backend]]: {}",
-            quote(text)
-        )));
+        return Err(Invalid(format!("an address needs no discovery, write [[pool.backend]]: {got}")));
     }
     Ok(())
 }
@@ -184,10 +185,23 @@ mod tests {
     #[test]
     fn a_name_and_a_port_are_enough_and_need_no_backend_beside_them() {
         let found = parse("type = \"dns\"\nname = \"Web.Service.Local.\"\nport = 80").unwrap();
-        let expected = "type=dns name=web.service.local record=a port=80 prefer=4 stale=forever obsolete=1 \
+        let expected = "type=dns name=web.service.local. record=a port=80 prefer=4 stale=forever obsolete=1 \
                         negatives=3 min_backends=0";
         assert_eq!(found[0].to_string(), expected);
         assert_eq!(found[0].label(), "dns:web.service.local:80");
+    }
+
+    /// The dot was dropped, and with it the only way around the search list of resolv.conf(5).
+    #[test]
+    fn a_dot_at_the_end_is_kept_where_there_is_a_search_list() {
+        for (keys, expected) in [
+            ("name = \"web.local.\"", "web.local."),
+            ("name = \"web.local\"", "web.local"),
+            ("name = \"web.local.\"\nresolver = [\"127.0.0.1:53\"]", "web.local"),
+        ] {
+            let found = parse(&format!("type = \"dns\"\nport = 80\n{keys}")).unwrap();
+            assert_eq!((found[0].name.as_str(), found[0].label().as_str()), (expected, "dns:web.local:80"));
+        }
     }
 
     #[test]

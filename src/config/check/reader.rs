@@ -114,7 +114,7 @@ impl Reader<'_> {
         if found.is_none() {
             let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
             let got = value.as_array().into_iter().flatten().find(|value| of(value).is_none());
-            let got = show(got.unwrap_or(value));
+            let got = got.map_or_else(|| self.got(key), |element| self.got_in(key, element));
             self.wrong(name, key, format_args!("must be a list of some of {}, got {got}", words.join(", ")));
         }
         found
@@ -123,7 +123,7 @@ impl Reader<'_> {
     /// A name, see [`check_name`].
     pub(super) fn name<'k>(&mut self, key: &'k Key) -> Option<&'k str> {
         let text = self.text("name", key)?;
-        match check_name(text) {
+        match check_name_as(text, &self.got(key)) {
             Ok(()) => Some(text),
             Err(Invalid(what)) => {
                 self.wrong("name", key, what);
@@ -151,6 +151,14 @@ impl Reader<'_> {
         }
     }
 
+    /// Returns a wrong element of the list `key` as messages repeat it.
+    pub(super) fn got_in(&self, key: &Key, element: &Value) -> String {
+        let span = key.as_ref().map(Spanned::span).unwrap_or_default();
+        let written: Vec<String> = self.report.written_within(span).into_iter().map(quote).collect();
+        // Which of the elements has the variable is not known here.
+        if written.is_empty() { show(element) } else { format!("a list with {}", written.join(", ")) }
+    }
+
     /// Reports a wrong value.
     pub(super) fn wrong(&mut self, name: &str, key: &Key, what: impl Display) {
         let spot = spot_of(key).unwrap_or_else(|| self.scope.spot.clone());
@@ -162,6 +170,11 @@ const NAME_LEN_MAX: usize = 64;
 
 /// Fails unless `text` may be a name: it must fit unquoted into a log line, a metric and a URL of the admin API.
 pub fn check_name(text: &str) -> Result<(), Invalid> {
+    check_name_as(text, &quote(text))
+}
+
+/// The same for a name that messages repeat as `got`.
+fn check_name_as(text: &str, got: &str) -> Result<(), Invalid> {
     let is_name = (1..=NAME_LEN_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-[]".contains(&byte));
     if is_name && text.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
@@ -169,10 +182,10 @@ pub fn check_name(text: &str) -> Result<(), Invalid> {
     }
     if is_name {
         // "." and ".." mean something else in the path of a request.
-        return Err(Invalid(format!("must have a letter or a digit, got {}", quote(text))));
+        return Err(Invalid(format!("must have a letter or a digit, got {got}")));
     }
     let allowed = format!("must be 1..={NAME_LEN_MAX} characters of A-Z a-z 0-9 . _ : - [ ]");
-    Err(Invalid(format!("{allowed}, got {}", quote(text))))
+    Err(Invalid(format!("{allowed}, got {got}")))
 }
 
 /// Returns the place of the value of `key`.

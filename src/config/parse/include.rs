@@ -107,7 +107,7 @@ pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs
 
 /// The patterns of `include`, each with its place; without those that name a variable which is not set: it is reported with the
 /// others of its kind.
-fn patterns(text: &str, inputs: Inputs) -> Vec<(usize, Result<String, String>)> {
+fn patterns(text: &str, inputs: Inputs) -> Vec<(usize, Result<Include, String>)> {
     const EXPECTED: &str = "must be a list of files, write include = [\"conf.d/*.toml\"]";
     let wrong = |byte| vec![(byte, Err(EXPECTED.to_owned()))];
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -117,11 +117,22 @@ fn patterns(text: &str, inputs: Inputs) -> Vec<(usize, Result<String, String>)> 
     let pattern = |element: &toml::Spanned<DeValue<'_>>| {
         let byte = element.span().start;
         match element.get_ref().as_str() {
-            Some(pattern) => variables::put_into_one(pattern, inputs).map(|pattern| (byte, Ok(pattern))),
+            Some(written) => {
+                let pattern = variables::put_into_one(written, inputs)?;
+                Some((byte, Ok(Include { written: written.to_owned(), pattern })))
+            }
             None => Some((byte, Err(EXPECTED.to_owned()))),
         }
     };
     elements.iter().filter_map(pattern).collect()
+}
+
+/// One pattern.
+struct Include {
+    /// With its variables: messages repeat this and not what they hold.
+    written: String,
+    /// What the variables make of it.
+    pattern: String,
 }
 
 struct Gathering<'a> {
@@ -133,37 +144,40 @@ struct Gathering<'a> {
 }
 
 impl Gathering<'_> {
-    fn include(&mut self, pattern: &str) -> Result<(), String> {
+    fn include(&mut self, Include { written, pattern }: &Include) -> Result<(), String> {
         let path = self.folder.join(pattern);
         let is_folder = pattern.ends_with('/');
         let Some(name) = Path::new(pattern).file_name().and_then(OsStr::to_str).filter(|_| !is_folder) else {
-            return Err(format!("must end with the name of a file, got {pattern:?}"));
+            return Err(format!("must end with the name of a file, got {written:?}"));
         };
         if has_wildcard(pattern.strip_suffix(name).unwrap_or_default()) {
-            return Err(format!("wildcards may be in the name of the file only, got {pattern:?}"));
+            return Err(format!("wildcards may be in the name of the file only, got {written:?}"));
         }
         if !has_wildcard(name) {
-            if self.add(&path, pattern)? {
+            if self.add(&path, written)? {
                 return Ok(());
             }
-            return Err(format!("{pattern:?} is there already, as this file or as one that it includes"));
+            return Err(format!("{written:?} is there already, as this file or as one that it includes"));
         }
-        let files = self.matching(&path, name)?;
+        let files = self.matching(&path, name, written)?;
         if files.is_empty() {
-            self.texts.notes.push(format!("include: no file is called {pattern:?}"));
+            self.texts.notes.push(format!("include: no file is called {written:?}"));
         }
-        files.iter().try_for_each(|file| self.add(file, pattern).map(|_| ()))
+        files.iter().try_for_each(|file| self.add(file, written).map(|_| ()))
     }
 
     /// The files of the folder of `path` with such a name, sorted.
-    fn matching(&mut self, path: &Path, name: &str) -> Result<Vec<PathBuf>, String> {
+    fn matching(&mut self, path: &Path, name: &str, written: &str) -> Result<Vec<PathBuf>, String> {
         // What begins with a dot is the scratch of editors and of Kubernetes, unless the pattern has that dot.
         const OPTIONS: MatchOptions = MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,
             require_literal_leading_dot: true,
         };
-        let pattern = Pattern::new(name).map_err(|error| format!("{name:?}: {}", error.msg))?;
+        let pattern = Pattern::new(name).map_err(|error| {
+            let written = written.rsplit('/').next().unwrap_or(written);
+            format!("{written:?}: {}", error.msg)
+        })?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
         self.texts.folders.push(folder.to_owned());
@@ -176,9 +190,9 @@ impl Gathering<'_> {
     }
 
     /// Returns whether the file is another than those that are there.
-    fn add(&mut self, path: &Path, pattern: &str) -> Result<bool, String> {
+    fn add(&mut self, path: &Path, written: &str) -> Result<bool, String> {
         if self.texts.texts.len() > INCLUDED_FILES_MAX {
-            return Err(format!("more than {INCLUDED_FILES_MAX} files, with those of {pattern:?}"));
+            return Err(format!("more than {INCLUDED_FILES_MAX} files, with those of {written:?}"));
         }
         self.texts.files.push(path.to_owned());
         let start = self.texts.texts.last().map_or(0, Text::end);

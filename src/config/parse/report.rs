@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::ops::Range;
 
 use super::file::Text;
 use crate::config::error::{Error, one_line};
@@ -116,6 +117,18 @@ impl Report {
     /// What the file has at `byte`, where that names a variable: messages repeat this and not its value, which may be secret.
     pub(in crate::config) fn written_at(&self, byte: usize) -> Option<&str> {
         self.written.get(&byte).map(String::as_str)
+    }
+
+    /// Returns what the file has within `bytes` where it names variables, in the order of the file.
+    pub(in crate::config) fn written_within(&self, bytes: Range<usize>) -> Vec<&str> {
+        let mut found: Vec<(usize, &str)> = self
+            .written
+            .iter()
+            .filter(|(byte, _)| bytes.contains(byte))
+            .map(|(byte, text)| (*byte, text.as_str()))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, text)| text).collect()
     }
 
     /// Returns the end of a sentence that points at `spot` from `here`.
