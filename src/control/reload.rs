@@ -19,7 +19,7 @@ use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading};
 use crate::control::membership::merge::merge;
 use crate::control::pending::pending;
-use crate::control::watch::FileWatch;
+use crate::control::watch::{FileWatch, WATCH};
 use crate::logging;
 use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
@@ -64,6 +64,10 @@ impl ControlLoop {
         if request.answer.is_none() && self.reload_queue.waiting.iter().any(|other| is_alike(&request, other))
         {
             return;
+        }
+        if request.who == WATCH {
+            // What it has seen before is no longer in the files.
+            self.reload_queue.waiting.retain(|other| other.who != WATCH);
         }
         if self.reload_queue.waiting.len() == REQUESTS_MAX {
             return self.refuse(request, Refused::for_now(format!("{REQUESTS_MAX} reloads wait already")));
@@ -400,6 +404,24 @@ mod tests {
         hear(&mut work);
         assert_eq!(answered.iter().map(changes).collect::<Vec<_>>(), [None, Some(0), Some(0), Some(0)]);
         assert_eq!(*reads.lock().unwrap(), 2);
+        assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
+    }
+
+    #[test]
+    fn of_what_the_watch_asks_for_only_the_latest_waits() {
+        let mut work = work();
+        let (slow, _) = source("retries = 3");
+        let (first, _answered) = request(Some(&slow), Mode::Apply);
+        work.on_reload_request(first);
+        let reads = ["retries = 5", "retries = 7"].map(|keys| {
+            let (source, reads) = source(keys);
+            let (who, source) = (WATCH.into(), Some(source));
+            work.on_reload_request(ReloadRequest { who, source, mode: Mode::Apply, answer: None });
+            reads
+        });
+        hear(&mut work);
+        hear(&mut work);
+        assert_eq!(reads.map(|reads| *reads.lock().unwrap()), [0, 1]);
         assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
     }
 

@@ -17,6 +17,8 @@ use crate::messages::reload::{Look, Mode, ReloadRequest};
 use crate::messages::report::{Report, Reports};
 use crate::sys::{Clock, FolderWaker, FolderWatch, Wait};
 
+/// The requester, as logs name it.
+pub(super) const WATCH: &str = "watch";
 /// Nothing has changed for so long.
 const QUIET: Duration = Duration::from_millis(200);
 /// Changes that never end are looked at after so long.
@@ -47,9 +49,14 @@ impl FileWatch {
         Ok(Self { shared, waker })
     }
 
-    /// What has this digest is run: it needs no reload.
+    /// What has this digest is run: it needs no reload. Where that is not what was asked for last, it looks again: a request
+    /// that had to wait may have brought back what the files had before.
     pub(super) fn saw(&self, digest: u64) {
-        self.shared.seen.store(digest, Ordering::Relaxed);
+        let is_other = self.shared.seen.swap(digest, Ordering::Relaxed) != digest;
+        // What was read from no file has digest 0: the files are no newer than it.
+        if is_other && digest != 0 {
+            self.waker.wake();
+        }
     }
 }
 
@@ -82,12 +89,17 @@ impl Watching {
                 (None, true) => Some(LOOK_INTERVAL),
                 (None, false) => None,
             };
-            let wait = self.folders.wait(timeout).unwrap_or_else(|error| {
-                log::error!(error:%; "the files of the configuration are not watched any more: reload them by SIGHUP");
-                Wait::Woken
-            });
+            let wait = match self.folders.wait(timeout) {
+                Ok(wait) => wait,
+                Err(error) => {
+                    let instead = "reload them by SIGHUP";
+                    log::error!(error:%; "the files of the configuration are not watched any more: {instead}");
+                    return;
+                }
+            };
             match wait {
-                Wait::Woken => return,
+                // It has ended, or something else runs than what was asked for.
+                Wait::Woken => changed = changed.or_else(|| Some(clock.now())),
                 Wait::Changed if !is_long_ago(changed, clock.now()) => {
                     changed = changed.or_else(|| Some(clock.now()));
                 }
@@ -125,7 +137,7 @@ impl Watching {
             log::info!("the files of the configuration have changed");
             // What was read here is run, not what somebody may have begun to write by then.
             let (source, mode) = (Some(source), Mode::Apply);
-            let request = ReloadRequest { who: "watch".into(), source, mode, answer: None };
+            let request = ReloadRequest { who: WATCH.into(), source, mode, answer: None };
             self.reports.send_surely(Report::ReloadRequest(request));
         }
         None
@@ -135,4 +147,44 @@ impl Watching {
 /// Whether it has gone on for long enough.
 fn is_long_ago(changed: Option<Instant>, now: Instant) -> bool {
     changed.is_some_and(|changed| now >= changed + LATEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::config::{self, Inputs};
+    use crate::messages::reload::Source;
+
+    const INPUTS: Inputs = Inputs { open: |path| File::open(path), list: names_in, variable: |_| None };
+
+    fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+    }
+
+    /// A request that had waited was run while the file had something newer, and nothing looked at it again.
+    #[test]
+    fn what_runs_instead_of_what_was_asked_for_makes_it_look_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        fs::write(&path, "the newer one").unwrap();
+        let newer = config::look(&path, INPUTS).digest;
+        let (looked, looks) = channel();
+        let look: Look = Arc::new(move || {
+            _ = looked.send(());
+            let source: Source = Arc::new(|| Err(Vec::new()));
+            (config::look(&path, INPUTS), source)
+        });
+        let (reports, inbox) = Reports::new();
+        let watch = FileWatch::start(look, newer, reports).unwrap();
+        // The second look is at a folder that is watched by then.
+        (0..2).for_each(|_| looks.recv().unwrap());
+        watch.saw(newer.wrapping_add(1));
+        let Report::ReloadRequest(request) = inbox.recv().unwrap() else { panic!("it asks for a reload") };
+        assert_eq!(request.who, WATCH);
+    }
 }
