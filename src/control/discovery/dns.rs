@@ -6,19 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, Record as Entry, RecordType};
 use tokio::task::JoinSet;
 
+use self::servers::Servers;
 use super::belief::{Answer, Belief, Records};
 use super::source::Source;
 use crate::base::rng::Rng;
@@ -28,16 +23,16 @@ use crate::config::discover::{Discover, Prefer, Record};
 use crate::messages::discovery::{Found, Sighting};
 use crate::sys::has_route;
 
-/// How long a name server may take to answer.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long all that one question needs may take: a service has many hosts.
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
-/// What crosses every network in one piece (DNS flag day 2020); what is larger comes by TCP.
-const UDP_PAYLOAD_LEN: u16 = 1232;
 /// Hosts of a service that are resolved at a time.
 const HOSTS_AT_ONCE: usize = 16;
 /// Hosts of a service at most.
 const HOSTS_MAX: usize = 4096;
+/// Addresses of a service at most, as many as a pool may have: a name server may send any number of them.
+const LISTED_MAX: usize = 65_536;
+/// Notes on one answer at most.
+const NOTES_MAX: usize = 16;
 
 /// A name that is asked for again and again.
 pub(super) struct Dns {
@@ -102,45 +97,50 @@ impl From<Miss> for Answer {
 }
 
 async fn ask(settings: &Discover) -> Result<Records, Miss> {
-    let resolver = resolver(settings).map_err(|error| Miss::Failure(error.to_string()))?;
-    let mut name = Name::from_utf8(&settings.name).map_err(|error| Miss::Failure(error.to_string()))?;
-    // Search lists are those of resolv.conf(5).
-    name.set_fqdn(!settings.resolvers.is_empty());
-    match settings.record {
-        Record::Address { port } => {
-            let Addresses { all, ttl } = addresses(&resolver, &name, settings.prefer).await?;
-            let listed = all.into_iter().map(|ip| (String::new(), found((ip, port).into(), 1, false)));
-            Ok(Records { listed: listed.collect(), ttl, ..Records::default() })
+    let servers = Servers::of(settings).map_err(|error| Miss::Failure(error.to_string()))?;
+    ask_servers(&Arc::new(servers), settings).await
+}
+
+/// Returns the records of the first name of the search list that has some. A failure ends the walk: what was meant may be
+/// there, and what another name has is not it.
+async fn ask_servers(servers: &Arc<Servers>, settings: &Discover) -> Result<Records, Miss> {
+    let name = Name::from_utf8(&settings.name).map_err(|error| Miss::Failure(error.to_string()))?;
+    let mut first = None;
+    for name in servers.names(&name) {
+        match records_of(servers, &name, settings).await {
+            Err(nothing @ Miss::Nothing(..)) => _ = first.get_or_insert(nothing),
+            answer @ (Ok(_) | Err(Miss::Failure(_))) => return answer,
         }
-        Record::Service => service(&resolver, &name, settings.prefer).await,
     }
+    Err(first.unwrap_or_else(|| Miss::Failure(format!("{name} cannot be asked for"))))
+}
+
+async fn records_of(servers: &Arc<Servers>, name: &Name, settings: &Discover) -> Result<Records, Miss> {
+    let prefer = settings.prefer;
+    let Record::Address { port } = settings.record else { return service(servers, name, prefer).await };
+    let addresses = addresses(servers, name, prefer).await?;
+    let host = name.to_string();
+    let mut records = Records { ttl: addresses.ttl, ..Records::default() };
+    if let Some((family, why)) = addresses.unknown {
+        records.notes.push(format!("{host} {family}: {why}"));
+        records.unknown_hosts.insert(known_by(&host, family == RecordType::AAAA, prefer));
+    }
+    let listed = addresses.all.into_iter();
+    let listed = listed.map(|ip| (known_by(&host, ip.is_ipv6(), prefer), found((ip, port).into(), 1, false)));
+    records.listed = listed.collect();
+    Ok(records)
 }
 
 fn found(address: SocketAddr, weight: u16, backup: bool) -> Found {
     Found { name: address.to_string(), address: address.into(), weight, backup }
 }
 
-fn resolver(settings: &Discover) -> Result<TokioResolver, NetError> {
-    let mut builder = if settings.resolvers.is_empty() {
-        TokioResolver::builder_tokio()?
-    } else {
-        let servers = settings.resolvers.iter().map(|at| {
-            let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
-            (udp.port, tcp.port) = (at.port(), at.port());
-            NameServerConfig::new(at.ip(), true, vec![udp, tcp])
-        });
-        let config = ResolverConfig::from_name_servers(servers.collect());
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-    };
-    let options: &mut ResolverOpts = builder.options_mut();
-    options.timeout = QUERY_TIMEOUT;
-    // The next question is soon enough.
-    options.attempts = 0;
-    options.edns0 = true;
-    options.edns_payload_len = UDP_PAYLOAD_LEN;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.cache_size = 0;
-    builder.build()
+/// Returns what the addresses of `host` of one family are known by: with `prefer = "both"` one family may be unknown alone.
+fn known_by(host: &str, is_ipv6: bool, prefer: Prefer) -> String {
+    match prefer {
+        Prefer::Both if is_ipv6 => format!("{host} {}", RecordType::AAAA),
+        Prefer::Both | Prefer::Ipv4 | Prefer::Ipv6 => host.to_owned(),
+    }
 }
 
 /// The addresses of one host.
@@ -148,56 +148,69 @@ fn resolver(settings: &Discover) -> Result<TokioResolver, NetError> {
 struct Addresses {
     all: Vec<IpAddr>,
     ttl: Duration,
+    /// The family that could not be asked for, and why.
+    unknown: Option<(RecordType, String)>,
 }
 
 /// Those addresses of `host` that are to be dialed.
-async fn addresses(resolver: &TokioResolver, host: &Name, prefer: Prefer) -> Result<Addresses, Miss> {
+async fn addresses(servers: &Servers, host: &Name, prefer: Prefer) -> Result<Addresses, Miss> {
     let (first, second) = match prefer {
         Prefer::Ipv4 | Prefer::Both => (RecordType::A, RecordType::AAAA),
         Prefer::Ipv6 => (RecordType::AAAA, RecordType::A),
     };
-    let preferred = addresses_of(resolver, host, first).await;
+    let preferred = addresses_of(servers, host, first).await;
     match (prefer, preferred) {
-        (Prefer::Ipv4 | Prefer::Ipv6, Err(Miss::Nothing(..))) => addresses_of(resolver, host, second).await,
+        (Prefer::Ipv4 | Prefer::Ipv6, Err(Miss::Nothing(..))) => addresses_of(servers, host, second).await,
         (Prefer::Ipv4 | Prefer::Ipv6, preferred) => preferred,
         (Prefer::Both, preferred) => {
-            let others = addresses_of(resolver, host, second).await;
+            let others = addresses_of(servers, host, second).await;
             both(preferred, others.and_then(with_a_route))
         }
     }
 }
 
-/// One family that cannot be asked for makes an answer of the other one a part.
+/// Joins the addresses of both families, A first. One family that cannot be asked for leaves those of the other one.
 fn both(first: Result<Addresses, Miss>, second: Result<Addresses, Miss>) -> Result<Addresses, Miss> {
     match (first, second) {
-        (Err(Miss::Failure(why)), _) | (_, Err(Miss::Failure(why))) => Err(Miss::Failure(why)),
+        (Ok(found), Err(Miss::Failure(why))) => {
+            Ok(Addresses { unknown: Some((RecordType::AAAA, why)), ..found })
+        }
+        (Err(Miss::Failure(why)), Ok(found)) => {
+            Ok(Addresses { unknown: Some((RecordType::A, why)), ..found })
+        }
+        (Err(Miss::Failure(why)), Err(_)) | (Err(_), Err(Miss::Failure(why))) => Err(Miss::Failure(why)),
         (Ok(first), Ok(second)) => {
             let ttl = first.ttl.min(second.ttl);
-            Ok(Addresses { all: [first.all, second.all].concat(), ttl })
+            Ok(Addresses { all: [first.all, second.all].concat(), ttl, unknown: None })
         }
         (Ok(found), Err(Miss::Nothing(..))) | (Err(Miss::Nothing(..)), Ok(found)) => Ok(found),
         (Err(nothing), Err(Miss::Nothing(..))) => Err(nothing),
     }
 }
 
-fn with_a_route(Addresses { mut all, ttl }: Addresses) -> Result<Addresses, Miss> {
-    all.retain(|ip| has_route(*ip));
-    match all.is_empty() {
-        true => Err(Miss::Nothing("no route to any of its addresses".into(), Some(ttl))),
-        false => Ok(Addresses { all, ttl }),
+fn with_a_route(mut found: Addresses) -> Result<Addresses, Miss> {
+    found.all.retain(|ip| has_route(*ip));
+    match found.all.is_empty() {
+        true => Err(Miss::Nothing("no route to any of its addresses".into(), Some(found.ttl))),
+        false => Ok(found),
     }
 }
 
-async fn addresses_of(resolver: &TokioResolver, host: &Name, family: RecordType) -> Result<Addresses, Miss> {
-    let lookup = resolver.lookup(host.clone(), family).await.map_err(|error| miss(&error))?;
-    let mut all: Vec<IpAddr> = lookup.answers().iter().filter_map(ip_of).filter(is_dialable).collect();
-    // Answers come in another order each time.
-    all.sort_unstable();
-    all.dedup();
+async fn addresses_of(servers: &Servers, host: &Name, family: RecordType) -> Result<Addresses, Miss> {
+    let lookup = servers.lookup(host, family).await?;
+    let mut all: Vec<IpAddr> = lookup.answers().iter().filter_map(ip_of).collect();
     if all.is_empty() {
         return Err(Miss::Nothing(format!("{host} has no {family} record"), None));
     }
-    Ok(Addresses { all, ttl: ttl_of(lookup.answers()) })
+    all.retain(is_dialable);
+    if all.is_empty() {
+        // A filter between us and the name server answers so (0.0.0.0) for names that are there.
+        return Err(Miss::Failure(format!("{host}: none of its addresses can be dialed")));
+    }
+    // Answers come in another order each time.
+    all.sort_unstable();
+    all.dedup();
+    Ok(Addresses { all, ttl: ttl_of(lookup.answers()), unknown: None })
 }
 
 fn ip_of(entry: &Entry) -> Option<IpAddr> {
@@ -217,21 +230,9 @@ fn ttl_of(entries: &[Entry]) -> Duration {
     Duration::from_secs(entries.iter().map(|entry| entry.ttl).min().unwrap_or_default().into())
 }
 
-fn miss(error: &NetError) -> Miss {
-    let NetError::Dns(DnsError::NoRecordsFound(none)) = error else {
-        return Miss::Failure(error.to_string());
-    };
-    let (name, kind) = (none.query.name(), none.query.query_type());
-    let why = match none.response_code == ResponseCode::NXDomain {
-        true => format!("there is no {name}"),
-        false => format!("{name} has no {kind} record"),
-    };
-    Miss::Nothing(why, none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())))
-}
-
 /// The hosts of a service with their ports. Those of the lowest number serve, the others are backups.
-async fn service(resolver: &TokioResolver, name: &Name, prefer: Prefer) -> Result<Records, Miss> {
-    let lookup = resolver.lookup(name.clone(), RecordType::SRV).await.map_err(|error| miss(&error))?;
+async fn service(servers: &Arc<Servers>, name: &Name, prefer: Prefer) -> Result<Records, Miss> {
+    let lookup = servers.lookup(name, RecordType::SRV).await?;
     let mut hosts: Vec<&SRV> = lookup
         .answers()
         .iter()
@@ -246,15 +247,16 @@ async fn service(resolver: &TokioResolver, name: &Name, prefer: Prefer) -> Resul
         return Err(Miss::Nothing(format!("{name} is not available (RFC 2782)"), Some(ttl)));
     }
     hosts.sort_unstable_by_key(|host| (host.priority, host.target.to_string(), host.port));
-    let mut notes = Vec::new();
+    let mut notes = Notes::default();
     if hosts.len() > HOSTS_MAX {
-        notes.push(format!("{} hosts, more than {HOSTS_MAX}: the others are left out", hosts.len()));
+        notes.add(|| format!("{} hosts, more than {HOSTS_MAX}: the others are left out", hosts.len()));
         hosts.truncate(HOSTS_MAX);
     }
     let glue = glue(lookup.additionals(), prefer);
-    let resolved = resolve_all(resolver, &hosts, glue, prefer).await;
-    let mut records = Records { ttl, notes, ..Records::default() };
-    put_together(&hosts, &resolved, &mut records);
+    let resolved = resolve_all(servers, &hosts, glue, prefer).await;
+    let mut records = Records { ttl, ..Records::default() };
+    put_together(&hosts, &resolved, prefer, &mut records, &mut notes);
+    records.notes = notes.into_list();
     if records.listed.is_empty() {
         let why = records.notes.join("; ");
         return Err(match records.unknown_hosts.is_empty() {
@@ -285,7 +287,7 @@ fn glue(additionals: &[Entry], prefer: Prefer) -> Resolved {
                 known.ttl = known.ttl.min(ttl);
             }
             Some(Err(_)) | None => {
-                glue.insert(entry.name.clone(), Ok(Addresses { all: vec![ip], ttl }));
+                glue.insert(entry.name.clone(), Ok(Addresses { all: vec![ip], ttl, unknown: None }));
             }
         }
     }
@@ -294,7 +296,7 @@ fn glue(additionals: &[Entry], prefer: Prefer) -> Resolved {
 
 /// The addresses of all hosts, of which some are known.
 async fn resolve_all(
-    resolver: &TokioResolver,
+    servers: &Arc<Servers>,
     hosts: &[&SRV],
     mut resolved: Resolved,
     prefer: Prefer,
@@ -306,9 +308,9 @@ async fn resolve_all(
     for some in missing.chunks(HOSTS_AT_ONCE) {
         let mut asking = JoinSet::new();
         for host in some.iter().cloned() {
-            let resolver = resolver.clone();
+            let servers = Arc::clone(servers);
             asking.spawn(async move {
-                let found = addresses(&resolver, &host, prefer).await;
+                let found = addresses(&servers, &host, prefer).await;
                 (host, found)
             });
         }
@@ -317,52 +319,111 @@ async fn resolve_all(
             let Ok((host, found)) = asked else { continue };
             resolved.insert(host, found);
         }
+        // What is left over has no place any more.
+        if resolved.values().flatten().map(|addresses| addresses.all.len()).sum::<usize>() > LISTED_MAX {
+            break;
+        }
     }
     resolved
 }
 
+/// What an operator should know of an answer: the first notes, and how many more there are.
+#[derive(Default)]
+struct Notes {
+    first: Vec<String>,
+    more: usize,
+}
+
+impl Notes {
+    fn add(&mut self, note: impl FnOnce() -> String) {
+        if self.first.len() < NOTES_MAX { self.first.push(note()) } else { self.more += 1 }
+    }
+
+    fn into_list(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.first.push(format!("and {} more", self.more));
+        }
+        self.first
+    }
+}
+
+/// Weights of the hosts of one priority.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weights {
+    heaviest: u16,
+    /// Whether one of them is 0: it gets sessions almost never (RFC 2782).
+    has_zero: bool,
+}
+
 /// Hosts and their addresses make backends.
-fn put_together(hosts: &[&SRV], resolved: &Resolved, records: &mut Records) {
+fn put_together(
+    hosts: &[&SRV],
+    resolved: &Resolved,
+    prefer: Prefer,
+    records: &mut Records,
+    notes: &mut Notes,
+) {
     let first = hosts.iter().map(|host| host.priority).min().unwrap_or_default();
-    let mut heaviest: BTreeMap<u16, u16> = BTreeMap::new();
+    let mut weights: BTreeMap<u16, Weights> = BTreeMap::new();
     for host in hosts {
-        let weight = heaviest.entry(host.priority).or_default();
-        *weight = host.weight.max(*weight);
+        let weights = weights.entry(host.priority).or_default();
+        weights.heaviest = host.weight.max(weights.heaviest);
+        weights.has_zero |= host.weight == 0;
     }
     let mut taken: HashSet<SocketAddr> = HashSet::new();
+    // Those that are listed twice take time, too.
+    let mut left = LISTED_MAX;
     for host in hosts {
         let target = host.target.to_string();
         match resolved.get(&host.target) {
             Some(Ok(addresses)) => {
                 records.ttl = records.ttl.min(addresses.ttl);
-                let weight = scaled(host.weight, heaviest[&host.priority]);
-                for ip in &addresses.all {
+                if let Some((family, why)) = &addresses.unknown {
+                    notes.add(|| format!("{target} {family}: {why}"));
+                    records.unknown_hosts.insert(known_by(&target, *family == RecordType::AAAA, prefer));
+                }
+                let weight = scaled(host.weight, weights[&host.priority]);
+                for ip in addresses.all.iter().take(left) {
                     let address = SocketAddr::new(*ip, host.port);
                     if taken.insert(address) {
                         let backend = found(address, weight, host.priority > first);
-                        records.listed.push((target.clone(), backend));
+                        records.listed.push((known_by(&target, ip.is_ipv6(), prefer), backend));
                     } else {
-                        records.notes.push(format!("{address} is listed twice, the first counts"));
+                        notes.add(|| format!("{address} is listed twice, the first counts"));
                     }
                 }
+                let Some(rest) = left.checked_sub(addresses.all.len()) else {
+                    // Other notes may be too many for it.
+                    notes
+                        .first
+                        .insert(0, format!("more than {LISTED_MAX} addresses: the others are left out"));
+                    return;
+                };
+                left = rest;
             }
-            Some(Err(Miss::Nothing(why, _))) => records.notes.push(why.clone()),
-            Some(Err(Miss::Failure(why))) => {
-                records.notes.push(format!("{target}: {why}"));
-                records.unknown_hosts.insert(target);
+            Some(Err(Miss::Nothing(why, _))) => notes.add(|| why.clone()),
+            unknown @ (Some(Err(Miss::Failure(_))) | None) => {
+                if let Some(Err(Miss::Failure(why))) = unknown {
+                    notes.add(|| format!("{target}: {why}"));
+                }
+                let both = [false, true].map(|is_ipv6| known_by(&target, is_ipv6, prefer));
+                records.unknown_hosts.extend(both);
             }
-            None => _ = records.unknown_hosts.insert(target),
         }
     }
 }
 
-/// A weight of 0..=65535 as one of 1..=256: beside heavier ones 0 is almost never (RFC 2782), and of equal ones each is 1.
-fn scaled(weight: u16, heaviest: u16) -> u16 {
+/// Returns a weight of 0..=65535 as one of 1..=256. Beside heavier ones 0 is as far below them as 256 steps allow; of equal
+/// ones each is 1.
+fn scaled(weight: u16, Weights { heaviest, has_zero }: Weights) -> u16 {
     let max = u32::from(WEIGHT_MAX);
     let (weight, heaviest) = (u32::from(weight), u32::from(heaviest));
-    let scaled = if heaviest > max { weight * max / heaviest } else { weight };
+    let is_scaled = heaviest > max || (has_zero && heaviest > 0);
+    let scaled = if is_scaled { weight * max / heaviest } else { weight };
     u16::try_from(scaled.clamp(1, max)).unwrap_or(WEIGHT_MAX)
 }
+
+mod servers;
 
 #[cfg(test)]
 mod tests;

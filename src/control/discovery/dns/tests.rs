@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hickory_resolver::proto::op::Message;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -269,7 +270,156 @@ fn weights_keep_their_ratio_as_far_as_256_allow() {
         (100, 1000, 25),
         (1, 65_535, 1),
     ] {
-        assert_eq!(scaled(weight, heaviest), expected, "{weight} of {heaviest}");
+        let weights = Weights { heaviest, has_zero: heaviest == 0 || weight == 0 };
+        assert_eq!(scaled(weight, weights), expected, "{weight} of {heaviest}");
+    }
+}
+
+/// 0 and 1 were both 1: the host that should get sessions almost never got half of them.
+#[test]
+fn beside_a_host_of_weight_0_the_heaviest_has_256() {
+    for (weight, heaviest, expected) in [(0, 1, 1), (1, 1, 256), (5, 10, 128), (10, 10, 256), (0, 10, 1)] {
+        let weights = Weights { heaviest, has_zero: true };
+        assert_eq!(scaled(weight, weights), expected, "{weight} of {heaviest}");
+    }
+}
+
+/// An answer to `question` that is a refusal.
+fn refusal(question: &Message, code: ResponseCode) -> Vec<Message> {
+    let mut answer = question.clone().into_response();
+    answer.edns = None;
+    answer.metadata.response_code = code;
+    vec![answer]
+}
+
+#[tokio::test]
+async fn a_server_that_fails_or_is_silent_leaves_the_question_to_the_next_one() {
+    let zone = Zone::default().with("web.test.", 60, &[ip("10.0.0.1")]);
+    let mut resolvers = Vec::new();
+    for code in [ResponseCode::ServFail, ResponseCode::Refused] {
+        resolvers.push(name_server(move |question, _| refusal(question, code)).await);
+    }
+    for _ in 0..2 {
+        resolvers.push(name_server(|_, _| Vec::new()).await);
+    }
+    resolvers.push(name_server(move |question, _| vec![zone.answer(question)]).await);
+    let settings = Discover { resolvers: resolvers.clone(), ..settings("web.test", HTTP, resolvers[0]) };
+    let found = records(ask_in_time(&settings).await);
+    assert_eq!(shown(&found), ["10.0.0.1:80@1"]);
+}
+
+#[tokio::test]
+async fn what_the_first_server_knows_nothing_of_no_other_one_is_asked_for() {
+    let zone = Zone::default().with("web.test.", 60, &[ip("10.0.0.1")]);
+    let knows_nothing = name_server(|question, _| vec![Zone::default().answer(question)]).await;
+    let other = name_server(move |question, _| vec![zone.answer(question)]).await;
+    let resolvers = vec![knows_nothing, other];
+    let settings = Discover { resolvers, ..settings("web.test", HTTP, other) };
+    assert!(matches!(ask_in_time(&settings).await, Answer::Nothing { .. }));
+}
+
+/// What a resolv.conf(5) with `search corp.test` and the name server `at` has.
+fn with_search_list(at: SocketAddr) -> Arc<Servers> {
+    let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
+    (udp.port, tcp.port) = (at.port(), at.port());
+    let server = NameServerConfig::new(at.ip(), true, vec![udp, tcp]);
+    let search = vec![Name::from_ascii("corp.test.").unwrap()];
+    Arc::new(Servers::of_system(ResolverConfig::from_parts(None, search, vec![server]), 1).unwrap())
+}
+
+/// SERVFAIL of the name itself and NXDOMAIN of the last one of the search list were believed to be "there is none".
+#[tokio::test]
+async fn a_failure_of_one_name_of_the_search_list_is_a_failure() {
+    let at = name_server(|question, _| {
+        let name = question.queries[0].name().to_ascii();
+        let is_within = name.ends_with(".corp.test.");
+        refusal(question, if is_within { ResponseCode::NXDomain } else { ResponseCode::ServFail })
+    })
+    .await;
+    // The second one is asked for within the domain first.
+    for name in ["web.service", "web"] {
+        let answer = ask_servers(&with_search_list(at), &settings(name, HTTP, at)).await;
+        assert!(matches!(answer, Err(Miss::Failure(_))), "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_without_a_dot_at_its_end_may_be_within_the_search_list() {
+    let zone = Zone::default()
+        .with("web.corp.test.", 60, &[ip("10.0.0.1")])
+        .with("a.b.corp.test.", 60, &[ip("10.0.0.2")])
+        .with("a.c.", 60, &[ip("10.0.0.3")])
+        .with("a.c.corp.test.", 60, &[ip("10.0.0.4")]);
+    let at = name_server(move |question, _| vec![zone.answer(question)]).await;
+    for (name, expected) in [
+        ("web", Some("10.0.0.1:80@1")),
+        ("a.b", Some("10.0.0.2:80@1")),
+        ("a.c", Some("10.0.0.3:80@1")),
+        ("web.", None),
+        ("a.b.", None),
+    ] {
+        match (ask_servers(&with_search_list(at), &settings(name, HTTP, at)).await, expected) {
+            (Ok(found), Some(expected)) => assert_eq!(shown(&found), [expected], "{name}"),
+            (Err(Miss::Nothing(why, _)), None) => assert_eq!(why, format!("there is no {name}")),
+            (answer, _) => panic!("{name}: {answer:?}"),
+        }
+    }
+}
+
+/// Name servers in the way answer 0.0.0.0 for what they hide: that was believed to be no record at all.
+#[tokio::test]
+async fn addresses_of_which_none_can_be_dialed_are_a_failure() {
+    let zone = Zone::default().with("web.test.", 60, &[ip("0.0.0.0")]).with("web.test.", 60, &[ip("::")]);
+    for prefer in Prefer::ALL {
+        let asked = asked(zone.clone(), |at| Discover { prefer, ..settings("web.test", HTTP, at) }).await;
+        let expected = Answer::Failure("web.test.: none of its addresses can be dialed".into());
+        assert_eq!(asked, expected, "{prefer:?}");
+    }
+}
+
+/// One family that cannot be asked for made nothing of the other one.
+#[tokio::test]
+async fn of_both_families_one_may_be_unknown() {
+    let zone = Zone::default().with("_http._tcp.web.test.", 30, &[host(1, 1, 80, "web.test.")]).with(
+        "web.test.",
+        60,
+        &[ip("127.0.0.1")],
+    );
+    let at = name_server(move |question, _| {
+        let is_unknown = question.queries[0].query_type() == RecordType::AAAA;
+        if is_unknown { refusal(question, ResponseCode::ServFail) } else { vec![zone.answer(question)] }
+    })
+    .await;
+    for (name, record) in [("web.test", HTTP), ("_http._tcp.web.test", Record::Service)] {
+        let both = Discover { prefer: Prefer::Both, ..settings(name, record, at) };
+        let found = records(ask_in_time(&both).await);
+        assert_eq!(shown(&found), ["127.0.0.1:80@1"]);
+        // Those of IPv4 are known: what the answer lacks of them goes.
+        assert_eq!(found.unknown_hosts, HashSet::from(["web.test. AAAA".to_owned()]));
+        assert_eq!(found.listed[0].0, "web.test.");
+        assert!(found.notes[0].starts_with("web.test. AAAA: "), "{:?}", found.notes);
+    }
+}
+
+/// A few small answers suffice: the addresses of one host count once for each of its ports.
+#[test]
+fn a_list_without_an_end_is_cut_and_so_are_its_notes() {
+    let target = Name::from_ascii("a.test.").unwrap();
+    let hosts: Vec<SRV> = (1..=1000).map(|port| SRV::new(1, 1, port, target.clone())).collect();
+    let hosts: Vec<&SRV> = hosts.iter().chain(&hosts).collect();
+    let all: Vec<IpAddr> = (0..100).map(|last| IpAddr::from([10, 0, 0, last])).collect();
+    let ttl = Duration::from_secs(60);
+    let resolved = Resolved::from([(target, Ok(Addresses { all, ttl, unknown: None }))]);
+    for (hosts, listed, notes) in [
+        (&hosts[..], LISTED_MAX, vec!["more than 65536 addresses: the others are left out".to_owned()]),
+        (&[hosts[0], hosts[0]], 100, {
+            let twice = |last| format!("10.0.0.{last}:1 is listed twice, the first counts");
+            (0..NOTES_MAX).map(twice).chain(["and 84 more".to_owned()]).collect()
+        }),
+    ] {
+        let (mut records, mut written) = (Records { ttl, ..Records::default() }, Notes::default());
+        put_together(hosts, &resolved, Prefer::Ipv4, &mut records, &mut written);
+        assert_eq!((records.listed.len(), written.into_list()), (listed, notes));
     }
 }
 
