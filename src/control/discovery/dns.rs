@@ -13,7 +13,7 @@ use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, Record as Entry, RecordType};
 use tokio::task::JoinSet;
 
-use self::servers::Servers;
+use self::servers::{Miss, Servers};
 use super::belief::{Answer, Belief, Records};
 use super::source::Source;
 use crate::base::rng::Rng;
@@ -75,24 +75,6 @@ async fn ask_in_time(settings: &Discover) -> Answer {
         Ok(Ok(records)) => Answer::Records(records),
         Ok(Err(miss)) => miss.into(),
         Err(_) => Answer::Failure(format!("no whole answer within {} s", ASK_TIMEOUT.as_secs())),
-    }
-}
-
-/// Why there are no records.
-#[derive(Debug)]
-enum Miss {
-    /// There are none, for so long if that was said.
-    Nothing(String, Option<Duration>),
-    /// The question could not be answered.
-    Failure(String),
-}
-
-impl From<Miss> for Answer {
-    fn from(miss: Miss) -> Self {
-        match miss {
-            Miss::Nothing(why, ttl) => Self::Nothing { why, ttl },
-            Miss::Failure(why) => Self::Failure(why),
-        }
     }
 }
 

@@ -17,8 +17,26 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 
-use super::Miss;
+use super::super::belief::Answer;
 use crate::config::discover::Discover;
+
+/// Why there are no records.
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// There are none, for so long if that was said.
+    Nothing(String, Option<Duration>),
+    /// The question could not be answered.
+    Failure(String),
+}
+
+impl From<Miss> for Answer {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Nothing(why, ttl) => Self::Nothing { why, ttl },
+            Miss::Failure(why) => Self::Failure(why),
+        }
+    }
+}
 
 /// How long one name server may take to answer.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
