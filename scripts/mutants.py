@@ -7,7 +7,7 @@ code as it is and must survive, so that "caught" means something.
 
 Usage: scripts/mutants.py [--seeds N] [--every N] [NAME...]
 
-Each takes a build of half a minute: the gate tries every fourth, a change to the data plane is tried by all.
+Each takes a build of half a minute: the gate tries every eighth, a change to the data plane is tried by all.
 
 Goal G14 of tests/CASES.md.
 """
