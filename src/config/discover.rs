@@ -67,6 +67,21 @@ impl Prefer {
 }
 
 impl Discover {
+    /// Returns a source with everything else as it is by default.
+    pub fn new(name: String, record: Record) -> Self {
+        Self {
+            name,
+            record,
+            resolvers: Vec::new(),
+            prefer: Prefer::Ipv4,
+            stale: None,
+            obsolete: 1,
+            negatives: 3,
+            min_backends: 0,
+            interval: None,
+        }
+    }
+
     /// Returns its name in logs, metrics and the API, which also identifies it across a reload: the question, without the
     /// resolver and the interval.
     pub fn label(&self) -> String {

@@ -72,16 +72,16 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
     }
     // Without a search list a dot at its end makes no difference.
     let name = if resolvers.is_empty() { name } else { name.trim_end_matches('.') };
+    let default = Discover::new(name.to_ascii_lowercase(), record?);
     Some(Discover {
-        name: name.to_ascii_lowercase(),
-        record: record?,
         resolvers,
-        prefer: prefer.unwrap_or(Prefer::Ipv4),
+        prefer: prefer.unwrap_or(default.prefer),
         stale,
-        obsolete: obsolete.unwrap_or(1),
-        negatives: negatives.unwrap_or(3),
-        min_backends: min_backends.unwrap_or(0),
+        obsolete: obsolete.unwrap_or(default.obsolete),
+        negatives: negatives.unwrap_or(default.negatives),
+        min_backends: min_backends.unwrap_or(default.min_backends),
         interval,
+        ..default
     })
 }
 

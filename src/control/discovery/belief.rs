@@ -190,22 +190,12 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::config::discover::{Prefer, Record};
+    use crate::config::discover::Record;
 
     const MIDDLE: f64 = 0.5;
 
     fn settings(edit: impl Fn(&mut Discover)) -> Discover {
-        let mut settings = Discover {
-            name: "web".into(),
-            record: Record::Address { port: 80 },
-            resolvers: Vec::new(),
-            prefer: Prefer::Ipv4,
-            stale: None,
-            obsolete: 1,
-            negatives: 3,
-            min_backends: 0,
-            interval: None,
-        };
+        let mut settings = Discover::new("web".into(), Record::Address { port: 80 });
         edit(&mut settings);
         settings
     }

@@ -94,17 +94,7 @@ fn host(priority: u16, weight: u16, port: u16, target: &str) -> RData {
 }
 
 fn settings(name: &str, record: Record, at: SocketAddr) -> Discover {
-    Discover {
-        name: name.into(),
-        record,
-        resolvers: vec![at],
-        prefer: Prefer::Ipv4,
-        stale: None,
-        obsolete: 1,
-        negatives: 3,
-        min_backends: 0,
-        interval: None,
-    }
+    Discover { resolvers: vec![at], ..Discover::new(name.into(), record) }
 }
 
 const HTTP: Record = Record::Address { port: 80 };
