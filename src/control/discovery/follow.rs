@@ -132,12 +132,17 @@ impl ControlLoop {
 
     /// Puts `list` into the pool, and what other sources list there in place of what has gone with it.
     fn put_list(&mut self, pool: &str, label: &str, list: Vec<Found>) {
+        if self.put(pool, label, list) {
+            self.fill_up(pool);
+        }
+    }
+
+    /// Puts `list` into the pool and notes what is left out. Returns true when a backend was removed.
+    fn put(&mut self, pool: &str, label: &str, list: Vec<Found>) -> bool {
         let backends = list.len() as u64;
         let put = self.put_discovered(pool, label, list);
         self.note_left_out(pool, label, backends, &put.left_out);
-        if put.has_removed {
-            self.fill_up(pool);
-        }
+        put.has_removed
     }
 
     /// Puts into `pool` what sources list there and had to be left out. Must be called when backends have left by
@@ -161,9 +166,8 @@ impl ControlLoop {
         let lists: Vec<(String, String, Vec<Found>)> =
             meant.map(|known| (known.pool.clone(), known.settings.label(), known.last.clone())).collect();
         for (pool, label, list) in lists {
-            let backends = list.len() as u64;
-            let left_out = self.put_discovered(&pool, &label, list).left_out;
-            self.note_left_out(&pool, &label, backends, &left_out);
+            // What leaves the pool here is not filled up again: filling up calls this.
+            self.put(&pool, &label, list);
         }
     }
 
