@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(told("localhost", &["[::1]:80", "127.0.0.1:80"]), None);
     }
 
-    /// `unix:/run/web.sock` was told to have a wrong port.
+    /// The error for `unix:/run/web.sock` named a wrong port.
     #[test]
     fn a_unix_socket_is_named_as_what_it_is() {
         for text in ["unix:/run/web.sock", "unix:web.sock", "unix:@abstract"] {

@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::file::Text;
 use super::report::{Report, Spot};
 
-/// The document of all `texts`, and whether nothing is missing in it that would bring up mistakes which nobody made; `None` when
-/// one of them is not TOML.
+/// Returns the document of all `texts`, and whether it is complete: what is missing would be reported as further mistakes.
+/// Returns `None` when one of them is not TOML.
 pub(super) fn read<'t>(texts: &'t [Text], report: &mut Report) -> Option<(Spanned<DeTable<'t>>, bool)> {
     let mut documents = Vec::new();
     for text in texts {

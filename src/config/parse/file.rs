@@ -29,7 +29,7 @@ impl Inputs {
     };
 }
 
-/// What tells a file from all others, whatever it is called: its device and its inode.
+/// Identifies a file whatever its name: device and inode.
 pub(in crate::config) type Id = (u64, u64);
 
 /// A file that was read.

@@ -17,7 +17,7 @@ use super::variables;
 use crate::config::error::Error;
 use crate::config::ranges::INCLUDED_FILES_MAX;
 
-/// What is to be read now: to tell whether it is still what was read.
+/// The files as they are now, to compare with those that were read.
 #[derive(Clone)]
 pub struct Looked {
     /// Stands for the texts, and for why there are none.
@@ -62,7 +62,7 @@ pub(in crate::config) struct Texts {
     pub(in crate::config) mistakes: Vec<(usize, String)>,
     /// Why included files cannot be read.
     pub(in crate::config) errors: Vec<Error>,
-    /// What is no mistake, and an operator should hear of.
+    /// Notes: not mistakes, but worth reporting to an operator.
     pub(in crate::config) notes: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
 //! The mistakes found so far, and where in the files they are.
-//! Never stops a check: who finds a mistake reports it and goes on with a stand-in.
+//! Never stops a check: each mistake is reported, and the check continues with a stand-in.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -67,7 +67,7 @@ pub(in crate::config) struct Report {
     errors: Vec<(usize, Error)>,
     /// By the place of a value in which there is a variable, what the file has there.
     written: HashMap<usize, String>,
-    /// What is no mistake, and an operator should hear of.
+    /// Notes: not mistakes, but worth reporting to an operator.
     pub(in crate::config) notes: Vec<String>,
 }
 
