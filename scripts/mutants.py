@@ -244,7 +244,7 @@ MUTANTS = [
         "reset-as-close",
         "a session that is cut ends as if it were complete",
         "src/worker/relay/close.rs",
-        [("Farewell::Reset => kernel.reset(socket),", "Farewell::Reset => kernel.close(socket),")],
+        [("CloseMode::Reset => kernel.reset(socket),", "CloseMode::Reset => kernel.close(socket),")],
     ),
     Mutant(
         "impatient-reset",
@@ -409,7 +409,7 @@ MUTANTS = [
         "overridden-verdict",
         "checks are judged by the word of an operator, so that each that contradicts it is a change again",
         "src/worker/probes/mod.rs",
-        [("        verdict.heed(entry.backend.checked_health());\n", "        verdict.heed(entry.backend.health());\n")],
+        [("        verdict.adopt(entry.backend.checked_health());\n", "        verdict.adopt(entry.backend.health());\n")],
     ),
     Mutant(
         "crowded-checks",

@@ -36,7 +36,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Descriptors that the workers tell of.
-fn told(totals: &Totals) -> usize {
+fn reported(totals: &Totals) -> usize {
     usize::try_from(totals.fds.iter().sum::<u64>()).unwrap()
 }
 
@@ -61,12 +61,12 @@ fn descriptors_by_kind_add_up_to_what_the_process_has_open() {
     config.admin.socket = AdminSocket::Off;
     let without = open_files();
     let server = server::start(&config).unwrap();
-    until("the workers tell of themselves", || {
+    until("the workers report what they hold", || {
         of_kind(&server, FdKind::Listener) == WORKERS * LISTENERS
             && of_kind(&server, FdKind::Event) == 2 * WORKERS
     });
     // Those of the runtime of the admin API: a reload may give it an address to listen on.
-    let before = open_files() - told(&server.totals());
+    let before = open_files() - reported(&server.totals());
     assert!(
         before - without <= RUNTIME_FILES_MAX,
         "{without} files, and {before} besides those of the workers"
@@ -81,8 +81,8 @@ fn descriptors_by_kind_add_up_to_what_the_process_has_open() {
         accepted.read_exact(&mut [0]).unwrap();
         peers.push((client, accepted));
     }
-    until("all that is open is told of", || {
-        before + 2 * peers.len() + told(&server.totals()) == open_files()
+    until("all that is open is reported", || {
+        before + 2 * peers.len() + reported(&server.totals()) == open_files()
             && of_kind(&server, FdKind::Backend) == SESSIONS
     });
     assert_eq!(of_kind(&server, FdKind::Client), SESSIONS);
@@ -90,10 +90,10 @@ fn descriptors_by_kind_add_up_to_what_the_process_has_open() {
 
     drop(peers);
     until("every session is over", || server.totals().closed_total() == SESSIONS as u64);
-    until("what they held is closed", || before + told(&server.totals()) == open_files());
+    until("what they held is closed", || before + reported(&server.totals()) == open_files());
     until("the books are at rest", || stats::violations_at_rest(&server.totals()).is_empty());
     server.terminate();
     let totals = server.wait().unwrap();
-    assert_eq!(told(&totals), 0);
+    assert_eq!(reported(&totals), 0);
     until("the runtime of the admin API has ended", || open_files() == without);
 }

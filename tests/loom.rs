@@ -124,12 +124,12 @@ fn listener(places: Option<usize>) -> Arc<Listener> {
 
 /// A waker whose worker is a thread of the model.
 #[derive(Default)]
-struct Bell(Notify, Rings);
+struct CountingNotify(Notify, Rings);
 
 /// How often it was rung. Not of the model: no order depends on it.
 type Rings = std::sync::atomic::AtomicUsize;
 
-impl sys::Wake for Bell {
+impl sys::Wake for CountingNotify {
     fn wake(&self) -> io::Result<()> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.notify();
@@ -203,10 +203,12 @@ fn a_refusal_takes_no_place_from_others() {
 type Inboxes = Vec<Receiver<Arrival<()>>>;
 
 /// Workers that have so many sessions, each as it sees the others.
-fn dispatchers<const N: usize>(counts: [usize; N]) -> (Vec<Arc<Bell>>, [Dispatcher<()>; N], Inboxes) {
-    let bells: Vec<Arc<Bell>> = (0..N).map(|_| Arc::default()).collect();
+fn dispatchers<const N: usize>(
+    counts: [usize; N],
+) -> (Vec<Arc<CountingNotify>>, [Dispatcher<()>; N], Inboxes) {
+    let bells: Vec<Arc<CountingNotify>> = (0..N).map(|_| Arc::default()).collect();
     let handoff_queue =
-        |(worker, bell): (usize, &Arc<Bell>)| HandoffQueue::new(worker, Arc::clone(bell) as _);
+        |(worker, bell): (usize, &Arc<CountingNotify>)| HandoffQueue::new(worker, Arc::clone(bell) as _);
     let (handoff_queues, inboxes): (Vec<_>, Vec<_>) = bells.iter().enumerate().map(handoff_queue).unzip();
     let handoff_queues: Arc<[_]> = handoff_queues.into();
     let dispatchers = std::array::from_fn(|worker| {
@@ -227,7 +229,7 @@ fn counts<const N: usize>(dispatchers: &[Dispatcher<()>; N]) -> [usize; N] {
     dispatchers.each_ref().map(Dispatcher::sessions)
 }
 
-fn rings(bells: &[Arc<Bell>]) -> Vec<usize> {
+fn rings(bells: &[Arc<CountingNotify>]) -> Vec<usize> {
     bells.iter().map(|bell| bell.1.load(Ordering::Relaxed)).collect()
 }
 
@@ -380,7 +382,7 @@ fn workers_that_choose_at_the_same_moment_do_not_take_the_same_turn() {
 fn the_owner_of_a_probe_hears_of_every_failed_dial() {
     const FAILURES: u32 = 3;
     loom::model(|| {
-        let (bell, backend) = (Arc::new(Bell::default()), backend());
+        let (bell, backend) = (Arc::new(CountingNotify::default()), backend());
         let (mailbox, inbox) = Mailbox::new(Arc::clone(&bell) as _);
         let dialer = |failures| {
             let (mailbox, backend) = (mailbox.clone(), Arc::clone(&backend));
@@ -411,7 +413,7 @@ fn the_owner_of_a_probe_hears_of_every_failed_dial() {
 #[test]
 fn no_command_is_left_behind_by_a_worker_that_waits() {
     loom::model(|| {
-        let bell = Arc::new(Bell::default());
+        let bell = Arc::new(CountingNotify::default());
         let (mailbox, inbox) = Mailbox::new(Arc::clone(&bell) as _);
         let senders = [mailbox.clone(), mailbox]
             .map(|mailbox| thread::spawn(move || assert!(mailbox.post(Command::Drain), "there is room")));

@@ -4,14 +4,14 @@
 //! In a bracket every member meets its neighbour, the winner meets the winner of the next two, and so on. When a
 //! session begins or ends, one member plays its way up again: log2 n comparisons instead of n.
 //!
-//! Every worker has a sheet of its own with all brackets, which it alone writes. A shared sheet would need a dozen
-//! locked instructions per session, in cache lines that all workers fight for. A worker's own sessions are in its sheet
+//! Every worker has a view of its own with all brackets, which it alone writes. A shared view would need a dozen
+//! locked instructions per session, in cache lines that all workers fight for. A worker's own sessions are in its view
 //! at once. It learns about those of others when they matter: the picked member is looked at first, and if it has more
-//! sessions than the sheet says, or is not eligible, it plays again with its true load. Every pick also looks at one
+//! sessions than the view says, or is not eligible, it plays again with its true load. Every pick also looks at one
 //! more member, in turn, so that a member that lost sessions elsewhere is not forgotten.
 //!
-//! A sheet takes at most 64 bytes per member, and there are at most [`SHEETS_MAX`]: for 10,000 members 640 KB per
-//! worker, 10 MB in sum. Further workers share sheets, which costs them a few more looks.
+//! A view takes at most 64 bytes per member, and there are at most [`VIEWS_MAX`]: for 10,000 members 640 KB per
+//! worker, 10 MB in sum. Further workers share views, which costs them a few more looks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -19,7 +19,7 @@ use super::Members;
 use super::best::{Best, Candidate, Seen, best};
 use super::turns::{self, TIME_BITS, TIME_MASK};
 
-const SHEETS_MAX: usize = 16;
+const VIEWS_MAX: usize = 16;
 
 /// In one pick at most this many members are found out of place before the current winner is taken.
 const LOOKS_MAX: u32 = 64;
@@ -30,8 +30,8 @@ const PASSED_MAX: usize = 16;
 pub(super) struct Contest {
     classes: Box<[Class]>,
     /// By member; `None` for members that must not be picked.
-    seats: Box<[Option<Seat>]>,
-    sheets: Box<[Sheet]>,
+    positions: Box<[Option<Position>]>,
+    views: Box<[View]>,
 }
 
 struct Class {
@@ -40,12 +40,12 @@ struct Class {
 }
 
 #[derive(Clone, Copy)]
-struct Seat {
+struct Position {
     class: u32,
     place: u32,
 }
 
-struct Sheet {
+struct View {
     brackets: Box<[Bracket]>,
     /// The member to look at next.
     next_look: AtomicUsize,
@@ -58,39 +58,39 @@ impl Contest {
         weights.sort_unstable();
         weights.dedup();
         let mut classes: Vec<Vec<u32>> = vec![Vec::new(); weights.len()];
-        let mut seats = vec![None; members];
+        let mut positions = vec![None; members];
         for &Candidate { member, weight } in candidates {
             let class = weights.partition_point(|&lighter| lighter < weight);
             let place = u32::try_from(classes[class].len()).expect("a member is an index of 32 bits");
-            let class_of_seat = u32::try_from(class).expect("fewer weights than 2^16");
-            seats[member as usize] = Some(Seat { class: class_of_seat, place });
+            let class_of_position = u32::try_from(class).expect("fewer weights than 2^16");
+            positions[member as usize] = Some(Position { class: class_of_position, place });
             classes[class].push(member);
         }
         let class = |(weight, members): (u16, Vec<u32>)| Class { weight, members: members.into() };
         let classes: Box<[Class]> = weights.into_iter().zip(classes).map(class).collect();
-        let sheets = [Sheet::new(&classes, 0, |_, _| 0)].into();
-        Self { classes, seats: seats.into(), sheets }
+        let views = [View::new(&classes, 0, |_, _| 0)].into();
+        Self { classes, positions: positions.into(), views }
     }
 
     /// Returns the contest for `workers` workers, with the present loads and stamps of the members.
     pub(super) fn begun(self, workers: usize, now: u64, members: &dyn Members) -> Self {
         let key = |weight, member| key(&Seen::of(members, member, weight));
-        let sheet = |_| Sheet::new(&self.classes, now, key);
-        let sheets = (0..workers.clamp(1, SHEETS_MAX)).map(sheet).collect();
-        Self { sheets, ..self }
+        let view = |_| View::new(&self.classes, now, key);
+        let views = (0..workers.clamp(1, VIEWS_MAX)).map(view).collect();
+        Self { views, ..self }
     }
 
     /// Returns the eligible member whose turn it is among those with the least pressure, as far as the worker knows.
     pub(super) fn best(&self, worker: usize, members: &dyn Members, now: u64) -> Option<Best> {
-        let sheet = self.sheet(worker);
-        self.look_at_next(sheet, members, now);
+        let view = self.view(worker);
+        self.look_at_next(view, members, now);
         let mut passed = Passed::default();
         let mut looks = 0;
         let best = loop {
-            let Some(first) = best(self.firsts(sheet), now) else { break self.ask_all(members, now) };
+            let Some(first) = best(self.firsts(view), now) else { break self.ask_all(members, now) };
             let Seen { member, weight, .. } = first.seen;
             if !members.is_eligible(member as usize) {
-                self.place(sheet, member, LEFT_OUT, now);
+                self.place(view, member, LEFT_OUT, now);
                 passed.push(member);
                 continue;
             }
@@ -98,18 +98,18 @@ impl Contest {
             if key(&seen) == key(&first.seen) || looks == LOOKS_MAX {
                 break Some(Best { seen, ..first });
             }
-            // All the way up: where two workers share the sheet, any node on the path may be wrong.
-            self.bracket_of(sheet, member, |bracket, place| bracket.play(place, key(&seen), now));
+            // All the way up: where two workers share the view, any node on the path may be wrong.
+            self.bracket_of(view, member, |bracket, place| bracket.play(place, key(&seen), now));
             looks += 1;
         };
         // They may be eligible for the next session.
-        passed.iter().for_each(|member| self.look_at(sheet, member, members, now));
+        passed.iter().for_each(|member| self.look_at(view, member, members, now));
         best
     }
 
     /// Must be called when the worker has given a session to a member, or taken one from it.
     pub(super) fn note(&self, worker: usize, seen: Seen, now: u64) {
-        self.place(self.sheet(worker), seen.member, key(&seen), now);
+        self.place(self.view(worker), seen.member, key(&seen), now);
     }
 
     /// Same as [`Contest::note`], for a member known by its index.
@@ -118,13 +118,13 @@ impl Contest {
         self.note(worker, Seen { member, weight: 0, load, stamp }, now);
     }
 
-    fn sheet(&self, worker: usize) -> &Sheet {
-        &self.sheets[worker % self.sheets.len()]
+    fn view(&self, worker: usize) -> &View {
+        &self.views[worker % self.views.len()]
     }
 
-    /// Returns the winner of each class, as the sheet has them.
-    fn firsts<'a>(&'a self, sheet: &'a Sheet) -> impl Iterator<Item = Seen> + Clone + 'a {
-        self.classes.iter().zip(&sheet.brackets).filter_map(|(class, bracket)| {
+    /// Returns the winner of each class, as the view has them.
+    fn firsts<'a>(&'a self, view: &'a View) -> impl Iterator<Item = Seen> + Clone + 'a {
+        self.classes.iter().zip(&view.brackets).filter_map(|(class, bracket)| {
             let (place, key) = bracket.first()?;
             let (load, stamp) = (load_of(key), key & TIME_MASK);
             Some(Seen { member: class.members[place], weight: class.weight, load, stamp })
@@ -142,34 +142,34 @@ impl Contest {
         best(eligible.map(|(member, weight)| Seen::of(members, member, weight)), now)
     }
 
-    fn look_at_next(&self, sheet: &Sheet, members: &dyn Members, now: u64) {
-        let next = sheet.next_look.load(Ordering::Relaxed);
-        let next = if next < self.seats.len() { next } else { 0 };
-        sheet.next_look.store(next + 1, Ordering::Relaxed);
+    fn look_at_next(&self, view: &View, members: &dyn Members, now: u64) {
+        let next = view.next_look.load(Ordering::Relaxed);
+        let next = if next < self.positions.len() { next } else { 0 };
+        view.next_look.store(next + 1, Ordering::Relaxed);
         if let Ok(member) = u32::try_from(next) {
-            self.look_at(sheet, member, members, now);
+            self.look_at(view, member, members, now);
         }
     }
 
     /// Places a member by its true load.
-    fn look_at(&self, sheet: &Sheet, member: u32, members: &dyn Members, now: u64) {
-        if self.seats[member as usize].is_some() {
-            self.place(sheet, member, key(&Seen::of(members, member, 0)), now);
+    fn look_at(&self, view: &View, member: u32, members: &dyn Members, now: u64) {
+        if self.positions[member as usize].is_some() {
+            self.place(view, member, key(&Seen::of(members, member, 0)), now);
         }
     }
 
-    fn place(&self, sheet: &Sheet, member: u32, key: u64, now: u64) {
-        self.bracket_of(sheet, member, |bracket, place| bracket.place(place, key, now));
+    fn place(&self, view: &View, member: u32, key: u64, now: u64) {
+        self.bracket_of(view, member, |bracket, place| bracket.place(place, key, now));
     }
 
-    fn bracket_of(&self, sheet: &Sheet, member: u32, act: impl FnOnce(&Bracket, u32)) {
-        if let Some(Seat { class, place }) = self.seats[member as usize] {
-            act(&sheet.brackets[class as usize], place);
+    fn bracket_of(&self, view: &View, member: u32, act: impl FnOnce(&Bracket, u32)) {
+        if let Some(Position { class, place }) = self.positions[member as usize] {
+            act(&view.brackets[class as usize], place);
         }
     }
 }
 
-impl Sheet {
+impl View {
     fn new(classes: &[Class], now: u64, key: impl Fn(u16, u32) -> u64) -> Self {
         let bracket = |class: &Class| {
             let keys = class.members.iter().map(|&member| key(class.weight, member));

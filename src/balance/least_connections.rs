@@ -83,7 +83,7 @@ impl LeastConnections {
     }
 
     /// Returns whether [`Table::note`](super::Table::note) must be called for every session that ends.
-    pub(super) fn takes_notes(&self) -> bool {
+    pub(super) fn wants_notes(&self) -> bool {
         matches!(self.0, Kind::Many(_))
     }
 }

@@ -61,7 +61,7 @@ impl Algorithm {
 
     /// Returns whether the table should be built anew when a member goes down or is taken out. A hash table should not:
     /// that would move clients of other members too, while skipping the member moves only its own.
-    pub const fn table_heeds_health(self) -> bool {
+    pub const fn table_respects_health(self) -> bool {
         !matches!(self, Self::SourceHash)
     }
 

@@ -58,9 +58,9 @@ impl Table {
     }
 
     /// Returns whether [`Table::note`] should be called.
-    pub fn takes_notes(&self) -> bool {
+    pub fn wants_notes(&self) -> bool {
         match &self.0 {
-            Kind::LeastConnections(table) => table.takes_notes(),
+            Kind::LeastConnections(table) => table.wants_notes(),
             Kind::RoundRobin(_) | Kind::PowerOfTwo(_) | Kind::SourceHash(_) | Kind::Random(_) => false,
         }
     }

@@ -72,12 +72,12 @@ fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
 /// Returns a channel that receives each of the signals; none of them ends the process any more.
 fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
     let mut signals = Signals::new(signals).context("cannot handle signals")?;
-    let (tell, told) = mpsc::channel();
+    let (interrupt, interrupts) = mpsc::channel();
     thread::Builder::new().name("l4lb-signals".into()).spawn(move || {
         // Ends when the receiver has gone.
-        signals.forever().try_for_each(|_| tell.send(()))
+        signals.forever().try_for_each(|_| interrupt.send(()))
     })?;
-    Ok(told)
+    Ok(interrupts)
 }
 
 /// Returns the configuration of the file and the flags. Prints every mistake and returns the exit code otherwise.
@@ -94,7 +94,7 @@ fn check(config: &Config, file: &Path, nofile: u64, pipe_bytes: Option<u64>) -> 
     let budget = FdBudget::of(config, nofile, pipe_bytes);
     match budget.sessions_max(config) {
         Ok(sessions) => {
-            for Finding { name, found, consequence, .. } in doctor::foresee(config, Some(file)) {
+            for Finding { name, found, consequence, .. } in doctor::preflight(config, Some(file)) {
                 let consequence = consequence.map(|what| format!(": {what}")).unwrap_or_default();
                 print_error(format!("warning: {name}: {found}{consequence}"));
             }

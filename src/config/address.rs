@@ -57,11 +57,14 @@ impl Target {
 
     /// Returns the address to dial: of a host the first one, IPv4 before IPv6. Fails when it cannot be resolved.
     pub fn resolve(&self, resolve: Resolver) -> Result<Address, Invalid> {
-        self.resolve_aloud(resolve).map(|(address, _)| address)
+        self.resolve_with_warning(resolve).map(|(address, _)| address)
     }
 
     /// Same as [`Target::resolve`], with a note about addresses of a host that are not dialed.
-    pub(super) fn resolve_aloud(&self, resolve: Resolver) -> Result<(Address, Option<String>), Invalid> {
+    pub(super) fn resolve_with_warning(
+        &self,
+        resolve: Resolver,
+    ) -> Result<(Address, Option<String>), Invalid> {
         let (host, port) = match self {
             Self::Address(address) => return Ok((address.clone(), None)),
             Self::Host { host, port } => (host, *port),
@@ -253,15 +256,15 @@ mod tests {
 
     #[test]
     fn a_host_with_several_addresses_is_told() {
-        let told = |host: &str, addresses: &[&str]| {
+        let warning = |host: &str, addresses: &[&str]| {
             let target = Target::parse(&format!("{host}:80")).unwrap();
             let found: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-            target.resolve_aloud(&mut |_| Ok(found.clone())).unwrap().1
+            target.resolve_with_warning(&mut |_| Ok(found.clone())).unwrap().1
         };
         let words = "\"web.example\" has 2 addresses, 10.0.0.2 alone is dialed: list the others too";
-        assert_eq!(told("web.example", &["10.0.0.2:80", "10.0.0.1:80"]).unwrap(), words);
-        assert_eq!(told("web.example", &["10.0.0.2:80", "10.0.0.2:80"]), None);
-        assert_eq!(told("localhost", &["[::1]:80", "127.0.0.1:80"]), None);
+        assert_eq!(warning("web.example", &["10.0.0.2:80", "10.0.0.1:80"]).unwrap(), words);
+        assert_eq!(warning("web.example", &["10.0.0.2:80", "10.0.0.2:80"]), None);
+        assert_eq!(warning("localhost", &["[::1]:80", "127.0.0.1:80"]), None);
     }
 
     /// The error for `unix:/run/web.sock` named a wrong port.

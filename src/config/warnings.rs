@@ -33,8 +33,8 @@ fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
         .then(|| format!("pool {name:?}: all backends are backups: they serve as if none was"));
     let unscoped = backends.iter().filter_map(move |backend| {
         let Address::Ip(address) = backend.address;
-        let told = || format!("pool {name:?}: backend {:?}: address: {}", backend.name, unscoped(address));
-        is_unscoped(address).then(told)
+        let warning = || format!("pool {name:?}: backend {:?}: address: {}", backend.name, unscoped(address));
+        is_unscoped(address).then(warning)
     });
     weightless.into_iter().chain(backups).chain(unscoped)
 }

@@ -16,7 +16,7 @@ use crate::control::membership::kept::Kept;
 use crate::control::membership::notes::Removed;
 use crate::control::status::View;
 use crate::control::watch::FileWatch;
-use crate::control::workers::{Member, Staff};
+use crate::control::workers::{Member, Workers};
 use crate::messages::command::Command;
 use crate::messages::reload::{Look, Source};
 use crate::messages::report::{Report, Reports};
@@ -32,7 +32,7 @@ pub struct Control {
     /// The snapshot that the workers run.
     pub snapshot: Arc<Snapshot>,
     /// The workers, and the counters of all that ever ran.
-    pub staff: Arc<Staff>,
+    pub workers: Arc<Workers>,
     /// The sending end of `inbox`.
     pub reports: Reports,
     /// The reports to it.
@@ -50,7 +50,7 @@ pub struct Control {
     /// Opens the resources of a configuration.
     pub site: Arc<dyn Site>,
     /// The sockets of the admin API and the metrics.
-    pub doors: Vec<OwnSocket>,
+    pub admin_sockets: Vec<OwnSocket>,
     /// The state that other threads may read.
     pub view: Arc<View>,
     /// How long sessions may continue once it drains.
@@ -128,7 +128,7 @@ pub(super) struct Names {
 impl ControlLoop {
     pub(super) fn new(control: Control) -> Self {
         let clock = control.view.clock;
-        let links = control.staff.members().iter().map(WorkerLink::new).collect();
+        let links = control.workers.members().iter().map(WorkerLink::new).collect();
         Self {
             control,
             clock,

@@ -29,7 +29,7 @@ impl Standing {
 
 /// A backend's standing in an epoch and now; `None` when it was not in the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Past {
+pub struct StandingChange {
     /// The backend.
     pub backend: BackendId,
     /// The id of the worker.
@@ -110,7 +110,7 @@ impl History {
     }
 
     /// Returns the backends that `pool` had in `epoch` or has now, by id; `None` when that is no longer known.
-    pub fn of(&self, pool: PoolId, epoch: u64) -> Option<Vec<Past>> {
+    pub fn of(&self, pool: PoolId, epoch: u64) -> Option<Vec<StandingChange>> {
         if epoch < self.complete_since {
             return None;
         }
@@ -119,14 +119,20 @@ impl History {
                 let (then, now) = (Some(*standing), Some(*standing));
                 (
                     backend.id.0,
-                    Past { backend: backend.id, name: backend.name.clone(), then, now, changed: None },
+                    StandingChange {
+                        backend: backend.id,
+                        name: backend.name.clone(),
+                        then,
+                        now,
+                        changed: None,
+                    },
                 )
             });
-        let mut all: BTreeMap<u32, Past> = of_now.collect();
+        let mut all: BTreeMap<u32, StandingChange> = of_now.collect();
         let later = self.changes.iter().rev().take_while(|change| change.epoch > epoch);
         for change in later.filter(|change| change.pool == pool) {
             let name = || change.name.as_deref().unwrap_or_default().to_owned();
-            let past = all.entry(change.backend.0).or_insert_with(|| Past {
+            let past = all.entry(change.backend.0).or_insert_with(|| StandingChange {
                 backend: change.backend,
                 name: name(),
                 then: None,
@@ -160,7 +166,7 @@ mod tests {
         Timestamp::from_second(second).expect("the timestamp is in range")
     }
 
-    fn told(history: &History, epoch: u64) -> Vec<String> {
+    fn lines(history: &History, epoch: u64) -> Vec<String> {
         let words = |standing: Option<Standing>| match standing {
             None => "absent".to_owned(),
             Some(Standing { weight, refusal: None }) => weight.to_string(),
@@ -195,13 +201,16 @@ mod tests {
         let fourth = third.with_backends(POOL, &[backend("a", 1), backend("c", 3)]);
         history.note(&fourth, second(3));
         history.note(&fourth.refreshed(&[]), second(4));
-        assert_eq!(told(&history, 0), ["a: 1, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 at 3"]);
         assert_eq!(
-            told(&history, 1),
+            lines(&history, 0),
+            ["a: 1, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 at 3"]
+        );
+        assert_eq!(
+            lines(&history, 1),
             ["a: 1 in maintenance, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 at 3"]
         );
-        assert_eq!(told(&history, 2)[0], "a: 1, now 1");
-        assert_eq!(told(&history, 3), ["a: 1, now 1", "c: 1, now 1"]);
+        assert_eq!(lines(&history, 2)[0], "a: 1, now 1");
+        assert_eq!(lines(&history, 3), ["a: 1, now 1", "c: 1, now 1"]);
     }
 
     #[test]
@@ -215,7 +224,7 @@ mod tests {
             history.note(&snapshot, second(0));
         }
         assert_eq!(history.of(POOL, 0), None);
-        assert_eq!(told(&history, 1)[0], "a: 1 in drain, now 1 in drain at 0");
+        assert_eq!(lines(&history, 1)[0], "a: 1 in drain, now 1 in drain at 0");
         assert_eq!(history.changes.len(), CHANGES_MAX);
     }
 }

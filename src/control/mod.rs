@@ -48,7 +48,7 @@ pub use membership::notes::{Leaving, Removed};
 pub use pending::Pending;
 pub use standby::Standby;
 pub use status::{ControlState, View};
-pub use workers::{Member, Staff};
+pub use workers::{Member, Workers};
 
 impl Control {
     /// Runs until every worker has stopped. Returns the first error that stopped a worker.
@@ -61,7 +61,7 @@ impl ControlLoop {
     fn run(mut self) -> io::Result<()> {
         // A pool may begin without an eligible backend: all weights 0, or all down until they are checked.
         for pool in self.control.snapshot.pools.clone() {
-            self.tell_eligibility(&pool);
+            self.report_eligibility(&pool);
         }
         self.note_unresolved();
         self.follow_watch();
@@ -92,19 +92,19 @@ impl ControlLoop {
 
     /// Acts on the reports and on the time.
     fn act(&mut self) {
-        self.look_after_drops();
+        self.check_dropped_reports();
         self.end_loading();
         self.look_up_names();
-        self.look_after_sources();
+        self.refresh_sources();
         self.forget_retired();
         self.end_leases();
         self.publish();
-        self.look_after_removed();
+        self.check_removed();
         self.save();
         self.end_saving();
         self.give_answers();
         self.end_drain();
-        self.tell_commands();
+        self.post_commands();
     }
 
     fn next_timeout(&self) -> Duration {
@@ -177,8 +177,8 @@ impl ControlLoop {
             to:% = to.as_str(), reason:%; "health"
         );
         let named = Named { pool: pool.clone(), backend: backend.name.clone() };
-        let told = format!("{} -> {}: {reason}", from.as_str(), to.as_str());
-        self.control.view.events.push(Draft::new(EventKind::Health, told).backend(&named));
+        let message = format!("{} -> {}: {reason}", from.as_str(), to.as_str());
+        self.control.view.events.push(Draft::new(EventKind::Health, message).backend(&named));
         let mut state = self.control.view.state();
         let note = state.notes.entry(id).or_default();
         note.health_reason = Some(reason.to_owned());
@@ -198,7 +198,7 @@ impl ControlLoop {
 
     /// Logs one line per worker.
     fn log_worker_stats(&self) {
-        for (worker, stats) in self.control.staff.counters() {
+        for (worker, stats) in self.control.workers.counters() {
             let Share {
                 sessions,
                 accepted,
@@ -228,7 +228,7 @@ impl ControlLoop {
         let next = Arc::new(self.control.snapshot.reconfigured_back(config, &backends));
         staged.commit(&next);
         let is_known = |links: &[WorkerLink], id| links.iter().any(|link| link.member.id == id);
-        let members = self.control.staff.members();
+        let members = self.control.workers.members();
         let new: Vec<WorkerLink> =
             members.iter().filter(|member| !is_known(&self.links, member.id)).map(WorkerLink::new).collect();
         self.links.extend(new);
@@ -236,7 +236,7 @@ impl ControlLoop {
         self.remember_notes(&back);
         self.control.drain_timeout = config.global.drain_timeout;
         for pool in self.control.snapshot.pools.clone() {
-            self.tell_eligibility(&pool);
+            self.report_eligibility(&pool);
         }
     }
 
@@ -271,7 +271,7 @@ impl ControlLoop {
         }
     }
 
-    fn is_anybody_behind(&self) -> bool {
+    fn is_any_behind(&self) -> bool {
         self.links.iter().any(|link| link.is_behind)
     }
 
@@ -283,7 +283,7 @@ impl ControlLoop {
     }
 
     fn on_stopped(&mut self, id: WorkerId, result: io::Result<()>) {
-        self.control.staff.on_stopped(id);
+        self.control.workers.on_stopped(id);
         let Some(place) = self.links.iter().position(|link| link.member.id == id) else { return };
         let worker = self.links.swap_remove(place).member.index;
         if let Err(error) = result {
@@ -305,8 +305,8 @@ impl ControlLoop {
                 }
                 self.stage = ControlStage::Leaving { deadline: self.clock.now() + delay };
                 self.control.view.state().is_leaving = true;
-                let told = "leaving: not ready any more, accepting goes on for shutdown_delay";
-                self.control.view.events.push(Draft::new(EventKind::Process, told));
+                let message = "leaving: not ready any more, accepting goes on for shutdown_delay";
+                self.control.view.events.push(Draft::new(EventKind::Process, message));
                 log::info!(shutdown_delay:? = delay; "not ready any more, draining soon: a second signal drains now");
             }
             ControlStage::Leaving { .. } => self.drain(),
@@ -319,12 +319,12 @@ impl ControlLoop {
         let timeout = self.control.drain_timeout;
         self.stage = ControlStage::Draining { deadline: self.clock.now() + timeout };
         let (since, deadline) = (self.clock.now(), Some(self.clock.now() + timeout));
-        let sessions_at_start = self.control.staff.sessions();
+        let sessions_at_start = self.control.workers.sessions();
         self.control.view.state().drain = Some(Leaving { since, deadline, sessions_at_start });
         self.show_stage(api::Stage::Draining, "draining: accepting has ended");
         log::info!(drain_timeout:? = timeout; "draining: accepting has ended, a second signal stops at once");
         self.control.site.drain();
-        self.tell_all(&Command::Drain);
+        self.post_to_workers(&Command::Drain);
     }
 
     fn end_drain(&mut self) {
@@ -344,42 +344,42 @@ impl ControlLoop {
         if self.stage != ControlStage::Stopping {
             self.stage = ControlStage::Stopping;
             self.show_stage(api::Stage::Stopping, "stopping: what still runs is cut");
-            self.tell_all(&Command::Stop(reason));
+            self.post_to_workers(&Command::Stop(reason));
         }
     }
 
-    fn show_stage(&self, stage: api::Stage, told: &str) {
+    fn show_stage(&self, stage: api::Stage, message: &str) {
         self.control.view.state().stage = stage;
-        self.control.view.events.push(Draft::new(EventKind::Process, told));
+        self.control.view.events.push(Draft::new(EventKind::Process, message));
     }
 
-    fn tell_all(&mut self, command: &Command) {
+    fn post_to_workers(&mut self, command: &Command) {
         self.links.iter_mut().for_each(|link| link.untold = Some(command.clone()));
-        self.tell_commands();
+        self.post_commands();
     }
 
     /// Posts to each worker the command that it had no room for before.
-    fn tell_commands(&mut self) {
+    fn post_commands(&mut self) {
         for WorkerLink { member, untold, .. } in &mut self.links {
             untold.take_if(|command| member.mailbox.post(command.clone()));
         }
     }
 
     /// Reports were dropped: any backend may have changed.
-    fn look_after_drops(&mut self) {
+    fn check_dropped_reports(&mut self) {
         if self.control.reports.take_dropped() > 0 {
             self.changed = self.control.snapshot.pools.iter().map(|pool| pool.id).collect();
         }
     }
 
     /// Logs when a pool has lost its last eligible backend, and when it has one again.
-    fn tell_eligibility(&mut self, pool: &Pool) {
+    fn report_eligibility(&mut self, pool: &Pool) {
         let name = &pool.settings.name;
         if pool.has_eligible() {
             if self.without_backend.remove(&pool.id) {
                 log::warn!(pool:% = name; "a backend is eligible again");
-                let told = "a backend is eligible again";
-                self.control.view.events.push(Draft::new(EventKind::Eligibility, told).pool(name));
+                let message = "a backend is eligible again";
+                self.control.view.events.push(Draft::new(EventKind::Eligibility, message).pool(name));
             }
         } else if self.without_backend.insert(pool.id) {
             let consequence = match pool.settings.when_all_down {
@@ -387,8 +387,8 @@ impl ControlLoop {
                 WhenAllDown::TryAnyway => "any backend is dialed",
             };
             log::warn!(pool:% = name, consequence; "no backend is eligible");
-            let told = format!("no backend is eligible: {consequence}");
-            self.control.view.events.push(Draft::new(EventKind::Eligibility, told).pool(name));
+            let message = format!("no backend is eligible: {consequence}");
+            self.control.view.events.push(Draft::new(EventKind::Eligibility, message).pool(name));
         }
     }
 
@@ -398,7 +398,7 @@ impl ControlLoop {
             self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&self.changed));
             for id in std::mem::take(&mut self.changed) {
                 let pool = Arc::clone(self.control.snapshot.pool(id));
-                self.tell_eligibility(&pool);
+                self.report_eligibility(&pool);
             }
             self.show_snapshot();
         }

@@ -45,7 +45,7 @@ impl ControlLoop {
             return;
         }
         let reports = self.control.reports.clone();
-        let run = move || reports.send_surely(Report::Resolved(look_up_all(&names, sys::look_up)));
+        let run = move || reports.send_waiting(Report::Resolved(look_up_all(&names, sys::look_up)));
         self.names.is_looking = self.control.look_ups.try_run(run);
         self.names.next = Some(now + PAUSE_MAX);
     }
@@ -94,7 +94,9 @@ impl ControlLoop {
         }
         let listeners = self.control.site.addresses();
         let listeners = listeners.iter().copied().map(OwnSocket::Listener);
-        if let Some(socket) = circle_with(address, listeners.chain(self.control.doors.iter().copied())) {
+        if let Some(socket) =
+            circle_with(address, listeners.chain(self.control.admin_sockets.iter().copied()))
+        {
             return Err(format!("host resolves to {address}, which is {socket}"));
         }
         let before = Arc::clone(&pool.backends[place]);
@@ -113,8 +115,8 @@ impl ControlLoop {
         self.set_host(host, Some(address), None);
         let named = Named { pool: host.pool.clone(), backend: host.backend.clone() };
         log::info!(pool:% = named.pool, backend:% = named.backend, address:%; "its name resolves now");
-        let told = format!("its name resolves now: {address}");
-        self.control.view.events.push(Draft::new(EventKind::Backend, told).backend(&named));
+        let message = format!("its name resolves now: {address}");
+        self.control.view.events.push(Draft::new(EventKind::Backend, message).backend(&named));
         Ok(())
     }
 

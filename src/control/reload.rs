@@ -93,7 +93,7 @@ impl ControlLoop {
         let Some(source) = source else {
             let mode = request.mode;
             self.refuse(request, Refused::wrong(vec!["there is no file to read again".into()]));
-            return self.tell_over(mode);
+            return self.notify_over(mode);
         };
         let mode = request.mode;
         if self.reload_queue.stuck.holds_all() {
@@ -101,7 +101,7 @@ impl ControlLoop {
                 "{LOADERS} readings of the configuration have not ended: check the disks and name servers"
             );
             self.refuse(request, Refused::for_now(why));
-            return self.tell_over(mode);
+            return self.notify_over(mode);
         }
         let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
         let claim = Arc::<Claim>::default();
@@ -111,7 +111,7 @@ impl ControlLoop {
                 let opened = match mode {
                     Mode::Apply => Some(site.open(&config)?),
                     Mode::DryRun => {
-                        site.foresee(&config)?;
+                        site.preflight(&config)?;
                         None
                     }
                 };
@@ -126,7 +126,7 @@ impl ControlLoop {
                 Ok(Loadable { config, staged })
             };
             let result = load();
-            reports.send_surely(Report::Loaded(Box::new(Loaded { result })));
+            reports.send_waiting(Report::Loaded(Box::new(Loaded { result })));
         };
         if self.control.loader.try_run(run) {
             log::info!(who = request.who, mode:?; "reading configuration");
@@ -136,7 +136,7 @@ impl ControlLoop {
         } else {
             let why = "the threads that read configurations have ended";
             self.refuse(request, Refused::wrong(vec![why.into()]));
-            self.tell_over(mode);
+            self.notify_over(mode);
         }
     }
 
@@ -181,12 +181,12 @@ impl ControlLoop {
                 self.follow(request, &config, staged);
             }
         }
-        self.tell_over(mode);
+        self.notify_over(mode);
         self.load_next();
     }
 
     /// Notifies the service manager that a reload is over, whatever its result.
-    fn tell_over(&mut self, mode: Mode) {
+    fn notify_over(&mut self, mode: Mode) {
         // A process that ends has notified it of that already.
         if mode == Mode::Apply && self.stage == ControlStage::Serving {
             self.notify(Notice::Ready);
@@ -235,15 +235,15 @@ impl ControlLoop {
         }
         let runs = Arc::new(settle(&self.control.config, config));
         if runs.admin != self.control.config.admin {
-            self.control.doors = runs.admin.own_sockets().collect();
+            self.control.admin_sockets = runs.admin.own_sockets().collect();
         }
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
         self.note_unresolved();
         self.follow_watch();
         self.follow_sources();
-        let told = format!("epoch {epoch} applied with {changes} changes");
-        self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
+        let message = format!("epoch {epoch} applied with {changes} changes");
+        self.control.view.events.push(Draft::new(EventKind::Reload, message).who(who));
         let mut state = self.control.view.state();
         state.config = Arc::clone(&self.control.config);
         let changes: Vec<&Change> = report.changes.iter().map(|impact| &impact.change).collect();
@@ -274,8 +274,8 @@ impl ControlLoop {
     /// Counted first: the status must show the failure once the log does.
     fn count_failure(&self, who: &str, errors: &[String]) {
         let kept: Vec<String> = errors.iter().take(ERRORS_MAX).cloned().collect();
-        let told = format!("refused: {}", kept.join("; "));
-        self.control.view.events.push(Draft::new(EventKind::Reload, told).who(who));
+        let message = format!("refused: {}", kept.join("; "));
+        self.control.view.events.push(Draft::new(EventKind::Reload, message).who(who));
         let mut state = self.control.view.state();
         state.reload.failed += 1;
         state.reload.last_failure = Some(timestamp());
@@ -380,7 +380,7 @@ mod tests {
     }
 
     /// Handles the next report of the reader thread.
-    fn hear(work: &mut ControlLoop) {
+    fn deliver_reports(work: &mut ControlLoop) {
         let report = work.control.inbox.recv().expect("the reader reports");
         work.on_report(report);
         work.give_answers();
@@ -397,11 +397,11 @@ mod tests {
                 answered
             })
             .collect();
-        hear(&mut work);
+        deliver_reports(&mut work);
         let changes =
             |answered: &Answered| answered.try_recv().ok().map(|report| report.unwrap().changes.len());
         assert_eq!(answered.iter().map(changes).collect::<Vec<_>>(), [Some(1), None, None, None]);
-        hear(&mut work);
+        deliver_reports(&mut work);
         assert_eq!(answered.iter().map(changes).collect::<Vec<_>>(), [None, Some(0), Some(0), Some(0)]);
         assert_eq!(*reads.lock().unwrap(), 2);
         assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
@@ -419,8 +419,8 @@ mod tests {
             work.on_reload_request(ReloadRequest { who, source, mode: Mode::Apply, answer: None });
             reads
         });
-        hear(&mut work);
-        hear(&mut work);
+        deliver_reports(&mut work);
+        deliver_reports(&mut work);
         assert_eq!(reads.map(|reads| *reads.lock().unwrap()), [0, 1]);
         assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
     }
@@ -433,9 +433,9 @@ mod tests {
         let (second, answered) = request(Some(&source), Mode::Apply);
         work.on_reload_request(first);
         work.on_reload_request(second);
-        hear(&mut work);
+        deliver_reports(&mut work);
         assert_eq!(work.control.snapshot.epoch, 0);
-        hear(&mut work);
+        deliver_reports(&mut work);
         assert_eq!(answered.try_recv().unwrap().unwrap().mode, Mode::Apply);
         assert_eq!(work.control.snapshot.epoch, 1);
     }
@@ -465,7 +465,7 @@ mod tests {
         let (request, answered) = request(Some(&source), Mode::Apply);
         work.on_reload_request(request);
         work.on_terminate();
-        hear(&mut work);
+        deliver_reports(&mut work);
         assert!(answered.try_recv().unwrap().is_err());
         assert_eq!(work.control.snapshot.epoch, 0);
     }
@@ -513,14 +513,14 @@ mod tests {
         let (good, _) = source("retries = 7");
         let (good_request, answered) = request(Some(&good), Mode::Apply);
         work.on_reload_request(good_request);
-        hear(&mut work);
+        deliver_reports(&mut work);
         assert_eq!(answered.try_recv().unwrap().unwrap().changes.len(), 1);
         // A late result changes nothing, and its threads are free again.
         drop(closed);
         for _ in 0..LOADERS {
             let (request, answered) = request(Some(&good), Mode::Apply);
             work.on_reload_request(request);
-            hear(&mut work);
+            deliver_reports(&mut work);
             assert_eq!(answered.try_recv().unwrap().unwrap().changes, []);
         }
         assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
@@ -547,8 +547,8 @@ mod tests {
         let (source, reads) = source("");
         work.control.source = Some(source);
         (0..10 * REQUESTS_MAX).for_each(|_| work.on_report(Report::Reload));
-        hear(&mut work);
-        hear(&mut work);
+        deliver_reports(&mut work);
+        deliver_reports(&mut work);
         assert!(work.reload_queue.waiting.is_empty() && work.reload_queue.loading.is_none());
         let status = work.control.view.state().reload.clone();
         assert_eq!((*reads.lock().unwrap(), status.succeeded, status.failed), (2, 2, 0));

@@ -14,7 +14,7 @@ use crate::control::loading::ReloadStatus;
 use crate::control::membership::notes::{Leaving, Note, Removed};
 use crate::control::membership::saving::Writes;
 use crate::control::pending::Pending;
-use crate::control::workers::Staff;
+use crate::control::workers::Workers;
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;
 use jiff::Timestamp;
@@ -45,7 +45,7 @@ pub struct ControlState {
     /// The current snapshot.
     pub snapshot: Arc<Snapshot>,
     /// The workers, and the counters of all that ever ran.
-    pub staff: Arc<Staff>,
+    pub workers: Arc<Workers>,
     /// The stage of the process.
     pub stage: Stage,
     /// It accepts, and will drain soon: `shutdown_delay`.
@@ -72,14 +72,14 @@ impl View {
         config: &Arc<Config>,
         file: Option<String>,
         snapshot: Arc<Snapshot>,
-        staff: Arc<Staff>,
+        workers: Arc<Workers>,
     ) -> Self {
         let history = Mutex::new(History::new(&snapshot));
         let state = ControlState {
             config: Arc::clone(config),
             file,
             snapshot,
-            staff,
+            workers,
             stage: Stage::Serving,
             is_leaving: false,
             ready_fail: None,

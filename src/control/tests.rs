@@ -29,7 +29,7 @@ impl Site for Anything {
         Ok(Box::new(Self))
     }
 
-    fn foresee(&self, _config: &Config) -> Result<(), Refused> {
+    fn preflight(&self, _config: &Config) -> Result<(), Refused> {
         Ok(())
     }
 
@@ -55,13 +55,13 @@ impl StagedChange for Anything {
 pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
     let (reports, inbox) = Reports::new();
     let snapshot = Arc::new(snapshot);
-    let staff = Arc::new(Staff::default());
-    staff.change(mailboxes.len(), 0, mailboxes.iter().cloned());
+    let workers = Arc::new(Workers::default());
+    workers.change(mailboxes.len(), 0, mailboxes.iter().cloned());
     let config = Arc::new(config(""));
     Control {
-        view: Arc::new(View::new(&config, None, Arc::clone(&snapshot), Arc::clone(&staff))),
+        view: Arc::new(View::new(&config, None, Arc::clone(&snapshot), Arc::clone(&workers))),
         snapshot,
-        staff,
+        workers,
         reports,
         inbox,
         config,
@@ -70,7 +70,7 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         loader: Standby::start("test", LOADERS, LOADERS).expect("a thread"),
         look_ups: Standby::start("test", 1, 1).expect("a thread"),
         site: Arc::new(Anything),
-        doors: Vec::new(),
+        admin_sockets: Vec::new(),
         drain_timeout: Duration::from_secs(60),
         kept: Kept::default(),
     }
@@ -138,9 +138,9 @@ fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
     let mut work = ControlLoop::new(control(Snapshot::default(), &[mailbox]));
     work.on_terminate();
     assert!(commands.try_iter().all(|command| matches!(command, Command::DialFailed(_))), "it was full");
-    work.tell_commands();
-    work.tell_commands();
-    assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Drain]), "told once");
+    work.post_commands();
+    work.post_commands();
+    assert!(matches!(commands.try_iter().collect::<Vec<_>>()[..], [Command::Drain]), "reported once");
 }
 
 fn change(work: &mut ControlLoop, weight: u16) -> oneshot::Receiver<Result<Done<()>, Refusal>> {
@@ -199,7 +199,7 @@ fn nobody_waits_for_long_for_a_disk_that_gives_no_answer() {
     work.act();
     assert!(answered.is_empty(), "it is waited for");
     assert!(work.next_timeout() <= RETRY_INTERVAL);
-    work.control.kept.wait_no_longer();
+    work.control.kept.end_waits();
     work.act();
     assert_eq!(not_saved(&mut answered).unwrap(), "the disk has given no answer for 5s");
     let mut next = change(&mut work, 8);

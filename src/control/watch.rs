@@ -138,7 +138,7 @@ impl Watching {
             // What was read here is run, not what somebody may have begun to write by then.
             let (source, mode) = (Some(source), Mode::Apply);
             let request = ReloadRequest { who: WATCH.into(), source, mode, answer: None };
-            self.reports.send_surely(Report::ReloadRequest(request));
+            self.reports.send_waiting(Report::ReloadRequest(request));
         }
         None
     }

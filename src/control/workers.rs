@@ -19,15 +19,15 @@ pub struct Member {
     /// The worker's counters.
     pub stats: Arc<WorkerStats>,
     /// Whether it is retiring: it finishes its sessions and stops.
-    pub is_leaving: bool,
+    pub is_retiring: bool,
 }
 
 /// All workers. See the module.
 #[derive(Default)]
-pub struct Staff(Mutex<Books>);
+pub struct Workers(Mutex<State>);
 
 #[derive(Default)]
-struct Books {
+struct State {
     members: Arc<[Member]>,
     counters: Vec<Counters>,
     /// Ids are never reused.
@@ -43,26 +43,26 @@ struct Counters {
     writer: Option<WorkerId>,
 }
 
-impl Staff {
+impl Workers {
     /// Returns the workers that have not stopped: serving ones by index, then retiring ones.
     pub fn members(&self) -> Arc<[Member]> {
-        Arc::clone(&self.books().members)
+        Arc::clone(&self.state().members)
     }
 
     /// Returns the counters of all workers, present and past, with their indices. An index may occur more than once.
     pub fn counters(&self) -> Vec<(usize, Arc<WorkerStats>)> {
-        let books = self.books();
-        books.counters.iter().map(|counters| (counters.index, Arc::clone(&counters.stats))).collect()
+        let state = self.state();
+        state.counters.iter().map(|counters| (counters.index, Arc::clone(&counters.stats))).collect()
     }
 
     /// Returns the most sessions of all workers together.
     pub fn sessions_max(&self) -> usize {
-        self.books().sessions_max
+        self.state().sessions_max
     }
 
     /// Sets the most sessions of all workers together.
     pub fn set_sessions_max(&self, sessions_max: usize) {
-        self.books().sessions_max = sessions_max;
+        self.state().sessions_max = sessions_max;
     }
 
     /// Returns the open sessions of all workers.
@@ -79,38 +79,38 @@ impl Staff {
         first: usize,
         mailboxes: impl IntoIterator<Item = Mailbox>,
     ) -> Vec<Member> {
-        let mut books = self.books();
+        let mut state = self.state();
         let new: Vec<Member> = mailboxes
             .into_iter()
             .zip(first..)
-            .map(|(mailbox, index)| books.take_in(index, mailbox))
+            .map(|(mailbox, index)| state.take_in(index, mailbox))
             .collect();
         let (mut serve, mut leave): (Vec<_>, Vec<_>) =
-            books.members.iter().cloned().partition(|member| !member.is_leaving && member.index < serving);
-        leave.iter_mut().for_each(|member| member.is_leaving = true);
+            state.members.iter().cloned().partition(|member| !member.is_retiring && member.index < serving);
+        leave.iter_mut().for_each(|member| member.is_retiring = true);
         serve.extend(new.iter().cloned());
         serve.append(&mut leave);
-        books.members = serve.into();
+        state.members = serve.into();
         new
     }
 
     /// Must be called when a worker has stopped. Its counters stay, and the next worker of its index continues them.
     pub fn on_stopped(&self, id: WorkerId) {
-        let mut books = self.books();
-        books.members = books.members.iter().filter(|member| member.id != id).cloned().collect();
-        let its_own = books.counters.iter_mut().find(|counters| counters.writer == Some(id));
+        let mut state = self.state();
+        state.members = state.members.iter().filter(|member| member.id != id).cloned().collect();
+        let its_own = state.counters.iter_mut().find(|counters| counters.writer == Some(id));
         if let Some(counters) = its_own {
             counters.writer = None;
         }
     }
 
     /// No code panics while it holds the lock, and its content is never half changed.
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Books {
+impl State {
     fn take_in(&mut self, index: usize, mailbox: Mailbox) -> Member {
         let id = WorkerId(self.next_id);
         self.next_id = self.next_id.checked_add(1).expect("fewer than 2^32 workers in the life of a process");
@@ -126,7 +126,7 @@ impl Books {
                 stats
             }
         };
-        Member { id, index, mailbox, stats, is_leaving: false }
+        Member { id, index, mailbox, stats, is_retiring: false }
     }
 }
 
@@ -148,37 +148,37 @@ mod tests {
     }
 
     /// Returns ids and indices, with a `-` in front of retiring workers.
-    fn roll(staff: &Staff) -> Vec<String> {
-        let sign = |member: &Member| if member.is_leaving { "-" } else { "" };
-        staff.members().iter().map(|m| format!("{}{}:{}", sign(m), m.id.0, m.index)).collect()
+    fn roll(workers: &Workers) -> Vec<String> {
+        let sign = |member: &Member| if member.is_retiring { "-" } else { "" };
+        workers.members().iter().map(|m| format!("{}{}:{}", sign(m), m.id.0, m.index)).collect()
     }
 
     #[test]
     fn an_index_is_used_again_and_an_id_is_not() {
-        let staff = Staff::default();
-        staff.change(2, 0, mailboxes(2));
-        assert_eq!(roll(&staff), ["0:0", "1:1"]);
-        staff.change(1, 1, mailboxes(0));
-        assert_eq!(roll(&staff), ["0:0", "-1:1"]);
-        staff.change(3, 1, mailboxes(2));
-        assert_eq!(roll(&staff), ["0:0", "2:1", "3:2", "-1:1"]);
-        staff.on_stopped(WorkerId(1));
-        assert_eq!(roll(&staff), ["0:0", "2:1", "3:2"]);
+        let workers = Workers::default();
+        workers.change(2, 0, mailboxes(2));
+        assert_eq!(roll(&workers), ["0:0", "1:1"]);
+        workers.change(1, 1, mailboxes(0));
+        assert_eq!(roll(&workers), ["0:0", "-1:1"]);
+        workers.change(3, 1, mailboxes(2));
+        assert_eq!(roll(&workers), ["0:0", "2:1", "3:2", "-1:1"]);
+        workers.on_stopped(WorkerId(1));
+        assert_eq!(roll(&workers), ["0:0", "2:1", "3:2"]);
     }
 
     #[test]
     fn counters_go_on_with_the_next_worker_and_never_have_two_writers() {
-        let staff = Staff::default();
-        let first = staff.change(1, 0, mailboxes(1)).remove(0);
+        let workers = Workers::default();
+        let first = workers.change(1, 0, mailboxes(1)).remove(0);
         first.stats.accepted.add(7);
-        staff.change(0, 0, mailboxes(0));
-        let meanwhile = staff.change(1, 0, mailboxes(1)).remove(0);
+        workers.change(0, 0, mailboxes(0));
+        let meanwhile = workers.change(1, 0, mailboxes(1)).remove(0);
         assert!(!Arc::ptr_eq(&first.stats, &meanwhile.stats), "the first one still counts");
-        staff.change(0, 0, mailboxes(0));
-        staff.on_stopped(first.id);
-        let next = staff.change(1, 0, mailboxes(1)).remove(0);
+        workers.change(0, 0, mailboxes(0));
+        workers.on_stopped(first.id);
+        let next = workers.change(1, 0, mailboxes(1)).remove(0);
         assert!(Arc::ptr_eq(&first.stats, &next.stats));
-        let accepted: u64 = staff.counters().iter().map(|(_, stats)| stats.accepted.get()).sum();
-        assert_eq!((staff.counters().len(), accepted), (2, 7));
+        let accepted: u64 = workers.counters().iter().map(|(_, stats)| stats.accepted.get()).sum();
+        assert_eq!((workers.counters().len(), accepted), (2, 7));
     }
 }

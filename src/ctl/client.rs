@@ -85,7 +85,7 @@ impl ClientError {
     pub(super) fn remedy(&self) -> &'static str {
         match self {
             Self::Unreachable { error, .. } if is_nobody(error) => {
-                "; is it running? Where it is asked can be told with --socket"
+                "; is it running? Its socket can be given with --socket"
             }
             Self::Unreachable { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
                 "; ask as the user that it runs as, or as root"

@@ -24,13 +24,13 @@ pub(super) fn wait(
     let clock = Clock::start();
     let deadline = timeout.map(|timeout| clock.now() + timeout);
     let name = format!("{}/{}", began.pool, began.name);
-    let mut teller = Teller::default();
+    let mut line = ProgressLine::default();
     let mut backend = began.clone();
     let result = loop {
         let now = clock.now();
         let progress =
             Progress { at_start: began.sessions, left: backend.sessions, age: now.since(Instant::default()) };
-        teller.tell(&name, &progress);
+        line.show(&name, &progress);
         if backend.admin == api::Admin::Ready {
             break Err(Failure::Failed(format!("{name}: is ready again, not drained any more")));
         }
@@ -51,7 +51,7 @@ pub(super) fn wait(
             Err(error) => break Err(error.into()),
         };
     };
-    teller.end();
+    line.end();
     result
 }
 
@@ -84,14 +84,14 @@ impl Progress {
 
 /// Prints one line that changes on a terminal, a line for each change elsewhere.
 #[derive(Default)]
-struct Teller {
+struct ProgressLine {
     left: Option<u64>,
     /// A line on a terminal is not ended yet.
     open: bool,
 }
 
-impl Teller {
-    fn tell(&mut self, name: &str, progress: &Progress) {
+impl ProgressLine {
+    fn show(&mut self, name: &str, progress: &Progress) {
         let mut stderr = io::stderr();
         let words = progress.words();
         // An error of standard error itself has no place to be reported.

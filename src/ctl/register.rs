@@ -160,7 +160,7 @@ impl Registrar {
                 Outcome::Created
             }
             Ok(_) => Outcome::Renewed,
-            Err(error) => Outcome::Failed { outlook: outlook(&error), error: error.to_string() },
+            Err(error) => Outcome::Failed { retry_verdict: retry_verdict(&error), error: error.to_string() },
         }
     }
 
@@ -195,19 +195,19 @@ fn look_at(local: &Address) -> io::Result<()> {
     Ok(())
 }
 
-fn outlook(error: &ClientError) -> Outlook {
+fn retry_verdict(error: &ClientError) -> RetryVerdict {
     match error {
-        ClientError::Refused { status: StatusCode::CONFLICT, .. } => Outlook::Taken,
-        ClientError::Refused { status, .. } if status.is_client_error() => Outlook::Hopeless,
+        ClientError::Refused { status: StatusCode::CONFLICT, .. } => RetryVerdict::Taken,
+        ClientError::Refused { status, .. } if status.is_client_error() => RetryVerdict::Hopeless,
         ClientError::Refused { .. } | ClientError::Unreachable { .. } | ClientError::Broken { .. } => {
-            Outlook::Open
+            RetryVerdict::Open
         }
     }
 }
 
 /// The prospects of another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outlook {
+enum RetryVerdict {
     /// It may succeed.
     Open,
     /// Another holder has the name or the address, perhaps with a lease that will end.
@@ -224,7 +224,7 @@ enum Outcome {
     /// It existed, and its lease was renewed.
     Renewed,
     /// It was refused, or l4lb could not be reached.
-    Failed { error: String, outlook: Outlook },
+    Failed { error: String, retry_verdict: RetryVerdict },
     /// No request was sent, because the backend's own port does not answer.
     PortClosed(String),
 }
@@ -265,12 +265,12 @@ impl Keeper {
         let (backend, ttl) = (&self.name, show_duration(self.ttl));
         match outcome {
             Outcome::Created | Outcome::Renewed => self.is_ours = true,
-            Outcome::Failed { outlook: Outlook::Taken, .. } => self.is_ours = false,
+            Outcome::Failed { retry_verdict: RetryVerdict::Taken, .. } => self.is_ours = false,
             Outcome::Failed { .. } | Outcome::PortClosed(_) => {}
         }
         let (state, pause) = match (self.state, outcome) {
             // At the start that is the user's mistake. Later, a change at the other end may be reverted.
-            (_, Outcome::Failed { error, outlook: Outlook::Hopeless }) if !self.was_registered => {
+            (_, Outcome::Failed { error, retry_verdict: RetryVerdict::Hopeless }) if !self.was_registered => {
                 return Err(Failure::Failed(error));
             }
             (State::Registered, Outcome::Renewed) => (State::Registered, renewal),
@@ -316,8 +316,8 @@ mod tests {
         Keeper::new("web/a".into(), Duration::from_secs(9))
     }
 
-    fn failed(outlook: Outlook) -> Outcome {
-        Outcome::Failed { error: "no".into(), outlook }
+    fn failed(retry_verdict: RetryVerdict) -> Outcome {
+        Outcome::Failed { error: "no".into(), retry_verdict }
     }
 
     #[test]
@@ -334,22 +334,22 @@ mod tests {
         let mut keeper = keeper();
         keeper.on(Outcome::Created).unwrap();
         let pauses: Vec<u128> =
-            (0..6).map(|_| keeper.on(failed(Outlook::Open)).unwrap().as_millis()).collect();
+            (0..6).map(|_| keeper.on(failed(RetryVerdict::Open)).unwrap().as_millis()).collect();
         assert_eq!(pauses, [250, 500, 1_000, 2_000, 3_000, 3_000]);
         assert_eq!(keeper.on(Outcome::Renewed).unwrap(), Duration::from_secs(3));
-        assert_eq!(keeper.on(failed(Outlook::Open)).unwrap(), RETRY_MIN);
+        assert_eq!(keeper.on(failed(RetryVerdict::Open)).unwrap(), RETRY_MIN);
         assert_eq!(retry_pause(u32::MAX, Duration::MAX), RETRY_MAX);
     }
 
     #[test]
     fn a_mistake_ends_it_at_the_start_only() {
-        assert!(keeper().on(failed(Outlook::Hopeless)).is_err());
+        assert!(keeper().on(failed(RetryVerdict::Hopeless)).is_err());
         let mut waiting = keeper();
-        waiting.on(failed(Outlook::Open)).unwrap();
-        assert!(waiting.on(failed(Outlook::Hopeless)).is_err());
+        waiting.on(failed(RetryVerdict::Open)).unwrap();
+        assert!(waiting.on(failed(RetryVerdict::Hopeless)).is_err());
         let mut registered = keeper();
         registered.on(Outcome::Created).unwrap();
-        assert!(registered.on(failed(Outlook::Hopeless)).is_ok());
+        assert!(registered.on(failed(RetryVerdict::Hopeless)).is_ok());
     }
 
     #[test]
@@ -366,9 +366,9 @@ mod tests {
     fn what_somebody_else_has_is_not_removed() {
         let mut keeper = keeper();
         keeper.on(Outcome::Created).unwrap();
-        keeper.on(failed(Outlook::Open)).unwrap();
+        keeper.on(failed(RetryVerdict::Open)).unwrap();
         assert!(keeper.is_ours, "nobody was there, or it was not said");
-        keeper.on(failed(Outlook::Taken)).unwrap();
+        keeper.on(failed(RetryVerdict::Taken)).unwrap();
         assert!(!keeper.is_ours);
         keeper.on(Outcome::PortClosed("refused".into())).unwrap();
         assert!(!keeper.is_ours);
@@ -380,13 +380,13 @@ mod tests {
     fn only_what_can_never_be_is_hopeless() {
         let refused = |status| ClientError::Refused { status, error: "no".into() };
         for (status, expected) in [
-            (StatusCode::BAD_REQUEST, Outlook::Hopeless),
-            (StatusCode::NOT_FOUND, Outlook::Hopeless),
-            (StatusCode::UNAUTHORIZED, Outlook::Hopeless),
-            (StatusCode::CONFLICT, Outlook::Taken),
-            (StatusCode::SERVICE_UNAVAILABLE, Outlook::Open),
+            (StatusCode::BAD_REQUEST, RetryVerdict::Hopeless),
+            (StatusCode::NOT_FOUND, RetryVerdict::Hopeless),
+            (StatusCode::UNAUTHORIZED, RetryVerdict::Hopeless),
+            (StatusCode::CONFLICT, RetryVerdict::Taken),
+            (StatusCode::SERVICE_UNAVAILABLE, RetryVerdict::Open),
         ] {
-            assert_eq!(outlook(&refused(status)), expected, "{status}");
+            assert_eq!(retry_verdict(&refused(status)), expected, "{status}");
         }
     }
 }

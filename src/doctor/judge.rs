@@ -433,7 +433,7 @@ mod tests {
             findings(&figures, keys).into_iter().filter(|finding| finding.verdict != Verdict::Ok).collect();
         let [finding] = &complaints[..] else { panic!("{name}: {complaints:#?}") };
         assert_eq!((finding.name, finding.verdict), (name, verdict), "{finding:?}");
-        assert!(finding.remedy.as_ref().is_some_and(|told| told.contains(remedy)), "{finding:?}");
+        assert!(finding.remedy.as_ref().is_some_and(|text| text.contains(remedy)), "{finding:?}");
         assert!(finding.consequence.is_some());
     }
 

@@ -3,8 +3,8 @@
 
 mod figures;
 mod finding;
-mod foresee;
 mod judge;
+mod preflight;
 mod show;
 
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::config::Config;
 
 pub use figures::{Figures, Plan};
 pub use finding::{Finding, Verdict, worst};
-pub use foresee::foresee;
 pub use judge::judge;
+pub use preflight::preflight;
 pub use show::{json, table};
 
 /// Checks this machine for `config`, which is in `file`; or for the default settings of l4lb.
 pub fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
     let figures = Figures::measure(config);
     let mut findings = judge(&figures, &Plan::of(config, &figures));
-    findings.extend(config.into_iter().flat_map(|config| foresee(config, file)));
+    findings.extend(config.into_iter().flat_map(|config| preflight(config, file)));
     findings
 }

@@ -24,7 +24,7 @@ pub enum Cause {
         /// The error.
         kind: ErrorKind,
         /// The interrupted step.
-        doing: Doing,
+        doing: ProbeStep,
     },
     /// The check exceeded its timeout.
     #[error("timed out after {limit:?} while {doing}")]
@@ -32,7 +32,7 @@ pub enum Cause {
         /// The timeout of the check.
         limit: Duration,
         /// The interrupted step.
-        doing: Doing,
+        doing: ProbeStep,
     },
     /// The backend closed before its answer could be judged.
     #[error("closed before the answer was complete: got {got}")]
@@ -74,14 +74,14 @@ pub enum Cause {
 
 impl Cause {
     /// Returns the cause of an error of the socket.
-    pub(super) fn of(kind: ErrorKind, doing: Doing) -> Self {
+    pub(super) fn of(kind: ErrorKind, doing: ProbeStep) -> Self {
         if kind == ErrorKind::ConnectionRefused { Self::Refused } else { Self::Socket { kind, doing } }
     }
 }
 
 /// The step at which a check failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
+pub enum ProbeStep {
     /// Before the connection was established.
     Connecting,
     /// While the request was being sent.
@@ -90,7 +90,7 @@ pub enum Doing {
     Receiving,
 }
 
-impl Display for Doing {
+impl Display for ProbeStep {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Connecting => "connecting",
@@ -146,15 +146,21 @@ mod tests {
     fn causes_read_as_sentences() {
         let timed_out = |limit, doing| Cause::TimedOut { limit, doing };
         let cases = [
-            (Cause::of(ErrorKind::ConnectionRefused, Doing::Connecting), "connection refused"),
-            (Cause::of(ErrorKind::HostUnreachable, Doing::Connecting), "host unreachable while connecting"),
+            (Cause::of(ErrorKind::ConnectionRefused, ProbeStep::Connecting), "connection refused"),
             (
-                Cause::of(ErrorKind::ConnectionReset, Doing::Receiving),
+                Cause::of(ErrorKind::HostUnreachable, ProbeStep::Connecting),
+                "host unreachable while connecting",
+            ),
+            (
+                Cause::of(ErrorKind::ConnectionReset, ProbeStep::Receiving),
                 "connection reset while waiting for the answer",
             ),
             (Cause::SelfConnect, "connected to itself"),
-            (timed_out(Duration::from_secs(1), Doing::Connecting), "timed out after 1s while connecting"),
-            (timed_out(Duration::from_millis(1_500), Doing::Sending), "timed out after 1.5s while sending"),
+            (timed_out(Duration::from_secs(1), ProbeStep::Connecting), "timed out after 1s while connecting"),
+            (
+                timed_out(Duration::from_millis(1_500), ProbeStep::Sending),
+                "timed out after 1.5s while sending",
+            ),
             (Cause::Status { expected: 200, got: 503 }, "expected status 200, got 503"),
         ];
         for (cause, expected) in cases {

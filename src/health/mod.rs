@@ -12,7 +12,7 @@ mod schedule;
 mod verdict;
 
 pub use answer::ANSWER_MAX;
-pub use cause::{Cause, Doing, Quoted};
+pub use cause::{Cause, ProbeStep, Quoted};
 pub use probe::{Probe, Step, target};
 pub use schedule::{first_delay, next_delay};
 pub use verdict::Verdict;

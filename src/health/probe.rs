@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::config::model::{Check, Expect, Health};
 use crate::health::answer::{ANSWER_MAX, Answer, Wanted};
-use crate::health::cause::{Cause, Doing};
+use crate::health::cause::{Cause, ProbeStep};
 
 /// One check in progress.
 #[derive(Debug)]
@@ -133,14 +133,14 @@ impl Probe {
     /// this host (EMFILE, EADDRNOTAVAIL), which mean nothing for the backend: drop the probe and check again later.
     pub fn on_failed(&mut self, kind: ErrorKind) {
         match self.phase {
-            Phase::Dialing => self.fail(Cause::of(kind, Doing::Connecting)),
+            Phase::Dialing => self.fail(Cause::of(kind, ProbeStep::Connecting)),
             // A backend may answer, close and so reset the connection while bytes are still being sent: read before
             // judging the error.
             Phase::Sending => {
-                self.broken = Some(Cause::of(kind, Doing::Sending));
+                self.broken = Some(Cause::of(kind, ProbeStep::Sending));
                 self.phase = Phase::Receiving;
             }
-            Phase::Receiving => self.fail(Cause::of(kind, Doing::Receiving)),
+            Phase::Receiving => self.fail(Cause::of(kind, ProbeStep::Receiving)),
             Phase::Finished(_) => {}
         }
         self.check_invariants();
@@ -149,9 +149,9 @@ impl Probe {
     /// Must be called when the check has taken `limit`, its timeout.
     pub fn on_timeout(&mut self, limit: Duration) {
         match self.phase {
-            Phase::Dialing => self.fail(Cause::TimedOut { limit, doing: Doing::Connecting }),
-            Phase::Sending => self.fail(Cause::TimedOut { limit, doing: Doing::Sending }),
-            Phase::Receiving => self.fail(Cause::TimedOut { limit, doing: Doing::Receiving }),
+            Phase::Dialing => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Connecting }),
+            Phase::Sending => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Sending }),
+            Phase::Receiving => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Receiving }),
             Phase::Finished(_) => {}
         }
         self.check_invariants();

@@ -30,7 +30,7 @@ impl Verdict {
     }
 
     /// Adopts `state`, which another source has found, unless it is in that state already.
-    pub fn heed(&mut self, state: HealthState) {
+    pub fn adopt(&mut self, state: HealthState) {
         if self.state != state {
             (self.state, self.streak) = (state, 0);
         }
@@ -150,10 +150,10 @@ mod tests {
             let mut verdict = Verdict::new(initial, rise, fall);
             for (index, &success) in results.iter().enumerate() {
                 let before = verdict.state();
-                let told = feed(&mut verdict, success);
+                let changed = feed(&mut verdict, success);
                 let expected = naive(initial, rise as usize, fall as usize, &results[..=index]);
                 prop_assert_eq!(verdict.state(), expected);
-                prop_assert_eq!(told, (before != expected).then_some(expected));
+                prop_assert_eq!(changed, (before != expected).then_some(expected));
             }
         }
     }

@@ -84,7 +84,7 @@ impl Backlog {
     }
 
     /// Requests that the lines are written now. Returns whether the thread must be woken for that.
-    pub(super) fn hurry(&mut self) -> bool {
+    pub(super) fn write_now(&mut self) -> bool {
         self.is_urgent = true;
         std::mem::take(&mut self.writer) != Writer::Awake
     }
@@ -150,7 +150,7 @@ mod tests {
     fn whoever_hurries_wakes_a_thread_that_waits_and_only_once() {
         for (writer, wakes) in [(Writer::Asleep, true), (Writer::Gathering, true), (Writer::Awake, false)] {
             let mut backlog = Backlog { writer, ..Backlog::default() };
-            assert_eq!((backlog.hurry(), backlog.hurry()), (wakes, false), "{writer:?}");
+            assert_eq!((backlog.write_now(), backlog.write_now()), (wakes, false), "{writer:?}");
             assert!(backlog.is_due() && !backlog.is_empty());
             assert!(backlog.take().is_none());
             assert!(!backlog.is_due() && backlog.is_empty(), "done");

@@ -18,7 +18,7 @@ pub(super) struct AccessFile {
     path: PathBuf,
     lines: Lines<File>,
     clock: Clock,
-    tell: TokenBucket,
+    reporting: TokenBucket,
     /// Lines that could not be written and are not reported yet, and the last error.
     lost: Option<(u64, io::Error)>,
     /// Lines that did not fit into the queue and are not reported yet.
@@ -33,15 +33,15 @@ impl AccessFile {
             path: path.to_owned(),
             lines: open_lines(path)?,
             clock,
-            tell: TokenBucket::new(1, REPORT_PERIOD, clock.now()),
+            reporting: TokenBucket::new(1, REPORT_PERIOD, clock.now()),
             lost: None,
             dropped: 0,
         })
     }
 
     /// Reports lost lines, now or together with later ones.
-    fn tell(&mut self) {
-        if self.tell.take(self.clock.now()).is_none() {
+    fn report_lost(&mut self) {
+        if self.reporting.take(self.clock.now()).is_none() {
             return;
         }
         let path = self.path.display();
@@ -67,7 +67,7 @@ impl Output for AccessFile {
         let Err((lines, error)) = self.lines.write(batch) else { return 0 };
         let before = self.lost.as_ref().map_or(0, |&(lines, _)| lines);
         self.lost = Some((before + lines, error));
-        self.tell();
+        self.report_lost();
         lines
     }
 
@@ -86,7 +86,7 @@ impl Output for AccessFile {
 
     fn report_dropped(&mut self, lines: u64) {
         self.dropped += lines;
-        self.tell();
+        self.report_lost();
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
     fn lost_and_dropped_lines_share_what_may_be_told() {
         let mut access = AccessFile::open(Path::new("/dev/full")).unwrap();
         access.report_dropped(7);
-        assert_eq!(access.dropped, 0, "told at once");
+        assert_eq!(access.dropped, 0, "reported at once");
         access.report_dropped(2);
         access.report_dropped(3);
         assert_eq!(access.write(b"one\ntwo\n"), 2);

@@ -97,8 +97,8 @@ pub(super) mod tests {
             let room = Room::default();
             room.make(bytes);
             let mut lines = Lines::new(room.clone(), false);
-            let told = lines.write(b"one\ntwo\n").map_or_else(|(lines, _)| lines, |()| 0);
-            assert_eq!(told, lost, "room for {bytes}");
+            let reported = lines.write(b"one\ntwo\n").map_or_else(|(lines, _)| lines, |()| 0);
+            assert_eq!(reported, lost, "room for {bytes}");
             room.make(100);
             lines.write(b"six\n").unwrap();
             assert_eq!(room.text(), text, "room for {bytes}");

@@ -304,7 +304,7 @@ impl Log for Router {
         // There may be as many as sessions: they may wait for one another. No other line may wait for them.
         let may_wait = is_of_session && record.level() > Level::Warn;
         if !may_wait {
-            queue.hurry();
+            queue.write_now();
         }
     }
 

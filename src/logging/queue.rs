@@ -73,8 +73,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hurry(&self, mut state: MutexGuard<'_, State>) {
-        let must_wake = state.backlog.hurry();
+    fn write_now(&self, mut state: MutexGuard<'_, State>) {
+        let must_wake = state.backlog.write_now();
         drop(state);
         if must_wake {
             self.work.notify_one();
@@ -119,22 +119,22 @@ impl Queue {
     }
 
     /// Requests that the lines put in are written now.
-    pub(super) fn hurry(&self) {
-        self.0.hurry(self.0.lock());
+    pub(super) fn write_now(&self) {
+        self.0.write_now(self.0.lock());
     }
 
     /// Requests that the output is reopened before the next line is written.
     pub(super) fn reopen(&self) {
         let mut state = self.0.lock();
         state.reopen = true;
-        self.0.hurry(state);
+        self.0.write_now(state);
     }
 
     /// Requests that the thread writes the lines put in, and ends.
     pub(super) fn close(&self) {
         let mut state = self.0.lock();
         state.is_closed = true;
-        self.0.hurry(state);
+        self.0.write_now(state);
     }
 
     /// Waits until every line put in before is written; at most [`FLUSH_TIMEOUT`], because the process must end. Fails
@@ -143,7 +143,7 @@ impl Queue {
         let mut state = self.0.lock();
         let put = state.put;
         state.flushing += 1;
-        self.0.hurry(state);
+        self.0.write_now(state);
         let is_left = |state: &mut State| state.done < put;
         let waited = self.0.written.wait_timeout_while(self.0.lock(), FLUSH_TIMEOUT, is_left);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -274,15 +274,15 @@ mod tests {
 
     /// The lines written, and the number reported as dropped.
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<(Vec<String>, u64)>>);
+    struct MemoryOutput(Arc<Mutex<(Vec<String>, u64)>>);
 
-    impl Paper {
+    impl MemoryOutput {
         fn note(&self, what: &str) {
             self.0.lock().unwrap().0.push(what.to_owned());
         }
     }
 
-    impl Output for Paper {
+    impl Output for MemoryOutput {
         fn write(&mut self, batch: &[u8]) -> u64 {
             String::from_utf8_lossy(batch).lines().for_each(|line| self.note(line));
             1
@@ -314,15 +314,15 @@ mod tests {
     fn lines_that_do_not_fit_are_told_once_and_counted_for_good() {
         const TOO_MANY: usize = 3;
         let _mine = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
-        let (before, paper) = (dropped(), Paper::default());
+        let (before, paper) = (dropped(), MemoryOutput::default());
         let (queue, lines) = filled(LINES_MAX + TOO_MANY);
         assert_eq!(dropped() - before, TOO_MANY as u64);
         queue.reopen();
         spawn("test", lines, paper.clone()).unwrap();
         // The queue is full, so the request goes past it. One flush is enough to have everything written and reported.
         assert_eq!(queue.flush(), Ok(()));
-        let (written, told) = paper.0.lock().unwrap().clone();
-        assert_eq!((written.len(), told), (LINES_MAX + 1, TOO_MANY as u64));
+        let (written, reported) = paper.0.lock().unwrap().clone();
+        assert_eq!((written.len(), reported), (LINES_MAX + 1, TOO_MANY as u64));
         assert_eq!(
             (&*written[0], &*written[1]),
             ("(reopened)", &*line(0)),
@@ -407,9 +407,9 @@ mod tests {
 
     /// Remembers the messages logged.
     #[derive(Default)]
-    struct Told(Mutex<Vec<String>>);
+    struct RecordedLog(Mutex<Vec<String>>);
 
-    impl log::Log for Told {
+    impl log::Log for RecordedLog {
         fn enabled(&self, _: &log::Metadata<'_>) -> bool {
             true
         }
@@ -426,7 +426,7 @@ mod tests {
         // Without a logger nothing is reported at all.
         log::set_max_level(log::LevelFilter::Warn);
         let room = Room::default();
-        let mut output = StandardError::new(room.clone(), Told::default());
+        let mut output = StandardError::new(room.clone(), RecordedLog::default());
         room.make(6);
         assert_eq!(output.write(b"one\ntwo\n"), 1);
         assert_eq!(output.write(b"six\n"), 1);
@@ -435,8 +435,8 @@ mod tests {
         output.report_dropped(1);
         assert_eq!(output.write(b"ten\n"), 0);
         assert_eq!(room.text(), "one\ntw\nten\n");
-        let told = output.direct.0.lock().unwrap();
-        let [dropped, lost] = &told[..] else { panic!("{told:?}") };
-        assert!(dropped.contains("did not keep up") && lost.contains("could not be written"), "{told:?}");
+        let reported = output.direct.0.lock().unwrap();
+        let [dropped, lost] = &reported[..] else { panic!("{reported:?}") };
+        assert!(dropped.contains("did not keep up") && lost.contains("could not be written"), "{reported:?}");
     }
 }

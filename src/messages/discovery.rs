@@ -21,7 +21,7 @@ pub struct Found {
 
 /// What a source has come to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct SourceReport {
     /// All backends that there are now, never a part; `None` where that is as it was.
     pub list: Option<Vec<Found>>,
     /// How asking went.

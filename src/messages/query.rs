@@ -89,7 +89,7 @@ pub enum Query {
         /// Selects the sessions.
         filter: Filter,
     },
-    /// One session, open or ended, with the story of its backend.
+    /// One session, open or ended, with the explanation of its backend.
     Session(SessionId),
     /// Cut these, with [`CloseReason::Killed`].
     Cut(Target),
@@ -122,7 +122,7 @@ pub enum Answer {
         next: Option<u64>,
     },
     /// Answers [`Query::Session`]: `None` if it is neither open nor remembered.
-    Session(Option<Box<Story>>),
+    Session(Option<Box<SessionExplanation>>),
     /// Answers [`Query::Cut`]: how many were cut.
     Cut(usize),
 }
@@ -195,7 +195,7 @@ pub enum SessionState {
 
 /// One session in full.
 #[derive(Clone, Debug)]
-pub struct Story {
+pub struct SessionExplanation {
     /// The session as a list shows it.
     pub row: Row,
     /// Why it got its backend; `None` if it never had one.
@@ -214,9 +214,9 @@ pub struct Story {
 pub struct Reply(Arc<dyn Fn(Answer) + Send + Sync>);
 
 impl Reply {
-    /// Returns a reply that calls `hear` with each answer.
-    pub fn new(hear: impl Fn(Answer) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(hear))
+    /// Returns a reply that calls `answer` with each answer.
+    pub fn new(answer: impl Fn(Answer) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(answer))
     }
 
     /// Returns a reply into a channel of `answers` places; an answer that does not fit is dropped.

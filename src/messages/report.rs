@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::HealthState;
-use crate::messages::discovery::{Sighting, SourceId};
+use crate::messages::discovery::{SourceId, SourceReport};
 use crate::messages::reload::ReloadRequest;
 use crate::messages::request::Ask;
 use crate::messages::topology::Loaded;
@@ -53,7 +53,7 @@ pub enum Report {
     /// Names that could not be resolved have been looked up again.
     Resolved(HashMap<String, io::Result<Vec<SocketAddr>>>),
     /// A source of backends has an answer, or has failed to get one.
-    Discovered(SourceId, Sighting),
+    Discovered(SourceId, SourceReport),
     /// SIGUSR1: log each worker's part of the work.
     LogWorkerStats,
 }
@@ -91,7 +91,7 @@ impl Reports {
 
     /// Queues a report that cannot be reconstructed, and waits for room. Must not be called by a worker that still
     /// serves.
-    pub fn send_surely(&self, report: Report) {
+    pub fn send_waiting(&self, report: Report) {
         // Without a control thread the report has no reader.
         let _gone = self.reports.send(report);
     }

@@ -34,10 +34,10 @@ pub trait Site: Send + Sync {
 
     /// Fails when a process started with `config` would fail because of keys that need a restart. Opens nothing. May
     /// wait long for a disk or a directory service.
-    fn foresee(&self, config: &Config) -> Result<(), Refused>;
+    fn preflight(&self, config: &Config) -> Result<(), Refused>;
 
     /// Opens the files that `config` names, and the addresses of the admin API; uses none of them. Also fails when
-    /// [`Site::foresee`] does, and may wait as long.
+    /// [`Site::preflight`] does, and may wait as long.
     fn open(&self, config: &Config) -> Result<Opened, Refused>;
 
     /// Returns the addresses of the listeners; a port chosen by the kernel is the actual one.

@@ -49,7 +49,7 @@ impl Candidates<'_> {
     #[cold]
     fn pass_over(&self, backend: &Backend) {
         let mut choice = self.choice.get();
-        choice.pass_over(SkipReason::of(backend, self.tier.heeds_health(), self.tried));
+        choice.pass_over(SkipReason::of(backend, self.tier.respects_health(), self.tried));
         self.choice.set(choice);
     }
 }
@@ -58,7 +58,7 @@ impl Members for Candidates<'_> {
     fn is_eligible(&self, member: usize) -> bool {
         let backend = &self.pool.backends[self.tier.members[member]];
         // The table is as old as its epoch; health and administrative state are current.
-        let healthy = !self.tier.heeds_health() || backend.health() != HealthState::Down;
+        let healthy = !self.tier.respects_health() || backend.health() != HealthState::Down;
         let is_eligible = healthy && backend.admits() && !self.tried.contains(&backend.id);
         if !is_eligible {
             self.pass_over(backend);

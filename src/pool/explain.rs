@@ -52,8 +52,8 @@ impl SkipReason {
     }
 
     /// Returns why `backend` may not get the session now, if so.
-    pub(super) fn of(backend: &Backend, heeds_health: bool, tried: &[BackendId]) -> Option<Self> {
-        if (heeds_health && backend.health() == HealthState::Down) || !backend.is_resolved() {
+    pub(super) fn of(backend: &Backend, respects_health: bool, tried: &[BackendId]) -> Option<Self> {
+        if (respects_health && backend.health() == HealthState::Down) || !backend.is_resolved() {
             return Some(Self::Down);
         }
         match backend.admin() {

@@ -72,7 +72,7 @@ pub(super) struct Tier {
 
 impl Tier {
     /// Returns whether a member that has gone down since must still be skipped.
-    pub(super) fn heeds_health(&self) -> bool {
+    pub(super) fn respects_health(&self) -> bool {
         self.kind != TierKind::Any
     }
 }
@@ -168,7 +168,7 @@ impl Pool {
     /// Returns the pool with tables that respect the present state of its backends.
     pub(super) fn refreshed(self: &Arc<Self>, workers: usize) -> Arc<Self> {
         // A table built now would be the same.
-        if !self.settings.balance.table_heeds_health() && self.has_weights() {
+        if !self.settings.balance.table_respects_health() && self.has_weights() {
             return Arc::clone(self);
         }
         let (settings, cursor) = (Arc::clone(&self.settings), Arc::clone(&self.cursor));
@@ -187,16 +187,16 @@ impl Pool {
         backends: Vec<Arc<Backend>>,
         cursor: Arc<AtomicU64>,
     ) -> Self {
-        let (heeds_health, keeps_absent) =
-            (settings.balance.table_heeds_health(), settings.balance.table_keeps_absent());
+        let (respects_health, keeps_absent) =
+            (settings.balance.table_respects_health(), settings.balance.table_keeps_absent());
         // Read once: the tables and the record of their weights must agree.
         let weights: Vec<u16> = backends.iter().map(|backend| backend.weight()).collect();
         backends.iter().enumerate().for_each(|(place, backend)| backend.set_place(place));
         let present: Vec<[bool; 2]> = backends
             .iter()
             .map(|backend| {
-                let is_ready = !heeds_health || backend.admin() == Admin::Ready;
-                [is_ready, is_ready && (!heeds_health || backend.health() != HealthState::Down)]
+                let is_ready = !respects_health || backend.admin() == Admin::Ready;
+                [is_ready, is_ready && (!respects_health || backend.health() != HealthState::Down)]
             })
             .collect();
         let is_backup = |index: usize| settings.backends[index].backup;
@@ -215,7 +215,7 @@ impl Pool {
             let candidates = members.iter().filter(|&&index| is_present(index)).count();
             let state = Begun { backends: &backends, members: &members };
             let table = table.begun(workers, cursor.load(Ordering::Relaxed), &state);
-            let seats = if table.takes_notes() { seats(&members, backends.len()) } else { Vec::new() };
+            let seats = if table.wants_notes() { seats(&members, backends.len()) } else { Vec::new() };
             Tier { members, candidates, seats, table, kind }
         };
         let mut tiers =

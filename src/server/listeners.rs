@@ -263,10 +263,10 @@ impl Group {
     pub(super) fn extend(&mut self, sockets: &[Socket]) {
         self.sockets.extend(sockets.iter().map(Arc::downgrade));
         for socket in sockets {
-            self.tell("listen", sys::set_backlog(socket, self.backlog));
+            self.log_failure("listen", sys::set_backlog(socket, self.backlog));
         }
         if let Some(socket) = self.any() {
-            self.tell("spread connections", sys::steer_to_all(&socket));
+            self.log_failure("spread connections", sys::steer_to_all(&socket));
         }
     }
 
@@ -276,7 +276,7 @@ impl Group {
             return None;
         }
         if let (Some(socket), Ok(workers)) = (self.any(), u32::try_from(workers)) {
-            self.tell("steer connections", sys::steer_to_first(&socket, workers));
+            self.log_failure("steer connections", sys::steer_to_first(&socket, workers));
         }
         let sockets = self.sockets.split_off(workers);
         let (name, address) = (self.name.clone(), self.address);
@@ -319,23 +319,23 @@ impl Group {
         if let ([first, ..], true, Ok(count)) =
             (&self.passed[..], has_beside, u32::try_from(self.passed.len()))
         {
-            self.tell("steer connections", sys::steer_to_first(&first.socket, count));
+            self.log_failure("steer connections", sys::steer_to_first(&first.socket, count));
         }
     }
 
     /// Leaves the passed sockets to the next process. Must be called once no worker has them.
     pub(super) fn hand_back(&self) {
         for Passed { socket, .. } in &self.passed {
-            self.tell("hand back a socket", sys::hand_back(socket));
+            self.log_failure("hand back a socket", sys::hand_back(socket));
         }
     }
 
     fn each(&self, what: &str, call: impl Fn(&Socket) -> io::Result<()>) {
-        self.open().for_each(|socket| self.tell(what, call(&socket)));
+        self.open().for_each(|socket| self.log_failure(what, call(&socket)));
     }
 
     /// Logs an error of a call that fails on a listening socket only for want of memory. The old setting stays.
-    fn tell(&self, what: &str, result: io::Result<()>) {
+    fn log_failure(&self, what: &str, result: io::Result<()>) {
         if let Err(error) = result {
             log::error!(listener:% = self.name, address:% = self.address, error:%; "cannot {what}");
         }

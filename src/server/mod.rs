@@ -19,12 +19,12 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use crate::config::model::{Config, Global};
-use crate::control::admin::{self, Doors};
+use crate::control::admin::{self, AdminListeners};
 use crate::control::membership::kept::Kept;
 use crate::control::membership::persist::{self, Restored};
 use crate::control::membership::saving::StateFile;
 use crate::control::membership::state_file::Contents;
-use crate::control::{Control, LOADERS, Staff, Standby, View};
+use crate::control::{Control, LOADERS, Standby, View, Workers};
 use crate::messages::command::{Command, StopReason};
 use crate::messages::reload::{Answer, Look, Mode, Refused, ReloadReport, ReloadRequest, Source};
 use crate::messages::report::{Report, Reports};
@@ -64,7 +64,7 @@ pub struct Running {
 impl Running {
     /// Does what SIGTERM does: drains; the second call stops at once.
     pub fn terminate(&self) {
-        self.reports.send_surely(Report::Terminate);
+        self.reports.send_waiting(Report::Terminate);
     }
 
     /// Returns the public view of the control thread's state.
@@ -80,7 +80,7 @@ impl Running {
         let answer: Answer = Box::new(move |report| _ = answer.send(report));
         let request =
             ReloadRequest { who: "the process".into(), source: Some(source), mode, answer: Some(answer) };
-        self.reports.send_surely(Report::ReloadRequest(request));
+        self.reports.send_waiting(Report::ReloadRequest(request));
         let answer = answered.recv().unwrap_or_else(|_| Err(Refused::for_now("the process ends")));
         answer.map_err(|refused| refused.errors)
     }
@@ -91,23 +91,23 @@ impl Running {
     }
 
     /// Returns the counters of all workers, present and past.
-    pub fn staff(&self) -> &Staff {
-        &self.site.staff
+    pub fn workers(&self) -> &Workers {
+        &self.site.workers
     }
 
     /// Returns the workers as the watchdog sees them.
     pub fn watched(&self) -> Watched {
-        Watched::new(Arc::clone(&self.site.staff))
+        Watched::new(Arc::clone(&self.site.workers))
     }
 
     /// Returns the counters of all workers together.
     pub fn totals(&self) -> Totals {
-        totals(&self.site.staff)
+        totals(&self.site.workers)
     }
 
     /// Returns each worker's part of the work so far, by index as long as all are those of the start.
     pub fn shares(&self) -> impl Iterator<Item = Share> {
-        self.site.staff.counters().into_iter().map(|(_, stats)| Share::of(&stats))
+        self.site.workers.counters().into_iter().map(|(_, stats)| Share::of(&stats))
     }
 
     /// Returns the current snapshot.
@@ -124,15 +124,15 @@ impl Running {
     pub fn wait(self) -> io::Result<Totals> {
         let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
         self.site.hand_back();
-        if let Some(Err(error)) = self.site.doors.get().map(Doors::remove_socket_file) {
+        if let Some(Err(error)) = self.site.admin_listeners.get().map(AdminListeners::remove_socket_file) {
             log::warn!(error:%; "cannot remove the admin socket");
         }
-        result.map(|()| totals(&self.site.staff))
+        result.map(|()| totals(&self.site.workers))
     }
 }
 
-fn totals(staff: &Staff) -> Totals {
-    let counters = staff.counters();
+fn totals(workers: &Workers) -> Totals {
+    let counters = workers.counters();
     Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()))
 }
 
@@ -177,14 +177,14 @@ pub fn start_service(
         Some(ConfigFile { name, source, look }) => (Some(name), Some(source), Some(look)),
         None => (None, None, None),
     };
-    let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.staff)));
+    let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.workers)));
     kept.show(&view);
     let look_ups = Standby::start("l4lb-look-up", 1, 1).map_err(system("start a thread"))?;
     let loader = Standby::start("l4lb-reload", LOADERS, LOADERS).map_err(system("start a thread"))?;
     let control = Control {
         kept,
         snapshot,
-        staff: Arc::clone(&site.staff),
+        workers: Arc::clone(&site.workers),
         reports: reports.clone(),
         inbox,
         config: Arc::clone(&config),
@@ -193,18 +193,18 @@ pub fn start_service(
         loader,
         look_ups,
         site: Arc::new(Arc::clone(&site)),
-        doors: admin.addresses().doors().collect(),
+        admin_sockets: admin.addresses().listeners().collect(),
         view: Arc::clone(&view),
         drain_timeout: config.global.drain_timeout,
     };
     let at = admin.addresses();
-    // Before the control thread, so that every reload reaches the doors.
-    let doors = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
-    let is_first = site.doors.set(doors).is_ok();
+    // Before the control thread, so that every reload reaches the listeners.
+    let listeners = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
+    let is_first = site.admin_listeners.set(listeners).is_ok();
     debug_assert!(is_first, "a process starts once");
     let control = thread::Builder::new().name("l4lb-control".into()).spawn(|| control.run());
     let control = control.map_err(|error| {
-        for member in &*site.staff.members() {
+        for member in &*site.workers.members() {
             member.mailbox.post(Command::Stop(StopReason::AtOnce));
         }
         system("start a thread")(error)

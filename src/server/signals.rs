@@ -59,7 +59,7 @@ impl Signals {
     pub fn report_to(&self, reports: Reports) {
         let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*phase, Phase::Starting { reload: true }) {
-            reports.send_surely(Report::Reload);
+            reports.send_waiting(Report::Reload);
         }
         *phase = Phase::Serving(reports);
     }
@@ -75,9 +75,9 @@ impl Signals {
         }
         let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *phase, signal) {
-            (Phase::Serving(reports), SIGHUP) => reports.send_surely(Report::Reload),
-            (Phase::Serving(reports), SIGUSR1) => reports.send_surely(Report::LogWorkerStats),
-            (Phase::Serving(reports), _) => reports.send_surely(Report::Terminate),
+            (Phase::Serving(reports), SIGHUP) => reports.send_waiting(Report::Reload),
+            (Phase::Serving(reports), SIGUSR1) => reports.send_waiting(Report::LogWorkerStats),
+            (Phase::Serving(reports), _) => reports.send_waiting(Report::Terminate),
             // The file may have changed since it was read.
             (Phase::Starting { reload }, SIGHUP) => *reload = true,
             (Phase::Starting { .. }, SIGUSR1) => {}

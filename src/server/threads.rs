@@ -41,7 +41,7 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         let result = std::mem::replace(&mut self.result, Ok(()));
-        self.reports.send_surely(Report::Stopped { worker: self.worker, result });
+        self.reports.send_waiting(Report::Stopped { worker: self.worker, result });
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::control::{Control, Staff, Standby, View};
+    use crate::control::{Control, Standby, View, Workers};
     use crate::messages::command::{Command, StopReason};
     use crate::messages::mailbox::Mailbox;
     use crate::server::topology::ServerSite;
@@ -70,8 +70,8 @@ mod tests {
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
             kernels.iter().map(|kernel| Mailbox::new(kernel.waker())).unzip();
         let (reports, inbox) = Reports::new();
-        let staff = Arc::new(Staff::default());
-        let members = staff.change(2, 0, mailboxes);
+        let workers = Arc::new(Workers::default());
+        let members = workers.change(2, 0, mailboxes);
         let view = View::of_nothing();
         let config = Arc::clone(&view.state().config);
         let site = Arc::new(ServerSite::new(&config, 0, None, reports.clone()));
@@ -85,8 +85,8 @@ mod tests {
             look_ups: Standby::start("test", 1, 1).expect("a thread"),
             kept: Default::default(),
             site: Arc::new(site),
-            doors: Vec::new(),
-            staff,
+            admin_sockets: Vec::new(),
+            workers,
             reports: reports.clone(),
             inbox,
             drain_timeout: Duration::from_secs(60),

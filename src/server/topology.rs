@@ -13,9 +13,9 @@ use std::time::Duration;
 use crate::config;
 use crate::config::fd_budget::FdBudget;
 use crate::config::model::{Config, Global};
-use crate::control::admin::{Doors, Swap};
+use crate::control::admin::{AdminListeners, Swap};
 use crate::control::membership::state_file::Contents;
-use crate::control::{Member, Staff};
+use crate::control::{Member, Workers};
 use crate::logging;
 use crate::messages;
 use crate::messages::reload::Refused;
@@ -46,7 +46,7 @@ type Assigned = Assignment<Socket, <Linux as Kernel>::Socket>;
 
 /// The sockets and threads. See the module.
 pub(super) struct ServerSite {
-    pub(super) staff: Arc<Staff>,
+    pub(super) workers: Arc<Workers>,
     admission: Arc<Admission>,
     reports: Reports,
     /// The limit that everything must fit into.
@@ -57,8 +57,8 @@ pub(super) struct ServerSite {
     busy_poll: Duration,
     state_file: Option<PathBuf>,
     state: Mutex<State>,
-    /// The TCP doors of the admin API; empty until they are open.
-    pub(super) doors: OnceLock<Doors>,
+    /// The listeners of the admin API; empty until they are open.
+    pub(super) admin_listeners: OnceLock<AdminListeners>,
 }
 
 #[derive(Default)]
@@ -107,7 +107,7 @@ impl ServerSite {
     pub(super) fn new(config: &Config, open_files: u64, pipe_bytes: Option<u64>, reports: Reports) -> Self {
         let Global { pin, busy_poll, .. } = &config.global;
         Self {
-            staff: Arc::default(),
+            workers: Arc::default(),
             admission: Arc::new(Admission::new(0)),
             reports,
             open_files,
@@ -116,7 +116,7 @@ impl ServerSite {
             busy_poll: *busy_poll,
             state_file: config.admin.state_file.clone(),
             state: Mutex::default(),
-            doors: OnceLock::new(),
+            admin_listeners: OnceLock::new(),
         }
     }
 
@@ -152,8 +152,8 @@ impl ServerSite {
         })
     }
 
-    /// See [`messages::topology::Site::foresee`].
-    fn foresee(&self, config: &Config) -> Result<(), StartError> {
+    /// See [`messages::topology::Site::preflight`].
+    fn preflight(&self, config: &Config) -> Result<(), StartError> {
         if let Some(account) = &config.global.user {
             let user = || account.user.clone();
             sys::check_account(account).map_err(|error| StartError::Account { user: user(), error })?;
@@ -168,13 +168,17 @@ impl ServerSite {
 
     /// See [`messages::topology::Site::open`].
     fn open(&self, config: &Config) -> Result<Opened, StartError> {
-        self.foresee(config)?;
+        self.preflight(config)?;
         let logs = logging::open(&config.global);
         let logs = logs.map_err(|(path, error)| StartError::AccessLog { path, error })?;
-        let doors = self.doors.get().map(|doors| doors.open(&config.admin)).transpose()?;
+        let admin_listeners = self
+            .admin_listeners
+            .get()
+            .map(|admin_listeners| admin_listeners.open(&config.admin))
+            .transpose()?;
         Ok(Box::new(move || {
             logs.begin();
-            doors.into_iter().for_each(Swap::begin);
+            admin_listeners.into_iter().for_each(Swap::begin);
         }))
     }
 
@@ -198,7 +202,7 @@ impl ServerSite {
     fn settle(&self, config: &Config) -> Result<(), StartError> {
         let clock = Clock::start();
         let deadline = clock.now() + SETTLE_MAX;
-        while let Some(what) = self.state().in_the_way(config) {
+        while let Some(what) = self.state().addresses_in_use(config) {
             if clock.now() >= deadline {
                 return Err(StartError::Unsettled { what });
             }
@@ -233,8 +237,8 @@ impl messages::topology::Site for Arc<ServerSite> {
         Ok(Box::new(ServerSite::prepare(self, config, Vec::new(), opened)?))
     }
 
-    fn foresee(&self, config: &Config) -> Result<(), Refused> {
-        Ok(ServerSite::foresee(self, config)?)
+    fn preflight(&self, config: &Config) -> Result<(), Refused> {
+        Ok(ServerSite::preflight(self, config)?)
     }
 
     fn open(&self, config: &Config) -> Result<Opened, Refused> {
@@ -252,7 +256,7 @@ impl messages::topology::Site for Arc<ServerSite> {
 
 impl State {
     /// Returns the part of the last changes that must be over before `config` can be prepared, if any.
-    fn in_the_way(&mut self, config: &Config) -> Option<String> {
+    fn addresses_in_use(&mut self, config: &Config) -> Option<String> {
         if self.ticket.strong_count() > 0 {
             return Some("a worker has not taken up its work yet".into());
         }
@@ -384,14 +388,14 @@ impl messages::topology::StagedChange for ServerChange {
         opened();
         let workers = config.global.workers.get();
         site.admission.limit(sessions_max);
-        site.staff.set_sessions_max(sessions_max);
+        site.workers.set_sessions_max(sessions_max);
         let state = &mut *site.state();
         let mut listeners = state.regroup(&config, needs, snapshot);
         let (handles, starts): (Vec<_>, Vec<_>) =
             pending.into_iter().map(|PendingWorker { handle, start }| (handle, start)).unzip();
         let first_new = state.handles.len();
         let mailboxes = handles.iter().map(|handle| handle.mailbox.clone());
-        let members = site.staff.change(workers, first_new, mailboxes);
+        let members = site.workers.change(workers, first_new, mailboxes);
         state.handles.extend(handles);
         let leaving = state.handles.split_off(workers);
         let peers = Peers::of(&state.handles);

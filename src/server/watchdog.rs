@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::control::{Member, Staff};
+use crate::control::{Member, Workers};
 use crate::messages::mailbox::Ping;
 use crate::messages::report::WorkerId;
 use crate::stats::Totals;
@@ -20,15 +20,15 @@ const STATUS_PERIOD: Duration = Duration::from_secs(10);
 
 /// All workers, as the watchdog sees them.
 #[derive(Clone)]
-pub struct Watched(Arc<Staff>);
+pub struct Watched(Arc<Workers>);
 
 /// A worker by its index, which a retiring one may share, and by its id.
 type Name = (usize, WorkerId);
 
 impl Watched {
-    /// Returns the workers of `staff`, as they come and go.
-    pub fn new(staff: Arc<Staff>) -> Self {
-        Self(staff)
+    /// Returns a view of `workers`, as they start and stop.
+    pub fn new(workers: Arc<Workers>) -> Self {
+        Self(workers)
     }
 
     /// Returns the turns of each worker that has not stopped, and wakes it for another.
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(look(&mut watch, &[Some(0), Some(0)]), (vec![], vec![], true), "nothing is known yet");
         assert_eq!(look(&mut watch, &[Some(5), Some(1)]), (vec![], vec![], true));
         assert_eq!(look(&mut watch, &[Some(9), Some(1)]), (vec![1], vec![], false));
-        assert_eq!(look(&mut watch, &[Some(10), Some(1)]), (vec![], vec![], false), "told once");
+        assert_eq!(look(&mut watch, &[Some(10), Some(1)]), (vec![], vec![], false), "reported once");
         assert_eq!(look(&mut watch, &[Some(10), Some(2)]), (vec![0], vec![1], false));
         assert_eq!(look(&mut watch, &[Some(11), Some(3)]), (vec![], vec![0], true));
     }

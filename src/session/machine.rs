@@ -18,7 +18,7 @@ use crate::session::endpoint::Endpoint;
 use crate::session::half::{Half, HalfState};
 use crate::session::phase::{Phase, Poll};
 use crate::session::timeouts::{NEVER, Timeouts};
-use crate::session::{CloseReason, Direction, End, Farewell, Op, Outcome, Side, Stage, Summary};
+use crate::session::{CloseMode, CloseReason, Direction, End, Op, Outcome, Side, Stage, Summary};
 
 /// First wait before a side is asked again for its last unacknowledged bytes; doubles each time.
 const SETTLE_POLL_FIRST: Duration = Duration::from_millis(2);
@@ -449,18 +449,18 @@ impl Session {
             return None;
         }
         if let Some(reason) = self.cut {
-            return Some(End { reason, client: Farewell::Reset, backend: Farewell::Reset });
+            return Some(End { reason, client: CloseMode::Reset, backend: CloseMode::Reset });
         }
         // A side with an error is dead, or was given up while its kernel may still retry.
-        let farewell = |side| {
+        let close_mode = |side| {
             let reset = self.endpoint(side).error.is_some() || self.side_to_reset() == Some(side);
-            if reset { Farewell::Reset } else { Farewell::Close }
+            if reset { CloseMode::Reset } else { CloseMode::Close }
         };
         let reason = match self.first_error {
             None => CloseReason::Done,
             Some((side, kind)) => CloseReason::lost_by(side, kind),
         };
-        Some(End { reason, client: farewell(Side::Client), backend: farewell(Side::Backend) })
+        Some(End { reason, client: close_mode(Side::Client), backend: close_mode(Side::Backend) })
     }
 
     /// Returns the summary of a session that ends at `now` for `reason`.

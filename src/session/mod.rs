@@ -15,7 +15,7 @@ mod timeouts;
 
 pub use deadlines::Expiry;
 pub use machine::Session;
-pub use summary::{CloseReason, End, EndCode, Farewell, Stage, Summary};
+pub use summary::{CloseMode, CloseReason, End, EndCode, Stage, Summary};
 pub use timeouts::Timeouts;
 
 use std::io::ErrorKind;

@@ -158,7 +158,7 @@ impl CloseReason {
 
 /// How a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
+pub enum CloseMode {
     /// With close(2): its stream has ended in both directions.
     Close,
     /// With a reset: it is dead, or its peer would take a part of the stream for the whole.
@@ -171,9 +171,9 @@ pub struct End {
     /// The reason.
     pub reason: CloseReason,
     /// How the client's connection is closed.
-    pub client: Farewell,
+    pub client: CloseMode,
     /// How the backend's connection is closed, if there is one.
-    pub backend: Farewell,
+    pub backend: CloseMode,
 }
 
 /// The figures of a session that has ended.

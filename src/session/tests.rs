@@ -14,7 +14,7 @@ use super::Side::{Backend, Client};
 use super::{CloseReason, Expiry, Session, Side, Timeouts};
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use world::{CONNECT, HALF_CLOSE, IDLE, World, attentive_relay, dialing, relay};
+use world::{CONNECT, HALF_CLOSE, IDLE, World, dialing, probing_relay, relay};
 
 const MS: Duration = Duration::from_millis(1);
 const HANGUP: Ready = Ready { readable: true, writable: true, closing: true, failing: true };
@@ -183,11 +183,11 @@ fn a_fin_that_cannot_be_passed_on_becomes_a_reset() {
         .expect_fin(Client)
         .holds_events(true)
         .sends(Client, b"up")
-        .tells(Client)
+        .delivers(Client)
         .expect_bytes(Backend, b"up")
         .resets(Backend)
         .fin(Client)
-        .tells(Client)
+        .delivers(Client)
         .expect_no_fin(Backend)
         .expect_end(BackendReset, &[Client]);
 }
@@ -412,7 +412,7 @@ enum Step {
     Vanishes(Side),
     Acks(Side, usize),
     /// The event of a side is delivered.
-    Tell(Side),
+    Deliver(Side),
     /// An event arrives that may mean nothing.
     Hints(Side, Ready),
     ReadsAtMost(usize),
@@ -438,7 +438,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => side().prop_map(Step::StopsAcking),
         1 => side().prop_map(Step::Vanishes),
         2 => (side(), 1..40usize).prop_map(|(side, bytes)| Step::Acks(side, bytes)),
-        8 => side().prop_map(Step::Tell),
+        8 => side().prop_map(Step::Deliver),
         2 => (side(), ready).prop_map(|(side, ready)| Step::Hints(side, ready)),
         1 => (1..50usize).prop_map(Step::ReadsAtMost),
         2 => (0..40_000u64).prop_map(|millis| Step::Waits(Duration::from_millis(millis))),
@@ -461,13 +461,13 @@ impl Step {
             Self::Hints(side, ready) => world.hints(side, ready),
             Self::ReadsAtMost(bytes) => world.reads_at_most(bytes),
             Self::Waits(span) => world.waits(span),
-            Self::Tell(side) => world.tells(side),
+            Self::Deliver(side) => world.delivers(side),
         }
     }
 }
 
 /// Both peers accept everything and end their streams; all events are delivered. Then every session must end.
-fn wind_up(world: World) -> World {
+fn end_session(world: World) -> World {
     let world = world.takes(Client, usize::MAX).takes(Backend, usize::MAX);
     let world = world.fin(Client).fin(Backend).holds_events(false);
     let world = world.acks(Client, usize::MAX).acks(Backend, usize::MAX);
@@ -480,8 +480,8 @@ proptest! {
     #[test]
     fn every_session_ends_and_tells_both_peers_the_truth(steps in vec(step(), 0..60)) {
         // The world itself asserts order of bytes, FIN behind the last byte and no plain end of half a stream.
-        let world = steps.into_iter().fold(attentive_relay().holds_events(true), |world, step| step.apply(world));
-        let world = wind_up(world);
+        let world = steps.into_iter().fold(probing_relay().holds_events(true), |world, step| step.apply(world));
+        let world = end_session(world);
         let end = world.end().expect("both peers have ended");
         let reset = Side::BOTH.map(|side| world.was_reset(side));
         let vanished = Side::BOTH.map(|side| world.has_vanished(side));
@@ -489,7 +489,7 @@ proptest! {
             // Bytes destroyed by a reset that is not reported yet cannot be missed.
             Done => {
                 let lost = |&side: &Side| world.was_reset(side) || world.has_vanished(side);
-                prop_assert!(Side::BOTH.iter().all(|side| world.heard_all(*side) || lost(side)));
+                prop_assert!(Side::BOTH.iter().all(|side| world.received_all(*side) || lost(side)));
             }
             ClientReset => prop_assert!(reset[0]),
             BackendReset => prop_assert!(reset[1]),

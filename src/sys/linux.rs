@@ -416,7 +416,7 @@ mod tests {
     fn the_state_of_many_sockets_is_what_an_event_would_say_of_each() {
         let mut kernel = Linux::new().unwrap();
         let (quiet, _other) = connected(&mut kernel);
-        let (told, mut speaks) = connected(&mut kernel);
+        let (connected_one, mut speaks) = connected(&mut kernel);
         let (ended, ends) = connected(&mut kernel);
         let (lost, dies) = connected(&mut kernel);
         io::Write::write_all(&mut speaks, b"hello").unwrap();
@@ -428,7 +428,7 @@ mod tests {
         let mut states = Vec::new();
         for _ in 0..1_000 {
             // Bytes sent are there a moment later.
-            kernel.states([&quiet, &told, &ended, &lost].into_iter(), &mut states);
+            kernel.states([&quiet, &connected_one, &ended, &lost].into_iter(), &mut states);
             if states == [open, readable, ending, dead] {
                 break;
             }

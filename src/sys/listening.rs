@@ -47,7 +47,7 @@ impl ListeningSocket {
     /// Gives connections that are in the queue now these options when they are accepted: the options were set on the
     /// listener just now, and only later connections inherit them. Works the first time only: after that no earlier
     /// connection is in the queue.
-    pub(super) fn look_after_early(&self, tcp: &Tcp) -> io::Result<()> {
+    pub(super) fn watch_early(&self, tcp: &Tcp) -> io::Result<()> {
         // tcp(7): for a listener, the length of its queue (tcp_get_info in net/ipv4/tcp.c).
         let queued = TcpInfo.get(&self.socket)?.tcpi_unacked;
         self.early.get_or_init(|| Early { tcp: *tcp, left: AtomicU32::new(queued) });

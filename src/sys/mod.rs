@@ -6,7 +6,6 @@ mod busy_poll;
 mod clock;
 mod files;
 mod folder_watch;
-mod foresight;
 mod kernel;
 mod linux;
 mod listening;
@@ -16,6 +15,7 @@ mod passed;
 mod pipe;
 mod poll;
 mod port_owner;
+mod preflight;
 mod privileges;
 mod process;
 mod reuseport;
@@ -30,7 +30,6 @@ pub use addresses::{is_own_address, own_addresses};
 pub use clock::{Clock, timestamp};
 pub use files::{INPUTS, ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use folder_watch::{FolderWaker, FolderWatch, Wait};
-pub use foresight::{InTheWay, Use, may_use, try_bind, who_answers, who_listens};
 pub use kernel::{
     Dial, DialSpec, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,
     lacks_resources,
@@ -42,6 +41,7 @@ pub use names::{has_route, look_up};
 pub use passed::{Inherited, Passed, hand_back, lets_others_bind, take_up};
 pub use pipe::Pipe;
 pub use port_owner::{holder_of, name_holder};
+pub use preflight::{AddressHolder, Use, may_use, port_holder, socket_holder, try_bind};
 pub use privileges::{
     become_account, check_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name,
 };

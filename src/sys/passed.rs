@@ -96,7 +96,7 @@ pub fn lets_others_bind(listener: &Socket) -> io::Result<bool> {
 pub fn take_up(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
     reuseport::refuse_none(listener)?;
     sockets::set_listener_options(listener, tcp)?;
-    listener.look_after_early(tcp)?;
+    listener.watch_early(tcp)?;
     sockets::set_backlog(listener, backlog)
 }
 

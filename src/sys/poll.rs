@@ -44,18 +44,18 @@ fn poll_now(polled: &mut [libc::pollfd]) -> io::Result<()> {
         reason = "nix borrows each descriptor for as long as the list lives, so none could be kept"
     )]
     // SAFETY: the pointer and the count are those of one slice, which the kernel writes to during the call only.
-    let told = unsafe { libc::poll(polled.as_mut_ptr(), count, 0) };
-    if told < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let count_ready = unsafe { libc::poll(polled.as_mut_ptr(), count, 0) };
+    if count_ready < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A hangup alone is not failing: if there is an error, poll reports that too.
-fn ready(told: libc::c_short) -> Ready {
-    let is_error = told & libc::POLLERR != 0;
-    let is_over = told & (libc::POLLERR | libc::POLLHUP) != 0;
-    let is_closing = is_over || told & libc::POLLRDHUP != 0;
+fn ready(events: libc::c_short) -> Ready {
+    let is_error = events & libc::POLLERR != 0;
+    let is_over = events & (libc::POLLERR | libc::POLLHUP) != 0;
+    let is_closing = is_over || events & libc::POLLRDHUP != 0;
     Ready {
-        readable: is_closing || told & libc::POLLIN != 0,
-        writable: is_over || told & libc::POLLOUT != 0,
+        readable: is_closing || events & libc::POLLIN != 0,
+        writable: is_over || events & libc::POLLOUT != 0,
         closing: is_closing,
         failing: is_error,
     }

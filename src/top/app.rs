@@ -1,5 +1,5 @@
 //! The state of `l4lb top`, and the effect of keys on it. Does no I/O and reads no clock: samples, keys and the time
-//! come in, a [`Wish`] goes out, and [`super::screen`] draws it.
+//! come in, a [`KeyAction`] goes out, and [`super::screen`] draws it.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) enum Key {
 
 /// An action that a key requests, besides drawing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum KeyAction {
     Quit,
     Change(Change),
 }
@@ -241,9 +241,9 @@ impl App {
     }
 
     /// Applies a key; returns an action for the caller to do, if any.
-    pub(super) fn on_key(&mut self, key: Key, now: Instant) -> Option<Wish> {
+    pub(super) fn on_key(&mut self, key: Key, now: Instant) -> Option<KeyAction> {
         if key == Key::Interrupt {
-            return Some(Wish::Quit);
+            return Some(KeyAction::Quit);
         }
         match self.mode.clone() {
             Mode::Table => return self.on_table_key(key, now),
@@ -254,7 +254,7 @@ impl App {
         None
     }
 
-    fn on_table_key(&mut self, key: Key, now: Instant) -> Option<Wish> {
+    fn on_table_key(&mut self, key: Key, now: Instant) -> Option<KeyAction> {
         match key {
             Key::Up | Key::Char('k') => self.select(|at, _| at.saturating_sub(1)),
             Key::Down | Key::Char('j') => self.select(|at, _| at + 1),
@@ -271,7 +271,7 @@ impl App {
             Key::Char('y') => self.begin(api::Admin::Ready, now),
             Key::Char('m') => self.begin(api::Admin::Maint, now),
             Key::Escape => self.filter.clear(),
-            Key::Char('q') => return Some(Wish::Quit),
+            Key::Char('q') => return Some(KeyAction::Quit),
             Key::Enter | Key::Backspace | Key::Interrupt | Key::Char(_) => {}
         }
         None
@@ -296,13 +296,13 @@ impl App {
     }
 
     /// Only Enter confirms: a letter that is held down must not.
-    fn on_answer(&mut self, key: Key, change: Change, now: Instant) -> Option<Wish> {
+    fn on_answer(&mut self, key: Key, change: Change, now: Instant) -> Option<KeyAction> {
         match key {
             Key::Enter => {
                 self.mode = Mode::Table;
                 self.notice =
                     Some((now, format!("{} {}/{} ...", change.verb(), change.pool, change.backend)));
-                Some(Wish::Change(change))
+                Some(KeyAction::Change(change))
             }
             Key::Escape | Key::Char('n' | 'q') => {
                 self.mode = Mode::Table;
@@ -317,7 +317,7 @@ impl App {
         let rows = self.rows();
         let Some(row) = rows.get(self.selected_in(&rows)) else { return };
         if let Link::Lost(_) = self.link {
-            self.notice = Some((now, "nobody is there to be told".to_owned()));
+            self.notice = Some((now, "no connection: nothing was changed".to_owned()));
             return;
         }
         let (pool, backend) = (row.backend.pool.clone(), row.backend.name.clone());
@@ -392,7 +392,7 @@ mod tests {
         app.rows().iter().map(|row| row.backend.name.as_str()).collect()
     }
 
-    fn press(app: &mut App, keys: &str) -> Option<Wish> {
+    fn press(app: &mut App, keys: &str) -> Option<KeyAction> {
         let press = |char| {
             let key = match char {
                 '\n' => Key::Enter,
@@ -456,13 +456,13 @@ mod tests {
             assert_eq!(press(&mut app, key), None);
             assert_eq!(app.mode, Mode::Confirm(change(admin)));
             assert_eq!(press(&mut app, &format!("{key}yv")), None, "a key held down agrees to nothing");
-            assert_eq!(press(&mut app, "\n"), Some(Wish::Change(change(admin))));
+            assert_eq!(press(&mut app, "\n"), Some(KeyAction::Change(change(admin))));
             assert_eq!(press(&mut app, &format!("{key}n\n")), None);
             assert_eq!(press(&mut app, &format!("{key}\u{1b}\n")), None);
         }
         app.on_news(News::Lost("gone".into()), Instant::default());
         press(&mut app, "d");
-        assert_eq!(app.mode, Mode::Table, "nobody is there to be told");
+        assert_eq!(app.mode, Mode::Table, "no connection: nothing was changed");
     }
 
     #[test]
@@ -525,10 +525,10 @@ mod tests {
         assert_eq!(press(&mut app, "?"), None);
         assert_eq!(press(&mut app, "q"), None, "puts the help away");
         assert_eq!(press(&mut app, "/q\u{1b}"), None);
-        assert_eq!(press(&mut app, "q"), Some(Wish::Quit));
+        assert_eq!(press(&mut app, "q"), Some(KeyAction::Quit));
         for mode in [Mode::Filter, Mode::Help, Mode::Table] {
             app.mode = mode;
-            assert_eq!(app.on_key(Key::Interrupt, Instant::default()), Some(Wish::Quit));
+            assert_eq!(app.on_key(Key::Interrupt, Instant::default()), Some(KeyAction::Quit));
         }
     }
 }

@@ -37,8 +37,8 @@ pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<In
 
 /// Follows one stream from start to end: the server ends each after a while.
 fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Result<(), Failure> {
-    let tell = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NobodyReads);
-    tell(News::Reached(Box::new(client.get("/v1/status")?)))?;
+    let send = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NobodyReads);
+    send(News::Reached(Box::new(client.get("/v1/status")?)))?;
     let mut last: Option<jiff::Timestamp> = None;
     for message in client.follow("/v1/samples/stream")? {
         let message = message?;
@@ -54,7 +54,7 @@ fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Res
         last = Some(sample.time);
         let path = routes::query("/v1/events", &[("limit", Some(EVENTS_LEN.to_string()))]);
         let events = client.get(&path)?;
-        tell(News::Sample(Box::new(sample), events))?;
+        send(News::Sample(Box::new(sample), events))?;
     }
     match last {
         Some(_) => Ok(()),

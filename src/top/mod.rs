@@ -34,7 +34,7 @@ use crate::config::units::{parse_duration, show_duration};
 use crate::ctl::target::At;
 use crate::ctl::{Client, Failure, print};
 use crate::sys::Clock;
-use app::{App, Change, Link, News, Wish};
+use app::{App, Change, KeyAction, Link, News};
 use input::Input;
 use terminal::Screen;
 
@@ -116,12 +116,12 @@ pub fn run(args: &TopArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     let app = App::new(client.target().to_string(), args.interval);
     let (changes, to_change) = sync_channel(CHANGES_LEN);
     let changer = args.client()?;
-    let (told, inputs) = sync_channel(INPUTS_LEN);
+    let (sender, inputs) = sync_channel(INPUTS_LEN);
     // Before the threads, so that their panics leave a usable terminal behind.
     let screen = Screen::open().map_err(|error| unusable(&error))?;
-    follow(args, client, told.clone())?;
-    spawn("l4lb-changes", told.clone(), move |told| feed::change(&changer, &to_change, told))?;
-    spawn("l4lb-keys", told, terminal::read_keys)?;
+    follow(args, client, sender.clone())?;
+    spawn("l4lb-changes", sender.clone(), move |sender| feed::change(&changer, &to_change, sender))?;
+    spawn("l4lb-keys", sender, terminal::read_keys)?;
     show(app, screen, &inputs, &changes, stop)
 }
 
@@ -129,18 +129,18 @@ fn unusable(error: &io::Error) -> Failure {
     Failure::Failed(format!("the terminal cannot be used: {error}"))
 }
 
-fn follow(args: &TopArgs, client: Client, told: SyncSender<Input>) -> Result<(), Failure> {
+fn follow(args: &TopArgs, client: Client, sender: SyncSender<Input>) -> Result<(), Failure> {
     let interval = args.interval;
-    spawn("l4lb-samples", told, move |told| feed::follow(&client, interval, told))
+    spawn("l4lb-samples", sender, move |sender| feed::follow(&client, interval, sender))
 }
 
 /// Starts a thread, which ends with the process or when its receiver has gone.
 fn spawn(
     name: &str,
-    told: SyncSender<Input>,
+    sender: SyncSender<Input>,
     body: impl FnOnce(&SyncSender<Input>) + Send + 'static,
 ) -> Result<(), Failure> {
-    let started = thread::Builder::new().name(name.into()).spawn(move || body(&told));
+    let started = thread::Builder::new().name(name.into()).spawn(move || body(&sender));
     started.map(drop).map_err(|error| Failure::Failed(format!("cannot start a thread: {error}")))
 }
 
@@ -172,7 +172,7 @@ fn show(
         let now = clock.now();
         // Inputs that arrived together are drawn together.
         for input in first.into_iter().chain(inputs.try_iter().take(INPUTS_LEN)) {
-            let wish = match input {
+            let action = match input {
                 Input::Key(key) => app.on_key(key, now),
                 Input::Resized => None,
                 Input::News(news) => {
@@ -181,10 +181,10 @@ fn show(
                 }
                 Input::Blind(error) => return Err(unusable(&error)),
             };
-            match wish {
+            match action {
                 None => {}
-                Some(Wish::Quit) => return Ok(()),
-                Some(Wish::Change(change)) => {
+                Some(KeyAction::Quit) => return Ok(()),
+                Some(KeyAction::Change(change)) => {
                     let is_queued = changes.try_send(change).is_ok();
                     if !is_queued {
                         app.on_news(News::Answer("too many changes wait for their answer".into()), now);
@@ -200,8 +200,8 @@ fn once(args: &TopArgs, client: Client) -> Result<(), Failure> {
     let clock = Clock::start();
     let mut app = App::new(client.target().to_string(), args.interval);
     app.printed = true;
-    let (told, inputs) = sync_channel(INPUTS_LEN);
-    follow(args, client, told)?;
+    let (sender, inputs) = sync_channel(INPUTS_LEN);
+    follow(args, client, sender)?;
     let deadline = clock.now() + args.interval + ONCE_PATIENCE;
     while app.rates.is_none() {
         match inputs.recv_timeout(deadline - clock.now()) {

@@ -30,10 +30,10 @@ impl Screen {
     /// Takes over the terminal.
     pub(super) fn open() -> io::Result<Self> {
         // A release build does not unwind: after a panic only the hook can restore the terminal.
-        let told = panic::take_hook();
+        let previous = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             restore();
-            told(panic);
+            previous(panic);
         }));
         let taken = enable_raw_mode()
             .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))

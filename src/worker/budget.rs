@@ -107,7 +107,7 @@ impl Turn {
     }
 
     /// Must be called when something has happened to a session that does not stream.
-    pub(super) fn note_company(&mut self) {
+    pub(super) fn note_other_session(&mut self) {
         self.company = Some(self.began);
     }
 
@@ -219,7 +219,7 @@ mod tests {
         for company in [false, true] {
             let mut turn = turn();
             if company {
-                turn.note_company();
+                turn.note_other_session();
             }
             let most = (UPON_EVENTS.bytes + OF_QUEUE.bytes + SPLICE_LEN_MIN) as u64;
             let mut moved = 0;
@@ -249,7 +249,7 @@ mod tests {
     fn shares_are_small_for_a_while_once_somebody_has_come() {
         let mut turn = turn();
         assert_eq!(turn.next_share(START).expect("a share").left, SHARE_ALONE);
-        turn.note_company();
+        turn.note_other_session();
         for (since, share) in [(Duration::ZERO, SHARE_IN_COMPANY), (COMPANY_TIME, SHARE_ALONE)] {
             let now = START + since;
             turn.begin(now);

@@ -141,7 +141,7 @@ impl<K: Kernel> Worker<K> {
             assigned: None,
             stopping: None,
         };
-        worker.tell_state();
+        worker.publish_gauges();
         worker
     }
 
@@ -182,7 +182,7 @@ impl<K: Kernel> Worker<K> {
         self.relay.serve_queue(&mut self.core);
         self.relay.reclaim_pipes(&mut self.core);
         let is_over = self.acceptor.listeners().is_empty() && self.core.dispatcher.is_over();
-        self.tell_state();
+        self.publish_gauges();
         self.measure_turn();
         Ok(if is_over {
             debug_assert!(self.relay.is_empty(), "each session is counted");
@@ -196,7 +196,7 @@ impl<K: Kernel> Worker<K> {
     fn next_timeout(&self) -> Option<Duration> {
         let accepting = !self.relay.is_starved() && self.acceptor.listeners().has_ready();
         let checks = self.probes.may_start();
-        if accepting || checks || self.relay.goes_on() {
+        if accepting || checks || self.relay.has_work_left() {
             return Some(Duration::ZERO);
         }
         self.core.wheel.next_timeout(self.core.now)
@@ -280,8 +280,8 @@ mod tests {
             let fired = left - bench.worker.core.wheel.len();
             assert!(fired <= 256, "{fired} timers in one turn");
             left -= fired;
-            let goes_on = bench.worker.next_timeout() == Some(Duration::ZERO);
-            assert!(fired == 0 || left <= before || goes_on, "the rest goes on at once");
+            let has_work_left = bench.worker.next_timeout() == Some(Duration::ZERO);
+            assert!(fired == 0 || left <= before || has_work_left, "the rest goes on at once");
         }
     }
 }

@@ -57,7 +57,7 @@ impl Guarded {
              backend = [{{ name = \"a\", address = \"{backend}\" }}]\n"
         );
         let overrides = Overrides { listen: vec![IPV4], ..Overrides::default() };
-        let config = config::parse(&text, "doors.toml", &overrides, &mut system_resolver);
+        let config = config::parse(&text, "admin.toml", &overrides, &mut system_resolver);
         let mut config = config.expect("a good config");
         config.admin.socket = AdminSocket::Off;
         (config.admin.listen, config.admin.token_file) = (Some(IPV4), Some(token.path().to_owned()));

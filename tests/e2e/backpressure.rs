@@ -40,7 +40,7 @@ fn costs_nothing<'a>(
     let observer = observer.expects_silence(Side::Client, WATCH);
     let used = lab.server.cpu_time() - before;
     assert!(used <= CPU_MAX, "{used:?} of CPU time in {WATCH:?}");
-    observer.says_goodbye();
+    observer.closes_both_ways();
     all_at_once(sessions.into_iter().zip(sides()).collect(), leave);
 }
 
@@ -67,7 +67,7 @@ fn an_idle_session_costs_nothing() {
     costs_nothing(
         &lab,
         |session, _| session.carries_both_ways(MIB),
-        |session, _| drop(session.says_goodbye()),
+        |session, _| drop(session.closes_both_ways()),
     );
     lab.stops();
 }
@@ -78,7 +78,7 @@ fn a_reader_that_stops_costs_nothing_and_can_go_on() {
     let lab = slow_peers().start_daemon();
     let resume = |session: Session<'_>, near: Side| {
         let far = near.other();
-        drop(session.catches_up(far).carries(near, MIB).carries(far, MIB).says_goodbye());
+        drop(session.catches_up(far).carries(near, MIB).carries(far, MIB).closes_both_ways());
     };
     costs_nothing(&lab, |session, near| session.stuffs(near), resume);
     lab.stops();
@@ -89,7 +89,7 @@ fn a_reader_that_stops_costs_nothing_and_can_go_on() {
 fn a_reader_that_stops_holds_one_buffer() {
     const LEFTOVER_MAX: u64 = 64 << 10;
     let lab = slow_peers().start_daemon();
-    drop(lab.relay().carries_both_ways(MIB).says_goodbye());
+    drop(lab.relay().carries_both_ways(MIB).closes_both_ways());
     let sessions = (0..16).map(|_| (lab.relay(), Side::Client)).collect();
     let before = lab.server.memory();
     let stuck = all_at_once(sessions, Session::stuffs);
@@ -105,7 +105,7 @@ fn two_readers_that_stop_cost_nothing_and_can_go_on() {
     let lab = slow_peers().start_daemon();
     let resume = |session: Session<'_>, near: Side| {
         let far = near.other();
-        drop(session.catches_up(far).catches_up(near).carries_both_ways(MIB).says_goodbye());
+        drop(session.catches_up(far).catches_up(near).carries_both_ways(MIB).closes_both_ways());
     };
     costs_nothing(&lab, |session, near| session.stuffs(near).stuffs(near.other()), resume);
     lab.stops();
@@ -166,7 +166,7 @@ fn a_storm_of_signals_does_no_harm() {
     let relay = lab.relay();
     thread::scope(|scope| {
         scope.spawn(|| lab.server.signal("HUP", 2_000));
-        relay.carries_both_ways(64 * MIB).says_goodbye();
+        relay.carries_both_ways(64 * MIB).closes_both_ways();
     });
     lab.stops();
 }

@@ -103,7 +103,7 @@ fn least_connections_shares_equally_where_the_next_session_comes_before_the_last
 }
 
 #[test]
-fn least_connections_heeds_weights() {
+fn least_connections_respects_weights() {
     let backends = backends(3).pool("balance = \"least_connections\"").keys_of_each([
         "weight = 1",
         "weight = 2",

@@ -20,6 +20,6 @@ fn the_bytes_of_a_session_are_counted_while_it_lasts() {
         until("the first bytes are counted", || given(&relay) == bytes_of(5));
         let relay = relay.sends(near, b"second").expects(far, b"second");
         until("the next bytes are counted", || given(&relay) == bytes_of(11));
-        relay.says_goodbye().ends(CloseReason::Done);
+        relay.closes_both_ways().ends(CloseReason::Done);
     });
 }

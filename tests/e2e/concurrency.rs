@@ -139,7 +139,7 @@ fn small_requests_get_through_beside_a_stream() {
     });
     bulk.fin(Client).expects_fin(Backend);
     for relay in small {
-        relay.says_goodbye();
+        relay.closes_both_ways();
     }
     lab.ends(&[(Done, 21)]);
 }
@@ -155,7 +155,7 @@ fn streams_that_share_a_worker_all_come_to_their_end() {
     let relays = crowd(&lab, 8);
     thread::scope(|scope| {
         for (relay, near) in relays.into_iter().zip(Side::BOTH.into_iter().cycle()) {
-            scope.spawn(move || relay.carries(near, 16 * MIB).says_goodbye());
+            scope.spawn(move || relay.carries(near, 16 * MIB).closes_both_ways());
         }
     });
     lab.ends(&[(Done, 8)]);
@@ -239,8 +239,8 @@ fn a_storm_of_connections_is_served_beside_an_old_one() {
     }
     let next = crowd(&lab, 1_000);
     for relay in storm.into_iter().chain(next) {
-        relay.says_goodbye();
+        relay.closes_both_ways();
     }
-    old.says_goodbye();
+    old.closes_both_ways();
     lab.ends(&[(Done, 2_001)]);
 }

@@ -148,7 +148,7 @@ fn where_it_was_looked_for_is_said() {
     };
     let socket = folder.path().join("admin.sock").display().to_string();
     let remedy =
-        "No such file or directory (os error 2); is it running? Where it is asked can be told with --socket";
+        "No such file or directory (os error 2); is it running? Its socket can be given with --socket";
     assert_eq!(refused(&l4lb("ctl status")), (1, &*format!("l4lb: cannot reach l4lb at {socket}: {remedy}")));
     let elsewhere = l4lb("ctl status --socket /none/such");
     assert_eq!(refused(&elsewhere), (1, &*format!("l4lb: cannot reach l4lb at /none/such: {remedy}")));

@@ -96,7 +96,7 @@ fn a_dial_without_an_answer_ends_at_its_timeout() {
 fn a_refused_dial_goes_on_to_the_next_backend() {
     setup().refusing_backends(2).each_family(|lab| {
         for _ in 0..30 {
-            lab.relay().sends(Client, b"hi").expects(Backend, b"hi").says_goodbye();
+            lab.relay().sends(Client, b"hi").expects(Backend, b"hi").closes_both_ways();
         }
         let totals = lab.ends(&[(Done, 30)]);
         assert_eq!(totals.dials, 30 + totals.dial_failures, "{totals}");
@@ -126,7 +126,7 @@ fn a_session_that_gets_no_descriptor_to_dial_with_is_reset_after_the_connect_tim
     assert!(clock.now() - start >= Duration::from_secs(1), "reset too early");
     lab.server.can_open(2);
     let (client, backend) = (lab.client(), lab.accept(1));
-    drop(Relay::new(&lab, client, backend).says_goodbye());
+    drop(Relay::new(&lab, client, backend).closes_both_ways());
     lab.stops();
 }
 
@@ -137,6 +137,6 @@ fn a_session_that_waits_for_descriptors_is_dialed_once_there_are_some() {
     let client = lab.client();
     lab.server.wait_for_line(&["a dial is put off"]);
     lab.server.can_open(1);
-    drop(Relay::new(&lab, client, lab.accept(0)).says_goodbye());
+    drop(Relay::new(&lab, client, lab.accept(0)).closes_both_ways());
     lab.stops();
 }

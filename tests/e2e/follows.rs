@@ -58,7 +58,7 @@ fn ctl(service: &Service<'_, Daemon>, args: &[&str]) -> String {
 
 /// The API and the metrics answered where the process was started, whatever the file said since.
 #[test]
-fn the_doors_of_operators_follow_a_reload() {
+fn the_admin_listeners_follow_a_reload() {
     let (dir, backends) = (tempfile::tempdir().expect("a directory"), backends(1));
     let service = backends.start_daemon("info");
     let [first, second, api] = [free(), free(), free()];

@@ -178,7 +178,7 @@ fn clients_that_reset_at_once_leave_nothing_behind() {
         while let Some(mut backend) = lab.try_accept(0) {
             assert_eq!(backend.receiving().ending(), Ending::Reset);
         }
-        lab.relay().sends(Client, b"hi").expects(Backend, b"hi").says_goodbye();
+        lab.relay().sends(Client, b"hi").expects(Backend, b"hi").closes_both_ways();
         let totals = lab.audit();
         let gone = totals.closed_for(ClientReset) + totals.closed_for(CloseReason::ClientGone);
         assert_eq!((gone, totals.closed_for(Done)), (clients, 1), "{totals}");
@@ -242,7 +242,7 @@ fn an_answer_and_its_fin_arrive_while_the_request_still_comes() {
 fn no_reset_follows_a_good_end() {
     let lab = setup().start();
     for round in 0..50 {
-        let mut relay = lab.relay().sends(Client, b"hi").expects(Backend, b"hi").says_goodbye();
+        let mut relay = lab.relay().sends(Client, b"hi").expects(Backend, b"hi").closes_both_ways();
         until("the session is over", || lab.server.totals().closed_for(Done) == round + 1);
         for side in Side::BOTH {
             assert_eq!(relay.peer(side).receiving().ending(), Ending::Fin);
@@ -261,7 +261,7 @@ fn all_sockets_are_closed_after_all_kinds_of_ends() {
         let near = Side::BOTH[round % 2];
         let far = near.other();
         match round % 8 / 2 {
-            0 => drop(relay.catches_up(Client).catches_up(Backend).says_goodbye()),
+            0 => drop(relay.catches_up(Client).catches_up(Backend).closes_both_ways()),
             1 => drop(relay.acknowledged(near).resets(near).catches_up(far).expects_reset(far)),
             2 => drop(relay.fin(near).catches_up(far).expects_fin(far).closes(far)),
             _ => drop(relay),
@@ -281,7 +281,7 @@ fn writes_to_connections_that_are_gone_do_no_harm() {
         let far = near.other();
         lab.relay().established().resets(far).sends_until_reset(near);
     }
-    lab.relay().carries_both_ways(100_000).says_goodbye();
+    lab.relay().carries_both_ways(100_000).closes_both_ways();
     lab.stops();
 }
 

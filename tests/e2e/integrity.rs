@@ -36,20 +36,20 @@ fn every_size_arrives_whole() {
 /// Case 2.
 #[test]
 fn a_large_transfer_arrives_whole() {
-    setup().start().into_relay().carries(Backend, 256 * MIB).says_goodbye().ends(Done);
+    setup().start().into_relay().carries(Backend, 256 * MIB).closes_both_ways().ends(Done);
 }
 
 /// Case 3.
 #[test]
 fn both_directions_run_at_the_same_time() {
-    setup().each_family(|lab| lab.into_relay().carries_both_ways(32 * MIB).says_goodbye().ends(Done));
+    setup().each_family(|lab| lab.into_relay().carries_both_ways(32 * MIB).closes_both_ways().ends(Done));
 }
 
 /// Case 3: a direction that is stuck does not hold up the other.
 #[test]
 fn a_stuck_direction_leaves_the_other_alone() {
     setup().both_ways(|relay, near, far| {
-        relay.stuffs(near).carries(far, 4 * MIB).catches_up(far).says_goodbye().ends(Done);
+        relay.stuffs(near).carries(far, 4 * MIB).catches_up(far).closes_both_ways().ends(Done);
     });
 }
 
@@ -63,7 +63,7 @@ fn a_hundred_thousand_writes_of_one_byte_arrive_in_order() {
         scope.spawn(|| client.sending().slices(bytes, || 1));
         backend.receiving().stream(bytes);
     });
-    relay.says_goodbye().ends(Done);
+    relay.closes_both_ways().ends(Done);
 }
 
 /// Case 6. What toxiproxy calls a slicer.
@@ -79,7 +79,7 @@ fn random_slices_with_pauses_arrive_in_order() {
             scope.spawn(|| read_sliced(&mut question, Rng::new(seed + 100), &read[0]));
             read_sliced(&mut response, Rng::new(seed + 200), &read[1]);
         });
-        relay.says_goodbye().ends(Done);
+        relay.closes_both_ways().ends(Done);
     }
 }
 
@@ -114,7 +114,7 @@ fn read_sliced(reader: &mut Receiving<'_>, mut rng: Rng, read: &AtomicU64) {
 fn the_backend_may_speak_first() {
     setup().each_family(|lab| {
         let greeted = lab.into_relay().sends(Backend, b"220 ready\r\n").expects(Client, b"220 ready\r\n");
-        greeted.sends(Client, b"QUIT\r\n").expects(Backend, b"QUIT\r\n").says_goodbye().ends(Done);
+        greeted.sends(Client, b"QUIT\r\n").expects(Backend, b"QUIT\r\n").closes_both_ways().ends(Done);
     });
 }
 
@@ -169,7 +169,7 @@ fn urgent_bytes_in_a_stream_do_not_stall_it() {
                 reader.receiving().bytes(b"abc!de");
             }
         });
-        relay.says_goodbye().ends(Done);
+        relay.closes_both_ways().ends(Done);
     });
 }
 
@@ -185,7 +185,7 @@ fn a_request_in_two_writes_is_answered_without_delay() {
     }
     let took = clock.now() - start;
     assert!(took < Duration::from_millis(20) * rounds, "{rounds} rounds took {took:?}");
-    relay.says_goodbye().ends(Done);
+    relay.closes_both_ways().ends(Done);
 }
 
 /// Nothing of a session stays in the buffers for the next one, whichever side it was on.
@@ -194,7 +194,7 @@ fn bytes_of_a_session_that_was_reset_do_not_reach_the_next() {
     let lab = setup().start();
     for near in Side::BOTH.into_iter().cycle().take(6) {
         lab.relay().stuffs(near).resets(near.other()).sends_until_reset(near);
-        lab.relay().carries_both_ways(MIB).says_goodbye();
+        lab.relay().carries_both_ways(MIB).closes_both_ways();
     }
     let totals = lab.audit();
     assert_eq!(totals.closed_for(Done), 6, "{totals}");

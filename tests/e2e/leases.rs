@@ -85,14 +85,14 @@ fn who_falls_silent_is_removed_and_keeps_its_sessions() {
         line.contains("backend=c") && line.contains("who=\"uid ") && line.contains("1 sessions left"),
         "{line}"
     );
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     until("the end of the lease is an event", || {
-        told = daemon.admin().get::<Vec<api::Event>>("/v1/events").expect("events");
-        told.retain(|event| event.message.contains("its lease has ended"));
-        !told.is_empty()
+        found = daemon.admin().get::<Vec<api::Event>>("/v1/events").expect("events");
+        found.retain(|event| event.message.contains("its lease has ended"));
+        !found.is_empty()
     });
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].backend.as_deref() == Some("c") && told[0].who.is_some(), "{told:?}");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].backend.as_deref() == Some("c") && found[0].who.is_some(), "{found:?}");
     server.write_all(b"still").expect("send");
     let mut got = [0; 5];
     client.read_exact(&mut got).expect("the session goes on");
@@ -317,9 +317,9 @@ fn every_change_is_one_line_with_who_and_what() {
         ask(method, route, json(body));
     }
     let lines = daemon.lines_until_it_ends();
-    let told: Vec<&String> = lines.iter().filter(|line| line.contains(" who=")).collect();
-    assert_eq!(told.len(), expected.len(), "{told:#?}");
-    for (line, expected) in told.iter().zip(expected) {
+    let found: Vec<&String> = lines.iter().filter(|line| line.contains(" who=")).collect();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, expected) in found.iter().zip(expected) {
         assert!(line.contains(expected) && line.contains("who=\"uid "), "{expected}: {line}");
     }
 }

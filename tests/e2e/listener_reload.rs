@@ -202,7 +202,7 @@ fn a_worker_that_leaves_finishes_its_sessions() {
     service.set_workers(2);
     let mut visits: Vec<Visit> = visits.into_iter().map(Visit::talks).collect();
     service.add_listener("meanwhile");
-    assert_eq!(service.server.staff().members().len(), 4, "two have sessions");
+    assert_eq!(service.server.workers().members().len(), 4, "two have sessions");
     visits = visits.into_iter().map(Visit::talks).collect();
     visits.into_iter().for_each(|visit| _ = visit.leave());
     service.until_workers(2);
@@ -264,7 +264,7 @@ fn a_change_that_cannot_be_made_changes_nothing() {
     let too_many = |config: &mut Config| config.global.max_sessions = NonZeroUsize::new(9_999_999);
     let refused = service.try_change(too_many).expect_err("more than there can be");
     assert!(refused[0].contains("max_sessions"), "{refused:?}");
-    assert_eq!(service.server.staff().members().len(), 1);
+    assert_eq!(service.server.workers().members().len(), 1);
     assert!(service.server.address_of("first").is_none());
     TcpListener::bind(free).expect("nobody listens there");
     service.visits(10);

@@ -236,8 +236,8 @@ fn the_process_reads_its_file_again_at_sighup() {
     let backends = backends(2);
     let service = backends.start_daemon("info,l4lb::session=off");
     service.server.reload("nonsense");
-    let told = service.server.wait_for_line(&["reload error="]);
-    assert!(told.contains("nonsense") || told.contains("TOML"), "{told}");
+    let line = service.server.wait_for_line(&["reload error="]);
+    assert!(line.contains("nonsense") || line.contains("TOML"), "{line}");
     service.server.wait_for_line(&["configuration refused"]);
     assert_eq!(service.visits(2), [1, 1]);
     service

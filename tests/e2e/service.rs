@@ -46,8 +46,8 @@ impl Manager {
         backends.start_daemon_with("info", &[&notify, env].concat())
     }
 
-    /// What it is told next, unless it hears nothing for so long.
-    fn hears_within(&self, span: Duration) -> Option<Vec<String>> {
+    /// Returns the next message; `None` when none arrives within `span`.
+    fn message_within(&self, span: Duration) -> Option<Vec<String>> {
         // Zero would be for ever.
         let span = span.max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(span)).expect("SO_RCVTIMEO");
@@ -62,10 +62,10 @@ impl Manager {
 
     /// The next message that has a line which starts with `word`.
     #[track_caller]
-    fn hears(&self, word: &str) -> Vec<String> {
+    fn message_with(&self, word: &str) -> Vec<String> {
         let left = patience();
         loop {
-            let lines = self.hears_within(left()).unwrap_or_else(|| panic!("nobody said {word}"));
+            let lines = self.message_within(left()).unwrap_or_else(|| panic!("no message has {word}"));
             if lines.iter().any(|line| line.starts_with(word)) {
                 return lines;
             }
@@ -77,15 +77,15 @@ impl Manager {
 fn the_service_manager_is_told_of_the_start_of_a_reload_and_of_the_end() {
     let (manager, backends) = (Manager::new(), backends(1));
     let service = manager.start(&backends, &[]);
-    assert_eq!(manager.hears_within(PATIENCE), Some(vec!["READY=1".into(), "STATUS=serving".into()]));
+    assert_eq!(manager.message_within(PATIENCE), Some(vec!["READY=1".into(), "STATUS=serving".into()]));
     service.enter().talks().leave();
     service.server.signal("HUP", 1);
-    let reloading = manager.hears("RELOADING=1");
+    let reloading = manager.message_with("RELOADING=1");
     let since = reloading[1].strip_prefix("MONOTONIC_USEC=").expect("the time of it");
     assert!(since.parse::<u64>().is_ok_and(|micros| micros > 0), "{reloading:?}");
-    manager.hears("READY=1");
+    manager.message_with("READY=1");
     service.server.signal("TERM", 1);
-    manager.hears("STOPPING=1");
+    manager.message_with("STOPPING=1");
     service.has_stopped();
 }
 
@@ -114,13 +114,13 @@ fn a_state_file_that_is_no_file_ends_the_start() {
 fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
     let (manager, backends) = (Manager::new(), backends(1));
     let service = manager.start(&backends, &[]);
-    manager.hears("READY=1");
+    manager.message_with("READY=1");
     let path = service.server.config_file().to_owned();
     fs::remove_file(&path).expect("remove the configuration");
     mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("mkfifo");
     service.server.signal("HUP", 1);
-    manager.hears("RELOADING=1");
-    manager.hears("READY=1");
+    manager.message_with("RELOADING=1");
+    manager.message_with("READY=1");
     let line = service.server.wait_for_line(&["cannot read it"]);
     assert!(line.contains("it is a FIFO, not a regular file"), "{line}");
     fs::remove_file(&path).expect("remove the FIFO");
@@ -137,14 +137,14 @@ fn a_reload_is_over_before_the_next_one_is_told() {
     const SIGNALS: usize = 25;
     let (manager, backends) = (Manager::new(), backends(1));
     let service = manager.start(&backends, &[]);
-    manager.hears("READY=1");
+    manager.message_with("READY=1");
     let words = thread::scope(|scope| {
         let storm = || (0..SIGNALS).for_each(|_| service.server.signal("HUP", 1));
         let storms = [scope.spawn(storm), scope.spawn(storm)];
         let (left, mut words) = (patience(), Vec::new());
         while storms.iter().any(|storm| !storm.is_finished()) || words.len() % 2 == 1 {
             assert!(!left().is_zero(), "no end of it: {words:?}");
-            let said = manager.hears_within(Duration::from_millis(100)).unwrap_or_default();
+            let said = manager.message_within(Duration::from_millis(100)).unwrap_or_default();
             words.extend(said.into_iter().filter(|word| word == "READY=1" || word == "RELOADING=1"));
         }
         words
@@ -185,15 +185,15 @@ fn a_stuck_worker_is_named_and_ends_the_notices_until_it_goes_on() {
     const PERIOD: Duration = Duration::from_secs(3);
     let (manager, backends) = (Manager::new(), backends(1).workers(2));
     let service = manager.start(&backends, &[("WATCHDOG_USEC", "3000000")]);
-    (0..2).for_each(|_| _ = manager.hears("WATCHDOG=1"));
+    (0..2).for_each(|_| _ = manager.message_with("WATCHDOG=1"));
     let stuck = StuckThread::new(service.server.thread("l4lb-worker-1"));
     // Where the machine is busy, another one may be named for a moment.
     service.server.wait_for_line(&["no more watchdog notices to the service manager worker=1"]);
     // What was said before is still to be read.
-    while manager.hears_within(Duration::from_millis(1)).is_some() {}
-    assert_eq!(manager.hears_within(PERIOD), None, "the service manager would restart it now");
+    while manager.message_within(Duration::from_millis(1)).is_some() {}
+    assert_eq!(manager.message_within(PERIOD), None, "the service manager would restart it now");
     stuck.goes_on();
-    manager.hears("WATCHDOG=1");
+    manager.message_with("WATCHDOG=1");
     service.server.wait_for_line(&["stuck worker has resumed or stopped worker=1"]);
     service.stops();
 }
@@ -205,8 +205,8 @@ fn the_watchdog_is_notified_while_a_drain_lasts() {
     let service = manager.start(&backends, &[("WATCHDOG_USEC", "300000")]);
     let visit = service.enter().talks();
     service.server.signal("TERM", 1);
-    manager.hears("STOPPING=1");
-    (0..5).for_each(|_| _ = manager.hears("WATCHDOG=1"));
+    manager.message_with("STOPPING=1");
+    (0..5).for_each(|_| _ = manager.message_with("WATCHDOG=1"));
     visit.talks().leave();
     service.has_stopped();
 }
@@ -215,8 +215,8 @@ fn the_watchdog_is_notified_while_a_drain_lasts() {
 fn the_watchdog_of_another_process_is_not_fed() {
     let (manager, backends) = (Manager::new(), backends(1));
     let service = manager.start(&backends, &[("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")]);
-    manager.hears("READY=1");
-    assert_eq!(manager.hears_within(Duration::from_millis(300)), None);
+    manager.message_with("READY=1");
+    assert_eq!(manager.message_within(Duration::from_millis(300)), None);
     service.stops();
 }
 

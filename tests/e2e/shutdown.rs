@@ -222,7 +222,7 @@ fn a_worker_that_polls_before_it_sleeps_drains() {
         let relay = relay.carries(near, 1_000_000);
         relay.lab().server.terminate();
         until("nobody listens any more", || !relay.lab().is_listening());
-        relay.carries(far, 1_000_000).says_goodbye().ends(Done);
+        relay.carries(far, 1_000_000).closes_both_ways().ends(Done);
     });
 }
 

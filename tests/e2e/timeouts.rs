@@ -54,7 +54,7 @@ fn a_session_with_traffic_is_not_idle() {
         for _ in 0..4 {
             relay = relay.sends(near, b"more").expects(far, b"more").expects_silence(near, TIMEOUT / 4);
         }
-        relay.says_goodbye().ends(Done);
+        relay.closes_both_ways().ends(Done);
     });
 }
 

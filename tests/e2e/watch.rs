@@ -24,8 +24,8 @@ fn retrying(backends: &Backends, retries: u32) -> String {
 fn retries_change(service: &Service<'_, Daemon>, from: u32, to: u32) {
     service.server.wait_for_line(&["the files of the configuration have changed"]);
     service.server.wait_for_line(&[&format!("retries {from} -> {to}")]);
-    let told = service.server.wait_for_line(&["configuration applied"]);
-    assert!(told.contains("who=watch") && told.contains("changes=1"), "{told}");
+    let line = service.server.wait_for_line(&["configuration applied"]);
+    assert!(line.contains("who=watch") && line.contains("changes=1"), "{line}");
 }
 
 #[test]
@@ -65,8 +65,8 @@ fn what_is_still_being_written_is_not_read() {
     file.write_all(b"[pool.timeouts]\nidle = \"7m\"\n").expect("write the rest");
     drop(file);
     service.server.wait_for_line(&["the files of the configuration have changed"]);
-    let told = service.server.wait_for_line(&["configuration applied"]);
-    assert!(!told.contains("changes=1"), "half of it was run: {told}");
+    let line = service.server.wait_for_line(&["configuration applied"]);
+    assert!(!line.contains("changes=1"), "half of it was run: {line}");
     service.stops();
 }
 
@@ -86,8 +86,8 @@ fn the_files_of_a_config_map_are_followed_once_a_reload_asks_for_it() {
     symlink("..1", at("..data")).expect("a link");
     symlink("..data/pool.toml", at("pool.toml")).expect("a link");
     service.server.reload(&on);
-    let told = service.server.wait_for_line(&["configuration applied"]);
-    assert!(told.contains("who=SIGHUP"), "{told}");
+    let line = service.server.wait_for_line(&["configuration applied"]);
+    assert!(line.contains("who=SIGHUP"), "{line}");
     let file = service.server.config_file();
     let text = fs::read_to_string(file).expect("the configuration");
     fs::write(file, format!("include = [\"{}/*.toml\"]\n{text}", folder.path().display()))

@@ -94,7 +94,7 @@ fn a_stop_cuts_what_was_handed_over_too() {
 }
 
 /// The number behind `key` in the next line of the log about the share of `worker`.
-fn told(service: &Service<'_, Daemon>, worker: usize, key: &str) -> u64 {
+fn reported(service: &Service<'_, Daemon>, worker: usize, key: &str) -> u64 {
     let line = service.server.wait_for_line(&[&format!(" worker_stats worker={worker} ")]);
     let value = line.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {key} in {line}"))
@@ -105,13 +105,13 @@ fn sigusr1_tells_what_each_worker_has_done_and_so_does_the_end() {
     let backends = balanced(2);
     let service = backends.start_daemon("info,l4lb::session=off");
     let visits: Vec<Visit> = (0..6).map(|_| service.enter().talks()).collect();
-    until("each has told of three sessions", || {
+    until("each has logged three sessions", || {
         service.server.signal("USR1", 1);
-        [0, 1].map(|worker| told(&service, worker, "sessions")) == [3, 3]
+        [0, 1].map(|worker| reported(&service, worker, "sessions")) == [3, 3]
     });
     visits.into_iter().for_each(|visit| _ = visit.leave());
     service.server.signal("TERM", 1);
-    let bytes: u64 = [0, 1].map(|worker| told(&service, worker, "to_backend")).iter().sum();
+    let bytes: u64 = [0, 1].map(|worker| reported(&service, worker, "to_backend")).iter().sum();
     assert_eq!(bytes, 6 * 5, "in the last lines all sessions are over");
     service.has_stopped();
 }

@@ -188,7 +188,7 @@ impl Roster {
             assert_eq!(
                 backend.health(),
                 expected,
-                "every change of health is told, and the operator's word holds"
+                "every change of health is reported, and the operator's word holds"
             );
             let is_cut = cut_at.as_ref().is_some_and(|cut_at| !cut_at.contains(&true));
             assert!(

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use l4lb::base::ready::Ready;
-use l4lb::session::Farewell;
+use l4lb::session::CloseMode;
 use l4lb::sys::Token;
 use nix::libc;
 
@@ -70,7 +70,7 @@ pub(crate) enum Descriptor {
     /// Ours.
     Open,
     /// Given back, and how.
-    Closed(Farewell),
+    Closed(CloseMode),
 }
 
 /// See the module.
@@ -390,13 +390,13 @@ impl Conn {
     }
 
     /// close(2). With unread bytes it is a reset, and so it is with SO_LINGER of zero.
-    pub(crate) fn close(&mut self, farewell: Farewell) {
-        self.descriptor = Descriptor::Closed(farewell);
+    pub(crate) fn close(&mut self, close_mode: CloseMode) {
+        self.descriptor = Descriptor::Closed(close_mode);
         self.token = None;
         if self.dead || matches!(self.stage, Stage::Dialing(_)) {
             return;
         }
-        if farewell == Farewell::Reset || self.unread() > 0 {
+        if close_mode == CloseMode::Reset || self.unread() > 0 {
             self.reset_out = true;
         } else {
             self.fin_out = true;
@@ -508,8 +508,8 @@ impl Conn {
     pub(crate) fn is_over(&self) -> bool {
         let is_closed = matches!(self.descriptor, Descriptor::Closed(_));
         let unanswered = matches!(self.stage, Stage::Dialing(_));
-        let told = self.peer.seen != Seen::Open || self.peer.is_gone();
+        let reported = self.peer.seen != Seen::Open || self.peer.is_gone();
         let stuck = self.dead || unanswered || self.vanished.is_some();
-        is_closed && (stuck || (self.fin_delivered && told && self.flight.is_empty()))
+        is_closed && (stuck || (self.fin_delivered && reported && self.flight.is_empty()))
     }
 }

@@ -13,7 +13,7 @@ use l4lb::base::address::Address;
 use l4lb::base::ready::Ready;
 use l4lb::base::time::Instant;
 use l4lb::config::model::Keepalive;
-use l4lb::session::Farewell;
+use l4lb::session::CloseMode;
 use l4lb::sys::{Dial, DialSpec, Event, Kernel, Token, Wake};
 use nix::libc;
 
@@ -72,7 +72,7 @@ impl SimListener {
 impl Drop for SimSocket {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.net.borrow_mut().close(self.id, Farewell::Close);
+            self.net.borrow_mut().close(self.id, CloseMode::Close);
         }
     }
 }
@@ -254,7 +254,7 @@ impl Kernel for SimKernel {
     }
 
     fn reset(&mut self, socket: SimSocket) {
-        self.net.borrow_mut().close(socket.id, Farewell::Reset);
+        self.net.borrow_mut().close(socket.id, CloseMode::Reset);
     }
 
     fn close(&mut self, socket: SimSocket) {
@@ -271,7 +271,7 @@ impl Net {
     }
 
     fn note(&mut self, call: &'static str, id: usize, value: u64) {
-        self.trace.tell(self.now, call, id, value);
+        self.trace.note(self.now, call, id, value);
     }
 
     /// Counts the outcome of an op of a session; checks and dials are counted elsewhere.
@@ -333,7 +333,7 @@ impl Net {
         if let Ok(bytes) = called {
             self.conns[id].stream.read(start, &mut buffer[..to_usize(bytes)]);
         }
-        self.told("read", id, called)
+        self.reported("read", id, called)
     }
 
     /// Counts a fill: by copy into a buffer of `len` bytes, or by splice.
@@ -363,9 +363,9 @@ impl Net {
         }
     }
 
-    fn told(&mut self, call: &'static str, id: usize, called: Called<u64>) -> Called<usize> {
+    fn reported(&mut self, call: &'static str, id: usize, called: Called<u64>) -> Called<usize> {
         match called {
-            Ok(bytes) => self.trace.tell(self.now, call, id, bytes),
+            Ok(bytes) => self.trace.note(self.now, call, id, bytes),
             Err(error) => self.trace.fail(self.now, call, id, error),
         }
         called.map(to_usize)
@@ -386,7 +386,7 @@ impl Net {
         self.hit_flush(id, called);
         self.coverage.hit_if(push == Push::WithFin && called.is_ok(), "Flush of the last");
         self.note_given(id, called.unwrap_or(0));
-        self.told("write", id, called)
+        self.reported("write", id, called)
     }
 
     /// Draws how much of `len` a write accepts at most; `None` when it meets a buffer that is full only for the moment.
@@ -466,14 +466,14 @@ impl Net {
         let now = self.now;
         self.conn(id);
         if self.faults.splices_not {
-            return self.told("splice in", id, Err(libc::EINVAL));
+            return self.reported("splice in", id, Err(libc::EINVAL));
         }
         self.shortage.on_splice(id);
         let Self { conns, pipes, .. } = self;
         let called = conns[id].splice_in(id, &mut pipes[pipe], len as u64, now);
         pipes[pipe].moved = now;
         self.hit_fill(id, called, None);
-        self.told("splice in", id, called)
+        self.reported("splice in", id, called)
     }
 
     pub(crate) fn splice_out(&mut self, pipe: usize, id: usize, len: usize) -> Called<usize> {
@@ -500,7 +500,7 @@ impl Net {
         }
         self.hit_flush(id, called);
         self.note_given(id, moved);
-        self.told("splice out", id, if moved > 0 { Ok(moved) } else { called })
+        self.reported("splice out", id, if moved > 0 { Ok(moved) } else { called })
     }
 
     /// read(2) of a pipe.
@@ -516,7 +516,7 @@ impl Net {
         }
         self.shortage.on_reclaimed(moved as u64);
         self.coverage.hit("pipe reclaimed");
-        self.told("empty pipe", pipe, if moved > 0 { Ok(moved as u64) } else { Err(libc::EAGAIN) })
+        self.reported("empty pipe", pipe, if moved > 0 { Ok(moved as u64) } else { Err(libc::EAGAIN) })
     }
 
     pub(crate) fn take_error(&mut self, id: usize) -> Option<i32> {
@@ -549,16 +549,20 @@ impl Net {
         called
     }
 
-    pub(crate) fn close(&mut self, id: usize, farewell: Farewell) {
+    pub(crate) fn close(&mut self, id: usize, close_mode: CloseMode) {
         if self.conns[id].descriptor != Descriptor::Open {
             return;
         }
-        self.note(if farewell == Farewell::Close { "close" } else { "reset" }, id, self.conns[id].unread());
+        self.note(
+            if close_mode == CloseMode::Close { "close" } else { "reset" },
+            id,
+            self.conns[id].unread(),
+        );
         match (self.conns[id].dialed_port, self.conns[id].token) {
             (None, _) => self.note_end(id),
             (Some(_), Some(Token::Probe(_))) => self.note_old(id),
             (Some(_), _) => {}
         }
-        self.conns[id].close(farewell);
+        self.conns[id].close(close_mode);
     }
 }

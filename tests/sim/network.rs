@@ -9,7 +9,7 @@ use std::time::Duration;
 use l4lb::base::ready::Ready;
 use l4lb::base::rng::Rng;
 use l4lb::base::slots::Key;
-use l4lb::session::{Farewell, Side};
+use l4lb::session::{CloseMode, Side};
 use l4lb::sys::{Event, Token};
 use nix::libc;
 
@@ -135,9 +135,9 @@ pub(crate) struct Net {
     pub(crate) turns: Vec<Turn>,
     /// Events that were never reported.
     pub(crate) edges_lost: u64,
-    /// Whether the workers were told to cut open sessions.
+    /// Whether the workers got the command to cut open sessions.
     pub(crate) is_stopping: bool,
-    /// Whether they were told to drain or to cut.
+    /// Whether they got the command to drain or to cut.
     pub(crate) is_ending: bool,
     /// Whether backends behave well.
     pub(crate) peers_behave: bool,
@@ -232,7 +232,7 @@ impl Net {
         let listener = &mut self.listeners[place];
         listener.queue.push_back(id);
         listener.edge = true;
-        self.trace.tell(self.now, "client connects", id, place as u64);
+        self.trace.note(self.now, "client connects", id, place as u64);
         true
     }
 
@@ -250,7 +250,7 @@ impl Net {
         self.turns[self.listeners[place].worker].note_accept();
         let called = self.accept_next(place);
         match called {
-            Ok((id, _)) => self.trace.tell(self.now, "accept", id, place as u64),
+            Ok((id, _)) => self.trace.note(self.now, "accept", id, place as u64),
             Err(error) => self.trace.fail(self.now, "accept", place, error),
         }
         called
@@ -289,7 +289,7 @@ impl Net {
     fn forget_queued(&mut self, id: usize) {
         let conn = &mut self.conns[id];
         conn.peer.seen = Seen::Reset;
-        conn.descriptor = Descriptor::Closed(Farewell::Reset);
+        conn.descriptor = Descriptor::Closed(CloseMode::Reset);
         conn.dead = true;
     }
 
@@ -306,7 +306,7 @@ impl Net {
         for id in std::mem::take(&mut listener.queue) {
             self.forget_queued(id);
         }
-        self.trace.tell(self.now, "close listener", place, 0);
+        self.trace.note(self.now, "close listener", place, 0);
     }
 
     // --- dials -----------------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ impl Net {
     pub(crate) fn dial(&mut self, worker: usize, address: SocketAddr) -> Called<usize> {
         let called = self.dial_now(worker, address);
         match called {
-            Ok(id) => self.trace.tell(self.now, "dial", id, u64::from(address.port())),
+            Ok(id) => self.trace.note(self.now, "dial", id, u64::from(address.port())),
             Err(error) => {
                 self.exhausted += u64::from(error != libc::EADDRNOTAVAIL);
                 self.trace.fail(self.now, "dial", usize::from(address.port()), error);
@@ -410,10 +410,10 @@ impl Net {
     /// epoll_wait(2).
     pub(crate) fn wait(&mut self, worker: usize, timeout: Option<Duration>, events: &mut Vec<Event>) {
         self.shortage.begin_turn();
-        self.tell_edges(worker, events);
+        self.deliver_edges(worker, events);
         // Case 46.
         if happens(&mut self.rng, self.faults.spurious_event) {
-            self.tell_nothing(worker, events);
+            self.deliver_no_event(worker, events);
         }
         if events.is_empty() {
             let most = timeout.map_or(u64::MAX, |span| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
@@ -427,7 +427,7 @@ impl Net {
         }
     }
 
-    fn tell_edges(&mut self, worker: usize, events: &mut Vec<Event>) {
+    fn deliver_edges(&mut self, worker: usize, events: &mut Vec<Event>) {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
         let edges = self.live.iter().filter_map(|&id| {
@@ -444,14 +444,14 @@ impl Net {
         while events.len() < most && !candidates.is_empty() {
             let token = candidates.swap_remove(self.below(candidates.len()));
             if !happens(&mut self.rng, self.faults.late_event) {
-                events.extend(self.tell(worker, token));
+                events.extend(self.deliver(worker, token));
             }
         }
         self.candidates = candidates;
     }
 
     /// Returns the event of an edge; `None` when its subject is over.
-    fn tell(&mut self, worker: usize, token: Token) -> Option<Event> {
+    fn deliver(&mut self, worker: usize, token: Token) -> Option<Event> {
         let ready = match token {
             Token::Wake => {
                 self.wakes[worker].store(false, Ordering::Relaxed);
@@ -485,7 +485,7 @@ impl Net {
     }
 
     /// Adds an event that means nothing, is wrong, or belongs to a connection that is over.
-    fn tell_nothing(&mut self, worker: usize, events: &mut Vec<Event>) {
+    fn deliver_no_event(&mut self, worker: usize, events: &mut Vec<Event>) {
         let old = self.old_tokens.pop_front().filter(|&(of, _)| of == worker);
         let of_worker = |&&id: &&usize| self.conns[id].worker == worker && self.conns[id].token.is_some();
         let watched: Vec<usize> = self.live.iter().filter(of_worker).copied().collect();

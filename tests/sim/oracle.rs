@@ -1,11 +1,11 @@
 //! The verdict on a session that has ended: its log line against the state of the network.
 
-use l4lb::session::Farewell;
+use l4lb::session::CloseMode;
 
 use crate::conn::{Conn, Descriptor, Nanos, Stage};
 use crate::network::{Net, client_of};
 use crate::peer::Seen;
-use crate::summaries::Told;
+use crate::summaries::Reported;
 
 /// How long a session may stand still, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -15,9 +15,9 @@ pub(crate) struct Patience {
     pub(crate) half_close: Nanos,
 }
 
-/// The workers' orders for open sessions.
+/// The command to the workers about open sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Orders {
+pub(crate) enum StopOrder {
     /// Nothing.
     Serve,
     /// To cut them: the drain took too long.
@@ -29,7 +29,7 @@ pub(crate) enum Orders {
 /// One session that has ended.
 struct Case<'a> {
     id: usize,
-    told: &'a Told,
+    reported: &'a Reported,
     client: &'a Conn,
     /// The backend that it was connected to.
     backend: Option<&'a Conn>,
@@ -38,17 +38,17 @@ struct Case<'a> {
 }
 
 /// Panics unless the session ended as it had to.
-pub(crate) fn judge(net: &Net, told: &Told, patience: Patience, orders: Orders) {
-    let id = client_of(told.client);
+pub(crate) fn judge(net: &Net, reported: &Reported, patience: Patience, stop_order: StopOrder) {
+    let id = client_of(reported.client);
     let client = &net.conns[id];
     let partner = client.partner.map(|partner| &net.conns[partner]);
-    let backend = partner.filter(|_| told.is_connected);
-    let case = Case { id, told, client, backend, now: net.now, patience };
+    let backend = partner.filter(|_| reported.is_connected);
+    let case = Case { id, reported, client, backend, now: net.now, patience };
     case.check_counts();
-    case.check_reason(partner, orders, |dialed| net.roster.is_cut(dialed));
-    case.check_farewell(client, backend);
+    case.check_reason(partner, stop_order, |dialed| net.roster.is_cut(dialed));
+    case.check_close_mode(client, backend);
     if let Some(backend) = backend {
-        case.check_farewell(backend, Some(client));
+        case.check_close_mode(backend, Some(client));
         case.check_bytes_before_reset(client, backend);
         case.check_bytes_before_reset(backend, client);
     }
@@ -57,17 +57,20 @@ pub(crate) fn judge(net: &Net, told: &Told, patience: Patience, orders: Orders) 
 impl Case<'_> {
     #[track_caller]
     fn expect(&self, holds: bool, what: &str) {
-        let Self { id, told, client, backend, .. } = self;
-        assert!(holds, "client #{id}: {what}: told {told:?}\nclient {client:?}\nbackend {backend:?}");
+        let Self { id, reported, client, backend, .. } = self;
+        assert!(holds, "client #{id}: {what}: reported {reported:?}\nclient {client:?}\nbackend {backend:?}");
     }
 
     fn check_counts(&self) {
-        let Self { told, client, backend, .. } = self;
-        self.expect(told.to_client == client.written, "bytes told to be given to the client");
-        self.expect(told.to_backend == backend.map_or(0, |backend| backend.written), "and to the backend");
+        let Self { reported, client, backend, .. } = self;
+        self.expect(reported.to_client == client.written, "bytes reported to be given to the client");
+        self.expect(
+            reported.to_backend == backend.map_or(0, |backend| backend.written),
+            "and to the backend",
+        );
         self.expect(backend.is_some() || client.read == 0, "bytes were read with nowhere to go");
         let stood = backend.is_none_or(|backend| backend.stage == Stage::Open && !backend.is_itself);
-        self.expect(stood, "told as connected to a backend that was not");
+        self.expect(stood, "reported as connected to a backend that was not");
     }
 
     /// Returns for how long nothing has moved.
@@ -83,11 +86,11 @@ impl Case<'_> {
         self.stillness().min(self.now - taken_at)
     }
 
-    fn check_reason(&self, partner: Option<&Conn>, orders: Orders, is_cut: impl Fn(&Conn) -> bool) {
-        let Self { told, client, backend, now, patience, .. } = *self;
+    fn check_reason(&self, partner: Option<&Conn>, stop_order: StopOrder, is_cut: impl Fn(&Conn) -> bool) {
+        let Self { reported, client, backend, now, patience, .. } = *self;
         let lost = |conn: &Conn| conn.dead || conn.vanished.is_some();
         let connected = backend.is_some();
-        let fits = match told.reason.as_str() {
+        let fits = match reported.reason.as_str() {
             "done" => {
                 backend.is_some_and(|backend| is_complete(client, backend) && is_complete(backend, client))
             }
@@ -109,8 +112,8 @@ impl Case<'_> {
             "idle_timeout" => self.quiet() >= patience.idle,
             "half_close_timeout" => self.quiet() >= patience.half_close,
             "backend_removed" => partner.is_some_and(is_cut),
-            "drain_timeout" => orders == Orders::DrainTimeout,
-            "stopped" => orders == Orders::Stop,
+            "drain_timeout" => stop_order == StopOrder::DrainTimeout,
+            "stopped" => stop_order == StopOrder::Stop,
             // Their number is checked against the answers of the workers.
             "killed" => true,
             _ => false,
@@ -120,24 +123,24 @@ impl Case<'_> {
 
     /// A connection may be closed with close(2) only when both its streams have ended and nothing is left to read:
     /// otherwise that would be an end that no peer sent, or a reset in disguise. It must be reset only if necessary.
-    fn check_farewell(&self, conn: &Conn, partner: Option<&Conn>) {
-        let Descriptor::Closed(farewell) = conn.descriptor else {
+    fn check_close_mode(&self, conn: &Conn, partner: Option<&Conn>) {
+        let Descriptor::Closed(close_mode) = conn.descriptor else {
             return self.expect(false, "a connection was not given back");
         };
         if conn.dead {
             return;
         }
-        match farewell {
-            Farewell::Close => {
+        match close_mode {
+            CloseMode::Close => {
                 self.expect(conn.fin_in && conn.fin_out, "closed before both streams had ended");
                 self.expect(conn.unread() == 0, "closed with bytes unread");
             }
-            Farewell::Reset => {
-                self.expect(self.told.reason != "done", "reset though it was done");
+            CloseMode::Reset => {
+                self.expect(self.reported.reason != "done", "reset though it was done");
                 let partner_died = partner.is_some_and(|partner| partner.dead) && conn.vanished.is_none();
                 let waited = conn.unacked() == 0 || self.stillness() >= self.patience.half_close;
                 let was_cut = matches!(
-                    self.told.reason.as_str(),
+                    self.reported.reason.as_str(),
                     "stopped" | "killed" | "drain_timeout" | "backend_removed" | "idle_timeout"
                 );
                 self.expect(!partner_died || waited || was_cut, "reset before its peer had the last bytes");
@@ -148,7 +151,7 @@ impl Case<'_> {
     /// Bytes before a reset must be passed on before it, as long as the sink accepts them.
     fn check_bytes_before_reset(&self, source: &Conn, sink: &Conn) {
         let is_reset = source.dead && !source.fin_in;
-        let by_itself = self.told.reason.ends_with("_reset");
+        let by_itself = self.reported.reason.ends_with("_reset");
         if is_reset && by_itself && !sink.dead && sink.vanished.is_none() {
             self.expect(sink.written == source.arrived, "bytes in front of a reset were not passed on");
         }

@@ -7,13 +7,13 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
 thread_local! {
-    static TOLD: RefCell<Vec<Told>> = const { RefCell::new(Vec::new()) };
+    static TOLD: RefCell<Vec<Reported>> = const { RefCell::new(Vec::new()) };
     static IS_LOUD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The log line of an ended session.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct Reported {
     pub(crate) client: SocketAddr,
     pub(crate) reason: String,
     pub(crate) to_backend: u64,
@@ -31,7 +31,7 @@ pub(crate) fn listen(is_loud: bool) {
 }
 
 /// Returns the lines of this thread since the last call.
-pub(crate) fn take() -> Vec<Told> {
+pub(crate) fn take() -> Vec<Reported> {
     TOLD.take()
 }
 
@@ -52,7 +52,7 @@ impl Log for Listener {
             eprintln!("{:>22} {} {}", record.level(), record.args(), fields.text);
         }
         if record.target() == "l4lb::session" {
-            TOLD.with_borrow_mut(|told| told.push(fields.told()));
+            TOLD.with_borrow_mut(|reported| reported.push(fields.reported()));
         }
     }
 
@@ -70,10 +70,10 @@ struct Fields {
 }
 
 impl Fields {
-    fn told(self) -> Told {
+    fn reported(self) -> Reported {
         let Self { reason, to_backend, to_client, is_connected, .. } = self;
         let client = self.client.expect("every session has a client");
-        Told { client, reason, to_backend, to_client, is_connected }
+        Reported { client, reason, to_backend, to_client, is_connected }
     }
 }
 

@@ -61,7 +61,7 @@ struct Sweep {
     next: AtomicU64,
     end: u64,
     over: AtomicU64,
-    /// When it began, if progress is to be told.
+    /// When it began, if progress is to be reported.
     clock: Option<Clock>,
     sessions: AtomicU64,
     steps: AtomicU64,
@@ -89,12 +89,12 @@ impl Sweep {
                     self.next.store(self.end, Ordering::Relaxed);
                 }
             }
-            self.tell_progress();
+            self.print_progress();
         }
         self.coverage.lock().expect("lock not poisoned").add(&coverage);
     }
 
-    fn tell_progress(&self) {
+    fn print_progress(&self) {
         let over = self.over.fetch_add(1, Ordering::Relaxed) + 1;
         let all = self.end - self.first;
         let Some(clock) = self.clock.filter(|_| over.is_multiple_of((all / LINES).max(1))) else { return };

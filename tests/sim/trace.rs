@@ -29,7 +29,7 @@ impl Trace {
         self.hash = avalanche(self.hash ^ a.rotate_left(24) ^ b ^ name << 48);
     }
 
-    pub(crate) fn tell(&mut self, now: Nanos, what: &'static str, id: usize, value: u64) {
+    pub(crate) fn note(&mut self, now: Nanos, what: &'static str, id: usize, value: u64) {
         self.mix(what, id as u64, value);
         if self.is_loud {
             eprintln!("{} {what} #{id} {value}", Stamp(now));
@@ -51,7 +51,7 @@ impl Trace {
         self.mix("event", token.pack(), bits);
         if self.is_loud {
             let flags: String = flags.iter().filter(|(flag, _)| *flag).map(|(_, letter)| letter).collect();
-            eprintln!("{} worker {worker} hears {flags} of {token:?}", Stamp(now));
+            eprintln!("{} worker {worker} gets {flags} of {token:?}", Stamp(now));
         }
     }
 }

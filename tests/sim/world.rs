@@ -28,7 +28,7 @@ use crate::deadlines;
 use crate::faults::Faults;
 use crate::kernel::{SimKernel, SimListener, SimSocket};
 use crate::network::{self, Net, client_of};
-use crate::oracle::{self, Orders};
+use crate::oracle::{self, StopOrder};
 use crate::random::{below, happens, to_usize};
 use crate::scenario::Plan;
 use crate::shortage;
@@ -53,7 +53,7 @@ pub(crate) struct Run {
     pub(crate) hash: u64,
     pub(crate) coverage: Coverage,
     pub(crate) sessions: u64,
-    /// Fewer than asked for when all workers were told to stop before.
+    /// Fewer than asked for when all workers got the command to stop before.
     pub(crate) steps: u64,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
         world.come_to_rest();
         world.heal();
         world.flood();
-        world.see_them_off();
+        world.end_retired();
         world.serve_the_last();
         world.drain();
     }
@@ -119,7 +119,7 @@ struct World {
     retired: Vec<(Arc<Pool>, u64)>,
     /// Pools that were removed and may come back.
     away: Vec<model::Pool>,
-    orders: Orders,
+    stop_order: StopOrder,
     is_draining: bool,
     /// Workers that were not sent the last epoch yet.
     late: Vec<bool>,
@@ -127,7 +127,7 @@ struct World {
     done: Vec<usize>,
     sessions_over: u64,
     /// Bytes that their log lines report.
-    told: u64,
+    reported: u64,
     coverage: Coverage,
 }
 
@@ -168,12 +168,12 @@ impl World {
             stats: Vec::new(),
             books: Vec::new(),
             plan,
-            orders: Orders::Serve,
+            stop_order: StopOrder::Serve,
             is_draining: false,
             late: Vec::new(),
             done: Vec::new(),
             sessions_over: 0,
-            told: 0,
+            reported: 0,
             coverage: Coverage::default(),
         };
         world.commit(&config, Snapshot::new(&config));
@@ -219,7 +219,7 @@ impl World {
 
     fn turn(&mut self, index: usize) {
         if self.late[index] && self.rng.below(8) == 0 {
-            self.tell_epoch(index);
+            self.post_epoch(index);
         }
         let paused = self.pauses_at_limits(index);
         let Some(worker) = &mut self.workers[index] else { return };
@@ -228,8 +228,8 @@ impl World {
         if !self.late[index] {
             self.net.borrow_mut().on_applied(index);
         }
-        self.hear_reports();
-        self.hear_answers(index);
+        self.receive_reports();
+        self.receive_answers(index);
         self.judge_sessions();
         self.look_at_retired();
         self.audit();
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    fn hear_reports(&mut self) {
+    fn receive_reports(&mut self) {
         for report in self.inbox.try_iter() {
             let Report::Health { from, to, backend, .. } = report else { panic!("{report:?} of a worker") };
             self.net.borrow_mut().roster.on_health(backend, from, to);
@@ -260,28 +260,28 @@ impl World {
     fn judge_sessions(&mut self) {
         let net = &mut *self.net.borrow_mut();
         let mut ended = std::mem::take(&mut net.ended);
-        let told = summaries::take();
-        assert_eq!(told.len(), ended.len(), "every session that ends is told of once");
-        for told in &told {
-            let id = client_of(told.client);
+        let reported = summaries::take();
+        assert_eq!(reported.len(), ended.len(), "every session that ends is reported once");
+        for reported in &reported {
+            let id = client_of(reported.client);
             let place = ended.iter().position(|&ended| ended == id);
-            ended.swap_remove(place.unwrap_or_else(|| panic!("client #{id} was told of and is not over")));
-            oracle::judge(net, told, self.plan.patience, self.orders);
-            let reason = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == told.reason);
+            ended.swap_remove(place.unwrap_or_else(|| panic!("client #{id} was reported and is not over")));
+            oracle::judge(net, reported, self.plan.patience, self.stop_order);
+            let reason = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == reported.reason);
             self.coverage.hit(reason.expect("a reason of the list").as_str());
-            self.told += told.to_backend + told.to_client;
-            if told.reason == "done" {
+            self.reported += reported.to_backend + reported.to_client;
+            if reported.reason == "done" {
                 self.done.push(id);
             }
         }
-        self.sessions_over += told.len() as u64;
+        self.sessions_over += reported.len() as u64;
         net.ended = ended;
     }
 
     /// Compares the resources of the workers with those that the network has given them.
     fn audit(&mut self) {
         let audits: Vec<_> = self.workers.iter().flatten().map(Worker::audit).collect();
-        self.workers.iter().flatten().for_each(Worker::audit_told);
+        self.workers.iter().flatten().for_each(Worker::audit_gauges);
         self.coverage.hit_if(audits.iter().any(|audit| audit.waiting_checks > 0), "check waits");
         self.coverage.hit_if(audits.iter().any(|audit| audit.slow_checks > 0), "slow check");
         let net = self.net.borrow();
@@ -310,7 +310,7 @@ impl World {
         assert!(active <= self.plan.sessions_max, "more sessions than there may be");
         let through: usize = self.listeners_ever.iter().map(|listener| listener.gauge().count()).sum();
         assert_eq!(through, active, "each session is counted for one listener, whatever its version");
-        assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are told of");
+        assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are reported of");
         assert_eq!(stats::violations(&totals), [""; 0]);
         for listener in &self.snapshot.listeners {
             assert_eq!(stats::violations_of_listener(&listener.stats().read()), [""; 0]);
@@ -330,7 +330,7 @@ impl World {
         let pauses = |stats: &WorkerStats| stats.accept_pauses[PauseReason::DialPutOff.index()].get();
         let pauses: u64 = self.stats.iter().map(|stats| pauses(stats)).sum();
         assert!(pauses <= net.exhausted, "accepting was paused for the want of a port");
-        assert!(totals.lost_wakeups <= net.edges_lost, "a wake-up was lost that the network had told");
+        assert!(totals.lost_wakeups <= net.edges_lost, "a wake-up was lost that the network had reported");
         let stale: u64 = self.stats.iter().map(|stats| stats.stale_events.get()).sum();
         assert!(stale >= net.stale_told, "an event for a session that is over reached another one");
     }
@@ -340,8 +340,8 @@ impl World {
         self.books[worker].check(net.now, net.given[worker], &self.stats[worker]);
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
         let counted = totals.to_backend + totals.to_client;
-        assert!(counted >= self.told, "what a session has given is counted at its end");
-        self.coverage.hit_if(counted > self.told, "counted before the end");
+        assert!(counted >= self.reported, "what a session has given is counted at its end");
+        self.coverage.hit_if(counted > self.reported, "counted before the end");
     }
 
     /// Returns how often a worker has paused accepting for want of a place.

@@ -96,7 +96,7 @@ impl Balancer {
             if words.iter().any(|word| line.contains(word)) {
                 return Ok(line);
             }
-            self.complaints.extend(is_complaint(&line).then_some(line));
+            self.complaints.extend(is_error_line(&line).then_some(line));
         }
     }
 
@@ -153,16 +153,16 @@ impl Drop for Balancer {
 /// signal handlers before them: what was counted as soon as these were there was less than it has when it is idle, so
 /// that no wait for its being idle again could end, and the counts behind that wait were those of any moment.
 fn wait_until_ready(manager: &UnixDatagram) -> anyhow::Result<()> {
-    let mut told = [0; 4096];
+    let mut message = [0; 4096];
     loop {
-        let length = manager.recv(&mut told).context("l4lb does not say that it is ready")?;
-        if told[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
+        let length = manager.recv(&mut message).context("l4lb does not say that it is ready")?;
+        if message[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
             return Ok(());
         }
     }
 }
 
-fn is_complaint(line: &str) -> bool {
+fn is_error_line(line: &str) -> bool {
     ["WARN", "ERROR", "panicked"].iter().any(|word| line.contains(word))
 }
 
@@ -200,7 +200,7 @@ impl Totals {
         Self { line, figures }
     }
 
-    /// The counter of that name; reasons that nobody had are not told.
+    /// The counter of that name; reasons that nobody had are not message.
     pub(crate) fn get(&self, key: &str) -> u64 {
         self.figures.get(key).copied().unwrap_or(0)
     }

@@ -28,7 +28,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Runs the connections `ids`; `on_over` hears of each.
+    /// Runs the connections `ids`; `on_over` is called at the end of each.
     pub(crate) async fn run(&self, ids: Range<u64>, on_over: Rc<dyn Fn()>) -> anyhow::Result<()> {
         let ids = Rc::new(Cell::new(ids));
         let tasks: Vec<_> = (0..self.concurrency)

@@ -35,7 +35,7 @@ pub(super) fn report(
     }
     let by_port = by_port(listeners);
     overlaps(&by_port, report);
-    doors(&by_port, admin, report);
+    admin_sockets(&by_port, admin, report);
     let listeners = listeners.iter().map(|part| (OwnSocket::Listener(part.item.bind), &part.address_at));
     circles(&own_by_port(listeners.chain(admin.sockets())), pools, report);
 }
@@ -108,7 +108,7 @@ fn overlaps(by_port: &ByPort, report: &mut Report) {
 }
 
 /// Reports admin addresses that are those of listeners: the second one could not listen.
-fn doors(by_port: &ByPort<'_>, admin: &AdminDraft, report: &mut Report) {
+fn admin_sockets(by_port: &ByPort<'_>, admin: &AdminDraft, report: &mut Report) {
     for (socket, spot) in admin.sockets() {
         let (key, address) = match socket {
             OwnSocket::Listener(_) => continue,

@@ -70,7 +70,7 @@ struct Found {
 
 impl Names<'_> {
     fn find(&mut self, target: &Target) -> Result<Found, Invalid> {
-        match (target.resolve_aloud(self.resolve), target, self.policy) {
+        match (target.resolve_with_warning(self.resolve), target, self.policy) {
             (Ok((address, note)), ..) => Ok(Found { address, unresolved: None, note }),
             (Err(Invalid(what)), Target::Host { .. }, Resolve::KeepTrying) => {
                 let note = Some(format!("{what}: it is down until it resolves"));

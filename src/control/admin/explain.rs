@@ -3,50 +3,50 @@
 use super::rows;
 use crate::api;
 use crate::base::time::Instant;
-use crate::control::history::{Past, Standing};
-use crate::messages::query::{self, Story};
+use crate::control::history::{Standing, StandingChange};
+use crate::messages::query::{self, SessionExplanation};
 use crate::pool::{BackendId, Pool, SkipReason};
 
 /// Returns the explanation of a session; its pool was `past` when it chose, and is `pool` now.
 pub(super) fn explanation(
-    story: &Story,
-    past: Option<Vec<Past>>,
+    explanation: &SessionExplanation,
+    past: Option<Vec<StandingChange>>,
     pool: Option<&Pool>,
     now: Instant,
 ) -> api::Explanation {
-    let Story { row, why, tried, .. } = story;
-    let mut told =
+    let SessionExplanation { row, why, tried, .. } = explanation;
+    let mut sentences =
         vec![format!("came from {} through listener {:?} to pool {:?}", row.client, row.listener, row.pool)];
     if row.retries > 0 {
-        told.push(format!("dials that had failed before: {}", row.retries));
+        sentences.push(format!("dials that had failed before: {}", row.retries));
     }
     match (&row.backend, why) {
         (Some(backend), Some(why)) => {
-            told.push(format!("{:?} at {} was picked: {why}", backend.name, backend.address));
+            sentences.push(format!("{:?} at {} was picked: {why}", backend.name, backend.address));
         }
         (Some(backend), None) => {
-            told.push(format!(
+            sentences.push(format!(
                 "{:?} at {} was the last that could not be dialed",
                 backend.name, backend.address
             ));
         }
-        (None, _) => told.push("no backend could be picked".to_owned()),
+        (None, _) => sentences.push("no backend could be picked".to_owned()),
     }
     if let Some(connect) = row.connect_time {
         let from = row.source.map(|source| format!(", from {source}")).unwrap_or_default();
-        told.push(format!("was connected {connect:?} after it came{from}"));
+        sentences.push(format!("was connected {connect:?} after it came{from}"));
     }
     let (mut end_code, mut end) = (None, None);
     if let query::SessionState::Ended { reason, code, reset_by, half_closed_by, duration, .. } = row.state {
         if let Some(side) = half_closed_by {
-            told.push(format!(
+            sentences.push(format!(
                 "the {} had ended its stream, and the {} had not",
                 side.as_str(),
                 side.other().as_str()
             ));
         }
         let by = reset_by.map(|side| format!(", by the {}", side.as_str())).unwrap_or_default();
-        told.push(format!("ended {duration:?} after it came: {}{by}", reason.words()));
+        sentences.push(format!("ended {duration:?} after it came: {}{by}", reason.words()));
         (end_code, end) = (Some(code.to_string()), Some(reason.words().to_owned()));
     }
     let as_of_choice = past.is_some();
@@ -55,7 +55,7 @@ pub(super) fn explanation(
     let candidates = past.iter().filter_map(|past| candidate(past, chosen, tried)).collect();
     api::Explanation {
         session: rows::session(row, now),
-        story: told,
+        story: sentences,
         candidates,
         as_of_choice,
         end_code,
@@ -64,16 +64,26 @@ pub(super) fn explanation(
 }
 
 /// Returns the backends of a pool, as if nothing had changed.
-fn as_of_now(pool: &Pool) -> Vec<Past> {
+fn as_of_now(pool: &Pool) -> Vec<StandingChange> {
     let backends = pool.backends.iter().map(|backend| {
         let standing = Some(Standing { weight: backend.weight(), refusal: SkipReason::now(backend) });
-        Past { backend: backend.id, name: backend.name.clone(), then: standing, now: standing, changed: None }
+        StandingChange {
+            backend: backend.id,
+            name: backend.name.clone(),
+            then: standing,
+            now: standing,
+            changed: None,
+        }
     });
     backends.collect()
 }
 
 /// Returns `None` for a backend that came and went since.
-fn candidate(past: &Past, chosen: Option<BackendId>, tried: &[BackendId]) -> Option<api::Candidate> {
+fn candidate(
+    past: &StandingChange,
+    chosen: Option<BackendId>,
+    tried: &[BackendId],
+) -> Option<api::Candidate> {
     let standing = past.then.or(past.now)?;
     let verdict = match past.then {
         None => Some("not in the pool then"),
@@ -90,7 +100,7 @@ fn candidate(past: &Past, chosen: Option<BackendId>, tried: &[BackendId]) -> Opt
 }
 
 /// Returns the change of a backend since then, and its time.
-fn since(past: &Past) -> Option<String> {
+fn since(past: &StandingChange) -> Option<String> {
     let when = past.changed?;
     match (past.then, past.now) {
         (None, None) => None,
@@ -115,7 +125,7 @@ mod tests {
     #[test]
     fn a_candidate_is_what_it_was_and_what_it_has_become_is_told_apart() {
         let standing = |weight, refusal| Some(Standing { weight, refusal });
-        let past = |then, now| Past {
+        let past = |then, now| StandingChange {
             backend: BackendId(1),
             name: "a".into(),
             then,
@@ -143,7 +153,8 @@ mod tests {
             (None, standing(3, None), 3, Some("not in the pool then"), Some("added 1970-01-01T00:00:00Z")),
             (standing(1, None), standing(1, None), 1, None, None),
         ] {
-            let told = candidate(&past(then, now), None, &[]).expect("the backend was or is in the pool");
+            let sentences =
+                candidate(&past(then, now), None, &[]).expect("the backend was or is in the pool");
             let expected = api::Candidate {
                 backend: "a".into(),
                 weight,
@@ -151,7 +162,7 @@ mod tests {
                 skipped: skipped.map(str::to_owned),
                 since: since.map(str::to_owned),
             };
-            assert_eq!(told, expected);
+            assert_eq!(sentences, expected);
         }
         assert_eq!(candidate(&past(None, None), None, &[]), None, "it came and went since");
     }

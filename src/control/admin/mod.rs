@@ -7,11 +7,11 @@
 
 mod context;
 mod discovery;
-mod doors;
 mod error;
 mod explain;
 mod extract;
 mod guard;
+mod listeners;
 mod monitoring;
 mod page;
 mod problem;
@@ -41,14 +41,14 @@ use crate::control::View;
 use crate::messages::report::Reports;
 use crate::sys;
 
-pub use doors::{Doors, Swap};
 pub use error::AdminError;
 pub use guard::names_this_machine;
+pub use listeners::{AdminListeners, Swap};
 pub use routes::openapi;
 pub use wanted::Wanted;
 
 use context::Context;
-use doors::tcp;
+use listeners::tcp;
 use resolve::Resolvers;
 use scrape::Scraper;
 use serve::Place;
@@ -75,7 +75,7 @@ pub struct Addresses {
 
 impl Addresses {
     /// Returns the TCP sockets among them.
-    pub fn doors(&self) -> impl Iterator<Item = OwnSocket> {
+    pub fn listeners(&self) -> impl Iterator<Item = OwnSocket> {
         self.listen.map(OwnSocket::Admin).into_iter().chain(self.metrics.map(OwnSocket::Metrics))
     }
 }
@@ -138,9 +138,14 @@ impl Opened {
         }
     }
 
-    /// Answers until the process ends; `settings` must be those it was opened for. Returns the doors, which apply later
+    /// Answers until the process ends; `settings` must be those it was opened for. Returns the listeners, which apply later
     /// settings.
-    pub fn start(self, settings: &Admin, view: Arc<View>, reports: Reports) -> Result<Doors, AdminError> {
+    pub fn start(
+        self,
+        settings: &Admin,
+        view: Arc<View>,
+        reports: Reports,
+    ) -> Result<AdminListeners, AdminError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error| AdminError { what, error }
@@ -156,26 +161,26 @@ impl Opened {
         let context = Context { view, scraper: Arc::new(scraper), reports, streams, resolvers };
         let (listen, tokens) = self.listen.unzip();
         let socket_file = self.unix.as_ref().map(|unix| unix.file.clone());
-        let (doors, swaps) = Doors::new(settings, context, tokens, socket_file);
+        let (listeners, swaps) = AdminListeners::new(settings, context, tokens, socket_file);
         let mut open = Vec::new();
         {
             // The runtime must be entered to register sockets.
             let _entered = runtime.enter();
             if let Some(socket) = self.unix {
-                open.push((Place::Socket, doors.socket(socket).map_err(failed("watch its socket"))?));
+                open.push((Place::Socket, listeners.socket(socket).map_err(failed("watch its socket"))?));
             }
             let watch = "watch its listener";
             if let Some(listener) = listen {
-                open.push((Place::Listen, doors.listen(listener).map_err(failed(watch))?));
+                open.push((Place::Listen, listeners.listen(listener).map_err(failed(watch))?));
             }
             if let Some(listener) = self.metrics {
-                open.push((Place::Metrics, doors.metrics(listener).map_err(failed(watch))?));
+                open.push((Place::Metrics, listeners.metrics(listener).map_err(failed(watch))?));
             }
         }
         thread::Builder::new()
             .name("l4lb-admin".into())
             .spawn(move || runtime.block_on(serve::serve_all(open, swaps)))
             .map_err(failed("start its thread"))?;
-        Ok(doors)
+        Ok(listeners)
     }
 }

@@ -79,7 +79,7 @@ async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::Reload
             Err(Problem::new(status, errors.join("; ")))
         }
         Ok(Err(_)) => Err(unavailable("the process is stopping")),
-        Err(_) => Err(unavailable("it takes long; the events will tell what comes of it")),
+        Err(_) => Err(unavailable("the reload takes long; the events will report its result")),
     }
 }
 

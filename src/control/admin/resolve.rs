@@ -14,7 +14,7 @@ use crate::sys;
 
 /// Names resolved at the same time. A name without an answer occupies a thread for some ten seconds (resolv.conf(5)).
 const RESOLVERS: usize = 4;
-/// Names that may wait: each belongs to a client, of which each door has fewer.
+/// Names that may wait: each belongs to a client, of which each listener has fewer.
 const NAMES_MAX: usize = 128;
 
 /// The threads that resolve names.

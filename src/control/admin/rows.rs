@@ -11,7 +11,7 @@ use crate::control::membership::notes::Note;
 use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
 use crate::control::status::ControlState;
-use crate::control::{Leaving, ReloadStatus, Removed, Staff, View};
+use crate::control::{Leaving, ReloadStatus, Removed, View, Workers};
 use crate::messages::query;
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::session::CloseReason;
@@ -21,8 +21,8 @@ use crate::sys::timestamp;
 /// Most backends in a sample: one for each of 10,000 would be megabytes per second.
 const SAMPLE_BACKENDS_MAX: usize = 1000;
 
-pub(super) fn workers(staff: &Staff) -> Vec<api::Worker> {
-    let rows = staff.counters().into_iter().map(|(worker, stats)| {
+pub(super) fn workers(workers: &Workers) -> Vec<api::Worker> {
+    let rows = workers.counters().into_iter().map(|(worker, stats)| {
         let Share { sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses, .. } =
             Share::of(&stats);
         let worker = u32::try_from(worker).unwrap_or(u32::MAX);
@@ -31,8 +31,8 @@ pub(super) fn workers(staff: &Staff) -> Vec<api::Worker> {
     rows.collect()
 }
 
-pub(super) fn totals(staff: &Staff) -> api::Totals {
-    let counters = staff.counters();
+pub(super) fn totals(workers: &Workers) -> api::Totals {
+    let counters = workers.counters();
     let totals = Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()));
     let occurred = CloseReason::ALL.into_iter().filter(|&reason| totals.closed_for(reason) > 0);
     let closed: BTreeMap<String, u64> =
@@ -84,7 +84,7 @@ pub(super) fn sample(state: &ControlState, now: Instant) -> api::Sample {
         time: timestamp(),
         stage: state.stage,
         epoch: state.snapshot.epoch,
-        totals: totals(&state.staff),
+        totals: totals(&state.workers),
         pools: state.snapshot.pools.iter().map(|known| pool(known)).collect(),
         backends: rows,
         connect: api::Latency::default(),
@@ -279,6 +279,6 @@ pub(super) fn drains(state: &ControlState, now: Instant) -> api::Drains {
         let pool = &state.snapshot.pool(backend.pool).settings.name;
         (backend.active() > 0).then(|| named(row(&leaving, backend.active().into()), pool, backend))
     });
-    let process = state.drain.as_ref().map(|drain| row(drain, state.staff.sessions()));
+    let process = state.drain.as_ref().map(|drain| row(drain, state.workers.sessions()));
     api::Drains { process, backends: removed.chain(leaving).collect() }
 }

@@ -39,7 +39,7 @@ use crate::api;
 use crate::base::token_bucket::TokenBucket;
 use crate::sys::Clock;
 
-/// Most connections at a time through one door, besides the one accepted last.
+/// Most connections at a time through one listener, besides the one accepted last.
 const CLIENTS_MAX: usize = 32;
 /// Limits for the size and time of a head.
 const HEAD_LEN_MAX: usize = 16 * 1024;
@@ -57,7 +57,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// One listening socket, and the routes behind it.
-pub(super) struct Door {
+pub(super) struct AdminListener {
     listener: Listener,
     routes: Router,
 }
@@ -70,7 +70,7 @@ enum Listener {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-impl Door {
+impl AdminListener {
     pub(super) fn unix(unix: Unix, routes: Router) -> io::Result<Self> {
         Ok(Self { listener: Listener::Unix(UnixListener::from_std(unix.listener)?), routes })
     }
@@ -94,17 +94,17 @@ impl Door {
     }
 
     async fn serve(self) {
-        let mut crowd = Crowd::default();
+        let mut connections = Connections::default();
         let clock = Clock::of_process();
-        let mut told = TokenBucket::new(1, LOG_PERIOD, clock.now());
+        let mut errors_logged = TokenBucket::new(1, LOG_PERIOD, clock.now());
         loop {
             match self.accept().await {
                 Ok((stream, peer)) => {
-                    crowd.admit(stream, peer, self.routes.clone());
-                    crowd.make_room().await;
+                    connections.admit(stream, peer, self.routes.clone());
+                    connections.make_room().await;
                 }
                 Err(error) => {
-                    if told.take(clock.now()).is_some() {
+                    if errors_logged.take(clock.now()).is_some() {
                         log::warn!(error:%; "admin: cannot accept a client, it waits");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -124,23 +124,23 @@ pub(super) enum Place {
     Metrics,
 }
 
-/// Opens a door, within the runtime; returns `None` to close it for good.
-pub(super) type Hang = Box<dyn FnOnce() -> io::Result<Option<Door>> + Send>;
+/// Opens a listener, within the runtime; returns `None` to close it for good.
+pub(super) type OpenListener = Box<dyn FnOnce() -> io::Result<Option<AdminListener>> + Send>;
 
-/// Receives the doors that replace others.
-pub(super) type Swaps = UnboundedReceiver<(Place, Hang)>;
+/// Receives the listeners that replace others.
+pub(super) type Swaps = UnboundedReceiver<(Place, OpenListener)>;
 
-/// Serves all doors for ever, each until another one replaces it, which ends its clients too.
-pub(super) async fn serve_all(doors: Vec<(Place, Door)>, mut swaps: Swaps) {
+/// Serves all listeners for ever, each until another one replaces it, which ends its clients too.
+pub(super) async fn serve_all(listeners: Vec<(Place, AdminListener)>, mut swaps: Swaps) {
     let mut all = JoinSet::new();
     let mut open: BTreeMap<Place, AbortHandle> =
-        doors.into_iter().map(|(place, door)| (place, all.spawn(door.serve()))).collect();
-    while let Some((place, hang)) = swaps.recv().await {
+        listeners.into_iter().map(|(place, listener)| (place, all.spawn(listener.serve()))).collect();
+    while let Some((place, open_listener)) = swaps.recv().await {
         if let Some(before) = open.remove(&place) {
             before.abort();
         }
-        match hang() {
-            Ok(Some(door)) => _ = open.insert(place, all.spawn(door.serve())),
+        match open_listener() {
+            Ok(Some(listener)) => _ = open.insert(place, all.spawn(listener.serve())),
             Ok(None) => {}
             Err(error) => {
                 log::error!(place:?, error:%; "admin: cannot watch a listener, its clients get no answer");
@@ -151,9 +151,9 @@ pub(super) async fn serve_all(doors: Vec<(Place, Door)>, mut swaps: Swaps) {
     while all.join_next().await.is_some() {}
 }
 
-/// The clients of one door, oldest first.
+/// The clients of one listener, oldest first.
 #[derive(Default)]
-struct Crowd {
+struct Connections {
     clients: JoinSet<()>,
     by_age: VecDeque<Client>,
     idle: Arc<Notify>,
@@ -164,7 +164,7 @@ struct Client {
     activity: Arc<Activity>,
 }
 
-impl Crowd {
+impl Connections {
     fn admit(&mut self, stream: impl Stream + 'static, peer: Peer, routes: Router) {
         let activity = Activity::new(&self.idle);
         let task = self.clients.spawn(converse(stream, peer, routes, Work::begin(&activity)));
@@ -286,10 +286,10 @@ mod tests {
     }
 
     /// Returns the client's end of a connection that was admitted and has sent `sent`.
-    async fn admit(crowd: &mut Crowd, sent: &[u8]) -> DuplexStream {
+    async fn admit(connections: &mut Connections, sent: &[u8]) -> DuplexStream {
         let (mut client, server) = tokio::io::duplex(PIPE_LEN);
         client.write_all(sent).await.unwrap();
-        crowd.admit(server, PEER, routes());
+        connections.admit(server, PEER, routes());
         client
     }
 
@@ -304,8 +304,8 @@ mod tests {
     /// passes when nothing else can happen.
     async fn wait_after(sent: &[u8]) -> (String, Duration) {
         let began = Instant::now();
-        let mut crowd = Crowd::default();
-        let answer = read_all(&mut admit(&mut crowd, sent).await).await;
+        let mut connections = Connections::default();
+        let answer = read_all(&mut admit(&mut connections, sent).await).await;
         (answer, began.elapsed())
     }
 
@@ -336,9 +336,9 @@ mod tests {
     /// A client that had finished sending was taken for one that had left: the answer was lost, or cut.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_closes_its_half_behind_the_request_receives_the_whole_answer() {
-        let mut crowd = Crowd::default();
+        let mut connections = Connections::default();
         for (request, len) in [(POST, "all of it".len()), (GET_LARGE, LARGE)] {
-            let mut client = admit(&mut crowd, request).await;
+            let mut client = admit(&mut connections, request).await;
             client.shutdown().await.unwrap();
             let answer = read_all(&mut client).await;
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -350,10 +350,10 @@ mod tests {
     /// A reader that stopped was held for ever, because hyper checks no clock while it waits for a write.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_its_answer_is_cut_off() {
-        let mut crowd = Crowd::default();
-        let _client = admit(&mut crowd, GET_LARGE).await;
+        let mut connections = Connections::default();
+        let _client = admit(&mut connections, GET_LARGE).await;
         let began = Instant::now();
-        crowd.clients.join_next().await.unwrap().unwrap();
+        connections.clients.join_next().await.unwrap().unwrap();
         let late = LINGER_TIMEOUT + Duration::from_millis(10);
         assert!((WRITE_TIMEOUT..WRITE_TIMEOUT + late).contains(&began.elapsed()), "{:?}", began.elapsed());
     }
@@ -361,8 +361,8 @@ mod tests {
     /// A close on top of unread bytes is a reset, and destroys the part that the client has not read yet.
     #[tokio::test(start_paused = true)]
     async fn what_a_client_sends_behind_its_last_request_is_read() {
-        let mut crowd = Crowd::default();
-        let mut client = admit(&mut crowd, POST).await;
+        let mut connections = Connections::default();
+        let mut client = admit(&mut connections, POST).await;
         client.write_all(&[b'x'; LARGE / 2]).await.unwrap();
         client.shutdown().await.unwrap();
         let answer = read_all(&mut client).await;
@@ -372,25 +372,25 @@ mod tests {
     /// Any 32 connections took the places of running streams.
     #[tokio::test(start_paused = true)]
     async fn streams_stay_and_clients_without_a_request_make_room() {
-        let mut crowd = Crowd::default();
+        let mut connections = Connections::default();
         let mut streams = Vec::new();
         for _ in 0..stream::STREAMS_MAX {
             // Each router has its own limit, so all of them are streams.
-            streams.push(admit(&mut crowd, GET_EVENTS).await);
-            crowd.make_room().await;
+            streams.push(admit(&mut connections, GET_EVENTS).await);
+            connections.make_room().await;
         }
         let mut idle = Vec::new();
         for _ in 0..3 * CLIENTS_MAX {
-            idle.push(admit(&mut crowd, b"").await);
-            crowd.make_room().await;
+            idle.push(admit(&mut connections, b"").await);
+            connections.make_room().await;
         }
-        assert_eq!(crowd.clients.len(), CLIENTS_MAX);
+        assert_eq!(connections.clients.len(), CLIENTS_MAX);
         for stream in &mut streams {
             let mut head = [0; 12];
             stream.read_exact(&mut head).await.unwrap();
             assert_eq!(&head, b"HTTP/1.1 200");
         }
-        let running = crowd.by_age.iter().filter(|client| !client.task.is_finished());
+        let running = connections.by_age.iter().filter(|client| !client.task.is_finished());
         let works = |client: &&Client| !client.activity.is_idle();
         assert_eq!(running.filter(works).count(), stream::STREAMS_MAX);
     }
@@ -398,12 +398,12 @@ mod tests {
     /// A client was closed over the request that it had just sent.
     #[tokio::test(start_paused = true)]
     async fn no_client_is_closed_before_its_request_was_looked_at() {
-        let mut crowd = Crowd::default();
+        let mut connections = Connections::default();
         let mut clients = Vec::new();
         for _ in 0..2 * CLIENTS_MAX {
-            clients.push(admit(&mut crowd, POST).await);
+            clients.push(admit(&mut connections, POST).await);
         }
-        crowd.make_room().await;
+        connections.make_room().await;
         for client in &mut clients {
             let answer = read_all(client).await;
             assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("all of it"), "{answer}");
@@ -413,15 +413,15 @@ mod tests {
     /// Accepting waited for a connection to end, though only a request was in progress.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_finishes_its_work_makes_room_without_leaving() {
-        let mut crowd = Crowd::default();
+        let mut connections = Connections::default();
         let began = Instant::now();
         let mut clients = Vec::new();
         for _ in 0..=CLIENTS_MAX {
-            clients.push(admit(&mut crowd, b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab").await);
+            clients.push(admit(&mut connections, b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab").await);
         }
         let finish = async { clients[7].write_all(b"c").await.unwrap() };
-        join(crowd.make_room(), finish).await;
-        assert_eq!(crowd.clients.len(), CLIENTS_MAX);
+        join(connections.make_room(), finish).await;
+        assert_eq!(connections.clients.len(), CLIENTS_MAX);
         assert!(began.elapsed() < REQUEST_TIMEOUT, "{:?}", began.elapsed());
     }
 }

@@ -124,13 +124,13 @@ pub(super) async fn explain(
     Path(id): Path<String>,
 ) -> Answer<api::Explanation> {
     let id: SessionId = id.parse().map_err(|error: query::NoSessionId| Problem::bad(error.to_string()))?;
-    let story = match ask_owner(&context, id, query::Query::Session(id)).await? {
-        Some(query::Answer::Session(Some(story))) => story,
+    let explained = match ask_owner(&context, id, query::Query::Session(id)).await? {
+        Some(query::Answer::Session(Some(explained))) => explained,
         _ => return Err(forgotten(id)),
     };
-    let pool = context.view.state().snapshot.pool_named(&story.row.pool).cloned();
-    let past = context.view.history().of(story.pool, story.epoch);
-    Ok(Json(explanation(&story, past, pool.as_deref(), context.view.clock.now())))
+    let pool = context.view.state().snapshot.pool_named(&explained.row.pool).cloned();
+    let past = context.view.history().of(explained.pool, explained.epoch);
+    Ok(Json(explanation(&explained, past, pool.as_deref(), context.view.clock.now())))
 }
 
 /// Ends a session at once, by a reset on both sides
@@ -209,7 +209,7 @@ fn forgotten(id: SessionId) -> Problem {
 
 /// Returns the workers in the order in which pages go through them.
 fn by_id(context: &Context) -> Vec<Member> {
-    let mut members = context.view.state().staff.members().to_vec();
+    let mut members = context.view.state().workers.members().to_vec();
     members.sort_unstable_by_key(|member| member.id.0);
     members
 }

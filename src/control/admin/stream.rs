@@ -19,7 +19,7 @@ use super::sampler::Sampler;
 use super::work::Work;
 use crate::api;
 
-/// Most streams at a time over all doors.
+/// Most streams at a time over all listeners.
 pub(super) const STREAMS_MAX: usize = 16;
 /// A stream ends then, and its reader reconnects: one without a reader is not held for ever.
 const STREAM_TIME_MAX: Duration = Duration::from_mins(10);

@@ -12,7 +12,7 @@ pub(super) struct Work(pub(super) Arc<Activity>);
 /// All the work of one client.
 pub(super) struct Activity {
     under_way: AtomicUsize,
-    /// Notifies the crowd when a client has no more work.
+    /// Notifies the accept loop when a client has no more work.
     idle: Arc<Notify>,
 }
 
@@ -33,7 +33,7 @@ impl Work {
         Self(Arc::clone(activity))
     }
 
-    /// Returns the work of a client that is in no crowd.
+    /// Returns the work of a client that no listener has accepted.
     #[cfg(test)]
     pub(super) fn alone() -> Self {
         Self::begin(&Activity::new(&Arc::default()))

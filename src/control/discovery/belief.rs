@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::discover::Discover;
-use crate::messages::discovery::{Found, Outcome, Sighting};
+use crate::messages::discovery::{Found, Outcome, SourceReport};
 
 /// How long answers by which there is no backend have to go on.
 const NEGATIVE_SPAN: Duration = Duration::from_secs(30);
@@ -83,19 +83,24 @@ impl Belief {
 
     /// What follows from an answer that has come at `now`, and how long to wait before the next question. `chance` is any
     /// number of 0..1.
-    pub(super) fn on_answer(&mut self, answer: Answer, now: Instant, chance: f64) -> (Sighting, Duration) {
+    pub(super) fn on_answer(
+        &mut self,
+        answer: Answer,
+        now: Instant,
+        chance: f64,
+    ) -> (SourceReport, Duration) {
         match answer {
             Answer::Records(records) => {
                 let wait = self.pause(records.ttl, chance);
                 let note = (!records.notes.is_empty()).then(|| records.notes.join("; "));
                 self.on_records(records, now);
-                (self.sighting(Outcome::Found, note), wait)
+                (self.report(Outcome::Found, note), wait)
             }
             Answer::Nothing { why, ttl } => {
                 let wait = self.pause(ttl.unwrap_or(TTL_MIN), chance);
                 let stays = self.on_nothing(now);
                 let note = if stays { format!("{why}: not believed yet, what is known stays") } else { why };
-                (self.sighting(Outcome::Nothing, Some(note)), wait)
+                (self.report(Outcome::Nothing, Some(note)), wait)
             }
             Answer::Failure(why) => {
                 let wait = self.retry_pause();
@@ -105,13 +110,17 @@ impl Belief {
                 if is_stale {
                     self.keep_only(|_| false);
                 }
-                (self.sighting(Outcome::Failed, Some(why)), wait)
+                (self.report(Outcome::Failed, Some(why)), wait)
             }
         }
     }
 
-    fn sighting(&self, outcome: Outcome, note: Option<String>) -> Sighting {
-        Sighting { list: Some(self.known.iter().map(|known| known.found.clone()).collect()), outcome, note }
+    fn report(&self, outcome: Outcome, note: Option<String>) -> SourceReport {
+        SourceReport {
+            list: Some(self.known.iter().map(|known| known.found.clone()).collect()),
+            outcome,
+            note,
+        }
     }
 
     fn on_records(&mut self, records: Records, now: Instant) {
@@ -222,12 +231,12 @@ mod tests {
         /// `seconds` later there is this answer: the last numbers of the addresses that are known then, and the wait.
         fn later(&mut self, seconds: u64, answer: Answer) -> (Vec<u8>, Duration) {
             self.now = self.now + Duration::from_secs(seconds);
-            let (sighting, wait) = self.belief.on_answer(answer, self.now, MIDDLE);
+            let (report, wait) = self.belief.on_answer(answer, self.now, MIDDLE);
             let last = |found: Found| {
                 let Address::Ip(SocketAddr::V4(at)) = found.address else { panic!("none of ours") };
                 at.ip().octets()[3]
             };
-            (sighting.list.unwrap().into_iter().map(last).collect(), wait)
+            (report.list.unwrap().into_iter().map(last).collect(), wait)
         }
 
         fn lists(&mut self, addresses: &[u8]) -> Vec<u8> {

@@ -20,7 +20,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::config::WEIGHT_MAX;
 use crate::config::discover::{Discover, Prefer, Record};
-use crate::messages::discovery::{Found, Sighting};
+use crate::messages::discovery::{Found, SourceReport};
 use crate::sys::has_route;
 
 /// How long all that one question needs may take: a service has many hosts.
@@ -49,7 +49,7 @@ impl Dns {
 }
 
 impl Source for Dns {
-    async fn ask(&mut self, now: impl Fn() -> Instant + Send) -> (Sighting, Duration) {
+    async fn ask(&mut self, now: impl Fn() -> Instant + Send) -> (SourceReport, Duration) {
         let answer = ask_in_time(&self.settings).await;
         let chance = self.rng.below(CHANCES) as f64 / CHANCES as f64;
         self.belief.on_answer(answer, now(), chance)
@@ -237,7 +237,7 @@ async fn service(servers: &Arc<Servers>, name: &Name, prefer: Prefer) -> Result<
     let glue = glue(lookup.additionals(), prefer);
     let resolved = resolve_all(servers, &hosts, glue, prefer).await;
     let mut records = Records { ttl, ..Records::default() };
-    put_together(&hosts, &resolved, prefer, &mut records, &mut notes);
+    combine_answers(&hosts, &resolved, prefer, &mut records, &mut notes);
     records.notes = notes.into_list();
     if records.listed.is_empty() {
         let why = records.notes.join("; ");
@@ -338,7 +338,7 @@ struct Weights {
 }
 
 /// Hosts and their addresses make backends.
-fn put_together(
+fn combine_answers(
     hosts: &[&SRV],
     resolved: &Resolved,
     prefer: Prefer,

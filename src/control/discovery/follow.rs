@@ -13,7 +13,7 @@ use crate::config::discover::Discover;
 use crate::config::model::Pool;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::events::Draft;
-use crate::messages::discovery::{Found, Outcome, Sighting, SourceId};
+use crate::messages::discovery::{Found, Outcome, SourceId, SourceReport};
 use crate::sys::timestamp;
 
 /// Backends that get a line of their own of those that one answer newly leaves out; of more there is one with their number.
@@ -55,7 +55,7 @@ impl ControlLoop {
                 self.begin(pool, source, listed.unwrap_or_default());
             }
         }
-        self.put_again(|_| true);
+        self.reapply_lists(|_| true);
     }
 
     /// An earlier run of it has `listed` these backends.
@@ -97,20 +97,20 @@ impl ControlLoop {
     }
 
     /// A source has come to know something.
-    pub(in crate::control) fn on_discovered(&mut self, id: SourceId, sighting: Sighting) {
-        if self.takes_no_more() {
+    pub(in crate::control) fn on_discovered(&mut self, id: SourceId, report: SourceReport) {
+        if self.is_ending() {
             return;
         }
         let mut all = self.sources.all.iter_mut();
         let Some(followed) = all.find(|followed| followed.id == id) else { return };
-        let Sighting { list, outcome, note } = sighting;
+        let SourceReport { list, outcome, note } = report;
         if let Some(list) = &list {
             followed.last.clone_from(list);
         }
         let (pool, label) = (followed.pool.clone(), followed.settings.label());
-        self.tell_outcome(&pool, &label, outcome, note.as_deref());
+        self.report_outcome(&pool, &label, outcome, note.as_deref());
         if let Some(list) = list {
-            self.put_list(&pool, &label, list);
+            self.apply_list(&pool, &label, list);
         }
         let now = self.clock.now();
         self.with_source(&pool, &label, |row| {
@@ -126,12 +126,12 @@ impl ControlLoop {
     }
 
     /// Whether what sources list is of no use any more: the process ends.
-    fn takes_no_more(&self) -> bool {
+    fn is_ending(&self) -> bool {
         matches!(self.stage, ControlStage::Draining { .. } | ControlStage::Stopping)
     }
 
     /// Puts `list` into the pool, and what other sources list there in place of what has gone with it.
-    fn put_list(&mut self, pool: &str, label: &str, list: Vec<Found>) {
+    fn apply_list(&mut self, pool: &str, label: &str, list: Vec<Found>) {
         if self.put(pool, label, list) {
             self.fill_up(pool);
         }
@@ -153,13 +153,13 @@ impl ControlLoop {
         let labels: HashSet<String> = rows.map(|row| row.source.clone()).collect();
         drop(state);
         if !labels.is_empty() {
-            self.put_again(|known| known.pool == pool && labels.contains(&known.settings.label()));
+            self.reapply_lists(|known| known.pool == pool && labels.contains(&known.settings.label()));
         }
     }
 
     /// Puts what is believed of such sources into their pools once more.
-    fn put_again(&mut self, is_meant: impl Fn(&Followed) -> bool) {
-        if self.takes_no_more() {
+    fn reapply_lists(&mut self, is_meant: impl Fn(&Followed) -> bool) {
+        if self.is_ending() {
             return;
         }
         let meant = self.sources.all.iter().filter(|known| !known.last.is_empty() && is_meant(known));
@@ -205,7 +205,7 @@ impl ControlLoop {
     }
 
     /// One line and one event for each change, not for each answer.
-    fn tell_outcome(&self, pool: &str, label: &str, outcome: Outcome, note: Option<&str>) {
+    fn report_outcome(&self, pool: &str, label: &str, outcome: Outcome, note: Option<&str>) {
         let before = self.control.view.state().sources.iter().find(|row| row.is_of(pool, label)).cloned();
         let is_news = before.as_ref().is_none_or(|row| row.outcome != Some(outcome));
         let is_other_note = before.is_none_or(|row| row.note.as_deref() != note);
@@ -224,8 +224,8 @@ impl ControlLoop {
                 Outcome::Nothing => "knows no backend",
                 Outcome::Failed => "fails, what is known stays",
             };
-            let told = format!("{label} {what}{words}");
-            self.control.view.events.push(Draft::new(EventKind::Backend, told).pool(pool));
+            let message = format!("{label} {what}{words}");
+            self.control.view.events.push(Draft::new(EventKind::Backend, message).pool(pool));
         }
     }
 
@@ -237,7 +237,7 @@ impl ControlLoop {
     }
 
     /// A dial to a backend of a source has failed: it may have moved, and the source is asked early. Now and then.
-    pub(in crate::control) fn look_after_sources(&mut self) {
+    pub(in crate::control) fn refresh_sources(&mut self) {
         let now = self.clock.now();
         if self.sources.is_stuck && now >= self.sources.next_look {
             self.sources.next_look = now + RETRY_INTERVAL;
@@ -252,7 +252,7 @@ impl ControlLoop {
             let failures = pool.backends.iter().map(|backend| backend.dial_failures()).sum();
             // Backends that have left took theirs with them.
             if failures > mem::replace(&mut followed.dial_failures, failures) {
-                followed.running.hurry();
+                followed.running.resolve_now();
             }
         }
     }
@@ -327,7 +327,7 @@ mod tests {
             Found { name: address.to_string(), address: address.into(), weight: 1, backup: false }
         };
         let list = Some(addresses.iter().map(found).collect());
-        work.on_discovered(id, Sighting { list, outcome: Outcome::Found, note: None });
+        work.on_discovered(id, SourceReport { list, outcome: Outcome::Found, note: None });
     }
 
     fn backends(work: &ControlLoop) -> Vec<String> {
@@ -404,8 +404,8 @@ mod tests {
         assert_eq!(admin_of(&work, "10.0.0.1:80"), Admin::Drain);
         assert_eq!(admin_of(&work, "10.0.0.2:80"), Admin::Ready);
         let events = work.control.view.events.recent(None, usize::MAX);
-        let told = events.iter().filter(|event| event.message.ends_with(", in drain as set before"));
-        assert_eq!(told.count(), 1);
+        let message = events.iter().filter(|event| event.message.ends_with(", in drain as set before"));
+        assert_eq!(message.count(), 1);
     }
 
     /// It was tried, and logged, with each report.
@@ -421,11 +421,11 @@ mod tests {
         work.follow_sources();
         assert!(work.sources.is_stuck && work.sources.all.is_empty());
         let (before, tried) = (work.clock.now(), TRIES.load(Ordering::Relaxed));
-        work.look_after_sources();
+        work.refresh_sources();
         assert!(work.sources.next_look > before && work.sources.is_stuck, "and it is no news");
         assert_eq!(TRIES.load(Ordering::Relaxed), 2 * tried, "once for each source");
         work.sources.next_look = work.clock.now() + RETRY_INTERVAL * 1000;
-        work.look_after_sources();
+        work.refresh_sources();
         assert_eq!(TRIES.load(Ordering::Relaxed), 2 * tried, "not before");
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Runner {
 /// A source that runs. Dropped, it does no more.
 pub(super) struct Running {
     task: AbortHandle,
-    hurry: Arc<Notify>,
+    resolve_now: Arc<Notify>,
 }
 
 impl Runner {
@@ -45,16 +45,16 @@ impl Runner {
 
     /// Asks `source` from now on, and reports all that comes of it under that name.
     pub(super) fn run(&self, source: impl Source, id: SourceId, reports: Reports) -> Running {
-        let hurry = Arc::<Notify>::default();
-        let task = self.runtime.spawn(follow(source, id, reports, Arc::clone(&hurry)));
-        Running { task: task.abort_handle(), hurry }
+        let resolve_now = Arc::<Notify>::default();
+        let task = self.runtime.spawn(follow(source, id, reports, Arc::clone(&resolve_now)));
+        Running { task: task.abort_handle(), resolve_now }
     }
 }
 
 impl Running {
     /// Something indicates that the source would say something else by now.
-    pub(super) fn hurry(&self) {
-        self.hurry.notify_one();
+    pub(super) fn resolve_now(&self) {
+        self.resolve_now.notify_one();
     }
 }
 
@@ -64,13 +64,13 @@ impl Drop for Running {
     }
 }
 
-async fn follow(mut source: impl Source, id: SourceId, reports: Reports, hurry: Arc<Notify>) {
+async fn follow(mut source: impl Source, id: SourceId, reports: Reports, resolve_now: Arc<Notify>) {
     let clock = Clock::of_process();
     loop {
-        let (sighting, wait) = source.ask(|| clock.now()).await;
+        let (report, wait) = source.ask(|| clock.now()).await;
         let asked = clock.now();
-        reports.send_surely(Report::Discovered(id, sighting));
-        if tokio::time::timeout(wait, hurry.notified()).await.is_ok() {
+        reports.send_waiting(Report::Discovered(id, report));
+        if tokio::time::timeout(wait, resolve_now.notified()).await.is_ok() {
             let since = clock.now() - asked;
             tokio::time::sleep(EARLY_MIN.min(wait).saturating_sub(since)).await;
         }

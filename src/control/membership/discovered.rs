@@ -53,7 +53,7 @@ impl ControlLoop {
             return Put { left_out: Vec::new(), has_removed: false };
         };
         let listeners = self.control.site.addresses().into_iter().map(OwnSocket::Listener);
-        let sockets: Vec<OwnSocket> = listeners.chain(self.control.doors.iter().copied()).collect();
+        let sockets: Vec<OwnSocket> = listeners.chain(self.control.admin_sockets.iter().copied()).collect();
         let plan = plan(&pool, source, list, &self.control.kept.registrations, &sockets);
         let Plan { backends, added, gone, changed, left_out } = plan;
         let has_removed = !gone.is_empty();
@@ -80,9 +80,9 @@ impl ControlLoop {
             self.tables_changed(pool.id);
         }
         let pool = Arc::clone(self.control.snapshot.pool(pool.id));
-        self.tell_eligibility(&pool);
+        self.report_eligibility(&pool);
         self.control.kept.changed();
-        self.tell_discovered(&pool, source, &added, &gone, &changed, recalled);
+        self.report_discovered(&pool, source, &added, &gone, &changed, recalled);
         Put { left_out, has_removed }
     }
 
@@ -131,8 +131,8 @@ impl ControlLoop {
             next.backends = members.into_backends();
             drop(state);
             if stay > 0 {
-                let told = format!("{stay} backends stay, because sources list them");
-                self.control.view.events.push(Draft::new(EventKind::Backend, told).pool(&next.name));
+                let message = format!("{stay} backends stay, because sources list them");
+                self.control.view.events.push(Draft::new(EventKind::Backend, message).pool(&next.name));
             }
         }
         runs
@@ -170,7 +170,7 @@ impl ControlLoop {
         recalled
     }
 
-    fn tell_discovered(
+    fn report_discovered(
         &self,
         pool: &Pool,
         source: &str,
@@ -188,10 +188,10 @@ impl ControlLoop {
                 0 => String::new(),
                 _ => format!(", {recalled} of them as operators have set them before"),
             };
-            let told = format!("{source}: {added} added{set}, {gone} removed, {changed} changed");
-            return self.control.view.events.push(Draft::new(EventKind::Backend, told).pool(pool));
+            let message = format!("{source}: {added} added{set}, {gone} removed, {changed} changed");
+            return self.control.view.events.push(Draft::new(EventKind::Backend, message).pool(pool));
         }
-        let tell = |backend: &str, what: String| {
+        let report_change = |backend: &str, what: String| {
             let named = Named { pool: pool.to_owned(), backend: backend.to_owned() };
             self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(&named));
         };
@@ -202,15 +202,18 @@ impl ControlLoop {
                 Some(admin) => format!(", in {} as set before", admin.as_str()),
                 None => String::new(),
             };
-            tell(name, format!("discovered by {source} with weight {weight}{role}{set}"));
+            report_change(name, format!("discovered by {source} with weight {weight}{role}{set}"));
         }
         for backend in gone {
             let sessions = backend.active();
-            tell(&backend.name, format!("{source} lists it no more: removed with {sessions} sessions left"));
+            report_change(
+                &backend.name,
+                format!("{source} lists it no more: removed with {sessions} sessions left"),
+            );
         }
         for (backend, Found { weight, backup, .. }) in changed {
             let role = if *backup { ", a backup" } else { "" };
-            tell(&backend.name, format!("{source} lists it with weight {weight}{role} now"));
+            report_change(&backend.name, format!("{source} lists it with weight {weight}{role} now"));
         }
     }
 }
@@ -399,7 +402,7 @@ mod tests {
         change(&mut work, "10.0.0.1:80", Some(7), Some(Admin::Maint));
         lists(&mut work, &[2]);
         work.publish();
-        work.look_after_removed();
+        work.check_removed();
         lists(&mut work, &[1, 2]);
         let one = backend(&work, "10.0.0.1:80");
         assert_eq!((one.weight(), one.admin()), (7, Admin::Maint));
@@ -453,7 +456,7 @@ mod tests {
     #[test]
     fn what_is_ourselves_is_left_out() {
         let mut work = work();
-        work.control.doors = vec![OwnSocket::Admin("10.0.0.1:80".parse().unwrap())];
+        work.control.admin_sockets = vec![OwnSocket::Admin("10.0.0.1:80".parse().unwrap())];
         let left_out = lists(&mut work, &[1, 2]);
         assert_eq!(left_out, ["10.0.0.1:80 is our own admin API 10.0.0.1:80"]);
     }

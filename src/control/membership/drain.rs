@@ -88,11 +88,11 @@ impl ControlLoop {
     }
 
     /// Cuts the sessions of backends at their deadline, and forgets backends without sessions.
-    pub(in crate::control) fn look_after_removed(&mut self) {
+    pub(in crate::control) fn check_removed(&mut self) {
         if self.removed.is_empty() {
             return;
         }
-        let (now, everybody_knows) = (self.clock.now(), !self.is_anybody_behind());
+        let (now, everybody_knows) = (self.clock.now(), !self.is_any_behind());
         let mut removed = std::mem::take(&mut self.removed);
         let is_findable =
             |backend: &Backend| self.control.snapshot.retired().iter().any(|pool| pool.id == backend.pool);
@@ -169,16 +169,16 @@ mod tests {
     #[test]
     fn nobody_is_cut_before_everybody_knows_that_the_backend_is_gone() {
         let (mut work, inbox, _leases) = removes("on_remove = \"reset\"", 2);
-        work.look_after_removed();
+        work.check_removed();
         assert_eq!((cuts(&inbox), work.removed.len()), (0, 1), "the epoch is not posted yet");
         work.removed[0].next_cut = work.removed[0].deadline;
         work.publish();
-        work.look_after_removed();
+        work.check_removed();
         assert_eq!((cuts(&inbox), work.removed.len()), (1, 1));
-        work.look_after_removed();
+        work.check_removed();
         assert_eq!(cuts(&inbox), 0, "it takes a moment to be heard");
         work.removed[0].next_cut = work.removed[0].deadline;
-        work.look_after_removed();
+        work.check_removed();
         assert_eq!(cuts(&inbox), 1, "and may have met not all of them");
     }
 
@@ -188,10 +188,10 @@ mod tests {
             let (mut work, inbox, mut leases) = removes(keys, 2);
             work.publish();
             leases.pop();
-            work.look_after_removed();
+            work.check_removed();
             assert_eq!((work.removed.len(), work.removed[0].sessions()), (1, 1), "{keys}");
             leases.pop();
-            work.look_after_removed();
+            work.check_removed();
             assert_eq!((work.removed.len(), cuts(&inbox)), (0, 0), "{keys}");
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::leases::Registrations;
 use super::notes::Note;
-use super::saving::{Standing, StateFile};
+use super::saving::{SaveProgress, StateFile};
 use crate::base::time::Instant;
 use crate::control::status::View;
 
@@ -64,7 +64,7 @@ impl Kept {
 
     /// Ends the wait of requests.
     #[cfg(test)]
-    pub(in crate::control) fn wait_no_longer(&mut self) {
+    pub(in crate::control) fn end_waits(&mut self) {
         self.waiting.iter_mut().for_each(|waiting| waiting.deadline = Instant::default());
     }
 
@@ -76,6 +76,6 @@ impl Kept {
     /// Returns whether a request waits for a change, and the disk is idle.
     pub(super) fn is_due(&self) -> bool {
         let Some(file) = &self.file else { return false };
-        self.asked > file.last() && file.standing(file.last()) == Standing::Written
+        self.asked > file.last() && file.progress(file.last()) == SaveProgress::Written
     }
 }

@@ -64,7 +64,7 @@ impl ControlLoop {
                 let named = Named { pool: pool.settings.name.clone(), backend: backend.name.clone() };
                 let sessions = backend.active();
                 let what = format!("its lease has ended: removed with {sessions} sessions left");
-                self.tell(&named, &registration.who, what);
+                self.report_change(&named, &registration.who, what);
                 self.remember_lease(backend.id, registration);
             }
             self.fill_up(&pool.settings.name);

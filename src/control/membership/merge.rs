@@ -28,11 +28,11 @@ pub(in crate::control) fn merge(
         let now = running.pool_named(&pool.name);
         let before = old.pools.iter().find(|before| before.name == pool.name);
         if let (Some(now), Some(before)) = (now, before) {
-            let mut tell = |backend: &str, what: String| {
+            let mut report_change = |backend: &str, what: String| {
                 notes.push(format!("pool {:?}: backend {backend:?}: {what}", before.name));
             };
-            keep_changes(before, pool, now, registrations, &mut tell);
-            keep_registered(pool, now, registrations, &sockets, &mut tell);
+            keep_changes(before, pool, now, registrations, &mut report_change);
+            keep_registered(pool, now, registrations, &sockets, &mut report_change);
         }
     }
     (merged, notes)
@@ -108,7 +108,7 @@ fn keep_changes(
     pool: &mut Pool,
     now: &pool::Pool,
     registrations: &Registrations,
-    tell: &mut impl FnMut(&str, String),
+    report_change: &mut impl FnMut(&str, String),
 ) {
     let listed_before: HashMap<Name<'_>, &model::Backend> =
         before.backends.iter().map(|backend| (name_of(backend), backend)).collect();
@@ -120,11 +120,14 @@ fn keep_changes(
         let Some(backend) = runs.get(&name_of(listed)).copied() else {
             let was_removed = was.is_some();
             if was_removed && was == Some(listed) {
-                tell(&listed.name, "was removed at run time and stays removed: run-time wins".into());
+                report_change(
+                    &listed.name,
+                    "was removed at run time and stays removed: run-time wins".into(),
+                );
                 return false;
             }
             if was_removed {
-                tell(&listed.name, "was removed at run time and is back: file wins".into());
+                report_change(&listed.name, "was removed at run time and is back: file wins".into());
             }
             return true;
         };
@@ -138,27 +141,30 @@ fn keep_changes(
                     Origin::Discovered(_) => DISCOVERED,
                     Origin::File | Origin::Registered(_) => "was registered at run time",
                 };
-                tell(&listed.name, format!("{was} and is listed now: file wins"));
+                report_change(&listed.name, format!("{was} and is listed now: file wins"));
             }
             (Some(_), Some(_), Some(weight)) => {
                 let what = format!("weight {weight} was set at run time and stays: run-time wins");
-                tell(&listed.name, format!("{what} (the file says {says})"));
+                report_change(&listed.name, format!("{what} (the file says {says})"));
                 listed.weight = weight;
             }
             (Some(_), Some(weight), None) if weight != says => {
                 let what = format!("weight {weight} was set at run time and is {says} now");
-                tell(&listed.name, format!("{what}: file wins"));
+                report_change(&listed.name, format!("{what}: file wins"));
             }
             (Some(_), ..) => match registrations.origin_of(backend.id) {
                 Origin::File | Origin::Discovered(_) => {}
                 Origin::Registered(_) => {
-                    tell(&listed.name, "was registered at run time and stays so: run-time wins".into());
+                    report_change(
+                        &listed.name,
+                        "was registered at run time and stays so: run-time wins".into(),
+                    );
                 }
             },
         }
         if kept.admin != Admin::Ready {
             let admin = kept.admin.as_str();
-            tell(&listed.name, format!("is in {admin} and stays so: run-time wins"));
+            report_change(&listed.name, format!("is in {admin} and stays so: run-time wins"));
         }
         true
     });
@@ -170,7 +176,7 @@ fn keep_registered(
     now: &pool::Pool,
     registrations: &Registrations,
     sockets: &[OwnSocket],
-    tell: &mut impl FnMut(&str, String),
+    report_change: &mut impl FnMut(&str, String),
 ) {
     let mut members = Membership::listed(std::mem::take(&mut pool.backends), sockets);
     let sources: HashSet<String> = pool.discover.iter().map(Discover::label).collect();
@@ -192,7 +198,7 @@ fn keep_registered(
                 format!("{was}, and {} is {socket} now: file wins", backend.address)
             }
         };
-        tell(&backend.name, what);
+        report_change(&backend.name, what);
     }
     pool.backends = members.into_backends();
 }

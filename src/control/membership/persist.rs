@@ -15,7 +15,7 @@ use crate::control::membership::leases::Registrations;
 use crate::control::membership::merge::{Membership, Obstacle};
 use crate::control::membership::origin::{Hold, Origin, Registration, RuntimeOverrides};
 use crate::control::membership::requests::BACKENDS_MAX;
-use crate::control::membership::saving::{Standing, StateFile};
+use crate::control::membership::saving::{SaveProgress, StateFile};
 use crate::control::membership::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::sys::{timestamp, unique_name};
@@ -38,11 +38,11 @@ impl ControlLoop {
         answer: impl FnOnce(Option<String>) + Send + 'static,
     ) {
         let Kept { file, asked, waiting, .. } = &mut self.control.kept;
-        let standing = file.as_ref().map_or(Standing::Written, |file| file.standing(*asked));
-        match standing {
-            Standing::Written => self.answer(move || answer(None)),
-            Standing::Failing(reason) => self.answer(move || answer(Some(reason))),
-            Standing::Waiting => {
+        let progress = file.as_ref().map_or(SaveProgress::Written, |file| file.progress(*asked));
+        match progress {
+            SaveProgress::Written => self.answer(move || answer(None)),
+            SaveProgress::Failing(reason) => self.answer(move || answer(Some(reason))),
+            SaveProgress::Waiting => {
                 let deadline = self.clock.now() + SAVE_TIMEOUT;
                 waiting.push_back(Waiting { write: *asked, deadline, answer: Box::new(answer) });
             }
@@ -59,14 +59,14 @@ impl ControlLoop {
         let now = self.clock.now();
         while let Some(Waiting { write, deadline, answer }) = self.control.kept.waiting.pop_front() {
             let Some(file) = &self.control.kept.file else { return };
-            match file.standing(write) {
-                Standing::Waiting if now >= deadline => {
-                    let reason = file.gives_no_answer(SAVE_TIMEOUT);
+            match file.progress(write) {
+                SaveProgress::Waiting if now >= deadline => {
+                    let reason = file.record_no_answer(SAVE_TIMEOUT);
                     self.answer(move || answer(Some(reason)));
                 }
-                Standing::Written => self.answer(move || answer(None)),
-                Standing::Failing(reason) => self.answer(move || answer(Some(reason))),
-                Standing::Waiting => {
+                SaveProgress::Written => self.answer(move || answer(None)),
+                SaveProgress::Failing(reason) => self.answer(move || answer(Some(reason))),
+                SaveProgress::Waiting => {
                     return self.control.kept.waiting.push_front(Waiting { write, deadline, answer });
                 }
             }

@@ -124,7 +124,7 @@ impl ControlLoop {
             .first()
             .map_or_else(String::new, |removed| format!(", is back with {} sessions", removed.sessions()));
         let what = format!("registered at {address} with weight {weight} and {}{kept}", lease_words(new));
-        self.tell(&named, who, what);
+        self.report_change(&named, who, what);
         Ok(Registered { id, is_new: true, holder })
     }
 
@@ -138,7 +138,7 @@ impl ControlLoop {
         let back: Vec<_> = returned.iter().map(|removed| Arc::clone(&removed.backend)).collect();
         self.replace_snapshot(Arc::new(self.control.snapshot.with_backends_back(pool, backends, &back)));
         let pool = Arc::clone(self.control.snapshot.pool(pool));
-        self.tell_eligibility(&pool);
+        self.report_eligibility(&pool);
         self.remember_notes(returned);
     }
 
@@ -194,7 +194,7 @@ impl ControlLoop {
             log::debug!(pool:% = named.pool, backend:% = named.backend, who; "backend renewed");
         } else {
             self.control.kept.changed_on_request();
-            self.tell(named, who, format!("registered again: {}", changes.join(", ")));
+            self.report_change(named, who, format!("registered again: {}", changes.join(", ")));
         }
         Ok(Registered { id: known.id, is_new: false, holder })
     }
@@ -282,14 +282,14 @@ impl ControlLoop {
             if others > 0 {
                 self.note_registration(backend.id, registration);
                 self.control.kept.changed_on_request();
-                self.tell(named, who, format!("a holder has left: stays, held by {others} more"));
+                self.report_change(named, who, format!("a holder has left: stays, held by {others} more"));
                 return Ok(Left { sessions: backend.active(), is_removed: false });
             }
         }
         self.remove(&pool, &[Arc::clone(&backend)]);
         self.control.kept.changed_on_request();
         let sessions = backend.active();
-        self.tell(named, who, format!("removed with {sessions} sessions left"));
+        self.report_change(named, who, format!("removed with {sessions} sessions left"));
         Ok(Left { sessions, is_removed: true })
     }
 
@@ -333,7 +333,7 @@ impl ControlLoop {
         if !changes.is_empty() {
             self.tables_changed(pool.id);
             self.control.kept.changed_on_request();
-            self.tell(named, who, changes.join(", "));
+            self.report_change(named, who, changes.join(", "));
         }
         Ok(())
     }
@@ -359,7 +359,7 @@ impl ControlLoop {
             Some(health) => format!("health is {} whatever its checks say", health.as_str()),
             None => format!("health is what its checks say: {}", backend.health().as_str()),
         };
-        self.tell(named, who, what);
+        self.report_change(named, who, what);
         Ok(())
     }
 
@@ -388,14 +388,14 @@ impl ControlLoop {
         let address = &new.address;
         let listeners = self.control.site.addresses();
         let listeners = listeners.iter().copied().map(OwnSocket::Listener);
-        match circle_with(address, listeners.chain(self.control.doors.iter().copied())) {
+        match circle_with(address, listeners.chain(self.control.admin_sockets.iter().copied())) {
             Some(socket) => Err(Refusal::Invalid(format!("{named}: {address} is {socket}"))),
             None => Ok(()),
         }
     }
 
     /// Writes one log line and one event.
-    pub(in crate::control) fn tell(&self, named: &Named, who: &str, what: String) {
+    pub(in crate::control) fn report_change(&self, named: &Named, who: &str, what: String) {
         let fields = [
             ("pool", named.pool.as_str().into()),
             ("backend", named.backend.as_str().into()),

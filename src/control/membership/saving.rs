@@ -1,7 +1,7 @@
 //! Writes the state file on a thread of its own: a disk may be slow, and the control thread must not wait for it. That
 //! one only queues the state to write; a newer state replaces one that is not being written yet.
 //!
-//! Each queued state has a number. [`StateFile::standing`] returns whether it is on the disk.
+//! Each queued state has a number. [`StateFile::progress`] returns whether it is on the disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ fn pause_after(in_a_row: u32) -> Duration {
 
 /// The writer thread of the state file.
 pub struct StateFile {
-    desk: Arc<Desk>,
+    queue: Arc<SaveQueue>,
     writes: Arc<Writes>,
     /// The number of the last state queued.
     put: u64,
@@ -90,7 +90,7 @@ pub struct StateFile {
 
 /// The progress of a queued state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SaveProgress {
     /// It or a newer one is on the disk.
     Written,
     /// It is not on the disk, and the last try has failed.
@@ -100,23 +100,23 @@ pub enum Standing {
 }
 
 #[derive(Default)]
-struct Desk {
-    orders: Mutex<Orders>,
+struct SaveQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Orders {
-    next: Option<Order>,
+struct QueueState {
+    next: Option<QueuedState>,
     /// The number of the state on the disk; the first one queued has 1.
     written: u64,
     /// No more will be queued.
     closed: bool,
     /// The thread has ended.
-    over: bool,
+    ended: bool,
 }
 
-struct Order {
+struct QueuedState {
     number: u64,
     saved: Saved,
 }
@@ -124,24 +124,24 @@ struct Order {
 impl StateFile {
     /// Starts a thread that writes queued states to `path`, and calls `on_end` after every try.
     pub fn start(path: PathBuf, on_end: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let (desk, writes) = <(Arc<Desk>, Arc<Writes>)>::default();
-        let of_thread = (Arc::clone(&desk), Arc::clone(&writes));
-        let work = move || of_thread.0.work(&path, &of_thread.1, &on_end);
+        let (queue, writes) = <(Arc<SaveQueue>, Arc<Writes>)>::default();
+        let thread_side = (Arc::clone(&queue), Arc::clone(&writes));
+        let work = move || thread_side.0.work(&path, &thread_side.1, &on_end);
         thread::Builder::new().name("l4lb-state".into()).spawn(work)?;
-        Ok(Self { desk, writes, put: 0 })
+        Ok(Self { queue, writes, put: 0 })
     }
 
     /// Returns one with a disk that does not answer.
     #[cfg(test)]
     pub(in crate::control) fn that_hangs() -> Self {
-        Self { desk: Arc::default(), writes: Arc::default(), put: 0 }
+        Self { queue: Arc::default(), writes: Arc::default(), put: 0 }
     }
 
     /// Queues a state, in place of one that is not being written yet. Never waits for the disk.
     pub fn put(&mut self, saved: Saved) {
         self.put += 1;
-        self.desk.lock().next = Some(Order { number: self.put, saved });
-        self.desk.changed.notify_all();
+        self.queue.lock().next = Some(QueuedState { number: self.put, saved });
+        self.queue.changed.notify_all();
     }
 
     /// Returns the number of the last state queued; 0 before the first.
@@ -150,16 +150,18 @@ impl StateFile {
     }
 
     /// Returns the progress of the state with that number. Never waits for the disk.
-    pub fn standing(&self, number: u64) -> Standing {
-        if self.desk.lock().written >= number {
-            return Standing::Written;
+    pub fn progress(&self, number: u64) -> SaveProgress {
+        if self.queue.lock().written >= number {
+            return SaveProgress::Written;
         }
-        self.writes.unsaved().map_or(Standing::Waiting, |Unsaved { reason, .. }| Standing::Failing(reason))
+        self.writes
+            .unsaved()
+            .map_or(SaveProgress::Waiting, |Unsaved { reason, .. }| SaveProgress::Failing(reason))
     }
 
     /// Records that the disk has not answered for `waited`; returns that as the reason, which holds until a write
     /// succeeds.
-    pub(in crate::control) fn gives_no_answer(&self, waited: Duration) -> String {
+    pub(in crate::control) fn record_no_answer(&self, waited: Duration) -> String {
         let reason = format!("the disk has given no answer for {}", show_duration(waited));
         let unsaved = || {
             log::warn!(reason; "state_file was not written");
@@ -175,31 +177,31 @@ impl StateFile {
 
     /// Waits until everything is written, at most for a fixed time; returns whether it is.
     pub fn close(&self) -> bool {
-        let mut orders = self.desk.lock();
-        orders.closed = true;
-        self.desk.changed.notify_all();
-        let is_at_work = |orders: &mut Orders| !orders.over;
-        let (orders, _) = self
-            .desk
+        let mut state = self.queue.lock();
+        state.closed = true;
+        self.queue.changed.notify_all();
+        let is_at_work = |state: &mut QueueState| !state.ended;
+        let (state, _) = self
+            .queue
             .changed
-            .wait_timeout_while(orders, CLOSE_TIMEOUT, is_at_work)
+            .wait_timeout_while(state, CLOSE_TIMEOUT, is_at_work)
             .expect("lock not poisoned");
-        orders.written == self.put
+        state.written == self.put
     }
 }
 
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().expect("lock not poisoned")
+impl SaveQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().expect("lock not poisoned")
     }
 
     fn work(&self, path: &Path, writes: &Writes, on_end: &impl Fn()) {
         let mut failed_in_a_row = 0_u32;
-        while let Some((order, is_last)) = self.take() {
-            match order.saved.write(path) {
+        while let Some((queued, is_last)) = self.take() {
+            match queued.saved.write(path) {
                 Ok(()) => {
                     failed_in_a_row = 0;
-                    self.lock().written = order.number;
+                    self.lock().written = queued.number;
                     writes.succeed(path);
                     on_end();
                 }
@@ -207,29 +209,29 @@ impl Desk {
                     failed_in_a_row = failed_in_a_row.saturating_add(1);
                     writes.fail(path, &error, failed_in_a_row);
                     on_end();
-                    let mut orders = self.lock();
-                    orders.next.get_or_insert(order);
+                    let mut state = self.lock();
+                    state.next.get_or_insert(queued);
                     if is_last {
                         break;
                     }
-                    let is_open = |orders: &mut Orders| !orders.closed;
+                    let is_open = |state: &mut QueueState| !state.closed;
                     let pause = pause_after(failed_in_a_row);
-                    let waited = self.changed.wait_timeout_while(orders, pause, is_open);
+                    let waited = self.changed.wait_timeout_while(state, pause, is_open);
                     drop(waited.expect("lock not poisoned"));
                 }
             }
         }
-        self.lock().over = true;
+        self.lock().ended = true;
         self.changed.notify_all();
     }
 
     /// Waits for a state to write; `None` once no more will come. The last one is then tried once.
-    fn take(&self) -> Option<(Order, bool)> {
-        let is_idle = |orders: &mut Orders| orders.next.is_none() && !orders.closed;
+    fn take(&self) -> Option<(QueuedState, bool)> {
+        let is_idle = |state: &mut QueueState| state.next.is_none() && !state.closed;
         let waited = self.changed.wait_while(self.lock(), is_idle);
-        let mut orders = waited.expect("lock not poisoned");
-        let is_last = orders.closed;
-        orders.next.take().map(|order| (order, is_last))
+        let mut state = waited.expect("lock not poisoned");
+        let is_last = state.closed;
+        state.next.take().map(|queued| (queued, is_last))
     }
 }
 
@@ -251,7 +253,7 @@ mod tests {
         let writes = file.writes();
         file.put(saved([backend("a")]));
         tries.recv().unwrap();
-        assert!(matches!(file.standing(1), Standing::Failing(reason) if reason.contains("No such file")));
+        assert!(matches!(file.progress(1), SaveProgress::Failing(reason) if reason.contains("No such file")));
         assert!(writes.unsaved().is_some() && writes.failed.load(Ordering::Relaxed) > 0);
         fs::create_dir(&inner).unwrap();
         // Newer than the one that waits for its next try.
@@ -259,7 +261,7 @@ mod tests {
         assert!(file.close());
         assert_eq!(Contents::read(&path).unwrap().backends, [backend("b")]);
         assert_eq!(writes.done.load(Ordering::Relaxed), 1);
-        assert_eq!((file.standing(2), writes.unsaved()), (Standing::Written, None));
+        assert_eq!((file.progress(2), writes.unsaved()), (SaveProgress::Written, None));
     }
 
     #[test]
@@ -270,7 +272,7 @@ mod tests {
         (0..1000).for_each(|number| file.put(saved([backend(&number.to_string())])));
         assert!(file.close());
         assert_eq!(Contents::read(&path).unwrap().backends, [backend("999")]);
-        assert_eq!((file.last(), file.standing(7)), (1000, Standing::Written));
+        assert_eq!((file.last(), file.progress(7)), (1000, SaveProgress::Written));
     }
 
     /// A full disk was written to once a second, with a log line for each.

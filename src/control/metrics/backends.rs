@@ -3,22 +3,22 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::sheet::{Sheet, seconds};
+use super::families::{Families, seconds};
 use crate::config::model::HealthState;
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::stats::DialFailure;
 
-pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> fmt::Result {
+pub(super) fn write(families: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     // Ten thousand backends are scattered over memory: each is read once, not once per series.
     let rows: Vec<Row> = snapshot
         .pools
         .iter()
         .flat_map(|pool| pool.backends.iter().map(|backend| Row::of(&pool.settings.name, backend)))
         .collect();
-    pools(sheet, snapshot, &rows)?;
-    state(sheet, &rows)?;
-    sessions(sheet, &rows)?;
-    checks(sheet, &rows)
+    pools(families, snapshot, &rows)?;
+    state(families, &rows)?;
+    sessions(families, &rows)?;
+    checks(families, &rows)
 }
 
 /// One backend in this scrape.
@@ -88,7 +88,7 @@ fn each<'r, 's, V>(
     rows.iter().map(move |row| (row.names(), read(row)))
 }
 
-fn pools(sheet: &mut Sheet, snapshot: &Snapshot, rows: &[Row]) -> fmt::Result {
+fn pools(families: &mut Families, snapshot: &Snapshot, rows: &[Row]) -> fmt::Result {
     let mut rows = rows;
     let sums: Vec<PoolSums> = snapshot
         .pools
@@ -102,17 +102,21 @@ fn pools(sheet: &mut Sheet, snapshot: &Snapshot, rows: &[Row]) -> fmt::Result {
         })
         .collect();
     let column = |index: usize| sums.iter().map(move |(pool, sums)| (*pool, sums[index]));
-    sheet.gauges("l4lb_pool_backends", "Number of its backends.", column(0))?;
-    sheet.gauges(
+    families.gauges("l4lb_pool_backends", "Number of its backends.", column(0))?;
+    families.gauges(
         "l4lb_pool_eligible_backends",
         "Number of its backends that may get new sessions.",
         column(1),
     )?;
-    sheet.gauges("l4lb_pool_active_sessions", "Sessions on its backends, dialing ones included.", column(2))
+    families.gauges(
+        "l4lb_pool_active_sessions",
+        "Sessions on its backends, dialing ones included.",
+        column(2),
+    )
 }
 
-fn state(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
-    sheet.gauges(
+fn state(families: &mut Families, rows: &[Row]) -> fmt::Result {
+    families.gauges(
         "l4lb_backend_eligible",
         "1 if it may get new sessions: it is ready, has a weight and is not down.",
         each(rows, |row| u64::from(row.is_eligible)),
@@ -121,27 +125,27 @@ fn state(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
     let health = rows.iter().flat_map(|row| {
         states.map(|state| (row.and("state", state.as_str()), u64::from(state == row.health)))
     });
-    sheet.gauges("l4lb_backend_health", "1 for its health, 0 for the others.", health)?;
+    families.gauges("l4lb_backend_health", "1 for its health, 0 for the others.", health)?;
     let states = [Admin::Ready, Admin::Drain, Admin::Maint];
     let admin = rows.iter().flat_map(|row| {
         states.map(|state| (row.and("state", state.as_str()), u64::from(state == row.admin)))
     });
-    sheet.gauges("l4lb_backend_admin", "1 for its administrative state, 0 for the others.", admin)?;
-    sheet.gauges("l4lb_backend_weight", "Its weight.", each(rows, |row| row.weight))
+    families.gauges("l4lb_backend_admin", "1 for its administrative state, 0 for the others.", admin)?;
+    families.gauges("l4lb_backend_weight", "Its weight.", each(rows, |row| row.weight))
 }
 
-fn sessions(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
-    sheet.gauges(
+fn sessions(families: &mut Families, rows: &[Row]) -> fmt::Result {
+    families.gauges(
         "l4lb_backend_active_sessions",
         "Sessions on it, dialing ones included.",
         each(rows, |row| row.active),
     )?;
-    sheet.counters(
+    families.counters(
         "l4lb_backend_sessions_total",
         "Sessions assigned to it, each as often as it was dialed.",
         each(rows, |row| row.sessions),
     )?;
-    sheet.counters(
+    families.counters(
         "l4lb_backend_connected_sessions_total",
         "Sessions connected to it.",
         each(rows, |row| row.connected),
@@ -150,35 +154,39 @@ fn sessions(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
         let causes = DialFailure::ALL.into_iter().zip(row.dial_failures);
         causes.map(|(cause, count)| (row.and("cause", cause.as_str()), count))
     });
-    sheet.counters("l4lb_backend_dial_failures_total", "Failed dials for sessions, by cause.", failures)?;
-    sheet.counters(
+    families.counters(
+        "l4lb_backend_dial_failures_total",
+        "Failed dials for sessions, by cause.",
+        failures,
+    )?;
+    families.counters(
         "l4lb_backend_retried_away_total",
         "Sessions dialed to another backend because the dial to it had failed.",
         each(rows, |row| row.retried_away),
     )?;
-    sheet.counters(
+    families.counters(
         "l4lb_backend_to_backend_bytes_total",
         "Bytes written to it.",
         each(rows, |row| row.given[0]),
     )?;
-    sheet.counters(
+    families.counters(
         "l4lb_backend_to_client_bytes_total",
         "Bytes read from it and written to clients.",
         each(rows, |row| row.given[1]),
     )
 }
 
-fn checks(sheet: &mut Sheet, rows: &[Row]) -> fmt::Result {
+fn checks(families: &mut Families, rows: &[Row]) -> fmt::Result {
     let checks = rows.iter().flat_map(|row| {
         [(row.and("state", "passed"), row.checks_passed), (row.and("state", "failed"), row.checks_failed)]
     });
-    sheet.counters("l4lb_backend_checks_total", "Health checks that passed and that failed.", checks)?;
-    sheet.counters(
+    families.counters("l4lb_backend_checks_total", "Health checks that passed and that failed.", checks)?;
+    families.counters(
         "l4lb_backend_health_transitions_total",
         "Changes of its health as seen by its checks.",
         each(rows, |row| row.transitions),
     )?;
-    sheet.gauges(
+    families.gauges(
         "l4lb_backend_last_check_seconds",
         "Duration of its last health check; 0 before the first.",
         each(rows, |row| seconds(row.last_check_nanos)),

@@ -2,25 +2,25 @@
 
 use std::fmt;
 
-use super::sheet::Sheet;
+use super::families::Families;
 use crate::pool::{Listener, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{ListenerReading, violations_of_listener};
 
 /// Returns the laws that do not hold.
-pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> Result<Vec<String>, fmt::Error> {
+pub(super) fn write(families: &mut Families, snapshot: &Snapshot) -> Result<Vec<String>, fmt::Error> {
     let all: Vec<(&Listener, ListenerReading)> =
         snapshot.listeners.iter().map(|listener| (listener.as_ref(), listener.stats().read())).collect();
     let name = |listener: &Listener| [("listener", listener.settings.name.clone())];
     let each = |read: fn(&ListenerReading) -> u64| {
         all.iter().map(move |(listener, counts)| (name(listener), read(counts)))
     };
-    sheet.counters(
+    families.counters(
         "l4lb_listener_accepted_sessions_total",
         "Connections taken from its accept queues.",
         each(|counts| counts.accepted),
     )?;
-    sheet.gauges(
+    families.gauges(
         "l4lb_listener_active_sessions",
         "Open sessions through it.",
         each(ListenerReading::active),
@@ -28,30 +28,34 @@ pub(super) fn write(sheet: &mut Sheet, snapshot: &Snapshot) -> Result<Vec<String
     let limits = all.iter().filter_map(|(listener, _)| {
         listener.settings.max_sessions.map(|max| (name(listener), max.get() as u64))
     });
-    sheet.gauges("l4lb_listener_max_sessions", "Limit on its open sessions, if configured.", limits)?;
+    families.gauges("l4lb_listener_max_sessions", "Limit on its open sessions, if configured.", limits)?;
     let closed = all.iter().flat_map(|(listener, counts)| {
         let listener = listener.settings.name.as_str();
         CloseReason::ALL.map(|reason| {
             ([("listener", listener), ("reason", reason.as_str())], counts.closed[reason.index()])
         })
     });
-    sheet.counters("l4lb_listener_closed_sessions_total", "Ended sessions through it, by reason.", closed)?;
-    sheet.counters(
+    families.counters(
+        "l4lb_listener_closed_sessions_total",
+        "Ended sessions through it, by reason.",
+        closed,
+    )?;
+    families.counters(
         "l4lb_listener_to_backend_bytes_total",
         "Bytes of its clients written to backends.",
         each(|counts| counts.given[0]),
     )?;
-    sheet.counters(
+    families.counters(
         "l4lb_listener_to_client_bytes_total",
         "Bytes of backends written to its clients.",
         each(|counts| counts.given[1]),
     )?;
-    sheet.histograms(
+    families.histograms(
         "l4lb_listener_connect_seconds",
         "Time from accept to the connected backend, failed dials included.",
         all.iter().map(|(listener, counts)| (name(listener), &counts.connect_time)),
     )?;
-    sheet.histograms(
+    families.histograms(
         "l4lb_listener_session_seconds",
         "Time from accept to the end of a session.",
         all.iter().map(|(listener, counts)| (name(listener), &counts.duration)),

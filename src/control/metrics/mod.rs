@@ -4,16 +4,16 @@
 //! Runs on the admin thread. It holds the control thread's lock for a few clones and builds the text afterwards;
 //! workers are not involved. No label has a value that a client could choose.
 //!
-//! `moment` is the state when a scrape begins. `sheet` writes families of series, `totals` the sums over all workers,
+//! `moment` is the state when a scrape begins. `families` writes families of series, `totals` the sums over all workers,
 //! `workers`, `listeners` and `backends` (with their pools) the series of one of them, `process` the kernel's view of the
 //! process.
 
 mod backends;
 mod discovery;
+mod families;
 mod listeners;
 mod moment;
 mod process;
-mod sheet;
 mod totals;
 mod workers;
 
@@ -36,8 +36,8 @@ use crate::control::{ReloadStatus, Removed, View};
 use crate::logging;
 use crate::stats::{Totals, violations};
 
+use families::Families;
 use moment::Moment;
-use sheet::Sheet;
 
 /// The media type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,7 +49,7 @@ impl Metrics {
     /// Returns the metrics of the process that `view` shows.
     pub fn new(view: Arc<View>) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Process { view, told: AtomicUsize::new(0) }));
+        registry.register_collector(Box::new(Process { view, reported: AtomicUsize::new(0) }));
         Self(registry)
     }
 
@@ -65,7 +65,7 @@ impl Metrics {
 struct Process {
     view: Arc<View>,
     /// The number of invariant violations when that was last logged: frequent scrapes must not fill the log.
-    told: AtomicUsize,
+    reported: AtomicUsize,
 }
 
 impl fmt::Debug for Process {
@@ -78,29 +78,33 @@ impl Collector for Process {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let began = self.view.clock.now();
         let moment = self.moment();
-        let mut sheet = Sheet::new(encoder);
+        let mut families = Families::new(encoder);
         let totals = Totals::of(moment.workers());
         let mut violated = violations(&totals);
-        state(&mut sheet, &moment)?;
-        totals::write(&mut sheet, &totals, &moment)?;
-        workers::write(&mut sheet, &moment.counters)?;
-        violated.extend(listeners::write(&mut sheet, &moment.snapshot)?);
-        backends::write(&mut sheet, &moment.snapshot)?;
-        discovery::write(&mut sheet, &moment.sources, began)?;
-        self.state_file(&mut sheet)?;
+        state(&mut families, &moment)?;
+        totals::write(&mut families, &totals, &moment)?;
+        workers::write(&mut families, &moment.counters)?;
+        violated.extend(listeners::write(&mut families, &moment.snapshot)?);
+        backends::write(&mut families, &moment.snapshot)?;
+        discovery::write(&mut families, &moment.sources, began)?;
+        self.state_file(&mut families)?;
         let denied =
             Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
-        sheet.counters("l4lb_admin_denied_total", "Denied requests to the admin API, by reason.", denied)?;
-        sheet.counter("l4lb_dropped_log_lines_total", "Log lines dropped or lost.", logging::dropped())?;
-        process::write(&mut sheet, &totals, self.view.started)?;
-        sheet.gauge(
+        families.counters(
+            "l4lb_admin_denied_total",
+            "Denied requests to the admin API, by reason.",
+            denied,
+        )?;
+        families.counter("l4lb_dropped_log_lines_total", "Log lines dropped or lost.", logging::dropped())?;
+        process::write(&mut families, &totals, self.view.started)?;
+        families.gauge(
             "l4lb_invariant_violations",
             "Violated counter invariants; must be 0.",
             violated.len() as u64,
         )?;
-        self.tell(&violated);
+        self.log_violations(&violated);
         let took = self.view.clock.now() - began;
-        sheet.gauge("l4lb_scrape_seconds", "Duration of this scrape.", took.as_secs_f64())
+        families.gauge("l4lb_scrape_seconds", "Duration of this scrape.", took.as_secs_f64())
     }
 }
 
@@ -109,7 +113,7 @@ impl Process {
         let state = self.view.state();
         Moment {
             snapshot: Arc::clone(&state.snapshot),
-            counters: state.staff.counters(),
+            counters: state.workers.counters(),
             stage: state.stage,
             reload: state.reload.clone(),
             restart_pending: state.pending.len() as u64,
@@ -119,74 +123,74 @@ impl Process {
                 state.removed.len() as u64,
                 state.removed.iter().map(Removed::sessions).map(u64::from).sum(),
             ],
-            sessions_max: state.staff.sessions_max(),
+            sessions_max: state.workers.sessions_max(),
             sources: state.sources.clone(),
         }
     }
 
-    fn state_file(&self, sheet: &mut Sheet) -> fmt::Result {
+    fn state_file(&self, families: &mut Families) -> fmt::Result {
         let writes = self.view.state_writes.get();
         let failed = writes.map_or(0, |writes| writes.failed.load(Ordering::Relaxed));
-        sheet.counter(
+        families.counter(
             "l4lb_state_file_failures_total",
             "Failed writes of state_file; each is retried.",
             failed,
         )?;
-        sheet.gauge(
+        families.gauge(
             "l4lb_state_not_saved",
             "1 while state_file cannot be written: run-time changes are lost with the process.",
             u64::from(writes.is_some_and(|writes| writes.unsaved().is_some())),
         )
     }
 
-    fn tell(&self, violated: &[String]) {
-        if violated.len() > self.told.swap(violated.len(), Ordering::Relaxed) {
+    fn log_violations(&self, violated: &[String]) {
+        if violated.len() > self.reported.swap(violated.len(), Ordering::Relaxed) {
             log::error!(laws = violated.join("; "); "counter invariants violated");
         }
     }
 }
 
 /// Writes the state of the process and of its configuration.
-fn state(sheet: &mut Sheet, moment: &Moment) -> fmt::Result {
+fn state(families: &mut Families, moment: &Moment) -> fmt::Result {
     let version = env!("CARGO_PKG_VERSION");
-    sheet.gauges("l4lb_build_info", "The running version; always 1.", [([("version", version)], 1)])?;
+    families.gauges("l4lb_build_info", "The running version; always 1.", [([("version", version)], 1)])?;
     let stages = [(Stage::Serving, "serving"), (Stage::Draining, "draining"), (Stage::Stopping, "stopping")];
     let stages = stages.map(|(stage, name)| ([("state", name)], u64::from(stage == moment.stage)));
-    sheet.gauges("l4lb_stage", "1 for the stage of the process, 0 for the others.", stages)?;
-    sheet.gauge(
+    families.gauges("l4lb_stage", "1 for the stage of the process, 0 for the others.", stages)?;
+    families.gauge(
         "l4lb_ready",
         "1 while clients should be sent here, as /ready answers.",
         u64::from(moment.is_ready),
     )?;
-    sheet.gauge(
+    families.gauge(
         "l4lb_epoch",
         "Number of the snapshot that the workers run; rises with each one published.",
         moment.snapshot.epoch,
     )?;
     let ReloadStatus { succeeded, failed, errors, last_success, .. } = &moment.reload;
-    sheet.counter("l4lb_reloads_total", "Reloads applied.", *succeeded)?;
-    sheet.counter("l4lb_reload_failures_total", "Reloads refused, which changed nothing.", *failed)?;
-    sheet.gauge(
+    families.counter("l4lb_reloads_total", "Reloads applied.", *succeeded)?;
+    families.counter("l4lb_reload_failures_total", "Reloads refused, which changed nothing.", *failed)?;
+    families.gauge(
         "l4lb_reload_successful",
         "1 unless the last reload was refused.",
         u64::from(errors.is_empty()),
     )?;
-    sheet.gauge(
+    families.gauge(
         "l4lb_last_reload_timestamp_seconds",
         "Time when a reload was last applied; 0 before the first.",
         last_success.map_or(0, Timestamp::as_second),
     )?;
-    sheet.gauge(
+    families.gauge(
         "l4lb_restart_pending_keys",
         "Keys of the latest configuration that need a restart to take effect.",
         moment.restart_pending,
     )?;
-    sheet.gauge(
+    families.gauge(
         "l4lb_unresolved_backends",
         "Backends that are down because their names do not resolve.",
         moment.unresolved,
     )?;
     let [backends, sessions] = moment.removed;
-    sheet.gauge("l4lb_removed_backends", "Removed backends that may still have sessions.", backends)?;
-    sheet.gauge("l4lb_removed_active_sessions", "Open sessions on removed backends.", sessions)
+    families.gauge("l4lb_removed_backends", "Removed backends that may still have sessions.", backends)?;
+    families.gauge("l4lb_removed_active_sessions", "Open sessions on removed backends.", sessions)
 }

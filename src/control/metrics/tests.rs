@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::{self, Overrides};
-use crate::control::Staff;
+use crate::control::Workers;
 use crate::control::discovery::state::SourceState;
 use crate::messages::mailbox::Mailbox;
 use crate::pool::Snapshot;
@@ -13,10 +13,10 @@ fn view_of(text: &str) -> Arc<View> {
     let nobody = &mut |_: &str| Ok(Vec::new());
     let config = config::parse(text, "test", &Overrides::default(), nobody).unwrap();
     let snapshot = Arc::new(Snapshot::new(&config));
-    let staff = Arc::new(Staff::default());
+    let all_workers = Arc::new(Workers::default());
     let workers = config.global.workers.get();
-    staff.change(workers, 0, (0..workers).map(|_| Mailbox::new(Arc::new(NoWake)).0));
-    Arc::new(View::new(&Arc::new(config), None, snapshot, staff))
+    all_workers.change(workers, 0, (0..workers).map(|_| Mailbox::new(Arc::new(NoWake)).0));
+    Arc::new(View::new(&Arc::new(config), None, snapshot, all_workers))
 }
 
 struct NoWake;
@@ -28,7 +28,7 @@ impl Wake for NoWake {
 }
 
 fn stats_of(view: &View, worker: usize) -> Arc<WorkerStats> {
-    Arc::clone(&view.state().staff.members()[worker].stats)
+    Arc::clone(&view.state().workers.members()[worker].stats)
 }
 
 const TWO: &str = "[global]\nworkers = 2\n[[listener]]\nname = \"front\"\nbind = \"127.0.0.1:9090\"\nmax_sessions = 7\n\
@@ -86,9 +86,9 @@ fn what_is_counted_is_shown() {
 fn workers_of_one_index_have_one_series() {
     let view = view_of(TWO);
     stats_of(&view, 0).accepted.add(3);
-    let staff = Arc::clone(&view.state().staff);
-    staff.change(0, 0, []);
-    let successor = staff.change(1, 0, [Mailbox::new(Arc::new(NoWake)).0]).remove(0);
+    let all_workers = Arc::clone(&view.state().workers);
+    all_workers.change(0, 0, []);
+    let successor = all_workers.change(1, 0, [Mailbox::new(Arc::new(NoWake)).0]).remove(0);
     successor.stats.accepted.add(4);
     assert_eq!(value(&scrape(&view), "l4lb_worker_accepted_sessions_total{worker=\"0\"}"), 7.0);
 }
@@ -166,9 +166,9 @@ fn table(page: &str) -> String {
 
 #[test]
 fn the_table_of_metrics_is_complete() {
-    let told = include_str!("../../../config/metrics.md");
+    let documented = include_str!("../../../config/metrics.md");
     let table = table(&scrape(&with_a_source(view_of(TWO))));
-    assert!(told.contains(&table), "config/metrics.md must contain this table:\n{table}");
+    assert!(documented.contains(&table), "config/metrics.md must contain this table:\n{table}");
 }
 
 #[test]

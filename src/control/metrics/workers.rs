@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::sheet::Sheet;
+use super::families::Families;
 use crate::stats::{Share, WorkerStats};
 
 /// The counts of all workers of one index, past and present.
@@ -28,7 +28,7 @@ impl Sum {
     }
 }
 
-pub(super) fn write(sheet: &mut Sheet, counters: &[(usize, Arc<WorkerStats>)]) -> fmt::Result {
+pub(super) fn write(families: &mut Families, counters: &[(usize, Arc<WorkerStats>)]) -> fmt::Result {
     let mut sums: BTreeMap<usize, Sum> = BTreeMap::new();
     for (index, stats) in counters {
         sums.entry(*index).or_default().add(stats);
@@ -36,21 +36,21 @@ pub(super) fn write(sheet: &mut Sheet, counters: &[(usize, Arc<WorkerStats>)]) -
     let each = |read: fn(&Sum) -> u64| {
         sums.iter().map(move |(worker, sum)| ([("worker", *worker as u64)], read(sum)))
     };
-    sheet.gauges("l4lb_worker_active_sessions", "Its open sessions.", each(|sum| sum.active))?;
-    sheet.counters(
+    families.gauges("l4lb_worker_active_sessions", "Its open sessions.", each(|sum| sum.active))?;
+    families.counters(
         "l4lb_worker_accepted_sessions_total",
         "Connections that it accepted.",
         each(|sum| sum.accepted),
     )?;
-    sheet.counters(
+    families.counters(
         "l4lb_worker_handed_over_sessions_total",
         "Accepted connections that it handed over to other workers.",
         each(|sum| sum.handed_over),
     )?;
-    sheet.counters(
+    families.counters(
         "l4lb_worker_adopted_sessions_total",
         "Sessions that it adopted from other workers.",
         each(|sum| sum.adopted),
     )?;
-    sheet.counters("l4lb_worker_turns_total", "Turns of its loop.", each(|sum| sum.turns))
+    families.counters("l4lb_worker_turns_total", "Turns of its loop.", each(|sum| sum.turns))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::MS;
-use super::world::{HALF_CLOSE, IDLE, USER, attentive_relay, relay};
+use super::world::{HALF_CLOSE, IDLE, USER, probing_relay, relay};
 use crate::session::CloseReason::*;
 use crate::session::Side::{self, Backend, Client};
 
@@ -163,7 +163,7 @@ fn a_reset_behind_a_blocked_sink_is_bounded_by_the_half_close_timeout() {
 #[test]
 fn a_peer_that_vanishes_with_bytes_in_flight_is_given_up_after_the_user_timeout() {
     for (side, reason) in [(Client, ClientLost), (Backend, BackendLost)] {
-        attentive_relay()
+        probing_relay()
             .vanishes(side)
             .sends(side.other(), b"hello?")
             .waits(USER - MS)
@@ -175,7 +175,7 @@ fn a_peer_that_vanishes_with_bytes_in_flight_is_given_up_after_the_user_timeout(
 
 #[test]
 fn a_trickle_into_the_void_does_not_hide_that_the_peer_is_gone() {
-    let mut world = attentive_relay().vanishes(Client);
+    let mut world = probing_relay().vanishes(Client);
     for _ in 0..USER.as_secs() * 2 {
         world = world.sends(Backend, b"tick").waits(Duration::from_secs(1));
     }
@@ -185,7 +185,7 @@ fn a_trickle_into_the_void_does_not_hide_that_the_peer_is_gone() {
 #[test]
 fn silence_from_before_the_bytes_were_sent_does_not_count() {
     // A short fault behind a long quiet would otherwise end the session.
-    attentive_relay()
+    probing_relay()
         .sends(Backend, b"asked about")
         .vanishes(Client)
         .waits(USER - MS)
@@ -198,12 +198,12 @@ fn silence_from_before_the_bytes_were_sent_does_not_count() {
 
 #[test]
 fn a_quiet_session_outlives_the_user_timeout() {
-    attentive_relay().waits(IDLE - MS).expect_running().waits(MS).expect_end(IdleTimeout, &[Client, Backend]);
+    probing_relay().waits(IDLE - MS).expect_running().waits(MS).expect_end(IdleTimeout, &[Client, Backend]);
 }
 
 #[test]
 fn a_reader_that_pauses_outlives_the_user_timeout() {
-    attentive_relay()
+    probing_relay()
         .stops_acking(Client)
         .takes(Client, 3)
         .sends(Backend, b"abcdef")

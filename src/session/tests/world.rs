@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use crate::session::{CloseReason, Direction, End, Expiry, Farewell, Op, Outcome, Session, Side, Timeouts};
+use crate::session::{CloseMode, CloseReason, Direction, End, Expiry, Op, Outcome, Session, Side, Timeouts};
 
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
@@ -180,7 +180,7 @@ fn dialing_with(user_timeout: Option<Duration>) -> World {
         fills: [0; 2],
         settles: 0,
     };
-    world.tell(Side::Client);
+    world.deliver(Side::Client);
     world
 }
 
@@ -190,14 +190,14 @@ pub(super) fn relay() -> World {
 }
 
 /// A session with a connected backend that probes its peers every [`USER`].
-pub(super) fn attentive_relay() -> World {
+pub(super) fn probing_relay() -> World {
     dialing_with(Some(USER)).connects()
 }
 
 impl World {
     pub(super) fn connects(mut self) -> Self {
         self.session.on_connected(self.now);
-        self.tell(Side::Backend);
+        self.deliver(Side::Backend);
         self
     }
 
@@ -212,7 +212,7 @@ impl World {
         self.holding = true;
         let mut world = steps(self);
         world.holding = false;
-        world.tell_all()
+        world.deliver_all()
     }
 
     pub(super) fn sends(mut self, side: Side, bytes: &[u8]) -> Self {
@@ -222,19 +222,19 @@ impl World {
             wire.incoming.extend(bytes);
             wire.edge = true;
         }
-        self.tell_all()
+        self.deliver_all()
     }
 
     pub(super) fn fin(mut self, side: Side) -> Self {
         let wire = &mut self.wires[side as usize];
         wire.edge |= !wire.fin_in;
         wire.fin_in |= !wire.dead;
-        self.tell_all()
+        self.deliver_all()
     }
 
     pub(super) fn resets(mut self, side: Side) -> Self {
         self.wires[side as usize].reset();
-        self.tell_all()
+        self.deliver_all()
     }
 
     /// The peer stops reading: our send buffer is full.
@@ -247,7 +247,7 @@ impl World {
         let wire = &mut self.wires[side as usize];
         wire.room = room;
         wire.edge |= room > 0 && std::mem::take(&mut wire.short_of_room);
-        self.tell_all()
+        self.deliver_all()
     }
 
     /// The peer acknowledges nothing by itself any more.
@@ -321,34 +321,34 @@ impl World {
     }
 
     /// Delivers the event of a side, though events are held back.
-    pub(super) fn tells(mut self, side: Side) -> Self {
+    pub(super) fn delivers(mut self, side: Side) -> Self {
         let holding = std::mem::replace(&mut self.holding, false);
-        self.tell(side);
+        self.deliver(side);
         self.holding = holding;
         self
     }
 
-    fn tell_all(mut self) -> Self {
+    fn deliver_all(mut self) -> Self {
         // What the machine does may cause an event in turn: HUP, once both FINs are through.
-        while !self.holding && Side::BOTH.into_iter().any(|side| self.tell(side)) {}
+        while !self.holding && Side::BOTH.into_iter().any(|side| self.deliver(side)) {}
         self
     }
 
     /// Delivers the event of a side and lets the machine run; returns false when nothing has changed.
-    fn tell(&mut self, side: Side) -> bool {
+    fn deliver(&mut self, side: Side) -> bool {
         let connected = side == Side::Client || !self.session.is_connecting();
-        let tells = !self.holding && connected && std::mem::take(&mut self.wires[side as usize].edge);
-        if tells {
+        let delivers = !self.holding && connected && std::mem::take(&mut self.wires[side as usize].edge);
+        if delivers {
             self.session.on_ready(side, self.wires[side as usize].ready());
             self.drive();
         }
-        tells
+        delivers
     }
 
     /// Holds events back until called again with false.
     pub(super) fn holds_events(mut self, holding: bool) -> Self {
         self.holding = holding;
-        if holding { self } else { self.tell_all() }
+        if holding { self } else { self.deliver_all() }
     }
 
     fn drive(&mut self) {
@@ -461,7 +461,7 @@ impl World {
         let Some(end) = self.session.end().filter(|_| !self.was_cut()) else { return };
         for side in Side::BOTH {
             let [this, that] = [side, side.other()].map(|side| &self.wires[side as usize]);
-            let plainly = farewell(end, side) == Farewell::Close;
+            let plainly = close_mode(end, side) == CloseMode::Close;
             assert!(
                 !plainly || this.dead || (this.fin_out && that.fin_out),
                 "the {} is left plainly, and its stream was not whole: {:?}",
@@ -483,7 +483,7 @@ impl World {
     }
 
     /// Returns whether the peer of `side` has received everything that the other peer sent, and the end of it.
-    pub(super) fn heard_all(&self, side: Side) -> bool {
+    pub(super) fn received_all(&self, side: Side) -> bool {
         let wire = &self.wires[side as usize];
         wire.fin_out && wire.heard == self.wires[side.other() as usize].sent
     }
@@ -525,7 +525,11 @@ impl World {
         let end = self.session.end().unwrap_or_else(|| panic!("still running: {:?}", self.session));
         assert_eq!(end.reason, reason);
         for side in Side::BOTH.into_iter().filter(|&side| !self.wires[side as usize].dead) {
-            assert_eq!(farewell(end, side) == Farewell::Reset, reset.contains(&side), "{side:?} of {end:?}");
+            assert_eq!(
+                close_mode(end, side) == CloseMode::Reset,
+                reset.contains(&side),
+                "{side:?} of {end:?}"
+            );
         }
         self
     }
@@ -567,7 +571,7 @@ impl World {
     }
 }
 
-fn farewell(end: End, side: Side) -> Farewell {
+fn close_mode(end: End, side: Side) -> CloseMode {
     match side {
         Side::Client => end.client,
         Side::Backend => end.backend,

@@ -70,13 +70,13 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Panics unless the gauges match the state of the worker. Must be called right after a turn.
-    pub fn audit_told(&self) {
+    pub fn audit_gauges(&self) {
         let (audit, (attempts, _)) = (self.audit(), self.probes.held());
         let clients = audit.sessions;
         let backends = audit.sockets - clients - attempts;
         let held = [audit.listeners, clients, backends, attempts, 2 * audit.pipes, 2];
-        let told = self.core.stats.fds.each_ref().map(Gauge::get);
-        assert_eq!(told, held.map(|count| count as u64), "descriptors by kind");
+        let gauges = self.core.stats.fds.each_ref().map(Gauge::get);
+        assert_eq!(gauges, held.map(|count| count as u64), "descriptors by kind");
         assert_eq!(self.core.stats.timers.get(), audit.timers as u64, "timers");
     }
 }

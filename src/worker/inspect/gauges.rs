@@ -13,7 +13,7 @@ const EVENT_FDS: u64 = 2;
 
 impl<K: Kernel> Worker<K> {
     /// Publishes what the worker holds.
-    pub(in crate::worker) fn tell_state(&self) {
+    pub(in crate::worker) fn publish_gauges(&self) {
         let held = [
             (FdKind::Listener, self.acceptor.listeners().len() as u64),
             (FdKind::Probe, self.probes.in_flight()),

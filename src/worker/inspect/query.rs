@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::slots::Key;
 use crate::messages::query::{
-    Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionId, SessionState, Story, Target,
+    Answer, Filter, PLACES_MAX, Query, ROWS_MAX, Row, SessionExplanation, SessionId, SessionState, Target,
 };
 use crate::pool::{Choice, PoolId, Snapshot, Why};
 use crate::session::{CloseReason, Direction};
@@ -23,7 +23,7 @@ pub(in crate::worker) struct Inspection {
 }
 
 /// The parts of the worker that an answer reads.
-struct Sight<'a, K: Kernel> {
+struct Inspected<'a, K: Kernel> {
     core: &'a mut Core<K>,
     relay: &'a mut Relay<K>,
     tables: &'a Tables,
@@ -41,11 +41,11 @@ impl Inspection {
         relay: &mut Relay<K>,
         query: Query,
     ) -> Answer {
-        Sight { core, relay, tables: &self.tables }.answer(query)
+        Inspected { core, relay, tables: &self.tables }.answer(query)
     }
 }
 
-impl<K: Kernel> Sight<'_, K> {
+impl<K: Kernel> Inspected<'_, K> {
     fn answer(&mut self, query: Query) -> Answer {
         match query {
             Query::Live { from, filter } => self.live(from, &filter),
@@ -60,7 +60,7 @@ impl<K: Kernel> Sight<'_, K> {
                 let next = records.peek().map(|_| last);
                 Answer::Ended { rows, next }
             }
-            Query::Session(id) => Answer::Session(self.story(id).map(Box::new)),
+            Query::Session(id) => Answer::Session(self.explanation(id).map(Box::new)),
             Query::Cut(target) => Answer::Cut(self.cut_target(target)),
         }
     }
@@ -80,7 +80,7 @@ impl<K: Kernel> Sight<'_, K> {
 
     fn row_at(&mut self, place: u32, filter: &Filter) -> Option<Row> {
         let (key, slot) = self.relay.at(place)?;
-        let backend = slot.backend_to_tell().map(Arc::as_ref);
+        let backend = slot.backend_to_report().map(Arc::as_ref);
         let is_wanted = fits(filter, slot.listener().id, slot.pool(), backend, slot.client());
         is_wanted.then(|| {
             let session = slot.session();
@@ -89,7 +89,7 @@ impl<K: Kernel> Sight<'_, K> {
                 id: self.core.id_of(key),
                 listener: names.listener,
                 pool: names.pool,
-                backend: slot.backend_to_tell().cloned(),
+                backend: slot.backend_to_report().cloned(),
                 client: slot.client(),
                 source: slot.source(&mut self.core.kernel),
                 opened: session.accepted_at(),
@@ -129,7 +129,7 @@ impl<K: Kernel> Sight<'_, K> {
         }
     }
 
-    fn story(&mut self, id: SessionId) -> Option<Story> {
+    fn explanation(&mut self, id: SessionId) -> Option<SessionExplanation> {
         if id.worker != self.core.id.0 {
             return None;
         }
@@ -138,12 +138,24 @@ impl<K: Kernel> Sight<'_, K> {
             let slot = self.relay.get(id.key)?;
             let (tried, why) = (slot.tried().to_vec(), slot.choice());
             let (pool, epoch) = (slot.pool(), slot.epoch(self.core.snapshot.epoch));
-            return Some(Story { why: self.why(pool, why, row.client.ip()), row, tried, pool, epoch });
+            return Some(SessionExplanation {
+                why: self.why(pool, why, row.client.ip()),
+                row,
+                tried,
+                pool,
+                epoch,
+            });
         }
         let record = self.core.recorder.newest_first().find(|record| record.key == id.key)?;
         let why = self.why(record.place.pool, record.choice, record.client.ip());
         let (tried, epoch) = (record.tried.clone(), record.epoch);
-        Some(Story { row: self.row_of_record(record), why, tried, pool: record.place.pool, epoch })
+        Some(SessionExplanation {
+            row: self.row_of_record(record),
+            why,
+            tried,
+            pool: record.place.pool,
+            epoch,
+        })
     }
 
     /// Returns the meaning of a choice, by the tables that it was made by, or else by the present ones.
@@ -210,10 +222,10 @@ mod tests {
             (rows, next)
         }
 
-        fn story(&mut self, id: SessionId) -> Option<Box<Story>> {
+        fn explanation(&mut self, id: SessionId) -> Option<Box<SessionExplanation>> {
             let answer = self.ask(Query::Session(id));
-            let Answer::Session(story) = answer else { panic!("{answer:?}") };
-            story
+            let Answer::Session(explanation) = answer else { panic!("{answer:?}") };
+            explanation
         }
     }
 
@@ -228,10 +240,10 @@ mod tests {
         assert_eq!(row.source, served.peer_addr().ok());
         assert!(matches!(row.state, SessionState::Live { stage: Stage::Open, held: [0, 0], .. }), "{row:?}");
 
-        let story = bench.story(row.id).expect("it runs");
+        let explanation = bench.explanation(row.id).expect("it runs");
         let refused = bench.worker.core.snapshot.pool(POOL).backends[0].id;
-        assert_eq!(story.tried, [refused]);
-        let why = story.why.as_ref().expect("it has a backend").to_string();
+        assert_eq!(explanation.tried, [refused]);
+        let why = explanation.why.as_ref().expect("it has a backend").to_string();
         let start = "round_robin over 2 of 2 backends (primary) in epoch 0; it had 0 sessions";
         assert!(why.starts_with(start), "{why}");
 
@@ -244,9 +256,9 @@ mod tests {
             panic!("{ended:?}")
         };
         assert_eq!((code.to_string(), ended.given), ("-L".into(), [1, 0]));
-        assert_eq!(bench.story(row.id).expect("it is remembered").why, story.why);
+        assert_eq!(bench.explanation(row.id).expect("it is remembered").why, explanation.why);
         let next = SessionId { worker: 1, ..row.id };
-        assert!(bench.story(next).is_none(), "of another worker");
+        assert!(bench.explanation(next).is_none(), "of another worker");
     }
 
     #[test]
@@ -307,7 +319,7 @@ mod tests {
         let mut bench = Bench::new("balance = \"source_hash\"\nretries = 1");
         let _held = bench.session();
         let id = bench.live(Filter::default())[0].id;
-        let before = bench.story(id).expect("it runs").why.expect("it has a backend");
+        let before = bench.explanation(id).expect("it runs").why.expect("it has a backend");
         let (_, homes) = before.hash.as_ref().expect("the client decides");
         assert_eq!(homes.last().map(String::as_str), Some("b"));
         // Other tables, as many as are kept, and one more.
@@ -321,7 +333,7 @@ mod tests {
             };
             let next = bench.worker.core.snapshot.with_backends(POOL, &[&backends[..], &[more]].concat());
             bench.worker.run_epoch(Arc::new(next));
-            let now = bench.story(id).expect("it runs").why.expect("it has a backend");
+            let now = bench.explanation(id).expect("it runs").why.expect("it has a backend");
             if round < TABLES_MAX {
                 assert_eq!(now, before, "round {round}");
             } else {

@@ -76,11 +76,11 @@ impl<K: Kernel> Acceptor<K> {
     pub(in crate::worker) fn on_timer(&mut self, core: &mut Core<K>, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
             listener.pause = None;
-            self.go_on_accepting(core, index);
+            self.resume_accepting_now(core, index);
         }
     }
 
-    fn go_on_accepting(&mut self, core: &mut Core<K>, index: usize) {
+    fn resume_accepting_now(&mut self, core: &mut Core<K>, index: usize) {
         self.watch_listener(core, index);
         self.listeners.queue_if_ready(index);
     }
@@ -90,7 +90,7 @@ impl<K: Kernel> Acceptor<K> {
         for _ in 0..RESUMES_PER_TURN {
             let Some((index, timer)) = self.listeners.next_paused() else { return };
             core.wheel.cancel(timer);
-            self.go_on_accepting(core, index);
+            self.resume_accepting_now(core, index);
         }
     }
 
@@ -99,7 +99,7 @@ impl<K: Kernel> Acceptor<K> {
         let paused = self.listeners.get_mut(index).and_then(|listener| listener.pause.take());
         if let Some(timer) = paused {
             core.wheel.cancel(timer);
-            self.go_on_accepting(core, index);
+            self.resume_accepting_now(core, index);
         }
     }
 

@@ -27,7 +27,7 @@ impl<K: Kernel> Probes<K> {
             queue: Queue::new(checks_max),
             deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, core.now),
         };
-        probes.enlist(core);
+        probes.add_new(core);
         probes
     }
 
@@ -42,7 +42,7 @@ impl<K: Kernel> Probes<K> {
     }
 
     /// Begins to check the backends of this worker that are not checked yet, each within one interval.
-    fn enlist(&mut self, core: &mut Core<K>) {
+    fn add_new(&mut self, core: &mut Core<K>) {
         let &mut Core { ref snapshot, ref mut wheel, ref mut rng, now, .. } = core;
         for backend in snapshot.backends() {
             let pool = &snapshot.pool(backend.pool).settings;
@@ -109,8 +109,8 @@ impl<K: Kernel> Probes<K> {
     pub(in crate::worker) fn align(&mut self, core: &mut Core<K>, before: &Snapshot) {
         let is_reassigned = std::mem::take(&mut self.is_reassigned);
         if is_reassigned || !core.snapshot.shares_backends(before) {
-            self.dismiss_removed(core);
-            self.enlist(core);
+            self.drop_removed(core);
+            self.add_new(core);
         }
         let to_pause = self.probes_where(|entry| entry.attempt.is_some() && entry.is_paused());
         to_pause.into_iter().for_each(|index| self.pause_probe(core, index));
@@ -127,7 +127,7 @@ impl<K: Kernel> Probes<K> {
 
     /// Forgets the backends that are in no pool any more, belong to another worker now or are checked in another way,
     /// and gives the others the settings of this epoch.
-    fn dismiss_removed(&mut self, core: &mut Core<K>) {
+    fn drop_removed(&mut self, core: &mut Core<K>) {
         let snapshot = Arc::clone(&core.snapshot);
         let is_kept = |entry: &Entry<K>| {
             self.is_mine(&entry.backend)

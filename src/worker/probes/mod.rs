@@ -111,10 +111,10 @@ impl<K: Kernel> Probes<K> {
             }
             Some(Attempt { stage: Stage::Talking(_), .. }) => {
                 // This turn may be late, and its wait may have had no room for the event of an answer that was in time.
-                self.go_on(core, index);
+                self.continue_check(core, index);
                 self.time_out(core, index);
             }
-            Some(Attempt { stage: Stage::Parting, .. }) => self.part_from_probe(core, index),
+            Some(Attempt { stage: Stage::Parting, .. }) => self.finish_attempt(core, index),
         }
     }
 
@@ -132,14 +132,14 @@ impl<K: Kernel> Probes<K> {
         while core.turn.take_check()
             && let Some(index) = self.queue.pop()
         {
-            self.tell_if_late(core, index);
+            self.log_if_late(core, index);
             self.start_probe(core, index);
         }
     }
 
     /// Logs late checks. Silent backends hold their place for the whole timeout: with enough of them checks are late,
     /// and so are verdicts.
-    fn tell_if_late(&mut self, core: &mut Core<K>, index: u32) {
+    fn log_if_late(&mut self, core: &mut Core<K>, index: u32) {
         let Entry { pool, due, .. } = &self.entries[index as usize];
         let late = core.now - *due;
         if late > pool.health.interval
@@ -197,14 +197,14 @@ impl<K: Kernel> Probes<K> {
     pub(super) fn on_event(&mut self, core: &mut Core<K>, key: Key) {
         let attempt = self.entries.get(key.index as usize).and_then(|entry| entry.attempt.as_ref());
         if attempt.is_some_and(|attempt| attempt.generation == key.generation) {
-            self.go_on(core, key.index);
+            self.continue_check(core, key.index);
         } else {
             core.stats.stale_events.add(1);
         }
     }
 
     /// Continues the check in progress as far as possible.
-    fn go_on(&mut self, core: &mut Core<K>, index: u32) {
+    fn continue_check(&mut self, core: &mut Core<K>, index: u32) {
         let Some(attempt) = &mut self.entries[index as usize].attempt else { return };
         match &mut attempt.stage {
             Stage::Parting => return self.read_rest(core, index),
@@ -251,7 +251,7 @@ impl<K: Kernel> Probes<K> {
         if let Step::Finished(_) = probe.next_step() {
             let (result, exchanged) = (probe_result(probe), probe.exchanged_data());
             self.on_check_result(core, index, result);
-            if exchanged { self.start_parting(core, index) } else { self.part_from_probe(core, index) }
+            if exchanged { self.start_parting(core, index) } else { self.finish_attempt(core, index) }
         }
     }
 
@@ -267,7 +267,7 @@ impl<K: Kernel> Probes<K> {
                 self.read_rest(core, index);
             }
             // The backend has reset the connection after its answer.
-            Err(_) => self.part_from_probe(core, index),
+            Err(_) => self.finish_attempt(core, index),
         }
     }
 
@@ -276,18 +276,18 @@ impl<K: Kernel> Probes<K> {
         let mut buffer = [0; READ_LEN];
         for _ in 0..READS_AFTER_RESULT {
             match core.kernel.read(&attempt.socket, &mut buffer) {
-                Ok(0) => return self.part_from_probe(core, index),
+                Ok(0) => return self.finish_attempt(core, index),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.part_from_probe(core, index),
+                Err(_) => return self.finish_attempt(core, index),
             }
         }
         // It sends more than an answer.
-        self.part_from_probe(core, index);
+        self.finish_attempt(core, index);
     }
 
     /// Closes the socket of an attempt with a result, and schedules the next one.
-    fn part_from_probe(&mut self, core: &mut Core<K>, index: u32) {
+    fn finish_attempt(&mut self, core: &mut Core<K>, index: u32) {
         self.end_attempt(core, index);
         self.schedule_probe(core, index);
     }
@@ -330,7 +330,7 @@ impl<K: Kernel> Probes<K> {
         counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         let verdict = &mut entry.verdict;
         // Its last owner may have changed it since this one took over.
-        verdict.heed(entry.backend.checked_health());
+        verdict.adopt(entry.backend.checked_health());
         let from = verdict.state();
         match result {
             Ok(()) => {
@@ -368,7 +368,7 @@ impl<K: Kernel> Probes<K> {
         if entry.is_paused() {
             return;
         }
-        entry.verdict.heed(entry.backend.checked_health());
+        entry.verdict.adopt(entry.backend.checked_health());
         // More than `fall` failures prove no more than `fall`.
         for _ in 0..failures.min(entry.pool.health.fall) {
             let entry = &mut self.entries[index as usize];

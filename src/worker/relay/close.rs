@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::base::address::Address;
 use crate::base::slots::Key;
-use crate::session::{CloseReason, End, Farewell, Summary};
+use crate::session::{CloseMode, CloseReason, End, Summary};
 use crate::sys::Kernel;
 use crate::worker::core::Core;
 use crate::worker::inspect::flight_recorder::Record;
@@ -42,10 +42,10 @@ impl<K: Kernel> Relay<K> {
             self.waiting.note_freed(Shortage::Port(address));
             core.release(lease);
         }
-        part(&mut core.kernel, slot.client, end.client);
+        close_socket(&mut core.kernel, slot.client, end.client);
         if let Some(backend) = slot.backend {
             self.dialed -= 1;
-            part(&mut core.kernel, backend, end.backend);
+            close_socket(&mut core.kernel, backend, end.backend);
         }
         core.admission.leave(&slot.listener);
         core.dispatcher.leave();
@@ -54,10 +54,10 @@ impl<K: Kernel> Relay<K> {
     }
 }
 
-fn part<K: Kernel>(kernel: &mut K, socket: K::Socket, farewell: Farewell) {
-    match farewell {
-        Farewell::Close => kernel.close(socket),
-        Farewell::Reset => kernel.reset(socket),
+fn close_socket<K: Kernel>(kernel: &mut K, socket: K::Socket, close_mode: CloseMode) {
+    match close_mode {
+        CloseMode::Close => kernel.close(socket),
+        CloseMode::Reset => kernel.reset(socket),
     }
 }
 
@@ -72,7 +72,7 @@ fn record<K: Kernel>(
     let record = Record {
         key,
         place: core.recorder.place(&slot.listener, slot.pool, &core.snapshot),
-        backend: slot.backend_to_tell().cloned(),
+        backend: slot.backend_to_report().cloned(),
         epoch: slot.epoch(core.snapshot.epoch),
         choice: slot.choice(),
         tried: slot.failed.take().map_or(Vec::new(), |failed| failed.tried),

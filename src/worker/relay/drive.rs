@@ -36,13 +36,13 @@ impl<K: Kernel> Relay<K> {
         };
         slot.session.on_ready(side, ready);
         if side == Side::Backend && slot.session.is_connecting() {
-            core.turn.note_company();
+            core.turn.note_other_session();
             return self.on_dial_event(core, key, ready);
         }
         match self.drive(core, key) {
             Driven::Idle => core.stats.idle_events.add(1),
             Driven::Queued => {}
-            Driven::Moved => core.turn.note_company(),
+            Driven::Moved => core.turn.note_other_session(),
         }
     }
 

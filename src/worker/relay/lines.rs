@@ -75,7 +75,7 @@ impl<K: Kernel> Relay<K> {
         let source = slot.source(&mut core.kernel);
         let listener = &slot.listener.settings.name;
         let pool = &core.snapshot.pool(slot.pool).settings.name;
-        let backend = slot.backend_to_tell();
+        let backend = slot.backend_to_report();
         let session = &slot.session;
         let [to_backend, to_client] = session.given();
         log::info!(
@@ -111,7 +111,7 @@ pub(super) fn log_end<K: Kernel>(
     }
     let listener = &slot.listener.settings.name;
     let pool = &core.snapshot.pool(slot.pool).settings.name;
-    let backend = slot.backend_to_tell();
+    let backend = slot.backend_to_report();
     let source = slot.source(&mut core.kernel);
     let session = core.id_of(key);
     log::info!(

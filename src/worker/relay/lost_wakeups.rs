@@ -49,11 +49,11 @@ impl<K: Kernel> Relay<K> {
         {
             self.sweep.suspects.pop_front();
             let slot = self.sessions.get(suspect.key);
-            let stands = slot.and_then(|slot| stands_still(slot, suspect.key, suspect.side, core.now));
+            let stands = slot.and_then(|slot| suspect_if_idle(slot, suspect.key, suspect.side, core.now));
             // One that has moved meanwhile may stand still again.
             still.extend(stands.filter(|&stands| stands == suspect));
         }
-        self.ask(core, &mut still, Self::go_on_with);
+        self.ask(core, &mut still, Self::continue_session);
         self.sweep.still = still;
     }
 
@@ -68,7 +68,8 @@ impl<K: Kernel> Relay<K> {
             gone_through += 1;
             let Some((key, slot)) = self.sessions.at(place) else { continue };
             looked += 1;
-            still.extend(Side::BOTH.into_iter().filter_map(|side| stands_still(slot, key, side, core.now)));
+            still
+                .extend(Side::BOTH.into_iter().filter_map(|side| suspect_if_idle(slot, key, side, core.now)));
         }
         self.ask(core, &mut still, |relay, core, suspect, _| {
             if relay.sweep.suspects.len() < SUSPECTS_MAX {
@@ -105,7 +106,7 @@ impl<K: Kernel> Relay<K> {
     }
 
     /// Acts as if the event had come.
-    fn go_on_with(&mut self, core: &mut Core<K>, suspect: Suspect, ready: Ready) {
+    fn continue_session(&mut self, core: &mut Core<K>, suspect: Suspect, ready: Ready) {
         let Suspect { key, side, .. } = suspect;
         core.stats.lost_wakeups.add(1);
         if let Some(untold) = self.sweep.log.take(core.now) {
@@ -121,7 +122,7 @@ impl<K: Kernel> Relay<K> {
 }
 
 /// Returns the side, if the session stands still and an event of that side could cause work.
-fn stands_still<K: Kernel>(slot: &Slot<K>, key: Key, side: Side, now: Instant) -> Option<Suspect> {
+fn suspect_if_idle<K: Kernel>(slot: &Slot<K>, key: Key, side: Side, now: Instant) -> Option<Suspect> {
     let since = slot.session.last_activity();
     let waits = !slot.queued && slot.session.awaits(side) != Ready::default();
     (waits && now - since >= QUIET && socket(slot, side).is_some()).then_some(Suspect { key, side, since })

@@ -119,7 +119,7 @@ impl<K: Kernel> Relay<K> {
     }
 
     /// Returns true when work is left that no event announces: the next wait must not block.
-    pub(super) fn goes_on(&self) -> bool {
+    pub(super) fn has_work_left(&self) -> bool {
         self.freed || self.waiting.has_due() || !self.ready_queue.is_empty()
     }
 

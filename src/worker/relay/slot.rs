@@ -69,7 +69,7 @@ impl<K: Kernel> Slot<K> {
     }
 
     /// Returns the backend that it is on, or else the last that could not be dialed.
-    pub(in crate::worker) fn backend_to_tell(&self) -> Option<&Arc<Backend>> {
+    pub(in crate::worker) fn backend_to_report(&self) -> Option<&Arc<Backend>> {
         let failed = || self.failed.as_ref().map(|failed| &failed.last);
         self.lease.as_ref().map(Lease::backend).or_else(failed)
     }

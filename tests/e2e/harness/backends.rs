@@ -455,7 +455,7 @@ impl Service<'_> {
     /// Waits until so many workers are left, those that leave included.
     #[track_caller]
     pub(crate) fn until_workers(&self, workers: usize) {
-        until("workers have left", || self.server.staff().members().len() == workers);
+        until("workers have left", || self.server.workers().members().len() == workers);
     }
 
     /// Whether nobody listens where the listener of that index does or did.

@@ -188,7 +188,7 @@ impl<L> Relay<L> {
 
     /// Both sides end their streams, and see the other's end.
     #[track_caller]
-    pub(crate) fn says_goodbye(self) -> Self {
+    pub(crate) fn closes_both_ways(self) -> Self {
         let fins = self.fin(Side::Client).expects_fin(Side::Backend).fin(Side::Backend);
         fins.expects_fin(Side::Client)
     }

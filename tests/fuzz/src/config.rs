@@ -19,7 +19,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(parsed, parse(), "the same text is read in the same way");
     match parsed {
         Ok(config) => expect_legal(&config),
-        Err(errors) => expect_told(&errors, text),
+        Err(errors) => expect_reported(&errors, text),
     }
 }
 
@@ -80,7 +80,7 @@ fn expect_shown(config: &Config) {
     }
 }
 
-fn expect_told(errors: &[Error], text: &str) {
+fn expect_reported(errors: &[Error], text: &str) {
     assert!(!errors.is_empty(), "refused without a reason");
     let lines = 1 + text.matches('\n').count();
     for error in errors {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use l4lb::base::ready::Ready;
 use l4lb::base::time::Instant;
-use l4lb::session::{CloseReason, Direction, End, Expiry, Farewell, Op, Outcome, Session, Side, Timeouts};
+use l4lb::session::{CloseMode, CloseReason, Direction, End, Expiry, Op, Outcome, Session, Side, Timeouts};
 
 const STEPS_MAX: usize = 300;
 /// Ops until nothing is left to do when each says that nothing more is there: no state asks for more.
@@ -162,7 +162,7 @@ impl Books {
         match choices.int_in_range(0..=15)? {
             0..=7 => {
                 let (side, ready) = (side(choices)?, ready(choices)?);
-                self.tell(side, ready);
+                self.deliver(side, ready);
             }
             8 | 9 => self.now = self.now + span(choices)?,
             10 => {
@@ -184,7 +184,7 @@ impl Books {
         Ok(())
     }
 
-    fn tell(&mut self, side: Side, ready: Ready) {
+    fn deliver(&mut self, side: Side, ready: Ready) {
         self.session.on_ready(side, ready);
         let wire = &mut self.wires[side as usize];
         wire.readable |= ready.readable;
@@ -447,26 +447,30 @@ impl Books {
         let timed_out = matches!(end.reason, CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout);
         if self.cut.is_some() || timed_out {
             assert_eq!(end.reason, self.cut.unwrap_or(end.reason));
-            assert_eq!((end.client, end.backend), (Farewell::Reset, Farewell::Reset));
+            assert_eq!((end.client, end.backend), (CloseMode::Reset, CloseMode::Reset));
         } else {
             assert_eq!(end.reason == CloseReason::Done, self.first_to_fail.is_none(), "{end:?}");
         }
         for direction in Direction::BOTH {
             let flow = self.flows[direction as usize];
-            let farewell = |side| if side == Side::Client { end.client } else { end.backend };
+            let close_mode = |side| if side == Side::Client { end.client } else { end.backend };
             if !flow.fin_sent {
-                assert_eq!(farewell(direction.sink()), Farewell::Reset, "{direction:?} has no end: {end:?}");
+                assert_eq!(
+                    close_mode(direction.sink()),
+                    CloseMode::Reset,
+                    "{direction:?} has no end: {end:?}"
+                );
             }
             if flow.filled > flow.flushed {
                 assert_eq!(
-                    farewell(direction.source()),
-                    Farewell::Reset,
+                    close_mode(direction.source()),
+                    CloseMode::Reset,
                     "{direction:?} lacks bytes: {end:?}"
                 );
             }
         }
         for side in Side::BOTH {
-            self.tell(side, Ready { readable: true, writable: true, closing: true, failing: true });
+            self.deliver(side, Ready { readable: true, writable: true, closing: true, failing: true });
             assert_eq!((self.session.next_op(), self.session.end()), (None, Some(end)), "over is over");
         }
     }

@@ -11,8 +11,8 @@ fn outcomes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
         let address = script.bench.backend(backend);
         let socket = script.dial(address);
         script.watch_socket(&socket, NUMBER);
-        script.told();
-        script.told_by_now();
+        script.reported();
+        script.events_so_far();
         script.dial_result(&socket);
         script.dial_result(&socket);
     }
@@ -24,12 +24,12 @@ agree!(
     a_dial_is_told_when_it_is_refused_and_when_it_is_accepted,
     outcomes,
     [
-        "told: readable writable closing failing",
-        "told: nothing",
+        "reported: readable writable closing failing",
+        "reported: nothing",
         "dial: failed ECONNREFUSED",
         "dial: pending",
-        "told: writable",
-        "told: nothing",
+        "reported: writable",
+        "reported: nothing",
         "dial: connected",
         "dial: connected",
     ]
@@ -40,20 +40,26 @@ fn unanswered<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let address = script.bench.backend(Backend::Full);
     let socket = script.dial(address);
     script.watch_socket(&socket, NUMBER);
-    script.told_by_now();
+    script.events_so_far();
     script.dial_result(&socket);
     script.dial_result(&socket);
     let read = script.bench.kernel().read(&socket, &mut [0; 8]);
     let written = script.bench.kernel().write(&socket, &[0; 8]);
     script.note(format!("read: {}, write: {}", count_or_error(read), count_or_error(written)));
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
 agree!(
     a_dial_without_an_answer_is_pending_however_often_it_is_asked_for,
     unanswered,
-    ["told: nothing", "dial: pending", "dial: pending", "read: EAGAIN, write: EAGAIN", "told: nothing"]
+    [
+        "reported: nothing",
+        "dial: pending",
+        "dial: pending",
+        "read: EAGAIN, write: EAGAIN",
+        "reported: nothing"
+    ]
 );
 
 /// The backend comes and goes before its state is read.
@@ -67,7 +73,7 @@ fn lost<B: Bench>(mut script: Script<'_, B>) -> Transcript {
         }
         script.bench.reset(&link);
         script.watch(&link);
-        script.told();
+        script.reported();
         script.dial_result(&link.socket);
         script.read(&link, 100);
         script.read(&link, 100);
@@ -80,12 +86,12 @@ agree!(
     a_dial_that_was_reset_is_lost_with_bytes_to_read_and_failed_without,
     lost,
     [
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "dial: lost ECONNRESET",
         "read: 5",
         "read: 0",
         "dial: pending",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "dial: failed ECONNRESET",
         "read: 0",
         "read: 0",
@@ -101,7 +107,7 @@ fn short_visit<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.send(&link, 5);
     script.bench.close(&link);
     script.watch(&link);
-    script.told();
+    script.reported();
     script.dial_result(&link.socket);
     script.read(&link, 100);
     script.read(&link, 100);
@@ -111,16 +117,16 @@ fn short_visit<B: Bench>(mut script: Script<'_, B>) -> Transcript {
 agree!(
     a_dial_whose_backend_has_already_closed_is_connected,
     short_visit,
-    ["told: readable writable closing", "dial: connected", "read: 5", "read: 0"]
+    ["reported: readable writable closing", "dial: connected", "read: 5", "read: 0"]
 );
 
 /// Case 52.
 fn itself<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let socket = script.bench.dial_itself();
     script.watch_socket(&socket, NUMBER);
-    script.told();
+    script.reported();
     script.dial_result(&socket);
     script.end()
 }
 
-agree!(a_dial_that_meets_itself_is_found_out, itself, ["told: writable", "dial: to itself"]);
+agree!(a_dial_that_meets_itself_is_found_out, itself, ["reported: writable", "dial: to itself"]);

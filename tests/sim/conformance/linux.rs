@@ -247,17 +247,17 @@ impl Bench for LinuxBench {
         until("bytes arrive", || unread(&link.socket, all) == all);
     }
 
-    fn send_to_nobody(&mut self, peer: Peer, bytes: usize) {
+    fn send_to_closed(&mut self, peer: Peer, bytes: usize) {
         self.peer(peer).write_all(&vec![0; bytes]).expect("there is room");
         until("a reset comes back", || self.peer(peer).take_error().is_ok_and(|error| error.is_some()));
     }
 
-    fn hear(&mut self, peer: Peer, bytes: usize) {
+    fn receive(&mut self, peer: Peer, bytes: usize) {
         let mut peer = self.peer(peer);
         peer.read_exact(&mut vec![0; bytes]).expect("the bytes come");
     }
 
-    fn hear_end(&mut self, peer: Peer) -> Ending {
+    fn receive_end(&mut self, peer: Peer) -> Ending {
         let mut behind = 0;
         let mut peer = self.peer(peer);
         let mut buffer = vec![0; 1 << 16];

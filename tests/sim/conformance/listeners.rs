@@ -12,21 +12,21 @@ fn arrivals<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let port = script.port();
     let listener = script.bench.listen(port);
     script.watch_listener(&listener, 0);
-    script.told_by_now();
+    script.events_so_far();
     script.accept(&listener);
     script.bench.connect(port);
-    script.told();
-    script.told_by_now();
+    script.reported();
+    script.events_so_far();
     script.bench.connect(port);
-    script.told();
+    script.reported();
     script.bench.connect(port);
-    script.told();
+    script.reported();
     let _first = script.accept(&listener);
-    script.told_by_now();
+    script.events_so_far();
     let _second = script.accept(&listener);
     let _third = script.accept(&listener);
     script.accept(&listener);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
@@ -34,18 +34,18 @@ agree!(
     an_arrival_is_told_once_and_a_queue_that_is_not_drained_is_not_told_again,
     arrivals,
     [
-        "told: nothing",
+        "reported: nothing",
         "accept: EAGAIN",
-        "told: listener readable",
-        "told: nothing",
-        "told: listener readable",
-        "told: listener readable",
+        "reported: listener readable",
+        "reported: nothing",
+        "reported: listener readable",
+        "reported: listener readable",
         "accept: a client",
-        "told: nothing",
+        "reported: nothing",
         "accept: a client",
         "accept: a client",
         "accept: EAGAIN",
-        "told: nothing",
+        "reported: nothing",
     ]
 );
 
@@ -55,15 +55,15 @@ fn late_watch<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let listener = script.bench.listen(port);
     script.bench.connect(port);
     script.watch_listener(&listener, 0);
-    script.told();
-    script.told_by_now();
+    script.reported();
+    script.events_so_far();
     script.end()
 }
 
 agree!(
     an_arrival_before_the_listener_is_watched_is_told,
     late_watch,
-    ["told: listener readable", "told: nothing"]
+    ["reported: listener readable", "reported: nothing"]
 );
 
 /// accept(2) on Linux returns it, and what it has sent.
@@ -72,12 +72,12 @@ fn reset_in_queue<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let listener = script.bench.listen(port);
     script.watch_listener(&listener, 0);
     let peer = script.bench.connect(port);
-    script.told();
+    script.reported();
     script.bench.reset_queued(peer, 5);
-    script.told_by_now();
+    script.events_so_far();
     let link = script.accept(&listener).expect("a client that has gone is still queued");
     script.watch(&link);
-    script.told();
+    script.reported();
     script.read(&link, 100);
     script.read(&link, 100);
     script.read(&link, 100);
@@ -88,10 +88,10 @@ agree!(
     a_client_that_resets_in_the_queue_is_accepted_and_then_reset,
     reset_in_queue,
     [
-        "told: listener readable",
-        "told: nothing",
+        "reported: listener readable",
+        "reported: nothing",
         "accept: a client",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "read: 5",
         "read: ECONNRESET",
         "read: 0",
@@ -110,13 +110,13 @@ fn shared_port<B: Bench>(mut script: Script<'_, B>) -> Transcript {
         listener
     });
     let mut peers = Vec::new();
-    let mut told = Vec::new();
-    while told.len() < 2 {
+    let mut reported = Vec::new();
+    while reported.len() < 2 {
         assert!(peers.len() < CLIENTS_MAX, "all clients go to one of two listeners");
         peers.push(script.bench.connect(port));
-        told.extend(script.bench.await_events().iter().map(|event| event.token.pack()));
-        told.sort_unstable();
-        told.dedup();
+        reported.extend(script.bench.await_events().iter().map(|event| event.token.pack()));
+        reported.sort_unstable();
+        reported.dedup();
     }
     script.bench.kernel().close_listener(closed);
     let mut served = Vec::new();
@@ -149,14 +149,14 @@ fn starved<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let other = script.client();
     script.bench.connect(port);
     script.bench.connect(port);
-    script.told();
+    script.reported();
     script.bench.exhaust_descriptors();
     script.accept(&listener);
-    script.told_by_now();
+    script.events_so_far();
     let dialed = script.bench.kernel().dial(&dial_spec(&backend.into())).map(drop);
     script.note(format!("dial: {}", done_or_error(dialed)));
     script.bench.kernel().close(other.socket);
-    script.told_by_now();
+    script.events_so_far();
     let pipe = script.bench.kernel().pipe(1, 1).map(drop);
     script.note(format!("pipe of two: {}", done_or_error(pipe)));
     let first = script.accept(&listener).expect("a descriptor is free");
@@ -169,11 +169,11 @@ fn starved<B: Bench>(mut script: Script<'_, B>) -> Transcript {
 }
 
 const STARVED: [&str; 10] = [
-    "told: listener readable",
+    "reported: listener readable",
     "accept: EMFILE",
-    "told: nothing",
+    "reported: nothing",
     "dial: EMFILE",
-    "told: nothing",
+    "reported: nothing",
     "pipe of two: EMFILE",
     "accept: a client",
     "accept: EMFILE",

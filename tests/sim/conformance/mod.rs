@@ -86,11 +86,11 @@ trait Bench {
     /// The peer sends that many bytes at once.
     fn send(&mut self, link: &Link<Socket<Self>>, bytes: usize);
     /// The peer sends that many bytes to a connection that we have given back, and is reset.
-    fn send_to_nobody(&mut self, peer: Peer, bytes: usize);
+    fn send_to_closed(&mut self, peer: Peer, bytes: usize);
     /// The peer reads exactly that many bytes.
-    fn hear(&mut self, peer: Peer, bytes: usize);
+    fn receive(&mut self, peer: Peer, bytes: usize);
     /// The peer reads to the end of its stream.
-    fn hear_end(&mut self, peer: Peer) -> Ending;
+    fn receive_end(&mut self, peer: Peer) -> Ending;
     /// Returns whether the peer has seen no end, and has nothing to read.
     fn is_silent(&mut self, peer: Peer) -> bool;
     /// The peer ends its stream.

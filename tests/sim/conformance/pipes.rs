@@ -50,7 +50,7 @@ impl<B: Bench> Script<'_, B> {
         let mut left = bytes;
         while left > 0 {
             let moved = self.bench.kernel().splice_out(pipe, &link.socket, left).expect("its peer reads");
-            self.bench.hear(link.peer, moved);
+            self.bench.receive(link.peer, moved);
             left -= moved;
         }
     }
@@ -62,18 +62,18 @@ fn plain<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let pipe = script.pipe();
     script.splice_in(&source, &pipe, ALL);
     script.bench.send(&source, 5);
-    script.told();
+    script.reported();
     script.splice_in(&source, &pipe, 3);
     script.splice_out(&pipe, &sink, 3);
     script.splice_in(&source, &pipe, ALL);
     script.splice_in(&source, &pipe, ALL);
     script.splice_out(&pipe, &sink, 2);
     script.splice_in(&source, &pipe, ALL);
-    script.bench.hear(sink.peer, 5);
+    script.bench.receive(sink.peer, 5);
     script.bench.fin(&source);
     script.splice_in(&source, &pipe, ALL);
     script.splice_in(&source, &pipe, ALL);
-    script.told();
+    script.reported();
     script.end()
 }
 
@@ -82,7 +82,7 @@ agree!(
     plain,
     [
         "in: EAGAIN",
-        "told: readable writable",
+        "reported: readable writable",
         "in: 3",
         "out: 3",
         "in: 2",
@@ -91,7 +91,7 @@ agree!(
         "in: EAGAIN",
         "in: 0",
         "in: 0",
-        "told: readable writable closing",
+        "reported: readable writable closing",
     ]
 );
 
@@ -103,11 +103,11 @@ fn small_segments<B: Bench>(mut script: Script<'_, B>) -> Transcript {
         script.bench.send(&source, 1);
     }
     script.bench.fin(&source);
-    script.told();
+    script.reported();
     let first = script.fill_pipe(&source, &pipe);
     script.note(if first < SMALL_SEGMENTS { "blocked before all" } else { "all at once" });
     script.splice_in(&source, &pipe, ALL);
-    script.told_by_now();
+    script.events_so_far();
     let mut moved = 0;
     let mut held = first;
     while moved < SMALL_SEGMENTS {
@@ -118,7 +118,7 @@ fn small_segments<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     }
     script.note(format!("moved {moved}"));
     script.splice_in(&source, &pipe, ALL);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
@@ -126,13 +126,13 @@ agree!(
     a_pipe_without_slots_hides_bytes_and_the_end_until_it_is_empty,
     small_segments,
     [
-        "told: readable writable closing",
+        "reported: readable writable closing",
         "blocked before all",
         "in: EAGAIN",
-        "told: nothing",
+        "reported: nothing",
         "moved 100",
         "in: 0",
-        "told: nothing",
+        "reported: nothing",
     ]
 );
 
@@ -240,7 +240,7 @@ fn dead_sink<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.splice_out(&pipe, &dead, 5);
     script.read(&dead, 100);
     script.splice_out(&pipe, &other, 5);
-    script.bench.hear(other.peer, 5);
+    script.bench.receive(other.peer, 5);
     script.end()
 }
 
@@ -256,19 +256,26 @@ fn full_sink<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let pipe = script.pipe();
     let written = script.fill(&sink);
     script.bench.send(&source, 5);
-    script.told();
+    script.reported();
     script.splice_in(&source, &pipe, ALL);
     script.splice_out(&pipe, &sink, 5);
-    script.told_by_now();
-    script.bench.hear(sink.peer, written);
-    script.told();
+    script.events_so_far();
+    script.bench.receive(sink.peer, written);
+    script.reported();
     script.splice_out(&pipe, &sink, 5);
-    script.bench.hear(sink.peer, 5);
+    script.bench.receive(sink.peer, 5);
     script.end()
 }
 
 agree!(
     a_full_sink_leaves_the_bytes_in_the_pipe_and_tells_its_room,
     full_sink,
-    ["told: readable writable", "in: 5", "out: EAGAIN", "told: nothing", "told: writable", "out: 5"]
+    [
+        "reported: readable writable",
+        "in: 5",
+        "out: EAGAIN",
+        "reported: nothing",
+        "reported: writable",
+        "out: 5"
+    ]
 );

@@ -8,15 +8,15 @@ fn read_first<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.send(&link, 5);
     script.bench.reset(&link);
-    script.told();
-    script.told_by_now();
+    script.reported();
+    script.events_so_far();
     script.read(&link, 3);
     script.read(&link, 100);
     script.read(&link, 100);
     script.read(&link, 100);
     script.take_error(&link);
     script.shutdown_write(&link);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
@@ -24,15 +24,15 @@ agree!(
     a_reset_is_read_once_behind_the_bytes,
     read_first,
     [
-        "told: readable writable closing failing",
-        "told: nothing",
+        "reported: readable writable closing failing",
+        "reported: nothing",
         "read: 3",
         "read: 2",
         "read: ECONNRESET",
         "read: 0",
         "take error: none",
         "shutdown write: ENOTCONN",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
     ]
 );
 
@@ -43,7 +43,7 @@ fn ask_first<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.reset(&link);
     script.take_error(&link);
     script.take_error(&link);
-    script.told();
+    script.reported();
     script.read(&link, 100);
     script.read(&link, 100);
     script.write(&link, 1);
@@ -56,7 +56,7 @@ agree!(
     [
         "take error: ECONNRESET",
         "take error: none",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "read: 5",
         "read: 0",
         "write: EPIPE",
@@ -87,9 +87,9 @@ fn after_fin<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.send(&link, 5);
     script.bench.fin(&link);
-    script.told();
+    script.reported();
     script.bench.reset(&link);
-    script.told();
+    script.reported();
     script.read(&link, 100);
     script.read(&link, 100);
     script.take_error(&link);
@@ -102,8 +102,8 @@ agree!(
     a_reset_behind_a_fin_is_no_end_but_a_broken_pipe,
     after_fin,
     [
-        "told: readable writable closing",
-        "told: readable writable closing failing",
+        "reported: readable writable closing",
+        "reported: readable writable closing failing",
         "read: 5",
         "read: 0",
         "take error: EPIPE",
@@ -117,7 +117,7 @@ fn after_our_fin<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.shutdown_write(&link);
     script.bench.reset(&link);
-    script.told();
+    script.reported();
     script.write(&link, 1);
     script.read(&link, 100);
     script.read(&link, 100);
@@ -129,7 +129,7 @@ agree!(
     after_our_fin,
     [
         "shutdown write: done",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "write: ECONNRESET",
         "read: 0",
         "read: 0",
@@ -178,7 +178,7 @@ fn close_then_bytes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.write(&link, 7);
     script.bench.kernel().close(link.socket);
     script.peer_ends(link.peer);
-    script.bench.send_to_nobody(link.peer, 5);
+    script.bench.send_to_closed(link.peer, 5);
     script.note("and reset");
     script.end()
 }
@@ -194,9 +194,9 @@ fn peer_closes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.send(&link, 5);
     script.bench.close(&link);
-    script.told();
+    script.reported();
     script.write(&link, 7);
-    script.told();
+    script.reported();
     script.write(&link, 7);
     script.write(&link, 7);
     script.read(&link, 100);
@@ -208,9 +208,9 @@ agree!(
     a_peer_that_has_closed_answers_bytes_with_a_reset,
     peer_closes,
     [
-        "told: readable writable closing",
+        "reported: readable writable closing",
         "write: 7",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "write: EPIPE",
         "write: EPIPE",
         "read: 5",
@@ -222,10 +222,10 @@ agree!(
 fn fin_to_closed<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.close(&link);
-    script.told();
+    script.reported();
     script.shutdown_write(&link);
-    script.told();
-    script.told_by_now();
+    script.reported();
+    script.events_so_far();
     script.take_error(&link);
     script.read(&link, 100);
     script.end()
@@ -235,10 +235,10 @@ agree!(
     a_peer_that_has_closed_takes_our_fin,
     fin_to_closed,
     [
-        "told: readable writable closing",
+        "reported: readable writable closing",
         "shutdown write: done",
-        "told: readable writable closing failing",
-        "told: nothing",
+        "reported: readable writable closing failing",
+        "reported: nothing",
         "take error: none",
         "read: 0",
     ]
@@ -251,7 +251,7 @@ fn peer_closes_unread<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.await_acks(&link.socket);
     script.bench.send(&link, 5);
     script.bench.close(&link);
-    script.told();
+    script.reported();
     script.read(&link, 100);
     script.read(&link, 100);
     script.read(&link, 100);
@@ -261,5 +261,5 @@ fn peer_closes_unread<B: Bench>(mut script: Script<'_, B>) -> Transcript {
 agree!(
     a_peer_that_closes_with_unread_bytes_resets,
     peer_closes_unread,
-    ["write: 7", "told: readable writable closing failing", "read: 5", "read: ECONNRESET", "read: 0",]
+    ["write: 7", "reported: readable writable closing failing", "read: 5", "read: ECONNRESET", "read: 0",]
 );

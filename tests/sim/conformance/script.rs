@@ -102,17 +102,17 @@ impl<'a, B: Bench> Script<'a, B> {
     // --- events ----------------------------------------------------------------------------------------------------
 
     /// Records the events reported after an action.
-    pub(super) fn told(&mut self) {
+    pub(super) fn reported(&mut self) {
         let events = self.bench.await_events();
-        self.note(format!("told: {}", text_of(events)));
+        self.note(format!("reported: {}", text_of(events)));
     }
 
     /// Records the events reported by now, after an action without one.
-    pub(super) fn told_by_now(&mut self) {
+    pub(super) fn events_so_far(&mut self) {
         self.bench.pass();
         let mut events = Vec::new();
         self.bench.kernel().wait(Some(Duration::ZERO), &mut events).expect("epoll works");
-        self.note(format!("told: {}", text_of(events)));
+        self.note(format!("reported: {}", text_of(events)));
     }
 
     // --- calls -----------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ impl<'a, B: Bench> Script<'a, B> {
     // --- peers -----------------------------------------------------------------------------------------------------
 
     pub(super) fn peer_ends(&mut self, peer: Peer) {
-        let line = match self.bench.hear_end(peer) {
+        let line = match self.bench.receive_end(peer) {
             Ending::Fin { behind } => format!("peer: FIN behind {behind}"),
             Ending::Reset { behind } => format!("peer: reset behind {behind}"),
         };

@@ -69,7 +69,7 @@ fn send(conn: &mut Conn, bytes: usize) {
 }
 
 /// Lets the peer read everything that its kernel has.
-fn hear_all(conn: &mut Conn) -> usize {
+fn receive_all(conn: &mut Conn) -> usize {
     let bytes = conn.delivered - conn.peer.heard;
     conn.peer.heard = conn.delivered;
     usize::try_from(bytes).expect("a few bytes")
@@ -165,12 +165,12 @@ impl Bench for SimBench {
         self.with(link.peer, |conn| send(conn, bytes));
     }
 
-    fn send_to_nobody(&mut self, peer: Peer, bytes: usize) {
+    fn send_to_closed(&mut self, peer: Peer, bytes: usize) {
         self.with(peer, |conn| send(conn, bytes));
         self.with(peer, |conn| assert_eq!(conn.peer.seen, Seen::Reset));
     }
 
-    fn hear(&mut self, peer: Peer, bytes: usize) {
+    fn receive(&mut self, peer: Peer, bytes: usize) {
         let mut left = bytes as u64;
         while left > 0 {
             let heard = self.with(peer, |conn| {
@@ -183,10 +183,10 @@ impl Bench for SimBench {
         }
     }
 
-    fn hear_end(&mut self, peer: Peer) -> bench::Ending {
+    fn receive_end(&mut self, peer: Peer) -> bench::Ending {
         let mut behind = 0;
         loop {
-            let heard = self.with(peer, hear_all);
+            let heard = self.with(peer, receive_all);
             behind += heard;
             if heard == 0 {
                 break;

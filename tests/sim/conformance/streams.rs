@@ -7,24 +7,24 @@ use crate::conformance::{Bench, Kernel, agree};
 fn events<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.client();
     script.watch(&link);
-    script.told();
-    script.told_by_now();
+    script.reported();
+    script.events_so_far();
     script.bench.send(&link, 5);
-    script.told();
-    script.told_by_now();
+    script.reported();
+    script.events_so_far();
     script.read(&link, 3);
-    script.told_by_now();
+    script.events_so_far();
     script.bench.send(&link, 4);
-    script.told();
+    script.reported();
     script.bench.fin(&link);
-    script.told();
+    script.reported();
     script.read(&link, 2);
     script.shutdown_write(&link);
-    script.told();
+    script.reported();
     script.read(&link, 100);
     script.read(&link, 100);
     script.read(&link, 100);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
@@ -32,21 +32,21 @@ agree!(
     each_change_of_a_connection_is_told_once,
     events,
     [
-        "told: writable",
-        "told: nothing",
-        "told: readable writable",
-        "told: nothing",
+        "reported: writable",
+        "reported: nothing",
+        "reported: readable writable",
+        "reported: nothing",
         "read: 3",
-        "told: nothing",
-        "told: readable writable",
-        "told: readable writable closing",
+        "reported: nothing",
+        "reported: readable writable",
+        "reported: readable writable closing",
         "read: 2",
         "shutdown write: done",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "read: 4",
         "read: 0",
         "read: 0",
-        "told: nothing",
+        "reported: nothing",
     ]
 );
 
@@ -56,15 +56,15 @@ fn late_watch<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.send(&link, 5);
     script.bench.fin(&link);
     script.watch(&link);
-    script.told();
-    script.told_by_now();
+    script.reported();
+    script.events_so_far();
     script.end()
 }
 
 agree!(
     what_happened_before_a_connection_is_watched_is_told,
     late_watch,
-    ["told: readable writable closing", "told: nothing"]
+    ["reported: readable writable closing", "reported: nothing"]
 );
 
 /// A socket that was given back has no events, even when one was due.
@@ -74,17 +74,17 @@ fn given_back<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.send(&reset, 5);
     script.bench.kernel().close(closed.socket);
     script.bench.kernel().reset(reset.socket);
-    script.told_by_now();
+    script.events_so_far();
     script.peer_ends(closed.peer);
     script.peer_ends(reset.peer);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
 agree!(
     nothing_is_told_of_what_was_given_back,
     given_back,
-    ["told: nothing", "peer: reset behind 0", "peer: reset behind 0", "told: nothing"]
+    ["reported: nothing", "peer: reset behind 0", "peer: reset behind 0", "reported: nothing"]
 );
 
 /// Our stream ends first.
@@ -93,16 +93,16 @@ fn our_fin_first<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.write(&link, 7);
     script.shutdown_write(&link);
     script.peer_ends(link.peer);
-    script.told_by_now();
+    script.events_so_far();
     script.write(&link, 1);
     script.bench.send(&link, 5);
-    script.told();
+    script.reported();
     script.read(&link, 100);
     script.read(&link, 100);
     script.bench.fin(&link);
-    script.told();
+    script.reported();
     script.read(&link, 100);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
@@ -113,14 +113,14 @@ agree!(
         "write: 7",
         "shutdown write: done",
         "peer: FIN behind 7",
-        "told: writable",
+        "reported: writable",
         "write: EPIPE",
-        "told: readable writable",
+        "reported: readable writable",
         "read: 5",
         "read: EAGAIN",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "read: 0",
-        "told: nothing",
+        "reported: nothing",
     ]
 );
 
@@ -131,31 +131,31 @@ fn last_bytes<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.write_last(&link, 8);
     script.shutdown_write(&link);
     script.peer_ends(link.peer);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
 agree!(
     the_last_bytes_of_a_stream_arrive_with_its_end,
     last_bytes,
-    ["write: 7", "write last: 8", "shutdown write: done", "peer: FIN behind 15", "told: writable"]
+    ["write: 7", "write last: 8", "shutdown write: done", "peer: FIN behind 15", "reported: writable"]
 );
 
 /// The peer's stream ends first.
 fn their_fin_first<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.bench.fin(&link);
-    script.told();
+    script.reported();
     script.read(&link, 100);
     script.write(&link, 7);
-    script.bench.hear(link.peer, 7);
-    script.told_by_now();
+    script.bench.receive(link.peer, 7);
+    script.events_so_far();
     script.write(&link, 8);
     script.shutdown_write(&link);
     script.peer_ends(link.peer);
-    script.told();
+    script.reported();
     script.read(&link, 100);
-    script.told_by_now();
+    script.events_so_far();
     script.end()
 }
 
@@ -163,16 +163,16 @@ agree!(
     after_the_fin_of_a_peer_it_is_still_written_to,
     their_fin_first,
     [
-        "told: readable writable closing",
+        "reported: readable writable closing",
         "read: 0",
         "write: 7",
-        "told: nothing",
+        "reported: nothing",
         "write: 8",
         "shutdown write: done",
         "peer: FIN behind 8",
-        "told: readable writable closing failing",
+        "reported: readable writable closing failing",
         "read: 0",
-        "told: nothing",
+        "reported: nothing",
     ]
 );
 
@@ -182,9 +182,9 @@ fn reset_after_both<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     script.bench.fin(&link);
     script.shutdown_write(&link);
     script.peer_ends(link.peer);
-    script.told();
+    script.reported();
     script.bench.reset(&link);
-    script.told_by_now();
+    script.events_so_far();
     script.take_error(&link);
     script.read(&link, 100);
     script.write(&link, 1);
@@ -197,8 +197,8 @@ agree!(
     [
         "shutdown write: done",
         "peer: FIN behind 0",
-        "told: readable writable closing failing",
-        "told: nothing",
+        "reported: readable writable closing failing",
+        "reported: nothing",
         "take error: none",
         "read: 0",
         "write: EPIPE",
@@ -210,11 +210,11 @@ fn full_buffer<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     let written = script.fill(&link);
     script.write(&link, 1);
-    script.told_by_now();
-    script.bench.hear(link.peer, 1);
-    script.told_by_now();
-    script.bench.hear(link.peer, written - 1);
-    script.told();
+    script.events_so_far();
+    script.bench.receive(link.peer, 1);
+    script.events_so_far();
+    script.bench.receive(link.peer, written - 1);
+    script.reported();
     script.write(&link, 1);
     script.end()
 }
@@ -222,7 +222,7 @@ fn full_buffer<B: Bench>(mut script: Script<'_, B>) -> Transcript {
 agree!(
     room_is_told_once_a_good_part_of_a_full_buffer_was_read,
     full_buffer,
-    ["write: EAGAIN", "told: nothing", "told: nothing", "told: writable", "write: 1",]
+    ["write: EAGAIN", "reported: nothing", "reported: nothing", "reported: writable", "write: 1",]
 );
 
 /// More than any send buffer holds.
@@ -234,29 +234,29 @@ fn short_write<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let called = script.bench.kernel().write(&link.socket, &vec![0; TOO_MUCH]);
     let written = called.expect("its buffer is empty");
     script.note(if written < TOO_MUCH { "write: a part" } else { "write: all" });
-    script.bench.hear(link.peer, written);
-    script.told();
+    script.bench.receive(link.peer, written);
+    script.reported();
     script.end()
 }
 
-agree!(room_is_told_behind_a_write_that_fell_short, short_write, ["write: a part", "told: writable"]);
+agree!(room_is_told_behind_a_write_that_fell_short, short_write, ["write: a part", "reported: writable"]);
 
 /// While the send buffer is full, an event does not report room.
 fn full_and_readable<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.fill(&link);
     script.bench.send(&link, 5);
-    script.told();
+    script.reported();
     script.bench.kernel().shutdown_write(&link.socket).expect("it is connected");
     script.bench.fin(&link);
-    script.told();
+    script.reported();
     script.end()
 }
 
 agree!(
     a_full_buffer_is_not_told_to_be_writable_until_our_stream_ends,
     full_and_readable,
-    ["told: readable", "told: readable writable closing failing"]
+    ["reported: readable", "reported: readable writable closing failing"]
 );
 
 /// More than a peer that does not read takes, and less than our send buffer holds.
@@ -266,26 +266,26 @@ const WINDOWS: usize = 512 * 1024;
 fn acks<B: Bench>(mut script: Script<'_, B>) -> Transcript {
     let link = script.watched_client();
     script.write(&link, 7);
-    script.bench.hear(link.peer, 7);
+    script.bench.receive(link.peer, 7);
     script.bench.await_acks(&link.socket);
     script.silence(&link);
     script.write(&link, WINDOWS);
     // A segment of the peer acknowledges what is in flight: the rest waits for its window, and for nothing yet that
     // could time out.
     script.bench.send(&link, 1);
-    script.told();
+    script.reported();
     script.silence(&link);
     let waiting = script.unacked(&link);
     script.note(if waiting > 0 { "some are unacknowledged" } else { "all are acknowledged" });
     script.bench.kernel().shutdown_write(&link.socket).expect("it is connected");
     let with_fin = script.unacked(&link);
     script.note(if with_fin > waiting { "and the FIN" } else { "and no FIN" });
-    script.told();
-    script.told_by_now();
-    script.bench.hear(link.peer, WINDOWS);
+    script.reported();
+    script.events_so_far();
+    script.bench.receive(link.peer, WINDOWS);
     script.peer_ends(link.peer);
     script.bench.await_acks(&link.socket);
-    script.told();
+    script.reported();
     script.silence(&link);
     script.end()
 }
@@ -297,14 +297,14 @@ agree!(
         "write: 7",
         "silence: None",
         "write: 524288",
-        "told: readable writable",
+        "reported: readable writable",
         "silence: Some(0ns)",
         "some are unacknowledged",
         "and the FIN",
-        "told: readable writable",
-        "told: nothing",
+        "reported: readable writable",
+        "reported: nothing",
         "peer: FIN behind 0",
-        "told: readable writable",
+        "reported: readable writable",
         "silence: None",
     ]
 );

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Receiver;
 
 use l4lb::messages::command::Command;
-use l4lb::messages::query::{Answer, Filter, Query, Reply, Row, SessionState, Story, Target};
+use l4lb::messages::query::{Answer, Filter, Query, Reply, Row, SessionExplanation, SessionState, Target};
 
 use super::World;
 
@@ -38,23 +38,25 @@ impl World {
     }
 
     /// Reads the answers of `worker` from its turn.
-    pub(super) fn hear_answers(&mut self, worker: usize) {
+    pub(super) fn receive_answers(&mut self, worker: usize) {
         while let Ok(answer) = self.answers.heard.try_recv() {
             match answer {
                 Answer::Cut(sessions) => self.answers.killed += sessions as u64,
                 Answer::Page { rows, next } => {
                     assert_eq!(next, None, "all sessions are in one page");
-                    rows.iter().for_each(|row| self.ask_for_story(worker, row));
+                    rows.iter().for_each(|row| self.ask_for_explanation(worker, row));
                     self.coverage.hit_if(!rows.is_empty(), "asked for sessions");
                 }
                 Answer::Ended { .. } => panic!("nobody has asked for them"),
-                Answer::Session(story) => self.judge_story(*story.expect("it was told of a moment ago")),
+                Answer::Session(explanation) => {
+                    self.check_explanation(*explanation.expect("it was reported a moment ago"));
+                }
             }
         }
     }
 
     /// Queries one of the sessions just listed by its id.
-    fn ask_for_story(&mut self, worker: usize, row: &Row) {
+    fn ask_for_explanation(&mut self, worker: usize, row: &Row) {
         assert_eq!(row.id.worker as usize, worker, "a row of another worker");
         assert_eq!(row.id.to_string().parse(), Ok(row.id));
         if self.below(4) == 0 {
@@ -64,11 +66,11 @@ impl World {
         }
     }
 
-    fn judge_story(&mut self, story: Story) {
-        let Story { row, why, tried, epoch, .. } = story;
+    fn check_explanation(&mut self, explanation: SessionExplanation) {
+        let SessionExplanation { row, why, tried, epoch, .. } = explanation;
         self.coverage.hit(match row.state {
-            SessionState::Live { .. } => "story of a live session",
-            SessionState::Ended { .. } => "story of an ended session",
+            SessionState::Live { .. } => "explanation of a live session",
+            SessionState::Ended { .. } => "explanation of an ended session",
         });
         let (Some(why), Some(backend)) = (why, row.backend) else { return };
         assert!(!tried.contains(&backend.id), "{backend:?} was tried before");

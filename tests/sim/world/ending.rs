@@ -13,7 +13,7 @@ use crate::accounting;
 use crate::conn::{Answer, Stage};
 use crate::faults::Faults;
 use crate::network::Mode;
-use crate::oracle::{self, Orders};
+use crate::oracle::{self, StopOrder};
 use crate::peer::Peer;
 use crate::scenario::slowest_verdict;
 
@@ -171,7 +171,7 @@ impl World {
     }
 
     pub(super) fn stop_at_once(&mut self) {
-        self.post_stop(Orders::Stop);
+        self.post_stop(StopOrder::Stop);
         for worker in 0..self.workers.len() {
             self.turn(worker);
             assert!(self.workers[worker].is_none(), "a worker goes on after a stop");

@@ -9,7 +9,7 @@ use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 use super::World;
 use crate::backend_model::port_of;
 use crate::network::{self, FIRST_BACKEND_PORT, Mode};
-use crate::oracle::Orders;
+use crate::oracle::StopOrder;
 use crate::random;
 
 /// Addresses that backends may have in all.
@@ -20,7 +20,7 @@ impl World {
     pub(super) fn operate(&mut self) {
         match self.rng.below(50) {
             0 if !self.is_draining => self.post_drain(),
-            1 if self.is_draining => self.post_stop(Orders::DrainTimeout),
+            1 if self.is_draining => self.post_stop(StopOrder::DrainTimeout),
             2..14 => self.change_admin(),
             14..20 => self.change_weight(),
             20..26 => self.remove_backend(),
@@ -38,7 +38,7 @@ impl World {
     pub(super) fn post(&mut self, command: &Command) {
         for worker in 0..self.late.len() {
             if self.late[worker] {
-                self.tell_epoch(worker);
+                self.post_epoch(worker);
             }
         }
         for handle in &self.handles {
@@ -56,11 +56,12 @@ impl World {
         self.post(&Command::Drain);
     }
 
-    pub(super) fn post_stop(&mut self, orders: Orders) {
-        self.orders = orders;
+    pub(super) fn post_stop(&mut self, stop_order: StopOrder) {
+        self.stop_order = stop_order;
         self.net.borrow_mut().is_stopping = true;
         self.net.borrow_mut().is_ending = true;
-        let reason = if orders == Orders::Stop { StopReason::AtOnce } else { StopReason::DrainTimeout };
+        let reason =
+            if stop_order == StopOrder::Stop { StopReason::AtOnce } else { StopReason::DrainTimeout };
         self.post(&Command::Stop(reason));
     }
 
@@ -75,13 +76,13 @@ impl World {
         for worker in 0..self.late.len() {
             self.late[worker] = may_be_late && self.rng.below(4) == 0;
             if !self.late[worker] {
-                self.tell_epoch(worker);
+                self.post_epoch(worker);
             }
         }
     }
 
     /// Sends the last epoch to a worker.
-    pub(super) fn tell_epoch(&mut self, worker: usize) {
+    pub(super) fn post_epoch(&mut self, worker: usize) {
         self.late[worker] = false;
         let publish = Command::Publish(Arc::clone(&self.snapshot));
         assert!(
@@ -232,7 +233,7 @@ impl World {
 
     pub(super) fn note(&self, what: &'static str, backend: &Backend, value: u64) {
         let net = &mut *self.net.borrow_mut();
-        net.trace.tell(net.now, what, usize::from(port_of(&backend.address)), value);
+        net.trace.note(net.now, what, usize::from(port_of(&backend.address)), value);
     }
 }
 

@@ -193,7 +193,7 @@ impl World {
     }
 
     /// Closes retired sockets and stops retiring workers, by and by.
-    pub(super) fn see_them_off(&mut self) {
+    pub(super) fn end_retired(&mut self) {
         self.net.borrow_mut().stride = ROUND;
         for _ in 0..STILL_ROUNDS_MAX {
             let is_gone = |listener: &network::Listener| !listener.is_open || listener.retired.is_none();

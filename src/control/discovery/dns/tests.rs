@@ -408,7 +408,7 @@ fn a_list_without_an_end_is_cut_and_so_are_its_notes() {
         }),
     ] {
         let (mut records, mut written) = (Records { ttl, ..Records::default() }, Notes::default());
-        put_together(hosts, &resolved, Prefer::Ipv4, &mut records, &mut written);
+        combine_answers(hosts, &resolved, Prefer::Ipv4, &mut records, &mut written);
         assert_eq!((records.listed.len(), written.into_list()), (listed, notes));
     }
 }

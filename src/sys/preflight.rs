@@ -83,7 +83,7 @@ pub fn try_bind(address: SocketAddr) -> io::Result<()> {
 
 /// The holder of an address that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InTheWay {
+pub enum AddressHolder {
     /// A process that runs the same configuration file, or the service manager, which passes its sockets.
     Ourselves,
     /// Another process, in words.
@@ -93,22 +93,26 @@ pub enum InTheWay {
 }
 
 /// Returns the holder of the port of `address`, where `file` is the configuration to run.
-pub fn who_listens(address: SocketAddr, file: Option<&Path>) -> InTheWay {
+pub fn port_holder(address: SocketAddr, file: Option<&Path>) -> AddressHolder {
     let holders = port_owner::holders(address);
     match holders.iter().find(|process| !is_ourselves(process, file)) {
-        Some(other) => InTheWay::Another(port_owner::describe(other)),
-        None if holders.is_empty() => InTheWay::Hidden,
-        None => InTheWay::Ourselves,
+        Some(other) => AddressHolder::Another(port_owner::describe(other)),
+        None if holders.is_empty() => AddressHolder::Hidden,
+        None => AddressHolder::Ourselves,
     }
 }
 
 /// Returns the process that answers on the unix socket at `path`; `None` when none does.
-pub fn who_answers(path: &Path, file: Option<&Path>) -> Option<InTheWay> {
+pub fn socket_holder(path: &Path, file: Option<&Path>) -> Option<AddressHolder> {
     let stream = UnixStream::connect(path).ok()?;
     let peer = getsockopt(&stream.as_fd(), sockopt::PeerCredentials).ok()?;
-    let Ok(process) = Process::new(peer.pid()) else { return Some(InTheWay::Hidden) };
+    let Ok(process) = Process::new(peer.pid()) else { return Some(AddressHolder::Hidden) };
     let is_ours = is_ourselves(&process, file);
-    Some(if is_ours { InTheWay::Ourselves } else { InTheWay::Another(port_owner::describe(&process)) })
+    Some(if is_ours {
+        AddressHolder::Ourselves
+    } else {
+        AddressHolder::Another(port_owner::describe(&process))
+    })
 }
 
 /// Returns whether a process runs `file`, or is the service manager.
@@ -143,7 +147,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         assert_eq!(try_bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let InTheWay::Another(holder) = who_listens(address, None) else { panic!("it is this process") };
+        let AddressHolder::Another(holder) = port_holder(address, None) else { panic!("it is this process") };
         assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
         drop(taken);
         try_bind(address).unwrap();

@@ -12,12 +12,12 @@ use crate::config::model::{Account, AdminSocket};
 use crate::config::warnings;
 use crate::control::admin;
 use crate::control::membership::state_file::Contents;
-use crate::sys::{self, InTheWay, Use};
+use crate::sys::{self, AddressHolder, Use};
 
 const NO_START: &str = "l4lb does not start with it";
 
 /// Returns every problem of `config`, which is in `file`.
-pub fn foresee(config: &Config, file: Option<&Path>) -> Vec<Finding> {
+pub fn preflight(config: &Config, file: Option<&Path>) -> Vec<Finding> {
     let mut found = Vec::new();
     let account = account(config, &mut found);
     if let (Some(file), Some(_)) = (file, account) {
@@ -116,13 +116,13 @@ fn of_address(what: &str, address: SocketAddr, error: &io::Error, file: Option<&
     let found = format!("{what}: {address}: {error}");
     let kind = error.kind();
     if kind == io::ErrorKind::AddrInUse {
-        return match sys::who_listens(address, file) {
-            InTheWay::Ourselves => None,
-            InTheWay::Another(holder) => {
+        return match sys::port_holder(address, file) {
+            AddressHolder::Ourselves => None,
+            AddressHolder::Another(holder) => {
                 let found = format!("{what}: {address} is in use, held by {holder}");
                 Some(fail(NAME, found, NO_START, "another port, or stop the other one"))
             }
-            InTheWay::Hidden => Some(Finding {
+            AddressHolder::Hidden => Some(Finding {
                 name: NAME,
                 verdict: Verdict::Warn,
                 found: format!("{what}: {address} is in use by a process that this user may not see"),
@@ -151,7 +151,7 @@ fn admin_socket(config: &Config, file: Option<&Path>, found: &mut Vec<Finding>) 
         use std::os::unix::fs::FileTypeExt;
         path.symlink_metadata().map(|metadata| metadata.file_type().is_socket())
     };
-    match (is_socket(path), sys::who_answers(path, file)) {
+    match (is_socket(path), sys::socket_holder(path, file)) {
         (Ok(false), _) => {
             found.push(fail(
                 "admin socket",
@@ -160,7 +160,7 @@ fn admin_socket(config: &Config, file: Option<&Path>, found: &mut Vec<Finding>) 
                 "another path",
             ));
         }
-        (_, Some(InTheWay::Another(holder))) => {
+        (_, Some(AddressHolder::Another(holder))) => {
             let words = format!("{what} is taken: {holder} answers there");
             found.push(fail(
                 "admin socket",
@@ -169,7 +169,7 @@ fn admin_socket(config: &Config, file: Option<&Path>, found: &mut Vec<Finding>) 
                 "another [admin] socket, or stop the other one",
             ));
         }
-        (Ok(true) | Err(_), Some(InTheWay::Ourselves | InTheWay::Hidden) | None) => {}
+        (Ok(true) | Err(_), Some(AddressHolder::Ourselves | AddressHolder::Hidden) | None) => {}
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
              [[pool]]\nbackend = [{{ address = \":1\" }}]\n"
         );
         let config = parse(&text, "x.toml", &Overrides::default(), &mut |_| Ok(Vec::new())).unwrap();
-        foresee(&config, None).into_iter().map(|found| (found.name, found.verdict, found.found)).collect()
+        preflight(&config, None).into_iter().map(|found| (found.name, found.verdict, found.found)).collect()
     }
 
     fn free() -> SocketAddr {

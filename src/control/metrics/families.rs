@@ -11,10 +11,10 @@ use prometheus_client::metrics::MetricType;
 
 use crate::stats::Reading;
 
-/// The sheet of one scrape.
-pub(super) struct Sheet<'e>(DescriptorEncoder<'e>);
+/// The families of one scrape.
+pub(super) struct Families<'e>(DescriptorEncoder<'e>);
 
-impl<'e> Sheet<'e> {
+impl<'e> Families<'e> {
     pub(super) fn new(encoder: DescriptorEncoder<'e>) -> Self {
         Self(encoder)
     }

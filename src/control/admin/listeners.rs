@@ -1,4 +1,4 @@
-//! The open doors of the admin API, and how those over TCP follow a new configuration: new listeners are opened first
+//! The open listeners of the admin API, and how those over TCP follow a new configuration: new listeners are opened first
 //! and replace the old ones in one step. The unix socket stays until a restart; a reload only creates its file again if
 //! it was removed.
 
@@ -11,16 +11,16 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::context::Context;
 use super::error::AdminError;
 use super::guard::Guard;
-use super::serve::{Door, Hang, Place, Swaps};
+use super::serve::{AdminListener, OpenListener, Place, Swaps};
 use super::socket::{SocketFile, Unix};
 use super::token::Tokens;
 use super::{monitoring, routes};
 use crate::config::model::{Admin, AdminSocket};
 use crate::sys;
 
-/// The doors of the admin API: unix socket, TCP and metrics.
+/// The listeners of the admin API: unix socket, TCP and metrics.
 #[derive(Clone)]
-pub struct Doors {
+pub struct AdminListeners {
     context: Context,
     /// The tokens of the API, which a reload replaces.
     tokens: Arc<RwLock<Option<Tokens>>>,
@@ -28,12 +28,12 @@ pub struct Doors {
     settings: Arc<Mutex<Admin>>,
     /// The file of the unix socket, if there is one.
     socket: Arc<Mutex<Option<SocketFile>>>,
-    swaps: UnboundedSender<(Place, Hang)>,
+    swaps: UnboundedSender<(Place, OpenListener)>,
 }
 
-/// The doors opened for a new configuration. Dropping it closes them.
+/// The listeners opened for a new configuration. Dropping it closes them.
 pub struct Swap {
-    doors: Doors,
+    listeners: AdminListeners,
     settings: Admin,
     tokens: Option<Tokens>,
     /// The listener that replaces the present one, if it changes.
@@ -41,8 +41,8 @@ pub struct Swap {
     metrics: Option<Option<TcpListener>>,
 }
 
-impl Doors {
-    /// Returns the doors opened for `settings`; their replacements are sent through `swaps`.
+impl AdminListeners {
+    /// Returns the listeners opened for `settings`; their replacements are sent through `swaps`.
     pub(super) fn new(
         settings: &Admin,
         context: Context,
@@ -55,10 +55,10 @@ impl Doors {
         (Self { context, tokens, settings, socket, swaps }, arriving)
     }
 
-    /// Returns the door of the unix socket.
-    pub(super) fn socket(&self, unix: Unix) -> io::Result<Door> {
+    /// Returns the listener of the unix socket.
+    pub(super) fn socket(&self, unix: Unix) -> io::Result<AdminListener> {
         log::info!(socket:% = unix.path().display(); "admin API");
-        Door::unix(unix, routes::all(self.context.clone(), None))
+        AdminListener::unix(unix, routes::all(self.context.clone(), None))
     }
 
     /// Opens the unix socket again when its file has gone, or an unused file is in its place. That is independent of
@@ -91,19 +91,19 @@ impl Doors {
         file.map_or(Ok(()), |file| file.remove())
     }
 
-    /// Returns the door of the API.
-    pub(super) fn listen(&self, listener: TcpListener) -> io::Result<Door> {
+    /// Returns the listener of the API.
+    pub(super) fn listen(&self, listener: TcpListener) -> io::Result<AdminListener> {
         let (listener, address) = watched(listener)?;
         log::info!(address:%; "admin API");
         let guard = Guard { tokens: Arc::clone(&self.tokens), view: Arc::clone(&self.context.view) };
-        Ok(Door::tcp(listener, routes::all(self.context.clone(), Some(guard))))
+        Ok(AdminListener::tcp(listener, routes::all(self.context.clone(), Some(guard))))
     }
 
-    /// Returns the door of the metrics.
-    pub(super) fn metrics(&self, listener: TcpListener) -> io::Result<Door> {
+    /// Returns the listener of the metrics.
+    pub(super) fn metrics(&self, listener: TcpListener) -> io::Result<AdminListener> {
         let (listener, address) = watched(listener)?;
         log::info!(address:%; "metrics");
-        Ok(Door::tcp(listener, monitoring::alone(self.context.clone(), address)))
+        Ok(AdminListener::tcp(listener, monitoring::alone(self.context.clone(), address)))
     }
 
     /// Opens what `settings` name and is not open yet, and reads the tokens again. Uses none of it.
@@ -127,7 +127,7 @@ impl Doors {
             }
             Some(Err(error)) => return Err(AdminError { what: "read a token".into(), error }),
         };
-        Ok(Swap { doors: self.clone(), settings: settings.clone(), tokens, listen, metrics })
+        Ok(Swap { listeners: self.clone(), settings: settings.clone(), tokens, listen, metrics })
     }
 }
 
@@ -142,24 +142,26 @@ fn has_same_files(one: &Admin, other: &Admin) -> bool {
 impl Swap {
     /// Answers there from now on. Never waits.
     pub fn begin(self) {
-        let Self { doors, settings, tokens, listen, metrics } = self;
-        *doors.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
-        *doors.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        let Self { listeners, settings, tokens, listen, metrics } = self;
+        *listeners.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        *listeners.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
         if let Some(listener) = listen {
-            let opener = doors.clone();
-            doors.send(Place::Listen, move || listener.map(|listener| opener.listen(listener)).transpose());
+            let opener = listeners.clone();
+            listeners
+                .send(Place::Listen, move || listener.map(|listener| opener.listen(listener)).transpose());
         }
         if let Some(listener) = metrics {
-            let opener = doors.clone();
-            doors.send(Place::Metrics, move || listener.map(|listener| opener.metrics(listener)).transpose());
+            let opener = listeners.clone();
+            listeners
+                .send(Place::Metrics, move || listener.map(|listener| opener.metrics(listener)).transpose());
         }
     }
 }
 
-impl Doors {
-    fn send(&self, place: Place, hang: impl FnOnce() -> io::Result<Option<Door>> + Send + 'static) {
+impl AdminListeners {
+    fn send(&self, place: Place, open: impl FnOnce() -> io::Result<Option<AdminListener>> + Send + 'static) {
         // Without the thread of the API the process ends.
-        let _ends = self.swaps.send((place, Box::new(hang)));
+        let _ends = self.swaps.send((place, Box::new(open)));
     }
 }
 
