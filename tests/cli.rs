@@ -43,7 +43,7 @@ fn l4lb(args: &str) -> Output {
 }
 
 #[test]
-fn the_doctor_says_the_same_in_columns_and_in_json() {
+fn the_doctor_prints_the_same_findings_in_columns_and_in_json() {
     let (table, json) = (l4lb("doctor -c one.toml"), l4lb("doctor -c one.toml --json"));
     assert_eq!((table.status.code(), json.status.code()), (Some(0), Some(0)), "{table:?}");
     let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -139,7 +139,7 @@ fn each_bad_command_line_prints_exactly_its_line_and_exits_with_2() {
 
 /// An address of RFC 5737, which no machine has.
 #[test]
-fn an_address_of_another_machine_is_told_once_and_exits_with_1() {
+fn an_address_of_another_machine_is_reported_once_and_exits_with_1() {
     let Output { status, stderr, .. } = l4lb("-q -l 192.0.2.1:9090 -b 127.0.0.1:1");
     assert_eq!(
         String::from_utf8_lossy(&stderr),

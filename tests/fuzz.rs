@@ -136,12 +136,12 @@ fn flags_are_good_or_one_line_says_what_is_wrong() {
 }
 
 #[test]
-fn a_session_keeps_its_promises_whatever_the_kernel_says() {
+fn a_session_keeps_its_invariants_whatever_the_kernel_returns() {
     Target { name: "session", check: targets::session::check }.run(200_000);
 }
 
 #[test]
-fn where_an_answer_is_cut_does_not_decide_a_check() {
+fn how_an_answer_is_split_does_not_decide_a_check() {
     Target { name: "answer", check: targets::answer::check }.run(30_000);
 }
 
@@ -151,7 +151,7 @@ fn the_timer_wheel_agrees_with_a_sorted_list() {
 }
 
 #[test]
-fn balance_picks_who_is_up_and_nobody_else() {
+fn balance_picks_only_members_that_are_up() {
     Target { name: "balance", check: targets::balance::check }.run(1_500);
 }
 
@@ -161,7 +161,7 @@ fn admin_requests_are_legal_or_one_line_says_what_is_wrong() {
 }
 
 #[test]
-fn the_guard_of_the_admin_api_lets_nobody_in_from_elsewhere() {
+fn the_guard_of_the_admin_api_accepts_no_request_from_elsewhere() {
     Target { name: "guard", check: targets::guard::check }.run(200_000);
 }
 

@@ -103,7 +103,7 @@ fn library() -> Library {
 }
 
 #[test]
-fn the_table_of_layers_says_what_each_module_imports() {
+fn the_table_of_layers_lists_the_imports_of_each_module() {
     let (layers, imports) = (layers(), library().modules());
     let listed: Vec<&str> = layers.iter().map(|layer| layer.module.as_str()).collect();
     let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
@@ -232,7 +232,7 @@ fn an_import_is_found_however_it_is_written() {
 }
 
 #[test]
-fn a_circle_is_named_and_the_way_to_it_is_not() {
+fn a_circle_is_named_without_the_path_to_it() {
     let edges = |pairs: &[(&'static str, &[&'static str])]| -> Edges<&str> {
         pairs.iter().map(|(one, others)| (*one, others.iter().copied().collect())).collect()
     };

@@ -156,7 +156,7 @@ fn a_full_listener_leaves_room_for_the_others() {
 }
 
 #[test]
-fn no_more_are_in_than_may_be_and_nobody_keeps_a_place() {
+fn the_number_of_places_in_use_has_a_bound_and_each_is_released() {
     loom::model(|| {
         let admission = Arc::new(Admission::new(1));
         let listeners = [listener(None), listener(Some(1))];
@@ -185,7 +185,7 @@ fn no_more_are_in_than_may_be_and_nobody_keeps_a_place() {
 /// An attempt that was refused held a place for a moment, in which the place that had become free was refused to
 /// another.
 #[test]
-fn a_refusal_takes_no_place_from_others() {
+fn a_refused_attempt_uses_up_no_place() {
     loom::model(|| {
         let (admission, listener) = (Arc::new(Admission::new(1)), listener(None));
         admission.enter(&listener).unwrap();
@@ -234,7 +234,7 @@ fn rings(bells: &[Arc<CountingNotify>]) -> Vec<usize> {
 }
 
 #[test]
-fn who_accepts_everything_keeps_its_share_of_it() {
+fn a_worker_that_accepts_everything_keeps_its_share() {
     loom::model(|| {
         let (bells, dispatchers, inboxes) = dispatchers([0; 3]);
         let kept = (0..9).filter(|_| dispatchers[0].spread(arrival()).is_some()).count();
@@ -255,7 +255,7 @@ fn a_tie_moves_nothing() {
 }
 
 #[test]
-fn a_full_desk_takes_no_more_and_its_worker_hears_of_it() {
+fn a_full_handoff_queue_accepts_no_more_and_its_worker_is_woken() {
     loom::model(|| {
         let (bells, dispatchers, _inboxes) = dispatchers([HANDOFF_QUEUE_LEN + 1, 0]);
         assert!((0..HANDOFF_QUEUE_LEN).all(|_| dispatchers[0].spread(arrival()).is_none()));
@@ -276,7 +276,7 @@ fn a_worker_that_is_gone_gets_nothing() {
 }
 
 #[test]
-fn a_closed_desk_takes_nothing_from_others_and_is_over_when_its_worker_has_nothing_left() {
+fn a_closed_handoff_queue_accepts_nothing_and_ends_when_its_worker_has_nothing_left() {
     loom::model(|| {
         let (_bells, dispatchers, _inboxes) = dispatchers([3, 1]);
         dispatchers[1].close_handoff_queue();
@@ -379,7 +379,7 @@ fn workers_that_choose_at_the_same_moment_do_not_take_the_same_turn() {
 
 /// The owner waits until it has heard of all of them.
 #[test]
-fn the_owner_of_a_probe_hears_of_every_failed_dial() {
+fn the_owner_of_a_probe_gets_every_failed_dial() {
     const FAILURES: u32 = 3;
     loom::model(|| {
         let (bell, backend) = (Arc::new(CountingNotify::default()), backend());

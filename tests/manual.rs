@@ -196,7 +196,7 @@ fn each_page_is_part_of_the_crate_documentation() {
 
 /// rustdoc would run a fence without a language as Rust.
 #[test]
-fn each_fence_says_what_it_holds() {
+fn each_code_block_names_its_language() {
     for Fence { place, language, .. } in all_fences() {
         let known = ["sh", "sh demo", "console", "text", "toml"];
         assert!(known.contains(&language.as_str()), "{place}: \"{language}\" is none of {known:?}");
@@ -209,7 +209,7 @@ fn exists(path: &str) -> bool {
 }
 
 #[test]
-fn what_a_document_names_exists() {
+fn each_name_in_a_document_exists() {
     let metrics = read("config/metrics.md");
     let decisions: Vec<String> = files("src/manual/decisions", &["md"]);
     let mut wrong = Vec::new();
@@ -310,7 +310,7 @@ fn fences_of(language: &str) -> Vec<Fence> {
 }
 
 #[test]
-fn commands_that_need_no_server_do_what_they_should() {
+fn commands_that_need_no_server_work_as_documented() {
     for fence in fences_of("sh") {
         run(&fence, folder().path());
     }
@@ -371,7 +371,7 @@ fn demo(folder: &Path) -> Demo {
 }
 
 #[test]
-fn commands_beside_the_demo_do_what_they_should() {
+fn commands_beside_the_demo_work_as_documented() {
     for fence in fences_of("sh demo") {
         let folder = folder();
         let _demo = demo(folder.path());

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_eligible_is_nobody_picked() {
+    fn without_eligible_members_none_is_picked() {
         // HAProxy once looped for ever here.
         let mut test_pool = least_connections(&[1, 1], &[0; 2]);
         test_pool.down = vec![true; 2];
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_finds_out_about_sessions_of_others() {
+    fn a_worker_learns_of_sessions_of_other_workers() {
         let mut test_pool = pool(&[1; 100], 2);
         let opened: Vec<usize> = (0..100).map(|_| test_pool.open(0)).collect();
         let second = test_pool.open(1);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_members_any_number_may_be_down() {
+    fn any_number_of_many_members_may_be_down() {
         for up in [0, 1, 20, 100] {
             let mut test_pool = pool(&[1, 2].repeat(50), 1);
             test_pool.down = (0..100).map(|member| member >= up).collect();
@@ -333,7 +333,7 @@ mod tests {
 
         /// Sessions end in any order, and some members go down and up.
         #[test]
-        fn nobody_would_have_less_with_the_session_than_the_picked_one_has_without(
+        fn no_member_with_the_session_would_have_less_than_the_picked_one_without(
             weights in vec(1u16..=5, 1..100), steps in vec((any::<bool>(), 0usize..100, 0usize..400), 1..300),
         ) {
             let mut test_pool = pool(&weights, 1);

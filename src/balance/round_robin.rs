@@ -229,7 +229,7 @@ mod tests {
 
         /// A table gets the members that are down when it is built, and finds out by itself about the others.
         #[test]
-        fn whoever_is_always_up_gets_its_share_however_the_others_flap(
+        fn a_member_that_is_always_up_gets_its_share_however_the_others_flap(
             weights in vec(1u16..=4, 2..12),
             epochs in vec((vec(any::<bool>(), 12), vec(any::<bool>(), 12), 1usize..9), 1..40),
         ) {

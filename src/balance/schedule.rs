@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_member_takes_as_many_turns_as_its_weight_says(weights in vec(1u16..=256, 1..60)) {
+        fn every_member_takes_as_many_turns_as_its_weight(weights in vec(1u16..=256, 1..60)) {
             let cycle = interleave(&weights);
             let unit = weights.iter().fold(0, |unit, &weight| gcd(unit, weight));
             for (index, &weight) in (0u32..).zip(&weights) {
@@ -148,7 +148,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_is_ever_a_whole_turn_ahead_or_behind(weights in vec(1u16..=256, 1..40)) {
+        fn no_member_is_ever_a_whole_turn_ahead_or_behind(weights in vec(1u16..=256, 1..40)) {
             let (shares, cycle) = (lowest_terms(&weights), interleave(&weights));
             let mut taken = vec![0u64; weights.len()];
             for (turns, &index) in (1u64..).zip(&cycle) {

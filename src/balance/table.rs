@@ -126,7 +126,7 @@ mod tests {
     ];
 
     #[test]
-    fn an_empty_table_picks_nobody() {
+    fn an_empty_table_picks_none() {
         for algorithm in ALGORITHMS {
             assert_eq!(TestPool::new(algorithm, &[]).pick(), None, "{algorithm:?}");
         }
@@ -163,7 +163,7 @@ mod tests {
     /// After enough vain draws the pick went to the next in the list: with 98 members down, one of the remaining two
     /// had three times as many sessions as the other, and with a heavy member down the light ones counted as equals.
     #[test]
-    fn whoever_is_left_has_a_share_by_weight_however_many_slots_are_of_members_that_are_down() {
+    fn the_remaining_members_share_by_weight_however_many_slots_belong_to_members_that_are_down() {
         const PICKS: usize = 8_000;
         let block: Vec<(u16, bool)> = (0..100).map(|member| (1, member < 98)).collect();
         let heavy = vec![(256, true), (1, false), (3, false)];
@@ -185,7 +185,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn a_pick_is_eligible_and_weighted_and_none_only_when_nobody_is(
+        fn a_pick_is_eligible_and_has_a_weight_and_is_none_only_without_eligible_members(
             weights in vec(0u16..=4, 0..40), down in vec(any::<bool>(), 40), loads in vec(0u32..5, 40),
         ) {
             for algorithm in ALGORITHMS {

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_can_still_be_cancelled() {
+    fn a_due_timer_can_still_be_cancelled() {
         let mut wheel = TimerWheel::new(at_millis(0));
         let timers: Vec<TimerId> = (0..4).map(|serial| wheel.arm(at_millis(serial + 1), serial)).collect();
         wheel.advance(at_millis(10));

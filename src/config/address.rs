@@ -238,7 +238,7 @@ mod tests {
 
     /// `::1:8080` is an address too, without a port, which is never intended.
     #[test]
-    fn what_is_wrong_with_an_ipv6_address_is_shown_put_right() {
+    fn a_wrong_ipv6_address_is_shown_corrected() {
         for (text, expected) in [
             ("::1:8080", "IPv6 needs brackets, write [::1]:8080"),
             ("fe80::1%eth0:80", "IPv6 needs brackets, write [fe80::1%eth0]:80"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_several_addresses_is_told() {
+    fn a_host_with_several_addresses_is_a_warning() {
         let warning = |host: &str, addresses: &[&str]| {
             let target = Target::parse(&format!("{host}:80")).unwrap();
             let found: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();

@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_is_told_alone_and_in_the_words_of_the_file() {
+    fn each_changed_key_is_reported_alone_and_as_the_file_spells_it() {
         for (edit, line) in EDITS {
             let mut new = base();
             edit(&mut new);
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_restart_does_not_run_and_all_else_does() {
+    fn keys_that_need_a_restart_wait_and_all_others_apply() {
         for (edit, line) in EDITS {
             let mut new = base();
             edit(&mut new);
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_and_goes_is_told_as_a_whole() {
+    fn backends_that_change_in_one_answer_are_reported_together() {
         let (old, mut new) = (base(), base());
         new.listeners.remove(1);
         new.pools.remove(1);
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_of_check_tells_the_keys_of_both() {
+    fn another_kind_of_check_reports_the_keys_of_both() {
         let http = |path: &str| Check::Http { path: path.into(), host: None, status: 200 };
         let says = |expect| Check::SendExpect { send: b"PING\r\n".into(), expect };
         let [prefix, contained] = [Expect::Prefix(b"+".into()), Expect::Contains(b"OK".into())];

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_goes_to_sessions() {
+    fn the_remaining_descriptors_are_for_sessions() {
         let config = tutorial(None);
         let budget = FdBudget::of(&config, 1024, None);
         assert_eq!(budget.need(), 2 + 4 + 3 + 2 * 32 + 32);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_may_not_have_many_gets_smaller_pipes_and_then_fewer() {
+    fn a_user_with_a_low_pipe_limit_gets_smaller_pipes_and_then_fewer() {
         let config = tutorial(None);
         // In pages of 4 KiB.
         let cases = [

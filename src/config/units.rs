@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_people_write_them() {
+    fn durations_are_parsed_in_their_usual_units() {
         for (text, millis) in [
             ("2s", 2_000),
             ("500ms", 500),

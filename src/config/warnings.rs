@@ -58,7 +58,7 @@ mod tests {
     use crate::config::{Overrides, parse};
 
     #[test]
-    fn what_runs_and_is_hardly_meant_is_told() {
+    fn a_suspicious_but_valid_configuration_is_a_warning() {
         let text = r#"
             [[listener]]
             name = "in"

@@ -121,7 +121,7 @@ mod tests {
 
     /// A flapping backend pushed out the events of operators' drains.
     #[test]
-    fn what_was_asked_for_stays_whatever_else_happens() {
+    fn changes_by_an_operator_are_kept_whatever_else_happens() {
         let events = Events::default();
         events.push(Draft::new(EventKind::Backend, "drained").who("uid 0"));
         (0..2 * EVENTS_MAX).for_each(|index| push(&events, &index.to_string()));

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn each_epoch_is_told_as_it_was_and_what_has_changed_since() {
+    fn each_epoch_is_shown_as_it_was_with_the_changes_since() {
         let first = snapshot();
         let mut history = History::new(&first);
         first.pool(POOL).backends[0].set_admin(Admin::Maint);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_of_which_changes_are_missing_is_not_told() {
+    fn an_epoch_with_missing_changes_is_not_described() {
         let mut snapshot = snapshot();
         let mut history = History::new(&snapshot);
         for round in 0..=CHANGES_MAX {

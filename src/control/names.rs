@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn it_serves_once_it_resolves_and_is_what_an_operator_made_of_it() {
+    fn a_backend_serves_once_it_resolves_and_keeps_the_operators_settings() {
         let mut work = work();
         work.note_unresolved();
         let id = work.control.snapshot.pools[0].backends[0].id;
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_in_vain_are_further_and_further_apart() {
+    fn failed_rounds_are_further_and_further_apart() {
         let mut work = work();
         let pauses: Vec<u64> = (0..8)
             .map(|_| {

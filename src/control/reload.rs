@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_while_a_file_is_read_is_done_next_and_all_of_it_at_once() {
+    fn reloads_requested_during_a_reload_become_one_that_runs_next() {
         let mut work = work();
         let (source, reads) = source("retries = 7");
         let answered: Vec<Answered> = (0..4)
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_the_watch_asks_for_only_the_latest_waits() {
+    fn only_the_latest_request_of_the_watch_waits() {
         let mut work = work();
         let (slow, _) = source("retries = 3");
         let (first, _answered) = request(Some(&slow), Mode::Apply);
@@ -493,7 +493,7 @@ mod tests {
 
     /// One file without an answer disabled every later reload, silently.
     #[test]
-    fn what_cannot_be_read_is_given_up_and_the_next_one_is_read() {
+    fn a_file_that_gives_no_answer_is_given_up_and_the_next_one_is_read() {
         let mut work = work();
         Arc::make_mut(&mut work.control.config).global.reload_timeout = Duration::from_millis(1);
         let (stuck, gate) = stuck_source();

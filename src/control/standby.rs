@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_has_a_bound_and_is_done_before_the_threads_end() {
+    fn waiting_jobs_have_a_bound_and_are_done_before_the_threads_end() {
         let standby = Standby::start("test", 1, 2).unwrap();
         let (begun, begins) = channel();
         let (end, ended) = channel::<()>();

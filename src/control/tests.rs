@@ -114,7 +114,7 @@ impl sys::Wake for Witness {
 }
 
 #[test]
-fn the_workers_are_told_before_whoever_has_asked() {
+fn the_workers_get_their_commands_before_the_answer_is_sent() {
     let (reply, answered) = oneshot::channel();
     let witness = Arc::new(Witness { answered: Mutex::new(answered), too_early: Mutex::default() });
     let (mailbox, commands) = Mailbox::new(Arc::clone(&witness) as _);
@@ -132,7 +132,7 @@ fn the_workers_are_told_before_whoever_has_asked() {
 }
 
 #[test]
-fn a_worker_with_a_full_mailbox_is_told_to_drain_later() {
+fn a_worker_with_a_full_mailbox_gets_the_drain_command_later() {
     let (mailbox, commands) = mailbox();
     while mailbox.post(Command::DialFailed(BackendId(0))) {}
     let mut work = ControlLoop::new(control(Snapshot::default(), &[mailbox]));
@@ -192,7 +192,7 @@ fn a_change_is_answered_once_it_is_on_the_disk_or_with_why_not() {
 }
 
 #[test]
-fn nobody_waits_for_long_for_a_disk_that_gives_no_answer() {
+fn a_request_does_not_wait_long_for_a_disk_that_gives_no_answer() {
     let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[]));
     work.control.kept.file = Some(membership::saving::StateFile::that_hangs());
     let mut answered = change(&mut work, 7);

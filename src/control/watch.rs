@@ -168,7 +168,7 @@ mod tests {
 
     /// A request that had waited was run while the file had something newer, and nothing looked at it again.
     #[test]
-    fn what_runs_instead_of_what_was_asked_for_makes_it_look_again() {
+    fn the_watch_looks_again_when_another_configuration_runs_than_requested() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.toml");
         fs::write(&path, "the newer one").unwrap();

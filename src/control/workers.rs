@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_go_on_with_the_next_worker_and_never_have_two_writers() {
+    fn counters_continue_with_the_next_worker_and_never_have_two_writers() {
         let workers = Workers::default();
         let first = workers.change(1, 0, mailboxes(1)).remove(0);
         first.stats.accepted.add(7);

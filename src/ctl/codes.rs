@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_letter_and_every_reason_is_told() {
+    fn every_end_code_and_every_reason_is_explained() {
         let text = codes();
         for (letter, meaning) in ENDED_BY.iter().chain(ENDED_WHILE) {
             assert!(text.lines().any(|line| line.starts_with(*letter) && line.ends_with(meaning)), "{text}");

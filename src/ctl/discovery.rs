@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_source_says_is_shown_beside_what_is_there() {
+    fn the_answer_of_a_source_is_shown_beside_the_pool() {
         let backend = |name: &str, state: &str| api::DiscoveredBackend {
             name: name.into(),
             address: name.into(),

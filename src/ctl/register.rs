@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_tried_again_less_and_less_often_but_as_often_as_a_renewal() {
+    fn failures_are_retried_less_and_less_often_but_at_least_as_often_as_renewals() {
         let mut keeper = keeper();
         keeper.on(Outcome::Created).unwrap();
         let pauses: Vec<u128> =
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_is_not_removed() {
+    fn a_backend_of_another_holder_is_not_removed() {
         let mut keeper = keeper();
         keeper.on(Outcome::Created).unwrap();
         keeper.on(failed(RetryVerdict::Open)).unwrap();
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_never_be_is_hopeless() {
+    fn only_a_request_that_can_never_succeed_is_hopeless() {
         let refused = |status| ClientError::Refused { status, error: "no".into() };
         for (status, expected) in [
             (StatusCode::BAD_REQUEST, RetryVerdict::Hopeless),

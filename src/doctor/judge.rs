@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_machine_has_nothing_to_complain_of() {
+    fn a_well_configured_machine_has_no_findings() {
         let found = findings(&good(), "");
         assert_eq!(worst(&found), Verdict::Ok, "{found:#?}");
         assert!(found.iter().all(|finding| finding.consequence.is_none() && finding.remedy.is_none()));
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stops_the_start_is_a_failure() {
+    fn a_finding_that_prevents_the_start_is_a_failure() {
         let verdict_of = |name: &str, figures: &Figures, plan: &Plan| {
             judge(figures, plan)
                 .into_iter()
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_takes_into_account_is_no_complaint() {
+    fn a_limit_that_the_configuration_respects_is_no_finding() {
         let mut figures = good();
         figures.is_root = true;
         figures.pipe_bytes = Some(Some(0));
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_said_to_be_unknown() {
+    fn an_unreadable_setting_is_shown_as_unknown() {
         let blind = Figures { somaxconn: None, pipe_bytes: None, port_range: None, ..good() };
         let unknown: Vec<_> = findings(&blind, "")
             .into_iter()

@@ -217,7 +217,7 @@ mod tests {
 
     /// All of these passed both checks, and ended the start or a reload.
     #[test]
-    fn what_a_start_will_meet_is_found_beforehand() {
+    fn obstacles_to_a_start_are_found_beforehand() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_ends_undecided_says_what_was_missing() {
+    fn an_answer_that_ends_undecided_is_reported_with_what_was_missing() {
         let cases = [
             (prefix("+PONG"), "+PO", r#"closed before the answer was complete: got "+PO""#),
             (prefix("+PONG"), "", "closed before the answer was complete: got nothing"),
@@ -228,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_the_network_cuts_an_answer_does_not_matter(bytes in answers(), lengths in vec(1usize..40, 1..20)) {
+        fn how_the_network_splits_an_answer_does_not_matter(bytes in answers(), lengths in vec(1usize..40, 1..20)) {
             for answer in [|| prefix("+PONG"), || contains("+PONG"), || contains("a: b\r\n\r\n"), ok] {
                 prop_assert_eq!(verdict(answer(), &bytes, &lengths), verdict(answer(), &bytes, &[]));
             }

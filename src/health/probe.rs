@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_all_that_a_tcp_check_wants() {
+    fn a_tcp_check_passes_once_connected() {
         assert!(!tcp().connects().succeeds().closes_with_fin());
     }
 
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_says_what_it_waited_for() {
+    fn a_timeout_names_what_it_waited_for() {
         tcp().stalls().fails("timed out after 1s while connecting");
         ping().connects().stalls().fails("timed out after 1s while sending");
         ping().connects().takes_all().stalls().fails("timed out after 1s while waiting for the answer");

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transition_is_told_once() {
+    fn a_transition_is_reported_once() {
         let mut verdict = Verdict::new(Up, 1, 1);
         assert_eq!(verdict.on_failure(), Some(Down));
         assert_eq!(verdict.on_failure(), None);
@@ -143,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_state_is_what_the_last_results_say(
+        fn the_state_follows_from_the_last_results(
             initial in prop_oneof![Just(Unknown), Just(Up), Just(Down)],
             rise in 1u32..6, fall in 1u32..6, results in vec(any::<bool>(), 0..60),
         ) {

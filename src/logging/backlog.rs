@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hurries_wakes_a_thread_that_waits_and_only_once() {
+    fn a_request_to_write_wakes_a_waiting_thread_and_only_once() {
         for (writer, wakes) in [(Writer::Asleep, true), (Writer::Gathering, true), (Writer::Awake, false)] {
             let mut backlog = Backlog { writer, ..Backlog::default() };
             assert_eq!((backlog.write_now(), backlog.write_now()), (wakes, false), "{writer:?}");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_has_a_bound_in_lines_and_in_bytes() {
+    fn waiting_lines_have_a_bound_in_number_and_in_bytes() {
         let mut backlog = Backlog::default();
         assert!(put(&mut backlog, LINES_MAX).iter().all(|&put| put == Put::Kept));
         assert_eq!(backlog.put(LINE), Put::Dropped);

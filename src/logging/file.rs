@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_and_dropped_lines_share_what_may_be_told() {
+    fn lost_and_dropped_lines_share_one_report_limit() {
         let mut access = AccessFile::open(Path::new("/dev/full")).unwrap();
         access.report_dropped(7);
         assert_eq!(access.dropped, 0, "reported at once");

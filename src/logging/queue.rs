@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_fit_are_told_once_and_counted_for_good() {
+    fn lines_that_do_not_fit_are_reported_once_and_always_counted() {
         const TOO_MANY: usize = 3;
         let _mine = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, paper) = (dropped(), MemoryOutput::default());
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_written_when_the_process_ends_is_counted() {
+    fn unwritten_lines_at_the_end_of_the_process_are_counted() {
         let _mine = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
         let before = dropped();
         let (stuck, _lines) = filled(LINES_MAX);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_nobody_hurries_for_is_written_by_itself() {
+    fn a_line_without_a_request_to_write_is_written_by_itself() {
         let (queue, written) = running();
         let mut sink = Sink::new(&queue);
         // The thread sleeps, gathers or writes when they arrive: in every case nothing is left over.
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_standard_error_does_not_take_is_lost_told_later_and_tears_no_other_line() {
+    fn lines_that_standard_error_rejects_are_lost_reported_later_and_tear_no_other_line() {
         // Without a logger nothing is reported at all.
         log::set_max_level(log::LevelFilter::Warn);
         let room = Room::default();

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_session_is_refused() {
+    fn text_that_is_no_session_id_is_refused() {
         for text in ["", "1", "1.2", "1.2.3.4", "1.2.x", "-1.2.3", "1..3", "1.2.4294967296"] {
             let refused = text.parse::<SessionId>().unwrap_err();
             assert!(refused.to_string().ends_with(&format!("not by {text:?}")), "{refused}");

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_serves_when_all_are_down_unless_the_pool_tries_anyway() {
+    fn no_backend_serves_when_all_are_down_unless_the_pool_tries_anyway() {
         for (options, expected) in
             [("", counts([])), ("when_all_down = \"try_anyway\"", counts([("a", 2), ("b", 2), ("spare", 2)]))]
         {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_in_drain_or_maint_gets_nobody_and_ready_again_its_share() {
+    fn a_backend_in_drain_or_maint_gets_no_session_and_ready_again_its_share() {
         for options in ["", "balance = \"source_hash\"", "when_all_down = \"try_anyway\""] {
             for admin in [Admin::Drain, Admin::Maint] {
                 let snapshot = snapshot(options);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_serves_when_all_are_taken_out_even_where_the_pool_tries_anyway() {
+    fn no_backend_serves_when_all_are_taken_out_even_where_the_pool_tries_anyway() {
         let snapshot = snapshot("when_all_down = \"try_anyway\"");
         for (name, admin) in [("a", Admin::Drain), ("b", Admin::Maint), ("spare", Admin::Drain)] {
             backend(&snapshot, name).set_admin(admin);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_says_how_it_was_made_and_whom_it_passed_over() {
+    fn a_choice_records_its_algorithm_and_the_backends_it_skipped() {
         let client = Ipv4Addr::LOCALHOST.into();
         let why = |snapshot: &Snapshot| {
             let pool = snapshot.pool(PoolId(0));

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_epoch_of_a_choice_is_told_in_full() {
+    fn the_epoch_of_a_choice_is_described_in_full() {
         let choice = |epoch| Choice::default().in_epoch(epoch);
         for (made, now) in [(0, 0), (3, 9), ((1 << 32) - 1, (1 << 32) + 1), (1 << 32, (1 << 32) + 7)] {
             assert_eq!(choice(made).epoch(now), made, "asked in {now}");

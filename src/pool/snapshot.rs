@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_is_back_is_what_it_was() {
+    fn a_backend_that_returns_keeps_its_identity_and_settings() {
         let first = snapshot();
         let a = Arc::clone(&first.pool(POOL).backends[0]);
         a.set_health(HealthState::Down);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_pool_serves_as_long_as_somebody_holds_a_listener_that_names_it() {
+    fn a_retired_pool_serves_while_a_listener_that_names_it_is_held() {
         let before = snapshot();
         let held = Arc::clone(&before.listeners[0]);
         let backend = before.pool(POOL).backends[0].id;

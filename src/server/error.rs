@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_is_said_to_be_given_up_only_where_it_was() {
+    fn root_is_reported_as_given_up_only_where_it_was() {
         use io::ErrorKind::{AddrNotAvailable, PermissionDenied};
         for (kind, port, has_given_up_root, expected) in [
             (PermissionDenied, 98, true, "given up for good"),

@@ -94,7 +94,7 @@ mod tests {
 
     /// The signal was caught and reported to no thread: a start that hung could not be ended.
     #[test]
-    fn what_comes_before_the_process_serves_is_not_lost() {
+    fn signals_from_before_the_process_serves_are_not_lost() {
         static LEFT: AtomicU32 = AtomicU32::new(0);
         let leave = || _ = LEFT.fetch_add(1, Ordering::Relaxed);
         let actions = Actions { reopen_logs: || {}, leave };

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_not_needed_ends_and_says_nothing() {
+    fn a_thread_that_is_not_needed_ends_silently() {
         let (reports, inbox) = Reports::new();
         let (start, opened) = sync_channel::<(WorkerId, ())>(1);
         spawn_worker(0, false, reports, opened, |()| panic!("it was never started")).unwrap();

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_does_not_turn_stops_the_notices_until_it_goes_on() {
+    fn a_worker_that_does_not_turn_stops_the_notices_until_it_turns_again() {
         let mut watch = Watch::default();
         assert_eq!(look(&mut watch, &[Some(0), Some(0)]), (vec![], vec![], true), "nothing is known yet");
         assert_eq!(look(&mut watch, &[Some(5), Some(1)]), (vec![], vec![], true));

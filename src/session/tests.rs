@@ -65,7 +65,7 @@ fn fin_waits_for_the_last_byte() {
 }
 
 #[test]
-fn a_fin_told_together_with_the_bytes_before_it_is_seen_behind_a_short_read() {
+fn a_fin_reported_together_with_the_bytes_before_it_is_seen_after_a_short_read() {
     relay()
         .at_once(|world| world.sends(Client, b"all").fin(Client))
         .expect_bytes(Backend, b"all")
@@ -73,7 +73,7 @@ fn a_fin_told_together_with_the_bytes_before_it_is_seen_behind_a_short_read() {
 }
 
 #[test]
-fn what_was_sent_while_dialing_waits_for_the_backend() {
+fn bytes_sent_while_dialing_wait_for_the_backend() {
     dialing()
         .sends(Client, b"early")
         .fin(Client)
@@ -87,7 +87,7 @@ fn what_was_sent_while_dialing_waits_for_the_backend() {
 }
 
 #[test]
-fn each_direction_goes_on_after_the_other_has_ended() {
+fn each_direction_continues_after_the_other_has_ended() {
     for side in Side::BOTH {
         relay()
             .fin(side)
@@ -193,7 +193,7 @@ fn a_fin_that_cannot_be_passed_on_becomes_a_reset() {
 }
 
 #[test]
-fn of_two_resets_the_one_heard_first_is_the_reason() {
+fn the_first_of_two_resets_is_the_reason() {
     relay().at_once(|world| world.resets(Client).resets(Backend)).expect_end(ClientReset, &[Backend]);
 }
 
@@ -478,7 +478,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn every_session_ends_and_tells_both_peers_the_truth(steps in vec(step(), 0..60)) {
+    fn every_session_ends_with_the_right_end_for_both_peers(steps in vec(step(), 0..60)) {
         // The world itself asserts order of bytes, FIN behind the last byte and no plain end of half a stream.
         let world = steps.into_iter().fold(probing_relay().holds_events(true), |world, step| step.apply(world));
         let world = end_session(world);

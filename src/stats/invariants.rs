@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_at_the_end_breaks_a_law() {
+    fn a_leftover_at_the_end_violates_an_invariant() {
         let wrongs: [Wrong; 6] = [
             |stats| stats.accepted.add(1),
             |stats| stats.taken[0].add(1),

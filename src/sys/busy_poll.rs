@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_was_none_says_nothing() {
+    fn a_wait_of_zero_is_not_counted() {
         let (mut fresh, mut eager) = (Spin::new(BOUND), Spin::eager(BOUND));
         for spin in [&mut fresh, &mut eager] {
             let before = polls(spin);

@@ -384,13 +384,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_that_nobody_answers_yet_is_pending() {
+    fn a_dial_without_an_answer_yet_is_pending() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         assert!(matches!(Linux::new().unwrap().dial_result(&socket), Dial::Pending));
     }
 
     #[test]
-    fn what_is_accepted_has_inherited_the_options_of_its_listener() {
+    fn an_accepted_socket_inherits_the_options_of_its_listener() {
         let (_dialed, accepted) = connected(&mut Linux::new().unwrap());
         assert!(accepted.tcp_nodelay().unwrap());
         assert!(accepted.out_of_band_inline().unwrap());
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_many_sockets_is_what_an_event_would_say_of_each() {
+    fn the_state_of_many_sockets_matches_the_event_of_each() {
         let mut kernel = Linux::new().unwrap();
         let (quiet, _other) = connected(&mut kernel);
         let (connected_one, mut speaks) = connected(&mut kernel);
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_polls_hears_and_ends_as_one_that_sleeps() {
+    fn a_wait_that_polls_receives_and_ends_like_one_that_sleeps() {
         const TIMEOUT: Duration = Duration::from_millis(5);
         // Shorter than the timeout, so that it sleeps in the end; and longer, so that it does not.
         for bound in [Duration::from_millis(1), Duration::from_secs(1)] {
@@ -520,7 +520,7 @@ mod tests {
 
     /// Two that found the address free at the same moment shared it, and each got a part of the clients.
     #[test]
-    fn two_that_begin_at_the_same_moment_never_share_an_address() {
+    fn two_processes_that_begin_at_the_same_moment_never_share_an_address() {
         const ROUNDS: usize = 300;
         for _ in 0..ROUNDS {
             let free = TcpListener::bind(any_port()).and_then(|socket| socket.local_addr()).unwrap();

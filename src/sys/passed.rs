@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_share_its_port_lets_nobody_bind_beside() {
+    fn a_port_without_reuse_port_cannot_be_bound_twice() {
         for reuse_port in [true, false] {
             assert_eq!(lets_others_bind(&listener(reuse_port)).unwrap(), reuse_port);
         }
@@ -206,7 +206,7 @@ mod tests {
     /// Urgent bytes of clients of a passed socket were taken out of the stream: SO_OOBINLINE was only set on our own
     /// sockets.
     #[test]
-    fn what_is_passed_has_every_option_that_our_own_have() {
+    fn a_passed_socket_has_every_option_of_our_own_sockets() {
         let keepalive =
             Keepalive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 2 };
         let other = Tcp { nodelay: false, keepalive: Some(keepalive), user_timeout: None };
@@ -231,7 +231,7 @@ mod tests {
 
     /// The very first client, for which the service manager starts the process, is always one of them.
     #[test]
-    fn what_waited_in_a_passed_socket_gets_the_options_that_it_could_not_inherit() {
+    fn connections_queued_in_a_passed_socket_get_the_options_they_did_not_inherit() {
         let passed = Passed::new("web".into(), listener(true).into()).unwrap().socket;
         let passed = Arc::new(ListeningSocket::from(passed));
         let address = passed.local_addr().unwrap().as_socket().unwrap();

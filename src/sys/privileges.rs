@@ -107,7 +107,7 @@ mod tests {
     // Switching users is tested by `scripts/checks/service.sh`: here other tests of this process would continue as that
     // user.
     #[test]
-    fn who_does_not_exist_is_nobody_to_become() {
+    fn a_user_that_does_not_exist_is_refused() {
         let error = |account: &Account| become_account(account).unwrap_err().to_string();
         assert_eq!(error(&account("no-such-user", None)), "there is no user \"no-such-user\"");
         assert_eq!(error(&account("root", Some("no-such-group"))), "there is no group \"no-such-group\"");

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_alone_needs_no_steering() {
+    fn a_socket_that_is_alone_needs_no_steering() {
         let alone = group(1);
         steer_to_all(&alone[0]).unwrap();
         steer_to_all(&alone[0]).unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_new_connections_keeps_those_in_its_queue() {
+    fn a_socket_that_refuses_new_connections_keeps_those_in_its_queue() {
         for v6 in [false, true] {
             let listener = sockets::listen(any_port(v6), 1, 1024, &TCP).unwrap().remove(0);
             let _queued = TcpStream::connect(address(&listener)).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_hidden_keeps_its_queue_and_is_in_nobodys_way() {
+    fn a_hidden_socket_keeps_its_queue_and_blocks_no_other() {
         for (v6, sockets) in [(false, 1), (false, 3), (true, 1), (true, 3)] {
             let old = sockets::listen(any_port(v6), sockets, 1024, &TCP).unwrap();
             let clients: Vec<_> =
@@ -232,7 +232,7 @@ mod tests {
 
     /// While one is hidden and another is not, none of them must be given a connection that it cannot answer.
     #[test]
-    fn all_go_to_the_one_that_is_hidden_last() {
+    fn all_connections_go_to_the_socket_that_is_hidden_last() {
         let group = group(3);
         steer_to_first(&group[0], 1).unwrap();
         for hidden in group[1..].iter().rev() {
@@ -243,7 +243,7 @@ mod tests {
 
     /// The client does not receive the answer to its SYN; the server repeats it after a second.
     #[test]
-    fn a_handshake_that_is_under_way_completes_where_new_ones_are_refused_or_find_nobody() {
+    fn a_handshake_in_progress_completes_where_new_ones_are_refused_or_unanswered() {
         for keep_away in [refuse_new, |listener: &Socket| hide([listener])] {
             completes_a_handshake_after(keep_away);
         }

@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_told_when_it_has_lasted_three_samples() {
+    fn silence_is_shown_after_three_samples() {
         let mut app = App::new("here".into(), Duration::from_secs(1));
         let second = |count| Instant::default() + Duration::from_secs(count);
         assert_eq!(app.silence(second(9)), None, "it was never there");

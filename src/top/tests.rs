@@ -198,7 +198,7 @@ fn a_screen_of_80_by_24_shows_what_matters() {
 }
 
 #[test]
-fn what_is_sorted_by_is_shown_on_the_narrowest_screen() {
+fn the_sort_column_is_shown_on_the_narrowest_screen() {
     let mut app = app();
     app.column = Column::Failures;
     app.reversed = true;
@@ -215,7 +215,7 @@ fn what_is_sorted_by_is_shown_on_the_narrowest_screen() {
 }
 
 #[test]
-fn each_state_says_what_keys_are_for() {
+fn each_state_shows_its_keys() {
     let mut app = app();
     let line = |app: &mut App, now, at: usize| {
         let text = drawn(app, now, 100, 24);
@@ -240,7 +240,7 @@ fn each_state_says_what_keys_are_for() {
 }
 
 #[test]
-fn before_the_first_sample_it_says_what_it_waits_for() {
+fn before_the_first_sample_the_screen_shows_what_it_waits_for() {
     let mut app = App::new("/run/l4lb/admin.sock".into(), Duration::from_secs(1));
     let text = drawn(&mut app, second(0), 60, 10);
     assert!(text.contains("l4lb") && text.contains("/run/l4lb/admin.sock"), "{text}");

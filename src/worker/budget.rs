@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_upon_events_leaves_the_queue_its_part() {
+    fn sessions_with_events_leave_the_ready_queue_its_part() {
         let mut turn = Turn::new(START);
         for _ in 0..100 {
             let share = turn.share_upon_event();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_small_for_a_while_once_somebody_has_come() {
+    fn shares_are_small_for_a_while_after_another_session_was_active() {
         let mut turn = turn();
         assert_eq!(turn.next_share(START).expect("a share").left, SHARE_ALONE);
         turn.note_other_session();

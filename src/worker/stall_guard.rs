@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_wait_until_a_wait_has_nothing_more_to_tell() {
+    fn timers_wait_until_a_wait_returns_no_more_events() {
         let mut gap = Gap::default();
         assert!(gap.timers_may_fire(at(10), at(11), 5));
         assert!(!gap.timers_may_fire(at(20), at(60_000), 0), "the wait was interrupted");

@@ -126,14 +126,14 @@ fn a_variable_that_cannot_be_put_in_is_reported_with_its_place() {
 
 /// Were they put into the text, a variable could write tables.
 #[test]
-fn what_a_variable_holds_stays_in_its_value() {
+fn the_content_of_a_variable_stays_in_its_value() {
     let text = file(Health, "type = \"send_expect\"\nsend = \"${LINES}\"\nexpect = \"+\"");
     let config = load_with_variables(&text).unwrap();
     assert_eq!(config.pools.len(), 1);
 }
 
 #[test]
-fn what_a_check_sends_is_shown_as_the_file_has_it() {
+fn the_bytes_of_a_check_are_shown_as_in_the_file() {
     let text = |send: &str| {
         let keys = format!("type = \"send_expect\"\nsend = \"AUTH {send}\\r\\n\"\nexpect = \"+OK\"");
         load_with_variables(&file(Health, &keys)).unwrap()
@@ -171,7 +171,7 @@ const POOL_A: &str = "[[pool]]\nname = \"a\"\n[[pool.backend]]\naddress = \"10.0
 const POOL_B: &str = "\n[[pool]]\nname = \"b\"\n[[pool.backend]]\naddress = \"10.0.0.1:80\"\n";
 
 #[test]
-fn included_files_go_on_where_the_file_ends_sorted_by_name() {
+fn included_files_follow_the_main_file_sorted_by_name() {
     let config = load_files(&[
         ("x.toml", MAIN),
         ("conf.d/20-a.toml", POOL_A),

@@ -400,7 +400,7 @@ fn one_mistake_hides_no_other() {
 
 /// "See line 3" of line 3 says nothing.
 #[test]
-fn what_is_taken_in_its_own_line_says_so() {
+fn a_conflict_within_one_entry_is_reported_as_such() {
     let text =
         "[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }, { address = \":81\" }]\n";
     assert_eq!(

@@ -74,7 +74,7 @@ fn a_change_holds_at_once_and_is_an_event() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_is_said() {
+fn a_refused_request_names_its_mistake() {
     let daemon = Daemon::start(TWO, IPV4);
     let admin = daemon.admin();
     for (body, expected) in [

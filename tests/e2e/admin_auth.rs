@@ -154,7 +154,7 @@ fn the_admin_api_is_refused_as_a_backend() {
 
 /// Case 102.
 #[test]
-fn only_who_shows_the_token_and_comes_from_this_machine_is_let_in() {
+fn only_a_local_request_with_the_token_is_accepted() {
     let guarded = Guarded::start(nowhere());
     let right = format!("Authorization: Bearer {TOKEN}");
     let right = right.as_str();
@@ -226,7 +226,7 @@ fn the_read_only_token_shows_everything_and_changes_nothing() {
 }
 
 #[test]
-fn what_is_denied_is_counted_by_reason() {
+fn denied_requests_are_counted_by_reason() {
     let guarded = Guarded::start(nowhere());
     for headers in [
         &["Host: localhost"][..],
@@ -245,7 +245,7 @@ fn what_is_denied_is_counted_by_reason() {
 }
 
 #[test]
-fn what_is_no_good_request_is_refused_and_changes_nothing() {
+fn an_invalid_request_is_refused_and_changes_nothing() {
     let guarded = Guarded::start(nowhere());
     let json = "Content-Type: application/json";
     let long = format!("X: {}", "x".repeat(17 * 1024));
@@ -328,7 +328,7 @@ fn bytes_that_are_not_http_are_no_request() {
 }
 
 #[test]
-fn a_thousand_stuck_clients_lock_nobody_out_and_stop_no_session() {
+fn a_thousand_stuck_clients_block_no_other_client_and_no_session() {
     let backend = patient_backend(IPV4);
     let guarded = Guarded::start(backend.local_addr().expect("its address"));
     let beginnings = [

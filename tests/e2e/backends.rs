@@ -29,7 +29,7 @@ fn fleet_with_dead(dead: usize, serving: usize) -> Backends {
 
 /// Case 47, with a server that speaks first and a client that is silent.
 #[test]
-fn a_refused_dial_is_none_of_the_clients_business() {
+fn a_refused_dial_is_invisible_to_the_client() {
     for workers in [1, 2] {
         let backends = fleet_with_dead(2, 1).workers(workers);
         let service = backends.start();
@@ -55,7 +55,7 @@ fn refused_dials_leave_the_spread_over_the_others_even() {
 
 /// Case 49.
 #[test]
-fn a_dial_without_an_answer_goes_on_to_the_next_backend_at_its_timeout() {
+fn a_dial_without_an_answer_moves_to_the_next_backend_at_its_timeout() {
     let backends = fleet_with_dead(1, 1).pool("timeouts = { connect = \"300ms\" }");
     let _stuck = stuck(&backends.nodes[0]);
     let service = backends.start();

@@ -74,7 +74,7 @@ fn an_idle_session_costs_nothing() {
 
 /// Cases 33 and 34.
 #[test]
-fn a_reader_that_stops_costs_nothing_and_can_go_on() {
+fn a_reader_that_stops_costs_nothing_and_can_resume() {
     let lab = slow_peers().start_daemon();
     let resume = |session: Session<'_>, near: Side| {
         let far = near.other();
@@ -101,7 +101,7 @@ fn a_reader_that_stops_holds_one_buffer() {
 
 /// Case 34, with both readers stopped.
 #[test]
-fn two_readers_that_stop_cost_nothing_and_can_go_on() {
+fn two_readers_that_stop_cost_nothing_and_can_resume() {
     let lab = slow_peers().start_daemon();
     let resume = |session: Session<'_>, near: Side| {
         let far = near.other();

@@ -96,7 +96,7 @@ impl Plan {
 
 /// Case 12.
 #[test]
-fn nobody_ever_sees_a_byte_of_another_session() {
+fn no_session_gets_a_byte_of_another_session() {
     let (waves, sessions) = (5, 100);
     let lab = setup().workers(2).start();
     let mut done = 0;

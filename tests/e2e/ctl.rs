@@ -90,7 +90,7 @@ const SHOWN: &[Case] = &[
 ];
 
 #[test]
-fn each_command_prints_words_for_people_and_json_for_programs() {
+fn each_command_prints_text_or_json() {
     let daemon = Daemon::start(WEB, IPV4);
     for (args, words, read) in SHOWN {
         let quiet = |said: Said| Said { stderr: String::new(), ..said };
@@ -109,7 +109,7 @@ fn each_command_prints_words_for_people_and_json_for_programs() {
 }
 
 #[test]
-fn what_cannot_be_done_is_one_line_and_an_exit_code() {
+fn a_failed_command_is_one_line_and_an_exit_code() {
     let two = format!(
         "pool = \"web\"\n{WEB}[[pool]]\nname = \"api\"\nbackend = [{{ address = \"127.0.0.1:3\" }}]\n"
     );
@@ -139,7 +139,7 @@ fn what_cannot_be_done_is_one_line_and_an_exit_code() {
 }
 
 #[test]
-fn where_it_was_looked_for_is_said() {
+fn the_places_searched_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let l4lb = |args: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
@@ -191,7 +191,7 @@ impl Piped {
 }
 
 #[test]
-fn events_are_followed_until_nobody_reads_them() {
+fn events_are_followed_until_the_reader_ends() {
     let daemon = Daemon::start(WEB, IPV4);
     done(ctl(&daemon, "weight a 2"));
     let Piped { mut program, stdout: text, stderr } = Piped::start(&daemon, "events --follow");
@@ -272,7 +272,7 @@ fn sessions_are_read_page_by_page() {
 }
 
 #[test]
-fn what_is_asked_of_sessions_and_of_the_configuration_names_them() {
+fn session_and_configuration_commands_request_their_paths() {
     let killed = json(&api::Killed { sessions: 2 });
     let (text, asked) = asks("kill 0.12.3", [killed.clone()]);
     assert_eq!((text.as_str(), asked), ("2 sessions cut\n", ["DELETE /v1/sessions/0.12.3".to_owned()]));

@@ -93,7 +93,7 @@ fn a_dial_without_an_answer_ends_at_its_timeout() {
 
 /// Case 47.
 #[test]
-fn a_refused_dial_goes_on_to_the_next_backend() {
+fn a_refused_dial_moves_to_the_next_backend() {
     setup().refusing_backends(2).each_family(|lab| {
         for _ in 0..30 {
             lab.relay().sends(Client, b"hi").expects(Backend, b"hi").closes_both_ways();

@@ -173,7 +173,7 @@ fn backends_come_and_go_with_the_answers_and_sessions_stay() {
 }
 
 #[test]
-fn a_name_server_that_is_away_at_the_start_keeps_nobody_from_serving() {
+fn a_name_server_that_is_down_at_the_start_does_not_stop_the_process() {
     let (server, port) = (NameServer::start(), backends(&[A1]));
     server.addresses("web.test", &[]);
     let daemon = Daemon::start(&config(&server, port, ""), IPV4);
@@ -233,7 +233,7 @@ fn a_service_has_ports_weights_and_backups_of_its_own() {
 }
 
 #[test]
-fn what_sources_do_and_say_is_shown() {
+fn sources_are_shown_with_their_answers() {
     let (server, port) = (NameServer::start(), backends(&[A1, A2]));
     server.addresses("web.test", &[A1]);
     let daemon = Daemon::start(

@@ -148,7 +148,7 @@ fn a_session_that_lasts_has_a_line_at_its_start_and_every_so_often_where_that_is
 
 /// `ctl config` showed what did not run, and a dry run had nothing to change.
 #[test]
-fn what_waits_for_a_restart_is_shown_until_the_file_wants_what_runs() {
+fn pending_keys_are_shown_until_the_file_matches_what_runs() {
     let (dir, backends) = (tempfile::tempdir().expect("a directory"), backends(1));
     let service = backends.start_daemon("info");
     let (metrics, state) = (free(), dir.path().join("state.json"));

@@ -27,7 +27,7 @@ fn a_fin_leaves_the_other_direction_open() {
 
 /// Case 17.
 #[test]
-fn an_upload_goes_on_behind_the_fin_of_the_other_side() {
+fn an_upload_continues_behind_the_fin_of_the_other_side() {
     setup().both_ways(|relay, near, far| {
         let half_closed = relay.fin(far).expects_fin(near).carries(near, 4 * MIB);
         half_closed.fin(near).expects_fin(far).ends(Done);

@@ -214,7 +214,7 @@ fn an_http_check_judges_the_status_and_ends_by_a_fin() {
 
 /// Case 78.
 #[test]
-fn a_check_that_talks_judges_the_answer() {
+fn a_check_with_a_request_judges_the_answer() {
     use Answer::{Pieces, ThenFin};
     const PREFIX: &str = "type = \"send_expect\", send = \"PING\\r\\n\", expect = \"+PONG\"";
     const CONTAINS: &str = "type = \"send_expect\", send = \"PING\\r\\n\", contains = \"ready\"";
@@ -263,7 +263,7 @@ fn a_check_that_only_connects_ends_by_a_reset() {
 
 /// Case 78: neither a backend that keeps its end open nor one that talks on holds up the checks.
 #[test]
-fn a_backend_that_does_not_part_is_checked_again() {
+fn a_backend_that_does_not_close_is_checked_again() {
     let ward = Ward::new("type = \"http\", initial_state = \"down\", rise = 3");
     let service = ward.backends.start();
     let mut open = Vec::new();

@@ -69,7 +69,7 @@ fn only_backend(daemon: &Daemon) -> (TcpListener, String) {
 }
 
 #[test]
-fn who_falls_silent_is_removed_and_keeps_its_sessions() {
+fn a_backend_whose_lease_ends_is_removed_and_keeps_its_sessions() {
     let daemon = Daemon::start(&config(None), IPV4);
     let (backend, address) = only_backend(&daemon);
     // Without a lease at first: the session is to be there before that ends.
@@ -101,7 +101,7 @@ fn who_falls_silent_is_removed_and_keeps_its_sessions() {
 
 /// A registration without a ttl made the lease of somebody else last for ever, and `register` took over what was to stay.
 #[test]
-fn whether_there_is_a_lease_is_changed_by_a_word_of_its_own_only() {
+fn a_lease_is_added_or_removed_only_by_its_own_key() {
     let daemon = Daemon::start(&config(None), IPV4);
     let [c, d] = [("c", "127.0.0.1:3", "1h"), ("d", "127.0.0.1:4", SHORT)];
     register(&daemon, &new(c.0, c.1, Some(c.2)));
@@ -167,7 +167,7 @@ fn a_backend_stays_until_its_last_holder_has_left() {
 }
 
 #[test]
-fn a_holder_that_falls_silent_keeps_nothing_and_takes_nothing_away() {
+fn a_holder_whose_lease_ends_affects_no_other_holder() {
     let daemon = Daemon::start(&config(None), IPV4);
     let named = |holder: &str, ttl| api::NewBackend {
         new_holder: Some(holder.into()),
@@ -186,7 +186,7 @@ fn a_holder_that_falls_silent_keeps_nothing_and_takes_nothing_away() {
 }
 
 #[test]
-fn each_holder_changes_what_it_has_said_itself_only() {
+fn each_holder_changes_only_its_own_settings() {
     let daemon = Daemon::start(&config(None), IPV4);
     let named = |holder: &str, weight| api::NewBackend {
         new_holder: Some(holder.into()),
@@ -233,7 +233,7 @@ fn no_lease_ends_for_want_of_a_process_that_reads_its_renewal() {
 /// It was another backend under the same name, and the sessions of the first were reset at the end of its drain.
 /// Case 84.
 #[test]
-fn whoever_comes_back_during_the_drain_has_its_sessions() {
+fn a_backend_that_returns_during_its_drain_has_its_sessions() {
     let daemon = Daemon::start(&config(None), IPV4);
     let (backend, address) = only_backend(&daemon);
     register(&daemon, &new("c", &address, None));
@@ -275,7 +275,7 @@ fn a_renewal_changes_what_it_says_otherwise_than_the_request_before() {
 
 /// Each mutating request, and a part of the only line that it writes.
 #[test]
-fn every_change_is_one_line_with_who_and_what() {
+fn every_change_is_one_line_with_its_author_and_its_keys() {
     let daemon = Daemon::start_logging(&config(None), IPV4, "info,l4lb::session=off");
     let ask = |method: Method, route: &str, body: serde_json::Value| {
         daemon.admin().answer(method, route, Some(&body)).expect(route);
@@ -331,7 +331,7 @@ fn state_file() -> (TempDir, std::path::PathBuf) {
 }
 
 #[test]
-fn what_was_changed_survives_a_restart() {
+fn changes_at_run_time_survive_a_restart() {
     let (_folder, path) = state_file();
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     register(
@@ -370,7 +370,7 @@ fn what_was_changed_survives_a_restart() {
 
 /// Nothing is written at the end of a process that is killed: all has to be there before.
 #[test]
-fn a_process_that_is_killed_has_kept_what_it_was_told() {
+fn a_killed_process_has_saved_every_confirmed_change() {
     let (_folder, path) = state_file();
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     register(&daemon, &new("c", "127.0.0.1:3", None));
@@ -386,7 +386,7 @@ fn a_process_that_is_killed_has_kept_what_it_was_told() {
 }
 
 #[test]
-fn what_cannot_be_written_is_told_and_counted_and_serves_nonetheless() {
+fn a_failed_write_of_the_state_file_is_logged_and_counted_and_the_backend_serves() {
     let (folder, path) = state_file();
     let missing = folder.path().join("none").join("state.json");
     let daemon = Daemon::start(&config(Some(&missing)), IPV4);
@@ -414,7 +414,7 @@ fn what_cannot_be_written_is_told_and_counted_and_serves_nonetheless() {
 }
 
 #[test]
-fn a_broken_file_is_refused_with_its_line_and_the_way_on() {
+fn a_broken_file_is_refused_with_its_line_and_what_to_do() {
     let (folder, path) = state_file();
     std::fs::write(&path, "{\n  \"version\": 1,\n  \"backends\": oops\n}\n").expect("write");
     let file = folder.path().join("l4lb.toml");

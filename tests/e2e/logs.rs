@@ -127,7 +127,7 @@ fn an_address_in_use_ends_the_start_and_names_its_holder() {
 
 /// What reads a log of JSON stumbled over the line that says why there is no more of it.
 #[test]
-fn what_ends_the_start_is_json_where_the_log_is() {
+fn a_start_error_is_json_when_the_log_is() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = taken.local_addr().expect("getsockname");
     let dir = tempfile::tempdir().expect("a directory");
@@ -159,7 +159,7 @@ fn what_ends_the_start_is_json_where_the_log_is() {
 
 /// Case 103, in small: a pipe that nobody reads from is full after some 300 sessions.
 #[test]
-fn a_log_that_nobody_reads_stalls_nobody() {
+fn a_log_without_a_reader_stalls_no_session() {
     const SESSIONS: u64 = 1_000;
     let backends = backends(1);
     let (server, address) = Unread::start(backends.nodes[0].address);
@@ -172,7 +172,7 @@ fn a_log_that_nobody_reads_stalls_nobody() {
 /// Whoever reads that it listens may tell it to stop. Signals were caught only a moment later, and a SIGTERM
 /// before that ended the process without a drain.
 #[test]
-fn a_process_that_says_that_it_listens_hears_signals() {
+fn a_process_that_is_ready_receives_signals() {
     for _ in 0..20 {
         let (server, _) = Unread::start(dead_backends(1).nodes[0].address);
         server.ends_well();

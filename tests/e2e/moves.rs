@@ -92,7 +92,7 @@ fn clients_find_what_is_there(service: &Service<'_>, hosts: &[IpAddr], port: u16
 
 /// Clients waited for one or two seconds: the socket that went dropped their SYNs, and shadowed the new one.
 #[test]
-fn who_comes_to_an_address_finds_at_once_who_listens_there_now() {
+fn a_connection_to_an_address_reaches_its_new_listener_at_once() {
     let stages: [&[IpAddr]; 17] = [
         &[ONE],
         &[ANY],
@@ -144,7 +144,7 @@ fn a_listener_that_moves_takes_the_sockets_with_it_that_go_already() {
 
 /// Connected but not accepted, or not even connected: both began at the socket that goes.
 #[test]
-fn who_came_before_a_move_is_served_where_it_came() {
+fn a_connection_from_before_a_move_is_served_at_its_old_address() {
     const CLIENTS: usize = 20;
     for workers in [1, 2] {
         let backends = backends(1).workers(workers).listeners(&["max_sessions = 1"]);
@@ -179,7 +179,7 @@ fn who_came_before_a_move_is_served_where_it_came() {
 /// The kernel may have found a socket just before it is hidden, and then the SYN is lost: one client has to repeat it at
 /// most, where each of them had to for as long as the socket was there.
 #[test]
-fn nobody_is_turned_away_while_a_listener_moves_under_load() {
+fn no_client_is_refused_while_a_listener_moves_under_load() {
     const CLIENTS: usize = 4;
     /// Sessions behind each move.
     const SESSIONS: u64 = 100;
@@ -220,7 +220,7 @@ fn nobody_is_turned_away_while_a_listener_moves_under_load() {
 
 /// What had been opened for it took clients in, and reset them: its sockets shadowed those that were there.
 #[test]
-fn a_move_that_is_refused_takes_nobody_in() {
+fn a_refused_move_accepts_no_connection() {
     const MOVES: usize = 20;
     let backends = backends(1).workers(2);
     let mut service = backends.start();

@@ -43,7 +43,7 @@ fn a_process_that_leaves_is_not_ready_and_serves_for_a_while() {
 }
 
 #[test]
-fn an_operator_has_it_fail_and_clients_are_served_all_the_same() {
+fn an_operator_sets_ready_to_fail_and_clients_are_still_served() {
     let (address, keys) = metrics();
     let backends = backends(1).global(&keys);
     let service = backends.start_daemon("info");

@@ -53,7 +53,7 @@ fn registered(daemon: &Daemon, name: &str) -> Option<api::Backend> {
 }
 
 #[test]
-fn a_backend_is_there_for_as_long_as_its_keeper_runs() {
+fn a_backend_is_registered_for_as_long_as_ctl_register_runs() {
     thread::scope(|scope| {
         for signal in ["TERM", "INT"] {
             scope.spawn(move || stays_until(signal));
@@ -85,7 +85,7 @@ fn stays_until(signal: &str) {
 }
 
 #[test]
-fn a_mistake_is_told_at_once() {
+fn a_mistake_is_reported_at_once() {
     let daemon = Daemon::start(WEB, IPV4);
     for (args, expected, code) in [
         ("--pool none --address :8081", "l4lb: there is no pool \"none\"", 1),
@@ -102,7 +102,7 @@ fn a_mistake_is_told_at_once() {
 }
 
 #[test]
-fn a_backend_that_is_to_be_looked_at_is_registered_once_its_port_answers() {
+fn a_backend_with_a_check_is_registered_once_its_port_answers() {
     let daemon = Daemon::start(WEB, IPV4);
     let address = free_address();
     let text = address.to_string();
@@ -120,7 +120,7 @@ fn a_backend_that_is_to_be_looked_at_is_registered_once_its_port_answers() {
 }
 
 #[test]
-fn a_keeper_waits_for_l4lb_and_registers_anew_where_it_was_forgotten() {
+fn ctl_register_waits_for_l4lb_and_registers_again_when_it_was_forgotten() {
     let daemon = Daemon::start(WEB, IPV4);
     let made: api::Backend = daemon.admin().get("/v1/pools/web/backends/a").expect("a backend");
     let made = serde_json::to_string(&made).expect("JSON");
@@ -166,7 +166,7 @@ fn a_rolling_restart_leaves_the_backend_in_its_pool() {
 }
 
 #[test]
-fn what_is_to_stay_is_taken_over_on_request_only() {
+fn a_permanent_registration_is_taken_over_on_request_only() {
     let daemon = Daemon::start(WEB, IPV4);
     let added = output(&mut daemon.command(&["ctl", "add", ":8081", "--pool", "web", "--name", "me"]));
     assert!(added.status.success(), "{added:?}");

@@ -103,7 +103,7 @@ fn a_backend_that_keeps_its_sessions_has_no_deadline() {
 
 /// Case 105.
 #[test]
-fn what_stays_is_not_touched() {
+fn an_unchanged_backend_is_not_touched() {
     let backends = backends(3);
     let service = backends.start();
     assert_eq!(service.visits(6), [2, 2, 2]);
@@ -146,7 +146,7 @@ fn a_bad_configuration_changes_nothing_and_is_remembered() {
 }
 
 #[test]
-fn a_dry_run_tells_all_and_does_nothing() {
+fn a_dry_run_reports_all_changes_and_makes_none() {
     let backends = backends(2);
     let service = backends.start();
     let [first, second] = visits(&service);
@@ -173,7 +173,7 @@ fn a_session_keeps_the_timeouts_of_the_listener_that_accepted_it() {
 }
 
 #[test]
-fn a_listener_has_room_for_more_as_soon_as_it_is_told() {
+fn a_raised_session_limit_of_a_listener_holds_at_once() {
     let backends = backends(1).listeners(&["max_sessions = 1"]);
     let service = backends.start();
     let first = service.enter();
@@ -207,7 +207,7 @@ fn a_listener_goes_to_another_pool_and_the_old_one_is_forgotten_with_its_last_se
 }
 
 #[test]
-fn what_was_changed_at_run_time_stays_until_the_file_says_something_else() {
+fn a_change_at_run_time_stays_until_the_file_changes_that_key() {
     let backends = backends(2);
     let service = backends.start();
     let (first, second) = (service.backend(0), service.backend(1));
@@ -250,7 +250,7 @@ fn the_process_reads_its_file_again_at_sighup() {
 }
 
 #[test]
-fn nobody_notices_that_backends_come_and_go() {
+fn no_session_notices_that_backends_are_added_and_removed() {
     let backends = backends(3).workers(2);
     let service = backends.start();
     let is_over = AtomicBool::new(false);

@@ -74,7 +74,7 @@ impl Manager {
 }
 
 #[test]
-fn the_service_manager_is_told_of_the_start_of_a_reload_and_of_the_end() {
+fn the_service_manager_is_notified_of_the_start_and_the_end_of_a_reload() {
     let (manager, backends) = (Manager::new(), backends(1));
     let service = manager.start(&backends, &[]);
     assert_eq!(manager.message_within(PATIENCE), Some(vec!["READY=1".into(), "STATUS=serving".into()]));
@@ -133,7 +133,7 @@ fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
 /// The second reload was told before the end of the first one, which then seemed to be that of the second.
 /// Case 89.
 #[test]
-fn a_reload_is_over_before_the_next_one_is_told() {
+fn a_reload_ends_before_the_next_one_is_announced() {
     const SIGNALS: usize = 25;
     let (manager, backends) = (Manager::new(), backends(1));
     let service = manager.start(&backends, &[]);
@@ -181,7 +181,7 @@ impl Drop for StuckThread {
 
 /// Goal G22.
 #[test]
-fn a_stuck_worker_is_named_and_ends_the_notices_until_it_goes_on() {
+fn a_stuck_worker_is_named_and_stops_the_notices_until_it_turns_again() {
     const PERIOD: Duration = Duration::from_secs(3);
     let (manager, backends) = (Manager::new(), backends(1).workers(2));
     let service = manager.start(&backends, &[("WATCHDOG_USEC", "3000000")]);
@@ -256,7 +256,7 @@ fn activate<'a>(backends: &'a Backends, sockets: [&Socket; 2]) -> Service<'a, Da
 
 /// Case 94.
 #[test]
-fn a_passed_socket_serves_who_came_before_the_process_and_between_two_of_them() {
+fn a_passed_socket_serves_connections_from_before_and_between_processes() {
     for (reuse_port, listening) in [(true, 2), (false, 1)] {
         let backends = backends(1).workers(2);
         let (socket, other) = (new_listener(reuse_port), new_listener(false));

@@ -155,7 +155,7 @@ fn sessions_that_are_over_are_listed_by_how_and_when_they_ended() {
 
 /// A maint that came later was told as the verdict of the choice.
 #[test]
-fn what_has_become_of_a_backend_since_is_no_reason_of_a_choice() {
+fn later_changes_of_a_backend_are_no_reason_of_a_choice() {
     let bench = Bench::new();
     let _held = bench.session();
     let id = bench.page("").sessions.remove(0).id;
@@ -185,7 +185,7 @@ fn all_sessions_of_a_backend_are_cut_together() {
 }
 
 #[test]
-fn what_is_drained_is_shown_with_how_far_it_is() {
+fn a_draining_backend_is_shown_with_its_progress() {
     let bench = Bench::new();
     let sessions: Vec<_> = (0..4).map(|_| bench.session()).collect();
     let admin = bench.daemon.admin();

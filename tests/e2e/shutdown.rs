@@ -109,7 +109,7 @@ fn the_second_signal_stops_at_once() {
 
 /// Case 50.
 #[test]
-fn timeouts_go_on_during_a_drain() {
+fn timeouts_still_apply_during_a_drain() {
     let backends = dead_backends(2)
         .drain_timeout("24h")
         .pool("retries = 0\ntimeouts = { connect = \"1s\", idle = \"1s\" }");
@@ -179,7 +179,7 @@ fn no_session_notices_that_the_file_is_read_again() {
 /// Case 73, in small: nobody could keep the deadlines that passed while the process was stopped, so what came
 /// meanwhile is heard first.
 #[test]
-fn a_process_that_was_stopped_hears_its_clients_before_it_cuts_them() {
+fn a_process_that_was_suspended_reads_its_clients_before_it_cuts_them() {
     let backends = backends(1).pool("timeouts = { idle = \"2s\" }");
     let service = backends.start_daemon("info,l4lb::session=off");
     let mut visits: Vec<Visit> = (0..10).map(|_| service.enter().talks()).collect();

@@ -30,7 +30,7 @@ fn outcome(mut command: Command) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn one_screen_is_printed_for_who_has_no_terminal() {
+fn one_screen_is_printed_where_there_is_no_terminal() {
     let daemon = Daemon::start(&web("127.0.0.1:1"), IPV4);
     let mut command = daemon.command(&["top", "--once"]);
     command.env("COLUMNS", "100").env("LINES", "24");

@@ -49,7 +49,7 @@ fn a_change_of_the_file_is_a_reload_and_a_broken_file_changes_nothing() {
 }
 
 #[test]
-fn what_is_still_being_written_is_not_read() {
+fn a_file_that_is_still_being_written_is_not_read() {
     let backends = watched();
     let service = backends.start_daemon(LOG);
     // It watches.

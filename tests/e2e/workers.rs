@@ -101,7 +101,7 @@ fn reported(service: &Service<'_, Daemon>, worker: usize, key: &str) -> u64 {
 }
 
 #[test]
-fn sigusr1_tells_what_each_worker_has_done_and_so_does_the_end() {
+fn sigusr1_logs_the_counters_of_each_worker_and_so_does_the_end() {
     let backends = balanced(2);
     let service = backends.start_daemon("info,l4lb::session=off");
     let visits: Vec<Visit> = (0..6).map(|_| service.enter().talks()).collect();

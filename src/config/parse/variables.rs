@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_variable_is_refused() {
+    fn text_that_is_no_variable_is_refused() {
         for (text, expected) in [
             ("${MISSING} and ${GONE}", "no MISSING"),
             ("${", "${ without }"),

@@ -123,7 +123,7 @@ mod tests {
 
     /// A later maint was shown as the reason for which a session had not gone there.
     #[test]
-    fn a_candidate_is_what_it_was_and_what_it_has_become_is_told_apart() {
+    fn a_candidate_is_shown_as_it_was_and_later_changes_apart() {
         let standing = |weight, refusal| Some(Standing { weight, refusal });
         let past = |then, now| StandingChange {
             backend: BackendId(1),

@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_of_the_document_has_words_and_a_shape() {
+    fn every_documented_answer_has_a_description_and_a_schema() {
         for (method, path, what) in operations() {
             assert!(what["summary"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path}");
             let answers = what["responses"].as_object().unwrap().iter();

@@ -126,12 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn of_nothing_there_is_no_percentile() {
+    fn without_samples_there_is_no_percentile() {
         assert_eq!(counted([0; 4]), api::Latency::default());
     }
 
     #[test]
-    fn only_what_came_since_the_reading_before_counts() {
+    fn only_samples_since_the_last_reading_count() {
         let histogram = Histogram::<Latency>::default();
         (0..1000).for_each(|_| histogram.observe(Duration::from_secs(9)));
         let before = histogram.read();

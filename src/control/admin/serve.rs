@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_finish_what_it_has_begun_is_let_go() {
+    async fn a_client_that_does_not_finish_its_request_is_closed() {
         for (sent, answer, time) in [
             (&b""[..], "", HEAD_TIMEOUT),
             (b"POST / HTTP/1.1\r\nHost: lo", "", HEAD_TIMEOUT),

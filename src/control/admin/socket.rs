@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_taken_over_from_the_dead_and_from_nobody_else() {
+    fn a_socket_is_taken_over_only_from_a_process_that_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
         let first = Unix::open(&path).unwrap();
@@ -180,7 +180,7 @@ mod tests {
 
     /// Both found no listener, and one removed the socket that the other had just opened.
     #[test]
-    fn of_processes_that_start_together_one_has_the_socket() {
+    fn one_of_two_processes_that_start_together_has_the_socket() {
         let folder = tempfile::tempdir().unwrap();
         let path = &folder.path().join(NAME);
         for _ in 0..50 {

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn servfail_for_an_hour_takes_nothing_away_and_is_asked_less_and_less_often() {
+    fn servfail_for_an_hour_removes_nothing_and_is_retried_less_and_less_often() {
         let mut script = script(|_| {});
         script.lists(&[1, 2]);
         let mut waits = Vec::new();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_between_negative_answers_begins_their_count_anew() {
+    fn a_failure_between_negative_answers_restarts_their_count() {
         let mut script = script(|_| {});
         script.lists(&[1]);
         for answer in [nothing(), nothing(), failure(), nothing(), nothing()] {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stale_goes_where_that_was_asked_for() {
+    fn a_stale_source_empties_its_pool_where_that_is_configured() {
         let mut script = script(|settings| settings.stale = Some(Duration::from_hours(1)));
         script.lists(&[1]);
         assert_eq!(script.later(3599, failure()).0, [1]);

@@ -347,7 +347,7 @@ mod tests {
 
     /// The pool was empty until the next answer.
     #[test]
-    fn what_the_file_lists_no_more_stays_if_a_source_lists_it() {
+    fn a_backend_removed_from_the_file_stays_if_a_source_lists_it() {
         let mut work = work(&format!("{LISTENER}{BACKEND}{}", source("web.test")));
         lists(&mut work, "web.test", &[9]);
         assert_eq!(work.control.view.state().sources[0].left_out.len(), 1);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_source_lists_no_more_stays_if_another_lists_it() {
+    fn a_backend_stays_while_any_source_lists_it() {
         let both = format!("{LISTENER}{}{}", source("web.test"), source("more.test"));
         for is_reload in [false, true] {
             let mut work = work(&both);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_not_left_out_before_is_news() {
+    fn only_a_backend_newly_left_out_is_reported() {
         let all = |words: &[&str]| -> Vec<String> { words.iter().map(ToString::to_string).collect() };
         assert_eq!(news(&all(&["a", "b"]), &all(&["b", "c", "a", "d"])), ["c", "d"]);
         assert!(news(&all(&["a"]), &[]).is_empty());

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_comes_behind_the_file_and_goes_when_it_is_not() {
+    fn discovered_backends_follow_those_of_the_file_and_are_removed_when_unlisted() {
         let mut work = work();
         assert!(lists(&mut work, &[1, 2]).is_empty());
         assert_eq!(backends(&work), ["file", "10.0.0.1:80", "10.0.0.2:80"]);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_back_while_it_has_sessions_is_the_same_one() {
+    fn a_backend_that_returns_while_it_has_sessions_is_the_same_one() {
         let mut work = work();
         lists(&mut work, &[1]);
         let one = backend(&work, "10.0.0.1:80");
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_is_over_the_source_until_that_says_something_else() {
+    fn an_operators_setting_wins_until_the_source_changes_it() {
         let mut work = work();
         lists(&mut work, &[1]);
         change(&mut work, "10.0.0.1:80", Some(7), Some(Admin::Drain));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_has_set_outlasts_the_absence_of_a_backend() {
+    fn an_operators_setting_outlasts_the_absence_of_a_backend() {
         let mut work = work();
         lists(&mut work, &[1, 2]);
         change(&mut work, "10.0.0.1:80", Some(7), Some(Admin::Maint));
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_removes_or_registers_what_a_source_lists() {
+    fn a_request_can_neither_remove_nor_register_what_a_source_lists() {
         let mut work = work();
         lists(&mut work, &[1]);
         let (reply, mut answered) = tokio::sync::oneshot::channel();
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ourselves_is_left_out() {
+    fn our_own_addresses_are_left_out() {
         let mut work = work();
         work.control.admin_sockets = vec![OwnSocket::Admin("10.0.0.1:80".parse().unwrap())];
         let left_out = lists(&mut work, &[1, 2]);

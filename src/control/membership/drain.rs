@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_cut_before_everybody_knows_that_the_backend_is_gone() {
+    fn no_session_is_cut_before_every_worker_knows_that_the_backend_is_removed() {
         let (mut work, inbox, _leases) = removes("on_remove = \"reset\"", 2);
         work.check_removed();
         assert_eq!((cuts(&inbox), work.removed.len()), (0, 1), "the epoch is not posted yet");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_how_long_the_rest_will_take() {
+    fn the_time_until_the_drain_ends_is_estimated() {
         let keys = "drain_timeout = \"60s\"";
         let (work, _inbox, mut leases) = removes(keys, 4);
         let entry = &work.removed[0];

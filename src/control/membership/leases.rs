@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_file_newly_lists_is_registered_no_more() {
+    fn only_a_backend_newly_listed_by_the_file_ends_its_registration() {
         let file = config("");
         let mut backends = file.pools[0].backends.clone();
         backends[0].address = ([127, 0, 0, 1], 3).into();
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_stays_for_as_long_as_anybody_has_a_lease() {
+    fn a_backend_stays_while_any_holder_has_a_lease() {
         let mut known = until(Some(10));
         assert!(known.hold(held("two", 30), at(5)));
         assert_eq!(known.lease(), Some(at(30)));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_uses_makes_room_for_the_next() {
+    fn an_unused_name_is_replaced_by_the_next() {
         let mut known = until(None);
         for number in 0..HOLDERS_MAX as u64 {
             let hold = Hold { is_known: number > 0, ..held(&number.to_string(), 100 + number) };
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_has_no_lease_to_end() {
+    fn a_removed_backend_has_no_lease_to_end() {
         let mut all = Registrations::default();
         all.put(BackendId(7), until(Some(10)));
         assert!(all.forget(BackendId(7)).is_some() && all.forget(BackendId(7)).is_none());

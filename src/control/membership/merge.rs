@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn one_rule_decides_each_case_and_each_is_told() {
+    fn one_rule_decides_each_case_and_each_is_reported() {
         type Case = (fn(&Snapshot) -> Snapshot, Config, &'static [&'static str], &'static [&'static str]);
         let cases: [Case; 16] = [
             (nothing, edited(|_| {}), &["a@1", "b@1"], &[]),
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_has_taken_out_stays_out() {
+    fn a_backend_that_an_operator_has_taken_out_stays_out() {
         let drained = |running: &Snapshot| {
             running.pools[0].backends[1].set_admin(Admin::Drain);
             running.refreshed(&[])

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_operator_has_set_holds_until_its_origin_says_something_else() {
+    fn an_operators_setting_holds_until_its_origin_changes() {
         let set = |weight| RuntimeOverrides { weight, ..RuntimeOverrides::default() };
         for (weight, said, says, runs_with) in [
             (None, 1, 1, 1),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_that_the_origin_says_too_is_not_set() {
+    fn a_weight_equal_to_that_of_the_origin_is_not_an_override() {
         let settings = crate::control::tests::config("").pools[0].backends[0].clone();
         let (id, pool) = (crate::pool::BackendId(0), crate::pool::PoolId(0));
         let backend = Backend::new(id, pool, &settings, HealthState::Unknown, 1);

@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_a_version_without_holders_goes_on() {
+    fn a_lease_saved_by_a_version_without_holders_continues() {
         let restored = restore_all(vec![registered("c", 3, Some(60))]);
         let (_, known) = restored.registrations.iter().next().unwrap();
         assert_eq!((known.holds.len(), known.holds[0].is_known), (1, false));
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_runs_again() {
+    fn saved_backends_serve_after_a_restart() {
         let weight = SavedBackend { weight_set: Some(9), ..changed("b", 5) };
         let restored = restore_all(vec![registered("c", 3, Some(60)), weight, registered("d", 4, None)]);
         assert_eq!(restored.left_out, Vec::<String>::new());
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_collected_is_restored() {
+    fn every_collected_setting_is_restored() {
         let mut leased = registered("c", 3, Some(60));
         leased.registered.as_mut().unwrap().holders = vec![held("one", 30), held("two", 60)];
         let all = vec![SavedBackend { weight_set: Some(0), ..changed("b", 5) }, leased];
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_any_more_is_left_out_and_told() {
+    fn saved_backends_that_do_not_fit_any_more_are_left_out_and_logged() {
         let other = |backend: SavedBackend| SavedBackend { pool: "gone".into(), ..backend };
         let weight = SavedBackend { weight_set: Some(9), ..changed("b", 4) };
         for (backend, expected) in [
@@ -476,7 +476,7 @@ mod tests {
 
     /// It is not there before its source has answered.
     #[test]
-    fn what_was_set_of_a_backend_that_is_discovered_waits_for_it() {
+    fn settings_of_a_discovered_backend_wait_for_it() {
         let text = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n[[pool.discover]]\n\
              type = \"dns\"\nname = \"web.test\"\nport = 80\n";
         let (config, now) = (config(text), (at(0), wall(0)));

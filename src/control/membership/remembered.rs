@@ -76,7 +76,7 @@ mod tests {
 
     /// The newest was refused, for ever once the names of an hour of restarts had filled it.
     #[test]
-    fn of_too_many_the_one_that_left_first_is_forgotten() {
+    fn beyond_the_bound_the_one_that_left_first_is_forgotten() {
         let mut all = Remembered::default();
         for number in 0..REMEMBERED_MAX {
             all.put("web", &number.to_string(), 1, drained());

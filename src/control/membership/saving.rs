@@ -244,7 +244,7 @@ mod tests {
     use crate::control::membership::state_file::tests::{backend, saved};
 
     #[test]
-    fn what_could_not_be_written_is_written_later() {
+    fn a_failed_write_is_repeated_later() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("later");
         let path = inner.join("state.json");

@@ -322,7 +322,7 @@ pub(in crate::control) mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn what_is_written_is_read(backends in prop::collection::vec(arbitrary_backend(), 0..8)) {
+        fn a_written_file_can_be_read_back(backends in prop::collection::vec(arbitrary_backend(), 0..8)) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("state.json");
             let mut seen = HashSet::new();
@@ -344,7 +344,7 @@ pub(in crate::control) mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_told_with_its_line_and_the_way_on() {
+    fn a_broken_file_is_reported_with_its_line_and_what_to_do() {
         let good = serde_json::to_string_pretty(&saved([backend("a")])).unwrap();
         for (from, to, expected) in [
             ("", "", None),
@@ -370,7 +370,7 @@ pub(in crate::control) mod tests {
 
     /// One weight of 257 kept the process from starting, and an address that no request may have was dialed.
     #[test]
-    fn what_no_request_could_have_made_is_refused_and_nothing_else_is() {
+    fn a_saved_entry_is_refused_exactly_when_no_request_could_have_made_it() {
         let second = Timestamp::from_second(1_700_000_000).unwrap();
         let held = |holder: &str| SavedHolder {
             holder: holder.into(),
@@ -419,7 +419,7 @@ pub(in crate::control) mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_kept_beside() {
+    fn a_refused_entry_is_kept_in_a_file_beside() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         for text in ["old", "older"] {

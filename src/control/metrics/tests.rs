@@ -50,7 +50,7 @@ fn value(page: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn what_is_counted_is_shown() {
+fn every_counter_is_shown() {
     let view = view_of(TWO);
     let snapshot = Arc::clone(&view.state().snapshot);
     let backend = &snapshot.pools[0].backends[1];

@@ -78,7 +78,7 @@ web/b    10.0.0.1:80       3  drain,up,override      -         7  1000          
 }
 
 #[test]
-fn status_tells_the_whole_process() {
+fn status_describes_the_whole_process() {
     let status = api::Status {
         version: "0.1.0".into(),
         pid: 42,
@@ -229,7 +229,7 @@ fn an_event_is_one_line_whatever_it_holds() {
 }
 
 #[test]
-fn topology_tells_what_each_backend_has_and_should_have() {
+fn topology_shows_the_actual_and_the_expected_share_of_each_backend() {
     let share = api::Share {
         backend: "a".into(),
         address: "10.0.0.1:80".into(),
@@ -258,7 +258,7 @@ BACKEND  ADDRESS  SLOTS  SHARE  BY WEIGHT  OFF BY
 }
 
 #[test]
-fn drains_tell_how_far_they_are() {
+fn drains_report_their_progress() {
     let drain = api::Drain {
         pool: Some("web".into()),
         backend: Some("a".into()),
@@ -282,7 +282,7 @@ web/a  10.0.0.1:80  removed         4        10  6.0s     24s        -
 }
 
 #[test]
-fn a_reload_tells_each_change_and_whom_it_touches() {
+fn a_reload_reports_each_change_and_the_sessions_it_affects() {
     let change =
         |what: &str, sessions, needs_restart| api::Change { what: what.into(), sessions, needs_restart };
     let changes = vec![

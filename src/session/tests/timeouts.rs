@@ -30,7 +30,7 @@ fn a_reader_that_has_stopped_is_idle_at_the_timeout_and_not_before() {
 
 /// Linux sends old data, at least every two minutes, to a peer that has taken its window back.
 #[test]
-fn what_is_sent_again_and_again_does_not_keep_a_session() {
+fn retransmissions_do_not_keep_a_session_alive() {
     let mut world = relay().stops_acking(Client).sends(Backend, b"abcdef");
     for _ in 0..7 {
         world = world.waits(IDLE / 4 - MS).sends_again(Client);
@@ -91,7 +91,7 @@ fn a_half_closed_session_has_the_shorter_timeout() {
 
 /// The log line of a half-close timeout did not say which side had ended.
 #[test]
-fn the_side_that_has_half_closed_is_told() {
+fn the_side_that_has_half_closed_is_reported() {
     for side in Side::BOTH {
         let timed_out = relay().fin(side).waits(HALF_CLOSE).expect_end(HalfCloseTimeout, &[Client, Backend]);
         timed_out.expect_half_closed_by(Some(side));

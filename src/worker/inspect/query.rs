@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_told_of_while_it_runs_and_when_it_is_over() {
+    fn a_session_is_shown_while_it_runs_and_after_its_end() {
         let mut bench = Bench::new("retries = 1");
         let (client, served) = bench.session();
         let [row] = &bench.live(Filter::default())[..] else { panic!("one session") };
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_that_are_wanted_are_told_of() {
+    fn only_sessions_that_match_the_filter_are_listed() {
         let mut bench = Bench::new("retries = 1");
         let _held = [bench.session(), bench.session()];
         let snapshot = Arc::clone(&bench.worker.core.snapshot);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_cut_is_reset_and_says_so() {
+    fn a_session_that_is_cut_is_reset_and_logged_as_cut() {
         let mut bench = Bench::new("retries = 1");
         let (mut first, _served) = bench.session();
         let (mut second, _served_too) = bench.session();

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_backend_leaves_the_queue_to_who_takes_its_place() {
+    fn a_removed_backend_leaves_the_queue_to_its_successor() {
         let mut worker = worker();
         worker.waits(0);
         let both = worker.core.snapshot.pool(POOL).settings.backends.clone();

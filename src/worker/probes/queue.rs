@@ -225,7 +225,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_waits_is_started_once_or_forgotten(
+        fn a_waiting_probe_is_started_once_or_forgotten(
             places in 1_usize..6,
             checks in prop::collection::vec((0_u32..3, any::<bool>(), any::<bool>()), 0..40),
         ) {

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parked_from_a_reader_comes_in_pieces_and_all_of_it() {
+    fn bytes_parked_from_a_reader_arrive_in_pieces_and_completely() {
         let mut buffers = Buffers::new();
         let mut next = 0;
         let mut two_at_a_time = |room: &mut [u8]| {

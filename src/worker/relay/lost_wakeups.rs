@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_whose_event_was_lost_goes_on() {
+    fn a_session_whose_event_was_lost_continues() {
         let mut bench = Bench::new("retries = 1");
         let (mut client, mut served) = bench.session();
         client.write_all(b"forgotten").unwrap();

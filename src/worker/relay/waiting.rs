@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_again_is_still_the_first_and_nobody_passes() {
+    fn a_session_that_waits_again_keeps_its_place() {
         let mut wheel = TimerWheel::new(Instant::default());
         let mut waiting = Waiting::new(Instant::default());
         for (index, shortage) in
@@ -242,7 +242,7 @@ mod tests {
 
     /// The session short of a descriptor waited until the last one short of a port was dialed, and accepting with it.
     #[test]
-    fn what_is_due_takes_turns_however_many_wait_for_one_of_it() {
+    fn due_work_takes_turns_whatever_the_length_of_its_queues() {
         let mut wheel = TimerWheel::new(Instant::default());
         let mut waiting = Waiting::new(Instant::default());
         for index in 0..100 {

@@ -186,7 +186,7 @@ const MARK: &str = "transcript| ";
 
 /// Case 59.
 #[test]
-fn accept_without_descriptors_leaves_the_queue_and_nothing_tells_when_there_are_some() {
+fn accept_without_descriptors_leaves_the_queue_and_no_event_reports_free_ones() {
     let program = std::env::current_exe().unwrap();
     let name = "conformance::listeners::starves_this_process";
     let output = Command::new(program).args([name, "--exact", "--ignored", "--nocapture"]).output().unwrap();

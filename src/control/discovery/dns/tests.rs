@@ -168,7 +168,7 @@ async fn no_such_name_and_no_such_record_are_answers() {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_says_nothing() {
+async fn a_server_that_fails_is_no_answer() {
     let at = name_server(|question, _| {
         let mut answer = question.clone().into_response();
         answer.metadata.response_code = ResponseCode::ServFail;
@@ -179,7 +179,7 @@ async fn a_server_that_fails_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_says_nothing() {
+async fn a_server_that_is_silent_is_no_answer() {
     let at = name_server(|_, _| Vec::new()).await;
     assert!(matches!(ask_in_time(&settings("web.test", HTTP, at)).await, Answer::Failure(_)));
     let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -188,7 +188,7 @@ async fn a_server_that_is_silent_says_nothing() {
 
 /// "TC kills backend": haproxy#341.
 #[tokio::test]
-async fn what_does_not_fit_into_a_datagram_comes_by_tcp() {
+async fn an_answer_too_large_for_a_datagram_comes_by_tcp() {
     let all: Vec<RData> = (1..=60).map(|last| ip(&format!("10.0.0.{last}"))).collect();
     let zone = Zone::default().with("web.test.", 60, &all);
     let at = name_server(move |question, by| {
@@ -299,7 +299,7 @@ async fn a_server_that_fails_or_is_silent_leaves_the_question_to_the_next_one() 
 }
 
 #[tokio::test]
-async fn what_the_first_server_knows_nothing_of_no_other_one_is_asked_for() {
+async fn a_negative_answer_of_the_first_server_is_final() {
     let zone = Zone::default().with("web.test.", 60, &[ip("10.0.0.1")]);
     let knows_nothing = name_server(|question, _| vec![Zone::default().answer(question)]).await;
     let other = name_server(move |question, _| vec![zone.answer(question)]).await;
@@ -369,7 +369,7 @@ async fn addresses_of_which_none_can_be_dialed_are_a_failure() {
 
 /// One family that cannot be asked for made nothing of the other one.
 #[tokio::test]
-async fn of_both_families_one_may_be_unknown() {
+async fn with_both_families_one_may_be_unknown() {
     let zone = Zone::default().with("_http._tcp.web.test.", 30, &[host(1, 1, 80, "web.test.")]).with(
         "web.test.",
         60,
