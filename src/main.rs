@@ -18,8 +18,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Makes a panic in any thread end the process at once, in every build: shared state may be half changed, and the service
-/// manager starts a new process. Earlier log lines are written first.
+/// Makes a panic in any thread end the process at once, in every build: shared state may be half changed, and the
+/// service manager starts a new process. Earlier log lines are written first.
 fn abort_at_panics() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

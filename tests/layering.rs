@@ -1,5 +1,6 @@
-//! The layers of the design, as tests over the source text: imports point down only, no files import each other in a circle,
-//! unsafe code and the names of system crates stay under `sys/`, and no file grows past what one sitting can read.
+//! The layers of the design, as tests over the source text: imports point down only, no files import each other in a
+//! circle, unsafe code and the names of system crates stay under `sys/`, and no file grows past what one sitting can
+//! read.
 //!
 //! What a module may import is in the table of the architecture page, and nowhere else; what counts as an import is in
 //! `layering/imports.rs`. `scripts/imports.py` draws what was found.
@@ -307,7 +308,8 @@ fn only_relay_has_the_sessions_of_a_worker() {
 /// Each of them panics where no thread can be started, or catches a panic, which ends the program all the same.
 const NEVER: [&str; 4] = ["thread::spawn(", "spawn_blocking", "block_in_place", "catch_unwind"];
 
-/// A lease renewal once ended the process, and every session with it, because it needed a thread and none could be started.
+/// A lease renewal once ended the process, and every session with it, because it needed a thread and none could be
+/// started.
 #[test]
 fn nothing_that_runs_panics_for_want_of_a_thread() {
     for source in sources() {

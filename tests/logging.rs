@@ -1,5 +1,5 @@
-//! The logger of a process, of which there is one: so this is the only test that this process has. It runs itself again to
-//! read what that writes, and so that no RUST_LOG of whoever runs it has a say.
+//! The logger of a process, of which there is one: so this is the only test that this process has. It runs itself again
+//! to read what that writes, and so that no RUST_LOG of whoever runs it has a say.
 
 use std::env;
 use std::process::Command;

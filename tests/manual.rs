@@ -1,8 +1,9 @@
-//! The documents against the code: each number of `tests/CASES.md` is claimed by a test and each claim is listed, the pages of
-//! the manual are part of the crate documentation, what they name exists, and what they have the reader type works.
+//! The documents against the code: each number of `tests/CASES.md` is claimed by a test and each claim is listed, the
+//! pages of the manual are part of the crate documentation, what they name exists, and what they have the reader type
+//! works.
 //!
-//! In a fence of README.md and of the manual, `sh` marks commands that run here: without root, without the network and within
-//! seconds. `console` marks what needs more; its lines that call `l4lb` are parsed by the command line.
+//! In a fence of README.md and of the manual, `sh` marks commands that run here: without root, without the network and
+//! within seconds. `console` marks what needs more; its lines that call `l4lb` are parsed by the command line.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read the documents has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};

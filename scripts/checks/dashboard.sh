@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The page at / of the admin listener, in Chromium: it loads, its numbers move under load, changes are done, it is usable by
-# keyboard, on a phone and with a thousand backends, and nothing is in the console.
+# The page at / of the admin listener, in Chromium: it loads, its numbers move under load, changes are done, it is
+# usable by keyboard, on a phone and with a thousand backends, and nothing is in the console.
 # --shots DIR leaves pictures of it there, which takes two minutes more.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Backends by the DNS of dnsmasq: they come and go with its answers, 200 addresses come by TCP, a service has its ports and
-# backups, and a name server that is away takes nothing out of service.
+# Backends by the DNS of dnsmasq: they come and go with its answers, 200 addresses come by TCP, a service has its ports
+# and backups, and a name server that is away takes nothing out of service.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The latency of a small request beside streams, through one worker: a ping of 50 bytes every 4 ms beside 20 and 100 streams that
-# take all they can get. What a turn moves is bounded however many streams there are, and the idle backend of the ping, which
-# is checked meanwhile, is never taken for dead.
-# --long: also HAProxy, splicing, in interleaved rounds: in the median l4lb keeps the ping waiting no longer, and 999 of 1,000
-# of its turns last no longer than 5 ms. L4LB_BEFORE=FILE: another l4lb beside them, of whose rate so much is left.
+# The latency of a small request beside streams, through one worker: a ping of 50 bytes every 4 ms beside 20 and 100
+# streams that take all they can get. What a turn moves is bounded however many streams there are, and the idle backend
+# of the ping, which is checked meanwhile, is never taken for dead.
+# --long: also HAProxy, splicing, in interleaved rounds: in the median l4lb keeps the ping waiting no longer, and 999 of
+# 1,000 of its turns last no longer than 5 ms. L4LB_BEFORE=FILE: another l4lb beside them, of whose rate so much is
+# left.
 # Cases 41 and 83, goal G10 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
@@ -13,7 +14,8 @@ STREAMS_MANY=100
 SECONDS_EACH=3
 ROUNDS=1
 PROXIES=(l4lb)
-# Of what a worker takes and gives in a turn (src/worker/budget.rs), taken alone, and what its last session goes beyond it.
+# Of what a worker takes and gives in a turn (src/worker/budget.rs), taken alone, and what its last session goes beyond
+# it.
 TURN_BYTES_MAX=$((3 << 20))
 TURN_SECONDS_MAX=0.005
 RATE_LEFT_MIN=0.95

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Clients that close their half together with the request, as `printf ... | socat` and many health checkers do, get whole
-# answers, and what they change is answered: each request a thousand times, over TCP and over the unix socket.
+# Clients that close their half together with the request, as `printf ... | socat` and many health checkers do, get
+# whole answers, and what they change is answered: each request a thousand times, over TCP and over the unix socket.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

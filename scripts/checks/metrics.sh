@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real Prometheus scrapes l4lb under load: the laws between the counters hold on every scrape, each alert and each chart
-# of the dashboard finds its series, and an alert fires once it is to. And what a scrape of 10,000 backends takes.
+# A real Prometheus scrapes l4lb under load: the laws between the counters hold on every scrape, each alert and each
+# chart of the dashboard finds its series, and an alert fires once it is to. And what a scrape of 10,000 backends takes.
 # Case 98 and goal G18 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A listener moves and no client waits: from an address to the wildcard and back, to the other family, two into one, removed
-# and put back, with one and two workers, while a client comes to each address every 50 ms. Where some listener of the new
-# configuration covers the address all are served; where none does they are refused; and no SYN has to be repeated.
-# Some 25 seconds; --long, some 5 minutes.
+# A listener moves and no client waits: from an address to the wildcard and back, to the other family, two into one,
+# removed and put back, with one and two workers, while a client comes to each address every 50 ms. Where some listener
+# of the new configuration covers the address all are served; where none does they are refused; and no SYN has to be
+# repeated. Some 25 seconds; --long, some 5 minutes.
 # Case 86 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"

@@ -109,8 +109,8 @@ check_unreachable() {
     end_round
 }
 
-# 50 source ports, 80 clients: one pool runs dry, the other one must not notice. Health checks continue meanwhile. A session
-# without a port is reset after the connect timeout: see ports.sh.
+# 50 source ports, 80 clients: one pool runs dry, the other one must not notice. Health checks continue meanwhile. A
+# session without a port is reset after the connect timeout: see ports.sh.
 check_ports_run_out() {
     local figures percent
     ip netns exec "$NEAR" sysctl -q net.ipv4.ip_local_port_range='20000 20049'

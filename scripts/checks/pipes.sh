@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A user at the limit of pipes: more streams with stuck readers than pipes, of which a few are left. Streams without a pipe
-# are copied, every byte arrives in its place, and the log names the remedy.
+# A user at the limit of pipes: more streams with stuck readers than pipes, of which a few are left. Streams without a
+# pipe are copied, every byte arrives in its place, and the log names the remedy.
 # Root only: l4lb runs as another user, in a network namespace.
 # Cases 61 and 64, goal G8 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The release is small, has the names of its functions, and says which commit it is built from: in a clone, in a work tree and
-# from a package; without one in any other folder. It is built anew when HEAD moves, and only then.
+# The release is small, has the names of its functions, and says which commit it is built from: in a clone, in a work
+# tree and from a package; without one in any other folder. It is built anew when HEAD moves, and only then.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

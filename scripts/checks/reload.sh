@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Reloads and registrations lose nothing: while wrk asks over kept and over new connections and long sessions exchange
-# numbered bytes, the file changes (backends, listeners, workers, timeouts) and a backend is registered, drained, made ready
-# and removed through the API, again and again. No request may fail, no session end, no byte be lost.
-# Some 20 seconds; --full, some 90: 100 of each, 1,000 sessions, and until wrk has done 1,000,000 requests.
+# numbered bytes, the file changes (backends, listeners, workers, timeouts) and a backend is registered, drained, made
+# ready and removed through the API, again and again. No request may fail, no session end, no byte be lost. Some 20
+# seconds; --full, some 90: 100 of each, 1,000 sessions, and until wrk has done 1,000,000 requests.
 # Cases 85 and 87, goal G2 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
@@ -19,8 +19,8 @@ if [[ ${1:-} == --full || ${1:-} == --long ]]; then
     REQUESTS=1000000
     RUN_SECONDS_MAX=540
 fi
-# A keep-alive connection stays as long as its client wants, a backend that is removed only until its drain_timeout: each
-# run of wrk is far shorter than that.
+# A keep-alive connection stays as long as its client wants, a backend that is removed only until its drain_timeout:
+# each run of wrk is far shorter than that.
 WRK_SECONDS=5
 DRAIN_TIMEOUT=30s
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Streams over a real link: more bytes than 32 bits can count, segments that are not merged, writers of single bytes, and a
-# link that is slower than both ends. Every byte arrives in its place, and then the FIN, whichever side is slow and however
-# it is relayed.
-# Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other, or with it.
+# Streams over a real link: more bytes than 32 bits can count, segments that are not merged, writers of single bytes,
+# and a link that is slower than both ends. Every byte arrives in its place, and then the FIN, whichever side is slow
+# and however it is relayed.
+# Root only: it makes two network namespaces with a link between them. l4lb runs in one, both peers in the other, or
+# with it.
 # Cases 5 and 11, goal G8 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
@@ -72,8 +73,8 @@ figures_of() {
     FIGURES=$(tail -n 1 "$WORK/$1.out")
 }
 
-# transfer WHAT UP DOWN CLIENT_ARGS -- BACKEND_ARGS: one session with so many bytes each way. The longer of the waits for
-# a byte is in $WAITED_MS.
+# transfer WHAT UP DOWN CLIENT_ARGS -- BACKEND_ARGS: one session with so many bytes each way. The longer of the waits
+# for a byte is in $WAITED_MS.
 transfer() {
     local what=$1 up=$2 down=$3 client=(--connect "$LISTEN" --send "$2") name
     shift 3

@@ -23,8 +23,8 @@ refuses_connections() { ! accepts_connections "$ADDRESS"; }
 
 expect_session_lives() { expect "$1: the session answers" "$(ask client ping)" = "pong=1 lost=0"; }
 
-# expect_exit WHAT REASON: it ends with 0, and the session was closed for that reason. $EXIT_MS counts from $BEGAN, which
-# the check has taken before what ends it: behind that, a busy machine would have lost some of it.
+# expect_exit WHAT REASON: it ends with 0, and the session was closed for that reason. $EXIT_MS counts from $BEGAN,
+# which the check has taken before what ends it: behind that, a busy machine would have lost some of it.
 expect_exit() {
     await_exit lb 10
     EXIT_MS=$(($(now_ms) - BEGAN))

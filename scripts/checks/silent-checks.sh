@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# A thousand backends of one pool that take connections and say nothing leave the checks of another pool alone: its backend is
-# checked as often as configured, and once it has died that is noticed as soon as it should be.
+# A thousand backends of one pool that take connections and say nothing leave the checks of another pool alone: its
+# backend is checked as often as configured, and once it has died that is noticed as soon as it should be.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 
 SILENT=1000
 # Checks at a time are an eighth of this.
 OPEN_FILES=1024
-# Of the backend that answers: checks until it is judged, and of those that the interval allows the part that has to come.
+# Of the backend that answers: checks until it is judged, and of those that the interval allows the part that has to
+# come.
 CHECKS=20
 INTERVAL_MS=200
 SHARE=50

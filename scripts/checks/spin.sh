@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A process that was stopped for a while continues as before: events that arrived meanwhile are handled before deadlines,
-# and no backend is taken down for checks that the process itself missed. It may poll before it sleeps, and
+# A process that was stopped for a while continues as before: events that arrived meanwhile are handled before
+# deadlines, and no backend is taken down for checks that the process itself missed. It may poll before it sleeps, and
 # does not once it is idle.
 # Case 73 and goal G24 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh

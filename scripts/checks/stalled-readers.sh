@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Readers that have stopped do not cost others their pipes: 200 of them, then one stream, and how its bytes went, by splice
-# or by copy; HAProxy beside. And each of them is cut at its idle timeout, not at twice that.
+# Readers that have stopped do not cost others their pipes: 200 of them, then one stream, and how its bytes went, by
+# splice or by copy; HAProxy beside. And each of them is cut at its idle timeout, not at twice that.
 # Root only: sockets with bounded buffers, in a network namespace.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"

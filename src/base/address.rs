@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a peer is dialed. There are IP addresses only so far. Whatever needs one takes it apart with
-/// `let Address::Ip(ip) = …`, which another kind of address, like the path of a Unix socket, makes an error of the compiler:
-/// nothing dials, compares or shows it as what it is not. Not `Copy`, because a path is not either.
+/// `let Address::Ip(ip) = …`, which another kind of address, like the path of a Unix socket, makes an error of the
+/// compiler: nothing dials, compares or shows it as what it is not. Not `Copy`, because a path is not either.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// An IP address and a port.

@@ -82,8 +82,8 @@ impl Discover {
         }
     }
 
-    /// Returns its name in logs, metrics and the API, which also identifies it across a reload: the question, without the
-    /// resolver and the interval.
+    /// Returns its name in logs, metrics and the API, which also identifies it across a reload: the question, without
+    /// the resolver and the interval.
     pub fn label(&self) -> String {
         let name = self.name.trim_end_matches('.');
         match self.record {

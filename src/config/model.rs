@@ -430,7 +430,8 @@ pub struct Keepalive {
 pub struct Health {
     /// The kind of a check.
     pub check: Check,
-    /// Of its keys in whose values the file names a variable, what the file has: their values may be secret, and are not shown.
+    /// Of its keys in whose values the file names a variable, what the file has: their values may be secret, and are
+    /// not shown.
     pub written: BTreeMap<&'static str, String>,
     /// Time between checks of one backend.
     pub interval: Duration,

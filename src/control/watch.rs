@@ -1,9 +1,9 @@
 //! `[global] watch`: asks for a reload when the configuration has become another one.
 //!
-//! On a thread of its own, which only looks and asks: what it has seen is checked, refused, counted and shown as with a SIGHUP.
-//! It never takes a file that somebody is still writing, and it waits until nothing has changed for a moment: a commit that
-//! is checked out, or a file that an editor saves, is many changes. Where the kernel reports none (its watches are used up) it looks
-//! every ten seconds, and takes what it has seen twice.
+//! On a thread of its own, which only looks and asks: what it has seen is checked, refused, counted and shown as with a
+//! SIGHUP. It never takes a file that somebody is still writing, and it waits until nothing has changed for a moment: a
+//! commit that is checked out, or a file that an editor saves, is many changes. Where the kernel reports none (its
+//! watches are used up) it looks every ten seconds, and takes what it has seen twice.
 
 use std::io;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ impl FileWatch {
         Ok(Self { shared, waker })
     }
 
-    /// What has this digest is run: it needs no reload. Where that is not what was asked for last, it looks again: a request
-    /// that had to wait may have brought back what the files had before.
+    /// What has this digest is run: it needs no reload. Where that is not what was asked for last, it looks again: a
+    /// request that had to wait may have brought back what the files had before.
     pub(super) fn saw(&self, digest: u64) {
         let is_other = self.shared.seen.swap(digest, Ordering::Relaxed) != digest;
         // What was read from no file has digest 0: the files are no newer than it.
@@ -108,7 +108,8 @@ impl Watching {
         }
     }
 
-    /// Asks for a reload, if there is something else to read. Returns since when there may be, if it is too early to say.
+    /// Asks for a reload, if there is something else to read. Returns since when there may be, if it is too early to
+    /// say.
     fn look(&mut self, now: Instant) -> Option<Instant> {
         let (Looked { digest, files, folders, .. }, source) = (self.look)();
         let followed = self.folders.follow(&files, &folders);
@@ -121,7 +122,8 @@ impl Watching {
             false
         });
         let before = self.last.replace(digest);
-        // What was written in a new folder before it was watched, or in the middle of the look, is seen by the next one.
+        // What was written in a new folder before it was watched, or in the middle of the look, is seen by the next
+        // one.
         if is_new || (self.is_blind && before != Some(digest)) {
             return Some(now);
         }

@@ -1,4 +1,5 @@
-//! The pages of the manual. Each is a file of Markdown beside this one; the front of the crate documentation lists them.
+//! The pages of the manual. Each is a file of Markdown beside this one; the front of the crate documentation lists
+//! them.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}

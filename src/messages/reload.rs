@@ -9,8 +9,8 @@ use crate::config::{Config, Looked};
 /// Reads the configuration: file, flags and names. Fails with every mistake in them, one line each. Must be called on a
 /// thread of its own, because a name may take long to resolve.
 pub type Source = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
-/// Looks at the files that [`Source`] reads, without checking them; also returns what makes a configuration of what it has
-/// seen. Must be called on a thread of its own.
+/// Looks at the files that [`Source`] reads, without checking them; also returns what makes a configuration of what it
+/// has seen. Must be called on a thread of its own.
 pub type Look = Arc<dyn Fn() -> (Looked, Source) + Send + Sync>;
 /// Receives the answer. It is called by the control thread, so it must not block.
 pub type Answer = Box<dyn FnOnce(Result<ReloadReport, Refused>) + Send>;

@@ -1,7 +1,7 @@
 //! Folders in which files change: inotify(7), and what wakes the thread that waits for it.
 //!
-//! Folders are watched, not files: an editor and Kubernetes put another file, or another link, in the place of the one that is
-//! there, and a watch of the old one would never report again.
+//! Folders are watched, not files: an editor and Kubernetes put another file, or another link, in the place of the one
+//! that is there, and a watch of the old one would never report again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -79,8 +79,9 @@ impl FolderWatch {
         Ok((watch, FolderWaker(Arc::new(waker))))
     }
 
-    /// Watches the way to `files` and to all that is in `folders` from now on, and nothing else. Returns whether a folder is new:
-    /// what changed in there before was not reported. Fails when one cannot be watched, and watches the others.
+    /// Watches the way to `files` and to all that is in `folders` from now on, and nothing else. Returns whether a
+    /// folder is new: what changed in there before was not reported. Fails when one cannot be watched, and watches the
+    /// others.
     pub fn follow(&mut self, files: &[PathBuf], folders: &[PathBuf]) -> io::Result<bool> {
         let mut watched = BTreeMap::new();
         self.names.clear();
@@ -203,8 +204,8 @@ fn wanted(files: &[PathBuf], folders: &[PathBuf]) -> BTreeMap<PathBuf, Names> {
     wanted
 }
 
-/// The names which, given to something else, make `path` another file: its own and that of each link on the way, each with the
-/// folder that it is in.
+/// The names which, given to something else, make `path` another file: its own and that of each link on the way, each
+/// with the folder that it is in.
 fn way_to(path: &Path) -> Vec<(PathBuf, OsString)> {
     let mut way = Vec::new();
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

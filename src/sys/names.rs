@@ -17,7 +17,8 @@ pub fn look_up(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(those_that_answer(system_resolver(host_and_port)?))
 }
 
-/// Whether this machine knows a way to `ip`. Nothing is sent: a datagram socket that is connected only looks up the route.
+/// Whether this machine knows a way to `ip`. Nothing is sent: a datagram socket that is connected only looks up the
+/// route.
 pub fn has_route(ip: IpAddr) -> bool {
     const ANY_PORT: u16 = 9;
     let any: IpAddr = match ip {

@@ -1,14 +1,15 @@
 //! One worker: a single-threaded loop over its own listeners, sessions, health checks and timers.
 //!
-//! In reading order: `assignment` says what a worker is to do. `listen/` is where connections come from: `listening` opens
-//! and closes listeners, `listeners` knows which of them is next, `accept` takes a connection, and `dispatch` says which
-//! worker is to have it. `relay/` has the sessions: `connect` chooses and dials a backend, for which a session may have to
-//! wait in `waiting`, `drive` relays, as much in a turn as `budget` allows, `conduit` holds the bytes in
-//! between, in `buffers` or `pipes`, `stalled` takes pipes from sinks that have stopped, `byte_accounting` counts the bytes
-//! of sessions that last, `close` ends and accounts, `lines` logs, `lost_wakeups` finds sessions whose event was lost.
-//! `probes/` checks backends. `inspect/` shows what there is: `query` answers about sessions, `flight_recorder` remembers
-//! those that are over, `gauges` reports what the worker holds. `commands` takes commands. Only `close.rs` frees a session.
-//! Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that has a name.
+//! In reading order: `assignment` says what a worker is to do. `listen/` is where connections come from: `listening`
+//! opens and closes listeners, `listeners` knows which of them is next, `accept` takes a connection, and `dispatch`
+//! says which worker is to have it. `relay/` has the sessions: `connect` chooses and dials a backend, for which a
+//! session may have to wait in `waiting`, `drive` relays, as much in a turn as `budget` allows, `conduit` holds the
+//! bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from sinks that have stopped, `byte_accounting`
+//! counts the bytes of sessions that last, `close` ends and accounts, `lines` logs, `lost_wakeups` finds sessions whose
+//! event was lost. `probes/` checks backends. `inspect/` shows what there is: `query` answers about sessions,
+//! `flight_recorder` remembers those that are over, `gauges` reports what the worker holds. `commands` takes commands.
+//! Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that
+//! has a name.
 
 mod admission;
 mod assignment;

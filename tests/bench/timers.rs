@@ -65,7 +65,8 @@ fn cancel_any_and_arm_another(bencher: Bencher<'_, '_>, count: usize) {
     });
 }
 
-/// Time moves on as a worker sees it until so many have fired, and each is armed anew: the way down the levels included.
+/// Time moves on as a worker sees it until so many have fired, and each is armed anew: the way down the levels
+/// included.
 #[divan::bench(args = [1_000, 1_000_000])]
 fn fire_and_arm_again(bencher: Bencher<'_, '_>, count: usize) {
     const FIRED: usize = 1_000;

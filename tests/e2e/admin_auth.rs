@@ -1,5 +1,5 @@
-//! The admin API over TCP, where everybody on the machine can knock: who is let in, what is refused and how, and who else can
-//! still be served meanwhile.
+//! The admin API over TCP, where everybody on the machine can knock: who is let in, what is refused and how, and who
+//! else can still be served meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -88,7 +88,8 @@ impl Guarded {
         Some(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
     }
 
-    /// What becomes of a request with these lines behind its first one. Where there is such a route, it has to be documented.
+    /// What becomes of a request with these lines behind its first one. Where there is such a route, it has to be
+    /// documented.
     #[track_caller]
     fn ask(&self, first: &str, headers: &[&str], body: &str) -> Answer {
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();

@@ -73,7 +73,8 @@ const A1: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 1);
 const A2: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 2);
 const A3: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 3);
 
-/// Backends on one port of these addresses; each greets with the last number of its own and says so again for every byte.
+/// Backends on one port of these addresses; each greets with the last number of its own and says so again for every
+/// byte.
 fn backends(ips: &[Ipv4Addr]) -> u16 {
     let (port, listeners) = loop {
         let first = TcpListener::bind((ips[0], 0)).expect("a free port");

@@ -1,4 +1,5 @@
-//! What a running process makes of keys that it was started with: it follows most of them, and says which wait for a restart.
+//! What a running process makes of keys that it was started with: it follows most of them, and says which wait for a
+//! restart.
 
 use std::fs;
 use std::io::{Read, Write};

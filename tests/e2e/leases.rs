@@ -99,7 +99,8 @@ fn a_backend_whose_lease_ends_is_removed_and_keeps_its_sessions() {
     assert_eq!(&got, b"still");
 }
 
-/// A registration without a ttl made the lease of somebody else last for ever, and `register` took over what was to stay.
+/// A registration without a ttl made the lease of somebody else last for ever, and `register` took over what was to
+/// stay.
 #[test]
 fn a_lease_is_added_or_removed_only_by_its_own_key() {
     let daemon = Daemon::start(&config(None), IPV4);

@@ -176,8 +176,8 @@ fn a_connection_from_before_a_move_is_served_at_its_old_address() {
     }
 }
 
-/// The kernel may have found a socket just before it is hidden, and then the SYN is lost: one client has to repeat it at
-/// most, where each of them had to for as long as the socket was there.
+/// The kernel may have found a socket just before it is hidden, and then the SYN is lost: one client has to repeat it
+/// at most, where each of them had to for as long as the socket was there.
 #[test]
 fn no_client_is_refused_while_a_listener_moves_under_load() {
     const CLIENTS: usize = 4;

@@ -291,8 +291,8 @@ pub(crate) fn half_connected(to: SocketAddr) -> Socket {
     client
 }
 
-/// The sockets beside the passed one were closed at once. These clients repeat their SYN then, and so are not lost; one that
-/// has heard the answer already, and whose last segment is on its way, would be reset.
+/// The sockets beside the passed one were closed at once. These clients repeat their SYN then, and so are not lost; one
+/// that has heard the answer already, and whose last segment is on its way, would be reset.
 #[test]
 fn a_handshake_at_a_socket_beside_a_passed_one_completes_while_the_process_ends() {
     const CLIENTS: u64 = 40;

@@ -194,7 +194,7 @@ fn a_process_that_was_suspended_reads_its_clients_before_it_cuts_them() {
     service.stops();
 }
 
-// --- one session ---------------------------------------------------------------------------------------------------------
+// --- one session ---------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_drain_lets_a_session_finish_and_takes_no_new_one() {

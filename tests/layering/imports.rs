@@ -1,10 +1,10 @@
 //! Which file of the library names what another one defines.
 //!
-//! A file imports another one when its code, tests left out, names what that one defines, by a `use` line or by a path. What
-//! a file passes on by `pub use` belongs to the file that defines it: a child that names `super::Item` imports the sibling
-//! which defines `Item`, and its parent only where the parent itself does. A `mod` line and a `pub use` import nothing, so a
-//! `mod.rs` that only lists its files is above and below nobody; one with code is a file like any other, and so is `x.rs`
-//! beside `x/`. Methods are not seen: whoever calls one has the type, which has a file.
+//! A file imports another one when its code, tests left out, names what that one defines, by a `use` line or by a path.
+//! What a file passes on by `pub use` belongs to the file that defines it: a child that names `super::Item` imports the
+//! sibling which defines `Item`, and its parent only where the parent itself does. A `mod` line and a `pub use` import
+//! nothing, so a `mod.rs` that only lists its files is above and below nobody; one with code is a file like any other,
+//! and so is `x.rs` beside `x/`. Methods are not seen: whoever calls one has the type, which has a file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;

@@ -149,9 +149,9 @@ impl Drop for Balancer {
     }
 }
 
-/// Waits until it has opened all that it has without a session, as a service manager waits. Its listeners come first and its
-/// signal handlers before them: what was counted as soon as these were there was less than it has when it is idle, so
-/// that no wait for its being idle again could end, and the counts behind that wait were those of any moment.
+/// Waits until it has opened all that it has without a session, as a service manager waits. Its listeners come first
+/// and its signal handlers before them: what was counted as soon as these were there was less than it has when it is
+/// idle, so that no wait for its being idle again could end, and the counts behind that wait were those of any moment.
 fn wait_until_ready(manager: &UnixDatagram) -> anyhow::Result<()> {
     let mut message = [0; 4096];
     loop {

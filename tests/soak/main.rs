@@ -75,7 +75,8 @@ struct Flags {
     harness: Harness,
 }
 
-/// What `cargo test` passes to every test program. Only the filter and --list, --skip and --ignored mean something here.
+/// What `cargo test` passes to every test program. Only the filter and --list, --skip and --ignored mean something
+/// here.
 #[derive(Debug, clap::Args)]
 struct Harness {
     #[arg(hide = true)]

@@ -146,8 +146,8 @@ fn stale(read: &mut Reader<'_>, key: &Key) -> Option<Duration> {
     read.duration("stale", key, STALE, None)
 }
 
-/// Fails unless `text` is a name that a name server can be asked for, RFC 1035, 2.3.4; `_http._tcp.web` is one. Messages
-/// repeat it as `got`.
+/// Fails unless `text` is a name that a name server can be asked for, RFC 1035, 2.3.4; `_http._tcp.web` is one.
+/// Messages repeat it as `got`.
 fn check_dns_name(text: &str, got: &str) -> Result<(), Invalid> {
     const NAME_LEN_MAX: usize = 253;
     const LABEL_LEN_MAX: usize = 63;

@@ -1,5 +1,6 @@
-//! From the mirror of the file and the flags to the [`Config`]: one file for each table, what belongs where, and what is
-//! wrong between them. Reports every mistake and continues with a stand-in; a report that is not empty discards the result.
+//! From the mirror of the file and the flags to the [`Config`]: one file for each table, what belongs where, and what
+//! is wrong between them. Reports every mistake and continues with a stand-in; a report that is not empty discards the
+//! result.
 
 pub(super) mod conflicts;
 

@@ -1,5 +1,5 @@
-//! The texts of a configuration as one document, in which each value has a place of its own: that of its text, counted on from
-//! the ones before it.
+//! The texts of a configuration as one document, in which each value has a place of its own: that of its text, counted
+//! on from the ones before it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::file::Text;
 use super::report::{Report, Spot};
 
-/// Returns the document of all `texts`, and whether it is complete: what is missing would be reported as further mistakes.
-/// Returns `None` when one of them is not TOML.
+/// Returns the document of all `texts`, and whether it is complete: what is missing would be reported as further
+/// mistakes. Returns `None` when one of them is not TOML.
 pub(super) fn read<'t>(texts: &'t [Text], report: &mut Report) -> Option<(Spanned<DeTable<'t>>, bool)> {
     let mut documents = Vec::new();
     for text in texts {

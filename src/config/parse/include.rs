@@ -1,7 +1,8 @@
 //! `include = ["conf.d/*.toml"]`: the further files that a file names, and the texts of all of them.
 //!
-//! Only the first file includes others, so that no circle is possible, and each file counts once, however many patterns match it.
-//! A pattern is relative to the folder of the file as it was named: a link to a file elsewhere changes nothing about that.
+//! Only the first file includes others, so that no circle is possible, and each file counts once, however many patterns
+//! match it. A pattern is relative to the folder of the file as it was named: a link to a file elsewhere changes
+//! nothing about that.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -105,8 +106,8 @@ pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs
     gathering.texts
 }
 
-/// The patterns of `include`, each with its place; without those that name a variable which is not set: it is reported with the
-/// others of its kind.
+/// The patterns of `include`, each with its place; without those that name a variable which is not set: it is reported
+/// with the others of its kind.
 fn patterns(text: &str, inputs: Inputs) -> Vec<(usize, Result<Include, String>)> {
     const EXPECTED: &str = "must be a list of files, write include = [\"conf.d/*.toml\"]";
     let wrong = |byte| vec![(byte, Err(EXPECTED.to_owned()))];

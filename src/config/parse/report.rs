@@ -114,7 +114,8 @@ impl Report {
         self.written.insert(byte, written);
     }
 
-    /// What the file has at `byte`, where that names a variable: messages repeat this and not its value, which may be secret.
+    /// What the file has at `byte`, where that names a variable: messages repeat this and not its value, which may be
+    /// secret.
     pub(in crate::config) fn written_at(&self, byte: usize) -> Option<&str> {
         self.written.get(&byte).map(String::as_str)
     }

@@ -1,7 +1,7 @@
 //! `${NAME}` in the values of a file: the environment variable of that name; `$${` is a `${` as it stands.
 //!
-//! Put in once the file is parsed, so that what a variable holds is always text of one value: no line, key or table comes out of
-//! it. Keys and the names of tables hold none.
+//! Put in once the file is parsed, so that what a variable holds is always text of one value: no line, key or table
+//! comes out of it. Keys and the names of tables hold none.
 
 use std::ffi::OsString;
 

@@ -1,6 +1,6 @@
-//! The open listeners of the admin API, and how those over TCP follow a new configuration: new listeners are opened first
-//! and replace the old ones in one step. The unix socket stays until a restart; a reload only creates its file again if
-//! it was removed.
+//! The open listeners of the admin API, and how those over TCP follow a new configuration: new listeners are opened
+//! first and replace the old ones in one step. The unix socket stays until a restart; a reload only creates its file
+//! again if it was removed.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -138,8 +138,8 @@ impl Opened {
         }
     }
 
-    /// Answers until the process ends; `settings` must be those it was opened for. Returns the listeners, which apply later
-    /// settings.
+    /// Answers until the process ends; `settings` must be those it was opened for. Returns the listeners, which apply
+    /// later settings.
     pub fn start(
         self,
         settings: &Admin,

@@ -1,10 +1,10 @@
 //! What is believed of the answers of a source: no socket, no clock, no chance but what the caller hands in.
 //!
-//! Name servers lie for a while: one that restarts knows no name, one that is overloaded gives some of the addresses, and one
-//! that is away says nothing. So what is known stays until answers agree that it is wrong. A backend goes with the answer
-//! behind `obsolete` ones that lack it; all of them go with the last of `negatives` answers in a row by which there is none,
-//! [`NEGATIVE_SPAN`] behind the first of these; and a failure takes nothing away, until `stale` is over where that is set.
-//! Nothing leaves fewer than `min_backends`.
+//! Name servers lie for a while: one that restarts knows no name, one that is overloaded gives some of the addresses,
+//! and one that is away says nothing. So what is known stays until answers agree that it is wrong. A backend goes with
+//! the answer behind `obsolete` ones that lack it; all of them go with the last of `negatives` answers in a row by
+//! which there is none, [`NEGATIVE_SPAN`] behind the first of these; and a failure takes nothing away, until `stale` is
+//! over where that is set. Nothing leaves fewer than `min_backends`.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -81,8 +81,8 @@ impl Belief {
         Self { settings, known, negatives: None, failures: 0, answered: now }
     }
 
-    /// What follows from an answer that has come at `now`, and how long to wait before the next question. `chance` is any
-    /// number of 0..1.
+    /// What follows from an answer that has come at `now`, and how long to wait before the next question. `chance` is
+    /// any number of 0..1.
     pub(super) fn on_answer(
         &mut self,
         answer: Answer,
@@ -136,8 +136,8 @@ impl Belief {
                     let (host, found) = listed[place].clone();
                     *known = Known { host, found, missed: 0 };
                 }
-                // Nothing is known of its host, which may be any where an earlier run has listed it: it is neither there
-                // nor missing.
+                // Nothing is known of its host, which may be any where an earlier run has listed it: it is neither
+                // there nor missing.
                 None if unknown_hosts.contains(&known.host) => {}
                 None if known.host.is_empty() && !unknown_hosts.is_empty() => {}
                 None => known.missed = known.missed.saturating_add(1),

@@ -1,8 +1,8 @@
 //! Backends by DNS: the addresses of a name, or the hosts and ports of a service (RFC 2782).
 //!
-//! hickory-resolver asks: by UDP with EDNS, each time from another port and with another id, and by TCP where an answer is
-//! truncated. A resolver lives for one question: it caches nothing, reads resolv.conf(5) anew, and keeps no socket that
-//! something between us and the name server has forgotten.
+//! hickory-resolver asks: by UDP with EDNS, each time from another port and with another id, and by TCP where an answer
+//! is truncated. A resolver lives for one question: it caches nothing, reads resolv.conf(5) anew, and keeps no socket
+//! that something between us and the name server has forgotten.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -83,8 +83,8 @@ async fn ask(settings: &Discover) -> Result<Records, Miss> {
     ask_servers(&Arc::new(servers), settings).await
 }
 
-/// Returns the records of the first name of the search list that has some. A failure ends the walk: what was meant may be
-/// there, and what another name has is not it.
+/// Returns the records of the first name of the search list that has some. A failure ends the walk: what was meant may
+/// be there, and what another name has is not it.
 async fn ask_servers(servers: &Arc<Servers>, settings: &Discover) -> Result<Records, Miss> {
     let name = Name::from_utf8(&settings.name).map_err(|error| Miss::Failure(error.to_string()))?;
     let mut first = None;
@@ -117,7 +117,8 @@ fn found(address: SocketAddr, weight: u16, backup: bool) -> Found {
     Found { name: address.to_string(), address: address.into(), weight, backup }
 }
 
-/// Returns what the addresses of `host` of one family are known by: with `prefer = "both"` one family may be unknown alone.
+/// Returns what the addresses of `host` of one family are known by: with `prefer = "both"` one family may be unknown
+/// alone.
 fn known_by(host: &str, is_ipv6: bool, prefer: Prefer) -> String {
     match prefer {
         Prefer::Both if is_ipv6 => format!("{host} {}", RecordType::AAAA),
@@ -395,8 +396,8 @@ fn combine_answers(
     }
 }
 
-/// Returns a weight of 0..=65535 as one of 1..=256. Beside heavier ones 0 is as far below them as 256 steps allow; of equal
-/// ones each is 1.
+/// Returns a weight of 0..=65535 as one of 1..=256. Beside heavier ones 0 is as far below them as 256 steps allow; of
+/// equal ones each is 1.
 fn scaled(weight: u16, Weights { heaviest, has_zero }: Weights) -> u16 {
     let max = u32::from(WEIGHT_MAX);
     let (weight, heaviest) = (u32::from(weight), u32::from(heaviest));

@@ -16,14 +16,16 @@ use crate::control::events::Draft;
 use crate::messages::discovery::{Found, Outcome, SourceId, SourceReport};
 use crate::sys::timestamp;
 
-/// Backends that get a line of their own of those that one answer newly leaves out; of more there is one with their number.
+/// Backends that get a line of their own of those that one answer newly leaves out; of more there is one with their
+/// number.
 const LEFT_OUT_EACH: usize = 16;
 
 impl ControlLoop {
-    /// Runs the sources of the configuration, and no others. One whose settings have changed begins anew with what it has.
+    /// Runs the sources of the configuration, and no others. One whose settings have changed begins anew with what it
+    /// has.
     ///
-    /// Must be called when the pools are those of the configuration: they get at once what is known of their sources. The
-    /// file may list no more what it has listed, and the next answer may be an hour away.
+    /// Must be called when the pools are those of the configuration: they get at once what is known of their sources.
+    /// The file may list no more what it has listed, and the next answer may be an hour away.
     pub(in crate::control) fn follow_sources(&mut self) {
         let config = Arc::clone(&self.control.config);
         let wanted: Vec<(&str, &Discover)> = config
@@ -171,8 +173,8 @@ impl ControlLoop {
         }
     }
 
-    /// Returns what the sources of `pool` that run already are believed to have: by address, with the source. Of two that
-    /// list an address the first one counts.
+    /// Returns what the sources of `pool` that run already are believed to have: by address, with the source. Of two
+    /// that list an address the first one counts.
     pub(in crate::control) fn believed_in(&self, pool: &Pool) -> HashMap<Address, (Arc<str>, Found)> {
         let mut believed = HashMap::new();
         for source in &pool.discover {
@@ -258,8 +260,8 @@ impl ControlLoop {
     }
 }
 
-/// Returns what makes the waits of one run of a source differ from those of any other, also in another container, where the
-/// process has the same number.
+/// Returns what makes the waits of one run of a source differ from those of any other, also in another container, where
+/// the process has the same number.
 fn seed_of(id: SourceId) -> u64 {
     RandomState::new().hash_one(id)
 }

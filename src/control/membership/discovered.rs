@@ -1,8 +1,9 @@
 //! Puts what a source lists into its pool, behind what the file lists and what was registered.
 //!
-//! A backend is known by its name, address and port: what stays keeps its health, its counters and its sessions, whatever its
-//! place in an answer. What operators have set of one holds for as long as the source says of it what it said then; it
-//! outlasts the time in which the source does not list it, and a restart. What leaves does so by the `on_remove` of the pool.
+//! A backend is known by its name, address and port: what stays keeps its health, its counters and its sessions,
+//! whatever its place in an answer. What operators have set of one holds for as long as the source says of it what it
+//! said then; it outlasts the time in which the source does not list it, and a restart. What leaves does so by the
+//! `on_remove` of the pool.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -138,8 +139,8 @@ impl ControlLoop {
         runs
     }
 
-    /// Notes where those that have come to `pool` are from, and what was set of them before they went; returns of how many
-    /// that was anything.
+    /// Notes where those that have come to `pool` are from, and what was set of them before they went; returns of how
+    /// many that was anything.
     fn note_discovered(
         &mut self,
         pool: &Pool,

@@ -53,7 +53,8 @@ impl Registrations {
         self.known.get(&id).map(Arc::as_ref)
     }
 
-    /// Returns the origin of a backend of a pool; the file is the origin of all that were neither registered nor discovered.
+    /// Returns the origin of a backend of a pool; the file is the origin of all that were neither registered nor
+    /// discovered.
     pub fn origin_of(&self, id: BackendId) -> Origin {
         match (self.known.get(&id), self.discovered.get(&id)) {
             (Some(known), _) => Origin::Registered(Arc::clone(known)),

@@ -1,8 +1,9 @@
 //! Where a backend comes from, what operators have set of it, and which of both decides.
 //!
-//! An operator is over the agent that has registered a backend, that over the file, and the file over a source that lists it,
-//! each for as long as what it is over says what it said then: where the origin of a backend says something else, that holds. `merge` puts a pool together by this
-//! order, `persist` keeps it over a restart, and `drain` over the time in which a backend is in no pool.
+//! An operator is over the agent that has registered a backend, that over the file, and the file over a source that
+//! lists it, each for as long as what it is over says what it said then: where the origin of a backend says something
+//! else, that holds. `merge` puts a pool together by this order, `persist` keeps it over a restart, and `drain` over
+//! the time in which a backend is in no pool.
 
 use std::sync::Arc;
 

@@ -258,7 +258,8 @@ impl Restored {
     }
 }
 
-/// Puts a backend that was registered behind the `members` of its pool, and returns its leases; or why it does not fit any more.
+/// Puts a backend that was registered behind the `members` of its pool, and returns its leases; or why it does not fit
+/// any more.
 fn add_registered(
     members: &mut Membership<'_>,
     saved: &SavedBackend,

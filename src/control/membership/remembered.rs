@@ -55,8 +55,8 @@ impl Remembered {
         Some((left.said, left.set))
     }
 
-    /// Returns all: pool, backend, the weight that was said then, and what was set. The one that left first comes first,
-    /// so that a later process that remembers them in this order forgets the same one.
+    /// Returns all: pool, backend, the weight that was said then, and what was set. The one that left first comes
+    /// first, so that a later process that remembers them in this order forgets the same one.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, u16, RuntimeOverrides)> {
         self.turns.values().filter_map(|key| {
             let left = self.all.get(key)?;

@@ -4,9 +4,9 @@
 //! Runs on the admin thread. It holds the control thread's lock for a few clones and builds the text afterwards;
 //! workers are not involved. No label has a value that a client could choose.
 //!
-//! `moment` is the state when a scrape begins. `families` writes families of series, `totals` the sums over all workers,
-//! `workers`, `listeners` and `backends` (with their pools) the series of one of them, `process` the kernel's view of the
-//! process.
+//! `moment` is the state when a scrape begins. `families` writes families of series, `totals` the sums over all
+//! workers, `workers`, `listeners` and `backends` (with their pools) the series of one of them, `process` the kernel's
+//! view of the process.
 
 mod backends;
 mod discovery;

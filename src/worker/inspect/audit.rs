@@ -28,7 +28,8 @@ pub struct Audit {
     pub pipes: usize,
     /// Armed timers.
     pub timers: usize,
-    /// True while due timers are held back: behind events that arrived while the process was stopped, or until the next turn.
+    /// True while due timers are held back: behind events that arrived while the process was stopped, or until the next
+    /// turn.
     pub holds_timers_back: bool,
     /// Bytes that were taken and not given, by [`Direction`](crate::session::Direction).
     pub held: [u64; 2],

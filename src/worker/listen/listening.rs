@@ -29,7 +29,8 @@ impl<K: Kernel> Acceptor<K> {
         }
     }
 
-    /// Listens where `assigned` says from now on. A socket of a group that is not among them goes once its queue is served.
+    /// Listens where `assigned` says from now on. A socket of a group that is not among them goes once its queue is
+    /// served.
     pub(in crate::worker) fn reassign(&mut self, core: &mut Core<K>, assigned: Vec<Listening<K::Listener>>) {
         let by_group: HashMap<GroupId, &Listening<K::Listener>> =
             assigned.iter().map(|listening| (listening.group, listening)).collect();

@@ -32,8 +32,8 @@ enum Progress {
 }
 
 impl<K: Kernel> Relay<K> {
-    /// Takes a session that has no backend as far as it gets now, from its opening or from a wait: until a dial is under way,
-    /// until it waits for what this machine lacks, or to its end.
+    /// Takes a session that has no backend as far as it gets now, from its opening or from a wait: until a dial is
+    /// under way, until it waits for what this machine lacks, or to its end.
     pub(super) fn proceed(&mut self, core: &mut Core<K>, key: Key) {
         match self.choose_and_dial(core, key) {
             None => {}
@@ -104,7 +104,8 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// Puts a session behind those that wait for the same. Its connect timeout bounds the wait: tries do not count as dials.
+    /// Puts a session behind those that wait for the same. Its connect timeout bounds the wait: tries do not count as
+    /// dials.
     fn wait_for(&mut self, core: &mut Core<K>, key: Key, shortage: Shortage) {
         match shortage {
             Shortage::Resources => self.note_starved(core),
@@ -130,7 +131,8 @@ impl<K: Kernel> Relay<K> {
         self.waiting.on_timer(core.now, &mut core.wheel);
     }
 
-    /// Dials for those that wait for what may be there again, as many as the turn allows. The next one goes on with the rest.
+    /// Dials for those that wait for what may be there again, as many as the turn allows. The next one goes on with the
+    /// rest.
     pub(in crate::worker) fn serve_waiting(&mut self, core: &mut Core<K>) {
         while self.waiting.has_due()
             && core.turn.take_dial()

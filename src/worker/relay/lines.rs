@@ -1,5 +1,5 @@
-//! The lines that the log has of a session: one when it is over, and, where the access log asks for them, one when its backend is
-//! connected and one every so often while it lasts.
+//! The lines that the log has of a session: one when it is over, and, where the access log asks for them, one when its
+//! backend is connected and one every so often while it lasts.
 //!
 //! Those of sessions that last are written by the timer of `lost_wakeups`, a bounded number at a time: a
 //! session has no timer for them, and nothing is searched while the access log does not ask for them.

@@ -84,8 +84,8 @@ impl<K: Kernel> Slot<K> {
         self.lease.as_ref().map(|_| self.choice)
     }
 
-    /// The epoch in which it chose last, where the worker runs epoch `now`. One without a lease is between two choices, or
-    /// found no backend a moment ago.
+    /// The epoch in which it chose last, where the worker runs epoch `now`. One without a lease is between two choices,
+    /// or found no backend a moment ago.
     pub(in crate::worker) fn epoch(&self, now: u64) -> u64 {
         self.choice().map_or(now, |choice| choice.epoch(now))
     }

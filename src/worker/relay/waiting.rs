@@ -1,12 +1,12 @@
-//! Sessions that cannot be dialed because this machine is short of something. They wait in order of arrival, for at most
-//! the connect timeout.
+//! Sessions that cannot be dialed because this machine is short of something. They wait in order of arrival, for at
+//! most the connect timeout.
 //!
-//! A session short of *resources* (a descriptor, memory) could not be dialed to any backend, so accepting stops: a client
-//! that is reset at once only frees the descriptor that the next client takes, until the accept queue is empty.
+//! A session short of *resources* (a descriptor, memory) could not be dialed to any backend, so accepting stops: a
+//! client that is reset at once only frees the descriptor that the next client takes, until the accept queue is empty.
 //!
-//! A session short of a *source port* waits for the address at which the kernel found none last. Ports are per destination,
-//! so accepting continues. A later session is never dialed to that address first, which also spares the kernel the search
-//! for a port among thousands that are taken.
+//! A session short of a *source port* waits for the address at which the kernel found none last. Ports are per
+//! destination, so accepting continues. A later session is never dialed to that address first, which also spares the
+//! kernel the search for a port among thousands that are taken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -20,8 +20,8 @@ use crate::base::timer_wheel::{TimerId, TimerWheel};
 use crate::base::token_bucket::TokenBucket;
 use crate::worker::core::Timer;
 
-/// Time between tries. A session that ends in this worker, or one to the same address, brings the next one forward; one of
-/// another worker cannot, nor a port that leaves TIME_WAIT.
+/// Time between tries. A session that ends in this worker, or one to the same address, brings the next one forward; one
+/// of another worker cannot, nor a port that leaves TIME_WAIT.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// Addresses for which ports are looked for each time, in turn.
 const ADDRESSES_PER_TRY: usize = 64;
@@ -153,8 +153,8 @@ impl Waiting {
         }
     }
 
-    /// Must be called after the dial of a session that [`Self::serve_next`] returned. `waits`: it is short of something again;
-    /// of the same or of resources, and its queue rests until the next try.
+    /// Must be called after the dial of a session that [`Self::serve_next`] returned. `waits`: it is short of something
+    /// again; of the same or of resources, and its queue rests until the next try.
     pub(super) fn served(&mut self, key: Key, shortage: Shortage, waits: bool) {
         self.served = None;
         let Some(queue) = self.queues.get_mut(&shortage) else { return };

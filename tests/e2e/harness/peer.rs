@@ -161,8 +161,8 @@ pub(crate) fn new_socket(address: SocketAddr, buffers: Option<usize>) -> Socket 
     socket
 }
 
-/// Connects `socket`, and leaves its errors to the first read. A reset may come right behind the handshake: a connect(2)
-/// that waits would return it, and the read behind that an end.
+/// Connects `socket`, and leaves its errors to the first read. A reset may come right behind the handshake: a
+/// connect(2) that waits would return it, and the read behind that an end.
 #[track_caller]
 pub(crate) fn connect(socket: &Socket, address: SocketAddr) {
     socket.set_nonblocking(true).expect("O_NONBLOCK");

@@ -1,5 +1,5 @@
-//! Child processes: nobody waits for them, or for what they say, longer than for anything else, and a failed test leaves
-//! none behind.
+//! Child processes: nobody waits for them, or for what they say, longer than for anything else, and a failed test
+//! leaves none behind.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};

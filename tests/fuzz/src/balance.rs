@@ -178,7 +178,8 @@ impl Fleet {
         assert_eq!(taken, shares);
     }
 
-    /// A client keeps its member, whatever the order of the members, until that member goes; then only its clients move.
+    /// A client keeps its member, whatever the order of the members, until that member goes; then only its clients
+    /// move.
     fn expect_clients_stay(&mut self, table: &Table, seed: u64) {
         let picks = |fleet: &Self, table: &Table| -> Vec<Option<usize>> {
             (0..CLIENTS).map(|number| fleet.pick_for(table, client(seed, number))).collect()

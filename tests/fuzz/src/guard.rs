@@ -1,6 +1,6 @@
 //! Who is let in over TCP: whatever the bytes, nobody who means another machine or comes from another site's page.
-//! The first line is the target of the request; each other one is a header, its value behind the first character: H for Host,
-//! O for Origin.
+//! The first line is the target of the request; each other one is a header, its value behind the first character: H for
+//! Host, O for Origin.
 
 use std::net::IpAddr;
 

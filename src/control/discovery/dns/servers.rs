@@ -1,7 +1,7 @@
 //! The name servers of one question, and the names that a name may stand for.
 //!
-//! Each server is asked by itself: a pool of hickory-resolver ends at the first SERVFAIL or REFUSED, has one time limit for all of
-//! its servers, and takes whatever the last name of a search list has come to.
+//! Each server is asked by itself: a pool of hickory-resolver ends at the first SERVFAIL or REFUSED, has one time limit
+//! for all of its servers, and takes whatever the last name of a search list has come to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
