@@ -174,7 +174,7 @@ impl Keys<'_> {
         self.text(key, &show(old), &show(new));
     }
 
-    fn all<const N: usize>(&mut self, old: [Maybe; N], new: [Maybe; N]) {
+    fn all(&mut self, old: impl IntoIterator<Item = Maybe>, new: impl IntoIterator<Item = Maybe>) {
         old.into_iter().zip(new).for_each(|((key, old), (_, new))| self.maybe(key, old, new));
     }
 

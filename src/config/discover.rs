@@ -9,14 +9,8 @@ use super::units::show_duration;
 /// A source of backends of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discover {
-    /// The name that is asked for. With a dot at its end it is asked for as it stands, in no search list.
-    pub name: String,
-    /// What is asked for.
-    pub record: Record,
-    /// The name servers; those of resolv.conf(5) if there are none.
-    pub resolvers: Vec<SocketAddr>,
-    /// Which addresses of a host are dialed.
-    pub prefer: Prefer,
+    /// What is asked, and how.
+    pub kind: Kind,
     /// How long backends stay of which nothing but failures has been heard; `None` is for ever.
     pub stale: Option<Duration>,
     /// Answers that may lack a backend before the one that removes it.
@@ -27,6 +21,26 @@ pub struct Discover {
     pub min_backends: usize,
     /// Time between answers; `None` takes what the answers say of it.
     pub interval: Option<Duration>,
+}
+
+/// What is asked, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Name servers.
+    Dns(Dns),
+}
+
+/// A question to name servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The name that is asked for. With a dot at its end it is asked for as it stands, in no search list.
+    pub name: String,
+    /// What is asked for.
+    pub record: Record,
+    /// The name servers; those of resolv.conf(5) if there are none.
+    pub resolvers: Vec<SocketAddr>,
+    /// Which addresses of a host are dialed.
+    pub prefer: Prefer,
 }
 
 /// What is asked for.
@@ -66,25 +80,47 @@ impl Prefer {
     }
 }
 
+/// A key and its value; `None` where it is not set.
+type Setting = (&'static str, Option<String>);
+
 impl Discover {
     /// Returns a source with everything else as it is by default.
-    pub fn new(name: String, record: Record) -> Self {
-        Self {
-            name,
-            record,
-            resolvers: Vec::new(),
-            prefer: Prefer::Ipv4,
-            stale: None,
-            obsolete: 1,
-            negatives: 3,
-            min_backends: 0,
-            interval: None,
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, stale: None, obsolete: 1, negatives: 3, min_backends: 0, interval: None }
+    }
+
+    /// Returns its name in logs, metrics and the API, which also identifies it across a reload: what is asked, without
+    /// the keys that say how.
+    pub fn label(&self) -> String {
+        match &self.kind {
+            Kind::Dns(dns) => dns.label(),
         }
     }
 
-    /// Returns its name in logs, metrics and the API, which also identifies it across a reload: the question, without
-    /// the resolver and the interval.
-    pub fn label(&self) -> String {
+    /// The keys beside those that it is known by, in the order of the file.
+    pub(super) fn keys(&self) -> Vec<Setting> {
+        let Self { kind, stale, obsolete, negatives, min_backends, interval } = self;
+        let mut keys = match kind {
+            Kind::Dns(dns) => dns.keys(),
+        };
+        keys.extend([
+            ("stale", Some(stale.map_or_else(|| FOREVER.to_owned(), show_duration))),
+            ("obsolete", Some(obsolete.to_string())),
+            ("negatives", Some(negatives.to_string())),
+            ("min_backends", Some(min_backends.to_string())),
+            ("interval", interval.map(show_duration)),
+        ]);
+        keys
+    }
+}
+
+impl Dns {
+    /// Returns a question with everything else as it is by default.
+    pub fn new(name: String, record: Record) -> Self {
+        Self { name, record, resolvers: Vec::new(), prefer: Prefer::Ipv4 }
+    }
+
+    fn label(&self) -> String {
         let name = self.name.trim_end_matches('.');
         match self.record {
             Record::Address { port } => format!("dns:{name}:{port}"),
@@ -92,43 +128,37 @@ impl Discover {
         }
     }
 
-    /// The keys beside those that it is known by, in the order of the file; `None` for one that is not set.
-    pub(super) fn keys(&self) -> [(&'static str, Option<String>); 7] {
-        let Self {
-            name: _,
-            record: _,
-            resolvers,
-            prefer,
-            stale,
-            obsolete,
-            negatives,
-            min_backends,
-            interval,
-        } = self;
+    fn keys(&self) -> Vec<Setting> {
+        let Self { name: _, record: _, resolvers, prefer } = self;
         let listed: Vec<String> = resolvers.iter().map(SocketAddr::to_string).collect();
-        [
+        vec![
             ("resolver", Some(listed.join(",")).filter(|_| !resolvers.is_empty())),
             ("prefer", Some(prefer.as_str().to_owned())),
-            ("stale", Some(stale.map_or_else(|| FOREVER.to_owned(), show_duration))),
-            ("obsolete", Some(obsolete.to_string())),
-            ("negatives", Some(negatives.to_string())),
-            ("min_backends", Some(min_backends.to_string())),
-            ("interval", interval.map(show_duration)),
         ]
     }
 }
 
 impl fmt::Display for Discover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "type=dns name={}", self.name)?;
-        match self.record {
-            Record::Address { port } => write!(f, " record=a port={port}")?,
-            Record::Service => write!(f, " record=srv")?,
-        }
+        write!(f, "{}", self.kind)?;
         for (key, value) in self.keys() {
             value.map_or(Ok(()), |value| write!(f, " {key}={value}"))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(Dns { name, record, .. }) => {
+                write!(f, "type=dns name={name}")?;
+                match record {
+                    Record::Address { port } => write!(f, " record=a port={port}"),
+                    Record::Service => write!(f, " record=srv"),
+                }
+            }
+        }
     }
 }
 

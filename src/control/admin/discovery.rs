@@ -12,7 +12,7 @@ use super::rows;
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::discover::Discover;
-use crate::control::discovery::dns;
+use crate::control::discovery::kinds;
 use crate::control::discovery::state::SourceState;
 use crate::control::membership::origin::Origin;
 use crate::control::status::ControlState;
@@ -38,7 +38,7 @@ async fn look(State(context): State<Context>, Path(pool): Path<String>) -> Answe
     let sources = rows::pool_named(&context.view.state(), &pool)?.settings.discover.clone();
     let asked: Vec<_> = sources
         .into_iter()
-        .map(|source| tokio::spawn(async move { (dns::look(&source).await, source) }))
+        .map(|settings| tokio::spawn(async move { (kinds::look(&settings).await, settings) }))
         .collect();
     let mut answers = Vec::with_capacity(asked.len());
     for asked in asked {

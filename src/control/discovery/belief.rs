@@ -26,7 +26,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Of the interval, how long a failure waits at most to be repeated.
 const RETRY_INTERVALS: u32 = 4;
 
-/// What a name server has answered.
+/// What a source has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// These backends.
@@ -199,12 +199,12 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::config::discover::Record;
+    use crate::config::discover::{Dns, Kind, Record};
 
     const MIDDLE: f64 = 0.5;
 
     fn settings(edit: impl Fn(&mut Discover)) -> Discover {
-        let mut settings = Discover::new("web".into(), Record::Address { port: 80 });
+        let mut settings = Discover::new(Kind::Dns(Dns::new("web".into(), Record::Address { port: 80 })));
         edit(&mut settings);
         settings
     }

@@ -14,13 +14,11 @@ use hickory_resolver::proto::rr::{Name, RData, Record as Entry, RecordType};
 use tokio::task::JoinSet;
 
 use self::servers::{Miss, Servers};
-use super::belief::{Answer, Belief, Records};
+use super::belief::{Answer, Records};
 use super::source::Source;
-use crate::base::rng::Rng;
-use crate::base::time::Instant;
 use crate::config::WEIGHT_MAX;
-use crate::config::discover::{Discover, Prefer, Record};
-use crate::messages::discovery::{Found, SourceReport};
+use crate::config::discover::{Dns, Prefer, Record};
+use crate::messages::discovery::Found;
 use crate::sys::has_route;
 
 /// How long all that one question needs may take: a service has many hosts.
@@ -34,43 +32,16 @@ const LISTED_MAX: usize = 65_536;
 /// Notes on one answer at most.
 const NOTES_MAX: usize = 16;
 
-/// A name that is asked for again and again.
-pub(super) struct Dns {
-    settings: Discover,
-    belief: Belief,
-    rng: Rng,
-}
+/// A name that is asked for.
+pub(super) struct AskDns(pub(super) Dns);
 
-impl Dns {
-    /// A source that has `listed` these backends so far.
-    pub(super) fn new(settings: Discover, listed: Vec<Found>, seed: u64, now: Instant) -> Self {
-        Self { belief: Belief::new(settings.clone(), listed, now), settings, rng: Rng::new(seed) }
+impl Source for AskDns {
+    async fn ask(&mut self) -> Answer {
+        ask_in_time(&self.0).await
     }
 }
 
-impl Source for Dns {
-    async fn ask(&mut self, now: impl Fn() -> Instant + Send) -> (SourceReport, Duration) {
-        let answer = ask_in_time(&self.settings).await;
-        let chance = self.rng.below(CHANCES) as f64 / CHANCES as f64;
-        self.belief.on_answer(answer, now(), chance)
-    }
-}
-
-/// Steps of what is left to chance.
-const CHANCES: u64 = 1 << 16;
-
-/// What name servers say now, whatever they have said before: the backends, or why there are none.
-pub(in crate::control) async fn look(settings: &Discover) -> Result<(Vec<Found>, Vec<String>), String> {
-    match ask_in_time(settings).await {
-        Answer::Records(Records { listed, notes, .. }) => {
-            Ok((listed.into_iter().map(|(_, found)| found).collect(), notes))
-        }
-        Answer::Nothing { why, .. } => Ok((Vec::new(), vec![why])),
-        Answer::Failure(why) => Err(why),
-    }
-}
-
-async fn ask_in_time(settings: &Discover) -> Answer {
+async fn ask_in_time(settings: &Dns) -> Answer {
     match tokio::time::timeout(ASK_TIMEOUT, ask(settings)).await {
         Ok(Ok(records)) => Answer::Records(records),
         Ok(Err(miss)) => miss.into(),
@@ -78,14 +49,14 @@ async fn ask_in_time(settings: &Discover) -> Answer {
     }
 }
 
-async fn ask(settings: &Discover) -> Result<Records, Miss> {
+async fn ask(settings: &Dns) -> Result<Records, Miss> {
     let servers = Servers::of(settings).map_err(|error| Miss::Failure(error.to_string()))?;
     ask_servers(&Arc::new(servers), settings).await
 }
 
 /// Returns the records of the first name of the search list that has some. A failure ends the walk: what was meant may
 /// be there, and what another name has is not it.
-async fn ask_servers(servers: &Arc<Servers>, settings: &Discover) -> Result<Records, Miss> {
+async fn ask_servers(servers: &Arc<Servers>, settings: &Dns) -> Result<Records, Miss> {
     let name = Name::from_utf8(&settings.name).map_err(|error| Miss::Failure(error.to_string()))?;
     let mut first = None;
     for name in servers.names(&name) {
@@ -97,7 +68,7 @@ async fn ask_servers(servers: &Arc<Servers>, settings: &Discover) -> Result<Reco
     Err(first.unwrap_or_else(|| Miss::Failure(format!("{name} cannot be asked for"))))
 }
 
-async fn records_of(servers: &Arc<Servers>, name: &Name, settings: &Discover) -> Result<Records, Miss> {
+async fn records_of(servers: &Arc<Servers>, name: &Name, settings: &Dns) -> Result<Records, Miss> {
     let prefer = settings.prefer;
     let Record::Address { port } = settings.record else { return service(servers, name, prefer).await };
     let addresses = addresses(servers, name, prefer).await?;

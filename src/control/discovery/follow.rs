@@ -5,10 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
 
-use super::dns::Dns;
+use super::belief::Belief;
+use super::kinds;
 use super::state::{Followed, SourceState};
 use crate::api::EventKind;
 use crate::base::address::Address;
+use crate::base::rng::Rng;
 use crate::config::discover::Discover;
 use crate::config::model::Pool;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
@@ -83,9 +85,10 @@ impl ControlLoop {
         }
         let id = SourceId(self.sources.next);
         self.sources.next += 1;
-        let source = Dns::new(settings.clone(), listed.clone(), seed_of(id), self.clock.now());
         let Some(runner) = &self.sources.runner else { return };
-        let running = runner.run(source, id, self.control.reports.clone());
+        let belief = Belief::new(settings.clone(), listed.clone(), self.clock.now());
+        let rng = Rng::new(seed_of(id));
+        let running = kinds::run(runner, settings, belief, rng, id, self.control.reports.clone());
         let dial_failures = 0;
         log::info!(pool, source:% = label; "discovery begins");
         self.sources.all.push(Followed {
@@ -323,7 +326,8 @@ mod tests {
 
     /// The source of that name lists these.
     fn lists(work: &mut ControlLoop, name: &str, addresses: &[u8]) {
-        let id = work.sources.all.iter().find(|known| known.settings.name == name).unwrap().id;
+        let label = format!("dns:{name}:80");
+        let id = work.sources.all.iter().find(|known| known.settings.label() == label).unwrap().id;
         let found = |&last: &u8| {
             let address: SocketAddr = ([10, 0, 0, last], 80).into();
             Found { name: address.to_string(), address: address.into(), weight: 1, backup: false }

@@ -9,13 +9,17 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
+use super::belief::Belief;
 use super::source::Source;
+use crate::base::rng::Rng;
 use crate::messages::discovery::SourceId;
 use crate::messages::report::{Report, Reports};
 use crate::sys::Clock;
 
 /// A source that is to be asked early is not asked again sooner than this.
 const EARLY_MIN: Duration = Duration::from_secs(5);
+/// Steps of what is left to chance.
+const CHANCES: u64 = 1 << 16;
 
 /// A runtime on a thread of its own. The thread ends when this is dropped, and all sources with it.
 pub(super) struct Runner {
@@ -43,10 +47,19 @@ impl Runner {
         Ok(Self { runtime: handle, _end: end })
     }
 
-    /// Asks `source` from now on, and reports all that comes of it under that name.
-    pub(super) fn run(&self, source: impl Source, id: SourceId, reports: Reports) -> Running {
+    /// Asks `source` from now on, and reports what `belief` makes of the answers under that name. `rng` has the chance
+    /// in its waits.
+    pub(super) fn run(
+        &self,
+        source: impl Source,
+        belief: Belief,
+        rng: Rng,
+        id: SourceId,
+        reports: Reports,
+    ) -> Running {
         let resolve_now = Arc::<Notify>::default();
-        let task = self.runtime.spawn(follow(source, id, reports, Arc::clone(&resolve_now)));
+        let asked = Asked { source, belief, rng, resolve_now: Arc::clone(&resolve_now) };
+        let task = self.runtime.spawn(asked.follow(id, reports));
         Running { task: task.abort_handle(), resolve_now }
     }
 }
@@ -64,15 +77,27 @@ impl Drop for Running {
     }
 }
 
-async fn follow(mut source: impl Source, id: SourceId, reports: Reports, resolve_now: Arc<Notify>) {
-    let clock = Clock::of_process();
-    loop {
-        let (report, wait) = source.ask(|| clock.now()).await;
-        let asked = clock.now();
-        reports.send_waiting(Report::Discovered(id, report));
-        if tokio::time::timeout(wait, resolve_now.notified()).await.is_ok() {
-            let since = clock.now() - asked;
-            tokio::time::sleep(EARLY_MIN.min(wait).saturating_sub(since)).await;
+/// A source with what is believed of it.
+struct Asked<S> {
+    source: S,
+    belief: Belief,
+    rng: Rng,
+    resolve_now: Arc<Notify>,
+}
+
+impl<S: Source> Asked<S> {
+    async fn follow(mut self, id: SourceId, reports: Reports) {
+        let clock = Clock::of_process();
+        loop {
+            let answer = self.source.ask().await;
+            let asked = clock.now();
+            let chance = self.rng.below(CHANCES) as f64 / CHANCES as f64;
+            let (report, wait) = self.belief.on_answer(answer, asked, chance);
+            reports.send_waiting(Report::Discovered(id, report));
+            if tokio::time::timeout(wait, self.resolve_now.notified()).await.is_ok() {
+                let since = clock.now() - asked;
+                tokio::time::sleep(EARLY_MIN.min(wait).saturating_sub(since)).await;
+            }
         }
     }
 }

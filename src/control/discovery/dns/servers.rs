@@ -18,7 +18,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 
 use super::super::belief::Answer;
-use crate::config::discover::Discover;
+use crate::config::discover::Dns;
 
 /// Why there are no records.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Returns the servers of `settings`, or those of resolv.conf(5) with its search list.
-    pub(super) fn of(settings: &Discover) -> Result<Self, NetError> {
+    pub(super) fn of(settings: &Dns) -> Result<Self, NetError> {
         if settings.resolvers.is_empty() {
             let (config, options) = read_system_conf()?;
             return Self::of_system(config, options.ndots);

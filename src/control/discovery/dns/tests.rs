@@ -93,8 +93,8 @@ fn host(priority: u16, weight: u16, port: u16, target: &str) -> RData {
     RData::SRV(SRV::new(priority, weight, port, Name::from_ascii(target).unwrap()))
 }
 
-fn settings(name: &str, record: Record, at: SocketAddr) -> Discover {
-    Discover { resolvers: vec![at], ..Discover::new(name.into(), record) }
+fn settings(name: &str, record: Record, at: SocketAddr) -> Dns {
+    Dns { resolvers: vec![at], ..Dns::new(name.into(), record) }
 }
 
 const HTTP: Record = Record::Address { port: 80 };
@@ -107,7 +107,7 @@ fn shown(records: &Records) -> Vec<String> {
     records.listed.iter().map(show).collect()
 }
 
-async fn asked(zone: Zone, settings: impl Fn(SocketAddr) -> Discover) -> Answer {
+async fn asked(zone: Zone, settings: impl Fn(SocketAddr) -> Dns) -> Answer {
     let at = name_server(move |question, _| vec![zone.answer(question)]).await;
     ask_in_time(&settings(at)).await
 }
@@ -142,7 +142,7 @@ async fn the_other_family_serves_where_the_preferred_one_has_nothing() {
         ("two.test", Prefer::Ipv4, vec!["127.0.0.1:80@1"]),
         ("two.test", Prefer::Ipv6, vec!["[::1]:80@1"]),
     ] {
-        let found = records(asked(zone.clone(), |at| Discover { prefer, ..settings(name, HTTP, at) }).await);
+        let found = records(asked(zone.clone(), |at| Dns { prefer, ..settings(name, HTTP, at) }).await);
         assert_eq!(shown(&found), expected, "{name} {prefer:?}");
     }
 }
@@ -152,7 +152,7 @@ async fn the_other_family_serves_where_the_preferred_one_has_nothing() {
 async fn both_has_those_of_ipv6_only_where_there_is_a_route() {
     let documents = "2001:db8::1";
     let zone = Zone::default().with("web.test.", 60, &[ip("127.0.0.1"), ip(documents)]);
-    let both = |at| Discover { prefer: Prefer::Both, ..settings("web.test", HTTP, at) };
+    let both = |at| Dns { prefer: Prefer::Both, ..settings("web.test", HTTP, at) };
     let found = records(asked(zone, both).await);
     let has_route = has_route(documents.parse().unwrap());
     assert_eq!(shown(&found).len(), 1 + usize::from(has_route), "{found:?}");
@@ -293,7 +293,7 @@ async fn a_server_that_fails_or_is_silent_leaves_the_question_to_the_next_one() 
         resolvers.push(name_server(|_, _| Vec::new()).await);
     }
     resolvers.push(name_server(move |question, _| vec![zone.answer(question)]).await);
-    let settings = Discover { resolvers: resolvers.clone(), ..settings("web.test", HTTP, resolvers[0]) };
+    let settings = Dns { resolvers: resolvers.clone(), ..settings("web.test", HTTP, resolvers[0]) };
     let found = records(ask_in_time(&settings).await);
     assert_eq!(shown(&found), ["10.0.0.1:80@1"]);
 }
@@ -304,7 +304,7 @@ async fn a_negative_answer_of_the_first_server_is_final() {
     let knows_nothing = name_server(|question, _| vec![Zone::default().answer(question)]).await;
     let other = name_server(move |question, _| vec![zone.answer(question)]).await;
     let resolvers = vec![knows_nothing, other];
-    let settings = Discover { resolvers, ..settings("web.test", HTTP, other) };
+    let settings = Dns { resolvers, ..settings("web.test", HTTP, other) };
     assert!(matches!(ask_in_time(&settings).await, Answer::Nothing { .. }));
 }
 
@@ -361,7 +361,7 @@ async fn a_name_without_a_dot_at_its_end_may_be_within_the_search_list() {
 async fn addresses_of_which_none_can_be_dialed_are_a_failure() {
     let zone = Zone::default().with("web.test.", 60, &[ip("0.0.0.0")]).with("web.test.", 60, &[ip("::")]);
     for prefer in Prefer::ALL {
-        let asked = asked(zone.clone(), |at| Discover { prefer, ..settings("web.test", HTTP, at) }).await;
+        let asked = asked(zone.clone(), |at| Dns { prefer, ..settings("web.test", HTTP, at) }).await;
         let expected = Answer::Failure("web.test.: none of its addresses can be dialed".into());
         assert_eq!(asked, expected, "{prefer:?}");
     }
@@ -381,7 +381,7 @@ async fn with_both_families_one_may_be_unknown() {
     })
     .await;
     for (name, record) in [("web.test", HTTP), ("_http._tcp.web.test", Record::Service)] {
-        let both = Discover { prefer: Prefer::Both, ..settings(name, record, at) };
+        let both = Dns { prefer: Prefer::Both, ..settings(name, record, at) };
         let found = records(ask_in_time(&both).await);
         assert_eq!(shown(&found), ["127.0.0.1:80@1"]);
         // Those of IPv4 are known: what the answer lacks of them goes.
