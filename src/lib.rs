@@ -7,6 +7,7 @@
 //! | [`manual::architecture`] | the life of a connection, layers, invariants, glossary |
 //! | [`manual::configuration`] | algorithms, workers, health checks, names, timeouts |
 //! | [`manual::discovery`] | backends that come and go by themselves, by DNS |
+//! | [`manual::migrating`] | HAProxy, nginx stream and Envoy, key by key; `l4lb import` |
 //! | [`manual::operating`] | the service, signals, `l4lb ctl`, registration, reload |
 //! | [`manual::observability`] | logs and reasons, explain, top, dashboard, metrics |
 //! | [`manual::performance`] | the benchmark, latency, what a session costs |
@@ -50,6 +51,8 @@ pub mod server;
 pub mod demo;
 
 pub mod doctor;
+
+pub mod import;
 
 pub mod ctl;
 

@@ -204,6 +204,7 @@ fn help_version_and_completions_are_no_errors() {
         ("ctl explain --codes", "BC one whose backend refused it"),
         ("register --help", "drains and removes the backend"),
         ("top --help", "s sort by the next column"),
+        ("import --help", "is accepted by `l4lb check`"),
         ("man", ".TH l4lb-ctl-drain 1"),
         ("man", ".TH l4lb.toml 5"),
         ("completions fish", "least_connections"),
@@ -235,4 +236,27 @@ fn each_command_has_a_manual_page() {
     let nowhere = l4lb(&format!("man --out {out}/none"));
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nowhere.stderr).starts_with("l4lb: cannot write the pages: "));
+}
+
+#[test]
+fn an_imported_configuration_is_printed_and_what_is_not_in_it_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let [source, result] =
+        ["haproxy.cfg", "l4lb.toml"].map(|name| dir.path().join(name).display().to_string());
+    let known = "listen web\n bind :80\n server a 10.0.0.1:80 check\n";
+    fs::write(&source, format!("{known} cookie x\n")).unwrap();
+    let imported = l4lb(&format!("import {source}"));
+    assert_eq!(imported.status.code(), Some(0));
+    let notes = String::from_utf8(imported.stderr).unwrap();
+    assert!(notes.starts_with(&format!("{source}:4: cookie x: ")) && notes.lines().count() == 1, "{notes}");
+    fs::write(&result, &imported.stdout).unwrap();
+    assert_eq!(l4lb(&format!("check {result}")).status.code(), Some(0));
+    assert_eq!(l4lb(&format!("import --strict {source}")).status.code(), Some(1));
+    fs::write(&source, known).unwrap();
+    assert_eq!(l4lb(&format!("import --strict {source}")).status.code(), Some(0));
+    fs::write(&source, "global\n daemon\n").unwrap();
+    let nothing = l4lb(&format!("import {source}"));
+    assert_eq!((nothing.status.code(), nothing.stdout), (Some(1), Vec::new()));
+    let nowhere = l4lb("import nowhere.cfg");
+    assert_eq!((nowhere.status.code(), nowhere.stdout), (Some(2), Vec::new()));
 }

@@ -99,6 +99,21 @@ pub enum Command {
     Top(TopArgs),
     /// Keep a backend registered with a running l4lb while this command runs
     Register(RegisterArgs),
+    /// Translate a haproxy.cfg: print the file for l4lb, and every line that is not in it
+    #[command(
+        after_help = "The file goes to standard output and is accepted by `l4lb check`. It begins with the lines that are not\n\
+                      translated, which are also on standard error.\n\
+                      Example: l4lb import /etc/haproxy/haproxy.cfg > l4lb.toml\n\
+                      Exit codes: 0 translated, 1 no frontend could be translated, or a line could not with --strict,\n\
+                      2 wrong flags, or a file that cannot be read."
+    )]
+    Import {
+        /// The configuration of HAProxy; - reads standard input
+        file: PathBuf,
+        /// Fail if a line is not translated
+        #[arg(long)]
+        strict: bool,
+    },
     /// Print the manual pages of l4lb, its commands and its config file
     #[command(
         after_help = "Read one with: mkdir -p /tmp/l4lb && l4lb man --out /tmp/l4lb && man /tmp/l4lb/l4lb-ctl.1"

@@ -3,6 +3,7 @@
 
 mod args;
 mod completions;
+mod import;
 mod man;
 mod print;
 mod run;

@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::args::{Cli, Command};
 use super::completions::completions;
+use super::import::import;
 use super::man::man;
 use super::print::{EXIT_USAGE, exit_code, print, print_error};
 use super::serve;
@@ -57,6 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         // Closing a terminal sends HUP.
         Some(Command::Top(args)) => Ok(exit_code(top::run(&args, &signalled(&[SIGTERM, SIGINT, SIGHUP])?))),
         Some(Command::Register(args)) => register(args),
+        Some(Command::Import { file, strict }) => Ok(import(&file, strict)),
         Some(Command::Man { out }) => man(out.as_deref()).context("cannot write the pages"),
         Some(Command::Completions { shell }) => Ok(completions(shell)),
     }

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod discover;
 pub mod fd_budget;
 pub mod model;
+pub mod ranges;
 
 mod overrides;
 mod parse;
@@ -18,7 +19,6 @@ mod check;
 mod address;
 mod admin_socket;
 mod names;
-mod ranges;
 pub mod units;
 
 mod error;
@@ -30,7 +30,7 @@ use std::path::Path;
 
 pub use address::{Resolver, Target, parse_bind, system_resolver};
 pub use admin_socket::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
-pub use check::conflicts::{is_circle, is_circle_at_home};
+pub use check::conflicts::{is_circle, is_circle_at_home, is_overlap};
 pub use check::listener::BACKLOG;
 pub use check::reader::check_name;
 pub use error::{Error, Invalid, one_line};

@@ -10,17 +10,17 @@ pub(super) const INCLUDED_FILES_MAX: usize = 1_000;
 /// Bytes of environment variables that a file takes in: far more than it has values for, and no way to take all memory.
 pub(super) const EXPANDED_LEN_MAX: usize = 1 << 20;
 /// Each worker is a thread with its own listeners.
-pub(super) const WORKERS_MAX: usize = 256;
+pub const WORKERS_MAX: usize = 256;
 /// Far beyond what one process can open, small enough for every index.
-pub(super) const SESSIONS_MAX: usize = 10_000_000;
+pub const SESSIONS_MAX: usize = 10_000_000;
 /// The argument of listen(2); the kernel caps it at net.core.somaxconn, which is 4096 since Linux 5.4.
-pub(super) const BACKLOG_MAX: u32 = 65_535;
+pub const BACKLOG_MAX: u32 = 65_535;
 /// A larger ratio than 256 to 1 should use separate pools.
 pub const WEIGHT_MAX: u16 = 256;
 /// Backends that one session may try, besides the first.
-pub(super) const RETRIES_MAX: u32 = 16;
+pub const RETRIES_MAX: u32 = 16;
 /// Timeouts and intervals. At most a year: no sum of a few of these overflows.
-pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(8760);
+pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(8760);
 /// Sessions are searched for due lines at most once per second.
 pub(super) const LINES_EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Like [`TIMEOUT`], but zero is permitted too.
@@ -33,10 +33,12 @@ pub(super) const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=
 pub(super) const KEEPALIVE_COUNT_MAX: u32 = 127;
 /// TCP_USER_TIMEOUT is an int of milliseconds: 24 days would fit.
 pub(super) const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+/// Time between two checks of a backend where none is set.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// `rise` and `fall`.
-pub(super) const VERDICTS: RangeInclusive<u32> = 1..=100;
+pub const VERDICTS: RangeInclusive<u32> = 1..=100;
 /// Sources of one pool: each asks on its own.
-pub(super) const SOURCES_MAX: usize = 16;
+pub const SOURCES_MAX: usize = 16;
 /// Name servers of one source; resolv.conf(5) has three at most.
 pub(super) const RESOLVERS_MAX: usize = 8;
 /// Time between the answers of a source. More than ten a second is what a name server calls an attack.
@@ -51,6 +53,6 @@ pub(super) const OBSOLETE_MAX: u32 = 100;
 /// As many backends as a pool may have.
 pub(super) const MIN_BACKENDS_MAX: usize = 65_536;
 /// More would let one interval be three times the other.
-pub(super) const JITTER_PERCENT_MAX: u8 = 50;
+pub const JITTER_PERCENT_MAX: u8 = 50;
 /// Bytes that a check sends or looks for: they fit into one segment.
 pub(super) const PAYLOAD_LEN_MAX: usize = 1024;

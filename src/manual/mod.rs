@@ -10,6 +10,9 @@ pub mod configuration {}
 #[doc = include_str!("discovery.md")]
 pub mod discovery {}
 
+#[doc = include_str!("migrating.md")]
+pub mod migrating {}
+
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 

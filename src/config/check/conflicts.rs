@@ -161,7 +161,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Returns whether two listeners of one port would take each other's clients.
-fn is_overlap(a: SocketAddr, b: SocketAddr) -> bool {
+pub fn is_overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip().to_canonical() == b.ip().to_canonical() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip())
 }
 

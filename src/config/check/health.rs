@@ -9,7 +9,7 @@ use super::reader::{Reader, spot_of_table, str_of};
 use crate::config::model::{Check, Expect, Health, HealthState};
 use crate::config::parse::raw::{Key, RawHealth, Table};
 use crate::config::parse::report::{Report, Scope};
-use crate::config::ranges::{JITTER_PERCENT_MAX, PAYLOAD_LEN_MAX, TIMEOUT, VERDICTS};
+use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, PAYLOAD_LEN_MAX, TIMEOUT, VERDICTS};
 use crate::config::units::show_duration;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) fn check(
     let mut read = Reader { report, scope: &scope };
     let (check, written) = (what(&mut read, raw), written(&read, raw));
     let interval_of_file = read.duration("interval", &raw.interval, TIMEOUT, None);
-    let interval = interval.or(interval_of_file).unwrap_or(Duration::from_secs(2));
+    let interval = interval.or(interval_of_file).unwrap_or(CHECK_INTERVAL);
     let fast_interval = within(&mut read, "fast_interval", &raw.fast_interval, interval);
     // Checks of one backend never overlap.
     let timeout = within(&mut read, "timeout", &raw.timeout, interval);

@@ -25,7 +25,13 @@ pub fn check(data: &[u8]) {
             ..
         }) => {}
         Ok(Cli {
-            command: Some(Command::Demo { .. } | Command::Doctor { .. } | Command::Completions { .. }),
+            command:
+                Some(
+                    Command::Demo { .. }
+                    | Command::Doctor { .. }
+                    | Command::Import { .. }
+                    | Command::Completions { .. },
+                ),
             ..
         }) => {}
         Err(error) if error.use_stderr() => expect_one_line(&one_line(&usage_text(&error))),

@@ -1,0 +1,224 @@
+//! A `server`, `server-template` or `default-server` line.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::address::Place;
+use super::lines::{Line, Note};
+use super::values::{number, time};
+use crate::config::ranges::{VERDICTS, WEIGHT_MAX};
+
+/// What the keywords of a server say. Those of `default-server` are the start of each that follows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) is_checked: bool,
+    pub(super) weight: Option<u32>,
+    pub(super) is_backup: bool,
+    pub(super) interval: Option<Duration>,
+    pub(super) fast_interval: Option<Duration>,
+    pub(super) rise: Option<u32>,
+    pub(super) fall: Option<u32>,
+    pub(super) check_port: Option<u16>,
+    /// The `resolvers` section that is asked for its name.
+    pub(super) resolvers: Option<String>,
+    /// Why a server with these keywords cannot be kept.
+    unkept: Option<&'static str>,
+}
+
+/// A server that is kept.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) line: Line,
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) settings: Settings,
+    /// Of a `server-template`: the name is that of a service.
+    pub(super) is_template: bool,
+}
+
+const WEIGHTS: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
+const TIMES_IN_A_ROW: RangeInclusive<u64> = *VERDICTS.start() as u64..=*VERDICTS.end() as u64;
+
+/// Keywords that do what l4lb does anyway, or that only work in HTTP mode beside one that has a note.
+const MET: [&str; 8] = [
+    "enabled",
+    "no-backup",
+    "no-check-send-proxy",
+    "no-send-proxy",
+    "no-send-proxy-v2",
+    "no-ssl",
+    "no-tfo",
+    "no-verifyhost",
+];
+
+/// Keywords with values that are not translated, and how many they have.
+const WITH_VALUES: [(&str, usize); 42] = [
+    ("addr", 1),
+    ("agent-addr", 1),
+    ("agent-inter", 1),
+    ("agent-port", 1),
+    ("agent-send", 1),
+    ("alpn", 1),
+    ("ca-file", 1),
+    ("check-alpn", 1),
+    ("check-proto", 1),
+    ("check-sni", 1),
+    ("ciphers", 1),
+    ("ciphersuites", 1),
+    ("cookie", 1),
+    ("crl-file", 1),
+    ("crt", 1),
+    ("downinter", 1),
+    ("error-limit", 1),
+    ("id", 1),
+    ("init-addr", 1),
+    ("log-proto", 1),
+    ("max-reuse", 1),
+    ("maxconn", 1),
+    ("maxqueue", 1),
+    ("minconn", 1),
+    ("namespace", 1),
+    ("observe", 1),
+    ("on-error", 1),
+    ("on-marked-down", 1),
+    ("on-marked-up", 1),
+    ("pool-low-conn", 1),
+    ("pool-max-conn", 1),
+    ("pool-purge-delay", 1),
+    ("proto", 1),
+    ("proxy-v2-options", 1),
+    ("redir", 1),
+    ("resolve-net", 1),
+    ("resolve-opts", 1),
+    ("resolve-prefer", 1),
+    ("slowstart", 1),
+    ("sni", 1),
+    ("ssl-max-ver", 1),
+    ("ssl-min-ver", 1),
+];
+
+/// The same without which a backend would be spoken to in another protocol.
+const UNKEPT: [(&str, &str); 6] = [
+    ("ssl", "l4lb makes no TLS to a backend: the server is left out"),
+    ("send-proxy", "l4lb sends no PROXY header: the server is left out"),
+    ("send-proxy-v2", "l4lb sends no PROXY header: the server is left out"),
+    ("send-proxy-v2-ssl", "l4lb sends no PROXY header: the server is left out"),
+    ("send-proxy-v2-ssl-cn", "l4lb sends no PROXY header: the server is left out"),
+    ("socks4", "l4lb dials through no SOCKS proxy: the server is left out"),
+];
+
+impl Settings {
+    /// Takes the keywords in `words` of `line`, and adds a note for each that is not translated.
+    pub(super) fn read(&mut self, line: &Line, words: &[&str], notes: &mut Vec<Note>) {
+        let mut words = words.iter().copied();
+        while let Some(word) = words.next() {
+            let read = match word {
+                "check" => {
+                    self.is_checked = true;
+                    Ok(())
+                }
+                "no-check" => {
+                    self.is_checked = false;
+                    Ok(())
+                }
+                "backup" => {
+                    self.is_backup = true;
+                    Ok(())
+                }
+                "disabled" => {
+                    self.weight = Some(0);
+                    Err("the backend has weight 0: it gets no sessions".to_owned())
+                }
+                "weight" => number(words.next(), WEIGHTS).map(|weight| self.weight = Some(weight)),
+                "rise" => number(words.next(), TIMES_IN_A_ROW).map(|times| self.rise = Some(times)),
+                "fall" => number(words.next(), TIMES_IN_A_ROW).map(|times| self.fall = Some(times)),
+                "port" => number(words.next(), 1..=65535).and_then(|port: u32| {
+                    self.check_port = Some(u16::try_from(port).map_err(|error| error.to_string())?);
+                    Ok(())
+                }),
+                "inter" => time(words.next()).map(|time| self.interval = Some(time)),
+                "fastinter" => time(words.next()).map(|time| self.fast_interval = Some(time)),
+                "resolvers" => {
+                    self.resolvers = words.next().map(str::to_owned);
+                    Ok(())
+                }
+                "verify" | "verifyhost" => {
+                    words.next();
+                    Ok(())
+                }
+                word if MET.contains(&word) => Ok(()),
+                word => Err(self.skip(word, &mut words)),
+            };
+            if let Err(why) = read {
+                notes.push(line.note(format!("{word}: {why}")));
+            }
+        }
+    }
+
+    /// Skips the values of a keyword that is not translated, and returns why it is not.
+    fn skip<'a>(&mut self, word: &str, values: &mut impl Iterator<Item = &'a str>) -> String {
+        if let Some((_, why)) = UNKEPT.iter().find(|(known, _)| *known == word) {
+            if word == "socks4" {
+                values.next();
+            }
+            self.unkept = Some(why);
+            return (*why).to_owned();
+        }
+        if let Some((_, count)) = WITH_VALUES.iter().find(|(known, _)| *known == word) {
+            (0..*count).for_each(|_| {
+                values.next();
+            });
+        }
+        match word {
+            "maxconn" | "minconn" | "maxqueue" => "sessions of a backend are not limited",
+            "slowstart" => "a backend that is back gets its whole share at once",
+            "on-marked-down" => "sessions of a backend that is down continue until they end",
+            "downinter" => "the interval is the same while a backend is down",
+            "addr" => "a check goes to the address of the backend",
+            "agent-check" | "agent-addr" | "agent-inter" | "agent-port" | "agent-send" => {
+                "agents are not asked"
+            }
+            "source" | "usesrc" | "interface" => {
+                values.next();
+                "a backend is dialed from the address that the kernel picks"
+            }
+            "track" => {
+                values.next();
+                "each backend is checked by itself"
+            }
+            "init-addr" | "resolve-prefer" | "resolve-opts" | "resolve-net" => {
+                "names are resolved as [global] resolve says"
+            }
+            _ => "not known here",
+        }
+        .to_owned()
+    }
+}
+
+/// Returns the server of `line`, or `None` when it is left out, for which a note says why.
+pub(super) fn read(line: Line, defaults: &Settings, notes: &mut Vec<Note>) -> Option<Server> {
+    let words = line.words();
+    let is_template = words.first() == Some(&"server-template");
+    let (name, place, rest) = match words.as_slice() {
+        [_, name, place, rest @ ..] if !is_template => (*name, *place, rest),
+        [_, name, _count, place, rest @ ..] => (*name, *place, rest),
+        _ => {
+            notes.push(line.note("it has no address"));
+            return None;
+        }
+    };
+    let mut settings = defaults.clone();
+    settings.read(&line, rest, notes);
+    let is_kept = settings.unkept.is_none();
+    match Place::read(place) {
+        Ok(place) if is_kept => {
+            let name = name.to_owned();
+            Some(Server { name, place, settings, is_template, line })
+        }
+        Ok(_) => None,
+        Err(why) => {
+            notes.push(line.note(format!("{why}: the server is left out")));
+            None
+        }
+    }
+}

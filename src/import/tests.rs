@@ -1,0 +1,238 @@
+use super::*;
+
+/// The file of this configuration without its comments, and the lines of its notes.
+#[track_caller]
+fn import(text: &str) -> (String, Vec<usize>) {
+    let imported = haproxy(text, "haproxy.cfg").expect("valid");
+    let text = imported.text.unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    (lines.join("\n").trim().to_owned(), imported.notes.iter().map(|note| note.line).collect())
+}
+
+#[test]
+fn a_frontend_and_its_backend_become_a_listener_and_a_pool() {
+    let (text, notes) = import(
+        "global
+    maxconn 10000
+    nbthread 4
+    hard-stop-after 5m
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1m
+    timeout server 60000
+    retries 2
+frontend in
+    bind :80
+    bind 10.0.0.1:81 name second maxconn 50
+    maxconn 8000
+    default_backend web
+backend web
+    balance leastconn
+    option tcp-check
+    default-server inter 1s fall 2
+    server a 10.0.0.2:8080 check weight 10
+    server b [2001:db8::1]:8080 check backup
+",
+    );
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(
+        text,
+        r#"[global]
+workers = 4
+max_sessions = 10000
+drain_timeout = "5m"
+
+[[listener]]
+name = "in"
+bind = "0.0.0.0:80"
+pool = "web"
+max_sessions = 8000
+
+[[listener]]
+name = "second"
+bind = "10.0.0.1:81"
+pool = "web"
+max_sessions = 50
+
+[[pool]]
+name = "web"
+balance = "least_connections"
+retries = 2
+
+[pool.timeouts]
+connect = "5s"
+idle = "1m"
+
+[pool.health]
+type = "tcp"
+interval = "1s"
+fall = 2
+
+[[pool.backend]]
+name = "a"
+address = "10.0.0.2:8080"
+weight = 10
+
+[[pool.backend]]
+name = "b"
+address = "[2001:db8::1]:8080"
+backup = true"#
+    );
+}
+
+#[test]
+fn a_side_may_be_silent_for_the_longer_of_both_timeouts() {
+    let (text, notes) = import(
+        "listen a
+    bind :80
+    timeout client 10m
+    timeout server 1m
+    server a 10.0.0.2
+",
+    );
+    assert!(notes.is_empty(), "{notes:?}");
+    assert!(text.contains("[listener.timeouts]\nidle = \"10m\""), "{text}");
+    assert!(text.contains("address = \"10.0.0.2:80\""), "{text}");
+    assert!(text.contains("type = \"off\""), "{text}");
+}
+
+#[test]
+fn checks_with_one_send_and_one_expect_are_kept_and_longer_ones_only_connect() {
+    let check = |lines: &str| {
+        import(&format!("listen a\n bind :80\n option tcp-check\n{lines} server a 10.0.0.2:6379 check\n"))
+    };
+    let (text, notes) = check(" tcp-check send PING\\r\\n\n tcp-check expect string +PONG\n");
+    assert!(notes.is_empty(), "{notes:?}");
+    let health = &text.parse::<toml::Table>().expect("TOML")["pool"][0]["health"];
+    assert_eq!((health["send"].as_str(), health["contains"].as_str()), (Some("PING\r\n"), Some("+PONG")));
+    let (text, notes) = check(" tcp-check send A\n tcp-check send B\n tcp-check expect rstring x\n");
+    assert_eq!(notes, [1, 6]);
+    assert!(text.contains("type = \"tcp\""), "{text}");
+}
+
+#[test]
+fn an_http_check_keeps_its_path_host_and_status() {
+    let (text, notes) = import(
+        "listen a
+    bind :80
+    option httpchk GET /alive
+    http-check send hdr Host example.com
+    http-check expect status 204
+    server a 10.0.0.2:80 check
+",
+    );
+    assert!(notes.is_empty(), "{notes:?}");
+    assert!(
+        text.contains("type = \"http\"\npath = \"/alive\"\nhost = \"example.com\"\nstatus = 204"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_server_template_becomes_a_source() {
+    let (text, notes) = import(
+        "resolvers dns
+    nameserver one 127.0.0.1:8600
+listen a
+    bind :80
+    server-template web 5 _web._tcp.service.consul resolvers dns check
+    server-template app 1-3 app.local:81
+",
+    );
+    assert_eq!(notes, [6]);
+    assert!(
+        text.contains(
+            "name = \"_web._tcp.service.consul\"\nrecord = \"srv\"\nresolver = [\"127.0.0.1:8600\"]"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("name = \"app.local\"\nport = 81"), "{text}");
+}
+
+#[test]
+fn what_would_do_something_else_than_before_is_left_out_and_named() {
+    let (text, notes) = import(
+        "frontend tls
+    bind :443 ssl crt x.pem
+    bind :80
+    default_backend web
+backend web
+    server a 10.0.0.2:443 ssl verify none
+    server b 10.0.0.3:80 send-proxy
+    server c 10.0.0.4:80
+frontend only_rules
+    bind :81
+    use_backend web if { src 10.0.0.1 }
+",
+    );
+    assert_eq!(notes, [2, 6, 7, 9, 11]);
+    assert!(!text.contains("443") && !text.contains("10.0.0.3") && !text.contains("81\""), "{text}");
+    assert!(text.contains("10.0.0.4:80"), "{text}");
+}
+
+#[test]
+fn sections_take_the_defaults_in_front_of_them_or_those_they_name() {
+    let (text, _) = import(
+        "defaults one
+    timeout connect 1s
+listen a
+    bind :80
+    server a 10.0.0.1:80
+defaults two
+    timeout connect 2s
+listen b
+    bind :81
+    server a 10.0.0.1:81
+listen c from one
+    bind :82
+    server a 10.0.0.1:82
+",
+    );
+    let connects: Vec<&str> = text.lines().filter(|line| line.starts_with("connect")).collect();
+    assert_eq!(connects, ["connect = \"1s\"", "connect = \"2s\"", "connect = \"1s\""]);
+}
+
+#[test]
+fn a_variable_stays_a_variable() {
+    let (text, notes) = import("listen a\n bind \":${PORT}\"\n server a \"$HOST:80\"\n");
+    assert!(notes.is_empty(), "{notes:?}");
+    assert!(
+        text.contains("bind = \"0.0.0.0:${PORT}\"") && text.contains("address = \"${HOST}:80\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_note_on_a_line_of_the_defaults_is_written_once() {
+    let (_, notes) = import(
+        "defaults\n mode http\nlisten a\n bind :80\n server a 10.0.0.1:80\nlisten b\n bind :81\n server a 10.0.0.1:81\n",
+    );
+    assert_eq!(notes, [2]);
+}
+
+#[test]
+fn nothing_that_can_be_translated_is_no_file() {
+    let imported = haproxy("global\n daemon\ndefaults\n mode http\n", "haproxy.cfg").expect("valid");
+    assert!(imported.text.is_none());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic_and_no_result_is_refused(
+        lines in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "global", "defaults", "frontend f", "backend b", "listen l", "listen l m", " bind :80", " bind :80-90,[::]:1",
+                " bind \"${X}\"", " server a 10.0.0.1", " server a/b x.local:80 check inter 5 fastinter 1d rise 3",
+                " server a x.local:80 check weight 0", " default_backend b", " timeout connect 1", " timeout check 9d",
+                " timeout client 1us", " option httpchk", " http-check send hdr Host", " tcp-check expect string \\x00",
+                " option tcp-check", " tcp-check send a\\", " server-template t 3 _a._tcp.b", " server-template t 3 x:80",
+                " balance random(2)", " retries 99", " retries 3", " maxconn 0", " nbthread 3", " user u", " 'x", " default-server check ssl",
+            ]),
+            0..20,
+        )
+    ) {
+        let text = lines.join("\n");
+        proptest::prop_assert!(haproxy(&text, "x").is_ok(), "{text}\n{:?}", haproxy(&text, "x"));
+    }
+}

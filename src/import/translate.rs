@@ -1,0 +1,340 @@
+//! Frontends and backends as listeners and pools.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use super::file::{Backend, Discover, File, Global, Health, Listener, Pool, Timeouts};
+use super::lines::{Line, Note, Section, Sections};
+use super::proxy::{Bind, Proxy, Times};
+use super::server::{Server, Settings};
+use super::values::{number, time};
+use crate::config::check_name;
+use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, SESSIONS_MAX, SOURCES_MAX, WORKERS_MAX};
+use crate::config::units::show_duration;
+
+/// What `busy_poll` begins with, by the words of our own file.
+const BUSY_POLL: &str = "50us";
+
+/// Returns the tables of our file, and a note for each line that is not in them.
+pub(super) fn translate(read: &Sections) -> (File, Vec<Note>) {
+    let mut whole = Whole { notes: read.notes.clone(), ..Whole::default() };
+    let mut defaults: Option<&Section> = None;
+    for section in &read.sections {
+        match section.head.words().as_slice() {
+            ["global", ..] => section.lines.iter().for_each(|line| whole.global(line)),
+            ["defaults", ..] => defaults = Some(section),
+            ["resolvers", name, ..] => whole.resolvers(name, section),
+            ["frontend" | "backend" | "listen", name, rest @ ..] => {
+                let defaults = match rest {
+                    ["from", from] => named_defaults(read, from),
+                    _ => defaults,
+                };
+                let proxy = Proxy::read(defaults, section, &mut whole.notes);
+                whole.proxies.push((section, (*name).to_owned(), proxy));
+            }
+            _ => whole.notes.push(section.head.note("the section is not translated")),
+        }
+    }
+    whole.put_together()
+}
+
+fn named_defaults<'a>(read: &'a Sections, name: &str) -> Option<&'a Section> {
+    read.sections.iter().find(|section| section.head.words().starts_with(&["defaults", name]))
+}
+
+/// What is known while sections are read.
+#[derive(Default)]
+struct Whole<'a> {
+    file: File,
+    notes: Vec<Note>,
+    jitter: Option<u32>,
+    /// The name servers of each `resolvers` section.
+    resolvers: HashMap<String, Vec<String>>,
+    proxies: Vec<(&'a Section, String, Proxy)>,
+}
+
+impl Whole<'_> {
+    fn global(&mut self, line: &Line) {
+        let Global { workers, splice, busy_poll, max_sessions, drain_timeout, user, group } =
+            &mut self.file.global;
+        let read = match line.words().as_slice() {
+            ["maxconn", max] => {
+                number(Some(max), 1..=SESSIONS_MAX as u64).map(|max| *max_sessions = Some(max))
+            }
+            ["nbthread", threads] => {
+                number(Some(threads), 1..=WORKERS_MAX as u64).map(|threads| *workers = Some(threads))
+            }
+            ["hard-stop-after", after] => {
+                time(Some(after)).map(|after| *drain_timeout = Some(show_duration(after)))
+            }
+            ["user", name] => {
+                *user = Some((*name).to_owned());
+                Ok(())
+            }
+            ["group", name] => {
+                *group = Some((*name).to_owned());
+                Ok(())
+            }
+            ["nosplice"] => {
+                *splice = Some(false);
+                Ok(())
+            }
+            ["busy-polling"] => {
+                *busy_poll = Some(BUSY_POLL.to_owned());
+                Ok(())
+            }
+            ["spread-checks", percent] => number(Some(percent), 0..=u64::from(JITTER_PERCENT_MAX))
+                .map(|percent| self.jitter = Some(percent)),
+            ["daemon" | "master-worker" | "pidfile", ..] => {
+                Err("l4lb stays in the foreground, where systemd wants it".to_owned())
+            }
+            ["stats", ..] => Err("the admin socket is there by default: l4lb ctl".to_owned()),
+            ["log", ..] => Err("lines go to standard error; see [global] log and access_log".to_owned()),
+            ["uid" | "gid", ..] => Err("l4lb takes the names: [global] user and group".to_owned()),
+            ["chroot", ..] => Err("the unit file of systemd confines the process".to_owned()),
+            _ => Err("not known here".to_owned()),
+        };
+        if let Err(why) = read {
+            self.notes.push(line.note(why));
+        }
+    }
+
+    fn resolvers(&mut self, name: &str, section: &Section) {
+        let mut servers = Vec::new();
+        for line in &section.lines {
+            match line.words().as_slice() {
+                ["nameserver", _, address] => {
+                    let address = ["udp@", "tcp@"]
+                        .iter()
+                        .find_map(|kind| address.strip_prefix(kind))
+                        .unwrap_or(address);
+                    servers.push(address.to_owned());
+                }
+                ["parse-resolv-conf"] => {}
+                _ => self.notes.push(line.note("answers are believed as the keys of [[pool.discover]] say")),
+            }
+        }
+        self.resolvers.insert(name.to_owned(), servers);
+    }
+
+    fn put_together(mut self) -> (File, Vec<Note>) {
+        let proxies = std::mem::take(&mut self.proxies);
+        // The pool of each frontend, and the ports by which its clients come in.
+        let mut ports: HashMap<String, BTreeSet<String>> = HashMap::new();
+        for (section, name, proxy) in proxies.iter().filter(|(.., proxy)| !proxy.is_disabled) {
+            let Some(pool) = pool_of(section, name, proxy) else { continue };
+            let of_section = proxy.binds.iter().filter_map(|bind| bind.address.rsplit_once(':'));
+            ports.entry(pool).or_default().extend(of_section.map(|(_, port)| port.to_owned()));
+        }
+        let mut pools = HashMap::new();
+        for (section, name, proxy) in &proxies {
+            if section.head.words[0] == "frontend" || proxy.is_disabled || proxy.servers.is_empty() {
+                continue;
+            }
+            if pools.contains_key(name) || self.file.has_pool(&legal(name)) {
+                self.notes.push(section.head.note("another section has this name: it is left out"));
+                continue;
+            }
+            let in_by = ports.get(name).filter(|ports| ports.len() == 1).and_then(|ports| ports.first());
+            if let Some(pool) = self.pool(section, name, proxy, in_by.map(String::as_str)) {
+                pools.insert(name.clone(), proxy.times);
+                self.file.add_pool(pool);
+            }
+        }
+        let mut names = HashSet::new();
+        for (section, name, proxy) in &proxies {
+            if section.head.words[0] == "backend" || proxy.is_disabled {
+                continue;
+            }
+            let pool = pool_of(section, name, proxy);
+            let Some((pool, times)) = pool.and_then(|pool| pools.get(&pool).map(|times| (pool, *times)))
+            else {
+                self.notes.push(section.head.note("it has no backend that is translated: it is left out"));
+                continue;
+            };
+            for bind in &proxy.binds {
+                match self.file.listener_beside(&bind.address) {
+                    // HAProxy takes both for IPv4 and IPv6; ours is one socket for both.
+                    Some(other)
+                        if other.pool == legal(&pool) && is_both_families(&other.bind, &bind.address) =>
+                    {
+                        other.bind.clone_from(&bind.address);
+                    }
+                    Some(other) => {
+                        let why =
+                            format!("it overlaps {} of listener {}: it is left out", other.bind, other.name);
+                        self.notes.push(bind.line.note(why));
+                    }
+                    None => {
+                        let listener = listener(name, &legal(&pool), proxy, bind, times, &mut names);
+                        self.file.add(listener);
+                    }
+                }
+            }
+        }
+        self.notes.sort();
+        self.notes.dedup();
+        (self.file, self.notes)
+    }
+
+    /// Returns the pool of a backend or listen section; `in_by` is the port of its clients, if they have only one.
+    fn pool(&mut self, section: &Section, name: &str, proxy: &Proxy, in_by: Option<&str>) -> Option<Pool> {
+        let mut pool = Pool {
+            name: legal(name),
+            balance: proxy.balance.filter(|algorithm| *algorithm != "round_robin"),
+            retries: proxy.retries,
+            timeouts: timeouts(proxy.times, proxy.times.server),
+            health: self.health(section, proxy),
+            ..Pool::default()
+        };
+        for server in &proxy.servers {
+            let port = server.place.port.as_deref().or(in_by);
+            if server.is_template {
+                self.source(server, port, &mut pool.discover);
+                continue;
+            }
+            let Some(port) = port else {
+                self.notes.push(server.line.note(
+                    "its port is that of the client, of which there are several or none: it is left out",
+                ));
+                continue;
+            };
+            if server.settings.resolvers.is_some() {
+                self.notes
+                    .push(server.line.note("resolvers: its name is asked of the system's name servers"));
+            }
+            let (name, address) = (legal(&server.name), format!("{}:{port}", server.place.host));
+            if let Some(other) =
+                pool.backend.iter().find(|other| other.address == address || other.name == name)
+            {
+                let why = format!("its name or address is that of {}: it is left out", other.name);
+                self.notes.push(server.line.note(why));
+                continue;
+            }
+            pool.backend.push(Backend {
+                name,
+                address,
+                weight: server.settings.weight.filter(|weight| *weight != 1),
+                backup: server.settings.is_backup.then_some(true),
+            });
+        }
+        if pool.backend.is_empty() && pool.discover.is_empty() {
+            self.notes.push(section.head.note("it has no server that is translated: it is left out"));
+            return None;
+        }
+        Some(pool)
+    }
+
+    /// Adds the source that a `server-template` becomes, with this port unless the records have the ports.
+    fn source(&mut self, server: &Server, port: Option<&str>, sources: &mut Vec<Discover>) {
+        let is_service = server.place.host.starts_with('_');
+        let port = port.and_then(|port| port.parse().ok()).filter(|_| !is_service);
+        let resolver = server.settings.resolvers.as_ref().and_then(|name| self.resolvers.get(name)).cloned();
+        let source = Discover {
+            kind: "dns",
+            name: server.place.host.clone(),
+            record: is_service.then_some("srv"),
+            port,
+            resolver: resolver.filter(|servers| !servers.is_empty()),
+        };
+        let why = if port.is_none() && !is_service {
+            "its port is not known: it is left out"
+        } else if sources.iter().any(|other| (&other.name, other.port) == (&source.name, source.port)) {
+            "another one asks for this name: it is left out"
+        } else if sources.len() == SOURCES_MAX {
+            "the pool has as many sources as it may have: it is left out"
+        } else {
+            sources.push(source);
+            return;
+        };
+        self.notes.push(server.line.note(why));
+    }
+
+    /// Returns the checks of the servers: those of the first that is checked, with a note for each that differs.
+    fn health(&mut self, section: &Section, proxy: &Proxy) -> Health {
+        let Some(first) = proxy.servers.iter().find(|server| server.settings.is_checked) else {
+            return Health { kind: "off", ..Health::default() };
+        };
+        let (health, weaker) = proxy.check.health();
+        if let Some(why) = weaker {
+            self.notes.push(section.head.note(why));
+        }
+        let of = |Server { settings, .. }: &Server| {
+            let Settings { is_checked, interval, fast_interval, rise, fall, check_port, .. } = *settings;
+            (is_checked, interval, fast_interval, rise, fall, check_port)
+        };
+        for server in proxy.servers.iter().filter(|server| of(server) != of(first)) {
+            self.notes.push(server.line.note(format!("it is checked as {}", first.name)));
+        }
+        let (_, interval, fast_interval, rise, fall, port) = of(first);
+        // Neither one check nor the faster interval may last longer than the interval.
+        let longest = interval.unwrap_or(CHECK_INTERVAL);
+        let [fast_interval, timeout] =
+            [fast_interval, proxy.times.check].map(|time| time.map(|time| time.min(longest)));
+        let [interval, fast_interval, timeout] =
+            [interval, fast_interval, timeout].map(|time| time.map(show_duration));
+        Health { interval, fast_interval, timeout, rise, fall, jitter_percent: self.jitter, port, ..health }
+    }
+}
+
+fn timeouts(times: Times, side: Option<Duration>) -> Timeouts {
+    let idle = times.tunnel.or(side).map(show_duration);
+    let half_close = times.client_fin.max(times.server_fin).map(show_duration);
+    Timeouts { connect: times.connect.map(show_duration), idle, half_close }
+}
+
+/// `of_pool` are the timeouts of its pool: a side may be silent for the longer of both times.
+fn listener(
+    section: &str,
+    pool: &str,
+    proxy: &Proxy,
+    bind: &Bind,
+    of_pool: Times,
+    names: &mut HashSet<String>,
+) -> Listener {
+    let Proxy { times, max_sessions, backlog, .. } = proxy;
+    let client = Times {
+        tunnel: of_pool.tunnel.or(times.tunnel),
+        client_fin: of_pool.client_fin.max(times.client_fin),
+        ..of_pool
+    };
+    let own = timeouts(client, times.client.max(of_pool.server));
+    let shared = timeouts(of_pool, of_pool.server);
+    let base = legal(bind.name.as_deref().unwrap_or(section));
+    let mut number = 1;
+    let mut name = base.clone();
+    while !names.insert(name.clone()) {
+        number += 1;
+        name = legal(&format!("{base}-{number}"));
+    }
+    Listener {
+        name,
+        bind: bind.address.clone(),
+        pool: pool.to_owned(),
+        backlog: bind.backlog.or(*backlog),
+        max_sessions: bind.max_sessions.or(*max_sessions),
+        timeouts: if own == shared { Timeouts::default() } else { own },
+    }
+}
+
+/// Returns the name of the section that serves the clients of this one.
+fn pool_of(section: &Section, name: &str, proxy: &Proxy) -> Option<String> {
+    let own = match section.head.words[0].as_str() {
+        "listen" => Some(name),
+        _ => None,
+    };
+    proxy.default_backend.as_deref().or(own).map(str::to_owned)
+}
+
+fn is_both_families(first: &str, second: &str) -> bool {
+    first.starts_with("0.0.0.0:") && second.starts_with("[::]:")
+}
+
+/// Returns the name with each character that our names cannot have as a `-`.
+fn legal(name: &str) -> String {
+    if check_name(name).is_ok() {
+        return name.to_owned();
+    }
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._:-[]".contains(c) { c } else { '-' };
+    name.chars().map(plain).take(64).collect()
+}
