@@ -106,10 +106,16 @@ impl Belief {
                 let wait = self.retry_pause();
                 self.failures = self.failures.saturating_add(1);
                 self.negatives = None;
-                let is_stale = self.settings.stale.is_some_and(|stale| now - self.answered >= stale);
-                if is_stale {
-                    self.keep_only(|_| false);
-                }
+                let left = self.settings.stale.map(|stale| stale.saturating_sub(now - self.answered));
+                let wait = match left {
+                    Some(Duration::ZERO) => {
+                        self.keep_only(|_| false);
+                        wait
+                    }
+                    // No pause outlasts what is known.
+                    Some(left) => wait.min(left),
+                    None => wait,
+                };
                 (self.report(Outcome::Failed, Some(why)), wait)
             }
         }
@@ -193,6 +199,9 @@ impl Belief {
         RETRY_MIN.saturating_mul(doubled).min(max)
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -371,6 +380,21 @@ mod tests {
         assert_eq!(script.later(3599, failure()).0, [1]);
         assert!(script.later(1, failure()).0.is_empty());
         assert_eq!(script.lists(&[1]), [1]);
+    }
+
+    /// It went with the next failure, which came up to five minutes later, or four intervals.
+    #[test]
+    fn what_is_stale_goes_when_its_time_is_over() {
+        let mut script = script(|settings| {
+            (settings.stale, settings.interval) =
+                (Some(Duration::from_mins(90)), Some(Duration::from_hours(1)));
+        });
+        script.lists(&[1]);
+        let mut wait = script.later(3600, failure()).1;
+        while !script.later(wait.as_secs(), failure()).0.is_empty() {
+            wait = script.belief.on_answer(failure(), script.now, MIDDLE).1;
+        }
+        assert_eq!(script.now - script.belief.answered, Duration::from_mins(90));
     }
 
     #[test]
