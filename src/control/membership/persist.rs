@@ -1,6 +1,6 @@
 //! The state that survives a restart: collected when it changes, and restored before anything runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,7 +115,17 @@ fn collect(
     registrations: &Registrations,
     now: (Instant, Timestamp),
 ) -> Saved {
-    let mut saved = Vec::new();
+    let remembered = registrations.all_remembered().map(|(pool, name, weight, set)| SavedBackend {
+        pool: pool.to_owned(),
+        name: name.to_owned(),
+        weight,
+        weight_set: set.weight,
+        admin: admin_word(set.admin),
+        health: health_word(set.health),
+        registered: None,
+    });
+    // First those that have left: where a later process can remember no more, it forgets the first.
+    let mut saved: Vec<SavedBackend> = remembered.collect();
     for pool in &snapshot.pools {
         let weights = configured_weights(config, pool);
         let settings = pool.settings.backends.iter();
@@ -150,16 +160,6 @@ fn collect(
             });
         }
     }
-    let remembered = registrations.all_remembered().map(|(pool, name, weight, set)| SavedBackend {
-        pool: pool.to_owned(),
-        name: name.to_owned(),
-        weight,
-        weight_set: set.weight,
-        admin: admin_word(set.admin),
-        health: health_word(set.health),
-        registered: None,
-    });
-    saved.extend(remembered);
     Saved::of(saved)
 }
 
@@ -190,7 +190,15 @@ pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timesta
     let mut restored = Restored { snapshot, registrations: Registrations::default(), left_out: Vec::new() };
     let sockets: Vec<OwnSocket> = config.own_sockets().collect();
     let mut of_pools: HashMap<String, Vec<SavedBackend>> = HashMap::new();
+    let of_sources = of_sources(config);
     for backend in saved {
+        let of_file = of_sources.get(backend.pool.as_str());
+        if backend.registered.is_none() && of_file.is_some_and(|all| !all.contains(backend.name.as_str())) {
+            // In the order of the file: of too many the first are forgotten.
+            let overrides = overrides_of(&backend);
+            restored.registrations.remember(&backend.pool, &backend.name, backend.weight, overrides);
+            continue;
+        }
         of_pools.entry(backend.pool.clone()).or_default().push(backend);
     }
     for pool in restored.snapshot.pools.clone() {
@@ -202,6 +210,17 @@ pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timesta
         restored.leave_out(&gone, "there is no such pool");
     }
     restored
+}
+
+/// Returns the pools that have sources, with the names of the backends that the configuration lists in each.
+fn of_sources(config: &Config) -> HashMap<&str, HashSet<&str>> {
+    let pools = config.pools.iter().filter(|pool| !pool.discover.is_empty());
+    pools
+        .map(|pool| {
+            let names = pool.backends.iter().map(|backend| backend.name.as_str());
+            (pool.name.as_str(), names.collect())
+        })
+        .collect()
 }
 
 impl Restored {
@@ -242,10 +261,6 @@ impl Restored {
                     if overrides.weight.is_some() && saved.weight != says {
                         self.leave_out(&saved, "its weight, because the configuration has another one now");
                     }
-                }
-                None if !configured.settings.discover.is_empty() => {
-                    let overrides = overrides_of(&saved);
-                    self.registrations.remember(&saved.pool, &saved.name, saved.weight, overrides);
                 }
                 None => self.leave_out(&saved, "the pool has no such backend"),
             }
@@ -343,6 +358,8 @@ const fn health_word(health: Option<HealthState>) -> OverrideTo {
 mod tests {
     use super::*;
     use crate::config::{self, Overrides};
+    use crate::control::membership::origin::Discovery;
+    use crate::control::membership::remembered::REMEMBERED_MAX;
 
     const CONFIG: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\nbackend = [\
          { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\", weight = 5 }]\n";
@@ -442,6 +459,29 @@ mod tests {
             collect(&untouched, &config, &Registrations::default(), (at(0), wall(0))),
             Saved::of(Vec::new())
         );
+    }
+
+    /// Those that were there were forgotten, in favor of thousands that had left.
+    #[test]
+    fn of_too_many_those_that_are_there_outlast_a_restart() {
+        let config =
+            config(&format!("{CONFIG}[[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\n"));
+        let restore = |saved| restore(saved, &config, (at(0), wall(0)));
+        let gone = (0..REMEMBERED_MAX).map(|number| changed(&format!("gone-{number}"), 1));
+        let mut restored = restore(gone.collect());
+        let pool = Arc::clone(&restored.snapshot.pools[0]);
+        let mut backends = pool.settings.backends.clone();
+        let address = ([127, 0, 0, 1], 3).into();
+        backends.push(model::Backend { name: "there".into(), address, weight: 1, backup: false });
+        let running = restored.snapshot.with_backends(pool.id, &backends);
+        let there = running.pools[0].backend_named("there").unwrap();
+        there.set_admin(Admin::Drain);
+        restored.registrations.put_discovery(there.id, Discovery { source: "web.test".into(), weight: 1 });
+        let saved = collect(&running, &config, &restored.registrations, (at(0), wall(0))).backends;
+        assert_eq!(saved.len(), REMEMBERED_MAX + 1);
+        let again = restore(saved).registrations;
+        assert!(again.remembered("web", "there").is_some(), "it is there, and an operator has drained it");
+        assert!(again.remembered("web", "gone-0").is_none() && again.remembered("web", "gone-1").is_some());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::control::membership::origin::RuntimeOverrides;
 
 /// Backends of which it is remembered.
-const REMEMBERED_MAX: usize = 4096;
+pub(super) const REMEMBERED_MAX: usize = 4096;
 
 /// By pool and name. Of too many the one that left first is forgotten.
 #[derive(Debug, Default)]
