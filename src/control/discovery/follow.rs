@@ -285,7 +285,7 @@ mod tests {
     use crate::config::{self, Config, Overrides};
     use crate::control::membership::merge::merge;
     use crate::control::tests::control;
-    use crate::messages::request::{Ask, Named, Request};
+    use crate::messages::request::{Ask, Named, Refusal, Request};
     use crate::pool::{Admin, Snapshot};
 
     const LISTENER: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n";
@@ -412,6 +412,21 @@ mod tests {
         let events = work.control.view.events.recent(None, usize::MAX);
         let message = events.iter().filter(|event| event.message.ends_with(", in drain as set before"));
         assert_eq!(message.count(), 1);
+    }
+
+    /// It was back with the next answer.
+    #[test]
+    fn nobody_removes_from_the_file_what_a_source_lists_too() {
+        let mut work = work(&format!("{LISTENER}{BACKEND}{}", source("web.test")));
+        lists(&mut work, "web.test", &[9]);
+        let (reply, mut answered) = tokio::sync::oneshot::channel();
+        let backend = Named { pool: "web".into(), backend: "10.0.0.9:80".into() };
+        let request = Request::Deregister { backend, holder: None, reply };
+        work.on_ask(Ask { who: "a test".into(), request });
+        work.give_answers();
+        let Err(Refusal::Conflict(why)) = answered.try_recv().unwrap() else { panic!("it is refused") };
+        assert!(why.ends_with("is listed by dns:web.test:80: drain it, or remove it there"), "{why}");
+        assert_eq!(backends(&work), ["10.0.0.9:80"]);
     }
 
     /// It was tried, and logged, with each report.

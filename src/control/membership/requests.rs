@@ -262,9 +262,8 @@ impl ControlLoop {
 
     fn deregister(&mut self, named: &Named, holder: Option<&str>, who: &str) -> Result<Left, Refusal> {
         let (pool, backend) = self.backend_named(named)?;
-        if let Some(known) = self.control.kept.registrations.discovery_of(backend.id) {
+        if let Some(source) = self.lister_of(&pool, &backend, holder) {
             // It would be back with the next answer.
-            let source = &known.source;
             return Err(Refusal::Conflict(format!(
                 "{named} is listed by {source}: drain it, or remove it there"
             )));
@@ -291,6 +290,18 @@ impl ControlLoop {
         let sessions = backend.active();
         self.report_change(named, who, format!("removed with {sessions} sessions left"));
         Ok(Left { sessions, is_removed: true })
+    }
+
+    /// Returns the source that would bring `backend` back, if `holder` removed it. One that leaves itself is believed.
+    fn lister_of(&self, pool: &Pool, backend: &Backend, holder: Option<&str>) -> Option<Arc<str>> {
+        if let Some(known) = self.control.kept.registrations.discovery_of(backend.id) {
+            return Some(Arc::clone(&known.source));
+        }
+        if holder.is_some() {
+            return None;
+        }
+        let (source, found) = self.believed_in(&pool.settings).remove(&backend.address)?;
+        (found.name == backend.name).then_some(source)
     }
 
     /// Removes backends from their pool: the only way out at run time, on request and at the end of a lease.
