@@ -211,9 +211,11 @@ impl ControlLoop {
 
     /// One line and one event for each change, not for each answer.
     fn report_outcome(&self, pool: &str, label: &str, outcome: Outcome, note: Option<&str>) {
-        let before = self.control.view.state().sources.iter().find(|row| row.is_of(pool, label)).cloned();
-        let is_news = before.as_ref().is_none_or(|row| row.outcome != Some(outcome));
-        let is_other_note = before.is_none_or(|row| row.note.as_deref() != note);
+        let state = self.control.view.state();
+        let row = state.sources.iter().find(|row| row.is_of(pool, label));
+        let is_news = row.is_none_or(|row| row.outcome != Some(outcome));
+        let is_other_note = row.is_none_or(|row| row.note.as_deref() != note);
+        drop(state);
         let words = note.map_or_else(String::new, |note| format!(": {note}"));
         let level = match outcome {
             Outcome::Found if note.is_none() => log::Level::Info,
@@ -427,6 +429,20 @@ mod tests {
         let Err(Refusal::Conflict(why)) = answered.try_recv().unwrap() else { panic!("it is refused") };
         assert!(why.ends_with("is listed by dns:web.test:80: drain it, or remove it there"), "{why}");
         assert_eq!(backends(&work), ["10.0.0.9:80"]);
+    }
+
+    /// It was remembered for ever, and put on a backend that meanwhile had served under the file.
+    #[test]
+    fn what_was_set_of_one_that_has_left_is_forgotten_once_the_file_lists_it() {
+        let mut work = work(&format!("{LISTENER}{}", source("web.test")));
+        lists(&mut work, "web.test", &[9]);
+        drain(&mut work, "10.0.0.9:80");
+        lists(&mut work, "web.test", &[]);
+        reload(&mut work, &format!("{LISTENER}{BACKEND}{}", source("web.test")));
+        assert_eq!(admin_of(&work, "10.0.0.9:80"), Admin::Ready);
+        reload(&mut work, &format!("{LISTENER}{}", source("web.test")));
+        lists(&mut work, "web.test", &[9]);
+        assert_eq!(admin_of(&work, "10.0.0.9:80"), Admin::Ready);
     }
 
     /// It was tried, and logged, with each report.

@@ -77,7 +77,10 @@ impl Registrations {
     pub(in crate::control) fn forget_discovery(&mut self, pool: &str, backend: &Backend) {
         let Some(known) = self.discovered.remove(&backend.id) else { return };
         let overrides = RuntimeOverrides::of(backend, known.weight);
-        if overrides != RuntimeOverrides::default() {
+        if overrides == RuntimeOverrides::default() {
+            // What was set when it left before is out of date.
+            self.recall(pool, &backend.name);
+        } else {
             self.remember(pool, &backend.name, known.weight, overrides);
         }
     }
@@ -154,9 +157,12 @@ impl Registrations {
 
 impl Registrations {
     /// Forgets backends that are in no pool any more, and those that the configuration `now` lists and `before` did
-    /// not.
+    /// not, also what was set of these before they were there.
     pub(super) fn align(&mut self, snapshot: &Snapshot, before: &Config, now: &Config) {
         let (before, now) = (listed_in(before), listed_in(now));
+        for (pool, backend, _) in &now {
+            self.remembered.take(pool, backend);
+        }
         let is_over = |id: &BackendId| match snapshot.backend(*id) {
             None => true,
             Some(backend) => {

@@ -118,6 +118,8 @@ impl ControlLoop {
         self.rebuild_with(pool.id, &backends, &returned);
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("the backend was pushed above").id;
+        // It was set of one that a source had listed.
+        self.control.kept.registrations.recall(&named.pool, &named.backend);
         self.note_registration(id, registration);
         self.control.kept.changed_on_request();
         let kept = returned
