@@ -18,6 +18,7 @@ pub mod readiness;
 mod reload;
 mod standby;
 mod status;
+mod stepped;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -48,6 +49,7 @@ pub use membership::notes::{Leaving, Removed};
 pub use pending::Pending;
 pub use standby::Standby;
 pub use status::{ControlState, View};
+pub use stepped::SteppedControl;
 pub use workers::{Member, Workers};
 
 impl Control {

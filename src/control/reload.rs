@@ -194,7 +194,12 @@ impl ControlLoop {
     }
 
     /// Applies `config`, or only reports its changes.
-    fn follow(&mut self, request: ReloadRequest, config: &Config, staged: Option<Box<dyn StagedChange>>) {
+    pub(super) fn follow(
+        &mut self,
+        request: ReloadRequest,
+        config: &Config,
+        staged: Option<Box<dyn StagedChange>>,
+    ) {
         if let Some(Err(refused)) = staged.as_ref().map(|staged| staged.listen()) {
             return self.refuse(request, refused);
         }

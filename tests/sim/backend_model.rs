@@ -11,6 +11,26 @@ use l4lb::sys::Token;
 use crate::conn::{Conn, Descriptor};
 use crate::network::Net;
 
+/// What operators have set of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) admin: Admin,
+    pub(crate) weight: u16,
+    pub(crate) health: Option<HealthState>,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self { admin: Admin::Ready, weight: 1, health: None }
+    }
+}
+
+impl Setting {
+    pub(crate) fn of(backend: &Backend) -> Self {
+        Self { admin: backend.admin(), weight: backend.weight(), health: backend.health_override() }
+    }
+}
+
 /// One backend that is or was in a pool. An address may belong to several, one after another.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -36,6 +56,8 @@ pub(crate) struct Target {
     known_to: Vec<bool>,
     /// By worker: whether the command to cut its sessions is still unread; `None` before it was sent.
     cut_at: Option<Vec<bool>>,
+    /// Whether it came back after that.
+    is_back: bool,
 }
 
 /// Every backend that ever existed, by its id.
@@ -70,6 +92,24 @@ impl Roster {
         self.target(backend.id).health_override = health;
     }
 
+    pub(crate) fn setting(&self, backend: BackendId) -> Setting {
+        let Target { admin, weight, health_override, .. } = self.0[backend.0 as usize];
+        Setting { admin, weight, health: health_override }
+    }
+
+    /// The control thread has set this for a backend of the last epoch.
+    pub(crate) fn set(&mut self, backend: BackendId, set: Setting) {
+        let target = self.target(backend);
+        (target.admin, target.weight, target.health_override) = (set.admin, set.weight, set.health);
+        target.is_paused = set.admin == Admin::Maint;
+    }
+
+    /// The control thread has taken it out of a pool that stays: it gets no sessions, whatever a worker knows.
+    pub(crate) fn leave(&mut self, backend: BackendId) {
+        let target = self.target(backend);
+        (target.admin, target.is_paused) = (Admin::Drain, false);
+    }
+
     /// The sessions of a removed backend must be cut.
     pub(crate) fn cut(&mut self, backend: BackendId) {
         let target = self.target(backend);
@@ -99,7 +139,7 @@ impl Roster {
                 admin: Admin::Ready,
                 is_paused: false,
                 weight: backend.weight(),
-                health: backend.health(),
+                health: backend.checked_health(),
                 health_override: None,
                 is_listed: true,
                 is_unchecked: false,
@@ -107,6 +147,7 @@ impl Roster {
                 listed_at: vec![true; workers],
                 known_to: vec![true; workers],
                 cut_at: None,
+                is_back: false,
             });
         }
         for target in &mut self.0 {
@@ -120,6 +161,7 @@ impl Roster {
                 if !was_listed {
                     target.listed_at.fill(true);
                     target.known_to.fill(true);
+                    target.is_back = target.cut_at.is_some();
                     // It comes back with its present weight.
                     let here = settings.backends.iter().find(|here| here.address == target.backend.address);
                     target.weight = here.expect("it is listed").weight;
@@ -183,7 +225,7 @@ impl Roster {
     /// Panics unless every backend is as the operator has set it.
     pub(crate) fn check(&self) {
         for target in &self.0 {
-            let Target { backend, health, health_override, known_to, cut_at, .. } = target;
+            let Target { backend, health, health_override, known_to, cut_at, is_back, .. } = target;
             let expected = health_override.unwrap_or(*health);
             assert_eq!(
                 backend.health(),
@@ -192,7 +234,7 @@ impl Roster {
             );
             let is_cut = cut_at.as_ref().is_some_and(|cut_at| !cut_at.contains(&true));
             assert!(
-                !is_cut || known_to.contains(&true) || backend.active() == 0,
+                !is_cut || *is_back || known_to.contains(&true) || backend.active() == 0,
                 "every session was cut, and no other has come: {target:?}"
             );
         }

@@ -46,6 +46,8 @@ pub(crate) struct Faults {
     pub(crate) stop: u64,
     /// The operator does something.
     pub(crate) operator: u64,
+    /// A source of backends answers.
+    pub(crate) lists: u64,
     /// An event is never reported.
     pub(crate) lost_edge: u64,
     /// A peer reads nothing.
@@ -92,6 +94,7 @@ impl Faults {
             slow_dial: rng.below(4) / 3 * 990_000,
             // Rarely: if it never happens, the worker may never find it.
             lost_edge: if rng.below(8) == 0 { rng.below(50_000) } else { 0 },
+            lists: if rng.below(2) == 0 { rng.below(20_000) } else { 0 },
         }
     }
 }

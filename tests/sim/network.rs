@@ -76,6 +76,8 @@ pub(crate) struct Backend {
     pub(crate) mode: Mode,
     /// Its answer to a check, and to every session if it speaks first.
     pub(crate) answer: &'static [u8],
+    /// The number of the pool that it serves.
+    pub(crate) home: u64,
 }
 
 /// The socket of one listener of one worker.

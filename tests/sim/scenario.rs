@@ -113,7 +113,11 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
         )
         .expect("as above");
         let mode = if rng.below(4) == 0 { Mode::draw(rng) } else { Mode::Serving };
-        backends.push(Backend { mode, answer });
+        backends.push(Backend { mode, answer, home: pool });
+    }
+    for source in 0..rng.below(3) {
+        write!(text, "[[pool.discover]]\ntype = \"dns\"\nname = \"s{source}.p{pool}.test\"\nport = 80\n")
+            .expect("as above");
     }
 }
 

@@ -2,6 +2,7 @@
 //! after every turn. In the end all faults stop, and everything must end well.
 
 mod answers;
+mod discovery;
 mod ending;
 mod flood;
 mod operator;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Weak};
 
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, HealthState, Relay};
+use l4lb::control::SteppedControl;
 use l4lb::messages::report::{Report, Reports};
 use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
@@ -35,6 +37,7 @@ use crate::shortage;
 use crate::summaries;
 use crate::trace::Trace;
 use answers::Answers;
+use discovery::{Sources, stepped_control};
 use site::Group;
 
 /// Connections with something left to happen; above this no more clients come.
@@ -108,6 +111,9 @@ struct World {
     /// The workers' answers to the operator.
     answers: Answers,
     snapshot: Arc<Snapshot>,
+    /// Puts pools together, for reloads and for sources.
+    control: SteppedControl,
+    sources: Sources,
     stats: Vec<Arc<WorkerStats>>,
     books: Vec<Books>,
     plan: Plan,
@@ -145,6 +151,7 @@ impl World {
         let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();
         let config = plan.config.clone();
+        let snapshot = Arc::new(Snapshot::new(&config));
         let mut world = Self {
             rng,
             removed: Vec::new(),
@@ -164,7 +171,9 @@ impl World {
             admission,
             inbox,
             answers: Answers::new(),
-            snapshot: Arc::default(),
+            snapshot: Arc::clone(&snapshot),
+            control: stepped_control(&config, &snapshot),
+            sources: Sources::default(),
             stats: Vec::new(),
             books: Vec::new(),
             plan,
@@ -176,7 +185,8 @@ impl World {
             reported: 0,
             coverage: Coverage::default(),
         };
-        world.commit(&config, Snapshot::new(&config));
+        world.sources.begin(&config);
+        world.commit(&config, &snapshot);
         world
     }
 
@@ -205,9 +215,12 @@ impl World {
                 net.now += [0, 1_000_000, 3_600_000_000_000][net.below(3)];
             }
         }
-        let operates = self.net.borrow().faults.operator;
+        let (operates, lists) = (self.net.borrow().faults.operator, self.net.borrow().faults.lists);
         if happens(&mut self.rng, operates) {
             self.operate();
+        }
+        if happens(&mut self.rng, lists) {
+            self.discover();
         }
         let running: Vec<usize> =
             (0..self.workers.len()).filter(|&worker| self.workers[worker].is_some()).collect();

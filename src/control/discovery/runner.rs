@@ -47,6 +47,12 @@ impl Runner {
         Ok(Self { runtime: handle, _end: end })
     }
 
+    /// Drops every source that it is given: none is ever asked.
+    pub(super) fn without_thread() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().build()?;
+        Ok(Self { runtime: runtime.handle().clone(), _end: oneshot::channel().0 })
+    }
+
     /// Asks `source` from now on, and reports what `belief` makes of the answers under that name. `rng` has the chance
     /// in its waits.
     pub(super) fn run(

@@ -38,6 +38,19 @@ impl Default for Sources {
     }
 }
 
+impl Sources {
+    /// None yet, and those that begin are never asked: the caller reports what they list. There is no thread.
+    pub(in crate::control) fn unasked() -> Self {
+        Self { start: Runner::without_thread, ..Self::default() }
+    }
+
+    /// Returns the run of the source of that label in that pool, if there is one.
+    pub(in crate::control) fn run_of(&self, pool: &str, label: &str) -> Option<SourceId> {
+        let is_it = |known: &&Followed| known.pool == pool && known.settings.label() == label;
+        self.all.iter().find(is_it).map(|known| known.id)
+    }
+}
+
 /// A source that runs.
 pub(super) struct Followed {
     pub(super) id: SourceId,

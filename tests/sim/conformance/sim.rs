@@ -139,7 +139,7 @@ impl Bench for SimBench {
             bench::Backend::Full => Mode::Blackhole,
         };
         let net = &mut *self.net.borrow_mut();
-        net.backends.push(Backend { mode, answer: b"" });
+        net.backends.push(Backend { mode, answer: b"", home: 0 });
         let last = u16::try_from(net.backends.len() - 1).expect("a few");
         SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_BACKEND_PORT + last))
     }

@@ -7,13 +7,14 @@ use l4lb::messages::command::{Command, StopReason};
 use l4lb::pool::{Admin, Backend, Pool, PoolId, Snapshot};
 
 use super::World;
+use super::discovery::number_of;
 use crate::backend_model::port_of;
 use crate::network::{self, FIRST_BACKEND_PORT, Mode};
 use crate::oracle::StopOrder;
 use crate::random;
 
 /// Addresses that backends may have in all.
-const BACKENDS_MAX: usize = 12;
+const BACKENDS_MAX: usize = 16;
 
 impl World {
     /// Does one action.
@@ -67,7 +68,9 @@ impl World {
 
     pub(super) fn publish(&mut self, snapshot: impl Into<Arc<Snapshot>>) {
         self.snapshot = snapshot.into();
+        self.note_leaving();
         self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
+        self.note_expected();
         // A pool that copies once may have sessions that copy for as long as they last.
         let all_splice = self.snapshot.pools.iter().all(|pool| pool.settings.relay == Relay::Splice);
         self.net.borrow_mut().shortage.all_splice &= all_splice;
@@ -157,14 +160,16 @@ impl World {
 
     // --- the backends of a pool ------------------------------------------------------------------------------------
 
-    /// One backend leaves a pool that has others.
+    /// One backend leaves a pool whose file lists others, and that no source would bring back.
     fn remove_backend(&mut self) {
         let pool = self.draw_pool();
         let mut listed = listed(&pool);
-        if listed.len() < 2 {
+        let of_file: Vec<usize> =
+            (0..listed.len()).filter(|&place| !self.is_discovered(pool.backends[place].id)).collect();
+        let place = of_file[self.below(of_file.len())];
+        if of_file.len() < 2 || self.sources.have(&pool.settings, &pool.backends[place].address) {
             return;
         }
-        let place = self.below(listed.len());
         self.note("remove", &pool.backends[place], 0);
         self.removed.push((pool.id, listed.remove(place)));
         self.gone.push(Arc::clone(&pool.backends[place]));
@@ -176,15 +181,17 @@ impl World {
     fn add_backend(&mut self) {
         let mut back = None;
         let (pool, backend) = if self.removed.is_empty() || self.below(3) == 0 {
-            if self.net.borrow().backends.len() == BACKENDS_MAX {
-                return;
-            }
             let pool = self.draw_pool();
-            let backend = self.found(&pool);
+            let Some(backend) = self.new_server(&pool) else { return };
             (pool.id, backend)
         } else {
             let place = self.below(self.removed.len());
             let (pool, backend) = self.removed.swap_remove(place);
+            let has = |known: &Arc<Backend>| known.pool == pool && known.address == backend.address;
+            if self.snapshot.pool(pool).backends.iter().chain(&self.sources.left).any(has) {
+                // A source lists it, or has listed it a moment ago.
+                return;
+            }
             let is_it = |gone: &Arc<Backend>| gone.pool == pool && gone.address == backend.address;
             // As long as its sessions did not have to be cut, it may be the same one again.
             let place = self.gone.iter().position(is_it).filter(|_| self.rng.below(2) == 0);
@@ -201,28 +208,32 @@ impl World {
         self.note("add", &added, added.id.0.into());
     }
 
-    /// A new server at an address of its own, which answers checks like the others of its pool.
-    fn found(&mut self, pool: &Pool) -> model::Backend {
+    /// A new server at an address of its own, if there is one left, which answers checks like the others of its pool.
+    pub(super) fn new_server(&mut self, pool: &Pool) -> Option<model::Backend> {
         let net = &mut *self.net.borrow_mut();
+        if net.backends.len() == BACKENDS_MAX {
+            return None;
+        }
         let place = |port: u16| usize::from(port - FIRST_BACKEND_PORT);
         let answer = net.backends[place(port_of(&pool.backends[0].address))].answer;
         let port = FIRST_BACKEND_PORT + u16::try_from(net.backends.len()).expect("a few");
         let mode = if self.rng.below(4) == 0 { Mode::draw(&mut self.rng) } else { Mode::Serving };
-        net.backends.push(network::Backend { mode, answer });
+        net.backends.push(network::Backend { mode, answer, home: number_of(&pool.settings) });
         let address = ([127, 0, 0, 1], port).into();
-        model::Backend { name: format!("127.0.0.1:{port}"), address, weight: 1, backup: false }
+        Some(model::Backend { name: format!("127.0.0.1:{port}"), address, weight: 1, backup: false })
     }
 
-    /// Now and then a remaining backend changes its role.
+    /// Now and then a remaining backend changes its role, unless a source lists it.
     fn publish_backends(&mut self, pool: PoolId, mut listed: Vec<model::Backend>, back: &[Arc<Backend>]) {
         if self.below(4) == 0 {
             let place = self.below(listed.len());
-            listed[place].backup ^= true;
+            let known = self.snapshot.pool(pool).backend_named(&listed[place].name);
+            listed[place].backup ^= known.is_none_or(|known| !self.is_discovered(known.id));
         }
         self.publish(self.snapshot.with_backends_back(pool, &listed, back));
     }
 
-    fn draw_pool(&mut self) -> Arc<Pool> {
+    pub(super) fn draw_pool(&mut self) -> Arc<Pool> {
         let place = self.below(self.snapshot.pools.len());
         Arc::clone(&self.snapshot.pools[place])
     }

@@ -6,31 +6,37 @@ use std::time::Duration;
 
 use l4lb::balance::Algorithm;
 use l4lb::config::Config;
-use l4lb::config::model::{Accept, Check, Listener, Pool, Relay, WhenAllDown};
+use l4lb::config::model::{Accept, Backend, Check, Listener, Pool, Relay, WhenAllDown};
 use l4lb::messages::command::Command;
 
 use super::World;
+use super::discovery::number_of;
 use super::operator::listed;
 use crate::backend_model::port_of;
+use crate::random;
 
 impl World {
     /// One thing of the configuration changes, and all of it is published anew.
     pub(super) fn reconfigure(&mut self) {
         let mut config = self.config();
-        match self.below(12) {
+        match self.below(18) {
             0 => {}
             1 | 2 => self.change_listener(&mut config),
             3 | 4 => self.change_pool(&mut config),
             5 => self.change_checks(&mut config),
             6 | 7 => self.remove_pool(&mut config),
             8 | 9 => self.restore_pool(&mut config),
+            10 | 11 => self.take_over(&mut config),
+            12 | 13 => self.give_up(&mut config),
+            14 | 15 => self.change_sources(&mut config),
             _ => self.rename_pool(&mut config),
         }
         self.coverage.hit("reconfigured");
-        self.publish(self.snapshot.reconfigured(&config));
+        let next = self.reload(&config);
+        self.publish(next);
     }
 
-    /// The configuration as it would be written now.
+    /// The configuration as it would be written now: what sources list is not in it.
     pub(super) fn config(&self) -> Config {
         let place = |listener: &Arc<l4lb::pool::Listener>| {
             let is_it = |pool: &Arc<l4lb::pool::Pool>| pool.id == listener.pool;
@@ -44,11 +50,18 @@ impl World {
             listeners: listeners
                 .map(|listener| Listener { pool: place(listener), ..listener.settings.clone() })
                 .collect(),
-            pools: pools.map(|pool| Pool { backends: listed(pool), ..Pool::clone(&pool.settings) }).collect(),
+            pools: pools
+                .map(|pool| Pool { backends: self.of_file(pool), ..Pool::clone(&pool.settings) })
+                .collect(),
             hosts: Vec::new(),
             digest: 0,
             notes: Vec::new(),
         }
+    }
+
+    fn of_file(&self, pool: &l4lb::pool::Pool) -> Vec<Backend> {
+        let all = listed(pool).into_iter().zip(&pool.backends);
+        all.filter(|(_, backend)| !self.is_discovered(backend.id)).map(|(listed, _)| listed).collect()
     }
 
     fn change_listener(&mut self, config: &mut Config) {
@@ -79,8 +92,8 @@ impl World {
     fn change_checks(&mut self, config: &mut Config) {
         let place = self.below(config.pools.len());
         let pool = &mut config.pools[place];
-        let number = |pool: &Pool| pool.name.trim_start_matches(['p', 'q']).to_owned();
-        let first = self.plan.config.pools.iter().find(|first| number(first) == number(pool));
+        let number = number_of(pool);
+        let first = self.plan.config.pools.iter().find(|first| number_of(first) == number);
         let first = first.expect("pools have the names of the beginning").health.check.clone();
         pool.health.check = [Check::Off, Check::Tcp, first][self.below(3)].clone();
         let shortest = pool.health.timeout.max(pool.health.fast_interval);
@@ -138,11 +151,14 @@ impl World {
 
     /// The sessions of a backend that has gone are cut.
     pub(super) fn cut_gone(&mut self) {
-        if self.gone.is_empty() {
-            return;
-        }
-        let place = self.below(self.gone.len());
-        let backend = self.gone.swap_remove(place);
+        let left = &mut self.sources.left;
+        // Those that the control thread has removed may still come back.
+        let place = random::below(&mut self.rng, (self.gone.len() + left.len()).max(1));
+        let backend = match (place.checked_sub(self.gone.len()), self.gone.get(place)) {
+            (None, Some(_)) => self.gone.swap_remove(place),
+            (Some(place), _) if place < left.len() => Arc::clone(&left[place]),
+            (None | Some(_), _) => return,
+        };
         self.note("cut", &backend, backend.id.0.into());
         self.net.borrow_mut().roster.cut(backend.id);
         self.coverage.hit("backend cut");

@@ -74,13 +74,12 @@ impl World {
             }
             _ => return,
         }
-        let next = self.snapshot.reconfigured(&config);
-        self.commit(&config, next);
+        let next = self.reload(&config);
+        self.commit(&config, &next);
     }
 
-    /// Runs `config` from `next` on, which is to be published to all workers.
-    pub(super) fn commit(&mut self, config: &Config, next: Snapshot) {
-        let next = Arc::new(next);
+    /// Runs `config` from `next` on, which is published to all workers.
+    pub(super) fn commit(&mut self, config: &Config, next: &Arc<Snapshot>) {
         let workers = config.global.workers.get();
         let first_new = self.serving.len();
         let leaving = self.serving.split_off(workers.min(first_new));
@@ -88,7 +87,7 @@ impl World {
         let hands: Vec<_> =
             (self.serving.len()..workers).zip(first_place..).map(|(index, _)| self.hire(index)).collect();
         self.serving.extend(first_place..first_place + hands.len());
-        let mut listeners = self.regroup(config, &next);
+        let mut listeners = self.regroup(config, next);
         let peers = Peers::of(self.serving.iter().map(|&place| &self.handles[place]));
         let ticket = Arc::new(());
         self.ticket = Arc::downgrade(&ticket);
@@ -111,11 +110,11 @@ impl World {
             assert!(self.handles[place].assign(assignment(Vec::new())).is_ok(), "as above");
         }
         self.plan.config.global = config.global.clone();
-        self.publish(Arc::clone(&next));
+        self.publish(Arc::clone(next));
         for ((endpoints, shared), listeners) in hands.into_iter().zip(of_new) {
             self.net.borrow_mut().roster.hire();
             let kernel = SimKernel { net: Rc::clone(&self.net), worker: self.workers.len() };
-            let worker = Worker::new(kernel, endpoints, assignment(listeners), Arc::clone(&next), shared);
+            let worker = Worker::new(kernel, endpoints, assignment(listeners), Arc::clone(next), shared);
             self.workers.push(Some(worker));
         }
     }

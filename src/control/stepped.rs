@@ -1,0 +1,70 @@
+//! The control thread without its thread and its sources: each call does what one report makes it do, and nothing happens
+//! in between. The simulation drives it, so that the laws of membership hold for the code that runs.
+
+use std::sync::Arc;
+
+use crate::config::model::Config;
+use crate::control::control_loop::{Control, ControlLoop};
+use crate::control::discovery::state::Sources;
+use crate::control::membership::origin::Origin;
+use crate::messages::discovery::SourceReport;
+use crate::messages::reload::{Mode, ReloadRequest};
+use crate::messages::topology::StagedChange;
+use crate::pool::{BackendId, Snapshot};
+
+/// See the module.
+pub struct SteppedControl(ControlLoop);
+
+impl SteppedControl {
+    /// Returns one that follows the sources of the configuration and asks none of them.
+    pub fn new(control: Control) -> Self {
+        let mut work = ControlLoop::new(control);
+        work.sources = Sources::unasked();
+        work.follow_sources();
+        Self(work)
+    }
+
+    /// The workers run `snapshot` by now, which has come of `config`.
+    pub fn run(&mut self, snapshot: &Arc<Snapshot>, config: Config) {
+        self.0.control.config = Arc::new(config);
+        self.0.control.snapshot = Arc::clone(snapshot);
+        self.0.show_snapshot();
+    }
+
+    /// Returns what the workers are to run.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.0.control.snapshot
+    }
+
+    /// Returns the origin of a backend of that snapshot.
+    pub fn origin_of(&self, backend: BackendId) -> Origin {
+        self.0.control.kept.registrations.origin_of(backend)
+    }
+
+    /// Returns the number of the latest event, unless there was none.
+    pub fn last_event(&self) -> Option<u64> {
+        self.0.control.view.events.recent(None, 1).last().map(|event| event.id)
+    }
+
+    /// A source of that pool reports. Returns false when none runs under that label.
+    pub fn on_report_of(&mut self, pool: &str, label: &str, report: SourceReport) -> bool {
+        let Some(id) = self.0.sources.run_of(pool, label) else { return false };
+        self.0.on_discovered(id, report);
+        self.0.publish();
+        true
+    }
+
+    /// Applies `config`, whose resources are `staged`.
+    pub fn reload(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
+        let request =
+            ReloadRequest { who: "an operator".into(), source: None, mode: Mode::Apply, answer: None };
+        self.0.follow(request, config, Some(staged));
+        self.0.publish();
+        self.0.give_answers();
+    }
+
+    /// Forgets removed backends without sessions. Must be called only while no worker runs an epoch that has one of them.
+    pub fn forget_removed(&mut self) {
+        self.0.check_removed();
+    }
+}
