@@ -37,17 +37,17 @@ pub struct Problem {
     pub error: String,
 }
 
-/// Process status.
+/// The state of the process and its totals since the start.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
-    /// Version of the program.
+    /// The version as `l4lb --version` prints it.
     pub version: String,
     /// Process id.
     pub pid: u32,
     /// Time when the process began to serve.
     #[schema(value_type = String, format = DateTime)]
     pub started: Timestamp,
-    /// Seconds since then.
+    /// Seconds since the process started.
     pub uptime: f64,
     /// The stage of the process.
     pub stage: Stage,
@@ -58,9 +58,9 @@ pub struct Status {
     pub epoch: u64,
     /// Each worker's part of the work, by index.
     pub workers: Vec<Worker>,
-    /// Totals over all sessions.
+    /// Totals over all sessions since the start.
     pub totals: Totals,
-    /// Reloads so far.
+    /// The reloads since the start, and the result of the last one.
     pub reload: Reload,
     /// Keys that were read and need a restart to take effect.
     #[serde(default)]
@@ -88,11 +88,11 @@ pub struct NotSaved {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Accepts and serves connections.
+    /// Accepts connections and serves sessions.
     Serving,
     /// Finishes open sessions, accepts no new ones.
     Draining,
-    /// Cuts the remaining sessions.
+    /// Resets the sessions that are left, then exits.
     Stopping,
 }
 
@@ -122,7 +122,7 @@ pub struct Worker {
 pub struct Totals {
     /// Open sessions.
     pub sessions: u64,
-    /// Connections accepted.
+    /// Connections accepted since the start.
     pub accepted: u64,
     /// Ended sessions by reason; reasons that never occurred are left out.
     pub closed: std::collections::BTreeMap<String, u64>,
@@ -130,9 +130,9 @@ pub struct Totals {
     pub to_backend: u64,
     /// Bytes written to clients.
     pub to_client: u64,
-    /// Dials begun.
+    /// Dials begun since the start, retries included.
     pub dials: u64,
-    /// Dials that failed.
+    /// Dials that failed since the start, whether or not a retry followed.
     pub dial_failures: u64,
 }
 
@@ -145,20 +145,20 @@ pub struct Listener {
     pub address: String,
     /// Its pool.
     pub pool: String,
-    /// Open sessions through it.
+    /// Open sessions that this listener accepted.
     pub sessions: u64,
     /// Limit on its open sessions, if any.
     pub max_sessions: Option<u64>,
 }
 
-/// A set of backends.
+/// A pool: a set of backends and the way one is picked.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Pool {
     /// Its name.
     pub name: String,
     /// The algorithm that picks a backend.
     pub balance: String,
-    /// Number of its backends.
+    /// Number of backends in the pool, whatever their state.
     pub backends: u64,
     /// Number of backends that may get new sessions now.
     pub eligible: u64,
@@ -179,12 +179,12 @@ pub struct Backend {
     pub weight: u16,
     /// Serves only when no other backend is eligible.
     pub backup: bool,
-    /// Its administrative state.
+    /// The state set by operators: ready, drain or maint.
     pub admin: Admin,
     /// Author of the last run-time change of `admin`; `null` when there was none since the process started.
     #[serde(default)]
     pub admin_by: Option<String>,
-    /// Time of that change.
+    /// Time at which an operator last set that state.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub admin_since: Option<Timestamp>,
@@ -205,11 +205,11 @@ pub struct Backend {
     pub sessions_total: u64,
     /// Failed dials that it caused itself.
     pub dial_failures: u64,
-    /// Bytes written to it.
+    /// Bytes written to the backend since it was added.
     pub to_backend: u64,
     /// Bytes read from it and written to clients.
     pub to_client: u64,
-    /// Its origin.
+    /// Whether the file, a request or a source of the pool lists it.
     pub source: Source,
     /// Seconds until its lease ends unless renewed; `null` without a lease.
     pub lease_left: Option<f64>,
@@ -245,15 +245,15 @@ pub enum Admin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// Not known yet; serves.
+    /// No check has decided yet; eligible for new sessions.
     Unknown,
-    /// Serves.
+    /// Eligible for new sessions as far as its checks go.
     Up,
-    /// Gets no new sessions.
+    /// Not eligible, unless the pool tries anyway when all are down.
     Down,
 }
 
-/// A backend to register.
+/// A request to register a backend with a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
@@ -342,7 +342,7 @@ pub struct BackendChange {
     #[schema(maximum = 256)]
     #[serde(default, deserialize_with = "whole")]
     pub weight: Option<u16>,
-    /// The administrative state.
+    /// The new administrative state; absent leaves it unchanged.
     pub admin: Option<Admin>,
 }
 
@@ -350,7 +350,7 @@ pub struct BackendChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthOverride {
-    /// The new setting.
+    /// The health to set; `auto` leaves it to the checks again.
     pub health: OverrideTo,
 }
 
@@ -362,11 +362,11 @@ pub enum OverrideTo {
     Up,
     /// Down, whatever its checks find.
     Down,
-    /// As its checks find.
+    /// The result of the checks, as without a setting.
     Auto,
 }
 
-/// Selects backends.
+/// The parameters that select backends.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -375,7 +375,7 @@ pub struct BackendFilter {
     pub pool: Option<String>,
 }
 
-/// Selects sessions.
+/// The parameters that select sessions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -405,7 +405,7 @@ pub struct SessionFilter {
 /// page.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SessionPage {
-    /// The rows.
+    /// The sessions of this page.
     pub sessions: Vec<Session>,
     /// `from` of the next page; `null` on the last.
     pub next: Option<String>,
@@ -429,7 +429,7 @@ pub struct Session {
     /// The address of the backend.
     #[serde(default)]
     pub backend_address: Option<String>,
-    /// The client's address.
+    /// Address and port of the client.
     pub client: String,
     /// The source address of the connection to the backend. `null` before the dial, and after the end if its line was
     /// not logged.
@@ -492,7 +492,7 @@ pub struct Explanation {
     pub as_of_choice: bool,
     /// End code: two letters, see `l4lb ctl explain --codes`; `null` while it is open.
     pub end_code: Option<String>,
-    /// The end in words.
+    /// How and why it ended; absent while it is open.
     pub end: Option<String>,
 }
 
@@ -512,7 +512,7 @@ pub struct Candidate {
     pub since: Option<String>,
 }
 
-/// Drains in progress.
+/// The drains in progress, of backends and of the process.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Drains {
     /// The drain of the process, from SIGTERM on.
@@ -532,11 +532,11 @@ pub struct Drain {
     pub address: Option<String>,
     /// Whether it was removed from its pool.
     pub removed: bool,
-    /// Sessions left.
+    /// Open sessions that the drain waits for.
     pub sessions: u64,
     /// Sessions when the drain began.
     pub sessions_at_start: u64,
-    /// Seconds since it began.
+    /// Seconds since the drain began.
     pub age: f64,
     /// Seconds until the remaining sessions are cut; `null` when they may finish.
     pub deadline: Option<f64>,
@@ -561,9 +561,9 @@ pub struct Sample {
     pub time: Timestamp,
     /// The stage of the process.
     pub stage: Stage,
-    /// The epoch.
+    /// The epoch that runs at that moment.
     pub epoch: u64,
-    /// Totals over all sessions.
+    /// Totals over all sessions since the start.
     pub totals: Totals,
     /// One entry per pool.
     pub pools: Vec<Pool>,
@@ -578,9 +578,9 @@ pub struct Sample {
 /// Percentiles in seconds; `null` when nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
-    /// Number of measurements.
+    /// Number of measurements in the period of the sample.
     pub count: u64,
-    /// Half were faster.
+    /// Median in seconds: half of the measurements are below it.
     pub p50: Option<f64>,
     /// 90 of 100 were faster.
     pub p90: Option<f64>,

@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 use crate::sys;
 
 /// The highest port that [`Ports::from_base`] accepts.
-pub const PORT_BASE_MAX: u16 = u16::MAX - 4;
+pub(crate) const PORT_BASE_MAX: u16 = u16::MAX - 4;
 
 /// The ports of the demo, all on the loopback interface.
-pub struct Ports {
+pub(crate) struct Ports {
     balancer: u16,
     /// The port of the admin API and its page.
     dashboard: u16,
@@ -32,17 +32,17 @@ impl Default for Ports {
 
 impl Ports {
     /// Returns five consecutive ports, for when the usual ones are taken. `base` must not exceed [`PORT_BASE_MAX`].
-    pub fn from_base(base: u16) -> Self {
+    pub(crate) fn from_base(base: u16) -> Self {
         Self { balancer: base, dashboard: base + 1, backends: [base + 2, base + 3, base + 4] }
     }
 
     /// Returns the address for the admin API.
-    pub fn dashboard(&self) -> SocketAddr {
+    pub(crate) fn dashboard(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.dashboard).into()
     }
 
     /// Returns the configuration: the pool `web` with the backends `a`, `b` and `c`, as in the manual.
-    pub fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         let backends = ["a", "b", "c"].into_iter().zip(self.backends);
         let backends: String = backends
             .map(|(name, port)| format!("{{ name = \"{name}\", address = \"127.0.0.1:{port}\" }}, "))
@@ -55,7 +55,7 @@ impl Ports {
 }
 
 /// A bound server that does not serve yet.
-pub struct HttpBackend {
+pub(crate) struct HttpBackend {
     runtime: tokio::runtime::Runtime,
     listener: TcpListener,
     port: u16,
@@ -63,7 +63,7 @@ pub struct HttpBackend {
 
 impl HttpBackend {
     /// Listens on `port` of the loopback interface; 0 takes any.
-    pub fn bind(port: u16) -> io::Result<Self> {
+    pub(crate) fn bind(port: u16) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener =
@@ -73,12 +73,12 @@ impl HttpBackend {
     }
 
     /// Returns the port that it listens on.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Prints commands to try once it serves.
-    pub fn print_what_to_try(&self, to: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn print_what_to_try(&self, to: &mut impl Write) -> io::Result<()> {
         let port = self.port;
         writeln!(
             to,
@@ -87,7 +87,7 @@ impl HttpBackend {
     }
 
     /// Answers every request with the port, and /health with OK. Does not return.
-    pub fn serve(self) -> io::Result<()> {
+    pub(crate) fn serve(self) -> io::Result<()> {
         let answer = format!("Received request on server running on port {}\n", self.port);
         let routes =
             Router::new().route("/health", get(|| async { "OK" })).fallback(|| async move { answer.clone() });
@@ -101,7 +101,7 @@ fn refused(address: SocketAddr, error: io::Error) -> io::Error {
 }
 
 /// Starts the backends of the demo, each on its own thread.
-pub fn start_backends(ports: &Ports) -> io::Result<()> {
+pub(crate) fn start_backends(ports: &Ports) -> io::Result<()> {
     let bound: Vec<HttpBackend> =
         ports.backends.into_iter().map(HttpBackend::bind).collect::<io::Result<_>>()?;
     for backend in bound {
@@ -115,14 +115,14 @@ pub fn start_backends(ports: &Ports) -> io::Result<()> {
 }
 
 /// A secret token, in a file that only the user of the demo may read.
-pub struct Token {
+pub(crate) struct Token {
     text: String,
     file: PathBuf,
 }
 
 impl Token {
     /// Creates a token. Its file is removed when this is dropped: l4lb reads it once, before it answers any request.
-    pub fn make() -> io::Result<Self> {
+    pub(crate) fn make() -> io::Result<Self> {
         let mut bytes = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         let text = format!("{:032x}", u128::from_ne_bytes(bytes));
@@ -138,7 +138,7 @@ impl Token {
     }
 
     /// Returns the file that contains it.
-    pub fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 }
@@ -152,7 +152,7 @@ impl Drop for Token {
 }
 
 /// Prints commands to try once everything runs.
-pub fn print_what_to_try(ports: &Ports, token: &Token, to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn print_what_to_try(ports: &Ports, token: &Token, to: &mut impl Write) -> io::Result<()> {
     let [a, b, c] = ports.backends;
     let balancer = format!("127.0.0.1:{}", ports.balancer);
     writeln!(

@@ -48,14 +48,14 @@ pub mod control;
 
 pub mod server;
 
-pub mod demo;
+mod demo;
 
-pub mod doctor;
+mod doctor;
 
 pub mod import;
 
 pub mod ctl;
 
-pub mod top;
+mod top;
 
 pub mod cli;

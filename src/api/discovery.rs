@@ -41,7 +41,7 @@ pub struct Discovery {
 /// What a source says now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Discovered {
-    /// What it is called.
+    /// The source as logs and metrics name it, such as `dns:web.test:80`.
     pub source: String,
     /// Why there is no answer, if there is none.
     pub error: Option<String>,
@@ -56,7 +56,7 @@ pub struct Discovered {
 pub struct DiscoveredBackend {
     /// Its name in the pool.
     pub name: String,
-    /// Where it is dialed.
+    /// The address and port that sessions dial.
     pub address: String,
     /// Share of new sessions, 0..=256.
     pub weight: u16,

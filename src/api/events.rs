@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-/// Selects events.
+/// The parameters that select events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -27,13 +27,13 @@ pub struct Event {
     /// Time of the event.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
-    /// The subject.
+    /// The subject of the event, by which events are filtered.
     pub kind: EventKind,
-    /// The pool concerned.
+    /// The pool that the event concerns, if any.
     pub pool: Option<String>,
-    /// The backend concerned.
+    /// The backend that the event concerns, if any.
     pub backend: Option<String>,
-    /// The requester.
+    /// The requester, for a change that was requested: a uid, a peer address or a signal.
     pub who: Option<String>,
     /// The event in words.
     pub message: String,

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 /// A reload is answered within this time, however long `reload_timeout` is; after that, the events report the result.
 pub const RELOAD_ANSWER_MAX: Duration = Duration::from_secs(600);
 
-/// The running configuration.
+/// The configuration that runs, and keys that wait for a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Config {
     /// Number of the snapshot; rises with each one published.
@@ -28,9 +28,9 @@ pub struct Config {
 pub struct ReloadReport {
     /// False for a dry run.
     pub applied: bool,
-    /// The current epoch.
+    /// The epoch that runs after the reload.
     pub epoch: u64,
-    /// One entry per change.
+    /// The changes; empty when the file is as it was.
     pub changes: Vec<Change>,
     /// Differences between the file and run-time changes, and which of them wins.
     pub notes: Vec<String>,
@@ -41,16 +41,16 @@ pub struct ReloadReport {
 pub struct Change {
     /// In words: `pool "web": backend "a": weight 1 -> 3`.
     pub what: String,
-    /// Sessions affected.
+    /// Open sessions that the change affects.
     pub sessions: u64,
     /// Whether it needs a restart and is not applied; `what` contains the reason.
     pub needs_restart: bool,
 }
 
-/// Reloads so far.
+/// The reloads since the start, and the result of the last one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Reload {
-    /// Number of reloads applied.
+    /// Reloads that were applied since the start.
     pub succeeded: u64,
     /// Number of reloads refused, which changed nothing.
     pub failed: u64,

@@ -39,7 +39,7 @@ pub enum Algorithm {
     PowerOfTwo,
     /// By the client's address, consistently.
     SourceHash,
-    /// Drawn by weight.
+    /// Drawn at random, each member in proportion to its weight.
     Random,
 }
 
@@ -100,8 +100,8 @@ pub struct Pick<'a> {
     pub cursor: &'a AtomicU64,
     /// Index of the worker that picks.
     pub worker: usize,
-    /// The client's address.
+    /// The address that `source_hash` hashes; other algorithms ignore it.
     pub client: IpAddr,
-    /// The worker's generator.
+    /// The generator of the worker that picks, used by the algorithms that draw.
     pub rng: &'a mut Rng,
 }

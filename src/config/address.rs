@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use super::error::Invalid;
 use crate::base::address::Address;
 
-/// Turns `host:port` into addresses.
+/// Returns the addresses of a `host:port`; may block until the name server answers.
 pub type Resolver<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<SocketAddr>>;
 
 /// Asks the system's resolver, and blocks until it answers.
@@ -32,11 +32,11 @@ pub fn parse_bind(text: &str) -> Result<SocketAddr, Invalid> {
 /// The address of a backend as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// What needs no resolver.
+    /// An IP address and port; no name server is asked.
     Address(Address),
     /// A name to resolve, and a port.
     Host {
-        /// As written.
+        /// The name as the configuration spells it.
         host: String,
         /// Not 0.
         port: u16,

@@ -14,12 +14,12 @@ use super::model::{
 use super::show::check_keys;
 use super::units::show_duration;
 
-/// One difference.
+/// One difference between two configurations, as a reload logs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The part that differs.
+    /// The process, or the listener, pool or backend that differs.
     pub subject: Subject,
-    /// The difference.
+    /// Whether it was added, removed or edited, and for an edit the key.
     pub difference: Difference,
     /// Why it needs a restart, if it does.
     pub needs_restart: Option<&'static str>,
@@ -28,19 +28,19 @@ pub struct Change {
 /// The part of the configuration that a change affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// The process.
+    /// The settings of the process: the `[global]` table.
     Global,
-    /// The admin API.
+    /// The settings of the `[admin]` table.
     Admin,
     /// The listener of that name.
     Listener(String),
     /// The pool of that name.
     Pool(String),
-    /// A backend.
+    /// A backend, identified by its pool and its name.
     Backend {
         /// The name of its pool.
         pool: String,
-        /// Its name.
+        /// Its name, unique within the pool.
         name: String,
     },
     /// A source of backends, behind the name of its pool.
@@ -50,17 +50,17 @@ pub enum Subject {
 /// The kind of a difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// It was added.
+    /// Only the new configuration has it.
     Added,
-    /// It was removed.
+    /// Only the old configuration has it.
     Removed,
     /// The value of a key has changed. Another address makes it another listener or backend under the same name.
     Key {
         /// The key, behind the names of its tables.
         key: &'static str,
-        /// The old value.
+        /// The value before, written as in the file.
         old: String,
-        /// The new value.
+        /// The value after, written as in the file.
         new: String,
     },
 }

@@ -9,7 +9,7 @@ use super::units::show_duration;
 /// A source of backends of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discover {
-    /// What is asked, and how.
+    /// The kind of source, with the settings of that kind.
     pub kind: Kind,
     /// How long backends stay of which nothing but failures has been heard; `None` is for ever.
     pub stale: Option<Duration>,
@@ -23,10 +23,10 @@ pub struct Discover {
     pub interval: Option<Duration>,
 }
 
-/// What is asked, and how.
+/// The kind of a source, with the settings of that kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Name servers.
+    /// Records of name servers.
     Dns(Dns),
 }
 
@@ -35,7 +35,7 @@ pub enum Kind {
 pub struct Dns {
     /// The name that is asked for. With a dot at its end it is asked for as it stands, in no search list.
     pub name: String,
-    /// What is asked for.
+    /// The type of record that the source queries.
     pub record: Record,
     /// The name servers; those of resolv.conf(5) if there are none.
     pub resolvers: Vec<SocketAddr>,
@@ -43,7 +43,7 @@ pub struct Dns {
     pub prefer: Prefer,
 }
 
-/// What is asked for.
+/// The type of record that a source queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
     /// The addresses of the name, each with this port.
@@ -162,5 +162,4 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What stays whatever happens.
 pub(super) const FOREVER: &str = "forever";

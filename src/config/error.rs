@@ -20,15 +20,15 @@ pub enum Error {
     File {
         /// The file as the user named it.
         file: String,
-        /// The mistake.
+        /// The mistake, with the key and the value that was got.
         what: String,
     },
-    /// In a flag.
+    /// A mistake in a flag of the command line.
     #[error("{flag}: {what}")]
     Flag {
         /// The flag with its value.
         flag: String,
-        /// The mistake.
+        /// The mistake, without the name of the flag.
         what: String,
     },
     /// Neither a file nor a listener.

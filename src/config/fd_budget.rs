@@ -15,7 +15,7 @@ pub struct FdBudget {
     pub listeners: u64,
     /// The loops: epoll and waker of each worker.
     pub loops: u64,
-    /// Health checks in flight.
+    /// Descriptors reserved for health checks in flight.
     pub checks: u64,
     /// Limit on health checks in flight per worker.
     pub checks_per_worker: u64,
@@ -56,12 +56,12 @@ const PIPE_BYTES_PERCENT: u64 = 80;
 /// Explains why the open-files limit is too low.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// Not one session fits.
     #[error(
         "nofile: the limit of {nofile} open files leaves no room for sessions, raise it to {needed} or more"
     )]
+    /// The limit is too low for one session beside everything else.
     NoRoom {
-        /// The limit.
+        /// The limit of open files, RLIMIT_NOFILE.
         nofile: u64,
         /// The need of one session.
         needed: u64,
@@ -72,13 +72,13 @@ pub enum LimitError {
          raise the limit or lower max_sessions"
     )]
     TooMany {
-        /// `max_sessions`.
+        /// The value of `max_sessions` in the configuration.
         configured: usize,
         /// The need of all of them.
         needed: u64,
-        /// The limit.
+        /// The limit of open files, RLIMIT_NOFILE.
         nofile: u64,
-        /// The number that fits.
+        /// The most sessions that fit below that limit.
         sessions: usize,
     },
 }

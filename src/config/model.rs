@@ -41,12 +41,12 @@ pub enum OwnSocket {
     Listener(SocketAddr),
     /// The admin API: it would be open to every client of a listener.
     Admin(SocketAddr),
-    /// The metrics: the same.
+    /// The metrics: every client of a listener could read them.
     Metrics(SocketAddr),
 }
 
 impl OwnSocket {
-    /// Returns its address.
+    /// Returns the address that the socket is bound to, possibly a wildcard.
     pub fn bind(self) -> SocketAddr {
         let (Self::Listener(bind) | Self::Admin(bind) | Self::Metrics(bind)) = self;
         bind
@@ -83,11 +83,11 @@ impl Admin {
 /// A backend that is configured by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Its pool.
+    /// Name of the pool that the backend belongs to.
     pub pool: String,
     /// Its name in the pool.
     pub backend: String,
-    /// The name to resolve.
+    /// The host and port that are resolved again and again.
     pub target: Target,
     /// Why it has no address, while its address is [`UNRESOLVED`].
     pub unresolved: Option<String>,
@@ -99,7 +99,7 @@ pub const UNRESOLVED: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr:
 /// The treatment of a backend with an unresolved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolve {
-    /// The configuration is refused.
+    /// A host that cannot be resolved is a mistake, and the configuration is refused.
     Require,
     /// The backend is down until it resolves.
     KeepTrying,
@@ -158,7 +158,7 @@ pub struct Global {
 pub struct SessionLines {
     /// One as soon as its backend is connected.
     pub at_start: bool,
-    /// One at its end.
+    /// Whether the end of each session is logged.
     pub at_end: bool,
     /// One per period while it is open.
     pub every: Option<Duration>,
@@ -192,7 +192,7 @@ pub struct AccessLog {
 /// The account that the process keeps the rights of, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// The user.
+    /// The user that l4lb becomes once all listeners are bound.
     pub user: String,
     /// The group; the user's own when `None`.
     pub group: Option<String>,
@@ -223,7 +223,7 @@ pub enum AdminSocket {
     Default,
     /// This path, or the process does not start.
     At(PathBuf),
-    /// Nowhere.
+    /// The process has no admin socket.
     Off,
 }
 
@@ -293,7 +293,7 @@ impl Accept {
 /// How long each phase of a session may stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Limit for one dial.
+    /// Longest time for one dial, until it is connected.
     pub connect: Duration,
     /// Limit without a byte in either direction.
     pub idle: Duration,
@@ -340,7 +340,7 @@ pub enum WhenAllDown {
 }
 
 impl WhenAllDown {
-    /// Both, the default first.
+    /// Every value, the default first.
     pub const ALL: [Self; 2] = [Self::Close, Self::TryAnyway];
 
     /// Returns the word for it in config and logs.
@@ -357,7 +357,7 @@ impl WhenAllDown {
 pub enum OnRemove {
     /// They may continue for [`Pool::drain_timeout`] and are reset then.
     Drain,
-    /// They continue.
+    /// Its sessions run until they end by themselves.
     Keep,
     /// They are reset at once.
     Reset,
@@ -419,7 +419,7 @@ pub struct Tcp {
 pub struct Keepalive {
     /// Silence before the first probe.
     pub idle: Duration,
-    /// Time between probes.
+    /// Time between two keep-alive probes, TCP_KEEPINTVL.
     pub interval: Duration,
     /// Unanswered probes until the connection is dead.
     pub count: u32,
@@ -456,7 +456,7 @@ pub struct Health {
 pub enum Check {
     /// None: the backend keeps its initial state, and failed dials do not change it.
     Off,
-    /// Connects.
+    /// Succeeds as soon as a connection is established.
     Tcp,
     /// Connects, sends bytes (may be none), and waits for an answer.
     SendExpect {
@@ -481,7 +481,7 @@ pub enum Check {
 pub enum Expect {
     /// It starts with these bytes.
     Prefix(Vec<u8>),
-    /// It contains these bytes.
+    /// The answer contains these bytes anywhere.
     Contains(Vec<u8>),
 }
 
@@ -490,9 +490,9 @@ pub enum Expect {
 pub enum HealthState {
     /// Not known yet; serves until the first verdict.
     Unknown,
-    /// Serves.
+    /// Eligible for new sessions.
     Up,
-    /// Gets no new sessions.
+    /// Not eligible, unless the pool tries anyway when all are down.
     Down,
 }
 
@@ -512,7 +512,7 @@ impl HealthState {
 pub struct Backend {
     /// Its name, unique within the pool; the address as written when the file has none.
     pub name: String,
-    /// The address to dial.
+    /// The resolved address that sessions and checks dial.
     pub address: Address,
     /// Share of new sessions, 0..=256; 0 gets none.
     pub weight: u16,

@@ -26,9 +26,9 @@ pub struct Overrides {
     pub listen: Vec<SocketAddr>,
     /// Backends of the only pool.
     pub backends: Vec<BackendFlag>,
-    /// `balance` of every pool.
+    /// `--balance`, which applies to every pool.
     pub balance: Option<Algorithm>,
-    /// `workers`.
+    /// `--workers`, in place of `global.workers`.
     pub workers: Option<NonZeroUsize>,
     /// `interval` of the checks of every pool.
     pub health_interval: Option<Duration>,
@@ -36,20 +36,20 @@ pub struct Overrides {
     pub connect_timeout: Option<Duration>,
     /// `idle` of every pool and listener.
     pub idle_timeout: Option<Duration>,
-    /// `max_sessions` of the process.
+    /// `--max-sessions`, in place of `global.max_sessions`.
     pub max_sessions: Option<NonZeroUsize>,
     /// `socket` of the admin API.
     pub admin_socket: Option<AdminSocket>,
     /// `metrics` of the admin API.
     pub metrics: Option<SocketAddr>,
-    /// `level` of the log.
+    /// The level of `-q` and `-v`, in place of `log.level`.
     pub log_level: Option<LevelFilter>,
 }
 
 /// The value of `--backend`: `ADDR` or `ADDR,weight=N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendFlag {
-    /// The address to dial.
+    /// The address or the host and port to dial.
     pub target: Target,
     /// Share of new sessions, 0..=256.
     pub weight: u16,

@@ -35,7 +35,7 @@ pub(super) const KEEPALIVE_COUNT_MAX: u32 = 127;
 pub(super) const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 /// Time between two checks of a backend where none is set.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// `rise` and `fall`.
+/// The range of `rise` and `fall`, in consecutive checks.
 pub const VERDICTS: RangeInclusive<u32> = 1..=100;
 /// Sources of one pool: each asks on its own.
 pub const SOURCES_MAX: usize = 16;

@@ -28,47 +28,47 @@ use crate::sys::Clock;
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The inputs of the control thread.
-pub struct Control {
+pub(crate) struct Control {
     /// The snapshot that the workers run.
-    pub snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: Arc<Snapshot>,
     /// The workers, and the counters of all that ever ran.
-    pub workers: Arc<Workers>,
+    pub(crate) workers: Arc<Workers>,
     /// The sending end of `inbox`.
-    pub reports: Reports,
-    /// The reports to it.
-    pub inbox: Receiver<Report>,
+    pub(crate) reports: Reports,
+    pub(crate) inbox: Receiver<Report>,
     /// The running configuration: the latest one, without the keys that need a restart.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// The source to read it from again.
-    pub source: Option<Source>,
+    pub(crate) source: Option<Source>,
     /// Looks whether it has changed there.
-    pub look: Option<Look>,
+    pub(crate) look: Option<Look>,
     /// The threads that read it, [`LOADERS`](crate::control::LOADERS) of them.
-    pub loader: Standby,
+    pub(crate) loader: Standby,
     /// The thread that looks up names which did not resolve.
-    pub look_ups: Standby,
+    pub(crate) look_ups: Standby,
     /// Opens the resources of a configuration.
-    pub site: Arc<dyn Site>,
+    pub(crate) site: Arc<dyn Site>,
     /// The sockets of the admin API and the metrics.
-    pub admin_sockets: Vec<OwnSocket>,
+    pub(crate) admin_sockets: Vec<OwnSocket>,
     /// The state that other threads may read.
-    pub view: Arc<View>,
+    pub(crate) view: Arc<View>,
     /// How long sessions may continue once it drains.
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     /// The state that survives a restart.
-    pub kept: Kept,
+    pub(crate) kept: Kept,
 }
 
 /// The stage of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ControlStage {
-    /// Accepting and serving.
     Serving,
     /// Still serving for `shutdown_delay`, but not ready any more.
-    Leaving { deadline: Instant },
-    /// Finishing the open sessions.
-    Draining { deadline: Instant },
-    /// Cutting the remaining sessions.
+    Leaving {
+        deadline: Instant,
+    },
+    Draining {
+        deadline: Instant,
+    },
     Stopping,
 }
 
@@ -85,7 +85,6 @@ pub(super) struct ControlLoop {
     pub(super) without_backend: HashSet<PoolId>,
     /// Backends that are in no pool any more and still have sessions.
     pub(super) removed: Vec<Removed>,
-    /// Configurations to read.
     pub(super) reload_queue: ReloadQueue,
     /// Watches the files of the configuration, with `[global] watch`.
     pub(super) watch: Option<FileWatch>,

@@ -23,10 +23,8 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The reason why a request was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denial {
-    /// Presented no token.
+pub(crate) enum Denial {
     NoToken,
-    /// Presented a wrong token.
     Token,
     /// A change, presenting the read token.
     ReadOnly,
@@ -37,11 +35,10 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// All reasons.
-    pub const ALL: [Self; 5] = [Self::NoToken, Self::Token, Self::ReadOnly, Self::Host, Self::Origin];
+    pub(crate) const ALL: [Self; 5] = [Self::NoToken, Self::Token, Self::ReadOnly, Self::Host, Self::Origin];
 
     /// Returns its name in metrics and in the log.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
             Self::Token => "token",
@@ -53,7 +50,7 @@ impl Denial {
 }
 
 /// The requests denied since the process started.
-pub struct Denials {
+pub(crate) struct Denials {
     counts: [AtomicU64; Denial::ALL.len()],
     recent: Mutex<Recent>,
 }
@@ -70,14 +67,13 @@ struct Failures {
 }
 
 impl Denials {
-    /// Returns empty counts.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         let recent = Recent { log: TokenBucket::new(1, LOG_PERIOD, now), failures: HashMap::new() };
         Self { counts: Default::default(), recent: Mutex::new(recent) }
     }
 
     /// Returns how many were denied for that reason.
-    pub fn count(&self, denial: Denial) -> u64 {
+    pub(crate) fn count(&self, denial: Denial) -> u64 {
         self.counts[denial as usize].load(Ordering::Relaxed)
     }
 

@@ -9,13 +9,12 @@ use crate::api::{Event, EventKind};
 use crate::messages::request::Named;
 use crate::sys;
 
-/// Number of events remembered.
-pub const EVENTS_MAX: usize = 1024;
+pub(crate) const EVENTS_MAX: usize = 1024;
 /// Events that a reader of the stream may lag behind; a slower one gets the number of events missed.
 const STREAM_LEN: usize = 256;
 
 /// The newest events, and the readers that wait for more.
-pub struct Events {
+pub(crate) struct Events {
     ring: Mutex<Ring>,
     stream: broadcast::Sender<Event>,
 }
@@ -30,7 +29,7 @@ struct Ring {
 
 /// An event that has not happened yet.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub(crate) struct Draft {
     kind: EventKind,
     pool: Option<String>,
     backend: Option<String>,
@@ -40,25 +39,22 @@ pub struct Draft {
 
 impl Draft {
     /// Returns a draft of this kind, with its message.
-    pub fn new(kind: EventKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: EventKind, message: impl Into<String>) -> Self {
         Self { kind, pool: None, backend: None, who: None, message: message.into() }
     }
 
-    /// Names the pool concerned.
     #[must_use]
-    pub fn pool(self, pool: &str) -> Self {
+    pub(crate) fn pool(self, pool: &str) -> Self {
         Self { pool: Some(pool.to_owned()), ..self }
     }
 
-    /// Names the backend concerned.
     #[must_use]
-    pub fn backend(self, named: &Named) -> Self {
+    pub(crate) fn backend(self, named: &Named) -> Self {
         Self { pool: Some(named.pool.clone()), backend: Some(named.backend.clone()), ..self }
     }
 
-    /// Names the requester.
     #[must_use]
-    pub fn who(self, who: &str) -> Self {
+    pub(crate) fn who(self, who: &str) -> Self {
         Self { who: Some(who.to_owned()), ..self }
     }
 }
@@ -71,7 +67,7 @@ impl Default for Events {
 
 impl Events {
     /// Records the event, with the present time.
-    pub fn push(&self, draft: Draft) {
+    pub(crate) fn push(&self, draft: Draft) {
         let Draft { kind, pool, backend, who, message } = draft;
         let time = sys::timestamp();
         let mut ring = self.ring.lock().expect("lock not poisoned");
@@ -86,17 +82,17 @@ impl Events {
     }
 
     /// Returns the newest `limit` events after `after`, oldest first.
-    pub fn recent(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
+    pub(crate) fn recent(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
         newest(&self.ring.lock().expect("lock not poisoned").events, after, limit)
     }
 
     /// Same as [`Events::recent`], for requests of operators and programs, which are kept longer.
-    pub fn recently_asked(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
+    pub(crate) fn recently_asked(&self, after: Option<u64>, limit: usize) -> Vec<Event> {
         newest(&self.ring.lock().expect("lock not poisoned").asked, after, limit)
     }
 
     /// Returns a receiver of all events from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.stream.subscribe()
     }
 }

@@ -14,11 +14,10 @@ const CHANGES_MAX: usize = 4096;
 
 /// The standing of a backend: its weight, and why it gets no sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Its weight.
-    pub weight: u16,
+pub(crate) struct Standing {
+    pub(crate) weight: u16,
     /// The reason that keeps it out of service.
-    pub refusal: Option<SkipReason>,
+    pub(crate) refusal: Option<SkipReason>,
 }
 
 impl Standing {
@@ -29,25 +28,21 @@ impl Standing {
 
 /// A backend's standing in an epoch and now; `None` when it was not in the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StandingChange {
-    /// The backend.
-    pub backend: BackendId,
+pub(crate) struct StandingChange {
+    pub(crate) backend: BackendId,
     /// The id of the worker.
-    pub name: String,
+    pub(crate) name: String,
     /// Its standing in that epoch.
-    pub then: Option<Standing>,
-    /// Its standing now.
-    pub now: Option<Standing>,
+    pub(crate) then: Option<Standing>,
+    pub(crate) now: Option<Standing>,
     /// When it last changed since that epoch, if it has.
-    pub changed: Option<Timestamp>,
+    pub(crate) changed: Option<Timestamp>,
 }
 
-/// The latest changes.
 #[derive(Default)]
-pub struct History {
+pub(crate) struct History {
     /// The standing in the latest epoch, by ascending id.
     now: Vec<(Arc<Backend>, Standing)>,
-    /// The changes, oldest first.
     changes: VecDeque<Change>,
     /// Before this epoch changes are missing.
     complete_since: u64,
@@ -66,13 +61,13 @@ struct Change {
 
 impl History {
     /// Returns a history that begins with this epoch.
-    pub fn new(first: &Snapshot) -> Self {
+    pub(crate) fn new(first: &Snapshot) -> Self {
         let now = first.backends().map(|backend| (Arc::clone(backend), Standing::of(backend)));
         Self { now: now.collect(), changes: VecDeque::new(), complete_since: first.epoch }
     }
 
     /// Records the old standing of every backend that changes with `next`, published at `when`.
-    pub fn note(&mut self, next: &Snapshot, when: Timestamp) {
+    pub(crate) fn note(&mut self, next: &Snapshot, when: Timestamp) {
         let mut before = std::mem::take(&mut self.now).into_iter().peekable();
         let mut now = Vec::with_capacity(before.len());
         for backend in next.backends() {
@@ -110,7 +105,7 @@ impl History {
     }
 
     /// Returns the backends that `pool` had in `epoch` or has now, by id; `None` when that is no longer known.
-    pub fn of(&self, pool: PoolId, epoch: u64) -> Option<Vec<StandingChange>> {
+    pub(crate) fn of(&self, pool: PoolId, epoch: u64) -> Option<Vec<StandingChange>> {
         if epoch < self.complete_since {
             return None;
         }

@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::messages::reload::ReloadRequest;
 
 /// Reader threads, each of which may get stuck. A reading that was given up continues in its thread.
-pub const LOADERS: usize = 4;
+pub(crate) const LOADERS: usize = 4;
 
 /// Decides whether a result still counts.
 #[derive(Default)]
@@ -27,7 +27,6 @@ impl Claim {
     }
 }
 
-/// The reading in progress.
 pub(super) struct Loading {
     pub(super) request: ReloadRequest,
     /// When it is given up, unless everything has been read.
@@ -52,10 +51,8 @@ impl Stuck {
     }
 }
 
-/// The reloads so far.
 #[derive(Clone, Debug, Default)]
 pub struct ReloadStatus {
-    /// Number of reloads applied.
     pub succeeded: u64,
     /// Number of reloads refused, which changed nothing.
     pub failed: u64,

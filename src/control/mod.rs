@@ -5,16 +5,16 @@ pub mod admin;
 mod audit;
 mod circles;
 mod control_loop;
-pub mod denials;
-pub mod discovery;
-pub mod events;
+mod denials;
+mod discovery;
+mod events;
 mod history;
 mod loading;
 pub mod membership;
-pub mod metrics;
+mod metrics;
 mod names;
 mod pending;
-pub mod readiness;
+mod readiness;
 mod reload;
 mod standby;
 mod status;
@@ -43,18 +43,17 @@ use crate::sys::{self, Notice, timestamp};
 use control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL, WorkerLink};
 use events::Draft;
 
-pub use control_loop::Control;
-pub use loading::{LOADERS, ReloadStatus};
-pub use membership::notes::{Leaving, Removed};
-pub use pending::Pending;
-pub use standby::Standby;
-pub use status::{ControlState, View};
+pub(crate) use control_loop::Control;
+pub(crate) use loading::{LOADERS, ReloadStatus};
+pub(crate) use membership::notes::{Leaving, Removed};
+pub(crate) use standby::Standby;
+pub(crate) use status::{ControlState, View};
 pub use stepped::SteppedControl;
 pub use workers::{Member, Workers};
 
 impl Control {
     /// Runs until every worker has stopped. Returns the first error that stopped a worker.
-    pub fn run(self) -> io::Result<()> {
+    pub(crate) fn run(self) -> io::Result<()> {
         ControlLoop::new(self).run()
     }
 }

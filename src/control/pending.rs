@@ -6,11 +6,11 @@ use crate::config::diff::Change;
 
 /// One key that needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// From the running value to the new one.
-    pub change: Change,
+    pub(crate) change: Change,
     /// When a reload first asked for another value.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
 }
 
 /// Returns the keys pending after a reload with these `changes`, where those of `before` were pending already.

@@ -7,7 +7,7 @@ use crate::pool::Pool;
 
 /// Returns why no client should be sent here, if none should; for `pool` alone if given, else for all pools that
 /// listeners serve.
-pub fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option<String> {
+pub(crate) fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option<String> {
     match state.stage {
         api::Stage::Draining => return Some("draining: accepting has ended".into()),
         api::Stage::Stopping => return Some("stopping".into()),

@@ -11,11 +11,11 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that run jobs, one at a time each. When dropped, they finish the running and the waiting jobs.
 #[derive(Clone)]
-pub struct Standby(SyncSender<Job>);
+pub(crate) struct Standby(SyncSender<Job>);
 
 impl Standby {
     /// Starts `threads` threads of that name, with room for `waiting_max` waiting jobs. Fails unless all threads start.
-    pub fn start(name: &str, threads: usize, waiting_max: usize) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, threads: usize, waiting_max: usize) -> io::Result<Self> {
         let (jobs, given) = sync_channel(waiting_max);
         let given = Arc::new(Mutex::new(given));
         for _ in 0..threads {
@@ -27,7 +27,7 @@ impl Standby {
 
     /// Runs `job` as soon as a thread is free; returns false when too many wait already. Never waits.
     #[must_use]
-    pub fn try_run(&self, job: impl FnOnce() + Send + 'static) -> bool {
+    pub(crate) fn try_run(&self, job: impl FnOnce() + Send + 'static) -> bool {
         self.0.try_send(Box::new(job)).is_ok()
     }
 }

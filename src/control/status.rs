@@ -22,53 +22,47 @@ use jiff::Timestamp;
 /// The state, and the latest events.
 pub struct View {
     state: Mutex<ControlState>,
-    /// The latest events.
-    pub events: Events,
+    pub(crate) events: Events,
     /// The standing of backends in the latest epochs.
     history: Mutex<History>,
     /// Denied requests to the admin API.
-    pub denials: Denials,
+    pub(crate) denials: Denials,
     /// Counts from the start of the process.
-    pub clock: Clock,
-    /// When the process started.
-    pub started: Timestamp,
+    pub(crate) clock: Clock,
+    pub(crate) started: Timestamp,
     /// The state of writing the state file, if there is one.
-    pub state_writes: OnceLock<Arc<Writes>>,
+    pub(crate) state_writes: OnceLock<Arc<Writes>>,
 }
 
 /// The state of the control thread.
 pub struct ControlState {
-    /// The running configuration.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// The file that it was read from.
-    pub file: Option<String>,
-    /// The current snapshot.
-    pub snapshot: Arc<Snapshot>,
+    pub(crate) file: Option<String>,
+    pub(crate) snapshot: Arc<Snapshot>,
     /// The workers, and the counters of all that ever ran.
-    pub workers: Arc<Workers>,
+    pub(crate) workers: Arc<Workers>,
     /// The stage of the process.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
     /// It accepts, and will drain soon: `shutdown_delay`.
-    pub is_leaving: bool,
+    pub(crate) is_leaving: bool,
     /// The requester that has set the process to be not ready, if any.
-    pub ready_fail: Option<String>,
+    pub(crate) ready_fail: Option<String>,
     /// The progress of the drain of the process.
-    pub drain: Option<Leaving>,
-    /// The reloads so far.
+    pub(crate) drain: Option<Leaving>,
     pub reload: ReloadStatus,
     /// Keys that were read and need a restart.
-    pub pending: Vec<Pending>,
+    pub(crate) pending: Vec<Pending>,
     /// Backends that were removed and may still have sessions.
     pub removed: Vec<Removed>,
-    /// Sources of backends.
-    pub sources: Vec<SourceState>,
+    pub(crate) sources: Vec<SourceState>,
     /// Facts that are not in the atomics of a backend; removed backends have none.
-    pub notes: HashMap<BackendId, Note>,
+    pub(crate) notes: HashMap<BackendId, Note>,
 }
 
 impl View {
     /// Returns the view before any event.
-    pub fn new(
+    pub(crate) fn new(
         config: &Arc<Config>,
         file: Option<String>,
         snapshot: Arc<Snapshot>,
@@ -115,7 +109,7 @@ impl View {
     }
 
     /// Locks the history; while the guard is held, no epoch is published.
-    pub fn history(&self) -> MutexGuard<'_, History> {
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("lock not poisoned")
     }
 

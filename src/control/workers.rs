@@ -16,7 +16,7 @@ pub struct Member {
     pub index: usize,
     /// The mailbox for its commands.
     pub mailbox: Mailbox,
-    /// The worker's counters.
+    /// The counters, which stay when the worker stops.
     pub stats: Arc<WorkerStats>,
     /// Whether it is retiring: it finishes its sessions and stops.
     pub is_retiring: bool,

@@ -31,13 +31,13 @@ const ANSWER_LEN_MAX: usize = 64 << 20;
 /// The place of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A unix socket.
+    /// The path of the unix socket of the admin API.
     Socket(PathBuf),
     /// A loopback address, with a token to present.
     Tcp {
-        /// The address.
+        /// The loopback address of the admin API.
         address: SocketAddr,
-        /// The token.
+        /// The token sent as `Authorization: Bearer`.
         token: String,
     },
 }
@@ -57,12 +57,12 @@ pub enum ClientError {
     /// Nothing answers there, or access is denied.
     #[error("cannot reach l4lb at {target}: {error}")]
     Unreachable {
-        /// The address tried.
+        /// The address that could not be reached.
         target: Target,
         /// The error of the call. Not a `source`: the message holds it.
         error: io::Error,
     },
-    /// The request was refused.
+    /// l4lb refused the request.
     #[error("{error}")]
     Refused {
         /// The status of the answer.
@@ -73,9 +73,9 @@ pub enum ClientError {
     /// The bytes received are no answer.
     #[error("no answer from l4lb at {target}: {what}")]
     Broken {
-        /// The address asked.
+        /// The address that was asked.
         target: Target,
-        /// The mistake in it.
+        /// The mistake in the answer.
         what: String,
     },
 }
@@ -227,23 +227,23 @@ impl Client {
     }
 }
 
-/// An answer as received.
+/// A successful answer, not parsed yet.
 pub struct Answer<'c> {
     client: &'c Client,
     /// Always one of success.
     pub status: StatusCode,
-    /// As JSON.
+    /// The JSON document.
     pub body: Bytes,
 }
 
 impl Answer<'_> {
-    /// Returns it parsed.
+    /// Returns the parsed document. Fails when it is not that of a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         serde_json::from_slice(&self.body).map_err(|error| self.client.broken(error))
     }
 }
 
-/// A stream of messages.
+/// A stream of server-sent events.
 pub struct Messages<'c> {
     client: &'c Client,
     body: BodyDataStream,

@@ -8,7 +8,6 @@ use crate::ctl::figures::{age, count, span};
 use crate::ctl::table::Column::{Figure, Text};
 use crate::ctl::table::{Color, cell, maybe, table};
 
-/// How asking goes.
 pub(super) fn sources(sources: &[api::Discovery], now: Timestamp) -> String {
     let columns = [
         Text("POOL"),
@@ -43,7 +42,6 @@ pub(super) fn sources(sources: &[api::Discovery], now: Timestamp) -> String {
     table(&columns, rows) + &total
 }
 
-/// What they say now.
 pub(super) fn discovered(answers: &[api::Discovered]) -> String {
     let columns = [Text("BACKEND"), Text("ADDRESS"), Figure("WEIGHT"), Text("ROLE"), Text("STATE")];
     let mut text = String::new();

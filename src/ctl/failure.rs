@@ -4,9 +4,8 @@ use std::io;
 
 use super::client::ClientError;
 
-/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The command line is contradictory.
     #[error("{0}")]
     Usage(String),

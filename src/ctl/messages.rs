@@ -10,11 +10,10 @@ const MESSAGE_LEN_MAX: usize = 16 << 20;
 pub struct Message {
     /// The kind of the message.
     pub event: String,
-    /// The content.
+    /// The data lines of the event, joined by line breaks.
     pub data: String,
 }
 
-/// The incomplete message.
 #[derive(Default)]
 pub(super) struct Parser {
     line: Vec<u8>,

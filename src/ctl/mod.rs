@@ -27,17 +27,17 @@ use crate::api;
 use crate::config::one_line;
 use crate::sys::timestamp;
 
-pub use args::CtlArgs;
+pub(crate) use args::CtlArgs;
 pub use client::{Answer, Client, ClientError, Messages, Target};
-pub use failure::Failure;
+pub(crate) use failure::Failure;
 pub use messages::Message;
-pub use register::{RegisterArgs, register};
+pub(crate) use register::{RegisterArgs, register};
 pub(crate) use show::{stage_word, state_words};
 
 use args::{Action, SessionArgs};
 
 /// Sends the request of `args` and prints the answer.
-pub fn run(args: &CtlArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &CtlArgs) -> Result<(), Failure> {
     if let Action::Explain { codes: true, .. } = args.action {
         return if args.json() {
             Err(Failure::Usage("--codes: not available as JSON".into()))

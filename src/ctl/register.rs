@@ -91,7 +91,7 @@ fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
 }
 
 /// Registers the backend and keeps it registered until `stop` receives a message; then removes it from its pool.
-pub fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> {
+pub(crate) fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     let RegisterArgs { pool, address, name, weight, backup, ttl, check, replace, .. } = args;
     let RegisterArgs { socket, admin_address, token_file, .. } = args;
     let local = if check { Some(resolve(&address)?) } else { None };
@@ -184,7 +184,6 @@ impl Registrar {
     }
 }
 
-/// Whether somebody listens there.
 fn look_at(local: &Address) -> io::Result<()> {
     let Address::Ip(local) = local;
     let stream = TcpStream::connect_timeout(local, CHECK_TIMEOUT)?;
@@ -208,7 +207,6 @@ fn retry_verdict(error: &ClientError) -> RetryVerdict {
 /// The prospects of another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RetryVerdict {
-    /// It may succeed.
     Open,
     /// Another holder has the name or the address, perhaps with a lease that will end.
     Taken,
@@ -219,12 +217,14 @@ enum RetryVerdict {
 /// The result of one try.
 #[derive(Clone, Debug)]
 enum Outcome {
-    /// It was created.
     Created,
     /// It existed, and its lease was renewed.
     Renewed,
     /// It was refused, or l4lb could not be reached.
-    Failed { error: String, retry_verdict: RetryVerdict },
+    Failed {
+        error: String,
+        retry_verdict: RetryVerdict,
+    },
     /// No request was sent, because the backend's own port does not answer.
     PortClosed(String),
 }
@@ -232,12 +232,11 @@ enum Outcome {
 /// The state of the registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before the first try.
     New,
-    /// It is registered.
     Registered,
-    /// The last tries failed.
-    Failing { tries: u32 },
+    Failing {
+        tries: u32,
+    },
     /// Its port does not answer.
     PortClosed,
 }

@@ -13,47 +13,47 @@ use crate::sys;
 
 /// Settings of this machine. `None` where one cannot be read, such as those of the whole machine inside a container.
 #[derive(Clone, Debug)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// The hard limit of open files.
-    pub nofile: Option<u64>,
+    pub(crate) nofile: Option<u64>,
     /// net.core.somaxconn.
-    pub somaxconn: Option<u64>,
+    pub(crate) somaxconn: Option<u64>,
     /// net.ipv4.tcp_migrate_req.
-    pub migrate_req: Option<u64>,
+    pub(crate) migrate_req: Option<u64>,
     /// net.ipv4.ip_local_port_range.
-    pub port_range: Option<(u64, u64)>,
+    pub(crate) port_range: Option<(u64, u64)>,
     /// net.ipv4.ip_local_reserved_ports.
-    pub reserved_ports: Option<Vec<RangeInclusive<u16>>>,
+    pub(crate) reserved_ports: Option<Vec<RangeInclusive<u16>>>,
     /// Limit in bytes on this user's pipes together; the inner `None` is no limit.
-    pub pipe_bytes: Option<Option<u64>>,
+    pub(crate) pipe_bytes: Option<Option<u64>>,
     /// fs.pipe-max-size.
-    pub pipe_max_size: Option<u64>,
+    pub(crate) pipe_max_size: Option<u64>,
     /// net.ipv4.tcp_max_orphans.
-    pub max_orphans: Option<u64>,
+    pub(crate) max_orphans: Option<u64>,
     /// net.ipv4.tcp_max_tw_buckets.
-    pub max_time_wait: Option<u64>,
+    pub(crate) max_time_wait: Option<u64>,
     /// fs.epoll.max_user_watches.
-    pub max_watches: Option<u64>,
+    pub(crate) max_watches: Option<u64>,
     /// net.netfilter.nf_conntrack_max; `None` also where connections are not tracked.
-    pub conntrack_max: Option<u64>,
+    pub(crate) conntrack_max: Option<u64>,
     /// The result of a splice.
-    pub splice: Result<(), String>,
+    pub(crate) splice: Result<(), String>,
     /// The result of sharing a port.
-    pub reuse_port: Result<(), String>,
+    pub(crate) reuse_port: Result<(), String>,
     /// Number of processors that this process may use.
-    pub processors: usize,
+    pub(crate) processors: usize,
     /// The path of the admin socket, and whether it can be created; `None` when none is configured.
-    pub admin_socket: Option<(PathBuf, Result<(), String>)>,
+    pub(crate) admin_socket: Option<(PathBuf, Result<(), String>)>,
     /// The user with these limits.
-    pub user: String,
+    pub(crate) user: String,
     /// Whether this process has the rights of root.
-    pub is_root: bool,
+    pub(crate) is_root: bool,
 }
 
 impl Figures {
     /// Returns the settings of this machine and of this process, which has the limits of the user that started it: a
     /// service has others. As root, capabilities that `config` drops are not counted.
-    pub fn measure(config: Option<&Config>) -> Self {
+    pub(crate) fn measure(config: Option<&Config>) -> Self {
         let setting = |name| sys::kernel_setting(name).ok().and_then(|words| words.first().copied());
         let is_to_drop = config.is_some_and(|config| config.global.user.is_some());
         let admin_socket = match config.map_or(&AdminSocket::Default, |config| &config.admin.socket) {
@@ -108,32 +108,28 @@ fn text_of(result: io::Result<()>) -> Result<(), String> {
 
 /// The requirements of a configuration.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// Number of worker threads.
-    pub workers: usize,
+pub(crate) struct Plan {
+    pub(crate) workers: usize,
     /// The longest accept queue configured.
-    pub backlog: u32,
+    pub(crate) backlog: u32,
     /// Most sessions at a time; an error when none are possible or fewer than configured.
-    pub sessions: Result<usize, String>,
-    /// Whether any pool splices.
-    pub splices: bool,
+    pub(crate) sessions: Result<usize, String>,
+    pub(crate) splices: bool,
     /// Number of pipes, and the size of each; `None` when unknown.
-    pub pipes: Option<(u64, usize)>,
-    /// The ports of listeners.
-    pub ports: BTreeSet<u16>,
-    /// Number of backend addresses.
-    pub backends: usize,
+    pub(crate) pipes: Option<(u64, usize)>,
+    pub(crate) ports: BTreeSet<u16>,
+    pub(crate) backends: usize,
     /// Whether a pool must splice at any cost.
-    pub must_splice: bool,
+    pub(crate) must_splice: bool,
     /// Whether the admin socket is required: one at the default place is optional.
-    pub must_open_admin_socket: bool,
+    pub(crate) must_open_admin_socket: bool,
     /// Whether root is given up once the process listens.
-    pub gives_up_root: bool,
+    pub(crate) gives_up_root: bool,
 }
 
 impl Plan {
     /// Returns the plan of `config`, or of one listener and one backend with default settings.
-    pub fn of(config: Option<&Config>, figures: &Figures) -> Self {
+    pub(crate) fn of(config: Option<&Config>, figures: &Figures) -> Self {
         let nofile = figures.nofile.unwrap_or(u64::MAX);
         let Some(config) = config else {
             return Self {

@@ -3,18 +3,15 @@
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// No problem.
+pub(crate) enum Verdict {
     Ok,
-    /// It works, with limits.
     Warn,
-    /// It does not work.
     Fail,
 }
 
 impl Verdict {
     /// Returns the word for it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warn => "warn",
@@ -23,24 +20,20 @@ impl Verdict {
     }
 }
 
-/// One checked item.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
-    /// The checked item.
-    pub name: &'static str,
-    /// The severity.
-    pub verdict: Verdict,
-    /// The measured value.
-    pub found: String,
+pub(crate) struct Finding {
+    pub(crate) name: &'static str,
+    pub(crate) verdict: Verdict,
+    pub(crate) found: String,
     /// The consequence, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub consequence: Option<String>,
+    pub(crate) consequence: Option<String>,
     /// The command or setting that changes it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 /// Returns the most severe verdict.
-pub fn worst(findings: &[Finding]) -> Verdict {
+pub(crate) fn worst(findings: &[Finding]) -> Verdict {
     findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok)
 }

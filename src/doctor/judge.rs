@@ -17,7 +17,7 @@ const WIDEST: (u64, u64) = (1024, 65_535);
 const ENDING_SHARE: u64 = 4;
 
 /// Returns the findings in order of importance.
-pub fn judge(figures: &Figures, plan: &Plan) -> Vec<Finding> {
+pub(crate) fn judge(figures: &Figures, plan: &Plan) -> Vec<Finding> {
     let findings = [
         open_files(figures, plan),
         reuse_port(figures),
@@ -381,7 +381,6 @@ mod tests {
     use crate::config::{self, Overrides, system_resolver};
     use crate::doctor::worst;
 
-    /// A machine without problems.
     fn good() -> Figures {
         Figures {
             nofile: Some(1 << 20),

@@ -11,14 +11,14 @@ use std::path::Path;
 
 use crate::config::Config;
 
-pub use figures::{Figures, Plan};
-pub use finding::{Finding, Verdict, worst};
-pub use judge::judge;
-pub use preflight::preflight;
-pub use show::{json, table};
+pub(crate) use figures::{Figures, Plan};
+pub(crate) use finding::{Finding, Verdict, worst};
+pub(crate) use judge::judge;
+pub(crate) use preflight::preflight;
+pub(crate) use show::{json, table};
 
 /// Checks this machine for `config`, which is in `file`; or for the default settings of l4lb.
-pub fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
+pub(crate) fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
     let figures = Figures::measure(config);
     let mut findings = judge(&figures, &Plan::of(config, &figures));
     findings.extend(config.into_iter().flat_map(|config| preflight(config, file)));

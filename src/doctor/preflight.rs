@@ -17,7 +17,7 @@ use crate::sys::{self, AddressHolder, Use};
 const NO_START: &str = "l4lb does not start with it";
 
 /// Returns every problem of `config`, which is in `file`.
-pub fn preflight(config: &Config, file: Option<&Path>) -> Vec<Finding> {
+pub(crate) fn preflight(config: &Config, file: Option<&Path>) -> Vec<Finding> {
     let mut found = Vec::new();
     let account = account(config, &mut found);
     if let (Some(file), Some(_)) = (file, account) {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::doctor::{Finding, Verdict, worst};
 
 /// Returns one line per finding; below a problem its consequence and remedy.
-pub fn table(findings: &[Finding]) -> String {
+pub(crate) fn table(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Finding { name, verdict, found, consequence, remedy } in findings {
@@ -29,7 +29,7 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
 }
 
 /// Returns the findings and the worst verdict, in one object.
-pub fn json(findings: &[Finding]) -> String {
+pub(crate) fn json(findings: &[Finding]) -> String {
     let document = serde_json::json!({ "verdict": worst(findings), "findings": findings });
     format!("{document:#}\n")
 }

@@ -12,7 +12,7 @@ const SHOWN_MAX: usize = 64;
 /// The reason why a check failed, as a sentence for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Cause {
-    /// Nothing listens there.
+    /// The connection was refused: nothing listens there.
     #[error("connection refused")]
     Refused,
     /// The kernel connected the socket to itself: nothing listens on that port, and it is an ephemeral one.
@@ -21,9 +21,9 @@ pub enum Cause {
     /// Any other error of the socket, such as "host unreachable while connecting".
     #[error("{kind} while {doing}")]
     Socket {
-        /// The error.
+        /// The kind of error that the call returned.
         kind: ErrorKind,
-        /// The interrupted step.
+        /// The step during which it was returned.
         doing: ProbeStep,
     },
     /// The check exceeded its timeout.
@@ -31,35 +31,35 @@ pub enum Cause {
     TimedOut {
         /// The timeout of the check.
         limit: Duration,
-        /// The interrupted step.
+        /// The step that had not been finished.
         doing: ProbeStep,
     },
     /// The backend closed before its answer could be judged.
     #[error("closed before the answer was complete: got {got}")]
     Closed {
-        /// All of the answer.
+        /// Everything that was received before the end.
         got: Quoted,
     },
     /// The answer starts with other bytes.
     #[error("answer does not start with {expected}: got {got}")]
     Prefix {
-        /// The configured start.
+        /// The bytes that `expect` wants at the start.
         expected: Quoted,
-        /// The answer so far.
+        /// The bytes received so far.
         got: Quoted,
     },
     /// The expected bytes are not in the answer, or not in as much of it as a check reads.
     #[error("answer does not contain {expected}: got {got}")]
     Missing {
-        /// The configured bytes.
+        /// The bytes that `expect` wants anywhere.
         expected: Quoted,
-        /// The answer so far.
+        /// The bytes received so far.
         got: Quoted,
     },
     /// An HTTP response with another status.
     #[error("expected status {expected}, got {got}")]
     Status {
-        /// The configured status.
+        /// The status that the configuration expects.
         expected: u16,
         /// The status of the answer.
         got: u16,
@@ -67,7 +67,7 @@ pub enum Cause {
     /// The answer is not HTTP, or has no status within the bytes that a check reads.
     #[error("answer is not HTTP: got {got}")]
     NotHttp {
-        /// The answer so far.
+        /// The bytes received so far.
         got: Quoted,
     },
 }

@@ -14,7 +14,7 @@ use crate::config::model::{Check, Expect, Health};
 use crate::health::answer::{ANSWER_MAX, Answer, Wanted};
 use crate::health::cause::{Cause, ProbeStep};
 
-/// One check in progress.
+/// A check in progress: what to send, and the answer so far. Does no I/O.
 #[derive(Debug)]
 pub struct Probe {
     phase: Phase,

@@ -26,7 +26,6 @@ pub(super) enum Writer {
     Awake,
     /// It lets lines gather for a while.
     Gathering,
-    /// It sleeps until woken.
     Asleep,
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-/// An output of lines.
 pub(super) struct Lines<W> {
     to: W,
     /// The last write failed within a line.

@@ -229,13 +229,11 @@ fn write_as_set(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
 struct Router {
     wiring: RwLock<Wiring>,
     lines: Logger,
-    /// The queue of `lines`.
     queue: Queue,
 }
 
 /// The parts that may change while lines are logged.
 struct Wiring {
-    /// Only filters, never writes.
     filter: Logger,
     filters: Filters,
     chosen: Chosen,
@@ -348,7 +346,6 @@ impl Filters {
     }
 }
 
-/// Formats one line.
 type Format = fn(&mut Formatter, &Record<'_>) -> io::Result<()>;
 
 /// Returns a logger that writes every line into `queue`.

@@ -28,7 +28,6 @@ pub(super) trait Output: Send + 'static {
     /// Writes whole lines and reports those that it cannot write. Returns their number.
     fn write(&mut self, batch: &[u8]) -> u64;
 
-    /// Reopens the output.
     fn reopen(&mut self);
 
     /// Reports lines that did not fit into the queue.
@@ -344,7 +343,6 @@ mod tests {
         assert_eq!(dropped() - before, LINES_MAX as u64 + 1);
     }
 
-    /// Passes on each batch.
     struct Wire(std::sync::mpsc::Sender<String>);
 
     impl Output for Wire {
@@ -405,7 +403,6 @@ mod tests {
         }
     }
 
-    /// Remembers the messages logged.
     #[derive(Default)]
     struct RecordedLog(Mutex<Vec<String>>);
 

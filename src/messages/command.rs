@@ -27,7 +27,7 @@ pub enum Command {
 /// The reason why open sessions are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// `drain_timeout` has passed.
+    /// The `drain_timeout` of the process has passed with sessions left.
     DrainTimeout,
     /// An immediate stop was requested.
     AtOnce,

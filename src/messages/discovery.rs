@@ -11,7 +11,7 @@ pub struct SourceId(pub u64);
 pub struct Found {
     /// What it is called in its pool.
     pub name: String,
-    /// Where it is dialed.
+    /// The IP address and port that sessions dial.
     pub address: Address,
     /// Share of new sessions, 0..=256.
     pub weight: u16,
@@ -24,25 +24,25 @@ pub struct Found {
 pub struct SourceReport {
     /// All backends that there are now, never a part; `None` where that is as it was.
     pub list: Option<Vec<Found>>,
-    /// How asking went.
+    /// Whether the name server answered, and with any backend.
     pub outcome: Outcome,
     /// What an operator should know of it, in words.
     pub note: Option<String>,
 }
 
-/// How asking went.
+/// The result of one round of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// There are backends.
+    /// The answer lists at least one backend.
     Found,
-    /// There is none.
+    /// The answer is that there is no backend.
     Nothing,
     /// There was no answer, or none that can be used: what was known stays.
     Failed,
 }
 
 impl Outcome {
-    /// All of them.
+    /// Every outcome, in the order in which they are counted.
     pub const ALL: [Self; 3] = [Self::Found, Self::Nothing, Self::Failed];
 
     /// The word for it in logs, metrics and the API.

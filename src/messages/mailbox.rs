@@ -14,7 +14,7 @@ pub const MAILBOX_LEN: usize = 1024;
 pub enum Ping {
     /// The worker turns, or is stuck.
     Alive,
-    /// The worker has stopped.
+    /// The worker has stopped and reads no commands.
     Stopped,
 }
 

@@ -58,13 +58,13 @@ impl FromStr for SessionId {
 /// Selects sessions: those that match every field that is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Through this listener.
+    /// Selects sessions that this listener accepted.
     pub listener: Option<ListenerId>,
-    /// Of this pool.
+    /// Selects sessions of this pool.
     pub pool: Option<PoolId>,
-    /// On this backend.
+    /// Selects sessions on this backend.
     pub backend: Option<BackendId>,
-    /// From this client.
+    /// Selects sessions from this address, whatever the port.
     pub client: Option<IpAddr>,
     /// Ended for this reason; matches no open session.
     pub reason: Option<CloseReason>,
@@ -79,26 +79,26 @@ pub enum Query {
     Live {
         /// The place to start from.
         from: u32,
-        /// Selects the sessions.
+        /// Selects the sessions of the page.
         filter: Filter,
     },
     /// The remembered sessions that have ended, newest first.
     Ended {
         /// Only those older than this number from the last answer; `None` for the first page.
         before: Option<u64>,
-        /// Selects the sessions.
+        /// Selects the sessions of the page.
         filter: Filter,
     },
     /// One session, open or ended, with the explanation of its backend.
     Session(SessionId),
-    /// Cut these, with [`CloseReason::Killed`].
+    /// Resets these sessions, which end with [`CloseReason::Killed`].
     Cut(Target),
 }
 
-/// The sessions to cut.
+/// The sessions that a query cuts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// This one.
+    /// The session with this id.
     Session(SessionId),
     /// All sessions on a backend, those that dial it included.
     Backend(BackendId),
@@ -107,16 +107,16 @@ pub enum Target {
 /// The answer to a query.
 #[derive(Debug)]
 pub enum Answer {
-    /// Answers [`Query::Live`].
+    /// The answer to [`Query::Live`].
     Page {
-        /// At most [`ROWS_MAX`] sessions.
+        /// The sessions of this page, at most [`ROWS_MAX`].
         rows: Vec<Row>,
         /// Start of the next page, if there may be more.
         next: Option<u32>,
     },
-    /// Answers [`Query::Ended`].
+    /// The answer to [`Query::Ended`].
     Ended {
-        /// At most [`ROWS_MAX`] sessions.
+        /// The sessions of this page, at most [`ROWS_MAX`].
         rows: Vec<Row>,
         /// `before` of the next query, if there may be more.
         next: Option<u64>,
@@ -130,7 +130,7 @@ pub enum Answer {
 /// One session as a list shows it.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Its id.
+    /// Unique in the life of the process; `l4lb ctl explain` takes it.
     pub id: SessionId,
     /// The name of the listener that accepted it.
     pub listener: Arc<str>,
@@ -138,7 +138,7 @@ pub struct Row {
     pub pool: Arc<str>,
     /// Its backend; if none was connected, the last one that could not be dialed.
     pub backend: Option<Arc<Backend>>,
-    /// The client's address.
+    /// The address and port of the client's end of the connection.
     pub client: SocketAddr,
     /// The source address of the dial; for an ended session only known when its line was logged.
     pub source: Option<SocketAddr>,
@@ -164,21 +164,21 @@ impl Row {
     }
 }
 
-/// How a session is.
+/// Whether a session is open, with the facts of either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// It is open.
+    /// Open: it relays, dials or waits.
     Live {
-        /// Its stage.
+        /// Whether it is being dialed, open, half-closed or ending.
         stage: Stage,
         /// Time since any byte moved.
         quiet: Duration,
         /// Bytes that the other side must still accept, by direction.
         held: [u64; 2],
     },
-    /// It has ended.
+    /// Over; the worker remembers the latest ones.
     Ended {
-        /// The reason.
+        /// The reason that its log line names.
         reason: CloseReason,
         /// The end code: two letters.
         code: EndCode,
@@ -193,7 +193,7 @@ pub enum SessionState {
     },
 }
 
-/// One session in full.
+/// One session, with the choice of its backend.
 #[derive(Clone, Debug)]
 pub struct SessionExplanation {
     /// The session as a list shows it.
@@ -202,7 +202,7 @@ pub struct SessionExplanation {
     pub why: Option<Why>,
     /// Backends that could not be dialed before.
     pub tried: Vec<BackendId>,
-    /// Its pool.
+    /// The pool that was asked for a backend.
     pub pool: PoolId,
     /// The epoch of its last choice.
     pub epoch: u64,
@@ -226,7 +226,7 @@ impl Reply {
         (Self::new(move |answer| _ = sender.try_send(answer)), receiver)
     }
 
-    /// Delivers an answer.
+    /// Passes an answer to the receiver. Never blocks.
     pub fn give(&self, answer: Answer) {
         (self.0)(answer);
     }

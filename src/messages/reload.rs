@@ -42,7 +42,7 @@ pub struct ReloadRequest {
     pub who: String,
     /// The origin to read from; `None` is the origin of the start.
     pub source: Option<Source>,
-    /// The purpose.
+    /// Whether the configuration is applied or only compared.
     pub mode: Mode,
     /// Receives the answer, if the requester waits for one.
     pub answer: Option<Answer>,
@@ -51,7 +51,7 @@ pub struct ReloadRequest {
 /// The purpose of reading a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Apply it.
+    /// Run the configuration from now on.
     Apply,
     /// Only report what it would change.
     DryRun,
@@ -62,9 +62,9 @@ pub enum Mode {
 pub struct ReloadReport {
     /// The purpose it was read for.
     pub mode: Mode,
-    /// The current epoch.
+    /// The epoch that runs after the reload.
     pub epoch: u64,
-    /// One entry per change.
+    /// The differences, each with the sessions that it affects.
     pub changes: Vec<ChangeImpact>,
     /// Differences between the file and run-time changes, and which of them wins.
     pub notes: Vec<String>,
@@ -73,7 +73,7 @@ pub struct ReloadReport {
 /// One change, and the sessions that it affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeImpact {
-    /// The change.
+    /// The difference between the running and the new configuration.
     pub change: Change,
     /// Sessions on the parts that it removes.
     pub sessions: usize,

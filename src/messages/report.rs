@@ -22,18 +22,18 @@ pub const REPORTS_LEN: usize = 16_384;
 pub enum Report {
     /// A backend's health has changed.
     Health {
-        /// The backend.
+        /// The backend whose checks have decided.
         backend: BackendId,
-        /// The old state.
+        /// The health before.
         from: HealthState,
-        /// The new state.
+        /// The health from now on.
         to: HealthState,
         /// The result of the deciding check, in words.
         reason: String,
     },
     /// A worker has stopped: by command, or by an error that it could not recover from.
     Stopped {
-        /// The worker.
+        /// The worker that has stopped.
         worker: WorkerId,
         /// An error, if one stopped it.
         result: io::Result<()>,
@@ -42,7 +42,7 @@ pub enum Report {
     Ask(Ask),
     /// SIGTERM or SIGINT: drain; the second one stops at once.
     Terminate,
-    /// SIGHUP.
+    /// SIGHUP was received: the file is read again.
     Reload,
     /// A request to read the configuration again.
     ReloadRequest(ReloadRequest),

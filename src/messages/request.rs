@@ -16,7 +16,7 @@ pub type Reply<T> = oneshot::Sender<Result<Done<T>, Refusal>>;
 /// The answer to a request that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done<T> {
-    /// The result.
+    /// The result as far as the control thread knows it.
     pub result: T,
     /// Why the change will be lost with the process, if it should be in the state file and is not.
     pub not_saved: Option<String>,
@@ -27,7 +27,7 @@ pub struct Done<T> {
 pub struct Ask {
     /// The requester, as logs and events name it.
     pub who: String,
-    /// The request.
+    /// The change that is requested.
     pub request: Request,
 }
 
@@ -36,54 +36,54 @@ pub struct Ask {
 pub enum Request {
     /// Registers a backend, or renews its lease.
     Register {
-        /// Its pool.
+        /// Name of the pool to register with.
         pool: String,
-        /// Its description.
+        /// The address, the name and the settings to register.
         backend: NewBackend,
         /// Receives whether it is new.
         reply: Reply<Registered>,
     },
-    /// Removes a backend.
+    /// Removes a backend, or only the lease of one of its holders.
     Deregister {
-        /// The backend.
+        /// Pool and name of the backend to remove.
         backend: Named,
         /// The holder whose lease ends; `None` ends all leases.
         holder: Option<String>,
-        /// Receives the result.
+        /// Receives the number of sessions left on the backend.
         reply: Reply<Left>,
     },
     /// Sets the weight or the administrative state.
     Change {
-        /// The backend.
+        /// Pool and name of the backend to change.
         backend: Named,
         /// `None` leaves it unchanged.
         weight: Option<u16>,
         /// `None` leaves it unchanged.
         admin: Option<Admin>,
-        /// Confirms the change.
+        /// Receives the confirmation, or the reason of a refusal.
         reply: Reply<()>,
     },
     /// Sets a backend's health until further notice; its checks do not change it. `None` ends that.
     OverrideHealth {
-        /// The backend.
+        /// The backend whose health is set.
         backend: Named,
         /// [`HealthState::Up`] or [`HealthState::Down`].
         health: Option<HealthState>,
-        /// Confirms the change.
+        /// Receives the confirmation, or the reason of a refusal.
         reply: Reply<()>,
     },
     /// Sets whether the process reports itself as not ready, regardless of its state.
     ReadyFail {
         /// True for not ready.
         fail: bool,
-        /// Confirms the change.
+        /// Receives the confirmation, or the reason of a refusal.
         reply: Reply<()>,
     },
     /// Sets the level of the log.
     LogLevel {
-        /// The new level.
+        /// The most detailed level that is logged from now on.
         level: LevelFilter,
-        /// Confirms the change.
+        /// Receives the confirmation, or the reason of a refusal.
         reply: Reply<()>,
     },
 }
@@ -91,7 +91,7 @@ pub enum Request {
 /// A backend by the names that people use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// Name of the pool.
+    /// Name of the pool that has the backend.
     pub pool: String,
     /// Its name in the pool.
     pub backend: String,
@@ -108,9 +108,9 @@ impl fmt::Display for Named {
 pub struct NewBackend {
     /// Its name, unique within the pool.
     pub name: String,
-    /// Where to dial.
+    /// The resolved address that sessions and checks dial.
     pub address: Address,
-    /// Its weight, 0..=256.
+    /// Its share of new sessions, 0..=256; 0 gives it none.
     pub weight: u16,
     /// Serves only when no primary backend is eligible.
     pub backup: bool,
@@ -134,7 +134,7 @@ pub enum Holder {
 /// The result of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// Its id.
+    /// The id of the backend, new or known.
     pub id: BackendId,
     /// False when it was there already and its lease was renewed.
     pub is_new: bool,

@@ -18,7 +18,7 @@ pub struct Loaded {
 /// A configuration that can be run.
 #[derive(Debug)]
 pub struct Loadable {
-    /// The configuration.
+    /// The configuration that runs once the change is committed.
     pub config: Config,
     /// Its opened resources; `None` for a dry run.
     pub staged: Option<Box<dyn StagedChange>>,

@@ -53,7 +53,7 @@ pub struct Backend {
     pub pool: PoolId,
     /// Its name, unique within the pool.
     pub name: String,
-    /// The address to dial.
+    /// The resolved address that sessions and checks dial.
     pub address: Address,
     admin: AtomicU8,
     weight: AtomicU16,
@@ -105,7 +105,7 @@ impl Backend {
         }
     }
 
-    /// Returns its administrative state.
+    /// Returns the state that operators last set: ready, drain or maint.
     pub fn admin(&self) -> Admin {
         match self.admin.load(Ordering::Relaxed) {
             x if x == Admin::Ready as u8 => Admin::Ready,
@@ -181,7 +181,7 @@ impl Backend {
         self.busy.active.load(Ordering::Relaxed)
     }
 
-    /// Leases ever given.
+    /// Returns the number of leases ever given, which includes failed dials.
     pub fn sessions(&self) -> u64 {
         self.stats.leases()
     }
@@ -253,7 +253,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Returns the backend.
+    /// Returns the backend on which the lease counts a session.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }

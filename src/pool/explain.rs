@@ -11,20 +11,20 @@ use crate::pool::{Admin, Backend, BackendId, Pool, TierKind};
 /// The reason why a backend was passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipReason {
-    /// Its checks had failed.
+    /// Its health checks had failed `fall` times in a row.
     Down,
     /// An operator is draining it.
     Drain,
     /// An operator has put it in maintenance.
     Maint,
-    /// Its weight is 0.
+    /// Its weight was 0, so that it gets no new sessions.
     Weight0,
     /// A dial of this session to it had failed.
     Tried,
 }
 
 impl SkipReason {
-    /// All reasons.
+    /// Every reason, in the order of the bits that note them.
     pub const ALL: [Self; 5] = [Self::Down, Self::Drain, Self::Maint, Self::Weight0, Self::Tried];
 
     /// Returns the words for it.
@@ -147,7 +147,7 @@ pub struct Why {
     /// How often a backend was passed over; 255 stands for more. Algorithms that look at every member
     /// (`least_connections`) may count one twice.
     pub passed_over: u8,
-    /// The reasons for that.
+    /// The reasons why those backends were passed over, each once.
     pub refusals: Vec<SkipReason>,
     /// Sessions on the backend, this one not counted.
     pub load: u16,

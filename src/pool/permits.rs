@@ -15,13 +15,13 @@ impl Gauge {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Gives a place back.
+    /// Releases a place. Must be called once for each place taken.
     pub fn leave(&self) {
         let before = self.0.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more left than entered");
     }
 
-    /// How many there are.
+    /// Returns the number of places in use.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

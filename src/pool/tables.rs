@@ -11,7 +11,7 @@ use crate::pool::{Admin, Backend, BackendId, PoolId};
 
 /// A pool of one epoch. The cursor, and the backends that stay, are the same objects in every epoch.
 pub struct Pool {
-    /// Its id.
+    /// Identifies the pool across reloads; never reused.
     pub id: PoolId,
     /// Its settings, with the backends of this epoch.
     pub settings: Arc<model::Pool>,
@@ -115,7 +115,6 @@ impl Pool {
         }
     }
 
-    /// Returns a new pool.
     pub(super) fn first(
         id: PoolId,
         settings: &model::Pool,
@@ -272,7 +271,6 @@ fn seats(members: &[usize], backends: usize) -> Vec<Option<u32>> {
 pub(super) struct BackendIds(pub(super) u32);
 
 impl BackendIds {
-    /// Returns a new backend.
     fn create(
         &mut self,
         pool: PoolId,

@@ -12,24 +12,12 @@ pub enum Mismatch {
     #[error(
         "listener {name:?}: the socket that was passed under its name listens on {address}, not on {bind}"
     )]
-    Address {
-        /// The listener.
-        name: String,
-        /// Its address.
-        bind: SocketAddr,
-        /// Its address.
-        address: SocketAddr,
-    },
+    Address { name: String, bind: SocketAddr, address: SocketAddr },
     /// It accepts no IPv4 clients.
     #[error(
         "listener {name:?}: the socket that was passed for {bind} takes IPv6 clients alone: write BindIPv6Only=both"
     )]
-    Ipv6Only {
-        /// The listener.
-        name: String,
-        /// Its address.
-        bind: SocketAddr,
-    },
+    Ipv6Only { name: String, bind: SocketAddr },
 }
 
 /// The sockets passed for each listener, by index, and those that fit none.

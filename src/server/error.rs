@@ -20,9 +20,9 @@ pub enum StartError {
     /// An address that another process listens on.
     #[error("listener {name:?}: cannot listen on {bind}: address in use, held by {holder}")]
     InUse {
-        /// The listener.
+        /// Name of the listener in the configuration.
         name: String,
-        /// Its address.
+        /// The configured address of the listener.
         bind: SocketAddr,
         /// The process that could hold it.
         holder: String,
@@ -30,21 +30,21 @@ pub enum StartError {
     /// A backend that is one of the process's own sockets.
     #[error("pool {pool:?}: backend {backend:?}: {address} is {socket}")]
     Circle {
-        /// The pool.
+        /// Name of the pool that lists the backend.
         pool: String,
-        /// The backend.
+        /// Name of the backend within the pool.
         backend: String,
-        /// Its address.
+        /// The address that the backend resolves to.
         address: Address,
-        /// The socket.
+        /// The socket of this process at that address.
         socket: OwnSocket,
     },
     /// Any other error that prevents listening.
     #[error("listener {name:?}: cannot listen on {bind}: {error}{hint}")]
     Listen {
-        /// The listener.
+        /// Name of the listener in the configuration.
         name: String,
-        /// Its address.
+        /// The configured address of the listener.
         bind: SocketAddr,
         /// A remedy, if one is known.
         hint: &'static str,
@@ -54,7 +54,7 @@ pub enum StartError {
     /// Workers or listeners removed by the last change are still there.
     #[error("{what}: the last change is still in progress, try again later")]
     Unsettled {
-        /// The remaining part.
+        /// The workers or listeners that are left, in words.
         what: String,
     },
     /// The state file of an earlier process cannot be read.
@@ -68,17 +68,17 @@ pub enum StartError {
         "listener {name:?}: {passed} sockets were passed for it, each needs a worker, and workers is {workers}"
     )]
     FewWorkers {
-        /// The listener.
+        /// Name of the listener in the configuration.
         name: String,
-        /// How many sockets.
+        /// Number of sockets that were passed for it.
         passed: usize,
-        /// How many workers.
+        /// The configured number of workers.
         workers: usize,
     },
     /// Root privileges cannot be dropped.
     #[error("cannot become user {user:?}: {error}")]
     Account {
-        /// The configured user.
+        /// The value of `global.user`.
         user: String,
         /// The error of the call.
         error: io::Error,
@@ -86,7 +86,7 @@ pub enum StartError {
     /// The access log cannot be written.
     #[error("access_log: cannot open {}: {error}", path.display())]
     AccessLog {
-        /// The file.
+        /// The path of the file that cannot be used.
         path: PathBuf,
         /// The error of the call.
         error: io::Error,
@@ -100,7 +100,7 @@ pub enum StartError {
     /// A system call that the process cannot do without.
     #[error("cannot {what}: {error}")]
     System {
-        /// The attempted action.
+        /// The attempted action, as a verb and its object.
         what: &'static str,
         /// The error of the call.
         error: io::Error,

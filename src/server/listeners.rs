@@ -29,7 +29,6 @@ pub(super) struct Group {
     pub(super) id: GroupId,
     /// The configured address; port 0 lets the kernel choose.
     bind: SocketAddr,
-    /// The actual address.
     pub(super) address: SocketAddr,
     /// The name of its listener.
     pub(super) name: String,
@@ -51,7 +50,6 @@ pub(super) struct Retiring {
     sockets: Vec<Known>,
     /// How many of the first ones this module holds too, because they were passed to this process.
     passed: usize,
-    /// Whether they are hidden.
     pub(super) is_hidden: bool,
 }
 

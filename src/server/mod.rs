@@ -41,9 +41,9 @@ pub use watchdog::{Watchdog, Watched};
 
 /// The file that a configuration came from.
 pub struct ConfigFile {
-    /// As people know it.
+    /// The path of the file, for logs and the API.
     pub name: String,
-    /// Reads the configuration again.
+    /// Reads the configuration again; called at each reload.
     pub source: Source,
     /// What looks whether it is still the same.
     pub look: Look,
@@ -110,7 +110,7 @@ impl Running {
         self.site.workers.counters().into_iter().map(|(_, stats)| Share::of(&stats))
     }
 
-    /// Returns the current snapshot.
+    /// Returns the listeners, pools and backends of the current epoch.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.view.state().snapshot)
     }

@@ -111,7 +111,6 @@ impl Notifier {
 /// Finds stuck workers. Each is woken at every look, so it must have turned by the next one.
 #[derive(Default)]
 struct Watch {
-    /// At the last look.
     turns: BTreeMap<Name, u64>,
     stuck: BTreeSet<Name>,
 }

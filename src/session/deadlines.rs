@@ -7,7 +7,7 @@ use crate::session::phase::{Phase, Poll};
 use crate::session::timeouts::millis;
 use crate::session::{CloseReason, Side};
 
-/// The result of [`Session::on_deadline`].
+/// The result of [`Session::on_deadline`]: whether the session ends or waits for longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     /// Nothing is due yet: the timer must be armed again, at [`Session::deadline`].

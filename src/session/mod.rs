@@ -31,10 +31,10 @@ pub enum Side {
 }
 
 impl Side {
-    /// Both sides, for loops.
+    /// The client first, as arrays indexed by side have it.
     pub const BOTH: [Self; 2] = [Self::Client, Self::Backend];
 
-    /// Returns the opposite side.
+    /// Returns the side that the bytes of this one are relayed to.
     pub const fn other(self) -> Self {
         match self {
             Self::Client => Self::Backend,
@@ -67,17 +67,17 @@ impl Side {
 /// One of the two directions of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From the client.
+    /// Bytes read from the client and written to the backend.
     ToBackend,
-    /// From the backend.
+    /// Bytes read from the backend and written to the client.
     ToClient,
 }
 
 impl Direction {
-    /// Both directions, for loops.
+    /// Towards the backend first, as arrays indexed by direction have it.
     pub const BOTH: [Self; 2] = [Self::ToBackend, Self::ToClient];
 
-    /// Returns the opposite direction.
+    /// Returns the direction whose source is the sink of this one.
     pub const fn reverse(self) -> Self {
         match self {
             Self::ToBackend => Self::ToClient,
@@ -107,7 +107,7 @@ pub enum Op {
     Fill(Direction),
     /// Write what the conduit holds to the sink.
     Flush(Direction),
-    /// Pass a FIN on.
+    /// Call shutdown(2) for writing: every byte before the FIN has been written.
     ShutdownWrite(Side),
     /// Take the error of a suspect connection where no read or write would meet it.
     TakeError(Side),

@@ -9,18 +9,31 @@ use crate::session::Side;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Nothing is dialed since then: the session was accepted, or its last dial ended.
-    Waiting { since: Instant },
+    Waiting {
+        since: Instant,
+    },
     /// No backend is connected since then, and one is dialed.
-    Dialing { since: Instant },
-    /// Passing bytes.
+    Dialing {
+        since: Instant,
+    },
     Relaying,
     /// Bytes were in flight for the user timeout. Each side is asked for a sign of life from its peer.
-    Asking { ask: Side, silence: Option<Duration> },
+    Asking {
+        ask: Side,
+        silence: Option<Duration>,
+    },
     /// A timeout has passed. Before it counts, each side is asked when its peer last accepted bytes and whether some
     /// still wait for it.
-    Expiring { ask: Side, waiting: bool },
+    Expiring {
+        ask: Side,
+        waiting: bool,
+    },
     /// Both halves are over, and this side is reset once its peer has acknowledged everything sent to it.
-    Settling { side: Side, since: Instant, poll: Poll },
+    Settling {
+        side: Side,
+        since: Instant,
+        poll: Poll,
+    },
     /// Nothing is left to do.
     Over,
 }

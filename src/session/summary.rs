@@ -21,7 +21,7 @@ pub enum CloseReason {
     BackendLost,
     /// The client reset its connection before a backend was connected, and left no bytes to pass on.
     ClientGone,
-    /// No backend was eligible.
+    /// No backend of the pool was eligible when the client was accepted or retried.
     NoBackend,
     /// The last dial was refused.
     ConnectRefused,
@@ -43,7 +43,7 @@ pub enum CloseReason {
     DrainTimeout,
     /// The process was stopped at once.
     Stopped,
-    /// Cut by an operator.
+    /// An operator cut it by `l4lb ctl kill`.
     Killed,
 }
 
@@ -168,7 +168,7 @@ pub enum CloseMode {
 /// How a session ends: why, and how each connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// The reason.
+    /// The reason, as the log line of the session names it.
     pub reason: CloseReason,
     /// How the client's connection is closed.
     pub client: CloseMode,
@@ -281,7 +281,6 @@ mod tests {
         }
     }
 
-    /// Two reasons were missing.
     #[test]
     fn every_reason_is_in_the_table_of_the_manual() {
         let page = include_str!("../manual/observability.md");

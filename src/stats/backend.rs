@@ -8,9 +8,9 @@ use super::{DialFailure, Gauge, Tally};
 pub struct BackendStats {
     /// 128 bytes per worker, of at most 16: 2 KiB. 10,000 backends of two workers take 2.5 MB.
     sessions: Shards<BackendCounts>,
-    /// Health checks that succeeded.
+    /// Health checks with the expected answer, by any worker.
     pub checks_passed: Tally,
-    /// Health checks that failed.
+    /// Health checks without the expected answer, by any worker.
     pub checks_failed: Tally,
     /// Changes of its health as seen by its checks.
     pub transitions: Tally,
@@ -23,7 +23,7 @@ pub struct BackendStats {
 /// One worker's counts of the sessions on a backend.
 #[derive(Debug, Default)]
 pub struct BackendCounts {
-    /// Leases given.
+    /// Leases given out since the start, those of failed dials included.
     pub leases: Tally,
     /// Dials of sessions that connected.
     pub connected: Tally,

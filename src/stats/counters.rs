@@ -29,7 +29,7 @@ impl Gauge {
         self.0.store(value, Ordering::Release);
     }
 
-    /// Returns the value.
+    /// Returns the last value that the worker has stored.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }

@@ -117,7 +117,7 @@ impl<B: Bounds> Default for Histogram<B> {
 }
 
 impl<B: Bounds> Histogram<B> {
-    /// Counts one duration.
+    /// Adds one duration to the first bucket whose bound is not below it.
     pub fn observe(&self, time: Duration) {
         // The order of the two does not matter: no law relates them.
         self.nanos.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));

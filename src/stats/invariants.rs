@@ -91,7 +91,6 @@ mod tests {
     use crate::stats::{ListenerStats, WorkerStats};
     use std::time::Duration;
 
-    /// Makes consistent counters wrong.
     type Wrong = fn(&WorkerStats);
 
     fn summary(reason: CloseReason, connect_time: Option<Duration>) -> Summary {

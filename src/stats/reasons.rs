@@ -11,7 +11,7 @@ pub enum DialFailure {
     Unreachable,
     /// This machine had run out of open files, memory or source ports: must never be blamed on the backend.
     LocalLimit,
-    /// Any other error.
+    /// An error without a kind of its own.
     Other,
 }
 
@@ -40,9 +40,9 @@ impl DialFailure {
 /// The reason why accepting was paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PauseReason {
-    /// `max_sessions` of the listener.
+    /// The listener has as many sessions as its `max_sessions` allows.
     ListenerLimit,
-    /// `max_sessions` of the process.
+    /// The process has as many sessions as its `max_sessions` allows.
     ProcessLimit,
     /// accept(2) found that this machine had run out of open files or memory.
     Exhausted,
@@ -77,7 +77,7 @@ impl PauseReason {
 /// The purpose of a worker's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FdKind {
-    /// A listening socket.
+    /// A socket that accepts clients.
     Listener,
     /// The connection of a client.
     Client,

@@ -6,9 +6,9 @@ use crate::session::CloseReason;
 /// One worker's part of the work at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Open sessions.
+    /// Sessions open on this worker at that moment.
     pub sessions: u64,
-    /// Connections that it accepted.
+    /// Connections that this worker has accepted, including those it handed over.
     pub accepted: u64,
     /// The part of them that it handed over to other workers.
     pub handed_over: u64,
@@ -58,17 +58,17 @@ pub struct Totals {
     pub closed: [u64; CloseReason::ALL.len()],
     /// Bytes taken from clients and from backends, by [`Direction`](crate::session::Direction).
     pub taken: [u64; 2],
-    /// Bytes written to backends.
+    /// Bytes written to backends since the start.
     pub to_backend: u64,
-    /// Bytes written to clients.
+    /// Bytes written to clients since the start.
     pub to_client: u64,
     /// Bytes taken from one side that the other could not accept any more.
     pub discarded: u64,
     /// Discarded bytes by [`Direction`](crate::session::Direction).
     pub discarded_by_direction: [u64; 2],
-    /// Dials begun.
+    /// Dials begun since the start, retries included.
     pub dials: u64,
-    /// Dials that failed.
+    /// Dials that failed, whether or not a retry followed.
     pub dial_failures: u64,
     /// Failed dials by [`DialFailure::index`].
     pub dial_failures_by_cause: [u64; DialFailure::ALL.len()],
@@ -82,17 +82,17 @@ pub struct Totals {
     pub accept_pauses_by_reason: [u64; PauseReason::ALL.len()],
     /// Time that accepting was paused, by [`PauseReason::index`], in nanoseconds.
     pub accept_paused_nanos: [u64; PauseReason::ALL.len()],
-    /// Pipes opened.
+    /// Pipes opened since the start.
     pub pipes_opened: u64,
-    /// Pipes closed.
+    /// Pipes closed since the start. The rest of those opened is open now.
     pub pipes_closed: u64,
     /// Pipes denied by the kernel.
     pub pipes_denied: u64,
     /// Pipes taken from sinks that had stalled.
     pub pipes_reclaimed: u64,
-    /// Turns of all loops.
+    /// Turns of all event loops since the start.
     pub turns: u64,
-    /// Events reported by waits.
+    /// Events that all waits have returned since the start.
     pub events: u64,
     /// Events for connections that were closed earlier in the same batch.
     pub stale_events: u64,
@@ -102,9 +102,9 @@ pub struct Totals {
     pub lost_wakeups: u64,
     /// Times that a session had used up its budget of a turn.
     pub budget_exhausted: u64,
-    /// Health checks that succeeded.
+    /// Health checks with the expected answer since the start.
     pub checks_passed: u64,
-    /// Health checks that failed.
+    /// Health checks without the expected answer since the start.
     pub checks_failed: u64,
     /// Health checks put off because this machine had run out of a resource.
     pub checks_deferred: u64,
@@ -116,7 +116,7 @@ pub struct Totals {
     pub pipes_pooled: u64,
     /// Buffers that hold bytes a sink did not accept.
     pub buffers_parked: u64,
-    /// Armed timers.
+    /// Timers armed at present, of all workers.
     pub timers: u64,
 }
 

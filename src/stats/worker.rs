@@ -31,7 +31,7 @@ pub struct WorkerStats {
     /// Bytes taken from one side that the other could not accept any more, by sessions that have ended and by
     /// direction.
     pub discarded: [Counter; 2],
-    /// Dials begun.
+    /// Dials begun, retries included.
     pub dials: Counter,
     /// Dials that failed, on either side, by [`DialFailure::index`].
     pub dial_failures: [Counter; DialFailure::ALL.len()],
@@ -55,7 +55,7 @@ pub struct WorkerStats {
     pub turns: Counter,
     /// Duration of one turn in sixteen, between two waits.
     pub turn_time: Histogram<TurnTime>,
-    /// Events reported by waits.
+    /// Events that the waits of this worker have returned.
     pub events: Counter,
     /// Events for connections that were closed earlier in the same batch.
     pub stale_events: Counter,
@@ -65,9 +65,9 @@ pub struct WorkerStats {
     pub lost_wakeups: Counter,
     /// Times that a session had used up its budget of a turn and was put behind the others.
     pub budget_exhausted: Counter,
-    /// Health checks that succeeded.
+    /// Health checks of this worker with the expected answer.
     pub checks_passed: Counter,
-    /// Health checks that failed.
+    /// Health checks of this worker without the expected answer.
     pub checks_failed: Counter,
     /// Health checks put off because this machine had run out of a resource.
     pub checks_deferred: Counter,

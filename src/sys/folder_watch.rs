@@ -22,7 +22,6 @@ const CHANGES: Token = Token(0);
 const WOKEN: Token = Token(1);
 /// path_resolution(7): the kernel follows 40 links, too.
 const LINKS_MAX: usize = 40;
-/// One for each token.
 const EVENTS_LEN: usize = 2;
 
 /// Watches folders for one thread.
@@ -53,9 +52,9 @@ pub struct FolderWaker(Arc<Waker>);
 pub enum Wait {
     /// Something is different in a folder.
     Changed,
-    /// The time is over.
+    /// The timeout has passed without a change.
     TimedOut,
-    /// Somebody woke it.
+    /// [`FolderWaker::wake`] was called.
     Woken,
 }
 

@@ -15,18 +15,18 @@ use crate::sys::Token;
 /// A change on one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The socket.
+    /// The token that the socket was registered with.
     pub token: Token,
-    /// Its readiness.
+    /// The edges since the last event of the socket. They are hints.
     pub ready: Ready,
 }
 
 /// The target of a dial, and its options.
 #[derive(Clone, Copy, Debug)]
 pub struct DialSpec<'a> {
-    /// Where to connect.
+    /// The backend's address, passed to connect(2).
     pub address: &'a Address,
-    /// Options of the connection.
+    /// Socket options, set before connect(2).
     pub tcp: &'a Tcp,
 }
 
@@ -35,7 +35,7 @@ pub struct DialSpec<'a> {
 pub enum Dial {
     /// Neither connected nor failed: wait for the next event.
     Pending,
-    /// Connected.
+    /// The handshake is complete.
     Connected,
     /// Connected to itself: nothing listens on that port, and the kernel chose the same port as the source. TCP allows
     /// it (simultaneous open); on loopback it takes some ten thousand tries.
@@ -64,7 +64,7 @@ pub trait Kernel {
     /// A pipe between two sockets. Dropping it discards the bytes in it.
     type Pipe;
 
-    /// Returns monotonic time.
+    /// Returns the monotonic time, never less than before.
     fn now(&mut self) -> Instant;
 
     /// Replaces `events` by the events since the last call; waits at most `timeout` for the first (`None`: without

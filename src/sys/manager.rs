@@ -28,7 +28,7 @@ pub enum Notice<'a> {
     Stopping,
     /// It is healthy; must be sent once per [`watchdog_period`].
     Alive,
-    /// Its status, in words.
+    /// The line that `systemctl status` shows.
     Status(&'a str),
 }
 

@@ -22,7 +22,7 @@ pub struct Inherited(Vec<(String, OwnedFd)>);
 pub struct Passed<S = Socket> {
     /// The name given by its unit: FileDescriptorName= of systemd.socket(5).
     pub name: String,
-    /// Its local address.
+    /// The address that the service manager has bound it to.
     pub address: SocketAddr,
     /// Whether an IPv6 socket takes IPv4 clients too.
     pub is_dual_stack: bool,

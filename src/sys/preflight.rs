@@ -86,7 +86,7 @@ pub fn try_bind(address: SocketAddr) -> io::Result<()> {
 pub enum AddressHolder {
     /// A process that runs the same configuration file, or the service manager, which passes its sockets.
     Ourselves,
-    /// Another process, in words.
+    /// Another process, as `name (pid N)`.
     Another(String),
     /// A process that this user may not see.
     Hidden,

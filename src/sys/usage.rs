@@ -11,15 +11,15 @@ use procfs::process::Process;
 pub struct Usage {
     /// Processor time of all threads, in user mode and in the kernel.
     pub cpu: Duration,
-    /// Resident memory in bytes.
+    /// Resident memory, in bytes.
     pub resident: u64,
-    /// Mapped memory in bytes.
+    /// Mapped memory, in bytes, whether resident or not.
     pub mapped: u64,
-    /// Open descriptors.
+    /// Number of open descriptors of the process.
     pub open_files: u64,
     /// The limit of open descriptors; `None` is no limit.
     pub open_files_max: Option<u64>,
-    /// Threads.
+    /// Number of threads of the process.
     pub threads: u64,
 }
 

@@ -18,7 +18,6 @@ const FILTER_LEN_MAX: usize = 64;
 /// News from the watched process.
 #[derive(Debug)]
 pub(super) enum News {
-    /// It was reached.
     Reached(Box<api::Status>),
     /// A sample, and the latest events.
     Sample(Box<api::Sample>, Vec<api::Event>),
@@ -132,7 +131,6 @@ impl Column {
 pub(super) enum Mode {
     /// Keys move the selection and start actions.
     Table,
-    /// Keys edit the filter.
     Filter,
     /// Keys confirm a change, or cancel it.
     Confirm(Change),
@@ -143,11 +141,9 @@ pub(super) enum Mode {
 /// The connection to the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Link {
-    /// Not reached yet.
     Awaited,
     /// The last sample came then.
     Live(Instant),
-    /// Lost, and why.
     Lost(String),
 }
 
@@ -158,10 +154,8 @@ pub(super) struct App {
     pub(super) link: Link,
     pub(super) status: Option<Box<api::Status>>,
     pub(super) sample: Option<Box<api::Sample>>,
-    /// Of all backends together.
     pub(super) rates: Option<Rates>,
     pub(super) events: Vec<api::Event>,
-    /// Sessions begun per second.
     pub(super) sessions: History,
     /// Bytes relayed per second, both directions.
     pub(super) bytes: History,
@@ -208,7 +202,6 @@ impl App {
         }
     }
 
-    /// Applies news.
     pub(super) fn on_news(&mut self, news: News, now: Instant) {
         match news {
             News::Reached(status) => self.on_status(status, now),

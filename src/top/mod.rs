@@ -103,7 +103,7 @@ impl TopArgs {
 }
 
 /// Shows a running l4lb until a key or `stop` ends it.
-pub fn run(args: &TopArgs, stop: &Receiver<()>) -> Result<(), Failure> {
+pub(crate) fn run(args: &TopArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     let client = args.client()?;
     if args.once {
         return once(args, client);

@@ -24,11 +24,9 @@ const FAILED: [CloseReason; 8] = [
 /// Events per second, on one backend or on all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rates {
-    /// Sessions begun.
     pub(super) sessions: f64,
     /// Bytes written to the backend.
     pub(super) to_backend: f64,
-    /// Bytes written to clients.
     pub(super) to_client: f64,
     /// Dials that failed; for all backends together, sessions.
     pub(super) failures: f64,

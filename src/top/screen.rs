@@ -86,7 +86,6 @@ pub(super) fn height_for(backends: usize, at_least: u16) -> u16 {
     at_least.saturating_add(u16::try_from(lacking).unwrap_or(u16::MAX))
 }
 
-/// Draws the whole screen.
 pub(super) fn draw(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
     let places = Places::of(area, app.printed);
     draw_head(app, now, places.head, buffer);

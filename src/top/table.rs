@@ -36,11 +36,9 @@ const WORTH: [Column; 9] = [
 pub(super) struct Shown {
     /// The first row, starting at 1; 0 without rows.
     pub(super) first: usize,
-    /// The last one.
     pub(super) last: usize,
     /// The number of all rows.
     pub(super) rows: usize,
-    /// The selected backend.
     pub(super) selected: Option<api::Backend>,
 }
 

@@ -27,7 +27,6 @@ pub(super) fn is_there() -> bool {
 }
 
 impl Screen {
-    /// Takes over the terminal.
     pub(super) fn open() -> io::Result<Self> {
         // A release build does not unwind: after a panic only the hook can restore the terminal.
         let previous = panic::take_hook();

@@ -81,7 +81,6 @@ impl Turn {
         }
     }
 
-    /// Another turn begins.
     pub(super) fn begin(&mut self, now: Instant) {
         *self = Self { company: self.company, ..Self::new(now) };
     }

@@ -37,7 +37,6 @@ pub(super) struct Core<K: Kernel> {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) admission: Arc<Admission>,
     pub(super) stats: Arc<WorkerStats>,
-    /// The last ended sessions.
     pub(super) recorder: Recorder,
 }
 
@@ -54,7 +53,6 @@ pub(super) enum Timer {
     Count,
     /// Look for lost events of some sessions.
     Sweep,
-    /// Accepting goes on.
     Accept(usize),
     /// A closing listener has given handshakes enough time.
     Retire(usize),

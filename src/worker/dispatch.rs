@@ -35,7 +35,6 @@ pub struct Arrival<S> {
     pub(super) listener: Arc<Listener>,
     /// Not watched yet.
     pub(super) client: S,
-    /// The client's address.
     pub(super) address: SocketAddr,
 }
 

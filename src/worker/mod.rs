@@ -62,7 +62,7 @@ pub struct Shared {
     pub reports: Reports,
     /// The limit on open sessions.
     pub admission: Arc<Admission>,
-    /// The worker's counters.
+    /// The counters, which only this worker writes.
     pub stats: Arc<WorkerStats>,
     /// Seeds its random picks and jitter.
     pub seed: u64,
@@ -71,7 +71,7 @@ pub struct Shared {
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Another turn must follow.
+    /// The worker has not stopped: the caller must run another turn.
     Running,
     /// The worker has no work left and will get none.
     Stopped,

@@ -27,7 +27,6 @@ const SESSIONS_MAX: usize = 256;
 pub(super) struct Bench {
     pub(super) worker: Worker<Linux>,
     pub(super) mailbox: Mailbox,
-    /// The listener of `b`.
     pub(super) backend: TcpListener,
     pub(super) address: SocketAddr,
     /// Addresses of all listeners, that one first.

@@ -74,7 +74,6 @@ pub(super) fn check(
     AdminDraft { admin, listen_at, metrics_at }
 }
 
-/// A path, or false.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours")]
 fn socket(read: &mut Reader, key: &Key) -> Option<AdminSocket> {
     match key.as_ref()?.get_ref() {

@@ -142,7 +142,6 @@ fn refuse_foreign_keys(read: &mut Reader, raw: &RawHealth, kind: Kind) {
     }
 }
 
-/// Bytes of a check.
 fn payload(read: &mut Reader, name: &str, key: &Key, min: usize) -> Option<Vec<u8>> {
     let bytes = read.text(name, key)?.as_bytes();
     if !(min..=PAYLOAD_LEN_MAX).contains(&bytes.len()) {

@@ -23,7 +23,6 @@ use crate::config::ranges::{
 };
 use crate::config::units::show_duration;
 
-/// The defaults.
 pub(super) const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
     idle: Duration::from_hours(1),

@@ -21,7 +21,6 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A whole number.
     pub(super) fn whole<T>(&mut self, name: &str, key: &Key, range: RangeInclusive<T>) -> Option<T>
     where
         T: TryFrom<i64> + PartialOrd + Display,
@@ -72,7 +71,6 @@ impl Reader<'_> {
         None
     }
 
-    /// True or false.
     pub(super) fn boolean(&mut self, name: &str, key: &Key) -> Option<bool> {
         let value = key.as_ref()?.get_ref();
         let on = value.as_bool().or_else(|| self.variable_text(key)?.parse().ok());
@@ -83,7 +81,6 @@ impl Reader<'_> {
         on
     }
 
-    /// A string.
     pub(super) fn text<'k>(&mut self, name: &str, key: &'k Key) -> Option<&'k str> {
         let value = key.as_ref()?.get_ref();
         if value.as_str().is_none() {
@@ -120,7 +117,6 @@ impl Reader<'_> {
         found
     }
 
-    /// A name, see [`check_name`].
     pub(super) fn name<'k>(&mut self, key: &'k Key) -> Option<&'k str> {
         let text = self.text("name", key)?;
         match check_name_as(text, &self.got(key)) {
@@ -159,7 +155,6 @@ impl Reader<'_> {
         if written.is_empty() { show(element) } else { format!("a list with {}", written.join(", ")) }
     }
 
-    /// Reports a wrong value.
     pub(super) fn wrong(&mut self, name: &str, key: &Key, what: impl Display) {
         let spot = spot_of(key).unwrap_or_else(|| self.scope.spot.clone());
         self.report.add(self.scope, &spot, format_args!("{name}: {what}"));

@@ -34,7 +34,6 @@ pub(in crate::config) type Id = (u64, u64);
 
 /// A file that was read.
 pub(in crate::config) struct Text {
-    /// Its name in errors.
     pub(in crate::config) file: String,
     pub(in crate::config) text: String,
     /// Where it begins among all texts of the configuration, in bytes.

@@ -23,7 +23,7 @@ use crate::config::ranges::INCLUDED_FILES_MAX;
 pub struct Looked {
     /// Stands for the texts, and for why there are none.
     pub digest: u64,
-    /// The files.
+    /// The main file and every file it includes, in the order of the document.
     pub files: Vec<PathBuf>,
     /// Folders in which there may be more.
     pub folders: Vec<PathBuf>,
@@ -57,7 +57,6 @@ pub(in crate::config) struct Texts {
     pub(in crate::config) texts: Vec<Text>,
     /// Where they are, with those that cannot be read.
     files: Vec<PathBuf>,
-    /// Those of patterns.
     folders: Vec<PathBuf>,
     /// What is wrong with `include`, each with its byte in the file itself.
     pub(in crate::config) mistakes: Vec<(usize, String)>,
@@ -128,7 +127,6 @@ fn patterns(text: &str, inputs: Inputs) -> Vec<(usize, Result<Include, String>)>
     elements.iter().filter_map(pattern).collect()
 }
 
-/// One pattern.
 struct Include {
     /// With its variables: messages repeat this and not what they hold.
     written: String,

@@ -8,7 +8,6 @@ use std::ops::Range;
 use super::file::Text;
 use crate::config::error::{Error, one_line};
 
-/// Where a mistake is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Spot {
     /// At this byte of all files together.
@@ -59,7 +58,6 @@ struct Lines {
     starts: Vec<usize>,
 }
 
-/// Collects mistakes.
 pub(in crate::config) struct Report {
     /// The file, and behind it those that it includes.
     files: Vec<Lines>,

@@ -18,7 +18,6 @@ use crate::control::View;
 use crate::messages::report::{Report, Reports};
 use crate::messages::request::{Ask, Done, Named, Reply, Request};
 
-/// Limit for a body.
 pub(super) const BODY_LEN_MAX: usize = 64 * 1024;
 /// Limit for an answer of the control thread.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);

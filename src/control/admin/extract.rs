@@ -56,7 +56,6 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Names<T> {
     }
 }
 
-/// The query parameters.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(super) struct Query<T>(pub(super) T);

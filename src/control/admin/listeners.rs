@@ -20,7 +20,7 @@ use crate::sys;
 
 /// The listeners of the admin API: unix socket, TCP and metrics.
 #[derive(Clone)]
-pub struct AdminListeners {
+pub(crate) struct AdminListeners {
     context: Context,
     /// The tokens of the API, which a reload replaces.
     tokens: Arc<RwLock<Option<Tokens>>>,
@@ -32,7 +32,7 @@ pub struct AdminListeners {
 }
 
 /// The listeners opened for a new configuration. Dropping it closes them.
-pub struct Swap {
+pub(crate) struct Swap {
     listeners: AdminListeners,
     settings: Admin,
     tokens: Option<Tokens>,
@@ -86,7 +86,7 @@ impl AdminListeners {
     }
 
     /// Removes the file of the unix socket, unless another process has replaced it.
-    pub fn remove_socket_file(&self) -> io::Result<()> {
+    pub(crate) fn remove_socket_file(&self) -> io::Result<()> {
         let file = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         file.map_or(Ok(()), |file| file.remove())
     }
@@ -107,7 +107,7 @@ impl AdminListeners {
     }
 
     /// Opens what `settings` name and is not open yet, and reads the tokens again. Uses none of it.
-    pub fn open(&self, settings: &Admin) -> Result<Swap, AdminError> {
+    pub(crate) fn open(&self, settings: &Admin) -> Result<Swap, AdminError> {
         let failed = |what: String| move |error| AdminError { what, error };
         let running = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.make_socket_again(&running);
@@ -141,7 +141,7 @@ fn has_same_files(one: &Admin, other: &Admin) -> bool {
 
 impl Swap {
     /// Answers there from now on. Never waits.
-    pub fn begin(self) {
+    pub(crate) fn begin(self) {
         let Self { listeners, settings, tokens, listen, metrics } = self;
         *listeners.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
         *listeners.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;

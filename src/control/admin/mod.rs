@@ -43,7 +43,7 @@ use crate::sys;
 
 pub use error::AdminError;
 pub use guard::names_this_machine;
-pub use listeners::{AdminListeners, Swap};
+pub(crate) use listeners::{AdminListeners, Swap};
 pub use routes::openapi;
 pub use wanted::Wanted;
 
@@ -56,7 +56,7 @@ use socket::Unix;
 use token::Tokens;
 
 /// The open sockets, before any client is answered.
-pub struct Opened {
+pub(crate) struct Opened {
     unix: Option<Unix>,
     listen: Option<(std::net::TcpListener, Tokens)>,
     metrics: Option<std::net::TcpListener>,
@@ -65,23 +65,21 @@ pub struct Opened {
 /// The addresses of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// The unix socket.
-    pub socket: Option<PathBuf>,
-    /// The API over TCP.
+    pub(crate) socket: Option<PathBuf>,
+    /// The address of the API over TCP, with the port that it was given.
     pub listen: Option<SocketAddr>,
-    /// The metrics.
-    pub metrics: Option<SocketAddr>,
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Addresses {
     /// Returns the TCP sockets among them.
-    pub fn listeners(&self) -> impl Iterator<Item = OwnSocket> {
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = OwnSocket> {
         self.listen.map(OwnSocket::Admin).into_iter().chain(self.metrics.map(OwnSocket::Metrics))
     }
 }
 
 /// Opens what `settings` name, and answers no client yet.
-pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
+pub(crate) fn open(settings: &Admin) -> Result<Opened, AdminError> {
     let failed = |what: String| move |error| AdminError { what, error };
     let unix = match &settings.socket {
         AdminSocket::Off => None,
@@ -114,13 +112,13 @@ pub fn open(settings: &Admin) -> Result<Opened, AdminError> {
 }
 
 /// Fails when a token file that `settings` name cannot be used.
-pub fn check_tokens(settings: &Admin) -> io::Result<()> {
+pub(crate) fn check_tokens(settings: &Admin) -> io::Result<()> {
     Tokens::read(settings).map(|_| ())
 }
 
 impl Opened {
     /// Makes `account` the owner of the unix socket, so that it can also remove it. TCP listeners have no owner.
-    pub fn give_to(&self, account: &Account) -> Result<(), AdminError> {
+    pub(crate) fn give_to(&self, account: &Account) -> Result<(), AdminError> {
         let Some(unix) = &self.unix else { return Ok(()) };
         unix.files().try_for_each(|path| {
             let what = format!("give {} to user {:?}", path.display(), account.user);
@@ -128,8 +126,7 @@ impl Opened {
         })
     }
 
-    /// Returns the addresses.
-    pub fn addresses(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         let address = |listener: &std::net::TcpListener| listener.local_addr().ok();
         Addresses {
             socket: self.unix.as_ref().map(|unix| unix.path().to_owned()),
@@ -140,7 +137,7 @@ impl Opened {
 
     /// Answers until the process ends; `settings` must be those it was opened for. Returns the listeners, which apply
     /// later settings.
-    pub fn start(
+    pub(crate) fn start(
         self,
         settings: &Admin,
         view: Arc<View>,

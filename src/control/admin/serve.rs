@@ -116,11 +116,8 @@ impl AdminListener {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// The unix socket.
     Socket,
-    /// The API over TCP.
     Listen,
-    /// The metrics alone.
     Metrics,
 }
 

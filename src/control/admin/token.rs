@@ -19,9 +19,7 @@ const FILE_LEN_MAX: u16 = 16 << 10;
 /// The access granted by a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Everything.
     Full,
-    /// Everything but changes.
     Read,
 }
 

@@ -15,7 +15,7 @@ pub struct Wanted {
     pub target: Target,
     /// Its name, unique within the pool.
     pub name: String,
-    /// Its weight, 0..=256.
+    /// Its share of new sessions, 0..=256; 0 gives it none.
     pub weight: u16,
     /// Serves only when no primary backend is eligible.
     pub backup: bool,

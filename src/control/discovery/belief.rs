@@ -29,13 +29,10 @@ const RETRY_INTERVALS: u32 = 4;
 /// What a source has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// These backends.
     Records(Records),
     /// There is no such name, or nothing of what was asked for; for so long, if that was said.
     Nothing {
-        /// In words.
         why: String,
-        /// For how long.
         ttl: Option<Duration>,
     },
     /// No answer, or none that can be used.
@@ -55,7 +52,6 @@ pub(super) struct Records {
     pub(super) notes: Vec<String>,
 }
 
-/// What is believed.
 pub(super) struct Belief {
     settings: Discover,
     known: Vec<Known>,

@@ -14,4 +14,4 @@ mod follow;
 pub(in crate::control) mod kinds;
 mod runner;
 mod source;
-pub mod state;
+pub(super) mod state;

@@ -10,9 +10,7 @@ use crate::config::discover::Discover;
 use crate::messages::discovery::{Found, Outcome, SourceId};
 use crate::sys::timestamp;
 
-/// The sources that run.
 pub(in crate::control) struct Sources {
-    /// Starts the thread.
     pub(super) start: fn() -> io::Result<Runner>,
     /// From the first source on.
     pub(super) runner: Option<Runner>,
@@ -51,7 +49,6 @@ impl Sources {
     }
 }
 
-/// A source that runs.
 pub(super) struct Followed {
     pub(super) id: SourceId,
     pub(super) pool: String,
@@ -63,29 +60,26 @@ pub(super) struct Followed {
     pub(super) dial_failures: u64,
 }
 
-/// How a source does.
 #[derive(Clone, Debug)]
-pub struct SourceState {
+pub(crate) struct SourceState {
     /// The pool that it lists backends for.
-    pub pool: String,
+    pub(crate) pool: String,
     /// What it is called, see [`Discover::label`].
-    pub source: String,
+    pub(crate) source: String,
     /// How asking went last; `None` before that.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// Since when it goes so.
-    pub since: Timestamp,
-    /// When it began.
-    pub began: Instant,
+    pub(crate) since: Timestamp,
+    pub(crate) began: Instant,
     /// When there was an answer last.
-    pub answered: Option<Instant>,
+    pub(crate) answered: Option<Instant>,
     /// How often it went so, in the order of [`Outcome::ALL`].
-    pub counts: [u64; Outcome::ALL.len()],
-    /// Backends that it lists.
-    pub backends: u64,
+    pub(crate) counts: [u64; Outcome::ALL.len()],
+    pub(crate) backends: u64,
     /// What an operator should know of it.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
     /// Backends that it lists and that are not in the pool on its behalf, and why.
-    pub left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
 }
 
 impl SourceState {

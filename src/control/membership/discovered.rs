@@ -37,9 +37,7 @@ pub(in crate::control) struct Put {
 struct Plan {
     /// All backends of the pool from now on.
     backends: Vec<model::Backend>,
-    /// Those that come.
     added: Vec<Found>,
-    /// Those that go.
     gone: Vec<Arc<Backend>>,
     /// Those that stay, with another weight or role than the source said before.
     changed: Vec<(Arc<Backend>, Found)>,

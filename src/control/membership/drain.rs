@@ -40,7 +40,6 @@ impl ControlLoop {
             self.removed.push(Removed {
                 pool: name.clone(),
                 backend: Arc::clone(backend),
-                policy,
                 since: now,
                 deadline,
                 sessions_at_start: backend.active(),
@@ -122,7 +121,6 @@ impl ControlLoop {
         self.removed = removed;
     }
 
-    /// Returns the first deadline.
     pub(in crate::control) fn next_cut(&self) -> Option<Instant> {
         let waiting = self.removed.iter().filter(|entry| entry.sessions() > 0);
         waiting.filter_map(|entry| entry.next_cut).min()
@@ -201,14 +199,15 @@ mod tests {
         let keys = "drain_timeout = \"60s\"";
         let (work, _inbox, mut leases) = removes(keys, 4);
         let entry = &work.removed[0];
+        let eta = |entry: &Removed, now| entry.leaving().eta(entry.sessions().into(), now);
         let later = |seconds| entry.since + Duration::from_secs(seconds);
-        assert_eq!(entry.eta(later(10)), Some(Duration::from_secs(50)), "until the deadline");
+        assert_eq!(eta(entry, later(10)), Some(Duration::from_secs(50)), "until the deadline");
         leases.pop();
-        assert_eq!(entry.eta(later(10)), Some(Duration::from_secs(30)), "three more at this rate");
-        assert_eq!(entry.eta(later(50)), Some(Duration::from_secs(10)), "but not for longer than that");
+        assert_eq!(eta(entry, later(10)), Some(Duration::from_secs(30)), "three more at this rate");
+        assert_eq!(eta(entry, later(50)), Some(Duration::from_secs(10)), "but not for longer than that");
         let (work, _inbox, leases) = removes("on_remove = \"keep\"", 1);
-        assert_eq!(work.removed[0].eta(work.removed[0].since), None, "who knows");
+        assert_eq!(eta(&work.removed[0], work.removed[0].since), None, "none has ended yet");
         drop(leases);
-        assert_eq!(work.removed[0].eta(later(10)), Some(Duration::ZERO));
+        assert_eq!(eta(&work.removed[0], later(10)), Some(Duration::ZERO));
     }
 }

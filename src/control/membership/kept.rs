@@ -10,11 +10,11 @@ use crate::control::status::View;
 
 /// The registrations, and their file.
 #[derive(Default)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// The registered backends and their leases.
-    pub registrations: Registrations,
+    pub(crate) registrations: Registrations,
     /// The state file, if any.
-    pub file: Option<StateFile>,
+    pub(crate) file: Option<StateFile>,
     /// Whether the file is older than the running state.
     pub(super) changed: bool,
     /// Not written again before, unless a request waits for it.
@@ -35,13 +35,13 @@ pub(super) struct Waiting {
 
 impl Kept {
     /// Returns the restored state; it is kept in `file` from now on.
-    pub fn new(registrations: Registrations, file: Option<StateFile>) -> Self {
+    pub(crate) fn new(registrations: Registrations, file: Option<StateFile>) -> Self {
         // Written at once: an error should show now, and leases that have ended meanwhile should be dropped.
         Self { registrations, changed: file.is_some(), file, ..Self::default() }
     }
 
     /// Publishes the restored state, and the state of writing.
-    pub fn show(&self, view: &View) {
+    pub(crate) fn show(&self, view: &View) {
         if let Some(file) = &self.file {
             view.state_writes.get_or_init(|| file.writes());
         }

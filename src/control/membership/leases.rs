@@ -19,11 +19,9 @@ use crate::pool::{Backend, BackendId, Snapshot};
 /// Every lease lasts at least this long after the process has stood still.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
-/// The registered backends.
 #[derive(Debug, Default)]
 pub struct Registrations {
     known: HashMap<BackendId, Arc<Registration>>,
-    /// What was discovered.
     discovered: HashMap<BackendId, Discovery>,
     /// What operators have set of backends that were discovered and are not there now.
     remembered: Remembered,
@@ -39,7 +37,6 @@ impl Registrations {
         self.known.insert(id, Arc::new(registration));
     }
 
-    /// It has gone.
     pub fn forget(&mut self, id: BackendId) -> Option<Arc<Registration>> {
         let gone = self.known.remove(&id)?;
         if let Some(end) = gone.lease() {
@@ -68,7 +65,6 @@ impl Registrations {
         self.discovered.get(&id)
     }
 
-    /// A source lists it.
     pub(in crate::control) fn put_discovery(&mut self, id: BackendId, known: Discovery) {
         self.discovered.insert(id, known);
     }

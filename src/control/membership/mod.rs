@@ -11,7 +11,7 @@
 
 pub(super) mod discovered;
 pub(super) mod drain;
-pub mod kept;
+pub(crate) mod kept;
 pub(super) mod lease_ends;
 pub(super) mod leases;
 pub(super) mod merge;
@@ -20,5 +20,5 @@ pub mod origin;
 pub mod persist;
 mod remembered;
 pub(super) mod requests;
-pub mod saving;
+pub(crate) mod saving;
 pub mod state_file;

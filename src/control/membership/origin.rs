@@ -17,12 +17,12 @@ pub(in crate::control) const HOLDERS_MAX: usize = 16;
 /// Where a backend comes from.
 #[derive(Clone, Debug, Default)]
 pub enum Origin {
-    /// The configuration lists it.
+    /// The running configuration lists the backend.
     #[default]
     File,
     /// Registered at run time: by which holder, and until when.
     Registered(Arc<Registration>),
-    /// A source lists it.
+    /// A source of the pool lists the backend.
     Discovered(Discovery),
 }
 
@@ -59,7 +59,7 @@ pub struct Registration {
 /// One lease of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Its name in requests.
+    /// The name that requests give as `holder`; unique per backend.
     pub holder: String,
     /// Whether the client knows its name, because it chose or sent it. An unknown lease is never renewed, only followed
     /// by another: so do clients that do not use names.
@@ -107,14 +107,13 @@ impl Registration {
 pub struct RuntimeOverrides {
     /// Another weight than that of its origin.
     pub weight: Option<u16>,
-    /// Its administrative state.
+    /// The state that an operator has set: ready, drain or maint.
     pub admin: Admin,
     /// What it is, whatever its checks say.
     pub health: Option<HealthState>,
 }
 
 impl Default for RuntimeOverrides {
-    /// Nothing is set.
     fn default() -> Self {
         Self { weight: None, admin: Admin::Ready, health: None }
     }

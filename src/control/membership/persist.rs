@@ -178,7 +178,7 @@ fn configured_weights<'c>(config: &'c Config, pool: &Pool) -> HashMap<&'c str, u
 pub struct Restored {
     /// The configuration with the saved changes.
     pub snapshot: Snapshot,
-    /// The registrations among them.
+    /// The leases of the restored backends that were registered.
     pub registrations: Registrations,
     /// The saved entries that are not restored, one line each.
     pub left_out: Vec<String>,

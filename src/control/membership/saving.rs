@@ -23,28 +23,24 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long the end of the process waits for the last write.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The state of writing.
 #[derive(Debug, Default)]
-pub struct Writes {
-    /// Number of files written.
-    pub done: AtomicU64,
-    /// Number of failed tries.
-    pub failed: AtomicU64,
+pub(crate) struct Writes {
+    pub(crate) done: AtomicU64,
+    pub(crate) failed: AtomicU64,
     unsaved: Mutex<Option<Unsaved>>,
 }
 
 /// Changes are in no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unsaved {
-    /// Since when.
-    pub since: Timestamp,
+pub(crate) struct Unsaved {
+    pub(crate) since: Timestamp,
     /// Why the last try failed.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl Writes {
     /// Returns since when and why changes cannot be saved, while that is so.
-    pub fn unsaved(&self) -> Option<Unsaved> {
+    pub(crate) fn unsaved(&self) -> Option<Unsaved> {
         self.lock().clone()
     }
 
@@ -81,7 +77,7 @@ fn pause_after(in_a_row: u32) -> Duration {
 }
 
 /// The writer thread of the state file.
-pub struct StateFile {
+pub(crate) struct StateFile {
     queue: Arc<SaveQueue>,
     writes: Arc<Writes>,
     /// The number of the last state queued.
@@ -90,7 +86,7 @@ pub struct StateFile {
 
 /// The progress of a queued state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SaveProgress {
+pub(crate) enum SaveProgress {
     /// It or a newer one is on the disk.
     Written,
     /// It is not on the disk, and the last try has failed.
@@ -112,7 +108,6 @@ struct QueueState {
     written: u64,
     /// No more will be queued.
     closed: bool,
-    /// The thread has ended.
     ended: bool,
 }
 
@@ -123,7 +118,7 @@ struct QueuedState {
 
 impl StateFile {
     /// Starts a thread that writes queued states to `path`, and calls `on_end` after every try.
-    pub fn start(path: PathBuf, on_end: impl Fn() + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(path: PathBuf, on_end: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (queue, writes) = <(Arc<SaveQueue>, Arc<Writes>)>::default();
         let thread_side = (Arc::clone(&queue), Arc::clone(&writes));
         let work = move || thread_side.0.work(&path, &thread_side.1, &on_end);
@@ -138,19 +133,19 @@ impl StateFile {
     }
 
     /// Queues a state, in place of one that is not being written yet. Never waits for the disk.
-    pub fn put(&mut self, saved: Saved) {
+    pub(crate) fn put(&mut self, saved: Saved) {
         self.put += 1;
         self.queue.lock().next = Some(QueuedState { number: self.put, saved });
         self.queue.changed.notify_all();
     }
 
     /// Returns the number of the last state queued; 0 before the first.
-    pub const fn last(&self) -> u64 {
+    pub(crate) const fn last(&self) -> u64 {
         self.put
     }
 
     /// Returns the progress of the state with that number. Never waits for the disk.
-    pub fn progress(&self, number: u64) -> SaveProgress {
+    pub(crate) fn progress(&self, number: u64) -> SaveProgress {
         if self.queue.lock().written >= number {
             return SaveProgress::Written;
         }
@@ -170,13 +165,12 @@ impl StateFile {
         self.writes.lock().get_or_insert_with(unsaved).reason.clone()
     }
 
-    /// The state of writing.
-    pub fn writes(&self) -> Arc<Writes> {
+    pub(crate) fn writes(&self) -> Arc<Writes> {
         Arc::clone(&self.writes)
     }
 
     /// Waits until everything is written, at most for a fixed time; returns whether it is.
-    pub fn close(&self) -> bool {
+    pub(crate) fn close(&self) -> bool {
         let mut state = self.queue.lock();
         state.closed = true;
         self.queue.changed.notify_all();

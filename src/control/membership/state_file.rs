@@ -36,7 +36,7 @@ pub struct Saved {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedBackend {
-    /// Its pool.
+    /// Name of the pool that the backend belongs to.
     #[serde(deserialize_with = "name")]
     pub pool: String,
     /// Its name in the pool.
@@ -48,7 +48,7 @@ pub struct SavedBackend {
     /// The weight that an operator has set since.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "weight_if_any")]
     pub weight_set: Option<u16>,
-    /// Its administrative state.
+    /// The state that an operator had set: ready, drain or maint.
     pub admin: Admin,
     /// The override of its health.
     pub health: OverrideTo,
@@ -60,7 +60,7 @@ pub struct SavedBackend {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedRegistration {
-    /// The address to dial.
+    /// The resolved address that sessions and checks dial.
     #[serde(serialize_with = "show_address", deserialize_with = "address")]
     pub address: Address,
     /// Serves only when no other backend is eligible.
@@ -88,7 +88,7 @@ pub struct SavedHolder {
     pub weight: u16,
     /// The role in its last request.
     pub backup: bool,
-    /// When it ends.
+    /// When the lease ends, in UTC.
     pub lease: Timestamp,
 }
 

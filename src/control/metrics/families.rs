@@ -39,7 +39,6 @@ impl<'e> Families<'e> {
         write_all(&mut self.family(name, help, MetricType::Counter)?, series)
     }
 
-    /// Writes one number.
     pub(super) fn gauge(
         &mut self,
         name: &str,
@@ -59,7 +58,6 @@ impl<'e> Families<'e> {
         write_all(&mut self.family(name, help, MetricType::Gauge)?, series)
     }
 
-    /// Writes one histogram.
     pub(super) fn histogram(&mut self, name: &str, help: &str, reading: &Reading) -> fmt::Result {
         write_histogram(&mut self.family(name, help, MetricType::Histogram)?, reading)
     }
@@ -99,7 +97,6 @@ fn write_histogram(encoder: &mut MetricEncoder, reading: &Reading) -> fmt::Resul
     encoder.encode_histogram::<NoLabelSet>(reading.sum.as_secs_f64(), reading.count(), &buckets, None)
 }
 
-/// Converts nanoseconds to seconds.
 pub(super) fn seconds(nanos: u64) -> f64 {
     Duration::from_nanos(nanos).as_secs_f64()
 }

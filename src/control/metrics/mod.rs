@@ -40,21 +40,20 @@ use families::Families;
 use moment::Moment;
 
 /// The media type of the format.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The source of scrapes.
-pub struct Metrics(Registry);
+pub(crate) struct Metrics(Registry);
 
 impl Metrics {
     /// Returns the metrics of the process that `view` shows.
-    pub fn new(view: Arc<View>) -> Self {
+    pub(crate) fn new(view: Arc<View>) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process { view, reported: AtomicUsize::new(0) }));
         Self(registry)
     }
 
     /// Returns all series with their present values.
-    pub fn scrape(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn scrape(&self) -> Result<String, fmt::Error> {
         let mut page = String::new();
         text::encode_registry(&mut page, &self.0)?;
         Ok(page)

@@ -148,7 +148,6 @@ impl Wire {
     }
 }
 
-/// See the module.
 pub(super) struct World {
     session: Session,
     wires: [Wire; 2],

@@ -10,9 +10,9 @@ use crate::worker::Worker;
 /// The resources of a worker between two turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// Open sessions.
+    /// Sessions in the slab, whether dialing, relaying or waiting.
     pub sessions: usize,
-    /// Leases held by sessions.
+    /// Leases that sessions hold; at most one each.
     pub leases: usize,
     /// Connections of sessions and of checks.
     pub sockets: usize,
@@ -20,13 +20,13 @@ pub struct Audit {
     pub waiting_checks: usize,
     /// Checks in flight of backends with a slow last check.
     pub slow_checks: usize,
-    /// Open listeners.
+    /// Listening sockets that this worker accepts from.
     pub listeners: usize,
-    /// Listeners that pause.
+    /// Listeners whose accepting pauses at a limit.
     pub paused_listeners: usize,
     /// Open pipes, lent or not.
     pub pipes: usize,
-    /// Armed timers.
+    /// Timers armed in the wheel.
     pub timers: usize,
     /// True while due timers are held back: behind events that arrived while the process was stopped, or until the next
     /// turn.

@@ -14,7 +14,6 @@ use crate::session::Summary;
 /// Above this many names, those without a record are forgotten.
 const NAMES_MAX: usize = 1024;
 
-/// One ended session.
 pub(in crate::worker) struct Record {
     pub(in crate::worker) key: Key,
     pub(in crate::worker) place: Place,
@@ -79,7 +78,6 @@ pub(in crate::worker) fn fits(
 }
 
 impl Recorder {
-    /// The newest first.
     pub(in crate::worker) fn newest_first(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().rev()
     }

@@ -9,7 +9,6 @@ use crate::pool::{Pool, PoolId, Snapshot};
 /// share.
 pub(super) const TABLES_MAX: usize = 8;
 
-/// Tables that were replaced.
 #[derive(Default)]
 pub(super) struct Tables {
     /// With the last epoch that they belonged to, oldest first.

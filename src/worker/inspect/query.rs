@@ -30,7 +30,6 @@ struct Inspected<'a, K: Kernel> {
 }
 
 impl Inspection {
-    /// Another epoch is run.
     pub(in crate::worker) fn on_epoch(&mut self, before: &Snapshot, after: &Snapshot) {
         self.tables.replaced(before, after);
     }

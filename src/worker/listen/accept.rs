@@ -41,7 +41,6 @@ pub(in crate::worker) struct Accepted<S> {
     /// The listener that it came through.
     pub(in crate::worker) listener: Arc<Listener>,
     pub(in crate::worker) client: S,
-    /// The client's address.
     pub(in crate::worker) peer: SocketAddr,
 }
 
@@ -56,7 +55,6 @@ pub(in crate::worker) enum Taken<S> {
 }
 
 impl<K: Kernel> Acceptor<K> {
-    /// No listener yet.
     pub(in crate::worker) fn new(arrivals: Receiver<Arrival<K::Socket>>) -> Self {
         Self { listeners: Listeners::default(), arrivals }
     }

@@ -25,7 +25,6 @@ pub(in crate::worker) struct ListenerSlot<K: Kernel> {
     /// Its version in the epoch of the worker, or the last one when it was removed.
     pub(super) listener: Arc<Listener>,
     pub(super) socket: K::Listener,
-    /// Some workers have none.
     pub(super) is_partial: bool,
     /// Another socket at its address outlives the process.
     pub(super) is_beside: bool,
@@ -50,12 +49,13 @@ pub(in crate::worker) struct ListenerSlot<K: Kernel> {
 
 /// The progress of closing a listener.
 pub(super) enum Stage {
-    /// Not closing.
     Open,
     /// Handshakes in progress may complete until this timer fires.
     Retiring(TimerId),
     /// It is closed when its queue is empty, or after this many more were accepted: more cannot have been in it.
-    Closing { queue_left: u32 },
+    Closing {
+        queue_left: u32,
+    },
 }
 
 impl<K: Kernel> ListenerSlot<K> {

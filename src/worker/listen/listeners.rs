@@ -74,7 +74,6 @@ impl<K: Kernel> Listeners<K> {
         self.slots.iter().map(|(_, slot)| slot.timers()).sum()
     }
 
-    /// All of them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut ListenerSlot<K>> {
         #[cfg(test)]
         self.walks.set(self.walks.get() + 1);

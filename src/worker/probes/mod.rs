@@ -39,7 +39,6 @@ const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
 pub(super) struct Probes<K: Kernel> {
     /// Its index among the checking workers; `None` once it retires.
     worker: Option<usize>,
-    /// How many there are.
     workers: usize,
     /// The next epoch changes the backends to check.
     is_reassigned: bool,
@@ -68,7 +67,6 @@ struct Entry<K: Kernel> {
     pace: Pace,
 }
 
-/// One check under way.
 struct Attempt<K: Kernel> {
     socket: K::Socket,
     generation: u32,

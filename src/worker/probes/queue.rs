@@ -90,12 +90,10 @@ impl Queue {
         self.taken[pace as usize] -= 1;
     }
 
-    /// Checks that wait.
     pub(super) fn len(&self) -> usize {
         self.lanes.iter().map(|lane| lane.len).sum()
     }
 
-    /// Checks with a socket.
     pub(super) fn in_flight(&self) -> usize {
         self.taken.iter().sum()
     }

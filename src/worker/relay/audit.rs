@@ -15,7 +15,6 @@ const PIPE_ENDS: u64 = 2;
 pub(in crate::worker) struct Held {
     pub(in crate::worker) sessions: usize,
     pub(in crate::worker) leases: usize,
-    /// Connections to backends.
     pub(in crate::worker) backends: usize,
     /// Open pipes, lent or not.
     pub(in crate::worker) pipes: usize,

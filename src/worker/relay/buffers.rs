@@ -39,7 +39,6 @@ pub(super) struct Buffers {
     #[expect(clippy::vec_box, reason = "a conduit holds the box, and takes and gives it as it is")]
     free: Vec<Box<Leftover>>,
     parked: usize,
-    /// Memory of these buffers.
     parked_bytes: usize,
 }
 
@@ -49,7 +48,6 @@ impl Buffers {
         Self { scratch, held: 0..0, free: Vec::new(), parked: 0, parked_bytes: 0 }
     }
 
-    /// Leftovers in use.
     pub(super) fn parked(&self) -> usize {
         self.parked
     }

@@ -42,7 +42,6 @@ pub(super) struct Source<'a, S> {
     pub(super) borrower: Borrower,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Conduit<P> {
     held: Held<P>,
@@ -55,14 +54,17 @@ pub(super) struct Conduit<P> {
 /// The place of the bytes.
 #[derive(Debug)]
 enum Held<P> {
-    /// There are none.
     Nothing,
     /// In the scratch of the worker, from a fill to the flush right behind it.
     Scratch,
     /// In a buffer of their own.
     Parked(Box<Leftover>),
     /// In a pipe, which is lent.
-    Piped { pipe: P, bytes: u32, place: Place },
+    Piped {
+        pipe: P,
+        bytes: u32,
+        place: Place,
+    },
 }
 
 /// The pace of the traffic.

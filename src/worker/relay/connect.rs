@@ -319,7 +319,6 @@ fn blame(backend: &Backend, mailboxes: &[Mailbox]) {
     }
 }
 
-/// A backend is connected.
 fn count_connected<K: Kernel>(stats: &WorkerStats, worker: usize, slot: &Slot<K>) {
     stats.connected.add(1);
     if let Some(lease) = &slot.lease {

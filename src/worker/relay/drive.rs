@@ -22,7 +22,6 @@ pub(super) enum Driven {
     Idle,
     /// The work waits for the session's share.
     Queued,
-    /// Something was done.
     Moved,
 }
 

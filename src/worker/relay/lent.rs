@@ -28,7 +28,6 @@ struct Entry {
     next: u16,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Lent {
     entries: Slab<Entry>,

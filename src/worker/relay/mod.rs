@@ -41,7 +41,6 @@ use suspects::Sweep;
 use uncounted::{Counting, Uncounted};
 use waiting::Waiting;
 
-/// See the module.
 pub(super) struct Relay<K: Kernel> {
     sessions: Slots<Slot<K>>,
     /// Sessions that wait for a descriptor, memory or a source port.

@@ -28,7 +28,6 @@ pub(super) struct Pipes<P> {
     lent: Lent,
     /// Fills of this turn that found none.
     wanted: usize,
-    /// Pipes ever opened.
     opened: u64,
     /// Limit on open pipes; 0 once the kernel has shown that it cannot splice.
     max: usize,
@@ -60,7 +59,6 @@ impl<P> Pipes<P> {
         (self.max, self.len) = (max, len);
     }
 
-    /// Pipes that are lent.
     pub(super) fn lent(&self) -> usize {
         self.open - self.free.len()
     }
@@ -75,7 +73,6 @@ impl<P> Pipes<P> {
         self.opened
     }
 
-    /// Pipes that are open.
     pub(super) fn open(&self) -> usize {
         self.open
     }

@@ -11,11 +11,9 @@ use crate::sys::Kernel;
 use crate::worker::relay::conduit::Conduit;
 use crate::worker::relay::uncounted::Counting;
 
-/// See the module.
 pub(in crate::worker) struct Slot<K: Kernel> {
     pub(super) session: Session,
     pub(super) client: K::Socket,
-    /// Dialing or connected.
     pub(super) backend: Option<K::Socket>,
     /// The lease on the backend of `backend`.
     pub(super) lease: Option<Lease>,
@@ -29,7 +27,6 @@ pub(in crate::worker) struct Slot<K: Kernel> {
     pub(super) peer: SocketAddr,
     /// The version that accepted it.
     pub(super) listener: Arc<Listener>,
-    /// Where it is served.
     pub(super) pool: PoolId,
     /// Backends that could not be dialed, and why the last one could not. Nearly always none.
     pub(super) failed: Option<Box<FailedDials>>,

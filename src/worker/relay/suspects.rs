@@ -28,7 +28,6 @@ pub(super) struct Suspect {
 /// The progress of the search.
 pub(super) struct Sweep {
     pub(super) has_timer: bool,
-    /// The next place.
     pub(super) next: u32,
     /// Sides that stand still, and their states: kept only for their memory.
     pub(super) still: Vec<Suspect>,

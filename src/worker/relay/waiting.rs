@@ -39,7 +39,6 @@ pub(super) enum Shortage {
     Port(SocketAddr),
 }
 
-/// See the module.
 pub(super) struct Waiting {
     /// Ordered by key, so that a seed decides which is next. No queue is empty.
     queues: BTreeMap<Shortage, VecDeque<Key>>,

@@ -45,7 +45,6 @@ const UDP_PAYLOAD_LEN: u16 = 1232;
 
 /// Name servers in the order of the file.
 pub(super) struct Servers {
-    /// One for each server.
     resolvers: Vec<TokioResolver>,
     /// The place of the server that has answered last: it is asked first, so that one that is away costs its time once.
     first: AtomicUsize,

@@ -11,7 +11,6 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::*;
 
-/// How a question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Udp,
