@@ -121,7 +121,7 @@ profile() {
     printf '\n-- %s, event %s: ' "$load" "$EVENT"
     print_shares
     print_functions
-    grep -hE 'Requests/sec|SUM.*receiver' "$WORK/load.out" || fail "$load: the load tells no rate"
+    grep -hE 'Requests/sec|SUM.*receiver' "$WORK/load.out" || fail "$load: the load reports no rate"
     [[ -z $SVG ]] || draw "$load"
     for name in lb backend; do
         stop "$name"

@@ -2,7 +2,7 @@
 # Runs the simulation of the worker over many seeds and says how far it is. The first seed that fails ends it, with the
 # command that replays it.
 # Usage: scripts/sweep.sh [--seeds N] [--first N] [--steps N] [--threads N]
-#        1,000,000 seeds from 0 on, of 5,000 steps each, on every processor, unless told otherwise
+#        1,000,000 seeds from 0 on, of 5,000 steps each, on every processor, unless given otherwise
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

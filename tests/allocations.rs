@@ -21,7 +21,7 @@ const TURNS_PER_ROUND: usize = 10_000;
 /// More than the buffers of all sockets hold, so that some of it has to wait in a buffer or a pipe.
 const MORE_THAN_FITS: usize = 12_000_000;
 
-/// One session through a worker that turns when it is told to.
+/// One session through a worker that turns on command.
 struct Bench {
     worker: Worker<Linux>,
     waker: Arc<dyn Wake>,

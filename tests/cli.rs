@@ -167,7 +167,7 @@ fn check_shows_what_file_and_flags_would_run() {
         "check one.toml -l [::1]:80 -b 10.0.0.2:80,weight=3 --balance source_hash -w 3 --health-interval 4s \
          --connect-timeout 1s --idle-timeout 1m30s --max-sessions 7 -q",
     );
-    // What this machine keeps it from is told, and is no error.
+    // Limits of this machine are reported, and are no error.
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.lines().all(|line| line.starts_with("warning: address: ")), "{stderr}");
     let stdout = String::from_utf8_lossy(&output.stdout);

@@ -35,7 +35,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Descriptors that the workers tell of.
+/// Descriptors that the workers report.
 fn reported(totals: &Totals) -> usize {
     usize::try_from(totals.fds.iter().sum::<u64>()).unwrap()
 }

@@ -377,7 +377,7 @@ fn workers_that_choose_at_the_same_moment_do_not_take_the_same_turn() {
     });
 }
 
-/// The owner waits until it has heard of all of them.
+/// The owner waits until all of them have arrived.
 #[test]
 fn the_owner_of_a_probe_gets_every_failed_dial() {
     const FAILURES: u32 = 3;
@@ -429,7 +429,7 @@ fn no_command_is_left_behind_by_a_worker_that_waits() {
     });
 }
 
-/// The count of dropped reports stands for them: who sees it, sees what they would have told.
+/// The count of dropped reports stands for them: a reader of it looks at every backend.
 #[test]
 fn a_dropped_report_makes_the_health_seen_that_it_was_about() {
     loom::model(|| {

@@ -11,7 +11,7 @@ UNPINNED = "unpinned"
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run of a load through one proxy gave; None where the load does not tell."""
+    """What one run of a load through one proxy gave; None where the load does not report it."""
 
     # Requests a second, or Gbit a second of a bulk load.
     rate: float | None = None

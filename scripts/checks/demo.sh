@@ -49,7 +49,7 @@ expect_dashboard() {
     expect "the API without the token" "$(status_of "${page}v1/status")" = 401
     expect "the API with the token" "$(status_of -H "Authorization: Bearer $token" "${page}v1/status")" = 200
     [[ ! -e ${TMPDIR:-/tmp}/l4lb-demo-${PID[demo]}.token ]] || fail "the file of the token is still there"
-    pass "the dashboard is at $page, and the token that the demo tells opens it"
+    pass "the dashboard is at $page, and the token that the demo prints opens it"
 }
 
 require curl

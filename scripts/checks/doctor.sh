@@ -82,7 +82,7 @@ END
     # That makes none of the listeners' ports a source port, and keeps the ports that others have reserved.
     expect_finding wide 'own ports' 'ok '
     expect "reserved ports" "$("${inside[@]}" sysctl -n net.ipv4.ip_local_reserved_ports)" = 1090,9090,9100-9110
-    pass "small settings are told with what cures them"
+    pass "small settings are reported with their remedy"
 }
 
 # No listener can do without it, whatever the number of workers; and the doctor says what the server does.

@@ -16,7 +16,7 @@ hasty() {
         whole=$(value_of whole "$whole")
         ((whole >= WHOLE)) || WHOLE=$whole
     done
-    pass "$1: $WHOLE of $CLIENTS clients heard to the last byte, in each of $ROUNDS rounds"
+    pass "$1: $WHOLE of $CLIENTS clients arrived to the last byte, in each of $ROUNDS rounds"
 }
 
 start_haproxy() {
@@ -44,8 +44,8 @@ PEER=$(free_address)
 start_haproxy "$PEER"
 start_unchecked lb "$PORT" -w 2
 hasty direct "$BACKEND"
-expect "clients heard without a balancer" "$WHOLE" = "$CLIENTS"
+expect "whole clients without a balancer" "$WHOLE" = "$CLIENTS"
 hasty HAProxy "$PEER"
 hasty l4lb "$(address_of lb)"
-expect "clients heard through l4lb" "$WHOLE" = "$CLIENTS"
+expect "whole clients through l4lb" "$WHOLE" = "$CLIENTS"
 expect "sessions that ended otherwise" "$(log_count lb ' session .* reason=client_reset ')" = $((CLIENTS * ROUNDS))

@@ -23,4 +23,4 @@ MOVES=(python3 "$ROOT/scripts/lib/moves.py" --l4lb "$L4LB" --socket "$(admin_soc
 RUST_LOG=info,l4lb::session=off start_l4lb lb -c "$WORK/lb.toml"
 "${MOVES[@]}" || fail "clients of a listener that moved waited or were turned away"
 expect "panics" "$(log_count lb 'panicked')" = 0
-pass "clients of listeners that move are served, or refused where nobody listens any more, and no SYN is repeated"
+pass "clients of listeners that move are served, or refused where nothing listens any more, and no SYN is repeated"

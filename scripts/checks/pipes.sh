@@ -73,7 +73,7 @@ check_denied() {
     expect "$what: exit code" "$EXIT" = 0
     stop crowd
     stop holder
-    pass "$what: $STREAMS streams of $BYTES bytes, each byte in its place; denials are told"
+    pass "$what: $STREAMS streams of $BYTES bytes, each byte in its place; denials are logged"
 }
 
 require_root

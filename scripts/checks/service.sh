@@ -168,7 +168,7 @@ check_who_cannot_give_up_root() {
     await_exit lb 10
     expect "exit code" "$EXIT" = 1
     log_has lb 'cannot become user "root": only root can' || fail "the message does not say why"
-    pass "who is not root cannot become another user, and is told"
+    pass "without root it cannot become another user, and the error says so"
 }
 
 # A process that was never root has not given it up: a capability may be missing.
@@ -178,7 +178,7 @@ check_low_port_without_root() {
     await_exit lb 10
     expect "exit code" "$EXIT" = 1
     log_has lb 'needs root or CAP_NET_BIND_SERVICE' || fail "the message does not name the capability"
-    pass "who never was root is told which capability a port below 1024 needs"
+    pass "without root the error names the capability that a port below 1024 needs"
 }
 
 # One start with a passed socket. systemd keeps it over a restart; here no process would hold it meanwhile.

@@ -89,11 +89,11 @@ told_of_session() {
 check_user_signal() {
     start_with_session 30s
     signal USR1 lb
-    wait_until 10 "SIGUSR1 tells of the session" told_of_session
+    wait_until 10 "SIGUSR1 logs the session" told_of_session
     expect_session_lives SIGUSR1
     stop lb
     stop client
-    pass "SIGUSR1: each worker told its share, everything goes on"
+    pass "SIGUSR1: each worker has logged its share, everything continues"
 }
 
 # After check_hangup: `lb` still runs.

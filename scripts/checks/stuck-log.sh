@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A standard error that nobody reads stalls nothing, and what was dropped for it is counted and told.
+# A standard error without a reader stalls nothing, and lines dropped for it are counted and reported.
 # Case 103 and goal G19 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
@@ -45,10 +45,10 @@ check_drops_are_told() {
     start_stuck
     make_requests
     start drain cat "$WORK/pipe"
-    wait_until 30 "each of $REQUESTS lines is written, or told of as dropped" all_are_accounted_for
+    wait_until 30 "each of $REQUESTS lines is written, or reported as dropped" all_are_accounted_for
     # wrk does not count what is under way at its end.
     expect_at_most "lines dropped ($DROPPED) and written ($WRITTEN)" $((DROPPED + WRITTEN)) $((REQUESTS + 500))
-    pass "drained, it told of $DROPPED dropped lines and $WRITTEN were written"
+    pass "drained, it reported $DROPPED dropped lines and $WRITTEN were written"
     signal TERM lb
     await_exit lb 10
     expect "exit code" "$EXIT" = 0

@@ -108,7 +108,7 @@ def refuses_wrong_tokens(page):
     expect(not page.is_shown("#dashboard"), "it shows nothing without one")
     expect(page.focused() == "token", "the field has the focus")
     page.type("#token", "not the token" + Keys.ENTER)
-    page.until("a wrong token is told", lambda: "does not know" in page.text("#token-error"))
+    page.until("a wrong token is reported", lambda: "does not know" in page.text("#token-error"))
     # The browser itself notes each answer of 401, and nothing else was wrong.
     notes = page.console()
     expect(notes and all("401" in note for note in notes), "the console has the refusal and no more", notes)
@@ -138,7 +138,7 @@ def drains_by_keyboard(page):
     page.js("arguments[0].focus()", button)
     page.press(Keys.ENTER)
     page.until("the change is to be confirmed", lambda: page.is_shown("#change"))
-    expect("It gets no new sessions; 2" in page.text("#change-effect"), "its effect is told before", page.text("#change-effect"))
+    expect("It gets no new sessions; 2" in page.text("#change-effect"), "its effect is shown before", page.text("#change-effect"))
     expect(page.api("a")["admin"] == "ready", "nothing has happened yet")
     page.press(Keys.ENTER)
     page.until("the API says drain", lambda: page.api("a")["admin"] == "drain")
@@ -152,7 +152,7 @@ def drains_by_keyboard(page):
 def warns_before_the_last(page):
     page.change("b", admin="drain")
     page.row("c").find_element(By.CSS_SELECTOR, ".quick").click()
-    page.until("the last one is told of", lambda: "It is the last one" in page.text("#change-effect"))
+    page.until("the last one is pointed out", lambda: "It is the last one" in page.text("#change-effect"))
     expect(page.text("#change-apply") == "Apply all the same", "the button says so too")
     page.press(Keys.ESCAPE)
     page.until("Escape leaves it", lambda: not page.is_shown("#change"))
@@ -170,7 +170,7 @@ def changes_weight_and_health(page):
     apply.click()
     expect(page.is_shown("#change"), "a press does nothing then")
     page.set("#weight", "300")
-    expect("0 to 256" in page.text("#change-effect"), "a weight that is too big is told")
+    expect("0 to 256" in page.text("#change-effect"), "a weight that is too big is reported")
     page.set("#weight", "5")
     page.find("[name=health][value=down]").click()
     page.press(Keys.ENTER)
@@ -220,7 +220,7 @@ def heeds_reduced_motion(page):
 def waits_for_l4lb(page, pid):
     os.kill(pid, signal.SIGSTOP)
     try:
-        page.until("a silent l4lb is told", lambda: "no connection" in page.text("#link"))
+        page.until("a silent l4lb is reported", lambda: "no connection" in page.text("#link"))
     finally:
         os.kill(pid, signal.SIGCONT)
     page.until("it is live again", lambda: page.text("#link") == "live")

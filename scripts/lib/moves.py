@@ -95,7 +95,7 @@ def knock(address, port):
 
 
 class Clients:
-    """A client of each address every 50 ms, until it is told to stop."""
+    """A client of each address every 50 ms, until it is stopped."""
 
     def __init__(self, addresses, port):
         self.knocks = []

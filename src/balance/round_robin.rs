@@ -116,8 +116,8 @@ mod tests {
         let (table, mut rng) = (Table::build(Algorithm::RoundRobin, &members(&[1, 2, 3])), Rng::new(1));
         let cursor = AtomicU64::new(u64::MAX);
         let mut pick = Pick { cursor: &cursor, worker: 0, client: Ipv4Addr::LOCALHOST.into(), rng: &mut rng };
-        assert!(table.pick(&mut pick, &Everybody).is_some());
-        assert!(table.pick(&mut pick, &Everybody).is_some());
+        assert!(table.pick(&mut pick, &AllEligible).is_some());
+        assert!(table.pick(&mut pick, &AllEligible).is_some());
     }
 
     /// The members for which it returns true.
@@ -173,9 +173,9 @@ mod tests {
         assert_eq!(table([false, true, false]).owned(3), [1, 0, 2]);
     }
 
-    struct Everybody;
+    struct AllEligible;
 
-    impl Members for Everybody {
+    impl Members for AllEligible {
         fn is_eligible(&self, _: usize) -> bool {
             true
         }
@@ -204,7 +204,7 @@ mod tests {
             for _ in 0..PICKS {
                 let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
                 let mut pick = Pick { cursor: &cursor, worker: 0, client, rng: &mut rng };
-                counts[table.pick(&mut pick, &Everybody).expect("all are eligible")] += 1;
+                counts[table.pick(&mut pick, &AllEligible).expect("all are eligible")] += 1;
             }
             counts
         };

@@ -13,7 +13,7 @@ pub(super) const EXIT_USAGE: u8 = 2;
 /// Returns the exit code of a command, after printing why it failed.
 pub(super) fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
-        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::NoReader) => ExitCode::SUCCESS,
         Err(failure @ Failure::Usage(_)) => {
             print_error(failure);
             ExitCode::from(EXIT_USAGE)

@@ -71,7 +71,7 @@ const PIN: &str = "a thread is bound to its processor when it starts";
 const BUSY_POLL: &str = "the loop of a worker is made with it";
 const SOCKET: &str = "the socket is opened once";
 const STATE_FILE: &str = "it is read once, at the start";
-const USER: &str = "who it runs as is settled once it listens";
+const USER: &str = "the user is set once, when all listeners are bound";
 
 impl Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -410,11 +410,11 @@ mod tests {
         ),
         (
             |c| c.global.user.as_mut().unwrap().user = "b".into(),
-            "global: user a -> b (needs a restart: who it runs as is settled once it listens)",
+            "global: user a -> b (needs a restart: the user is set once, when all listeners are bound)",
         ),
         (
             |c| c.global.user.as_mut().unwrap().group = Some("g".into()),
-            "global: group (not set) -> g (needs a restart: who it runs as is settled once it listens)",
+            "global: group (not set) -> g (needs a restart: the user is set once, when all listeners are bound)",
         ),
         (
             |c| c.admin.socket = model::AdminSocket::Off,

@@ -11,9 +11,9 @@ use super::units::show_duration;
 pub struct Discover {
     /// The kind of source, with the settings of that kind.
     pub kind: Kind,
-    /// How long backends stay of which nothing but failures has been heard; `None` is for ever.
+    /// How long backends stay while their source only fails; `None` is for ever.
     pub stale: Option<Duration>,
-    /// Answers that may lack a backend before the one that removes it.
+    /// Consecutive answers without a backend that do not remove it yet.
     pub obsolete: u32,
     /// Answers in a row by which there is none, until that is believed.
     pub negatives: u32,

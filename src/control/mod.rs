@@ -306,7 +306,7 @@ impl ControlLoop {
                 }
                 self.stage = ControlStage::Leaving { deadline: self.clock.now() + delay };
                 self.control.view.state().is_leaving = true;
-                let message = "leaving: not ready any more, accepting goes on for shutdown_delay";
+                let message = "leaving: not ready any more, still accepting for shutdown_delay";
                 self.control.view.events.push(Draft::new(EventKind::Process, message));
                 log::info!(shutdown_delay:? = delay; "not ready any more, draining soon: a second signal drains now");
             }

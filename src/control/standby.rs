@@ -85,6 +85,6 @@ mod tests {
         for _ in 0..2 {
             seen.recv_timeout(PATIENCE).unwrap();
         }
-        assert!(seen.recv_timeout(PATIENCE).is_err(), "the thread has ended, and nobody can send any more");
+        assert!(seen.recv_timeout(PATIENCE).is_err(), "the thread has ended, and no sender is left");
     }
 }

@@ -1,7 +1,7 @@
 //! `[global] watch`: asks for a reload when the configuration has become another one.
 //!
 //! On a thread of its own, which only looks and asks: what it has seen is checked, refused, counted and shown as with a
-//! SIGHUP. It never takes a file that somebody is still writing, and it waits until nothing has changed for a moment: a
+//! SIGHUP. It never takes a file that is still being written, and it waits until nothing has changed for a moment: a
 //! commit that is checked out, or a file that an editor saves, is many changes. Where the kernel reports none (its
 //! watches are used up) it looks every ten seconds, and takes what it has seen twice.
 
@@ -132,12 +132,12 @@ impl Watching {
             return Some(now);
         }
         if let Some(file) = files.iter().find(|file| self.folders.is_written(file)) {
-            log::debug!(file:% = file.display(); "somebody writes to it: it is read once that is over");
+            log::debug!(file:% = file.display(); "the file is being written: it is read once that ends");
             return None;
         }
         if self.shared.seen.swap(digest, Ordering::Relaxed) != digest {
             log::info!("the files of the configuration have changed");
-            // What was read here is run, not what somebody may have begun to write by then.
+            // What was read here is run, not bytes that are written by then.
             let (source, mode) = (Some(source), Mode::Apply);
             let request = ReloadRequest { who: WATCH.into(), source, mode, answer: None };
             self.reports.send_waiting(Report::ReloadRequest(request));

@@ -84,7 +84,7 @@ impl ClientError {
     /// Returns a remedy, as the end of a line.
     pub(super) fn remedy(&self) -> &'static str {
         match self {
-            Self::Unreachable { error, .. } if is_nobody(error) => {
+            Self::Unreachable { error, .. } if is_unanswered(error) => {
                 "; is it running? Its socket can be given with --socket"
             }
             Self::Unreachable { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -95,7 +95,7 @@ impl ClientError {
     }
 }
 
-fn is_nobody(error: &io::Error) -> bool {
+fn is_unanswered(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum Failure {
     Unwritten(io::Error),
     /// The reader of the output has gone, as `head` does.
     #[error("standard output is closed")]
-    NobodyReads,
+    NoReader,
 }
 
 impl From<ClientError> for Failure {

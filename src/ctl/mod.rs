@@ -57,7 +57,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| {
-        if error.kind() == ErrorKind::BrokenPipe { Failure::NobodyReads } else { Failure::Unwritten(error) }
+        if error.kind() == ErrorKind::BrokenPipe { Failure::NoReader } else { Failure::Unwritten(error) }
     })
 }
 

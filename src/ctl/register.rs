@@ -366,7 +366,7 @@ mod tests {
         let mut keeper = keeper();
         keeper.on(Outcome::Created).unwrap();
         keeper.on(failed(RetryVerdict::Open)).unwrap();
-        assert!(keeper.is_ours, "nobody was there, or it was not said");
+        assert!(keeper.is_ours, "the backend counts as ours");
         keeper.on(failed(RetryVerdict::Taken)).unwrap();
         assert!(!keeper.is_ours);
         keeper.on(Outcome::PortClosed("refused".into())).unwrap();

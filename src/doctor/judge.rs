@@ -92,7 +92,7 @@ fn reuse_port(figures: &Figures) -> Option<Finding> {
 }
 
 /// By `splice = false`, or because each pool has `relay = "copy"`.
-const NOT_SPLICED: &str = "not used, everything is to be copied";
+const NOT_SPLICED: &str = "not used, everything is copied";
 
 fn splice(figures: &Figures, plan: &Plan) -> Option<Finding> {
     Some(match &figures.splice {

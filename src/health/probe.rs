@@ -157,7 +157,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Ends in failure. The first error is the most telling.
+    /// Ends in failure. The first error is kept: it is closest to the cause.
     fn fail(&mut self, cause: Cause) {
         self.phase = Phase::Finished(Err(self.broken.take().unwrap_or(cause)));
     }

@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&old).unwrap(), "from the last run\none\ntwo\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}: nobody else may read who talks to whom");
+        assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}: other users must not read the addresses of clients");
     }
 
     #[test]

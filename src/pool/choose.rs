@@ -17,7 +17,7 @@ pub enum Chosen {
     /// The session has this lease; the choice explains it.
     Leased(Lease, Choice),
     /// No backend is eligible for the session.
-    Nobody,
+    NoBackend,
 }
 
 /// Returns a lease on a backend that may serve `client` and was not `tried` yet, if there is one.
@@ -32,7 +32,7 @@ pub fn choose(pool: &Pool, worker: usize, client: IpAddr, tried: &[BackendId], r
             return Chosen::Leased(lease, choice.get().of(tier.kind, load));
         }
     }
-    Chosen::Nobody
+    Chosen::NoBackend
 }
 
 /// A tier as the balancer sees it.
@@ -279,7 +279,7 @@ mod tests {
             let client = Ipv4Addr::from(client).into();
             match choose(snapshot.pool(PoolId(0)), 0, client, &[], &mut Rng::new(1)) {
                 Chosen::Leased(lease, _) => Some(lease.backend().name.clone()),
-                Chosen::Nobody => None,
+                Chosen::NoBackend => None,
             }
         };
         let before: Vec<_> = (0..1_000).map(|client| home(&snapshot, client)).collect();
@@ -300,7 +300,7 @@ mod tests {
         let why = |snapshot: &Snapshot| {
             let pool = snapshot.pool(PoolId(0));
             let Chosen::Leased(lease, choice) = choose(pool, 0, client, &[], &mut Rng::new(1)) else {
-                panic!("nobody serves")
+                panic!("no backend serves")
             };
             let why = Why::of(choice, pool, client, snapshot.epoch, true);
             (lease.backend().name.clone(), why.to_string())

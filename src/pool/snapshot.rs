@@ -181,7 +181,9 @@ impl Snapshot {
     pub fn pool(&self, id: PoolId) -> &Arc<Pool> {
         let find = |pools| place_of(pools, id).map(|place| &pools[place]);
         let pool = find(&self.pools).or_else(|| find(&self.retired));
-        pool.expect("who asks holds a version of a listener that names it, or a backend of this epoch")
+        pool.expect(
+            "the caller holds a version of a listener that names the pool, or a backend of this epoch",
+        )
     }
 
     /// Returns the listener of that id as it is in this epoch, unless it was removed.
@@ -292,7 +294,7 @@ mod tests {
         assert!(Arc::ptr_eq(&a, &pool.backends[1]) && Arc::ptr_eq(&a, after.backend(a.id).unwrap()));
         assert_eq!((a.health(), a.admin(), a.active(), a.weight()), (HealthState::Down, Admin::Drain, 1, 7));
         assert!(pool.settings.backends[1].backup);
-        assert!(Arc::ptr_eq(&pool.cursor, &before.pool(POOL).cursor), "the turn goes on");
+        assert!(Arc::ptr_eq(&pool.cursor, &before.pool(POOL).cursor), "the turn continues");
         lease.release();
     }
 
@@ -435,7 +437,7 @@ mod tests {
         drop(before);
         assert_eq!(listeners(&after), [(0, "in", 1)]);
         assert_eq!((after.pools.len(), after.retired().len()), (1, 1));
-        assert!(after.backend(backend).is_none(), "nobody checks it");
+        assert!(after.backend(backend).is_none(), "no worker checks it");
 
         let after = after.refreshed(&[POOL]).refreshed(&[PoolId(1)]);
         let (client, mut rng) = ([10, 0, 0, 1].into(), Rng::new(1));
@@ -462,7 +464,7 @@ mod tests {
         let held = Arc::clone(&first.listeners[0]);
         let second = with(&first, "9090\"\n", "9090\"\nmax_sessions = 1\n");
         let third = with(&second, "pool = \"one\"", "pool = \"two\"");
-        assert!(third.retired().is_empty(), "it is configured, if for nobody");
+        assert!(third.retired().is_empty(), "it is configured, though no listener names it");
         let fourth = third.reconfigured(&config(ONLY_TWO));
         drop((first, second, third));
         assert_eq!(fourth.refreshed(&[]).retired().len(), 1);

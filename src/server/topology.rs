@@ -415,7 +415,10 @@ impl messages::topology::StagedChange for ServerChange {
         let stays = state.handles.iter().zip(listeners);
         for (handle, listeners) in stays.chain(leaving.iter().map(|handle| (handle, Vec::new()))) {
             let is_taken = handle.assign(assignment(listeners)).is_ok();
-            debug_assert!(is_taken, "whoever has not taken the last one is in the way of the next");
+            debug_assert!(
+                is_taken,
+                "each worker has taken its last assignment before the next one is posted"
+            );
         }
         for ((start, member), listeners) in starts.into_iter().zip(members).zip(of_new) {
             let Member { id, stats, .. } = member;

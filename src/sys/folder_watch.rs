@@ -184,7 +184,7 @@ impl FolderWatch {
     }
 }
 
-/// What is to be watched for `files` and for all that is in `folders`.
+/// Returns the folders to watch for `files` and for everything in `folders`.
 fn wanted(files: &[PathBuf], folders: &[PathBuf]) -> BTreeMap<PathBuf, Names> {
     let mut wanted: BTreeMap<PathBuf, Names> = BTreeMap::new();
     for (folder, name) in files.iter().flat_map(|file| way_to(file)) {

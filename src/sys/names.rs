@@ -74,6 +74,6 @@ mod tests {
         drop(of_v6);
         assert_eq!(those_that_answer(both.clone()), both, "none answers");
         let elsewhere = vec![both[1], ([192, 0, 2, 1], port).into()];
-        assert_eq!(those_that_answer(elsewhere.clone()), elsewhere, "nobody is asked there");
+        assert_eq!(those_that_answer(elsewhere.clone()), elsewhere, "no name server is asked there");
     }
 }

@@ -176,7 +176,7 @@ mod tests {
         drop(group.remove(2));
         assert_eq!(served(&group), [true; 2]);
         let others = sockets::bind_beside(&group[0], 2, &TCP).unwrap();
-        assert_eq!(served(&group), [true; 2], "who does not listen is no part of it");
+        assert_eq!(served(&group), [true; 2], "a socket that does not listen is not part of the group");
         others.iter().for_each(|other| sockets::set_backlog(other, 1024).unwrap());
         group.extend(others);
         assert_eq!(served(&group), [true, true, false, false], "what is steered stays steered");
@@ -222,7 +222,11 @@ mod tests {
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
             let new = sockets::bind(address(&old[0]), sockets, &TCP, Neighbours::Own).unwrap();
             let refused = TcpStream::connect(address(&old[0])).unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "who is bound does not listen yet");
+            assert_eq!(
+                refused.kind(),
+                io::ErrorKind::ConnectionRefused,
+                "a bound socket does not listen yet"
+            );
             sockets::begin_to_listen(&new, 1024, Neighbours::Own).unwrap();
             assert_eq!(shares(&new).len(), sockets, "each of them is served by the new ones");
             let queued = old.iter().map(|socket| std::iter::from_fn(|| socket.accept().ok()).count());

@@ -23,7 +23,7 @@ pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<In
     loop {
         match watch(client, interval, inputs) {
             Ok(()) => {}
-            Err(Failure::NobodyReads) => return,
+            Err(Failure::NoReader) => return,
             Err(failure) => {
                 if inputs.send(Input::News(News::Lost(failure.to_string()))).is_err() {
                     return;
@@ -37,7 +37,7 @@ pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<In
 
 /// Follows one stream from start to end: the server ends each after a while.
 fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Result<(), Failure> {
-    let send = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NobodyReads);
+    let send = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NoReader);
     send(News::Reached(Box::new(client.get("/v1/status")?)))?;
     let mut last: Option<jiff::Timestamp> = None;
     for message in client.follow("/v1/samples/stream")? {

@@ -1,4 +1,4 @@
-//! What the threads of `l4lb top` send to the one that draws.
+//! The input that the threads of `l4lb top` send to the drawing thread.
 
 use std::io;
 

@@ -18,7 +18,7 @@ const OF_QUEUE: Allowance = Allowance { fills: 512, bytes: 2 << 20 };
 /// ones take about 20 µs.
 const TIMERS: u32 = 256;
 const CHECKS: u32 = 64;
-/// Dials of sessions that have waited to be dialed, each as dear as a check: the next turn goes on with the rest too.
+/// Dials of sessions that have waited to be dialed, each as expensive as a check. The next turn dials the rest.
 const DIALS: u32 = 64;
 /// Once a turn has lasted this long, no further session of the queue gets a share in it.
 const TURN_TIME: Duration = Duration::from_millis(2);

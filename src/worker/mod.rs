@@ -282,7 +282,7 @@ mod tests {
             assert!(fired <= 256, "{fired} timers in one turn");
             left -= fired;
             let has_work_left = bench.worker.next_timeout() == Some(Duration::ZERO);
-            assert!(fired == 0 || left <= before || has_work_left, "the rest goes on at once");
+            assert!(fired == 0 || left <= before || has_work_left, "the rest continues at once");
         }
     }
 }

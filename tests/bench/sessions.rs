@@ -38,7 +38,7 @@ fn drive(session: &mut Session, side: Side, ready: Ready, now: Instant, filled: 
         };
         session.on_outcome(op, outcome, now);
     }
-    panic!("the session goes on for ever: {session:?}");
+    panic!("the session never ends: {session:?}");
 }
 
 /// An event, a fill, a flush, and the deadline that follows.

@@ -10,7 +10,7 @@ use crate::harness::peer::{Ending, Peer, retry, until};
 
 /// In the configuration below as text.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-/// Case 55: how soon a client without a backend is told.
+/// Case 55: how soon a client without a backend is reset.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// A node whose accept queue is full, so that a dial gets no answer, for as long as these two live.

@@ -15,7 +15,7 @@ use crate::harness::relay::Relay;
 
 const MIB: u64 = 1 << 20;
 
-/// Tells a backend which session it serves: the first bytes of every client of a crowd.
+/// Names the session to its backend: the first bytes of every client of a crowd.
 const NAME_LEN: usize = 8;
 
 /// `count` sessions that are all open at the same time. The backend learns from the client which is which.

@@ -174,7 +174,7 @@ fn a_drain_is_waited_for_until_its_last_session_has_gone() {
     lab.stops();
 }
 
-/// A command that is heard while it runs.
+/// A command whose output is read while it runs.
 struct Piped {
     program: Program,
     stdout: Lines,
@@ -196,7 +196,7 @@ fn events_are_followed_until_the_reader_ends() {
     done(ctl(&daemon, "weight a 2"));
     let Piped { mut program, stdout: text, stderr } = Piped::start(&daemon, "events --follow");
     let json = Piped::start(&daemon, "events --follow --json");
-    // Each has heard of what was before; what comes then cannot be missed.
+    // Each has printed the events so far; later ones cannot be missed.
     for lines in [&text, &json.stdout] {
         lines.find("the first change", |line| line.contains("weight 1 -> 2"));
     }
@@ -207,7 +207,7 @@ fn events_are_followed_until_the_reader_ends() {
     // Its reader goes away, as `head` does.
     drop(text);
     let mut weight = 3;
-    until("it ends when it has nobody to tell", || {
+    until("it ends without a reader", || {
         // Another one each time: what changes nothing is no event.
         weight = 10 + (weight + 1) % 10;
         done(ctl(&daemon, &format!("weight a {weight}")));

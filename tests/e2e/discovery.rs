@@ -32,7 +32,7 @@ impl NameServer {
             let mut bytes = [0; 4096];
             while let Ok((len, from)) = socket.recv_from(&mut bytes) {
                 let question = Message::from_vec(&bytes[..len]).expect("a question");
-                let answer = answer(&question, &records.lock().expect("nobody panics with it"));
+                let answer = answer(&question, &records.lock().expect("lock not poisoned"));
                 // Whoever has asked may have gone.
                 let _gone = socket.send_to(&answer.to_vec().expect("an answer"), from);
             }
@@ -43,7 +43,7 @@ impl NameServer {
     fn say(&self, name: &str, records: impl IntoIterator<Item = RData>) {
         self.records
             .lock()
-            .expect("nobody panics with it")
+            .expect("lock not poisoned")
             .insert(format!("{name}."), records.into_iter().collect());
     }
 
@@ -158,7 +158,7 @@ fn backends_come_and_go_with_the_answers_and_sessions_stay() {
     until("the others are there", || names(&daemon) == named(&[A2, A3], port));
     client.write_all(b"x").unwrap();
     client.read_exact(&mut byte).unwrap();
-    assert_eq!(byte, [1], "its session goes on");
+    assert_eq!(byte, [1], "its session continues");
     let met: Vec<u8> = (0..4).filter_map(|_| visit(&daemon)).collect();
     assert!(met.iter().all(|id| [2, 3].contains(id)) && met.len() == 4, "{met:?}");
     drop(client);
@@ -179,7 +179,7 @@ fn a_name_server_that_is_down_at_the_start_does_not_stop_the_process() {
     server.addresses("web.test", &[]);
     let daemon = Daemon::start(&config(&server, port, ""), IPV4);
     until("asking fails", || state(&daemon) == "failed");
-    assert_eq!((names(&daemon).len(), visit(&daemon)), (0, None), "there is nobody to serve");
+    assert_eq!((names(&daemon).len(), visit(&daemon)), (0, None), "no backend can serve");
     server.addresses("web.test", &[A1]);
     until("it serves", || visit(&daemon) == Some(1));
     daemon.stop();
@@ -204,7 +204,7 @@ fn a_reload_takes_sources_in_and_out_and_loses_nothing_of_those_that_stay() {
     daemon.reload(&one);
     until("the other one has gone", || names(&daemon) == named(&[A1], port));
     daemon.reload(&one.replace("100ms", "200ms"));
-    assert_eq!(names(&daemon), named(&[A1], port), "though nobody answers");
+    assert_eq!(names(&daemon), named(&[A1], port), "though nothing answers");
     assert_eq!(sources(&daemon).len(), 1);
     daemon.stop();
 }
@@ -275,7 +275,7 @@ fn backends_that_move_from_the_file_to_a_source_serve_on() {
 #[test]
 fn a_failed_dial_asks_early() {
     let (server, port) = (NameServer::start(), backends(&[A1]));
-    // Nobody listens there.
+    // Nothing listens there.
     server.addresses("web.test", &[A2]);
     let keys = "obsolete = 0\ninterval = \"1h\"";
     let daemon = Daemon::start(&config(&server, port, keys).replacen("interval = \"100ms\"\n", "", 1), IPV4);

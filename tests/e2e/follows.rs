@@ -21,7 +21,7 @@ fn free() -> SocketAddr {
     TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
-/// The status line of the answer to a GET, or nothing where nobody answers.
+/// The status line of the answer to a GET, or nothing where nothing answers.
 fn get(address: SocketAddr, path: &str, token: &str) -> Option<String> {
     answer(address, path, token)?.lines().next().map(str::to_owned)
 }
@@ -88,7 +88,7 @@ fn the_admin_listeners_follow_a_reload() {
     assert_eq!(get(second, "/metrics", ""), ok);
 
     assert!(reload(&service, &backends, "", "").contains(APPLIED));
-    until("nobody answers any more", || get(second, "/", "").is_none() && get(api, "/", "").is_none());
+    until("nothing answers any more", || get(second, "/", "").is_none() && get(api, "/", "").is_none());
     service.stops();
 }
 
@@ -131,7 +131,7 @@ fn a_session_that_lasts_has_a_line_at_its_start_and_every_so_often_where_that_is
     reload(&service, &backends, "access_log = { path = \"-\", at = [\"start\"], every = \"1s\" }", "");
     let visit = service.enter().talks();
     let client = format!(" client={} ", visit.client.local_address());
-    for what in ["session begins", "session goes on", "session goes on"] {
+    for what in ["session begins", "session continues", "session continues"] {
         let line = service.server.wait_for_line(&[what, &client]);
         let source =
             line.split(" source=").nth(1).and_then(|rest| rest.split(' ').next()).expect("it has one");
@@ -189,7 +189,7 @@ fn pending_keys_are_shown_until_the_file_matches_what_runs() {
     service.stops();
 }
 
-/// Until a restart nobody could reach it any more.
+/// Until a restart it could not be reached any more.
 /// Case 102.
 #[test]
 fn an_admin_socket_whose_file_was_removed_is_made_again_on_reload() {

@@ -95,7 +95,7 @@ fn a_backend_whose_lease_ends_is_removed_and_keeps_its_sessions() {
     assert!(found[0].backend.as_deref() == Some("c") && found[0].who.is_some(), "{found:?}");
     server.write_all(b"still").expect("send");
     let mut got = [0; 5];
-    client.read_exact(&mut got).expect("the session goes on");
+    client.read_exact(&mut got).expect("the session continues");
     assert_eq!(&got, b"still");
 }
 
@@ -224,7 +224,7 @@ fn no_lease_ends_for_want_of_a_process_that_reads_its_renewal() {
     let (mut client, mut server) = client_and_server.expect("it has reached the backend");
     server.write_all(b"still").expect("send");
     let mut got = [0; 5];
-    client.read_exact(&mut got).expect("the session goes on");
+    client.read_exact(&mut got).expect("the session continues");
     assert_eq!(find(&daemon, "c").map(|c| (c.sessions, c.sessions_total)), Some((1, 1)), "the same backend");
     drop((client, server));
     let lines = daemon.lines_until_it_ends();
@@ -250,7 +250,7 @@ fn a_backend_that_returns_during_its_drain_has_its_sessions() {
         assert_eq!(drains(), 0, "nothing is to be cut");
         server.write_all(b"still").expect("send");
         let mut got = [0; 5];
-        client.read_exact(&mut got).expect("the session goes on");
+        client.read_exact(&mut got).expect("the session continues");
     }
     let other = patient_backend(IPV4);
     daemon.admin().answer(Method::DELETE, &format!("{BACKENDS}/c"), None::<&()>).expect("remove");

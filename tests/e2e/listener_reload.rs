@@ -1,4 +1,4 @@
-//! What listens and who serves changes under the sessions: nothing is reset, nobody is refused who need not be.
+//! Listeners and pools change under the sessions: nothing is reset, and no client is refused without need.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::num::NonZeroUsize;
@@ -41,7 +41,7 @@ fn the_queue_of_a_removed_listener_is_served() {
         service.change(|config| _ = config.listeners.remove(0));
         inside.talks().leave();
         all_are_served(queued);
-        until("nobody listens there", || service.is_refused(0));
+        until("nothing listens there", || service.is_refused(0));
         Visit::greeted(service.client_of(1, Ipv4Addr::LOCALHOST)).leave();
         service.ends(&[(Done, 202)]);
     }
@@ -85,7 +85,7 @@ fn listeners_come_and_go_and_come_back() {
         let long = Visit::greeted(service.client_of(index, Ipv4Addr::LOCALHOST)).talks();
         (0..20).for_each(|_| _ = Visit::greeted(service.client_of(index, Ipv4Addr::LOCALHOST)).leave());
         service.change(|config| _ = config.listeners.pop());
-        until("nobody listens there", || service.is_refused(index));
+        until("nothing listens there", || service.is_refused(index));
         long.talks().leave();
         assert!(service.server.address_of("more").is_none(), "round {round}");
         service.visit();
@@ -266,7 +266,7 @@ fn a_change_that_cannot_be_made_changes_nothing() {
     assert!(refused[0].contains("max_sessions"), "{refused:?}");
     assert_eq!(service.server.workers().members().len(), 1);
     assert!(service.server.address_of("first").is_none());
-    TcpListener::bind(free).expect("nobody listens there");
+    TcpListener::bind(free).expect("nothing listens there");
     service.visits(10);
     service.ends(&[(Done, 10)]);
 }

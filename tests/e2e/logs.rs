@@ -1,4 +1,4 @@
-//! What the process says of itself: the line of a finished session, exit codes, and a log that nobody reads.
+//! What the process says of itself: the line of a finished session, exit codes, and a log without a reader.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -157,7 +157,7 @@ fn a_start_error_is_json_when_the_log_is() {
     assert!(text(&wrong, "error").contains("did you mean \"workers\"?"), "{wrong:?}");
 }
 
-/// Case 103, in small: a pipe that nobody reads from is full after some 300 sessions.
+/// Case 103, in small: a pipe without a reader is full after some 300 sessions.
 #[test]
 fn a_log_without_a_reader_stalls_no_session() {
     const SESSIONS: u64 = 1_000;
@@ -169,7 +169,7 @@ fn a_log_without_a_reader_stalls_no_session() {
     server.ends_well();
 }
 
-/// Whoever reads that it listens may tell it to stop. Signals were caught only a moment later, and a SIGTERM
+/// A reader of the line "listening" may stop it at once. Signals were caught only a moment later, and a SIGTERM
 /// before that ended the process without a drain.
 #[test]
 fn a_process_that_is_ready_receives_signals() {

@@ -1,7 +1,7 @@
 //! The load balancer from outside: real sockets, peers that follow a script, and its books at the end.
 //!
 //! A [`Lab`](harness::lab::Lab) is a running server with a backend behind it; a [`Relay`](harness::relay::Relay) is one
-//! session through it, which a test tells what to do at which side. Each test ends with an audit: every session is
+//! session through it, which a test drives at both sides. Each test ends with an audit: every session is
 //! over, for the expected reason, with every byte accounted for. Nothing here sleeps: a test waits for a condition, for
 //! [`PATIENCE`](harness::peer::PATIENCE) at most.
 

@@ -141,7 +141,7 @@ fn the_series_of_a_backend_come_and_go_with_it() {
     assert_eq!(weight(), None);
 }
 
-/// Each check that contradicted the operator was told as a change, with an epoch: 29 events in 5 seconds.
+/// Each check that contradicted the operator was published as a change, with an epoch: 29 events in 5 seconds.
 #[test]
 fn checks_that_contradict_an_operator_change_nothing() {
     let config = "[[pool]]\nname = \"web\"\n\
@@ -151,7 +151,7 @@ fn checks_that_contradict_an_operator_change_nothing() {
     let admin = daemon.admin();
     let backend = || admin.get::<api::Backend>("/v1/pools/web/backends/a").expect("the backend");
     let failed = || Page::of(&daemon).sum("l4lb_backend_checks_total", "state=\"failed\"");
-    until("nobody listens there", || backend().health == api::Health::Down);
+    until("nothing listens there", || backend().health == api::Health::Down);
     for (health, shown) in [
         (api::OverrideTo::Up, api::Health::Up),
         (api::OverrideTo::Down, api::Health::Down),

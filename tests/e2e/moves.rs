@@ -84,7 +84,7 @@ fn clients_find_what_is_there(service: &Service<'_>, hosts: &[IpAddr], port: u16
             assert_eq!(come(service, to), 0, "{to} is covered by {hosts:?}, a client had to repeat its SYN");
         } else {
             let (connected, repeats) = try_connect(to);
-            let refused = connected.expect_err("nobody listens there").kind();
+            let refused = connected.expect_err("nothing listens there").kind();
             assert_eq!((refused, repeats), (ErrorKind::ConnectionRefused, 0), "{to}, with {hosts:?}");
         }
     }
@@ -268,7 +268,7 @@ fn a_drain_may_begin_while_a_listener_moves() {
         service.change(move_to(&[ANY], port));
         assert_eq!(come(&service, to), 0);
         service.server.terminate();
-        until("nobody listens there", || {
+        until("nothing listens there", || {
             let (connected, _) = try_connect(to);
             if connected.is_ok() {
                 service.count_client();

@@ -1,4 +1,4 @@
-//! What a service manager sees: sockets that it passes, and what it is told. And the access log that somebody rotates.
+//! What a service manager sees: sockets that it passes, and the notices that it receives. And the rotated access log.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -89,7 +89,7 @@ fn the_service_manager_is_notified_of_the_start_and_the_end_of_a_reload() {
     service.has_stopped();
 }
 
-/// The process hung, and SIGTERM was caught and went to nobody.
+/// The process hung, and SIGTERM was caught and lost.
 #[test]
 fn a_state_file_that_is_no_file_ends_the_start() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -130,7 +130,7 @@ fn a_configuration_that_is_no_file_is_refused_and_the_next_one_is_read() {
     service.stops();
 }
 
-/// The second reload was told before the end of the first one, which then seemed to be that of the second.
+/// The second reload was announced before the end of the first one, which then seemed to be that of the second.
 /// Case 89.
 #[test]
 fn a_reload_ends_before_the_next_one_is_announced() {
@@ -278,21 +278,21 @@ fn a_passed_socket_serves_connections_from_before_and_between_processes() {
     }
 }
 
-/// A client whose handshake is under way: it has not heard the answer to its SYN, which is repeated after a second.
+/// A client whose handshake is under way: the answer to its SYN has not arrived, which is repeated after a second.
 pub(crate) fn half_connected(to: SocketAddr) -> Socket {
     // linux/filter.h: returns 0, which drops the packet.
     let drop_all = SockFilter::new(0x06, 0, 0, 0);
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     client.set_nonblocking(true).expect("O_NONBLOCK");
     client.attach_filter(&[drop_all]).expect("SO_ATTACH_FILTER");
-    let pending = client.connect(&to.into()).expect_err("its peer is not heard");
+    let pending = client.connect(&to.into()).expect_err("its peer does not answer");
     assert_eq!(pending.raw_os_error(), Some(Errno::EINPROGRESS as i32), "{pending}");
     client.detach_filter().expect("SO_DETACH_FILTER");
     client
 }
 
 /// The sockets beside the passed one were closed at once. These clients repeat their SYN then, and so are not lost; one
-/// that has heard the answer already, and whose last segment is on its way, would be reset.
+/// that has the answer already, and whose last segment is on its way, would be reset.
 #[test]
 fn a_handshake_at_a_socket_beside_a_passed_one_completes_while_the_process_ends() {
     const CLIENTS: u64 = 40;
@@ -353,7 +353,7 @@ fn an_urgent_byte_of_a_client_of_a_passed_socket_stays_in_its_place() {
     service.stops();
 }
 
-/// Nobody could listen there again, and the service manager waited for clients that were not let in.
+/// No process could listen there again, and the service manager waited for clients that were not let in.
 #[test]
 fn a_passed_socket_whose_listener_was_removed_is_there_for_the_next_one() {
     let backends = backends(1).workers(2);
@@ -369,7 +369,7 @@ fn a_passed_socket_whose_listener_was_removed_is_there_for_the_next_one() {
         service.server.reload(&without);
         service.server.wait_for_line(&["configuration applied"]);
         let in_vain = TcpStream::connect_timeout(&address_of(&other), Duration::from_millis(100));
-        assert_eq!(in_vain.expect_err("nobody listens").kind(), ErrorKind::TimedOut);
+        assert_eq!(in_vain.expect_err("nothing listens").kind(), ErrorKind::TimedOut);
     }
     service.stops();
     TcpStream::connect_timeout(&address_of(&other), PATIENCE).expect("it waits for the next process");

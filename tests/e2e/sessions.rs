@@ -153,7 +153,7 @@ fn sessions_that_are_over_are_listed_by_how_and_when_they_ended() {
     assert!(session.ended_ago.is_some());
 }
 
-/// A maint that came later was told as the verdict of the choice.
+/// A maint that came later was shown as the verdict of the choice.
 #[test]
 fn later_changes_of_a_backend_are_no_reason_of_a_choice() {
     let bench = Bench::new();

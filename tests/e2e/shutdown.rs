@@ -14,7 +14,7 @@ use crate::harness::peer::{Ending, Peer, until};
 /// In the configuration below as text.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Waits until nobody listens on `address`.
+/// Waits until nothing listens on `address`.
 fn until_closed(address: SocketAddr) {
     until("the listener is closed", || {
         let sockets = procfs::net::tcp().expect("/proc/net/tcp");
@@ -146,7 +146,7 @@ fn a_process_that_gets_sigterm_serves_its_queue() {
     }
 }
 
-/// Case 96. Two signals that come together may count as one, so the second comes when the first was heard.
+/// Case 96. Two signals that come together may count as one, so the second comes once the first was received.
 #[test]
 fn a_process_that_gets_two_signals_stops_at_once() {
     let backends = backends(1).drain_timeout("24h");
@@ -177,7 +177,7 @@ fn no_session_notices_that_the_file_is_read_again() {
 }
 
 /// Case 73, in small: nobody could keep the deadlines that passed while the process was stopped, so what came
-/// meanwhile is heard first.
+/// meanwhile is read first.
 #[test]
 fn a_process_that_was_suspended_reads_its_clients_before_it_cuts_them() {
     let backends = backends(1).pool("timeouts = { idle = \"2s\" }");
@@ -201,7 +201,7 @@ fn a_drain_lets_a_session_finish_and_takes_no_new_one() {
     setup().both_ways(|relay, near, far| {
         let relay = relay.established();
         relay.lab().server.terminate();
-        until("nobody listens any more", || !relay.lab().is_listening());
+        until("nothing listens any more", || !relay.lab().is_listening());
         let relay = relay.carries(near, 100_000).fin(near).expects_fin(far).carries(far, 100_000);
         relay.fin(far).expects_fin(near).ends(Done);
     });
@@ -221,7 +221,7 @@ fn a_worker_that_polls_before_it_sleeps_drains() {
     setup().busy_poll("1ms").both_ways(|relay, near, far| {
         let relay = relay.carries(near, 1_000_000);
         relay.lab().server.terminate();
-        until("nobody listens any more", || !relay.lab().is_listening());
+        until("nothing listens any more", || !relay.lab().is_listening());
         relay.carries(far, 1_000_000).closes_both_ways().ends(Done);
     });
 }

@@ -1,4 +1,4 @@
-//! Sessions that nobody ends (`tests/CASES.md`). They are reset on both sides, because a FIN that nobody
+//! Sessions that neither peer ends (`tests/CASES.md`). They are reset on both sides, because a FIN that no peer
 //! sent would pass a part of a stream off as the whole.
 
 use std::time::Duration;

@@ -17,7 +17,7 @@ use crate::world::{self, Run};
 const SEEDS: u64 = 2_000;
 /// Steps of each; `SIM_STEPS` is another number.
 const STEPS: u64 = 5_000;
-/// Lines of progress that a sweep tells when `SIM_PROGRESS` is set.
+/// Lines of progress that a sweep prints when `SIM_PROGRESS` is set.
 const LINES: u64 = 100;
 
 /// A number from the environment.
@@ -142,7 +142,7 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// Replays the seed that `SIM_SEED` names, and tells what happens.
+/// Replays the seed that `SIM_SEED` names, and prints what happens.
 #[test]
 fn replay() {
     if let Ok(seed) = std::env::var("SIM_SEED") {

@@ -181,7 +181,7 @@ fn config(workers: usize, relay: &str, listeners: &[SocketAddr], backends: &[Soc
     text
 }
 
-/// The counters that l4lb tells at its end.
+/// The counters that l4lb logs at its end.
 #[derive(Debug)]
 pub(crate) struct Totals {
     pub(crate) line: String,

@@ -100,7 +100,7 @@ async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> io::Result
     Ok(stream)
 }
 
-/// Begins to connect and is gone before it is told how that went.
+/// Begins to connect and closes before the result is known.
 fn begin_and_leave(world: &World, address: SocketAddr, by_reset: bool) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     match socket.connect(&address.into()) {

@@ -128,7 +128,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs it all and tells what came of it; returns whether all was well.
+/// Runs the soak and prints its result; returns whether it passed.
 fn soak(flags: &Flags) -> anyhow::Result<bool> {
     stream::expect_faults_are_found(flags.seed)?;
     let world = Rc::new(World::new(flags.seed, !flags.graceful, usize::try_from(flags.connections)?)?);
@@ -213,7 +213,7 @@ async fn within(
     }
 }
 
-/// Hears of every connection that is over, and shows how far it all is.
+/// Counts every connection that has ended, and shows the progress.
 fn progress(connections: u64) -> Rc<dyn Fn()> {
     let style = "{elapsed_precise} {bar:40} {pos}/{len} {per_sec} ETA {eta}";
     let bar = ProgressBar::new(connections);

@@ -11,7 +11,7 @@ pub(crate) const HEADER_LEN: usize = 24;
 pub(crate) const SLICE_MAX: usize = 70_000;
 const WORD: usize = size_of::<u64>();
 
-/// Tells a backend which connection of which run it is on.
+/// Names the connection and the run to a backend.
 pub(crate) fn header(seed: u64, id: u64) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     for (bytes, word) in header.chunks_exact_mut(WORD).zip([magic(seed), id, avalanche(magic(seed) ^ id)]) {

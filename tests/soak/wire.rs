@@ -72,7 +72,7 @@ pub(crate) struct Wire<'a> {
     /// Bytes behind the header.
     sent: Cell<u64>,
     received: Cell<u64>,
-    /// A call has met the reset. The kernel tells it once; a read after it looks like an end of stream.
+    /// A call has met the reset. The kernel reports it once; a read after it looks like an end of stream.
     reset_met: Cell<bool>,
     ended: Cell<Option<Ending>>,
 }
@@ -242,7 +242,7 @@ impl<'a> Wire<'a> {
     }
 
     fn fin(&self) {
-        // It fails for a connection that was reset, which the next read tells.
+        // It fails for a connection that was reset, which the next read reports.
         let _reset = SockRef::from(&self.socket).shutdown(Shutdown::Write);
     }
 
@@ -313,7 +313,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// EPIPE is what a write says when the reset was told before, or came behind the end of the stream.
+/// A write returns EPIPE when the reset was reported before, or came behind the end of the stream.
 fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }

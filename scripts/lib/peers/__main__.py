@@ -56,7 +56,7 @@ def main():
     stream.add_argument("--slow", action="store_true", help="read with pauses, into a small buffer")
     stream.add_argument("--end-last", action="store_true", help="end this stream once the other one has ended")
     stream.add_argument("--leave", action="store_true", help="close when all is sent, without a read")
-    crowd = roles.add_parser("crowd", help="both ends of many connections: one sends at once, the other reads when told to")
+    crowd = roles.add_parser("crowd", help="both ends of many connections: one sends at once, the other reads on command")
     crowd.add_argument("address", help="of the balancer")
     crowd.add_argument("--listen", metavar="ADDRESS", required=True)
     crowd.add_argument("--send", type=int, metavar="BYTES", required=True, help="in each connection, then its stream ends")

@@ -120,7 +120,7 @@ class CrowdReader:
 
 
 async def count_hasty(args):
-    """How many of the clients were heard to the last byte. Ends when all were, or when no byte has come for a while."""
+    """The number of clients whose every byte has arrived. Ends when all were, or when no byte has come for a while."""
     words, settled = b"last words", asyncio.Event()
     whole = 0
 

@@ -42,7 +42,7 @@ def send_pings(args):
 class Bulk:
     """Costs little itself: the sources send a file, the sinks have the kernel throw away what has come.
 
-    `mark` tells how many bytes have come since the last mark, and in which time.
+    `mark` prints the bytes received since the last mark, and in which time.
     """
 
     CHUNK = 1 << 20
@@ -103,7 +103,7 @@ class Bulk:
 class Stream:
     """One end of one connection. Each direction has a pattern that the other end knows."""
 
-    # Where a byte belongs can be told from its surroundings; only a shift by exactly that much goes unnoticed.
+    # The place of a byte follows from its surroundings; only a shift by exactly that much goes unnoticed.
     PERIOD = 1_000_003
     SLICE_MAX = 1 << 16
     TIMEOUT = 60

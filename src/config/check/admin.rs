@@ -51,7 +51,7 @@ pub(super) fn check(
             read.wrong("listen", &raw.listen, format_args!("{what}, got {listen}"));
         }
         if raw.token_file.is_none() {
-            read.wrong("listen", &raw.listen, "needs token_file: everybody on this machine can connect");
+            read.wrong("listen", &raw.listen, "needs token_file: every user of this machine can connect");
         }
     }
     if read_token_file.is_some() && raw.listen.is_none() {

@@ -47,7 +47,7 @@ pub(super) fn check(
     report.finish(Config { global, admin: admin.admin, listeners, pools, hosts, notes, digest: 0 })
 }
 
-/// Returns the pools of the file, or the one that flags alone make.
+/// Returns the pools of the file, or the pool that flags alone make.
 fn pools(
     raw: &[Spanned<Table<RawPool>>],
     drain_timeout: Duration,

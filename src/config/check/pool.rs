@@ -49,7 +49,7 @@ const RELAYS: [(&str, Relay); 3] = {
     [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c)]
 };
 
-/// The name of a pool that the file leaves nameless, and of the one that flags alone make.
+/// The name of a pool without a name in the file, and of the pool that flags alone make.
 const POOL_NAME: &str = "default";
 
 /// Resolves the names of backends.

@@ -247,7 +247,7 @@ impl<'de> Deserialize<'de> for RawKeepalive {
 }
 
 /// The mirror of `texts`. A key or table that does not fit goes into the report and is left out, so that one
-/// mistake hides no other. `None` when so much is missing that a check would bring up mistakes that nobody
+/// mistake hides no other. `None` when so much is missing that a check would bring up mistakes that no user
 /// made.
 pub(in crate::config) fn read(texts: &[Text], inputs: Inputs, report: &mut Report) -> Option<RawConfig> {
     let (mut document, is_whole) = document::read(texts, report)?;

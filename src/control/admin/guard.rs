@@ -43,7 +43,7 @@ impl fmt::Display for Peer {
 /// The accepted tokens, and the counts of denials.
 #[derive(Clone)]
 pub(super) struct Guard {
-    /// Replaced by a new configuration. No token is accepted at a listener that is to be closed.
+    /// Replaced by a new configuration. No token is accepted at a listener that will be closed.
     pub(super) tokens: Arc<RwLock<Option<Tokens>>>,
     pub(super) view: Arc<View>,
 }

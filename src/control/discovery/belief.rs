@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::config::discover::Discover;
 use crate::messages::discovery::{Found, Outcome, SourceReport};
 
-/// How long answers by which there is no backend have to go on.
+/// How long answers without any backend must last before they are believed.
 const NEGATIVE_SPAN: Duration = Duration::from_secs(30);
 /// What an answer may say of the time until the next.
 const TTL_MIN: Duration = Duration::from_secs(5);

@@ -106,7 +106,7 @@ struct Addresses {
     unknown: Option<(RecordType, String)>,
 }
 
-/// Those addresses of `host` that are to be dialed.
+/// Returns the addresses of `host` to dial.
 async fn addresses(servers: &Servers, host: &Name, prefer: Prefer) -> Result<Addresses, Miss> {
     let (first, second) = match prefer {
         Prefer::Ipv4 | Prefer::Both => (RecordType::A, RecordType::AAAA),

@@ -293,7 +293,7 @@ mod tests {
     const LISTENER: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n";
     const BACKEND: &str = "[[pool.backend]]\naddress = \"10.0.0.9:80\"\n";
 
-    /// A source that nobody answers.
+    /// A source whose name server does not answer.
     fn source(name: &str) -> String {
         format!(
             "[[pool.discover]]\ntype = \"dns\"\nname = \"{name}\"\nport = 80\nresolver = [\"127.0.0.1:1\"]\n\

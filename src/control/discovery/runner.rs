@@ -16,7 +16,7 @@ use crate::messages::discovery::SourceId;
 use crate::messages::report::{Report, Reports};
 use crate::sys::Clock;
 
-/// A source that is to be asked early is not asked again sooner than this.
+/// Shortest time between two questions, for a source that is asked early.
 const EARLY_MIN: Duration = Duration::from_secs(5);
 /// Steps of what is left to chance.
 const CHANCES: u64 = 1 << 16;

@@ -437,7 +437,7 @@ mod tests {
             (names, notes)
         };
         assert_eq!(running(&work, TEXT).0, ["file", "10.0.0.1:80", "10.0.0.2:80"]);
-        assert!(running(&work, TEXT).1.is_empty(), "nobody has to know");
+        assert!(running(&work, TEXT).1.is_empty(), "nothing has changed");
         let (other_interval, _) = running(&work, &format!("{TEXT}interval = \"1s\"\n"));
         assert_eq!(other_interval.len(), 3);
         let (without, _) = TEXT.split_once("[[pool.discover]]").unwrap();

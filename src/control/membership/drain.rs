@@ -160,7 +160,10 @@ mod tests {
         let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[mailbox]));
         let another = config("name = \"another\"");
         work.replace_snapshot(Arc::new(work.control.snapshot.reconfigured(&another)));
-        assert!(work.removed.iter().all(|removed| removed.backend.admits()), "for who is in a queue still");
+        assert!(
+            work.removed.iter().all(|removed| removed.backend.admits()),
+            "for connections that are still queued"
+        );
         assert_eq!(work.removed.len(), 2);
     }
 
@@ -174,7 +177,7 @@ mod tests {
         work.check_removed();
         assert_eq!((cuts(&inbox), work.removed.len()), (1, 1));
         work.check_removed();
-        assert_eq!(cuts(&inbox), 0, "it takes a moment to be heard");
+        assert_eq!(cuts(&inbox), 0, "the command is on its way");
         work.removed[0].next_cut = work.removed[0].deadline;
         work.check_removed();
         assert_eq!(cuts(&inbox), 1, "and may have met not all of them");

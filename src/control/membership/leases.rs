@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(known.lease(), Some(at(10)), "the other one is as before");
         assert!(known.hold(held("one", 12), at(6)) && known.hold(held("two", 8), at(6)));
         assert!(known.hold_of("two", at(7)).is_some() && known.hold_of("two", at(8)).is_none());
-        assert_eq!(known.leave("one", at(8)), 0, "nobody is left with a lease that has ended");
+        assert_eq!(known.leave("one", at(8)), 0, "a lease that has ended is not counted");
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
             let hold = Hold { is_known: number > 0, ..held(&number.to_string(), 100 + number) };
             assert!(known.hold(hold, at(0)));
         }
-        assert!(known.hold(held("more", 50), at(0)), "in place of the one that nobody knows");
+        assert!(known.hold(held("more", 50), at(0)), "in place of the unknown holder");
         assert!(known.hold_of("0", at(0)).is_none() && known.hold_of("more", at(0)).is_some());
         assert!(!known.hold(held("too many", 50), at(0)));
         assert!(known.hold(held("more", 60), at(0)), "a renewal always fits");

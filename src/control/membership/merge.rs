@@ -1,7 +1,7 @@
 //! Puts the backends of a pool together: those that the file lists, with what operators have set of them, and behind
 //! them those that were registered, as far as they fit. The order between them is that of `origin`: what was changed at
 //! run time stays as long as the file says of it what it said before; where the file says something else, the file
-//! wins. Each case of a reload is said.
+//! wins. Each such decision of a reload is logged.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

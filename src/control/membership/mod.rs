@@ -1,4 +1,4 @@
-//! Where a backend comes from, and what becomes of it: the file lists it or somebody has registered it, operators
+//! Where a backend comes from, and what becomes of it: the file lists it or a request has registered it, operators
 //! change it, and it leaves its pool.
 //!
 //! `origin` has the two answers, where a backend comes from and what operators have set of it, and the order between

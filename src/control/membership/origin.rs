@@ -36,7 +36,7 @@ pub struct Discovery {
 }
 
 impl Origin {
-    /// When it leaves its pool unless something is heard from its origin until then.
+    /// When it is removed from its pool unless its origin renews it before.
     pub fn lease(&self) -> Option<Instant> {
         match self {
             Self::File | Self::Discovered(_) => None,

@@ -7,7 +7,7 @@ use crate::control::membership::origin::RuntimeOverrides;
 /// Backends of which it is remembered.
 pub(super) const REMEMBERED_MAX: usize = 4096;
 
-/// By pool and name. Of too many the one that left first is forgotten.
+/// By pool and name. Beyond the bound, the backend that left first is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     all: BTreeMap<(String, String), Left>,

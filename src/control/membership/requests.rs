@@ -275,7 +275,7 @@ impl ControlLoop {
             let known = self.control.kept.registrations.get(backend.id);
             let Some(known) = known.filter(|known| known.hold_of(holder, now).is_some()) else {
                 return Err(Refusal::Conflict(format!(
-                    "{named} is not held by {holder:?}: it stays as it is for whoever has it"
+                    "{named} is not held by {holder:?}: it stays as it is"
                 )));
             };
             let mut registration = known.clone();

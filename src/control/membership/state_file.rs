@@ -440,7 +440,7 @@ pub(in crate::control) mod tests {
         let old = File::open(&path).unwrap();
         saved([backend("a")]).write(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(io::read_to_string(old).unwrap(), "old", "who reads it meanwhile reads one of both");
+        assert_eq!(io::read_to_string(old).unwrap(), "old", "a reader gets the old file or the new one");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

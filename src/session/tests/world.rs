@@ -446,7 +446,7 @@ impl World {
 
     fn assert_fin_is_the_sources(&self, side: Side) {
         let source = &self.wires[side.other() as usize];
-        assert!(source.fin_in, "a FIN to the {} that nobody sent", side.as_str());
+        assert!(source.fin_in, "a FIN to the {} that no peer sent", side.as_str());
         assert_eq!(self.wires[side as usize].written(), source.sent.len(), "a FIN before the last byte");
     }
 
@@ -515,7 +515,7 @@ impl World {
 
     pub(super) fn expect_running(self) -> Self {
         assert_eq!(self.session.end(), None);
-        assert_eq!(self.session.next_op(), None, "runnable, and nobody runs it");
+        assert_eq!(self.session.next_op(), None, "no operation is runnable after driving");
         self
     }
 

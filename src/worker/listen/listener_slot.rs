@@ -110,7 +110,7 @@ impl<K: Kernel> ListenerSlot<K> {
         self.readable && self.pause.is_none()
     }
 
-    /// Returns whether it is to be closed as soon as its queue is empty.
+    /// Returns whether it closes as soon as its queue is empty.
     pub(super) fn is_closing(&self) -> bool {
         matches!(self.stage, Stage::Closing { .. })
     }

@@ -148,7 +148,7 @@ impl<K: Kernel> Listeners<K> {
             );
             let times = self.paused.iter().filter(|&&paused| paused == place).count();
             assert_eq!(usize::from(slot.is_among_paused), times, "among those that pause");
-            assert!(slot.pause.is_none() || slot.is_among_paused, "its pause is ended by who frees a place");
+            assert!(slot.pause.is_none() || slot.is_among_paused, "its pause ends when a place is freed");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::worker::core::{Core, Timer};
 use crate::worker::listen::accept::Acceptor;
 use crate::worker::listen::listener_slot::{ListenerSlot, PAUSE_BROKEN, Stage};
 
-/// Time for handshakes in progress at a socket that is to be closed. Their last segment may be lost, and Linux repeats
+/// Time for handshakes in progress at a socket that will be closed. Their last segment may be lost, and Linux repeats
 /// its answer after a second (TCP_TIMEOUT_INIT).
 pub const RETIRE_GRACE: Duration = Duration::from_millis(1_500);
 

@@ -454,7 +454,7 @@ mod tests {
         let mut starts = Vec::new();
         while bench.worker.probes.may_start() {
             let before = bench.worker.probes.generation;
-            assert_eq!(bench.worker.next_timeout(), Some(Duration::ZERO), "the rest goes on at once");
+            assert_eq!(bench.worker.next_timeout(), Some(Duration::ZERO), "the rest continues at once");
             bench.turn_at_once();
             bench.worker.audit();
             starts.push(bench.worker.probes.generation - before);

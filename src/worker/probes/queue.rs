@@ -190,7 +190,7 @@ mod tests {
         let paces =
             [Pace::Slow, Pace::Slow, Pace::Slow, Pace::Slow, Pace::Prompt, Pace::Prompt, Pace::Prompt];
         (0..4).for_each(|index| queue.push(A, index, Pace::Slow));
-        assert_eq!(start(&mut queue, &paces), [0, 1], "though nobody else wants a place");
+        assert_eq!(start(&mut queue, &paces), [0, 1], "though no other check wants a place");
         (4..7).for_each(|index| queue.push(A, index, Pace::Prompt));
         assert_eq!(start(&mut queue, &paces), [4, 5]);
         queue.leave(Pace::Slow);
@@ -242,7 +242,7 @@ mod tests {
                 let mut taken = [0; 2];
                 started[over..].iter().for_each(|&index| taken[paces[index as usize] as usize] += 1);
                 queue.audit(taken);
-                prop_assert_eq!(queue.next_pace(), None, "nobody waits for a place that is free");
+                prop_assert_eq!(queue.next_pace(), None, "no check waits for a free place");
                 prop_assert!(queue.in_flight() <= places);
                 if over == started.len() {
                     break;

@@ -79,7 +79,7 @@ impl<K: Kernel> Relay<K> {
         let (_, armed) = timer.unwrap_or_else(|| panic!("{key:?}: no timer"));
         assert!(armed <= session.deadline(), "{key:?}: its timer fires too late");
         let waits = slot.counting == Counting::Lasting && session.has_uncounted();
-        assert!(!waits, "{key:?}: it lasts, and nobody will count its bytes before its end");
+        assert!(!waits, "{key:?}: a long session is on the list of those whose bytes are counted");
         let waits = self.waiting.contains(key);
         assert_eq!(backend.is_some(), !waits, "{key:?}: dialed, or waiting to be");
         assert_eq!(lease.is_some(), !waits, "{key:?}: a lease while it has a backend");

@@ -55,11 +55,11 @@ impl<K: Kernel> Relay<K> {
             let may_try = portless <= pool.settings.retries as usize;
             let chosen = match may_try {
                 true => choose(pool, core.index, client, tried, &mut core.rng),
-                false => Chosen::Nobody,
+                false => Chosen::NoBackend,
             };
             let (lease, choice) = match chosen {
                 Chosen::Leased(lease, choice) => (lease, choice),
-                Chosen::Nobody => return Some(without_backend(slot)),
+                Chosen::NoBackend => return Some(without_backend(slot)),
             };
             let Address::Ip(address) = lease.backend().address;
             if self.waiting.is_awaited(Shortage::Port(address)) {
@@ -131,7 +131,7 @@ impl<K: Kernel> Relay<K> {
         self.waiting.on_timer(core.now, &mut core.wheel);
     }
 
-    /// Dials for those that wait for what may be there again, as many as the turn allows. The next one goes on with the
+    /// Dials for waiting sessions whose shortage may have ended, as many as the turn allows. The next turn dials the
     /// rest.
     pub(in crate::worker) fn serve_waiting(&mut self, core: &mut Core<K>) {
         while self.waiting.has_due()

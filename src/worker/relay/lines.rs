@@ -61,7 +61,7 @@ impl<K: Kernel> Relay<K> {
             let Some(key) = self.sessions.at(place).map(|(key, _)| key) else { continue };
             let slot = self.sessions.get_mut(key).expect("it was there a moment ago");
             if slot.take_due(every, core.now) {
-                self.log_so_far(core, key, "session goes on");
+                self.log_so_far(core, key, "session continues");
                 written += 1;
             }
         }

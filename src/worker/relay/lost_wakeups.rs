@@ -93,7 +93,7 @@ impl<K: Kernel> Relay<K> {
         let mut states = std::mem::take(&mut self.sweep.states);
         let sockets = still.iter().map(|suspect| {
             let slot = self.sessions.get(suspect.key).expect("it was there a moment ago");
-            socket(slot, suspect.side).expect("only who has a socket waits for its events")
+            socket(slot, suspect.side).expect("a side that awaits events has a socket")
         });
         core.kernel.states(sockets, &mut states);
         for (suspect, &state) in still.drain(..).zip(&states) {

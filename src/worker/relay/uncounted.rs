@@ -25,7 +25,7 @@ pub(super) enum Counting {
     Listed,
 }
 
-/// Those of them that last and are to be counted, in order.
+/// The long sessions whose bytes must be counted, in order.
 pub(super) struct Uncounted {
     /// Some may have ended: they were counted at their end.
     sessions: VecDeque<Key>,
@@ -110,6 +110,6 @@ mod tests {
             }
             list.arm(now, &mut wheel);
         }
-        assert!(wheel.is_empty() && !list.has_timer(), "nobody is woken for an empty list");
+        assert!(wheel.is_empty() && !list.has_timer(), "no timer for an empty list");
     }
 }

@@ -112,7 +112,7 @@ impl Waiting {
         }
     }
 
-    /// It is time to try again. Arms the next timer, as long as somebody waits.
+    /// It is time to try again. Arms the next timer, as long as a session waits.
     pub(super) fn on_timer(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
         self.timer = None;
         self.note_freed(Shortage::Resources);
@@ -140,7 +140,7 @@ impl Waiting {
         }
     }
 
-    /// The session that is to be dialed next, and what it waits for. Then [`Waiting::served`] is to be called.
+    /// Returns the session to dial next, and what it waits for. The caller must then call [`Waiting::served`].
     pub(super) fn serve_next(&mut self) -> Option<(Key, Shortage)> {
         loop {
             let &shortage = self.due.front()?;
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(serve(&mut waiting, &mut wheel, &[]), [0, 4, 3]);
         assert!(!waiting.lacks_resources() && !waiting.has_due() && waiting.has_timer());
         waiting.on_timer(Instant::default(), &mut wheel);
-        assert!(!waiting.has_timer(), "nobody is woken for an empty queue");
+        assert!(!waiting.has_timer(), "no timer for an empty queue");
     }
 
     /// The session short of a descriptor waited until the last one short of a port was dialed, and accepting with it.

@@ -1,7 +1,7 @@
 //! Several backends behind one server, with health checks where a test wants them: what a [`crate::harness::lab::Lab`]
 //! leaves out.
 //!
-//! A [`Node`] is a backend that speaks first: it greets with a byte that tells which it is, then sends back what
+//! A [`Node`] is a backend that speaks first: it greets with a byte that identifies it, then sends back what
 //! it gets. A [`Visit`] is a session that has been greeted.
 
 use std::io::{self, Read, Write};
@@ -165,7 +165,7 @@ fn held(address: SocketAddr) -> Socket {
     socket
 }
 
-/// Backends, and how a server is to be set up in front of them. Health checks are off unless told otherwise.
+/// Backends, and how a server is to be set up in front of them. Health checks are off unless a test sets them.
 pub(crate) struct Backends {
     pub(crate) nodes: Vec<Node>,
     workers: usize,
@@ -394,7 +394,7 @@ impl Service<'_> {
         self.read_again(edit, Mode::Apply).expect("a good configuration")
     }
 
-    /// The same, also only to hear what it would change.
+    /// The same; a dry run only returns what it would change.
     pub(crate) fn read_again(
         &self,
         edit: impl FnOnce(&mut Config),
@@ -413,7 +413,7 @@ impl Service<'_> {
         mode: Mode,
     ) -> Result<ReloadReport, Vec<String>> {
         let server = Arc::clone(&self.server);
-        in_time("the workers are told", move || server.reload(Arc::new(source), mode))
+        in_time("the workers get their commands", move || server.reload(Arc::new(source), mode))
     }
 
     pub(crate) fn backend(&self, node: usize) -> Arc<Backend> {
@@ -458,7 +458,7 @@ impl Service<'_> {
         until("workers have left", || self.server.workers().members().len() == workers);
     }
 
-    /// Whether nobody listens where the listener of that index does or did.
+    /// Whether nothing listens where the listener of that index does or did.
     pub(crate) fn is_refused(&self, listener: usize) -> bool {
         let connected = std::net::TcpStream::connect_timeout(&self.addresses[listener], PATIENCE);
         if connected.is_ok() {

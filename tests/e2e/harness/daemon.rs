@@ -99,7 +99,7 @@ impl Daemon {
         write_config(&self.file, config, self.address);
     }
 
-    /// Puts another configuration in its file, with the same listener, and tells it to read it.
+    /// Puts another configuration in its file, with the same listener, and has it read again.
     pub(crate) fn reload(&self, config: &str) {
         self.rewrite(config);
         self.signal("HUP", 1);
@@ -115,7 +115,7 @@ impl Daemon {
     /// The next line of its log that contains one of `words`.
     #[track_caller]
     pub(crate) fn wait_for_line(&self, words: &[&str]) -> String {
-        let log = self.log.lock().expect("nobody panics with the log");
+        let log = self.log.lock().expect("lock not poisoned");
         let is_meant = |line: &str| words.iter().any(|word| line.contains(word));
         log.find(&format!("line with any of {words:?}"), is_meant)
     }
@@ -189,7 +189,7 @@ impl Daemon {
         self.signal("TERM", 1);
         let status = self.program.ends();
         assert!(status.success(), "l4lb: {status}");
-        self.log.lock().expect("nobody panics with the log").rest()
+        self.log.lock().expect("lock not poisoned").rest()
     }
 
     /// Before that SIGTERM would end it without a word, and its own sockets are not all there.

@@ -1,4 +1,4 @@
-//! An admin API that answers what it was told to, one request a connection.
+//! An admin API with prepared answers, one request a connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

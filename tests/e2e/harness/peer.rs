@@ -1,4 +1,4 @@
-//! One end of a connection to the load balancer: a client or a backend that does as it is told.
+//! One end of a connection to the load balancer: a client or a backend that follows a script.
 //! Blocking calls with a deadline; every byte that comes is compared with the one that was sent.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -49,7 +49,7 @@ pub(crate) fn in_time<T: Send + 'static>(what: &str, call: impl FnOnce() -> T + 
     returned.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
-/// Tells other threads that it is over, also when this one fails: a scope waits for its threads, and they for this.
+/// Signals its end to other threads, also when this one fails: a scope waits for its threads, and they for this.
 pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {

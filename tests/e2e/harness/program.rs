@@ -71,7 +71,7 @@ pub(crate) fn output(command: &mut Command) -> Output {
     let [stdout, stderr] = [all(program.stdout()), all(program.stderr())];
     let status = program.ends();
     let [stdout, stderr] = [stdout, stderr].map(|read| in_time("its output ends", move || read.join()));
-    let text = |read: thread::Result<Vec<u8>>| read.expect("nobody panics while reading");
+    let text = |read: thread::Result<Vec<u8>>| read.expect("the reading thread does not panic");
     Output { status, stdout: text(stdout), stderr: text(stderr) }
 }
 

@@ -161,7 +161,7 @@ impl<L> Relay<L> {
         self.expects_ending(side, Ending::Reset)
     }
 
-    /// A reset of a connection whose incoming stream has had its FIN: reads do not tell, writes get EPIPE.
+    /// A reset of a connection whose incoming stream has had its FIN: reads do not show it, writes get EPIPE.
     #[track_caller]
     pub(crate) fn expects_broken_pipe(mut self, side: Side) -> Self {
         let peer = self.peer(side);

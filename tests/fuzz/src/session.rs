@@ -311,7 +311,7 @@ impl Books {
         }
     }
 
-    /// Tells the outcome to the session and enters it into the books.
+    /// Reports the outcome to the session and enters it into the books.
     fn perform(&mut self, op: Op, outcome: Outcome) {
         self.session.on_outcome(op, outcome, self.now);
         let side = op.side();
@@ -355,7 +355,7 @@ impl Books {
             (Op::AskSilence(_), Outcome::Silent(span)) if self.user.is_some_and(|user| span >= user) => {
                 self.fails(side, ErrorKind::TimedOut);
             }
-            // Moves no byte and tells of no error.
+            // Moves no byte and reports no error.
             _ => {}
         }
         self.expect_conservation();
@@ -377,7 +377,7 @@ impl Books {
         wire.readable = true;
     }
 
-    /// What was filled is what was flushed, held and discarded; and the rest of what is told.
+    /// What was filled is what was flushed, held and discarded; and the other figures of the summary.
     fn expect_conservation(&self) {
         let summary = self.session.summary(CloseReason::Done, self.now);
         let [to_backend, to_client] = self.flows;

@@ -26,7 +26,7 @@ export function keepToken(given) {
   }
 }
 
-// Takes the token of an address that ends in #token=TOKEN, and takes it out of there so that nobody copies it along.
+// Takes the token of an address that ends in #token=TOKEN, and removes it from the address, so that it is not copied along.
 export function takeTokenFromAddress() {
   const given = new URLSearchParams(location.hash.slice(1)).get('token');
   if (given === null) return false;
@@ -44,7 +44,7 @@ export class Refused extends Error {
 }
 
 async function call(path, options) {
-  // Who comes through a tunnel to the unix socket needs none.
+  // A tunnel to the unix socket needs none.
   const headers = token ? { ...options.headers, Authorization: `Bearer ${token}` } : options.headers;
   const answer = await fetch(path, { ...options, headers, cache: 'no-store', credentials: 'omit' });
   if (answer.ok) return answer;
@@ -63,7 +63,7 @@ export async function ask(method, path, body) {
 }
 
 // Calls `on.message(name, data)` for each event of a stream until `signal` is aborted, however often the stream ends.
-// `on.silence` milliseconds without a byte end it. `on.open()` tells that it is there, `on.lost(ms, error)` that it is
+// `on.silence` milliseconds without a byte end it. `on.open()` reports that it is there, `on.lost(ms, error)` that it is
 // not and is tried again in so many milliseconds, `on.refused(error)` that it never will be with this token.
 export async function follow(path, on, signal) {
   for (let failures = 0; !signal.aborted; failures += 1) {

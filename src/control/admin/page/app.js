@@ -130,7 +130,7 @@ function onSample(now) {
 
 // --- showing --------------------------------------------------------------------------------------------------------
 
-// Once a frame at most, and never while nobody looks.
+// Once a frame at most, and never while the page is hidden.
 function drawSoon() {
   if (drawing) return;
   drawing = true;
@@ -203,7 +203,7 @@ function outOfService() {
   return [...counts].map(([why, n]) => `${count(n)} ${why}`).join(', ');
 }
 
-// Who has set it so, and since when.
+// The requester that has set it so, and since when.
 function keptOut(backend) {
   const by = backend.admin_by ? ` by ${backend.admin_by}` : '';
   return backend.admin_since ? `${by} since ${clock(backend.admin_since)}` : by;
@@ -232,7 +232,7 @@ function problems() {
   }
   for (const backend of sample.backends) {
     const { health } = stateOf(backend);
-    if (health[1] === 'bad') tell('bad', `${backend.pool} / ${backend.name}`, `${health[0]}: ${backend.health_reason ?? 'an operator says so'}`);
+    if (health[1] === 'bad') tell('bad', `${backend.pool} / ${backend.name}`, `${health[0]}: ${backend.health_reason ?? 'set by an operator'}`);
   }
   for (const backend of sample.backends) {
     if (backend.admin !== 'ready') tell('warn', `${backend.pool} / ${backend.name}`, `in ${backend.admin}${keptOut(backend)}, ${plural(backend.sessions, 'session')} left`);
@@ -271,7 +271,7 @@ function showProblems() {
   );
 }
 
-// Tells by text what somebody who looks elsewhere, or does not see, should hear.
+// Announces changes as text, for screen readers.
 function say(words) {
   const said = byId('said');
   said.textContent = words;

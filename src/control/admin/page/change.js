@@ -7,7 +7,7 @@ import { byId, plural, put } from './words.js';
 const WEIGHT_MAX = 256;
 
 export class Change {
-  // `say(words, isError)` tells everybody what has come of it.
+  // `say(words, isError)` announces the result.
   constructor(say) {
     this.say = say;
     this.dialog = byId('change');

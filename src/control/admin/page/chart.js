@@ -71,7 +71,7 @@ export class Chart {
     this.width = 0;
     this.points = [];
     this.marked = null;
-    // Whoever shows several charts marks the same moment in all of them.
+    // A page with several charts marks the same moment in all of them.
     this.onMark = () => {};
     new ResizeObserver(([entry]) => {
       this.width = entry.contentRect.width;

@@ -21,7 +21,7 @@ export class Events {
   #last = -1;
   #nodes = new Map();
 
-  // `onEvent(event)` is told of what happens while the page is open.
+  // `onEvent(event)` is called for each event while the page is open.
   constructor(list, note, onEvent) {
     Object.assign(this, { list, note, onEvent });
   }

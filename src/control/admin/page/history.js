@@ -23,7 +23,7 @@ export class History {
   add(sample) {
     const time = Date.parse(sample.time) / 1000;
     const before = this.#recent.at(-1);
-    // A stream that begins anew tells at once what the one before has just told.
+    // A restarted stream repeats the last sample of the one before.
     if (before && time - before.time < 0.1) return;
     if (before && time - before.time > HOLE) this.points.push({ time: (time + before.time) / 2 });
     const { totals, connect } = sample;

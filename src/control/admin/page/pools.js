@@ -151,7 +151,7 @@ class Card {
 export class Pools {
   #cards = new Map();
 
-  // `onChange(backend, wanted)` is called when somebody wants to change a backend.
+  // `onChange(backend, wanted)` is called when the user wants to change a backend.
   constructor({ cards, shown, filter, troubled, onChange }) {
     Object.assign(this, { cards, shown, filter, troubled, onChange });
   }

@@ -25,7 +25,7 @@ async fn name_server(script: impl Fn(&Message, By) -> Vec<Message> + Send + Sync
     let script: Arc<Script> = Arc::new(script);
     let (tcp, udp) = loop {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // Somebody else may have that port of UDP.
+        // Another process may have that port of UDP.
         if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
             break (tcp, udp);
         }
