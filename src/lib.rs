@@ -13,7 +13,7 @@
 //! | [`manual::performance`] | the benchmark, latency, what a session costs |
 //! | [`manual::testing`] | the tests and checks, how to replay a seed |
 //! | [`manual::kernel_facts`] | what Linux does, measured |
-//! | [`manual::decisions`] | what was measured, and taken or refused |
+//! | [`manual::decisions`] | what was measured, and adopted or rejected |
 //!
 //! The `mod` lines of this file are in reading order; the architecture has the table of what each
 //! imports (`tests/layering.rs`).

@@ -21,7 +21,7 @@ pub enum Source {
 pub struct Discovery {
     /// The pool that it lists backends for.
     pub pool: String,
-    /// What it is called: what is asked, as in "dns:web.service.local:80".
+    /// Its name, which is the question, as in "dns:web.service.local:80".
     pub source: String,
     /// How asking went last: "found", "nothing", "failed", or "waiting" before the first answer.
     pub state: String,
@@ -32,20 +32,20 @@ pub struct Discovery {
     pub age: Option<f64>,
     /// Backends that are believed to be there.
     pub backends: u64,
-    /// What an operator should know of the last answer.
+    /// A note for the operator about the last answer.
     pub note: Option<String>,
     /// Backends that it lists and that are not in the pool on its behalf, and why.
     pub left_out: Vec<String>,
 }
 
-/// What a source says now.
+/// The present answer of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Discovered {
     /// The source as logs and metrics name it, such as `dns:web.test:80`.
     pub source: String,
     /// Why there is no answer, if there is none.
     pub error: Option<String>,
-    /// What is odd about the answer.
+    /// A note for the operator about the answer.
     pub notes: Vec<String>,
     /// All backends of the answer, and what is known of the pool: "new", "there", or "gone" where the answer lacks one.
     pub backends: Vec<DiscoveredBackend>,

@@ -79,7 +79,7 @@ fn check_texts(
     mistakes.iter().for_each(|(byte, what)| report.add_bare(&Spot::Byte(*byte), what));
     errors.iter().for_each(|error| report.add_unreadable(error.clone()));
     let raw = raw::read(texts, inputs, &mut report);
-    // What a file that is missing may define is not reported as missing.
+    // Names that a missing file may define are not reported as missing.
     match raw.filter(|_| mistakes.is_empty() && errors.is_empty()) {
         Some(raw) => {
             let config = check::check(&raw, overrides, resolve, report)?;

@@ -66,7 +66,7 @@ impl ControlLoop {
             return;
         }
         if request.who == WATCH {
-            // What it has seen before is no longer in the files.
+            // The files have changed since its earlier request.
             self.reload_queue.waiting.retain(|other| other.who != WATCH);
         }
         if self.reload_queue.waiting.len() == REQUESTS_MAX {
@@ -334,7 +334,7 @@ fn sessions_on(change: &Change, running: &Snapshot) -> usize {
     let all =
         |pool: &Arc<crate::pool::Pool>| pool.backends.iter().map(|backend| backend.active() as usize).sum();
     match &change.subject {
-        // What goes of it is shown when it goes.
+        // Its removal is shown once it happens.
         Subject::Global | Subject::Admin | Subject::Discover(..) => 0,
         Subject::Listener(name) => {
             let is_it = |listener: &&Arc<crate::pool::Listener>| listener.settings.name == *name;

@@ -53,7 +53,7 @@ impl FileWatch {
     /// request that had to wait may have brought back what the files had before.
     pub(super) fn saw(&self, digest: u64) {
         let is_other = self.shared.seen.swap(digest, Ordering::Relaxed) != digest;
-        // What was read from no file has digest 0: the files are no newer than it.
+        // A configuration read from no file has digest 0: the files are no newer than it.
         if is_other && digest != 0 {
             self.waker.wake();
         }
@@ -74,14 +74,14 @@ struct Watching {
     folders: FolderWatch,
     /// Whether a folder cannot be watched.
     is_blind: bool,
-    /// What it saw when it looked last.
+    /// The state of the files at the last look.
     last: Option<u64>,
 }
 
 impl Watching {
     fn run(&mut self) {
         let clock = Clock::of_process();
-        // What has changed since the configuration was read has not been reported.
+        // Changes since the configuration was read have not been reported.
         let mut changed = self.look(clock.now());
         while !self.shared.ended.load(Ordering::Relaxed) {
             let timeout = match (changed, self.is_blind) {
@@ -137,7 +137,7 @@ impl Watching {
         }
         if self.shared.seen.swap(digest, Ordering::Relaxed) != digest {
             log::info!("the files of the configuration have changed");
-            // What was read here is run, not bytes that are written by then.
+            // The text read here is run, not bytes that are written later.
             let (source, mode) = (Some(source), Mode::Apply);
             let request = ReloadRequest { who: WATCH.into(), source, mode, answer: None };
             self.reports.send_waiting(Report::ReloadRequest(request));
@@ -146,7 +146,7 @@ impl Watching {
     }
 }
 
-/// Whether it has gone on for long enough.
+/// Returns whether it has lasted for long enough.
 fn is_long_ago(changed: Option<Instant>, now: Instant) -> bool {
     changed.is_some_and(|changed| now >= changed + LATEST)
 }

@@ -28,7 +28,7 @@ pub mod testing {}
 #[doc = include_str!("kernel_facts.md")]
 pub mod kernel_facts {}
 
-/// What was measured, and taken or refused: one page each, never renumbered.
+/// Measured options that were adopted or rejected: one page each, never renumbered.
 pub mod decisions {
     #[doc = include_str!("decisions/0001-no-tcp-defer-accept.md")]
     pub mod d0001 {}

@@ -1,4 +1,4 @@
-//! What sources of backends report.
+//! The reports of sources of backends.
 
 use crate::base::address::Address;
 
@@ -9,7 +9,7 @@ pub struct SourceId(pub u64);
 /// A backend that a source lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What it is called in its pool.
+    /// Its name, unique within the pool.
     pub name: String,
     /// The IP address and port that sessions dial.
     pub address: Address,
@@ -19,14 +19,14 @@ pub struct Found {
     pub backup: bool,
 }
 
-/// What a source has come to know.
+/// The result of asking a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceReport {
     /// All backends that there are now, never a part; `None` where that is as it was.
     pub list: Option<Vec<Found>>,
     /// Whether the name server answered, and with any backend.
     pub outcome: Outcome,
-    /// What an operator should know of it, in words.
+    /// A note for the operator about it.
     pub note: Option<String>,
 }
 

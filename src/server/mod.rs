@@ -45,7 +45,7 @@ pub struct ConfigFile {
     pub name: String,
     /// Reads the configuration again; called at each reload.
     pub source: Source,
-    /// What looks whether it is still the same.
+    /// Compares the files with those that were read; the watch calls it.
     pub look: Look,
 }
 

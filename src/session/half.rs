@@ -1,7 +1,7 @@
 //! One direction of a session: source socket -> conduit -> sink socket.
 //! Never touches a socket or bytes; it counts them.
 
-/// What remains to be done in one direction.
+/// The remaining work of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HalfState {
     /// Bytes may still come from the source.

@@ -30,7 +30,7 @@ pub struct FolderWatch {
     events: Events,
     inotify: Inotify,
     folders: BTreeMap<PathBuf, WatchDescriptor>,
-    /// What counts in each of them.
+    /// The names that count in each of them.
     names: HashMap<WatchDescriptor, Names>,
     /// Files that were written to and not closed yet.
     open: HashSet<(WatchDescriptor, OsString)>,
@@ -47,7 +47,7 @@ enum Names {
 #[derive(Clone)]
 pub struct FolderWaker(Arc<Waker>);
 
-/// What a wait has come to.
+/// The result of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Something is different in a folder.

@@ -111,7 +111,7 @@ fn what(read: &mut Reader, raw: &RawHealth) -> Check {
     }
 }
 
-/// What the file has for what a check sends and looks for, where that names a variable.
+/// The texts of the file for the keys of a check whose values name a variable.
 fn written(read: &Reader, raw: &RawHealth) -> BTreeMap<&'static str, String> {
     let keys = [
         ("send", &raw.send),

@@ -26,7 +26,7 @@ impl Reader<'_> {
         T: TryFrom<i64> + PartialOrd + Display,
     {
         let value = key.as_ref()?.get_ref();
-        // What a variable holds is text.
+        // The content of a variable is text.
         let number = value.as_integer().or_else(|| self.variable_text(key)?.parse().ok());
         let is_whole = number.is_some();
         let number = number.and_then(|number: i64| T::try_from(number).ok());
@@ -134,7 +134,7 @@ impl Reader<'_> {
         str_of(key)
     }
 
-    /// What the file has there, if it names a variable.
+    /// Returns the text of the file at the key, if it names a variable.
     pub(super) fn written(&self, key: &Key) -> Option<&str> {
         self.report.written_at(key.as_ref()?.span().start)
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::config::error::{Error, one_line};
 use crate::config::ranges::FILE_MIB_MAX;
 
-/// What of this machine a configuration is read from.
+/// The inputs that a configuration is read from: files and variables.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs {
     /// Opens a file for reading. Must not block on anything but a file.

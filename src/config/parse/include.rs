@@ -58,7 +58,7 @@ pub(in crate::config) struct Texts {
     /// Where they are, with those that cannot be read.
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    /// What is wrong with `include`, each with its byte in the file itself.
+    /// The mistakes in `include`, each with its byte in the file itself.
     pub(in crate::config) mistakes: Vec<(usize, String)>,
     /// Why included files cannot be read.
     pub(in crate::config) errors: Vec<Error>,
@@ -167,7 +167,7 @@ impl Gathering<'_> {
 
     /// The files of the folder of `path` with such a name, sorted.
     fn matching(&mut self, path: &Path, name: &str, written: &str) -> Result<Vec<PathBuf>, String> {
-        // What begins with a dot is the scratch of editors and of Kubernetes, unless the pattern has that dot.
+        // Names with a leading dot are scratch files of editors and of Kubernetes, unless the pattern has the dot.
         const OPTIONS: MatchOptions = MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,

@@ -132,7 +132,7 @@ fn put_into(text: &str, mut value_of: impl FnMut(&str) -> Result<String, String>
     Ok(put)
 }
 
-/// What a shell can set.
+/// Returns whether a shell can set a variable of that name.
 fn is_name(name: &str) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
         && !name.is_empty()
@@ -160,7 +160,7 @@ mod tests {
             ("${HOST}", "10.0.0.1"),
             ("${HOST}:80", "10.0.0.1:80"),
             ("a${HOST}b${NONE}c${HOST}", "a10.0.0.1bc10.0.0.1"),
-            // What a variable holds is not looked through again.
+            // The content of a variable is not searched for variables again.
             ("${LIKE}", "${HOST}"),
             ("$HOST $ {HOST} $", "$HOST $ {HOST} $"),
             ("$${HOST}", "${HOST}"),

@@ -1,4 +1,4 @@
-//! What is believed of the answers of a source: no socket, no clock, no chance but what the caller hands in.
+//! Decides which answers of a source to believe: no socket, and no clock or chance but the caller's.
 //!
 //! Name servers lie for a while: one that restarts knows no name, one that is overloaded gives some of the addresses,
 //! and one that is away says nothing. So what is known stays until answers agree that it is wrong. A backend goes with
@@ -16,7 +16,7 @@ use crate::messages::discovery::{Found, Outcome, SourceReport};
 
 /// How long answers without any backend must last before they are believed.
 const NEGATIVE_SPAN: Duration = Duration::from_secs(30);
-/// What an answer may say of the time until the next.
+/// The bounds of the time that an answer may set until the next question.
 const TTL_MIN: Duration = Duration::from_secs(5);
 const TTL_MAX: Duration = Duration::from_mins(5);
 /// Of the ttl, by how much the wait is longer or shorter: a thousand balancers ask not all at once.
@@ -26,7 +26,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Of the interval, how long a failure waits at most to be repeated.
 const RETRY_INTERVALS: u32 = 4;
 
-/// What a source has answered.
+/// The answer of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Records(Records),
@@ -48,7 +48,7 @@ pub(super) struct Records {
     pub(super) unknown_hosts: HashSet<String>,
     /// How long it is good.
     pub(super) ttl: Duration,
-    /// What an operator should know of it.
+    /// A note for the operator about it.
     pub(super) notes: Vec<String>,
 }
 

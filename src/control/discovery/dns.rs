@@ -273,7 +273,7 @@ async fn resolve_all(
             let Ok((host, found)) = asked else { continue };
             resolved.insert(host, found);
         }
-        // What is left over has no place any more.
+        // The rest has no place any more.
         if resolved.values().flatten().map(|addresses| addresses.all.len()).sum::<usize>() > LISTED_MAX {
             break;
         }
@@ -281,7 +281,7 @@ async fn resolve_all(
     resolved
 }
 
-/// What an operator should know of an answer: the first notes, and how many more there are.
+/// Notes for the operator about an answer: the first ones, and how many more there are.
 #[derive(Default)]
 struct Notes {
     first: Vec<String>,

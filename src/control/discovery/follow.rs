@@ -1,4 +1,4 @@
-//! What the control thread does with sources: it runs those of the configuration, and no others.
+//! The sources as the control thread runs them: those of the configuration, and no others.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -130,7 +130,7 @@ impl ControlLoop {
         });
     }
 
-    /// Whether what sources list is of no use any more: the process ends.
+    /// Returns whether the process ends, so that lists of sources are of no use any more.
     fn is_ending(&self) -> bool {
         matches!(self.stage, ControlStage::Draining { .. } | ControlStage::Stopping)
     }
@@ -171,7 +171,7 @@ impl ControlLoop {
         let lists: Vec<(String, String, Vec<Found>)> =
             meant.map(|known| (known.pool.clone(), known.settings.label(), known.last.clone())).collect();
         for (pool, label, list) in lists {
-            // What leaves the pool here is not filled up again: filling up calls this.
+            // A backend removed here is not replaced again: `fill_up` calls this.
             self.put(&pool, &label, list);
         }
     }

@@ -41,7 +41,7 @@ impl Runner {
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
         thread::Builder::new().name("l4lb-discovery".into()).spawn(move || {
-            // What ends it is that the other end has gone.
+            // It ends when the receiver is dropped.
             let _gone = runtime.block_on(ended);
         })?;
         Ok(Self { runtime: handle, _end: end })

@@ -1,4 +1,4 @@
-//! What every source of backends is.
+//! The trait that every source of backends implements.
 
 use super::belief::Answer;
 

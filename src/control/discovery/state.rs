@@ -54,7 +54,7 @@ pub(super) struct Followed {
     pub(super) pool: String,
     pub(super) settings: Discover,
     pub(super) running: Running,
-    /// What it is believed to have, also what is not in the pool on its behalf.
+    /// The backends that it is believed to have, including those that are not in the pool on its behalf.
     pub(super) last: Vec<Found>,
     /// Dials to its backends that have failed.
     pub(super) dial_failures: u64,
@@ -64,7 +64,7 @@ pub(super) struct Followed {
 pub(crate) struct SourceState {
     /// The pool that it lists backends for.
     pub(crate) pool: String,
-    /// What it is called, see [`Discover::label`].
+    /// Its name, see [`Discover::label`].
     pub(crate) source: String,
     /// How asking went last; `None` before that.
     pub(crate) outcome: Option<Outcome>,
@@ -76,7 +76,7 @@ pub(crate) struct SourceState {
     /// How often it went so, in the order of [`Outcome::ALL`].
     pub(crate) counts: [u64; Outcome::ALL.len()],
     pub(crate) backends: u64,
-    /// What an operator should know of it.
+    /// A note for the operator about the last answer.
     pub(crate) note: Option<String>,
     /// Backends that it lists and that are not in the pool on its behalf, and why.
     pub(crate) left_out: Vec<String>,

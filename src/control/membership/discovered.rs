@@ -25,7 +25,7 @@ use crate::pool::{Admin, Backend, Pool};
 /// Backends that get an event of their own of what one answer changes; of more there is one event with their number.
 const EVENTS_EACH: usize = 16;
 
-/// What has come of a list.
+/// The result of merging a list.
 pub(in crate::control) struct Put {
     /// Those that are listed and did not come, and why.
     pub(in crate::control) left_out: Vec<String>,
@@ -33,7 +33,7 @@ pub(in crate::control) struct Put {
     pub(in crate::control) has_removed: bool,
 }
 
-/// What one list changes in a pool.
+/// The changes that one list makes in a pool.
 struct Plan {
     /// All backends of the pool from now on.
     backends: Vec<model::Backend>,
@@ -217,7 +217,7 @@ impl ControlLoop {
     }
 }
 
-/// What the list of a source makes of `pool` as it runs, which has these `sockets`.
+/// Returns the changes that the list of a source makes in the running `pool`, which has these `sockets`.
 fn plan(
     pool: &Pool,
     source: &str,

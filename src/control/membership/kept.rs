@@ -1,4 +1,4 @@
-//! What survives a restart, and the answers that wait until it is on the disk.
+//! The state that survives a restart, and the answers that wait until it is on the disk.
 
 use std::collections::VecDeque;
 

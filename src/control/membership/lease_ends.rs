@@ -1,4 +1,4 @@
-//! What the control thread does when leases end, or lists of the file take their place.
+//! The control thread's part when leases end, or lists of the file take their place.
 
 use std::collections::HashMap;
 use std::sync::Arc;

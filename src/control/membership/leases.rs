@@ -23,7 +23,7 @@ const STALL_GRACE: Duration = Duration::from_secs(1);
 pub struct Registrations {
     known: HashMap<BackendId, Arc<Registration>>,
     discovered: HashMap<BackendId, Discovery>,
-    /// What operators have set of backends that were discovered and are not there now.
+    /// The settings that operators have made of discovered backends that are not listed now.
     remembered: Remembered,
     /// The ends of leases, the first in front, and their backends.
     ends: BTreeSet<(Instant, u32)>,
@@ -60,7 +60,7 @@ impl Registrations {
         }
     }
 
-    /// What is known of a backend, if it was discovered.
+    /// Returns the facts about a backend, if it was discovered.
     pub(in crate::control) fn discovery_of(&self, id: BackendId) -> Option<&Discovery> {
         self.discovered.get(&id)
     }
@@ -81,7 +81,7 @@ impl Registrations {
         }
     }
 
-    /// What operators have set of a backend that is not there.
+    /// Returns the settings that operators have made of a backend that is not listed.
     pub(in crate::control) fn remember(
         &mut self,
         pool: &str,

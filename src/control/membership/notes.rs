@@ -1,4 +1,4 @@
-//! What is known of a backend besides its atomics, while it is in a pool and once it has left.
+//! Facts about a backend besides its atomics, while it is in a pool and once it has left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Removed {
         self.overrides().kept(said, asked).weight_over(asked)
     }
 
-    /// What operators have set of it, as far as it holds when it is back.
+    /// Returns the settings that operators have made of it, as far as they hold when it returns.
     pub(super) fn overrides(&self) -> RuntimeOverrides {
         match &self.lease {
             None => RuntimeOverrides::default(),

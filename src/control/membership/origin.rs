@@ -26,7 +26,7 @@ pub enum Origin {
     Discovered(Discovery),
 }
 
-/// What a source has said of a backend.
+/// The settings that a source has given a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
     /// Which source, see [`label`](crate::config::discover::Discover::label).
@@ -102,14 +102,14 @@ impl Registration {
     }
 }
 
-/// What operators have set of one backend at run time, whatever its origin says.
+/// The settings that operators have made of one backend at run time, whatever its origin says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeOverrides {
     /// Another weight than that of its origin.
     pub weight: Option<u16>,
     /// The state that an operator has set: ready, drain or maint.
     pub admin: Admin,
-    /// What it is, whatever its checks say.
+    /// The health set by an operator, whatever its checks report.
     pub health: Option<HealthState>,
 }
 

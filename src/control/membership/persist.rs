@@ -323,7 +323,7 @@ fn holds_of(
     going_on.collect()
 }
 
-/// What operators had set of it.
+/// Returns the settings that operators had made of it.
 const fn overrides_of(saved: &SavedBackend) -> RuntimeOverrides {
     let admin = match saved.admin {
         api::Admin::Ready => Admin::Ready,

@@ -1,4 +1,4 @@
-//! What operators have set of backends that were discovered and are not there now.
+//! The settings that operators have made of discovered backends that are not listed now.
 
 use std::collections::BTreeMap;
 

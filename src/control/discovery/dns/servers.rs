@@ -40,7 +40,7 @@ impl From<Miss> for Answer {
 
 /// How long one name server may take to answer.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
-/// What crosses every network in one piece (DNS flag day 2020); what is larger comes by TCP.
+/// The largest datagram that crosses every network in one piece (DNS flag day 2020); larger answers come by TCP.
 const UDP_PAYLOAD_LEN: u16 = 1232;
 
 /// Name servers in the order of the file.
