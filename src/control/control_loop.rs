@@ -120,7 +120,7 @@ pub(super) struct Names {
     /// When the next round begins.
     pub(super) next: Option<Instant>,
     /// Consecutive rounds that have left a name without an address.
-    pub(super) in_vain: u32,
+    pub(super) failed_rounds: u32,
     pub(super) is_looking: bool,
 }
 

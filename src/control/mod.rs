@@ -224,7 +224,7 @@ impl ControlLoop {
         let config = &self.change_hands(config);
         // By their names in the file: a backend taken back while it drains continues.
         let running = Arc::clone(&self.control.snapshot);
-        let back = self.bring_back(|removed| is_back(config, &running, removed));
+        let back = self.take_returning(|removed| is_back(config, &running, removed));
         let backends: Vec<_> = back.iter().map(|removed| Arc::clone(&removed.backend)).collect();
         let next = Arc::new(self.control.snapshot.reconfigured_back(config, &backends));
         staged.commit(&next);

@@ -36,7 +36,7 @@ impl ControlLoop {
         let names: Vec<String> =
             self.unresolved().filter(|_| is_wanted).map(|host| host.target.to_string()).collect();
         if names.is_empty() {
-            (self.names.next, self.names.in_vain) = (None, 0);
+            (self.names.next, self.names.failed_rounds) = (None, 0);
             return;
         }
         let now = self.clock.now();
@@ -73,12 +73,12 @@ impl ControlLoop {
         if left.is_empty() {
             return;
         }
-        let doubled = 1_u32.checked_shl(self.names.in_vain).unwrap_or(u32::MAX);
+        let doubled = 1_u32.checked_shl(self.names.failed_rounds).unwrap_or(u32::MAX);
         let pause = PAUSE_MIN.saturating_mul(doubled).min(PAUSE_MAX);
         // One line for each of the longest pauses: the first ones are those of the start.
         let level = if pause == PAUSE_MAX { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, backends = left.join(", "); "names do not resolve: these backends are down until they do");
-        self.names.in_vain += 1;
+        self.names.failed_rounds += 1;
         self.names.next = Some(self.clock.now() + pause);
     }
 

@@ -22,9 +22,9 @@ impl sys::Wake for NoWake {
 
 /// A site that has the resources of any configuration.
 #[derive(Debug)]
-struct Anything;
+struct PermissiveSite;
 
-impl Site for Anything {
+impl Site for PermissiveSite {
     fn prepare(&self, _config: &Config, _opened: Opened) -> Result<Box<dyn StagedChange>, Refused> {
         Ok(Box::new(Self))
     }
@@ -44,7 +44,7 @@ impl Site for Anything {
     fn drain(&self) {}
 }
 
-impl StagedChange for Anything {
+impl StagedChange for PermissiveSite {
     fn listen(&self) -> Result<(), Refused> {
         Ok(())
     }
@@ -69,7 +69,7 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         look: None,
         loader: Standby::start("test", LOADERS, LOADERS).expect("a thread"),
         look_ups: Standby::start("test", 1, 1).expect("a thread"),
-        site: Arc::new(Anything),
+        site: Arc::new(PermissiveSite),
         admin_sockets: Vec::new(),
         drain_timeout: Duration::from_secs(60),
         kept: Kept::default(),

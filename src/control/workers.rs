@@ -80,11 +80,8 @@ impl Workers {
         mailboxes: impl IntoIterator<Item = Mailbox>,
     ) -> Vec<Member> {
         let mut state = self.state();
-        let new: Vec<Member> = mailboxes
-            .into_iter()
-            .zip(first..)
-            .map(|(mailbox, index)| state.take_in(index, mailbox))
-            .collect();
+        let new: Vec<Member> =
+            mailboxes.into_iter().zip(first..).map(|(mailbox, index)| state.add(index, mailbox)).collect();
         let (mut serve, mut leave): (Vec<_>, Vec<_>) =
             state.members.iter().cloned().partition(|member| !member.is_retiring && member.index < serving);
         leave.iter_mut().for_each(|member| member.is_retiring = true);
@@ -111,7 +108,7 @@ impl Workers {
 }
 
 impl State {
-    fn take_in(&mut self, index: usize, mailbox: Mailbox) -> Member {
+    fn add(&mut self, index: usize, mailbox: Mailbox) -> Member {
         let id = WorkerId(self.next_id);
         self.next_id = self.next_id.checked_add(1).expect("fewer than 2^32 workers in the life of a process");
         let is_free = |counters: &&mut Counters| counters.index == index && counters.writer.is_none();

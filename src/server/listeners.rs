@@ -74,7 +74,7 @@ impl Retiring {
 
 /// Returns the sockets `passed` to this process. Fails when they do not fit `config`. From now on each is known by its
 /// address alone: a listener of its name may have moved when it is needed again.
-pub(super) fn take_in(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed<Socket>>, StartError> {
+pub(super) fn match_passed(config: &Config, passed: Vec<Passed>) -> Result<Vec<Passed<Socket>>, StartError> {
     let (claimed, left) = activation::claim(&config.listeners, passed)?;
     for Passed { name, address, .. } in &left {
         log::warn!(name, address:%; "passed socket belongs to no listener");
@@ -143,11 +143,11 @@ fn open_group(listener: &Listener, workers: usize, tcp: &Tcp, own: &[SocketAddr]
 }
 
 /// Makes the sockets opened for new listeners of `config` listen.
-pub(super) fn begin_to_listen(config: &Config, needs: &[Need]) -> Result<(), StartError> {
+pub(super) fn start_listening(config: &Config, needs: &[Need]) -> Result<(), StartError> {
     for (listener, need) in config.listeners.iter().zip(needs) {
         if let Need::New { sockets, neighbours, .. } = need {
             let result =
-                sys::begin_to_listen(sockets.iter().map(|socket| &***socket), listener.backlog, *neighbours);
+                sys::start_listening(sockets.iter().map(|socket| &***socket), listener.backlog, *neighbours);
             result.map_err(|error| refused(listener, error))?;
         }
     }
@@ -228,7 +228,7 @@ impl Group {
         let sockets: Vec<Socket> = passed.iter().map(|passed| Arc::clone(&passed.socket)).collect();
         let new = Self::new(id, passed[0].address, listener, tcp, &sockets);
         let mut group = Self { passed, ..new };
-        group.each("take up a socket", |socket| sys::take_up(socket, listener.backlog, &tcp));
+        group.each("take up a socket", |socket| sys::adopt_passed(socket, listener.backlog, &tcp));
         group.extend(beside);
         group
     }

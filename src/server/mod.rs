@@ -170,7 +170,7 @@ pub fn start_service(
     give_up_root(&config.global, &admin)?;
     let (snapshot, kept) = restore(config, &reports)?;
     when_listening(reports.clone())?;
-    staged.begin_to_listen()?;
+    staged.start_listening()?;
     staged.commit(&snapshot);
     let config = Arc::new(config.clone());
     let (file, source, look) = match file {

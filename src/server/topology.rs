@@ -133,7 +133,7 @@ impl ServerSite {
         refuse_circles(config)?;
         self.settle(config)?;
         let workers = config.global.workers.get();
-        let passed = listeners::take_in(config, passed)?;
+        let passed = listeners::match_passed(config, passed)?;
         let mut state = self.state();
         state.unused.extend(passed);
         let needs = listeners::open(config, &state.groups, &state.retiring, &state.unused)?;
@@ -372,14 +372,14 @@ impl State {
 
 impl ServerChange {
     /// See [`messages::topology::StagedChange::listen`].
-    pub(super) fn begin_to_listen(&self) -> Result<(), StartError> {
-        listeners::begin_to_listen(&self.config, &self.needs)
+    pub(super) fn start_listening(&self) -> Result<(), StartError> {
+        listeners::start_listening(&self.config, &self.needs)
     }
 }
 
 impl messages::topology::StagedChange for ServerChange {
     fn listen(&self) -> Result<(), Refused> {
-        Ok(self.begin_to_listen()?)
+        Ok(self.start_listening()?)
     }
 
     fn commit(self: Box<Self>, snapshot: &Arc<Snapshot>) {

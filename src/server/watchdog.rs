@@ -94,7 +94,7 @@ impl Notifier {
         for (worker, _) in free {
             log::warn!(worker; "stuck worker has resumed or stopped");
         }
-        if self.is_awaited && self.watch.is_well() {
+        if self.is_awaited && self.watch.is_healthy() {
             notices.push(Notice::Alive);
         }
         let status = watched.status();
@@ -135,7 +135,7 @@ impl Watch {
         Verdict { stuck, free }
     }
 
-    fn is_well(&self) -> bool {
+    fn is_healthy(&self) -> bool {
         self.stuck.is_empty()
     }
 }
@@ -152,7 +152,7 @@ mod tests {
         let running = (0..).map(named).zip(turns).filter_map(|(worker, turns)| Some((worker, (*turns)?)));
         let Verdict { stuck, free } = watch.look(running.collect());
         let indices = |workers: Vec<Name>| workers.into_iter().map(|(index, _)| index).collect();
-        (indices(stuck), indices(free), watch.is_well())
+        (indices(stuck), indices(free), watch.is_healthy())
     }
 
     /// The retiring worker still wakes for its sessions until they end.

@@ -414,7 +414,7 @@ impl Session {
             Side::Client => self.phase = Phase::Asking { ask: Side::Backend, silence: longest },
             Side::Backend => {
                 self.phase = Phase::Relaying;
-                self.ask_at = longest.map_or(NEVER, |silence| now + self.timeouts.until_asked_again(silence));
+                self.ask_at = longest.map_or(NEVER, |silence| now + self.timeouts.next_question_in(silence));
             }
         }
     }

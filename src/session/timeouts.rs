@@ -34,7 +34,7 @@ impl Timeouts {
     }
 
     /// Returns when to ask the peers again while bytes are in flight: when a silence that began is too long, else soon.
-    pub(super) fn until_asked_again(self, silence: Duration) -> Duration {
+    pub(super) fn next_question_in(self, silence: Duration) -> Duration {
         if silence.is_zero() { self.user() / 4 } else { self.user().saturating_sub(silence) }
     }
 }

@@ -187,13 +187,13 @@ impl FolderWatch {
 /// Returns the folders to watch for `files` and for everything in `folders`.
 fn wanted(files: &[PathBuf], folders: &[PathBuf]) -> BTreeMap<PathBuf, Names> {
     let mut wanted: BTreeMap<PathBuf, Names> = BTreeMap::new();
-    for (folder, name) in files.iter().flat_map(|file| way_to(file)) {
+    for (folder, name) in files.iter().flat_map(|file| steps_to(file)) {
         if let Names::These(names) = wanted.entry(folder).or_insert_with(|| Names::These(HashSet::new())) {
             names.insert(name);
         }
     }
     for folder in folders {
-        for (above, name) in way_to(folder) {
+        for (above, name) in steps_to(folder) {
             if let Names::These(names) = wanted.entry(above).or_insert_with(|| Names::These(HashSet::new())) {
                 names.insert(name);
             }
@@ -205,7 +205,7 @@ fn wanted(files: &[PathBuf], folders: &[PathBuf]) -> BTreeMap<PathBuf, Names> {
 
 /// The names which, given to something else, make `path` another file: its own and that of each link on the way, each
 /// with the folder that it is in.
-fn way_to(path: &Path) -> Vec<(PathBuf, OsString)> {
+fn steps_to(path: &Path) -> Vec<(PathBuf, OsString)> {
     let mut way = Vec::new();
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let parts = |path: &Path| -> Vec<OsString> {
@@ -306,7 +306,7 @@ mod tests {
     fn a_link_that_leads_to_itself_has_an_end() {
         let folder = tempfile::tempdir().unwrap();
         symlink("a", folder.path().join("a")).unwrap();
-        let way = way_to(&folder.path().join("a"));
+        let way = steps_to(&folder.path().join("a"));
         assert!(way.contains(&(folder.path().to_owned(), "a".into())), "{way:?}");
     }
 

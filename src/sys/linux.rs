@@ -525,12 +525,12 @@ mod tests {
         for _ in 0..ROUNDS {
             let free = TcpListener::bind(any_port()).and_then(|socket| socket.local_addr()).unwrap();
             let begin = Barrier::new(2);
-            let begin_to_listen = || {
+            let start_listening = || {
                 begin.wait();
                 sockets::listen(free, 2, 1, &TCP)
             };
             let results = thread::scope(|scope| {
-                let rivals = [scope.spawn(begin_to_listen), scope.spawn(begin_to_listen)];
+                let rivals = [scope.spawn(start_listening), scope.spawn(start_listening)];
                 rivals.map(|rival| rival.join().unwrap())
             });
             // Each may have seen the other, so that neither gets the address.

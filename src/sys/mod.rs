@@ -38,7 +38,7 @@ pub use linux::Linux;
 pub use listening::ListeningSocket;
 pub use manager::{Notice, is_journal, notify, watchdog_period};
 pub use names::{has_route, look_up};
-pub use passed::{Inherited, Passed, hand_back, lets_others_bind, take_up};
+pub use passed::{Inherited, Passed, adopt_passed, hand_back, lets_others_bind};
 pub use pipe::Pipe;
 pub use port_owner::{holder_of, name_holder};
 pub use preflight::{AddressHolder, Use, may_use, port_holder, socket_holder, try_bind};
@@ -49,7 +49,7 @@ pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_l
 pub use reuseport::{hide, refuse_new, steer_to_all, steer_to_first};
 pub use selftest::{can_write_into, kernel_setting, reserved_ports, try_reuse_port, try_splice};
 pub use sockets::{
-    Neighbours, begin_to_listen, bind, bind_beside, listen, set_backlog, set_listener_options,
+    Neighbours, bind, bind_beside, listen, set_backlog, set_listener_options, start_listening,
 };
 pub use token::Token;
 pub use unique::unique_name;

@@ -93,7 +93,7 @@ pub fn lets_others_bind(listener: &Socket) -> io::Result<bool> {
 }
 
 /// Takes over a socket that another process may have left hidden or refusing, and listens with the present settings.
-pub fn take_up(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
+pub fn adopt_passed(listener: &ListeningSocket, backlog: u32, tcp: &Tcp) -> io::Result<()> {
     reuseport::refuse_none(listener)?;
     sockets::set_listener_options(listener, tcp)?;
     listener.watch_early(tcp)?;
@@ -215,7 +215,7 @@ mod tests {
             let passed = listener(true);
             passed.set_reuse_address(true).unwrap();
             let passed = ListeningSocket::from(Passed::new("web".into(), passed.into()).unwrap().socket);
-            take_up(&passed, 16, &first).unwrap();
+            adopt_passed(&passed, 16, &first).unwrap();
             for tcp in [first, second] {
                 sockets::set_listener_options(&own, &tcp).unwrap();
                 sockets::set_listener_options(&passed, &tcp).unwrap();
@@ -236,7 +236,7 @@ mod tests {
         let passed = Arc::new(ListeningSocket::from(passed));
         let address = passed.local_addr().unwrap().as_socket().unwrap();
         let early = TcpStream::connect(address).unwrap();
-        take_up(&passed, 16, &TCP).unwrap();
+        adopt_passed(&passed, 16, &TCP).unwrap();
         let late = TcpStream::connect(address).unwrap();
         let mut kernel = Linux::new().unwrap();
         for client in [early, late] {
@@ -250,8 +250,8 @@ mod tests {
     fn a_socket_is_taken_up_and_handed_back_as_new_ones_are() {
         let socket = ListeningSocket::from(listener(true));
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let take_up = |socket: &ListeningSocket| take_up(socket, 16, &TCP);
-        for change in [take_up, |socket: &ListeningSocket| hand_back(socket)] {
+        let adopt_passed = |socket: &ListeningSocket| adopt_passed(socket, 16, &TCP);
+        for change in [adopt_passed, |socket: &ListeningSocket| hand_back(socket)] {
             reuseport::refuse_new(&socket).unwrap();
             change(&socket).unwrap();
             assert!(TcpStream::connect_timeout(&address, PATIENCE).is_ok());

@@ -95,7 +95,7 @@ pub enum AddressHolder {
 /// Returns the holder of the port of `address`, where `file` is the configuration to run.
 pub fn port_holder(address: SocketAddr, file: Option<&Path>) -> AddressHolder {
     let holders = port_owner::holders(address);
-    match holders.iter().find(|process| !is_ourselves(process, file)) {
+    match holders.iter().find(|process| !is_own_process(process, file)) {
         Some(other) => AddressHolder::Another(port_owner::describe(other)),
         None if holders.is_empty() => AddressHolder::Hidden,
         None => AddressHolder::Ourselves,
@@ -107,7 +107,7 @@ pub fn socket_holder(path: &Path, file: Option<&Path>) -> Option<AddressHolder> 
     let stream = UnixStream::connect(path).ok()?;
     let peer = getsockopt(&stream.as_fd(), sockopt::PeerCredentials).ok()?;
     let Ok(process) = Process::new(peer.pid()) else { return Some(AddressHolder::Hidden) };
-    let is_ours = is_ourselves(&process, file);
+    let is_ours = is_own_process(&process, file);
     Some(if is_ours {
         AddressHolder::Ourselves
     } else {
@@ -116,7 +116,7 @@ pub fn socket_holder(path: &Path, file: Option<&Path>) -> Option<AddressHolder> 
 }
 
 /// Returns whether a process runs `file`, or is the service manager.
-fn is_ourselves(process: &Process, file: Option<&Path>) -> bool {
+fn is_own_process(process: &Process, file: Option<&Path>) -> bool {
     if process.pid == 1 {
         return true;
     }

@@ -195,7 +195,7 @@ mod tests {
     }
 
     /// Returns the error of a client that gets no answer for a while.
-    fn connect_in_vain(to: SocketAddr) -> io::Error {
+    fn connect_error(to: SocketAddr) -> io::Error {
         TcpStream::connect_timeout(&to, Duration::from_millis(100)).unwrap_err()
     }
 
@@ -205,7 +205,7 @@ mod tests {
             let listener = sockets::listen(any_port(v6), 1, 1024, &TCP).unwrap().remove(0);
             let _queued = TcpStream::connect(address(&listener)).unwrap();
             refuse_new(&listener).unwrap();
-            assert_eq!(connect_in_vain(address(&listener)).kind(), io::ErrorKind::TimedOut);
+            assert_eq!(connect_error(address(&listener)).kind(), io::ErrorKind::TimedOut);
             assert!(listener.accept().is_ok());
             assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         }
@@ -227,7 +227,7 @@ mod tests {
                 io::ErrorKind::ConnectionRefused,
                 "a bound socket does not listen yet"
             );
-            sockets::begin_to_listen(&new, 1024, Neighbours::Own).unwrap();
+            sockets::start_listening(&new, 1024, Neighbours::Own).unwrap();
             assert_eq!(shares(&new).len(), sockets, "each of them is served by the new ones");
             let queued = old.iter().map(|socket| std::iter::from_fn(|| socket.accept().ok()).count());
             assert_eq!(queued.sum::<usize>(), clients.len(), "IPv6: {v6}");

@@ -25,7 +25,7 @@ pub enum Neighbours {
 /// Returns `count` listening sockets that share one address, and share it with no other socket.
 pub fn listen(address: SocketAddr, count: usize, backlog: u32, tcp: &Tcp) -> io::Result<Vec<Socket>> {
     let sockets = bind(address, count, tcp, Neighbours::None)?;
-    begin_to_listen(&sockets, backlog, Neighbours::None)?;
+    start_listening(&sockets, backlog, Neighbours::None)?;
     Ok(sockets)
 }
 
@@ -44,7 +44,7 @@ pub fn bind(address: SocketAddr, count: usize, tcp: &Tcp, neighbours: Neighbours
 
 /// Makes sockets of [`bind()`] listen: from now on the kernel spreads connections over them. Fails when another socket
 /// has begun to listen there meanwhile; then some of them may listen.
-pub fn begin_to_listen<'a>(
+pub fn start_listening<'a>(
     sockets: impl IntoIterator<Item = &'a Socket>,
     backlog: u32,
     neighbours: Neighbours,

@@ -108,7 +108,7 @@ impl Guarded {
 
     /// The same of a client that is let in.
     #[track_caller]
-    fn ask_as_told(&self, first: &str, headers: &[&str], body: &str) -> Answer {
+    fn ask_given(&self, first: &str, headers: &[&str], body: &str) -> Answer {
         let token = format!("Authorization: Bearer {TOKEN}");
         let all: Vec<&str> = ["Host: localhost", &token].into_iter().chain(headers.iter().copied()).collect();
         self.ask(first, &all, body)
@@ -128,7 +128,7 @@ impl Guarded {
 
     /// Ends it, once everything is as it was.
     fn expect_untouched(self, clients: u64) {
-        let status = self.ask_as_told("GET /v1/status", &[], "");
+        let status = self.ask_given("GET /v1/status", &[], "");
         assert_eq!(status.status, 200, "{status:?}");
         assert!(status.body.contains("\"epoch\":0"), "nothing has changed: {}", status.body);
         audit(self.server, clients);
@@ -146,7 +146,7 @@ fn the_admin_api_is_refused_as_a_backend() {
     let json = "Content-Type: application/json";
     for host in ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]"] {
         let body = format!(r#"{{"address":"{host}:{}","name":"c"}}"#, guarded.admin.port());
-        let answer = guarded.ask_as_told("POST /v1/pools/web/backends", &[json], &body);
+        let answer = guarded.ask_given("POST /v1/pools/web/backends", &[json], &body);
         assert_eq!(answer.status, 400, "{host}: {answer:?}");
         assert!(answer.body.contains("is our own admin API"), "{host}: {answer:?}");
     }
@@ -221,7 +221,7 @@ fn the_read_only_token_shows_everything_and_changes_nothing() {
         let answer = guarded.ask(first, &["Host: localhost", &token, json], body);
         assert_eq!(answer.status, expected, "{first}: {answer:?}");
     }
-    let metrics = guarded.ask_as_told("GET /metrics", &[], "").body;
+    let metrics = guarded.ask_given("GET /metrics", &[], "").body;
     assert!(metrics.contains("l4lb_admin_denied_total{reason=\"read_only\"} 5\n"), "{metrics}");
     guarded.expect_untouched(0);
 }
@@ -237,7 +237,7 @@ fn denied_requests_are_counted_by_reason() {
     ] {
         assert!(matches!(guarded.ask("GET /v1/status", headers, "").status, 401 | 403));
     }
-    let metrics = guarded.ask_as_told("GET /metrics", &[], "").body;
+    let metrics = guarded.ask_given("GET /metrics", &[], "").body;
     for reason in ["no_token", "token", "host", "origin"] {
         let line = format!("l4lb_admin_denied_total{{reason=\"{reason}\"}} 1\n");
         assert!(metrics.contains(&line), "{line}: {metrics}");
@@ -288,7 +288,7 @@ fn an_invalid_request_is_refused_and_changes_nothing() {
         ("GET /v1/events?limit=1001", &[], "", 400),
         ("GET /v1/events?after=-1", &[], "", 400),
     ] {
-        let answer = guarded.ask_as_told(first, headers, body);
+        let answer = guarded.ask_given(first, headers, body);
         assert_eq!(answer.status, expected, "{first} {headers:?}: {answer:?}");
         if expected != 431 {
             let problem: Value = serde_json::from_str(&answer.body).expect("a problem");
@@ -352,7 +352,7 @@ fn a_thousand_stuck_clients_block_no_other_client_and_no_session() {
         let (mut server, _) = retry(|| backend.accept()).expect("it reaches the backend");
         server.write_all(b"x").expect("send");
         client.read_exact(&mut [0]).expect("receive");
-        assert_eq!(guarded.ask_as_told("GET /v1/status", &[], "").status, 200);
+        assert_eq!(guarded.ask_given("GET /v1/status", &[], "").status, 200);
     }
     drop(stuck);
     guarded.expect_untouched(SESSIONS);

@@ -80,7 +80,7 @@ fn a_reader_that_stops_costs_nothing_and_can_resume() {
         let far = near.other();
         drop(session.catches_up(far).carries(near, MIB).carries(far, MIB).closes_both_ways());
     };
-    costs_nothing(&lab, |session, near| session.stuffs(near), resume);
+    costs_nothing(&lab, |session, near| session.fills_up(near), resume);
     lab.stops();
 }
 
@@ -92,7 +92,7 @@ fn a_reader_that_stops_holds_one_buffer() {
     drop(lab.relay().carries_both_ways(MIB).closes_both_ways());
     let sessions = (0..16).map(|_| (lab.relay(), Side::Client)).collect();
     let before = lab.server.memory();
-    let stuck = all_at_once(sessions, Session::stuffs);
+    let stuck = all_at_once(sessions, Session::fills_up);
     let grown = lab.server.memory().saturating_sub(before);
     assert!(grown <= stuck.len() as u64 * LEFTOVER_MAX + MIB, "{grown} bytes for {} readers", stuck.len());
     drop(stuck);
@@ -107,7 +107,7 @@ fn two_readers_that_stop_cost_nothing_and_can_resume() {
         let far = near.other();
         drop(session.catches_up(far).catches_up(near).carries_both_ways(MIB).closes_both_ways());
     };
-    costs_nothing(&lab, |session, near| session.stuffs(near).stuffs(near.other()), resume);
+    costs_nothing(&lab, |session, near| session.fills_up(near).fills_up(near.other()), resume);
     lab.stops();
 }
 
@@ -119,7 +119,7 @@ fn a_fin_behind_a_stuck_stream_costs_nothing() {
         let far = near.other();
         drop(session.catches_up(far).expects_fin(far).fin(far).expects_fin(near));
     };
-    costs_nothing(&lab, |session, near| session.stuffs(near).fin(near), resume);
+    costs_nothing(&lab, |session, near| session.fills_up(near).fin(near), resume);
     lab.stops();
 }
 
@@ -153,7 +153,7 @@ fn a_reset_behind_a_stuck_stream_costs_nothing() {
     let lab = slow_peers().start_daemon();
     costs_nothing(
         &lab,
-        |session, near| session.stuffs(near).resets(near),
+        |session, near| session.fills_up(near).resets(near),
         |mut session, near| assert_eq!(session.peer(near.other()).receiving().rest(), Ending::Reset),
     );
     lab.stops();

@@ -15,16 +15,16 @@ const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"[::1]:2\" }]\n";
 
 /// What a command has said.
-struct Said {
+struct Printed {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-fn said(mut command: Command) -> Said {
+fn said(mut command: Command) -> Printed {
     let Output { status, stdout, stderr } = output(&mut command);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Said { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    Printed { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
 fn ctl_command(daemon: &Daemon, args: &str) -> Command {
@@ -32,20 +32,20 @@ fn ctl_command(daemon: &Daemon, args: &str) -> Command {
     daemon.command(&args)
 }
 
-fn ctl(daemon: &Daemon, args: &str) -> Said {
+fn ctl(daemon: &Daemon, args: &str) -> Printed {
     said(ctl_command(daemon, args))
 }
 
 /// What a command prints that does what it should.
 #[track_caller]
-fn done(said: Said) -> String {
+fn done(said: Printed) -> String {
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{}", said.stdout);
     said.stdout
 }
 
 /// The line of a command that does not do it, and its exit code.
 #[track_caller]
-fn refused(said: &Said) -> (i32, &str) {
+fn refused(said: &Printed) -> (i32, &str) {
     assert_eq!((said.stdout.as_str(), said.stderr.lines().count()), ("", 1), "{}", said.stderr);
     (said.code.expect("it exits"), said.stderr.trim_end())
 }
@@ -93,7 +93,7 @@ const SHOWN: &[Case] = &[
 fn each_command_prints_text_or_json() {
     let daemon = Daemon::start(WEB, IPV4);
     for (args, words, read) in SHOWN {
-        let quiet = |said: Said| Said { stderr: String::new(), ..said };
+        let quiet = |said: Printed| Printed { stderr: String::new(), ..said };
         let text = done(quiet(ctl(&daemon, args)));
         for word in *words {
             assert!(text.contains(word), "{args}: no {word:?} in\n{text}");

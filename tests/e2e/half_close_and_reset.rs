@@ -50,7 +50,7 @@ fn fins_from_both_sides_at_once_end_the_session() {
 #[test]
 fn a_fin_waits_for_the_last_byte_of_a_stuck_stream() {
     setup().both_ways(|relay, near, far| {
-        relay.stuffs(near).fin(near).catches_up(far).expects_fin(far).fin(far).expects_fin(near).ends(Done);
+        relay.fills_up(near).fin(near).catches_up(far).expects_fin(far).fin(far).expects_fin(near).ends(Done);
     });
 }
 
@@ -113,7 +113,7 @@ fn a_reset_behind_its_own_fin_is_passed_on() {
 #[test]
 fn a_reset_waits_for_a_slow_reader() {
     setup().buffers(64 << 10).both_ways(|mut relay, near, far| {
-        relay = relay.stuffs(near);
+        relay = relay.fills_up(near);
         let arrived = relay.peer(near).acknowledged();
         assert!(arrived > MIB, "only {arrived} bytes are under way");
         let mut relay = relay.resets(near);
@@ -145,7 +145,7 @@ fn bytes_go_ahead_of_a_fin_and_a_reset_that_come_with_them() {
 #[test]
 fn a_reset_that_a_write_meets_first_is_no_fin() {
     setup().both_ways(|mut relay, near, far| {
-        relay = relay.sends(near, b"hi").expects(far, b"hi").stuffs(far);
+        relay = relay.sends(near, b"hi").expects(far, b"hi").fills_up(far);
         relay.resets(near).sends_until_reset(far).ends(reset_by(near));
     });
 }
@@ -231,7 +231,7 @@ fn an_answer_that_is_under_way_survives_the_close_behind_it() {
 #[test]
 fn an_answer_and_its_fin_arrive_while_the_request_still_comes() {
     setup().each_family(|lab| {
-        let asked = lab.into_relay().stuffs(Client).streams(Backend, 100_000).fin(Backend);
+        let asked = lab.into_relay().fills_up(Client).streams(Backend, 100_000).fin(Backend);
         let answered = asked.expects_stream(Client, 100_000).expects_fin(Client);
         answered.catches_up(Backend).fin(Client).expects_fin(Backend).ends(Done);
     });

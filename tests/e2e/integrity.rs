@@ -49,7 +49,7 @@ fn both_directions_run_at_the_same_time() {
 #[test]
 fn a_stuck_direction_leaves_the_other_alone() {
     setup().both_ways(|relay, near, far| {
-        relay.stuffs(near).carries(far, 4 * MIB).catches_up(far).closes_both_ways().ends(Done);
+        relay.fills_up(near).carries(far, 4 * MIB).catches_up(far).closes_both_ways().ends(Done);
     });
 }
 
@@ -122,7 +122,7 @@ fn the_backend_may_speak_first() {
 #[test]
 fn a_slow_reader_gets_all_from_a_sender_that_has_left() {
     setup().buffers(128 << 10).both_ways(|relay, near, far| {
-        let mut relay = relay.stuffs(near);
+        let mut relay = relay.fills_up(near);
         let (sender, reader) = relay.ends_from(near);
         let (bytes, left) = (sender.sent() + 8 * MIB, 8 * MIB);
         thread::scope(|scope| {
@@ -193,7 +193,7 @@ fn a_request_in_two_writes_is_answered_without_delay() {
 fn bytes_of_a_session_that_was_reset_do_not_reach_the_next() {
     let lab = setup().start();
     for near in Side::BOTH.into_iter().cycle().take(6) {
-        lab.relay().stuffs(near).resets(near.other()).sends_until_reset(near);
+        lab.relay().fills_up(near).resets(near.other()).sends_until_reset(near);
         lab.relay().carries_both_ways(MIB).closes_both_ways();
     }
     let totals = lab.audit();

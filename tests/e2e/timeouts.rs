@@ -79,6 +79,6 @@ fn a_worker_that_polls_before_it_sleeps_keeps_its_deadlines() {
 #[test]
 fn a_session_whose_reader_has_stopped_is_idle() {
     setup().idle_timeout("2s").both_ways(|relay, near, _| {
-        relay.stuffs(near).sends_until_reset(near).ends(IdleTimeout);
+        relay.fills_up(near).sends_until_reset(near).ends(IdleTimeout);
     });
 }

@@ -75,7 +75,7 @@ pub(crate) fn run(seed: u64, steps: u32, is_loud: bool, step: &mut u32) -> Run {
         }
     }
     *step = steps;
-    world.calm_down();
+    world.stop_faults();
     if hurry == 0 {
         world.stop_at_once();
     } else {

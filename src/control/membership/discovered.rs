@@ -64,7 +64,7 @@ impl ControlLoop {
             registrations.forget_discovery(&pool.settings.name, backend);
         }
         let new: HashMap<&Address, &Found> = added.iter().map(|found| (&found.address, found)).collect();
-        let returned = self.bring_back(|removed: &Removed| {
+        let returned = self.take_returning(|removed: &Removed| {
             let backend = &removed.backend;
             let is_it = new.get(&backend.address).is_some_and(|found| found.name == backend.name);
             backend.pool == pool.id && is_it

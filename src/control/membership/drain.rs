@@ -60,7 +60,10 @@ impl ControlLoop {
 
     /// Takes the wanted backends off the list of removed ones, to return to a pool as if they had never left it: their
     /// sessions are not cut.
-    pub(in crate::control) fn bring_back(&mut self, is_wanted: impl Fn(&Removed) -> bool) -> Vec<Removed> {
+    pub(in crate::control) fn take_returning(
+        &mut self,
+        is_wanted: impl Fn(&Removed) -> bool,
+    ) -> Vec<Removed> {
         let back: Vec<Removed> = self.removed.extract_if(.., |entry| is_wanted(entry)).collect();
         for removed in &back {
             let Removed { backend, pool, .. } = removed;

@@ -112,7 +112,7 @@ impl ControlLoop {
             let backend = &removed.backend;
             backend.pool == pool.id && backend.name == name && backend.address == address
         };
-        let returned = self.bring_back(is_it);
+        let returned = self.take_returning(is_it);
         let weight = returned.first().map_or(new.weight, |removed| removed.weight_for(new.weight));
         backends.push(model::Backend { name, address: address.clone(), weight, backup });
         self.rebuild_with(pool.id, &backends, &returned);

@@ -87,7 +87,7 @@ impl<K: Kernel> Relay<K> {
                 watched
             });
             if let Some(error) = watched.as_ref().err().filter(|error| is_exhausted(error)) {
-                self.put_off_dial(core, key, error);
+                self.postpone_dial(core, key, error);
                 return Some(Progress::Short(Shortage::Resources));
             }
             if let Some(failed) = slot.failed.as_ref().filter(|failed| failed.has_blame()) {
@@ -194,7 +194,7 @@ impl<K: Kernel> Relay<K> {
     }
 
     /// This machine has run out of a resource: no other backend would fare better now.
-    fn put_off_dial(&mut self, core: &mut Core<K>, key: Key, error: &io::Error) {
+    fn postpone_dial(&mut self, core: &mut Core<K>, key: Key, error: &io::Error) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let cause = DialFailure::LocalLimit.index();
         core.stats.dial_failures[cause].add(1);
@@ -377,7 +377,7 @@ mod tests {
         bench.worker.accept_all();
         let Worker { core, relay, .. } = &mut bench.worker;
         for key in relay.sessions.keys().collect::<Vec<_>>() {
-            relay.put_off_dial(core, key, &io::ErrorKind::OutOfMemory.into());
+            relay.postpone_dial(core, key, &io::ErrorKind::OutOfMemory.into());
             relay.sessions.get_mut(key).unwrap().session.on_undialed(core.now);
             relay.wait_for(core, key, Shortage::Resources);
         }

@@ -34,7 +34,7 @@ impl<K: Kernel> Relay<K> {
     pub(in crate::worker) fn on_sweep_timer(&mut self, core: &mut Core<K>) {
         self.sweep.has_timer = false;
         self.prove_suspects(core);
-        let has_more = self.look_for_suspects(core) | self.log_due(core);
+        let has_more = self.find_suspects(core) | self.log_due(core);
         if !self.sessions.is_empty() {
             let period = if has_more { NEXT_LOOK } else { SWEEP_PERIOD };
             self.sweep.arm(core.now + period, &mut core.wheel);
@@ -58,7 +58,7 @@ impl<K: Kernel> Relay<K> {
     }
 
     /// Returns whether more places remain than one look covers.
-    fn look_for_suspects(&mut self, core: &mut Core<K>) -> bool {
+    fn find_suspects(&mut self, core: &mut Core<K>) -> bool {
         let mut still = std::mem::take(&mut self.sweep.still);
         let places = self.sessions.places();
         let (mut looked, mut gone_through) = (0, 0);

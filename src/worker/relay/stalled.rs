@@ -65,7 +65,7 @@ mod tests {
     const CHUNK: usize = 256 << 10;
 
     /// Sends to a client that does not read until no socket accepts more.
-    fn stuff(bench: &mut Bench, served: &mut TcpStream, sent: &mut usize) {
+    fn fill_up(bench: &mut Bench, served: &mut TcpStream, sent: &mut usize) {
         served.set_nonblocking(true).unwrap();
         let mut refusals = 0;
         while refusals < 200 {
@@ -109,7 +109,7 @@ mod tests {
         let mut bench = Bench::with_pipes("relay = \"splice\"\nretries = 1", 1);
         let (mut stuck, mut to_stuck) = bench.session();
         let mut sent = 0;
-        stuff(&mut bench, &mut to_stuck, &mut sent);
+        fill_up(&mut bench, &mut to_stuck, &mut sent);
         assert_eq!(bench.worker.relay.buffers.pipes.lent(), 1, "the stuck one has it");
         let held = bench.worker.audit().held[1];
         assert!((1..=1 << 20).contains(&held), "{held} bytes held");
@@ -137,7 +137,7 @@ mod tests {
         // It continues where it stopped, and from now on gets little at a time.
         let mut heard = 0;
         expect_stream(&mut bench, &mut stuck, &mut heard, sent);
-        stuff(&mut bench, &mut to_stuck, &mut sent);
+        fill_up(&mut bench, &mut to_stuck, &mut sent);
         let held = bench.worker.audit().held[1];
         assert!((1..=64 << 10).contains(&held), "{held} bytes held by a sink that has stalled before");
         expect_stream(&mut bench, &mut stuck, &mut heard, sent);

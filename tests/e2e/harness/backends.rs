@@ -22,7 +22,7 @@ use l4lb::stats::Totals;
 use socket2::Socket;
 
 use crate::harness::daemon::Daemon;
-use crate::harness::lab::{IPV4, accept_as_told, audit, relay_mode};
+use crate::harness::lab::{IPV4, accept_from_env, audit, relay_mode};
 use crate::harness::peer::{Ending, PATIENCE, Peer, connect, in_time, new_socket, try_patient_client, until};
 
 /// The greeting of node 0; that of node 1 is the next.
@@ -260,7 +260,7 @@ impl Backends {
         // A file cannot say that the kernel is to choose the port.
         config.listeners.iter_mut().for_each(|listener| listener.bind = IPV4);
         config.admin.socket = AdminSocket::Off;
-        accept_as_told(&mut config);
+        accept_from_env(&mut config);
         config
     }
 

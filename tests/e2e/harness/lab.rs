@@ -131,7 +131,7 @@ impl Setup {
         let config = config::parse(&self.toml(bench), "lab.toml", &overrides, &mut system_resolver);
         let mut config = config.expect("a good config");
         config.admin.socket = AdminSocket::Off;
-        accept_as_told(&mut config);
+        accept_from_env(&mut config);
         config
     }
 
@@ -161,7 +161,7 @@ fn env_or(name: &str, default: &str) -> String {
 }
 
 /// Which worker gets a connection in these tests: as by default or as a test wants it, or as `E2E_ACCEPT` says.
-pub(crate) fn accept_as_told(config: &mut Config) {
+pub(crate) fn accept_from_env(config: &mut Config) {
     if let Ok(word) = std::env::var("E2E_ACCEPT") {
         let accept = Accept::ALL.into_iter().find(|accept| accept.as_str() == word);
         let accept = accept.unwrap_or_else(|| panic!("E2E_ACCEPT is no way to accept: {word}"));

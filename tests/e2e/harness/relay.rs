@@ -106,7 +106,7 @@ impl<L> Relay<L> {
 
     /// Sends until nothing fits any more: the other side does not read.
     #[track_caller]
-    pub(crate) fn stuffs(mut self, side: Side) -> Self {
+    pub(crate) fn fills_up(mut self, side: Side) -> Self {
         self.peer(side).sending().until_blocked();
         self
     }

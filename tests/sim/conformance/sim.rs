@@ -59,7 +59,7 @@ impl SimBench {
 }
 
 /// A peer that only follows the script.
-fn puppet() -> SimPeer {
+fn scripted_peer() -> SimPeer {
     SimPeer::new(0, 0, Ending::Never, Reading::Stopped, WINDOW)
 }
 
@@ -114,7 +114,7 @@ impl Bench for SimBench {
 
     fn connect(&mut self, port: usize) -> Peer {
         let net = &mut *self.net.borrow_mut();
-        assert!(net.connect(port, puppet()), "somebody listens");
+        assert!(net.connect(port, scripted_peer()), "somebody listens");
         let id = net.conns.len() - 1;
         net.conns[id].send_buffer = SEND_BUFFER;
         Peer(id)
@@ -147,7 +147,7 @@ impl Bench for SimBench {
     fn dialed(&mut self) -> Peer {
         let id = self.net.borrow().conns.len() - 1;
         self.with(Peer(id), |conn| {
-            conn.peer = puppet();
+            conn.peer = scripted_peer();
             conn.send_buffer = SEND_BUFFER;
         });
         Peer(id)

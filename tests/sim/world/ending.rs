@@ -26,7 +26,7 @@ const HEAL_ROUNDS_MAX: u32 = 5_000_000;
 
 impl World {
     /// Stops all faults from now on.
-    pub(super) fn calm_down(&mut self) {
+    pub(super) fn stop_faults(&mut self) {
         self.ready_all();
         let net = &mut *self.net.borrow_mut();
         net.faults = Faults::none();
