@@ -131,7 +131,7 @@ fn config_text_is_a_config_or_mistakes_with_their_place() {
 }
 
 #[test]
-fn flags_are_good_or_one_line_says_what_is_wrong() {
+fn flags_are_valid_or_one_line_names_the_mistake() {
     Target { name: "flags", check: targets::flags::check }.run(15_000);
 }
 
@@ -156,7 +156,7 @@ fn balance_picks_only_members_that_are_up() {
 }
 
 #[test]
-fn admin_requests_are_legal_or_one_line_says_what_is_wrong() {
+fn admin_requests_are_valid_or_one_line_names_the_mistake() {
     Target { name: "admin", check: targets::admin::check }.run(200_000);
 }
 

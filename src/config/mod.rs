@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_drains_for_as_long_as_the_process_unless_it_says_otherwise() {
+    fn a_pool_has_the_drain_timeout_of_the_process_unless_it_sets_its_own() {
         let text = r#"
             [global]
             drain_timeout = "7s"

@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_has_a_bound() {
+    fn waiting_reload_requests_have_a_bound() {
         let mut work = work();
         let mut answers = Vec::new();
         for _ in 0..REQUESTS_MAX + 2 {

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_dial_says_why() {
+    fn a_failed_dial_reports_its_cause() {
         let cases = [
             (ErrorKind::ConnectionRefused, "connection refused"),
             (ErrorKind::HostUnreachable, "host unreachable while connecting"),

@@ -97,7 +97,7 @@ pub trait Kernel {
 
     /// Same as [`Kernel::dial_result`], for a dial to that address after an event of that readiness, which may spare
     /// system calls.
-    fn dial_told(&mut self, socket: &Self::Socket, _address: &Address, _ready: Ready) -> Dial {
+    fn dial_result_of_event(&mut self, socket: &Self::Socket, _address: &Address, _ready: Ready) -> Dial {
         self.dial_result(socket)
     }
 

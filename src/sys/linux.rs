@@ -192,7 +192,7 @@ impl Kernel for Linux {
         }
     }
 
-    fn dial_told(&mut self, socket: &Socket, address: &Address, ready: Ready) -> Dial {
+    fn dial_result_of_event(&mut self, socket: &Socket, address: &Address, ready: Ready) -> Dial {
         let Address::Ip(address) = *address;
         // tcp_poll: EPOLLOUT is never reported in SYN_SENT, and EPOLLERR or EPOLLHUP always after a failure.
         if !ready.writable || ready.failing {
@@ -363,7 +363,7 @@ mod tests {
             (Linux::new().unwrap(), socket.local_addr().unwrap().as_socket().unwrap().into());
         assert!(matches!(kernel.dial_result(&socket), Dial::ToItself));
         kernel.source_ports = 0..=u64::from(u16::MAX);
-        assert!(matches!(kernel.dial_told(&socket, &address, CONNECTED), Dial::ToItself));
+        assert!(matches!(kernel.dial_result_of_event(&socket, &address, CONNECTED), Dial::ToItself));
     }
 
     #[test]
@@ -374,12 +374,12 @@ mod tests {
             kernel.source_ports = source_ports;
             let (dialed, accepted) = connected(&mut kernel);
             let address = dialed.peer_addr().unwrap().as_socket().unwrap().into();
-            assert!(matches!(kernel.dial_told(&dialed, &address, CONNECTED), Dial::Connected));
-            let told_nothing = kernel.dial_told(&unanswered, &address, Ready::default());
+            assert!(matches!(kernel.dial_result_of_event(&dialed, &address, CONNECTED), Dial::Connected));
+            let told_nothing = kernel.dial_result_of_event(&unanswered, &address, Ready::default());
             assert!(matches!(told_nothing, Dial::Pending), "{told_nothing:?}");
             kernel.reset(accepted);
             let failing = Ready { failing: true, ..CONNECTED };
-            assert!(matches!(kernel.dial_told(&dialed, &address, failing), Dial::Failed(_)));
+            assert!(matches!(kernel.dial_result_of_event(&dialed, &address, failing), Dial::Failed(_)));
         }
     }
 

@@ -25,7 +25,7 @@ fn wait_for_dial(lab: &Lab) {
 
 /// Case 8.
 #[test]
-fn what_a_client_sends_during_the_dial_arrives_in_order() {
+fn bytes_of_a_client_during_the_dial_arrive_in_order() {
     let (lab, filler) = stuck_backend(setup());
     let mut client = lab.client();
     client.sending().bytes(b"early");
@@ -41,7 +41,7 @@ fn what_a_client_sends_during_the_dial_arrives_in_order() {
 
 /// Case 25. The dial was taken for a failed one, and the bytes were lost.
 #[test]
-fn what_a_backend_sends_before_the_server_sees_it_connected_arrives_ahead_of_its_reset() {
+fn bytes_of_a_backend_before_it_is_seen_connected_arrive_ahead_of_its_reset() {
     let lab = setup().backlog(0).start_daemon();
     let idle = lab.server.sockets();
     let filler = Peer::connect(lab.backend_address(), 999, None);
@@ -68,7 +68,7 @@ fn a_client_that_resets_during_the_dial_is_noticed_at_once() {
 
 /// Case 25. They were lost with the dial.
 #[test]
-fn what_a_client_sends_before_it_resets_during_the_dial_arrives_ahead_of_its_reset() {
+fn bytes_of_a_client_before_its_reset_during_the_dial_arrive_ahead_of_the_reset() {
     let (lab, filler) = stuck_backend(setup());
     let mut client = lab.client();
     client.sending().stream(10_000);

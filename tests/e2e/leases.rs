@@ -259,7 +259,7 @@ fn a_backend_that_returns_during_its_drain_has_its_sessions() {
 }
 
 #[test]
-fn a_renewal_changes_what_it_says_otherwise_than_the_request_before() {
+fn a_renewal_changes_only_settings_that_differ_from_the_request_before() {
     let daemon = Daemon::start(&config(None), IPV4);
     let first = new("c", "127.0.0.1:3", Some("1h"));
     register(&daemon, &first);

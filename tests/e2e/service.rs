@@ -169,7 +169,7 @@ impl StuckThread {
         Self(thread)
     }
 
-    fn goes_on(self) {}
+    fn resume(self) {}
 }
 
 impl Drop for StuckThread {
@@ -192,7 +192,7 @@ fn a_stuck_worker_is_named_and_stops_the_notices_until_it_turns_again() {
     // What was said before is still to be read.
     while manager.message_within(Duration::from_millis(1)).is_some() {}
     assert_eq!(manager.message_within(PERIOD), None, "the service manager would restart it now");
-    stuck.goes_on();
+    stuck.resume();
     manager.message_with("WATCHDOG=1");
     service.server.wait_for_line(&["stuck worker has resumed or stopped worker=1"]);
     service.stops();

@@ -61,7 +61,7 @@ fn a_file_that_is_still_being_written_is_not_read() {
     // A good configuration so far, but not the one that is meant.
     let half = text.replace("retries = 7", "retries = 3");
     file.write_all(half.as_bytes()).expect("write it");
-    service.server.wait_for_line(&["somebody writes to it"]);
+    service.server.wait_for_line(&["the file is being written"]);
     file.write_all(b"[pool.timeouts]\nidle = \"7m\"\n").expect("write the rest");
     drop(file);
     service.server.wait_for_line(&["the files of the configuration have changed"]);

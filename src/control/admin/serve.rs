@@ -357,7 +357,7 @@ mod tests {
 
     /// A close on top of unread bytes is a reset, and destroys the part that the client has not read yet.
     #[tokio::test(start_paused = true)]
-    async fn what_a_client_sends_behind_its_last_request_is_read() {
+    async fn bytes_of_a_client_behind_its_last_request_are_read() {
         let mut connections = Connections::default();
         let mut client = admit(&mut connections, POST).await;
         client.write_all(&[b'x'; LARGE / 2]).await.unwrap();

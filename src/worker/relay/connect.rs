@@ -154,7 +154,7 @@ impl<K: Kernel> Relay<K> {
     pub(super) fn on_dial_event(&mut self, core: &mut Core<K>, key: Key, ready: Ready) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let (Some(backend), Some(lease)) = (&slot.backend, &slot.lease) else { return };
-        match core.kernel.dial_told(backend, &lease.backend().address, ready) {
+        match core.kernel.dial_result_of_event(backend, &lease.backend().address, ready) {
             Dial::Pending => {}
             Dial::Connected => {
                 slot.session.on_connected(core.now);

@@ -68,9 +68,9 @@ impl World {
                 return;
             }
             still = if moved { 0 } else { still + 1 };
-            assert!(still < STILL_ROUNDS_MAX, "a session hangs: {}", self.what_is_left());
+            assert!(still < STILL_ROUNDS_MAX, "a session hangs: {}", self.leftovers());
         }
-        panic!("sessions go on for ever: {}", self.what_is_left());
+        panic!("sessions go on for ever: {}", self.leftovers());
     }
 
     /// Returns whether a listener pauses.
@@ -84,7 +84,7 @@ impl World {
             && self.net.borrow().listeners.iter().all(|listener| listener.queue.is_empty())
     }
 
-    fn what_is_left(&self) -> String {
+    fn leftovers(&self) -> String {
         let net = self.net.borrow();
         let left = net.live.iter().map(|&id| format!("\n#{id} {:?}", net.conns[id]));
         left.chain(net.listeners.iter().map(|listener| format!("\n{listener:?}"))).collect()
