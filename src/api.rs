@@ -177,8 +177,8 @@ pub struct Backend {
     pub address: String,
     /// Share of new sessions, 0..=256.
     pub weight: u16,
-    /// Serves only when no other backend is eligible.
-    pub backup: bool,
+    /// Its tier, 0..=15: serves only while no backend of a lower number is eligible.
+    pub priority: u8,
     /// The state set by operators: ready, drain or maint.
     pub admin: Admin,
     /// Author of the last run-time change of `admin`; `null` when there was none since the process started.
@@ -267,9 +267,13 @@ pub struct NewBackend {
     #[schema(maximum = 256)]
     #[serde(default, deserialize_with = "whole")]
     pub weight: Option<u16>,
-    /// Serve only when no other backend is eligible.
-    #[serde(default)]
-    pub backup: bool,
+    /// Its tier, 0..=15: it serves only while no backend of a lower number is eligible. 0 when left out.
+    #[schema(maximum = 15)]
+    #[serde(default, deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u16>,
+    /// `true` is priority 15, the last tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
     /// A lease: the backend is drained and removed unless it is renewed within this time, by this holder or another
     /// one. A duration with a unit, "1s" to "24h". Left out, the backend is permanent.
     #[schema(example = "10s", pattern = "^[0-9][0-9a-z.]*[a-z]$")]
@@ -503,6 +507,9 @@ pub struct Candidate {
     pub backend: String,
     /// Its weight.
     pub weight: u16,
+    /// Its tier, 0..=15.
+    #[serde(default)]
+    pub priority: u8,
     /// Whether the session got it.
     pub chosen: bool,
     /// Why it was passed over; `null` when it was eligible.

@@ -1,4 +1,5 @@
-//! What is relayed costs no allocation: a worker that turns in this thread, two sockets, and a counting allocator.
+//! What is relayed costs no allocation: a worker that turns in this thread, two sockets, and a counting allocator. Nor
+//! does the choice of a backend.
 
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -6,10 +7,12 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use l4lb::base::rng::Rng;
 use l4lb::config::fd_budget::PIPE_LEN_MAX;
+use l4lb::config::model::HealthState;
 use l4lb::config::{self, Overrides};
 use l4lb::messages::report::{Reports, WorkerId};
-use l4lb::pool::Snapshot;
+use l4lb::pool::{Chosen, Snapshot, choose};
 use l4lb::sys::{self, Linux, Wake};
 use l4lb::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerHandle};
 
@@ -119,6 +122,35 @@ fn a_relayed_byte_costs_no_allocation() {
             (0..WARM_UP).for_each(|_| bench.round(&mut bytes));
             let counted = allocation_counter::measure(|| (0..ROUNDS).for_each(|_| bench.round(&mut bytes)));
             assert_eq!(counted.count_total, 0, "{relay}, {len} bytes: {counted:?}");
+        }
+    }
+}
+
+/// The tiers before the one that serves are down, as the tables of the epoch before have them.
+#[test]
+fn a_choice_costs_no_allocation_in_whichever_tier_it_ends() {
+    for balance in ["round_robin", "least_connections", "power_of_two", "source_hash", "random"] {
+        for tiers in [1, 2, 16] {
+            let backends: Vec<String> = (0..tiers)
+                .map(|tier| format!("{{ address = \"127.0.0.1:{}\", priority = {tier} }}", 1 + tier))
+                .collect();
+            let text = format!(
+                "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nbalance = \"{balance}\"\nbackend = [{}]\n",
+                backends.join(", ")
+            );
+            let nobody = &mut |_: &str| Ok(Vec::new());
+            let config = config::parse(&text, "test", &Overrides::default(), nobody).unwrap();
+            let snapshot = Snapshot::new(&config);
+            let pool = &snapshot.pools[0];
+            let earlier = &pool.backends[..tiers - 1];
+            earlier.iter().for_each(|backend| backend.set_health(HealthState::Down));
+            let mut rng = Rng::new(1);
+            let mut pick = || match choose(pool, 0, Ipv4Addr::LOCALHOST.into(), &[], &mut rng) {
+                Chosen::Leased(lease, _) => lease.release(),
+                Chosen::Nobody => panic!("the last tier serves"),
+            };
+            let counted = allocation_counter::measure(|| (0..ROUNDS).for_each(|_| pick()));
+            assert_eq!(counted.count_total, 0, "{balance}, {tiers} tiers: {counted:?}");
         }
     }
 }

@@ -31,7 +31,7 @@ backends_are() {
     local pool=$1 found
     shift
     found=$(ctl backends "$pool" --json | python3 -c 'import json, sys
-print(" ".join(sorted("%s@%s%s" % (b["address"].split(":")[0], b["weight"], "b" if b["backup"] else "") for b in json.load(sys.stdin))))')
+print(" ".join(sorted("%s@%s%s" % (b["address"].split(":")[0], b["weight"], "/%d" % b["priority"] if b["priority"] else "") for b in json.load(sys.stdin))))')
     [[ $found == "$*" ]]
 }
 
@@ -69,7 +69,7 @@ interval = "100ms"
 END
 start_l4lb lb -c "$WORK/lb.toml"
 wait_until 10 "two addresses" backends_are web 127.0.8.11@1 127.0.8.12@1
-wait_until 10 "a service with a backup" backends_are service 127.0.8.1@60 127.0.8.2@40b
+wait_until 10 "a service with a backup" backends_are service 127.0.8.1@60 127.0.8.2@40/15
 pass "two addresses, and a service with a weight and a backup"
 
 say_hosts web.test 127.0.8.12 127.0.8.13

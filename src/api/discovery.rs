@@ -60,8 +60,8 @@ pub struct DiscoveredBackend {
     pub address: String,
     /// Share of new sessions, 0..=256.
     pub weight: u16,
-    /// Serves only when no other backend is eligible.
-    pub backup: bool,
+    /// Its tier, 0..=15: serves only while no backend of a lower number is eligible.
+    pub priority: u8,
     /// "new" if the pool does not have it, "there" if it does, "gone" if only the pool does.
     pub state: String,
 }

@@ -334,10 +334,10 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
 }
 
 fn of_backend(old: &Backend, new: &Backend, keys: &mut Keys<'_>) {
-    let Backend { name: _, address, weight, backup } = new;
+    let Backend { name: _, address, weight, priority } = new;
     keys.value("address", &old.address, address);
     keys.value("weight", old.weight, weight);
-    keys.value("backup", old.backup, backup);
+    keys.value("priority", old.priority, priority);
 }
 
 #[cfg(test)]
@@ -486,7 +486,7 @@ mod tests {
             "pool \"web\": backend \"a\": address 10.0.0.1:80 -> 10.0.0.1:81",
         ),
         (|c| web(c).backends[0].weight = 3, "pool \"web\": backend \"a\": weight 1 -> 3"),
-        (|c| web(c).backends[0].backup = true, "pool \"web\": backend \"a\": backup false -> true"),
+        (|c| web(c).backends[0].priority = 15, "pool \"web\": backend \"a\": priority 0 -> 15"),
         (|c| _ = web(c).backends.pop(), "pool \"web\": backend \"b\": removed"),
     ];
 

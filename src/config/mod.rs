@@ -19,6 +19,7 @@ mod check;
 mod address;
 mod admin_socket;
 mod names;
+mod priority;
 pub mod units;
 
 mod error;
@@ -41,7 +42,8 @@ pub use overrides::{
 };
 pub use parse::file::Inputs;
 pub use parse::include::{Looked, look};
-pub use ranges::WEIGHT_MAX;
+pub use priority::priority_of;
+pub use ranges::{PRIORITY_MAX, WEIGHT_MAX};
 pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
 pub use warnings::warnings;

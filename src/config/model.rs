@@ -516,8 +516,8 @@ pub struct Backend {
     pub address: Address,
     /// Share of new sessions, 0..=256; 0 gets none.
     pub weight: u16,
-    /// Serves only when no primary backend is eligible.
-    pub backup: bool,
+    /// Its tier, 0..=15: serves only while no backend of a lower number is eligible.
+    pub priority: u8,
 }
 
 impl Backend {

@@ -17,6 +17,8 @@ pub const SESSIONS_MAX: usize = 10_000_000;
 pub const BACKLOG_MAX: u32 = 65_535;
 /// A larger ratio than 256 to 1 should use separate pools.
 pub const WEIGHT_MAX: u16 = 256;
+/// The last tier of a pool, which `backup = true` means. More tiers than 16 are no plan that an operator can follow.
+pub const PRIORITY_MAX: u8 = 15;
 /// Backends that one session may try, besides the first.
 pub const RETRIES_MAX: u32 = 16;
 /// Timeouts and intervals. At most a year: no sum of a few of these overflows.

@@ -220,8 +220,8 @@ pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static s
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, address, weight, backup } = self;
+        let Self { name, address, weight, priority } = self;
         write!(f, "{name}: address={address} weight={weight}")?;
-        if *backup { write!(f, " backup=true") } else { Ok(()) }
+        if *priority > 0 { write!(f, " priority={priority}") } else { Ok(()) }
     }
 }

@@ -25,18 +25,22 @@ pub fn warnings(config: &Config) -> Vec<String> {
 }
 
 fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
-    let Pool { name, backends, .. } = pool;
+    let Pool { name, backends, discover, .. } = pool;
     let are_all = |is: fn(&super::model::Backend) -> bool| !backends.is_empty() && backends.iter().all(is);
     let weightless = are_all(|backend| backend.weight == 0)
         .then(|| format!("pool {name:?}: all weights are 0: every client is turned away"));
-    let backups = are_all(|backend| backend.backup)
-        .then(|| format!("pool {name:?}: all backends are backups: they serve as if none was"));
+    let first = backends.first().map(|first| first.priority).filter(|&first| first > 0);
+    // What a source lists may come before them.
+    let is_lone_tier = discover.is_empty() && backends.iter().all(|backend| Some(backend.priority) == first);
+    let lone_tier = first.filter(|_| is_lone_tier).map(|priority| {
+        format!("pool {name:?}: all backends have priority {priority}: they serve as if none was set")
+    });
     let unscoped = backends.iter().filter_map(move |backend| {
         let Address::Ip(address) = backend.address;
         let warning = || format!("pool {name:?}: backend {:?}: address: {}", backend.name, unscoped(address));
         is_unscoped(address).then(warning)
     });
-    weightless.into_iter().chain(backups).chain(unscoped)
+    weightless.into_iter().chain(lone_tier).chain(unscoped)
 }
 
 /// Returns whether it is a link-local IPv6 address without a scope, which is ambiguous (RFC 4007).
@@ -80,7 +84,7 @@ mod tests {
                 "pool \"web\": backend \"a\": address: [fe80::2]:80 is link-local and names no interface, write \
                  [fe80::2%eth0]:80",
                 "pool \"spare\": no listener serves it",
-                "pool \"spare\": all backends are backups: they serve as if none was",
+                "pool \"spare\": all backends have priority 15: they serve as if none was set",
             ]
         );
     }

@@ -7,22 +7,25 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::pool::{Backend, BackendId, PoolId, SkipReason, Snapshot};
+use crate::pool::{Backend, BackendId, Pool, PoolId, SkipReason, Snapshot};
 
 /// Changes kept for all backends together: some 300 KiB.
 const CHANGES_MAX: usize = 4096;
 
-/// The standing of a backend: its weight, and why it gets no sessions.
+/// The standing of a backend: its weight, its tier, and why it gets no sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) weight: u16,
+    pub(crate) priority: u8,
     /// The reason that keeps it out of service.
     pub(crate) refusal: Option<SkipReason>,
 }
 
 impl Standing {
-    fn of(backend: &Backend) -> Self {
-        Self { weight: backend.weight(), refusal: SkipReason::now(backend) }
+    /// Returns the standing of a backend of `pool`.
+    pub fn of(pool: &Pool, backend: &Backend) -> Self {
+        let priority = pool.priority_of(backend);
+        Self { weight: backend.weight(), priority, refusal: SkipReason::now(backend) }
     }
 }
 
@@ -62,7 +65,8 @@ struct Change {
 impl History {
     /// Returns a history that begins with this epoch.
     pub(crate) fn new(first: &Snapshot) -> Self {
-        let now = first.backends().map(|backend| (Arc::clone(backend), Standing::of(backend)));
+        let standing = |backend: &Arc<Backend>| Standing::of(first.pool(backend.pool), backend);
+        let now = first.backends().map(|backend| (Arc::clone(backend), standing(backend)));
         Self { now: now.collect(), changes: VecDeque::new(), complete_since: first.epoch }
     }
 
@@ -75,7 +79,7 @@ impl History {
                 self.push(next.epoch, when, &gone, Some(standing), true);
             }
             let known = before.next_if(|(old, _)| old.id == backend.id).map(|(_, standing)| standing);
-            let standing = Standing::of(backend);
+            let standing = Standing::of(next.pool(backend.pool), backend);
             if known != Some(standing) {
                 self.push(next.epoch, when, backend, known, false);
             }
@@ -164,8 +168,9 @@ mod tests {
     fn lines(history: &History, epoch: u64) -> Vec<String> {
         let words = |standing: Option<Standing>| match standing {
             None => "absent".to_owned(),
-            Some(Standing { weight, refusal: None }) => weight.to_string(),
-            Some(Standing { weight, refusal: Some(refusal) }) => format!("{weight} {}", refusal.as_str()),
+            Some(Standing { weight, priority: 0, refusal: None }) => weight.to_string(),
+            Some(Standing { weight, priority, refusal: None }) => format!("{weight} in tier {priority}"),
+            Some(Standing { weight, refusal: Some(refusal), .. }) => format!("{weight} {}", refusal.as_str()),
         };
         let past = history.of(POOL, epoch).expect("the epoch is known");
         past.iter()
@@ -191,21 +196,22 @@ mod tests {
             name: name.into(),
             address: ([127, 0, 0, 1], port).into(),
             weight: 1,
-            backup: false,
+            priority: 0,
         };
-        let fourth = third.with_backends(POOL, &[backend("a", 1), backend("c", 3)]);
+        let tier_1 = model::Backend { priority: 1, ..backend("c", 3) };
+        let fourth = third.with_backends(POOL, &[backend("a", 1), tier_1]);
         history.note(&fourth, second(3));
         history.note(&fourth.refreshed(&[]), second(4));
         assert_eq!(
             lines(&history, 0),
-            ["a: 1, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 at 3"]
+            ["a: 1, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 in tier 1 at 3"]
         );
         assert_eq!(
             lines(&history, 1),
-            ["a: 1 in maintenance, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 at 3"]
+            ["a: 1 in maintenance, now 1 at 2", "b: 3, now absent at 3", "c: absent, now 1 in tier 1 at 3"]
         );
         assert_eq!(lines(&history, 2)[0], "a: 1, now 1");
-        assert_eq!(lines(&history, 3), ["a: 1, now 1", "c: 1, now 1"]);
+        assert_eq!(lines(&history, 3), ["a: 1, now 1", "c: 1 in tier 1, now 1 in tier 1"]);
     }
 
     #[test]

@@ -126,7 +126,10 @@ pub(super) enum Action {
         /// Share of new sessions, 0..=256 [default: 1]
         #[arg(long, value_name = "N", value_parser = weight())]
         weight: Option<u16>,
-        /// Serve only when no primary backend is eligible
+        /// Its tier, 0..=15: serves only while no backend of a lower number is eligible [default: 0]
+        #[arg(long, value_name = "N", value_parser = priority())]
+        priority: Option<u16>,
+        /// Same as --priority 15
         #[arg(long)]
         backup: bool,
         /// Remove it unless it is registered again within this time, 1s..=24h [default: never]
@@ -288,6 +291,10 @@ impl From<Word> for api::OverrideTo {
 
 pub(super) fn weight() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(0..=i64::from(config::WEIGHT_MAX))
+}
+
+pub(super) fn priority() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(0..=i64::from(config::PRIORITY_MAX))
 }
 
 fn reason() -> clap::builder::PossibleValuesParser {

@@ -43,7 +43,7 @@ pub(super) fn sources(sources: &[api::Discovery], now: Timestamp) -> String {
 }
 
 pub(super) fn discovered(answers: &[api::Discovered]) -> String {
-    let columns = [Text("BACKEND"), Text("ADDRESS"), Figure("WEIGHT"), Text("ROLE"), Text("STATE")];
+    let columns = [Text("BACKEND"), Text("ADDRESS"), Figure("WEIGHT"), Figure("PRIORITY"), Text("STATE")];
     let mut text = String::new();
     for answer in answers {
         let listed = answer.backends.iter().filter(|backend| backend.state != "gone").count() as u64;
@@ -68,7 +68,7 @@ pub(super) fn discovered(answers: &[api::Discovered]) -> String {
                 cell(&backend.name),
                 cell(&backend.address),
                 cell(backend.weight),
-                cell(if backend.backup { "backup" } else { "primary" }),
+                cell(backend.priority),
                 cell(&backend.state).fg(colour),
             ]
         });
@@ -90,7 +90,7 @@ mod tests {
             name: name.into(),
             address: name.into(),
             weight: 1,
-            backup: false,
+            priority: 0,
             state: state.into(),
         };
         let good = api::Discovered {

@@ -89,12 +89,13 @@ impl Ctl {
                 self.get(&path, |rows: &Vec<_>| discovery::discovered(rows))
             }
             Action::Topology => self.get("/v1/topology", show::topology),
-            Action::Add { server, pool, name, weight, backup, ttl, holder, replace } => {
+            Action::Add { server, pool, name, weight, priority, backup, ttl, holder, replace } => {
                 let new = api::NewBackend {
                     address: server.clone(),
                     name: name.clone(),
                     weight: *weight,
-                    backup: *backup,
+                    priority: *priority,
+                    backup: backup.then_some(true),
                     ttl: ttl.clone(),
                     holder: holder.clone(),
                     new_holder: None,

@@ -57,7 +57,10 @@ pub struct RegisterArgs {
     /// Share of new sessions, 0..=256 [default: 1]
     #[arg(long, value_name = "N", value_parser = args::weight())]
     weight: Option<u16>,
-    /// Serve only when no primary backend is eligible
+    /// Its tier, 0..=15: serves only while no backend of a lower number is eligible [default: 0]
+    #[arg(long, value_name = "N", value_parser = args::priority())]
+    priority: Option<u16>,
+    /// Same as --priority 15
     #[arg(long)]
     backup: bool,
     /// Time until removal unless renewed, 1s..=24h
@@ -92,7 +95,7 @@ fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
 
 /// Registers the backend and keeps it registered until `stop` receives a message; then removes it from its pool.
 pub(crate) fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> {
-    let RegisterArgs { pool, address, name, weight, backup, ttl, check, replace, .. } = args;
+    let RegisterArgs { pool, address, name, weight, priority, backup, ttl, check, replace, .. } = args;
     let RegisterArgs { socket, admin_address, token_file, .. } = args;
     let local = if check { Some(resolve(&address)?) } else { None };
     let name = name.unwrap_or_else(|| address.to_string());
@@ -107,7 +110,8 @@ pub(crate) fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Fa
             address: address.to_string(),
             name: Some(name.clone()),
             weight,
-            backup,
+            priority,
+            backup: backup.then_some(true),
             ttl: Some(show_duration(ttl)),
             holder: None,
             // The same in each request: a lost answer leaves no second holder behind.

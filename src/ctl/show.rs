@@ -147,8 +147,13 @@ pub(super) fn pools(pools: &[api::Pool]) -> String {
     table(&columns, rows) + &total
 }
 
+/// Where the priority stands among the columns of a backend: behind its weight.
+const PRIORITY_AT: usize = 3;
+
 pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
-    let columns = [
+    // Of no use where there is one tier.
+    let has_tiers = backends.iter().any(|backend| backend.priority > 0);
+    let mut columns = vec![
         Text("BACKEND"),
         Text("ADDRESS"),
         Figure("WEIGHT"),
@@ -162,8 +167,11 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
         Figure("LEASE"),
         Text("REASON"),
     ];
+    if has_tiers {
+        columns.insert(PRIORITY_AT, Figure("PRIORITY"));
+    }
     let rows = backends.iter().map(|backend| {
-        vec![
+        let mut cells = vec![
             cell(format!("{}/{}", backend.pool, backend.name)),
             cell(&backend.address),
             cell(backend.weight),
@@ -176,7 +184,11 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
             cell(bytes(backend.to_client)),
             maybe(backend.lease_left.map(span)),
             maybe(backend.kept_out().or_else(|| backend.health_reason.clone())),
-        ]
+        ];
+        if has_tiers {
+            cells.insert(PRIORITY_AT, cell(backend.priority));
+        }
+        cells
     });
     let sum = |of: fn(&api::Backend) -> u64| -> u64 { backends.iter().map(of).sum() };
     let total = format!(
@@ -214,18 +226,17 @@ pub(crate) fn state_words(backend: &api::Backend) -> String {
     if backend.health_override {
         words.push("override");
     }
-    if backend.backup {
-        words.push("backup");
-    }
     words.join(",")
 }
 
 /// Returns one backend in one line, shown after a change of it.
 pub(super) fn changed(backend: &api::Backend) -> String {
     let lease = backend.lease_left.map(|left| format!(", its lease ends in {}", span(left)));
+    let priority = Some(backend.priority).filter(|&priority| priority > 0);
+    let priority = priority.map(|priority| format!("priority {priority}, ")).unwrap_or_default();
     let serves = if backend.eligible { "may have new sessions" } else { "gets no new sessions" };
     format!(
-        "{}/{}: {}, weight {}, {serves}, has {}{}\n",
+        "{}/{}: {}, weight {}, {priority}{serves}, has {}{}\n",
         backend.pool,
         backend.name,
         state_words(backend),
@@ -447,7 +458,11 @@ pub(super) fn explanation(explanation: &api::Explanation) -> String {
     for (line, number) in story.iter().zip(1..) {
         text += &(one_line(&format!("{number:>3}. {line}")) + "\n");
     }
-    let columns = [Text("CANDIDATE"), Figure("WEIGHT"), Text("VERDICT"), Text("SINCE THEN")];
+    let has_tiers = candidates.iter().any(|candidate| candidate.priority > 0);
+    let mut columns = vec![Text("CANDIDATE"), Figure("WEIGHT"), Text("VERDICT"), Text("SINCE THEN")];
+    if has_tiers {
+        columns.insert(2, Figure("PRIORITY"));
+    }
     if !candidates.is_empty() {
         text += if *as_of_choice {
             "\nthe pool when it chose:\n"
@@ -464,7 +479,9 @@ pub(super) fn explanation(explanation: &api::Explanation) -> String {
                 };
                 let since = cell(candidate.since.as_deref().unwrap_or("-"));
                 let name = cell(format!("{}/{}", session.pool, candidate.backend));
-                vec![name, cell(candidate.weight), verdict, since]
+                let priority = has_tiers.then(|| cell(candidate.priority));
+                let figures = [cell(candidate.weight)].into_iter().chain(priority);
+                [name].into_iter().chain(figures).chain([verdict, since]).collect()
             }),
         );
     }

@@ -15,8 +15,8 @@ pub struct Found {
     pub address: Address,
     /// Share of new sessions, 0..=256.
     pub weight: u16,
-    /// Serves only when no other backend is eligible.
-    pub backup: bool,
+    /// Its tier, 0..=15: serves only while no backend of a lower number is eligible.
+    pub priority: u8,
 }
 
 /// The result of asking a source.

@@ -112,8 +112,8 @@ pub struct NewBackend {
     pub address: Address,
     /// Its share of new sessions, 0..=256; 0 gives it none.
     pub weight: u16,
-    /// Serves only when no primary backend is eligible.
-    pub backup: bool,
+    /// Its tier, 0..=15.
+    pub priority: u8,
     /// Duration of its lease; `None` for no end.
     pub ttl: Option<Duration>,
     /// The holder of the lease.

@@ -21,8 +21,8 @@ pub enum Chosen {
 }
 
 /// Returns a lease on a backend that may serve `client` and was not `tried` yet, if there is one.
-/// Backups are chosen only when no primary is left, unhealthy backends only where the pool tries anyway, and those that
-/// an operator has taken out never.
+/// A tier is asked only when no backend of an earlier one is left, unhealthy backends only where the pool tries anyway,
+/// and those that an operator has taken out never.
 pub fn choose(pool: &Pool, worker: usize, client: IpAddr, tried: &[BackendId], rng: &mut Rng) -> Chosen {
     let choice = Cell::new(Choice::default());
     for tier in &pool.tiers {
@@ -142,6 +142,59 @@ mod tests {
         set_health(&snapshot, "b", HealthState::Down);
         assert_eq!(chosen(&snapshot, 4), counts([("spare", 4)]));
         assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 4), counts([("spare", 4)]));
+    }
+
+    /// Backends of these priorities, the first one "0".
+    fn tiers(options: &str, priorities: &[u8]) -> Snapshot {
+        let backends: Vec<String> = (0..)
+            .zip(priorities)
+            .map(|(place, priority)| {
+                let port = 1 + place;
+                format!("{{ name = \"{place}\", address = \"127.0.0.1:{port}\", priority = {priority} }}")
+            })
+            .collect();
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\n{options}\nbackend = [{}]",
+            backends.join(", ")
+        );
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        Snapshot::new(&config::parse(&text, "test", &Overrides::default(), no_names).expect("a good config"))
+    }
+
+    #[test]
+    fn the_lowest_number_with_an_eligible_backend_serves_whatever_the_order_of_the_file() {
+        for balance in ["round_robin", "least_connections", "power_of_two", "source_hash", "random"] {
+            let mut snapshot = tiers(&format!("balance = \"{balance}\""), &[15, 2, 0, 7]);
+            for (down, serves) in [("", "2"), ("2", "1"), ("1", "3"), ("3", "0")] {
+                if !down.is_empty() {
+                    set_health(&snapshot, down, HealthState::Down);
+                }
+                for when in ["at once", "in the next epoch"] {
+                    assert_eq!(
+                        chosen(&snapshot, 4),
+                        counts([(serves, 4)]),
+                        "{balance}, {down} is down, {when}"
+                    );
+                    snapshot = snapshot.refreshed(&[PoolId(0)]);
+                }
+            }
+            set_health(&snapshot, "1", HealthState::Up);
+            assert_eq!(chosen(&snapshot.refreshed(&[PoolId(0)]), 4), counts([("1", 4)]), "{balance}: back");
+        }
+    }
+
+    #[test]
+    fn a_retry_goes_on_in_the_next_tier_when_the_first_has_no_other() {
+        let snapshot = tiers("", &[0, 1, 1, 2]);
+        let (pool, mut rng) = (snapshot.pool(PoolId(0)), Rng::new(1));
+        let mut tried = Vec::new();
+        let mut names = Vec::new();
+        while let Chosen::Leased(lease, _) = choose(pool, 0, Ipv4Addr::LOCALHOST.into(), &tried, &mut rng) {
+            tried.push(lease.backend().id);
+            names.push(lease.backend().name.clone());
+            lease.release();
+        }
+        assert_eq!((&names[0], &names[3]), (&"0".to_owned(), &"3".to_owned()), "{names:?}");
     }
 
     /// Returns how often each of three equal backends is chosen while one of them goes down and up, each time with its
@@ -306,14 +359,18 @@ mod tests {
             (lease.backend().name.clone(), why.to_string())
         };
         let snapshot = snapshot("balance = \"least_connections\"");
-        let start = "least_connections over 2 of 4 backends (primary) in epoch 0; it had 0 sessions";
+        let start = "least_connections over 2 of 4 backends (priority 0) in epoch 0; it had 0 sessions";
         assert_eq!(why(&snapshot), ("a".into(), start.into()));
         set_health(&snapshot, "a", HealthState::Down);
         assert_eq!(why(&snapshot), ("b".into(), format!("{start}; passed over 1 times: down")));
         backend(&snapshot, "b").set_admin(Admin::Drain);
-        let backup = "least_connections over 1 of 4 backends (backup) in epoch 0; it had 0 sessions; \
-                      passed over 2 times: down, in drain";
-        assert_eq!(why(&snapshot), ("spare".into(), backup.into()));
+        let last = "least_connections over 1 of 4 backends (priority 15, as none of the 3 of lower priorities was \
+                    eligible) in epoch 0; it had 0 sessions; passed over 2 times: down, in drain";
+        assert_eq!(why(&snapshot), ("spare".into(), last.into()));
+        let next = snapshot.refreshed(&[PoolId(0)]);
+        let without_passing =
+            last.replace("epoch 0", "epoch 1").replace("; passed over 2 times: down, in drain", "");
+        assert_eq!(why(&next), ("spare".into(), without_passing));
     }
 
     #[test]

@@ -138,11 +138,13 @@ pub struct Why {
     pub epoch: u64,
     /// Whether those tables still exist; otherwise the rest describes the pool as it is now.
     pub is_exact: bool,
-    /// The group that was asked.
+    /// The tier that was asked.
     pub tier: TierKind,
     /// Number of backends in the pool.
     pub backends: usize,
-    /// Number of backends in the table of that group.
+    /// Number of those of earlier tiers: none of them was eligible.
+    pub earlier: usize,
+    /// Number of backends in the table of that tier.
     pub candidates: usize,
     /// How often a backend was passed over; 255 stands for more. Algorithms that look at every member
     /// (`least_connections`) may count one twice.
@@ -159,7 +161,7 @@ impl Why {
     /// Returns the meaning of `choice` for `client`, by the pool as it was.
     pub fn of(choice: Choice, pool: &Pool, client: IpAddr, epoch: u64, is_exact: bool) -> Self {
         let tier = pool.tiers.iter().find(|tier| tier.kind == choice.tier);
-        // Backends passed over in another group are not on the way through this one.
+        // Backends passed over in another tier are not on the way through this one.
         let is_first = pool.tiers.first().is_some_and(|first| first.kind == choice.tier);
         let hash = (pool.settings.balance == Algorithm::SourceHash && is_first).then(|| {
             let homes = tier.into_iter().flat_map(|tier| {
@@ -176,6 +178,7 @@ impl Why {
             is_exact,
             tier: choice.tier,
             backends: pool.backends.len(),
+            earlier: earlier(pool, choice.tier),
             candidates: tier.map_or(0, |tier| tier.candidates),
             passed_over: choice.passed_over,
             refusals: choice.skipped.iter().collect(),
@@ -185,11 +188,25 @@ impl Why {
     }
 }
 
+/// Returns how many backends of `pool` come before `tier`.
+fn earlier(pool: &Pool, tier: TierKind) -> usize {
+    let TierKind::Priority(priority) = tier else { return 0 };
+    pool.settings.backends.iter().filter(|backend| backend.priority < priority).count()
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { candidates, backends, epoch, load, passed_over, .. } = self;
-        let (algorithm, tier) = (self.algorithm.as_str(), self.tier.as_str());
-        write!(f, "{algorithm} over {candidates} of {backends} backends ({tier}) in epoch {epoch}")?;
+        let Self { candidates, backends, earlier, epoch, load, passed_over, .. } = self;
+        let algorithm = self.algorithm.as_str();
+        write!(f, "{algorithm} over {candidates} of {backends} backends (")?;
+        match self.tier {
+            TierKind::Priority(priority) if *earlier > 0 => {
+                write!(f, "priority {priority}, as none of the {earlier} of lower priorities was eligible")?;
+            }
+            TierKind::Priority(priority) => write!(f, "priority {priority}")?,
+            TierKind::Any => f.write_str("any, as none was eligible")?,
+        }
+        write!(f, ") in epoch {epoch}")?;
         if !self.is_exact {
             f.write_str(", whose tables are gone")?;
         }
@@ -219,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_choice_remembers_its_tier_and_every_refusal() {
-        for tier in [TierKind::Primary, TierKind::Backup, TierKind::Any] {
+        for tier in [TierKind::Priority(0), TierKind::Priority(15), TierKind::Any] {
             let mut choice = Choice::default().of(tier, 70_000);
             assert_eq!(choice.load, u16::MAX);
             for (refusal, count) in SkipReason::ALL.into_iter().zip(1..) {

@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn named(name: &str, port: u16) -> model::Backend {
-        model::Backend { name: name.into(), address: ([127, 0, 0, 1], port).into(), weight: 1, backup: false }
+        model::Backend { name: name.into(), address: ([127, 0, 0, 1], port).into(), weight: 1, priority: 0 }
     }
 
     fn ids(snapshot: &Snapshot) -> Vec<(u32, &str)> {
@@ -282,18 +282,18 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_stays_is_the_same_object_with_its_new_weight_and_role() {
+    fn a_backend_that_stays_is_the_same_object_with_its_new_weight_and_priority() {
         let before = snapshot();
         let a = Arc::clone(&before.pool(POOL).backends[0]);
         a.set_health(HealthState::Down);
         a.set_admin(Admin::Drain);
         let lease = a.lease(0);
-        let changed = model::Backend { weight: 7, backup: true, ..named("a", 1) };
+        let changed = model::Backend { weight: 7, priority: 15, ..named("a", 1) };
         let after = before.with_backends(POOL, &[named("b", 2), changed]);
         let pool = after.pool(POOL);
         assert!(Arc::ptr_eq(&a, &pool.backends[1]) && Arc::ptr_eq(&a, after.backend(a.id).unwrap()));
         assert_eq!((a.health(), a.admin(), a.active(), a.weight()), (HealthState::Down, Admin::Drain, 1, 7));
-        assert!(pool.settings.backends[1].backup);
+        assert_eq!(pool.settings.backends[1].priority, 15);
         assert!(Arc::ptr_eq(&pool.cursor, &before.pool(POOL).cursor), "the turn continues");
         lease.release();
     }

@@ -1,6 +1,6 @@
 //! A pool of one epoch: its backends, and the tables to pick them from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +21,7 @@ pub struct Pool {
     pub cursor: Arc<AtomicU64>,
     /// The weights of the backends that the tables were built with.
     weights: Vec<u16>,
-    /// The groups to choose from, the preferred one first.
+    /// The tiers to choose from, in order; those without a backend to choose are left out.
     pub(super) tiers: Vec<Tier>,
 }
 
@@ -34,26 +34,18 @@ pub struct Share {
     pub weight: u16,
 }
 
-/// The group of backends that was asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The backends that were asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TierKind {
-    /// The backends that are no backups.
-    #[default]
-    Primary,
-    /// The backups: no primary was left.
-    Backup,
+    /// Those of this priority: none of a lower number was left.
+    Priority(u8),
     /// All backends: all were down, and the pool tries anyway.
     Any,
 }
 
-impl TierKind {
-    /// Returns the word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Backup => "backup",
-            Self::Any => "any",
-        }
+impl Default for TierKind {
+    fn default() -> Self {
+        Self::Priority(0)
     }
 }
 
@@ -86,6 +78,15 @@ impl Pool {
     /// Returns the backend of that name.
     pub fn backend_named(&self, name: &str) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.name == name)
+    }
+
+    /// Returns the tier of one of its backends.
+    pub fn priority_of(&self, backend: &Backend) -> u8 {
+        let is_it = |place: &usize| self.backends.get(*place).is_some_and(|here| here.id == backend.id);
+        // In an epoch that is not the newest one it may have another place.
+        let by_id = || (0..self.backends.len()).find(is_it);
+        let place = Some(backend.place()).filter(is_it).or_else(by_id);
+        place.map_or(0, |place| self.settings.backends[place].priority)
     }
 
     /// Returns each backend's share of new sessions, by the table that they are picked from now.
@@ -198,7 +199,7 @@ impl Pool {
                 [is_ready, is_ready && (!respects_health || backend.health() != HealthState::Down)]
             })
             .collect();
-        let is_backup = |index: usize| settings.backends[index].backup;
+        let has = |index: usize, priority: u8| settings.backends[index].priority == priority;
         let tier = |kind: TierKind, is_wanted: &dyn Fn(usize) -> bool| {
             let is_present = |index: usize| present[index][usize::from(kind != TierKind::Any)];
             let is_member = |&index: &usize| {
@@ -217,8 +218,11 @@ impl Pool {
             let seats = if table.wants_notes() { seats(&members, backends.len()) } else { Vec::new() };
             Tier { members, candidates, seats, table, kind }
         };
-        let mut tiers =
-            vec![tier(TierKind::Primary, &|index| !is_backup(index)), tier(TierKind::Backup, &is_backup)];
+        let priorities: BTreeSet<u8> = settings.backends.iter().map(|backend| backend.priority).collect();
+        let mut tiers: Vec<Tier> = priorities
+            .into_iter()
+            .map(|priority| tier(TierKind::Priority(priority), &|index| has(index, priority)))
+            .collect();
         if settings.when_all_down == WhenAllDown::TryAnyway {
             tiers.push(tier(TierKind::Any, &|_| true));
         }

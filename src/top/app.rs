@@ -77,6 +77,7 @@ pub(super) enum Column {
     Backend,
     Address,
     State,
+    Priority,
     Weight,
     Sessions,
     New,
@@ -86,10 +87,11 @@ pub(super) enum Column {
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Backend,
         Self::Address,
         Self::State,
+        Self::Priority,
         Self::Weight,
         Self::Sessions,
         Self::New,
@@ -116,6 +118,7 @@ impl Column {
             Self::Address => a.address.cmp(&b.address),
             // Backends that do not serve come first: they are what one looks for.
             Self::State => (a.eligible, state_words(a)).cmp(&(b.eligible, state_words(b))),
+            Self::Priority => b.priority.cmp(&a.priority),
             Self::Weight => b.weight.cmp(&a.weight),
             Self::Sessions => b.sessions.cmp(&a.sessions),
             Self::New => rate(|rates| rates.sessions),
@@ -407,6 +410,7 @@ mod tests {
             (Column::Backend, ["a", "b", "c", "d"]),
             (Column::Address, ["a", "b", "c", "d"]),
             (Column::State, ["c", "b", "d", "a"]),
+            (Column::Priority, ["d", "a", "b", "c"]),
             (Column::Weight, ["d", "a", "b", "c"]),
             (Column::Sessions, ["a", "b", "c", "d"]),
             (Column::New, ["a", "b", "c", "d"]),

@@ -20,7 +20,7 @@ const WHY_MIN: u16 = 16;
 const WHY: &str = "WHY";
 
 /// Columns by importance: the last one goes first.
-const WORTH: [Column; 9] = [
+const WORTH: [Column; 10] = [
     Column::Backend,
     Column::State,
     Column::Sessions,
@@ -28,6 +28,7 @@ const WORTH: [Column; 9] = [
     Column::ToClient,
     Column::ToBackend,
     Column::Failures,
+    Column::Priority,
     Column::Weight,
     Column::Address,
 ];
@@ -94,7 +95,9 @@ impl Columns {
             if column == Column::Backend { needed.min((width / 3).max(12)) } else { needed }
         };
         // The column that rows are sorted by is never left out.
-        let by_worth = [Column::Backend, app.column].into_iter().chain(WORTH);
+        let has_tiers = rows.iter().any(|row| row.backend.priority > 0);
+        let is_of_use = |column: &Column| has_tiers || *column != Column::Priority;
+        let by_worth = [Column::Backend, app.column].into_iter().chain(WORTH.into_iter().filter(is_of_use));
         let mut left = width.saturating_add(GAP);
         let mut chosen: Vec<(Column, u16)> = Vec::new();
         for column in by_worth {
@@ -134,6 +137,7 @@ const fn heading(column: Column) -> &'static str {
         Column::Backend => "BACKEND",
         Column::Address => "ADDRESS",
         Column::State => "STATE",
+        Column::Priority => "PRI",
         Column::Weight => "WGT",
         Column::Sessions => "SESS",
         Column::New => "CONN/S",
@@ -146,7 +150,7 @@ const fn heading(column: Column) -> &'static str {
 const fn alignment(column: Column) -> Alignment {
     match column {
         Column::Backend | Column::Address | Column::State => Alignment::Left,
-        Column::Weight | Column::Sessions | Column::New => Alignment::Right,
+        Column::Priority | Column::Weight | Column::Sessions | Column::New => Alignment::Right,
         Column::ToBackend | Column::ToClient | Column::Failures => Alignment::Right,
     }
 }
@@ -161,8 +165,10 @@ fn cell(column: Column, row: &rates::Row) -> Cell<'static> {
             (false, api::Admin::Drain | api::Admin::Maint) => Style::new().fg(Color::Yellow),
         },
         Column::Failures if failing => Style::new().fg(Color::Red),
-        Column::Backend | Column::Address | Column::Weight | Column::Sessions => Style::new(),
-        Column::New | Column::ToBackend | Column::ToClient | Column::Failures => Style::new(),
+        Column::Backend | Column::Address | Column::Priority | Column::Weight => Style::new(),
+        Column::Sessions | Column::New | Column::ToBackend | Column::ToClient | Column::Failures => {
+            Style::new()
+        }
     };
     Cell::new(Text::raw(words(column, row)).alignment(alignment(column))).style(style)
 }
@@ -176,6 +182,7 @@ fn words(column: Column, row: &rates::Row) -> String {
         Column::Backend => one_line(&format!("{}/{}", backend.pool, backend.name)),
         Column::Address => one_line(&backend.address),
         Column::State => state_words(backend),
+        Column::Priority => backend.priority.to_string(),
         Column::Weight => backend.weight.to_string(),
         Column::Sessions => backend.sessions.to_string(),
         Column::New => rated(rate, |rates| rates.sessions),

@@ -47,7 +47,7 @@ pub(super) fn backend(name: &str) -> api::Backend {
         name: name.into(),
         address: format!("10.0.0.{}:80", name.len()),
         weight: 1,
-        backup: false,
+        priority: 0,
         admin: api::Admin::Ready,
         health: api::Health::Up,
         health_override: false,
@@ -118,7 +118,7 @@ fn four(seconds: u64) -> api::Sample {
     };
     let d = api::Backend {
         weight: 256,
-        backup: true,
+        priority: 15,
         health_since: None,
         health_reason: None,
         health: api::Health::Unknown,

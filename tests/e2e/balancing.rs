@@ -192,6 +192,23 @@ fn a_backup_serves_only_while_every_primary_is_down() {
     service.audit();
 }
 
+#[test]
+fn each_tier_serves_only_while_every_earlier_one_is_down() {
+    let priorities = ["priority = 7", "backup = true", "", "priority = 1"];
+    let backends = backends(4).workers(2).keys_of_each(priorities).health(format!("{CHECKS}, fall = 1"));
+    let service = backends.start();
+    assert_eq!(service.visits(10), [0, 0, 10, 0]);
+    for (dies, serves) in [(2, 3), (3, 0), (0, 1)] {
+        backends.nodes[dies].die();
+        until("it is down", || service.backend(dies).health() == Down);
+        until_all_go_to(&service, serves);
+    }
+    backends.nodes[3].serve();
+    until("node 3 is up", || service.backend(3).health() == Up);
+    until_all_go_to(&service, 3);
+    service.audit();
+}
+
 /// The new table follows the verdict, at each worker for itself; until then a session may find nobody.
 #[track_caller]
 fn until_all_go_to(service: &Service<'_>, node: usize) {

@@ -85,7 +85,7 @@ const SHOWN: &[Case] = &[
     ("health a down", &["web/a: down,override", "gets no new sessions"], is::<api::Backend>),
     ("health a auto", &["web/a: unknown,", "may have new sessions"], is::<api::Backend>),
     ("add :3 --name c --weight 2 --ttl 1h", &["web/c: ", "weight 2,", "its lease ends in "], is::<api::Backend>),
-    ("add [::1]:4 --pool web --backup", &["web/[::1]:4: ", "backup"], is::<api::Backend>),
+    ("add [::1]:4 --pool web --backup", &["web/[::1]:4: ", "priority 15"], is::<api::Backend>),
     ("weight web/[::1]:4 5", &["weight 5"], is::<api::Backend>),
 ];
 

@@ -226,9 +226,9 @@ fn a_service_has_ports_weights_and_backups_of_its_own() {
     let backends: Vec<api::Backend> = daemon.admin().get("/v1/backends").unwrap();
     let found = |ip: Ipv4Addr| {
         let backend = backends.iter().find(|backend| backend.address.starts_with(&ip.to_string())).unwrap();
-        (backend.weight, backend.backup)
+        (backend.weight, backend.priority)
     };
-    assert_eq!((found(A1), found(A2)), ((7, false), (1, true)));
+    assert_eq!((found(A1), found(A2)), ((7, 0), (1, 15)));
     assert!((0..4).all(|_| visit(&daemon) == Some(1)), "a backup serves when no other does");
     daemon.stop();
 }

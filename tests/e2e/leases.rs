@@ -263,11 +263,11 @@ fn a_renewal_changes_only_settings_that_differ_from_the_request_before() {
     let daemon = Daemon::start(&config(None), IPV4);
     let first = new("c", "127.0.0.1:3", Some("1h"));
     register(&daemon, &first);
-    let heavier = api::NewBackend { weight: Some(5), backup: true, ..first.clone() };
+    let heavier = api::NewBackend { weight: Some(5), backup: Some(true), ..first.clone() };
     let changed = register(&daemon, &heavier);
-    assert_eq!((changed.weight, changed.backup), (5, true));
+    assert_eq!((changed.weight, changed.priority), (5, 15));
     let line = daemon.wait_for_line(&["registered again"]);
-    assert!(line.contains("weight 1 -> 5, backup false -> true"), "{line}");
+    assert!(line.contains("weight 1 -> 5, priority 0 -> 15"), "{line}");
     change(&daemon, "c", Some(0), Some(api::Admin::Drain));
     let renewed = register(&daemon, &heavier);
     assert_eq!((renewed.weight, renewed.admin), (0, api::Admin::Drain), "the operator's word stays");
@@ -337,7 +337,7 @@ fn changes_at_run_time_survive_a_restart() {
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     register(
         &daemon,
-        &api::NewBackend { weight: Some(3), backup: true, ..new("c", "127.0.0.1:3", Some("1h")) },
+        &api::NewBackend { weight: Some(3), priority: Some(15), ..new("c", "127.0.0.1:3", Some("1h")) },
     );
     let f = api::NewBackend { new_holder: Some("f".into()), ..new("f", "127.0.0.1:6", Some("1h")) };
     hold(&daemon, &f);
@@ -355,7 +355,7 @@ fn changes_at_run_time_survive_a_restart() {
     let daemon = Daemon::start(&config(Some(&path)), IPV4);
     let found = |name| find(&daemon, name).expect(name);
     let c = found("c");
-    assert_eq!((c.weight, c.backup, c.source), (3, true, api::Source::Api));
+    assert_eq!((c.weight, c.priority, c.source), (3, 15, api::Source::Api));
     assert!(c.lease_left.is_some_and(|left| (3000.0..3600.0).contains(&left)), "{c:?}");
     let d = found("d");
     assert_eq!((d.admin, d.lease_left, d.source), (api::Admin::Maint, None, api::Source::Api));

@@ -18,8 +18,10 @@ use crate::config::overrides::{BackendFlag, Overrides};
 use crate::config::parse::label::label;
 use crate::config::parse::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
+use crate::config::priority::priority_of;
 use crate::config::ranges::{
-    DRAIN_TIMEOUT, KEEPALIVE, KEEPALIVE_COUNT_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT, WEIGHT_MAX,
+    DRAIN_TIMEOUT, KEEPALIVE, KEEPALIVE_COUNT_MAX, PRIORITY_MAX, RETRIES_MAX, TIMEOUT, USER_TIMEOUT,
+    WEIGHT_MAX,
 };
 use crate::config::units::show_duration;
 
@@ -109,7 +111,7 @@ impl PoolDraft {
                             name: flag.target.to_string(),
                             address,
                             weight: flag.weight,
-                            backup: false,
+                            priority: 0,
                         },
                         scope: Scope::new(spot.clone(), format!("backend {}", flag.target)),
                         name_at: spot.clone(),
@@ -243,6 +245,16 @@ fn keepalive(raw: Option<&Spanned<RawKeepalive>>, parent: &Scope, report: &mut R
     Some(Keepalive { idle, interval, count })
 }
 
+/// The tier of a backend; 0 where its keys contradict each other, which is reported.
+fn priority(raw: &RawBackend, read: &mut Reader<'_>) -> u8 {
+    let priority = read.whole("priority", &raw.priority, 0..=PRIORITY_MAX);
+    let backup = read.boolean("backup", &raw.backup);
+    priority_of(priority, backup).unwrap_or_else(|Invalid(what)| {
+        read.wrong("priority", &raw.priority, what);
+        0
+    })
+}
+
 impl PoolDraft {
     /// Adds the `index`-th backend of the file, unless it has no address.
     fn backend(
@@ -258,7 +270,7 @@ impl PoolDraft {
         let mut read = Reader { report, scope: &scope };
         let name = read.name(&raw.name);
         let weight = read.whole("weight", &raw.weight, 0..=WEIGHT_MAX).unwrap_or(1);
-        let backup = read.boolean("backup", &raw.backup).unwrap_or(false);
+        let priority = priority(raw, &mut read);
         if raw.address.is_none() {
             read.wrong("address", &raw.address, "missing, write address = \"ADDR:PORT\"");
         }
@@ -275,7 +287,7 @@ impl PoolDraft {
         };
         self.hosts.extend(host(self.pool.name.clone(), name.clone(), &target, unresolved));
         self.backends.push(Placed {
-            item: Backend { name, address, weight, backup },
+            item: Backend { name, address, weight, priority },
             name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
             address_at: spot_of(&raw.address).unwrap_or_else(|| scope.spot.clone()),
             scope,

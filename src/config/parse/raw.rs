@@ -167,6 +167,7 @@ pub(in crate::config) struct RawBackend {
     pub(in crate::config) name: Key,
     pub(in crate::config) address: Key,
     pub(in crate::config) weight: Key,
+    pub(in crate::config) priority: Key,
     pub(in crate::config) backup: Key,
 }
 

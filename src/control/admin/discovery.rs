@@ -70,7 +70,7 @@ fn compared(
             name: backend.name.clone(),
             address: backend.address.clone(),
             weight: backend.weight(),
-            backup: settings.backup,
+            priority: settings.priority,
         })
         .collect();
     let (found, notes, error) = match answer {
@@ -99,7 +99,7 @@ fn backend_row(found: &Found, state: &str) -> api::DiscoveredBackend {
         name: found.name.clone(),
         address: found.address.to_string(),
         weight: found.weight,
-        backup: found.backup,
+        priority: found.priority,
         state: state.to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::control::history::{Standing, StandingChange};
 use crate::messages::query::{self, SessionExplanation};
-use crate::pool::{BackendId, Pool, SkipReason};
+use crate::pool::{BackendId, Pool, SkipReason, TierKind};
 
 /// Returns the explanation of a session; its pool was `past` when it chose, and is `pool` now.
 pub(super) fn explanation(
@@ -52,7 +52,8 @@ pub(super) fn explanation(
     let as_of_choice = past.is_some();
     let past = past.unwrap_or_else(|| pool.map_or(Vec::new(), as_of_now));
     let chosen = row.backend.as_ref().map(|backend| backend.id);
-    let candidates = past.iter().filter_map(|past| candidate(past, chosen, tried)).collect();
+    let tier = why.as_ref().map(|why| why.tier);
+    let candidates = past.iter().filter_map(|past| candidate(past, chosen, tier, tried)).collect();
     api::Explanation {
         session: rows::session(row, now),
         story: sentences,
@@ -66,7 +67,7 @@ pub(super) fn explanation(
 /// Returns the backends of a pool, as if nothing had changed.
 fn as_of_now(pool: &Pool) -> Vec<StandingChange> {
     let backends = pool.backends.iter().map(|backend| {
-        let standing = Some(Standing { weight: backend.weight(), refusal: SkipReason::now(backend) });
+        let standing = Some(Standing::of(pool, backend));
         StandingChange {
             backend: backend.id,
             name: backend.name.clone(),
@@ -82,17 +83,22 @@ fn as_of_now(pool: &Pool) -> Vec<StandingChange> {
 fn candidate(
     past: &StandingChange,
     chosen: Option<BackendId>,
+    tier: Option<TierKind>,
     tried: &[BackendId],
 ) -> Option<api::Candidate> {
     let standing = past.then.or(past.now)?;
     let verdict = match past.then {
         None => Some("not in the pool then"),
         Some(_) if tried.contains(&past.backend) => Some("a dial of this session had failed"),
-        Some(standing) => standing.refusal.map(SkipReason::as_str),
+        Some(standing) => {
+            let is_later = matches!(tier, Some(TierKind::Priority(asked)) if standing.priority > asked);
+            standing.refusal.map(SkipReason::as_str).or_else(|| is_later.then_some("of a later priority"))
+        }
     };
     Some(api::Candidate {
         backend: past.name.clone(),
         weight: standing.weight,
+        priority: standing.priority,
         chosen: chosen == Some(past.backend),
         skipped: verdict.map(str::to_owned),
         since: since(past),
@@ -110,8 +116,9 @@ fn since(past: &StandingChange) -> Option<String> {
         (Some(then), Some(now)) => {
             let weight = (then.weight != now.weight).then(|| format!("weight {}", now.weight));
             let word = || now.refusal.map_or("eligible", SkipReason::as_str).to_owned();
+            let priority = (then.priority != now.priority).then(|| format!("priority {}", now.priority));
             let verdict = (then.refusal != now.refusal).then(word);
-            let what: Vec<String> = weight.into_iter().chain(verdict).collect();
+            let what: Vec<String> = weight.into_iter().chain(priority).chain(verdict).collect();
             Some(format!("{} since {when:.0}", what.join(", ")))
         }
     }
@@ -124,7 +131,7 @@ mod tests {
     /// A later maint was shown as the reason for which a session had not gone there.
     #[test]
     fn a_candidate_is_shown_as_it_was_and_later_changes_apart() {
-        let standing = |weight, refusal| Some(Standing { weight, refusal });
+        let standing = |weight, refusal| Some(Standing { weight, priority: 0, refusal });
         let past = |then, now| StandingChange {
             backend: BackendId(1),
             name: "a".into(),
@@ -154,16 +161,40 @@ mod tests {
             (standing(1, None), standing(1, None), 1, None, None),
         ] {
             let sentences =
-                candidate(&past(then, now), None, &[]).expect("the backend was or is in the pool");
+                candidate(&past(then, now), None, None, &[]).expect("the backend was or is in the pool");
             let expected = api::Candidate {
                 backend: "a".into(),
                 weight,
+                priority: 0,
                 chosen: false,
                 skipped: skipped.map(str::to_owned),
                 since: since.map(str::to_owned),
             };
             assert_eq!(sentences, expected);
         }
-        assert_eq!(candidate(&past(None, None), None, &[]), None, "it came and went since");
+        assert_eq!(candidate(&past(None, None), None, None, &[]), None, "it came and went since");
+    }
+
+    #[test]
+    fn a_candidate_of_a_later_tier_than_the_chosen_one_has_that_verdict() {
+        let standing = |refusal| Some(Standing { weight: 1, priority: 2, refusal });
+        let past = |refusal| StandingChange {
+            backend: BackendId(1),
+            name: "a".into(),
+            then: standing(refusal),
+            now: standing(refusal),
+            changed: None,
+        };
+        let later = Some("of a later priority".to_owned());
+        for (tier, refusal, skipped) in [
+            (Some(TierKind::Priority(1)), None, later),
+            (Some(TierKind::Priority(1)), Some(SkipReason::Down), Some("down".to_owned())),
+            (Some(TierKind::Priority(2)), None, None),
+            (Some(TierKind::Any), None, None),
+            (None, None, None),
+        ] {
+            let row = candidate(&past(refusal), None, tier, &[]).expect("the backend was in the pool");
+            assert_eq!((row.priority, row.skipped), (2, skipped), "{tier:?} {refusal:?}");
+        }
     }
 }

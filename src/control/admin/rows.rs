@@ -121,7 +121,7 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         name: backend.name.clone(),
         address: address(state, pool, backend),
         weight: backend.weight(),
-        backup: pool.settings.backends[index].backup,
+        priority: pool.settings.backends[index].priority,
         admin: admin_row(backend.admin()),
         admin_by: note.admin_set.as_ref().map(|(who, _)| who.clone()),
         admin_since: note.admin_set.as_ref().map(|&(_, since)| since),

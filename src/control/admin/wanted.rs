@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::api;
 use crate::base::address::Address;
-use crate::config::{Invalid, Target, WEIGHT_MAX, check_name, units};
+use crate::config::{Invalid, PRIORITY_MAX, Target, WEIGHT_MAX, check_name, priority_of, units};
 use crate::messages::request::{Holder, NewBackend};
 
 /// A backend with fields that are valid by themselves.
@@ -17,8 +17,8 @@ pub struct Wanted {
     pub name: String,
     /// Its share of new sessions, 0..=256; 0 gives it none.
     pub weight: u16,
-    /// Serves only when no primary backend is eligible.
-    pub backup: bool,
+    /// Its tier, 0..=15.
+    pub priority: u8,
     /// Duration of its lease; `None` for no end.
     pub ttl: Option<Duration>,
     /// The holder of the lease.
@@ -35,20 +35,29 @@ impl Wanted {
         check_name(&name).map_err(wrong("name"))?;
         let weight = new.weight.unwrap_or(1);
         check_weight(weight)?;
+        let priority = check_priority(new.priority, new.backup)?;
         let holder = holder_of(new.holder, new.new_holder)?;
         let ttl = new.ttl.as_deref().map(check_ttl).transpose()?;
-        Ok(Self { target, name, weight, backup: new.backup, ttl, holder, replace: new.replace })
+        Ok(Self { target, name, weight, priority, ttl, holder, replace: new.replace })
     }
 
     /// Returns it with its target resolved.
     pub(super) fn at(self, address: Address) -> NewBackend {
-        let Self { target: _, name, weight, backup, ttl, holder, replace } = self;
-        NewBackend { name, address, weight, backup, ttl, holder, replace }
+        let Self { target: _, name, weight, priority, ttl, holder, replace } = self;
+        NewBackend { name, address, weight, priority, ttl, holder, replace }
     }
 }
 
 pub(super) fn check_weight(weight: u16) -> Result<(), String> {
     if weight <= WEIGHT_MAX { Ok(()) } else { Err(format!("weight: must be 0..={WEIGHT_MAX}, got {weight}")) }
+}
+
+fn check_priority(priority: Option<u16>, backup: Option<bool>) -> Result<u8, String> {
+    let in_range = |number: u16| {
+        let priority = u8::try_from(number).ok().filter(|&priority| priority <= PRIORITY_MAX);
+        priority.ok_or_else(|| format!("priority: must be 0..={PRIORITY_MAX}, got {number}"))
+    };
+    priority_of(priority.map(in_range).transpose()?, backup).map_err(wrong("priority"))
 }
 
 fn check_ttl(text: &str) -> Result<Duration, String> {

@@ -229,7 +229,7 @@ mod tests {
 
     fn found(last: u8) -> Found {
         let address: SocketAddr = ([10, 0, 0, last], 80).into();
-        Found { name: address.to_string(), address: address.into(), weight: 1, backup: false }
+        Found { name: address.to_string(), address: address.into(), weight: 1, priority: 0 }
     }
 
     impl Script {

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use self::servers::{Miss, Servers};
 use super::belief::{Answer, Records};
 use super::source::Source;
-use crate::config::WEIGHT_MAX;
 use crate::config::discover::{Dns, Prefer, Record};
+use crate::config::{PRIORITY_MAX, WEIGHT_MAX};
 use crate::messages::discovery::Found;
 use crate::sys::has_route;
 
@@ -79,13 +79,13 @@ async fn records_of(servers: &Arc<Servers>, name: &Name, settings: &Dns) -> Resu
         records.unknown_hosts.insert(known_by(&host, family == RecordType::AAAA, prefer));
     }
     let listed = addresses.all.into_iter();
-    let listed = listed.map(|ip| (known_by(&host, ip.is_ipv6(), prefer), found((ip, port).into(), 1, false)));
+    let listed = listed.map(|ip| (known_by(&host, ip.is_ipv6(), prefer), found((ip, port).into(), 1, 0)));
     records.listed = listed.collect();
     Ok(records)
 }
 
-fn found(address: SocketAddr, weight: u16, backup: bool) -> Found {
-    Found { name: address.to_string(), address: address.into(), weight, backup }
+fn found(address: SocketAddr, weight: u16, priority: u8) -> Found {
+    Found { name: address.to_string(), address: address.into(), weight, priority }
 }
 
 /// Returns what the addresses of `host` of one family are known by: with `prefer = "both"` one family may be unknown
@@ -340,7 +340,8 @@ fn combine_answers(
                 for ip in addresses.all.iter().take(left) {
                     let address = SocketAddr::new(*ip, host.port);
                     if taken.insert(address) {
-                        let backend = found(address, weight, host.priority > first);
+                        let backend =
+                            found(address, weight, if host.priority > first { PRIORITY_MAX } else { 0 });
                         records.listed.push((known_by(&target, ip.is_ipv6(), prefer), backend));
                     } else {
                         notes.add(|| format!("{address} is listed twice, the first counts"));

@@ -332,7 +332,7 @@ mod tests {
         let id = work.sources.all.iter().find(|known| known.settings.label() == label).unwrap().id;
         let found = |&last: &u8| {
             let address: SocketAddr = ([10, 0, 0, last], 80).into();
-            Found { name: address.to_string(), address: address.into(), weight: 1, backup: false }
+            Found { name: address.to_string(), address: address.into(), weight: 1, priority: 0 }
         };
         let list = Some(addresses.iter().map(found).collect());
         work.on_discovered(id, SourceReport { list, outcome: Outcome::Found, note: None });

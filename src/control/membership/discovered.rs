@@ -39,7 +39,7 @@ struct Plan {
     backends: Vec<model::Backend>,
     added: Vec<Found>,
     gone: Vec<Arc<Backend>>,
-    /// Those that stay, with another weight or role than the source said before.
+    /// Those that stay, with another weight or priority than the source said before.
     changed: Vec<(Arc<Backend>, Found)>,
     /// Those that are listed and do not come, and why.
     left_out: Vec<String>,
@@ -114,9 +114,9 @@ impl ControlLoop {
                 let said = known.or_else(|| of_file.get(&(backend.name.as_str(), &backend.address)).copied());
                 let heir = believed.get(&backend.address).filter(|(_, found)| found.name == backend.name);
                 if let (Some(said), Some((source, found))) = (said, heir) {
-                    let Found { name, address, weight: says, backup } = found.clone();
+                    let Found { name, address, weight: says, priority } = found.clone();
                     let weight = RuntimeOverrides::of(backend, said).kept(said, says).weight_over(says);
-                    if members.add(model::Backend { name, address, weight, backup }).is_ok() {
+                    if members.add(model::Backend { name, address, weight, priority }).is_ok() {
                         let known = Discovery { source: Arc::clone(source), weight: says };
                         registrations.put_discovery(backend.id, known);
                         state.notes.entry(backend.id).or_default().origin =
@@ -194,14 +194,14 @@ impl ControlLoop {
             let named = Named { pool: pool.to_owned(), backend: backend.to_owned() };
             self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(&named));
         };
-        for Found { name, weight, backup, .. } in added {
-            let role = if *backup { ", a backup" } else { "" };
+        for Found { name, weight, priority, .. } in added {
+            let tier = tier_words(*priority);
             let admin = members.backend_named(name).map(|backend| backend.admin());
             let set = match admin.filter(|&admin| admin != Admin::Ready) {
                 Some(admin) => format!(", in {} as set before", admin.as_str()),
                 None => String::new(),
             };
-            report_change(name, format!("discovered by {source} with weight {weight}{role}{set}"));
+            report_change(name, format!("discovered by {source} with weight {weight}{tier}{set}"));
         }
         for backend in gone {
             let sessions = backend.active();
@@ -210,11 +210,16 @@ impl ControlLoop {
                 format!("{source} lists it no more: removed with {sessions} sessions left"),
             );
         }
-        for (backend, Found { weight, backup, .. }) in changed {
-            let role = if *backup { ", a backup" } else { "" };
-            report_change(&backend.name, format!("{source} lists it with weight {weight}{role} now"));
+        for (backend, Found { weight, priority, .. }) in changed {
+            let tier = tier_words(*priority);
+            report_change(&backend.name, format!("{source} lists it with weight {weight}{tier} now"));
         }
     }
+}
+
+/// Names the tier of a backend that is not in the first one.
+fn tier_words(priority: u8) -> String {
+    if priority == 0 { String::new() } else { format!(" and priority {priority}") }
 }
 
 /// Returns the changes that the list of a source makes in the running `pool`, which has these `sockets`.
@@ -244,12 +249,12 @@ fn plan(
         };
         stays.insert(&backend.address);
         let kept = RuntimeOverrides::of(backend, known.weight).kept(known.weight, found.weight);
-        if (known.weight, settings.backup) != (found.weight, found.backup) {
+        if (known.weight, settings.priority) != (found.weight, found.priority) {
             changed.push((Arc::clone(backend), (*found).clone()));
         }
         stay.push(model::Backend {
             weight: kept.weight_over(found.weight),
-            backup: found.backup,
+            priority: found.priority,
             ..settings
         });
     }
@@ -258,14 +263,14 @@ fn plan(
         if stays.contains(&found.address) {
             continue;
         }
-        let Found { name, address, weight: says, backup } = found.clone();
+        let Found { name, address, weight: says, priority } = found.clone();
         if members.len() >= BACKENDS_MAX {
             left_out.push(format!("{name}: the pool has {BACKENDS_MAX} backends, no more fit"));
             break;
         }
         let set = registrations.remembered(&pool.settings.name, &name);
         let weight = set.map_or(says, |(said, set)| set.kept(said, says).weight_over(says));
-        match members.add(model::Backend { name: name.clone(), address, weight, backup }) {
+        match members.add(model::Backend { name: name.clone(), address, weight, priority }) {
             Ok(()) => added.push(found),
             Err(Obstacle::Member { name: other, address }) => {
                 left_out.push(format!("{name}: the pool has {other:?} at {address} already"));
@@ -305,7 +310,7 @@ mod tests {
 
     fn found(last: u8, weight: u16) -> Found {
         let address: SocketAddr = ([10, 0, 0, last], 80).into();
-        Found { name: address.to_string(), address: address.into(), weight, backup: false }
+        Found { name: address.to_string(), address: address.into(), weight, priority: 0 }
     }
 
     fn lists(work: &mut ControlLoop, addresses: &[u8]) -> Vec<String> {

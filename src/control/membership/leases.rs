@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn held(holder: &str, end: u64) -> Hold {
-        Hold { holder: holder.into(), is_known: true, weight: 1, backup: false, end: at(end) }
+        Hold { holder: holder.into(), is_known: true, weight: 1, priority: 0, end: at(end) }
     }
 
     fn ended(registrations: &mut Registrations, now: u64) -> Vec<u32> {

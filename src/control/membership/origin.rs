@@ -66,8 +66,8 @@ pub struct Hold {
     pub is_known: bool,
     /// The weight of its last request.
     pub weight: u16,
-    /// The role in its last request.
-    pub backup: bool,
+    /// The priority in its last request.
+    pub priority: u8,
     /// When it ends unless renewed.
     pub end: Instant,
 }

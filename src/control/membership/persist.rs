@@ -143,7 +143,7 @@ fn collect(
                 Origin::File | Origin::Discovered(_) => None,
                 Origin::Registered(known) => Some(SavedRegistration {
                     address: backend.address.clone(),
-                    backup: settings.backup,
+                    priority: settings.priority,
                     who: known.who.clone(),
                     lease: known.lease().map(|end| now.1 + (end - now.0)),
                     holders: known.holds.iter().map(|hold| saved_holder(hold, now)).collect(),
@@ -164,8 +164,8 @@ fn collect(
 }
 
 fn saved_holder(hold: &Hold, now: (Instant, Timestamp)) -> SavedHolder {
-    let Hold { holder, is_known, weight, backup, end } = hold.clone();
-    SavedHolder { holder, known: is_known, weight, backup, lease: now.1 + (end - now.0) }
+    let Hold { holder, is_known, weight, priority, end } = hold.clone();
+    SavedHolder { holder, known: is_known, weight, priority, lease: now.1 + (end - now.0) }
 }
 
 fn configured_weights<'c>(config: &'c Config, pool: &Pool) -> HashMap<&'c str, u16> {
@@ -281,7 +281,7 @@ fn add_registered(
     now: (Instant, Timestamp),
 ) -> Result<Vec<Hold>, String> {
     let registered = saved.registered.as_ref().ok_or("it was not registered")?;
-    let SavedRegistration { address, backup, .. } = registered;
+    let SavedRegistration { address, priority, .. } = registered;
     if members.len() >= BACKENDS_MAX {
         return Err(format!("the pool has {BACKENDS_MAX} backends"));
     }
@@ -291,7 +291,7 @@ fn add_registered(
     }
     let weight = overrides_of(saved).weight_over(saved.weight);
     let backend =
-        model::Backend { name: saved.name.clone(), address: address.clone(), weight, backup: *backup };
+        model::Backend { name: saved.name.clone(), address: address.clone(), weight, priority: *priority };
     members.add(backend).map_err(|obstacle| match obstacle {
         Obstacle::Member { name, address } => format!("the pool has {name:?} at {address} already"),
         Obstacle::OwnSocket(socket) => format!("{address} is {socket}"),
@@ -305,20 +305,20 @@ fn holds_of(
     registered: &SavedRegistration,
     (now, wall): (Instant, Timestamp),
 ) -> Vec<Hold> {
-    let SavedRegistration { lease, holders, backup, .. } = registered;
+    let SavedRegistration { lease, holders, priority, .. } = registered;
     // From a version without holders.
     let unnamed = lease.filter(|_| holders.is_empty()).map(|lease| SavedHolder {
         holder: unique_name(),
         known: false,
         weight: backend.weight,
-        backup: *backup,
+        priority: *priority,
         lease,
     });
     let saved = holders.iter().cloned().chain(unnamed);
-    let going_on = saved.filter_map(|SavedHolder { holder, known, weight, backup, lease }| {
+    let going_on = saved.filter_map(|SavedHolder { holder, known, weight, priority, lease }| {
         let left = Duration::try_from(lease.duration_since(wall)).ok().filter(|left| !left.is_zero())?;
         let end = now + left.min(*api::TTL.end());
-        Some(Hold { holder, is_known: known, weight, backup, end })
+        Some(Hold { holder, is_known: known, weight, priority, end })
     });
     going_on.collect()
 }
@@ -380,7 +380,7 @@ mod tests {
     fn registered(name: &str, port: u16, lease: Option<i64>) -> SavedBackend {
         let registration = SavedRegistration {
             address: ([127, 0, 0, 1], port).into(),
-            backup: false,
+            priority: 0,
             who: "uid 7".into(),
             lease: lease.map(wall),
             holders: Vec::new(),
@@ -389,7 +389,7 @@ mod tests {
     }
 
     fn held(holder: &str, lease: i64) -> SavedHolder {
-        SavedHolder { holder: holder.into(), known: true, weight: 1, backup: false, lease: wall(lease) }
+        SavedHolder { holder: holder.into(), known: true, weight: 1, priority: 0, lease: wall(lease) }
     }
 
     #[test]

@@ -107,14 +107,14 @@ impl ControlLoop {
         let mut registration = Registration { who: who.to_owned(), weight: new.weight, holds: Vec::new() };
         let holder = self.hold(&named, &mut registration, new)?;
         let mut backends = configured(&pool);
-        let NewBackend { name, address, backup, .. } = new.clone();
+        let NewBackend { name, address, priority, .. } = new.clone();
         let is_it = |removed: &Removed| {
             let backend = &removed.backend;
             backend.pool == pool.id && backend.name == name && backend.address == address
         };
         let returned = self.take_returning(is_it);
         let weight = returned.first().map_or(new.weight, |removed| removed.weight_for(new.weight));
-        backends.push(model::Backend { name, address: address.clone(), weight, backup });
+        backends.push(model::Backend { name, address: address.clone(), weight, priority });
         self.rebuild_with(pool.id, &backends, &returned);
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("the backend was pushed above").id;
@@ -169,10 +169,10 @@ impl ControlLoop {
         };
         let now = self.clock.now();
         self.refuse_holder(named, before, new)?;
-        let (weight, backup) = (known.weight(), pool.settings.backends[place].backup);
+        let (weight, priority) = (known.weight(), pool.settings.backends[place].priority);
         let mut registration = before.clone();
         let own = name_of_holder(new).and_then(|holder| before.hold_of(holder, now));
-        let said = own.map_or((before.weight, backup), |hold| (hold.weight, hold.backup));
+        let said = own.map_or((before.weight, priority), |hold| (hold.weight, hold.priority));
         let holder = self.hold(named, &mut registration, new)?;
         let mut changes = Vec::new();
         if before.holds.is_empty() != new.ttl.is_none() {
@@ -184,10 +184,10 @@ impl ControlLoop {
             known.set_weight(new.weight);
             self.tables_changed(pool.id);
         }
-        if said.1 != new.backup {
-            changes.push(format!("backup {backup} -> {}", new.backup));
+        if said.1 != new.priority {
+            changes.push(format!("priority {priority} -> {}", new.priority));
             let mut backends = configured(pool);
-            backends[place].backup = new.backup;
+            backends[place].priority = new.priority;
             self.rebuild(pool.id, &backends);
         }
         who.clone_into(&mut registration.who);
@@ -244,7 +244,7 @@ impl ControlLoop {
             holder: holder.clone(),
             is_known: name.is_some(),
             weight: new.weight,
-            backup: new.backup,
+            priority: new.priority,
             end: now + ttl,
         };
         let others = registration.holds.len();

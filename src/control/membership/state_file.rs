@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::api::{Admin, OverrideTo};
 use crate::base::address::Address;
-use crate::config::{Invalid, Target, WEIGHT_MAX, check_name};
+use crate::config::{Invalid, PRIORITY_MAX, Target, WEIGHT_MAX, check_name};
 use crate::control::membership::origin::HOLDERS_MAX;
 use crate::sys;
 
@@ -63,8 +63,9 @@ pub struct SavedRegistration {
     /// The resolved address that sessions and checks dial.
     #[serde(serialize_with = "show_address", deserialize_with = "address")]
     pub address: Address,
-    /// Serves only when no other backend is eligible.
-    pub backup: bool,
+    /// Its tier. A version without tiers has written `backup` in its place.
+    #[serde(alias = "backup", deserialize_with = "priority")]
+    pub priority: u8,
     /// The sender of the latest request.
     pub who: String,
     /// End of its lease on the wall clock, the only clock that runs while there is no process.
@@ -86,8 +87,9 @@ pub struct SavedHolder {
     /// The weight of its last request.
     #[serde(deserialize_with = "weight")]
     pub weight: u16,
-    /// The role in its last request.
-    pub backup: bool,
+    /// The priority in its last request, in the same form.
+    #[serde(alias = "backup", deserialize_with = "priority")]
+    pub priority: u8,
     /// When the lease ends, in UTC.
     pub lease: Timestamp,
 }
@@ -254,6 +256,16 @@ fn weight<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     if weight <= WEIGHT_MAX { Ok(weight) } else { Err(serde::de::Error::custom(wrong())) }
 }
 
+/// A number; or `true` or `false`, as a version without tiers has written for the last and the first one.
+fn priority<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+    let value = Value::deserialize(from)?;
+    let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
+    let of_backup = value.as_bool().map(|backup| if backup { PRIORITY_MAX } else { 0 });
+    let known = number.filter(|&priority| priority <= PRIORITY_MAX).or(of_backup);
+    known
+        .ok_or_else(|| serde::de::Error::custom(format!("priority: must be 0..={PRIORITY_MAX}, got {value}")))
+}
+
 fn weight_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
     weight(from).map(Some)
 }
@@ -288,8 +300,9 @@ pub(in crate::control) mod tests {
         let name = "[A-Za-z0-9._:\\[\\]-]{0,63}[A-Za-z0-9]";
         let second = (0_i64..253_402_000_000).prop_map(|at| Timestamp::from_second(at).unwrap());
         let weight = 0..=WEIGHT_MAX;
-        let holder = (name, any::<bool>(), weight.clone(), any::<bool>(), second.clone()).prop_map(
-            |(holder, known, weight, backup, lease)| SavedHolder { holder, known, weight, backup, lease },
+        let priority = 0..=PRIORITY_MAX;
+        let holder = (name, any::<bool>(), weight.clone(), priority.clone(), second.clone()).prop_map(
+            |(holder, known, weight, priority, lease)| SavedHolder { holder, known, weight, priority, lease },
         );
         // Duplicates appear now and then, which no request can cause.
         let holders = prop::collection::vec(holder, 0..3)
@@ -298,10 +311,10 @@ pub(in crate::control) mod tests {
             any::<std::net::SocketAddr>().prop_map(Address::Ip).prop_filter("a server", |address| {
                 matches!(Target::parse(&address.to_string()), Ok(Target::Address(_)))
             });
-        let registration = (address, any::<bool>(), ".{0,40}", prop::option::of(second), holders).prop_map(
-            |(address, backup, who, lease, holders)| SavedRegistration {
+        let registration = (address, priority, ".{0,40}", prop::option::of(second), holders).prop_map(
+            |(address, priority, who, lease, holders)| SavedRegistration {
                 address,
-                backup,
+                priority,
                 who,
                 lease,
                 holders,
@@ -376,12 +389,12 @@ pub(in crate::control) mod tests {
             holder: holder.into(),
             known: true,
             weight: 1,
-            backup: false,
+            priority: 0,
             lease: second,
         };
         let registered = SavedRegistration {
             address: ([127, 0, 0, 1], 3).into(),
-            backup: false,
+            priority: 3,
             who: "uid 7".into(),
             lease: Some(second),
             holders: vec![held("one"), held("two")],
@@ -400,6 +413,9 @@ pub(in crate::control) mod tests {
             ("127.0.0.1:3", "224.0.0.1:3", "address: must not be a multicast or broadcast address"),
             ("127.0.0.1:3", "localhost:3", "address: must be an IP address and a port"),
             ("127.0.0.1:3", "unix:/run/web.sock", "address: \"unix:/run/web.sock\" is a Unix socket"),
+            ("\"priority\":3", "\"priority\":16", "priority: must be 0..=15, got 16"),
+            ("\"priority\":3", "\"priority\":\"last\"", "priority: must be 0..=15, got \"last\""),
+            ("\"priority\":3", "\"priority\":3,\"backup\":true", "duplicate field"),
             ("\"one\"", "\"\"", "name: must be 1..=64 characters"),
             ("\"one\"", "\"two\"", "holders: one of them is there twice"),
             (&holders, &many, "holders: must be 0..=16, got 17"),
@@ -415,6 +431,24 @@ pub(in crate::control) mod tests {
             let [refused] = &contents.refused[..] else { panic!("{to}: {:?}", contents.refused) };
             assert!(refused.starts_with("backends[1] (pool \"web\", backend "), "{refused}");
             assert!(refused.contains(expected), "{to}: {refused}");
+        }
+    }
+
+    #[test]
+    fn the_backups_of_a_version_without_tiers_are_in_the_last_one() {
+        let text = |backup: bool| {
+            let held = format!(
+                "{{\"holder\":\"h\",\"known\":true,\"weight\":1,\"backup\":{backup},\"lease\":\"2023-11-14T22:13:20Z\"}}"
+            );
+            format!(
+                "{{\"version\":1,\"backends\":[{{\"pool\":\"web\",\"name\":\"a\",\"weight\":1,\"admin\":\"ready\",\"health\":\"auto\",\
+                 \"registered\":{{\"address\":\"127.0.0.1:3\",\"backup\":{backup},\"who\":\"uid 7\",\"lease\":null,\"holders\":[{held}]}}}}]}}"
+            )
+        };
+        for (backup, expected) in [(true, 15), (false, 0)] {
+            let contents = Contents::parse(text(backup).as_bytes()).unwrap();
+            let registered = contents.backends[0].registered.as_ref().unwrap();
+            assert_eq!((registered.priority, registered.holders[0].priority), (expected, expected));
         }
     }
 

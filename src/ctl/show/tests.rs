@@ -14,7 +14,7 @@ fn backend(name: &str) -> api::Backend {
         name: name.into(),
         address: "10.0.0.1:80".into(),
         weight: 3,
-        backup: false,
+        priority: 0,
         admin: api::Admin::Ready,
         health: api::Health::Up,
         health_override: false,
@@ -50,6 +50,17 @@ fn session(id: &str, backend: Option<&str>) -> api::Session {
         reason: None,
         ended_ago: None,
     }
+}
+
+#[test]
+fn the_priority_is_shown_where_a_backend_is_in_a_later_tier() {
+    let spare = api::Backend { priority: 15, ..backend("b") };
+    let text = backends(&[backend("a"), spare.clone()], now());
+    let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(&cells[0][..5], ["BACKEND", "ADDRESS", "WEIGHT", "PRIORITY", "STATE"], "{text}");
+    assert_eq!((&cells[1][..4], &cells[2][3]), (&["web/a", "10.0.0.1:80", "3", "0"][..], &"15"), "{text}");
+    assert!(changed(&spare).contains("weight 3, priority 15, may have new sessions"));
+    assert!(!backends(&[backend("a")], now()).contains("PRIORITY"));
 }
 
 #[test]
@@ -314,6 +325,7 @@ fn an_explanation_is_a_story_with_its_candidates_and_its_end() {
     let candidate = |backend: &str, chosen, skipped: Option<&str>| api::Candidate {
         backend: backend.into(),
         weight: 1,
+        priority: 0,
         chosen,
         skipped: skipped.map(Into::into),
         since: (!chosen).then(|| "eligible since 2026-01-02T03:04:05Z".into()),

@@ -243,7 +243,7 @@ mod tests {
         let refused = bench.worker.core.snapshot.pool(POOL).backends[0].id;
         assert_eq!(explanation.tried, [refused]);
         let why = explanation.why.as_ref().expect("it has a backend").to_string();
-        let start = "round_robin over 2 of 2 backends (primary) in epoch 0; it had 0 sessions";
+        let start = "round_robin over 2 of 2 backends (priority 0) in epoch 0; it had 0 sessions";
         assert!(why.starts_with(start), "{why}");
 
         drop((client, served));
@@ -328,7 +328,7 @@ mod tests {
                 name: format!("more{round}"),
                 address: ([127, 0, 0, 1], 9).into(),
                 weight: 1,
-                backup: false,
+                priority: 0,
             };
             let next = bench.worker.core.snapshot.with_backends(POOL, &[&backends[..], &[more]].concat());
             bench.worker.run_epoch(Arc::new(next));

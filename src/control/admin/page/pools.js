@@ -66,7 +66,7 @@ class Row {
 
 function addressOf(backend) {
   const notes = [backend.address === backend.name ? '' : backend.address];
-  if (backend.backup) notes.push('backup');
+  if (backend.priority > 0) notes.push(`priority ${backend.priority}`);
   if (backend.source === 'api') notes.push('registered');
   if (backend.source === 'discovered') notes.push('discovered');
   if (backend.lease_left !== null) notes.push(`lease ${span(backend.lease_left)}`);

@@ -98,10 +98,12 @@ fn settings(name: &str, record: Record, at: SocketAddr) -> Dns {
 
 const HTTP: Record = Record::Address { port: 80 };
 
-/// ADDR:PORT@WEIGHT, with a "b" for backups.
+/// ADDR:PORT@WEIGHT, with its priority behind a "/" if that is not 0.
 fn shown(records: &Records) -> Vec<String> {
     let show = |(_, found): &(String, Found)| {
-        format!("{}@{}{}", found.address, found.weight, if found.backup { "b" } else { "" })
+        let priority = Some(found.priority).filter(|&priority| priority > 0);
+        let priority = priority.map(|priority| format!("/{priority}")).unwrap_or_default();
+        format!("{}@{}{priority}", found.address, found.weight)
     };
     records.listed.iter().map(show).collect()
 }
@@ -243,7 +245,7 @@ async fn the_hosts_of_the_lowest_number_serve_and_the_others_are_backups() {
         .with("c.test.", 9, &[ip("10.0.0.4")]);
     let found = records(asked(zone, |at| settings("_http._tcp.web.test", Record::Service, at)).await);
     let expected =
-        ["10.0.0.1:8080@1", "10.0.0.1:8083@256", "10.0.0.2:8081@1", "10.0.0.3:8081@1", "10.0.0.4:8082@40b"];
+        ["10.0.0.1:8080@1", "10.0.0.1:8083@256", "10.0.0.2:8081@1", "10.0.0.3:8081@1", "10.0.0.4:8082@40/15"];
     assert_eq!(shown(&found), expected);
     assert_eq!(found.ttl, Duration::from_secs(9));
 }
