@@ -283,6 +283,18 @@ MUTANTS = [
         [("self.last_activity = self.last_activity.max(now - quiet);", "self.last_activity = self.last_activity.max(now - quiet.max(now - self.last_activity));")],
     ),
     Mutant(
+        "tier-order",
+        "the tiers of a pool are asked from the last one on",
+        "src/pool/tables.rs",
+        [("            .into_iter()\n            .map(|priority| tier(TierKind::Priority(priority),", "            .into_iter()\n            .rev()\n            .map(|priority| tier(TierKind::Priority(priority),")],
+    ),
+    Mutant(
+        "tier-skipped",
+        "where a pool has more than two tiers, the first one is passed over",
+        "src/pool/choose.rs",
+        [("    for tier in &pool.tiers {\n", "    for tier in pool.tiers.iter().skip(usize::from(pool.tiers.len() > 2)) {\n")],
+    ),
+    Mutant(
         "maint-dialed",
         "a choice heeds neither drain nor maint",
         "src/pool/backend.rs",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use l4lb::base::address::Address;
 use l4lb::config::model::{Check, HealthState};
-use l4lb::pool::{Admin, Backend, BackendId, Snapshot};
+use l4lb::pool::{Admin, Backend, BackendId, Pool, Snapshot};
 use l4lb::sys::Token;
 
 use crate::conn::{Conn, Descriptor};
@@ -40,6 +40,10 @@ pub(crate) struct Target {
     /// Whether it was in maintenance when the last epoch was published, and ever since.
     is_paused: bool,
     weight: u16,
+    /// Its tier in the last epoch that lists it.
+    priority: u8,
+    /// Whether it was eligible when the tables of its pool were built.
+    is_in_tables: bool,
     /// The finding of its checks, as last reported.
     health: HealthState,
     /// The operator's override.
@@ -60,17 +64,39 @@ pub(crate) struct Target {
     is_back: bool,
 }
 
-/// Every backend that ever existed, by its id.
-#[derive(Debug, Default)]
-pub(crate) struct Roster(Vec<Target>);
+impl Target {
+    /// Returns whether it may have new sessions. What its checks find counts before it is reported.
+    fn is_eligible(&self) -> bool {
+        let is_up = |health: HealthState| health != HealthState::Down;
+        let is_healthy = is_up(self.health_override.unwrap_or(self.health)) && is_up(self.backend.health());
+        self.admin == Admin::Ready && self.weight > 0 && is_healthy
+    }
+}
+
+/// Every backend that ever existed, and which epoch the workers run.
+#[derive(Default)]
+pub(crate) struct Roster {
+    /// By id.
+    targets: Vec<Target>,
+    /// The pools of the last epoch.
+    pools: Vec<Arc<Pool>>,
+    /// By worker: whether it surely runs the last epoch.
+    is_up_to_date: Vec<bool>,
+}
+
+impl std::fmt::Debug for Roster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.targets).finish()
+    }
+}
 
 impl Roster {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Target> {
-        self.0.iter()
+        self.targets.iter()
     }
 
     fn target(&mut self, backend: BackendId) -> &mut Target {
-        &mut self.0[backend.0 as usize]
+        &mut self.targets[backend.0 as usize]
     }
 
     // --- the operator's actions ------------------------------------------------------------------------------------
@@ -118,7 +144,8 @@ impl Roster {
 
     /// Adds a worker that begins with the last epoch.
     pub(crate) fn hire(&mut self) {
-        for target in &mut self.0 {
+        self.is_up_to_date.push(false);
+        for target in &mut self.targets {
             target.listed_at.push(target.is_listed);
             target.known_to.push(target.is_found);
             if let Some(cut_at) = &mut target.cut_at {
@@ -129,16 +156,18 @@ impl Roster {
 
     /// From now on each of the `workers` may run this epoch, or still an older one.
     pub(crate) fn publish(&mut self, snapshot: &Snapshot, workers: usize) {
-        let known = self.0.len();
+        let known = self.targets.len();
         let is_known = |backend: &Backend| (backend.id.0 as usize) < known;
         for backend in snapshot.backends().skip_while(|backend| is_known(backend)) {
-            assert_eq!(backend.id.0 as usize, self.0.len(), "ids are given in order, and once");
-            self.0.push(Target {
+            assert_eq!(backend.id.0 as usize, self.targets.len(), "ids are given in order, and once");
+            self.targets.push(Target {
                 backend: Arc::clone(backend),
                 port: port_of(&backend.address),
                 admin: Admin::Ready,
                 is_paused: false,
                 weight: backend.weight(),
+                priority: 0,
+                is_in_tables: false,
                 health: backend.checked_health(),
                 health_override: None,
                 is_listed: true,
@@ -150,41 +179,53 @@ impl Roster {
                 is_back: false,
             });
         }
-        for target in &mut self.0 {
+        for target in &mut self.targets {
             target.is_paused = target.admin == Admin::Maint;
             let was_listed = target.is_listed;
+            let is_same = |pool: &Arc<Pool>| {
+                pool.id == target.backend.pool && snapshot.pools.iter().any(|now| Arc::ptr_eq(pool, now))
+            };
+            let has_tables_of_before = self.pools.iter().any(is_same);
             target.is_listed = snapshot.backend(target.backend.id).is_some();
             if target.is_listed {
                 let settings = &snapshot.pool(target.backend.pool).settings;
                 let health = &settings.health;
                 target.is_unchecked = health.check == Check::Off;
+                let here = settings.backends.iter().find(|here| here.address == target.backend.address);
+                let here = here.expect("it is listed");
+                target.priority = here.priority;
                 if !was_listed {
                     target.listed_at.fill(true);
                     target.known_to.fill(true);
                     target.is_back = target.cut_at.is_some();
                     // It comes back with its present weight.
-                    let here = settings.backends.iter().find(|here| here.address == target.backend.address);
-                    target.weight = here.expect("it is listed").weight;
+                    target.weight = here.weight;
                     if target.is_unchecked {
                         target.health = health.initial_state;
                     }
+                }
+                if !has_tables_of_before {
+                    target.is_in_tables = target.is_eligible();
                 }
             }
             let mut retired = snapshot.retired().iter().flat_map(|pool| &pool.backends);
             target.is_found = target.is_listed || retired.any(|backend| backend.id == target.backend.id);
         }
+        self.pools.clone_from(&snapshot.pools);
+        self.is_up_to_date = vec![false; workers];
     }
 
     /// Must be called when a worker runs the last epoch, and no older one. Returns the ports of backends that it no
     /// longer knows.
     pub(crate) fn on_applied(&mut self, worker: usize) -> Vec<u16> {
-        for target in &mut self.0 {
+        self.is_up_to_date[worker] = true;
+        for target in &mut self.targets {
             target.listed_at[worker] &= target.is_listed;
             if let Some(cut_at) = &mut target.cut_at {
                 cut_at[worker] = false;
             }
         }
-        let gone = self.0.iter_mut().filter(|target| !target.is_found && target.known_to[worker]);
+        let gone = self.targets.iter_mut().filter(|target| !target.is_found && target.known_to[worker]);
         gone.map(|target| {
             target.known_to[worker] = false;
             target.port
@@ -195,12 +236,39 @@ impl Roster {
     // --- the workers' permissions ----------------------------------------------------------------------------------
 
     fn any(&self, port: u16, holds: impl Fn(&Target) -> bool) -> bool {
-        self.0.iter().any(|target| target.port == port && holds(target))
+        self.targets.iter().any(|target| target.port == port && holds(target))
     }
 
     /// Returns whether a session of `worker` may be dialed to `port`.
     pub(crate) fn may_be_dialed(&self, worker: usize, port: u16) -> bool {
         self.any(port, |target| target.known_to[worker] && target.admin == Admin::Ready && target.weight > 0)
+    }
+
+    /// Returns whether a session of `worker` that is dialed to `port` is in a later tier than the first of its pool.
+    /// Panics when a backend of an earlier tier could have it, unless the dial to that one `may_have_failed`.
+    pub(crate) fn check_tier(&self, worker: usize, port: u16, may_have_failed: impl Fn(u16) -> bool) -> bool {
+        // An older epoch has other tiers and tables.
+        if !self.is_up_to_date.get(worker).is_some_and(|&is_up_to_date| is_up_to_date) {
+            return false;
+        }
+        let dialed: Vec<&Target> =
+            self.targets.iter().filter(|target| target.port == port && target.known_to[worker]).collect();
+        let earlier = |dialed: &Target| {
+            let (pool, priority, is_listed) = (dialed.backend.pool, dialed.priority, dialed.is_listed);
+            let is_earlier = move |target: &&Target| {
+                is_listed && target.is_listed && target.backend.pool == pool && target.priority < priority
+            };
+            self.targets.iter().filter(is_earlier)
+        };
+        let is_free =
+            |target: &&Target| target.is_in_tables && target.is_eligible() && !may_have_failed(target.port);
+        let is_outranked = |dialed: &&Target| earlier(dialed).any(|target| is_free(&target));
+        // Of several that had this address it may be any.
+        assert!(
+            dialed.is_empty() || !dialed.iter().all(is_outranked),
+            "worker {worker} dials port {port}, and an earlier tier has a backend: {self:?}"
+        );
+        dialed.iter().any(|dialed| earlier(dialed).next().is_some())
     }
 
     /// Returns whether a check of `port` by `worker` may begin.
@@ -224,7 +292,7 @@ impl Roster {
 
     /// Panics unless every backend is as the operator has set it.
     pub(crate) fn check(&self) {
-        for target in &self.0 {
+        for target in &self.targets {
             let Target { backend, health, health_override, known_to, cut_at, is_back, .. } = target;
             let expected = health_override.unwrap_or(*health);
             assert_eq!(
@@ -247,7 +315,7 @@ impl Roster {
 
     /// Returns the sessions that the backends count, removed ones included.
     pub(crate) fn active(&self) -> u64 {
-        self.0.iter().map(|target| u64::from(target.backend.active())).sum()
+        self.targets.iter().map(|target| u64::from(target.backend.active())).sum()
     }
 }
 
@@ -257,7 +325,7 @@ impl Net {
         let Conn { worker, dialed_port, .. } = self.conns[id];
         let Some(port) = dialed_port else { return };
         // Without a configuration there are no rules.
-        if self.roster.0.is_empty() {
+        if self.roster.targets.is_empty() {
             return;
         }
         let (may, what) = match token {

@@ -139,6 +139,8 @@ pub(crate) struct Conn {
     pub(crate) born: Nanos,
     /// The ports that we have dialed for it.
     pub(crate) dialed: Vec<u16>,
+    /// The same, and those that belong to other backends by now.
+    pub(crate) dialed_ever: Vec<u16>,
     /// Whether a drain found it in an accept queue.
     pub(crate) queued_at_drain: bool,
     /// The port of the backend that we have dialed.
@@ -194,6 +196,7 @@ impl Conn {
             connected_at: None,
             born: now,
             dialed: Vec::new(),
+            dialed_ever: Vec::new(),
             queued_at_drain: false,
             dialed_port: None,
             is_unwatchable: false,

@@ -100,6 +100,7 @@ const REQUIRED: &[&str] = &[
     "explanation of a live session",
     "explanation of an ended session",
     "passed over",
+    "later tier",
     "listener added",
     "listener put back",
     "listener removed",

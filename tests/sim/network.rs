@@ -127,6 +127,8 @@ pub(crate) struct Net {
     pub(crate) accepted: u64,
     /// Dials that failed for another reason than the lack of a port.
     pub(crate) exhausted: u64,
+    /// When a dial to a port failed at once; for ever where it lacked a port of ours, for which others may still wait.
+    failed_at: HashMap<u16, Nanos>,
     /// Bytes that each worker has written to the peers of its sessions.
     pub(crate) given: Vec<Given>,
     /// Bytes that all workers have read from them.
@@ -173,6 +175,7 @@ impl Net {
             ended: Vec::new(),
             accepted: 0,
             exhausted: 0,
+            failed_at: HashMap::new(),
             given: Vec::new(),
             taken: 0,
             turns: Vec::new(),
@@ -319,7 +322,11 @@ impl Net {
         match called {
             Ok(id) => self.trace.note(self.now, "dial", id, u64::from(address.port())),
             Err(error) => {
-                self.exhausted += u64::from(error != libc::EADDRNOTAVAIL);
+                let lacks_port = error == libc::EADDRNOTAVAIL;
+                self.exhausted += u64::from(!lacks_port);
+                let until = if lacks_port { Nanos::MAX } else { self.now };
+                let failed_at = self.failed_at.entry(address.port()).or_default();
+                *failed_at = until.max(*failed_at);
                 self.trace.fail(self.now, "dial", usize::from(address.port()), error);
             }
         }
@@ -367,6 +374,7 @@ impl Net {
         if happens(&mut self.rng, self.faults.watch) {
             self.exhausted += 1;
             self.conns[id].is_unwatchable = true;
+            self.failed_at.extend(self.conns[id].dialed_port.map(|port| (port, Nanos::MAX)));
             self.trace.fail(self.now, "watch", id, libc::ENOSPC);
             return Err(libc::ENOSPC);
         }
@@ -387,11 +395,18 @@ impl Net {
                 let client = self.clients[&(conn.worker, pack(key))];
                 conn.partner = Some(client);
                 let port = conn.dialed_port.expect("backends are dialed");
+                let Conn { dialed_ever, born, .. } = &self.conns[client];
+                let may_have_failed = |port| {
+                    dialed_ever.contains(&port) || self.failed_at.get(&port).is_some_and(|at| at >= born)
+                };
+                let is_later = self.roster.check_tier(worker, port, may_have_failed);
+                self.coverage.hit_if(is_later, "later tier");
                 let client = &mut self.conns[client];
                 client.partner = Some(id);
                 assert!(!client.dialed.contains(&port), "#{id}: dialed again for the same client");
                 let is_retry = client.has_left_bytes() && !client.dialed.is_empty();
                 client.dialed.push(port);
+                client.dialed_ever.push(port);
                 self.coverage.hit_if(is_retry, "redial for bytes of the dead");
             }
             Token::Probe(_) => self.becomes_check(id),

@@ -106,12 +106,10 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
     for _ in 0..1 + rng.below(4) {
         let port = FIRST_BACKEND_PORT + u16::try_from(backends.len()).expect("a few");
         let weight = pick(rng, &[0, 1, 1, 1, 3, 256]);
-        let backup = rng.below(6) == 0;
-        write!(
-            text,
-            "[[pool.backend]]\naddress = \"127.0.0.1:{port}\"\nweight = {weight}\nbackup = {backup}\n"
-        )
-        .expect("as above");
+        let priority = pick(rng, &[0, 0, 0, 1, 2, 15]);
+        let tier = if priority == 15 { "backup = true".to_owned() } else { format!("priority = {priority}") };
+        write!(text, "[[pool.backend]]\naddress = \"127.0.0.1:{port}\"\nweight = {weight}\n{tier}\n")
+            .expect("as above");
         let mode = if rng.below(4) == 0 { Mode::draw(rng) } else { Mode::Serving };
         backends.push(Backend { mode, answer, home: pool });
     }

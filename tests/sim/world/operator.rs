@@ -220,15 +220,24 @@ impl World {
         let mode = if self.rng.below(4) == 0 { Mode::draw(&mut self.rng) } else { Mode::Serving };
         net.backends.push(network::Backend { mode, answer, home: number_of(&pool.settings) });
         let address = ([127, 0, 0, 1], port).into();
-        Some(model::Backend { name: format!("127.0.0.1:{port}"), address, weight: 1, backup: false })
+        Some(model::Backend {
+            name: format!("127.0.0.1:{port}"),
+            address,
+            weight: 1,
+            priority: [0, 0, 1][usize::from(port % 3)],
+        })
     }
 
-    /// Now and then a remaining backend changes its role, unless a source lists it.
+    /// Now and then a remaining backend changes its tier, unless a source lists it.
     fn publish_backends(&mut self, pool: PoolId, mut listed: Vec<model::Backend>, back: &[Arc<Backend>]) {
         if self.below(4) == 0 {
             let place = self.below(listed.len());
             let known = self.snapshot.pool(pool).backend_named(&listed[place].name);
-            listed[place].backup ^= known.is_none_or(|known| !self.is_discovered(known.id));
+            let is_discovered = known.is_some_and(|known| self.is_discovered(known.id));
+            let drawn = [0, 1, 2, 15][self.below(4)];
+            if !is_discovered {
+                listed[place].priority = drawn;
+            }
         }
         self.publish(self.snapshot.with_backends_back(pool, &listed, back));
     }
