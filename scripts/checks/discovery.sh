@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Backends by the DNS of dnsmasq: they come and go with its answers, 200 addresses come by TCP, a service has its ports
-# and backups, and a name server that is away takes nothing out of service.
+# and tiers, and a name server that is away takes nothing out of service.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 
@@ -69,8 +69,8 @@ interval = "100ms"
 END
 start_l4lb lb -c "$WORK/lb.toml"
 wait_until 10 "two addresses" backends_are web 127.0.8.11@1 127.0.8.12@1
-wait_until 10 "a service with a backup" backends_are service 127.0.8.1@60 127.0.8.2@40/15
-pass "two addresses, and a service with a weight and a backup"
+wait_until 10 "a service with two tiers" backends_are service 127.0.8.1@60 127.0.8.2@40/1
+pass "two addresses, and a service with a weight and two tiers"
 
 say_hosts web.test 127.0.8.12 127.0.8.13
 wait_until 10 "another one in place of the first" backends_are web 127.0.8.12@1 127.0.8.13@1

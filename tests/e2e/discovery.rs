@@ -210,7 +210,7 @@ fn a_reload_takes_sources_in_and_out_and_loses_nothing_of_those_that_stay() {
 }
 
 #[test]
-fn a_service_has_ports_weights_and_backups_of_its_own() {
+fn a_service_has_ports_weights_and_tiers_of_its_own() {
     let (server, port) = (NameServer::start(), backends(&[A1, A2]));
     let host = |priority, weight, name: &str| {
         RData::SRV(SRV::new(priority, weight, port, Name::from_ascii(name).unwrap()))
@@ -228,8 +228,11 @@ fn a_service_has_ports_weights_and_backups_of_its_own() {
         let backend = backends.iter().find(|backend| backend.address.starts_with(&ip.to_string())).unwrap();
         (backend.weight, backend.priority)
     };
-    assert_eq!((found(A1), found(A2)), ((7, 0), (1, 15)));
-    assert!((0..4).all(|_| visit(&daemon) == Some(1)), "a backup serves when no other does");
+    assert_eq!((found(A1), found(A2)), ((7, 0), (1, 1)));
+    assert!(
+        (0..4).all(|_| visit(&daemon) == Some(1)),
+        "the next tier serves when no backend of the first does"
+    );
     daemon.stop();
 }
 

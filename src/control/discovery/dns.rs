@@ -4,7 +4,8 @@
 //! is truncated. A resolver lives for one question: it caches nothing, reads resolv.conf(5) anew, and keeps no socket
 //! that something between us and the name server has forgotten.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,7 +185,7 @@ fn ttl_of(entries: &[Entry]) -> Duration {
     Duration::from_secs(entries.iter().map(|entry| entry.ttl).min().unwrap_or_default().into())
 }
 
-/// The hosts of a service with their ports. Those of the lowest number serve, the others are backups.
+/// The hosts of a service with their ports, in tiers by the priorities of their records.
 async fn service(servers: &Arc<Servers>, name: &Name, prefer: Prefer) -> Result<Records, Miss> {
     let lookup = servers.lookup(name, RecordType::SRV).await?;
     let mut hosts: Vec<&SRV> = lookup
@@ -301,12 +302,27 @@ impl Notes {
     }
 }
 
-/// Weights of the hosts of one priority.
+/// Weights of the hosts of one tier.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weights {
     heaviest: u16,
     /// Whether one of them is 0: it gets sessions almost never (RFC 2782).
     has_zero: bool,
+}
+
+/// Returns the tier of each priority that a record has: the lowest number is the first one, each higher number the
+/// next. Priorities that are left over share the last one.
+fn tiers(hosts: &[&SRV], notes: &mut Notes) -> BTreeMap<u16, u8> {
+    let priorities: BTreeSet<u16> = hosts.iter().map(|host| host.priority).collect();
+    let most = usize::from(PRIORITY_MAX) + 1;
+    if priorities.len() > most {
+        let count = priorities.len();
+        notes.add(|| {
+            format!("{count} priorities, more than {most}: the last ones share priority {PRIORITY_MAX}")
+        });
+    }
+    let in_order = (0..PRIORITY_MAX).chain(iter::repeat(PRIORITY_MAX));
+    priorities.into_iter().zip(in_order).collect()
 }
 
 /// Hosts and their addresses make backends.
@@ -317,10 +333,10 @@ fn combine_answers(
     records: &mut Records,
     notes: &mut Notes,
 ) {
-    let first = hosts.iter().map(|host| host.priority).min().unwrap_or_default();
-    let mut weights: BTreeMap<u16, Weights> = BTreeMap::new();
+    let tiers = tiers(hosts, notes);
+    let mut weights: BTreeMap<u8, Weights> = BTreeMap::new();
     for host in hosts {
-        let weights = weights.entry(host.priority).or_default();
+        let weights = weights.entry(tiers[&host.priority]).or_default();
         weights.heaviest = host.weight.max(weights.heaviest);
         weights.has_zero |= host.weight == 0;
     }
@@ -336,12 +352,12 @@ fn combine_answers(
                     notes.add(|| format!("{target} {family}: {why}"));
                     records.unknown_hosts.insert(known_by(&target, *family == RecordType::AAAA, prefer));
                 }
-                let weight = scaled(host.weight, weights[&host.priority]);
+                let priority = tiers[&host.priority];
+                let weight = scaled(host.weight, weights[&priority]);
                 for ip in addresses.all.iter().take(left) {
                     let address = SocketAddr::new(*ip, host.port);
                     if taken.insert(address) {
-                        let backend =
-                            found(address, weight, if host.priority > first { PRIORITY_MAX } else { 0 });
+                        let backend = found(address, weight, priority);
                         records.listed.push((known_by(&target, ip.is_ipv6(), prefer), backend));
                     } else {
                         notes.add(|| format!("{address} is listed twice, the first counts"));

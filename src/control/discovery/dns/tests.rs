@@ -228,7 +228,7 @@ async fn an_answer_with_another_id_or_to_another_question_is_ignored() {
 }
 
 #[tokio::test]
-async fn the_hosts_of_the_lowest_number_serve_and_the_others_are_backups() {
+async fn each_priority_of_a_service_is_a_tier_and_has_weights_of_its_own() {
     let zone = Zone::default()
         .with(
             "_http._tcp.web.test.",
@@ -245,9 +245,25 @@ async fn the_hosts_of_the_lowest_number_serve_and_the_others_are_backups() {
         .with("c.test.", 9, &[ip("10.0.0.4")]);
     let found = records(asked(zone, |at| settings("_http._tcp.web.test", Record::Service, at)).await);
     let expected =
-        ["10.0.0.1:8080@1", "10.0.0.1:8083@256", "10.0.0.2:8081@1", "10.0.0.3:8081@1", "10.0.0.4:8082@40/15"];
+        ["10.0.0.1:8080@1", "10.0.0.1:8083@256", "10.0.0.2:8081@1", "10.0.0.3:8081@1", "10.0.0.4:8082@40/1"];
     assert_eq!(shown(&found), expected);
     assert_eq!(found.ttl, Duration::from_secs(9));
+}
+
+/// RFC 2782 gives the order of the numbers only, not their distance.
+#[tokio::test]
+async fn priorities_beyond_sixteen_share_the_last_tier_with_one_scale_of_weights() {
+    let hosts: Vec<RData> = (0..18)
+        .map(|number| host(100 * number, 1_024 * u16::from(number == 17), 8_000 + number, "a.test."))
+        .collect();
+    let zone =
+        Zone::default().with("_http._tcp.web.test.", 30, &hosts).with("a.test.", 60, &[ip("10.0.0.1")]);
+    let found = records(asked(zone, |at| settings("_http._tcp.web.test", Record::Service, at)).await);
+    let tiers: Vec<u8> = found.listed.iter().map(|(_, found)| found.priority).collect();
+    assert_eq!(tiers, (0..=15).chain([15, 15]).collect::<Vec<u8>>());
+    let weights: Vec<u16> = found.listed[14..].iter().map(|(_, found)| found.weight).collect();
+    assert_eq!(weights, [1, 1, 1, 256]);
+    assert_eq!(found.notes, ["18 priorities, more than 16: the last ones share priority 15"]);
 }
 
 #[test]
