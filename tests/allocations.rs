@@ -147,7 +147,7 @@ fn a_choice_costs_no_allocation_in_whichever_tier_it_ends() {
             let mut rng = Rng::new(1);
             let mut pick = || match choose(pool, 0, Ipv4Addr::LOCALHOST.into(), &[], &mut rng) {
                 Chosen::Leased(lease, _) => lease.release(),
-                Chosen::Nobody => panic!("the last tier serves"),
+                Chosen::NoBackend => panic!("the last tier serves"),
             };
             let counted = allocation_counter::measure(|| (0..ROUNDS).for_each(|_| pick()));
             assert_eq!(counted.count_total, 0, "{balance}, {tiers} tiers: {counted:?}");

@@ -23,7 +23,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Returns the standing of a backend of `pool`.
-    pub fn of(pool: &Pool, backend: &Backend) -> Self {
+    pub(crate) fn of(pool: &Pool, backend: &Backend) -> Self {
         let priority = pool.priority_of(backend);
         Self { weight: backend.weight(), priority, refusal: SkipReason::now(backend) }
     }

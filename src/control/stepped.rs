@@ -6,19 +6,42 @@ use std::sync::Arc;
 use crate::config::model::Config;
 use crate::control::control_loop::{Control, ControlLoop};
 use crate::control::discovery::state::Sources;
+use crate::control::membership::kept::Kept;
 use crate::control::membership::origin::Origin;
+use crate::control::standby::Standby;
+use crate::control::status::View;
+use crate::control::workers::Workers;
 use crate::messages::discovery::SourceReport;
 use crate::messages::reload::{Mode, ReloadRequest};
-use crate::messages::topology::StagedChange;
+use crate::messages::report::Reports;
+use crate::messages::topology::{Site, StagedChange};
 use crate::pool::{BackendId, Snapshot};
 
 /// See the module.
 pub struct SteppedControl(ControlLoop);
 
 impl SteppedControl {
-    /// Returns one that follows the sources of the configuration and asks none of them.
-    pub fn new(control: Control) -> Self {
-        let mut work = ControlLoop::new(control);
+    /// Returns one that runs `config` as `snapshot`, follows its sources and asks none of them. It has no thread.
+    pub fn new(config: &Config, snapshot: &Arc<Snapshot>, site: Arc<dyn Site>) -> Self {
+        let (reports, inbox) = Reports::new();
+        let (config, workers) = (Arc::new(config.clone()), Arc::<Workers>::default());
+        let no_thread = || Standby::start("none", 0, 0).expect("no thread fails to start");
+        let mut work = ControlLoop::new(Control {
+            view: Arc::new(View::new(&config, None, Arc::clone(snapshot), Arc::clone(&workers))),
+            snapshot: Arc::clone(snapshot),
+            workers,
+            reports,
+            inbox,
+            drain_timeout: config.global.drain_timeout,
+            config,
+            source: None,
+            look: None,
+            loader: no_thread(),
+            look_ups: no_thread(),
+            site,
+            admin_sockets: Vec::new(),
+            kept: Kept::default(),
+        });
         work.sources = Sources::unasked();
         work.follow_sources();
         Self(work)

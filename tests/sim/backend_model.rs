@@ -119,7 +119,7 @@ impl Roster {
     }
 
     pub(crate) fn setting(&self, backend: BackendId) -> Setting {
-        let Target { admin, weight, health_override, .. } = self.0[backend.0 as usize];
+        let Target { admin, weight, health_override, .. } = self.targets[backend.0 as usize];
         Setting { admin, weight, health: health_override }
     }
 

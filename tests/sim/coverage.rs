@@ -75,7 +75,7 @@ const REQUIRED: &[&str] = &[
     "list empty",
     "list in another order",
     "list with another weight",
-    "list with another role",
+    "list with another priority",
     "list again",
     "moves to another source",
     "listed again within the drain",

@@ -472,7 +472,7 @@ mod tests {
         let pool = Arc::clone(&restored.snapshot.pools[0]);
         let mut backends = pool.settings.backends.clone();
         let address = ([127, 0, 0, 1], 3).into();
-        backends.push(model::Backend { name: "there".into(), address, weight: 1, backup: false });
+        backends.push(model::Backend { name: "there".into(), address, weight: 1, priority: 0 });
         let running = restored.snapshot.with_backends(pool.id, &backends);
         let there = running.pools[0].backend_named("there").unwrap();
         there.set_admin(Admin::Drain);

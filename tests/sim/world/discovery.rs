@@ -10,12 +10,10 @@ use l4lb::base::address::Address;
 use l4lb::config::Config;
 use l4lb::config::discover::Discover;
 use l4lb::config::model;
-use l4lb::control::membership::kept::Kept;
+use l4lb::control::SteppedControl;
 use l4lb::control::membership::origin::Origin;
-use l4lb::control::{Control, Standby, SteppedControl, View, Workers};
 use l4lb::messages::discovery::{Found, Outcome, SourceReport};
 use l4lb::messages::reload::Refused;
-use l4lb::messages::report::Reports;
 use l4lb::messages::topology::{Opened, Site, StagedChange};
 use l4lb::pool::{Backend, BackendId, Pool, Snapshot};
 use l4lb::sys::Token;
@@ -132,8 +130,8 @@ impl World {
             }
             13 if !list.is_empty() => {
                 let place = self.below(list.len());
-                list[place].backup ^= true;
-                self.coverage.hit("list with another role");
+                list[place].priority = [0, 1, 2, 15][self.below(4)];
+                self.coverage.hit("list with another priority");
             }
             _ => self.coverage.hit("list again"),
         }
@@ -159,7 +157,8 @@ impl World {
         let place = self.below(list.len() + 1);
         let weight = [1, 1, 3, 256][self.below(4)];
         let Address::Ip(at) = &address;
-        list.insert(place, Found { name: at.to_string(), address, weight, backup: self.below(6) == 0 });
+        let priority = [0, 0, 0, 1, 2, 15][self.below(6)];
+        list.insert(place, Found { name: at.to_string(), address, weight, priority });
         self.coverage.hit("list longer");
     }
 
@@ -332,7 +331,7 @@ impl World {
             name: backend.name.clone(),
             address: backend.address.clone(),
             weight: [1, 3][self.below(2)],
-            backup: self.below(4) == 0,
+            priority: [0, 0, 1, 15][self.below(4)],
         };
         named(config, &pool.settings.name).backends.push(listed);
         self.coverage.hit("file takes over");
@@ -439,25 +438,7 @@ impl Sources {
 
 /// Returns the control thread of a process that runs `config`.
 pub(super) fn stepped_control(config: &Config, snapshot: &Arc<Snapshot>) -> SteppedControl {
-    let (reports, inbox) = Reports::new();
-    let (config, workers) = (Arc::new(config.clone()), Arc::<Workers>::default());
-    let no_thread = || Standby::start("none", 0, 0).expect("no thread fails to start");
-    SteppedControl::new(Control {
-        view: Arc::new(View::new(&config, None, Arc::clone(snapshot), Arc::clone(&workers))),
-        snapshot: Arc::clone(snapshot),
-        workers,
-        reports,
-        inbox,
-        drain_timeout: config.global.drain_timeout,
-        config,
-        source: None,
-        look: None,
-        loader: no_thread(),
-        look_ups: no_thread(),
-        site: Arc::new(Nowhere),
-        admin_sockets: Vec::new(),
-        kept: Kept::default(),
-    })
+    SteppedControl::new(config, snapshot, Arc::new(Nowhere))
 }
 
 /// Returns whether a connection to `port` is being opened: of a check, or of a session.
@@ -478,9 +459,9 @@ fn named<'c>(config: &'c mut Config, pool: &str) -> &'c mut model::Pool {
     config.pools.iter_mut().find(|named| named.name == pool).expect("it runs")
 }
 
-fn sorted(list: &[Found]) -> Vec<(u16, u16, bool)> {
+fn sorted(list: &[Found]) -> Vec<(u16, u16, u8)> {
     let mut all: Vec<_> =
-        list.iter().map(|found| (port_of(&found.address), found.weight, found.backup)).collect();
+        list.iter().map(|found| (port_of(&found.address), found.weight, found.priority)).collect();
     all.sort_unstable();
     all
 }

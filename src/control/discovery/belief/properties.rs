@@ -29,7 +29,7 @@ fn host_of(last: u8) -> String {
 
 fn found(last: u8, weight: u16) -> Found {
     let address: SocketAddr = ([10, 0, 0, last], 80).into();
-    Found { name: address.to_string(), address: address.into(), weight, backup: false }
+    Found { name: address.to_string(), address: address.into(), weight, priority: 0 }
 }
 
 fn a_listed() -> impl Strategy<Value = (String, Found)> {
