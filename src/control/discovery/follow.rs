@@ -282,12 +282,13 @@ mod tests {
     use std::io;
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use super::*;
     use crate::config::{self, Config, Overrides};
     use crate::control::membership::merge::merge;
     use crate::control::tests::control;
-    use crate::messages::request::{Ask, Named, Refusal, Request};
+    use crate::messages::request::{Ask, Named, NewBackend, Refusal, Request};
     use crate::pool::{Admin, Snapshot};
 
     const LISTENER: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n";
@@ -398,6 +399,68 @@ mod tests {
         assert_eq!(work.sources.all[0].last.len(), 2);
         reload(&mut work, &format!("{LISTENER}{}", source("web.test")));
         assert_eq!(backends(&work), ["10.0.0.1:80", "10.0.0.9:80"]);
+    }
+
+    fn register(work: &mut ControlLoop, name: &str, address: &str, ttl: Option<Duration>) {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let backend = NewBackend {
+            name: name.into(),
+            address: address.parse::<SocketAddr>().unwrap().into(),
+            weight: 1,
+            backup: false,
+            ttl,
+            holder: None,
+            replace: false,
+        };
+        work.on_ask(Ask {
+            who: "a test".into(),
+            request: Request::Register { pool: "web".into(), backend, reply },
+        });
+    }
+
+    fn left_out(work: &ControlLoop) -> usize {
+        work.control.view.state().sources[0].left_out.len()
+    }
+
+    /// The next answer may be an hour away.
+    #[test]
+    fn what_an_ended_lease_leaves_is_of_the_source_at_once() {
+        for name in ["10.0.0.1:80", "one"] {
+            let mut work = work(&format!("{LISTENER}{}", source("web.test")));
+            register(&mut work, name, "10.0.0.1:80", Some(Duration::ZERO));
+            lists(&mut work, "web.test", &[1, 2]);
+            assert_eq!((backends(&work), left_out(&work)), (vec![name.to_owned(), "10.0.0.2:80".into()], 1));
+            let lease = work.control.snapshot.pools[0].backends[0].lease(0);
+            work.end_leases();
+            assert_eq!(backends(&work), ["10.0.0.2:80", "10.0.0.1:80"], "{name}");
+            assert_eq!(left_out(&work), 0, "{name}");
+            let one = work.control.snapshot.pools[0].backend_named("10.0.0.1:80").unwrap();
+            let known = work.control.kept.registrations.discovery_of(one.id).unwrap();
+            assert_eq!(&*known.source, "dns:web.test:80");
+            // By the same name it is the same backend, which never left its sessions.
+            assert_eq!(one.active() == 1, name == "10.0.0.1:80", "{name}");
+            assert_eq!(work.removed.is_empty(), name == "10.0.0.1:80", "{name}");
+            lease.release();
+            work.end_leases();
+            assert_eq!(backends(&work).len(), 2, "a source has no lease that could end");
+        }
+    }
+
+    /// A backend that an operator removes must not be back in the same moment.
+    #[test]
+    fn what_an_operator_removes_is_of_the_source_with_its_next_answer() {
+        let mut work = work(&format!("{LISTENER}{}", source("web.test")));
+        register(&mut work, "one", "10.0.0.1:80", None);
+        lists(&mut work, "web.test", &[1, 2]);
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let backend = Named { pool: "web".into(), backend: "one".into() };
+        work.on_ask(Ask {
+            who: "a test".into(),
+            request: Request::Deregister { backend, holder: None, reply },
+        });
+        assert_eq!((backends(&work), left_out(&work)), (vec!["10.0.0.2:80".to_owned()], 1));
+        lists(&mut work, "web.test", &[1, 2]);
+        assert_eq!((backends(&work), left_out(&work)), (vec!["10.0.0.2:80".into(), "10.0.0.1:80".into()], 0));
     }
 
     /// A drained backend had new sessions once its source had another name.
