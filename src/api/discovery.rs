@@ -30,6 +30,9 @@ pub struct Discovery {
     pub since: Timestamp,
     /// How long ago there was an answer last, in seconds.
     pub age: Option<f64>,
+    /// In how many seconds it is asked next, if no failed dial makes that earlier; 0 while it is asked, null before the
+    /// first answer.
+    pub next: Option<f64>,
     /// Backends that are believed to be there.
     pub backends: u64,
     /// A note for the operator about the last answer.

@@ -134,7 +134,7 @@ impl ControlLoop {
             }
             Report::ReloadRequest(request) => self.on_reload_request(request),
             Report::Resolved(found) => self.on_resolved(&found),
-            Report::Discovered(source, sighting) => self.on_discovered(source, sighting),
+            Report::Discovered(source, report, wait) => self.on_discovered(source, report, wait),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::LogWorkerStats => self.log_worker_stats(),
             // Its consequences are handled after every report.

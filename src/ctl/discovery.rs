@@ -15,6 +15,7 @@ pub(super) fn sources(sources: &[api::Discovery], now: Timestamp) -> String {
         Text("STATE"),
         Figure("FOR"),
         Figure("LAST ANSWER"),
+        Figure("NEXT"),
         Figure("BACKENDS"),
         Text("NOTE"),
     ];
@@ -33,6 +34,7 @@ pub(super) fn sources(sources: &[api::Discovery], now: Timestamp) -> String {
             cell(&source.state).fg(colour),
             cell(age(now, source.since)),
             maybe(source.age.map(span)),
+            maybe(source.next.map(span)),
             cell(source.backends),
             maybe((!notes.is_empty()).then(|| one_line(&notes.join("; ")))),
         ]

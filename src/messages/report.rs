@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::HealthState;
@@ -52,8 +53,8 @@ pub enum Report {
     StateWritten,
     /// Names that could not be resolved have been looked up again.
     Resolved(HashMap<String, io::Result<Vec<SocketAddr>>>),
-    /// A source of backends has an answer, or has failed to get one.
-    Discovered(SourceId, SourceReport),
+    /// A source of backends has an answer, or has failed to get one. It is asked again after that time.
+    Discovered(SourceId, SourceReport, Duration),
     /// SIGUSR1: log each worker's part of the work.
     LogWorkerStats,
 }

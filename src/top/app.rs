@@ -21,6 +21,8 @@ pub(super) enum News {
     Reached(Box<api::Status>),
     /// A sample, and the latest events.
     Sample(Box<api::Sample>, Vec<api::Event>),
+    /// The sources of backends, and how each of them does.
+    Sources(Vec<api::Discovery>),
     /// The connection is lost, and why.
     Lost(String),
     /// The result of a change, in words.
@@ -159,6 +161,7 @@ pub(super) struct App {
     pub(super) sample: Option<Box<api::Sample>>,
     pub(super) rates: Option<Rates>,
     pub(super) events: Vec<api::Event>,
+    pub(super) sources: Vec<api::Discovery>,
     pub(super) sessions: History,
     /// Bytes relayed per second, both directions.
     pub(super) bytes: History,
@@ -189,6 +192,7 @@ impl App {
             sample: None,
             rates: None,
             events: Vec::new(),
+            sources: Vec::new(),
             sessions: History::default(),
             bytes: History::default(),
             connect: History::default(),
@@ -209,6 +213,7 @@ impl App {
         match news {
             News::Reached(status) => self.on_status(status, now),
             News::Sample(sample, events) => self.on_sample(sample, events, now),
+            News::Sources(sources) => self.sources = sources,
             News::Lost(why) => self.link = Link::Lost(one_line(&why)),
             News::Answer(words) => self.notice = Some((now, one_line(&words))),
         }

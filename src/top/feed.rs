@@ -54,6 +54,7 @@ fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Res
         last = Some(sample.time);
         let path = routes::query("/v1/events", &[("limit", Some(EVENTS_LEN.to_string()))]);
         let events = client.get(&path)?;
+        send(News::Sources(client.get("/v1/discovery")?))?;
         send(News::Sample(Box::new(sample), events))?;
     }
     match last {

@@ -9,6 +9,7 @@ mod feed;
 mod input;
 mod rates;
 mod screen;
+mod sources;
 mod table;
 mod terminal;
 
@@ -155,7 +156,8 @@ fn show(
     loop {
         let now = clock.now();
         let drawn = screen.terminal().draw(|frame| {
-            app.set_page(screen::rows_on(frame.area()));
+            let rows = screen::rows_on(&app, frame.area());
+            app.set_page(rows);
             screen::draw(&app, now, frame.area(), frame.buffer_mut());
         });
         drawn.map_err(|error| unusable(&error))?;
@@ -216,7 +218,7 @@ fn once(args: &TopArgs, client: Client) -> Result<(), Failure> {
     let size = crossterm::terminal::size().ok().filter(|_| terminal::is_there());
     let (width, height) =
         size.unwrap_or_else(|| (variable("COLUMNS", PRINTED.0), variable("LINES", PRINTED.1)));
-    let area = Rect::new(0, 0, width, screen::height_for(app.rows().len(), height));
+    let area = Rect::new(0, 0, width, screen::height_for(&app, app.rows().len(), height));
     let mut buffer = Buffer::empty(area);
     screen::draw(&app, clock.now(), area, &mut buffer);
     print(&screen::text(&buffer))

@@ -16,6 +16,7 @@ use crate::ctl::figures::{age, bytes, count, span};
 use crate::ctl::{stage_word, state_words};
 use crate::top::app::{App, Link, Mode};
 use crate::top::rates::{History, Rates, bytes_rate, rate};
+use crate::top::sources;
 use crate::top::table;
 
 /// Height of the lines about the process.
@@ -50,48 +51,54 @@ struct Places {
     charts: Rect,
     table: Rect,
     detail: Rect,
+    sources: Rect,
     events: Rect,
     foot: Rect,
 }
 
 impl Places {
-    fn of(area: Rect, is_printed: bool) -> Self {
+    fn of(app: &App, area: Rect, is_printed: bool) -> Self {
         let (charts, events) = match area.height {
             0..TALL => (0, 0),
             TALL..TALLER => (4, 4),
             TALLER.. => (7, 9),
         };
-        let [head, charts, table, detail, events, foot] = Layout::vertical([
+        let sources = if area.height < TALL { 0 } else { sources::height(&app.sources) };
+        let [head, charts, table, detail, sources, events, foot] = Layout::vertical([
             Constraint::Length(HEAD_LINES),
             Constraint::Length(charts),
             Constraint::Min(0),
             Constraint::Length(u16::from(area.height > 6)),
+            Constraint::Length(sources),
             Constraint::Length(events),
             Constraint::Length(u16::from(!is_printed)),
         ])
         .areas(area);
-        Self { head, charts, table, detail, events, foot }
+        Self { head, charts, table, detail, sources, events, foot }
     }
 }
 
 /// Returns how many backends a screen of this size has room for.
-pub(super) fn rows_on(area: Rect) -> usize {
-    usize::from(Places::of(area, false).table.height.saturating_sub(1))
+pub(super) fn rows_on(app: &App, area: Rect) -> usize {
+    usize::from(Places::of(app, area, false).table.height.saturating_sub(1))
 }
 
 /// Returns the height of a screen with room for `backends` rows, and at least `at_least`.
-pub(super) fn height_for(backends: usize, at_least: u16) -> u16 {
+pub(super) fn height_for(app: &App, backends: usize, at_least: u16) -> u16 {
     let area = Rect::new(0, 0, 1, at_least);
-    let lacking = (backends + 1).saturating_sub(Places::of(area, true).table.height.into());
+    let lacking = (backends + 1).saturating_sub(Places::of(app, area, true).table.height.into());
     at_least.saturating_add(u16::try_from(lacking).unwrap_or(u16::MAX))
 }
 
 pub(super) fn draw(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
-    let places = Places::of(area, app.printed);
+    let places = Places::of(app, area, app.printed);
     draw_head(app, now, places.head, buffer);
     draw_charts(app, places.charts, buffer);
     let shown = table::draw(app, places.table, buffer);
     detail(app, &shown).render(places.detail, buffer);
+    if let Some(sample) = &app.sample {
+        Paragraph::new(sources::lines(&app.sources, sample.time)).render(places.sources, buffer);
+    }
     draw_events(app, places.events, buffer);
     foot(app, now).render(places.foot, buffer);
     if app.mode == Mode::Help {

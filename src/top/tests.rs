@@ -172,7 +172,8 @@ pub(super) fn app() -> App {
 fn drawn(app: &mut App, now: Instant, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let drawn = terminal.draw(|frame| {
-        app.set_page(screen::rows_on(frame.area()));
+        let rows = screen::rows_on(app, frame.area());
+        app.set_page(rows);
         screen::draw(app, now, frame.area(), frame.buffer_mut());
     });
     drawn.unwrap();
@@ -247,6 +248,44 @@ fn before_the_first_sample_the_screen_shows_what_it_waits_for() {
     assert!(text.contains("waiting for the first sample") && text.contains("0-0 of 0 backends"), "{text}");
 }
 
+fn source(name: &str, state: &str, backends: u64) -> api::Discovery {
+    api::Discovery {
+        pool: "web".into(),
+        source: name.into(),
+        state: state.into(),
+        since: time(-60),
+        age: Some(62.0),
+        next: Some(1.5),
+        backends,
+        note: None,
+        left_out: Vec::new(),
+    }
+}
+
+#[test]
+fn sources_say_what_they_find_and_whether_that_is_old() {
+    let mut app = app();
+    let failed =
+        api::Discovery { note: Some("request timed\nout".into()), ..source("dns:a:80", "failed", 4) };
+    let waiting = api::Discovery { age: None, next: None, ..source("dns:b:80", "waiting", 0) };
+    app.on_news(News::Sources(vec![source("dns:c:80", "found", 1), failed, waiting]), second(120));
+    let text = drawn(&mut app, second(120), 130, 24);
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("web  dns:")).collect();
+    let expected = [
+        "web  dns:a:80  failed for 3m00s, last good list kept, answered 1m02s ago, 4 backends, next query in 1.5s: \
+         request timed\\nout",
+        "web  dns:b:80  waiting for 3m00s, no answer yet, 0 backends",
+        "web  dns:c:80  found for 3m00s, answered 1m02s ago, 1 backend, next query in 1.5s",
+    ];
+    assert_eq!(lines, expected);
+    assert!(text.contains("1-4 of 4 backends"), "they take no row of a backend from this screen:\n{text}");
+    let many = (0..9).map(|number| source(&format!("dns:{number}:80"), "found", 1)).collect();
+    app.on_news(News::Sources(many), second(120));
+    assert!(drawn(&mut app, second(120), 130, 24).contains("and 6 more sources, 0 of them not found"));
+    app.on_news(News::Sources(Vec::new()), second(120));
+    assert!(!drawn(&mut app, second(120), 130, 24).contains("dns:"));
+}
+
 #[test]
 fn a_page_follows_the_selected_row() {
     let mut app = App::new("here".into(), Duration::from_secs(1));
@@ -258,8 +297,8 @@ fn a_page_follows_the_selected_row() {
     app.on_key(Key::End, second(0));
     let text = drawn(&mut app, second(0), 80, 24);
     assert!(text.contains("web/999") && text.contains("991-1000 of 1000 backends"), "{text}");
-    assert_eq!(screen::height_for(1_000, 24), 1_012, "all of them when they are printed");
-    assert_eq!(screen::height_for(3, 24), 24);
+    assert_eq!(screen::height_for(&app, 1_000, 24), 1_012, "all of them when they are printed");
+    assert_eq!(screen::height_for(&app, 3, 24), 24);
 }
 
 proptest! {
@@ -278,6 +317,7 @@ proptest! {
         strange.backends[0].name = name.clone();
         strange.backends[1].health_reason = Some(name.clone());
         app.on_news(News::Sample(Box::new(strange), events()), second(121));
+        app.on_news(News::Sources(vec![source(&name, &name, 1); mode * 2]), second(121));
         if let Some(key) = [None, Some('?'), Some('d'), Some('/')][mode] {
             app.on_key(Key::Char(key), second(121));
             name.chars().for_each(|char| drop(app.on_key(Key::Char(char), second(121))));

@@ -105,14 +105,26 @@ fn backend_row(found: &Found, state: &str) -> api::DiscoveredBackend {
 }
 
 fn row(source: &SourceState, now: Instant) -> api::Discovery {
-    let SourceState { pool, source, outcome, since, began: _, answered, counts: _, backends, note, left_out } =
-        source.clone();
+    let SourceState {
+        pool,
+        source,
+        outcome,
+        since,
+        began: _,
+        answered,
+        next,
+        counts: _,
+        backends,
+        note,
+        left_out,
+    } = source.clone();
     api::Discovery {
         pool,
         source,
         state: outcome.map_or("waiting", Outcome::as_str).to_owned(),
         since,
         age: answered.map(|answered| (now - answered).as_secs_f64()),
+        next: next.map(|next| (next - now).as_secs_f64()),
         backends,
         note,
         left_out,

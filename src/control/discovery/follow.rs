@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::belief::Belief;
 use super::kinds;
@@ -101,8 +102,8 @@ impl ControlLoop {
         });
     }
 
-    /// A source has come to know something.
-    pub(in crate::control) fn on_discovered(&mut self, id: SourceId, report: SourceReport) {
+    /// A source has come to know something, and is asked again after `wait`.
+    pub(in crate::control) fn on_discovered(&mut self, id: SourceId, report: SourceReport, wait: Duration) {
         if self.is_ending() {
             return;
         }
@@ -125,6 +126,7 @@ impl ControlLoop {
             if outcome != Outcome::Failed {
                 row.answered = Some(now);
             }
+            row.next = Some(now + wait);
             row.counts[Outcome::ALL.iter().position(|&one| one == outcome).unwrap_or_default()] += 1;
             row.note = note;
         });
@@ -282,7 +284,6 @@ mod tests {
     use std::io;
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use super::*;
     use crate::config::{self, Config, Overrides};
@@ -336,7 +337,8 @@ mod tests {
             Found { name: address.to_string(), address: address.into(), weight: 1, priority: 0 }
         };
         let list = Some(addresses.iter().map(found).collect());
-        work.on_discovered(id, SourceReport { list, outcome: Outcome::Found, note: None });
+        let report = SourceReport { list, outcome: Outcome::Found, note: None };
+        work.on_discovered(id, report, Duration::from_hours(1));
     }
 
     fn backends(work: &ControlLoop) -> Vec<String> {

@@ -99,7 +99,7 @@ impl<S: Source> Asked<S> {
             let asked = clock.now();
             let chance = self.rng.below(CHANCES) as f64 / CHANCES as f64;
             let (report, wait) = self.belief.on_answer(answer, asked, chance);
-            reports.send_waiting(Report::Discovered(id, report));
+            reports.send_waiting(Report::Discovered(id, report, wait));
             if tokio::time::timeout(wait, self.resolve_now.notified()).await.is_ok() {
                 let since = clock.now() - asked;
                 tokio::time::sleep(EARLY_MIN.min(wait).saturating_sub(since)).await;

@@ -73,6 +73,8 @@ pub(crate) struct SourceState {
     pub(crate) began: Instant,
     /// When there was an answer last.
     pub(crate) answered: Option<Instant>,
+    /// When it is asked next, if not earlier.
+    pub(crate) next: Option<Instant>,
     /// How often it went so, in the order of [`Outcome::ALL`].
     pub(crate) counts: [u64; Outcome::ALL.len()],
     pub(crate) backends: u64,
@@ -92,6 +94,7 @@ impl SourceState {
             since: timestamp(),
             began: now,
             answered: None,
+            next: None,
             counts: [0; Outcome::ALL.len()],
             backends: 0,
             note: None,
