@@ -1,10 +1,17 @@
-//! The demo: the small HTTP server of the tutorial, alone or three of them behind the balancer.
+//! The demo: the small HTTP server of the tutorial, alone, three of them behind the balancer, or a few that come and go.
+
+mod discovery;
+mod name_server;
+mod schedule;
+mod visitors;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use axum::Router;
@@ -12,9 +19,13 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::sys;
+use schedule::PLACES;
+
+pub use discovery::Discovery;
+pub use visitors::Visits;
 
 /// The highest port that [`Ports::from_base`] accepts.
-pub(crate) const PORT_BASE_MAX: u16 = u16::MAX - 4;
+pub(crate) const PORT_BASE_MAX: u16 = u16::MAX - 8;
 
 /// The ports of the demo, all on the loopback interface.
 pub(crate) struct Ports {
@@ -22,18 +33,35 @@ pub(crate) struct Ports {
     /// The port of the admin API and its page.
     dashboard: u16,
     backends: [u16; 3],
+    /// Those of the demo of discovery.
+    discovered: [u16; PLACES],
+    /// The port of its name server.
+    name_server: u16,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { balancer: 9090, dashboard: 9091, backends: [8081, 8082, 8083] }
+        Self {
+            balancer: 9090,
+            dashboard: 9091,
+            backends: [8081, 8082, 8083],
+            discovered: [8081, 8082, 8083, 8084, 8085, 8086],
+            name_server: 9092,
+        }
     }
 }
 
 impl Ports {
-    /// Returns five consecutive ports, for when the usual ones are taken. `base` must not exceed [`PORT_BASE_MAX`].
+    /// Returns consecutive ports, for when the usual ones are taken: five, or nine for the demo of discovery. `base` must
+    /// not exceed [`PORT_BASE_MAX`].
     pub(crate) fn from_base(base: u16) -> Self {
-        Self { balancer: base, dashboard: base + 1, backends: [base + 2, base + 3, base + 4] }
+        Self {
+            balancer: base,
+            dashboard: base + 1,
+            backends: [base + 2, base + 3, base + 4],
+            discovered: [base + 2, base + 3, base + 4, base + 5, base + 6, base + 7],
+            name_server: base + 8,
+        }
     }
 
     /// Returns the address for the admin API.
@@ -88,11 +116,18 @@ impl HttpBackend {
 
     /// Answers every request with the port, and /health with OK. Does not return.
     pub(crate) fn serve(self) -> io::Result<()> {
-        let answer = format!("Received request on server running on port {}\n", self.port);
-        let routes =
-            Router::new().route("/health", get(|| async { "OK" })).fallback(|| async move { answer.clone() });
+        let routes = routes(self.port, Arc::default());
         self.runtime.block_on(async { axum::serve(self.listener, routes).await })
     }
+}
+
+/// Returns the answers of the backend on `port`, which counts `requests` that are no health checks.
+fn routes(port: u16, requests: Arc<AtomicU64>) -> Router {
+    let answer = format!("Received request on server running on port {port}\n");
+    Router::new().route("/health", get(|| async { "OK" })).fallback(|| async move {
+        requests.fetch_add(1, Ordering::Relaxed);
+        answer.clone()
+    })
 }
 
 fn refused(address: SocketAddr, error: io::Error) -> io::Error {

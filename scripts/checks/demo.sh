@@ -64,20 +64,21 @@ await_exit demo 5
 expect "exit code after Ctrl-C" "$EXIT" = 0
 pass "Ctrl-C ends it with exit code 0 after $EXIT_MS ms"
 
-# Where its ports are taken, five others in a row are not; the pool is that of the manual.
-five_free_ports() {
+# Where its ports are taken, others in a row are not; the pool is that of the manual.
+# free_ports_in_a_row COUNT: the first of them.
+free_ports_in_a_row() {
     local base port
     for _ in {1..20}; do
         base=$(free_ports 1)
-        for port in $((base + 1)) $((base + 2)) $((base + 3)) $((base + 4)); do
+        for ((port = base + 1; port < base + $1; port++)); do
             if ((port > 65535)) || accepts_connections "127.0.0.1:$port"; then continue 2; fi
         done
         echo "$base" && return
     done
-    fail "no five ports in a row are free"
+    fail "no $1 ports in a row are free"
 }
 
-BASE=$(five_free_ports)
+BASE=$(free_ports_in_a_row 5)
 ADDRESS=127.0.0.1:$BASE
 start moved "$L4LB" demo --port-base "$BASE"
 wait_until 10 "the demo says what to try" grep -q 'Ctrl-C stops it' "$WORK/moved.out"
@@ -89,3 +90,38 @@ expect "the backends of the pool of the manual" \
 signal INT moved
 await_exit moved 5
 pass "on ports $BASE to $((BASE + 4)) it has the pool web with the backends a, b and c"
+
+# The demo of discovery: backends come and go by themselves, and no request fails.
+CHANGES=4
+
+changes() { grep -c ' s  127\.0\.0\.1:' "$WORK/discover.out" || true; }
+
+has_changed() { (($(changes) >= CHANGES)); }
+
+ask_discover() {
+    local url
+    url=$(sed -n 's/^dashboard: //p' "$WORK/discover.out")
+    curl -sS --max-time 5 -H "Authorization: Bearer ${url##*#token=}" "${url%%#*}$1"
+}
+
+# has_events COUNT MESSAGE: so many events at least begin with it.
+has_events() { (($(ask_discover 'v1/events?limit=200' | grep -oE "\"message\":\"$2" | wc -l) >= $1)); }
+
+BASE=$(free_ports_in_a_row 9)
+start discover env RUNTIME_DIRECTORY="$WORK/discover.run" "$L4LB" demo --discover --port-base "$BASE"
+wait_until 10 "the demo says what to try" grep -q 'Ctrl-C stops it' "$WORK/discover.out"
+wait_until 60 "$CHANGES backends have come or gone" has_changed
+# Three at the start.
+wait_until 10 "the API has seen more than three backends come" has_events 4 'discovered by dns-srv:_http._tcp.web.test'
+wait_until 10 "the API has seen a backend go" has_events 1 'dns-srv:_http._tcp.web.test lists it no more'
+expect "the state of the source" "$(ask_discover v1/discovery | grep -o '"state":"[a-z]*"')" = '"state":"found"'
+RUNTIME_DIRECTORY=$WORK/discover.run "$L4LB" doctor >"$WORK/doctor.out" || fail "the doctor has failed"
+grep -qE '^ok +source +dns-srv:_http._tcp.web.test of pool web: found' "$WORK/doctor.out" ||
+    fail "the doctor does not show the source: $(grep source "$WORK/doctor.out")"
+signal INT discover
+await_exit discover 40
+expect "exit code after Ctrl-C" "$EXIT" = 0
+LAST=$(tail -n 1 "$WORK/discover.out")
+[[ $LAST =~ ^([0-9]+)\ requests\ answered,\ 0\ failed$ ]] || fail "requests of the demo: $LAST"
+expect "requests of the demo" "${BASH_REMATCH[1]}" -gt 100
+pass "with --discover: $(changes) backends came or went, $LAST"

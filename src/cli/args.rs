@@ -40,6 +40,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   l4lb demo                              try it: three backends and a balancer
+  l4lb demo --discover                   backends that come and go, announced in DNS
   l4lb -l :9090                          balance 127.0.0.1:8081, 8082 and 8083
   l4lb -l :9090 -b 10.0.0.1:80 -b 10.0.0.2:80,weight=3 --balance least_connections
   l4lb -c /etc/l4lb.toml --workers 4     the file, but with 4 worker threads
@@ -72,7 +73,10 @@ pub enum Command {
         flags: Flags,
     },
     /// Check whether this machine can run l4lb, or a given config file, and print the fixes
-    #[command(after_help = "Exit codes: 0 ok or warnings, 1 a failed check, 2 wrong flags or config.")]
+    #[command(
+        after_help = "An l4lb that runs on the same admin socket is asked for its sources of backends.\n\
+                      Exit codes: 0 ok or warnings, 1 a failed check, 2 wrong flags or config."
+    )]
     Doctor {
         /// The config file to check for [default: one listener and one backend with default settings]
         #[arg(short, long, value_name = "FILE")]
@@ -83,7 +87,10 @@ pub enum Command {
     },
     /// Run three small HTTP backends on 127.0.0.1:8081-8083 and balance them on 127.0.0.1:9090
     Demo {
-        /// Balance on port N, with the dashboard on N+1 and the backends on N+2 to N+4
+        /// Let three to six backends start and stop by themselves, announced by a name server on 127.0.0.1:9092
+        #[arg(long)]
+        discover: bool,
+        /// Balance on port N, with the dashboard on N+1 and the backends from N+2 on; --discover uses the ports up to N+8
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(PORT_BASE_MAX)))]
         port_base: Option<u16>,
     },

@@ -45,8 +45,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let examine = |config: Option<Config>| doctor(&doctor::examine(config.as_ref(), file), json);
             Ok(config.map_or_else(|code| code, examine))
         }
-        Some(Command::Demo { port_base }) => {
-            serve::demo(port_base.map_or_else(Ports::default, Ports::from_base))
+        Some(Command::Demo { discover, port_base }) => {
+            let ports = port_base.map_or_else(Ports::default, Ports::from_base);
+            if discover { serve::demo_of_discovery(ports) } else { serve::demo(ports) }
         }
         Some(Command::Backend { port }) => {
             let backend = HttpBackend::bind(port)?;

@@ -1,6 +1,6 @@
 //! The server in the foreground, until a signal ends it.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
@@ -57,16 +57,36 @@ fn file_of(file: Option<&Path>, overrides: &Overrides) -> Option<ConfigFile> {
 /// Serves the backends of the demo.
 pub(super) fn demo(ports: Ports) -> anyhow::Result<ExitCode> {
     let signals = prepare_process()?;
+    demo::start_backends(&ports)?;
+    let (config, token) = demo_config(&ports, &ports.config())?;
+    let when_started = move || demo::print_what_to_try(&ports, &token, &mut io::stdout());
+    serve(&config, None, Inherited::default(), &signals, when_started)
+}
+
+/// Serves backends that come and go. Prints the outcomes of the requests of its clients at the end.
+pub(super) fn demo_of_discovery(ports: Ports) -> anyhow::Result<ExitCode> {
+    let signals = prepare_process()?;
+    let discovery = demo::Discovery::bind(&ports)?;
+    let visits = discovery.visits();
+    let (mut config, token) = demo_config(&ports, &ports.discovery_config())?;
+    // It prints a line for each change itself, and its clients have very many sessions.
+    config.global.log_level = log::LevelFilter::Warn;
+    let when_started = move || discovery.start(&ports, &token, io::stdout());
+    let code = serve(&config, None, Inherited::default(), &signals, when_started)?;
+    writeln!(io::stdout(), "{visits}")?;
+    Ok(code)
+}
+
+/// Returns the configuration of a demo, and the token for its dashboard.
+fn demo_config(ports: &Ports, text: &str) -> anyhow::Result<(Config, demo::Token)> {
     let no_names = &mut |_: &str| Ok(Vec::new());
-    let config = config::parse(&ports.config(), "demo", &Overrides::default(), no_names);
+    let config = config::parse(text, "demo", &Overrides::default(), no_names);
     let mut config =
         config.map_err(|errors| anyhow::anyhow!("the demo has a wrong configuration: {errors:?}"))?;
-    demo::start_backends(&ports)?;
     let token = demo::Token::make().context("cannot create a token for the dashboard")?;
     config.admin.listen = Some(ports.dashboard());
     config.admin.token_file = Some(token.file().to_owned());
-    let when_started = move || demo::print_what_to_try(&ports, &token, &mut io::stdout());
-    serve(&config, None, Inherited::default(), &signals, when_started)
+    Ok((config, token))
 }
 
 /// Prepares the process. Must be called before anything waits and before there is another thread: threads inherit these
