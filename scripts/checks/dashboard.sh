@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The page at / of the admin listener, in Chromium: it loads, its numbers move under load, changes are done, it is
-# usable by keyboard, on a phone and with a thousand backends, and nothing is in the console.
+# usable by keyboard, on a phone and with a thousand backends, it shows the sources of discovered ones, and nothing is in
+# the console.
 # --shots DIR leaves pictures of it there, which takes two minutes more.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
@@ -45,6 +46,22 @@ config_of_many() {
     done
 }
 
+config_of_sources() {
+    entrances
+    cat <<END
+[[pool]]
+name = "web"
+health = { type = "off" }
+[[pool.discover]]
+type = "dns"
+name = "web.test"
+port = 80
+resolver = ["$NAME_SERVER"]
+interval = "500ms"
+obsolete = 0
+END
+}
+
 # A connection for each request, until it is ended.
 come_and_go() {
     while :; do
@@ -81,6 +98,16 @@ pass "$(grep -c '^ok: ' "$WORK/page.held") things held: tokens, numbers, changes
 stop stay
 stop come
 stop three
+
+NAME_SERVER=127.0.0.1:$(free_ports 1)
+start_peer names names "$NAME_SERVER"
+wait_until 10 "the name server answers" grep -q '^answers$' "$WORK/names.out"
+ask names set web.test 127.0.8.1 127.0.8.2 >/dev/null
+config_of_sources >"$WORK/sources.toml"
+start_l4lb sources -c "$WORK/sources.toml"
+look sources --names "$WORK/names.in"
+pass "a source is shown: found, failed with its list kept, and found again"
+stop sources
 
 config_of_many >"$WORK/many.toml"
 start_l4lb many -c "$WORK/many.toml"

@@ -3,7 +3,7 @@
 
 Chromium is driven through its own driver; nothing is loaded from elsewhere. Prints a line for each thing that held, and
 ends with the first that did not. `page` expects the pool "web" with the backends a, b and c, and requests that go through
-it; `many` only measures what a page of very many backends costs; `pictures` are what README.md shows from
+it; `sources` expects it with two backends of a name server, which takes commands; `many` only measures what a page of very many backends costs; `pictures` are what README.md shows from
 src/manual/assets/. With --shots DIR the page is left there as it looked.
 """
 
@@ -67,15 +67,16 @@ return found.sort((a, b) => a[0] - b[0]);
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["page", "many", "pictures"])
+    parser.add_argument("what", choices=["page", "sources", "many", "pictures"])
     parser.add_argument("url", help="http://HOST:PORT/")
     parser.add_argument("token_file", type=pathlib.Path)
     parser.add_argument("--pid", type=int, help="of l4lb: it is stopped for a while, and has to be waited for")
+    parser.add_argument("--names", type=pathlib.Path, help="where the name server `names` of scripts/lib/peers takes commands")
     parser.add_argument("--shots", type=pathlib.Path, help="where pictures of the page go")
     args = parser.parse_args()
     page = Page(args.url, args.token_file.read_text().strip())
     try:
-        {"page": look_at_page, "many": look_at_many, "pictures": take_pictures}[args.what](page, args)
+        {"page": look_at_page, "sources": look_at_sources, "many": look_at_many, "pictures": take_pictures}[args.what](page, args)
     except Missing as missing:
         page.shoot(args.shots, "failed")
         sys.exit(f"FAILED: {missing}; the console says {page.console()}")
@@ -224,6 +225,38 @@ def waits_for_l4lb(page, pid):
     finally:
         os.kill(pid, signal.SIGCONT)
     page.until("it is live again", lambda: page.text("#link") == "live")
+
+
+def look_at_sources(page, args):
+    badges, problems = ".sources .badge", "#problems"
+
+    def tell(command):
+        with args.names.open("w") as names:
+            names.write(f"browser {command}\n")
+
+    page.browser.get(f"{page.url}#token={page.token}")
+    page.until("a source is shown as found", lambda: page.texts(badges) == ["found"])
+    expect("dns:web.test:80" in page.text(".sources .name"), "by its name", page.text(".sources .name"))
+    words = ".sources .words"
+    page.until("with its age and the next query", lambda: all(word in page.text(words) for word in ["2 backends", "answered", "quer"]))
+    tell("set web.test 127.0.8.2 127.0.8.3")
+    page.until("backends come and go", lambda: page.texts(NAMES) == ["127.0.8.2:80", "127.0.8.3:80"])
+    page.until("which is an event", lambda: any("lists it no more" in text for text in page.texts("#events .message")))
+    tell("fail yes")
+    page.until("a failure is shown, and that the list is kept", lambda: page.texts(badges) == ["failed, last good kept"])
+    page.until("it is a problem", lambda: "web / dns:web.test:80" in page.text(problems))
+    expect(len(page.texts(NAMES)) == 2, "its backends stay")
+    for name, width, height, scheme in LOOKS:
+        page.look(width, height, scheme)
+        page.until(f"a page of {width} px is laid out", lambda: page.js("return innerWidth") == width)
+        expect(page.js("return document.documentElement.scrollWidth") <= width, f"{width} px are wide enough")
+        worst = page.js(CONTRAST)[0]
+        expect(worst[0] >= CONTRAST_MIN, f"text has contrast, {width} px, {scheme}", worst)
+        page.shoot(args.shots, f"sources-{name}-{scheme}")
+    tell("fail no")
+    page.until("it is found again", lambda: page.texts(badges) == ["found"])
+    page.until("and no problem any more", lambda: "All is well" in page.text(problems))
+    expect(page.console() == [], "nothing is in the console")
 
 
 def look_at_many(page, args):

@@ -15,6 +15,7 @@ sys.dont_write_bytecode = True
 
 import crowds  # noqa: E402
 import machine  # noqa: E402
+import names  # noqa: E402
 import sessions  # noqa: E402
 import streams  # noqa: E402
 import web  # noqa: E402
@@ -69,6 +70,8 @@ def main():
     pipes.add_argument("--user", type=int, metavar="UID", required=True, help="whose pipes they are")
     files = roles.add_parser("files", help="HTTP: GET and PUT of the files of a directory")
     files.add_argument("directory")
+    name_server = roles.add_parser("names", help="a name server whose addresses are as commands say")
+    name_server.add_argument("address")
     ports = roles.add_parser("free-ports")
     ports.add_argument("count", type=int)
     args = parser.parse_args()
@@ -99,6 +102,8 @@ def main():
             machine.hold_pipes(args)
         case "files":
             web.serve_files(args.directory)
+        case "names":
+            asyncio.run(names.Names(args).run())
         case "free-ports":
             machine.print_free_ports(args.count)
 

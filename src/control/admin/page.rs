@@ -22,7 +22,7 @@ struct File {
     text: &'static str,
 }
 
-static FILES: [File; 10] = [
+static FILES: [File; 11] = [
     File { path: "/", kind: HTML, text: include_str!("page/index.html") },
     File { path: "/style.css", kind: CSS, text: include_str!("page/style.css") },
     File { path: "/app.js", kind: JS, text: include_str!("page/app.js") },
@@ -32,6 +32,7 @@ static FILES: [File; 10] = [
     File { path: "/events.js", kind: JS, text: include_str!("page/events.js") },
     File { path: "/history.js", kind: JS, text: include_str!("page/history.js") },
     File { path: "/pools.js", kind: JS, text: include_str!("page/pools.js") },
+    File { path: "/sources.js", kind: JS, text: include_str!("page/sources.js") },
     File { path: "/words.js", kind: JS, text: include_str!("page/words.js") },
 ];
 

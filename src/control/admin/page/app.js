@@ -6,6 +6,7 @@ import { Chart } from './chart.js';
 import { Events } from './events.js';
 import { History } from './history.js';
 import { Pools, stateOf, stateOfPool } from './pools.js';
+import { Sources, stateOfSource } from './sources.js';
 import { byId, bytes, bytesRate, clock, copyOf, count, latency, plural, put, putBadge, rate, span } from './words.js';
 
 // Samples come every second. Times in milliseconds.
@@ -43,6 +44,7 @@ const charts = [
 const tiles = ['Active sessions', 'New sessions', 'To clients', 'To backends', 'Dial failures', 'Eligible backends'].map(tile);
 const change = new Change(say);
 const events = new Events(byId('events'), byId('events-note'), onEvent);
+const sources = new Sources(() => drawSoon());
 const pools = new Pools({
   cards: byId('pool-cards'),
   shown: byId('shown'),
@@ -101,6 +103,7 @@ function comeIn() {
 
 // What is not in a sample. While there is no connection the streams say so, and this says nothing.
 async function refresh(signal) {
+  sources.refresh(signal);
   const answer = await ask('GET', 'v1/status').catch(() => null);
   if (!answer || signal.aborted) return;
   const isAnother = status && status.started !== answer.started;
@@ -109,6 +112,7 @@ async function refresh(signal) {
     // Its totals begin anew, and so do its events.
     history = new History();
     events.clear();
+    sources.clear();
     return comeIn();
   }
   drawSoon();
@@ -116,6 +120,7 @@ async function refresh(signal) {
 
 function onEvent(event) {
   if (event.kind === 'reload') refresh(running.signal);
+  if (event.kind === 'backend') sources.refreshSoon(running.signal);
   if (event.kind === 'eligibility') say(`${event.pool}: ${event.message}`);
 }
 
@@ -145,7 +150,7 @@ function draw() {
   showTiles();
   showProblems();
   charts.forEach((chart) => chart.draw(history.points));
-  pools.show(sample, history);
+  pools.show(sample, history, sources);
   change.show(sample);
 }
 
@@ -236,6 +241,11 @@ function problems() {
   }
   for (const backend of sample.backends) {
     if (backend.admin !== 'ready') tell('warn', `${backend.pool} / ${backend.name}`, `in ${backend.admin}${keptOut(backend)}, ${plural(backend.sessions, 'session')} left`);
+  }
+  for (const source of sources.all) {
+    const [words, tone] = stateOfSource(source);
+    const why = source.note ? `: ${source.note}` : '';
+    if (tone === 'bad' || tone === 'warn') tell(tone, `${source.pool} / ${source.source}`, `${words}, since ${clock(source.since)}${why}`);
   }
   if (status?.log_lines_dropped > 0) tell('warn', 'log', `${plural(status.log_lines_dropped, 'line')} dropped: its reader is too slow`);
   const all = sample.pools.reduce((sum, pool) => sum + pool.backends, 0);

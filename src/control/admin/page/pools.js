@@ -2,6 +2,7 @@
 
 import { line, spanOf } from './chart.js';
 import { keyOf } from './history.js';
+import { SourceList } from './sources.js';
 import { bytesRate, copyOf, count, plural, put, putBadge, rate, span } from './words.js';
 
 // A table with more rows gets a frame of its own to scroll in.
@@ -92,11 +93,13 @@ class Card {
     this.toClient = find('.to-client');
     this.body = find('tbody');
     this.spark = find('.spark path');
+    this.sources = new SourceList(find('.sources'));
     const title = find('h3');
     title.textContent = name;
     title.id = `pool-${name}`;
     this.node.setAttribute('aria-labelledby', title.id);
     this.rows.setAttribute('aria-label', `Backends of ${name}`);
+    find('.sources').setAttribute('aria-label', `Sources of ${name}`);
     find('caption').textContent = `Backends of pool ${name}`;
     find('.spark').setAttribute('viewBox', `0 0 ${SPARK.width} ${SPARK.height}`);
   }
@@ -156,7 +159,7 @@ export class Pools {
     Object.assign(this, { cards, shown, filter, troubled, onChange });
   }
 
-  show(sample, history) {
+  show(sample, history, sources) {
     const now = Date.parse(sample.time);
     const isWanted = this.#wanted();
     const byPool = new Map(sample.pools.map((pool) => [pool.name, []]));
@@ -171,6 +174,7 @@ export class Pools {
     for (const pool of sample.pools) {
       const card = this.#cards.get(pool.name) ?? this.#add(pool.name);
       card.showPool(pool, history.pools.get(pool.name), now);
+      card.sources.show(sources, pool.name);
       shown += card.showBackends(byPool.get(pool.name), isWanted, history, now);
     }
     const all = sample.pools.reduce((sum, pool) => sum + pool.backends, 0);
