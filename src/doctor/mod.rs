@@ -6,6 +6,7 @@ mod finding;
 mod judge;
 mod preflight;
 mod show;
+mod sources;
 
 use std::path::Path;
 
@@ -17,10 +18,12 @@ pub(crate) use judge::judge;
 pub(crate) use preflight::preflight;
 pub(crate) use show::{json, table};
 
-/// Checks this machine for `config`, which is in `file`; or for the default settings of l4lb.
+/// Checks this machine for `config`, which is in `file`; or for the default settings of l4lb. Asks the l4lb that runs with
+/// it how its sources of backends do.
 pub(crate) fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
     let figures = Figures::measure(config);
     let mut findings = judge(&figures, &Plan::of(config, &figures));
     findings.extend(config.into_iter().flat_map(|config| preflight(config, file)));
+    findings.extend(figures.admin_socket.iter().flat_map(|(socket, _)| sources::examine(socket)));
     findings
 }
