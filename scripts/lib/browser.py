@@ -252,6 +252,7 @@ def look_at_sources(page, args):
         expect(page.js("return document.documentElement.scrollWidth") <= width, f"{width} px are wide enough")
         worst = page.js(CONTRAST)[0]
         expect(worst[0] >= CONTRAST_MIN, f"text has contrast, {width} px, {scheme}", worst)
+        page.js("document.querySelector('.sources').scrollIntoView({ block: 'center' })")
         page.shoot(args.shots, f"sources-{name}-{scheme}")
     tell("fail no")
     page.until("it is found again", lambda: page.texts(badges) == ["found"])
