@@ -21,8 +21,7 @@ use tokio::net::TcpListener;
 use crate::sys;
 use schedule::PLACES;
 
-pub use discovery::Discovery;
-pub use visitors::Visits;
+pub(crate) use discovery::Discovery;
 
 /// The highest port that [`Ports::from_base`] accepts.
 pub(crate) const PORT_BASE_MAX: u16 = u16::MAX - 8;

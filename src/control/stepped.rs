@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::config::model::Config;
-use crate::control::control_loop::{Control, ControlLoop};
+use crate::control::control_loop::{Control, ControlLoop, RETRY_INTERVAL};
 use crate::control::discovery::state::Sources;
 use crate::control::membership::kept::Kept;
 use crate::control::membership::origin::Origin;
@@ -72,7 +72,7 @@ impl SteppedControl {
     /// A source of that pool reports. Returns false when none runs under that label.
     pub fn on_report_of(&mut self, pool: &str, label: &str, report: SourceReport) -> bool {
         let Some(id) = self.0.sources.run_of(pool, label) else { return false };
-        self.0.on_discovered(id, report);
+        self.0.on_discovered(id, report, RETRY_INTERVAL);
         self.0.publish();
         true
     }

@@ -33,7 +33,7 @@ const STOPPING_MAX: Duration = Duration::from_secs(5);
 
 impl Ports {
     /// Returns the configuration of the demo of discovery: the pool `web` with a source.
-    pub fn discovery_config(&self) -> String {
+    pub(crate) fn discovery_config(&self) -> String {
         let (balancer, name_server) = (self.balancer, self.name_server);
         format!(
             "[[listener]]\nbind = \"127.0.0.1:{balancer}\"\n\
@@ -46,7 +46,7 @@ impl Ports {
 }
 
 /// Backends, their name server and their clients, bound and not yet running.
-pub struct Discovery {
+pub(crate) struct Discovery {
     runtime: Runtime,
     name_server: UdpSocket,
     first: Vec<TcpListener>,
@@ -57,7 +57,7 @@ pub struct Discovery {
 
 impl Discovery {
     /// Takes the port of the name server and those of the first backends. Fails if the port of any later one is taken.
-    pub fn bind(ports: &Ports) -> io::Result<Self> {
+    pub(crate) fn bind(ports: &Ports) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.name_server));
         let (name_server, mut first) = runtime.block_on(async {
@@ -75,12 +75,17 @@ impl Discovery {
     }
 
     /// Returns the outcomes of the requests, now and later.
-    pub fn visits(&self) -> Arc<Visits> {
+    pub(crate) fn visits(&self) -> Arc<Visits> {
         Arc::clone(&self.visits)
     }
 
     /// Prints commands to try, then one line for each change as long as the process runs.
-    pub fn start(self, ports: &Ports, token: &Token, mut to: impl Write + Send + 'static) -> io::Result<()> {
+    pub(crate) fn start(
+        self,
+        ports: &Ports,
+        token: &Token,
+        mut to: impl Write + Send + 'static,
+    ) -> io::Result<()> {
         print_what_to_try(ports, token, &mut to)?;
         thread::Builder::new().name("demo-discovery".into()).spawn(move || {
             if let Err(error) = self.run(&mut to) {

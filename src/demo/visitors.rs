@@ -28,7 +28,7 @@ const FAILURES_SHOWN: u64 = 10;
 
 /// The outcomes of the requests.
 #[derive(Default)]
-pub struct Visits {
+pub(crate) struct Visits {
     answered: AtomicU64,
     failed: AtomicU64,
     /// A signal ends the process: what fails from now on says nothing.

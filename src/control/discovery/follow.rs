@@ -409,7 +409,7 @@ mod tests {
             name: name.into(),
             address: address.parse::<SocketAddr>().unwrap().into(),
             weight: 1,
-            backup: false,
+            priority: 0,
             ttl,
             holder: None,
             replace: false,
