@@ -31,14 +31,6 @@ impl Answer {
         Self { wanted, bytes: Vec::new() }
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// Adds the next bytes; returns the result once it is decided.
     pub(super) fn push(&mut self, chunk: &[u8]) -> Option<Result<(), Cause>> {
         let judged = self.bytes.len();
@@ -50,7 +42,7 @@ impl Answer {
     /// Returns why an answer that ends here, undecided, is a failure.
     pub(super) fn end(&self) -> Cause {
         match self.wanted {
-            Wanted::Contains(_) if !self.is_empty() => self.mismatch(),
+            Wanted::Contains(_) if !self.bytes.is_empty() => self.mismatch(),
             Wanted::Prefix(_) | Wanted::Contains(_) | Wanted::Status(_) => Cause::Closed { got: self.got() },
         }
     }

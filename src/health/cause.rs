@@ -70,12 +70,51 @@ pub enum Cause {
         /// The bytes received so far.
         got: Quoted,
     },
+    /// One of these at one step of several.
+    #[error("{place}: {cause}")]
+    At {
+        /// The step.
+        place: Place,
+        /// What was wrong there.
+        cause: Box<Cause>,
+    },
 }
 
 impl Cause {
+    /// Returns the cause with its place, if it has one.
+    pub(super) fn at(self, place: Option<Place>) -> Self {
+        match place {
+            Some(place) => Self::At { place, cause: Box::new(self) },
+            None => self,
+        }
+    }
+
     /// Returns the cause of an error of the socket.
     pub(super) fn of(kind: ErrorKind, doing: ProbeStep) -> Self {
         if kind == ErrorKind::ConnectionRefused { Self::Refused } else { Self::Socket { kind, doing } }
+    }
+}
+
+/// The part of an exchange that an answer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A step of a script, from 1.
+    Step {
+        /// Its number.
+        number: usize,
+        /// The number of all steps.
+        count: usize,
+    },
+    /// A message of a known protocol.
+    Message(&'static str),
+}
+
+impl Display for Place {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step { number, count } => write!(out, "step {number} of {count}"),
+            Self::Message(name) => out.write_str(name),
+        }
     }
 }
 
@@ -162,6 +201,9 @@ mod tests {
                 "timed out after 1.5s while sending",
             ),
             (Cause::Status { expected: 200, got: 503 }, "expected status 200, got 503"),
+            (Cause::Refused.at(Some(Place::Step { number: 2, count: 3 })), "step 2 of 3: connection refused"),
+            (Cause::Refused.at(Some(Place::Message("greeting"))), "greeting: connection refused"),
+            (Cause::Refused.at(None), "connection refused"),
         ];
         for (cause, expected) in cases {
             assert_eq!(cause.to_string(), expected);

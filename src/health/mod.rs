@@ -7,12 +7,14 @@
 
 mod answer;
 mod cause;
+mod exchange;
 mod probe;
+mod protocols;
 mod schedule;
 mod verdict;
 
 pub use answer::ANSWER_MAX;
-pub use cause::{Cause, ProbeStep, Quoted};
+pub use cause::{Cause, Place, ProbeStep, Quoted};
 pub use probe::{Probe, Step, target};
 pub use schedule::{first_delay, next_delay};
 pub use verdict::Verdict;

@@ -4,24 +4,28 @@
 //! and ask again. From [`Step::Finished`] on the result stands and the driver must close the socket: with FIN if
 //! [`Probe::exchanged_data`], with RST (linger 0) after a bare connect. A report that does not belong to the current
 //! step changes nothing. The driver also keeps the deadline and reports [`Probe::on_timeout`].
+//!
+//! What is said is up to the [`Exchange`]; the probe has the dial, the bytes that the kernel has not accepted yet, and
+//! the errors of the connection.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::address::Address;
-use crate::config::model::{Check, Expect, Health};
-use crate::health::answer::{ANSWER_MAX, Answer, Wanted};
+use crate::config::model::{Check, Health};
 use crate::health::cause::{Cause, ProbeStep};
+use crate::health::exchange::{Exchange, Progress};
+use crate::health::protocols;
 
 /// A check in progress: what to send, and the answer so far. Does no I/O.
 #[derive(Debug)]
 pub struct Probe {
     phase: Phase,
-    request: Vec<u8>,
+    exchange: Box<dyn Exchange>,
+    /// All bytes that the exchange has sent or will send, and how many of them the kernel has accepted.
+    outbox: Vec<u8>,
     sent: usize,
-    /// `None` for a check that only connects.
-    answer: Option<Answer>,
+    has_received: bool,
     /// The error that ended sending. An answer may still wait to be read, and decides if it does.
     broken: Option<Cause>,
 }
@@ -29,8 +33,10 @@ pub struct Probe {
 #[derive(Debug)]
 enum Phase {
     Dialing,
-    Sending,
-    Receiving,
+    /// Sends as long as there are bytes to send, and receives then.
+    Talking,
+    /// The result is known; the last bytes, which end the exchange as its protocol wants, are still being sent.
+    TakingLeave(Result<(), Cause>),
     Finished(Result<(), Cause>),
 }
 
@@ -59,36 +65,33 @@ pub fn target(health: &Health, backend: &Address) -> Address {
 impl Probe {
     /// Returns a check that starts by dialing `target`; `None` when there is nothing to check.
     pub fn new(check: &Check, target: &Address) -> Option<Self> {
-        let (request, wanted) = match check {
-            Check::Off => return None,
-            Check::Tcp => (Vec::new(), None),
-            Check::SendExpect { send, expect } => (send.clone(), Some(wanted(expect))),
-            Check::Http { path, host, status } => {
-                (get(path, host.as_deref(), target).into_bytes(), Some(Wanted::Status(*status)))
-            }
-        };
-        Some(Self { phase: Phase::Dialing, request, sent: 0, answer: wanted.map(Answer::new), broken: None })
+        let exchange = protocols::exchange_of(check, target)?;
+        let (phase, outbox) = (Phase::Dialing, Vec::new());
+        Some(Self { phase, exchange, outbox, sent: 0, has_received: false, broken: None })
     }
 
     /// Returns the next step; the same one until a report changes it.
     pub fn next_step(&self) -> Step<'_> {
         match &self.phase {
             Phase::Dialing => Step::Dial,
-            Phase::Sending => Step::Send(&self.request[self.sent..]),
-            Phase::Receiving => Step::Receive,
+            Phase::Talking if self.is_sending() => Step::Send(self.unsent()),
+            Phase::Talking => Step::Receive,
+            Phase::TakingLeave(_) => Step::Send(self.unsent()),
             Phase::Finished(result) => Step::Finished(result.as_ref().copied()),
         }
     }
 
     /// Returns whether bytes were exchanged, so that the connection must be closed with a FIN.
     pub fn exchanged_data(&self) -> bool {
-        self.sent > 0 || self.answer.as_ref().is_some_and(|answer| !answer.is_empty())
+        self.sent > 0 || self.has_received
     }
 
     /// Must be called once connected.
     pub fn on_connected(&mut self) {
         if matches!(self.phase, Phase::Dialing) {
-            self.phase = if self.answer.is_none() { Phase::Finished(Ok(())) } else { self.after_sending() };
+            self.phase = Phase::Talking;
+            let progress = self.exchange.start(&mut self.outbox);
+            self.advance(progress);
         }
         self.check_invariants();
     }
@@ -101,31 +104,34 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Must be called when the kernel accepted `count` more bytes of the request.
+    /// Must be called when the kernel accepted `count` more bytes.
     pub fn on_sent(&mut self, count: usize) {
-        if matches!(self.phase, Phase::Sending) {
-            self.sent = self.request.len().min(self.sent.saturating_add(count));
-            self.phase = self.after_sending();
+        if matches!(self.next_step(), Step::Send(_)) {
+            self.sent = self.outbox.len().min(self.sent.saturating_add(count));
+            if self.unsent().is_empty() {
+                self.leave();
+            }
         }
         self.check_invariants();
     }
 
     /// Must be called with the bytes received; none is not an end of file.
     pub fn on_received(&mut self, bytes: &[u8]) {
-        if let (Phase::Sending | Phase::Receiving, Some(answer)) = (&self.phase, &mut self.answer)
-            && let Some(result) = answer.push(bytes)
-        {
-            self.phase = Phase::Finished(result);
+        if matches!(self.phase, Phase::Talking) {
+            self.has_received |= !bytes.is_empty();
+            let progress = self.exchange.on_bytes(bytes, &mut self.outbox);
+            self.advance(progress);
         }
         self.check_invariants();
     }
 
     /// Must be called when the backend has ended its stream.
     pub fn on_eof(&mut self) {
-        if let (Phase::Sending | Phase::Receiving, Some(answer)) = (&self.phase, &self.answer) {
-            let cause = self.broken.take().unwrap_or_else(|| answer.end());
-            self.phase = Phase::Finished(Err(cause));
+        if matches!(self.phase, Phase::Talking) {
+            let cause = self.exchange.on_eof();
+            self.fail(cause);
         }
+        self.leave();
         self.check_invariants();
     }
 
@@ -136,12 +142,11 @@ impl Probe {
             Phase::Dialing => self.fail(Cause::of(kind, ProbeStep::Connecting)),
             // A backend may answer, close and so reset the connection while bytes are still being sent: read before
             // judging the error.
-            Phase::Sending => {
-                self.broken = Some(Cause::of(kind, ProbeStep::Sending));
-                self.phase = Phase::Receiving;
+            Phase::Talking if self.is_sending() => {
+                self.broken = Some(self.at(Cause::of(kind, ProbeStep::Sending)));
             }
-            Phase::Receiving => self.fail(Cause::of(kind, ProbeStep::Receiving)),
-            Phase::Finished(_) => {}
+            Phase::Talking => self.fail(self.at(Cause::of(kind, ProbeStep::Receiving))),
+            Phase::TakingLeave(_) | Phase::Finished(_) => self.leave(),
         }
         self.check_invariants();
     }
@@ -150,11 +155,25 @@ impl Probe {
     pub fn on_timeout(&mut self, limit: Duration) {
         match self.phase {
             Phase::Dialing => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Connecting }),
-            Phase::Sending => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Sending }),
-            Phase::Receiving => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Receiving }),
-            Phase::Finished(_) => {}
+            Phase::Talking => {
+                let doing = if self.is_sending() { ProbeStep::Sending } else { ProbeStep::Receiving };
+                self.fail(self.at(Cause::TimedOut { limit, doing }));
+            }
+            Phase::TakingLeave(_) | Phase::Finished(_) => self.leave(),
         }
         self.check_invariants();
+    }
+
+    /// Does what the exchange has decided.
+    fn advance(&mut self, progress: Progress) {
+        match progress {
+            Progress::More => {}
+            Progress::Passed => self.phase = Phase::TakingLeave(Ok(())),
+            Progress::Failed(cause) => self.phase = Phase::TakingLeave(Err(cause)),
+        }
+        if self.unsent().is_empty() || self.broken.is_some() {
+            self.leave();
+        }
     }
 
     /// Ends in failure. The first error is kept: it is closest to the cause.
@@ -162,40 +181,41 @@ impl Probe {
         self.phase = Phase::Finished(Err(self.broken.take().unwrap_or(cause)));
     }
 
-    fn after_sending(&self) -> Phase {
-        if self.sent == self.request.len() { Phase::Receiving } else { Phase::Sending }
+    /// Ends with the result, if there is one, though the last bytes may not be sent.
+    fn leave(&mut self) {
+        if let Phase::TakingLeave(result) = &mut self.phase {
+            self.phase = Phase::Finished(std::mem::replace(result, Ok(())));
+        }
+    }
+
+    /// Returns the cause with the place in the exchange at which it occurred.
+    fn at(&self, cause: Cause) -> Cause {
+        cause.at(self.exchange.place())
+    }
+
+    fn is_sending(&self) -> bool {
+        self.broken.is_none() && !self.unsent().is_empty()
+    }
+
+    fn unsent(&self) -> &[u8] {
+        &self.outbox[self.sent..]
     }
 
     fn check_invariants(&self) {
-        debug_assert!(self.sent <= self.request.len());
-        debug_assert!(!matches!(self.phase, Phase::Sending) || self.sent < self.request.len());
-        debug_assert!(!matches!(self.phase, Phase::Receiving) || self.answer.is_some());
-        debug_assert!(self.answer.as_ref().is_none_or(|answer| answer.len() <= ANSWER_MAX));
+        debug_assert!(self.sent <= self.outbox.len());
+        debug_assert!(!matches!(self.phase, Phase::TakingLeave(_)) || self.is_sending());
     }
-}
-
-fn wanted(expect: &Expect) -> Wanted {
-    match expect {
-        Expect::Prefix(bytes) => Wanted::Prefix(bytes.clone()),
-        Expect::Contains(bytes) => Wanted::Contains(bytes.clone()),
-    }
-}
-
-fn get(path: &str, host: Option<&str>, target: &Address) -> String {
-    let Address::Ip(target) = target;
-    // A scope such as %eth0 means nothing to the backend.
-    let address = SocketAddr::new(target.ip(), target.port()).to_string();
-    let host = host.unwrap_or(&address);
-    let agent = concat!("l4lb/", env!("CARGO_PKG_VERSION"));
-    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::model::Expect;
 
     const TARGET: &str = "10.0.0.1:80";
     const LIMIT: Duration = Duration::from_secs(1);
@@ -364,10 +384,6 @@ mod tests {
         };
         http(None).connects().expects(&Step::Send(request(TARGET).as_bytes()));
         http(Some("web.test")).connects().expects(&Step::Send(request("web.test").as_bytes()));
-        assert!(
-            get("/", None, &"[fe80::1%3]:80".parse::<SocketAddr>().unwrap().into())
-                .contains("Host: [fe80::1]:80\r\n")
-        );
     }
 
     #[test]
