@@ -5,7 +5,8 @@
 //! | page | for |
 //! |---|---|
 //! | [`manual::architecture`] | the life of a connection, layers, invariants, glossary |
-//! | [`manual::configuration`] | algorithms, workers, health checks, names, timeouts |
+//! | [`manual::configuration`] | algorithms, workers, names, timeouts |
+//! | [`manual::health_checks`] | types of checks, scripts of several steps |
 //! | [`manual::discovery`] | backends that come and go by themselves, by DNS |
 //! | [`manual::migrating`] | HAProxy, nginx stream and Envoy, key by key; `l4lb import` |
 //! | [`manual::operating`] | the service, signals, `l4lb ctl`, registration, reload |

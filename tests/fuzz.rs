@@ -146,6 +146,11 @@ fn how_an_answer_is_split_does_not_decide_a_check() {
 }
 
 #[test]
+fn where_an_exchange_is_cut_does_not_decide_a_check() {
+    Target { name: "exchange", check: targets::exchange::check }.run(20_000);
+}
+
+#[test]
 fn the_timer_wheel_agrees_with_a_sorted_list() {
     Target { name: "timer_wheel", check: targets::timer_wheel::check }.run(20_000);
 }

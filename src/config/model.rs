@@ -474,6 +474,46 @@ pub enum Check {
         /// The status that counts as healthy.
         status: u16,
     },
+    /// Connects, and sends and expects in several steps. At least one of them expects something.
+    Script(Vec<ScriptStep>),
+    /// Sends PING to a Redis server.
+    Redis,
+    /// Starts a PostgreSQL session up to the request for a password.
+    Postgres {
+        /// The user that it names.
+        user: String,
+    },
+    /// Logs in to MySQL or MariaDB, without a password.
+    Mysql {
+        /// The user, who then must be let in.
+        user: Option<String>,
+    },
+    /// Greets an SMTP server.
+    Smtp {
+        /// The name that it gives itself.
+        domain: String,
+    },
+    /// Asks the health service of gRPC, over HTTP/2 without TLS.
+    Grpc {
+        /// The service that it asks for; the whole server when empty.
+        service: String,
+        /// The authority of the request; the backend's address when `None`.
+        host: Option<String>,
+    },
+    /// Connects to an MQTT 3.1.1 broker.
+    Mqtt {
+        /// The client identifier; the broker chooses one when empty.
+        client_id: String,
+    },
+}
+
+/// A step of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptStep {
+    /// The bytes sent when it begins; may be none.
+    pub send: Vec<u8>,
+    /// The bytes that must be somewhere in what arrives from then on; none when the next step begins at once.
+    pub expect: Vec<u8>,
 }
 
 /// The condition that the answer to a check must meet. Never empty.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::error::one_line;
 use super::model::{
     AccessLog, Account, Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, Pool,
-    Resolve, SessionLines, Tcp, Timeouts,
+    Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
 };
 use super::units::show_duration;
 
@@ -153,7 +153,6 @@ impl fmt::Display for Health {
             |key: &str, value: String| self.written.get(key).map_or(value, |written| one_line(written));
         match &self.check {
             Check::Off => return write!(f, "type=off initial_state={}", self.initial_state.as_str()),
-            Check::Tcp => write!(f, "type=tcp")?,
             Check::Http { path, host, status } => {
                 write!(f, "type=http path={} status={status}", shown("path", path.clone()))?;
                 if let Some(host) = host {
@@ -169,6 +168,20 @@ impl fmt::Display for Health {
                     .map(|(key, bytes)| shown(key, bytes.escape_ascii().to_string()));
                 write!(f, "type=send_expect send=\"{send}\" {key}=\"{bytes}\"")?;
             }
+            Check::Tcp
+            | Check::Script(_)
+            | Check::Redis
+            | Check::Postgres { .. }
+            | Check::Mysql { .. }
+            | Check::Smtp { .. }
+            | Check::Grpc { .. }
+            | Check::Mqtt { .. } => {
+                let keys = check_keys(self).into_iter().filter_map(|(key, value)| Some((key, value?)));
+                let keys: Vec<String> = keys
+                    .map(|(key, value)| format!("{}={value}", key.trim_start_matches("health.")))
+                    .collect();
+                f.write_str(&keys.join(" "))?;
+            }
         }
         let [interval, fast, timeout] = [self.interval, self.fast_interval, self.timeout].map(show_duration);
         let Self { rise, fall, jitter_percent, .. } = self;
@@ -182,12 +195,13 @@ impl fmt::Display for Health {
 }
 
 /// Returns all keys of any check, in one order.
-pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static str, Option<String>); 7] {
+pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static str, Option<String>); 12] {
     let shown = |key: &str, value: String| {
         Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))
     };
     let (mut sent, mut prefix, mut contained) = (None, None, None);
     let (mut target, mut named, mut expected) = (None, None, None);
+    let (mut script, mut login, mut greeter, mut asked, mut client) = (None, None, None, None, None);
     let quoted = |key: &str, bytes: &[u8]| shown(key, format!("\"{}\"", bytes.escape_ascii()));
     let kind = match check {
         Check::Off => "off",
@@ -206,6 +220,33 @@ pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static s
             expected = Some(status.to_string());
             "http"
         }
+        Check::Script(steps) => {
+            script =
+                Some(written.get("steps").map_or_else(|| show_steps(steps), |written| one_line(written)));
+            "tcp"
+        }
+        Check::Redis => "redis",
+        Check::Postgres { user } => {
+            login = shown("user", user.clone());
+            "postgres"
+        }
+        Check::Mysql { user } => {
+            login = user.clone().and_then(|user| shown("user", user));
+            "mysql"
+        }
+        Check::Smtp { domain } => {
+            greeter = shown("domain", domain.clone());
+            "smtp"
+        }
+        Check::Grpc { service, host } => {
+            asked = shown("service", service.clone()).filter(|service| !service.is_empty());
+            named = host.clone().and_then(|host| shown("host", host));
+            "grpc"
+        }
+        Check::Mqtt { client_id } => {
+            client = shown("client_id", client_id.clone()).filter(|id| !id.is_empty());
+            "mqtt"
+        }
     };
     [
         ("health.type", Some(kind.to_owned())),
@@ -215,7 +256,22 @@ pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static s
         ("health.path", target),
         ("health.host", named),
         ("health.status", expected),
+        ("health.steps", script),
+        ("health.user", login),
+        ("health.domain", greeter),
+        ("health.service", asked),
+        ("health.client_id", client),
     ]
+}
+
+fn show_steps(steps: &[ScriptStep]) -> String {
+    let steps = steps.iter().map(|ScriptStep { send, expect }| {
+        let keys = [("send", send), ("expect", expect)].into_iter().filter(|(_, bytes)| !bytes.is_empty());
+        let keys: Vec<String> =
+            keys.map(|(key, bytes)| format!("{key} = \"{}\"", bytes.escape_ascii())).collect();
+        format!("{{ {} }}", keys.join(", "))
+    });
+    format!("[{}]", steps.collect::<Vec<_>>().join(", "))
 }
 
 impl fmt::Display for Backend {

@@ -70,6 +70,37 @@ pub enum Cause {
         /// The bytes received so far.
         got: Quoted,
     },
+    /// The answer is not of the protocol that the check speaks.
+    #[error("answer is not {protocol}: got {got}")]
+    NotProtocol {
+        /// The name of the protocol.
+        protocol: &'static str,
+        /// The answer so far.
+        got: Quoted,
+    },
+    /// The backend says that it cannot serve.
+    #[error("the backend reports {error}")]
+    Reported {
+        /// Its words, or their meaning.
+        error: Quoted,
+    },
+    /// A message of the answer has no end within the bytes that a check reads.
+    #[error("no end of the message within {max} bytes: got {got}")]
+    TooLong {
+        /// The limit.
+        max: usize,
+        /// The message so far.
+        got: Quoted,
+    },
+    /// The backend sends one message after another, and none decides.
+    #[error("undecided after {messages} messages")]
+    Undecided {
+        /// The limit.
+        messages: usize,
+    },
+    /// A gRPC call that ended without a message.
+    #[error("the call ended without a health status: is the service registered?")]
+    NoHealthStatus,
     /// One of these at one step of several.
     #[error("{place}: {cause}")]
     At {

@@ -12,8 +12,9 @@ pub(super) trait Exchange: Debug + Send {
     /// Must be called once, when the connection is established. Appends the bytes to send to `out`.
     fn start(&mut self, out: &mut Vec<u8>) -> Progress;
 
-    /// Must be called with the next bytes from the backend while the last result was [`Progress::More`]. Appends the bytes
-    /// to send to `out`; those of a decided exchange take leave, so that the backend reports no broken connection.
+    /// Must be called with the next bytes from the backend while the last result was [`Progress::More`]. Appends the
+    /// bytes to send to `out`; those of a decided exchange take leave, so that the backend reports no broken
+    /// connection.
     fn on_bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Progress;
 
     /// Returns why an exchange that the backend ends here, undecided, is a failure.

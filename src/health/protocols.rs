@@ -3,11 +3,32 @@
 mod connect;
 mod question;
 
+mod dialogue;
+mod script;
+
+mod grpc;
+mod mqtt;
+mod mysql;
+mod postgres;
+mod redis;
+mod smtp;
+
+#[cfg(test)]
+mod tests;
+
 use crate::base::address::Address;
 use crate::config::model::Check;
 use crate::health::exchange::Exchange;
 use connect::Connect;
-use question::Question;
+use dialogue::Messages;
+use grpc::Grpc;
+use mqtt::Mqtt;
+use mysql::Mysql;
+use postgres::Postgres;
+use question::{Question, authority};
+use redis::Redis;
+use script::Script;
+use smtp::Smtp;
 
 /// Returns the exchange of a check of `target`; `None` when there is nothing to check.
 pub(super) fn exchange_of(check: &Check, target: &Address) -> Option<Box<dyn Exchange>> {
@@ -18,5 +39,15 @@ pub(super) fn exchange_of(check: &Check, target: &Address) -> Option<Box<dyn Exc
         Check::Http { path, host, status } => {
             Box::new(Question::http(path, host.as_deref(), *status, target))
         }
+        Check::Script(steps) => Box::new(Messages::new(Script::new(steps))),
+        Check::Redis => Box::new(Messages::new(Redis)),
+        Check::Postgres { user } => Box::new(Messages::new(Postgres::new(user))),
+        Check::Mysql { user } => Box::new(Messages::new(Mysql::new(user.as_deref()))),
+        Check::Smtp { domain } => Box::new(Messages::new(Smtp::new(domain))),
+        Check::Grpc { service, host } => {
+            let authority = host.clone().unwrap_or_else(|| authority(target));
+            Box::new(Messages::new(Grpc::new(service, &authority)))
+        }
+        Check::Mqtt { client_id } => Box::new(Messages::new(Mqtt::new(client_id))),
     })
 }

@@ -7,6 +7,9 @@ pub mod architecture {}
 #[doc = include_str!("configuration.md")]
 pub mod configuration {}
 
+#[doc = include_str!("health_checks.md")]
+pub mod health_checks {}
+
 #[doc = include_str!("discovery.md")]
 pub mod discovery {}
 

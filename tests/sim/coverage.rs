@@ -120,6 +120,7 @@ const REQUIRED: &[&str] = &[
     "check deferred",
     "check waits",
     "slow check",
+    "oversized answer",
     "counted before the end",
 ];
 

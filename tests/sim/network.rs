@@ -415,12 +415,17 @@ impl Net {
         Ok(())
     }
 
-    /// A serving backend answers a check as the check requires.
+    /// A serving backend answers a check as the check requires. One that hangs may send without end instead.
     fn becomes_check(&mut self, id: usize) {
-        if let Some(answer) = self.conns[id].literal {
-            let conn = &mut self.conns[id];
+        let conn = &mut self.conns[id];
+        let is_hung = conn.peer.ending == Ending::Never && conn.stage != Stage::Dialing(Answer::Itself);
+        if let Some(answer) = conn.literal {
             conn.stream = Stream::Literal(answer);
             conn.peer = Peer::new(answer.len() as u64, 0, Ending::FinAfterFin, Reading::Eager, 1 << 16);
+        } else if is_hung && id % 2 == 0 {
+            conn.stream = Stream::Literal(b"");
+            conn.peer = Peer::new(1 << 17, 0, Ending::Never, Reading::Stopped, 1 << 16);
+            self.coverage.hit("oversized answer");
         }
     }
 

@@ -19,6 +19,30 @@ const CHECKS: [(&str, &[u8]); 4] = [
     ("type = \"http\", path = \"/\"", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
 ];
 
+/// Checks of several messages, in place of the third kind. A healthy backend answers before it was asked, which a check
+/// must not mind.
+const EXCHANGES: [(&str, &[u8]); 9] = [
+    CHECKS[2],
+    (
+        "type = \"tcp\", steps = [{ expect = \"220 \" }, { send = \"NOOP\", expect = \"250 \" }, { send = \"QUIT\" }]",
+        b"220 ready\r\n250 ok\r\n",
+    ),
+    ("type = \"redis\"", b"+PONG\r\n"),
+    ("type = \"postgres\"", b"R\0\0\0\x08\0\0\0\0S\0\0\0\x06x\0"),
+    (
+        "type = \"mysql\", user = \"l4lb\"",
+        b"\x38\0\0\0\x0A11.8.2-MariaDB\0\x01\0\0\0scramble\0\xFE\xF7\x21\x02\0\xFF\x81\x15\0\0\0\0\0\0\0\0\0\0scramble\0\
+        \x18\0\0\x02\xFEcaching_sha2_password\0\0\x07\0\0\x04\0\0\0\x02\0\0\0",
+    ),
+    ("type = \"smtp\"", b"220-mail\r\n220 ready\r\n250-mail\r\n250 SIZE\r\n221 bye\r\n"),
+    (
+        "type = \"grpc\", service = \"shop\"",
+        b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x07\0\0\0\0\0\x01\0\0\0\0\x02\x08\x01",
+    ),
+    ("type = \"mqtt\"", b"\x20\x02\0\0"),
+    ("type = \"send_expect\", contains = \"ready\"", b"not yet, but now it is ready\r\n"),
+];
+
 /// See the module.
 pub(crate) struct Plan {
     pub(crate) config: Config,
@@ -83,7 +107,7 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
     let [connect, idle, half_close] = timeouts;
     let balance =
         ["round_robin", "least_connections", "power_of_two", "source_hash", "random"][below(rng, 5)];
-    let (check, answer) = CHECKS[below(rng, 4)];
+    let kind = below(rng, 4);
     let retries = rng.below(4);
     // Case 13: `auto` changes from copy to splice and back within a stream.
     let relay = ["auto", "copy", "splice"][below(rng, 3)];
@@ -93,6 +117,9 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
     let timeout = 10 + rng.below(interval - 9);
     let fast_interval = 10 + rng.below(interval - 9);
     let (rise, fall) = (1 + rng.below(3), 1 + rng.below(3));
+    // Without dice of its own.
+    let exchange = to_usize(timeout + fast_interval) % EXCHANGES.len();
+    let (check, answer) = if kind == 2 { EXCHANGES[exchange] } else { CHECKS[kind] };
     let initial = ["unknown", "up", "down"][below(rng, 3)];
     write!(
         text,

@@ -10,6 +10,7 @@ mod global;
 pub(super) mod listener;
 mod pool;
 
+mod exchange;
 mod health;
 pub(super) mod reader;
 

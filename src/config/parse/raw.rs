@@ -151,6 +151,11 @@ pub(in crate::config) struct RawHealth {
     pub(in crate::config) path: Key,
     pub(in crate::config) host: Key,
     pub(in crate::config) status: Key,
+    pub(in crate::config) steps: Sections<RawStep>,
+    pub(in crate::config) user: Key,
+    pub(in crate::config) domain: Key,
+    pub(in crate::config) service: Key,
+    pub(in crate::config) client_id: Key,
     pub(in crate::config) interval: Key,
     pub(in crate::config) fast_interval: Key,
     pub(in crate::config) timeout: Key,
@@ -159,6 +164,13 @@ pub(in crate::config) struct RawHealth {
     pub(in crate::config) jitter_percent: Key,
     pub(in crate::config) port: Key,
     pub(in crate::config) initial_state: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawStep {
+    pub(in crate::config) send: Key,
+    pub(in crate::config) expect: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -327,6 +339,7 @@ fn misfit_text(message: &str, path: &[String]) -> String {
         let header = match path.last().map(String::as_str) {
             Some("backend") => "pool.backend",
             Some("discover") => "pool.discover",
+            Some("steps") => "pool.health.steps",
             key => key.unwrap_or_default(),
         };
         return format!("must be a list of tables, write [[{header}]]");

@@ -47,12 +47,16 @@ impl Exchange for Question {
 }
 
 fn get(path: &str, host: Option<&str>, target: &Address) -> String {
-    let Address::Ip(target) = target;
-    // A scope such as %eth0 means nothing to the backend.
-    let address = SocketAddr::new(target.ip(), target.port()).to_string();
+    let address = authority(target);
     let host = host.unwrap_or(&address);
     let agent = concat!("l4lb/", env!("CARGO_PKG_VERSION"));
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n")
+}
+
+/// Returns the address as requests name it: a scope such as %eth0 means nothing to the backend.
+pub(super) fn authority(target: &Address) -> String {
+    let Address::Ip(target) = target;
+    SocketAddr::new(target.ip(), target.port()).to_string()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use l4lb::health::{ANSWER_MAX, Cause, Probe, Step};
 
 use super::config::expect_one_line;
 
-const TARGET: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80));
+pub(super) const TARGET: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80));
 /// Reports that one check may take: the answer is cut into fewer pieces.
 const REPORTS_MAX: usize = 1_000;
 const PIECES_MAX: usize = 32;
@@ -75,7 +75,7 @@ fn some_bytes(choices: &mut Unstructured) -> Result<Vec<u8>> {
     Ok(choices.bytes(len)?.to_vec())
 }
 
-fn lengths(choices: &mut Unstructured) -> Result<Vec<usize>> {
+pub(super) fn lengths(choices: &mut Unstructured) -> Result<Vec<usize>> {
     let count = choices.int_in_range(0..=7)?;
     (0..count).map(|_| choices.int_in_range(1..=255)).collect()
 }
@@ -123,7 +123,7 @@ fn repeating(lengths: &[usize]) -> impl Iterator<Item = usize> {
 }
 
 /// The answer in pieces of these lengths; what is left after [`PIECES_MAX`] of them is the last.
-fn cut<'a>(mut answer: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+pub(super) fn cut<'a>(mut answer: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for length in repeating(cuts).take(PIECES_MAX) {
         let (piece, rest) = answer.split_at(length.min(answer.len()));
@@ -153,5 +153,12 @@ fn expect_right(script: &Script, verdict: &Verdict) {
             assert!(status.is_none_or(is_in), "no status {status:?} in the answer");
         }
         Check::Off | Check::Tcp => unreachable!("they wait for no answer"),
+        Check::Script(_)
+        | Check::Redis
+        | Check::Postgres { .. }
+        | Check::Mysql { .. }
+        | Check::Smtp { .. }
+        | Check::Grpc { .. }
+        | Check::Mqtt { .. } => unreachable!("`exchange` has them"),
     }
 }

@@ -1,0 +1,281 @@
+//! What a check sends and expects: its type, and the keys that belong to each.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+
+use super::reader::{Reader, quote, str_of};
+use crate::config::model::{Check, Expect, ScriptStep};
+use crate::config::parse::raw::{Key, RawHealth, RawStep, Sections, Table};
+use crate::config::ranges::{IDENTIFIER_LEN_MAX, PAYLOAD_LEN_MAX, STEPS_MAX};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Off,
+    Tcp,
+    SendExpect,
+    Http,
+    Redis,
+    Postgres,
+    Mysql,
+    Smtp,
+    Grpc,
+    Mqtt,
+}
+
+const KINDS: [(&str, Kind); 10] = [
+    ("tcp", Kind::Tcp),
+    ("send_expect", Kind::SendExpect),
+    ("http", Kind::Http),
+    ("redis", Kind::Redis),
+    ("postgres", Kind::Postgres),
+    ("mysql", Kind::Mysql),
+    ("smtp", Kind::Smtp),
+    ("grpc", Kind::Grpc),
+    ("mqtt", Kind::Mqtt),
+    ("off", Kind::Off),
+];
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Returns the kind of a check. Of its keys in whose values the file names a variable, also what the file has: their
+/// values may be secret, and are not shown.
+pub(super) fn check(read: &mut Reader, raw: &RawHealth) -> (Check, BTreeMap<&'static str, String>) {
+    let kind = match raw.kind {
+        Some(_) => read.choice("type", &raw.kind, &KINDS),
+        None => Some(Kind::Tcp),
+    };
+    // With a wrong type it is unknown which keys belong to it. A check that is off may keep its keys.
+    if let Some(kind) = kind.filter(|kind| *kind != Kind::Off) {
+        refuse_foreign_keys(read, raw, kind);
+    }
+    let send = payload(read, "send", &raw.send, 0).unwrap_or_default();
+    let expect = payload(read, "expect", &raw.expect, 1);
+    let contains = payload(read, "contains", &raw.contains, 1);
+    let path = visible(read, "path", &raw.path, PAYLOAD_LEN_MAX).unwrap_or("/health").to_string();
+    if !path.starts_with('/') {
+        let got = read.got(&raw.path);
+        read.wrong("path", &raw.path, format_args!("must start with /, got {got}"));
+    }
+    let host_len_max = if kind == Some(Kind::Grpc) { IDENTIFIER_LEN_MAX } else { PAYLOAD_LEN_MAX };
+    let host = visible(read, "host", &raw.host, host_len_max).map(str::to_string);
+    let status = read.whole("status", &raw.status, 100..=599).unwrap_or(200);
+    let (steps, written_steps) = steps(read, &raw.steps);
+    let user = identifier(read, "user", &raw.user);
+    let domain = identifier(read, "domain", &raw.domain);
+    let service = identifier(read, "service", &raw.service);
+    let client_id = identifier(read, "client_id", &raw.client_id);
+    let mut written = written(read, raw);
+    written.extend(written_steps.map(|steps| ("steps", steps)));
+    let check = match kind {
+        Some(Kind::Off) => Check::Off,
+        Some(Kind::Tcp) | None if raw.steps.is_empty() => Check::Tcp,
+        Some(Kind::Tcp) | None => Check::Script(steps),
+        Some(Kind::Http) => Check::Http { path, host, status },
+        Some(Kind::SendExpect) => {
+            if raw.expect.is_some() && raw.contains.is_some() {
+                read.wrong("contains", &raw.contains, "expect is there too: keep one of them");
+            }
+            if raw.expect.is_none() && raw.contains.is_none() {
+                read.wrong("expect", &raw.kind, "missing: write expect or contains = \"TEXT\"");
+            }
+            let expect = expect.map(Expect::Prefix).or(contains.map(Expect::Contains));
+            Check::SendExpect { send, expect: expect.unwrap_or(Expect::Prefix(Vec::new())) }
+        }
+        Some(Kind::Redis) => Check::Redis,
+        Some(Kind::Postgres) => Check::Postgres { user: user.unwrap_or_else(|| "postgres".to_owned()) },
+        Some(Kind::Mysql) => Check::Mysql { user },
+        Some(Kind::Smtp) => Check::Smtp { domain: domain.unwrap_or_else(|| "localhost".to_owned()) },
+        Some(Kind::Grpc) => Check::Grpc { service: service.unwrap_or_default(), host },
+        Some(Kind::Mqtt) => Check::Mqtt { client_id: client_id.unwrap_or_default() },
+    };
+    (check, written)
+}
+
+/// Returns what the file has for what a check sends and looks for, where that names a variable.
+fn written(read: &Reader, raw: &RawHealth) -> BTreeMap<&'static str, String> {
+    let keys = [
+        ("send", &raw.send),
+        ("expect", &raw.expect),
+        ("contains", &raw.contains),
+        ("path", &raw.path),
+        ("host", &raw.host),
+        ("user", &raw.user),
+        ("domain", &raw.domain),
+        ("service", &raw.service),
+        ("client_id", &raw.client_id),
+    ];
+    keys.into_iter().filter_map(|(name, key)| Some((name, read.written(key)?.to_owned()))).collect()
+}
+
+/// Reports keys of another type.
+fn refuse_foreign_keys(read: &mut Reader, raw: &RawHealth, kind: Kind) {
+    let keys: [(&str, &Key, &[Kind]); 10] = [
+        ("send", &raw.send, &[Kind::SendExpect]),
+        ("expect", &raw.expect, &[Kind::SendExpect]),
+        ("contains", &raw.contains, &[Kind::SendExpect]),
+        ("path", &raw.path, &[Kind::Http]),
+        ("host", &raw.host, &[Kind::Http, Kind::Grpc]),
+        ("status", &raw.status, &[Kind::Http]),
+        ("user", &raw.user, &[Kind::Postgres, Kind::Mysql]),
+        ("domain", &raw.domain, &[Kind::Smtp]),
+        ("service", &raw.service, &[Kind::Grpc]),
+        ("client_id", &raw.client_id, &[Kind::Mqtt]),
+    ];
+    let foreign = |owners: &[Kind]| {
+        let owners: Vec<String> = owners.iter().map(|owner| quote(owner.as_str())).collect();
+        format!("belongs to type = {}, but type is {:?}", owners.join(" or "), kind.as_str())
+    };
+    for (name, key, owners) in keys {
+        if key.is_some() && !owners.contains(&kind) {
+            read.wrong(name, key, foreign(owners));
+        }
+    }
+    if !raw.steps.is_empty() && kind != Kind::Tcp {
+        read.wrong("steps", &raw.kind, foreign(&[Kind::Tcp]));
+    }
+}
+
+/// Returns the steps of a script; the text of them, if the file names a variable in one.
+fn steps(read: &mut Reader, raw: &Sections<RawStep>) -> (Vec<ScriptStep>, Option<String>) {
+    if raw.len() > STEPS_MAX {
+        let got = raw.len();
+        read.wrong("steps", &None, format_args!("must be at most {STEPS_MAX}, got {got}"));
+    }
+    if !raw.is_empty() && raw.iter().all(|step| step.get_ref().expect.is_none()) {
+        read.wrong("steps", &None, "none of them expects an answer");
+    }
+    let has_variable = |step: &Spanned<Table<RawStep>>| {
+        read.written(&step.get_ref().send).or(read.written(&step.get_ref().expect)).is_some()
+    };
+    let written = raw.iter().any(has_variable).then(|| {
+        let shown: Vec<String> = raw.iter().map(|step| shown(read, step.get_ref())).collect();
+        format!("[{}]", shown.join(", "))
+    });
+    let steps = raw.iter().zip(1..).map(|(step, number)| step_of(read, step.get_ref(), number)).collect();
+    (steps, written)
+}
+
+fn shown(read: &Reader, step: &RawStep) -> String {
+    let keys = [("send", &step.send), ("expect", &step.expect)];
+    let keys = keys.into_iter().filter_map(|(name, key)| {
+        let text = read.written(key).or(str_of(key))?;
+        Some(format!("{name} = {text:?}"))
+    });
+    format!("{{ {} }}", keys.collect::<Vec<_>>().join(", "))
+}
+
+fn step_of(read: &mut Reader, step: &RawStep, number: usize) -> ScriptStep {
+    if step.send.is_none() && step.expect.is_none() {
+        read.wrong(&format!("steps: step {number}"), &None, "has neither send nor expect");
+    }
+    let mut bytes = |name: &str, key: &Key, min: usize| {
+        let name = format!("steps: step {number}: {name}");
+        let bytes = match unescape(read.text(&name, key)?) {
+            Ok(bytes) => bytes,
+            Err(escape) => {
+                let known = "\\r, \\n, \\t, \\0, \\\\ and \\xHH";
+                read.wrong(&name, key, format_args!("unknown escape {}, known are {known}", quote(&escape)));
+                return None;
+            }
+        };
+        if !(min..=PAYLOAD_LEN_MAX).contains(&bytes.len()) {
+            let got = bytes.len();
+            read.wrong(&name, key, format_args!("must be {min}..={PAYLOAD_LEN_MAX} bytes, got {got}"));
+            return None;
+        }
+        Some(bytes)
+    };
+    ScriptStep {
+        send: bytes("send", &step.send, 0).unwrap_or_default(),
+        expect: bytes("expect", &step.expect, 1).unwrap_or_default(),
+    }
+}
+
+/// Returns the bytes that a text with escapes stands for, or the first escape that is none.
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let hex = || u8::from_str_radix(escape.get(1..3)?, 16).ok();
+        let (byte, len) = match escape.as_bytes().first() {
+            Some(b'r') => (Some(b'\r'), 1),
+            Some(b'n') => (Some(b'\n'), 1),
+            Some(b't') => (Some(b'\t'), 1),
+            Some(b'0') => (Some(0), 1),
+            Some(b'\\') => (Some(b'\\'), 1),
+            Some(b'x') if escape.get(1..3).is_some_and(is_hex) => (hex(), 3),
+            Some(_) | None => (None, 0),
+        };
+        let Some(byte) = byte else {
+            return Err(format!("\\{}", escape.chars().take(3).collect::<String>()));
+        };
+        bytes.push(byte);
+        rest = &escape[len..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// Without a sign, which a number could have.
+fn is_hex(digits: &str) -> bool {
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+/// Bytes of a check.
+fn payload(read: &mut Reader, name: &str, key: &Key, min: usize) -> Option<Vec<u8>> {
+    let bytes = read.text(name, key)?.as_bytes();
+    if !(min..=PAYLOAD_LEN_MAX).contains(&bytes.len()) {
+        let got = bytes.len();
+        read.wrong(name, key, format_args!("must be {min}..={PAYLOAD_LEN_MAX} bytes, got {got}"));
+        return None;
+    }
+    Some(bytes.to_vec())
+}
+
+fn identifier(read: &mut Reader, name: &str, key: &Key) -> Option<String> {
+    visible(read, name, key, IDENTIFIER_LEN_MAX).map(str::to_owned)
+}
+
+/// Returns text that fits into a request line or a header.
+fn visible<'k>(read: &mut Reader, name: &str, key: &'k Key, len_max: usize) -> Option<&'k str> {
+    let text = read.text(name, key)?;
+    let is_visible = (1..=len_max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_visible {
+        let expected = format!("must be 1..={len_max} visible ASCII characters");
+        let got = read.got(key);
+        read.wrong(name, key, format_args!("{expected}, got {got}"));
+        return None;
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescape;
+
+    #[test]
+    fn escapes_stand_for_any_byte() {
+        let cases: [(&str, &[u8]); 6] = [
+            ("", b""),
+            ("PING\r\n", b"PING\r\n"),
+            (r"PING\r\n", b"PING\r\n"),
+            (r"\x00\xfF\t\0\\x00", b"\x00\xFF\t\0\\x00"),
+            (r"é\x20", "é ".as_bytes()),
+            (r"\\", b"\\"),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(unescape(text).as_deref(), Ok(bytes), "{text:?}");
+        }
+        for (text, escape) in
+            [(r"a\q", r"\q"), (r"\x1", r"\x1"), (r"\x+1", r"\x+1"), ("\\", "\\"), (r"\xé", r"\xé")]
+        {
+            assert_eq!(unescape(text), Err(escape.to_owned()), "{text:?}");
+        }
+    }
+}
