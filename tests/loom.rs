@@ -101,8 +101,13 @@ use pool::{Backend, BackendId, Listener, PoolId, Snapshot};
 use report::{REPORTS_LEN, Report, Reports};
 
 fn backend() -> Arc<Backend> {
-    let settings =
-        model::Backend { name: "a".into(), address: ([10, 0, 0, 1], 80).into(), weight: 1, priority: 0 };
+    let settings = model::Backend {
+        name: "a".into(),
+        address: ([10, 0, 0, 1], 80).into(),
+        weight: 1,
+        priority: 0,
+        check: model::BackendCheck::default(),
+    };
     Arc::new(Backend::new(BackendId(0), PoolId(0), &settings, HealthState::Down, 1))
 }
 

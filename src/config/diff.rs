@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::discover::Discover;
 use super::model::{
-    AccessLog, Account, Admin, Backend, Config, Global, Health, Keepalive, Listener, Pool, Tcp, Timeouts,
+    AccessLog, Account, Admin, Backend, BackendCheck, Config, Global, Health, Keepalive, Listener, Pool, Tcp,
+    Timeouts,
 };
 use super::show::check_keys;
 use super::units::show_duration;
@@ -334,10 +335,14 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
 }
 
 fn of_backend(old: &Backend, new: &Backend, keys: &mut Keys<'_>) {
-    let Backend { name: _, address, weight, priority } = new;
+    let Backend { name: _, address, weight, priority, check } = new;
     keys.value("address", &old.address, address);
     keys.value("weight", old.weight, weight);
     keys.value("priority", old.priority, priority);
+    let BackendCheck { address, port, interval } = *check;
+    keys.maybe("check.address", old.check.address, address);
+    keys.maybe("check.port", old.check.port, port);
+    keys.maybe("check.interval", old.check.interval.map(show_duration), interval.map(show_duration));
 }
 
 #[cfg(test)]
@@ -487,6 +492,18 @@ mod tests {
         ),
         (|c| web(c).backends[0].weight = 3, "pool \"web\": backend \"a\": weight 1 -> 3"),
         (|c| web(c).backends[0].priority = 15, "pool \"web\": backend \"a\": priority 0 -> 15"),
+        (
+            |c| web(c).backends[0].check.address = Some([10, 0, 0, 9].into()),
+            "pool \"web\": backend \"a\": check.address (not set) -> 10.0.0.9",
+        ),
+        (
+            |c| web(c).backends[0].check.port = Some(81),
+            "pool \"web\": backend \"a\": check.port (not set) -> 81",
+        ),
+        (
+            |c| web(c).backends[0].check.interval = Some(Duration::from_secs(9)),
+            "pool \"web\": backend \"a\": check.interval (not set) -> 9s",
+        ),
         (|c| _ = web(c).backends.pop(), "pool \"web\": backend \"b\": removed"),
     ];
 

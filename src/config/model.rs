@@ -558,6 +558,19 @@ pub struct Backend {
     pub weight: u16,
     /// Its tier, 0..=15: serves only while no backend of a lower number is eligible.
     pub priority: u8,
+    /// What is special about its checks.
+    pub check: BackendCheck,
+}
+
+/// The settings of the checks of one backend that replace those of its pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendCheck {
+    /// Check this address instead of the one that serves.
+    pub address: Option<IpAddr>,
+    /// Check this port instead of that of the pool, or the one that serves.
+    pub port: Option<u16>,
+    /// Time between checks. Timeout and fast interval of the pool are cut to it.
+    pub interval: Option<Duration>,
 }
 
 impl Backend {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::one_line;
 use super::model::{
-    AccessLog, Account, Admin, AdminSocket, Backend, Check, Config, Expect, Global, Health, Listener, Pool,
-    Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
+    AccessLog, Account, Admin, AdminSocket, Backend, BackendCheck, Check, Config, Expect, Global, Health,
+    Listener, Pool, Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
 };
 use super::units::show_duration;
 
@@ -276,8 +276,14 @@ fn show_steps(steps: &[ScriptStep]) -> String {
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, address, weight, priority } = self;
+        let Self { name, address, weight, priority, check: BackendCheck { address: checked, port, interval } } =
+            self;
         write!(f, "{name}: address={address} weight={weight}")?;
-        if *priority > 0 { write!(f, " priority={priority}") } else { Ok(()) }
+        if *priority > 0 {
+            write!(f, " priority={priority}")?;
+        }
+        checked.map_or(Ok(()), |address| write!(f, " check_address={address}"))?;
+        port.map_or(Ok(()), |port| write!(f, " check_port={port}"))?;
+        interval.map_or(Ok(()), |interval| write!(f, " check_interval={}", show_duration(interval)))
     }
 }

@@ -16,5 +16,5 @@ mod verdict;
 pub use answer::ANSWER_MAX;
 pub use cause::{Cause, Place, ProbeStep, Quoted};
 pub use probe::{Probe, Step, target};
-pub use schedule::{first_delay, next_delay};
+pub use schedule::{Timing, first_delay, next_delay};
 pub use verdict::Verdict;

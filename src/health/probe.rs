@@ -9,10 +9,11 @@
 //! the errors of the connection.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::address::Address;
-use crate::config::model::{Check, Health};
+use crate::config::model::{BackendCheck, Check, Health};
 use crate::health::cause::{Cause, ProbeStep};
 use crate::health::exchange::{Exchange, Progress};
 use crate::health::protocols;
@@ -53,10 +54,13 @@ pub enum Step<'a> {
     Finished(Result<(), &'a Cause>),
 }
 
-/// Returns the address that checks of `backend` connect to: the port may be overridden.
-pub fn target(health: &Health, backend: &Address) -> Address {
+/// Returns the address that checks of `backend` connect to: its own settings come before those of the pool.
+pub fn target(health: &Health, of_backend: &BackendCheck, backend: &Address) -> Address {
     let Address::Ip(mut address) = *backend;
-    if let Some(port) = health.port {
+    if let Some(ip) = of_backend.address {
+        address = SocketAddr::new(ip, address.port());
+    }
+    if let Some(port) = of_backend.port.or(health.port) {
         address.set_port(port);
     }
     address.into()
@@ -209,8 +213,6 @@ impl Probe {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_may_be_overridden() {
+    fn address_and_port_may_be_overridden() {
         let mut health = Health {
             check: Check::Off,
             written: std::collections::BTreeMap::new(),
@@ -414,9 +416,14 @@ mod tests {
             initial_state: crate::config::model::HealthState::Up,
         };
         let backend = TARGET.parse::<SocketAddr>().unwrap().into();
-        assert_eq!(target(&health, &backend), backend);
+        let mut own = BackendCheck::default();
+        assert_eq!(target(&health, &own, &backend), backend);
         health.port = Some(81);
-        assert_eq!(target(&health, &backend), ([10, 0, 0, 1], 81).into());
+        assert_eq!(target(&health, &own, &backend), ([10, 0, 0, 1], 81).into());
+        own.port = Some(82);
+        assert_eq!(target(&health, &own, &backend), ([10, 0, 0, 1], 82).into());
+        own = BackendCheck { address: Some([0, 0, 0, 0, 0, 0, 0, 1].into()), ..BackendCheck::default() };
+        assert_eq!(target(&health, &own, &backend), ([0, 0, 0, 0, 0, 0, 0, 1], 81).into());
         assert!(Probe::new(&health.check, &backend).is_none());
     }
 

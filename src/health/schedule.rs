@@ -3,18 +3,40 @@
 use std::time::Duration;
 
 use crate::base::rng::Rng;
-use crate::config::model::Health;
+use crate::config::model::{BackendCheck, Health};
+
+/// The timing of the checks of one backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Time between checks.
+    pub interval: Duration,
+    /// The same while the state is changing.
+    pub fast_interval: Duration,
+    /// Longest time that one check may take.
+    pub timeout: Duration,
+    jitter_percent: u8,
+}
+
+impl Timing {
+    /// Returns the timing of a pool, with what is special about a backend. Nothing exceeds the interval.
+    pub fn new(health: &Health, of_backend: &BackendCheck) -> Self {
+        let Health { interval, fast_interval, timeout, jitter_percent, .. } = *health;
+        let interval = of_backend.interval.unwrap_or(interval);
+        let (fast_interval, timeout) = (fast_interval.min(interval), timeout.min(interval));
+        Self { interval, fast_interval, timeout, jitter_percent }
+    }
+}
 
 /// Returns the wait before the first check of a backend: a random part of one interval.
-pub fn first_delay(health: &Health, rng: &mut Rng) -> Duration {
-    Duration::from_nanos(rng.below(nanos(health.interval).max(1)))
+pub fn first_delay(timing: &Timing, rng: &mut Rng) -> Duration {
+    Duration::from_nanos(rng.below(nanos(timing.interval).max(1)))
 }
 
 /// Returns the wait before the next check: the interval, or the fast one while `in_transition`, changed by at most the
 /// jitter.
-pub fn next_delay(health: &Health, in_transition: bool, rng: &mut Rng) -> Duration {
-    let interval = nanos(if in_transition { health.fast_interval } else { health.interval });
-    let jitter = interval / 100 * u64::from(health.jitter_percent);
+pub fn next_delay(timing: &Timing, in_transition: bool, rng: &mut Rng) -> Duration {
+    let interval = nanos(if in_transition { timing.fast_interval } else { timing.interval });
+    let jitter = interval / 100 * u64::from(timing.jitter_percent);
     let earliest = interval.saturating_sub(jitter);
     Duration::from_nanos(earliest.saturating_add(rng.below(jitter.saturating_mul(2).saturating_add(1))))
 }
@@ -27,24 +49,38 @@ fn nanos(span: Duration) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Duration, Health, Rng, first_delay, next_delay};
-    use crate::config::model::{Check, HealthState};
+    use super::{Duration, Rng, Timing, first_delay, next_delay};
+    use crate::config::model::{BackendCheck, Check, Health, HealthState};
 
     const CHECKS: usize = 10_000;
 
-    fn health(interval: Duration, fast_interval: Duration, jitter_percent: u8) -> Health {
-        Health {
+    fn timing(interval: Duration, fast_interval: Duration, jitter_percent: u8) -> Timing {
+        Timing { interval, fast_interval, timeout: Duration::from_secs(1), jitter_percent }
+    }
+
+    #[test]
+    fn a_backend_has_the_timing_of_its_pool_cut_to_its_own_interval() {
+        let [long, short] = [2_000, 400].map(Duration::from_millis);
+        let health = Health {
             check: Check::Tcp,
             written: std::collections::BTreeMap::new(),
-            interval,
-            fast_interval,
-            timeout: Duration::from_secs(1),
+            interval: long,
+            fast_interval: short,
+            timeout: long,
             rise: 2,
             fall: 3,
-            jitter_percent,
+            jitter_percent: 0,
             port: None,
             initial_state: HealthState::Unknown,
-        }
+        };
+        let timing = |interval| {
+            let Timing { interval, fast_interval, timeout, .. } =
+                Timing::new(&health, &BackendCheck { interval, ..BackendCheck::default() });
+            [interval, fast_interval, timeout].map(|span| span.as_millis())
+        };
+        assert_eq!(timing(None), [2_000, 400, 2_000]);
+        assert_eq!(timing(Some(Duration::from_millis(100))), [100, 100, 100]);
+        assert_eq!(timing(Some(Duration::from_secs(60))), [60_000, 400, 2_000]);
     }
 
     /// Returns the most checks that fire in one millisecond, when each of `checks` fires once in two seconds.
@@ -57,27 +93,27 @@ mod tests {
     /// Case 77.
     #[test]
     fn ten_thousand_checks_never_fire_together() {
-        let (health, mut rng) = (health(Duration::from_secs(2), Duration::from_millis(500), 10), Rng::new(1));
-        let mut due: Vec<_> = (0..CHECKS).map(|_| first_delay(&health, &mut rng)).collect();
+        let (timing, mut rng) = (timing(Duration::from_secs(2), Duration::from_millis(500), 10), Rng::new(1));
+        let mut due: Vec<_> = (0..CHECKS).map(|_| first_delay(&timing, &mut rng)).collect();
         for round in 0..10 {
             // 5 in each on average; a thousandth of all checks would be 10.
             let most = most_in_one_tick(due.iter().copied());
             assert!(most <= 25, "{most} checks in one tick of round {round}");
-            due.iter_mut().for_each(|due| *due += next_delay(&health, false, &mut rng));
+            due.iter_mut().for_each(|due| *due += next_delay(&timing, false, &mut rng));
         }
     }
 
     #[test]
     fn without_jitter_the_interval_is_exact() {
-        let (health, mut rng) = (health(Duration::from_secs(2), Duration::from_millis(500), 0), Rng::new(1));
-        assert_eq!(next_delay(&health, false, &mut rng), Duration::from_secs(2));
-        assert_eq!(next_delay(&health, true, &mut rng), Duration::from_millis(500));
+        let (timing, mut rng) = (timing(Duration::from_secs(2), Duration::from_millis(500), 0), Rng::new(1));
+        assert_eq!(next_delay(&timing, false, &mut rng), Duration::from_secs(2));
+        assert_eq!(next_delay(&timing, true, &mut rng), Duration::from_millis(500));
     }
 
     #[test]
     fn jitter_reaches_both_ends() {
-        let (health, mut rng) = (health(Duration::from_secs(1), Duration::from_millis(100), 10), Rng::new(1));
-        let delays: Vec<_> = (0..1_000).map(|_| next_delay(&health, false, &mut rng)).collect();
+        let (timing, mut rng) = (timing(Duration::from_secs(1), Duration::from_millis(100), 10), Rng::new(1));
+        let delays: Vec<_> = (0..1_000).map(|_| next_delay(&timing, false, &mut rng)).collect();
         assert!(delays.iter().any(|&delay| delay < Duration::from_millis(905)));
         assert!(delays.iter().any(|&delay| delay > Duration::from_millis(1_095)));
     }
@@ -89,10 +125,10 @@ mod tests {
         ) {
             let interval = Duration::from_nanos(nanos);
             let (fast, slow) = if in_transition { (interval, Duration::ZERO) } else { (Duration::ZERO, interval) };
-            let health = health(slow, fast, jitter);
-            let delay = next_delay(&health, in_transition, &mut Rng::new(seed));
+            let timing = timing(slow, fast, jitter);
+            let delay = next_delay(&timing, in_transition, &mut Rng::new(seed));
             prop_assert!(delay.abs_diff(interval) <= interval * u32::from(jitter) / 100);
-            prop_assert!(first_delay(&health, &mut Rng::new(seed)) <= health.interval);
+            prop_assert!(first_delay(&timing, &mut Rng::new(seed)) <= timing.interval);
         }
     }
 }

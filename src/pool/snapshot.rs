@@ -274,7 +274,13 @@ mod tests {
     }
 
     fn named(name: &str, port: u16) -> model::Backend {
-        model::Backend { name: name.into(), address: ([127, 0, 0, 1], port).into(), weight: 1, priority: 0 }
+        model::Backend {
+            name: name.into(),
+            address: ([127, 0, 0, 1], port).into(),
+            weight: 1,
+            priority: 0,
+            check: model::BackendCheck::default(),
+        }
     }
 
     fn ids(snapshot: &Snapshot) -> Vec<(u32, &str)> {

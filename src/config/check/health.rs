@@ -1,13 +1,14 @@
 //! `[pool.health]`: the timing of checks, and how their results count.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use toml::Spanned;
 
 use super::exchange;
 use super::reader::{Reader, spot_of_table};
-use crate::config::model::{Health, HealthState};
-use crate::config::parse::raw::{Key, RawHealth, Table};
+use crate::config::model::{BackendCheck, Health, HealthState};
+use crate::config::parse::raw::{Key, RawBackendCheck, RawHealth, Table};
 use crate::config::parse::report::{Report, Scope};
 use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, TIMEOUT, VERDICTS};
 use crate::config::units::show_duration;
@@ -50,6 +51,28 @@ pub(super) fn check(
         initial_state: read
             .choice("initial_state", &raw.initial_state, &STATES)
             .unwrap_or(HealthState::Unknown),
+    }
+}
+
+/// Returns what is special about the checks of one backend.
+pub(super) fn check_of_backend(
+    raw: Option<&Spanned<Table<RawBackendCheck>>>,
+    parent: &Scope,
+    report: &mut Report,
+) -> BackendCheck {
+    let absent = RawBackendCheck::default();
+    let scope = parent.part(spot_of_table(raw), "check");
+    let raw = raw.map_or(&absent, |raw| raw.get_ref());
+    let mut read = Reader { report, scope: &scope };
+    let address = read.text("address", &raw.address).map(str::parse::<IpAddr>);
+    if let Some(Err(_)) = address {
+        let got = read.got(&raw.address);
+        read.wrong("address", &raw.address, format_args!("must be an IP address without a port, got {got}"));
+    }
+    BackendCheck {
+        address: address.and_then(Result::ok),
+        port: read.whole("port", &raw.port, 1..=u16::MAX),
+        interval: read.duration("interval", &raw.interval, TIMEOUT, None),
     }
 }
 

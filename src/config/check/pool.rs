@@ -12,7 +12,8 @@ use crate::base::address::Address;
 use crate::config::address::{Resolver, Target};
 use crate::config::error::Invalid;
 use crate::config::model::{
-    Backend, Host, Keepalive, OnRemove, Pool, Relay, Resolve, Tcp, Timeouts, UNRESOLVED, WhenAllDown,
+    Backend, BackendCheck, Host, Keepalive, OnRemove, Pool, Relay, Resolve, Tcp, Timeouts, UNRESOLVED,
+    WhenAllDown,
 };
 use crate::config::overrides::{BackendFlag, Overrides};
 use crate::config::parse::label::label;
@@ -112,6 +113,7 @@ impl PoolDraft {
                             address,
                             weight: flag.weight,
                             priority: 0,
+                            check: BackendCheck::default(),
                         },
                         scope: Scope::new(spot.clone(), format!("backend {}", flag.target)),
                         name_at: spot.clone(),
@@ -271,6 +273,8 @@ impl PoolDraft {
         let name = read.name(&raw.name);
         let weight = read.whole("weight", &raw.weight, 0..=WEIGHT_MAX).unwrap_or(1);
         let priority = priority(raw, &mut read);
+        let check = health::check_of_backend(raw.check.as_ref(), &scope, report);
+        let mut read = Reader { report, scope: &scope };
         if raw.address.is_none() {
             read.wrong("address", &raw.address, "missing, write address = \"ADDR:PORT\"");
         }
@@ -287,7 +291,7 @@ impl PoolDraft {
         };
         self.hosts.extend(host(self.pool.name.clone(), name.clone(), &target, unresolved));
         self.backends.push(Placed {
-            item: Backend { name, address, weight, priority },
+            item: Backend { name, address, weight, priority, check },
             name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
             address_at: spot_of(&raw.address).unwrap_or_else(|| scope.spot.clone()),
             scope,

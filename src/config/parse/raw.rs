@@ -181,6 +181,15 @@ pub(in crate::config) struct RawBackend {
     pub(in crate::config) weight: Key,
     pub(in crate::config) priority: Key,
     pub(in crate::config) backup: Key,
+    pub(in crate::config) check: Section<RawBackendCheck>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawBackendCheck {
+    pub(in crate::config) address: Key,
+    pub(in crate::config) port: Key,
+    pub(in crate::config) interval: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -252,7 +252,13 @@ mod tests {
     }
 
     fn new_one(name: &str, port: u16) -> model::Backend {
-        model::Backend { name: name.into(), address: ([127, 0, 0, 1], port).into(), weight: 1, priority: 0 }
+        model::Backend {
+            name: name.into(),
+            address: ([127, 0, 0, 1], port).into(),
+            weight: 1,
+            priority: 0,
+            check: model::BackendCheck::default(),
+        }
     }
 
     /// With another backend, `c` on port 3.

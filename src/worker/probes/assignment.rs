@@ -8,8 +8,8 @@ use slab::Slab;
 
 use super::{DEFERRAL_LOG_PERIOD, Entry, Pace, Probes, Queue};
 use crate::base::token_bucket::TokenBucket;
-use crate::config::model::Check;
-use crate::health::{self, Verdict};
+use crate::config::model::{self, BackendCheck, Check};
+use crate::health::{self, Timing, Verdict};
 use crate::pool::{Admin, Backend, Snapshot};
 use crate::sys::Kernel;
 use crate::worker::core::{Core, Timer};
@@ -44,20 +44,22 @@ impl<K: Kernel> Probes<K> {
     /// Begins to check the backends of this worker that are not checked yet, each within one interval.
     fn add_new(&mut self, core: &mut Core<K>) {
         let &mut Core { ref snapshot, ref mut wheel, ref mut rng, now, .. } = core;
-        for backend in snapshot.backends() {
-            let pool = &snapshot.pool(backend.pool).settings;
+        for (backend, pool, own) in checked_backends(snapshot) {
             let is_mine = self.is_mine(backend) && pool.health.check != Check::Off;
             if !is_mine || self.by_backend.contains_key(&backend.id) {
                 continue;
             }
             let place = self.entries.vacant_entry();
             let index = index_of(place.key());
-            let first = now + health::first_delay(&pool.health, rng);
+            let timing = Timing::new(&pool.health, &own);
+            let first = now + health::first_delay(&timing, rng);
             let (rise, fall) = (pool.health.rise, pool.health.fall);
             place.insert(Entry {
                 backend: Arc::clone(backend),
                 pool: Arc::clone(pool),
-                target: health::target(&pool.health, &backend.address),
+                own,
+                timing,
+                target: health::target(&pool.health, &own, &backend.address),
                 // It may have been checked before, in another way or by another worker.
                 verdict: Verdict::new(backend.checked_health(), rise, fall),
                 attempt: None,
@@ -92,10 +94,10 @@ impl<K: Kernel> Probes<K> {
 }
 
 impl<K: Kernel> Entry<K> {
-    /// Returns whether `snapshot`, which contains its backend, has the same check settings as the epoch in which its
-    /// checks began.
-    fn is_checked_by(&self, snapshot: &Snapshot) -> bool {
-        snapshot.pool(self.backend.pool).settings.health == self.pool.health
+    /// Returns whether `snapshot`, which contains its backend with the settings `own`, has the same check settings as the
+    /// epoch in which its checks began.
+    fn is_checked_by(&self, snapshot: &Snapshot, own: BackendCheck) -> bool {
+        snapshot.pool(self.backend.pool).settings.health == self.pool.health && own == self.own
     }
 
     /// Returns whether checks make no sense: the backend is in maintenance, or has no address, and keeps its health.
@@ -120,7 +122,7 @@ impl<K: Kernel> Probes<K> {
     pub(super) fn pause_probe(&mut self, core: &mut Core<K>, index: u32) {
         self.end_attempt(core, index);
         let entry = &self.entries[index as usize];
-        let delay = health::next_delay(&entry.pool.health, true, &mut core.rng);
+        let delay = health::next_delay(&entry.timing, true, &mut core.rng);
         let when = core.now + delay;
         self.arm_probe(core, index, when);
     }
@@ -129,10 +131,12 @@ impl<K: Kernel> Probes<K> {
     /// and gives the others the settings of this epoch.
     fn drop_removed(&mut self, core: &mut Core<K>) {
         let snapshot = Arc::clone(&core.snapshot);
+        let special = checked_backends(&snapshot).filter(|(.., own)| *own != BackendCheck::default());
+        let special: HashMap<_, _> = special.map(|(backend, _, own)| (backend.id, own)).collect();
         let is_kept = |entry: &Entry<K>| {
             self.is_mine(&entry.backend)
                 && snapshot.backend(entry.backend.id).is_some()
-                && entry.is_checked_by(&snapshot)
+                && entry.is_checked_by(&snapshot, special.get(&entry.backend.id).copied().unwrap_or_default())
         };
         for index in self.probes_where(|entry| !is_kept(entry)) {
             self.end_attempt(core, index);
@@ -169,6 +173,16 @@ impl<K: Kernel> Probes<K> {
         let wanted = self.entries.iter().filter(|(_, entry)| is_wanted(entry));
         wanted.map(|(place, _)| index_of(place)).collect()
     }
+}
+
+/// Returns the backends of all pools, each with the settings of its pool and what is special about its checks.
+fn checked_backends(
+    snapshot: &Snapshot,
+) -> impl Iterator<Item = (&Arc<Backend>, &Arc<model::Pool>, BackendCheck)> {
+    snapshot.pools.iter().flat_map(|pool| {
+        let settings = pool.settings.backends.iter().map(|backend| backend.check);
+        pool.backends.iter().zip(settings).map(|(backend, own)| (backend, &pool.settings, own))
+    })
 }
 
 fn index_of(place: usize) -> u32 {

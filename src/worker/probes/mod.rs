@@ -16,8 +16,8 @@ use crate::base::slots::{GENERATION_BITS, Key};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
-use crate::config::model::{self, HealthState};
-use crate::health::{self, Cause, Probe, Step, Verdict};
+use crate::config::model::{self, BackendCheck, HealthState};
+use crate::health::{self, Cause, Probe, Step, Timing, Verdict};
 use crate::messages::report::Report;
 use crate::pool::{Backend, BackendId};
 use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
@@ -56,6 +56,9 @@ pub(super) struct Probes<K: Kernel> {
 struct Entry<K: Kernel> {
     backend: Arc<Backend>,
     pool: Arc<model::Pool>,
+    /// What is special about its checks, and the timing that follows.
+    own: BackendCheck,
+    timing: Timing,
     target: Address,
     verdict: Verdict,
     attempt: Option<Attempt<K>>,
@@ -120,7 +123,7 @@ impl<K: Kernel> Probes<K> {
     fn time_out(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
         if let Some(Attempt { stage: Stage::Talking(probe), .. }) = &mut entry.attempt {
-            probe.on_timeout(entry.pool.health.timeout);
+            probe.on_timeout(entry.timing.timeout);
             self.converse(core, index);
         }
     }
@@ -138,9 +141,9 @@ impl<K: Kernel> Probes<K> {
     /// Logs late checks. Silent backends hold their place for the whole timeout: with enough of them checks are late,
     /// and so are verdicts.
     fn log_if_late(&mut self, core: &mut Core<K>, index: u32) {
-        let Entry { pool, due, .. } = &self.entries[index as usize];
+        let Entry { pool, due, timing, .. } = &self.entries[index as usize];
         let late = core.now - *due;
-        if late > pool.health.interval
+        if late > timing.interval
             && let Some(untold) = self.deferral_log.take(core.now)
         {
             let waiting = self.queue.len();
@@ -165,7 +168,7 @@ impl<K: Kernel> Probes<K> {
             Ok(socket) => {
                 entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
                 self.queue.enter(entry.pace);
-                let patience = entry.pool.health.timeout;
+                let patience = entry.timing.timeout;
                 let when = core.now + patience;
                 self.arm_probe(core, index, when);
             }
@@ -182,8 +185,8 @@ impl<K: Kernel> Probes<K> {
     /// A lack of resources here means nothing for the backend: the check is done a little later.
     fn defer_probe(&mut self, core: &mut Core<K>, index: u32, error: &io::Error) {
         core.stats.checks_deferred.add(1);
-        let Entry { backend, pool, .. } = &self.entries[index as usize];
-        let wait = pool.health.fast_interval;
+        let Entry { backend, pool, timing, .. } = &self.entries[index as usize];
+        let wait = timing.fast_interval;
         if let Some(untold) = self.deferral_log.take(core.now) {
             let (pool, backend) = (&pool.name, &backend.name);
             log::warn!(pool:%, backend:%, error:%, untold; "a check is put off, its backend keeps its state");
@@ -259,7 +262,7 @@ impl<K: Kernel> Probes<K> {
         attempt.stage = Stage::Parting;
         match core.kernel.shutdown_write(&attempt.socket) {
             Ok(()) => {
-                let patience = entry.pool.health.timeout;
+                let patience = entry.timing.timeout;
                 let when = core.now + patience;
                 self.arm_probe(core, index, when);
                 self.read_rest(core, index);
@@ -294,7 +297,7 @@ impl<K: Kernel> Probes<K> {
         let entry = &mut self.entries[index as usize];
         let Some(attempt) = entry.attempt.take() else { return };
         self.queue.leave(entry.pace);
-        let is_slow = core.now - entry.started >= entry.pool.health.timeout / SLOW_PART;
+        let is_slow = core.now - entry.started >= entry.timing.timeout / SLOW_PART;
         entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
         match attempt.stage {
             // No bytes were exchanged: a reset spares both sides the TIME_WAIT.
@@ -305,7 +308,7 @@ impl<K: Kernel> Probes<K> {
 
     fn schedule_probe(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &self.entries[index as usize];
-        let delay = health::next_delay(&entry.pool.health, entry.verdict.in_transition(), &mut core.rng);
+        let delay = health::next_delay(&entry.timing, entry.verdict.in_transition(), &mut core.rng);
         let when = (entry.started + delay).max(core.now);
         self.arm_probe(core, index, when);
     }
@@ -354,7 +357,7 @@ impl<K: Kernel> Probes<K> {
         let Some(&index) = self.by_backend.get(&backend) else { return };
         self.take_dial_failures(core, index);
         let entry = &self.entries[index as usize];
-        let soon = (entry.started + entry.pool.health.fast_interval).max(core.now);
+        let soon = (entry.started + entry.timing.fast_interval).max(core.now);
         if entry.attempt.is_none() && entry.timer.is_some_and(|(_, when)| soon < when) {
             self.arm_probe(core, index, soon);
         }

@@ -332,6 +332,7 @@ impl World {
             address: backend.address.clone(),
             weight: [1, 3][self.below(2)],
             priority: [0, 0, 1, 15][self.below(4)],
+            check: model::BackendCheck::default(),
         };
         named(config, &pool.settings.name).backends.push(listed);
         self.coverage.hit("file takes over");

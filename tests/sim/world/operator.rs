@@ -225,6 +225,7 @@ impl World {
             address,
             weight: 1,
             priority: [0, 0, 1][usize::from(port % 3)],
+            check: model::BackendCheck::default(),
         })
     }
 
