@@ -1,0 +1,138 @@
+//! How backends are checked.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The settings of a pool's health checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// The kind of a check.
+    pub check: Check,
+    /// Of its keys in whose values the file names a variable, what the file has: their values may be secret, and are
+    /// not shown.
+    pub written: BTreeMap<&'static str, String>,
+    /// Time between checks of one backend.
+    pub interval: Duration,
+    /// Time between checks while the state is changing.
+    pub fast_interval: Duration,
+    /// Longest time that one check may take.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take a backend down.
+    pub fall: u32,
+    /// Each interval is longer or shorter by at most this many percent, 0..=50.
+    pub jitter_percent: u8,
+    /// Check this port instead of the one that serves.
+    pub port: Option<u16>,
+    /// The state before the first verdict.
+    pub initial_state: HealthState,
+}
+
+/// The kind of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// None: the backend keeps its initial state, and failed dials do not change it.
+    Off,
+    /// Succeeds as soon as a connection is established.
+    Tcp,
+    /// Connects, sends bytes (may be none), and waits for an answer.
+    SendExpect {
+        /// The bytes sent after the connect.
+        send: Vec<u8>,
+        /// The condition that the answer must meet.
+        expect: Expect,
+    },
+    /// Connects, sends a GET, and reads the status.
+    Http {
+        /// The target of the request, starts with '/'.
+        path: String,
+        /// The Host header; the backend's address when `None`.
+        host: Option<String>,
+        /// The status that counts as healthy.
+        status: u16,
+    },
+    /// Connects, and sends and expects in several steps. At least one of them expects something.
+    Script(Vec<ScriptStep>),
+    /// Sends PING to a Redis server.
+    Redis,
+    /// Starts a PostgreSQL session up to the request for a password.
+    Postgres {
+        /// The user that it names.
+        user: String,
+    },
+    /// Logs in to MySQL or MariaDB, without a password.
+    Mysql {
+        /// The user, who then must be let in.
+        user: Option<String>,
+    },
+    /// Greets an SMTP server.
+    Smtp {
+        /// The name that it gives itself.
+        domain: String,
+    },
+    /// Asks the health service of gRPC, over HTTP/2 without TLS.
+    Grpc {
+        /// The service that it asks for; the whole server when empty.
+        service: String,
+        /// The authority of the request; the backend's address when `None`.
+        host: Option<String>,
+    },
+    /// Connects to an MQTT 3.1.1 broker.
+    Mqtt {
+        /// The client identifier; the broker chooses one when empty.
+        client_id: String,
+    },
+}
+
+/// A step of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptStep {
+    /// The bytes sent when it begins; may be none.
+    pub send: Vec<u8>,
+    /// The bytes that must be somewhere in what arrives from then on; none when the next step begins at once.
+    pub expect: Vec<u8>,
+}
+
+/// The condition that the answer to a check must meet. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// It starts with these bytes.
+    Prefix(Vec<u8>),
+    /// The answer contains these bytes anywhere.
+    Contains(Vec<u8>),
+}
+
+/// The health of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// Not known yet; serves until the first verdict.
+    Unknown,
+    /// Eligible for new sessions.
+    Up,
+    /// Not eligible, unless the pool tries anyway when all are down.
+    Down,
+}
+
+impl HealthState {
+    /// Returns the word for it in config, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// The settings of the checks of one backend that replace those of its pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendCheck {
+    /// Check this address instead of the one that serves.
+    pub address: Option<IpAddr>,
+    /// Check this port instead of that of the pool, or the one that serves.
+    pub port: Option<u16>,
+    /// Time between checks. Timeout and fast interval of the pool are cut to it.
+    pub interval: Option<Duration>,
+}
