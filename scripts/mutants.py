@@ -391,7 +391,7 @@ MUTANTS = [
         "checks-as-before",
         "a backend is checked on as it was before its pool has said otherwise",
         "src/worker/probes/assignment.rs",
-        [("                && entry.is_checked_by(&snapshot)\n", "")],
+        [("                && entry.is_checked_by(&snapshot, special.get(&entry.backend.id).copied().unwrap_or_default())\n", "")],
     ),
     Mutant(
         "blind-sweep",
@@ -434,6 +434,20 @@ MUTANTS = [
         "a check waits for the next turn though a place is free",
         "src/worker/probes/mod.rs",
         [("while core.turn.take_check()\n            && let Some(index) = self.queue.pop()\n        {", "if let Some(index) = self.queue.pop() {")],
+    ),
+    Mutant(
+        "rude-check",
+        "a check whose result is known says no farewell",
+        "src/health/probe.rs",
+        [("if self.unsent().is_empty() || self.broken.is_some() {", "if true {")],
+        unit_test="a_farewell_is_sent_behind_the_result",
+    ),
+    Mutant(
+        "lost-answer",
+        "a step of a script does not find what has arrived before it began",
+        "src/health/protocols/script.rs",
+        [("drop(inbox.take(end));", "drop(inbox.take(inbox.bytes().len()));")],
+        unit_test="a_step_does_not_find_what_the_step_before_has_found",
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

@@ -4,6 +4,7 @@
 //! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points
 //! in time are RFC 3339 text in UTC.
 
+mod checks;
 mod discovery;
 mod events;
 mod reload;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use checks::{CheckResult, HealthOverride, OverrideTo, findings};
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
 pub use reload::{
@@ -197,6 +199,9 @@ pub struct Backend {
     /// Time of the last change of `health`.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub health_since: Option<Timestamp>,
+    /// The last result of each of its checks, in their order; none where checks are off. All must pass.
+    #[serde(default)]
+    pub checks: Vec<CheckResult>,
     /// Whether it may get new sessions now.
     pub eligible: bool,
     /// Open sessions on it, dialing ones included.
@@ -216,6 +221,11 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Returns what its checks have found, in words.
+    pub fn findings(&self) -> Option<String> {
+        findings(&self.checks, self.health_reason.as_deref())
+    }
+
     /// Returns the reason why it is out of service, with the uid that set it and the time: `drained by uid 0 since
     /// 2026-01-02T03:04:05Z`; `None` when no request has done so since the process started.
     pub fn kept_out(&self) -> Option<String> {
@@ -348,26 +358,6 @@ pub struct BackendChange {
     pub weight: Option<u16>,
     /// The new administrative state; absent leaves it unchanged.
     pub admin: Option<Admin>,
-}
-
-/// An operator's setting of a backend's health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HealthOverride {
-    /// The health to set; `auto` leaves it to the checks again.
-    pub health: OverrideTo,
-}
-
-/// An operator's setting of a backend's health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OverrideTo {
-    /// Up, whatever its checks find.
-    Up,
-    /// Down, whatever its checks find.
-    Down,
-    /// The result of the checks, as without a setting.
-    Auto,
 }
 
 /// The parameters that select backends.

@@ -8,6 +8,8 @@ source "$(dirname "$0")/../lib/harness.sh"
 SERVERS=(redis postgres mysql smtp grpc mqtt)
 # Of each of the pools of MariaDB, before its count of broken handshakes is looked at.
 MYSQL_CHECKS=5
+# The one that has the modules of Debian's packages.
+PYTHON=/usr/bin/python3
 POSTGRES_BIN=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
 
 # PostgreSQL does not run as root, and the others need not.
@@ -51,7 +53,7 @@ start_server() {
                 --bind-address=127.0.0.1 --port="$port" --init-file="$WORK/mysql/init.sql" \
                 --innodb-buffer-pool-size=8M --innodb-flush-log-at-trx-commit=0
             ;;
-        smtp) start smtp as_nobody python3 -m aiosmtpd --nosetuid --listen "127.0.0.1:$port" ;;
+        smtp) start smtp as_nobody "$PYTHON" -m aiosmtpd --nosetuid --listen "127.0.0.1:$port" ;;
         grpc) start_grpc ;;
         mqtt)
             printf 'listener %s 127.0.0.1\nallow_anonymous true\n' "$port" >"$WORK/mqtt.conf"
@@ -70,7 +72,7 @@ end_server() {
 
 # The service "shop" serves, "warehouse" does not. The messages are those of grpc.health.v1: a string, and an enum.
 start_grpc() {
-    start grpc as_nobody python3 -c "
+    start grpc as_nobody "$PYTHON" -c "
 from concurrent import futures
 import grpc
 STATUS = {b'': b'\x08\x01', b'\x0a\x04shop': b'\x08\x01', b'\x0a\x09warehouse': b'\x08\x02'}
@@ -103,11 +105,12 @@ END
 start_balancer() {
     {
         pool redis redis 'type = "redis"'
-        pool postgres postgres 'type = "postgres", user = "l4lb"'
+        pool postgres postgres 'type = "postgres"'
         pool mysql mysql 'type = "mysql", user = "l4lb"'
         pool smtp smtp 'type = "smtp", domain = "lb.test"'
         pool grpc grpc 'type = "grpc", service = "shop"'
         pool mqtt mqtt 'type = "mqtt", client_id = "l4lb-check"'
+        pool postgres-stranger postgres 'type = "postgres", user = "stranger"'
         pool mysql-stranger mysql 'type = "mysql"'
         pool mysql-refused mysql 'type = "mysql", user = "nobody"'
         pool script redis 'steps = [{ send = "PING\r\n", expect = "PONG" }, { send = "PING\r\n", expect = "+OK" }]'
@@ -145,7 +148,7 @@ has_checked() { (($(checks_of "$1") >= $2)); }
 
 require redis-server mariadb mariadbd mariadb-install-db mosquitto python3 curl setpriv
 [[ -n $POSTGRES_BIN ]] || fail "needs postgresql, which is not installed"
-python3 -c 'import aiosmtpd, grpc' || fail "needs python3-aiosmtpd and python3-grpcio"
+"$PYTHON" -c 'import aiosmtpd, grpc' || fail "needs python3-aiosmtpd and python3-grpcio"
 build
 chmod 711 "$WORK"
 declare -A PORT_OF
@@ -158,14 +161,14 @@ printf 'listener %s 127.0.0.1\nallow_anonymous false\n' "${PORT_OF[mqtt-closed]}
 start mqtt-closed as_nobody mosquitto -c "$WORK/mqtt-closed.conf"
 for server in "${SERVERS[@]}"; do start_server "$server"; done
 start_balancer
-wait_until 20 "all servers are up" state_is up "${SERVERS[@]}" mysql-stranger grpc-server
+wait_until 20 "all servers are up" state_is up "${SERVERS[@]}" postgres-stranger mysql-stranger grpc-server
 pass "up: ${SERVERS[*]}"
 
 wait_until 10 "those that cannot serve are down" state_is down script mysql-refused grpc-down grpc-unknown mqtt-closed wrong-server
 while read -r pool words; do
     wait_until 5 "the log says why $pool is down: $words" says_why "$pool" "$words"
 done <<'END'
-script step 2 of 2: answer does not contain
+script step 2 of 2: timed out after 1s while waiting for the answer
 mysql-refused login: the backend reports .*Access denied
 grpc-down NOT_SERVING
 grpc-unknown the call ended without a health status

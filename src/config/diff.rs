@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::discover::Discover;
 use super::model::{
-    AccessLog, Account, Admin, Backend, BackendCheck, Config, Global, Health, Keepalive, Listener, Pool, Tcp,
-    Timeouts,
+    AccessLog, Account, Admin, Backend, BackendCheck, Config, FurtherCheck, Global, Health, Keepalive,
+    Listener, Pool, Tcp, Timeouts,
 };
 use super::show::check_keys;
 use super::units::show_duration;
@@ -44,6 +44,8 @@ pub enum Subject {
         /// Its name, unique within the pool.
         name: String,
     },
+    /// A further check, behind the name of its pool.
+    Check(String, String),
     /// A source of backends, behind the name of its pool.
     Discover(String, String),
 }
@@ -82,6 +84,7 @@ impl Display for Change {
             Subject::Listener(name) => write!(f, "listener {name:?}: ")?,
             Subject::Pool(name) => write!(f, "pool {name:?}: ")?,
             Subject::Backend { pool, name } => write!(f, "pool {pool:?}: backend {name:?}: ")?,
+            Subject::Check(pool, name) => write!(f, "pool {pool:?}: check {name:?}: ")?,
             Subject::Discover(pool, source) => write!(f, "pool {pool:?}: discover {source:?}: ")?,
         }
         match &self.difference {
@@ -116,6 +119,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         let name = |backend: &Backend| backend.name.clone();
         let subject = |name| Subject::Backend { pool: now.name.clone(), name };
         of_lists(&before.backends, &now.backends, name, subject, keys.changes, of_backend);
+        let name = |check: &FurtherCheck| check.name.clone();
+        let subject = |name| Subject::Check(now.name.clone(), name);
+        of_lists(&before.health.more, &now.health.more, name, subject, keys.changes, of_check);
         let subject = |source| Subject::Discover(now.name.clone(), source);
         let compare = |old: &Discover, new: &Discover, keys: &mut Keys<'_>| keys.all(old.keys(), new.keys());
         of_lists(&before.discover, &now.discover, Discover::label, subject, keys.changes, compare);
@@ -312,8 +318,8 @@ fn of_tcp(old: Tcp, new: Tcp, keys: &mut Keys<'_>) {
 
 fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
     let Health {
-        check: _,
-        written: _,
+        check,
+        written,
         interval,
         fast_interval,
         timeout,
@@ -322,8 +328,10 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
         jitter_percent,
         port,
         initial_state,
+        // Each has a name, and so is compared by `diff`.
+        more: _,
     } = new;
-    keys.all(check_keys(old), check_keys(new));
+    keys.all(check_keys(&old.check, &old.written), check_keys(check, written));
     keys.duration("health.interval", old.interval, *interval);
     keys.duration("health.fast_interval", old.fast_interval, *fast_interval);
     keys.duration("health.timeout", old.timeout, *timeout);
@@ -332,6 +340,20 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
     keys.value("health.jitter_percent", old.jitter_percent, jitter_percent);
     keys.maybe("health.port", old.port, *port);
     keys.text("health.initial_state", old.initial_state.as_str(), initial_state.as_str());
+}
+
+fn of_check(old: &FurtherCheck, new: &FurtherCheck, keys: &mut Keys<'_>) {
+    let FurtherCheck { name: _, check, written, port } = new;
+    keys.all(
+        check_keys(&old.check, &old.written).map(without_table),
+        check_keys(check, written).map(without_table),
+    );
+    keys.maybe("port", old.port, *port);
+}
+
+/// The keys of `[[pool.check]]` are those of `[pool.health]`.
+fn without_table((key, value): Maybe) -> Maybe {
+    (key.trim_start_matches("health."), value)
 }
 
 fn of_backend(old: &Backend, new: &Backend, keys: &mut Keys<'_>) {

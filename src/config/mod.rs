@@ -194,6 +194,11 @@ mod tests {
         let text = uncommented();
         // Backends after the first one do not repeat its keys.
         let (text, _) = text.split_once("[[pool.backend]]\naddress").unwrap();
+        // Nor do further checks repeat those of the first one, which has no name.
+        let (before, further) = text.split_once("[[pool.check]]").unwrap();
+        let (_, after) = further.split_once("\n[[").unwrap();
+        let named = before.replace("[pool.health]", "[pool.health]\nname = \"health\"");
+        let text = &format!("{named}\n[[{after}");
         let texts = [Text::of("", text)];
         let raw = raw::read(&texts, Inputs::NOTHING, &mut Report::new(&texts)).unwrap();
         assert!(!format!("{raw:?}").contains(": None"), "{raw:#?}");
@@ -201,17 +206,23 @@ mod tests {
 
     #[test]
     fn an_unset_key_is_good_when_set() {
-        // A source that is not there has all its keys unset.
-        let (before, source) = FULL.split_once("#[[pool.discover]]").unwrap();
-        let (source, after) = source.split_once("\n[[").unwrap();
-        let with_source = format!("{before}{}\n[[{after}", set_all(&format!("#[[pool.discover]]{source}")));
-        assert_eq!(load_text(&with_source).map(|config| config.pools[0].discover.len()), Ok(1));
+        // A check or a source that is not there has all its keys unset.
+        let (before, added) = FULL.split_once("#[[pool.check]]").unwrap();
+        let (added, after) = added.split_once("\n[[").unwrap();
+        let with_added = format!("{before}{}\n[[{after}", set_all(&format!("#[[pool.check]]{added}")));
+        let counts = |config: Config| (config.pools[0].health.more.len(), config.pools[0].discover.len());
+        assert_eq!(load_text(&with_added).map(counts), Ok((1, 1)));
         let alone = format!("{before}\n[[{after}");
         for (line, _) in alone.lines().zip(set_all(&alone).lines()).filter(|(full, set)| full != set) {
             let key = line.trim_start_matches('#');
             let kind = match key.split(' ').next() {
                 Some("send" | "expect" | "contains") => "send_expect",
                 Some("path" | "host" | "status") => "http",
+                // Those of [global] are set together with that of a check.
+                Some("user" | "group") => "postgres",
+                Some("domain") => "smtp",
+                Some("service") => "grpc",
+                Some("client_id") => "mqtt",
                 _ => "tcp",
             };
             let mut text = alone.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-pub use health::{BackendCheck, Check, Expect, Health, HealthState, ScriptStep};
+pub use health::{
+    BackendCheck, Check, Expect, FIRST_CHECK, FurtherCheck, Health, HealthState, OneCheck, ScriptStep,
+};
 
 use super::address::Target;
 use super::discover::Discover;

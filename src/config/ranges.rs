@@ -58,6 +58,8 @@ pub(super) const MIN_BACKENDS_MAX: usize = 65_536;
 pub const JITTER_PERCENT_MAX: u8 = 50;
 /// Bytes that a check sends or looks for: they fit into one segment.
 pub(super) const PAYLOAD_LEN_MAX: usize = 1024;
+/// Further checks of one pool: each takes its turn within one interval.
+pub(super) const CHECKS_MAX: usize = 8;
 /// Steps of one check: more is a test of the backend, not a check.
 pub(super) const STEPS_MAX: usize = 32;
 /// Bytes of a user, domain, service or client identifier of a check: in each of the protocols the length is one byte.

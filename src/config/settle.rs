@@ -67,6 +67,7 @@ impl Change {
             Subject::Listener(name) => format!("listener {name:?}: {key}"),
             Subject::Pool(name) => format!("pool {name:?}: {key}"),
             Subject::Backend { pool, name } => format!("pool {pool:?}: backend {name:?}: {key}"),
+            Subject::Check(pool, name) => format!("pool {pool:?}: check {name:?}: {key}"),
             Subject::Discover(pool, source) => format!("pool {pool:?}: discover {source:?}: {key}"),
         }
     }

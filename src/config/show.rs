@@ -1,11 +1,12 @@
 //! Prints a configuration as `l4lb check` does, in the words of the file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::error::one_line;
 use super::model::{
-    AccessLog, Account, Admin, AdminSocket, Backend, BackendCheck, Check, Config, Expect, Global, Health,
-    Listener, Pool, Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
+    AccessLog, Account, Admin, AdminSocket, Backend, BackendCheck, Check, Config, Expect, FurtherCheck,
+    Global, Health, Listener, Pool, Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
 };
 use super::units::show_duration;
 
@@ -123,6 +124,9 @@ impl fmt::Display for Pool {
         writeln!(f, "  timeouts: {timeouts}")?;
         writeln!(f, "  tcp: {tcp}")?;
         writeln!(f, "  health: {health}")?;
+        for check in &health.more {
+            writeln!(f, "  check {check}")?;
+        }
         for backend in &self.backends {
             writeln!(f, "  backend {backend}")?;
         }
@@ -149,53 +153,69 @@ impl fmt::Display for Tcp {
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown =
-            |key: &str, value: String| self.written.get(key).map_or(value, |written| one_line(written));
-        match &self.check {
-            Check::Off => return write!(f, "type=off initial_state={}", self.initial_state.as_str()),
-            Check::Http { path, host, status } => {
-                write!(f, "type=http path={} status={status}", shown("path", path.clone()))?;
-                if let Some(host) = host {
-                    write!(f, " host={}", shown("host", host.clone()))?;
-                }
-            }
-            Check::SendExpect { send, expect } => {
-                let (key, bytes) = match expect {
-                    Expect::Prefix(bytes) => ("expect", bytes),
-                    Expect::Contains(bytes) => ("contains", bytes),
-                };
-                let [send, bytes] = [("send", send), (key, bytes)]
-                    .map(|(key, bytes)| shown(key, bytes.escape_ascii().to_string()));
-                write!(f, "type=send_expect send=\"{send}\" {key}=\"{bytes}\"")?;
-            }
-            Check::Tcp
-            | Check::Script(_)
-            | Check::Redis
-            | Check::Postgres { .. }
-            | Check::Mysql { .. }
-            | Check::Smtp { .. }
-            | Check::Grpc { .. }
-            | Check::Mqtt { .. } => {
-                let keys = check_keys(self).into_iter().filter_map(|(key, value)| Some((key, value?)));
-                let keys: Vec<String> = keys
-                    .map(|(key, value)| format!("{}={value}", key.trim_start_matches("health.")))
-                    .collect();
-                f.write_str(&keys.join(" "))?;
-            }
+        write_check(f, &self.check, &self.written)?;
+        if self.check == Check::Off {
+            return write!(f, " initial_state={}", self.initial_state.as_str());
         }
         let [interval, fast, timeout] = [self.interval, self.fast_interval, self.timeout].map(show_duration);
         let Self { rise, fall, jitter_percent, .. } = self;
         write!(f, " interval={interval} fast_interval={fast} timeout={timeout} rise={rise} fall={fall}")?;
         write!(f, " jitter_percent={jitter_percent} initial_state={}", self.initial_state.as_str())?;
-        match self.port {
-            Some(port) => write!(f, " port={port}"),
-            None => Ok(()),
+        self.port.map_or(Ok(()), |port| write!(f, " port={port}"))
+    }
+}
+
+impl fmt::Display for FurtherCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, check, written, port } = self;
+        write!(f, "{name}: ")?;
+        write_check(f, check, written)?;
+        port.map_or(Ok(()), |port| write!(f, " port={port}"))
+    }
+}
+
+/// Writes the type of a check and its keys.
+fn write_check(
+    f: &mut fmt::Formatter<'_>,
+    check: &Check,
+    written: &BTreeMap<&'static str, String>,
+) -> fmt::Result {
+    let shown = |key: &str, value: String| written.get(key).map_or(value, |written| one_line(written));
+    match check {
+        Check::Http { path, host, status } => {
+            write!(f, "type=http path={} status={status}", shown("path", path.clone()))?;
+            host.as_ref().map_or(Ok(()), |host| write!(f, " host={}", shown("host", host.clone())))
+        }
+        Check::SendExpect { send, expect } => {
+            let (key, bytes) = match expect {
+                Expect::Prefix(bytes) => ("expect", bytes),
+                Expect::Contains(bytes) => ("contains", bytes),
+            };
+            let [send, bytes] = [("send", send), (key, bytes)]
+                .map(|(key, bytes)| shown(key, bytes.escape_ascii().to_string()));
+            write!(f, "type=send_expect send=\"{send}\" {key}=\"{bytes}\"")
+        }
+        Check::Off
+        | Check::Tcp
+        | Check::Script(_)
+        | Check::Redis
+        | Check::Postgres { .. }
+        | Check::Mysql { .. }
+        | Check::Smtp { .. }
+        | Check::Grpc { .. }
+        | Check::Mqtt { .. } => {
+            let keys = check_keys(check, written).into_iter().filter_map(|(key, value)| Some((key, value?)));
+            let keys = keys.map(|(key, value)| format!("{}={value}", key.trim_start_matches("health.")));
+            f.write_str(&keys.collect::<Vec<_>>().join(" "))
         }
     }
 }
 
 /// Returns all keys of any check, in one order.
-pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static str, Option<String>); 12] {
+pub(super) fn check_keys(
+    check: &Check,
+    written: &BTreeMap<&'static str, String>,
+) -> [(&'static str, Option<String>); 12] {
     let shown = |key: &str, value: String| {
         Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))
     };
@@ -203,53 +223,43 @@ pub(super) fn check_keys(Health { check, written, .. }: &Health) -> [(&'static s
     let (mut target, mut named, mut expected) = (None, None, None);
     let (mut script, mut login, mut greeter, mut asked, mut client) = (None, None, None, None, None);
     let quoted = |key: &str, bytes: &[u8]| shown(key, format!("\"{}\"", bytes.escape_ascii()));
-    let kind = match check {
-        Check::Off => "off",
-        Check::Tcp => "tcp",
+    match check {
+        Check::Off | Check::Tcp | Check::Redis => {}
         Check::SendExpect { send, expect } => {
             sent = quoted("send", send);
             match expect {
                 Expect::Prefix(bytes) => prefix = quoted("expect", bytes),
                 Expect::Contains(bytes) => contained = quoted("contains", bytes),
             }
-            "send_expect"
         }
         Check::Http { path, host, status } => {
             target = shown("path", path.clone());
             named = host.clone().and_then(|host| shown("host", host));
             expected = Some(status.to_string());
-            "http"
         }
         Check::Script(steps) => {
             script =
                 Some(written.get("steps").map_or_else(|| show_steps(steps), |written| one_line(written)));
-            "tcp"
         }
-        Check::Redis => "redis",
         Check::Postgres { user } => {
             login = shown("user", user.clone());
-            "postgres"
         }
         Check::Mysql { user } => {
             login = user.clone().and_then(|user| shown("user", user));
-            "mysql"
         }
         Check::Smtp { domain } => {
             greeter = shown("domain", domain.clone());
-            "smtp"
         }
         Check::Grpc { service, host } => {
             asked = shown("service", service.clone()).filter(|service| !service.is_empty());
             named = host.clone().and_then(|host| shown("host", host));
-            "grpc"
         }
         Check::Mqtt { client_id } => {
             client = shown("client_id", client_id.clone()).filter(|id| !id.is_empty());
-            "mqtt"
         }
-    };
+    }
     [
-        ("health.type", Some(kind.to_owned())),
+        ("health.type", Some(check.type_name().to_owned())),
         ("health.send", sent),
         ("health.expect", prefix),
         ("health.contains", contained),
@@ -276,8 +286,13 @@ fn show_steps(steps: &[ScriptStep]) -> String {
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, address, weight, priority, check: BackendCheck { address: checked, port, interval } } =
-            self;
+        let Self {
+            name,
+            address,
+            weight,
+            priority,
+            check: BackendCheck { address: checked, port, interval },
+        } = self;
         write!(f, "{name}: address={address} weight={weight}")?;
         if *priority > 0 {
             write!(f, " priority={priority}")?;

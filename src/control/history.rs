@@ -196,7 +196,9 @@ mod tests {
             name: name.into(),
             address: ([127, 0, 0, 1], port).into(),
             weight: 1,
-            priority: 0, check: model::BackendCheck::default() };
+            priority: 0,
+            check: model::BackendCheck::default(),
+        };
         let tier_1 = model::Backend { priority: 1, ..backend("c", 3) };
         let fourth = third.with_backends(POOL, &[backend("a", 1), tier_1]);
         history.note(&fourth, second(3));

@@ -125,6 +125,7 @@ impl ControlLoop {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Health { backend, from, to, reason } => self.on_health(backend, from, to, &reason),
+            Report::Checked { backend, check, failure } => self.on_checked(backend, check, failure),
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
             Report::Ask(ask) => self.on_ask(ask),
             Report::Terminate => self.on_terminate(),
@@ -155,6 +156,18 @@ impl ControlLoop {
 
     fn give_answers(&mut self) {
         self.answers.drain(..).for_each(|answer| answer());
+    }
+
+    fn on_checked(&mut self, id: BackendId, check: usize, failure: Option<String>) {
+        // Removed since, or checked in another way: its new checks report anew.
+        let Some(backend) = self.control.snapshot.backend(id) else { return };
+        if check > self.control.snapshot.pool(backend.pool).settings.health.more.len() {
+            return;
+        }
+        let mut state = self.control.view.state();
+        let checks = &mut state.notes.entry(id).or_default().checks;
+        checks.resize_with(checks.len().max(check + 1), || None);
+        checks[check] = Some(membership::notes::Checked { failure, since: timestamp() });
     }
 
     fn on_health(&mut self, id: BackendId, from: HealthState, to: HealthState, reason: &str) {

@@ -183,7 +183,7 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
             cell(bytes(backend.to_backend)),
             cell(bytes(backend.to_client)),
             maybe(backend.lease_left.map(span)),
-            maybe(backend.kept_out().or_else(|| backend.health_reason.clone())),
+            maybe(backend.kept_out().or_else(|| backend.findings())),
         ];
         if has_tiers {
             cells.insert(PRIORITY_AT, cell(backend.priority));

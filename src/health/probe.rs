@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::address::Address;
-use crate::config::model::{BackendCheck, Check, Health};
+use crate::config::model::{BackendCheck, Check};
 use crate::health::cause::{Cause, ProbeStep};
 use crate::health::exchange::{Exchange, Progress};
 use crate::health::protocols;
@@ -54,13 +54,13 @@ pub enum Step<'a> {
     Finished(Result<(), &'a Cause>),
 }
 
-/// Returns the address that checks of `backend` connect to: its own settings come before those of the pool.
-pub fn target(health: &Health, of_backend: &BackendCheck, backend: &Address) -> Address {
+/// Returns the address that a check of `backend` connects to: its own settings come before the `port` of the check.
+pub fn target(port: Option<u16>, of_backend: &BackendCheck, backend: &Address) -> Address {
     let Address::Ip(mut address) = *backend;
     if let Some(ip) = of_backend.address {
         address = SocketAddr::new(ip, address.port());
     }
-    if let Some(port) = of_backend.port.or(health.port) {
+    if let Some(port) = of_backend.port.or(port) {
         address.set_port(port);
     }
     address.into()
@@ -245,6 +245,10 @@ mod tests {
         check(&Check::Http { path: "/health".into(), host: host.map(Into::into), status: 200 })
     }
 
+    fn smtp() -> Script {
+        check(&Check::Smtp { domain: "lb".into() })
+    }
+
     impl Script {
         fn reports(mut self, report: impl FnOnce(&mut Probe)) -> Self {
             report(&mut self.0);
@@ -396,6 +400,31 @@ mod tests {
     }
 
     #[test]
+    fn a_farewell_is_sent_behind_the_result() {
+        let greeted = || smtp().connects().answers("220 hi\r\n").takes_all().answers("250 hi\r\n");
+        greeted()
+            .expects(&Step::Send(b"QUIT\r\n"))
+            .reports(|probe| probe.on_sent(2))
+            .expects(&Step::Send(b"IT\r\n"))
+            .reports(|probe| probe.on_sent(4))
+            .succeeds();
+        greeted().stalls().succeeds();
+        greeted().resets().succeeds();
+        greeted().fins().succeeds();
+        let refused = smtp().connects().answers("554 no\r\n").expects(&Step::Send(b"QUIT\r\n"));
+        refused.stalls().fails(r#"greeting: the backend reports "554 no""#);
+    }
+
+    #[test]
+    fn a_failure_names_the_message_that_was_missing() {
+        smtp().connects().stalls().fails("greeting: timed out after 1s while waiting for the answer");
+        let greeted = || smtp().connects().answers("220 hi\r\n");
+        greeted().stalls().fails("EHLO: timed out after 1s while sending");
+        greeted().takes_all().resets().fails("EHLO: connection reset while waiting for the answer");
+        greeted().resets().fins().fails("EHLO: connection reset while sending");
+    }
+
+    #[test]
     fn a_result_stands_whatever_is_reported_later() {
         tcp().connects().resets().stalls().fins().answers("late").succeeds();
         tcp().stalls().reports(Probe::on_connected).fails("timed out after 1s while connecting");
@@ -403,28 +432,15 @@ mod tests {
 
     #[test]
     fn address_and_port_may_be_overridden() {
-        let mut health = Health {
-            check: Check::Off,
-            written: std::collections::BTreeMap::new(),
-            interval: LIMIT,
-            fast_interval: LIMIT,
-            timeout: LIMIT,
-            rise: 2,
-            fall: 3,
-            jitter_percent: 0,
-            port: None,
-            initial_state: crate::config::model::HealthState::Up,
-        };
         let backend = TARGET.parse::<SocketAddr>().unwrap().into();
         let mut own = BackendCheck::default();
-        assert_eq!(target(&health, &own, &backend), backend);
-        health.port = Some(81);
-        assert_eq!(target(&health, &own, &backend), ([10, 0, 0, 1], 81).into());
+        assert_eq!(target(None, &own, &backend), backend);
+        assert_eq!(target(Some(81), &own, &backend), ([10, 0, 0, 1], 81).into());
         own.port = Some(82);
-        assert_eq!(target(&health, &own, &backend), ([10, 0, 0, 1], 82).into());
+        assert_eq!(target(Some(81), &own, &backend), ([10, 0, 0, 1], 82).into());
         own = BackendCheck { address: Some([0, 0, 0, 0, 0, 0, 0, 1].into()), ..BackendCheck::default() };
-        assert_eq!(target(&health, &own, &backend), ([0, 0, 0, 0, 0, 0, 0, 1], 81).into());
-        assert!(Probe::new(&health.check, &backend).is_none());
+        assert_eq!(target(Some(81), &own, &backend), ([0, 0, 0, 0, 0, 0, 0, 1], 81).into());
+        assert!(Probe::new(&Check::Off, &backend).is_none());
     }
 
     #[derive(Clone, Debug)]
@@ -453,7 +469,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_reports_in_any_order_panic_or_change_a_result(reports in vec(report(), 0..12)) {
-            for Script(mut probe) in [tcp(), ping(), banner(), http(None)] {
+            for Script(mut probe) in [tcp(), ping(), banner(), http(None), smtp()] {
                 for report in &reports {
                     let before = match probe.next_step() {
                         Step::Finished(result) => Some(result.map_err(Clone::clone)),

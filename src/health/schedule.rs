@@ -72,6 +72,7 @@ mod tests {
             jitter_percent: 0,
             port: None,
             initial_state: HealthState::Unknown,
+            more: Vec::new(),
         };
         let timing = |interval| {
             let Timing { interval, fast_interval, timeout, .. } =

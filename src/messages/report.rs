@@ -32,6 +32,15 @@ pub enum Report {
         /// The result of the deciding check, in words.
         reason: String,
     },
+    /// A check has another result than before.
+    Checked {
+        /// The backend.
+        backend: BackendId,
+        /// Its place among the checks of the pool.
+        check: usize,
+        /// Why it has failed, in words, if it has.
+        failure: Option<String>,
+    },
     /// A worker has stopped: by command, or by an error that it could not recover from.
     Stopped {
         /// The worker that has stopped.

@@ -74,8 +74,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) -> Shown {
 pub(super) fn why(app: &App, backend: &api::Backend) -> Option<String> {
     let now = app.sample.as_ref()?.time;
     let since = backend.health_since.map(|since| format!("for {}", age(now, since)));
-    let parts: Vec<String> =
-        backend.kept_out().into_iter().chain(since).chain(backend.health_reason.clone()).collect();
+    let parts: Vec<String> = backend.kept_out().into_iter().chain(since).chain(backend.findings()).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 

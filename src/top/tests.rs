@@ -55,6 +55,7 @@ pub(super) fn backend(name: &str) -> api::Backend {
         admin_since: None,
         health_reason: None,
         health_since: None,
+        checks: Vec::new(),
         eligible: true,
         sessions: 0,
         sessions_total: 0,

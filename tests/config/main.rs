@@ -302,7 +302,28 @@ const BAD_FILES: &[(At, &str, &str)] = &[
         "x.toml:14: pool \"web\": health: port: must be 1..=65535, got 65536"),
     (Health, "initial_state = \"sideways\"",
         "x.toml:14: pool \"web\": health: initial_state: must be one of unknown, up, down, got \"sideways\""),
+    (Health, "name = \"x\"",
+        "x.toml:14: pool \"web\": health: name: belongs to [[pool.check]]"),
+    // [[pool.check]]
+    (Health, "[[pool.check]]\ntype = \"redis\"\ninterval = \"1s\"",
+        "x.toml:16: pool \"web\": check #1: interval: belongs to [pool.health], for all checks of the pool"),
+    (Health, "[[pool.check]]\nname = \"a\"\ntype = \"off\"",
+        "x.toml:16: pool \"web\": check \"a\": type: off belongs to [pool.health]: leave this check out instead"),
+    (Health, "[[pool.check]]\ntype = \"redis\"\n[[pool.check]]\ntype = \"redis\"",
+        "x.toml:16: pool \"web\": check #2: name: \"redis\" is taken, name each check of the pool"),
+    (Health, "[[pool.check]]\nname = \"health\"",
+        "x.toml:15: pool \"web\": check \"health\": name: \"health\" is taken, name each check of the pool"),
+    (Health, "[[pool.check]]\nport = 0",
+        "x.toml:15: pool \"web\": check #1: port: must be 1..=65535, got 0"),
     // [[pool.backend]]
+    (Backend, "check = 4",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: check: must be a table, got integer 4"),
+    (Backend, "check = { address = \"10.0.0.1:80\" }",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: check: address: must be an IP address without a port, got \"10.0.0.1:80\""),
+    (Backend, "check = { port = 0 }",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: check: port: must be 1..=65535, got 0"),
+    (Backend, "check = { interval = \"0s\" }",
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: check: interval: must be 1ms..=8760h, got \"0s\""),
     (Backend, "weight = 300",
         "x.toml:17: pool \"web\": backend 10.0.0.1:80: weight: must be 0..=256, got 300"),
     (Backend, "weight = -1",
@@ -320,7 +341,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (Backend, "priority = 15\nbackup = false",
         "x.toml:17: pool \"web\": backend 10.0.0.1:80: priority: 15 contradicts backup = false: backup = true means priority = 15"),
     (Backend, "wieght = 1",
-        "x.toml:17: pool \"web\": backend 10.0.0.1:80: wieght: unknown key, expected one of name, address, weight, priority, backup, did you mean \"weight\"?"),
+        "x.toml:17: pool \"web\": backend 10.0.0.1:80: wieght: unknown key, expected one of name, address, weight, priority, backup, check, did you mean \"weight\"?"),
     (Backend, "[[pool.backend]]",
         "x.toml:17: pool \"web\": backend #2: address: missing, write address = \"ADDR:PORT\""),
     (Backend, "[[pool.backend]]\nname = \"b\"\naddress = 80",
@@ -420,11 +441,11 @@ fn one_mistake_hides_no_other() {
             "x.toml:15: pool \"web\": health: must be a table, got integer 4",
             "x.toml:18: pool \"web\": backend 10.0.0.1:80: weight: must be 0..=256, got 300",
             "x.toml:19: pool \"web\": backend 10.0.0.1:80: weigth: unknown key, expected one of name, address, weight, \
-             priority, backup, did you mean \"weight\"?",
+             priority, backup, check, did you mean \"weight\"?",
             "x.toml:20: pool \"web\": no backend: add [[pool.backend]] with address = \"ADDR:PORT\"",
             "x.toml:21: pool \"web\": name: web is taken, see line 13",
             "x.toml:24: pool \"web\": health: expect: belongs to type = \"send_expect\", but type is \"http\"",
-            "x.toml:25: pool \"web\": health: pth: unknown key, expected one of type, send, expect, contains, path, \
+            "x.toml:25: pool \"web\": health: pth: unknown key, expected one of name, type, send, expect, contains, path, \
              host, status, steps, user, domain, service, client_id, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state, did you mean \"path\"?",
         ]
     );

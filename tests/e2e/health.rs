@@ -134,6 +134,63 @@ fn the_initial_state_decides_until_the_first_verdict() {
     }
 }
 
+/// Answers one check that comes to this socket.
+#[track_caller]
+fn answer_check(checks: &Socket, answer: &[u8]) {
+    let (socket, _) = retry(|| checks.accept()).expect("a check comes");
+    let mut check = Peer::new(Side::Backend, socket, 0);
+    let mut last = [0; 4];
+    while last != *b"\r\n\r\n" {
+        last.rotate_left(1);
+        check.receiving().anything(&mut last[3..]);
+    }
+    check.sending().bytes(answer);
+    assert_eq!(check.receiving().ending(), Ending::Fin, "the end of a check");
+    check.close();
+}
+
+/// In each round the checks run one after the other, up to the first that fails.
+#[test]
+fn all_checks_of_a_pool_must_pass() {
+    let [first, second] = [(); 2].map(|()| Node::new(0));
+    let [first_port, second_port] = [&first, &second].map(|node| node.address.port());
+    let [first, second] = [&first, &second].map(|node| node.listen(16));
+    let backends = backends(1)
+        .health(format!(
+            "{SOON}, type = \"http\", port = {first_port}, initial_state = \"up\", rise = 1, fall = 1"
+        ))
+        .pool(&format!("check = [{{ name = \"app\", type = \"http\", port = {second_port} }}]"));
+    let service = backends.start();
+    let health = || service.backend(0).health();
+    for (answers, expected) in [
+        (&[OK, OK][..], Up),
+        (&[OK, UNAVAILABLE], Down),
+        (&[UNAVAILABLE], Down),
+        (&[OK, OK], Up),
+        (&[UNAVAILABLE], Down),
+    ] {
+        for (checks, answer) in [&first, &second].into_iter().zip(answers) {
+            answer_check(checks, answer);
+        }
+        until("the round has its verdict", || health() == expected);
+    }
+    service.audit();
+}
+
+#[test]
+fn a_backend_may_be_checked_at_a_port_of_its_own() {
+    let checked = Node::new(0);
+    let checks = checked.listen(16);
+    let own = format!("check = {{ port = {} }}", checked.address.port()).leak();
+    let backends = backends(1)
+        .health(format!("{SOON}, type = \"http\", port = 1, initial_state = \"down\", rise = 1"))
+        .keys_of_each([own]);
+    let service = backends.start();
+    answer_check(&checks, OK);
+    until("it is up", || service.backend(0).health() == Up);
+    service.audit();
+}
+
 /// How a scripted backend answers one check.
 #[derive(Clone, Copy, Debug)]
 enum Answer {

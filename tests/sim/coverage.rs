@@ -121,6 +121,8 @@ const REQUIRED: &[&str] = &[
     "check waits",
     "slow check",
     "oversized answer",
+    "further check",
+    "reason reported",
     "counted before the end",
 ];
 

@@ -422,7 +422,7 @@ impl Net {
         if let Some(answer) = conn.literal {
             conn.stream = Stream::Literal(answer);
             conn.peer = Peer::new(answer.len() as u64, 0, Ending::FinAfterFin, Reading::Eager, 1 << 16);
-        } else if is_hung && id % 2 == 0 {
+        } else if is_hung && id.is_multiple_of(2) {
             conn.stream = Stream::Literal(b"");
             conn.peer = Peer::new(1 << 17, 0, Ending::Never, Reading::Stopped, 1 << 16);
             self.coverage.hit("oversized answer");

@@ -120,6 +120,13 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
     // Without dice of its own.
     let exchange = to_usize(timeout + fast_interval) % EXCHANGES.len();
     let (check, answer) = if kind == 2 { EXCHANGES[exchange] } else { CHECKS[kind] };
+    // The same once more, or a bare connect.
+    let further = match (timeout + interval) % 4 {
+        _ if check.contains("off") => String::new(),
+        0 => format!("check = [{{ {check}, name = \"again\" }}]\n"),
+        1 => format!("check = [{{ type = \"tcp\", name = \"more\" }}, {{ {check}, name = \"again\" }}]\n"),
+        _ => String::new(),
+    };
     let initial = ["unknown", "up", "down"][below(rng, 3)];
     write!(
         text,
@@ -127,7 +134,8 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
          when_all_down = \"{when_all_down}\"\ntcp = {{ user_timeout = \"{user_timeout}ms\" }}\n\
          timeouts = {{ connect = \"{connect}ms\", idle = \"{idle}ms\", half_close = \"{half_close}ms\" }}\n\
          health = {{ {check}, interval = \"{interval}ms\", timeout = \"{timeout}ms\", \
-         fast_interval = \"{fast_interval}ms\", rise = {rise}, fall = {fall}, initial_state = \"{initial}\" }}\n",
+         fast_interval = \"{fast_interval}ms\", rise = {rise}, fall = {fall}, initial_state = \"{initial}\" }}\n\
+         {further}",
     )
     .expect("as above");
     for _ in 0..1 + rng.below(4) {
@@ -165,7 +173,9 @@ fn pick(rng: &mut Rng, choices: &[u64]) -> u64 {
 
 /// Returns how long the slowest health check of a plan takes to notice a change.
 pub(crate) fn slowest_verdict(config: &Config) -> Duration {
-    let verdict =
-        |pool: &config::model::Pool| pool.health.interval * 2 * (pool.health.rise + pool.health.fall + 2);
+    let verdict = |pool: &config::model::Pool| {
+        let checks = u32::try_from(pool.health.checks().count()).expect("a few");
+        pool.health.interval * 2 * (pool.health.rise + pool.health.fall + 2) * checks
+    };
     config.pools.iter().map(verdict).max().expect("at least one pool")
 }

@@ -256,6 +256,11 @@ impl World {
 
     fn receive_reports(&mut self) {
         for report in self.inbox.try_iter() {
+            if let Report::Checked { check, failure, .. } = report {
+                self.coverage.hit_if(check > 0, "further check");
+                self.coverage.hit_if(failure.is_some(), "reason reported");
+                continue;
+            }
             let Report::Health { from, to, backend, .. } = report else { panic!("{report:?} of a worker") };
             self.net.borrow_mut().roster.on_health(backend, from, to);
             self.coverage.hit(match (from, to) {

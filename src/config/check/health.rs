@@ -6,11 +6,12 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::exchange;
-use super::reader::{Reader, spot_of_table};
-use crate::config::model::{BackendCheck, Health, HealthState};
-use crate::config::parse::raw::{Key, RawBackendCheck, RawHealth, Table};
-use crate::config::parse::report::{Report, Scope};
-use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, TIMEOUT, VERDICTS};
+use super::reader::{Reader, spot_of_table, str_of};
+use crate::config::model::{BackendCheck, Check, FIRST_CHECK, FurtherCheck, Health, HealthState};
+use crate::config::parse::label::label;
+use crate::config::parse::raw::{Key, RawBackendCheck, RawHealth, Sections, Table};
+use crate::config::parse::report::{Report, Scope, Spot};
+use crate::config::ranges::{CHECK_INTERVAL, CHECKS_MAX, JITTER_PERCENT_MAX, TIMEOUT, VERDICTS};
 use crate::config::units::show_duration;
 
 const STATES: [(&str, HealthState); 3] = [
@@ -19,9 +20,10 @@ const STATES: [(&str, HealthState); 3] = [
     (HealthState::Down.as_str(), HealthState::Down),
 ];
 
-/// Returns the health settings of a pool; `interval` is that of the flag.
+/// Returns the health settings of a pool, with the checks `more`; `interval` is that of the flag.
 pub(super) fn check(
     raw: Option<&Spanned<Table<RawHealth>>>,
+    more: &Sections<RawHealth>,
     parent: &Scope,
     interval: Option<Duration>,
     report: &mut Report,
@@ -30,7 +32,15 @@ pub(super) fn check(
     let scope = parent.part(spot_of_table(raw), "health");
     let raw = raw.map_or(&absent, |raw| raw.get_ref());
     let mut read = Reader { report, scope: &scope };
+    if raw.name.is_some() {
+        read.wrong("name", &raw.name, "belongs to [[pool.check]]");
+    }
     let (check, written) = exchange::check(&mut read, raw);
+    // A check that is off may keep the others, as it may keep its keys.
+    let mut more = further_checks(more, parent, read.report);
+    if check == Check::Off {
+        more.clear();
+    }
     let interval_of_file = read.duration("interval", &raw.interval, TIMEOUT, None);
     let interval = interval.or(interval_of_file).unwrap_or(CHECK_INTERVAL);
     let fast_interval = within(&mut read, "fast_interval", &raw.fast_interval, interval);
@@ -51,7 +61,49 @@ pub(super) fn check(
         initial_state: read
             .choice("initial_state", &raw.initial_state, &STATES)
             .unwrap_or(HealthState::Unknown),
+        more,
     }
+}
+
+/// Returns the checks of `[[pool.check]]`.
+fn further_checks(raw: &Sections<RawHealth>, parent: &Scope, report: &mut Report) -> Vec<FurtherCheck> {
+    let mut checks: Vec<FurtherCheck> = Vec::new();
+    for (index, raw) in raw.iter().enumerate() {
+        let (spot, raw) = (Spot::Byte(raw.span().start), raw.get_ref());
+        let scope = parent.part(spot, &label("check", str_of(&raw.name), None, index));
+        let mut read = Reader { report, scope: &scope };
+        if checks.len() == CHECKS_MAX {
+            read.wrong("name", &raw.name, format_args!("a pool has at most {CHECKS_MAX} of these"));
+            break;
+        }
+        let (check, written) = exchange::check(&mut read, raw);
+        if check == Check::Off {
+            read.wrong("type", &raw.kind, "off belongs to [pool.health]: leave this check out instead");
+        }
+        for (name, key) in [
+            ("interval", &raw.interval),
+            ("fast_interval", &raw.fast_interval),
+            ("timeout", &raw.timeout),
+            ("rise", &raw.rise),
+            ("fall", &raw.fall),
+            ("jitter_percent", &raw.jitter_percent),
+            ("initial_state", &raw.initial_state),
+        ] {
+            if key.is_some() {
+                read.wrong(name, key, "belongs to [pool.health], for all checks of the pool");
+            }
+        }
+        let port = read.whole("port", &raw.port, 1..=u16::MAX);
+        let name = match raw.name {
+            None => check.type_name().to_owned(),
+            Some(_) => read.name(&raw.name).unwrap_or_default().to_owned(),
+        };
+        if name == FIRST_CHECK || checks.iter().any(|check| check.name == name) {
+            read.wrong("name", &raw.name, format_args!("{name:?} is taken, name each check of the pool"));
+        }
+        checks.push(FurtherCheck { name, check, written, port });
+    }
+    checks
 }
 
 /// Returns what is special about the checks of one backend.

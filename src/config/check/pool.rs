@@ -157,7 +157,7 @@ pub(super) fn check(
         retries: retries.unwrap_or(2),
         timeouts: timeouts(raw.timeouts.as_ref(), &scope, TIMEOUTS, overrides, report),
         tcp: tcp(raw.tcp.as_ref(), &scope, report),
-        health: health::check(raw.health.as_ref(), &scope, overrides.health_interval, report),
+        health: health::check(raw.health.as_ref(), &raw.check, &scope, overrides.health_interval, report),
         when_all_down: when_all_down.unwrap_or(WhenAllDown::Close),
         relay: relay.unwrap_or(Relay::Auto),
         on_remove: on_remove.unwrap_or(OnRemove::Drain),

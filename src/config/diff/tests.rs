@@ -1,5 +1,7 @@
 //! Each key is reported alone, and a configuration differs from itself in nothing.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
@@ -31,6 +33,10 @@ const BASE: &str = r#"
 "#;
 
 type Edit = fn(&mut Config);
+
+fn app() -> FurtherCheck {
+    FurtherCheck { name: "app".into(), check: Check::Redis, written: BTreeMap::new(), port: None }
+}
 
 fn web(config: &mut Config) -> &mut Pool {
     &mut config.pools[0]
@@ -119,6 +125,7 @@ const EDITS: &[(Edit, &str)] = &[
         "pool \"web\": health.fast_interval 500ms -> 1s",
     ),
     (|c| web(c).health.timeout = Duration::from_secs(2), "pool \"web\": health.timeout 1s -> 2s"),
+    (|c| web(c).health.more.push(app()), "pool \"web\": check \"app\": added"),
     (|c| web(c).health.rise = 9, "pool \"web\": health.rise 2 -> 9"),
     (|c| web(c).health.fall = 9, "pool \"web\": health.fall 3 -> 9"),
     (|c| web(c).health.jitter_percent = 0, "pool \"web\": health.jitter_percent 10 -> 0"),
@@ -188,6 +195,22 @@ fn backends_that_change_in_one_answer_are_reported_together() {
     new.pools.remove(1);
     assert_eq!(lines(&old, &new), ["listener \"gone\": removed", "pool \"db\": removed"]);
     assert_eq!(lines(&new, &old), ["listener \"gone\": added", "pool \"db\": added"]);
+}
+
+#[test]
+fn a_further_check_is_compared_by_its_name() {
+    let (mut before, mut after) = (base(), base());
+    web(&mut before).health.more.push(app());
+    let check = Check::Postgres { user: "l4lb".into() };
+    web(&mut after).health.more.push(FurtherCheck { check, port: Some(81), ..app() });
+    assert_eq!(
+        lines(&before, &after),
+        [
+            "pool \"web\": check \"app\": type redis -> postgres",
+            "pool \"web\": check \"app\": user (not set) -> l4lb",
+            "pool \"web\": check \"app\": port (not set) -> 81",
+        ]
+    );
 }
 
 #[test]

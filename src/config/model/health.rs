@@ -28,6 +28,49 @@ pub struct Health {
     pub port: Option<u16>,
     /// The state before the first verdict.
     pub initial_state: HealthState,
+    /// Further checks of the same timing, which must pass too; none where `check` is off.
+    pub more: Vec<FurtherCheck>,
+}
+
+/// A check of a pool besides the one in its health settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FurtherCheck {
+    /// Its name, unique in the pool.
+    pub name: String,
+    /// The kind of the check.
+    pub check: Check,
+    /// As in [`Health`].
+    pub written: BTreeMap<&'static str, String>,
+    /// Check this port instead of the one that serves.
+    pub port: Option<u16>,
+}
+
+/// One check of a pool, in whichever place the configuration has it.
+#[derive(Clone, Copy, Debug)]
+pub struct OneCheck<'h> {
+    /// The kind of the check.
+    pub check: &'h Check,
+    /// Check this port instead of the one that serves.
+    pub port: Option<u16>,
+    /// Its name, if the pool has several checks.
+    pub name: Option<&'h str>,
+}
+
+/// The name of the check in `[pool.health]` beside others.
+pub const FIRST_CHECK: &str = "health";
+
+impl Health {
+    /// Returns the checks that must pass, in this order.
+    pub fn checks(&self) -> impl Iterator<Item = OneCheck<'_>> {
+        let has_more = !self.more.is_empty();
+        let first = OneCheck { check: &self.check, port: self.port, name: has_more.then_some(FIRST_CHECK) };
+        let more = self.more.iter().map(|FurtherCheck { name, check, port, .. }| OneCheck {
+            check,
+            port: *port,
+            name: Some(name),
+        });
+        std::iter::once(first).chain(more)
+    }
 }
 
 /// The kind of a check.
@@ -84,6 +127,24 @@ pub enum Check {
         /// The client identifier; the broker chooses one when empty.
         client_id: String,
     },
+}
+
+impl Check {
+    /// Returns the word for it in config and API.
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Tcp | Self::Script(_) => "tcp",
+            Self::SendExpect { .. } => "send_expect",
+            Self::Http { .. } => "http",
+            Self::Redis => "redis",
+            Self::Postgres { .. } => "postgres",
+            Self::Mysql { .. } => "mysql",
+            Self::Smtp { .. } => "smtp",
+            Self::Grpc { .. } => "grpc",
+            Self::Mqtt { .. } => "mqtt",
+        }
+    }
 }
 
 /// A step of a script.

@@ -114,6 +114,7 @@ pub(in crate::config) struct RawPool {
     pub(in crate::config) timeouts: Section<RawTimeouts>,
     pub(in crate::config) tcp: Section<RawTcp>,
     pub(in crate::config) health: Section<RawHealth>,
+    pub(in crate::config) check: Sections<RawHealth>,
     pub(in crate::config) backend: Sections<RawBackend>,
     pub(in crate::config) discover: Sections<RawDiscover>,
 }
@@ -140,9 +141,11 @@ pub(in crate::config) struct RawKeepaliveFigures {
     pub(in crate::config) count: Key,
 }
 
+/// `[pool.health]`, and `[[pool.check]]` with a part of its keys.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct RawHealth {
+    pub(in crate::config) name: Key,
     #[serde(rename = "type")]
     pub(in crate::config) kind: Key,
     pub(in crate::config) send: Key,
@@ -348,6 +351,7 @@ fn misfit_text(message: &str, path: &[String]) -> String {
         let header = match path.last().map(String::as_str) {
             Some("backend") => "pool.backend",
             Some("discover") => "pool.discover",
+            Some("check") => "pool.check",
             Some("steps") => "pool.health.steps",
             key => key.unwrap_or_default(),
         };

@@ -1,5 +1,7 @@
 //! Explains in words why a session got its backend, and how the backends stood when it chose.
 
+use std::collections::HashMap;
+
 use super::rows;
 use crate::api;
 use crate::base::time::Instant;
@@ -7,11 +9,13 @@ use crate::control::history::{Standing, StandingChange};
 use crate::messages::query::{self, SessionExplanation};
 use crate::pool::{BackendId, Pool, SkipReason, TierKind};
 
-/// Returns the explanation of a session; its pool was `past` when it chose, and is `pool` now.
+/// Returns the explanation of a session; its pool was `past` when it chose, and is `pool` now. `findings` are those of
+/// the checks of its backends that are down now.
 pub(super) fn explanation(
     explanation: &SessionExplanation,
     past: Option<Vec<StandingChange>>,
     pool: Option<&Pool>,
+    findings: &HashMap<BackendId, String>,
     now: Instant,
 ) -> api::Explanation {
     let SessionExplanation { row, why, tried, .. } = explanation;
@@ -53,7 +57,10 @@ pub(super) fn explanation(
     let past = past.unwrap_or_else(|| pool.map_or(Vec::new(), as_of_now));
     let chosen = row.backend.as_ref().map(|backend| backend.id);
     let tier = why.as_ref().map(|why| why.tier);
-    let candidates = past.iter().filter_map(|past| candidate(past, chosen, tier, tried)).collect();
+    let candidates = past
+        .iter()
+        .filter_map(|past| Some(with_findings(past, candidate(past, chosen, tier, tried)?, findings)))
+        .collect();
     api::Explanation {
         session: rows::session(row, now),
         story: sentences,
@@ -105,6 +112,22 @@ fn candidate(
     })
 }
 
+/// Adds to a candidate that was down, and still is, what its checks have found.
+fn with_findings(
+    past: &StandingChange,
+    candidate: api::Candidate,
+    findings: &HashMap<BackendId, String>,
+) -> api::Candidate {
+    let is_down = past.now.is_some_and(|now| now.refusal == Some(SkipReason::Down));
+    let down = SkipReason::Down.as_str();
+    match (&candidate.skipped, findings.get(&past.backend)) {
+        (Some(skipped), Some(found)) if is_down && skipped == down => {
+            api::Candidate { skipped: Some(format!("{down}: {found}")), ..candidate }
+        }
+        _ => candidate,
+    }
+}
+
 /// Returns the change of a backend since then, and its time.
 fn since(past: &StandingChange) -> Option<String> {
     let when = past.changed?;
@@ -127,6 +150,20 @@ fn since(past: &StandingChange) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_candidate_that_is_still_down_has_the_findings_of_its_checks() {
+        let standing = |refusal| Some(Standing { weight: 1, priority: 0, refusal });
+        let skipped = |now| {
+            let then = standing(Some(SkipReason::Down));
+            let past = StandingChange { backend: BackendId(1), name: "a".into(), then, now, changed: None };
+            let findings = HashMap::from([(BackendId(1), "app failed: timed out".to_owned())]);
+            let candidate = candidate(&past, None, None, &[]).unwrap();
+            with_findings(&past, candidate, &findings).skipped
+        };
+        assert_eq!(skipped(standing(Some(SkipReason::Down))).as_deref(), Some("down: app failed: timed out"));
+        assert_eq!(skipped(standing(None)).as_deref(), Some("down"));
+    }
 
     /// A later maint was shown as the reason for which a session had not gone there.
     #[test]

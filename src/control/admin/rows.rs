@@ -1,19 +1,19 @@
 //! Turns the state of the process into the JSON of the API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::problem::Problem;
 use crate::api;
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
-use crate::config::model::{HealthState, Host};
+use crate::config::model::{Check, FIRST_CHECK, HealthState, Host};
 use crate::control::membership::notes::Note;
 use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
 use crate::control::status::ControlState;
 use crate::control::{Leaving, ReloadStatus, Removed, View, Workers};
 use crate::messages::query;
-use crate::pool::{Admin, Backend, Pool, Snapshot};
+use crate::pool::{Admin, Backend, BackendId, Pool, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
@@ -129,6 +129,7 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         health_override: backend.health_override().is_some(),
         health_reason: note.health_reason.clone(),
         health_since: note.health_since,
+        checks: checks(pool, note),
         eligible: backend.is_eligible(),
         sessions: backend.active().into(),
         sessions_total: backend.sessions(),
@@ -138,6 +139,32 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         source: source_row(&note.origin),
         lease_left: note.origin.lease().map(|lease| (lease - now).as_secs_f64()),
     }
+}
+
+/// Returns what the checks of the backends of a pool that are down have found, in words.
+pub(super) fn findings_of_down(state: &ControlState, pool: &Pool) -> HashMap<BackendId, String> {
+    let down = pool.backends.iter().filter(|backend| backend.health() == HealthState::Down);
+    let findings = down.filter_map(|backend| {
+        let note = state.notes.get(&backend.id)?;
+        Some((backend.id, api::findings(&checks(pool, note), note.health_reason.as_deref())?))
+    });
+    findings.collect()
+}
+
+/// Returns the last results of the checks of a backend with that note.
+fn checks(pool: &Pool, note: &Note) -> Vec<api::CheckResult> {
+    let health = &pool.settings.health;
+    if health.check == Check::Off {
+        return Vec::new();
+    }
+    let last = note.checks.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let rows = health.checks().zip(last).map(|(check, last)| api::CheckResult {
+        name: check.name.unwrap_or(FIRST_CHECK).to_owned(),
+        passed: last.map(|last| last.failure.is_none()),
+        reason: last.and_then(|last| last.failure.clone()),
+        since: last.map(|last| last.since),
+    });
+    rows.collect()
 }
 
 /// Returns its address, or its name while that does not resolve.

@@ -128,9 +128,14 @@ pub(super) async fn explain(
         Some(query::Answer::Session(Some(explained))) => explained,
         _ => return Err(forgotten(id)),
     };
-    let pool = context.view.state().snapshot.pool_named(&explained.row.pool).cloned();
+    let (pool, findings) = {
+        let state = context.view.state();
+        let pool = state.snapshot.pool_named(&explained.row.pool).cloned();
+        let findings = pool.as_deref().map(|pool| rows::findings_of_down(&state, pool)).unwrap_or_default();
+        (pool, findings)
+    };
     let past = context.view.history().of(explained.pool, explained.epoch);
-    Ok(Json(explanation(&explained, past, pool.as_deref(), context.view.clock.now())))
+    Ok(Json(explanation(&explained, past, pool.as_deref(), &findings, context.view.clock.now())))
 }
 
 /// Ends a session at once, by a reset on both sides

@@ -116,7 +116,16 @@ impl ControlLoop {
                 if let (Some(said), Some((source, found))) = (said, heir) {
                     let Found { name, address, weight: says, priority } = found.clone();
                     let weight = RuntimeOverrides::of(backend, said).kept(said, says).weight_over(says);
-                    if members.add(model::Backend { name, address, weight, priority, check: model::BackendCheck::default() }).is_ok() {
+                    if members
+                        .add(model::Backend {
+                            name,
+                            address,
+                            weight,
+                            priority,
+                            check: model::BackendCheck::default(),
+                        })
+                        .is_ok()
+                    {
                         let known = Discovery { source: Arc::clone(source), weight: says };
                         registrations.put_discovery(backend.id, known);
                         state.notes.entry(backend.id).or_default().origin =
@@ -270,7 +279,13 @@ fn plan(
         }
         let set = registrations.remembered(&pool.settings.name, &name);
         let weight = set.map_or(says, |(said, set)| set.kept(said, says).weight_over(says));
-        match members.add(model::Backend { name: name.clone(), address, weight, priority, check: model::BackendCheck::default() }) {
+        match members.add(model::Backend {
+            name: name.clone(),
+            address,
+            weight,
+            priority,
+            check: model::BackendCheck::default(),
+        }) {
             Ok(()) => added.push(found),
             Err(Obstacle::Member { name: other, address }) => {
                 left_out.push(format!("{name}: the pool has {other:?} at {address} already"));

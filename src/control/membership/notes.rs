@@ -16,11 +16,22 @@ pub(crate) struct Note {
     pub(crate) health_reason: Option<String>,
     /// When its health last changed.
     pub(crate) health_since: Option<Timestamp>,
+    /// The last results of its checks as reported, by their place.
+    pub(crate) checks: Vec<Option<Checked>>,
     /// The requester that last set its administrative state at run time, and when.
     pub(crate) admin_set: Option<(String, Timestamp)>,
     /// Present while an operator's setting gives it no new sessions.
     pub(crate) leaving: Option<Leaving>,
     pub(crate) origin: Origin,
+}
+
+/// The last result of a check.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    /// Why it has failed, if it has.
+    pub(crate) failure: Option<String>,
+    /// When that was reported.
+    pub(crate) since: Timestamp,
 }
 
 /// A removed backend that still has sessions.

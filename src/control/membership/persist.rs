@@ -290,8 +290,13 @@ fn add_registered(
         return Err("its lease has ended meanwhile".into());
     }
     let weight = overrides_of(saved).weight_over(saved.weight);
-    let backend =
-        model::Backend { name: saved.name.clone(), address: address.clone(), weight, priority: *priority, check: model::BackendCheck::default() };
+    let backend = model::Backend {
+        name: saved.name.clone(),
+        address: address.clone(),
+        weight,
+        priority: *priority,
+        check: model::BackendCheck::default(),
+    };
     members.add(backend).map_err(|obstacle| match obstacle {
         Obstacle::Member { name, address } => format!("the pool has {name:?} at {address} already"),
         Obstacle::OwnSocket(socket) => format!("{address} is {socket}"),
@@ -472,7 +477,13 @@ mod tests {
         let pool = Arc::clone(&restored.snapshot.pools[0]);
         let mut backends = pool.settings.backends.clone();
         let address = ([127, 0, 0, 1], 3).into();
-        backends.push(model::Backend { name: "there".into(), address, weight: 1, priority: 0, check: model::BackendCheck::default() });
+        backends.push(model::Backend {
+            name: "there".into(),
+            address,
+            weight: 1,
+            priority: 0,
+            check: model::BackendCheck::default(),
+        });
         let running = restored.snapshot.with_backends(pool.id, &backends);
         let there = running.pools[0].backend_named("there").unwrap();
         there.set_admin(Admin::Drain);

@@ -114,7 +114,13 @@ impl ControlLoop {
         };
         let returned = self.take_returning(is_it);
         let weight = returned.first().map_or(new.weight, |removed| removed.weight_for(new.weight));
-        backends.push(model::Backend { name, address: address.clone(), weight, priority, check: model::BackendCheck::default() });
+        backends.push(model::Backend {
+            name,
+            address: address.clone(),
+            weight,
+            priority,
+            check: model::BackendCheck::default(),
+        });
         self.rebuild_with(pool.id, &backends, &returned);
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("the backend was pushed above").id;

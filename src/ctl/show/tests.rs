@@ -22,6 +22,7 @@ fn backend(name: &str) -> api::Backend {
         admin_since: None,
         health_reason: Some("connected".into()),
         health_since: Some(now() - jiff::SignedDuration::from_secs(90)),
+        checks: Vec::new(),
         eligible: true,
         sessions: 7,
         sessions_total: 1_000,

@@ -328,7 +328,9 @@ mod tests {
                 name: format!("more{round}"),
                 address: ([127, 0, 0, 1], 9).into(),
                 weight: 1,
-                priority: 0, check: config::model::BackendCheck::default() };
+                priority: 0,
+                check: config::model::BackendCheck::default(),
+            };
             let next = bench.worker.core.snapshot.with_backends(POOL, &[&backends[..], &[more]].concat());
             bench.worker.run_epoch(Arc::new(next));
             let now = bench.explanation(id).expect("it runs").why.expect("it has a backend");

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::{DEFERRAL_LOG_PERIOD, Entry, Pace, Probes, Queue};
+use super::{DEFERRAL_LOG_PERIOD, Entry, Pace, Probes, Queue, Results};
+use crate::base::address::Address;
 use crate::base::token_bucket::TokenBucket;
-use crate::config::model::{self, BackendCheck, Check};
-use crate::health::{self, Timing, Verdict};
+use crate::config::model::{self, BackendCheck, Check, OneCheck};
+use crate::health::{self, Probe, Timing, Verdict};
 use crate::pool::{Admin, Backend, Snapshot};
 use crate::sys::Kernel;
 use crate::worker::core::{Core, Timer};
@@ -59,13 +60,15 @@ impl<K: Kernel> Probes<K> {
                 pool: Arc::clone(pool),
                 own,
                 timing,
-                target: health::target(&pool.health, &own, &backend.address),
+                turn: 0,
+                results: Results::default(),
                 // It may have been checked before, in another way or by another worker.
                 verdict: Verdict::new(backend.checked_health(), rise, fall),
                 attempt: None,
                 timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
                 due: now,
                 started: now,
+                began: now,
                 // Unknown yet: a thousand new ones may all be silent.
                 pace: Pace::Slow,
             });
@@ -94,10 +97,24 @@ impl<K: Kernel> Probes<K> {
 }
 
 impl<K: Kernel> Entry<K> {
-    /// Returns whether `snapshot`, which contains its backend with the settings `own`, has the same check settings as the
-    /// epoch in which its checks began.
+    /// Returns whether `snapshot`, which contains its backend with the settings `own`, has the same check settings as
+    /// the epoch in which its checks began.
     fn is_checked_by(&self, snapshot: &Snapshot, own: BackendCheck) -> bool {
         snapshot.pool(self.backend.pool).settings.health == self.pool.health && own == self.own
+    }
+
+    /// Returns the next check, and the address to dial for it; `None` when there is nothing to check.
+    pub(super) fn probe(&self) -> Option<(Probe, Address)> {
+        let OneCheck { check, port, .. } = self.pool.health.checks().nth(self.turn)?;
+        let target = health::target(port, &self.own, &self.backend.address);
+        Some((Probe::new(check, &target)?, target))
+    }
+
+    /// Returns the name of the next check as reasons have it, if its pool has several; and whether it is the last one.
+    pub(super) fn name_and_rank(&self) -> (String, bool) {
+        let mut rest = self.pool.health.checks().skip(self.turn);
+        let name = rest.next().and_then(|check| check.name).map(|name| format!(" {name:?}"));
+        (name.unwrap_or_default(), rest.next().is_none())
     }
 
     /// Returns whether checks make no sense: the backend is in maintenance, or has no address, and keeps its health.
@@ -121,7 +138,8 @@ impl<K: Kernel> Probes<K> {
     /// Ends the check in progress and schedules the next one early, so that checks resume soon after the maintenance.
     pub(super) fn pause_probe(&mut self, core: &mut Core<K>, index: u32) {
         self.end_attempt(core, index);
-        let entry = &self.entries[index as usize];
+        let entry = &mut self.entries[index as usize];
+        entry.turn = 0;
         let delay = health::next_delay(&entry.timing, true, &mut core.rng);
         let when = core.now + delay;
         self.arm_probe(core, index, when);

@@ -3,6 +3,7 @@
 
 mod assignment;
 mod queue;
+mod results;
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::base::address::Address;
 use crate::base::slots::{GENERATION_BITS, Key};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
@@ -23,6 +23,7 @@ use crate::pool::{Backend, BackendId};
 use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
 use crate::worker::core::{Core, Timer};
 use queue::{Pace, Queue};
+use results::Results;
 
 /// Most bytes per read of a check.
 const READ_LEN: usize = 2048;
@@ -59,13 +60,16 @@ struct Entry<K: Kernel> {
     /// What is special about its checks, and the timing that follows.
     own: BackendCheck,
     timing: Timing,
-    target: Address,
+    /// The place of the next check, or of the one under way, among those of its pool. All of them in a row are a round.
+    turn: usize,
+    results: Results,
     verdict: Verdict,
     attempt: Option<Attempt<K>>,
     timer: Option<(TimerId, Instant)>,
-    /// When the last check was due, and when it started.
+    /// When the last check was due, when its round started, and when itself did.
     due: Instant,
     started: Instant,
+    began: Instant,
     /// For how long it has held its place. Unchanged while there is an attempt.
     pace: Pace,
 }
@@ -156,13 +160,16 @@ impl<K: Kernel> Probes<K> {
         self.generation = (self.generation + 1) % (1 << GENERATION_BITS);
         let generation = self.generation;
         let entry = &mut self.entries[index as usize];
-        entry.started = core.now;
+        entry.began = core.now;
+        if entry.turn == 0 {
+            entry.started = core.now;
+        }
         if entry.is_paused() {
             return self.pause_probe(core, index);
         }
-        let Some(probe) = Probe::new(&entry.pool.health.check, &entry.target) else { return };
+        let Some((probe, target)) = entry.probe() else { return };
         let token = Token::Probe(Key { index, generation });
-        let dialed = core.kernel.dial(&DialSpec { address: &entry.target, tcp: &entry.pool.tcp });
+        let dialed = core.kernel.dial(&DialSpec { address: &target, tcp: &entry.pool.tcp });
         let watched = dialed.and_then(|socket| core.kernel.watch(&socket, token).map(|()| socket));
         match watched {
             Ok(socket) => {
@@ -287,17 +294,26 @@ impl<K: Kernel> Probes<K> {
         self.finish_attempt(core, index);
     }
 
-    /// Closes the socket of an attempt with a result, and schedules the next one.
+    /// Closes the socket of an attempt with a result. The next check of the round waits for a place, the next round for
+    /// its time.
     fn finish_attempt(&mut self, core: &mut Core<K>, index: u32) {
         self.end_attempt(core, index);
-        self.schedule_probe(core, index);
+        let entry = &mut self.entries[index as usize];
+        if entry.turn == 0 {
+            return self.schedule_probe(core, index);
+        }
+        if let Some((timer, _)) = entry.timer.take() {
+            core.wheel.cancel(timer);
+        }
+        entry.due = core.now;
+        self.queue.push(entry.backend.pool, index, entry.pace);
     }
 
     fn end_attempt(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
         let Some(attempt) = entry.attempt.take() else { return };
         self.queue.leave(entry.pace);
-        let is_slow = core.now - entry.started >= entry.timing.timeout / SLOW_PART;
+        let is_slow = core.now - entry.began >= entry.timing.timeout / SLOW_PART;
         entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
         match attempt.stage {
             // No bytes were exchanged: a reset spares both sides the TIME_WAIT.
@@ -326,9 +342,15 @@ impl<K: Kernel> Probes<K> {
         if entry.is_paused() {
             return;
         }
-        let (latency, counts) = (core.now - entry.started, &entry.backend.stats);
+        let (latency, counts) = (core.now - entry.began, &entry.backend.stats);
         core.stats.check_latency.observe(latency);
         counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        if entry.results.is_news(entry.turn, &result, core.now) {
+            let failure = result.as_ref().err().map(Cause::to_string);
+            core.reports.send(Report::Checked { backend: entry.backend.id, check: entry.turn, failure });
+        }
+        let (name, is_last) = entry.name_and_rank();
+        entry.turn = if result.is_ok() && !is_last { entry.turn + 1 } else { 0 };
         let verdict = &mut entry.verdict;
         // Its last owner may have changed it since this one took over.
         verdict.adopt(entry.backend.checked_health());
@@ -337,7 +359,7 @@ impl<K: Kernel> Probes<K> {
             Ok(()) => {
                 core.stats.checks_passed.add(1);
                 counts.checks_passed.add(1);
-                if let Some(to) = verdict.on_success() {
+                if is_last && let Some(to) = verdict.on_success() {
                     self.on_transition(core, index, from, to, "check passed".into());
                 }
             }
@@ -345,7 +367,7 @@ impl<K: Kernel> Probes<K> {
                 core.stats.checks_failed.add(1);
                 counts.checks_failed.add(1);
                 if let Some(to) = verdict.on_failure() {
-                    self.on_transition(core, index, from, to, format!("check failed: {cause}"));
+                    self.on_transition(core, index, from, to, format!("check{name} failed: {cause}"));
                 }
             }
         }

@@ -96,6 +96,9 @@ impl World {
         let first = self.plan.config.pools.iter().find(|first| number_of(first) == number);
         let first = first.expect("pools have the names of the beginning").health.check.clone();
         pool.health.check = [Check::Off, Check::Tcp, first][self.below(3)].clone();
+        if pool.health.check == Check::Off {
+            pool.health.more.clear();
+        }
         let shortest = pool.health.timeout.max(pool.health.fast_interval);
         pool.health.interval = shortest + Duration::from_millis([0, 10][self.below(2)]);
         pool.health.rise = 1 + u32::try_from(self.below(3)).expect("small");

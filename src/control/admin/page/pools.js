@@ -76,7 +76,17 @@ function addressOf(backend) {
 
 function reasonOf(backend, now) {
   const since = backend.health_since ? span((now - Date.parse(backend.health_since)) / 1000) : '';
-  return [backend.health_reason ?? '', since].filter(Boolean).join(' · ');
+  return [findingsOf(backend), since].filter(Boolean).join(' · ');
+}
+
+// Of several checks the last result of each, of a single one the result that has changed the health.
+function findingsOf(backend) {
+  if (backend.checks.length < 2) return backend.health_reason ?? '';
+  const words = backend.checks.map(({ name, passed, reason }) => {
+    if (passed === null) return `${name} not checked yet`;
+    return passed ? `${name} passed` : `${name} failed: ${reason}`;
+  });
+  return words.join(', ');
 }
 
 class Card {
