@@ -91,7 +91,7 @@ impl Bench {
     }
 
     fn pass(&mut self, bytes: &mut [u8], to_backend: bool) {
-        let (mut sent, mut heard) = (0, 0);
+        let (mut sent, mut received) = (0, 0);
         for _ in 0..TURNS_PER_ROUND {
             let (from, to) =
                 if to_backend { (&self.client, &self.backend) } else { (&self.backend, &self.client) };
@@ -103,13 +103,13 @@ impl Bench {
             self.worker.turn().unwrap();
             // A reader that waits until nothing moves any more.
             if written == 0 {
-                heard += to.read(&mut bytes[heard..sent]).unwrap_or(0);
+                received += to.read(&mut bytes[received..sent]).unwrap_or(0);
             }
-            if heard == bytes.len() {
+            if received == bytes.len() {
                 return;
             }
         }
-        panic!("{heard} of {} bytes came through", bytes.len());
+        panic!("{received} of {} bytes came through", bytes.len());
     }
 }
 

@@ -400,17 +400,17 @@ fn the_owner_of_a_probe_gets_every_failed_dial() {
             })
         };
         let dialers = [dialer(1), dialer(FAILURES - 1)];
-        let mut heard = 0;
-        while heard < FAILURES {
+        let mut received = 0;
+        while received < FAILURES {
             bell.0.wait();
             while inbox.try_recv().is_ok() {
-                heard += backend.take_dial_failures();
+                received += backend.take_dial_failures();
             }
         }
         for dialer in dialers {
             dialer.join().unwrap();
         }
-        assert_eq!((heard, backend.take_dial_failures()), (FAILURES, 0), "each once");
+        assert_eq!((received, backend.take_dial_failures()), (FAILURES, 0), "each once");
     });
 }
 

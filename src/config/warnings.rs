@@ -30,7 +30,7 @@ fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
     let weightless = are_all(|backend| backend.weight == 0)
         .then(|| format!("pool {name:?}: all weights are 0: every client is turned away"));
     let first = backends.first().map(|first| first.priority).filter(|&first| first > 0);
-    // What a source lists may come before them.
+    // Backends that a source lists may be before them.
     let is_lone_tier = discover.is_empty() && backends.iter().all(|backend| Some(backend.priority) == first);
     let lone_tier = first.filter(|_| is_lone_tier).map(|priority| {
         format!("pool {name:?}: all backends have priority {priority}: they serve as if none was set")

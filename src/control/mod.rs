@@ -69,10 +69,10 @@ impl ControlLoop {
         self.follow_sources();
         while !self.links.is_empty() {
             let timeout = self.next_timeout();
-            let heard = self.control.inbox.recv_timeout(timeout);
+            let received = self.control.inbox.recv_timeout(timeout);
             // Before the reports: a lease that ended meanwhile must not be renewed by one.
             self.on_look(timeout);
-            match heard {
+            match received {
                 Ok(report) => {
                     self.on_report(report);
                     // Ten thousand backends may go down at once: one new table, not ten thousand.

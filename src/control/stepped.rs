@@ -1,5 +1,5 @@
-//! The control thread without its thread and its sources: each call does what one report makes it do, and nothing happens
-//! in between. The simulation drives it, so that the laws of membership hold for the code that runs.
+//! The control thread without its thread and its sources: each call does what one report makes it do, and nothing
+//! happens in between. The simulation drives it, so that the laws of membership hold for the code that runs.
 
 use std::sync::Arc;
 
@@ -86,7 +86,8 @@ impl SteppedControl {
         self.0.give_answers();
     }
 
-    /// Forgets removed backends without sessions. Must be called only while no worker runs an epoch that has one of them.
+    /// Forgets removed backends without sessions. Must be called only while no worker runs an epoch that has one of
+    /// them.
     pub fn forget_removed(&mut self) {
         self.0.check_removed();
     }

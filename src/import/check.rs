@@ -3,7 +3,7 @@
 use super::file::Health;
 use super::lines::{Line, Note};
 
-/// What the lines of a section say so far.
+/// The check that the lines of a section describe so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Check {
     kind: Kind,

@@ -1,4 +1,4 @@
-//! What is written: the tables and keys of our file, as far as HAProxy has their like. Keys that are `None` keep the
+//! The tables and keys that are written: those of our file that HAProxy has too. Keys that are `None` keep the
 //! defaults of l4lb.
 
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
 //! `l4lb import`: from the configuration of HAProxy to that of l4lb.
 //!
-//! `lines` splits the text into sections of words. `proxy` reads the lines of a frontend, backend or listen section, with
-//! `address`, `server` and `check` for the longer ones. `translate` makes listeners and pools of them, and `file` writes
-//! these. A line whose meaning l4lb cannot keep becomes a [`Note`]; a part that would do something else than before is
-//! left out, not approximated.
+//! `lines` splits the text into sections of words. `proxy` reads the lines of a frontend, backend or listen section,
+//! with `address`, `server` and `check` for the longer ones. `translate` makes listeners and pools of them, and `file`
+//! writes these. A line whose meaning l4lb cannot keep becomes a [`Note`]; a part that would do something else than
+//! before is left out, not approximated.
 
 mod address;
 mod check;
@@ -20,12 +20,12 @@ use crate::config::{self, Overrides};
 
 pub use lines::Note;
 
-/// What became of a configuration.
+/// The result of a translation.
 #[derive(Debug)]
 pub struct Imported {
     /// The file for l4lb; `None` when no frontend could be translated.
     pub text: Option<String>,
-    /// What was not translated, in the order of the lines.
+    /// Notes on lines that were not translated, in their order.
     pub notes: Vec<Note>,
 }
 
@@ -48,7 +48,8 @@ pub fn haproxy(text: &str, name: &str) -> Result<Imported, Vec<config::Error>> {
     Ok(Imported { text: Some(text), notes })
 }
 
-/// Returns `text` with a value for each `${NAME}`: a number behind a colon, where a port stands, and an address elsewhere.
+/// Returns `text` with a value for each `${NAME}`: a number behind a colon, where a port stands, and an address
+/// elsewhere.
 fn without_variables(text: &str) -> String {
     let mut parts = text.split("${");
     let mut whole = parts.next().unwrap_or_default().to_owned();

@@ -32,7 +32,7 @@ pub(super) struct Times {
     pub(super) check: Option<Duration>,
 }
 
-/// What the lines of a section say.
+/// The settings of the lines of a section.
 #[derive(Debug, Default)]
 pub(super) struct Proxy {
     pub(super) is_disabled: bool,

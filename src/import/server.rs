@@ -8,7 +8,7 @@ use super::lines::{Line, Note};
 use super::values::{number, time};
 use crate::config::ranges::{VERDICTS, WEIGHT_MAX};
 
-/// What the keywords of a server say. Those of `default-server` are the start of each that follows.
+/// The settings that the keywords of a server make. Those of `default-server` are the start of each that follows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) is_checked: bool,

@@ -151,7 +151,7 @@ listen a
 }
 
 #[test]
-fn what_would_do_something_else_than_before_is_left_out_and_named() {
+fn a_line_that_would_change_its_meaning_is_left_out_and_named() {
     let (text, notes) = import(
         "frontend tls
     bind :443 ssl crt x.pem
@@ -212,7 +212,7 @@ fn a_note_on_a_line_of_the_defaults_is_written_once() {
 }
 
 #[test]
-fn nothing_that_can_be_translated_is_no_file() {
+fn a_file_without_anything_to_translate_is_refused() {
     let imported = haproxy("global\n daemon\ndefaults\n mode http\n", "haproxy.cfg").expect("valid");
     assert!(imported.text.is_none());
 }

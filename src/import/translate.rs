@@ -42,7 +42,7 @@ fn named_defaults<'a>(read: &'a Sections, name: &str) -> Option<&'a Section> {
     read.sections.iter().find(|section| section.head.words().starts_with(&["defaults", name]))
 }
 
-/// What is known while sections are read.
+/// The state while sections are read.
 #[derive(Default)]
 struct Whole<'a> {
     file: File,

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_goes_on_in_the_next_tier_when_the_first_has_no_other() {
+    fn a_retry_continues_in_the_next_tier_when_the_first_has_no_other() {
         let snapshot = tiers("", &[0, 1, 1, 2]);
         let (pool, mut rng) = (snapshot.pool(PoolId(0)), Rng::new(1));
         let mut tried = Vec::new();

@@ -549,13 +549,13 @@ mod tests {
             for (listener, index) in listeners.iter().zip(0..) {
                 kernel.watch_listener(listener, Token::Listener(index)).unwrap();
             }
-            let (mut clients, mut events, mut heard) = (Vec::new(), Vec::new(), HashSet::new());
-            while heard.len() < listeners.len() {
+            let (mut clients, mut events, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+            while seen.len() < listeners.len() {
                 // 64 clients in a row miss one of three sockets once in 60 billion runs.
-                assert!(clients.len() < 64, "only {heard:?}");
+                assert!(clients.len() < 64, "only {seen:?}");
                 clients.push(kernel.dial(&DialSpec { address: &address.into(), tcp: &TCP }).unwrap());
                 kernel.wait(None, &mut events).unwrap();
-                heard.extend(events.iter().map(|event| event.token.pack()));
+                seen.extend(events.iter().map(|event| event.token.pack()));
             }
         }
     }

@@ -485,7 +485,7 @@ impl Conn {
             self.dead = true;
             return true;
         }
-        let window = self.peer.window.saturating_sub(self.delivered - self.peer.heard);
+        let window = self.peer.window.saturating_sub(self.delivered - self.peer.received);
         let passed = bytes.min(self.written - self.corked - self.delivered).min(window);
         if passed > 0 && self.peer.is_gone() {
             self.die_of_reset();

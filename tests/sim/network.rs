@@ -570,7 +570,7 @@ impl Net {
 
     fn draw_peer(&mut self, usual: Ending) -> Peer {
         let total = self.draw_total();
-        let after_heard = if self.rng.below(3) == 0 { self.rng.below(300) } else { 0 };
+        let after_received = if self.rng.below(3) == 0 { self.rng.below(300) } else { 0 };
         let ending = match self.rng.below(6) {
             0 => Ending::Fin,
             1 => usual,
@@ -587,7 +587,7 @@ impl Net {
             _ => Reading::Eager,
         };
         let window = 1 << (8 + self.rng.below(10));
-        Peer::new(total, after_heard, ending, reading, window)
+        Peer::new(total, after_received, ending, reading, window)
     }
 
     pub(crate) fn draw_client(&mut self) -> Peer {

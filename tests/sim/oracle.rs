@@ -172,6 +172,6 @@ pub(crate) fn judge_peers(net: &Net, id: usize) {
             continue;
         }
         assert_eq!(peer.peer.seen, Seen::Fin, "client #{id} is done: {peer:?}");
-        assert_eq!(peer.peer.heard, sender.sent, "client #{id} is done: {peer:?}");
+        assert_eq!(peer.peer.received, sender.sent, "client #{id} is done: {peer:?}");
     }
 }

@@ -47,13 +47,13 @@ pub(crate) struct Peer {
     /// Bytes that it sends in all.
     pub(crate) total: u64,
     /// It sends only after having read that many.
-    pub(crate) after_heard: u64,
+    pub(crate) after_received: u64,
     pub(crate) ending: Ending,
     pub(crate) reading: Reading,
     /// The size of its receive buffer.
     pub(crate) window: u64,
     /// Bytes that it has read.
-    pub(crate) heard: u64,
+    pub(crate) received: u64,
     pub(crate) seen: Seen,
     /// Its FIN is sent.
     pub(crate) has_ended: bool,
@@ -62,14 +62,20 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(total: u64, after_heard: u64, ending: Ending, reading: Reading, window: u64) -> Self {
+    pub(crate) fn new(
+        total: u64,
+        after_received: u64,
+        ending: Ending,
+        reading: Reading,
+        window: u64,
+    ) -> Self {
         Self {
             total,
-            after_heard,
+            after_received,
             ending,
             reading,
             window,
-            heard: 0,
+            received: 0,
             seen: Seen::Open,
             has_ended: false,
             left: false,
@@ -90,7 +96,7 @@ impl Peer {
     pub(crate) fn behaves(&mut self) {
         self.reading = Reading::Eager;
         self.window = self.window.max(1 << 18);
-        self.after_heard = 0;
+        self.after_received = 0;
         if !matches!(self.ending, Ending::Reset { .. } | Ending::Close { .. }) {
             self.ending = Ending::Fin;
         }
@@ -109,16 +115,16 @@ impl Conn {
     }
 
     fn peer_reads(&mut self, rng: &mut Rng) -> bool {
-        let there = self.delivered - self.peer.heard;
+        let there = self.delivered - self.peer.received;
         let read = match self.peer.reading {
             Reading::Eager => there,
             Reading::Slow => there.min(1 + rng.below(100)),
             Reading::Stopped => 0,
         };
-        self.peer.heard += read;
+        self.peer.received += read;
         let ends = self.peer.seen == Seen::Open
             && self.fin_delivered
-            && self.peer.heard == self.delivered
+            && self.peer.received == self.delivered
             && self.peer.reading != Reading::Stopped;
         if ends {
             self.peer.seen = Seen::Fin;
@@ -128,7 +134,7 @@ impl Conn {
 
     fn peer_sends(&mut self, rng: &mut Rng) -> bool {
         let left = self.peer.total - self.sent;
-        if left == 0 || self.peer.has_ended || self.peer.heard < self.peer.after_heard {
+        if left == 0 || self.peer.has_ended || self.peer.received < self.peer.after_received {
             return false;
         }
         let most = match rng.below(4) {
@@ -165,7 +171,7 @@ impl Conn {
 
     /// The peer closes: a reset if it has not read all that came (RFC 2525, 2.17), an end otherwise.
     pub(crate) fn peer_closes(&mut self) -> bool {
-        if self.peer.heard < self.delivered {
+        if self.peer.received < self.delivered {
             return self.peer_resets();
         }
         let first = !std::mem::replace(&mut self.peer.left, true);

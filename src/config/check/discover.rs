@@ -39,7 +39,7 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
     sources
 }
 
-/// What one table says; `None` if what is asked cannot be known from it.
+/// Returns the source of one table; `None` if its question cannot be known from it.
 fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
     if raw.kind.is_none() {
         read.wrong("type", &raw.kind, "missing, write type = \"dns\"");

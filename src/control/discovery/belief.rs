@@ -380,7 +380,7 @@ mod tests {
 
     /// It went with the next failure, which came up to five minutes later, or four intervals.
     #[test]
-    fn what_is_stale_goes_when_its_time_is_over() {
+    fn stale_backends_are_removed_when_their_time_is_over() {
         let mut script = script(|settings| {
             (settings.stale, settings.interval) =
                 (Some(Duration::from_mins(90)), Some(Duration::from_hours(1)));

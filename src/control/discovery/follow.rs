@@ -483,7 +483,7 @@ mod tests {
 
     /// It was back with the next answer.
     #[test]
-    fn nobody_removes_from_the_file_what_a_source_lists_too() {
+    fn a_backend_of_the_file_that_a_source_lists_too_cannot_be_removed() {
         let mut work = work(&format!("{LISTENER}{BACKEND}{}", source("web.test")));
         lists(&mut work, "web.test", &[9]);
         let (reply, mut answered) = tokio::sync::oneshot::channel();
@@ -498,7 +498,7 @@ mod tests {
 
     /// It was remembered for ever, and put on a backend that meanwhile had served under the file.
     #[test]
-    fn what_was_set_of_one_that_has_left_is_forgotten_once_the_file_lists_it() {
+    fn settings_of_a_removed_backend_are_forgotten_once_the_file_lists_it() {
         let mut work = work(&format!("{LISTENER}{}", source("web.test")));
         lists(&mut work, "web.test", &[9]);
         drain(&mut work, "10.0.0.9:80");

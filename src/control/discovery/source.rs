@@ -4,7 +4,7 @@ use super::belief::Answer;
 
 /// Where backends come from by themselves.
 pub(super) trait Source: Send + 'static {
-    /// Asks, and returns what has come of it. What is to be believed of that is not its concern.
+    /// Asks, and returns the answer. Whether to believe it is decided by the caller.
     ///
     /// Dropped before its end when the source is no longer wanted.
     fn ask(&mut self) -> impl Future<Output = Answer> + Send;

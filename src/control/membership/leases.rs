@@ -74,7 +74,7 @@ impl Registrations {
         let Some(known) = self.discovered.remove(&backend.id) else { return };
         let overrides = RuntimeOverrides::of(backend, known.weight);
         if overrides == RuntimeOverrides::default() {
-            // What was set when it left before is out of date.
+            // Settings from an earlier removal are out of date.
             self.recall(pool, &backend.name);
         } else {
             self.remember(pool, &backend.name, known.weight, overrides);

@@ -46,7 +46,7 @@ struct Wire {
     /// When the oldest byte in flight was sent.
     first_in_flight: Instant,
     /// Bytes that reached the peer.
-    heard: Vec<u8>,
+    received: Vec<u8>,
     /// When the last of them arrived.
     taken_at: Instant,
     /// When our kernel last sent something again.
@@ -71,7 +71,7 @@ impl Wire {
             acks: true,
             vanished: None,
             first_in_flight: Instant::default(),
-            heard: Vec::new(),
+            received: Vec::new(),
             taken_at: Instant::default(),
             sent_again: Instant::default(),
             fin_out: false,
@@ -129,7 +129,7 @@ impl Wire {
         if bytes > 0 {
             self.taken_at = now;
         }
-        self.heard.extend(self.in_flight.drain(..bytes));
+        self.received.extend(self.in_flight.drain(..bytes));
     }
 
     /// tcp_reset: EPIPE in CLOSE_WAIT, ECONNRESET elsewhere. The send buffer is gone, the receive queue stays.
@@ -144,7 +144,7 @@ impl Wire {
     }
 
     fn written(&self) -> usize {
-        self.heard.len() + self.in_flight.len()
+        self.received.len() + self.in_flight.len()
     }
 }
 
@@ -455,7 +455,7 @@ impl World {
         for direction in Direction::BOTH {
             let (source, sink) =
                 (&self.wires[direction.source() as usize], &self.wires[direction.sink() as usize]);
-            assert!(source.sent.starts_with(&sink.heard), "bytes out are a prefix of bytes in");
+            assert!(source.sent.starts_with(&sink.received), "bytes out are a prefix of bytes in");
         }
         let Some(end) = self.session.end().filter(|_| !self.was_cut()) else { return };
         for side in Side::BOTH {
@@ -484,7 +484,7 @@ impl World {
     /// Returns whether the peer of `side` has received everything that the other peer sent, and the end of it.
     pub(super) fn received_all(&self, side: Side) -> bool {
         let wire = &self.wires[side as usize];
-        wire.fin_out && wire.heard == self.wires[side.other() as usize].sent
+        wire.fin_out && wire.received == self.wires[side.other() as usize].sent
     }
 
     pub(super) fn was_reset(&self, side: Side) -> bool {
@@ -497,7 +497,7 @@ impl World {
 
     pub(super) fn expect_bytes(self, side: Side, bytes: &[u8]) -> Self {
         assert_eq!(
-            self.wires[side as usize].heard.escape_ascii().to_string(),
+            self.wires[side as usize].received.escape_ascii().to_string(),
             bytes.escape_ascii().to_string()
         );
         self

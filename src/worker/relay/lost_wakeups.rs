@@ -172,9 +172,9 @@ mod tests {
         client.write_all(b"forgotten").unwrap();
         lose_events(&mut bench);
         bench.turn_until(|worker| worker.core.stats.lost_wakeups.get() == 1);
-        let mut heard = [0; 9];
-        served.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"forgotten");
+        let mut received = [0; 9];
+        served.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"forgotten");
         // Both sides have been idle for long enough, and nothing else was found.
         let looks = bench.worker.core.now + 3 * SWEEP_PERIOD;
         bench.turn_until(|worker| worker.core.now >= looks);

@@ -86,16 +86,19 @@ mod tests {
         (start..start + CHUNK).map(|place| (place / 7 % 251).to_le_bytes()[0]).collect()
     }
 
-    fn expect_stream(bench: &mut Bench, client: &mut TcpStream, heard: &mut usize, until: usize) {
+    fn expect_stream(bench: &mut Bench, client: &mut TcpStream, received: &mut usize, until: usize) {
         client.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; CHUNK];
-        while *heard < until {
-            let len = CHUNK.min(until - *heard);
+        while *received < until {
+            let len = CHUNK.min(until - *received);
             match client.read(&mut buffer[..len]) {
                 Ok(bytes) => {
                     assert!(bytes > 0, "an end");
-                    assert!(buffer[..bytes] == pattern(*heard)[..bytes], "bytes out of place behind {heard}");
-                    *heard += bytes;
+                    assert!(
+                        buffer[..bytes] == pattern(*received)[..bytes],
+                        "bytes out of place behind {received}"
+                    );
+                    *received += bytes;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => bench.turn_at_once(),
                 Err(error) => panic!("{error}"),
@@ -117,7 +120,7 @@ mod tests {
         let (mut reading, mut to_reading) = bench.session();
         let stalled = bench.worker.core.now + STALL;
         bench.turn_until(|worker| worker.core.now >= stalled);
-        let (mut given, mut heard) = (0, 0);
+        let (mut given, mut received) = (0, 0);
         to_reading.set_nonblocking(true).unwrap();
         while given < STREAM_LEN {
             match to_reading.write(&pattern(given)) {
@@ -127,19 +130,19 @@ mod tests {
             }
             bench.turn_at_once();
             let until = given.saturating_sub(CHUNK);
-            expect_stream(&mut bench, &mut reading, &mut heard, until);
+            expect_stream(&mut bench, &mut reading, &mut received, until);
         }
-        expect_stream(&mut bench, &mut reading, &mut heard, given);
+        expect_stream(&mut bench, &mut reading, &mut received, given);
         assert_eq!(bench.worker.core.stats.pipes_reclaimed.get(), 1);
         assert_eq!(bench.worker.relay.buffers.buffers.parked(), 1, "what was in the pipe is in a buffer");
         assert_eq!(bench.worker.audit().held[1], held, "as much as before");
 
         // It continues where it stopped, and from now on gets little at a time.
-        let mut heard = 0;
-        expect_stream(&mut bench, &mut stuck, &mut heard, sent);
+        let mut received = 0;
+        expect_stream(&mut bench, &mut stuck, &mut received, sent);
         fill_up(&mut bench, &mut to_stuck, &mut sent);
         let held = bench.worker.audit().held[1];
         assert!((1..=64 << 10).contains(&held), "{held} bytes held by a sink that has stalled before");
-        expect_stream(&mut bench, &mut stuck, &mut heard, sent);
+        expect_stream(&mut bench, &mut stuck, &mut received, sent);
     }
 }

@@ -70,8 +70,8 @@ fn send(conn: &mut Conn, bytes: usize) {
 
 /// Lets the peer read everything that its kernel has.
 fn receive_all(conn: &mut Conn) -> usize {
-    let bytes = conn.delivered - conn.peer.heard;
-    conn.peer.heard = conn.delivered;
+    let bytes = conn.delivered - conn.peer.received;
+    conn.peer.received = conn.delivered;
     usize::try_from(bytes).expect("a few bytes")
 }
 
@@ -173,22 +173,22 @@ impl Bench for SimBench {
     fn receive(&mut self, peer: Peer, bytes: usize) {
         let mut left = bytes as u64;
         while left > 0 {
-            let heard = self.with(peer, |conn| {
-                let heard = left.min(conn.delivered - conn.peer.heard);
-                conn.peer.heard += heard;
-                heard
+            let received = self.with(peer, |conn| {
+                let received = left.min(conn.delivered - conn.peer.received);
+                conn.peer.received += received;
+                received
             });
-            assert!(heard > 0, "{left} of {bytes} bytes never come");
-            left -= heard;
+            assert!(received > 0, "{left} of {bytes} bytes never come");
+            left -= received;
         }
     }
 
     fn receive_end(&mut self, peer: Peer) -> bench::Ending {
         let mut behind = 0;
         loop {
-            let heard = self.with(peer, receive_all);
-            behind += heard;
-            if heard == 0 {
+            let received = self.with(peer, receive_all);
+            behind += received;
+            if received == 0 {
                 break;
             }
         }
@@ -203,7 +203,7 @@ impl Bench for SimBench {
 
     fn is_silent(&mut self, peer: Peer) -> bool {
         self.with(peer, |conn| {
-            conn.peer.seen == Seen::Open && !conn.fin_delivered && conn.delivered == conn.peer.heard
+            conn.peer.seen == Seen::Open && !conn.fin_delivered && conn.delivered == conn.peer.received
         })
     }
 

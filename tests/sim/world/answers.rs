@@ -13,15 +13,15 @@ const ANSWERS_MAX: usize = 64;
 /// The answers received.
 pub(super) struct Answers {
     reply: Reply,
-    heard: Receiver<Answer>,
+    received: Receiver<Answer>,
     /// Sessions that workers report as cut.
     pub(super) killed: u64,
 }
 
 impl Answers {
     pub(super) fn new() -> Self {
-        let (reply, heard) = Reply::channel(ANSWERS_MAX);
-        Self { reply, heard, killed: 0 }
+        let (reply, received) = Reply::channel(ANSWERS_MAX);
+        Self { reply, received, killed: 0 }
     }
 }
 
@@ -39,7 +39,7 @@ impl World {
 
     /// Reads the answers of `worker` from its turn.
     pub(super) fn receive_answers(&mut self, worker: usize) {
-        while let Ok(answer) = self.answers.heard.try_recv() {
+        while let Ok(answer) = self.answers.received.try_recv() {
             match answer {
                 Answer::Cut(sessions) => self.answers.killed += sessions as u64,
                 Answer::Page { rows, next } => {

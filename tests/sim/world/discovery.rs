@@ -1,6 +1,6 @@
-//! Backends that come and go by themselves, in the middle of everything: sources list them, and the file takes some over
-//! and gives others up. The control thread of the product puts its pools together. What must come of it is found here in
-//! another way: a pool has what its file and its sources list, each as operators have left it.
+//! Backends that come and go by themselves, in the middle of everything: sources list them, and the file takes some
+//! over and gives others up. The control thread of the product puts its pools together. What must come of it is found
+//! here in another way: a pool has what its file and its sources list, each as operators have left it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -209,8 +209,8 @@ impl World {
         self.step_control(config, |control| control.reload(config, Box::new(NothingStaged)))
     }
 
-    /// Lets the control thread do something that ends with the file as `config` has it; returns the epoch that it has come
-    /// to, which is as it must be.
+    /// Lets the control thread do something that ends with the file as `config` has it; returns the epoch that it has
+    /// come to, which is as it must be.
     fn step_control(&mut self, config: &Config, act: impl FnOnce(&mut SteppedControl)) -> Arc<Snapshot> {
         let (before, standing) = (Arc::clone(&self.snapshot), self.standing());
         self.control.run(&before, self.config());
@@ -244,7 +244,8 @@ impl World {
         self.snapshot.backends().map(|backend| (backend.id, standing(backend))).collect()
     }
 
-    /// Panics unless each backend of `pool`, which was `old` before, is the same as then, and as operators have left it.
+    /// Panics unless each backend of `pool`, which was `old` before, is the same as then, and as operators have left
+    /// it.
     fn check_those_that_are_there(
         &mut self,
         pool: &Pool,

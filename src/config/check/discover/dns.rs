@@ -1,4 +1,4 @@
-//! What a source asks name servers.
+//! The question that a source asks name servers.
 
 use std::net::SocketAddr;
 

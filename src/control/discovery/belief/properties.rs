@@ -1,4 +1,4 @@
-//! What holds of a belief whatever is answered, and whenever.
+//! Properties of a belief that hold for any answers at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ const ADDRESSES: u8 = 7;
 /// Hosts that these are at, in turn.
 const HOSTS: u8 = 3;
 
-/// What comes of a question, so many milliseconds after the last one.
+/// The result of a question, so many milliseconds after the last one.
 #[derive(Clone, Debug)]
 struct Step {
     pause: u64,
@@ -73,7 +73,7 @@ fn any_settings() -> impl Strategy<Value = Discover> {
     )
 }
 
-/// What is known of the answers so far, without what is believed.
+/// The facts about the answers so far, without the belief.
 #[derive(Default)]
 struct Seen {
     /// Answers in a row that lack an address.
@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_that_is_repeated_is_what_is_believed(
+    fn a_repeated_answer_is_believed(
         settings in any_settings(),
         steps in steps(),
         last in vec(a_listed(), 1..ADDRESSES as usize),
@@ -164,7 +164,8 @@ proptest! {
     }
 }
 
-/// An answer brings what it has at once, with its first weight, and takes away what enough of them in a row have lacked.
+/// An answer brings what it has at once, with its first weight, and takes away what enough of them in a row have
+/// lacked.
 fn check_records(
     settings: &Discover,
     seen: &mut Seen,
