@@ -51,11 +51,11 @@ pub mod server;
 
 mod demo;
 
-mod doctor;
-
 pub mod import;
 
 pub mod ctl;
+
+mod doctor;
 
 mod top;
 
