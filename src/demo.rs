@@ -1,4 +1,5 @@
-//! The demo: the small HTTP server of the tutorial, alone, three of them behind the balancer, or a few that come and go.
+//! The demo: the small HTTP server of the tutorial, alone, three of them behind the balancer, or a few that come and
+//! go.
 
 mod discovery;
 mod name_server;
@@ -51,8 +52,8 @@ impl Default for Ports {
 }
 
 impl Ports {
-    /// Returns consecutive ports, for when the usual ones are taken: five, or nine for the demo of discovery. `base` must
-    /// not exceed [`PORT_BASE_MAX`].
+    /// Returns consecutive ports, for when the usual ones are taken: five, or nine for the demo of discovery. `base`
+    /// must not exceed [`PORT_BASE_MAX`].
     pub(crate) fn from_base(base: u16) -> Self {
         Self {
             balancer: base,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The page at / of the admin listener, in Chromium: it loads, its numbers move under load, changes are done, it is
-# usable by keyboard, on a phone and with a thousand backends, it shows the sources of discovered ones, and nothing is in
-# the console.
+# usable by keyboard, on a phone and with a thousand backends, it shows the sources of discovered ones, and nothing is
+# in the console.
 # --shots DIR leaves pictures of it there, which takes two minutes more.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"

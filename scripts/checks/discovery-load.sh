@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Ten thousand discovered backends of which a thousand a minute come or go, while requests come over new connections and
 # over kept ones and long sessions exchange numbered bytes: no request fails, no session ends, no law of the counters is
-# violated. Some 20 seconds, with the share of a processor that the control thread uses printed; --full, two minutes, and
-# it is at most a fifth. Health checks are off: ten thousand of them are a load of their own.
+# violated. Some 20 seconds, with the share of a processor that the control thread uses printed; --full, two minutes,
+# and it is at most a fifth. Health checks are off: ten thousand of them are a load of their own.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -90,7 +90,8 @@ pub enum Command {
         /// Let three to six backends start and stop by themselves, announced by a name server on 127.0.0.1:9092
         #[arg(long)]
         discover: bool,
-        /// Balance on port N, with the dashboard on N+1 and the backends from N+2 on; --discover uses the ports up to N+8
+        /// Balance on port N, with the dashboard on N+1 and the backends from N+2 on; --discover uses the ports up to
+        /// N+8
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(PORT_BASE_MAX)))]
         port_base: Option<u16>,
     },

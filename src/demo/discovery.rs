@@ -21,8 +21,6 @@ use super::name_server::{self, Announced, SERVICE};
 use super::schedule::{Change, FEWEST, PLACES, Schedule};
 use super::visitors::{self, Visits};
 use super::{Ports, Token, refused, routes};
-
-/// Time between two changes.
 const PERIOD: Duration = Duration::from_secs(2);
 /// Time without a request after which a backend that is no longer announced stops.
 const QUIET: Duration = Duration::from_secs(1);
@@ -136,8 +134,6 @@ struct Place {
     /// The backend before, until it has stopped.
     leaving: Option<JoinHandle<()>>,
 }
-
-/// A backend that serves.
 struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,

@@ -18,7 +18,6 @@ pub(super) const SERVICE: &str = "_http._tcp.web.test.";
 const HOST: &str = "host.web.test.";
 /// How long an answer is good, in seconds.
 const TTL: u32 = 1;
-/// Longest question.
 const QUESTION_LEN_MAX: usize = 1232;
 
 /// The ports of the backends that are announced.
@@ -130,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_service_is_answered_too() {
+    fn questions_for_other_names_are_answered_too() {
         for (name, kind, code, answers) in [
             (HOST, RecordType::A, ResponseCode::NoError, 1),
             (HOST, RecordType::AAAA, ResponseCode::NoError, 0),

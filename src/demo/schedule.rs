@@ -2,7 +2,6 @@
 
 /// Backends that may run, in a ring.
 pub(super) const PLACES: usize = 6;
-/// Backends that always run.
 pub(super) const FEWEST: usize = 3;
 
 /// A change, with the place of the backend in the ring.

@@ -14,14 +14,11 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use tokio::net::TcpStream;
-
-/// Clients at a time.
 const VISITORS: usize = 4;
 /// Time between two requests of one of them.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Limit for a request, from the connect to the last byte.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest answer.
 const ANSWER_LEN_MAX: usize = 1 << 10;
 /// Failures that are printed each; of more only the number is.
 const FAILURES_SHOWN: u64 = 10;

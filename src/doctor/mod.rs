@@ -18,8 +18,8 @@ pub(crate) use judge::judge;
 pub(crate) use preflight::preflight;
 pub(crate) use show::{json, table};
 
-/// Checks this machine for `config`, which is in `file`; or for the default settings of l4lb. Asks the l4lb that runs with
-/// it how its sources of backends do.
+/// Checks this machine for `config`, which is in `file`; or for the default settings of l4lb. Asks the l4lb that runs
+/// with it how its sources of backends do.
 pub(crate) fn examine(config: Option<&Config>, file: Option<&Path>) -> Vec<Finding> {
     let figures = Figures::measure(config);
     let mut findings = judge(&figures, &Plan::of(config, &figures));

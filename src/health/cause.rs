@@ -75,7 +75,7 @@ pub enum Cause {
     NotProtocol {
         /// The name of the protocol.
         protocol: &'static str,
-        /// The answer so far.
+        /// The bytes of the answer received so far.
         got: Quoted,
     },
     /// The backend says that it cannot serve.
@@ -87,15 +87,15 @@ pub enum Cause {
     /// A message of the answer has no end within the bytes that a check reads.
     #[error("no end of the message within {max} bytes: got {got}")]
     TooLong {
-        /// The limit.
+        /// The most that a check accepts.
         max: usize,
-        /// The message so far.
+        /// The bytes of the message received so far.
         got: Quoted,
     },
     /// The backend sends one message after another, and none decides.
     #[error("undecided after {messages} messages")]
     Undecided {
-        /// The limit.
+        /// The most that a check accepts.
         messages: usize,
     },
     /// A gRPC call that ended without a message.
@@ -104,9 +104,9 @@ pub enum Cause {
     /// One of these at one step of several.
     #[error("{place}: {cause}")]
     At {
-        /// The step.
+        /// The step at which the check stopped.
         place: Place,
-        /// What was wrong there.
+        /// The reason why that step failed.
         cause: Box<Cause>,
     },
 }
@@ -131,7 +131,7 @@ impl Cause {
 pub enum Place {
     /// A step of a script, from 1.
     Step {
-        /// Its number.
+        /// The number of the step, counted from 1.
         number: usize,
         /// The number of all steps.
         count: usize,

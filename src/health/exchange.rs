@@ -31,9 +31,9 @@ pub(super) trait Exchange: Debug + Send {
 pub(super) enum Progress {
     /// Undecided: it waits for more bytes.
     More,
-    /// The backend is well.
+    /// The backend answered as expected.
     Passed,
-    /// The backend is not.
+    /// The backend did not answer as expected, for this reason.
     Failed(Cause),
 }
 

@@ -54,8 +54,6 @@ impl Check {
         }
         true
     }
-
-    /// Takes a `tcp-check` line.
     pub(super) fn tcp_check(&mut self, line: &Line, notes: &mut Vec<Note>) {
         match line.words().as_slice() {
             [_, "connect"] | [_, "comment", ..] => {}
@@ -66,8 +64,6 @@ impl Check {
             _ => notes.push(line.note("only connect, send TEXT and expect string TEXT are translated")),
         }
     }
-
-    /// Takes an `http-check` line.
     pub(super) fn http_check(&mut self, line: &Line, notes: &mut Vec<Note>) {
         match line.words().as_slice() {
             [_, "expect", "status", status] if status.parse::<u16>().is_ok() => {

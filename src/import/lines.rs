@@ -43,8 +43,6 @@ pub(super) struct Section {
     pub(super) head: Line,
     pub(super) lines: Vec<Line>,
 }
-
-/// The whole text.
 #[derive(Debug, Default)]
 pub(super) struct Sections {
     pub(super) sections: Vec<Section>,

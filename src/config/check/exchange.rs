@@ -226,8 +226,6 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
 fn is_hex(digits: &str) -> bool {
     digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
-
-/// Bytes of a check.
 fn payload(read: &mut Reader, name: &str, key: &Key, min: usize) -> Option<Vec<u8>> {
     let bytes = read.text(name, key)?.as_bytes();
     if !(min..=PAYLOAD_LEN_MAX).contains(&bytes.len()) {

@@ -426,7 +426,7 @@ mod tests {
 
     /// The next answer may be an hour away.
     #[test]
-    fn what_an_ended_lease_leaves_is_of_the_source_at_once() {
+    fn a_backend_whose_lease_has_ended_belongs_to_its_source_at_once() {
         for name in ["10.0.0.1:80", "one"] {
             let mut work = work(&format!("{LISTENER}{}", source("web.test")));
             register(&mut work, name, "10.0.0.1:80", Some(Duration::ZERO));
@@ -450,7 +450,7 @@ mod tests {
 
     /// A backend that an operator removes must not be back in the same moment.
     #[test]
-    fn what_an_operator_removes_is_of_the_source_with_its_next_answer() {
+    fn a_removed_registration_belongs_to_its_source_with_the_next_answer() {
         let mut work = work(&format!("{LISTENER}{}", source("web.test")));
         register(&mut work, "one", "10.0.0.1:80", None);
         lists(&mut work, "web.test", &[1, 2]);

@@ -30,7 +30,6 @@ pub(crate) struct Note {
 pub(crate) struct Checked {
     /// Why it has failed, if it has.
     pub(crate) failure: Option<String>,
-    /// When that was reported.
     pub(crate) since: Timestamp,
 }
 

@@ -16,7 +16,6 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Returns all of them.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

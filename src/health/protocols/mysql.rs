@@ -49,8 +49,6 @@ impl Mysql {
     pub(super) fn new(user: Option<&str>) -> Self {
         Self { user: user.map(str::to_owned), waits_for: Packet::Greeting }
     }
-
-    /// Answers a greeting.
     fn login(&self, capabilities: u32) -> Vec<u8> {
         let wanted =
             CLIENT_LONG_PASSWORD | CLIENT_PROTOCOL_41 | CLIENT_SECURE_CONNECTION | CLIENT_PLUGIN_AUTH;

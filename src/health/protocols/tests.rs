@@ -131,7 +131,7 @@ fn postgres_error(code: &str, message: &str) -> Vec<u8> {
 }
 
 #[test]
-fn postgres_is_alive_when_it_asks_who_we_are() {
+fn postgres_is_alive_when_it_asks_for_authentication() {
     let startup = b"\0\0\0\x29\0\x03\0\0user\0l4lb\0application_name\0l4lb\0\0";
     assert_eq!(startup.len(), 0x29, "the length is right");
     for kind in [3, 5, 10] {
@@ -162,8 +162,6 @@ fn postgres_is_alive_when_it_asks_who_we_are() {
         expect(&postgres(), &answer, sentence);
     }
 }
-
-/// A packet of MySQL.
 fn packet(sequence: u8, body: &[u8]) -> Vec<u8> {
     [&[u8::try_from(body.len()).unwrap(), 0, 0, sequence], body].concat()
 }
