@@ -197,7 +197,7 @@ mod tests {
         // Nor do further checks repeat those of the first one, which has no name.
         let (before, further) = text.split_once("[[pool.check]]").unwrap();
         let (_, after) = further.split_once("\n[[").unwrap();
-        let named = before.replace("[pool.health]", "[pool.health]\nname = \"health\"");
+        let named = before.replace("\n[pool.health]\n", "\n[pool.health]\nname = \"health\"\n");
         let text = &format!("{named}\n[[{after}");
         let texts = [Text::of("", text)];
         let raw = raw::read(&texts, Inputs::NOTHING, &mut Report::new(&texts)).unwrap();
