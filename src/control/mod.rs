@@ -21,6 +21,7 @@ mod status;
 mod stepped;
 #[cfg(test)]
 mod tests;
+mod token_file;
 mod watch;
 mod workers;
 

@@ -1,6 +1,6 @@
 //! The tokens of clients over TCP: one for full access, and one for everything but changes.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use axum::http::HeaderMap;
@@ -9,12 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::config::model::Admin;
-use crate::sys;
-
-/// A shorter token could be guessed.
-const TOKEN_LEN_MIN: usize = 16;
-/// Most bytes read from a file: the token is in its first line.
-const FILE_LEN_MAX: u16 = 16 << 10;
+use crate::control::token_file;
 
 /// The access granted by a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +35,7 @@ impl Tokens {
         let read = |file: &Path| {
             let named =
                 |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-            Token::read(file).map_err(named)
+            token_file::read(file).map(Token).map_err(named)
         };
         let full = read(settings.token_file.as_deref().unwrap_or_else(|| "".as_ref()))?;
         let read_only = settings.read_token_file.as_deref().map(read).transpose()?;
@@ -70,21 +65,6 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Token {
-    /// Returns the first line of a file that no other user may read.
-    fn read(path: &Path) -> io::Result<Self> {
-        let mut file = sys::open_private(path)?.take(FILE_LEN_MAX.into());
-        // Allocated at its final size: growing would leave copies of the token behind.
-        let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX.into()));
-        file.read_to_string(&mut text)?;
-        let token = text.lines().next().unwrap_or_default().trim();
-        if token.len() < TOKEN_LEN_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(invalid(format!(
-                "needs a first line of at least {TOKEN_LEN_MIN} printable characters"
-            )));
-        }
-        Ok(Self(Zeroizing::new(token.to_owned())))
-    }
-
     fn is(&self, shown: &str) -> bool {
         shown.as_bytes().ct_eq(self.0.as_bytes()).into()
     }
@@ -96,9 +76,6 @@ fn invalid(what: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn shown(value: &str) -> HeaderMap {
@@ -125,18 +102,5 @@ mod tests {
             assert_eq!(tokens.access(&shown(value)), expected, "{value:?}");
         }
         assert_eq!(tokens.access(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn a_token_that_others_may_read_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "0123456789abcdef\nanything").unwrap();
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(*Token::read(file.path()).unwrap().0, "0123456789abcdef");
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(Token::read(file.path()).is_err());
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(file.path(), "short").unwrap();
-        assert!(Token::read(file.path()).is_err());
     }
 }
