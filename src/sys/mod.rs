@@ -5,6 +5,7 @@ mod addresses;
 mod busy_poll;
 mod clock;
 mod files;
+mod folder_changes;
 mod folder_watch;
 mod kernel;
 mod linux;
@@ -29,6 +30,7 @@ mod usage;
 pub use addresses::{is_own_address, own_addresses};
 pub use clock::{Clock, timestamp};
 pub use files::{INPUTS, ends_within_line, listen_privately, open_log, open_private, open_regular};
+pub use folder_changes::FileChanges;
 pub use folder_watch::{FolderWaker, FolderWatch, Wait};
 pub use kernel::{
     Dial, DialSpec, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,
