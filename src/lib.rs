@@ -7,7 +7,7 @@
 //! | [`manual::architecture`] | the life of a connection, layers, invariants, glossary |
 //! | [`manual::configuration`] | algorithms, workers, names, timeouts |
 //! | [`manual::health_checks`] | types of checks, scripts of several steps, several checks |
-//! | [`manual::discovery`] | backends that come and go by themselves, by DNS |
+//! | [`manual::discovery`] | backends that come and go by themselves: DNS, files, HTTP |
 //! | [`manual::migrating`] | HAProxy, nginx stream and Envoy, key by key; `l4lb import` |
 //! | [`manual::operating`] | the service, signals, `l4lb ctl`, registration, reload |
 //! | [`manual::observability`] | logs and reasons, explain, top, dashboard, metrics |

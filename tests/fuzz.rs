@@ -174,3 +174,8 @@ fn the_guard_of_the_admin_api_accepts_no_request_from_elsewhere() {
 fn a_state_file_puts_back_nothing_that_no_request_could_have_made() {
     Target { name: "state_file", check: targets::state_file::check }.run(50_000);
 }
+
+#[test]
+fn a_list_of_backends_can_be_run_or_says_where_it_is_wrong() {
+    Target { name: "list", check: targets::list::check }.run(30_000);
+}

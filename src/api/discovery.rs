@@ -21,7 +21,8 @@ pub enum Source {
 pub struct Discovery {
     /// The pool that it lists backends for.
     pub pool: String,
-    /// Its name, which is the question, as in "dns:web.service.local:80".
+    /// Its name, which is the question, as in "dns:web.service.local:80", "file:/etc/web.json" or
+    /// "http://127.0.0.1:8080/web.json".
     pub source: String,
     /// How asking went last: "found", "nothing", "failed", or "waiting" before the first answer.
     pub state: String,

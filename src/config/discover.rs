@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::Target;
 use super::units::show_duration;
 
 /// A source of backends of one pool.
@@ -28,6 +30,10 @@ pub struct Discover {
 pub enum Kind {
     /// Records of name servers.
     Dns(Dns),
+    /// A file.
+    File(ListFile),
+    /// An HTTP server.
+    Http(Http),
 }
 
 /// A question to name servers.
@@ -41,6 +47,50 @@ pub struct Dns {
     pub resolvers: Vec<SocketAddr>,
     /// Which addresses of a host are dialed.
     pub prefer: Prefer,
+}
+
+/// A file that lists backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How it is written.
+    pub format: Format,
+}
+
+/// How a list is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A list of objects.
+    Json,
+    /// `[[backend]]` for each; `backend = []` for none.
+    Toml,
+}
+
+/// A question to an HTTP server that lists backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The address of the list.
+    pub url: Url,
+    /// The file of the token that the server wants to see.
+    pub token_file: Option<PathBuf>,
+}
+
+/// An `http://` URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Host and port as written.
+    pub authority: String,
+    /// Where the server is: host and port.
+    pub address: Target,
+    /// Path and query.
+    pub path: String,
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.path)
+    }
 }
 
 /// The type of record that a source queries.
@@ -86,7 +136,13 @@ type Setting = (&'static str, Option<String>);
 impl Discover {
     /// Returns a source with everything else as it is by default.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, stale: None, obsolete: 1, negatives: 3, min_backends: 0, interval: None }
+        let (obsolete, interval) = match kind {
+            Kind::Dns(_) => (1, None),
+            // What it lists is what its author means.
+            Kind::File(_) => (0, Some(LIST_INTERVAL)),
+            Kind::Http(_) => (1, Some(LIST_INTERVAL)),
+        };
+        Self { kind, stale: None, obsolete, negatives: 3, min_backends: 0, interval }
     }
 
     /// Returns its name in logs, metrics and the API, which also identifies it across a reload: what is asked, without
@@ -94,6 +150,8 @@ impl Discover {
     pub fn label(&self) -> String {
         match &self.kind {
             Kind::Dns(dns) => dns.label(),
+            Kind::File(file) => format!("file:{}", file.path.display()),
+            Kind::Http(http) => http.url.to_string(),
         }
     }
 
@@ -102,11 +160,20 @@ impl Discover {
         let Self { kind, stale, obsolete, negatives, min_backends, interval } = self;
         let mut keys = match kind {
             Kind::Dns(dns) => dns.keys(),
+            Kind::File(_) => Vec::new(),
+            Kind::Http(Http { url: _, token_file }) => {
+                vec![("token_file", token_file.as_ref().map(|path| path.display().to_string()))]
+            }
         };
+        keys.push(("stale", Some(stale.map_or_else(|| FOREVER.to_owned(), show_duration))));
+        match kind {
+            Kind::Dns(_) | Kind::Http(_) => keys.extend([
+                ("obsolete", Some(obsolete.to_string())),
+                ("negatives", Some(negatives.to_string())),
+            ]),
+            Kind::File(_) => {}
+        }
         keys.extend([
-            ("stale", Some(stale.map_or_else(|| FOREVER.to_owned(), show_duration))),
-            ("obsolete", Some(obsolete.to_string())),
-            ("negatives", Some(negatives.to_string())),
             ("min_backends", Some(min_backends.to_string())),
             ("interval", interval.map(show_duration)),
         ]);
@@ -158,8 +225,12 @@ impl fmt::Display for Kind {
                     Record::Service => write!(f, " record=srv"),
                 }
             }
+            Self::File(ListFile { path, format: _ }) => write!(f, "type=file path={}", path.display()),
+            Self::Http(Http { url, .. }) => write!(f, "type=http url={url}"),
         }
     }
 }
 
 pub(super) const FOREVER: &str = "forever";
+/// Time between two looks at a file or a URL.
+const LIST_INTERVAL: Duration = Duration::from_secs(10);

@@ -16,6 +16,8 @@ mod parse;
 
 mod check;
 
+mod list;
+
 mod address;
 mod admin_socket;
 mod names;
@@ -35,6 +37,7 @@ pub use check::conflicts::{is_circle, is_circle_at_home, is_overlap};
 pub use check::listener::BACKLOG;
 pub use check::reader::check_name;
 pub use error::{Error, Invalid, one_line};
+pub use list::{Mistake, parse_list};
 pub use model::Config;
 pub use names::{Found, LookUp, found_at, load_and_look_up, load_looked, look_up_all};
 pub use overrides::{
@@ -43,7 +46,7 @@ pub use overrides::{
 pub use parse::file::Inputs;
 pub use parse::include::{Looked, look};
 pub use priority::priority_of;
-pub use ranges::{PRIORITY_MAX, WEIGHT_MAX};
+pub use ranges::{LIST_LEN_MAX, PRIORITY_MAX, WEIGHT_MAX};
 pub use settle::{keep_addresses, settle};
 pub use units::parse_duration;
 pub use warnings::warnings;
@@ -185,7 +188,7 @@ mod tests {
     #[test]
     fn the_unset_keys_of_an_http_check_show_its_defaults() {
         let http = FULL.replace("type = \"tcp\"", "type = \"http\"");
-        let set = http.replace("#path", "path").replace("#status", "status");
+        let set = http.replacen("#path", "path", 1).replace("#status", "status");
         assert_eq!(load_text(&set).unwrap(), load_text(&http).unwrap());
     }
 
@@ -199,7 +202,10 @@ mod tests {
         let (_, after) = further.split_once("\n[[").unwrap();
         let named = before.replace("\n[pool.health]\n", "\n[pool.health]\nname = \"health\"\n");
         let text = &format!("{named}\n[[{after}");
-        let texts = [Text::of("", text)];
+        // A source has the keys of its type only: here all of them are one.
+        let text = text.replace("[[pool.discover]]\ntype = \"file\"\n", "");
+        let text = text.replace("[[pool.discover]]\ntype = \"http\"\n", "");
+        let texts = [Text::of("", &text)];
         let raw = raw::read(&texts, Inputs::NOTHING, &mut Report::new(&texts)).unwrap();
         assert!(!format!("{raw:?}").contains(": None"), "{raw:#?}");
     }
@@ -211,7 +217,7 @@ mod tests {
         let (added, after) = added.split_once("\n[[").unwrap();
         let with_added = format!("{before}{}\n[[{after}", set_all(&format!("#[[pool.check]]{added}")));
         let counts = |config: Config| (config.pools[0].health.more.len(), config.pools[0].discover.len());
-        assert_eq!(load_text(&with_added).map(counts), Ok((1, 1)));
+        assert_eq!(load_text(&with_added).map(counts), Ok((1, 3)));
         let alone = format!("{before}\n[[{after}");
         for (line, _) in alone.lines().zip(set_all(&alone).lines()).filter(|(full, set)| full != set) {
             let key = line.trim_start_matches('#');

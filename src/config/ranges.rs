@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// A backend takes some hundred bytes: room for far more than one process can check.
 pub(super) const FILE_MIB_MAX: u64 = 16;
+/// A list of backends, as a file or an HTTP server has it: as large as a file.
+pub const LIST_LEN_MAX: usize = 16 << 20;
 /// Files that one file includes: one for each of very many teams.
 pub(super) const INCLUDED_FILES_MAX: usize = 1_000;
 /// Bytes of environment variables that a file takes in: far more than it has values for, and no way to take all memory.
@@ -54,6 +56,8 @@ pub(super) const ANSWERS: RangeInclusive<u32> = 1..=100;
 pub(super) const OBSOLETE_MAX: u32 = 100;
 /// As many backends as a pool may have.
 pub(super) const MIN_BACKENDS_MAX: usize = 65_536;
+/// Backends of one list: as many.
+pub(super) const LISTED_MAX: usize = MIN_BACKENDS_MAX;
 /// More would let one interval be three times the other.
 pub const JITTER_PERCENT_MAX: u8 = 50;
 /// Bytes that a check sends or looks for: they fit into one segment.

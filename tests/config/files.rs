@@ -315,3 +315,27 @@ fn a_mistake_in_several_files_names_the_file_and_the_line() {
         assert!(fits, "{main}\n{included}\nreports {lines:#?}\ninstead of {expected:#?}");
     }
 }
+
+/// With a path of the folder that the process happens to run in, an included file could not be moved with its list.
+#[test]
+fn the_path_of_a_list_is_relative_to_the_file_that_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("teams")).expect("a folder in it");
+    let discover = |path: &str| format!("discover = [{{ type = \"file\", path = \"{path}\" }}]\n");
+    let main =
+        "include = [\"teams/*.toml\"]\n[[listener]]\nbind = \":1\"\npool = \"a\"\n[[pool]]\nname = \"a\"\n"
+            .to_owned();
+    std::fs::write(at("x.toml"), main + &discover("a.json")).expect("write it");
+    let team = format!(
+        "[[pool]]\nname = \"b\"\n{}[[pool]]\nname = \"c\"\n{}",
+        discover("b.json"),
+        discover("/c.json")
+    );
+    std::fs::write(at("teams/b.toml"), team).expect("write it");
+    let config =
+        config::load(Some(&at("x.toml")), &Overrides::default(), l4lb::sys::INPUTS, &mut resolve).unwrap();
+    let label = |path: &std::path::Path| format!("file:{}", path.display());
+    let found: Vec<String> = config.pools.iter().map(|pool| pool.discover[0].label()).collect();
+    assert_eq!(found, [label(&at("a.json")), label(&at("teams/b.json")), "file:/c.json".into()]);
+}

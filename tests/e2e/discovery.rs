@@ -69,13 +69,13 @@ fn answer(question: &Message, known: &HashMap<String, Vec<RData>>) -> Message {
     answer
 }
 
-const A1: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 1);
-const A2: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 2);
-const A3: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 3);
+pub(crate) const A1: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 1);
+pub(crate) const A2: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 2);
+pub(crate) const A3: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 3);
 
 /// Backends on one port of these addresses; each greets with the last number of its own and says so again for every
 /// byte.
-fn backends(ips: &[Ipv4Addr]) -> u16 {
+pub(crate) fn backends(ips: &[Ipv4Addr]) -> u16 {
     let (port, listeners) = loop {
         let first = TcpListener::bind((ips[0], 0)).expect("a free port");
         let port = first.local_addr().expect("it is bound").port();
@@ -111,7 +111,7 @@ fn config(server: &NameServer, port: u16, keys: &str) -> String {
     )
 }
 
-fn names(daemon: &Daemon) -> Vec<String> {
+pub(crate) fn names(daemon: &Daemon) -> Vec<String> {
     let backends: Vec<api::Backend> = daemon.admin().get("/v1/backends").expect("an answer");
     assert!(backends.iter().all(|backend| backend.source == api::Source::Discovered));
     let mut names: Vec<String> = backends.into_iter().map(|backend| backend.name).collect();
@@ -119,25 +119,30 @@ fn names(daemon: &Daemon) -> Vec<String> {
     names
 }
 
-fn named(ips: &[Ipv4Addr], port: u16) -> Vec<String> {
+pub(crate) fn named(ips: &[Ipv4Addr], port: u16) -> Vec<String> {
     ips.iter().map(|ip| format!("{ip}:{port}")).collect()
 }
 
-fn sources(daemon: &Daemon) -> Vec<api::Discovery> {
+pub(crate) fn sources(daemon: &Daemon) -> Vec<api::Discovery> {
     daemon.admin().get("/v1/discovery").expect("an answer")
 }
 
-fn ctl(daemon: &Daemon, args: &[&str]) -> String {
+pub(crate) fn ctl(daemon: &Daemon, args: &[&str]) -> String {
     String::from_utf8(output(&mut daemon.command(args)).stdout).expect("it is text")
 }
 
 /// How asking the only source goes; a word of its own before the process has begun with it.
-fn state(daemon: &Daemon) -> String {
+pub(crate) fn state(daemon: &Daemon) -> String {
     sources(daemon).first().map_or_else(|| "none".to_owned(), |source| source.state.clone())
 }
 
+/// What an operator should know of the only source.
+pub(crate) fn note(daemon: &Daemon) -> String {
+    sources(daemon).first().and_then(|source| source.note.clone()).unwrap_or_default()
+}
+
 /// The backend that a new session meets.
-fn visit(daemon: &Daemon) -> Option<u8> {
+pub(crate) fn visit(daemon: &Daemon) -> Option<u8> {
     let mut byte = [0];
     let mut client = try_patient_client(daemon.address).ok()?;
     client.read_exact(&mut byte).ok()?;

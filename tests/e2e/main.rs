@@ -22,6 +22,8 @@ mod balancing;
 mod byte_accounting;
 mod ctl;
 mod discovery;
+mod discovery_file;
+mod discovery_http;
 mod follows;
 mod health;
 mod leases;

@@ -12,7 +12,15 @@ use crate::config::parse::report::{Report, Scope, Spot};
 use crate::config::ranges::{ANSWERS, DISCOVER_INTERVAL, MIN_BACKENDS_MAX, OBSOLETE_MAX, SOURCES_MAX, STALE};
 use crate::config::units::parse_duration;
 
-const TYPES: [(&str, ()); 1] = [("dns", ())];
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Dns,
+    File,
+    Http,
+}
+
+const TYPES: [(&str, Type); 3] = [("dns", Type::Dns), ("file", Type::File), ("http", Type::Http)];
 
 /// The sources of one pool, no two of which ask the same.
 pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &mut Report) -> Vec<Discover> {
@@ -25,15 +33,21 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
     for (index, raw) in raw.iter().enumerate() {
         let spot = Spot::Byte(raw.span().start);
         let raw = raw.get_ref();
-        let written = raw.name.as_ref().and_then(|name| report.written_at(name.span().start));
-        let named = written.or_else(|| str_of(&raw.name)).map_or_else(|| format!("#{}", index + 1), quote);
+        let name = if raw.name.is_some() { &raw.name } else { &raw.path };
+        let written = name.as_ref().and_then(|name| report.written_at(name.span().start));
+        let named = written.or_else(|| str_of(name)).map_or_else(|| format!("#{}", index + 1), quote);
         let scope = pool.part(spot, &format!("discover {named}"));
         let mut read = Reader { report: &mut *report, scope: &scope };
         let Some(source) = source(raw, &mut read) else { continue };
         if labels.insert(source.label()) {
             sources.push(source);
         } else {
-            read.wrong("name", &raw.name, "another [[pool.discover]] asks the same");
+            let (key, value) = match source.kind {
+                Kind::Dns(_) => ("name", &raw.name),
+                Kind::File(_) => ("path", &raw.path),
+                Kind::Http(_) => ("url", &raw.url),
+            };
+            read.wrong(key, value, "another [[pool.discover]] asks the same");
         }
     }
     sources
@@ -42,23 +56,54 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
 /// Returns the source of one table; `None` if its question cannot be known from it.
 fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
     if raw.kind.is_none() {
-        read.wrong("type", &raw.kind, "missing, write type = \"dns\"");
+        read.wrong("type", &raw.kind, "missing, write type = \"dns\", \"file\" or \"http\"");
     }
-    read.choice("type", &raw.kind, &TYPES);
+    let kind = read.choice("type", &raw.kind, &TYPES)?;
+    no_others(kind, raw, read);
     let stale = stale(read, &raw.stale);
     let obsolete = read.whole("obsolete", &raw.obsolete, 0..=OBSOLETE_MAX);
     let negatives = read.whole("negatives", &raw.negatives, ANSWERS);
     let min_backends = read.whole("min_backends", &raw.min_backends, 0..=MIN_BACKENDS_MAX);
     let interval = read.duration("interval", &raw.interval, DISCOVER_INTERVAL, None);
-    let default = Discover::new(Kind::Dns(dns::check(raw, read)?));
+    let default = Discover::new(match kind {
+        Type::Dns => Kind::Dns(dns::check(raw, read)?),
+        Type::File => Kind::File(file::check(raw, read)?),
+        Type::Http => Kind::Http(http::check(raw, read)?),
+    });
     Some(Discover {
         stale,
         obsolete: obsolete.unwrap_or(default.obsolete),
         negatives: negatives.unwrap_or(default.negatives),
         min_backends: min_backends.unwrap_or(default.min_backends),
-        interval,
+        interval: interval.or(default.interval),
         ..default
     })
+}
+
+/// Reports keys that mean nothing with this type.
+fn no_others(kind: Type, raw: &RawDiscover, read: &mut Reader<'_>) {
+    const ASKED: &[Type] = &[Type::Dns, Type::Http];
+    let keys: [(&str, &Key, &[Type]); 10] = [
+        ("name", &raw.name, &[Type::Dns]),
+        ("record", &raw.record, &[Type::Dns]),
+        ("port", &raw.port, &[Type::Dns]),
+        ("resolver", &raw.resolver, &[Type::Dns]),
+        ("prefer", &raw.prefer, &[Type::Dns]),
+        ("path", &raw.path, &[Type::File]),
+        ("url", &raw.url, &[Type::Http]),
+        ("token_file", &raw.token_file, &[Type::Http]),
+        // A file is not asked again: what it lists is all there is.
+        ("obsolete", &raw.obsolete, ASKED),
+        ("negatives", &raw.negatives, ASKED),
+    ];
+    for (name, key, types) in keys {
+        if key.is_some() && !types.contains(&kind) {
+            let word = |kind| TYPES.iter().find(|(_, other)| *other == kind).map_or("", |(word, _)| word);
+            let types: Vec<String> = types.iter().map(|kind| format!("{:?}", word(*kind))).collect();
+            let (types, got) = (types.join(" and "), word(kind));
+            read.wrong(name, key, format_args!("goes with type = {types}, not with {got:?}"));
+        }
+    }
 }
 
 fn stale(read: &mut Reader<'_>, key: &Key) -> Option<Duration> {
@@ -74,6 +119,8 @@ fn stale(read: &mut Reader<'_>, key: &Key) -> Option<Duration> {
 }
 
 mod dns;
+mod file;
+mod http;
 
 #[cfg(test)]
 mod tests {
@@ -92,7 +139,7 @@ mod tests {
     }
 
     fn name_of(source: &Discover) -> &str {
-        let Kind::Dns(dns) = &source.kind;
+        let Kind::Dns(dns) = &source.kind else { panic!("{source}") };
         &dns.name
     }
 
@@ -136,7 +183,7 @@ mod tests {
         let good = "type = \"dns\"\nname = \"web\"\nport = 80\n";
         for (keys, words) in [
             ("name = \"web\"\nport = 80", "type: missing, write type = \"dns\""),
-            ("type = \"dsn\"\nname = \"web\"\nport = 80", "must be one of dns, got \"dsn\""),
+            ("type = \"dsn\"\nname = \"web\"\nport = 80", "must be one of dns, file, http, got \"dsn\""),
             ("type = \"dns\"\nport = 80", "name: missing"),
             ("type = \"dns\"\nname = \"web\"", "port: missing"),
             ("type = \"dns\"\nname = \"web\"\nrecord = \"srv\"\nport = 80", "have their own"),
@@ -149,10 +196,84 @@ mod tests {
             (&format!("{good}stale = \"never\""), "must be \"forever\" or a duration"),
             (&format!("{good}interval = \"50ms\""), "must be 100ms..=1h"),
             (&format!("{good}negatives = 0"), "must be 1..=100"),
-            (&format!("{good}[[pool.discover]]\n{good}"), "another [[pool.discover]] asks the same"),
+            (&format!("{good}[[pool.discover]]\n{good}"), "name: another [[pool.discover]] asks the same"),
+            (&format!("{good}path = \"a.json\""), "path: goes with type = \"file\", not with \"dns\""),
+            (&format!("{good}token_file = \"a\""), "token_file: goes with type = \"http\", not with \"dns\""),
+            ("type = \"file\"", "path: missing, write path = \"backends.json\""),
+            ("type = \"file\"\npath = \"a.yml\"", "path: must end with .json or .toml"),
+            ("type = \"file\"\npath = \"\"", "path: must be the path of a file, got \"\""),
+            ("type = \"file\"\npath = \"a\\nb.json\"", "path: must be the path of a file"),
+            (
+                "type = \"file\"\npath = \"a.json\"\nport = 80",
+                "port: goes with type = \"dns\", not with \"file\"",
+            ),
+            (
+                "type = \"file\"\npath = \"a.json\"\nobsolete = 1",
+                "discover \"a.json\": obsolete: goes with type = \"dns\" and \"http\", not with \"file\"",
+            ),
+            (
+                "type = \"file\"\npath = \"a.json\"\n[[pool.discover]]\ntype = \"file\"\npath = \"a.json\"",
+                "path: another [[pool.discover]] asks the same",
+            ),
+            ("type = \"http\"", "url: missing, write url = \"http://127.0.0.1:8080/backends.json\""),
         ] {
             let errors = parse(keys).unwrap_err();
             assert!(errors.iter().any(|error| error.contains(words)), "{keys}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_needs_its_path_alone() {
+        let found = parse("type = \"file\"\npath = \"/etc/web.json\"").unwrap();
+        let expected = "type=file path=/etc/web.json stale=forever min_backends=0 interval=10s";
+        assert_eq!((found[0].to_string().as_str(), found[0].obsolete), (expected, 0));
+        assert_eq!(found[0].label(), "file:/etc/web.json");
+        let found = parse(
+            "type = \"file\"\npath = \"web.toml\"\nstale = \"1h\"\nmin_backends = 2\ninterval = \"1s\"",
+        )
+        .unwrap();
+        assert_eq!(found[0].to_string(), "type=file path=web.toml stale=1h min_backends=2 interval=1s");
+    }
+
+    #[test]
+    fn a_url_is_taken_apart_and_shown_as_it_was() {
+        let found = parse("type = \"http\"\nurl = \"http://Inventory.local/web?zone=a\"").unwrap();
+        let expected = "type=http url=http://inventory.local/web?zone=a stale=forever obsolete=1 negatives=3 \
+                        min_backends=0 interval=10s";
+        assert_eq!(found[0].to_string(), expected);
+        assert_eq!(found[0].label(), "http://inventory.local/web?zone=a");
+        for (url, address, path) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", "/"),
+            ("http://[::1]:8080/a", "[::1]:8080", "/a"),
+            ("http://web.local?a", "web.local:80", "/?a"),
+            ("HTTP://web.local/", "web.local:80", "/"),
+        ] {
+            let found = parse(&format!("type = \"http\"\nurl = \"{url}\"")).unwrap();
+            let Kind::Http(http) = &found[0].kind else { panic!("{}", found[0]) };
+            assert_eq!((http.url.address.to_string().as_str(), http.url.path.as_str()), (address, path));
+        }
+    }
+
+    /// A password in a message would be in the log.
+    #[test]
+    fn every_mistake_in_a_url_is_shown_and_no_password() {
+        for (url, words) in [
+            ("web.local/backends.json", "must be a URL like \"http://127.0.0.1:8080/backends.json\""),
+            ("/backends.json", "must be a URL like"),
+            ("ftp://web.local/", "must be a URL like"),
+            ("http://", "must be a URL like"),
+            ("http://web.local:/", "must be a URL like"),
+            ("http://web.local:0/", "port must be 1..=65535"),
+            ("http://web.local:99999/", "must be"),
+            ("http://224.0.0.1/", "must not be a multicast"),
+            ("http://web.local/#a", "must have no #"),
+            ("https://web.local/", "only http:// is supported, as there is no TLS in l4lb"),
+            ("http://me:secret@web.local/", "must have no user and no password"),
+            ("https://me:secret@web.local/", "must have no user and no password"),
+        ] {
+            let errors = parse(&format!("type = \"http\"\nurl = \"{url}\"")).unwrap_err();
+            assert!(errors.iter().any(|error| error.contains(words)), "{url}: {errors:?}");
+            assert!(errors.iter().all(|error| !error.contains("secret")), "{url}: {errors:?}");
         }
     }
 }

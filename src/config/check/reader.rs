@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::{Spanned, Value};
@@ -155,6 +156,11 @@ impl Reader<'_> {
         if written.is_empty() { show(element) } else { format!("a list with {}", written.join(", ")) }
     }
 
+    /// The folder of the file that has `key`.
+    pub(super) fn folder(&self, key: &Key) -> &Path {
+        self.report.folder(key.as_ref().map_or(0, |value| value.span().start))
+    }
+
     pub(super) fn wrong(&mut self, name: &str, key: &Key, what: impl Display) {
         let spot = spot_of(key).unwrap_or_else(|| self.scope.spot.clone());
         self.report.add(self.scope, &spot, format_args!("{name}: {what}"));
@@ -212,7 +218,7 @@ fn show(value: &Value) -> String {
 }
 
 /// Returns `text` in quotes, shortened if it is long.
-pub(super) fn quote(text: &str) -> String {
+pub(in crate::config) fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTE_LEN_MAX) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::error::{Error, one_line};
 use crate::config::ranges::FILE_MIB_MAX;
@@ -38,6 +38,8 @@ pub(in crate::config) struct Text {
     pub(in crate::config) text: String,
     /// Where it begins among all texts of the configuration, in bytes.
     pub(in crate::config) start: usize,
+    /// The folder of the file, as it was named.
+    pub(in crate::config) folder: PathBuf,
     /// `None` of what is no file.
     pub(in crate::config) id: Option<Id>,
 }
@@ -45,7 +47,7 @@ pub(in crate::config) struct Text {
 impl Text {
     /// A text that is in no file.
     pub(in crate::config) fn of(file: &str, text: &str) -> Self {
-        Self { file: one_line(file), text: text.to_owned(), start: 0, id: None }
+        Self { file: one_line(file), text: text.to_owned(), start: 0, folder: PathBuf::new(), id: None }
     }
 
     /// Where the next text begins. The byte between them is the end of this file, at which mistakes may be.
@@ -75,5 +77,6 @@ pub(in crate::config) fn read(path: &Path, start: usize, inputs: Inputs) -> Resu
         let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
         Error::Line { file: name.clone(), line, what: "not UTF-8".to_owned() }
     })?;
-    Ok(Text { file: name, text, start, id: Some((metadata.dev(), metadata.ino())) })
+    let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
+    Ok(Text { file: name, text, start, folder, id: Some((metadata.dev(), metadata.ino())) })
 }

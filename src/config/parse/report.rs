@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use super::file::Text;
 use crate::config::error::{Error, one_line};
@@ -55,6 +56,7 @@ impl<T> Placed<T> {
 /// Where the lines of one file begin, in bytes of all files together.
 struct Lines {
     file: String,
+    folder: PathBuf,
     starts: Vec<usize>,
 }
 
@@ -72,9 +74,10 @@ pub(in crate::config) struct Report {
 impl Report {
     /// An empty report on `texts`, of which there is one at least.
     pub(in crate::config) fn new(texts: &[Text]) -> Self {
-        let lines = |Text { file, text, start, .. }: &Text| {
+        let lines = |Text { file, text, start, folder, .. }: &Text| {
             let behind = text.match_indices('\n').map(|(byte, _)| start + byte + 1);
-            Lines { file: file.clone(), starts: [*start].into_iter().chain(behind).collect() }
+            let starts = [*start].into_iter().chain(behind).collect();
+            Lines { file: file.clone(), folder: folder.clone(), starts }
         };
         let files = texts.iter().map(lines).collect();
         Self { files, errors: Vec::new(), written: HashMap::new(), notes: Vec::new() }
@@ -158,6 +161,11 @@ impl Report {
         let lines = self.lines(byte);
         let line = lines.map_or(1, |lines| lines.starts.partition_point(|start| *start <= byte));
         (lines.map_or("", |lines| &lines.file), line)
+    }
+
+    /// The folder of the file of a byte, to which the paths in that file are relative.
+    pub(in crate::config) fn folder(&self, byte: usize) -> &Path {
+        self.lines(byte).map_or_else(|| Path::new(""), |lines| &lines.folder)
     }
 
     /// The first byte of the line of a byte.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::time::Instant;
-use crate::config::discover::Discover;
+use crate::config::discover::{Discover, Kind};
 use crate::messages::discovery::{Found, Outcome, SourceReport};
 
 /// How long answers without any backend must last before they are believed.
@@ -19,7 +19,7 @@ const NEGATIVE_SPAN: Duration = Duration::from_secs(30);
 /// The bounds of the time that an answer may set until the next question.
 const TTL_MIN: Duration = Duration::from_secs(5);
 const TTL_MAX: Duration = Duration::from_mins(5);
-/// Of the ttl, by how much the wait is longer or shorter: a thousand balancers ask not all at once.
+/// Of a wait, by how much it is longer or shorter: a thousand balancers ask not all at once.
 const JITTER: f64 = 0.1;
 /// Until a failure is repeated, the first time; each time it is twice as long.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -29,12 +29,10 @@ const RETRY_INTERVALS: u32 = 4;
 /// The answer of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
+    /// These backends, which may be none: that is believed as any other list.
     Records(Records),
     /// There is no such name, or nothing of what was asked for; for so long, if that was said.
-    Nothing {
-        why: String,
-        ttl: Option<Duration>,
-    },
+    Nothing { why: String, ttl: Option<Duration> },
     /// No answer, or none that can be used.
     Failure(String),
 }
@@ -89,8 +87,9 @@ impl Belief {
             Answer::Records(records) => {
                 let wait = self.pause(records.ttl, chance);
                 let note = (!records.notes.is_empty()).then(|| records.notes.join("; "));
+                let outcome = if records.listed.is_empty() { Outcome::Nothing } else { Outcome::Found };
                 self.on_records(records, now);
-                (self.report(Outcome::Found, note), wait)
+                (self.report(outcome, note), wait)
             }
             Answer::Nothing { why, ttl } => {
                 let wait = self.pause(ttl.unwrap_or(TTL_MIN), chance);
@@ -99,7 +98,7 @@ impl Belief {
                 (self.report(Outcome::Nothing, Some(note)), wait)
             }
             Answer::Failure(why) => {
-                let wait = self.retry_pause();
+                let wait = self.jittered(self.retry_pause(), chance);
                 self.failures = self.failures.saturating_add(1);
                 self.negatives = None;
                 let left = self.settings.stale.map(|stale| stale.saturating_sub(now - self.answered));
@@ -183,8 +182,16 @@ impl Belief {
     /// Until the next question behind an answer.
     fn pause(&self, ttl: Duration, chance: f64) -> Duration {
         match self.settings.interval {
-            Some(interval) => interval,
-            None => ttl.clamp(TTL_MIN, TTL_MAX).mul_f64(1.0 - JITTER + 2.0 * JITTER * chance),
+            Some(interval) => self.jittered(interval, chance),
+            None => spread(ttl.clamp(TTL_MIN, TTL_MAX), chance),
+        }
+    }
+
+    /// Of what all balancers ask in the same interval.
+    fn jittered(&self, wait: Duration, chance: f64) -> Duration {
+        match self.settings.kind {
+            Kind::Http(_) => spread(wait, chance),
+            Kind::Dns(_) | Kind::File(_) => wait,
         }
     }
 
@@ -196,6 +203,11 @@ impl Belief {
     }
 }
 
+/// Returns a wait that is longer or shorter by chance.
+fn spread(wait: Duration, chance: f64) -> Duration {
+    wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * chance)
+}
+
 #[cfg(test)]
 mod properties;
 
@@ -204,7 +216,8 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::config::discover::{Dns, Kind, Record};
+    use crate::config::Target;
+    use crate::config::discover::{Dns, Format, Http, ListFile, Record, Url};
 
     const MIDDLE: f64 = 0.5;
 
@@ -441,5 +454,34 @@ mod tests {
         assert_eq!(script.later(1, failure()).0, [1, 2]);
         assert_eq!(script.lists(&[2]), [1, 2]);
         assert_eq!(script.lists(&[2]), [2]);
+    }
+
+    #[test]
+    fn an_empty_list_of_a_file_is_believed_at_once_down_to_min_backends() {
+        let file = ListFile { path: "web.json".into(), format: Format::Json };
+        for (min_backends, expected) in [(0, &[][..]), (1, &[1])] {
+            let settings = Discover { min_backends, ..Discover::new(Kind::File(file.clone())) };
+            let now = Instant::default();
+            let mut script = Script { belief: Belief::new(settings, Vec::new(), now), now };
+            assert_eq!(script.lists(&[1, 2]), [1, 2]);
+            let (sighting, wait) = script.belief.on_answer(records(&[], 0), script.now, MIDDLE);
+            assert_eq!((sighting.outcome, wait.as_secs()), (Outcome::Nothing, 10));
+            assert_eq!(script.lists(&[]), expected);
+            assert_eq!(script.lists(&[3]), [3], "and what it lists then");
+        }
+    }
+
+    #[test]
+    fn balancers_with_one_interval_ask_an_http_server_at_different_times() {
+        let url =
+            Url { authority: "a".into(), address: Target::parse("10.0.0.1:80").unwrap(), path: "/".into() };
+        let settings = Discover::new(Kind::Http(Http { url, token_file: None }));
+        let mut belief = Belief::new(settings, Vec::new(), Instant::default());
+        let mut waits = |answer: Answer| {
+            [0.0, 1.0]
+                .map(|chance| belief.on_answer(answer.clone(), Instant::default(), chance).1.as_millis())
+        };
+        assert_eq!(waits(records(&[1], 0)), [9_000, 11_000]);
+        assert_eq!(waits(failure()), [900, 2_200], "and the second failure waits twice as long");
     }
 }

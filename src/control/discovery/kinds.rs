@@ -2,6 +2,8 @@
 
 use super::belief::{Answer, Belief, Records};
 use super::dns::AskDns;
+use super::file::AskFile;
+use super::http::AskHttp;
 use super::runner::{Runner, Running};
 use super::source::Source;
 use crate::base::rng::Rng;
@@ -20,6 +22,8 @@ pub(super) fn run(
 ) -> Running {
     match &settings.kind {
         Kind::Dns(dns) => runner.run(AskDns(dns.clone()), belief, rng, id, reports),
+        Kind::File(file) => runner.run(AskFile::new(file.clone()), belief, rng, id, reports),
+        Kind::Http(http) => runner.run(AskHttp::new(http.clone()), belief, rng, id, reports),
     }
 }
 
@@ -28,6 +32,8 @@ pub(super) fn run(
 pub(in crate::control) async fn look(settings: &Discover) -> Result<(Vec<Found>, Vec<String>), String> {
     let answer = match &settings.kind {
         Kind::Dns(dns) => AskDns(dns.clone()).ask().await,
+        Kind::File(file) => AskFile::new(file.clone()).ask().await,
+        Kind::Http(http) => AskHttp::new(http.clone()).ask().await,
     };
     match answer {
         Answer::Records(Records { listed, notes, .. }) => {

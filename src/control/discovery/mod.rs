@@ -4,14 +4,18 @@
 //! `l4lb-discovery`, and never changes a pool: what is believed of it is reported to the control thread, where
 //! `membership::discovered` puts the backends into their pool. No start, no reload and no session waits for one.
 //!
-//! `dns` asks name servers. `belief` decides which answers to believe, without a clock and without a socket.
-//! `kinds` makes the source that settings ask for, and `runner` has the thread. `state` is which sources run and how
-//! each of them does; `follow` is what the control thread does with them.
+//! `dns` asks name servers, `file` reads a file, and `http` asks an HTTP server; both of the latter have a list, see
+//! `listed`. `belief` decides which answers to believe, without a clock and without a socket. `kinds` makes the source
+//! that settings ask for, and `runner` has the thread. `state` is which sources run and how each of them does; `follow`
+//! is what the control thread does with them.
 
 mod belief;
 mod dns;
+mod file;
 mod follow;
+mod http;
 pub(in crate::control) mod kinds;
+mod listed;
 mod runner;
 mod source;
 pub(super) mod state;

@@ -1,13 +1,16 @@
 //! The thread of the sources.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::belief::Belief;
 use super::source::Source;
@@ -100,9 +103,15 @@ impl<S: Source> Asked<S> {
             let chance = self.rng.below(CHANCES) as f64 / CHANCES as f64;
             let (report, wait) = self.belief.on_answer(answer, asked, chance);
             reports.send_waiting(Report::Discovered(id, report, wait));
-            if tokio::time::timeout(wait, self.resolve_now.notified()).await.is_ok() {
+            let is_early = {
+                let (resolve_now, changed) = (pin!(self.resolve_now.notified()), pin!(self.source.changed()));
+                matches!(timeout(wait, select(resolve_now, changed)).await, Ok(Either::Left(_)))
+            };
+            if is_early {
                 let since = clock.now() - asked;
-                tokio::time::sleep(EARLY_MIN.min(wait).saturating_sub(since)).await;
+                let pause = EARLY_MIN.min(wait).saturating_sub(since);
+                // Either way it is time.
+                let _changed = timeout(pause, self.source.changed()).await;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The trait that every source of backends implements.
 
+use std::future::pending;
+
 use super::belief::Answer;
 
 /// Where backends come from by themselves.
@@ -8,4 +10,11 @@ pub(super) trait Source: Send + 'static {
     ///
     /// Dropped before its end when the source is no longer wanted.
     fn ask(&mut self) -> impl Future<Output = Answer> + Send;
+
+    /// Returns once asking again may have another answer. Never, where only asking shows that.
+    ///
+    /// Dropped before its end when it is asked again anyway.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        pending()
+    }
 }

@@ -44,7 +44,8 @@ pub fn expect_legal(config: &Config) {
     expect_distinct(config.pools.iter().map(|pool| pool.name.as_str()));
     assert!(config.listeners.iter().all(|listener| listener.pool < config.pools.len()));
     for pool in &config.pools {
-        assert!(!pool.backends.is_empty(), "pool {} serves nothing", pool.name);
+        let has_any = !pool.backends.is_empty() || !pool.discover.is_empty();
+        assert!(has_any, "pool {} serves nothing", pool.name);
         assert!(pool.backends.iter().all(|backend| {
             let Address::Ip(address) = backend.address;
             backend.weight <= 256 && (address.port() > 0 || !backend.is_resolved())

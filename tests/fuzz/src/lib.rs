@@ -22,3 +22,5 @@ pub mod admin;
 pub mod guard;
 
 pub mod state_file;
+
+pub mod list;
