@@ -205,6 +205,10 @@ mod tests {
         // A source has the keys of its type only: here all of them are one.
         let text = text.replace("[[pool.discover]]\ntype = \"file\"\n", "");
         let text = text.replace("[[pool.discover]]\ntype = \"http\"\n", "");
+        // Not every step both sends and expects.
+        let (before, steps) = text.split_once("\nsteps = ").unwrap();
+        let (_, after) = steps.split_once('\n').unwrap();
+        let text = format!("{before}\nsteps = [{{ send = \"a\", expect = \"b\" }}]\n{after}");
         let texts = [Text::of("", &text)];
         let raw = raw::read(&texts, Inputs::NOTHING, &mut Report::new(&texts)).unwrap();
         assert!(!format!("{raw:?}").contains(": None"), "{raw:#?}");
