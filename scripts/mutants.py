@@ -449,6 +449,49 @@ MUTANTS = [
         [("drop(inbox.take(end));", "drop(inbox.take(inbox.bytes().len()));")],
         unit_test="a_step_does_not_find_what_the_step_before_has_found",
     ),
+    Mutant(
+        "undone-drain",
+        "an agent that says ready undoes the drain of an operator",
+        "src/pool/backend.rs",
+        [("self.agent().admin.map_or(operator, |agent| agent.max(operator))", "self.agent().admin.unwrap_or(operator)")],
+    ),
+    Mutant(
+        "overridden-check",
+        "an agent that says up is over a failed check",
+        "src/pool/backend.rs",
+        [("(HealthState::Unknown, Some(HealthState::Up)) if is_alone => HealthState::Up,", "(HealthState::Unknown, Some(HealthState::Up)) if is_alone || self.weight.load(Ordering::Relaxed) < 512 => HealthState::Up,")],
+    ),
+    Mutant(
+        "undone-weight",
+        "an agent sets another weight in place of the one that an operator has set",
+        "src/pool/backend.rs",
+        [("Some(AgentWeight::Absolute(_)) if is_held => plain,", "Some(AgentWeight::Absolute(_)) if is_held && plain > 256 => plain,")],
+    ),
+    Mutant(
+        "forgetful-agent",
+        "what an agent does not mention is forgotten",
+        "src/worker/agents/mod.rs",
+        [("let advice = known.followed_by(said.advice);", "let advice = said.advice;")],
+    ),
+    Mutant(
+        "half-a-line",
+        "a line that has not ended counts",
+        "src/health/agent/answer.rs",
+        [("            Framing::Body { start, end: None } => Ok(Said::parse(&self.bytes[start..])),\n            Framing::Bare | Framing::Headers", "            Framing::Body { start, end: None } => Ok(Said::parse(&self.bytes[start..])),\n            Framing::Bare => Ok(Said::parse(&self.bytes)),\n            Framing::Headers")],
+        unit_test="health::agent",
+    ),
+    Mutant(
+        "orphan-agent",
+        "an agent is asked on that belongs to a backend of another worker",
+        "src/worker/agents/assignment.rs",
+        [("            self.is_mine(&entry.backend)\n                && snapshot", "            snapshot")],
+    ),
+    Mutant(
+        "leaked-exchange",
+        "an exchange that ends is still counted as being in flight",
+        "src/worker/agents/mod.rs",
+        [("        self.queue.leave(entry.pace);\n", "")],
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 

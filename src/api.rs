@@ -4,10 +4,12 @@
 //! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points
 //! in time are RFC 3339 text in UTC.
 
+mod agent;
 mod checks;
 mod discovery;
 mod events;
 mod reload;
+mod state;
 mod topology;
 
 use std::time::Duration;
@@ -16,12 +18,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use agent::Agent;
 pub use checks::{CheckResult, HealthOverride, OverrideTo, findings};
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
 pub use reload::{
     Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending,
 };
+pub use state::{Admin, Health};
 pub use topology::{PoolShares, Share, Topology};
 
 /// Rows per page, unless the request asks for fewer.
@@ -177,20 +181,20 @@ pub struct Backend {
     pub name: String,
     /// Its address.
     pub address: String,
-    /// Share of new sessions, 0..=256.
+    /// Share of new sessions, 0..=256, as its agent has changed it.
     pub weight: u16,
     /// Its tier, 0..=15: serves only while no backend of a lower number is eligible.
     pub priority: u8,
     /// The state set by operators: ready, drain or maint.
     pub admin: Admin,
-    /// Author of the last run-time change of `admin`; `null` when there was none since the process started.
+    /// Author of the last run-time change of `admin`, `agent` for its agent; `null` when there was none.
     #[serde(default)]
     pub admin_by: Option<String>,
     /// Time at which an operator last set that state.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub admin_since: Option<Timestamp>,
-    /// Its health, as its checks found or an operator set it.
+    /// Its health, as its checks found, or an operator or its agent set it.
     pub health: Health,
     /// Whether an operator has set `health`, so that checks do not change it.
     pub health_override: bool,
@@ -218,6 +222,9 @@ pub struct Backend {
     pub source: Source,
     /// Seconds until its lease ends unless renewed; `null` without a lease.
     pub lease_left: Option<f64>,
+    /// The words of its agent; `null` without one.
+    #[serde(default)]
+    pub agent: Option<Agent>,
 }
 
 impl Backend {
@@ -237,30 +244,6 @@ impl Backend {
         let (who, since) = self.admin_by.as_ref().zip(self.admin_since)?;
         Some(format!("{what} by {who} since {since:.0}"))
     }
-}
-
-/// The administrative state of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Admin {
-    /// It serves, as far as its health allows.
-    Ready,
-    /// No new sessions; open ones finish, checks continue.
-    Drain,
-    /// No new sessions; open ones finish, checks pause.
-    Maint,
-}
-
-/// The health of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Health {
-    /// No check has decided yet; eligible for new sessions.
-    Unknown,
-    /// Eligible for new sessions as far as its checks go.
-    Up,
-    /// Not eligible, unless the pool tries anyway when all are down.
-    Down,
 }
 
 /// A request to register a backend with a pool.
@@ -507,6 +490,9 @@ pub struct Candidate {
     /// Its changes since; `null` when there are none.
     #[serde(default)]
     pub since: Option<String>,
+    /// The words of its agent now; `null` when there are none.
+    #[serde(default)]
+    pub agent: Option<String>,
 }
 
 /// The drains in progress, of backends and of the process.

@@ -146,6 +146,11 @@ fn how_an_answer_is_split_does_not_decide_a_check() {
 }
 
 #[test]
+fn where_the_answer_of_an_agent_is_cut_does_not_decide_what_it_says() {
+    Target { name: "agent", check: targets::agent::check }.run(20_000);
+}
+
+#[test]
 fn where_an_exchange_is_cut_does_not_decide_a_check() {
     Target { name: "exchange", check: targets::exchange::check }.run(20_000);
 }

@@ -68,7 +68,7 @@ mod pool {
     pub use crate::backend::Backend;
     pub use crate::listener::Listener;
     pub use crate::permits::Gauge;
-    pub use l4lb::pool::{BackendId, PoolId, Snapshot};
+    pub use l4lb::pool::{Admin, Advice, AgentWeight, BackendId, PoolId, Snapshot};
 }
 mod messages {
     pub(crate) use crate::command;

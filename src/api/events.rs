@@ -47,6 +47,8 @@ pub enum EventKind {
     Health,
     /// A pool has lost its last eligible backend, or has one again.
     Eligibility,
+    /// The agent of a backend says something else than before, or cannot be reached.
+    Agent,
     /// A backend was registered, changed, removed, or is gone.
     Backend,
     /// A configuration was applied or refused.

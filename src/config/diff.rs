@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::agent;
 use super::discover::Discover;
 use super::model::{
     AccessLog, Account, Admin, Backend, BackendCheck, Config, FurtherCheck, Global, Health, Keepalive,
@@ -290,6 +291,7 @@ fn of_pool(old: &Pool, new: &Pool, keys: &mut Keys<'_>) {
         drain_timeout,
         backends: _,
         discover: _,
+        agent,
     } = new;
     keys.text("balance", old.balance.as_str(), balance.as_str());
     keys.value("retries", old.retries, retries);
@@ -300,6 +302,7 @@ fn of_pool(old: &Pool, new: &Pool, keys: &mut Keys<'_>) {
     of_timeouts(old.timeouts, *timeouts, keys);
     of_tcp(old.tcp, *tcp, keys);
     of_health(&old.health, health, keys);
+    keys.all(agent::keys(old.agent.as_ref()), agent::keys(agent.as_ref()));
 }
 
 fn of_tcp(old: Tcp, new: Tcp, keys: &mut Keys<'_>) {

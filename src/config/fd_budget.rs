@@ -15,7 +15,7 @@ pub struct FdBudget {
     pub listeners: u64,
     /// The loops: epoll and waker of each worker.
     pub loops: u64,
-    /// Descriptors reserved for health checks in flight.
+    /// Descriptors reserved for health checks and exchanges with agents in flight.
     pub checks: u64,
     /// Limit on health checks in flight per worker.
     pub checks_per_worker: u64,
@@ -36,6 +36,8 @@ const CHECKS_SHARE: u64 = 8;
 /// Bounds on the health checks in flight per worker, whatever the limit.
 const CHECKS_PER_WORKER_MIN: u64 = 16;
 const CHECKS_PER_WORKER_MAX: u64 = 1_024;
+/// A worker may have one exchange with an agent in flight for this many checks.
+const AGENTS_SHARE: usize = 4;
 const RESERVE: u64 = 32;
 const FDS_PER_PIPE: u64 = 2;
 /// Hosts of a service that are asked for at a time, and what its thread waits with.
@@ -94,6 +96,8 @@ impl FdBudget {
             if pool.discover.is_empty() { count(pool.backends.len()) } else { u64::MAX }
         };
         let checked = checked.map(of_pool).fold(0, u64::saturating_add);
+        let asked = config.pools.iter().filter(|pool| pool.agent.is_some());
+        let asked = asked.map(of_pool).fold(0, u64::saturating_add);
         let sources = count(config.pools.iter().map(|pool| pool.discover.len()).sum());
         let (pipes, pipe_len) = pipes(config, nofile, pipe_bytes);
         let checks_per_worker =
@@ -103,7 +107,9 @@ impl FdBudget {
             listeners: workers.saturating_mul(count(config.listeners.len())),
             loops: workers.saturating_mul(FDS_PER_LOOP),
             // Each backend is checked by one worker.
-            checks: checked.min(workers.saturating_mul(checks_per_worker)),
+            checks: checked.min(workers.saturating_mul(checks_per_worker)).saturating_add(
+                asked.min(workers.saturating_mul(count(agents_max(to_usize(checks_per_worker))))),
+            ),
             checks_per_worker,
             pipes,
             pipe_len,
@@ -168,6 +174,15 @@ fn pipes(config: &Config, nofile: u64, pipe_bytes: Option<u64>) -> (u64, usize) 
         len /= 2;
     }
     (if splices { pipes } else { 0 }, len)
+}
+
+/// Returns the limit on exchanges with agents in flight of a worker that does `checks_max` checks at a time.
+pub fn agents_max(checks_max: usize) -> usize {
+    (checks_max / AGENTS_SHARE).max(1)
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn count(number: usize) -> u64 {
@@ -269,6 +284,20 @@ mod tests {
         config.pools[0].discover.clone_from(&sources.pools[0].discover);
         let budget = FdBudget::of(&config, 1_024, None);
         assert_eq!((budget.checks, budget.reserve), (128, before.reserve + FDS_PER_SOURCE));
+    }
+
+    #[test]
+    fn agents_take_a_quarter_of_what_checks_may_have() {
+        let mut config = tutorial(None);
+        let text = "[[listener]]\nbind = \":1\"\n[[pool]]\nbackend = [{ address = \":2\" }]\n[pool.agent]\nport = 3\n";
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let agents = crate::config::parse(text, "test", &Overrides::default(), no_names).unwrap();
+        config.pools[0].agent.clone_from(&agents.pools[0].agent);
+        assert_eq!(FdBudget::of(&config, 1_024, None).checks, 3 + 3, "one for each of three backends");
+        let backend = config.pools[0].backends[0].clone();
+        config.pools[0].backends = vec![backend; 10_000];
+        assert_eq!(FdBudget::of(&config, 1_024, None).checks, 2 * (64 + 16));
+        assert_eq!([0, 1, 16, 1_024].map(agents_max), [1, 1, 4, 256]);
     }
 
     #[test]

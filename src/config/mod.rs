@@ -5,6 +5,7 @@
 //! line and key. Never opens a socket, and resolves host names only through the [`Resolver`] that the caller
 //! hands in, as it opens files and asks for environment variables only by its [`Inputs`].
 
+pub mod agent;
 pub mod diff;
 pub mod discover;
 pub mod fd_budget;
@@ -138,12 +139,43 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::agent::Agent;
 
     const FULL: &str = include_str!("../../config/l4lb.toml");
 
     fn load_text(text: &str) -> Result<Config, Vec<Error>> {
         let mut nobody = |host: &str| Err(io::Error::other(format!("{host}: tests resolve nothing")));
         parse(text, "test.toml", &Overrides::default(), &mut nobody)
+    }
+
+    /// The full file without the agents of its pool, and their table: not all of their keys go together.
+    fn without_agents() -> (String, String) {
+        let (before, agents) = FULL.split_once("#[pool.agent]").unwrap();
+        let (agents, after) = agents.split_once("\n\n").unwrap();
+        (format!("{before}\n{after}"), format!("#[pool.agent]{agents}\n"))
+    }
+
+    #[test]
+    fn an_unset_key_of_agents_is_good_when_set() {
+        let (file, agents) = without_agents();
+        let (before, after) = file.split_once("#[[pool.discover]]").unwrap();
+        let with = |agents: &str| load_text(&format!("{before}\n{agents}\n#[[pool.discover]]{after}"));
+        let only = |keys: &[&str]| -> String {
+            let is_kept = |line: &&str| !keys.iter().any(|key| line.starts_with(&format!("{key} = ")));
+            set_all(&agents).lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
+        };
+        let tcp = with(&only(&["path", "host"])).unwrap();
+        assert!(tcp.pools[0].agent.is_some());
+        let http = only(&["send"]).replace("\"tcp\"", "\"http\"");
+        assert!(with(&http).unwrap().pools[0].agent.is_some());
+        let all_but_port = ["type", "send", "path", "host", "address", "interval", "timeout", "on_lost"];
+        let bare = with(&only(&all_but_port)).unwrap().pools[0].agent.clone();
+        let shown = Agent {
+            address: None,
+            question: bare.clone().unwrap().question,
+            ..tcp.pools[0].agent.clone().unwrap()
+        };
+        assert_eq!(bare.unwrap(), shown, "the file shows the defaults");
     }
 
     /// The full file with each unset key set.
@@ -187,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_unset_keys_of_an_http_check_show_its_defaults() {
-        let http = FULL.replace("type = \"tcp\"", "type = \"http\"");
+        let http = without_agents().0.replace("type = \"tcp\"", "type = \"http\"");
         let set = http.replacen("#path", "path", 1).replace("#status", "status");
         assert_eq!(load_text(&set).unwrap(), load_text(&http).unwrap());
     }
@@ -217,7 +249,8 @@ mod tests {
     #[test]
     fn an_unset_key_is_good_when_set() {
         // A check or a source that is not there has all its keys unset.
-        let (before, added) = FULL.split_once("#[[pool.check]]").unwrap();
+        let full = without_agents().0;
+        let (before, added) = full.split_once("#[[pool.check]]").unwrap();
         let (added, after) = added.split_once("\n[[").unwrap();
         let with_added = format!("{before}{}\n[[{after}", set_all(&format!("#[[pool.check]]{added}")));
         let counts = |config: Config| (config.pools[0].health.more.len(), config.pools[0].discover.len());

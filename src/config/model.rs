@@ -16,6 +16,7 @@ pub use health::{
 };
 
 use super::address::Target;
+use super::agent::Agent;
 use super::discover::Discover;
 use crate::balance::Algorithm;
 use crate::base::address::Address;
@@ -333,6 +334,8 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// Where others come from by themselves. No two ask the same.
     pub discover: Vec<Discover>,
+    /// The agents of its backends, if it has any.
+    pub agent: Option<Agent>,
 }
 
 /// The treatment of a client when no backend is eligible.

@@ -124,6 +124,9 @@ impl fmt::Display for Pool {
         writeln!(f, "  timeouts: {timeouts}")?;
         writeln!(f, "  tcp: {tcp}")?;
         writeln!(f, "  health: {health}")?;
+        if let Some(agent) = &self.agent {
+            writeln!(f, "  agent: {agent}")?;
+        }
         for check in &health.more {
             writeln!(f, "  check {check}")?;
         }

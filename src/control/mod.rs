@@ -2,6 +2,7 @@
 //! and never touches a session; workers never wait for it.
 
 pub mod admin;
+mod agents;
 mod audit;
 mod circles;
 mod control_loop;
@@ -126,6 +127,7 @@ impl ControlLoop {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Health { backend, from, to, reason } => self.on_health(backend, from, to, &reason),
+            Report::Agent { backend, news } => self.on_agent(backend, news),
             Report::Checked { backend, check, failure } => self.on_checked(backend, check, failure),
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
             Report::Ask(ask) => self.on_ask(ask),
@@ -175,11 +177,16 @@ impl ControlLoop {
         // Removed since the worker last checked it: it gets no sessions any more.
         let Some(backend) = self.control.snapshot.backend(id) else { return };
         let pool = &self.control.snapshot.pool(backend.pool).settings.name;
-        if let Some(health) = backend.health_override() {
+        if let Some(health) = backend.ruling() {
+            let ruler = if backend.health_override().is_some() {
+                "the operator's override"
+            } else {
+                "its agent's word"
+            };
             log::info!(
                 pool:%, backend:% = backend.name, address:% = backend.address, from:% = from.as_str(),
                 to:% = to.as_str(), reason:%, health:% = health.as_str();
-                "checks changed their finding, the operator's override stays"
+                "checks changed their finding, {ruler} stays"
             );
             // Its health has not changed: no event, no table.
             self.control.view.state().notes.entry(id).or_default().health_reason = Some(reason.to_owned());
@@ -249,6 +256,7 @@ impl ControlLoop {
         self.links.extend(new);
         self.replace_snapshot(next);
         self.remember_notes(&back);
+        self.align_agents();
         self.control.drain_timeout = config.global.drain_timeout;
         for pool in self.control.snapshot.pools.clone() {
             self.report_eligibility(&pool);

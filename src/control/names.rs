@@ -100,7 +100,7 @@ impl ControlLoop {
             return Err(format!("host resolves to {address}, which is {socket}"));
         }
         let before = Arc::clone(&pool.backends[place]);
-        let overrides = RuntimeOverrides::of(&before, before.weight());
+        let overrides = RuntimeOverrides::of(&before, before.plain_weight());
         let note = self.control.view.state().notes.get(&before.id).cloned();
         let mut backends = configured(&pool);
         backends[place].address = address.clone();

@@ -183,7 +183,7 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
             cell(bytes(backend.to_backend)),
             cell(bytes(backend.to_client)),
             maybe(backend.lease_left.map(span)),
-            maybe(backend.kept_out().or_else(|| backend.findings())),
+            maybe(reason(backend)),
         ];
         if has_tiers {
             cells.insert(PRIORITY_AT, cell(backend.priority));
@@ -200,6 +200,14 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
         bytes(sum(|backend| backend.to_client))
     );
     table(&columns, rows) + &total
+}
+
+/// Returns why a backend is in its state: the request or the check that has brought it there, and what its agent says.
+fn reason(backend: &api::Backend) -> Option<String> {
+    let cause = backend.kept_out().or_else(|| backend.findings());
+    let agent = backend.agent.as_ref().and_then(api::Agent::words);
+    let parts: Vec<String> = cause.into_iter().chain(agent).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Returns the state of a backend and why, green when it serves.
@@ -235,14 +243,18 @@ pub(super) fn changed(backend: &api::Backend) -> String {
     let priority = Some(backend.priority).filter(|&priority| priority > 0);
     let priority = priority.map(|priority| format!("priority {priority}, ")).unwrap_or_default();
     let serves = if backend.eligible { "may have new sessions" } else { "gets no new sessions" };
+    // A request to bring it back does not end what its agent wants.
+    let by_agent = backend.admin_by.as_deref() == Some("agent");
+    let kept_out = backend.kept_out().filter(|_| by_agent).map(|why| format!(", {why}"));
     format!(
-        "{}/{}: {}, weight {}, {priority}{serves}, has {}{}\n",
+        "{}/{}: {}, weight {}, {priority}{serves}, has {}{}{}\n",
         backend.pool,
         backend.name,
         state_words(backend),
         backend.weight,
         count(backend.sessions, "session"),
-        lease.unwrap_or_default()
+        lease.unwrap_or_default(),
+        kept_out.unwrap_or_default()
     )
 }
 
@@ -323,6 +335,7 @@ pub(super) fn event(event: &api::Event) -> String {
     let kind = match event.kind {
         api::EventKind::Health => "health",
         api::EventKind::Eligibility => "eligibility",
+        api::EventKind::Agent => "agent",
         api::EventKind::Backend => "backend",
         api::EventKind::Reload => "reload",
         api::EventKind::Process => "process",
@@ -463,6 +476,10 @@ pub(super) fn explanation(explanation: &api::Explanation) -> String {
     if has_tiers {
         columns.insert(2, Figure("PRIORITY"));
     }
+    let has_agents = candidates.iter().any(|candidate| candidate.agent.is_some());
+    if has_agents {
+        columns.push(Text("AGENT NOW"));
+    }
     if !candidates.is_empty() {
         text += if *as_of_choice {
             "\nthe pool when it chose:\n"
@@ -481,7 +498,8 @@ pub(super) fn explanation(explanation: &api::Explanation) -> String {
                 let name = cell(format!("{}/{}", session.pool, candidate.backend));
                 let priority = has_tiers.then(|| cell(candidate.priority));
                 let figures = [cell(candidate.weight)].into_iter().chain(priority);
-                [name].into_iter().chain(figures).chain([verdict, since]).collect()
+                let agent = has_agents.then(|| maybe(candidate.agent.as_deref()));
+                [name].into_iter().chain(figures).chain([verdict, since]).chain(agent).collect()
             }),
         );
     }

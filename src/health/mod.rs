@@ -5,6 +5,7 @@
 //! closes a socket, never reads a clock and never holds a timer: a worker must do what [`Probe::next_step`] returns,
 //! report the outcome, and keep the deadline.
 
+mod agent;
 mod answer;
 mod cause;
 mod exchange;
@@ -13,8 +14,9 @@ mod protocols;
 mod schedule;
 mod verdict;
 
+pub use agent::{AgentExchange, AgentFault, LINE_LEN_MAX, Mistake, Said, agent_target};
 pub use answer::ANSWER_MAX;
 pub use cause::{Cause, Place, ProbeStep, Quoted};
 pub use probe::{Probe, Step, target};
-pub use schedule::{Timing, first_delay, next_delay};
+pub use schedule::{Timing, around, first_delay, next_delay, part_of};
 pub use verdict::Verdict;

@@ -29,14 +29,25 @@ impl Timing {
 
 /// Returns the wait before the first check of a backend: a random part of one interval.
 pub fn first_delay(timing: &Timing, rng: &mut Rng) -> Duration {
-    Duration::from_nanos(rng.below(nanos(timing.interval).max(1)))
+    part_of(timing.interval, rng)
+}
+
+/// Returns a random part of `interval`.
+pub fn part_of(interval: Duration, rng: &mut Rng) -> Duration {
+    Duration::from_nanos(rng.below(nanos(interval).max(1)))
 }
 
 /// Returns the wait before the next check: the interval, or the fast one while `in_transition`, changed by at most the
 /// jitter.
 pub fn next_delay(timing: &Timing, in_transition: bool, rng: &mut Rng) -> Duration {
-    let interval = nanos(if in_transition { timing.fast_interval } else { timing.interval });
-    let jitter = interval / 100 * u64::from(timing.jitter_percent);
+    let interval = if in_transition { timing.fast_interval } else { timing.interval };
+    around(interval, timing.jitter_percent, rng)
+}
+
+/// Returns a duration that is longer or shorter than `interval` by at most this many percent.
+pub fn around(interval: Duration, jitter_percent: u8, rng: &mut Rng) -> Duration {
+    let interval = nanos(interval);
+    let jitter = interval / 100 * u64::from(jitter_percent);
     let earliest = interval.saturating_sub(jitter);
     Duration::from_nanos(earliest.saturating_add(rng.below(jitter.saturating_mul(2).saturating_add(1))))
 }

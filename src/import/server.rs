@@ -176,7 +176,7 @@ impl Settings {
             "downinter" => "the interval is the same while a backend is down",
             "addr" => "a check goes to the address of the backend",
             "agent-check" | "agent-addr" | "agent-inter" | "agent-port" | "agent-send" => {
-                "agents are not asked"
+                "agents are those of a whole pool: write [pool.agent]"
             }
             "source" | "usesrc" | "interface" => {
                 values.next();

@@ -13,6 +13,9 @@ pub mod health_checks {}
 #[doc = include_str!("discovery.md")]
 pub mod discovery {}
 
+#[doc = include_str!("agents.md")]
+pub mod agents {}
+
 #[doc = include_str!("migrating.md")]
 pub mod migrating {}
 

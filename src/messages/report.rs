@@ -13,7 +13,7 @@ use crate::messages::discovery::{SourceId, SourceReport};
 use crate::messages::reload::ReloadRequest;
 use crate::messages::request::Ask;
 use crate::messages::topology::Loaded;
-use crate::pool::BackendId;
+use crate::pool::{Advice, BackendId};
 
 /// At most this many reports wait for the control thread.
 pub const REPORTS_LEN: usize = 16_384;
@@ -31,6 +31,13 @@ pub enum Report {
         to: HealthState,
         /// The result of the deciding check, in words.
         reason: String,
+    },
+    /// News of the agent of a backend.
+    Agent {
+        /// The backend.
+        backend: BackendId,
+        /// The news.
+        news: AgentNews,
     },
     /// A check has another result than before.
     Checked {
@@ -66,6 +73,31 @@ pub enum Report {
     Discovered(SourceId, SourceReport, Duration),
     /// SIGUSR1: log each worker's part of the work.
     LogWorkerStats,
+}
+
+/// News of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentNews {
+    /// It has answered.
+    Said {
+        /// What holds from now on: what it has said, and before that.
+        advice: Advice,
+        /// The rest of its answer.
+        line: AgentLine,
+    },
+    /// It cannot be reached, or makes no sense, for this reason.
+    Lost(String),
+    /// It has been silent for so long that nothing that it has said holds any more.
+    Forgotten,
+}
+
+/// The part of an agent's answer that changes nothing, safe to print.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentLine {
+    /// Its description, in quotes.
+    pub note: Option<String>,
+    /// The first word that means nothing, and why.
+    pub mistake: Option<String>,
 }
 
 /// Names a worker for the life of the process. Its index may later be used by another worker.

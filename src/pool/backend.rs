@@ -6,38 +6,16 @@ use crate::base::address::Address;
 use crate::base::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::base::own_line::OwnLine;
 use crate::config::model::{self, HealthState};
-use crate::pool::{BackendId, PoolId};
+use crate::pool::{Admin, Advice, AgentWeight, BackendId, PoolId};
 use crate::stats::{BackendStats, DialFailure};
-
-/// The administrative state of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admin {
-    /// It serves, as far as its health allows.
-    Ready,
-    /// No new sessions; open ones finish, and checks continue.
-    Drain,
-    /// No new sessions; open ones finish, and checks pause. Its health stays unchanged.
-    Maint,
-}
-
-impl Admin {
-    /// Returns the word for it in commands, logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Drain => "drain",
-            Self::Maint => "maint",
-        }
-    }
-}
 
 /// One backend as all threads see it. Its atomics are independent of each other, so all are `Relaxed`:
 /// - `health` has one writer, the worker that owns the probe. A worker that reads an old value for a moment dials a
 ///   backend that has just gone down, and retries. The builder of a table gets a report, which shows the new value.
-/// - `admin`, `weight` and `health_override` have one writer, the control thread, which also builds the tables and so
-///   uses what it wrote. A worker that reads an old value for a moment gives the backend a session as if it had chosen
-///   a moment earlier. The worker that must end or begin checks is notified by the next epoch, which shows the new
-///   value.
+/// - `admin`, `weight` and `ruling` have one writer, the control thread, which also builds the tables and so uses what
+///   it wrote. They are the outcome of `parties`, which it alone writes too. A worker that reads an old value for a
+///   moment gives the backend a session as if it had chosen a moment earlier. The worker that must end or begin checks
+///   is notified by the next epoch, which shows the new value.
 /// - `active` is only added to and subtracted from, so nothing is lost.
 /// - `stamp` is only exchanged for the one that was seen: of workers that choose the backend at the same moment one
 ///   gets its turn, and the others look again.
@@ -58,11 +36,80 @@ pub struct Backend {
     admin: AtomicU8,
     weight: AtomicU16,
     health: AtomicU8,
-    health_override: AtomicU8,
+    /// The health that holds whatever checks find: [`HealthState::Unknown`] if there is none.
+    ruling: AtomicU8,
     place: AtomicU32,
+    parties: Parties,
     busy: OwnLine<Busy>,
     /// Its counters, over all workers.
     pub stats: BackendStats,
+}
+
+/// What an operator, the origin and the agent of a backend say of it, each for itself. No choice reads them.
+#[derive(Debug)]
+struct Parties {
+    /// The administrative state that an operator has set.
+    admin: AtomicU8,
+    /// The weight that an operator has set, or else that of its origin.
+    weight: AtomicU16,
+    /// Whether an operator has set it: 1 if so.
+    is_weight_held: AtomicU8,
+    /// The operator's override of its health; [`HealthState::Unknown`] if there is none.
+    health: AtomicU8,
+    /// What its agent says, packed.
+    agent: AtomicU64,
+    /// Whether its health is what the agent says, because no check contradicts: 1 if so.
+    is_agent_alone: AtomicU8,
+}
+
+impl Parties {
+    fn new(weight: u16) -> Self {
+        Self {
+            admin: AtomicU8::new(Admin::Ready as u8),
+            weight: AtomicU16::new(weight),
+            is_weight_held: AtomicU8::new(0),
+            health: AtomicU8::new(HealthState::Unknown as u8),
+            agent: AtomicU64::new(Advice::NONE.pack()),
+            is_agent_alone: AtomicU8::new(0),
+        }
+    }
+
+    fn agent(&self) -> Advice {
+        Advice::unpack(self.agent.load(Ordering::Relaxed))
+    }
+
+    /// Returns the administrative state: the strictest that anybody asks for.
+    fn strictest_admin(&self) -> Admin {
+        let operator = Admin::of(self.admin.load(Ordering::Relaxed));
+        self.agent().admin.map_or(operator, |agent| agent.max(operator))
+    }
+
+    /// Returns the weight: of the operator's or the origin's, what the agent makes of it. A percentage is of either; a
+    /// weight in its place is only over that of the origin.
+    fn merged_weight(&self) -> u16 {
+        let plain = self.weight.load(Ordering::Relaxed);
+        let is_held = self.is_weight_held.load(Ordering::Relaxed) == 1;
+        match self.agent().weight {
+            None => plain,
+            Some(AgentWeight::Absolute(_)) if is_held => plain,
+            Some(weight) => weight.over(plain),
+        }
+    }
+
+    /// Returns the health that holds whatever checks find. The operator decides over the agent; the agent may take the
+    /// backend down, and brings it up only where no check contradicts.
+    fn ruling(&self) -> HealthState {
+        let operator = health_of(self.health.load(Ordering::Relaxed));
+        let is_alone = self.is_agent_alone.load(Ordering::Relaxed) == 1;
+        match (operator, self.agent().health) {
+            (HealthState::Up | HealthState::Down, _) => operator,
+            (HealthState::Unknown, Some(HealthState::Down)) => HealthState::Down,
+            (HealthState::Unknown, Some(HealthState::Up)) if is_alone => HealthState::Up,
+            (HealthState::Unknown, Some(HealthState::Up | HealthState::Unknown) | None) => {
+                HealthState::Unknown
+            }
+        }
+    }
 }
 
 /// Data that every session writes, apart from data that every choice reads: a choice that passes over a backend waits
@@ -94,8 +141,9 @@ impl Backend {
             admin: AtomicU8::new(Admin::Ready as u8),
             weight: AtomicU16::new(backend.weight),
             health: AtomicU8::new(initial as u8),
-            health_override: AtomicU8::new(HealthState::Unknown as u8),
+            ruling: AtomicU8::new(HealthState::Unknown as u8),
             place: AtomicU32::new(0),
+            parties: Parties::new(backend.weight),
             busy: OwnLine(Busy {
                 active: AtomicU32::new(0),
                 unreported_failures: AtomicU32::new(0),
@@ -107,17 +155,19 @@ impl Backend {
 
     /// Returns the state that operators last set: ready, drain or maint.
     pub fn admin(&self) -> Admin {
-        match self.admin.load(Ordering::Relaxed) {
-            x if x == Admin::Ready as u8 => Admin::Ready,
-            x if x == Admin::Drain as u8 => Admin::Drain,
-            _ => Admin::Maint,
-        }
+        Admin::of(self.admin.load(Ordering::Relaxed))
     }
 
-    /// Sets its administrative state, for every choice from now on. Its place in the tables, and its checks, follow
-    /// with the next epoch.
+    /// Returns the administrative state that an operator has set; that of its agent may be stricter.
+    pub fn operator_admin(&self) -> Admin {
+        Admin::of(self.parties.admin.load(Ordering::Relaxed))
+    }
+
+    /// Sets its administrative state as an operator does, for every choice from now on, unless its agent is stricter.
+    /// Its place in the tables, and its checks, follow with the next epoch.
     pub fn set_admin(&self, admin: Admin) {
-        self.admin.store(admin as u8, Ordering::Relaxed);
+        self.parties.admin.store(admin as u8, Ordering::Relaxed);
+        self.settle();
     }
 
     /// Returns its share of new sessions.
@@ -125,10 +175,45 @@ impl Backend {
         self.weight.load(Ordering::Relaxed)
     }
 
-    /// Sets its weight. From now on no choice takes a backend of weight 0; other weights count from the next epoch's
-    /// tables on.
+    /// Returns the weight that an operator has set, or else that of its origin, whatever its agent makes of it.
+    pub fn plain_weight(&self) -> u16 {
+        self.parties.weight.load(Ordering::Relaxed)
+    }
+
+    /// Sets the weight that [`Backend::plain_weight`] returns. From now on no choice takes a backend of weight 0; other
+    /// weights count from the next epoch's tables on. Another weight than before is not held, see
+    /// [`Backend::hold_weight`].
     pub fn set_weight(&self, weight: u16) {
-        self.weight.store(weight, Ordering::Relaxed);
+        if self.parties.weight.swap(weight, Ordering::Relaxed) != weight {
+            self.parties.is_weight_held.store(0, Ordering::Relaxed);
+        }
+        self.settle();
+    }
+
+    /// Sets whether an operator has set its weight, so that the agent sets no other in its place.
+    pub fn hold_weight(&self, is_held: bool) {
+        self.parties.is_weight_held.store(is_held.into(), Ordering::Relaxed);
+        self.settle();
+    }
+
+    /// Returns what its agent says.
+    pub fn agent(&self) -> Advice {
+        self.parties.agent()
+    }
+
+    /// Sets what its agent says. With `is_alone` no check finds its health, and the agent decides over it. The caller
+    /// must also build the tables, as for `admin`.
+    pub fn set_agent(&self, advice: Advice, is_alone: bool) {
+        self.parties.agent.store(advice.pack(), Ordering::Relaxed);
+        self.parties.is_agent_alone.store(is_alone.into(), Ordering::Relaxed);
+        self.settle();
+    }
+
+    /// Puts in force what all parties say.
+    fn settle(&self) {
+        self.admin.store(self.parties.strictest_admin() as u8, Ordering::Relaxed);
+        self.weight.store(self.parties.merged_weight(), Ordering::Relaxed);
+        self.ruling.store(self.parties.ruling() as u8, Ordering::Relaxed);
     }
 
     /// Returns whether it can be dialed: its name has an address.
@@ -146,29 +231,33 @@ impl Backend {
         self.admits() && self.health() != HealthState::Down
     }
 
-    /// Returns its health: as overridden by an operator, or else as its probe last found.
+    /// Returns its health: as an operator or its agent rules, or else as its probe last found.
     pub fn health(&self) -> HealthState {
-        self.health_override().unwrap_or_else(|| self.checked_health())
+        self.ruling().unwrap_or_else(|| self.checked_health())
     }
 
-    /// Returns its health as its probe last found, whatever the override. Checks must continue from this: judged by an
-    /// override, each contradicting result would be a change again.
+    /// Returns the health that holds whatever its probe finds, because an operator or its agent says so.
+    pub fn ruling(&self) -> Option<HealthState> {
+        known(health_of(self.ruling.load(Ordering::Relaxed)))
+    }
+
+    /// Returns its health as its probe last found, whatever the ruling. Checks must continue from this: judged by a
+    /// ruling, each contradicting result would be a change again.
     pub fn checked_health(&self) -> HealthState {
         health_of(self.health.load(Ordering::Relaxed))
     }
 
     /// Returns the operator's override of its health.
     pub fn health_override(&self) -> Option<HealthState> {
-        match health_of(self.health_override.load(Ordering::Relaxed)) {
-            HealthState::Unknown => None,
-            known @ (HealthState::Up | HealthState::Down) => Some(known),
-        }
+        known(health_of(self.parties.health.load(Ordering::Relaxed)))
     }
 
-    /// Overrides its health, whatever its checks find; `None` ends that. The caller must also build the tables, as for
-    /// `admin`.
+    /// Overrides its health, whatever its checks and its agent say; `None` ends that. The caller must also build the
+    /// tables, as for `admin`.
     pub fn override_health(&self, health: Option<HealthState>) {
-        self.health_override.store(health.unwrap_or(HealthState::Unknown) as u8, Ordering::Relaxed);
+        let stored = health.unwrap_or(HealthState::Unknown);
+        self.parties.health.store(stored as u8, Ordering::Relaxed);
+        self.settle();
     }
 
     /// Must be called by the worker that owns the probe only; all see it at once.
@@ -245,6 +334,13 @@ fn health_of(stored: u8) -> HealthState {
     }
 }
 
+const fn known(health: HealthState) -> Option<HealthState> {
+    match health {
+        HealthState::Unknown => None,
+        HealthState::Up | HealthState::Down => Some(health),
+    }
+}
+
 /// One session's place on a backend. Only a lease changes [`Backend::active`].
 #[must_use = "a lease counts as a session until it is released"]
 #[derive(Debug)]
@@ -271,5 +367,82 @@ impl Drop for Lease {
             "{}: released more leases than were given",
             self.backend.name
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(weight: u16) -> Backend {
+        let settings = model::Backend {
+            name: "a".into(),
+            address: ([10, 0, 0, 1], 80).into(),
+            weight,
+            priority: 0,
+            check: model::BackendCheck::default(),
+        };
+        Backend::new(BackendId(0), PoolId(0), &settings, HealthState::Unknown, 1)
+    }
+
+    #[test]
+    fn of_the_operator_and_the_agent_the_strictest_decides() {
+        let backend = backend(1);
+        for operator in Admin::ALL {
+            backend.set_admin(operator);
+            for agent in Admin::ALL {
+                backend.set_agent(Advice { admin: Some(agent), ..Advice::NONE }, false);
+                assert_eq!(backend.admin(), operator.max(agent), "{operator:?} and {agent:?}");
+                assert_eq!(backend.operator_admin(), operator, "an agent sets nothing of an operator");
+            }
+            backend.set_agent(Advice::NONE, false);
+            assert_eq!(backend.admin(), operator);
+        }
+    }
+
+    #[test]
+    fn the_weight_of_an_agent_is_over_that_of_the_origin_and_below_that_of_an_operator() {
+        let backend = backend(100);
+        let says = |weight| backend.set_agent(Advice { weight: Some(weight), ..Advice::NONE }, false);
+        says(AgentWeight::Percent(75));
+        assert_eq!((backend.weight(), backend.plain_weight()), (75, 100));
+        says(AgentWeight::Absolute(30));
+        assert_eq!(backend.weight(), 30);
+        backend.set_weight(40);
+        backend.hold_weight(true);
+        assert_eq!(backend.weight(), 40, "an operator has set it");
+        says(AgentWeight::Percent(50));
+        assert_eq!(backend.weight(), 20, "a part of what the operator has set");
+        backend.set_weight(0);
+        backend.hold_weight(true);
+        says(AgentWeight::Absolute(30));
+        assert_eq!(backend.weight(), 0);
+        backend.set_weight(100);
+        assert_eq!(backend.weight(), 30, "its origin says another weight now");
+    }
+
+    #[test]
+    fn an_agent_takes_a_backend_down_and_brings_it_up_only_where_nothing_checks_it() {
+        use HealthState::{Down, Unknown, Up};
+        let backend = backend(1);
+        for (operator, agent, is_alone, checked, expected) in [
+            (None, None, false, Up, Up),
+            (None, Some(Down), false, Up, Down),
+            (None, Some(Up), false, Down, Down),
+            (None, Some(Up), false, Unknown, Unknown),
+            (None, Some(Up), true, Down, Up),
+            (None, Some(Up), true, Unknown, Up),
+            (None, Some(Down), true, Up, Down),
+            (None, None, true, Down, Down),
+            (Some(Up), Some(Down), true, Down, Up),
+            (Some(Down), Some(Up), true, Up, Down),
+        ] {
+            backend.set_health(checked);
+            backend.override_health(operator);
+            backend.set_agent(Advice { health: agent, ..Advice::NONE }, is_alone);
+            let case = format!("{operator:?}, agent {agent:?}, alone {is_alone}, checks {checked:?}");
+            assert_eq!(backend.health(), expected, "{case}");
+            assert_eq!((backend.checked_health(), backend.health_override()), (checked, operator), "{case}");
+        }
     }
 }

@@ -11,11 +11,11 @@ use crate::pool::{Admin, Backend, BackendId, Pool, TierKind};
 /// The reason why a backend was passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipReason {
-    /// Its health checks had failed `fall` times in a row.
+    /// Its health checks had failed `fall` times in a row, or its agent had said so.
     Down,
-    /// An operator is draining it.
+    /// An operator or its agent is draining it.
     Drain,
-    /// An operator has put it in maintenance.
+    /// An operator or its agent has put it in maintenance.
     Maint,
     /// Its weight was 0, so that it gets no new sessions.
     Weight0,

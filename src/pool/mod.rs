@@ -4,6 +4,8 @@
 //! changes, and sends it to the workers. Only the atomics of a [`Backend`] change in between, and every worker sees
 //! them at once. This module never dials and never checks; it only remembers and chooses.
 
+mod admin;
+mod advice;
 mod backend;
 mod choose;
 mod explain;
@@ -13,7 +15,9 @@ mod permits;
 mod snapshot;
 mod tables;
 
-pub use backend::{Admin, Backend, Lease};
+pub use admin::Admin;
+pub use advice::{Advice, AgentWeight, PERCENT_MAX};
+pub use backend::{Backend, Lease};
 pub use choose::{Chosen, choose};
 pub use explain::{Choice, SkipReason, Why};
 pub use ids::{BackendId, PoolId};

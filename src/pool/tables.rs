@@ -138,7 +138,8 @@ impl Pool {
         ids: &mut BackendIds,
     ) -> Arc<Self> {
         let weights = settings.backends.iter().map(|backend| backend.weight);
-        if *self.settings == *settings && weights.eq(self.weights.iter().copied()) && self.has_weights() {
+        let runs = self.backends.iter().map(|backend| backend.plain_weight());
+        if *self.settings == *settings && weights.eq(runs) && self.has_weights() {
             return Arc::clone(self);
         }
         let of_pool = back.iter().filter(|backend| backend.pool == self.id);

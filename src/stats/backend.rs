@@ -14,6 +14,10 @@ pub struct BackendStats {
     pub checks_failed: Tally,
     /// Changes of its health as seen by its checks.
     pub transitions: Tally,
+    /// Lines that its agent has answered with.
+    pub agent_answers: Tally,
+    /// Exchanges with its agent that have brought no line.
+    pub agent_failures: Tally,
     /// Duration of the last check in nanoseconds; 0 before the first.
     pub last_check_nanos: Gauge,
     /// When its health last changed, in the nanoseconds of [`Instant`](crate::base::time::Instant); 0 if never.
@@ -43,6 +47,8 @@ impl BackendStats {
             checks_passed: Tally::default(),
             checks_failed: Tally::default(),
             transitions: Tally::default(),
+            agent_answers: Tally::default(),
+            agent_failures: Tally::default(),
             last_check_nanos: Gauge::default(),
             last_transition_nanos: Gauge::default(),
         }

@@ -11,6 +11,7 @@ const CLIENT: u64 = 0;
 const BACKEND: u64 = 1;
 const PROBE: u64 = 2;
 const LISTENER: u64 = 3;
+const AGENT: u64 = 4;
 /// Has no key; mio gets it for the waker of a worker.
 const WAKE: u64 = 7;
 
@@ -21,6 +22,8 @@ pub enum Token {
     Session(Key, Side),
     /// The connection of a health check; the generation counts the attempts of all probes.
     Probe(Key),
+    /// The connection to an agent; the generation counts the attempts of all agents.
+    Agent(Key),
     /// A listener of the worker, by its index.
     Listener(u32),
     /// The mailbox of the worker.
@@ -35,6 +38,7 @@ impl Token {
             Self::Session(key, Side::Client) => (CLIENT, key_bits(key)),
             Self::Session(key, Side::Backend) => (BACKEND, key_bits(key)),
             Self::Probe(key) => (PROBE, key_bits(key)),
+            Self::Agent(key) => (AGENT, key_bits(key)),
             Self::Listener(index) => (LISTENER, u64::from(index)),
             Self::Wake => (WAKE, 0),
         };
@@ -51,6 +55,7 @@ impl Token {
             CLIENT => Self::Session(key, Side::Client),
             BACKEND => Self::Session(key, Side::Backend),
             PROBE => Self::Probe(key),
+            AGENT => Self::Agent(key),
             LISTENER => Self::Listener(index),
             _ => Self::Wake,
         }
@@ -72,6 +77,8 @@ mod tests {
             Token::Session(small, Side::Backend),
             Token::Probe(key),
             Token::Probe(small),
+            Token::Agent(key),
+            Token::Agent(small),
             Token::Listener(u32::MAX),
             Token::Listener(0),
             Token::Wake,

@@ -64,6 +64,7 @@ pub(super) fn backend(name: &str) -> api::Backend {
         to_client: 0,
         source: api::Source::Config,
         lease_left: None,
+        agent: None,
     }
 }
 

@@ -46,6 +46,7 @@ impl<K: Kernel> Worker<K> {
         self.acceptor.align(&self.core.snapshot);
         self.take_assignment();
         self.probes.align(&mut self.core, &before);
+        self.agents.align(&mut self.core, &before);
     }
 
     /// Applies the assignment of the epoch that it runs now, or of an earlier one.
@@ -58,7 +59,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn work_as(&mut self, assignment: Assignment<K::Listener, K::Socket>) {
-        let Self { core, acceptor, relay, probes, .. } = self;
+        let Self { core, acceptor, relay, probes, agents, .. } = self;
         let Assignment { listeners, peers, checks_max, pipes_max, pipe_len, .. } = assignment;
         core.mailboxes = peers.mailboxes;
         core.dispatcher.regroup(peers.handoff_queues);
@@ -68,7 +69,9 @@ impl<K: Kernel> Worker<K> {
             core.dispatcher.close_handoff_queue();
         }
         probes.limit(checks_max);
-        probes.assign(serves.then_some(core.index), core.mailboxes.len());
+        let (worker, workers) = (serves.then_some(core.index), core.mailboxes.len());
+        probes.assign(worker, workers);
+        agents.assign(worker, workers, checks_max);
         relay.limit_pipes(pipes_max, pipe_len);
         acceptor.reassign(core, listeners);
     }

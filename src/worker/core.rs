@@ -47,6 +47,8 @@ pub(super) enum Timer {
     Session(Key),
     /// The next check of a probe, or the timeout of the current one.
     Probe(u32),
+    /// The next question to an agent, or the timeout of the current one.
+    Agent(u32),
     /// Dials that this machine lacked something for are tried again.
     Waiting,
     /// Count the bytes of long sessions.

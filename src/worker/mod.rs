@@ -6,12 +6,13 @@
 //! session may have to wait in `waiting`, `drive` relays, as much in a turn as `budget` allows, `conduit` holds the
 //! bytes in between, in `buffers` or `pipes`, `stalled` takes pipes from sinks that have stopped, `byte_accounting`
 //! counts the bytes of sessions that last, `close` ends and accounts, `lines` logs, `lost_wakeups` finds sessions whose
-//! event was lost. `probes/` checks backends. `inspect/` shows what there is: `query` answers about sessions,
-//! `flight_recorder` remembers those that are over, `gauges` reports what the worker holds. `commands` takes commands.
-//! Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing loops without a bound that
-//! has a name.
+//! event was lost. `probes/` checks backends, `agents/` asks their agents. `inspect/` shows what there is: `query`
+//! answers about sessions, `flight_recorder` remembers those that are over, `gauges` reports what the worker holds.
+//! `commands` takes commands. Only `close.rs` frees a session. Nothing here waits except [`Kernel::wait`], and nothing
+//! loops without a bound that has a name.
 
 mod admission;
+mod agents;
 mod assignment;
 mod budget;
 mod commands;
@@ -41,6 +42,7 @@ use crate::sys::{Event, Kernel, Token};
 
 use self::core::{Core, Timer};
 pub use admission::Admission;
+use agents::Agents;
 pub use assignment::{Assignment, GroupId, Listening, Peers, WorkerEndpoints, WorkerHandle};
 use budget::Turn;
 use dispatch::Dispatcher;
@@ -85,6 +87,7 @@ pub struct Worker<K: Kernel> {
     acceptor: Acceptor<K>,
     relay: Relay<K>,
     probes: Probes<K>,
+    agents: Agents<K>,
     inspection: Inspection,
     events: Vec<Event>,
     inbox: Receiver<Command>,
@@ -125,6 +128,7 @@ impl<K: Kernel> Worker<K> {
             recorder: Recorder::default(),
         };
         let probes = Probes::new(&mut core, checks_max);
+        let agents = Agents::new(&mut core, checks_max);
         let relay = Relay::new(&core, pipes_max, pipe_len);
         let mut acceptor = Acceptor::new(arrivals);
         for listening in listeners {
@@ -135,6 +139,7 @@ impl<K: Kernel> Worker<K> {
             acceptor,
             relay,
             probes,
+            agents,
             inspection: Inspection::default(),
             events: Vec::new(),
             inbox,
@@ -172,6 +177,7 @@ impl<K: Kernel> Worker<K> {
         self.adopt();
         // After everything that ends checks: no check waits for a free place.
         self.probes.start_waiting(&mut self.core);
+        self.agents.start_waiting(&mut self.core);
         if let Some(reason) = self.stopping {
             self.relay.cut_all(&mut self.core, reason);
         }
@@ -196,7 +202,7 @@ impl<K: Kernel> Worker<K> {
     /// Returns how long the next wait may last.
     fn next_timeout(&self) -> Option<Duration> {
         let accepting = !self.relay.is_starved() && self.acceptor.listeners().has_ready();
-        let checks = self.probes.may_start();
+        let checks = self.probes.may_start() || self.agents.may_start();
         if accepting || checks || self.relay.has_work_left() {
             return Some(Duration::ZERO);
         }
@@ -204,11 +210,12 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn on_events(&mut self) {
-        let Self { core, acceptor, relay, probes, events, .. } = self;
+        let Self { core, acceptor, relay, probes, agents, events, .. } = self;
         for &Event { token, ready } in &*events {
             match token {
                 Token::Session(key, side) => relay.on_event(core, key, side, ready),
                 Token::Probe(key) => probes.on_event(core, key),
+                Token::Agent(key) => agents.on_event(core, key),
                 Token::Listener(index) => acceptor.on_event(core, index),
                 // The mailbox is read every turn.
                 Token::Wake => {}
@@ -217,7 +224,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn fire_timers(&mut self) {
-        let Self { core, acceptor, relay, probes, .. } = self;
+        let Self { core, acceptor, relay, probes, agents, .. } = self;
         core.wheel.advance(core.now);
         while core.turn.take_timer()
             && let Some(timer) = core.wheel.pop_due()
@@ -225,6 +232,7 @@ impl<K: Kernel> Worker<K> {
             match timer {
                 Timer::Session(key) => relay.on_timer(core, key),
                 Timer::Probe(index) => probes.on_timer(core, index),
+                Timer::Agent(index) => agents.on_timer(core, index),
                 Timer::Waiting => relay.on_waiting_timer(core),
                 Timer::Count => relay.on_count_timer(core),
                 Timer::Sweep => relay.on_sweep_timer(core),

@@ -484,10 +484,13 @@ fn never_panics(text: &str) {
     }
 }
 
-/// The full file with every key set; a check that is off may have the keys of every type.
+/// The full file with every key set; a check that is off may have the keys of every type, and an agent those of HTTP.
 fn full_file() -> String {
     let every_key = include_str!("../../config/l4lb.toml").replace("\n#", "\n").replace("\n ", "\n# ");
-    every_key.replace("type = \"tcp\"", "type = \"off\"")
+    let unchecked = every_key.replacen("type = \"tcp\"", "type = \"off\"", 1);
+    let of_tcp = "send = \"{backend}\\n\"\n";
+    assert!(unchecked.contains(of_tcp), "it has the key of an agent over TCP");
+    unchecked.replace("type = \"tcp\"", "type = \"http\"").replace(of_tcp, "")
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod top;
 
 mod admin;
 mod admin_auth;
+mod agents;
 mod backends;
 mod balancing;
 mod byte_accounting;

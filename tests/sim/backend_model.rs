@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use l4lb::base::address::Address;
 use l4lb::config::model::{Check, HealthState};
-use l4lb::pool::{Admin, Backend, BackendId, Pool, Snapshot};
+use l4lb::pool::{Admin, Advice, AgentWeight, Backend, BackendId, Pool, Snapshot};
 use l4lb::sys::Token;
 
+use crate::agents::is_agent;
 use crate::conn::{Conn, Descriptor};
 use crate::network::Net;
 
@@ -37,9 +38,13 @@ pub(crate) struct Target {
     pub(crate) backend: Arc<Backend>,
     port: u16,
     admin: Admin,
+    /// What its agent says.
+    pub(crate) agent: Advice,
     /// Whether it was in maintenance when the last epoch was published, and ever since.
     is_paused: bool,
     weight: u16,
+    /// Whether the operator has set the weight.
+    is_weight_held: bool,
     /// Its tier in the last epoch that lists it.
     priority: u8,
     /// Whether it was eligible when the tables of its pool were built.
@@ -68,8 +73,38 @@ impl Target {
     /// Returns whether it may have new sessions. What its checks find counts before it is reported.
     fn is_eligible(&self) -> bool {
         let is_up = |health: HealthState| health != HealthState::Down;
-        let is_healthy = is_up(self.health_override.unwrap_or(self.health)) && is_up(self.backend.health());
-        self.admin == Admin::Ready && self.weight > 0 && is_healthy
+        let is_healthy = is_up(self.expected_health()) && is_up(self.backend.health());
+        self.is_let() && is_healthy
+    }
+
+    /// Must be called when anybody wants another administrative state.
+    pub(crate) fn on_admin(&mut self) {
+        self.is_paused &= self.is_in_maint();
+    }
+
+    /// Whether anybody wants it in maintenance.
+    fn is_in_maint(&self) -> bool {
+        self.admin == Admin::Maint || self.agent.admin == Some(Admin::Maint)
+    }
+
+    /// Whether both the operator and its agent let it have sessions, of which a weight of 0 is none.
+    fn is_let(&self) -> bool {
+        let has_weight = match self.agent.weight {
+            Some(AgentWeight::Percent(percent)) => percent > 0 && self.weight > 0,
+            Some(AgentWeight::Absolute(weight)) if !self.is_weight_held => weight > 0,
+            Some(AgentWeight::Absolute(_)) | None => self.weight > 0,
+        };
+        self.admin == Admin::Ready && matches!(self.agent.admin, None | Some(Admin::Ready)) && has_weight
+    }
+
+    /// Its health: the operator's word is over its agent's, and that agent's `up` is not over a check.
+    fn expected_health(&self) -> HealthState {
+        match (self.health_override, self.agent.health) {
+            (Some(health), _) => health,
+            (None, Some(HealthState::Down)) => HealthState::Down,
+            (None, Some(HealthState::Up)) if self.is_unchecked => HealthState::Up,
+            (None, _) => self.health,
+        }
     }
 }
 
@@ -95,7 +130,7 @@ impl Roster {
         self.targets.iter()
     }
 
-    fn target(&mut self, backend: BackendId) -> &mut Target {
+    pub(crate) fn target(&mut self, backend: BackendId) -> &mut Target {
         &mut self.targets[backend.0 as usize]
     }
 
@@ -105,12 +140,14 @@ impl Roster {
         backend.set_admin(admin);
         let target = self.target(backend.id);
         target.admin = admin;
-        target.is_paused &= admin == Admin::Maint;
+        target.on_admin();
     }
 
     pub(crate) fn set_weight(&mut self, backend: &Backend, weight: u16) {
         backend.set_weight(weight);
-        self.target(backend.id).weight = weight;
+        backend.hold_weight(true);
+        let target = self.target(backend.id);
+        (target.weight, target.is_weight_held) = (weight, true);
     }
 
     pub(crate) fn override_health(&mut self, backend: &Backend, health: Option<HealthState>) {
@@ -165,7 +202,9 @@ impl Roster {
                 port: port_of(&backend.address),
                 admin: Admin::Ready,
                 is_paused: false,
+                agent: Advice::NONE,
                 weight: backend.weight(),
+                is_weight_held: false,
                 priority: 0,
                 is_in_tables: false,
                 health: backend.checked_health(),
@@ -180,7 +219,7 @@ impl Roster {
             });
         }
         for target in &mut self.targets {
-            target.is_paused = target.admin == Admin::Maint;
+            target.is_paused = target.is_in_maint();
             let was_listed = target.is_listed;
             let is_same = |pool: &Arc<Pool>| {
                 pool.id == target.backend.pool && snapshot.pools.iter().any(|now| Arc::ptr_eq(pool, now))
@@ -199,6 +238,7 @@ impl Roster {
                     target.known_to.fill(true);
                     target.is_back = target.cut_at.is_some();
                     // It comes back with its present weight.
+                    target.is_weight_held &= here.weight == target.weight;
                     target.weight = here.weight;
                     if target.is_unchecked {
                         target.health = health.initial_state;
@@ -207,6 +247,12 @@ impl Roster {
                 if !has_tables_of_before {
                     target.is_in_tables = target.is_eligible();
                 }
+                // As a control thread does before it posts the epoch: those that come are asked anew.
+                if settings.agent.is_none() || !was_listed {
+                    target.agent = Advice::NONE;
+                }
+                target.on_admin();
+                target.backend.set_agent(target.agent, target.is_unchecked);
             }
             let mut retired = snapshot.retired().iter().flat_map(|pool| &pool.backends);
             target.is_found = target.is_listed || retired.any(|backend| backend.id == target.backend.id);
@@ -241,7 +287,7 @@ impl Roster {
 
     /// Returns whether a session of `worker` may be dialed to `port`.
     pub(crate) fn may_be_dialed(&self, worker: usize, port: u16) -> bool {
-        self.any(port, |target| target.known_to[worker] && target.admin == Admin::Ready && target.weight > 0)
+        self.any(port, |target| target.known_to[worker] && target.is_let())
     }
 
     /// Returns whether a session of `worker` that is dialed to `port` is in a later tier than the first of its pool.
@@ -273,7 +319,7 @@ impl Roster {
 
     /// Returns whether a check of `port` by `worker` may begin.
     pub(crate) fn may_be_checked(&self, worker: usize, port: u16) -> bool {
-        self.any(port, |target| target.listed_at[worker] && target.admin != Admin::Maint)
+        self.any(port, |target| target.listed_at[worker] && !target.is_in_maint())
     }
 
     /// Returns whether a check of `port` by `worker`, which has applied the last epoch, may continue.
@@ -285,7 +331,7 @@ impl Roster {
     pub(crate) fn on_health(&mut self, backend: BackendId, from: HealthState, to: HealthState) {
         let target = self.target(backend);
         assert_eq!(target.health, from, "no change of health is left out");
-        let may_change = target.admin != Admin::Maint || target.is_unchecked;
+        let may_change = !target.is_in_maint() || target.is_unchecked;
         assert!(may_change, "in maintenance a backend keeps its health");
         target.health = to;
     }
@@ -293,12 +339,11 @@ impl Roster {
     /// Panics unless every backend is as the operator has set it.
     pub(crate) fn check(&self) {
         for target in &self.targets {
-            let Target { backend, health, health_override, known_to, cut_at, is_back, .. } = target;
-            let expected = health_override.unwrap_or(*health);
+            let Target { backend, known_to, cut_at, is_back, .. } = target;
             assert_eq!(
                 backend.health(),
-                expected,
-                "every change of health is reported, and the operator's word holds"
+                target.expected_health(),
+                "every change of health is reported, and the operator's word holds: {target:?}"
             );
             let is_cut = cut_at.as_ref().is_some_and(|cut_at| !cut_at.contains(&true));
             assert!(
@@ -330,6 +375,7 @@ impl Net {
         }
         let (may, what) = match token {
             Token::Probe(_) => (self.roster.may_be_checked(worker, port), "checks"),
+            Token::Agent(_) => (is_agent(port), "asks"),
             Token::Session(..) | Token::Listener(_) | Token::Wake => {
                 (self.roster.may_be_dialed(worker, port), "dials")
             }

@@ -124,6 +124,12 @@ const REQUIRED: &[&str] = &[
     "further check",
     "reason reported",
     "counted before the end",
+    "agent heard",
+    "agent lost",
+    "agent forgotten",
+    "agent floods",
+    "agent says half a line",
+    "agents changed",
 ];
 
 /// How often each point was reached.

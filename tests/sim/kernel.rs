@@ -560,7 +560,7 @@ impl Net {
         );
         match (self.conns[id].dialed_port, self.conns[id].token) {
             (None, _) => self.note_end(id),
-            (Some(_), Some(Token::Probe(_))) => self.note_old(id),
+            (Some(_), Some(Token::Probe(_) | Token::Agent(_))) => self.note_old(id),
             (Some(_), _) => {}
         }
         self.conns[id].close(close_mode);

@@ -4,6 +4,7 @@
 //! must hold. A seed that fails is named, with the command that replays it. `scripts/sweep.sh` runs many seeds.
 
 mod accounting;
+mod agents;
 mod backend_model;
 mod conformance;
 mod conn;

@@ -14,6 +14,7 @@ use l4lb::sys::{Event, Token};
 use nix::libc;
 
 use crate::accounting::Given;
+use crate::agents::is_agent;
 use crate::backend_model::Roster;
 use crate::conn::{Answer, Called, Conn, Descriptor, Nanos, Stage};
 use crate::coverage::Coverage;
@@ -241,7 +242,7 @@ impl Net {
         true
     }
 
-    fn add(&mut self, stage: Stage, peer: Peer) -> usize {
+    pub(crate) fn add(&mut self, stage: Stage, peer: Peer) -> usize {
         let id = self.conns.len();
         let send_buffer = 1 << (9 + self.rng.below(14));
         let stream = Stream::Coded(id as u64 + 1);
@@ -344,6 +345,9 @@ impl Net {
             self.coverage.hit("no port left");
             return Err(libc::EADDRNOTAVAIL);
         }
+        if is_agent(address.port()) {
+            return self.dial_agent(worker, address.port());
+        }
         let backend = self.backends[usize::from(address.port() - FIRST_BACKEND_PORT)];
         let answer = match backend.mode {
             Mode::Refusing if happens(&mut self.rng, self.faults.self_connect) => Answer::Itself,
@@ -410,6 +414,7 @@ impl Net {
                 self.coverage.hit_if(is_retry, "redial for bytes of the dead");
             }
             Token::Probe(_) => self.becomes_check(id),
+            Token::Agent(_) => {}
             Token::Listener(_) | Token::Wake => panic!("a connection watched as {token:?}"),
         }
         Ok(())
@@ -486,7 +491,7 @@ impl Net {
                 listener.edge = false;
                 if listener.queue.is_empty() { Ready::default() } else { READABLE }
             }
-            Token::Session(..) | Token::Probe(_) => {
+            Token::Session(..) | Token::Probe(_) | Token::Agent(_) => {
                 let conn = self.find(worker, token).expect("its edge was seen");
                 conn.edge = false;
                 let (ready, is_dialing) =

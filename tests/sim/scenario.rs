@@ -6,6 +6,7 @@ use std::time::Duration;
 use l4lb::base::rng::Rng;
 use l4lb::config::{self, Config, Overrides};
 
+use crate::agents::FIRST_AGENT_PORT;
 use crate::network::{Backend, FIRST_BACKEND_PORT, Mode};
 use crate::oracle::Patience;
 use crate::pipe::PAGE;
@@ -138,6 +139,18 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
          {further}",
     )
     .expect("as above");
+    // Without dice of its own.
+    let agent_interval = [100, 700][to_usize(timeout % 2)];
+    if !timeout.is_multiple_of(3) {
+        let send = ["", "ask {backend}\\n"][to_usize(timeout / 3 % 2)];
+        let on_lost = ["keep", "clear after 300ms"][to_usize(timeout / 6 % 2)];
+        let port = u64::from(FIRST_AGENT_PORT) + pool;
+        writeln!(
+            text,
+            "agent = {{ port = {port}, interval = \"{agent_interval}ms\", timeout = \"50ms\", send = \"{send}\", on_lost = \"{on_lost}\" }}"
+        )
+        .expect("as above");
+    }
     for _ in 0..1 + rng.below(4) {
         let port = FIRST_BACKEND_PORT + u16::try_from(backends.len()).expect("a few");
         let weight = pick(rng, &[0, 1, 1, 1, 3, 256]);
@@ -175,7 +188,8 @@ fn pick(rng: &mut Rng, choices: &[u64]) -> u64 {
 pub(crate) fn slowest_verdict(config: &Config) -> Duration {
     let verdict = |pool: &config::model::Pool| {
         let checks = u32::try_from(pool.health.checks().count()).expect("a few");
-        pool.health.interval * 2 * (pool.health.rise + pool.health.fall + 2) * checks
+        let agent = pool.agent.as_ref().map_or(Duration::ZERO, |agent| agent.interval * 4);
+        agent.max(pool.health.interval * 2 * (pool.health.rise + pool.health.fall + 2) * checks)
     };
     config.pools.iter().map(verdict).max().expect("at least one pool")
 }

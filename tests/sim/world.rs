@@ -17,8 +17,8 @@ use std::sync::{Arc, Weak};
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, HealthState, Relay};
 use l4lb::control::SteppedControl;
-use l4lb::messages::report::{Report, Reports};
-use l4lb::pool::{Backend, Listener, Pool, PoolId, Snapshot};
+use l4lb::messages::report::{AgentNews, Report, Reports};
+use l4lb::pool::{Backend, BackendId, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
 use l4lb::stats::{self, PauseReason, Totals, WorkerStats};
 use l4lb::worker::{Admission, Audit, Flow, Worker, WorkerHandle};
@@ -254,8 +254,30 @@ impl World {
         }
     }
 
+    fn follow_agents(&mut self, all_news: &[(BackendId, AgentNews)]) {
+        let mut is_stale = false;
+        for (backend, news) in all_news {
+            is_stale |= self.net.borrow_mut().roster.on_agent(&self.snapshot, *backend, news);
+            self.coverage.hit(match news {
+                AgentNews::Said { .. } => "agent heard",
+                AgentNews::Lost(_) => "agent lost",
+                AgentNews::Forgotten => "agent forgotten",
+            });
+        }
+        if is_stale {
+            self.net.borrow().roster.check();
+            self.refresh();
+        }
+    }
+
     fn receive_reports(&mut self) {
+        // The worker that has found a change of health in this turn did not know yet what an agent has said in it.
+        let mut of_agents = Vec::new();
         for report in self.inbox.try_iter() {
+            if let Report::Agent { backend, news } = report {
+                of_agents.push((backend, news));
+                continue;
+            }
             if let Report::Checked { check, failure, .. } = report {
                 self.coverage.hit_if(check > 0, "further check");
                 self.coverage.hit_if(failure.is_some(), "reason reported");
@@ -273,6 +295,7 @@ impl World {
             });
         }
         self.net.borrow().roster.check();
+        self.follow_agents(&of_agents);
     }
 
     fn judge_sessions(&mut self) {

@@ -241,7 +241,7 @@ fn identifier(read: &mut Reader, name: &str, key: &Key) -> Option<String> {
 }
 
 /// Returns text that fits into a request line or a header.
-fn visible<'k>(read: &mut Reader, name: &str, key: &'k Key, len_max: usize) -> Option<&'k str> {
+pub(super) fn visible<'k>(read: &mut Reader, name: &str, key: &'k Key, len_max: usize) -> Option<&'k str> {
     let text = read.text(name, key)?;
     let is_visible = (1..=len_max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_visible {

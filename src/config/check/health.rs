@@ -129,7 +129,7 @@ pub(super) fn check_of_backend(
 }
 
 /// Returns a duration that is at most the interval.
-fn within(read: &mut Reader, name: &str, key: &Key, interval: Duration) -> Option<Duration> {
+pub(super) fn within(read: &mut Reader, name: &str, key: &Key, interval: Duration) -> Option<Duration> {
     let duration = read.duration(name, key, TIMEOUT, None)?;
     if duration > interval {
         let (max, got) = (show_duration(interval), show_duration(duration));

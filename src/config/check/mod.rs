@@ -5,6 +5,7 @@
 pub(super) mod conflicts;
 
 mod admin;
+mod agent;
 mod discover;
 mod global;
 pub(super) mod listener;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::agent;
 use super::discover;
 use super::health;
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
@@ -164,6 +165,7 @@ pub(super) fn check(
         drain_timeout: own_drain_timeout.unwrap_or(drain_timeout),
         backends: Vec::new(),
         discover: discover::check(&raw.discover, &scope, report),
+        agent: agent::check(raw.agent.as_ref(), &scope, report),
     };
     let mut draft = PoolDraft {
         name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),

@@ -117,6 +117,7 @@ pub(in crate::config) struct RawPool {
     pub(in crate::config) check: Sections<RawHealth>,
     pub(in crate::config) backend: Sections<RawBackend>,
     pub(in crate::config) discover: Sections<RawDiscover>,
+    pub(in crate::config) agent: Section<RawAgent>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -213,6 +214,21 @@ pub(in crate::config) struct RawDiscover {
     pub(in crate::config) negatives: Key,
     pub(in crate::config) min_backends: Key,
     pub(in crate::config) interval: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawAgent {
+    #[serde(rename = "type")]
+    pub(in crate::config) kind: Key,
+    pub(in crate::config) send: Key,
+    pub(in crate::config) path: Key,
+    pub(in crate::config) host: Key,
+    pub(in crate::config) address: Key,
+    pub(in crate::config) port: Key,
+    pub(in crate::config) interval: Key,
+    pub(in crate::config) timeout: Key,
+    pub(in crate::config) on_lost: Key,
 }
 
 /// A table that is written as a table: derived structs would also accept an array, by position.

@@ -7,7 +7,7 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::control::history::{Standing, StandingChange};
 use crate::messages::query::{self, SessionExplanation};
-use crate::pool::{BackendId, Pool, SkipReason, TierKind};
+use crate::pool::{Advice, BackendId, Pool, SkipReason, TierKind};
 
 /// Returns the explanation of a session; its pool was `past` when it chose, and is `pool` now. `findings` are those of
 /// the checks of its backends that are down now.
@@ -57,9 +57,17 @@ pub(super) fn explanation(
     let past = past.unwrap_or_else(|| pool.map_or(Vec::new(), as_of_now));
     let chosen = row.backend.as_ref().map(|backend| backend.id);
     let tier = why.as_ref().map(|why| why.tier);
+    let agent = |past: &StandingChange| {
+        let backend = pool?.backends.iter().find(|backend| backend.id == past.backend)?;
+        let advice = backend.agent();
+        (advice != Advice::NONE).then(|| advice.to_string())
+    };
     let candidates = past
         .iter()
-        .filter_map(|past| Some(with_findings(past, candidate(past, chosen, tier, tried)?, findings)))
+        .filter_map(|past| {
+            let found = with_findings(past, candidate(past, chosen, tier, tried)?, findings);
+            Some(api::Candidate { agent: agent(past), ..found })
+        })
         .collect();
     api::Explanation {
         session: rows::session(row, now),
@@ -109,6 +117,7 @@ fn candidate(
         chosen: chosen == Some(past.backend),
         skipped: verdict.map(str::to_owned),
         since: since(past),
+        agent: None,
     })
 }
 
@@ -206,6 +215,7 @@ mod tests {
                 chosen: false,
                 skipped: skipped.map(str::to_owned),
                 since: since.map(str::to_owned),
+                agent: None,
             };
             assert_eq!(sentences, expected);
         }

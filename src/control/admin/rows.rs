@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
+
 use super::problem::Problem;
 use crate::api;
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::model::{Check, FIRST_CHECK, HealthState, Host};
-use crate::control::membership::notes::Note;
+use crate::control::membership::notes::{AgentNote, Note};
 use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
 use crate::control::status::ControlState;
 use crate::control::{Leaving, ReloadStatus, Removed, View, Workers};
 use crate::messages::query;
-use crate::pool::{Admin, Backend, BackendId, Pool, Snapshot};
+use crate::pool::{Admin, Advice, Backend, BackendId, Pool, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
@@ -116,6 +118,7 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
     let nothing = Note::default();
     let note = state.notes.get(&backend.id).unwrap_or(&nothing);
     let [to_backend, to_client] = backend.stats.given();
+    let (admin_by, admin_since) = admin_author(backend, note).unzip();
     api::Backend {
         pool: pool.settings.name.clone(),
         name: backend.name.clone(),
@@ -123,8 +126,8 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         weight: backend.weight(),
         priority: pool.settings.backends[index].priority,
         admin: admin_row(backend.admin()),
-        admin_by: note.admin_set.as_ref().map(|(who, _)| who.clone()),
-        admin_since: note.admin_set.as_ref().map(|&(_, since)| since),
+        admin_by,
+        admin_since,
         health: health_row(backend.health()),
         health_override: backend.health_override().is_some(),
         health_reason: note.health_reason.clone(),
@@ -138,6 +141,33 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         to_client,
         source: source_row(&note.origin),
         lease_left: note.origin.lease().map(|lease| (lease - now).as_secs_f64()),
+        agent: pool.settings.agent.as_ref().map(|_| agent(backend.agent(), note.agent.as_ref())),
+    }
+}
+
+/// Returns what has put the backend into its administrative state, and when.
+fn admin_author(backend: &Backend, note: &Note) -> Option<(String, Timestamp)> {
+    if backend.admin() == backend.operator_admin() {
+        return note.admin_set.clone();
+    }
+    Some(("agent".to_owned(), note.agent.as_ref()?.admin_since?))
+}
+
+fn agent(advice: Advice, note: Option<&AgentNote>) -> api::Agent {
+    let Advice { weight, maxconn, admin, health } = advice;
+    let nothing = AgentNote::default();
+    let AgentNote { line, since, admin_since: _, lost } = note.unwrap_or(&nothing);
+    let (lost, lost_since) = lost.clone().unzip();
+    api::Agent {
+        weight: weight.map(|weight| weight.to_string()),
+        maxconn,
+        admin: admin.map(admin_row),
+        health: health.map(health_row),
+        note: line.note.clone(),
+        mistake: line.mistake.clone(),
+        since: *since,
+        lost,
+        lost_since,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::control::membership::notes::{Note, Removed};
 use crate::control::membership::origin::{Origin, Registration};
 use crate::messages::command::Command;
-use crate::pool::{Admin, Backend, BackendId, Snapshot};
+use crate::pool::{Admin, Advice, Backend, BackendId, Snapshot};
 
 impl ControlLoop {
     /// Records the backends of `before` that are in no pool any more.
@@ -19,7 +19,7 @@ impl ControlLoop {
             let old = before.pool(backend.pool);
             // A pool that still exists may have another policy by now.
             let still_there = snapshot.pools.iter().find(|pool| pool.id == old.id);
-            let admin = backend.admin();
+            let admin = backend.operator_admin();
             if still_there.is_some() {
                 // Not even by a worker that has yet to read its mailbox. The listeners of a removed pool may outlive
                 // it.
@@ -72,6 +72,8 @@ impl ControlLoop {
                 "a removed backend is back"
             );
             removed.overrides().put_on(backend);
+            // Its agent is asked anew.
+            backend.set_agent(Advice::NONE, false);
         }
         if !back.is_empty() {
             self.control.view.state().removed.clone_from(&self.removed);
@@ -84,7 +86,7 @@ impl ControlLoop {
         let mut state = self.control.view.state();
         for Removed { backend, note, lease, .. } in back {
             let leaving = note.leaving.filter(|_| lease.is_some());
-            let note = Note { leaving, origin: Origin::default(), ..note.clone() };
+            let note = Note { leaving, origin: Origin::default(), agent: None, ..note.clone() };
             state.notes.insert(backend.id, note);
         }
     }

@@ -187,7 +187,7 @@ fn keep_registered(
             Origin::Discovered(known) if !is_listed && sources.contains(&*known.source) => DISCOVERED,
             Origin::File | Origin::Registered(_) | Origin::Discovered(_) => continue,
         };
-        let what = match members.add(model::Backend { weight: backend.weight(), ..settings.clone() }) {
+        let what = match members.add(model::Backend { weight: backend.plain_weight(), ..settings.clone() }) {
             // Not worth a note: the source still lists it.
             Ok(()) if was == DISCOVERED => continue,
             Ok(()) => format!("{was} and stays: run-time wins"),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::origin::{Origin, Registration, RuntimeOverrides};
 use crate::base::time::Instant;
+use crate::messages::report::AgentLine;
 use crate::pool::{Admin, Backend};
 
 /// Facts about a backend that are not in its atomics.
@@ -23,6 +24,8 @@ pub(crate) struct Note {
     /// Present while an operator's setting gives it no new sessions.
     pub(crate) leaving: Option<Leaving>,
     pub(crate) origin: Origin,
+    /// Its agent, once that has been asked.
+    pub(crate) agent: Option<AgentNote>,
 }
 
 /// The last result of a check.
@@ -31,6 +34,19 @@ pub(crate) struct Checked {
     /// Why it has failed, if it has.
     pub(crate) failure: Option<String>,
     pub(crate) since: Timestamp,
+}
+
+/// What is known of the agent of a backend besides its advice.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AgentNote {
+    /// The description and the mistake of its last answer.
+    pub(crate) line: AgentLine,
+    /// When its advice last changed.
+    pub(crate) since: Option<Timestamp>,
+    /// When the administrative state in it last changed.
+    pub(crate) admin_since: Option<Timestamp>,
+    /// Why it cannot be reached, and since when.
+    pub(crate) lost: Option<(String, Timestamp)>,
 }
 
 /// A removed backend that still has sessions.

@@ -123,8 +123,8 @@ impl RuntimeOverrides {
     /// Returns what operators have set of `backend`; its origin says weight `says`.
     pub(in crate::control) fn of(backend: &Backend, says: u16) -> Self {
         Self {
-            weight: Some(backend.weight()).filter(|&weight| weight != says),
-            admin: backend.admin(),
+            weight: Some(backend.plain_weight()).filter(|&weight| weight != says),
+            admin: backend.operator_admin(),
             health: backend.health_override(),
         }
     }
@@ -144,6 +144,7 @@ impl RuntimeOverrides {
     pub(in crate::control) fn put_on(self, backend: &Backend) {
         backend.set_admin(self.admin);
         backend.override_health(self.health);
+        backend.hold_weight(self.weight.is_some());
     }
 }
 

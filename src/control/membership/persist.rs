@@ -255,9 +255,10 @@ impl Restored {
         for saved in known {
             match by_name.get(saved.name.as_str()) {
                 Some(backend) => {
-                    let (says, overrides) = (backend.weight(), overrides_of(&saved));
-                    backend.set_weight(overrides.kept(saved.weight, says).weight_over(says));
-                    overrides.put_on(backend);
+                    let (says, overrides) = (backend.plain_weight(), overrides_of(&saved));
+                    let kept = overrides.kept(saved.weight, says);
+                    backend.set_weight(kept.weight_over(says));
+                    kept.put_on(backend);
                     if overrides.weight.is_some() && saved.weight != says {
                         self.leave_out(&saved, "its weight, because the configuration has another one now");
                     }

@@ -175,7 +175,7 @@ impl ControlLoop {
         };
         let now = self.clock.now();
         self.refuse_holder(named, before, new)?;
-        let (weight, priority) = (known.weight(), pool.settings.backends[place].priority);
+        let (weight, priority) = (known.plain_weight(), pool.settings.backends[place].priority);
         let mut registration = before.clone();
         let own = name_of_holder(new).and_then(|holder| before.hold_of(holder, now));
         let said = own.map_or((before.weight, priority), |hold| (hold.weight, hold.priority));
@@ -334,16 +334,24 @@ impl ControlLoop {
     ) -> Result<(), Refusal> {
         let (pool, backend) = self.backend_named(named)?;
         let mut changes = Vec::new();
-        if let Some(weight) = weight.filter(|&weight| weight != backend.weight()) {
-            changes.push(format!("weight {} -> {weight}", backend.weight()));
+        if let Some(weight) = weight {
+            let (before, ran) = (backend.plain_weight(), backend.weight());
             backend.set_weight(weight);
+            backend.hold_weight(true);
+            if weight != before || backend.weight() != ran {
+                changes.push(format!("weight {before} -> {weight}"));
+            }
         }
-        if let Some(admin) = admin.filter(|&admin| admin != backend.admin()) {
-            changes.push(format!("admin state {} -> {}", backend.admin().as_str(), admin.as_str()));
+        if let Some(admin) = admin.filter(|&admin| admin != backend.operator_admin()) {
+            let before = backend.operator_admin().as_str();
+            changes.push(format!("admin state {before} -> {}", admin.as_str()));
             backend.set_admin(admin);
             let (since, sessions_at_start) = (self.clock.now(), backend.active().into());
-            let leaving =
-                (admin != Admin::Ready).then_some(Leaving { since, deadline: None, sessions_at_start });
+            let leaving = (backend.admin() != Admin::Ready).then_some(Leaving {
+                since,
+                deadline: None,
+                sessions_at_start,
+            });
             let mut state = self.control.view.state();
             let note = state.notes.entry(backend.id).or_default();
             note.leaving = leaving;
@@ -430,7 +438,7 @@ impl ControlLoop {
 pub(in crate::control) fn configured(pool: &Pool) -> Vec<model::Backend> {
     let settings = pool.settings.backends.iter().zip(&pool.backends);
     settings
-        .map(|(settings, backend)| model::Backend { weight: backend.weight(), ..settings.clone() })
+        .map(|(settings, backend)| model::Backend { weight: backend.plain_weight(), ..settings.clone() })
         .collect()
 }
 

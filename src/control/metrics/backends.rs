@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::families::{Families, seconds};
-use crate::config::model::HealthState;
+use crate::config::model::{self, HealthState};
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::stats::DialFailure;
 
@@ -13,12 +13,13 @@ pub(super) fn write(families: &mut Families, snapshot: &Snapshot) -> fmt::Result
     let rows: Vec<Row> = snapshot
         .pools
         .iter()
-        .flat_map(|pool| pool.backends.iter().map(|backend| Row::of(&pool.settings.name, backend)))
+        .flat_map(|pool| pool.backends.iter().map(|backend| Row::of(&pool.settings, backend)))
         .collect();
     pools(families, snapshot, &rows)?;
     state(families, &rows)?;
     sessions(families, &rows)?;
-    checks(families, &rows)
+    checks(families, &rows)?;
+    agents(families, &rows)
 }
 
 /// One backend in this scrape.
@@ -39,6 +40,14 @@ struct Row<'s> {
     checks_failed: u64,
     transitions: u64,
     last_check_nanos: u64,
+    agent: Option<AgentRow>,
+}
+
+/// The agent of a backend.
+struct AgentRow {
+    answers: u64,
+    failures: u64,
+    maxconn: Option<u32>,
 }
 
 /// The name of a pool; the numbers of its backends, of eligible ones, and of sessions on them.
@@ -46,11 +55,11 @@ type PoolSums<'s> = ([(&'static str, &'s str); 1], [u64; 3]);
 type Names<'s> = [(&'static str, &'s str); 2];
 
 impl<'s> Row<'s> {
-    fn of(pool: &'s str, backend: &'s Backend) -> Self {
+    fn of(pool: &'s model::Pool, backend: &'s Backend) -> Self {
         let stats = &backend.stats;
         let (health, admin, weight) = (backend.health(), backend.admin(), backend.weight());
         Self {
-            pool,
+            pool: &pool.name,
             name: &backend.name,
             is_eligible: admin == Admin::Ready && weight > 0 && health != HealthState::Down,
             health,
@@ -67,6 +76,11 @@ impl<'s> Row<'s> {
             checks_failed: stats.checks_failed.get(),
             transitions: stats.transitions.get(),
             last_check_nanos: stats.last_check_nanos.get(),
+            agent: pool.agent.as_ref().map(|_| AgentRow {
+                answers: stats.agent_answers.get(),
+                failures: stats.agent_failures.get(),
+                maxconn: backend.agent().maxconn,
+            }),
         }
     }
 
@@ -190,5 +204,26 @@ fn checks(families: &mut Families, rows: &[Row]) -> fmt::Result {
         "l4lb_backend_last_check_seconds",
         "Duration of its last health check; 0 before the first.",
         each(rows, |row| seconds(row.last_check_nanos)),
+    )
+}
+
+/// Backends without an agent have no such series, and neither has a process without agents.
+fn agents(families: &mut Families, rows: &[Row]) -> fmt::Result {
+    let asked = || rows.iter().filter_map(|row| Some((row, row.agent.as_ref()?)));
+    if asked().next().is_none() {
+        return Ok(());
+    }
+    let answers = asked().flat_map(|(row, agent)| {
+        [(row.and("state", "answered"), agent.answers), (row.and("state", "failed"), agent.failures)]
+    });
+    families.counters(
+        "l4lb_backend_agent_exchanges_total",
+        "Exchanges with its agent that brought a line, and that failed.",
+        answers,
+    )?;
+    families.gauges(
+        "l4lb_backend_agent_maxconn",
+        "The most sessions that its agent wants, if it has said so; nothing limits them yet.",
+        asked().filter_map(|(row, agent)| Some((row.names(), u64::from(agent.maxconn?)))),
     )
 }

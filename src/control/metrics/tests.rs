@@ -5,7 +5,7 @@ use crate::config::{self, Overrides};
 use crate::control::Workers;
 use crate::control::discovery::state::SourceState;
 use crate::messages::mailbox::Mailbox;
-use crate::pool::Snapshot;
+use crate::pool::{Advice, Snapshot};
 use crate::stats::{DialFailure, WorkerStats};
 use crate::sys::Wake;
 
@@ -134,6 +134,27 @@ fn a_source_has_series_and_a_process_without_sources_has_none() {
     assert_eq!(value(&page, &format!("l4lb_discovery_answers_total{found}")), 2.0);
 }
 
+/// A process with an agent for each backend that has said how many sessions it wants.
+fn with_agents() -> Arc<View> {
+    let view = view_of(&format!("{TWO}\n[pool.agent]\nport = 9707\n"));
+    let advice = Advice { maxconn: Some(30), ..Advice::NONE };
+    view.state().snapshot.backends().for_each(|backend| backend.set_agent(advice, false));
+    view
+}
+
+#[test]
+fn an_agent_has_series_and_a_process_without_agents_has_none() {
+    assert!(!scrape(&view_of(TWO)).contains("l4lb_backend_agent"));
+    let view = with_agents();
+    let backend = Arc::clone(&view.state().snapshot.pools[0].backends[0]);
+    backend.stats.agent_answers.add(2);
+    let page = scrape(&view);
+    let of = "{pool=\"web\",backend=\"a\"}";
+    assert_eq!(value(&page, &format!("l4lb_backend_agent_maxconn{of}")), 30.0);
+    let answered = of.replace('}', ",state=\"answered\"}");
+    assert_eq!(value(&page, &format!("l4lb_backend_agent_exchanges_total{answered}")), 2.0);
+}
+
 /// An alert on the age of answers was silent while there had been none since the start.
 #[test]
 fn the_age_of_a_source_without_an_answer_counts_from_its_begin() {
@@ -167,13 +188,13 @@ fn table(page: &str) -> String {
 #[test]
 fn the_table_of_metrics_is_complete() {
     let documented = include_str!("../../../config/metrics.md");
-    let table = table(&scrape(&with_a_source(view_of(TWO))));
+    let table = table(&scrape(&with_a_source(with_agents())));
     assert!(documented.contains(&table), "config/metrics.md must contain this table:\n{table}");
 }
 
 #[test]
 fn no_label_is_anything_but_a_name_of_ours() {
-    let page = scrape(&with_a_source(view_of(TWO)));
+    let page = scrape(&with_a_source(with_agents()));
     let ours = [
         "listener", "pool", "backend", "reason", "worker", "state", "kind", "cause", "le", "version",
         "source", "outcome",

@@ -31,6 +31,7 @@ fn backend(name: &str) -> api::Backend {
         to_client: 3 << 20,
         source: api::Source::Config,
         lease_left: None,
+        agent: None,
     }
 }
 
@@ -330,6 +331,7 @@ fn an_explanation_is_a_story_with_its_candidates_and_its_end() {
         chosen,
         skipped: skipped.map(Into::into),
         since: (!chosen).then(|| "eligible since 2026-01-02T03:04:05Z".into()),
+        agent: None,
     };
     let ended = api::Explanation {
         session: session("0.1.2", Some("a")),
@@ -359,4 +361,33 @@ ended CD: the client reset its connection
     let forgotten = api::Explanation { as_of_choice: false, ..running };
     let as_of_now = "\nthe pool as of now; how it was when it chose is not known any more:\nCANDIDATE";
     assert!(explanation(&forgotten).contains(as_of_now));
+    let candidates =
+        vec![api::Candidate { agent: Some("75% drain".into()), ..candidate("b", false, Some("in drain")) }];
+    let with_agent = explanation(&api::Explanation { candidates, ..forgotten });
+    assert!(with_agent.contains("  SINCE THEN                           AGENT NOW\n"), "{with_agent}");
+    assert!(with_agent.contains("eligible since 2026-01-02T03:04:05Z  75% drain\n"), "{with_agent}");
+}
+
+#[test]
+fn the_words_of_an_agent_stand_behind_the_reason() {
+    let agent = api::Agent {
+        weight: Some("75%".into()),
+        admin: Some(api::Admin::Drain),
+        note: Some("\"rolling\"".into()),
+        ..api::Agent::default()
+    };
+    let drained = api::Backend {
+        admin: api::Admin::Drain,
+        admin_by: Some("agent".into()),
+        admin_since: Some(now()),
+        eligible: false,
+        agent: Some(agent),
+        ..backend("a")
+    };
+    let since = format!("drained by agent since {:.0}", now());
+    let reason = format!("{since}; agent says 75% drain \"rolling\"\n");
+    assert!(backends(std::slice::from_ref(&drained), now()).contains(&reason), "{reason}");
+    assert!(changed(&drained).ends_with(&format!("has 7 sessions, {since}\n")), "{}", changed(&drained));
+    let untouched = api::Backend { agent: Some(api::Agent::default()), ..backend("a") };
+    assert!(backends(&[untouched], now()).contains(" connected\n"), "an agent that has said nothing");
 }

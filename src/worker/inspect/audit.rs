@@ -57,12 +57,15 @@ impl<K: Kernel> Worker<K> {
         assert!(counted >= audit.sessions, "{counted} sessions counted: the others would give it too many");
 
         self.acceptor.listeners().audit();
-        let (attempts, probe_timers) = self.probes.held();
+        let (checks, probe_timers) = self.probes.held();
+        let (exchanges, agent_timers) = self.agents.held();
+        let attempts = checks + exchanges;
         [audit.waiting_checks, audit.slow_checks] = self.probes.audit_places();
         let (leaves_timers, leaves_checks) = self.core.turn.leaves();
-        assert!(leaves_checks || !self.probes.may_start(), "places are free, and checks wait");
+        let may_start = self.probes.may_start() || self.agents.may_start();
+        assert!(leaves_checks || !may_start, "places are free, and checks wait");
         audit.sockets = relay.sessions + relay.backends + attempts;
-        audit.timers = relay.timers + probe_timers + self.acceptor.listeners().timers();
+        audit.timers = relay.timers + probe_timers + agent_timers + self.acceptor.listeners().timers();
         assert_eq!(audit.timers, self.core.wheel.len(), "every timer has an owner");
         let is_due = self.core.wheel.next_timeout(self.core.now) == Some(Duration::ZERO);
         audit.holds_timers_back |= is_due && leaves_timers;
@@ -72,7 +75,8 @@ impl<K: Kernel> Worker<K> {
 
     /// Panics unless the gauges match the state of the worker. Must be called right after a turn.
     pub fn audit_gauges(&self) {
-        let (audit, (attempts, _)) = (self.audit(), self.probes.held());
+        let (audit, (checks, _), (exchanges, _)) = (self.audit(), self.probes.held(), self.agents.held());
+        let attempts = checks + exchanges;
         let clients = audit.sessions;
         let backends = audit.sockets - clients - attempts;
         let held = [audit.listeners, clients, backends, attempts, 2 * audit.pipes, 2];

@@ -16,7 +16,7 @@ impl<K: Kernel> Worker<K> {
     pub(in crate::worker) fn publish_gauges(&self) {
         let held = [
             (FdKind::Listener, self.acceptor.listeners().len() as u64),
-            (FdKind::Probe, self.probes.in_flight()),
+            (FdKind::Probe, self.probes.in_flight() + self.agents.in_flight()),
             (FdKind::Event, EVENT_FDS),
         ];
         for (kind, count) in held {

@@ -2,7 +2,7 @@
 //! check sends and means; this module has its sockets and its timer. `assignment` maintains the list of backends.
 
 mod assignment;
-mod queue;
+pub(super) mod queue;
 mod results;
 
 use std::collections::HashMap;

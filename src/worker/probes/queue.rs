@@ -13,7 +13,7 @@ const SLOW_SHARE: usize = 2;
 
 /// For how long the last check of a backend has held its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(in crate::worker) enum Pace {
     /// A small part of the timeout.
     Prompt,
     /// A large part of it, or all, or there was none yet.
@@ -30,7 +30,7 @@ impl Pace {
 }
 
 /// The waiting checks and the taken places. A check is known by its index among the entries.
-pub(super) struct Queue {
+pub(in crate::worker) struct Queue {
     /// Limit on checks in flight.
     places: usize,
     /// Checks in flight, by [`Pace`].
@@ -42,29 +42,29 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(places: usize) -> Self {
+    pub(in crate::worker) fn new(places: usize) -> Self {
         Self { places, taken: [0; 2], lanes: <[Lane; 2]>::default(), last: Pace::Slow }
     }
 
     /// Sets the limit on checks in flight. Those in flight continue.
-    pub(super) fn limit(&mut self, places: usize) {
+    pub(in crate::worker) fn limit(&mut self, places: usize) {
         self.places = places;
     }
 
     /// Queues a check of that pool.
-    pub(super) fn push(&mut self, pool: PoolId, index: u32, pace: Pace) {
+    pub(in crate::worker) fn push(&mut self, pool: PoolId, index: u32, pace: Pace) {
         self.lanes[pace as usize].push(pool, index);
     }
 
     /// Returns the check that may start now, if any. It takes no place before [`Queue::enter`].
-    pub(super) fn pop(&mut self) -> Option<u32> {
+    pub(in crate::worker) fn pop(&mut self) -> Option<u32> {
         let pace = self.next_pace()?;
         self.last = pace;
         self.lanes[pace as usize].pop()
     }
 
     /// Returns the lane of the check that may start now, if any.
-    pub(super) fn next_pace(&self) -> Option<Pace> {
+    pub(in crate::worker) fn next_pace(&self) -> Option<Pace> {
         let first = self.last.other();
         [first, first.other()].into_iter().find(|&pace| self.may_start(pace))
     }
@@ -81,31 +81,31 @@ impl Queue {
     }
 
     /// Must be called when a check has got a socket.
-    pub(super) fn enter(&mut self, pace: Pace) {
+    pub(in crate::worker) fn enter(&mut self, pace: Pace) {
         self.taken[pace as usize] += 1;
     }
 
     /// Must be called with the pace of its `enter` when a check has given its socket back.
-    pub(super) fn leave(&mut self, pace: Pace) {
+    pub(in crate::worker) fn leave(&mut self, pace: Pace) {
         self.taken[pace as usize] -= 1;
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::worker) fn len(&self) -> usize {
         self.lanes.iter().map(|lane| lane.len).sum()
     }
 
-    pub(super) fn in_flight(&self) -> usize {
+    pub(in crate::worker) fn in_flight(&self) -> usize {
         self.taken.iter().sum()
     }
 
     /// Forgets the waiting checks that must not be kept.
-    pub(super) fn retain(&mut self, is_kept: impl Fn(u32) -> bool) {
+    pub(in crate::worker) fn retain(&mut self, is_kept: impl Fn(u32) -> bool) {
         self.lanes.iter_mut().for_each(|lane| lane.retain(&is_kept));
     }
 
     /// Panics unless `taken`, by [`Pace`], matches the checks in flight, and slow ones have no more than their part of
     /// the places.
-    pub(super) fn audit(&self, taken: [usize; 2]) {
+    pub(in crate::worker) fn audit(&self, taken: [usize; 2]) {
         assert_eq!(taken, self.taken, "each attempt is counted");
         let [_, slow_taken] = taken;
         let leaves_half = slow_taken <= 1 || 2 * slow_taken <= self.places;

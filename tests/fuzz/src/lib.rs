@@ -11,6 +11,8 @@ pub mod session;
 
 pub mod answer;
 
+pub mod agent;
+
 pub mod exchange;
 
 pub mod timer_wheel;

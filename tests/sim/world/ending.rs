@@ -118,6 +118,7 @@ impl World {
                 backend.name
             );
         }
+        self.net.borrow().roster.check_agents(&self.snapshot);
         self.refresh();
     }
 

@@ -261,5 +261,7 @@ impl World {
 /// The backends of a pool as they would be listed now.
 pub(super) fn listed(pool: &Pool) -> Vec<model::Backend> {
     let pairs = pool.settings.backends.iter().zip(&pool.backends);
-    pairs.map(|(listed, backend)| model::Backend { weight: backend.weight(), ..listed.clone() }).collect()
+    pairs
+        .map(|(listed, backend)| model::Backend { weight: backend.plain_weight(), ..listed.clone() })
+        .collect()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use l4lb::balance::Algorithm;
 use l4lb::config::Config;
+use l4lb::config::agent::Agent;
 use l4lb::config::model::{Accept, Backend, Check, Listener, Pool, Relay, WhenAllDown};
 use l4lb::messages::command::Command;
 
@@ -80,12 +81,24 @@ impl World {
     fn change_pool(&mut self, config: &mut Config) {
         let place = self.below(config.pools.len());
         let pool = &mut config.pools[place];
-        match self.below(4) {
+        match self.below(5) {
             0 => pool.balance = Algorithm::ALL[self.below(5)],
             1 => pool.retries = u32::try_from(self.below(4)).expect("small"),
             2 => pool.relay = Relay::ALL[self.below(3)],
+            3 => self.change_agents(pool),
             _ => pool.when_all_down = WhenAllDown::ALL[self.below(2)],
         }
+    }
+
+    /// Agents come or go, or are asked more often.
+    fn change_agents(&mut self, pool: &mut Pool) {
+        let agents = self.plan.config.pools.iter().find_map(|first| first.agent.clone());
+        pool.agent = match (pool.agent.take(), self.below(2)) {
+            (Some(agent), 0) => Some(Agent { interval: agent.timeout, ..agent }),
+            (Some(_), _) => None,
+            (None, _) => agents,
+        };
+        self.coverage.hit("agents changed");
     }
 
     /// No checks, others, or those of the beginning: the backends answer those.

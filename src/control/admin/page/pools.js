@@ -51,6 +51,8 @@ class Row {
     putBadge(this.admin, ...admin);
     put(this.reason, reasonOf(backend, now));
     put(this.weight, count(backend.weight));
+    const agent = agentOf(backend.agent);
+    for (const cell of [this.reason, this.weight]) if (cell.title !== agent) cell.title = agent;
     put(this.sessions, count(backend.sessions));
     put(this.opened, rate(rates?.opened));
     put(this.toBackend, bytesRate(rates?.toBackend));
@@ -87,6 +89,14 @@ function findingsOf(backend) {
     return passed ? `${name} passed` : `${name} failed: ${reason}`;
   });
   return words.join(', ');
+}
+
+function agentOf(agent) {
+  if (!agent) return '';
+  const limit = agent.maxconn === null ? '' : `maxconn:${agent.maxconn}`;
+  const said = [agent.weight, limit, agent.admin, agent.health, agent.note].filter(Boolean).join(' ');
+  const parts = [said && `agent says ${said}`, agent.mistake && `agent: ${agent.mistake}`, agent.lost && `agent lost: ${agent.lost}`];
+  return parts.filter(Boolean).join('; ');
 }
 
 class Card {

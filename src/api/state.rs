@@ -1,0 +1,28 @@
+//! The state of a backend.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The administrative state of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Admin {
+    /// It serves, as far as its health allows.
+    Ready,
+    /// No new sessions; open ones finish, checks continue.
+    Drain,
+    /// No new sessions; open ones finish, checks pause.
+    Maint,
+}
+
+/// The health of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// No check has decided yet; eligible for new sessions.
+    Unknown,
+    /// Eligible for new sessions as far as its checks go.
+    Up,
+    /// Not eligible, unless the pool tries anyway when all are down.
+    Down,
+}

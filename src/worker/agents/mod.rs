@@ -1,0 +1,311 @@
+//! Asks the agents of the backends that belong to this worker, between the sessions and on the same wheel. `health`
+//! decides what an agent is sent and what its line means; this module has its sockets and its timer, and reports what
+//! has changed to the control thread, which decides what follows. `assignment` maintains the list of agents. Changes no
+//! backend. Without an agent in any pool there is nothing here, and nothing is done in a turn.
+
+mod assignment;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::base::address::Address;
+use crate::base::slots::{GENERATION_BITS, Key};
+use crate::base::time::Instant;
+use crate::base::timer_wheel::TimerId;
+use crate::base::token_bucket::TokenBucket;
+use crate::config::agent::{Agent, OnLost};
+use crate::health::{self, AgentExchange, AgentFault, Said, Step};
+use crate::messages::report::{AgentLine, AgentNews, Report};
+use crate::pool::{Advice, Backend, BackendId};
+use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
+use crate::worker::core::{Core, Timer};
+use crate::worker::probes::queue::{Pace, Queue};
+
+/// Most bytes per read of an answer.
+const READ_LEN: usize = 2048;
+/// An exchange that has held its place for this part of the timeout, or longer, was slow.
+const SLOW_PART: u32 = 2;
+/// Each interval is longer or shorter by at most this many percent, so that agents are not asked together for ever.
+const JITTER_PERCENT: u8 = 10;
+/// Exchanges that are put off are logged at most this often.
+const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// The agents of one worker.
+pub(super) struct Agents<K: Kernel> {
+    /// Its index among the asking workers; `None` once it retires.
+    worker: Option<usize>,
+    /// How many there are.
+    workers: usize,
+    /// The next epoch changes the agents to ask.
+    is_reassigned: bool,
+    entries: Slab<Entry<K>>,
+    by_backend: HashMap<BackendId, u32>,
+    /// Counts attempts, so that an event of an ended one does not reach another.
+    generation: u32,
+    /// Exchanges that are due while the limit in flight is reached.
+    queue: Queue,
+    deferral_log: TokenBucket,
+}
+
+/// One agent to ask. Its timer is armed, unless it is among those that wait.
+struct Entry<K: Kernel> {
+    backend: Arc<Backend>,
+    agent: Arc<Agent>,
+    target: Address,
+    attempt: Option<Attempt<K>>,
+    timer: Option<(TimerId, Instant)>,
+    started: Instant,
+    /// When it last answered, or when it was first asked.
+    answered_at: Instant,
+    /// What the control thread knows of it, apart from the advice.
+    reported: Reported,
+    pace: Pace,
+}
+
+/// The last news of an agent that the control thread got.
+#[derive(Debug, PartialEq, Eq)]
+enum Reported {
+    Nothing,
+    Line(AgentLine),
+    Lost(AgentFault),
+}
+
+/// One exchange under way.
+struct Attempt<K: Kernel> {
+    socket: K::Socket,
+    generation: u32,
+    exchange: Box<AgentExchange>,
+}
+
+impl<K: Kernel> Agents<K> {
+    /// Returns the exchanges with an open socket.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.queue.in_flight() as u64
+    }
+
+    /// Returns whether a waiting one may start.
+    pub(super) fn may_start(&self) -> bool {
+        !self.entries.is_empty() && self.queue.next_pace().is_some()
+    }
+
+    pub(super) fn on_timer(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        entry.timer = None;
+        if entry.attempt.is_none() {
+            return self.queue.push(entry.backend.pool, index, entry.pace);
+        }
+        // This turn may be late, and its wait may have had no room for the event of an answer that was in time.
+        self.go_on(core, index);
+        let entry = &mut self.entries[index as usize];
+        if let Some(attempt) = &mut entry.attempt {
+            attempt.exchange.on_timeout(entry.agent.timeout);
+            self.converse(core, index);
+        }
+    }
+
+    /// Starts due exchanges, as many as the limits of flight and turn allow.
+    pub(super) fn start_waiting(&mut self, core: &mut Core<K>) {
+        while self.may_start()
+            && core.turn.take_check()
+            && let Some(index) = self.queue.pop()
+        {
+            self.ask(core, index);
+        }
+    }
+
+    fn ask(&mut self, core: &mut Core<K>, index: u32) {
+        self.generation = (self.generation + 1) % (1 << GENERATION_BITS);
+        let generation = self.generation;
+        let entry = &mut self.entries[index as usize];
+        entry.started = core.now;
+        if !entry.backend.is_resolved() {
+            return self.schedule(core, index);
+        }
+        let token = Token::Agent(Key { index, generation });
+        let tcp = &core.snapshot.pool(entry.backend.pool).settings.tcp;
+        let dialed = core.kernel.dial(&DialSpec { address: &entry.target, tcp });
+        let watched = dialed.and_then(|socket| core.kernel.watch(&socket, token).map(|()| socket));
+        let mut exchange = AgentExchange::new(&entry.agent, &entry.backend.name, &entry.target);
+        match watched {
+            Ok(socket) => {
+                entry.attempt = Some(Attempt { socket, generation, exchange: Box::new(exchange) });
+                self.queue.enter(entry.pace);
+                let when = core.now + entry.agent.timeout;
+                self.arm(core, index, when);
+            }
+            Err(error) if lacks_resources(&error) => self.defer(core, index, &error),
+            Err(error) => {
+                exchange.on_failed(error.kind());
+                self.finish(core, index, &exchange);
+                self.schedule(core, index);
+            }
+        }
+    }
+
+    /// A lack of resources here means nothing for the agent: it is asked a little later.
+    fn defer(&mut self, core: &mut Core<K>, index: u32, error: &io::Error) {
+        if let Some(untold) = self.deferral_log.take(core.now) {
+            let backend = &self.entries[index as usize].backend.name;
+            log::warn!(backend:%, error:%, untold; "an agent is asked later, what it has said stays");
+        }
+        self.schedule(core, index);
+    }
+
+    pub(super) fn on_event(&mut self, core: &mut Core<K>, key: Key) {
+        let attempt = self.entries.get(key.index as usize).and_then(|entry| entry.attempt.as_ref());
+        if attempt.is_some_and(|attempt| attempt.generation == key.generation) {
+            self.go_on(core, key.index);
+        } else {
+            core.stats.stale_events.add(1);
+        }
+    }
+
+    /// Continues the exchange in progress as far as possible.
+    fn go_on(&mut self, core: &mut Core<K>, index: u32) {
+        let Some(Attempt { socket, exchange, .. }) = &mut self.entries[index as usize].attempt else {
+            return;
+        };
+        if let Step::Dial = exchange.next_step() {
+            match core.kernel.dial_result(socket) {
+                Dial::Pending => return,
+                // Bytes sent before a reset are an answer.
+                Dial::Connected | Dial::Lost(_) => exchange.on_connected(),
+                Dial::ToItself => exchange.on_self_connect(),
+                Dial::Failed(error) if lacks_resources(&error) => {
+                    self.end_attempt(core, index);
+                    return self.defer(core, index, &error);
+                }
+                Dial::Failed(error) => exchange.on_failed(error.kind()),
+            }
+        }
+        self.converse(core, index);
+    }
+
+    /// Runs the steps of the exchange until it waits or has its result.
+    fn converse(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        let Some(Attempt { socket, exchange, .. }) = &mut entry.attempt else { return };
+        let mut buffer = [0; READ_LEN];
+        // Each round sends or receives at least a byte, and an answer is decided by 64 KiB.
+        loop {
+            let talked = match exchange.next_step() {
+                Step::Dial | Step::Finished(_) => break,
+                Step::Send(bytes) => core.kernel.write(socket, bytes).map(|sent| exchange.on_sent(sent)),
+                Step::Receive => core.kernel.read(socket, &mut buffer).map(|read| match read {
+                    0 => exchange.on_eof(),
+                    _ => exchange.on_received(&buffer[..read]),
+                }),
+            };
+            match talked {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => exchange.on_failed(error.kind()),
+            }
+        }
+        if exchange.outcome().is_some()
+            && let Some(exchange) = self.end_attempt(core, index)
+        {
+            self.finish(core, index, &exchange);
+            self.schedule(core, index);
+        }
+    }
+
+    /// Closes the socket of an attempt; returns its exchange.
+    fn end_attempt(&mut self, core: &mut Core<K>, index: u32) -> Option<Box<AgentExchange>> {
+        let entry = &mut self.entries[index as usize];
+        let Attempt { socket, exchange, .. } = entry.attempt.take()?;
+        self.queue.leave(entry.pace);
+        let is_slow = core.now - entry.started >= entry.agent.timeout / SLOW_PART;
+        entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
+        if exchange.exchanged_data() {
+            core.kernel.close(socket);
+        } else {
+            // A reset spares both sides the TIME_WAIT.
+            core.kernel.reset(socket);
+        }
+        Some(exchange)
+    }
+
+    fn schedule(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &self.entries[index as usize];
+        let delay = health::around(entry.agent.interval, JITTER_PERCENT, &mut core.rng);
+        let mut when = (entry.started + delay).max(core.now);
+        if let (Reported::Lost(_), Some(end)) = (&entry.reported, entry.advice_end())
+            && end > core.now
+        {
+            // What it has said is cleared in time.
+            when = when.min(end);
+        }
+        self.arm(core, index, when);
+    }
+
+    fn arm(&mut self, core: &mut Core<K>, index: u32, when: Instant) {
+        let entry = &mut self.entries[index as usize];
+        if let Some((timer, _)) = entry.timer.take() {
+            core.wheel.cancel(timer);
+        }
+        entry.timer = Some((core.wheel.arm(when, Timer::Agent(index)), when));
+    }
+
+    /// Reports the result of an exchange, as far as it is news.
+    fn finish(&mut self, core: &mut Core<K>, index: u32, exchange: &AgentExchange) {
+        let entry = &mut self.entries[index as usize];
+        match exchange.outcome() {
+            None => {}
+            Some(Ok(said)) => {
+                entry.backend.stats.agent_answers.add(1);
+                entry.on_line(core, said);
+            }
+            Some(Err(fault)) => {
+                entry.backend.stats.agent_failures.add(1);
+                entry.on_fault(core, fault);
+            }
+        }
+    }
+}
+
+impl<K: Kernel> Entry<K> {
+    fn on_line(&mut self, core: &Core<K>, said: &Said) {
+        self.answered_at = core.now;
+        let line = AgentLine {
+            note: said.note.as_ref().map(ToString::to_string),
+            mistake: said.mistake.as_ref().map(ToString::to_string),
+        };
+        let known = self.backend.agent();
+        let advice = known.followed_by(said.advice);
+        let next = Reported::Line(line.clone());
+        // A report that did not fit is repeated with the next answer, because the backend does not have its advice yet.
+        if (advice != known || next != self.reported) && self.report(core, AgentNews::Said { advice, line }) {
+            self.reported = next;
+        }
+    }
+
+    /// What the agent has said stays, for a while or for ever; checks go on whatever happens here.
+    fn on_fault(&mut self, core: &Core<K>, fault: &AgentFault) {
+        let is_news = !matches!(&self.reported, Reported::Lost(known) if known == fault);
+        if is_news && self.report(core, AgentNews::Lost(fault.to_string())) {
+            self.reported = Reported::Lost(fault.clone());
+        }
+        let is_over = self.advice_end().is_some_and(|end| end <= core.now);
+        if is_over && self.backend.agent() != Advice::NONE {
+            // Repeated with the next failure, if it did not fit.
+            self.report(core, AgentNews::Forgotten);
+        }
+    }
+
+    /// Returns when its words end, if it stays silent.
+    fn advice_end(&self) -> Option<Instant> {
+        match self.agent.on_lost {
+            OnLost::Keep => None,
+            OnLost::ClearAfter(after) => Some(self.answered_at + after),
+        }
+    }
+
+    fn report(&self, core: &Core<K>, news: AgentNews) -> bool {
+        core.reports.try_send(Report::Agent { backend: self.backend.id, news })
+    }
+}
