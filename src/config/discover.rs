@@ -21,6 +21,8 @@ pub struct Discover {
     pub negatives: u32,
     /// No answer and no failure leaves fewer backends.
     pub min_backends: usize,
+    /// What the pool has of it before its first answer.
+    pub initial: Initial,
     /// Time between answers; `None` takes what the answers say of it.
     pub interval: Option<Duration>,
 }
@@ -130,6 +132,31 @@ impl Prefer {
     }
 }
 
+/// What a pool has of a source before the first answer in the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initial {
+    /// Nothing.
+    Empty,
+    /// What the source listed last, kept over a restart.
+    StateFile,
+    /// Without an answer there is no start, and no reload that brings the source.
+    Fail,
+}
+
+impl Initial {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Empty, Self::StateFile, Self::Fail];
+
+    /// Returns the word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::StateFile => "state_file",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// A key and its value; `None` where it is not set.
 type Setting = (&'static str, Option<String>);
 
@@ -142,7 +169,8 @@ impl Discover {
             Kind::File(_) => (0, Some(LIST_INTERVAL)),
             Kind::Http(_) => (1, Some(LIST_INTERVAL)),
         };
-        Self { kind, stale: None, obsolete, negatives: 3, min_backends: 0, interval }
+        let initial = Initial::Empty;
+        Self { kind, stale: None, obsolete, negatives: 3, min_backends: 0, initial, interval }
     }
 
     /// Returns its name in logs, metrics and the API, which also identifies it across a reload: what is asked, without
@@ -157,7 +185,7 @@ impl Discover {
 
     /// The keys beside those that it is known by, in the order of the file.
     pub(super) fn keys(&self) -> Vec<Setting> {
-        let Self { kind, stale, obsolete, negatives, min_backends, interval } = self;
+        let Self { kind, stale, obsolete, negatives, min_backends, initial, interval } = self;
         let mut keys = match kind {
             Kind::Dns(dns) => dns.keys(),
             Kind::File(_) => Vec::new(),
@@ -175,6 +203,7 @@ impl Discover {
         }
         keys.extend([
             ("min_backends", Some(min_backends.to_string())),
+            ("initial", Some(initial.as_str().to_owned())),
             ("interval", interval.map(show_duration)),
         ]);
         keys

@@ -18,6 +18,7 @@ use crate::control::status::View;
 use crate::control::watch::FileWatch;
 use crate::control::workers::{Member, Workers};
 use crate::messages::command::Command;
+use crate::messages::discovery::Listed;
 use crate::messages::reload::{Look, Source};
 use crate::messages::report::{Report, Reports};
 use crate::messages::topology::Site;
@@ -56,6 +57,8 @@ pub(crate) struct Control {
     pub(crate) drain_timeout: Duration,
     /// The state that survives a restart.
     pub(crate) kept: Kept,
+    /// What sources have listed before they are followed.
+    pub(crate) listed: Vec<Listed>,
 }
 
 /// The stage of the process.
@@ -125,7 +128,8 @@ pub(super) struct Names {
 }
 
 impl ControlLoop {
-    pub(super) fn new(control: Control) -> Self {
+    pub(super) fn new(mut control: Control) -> Self {
+        let listed = std::mem::take(&mut control.listed);
         let clock = control.view.clock;
         let links = control.workers.members().iter().map(WorkerLink::new).collect();
         Self {
@@ -139,7 +143,7 @@ impl ControlLoop {
             reload_queue: ReloadQueue::default(),
             watch: None,
             names: Names::default(),
-            sources: Sources::default(),
+            sources: Sources::new(listed),
             answers: Vec::new(),
             looked: clock.now(),
             result: Ok(()),

@@ -7,7 +7,7 @@ mod audit;
 mod circles;
 mod control_loop;
 mod denials;
-mod discovery;
+pub(crate) mod discovery;
 mod events;
 mod history;
 mod loading;

@@ -15,6 +15,7 @@ use crate::config::units::show_duration;
 use crate::config::{keep_addresses, settle};
 use crate::control::audit;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
+use crate::control::discovery::first::first_answers;
 use crate::control::events::Draft;
 use crate::control::loading::{Claim, LOADERS, Loading};
 use crate::control::membership::merge::merge;
@@ -106,6 +107,7 @@ impl ControlLoop {
         let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
         let claim = Arc::<Claim>::default();
         let of_thread = Arc::clone(&claim);
+        let answered = self.answered_sources();
         let run = move || {
             let read = source().map_err(Refused::wrong).and_then(|config| {
                 let opened = match mode {
@@ -115,15 +117,18 @@ impl ControlLoop {
                         None
                     }
                 };
-                Ok((config, opened))
+                let is_known = |pool: &str, source: &str| answered.contains(&(pool.into(), source.into()));
+                let listed = first_answers(&config, is_known)
+                    .map_err(|errors| Refused { errors, is_for_now: true })?;
+                Ok((config, opened, listed))
             });
             if !of_thread.take() {
                 return log::warn!("late configuration ignored: reading it exceeded reload_timeout");
             }
             let load = || {
-                let (config, opened) = read?;
+                let (config, opened, listed) = read?;
                 let staged = opened.map(|opened| site.prepare(&config, opened)).transpose()?;
-                Ok(Loadable { config, staged })
+                Ok(Loadable { config, staged, listed })
             };
             let result = load();
             reports.send_waiting(Report::Loaded(Box::new(Loaded { result })));
@@ -176,8 +181,11 @@ impl ControlLoop {
             Ok(_) if self.stage != ControlStage::Serving => {
                 self.refuse(request, Refused::for_now(DRAINING));
             }
-            Ok(Loadable { config, staged }) => {
+            Ok(Loadable { config, staged, listed }) => {
                 let config = keep_addresses(&self.control.config, config);
+                if staged.is_some() {
+                    self.sources.begin_with(listed);
+                }
                 self.follow(request, &config, staged);
             }
         }

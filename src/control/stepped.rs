@@ -41,6 +41,7 @@ impl SteppedControl {
             site,
             admin_sockets: Vec::new(),
             kept: Kept::default(),
+            listed: Vec::new(),
         });
         work.sources = Sources::unasked();
         work.follow_sources();

@@ -73,6 +73,7 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         admin_sockets: Vec::new(),
         drain_timeout: Duration::from_secs(60),
         kept: Kept::default(),
+        listed: Vec::new(),
     }
 }
 

@@ -19,6 +19,24 @@ pub struct Found {
     pub priority: u8,
 }
 
+/// What a source listed before it is followed: in an earlier process, or at a first question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The pool that it lists backends for.
+    pub pool: String,
+    /// What it is called, see [`Discover::label`](crate::config::discover::Discover::label).
+    pub source: String,
+    /// All its backends.
+    pub list: Vec<Found>,
+}
+
+impl Listed {
+    /// Returns whether it is of the source of that label in that pool.
+    pub fn is_of(&self, pool: &str, source: &str) -> bool {
+        self.pool == pool && self.source == source
+    }
+}
+
 /// The result of asking a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceReport {

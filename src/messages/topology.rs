@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::model::Config;
+use crate::messages::discovery::Listed;
 use crate::messages::reload::Refused;
 use crate::pool::Snapshot;
 
@@ -22,6 +23,8 @@ pub struct Loadable {
     pub config: Config,
     /// Its opened resources; `None` for a dry run.
     pub staged: Option<Box<dyn StagedChange>>,
+    /// The first answers that it must not run without.
+    pub listed: Vec<Listed>,
 }
 
 /// The machine's side of a configuration: listening sockets and worker threads. The control thread requests changes

@@ -60,6 +60,9 @@ pub enum StartError {
     /// The state file of an earlier process cannot be read.
     #[error(transparent)]
     State(#[from] StateFileError),
+    /// The sources that must answer first have not.
+    #[error("{}", .0.join("; "))]
+    Discovery(Vec<String>),
     /// A socket was passed for a listener that it does not fit.
     #[error(transparent)]
     Passed(#[from] Mismatch),
@@ -115,7 +118,8 @@ impl StartError {
             Self::Listen { error, .. } | Self::System { error, .. } => {
                 sys::is_exhausted(error) || error.kind() == io::ErrorKind::WouldBlock
             }
-            Self::Unsettled { .. } => true,
+            // Name servers may answer by then.
+            Self::Unsettled { .. } | Self::Discovery(_) => true,
             Self::InUse { .. }
             | Self::Circle { .. }
             | Self::State(_)

@@ -20,12 +20,15 @@ use std::thread::{self, JoinHandle};
 
 use crate::config::model::{Config, Global};
 use crate::control::admin::{self, AdminListeners};
+use crate::control::discovery::first::first_answers;
 use crate::control::membership::kept::Kept;
+use crate::control::membership::listed::listed_in;
 use crate::control::membership::persist::{self, Restored};
 use crate::control::membership::saving::StateFile;
 use crate::control::membership::state_file::Contents;
 use crate::control::{Control, LOADERS, Standby, View, Workers};
 use crate::messages::command::{Command, StopReason};
+use crate::messages::discovery::Listed;
 use crate::messages::reload::{Answer, Look, Mode, Refused, ReloadReport, ReloadRequest, Source};
 use crate::messages::report::{Report, Reports};
 use crate::messages::topology::StagedChange;
@@ -168,7 +171,8 @@ pub fn start_service(
     let staged = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;
-    let (snapshot, kept) = restore(config, &reports)?;
+    let answered = first_answers(config, |_, _| false).map_err(StartError::Discovery)?;
+    let (snapshot, kept, listed) = restore(config, answered, &reports)?;
     when_listening(reports.clone())?;
     staged.start_listening()?;
     staged.commit(&snapshot);
@@ -183,6 +187,7 @@ pub fn start_service(
     let loader = Standby::start("l4lb-reload", LOADERS, LOADERS).map_err(system("start a thread"))?;
     let control = Control {
         kept,
+        listed,
         snapshot,
         workers: Arc::clone(&site.workers),
         reports: reports.clone(),
@@ -213,12 +218,20 @@ pub fn start_service(
     Ok(Running { addresses, admin: at, control, reports, view, site })
 }
 
-/// Returns the first snapshot: the configuration, and the run-time changes that the last process had saved.
-fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), StartError> {
+/// Returns the first snapshot: the configuration, the run-time changes that the last process had saved, and what
+/// sources list: those that have answered, and those that begin with what the last process had saved of them.
+fn restore(
+    config: &Config,
+    mut listed: Vec<Listed>,
+    reports: &Reports,
+) -> Result<(Arc<Snapshot>, Kept, Vec<Listed>), StartError> {
+    let now = (Clock::of_process().now(), sys::timestamp());
     let Some(path) = &config.admin.state_file else {
-        return Ok((Arc::new(Snapshot::new(config)), Kept::default()));
+        let Restored { snapshot, registrations, .. } = persist::restore(Vec::new(), &listed, config, now);
+        return Ok((Arc::new(snapshot), Kept::new(registrations, None), listed));
     };
-    let Contents { backends, refused } = Contents::read(path)?;
+    let Contents { backends, sources, refused } = Contents::read(path)?;
+    listed.extend(listed_in(sources, config));
     for refused in &refused {
         log::warn!(path:% = path.display(), refused:%; "state_file: invalid entry ignored");
     }
@@ -235,13 +248,12 @@ fn restore(config: &Config, reports: &Reports) -> Result<(Arc<Snapshot>, Kept), 
     let on_end = move || _ = reports.try_send(Report::StateWritten);
     let file =
         StateFile::start(path.clone(), on_end).map_err(system("start the thread of the state file"))?;
-    let now = (Clock::of_process().now(), sys::timestamp());
-    let Restored { snapshot, registrations, left_out } = persist::restore(backends, config, now);
+    let Restored { snapshot, registrations, left_out } = persist::restore(backends, &listed, config, now);
     for left_out in left_out {
         log::warn!(path:% = path.display(), left_out:%; "state_file: entry not restored");
     }
     log::info!(path:% = path.display(), registered = registrations.iter().count(); "state_file: restored");
-    Ok((Arc::new(snapshot), Kept::new(registrations, Some(file))))
+    Ok((Arc::new(snapshot), Kept::new(registrations, Some(file)), listed))
 }
 
 /// Becomes the configured user in all threads, and gives that user the files it must own.

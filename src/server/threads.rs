@@ -84,6 +84,7 @@ mod tests {
             loader: Standby::start("test", 1, 1).unwrap(),
             look_ups: Standby::start("test", 1, 1).expect("a thread"),
             kept: Default::default(),
+            listed: Vec::new(),
             site: Arc::new(site),
             admin_sockets: Vec::new(),
             workers,

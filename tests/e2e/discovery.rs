@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -187,6 +188,117 @@ fn a_name_server_that_is_down_at_the_start_does_not_stop_the_process() {
     assert_eq!((names(&daemon).len(), visit(&daemon)), (0, None), "no backend can serve");
     server.addresses("web.test", &[A1]);
     until("it serves", || visit(&daemon) == Some(1));
+    daemon.stop();
+}
+
+/// A program without an answer that it needs, at its end.
+fn starts_in_vain(config: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("l4lb.toml");
+    let free = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    std::fs::write(&file, format!("[[listener]]\nbind = \"{free}\"\n{config}")).expect("write");
+    let program = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+        command.args(args).arg(&file).env("RUNTIME_DIRECTORY", folder.path());
+        output(&mut command)
+    };
+    assert!(program(&["check"]).status.success(), "the configuration is good");
+    let ended = program(&["-c"]);
+    let errors = String::from_utf8(ended.stderr).expect("it is text");
+    assert_eq!(ended.status.code(), Some(1), "{errors}");
+    errors
+}
+
+#[test]
+fn a_start_fails_without_the_first_answer_that_it_needs() {
+    let (server, port) = (NameServer::start(), backends(&[A1]));
+    server.addresses("web.test", &[]);
+    let text = config(&server, port, "initial = \"fail\"");
+    let errors = starts_in_vain(&text);
+    let expected = format!(
+        "pool \"web\": discover dns:web.test:{port}: no first answer, which initial = \"fail\" needs: "
+    );
+    assert!(errors.contains(&expected) && errors.contains("(asked 2 times)"), "{errors}");
+    server.addresses("web.test", &[A1]);
+    let daemon = Daemon::start(&text, IPV4);
+    assert_eq!(visit(&daemon), Some(1), "from the first session on");
+    daemon.stop();
+    server.records.lock().unwrap().clear();
+    let daemon = Daemon::start(&text, IPV4);
+    assert_eq!(names(&daemon).len(), 0, "that there is none is an answer");
+    daemon.stop();
+}
+
+#[test]
+fn what_a_source_listed_last_serves_after_a_restart_while_no_name_server_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state_file = folder.path().join("state.json");
+    let (server, port) = (NameServer::start(), backends(&[A1, A2, A3]));
+    server.addresses("web.test", &[A1, A2]);
+    let text = config(&server, port, "initial = \"state_file\"\nobsolete = 0")
+        + &format!("[admin]\nstate_file = {state_file:?}\n");
+    let daemon = Daemon::start(&text, IPV4);
+    until("both are there", || names(&daemon) == named(&[A1, A2], port));
+    ctl(&daemon, &["ctl", "drain", &format!("web/{A2}:{port}")]);
+    daemon.stop();
+    server.addresses("web.test", &[]);
+    let daemon = Daemon::start(&text, IPV4);
+    assert!(
+        (0..4).all(|_| visit(&daemon) == Some(1)),
+        "from the first session on, and the other is in drain"
+    );
+    until("asking fails", || state(&daemon) == "failed");
+    assert_eq!(names(&daemon), named(&[A1, A2], port));
+    server.addresses("web.test", &[A3]);
+    until("the first answer counts", || names(&daemon) == named(&[A3], port));
+    daemon.stop();
+    server.addresses("web.test", &[]);
+    let daemon = Daemon::start(&text.replace("initial = \"state_file\"", "initial = \"empty\""), IPV4);
+    until("asking fails", || state(&daemon) == "failed");
+    assert_eq!(names(&daemon).len(), 0, "nothing is kept where that was not asked for");
+    daemon.stop();
+}
+
+#[test]
+fn a_reload_waits_for_the_first_answer_that_it_needs_and_is_refused_without() {
+    let (server, port) = (NameServer::start(), backends(&[A1, A2]));
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    server.addresses("web.test", &[A1]);
+    server.addresses("more.test", &[A2]);
+    let one = config(&server, port, "");
+    let with = |resolver: SocketAddr| {
+        format!(
+            "{one}[[pool.discover]]\ntype = \"dns\"\nname = \"more.test\"\nport = {port}\n\
+             resolver = [\"{resolver}\"]\ninitial = \"fail\"\n"
+        )
+    };
+    let daemon = Daemon::start(&one, IPV4);
+    until("the first one is there", || names(&daemon) == named(&[A1], port));
+    daemon.rewrite(&with(silent.local_addr().expect("it is bound")));
+    let is_reading = || {
+        let status: api::Status = daemon.admin().get("/v1/status").expect("status");
+        status.reload.reading_since.is_some()
+    };
+    for args in [&["ctl", "reload"][..], &["ctl", "reload", "--dry-run"]] {
+        let refused = thread::scope(|scope| {
+            let reload = scope.spawn(|| output(&mut daemon.command(args)));
+            until("the reload waits for an answer", is_reading);
+            assert_eq!(visit(&daemon), Some(1), "sessions do not");
+            reload.join().expect("nobody panics")
+        });
+        let errors = String::from_utf8(refused.stderr).expect("it is text");
+        assert!(!refused.status.success() && errors.contains("no first answer"), "{errors}");
+    }
+    assert_eq!((names(&daemon), sources(&daemon).len()), (named(&[A1], port), 1), "what runs stays");
+    daemon.rewrite(&with(server.at));
+    let applied = output(&mut daemon.command(&["ctl", "reload"]));
+    assert!(applied.status.success(), "{applied:?}");
+    assert_eq!(names(&daemon), named(&[A1, A2], port), "with the answer");
+    // A source that has answered needs no first answer again.
+    server.addresses("more.test", &[]);
+    daemon.rewrite(&format!("{}obsolete = 3\n", with(server.at)));
+    assert!(output(&mut daemon.command(&["ctl", "reload"])).status.success());
+    assert_eq!(names(&daemon), named(&[A1, A2], port));
     daemon.stop();
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::reader::{Reader, quote, str_of};
-use crate::config::discover::{Discover, FOREVER, Kind};
+use crate::config::discover::{Discover, FOREVER, Initial, Kind};
 use crate::config::parse::raw::{Key, RawDiscover, Table};
 use crate::config::parse::report::{Report, Scope, Spot};
 use crate::config::ranges::{ANSWERS, DISCOVER_INTERVAL, MIN_BACKENDS_MAX, OBSOLETE_MAX, SOURCES_MAX, STALE};
@@ -21,6 +21,10 @@ enum Type {
 }
 
 const TYPES: [(&str, Type); 3] = [("dns", Type::Dns), ("file", Type::File), ("http", Type::Http)];
+const INITIALS: [(&str, Initial); 3] = {
+    let [a, b, c] = Initial::ALL;
+    [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c)]
+};
 
 /// The sources of one pool, no two of which ask the same.
 pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &mut Report) -> Vec<Discover> {
@@ -31,12 +35,8 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
         report.add(pool, &spot, format_args!("discover: at most {SOURCES_MAX} sources, got {}", raw.len()));
     }
     for (index, raw) in raw.iter().enumerate() {
-        let spot = Spot::Byte(raw.span().start);
+        let scope = scope_of(raw, index, pool, report);
         let raw = raw.get_ref();
-        let name = if raw.name.is_some() { &raw.name } else { &raw.path };
-        let written = name.as_ref().and_then(|name| report.written_at(name.span().start));
-        let named = written.or_else(|| str_of(name)).map_or_else(|| format!("#{}", index + 1), quote);
-        let scope = pool.part(spot, &format!("discover {named}"));
         let mut read = Reader { report: &mut *report, scope: &scope };
         let Some(source) = source(raw, &mut read) else { continue };
         if labels.insert(source.label()) {
@@ -53,6 +53,27 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
     sources
 }
 
+/// The name of the `index`-th table in messages.
+fn scope_of(raw: &Spanned<Table<RawDiscover>>, index: usize, pool: &Scope, report: &Report) -> Scope {
+    let table = raw.get_ref();
+    let name = if table.name.is_some() { &table.name } else { &table.path };
+    let written = name.as_ref().and_then(|name| report.written_at(name.span().start));
+    let named = written.or_else(|| str_of(name)).map_or_else(|| format!("#{}", index + 1), quote);
+    pool.part(Spot::Byte(raw.span().start), &format!("discover {named}"))
+}
+
+/// Reports the sources of one pool that need a state file. Must be called where there is none.
+pub(super) fn refuse_state_file(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &mut Report) {
+    for (index, raw) in raw.iter().enumerate() {
+        let initial = &raw.get_ref().initial;
+        if str_of(initial) == Some(Initial::StateFile.as_str()) {
+            let scope = scope_of(raw, index, pool, report);
+            let mut read = Reader { report: &mut *report, scope: &scope };
+            read.wrong("initial", initial, "\"state_file\" needs a file: set state_file in [admin]");
+        }
+    }
+}
+
 /// Returns the source of one table; `None` if its question cannot be known from it.
 fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
     if raw.kind.is_none() {
@@ -64,6 +85,7 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
     let obsolete = read.whole("obsolete", &raw.obsolete, 0..=OBSOLETE_MAX);
     let negatives = read.whole("negatives", &raw.negatives, ANSWERS);
     let min_backends = read.whole("min_backends", &raw.min_backends, 0..=MIN_BACKENDS_MAX);
+    let initial = read.choice("initial", &raw.initial, &INITIALS);
     let interval = read.duration("interval", &raw.interval, DISCOVER_INTERVAL, None);
     let default = Discover::new(match kind {
         Type::Dns => Kind::Dns(dns::check(raw, read)?),
@@ -76,6 +98,7 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
         negatives: negatives.unwrap_or(default.negatives),
         min_backends: min_backends.unwrap_or(default.min_backends),
         interval: interval.or(default.interval),
+        initial: initial.unwrap_or(default.initial),
         ..default
     })
 }
@@ -147,7 +170,7 @@ mod tests {
     fn a_name_and_a_port_are_enough_and_need_no_backend_beside_them() {
         let found = parse("type = \"dns\"\nname = \"Web.Service.Local.\"\nport = 80").unwrap();
         let expected = "type=dns name=web.service.local. record=a port=80 prefer=4 stale=forever obsolete=1 \
-                        negatives=3 min_backends=0";
+                        negatives=3 min_backends=0 initial=empty";
         assert_eq!(found[0].to_string(), expected);
         assert_eq!(found[0].label(), "dns:web.service.local:80");
     }
@@ -169,11 +192,12 @@ mod tests {
     fn all_keys_are_shown_as_they_were_set() {
         let found = parse(
             "type = \"dns\"\nname = \"_http._tcp.web\"\nrecord = \"srv\"\nresolver = [\"127.0.0.1:8600\", \"[::1]:53\"]\n\
-             prefer = \"both\"\nstale = \"1h\"\nobsolete = 0\nnegatives = 5\nmin_backends = 2\ninterval = \"100ms\"",
+             prefer = \"both\"\nstale = \"1h\"\nobsolete = 0\nnegatives = 5\nmin_backends = 2\ninitial = \"fail\"\n\
+             interval = \"100ms\"",
         )
         .unwrap();
         let expected = "type=dns name=_http._tcp.web record=srv resolver=127.0.0.1:8600,[::1]:53 prefer=both stale=1h \
-                        obsolete=0 negatives=5 min_backends=2 interval=100ms";
+                        obsolete=0 negatives=5 min_backends=2 initial=fail interval=100ms";
         assert_eq!(found[0].to_string(), expected);
         assert_eq!(found[0].label(), "dns-srv:_http._tcp.web");
     }
@@ -196,6 +220,11 @@ mod tests {
             (&format!("{good}stale = \"never\""), "must be \"forever\" or a duration"),
             (&format!("{good}interval = \"50ms\""), "must be 100ms..=1h"),
             (&format!("{good}negatives = 0"), "must be 1..=100"),
+            (&format!("{good}initial = \"last\""), "must be one of empty, state_file, fail, got \"last\""),
+            (
+                &format!("{good}initial = \"state_file\""),
+                "initial: \"state_file\" needs a file: set state_file in [admin]",
+            ),
             (&format!("{good}[[pool.discover]]\n{good}"), "name: another [[pool.discover]] asks the same"),
             (&format!("{good}path = \"a.json\""), "path: goes with type = \"file\", not with \"dns\""),
             (&format!("{good}token_file = \"a\""), "token_file: goes with type = \"http\", not with \"dns\""),
@@ -225,7 +254,7 @@ mod tests {
     #[test]
     fn a_file_needs_its_path_alone() {
         let found = parse("type = \"file\"\npath = \"/etc/web.json\"").unwrap();
-        let expected = "type=file path=/etc/web.json stale=forever min_backends=0 interval=10s";
+        let expected = "type=file path=/etc/web.json stale=forever min_backends=0 initial=empty interval=10s";
         assert_eq!((found[0].to_string().as_str(), found[0].obsolete), (expected, 0));
         assert_eq!(found[0].label(), "file:/etc/web.json");
         let found = parse(
@@ -239,7 +268,7 @@ mod tests {
     fn a_url_is_taken_apart_and_shown_as_it_was() {
         let found = parse("type = \"http\"\nurl = \"http://Inventory.local/web?zone=a\"").unwrap();
         let expected = "type=http url=http://inventory.local/web?zone=a stale=forever obsolete=1 negatives=3 \
-                        min_backends=0 interval=10s";
+                        min_backends=0 initial=empty interval=10s";
         assert_eq!(found[0].to_string(), expected);
         assert_eq!(found[0].label(), "http://inventory.local/web?zone=a");
         for (url, address, path) in [

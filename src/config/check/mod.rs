@@ -40,6 +40,11 @@ pub(super) fn check(
     let admin = admin::check(raw.admin.as_ref(), overrides, &mut report);
     let mut names = Names { resolve, policy: global.resolve };
     let pools = pools(&raw.pool, global.drain_timeout, overrides, &mut names, &mut report);
+    if admin.admin.state_file.is_none() {
+        for (raw, pool) in raw.pool.iter().zip(&pools) {
+            discover::refuse_state_file(&raw.get_ref().discover, &pool.scope, &mut report);
+        }
+    }
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &admin, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();

@@ -213,6 +213,7 @@ pub(in crate::config) struct RawDiscover {
     pub(in crate::config) obsolete: Key,
     pub(in crate::config) negatives: Key,
     pub(in crate::config) min_backends: Key,
+    pub(in crate::config) initial: Key,
     pub(in crate::config) interval: Key,
 }
 

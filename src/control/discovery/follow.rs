@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use super::belief::Belief;
 use super::kinds;
-use super::state::{Followed, SourceState};
+use super::state::{Followed, SourceState, Sources};
 use crate::api::EventKind;
 use crate::base::address::Address;
 use crate::base::rng::Rng;
-use crate::config::discover::Discover;
+use crate::config::discover::{Discover, Initial};
 use crate::config::model::Pool;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::events::Draft;
-use crate::messages::discovery::{Found, Outcome, SourceId, SourceReport};
+use crate::messages::discovery::{Found, Listed, Outcome, SourceId, SourceReport};
 use crate::sys::timestamp;
 
 /// Backends that get a line of their own of those that one answer newly leaves out; of more there is one with their
@@ -57,9 +57,18 @@ impl ControlLoop {
                 let label = source.label();
                 let earlier = |known: &&Followed| known.pool == pool && known.settings.label() == label;
                 let listed = before.iter().find(earlier).map(|known| known.last.clone());
+                let first = || self.sources.listed.iter().find(|first| first.is_of(pool, &label));
+                let listed = listed.or_else(|| first().map(|first| first.list.clone()));
                 self.begin(pool, source, listed.unwrap_or_default());
             }
         }
+        // What runs has its own from now on.
+        let is_of = |known: &Followed, first: &Listed| first.is_of(&known.pool, &known.settings.label());
+        let Sources { all, listed, .. } = &mut self.sources;
+        listed.retain(|first| {
+            let is_wanted = labels.iter().any(|(pool, label)| first.is_of(pool, label));
+            is_wanted && !all.iter().any(|known| is_of(known, first))
+        });
         self.reapply_lists(|_| true);
     }
 
@@ -110,8 +119,12 @@ impl ControlLoop {
         let mut all = self.sources.all.iter_mut();
         let Some(followed) = all.find(|followed| followed.id == id) else { return };
         let SourceReport { list, outcome, note } = report;
-        if let Some(list) = &list {
+        let is_kept = followed.settings.initial == Initial::StateFile;
+        if let Some(list) = list.as_ref().filter(|list| followed.last != **list) {
             followed.last.clone_from(list);
+            if is_kept {
+                self.control.kept.changed();
+            }
         }
         let (pool, label) = (followed.pool.clone(), followed.settings.label());
         self.report_outcome(&pool, &label, outcome, note.as_deref());
@@ -328,15 +341,16 @@ mod tests {
         work.follow_sources();
     }
 
+    fn found(last: u8) -> Found {
+        let address: SocketAddr = ([10, 0, 0, last], 80).into();
+        Found { name: address.to_string(), address: address.into(), weight: 1, priority: 0 }
+    }
+
     /// The source of that name lists these.
     fn lists(work: &mut ControlLoop, name: &str, addresses: &[u8]) {
         let label = format!("dns:{name}:80");
         let id = work.sources.all.iter().find(|known| known.settings.label() == label).unwrap().id;
-        let found = |&last: &u8| {
-            let address: SocketAddr = ([10, 0, 0, last], 80).into();
-            Found { name: address.to_string(), address: address.into(), weight: 1, priority: 0 }
-        };
-        let list = Some(addresses.iter().map(found).collect());
+        let list = Some(addresses.iter().copied().map(found).collect());
         let report = SourceReport { list, outcome: Outcome::Found, note: None };
         work.on_discovered(id, report, Duration::from_hours(1));
     }

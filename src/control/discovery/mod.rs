@@ -2,7 +2,8 @@
 //!
 //! A `Source` is asked, and answers with a full list or with a failure. It runs on a thread of its own,
 //! `l4lb-discovery`, and never changes a pool: what is believed of it is reported to the control thread, where
-//! `membership::discovered` puts the backends into their pool. No start, no reload and no session waits for one.
+//! `membership::discovered` puts the backends into their pool. No session waits for one, and no start and no reload
+//! unless its configuration requires that: `first` asks then.
 //!
 //! `dns` asks name servers, `file` reads a file, and `http` asks an HTTP server; both of the latter have a list, see
 //! `listed`. `belief` decides which answers to believe, without a clock and without a socket. `kinds` makes the source
@@ -12,6 +13,7 @@
 mod belief;
 mod dns;
 mod file;
+pub(crate) mod first;
 mod follow;
 mod http;
 pub(in crate::control) mod kinds;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::runner::{Runner, Running};
 use crate::base::time::Instant;
 use crate::config::discover::Discover;
-use crate::messages::discovery::{Found, Outcome, SourceId};
+use crate::messages::discovery::{Found, Listed, Outcome, SourceId};
 use crate::sys::timestamp;
 
 pub(in crate::control) struct Sources {
@@ -15,6 +15,8 @@ pub(in crate::control) struct Sources {
     /// From the first source on.
     pub(super) runner: Option<Runner>,
     pub(super) all: Vec<Followed>,
+    /// What sources have listed that do not run yet.
+    pub(super) listed: Vec<Listed>,
     /// The number of the next run of a source.
     pub(super) next: u64,
     /// Whether the thread could not be started.
@@ -29,6 +31,7 @@ impl Default for Sources {
             start: Runner::start,
             runner: None,
             all: Vec::new(),
+            listed: Vec::new(),
             next: 0,
             is_stuck: false,
             next_look: Instant::default(),
@@ -46,6 +49,17 @@ impl Sources {
     pub(in crate::control) fn run_of(&self, pool: &str, label: &str) -> Option<SourceId> {
         let is_it = |known: &&Followed| known.pool == pool && known.settings.label() == label;
         self.all.iter().find(is_it).map(|known| known.id)
+    }
+
+    /// None runs, and some have `listed` backends before.
+    pub(in crate::control) fn new(listed: Vec<Listed>) -> Self {
+        Self { listed, ..Self::default() }
+    }
+
+    /// What sources have listed that are to run; of one that has waited for that already, the newer list counts.
+    pub(in crate::control) fn begin_with(&mut self, listed: Vec<Listed>) {
+        self.listed.retain(|old| !listed.iter().any(|new| new.is_of(&old.pool, &old.source)));
+        self.listed.extend(listed);
     }
 }
 

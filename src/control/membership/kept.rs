@@ -46,7 +46,8 @@ impl Kept {
             view.state_writes.get_or_init(|| file.writes());
         }
         let mut state = view.state();
-        for (id, _) in self.registrations.iter() {
+        let registered = self.registrations.iter().map(|(id, _)| id);
+        for id in registered.chain(self.registrations.discovered()) {
             state.notes.insert(id, Note { origin: self.registrations.origin_of(id), ..Note::default() });
         }
     }

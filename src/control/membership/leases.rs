@@ -117,6 +117,11 @@ impl Registrations {
         self.remembered.iter()
     }
 
+    /// Returns the backends that were discovered, in no order.
+    pub(super) fn discovered(&self) -> impl Iterator<Item = BackendId> {
+        self.discovered.keys().copied()
+    }
+
     /// Returns all registrations, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (BackendId, &Registration)> {
         self.known.iter().map(|(id, registration)| (*id, registration.as_ref()))

@@ -12,11 +12,13 @@ use crate::config::model::{self, Config, HealthState, OwnSocket};
 use crate::control::control_loop::ControlLoop;
 use crate::control::membership::kept::{Kept, Waiting};
 use crate::control::membership::leases::Registrations;
+use crate::control::membership::listed::{add_listed, saved_source};
 use crate::control::membership::merge::{Membership, Obstacle};
 use crate::control::membership::origin::{Hold, Origin, Registration, RuntimeOverrides};
 use crate::control::membership::requests::BACKENDS_MAX;
 use crate::control::membership::saving::{SaveProgress, StateFile};
 use crate::control::membership::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
+use crate::messages::discovery::Listed;
 use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::sys::{timestamp, unique_name};
 
@@ -100,9 +102,11 @@ impl ControlLoop {
     fn save_now(&mut self) {
         let now = self.clock.now();
         let config = Arc::clone(&self.control.view.state().config);
+        let listed = self.listed_to_keep();
         let Kept { registrations, file, changed, next_save, .. } = &mut self.control.kept;
         if let Some(file) = file {
-            file.put(collect(&self.control.snapshot, &config, registrations, (now, timestamp())));
+            let backends = collect(&self.control.snapshot, &config, registrations, (now, timestamp()));
+            file.put(Saved::of(backends, listed.into_iter().map(saved_source).collect()));
         }
         (*changed, *next_save) = (false, now + SAVE_PERIOD);
     }
@@ -114,7 +118,7 @@ fn collect(
     config: &Config,
     registrations: &Registrations,
     now: (Instant, Timestamp),
-) -> Saved {
+) -> Vec<SavedBackend> {
     let remembered = registrations.all_remembered().map(|(pool, name, weight, set)| SavedBackend {
         pool: pool.to_owned(),
         name: name.to_owned(),
@@ -160,7 +164,7 @@ fn collect(
             });
         }
     }
-    Saved::of(saved)
+    saved
 }
 
 fn saved_holder(hold: &Hold, now: (Instant, Timestamp)) -> SavedHolder {
@@ -184,8 +188,14 @@ pub struct Restored {
     pub left_out: Vec<String>,
 }
 
-/// Restores the saved state, as far as it fits the present configuration; `now` is the time on both clocks.
-pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timestamp)) -> Restored {
+/// Restores the saved state, and what sources have `listed`, as far as they fit the present configuration; `now` is the
+/// time on both clocks.
+pub fn restore(
+    saved: Vec<SavedBackend>,
+    listed: &[Listed],
+    config: &Config,
+    now: (Instant, Timestamp),
+) -> Restored {
     let snapshot = Snapshot::new(config);
     let mut restored = Restored { snapshot, registrations: Registrations::default(), left_out: Vec::new() };
     let sockets: Vec<OwnSocket> = config.own_sockets().collect();
@@ -202,8 +212,10 @@ pub fn restore(saved: Vec<SavedBackend>, config: &Config, now: (Instant, Timesta
         of_pools.entry(backend.pool.clone()).or_default().push(backend);
     }
     for pool in restored.snapshot.pools.clone() {
-        if let Some(backends) = of_pools.remove(&pool.settings.name) {
-            restored.put_back(&sockets, &pool, backends, now);
+        let backends = of_pools.remove(&pool.settings.name).unwrap_or_default();
+        let listed: Vec<&Listed> = listed.iter().filter(|listed| listed.pool == pool.settings.name).collect();
+        if !backends.is_empty() || !listed.is_empty() {
+            restored.put_back(&sockets, &pool, backends, &listed, now);
         }
     }
     for gone in of_pools.into_values().flatten() {
@@ -229,6 +241,7 @@ impl Restored {
         sockets: &[OwnSocket],
         configured: &Pool,
         saved: Vec<SavedBackend>,
+        listed: &[&Listed],
         now: (Instant, Timestamp),
     ) {
         let (registered, known): (Vec<_>, Vec<_>) =
@@ -241,9 +254,18 @@ impl Restored {
                 Err(why) => self.leave_out(&backend, &why),
             }
         }
+        let mut discovered = add_listed(&mut members, listed);
         self.snapshot = self.snapshot.with_backends(configured.id, &members.into_backends());
         let pool = Arc::clone(self.snapshot.pool(configured.id));
         for backend in &pool.backends {
+            if let Some(known) = discovered.remove(&backend.address) {
+                if let Some((said, set)) = self.registrations.recall(&configured.settings.name, &backend.name)
+                {
+                    backend.set_weight(set.kept(said, known.weight).weight_over(known.weight));
+                    set.put_on(backend);
+                }
+                self.registrations.put_discovery(backend.id, known);
+            }
             if let Some((saved, holds)) = fitting.remove(&backend.name) {
                 let who = saved.registered.as_ref().map(|known| known.who.clone()).unwrap_or_default();
                 self.registrations.put(backend.id, Registration { who, weight: saved.weight, holds });
@@ -366,6 +388,7 @@ mod tests {
     use crate::config::{self, Overrides};
     use crate::control::membership::origin::Discovery;
     use crate::control::membership::remembered::REMEMBERED_MAX;
+    use crate::messages::discovery::Found;
 
     const CONFIG: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\nbackend = [\
          { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\", weight = 5 }]\n";
@@ -429,7 +452,7 @@ mod tests {
     }
 
     fn restore_all(backends: Vec<SavedBackend>) -> Restored {
-        restore(backends, &config(CONFIG), (at(0), wall(0)))
+        restore(backends, &[], &config(CONFIG), (at(0), wall(0)))
     }
 
     #[test]
@@ -459,12 +482,9 @@ mod tests {
         let restored = restore_all(all.clone());
         let config = config(CONFIG);
         let again = collect(&restored.snapshot, &config, &restored.registrations, (at(20), wall(20)));
-        assert_eq!(again.backends, all);
+        assert_eq!(again, all);
         let untouched = Snapshot::new(&config);
-        assert_eq!(
-            collect(&untouched, &config, &Registrations::default(), (at(0), wall(0))),
-            Saved::of(Vec::new())
-        );
+        assert_eq!(collect(&untouched, &config, &Registrations::default(), (at(0), wall(0))), []);
     }
 
     /// Those that were there were forgotten, in favor of thousands that had left.
@@ -472,7 +492,7 @@ mod tests {
     fn of_too_many_those_that_are_there_outlast_a_restart() {
         let config =
             config(&format!("{CONFIG}[[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\n"));
-        let restore = |saved| restore(saved, &config, (at(0), wall(0)));
+        let restore = |saved| restore(saved, &[], &config, (at(0), wall(0)));
         let gone = (0..REMEMBERED_MAX).map(|number| changed(&format!("gone-{number}"), 1));
         let mut restored = restore(gone.collect());
         let pool = Arc::clone(&restored.snapshot.pools[0]);
@@ -489,7 +509,7 @@ mod tests {
         let there = running.pools[0].backend_named("there").unwrap();
         there.set_admin(Admin::Drain);
         restored.registrations.put_discovery(there.id, Discovery { source: "web.test".into(), weight: 1 });
-        let saved = collect(&running, &config, &restored.registrations, (at(0), wall(0))).backends;
+        let saved = collect(&running, &config, &restored.registrations, (at(0), wall(0)));
         assert_eq!(saved.len(), REMEMBERED_MAX + 1);
         let again = restore(saved).registrations;
         assert!(again.remembered("web", "there").is_some(), "it is there, and an operator has drained it");
@@ -542,11 +562,34 @@ mod tests {
             health: OverrideTo::Auto,
             registered: None,
         };
-        let restored = restore(vec![saved.clone()], &config, now);
+        let restored = restore(vec![saved.clone()], &[], &config, now);
         assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
         let (said, set) = restored.registrations.remembered("web", "10.0.0.1:80").unwrap();
         assert_eq!((said, set.weight, set.admin), (1, Some(7), Admin::Maint));
         let again = collect(&restored.snapshot, &config, &restored.registrations, now);
-        assert_eq!(again, Saved::of(vec![saved]));
+        assert_eq!(again, [saved]);
+    }
+
+    /// The pool was empty until the first answer, and what an operator had set of a backend waited with it.
+    #[test]
+    fn what_a_source_listed_is_there_from_the_start_as_operators_have_set_it() {
+        let source = "[[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\n";
+        let (config, now) = (config(&format!("{CONFIG}{source}")), (at(0), wall(0)));
+        let found = |last: u8, weight| {
+            let address = std::net::SocketAddr::from(([10, 0, 0, last], 80));
+            Found { name: address.to_string(), address: address.into(), weight, priority: 2 }
+        };
+        let list = vec![found(1, 4), found(2, 1)];
+        let listed = Listed { pool: "web".into(), source: "dns:web.test:80".into(), list };
+        let set = SavedBackend { name: "10.0.0.1:80".into(), weight_set: Some(7), ..changed("", 4) };
+        let restored = restore(vec![set.clone()], &[listed], &config, now);
+        assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
+        let pool = &restored.snapshot.pools[0];
+        let row = |backend: &Arc<Backend>| (backend.weight(), pool.priority_of(backend), backend.admin());
+        let rows: Vec<_> = pool.backends[2..].iter().map(row).collect();
+        assert_eq!(rows, [(7, 2, Admin::Drain), (1, 2, Admin::Ready)], "behind the file");
+        let origin = restored.registrations.origin_of(pool.backends[2].id);
+        assert!(matches!(origin, Origin::Discovered(known) if known.weight == 4), "as the source says");
+        assert_eq!(collect(&restored.snapshot, &config, &restored.registrations, now), [set]);
     }
 }

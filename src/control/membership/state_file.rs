@@ -30,6 +30,40 @@ pub struct Saved {
     version: u32,
     /// The registered backends, and the configured ones that were changed.
     pub backends: Vec<SavedBackend>,
+    /// What sources listed last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SavedSource>,
+}
+
+/// What a source listed last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedSource {
+    /// Its pool.
+    #[serde(deserialize_with = "name")]
+    pub pool: String,
+    /// What it is called.
+    pub source: String,
+    /// All its backends.
+    pub backends: Vec<SavedListing>,
+}
+
+/// One backend that a source listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedListing {
+    /// Its name in the pool.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// The address to dial.
+    #[serde(serialize_with = "show_address", deserialize_with = "address")]
+    pub address: Address,
+    /// Its weight, as listed.
+    #[serde(deserialize_with = "weight")]
+    pub weight: u16,
+    /// Its tier.
+    #[serde(deserialize_with = "priority")]
+    pub priority: u8,
 }
 
 /// The saved state of one backend.
@@ -101,6 +135,9 @@ struct Entries {
     #[serde(rename = "version", deserialize_with = "version")]
     _version: u32,
     backends: Vec<Value>,
+    /// A file of a version without them has none.
+    #[serde(default)]
+    sources: Vec<Value>,
 }
 
 /// The parsed content of a state file.
@@ -108,6 +145,8 @@ struct Entries {
 pub struct Contents {
     /// The backends that may be restored.
     pub backends: Vec<SavedBackend>,
+    /// What sources listed last.
+    pub sources: Vec<SavedSource>,
     /// The entries that no request could have made, and why, one line each.
     pub refused: Vec<String>,
 }
@@ -121,9 +160,9 @@ pub struct StateFileError {
 }
 
 impl Saved {
-    /// Returns the content for these backends.
-    pub const fn of(backends: Vec<SavedBackend>) -> Self {
-        Self { version: VERSION, backends }
+    /// Returns the content for these backends and sources.
+    pub const fn of(backends: Vec<SavedBackend>, sources: Vec<SavedSource>) -> Self {
+        Self { version: VERSION, backends, sources }
     }
 
     /// Replaces the file at `path`, atomically, readable by this user only.
@@ -178,6 +217,18 @@ impl Contents {
                 Err(why) => contents.refused.push(format!("{named}: {why}")),
             }
         }
+        let mut seen = HashSet::new();
+        for (place, entry) in entries.sources.into_iter().enumerate() {
+            let word = |key| word_of(&entry, key);
+            let named = format!("sources[{place}] (pool {:?}, source {:?})", word("pool"), word("source"));
+            match serde_json::from_value::<SavedSource>(entry) {
+                Err(error) => contents.refused.push(format!("{named}: {error}")),
+                Ok(source) if !seen.insert((source.pool.clone(), source.source.clone())) => {
+                    contents.refused.push(format!("{named}: another entry has that source"));
+                }
+                Ok(source) => contents.sources.push(source),
+            }
+        }
         Ok(contents)
     }
 
@@ -199,8 +250,12 @@ impl Contents {
 
 /// Returns which entry that is, by its position and its own names.
 fn named(place: usize, entry: &Value) -> String {
-    let word = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or("?");
+    let word = |key| word_of(entry, key);
     format!("backends[{place}] (pool {:?}, backend {:?})", word("pool"), word("name"))
+}
+
+fn word_of(entry: &Value, key: &str) -> String {
+    entry.get(key).and_then(Value::as_str).unwrap_or("?").to_owned()
 }
 
 impl SavedBackend {
@@ -291,7 +346,7 @@ pub(in crate::control) mod tests {
     }
 
     pub(in crate::control) fn saved(backends: impl IntoIterator<Item = SavedBackend>) -> Saved {
-        Saved::of(backends.into_iter().collect())
+        Saved::of(backends.into_iter().collect(), Vec::new())
     }
 
     fn arbitrary_backend() -> impl Strategy<Value = SavedBackend> {

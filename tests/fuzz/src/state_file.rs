@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use l4lb::base::address::Address;
 use l4lb::base::time::Instant;
 use l4lb::config::{self, Overrides, check_name, one_line};
+use l4lb::control::membership::listed::listed_in;
 use l4lb::control::membership::persist::{Restored, restore};
 use l4lb::control::membership::state_file::{Contents, Saved};
 
 use super::config::{expect_one_line, resolve};
 
 /// What it is put back on.
-const FILE: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\nbackend = [\
-     { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";
+const FILE: &str = "[admin]\nstate_file = \"/s\"\n[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n\
+     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n\
+     [[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\ninitial = \"state_file\"\n";
 
 pub fn check(data: &[u8]) {
     let contents = match Contents::parse(data) {
@@ -20,15 +22,17 @@ pub fn check(data: &[u8]) {
         Err(what) => return expect_one_line(&one_line(&what)),
     };
     contents.refused.iter().for_each(|refused| expect_one_line(&one_line(refused)));
-    let text = serde_json::to_vec(&Saved::of(contents.backends.clone())).expect("JSON");
+    let text =
+        serde_json::to_vec(&Saved::of(contents.backends.clone(), contents.sources.clone())).expect("JSON");
     let again = Contents::parse(&text).expect("what is written is read");
     assert!(again.refused.is_empty(), "{:?}", again.refused);
-    assert_eq!(serde_json::to_vec(&Saved::of(again.backends)).expect("JSON"), text);
+    assert_eq!(serde_json::to_vec(&Saved::of(again.backends, again.sources)).expect("JSON"), text);
     let config =
         config::parse(FILE, "fuzz.toml", &Overrides::default(), &mut resolve).expect("a good config");
+    let listed = listed_in(contents.sources, &config);
     // By the clock on the wall it is 1970.
     let Restored { snapshot, left_out, .. } =
-        restore(contents.backends, &config, (Instant::default(), Default::default()));
+        restore(contents.backends, &listed, &config, (Instant::default(), Default::default()));
     left_out.iter().for_each(|left_out| expect_one_line(&one_line(left_out)));
     for pool in &snapshot.pools {
         let mut names = HashSet::new();
@@ -38,7 +42,9 @@ pub fn check(data: &[u8]) {
             assert!(addresses.insert(&backend.address), "{} twice", backend.address);
             let Address::Ip(address) = backend.address;
             assert!(
-                address.port() > 0 && !address.ip().is_multicast() && address.port() != 9090,
+                address.port() > 0
+                    && !address.ip().is_multicast()
+                    && address != ([127, 0, 0, 1], 9090).into(),
                 "{address}"
             );
             assert!(backend.weight() <= 256);
