@@ -261,7 +261,10 @@ mod tests {
             "type = \"file\"\npath = \"web.toml\"\nstale = \"1h\"\nmin_backends = 2\ninterval = \"1s\"",
         )
         .unwrap();
-        assert_eq!(found[0].to_string(), "type=file path=web.toml stale=1h min_backends=2 interval=1s");
+        assert_eq!(
+            found[0].to_string(),
+            "type=file path=web.toml stale=1h min_backends=2 initial=empty interval=1s"
+        );
     }
 
     #[test]
