@@ -28,7 +28,8 @@ impl Default for Setting {
 
 impl Setting {
     pub(crate) fn of(backend: &Backend) -> Self {
-        Self { admin: backend.admin(), weight: backend.weight(), health: backend.health_override() }
+        let (admin, weight) = (backend.operator_admin(), backend.plain_weight());
+        Self { admin, weight, health: backend.health_override() }
     }
 }
 
@@ -74,7 +75,7 @@ impl Target {
     fn is_eligible(&self) -> bool {
         let is_up = |health: HealthState| health != HealthState::Down;
         let is_healthy = is_up(self.expected_health()) && is_up(self.backend.health());
-        self.is_let() && is_healthy
+        self.is_let() && self.backend.weight() > 0 && is_healthy
     }
 
     /// Must be called when anybody wants another administrative state.
@@ -164,6 +165,8 @@ impl Roster {
     pub(crate) fn set(&mut self, backend: BackendId, set: Setting) {
         let target = self.target(backend);
         (target.admin, target.weight, target.health_override) = (set.admin, set.weight, set.health);
+        // Only a weight that differs from that of the source is held then.
+        target.is_weight_held = false;
         target.is_paused = set.admin == Admin::Maint;
     }
 
