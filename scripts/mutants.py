@@ -468,10 +468,10 @@ MUTANTS = [
         [("Some(AgentWeight::Absolute(_)) if is_held => plain,", "Some(AgentWeight::Absolute(_)) if is_held && plain > 256 => plain,")],
     ),
     Mutant(
-        "forgetful-agent",
-        "what an agent does not mention is forgotten",
+        "stale-words",
+        "words are put together with those that the backend has, of which some are still on their way to it",
         "src/worker/agents/mod.rs",
-        [("let advice = known.followed_by(said.advice);", "let advice = said.advice;")],
+        [("let advice = self.unsent.followed_by(said.advice);", "let advice = self.backend.agent().followed_by(said.advice);")],
     ),
     Mutant(
         "half-a-line",

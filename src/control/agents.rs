@@ -39,6 +39,8 @@ impl ControlLoop {
         let named = Named { pool: settings.name.clone(), backend: backend.name.clone() };
         match news {
             AgentNews::Said { advice, line } => {
+                // What it does not mention stays as it was.
+                let advice = backend.agent().followed_by(advice);
                 let (message, was_down) = (line_words(advice, &line), backend.health() == HealthState::Down);
                 let changes = self.follow_advice(&backend, &settings, advice, line);
                 let mut state = self.control.view.state();
@@ -73,10 +75,11 @@ impl ControlLoop {
         advice: Advice,
         line: AgentLine,
     ) -> String {
+        // The reasons are shown with what they explain.
+        let mut state = self.control.view.state();
         let (known, before) = (backend.agent(), Running::of(backend));
         backend.set_agent(advice, is_alone(settings));
         let (after, now) = (Running::of(backend), timestamp());
-        let mut state = self.control.view.state();
         let note = state.notes.entry(backend.id).or_default();
         if after.admin != before.admin {
             let (since, sessions_at_start) = (self.clock.now(), backend.active().into());

@@ -94,9 +94,9 @@ impl Roster {
         let target = self.target(id);
         let advice = match news {
             AgentNews::Said { advice, .. } => {
-                let may_follow = LINES.iter().any(|(_, said)| target.agent.followed_by(*said) == *advice);
-                assert!(may_follow, "no agent has said {advice:?} after {:?}", target.agent);
-                *advice
+                let is_said = LINES.iter().any(|(_, said)| *said == *advice);
+                assert!(is_said, "no agent has said {advice:?}");
+                target.agent.followed_by(*advice)
             }
             AgentNews::Lost(_) => return false,
             AgentNews::Forgotten => {

@@ -10,7 +10,7 @@ use super::{Agents, DEFERRAL_LOG_PERIOD, Entry, Pace, Queue, Reported};
 use crate::base::token_bucket::TokenBucket;
 use crate::config::fd_budget::agents_max;
 use crate::health;
-use crate::pool::{Backend, Snapshot};
+use crate::pool::{Advice, Backend, Snapshot};
 use crate::sys::Kernel;
 use crate::worker::core::{Core, Timer};
 
@@ -64,6 +64,8 @@ impl<K: Kernel> Agents<K> {
                     started: now,
                     answered_at: now,
                     reported: Reported::Nothing,
+                    sent: Advice::NONE,
+                    unsent: Advice::NONE,
                     // Unknown yet: a thousand new ones may all be silent.
                     pace: Pace::Slow,
                 });

@@ -63,6 +63,9 @@ struct Entry<K: Kernel> {
     answered_at: Instant,
     /// What the control thread knows of it, apart from the advice.
     reported: Reported,
+    /// The advice reported so far, put together, and that of answers whose report did not fit.
+    sent: Advice,
+    unsent: Advice,
     pace: Pace,
 }
 
@@ -275,12 +278,18 @@ impl<K: Kernel> Entry<K> {
             note: said.note.as_ref().map(ToString::to_string),
             mistake: said.mistake.as_ref().map(ToString::to_string),
         };
+        // The control thread may not have read the last report: it puts the words together, not this one.
+        let advice = self.unsent.followed_by(said.advice);
+        let sent = self.sent.followed_by(advice);
         let known = self.backend.agent();
-        let advice = known.followed_by(said.advice);
         let next = Reported::Line(line.clone());
-        // A report that did not fit is repeated with the next answer, because the backend does not have its advice yet.
-        if (advice != known || next != self.reported) && self.report(core, AgentNews::Said { advice, line }) {
-            self.reported = next;
+        let is_news = sent != self.sent || known.followed_by(advice) != known || next != self.reported;
+        if !is_news {
+            self.unsent = Advice::NONE;
+        } else if self.report(core, AgentNews::Said { advice, line }) {
+            (self.reported, self.sent, self.unsent) = (next, sent, Advice::NONE);
+        } else {
+            self.unsent = advice;
         }
     }
 
@@ -293,7 +302,9 @@ impl<K: Kernel> Entry<K> {
         let is_over = self.advice_end().is_some_and(|end| end <= core.now);
         if is_over && self.backend.agent() != Advice::NONE {
             // Repeated with the next failure, if it did not fit.
-            self.report(core, AgentNews::Forgotten);
+            if self.report(core, AgentNews::Forgotten) {
+                (self.sent, self.unsent) = (Advice::NONE, Advice::NONE);
+            }
         }
     }
 
