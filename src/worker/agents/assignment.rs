@@ -53,7 +53,7 @@ impl<K: Kernel> Agents<K> {
                     continue;
                 }
                 let place = self.entries.vacant_entry();
-                let index = u32::try_from(place.key()).expect("fewer than 2^32 backends");
+                let index = index_of(place.key());
                 let first = now + health::part_of(agent.interval, rng);
                 place.insert(Entry {
                     backend: Arc::clone(backend),
@@ -92,7 +92,8 @@ impl<K: Kernel> Agents<K> {
                 && snapshot.backend(entry.backend.id).is_some()
                 && snapshot.pool(entry.backend.pool).settings.agent.as_ref() == Some(&*entry.agent)
         };
-        let gone = self.by_backend.values().copied().filter(|&index| !is_kept(&self.entries[index as usize]));
+        // In the order of their places: that of the map differs from run to run.
+        let gone = self.entries.iter().filter(|(_, entry)| !is_kept(entry)).map(|(place, _)| index_of(place));
         for index in gone.collect::<Vec<u32>>() {
             self.end_attempt(core, index);
             let entry = self.entries.remove(index as usize);
@@ -116,4 +117,8 @@ impl<K: Kernel> Agents<K> {
         self.queue.audit([of(Pace::Prompt), of(Pace::Slow)]);
         (attempts, timers)
     }
+}
+
+fn index_of(place: usize) -> u32 {
+    u32::try_from(place).expect("fewer than 2^32 backends")
 }
