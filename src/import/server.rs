@@ -21,8 +21,10 @@ pub(super) struct Settings {
     pub(super) check_port: Option<u16>,
     /// The `resolvers` section that is asked for its name.
     pub(super) resolvers: Option<String>,
-    /// Why a server with these keywords cannot be kept.
-    unkept: Option<&'static str>,
+    /// Begins out of service.
+    pub(super) is_disabled: bool,
+    /// Keywords with which a server cannot be kept, and why.
+    unkept: Vec<(&'static str, &'static str)>,
 }
 
 /// A server that is kept.
@@ -40,16 +42,7 @@ const WEIGHTS: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
 const TIMES_IN_A_ROW: RangeInclusive<u64> = *VERDICTS.start() as u64..=*VERDICTS.end() as u64;
 
 /// Keywords that do what l4lb does anyway, or that only work in HTTP mode beside one that has a note.
-const MET: [&str; 8] = [
-    "enabled",
-    "no-backup",
-    "no-check-send-proxy",
-    "no-send-proxy",
-    "no-send-proxy-v2",
-    "no-ssl",
-    "no-tfo",
-    "no-verifyhost",
-];
+const MET: [&str; 3] = ["no-check-send-proxy", "no-tfo", "no-verifyhost"];
 
 /// Keywords with values that are not translated, and how many they have.
 const WITH_VALUES: [(&str, usize); 42] = [
@@ -125,9 +118,22 @@ impl Settings {
                     self.is_backup = true;
                     Ok(())
                 }
+                "no-backup" => {
+                    self.is_backup = false;
+                    Ok(())
+                }
+                "no-ssl" | "no-send-proxy" | "no-send-proxy-v2" => {
+                    let undone = &word["no-".len()..];
+                    self.unkept.retain(|(known, _)| *known != undone);
+                    Ok(())
+                }
                 "disabled" => {
-                    self.weight = Some(0);
+                    self.is_disabled = true;
                     Err("the backend has weight 0: it gets no sessions".to_owned())
+                }
+                "enabled" => {
+                    self.is_disabled = false;
+                    Ok(())
                 }
                 "weight" => number(words.next(), WEIGHTS).map(|weight| self.weight = Some(weight)),
                 "rise" => number(words.next(), TIMES_IN_A_ROW).map(|times| self.rise = Some(times)),
@@ -157,12 +163,12 @@ impl Settings {
 
     /// Skips the values of a keyword that is not translated, and returns why it is not.
     fn skip<'a>(&mut self, word: &str, values: &mut impl Iterator<Item = &'a str>) -> String {
-        if let Some((_, why)) = UNKEPT.iter().find(|(known, _)| *known == word) {
+        if let Some(known) = UNKEPT.iter().find(|(known, _)| *known == word) {
             if word == "socks4" {
                 values.next();
             }
-            self.unkept = Some(why);
-            return (*why).to_owned();
+            self.unkept.push(*known);
+            return known.1.to_owned();
         }
         if let Some((_, count)) = WITH_VALUES.iter().find(|(known, _)| *known == word) {
             (0..*count).for_each(|_| {
@@ -209,13 +215,20 @@ pub(super) fn read(line: Line, defaults: &Settings, notes: &mut Vec<Note>) -> Op
     };
     let mut settings = defaults.clone();
     settings.read(&line, rest, notes);
-    let is_kept = settings.unkept.is_none();
+    let unkept = settings.unkept.first().map(|(_, why)| *why);
     match Place::read(place) {
-        Ok(place) if is_kept => {
+        Ok(place) if unkept.is_none() => {
             let name = name.to_owned();
             Some(Server { name, place, settings, is_template, line })
         }
-        Ok(_) => None,
+        Ok(_) => {
+            // By a keyword of its defaults, if it has no note of its own.
+            let why = unkept.unwrap_or_default();
+            if !notes.iter().any(|note| note.line == line.number && note.why.ends_with(why)) {
+                notes.push(line.note(why));
+            }
+            None
+        }
         Err(why) => {
             notes.push(line.note(format!("{why}: the server is left out")));
             None

@@ -217,13 +217,33 @@ fn a_file_without_anything_to_translate_is_refused() {
     assert!(imported.text.is_none());
 }
 
+#[test]
+fn a_server_undoes_what_its_defaults_say_and_a_disabled_one_gets_no_sessions() {
+    let (text, notes) = import(
+        "listen l
+    bind :80
+    default-server ssl backup disabled
+    server a 10.0.0.1:80 no-ssl no-backup enabled
+    server b 10.0.0.2:80 no-ssl disabled weight 10
+    server c 10.0.0.3:80
+",
+    );
+    assert_eq!(notes, [3, 3, 5, 6]);
+    let backends = text.parse::<toml::Table>().expect("TOML")["pool"][0]["backend"].clone();
+    let row = |backend: &toml::Value| {
+        (backend.get("weight").and_then(toml::Value::as_integer), backend.get("backup").is_some())
+    };
+    let rows: Vec<_> = backends.as_array().expect("a list").iter().map(row).collect();
+    assert_eq!(rows, [(None, false), (Some(0), true)]);
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic_and_no_result_is_refused(
         lines in proptest::collection::vec(
             proptest::sample::select(vec![
                 "global", "defaults", "frontend f", "backend b", "listen l", "listen l m", " bind :80", " bind :80-90,[::]:1",
-                " bind \"${X}\"", " server a 10.0.0.1", " server a/b x.local:80 check inter 5 fastinter 1d rise 3",
+                " bind \"${X}\"", " server a 10.0.0.1", " server a/b x.local:80 check enabled no-ssl inter 5 fastinter 1d rise 3",
                 " server a x.local:80 check weight 0", " default_backend b", " timeout connect 1", " timeout check 9d",
                 " timeout client 1us", " option httpchk", " http-check send hdr Host", " tcp-check expect string \\x00",
                 " option tcp-check", " tcp-check send a\\", " server-template t 3 _a._tcp.b", " server-template t 3 x:80",

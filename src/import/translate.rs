@@ -214,7 +214,7 @@ impl Whole<'_> {
             pool.backend.push(Backend {
                 name,
                 address,
-                weight: server.settings.weight.filter(|weight| *weight != 1),
+                weight: if server.settings.is_disabled { Some(0) } else { server.settings.weight },
                 backup: server.settings.is_backup.then_some(true),
             });
         }
