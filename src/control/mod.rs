@@ -280,6 +280,17 @@ impl ControlLoop {
         if !snapshot.shares_backends(&before) {
             state.notes.retain(|id, _| snapshot.backend(*id).is_some());
         }
+        for pool in &snapshot.pools {
+            let before = before.pools.iter().find(|before| before.id == pool.id);
+            if before.is_some_and(|before| before.settings.health != pool.settings.health) {
+                // They are those of other checks.
+                for backend in &pool.backends {
+                    if let Some(note) = state.notes.get_mut(&backend.id) {
+                        note.checks.clear();
+                    }
+                }
+            }
+        }
         drop(state);
         // Before a worker chooses by it.
         self.control.view.history().note(snapshot, timestamp());
