@@ -14,8 +14,9 @@ const HEADER_LEN: usize = 4;
 const OK: u8 = 0;
 const AUTH_SWITCH: u8 = 0xFE;
 const ERR: u8 = 0xFF;
-/// ER_ACCESS_DENIED_ERROR and ER_ACCESS_DENIED_NO_PASSWORD_ERROR.
-const ACCESS_DENIED: [u16; 2] = [1045, 1698];
+/// ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_SECURE_TRANSPORT_REQUIRED, ER_ACCOUNT_HAS_BEEN_LOCKED
+/// and MariaDB's ER_ACCOUNT_HAS_BEEN_LOCKED.
+const ACCESS_DENIED: [u16; 5] = [1045, 1698, 3159, 3118, 4151];
 const COM_QUIT: &[u8] = &[1, 0, 0, 0, 1];
 /// The user that logs in where the configuration has none.
 const NOBODY: &str = "l4lb";
@@ -28,6 +29,8 @@ const CLIENT_PLUGIN_AUTH: u32 = 1 << 19;
 const CHARSET: u8 = 33;
 const PACKET_MAX: u32 = 1 << 24;
 const NATIVE: &[u8] = b"mysql_native_password";
+const ED25519: &[u8] = b"client_ed25519";
+const ED25519_LEN: usize = 64;
 /// Between the version and the capabilities of a greeting: the thread and the first part of the scramble.
 const BEFORE_CAPABILITIES: usize = 4 + 9;
 /// Between their lower and their upper half: charset and status.
@@ -97,9 +100,14 @@ impl Dialogue for Mysql {
                 Ok(Read::Passed)
             }
             (Packet::Login, AUTH_SWITCH) => {
-                // No password: nothing for the old plugin, an empty string for all others.
-                let is_native = body[1..].starts_with(NATIVE);
-                send(if is_native { &[] } else { &[0] }, sequence, out);
+                // No password: nothing for the old plugin, an empty string for most others. MariaDB counts an answer of
+                // another length than that of a signature as a broken handshake.
+                let reply: &[u8] = match &body[1..] {
+                    plugin if plugin.starts_with(NATIVE) => &[],
+                    plugin if plugin.starts_with(ED25519) => &[0; ED25519_LEN],
+                    _ => &[0],
+                };
+                send(reply, sequence, out);
                 Ok(Read::Message)
             }
             (Packet::Greeting | Packet::Login, _) => Err(alien(&packet)),
