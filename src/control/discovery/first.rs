@@ -19,6 +19,8 @@ use crate::messages::discovery::Listed;
 
 /// How often a source is asked.
 const TRIES: u32 = 2;
+/// A file system that hangs, or many silent name servers: a start must end, and a reload within its own time.
+const LIMIT: Duration = Duration::from_secs(10);
 /// Until it is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -65,7 +67,8 @@ async fn ask(pool: String, source: Discover) -> Result<Listed, String> {
     let label = source.label();
     let mut tries = 1;
     loop {
-        match kinds::look(&source).await {
+        let look = tokio::time::timeout(LIMIT, kinds::look(&source));
+        match look.await.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs()))) {
             Ok((list, _)) => return Ok(Listed { pool, source: label, list }),
             Err(error) if tries == TRIES => {
                 let initial = Initial::Fail.as_str();

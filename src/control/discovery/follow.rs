@@ -56,9 +56,10 @@ impl ControlLoop {
             if !self.sources.all.iter().any(runs) {
                 let label = source.label();
                 let earlier = |known: &&Followed| known.pool == pool && known.settings.label() == label;
-                let listed = before.iter().find(earlier).map(|known| known.last.clone());
-                let first = || self.sources.listed.iter().find(|first| first.is_of(pool, &label));
-                let listed = listed.or_else(|| first().map(|first| first.list.clone()));
+                let first = self.sources.listed.iter().find(|first| first.is_of(pool, &label));
+                // The answer that this configuration has waited for is newer than those before.
+                let listed = first.map(|first| first.list.clone());
+                let listed = listed.or_else(|| before.iter().find(earlier).map(|known| known.last.clone()));
                 self.begin(pool, source, listed.unwrap_or_default());
             }
         }
