@@ -6,7 +6,7 @@ source "$(dirname "$0")/../lib/harness.sh"
 
 SCRIPTS=40
 SEED=${AGENT_SEED:-$RANDOM}
-HAPROXY_TRIES=4
+TRIES=4
 [[ ${1:-} != --long ]] || SCRIPTS=200
 
 agents() { python3 "$ROOT/scripts/lib/agents.py" "$1" "$WORK" "${@:2}"; }
@@ -29,20 +29,28 @@ start_all() {
 
 are_the_same() { ctl backends --json | agents compare >"$WORK/compare.out"; }
 
+# Checks need some time after the last answer.
+same_within() {
+    local end=$((SECONDS + $1))
+    until are_the_same; do
+        ((SECONDS < end)) || return 1
+        sleep 0.2
+    done
+}
+
 require haproxy python3
 build
 for ((try = 1; ; try++)); do
     start_all
     wait_until 60 "both have heard all" all_is_over
-    is_running haproxy && break
-    # HAProxy 2.6.12 crashes now and then when a check ends (wake_srv_chk).
-    ((try < HAPROXY_TRIES)) || fail "HAProxy has crashed $HAPROXY_TRIES times"
-    say "HAProxy has crashed, once more"
+    # HAProxy 2.6.12 crashes now and then when a check ends (wake_srv_chk), and on a busy machine either may lose an
+    # answer, each of which is given once. A fault of ours differs with the same seed each time.
+    is_running haproxy && same_within 20 && break
+    ((try < TRIES)) || fail "seed $SEED, $TRIES times: $(cat "$WORK/compare.out" 2>/dev/null || echo "HAProxy has crashed")"
+    say "HAProxy has crashed, or an answer is lost: once more"
     stop haproxy
     stop lb
     stop agents
 done
-# Checks need some time after the last answer.
-wait_until 20 "both have the same states (AGENT_SEED=$SEED)" are_the_same
 expect "failed checks do not yield to an agent" "$(ctl backends dead --json | grep -c '"eligible": *true')" == 0
 pass "seed $SEED: $(cat "$WORK/compare.out")"

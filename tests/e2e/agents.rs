@@ -159,7 +159,9 @@ fn one_line_sets_the_weight_the_limit_the_admin_state_and_the_health() {
             (Some(30), Some(Admin::Maint), Some(Health::Down))
         );
         // A busy machine may lose it in between, and hear it again.
-        let first = events(&daemon).into_iter().find(|message| message.starts_with("says "));
+        let said = || events(&daemon).into_iter().find(|message| message.starts_with("says "));
+        until("there is an event", || said().is_some());
+        let first = said();
         let expected = "says 75% maxconn:30 maint down, \"for the test\": weight 100 -> 75, admin state ready -> \
                         maint, health unknown -> down";
         assert_eq!(first.as_deref(), Some(expected));
@@ -237,7 +239,7 @@ fn an_agent_that_cannot_be_heard_changes_nothing_and_is_reported() {
     until("it is dead", || words(&daemon).lost.as_deref() == Some("connection refused"));
     assert_eq!((backend(&daemon).weight, backend(&daemon).admin), (50, Admin::Drain), "on_lost is keep");
     let message = "cannot be reached: connection refused, what it has said stays";
-    assert!(events(&daemon).iter().any(|event| event == message));
+    until("there is an event", || events(&daemon).iter().any(|event| event == message));
 }
 
 #[test]
