@@ -11,6 +11,8 @@ mod choose;
 mod explain;
 mod ids;
 mod listener;
+#[cfg(test)]
+mod parties;
 mod permits;
 mod snapshot;
 mod tables;
