@@ -2,12 +2,13 @@
 //!
 //! Owns three decisions. [`Probe`] runs one check as a conversation and ends with its result; [`Verdict`] counts
 //! results until they change a state; [`next_delay`] returns the wait before the next check. Never opens, reads or
-//! closes a socket, never reads a clock and never holds a timer: a worker must do what [`Probe::next_step`] returns,
-//! report the outcome, and keep the deadline.
+//! closes a socket, never reads a clock and never holds a timer: a worker must do what
+//! [`Conversation::next_step`] returns, report the outcome, and keep the deadline.
 
 mod agent;
 mod answer;
 mod cause;
+mod conversation;
 mod exchange;
 mod probe;
 mod protocols;
@@ -17,6 +18,7 @@ mod verdict;
 pub use agent::{AgentExchange, AgentFault, LINE_LEN_MAX, Mistake, Said, agent_target};
 pub use answer::ANSWER_MAX;
 pub use cause::{Cause, Place, ProbeStep, Quoted};
-pub use probe::{Probe, Step, target};
+pub use conversation::{Conversation, Step};
+pub use probe::{Probe, target};
 pub use schedule::{Timing, around, first_delay, next_delay, part_of};
 pub use verdict::Verdict;

@@ -1,10 +1,5 @@
 //! One check of one backend, as a conversation without a socket.
 //!
-//! The driver must call [`Probe::next_step`], do what it returns, report the outcome through one of the `on_…` methods,
-//! and ask again. From [`Step::Finished`] on the result stands and the driver must close the socket: with FIN if
-//! [`Probe::exchanged_data`], with RST (linger 0) after a bare connect. A report that does not belong to the current
-//! step changes nothing. The driver also keeps the deadline and reports [`Probe::on_timeout`].
-//!
 //! What is said is up to the [`Exchange`]; the probe has the dial, the bytes that the kernel has not accepted yet, and
 //! the errors of the connection.
 
@@ -15,6 +10,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::config::model::{BackendCheck, Check};
 use crate::health::cause::{Cause, ProbeStep};
+use crate::health::conversation::{Conversation, Step};
 use crate::health::exchange::{Exchange, Progress};
 use crate::health::protocols;
 
@@ -41,19 +37,6 @@ enum Phase {
     Finished(Result<(), Cause>),
 }
 
-/// The next action of the driver.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// Connect, then report `on_connected`, `on_self_connect` or `on_failed`.
-    Dial,
-    /// Send as many of these bytes as possible, at least one; then report `on_sent` or `on_failed`.
-    Send(&'a [u8]),
-    /// Receive, then report `on_received`, `on_eof` or `on_failed`.
-    Receive,
-    /// Close the socket: this is the result.
-    Finished(Result<(), &'a Cause>),
-}
-
 /// Returns the address that a check of `backend` connects to: its own settings come before the `port` of the check.
 pub fn target(port: Option<u16>, of_backend: &BackendCheck, backend: &Address) -> Address {
     let Address::Ip(mut address) = *backend;
@@ -73,9 +56,10 @@ impl Probe {
         let (phase, outbox) = (Phase::Dialing, Vec::new());
         Some(Self { phase, exchange, outbox, sent: 0, has_received: false, broken: None })
     }
+}
 
-    /// Returns the next step; the same one until a report changes it.
-    pub fn next_step(&self) -> Step<'_> {
+impl Conversation for Probe {
+    fn next_step(&self) -> Step<'_> {
         match &self.phase {
             Phase::Dialing => Step::Dial,
             Phase::Talking if self.is_sending() => Step::Send(self.unsent()),
@@ -85,13 +69,11 @@ impl Probe {
         }
     }
 
-    /// Returns whether bytes were exchanged, so that the connection must be closed with a FIN.
-    pub fn exchanged_data(&self) -> bool {
+    fn exchanged_data(&self) -> bool {
         self.sent > 0 || self.has_received
     }
 
-    /// Must be called once connected.
-    pub fn on_connected(&mut self) {
+    fn on_connected(&mut self) {
         if matches!(self.phase, Phase::Dialing) {
             self.phase = Phase::Talking;
             let progress = self.exchange.start(&mut self.outbox);
@@ -100,16 +82,14 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Must be called when the socket was connected to itself.
-    pub fn on_self_connect(&mut self) {
+    fn on_self_connect(&mut self) {
         if matches!(self.phase, Phase::Dialing) {
             self.phase = Phase::Finished(Err(Cause::SelfConnect));
         }
         self.check_invariants();
     }
 
-    /// Must be called when the kernel accepted `count` more bytes.
-    pub fn on_sent(&mut self, count: usize) {
+    fn on_sent(&mut self, count: usize) {
         if matches!(self.next_step(), Step::Send(_)) {
             self.sent = self.outbox.len().min(self.sent.saturating_add(count));
             if self.unsent().is_empty() {
@@ -119,8 +99,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Must be called with the bytes received; none is not an end of file.
-    pub fn on_received(&mut self, bytes: &[u8]) {
+    fn on_received(&mut self, bytes: &[u8]) {
         if matches!(self.phase, Phase::Talking) {
             self.has_received |= !bytes.is_empty();
             let progress = self.exchange.on_bytes(bytes, &mut self.outbox);
@@ -129,8 +108,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Must be called when the backend has ended its stream.
-    pub fn on_eof(&mut self) {
+    fn on_eof(&mut self) {
         if matches!(self.phase, Phase::Talking) {
             let cause = self.exchange.on_eof();
             self.fail(cause);
@@ -139,9 +117,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Must be called when the current step ended with an error of the connection. Must not be called for errors of
-    /// this host (EMFILE, EADDRNOTAVAIL), which mean nothing for the backend: drop the probe and check again later.
-    pub fn on_failed(&mut self, kind: ErrorKind) {
+    fn on_failed(&mut self, kind: ErrorKind) {
         match self.phase {
             Phase::Dialing => self.fail(Cause::of(kind, ProbeStep::Connecting)),
             // A backend may answer, close and so reset the connection while bytes are still being sent: read before
@@ -155,8 +131,7 @@ impl Probe {
         self.check_invariants();
     }
 
-    /// Must be called when the check has taken `limit`, its timeout.
-    pub fn on_timeout(&mut self, limit: Duration) {
+    fn on_timeout(&mut self, limit: Duration) {
         match self.phase {
             Phase::Dialing => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Connecting }),
             Phase::Talking => {
@@ -167,7 +142,9 @@ impl Probe {
         }
         self.check_invariants();
     }
+}
 
+impl Probe {
     /// Does what the exchange has decided.
     fn advance(&mut self, progress: Progress) {
         match progress {

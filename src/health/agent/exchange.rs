@@ -1,9 +1,4 @@
 //! One exchange with an agent, as a conversation without a socket.
-//!
-//! The driver must call [`AgentExchange::next_step`], do what it returns, report the outcome through one of the `on_…`
-//! methods, and ask again. From [`Step::Finished`] on the result stands and the driver must close the socket. A report
-//! that does not belong to the current step changes nothing. The driver also keeps the deadline and reports
-//! [`AgentExchange::on_timeout`].
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -13,7 +8,7 @@ use super::answer::{Answer, Outcome};
 use super::{AgentFault, Said};
 use crate::base::address::Address;
 use crate::config::agent::{Agent, AgentQuestion, BACKEND_PLACEHOLDER};
-use crate::health::{Cause, ProbeStep, Step};
+use crate::health::{Cause, Conversation, ProbeStep, Step};
 
 /// One exchange in progress.
 #[derive(Debug)]
@@ -57,8 +52,17 @@ impl AgentExchange {
         Self { phase: Phase::Dialing, request: request.into_bytes(), sent: 0, answer, broken: None }
     }
 
-    /// Returns the next step; the same one until a report changes it.
-    pub fn next_step(&self) -> Step<'_> {
+    /// Returns the result, once there is one.
+    pub fn outcome(&self) -> Option<Result<&Said, &AgentFault>> {
+        match &self.phase {
+            Phase::Finished(outcome) => Some(outcome.as_ref()),
+            Phase::Dialing | Phase::Sending | Phase::Receiving => None,
+        }
+    }
+}
+
+impl Conversation for AgentExchange {
+    fn next_step(&self) -> Step<'_> {
         match &self.phase {
             Phase::Dialing => Step::Dial,
             Phase::Sending => Step::Send(&self.request[self.sent..]),
@@ -67,36 +71,24 @@ impl AgentExchange {
         }
     }
 
-    /// Returns the result, once there is one.
-    pub fn outcome(&self) -> Option<Result<&Said, &AgentFault>> {
-        match &self.phase {
-            Phase::Finished(outcome) => Some(outcome.as_ref()),
-            Phase::Dialing | Phase::Sending | Phase::Receiving => None,
-        }
-    }
-
-    /// Returns whether bytes were exchanged, so that the connection must be closed with a FIN.
-    pub fn exchanged_data(&self) -> bool {
+    fn exchanged_data(&self) -> bool {
         self.sent > 0 || !self.answer.is_empty()
     }
 
-    /// Must be called once connected.
-    pub fn on_connected(&mut self) {
+    fn on_connected(&mut self) {
         if matches!(self.phase, Phase::Dialing) {
             self.phase = self.after_sending();
         }
         self.check_invariants();
     }
 
-    /// Must be called when the socket was connected to itself.
-    pub fn on_self_connect(&mut self) {
+    fn on_self_connect(&mut self) {
         if matches!(self.phase, Phase::Dialing) {
             self.fail(Cause::SelfConnect);
         }
     }
 
-    /// Must be called when the kernel accepted `count` more bytes of the request.
-    pub fn on_sent(&mut self, count: usize) {
+    fn on_sent(&mut self, count: usize) {
         if matches!(self.phase, Phase::Sending) {
             self.sent = self.request.len().min(self.sent.saturating_add(count));
             self.phase = self.after_sending();
@@ -104,8 +96,7 @@ impl AgentExchange {
         self.check_invariants();
     }
 
-    /// Must be called with the bytes received; none is not an end of file.
-    pub fn on_received(&mut self, bytes: &[u8]) {
+    fn on_received(&mut self, bytes: &[u8]) {
         if let Phase::Sending | Phase::Receiving = self.phase
             && let Some(outcome) = self.answer.push(bytes)
         {
@@ -114,8 +105,7 @@ impl AgentExchange {
         self.check_invariants();
     }
 
-    /// Must be called when the agent has ended its stream.
-    pub fn on_eof(&mut self) {
+    fn on_eof(&mut self) {
         if let Phase::Sending | Phase::Receiving = self.phase {
             let outcome = self.answer.end();
             let broken = self.broken.take().filter(|_| outcome.is_err());
@@ -124,9 +114,7 @@ impl AgentExchange {
         self.check_invariants();
     }
 
-    /// Must be called when the current step ended with an error of the connection. Must not be called for errors of
-    /// this host (EMFILE, EADDRNOTAVAIL), which mean nothing for the agent: drop the exchange and try again later.
-    pub fn on_failed(&mut self, kind: ErrorKind) {
+    fn on_failed(&mut self, kind: ErrorKind) {
         match self.phase {
             Phase::Dialing => self.fail(Cause::of(kind, ProbeStep::Connecting)),
             // An agent may answer, close and so reset the connection while bytes are still being sent: read before
@@ -141,8 +129,7 @@ impl AgentExchange {
         self.check_invariants();
     }
 
-    /// Must be called when the exchange has taken `limit`, its timeout.
-    pub fn on_timeout(&mut self, limit: Duration) {
+    fn on_timeout(&mut self, limit: Duration) {
         match self.phase {
             Phase::Dialing => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Connecting }),
             Phase::Sending => self.fail(Cause::TimedOut { limit, doing: ProbeStep::Sending }),
@@ -151,8 +138,10 @@ impl AgentExchange {
         }
         self.check_invariants();
     }
+}
 
-    /// Ends in failure. The first error is the most telling.
+impl AgentExchange {
+    /// Ends in failure. The first error is kept: it is closest to the cause.
     fn fail(&mut self, cause: Cause) {
         self.phase = Phase::Finished(Err(self.broken.take().unwrap_or(cause).into()));
     }

@@ -13,6 +13,7 @@ use crate::health;
 use crate::pool::{Advice, Backend, Snapshot};
 use crate::sys::Kernel;
 use crate::worker::core::{Core, Timer};
+use crate::worker::probes::conversation::index_of;
 
 impl<K: Kernel> Agents<K> {
     /// Those of the worker in its first epoch; it does `checks_max` checks at a time.
@@ -27,7 +28,7 @@ impl<K: Kernel> Agents<K> {
             queue: Queue::new(agents_max(checks_max)),
             deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, core.now),
         };
-        agents.enlist(core);
+        agents.add_new(core);
         agents
     }
 
@@ -43,7 +44,7 @@ impl<K: Kernel> Agents<K> {
     }
 
     /// Begins to ask the agents of this worker that are not asked yet, each within one interval.
-    fn enlist(&mut self, core: &mut Core<K>) {
+    fn add_new(&mut self, core: &mut Core<K>) {
         let &mut Core { ref snapshot, ref mut wheel, ref mut rng, now, .. } = core;
         for pool in &snapshot.pools {
             let Some(agent) = &pool.settings.agent else { continue };
@@ -78,14 +79,14 @@ impl<K: Kernel> Agents<K> {
     pub(in crate::worker) fn align(&mut self, core: &mut Core<K>, before: &Snapshot) {
         let is_reassigned = std::mem::take(&mut self.is_reassigned);
         if is_reassigned || !core.snapshot.shares_backends(before) {
-            self.dismiss_removed(core);
-            self.enlist(core);
+            self.drop_removed(core);
+            self.add_new(core);
         }
     }
 
     /// Forgets the agents of backends that are in no pool any more or belong to another worker now, and those that are
     /// asked in another way.
-    fn dismiss_removed(&mut self, core: &mut Core<K>) {
+    fn drop_removed(&mut self, core: &mut Core<K>) {
         let snapshot = Arc::clone(&core.snapshot);
         let is_kept = |entry: &Entry<K>| {
             self.is_mine(&entry.backend)
@@ -113,12 +114,10 @@ impl<K: Kernel> Agents<K> {
             (count(|entry| entry.attempt.is_some()), count(|entry| entry.timer.is_some()));
         assert_eq!(timers + self.queue.len(), self.entries.len(), "each agent has a timer, or waits");
         assert_eq!(self.by_backend.len(), self.entries.len(), "each agent is found by its backend");
+        let is_own = |(_, entry): (usize, &Entry<K>)| self.is_reassigned || self.is_mine(&entry.backend);
+        assert!(self.entries.iter().all(is_own), "each agent is asked by the worker of its backend");
         let of = |pace| self.entries.iter().filter(|(_, e)| e.attempt.is_some() && e.pace == pace).count();
         self.queue.audit([of(Pace::Prompt), of(Pace::Slow)]);
         (attempts, timers)
     }
-}
-
-fn index_of(place: usize) -> u32 {
-    u32::try_from(place).expect("fewer than 2^32 backends")
 }

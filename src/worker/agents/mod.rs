@@ -18,17 +18,14 @@ use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::agent::{Agent, OnLost};
-use crate::health::{self, AgentExchange, AgentFault, Said, Step};
+use crate::health::{self, AgentExchange, AgentFault, Conversation, Said};
 use crate::messages::report::{AgentLine, AgentNews, Report};
 use crate::pool::{Advice, Backend, BackendId};
-use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
+use crate::sys::{DialSpec, Kernel, Token, lacks_resources};
 use crate::worker::core::{Core, Timer};
+use crate::worker::probes::conversation;
 use crate::worker::probes::queue::{Pace, Queue};
 
-/// Most bytes per read of an answer.
-const READ_LEN: usize = 2048;
-/// An exchange that has held its place for this part of the timeout, or longer, was slow.
-const SLOW_PART: u32 = 2;
 /// Each interval is longer or shorter by at most this many percent, so that agents are not asked together for ever.
 const JITTER_PERCENT: u8 = 10;
 /// Exchanges that are put off are logged at most this often.
@@ -102,7 +99,7 @@ impl<K: Kernel> Agents<K> {
             return self.queue.push(entry.backend.pool, index, entry.pace);
         }
         // This turn may be late, and its wait may have had no room for the event of an answer that was in time.
-        self.go_on(core, index);
+        self.continue_exchange(core, index);
         let entry = &mut self.entries[index as usize];
         if let Some(attempt) = &mut entry.attempt {
             attempt.exchange.on_timeout(entry.agent.timeout);
@@ -130,10 +127,9 @@ impl<K: Kernel> Agents<K> {
         }
         let token = Token::Agent(Key { index, generation });
         let tcp = &core.snapshot.pool(entry.backend.pool).settings.tcp;
-        let dialed = core.kernel.dial(&DialSpec { address: &entry.target, tcp });
-        let watched = dialed.and_then(|socket| core.kernel.watch(&socket, token).map(|()| socket));
+        let dialed = conversation::dial(&mut core.kernel, &DialSpec { address: &entry.target, tcp }, token);
         let mut exchange = AgentExchange::new(&entry.agent, &entry.backend.name, &entry.target);
-        match watched {
+        match dialed {
             Ok(socket) => {
                 entry.attempt = Some(Attempt { socket, generation, exchange: Box::new(exchange) });
                 self.queue.enter(entry.pace);
@@ -161,55 +157,32 @@ impl<K: Kernel> Agents<K> {
     pub(super) fn on_event(&mut self, core: &mut Core<K>, key: Key) {
         let attempt = self.entries.get(key.index as usize).and_then(|entry| entry.attempt.as_ref());
         if attempt.is_some_and(|attempt| attempt.generation == key.generation) {
-            self.go_on(core, key.index);
+            self.continue_exchange(core, key.index);
         } else {
             core.stats.stale_events.add(1);
         }
     }
 
     /// Continues the exchange in progress as far as possible.
-    fn go_on(&mut self, core: &mut Core<K>, index: u32) {
+    fn continue_exchange(&mut self, core: &mut Core<K>, index: u32) {
         let Some(Attempt { socket, exchange, .. }) = &mut self.entries[index as usize].attempt else {
             return;
         };
-        if let Step::Dial = exchange.next_step() {
-            match core.kernel.dial_result(socket) {
-                Dial::Pending => return,
-                // Bytes sent before a reset are an answer.
-                Dial::Connected | Dial::Lost(_) => exchange.on_connected(),
-                Dial::ToItself => exchange.on_self_connect(),
-                Dial::Failed(error) if lacks_resources(&error) => {
-                    self.end_attempt(core, index);
-                    return self.defer(core, index, &error);
-                }
-                Dial::Failed(error) => exchange.on_failed(error.kind()),
+        match conversation::report_dial(&mut core.kernel, socket, &mut **exchange) {
+            Ok(true) => self.converse(core, index),
+            Ok(false) => {}
+            Err(error) => {
+                self.end_attempt(core, index);
+                self.defer(core, index, &error);
             }
         }
-        self.converse(core, index);
     }
 
     /// Runs the steps of the exchange until it waits or has its result.
     fn converse(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
         let Some(Attempt { socket, exchange, .. }) = &mut entry.attempt else { return };
-        let mut buffer = [0; READ_LEN];
-        // Each round sends or receives at least a byte, and an answer is decided by 64 KiB.
-        loop {
-            let talked = match exchange.next_step() {
-                Step::Dial | Step::Finished(_) => break,
-                Step::Send(bytes) => core.kernel.write(socket, bytes).map(|sent| exchange.on_sent(sent)),
-                Step::Receive => core.kernel.read(socket, &mut buffer).map(|read| match read {
-                    0 => exchange.on_eof(),
-                    _ => exchange.on_received(&buffer[..read]),
-                }),
-            };
-            match talked {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => exchange.on_failed(error.kind()),
-            }
-        }
-        if exchange.outcome().is_some()
+        if conversation::converse(&mut core.kernel, socket, &mut **exchange)
             && let Some(exchange) = self.end_attempt(core, index)
         {
             self.finish(core, index, &exchange);
@@ -222,8 +195,7 @@ impl<K: Kernel> Agents<K> {
         let entry = &mut self.entries[index as usize];
         let Attempt { socket, exchange, .. } = entry.attempt.take()?;
         self.queue.leave(entry.pace);
-        let is_slow = core.now - entry.started >= entry.agent.timeout / SLOW_PART;
-        entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
+        entry.pace = conversation::pace_of(core.now - entry.started, entry.agent.timeout);
         if exchange.exchanged_data() {
             core.kernel.close(socket);
         } else {
@@ -293,7 +265,7 @@ impl<K: Kernel> Entry<K> {
         }
     }
 
-    /// What the agent has said stays, for a while or for ever; checks go on whatever happens here.
+    /// Reports a failed question. The advice stays, for a while or for ever, and checks continue.
     fn on_fault(&mut self, core: &Core<K>, fault: &AgentFault) {
         let is_news = !matches!(&self.reported, Reported::Lost(known) if known == fault);
         if is_news && self.report(core, AgentNews::Lost(fault.to_string())) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::conversation::index_of;
 use super::{DEFERRAL_LOG_PERIOD, Entry, Pace, Probes, Queue, Results};
 use crate::base::address::Address;
 use crate::base::token_bucket::TokenBucket;
@@ -201,10 +202,6 @@ fn checked_backends(
         let settings = pool.settings.backends.iter().map(|backend| backend.check);
         pool.backends.iter().zip(settings).map(|(backend, own)| (backend, &pool.settings, own))
     })
-}
-
-fn index_of(place: usize) -> u32 {
-    u32::try_from(place).expect("fewer than 2^32 backends")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! check sends and means; this module has its sockets and its timer. `assignment` maintains the list of backends.
 
 mod assignment;
+pub(super) mod conversation;
 pub(super) mod queue;
 mod results;
 
@@ -17,21 +18,17 @@ use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::model::{self, BackendCheck, HealthState};
-use crate::health::{self, Cause, Probe, Step, Timing, Verdict};
+use crate::health::{self, Cause, Conversation, Probe, Step, Timing, Verdict};
 use crate::messages::report::Report;
 use crate::pool::{Backend, BackendId};
-use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
+use crate::sys::{DialSpec, Kernel, Token, lacks_resources};
 use crate::worker::core::{Core, Timer};
+use conversation::READ_LEN;
 use queue::{Pace, Queue};
 use results::Results;
 
-/// Most bytes per read of a check.
-const READ_LEN: usize = 2048;
 /// Reads after the result of a check: a backend that never stops sending is reset.
 const READS_AFTER_RESULT: usize = 16;
-
-/// A check that has held its place for this part of the timeout, or longer, was slow.
-const SLOW_PART: u32 = 2;
 
 /// Delayed and late checks are logged at most this often.
 const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -169,9 +166,8 @@ impl<K: Kernel> Probes<K> {
         }
         let Some((probe, target)) = entry.probe() else { return };
         let token = Token::Probe(Key { index, generation });
-        let dialed = core.kernel.dial(&DialSpec { address: &target, tcp: &entry.pool.tcp });
-        let watched = dialed.and_then(|socket| core.kernel.watch(&socket, token).map(|()| socket));
-        match watched {
+        let spec = DialSpec { address: &target, tcp: &entry.pool.tcp };
+        match conversation::dial(&mut core.kernel, &spec, token) {
             Ok(socket) => {
                 entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
                 self.queue.enter(entry.pace);
@@ -214,49 +210,22 @@ impl<K: Kernel> Probes<K> {
     /// Continues the check in progress as far as possible.
     fn continue_check(&mut self, core: &mut Core<K>, index: u32) {
         let Some(attempt) = &mut self.entries[index as usize].attempt else { return };
-        match &mut attempt.stage {
-            Stage::Parting => return self.read_rest(core, index),
-            Stage::Talking(probe) => {
-                if let Step::Dial = probe.next_step() {
-                    match core.kernel.dial_result(&attempt.socket) {
-                        Dial::Pending => return,
-                        // Bytes sent before a reset are an answer.
-                        Dial::Connected | Dial::Lost(_) => probe.on_connected(),
-                        Dial::ToItself => probe.on_self_connect(),
-                        Dial::Failed(error) if lacks_resources(&error) => {
-                            self.end_attempt(core, index);
-                            return self.defer_probe(core, index, &error);
-                        }
-                        Dial::Failed(error) => probe.on_failed(error.kind()),
-                    }
-                }
+        let Stage::Talking(probe) = &mut attempt.stage else { return self.read_rest(core, index) };
+        match conversation::report_dial(&mut core.kernel, &attempt.socket, &mut **probe) {
+            Ok(true) => self.converse(core, index),
+            Ok(false) => {}
+            Err(error) => {
+                self.end_attempt(core, index);
+                self.defer_probe(core, index, &error);
             }
         }
-        self.converse(core, index);
     }
 
     /// Runs the steps of the check until it waits or has its result.
     fn converse(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
         let Some(Attempt { socket, stage: Stage::Talking(probe), .. }) = &mut entry.attempt else { return };
-        let mut buffer = [0; READ_LEN];
-        // Each round sends or receives at least a byte, and a check is decided by a few KiB.
-        loop {
-            let talked = match probe.next_step() {
-                Step::Dial | Step::Finished(_) => break,
-                Step::Send(bytes) => core.kernel.write(socket, bytes).map(|sent| probe.on_sent(sent)),
-                Step::Receive => core.kernel.read(socket, &mut buffer).map(|read| match read {
-                    0 => probe.on_eof(),
-                    _ => probe.on_received(&buffer[..read]),
-                }),
-            };
-            match talked {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => probe.on_failed(error.kind()),
-            }
-        }
-        if let Step::Finished(_) = probe.next_step() {
+        if conversation::converse(&mut core.kernel, socket, &mut **probe) {
             let (result, exchanged) = (probe_result(probe), probe.exchanged_data());
             self.on_check_result(core, index, result);
             if exchanged { self.start_parting(core, index) } else { self.finish_attempt(core, index) }
@@ -313,8 +282,7 @@ impl<K: Kernel> Probes<K> {
         let entry = &mut self.entries[index as usize];
         let Some(attempt) = entry.attempt.take() else { return };
         self.queue.leave(entry.pace);
-        let is_slow = core.now - entry.began >= entry.timing.timeout / SLOW_PART;
-        entry.pace = if is_slow { Pace::Slow } else { Pace::Prompt };
+        entry.pace = conversation::pace_of(core.now - entry.began, entry.timing.timeout);
         match attempt.stage {
             // No bytes were exchanged: a reset spares both sides the TIME_WAIT.
             Stage::Talking(_) => core.kernel.reset(attempt.socket),

@@ -3,31 +3,20 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::mem::Discriminant;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use l4lb::base::address::Address;
 use l4lb::config::agent::{Agent, AgentQuestion, OnLost};
-use l4lb::health::{AgentExchange, AgentFault, LINE_LEN_MAX, Said, Step};
+use l4lb::health::{AgentExchange, AgentFault, Conversation, LINE_LEN_MAX, Said, Step};
 
+use super::answer::{Ending, TARGET, cut, lengths};
 use super::config::expect_one_line;
 
-const TARGET: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80));
 const LIMIT: Duration = Duration::from_secs(1);
 /// Reports that one exchange may take: the answer is cut into fewer pieces.
 const REPORTS_MAX: usize = 1_000;
-const PIECES_MAX: usize = 32;
 /// A sentence quotes 64 bytes, escaped.
 const SENTENCE_MAX: usize = 400;
-
-/// What follows the last byte of an answer.
-#[derive(Clone, Copy)]
-enum Ending {
-    Eof,
-    Reset,
-    Silence,
-}
 
 type Outcome = std::result::Result<Said, Discriminant<AgentFault>>;
 
@@ -50,8 +39,7 @@ struct Script {
 
 fn script(choices: &mut Unstructured) -> Result<Script> {
     let is_http = choices.ratio(1, 3)?;
-    let count = choices.int_in_range(0..=7)?;
-    let cuts = (0..count).map(|_| choices.int_in_range(1..=255)).collect::<Result<_>>()?;
+    let cuts = lengths(choices)?;
     let ending = *choices.choose(&[Ending::Eof, Ending::Reset, Ending::Silence])?;
     // Answers beyond the bound are made, not carried.
     let (filler, count): (u8, usize) = (choices.arbitrary()?, choices.int_in_range(0..=LINE_LEN_MAX + 200)?);
@@ -79,7 +67,7 @@ impl Script {
             on_lost: OnLost::Keep,
         };
         let mut exchange = AgentExchange::new(&agent, "a", &TARGET);
-        let mut pieces = self.pieces(cuts).into_iter();
+        let mut pieces = cut(&self.answer, cuts).into_iter();
         for _ in 0..REPORTS_MAX {
             match exchange.next_step() {
                 Step::Dial => exchange.on_connected(),
@@ -97,19 +85,6 @@ impl Script {
             }
         }
         panic!("no result after {REPORTS_MAX} reports");
-    }
-
-    /// The answer in pieces of these lengths; what is left after [`PIECES_MAX`] of them is the last.
-    fn pieces(&self, cuts: &[usize]) -> Vec<&[u8]> {
-        let repeated = cuts.iter().copied().chain(cuts.last().copied().into_iter().cycle());
-        let (mut pieces, mut answer) = (Vec::new(), self.answer.as_slice());
-        for length in repeated.take(PIECES_MAX) {
-            let (piece, rest) = answer.split_at(length.min(answer.len()));
-            pieces.push(piece);
-            answer = rest;
-        }
-        pieces.push(answer);
-        pieces
     }
 
     /// Compares with what the answer says to somebody who has it all.

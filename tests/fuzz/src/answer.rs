@@ -8,7 +8,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use l4lb::base::address::Address;
 use l4lb::config::model::{Check, Expect};
-use l4lb::health::{ANSWER_MAX, Cause, Probe, Step};
+use l4lb::health::{ANSWER_MAX, Cause, Conversation, Probe, Step};
 
 use super::config::expect_one_line;
 
@@ -21,7 +21,7 @@ const SENTENCE_MAX: usize = 700;
 
 /// What follows the last byte of an answer.
 #[derive(Clone, Copy)]
-enum Ending {
+pub(super) enum Ending {
     Eof,
     Reset,
     Silence,

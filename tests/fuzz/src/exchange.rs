@@ -2,7 +2,7 @@
 
 use arbitrary::{Result, Unstructured};
 use l4lb::config::model::{Check, ScriptStep};
-use l4lb::health::{Probe, Step};
+use l4lb::health::{Conversation, Probe, Step};
 
 use super::answer::{TARGET, cut, lengths};
 use super::config::expect_one_line;
