@@ -254,12 +254,30 @@ impl ControlLoop {
         let new: Vec<WorkerLink> =
             members.iter().filter(|member| !is_known(&self.links, member.id)).map(WorkerLink::new).collect();
         self.links.extend(new);
+        self.forget_results(&next);
         self.replace_snapshot(next);
         self.remember_notes(&back);
         self.align_agents();
         self.control.drain_timeout = config.global.drain_timeout;
         for pool in self.control.snapshot.pools.clone() {
             self.report_eligibility(&pool);
+        }
+    }
+
+    /// Forgets the results of checks that `next` replaces: they would be shown under the names of the new ones.
+    fn forget_results(&self, next: &Snapshot) {
+        let running = &self.control.snapshot;
+        let mut state = self.control.view.state();
+        for pool in &next.pools {
+            let before = running.pools.iter().find(|before| before.id == pool.id);
+            if before.is_none_or(|before| before.settings.health == pool.settings.health) {
+                continue;
+            }
+            for backend in &pool.backends {
+                if let Some(note) = state.notes.get_mut(&backend.id) {
+                    note.checks.clear();
+                }
+            }
         }
     }
 
@@ -279,17 +297,6 @@ impl ControlLoop {
         let before = std::mem::replace(&mut state.snapshot, Arc::clone(snapshot));
         if !snapshot.shares_backends(&before) {
             state.notes.retain(|id, _| snapshot.backend(*id).is_some());
-        }
-        for pool in &snapshot.pools {
-            let before = before.pools.iter().find(|before| before.id == pool.id);
-            if before.is_some_and(|before| before.settings.health != pool.settings.health) {
-                // They are those of other checks.
-                for backend in &pool.backends {
-                    if let Some(note) = state.notes.get_mut(&backend.id) {
-                        note.checks.clear();
-                    }
-                }
-            }
         }
         drop(state);
         // Before a worker chooses by it.

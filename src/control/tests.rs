@@ -207,3 +207,15 @@ fn a_request_does_not_wait_long_for_a_disk_that_gives_no_answer() {
     work.act();
     assert!(not_saved(&mut next).is_some(), "at once");
 }
+
+#[test]
+fn results_of_checks_that_a_reload_replaces_are_forgotten_and_others_stay() {
+    let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[]));
+    let id = work.control.snapshot.pools[0].backends[0].id;
+    let results = |work: &ControlLoop| work.control.view.state().notes[&id].checks.len();
+    work.on_checked(id, 0, Some("connection refused".into()));
+    work.reconfigure(&config("retries = 1"), Box::new(PermissiveSite));
+    assert_eq!(results(&work), 1, "the checks are the same");
+    work.reconfigure(&config("health = { interval = \"5s\" }"), Box::new(PermissiveSite));
+    assert_eq!(results(&work), 0);
+}
