@@ -14,7 +14,7 @@ pub(super) enum Change {
 }
 
 /// More and more backends run until all do, then fewer and fewer until [`FEWEST`] do, again and again. The oldest stops
-/// first and the one that stopped first starts first: each is replaced in its time.
+/// first and the first to stop is the first to start: each is replaced in its time.
 pub(super) struct Schedule {
     oldest: usize,
     running: usize,

@@ -184,7 +184,7 @@ impl FolderWatch {
     }
 }
 
-/// Readable when there may be a change: whoever waits for that finds out by a wait of no time.
+/// Readable when there may be a change; a wait of no time then says whether there is one.
 impl AsRawFd for FolderWatch {
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()

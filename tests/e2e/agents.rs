@@ -26,7 +26,7 @@ enum Manner {
     Floods(u8),
 }
 
-/// An agent that the test tells what to do.
+/// An agent under the control of the test.
 struct Agent {
     port: u16,
     manner: Arc<Mutex<Manner>>,
@@ -145,7 +145,7 @@ fn one_line_sets_the_weight_the_limit_the_admin_state_and_the_health() {
         let agent = Agent::says("\n");
         agent.now(manner(b"75%,maxconn:30,maint,down # for the test\r\nrest".into()));
         let daemon = start(&agent, "");
-        until("the agent is heard", || words(&daemon).weight.is_some());
+        until("the agent has answered", || words(&daemon).weight.is_some());
         let a = backend(&daemon);
         assert_eq!((a.weight, a.admin, a.health, a.eligible), (75, Admin::Maint, Health::Down, false));
         assert_eq!(
@@ -158,7 +158,7 @@ fn one_line_sets_the_weight_the_limit_the_admin_state_and_the_health() {
             (said.maxconn, said.admin, said.health),
             (Some(30), Some(Admin::Maint), Some(Health::Down))
         );
-        // A busy machine may lose it in between, and hear it again.
+        // On a busy machine it may be lost in between, and answer again.
         let said = || events(&daemon).into_iter().find(|message| message.starts_with("says "));
         until("there is an event", || said().is_some());
         let first = said();
@@ -188,7 +188,7 @@ fn up_does_not_override_a_failed_check() {
     let daemon = Daemon::start(&pool("interval = \"20ms\", fall = 1, timeout = \"20ms\"", &agent, ""), IPV4);
     until("the check has failed", || backend(&daemon).health == Health::Down);
     agent.now_says("ready up 50%\n");
-    until("the agent is heard", || words(&daemon).health == Some(Health::Up));
+    until("the agent has answered", || words(&daemon).health == Some(Health::Up));
     assert_eq!((backend(&daemon).health, backend(&daemon).weight), (Health::Down, 50));
 }
 
@@ -196,7 +196,7 @@ fn up_does_not_override_a_failed_check() {
 fn an_agent_undoes_nothing_of_an_operator() {
     let agent = Agent::says("ready up weight:30\n");
     let daemon = start(&agent, "");
-    until("the agent is heard", || backend(&daemon).weight == 30);
+    until("the agent has answered", || backend(&daemon).weight == 30);
     let drained = change(&daemon, Some(7), Some(Admin::Drain));
     assert_eq!(
         (drained.weight, drained.admin),
@@ -204,7 +204,7 @@ fn an_agent_undoes_nothing_of_an_operator() {
         "an operator's weight is over the agent's"
     );
     agent.now_says("ready 100% up maxconn:1\n");
-    until("the agent is heard again", || words(&daemon).maxconn == Some(1));
+    until("the agent has answered again", || words(&daemon).maxconn == Some(1));
     let a = backend(&daemon);
     assert_eq!((a.weight, a.admin), (7, Admin::Drain));
     assert!(a.admin_by.expect("an operator").starts_with("uid "));
@@ -221,10 +221,10 @@ fn an_agent_undoes_nothing_of_an_operator() {
 }
 
 #[test]
-fn an_agent_that_cannot_be_heard_changes_nothing_and_is_reported() {
+fn an_agent_that_does_not_answer_changes_nothing_and_is_reported() {
     let mut agent = Agent::says("50% drain\n");
     let daemon = start(&agent, "");
-    until("the agent is heard", || backend(&daemon).admin == Admin::Drain);
+    until("the agent has answered", || backend(&daemon).admin == Admin::Drain);
     for (manner, expected) in [
         (Manner::Says(b"up ready 1".into()), "closed before the end of the line: got \"up ready 1\""),
         (Manner::Says(Vec::new()), "closed before the end of the line: got nothing"),
@@ -246,7 +246,7 @@ fn an_agent_that_cannot_be_heard_changes_nothing_and_is_reported() {
 fn the_words_of_an_agent_that_stays_away_are_cleared_if_so_wanted() {
     let mut agent = Agent::says("50% drain down\n");
     let daemon = start(&agent, "on_lost = \"clear after 100ms\"");
-    until("the agent is heard", || backend(&daemon).admin == Admin::Drain);
+    until("the agent has answered", || backend(&daemon).admin == Admin::Drain);
     agent.dies();
     until("it is forgotten", || backend(&daemon).admin == Admin::Ready);
     let a = backend(&daemon);
@@ -259,7 +259,7 @@ fn the_words_of_an_agent_that_stays_away_are_cleared_if_so_wanted() {
 fn a_word_without_a_meaning_is_reported_and_the_rest_holds() {
     let agent = Agent::says("weight:300 40% failed\n");
     let daemon = start(&agent, "");
-    until("the agent is heard", || backend(&daemon).weight == 40);
+    until("the agent has answered", || backend(&daemon).weight == 40);
     let mistake = "a weight must be 0..=256 or a percentage, got \"weight:300\"";
     assert_eq!(words(&daemon).mistake.as_deref(), Some(mistake));
     agent.now_says("40%\n");
@@ -270,7 +270,7 @@ fn a_word_without_a_meaning_is_reported_and_the_rest_holds() {
 fn a_reload_keeps_what_agents_have_said_and_one_without_them_clears_it() {
     let agent = Agent::says("50% drain\n");
     let daemon = start(&agent, "");
-    until("the agent is heard", || backend(&daemon).admin == Admin::Drain);
+    until("the agent has answered", || backend(&daemon).admin == Admin::Drain);
     agent.now_says("\n");
     let other = pool(OFF, &agent, "").replace("weight = 100", "weight = 10");
     daemon.reload(&other);
@@ -286,7 +286,7 @@ fn a_reload_keeps_what_agents_have_said_and_one_without_them_clears_it() {
 fn an_agent_is_told_which_backend_is_meant() {
     let agent = Agent::says("up\n");
     let daemon = start(&agent, "address = \"127.0.0.1\"\nsend = \"of {backend}\\n\"");
-    until("the agent is heard", || backend(&daemon).health == Health::Up);
+    until("the agent has answered", || backend(&daemon).health == Health::Up);
     until("it was asked", || *agent.asked.lock().expect("lock not poisoned") == b"of a\n");
 }
 
@@ -294,7 +294,7 @@ fn an_agent_is_told_which_backend_is_meant() {
 fn an_agent_may_speak_http() {
     let agent = Agent::says("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n20% drain");
     let daemon = start(&agent, "type = \"http\"\npath = \"/of/{backend}\"");
-    until("the agent is heard", || backend(&daemon).weight == 20);
+    until("the agent has answered", || backend(&daemon).weight == 20);
     assert_eq!(backend(&daemon).admin, Admin::Drain);
     let is_request = |asked: &[u8]| asked.starts_with(b"GET /of/a HTTP/1.0\r\nHost: 127.0.0.1:");
     until("it was asked", || is_request(&agent.asked.lock().expect("lock not poisoned")));
@@ -309,7 +309,7 @@ fn an_agent_may_speak_http() {
 fn ctl_shows_what_an_agent_says() {
     let agent = Agent::says("75% maxconn:30 drain # rolling\n");
     let daemon = start(&agent, "");
-    until("the agent is heard", || backend(&daemon).admin == Admin::Drain);
+    until("the agent has answered", || backend(&daemon).admin == Admin::Drain);
     let output = daemon.command(&["ctl", "backends"]).output().expect("ctl runs");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.contains("drained by agent since"), "{text}");

@@ -1,4 +1,4 @@
-//! Backends that a file lists, whoever writes it and however.
+//! Backends that a file lists, in every way in which a file is written.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -95,7 +95,7 @@ fn answer(status: &str, headers: &str, body: &str) -> Say {
     Say::Bytes(format!("HTTP/1.1 {status}\r\ncontent-length: {len}\r\n{headers}\r\n{body}").into_bytes())
 }
 
-/// A list with the ETag `etag`, and 304 for whoever has it.
+/// A list with the ETag `etag`, and 304 for a request that names it.
 fn list(etag: &'static str, body: String) -> impl Fn(&str) -> Say {
     move |head| {
         if head.contains(&format!("if-none-match: {etag}\r\n")) {

@@ -110,7 +110,7 @@ impl Roster {
         true
     }
 
-    /// Panics unless every agent of a listed backend was heard since all of them behave.
+    /// Panics unless every agent of a listed backend has been asked since all of them behave.
     pub(crate) fn check_agents(&self, snapshot: &Snapshot) {
         for backend in snapshot.backends() {
             let has_agent = snapshot.pool(backend.pool).settings.agent.is_some();

@@ -124,7 +124,7 @@ const REQUIRED: &[&str] = &[
     "further check",
     "reason reported",
     "counted before the end",
-    "agent heard",
+    "agent answered",
     "agent lost",
     "agent forgotten",
     "agent floods",

@@ -259,7 +259,7 @@ impl World {
         for (backend, news) in all_news {
             is_stale |= self.net.borrow_mut().roster.on_agent(&self.snapshot, *backend, news);
             self.coverage.hit(match news {
-                AgentNews::Said { .. } => "agent heard",
+                AgentNews::Said { .. } => "agent answered",
                 AgentNews::Lost(_) => "agent lost",
                 AgentNews::Forgotten => "agent forgotten",
             });

@@ -87,7 +87,7 @@ async fn ask(pool: String, source: Discover) -> Result<Listed, String> {
 }
 
 impl ControlLoop {
-    /// Returns what is to be kept over a restart of what sources list.
+    /// Returns the lists of sources that must survive a restart.
     pub(in crate::control) fn listed_to_keep(&self) -> Vec<Listed> {
         let config = &self.control.config;
         let sources =

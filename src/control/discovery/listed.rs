@@ -25,7 +25,7 @@ pub(super) async fn on_thread<T: Send + 'static>(
 ) -> Result<T, String> {
     let (sender, done) = oneshot::channel();
     let run = move || {
-        // Of a source that is no longer wanted nobody takes it.
+        // The receiver has gone with a source that is no longer wanted.
         let _unwanted = sender.send(work());
     };
     let started = thread::Builder::new().name("l4lb-list".into()).spawn(run);

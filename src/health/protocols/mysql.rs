@@ -19,7 +19,7 @@ const ERR: u8 = 0xFF;
 const ACCESS_DENIED: [u16; 5] = [1045, 1698, 3159, 3118, 4151];
 const COM_QUIT: &[u8] = &[1, 0, 0, 0, 1];
 /// The user that logs in where the configuration has none.
-const NOBODY: &str = "l4lb";
+const DEFAULT_USER: &str = "l4lb";
 
 const CLIENT_LONG_PASSWORD: u32 = 1;
 const CLIENT_PROTOCOL_41: u32 = 1 << 9;
@@ -61,7 +61,7 @@ impl Mysql {
         body.extend_from_slice(&PACKET_MAX.to_le_bytes());
         body.push(CHARSET);
         body.extend_from_slice(&[0; 23]);
-        body.extend_from_slice(self.user.as_deref().unwrap_or(NOBODY).as_bytes());
+        body.extend_from_slice(self.user.as_deref().unwrap_or(DEFAULT_USER).as_bytes());
         // The end of the name, and an empty answer to the scramble.
         body.extend_from_slice(&[0, 0]);
         if capabilities & CLIENT_PLUGIN_AUTH != 0 {

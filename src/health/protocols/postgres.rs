@@ -1,4 +1,4 @@
-//! PostgreSQL, protocol 3.0: a startup message, and what the server answers to a user whom it does not know yet.
+//! PostgreSQL, protocol 3.0: a startup message, and the server's answer before any authentication.
 //!
 //! A request for a password, or the refusal of the user, comes from a server that works. One that starts, stops or has
 //! no connection left reports another error.
