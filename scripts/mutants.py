@@ -570,7 +570,7 @@ MUTANTS = [
     Mutant(
         "last-source-only",
         "what one source lists no more leaves, though another one lists it",
-        "src/control/discovery/follow.rs",
+        "src/control/discovery/lists.rs",
         [("        if self.put(pool, label, list) {\n", "        if self.put(pool, label, list) && label.is_empty() {\n")],
     ),
     Mutant(

@@ -7,8 +7,8 @@
 //!
 //! `dns` asks name servers, `file` reads a file, and `http` asks an HTTP server; both of the latter have a list, see
 //! `listed`. `belief` decides which answers to believe, without a clock and without a socket. `kinds` makes the source
-//! that settings ask for, and `runner` has the thread. `state` is which sources run and how each of them does; `follow`
-//! is what the control thread does with them.
+//! that settings ask for, and `runner` has the thread. `state` is which sources run and how each of them does. The
+//! control thread runs them in `follow`, and has in `lists` what their pools get of them.
 
 mod belief;
 mod dns;
@@ -18,6 +18,7 @@ mod follow;
 mod http;
 pub(in crate::control) mod kinds;
 mod listed;
+mod lists;
 mod runner;
 mod source;
 pub(super) mod state;
