@@ -10,6 +10,7 @@ mod discovery;
 mod events;
 mod reload;
 mod state;
+mod stop;
 mod topology;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use reload::{
     Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending,
 };
 pub use state::{Admin, Health};
+pub use stop::{Stage, Stop, Stopping};
 pub use topology::{PoolShares, Share, Topology};
 
 /// Rows per page, unless the request asks for fewer.
@@ -88,18 +90,6 @@ pub struct NotSaved {
     pub since: Timestamp,
     /// Why the last try failed.
     pub reason: String,
-}
-
-/// The stage of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Accepts connections and serves sessions.
-    Serving,
-    /// Finishes open sessions, accepts no new ones.
-    Draining,
-    /// Resets the sessions that are left, then exits.
-    Stopping,
 }
 
 /// One worker's part of the work.

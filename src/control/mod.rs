@@ -20,6 +20,7 @@ mod reload;
 mod standby;
 mod status;
 mod stepped;
+mod stopping;
 #[cfg(test)]
 mod tests;
 mod token_file;

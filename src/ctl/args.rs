@@ -22,6 +22,7 @@ Examples:
   l4lb ctl explain 0.12.3                    why that session got its backend
   l4lb ctl reload --dry-run                  what the file would change, and the sessions affected
   l4lb ctl events --follow | head
+  l4lb ctl stop --wait                       end the process once its sessions have finished
   l4lb ctl backends --json | jq '.[] | select(.eligible | not)'
 
 A backend is named POOL/BACKEND; with only one pool, BACKEND is enough.
@@ -229,6 +230,22 @@ pub(super) enum Action {
         /// on or off
         #[arg(value_parser = ["on", "off"])]
         fail: Option<String>,
+    },
+    /// End the process as SIGTERM does: no new sessions, open ones may finish for drain_timeout
+    #[command(
+        after_help = "Once more changes nothing; --now, or a signal during the drain, resets the sessions that are left.\n\
+                      The process exits with status 0: systemd starts it again only with Restart=always."
+    )]
+    Stop {
+        /// Reset all sessions at once, as a second signal does
+        #[arg(long)]
+        now: bool,
+        /// Show the progress, and return when the process has ended
+        #[arg(long)]
+        wait: bool,
+        /// Stop waiting after this long, with exit code 1
+        #[arg(long, value_name = "DUR", requires = "wait", value_parser = config::parse_timeout)]
+        timeout: Option<Duration>,
     },
     /// Drains in progress: sessions left, and until when
     Drains,

@@ -81,6 +81,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Returns whether nothing listens there.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Unreachable { error, .. } if is_unanswered(error))
+    }
+
     /// Returns a remedy, as the end of a line.
     pub(super) fn remedy(&self) -> &'static str {
         match self {

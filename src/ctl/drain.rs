@@ -11,7 +11,7 @@ use crate::ctl::figures::{count, span};
 use crate::ctl::{Client, Failure};
 use crate::sys::Clock;
 
-const PERIOD: Duration = Duration::from_millis(500);
+pub(super) const PERIOD: Duration = Duration::from_millis(500);
 
 /// Returns when the backend at `path`, which was as `began` when its drain began, has no session left. Fails after
 /// `timeout`. Progress goes to standard error, because standard output is for the final answer.
@@ -56,10 +56,10 @@ pub(super) fn wait(
 }
 
 /// The progress of a drain.
-struct Progress {
-    at_start: u64,
-    left: u64,
-    age: Duration,
+pub(super) struct Progress {
+    pub(super) at_start: u64,
+    pub(super) left: u64,
+    pub(super) age: Duration,
 }
 
 impl Progress {
@@ -84,14 +84,14 @@ impl Progress {
 
 /// Prints one line that changes on a terminal, a line for each change elsewhere.
 #[derive(Default)]
-struct ProgressLine {
+pub(super) struct ProgressLine {
     left: Option<u64>,
     /// A line on a terminal is not ended yet.
     open: bool,
 }
 
 impl ProgressLine {
-    fn show(&mut self, name: &str, progress: &Progress) {
+    pub(super) fn show(&mut self, name: &str, progress: &Progress) {
         let mut stderr = io::stderr();
         let words = progress.words();
         // An error of standard error itself has no place to be reported.
@@ -105,7 +105,7 @@ impl ProgressLine {
         self.left = Some(progress.left);
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if self.open {
             let _gone = writeln!(io::stderr());
         }

@@ -1,7 +1,7 @@
 //! The client of the admin API: `l4lb ctl`, `l4lb register` and the requests of `l4lb top`.
 //!
 //! `args` has the flags, `target` finds the API, `client` asks, `routes` names the paths, `show` turns answers into
-//! text. `drain` waits until a backend has no session left; `register` keeps a backend registered.
+//! text. `drain` waits until a backend has no session left, `stop` until the process has ended; `register` keeps a backend registered.
 
 mod args;
 mod client;
@@ -14,6 +14,7 @@ mod messages;
 mod register;
 pub(crate) mod routes;
 mod show;
+mod stop;
 mod table;
 pub(crate) mod target;
 
@@ -175,6 +176,15 @@ impl Ctl {
                         self.ask(Method::PUT, path, Some(&wanted), show)
                     }
                 }
+            }
+            Action::Stop { now, wait, timeout } => {
+                let body = api::Stop { now: *now };
+                let answer = self.client.answer(Method::POST, "/v1/stop", Some(&body))?;
+                let began: api::Stopping = answer.read()?;
+                if *wait {
+                    stop::wait(&self.client, &began, *timeout)?;
+                }
+                print(&if self.json { json_line(&answer.body) } else { stop::stopping(&began, *wait) })
             }
             Action::Drains => self.get("/v1/drains", show::drains),
             Action::Config => self.get("/v1/config", show::config),

@@ -79,6 +79,13 @@ pub enum Request {
         /// Receives the confirmation, or the reason of a refusal.
         reply: Reply<()>,
     },
+    /// Ends the process.
+    Stop {
+        /// True resets all sessions at once; false drains first. A drain under way continues.
+        now: bool,
+        /// Receives how it ends.
+        reply: Reply<Stopping>,
+    },
     /// Sets the level of the log.
     LogLevel {
         /// The most detailed level that is logged from now on.
@@ -149,6 +156,15 @@ pub struct Left {
     pub sessions: u32,
     /// False when other holders have a lease: it stays in its pool.
     pub is_removed: bool,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    /// Time until it accepts no more connections; `None` when it accepts none already.
+    pub drains_in: Option<Duration>,
+    /// Time until the sessions that are left are reset.
+    pub cut_in: Duration,
 }
 
 /// Explains why a request was refused. Nothing has changed then.

@@ -127,6 +127,9 @@ impl Running {
     pub fn wait(self) -> io::Result<Totals> {
         let result = self.control.join().map_err(|_| io::Error::other("the control thread panicked"))?;
         self.site.hand_back();
+        if let Some(admin) = self.site.admin_listeners.get() {
+            admin.finish_answers();
+        }
         if let Some(Err(error)) = self.site.admin_listeners.get().map(AdminListeners::remove_socket_file) {
             log::warn!(error:%; "cannot remove the admin socket");
         }

@@ -40,5 +40,6 @@ mod reload;
 mod service;
 mod sessions;
 mod shutdown;
+mod stop;
 mod watch;
 mod workers;

@@ -15,7 +15,7 @@ use crate::harness::peer::{Ending, Peer, until};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits until nothing listens on `address`.
-fn until_closed(address: SocketAddr) {
+pub(crate) fn until_closed(address: SocketAddr) {
     until("the listener is closed", || {
         let sockets = procfs::net::tcp().expect("/proc/net/tcp");
         !sockets.iter().any(|entry| entry.state == TcpState::Listen && entry.local_address == address)

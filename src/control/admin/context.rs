@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::extract::{Answer, Json};
+use super::farewell::Farewells;
 use super::guard::Peer;
 use super::problem::Problem;
 use super::resolve::Resolvers;
@@ -30,6 +31,7 @@ pub(super) struct Context {
     pub(super) reports: Reports,
     pub(super) streams: Arc<Semaphore>,
     pub(super) resolvers: Resolvers,
+    pub(super) farewells: Farewells,
 }
 
 impl Context {
@@ -95,6 +97,6 @@ pub(super) mod tests {
         let view = Arc::new(View::of_nothing());
         let scraper = Arc::new(Scraper::start(Arc::clone(&view)).unwrap());
         let resolvers = Resolvers::start().expect("threads");
-        Context { view, scraper, reports, streams, resolvers }
+        Context { view, scraper, reports, streams, resolvers, farewells: Farewells::default() }
     }
 }

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -17,6 +18,9 @@ use super::token::Tokens;
 use super::{monitoring, routes};
 use crate::config::model::{Admin, AdminSocket};
 use crate::sys;
+
+/// Limit on the wait for the last answers at the end of the process.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The listeners of the admin API: unix socket, TCP and metrics.
 #[derive(Clone)]
@@ -83,6 +87,11 @@ impl AdminListeners {
                 log::warn!(socket, error:%; "admin socket file was removed, and cannot be created again");
             }
         }
+    }
+
+    /// Waits until the answers to requests that end the process are written, unless their clients do not read them.
+    pub(crate) fn finish_answers(&self) {
+        self.context.farewells.wait(FAREWELL_TIMEOUT);
     }
 
     /// Removes the file of the unix socket, unless another process has replaced it.

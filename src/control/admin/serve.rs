@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -34,6 +34,7 @@ use super::guard::{Delay, Peer};
 use super::problem::Problem;
 use super::reloads;
 use super::socket::Unix;
+use super::stop::Last;
 use super::work::{Activity, Work};
 use crate::api;
 use crate::base::token_bucket::TokenBucket;
@@ -194,14 +195,18 @@ impl Connections {
 /// Serves one connection, from its first request to its end.
 async fn converse(stream: impl Stream, peer: Peer, routes: Router, arrival: Work) {
     let activity = Arc::clone(&arrival.0);
+    let last_answer = Arc::new(OnceLock::new());
+    let kept = Arc::clone(&last_answer);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let work = Work::begin(&activity);
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(work.clone());
-        let routes = routes.clone();
+        let (routes, kept) = (routes.clone(), Arc::clone(&kept));
         async move {
-            let answer = answer(routes, request.map(Body::new)).await;
+            let mut answer = answer(routes, request.map(Body::new)).await;
             drop(work);
+            // The connection ends behind it, so there is one at most.
+            answer.extensions_mut().remove::<Last>().map(|last| kept.set(last));
             if let Some(&Delay(delay)) = answer.extensions().get() {
                 tokio::time::sleep(delay).await;
             }
@@ -226,6 +231,8 @@ async fn converse(stream: impl Stream, peer: Peer, routes: Router, arrival: Work
     if let Err(error) = result {
         log::debug!(peer:%, error:%; "admin: connection");
     }
+    // It is written, or cannot be.
+    drop(last_answer);
     linger(stream).await;
 }
 

@@ -59,6 +59,10 @@ impl ControlLoop {
                 self.control.view.events.push(Draft::new(EventKind::Process, what).who(&who));
                 self.reply(reply, Ok(()));
             }
+            Request::Stop { now, reply } => {
+                let stopping = self.on_stop_request(now, &who);
+                self.reply(reply, Ok(stopping));
+            }
             Request::LogLevel { level, reply } => {
                 set_log_level(level, &who);
                 self.reply(reply, Ok(()));
