@@ -274,6 +274,7 @@ fn a_reload_waits_for_the_first_answer_that_it_needs_and_is_refused_without() {
     };
     let daemon = Daemon::start(&one, IPV4);
     until("the first one is there", || names(&daemon) == named(&[A1], port));
+    until("its workers know it", || visit(&daemon) == Some(1));
     daemon.rewrite(&with(silent.local_addr().expect("it is bound")));
     let is_reading = || {
         let status: api::Status = daemon.admin().get("/v1/status").expect("status");
