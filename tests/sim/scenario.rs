@@ -29,7 +29,7 @@ const EXCHANGES: [(&str, &[u8]); 9] = [
         b"220 ready\r\n250 ok\r\n",
     ),
     ("type = \"redis\"", b"+PONG\r\n"),
-    ("type = \"postgres\"", b"R\0\0\0\x08\0\0\0\0S\0\0\0\x06x\0"),
+    ("type = \"postgres\"", b"R\0\0\0\x08\0\0\0\0S\0\0\0\x06x\0Z\0\0\0\x05I"),
     (
         "type = \"mysql\", user = \"l4lb\"",
         b"\x38\0\0\0\x0A11.8.2-MariaDB\0\x01\0\0\0scramble\0\xFE\xF7\x21\x02\0\xFF\x81\x15\0\0\0\0\0\0\0\0\0\0scramble\0\

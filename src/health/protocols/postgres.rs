@@ -1,7 +1,8 @@
-//! PostgreSQL, protocol 3.0: a startup message, and the server's answer before any authentication.
+//! PostgreSQL, protocol 3.0: a startup message, and the server's answer to it.
 //!
 //! A request for a password, or the refusal of the user, comes from a server that works. One that starts, stops or has
-//! no connection left reports another error.
+//! no connection left reports another error. It counts its connections after the authentication: where that needs no
+//! password, only the message behind it, ready for a query, shows that there was one left.
 
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::health::answer::ANSWER_MAX;
@@ -12,17 +13,24 @@ const PROTOCOL_3_0: u32 = 3 << 16;
 const HEADER_LEN: usize = 5;
 const AUTHENTICATION_OK: u32 = 0;
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
-/// SQLSTATE class 28, invalid authorization specification.
-const CLASS_AUTHORIZATION: &[u8] = b"28";
+/// Authentication and error.
+const BEFORE_ENTRY: &[u8] = b"RE";
+/// Parameter, key for cancellation, notice, error, and ready for a query.
+const AFTER_ENTRY: &[u8] = b"SKNEZ";
+/// The errors of a server that works and does not want this user: SQLSTATE class 28, invalid authorization, and once
+/// it is let in, class 3D, no such database (by default that of its name), and 42501, no privilege to connect to it.
+const REFUSALS: [&[u8]; 3] = [b"28", b"3D", b"42501"];
 
 #[derive(Debug)]
 pub(super) struct Postgres {
     user: String,
+    /// The server wants no password.
+    is_let_in: bool,
 }
 
 impl Postgres {
     pub(super) fn new(user: &str) -> Self {
-        Self { user: user.to_owned() }
+        Self { user: user.to_owned(), is_let_in: false }
     }
 }
 
@@ -37,26 +45,35 @@ impl Dialogue for Postgres {
 
     fn read(&mut self, inbox: &mut Inbox, out: &mut Vec<u8>) -> Result<Read, Cause> {
         let alien = |inbox: &Inbox| Cause::NotProtocol { protocol: "PostgreSQL", got: inbox.got() };
-        if inbox.bytes().first().is_some_and(|kind| !b"RE".contains(kind)) {
+        let known = if self.is_let_in { AFTER_ENTRY } else { BEFORE_ENTRY };
+        if inbox.bytes().first().is_some_and(|kind| !known.contains(kind)) {
             return Err(alien(inbox));
         }
         let Some((&[kind, len @ ..], _)) = inbox.bytes().split_first_chunk::<HEADER_LEN>() else {
             return Ok(Read::Incomplete);
         };
         let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
-        if !(2 * size_of::<u32>()..ANSWER_MAX).contains(&len) {
+        // An answer to the startup has a number or the letter of a field in it, and ends with a null.
+        let len_min = if self.is_let_in { size_of::<u32>() } else { 2 * size_of::<u32>() };
+        if !(len_min..ANSWER_MAX).contains(&len) {
             return Err(alien(inbox));
         }
         let Some(message) = inbox.take(1 + len) else { return Ok(Read::Incomplete) };
         let body = &message[HEADER_LEN..];
-        if kind == b'E' {
-            return refusal(body);
+        match kind {
+            b'E' => refusal(body),
+            b'Z' => {
+                out.extend_from_slice(TERMINATE);
+                Ok(Read::Passed)
+            }
+            b'R' if body.starts_with(&AUTHENTICATION_OK.to_be_bytes()) => {
+                self.is_let_in = true;
+                Ok(Read::Message)
+            }
+            // A server that asks for a password would log an end of the session as a message of the wrong type.
+            b'R' => Ok(Read::Passed),
+            _ => Ok(Read::Message),
         }
-        // A server that has asked for a password would log this as one of the wrong type.
-        if body.starts_with(&AUTHENTICATION_OK.to_be_bytes()) {
-            out.extend_from_slice(TERMINATE);
-        }
-        Ok(Read::Passed)
     }
 
     fn place(&self) -> Option<Place> {
@@ -68,7 +85,7 @@ impl Dialogue for Postgres {
 fn refusal(body: &[u8]) -> Result<Read, Cause> {
     let field = |letter: u8| body.split(|&byte| byte == 0).find_map(|field| field.strip_prefix(&[letter]));
     let (code, message) = (field(b'C').unwrap_or_default(), field(b'M').unwrap_or_default());
-    if code.starts_with(CLASS_AUTHORIZATION) {
+    if REFUSALS.iter().any(|refusal| code.starts_with(refusal)) {
         return Ok(Read::Passed);
     }
     Err(Cause::Reported { error: [code, b" ", message].concat().as_slice().into() })

@@ -130,6 +130,13 @@ fn postgres_error(code: &str, message: &str) -> Vec<u8> {
     [b"E".as_slice(), &len.to_be_bytes(), fields.as_bytes()].concat()
 }
 
+const POSTGRES_READY: &[u8] = b"K\0\0\0\x0c12345678N\0\0\0\x04Z\0\0\0\x05I";
+
+/// What a server sends that wants no password.
+fn let_in(rest: &[u8]) -> Vec<u8> {
+    [&authentication(0), b"S\0\0\0\x15TimeZone\0Etc/UTC\0".as_slice(), rest].concat()
+}
+
 #[test]
 fn postgres_is_alive_when_it_asks_for_authentication() {
     let startup = b"\0\0\0\x29\0\x03\0\0user\0l4lb\0application_name\0l4lb\0\0";
@@ -137,7 +144,7 @@ fn postgres_is_alive_when_it_asks_for_authentication() {
     for kind in [3, 5, 10] {
         assert_eq!(expect(&postgres(), &authentication(kind), "ok"), startup);
     }
-    let sent = expect(&postgres(), &authentication(0), "ok");
+    let sent = expect(&postgres(), &let_in(POSTGRES_READY), "ok");
     assert_eq!(sent, [startup.as_slice(), b"X\0\0\0\x04"].concat(), "a session that has begun is ended");
     expect(&postgres(), &postgres_error("28000", "role \"l4lb\" does not exist"), "ok");
     for (answer, sentence) in [
@@ -162,6 +169,29 @@ fn postgres_is_alive_when_it_asks_for_authentication() {
         expect(&postgres(), &answer, sentence);
     }
 }
+
+/// A server in trust mode counts its connections behind the message that lets the user in.
+#[test]
+fn postgres_that_lets_the_user_in_must_have_a_connection_left() {
+    let full = let_in(&postgres_error("53300", "sorry, too many clients already"));
+    let sent = expect(&postgres(), &full, r#"the backend reports "53300 sorry, too many clients already""#);
+    assert!(!sent.ends_with(b"X\0\0\0\x04"), "there is no session to end");
+    for (code, message) in [
+        ("28000", "no pg_hba.conf entry"),
+        ("3D000", "database \"l4lb\" does not exist"),
+        ("42501", "permission denied for database \"l4lb\""),
+    ] {
+        expect(&postgres(), &let_in(&postgres_error(code, message)), "ok");
+    }
+    let undecided = r#"closed before the answer was complete: got nothing"#;
+    expect(&postgres(), &authentication(0), undecided);
+    expect(&postgres(), &let_in(b"K\0\0\0\x0c12345678"), undecided);
+    let again = [authentication(0), authentication(0)].concat();
+    let alien = r#"answer is not PostgreSQL: got "R\x00\x00\x00\x08\x00\x00\x00\x00""#;
+    expect(&postgres(), &again, alien);
+    expect(&postgres(), &let_in(b"S\0\0\0\x03"), r#"answer is not PostgreSQL: got "S\x00\x00\x00\x03""#);
+}
+
 fn packet(sequence: u8, body: &[u8]) -> Vec<u8> {
     [&[u8::try_from(body.len()).unwrap(), 0, 0, sequence], body].concat()
 }
@@ -343,6 +373,7 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
         Just(b"250-x\r\n".to_vec()),
         Just(b"250 x\r\n".to_vec()),
         Just(authentication(0)),
+        Just(POSTGRES_READY.to_vec()),
         Just(postgres_error("28P01", "no")),
         Just(greeting()),
         Just(packet(2, b"\xFEcaching_sha2_password\0")),
