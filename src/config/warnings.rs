@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use super::model::{Config, Pool};
+use super::model::{BackendCheck, Check, Config, Pool};
 use crate::base::address::Address;
 
 /// Returns the warnings about `config`, one line each.
@@ -40,7 +40,15 @@ fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
         let warning = || format!("pool {name:?}: backend {:?}: address: {}", backend.name, unscoped(address));
         is_unscoped(address).then(warning)
     });
-    weightless.into_iter().chain(lone_tier).chain(unscoped)
+    let is_unchecked = pool.health.check == Check::Off;
+    let special = move |backend: &&super::model::Backend| backend.check != BackendCheck::default();
+    let unchecked = backends.iter().filter(special).filter(move |_| is_unchecked).map(move |backend| {
+        format!(
+            "pool {name:?}: backend {:?}: check: is ignored, the checks of its pool are off",
+            backend.name
+        )
+    });
+    weightless.into_iter().chain(lone_tier).chain(unscoped).chain(unchecked)
 }
 
 /// Returns whether it is a link-local IPv6 address without a scope, which is ambiguous (RFC 4007).
@@ -74,6 +82,10 @@ mod tests {
             [[pool]]
             name = "spare"
             backend = [{ address = ":83", backup = true }]
+            [[pool]]
+            name = "unchecked"
+            backend = [{ name = "b", address = ":84", check = { port = 1 } }, { address = ":85", check = {} }]
+            health = { type = "off" }
         "#;
         let config = parse(text, "x.toml", &Overrides::default(), &mut |_| Ok(Vec::new())).unwrap();
         assert_eq!(
@@ -85,6 +97,8 @@ mod tests {
                  [fe80::2%eth0]:80",
                 "pool \"spare\": no listener serves it",
                 "pool \"spare\": all backends have priority 15: they serve as if none was set",
+                "pool \"unchecked\": no listener serves it",
+                "pool \"unchecked\": backend \"b\": check: is ignored, the checks of its pool are off",
             ]
         );
     }
