@@ -333,6 +333,7 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
         initial_state,
         // Each has a name, and so is compared by `diff`.
         more: _,
+        secrets: _,
     } = new;
     keys.all(check_keys(&old.check, &old.written), check_keys(check, written));
     keys.duration("health.interval", old.interval, *interval);
@@ -346,7 +347,7 @@ fn of_health(old: &Health, new: &Health, keys: &mut Keys<'_>) {
 }
 
 fn of_check(old: &FurtherCheck, new: &FurtherCheck, keys: &mut Keys<'_>) {
-    let FurtherCheck { name: _, check, written, port } = new;
+    let FurtherCheck { name: _, check, written, secrets: _, port } = new;
     keys.all(
         check_keys(&old.check, &old.written).map(without_table),
         check_keys(check, written).map(without_table),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 pub use health::{
-    BackendCheck, Check, Expect, FIRST_CHECK, FurtherCheck, Health, HealthState, OneCheck, ScriptStep,
+    BackendCheck, Check, Expect, FIRST_CHECK, FurtherCheck, Health, HealthState, OneCheck, ScriptStep, Secret,
 };
 
 use super::address::Target;

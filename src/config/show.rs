@@ -170,7 +170,7 @@ impl fmt::Display for Health {
 
 impl fmt::Display for FurtherCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, check, written, port } = self;
+        let Self { name, check, written, port, secrets: _ } = self;
         write!(f, "{name}: ")?;
         write_check(f, check, written)?;
         port.map_or(Ok(()), |port| write!(f, " port={port}"))

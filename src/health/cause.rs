@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::config::model::Secret;
+
 /// At most this many bytes of an answer are shown.
 const SHOWN_MAX: usize = 64;
 
@@ -101,6 +103,14 @@ pub enum Cause {
     /// A gRPC call that ended without a message.
     #[error("the call ended without a health status: is the service registered?")]
     NoHealthStatus,
+    /// A check that was not over when all checks of its round had taken this long.
+    #[error("{cause}: the checks of a round have {limit:?} together")]
+    LateInRound {
+        /// The most that all of them may take: the interval.
+        limit: Duration,
+        /// What it waited for.
+        cause: Box<Cause>,
+    },
     /// One of these at one step of several.
     #[error("{place}: {cause}")]
     At {
@@ -112,12 +122,46 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Returns the cause with the names of variables in place of their content.
+    #[must_use]
+    pub fn hiding(mut self, secrets: &[Secret]) -> Self {
+        match &mut self {
+            Self::Prefix { expected, got } | Self::Missing { expected, got } => {
+                expected.hide(secrets);
+                got.hide(secrets);
+            }
+            Self::Closed { got }
+            | Self::NotHttp { got }
+            | Self::NotProtocol { got, .. }
+            | Self::TooLong { got, .. }
+            | Self::Reported { error: got } => got.hide(secrets),
+            Self::At { cause, .. } | Self::LateInRound { cause, .. } => {
+                **cause = std::mem::replace(&mut **cause, Self::Refused).hiding(secrets);
+            }
+            Self::Refused
+            | Self::SelfConnect
+            | Self::Socket { .. }
+            | Self::TimedOut { .. }
+            | Self::Status { .. }
+            | Self::Undecided { .. }
+            | Self::NoHealthStatus => {}
+        }
+        self
+    }
+
     /// Returns the cause with its place, if it has one.
     pub(super) fn at(self, place: Option<Place>) -> Self {
         match place {
             Some(place) => Self::At { place, cause: Box::new(self) },
             None => self,
         }
+    }
+
+    /// Returns the cause of a check whose round has only so long, if a timeout ended it.
+    pub(super) fn late_in_round(self, limit: Duration) -> Self {
+        let timed_out = |cause: &Self| matches!(cause, Self::TimedOut { .. });
+        let is_late = timed_out(&self) || matches!(&self, Self::At { cause, .. } if timed_out(cause));
+        if is_late { Self::LateInRound { limit, cause: Box::new(self) } } else { self }
     }
 
     /// Returns the cause of an error of the socket.
@@ -184,6 +228,37 @@ impl From<&[u8]> for Quoted {
     }
 }
 
+impl Quoted {
+    /// Puts the names of variables in place of their content, also of one that is cut off at the end.
+    fn hide(&mut self, secrets: &[Secret]) {
+        if secrets.is_empty() {
+            return;
+        }
+        self.shown = hidden(&self.shown, secrets, self.is_cut);
+    }
+}
+
+/// Returns `bytes` with the names of variables in place of their content; if they are cut, also of one that only begins.
+pub(super) fn hidden(bytes: &[u8], secrets: &[Secret], is_cut: bool) -> Vec<u8> {
+    let (mut shown, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
+    while let [first, others @ ..] = rest {
+        let begins = |Secret { value, .. }: &&Secret| {
+            rest.starts_with(value.as_bytes()) || (is_cut && value.as_bytes().starts_with(rest))
+        };
+        match secrets.iter().find(begins) {
+            Some(Secret { variable, value }) => {
+                shown.extend_from_slice(format!("${{{variable}}}").as_bytes());
+                rest = &rest[value.len().min(rest.len())..];
+            }
+            None => {
+                shown.push(*first);
+                rest = others;
+            }
+        }
+    }
+    shown
+}
+
 impl Display for Quoted {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         if self.shown.is_empty() {
@@ -209,6 +284,26 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             assert_eq!(Quoted::from(bytes).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_content_of_a_variable_is_not_shown() {
+        let secret = |variable: &str, value: &str| Secret { variable: variable.into(), value: value.into() };
+        let secrets = [secret("LONG", &"s".repeat(80)), secret("TOKEN", "ab\\n"), secret("PART", "ab")];
+        let long = [b"x ".as_slice(), &[b's'; 80]].concat();
+        for (bytes, expected) in [
+            (b"token ab\\n".as_slice(), r#""token ${TOKEN}""#),
+            (b"aab abab", r#""a${PART} ${PART}${PART}""#),
+            (b"an a", r#""an a""#),
+            (&long, r#""x ${LONG}"..."#),
+        ] {
+            let (wanted, got) = (Quoted::from(b"+ab".as_slice()), Quoted::from(bytes));
+            let cause =
+                Cause::Missing { expected: wanted, got }.at(Some(Place::Step { number: 1, count: 1 }));
+            let sentence = cause.hiding(&secrets).to_string();
+            let end = format!(r#"step 1 of 1: answer does not contain "+${{PART}}": got {expected}"#);
+            assert_eq!(sentence, end);
         }
     }
 

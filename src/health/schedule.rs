@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::rng::Rng;
 use crate::config::model::{BackendCheck, Health};
+use crate::health::cause::Cause;
 
 /// The timing of the checks of one backend.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,17 @@ impl Timing {
         let interval = of_backend.interval.unwrap_or(interval);
         let (fast_interval, timeout) = (fast_interval.min(interval), timeout.min(interval));
         Self { interval, fast_interval, timeout, jitter_percent }
+    }
+
+    /// Returns how long a check may take whose round has taken `spent` so far: all checks of a round together have one
+    /// interval, so that it does not matter to the next round how many there are.
+    pub fn limit_after(&self, spent: Duration) -> Duration {
+        self.timeout.min(self.interval.saturating_sub(spent))
+    }
+
+    /// Returns the cause with the reason for its `limit`, where the checks before it have left less than the timeout.
+    pub fn judged(&self, cause: Cause, limit: Duration) -> Cause {
+        if limit < self.timeout { cause.late_in_round(self.interval) } else { cause }
     }
 }
 
@@ -60,8 +72,9 @@ fn nanos(span: Duration) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Duration, Rng, Timing, first_delay, next_delay};
+    use super::{Cause, Duration, Rng, Timing, first_delay, next_delay};
     use crate::config::model::{BackendCheck, Check, Health, HealthState};
+    use crate::health::cause::ProbeStep;
 
     const CHECKS: usize = 10_000;
 
@@ -75,6 +88,7 @@ mod tests {
         let health = Health {
             check: Check::Tcp,
             written: std::collections::BTreeMap::new(),
+            secrets: Vec::new(),
             interval: long,
             fast_interval: short,
             timeout: long,
@@ -93,6 +107,23 @@ mod tests {
         assert_eq!(timing(None), [2_000, 400, 2_000]);
         assert_eq!(timing(Some(Duration::from_millis(100))), [100, 100, 100]);
         assert_eq!(timing(Some(Duration::from_secs(60))), [60_000, 400, 2_000]);
+    }
+
+    #[test]
+    fn the_checks_of_a_round_share_one_interval() {
+        let ms = Duration::from_millis(1);
+        let timing = timing(2_000 * ms, 500 * ms, 0);
+        for (spent, limit) in [(0, 1_000), (1_000, 1_000), (1_200, 800), (2_000, 0), (9_000, 0)] {
+            assert_eq!(timing.limit_after(spent * ms), limit * ms, "{spent} ms spent");
+        }
+        let cause = |limit: u32| {
+            let limit = limit * ms;
+            timing.judged(Cause::TimedOut { limit, doing: ProbeStep::Connecting }, limit).to_string()
+        };
+        assert_eq!(cause(1_000), "timed out after 1s while connecting");
+        let sentence = "timed out after 800ms while connecting: the checks of a round have 2s together";
+        assert_eq!(cause(800), sentence);
+        assert_eq!(timing.judged(Cause::Refused, 800 * ms), Cause::Refused);
     }
 
     /// Returns the most checks that fire in one millisecond, when each of `checks` fires once in two seconds.

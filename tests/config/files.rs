@@ -19,6 +19,7 @@ const VARIABLES: Inputs = Inputs {
         "WORKERS" => Some("3".into()),
         "PIN" => Some("true".into()),
         "SECRET" => Some("hunter2".into()),
+        "BACKSLASHES" => Some(r"a\nb\".into()),
         "LINES" => Some("x\"\n[[pool]]\nname = \"evil".into()),
         "LATIN" => Some(OsString::from_vec(vec![b'a', 0xe9])),
         _ => None,
@@ -147,6 +148,21 @@ fn the_bytes_of_a_check_are_shown_as_in_the_file() {
     let expected = "pool \"web\": health.send \"AUTH x\\r\\n\" -> \"AUTH ${SECRET}\\r\\n\"";
     assert_eq!(changes, [expected]);
     assert!(!shown.contains("hunter2"));
+}
+
+/// A password may have a backslash.
+#[test]
+fn the_content_of_a_variable_has_no_escapes() {
+    let steps = r"steps = [{ send = 'AUTH ${BACKSLASHES}\r\n', expect = '+${SECRET}\x20' }]";
+    let config = load_with_variables(&file(Health, steps)).unwrap();
+    let health = &config.pools[0].health;
+    let Check::Script(steps) = &health.check else { panic!("another check") };
+    assert_eq!(steps[0].send.as_slice(), b"AUTH a\\nb\\\r\n");
+    assert_eq!(steps[0].expect.as_slice(), b"+hunter2 ");
+    let secrets: Vec<(&str, &str)> =
+        health.secrets.iter().map(|secret| (secret.variable.as_str(), secret.value.as_str())).collect();
+    assert_eq!(secrets, [("SECRET", "hunter2"), ("BACKSLASHES", r"a\nb\")]);
+    assert!(!format!("{config:?}").contains("\"hunter2\""), "the content of no variable is printed as such");
 }
 
 /// A configuration of several files, in a folder of its own; errors name them relative to it.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 
 use super::reader::{Reader, quote, str_of};
-use crate::config::model::{Check, Expect, ScriptStep};
+use crate::config::model::{Check, Expect, ScriptStep, Secret};
 use crate::config::parse::raw::{Key, RawHealth, RawStep, Sections, Table};
+use crate::config::parse::report::Variable;
 use crate::config::ranges::{IDENTIFIER_LEN_MAX, PAYLOAD_LEN_MAX, STEPS_MAX};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,9 +43,12 @@ impl Kind {
     }
 }
 
-/// Returns the kind of a check. Of its keys in whose values the file names a variable, also what the file has: their
-/// values may be secret, and are not shown.
-pub(super) fn check(read: &mut Reader, raw: &RawHealth) -> (Check, BTreeMap<&'static str, String>) {
+/// Returns the kind of a check. Of its keys in whose values the file names a variable, also what the file has, and the
+/// content of those variables: it may be secret, and is not shown.
+pub(super) fn check(
+    read: &mut Reader,
+    raw: &RawHealth,
+) -> (Check, BTreeMap<&'static str, String>, Vec<Secret>) {
     let kind = match raw.kind {
         Some(_) => read.choice("type", &raw.kind, &KINDS),
         None => Some(Kind::Tcp),
@@ -93,12 +97,27 @@ pub(super) fn check(read: &mut Reader, raw: &RawHealth) -> (Check, BTreeMap<&'st
         Some(Kind::Grpc) => Check::Grpc { service: service.unwrap_or_default(), host },
         Some(Kind::Mqtt) => Check::Mqtt { client_id: client_id.unwrap_or_default() },
     };
-    (check, written)
+    (check, written, secrets(read, raw))
 }
 
 /// Returns what the file has for what a check sends and looks for, where that names a variable.
 fn written(read: &Reader, raw: &RawHealth) -> BTreeMap<&'static str, String> {
-    let keys = [
+    let keys = text_keys(raw);
+    keys.into_iter().filter_map(|(name, key)| Some((name, read.written(key)?.to_owned()))).collect()
+}
+
+/// Returns the content of the variables in what a check sends and looks for, the longest first: one may contain another.
+fn secrets(read: &Reader, raw: &RawHealth) -> Vec<Secret> {
+    let steps = raw.steps.iter().map(Spanned::get_ref).flat_map(|step| [&step.send, &step.expect]);
+    let keys = text_keys(raw).into_iter().map(|(_, key)| key).chain(steps);
+    let mut secrets: Vec<Secret> = keys.flat_map(|key| read.secrets(key)).collect();
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.value.len()));
+    secrets.dedup();
+    secrets
+}
+
+fn text_keys(raw: &RawHealth) -> [(&'static str, &Key); 9] {
+    [
         ("send", &raw.send),
         ("expect", &raw.expect),
         ("contains", &raw.contains),
@@ -108,8 +127,7 @@ fn written(read: &Reader, raw: &RawHealth) -> BTreeMap<&'static str, String> {
         ("domain", &raw.domain),
         ("service", &raw.service),
         ("client_id", &raw.client_id),
-    ];
-    keys.into_iter().filter_map(|(name, key)| Some((name, read.written(key)?.to_owned()))).collect()
+    ]
 }
 
 /// Reports keys of another type.
@@ -175,7 +193,8 @@ fn step_of(read: &mut Reader, step: &RawStep, number: usize) -> ScriptStep {
     }
     let mut bytes = |name: &str, key: &Key, min: usize| {
         let name = format!("steps: step {number}: {name}");
-        let bytes = match unescape(read.text(&name, key)?) {
+        let text = read.text(&name, key)?;
+        let bytes = match unescape(text, read.variables(key)) {
             Ok(bytes) => bytes,
             Err(escape) => {
                 let known = "\\r, \\n, \\t, \\0, \\\\ and \\xHH";
@@ -196,10 +215,20 @@ fn step_of(read: &mut Reader, step: &RawStep, number: usize) -> ScriptStep {
     }
 }
 
-/// Returns the bytes that a text with escapes stands for, or the first escape that is none.
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
+/// Returns the bytes that a text with escapes stands for, or the first escape that is none. The content of variables
+/// stands for itself: a password may have a backslash.
+fn unescape(text: &str, variables: &[Variable]) -> Result<Vec<u8>, String> {
+    let (mut bytes, mut read) = (Vec::with_capacity(text.len()), 0);
+    for Variable { place, .. } in variables {
+        unescape_written(&text[read..place.start], &mut bytes)?;
+        bytes.extend_from_slice(text[place.clone()].as_bytes());
+        read = place.end;
+    }
+    unescape_written(&text[read..], &mut bytes)?;
+    Ok(bytes)
+}
+
+fn unescape_written(mut rest: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
     while let Some((plain, escape)) = rest.split_once('\\') {
         bytes.extend_from_slice(plain.as_bytes());
         let hex = || u8::from_str_radix(escape.get(1..3)?, 16).ok();
@@ -219,7 +248,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
         rest = &escape[len..];
     }
     bytes.extend_from_slice(rest.as_bytes());
-    Ok(bytes)
+    Ok(())
 }
 
 /// Without a sign, which a number could have.
@@ -255,7 +284,7 @@ pub(super) fn visible<'k>(read: &mut Reader, name: &str, key: &'k Key, len_max: 
 
 #[cfg(test)]
 mod tests {
-    use super::unescape;
+    use super::{Variable, unescape};
 
     #[test]
     fn escapes_stand_for_any_byte() {
@@ -268,12 +297,21 @@ mod tests {
             (r"\\", b"\\"),
         ];
         for (text, bytes) in cases {
-            assert_eq!(unescape(text).as_deref(), Ok(bytes), "{text:?}");
+            assert_eq!(unescape(text, &[]).as_deref(), Ok(bytes), "{text:?}");
         }
         for (text, escape) in
             [(r"a\q", r"\q"), (r"\x1", r"\x1"), (r"\x+1", r"\x+1"), ("\\", "\\"), (r"\xé", r"\xé")]
         {
-            assert_eq!(unescape(text), Err(escape.to_owned()), "{text:?}");
+            assert_eq!(unescape(text, &[]), Err(escape.to_owned()), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_content_of_a_variable_stands_for_itself() {
+        let variable = |place| Variable { name: "PASSWORD".into(), place };
+        let text = r"AUTH a\nb\x\r\n";
+        assert_eq!(unescape(text, &[variable(5..11)]).as_deref(), Ok(b"AUTH a\\nb\\x\r\n".as_slice()));
+        assert_eq!(unescape(text, &[variable(5..9)]), Err(r"\x\r".to_owned()), "behind the variable");
+        assert_eq!(unescape(r"\xff", &[variable(2..4)]), Err(r"\x".to_owned()), "no escape ends in one");
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn check(
     if raw.name.is_some() {
         read.wrong("name", &raw.name, "belongs to [[pool.check]]");
     }
-    let (check, written) = exchange::check(&mut read, raw);
+    let (check, written, secrets) = exchange::check(&mut read, raw);
     // A check that is off may keep the others, as it may keep its keys.
     let mut more = further_checks(more, parent, read.report);
     if check == Check::Off {
@@ -49,6 +49,7 @@ pub(super) fn check(
     Health {
         check,
         written,
+        secrets,
         interval,
         fast_interval: fast_interval.unwrap_or(Duration::from_millis(500).min(interval)),
         timeout: timeout.unwrap_or(Duration::from_secs(1).min(interval)),
@@ -76,7 +77,7 @@ fn further_checks(raw: &Sections<RawHealth>, parent: &Scope, report: &mut Report
             read.wrong("name", &raw.name, format_args!("a pool has at most {CHECKS_MAX} of these"));
             break;
         }
-        let (check, written) = exchange::check(&mut read, raw);
+        let (check, written, secrets) = exchange::check(&mut read, raw);
         if check == Check::Off {
             read.wrong("type", &raw.kind, "off belongs to [pool.health]: leave this check out instead");
         }
@@ -101,7 +102,7 @@ fn further_checks(raw: &Sections<RawHealth>, parent: &Scope, report: &mut Report
         if name == FIRST_CHECK || checks.iter().any(|check| check.name == name) {
             read.wrong("name", &raw.name, format_args!("{name:?} is taken, name each check of the pool"));
         }
-        checks.push(FurtherCheck { name, check, written, port });
+        checks.push(FurtherCheck { name, check, written, secrets, port });
     }
     checks
 }

@@ -10,8 +10,9 @@ use toml::{Spanned, Value};
 
 use crate::base::nearest::did_you_mean;
 use crate::config::error::Invalid;
+use crate::config::model::Secret;
 use crate::config::parse::raw::Key;
-use crate::config::parse::report::{Report, Scope, Spot};
+use crate::config::parse::report::{Report, Scope, Spot, Variable};
 use crate::config::units::{parse_duration, show_duration};
 
 /// The reader of the table that `scope` names. Every method returns `None` when the key is absent, and also when it is
@@ -138,6 +139,20 @@ impl Reader<'_> {
     /// Returns the text of the file at the key, if it names a variable.
     pub(super) fn written(&self, key: &Key) -> Option<&str> {
         self.report.written_at(key.as_ref()?.span().start)
+    }
+
+    /// Returns the variables in the value of the key.
+    pub(super) fn variables(&self, key: &Key) -> &[Variable] {
+        key.as_ref().map_or(&[], |value| self.report.variables_at(value.span().start))
+    }
+
+    /// Returns the content of the variables in the value of the key.
+    pub(super) fn secrets(&self, key: &Key) -> Vec<Secret> {
+        let secret = |Variable { name, place }: &Variable| {
+            let value = str_of(key)?.get(place.clone()).filter(|value| !value.is_empty())?;
+            Some(Secret { variable: name.clone(), value: value.to_owned() })
+        };
+        self.variables(key).iter().filter_map(secret).collect()
     }
 
     /// The value of `key` as messages repeat it.

@@ -35,7 +35,13 @@ const BASE: &str = r#"
 type Edit = fn(&mut Config);
 
 fn app() -> FurtherCheck {
-    FurtherCheck { name: "app".into(), check: Check::Redis, written: BTreeMap::new(), port: None }
+    FurtherCheck {
+        name: "app".into(),
+        check: Check::Redis,
+        written: BTreeMap::new(),
+        secrets: Vec::new(),
+        port: None,
+    }
 }
 
 fn web(config: &mut Config) -> &mut Pool {

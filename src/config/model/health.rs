@@ -1,6 +1,7 @@
 //! How backends are checked.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ pub struct Health {
     /// Of its keys in whose values the file names a variable, what the file has: their values may be secret, and are
     /// not shown.
     pub written: BTreeMap<&'static str, String>,
+    /// The content of these variables.
+    pub secrets: Vec<Secret>,
     /// Time between checks of one backend.
     pub interval: Duration,
     /// Time between checks while the state is changing.
@@ -41,8 +44,26 @@ pub struct FurtherCheck {
     pub check: Check,
     /// As in [`Health`].
     pub written: BTreeMap<&'static str, String>,
+    /// As in [`Health`].
+    pub secrets: Vec<Secret>,
     /// Check this port instead of the one that serves.
     pub port: Option<u16>,
+}
+
+/// The content of a variable that the file names in a key of a check. It may be secret: messages name the variable
+/// instead.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// The name of the variable.
+    pub variable: String,
+    /// Its content, not empty.
+    pub value: String,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${{{}}}", self.variable)
+    }
 }
 
 /// One check of a pool, in whichever place the configuration has it.
@@ -50,6 +71,8 @@ pub struct FurtherCheck {
 pub struct OneCheck<'h> {
     /// The kind of the check.
     pub check: &'h Check,
+    /// The content of variables in its keys.
+    pub secrets: &'h [Secret],
     /// Check this port instead of the one that serves.
     pub port: Option<u16>,
     /// Its name, if the pool has several checks.
@@ -63,9 +86,15 @@ impl Health {
     /// Returns the checks that must pass, in this order.
     pub fn checks(&self) -> impl Iterator<Item = OneCheck<'_>> {
         let has_more = !self.more.is_empty();
-        let first = OneCheck { check: &self.check, port: self.port, name: has_more.then_some(FIRST_CHECK) };
-        let more = self.more.iter().map(|FurtherCheck { name, check, port, .. }| OneCheck {
+        let first = OneCheck {
+            check: &self.check,
+            secrets: &self.secrets,
+            port: self.port,
+            name: has_more.then_some(FIRST_CHECK),
+        };
+        let more = self.more.iter().map(|FurtherCheck { name, check, secrets, port, .. }| OneCheck {
             check,
+            secrets,
             port: *port,
             name: Some(name),
         });

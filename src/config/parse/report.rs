@@ -60,13 +60,26 @@ struct Lines {
     starts: Vec<usize>,
 }
 
+/// What the file has for a value with variables in it.
+pub(in crate::config) struct Written {
+    pub(in crate::config) text: String,
+    pub(in crate::config) variables: Vec<Variable>,
+}
+
+/// The content of a variable in a value, at these bytes of it.
+#[derive(Debug)]
+pub(in crate::config) struct Variable {
+    pub(in crate::config) name: String,
+    pub(in crate::config) place: Range<usize>,
+}
+
 pub(in crate::config) struct Report {
     /// The file, and behind it those that it includes.
     files: Vec<Lines>,
     /// Each with its place among the others.
     errors: Vec<(usize, Error)>,
     /// By the place of a value in which there is a variable, what the file has there.
-    written: HashMap<usize, String>,
+    written: HashMap<usize, Written>,
     /// Notes: not mistakes, but worth reporting to an operator.
     pub(in crate::config) notes: Vec<String>,
 }
@@ -111,14 +124,19 @@ impl Report {
     }
 
     /// Notes that the value at `byte` is not what the file has there: `written`, with a variable in it.
-    pub(in crate::config) fn note_written(&mut self, byte: usize, written: String) {
+    pub(in crate::config) fn note_written(&mut self, byte: usize, written: Written) {
         self.written.insert(byte, written);
     }
 
     /// What the file has at `byte`, where that names a variable: messages repeat this and not its value, which may be
     /// secret.
     pub(in crate::config) fn written_at(&self, byte: usize) -> Option<&str> {
-        self.written.get(&byte).map(String::as_str)
+        self.written.get(&byte).map(|written| written.text.as_str())
+    }
+
+    /// Returns the variables in the value at `byte`.
+    pub(in crate::config) fn variables_at(&self, byte: usize) -> &[Variable] {
+        self.written.get(&byte).map_or(&[], |written| &written.variables)
     }
 
     /// Returns what the file has within `bytes` where it names variables, in the order of the file.
@@ -127,7 +145,7 @@ impl Report {
             .written
             .iter()
             .filter(|(byte, _)| bytes.contains(byte))
-            .map(|(byte, text)| (*byte, text.as_str()))
+            .map(|(byte, written)| (*byte, written.text.as_str()))
             .collect();
         found.sort_unstable();
         found.into_iter().map(|(_, text)| text).collect()

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::file::Inputs;
 use super::label::label_of;
-use super::report::{Report, Spot};
+use super::report::{Report, Spot, Variable, Written};
 use crate::config::ranges::EXPANDED_LEN_MAX;
 
 /// Puts the variables into the values of `document`, and reports those that cannot be put in; false if there is one.
@@ -22,7 +22,7 @@ pub(super) fn put_in(document: &mut DeTable, inputs: Inputs, report: &mut Report
 /// `text` with the variables put in, unless one cannot be.
 pub(super) fn put_into_one(text: &str, inputs: Inputs) -> Option<String> {
     let mut left = EXPANDED_LEN_MAX;
-    put_into(text, |name| value_of(name, inputs, &mut left)).ok()
+    put_into(text, |name| value_of(name, inputs, &mut left)).ok().map(|put| put.text)
 }
 
 struct Variables<'a> {
@@ -72,9 +72,9 @@ impl Variables<'_> {
             DeValue::String(text) => {
                 let (written, left) = (text.as_ref(), &mut self.left);
                 match put_into(written, |name| value_of(name, self.inputs, left)) {
-                    Ok(put) if put == written => {}
-                    Ok(put) => {
-                        self.report.note_written(byte, written.to_owned());
+                    Ok(put) if put.text == written => {}
+                    Ok(Put { text: put, variables }) => {
+                        self.report.note_written(byte, Written { text: written.to_owned(), variables });
                         *text = put.into();
                     }
                     Err(what) => {
@@ -104,9 +104,16 @@ fn value_of(name: &str, inputs: Inputs, left: &mut usize) -> Result<String, Stri
     Ok(value)
 }
 
+/// A text with the variables in it.
+#[derive(Debug)]
+struct Put {
+    text: String,
+    variables: Vec<Variable>,
+}
+
 /// `text` with what `value_of` returns in place of each `${NAME}`, or what is wrong with the first that is.
-fn put_into(text: &str, mut value_of: impl FnMut(&str) -> Result<String, String>) -> Result<String, String> {
-    let mut put = String::with_capacity(text.len());
+fn put_into(text: &str, mut value_of: impl FnMut(&str) -> Result<String, String>) -> Result<Put, String> {
+    let (mut put, mut variables) = (String::with_capacity(text.len()), Vec::new());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
@@ -125,11 +132,13 @@ fn put_into(text: &str, mut value_of: impl FnMut(&str) -> Result<String, String>
                 "${{{name}}}: the name of a variable {must}; $${{ is for what is no variable"
             ));
         }
+        let start = put.len();
         put.push_str(&value_of(name)?);
+        variables.push(Variable { name: name.to_owned(), place: start..put.len() });
         rest = &from[end + 1..];
     }
     put.push_str(rest);
-    Ok(put)
+    Ok(Put { text: put, variables })
 }
 
 /// Returns whether a shell can set a variable of that name.
@@ -144,12 +153,16 @@ mod tests {
     use super::*;
 
     fn put(text: &str) -> Result<String, String> {
-        put_into(text, |name| match name {
+        let put = put_into(text, |name| match name {
             "HOST" => Ok("10.0.0.1".into()),
             "NONE" => Ok(String::new()),
             "LIKE" => Ok("${HOST}".into()),
             _ => Err(format!("no {name}")),
-        })
+        })?;
+        for Variable { name, place } in put.variables {
+            assert!(["HOST", "NONE", "LIKE"].contains(&name.as_str()) && put.text.get(place).is_some());
+        }
+        Ok(put.text)
     }
 
     #[test]
