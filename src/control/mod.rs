@@ -36,7 +36,7 @@ use crate::api::{self, EventKind};
 use crate::config::model::{Config, HealthState, WhenAllDown};
 use crate::messages::command::{Command, StopReason};
 use crate::messages::reload::{Mode, ReloadRequest};
-use crate::messages::report::{Report, WorkerId};
+use crate::messages::report::{CheckedBy, Report, WorkerId};
 use crate::messages::request::Named;
 use crate::messages::topology::StagedChange;
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
@@ -129,7 +129,7 @@ impl ControlLoop {
         match report {
             Report::Health { backend, from, to, reason } => self.on_health(backend, from, to, &reason),
             Report::Agent { backend, news } => self.on_agent(backend, news),
-            Report::Checked { backend, check, failure } => self.on_checked(backend, check, failure),
+            Report::Checked { backend, by, check, failure } => self.on_checked(backend, by, check, failure),
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
             Report::Ask(ask) => self.on_ask(ask),
             Report::Terminate => self.on_terminate(),
@@ -162,10 +162,11 @@ impl ControlLoop {
         self.answers.drain(..).for_each(|answer| answer());
     }
 
-    fn on_checked(&mut self, id: BackendId, check: usize, failure: Option<String>) {
+    fn on_checked(&mut self, id: BackendId, by: CheckedBy, check: usize, failure: Option<String>) {
         // Removed since, or checked in another way: its new checks report anew.
         let Some(backend) = self.control.snapshot.backend(id) else { return };
-        if check > self.control.snapshot.pool(backend.pool).settings.health.more.len() {
+        let pool = self.control.snapshot.pool(backend.pool);
+        if pool.checks != by.checks || pool.own_check(backend) != Some(by.own) {
             return;
         }
         let mut state = self.control.view.state();

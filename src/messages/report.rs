@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use crate::base::atomic::{AtomicU64, Ordering};
-use crate::config::model::HealthState;
+use crate::config::model::{BackendCheck, HealthState};
 use crate::messages::discovery::{SourceId, SourceReport};
 use crate::messages::reload::ReloadRequest;
 use crate::messages::request::Ask;
@@ -43,6 +43,8 @@ pub enum Report {
     Checked {
         /// The backend.
         backend: BackendId,
+        /// The settings of its checks: it may have others by now.
+        by: CheckedBy,
         /// Its place among the checks of the pool.
         check: usize,
         /// Why it has failed, in words, if it has.
@@ -73,6 +75,15 @@ pub enum Report {
     Discovered(SourceId, SourceReport, Duration),
     /// SIGUSR1: log each worker's part of the work.
     LogWorkerStats,
+}
+
+/// Identifies the settings that a backend is checked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedBy {
+    /// [`Pool::checks`](crate::pool::Pool::checks) of its pool.
+    pub checks: u64,
+    /// What is special about the backend.
+    pub own: BackendCheck,
 }
 
 /// News of an agent.
@@ -126,7 +137,8 @@ impl Reports {
         }
     }
 
-    /// Queues a request of an operator; returns false when there is no room, or no control thread.
+    /// Queues a report that can be repeated, or a request of an operator; returns false when there is no room, or no
+    /// control thread.
     pub fn try_send(&self, report: Report) -> bool {
         self.reports.try_send(report).is_ok()
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::balance::{Algorithm, Member, Members, Table};
 use crate::base::hash::hash;
-use crate::config::model::{self, Check, HealthState, WhenAllDown};
+use crate::config::model::{self, BackendCheck, Check, HealthState, WhenAllDown};
 use crate::pool::{Admin, Backend, BackendId, PoolId};
 
 /// A pool of one epoch. The cursor, and the backends that stay, are the same objects in every epoch.
@@ -17,6 +17,8 @@ pub struct Pool {
     pub settings: Arc<model::Pool>,
     /// All its backends, in the order of `settings`.
     pub backends: Vec<Arc<Backend>>,
+    /// Counts the changes of its check settings: what is found by earlier ones is not by these.
+    pub checks: u64,
     /// Counts picks over all workers, so that round robin is exact.
     pub cursor: Arc<AtomicU64>,
     /// The weights of the backends that the tables were built with.
@@ -69,6 +71,13 @@ impl Tier {
     }
 }
 
+/// What a pool continues in its next epoch.
+#[derive(Default)]
+struct Continued {
+    cursor: Arc<AtomicU64>,
+    checks: u64,
+}
+
 impl Pool {
     /// Returns whether a backend is eligible for a new session now.
     pub fn has_eligible(&self) -> bool {
@@ -82,11 +91,19 @@ impl Pool {
 
     /// Returns the tier of one of its backends.
     pub fn priority_of(&self, backend: &Backend) -> u8 {
+        self.place_of(backend).map_or(0, |place| self.settings.backends[place].priority)
+    }
+
+    fn place_of(&self, backend: &Backend) -> Option<usize> {
         let is_it = |place: &usize| self.backends.get(*place).is_some_and(|here| here.id == backend.id);
         // In an epoch that is not the newest one it may have another place.
         let by_id = || (0..self.backends.len()).find(is_it);
-        let place = Some(backend.place()).filter(is_it).or_else(by_id);
-        place.map_or(0, |place| self.settings.backends[place].priority)
+        Some(backend.place()).filter(is_it).or_else(by_id)
+    }
+
+    /// Returns what is special about the checks of one of its backends.
+    pub fn own_check(&self, backend: &Backend) -> Option<BackendCheck> {
+        self.place_of(backend).map(|place| self.settings.backends[place].check)
     }
 
     /// Returns each backend's share of new sessions, by the table that they are picked from now.
@@ -124,7 +141,7 @@ impl Pool {
     ) -> Arc<Self> {
         let create = |backend| ids.create(id, settings, workers, backend);
         let backends = settings.backends.iter().map(create).collect();
-        Arc::new(Self::new(id, Arc::new(settings.clone()), workers, backends, Arc::default()))
+        Arc::new(Self::new(id, Arc::new(settings.clone()), workers, backends, Continued::default()))
     }
 
     /// Returns the pool with these settings: the same one when nothing has changed. A backend that it has already, by
@@ -162,8 +179,9 @@ impl Pool {
                 None => ids.create(self.id, settings, workers, backend),
             }
         });
-        let cursor = Arc::clone(&self.cursor);
-        Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), cursor))
+        let mut continued = self.continued();
+        continued.checks += u64::from(self.settings.health != settings.health);
+        Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), continued))
     }
 
     /// Returns the pool with tables that respect the present state of its backends.
@@ -172,8 +190,12 @@ impl Pool {
         if !self.settings.balance.table_respects_health() && self.has_weights() {
             return Arc::clone(self);
         }
-        let (settings, cursor) = (Arc::clone(&self.settings), Arc::clone(&self.cursor));
-        Arc::new(Self::new(self.id, settings, workers, self.backends.clone(), cursor))
+        let settings = Arc::clone(&self.settings);
+        Arc::new(Self::new(self.id, settings, workers, self.backends.clone(), self.continued()))
+    }
+
+    fn continued(&self) -> Continued {
+        Continued { cursor: Arc::clone(&self.cursor), checks: self.checks }
     }
 
     /// Returns whether the tables were built with the present weights of the backends.
@@ -186,8 +208,9 @@ impl Pool {
         settings: Arc<model::Pool>,
         workers: usize,
         backends: Vec<Arc<Backend>>,
-        cursor: Arc<AtomicU64>,
+        continued: Continued,
     ) -> Self {
+        let Continued { cursor, checks } = continued;
         let (respects_health, keeps_absent) =
             (settings.balance.table_respects_health(), settings.balance.table_keeps_absent());
         // Read once: the tables and the record of their weights must agree.
@@ -228,7 +251,7 @@ impl Pool {
             tiers.push(tier(TierKind::Any, &|_| true));
         }
         tiers.retain(|tier| tier.candidates > 0);
-        Self { id, settings, backends, cursor, weights, tiers }
+        Self { id, settings, backends, checks, cursor, weights, tiers }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -10,9 +11,10 @@ use super::conversation::index_of;
 use super::{DEFERRAL_LOG_PERIOD, Entry, Pace, Probes, Queue, Results};
 use crate::base::address::Address;
 use crate::base::token_bucket::TokenBucket;
-use crate::config::model::{self, BackendCheck, Check, OneCheck};
-use crate::health::{self, Probe, Timing, Verdict};
-use crate::pool::{Admin, Backend, Snapshot};
+use crate::config::model::{BackendCheck, Check, OneCheck};
+use crate::health::{self, Cause, Probe, Timing, Verdict};
+use crate::messages::report::CheckedBy;
+use crate::pool::{Admin, Backend, Pool, Snapshot};
 use crate::sys::Kernel;
 use crate::worker::core::{Core, Timer};
 
@@ -46,7 +48,8 @@ impl<K: Kernel> Probes<K> {
     /// Begins to check the backends of this worker that are not checked yet, each within one interval.
     fn add_new(&mut self, core: &mut Core<K>) {
         let &mut Core { ref snapshot, ref mut wheel, ref mut rng, now, .. } = core;
-        for (backend, pool, own) in checked_backends(snapshot) {
+        for (backend, Pool { settings: pool, checks, .. }, own) in checked_backends(snapshot) {
+            let checks = *checks;
             let is_mine = self.is_mine(backend) && pool.health.check != Check::Off;
             if !is_mine || self.by_backend.contains_key(&backend.id) {
                 continue;
@@ -59,7 +62,7 @@ impl<K: Kernel> Probes<K> {
             place.insert(Entry {
                 backend: Arc::clone(backend),
                 pool: Arc::clone(pool),
-                own,
+                by: CheckedBy { checks, own },
                 timing,
                 turn: 0,
                 results: Results::default(),
@@ -70,6 +73,8 @@ impl<K: Kernel> Probes<K> {
                 due: now,
                 started: now,
                 began: now,
+                spent: Duration::ZERO,
+                limit: timing.timeout,
                 // Unknown yet: a thousand new ones may all be silent.
                 pace: Pace::Slow,
             });
@@ -99,16 +104,28 @@ impl<K: Kernel> Probes<K> {
 
 impl<K: Kernel> Entry<K> {
     /// Returns whether `snapshot`, which contains its backend with the settings `own`, has the same check settings as
-    /// the epoch in which its checks began.
+    /// the epoch in which its checks began, and no other ones in between: their results were forgotten.
     fn is_checked_by(&self, snapshot: &Snapshot, own: BackendCheck) -> bool {
-        snapshot.pool(self.backend.pool).settings.health == self.pool.health && own == self.own
+        self.by == CheckedBy { checks: snapshot.pool(self.backend.pool).checks, own }
     }
 
     /// Returns the next check, and the address to dial for it; `None` when there is nothing to check.
     pub(super) fn probe(&self) -> Option<(Probe, Address)> {
         let OneCheck { check, port, .. } = self.pool.health.checks().nth(self.turn)?;
-        let target = health::target(port, &self.own, &self.backend.address);
+        let target = health::target(port, &self.by.own, &self.backend.address);
         Some((Probe::new(check, &target)?, target))
+    }
+
+    /// Returns how long a check with a result may wait for the backend to close: one timeout for all of a round.
+    pub(super) fn parting_max(&self) -> Duration {
+        let checks = self.pool.health.checks().count();
+        self.timing.timeout / u32::try_from(checks).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the cause of a failure of the present check as it is reported.
+    pub(super) fn judged(&self, cause: Cause) -> Cause {
+        let secrets: &[_] = self.pool.health.checks().nth(self.turn).map_or(&[], |check| check.secrets);
+        self.timing.judged(cause.hiding(secrets), self.limit)
     }
 
     /// Returns the name of the next check as reasons have it, if its pool has several; and whether it is the last one.
@@ -195,12 +212,10 @@ impl<K: Kernel> Probes<K> {
 }
 
 /// Returns the backends of all pools, each with the settings of its pool and what is special about its checks.
-fn checked_backends(
-    snapshot: &Snapshot,
-) -> impl Iterator<Item = (&Arc<Backend>, &Arc<model::Pool>, BackendCheck)> {
+fn checked_backends(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<Backend>, &Pool, BackendCheck)> {
     snapshot.pools.iter().flat_map(|pool| {
         let settings = pool.settings.backends.iter().map(|backend| backend.check);
-        pool.backends.iter().zip(settings).map(|(backend, own)| (backend, &pool.settings, own))
+        pool.backends.iter().zip(settings).map(|(backend, own)| (backend, &**pool, own))
     })
 }
 

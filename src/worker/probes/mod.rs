@@ -17,9 +17,9 @@ use crate::base::slots::{GENERATION_BITS, Key};
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
-use crate::config::model::{self, BackendCheck, HealthState};
+use crate::config::model::{self, HealthState};
 use crate::health::{self, Cause, Conversation, Probe, Step, Timing, Verdict};
-use crate::messages::report::Report;
+use crate::messages::report::{CheckedBy, Report};
 use crate::pool::{Backend, BackendId};
 use crate::sys::{DialSpec, Kernel, Token, lacks_resources};
 use crate::worker::core::{Core, Timer};
@@ -54,8 +54,8 @@ pub(super) struct Probes<K: Kernel> {
 struct Entry<K: Kernel> {
     backend: Arc<Backend>,
     pool: Arc<model::Pool>,
-    /// What is special about its checks, and the timing that follows.
-    own: BackendCheck,
+    /// The settings of its checks, and the timing that follows.
+    by: CheckedBy,
     timing: Timing,
     /// The place of the next check, or of the one under way, among those of its pool. All of them in a row are a round.
     turn: usize,
@@ -67,6 +67,9 @@ struct Entry<K: Kernel> {
     due: Instant,
     started: Instant,
     began: Instant,
+    /// For how long the checks of this round have held a place so far, and the most that the present one may.
+    spent: Duration,
+    limit: Duration,
     /// For how long it has held its place. Unchanged while there is an attempt.
     pace: Pace,
 }
@@ -124,7 +127,7 @@ impl<K: Kernel> Probes<K> {
     fn time_out(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
         if let Some(Attempt { stage: Stage::Talking(probe), .. }) = &mut entry.attempt {
-            probe.on_timeout(entry.timing.timeout);
+            probe.on_timeout(entry.limit);
             self.converse(core, index);
         }
     }
@@ -159,8 +162,9 @@ impl<K: Kernel> Probes<K> {
         let entry = &mut self.entries[index as usize];
         entry.began = core.now;
         if entry.turn == 0 {
-            entry.started = core.now;
+            (entry.started, entry.spent) = (core.now, Duration::ZERO);
         }
+        entry.limit = entry.timing.limit_after(entry.spent);
         if entry.is_paused() {
             return self.pause_probe(core, index);
         }
@@ -171,8 +175,7 @@ impl<K: Kernel> Probes<K> {
             Ok(socket) => {
                 entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
                 self.queue.enter(entry.pace);
-                let patience = entry.timing.timeout;
-                let when = core.now + patience;
+                let when = core.now + entry.limit;
                 self.arm_probe(core, index, when);
             }
             Err(error) if lacks_resources(&error) => self.defer_probe(core, index, &error),
@@ -238,8 +241,7 @@ impl<K: Kernel> Probes<K> {
         attempt.stage = Stage::Parting;
         match core.kernel.shutdown_write(&attempt.socket) {
             Ok(()) => {
-                let patience = entry.timing.timeout;
-                let when = core.now + patience;
+                let when = core.now + entry.parting_max();
                 self.arm_probe(core, index, when);
                 self.read_rest(core, index);
             }
@@ -310,15 +312,21 @@ impl<K: Kernel> Probes<K> {
         if entry.is_paused() {
             return;
         }
+        let result = result.map_err(|cause| entry.judged(cause));
         let (latency, counts) = (core.now - entry.began, &entry.backend.stats);
         core.stats.check_latency.observe(latency);
         counts.last_check_nanos.set(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
         if entry.results.is_news(entry.turn, &result, core.now) {
             let failure = result.as_ref().err().map(Cause::to_string);
-            core.reports.send(Report::Checked { backend: entry.backend.id, check: entry.turn, failure });
+            let (backend, by, check) = (entry.backend.id, entry.by, entry.turn);
+            // Without room for it, the next result like this is news.
+            if core.reports.try_send(Report::Checked { backend, by, check, failure: failure.clone() }) {
+                entry.results.note(entry.turn, failure, core.now);
+            }
         }
         let (name, is_last) = entry.name_and_rank();
         entry.turn = if result.is_ok() && !is_last { entry.turn + 1 } else { 0 };
+        entry.spent += latency;
         let verdict = &mut entry.verdict;
         // Its last owner may have changed it since this one took over.
         verdict.adopt(entry.backend.checked_health());

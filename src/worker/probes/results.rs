@@ -21,25 +21,24 @@ struct Reported {
 }
 
 impl Results {
-    /// Returns whether the result of that check must be reported, and takes it for reported then.
-    pub(super) fn is_news(&mut self, check: usize, result: &Result<(), Cause>, now: Instant) -> bool {
-        if self.0.len() <= check {
-            self.0.resize_with(check + 1, || None);
-        }
-        let last = &mut self.0[check];
-        let is_news = match (&*last, result) {
+    /// Returns whether the result of that check must be reported.
+    pub(super) fn is_news(&self, check: usize, result: &Result<(), Cause>, now: Instant) -> bool {
+        match (self.0.get(check).and_then(Option::as_ref), result) {
             (None, _) => true,
             (Some(Reported { reason, .. }), Ok(())) => reason.is_some(),
             (Some(Reported { reason: None, .. }), Err(_)) => true,
             (Some(Reported { reason: Some(reason), when }), Err(cause)) => {
                 now - *when >= REASON_PERIOD && *reason != cause.to_string()
             }
-        };
-        if is_news {
-            let reason = result.as_ref().err().map(Cause::to_string);
-            *last = Some(Reported { reason, when: now });
         }
-        is_news
+    }
+
+    /// Notes a result of that check that was reported: that it has passed, or failed for that reason.
+    pub(super) fn note(&mut self, check: usize, reason: Option<String>, now: Instant) {
+        if self.0.len() <= check {
+            self.0.resize_with(check + 1, || None);
+        }
+        self.0[check] = Some(Reported { reason, when: now });
     }
 }
 
@@ -65,6 +64,10 @@ mod tests {
         for (second, result, expected) in steps {
             let now = start + Duration::from_secs(second);
             assert_eq!(results.is_news(1, &result, now), expected, "after {second} s");
+            assert_eq!(results.is_news(1, &result, now), expected, "news until it is reported");
+            if expected {
+                results.note(1, result.err().as_ref().map(Cause::to_string), now);
+            }
         }
         assert!(results.is_news(0, &Ok(()), start), "another check");
     }
