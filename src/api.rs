@@ -1,7 +1,7 @@
 //! The JSON of the admin API: requests and answers, the same types for the server, `l4lb ctl` and `l4lb top`. Shapes
 //! only; `control::admin` has the routes and the OpenAPI document that contains these types.
 //!
-//! Counts are totals since the start of the process, sizes are bytes, durations are seconds as a decimal number, points
+//! Counts are totals since the start of the process, whatever was cleared; `cleared` has what they were then. Sizes are bytes, durations are seconds as a decimal number, points
 //! in time are RFC 3339 text in UTC.
 
 mod agent;
@@ -12,6 +12,7 @@ mod reload;
 mod state;
 mod stop;
 mod topology;
+mod totals;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub use reload::{
 pub use state::{Admin, Health};
 pub use stop::{Stage, Stop, Stopping};
 pub use topology::{PoolShares, Share, Topology};
+pub use totals::{ClearScope, Cleared, ClearedBackend, CountersCleared, Totals, Worker};
 
 /// Rows per page, unless the request asks for fewer.
 pub const PAGE_LEN: u32 = 100;
@@ -80,6 +82,9 @@ pub struct Status {
     /// Present while run-time changes cannot be saved.
     #[serde(default)]
     pub not_saved: Option<NotSaved>,
+    /// The counters when they were last cleared; `null` when they never were.
+    #[serde(default)]
+    pub cleared: Option<Cleared>,
 }
 
 /// The state file cannot be written: run-time changes are lost with the process.
@@ -90,46 +95,6 @@ pub struct NotSaved {
     pub since: Timestamp,
     /// Why the last try failed.
     pub reason: String,
-}
-
-/// One worker's part of the work.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Worker {
-    /// Index of the worker.
-    pub worker: u32,
-    /// Open sessions.
-    pub sessions: u64,
-    /// Connections taken from accept queues.
-    pub accepted: u64,
-    /// Accepted connections handed over to other workers.
-    pub handed_over: u64,
-    /// Sessions adopted from other workers.
-    pub adopted: u64,
-    /// Bytes written to backends.
-    pub to_backend: u64,
-    /// Bytes written to clients.
-    pub to_client: u64,
-    /// Times that accepting was paused.
-    pub accept_pauses: u64,
-}
-
-/// Totals over all sessions of the process.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct Totals {
-    /// Open sessions.
-    pub sessions: u64,
-    /// Connections accepted since the start.
-    pub accepted: u64,
-    /// Ended sessions by reason; reasons that never occurred are left out.
-    pub closed: std::collections::BTreeMap<String, u64>,
-    /// Bytes written to backends.
-    pub to_backend: u64,
-    /// Bytes written to clients.
-    pub to_client: u64,
-    /// Dials begun since the start, retries included.
-    pub dials: u64,
-    /// Dials that failed since the start, whether or not a retry followed.
-    pub dial_failures: u64,
 }
 
 /// One address that clients connect to.
@@ -215,9 +180,25 @@ pub struct Backend {
     /// The words of its agent; `null` without one.
     #[serde(default)]
     pub agent: Option<Agent>,
+    /// Its counters when they were last cleared; `null` when they never were.
+    #[serde(default)]
+    pub cleared: Option<ClearedBackend>,
 }
 
 impl Backend {
+    /// Returns it with its counters since they were last cleared.
+    #[must_use]
+    pub fn since_cleared(&self) -> Self {
+        let Some(before) = &self.cleared else { return self.clone() };
+        Self {
+            sessions_total: self.sessions_total.saturating_sub(before.sessions_total),
+            dial_failures: self.dial_failures.saturating_sub(before.dial_failures),
+            to_backend: self.to_backend.saturating_sub(before.to_backend),
+            to_client: self.to_client.saturating_sub(before.to_client),
+            ..self.clone()
+        }
+    }
+
     /// Returns what its checks have found, in words.
     pub fn findings(&self) -> Option<String> {
         findings(&self.checks, self.health_reason.as_deref())
@@ -546,6 +527,9 @@ pub struct Sample {
     pub connect: Latency,
     /// Duration of the sessions that ended in the last second.
     pub duration: Latency,
+    /// The counters when they were last cleared; `null` when they never were.
+    #[serde(default)]
+    pub cleared: Option<Cleared>,
 }
 
 /// Percentiles in seconds; `null` when nothing was measured.

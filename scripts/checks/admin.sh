@@ -79,6 +79,8 @@ durations.values = ["1s", "10s", "1m30s", "24h"]
 pool = { dictionary = "pools", probability = 0.5 }
 backend = { dictionary = "backends", probability = 0.5 }
 "body.name" = { dictionary = "backends", probability = 0.5 }
+"body.pool" = { dictionary = "pools", probability = 0.5 }
+"body.backend" = { dictionary = "backends", probability = 0.5 }
 "body.address" = { dictionary = "addresses", probability = 0.5 }
 "body.ttl" = { dictionary = "durations", probability = 0.5 }
 # "since" and "reason" go with "ended", which a schema cannot say.
@@ -88,6 +90,10 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404]
 [[operations]]
 include-name = "POST /v1/pools/{pool}/backends"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409]
+# "backend" goes with "pool".
+[[operations]]
+include-name = "POST /v1/counters/clear"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404]
 END
 }
 

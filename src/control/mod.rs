@@ -5,6 +5,7 @@ pub mod admin;
 mod agents;
 mod audit;
 mod circles;
+mod clearing;
 mod control_loop;
 mod denials;
 pub(crate) mod discovery;

@@ -108,7 +108,8 @@ impl ControlLoop {
         let after = Arc::clone(&self.control.snapshot.pool(pool.id).backends[place]);
         overrides.put_on(&after);
         if let Some(note) = note {
-            let note = crate::control::membership::notes::Note { health_reason: None, ..note };
+            // Another one by its counters, which begin at zero.
+            let note = crate::control::membership::notes::Note { health_reason: None, cleared: None, ..note };
             self.control.view.state().notes.insert(after.id, note);
         }
         self.tables_changed(pool.id);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::api::Stage;
 use crate::config::model::Config;
+use crate::control::clearing::Cleared;
 use crate::control::denials::Denials;
 use crate::control::discovery::state::SourceState;
 use crate::control::events::Events;
@@ -48,6 +49,8 @@ pub struct ControlState {
     pub(crate) is_leaving: bool,
     /// The requester that has set the process to be not ready, if any.
     pub(crate) ready_fail: Option<String>,
+    /// The counters of the process when they were last cleared.
+    pub(crate) cleared: Option<Cleared>,
     /// The progress of the drain of the process.
     pub(crate) drain: Option<Leaving>,
     pub reload: ReloadStatus,
@@ -77,6 +80,7 @@ impl View {
             stage: Stage::Serving,
             is_leaving: false,
             ready_fail: None,
+            cleared: None,
             reload: ReloadStatus::default(),
             pending: Vec::new(),
             removed: Vec::new(),

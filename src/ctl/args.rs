@@ -22,6 +22,7 @@ Examples:
   l4lb ctl explain 0.12.3                    why that session got its backend
   l4lb ctl reload --dry-run                  what the file would change, and the sessions affected
   l4lb ctl events --follow | head
+  l4lb ctl counters clear web                show the totals of a pool from now on
   l4lb ctl stop --wait                       end the process once its sessions have finished
   l4lb ctl backends --json | jq '.[] | select(.eligible | not)'
 
@@ -231,6 +232,11 @@ pub(super) enum Action {
         #[arg(value_parser = ["on", "off"])]
         fail: Option<String>,
     },
+    /// Counters as they are shown
+    Counters {
+        #[command(subcommand)]
+        action: CountersAction,
+    },
     /// End the process as SIGTERM does: no new sessions, open ones may finish for drain_timeout
     #[command(
         after_help = "Once more changes nothing; --now, or a signal during the drain, resets the sessions that are left.\n\
@@ -251,6 +257,17 @@ pub(super) enum Action {
     Drains,
     /// The running configuration, with every default filled in
     Config,
+}
+
+/// What happens to counters.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub(super) enum CountersAction {
+    /// Show totals from now on, until the process ends; metrics and rates are not affected
+    Clear {
+        /// Only those of this pool's backends, or of one backend [default: all]
+        #[arg(value_name = "POOL[/BACKEND]")]
+        what: Option<String>,
+    },
 }
 
 /// Selects sessions.

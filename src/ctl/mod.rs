@@ -35,7 +35,7 @@ pub use messages::Message;
 pub(crate) use register::{RegisterArgs, register};
 pub(crate) use show::{stage_word, state_words};
 
-use args::{Action, SessionArgs};
+use args::{Action, CountersAction, SessionArgs};
 
 /// Sends the request of `args` and prints the answer.
 pub(crate) fn run(args: &CtlArgs) -> Result<(), Failure> {
@@ -176,6 +176,17 @@ impl Ctl {
                         self.ask(Method::PUT, path, Some(&wanted), show)
                     }
                 }
+            }
+            Action::Counters { action: CountersAction::Clear { what } } => {
+                let (pool, backend) = match what.as_ref().and_then(|what| what.split_once('/')) {
+                    Some((pool, backend)) => (Some(pool.to_owned()), Some(backend.to_owned())),
+                    None => (what.clone(), None),
+                };
+                let scope = api::ClearScope { pool, backend };
+                self.ask(Method::POST, "/v1/counters/clear", Some(&scope), |done: &api::CountersCleared| {
+                    let backends = figures::count(done.backends, "backend");
+                    format!("{}: {backends}, shown from now on\n", what.as_deref().unwrap_or("all"))
+                })
             }
             Action::Stop { now, wait, timeout } => {
                 let body = api::Stop { now: *now };

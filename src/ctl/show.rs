@@ -1,5 +1,6 @@
 //! Formats the answers of the API as text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use jiff::Timestamp;
@@ -26,7 +27,10 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         log_lines_dropped,
         state_file_failures,
         not_saved,
+        cleared,
     } = status;
+    let counted = cleared.as_ref().map(|cleared| cleared.rest(totals, workers));
+    let (totals, workers) = counted.as_ref().map_or((totals, workers), |(totals, workers)| (totals, workers));
     let closed: Vec<String> =
         totals.closed.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let mut rows = vec![
@@ -34,6 +38,9 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         ("up", format!("{}, since {}", span(*uptime), when(*started))),
         ("ready", not_ready.as_ref().map_or_else(|| "yes".into(), |why| format!("no, {why}"))),
         ("epoch", epoch.to_string()),
+    ];
+    rows.extend(cleared.as_ref().map(|cleared| ("counted since", when(cleared.since))));
+    rows.extend([
         ("sessions", format!("{} open, {} accepted", totals.sessions, totals.accepted)),
         ("closed", if closed.is_empty() { "0".into() } else { closed.join(", ") }),
         (
@@ -42,7 +49,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         ),
         ("dials", format!("{}, {} failed", totals.dials, totals.dial_failures)),
         ("reloads", reloads(reload, now)),
-    ];
+    ]);
     rows.extend(reload.errors.iter().map(|error| ("refused for", error.clone())));
     rows.extend(pending.as_ref().map(|pending| ("restart pending", restart_pending(pending))));
     rows.push(("log", format!("{} dropped", count(*log_lines_dropped, "line"))));
@@ -151,6 +158,7 @@ pub(super) fn pools(pools: &[api::Pool]) -> String {
 const PRIORITY_AT: usize = 3;
 
 pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
+    let backends: Vec<api::Backend> = backends.iter().map(api::Backend::since_cleared).collect();
     // Of no use where there is one tier.
     let has_tiers = backends.iter().any(|backend| backend.priority > 0);
     let mut columns = vec![
@@ -199,7 +207,19 @@ pub(super) fn backends(backends: &[api::Backend], now: Timestamp) -> String {
         bytes(sum(|backend| backend.to_backend)),
         bytes(sum(|backend| backend.to_client))
     );
-    table(&columns, rows) + &total
+    table(&columns, rows) + &total + &counted_since(&backends)
+}
+
+/// Returns a line for each time at which counters of the backends were cleared.
+fn counted_since(backends: &[api::Backend]) -> String {
+    let mut times: BTreeMap<Timestamp, u64> = BTreeMap::new();
+    for cleared in backends.iter().filter_map(|backend| backend.cleared.as_ref()) {
+        *times.entry(cleared.since).or_default() += 1;
+    }
+    let lines = times
+        .into_iter()
+        .map(|(since, backends)| format!("{} counted since {}\n", count(backends, "backend"), when(since)));
+    lines.collect()
 }
 
 /// Returns why a backend is in its state: the request or the check that has brought it there, and what its agent says.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use log::LevelFilter;
 use tokio::sync::oneshot;
 
@@ -86,6 +87,13 @@ pub enum Request {
         /// Receives how it ends.
         reply: Reply<Stopping>,
     },
+    /// Shows counters from now on, in place of since the start. The counters themselves continue.
+    ClearCounters {
+        /// The counters that are meant.
+        scope: Scope,
+        /// Receives what was cleared.
+        reply: Reply<CountersCleared>,
+    },
     /// Sets the level of the log.
     LogLevel {
         /// The most detailed level that is logged from now on.
@@ -108,6 +116,26 @@ impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pool {:?}: backend {:?}", self.pool, self.backend)
     }
+}
+
+/// Counters that were cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountersCleared {
+    /// Time from which on they are shown.
+    pub since: Timestamp,
+    /// Number of backends among them.
+    pub backends: usize,
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The process, and all backends.
+    All,
+    /// The backends of the pool of that name.
+    Pool(String),
+    /// One backend.
+    Backend(Named),
 }
 
 /// A backend to register. Every field is valid by itself.

@@ -38,6 +38,7 @@ pub(super) fn status(pid: u32) -> api::Status {
         restart_pending: None,
         state_file_failures: 0,
         not_saved: None,
+        cleared: None,
     }
 }
 
@@ -65,6 +66,7 @@ pub(super) fn backend(name: &str) -> api::Backend {
         source: api::Source::Config,
         lease_left: None,
         agent: None,
+        cleared: None,
     }
 }
 
@@ -86,6 +88,7 @@ pub(super) fn sample(seconds: i64, backends: Vec<api::Backend>) -> api::Sample {
         backends,
         connect: api::Latency::default(),
         duration: api::Latency::default(),
+        cleared: None,
     }
 }
 

@@ -21,6 +21,7 @@ mod agents;
 mod backends;
 mod balancing;
 mod byte_accounting;
+mod counters;
 mod ctl;
 mod discovery;
 mod discovery_file;

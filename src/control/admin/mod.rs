@@ -6,6 +6,7 @@
 //! the dashboard.
 
 mod context;
+mod counters;
 mod discovery;
 mod error;
 mod explain;

@@ -20,7 +20,7 @@ use super::extract::{Answer, Json, Path, Query, check_limit};
 use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
 use super::wanted::{Wanted, check_weight};
-use super::{discovery, monitoring, page, reloads, rows, sessions, stop, stream};
+use super::{counters, discovery, monitoring, page, reloads, rows, sessions, stop, stream};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::Target;
@@ -111,6 +111,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(sessions::kill_all))
         .routes(routes!(sessions::explain))
         .routes(routes!(log_level, set_log_level))
+        .routes(routes!(counters::clear))
         .routes(routes!(stop::stop))
         .routes(routes!(ready_fail, set_ready_fail))
         .merge(discovery::routes())
@@ -161,6 +162,7 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
             .get()
             .map_or(0, |writes| writes.failed.load(Ordering::Relaxed)),
         not_saved: rows::not_saved(view),
+        cleared: rows::cleared(&state),
     })
 }
 

@@ -9,6 +9,7 @@ use crate::api;
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::model::{Check, FIRST_CHECK, HealthState, Host};
+use crate::control::clearing::{Cleared, ClearedBackend};
 use crate::control::membership::notes::{AgentNote, Note};
 use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
@@ -24,18 +25,21 @@ use crate::sys::timestamp;
 const SAMPLE_BACKENDS_MAX: usize = 1000;
 
 pub(super) fn workers(workers: &Workers) -> Vec<api::Worker> {
-    let rows = workers.counters().into_iter().map(|(worker, stats)| {
-        let Share { sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses, .. } =
-            Share::of(&stats);
-        let worker = u32::try_from(worker).unwrap_or(u32::MAX);
-        api::Worker { worker, sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses }
-    });
-    rows.collect()
+    workers.counters().into_iter().map(|(worker, stats)| worker_row(worker, Share::of(&stats))).collect()
+}
+
+fn worker_row(worker: usize, share: Share) -> api::Worker {
+    let Share { sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses, .. } = share;
+    let worker = u32::try_from(worker).unwrap_or(u32::MAX);
+    api::Worker { worker, sessions, accepted, handed_over, adopted, to_backend, to_client, accept_pauses }
 }
 
 pub(super) fn totals(workers: &Workers) -> api::Totals {
     let counters = workers.counters();
-    let totals = Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()));
+    totals_row(&Totals::of(counters.iter().map(|(_, stats)| stats.as_ref())))
+}
+
+fn totals_row(totals: &Totals) -> api::Totals {
     let occurred = CloseReason::ALL.into_iter().filter(|&reason| totals.closed_for(reason) > 0);
     let closed: BTreeMap<String, u64> =
         occurred.map(|reason| (reason.as_str().to_owned(), totals.closed_for(reason))).collect();
@@ -48,6 +52,20 @@ pub(super) fn totals(workers: &Workers) -> api::Totals {
         dials: totals.dials,
         dial_failures: totals.dial_failures,
     }
+}
+
+pub(super) fn cleared(state: &ControlState) -> Option<api::Cleared> {
+    let Cleared { since, totals, shares } = state.cleared.as_ref()?;
+    Some(api::Cleared {
+        since: *since,
+        totals: totals_row(totals),
+        workers: shares.iter().map(|&(worker, share)| worker_row(worker, share)).collect(),
+    })
+}
+
+fn cleared_backend(note: &Note) -> Option<api::ClearedBackend> {
+    let ClearedBackend { since, sessions, dial_failures, given: [to_backend, to_client] } = note.cleared?;
+    Some(api::ClearedBackend { since, sessions_total: sessions, dial_failures, to_backend, to_client })
 }
 
 pub(super) fn listeners(snapshot: &Snapshot) -> Vec<api::Listener> {
@@ -91,6 +109,7 @@ pub(super) fn sample(state: &ControlState, now: Instant) -> api::Sample {
         backends: rows,
         connect: api::Latency::default(),
         duration: api::Latency::default(),
+        cleared: cleared(state),
     }
 }
 
@@ -142,6 +161,7 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         source: source_row(&note.origin),
         lease_left: note.origin.lease().map(|lease| (lease - now).as_secs_f64()),
         agent: pool.settings.agent.as_ref().map(|_| agent(backend.agent(), note.agent.as_ref())),
+        cleared: cleared_backend(note),
     }
 }
 

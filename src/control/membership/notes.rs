@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::origin::{Origin, Registration, RuntimeOverrides};
 use crate::base::time::Instant;
+use crate::control::clearing::ClearedBackend;
 use crate::messages::report::AgentLine;
 use crate::pool::{Admin, Backend};
 
@@ -26,6 +27,8 @@ pub(crate) struct Note {
     pub(crate) origin: Origin,
     /// Its agent, once that has been asked.
     pub(crate) agent: Option<AgentNote>,
+    /// Its counters when they were last cleared.
+    pub(crate) cleared: Option<ClearedBackend>,
 }
 
 /// The last result of a check.

@@ -63,6 +63,10 @@ impl ControlLoop {
                 let stopping = self.on_stop_request(now, &who);
                 self.reply(reply, Ok(stopping));
             }
+            Request::ClearCounters { scope, reply } => {
+                let result = self.clear_counters(&scope, &who);
+                self.reply(reply, result);
+            }
             Request::LogLevel { level, reply } => {
                 set_log_level(level, &who);
                 self.reply(reply, Ok(()));
@@ -394,7 +398,7 @@ impl ControlLoop {
         Ok(())
     }
 
-    fn pool_named(&self, name: &str) -> Result<&Arc<Pool>, Refusal> {
+    pub(in crate::control) fn pool_named(&self, name: &str) -> Result<&Arc<Pool>, Refusal> {
         let found = self.control.snapshot.pool_named(name);
         let missing = || {
             let known = self.control.snapshot.pools.iter().map(|pool| pool.settings.name.as_str());
@@ -403,7 +407,10 @@ impl ControlLoop {
         found.ok_or_else(missing)
     }
 
-    fn backend_named(&self, named: &Named) -> Result<(Arc<Pool>, Arc<Backend>), Refusal> {
+    pub(in crate::control) fn backend_named(
+        &self,
+        named: &Named,
+    ) -> Result<(Arc<Pool>, Arc<Backend>), Refusal> {
         let pool = self.pool_named(&named.pool)?;
         let found = pool.backend_named(&named.backend);
         let missing = || {

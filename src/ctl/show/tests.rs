@@ -32,6 +32,7 @@ fn backend(name: &str) -> api::Backend {
         source: api::Source::Config,
         lease_left: None,
         agent: None,
+        cleared: None,
     }
 }
 
@@ -134,6 +135,7 @@ fn status_describes_the_whole_process() {
         }),
         state_file_failures: 0,
         not_saved: None,
+        cleared: None,
     };
     assert_eq!(
         super::status(&status, now() + jiff::SignedDuration::from_secs(60)),
@@ -390,4 +392,22 @@ fn the_words_of_an_agent_stand_behind_the_reason() {
     assert!(changed(&drained).ends_with(&format!("has 7 sessions, {since}\n")), "{}", changed(&drained));
     let untouched = api::Backend { agent: Some(api::Agent::default()), ..backend("a") };
     assert!(backends(&[untouched], now()).contains(" connected\n"), "an agent that has said nothing");
+}
+
+#[test]
+fn counters_that_were_cleared_are_shown_from_then_on_with_the_time() {
+    let cleared = api::ClearedBackend {
+        since: now(),
+        sessions_total: 990,
+        dial_failures: 2,
+        to_backend: 1_024,
+        to_client: 2 << 20,
+    };
+    let a = api::Backend { cleared: Some(cleared), ..backend("a") };
+    let shown = backends(&[a, backend("b")], now());
+    let row = shown.lines().find(|line| line.starts_with("web/a")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[5..12], ["7", "10", "0", "512", "B", "1.0", "MiB"], "{shown}");
+    assert!(shown.contains("\nweb/b ") && shown.contains("  1000  "), "{shown}");
+    assert!(shown.ends_with("\n1 backend counted since 2026-01-02 03:04:05Z\n"), "{shown}");
 }

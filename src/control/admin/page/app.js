@@ -174,11 +174,14 @@ function showHeader() {
 }
 
 function showTiles() {
-  const { totals } = sample;
+  const { totals, cleared } = sample;
+  // An operator's `l4lb ctl counters clear` moves the start of what is shown, and nothing else.
+  const total = (counter) => totals[counter] - (cleared?.totals[counter] ?? 0);
+  const counted = cleared ? `since ${clock(cleared.since)}` : 'in all';
   const now = history.points.at(-1);
   const eligible = sample.pools.reduce((sum, pool) => sum + pool.eligible, 0);
   const all = sample.pools.reduce((sum, pool) => sum + pool.backends, 0);
-  const since = `${count(totals.accepted)} in all`;
+  const since = `${count(total('accepted'))} ${counted}`;
   const show = ([tile, value, sub, tone = '']) => {
     put(tile.value, value);
     put(tile.sub, sub);
@@ -188,9 +191,9 @@ function showTiles() {
   [
     [tiles[0], count(totals.sessions), `on ${plural(sample.pools.length, 'pool')}`],
     [tiles[1], `${rate(now.opened)}/s`, since],
-    [tiles[2], bytesRate(now.toClient), `${bytes(totals.to_client)} in all`],
-    [tiles[3], bytesRate(now.toBackend), `${bytes(totals.to_backend)} in all`],
-    [tiles[4], `${rate(now.failures)}/s`, `${count(totals.dial_failures)} of ${plural(totals.dials, 'dial')}`, failing ? 'bad' : ''],
+    [tiles[2], bytesRate(now.toClient), `${bytes(total('to_client'))} ${counted}`],
+    [tiles[3], bytesRate(now.toBackend), `${bytes(total('to_backend'))} ${counted}`],
+    [tiles[4], `${rate(now.failures)}/s`, `${count(total('dial_failures'))} of ${plural(total('dials'), 'dial')}`, failing ? 'bad' : ''],
     [tiles[5], count(eligible), [`of ${count(all)}`, outOfService()].filter(Boolean).join(': '), eligible === 0 ? 'bad' : eligible < all ? 'warn' : ''],
   ].forEach(show);
   const worst = sample.pools.some((pool) => pool.eligible === 0) ? '✖ ' : eligible < all ? '! ' : '';

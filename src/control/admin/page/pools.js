@@ -3,7 +3,7 @@
 import { line, spanOf } from './chart.js';
 import { keyOf } from './history.js';
 import { SourceList } from './sources.js';
-import { bytesRate, copyOf, count, plural, put, putBadge, rate, span } from './words.js';
+import { bytesRate, clock, copyOf, count, plural, put, putBadge, rate, span } from './words.js';
 
 // A table with more rows gets a frame of its own to scroll in.
 const LONG = 25;
@@ -58,7 +58,9 @@ class Row {
     put(this.toBackend, bytesRate(rates?.toBackend));
     put(this.toClient, bytesRate(rates?.toClient));
     const failing = (rates?.failures ?? 0) > 0;
-    put(this.failures, count(backend.dial_failures) + (failing ? ` (+${rate(rates.failures)}/s)` : ''));
+    const failures = backend.dial_failures - (backend.cleared?.dial_failures ?? 0);
+    put(this.failures, count(failures) + (failing ? ` (+${rate(rates.failures)}/s)` : ''));
+    this.failures.title = backend.cleared ? `counted since ${clock(backend.cleared.since)}` : '';
     this.failures.classList.toggle('failing', failing);
     this.node.dataset.tone = backend.eligible ? 'ok' : admin[0] ? admin[1] : health[1];
     const word = backend.admin === 'ready' ? 'Drain' : 'Ready';
