@@ -8,6 +8,7 @@ mod agent;
 mod checks;
 mod discovery;
 mod events;
+mod history;
 mod reload;
 mod state;
 mod stop;
@@ -24,6 +25,7 @@ pub use agent::Agent;
 pub use checks::{CheckResult, HealthOverride, OverrideTo, findings};
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
+pub use history::{History, NamedSeries, Series};
 pub use reload::{
     Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending,
 };

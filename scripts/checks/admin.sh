@@ -20,7 +20,7 @@ ROUND_SECONDS=1
 # A loaded machine doubles it without any fault.
 P99_RATIO_MAX=10
 SCRAPES_FAILED_PERCENT_MAX=5
-SHOWN=(status listeners pools backends discovery events topology config log-level)
+SHOWN=(status listeners pools backends discovery events history topology config log-level)
 
 # Outside the network namespace: what is missing comes from PyPI.
 install_schemathesis() {

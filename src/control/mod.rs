@@ -9,6 +9,7 @@ mod clearing;
 mod control_loop;
 mod denials;
 pub(crate) mod discovery;
+mod durations;
 mod events;
 mod history;
 mod loading;
@@ -17,6 +18,7 @@ mod metrics;
 mod names;
 mod pending;
 mod readiness;
+mod recent;
 mod reload;
 mod standby;
 mod status;
@@ -41,7 +43,7 @@ use crate::messages::report::{CheckedBy, Report, WorkerId};
 use crate::messages::request::Named;
 use crate::messages::topology::StagedChange;
 use crate::pool::{BackendId, Pool, PoolId, Snapshot};
-use crate::stats::Share;
+use crate::stats::{Share, Totals};
 use crate::sys::{self, Notice, timestamp};
 
 use control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL, WorkerLink};
@@ -110,6 +112,18 @@ impl ControlLoop {
         self.give_answers();
         self.end_drain();
         self.post_commands();
+        self.sample();
+    }
+
+    /// Keeps what was counted in the last second.
+    fn sample(&self) {
+        let now = self.clock.now();
+        if now < self.control.view.recent().due() {
+            return;
+        }
+        let counters = self.control.workers.counters();
+        let totals = Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()));
+        self.control.view.recent().take(now, timestamp(), &self.control.snapshot, &totals);
     }
 
     fn next_timeout(&self) -> Duration {
@@ -122,7 +136,8 @@ impl ControlLoop {
         let loaded = self.next_loaded().map(|deadline| deadline - now);
         let look_up = self.next_look_up().map(|next| next - now);
         let saved = self.next_saving().map(|deadline| deadline - now);
-        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved, look_up];
+        let sampled = Some(self.control.view.recent().due() - now);
+        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved, look_up, sampled];
         next.into_iter().flatten().fold(RETRY_INTERVAL, Duration::min)
     }
 

@@ -15,6 +15,7 @@ use crate::control::loading::ReloadStatus;
 use crate::control::membership::notes::{Leaving, Note, Removed};
 use crate::control::membership::saving::Writes;
 use crate::control::pending::Pending;
+use crate::control::recent::Recent;
 use crate::control::workers::Workers;
 use crate::pool::{BackendId, Snapshot};
 use crate::sys::Clock;
@@ -26,6 +27,8 @@ pub struct View {
     pub(crate) events: Events,
     /// The standing of backends in the latest epochs.
     history: Mutex<History>,
+    /// The last five minutes.
+    recent: Mutex<Recent>,
     /// Denied requests to the admin API.
     pub(crate) denials: Denials,
     /// Counts from the start of the process.
@@ -93,6 +96,7 @@ impl View {
             state: Mutex::new(state),
             events: Events::default(),
             history,
+            recent: Mutex::default(),
             denials: Denials::new(clock.now()),
             clock,
             started,
@@ -115,6 +119,11 @@ impl View {
     /// Locks the history; while the guard is held, no epoch is published.
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("lock not poisoned")
+    }
+
+    /// Locks the last five minutes; the control thread waits for the guard to take the next sample.
+    pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().expect("lock not poisoned")
     }
 
     /// Locks the state; a reader must not hold the guard for long, because the control thread waits for it.

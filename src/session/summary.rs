@@ -111,6 +111,30 @@ impl CloseReason {
         }
     }
 
+    /// Returns whether a client sees it as a failure. An end by a client, a timeout or an operator is none.
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::BackendReset
+            | Self::BackendLost
+            | Self::NoBackend
+            | Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectUnreachable
+            | Self::ConnectFailed
+            | Self::LocalLimit => true,
+            Self::Done
+            | Self::ClientReset
+            | Self::ClientLost
+            | Self::ClientGone
+            | Self::IdleTimeout
+            | Self::HalfCloseTimeout
+            | Self::BackendRemoved
+            | Self::DrainTimeout
+            | Self::Stopped
+            | Self::Killed => false,
+        }
+    }
+
     /// Returns it in plain words.
     pub const fn words(self) -> &'static str {
         match self {

@@ -19,6 +19,8 @@ const FILTER_LEN_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum News {
     Reached(Box<api::Status>),
+    /// What happened before it was reached.
+    Past(Box<api::History>),
     /// A sample, and the latest events.
     Sample(Box<api::Sample>, Vec<api::Event>),
     /// The sources of backends, and how each of them does.
@@ -212,6 +214,7 @@ impl App {
     pub(super) fn on_news(&mut self, news: News, now: Instant) {
         match news {
             News::Reached(status) => self.on_status(status, now),
+            News::Past(past) => self.on_past(&past),
             News::Sample(sample, events) => self.on_sample(sample, events, now),
             News::Sources(sources) => self.sources = sources,
             News::Lost(why) => self.link = Link::Lost(one_line(&why)),
@@ -227,6 +230,16 @@ impl App {
             self.sample = None;
         }
         self.status = Some(status);
+    }
+
+    /// Fills the charts with what happened while none of it was seen.
+    fn on_past(&mut self, past: &api::History) {
+        // A stream that follows another without a hole has nothing to add.
+        if self.sample.is_some() && matches!(self.link, Link::Live(_)) {
+            return;
+        }
+        [self.sessions, self.bytes, self.connect] = rates::charts_of(past, self.interval);
+        self.events.clone_from(&past.events);
     }
 
     fn on_sample(&mut self, sample: Box<api::Sample>, events: Vec<api::Event>, now: Instant) {

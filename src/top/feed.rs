@@ -39,6 +39,7 @@ pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<In
 fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Result<(), Failure> {
     let send = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NoReader);
     send(News::Reached(Box::new(client.get("/v1/status")?)))?;
+    send(News::Past(Box::new(client.get("/v1/history")?)))?;
     let mut last: Option<jiff::Timestamp> = None;
     for message in client.follow("/v1/samples/stream")? {
         let message = message?;

@@ -1,6 +1,7 @@
 //! Derives rates from totals: the change between two samples, and the last minutes of it.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use crate::api;
 use crate::ctl::figures::bytes;
@@ -9,17 +10,8 @@ use crate::session::CloseReason;
 /// Number of samples remembered: ten minutes, more than the widest screen shows.
 pub(super) const HISTORY_LEN: usize = 600;
 
-/// Close reasons that a client sees as a failure. Ends by clients, timeouts and operators are none.
-const FAILED: [CloseReason; 8] = [
-    CloseReason::BackendReset,
-    CloseReason::BackendLost,
-    CloseReason::NoBackend,
-    CloseReason::ConnectRefused,
-    CloseReason::ConnectTimeout,
-    CloseReason::ConnectUnreachable,
-    CloseReason::ConnectFailed,
-    CloseReason::LocalLimit,
-];
+/// Intervals without a sample that leave a hole in a chart.
+const HOLE: f64 = 3.5;
 
 /// Events per second, on one backend or on all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,7 +50,8 @@ fn of_backend(backend: &api::Backend) -> Counts {
 }
 
 fn of_all(totals: &api::Totals) -> Counts {
-    let failed = FAILED.iter().filter_map(|reason| totals.closed.get(reason.as_str())).sum();
+    let failures = CloseReason::ALL.into_iter().filter(|reason| reason.is_failure());
+    let failed = failures.filter_map(|reason| totals.closed.get(reason.as_str())).sum();
     [totals.accepted, totals.to_backend, totals.to_client, failed]
 }
 
@@ -87,6 +80,36 @@ pub(super) fn compare(before: Option<&api::Sample>, now: &api::Sample) -> (Vec<R
         Row { backend: backend.clone(), rates }
     });
     (rows.collect(), Some(Rates::between(of_all(&before.totals), of_all(&now.totals), seconds)))
+}
+
+/// Returns the charts of new sessions, bytes and connect times, as if samples had been taken every `interval`.
+pub(super) fn charts_of(past: &api::History, interval: Duration) -> [History; 3] {
+    let mut charts: [History; 3] = Default::default();
+    let each = usize::try_from(interval.as_secs()).unwrap_or(usize::MAX).max(1);
+    let len = past.seconds.len();
+    // The newest sample ends a full interval.
+    let firsts = (0..len).filter(|index| (len - index).is_multiple_of(each));
+    for range in firsts.map(|first| first..first + each) {
+        let seconds: f64 = past.seconds[range.clone()].iter().sum();
+        // After a pause of the process there is a hole, as wide as the pause was.
+        if seconds > HOLE * interval.as_secs_f64() {
+            let missed = (seconds / interval.as_secs_f64()).round();
+            (0..HISTORY_LEN).take_while(|step| (*step as f64) < missed).for_each(|_| {
+                charts.iter_mut().for_each(|chart| chart.push(None));
+            });
+            continue;
+        }
+        let sum = |of: &[Option<u64>]| of.get(range.clone())?.iter().copied().sum::<Option<u64>>();
+        let opened: Vec<Option<u64>> = past.totals.opened.iter().map(|count| count.map(u64::from)).collect();
+        let rate = |count: Option<u64>| Some(count? as f64 / seconds).filter(|rate| rate.is_finite());
+        let bytes = sum(&past.totals.to_backend).zip(sum(&past.totals.to_client)).map(|(to, from)| to + from);
+        let p99 = past.connect_p99.get(range.end - 1).copied().flatten();
+        let [sessions, all_bytes, connect] = &mut charts;
+        sessions.push(rate(sum(&opened)));
+        all_bytes.push(rate(bytes));
+        connect.push(p99.map(|seconds| seconds * 1e6));
+    }
+    charts
 }
 
 fn key(backend: &api::Backend) -> (&str, &str) {
@@ -159,5 +182,48 @@ mod tests {
         assert_eq!(history.last(usize::MAX).count(), HISTORY_LEN);
         assert_eq!(history.last(3).collect::<Vec<_>>(), [Some(598), None, Some(600)]);
         assert_eq!(history.newest(), Some(600));
+    }
+
+    /// Returns a past of one session and 100 bytes more each second, with the seconds that each sample covers.
+    fn past(seconds: &[f64]) -> api::History {
+        let len = u32::try_from(seconds.len()).unwrap();
+        let counts: Vec<Option<u32>> = (0..len).map(|count| (count > 0).then_some(count)).collect();
+        let bytes: Vec<Option<u64>> =
+            counts.iter().map(|count| count.map(|count| u64::from(count) * 50)).collect();
+        api::History {
+            seconds: seconds.to_vec(),
+            totals: api::Series {
+                opened: counts,
+                to_backend: bytes.clone(),
+                to_client: bytes,
+                ..api::Series::default()
+            },
+            connect_p99: (0..len).map(|count| (count % 2 == 1).then_some(0.001)).collect(),
+            ..api::History::default()
+        }
+    }
+
+    #[test]
+    fn the_past_fills_the_charts_as_samples_would_have() {
+        let values = |history: &History| history.last(usize::MAX).collect::<Vec<_>>();
+        let [sessions, bytes, connect] =
+            charts_of(&past(&[0.0, 1.0, 1.0, 0.5, 5.0, 1.0]), Duration::from_secs(1));
+        let hole = [None; 5];
+        assert_eq!(values(&sessions), [&[None, Some(1), Some(2), Some(6)], &hole[..], &[Some(5)]].concat());
+        assert_eq!(
+            values(&bytes),
+            [&[None, Some(100), Some(200), Some(600)], &hole[..], &[Some(500)]].concat()
+        );
+        assert_eq!(
+            values(&connect),
+            [&[None, Some(1000), None, Some(1000)], &hole[..], &[Some(1000)]].concat()
+        );
+        let [sessions, bytes, _] = charts_of(&past(&[0.0, 1.0, 1.0, 1.0, 1.0]), Duration::from_secs(2));
+        assert_eq!((values(&sessions), values(&bytes)), (vec![Some(2), Some(4)], vec![Some(150), Some(350)]));
+        assert!(
+            charts_of(&api::History::default(), Duration::from_secs(1))
+                .iter()
+                .all(|chart| chart.newest().is_none())
+        );
     }
 }

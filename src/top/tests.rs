@@ -306,6 +306,36 @@ fn a_page_follows_the_selected_row() {
     assert_eq!(screen::height_for(&app, 3, 24), 24);
 }
 
+#[test]
+fn it_opens_with_what_has_just_happened() {
+    let mut app = App::new("here".into(), Duration::from_secs(1));
+    app.on_news(News::Reached(Box::new(status(7))), second(0));
+    let past = api::History {
+        seconds: vec![1.0; 3],
+        totals: api::Series {
+            opened: vec![Some(5), Some(40), Some(20)],
+            to_backend: vec![Some(0); 3],
+            to_client: vec![Some(0), Some(0), Some(4096)],
+            ..api::Series::default()
+        },
+        connect_p99: vec![None, Some(0.002), None],
+        events: events(),
+        ..api::History::default()
+    };
+    app.on_news(News::Past(Box::new(past.clone())), second(0));
+    let text = drawn(&mut app, second(0), 120, 24);
+    for words in
+        ["conn/s 20, peak 40", "bytes/s 4.0 KiB, peak 4.0 KiB", "peak 2.00ms", "web/b: ready -> drain"]
+    {
+        assert!(text.contains(words), "no {words:?} in\n{text}");
+    }
+    // A stream that ends in time is followed by another: the charts have all of it already.
+    app.on_news(News::Sample(Box::new(four(0)), events()), second(1));
+    app.on_news(News::Sample(Box::new(four(1)), events()), second(2));
+    app.on_news(News::Past(Box::default()), second(2));
+    assert!(drawn(&mut app, second(2), 120, 24).contains("peak 40"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -99,3 +99,37 @@ fn a_refused_request_names_its_mistake() {
     let status: api::Status = admin.get("/v1/status").expect("status");
     assert_eq!((status.stage, status.epoch), (api::Stage::Serving, 0));
 }
+
+#[test]
+fn the_last_minutes_are_there_for_a_reader_that_comes_later() {
+    let daemon = Daemon::start(TWO, IPV4);
+    until("samples are kept", || history(&daemon).times.len() > 1);
+    let fail = api::ReadyFail { fail: true };
+    let _: api::ReadyFail =
+        daemon.admin().ask(Method::PUT, "/v1/ready-fail", Some(&fail)).expect("ready-fail");
+    // Nothing listens there: the session fails on both backends.
+    drop(std::net::TcpStream::connect(daemon.address).expect("a listener"));
+    let sum = |counts: &[Option<u32>]| counts.iter().flatten().sum::<u32>();
+    until("the session is in one of them", || {
+        let history = history(&daemon);
+        history.closed.get("connect_refused").is_some_and(|counts| sum(counts) == 1)
+    });
+    let history = history(&daemon);
+    assert_eq!((sum(&history.totals.opened), sum(&history.totals.failures)), (1, 2));
+    let [pool, listener] = [&history.pools[0], &history.listeners[0]];
+    assert_eq!((pool.name.as_str(), sum(&pool.series.failures)), ("web", 2));
+    assert_eq!((sum(&listener.series.opened), sum(&listener.series.failures)), (1, 1));
+    let len = history.times.len();
+    for series in [&history.totals, &pool.series, &listener.series] {
+        let lens =
+            [series.sessions.len(), series.opened.len(), series.failures.len(), series.to_client.len()];
+        assert_eq!(lens, [len; 4]);
+    }
+    assert!(history.times.is_sorted() && history.seconds.len() == len && history.connect_p99.len() == len);
+    let messages: Vec<&str> = history.events.iter().map(|event| event.message.as_str()).collect();
+    assert_eq!(messages, ["ready-fail on: /ready answers 503"], "the last events come with it");
+}
+
+fn history(daemon: &Daemon) -> api::History {
+    daemon.admin().get("/v1/history").expect("the last minutes")
+}

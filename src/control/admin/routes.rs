@@ -101,6 +101,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(events))
         .routes(routes!(stream::event_stream))
         .routes(routes!(stream::sample_stream))
+        .routes(routes!(history))
         .routes(routes!(topology))
         .routes(routes!(reloads::config))
         .routes(routes!(reloads::diff))
@@ -341,6 +342,15 @@ async fn events(
     } else {
         events.recent(filter.after, limit)
     }))
+}
+
+/// The last five minutes, second by second, and the latest events
+#[utoipa::path(get, path = "/v1/history", responses((status = OK, body = api::History)))]
+async fn history(State(context): State<Context>) -> Json<api::History> {
+    let view = &context.view;
+    let minutes = view.recent().minutes();
+    let snapshot = view.state().snapshot.clone();
+    Json(minutes.history(&snapshot, view.events.recent(None, api::PAGE_LEN as usize)))
 }
 
 /// Shares of new sessions per backend

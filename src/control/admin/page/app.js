@@ -85,7 +85,10 @@ function comeIn() {
   showLink('lost', 'connecting');
   const on = {
     silence: SILENCE,
-    open: () => refresh(signal),
+    open: () => {
+      refresh(signal);
+      lookBack(signal);
+    },
     message: (name, data) => {
       if (name === 'sample') onSample(JSON.parse(data));
     },
@@ -99,6 +102,15 @@ function comeIn() {
   events.follow(signal);
   const timer = setInterval(() => refresh(signal), STATUS_PERIOD);
   signal.addEventListener('abort', () => clearInterval(timer), { once: true });
+}
+
+// What happened before, or while there was no connection.
+async function lookBack(signal) {
+  const past = await ask('GET', 'v1/history').catch(() => null);
+  if (!past || signal.aborted) return;
+  history.fill(past);
+  events.add(past.events);
+  drawSoon();
 }
 
 // What is not in a sample. While there is no connection the streams say so, and this says nothing.

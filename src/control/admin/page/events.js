@@ -33,6 +33,10 @@ export class Events {
     put(this.note, '');
   }
 
+  add(events) {
+    events.forEach((event) => this.#add(event));
+  }
+
   follow(signal) {
     const on = {
       silence: SILENCE,

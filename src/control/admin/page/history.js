@@ -1,4 +1,5 @@
-// Samples are totals; this makes rates of them, and keeps those of the last minutes.
+// Samples are totals; this makes rates of them, and keeps those of the last minutes. What happened before the page was
+// opened comes from the process.
 
 // Seconds that are kept.
 export const KEPT = 300;
@@ -28,16 +29,31 @@ export class History {
     if (before && time - before.time > HOLE) this.points.push({ time: (time + before.time) / 2 });
     const { totals, connect } = sample;
     const now = { time, totals, backends: new Map(sample.backends.map((backend) => [keyOf(backend), backend])) };
-    this.points.push({
-      time,
-      sessions: totals.sessions,
-      ...this.#rates(now, (known) => known.totals, 'accepted'),
-      p50: connect.p50,
-      p99: connect.p99,
-    });
+    const rates = this.#rates(now, (known) => known.totals, 'accepted');
+    // Without a sample before there are no rates, and the process knows what was.
+    if (before || this.points.length === 0) {
+      this.points.push({ time, sessions: totals.sessions, ...rates, p50: connect.p50, p99: connect.p99 });
+    }
     this.points = newest(this.points, time);
     this.#count(sample, now);
     this.#recent = [...newest(this.#recent, time, BYTES_OVER), now];
+  }
+
+  // Takes the last minutes as the process has kept them, in place of all that was seen meanwhile.
+  fill(past) {
+    if (past.times.length === 0) return;
+    const times = past.times.map((time) => Date.parse(time) / 1000);
+    const end = times.at(-1);
+    const points = pointsOf(times, past.seconds, past.totals);
+    points.forEach((point, index) => Object.assign(point, { p50: past.connect_p50[index], p99: past.connect_p99[index] }));
+    const holes = times.flatMap((time, index) => (past.seconds[index] > HOLE ? [{ time: time - past.seconds[index] / 2 }] : []));
+    const later = this.points.filter((point) => point.time > end && point.opened !== null);
+    this.points = [...[...points, ...holes].sort((a, b) => a.time - b.time), ...later];
+    for (const { name, ...series } of past.pools) {
+      const known = this.pools.get(name) ?? { opened: null, toBackend: null, toClient: null, points: [] };
+      known.points = [...pointsOf(times, past.seconds, series), ...known.points.filter((point) => point.time > end)];
+      this.pools.set(name, known);
+    }
   }
 
   // How fast the counters grow that `of` finds in what is known of a moment.
@@ -68,10 +84,37 @@ export class History {
     }
     for (const [name, pool] of pools) {
       const points = this.pools.get(name)?.points ?? [];
-      pool.points = newest([...points, { time: now.time, opened: pool.opened }], now.time);
+      // The first sample has no rates.
+      const latest = this.#recent.length > 0 ? [{ time: now.time, opened: pool.opened }] : [];
+      pool.points = newest([...points, ...latest], now.time);
     }
     this.pools = pools;
   }
+}
+
+// The points of counts for samples that ended at those times, and covered so many seconds each.
+function pointsOf(times, seconds, series) {
+  return times.map((time, index) => {
+    const each = (count) => (count === null || seconds[index] <= 0 ? null : count / seconds[index]);
+    return {
+      time,
+      sessions: series.sessions[index],
+      opened: each(series.opened[index]),
+      failures: each(series.failures[index]),
+      toBackend: mean(times, seconds, series.to_backend, index),
+      toClient: mean(times, seconds, series.to_client, index),
+    };
+  });
+}
+
+// Bytes a second, over as long a time as those of live samples.
+function mean(times, seconds, counts, index) {
+  let [bytes, passed] = [0, 0];
+  for (let at = index; at >= 0 && counts[at] !== null && times[at] > times[index] - BYTES_OVER; at -= 1) {
+    bytes += counts[at];
+    passed += seconds[at];
+  }
+  return passed > 0 ? bytes / passed : null;
 }
 
 // Null while there is nothing to compare with. What has begun anew counts from there.
@@ -82,5 +125,6 @@ function perSecond(now, before, passed) {
 // Those of the last `kept` seconds, and the last one in any case.
 function newest(points, time, kept = KEPT) {
   const first = points.findIndex((point) => point.time >= time - kept);
+  if (points.length === 0) return points;
   return first < 0 ? points.slice(-1) : points.slice(first);
 }
