@@ -3,41 +3,16 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use crate::api::EventKind;
 use crate::control::audit;
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
+use crate::control::membership::notes::ClearedBackend;
+use crate::control::status::Cleared;
 use crate::messages::request::{CountersCleared, Refusal, Scope};
 use crate::pool::Backend;
 use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
-
-/// The counters of the process when they were cleared.
-#[derive(Clone, Debug)]
-pub(crate) struct Cleared {
-    pub(crate) since: Timestamp,
-    pub(crate) totals: Totals,
-    /// In the order of [`Workers::counters`](crate::control::Workers::counters), which only grows.
-    pub(crate) shares: Vec<(usize, Share)>,
-}
-
-/// The counters of a backend when they were cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClearedBackend {
-    pub(crate) since: Timestamp,
-    pub(crate) sessions: u64,
-    pub(crate) dial_failures: u64,
-    pub(crate) given: [u64; 2],
-}
-
-impl ClearedBackend {
-    fn of(backend: &Backend, since: Timestamp) -> Self {
-        let (sessions, dial_failures) = (backend.sessions(), backend.dial_failures());
-        Self { since, sessions, dial_failures, given: backend.stats.given() }
-    }
-}
 
 impl ControlLoop {
     /// Notes the present counts of `scope`. A pool has no other counters than its backends.

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::api::Stage;
 use crate::config::model::Config;
-use crate::control::clearing::Cleared;
 use crate::control::denials::Denials;
 use crate::control::discovery::state::SourceState;
 use crate::control::events::Events;
@@ -18,6 +17,7 @@ use crate::control::pending::Pending;
 use crate::control::recent::Recent;
 use crate::control::workers::Workers;
 use crate::pool::{BackendId, Snapshot};
+use crate::stats::{Share, Totals};
 use crate::sys::Clock;
 use jiff::Timestamp;
 
@@ -64,6 +64,15 @@ pub struct ControlState {
     pub(crate) sources: Vec<SourceState>,
     /// Facts that are not in the atomics of a backend; removed backends have none.
     pub(crate) notes: HashMap<BackendId, Note>,
+}
+
+/// The counters of the process when they were cleared.
+#[derive(Clone, Debug)]
+pub(crate) struct Cleared {
+    pub(crate) since: Timestamp,
+    pub(crate) totals: Totals,
+    /// In the order of [`Workers::counters`](Workers::counters), which only grows.
+    pub(crate) shares: Vec<(usize, Share)>,
 }
 
 impl View {

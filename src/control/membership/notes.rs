@@ -7,7 +7,6 @@ use jiff::Timestamp;
 
 use super::origin::{Origin, Registration, RuntimeOverrides};
 use crate::base::time::Instant;
-use crate::control::clearing::ClearedBackend;
 use crate::messages::report::AgentLine;
 use crate::pool::{Admin, Backend};
 
@@ -29,6 +28,22 @@ pub(crate) struct Note {
     pub(crate) agent: Option<AgentNote>,
     /// Its counters when they were last cleared.
     pub(crate) cleared: Option<ClearedBackend>,
+}
+
+/// The counters of a backend when they were cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClearedBackend {
+    pub(crate) since: Timestamp,
+    pub(crate) sessions: u64,
+    pub(crate) dial_failures: u64,
+    pub(crate) given: [u64; 2],
+}
+
+impl ClearedBackend {
+    pub(in crate::control) fn of(backend: &Backend, since: Timestamp) -> Self {
+        let (sessions, dial_failures) = (backend.sessions(), backend.dial_failures());
+        Self { since, sessions, dial_failures, given: backend.stats.given() }
+    }
 }
 
 /// The last result of a check.
