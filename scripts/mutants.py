@@ -571,7 +571,7 @@ MUTANTS = [
         "last-source-only",
         "what one source lists no more leaves, though another one lists it",
         "src/control/discovery/lists.rs",
-        [("        if self.put(pool, label, list) {\n", "        if self.put(pool, label, list) && label.is_empty() {\n")],
+        [("        if self.put(pool, settings, list) {\n", "        if self.put(pool, settings, list) && pool.is_empty() {\n")],
     ),
     Mutant(
         "file-over-source",

@@ -1,6 +1,5 @@
 //! Addresses as people write them: `0.0.0.0:9090`, `[::1]:80`, `:9090`, `web1.example:80`.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -55,41 +54,38 @@ impl Target {
         }
     }
 
-    /// Returns the address to dial: of a host the first one, IPv4 before IPv6. Fails when it cannot be resolved.
+    /// Returns one address to dial: of a host the first one, IPv4 before IPv6. Fails when it cannot be resolved.
     pub fn resolve(&self, resolve: Resolver) -> Result<Address, Invalid> {
-        self.resolve_with_warning(resolve).map(|(address, _)| address)
+        let mut all = self.addresses(resolve)?.into_iter();
+        all.next().ok_or_else(|| Invalid(format!("{self} has no address")))
     }
 
-    /// Same as [`Target::resolve`], with a note about addresses of a host that are not dialed.
-    pub(super) fn resolve_with_warning(
-        &self,
-        resolve: Resolver,
-    ) -> Result<(Address, Option<String>), Invalid> {
+    /// Returns all addresses to dial, at least one: of a host those of IPv4, or those of IPv6 where there is none of
+    /// IPv4. Fails when it cannot be resolved.
+    pub fn addresses(&self, resolve: Resolver) -> Result<Vec<Address>, Invalid> {
         let (host, port) = match self {
-            Self::Address(address) => return Ok((address.clone(), None)),
+            Self::Address(address) => return Ok(vec![address.clone()]),
             Self::Host { host, port } => (host, *port),
         };
-        let addresses = resolve(&format!("{host}:{port}"))
+        let found = resolve(&format!("{host}:{port}"))
             .map_err(|error| Invalid(format!("cannot resolve host {host:?}: {error}")))?;
-        let found = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-        match found {
-            Some(address) if is_dialable(address.ip()) => {
-                let mut used = *address;
-                used.set_port(port);
-                let others: BTreeSet<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-                // Both are this machine, and the resolver has checked where something listens.
-                let is_told = others.len() > 1 && !host.eq_ignore_ascii_case("localhost");
-                let note = || {
-                    let count = others.len();
-                    format!(
-                        "{host:?} has {count} addresses, {} alone is dialed: list the others too",
-                        used.ip()
-                    )
-                };
-                Ok((used.into(), is_told.then(note)))
+        let has_v4 = found.iter().any(SocketAddr::is_ipv4);
+        let of_family = || found.iter().filter(|address| address.is_ipv4() == has_v4);
+        let mut all = Vec::new();
+        for address in of_family().filter(|address| is_server(address.ip())) {
+            let mut address = *address;
+            address.set_port(port);
+            let address = Address::from(address);
+            if !all.contains(&address) {
+                all.push(address);
             }
-            Some(address) => Err(Invalid(format!("host {host:?} resolves to {}, no server", address.ip()))),
-            None => Err(Invalid(format!("host {host:?} has no address"))),
+        }
+        match (all.is_empty(), of_family().next()) {
+            (false, _) => Ok(all),
+            (true, Some(address)) => {
+                Err(Invalid(format!("host {host:?} resolves to {}, no server", address.ip())))
+            }
+            (true, None) => Err(Invalid(format!("host {host:?} has no address"))),
         }
     }
 }
@@ -201,6 +197,11 @@ fn is_dialable(ip: IpAddr) -> bool {
     !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
+/// Whether a host may have `ip`. The unspecified address, which is this machine, is what a filter of names answers.
+pub fn is_server(ip: IpAddr) -> bool {
+    is_dialable(ip) && !ip.to_canonical().is_unspecified()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,16 +256,21 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_several_addresses_is_a_warning() {
-        let warning = |host: &str, addresses: &[&str]| {
-            let target = Target::parse(&format!("{host}:80")).unwrap();
+    fn a_host_has_all_addresses_of_one_family() {
+        let all = |addresses: &[&str]| {
+            let target = Target::parse("web.example:80").unwrap();
             let found: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-            target.resolve_with_warning(&mut |_| Ok(found.clone())).unwrap().1
+            let all = target.addresses(&mut |_| Ok(found.clone()));
+            all.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .map_err(|invalid| invalid.0)
         };
-        let words = "\"web.example\" has 2 addresses, 10.0.0.2 alone is dialed: list the others too";
-        assert_eq!(warning("web.example", &["10.0.0.2:80", "10.0.0.1:80"]).unwrap(), words);
-        assert_eq!(warning("web.example", &["10.0.0.2:80", "10.0.0.2:80"]), None);
-        assert_eq!(warning("localhost", &["[::1]:80", "127.0.0.1:80"]), None);
+        let v4 = all(&["[::1]:80", "10.0.0.2:80", "10.0.0.1:9", "10.0.0.2:80", "224.0.0.1:80", "0.0.0.0:80"]);
+        assert_eq!(v4.unwrap(), ["10.0.0.2:80", "10.0.0.1:80"], "each once, at the port that was asked for");
+        assert_eq!(all(&["[::2]:80", "[::1]:80"]).unwrap(), ["[::2]:80", "[::1]:80"]);
+        for (ip, shown) in [("224.0.0.1", "224.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("[::]", "::")] {
+            let words = format!("host \"web.example\" resolves to {shown}, no server");
+            assert_eq!(all(&[&format!("{ip}:80")]).unwrap_err(), words);
+        }
     }
 
     /// The error for `unix:/run/web.sock` named a wrong port.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::agent;
 use super::discover::Discover;
 use super::model::{
-    AccessLog, Account, Admin, Backend, BackendCheck, Config, FurtherCheck, Global, Health, Keepalive,
-    Listener, Pool, Tcp, Timeouts,
+    AccessLog, Account, Admin, Backend, Config, FurtherCheck, Global, Health, Keepalive, Listener, Pool, Tcp,
+    Timeouts,
 };
 use super::show::check_keys;
 use super::units::show_duration;
@@ -117,15 +117,19 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let name = |pool: &Pool| pool.name.clone();
     of_lists(&old.pools, pools, name, Subject::Pool, &mut changes, |before, now, keys| {
         of_pool(before, now, keys);
-        let name = |backend: &Backend| backend.name.clone();
+        let name = |(name, _): &(String, Vec<Maybe>)| name.clone();
         let subject = |name| Subject::Backend { pool: now.name.clone(), name };
-        of_lists(&before.backends, &now.backends, name, subject, keys.changes, of_backend);
+        let (were, are) = (backends_of(before), backends_of(now));
+        of_lists(&were, &are, name, subject, keys.changes, |(_, old), (_, new), keys| {
+            keys.all(old.iter().cloned(), new.iter().cloned());
+        });
         let name = |check: &FurtherCheck| check.name.clone();
         let subject = |name| Subject::Check(now.name.clone(), name);
         of_lists(&before.health.more, &now.health.more, name, subject, keys.changes, of_check);
         let subject = |source| Subject::Discover(now.name.clone(), source);
-        let compare = |old: &Discover, new: &Discover, keys: &mut Keys<'_>| keys.all(old.keys(), new.keys());
-        of_lists(&before.discover, &now.discover, Discover::label, subject, keys.changes, compare);
+        let name = |source: &&Discover| source.label();
+        let (were, are) = (sources_of(before), sources_of(now));
+        of_lists(&were, &are, name, subject, keys.changes, |old, new, keys| keys.all(old.keys(), new.keys()));
     });
     changes
 }
@@ -360,15 +364,29 @@ fn without_table((key, value): Maybe) -> Maybe {
     (key.trim_start_matches("health."), value)
 }
 
-fn of_backend(old: &Backend, new: &Backend, keys: &mut Keys<'_>) {
-    let Backend { name: _, address, weight, priority, check } = new;
-    keys.value("address", &old.address, address);
-    keys.value("weight", old.weight, weight);
-    keys.value("priority", old.priority, priority);
-    let BackendCheck { address, port, interval } = *check;
-    keys.maybe("check.address", old.check.address, address);
-    keys.maybe("check.port", old.check.port, port);
-    keys.maybe("check.interval", old.check.interval.map(show_duration), interval.map(show_duration));
+/// Returns the keys of each `[[pool.backend]]`, with its name: those at an address, and those at a host name.
+fn backends_of(pool: &Pool) -> Vec<(String, Vec<Maybe>)> {
+    let at_addresses = pool.backends.iter().map(|backend| (backend.name.clone(), keys_of(backend)));
+    let at_hosts =
+        pool.discover.iter().filter_map(|source| Some((source.as_host()?.backend.clone(), source.keys())));
+    at_addresses.chain(at_hosts).collect()
+}
+
+/// Returns the sources that are `[[pool.discover]]`.
+fn sources_of(pool: &Pool) -> Vec<&Discover> {
+    pool.discover.iter().filter(|source| source.as_host().is_none()).collect()
+}
+
+/// The same keys in the same order as those of a host.
+fn keys_of(backend: &Backend) -> Vec<Maybe> {
+    let Backend { name: _, address, weight, priority, check } = backend;
+    let of_check = check.keys();
+    let own = [
+        ("address", address.to_string()),
+        ("weight", weight.to_string()),
+        ("priority", priority.to_string()),
+    ];
+    own.into_iter().map(|(key, value)| (key, Some(value))).chain(of_check).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::Target;
+use super::model::health::BackendCheck;
 use super::units::show_duration;
+use crate::base::address::Address;
 
 /// A source of backends of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,9 @@ pub struct Discover {
     pub interval: Option<Duration>,
 }
 
+/// Host names that are resolved at a time, of all pools: each takes a few descriptors, and a file may have thousands.
+pub const HOSTS_ASKED: usize = 16;
+
 /// The kind of a source, with the settings of that kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -36,6 +41,25 @@ pub enum Kind {
     File(ListFile),
     /// An HTTP server.
     Http(Http),
+    /// The host name of a `[[pool.backend]]`, as this machine resolves it.
+    Host(Host),
+}
+
+/// A `[[pool.backend]]` with a host name in `address`: each address of the host is a backend with these settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The name of the `[[pool.backend]]`.
+    pub backend: String,
+    /// The host name as written.
+    pub name: String,
+    /// Where all addresses are dialed.
+    pub port: u16,
+    /// The weight of each address.
+    pub weight: u16,
+    /// The tier of each address.
+    pub priority: u8,
+    /// What is special about the checks of each address.
+    pub check: BackendCheck,
 }
 
 /// A question to name servers.
@@ -164,13 +188,21 @@ impl Discover {
     /// Returns a source with everything else as it is by default.
     pub fn new(kind: Kind) -> Self {
         let (obsolete, interval) = match kind {
-            Kind::Dns(_) => (1, None),
+            Kind::Dns(_) | Kind::Host(_) => (1, None),
             // What it lists is what its author means.
             Kind::File(_) => (0, Some(LIST_INTERVAL)),
             Kind::Http(_) => (1, Some(LIST_INTERVAL)),
         };
         let initial = Initial::Empty;
         Self { kind, stale: None, obsolete, negatives: 3, min_backends: 0, initial, interval }
+    }
+
+    /// Returns the `[[pool.backend]]` that it is in the file, if it is one.
+    pub fn as_host(&self) -> Option<&Host> {
+        match &self.kind {
+            Kind::Host(host) => Some(host),
+            Kind::Dns(_) | Kind::File(_) | Kind::Http(_) => None,
+        }
     }
 
     /// Returns its name in logs, metrics and the API, which also identifies it across a reload: what is asked, without
@@ -180,6 +212,9 @@ impl Discover {
             Kind::Dns(dns) => dns.label(),
             Kind::File(file) => format!("file:{}", file.path.display()),
             Kind::Http(http) => http.url.to_string(),
+            Kind::Host(Host { name, port, .. }) => {
+                format!("{HOST_LABEL}{}:{port}", name.trim_end_matches('.').to_ascii_lowercase())
+            }
         }
     }
 
@@ -192,10 +227,12 @@ impl Discover {
             Kind::Http(Http { url: _, token_file }) => {
                 vec![("token_file", token_file.as_ref().map(|path| path.display().to_string()))]
             }
+            // The others cannot be set.
+            Kind::Host(host) => return host.keys(),
         };
         keys.push(("stale", Some(stale.map_or_else(|| FOREVER.to_owned(), show_duration))));
         match kind {
-            Kind::Dns(_) | Kind::Http(_) => keys.extend([
+            Kind::Dns(_) | Kind::Http(_) | Kind::Host(_) => keys.extend([
                 ("obsolete", Some(obsolete.to_string())),
                 ("negatives", Some(negatives.to_string())),
             ]),
@@ -208,6 +245,35 @@ impl Discover {
         ]);
         keys
     }
+}
+
+impl Host {
+    /// Returns the host with its port: what the name resolves to is dialed there.
+    pub fn target(&self) -> String {
+        format!("{}:{}", self.name, self.port)
+    }
+
+    /// Returns the name of the backend at `address`, whatever other addresses the host has: NAME@IP.
+    pub fn name_at(&self, address: &Address) -> String {
+        let Address::Ip(ip) = address;
+        format!("{}@{}", self.backend, ip.ip())
+    }
+
+    fn keys(&self) -> Vec<Setting> {
+        let Self { backend: _, name: _, port: _, weight, priority, check } = self;
+        let own =
+            [("address", self.target()), ("weight", weight.to_string()), ("priority", priority.to_string())];
+        own.into_iter().map(|(key, value)| (key, Some(value))).chain(check.keys()).collect()
+    }
+}
+
+/// How the label of a host name begins.
+pub const HOST_LABEL: &str = "host:";
+
+/// Returns the NAME of NAME@IP, as the address of a host is called; `None` for the name of any other backend, which has
+/// no `@`.
+pub fn host_of(backend: &str) -> Option<&str> {
+    backend.rsplit_once('@').map(|(name, _)| name)
 }
 
 impl Dns {
@@ -256,6 +322,7 @@ impl fmt::Display for Kind {
             }
             Self::File(ListFile { path, format: _ }) => write!(f, "type=file path={}", path.display()),
             Self::Http(Http { url, .. }) => write!(f, "type=http url={url}"),
+            Self::Host(host) => write!(f, "{}:", host.backend),
         }
     }
 }

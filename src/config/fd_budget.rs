@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::discover::{Discover, HOSTS_ASKED};
 use super::model::{Check, Config, Pool, Relay};
 use super::ranges::SESSIONS_MAX;
 
@@ -42,6 +43,8 @@ const RESERVE: u64 = 32;
 const FDS_PER_PIPE: u64 = 2;
 /// Hosts of a service that are asked for at a time, and what its thread waits with.
 const FDS_PER_SOURCE: u64 = 20;
+/// A host name that is resolved: one socket, and another where an answer was truncated.
+const FDS_PER_HOST: u64 = 2;
 /// The requested capacity of a pipe without any shortage. The processor time per byte is then 0.57 of that of a copy,
 /// and 0.60, 0.68, 0.78 and 1.03 of it with 256, 64, 16 and 8 KiB (loopback, Linux 6.18).
 pub const PIPE_LEN_MAX: usize = 1 << 20;
@@ -98,7 +101,12 @@ impl FdBudget {
         let checked = checked.map(of_pool).fold(0, u64::saturating_add);
         let asked = config.pools.iter().filter(|pool| pool.agent.is_some());
         let asked = asked.map(of_pool).fold(0, u64::saturating_add);
-        let sources = count(config.pools.iter().map(|pool| pool.discover.len()).sum());
+        let all = config.pools.iter().flat_map(|pool| &pool.discover);
+        let (hosts, others): (Vec<&Discover>, Vec<&Discover>) =
+            all.partition(|source| source.as_host().is_some());
+        let hosts_asked = count(hosts.len().min(HOSTS_ASKED)).saturating_mul(FDS_PER_HOST);
+        // All hosts wait on one thread.
+        let sources = count(others.len() + usize::from(!hosts.is_empty())).saturating_mul(FDS_PER_SOURCE);
         let (pipes, pipe_len) = pipes(config, nofile, pipe_bytes);
         let checks_per_worker =
             (nofile / CHECKS_SHARE / workers).clamp(CHECKS_PER_WORKER_MIN, CHECKS_PER_WORKER_MAX);
@@ -113,7 +121,7 @@ impl FdBudget {
             checks_per_worker,
             pipes,
             pipe_len,
-            reserve: RESERVE.saturating_add(sources.saturating_mul(FDS_PER_SOURCE)),
+            reserve: RESERVE.saturating_add(sources).saturating_add(hosts_asked),
             sessions: 0,
         };
         let fitting = nofile.saturating_sub(budget.need()) / FDS_PER_SESSION;

@@ -32,15 +32,15 @@ mod warnings;
 
 use std::path::Path;
 
-pub use address::{Resolver, Target, parse_bind, system_resolver};
+pub use address::{Resolver, Target, is_server, parse_bind, system_resolver};
 pub use admin_socket::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
 pub use check::conflicts::{is_circle, is_circle_at_home, is_overlap};
 pub use check::listener::BACKLOG;
-pub use check::reader::check_name;
+pub use check::reader::{check_name, check_running_name};
 pub use error::{Error, Invalid, one_line};
 pub use list::{Mistake, parse_list};
 pub use model::Config;
-pub use names::{Found, LookUp, found_at, load_and_look_up, load_looked, look_up_all};
+pub use names::{LookUp, load_and_look_up, load_looked};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
@@ -48,7 +48,7 @@ pub use parse::file::Inputs;
 pub use parse::include::{Looked, look};
 pub use priority::priority_of;
 pub use ranges::{LIST_LEN_MAX, PRIORITY_MAX, WEIGHT_MAX};
-pub use settle::{keep_addresses, settle};
+pub use settle::settle;
 pub use units::parse_duration;
 pub use warnings::warnings;
 

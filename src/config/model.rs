@@ -1,7 +1,7 @@
 //! The configuration that l4lb runs: valid by construction, every default filled in. Made only by `config::check`;
 //! later code must not check a port, a weight or a name again.
 
-mod health;
+pub(super) mod health;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,7 +15,6 @@ pub use health::{
     BackendCheck, Check, Expect, FIRST_CHECK, FurtherCheck, Health, HealthState, OneCheck, ScriptStep, Secret,
 };
 
-use super::address::Target;
 use super::agent::Agent;
 use super::discover::Discover;
 use crate::balance::Algorithm;
@@ -32,8 +31,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The pools, at least one; a [`Listener::pool`] is an index into it.
     pub pools: Vec<Pool>,
-    /// The backends that are configured by name.
-    pub hosts: Vec<Host>,
+    /// What was known of the host names of backends when they were read.
+    pub hosts: Vec<Resolved>,
     /// Notes for the operator from reading the configuration.
     pub notes: Vec<String>,
     /// Stands for the texts of the files that it was read from; 0 where there is none.
@@ -86,17 +85,15 @@ impl Admin {
     }
 }
 
-/// A backend that is configured by name.
+/// What was known of a host name when the configuration was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Name of the pool that the backend belongs to.
+pub struct Resolved {
+    /// The pool that has a backend of that name.
     pub pool: String,
-    /// Its name in the pool.
-    pub backend: String,
-    /// The host and port that are resolved again and again.
-    pub target: Target,
-    /// Why it has no address, while its address is [`UNRESOLVED`].
-    pub unresolved: Option<String>,
+    /// Its source, see [`Discover::label`].
+    pub source: String,
+    /// Its addresses, at least one; or why it has none.
+    pub found: Result<Vec<Address>, String>,
 }
 
 /// Stands for the address of a backend with an unresolved name. It cannot be dialed.

@@ -26,7 +26,7 @@ const LOOKUPS_MAX: usize = 64;
 pub type LookUp = fn(&str) -> io::Result<Vec<SocketAddr>>;
 
 /// The result for each name.
-pub type Found = HashMap<String, io::Result<Vec<SocketAddr>>>;
+type Found = HashMap<String, io::Result<Vec<SocketAddr>>>;
 
 /// Same as [`load`](super::load), with all names looked up concurrently.
 pub fn load_and_look_up(
@@ -66,13 +66,13 @@ fn look_up_at_once<T>(check: impl Fn(Resolver) -> T, look_up: LookUp) -> T {
 }
 
 /// Returns the result for `name`, if it was looked up.
-pub fn found_at(found: &Found, name: &str) -> Option<io::Result<Vec<SocketAddr>>> {
+fn found_at(found: &Found, name: &str) -> Option<io::Result<Vec<SocketAddr>>> {
     let again = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
     found.get(name).map(|result| result.as_ref().cloned().map_err(again))
 }
 
 /// Looks up all of `names`, at most 64 at a time.
-pub fn look_up_all(names: &[String], look_up: LookUp) -> Found {
+fn look_up_all(names: &[String], look_up: LookUp) -> Found {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Found::new()));
     let work = || {
         while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -123,8 +123,9 @@ mod tests {
         let text = text(NAMES);
         let check = |resolve: Resolver| parse(&text, "test.toml", &Overrides::default(), resolve);
         let config = look_up_at_once(check, look_up).unwrap();
-        let last = config.pools[0].backends.last().unwrap();
-        assert_eq!((last.name.as_str(), &last.address), ("host49.example:80", &([10, 0, 0, 49], 80).into()));
+        let last = config.hosts.last().unwrap();
+        assert_eq!(last.source, "host:host49.example:80");
+        assert_eq!(last.found, Ok(vec![([10, 0, 0, 49], 80).into()]));
     }
 
     #[test]

@@ -134,7 +134,10 @@ impl fmt::Display for Pool {
             writeln!(f, "  backend {backend}")?;
         }
         for source in &self.discover {
-            writeln!(f, "  discover {}: {source}", source.label())?;
+            match source.as_host() {
+                Some(_) => writeln!(f, "  backend {source}")?,
+                None => writeln!(f, "  discover {}: {source}", source.label())?,
+            }
         }
         Ok(())
     }

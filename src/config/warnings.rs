@@ -1,8 +1,10 @@
 //! Warns about settings that are valid but hardly intended.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
+use super::check::conflicts::is_circle;
+use super::discover::Discover;
 use super::model::{BackendCheck, Check, Config, Pool};
 use crate::base::address::Address;
 
@@ -20,18 +22,46 @@ pub fn warnings(config: &Config) -> Vec<String> {
             found.push(format!("pool {:?}: no listener serves it", pool.name));
         }
         found.extend(of_backends(pool));
+        found.extend(of_hosts(pool, config));
+    }
+    found
+}
+
+/// Returns the addresses of host names that get no session: the first backend at an address has it, and none is this
+/// process itself.
+fn of_hosts(pool: &Pool, config: &Config) -> Vec<String> {
+    let resolved = config.hosts.iter().filter(|resolved| resolved.pool == pool.name);
+    let mut found_at: HashMap<&str, &[Address]> = resolved
+        .map(|resolved| (resolved.source.as_str(), resolved.found.as_deref().unwrap_or_default()))
+        .collect();
+    let mut taken: HashMap<&Address, &str> =
+        pool.backends.iter().map(|backend| (&backend.address, backend.name.as_str())).collect();
+    let mut found = Vec::new();
+    for (host, label) in pool.discover.iter().filter_map(|source| Some((source.as_host()?, source.label()))) {
+        let scope = format!("pool {:?}: backend {:?}", pool.name, host.backend);
+        for address in found_at.remove(label.as_str()).unwrap_or_default() {
+            let other = *taken.entry(address).or_insert(&host.backend);
+            if other != host.backend {
+                found.push(format!("{scope}: {address} is left out, it is that of backend {other:?}"));
+            } else if let Some(own) = config.own_sockets().find(|own| is_circle(address, own.bind())) {
+                found.push(format!("{scope}: {address} is left out, it is {own}"));
+            }
+        }
     }
     found
 }
 
 fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
     let Pool { name, backends, discover, .. } = pool;
-    let are_all = |is: fn(&super::model::Backend) -> bool| !backends.is_empty() && backends.iter().all(is);
-    let weightless = are_all(|backend| backend.weight == 0)
+    let hosts = || discover.iter().filter_map(Discover::as_host);
+    let weights = || backends.iter().map(|backend| backend.weight).chain(hosts().map(|host| host.weight));
+    let weightless = (weights().next().is_some() && weights().all(|weight| weight == 0))
         .then(|| format!("pool {name:?}: all weights are 0: every client is turned away"));
-    let first = backends.first().map(|first| first.priority).filter(|&first| first > 0);
+    let tiers = || backends.iter().map(|backend| backend.priority).chain(hosts().map(|host| host.priority));
+    let first = tiers().next().filter(|&first| first > 0);
     // Backends that a source lists may be before them.
-    let is_lone_tier = discover.is_empty() && backends.iter().all(|backend| Some(backend.priority) == first);
+    let has_sources = hosts().count() < discover.len();
+    let is_lone_tier = !has_sources && tiers().all(|tier| Some(tier) == first);
     let lone_tier = first.filter(|_| is_lone_tier).map(|priority| {
         format!("pool {name:?}: all backends have priority {priority}: they serve as if none was set")
     });
@@ -41,12 +71,11 @@ fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
         is_unscoped(address).then(warning)
     });
     let is_unchecked = pool.health.check == Check::Off;
-    let special = move |backend: &&super::model::Backend| backend.check != BackendCheck::default();
-    let unchecked = backends.iter().filter(special).filter(move |_| is_unchecked).map(move |backend| {
-        format!(
-            "pool {name:?}: backend {:?}: check: is ignored, the checks of its pool are off",
-            backend.name
-        )
+    let checks = backends.iter().map(|backend| (&backend.name, backend.check));
+    let checks = checks.chain(hosts().map(|host| (&host.backend, host.check)));
+    let special = checks.filter(move |(_, check)| is_unchecked && *check != BackendCheck::default());
+    let unchecked = special.map(move |(backend, _)| {
+        format!("pool {name:?}: backend {backend:?}: check: is ignored, the checks of its pool are off")
     });
     weightless.into_iter().chain(lone_tier).chain(unscoped).chain(unchecked)
 }
@@ -66,8 +95,42 @@ fn unscoped(address: SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::config::{Overrides, parse};
+
+    #[test]
+    fn a_name_without_an_address_and_addresses_that_get_no_session_are_warnings() {
+        let text = r#"
+            [global]
+            resolve = "keep_trying"
+            [[listener]]
+            bind = "127.0.0.1:80"
+            [[pool]]
+            name = "web"
+            backend = [
+                { address = "10.0.0.1:80", weight = 0 },
+                { name = "a", address = "web.test:80" },
+                { name = "b", address = "more.test:80" },
+                { name = "c", address = "nobody.test:80" },
+            ]
+        "#;
+        let mut resolve = |name: &str| match name {
+            "web.test:80" => Ok(["10.0.0.1:80", "10.0.0.2:80"].map(|at| at.parse().unwrap()).into()),
+            "more.test:80" => Ok(["10.0.0.2:80", "127.0.0.1:80"].map(|at| at.parse().unwrap()).into()),
+            _ => Err(io::Error::other("no such host")),
+        };
+        let config = parse(text, "x.toml", &Overrides::default(), &mut resolve).unwrap();
+        let expected = [
+            "pool \"web\": backend \"c\": cannot resolve host \"nobody.test\": no such host: it is down until its name \
+             resolves",
+            "pool \"web\": backend \"a\": 10.0.0.1:80 is left out, it is that of backend \"10.0.0.1:80\"",
+            "pool \"web\": backend \"b\": 10.0.0.2:80 is left out, it is that of backend \"a\"",
+            "pool \"web\": backend \"b\": 127.0.0.1:80 is left out, it is our own listener 127.0.0.1:80",
+        ];
+        assert_eq!(warnings(&config), expected);
+    }
 
     #[test]
     fn a_suspicious_but_valid_configuration_is_a_warning() {

@@ -45,8 +45,6 @@ pub(crate) struct Control {
     pub(crate) look: Option<Look>,
     /// The threads that read it, [`LOADERS`](crate::control::LOADERS) of them.
     pub(crate) loader: Standby,
-    /// The thread that looks up names which did not resolve.
-    pub(crate) look_ups: Standby,
     /// Opens the resources of a configuration.
     pub(crate) site: Arc<dyn Site>,
     /// The sockets of the admin API and the metrics.
@@ -91,8 +89,6 @@ pub(super) struct ControlLoop {
     pub(super) reload_queue: ReloadQueue,
     /// Watches the files of the configuration, with `[global] watch`.
     pub(super) watch: Option<FileWatch>,
-    /// Names that do not resolve.
-    pub(super) names: Names,
     /// Where backends come from by themselves.
     pub(super) sources: Sources,
     /// Answers to requests, to be sent once the workers have their commands.
@@ -117,16 +113,6 @@ impl WorkerLink {
     }
 }
 
-/// The progress of the lookups.
-#[derive(Default)]
-pub(super) struct Names {
-    /// When the next round begins.
-    pub(super) next: Option<Instant>,
-    /// Consecutive rounds that have left a name without an address.
-    pub(super) failed_rounds: u32,
-    pub(super) is_looking: bool,
-}
-
 impl ControlLoop {
     pub(super) fn new(mut control: Control) -> Self {
         let listed = std::mem::take(&mut control.listed);
@@ -142,7 +128,6 @@ impl ControlLoop {
             removed: Vec::new(),
             reload_queue: ReloadQueue::default(),
             watch: None,
-            names: Names::default(),
             sources: Sources::new(listed),
             answers: Vec::new(),
             looked: clock.now(),

@@ -15,7 +15,6 @@ mod history;
 mod loading;
 pub mod membership;
 mod metrics;
-mod names;
 mod pending;
 mod readiness;
 mod recent;
@@ -70,7 +69,6 @@ impl ControlLoop {
         for pool in self.control.snapshot.pools.clone() {
             self.report_eligibility(&pool);
         }
-        self.note_unresolved();
         self.follow_watch();
         self.follow_sources();
         while !self.links.is_empty() {
@@ -101,7 +99,6 @@ impl ControlLoop {
     fn act(&mut self) {
         self.check_dropped_reports();
         self.end_loading();
-        self.look_up_names();
         self.refresh_sources();
         self.forget_retired();
         self.end_leases();
@@ -134,10 +131,9 @@ impl ControlLoop {
         };
         let cut = self.next_cut().map(|cut| cut - now);
         let loaded = self.next_loaded().map(|deadline| deadline - now);
-        let look_up = self.next_look_up().map(|next| next - now);
         let saved = self.next_saving().map(|deadline| deadline - now);
         let sampled = Some(self.control.view.recent().due() - now);
-        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved, look_up, sampled];
+        let next = [drained, cut, loaded, self.next_lease(now), self.next_save(now), saved, sampled];
         next.into_iter().flatten().fold(RETRY_INTERVAL, Duration::min)
     }
 
@@ -154,7 +150,6 @@ impl ControlLoop {
                 self.on_reload_request(ReloadRequest { who, source: None, mode: Mode::Apply, answer: None });
             }
             Report::ReloadRequest(request) => self.on_reload_request(request),
-            Report::Resolved(found) => self.on_resolved(&found),
             Report::Discovered(source, report, wait) => self.on_discovered(source, report, wait),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::LogWorkerStats => self.log_worker_stats(),
@@ -260,7 +255,9 @@ impl ControlLoop {
 
     /// Applies `config`. Its resources must be open.
     fn reconfigure(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
-        let config = &self.change_hands(config);
+        let mut config = self.change_hands(config);
+        let brought = self.bring_listed(&mut config);
+        let config = &config;
         // By their names in the file: a backend taken back while it drains continues.
         let running = Arc::clone(&self.control.snapshot);
         let back = self.take_returning(|removed| is_back(config, &running, removed));
@@ -273,6 +270,7 @@ impl ControlLoop {
             members.iter().filter(|member| !is_known(&self.links, member.id)).map(WorkerLink::new).collect();
         self.links.extend(new);
         self.forget_results(&next);
+        self.note_brought(brought, &next);
         self.replace_snapshot(next);
         self.remember_notes(&back);
         self.align_agents();

@@ -11,8 +11,8 @@ use crate::api::EventKind;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::config::diff::{Change, Difference, Subject, diff};
+use crate::config::settle;
 use crate::config::units::show_duration;
-use crate::config::{keep_addresses, settle};
 use crate::control::audit;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::discovery::first::first_answers;
@@ -182,9 +182,8 @@ impl ControlLoop {
                 self.refuse(request, Refused::for_now(DRAINING));
             }
             Ok(Loadable { config, staged, listed }) => {
-                let config = keep_addresses(&self.control.config, config);
                 if staged.is_some() {
-                    self.sources.begin_with(listed);
+                    self.sources.begin_with(listed, &config.hosts);
                 }
                 self.follow(request, &config, staged);
             }
@@ -252,7 +251,6 @@ impl ControlLoop {
         }
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
-        self.note_unresolved();
         self.follow_watch();
         self.follow_sources();
         let message = format!("epoch {epoch} applied with {changes} changes");

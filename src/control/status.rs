@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use crate::api::Stage;
 use crate::config::model::Config;
 use crate::control::denials::Denials;
-use crate::control::discovery::state::SourceState;
+use crate::control::discovery::state::SourceStates;
 use crate::control::events::Events;
 use crate::control::history::History;
 use crate::control::loading::ReloadStatus;
@@ -61,7 +61,7 @@ pub struct ControlState {
     pub(crate) pending: Vec<Pending>,
     /// Backends that were removed and may still have sessions.
     pub removed: Vec<Removed>,
-    pub(crate) sources: Vec<SourceState>,
+    pub(crate) sources: SourceStates,
     /// Facts that are not in the atomics of a backend; removed backends have none.
     pub(crate) notes: HashMap<BackendId, Note>,
 }
@@ -96,7 +96,7 @@ impl View {
             reload: ReloadStatus::default(),
             pending: Vec::new(),
             removed: Vec::new(),
-            sources: Vec::new(),
+            sources: SourceStates::default(),
             drain: None,
             notes: HashMap::new(),
         };

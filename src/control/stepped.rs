@@ -25,7 +25,6 @@ impl SteppedControl {
     pub fn new(config: &Config, snapshot: &Arc<Snapshot>, site: Arc<dyn Site>) -> Self {
         let (reports, inbox) = Reports::new();
         let (config, workers) = (Arc::new(config.clone()), Arc::<Workers>::default());
-        let no_thread = || Standby::start("none", 0, 0).expect("no thread fails to start");
         let mut work = ControlLoop::new(Control {
             view: Arc::new(View::new(&config, None, Arc::clone(snapshot), Arc::clone(&workers))),
             snapshot: Arc::clone(snapshot),
@@ -36,8 +35,7 @@ impl SteppedControl {
             config,
             source: None,
             look: None,
-            loader: no_thread(),
-            look_ups: no_thread(),
+            loader: Standby::start("none", 0, 0).expect("no thread fails to start"),
             site,
             admin_sockets: Vec::new(),
             kept: Kept::default(),

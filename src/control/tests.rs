@@ -69,7 +69,6 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         source: None,
         look: None,
         loader: Standby::start("test", LOADERS, LOADERS).expect("a thread"),
-        look_ups: Standby::start("test", 1, 1).expect("a thread"),
         site: Arc::new(PermissiveSite),
         admin_sockets: Vec::new(),
         drain_timeout: Duration::from_secs(60),

@@ -1,6 +1,8 @@
 //! The reports of sources of backends.
 
 use crate::base::address::Address;
+use crate::config::discover::{Discover, Host};
+use crate::config::model::{Resolved, UNRESOLVED};
 
 /// Names one run of a source for the life of the process: what an earlier run reports late is of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +21,20 @@ pub struct Found {
     pub priority: u8,
 }
 
+impl Found {
+    /// Returns the backends that a source with these settings makes of `list`. The addresses of a host have the settings
+    /// of its `[[pool.backend]]`; without any, that is one backend without an address, so that it is seen.
+    pub fn of(settings: &Discover, list: Vec<Self>) -> Vec<Self> {
+        let Some(host @ Host { backend, weight, priority, .. }) = settings.as_host() else { return list };
+        let (weight, priority) = (*weight, *priority);
+        if list.is_empty() {
+            return vec![Self { name: backend.clone(), address: UNRESOLVED, weight, priority }];
+        }
+        let of_host = |Self { address, .. }| Self { name: host.name_at(&address), address, weight, priority };
+        list.into_iter().map(of_host).collect()
+    }
+}
+
 /// What a source listed before it is followed: in an earlier process, or at a first question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -31,6 +47,14 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// Returns what was known of a host name when the configuration was read.
+    pub fn of_host(resolved: &Resolved) -> Self {
+        let Resolved { pool, source, found } = resolved;
+        let addresses = found.iter().flatten().cloned();
+        let found = |address: Address| Found { name: address.to_string(), address, weight: 1, priority: 0 };
+        Self { pool: pool.clone(), source: source.clone(), list: addresses.map(found).collect() }
+    }
+
     /// Returns whether it is of the source of that label in that pool.
     pub fn is_of(&self, pool: &str, source: &str) -> bool {
         self.pool == pool && self.source == source

@@ -1,8 +1,6 @@
 //! Reports to the control thread from workers, operators, signals and its own helper threads.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -69,8 +67,6 @@ pub enum Report {
     Loaded(Box<Loaded>),
     /// A write of the state file has finished, or failed.
     StateWritten,
-    /// Names that could not be resolved have been looked up again.
-    Resolved(HashMap<String, io::Result<Vec<SocketAddr>>>),
     /// A source of backends has an answer, or has failed to get one. It is asked again after that time.
     Discovered(SourceId, SourceReport, Duration),
     /// SIGUSR1: log each worker's part of the work.

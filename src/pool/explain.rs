@@ -21,11 +21,14 @@ pub enum SkipReason {
     Weight0,
     /// A dial of this session to it had failed.
     Tried,
+    /// Its host name has no address.
+    Unresolved,
 }
 
 impl SkipReason {
     /// Every reason, in the order of the bits that note them.
-    pub const ALL: [Self; 5] = [Self::Down, Self::Drain, Self::Maint, Self::Weight0, Self::Tried];
+    pub const ALL: [Self; 6] =
+        [Self::Down, Self::Drain, Self::Maint, Self::Weight0, Self::Tried, Self::Unresolved];
 
     /// Returns the words for it.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +38,7 @@ impl SkipReason {
             Self::Maint => "in maintenance",
             Self::Weight0 => "of weight 0",
             Self::Tried => "tried before",
+            Self::Unresolved => "has no address",
         }
     }
 
@@ -45,15 +49,17 @@ impl SkipReason {
             Admin::Drain => Some(Self::Drain),
             Admin::Maint => Some(Self::Maint),
             Admin::Ready if backend.weight() == 0 => Some(Self::Weight0),
-            Admin::Ready => {
-                (backend.health() == HealthState::Down || !backend.is_resolved()).then_some(Self::Down)
-            }
+            Admin::Ready if !backend.is_resolved() => Some(Self::Unresolved),
+            Admin::Ready => (backend.health() == HealthState::Down).then_some(Self::Down),
         }
     }
 
     /// Returns why `backend` may not get the session now, if so.
     pub(super) fn of(backend: &Backend, respects_health: bool, tried: &[BackendId]) -> Option<Self> {
-        if (respects_health && backend.health() == HealthState::Down) || !backend.is_resolved() {
+        if !backend.is_resolved() {
+            return Some(Self::Unresolved);
+        }
+        if respects_health && backend.health() == HealthState::Down {
             return Some(Self::Down);
         }
         match backend.admin() {

@@ -2,7 +2,7 @@
 
 use crate::base::address::Address;
 use crate::config::is_circle_at_home;
-use crate::config::model::{Config, OwnSocket};
+use crate::config::model::{Config, OwnSocket, Resolved};
 use crate::server::StartError;
 use crate::sys;
 
@@ -12,16 +12,37 @@ use crate::sys;
 /// machine.
 pub(super) fn refuse_circles(config: &Config) -> Result<(), StartError> {
     for (pool, backend) in config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b))) {
-        let address = &backend.address;
-        let Address::Ip(ip) = address;
-        let is_met = |socket: &OwnSocket| is_circle_at_home(address, socket.bind());
-        let Some(socket) = config.own_sockets().find(is_met) else { continue };
-        let is_own = sys::is_own_address(ip.ip())
-            .map_err(|error| StartError::System { what: "list the addresses of this machine", error })?;
-        if is_own {
-            let (pool, backend) = (pool.name.clone(), backend.name.clone());
-            return Err(StartError::Circle { pool, backend, address: address.clone(), socket });
+        if let Some(socket) = circle_at(&backend.address, config)? {
+            let (pool, backend, address) = (pool.name.clone(), backend.name.clone(), backend.address.clone());
+            return Err(StartError::Circle { pool, backend, address, socket });
+        }
+    }
+    // Of the addresses of a host, those that are ours are left out.
+    for Resolved { pool, source, found } in &config.hosts {
+        let mut first = None;
+        for address in found.iter().flatten() {
+            match circle_at(address, config)? {
+                Some(socket) => _ = first.get_or_insert((address, socket)),
+                None => {
+                    first = None;
+                    break;
+                }
+            }
+        }
+        if let Some((address, socket)) = first {
+            let (pool, backend, address) = (pool.clone(), source.clone(), address.clone());
+            return Err(StartError::Circle { pool, backend, address, socket });
         }
     }
     Ok(())
+}
+
+/// Returns the socket of ours at which a dial to `address` ends, because it is an address of this machine.
+fn circle_at(address: &Address, config: &Config) -> Result<Option<OwnSocket>, StartError> {
+    let Address::Ip(ip) = address;
+    let is_met = |socket: &OwnSocket| is_circle_at_home(address, socket.bind());
+    let Some(socket) = config.own_sockets().find(is_met) else { return Ok(None) };
+    let is_own = sys::is_own_address(ip.ip())
+        .map_err(|error| StartError::System { what: "list the addresses of this machine", error })?;
+    Ok(is_own.then_some(socket))
 }

@@ -174,7 +174,8 @@ pub fn start_service(
     let staged = Box::new(site.prepare(config, inherited.into_sockets(), Box::new(|| {}))?);
     let admin = admin::open(&config.admin)?;
     give_up_root(&config.global, &admin)?;
-    let answered = first_answers(config, |_, _| false).map_err(StartError::Discovery)?;
+    let mut answered = first_answers(config, |_, _| false).map_err(StartError::Discovery)?;
+    answered.extend(config.hosts.iter().map(Listed::of_host));
     let (snapshot, kept, listed) = restore(config, answered, &reports)?;
     when_listening(reports.clone())?;
     staged.start_listening()?;
@@ -186,7 +187,6 @@ pub fn start_service(
     };
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.workers)));
     kept.show(&view);
-    let look_ups = Standby::start("l4lb-look-up", 1, 1).map_err(system("start a thread"))?;
     let loader = Standby::start("l4lb-reload", LOADERS, LOADERS).map_err(system("start a thread"))?;
     let control = Control {
         kept,
@@ -199,7 +199,6 @@ pub fn start_service(
         source,
         look,
         loader,
-        look_ups,
         site: Arc::new(Arc::clone(&site)),
         admin_sockets: admin.addresses().listeners().collect(),
         view: Arc::clone(&view),

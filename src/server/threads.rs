@@ -82,7 +82,6 @@ mod tests {
             source: None,
             look: None,
             loader: Standby::start("test", 1, 1).unwrap(),
-            look_ups: Standby::start("test", 1, 1).expect("a thread"),
             kept: Default::default(),
             listed: Vec::new(),
             site: Arc::new(site),

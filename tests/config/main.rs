@@ -46,11 +46,15 @@ fn parse(text: &str) -> Result<Config, Vec<Error>> {
     config::parse(text, "x.toml", &Overrides::default(), &mut resolve)
 }
 
-/// Knows three hosts.
+/// Knows a few hosts.
 fn resolve(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     match host_and_port {
         "good.example:80" => Ok(vec![SocketAddr::from(([10, 0, 0, 1], 80))]),
         "empty.example:80" => Ok(Vec::new()),
+        "filtered.example:80" => Ok(vec![SocketAddr::from(([0, 0, 0, 0], 80))]),
+        "ours.example:9090" => {
+            Ok(vec![SocketAddr::from(([127, 0, 0, 1], 9090)), SocketAddr::from(([127, 0, 0, 2], 9090))])
+        }
         "multicast.example:80" => Ok(vec![SocketAddr::from(([224, 0, 0, 1], 80))]),
         _ => Err(io::Error::other("no such host")),
     }
@@ -369,8 +373,12 @@ const BAD_FILES: &[(At, &str, &str)] = &[
         "x.toml:18: pool \"web\": backend 127.0.0.1:9090: address: 127.0.0.1:9090 is our own listener 0.0.0.0:9090, see line 4"),
     (Backend, "[[pool.backend]]\naddress = \":9090\"",
         "x.toml:18: pool \"web\": backend :9090: address: 127.0.0.1:9090 is our own listener 0.0.0.0:9090, see line 4"),
-    (Backend, "[[pool.backend]]\naddress = \"good.example:80\"",
-        "x.toml:18: pool \"web\": backend good.example:80: address: 10.0.0.1:80 is taken, see line 16"),
+    (Backend, "[[pool.backend]]\naddress = \"good.example:80\"\n[[pool.backend]]\naddress = \"good.example:80\"",
+        "x.toml:20: pool \"web\": backend good.example:80: address: good.example:80 is taken, see line 18"),
+    (Backend, "[[pool.backend]]\naddress = \"filtered.example:80\"",
+        "x.toml:18: pool \"web\": backend filtered.example:80: address: host \"filtered.example\" resolves to 0.0.0.0, no server"),
+    (Backend, "[[pool.backend]]\naddress = \"ours.example:9090\"",
+        "x.toml:18: pool \"web\": backend ours.example:9090: address: host resolves to 127.0.0.1:9090, which is our own listener 0.0.0.0:9090, see line 4"),
     (Backend, "[[pool.backend]]\naddress = \"bad.example:80\"",
         "x.toml:18: pool \"web\": backend bad.example:80: address: cannot resolve host \"bad.example\": no such host"),
     (Backend, "[[pool.backend]]\naddress = \"empty.example:80\"",

@@ -5,8 +5,10 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::admin::AdminDraft;
+use super::names::HostDraft;
 use super::pool::PoolDraft;
 use crate::base::address::Address;
+use crate::config::discover::Host;
 use crate::config::model::{Listener, OwnSocket};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
 
@@ -19,17 +21,24 @@ pub(super) fn report(
 ) {
     same_names(listeners.iter().map(|part| (part, part.item.name.as_str(), part.item.bind)), report);
     let mut pool_names = HashMap::new();
-    for PoolDraft { pool, scope, name_at, backends, .. } in pools {
+    for PoolDraft { pool, scope, name_at, backends, hosts } in pools {
         if let Some(first) = first_with(&mut pool_names, pool.name.clone(), name_at) {
             taken("name", &pool.name, first, (scope, name_at), report);
         }
-        same_names(backends.iter().map(|part| (part, part.item.name.as_str(), &part.item.address)), report);
+        let all = backends.iter().chain(hosts.iter().map(|host| &host.like));
+        same_names(all.map(|part| (part, part.item.name.as_str(), &part.item.address)), report);
         let mut addresses = HashMap::new();
-        for Placed { item, scope, address_at, .. } in backends.iter().filter(|part| part.item.is_resolved()) {
+        for Placed { item, scope, address_at, .. } in backends {
             let Address::Ip(address) = item.address;
             let address = canonical(address).to_string();
             if let Some(first) = first_with(&mut addresses, address.clone(), address_at) {
                 taken("address", &address, first, (scope, address_at), report);
+            }
+        }
+        for HostDraft { like, source, .. } in hosts {
+            if let Some(first) = first_with(&mut addresses, source.label(), &like.address_at) {
+                let host = source.as_host().map(Host::target).unwrap_or_default();
+                taken("address", &host, first, (&like.scope, &like.address_at), report);
             }
         }
     }
@@ -143,15 +152,28 @@ fn own_by_port<'a>(sockets: impl Iterator<Item = (OwnSocket, &'a Spot)>) -> OwnB
 /// Reports backends that are one of the process's own sockets. One bound to the unspecified address accepts at every
 /// local address, of which only the loopback ones are known here.
 fn circles(by_port: &OwnByPort, pools: &[PoolDraft], report: &mut Report) {
-    let backends = pools.iter().flat_map(|pool| &pool.backends);
-    for backend in backends.filter(|backend| backend.item.is_resolved()) {
-        let Address::Ip(address) = backend.item.address;
+    let circle_at = |address: &Address| {
+        let Address::Ip(address) = *address;
         let address = canonical(address);
         let mut sockets = by_port.get(&address.port()).into_iter().flatten();
-        if let Some((socket, spot)) = sockets.find(|(socket, _)| is_circle(&address.into(), socket.bind())) {
+        let found = sockets.find(|(socket, _)| is_circle(&address.into(), socket.bind()));
+        found.map(|(socket, spot)| (address, socket, spot))
+    };
+    for backend in pools.iter().flat_map(|pool| &pool.backends) {
+        if let Some((address, socket, spot)) = circle_at(&backend.item.address) {
             let pointer = report.see(spot, &backend.address_at);
             let what = format_args!("address: {address} is {socket}{pointer}");
             report.add(&backend.scope, &backend.address_at, what);
+        }
+    }
+    // Of several addresses those that are ours are left out.
+    for HostDraft { like, addresses, .. } in pools.iter().flat_map(|pool| &pool.hosts) {
+        let all = addresses.as_deref().unwrap_or_default();
+        let circles: Option<Vec<_>> = all.iter().map(circle_at).collect();
+        if let Some(&(address, socket, spot)) = circles.as_ref().and_then(|circles| circles.first()) {
+            let pointer = report.see(spot, &like.address_at);
+            let what = format_args!("address: host resolves to {address}, which is {socket}{pointer}");
+            report.add(&like.scope, &like.address_at, what);
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
                 Kind::Dns(_) => ("name", &raw.name),
                 Kind::File(_) => ("path", &raw.path),
                 Kind::Http(_) => ("url", &raw.url),
+                // Only `address` of a [[pool.backend]] makes one.
+                Kind::Host(_) => continue,
             };
             read.wrong(key, value, "another [[pool.discover]] asks the same");
         }

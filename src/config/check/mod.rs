@@ -9,6 +9,7 @@ mod agent;
 mod discover;
 mod global;
 pub(super) mod listener;
+mod names;
 mod pool;
 
 mod exchange;
@@ -27,7 +28,8 @@ use crate::config::model::{Config, Listener};
 use crate::config::overrides::{BackendFlag, Overrides};
 use crate::config::parse::raw::{RawConfig, RawListener, RawPool, Table};
 use crate::config::parse::report::{Placed, Report, Spot};
-use pool::{Names, PoolDraft};
+use names::Names;
+use pool::PoolDraft;
 
 /// Returns the configuration that `raw` and `overrides` describe. Fails with every mistake.
 pub(super) fn check(
@@ -48,7 +50,7 @@ pub(super) fn check(
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &admin, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
-    let hosts = pools.iter().flat_map(|pool| pool.hosts.iter().cloned()).collect();
+    let hosts = pools.iter().flat_map(PoolDraft::resolved).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
     let notes = std::mem::take(&mut report.notes);
     report.finish(Config { global, admin: admin.admin, listeners, pools, hosts, notes, digest: 0 })

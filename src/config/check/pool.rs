@@ -7,14 +7,13 @@ use toml::Spanned;
 use super::agent;
 use super::discover;
 use super::health;
+use super::names::{Found, HostDraft, Names};
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
 use crate::balance::Algorithm;
-use crate::base::address::Address;
-use crate::config::address::{Resolver, Target};
+use crate::config::address::Target;
 use crate::config::error::Invalid;
 use crate::config::model::{
-    Backend, BackendCheck, Host, Keepalive, OnRemove, Pool, Relay, Resolve, Tcp, Timeouts, UNRESOLVED,
-    WhenAllDown,
+    Backend, BackendCheck, Keepalive, OnRemove, Pool, Relay, Resolved, Tcp, Timeouts, UNRESOLVED, WhenAllDown,
 };
 use crate::config::overrides::{BackendFlag, Overrides};
 use crate::config::parse::label::label;
@@ -56,47 +55,31 @@ const RELAYS: [(&str, Relay); 3] = {
 /// The name of a pool without a name in the file, and of the pool that flags alone make.
 const POOL_NAME: &str = "default";
 
-/// Resolves the names of backends.
-pub(super) struct Names<'r> {
-    pub(super) resolve: Resolver<'r>,
-    pub(super) policy: Resolve,
-}
-
-/// The result for a target.
-struct Found {
-    address: Address,
-    /// Why a name has no address.
-    unresolved: Option<String>,
-    /// A note for the operator.
-    note: Option<String>,
-}
-
-impl Names<'_> {
-    fn find(&mut self, target: &Target) -> Result<Found, Invalid> {
-        match (target.resolve_with_warning(self.resolve), target, self.policy) {
-            (Ok((address, note)), ..) => Ok(Found { address, unresolved: None, note }),
-            (Err(Invalid(what)), Target::Host { .. }, Resolve::KeepTrying) => {
-                let note = Some(format!("{what}: it is down until it resolves"));
-                Ok(Found { address: UNRESOLVED, unresolved: Some(what), note })
-            }
-            (Err(invalid), ..) => Err(invalid),
-        }
-    }
-}
-
 /// A pool with the places of its backends in the file.
 pub(super) struct PoolDraft {
     pub(super) pool: Pool,
     pub(super) scope: Scope,
     pub(super) name_at: Spot,
     pub(super) backends: Vec<Placed<Backend>>,
-    pub(super) hosts: Vec<Host>,
+    pub(super) hosts: Vec<HostDraft>,
 }
 
 impl PoolDraft {
-    /// Returns the pool without the places.
+    /// Returns the pool without the places. Its host names come before its other sources, as the file counts more than
+    /// those.
     pub(super) fn into_pool(self) -> Pool {
-        Pool { backends: self.backends.into_iter().map(|backend| backend.item).collect(), ..self.pool }
+        let hosts = self.hosts.into_iter().map(|host| host.source);
+        let backends = self.backends.into_iter().map(|backend| backend.item).collect();
+        Pool { backends, discover: hosts.chain(self.pool.discover).collect(), ..self.pool }
+    }
+
+    /// Returns what was known of its host names.
+    pub(super) fn resolved(&self) -> impl Iterator<Item = Resolved> {
+        self.hosts.iter().map(|host| Resolved {
+            pool: self.pool.name.clone(),
+            source: host.source.label(),
+            found: host.addresses.clone(),
+        })
     }
 
     /// Adds the backends of flags.
@@ -104,24 +87,32 @@ impl PoolDraft {
         for flag in flags {
             let spot = Spot::Flag(format!("--backend {flag}"));
             match names.find(&flag.target) {
-                Ok(Found { address, unresolved, note }) => {
-                    let (pool, backend) = (self.pool.name.clone(), flag.target.to_string());
-                    self.hosts.extend(host(pool, backend, &flag.target, unresolved));
-                    report.notes.extend(note.map(|note| format!("backend {}: {note}", flag.target)));
-                    self.backends.push(Placed {
-                        item: Backend {
-                            name: flag.target.to_string(),
-                            address,
-                            weight: flag.weight,
-                            priority: 0,
-                            check: BackendCheck::default(),
-                        },
-                        scope: Scope::new(spot.clone(), format!("backend {}", flag.target)),
-                        name_at: spot.clone(),
-                        address_at: spot,
-                    });
+                Ok(found) => {
+                    let name = flag.target.to_string();
+                    let scope = Scope::new(spot.clone(), format!("backend {name}"));
+                    let (weight, check) = (flag.weight, BackendCheck::default());
+                    let item = Backend { name, address: UNRESOLVED, weight, priority: 0, check };
+                    let placed = Placed { item, scope, name_at: spot.clone(), address_at: spot };
+                    self.add(placed, found, report);
                 }
                 Err(Invalid(what)) => report.add_bare(&spot, what),
+            }
+        }
+    }
+
+    /// Adds a backend where it was found.
+    fn add(&mut self, mut placed: Placed<Backend>, found: Found, report: &mut Report) {
+        match found {
+            Found::At(address) => {
+                placed.item.address = address;
+                self.backends.push(placed);
+            }
+            Found::Host { name, port, addresses } => {
+                if let Err(why) = &addresses {
+                    let scope = &placed.scope.name;
+                    report.notes.push(format!("{scope}: {why}: it is down until its name resolves"));
+                }
+                self.hosts.push(HostDraft::new(placed, name, port, addresses));
             }
         }
     }
@@ -178,14 +169,6 @@ pub(super) fn check(
         draft.backend(raw, index, names, report);
     }
     draft
-}
-
-/// Returns the host of a backend that is configured by name; `None` for any other.
-fn host(pool: String, backend: String, target: &Target, unresolved: Option<String>) -> Option<Host> {
-    match target {
-        Target::Address(_) => None,
-        Target::Host { .. } => Some(Host { pool, backend, target: target.clone(), unresolved }),
-    }
 }
 
 /// Returns the timeouts of a pool or a listener: a flag wins over the table, the table over the `inherited` ones.
@@ -282,21 +265,20 @@ impl PoolDraft {
         }
         let Some(text) = read.text("address", &raw.address) else { return };
         let placed = Target::parse(text).and_then(|target| Ok((names.find(&target)?, target)));
-        let (Found { address, unresolved, note }, target) = match placed {
+        let (found, target) = match placed {
             Ok(placed) => placed,
             Err(Invalid(what)) => return read.wrong("address", &raw.address, what),
         };
-        report.notes.extend(note.map(|note| format!("{}: {note}", scope.name)));
         let name = match raw.name {
             None => target.to_string(),
             Some(_) => name.unwrap_or_default().to_string(),
         };
-        self.hosts.extend(host(self.pool.name.clone(), name.clone(), &target, unresolved));
-        self.backends.push(Placed {
-            item: Backend { name, address, weight, priority, check },
+        let placed = Placed {
+            item: Backend { name, address: UNRESOLVED, weight, priority, check },
             name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
             address_at: spot_of(&raw.address).unwrap_or_else(|| scope.spot.clone()),
             scope,
-        });
+        };
+        self.add(placed, found, report);
     }
 }

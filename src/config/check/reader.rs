@@ -1,6 +1,7 @@
 //! Reads the values of one table: a value of the wrong type or out of range is reported, with the expected ones.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use toml::{Spanned, Value};
 
 use crate::base::nearest::did_you_mean;
+use crate::config::address::Target;
 use crate::config::error::Invalid;
 use crate::config::model::Secret;
 use crate::config::parse::raw::Key;
@@ -187,6 +189,18 @@ const NAME_LEN_MAX: usize = 64;
 /// Fails unless `text` may be a name: it must fit unquoted into a log line, a metric and a URL of the admin API.
 pub fn check_name(text: &str) -> Result<(), Invalid> {
     check_name_as(text, &quote(text))
+}
+
+/// The same for the name of a backend as it runs: an address of a host has its IP behind an `@`, which no name in the
+/// file has.
+pub fn check_running_name(text: &str) -> Result<(), Invalid> {
+    let of_host = text.rsplit_once('@').filter(|(_, ip)| ip.parse::<IpAddr>().is_ok());
+    let name = of_host.map_or(text, |(name, _)| name);
+    // A host with its port is a name too, and may be longer.
+    match Target::parse(name) {
+        Ok(Target::Host { .. }) => Ok(()),
+        Ok(Target::Address(_)) | Err(_) => check_name(name),
+    }
 }
 
 /// The same for a name that messages repeat as `got`.

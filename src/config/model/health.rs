@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::config::units::show_duration;
+
 /// The settings of a pool's health checks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
@@ -225,4 +227,16 @@ pub struct BackendCheck {
     pub port: Option<u16>,
     /// Time between checks. Timeout and fast interval of the pool are cut to it.
     pub interval: Option<Duration>,
+}
+
+impl BackendCheck {
+    /// Returns its keys behind their table; `None` where one is not set.
+    pub(in crate::config) fn keys(&self) -> [(&'static str, Option<String>); 3] {
+        let Self { address, port, interval } = self;
+        [
+            ("check.address", address.map(|address| address.to_string())),
+            ("check.port", port.map(|port| port.to_string())),
+            ("check.interval", interval.map(show_duration)),
+        ]
+    }
 }

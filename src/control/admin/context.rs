@@ -66,8 +66,12 @@ impl Context {
         let state = self.view.state();
         let pool = rows::pool_named(&state, &named.pool)?;
         let index = pool.backends.iter().position(|backend| backend.name == named.backend);
-        let index = index.ok_or_else(|| Problem::not_found(format!("{named} does not exist")))?;
-        Ok(Json(rows::backend(&state, self.view.clock.now(), pool, index)))
+        let now = self.view.clock.now();
+        let row = match index {
+            Some(index) => Some(rows::backend(&state, now, pool, index)),
+            None => rows::host(&state, now, pool, &named.backend),
+        };
+        row.map(Json).ok_or_else(|| Problem::not_found(format!("{named} does not exist")))
     }
 }
 

@@ -12,6 +12,7 @@ use super::rows;
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::discover::Discover;
+use crate::config::model::UNRESOLVED;
 use crate::control::discovery::kinds;
 use crate::control::discovery::state::SourceState;
 use crate::control::membership::origin::Origin;
@@ -65,7 +66,7 @@ fn compared(
     let there: Vec<Found> = pool
         .into_iter()
         .flat_map(|pool| pool.settings.backends.iter().zip(&pool.backends))
-        .filter(|(_, backend)| of_source(backend.id))
+        .filter(|(_, backend)| backend.is_resolved() && of_source(backend.id))
         .map(|(settings, backend)| Found {
             name: backend.name.clone(),
             address: backend.address.clone(),
@@ -84,6 +85,7 @@ fn compared(
             };
         }
     };
+    let found: Vec<Found> = found.into_iter().filter(|found| found.address != UNRESOLVED).collect();
     let known: std::collections::HashSet<_> = there.iter().map(|backend| &backend.address).collect();
     let listed: std::collections::HashSet<_> = found.iter().map(|backend| &backend.address).collect();
     let state = |is_there: bool| if is_there { "there" } else { "new" };

@@ -121,17 +121,17 @@ fn candidate(
     })
 }
 
-/// Adds to a candidate that was down, and still is, what its checks have found.
+/// Adds to a candidate that was down or had no address, and still is so, what was found.
 fn with_findings(
     past: &StandingChange,
     candidate: api::Candidate,
     findings: &HashMap<BackendId, String>,
 ) -> api::Candidate {
-    let is_down = past.now.is_some_and(|now| now.refusal == Some(SkipReason::Down));
-    let down = SkipReason::Down.as_str();
-    match (&candidate.skipped, findings.get(&past.backend)) {
-        (Some(skipped), Some(found)) if is_down && skipped == down => {
-            api::Candidate { skipped: Some(format!("{down}: {found}")), ..candidate }
+    let is_found = |refusal: &SkipReason| matches!(refusal, SkipReason::Down | SkipReason::Unresolved);
+    let refusal = past.now.and_then(|now| now.refusal).filter(is_found).map(SkipReason::as_str);
+    match (&candidate.skipped, refusal, findings.get(&past.backend)) {
+        (Some(skipped), Some(refusal), Some(found)) if skipped == refusal => {
+            api::Candidate { skipped: Some(format!("{refusal}: {found}")), ..candidate }
         }
         _ => candidate,
     }

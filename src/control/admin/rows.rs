@@ -8,7 +8,9 @@ use super::problem::Problem;
 use crate::api;
 use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
-use crate::config::model::{Check, FIRST_CHECK, HealthState, Host};
+use crate::config::discover::{Discover, HOST_LABEL, host_of};
+use crate::config::model::{Check, FIRST_CHECK, HealthState};
+use crate::control::discovery::state::SourceState;
 use crate::control::membership::notes::{AgentNote, ClearedBackend, Note};
 use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
@@ -140,7 +142,7 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
     api::Backend {
         pool: pool.settings.name.clone(),
         name: backend.name.clone(),
-        address: address(state, pool, backend),
+        address: address(backend, note),
         weight: backend.weight(),
         priority: pool.settings.backends[index].priority,
         admin: admin_row(backend.admin()),
@@ -148,7 +150,9 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         admin_since,
         health: health_row(backend.health()),
         health_override: backend.health_override().is_some(),
-        health_reason: note.health_reason.clone(),
+        health_reason: unresolved(state, pool, backend, note)
+            .map(|source| format!("has no address: {}", source.why_no_address()))
+            .or_else(|| note.health_reason.clone()),
         health_since: note.health_since,
         checks: checks(pool, note),
         eligible: backend.is_eligible(),
@@ -190,11 +194,14 @@ fn agent(advice: Advice, note: Option<&AgentNote>) -> api::Agent {
     }
 }
 
-/// Returns what the checks of the backends of a pool that are down have found, in words.
+/// Returns what the checks of the backends of a pool that are down have found, and why others have no address, in words.
 pub(super) fn findings_of_down(state: &ControlState, pool: &Pool) -> HashMap<BackendId, String> {
     let down = pool.backends.iter().filter(|backend| backend.health() == HealthState::Down);
     let findings = down.filter_map(|backend| {
         let note = state.notes.get(&backend.id)?;
+        if let Some(source) = unresolved(state, pool, backend, note) {
+            return Some((backend.id, source.why_no_address().to_owned()));
+        }
         Some((backend.id, api::findings(&checks(pool, note), note.health_reason.as_deref())?))
     });
     findings.collect()
@@ -216,14 +223,55 @@ fn checks(pool: &Pool, note: &Note) -> Vec<api::CheckResult> {
     rows.collect()
 }
 
-/// Returns its address, or its name while that does not resolve.
-fn address(state: &ControlState, pool: &Pool, backend: &Backend) -> String {
-    let is_it = |host: &&Host| host.pool == pool.settings.name && host.backend == backend.name;
-    let host = || state.config.hosts.iter().find(is_it);
-    match backend.is_resolved() {
-        true => backend.address.to_string(),
-        false => host().map_or_else(|| backend.address.to_string(), |host| host.target.to_string()),
+/// Returns its address, or its host name while that has none.
+fn address(backend: &Backend, note: &Note) -> String {
+    match &note.origin {
+        Origin::Discovered(known) if !backend.is_resolved() => {
+            known.source.strip_prefix(HOST_LABEL).unwrap_or(&known.source).to_owned()
+        }
+        Origin::File | Origin::Registered(_) | Origin::Discovered(_) => backend.address.to_string(),
     }
+}
+
+/// Returns the source of a backend whose host name has no address.
+fn unresolved<'s>(
+    state: &'s ControlState,
+    pool: &Pool,
+    backend: &Backend,
+    note: &Note,
+) -> Option<&'s SourceState> {
+    match &note.origin {
+        Origin::Discovered(known) if !backend.is_resolved() => {
+            state.sources.of(&pool.settings.name, &known.source)
+        }
+        Origin::File | Origin::Registered(_) | Origin::Discovered(_) => None,
+    }
+}
+
+/// Returns one row for all addresses of a host name, or `None` when the pool has no such name.
+pub(super) fn host(state: &ControlState, now: Instant, pool: &Pool, name: &str) -> Option<api::Backend> {
+    let host =
+        pool.settings.discover.iter().filter_map(Discover::as_host).find(|host| host.backend == name)?;
+    let is_its = |place: &usize| host_of(&pool.backends[*place].name) == Some(name);
+    let mut rows = (0..pool.backends.len()).filter(is_its).map(|place| backend(state, now, pool, place));
+    let mut all = rows.next()?;
+    (all.name, all.address) = (name.to_owned(), host.target());
+    for row in rows {
+        all.sessions += row.sessions;
+        all.sessions_total += row.sessions_total;
+        all.dial_failures += row.dial_failures;
+        all.to_backend += row.to_backend;
+        all.to_client += row.to_client;
+        all.eligible |= row.eligible;
+        // As drained as the address that is least so: what waits for a drain waits for all.
+        if row.admin == api::Admin::Ready {
+            all.admin = api::Admin::Ready;
+        }
+        if row.health != api::Health::Down {
+            (all.health, all.health_reason) = (row.health, row.health_reason);
+        }
+    }
+    Some(all)
 }
 
 const fn source_row(origin: &Origin) -> api::Source {

@@ -191,7 +191,7 @@ impl Belief {
     fn jittered(&self, wait: Duration, chance: f64) -> Duration {
         match self.settings.kind {
             Kind::Http(_) => spread(wait, chance),
-            Kind::Dns(_) | Kind::File(_) => wait,
+            Kind::Dns(_) | Kind::Host(_) | Kind::File(_) => wait,
         }
     }
 

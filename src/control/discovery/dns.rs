@@ -85,7 +85,7 @@ async fn records_of(servers: &Arc<Servers>, name: &Name, settings: &Dns) -> Resu
     Ok(records)
 }
 
-fn found(address: SocketAddr, weight: u16, priority: u8) -> Found {
+pub(super) fn found(address: SocketAddr, weight: u16, priority: u8) -> Found {
     Found { name: address.to_string(), address: address.into(), weight, priority }
 }
 
@@ -168,7 +168,7 @@ async fn addresses_of(servers: &Servers, host: &Name, family: RecordType) -> Res
     Ok(Addresses { all, ttl: ttl_of(lookup.answers()), unknown: None })
 }
 
-fn ip_of(entry: &Entry) -> Option<IpAddr> {
+pub(super) fn ip_of(entry: &Entry) -> Option<IpAddr> {
     if let RData::A(ip) = &entry.data {
         return Some(IpAddr::V4(ip.0));
     }

@@ -1,5 +1,6 @@
 //! The sources as the control thread runs them: those of the configuration, and no others.
 
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
@@ -10,10 +11,12 @@ use super::kinds;
 use super::state::{Followed, SourceState, Sources};
 use crate::api::EventKind;
 use crate::base::rng::Rng;
+use crate::config::Config;
 use crate::config::discover::{Discover, Initial};
+use crate::config::model::Resolved;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::events::Draft;
-use crate::messages::discovery::{Found, Listed, Outcome, SourceId, SourceReport};
+use crate::messages::discovery::{Found, Outcome, SourceId, SourceReport};
 use crate::sys::timestamp;
 
 impl ControlLoop {
@@ -24,46 +27,58 @@ impl ControlLoop {
     /// The file may list no more what it has listed, and the next answer may be an hour away.
     pub(in crate::control) fn follow_sources(&mut self) {
         let config = Arc::clone(&self.control.config);
-        let wanted: Vec<(&str, &Discover)> = config
-            .pools
-            .iter()
-            .flat_map(|pool| pool.discover.iter().map(|source| (pool.name.as_str(), source)))
+        let pools = config.pools.iter();
+        let wanted: Vec<(&str, String, &Discover)> = pools
+            .flat_map(|pool| pool.discover.iter().map(|source| (pool.name.as_str(), source.label(), source)))
             .collect();
-        let is_wanted = |followed: &Followed| wanted.contains(&(followed.pool.as_str(), &followed.settings));
+        let settings_of: HashMap<(&str, &str), &Discover> =
+            wanted.iter().map(|(pool, label, source)| ((*pool, label.as_str()), *source)).collect();
+        let is_wanted = |followed: &Followed| {
+            settings_of.get(&(followed.pool.as_str(), followed.label.as_str())) == Some(&&followed.settings)
+        };
         let before: Vec<Followed> =
             self.sources.all.extract_if(.., |followed| !is_wanted(followed)).collect();
-        let labels: Vec<(&str, String)> =
-            wanted.iter().map(|(pool, source)| (*pool, source.label())).collect();
-        let now = self.clock.now();
-        let mut state = self.control.view.state();
-        state.sources.retain(|row| labels.iter().any(|(pool, label)| row.is_of(pool, label)));
-        for (pool, label) in &labels {
-            if !state.sources.iter().any(|row| row.is_of(pool, label)) {
-                state.sources.push(SourceState::new(pool, label.clone(), now));
-            }
-        }
-        drop(state);
+        self.align_states(&config, &wanted);
         self.sources.is_stuck &= !wanted.is_empty();
-        for (pool, source) in wanted {
-            let runs = |followed: &Followed| followed.pool == pool && followed.settings == *source;
-            if !self.sources.all.iter().any(runs) {
-                let label = source.label();
-                let earlier = |known: &&Followed| known.pool == pool && known.settings.label() == label;
-                let first = self.sources.listed.iter().find(|first| first.is_of(pool, &label));
-                // The answer that this configuration has waited for is newer than those before.
-                let listed = first.map(|first| first.list.clone());
-                let listed = listed.or_else(|| before.iter().find(earlier).map(|known| known.last.clone()));
-                self.begin(pool, source, listed.unwrap_or_default());
+        let runs: HashSet<(String, String)> = self.sources.all.iter().map(Followed::key).collect();
+        let mut earlier: HashMap<(String, String), Vec<Found>> =
+            before.into_iter().map(|known| (known.key(), known.last.clone())).collect();
+        // The answer that this configuration has waited for is newer than those before.
+        let listed = self.sources.listed.iter();
+        earlier.extend(listed.map(|first| ((first.pool.clone(), first.source.clone()), first.list.clone())));
+        for (pool, label, source) in &wanted {
+            let key = ((*pool).to_owned(), label.clone());
+            if !runs.contains(&key) {
+                self.begin(pool, source, earlier.remove(&key).unwrap_or_default());
             }
         }
         // What runs has its own from now on.
-        let is_of = |known: &Followed, first: &Listed| first.is_of(&known.pool, &known.settings.label());
         let Sources { all, listed, .. } = &mut self.sources;
+        let runs: HashSet<(&str, &str)> =
+            all.iter().map(|known| (known.pool.as_str(), known.label.as_str())).collect();
         listed.retain(|first| {
-            let is_wanted = labels.iter().any(|(pool, label)| first.is_of(pool, label));
-            is_wanted && !all.iter().any(|known| is_of(known, first))
+            let key = (first.pool.as_str(), first.source.as_str());
+            settings_of.contains_key(&key) && !runs.contains(&key)
         });
         self.reapply_lists(|_| true);
+    }
+
+    /// Shows the states of the `wanted` sources, and of no others.
+    fn align_states(&self, config: &Config, wanted: &[(&str, String, &Discover)]) {
+        let now = self.clock.now();
+        let resolved: HashMap<(&str, &str), &Resolved> = config
+            .hosts
+            .iter()
+            .map(|resolved| ((resolved.pool.as_str(), resolved.source.as_str()), resolved))
+            .collect();
+        let keys = wanted.iter().map(|(pool, label, _)| (*pool, label.as_str()));
+        self.control.view.state().sources.align(keys, |pool, label| {
+            let state = SourceState::new(pool, label.to_owned(), now);
+            match resolved.get(&(pool, label)) {
+                Some(resolved) => state.with_resolved(&resolved.found),
+                None => state,
+            }
+        });
     }
 
     /// An earlier run of it has `listed` these backends.
@@ -94,11 +109,14 @@ impl ControlLoop {
         let rng = Rng::new(seed_of(id));
         let running = kinds::run(runner, settings, belief, rng, id, self.control.reports.clone());
         let dial_failures = 0;
-        log::info!(pool, source:% = label; "discovery begins");
+        // A host name was resolved before.
+        let level = if settings.as_host().is_some() { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, pool, source:% = label; "discovery begins");
         self.sources.all.push(Followed {
             id,
             pool: pool.to_owned(),
             settings: settings.clone(),
+            label,
             running,
             last: listed,
             dial_failures,
@@ -110,20 +128,26 @@ impl ControlLoop {
         if self.is_ending() {
             return;
         }
-        let mut all = self.sources.all.iter_mut();
-        let Some(followed) = all.find(|followed| followed.id == id) else { return };
+        // The first one that began has the lowest number.
+        let Ok(place) = self.sources.all.binary_search_by_key(&id.0, |known| known.id.0) else { return };
+        let followed = &mut self.sources.all[place];
         let SourceReport { list, outcome, note } = report;
         let is_kept = followed.settings.initial == Initial::StateFile;
-        if let Some(list) = list.as_ref().filter(|list| followed.last != **list) {
+        let news = list.filter(|list| followed.last != *list);
+        if let Some(list) = &news {
             followed.last.clone_from(list);
             if is_kept {
                 self.control.kept.changed();
             }
         }
-        let (pool, label) = (followed.pool.clone(), followed.settings.label());
+        let (pool, label, settings) =
+            (followed.pool.clone(), followed.label.clone(), followed.settings.clone());
+        // What was left out may fit by now.
+        let again = || self.has_left_out(&pool, &label).then(|| self.sources.all[place].last.clone());
+        let list = news.or_else(again);
         self.report_outcome(&pool, &label, outcome, note.as_deref());
         if let Some(list) = list {
-            self.apply_list(&pool, &label, list);
+            self.apply_list(&pool, &settings, list);
         }
         let now = self.clock.now();
         self.with_source(&pool, &label, |row| {
@@ -147,7 +171,7 @@ impl ControlLoop {
     /// One line and one event for each change, not for each answer.
     fn report_outcome(&self, pool: &str, label: &str, outcome: Outcome, note: Option<&str>) {
         let state = self.control.view.state();
-        let row = state.sources.iter().find(|row| row.is_of(pool, label));
+        let row = state.sources.of(pool, label);
         let is_news = row.is_none_or(|row| row.outcome != Some(outcome));
         let is_other_note = row.is_none_or(|row| row.note.as_deref() != note);
         drop(state);
@@ -173,7 +197,7 @@ impl ControlLoop {
 
     pub(super) fn with_source(&self, pool: &str, label: &str, edit: impl FnOnce(&mut SourceState)) {
         let mut state = self.control.view.state();
-        if let Some(row) = state.sources.iter_mut().find(|row| row.is_of(pool, label)) {
+        if let Some(row) = state.sources.of_mut(pool, label) {
             edit(row);
         }
     }
@@ -189,9 +213,12 @@ impl ControlLoop {
             return;
         }
         self.sources.next_look = now + RETRY_INTERVAL;
+        // A pool may have ten thousand sources.
+        let mut sums: HashMap<&str, u64> = HashMap::new();
         for followed in &mut self.sources.all {
             let Some(pool) = self.control.snapshot.pool_named(&followed.pool) else { continue };
-            let failures = pool.backends.iter().map(|backend| backend.dial_failures()).sum();
+            let sum = || pool.backends.iter().map(|backend| backend.dial_failures()).sum();
+            let failures = *sums.entry(pool.settings.name.as_str()).or_insert_with(sum);
             // Backends that have left took theirs with them.
             if failures > mem::replace(&mut followed.dial_failures, failures) {
                 followed.running.resolve_now();

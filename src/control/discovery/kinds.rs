@@ -3,6 +3,7 @@
 use super::belief::{Answer, Belief, Records};
 use super::dns::AskDns;
 use super::file::AskFile;
+use super::host::AskHost;
 use super::http::AskHttp;
 use super::runner::{Runner, Running};
 use super::source::Source;
@@ -24,6 +25,7 @@ pub(super) fn run(
         Kind::Dns(dns) => runner.run(AskDns(dns.clone()), belief, rng, id, reports),
         Kind::File(file) => runner.run(AskFile::new(file.clone()), belief, rng, id, reports),
         Kind::Http(http) => runner.run(AskHttp::new(http.clone()), belief, rng, id, reports),
+        Kind::Host(host) => runner.run(AskHost::new(host.clone()), belief, rng, id, reports),
     }
 }
 
@@ -34,10 +36,12 @@ pub(in crate::control) async fn look(settings: &Discover) -> Result<(Vec<Found>,
         Kind::Dns(dns) => AskDns(dns.clone()).ask().await,
         Kind::File(file) => AskFile::new(file.clone()).ask().await,
         Kind::Http(http) => AskHttp::new(http.clone()).ask().await,
+        Kind::Host(host) => AskHost::new(host.clone()).ask().await,
     };
     match answer {
         Answer::Records(Records { listed, notes, .. }) => {
-            Ok((listed.into_iter().map(|(_, found)| found).collect(), notes))
+            let listed = listed.into_iter().map(|(_, found)| found).collect();
+            Ok((Found::of(settings, listed), notes))
         }
         Answer::Nothing { why, .. } => Ok((Vec::new(), vec![why])),
         Answer::Failure(why) => Err(why),

@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use super::state::Followed;
 use crate::base::address::Address;
-use crate::config::model::Pool;
+use crate::config::discover::Discover;
+use crate::config::model::{BackendCheck, Pool, UNRESOLVED};
 use crate::control::control_loop::ControlLoop;
+use crate::control::membership::leases::Registrations;
+use crate::control::membership::origin::Discovery;
 use crate::messages::discovery::Found;
+use crate::pool;
 
 /// Backends that get a line of their own of those that one answer newly leaves out; of more there is one with their
 /// number.
@@ -16,18 +20,23 @@ const LEFT_OUT_EACH: usize = 16;
 
 impl ControlLoop {
     /// Puts `list` into the pool, and what other sources list there in place of what has gone with it.
-    pub(super) fn apply_list(&mut self, pool: &str, label: &str, list: Vec<Found>) {
-        if self.put(pool, label, list) {
+    pub(super) fn apply_list(&mut self, pool: &str, settings: &Discover, list: Vec<Found>) {
+        if self.put(pool, settings, list) {
             self.fill_up(pool);
         }
     }
 
     /// Puts `list` into the pool and notes what is left out. Returns true when a backend was removed.
-    fn put(&mut self, pool: &str, label: &str, list: Vec<Found>) -> bool {
-        let backends = list.len() as u64;
-        let put = self.put_discovered(pool, label, list);
-        self.note_left_out(pool, label, backends, &put.left_out);
+    fn put(&mut self, pool: &str, settings: &Discover, list: Vec<Found>) -> bool {
+        let (label, count) = (settings.label(), list.len() as u64);
+        let check = settings.as_host().map(|host| host.check).unwrap_or_default();
+        let put = self.put_discovered(pool, &label, Found::of(settings, list), check);
+        self.note_left_out(pool, &label, count, &put.left_out);
         put.has_removed
+    }
+
+    pub(super) fn has_left_out(&self, pool: &str, label: &str) -> bool {
+        self.control.view.state().sources.of(pool, label).is_some_and(|row| !row.left_out.is_empty())
     }
 
     /// Puts into `pool` what sources list there and had to be left out. Must be called when backends have left by
@@ -38,7 +47,7 @@ impl ControlLoop {
         let labels: HashSet<String> = rows.map(|row| row.source.clone()).collect();
         drop(state);
         if !labels.is_empty() {
-            self.reapply_lists(|known| known.pool == pool && labels.contains(&known.settings.label()));
+            self.reapply_lists(|known| known.pool == pool && labels.contains(&known.label));
         }
     }
 
@@ -47,27 +56,42 @@ impl ControlLoop {
         if self.is_ending() {
             return;
         }
-        let meant = self.sources.all.iter().filter(|known| !known.last.is_empty() && is_meant(known));
-        let lists: Vec<(String, String, Vec<Found>)> =
-            meant.map(|known| (known.pool.clone(), known.settings.label(), known.last.clone())).collect();
-        for (pool, label, list) in lists {
+        // A host without an address is in its pool too.
+        let is_any = |known: &Followed| !known.last.is_empty() || known.settings.as_host().is_some();
+        let meant = self.sources.all.iter().filter(|known| is_any(known) && is_meant(known));
+        let mut present: HashMap<&str, Present> = HashMap::new();
+        let mut lists: Vec<(String, Discover, Vec<Found>)> = Vec::new();
+        for Followed { pool, label, settings, last, .. } in meant {
+            let Some(runs) = self.control.snapshot.pool_named(pool) else { continue };
+            let present = present
+                .entry(pool)
+                .or_insert_with(|| Present::in_pool(runs, &self.control.kept.registrations));
+            if present.has_all(label, settings, last) {
+                self.note_left_out(pool, label, last.len() as u64, &[]);
+            } else {
+                lists.push((pool.clone(), settings.clone(), last.clone()));
+            }
+        }
+        for (pool, settings, list) in lists {
             // A backend removed here is not replaced again: `fill_up` calls this.
-            self.put(&pool, &label, list);
+            self.put(&pool, &settings, list);
         }
     }
 
     /// Returns what the sources of `pool` that run already are believed to have: by address, with the source. Of two
     /// that list an address the first one counts.
     pub(in crate::control) fn believed_in(&self, pool: &Pool) -> HashMap<Address, (Arc<str>, Found)> {
+        let of_pool = self.sources.all.iter().filter(|known| known.pool == pool.name);
+        let runs: HashMap<&str, &Followed> = of_pool.map(|known| (known.label.as_str(), known)).collect();
         let mut believed = HashMap::new();
         for source in &pool.discover {
             let label: Arc<str> = source.label().into();
-            let of_pool = self.sources.all.iter().filter(|known| known.pool == pool.name);
+            let Some(known) = runs.get(&*label) else { continue };
             for found in
-                of_pool.filter(|known| known.settings.label() == *label).flat_map(|known| &known.last)
+                Found::of(source, known.last.clone()).into_iter().filter(|found| found.address != UNRESOLVED)
             {
-                let listed = || (Arc::clone(&label), found.clone());
-                believed.entry(found.address.clone()).or_insert_with(listed);
+                let listed = |found| (Arc::clone(&label), found);
+                believed.entry(found.address.clone()).or_insert_with(|| listed(found));
             }
         }
         believed
@@ -87,6 +111,49 @@ impl ControlLoop {
         if let Some(count) = new.len().checked_sub(LEFT_OUT_EACH).filter(|&count| count > 0) {
             log::warn!(pool, source = label, count; "more were discovered, and left out");
         }
+    }
+}
+
+/// What a pool has of its sources: a list that is there as a whole is not put in again, which would cost a look at each
+/// backend of the pool for each of ten thousand host names.
+#[derive(Default)]
+struct Present<'p>(HashMap<Arc<str>, HashMap<&'p str, Member<'p>>>);
+
+/// A backend as its source has listed it.
+#[derive(PartialEq)]
+struct Member<'p> {
+    address: &'p Address,
+    weight: u16,
+    priority: u8,
+    check: BackendCheck,
+}
+
+impl<'p> Present<'p> {
+    fn in_pool(pool: &'p pool::Pool, registrations: &Registrations) -> Self {
+        let mut present = Self::default();
+        for (backend, settings) in pool.backends.iter().zip(&pool.settings.backends) {
+            let Some(Discovery { source, weight }) = registrations.discovery_of(backend.id) else { continue };
+            let member = Member {
+                address: &backend.address,
+                weight: *weight,
+                priority: settings.priority,
+                check: settings.check,
+            };
+            present.0.entry(Arc::clone(source)).or_default().insert(&backend.name, member);
+        }
+        present
+    }
+
+    /// Whether the pool has `list` of the source of that label, and nothing else of it.
+    fn has_all(&self, label: &str, settings: &Discover, list: &[Found]) -> bool {
+        let Some(members) = self.0.get(label) else { return false };
+        let check = settings.as_host().map(|host| host.check).unwrap_or_default();
+        let listed = Found::of(settings, list.to_vec());
+        let is_there = |Found { name, address, weight, priority }: &Found| {
+            let listed = Member { address, weight: *weight, priority: *priority, check };
+            members.get(name.as_str()) == Some(&listed)
+        };
+        members.len() == listed.len() && listed.iter().all(is_there)
     }
 }
 

@@ -5,8 +5,8 @@
 //! `membership::discovered` puts the backends into their pool. No session waits for one, and no start and no reload
 //! unless its configuration requires that: `first` asks then.
 //!
-//! `dns` asks name servers, `file` reads a file, and `http` asks an HTTP server; both of the latter have a list, see
-//! `listed`. `belief` decides which answers to believe, without a clock and without a socket. `kinds` makes the source
+//! `dns` asks name servers, `host` resolves the host name of a backend as this machine does, `file` reads a file, and
+//! `http` asks an HTTP server; both of the latter have a list, see `listed`. `belief` decides which answers to believe, without a clock and without a socket. `kinds` makes the source
 //! that settings ask for, and `runner` has the thread. `state` is which sources run and how each of them does. The
 //! control thread runs them in `follow`, and has in `lists` what their pools get of them.
 
@@ -15,6 +15,7 @@ mod dns;
 mod file;
 pub(crate) mod first;
 mod follow;
+mod host;
 mod http;
 pub(in crate::control) mod kinds;
 mod listed;

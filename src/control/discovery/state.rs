@@ -1,12 +1,17 @@
 //! Which sources run, and how each of them does.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::mem;
+use std::ops::Deref;
 
 use jiff::Timestamp;
 
 use super::runner::{Runner, Running};
+use crate::base::address::Address;
 use crate::base::time::Instant;
-use crate::config::discover::Discover;
+use crate::config::discover::{Discover, HOST_LABEL};
+use crate::config::model::Resolved;
 use crate::messages::discovery::{Found, Listed, Outcome, SourceId};
 use crate::sys::timestamp;
 
@@ -16,7 +21,7 @@ pub(in crate::control) struct Sources {
     pub(super) runner: Option<Runner>,
     pub(super) all: Vec<Followed>,
     /// What sources have listed that do not run yet.
-    pub(super) listed: Vec<Listed>,
+    pub(in crate::control) listed: Vec<Listed>,
     /// The number of the next run of a source.
     pub(super) next: u64,
     /// Whether the thread could not be started.
@@ -47,7 +52,7 @@ impl Sources {
 
     /// Returns the run of the source of that label in that pool, if there is one.
     pub(in crate::control) fn run_of(&self, pool: &str, label: &str) -> Option<SourceId> {
-        let is_it = |known: &&Followed| known.pool == pool && known.settings.label() == label;
+        let is_it = |known: &&Followed| known.pool == pool && known.label == label;
         self.all.iter().find(is_it).map(|known| known.id)
     }
 
@@ -56,9 +61,17 @@ impl Sources {
         Self { listed, ..Self::default() }
     }
 
-    /// What sources have listed that are to run; of one that has waited for that already, the newer list counts.
-    pub(in crate::control) fn begin_with(&mut self, listed: Vec<Listed>) {
-        self.listed.retain(|old| !listed.iter().any(|new| new.is_of(&old.pool, &old.source)));
+    /// Notes what sources have listed that are to run; of one that has waited for that already, the newer list counts.
+    /// Of `hosts` those count of which no address is known: of the others there are later answers.
+    pub(in crate::control) fn begin_with(&mut self, mut listed: Vec<Listed>, hosts: &[Resolved]) {
+        let known = self.all.iter().filter(|known| !known.last.is_empty());
+        let known: HashSet<(&str, &str)> =
+            known.map(|known| (known.pool.as_str(), known.label.as_str())).collect();
+        let is_new = |host: &&Resolved| !known.contains(&(host.pool.as_str(), host.source.as_str()));
+        listed.extend(hosts.iter().filter(is_new).map(Listed::of_host));
+        let newer: HashSet<(&str, &str)> =
+            listed.iter().map(|new| (new.pool.as_str(), new.source.as_str())).collect();
+        self.listed.retain(|old| !newer.contains(&(old.pool.as_str(), old.source.as_str())));
         self.listed.extend(listed);
     }
 }
@@ -67,11 +80,66 @@ pub(super) struct Followed {
     pub(super) id: SourceId,
     pub(super) pool: String,
     pub(super) settings: Discover,
+    /// Its name, see [`Discover::label`].
+    pub(super) label: String,
     pub(super) running: Running,
     /// The backends that it is believed to have, including those that are not in the pool on its behalf.
     pub(super) last: Vec<Found>,
     /// Dials to its backends that have failed.
     pub(super) dial_failures: u64,
+}
+
+/// How each source does, in the order of the configuration. A file may have ten thousand host names: the one of a report
+/// is found without a look at the others.
+#[derive(Debug, Default)]
+pub(crate) struct SourceStates {
+    all: Vec<SourceState>,
+    /// By pool, then by label.
+    places: HashMap<String, HashMap<String, usize>>,
+}
+
+impl SourceStates {
+    /// Returns the state of the source of that label in that pool.
+    pub(crate) fn of(&self, pool: &str, label: &str) -> Option<&SourceState> {
+        self.all.get(*self.places.get(pool)?.get(label)?)
+    }
+
+    pub(super) fn of_mut(&mut self, pool: &str, label: &str) -> Option<&mut SourceState> {
+        self.all.get_mut(*self.places.get(pool)?.get(label)?)
+    }
+
+    /// Keeps the states of such sources, by pool and label, and begins with that of `new` where there is none.
+    pub(in crate::control) fn align<'w>(
+        &mut self,
+        wanted: impl Iterator<Item = (&'w str, &'w str)>,
+        mut new: impl FnMut(&str, &str) -> SourceState,
+    ) {
+        let mut before: HashMap<(String, String), SourceState> = mem::take(&mut self.all)
+            .into_iter()
+            .map(|state| ((state.pool.clone(), state.source.clone()), state))
+            .collect();
+        self.places.clear();
+        for (pool, label) in wanted {
+            let known = before.remove(&(pool.to_owned(), label.to_owned()));
+            self.places.entry(pool.to_owned()).or_default().insert(label.to_owned(), self.all.len());
+            self.all.push(known.unwrap_or_else(|| new(pool, label)));
+        }
+    }
+}
+
+impl Deref for SourceStates {
+    type Target = [SourceState];
+
+    fn deref(&self) -> &[SourceState] {
+        &self.all
+    }
+}
+
+impl Followed {
+    /// Returns its pool and label.
+    pub(super) fn key(&self) -> (String, String) {
+        (self.pool.clone(), self.label.clone())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -116,8 +184,21 @@ impl SourceState {
         }
     }
 
-    /// Whether it is the source of that label in that pool.
-    pub(super) fn is_of(&self, pool: &str, label: &str) -> bool {
-        self.pool == pool && self.source == label
+    /// Returns the state of a host name as it was resolved when the configuration was read.
+    pub(super) fn with_resolved(self, found: &Result<Vec<Address>, String>) -> Self {
+        match found {
+            Ok(_) => Self { outcome: Some(Outcome::Found), answered: Some(self.began), ..self },
+            Err(why) => Self { outcome: Some(Outcome::Failed), note: Some(why.clone()), ..self },
+        }
+    }
+
+    /// Whether it is a host name of a backend, and has no address.
+    pub(in crate::control) fn is_unresolved_host(&self) -> bool {
+        self.source.starts_with(HOST_LABEL) && self.backends == 0
+    }
+
+    /// Returns why a host name has no address, in words.
+    pub(in crate::control) fn why_no_address(&self) -> &str {
+        self.note.as_deref().unwrap_or("there was no answer yet")
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::api::EventKind;
 use crate::base::address::Address;
-use crate::config::model::{self, Config, OwnSocket};
+use crate::config::model::{self, BackendCheck, Config, OwnSocket, UNRESOLVED};
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::leases::Registrations;
@@ -47,13 +47,21 @@ struct Plan {
 
 impl ControlLoop {
     /// The pool has these backends of `source` from now on, as far as they fit.
-    pub(in crate::control) fn put_discovered(&mut self, pool: &str, source: &str, list: Vec<Found>) -> Put {
+    ///
+    /// `check` replaces the checks of the pool for them.
+    pub(in crate::control) fn put_discovered(
+        &mut self,
+        pool: &str,
+        source: &str,
+        list: Vec<Found>,
+        check: BackendCheck,
+    ) -> Put {
         let Some(pool) = self.control.snapshot.pool_named(pool).cloned() else {
             return Put { left_out: Vec::new(), has_removed: false };
         };
         let listeners = self.control.site.addresses().into_iter().map(OwnSocket::Listener);
         let sockets: Vec<OwnSocket> = listeners.chain(self.control.admin_sockets.iter().copied()).collect();
-        let plan = plan(&pool, source, list, &self.control.kept.registrations, &sockets);
+        let plan = plan(&pool, source, list, check, &self.control.kept.registrations, &sockets);
         let Plan { backends, added, gone, changed, left_out } = plan;
         let has_removed = !gone.is_empty();
         if added.is_empty() && gone.is_empty() && changed.is_empty() {
@@ -95,6 +103,9 @@ impl ControlLoop {
         for next in &mut runs.pools {
             let Some(pool) = snapshot.pool_named(&next.name) else { continue };
             let believed = self.believed_in(next);
+            let hosts =
+                next.discover.iter().filter_map(|source| Some((source.label(), source.as_host()?.check)));
+            let checks: HashMap<String, BackendCheck> = hosts.collect();
             let registrations = &mut self.control.kept.registrations;
             let mut state = self.control.view.state();
             let stays: HashSet<(String, Address)> =
@@ -116,16 +127,8 @@ impl ControlLoop {
                 if let (Some(said), Some((source, found))) = (said, heir) {
                     let Found { name, address, weight: says, priority } = found.clone();
                     let weight = RuntimeOverrides::of(backend, said).kept(said, says).weight_over(says);
-                    if members
-                        .add(model::Backend {
-                            name,
-                            address,
-                            weight,
-                            priority,
-                            check: model::BackendCheck::default(),
-                        })
-                        .is_ok()
-                    {
+                    let check = checks.get(&**source).copied().unwrap_or_default();
+                    if members.add(model::Backend { name, address, weight, priority, check }).is_ok() {
                         let known = Discovery { source: Arc::clone(source), weight: says };
                         registrations.put_discovery(backend.id, known);
                         state.notes.entry(backend.id).or_default().origin =
@@ -167,7 +170,7 @@ impl ControlLoop {
             let Some(found) = new.get(&backend.address).filter(|found| found.name == backend.name) else {
                 continue;
             };
-            if let Some((_, overrides)) = registrations.recall(&pool.settings.name, &backend.name) {
+            if let Some((_, overrides)) = registrations.recall(&pool.settings.name, backend) {
                 overrides.put_on(backend);
                 recalled += 1;
             }
@@ -203,7 +206,7 @@ impl ControlLoop {
             let named = Named { pool: pool.to_owned(), backend: backend.to_owned() };
             self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(&named));
         };
-        for Found { name, weight, priority, .. } in added {
+        for Found { name, weight, priority, .. } in added.iter().filter(|found| found.address != UNRESOLVED) {
             let tier = tier_words(*priority);
             let admin = members.backend_named(name).map(|backend| backend.admin());
             let set = match admin.filter(|&admin| admin != Admin::Ready) {
@@ -212,7 +215,7 @@ impl ControlLoop {
             };
             report_change(name, format!("discovered by {source} with weight {weight}{tier}{set}"));
         }
-        for backend in gone {
+        for backend in gone.iter().filter(|backend| backend.is_resolved()) {
             let sessions = backend.active();
             report_change(
                 &backend.name,
@@ -236,6 +239,7 @@ fn plan(
     pool: &Pool,
     source: &str,
     list: Vec<Found>,
+    check: BackendCheck,
     registrations: &Registrations,
     sockets: &[OwnSocket],
 ) -> Plan {
@@ -258,12 +262,13 @@ fn plan(
         };
         stays.insert(&backend.address);
         let kept = RuntimeOverrides::of(backend, known.weight).kept(known.weight, found.weight);
-        if (known.weight, settings.priority) != (found.weight, found.priority) {
+        if (known.weight, settings.priority, settings.check) != (found.weight, found.priority, check) {
             changed.push((Arc::clone(backend), (*found).clone()));
         }
         stay.push(model::Backend {
             weight: kept.weight_over(found.weight),
             priority: found.priority,
+            check,
             ..settings
         });
     }
@@ -277,15 +282,9 @@ fn plan(
             left_out.push(format!("{name}: the pool has {BACKENDS_MAX} backends, no more fit"));
             break;
         }
-        let set = registrations.remembered(&pool.settings.name, &name);
+        let set = registrations.set_before(&pool.settings.name, &name);
         let weight = set.map_or(says, |(said, set)| set.kept(said, says).weight_over(says));
-        match members.add(model::Backend {
-            name: name.clone(),
-            address,
-            weight,
-            priority,
-            check: model::BackendCheck::default(),
-        }) {
+        match members.add(model::Backend { name: name.clone(), address, weight, priority, check }) {
             Ok(()) => added.push(found),
             Err(Obstacle::Member { name: other, address }) => {
                 left_out.push(format!("{name}: the pool has {other:?} at {address} already"));
@@ -329,7 +328,8 @@ mod tests {
     }
 
     fn lists(work: &mut ControlLoop, addresses: &[u8]) -> Vec<String> {
-        work.put_discovered("web", SOURCE, addresses.iter().map(|&last| found(last, 1)).collect()).left_out
+        let list = addresses.iter().map(|&last| found(last, 1)).collect();
+        work.put_discovered("web", SOURCE, list, BackendCheck::default()).left_out
     }
 
     fn backends(work: &ControlLoop) -> Vec<String> {
@@ -392,13 +392,24 @@ mod tests {
         let mut work = work();
         let left_out = lists(&mut work, &[9, 1]);
         assert_eq!(left_out, ["10.0.0.9:80: the pool has \"file\" at 10.0.0.9:80 already"]);
-        let left_out =
-            work.put_discovered("web", "dns:other.test:80", vec![found(1, 1), found(2, 1)]).left_out;
+        let left_out = work
+            .put_discovered(
+                "web",
+                "dns:other.test:80",
+                vec![found(1, 1), found(2, 1)],
+                BackendCheck::default(),
+            )
+            .left_out;
         assert_eq!(left_out, ["10.0.0.1:80: the pool has \"10.0.0.1:80\" at 10.0.0.1:80 already"]);
         assert_eq!(backends(&work), ["file", "10.0.0.1:80", "10.0.0.2:80"]);
         lists(&mut work, &[]);
         assert_eq!(backends(&work), ["file", "10.0.0.2:80"], "each source removes its own");
-        work.put_discovered("web", "dns:other.test:80", vec![found(1, 1), found(2, 1)]);
+        work.put_discovered(
+            "web",
+            "dns:other.test:80",
+            vec![found(1, 1), found(2, 1)],
+            BackendCheck::default(),
+        );
         assert_eq!(backends(&work), ["file", "10.0.0.2:80", "10.0.0.1:80"]);
     }
 
@@ -410,7 +421,7 @@ mod tests {
         lists(&mut work, &[1, 2]);
         let one = backend(&work, "10.0.0.1:80");
         assert_eq!((one.weight(), one.admin()), (7, Admin::Drain));
-        work.put_discovered("web", SOURCE, vec![found(1, 3), found(2, 1)]);
+        work.put_discovered("web", SOURCE, vec![found(1, 3), found(2, 1)], BackendCheck::default());
         assert_eq!((one.weight(), one.admin()), (3, Admin::Drain), "a source says nothing of that");
     }
 

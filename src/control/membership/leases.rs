@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::time::Instant;
+use crate::config::discover::host_of;
 use crate::config::model::Config;
 use crate::control::membership::origin::{Discovery, Origin, Registration, RuntimeOverrides};
 use crate::control::membership::remembered::Remembered;
@@ -72,10 +73,16 @@ impl Registrations {
     /// Its source lists it no more; what operators have set of it is remembered.
     pub(in crate::control) fn forget_discovery(&mut self, pool: &str, backend: &Backend) {
         let Some(known) = self.discovered.remove(&backend.id) else { return };
+        // What is set of a host without an address is set of its name.
+        if !backend.is_resolved() {
+            return;
+        }
         let overrides = RuntimeOverrides::of(backend, known.weight);
-        if overrides == RuntimeOverrides::default() {
+        let of_host = host_of(&backend.name).and_then(|host| self.set_of_host(pool, host));
+        let rules = of_host.map_or_else(RuntimeOverrides::default, |(_, set)| set);
+        if overrides == RuntimeOverrides::default() || overrides == rules {
             // Settings from an earlier removal are out of date.
-            self.recall(pool, &backend.name);
+            self.remembered.take(pool, &backend.name);
         } else {
             self.remember(pool, &backend.name, known.weight, overrides);
         }
@@ -89,25 +96,67 @@ impl Registrations {
         said: u16,
         overrides: RuntimeOverrides,
     ) {
-        self.remembered.put(pool, backend, said, overrides);
+        if overrides != RuntimeOverrides::default() {
+            self.remembered.put(pool, backend, said, overrides);
+        }
     }
 
-    /// The same, and the weight that was said then.
-    pub(in crate::control) fn remembered(
+    /// Returns what holds for a backend that comes, and the weight that was said then: what was set of itself before, or
+    /// of the host that it is an address of.
+    pub(in crate::control) fn set_before(
         &self,
         pool: &str,
         backend: &str,
     ) -> Option<(u16, RuntimeOverrides)> {
-        self.remembered.get(pool, backend)
+        let of_host = || self.set_of_host(pool, host_of(backend)?);
+        self.remembered.get(pool, backend).or_else(of_host)
     }
 
-    /// The same, of one that is there again.
+    /// Returns what operators have set of all addresses of a host, present and to come. What is forced of the health of
+    /// one address says nothing of another.
+    pub(in crate::control) fn set_of_host(&self, pool: &str, host: &str) -> Option<(u16, RuntimeOverrides)> {
+        let (said, set) = self.remembered.get(pool, host)?;
+        Some((said, RuntimeOverrides { health: None, ..set }))
+    }
+
+    /// Changes that, where the file says a weight of `says`, and what is remembered of its addresses that have left.
+    pub(in crate::control) fn edit_host(
+        &mut self,
+        pool: &str,
+        host: &str,
+        says: u16,
+        edit: impl Fn(&mut RuntimeOverrides),
+    ) {
+        for name in self.remembered.addresses_of(pool, host) {
+            if let Some((said, mut set)) = self.remembered.take(pool, &name) {
+                edit(&mut set);
+                self.remember(pool, &name, said, set);
+            }
+        }
+        let mut set = self
+            .set_of_host(pool, host)
+            .map_or_else(RuntimeOverrides::default, |(said, set)| set.kept(said, says));
+        edit(&mut set);
+        self.remembered.take(pool, host);
+        self.remember(pool, host, says, set);
+    }
+
+    /// Returns the same as [`Registrations::set_before`], of one that is there now: nothing more is remembered of it.
     pub(in crate::control) fn recall(
         &mut self,
         pool: &str,
-        backend: &str,
+        backend: &Backend,
     ) -> Option<(u16, RuntimeOverrides)> {
-        self.remembered.take(pool, backend)
+        let set = self.set_before(pool, &backend.name);
+        if backend.is_resolved() {
+            self.remembered.take(pool, &backend.name);
+        }
+        set
+    }
+
+    /// Forgets what was set of one that is not listed.
+    pub(in crate::control) fn forget_remembered(&mut self, pool: &str, backend: &str) {
+        self.remembered.take(pool, backend);
     }
 
     /// All that is remembered: pool, backend, the weight that was said then, and what was set.

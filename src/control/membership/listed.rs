@@ -1,17 +1,20 @@
 //! What sources have listed before they are followed: kept over a restart, and put into the first snapshot.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
-use crate::base::address::Address;
 use crate::config::Config;
-use crate::config::discover::Initial;
-use crate::config::model;
+use crate::config::discover::{Discover, Initial};
+use crate::config::model::{self, OwnSocket};
+use crate::control::control_loop::ControlLoop;
+use crate::control::membership::leases::Registrations;
 use crate::control::membership::merge::Membership;
 use crate::control::membership::origin::Discovery;
 use crate::control::membership::requests::BACKENDS_MAX;
 use crate::control::membership::state_file::{SavedListing, SavedSource};
 use crate::messages::discovery::{Found, Listed};
+use crate::pool::{Backend, Snapshot};
 
 /// Returns the form of a list on the disk.
 pub(super) fn saved_source(listed: Listed) -> SavedSource {
@@ -37,18 +40,84 @@ pub fn listed_in(saved: Vec<SavedSource>, config: &Config) -> Vec<Listed> {
     saved.into_iter().filter(is_wanted).map(listed).collect()
 }
 
-/// Puts the backends that sources have listed behind the `members` of their pool, as far as they fit. Returns those
-/// that do, by address. The others are reported when their sources are followed.
-pub(super) fn add_listed(members: &mut Membership<'_>, listed: &[&Listed]) -> HashMap<Address, Discovery> {
+/// Backends that a reload brings because sources have listed them before they are followed: by pool, then by name.
+pub(in crate::control) type Brought = HashMap<String, HashMap<String, Discovery>>;
+
+impl ControlLoop {
+    /// Puts what new sources have listed into the pools of a configuration that is about to run, so that they serve from
+    /// its first epoch on.
+    pub(in crate::control) fn bring_listed(&self, config: &mut Config) -> Brought {
+        let mut of_pools: HashMap<&str, Vec<&Listed>> = HashMap::new();
+        for listed in &self.sources.listed {
+            of_pools.entry(&listed.pool).or_default().push(listed);
+        }
+        let mut brought = Brought::new();
+        let sockets: Vec<OwnSocket> = config.own_sockets().collect();
+        for pool in &mut config.pools {
+            let Some(listed) = of_pools.get(pool.name.as_str()) else { continue };
+            let mut members = Membership::listed(mem::take(&mut pool.backends), &sockets);
+            brought.insert(pool.name.clone(), add_listed(&mut members, &pool.discover, listed));
+            pool.backends = members.into_backends();
+        }
+        brought
+    }
+
+    /// Notes where those backends of `next` are from. Must be called before it is shown.
+    pub(in crate::control) fn note_brought(&mut self, mut brought: Brought, next: &Snapshot) {
+        let registrations = &mut self.control.kept.registrations;
+        let mut state = self.control.view.state();
+        for pool in &next.pools {
+            let Some(known) = brought.get_mut(&pool.settings.name).filter(|known| !known.is_empty()) else {
+                continue;
+            };
+            log::info!(pool:% = pool.settings.name, added = known.len(); "discovered");
+            let mut recalled = 0;
+            for backend in &pool.backends {
+                let Some(known) = known.remove(&backend.name) else { continue };
+                recalled += usize::from(registrations.put_listed(&pool.settings.name, backend, known));
+                let note = state.notes.entry(backend.id).or_default();
+                note.origin = registrations.origin_of(backend.id);
+            }
+            if recalled > 0 && !self.changed.contains(&pool.id) {
+                self.changed.push(pool.id);
+            }
+        }
+    }
+}
+
+impl Registrations {
+    /// Notes that a source has listed `backend`, and sets what operators have set of it before; returns whether that was
+    /// anything. The table of its pool may be of another weight then.
+    pub(super) fn put_listed(&mut self, pool: &str, backend: &Backend, known: Discovery) -> bool {
+        let set = self.recall(pool, backend);
+        if let Some((said, set)) = set {
+            backend.set_weight(set.kept(said, known.weight).weight_over(known.weight));
+            set.put_on(backend);
+        }
+        self.put_discovery(backend.id, known);
+        set.is_some()
+    }
+}
+
+/// Puts the backends that the `sources` of a pool have listed behind its `members`, as far as they fit. Returns those
+/// that do, by name. The others are reported when their sources are followed.
+pub(super) fn add_listed(
+    members: &mut Membership<'_>,
+    sources: &[Discover],
+    listed: &[&Listed],
+) -> HashMap<String, Discovery> {
+    let settings: HashMap<String, &Discover> =
+        sources.iter().map(|source| (source.label(), source)).collect();
     let mut discovered = HashMap::new();
     for Listed { source, list, .. } in listed {
+        let Some(settings) = settings.get(source) else { continue };
         let source: Arc<str> = source.as_str().into();
-        for Found { name, address, weight, priority } in list.iter().cloned() {
+        let check = settings.as_host().map(|host| host.check).unwrap_or_default();
+        for Found { name, address, weight, priority } in Found::of(settings, list.clone()) {
             let known = Discovery { source: Arc::clone(&source), weight };
-            let check = model::BackendCheck::default();
-            let backend = model::Backend { name, address: address.clone(), weight, priority, check };
+            let backend = model::Backend { name: name.clone(), address, weight, priority, check };
             if members.len() < BACKENDS_MAX && members.add(backend).is_ok() {
-                discovered.insert(address, known);
+                discovered.insert(name, known);
             }
         }
     }

@@ -61,25 +61,30 @@ impl<'s> Membership<'s> {
     pub(super) fn listed(backends: Vec<model::Backend>, sockets: &'s [OwnSocket]) -> Self {
         let by_name =
             backends.iter().map(|backend| (backend.name.clone(), backend.address.clone())).collect();
-        let by_address =
-            backends.iter().map(|backend| (backend.address.clone(), backend.name.clone())).collect();
+        let resolved = backends.iter().filter(|backend| backend.is_resolved());
+        let by_address = resolved.map(|backend| (backend.address.clone(), backend.name.clone())).collect();
         Self { backends, by_name, by_address, sockets, own: OwnAddresses::default() }
     }
 
     /// Puts one behind them that was registered, if it fits.
     pub(super) fn add(&mut self, backend: model::Backend) -> Result<(), Obstacle> {
         let model::Backend { name, address, .. } = &backend;
+        let is_resolved = backend.is_resolved();
         let named = self.by_name.get_key_value(name);
         if let Some((name, address)) =
             named.or_else(|| self.by_address.get(address).map(|name| (name, address)))
         {
             return Err(Obstacle::Member { name: name.clone(), address: address.clone() });
         }
-        if let Some(socket) = circle_at(address, self.sockets.iter().copied(), &self.own) {
+        let circle = || circle_at(address, self.sockets.iter().copied(), &self.own);
+        if let Some(socket) = is_resolved.then(circle).flatten() {
             return Err(Obstacle::OwnSocket(socket));
         }
         self.by_name.insert(name.clone(), address.clone());
-        self.by_address.insert(address.clone(), name.clone());
+        // Any number of host names may have no address.
+        if is_resolved {
+            self.by_address.insert(address.clone(), name.clone());
+        }
         self.backends.push(backend);
         Ok(())
     }

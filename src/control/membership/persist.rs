@@ -113,7 +113,7 @@ impl ControlLoop {
 }
 
 /// Returns the differences from the present configuration; `now` is the time on both clocks.
-fn collect(
+pub(in crate::control) fn collect(
     snapshot: &Snapshot,
     config: &Config,
     registrations: &Registrations,
@@ -133,7 +133,8 @@ fn collect(
     for pool in &snapshot.pools {
         let weights = configured_weights(config, pool);
         let settings = pool.settings.backends.iter();
-        for (backend, settings) in pool.backends.iter().zip(settings) {
+        // What is set of a host without an address is set of its name, and remembered.
+        for (backend, settings) in pool.backends.iter().zip(settings).filter(|(one, _)| one.is_resolved()) {
             let origin = registrations.origin_of(backend.id);
             let says = match &origin {
                 Origin::File => weights.get(backend.name.as_str()).copied(),
@@ -254,17 +255,12 @@ impl Restored {
                 Err(why) => self.leave_out(&backend, &why),
             }
         }
-        let mut discovered = add_listed(&mut members, listed);
+        let mut discovered = add_listed(&mut members, &configured.settings.discover, listed);
         self.snapshot = self.snapshot.with_backends(configured.id, &members.into_backends());
         let pool = Arc::clone(self.snapshot.pool(configured.id));
         for backend in &pool.backends {
-            if let Some(known) = discovered.remove(&backend.address) {
-                if let Some((said, set)) = self.registrations.recall(&configured.settings.name, &backend.name)
-                {
-                    backend.set_weight(set.kept(said, known.weight).weight_over(known.weight));
-                    set.put_on(backend);
-                }
-                self.registrations.put_discovery(backend.id, known);
+            if let Some(known) = discovered.remove(&backend.name) {
+                self.registrations.put_listed(&configured.settings.name, backend, known);
             }
             if let Some((saved, holds)) = fitting.remove(&backend.name) {
                 let who = saved.registered.as_ref().map(|known| known.who.clone()).unwrap_or_default();
@@ -512,8 +508,8 @@ mod tests {
         let saved = collect(&running, &config, &restored.registrations, (at(0), wall(0)));
         assert_eq!(saved.len(), REMEMBERED_MAX + 1);
         let again = restore(saved).registrations;
-        assert!(again.remembered("web", "there").is_some(), "it is there, and an operator has drained it");
-        assert!(again.remembered("web", "gone-0").is_none() && again.remembered("web", "gone-1").is_some());
+        assert!(again.set_before("web", "there").is_some(), "it is there, and an operator has drained it");
+        assert!(again.set_before("web", "gone-0").is_none() && again.set_before("web", "gone-1").is_some());
     }
 
     #[test]
@@ -564,7 +560,7 @@ mod tests {
         };
         let restored = restore(vec![saved.clone()], &[], &config, now);
         assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
-        let (said, set) = restored.registrations.remembered("web", "10.0.0.1:80").unwrap();
+        let (said, set) = restored.registrations.set_before("web", "10.0.0.1:80").unwrap();
         assert_eq!((said, set.weight, set.admin), (1, Some(7), Admin::Maint));
         let again = collect(&restored.snapshot, &config, &restored.registrations, now);
         assert_eq!(again, [saved]);

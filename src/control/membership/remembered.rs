@@ -55,6 +55,15 @@ impl Remembered {
         Some((left.said, left.set))
     }
 
+    /// Returns the names of the addresses of a host of which something is remembered.
+    pub(super) fn addresses_of(&self, pool: &str, host: &str) -> Vec<String> {
+        let first = (pool.to_owned(), format!("{host}@"));
+        let from = self.all.range(first.clone()..).map(|(key, _)| key);
+        from.take_while(|key| key.0 == first.0 && key.1.starts_with(&first.1))
+            .map(|key| key.1.clone())
+            .collect()
+    }
+
     /// Returns all: pool, backend, the weight that was said then, and what was set. The one that left first comes
     /// first, so that a later process that remembers them in this order forgets the same one.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, u16, RuntimeOverrides)> {

@@ -7,6 +7,7 @@ use log::LevelFilter;
 
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
+use crate::config::discover::{Discover, Host, host_of};
 use crate::config::model::{self, HealthState, OwnSocket};
 use crate::config::units;
 use crate::control::Leaving;
@@ -15,7 +16,7 @@ use crate::control::circles::circle_with;
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::notes::Removed;
-use crate::control::membership::origin::{Hold, Registration};
+use crate::control::membership::origin::{Hold, Registration, RuntimeOverrides};
 use crate::logging;
 use crate::messages::request::{
     Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request,
@@ -92,6 +93,10 @@ impl ControlLoop {
     fn register(&mut self, pool: &str, new: &NewBackend, who: &str) -> Result<Registered, Refusal> {
         let pool = Arc::clone(self.pool_named(pool)?);
         let named = Named { pool: pool.settings.name.clone(), backend: new.name.clone() };
+        if host_in(&pool, &new.name).is_some() {
+            let what = format!("{named} is in the configuration, with a host name: it needs no registration");
+            return Err(Refusal::Conflict(what));
+        }
         if let Some(place) = pool.backends.iter().position(|known| known.name == new.name) {
             return self.renew(&named, &pool, place, new, who);
         }
@@ -133,7 +138,7 @@ impl ControlLoop {
         let pool = self.control.snapshot.pool(pool.id);
         let id = pool.backends.last().expect("the backend was pushed above").id;
         // It was set of one that a source had listed.
-        self.control.kept.registrations.recall(&named.pool, &named.backend);
+        self.control.kept.registrations.forget_remembered(&named.pool, &named.backend);
         self.note_registration(id, registration);
         self.control.kept.changed_on_request();
         let kept = returned
@@ -277,12 +282,17 @@ impl ControlLoop {
     }
 
     fn deregister(&mut self, named: &Named, holder: Option<&str>, who: &str) -> Result<Left, Refusal> {
+        let pool = self.pool_named(&named.pool)?;
+        // It would be back with the next answer.
+        let listed_by = |source: &str| {
+            Err(Refusal::Conflict(format!("{named} is listed by {source}: drain it, or remove it there")))
+        };
+        if let Some(source) = host_in(pool, &named.backend) {
+            return listed_by(&source.label());
+        }
         let (pool, backend) = self.backend_named(named)?;
         if let Some(source) = self.lister_of(&pool, &backend, holder) {
-            // It would be back with the next answer.
-            return Err(Refusal::Conflict(format!(
-                "{named} is listed by {source}: drain it, or remove it there"
-            )));
+            return listed_by(&source);
         }
         if let Some(holder) = holder {
             let now = self.clock.now();
@@ -340,7 +350,46 @@ impl ControlLoop {
         admin: Option<Admin>,
         who: &str,
     ) -> Result<(), Refusal> {
-        let (pool, backend) = self.backend_named(named)?;
+        let Meant { pool, backends, host } = self.meant(named)?;
+        let mut changes: Vec<String> = Vec::new();
+        for backend in &backends {
+            let one = self.change_one(backend, weight, admin, who);
+            // What differs between the addresses of a host is reported of the first one.
+            if changes.is_empty() {
+                changes = one;
+            }
+        }
+        if let Some(host) = &host {
+            let edit = |set: &mut RuntimeOverrides| {
+                set.weight = weight.map_or(set.weight, |weight| Some(weight).filter(|&it| it != host.weight));
+                set.admin = admin.unwrap_or(set.admin);
+            };
+            let registrations = &mut self.control.kept.registrations;
+            let before = registrations.set_of_host(&named.pool, &named.backend);
+            registrations.edit_host(&named.pool, &named.backend, host.weight, edit);
+            let is_set = registrations.set_of_host(&named.pool, &named.backend) != before;
+            if is_set || !changes.is_empty() {
+                let (what, count) = (changes.join(", "), backends.len());
+                let what = if what.is_empty() { "set as they are".to_owned() } else { what };
+                changes = vec![format!("{what}, at its {count} addresses and at those to come")];
+            }
+        }
+        if !changes.is_empty() {
+            self.tables_changed(pool.id);
+            self.control.kept.changed_on_request();
+            self.report_change(named, who, changes.join(", "));
+        }
+        Ok(())
+    }
+
+    /// Changes one backend; returns the changes in words.
+    fn change_one(
+        &self,
+        backend: &Backend,
+        weight: Option<u16>,
+        admin: Option<Admin>,
+        who: &str,
+    ) -> Vec<String> {
         let mut changes = Vec::new();
         if let Some(weight) = weight {
             let (before, ran) = (backend.plain_weight(), backend.weight());
@@ -365,12 +414,7 @@ impl ControlLoop {
             note.leaving = leaving;
             note.admin_set = Some((who.to_owned(), timestamp()));
         }
-        if !changes.is_empty() {
-            self.tables_changed(pool.id);
-            self.control.kept.changed_on_request();
-            self.report_change(named, who, changes.join(", "));
-        }
-        Ok(())
+        changes
     }
 
     fn override_health(
@@ -379,23 +423,37 @@ impl ControlLoop {
         health: Option<HealthState>,
         who: &str,
     ) -> Result<(), Refusal> {
-        let (pool, backend) = self.backend_named(named)?;
-        if health == backend.health_override() {
-            return Ok(());
+        let Meant { pool, backends, .. } = self.meant(named)?;
+        for backend in backends.iter().filter(|backend| health != backend.health_override()) {
+            let before = backend.health();
+            backend.override_health(health);
+            if backend.health() != before {
+                let mut state = self.control.view.state();
+                state.notes.entry(backend.id).or_default().health_since = Some(timestamp());
+            }
+            self.tables_changed(pool.id);
+            self.control.kept.changed_on_request();
+            let what = match health {
+                Some(health) => format!("health is {} whatever its checks say", health.as_str()),
+                None => format!("health is what its checks say: {}", backend.health().as_str()),
+            };
+            self.report_change(&Named { backend: backend.name.clone(), ..named.clone() }, who, what);
         }
-        let before = backend.health();
-        backend.override_health(health);
-        if backend.health() != before {
-            self.control.view.state().notes.entry(backend.id).or_default().health_since = Some(timestamp());
-        }
-        self.tables_changed(pool.id);
-        self.control.kept.changed_on_request();
-        let what = match health {
-            Some(health) => format!("health is {} whatever its checks say", health.as_str()),
-            None => format!("health is what its checks say: {}", backend.health().as_str()),
-        };
-        self.report_change(named, who, what);
         Ok(())
+    }
+
+    /// Returns the backends that are meant by a name: one, or all addresses of a host.
+    fn meant(&self, named: &Named) -> Result<Meant, Refusal> {
+        let pool = Arc::clone(self.pool_named(&named.pool)?);
+        let Some(host) = host_in(&pool, &named.backend).and_then(Discover::as_host).cloned() else {
+            let (pool, backend) = self.backend_named(named)?;
+            return Ok(Meant { pool, backends: vec![backend], host: None });
+        };
+        let is_its = |backend: &&Arc<Backend>| {
+            backend.name == named.backend || host_of(&backend.name) == Some(&named.backend)
+        };
+        let backends = pool.backends.iter().filter(is_its).cloned().collect();
+        Ok(Meant { pool, backends, host: Some(host) })
     }
 
     pub(in crate::control) fn pool_named(&self, name: &str) -> Result<&Arc<Pool>, Refusal> {
@@ -443,6 +501,20 @@ impl ControlLoop {
         audit::write(format_args!("backend changed"), &fields);
         self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(named).who(who));
     }
+}
+
+/// The backends that a request is about.
+struct Meant {
+    pool: Arc<Pool>,
+    backends: Vec<Arc<Backend>>,
+    /// The host that they are the addresses of.
+    host: Option<Host>,
+}
+
+/// Returns the source of a `[[pool.backend]]` of that name, if it has a host name.
+fn host_in<'p>(pool: &'p Pool, name: &str) -> Option<&'p Discover> {
+    let mut sources = pool.settings.discover.iter();
+    sources.find(|source| source.as_host().is_some_and(|host| host.backend == name))
 }
 
 /// Returns the backends of a pool as a configuration would have them, with their present weights.

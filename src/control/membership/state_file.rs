@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::api::{Admin, OverrideTo};
 use crate::base::address::Address;
-use crate::config::{Invalid, PRIORITY_MAX, Target, WEIGHT_MAX, check_name};
+use crate::config::{Invalid, PRIORITY_MAX, Target, WEIGHT_MAX, check_running_name};
 use crate::control::membership::origin::HOLDERS_MAX;
 use crate::sys;
 
@@ -288,7 +288,7 @@ fn version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
 fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let name = String::deserialize(from)?;
     let wrong = |Invalid(what)| serde::de::Error::custom(format!("name: {what}"));
-    check_name(&name).map(|()| name).map_err(wrong)
+    check_running_name(&name).map(|()| name).map_err(wrong)
 }
 
 fn show_address<S: Serializer>(address: &Address, to: S) -> Result<S::Ok, S::Error> {

@@ -116,14 +116,14 @@ impl Process {
             stage: state.stage,
             reload: state.reload.clone(),
             restart_pending: state.pending.len() as u64,
-            unresolved: state.config.hosts.iter().filter(|host| host.unresolved.is_some()).count() as u64,
+            unresolved: state.sources.iter().filter(|source| source.is_unresolved_host()).count() as u64,
             is_ready: why_not_ready(&state, None).is_none(),
             removed: [
                 state.removed.len() as u64,
                 state.removed.iter().map(Removed::sessions).map(u64::from).sum(),
             ],
             sessions_max: state.workers.sessions_max(),
-            sources: state.sources.clone(),
+            sources: state.sources.to_vec(),
         }
     }
 

@@ -119,7 +119,8 @@ fn a_law_that_is_violated_is_counted() {
 fn with_a_source(view: Arc<View>) -> Arc<View> {
     let now = view.clock.now();
     let source = SourceState::new("web", "dns:web.test:80".into(), now);
-    view.state().sources.push(SourceState { answered: Some(now), backends: 3, counts: [2, 1, 0], ..source });
+    let source = SourceState { answered: Some(now), backends: 3, counts: [2, 1, 0], ..source };
+    view.state().sources.align([("web", "dns:web.test:80")].into_iter(), |_, _| source.clone());
     view
 }
 
@@ -160,7 +161,8 @@ fn an_agent_has_series_and_a_process_without_agents_has_none() {
 fn the_age_of_a_source_without_an_answer_counts_from_its_begin() {
     let view = view_of(TWO);
     let began = view.clock.now();
-    view.state().sources.push(SourceState::new("web", "dns:web.test:80".into(), began));
+    let source = SourceState::new("web", "dns:web.test:80".into(), began);
+    view.state().sources.align([("web", "dns:web.test:80")].into_iter(), |_, _| source.clone());
     let page = scrape(&view);
     let age = value(&page, "l4lb_discovery_age_seconds{pool=\"web\",source=\"dns:web.test:80\"}");
     let since = (view.clock.now() - began).as_secs_f64();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use l4lb::base::address::Address;
 use l4lb::base::time::Instant;
-use l4lb::config::{self, Overrides, check_name, one_line};
+use l4lb::config::{self, Overrides, check_running_name, one_line};
 use l4lb::control::membership::listed::listed_in;
 use l4lb::control::membership::persist::{Restored, restore};
 use l4lb::control::membership::state_file::{Contents, Saved};
@@ -38,7 +38,11 @@ pub fn check(data: &[u8]) {
         let mut names = HashSet::new();
         let mut addresses = HashSet::new();
         for backend in &pool.backends {
-            assert!(check_name(&backend.name).is_ok() && names.insert(&backend.name), "{:?}", backend.name);
+            assert!(
+                check_running_name(&backend.name).is_ok() && names.insert(&backend.name),
+                "{:?}",
+                backend.name
+            );
             assert!(addresses.insert(&backend.address), "{} twice", backend.address);
             let Address::Ip(address) = backend.address;
             assert!(
