@@ -513,7 +513,7 @@ MUTANTS = [
         "missing-long-ago",
         "answers that lack a backend add up, though others between them have it",
         "src/control/discovery/belief.rs",
-        [("                    *known = Known { host, found, missed: 0 };\n", "                    *known = Known { host, found, missed: known.missed };\n")],
+        [("order: order_of(&found.address), found, missed: 0 };\n                }\n", "order: order_of(&found.address), found, missed: known.missed };\n                }\n")],
         "control::discovery::belief::properties::no_answer_takes_more_away_than_it_may",
     ),
     Mutant(

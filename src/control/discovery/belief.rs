@@ -6,11 +6,13 @@
 //! which there is none, [`NEGATIVE_SPAN`] behind the first of these; and a failure takes nothing away, until `stale` is
 //! over where that is set. Nothing leaves fewer than `min_backends`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::iter;
 use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::time::Instant;
+use crate::config::PRIORITY_MAX;
 use crate::config::discover::{Discover, Kind};
 use crate::messages::discovery::{Found, Outcome, SourceReport};
 
@@ -42,6 +44,9 @@ pub(super) enum Answer {
 pub(super) struct Records {
     /// Each with the host that it is at.
     pub(super) listed: Vec<(String, Found)>,
+    /// The priorities of the records of a service, by address: its tiers follow their order. None where the priority that
+    /// is listed is the tier.
+    pub(super) ranks: HashMap<Address, u16>,
     /// Hosts that were named and could not be resolved.
     pub(super) unknown_hosts: HashSet<String>,
     /// How long it is good.
@@ -64,14 +69,28 @@ pub(super) struct Belief {
 struct Known {
     host: String,
     found: Found,
+    /// Its place among the tiers of a service; `None` where the listed priority is the tier, and as long as nothing but
+    /// that is known.
+    order: Option<i64>,
     /// Answers in a row that lack it.
     missed: u32,
+}
+
+/// Between two ranks, twice as many as there are tiers: a backend of an earlier run, of which the tier is known and not the
+/// rank, is between them.
+const RANK_STEP: i64 = 32;
+
+impl Known {
+    /// One that an earlier run of the source has listed.
+    fn of_earlier(found: Found) -> Self {
+        Self { host: String::new(), found, order: None, missed: 0 }
+    }
 }
 
 impl Belief {
     /// Before the first answer. What an earlier run of the source has `listed` stays as if an answer had it `now`.
     pub(super) fn new(settings: Discover, listed: Vec<Found>, now: Instant) -> Self {
-        let known = listed.into_iter().map(|found| Known { host: String::new(), found, missed: 0 }).collect();
+        let known = listed.into_iter().map(Known::of_earlier).collect();
         Self { settings, known, negatives: None, failures: 0, answered: now }
     }
 
@@ -126,7 +145,9 @@ impl Belief {
 
     fn on_records(&mut self, records: Records, now: Instant) {
         (self.failures, self.negatives, self.answered) = (0, None, now);
-        let Records { listed, unknown_hosts, .. } = records;
+        let Records { listed, unknown_hosts, ranks, .. } = records;
+        let order_of = |address: &Address| ranks.get(address).map(|&rank| i64::from(rank) * RANK_STEP);
+        self.order_earlier(order_of, ranks.values().min().map(|&rank| i64::from(rank) * RANK_STEP));
         let mut new: HashMap<&Address, usize> = HashMap::new();
         for (place, (_, found)) in listed.iter().enumerate() {
             new.entry(&found.address).or_insert(place);
@@ -135,7 +156,7 @@ impl Belief {
             match new.remove(&known.found.address) {
                 Some(place) => {
                     let (host, found) = listed[place].clone();
-                    *known = Known { host, found, missed: 0 };
+                    *known = Known { host, order: order_of(&found.address), found, missed: 0 };
                 }
                 // Nothing is known of its host, which may be any where an earlier run has listed it: it is neither
                 // there nor missing.
@@ -149,11 +170,42 @@ impl Belief {
         places.sort_unstable();
         let add = places.into_iter().map(|place| {
             let (host, found) = listed[place].clone();
-            Known { host, found, missed: 0 }
+            Known { host, order: order_of(&found.address), found, missed: 0 }
         });
         self.known.extend(add);
         let obsolete = self.settings.obsolete;
         self.keep_only(|known| known.missed <= obsolete);
+        self.rank_tiers();
+    }
+
+    /// Gives those of an earlier run a place among the ranks of an answer, of which the lowest is `first`: by those that
+    /// it lists of the same tier, or of the next one, or else in front, where it has served.
+    fn order_earlier(&mut self, order_of: impl Fn(&Address) -> Option<i64>, first: Option<i64>) {
+        let Some(first) = first else { return };
+        let both = |known: &Known| Some((i64::from(known.found.priority), order_of(&known.found.address)?));
+        let ranked: Vec<(i64, i64)> = self.known.iter().filter_map(both).collect();
+        for known in self.known.iter_mut().filter(|known| known.order.is_none()) {
+            let tier = i64::from(known.found.priority);
+            let next = ranked.iter().filter(|(other, _)| *other >= tier).min();
+            let last = ranked.iter().max();
+            known.order = Some(match (next, last) {
+                (Some((other, order)), _) | (None, Some((other, order))) => order + tier - other,
+                (None, None) => first - RANK_STEP + tier,
+            });
+        }
+    }
+
+    /// Sets the tiers of a service by all that is known: an answer that lacks the first one makes no other the first
+    /// while that is kept. Beyond the last tier, ranks share it.
+    fn rank_tiers(&mut self) {
+        let orders: BTreeSet<i64> = self.known.iter().filter_map(|known| known.order).collect();
+        let tiers: BTreeMap<i64, u8> =
+            orders.into_iter().zip((0..PRIORITY_MAX).chain(iter::repeat(PRIORITY_MAX))).collect();
+        for known in &mut self.known {
+            if let Some(tier) = known.order.and_then(|order| tiers.get(&order)) {
+                known.found.priority = *tier;
+            }
+        }
     }
 
     /// Whether something is known in spite of it.
@@ -434,6 +486,55 @@ mod tests {
         }
         let whole = Records { listed: at_a(), ..Records::default() };
         assert_eq!(script.later(5, Answer::Records(whole)).0, [1], "every host is resolved");
+    }
+
+    /// Addresses of a service, each with the priority of its record; its tier in this answer is that of the caller.
+    fn service(addresses: &[(u8, u16, u8)]) -> Answer {
+        let listed =
+            |&(last, _, priority): &(u8, u16, u8)| (String::new(), Found { priority, ..found(last) });
+        let rank = |&(last, rank, _): &(u8, u16, u8)| (found(last).address, rank);
+        Answer::Records(Records {
+            listed: addresses.iter().map(listed).collect(),
+            ranks: addresses.iter().map(rank).collect(),
+            ..Records::default()
+        })
+    }
+
+    fn tiers(script: &mut Script, answer: Answer) -> Vec<u8> {
+        script.now = script.now + Duration::from_secs(5);
+        let (report, _) = script.belief.on_answer(answer, script.now, MIDDLE);
+        report.list.unwrap().iter().map(|found| found.priority).collect()
+    }
+
+    /// The second tier was the first one beside it, and got half of the sessions.
+    #[test]
+    fn an_answer_that_lacks_the_first_tier_makes_no_other_the_first_while_that_is_kept() {
+        let mut script = script(|_| {});
+        assert_eq!(tiers(&mut script, service(&[(1, 10, 0), (2, 20, 1), (3, 30, 2)])), [0, 1, 2]);
+        assert_eq!(tiers(&mut script, service(&[(2, 20, 0), (3, 30, 1)])), [0, 1, 2], "once");
+        assert_eq!(tiers(&mut script, service(&[(1, 10, 0), (3, 30, 1)])), [0, 1, 2], "and another one");
+        for expected in [&[0, 1, 2][..], &[0, 1]] {
+            assert_eq!(tiers(&mut script, service(&[(2, 20, 0), (3, 30, 1)])), expected);
+        }
+        assert_eq!(tiers(&mut script, service(&[(2, 20, 1), (3, 30, 2), (4, 5, 0)])), [1, 2, 0]);
+    }
+
+    #[test]
+    fn what_an_earlier_run_has_listed_keeps_its_place_among_the_tiers() {
+        let now = Instant::default();
+        let earlier = |tiers: &[(u8, u8)]| {
+            let listed = tiers.iter().map(|&(last, priority)| Found { priority, ..found(last) }).collect();
+            Script { belief: Belief::new(settings(|_| {}), listed, now), now }
+        };
+        let all = [(1, 0), (2, 1), (3, 2)];
+        for (answer, expected) in [
+            (service(&[(2, 20, 0), (3, 30, 1)]), [0, 1, 2]),
+            (service(&[(1, 10, 0), (3, 30, 1)]), [0, 1, 2]),
+            (service(&[(1, 10, 0), (2, 20, 1)]), [0, 1, 2]),
+        ] {
+            assert_eq!(tiers(&mut earlier(&all), answer), expected);
+        }
+        assert_eq!(tiers(&mut earlier(&[(1, 0)]), service(&[(2, 20, 0)])), [0, 1], "none of it is known");
     }
 
     #[test]

@@ -358,6 +358,7 @@ fn combine_answers(
                     let address = SocketAddr::new(*ip, host.port);
                     if taken.insert(address) {
                         let backend = found(address, weight, priority);
+                        records.ranks.insert(backend.address.clone(), host.priority);
                         records.listed.push((known_by(&target, ip.is_ipv6(), prefer), backend));
                     } else {
                         notes.add(|| format!("{address} is listed twice, the first counts"));
