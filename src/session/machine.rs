@@ -18,7 +18,7 @@ use crate::session::endpoint::Endpoint;
 use crate::session::half::{Half, HalfState};
 use crate::session::phase::{Phase, Poll};
 use crate::session::timeouts::{NEVER, Timeouts};
-use crate::session::{CloseMode, CloseReason, Direction, End, Op, Outcome, Side, Stage, Summary};
+use crate::session::{CloseMode, CloseReason, Direction, End, Op, Outcome, Side};
 
 /// First wait before a side is asked again for its last unacknowledged bytes; doubles each time.
 const SETTLE_POLL_FIRST: Duration = Duration::from_millis(2);
@@ -33,16 +33,16 @@ pub struct Session {
     /// The direction filled last; the other one goes first next time, so neither starves the other.
     last_filled: Direction,
     pub(super) timeouts: Timeouts,
-    accepted: Instant,
-    connected: Option<Instant>,
+    pub(super) accepted: Instant,
+    pub(super) connected: Option<Instant>,
     pub(super) last_activity: Instant,
     /// When the half-close timeout last found bytes in flight to a reader that pauses.
     pub(super) held_up: Instant,
     /// When the peers must be asked for a sign of life; `NEVER` while no bytes are in flight. Activity does not
     /// postpone it: the kernel accepts bytes for a vanished peer as long as its buffer has room.
     pub(super) ask_at: Instant,
-    retries: u32,
-    first_error: Option<(Side, ErrorKind)>,
+    pub(super) retries: u32,
+    pub(super) first_error: Option<(Side, ErrorKind)>,
     cut: Option<CloseReason>,
 }
 
@@ -463,108 +463,11 @@ impl Session {
         Some(End { reason, client: close_mode(Side::Client), backend: close_mode(Side::Backend) })
     }
 
-    /// Returns the summary of a session that ends at `now` for `reason`.
-    pub fn summary(&self, reason: CloseReason, now: Instant) -> Summary {
-        let [to_backend, to_client] = self.halves;
-        Summary {
-            reason,
-            reset_by: self.first_error.map(|(side, _)| side),
-            half_closed_by: self.half_closed_by(),
-            to_backend: to_backend.flushed,
-            to_client: to_client.flushed,
-            discarded: self.halves.each_ref().map(Half::unpassed),
-            connect_time: self.connect_time(),
-            duration: now - self.accepted,
-            retries: self.retries,
-            stage: self.stage(),
-        }
-    }
-
-    /// Returns its stage, or the stage in which a side died.
-    pub fn stage(&self) -> Stage {
-        match (self.connected, Side::BOTH.map(|side| self.has_ended(side))) {
-            (None, _) => Stage::Dialing,
-            (Some(_), [false, false]) => Stage::Open,
-            (Some(_), [true, true]) => Stage::Ending,
-            (Some(_), [true, false] | [false, true]) => Stage::HalfClosed,
-        }
-    }
-
-    /// Returns the side that has ended its stream, when the other has not.
-    pub fn half_closed_by(&self) -> Option<Side> {
-        let is_it = |&side: &Side| self.has_ended(side) && !self.has_ended(side.other());
-        Side::BOTH.into_iter().find(is_it)
-    }
-
-    fn has_ended(&self, side: Side) -> bool {
-        matches!(self.half(side.outward()).state, HalfState::Ending | HalfState::Ended)
-    }
-
-    /// Returns the moment of accept.
-    pub fn accepted_at(&self) -> Instant {
-        self.accepted
-    }
-
-    /// Returns the time from accept to the connected backend; `None` before that.
-    pub fn connect_time(&self) -> Option<Duration> {
-        self.connected.map(|connected| connected - self.accepted)
-    }
-
-    /// Returns the moment of the last activity.
-    pub fn last_activity(&self) -> Instant {
-        self.last_activity
-    }
-
-    /// Returns the bytes written so far, by [`Direction`].
-    pub fn given(&self) -> [u64; 2] {
-        self.halves.map(|half| half.flushed)
-    }
-
-    /// Returns true when a short read of this side, or EAGAIN of a splice, no longer proves that it has nothing left.
-    pub fn hides_more(&self, side: Side) -> bool {
-        self.endpoint(side).closing
-    }
-
-    /// Returns true when the end of the stream is known and must follow the bytes held.
-    pub fn holds_the_last(&self, direction: Direction) -> bool {
-        self.half(direction).state == HalfState::Ending
-    }
-
-    /// Returns the bytes taken from the source and not yet written to the sink.
-    pub fn held(&self, direction: Direction) -> usize {
-        self.half(direction).held() as usize
-    }
-
-    /// Returns the time since accept.
-    pub fn age(&self, now: Instant) -> Duration {
-        now - self.accepted
-    }
-
-    /// Returns the bytes taken from the source and not written to the sink, given up or not.
-    pub fn unpassed(&self, direction: Direction) -> u64 {
-        self.half(direction).unpassed()
-    }
-
-    /// Returns the bytes that [`Session::take_uncounted`] would return.
-    pub fn uncounted(&self, direction: Direction) -> u64 {
-        self.half(direction).uncounted()
-    }
-
-    /// Returns whether [`Session::take_uncounted`] would return any bytes.
-    pub fn has_uncounted(&self) -> bool {
-        self.halves.iter().any(|half| half.uncounted() > 0)
-    }
-
-    /// Returns the bytes written since the last call, by [`Direction`].
-    pub fn take_uncounted(&mut self) -> [u64; 2] {
-        self.halves.each_mut().map(Half::take_uncounted)
-    }
-
-    fn half(&self, direction: Direction) -> &Half {
+    pub(super) fn half(&self, direction: Direction) -> &Half {
         &self.halves[direction as usize]
     }
 
-    fn endpoint(&self, side: Side) -> &Endpoint {
+    pub(super) fn endpoint(&self, side: Side) -> &Endpoint {
         &self.endpoints[side as usize]
     }
 

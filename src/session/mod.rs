@@ -5,6 +5,7 @@
 
 mod deadlines;
 mod endpoint;
+mod figures;
 mod half;
 mod machine;
 mod phase;
