@@ -26,6 +26,8 @@ pub mod base;
 
 pub mod api;
 
+pub mod preread;
+
 pub mod balance;
 
 pub mod config;

@@ -184,3 +184,8 @@ fn a_state_file_puts_back_nothing_that_no_request_could_have_made() {
 fn a_list_of_backends_can_be_run_or_says_where_it_is_wrong() {
     Target { name: "list", check: targets::list::check }.run(30_000);
 }
+
+#[test]
+fn where_a_proxy_header_is_cut_does_not_decide_what_it_says() {
+    Target { name: "proxy", check: targets::proxy::check }.run(30_000);
+}

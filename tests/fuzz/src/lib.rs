@@ -26,3 +26,5 @@ pub mod guard;
 pub mod state_file;
 
 pub mod list;
+
+pub mod proxy;
