@@ -62,7 +62,10 @@ MUTANTS = [
                 "                && self.endpoint(direction.sink()).writable\n",
                 "                && (self.endpoint(direction.sink()).writable || self.endpoint(direction.source()).closing)\n",
             ),
-            ("&& half.held() == 0\n", "&& (half.held() == 0 || self.endpoint(direction.source()).closing)\n"),
+            (
+                "&& (half.held() == 0 || half.is_joinable())\n",
+                "&& (half.held() == 0 || half.is_joinable() || self.endpoint(direction.source()).closing)\n",
+            ),
             ("if half.held() > 0 {", "if half.held() > 0 && half.state != HalfState::Ending {"),
         ],
     ),

@@ -13,6 +13,7 @@ use super::model::{
     AccessLog, Account, Admin, Backend, Config, FurtherCheck, Global, Health, Keepalive, Listener, Pool, Tcp,
     Timeouts,
 };
+use super::proxy;
 use super::show::check_keys;
 use super::units::show_duration;
 
@@ -291,6 +292,7 @@ fn of_pool(old: &Pool, new: &Pool, keys: &mut Keys<'_>) {
         health,
         when_all_down,
         relay,
+        proxy_protocol,
         on_remove,
         drain_timeout,
         backends: _,
@@ -301,6 +303,7 @@ fn of_pool(old: &Pool, new: &Pool, keys: &mut Keys<'_>) {
     keys.value("retries", old.retries, retries);
     keys.text("when_all_down", old.when_all_down.as_str(), when_all_down.as_str());
     keys.text("relay", old.relay.as_str(), relay.as_str());
+    keys.all(proxy::keys(old.proxy_protocol.as_ref()), proxy::keys(proxy_protocol.as_ref()));
     keys.text("on_remove", old.on_remove.as_str(), on_remove.as_str());
     keys.duration("drain_timeout", old.drain_timeout, *drain_timeout);
     of_timeouts(old.timeouts, *timeouts, keys);

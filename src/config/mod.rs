@@ -10,6 +10,7 @@ pub mod diff;
 pub mod discover;
 pub mod fd_budget;
 pub mod model;
+pub mod proxy;
 pub mod ranges;
 
 mod overrides;

@@ -17,6 +17,7 @@ pub use health::{
 
 use super::agent::Agent;
 use super::discover::Discover;
+use super::proxy::ProxyOut;
 use crate::balance::Algorithm;
 use crate::base::address::Address;
 
@@ -323,6 +324,8 @@ pub struct Pool {
     pub when_all_down: WhenAllDown,
     /// The way bytes pass from socket to socket.
     pub relay: Relay,
+    /// The header that a backend reads before the first byte of its client, if it reads one.
+    pub proxy_protocol: Option<ProxyOut>,
     /// The treatment of sessions on a removed backend.
     pub on_remove: OnRemove,
     /// How long drained sessions may continue; the value of the process, unless the pool has its own.

@@ -120,7 +120,11 @@ impl fmt::Display for Pool {
         let [relay, on_remove] = [self.relay.as_str(), self.on_remove.as_str()];
         let drain_timeout = show_duration(self.drain_timeout);
         write!(f, "pool {name}: balance={balance} retries={retries} when_all_down={when_all_down}")?;
-        writeln!(f, " relay={relay} on_remove={on_remove} drain_timeout={drain_timeout}")?;
+        write!(f, " relay={relay} on_remove={on_remove} drain_timeout={drain_timeout}")?;
+        if let Some(proxy) = &self.proxy_protocol {
+            write!(f, " proxy_protocol={proxy}")?;
+        }
+        writeln!(f)?;
         writeln!(f, "  timeouts: {timeouts}")?;
         writeln!(f, "  tcp: {tcp}")?;
         writeln!(f, "  health: {health}")?;

@@ -19,7 +19,7 @@ use crate::health::protocols;
 pub struct Probe {
     phase: Phase,
     exchange: Box<dyn Exchange>,
-    /// All bytes that the exchange has sent or will send, and how many of them the kernel has accepted.
+    /// All bytes that the header and the exchange have sent or will send, and how many of them the kernel has accepted.
     outbox: Vec<u8>,
     sent: usize,
     has_received: bool,
@@ -55,6 +55,12 @@ impl Probe {
         let exchange = protocols::exchange_of(check, target)?;
         let (phase, outbox) = (Phase::Dialing, Vec::new());
         Some(Self { phase, exchange, outbox, sent: 0, has_received: false, broken: None })
+    }
+
+    /// Sends these bytes in front of all others. Must be called before the dial has succeeded.
+    pub fn send_first(&mut self, header: &[u8]) {
+        debug_assert!(matches!(self.phase, Phase::Dialing) && self.outbox.is_empty());
+        self.outbox.extend_from_slice(header);
     }
 }
 
@@ -399,6 +405,25 @@ mod tests {
         greeted().stalls().fails("EHLO: timed out after 1s while sending");
         greeted().takes_all().resets().fails("EHLO: connection reset while waiting for the answer");
         greeted().resets().fins().fails("EHLO: connection reset while sending");
+    }
+
+    #[test]
+    fn a_header_goes_before_all_bytes_of_a_check_even_of_one_that_only_connects() {
+        let with_header = |script: Script| script.reports(|probe| probe.send_first(b"PROXY\r\n"));
+        with_header(ping()).connects().expects(&Step::Send(b"PROXY\r\nPING\r\n"));
+        let sent = with_header(tcp())
+            .connects()
+            .expects(&Step::Send(b"PROXY\r\n"))
+            .reports(|probe| probe.on_sent(3))
+            .expects(&Step::Send(b"XY\r\n"))
+            .reports(|probe| probe.on_sent(4))
+            .succeeds();
+        assert!(sent.closes_with_fin(), "a server sees the end of a connection, not a reset");
+        with_header(tcp()).connects().resets().succeeds();
+        with_header(smtp()).connects().takes_all().answers("220 hi\r\n").expects(&Step::Send(b"EHLO lb\r\n"));
+        with_header(tcp())
+            .reports(|probe| probe.on_failed(ErrorKind::ConnectionRefused))
+            .fails("connection refused");
     }
 
     #[test]

@@ -52,11 +52,20 @@ pub(super) struct Pool {
     pub(super) retries: Option<u32>,
     #[serde(skip_serializing_if = "Timeouts::is_default")]
     pub(super) timeouts: Timeouts,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) health: Health,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) backend: Vec<Backend>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) discover: Vec<Discover>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ProxyProtocol {
+    pub(super) version: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tlvs: Vec<&'static str>,
+    pub(super) check: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

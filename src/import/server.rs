@@ -21,10 +21,23 @@ pub(super) struct Settings {
     pub(super) check_port: Option<u16>,
     /// The `resolvers` section that is asked for its name.
     pub(super) resolvers: Option<String>,
+    /// The header that the server reads first.
+    pub(super) header: Header,
     /// Begins out of service.
     pub(super) is_disabled: bool,
     /// Keywords with which a server cannot be kept, and why.
     unkept: Vec<(&'static str, &'static str)>,
+}
+
+/// The PROXY header that a server reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The version, in the words of our own file.
+    pub(super) version: Option<&'static str>,
+    pub(super) crc32c: bool,
+    pub(super) unique_id: bool,
+    /// Checks have one whatever their port.
+    pub(super) is_checked_with: bool,
 }
 
 /// A server that is kept.
@@ -45,7 +58,7 @@ const TIMES_IN_A_ROW: RangeInclusive<u64> = *VERDICTS.start() as u64..=*VERDICTS
 const MET: [&str; 3] = ["no-check-send-proxy", "no-tfo", "no-verifyhost"];
 
 /// Keywords with values that are not translated, and how many they have.
-const WITH_VALUES: [(&str, usize); 42] = [
+const WITH_VALUES: [(&str, usize); 41] = [
     ("addr", 1),
     ("agent-addr", 1),
     ("agent-inter", 1),
@@ -79,7 +92,6 @@ const WITH_VALUES: [(&str, usize); 42] = [
     ("pool-max-conn", 1),
     ("pool-purge-delay", 1),
     ("proto", 1),
-    ("proxy-v2-options", 1),
     ("redir", 1),
     ("resolve-net", 1),
     ("resolve-opts", 1),
@@ -91,14 +103,33 @@ const WITH_VALUES: [(&str, usize); 42] = [
 ];
 
 /// The same without which a backend would be spoken to in another protocol.
-const UNKEPT: [(&str, &str); 6] = [
+const UNKEPT: [(&str, &str); 4] = [
     ("ssl", "l4lb makes no TLS to a backend: the server is left out"),
-    ("send-proxy", "l4lb sends no PROXY header: the server is left out"),
-    ("send-proxy-v2", "l4lb sends no PROXY header: the server is left out"),
-    ("send-proxy-v2-ssl", "l4lb sends no PROXY header: the server is left out"),
-    ("send-proxy-v2-ssl-cn", "l4lb sends no PROXY header: the server is left out"),
+    ("send-proxy-v2-ssl", "l4lb knows no TLS of the client: the server is left out"),
+    ("send-proxy-v2-ssl-cn", "l4lb knows no TLS of the client: the server is left out"),
     ("socks4", "l4lb dials through no SOCKS proxy: the server is left out"),
 ];
+
+impl Header {
+    /// Returns what sessions read: version and TLVs, which only version 2 has.
+    pub(super) fn of_sessions(self) -> (Option<&'static str>, bool, bool) {
+        let has_tlvs = self.version == Some("v2");
+        (self.version, has_tlvs && self.crc32c, has_tlvs && self.unique_id)
+    }
+
+    /// Takes the value of `proxy-v2-options`.
+    fn options(&mut self, value: Option<&str>) -> Result<(), String> {
+        let mut left_out = Vec::new();
+        for option in value.unwrap_or_default().split(',') {
+            match option {
+                "crc32c" => self.crc32c = true,
+                "unique-id" => self.unique_id = true,
+                other => left_out.push(other),
+            }
+        }
+        if left_out.is_empty() { Ok(()) } else { Err(format!("without {}", left_out.join(" and "))) }
+    }
+}
 
 impl Settings {
     /// Takes the keywords in `words` of `line`, and adds a note for each that is not translated.
@@ -122,11 +153,27 @@ impl Settings {
                     self.is_backup = false;
                     Ok(())
                 }
-                "no-ssl" | "no-send-proxy" | "no-send-proxy-v2" => {
-                    let undone = &word["no-".len()..];
-                    self.unkept.retain(|(known, _)| *known != undone);
+                "no-ssl" => {
+                    self.unkept.retain(|(known, _)| *known != "ssl");
                     Ok(())
                 }
+                "send-proxy" => {
+                    self.header.version = Some("v1");
+                    Ok(())
+                }
+                "send-proxy-v2" => {
+                    self.header.version = Some("v2");
+                    Ok(())
+                }
+                "no-send-proxy" | "no-send-proxy-v2" => {
+                    self.header.version = None;
+                    Ok(())
+                }
+                "check-send-proxy" => {
+                    self.header.is_checked_with = true;
+                    Ok(())
+                }
+                "proxy-v2-options" => self.header.options(words.next()),
                 "disabled" => {
                     self.is_disabled = true;
                     Err("the backend has weight 0: it gets no sessions".to_owned())

@@ -159,7 +159,7 @@ fn a_line_that_would_change_its_meaning_is_left_out_and_named() {
     default_backend web
 backend web
     server a 10.0.0.2:443 ssl verify none
-    server b 10.0.0.3:80 send-proxy
+    server b 10.0.0.3:80 send-proxy-v2-ssl
     server c 10.0.0.4:80
 frontend only_rules
     bind :81
@@ -169,6 +169,25 @@ frontend only_rules
     assert_eq!(notes, [2, 6, 7, 9, 11]);
     assert!(!text.contains("443") && !text.contains("10.0.0.3") && !text.contains("81\""), "{text}");
     assert!(text.contains("10.0.0.4:80"), "{text}");
+}
+
+#[test]
+fn the_header_of_the_servers_is_that_of_their_pool() {
+    let pool = |servers: &str| {
+        let (text, notes) = import(&format!("listen l\n bind :80\n{servers}"));
+        let pool = text.parse::<toml::Table>().expect("TOML")["pool"][0].clone();
+        let header = pool.get("proxy_protocol").map(ToString::to_string).unwrap_or_default();
+        (header, pool["backend"].as_array().expect("a list").len(), notes)
+    };
+    let two = " server a 10.0.0.1:80 check send-proxy\n server b 10.0.0.2:80 check send-proxy\n";
+    assert_eq!(pool(two), ("{ version = \"v1\" }".to_owned(), 2, vec![]));
+    let of_defaults = " default-server send-proxy-v2 proxy-v2-options crc32c,unique-id check port 81\n\
+                       server a 10.0.0.1:80\n server b 10.0.0.2:80 no-send-proxy-v2\n";
+    let header = "{ check = \"none\", tlvs = [\"crc32c\", \"unique_id\"], version = \"v2\" }".to_owned();
+    assert_eq!(pool(of_defaults), (header, 1, vec![5]));
+    let checked = " server a 10.0.0.1:80 send-proxy-v2 check port 81 check-send-proxy proxy-v2-options ssl\n";
+    assert_eq!(pool(checked), ("{ version = \"v2\" }".to_owned(), 1, vec![3]));
+    assert_eq!(pool(" server a 10.0.0.1:80 check check-send-proxy\n"), (String::new(), 1, vec![3]));
 }
 
 #[test]
@@ -248,6 +267,7 @@ proptest::proptest! {
                 " timeout client 1us", " option httpchk", " http-check send hdr Host", " tcp-check expect string \\x00",
                 " option tcp-check", " tcp-check send a\\", " server-template t 3 _a._tcp.b", " server-template t 3 x:80",
                 " balance random(2)", " retries 99", " retries 3", " maxconn 0", " nbthread 3", " user u", " 'x", " default-server check ssl",
+                " server p x.local:81 check port 7 send-proxy-v2 proxy-v2-options crc32c,ssl", " default-server send-proxy",
             ]),
             0..20,
         )

@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use super::file::{Backend, Discover, File, Global, Health, Listener, Pool, Timeouts};
+use super::file::{Backend, Discover, File, Global, Health, Listener, Pool, ProxyProtocol, Timeouts};
 use super::lines::{Line, Note, Section, Sections};
 use super::proxy::{Bind, Proxy, Times};
-use super::server::{Server, Settings};
+use super::server::{Header, Server, Settings};
 use super::values::{number, time};
 use crate::config::check_name;
 use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, SESSIONS_MAX, SOURCES_MAX, WORKERS_MAX};
@@ -187,7 +187,18 @@ impl Whole<'_> {
             health: self.health(section, proxy),
             ..Pool::default()
         };
+        let header = proxy.servers.first().map_or(Header::default(), |first| first.settings.header);
+        pool.proxy_protocol = proxy_protocol(header, pool.health.port);
         for server in &proxy.servers {
+            let own = server.settings.header;
+            if own.of_sessions() != header.of_sessions() {
+                let why = "the servers of a pool all read the same PROXY header: it is left out";
+                self.notes.push(server.line.note(why));
+                continue;
+            }
+            if own.version.is_none() && own.is_checked_with {
+                self.notes.push(server.line.note("check-send-proxy: only with send-proxy"));
+            }
             let port = server.place.port.as_deref().or(in_by);
             if server.is_template {
                 self.source(server, port, &mut pool.discover);
@@ -275,6 +286,16 @@ impl Whole<'_> {
             [interval, fast_interval, timeout].map(|time| time.map(show_duration));
         Health { interval, fast_interval, timeout, rise, fall, jitter_percent: self.jitter, port, ..health }
     }
+}
+
+/// Returns the header of a pool with checks of that port, if they have one of their own.
+fn proxy_protocol(header: Header, port: Option<u16>) -> Option<ProxyProtocol> {
+    let (_, crc32c, unique_id) = header.of_sessions();
+    let tlvs = [("crc32c", crc32c), ("unique_id", unique_id)];
+    let tlvs = tlvs.into_iter().filter(|(_, is_set)| *is_set).map(|(tlv, _)| tlv).collect();
+    // HAProxy expects another server behind another port, unless it is said to be the same.
+    let check = (port.is_some() && !header.is_checked_with).then_some("none");
+    header.version.map(|version| ProxyProtocol { version, tlvs, check })
 }
 
 fn timeouts(times: Times, side: Option<Duration>) -> Timeouts {

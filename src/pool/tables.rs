@@ -180,7 +180,9 @@ impl Pool {
             }
         });
         let mut continued = self.continued();
-        continued.checks += u64::from(self.settings.health != settings.health);
+        let is_checked_alike = self.settings.health == settings.health
+            && self.settings.proxy_protocol == settings.proxy_protocol;
+        continued.checks += u64::from(!is_checked_alike);
         Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), continued))
     }
 

@@ -75,9 +75,14 @@ impl Session {
         self.half(direction).state == HalfState::Ending
     }
 
-    /// Returns the bytes taken from the source and not yet written to the sink.
+    /// Returns the bytes that the conduit holds for the sink, the header among them.
     pub fn held(&self, direction: Direction) -> usize {
         self.half(direction).held() as usize
+    }
+
+    /// Returns the bytes of the header to the backend that were not written. They are of neither stream.
+    pub fn unwritten_preface(&self) -> u16 {
+        self.half(Direction::ToBackend).prefix()
     }
 
     /// Returns the time since accept.

@@ -137,6 +137,14 @@ impl Session {
         self.check_invariants();
     }
 
+    /// Must be called right after [`Session::on_connected`] when a header of that many bytes was put into the conduit to
+    /// the backend: it is written before the first byte of the client, and with it if that has come.
+    pub fn on_preface(&mut self, bytes: u16) {
+        debug_assert!(self.phase == Phase::Relaying);
+        self.halves[Direction::ToBackend as usize].put_in_front(bytes);
+        self.check_invariants();
+    }
+
     /// Must be called when a side has died and its error was taken before the machine could ask for it.
     pub fn on_lost(&mut self, side: Side, kind: ErrorKind, now: Instant) {
         self.latch(side, kind, now);
@@ -181,7 +189,8 @@ impl Session {
         Direction::BOTH.into_iter().find_map(|direction| {
             let (half, sink) = (self.half(direction), direction.sink());
             if half.held() > 0 {
-                self.endpoint(sink).writable.then_some(Op::Flush(direction))
+                let may_grow = half.is_joinable() && self.endpoint(direction.source()).readable;
+                (self.endpoint(sink).writable && !may_grow).then_some(Op::Flush(direction))
             } else {
                 (half.state == HalfState::Ending).then_some(Op::ShutdownWrite(sink))
             }
@@ -209,7 +218,7 @@ impl Session {
         let fillable = |direction: Direction| {
             let half = self.half(direction);
             half.state == HalfState::Open
-                && half.held() == 0
+                && (half.held() == 0 || half.is_joinable())
                 && self.endpoint(direction.source()).readable
                 && self.endpoint(direction.sink()).writable
         };
@@ -295,6 +304,7 @@ impl Session {
 
     fn on_flush(&mut self, direction: Direction, outcome: Outcome, now: Instant) {
         let sink = direction.sink();
+        self.halves[direction as usize].on_written();
         match outcome {
             Outcome::Moved(bytes) => {
                 self.last_activity = now;
@@ -474,7 +484,7 @@ impl Session {
     fn check_invariants(&self) {
         if self.is_connecting() {
             debug_assert!(
-                self.halves.iter().all(|half| half.flushed + half.unpassed() == 0),
+                self.halves.iter().all(|half| half.flushed + half.unpassed() + u64::from(half.prefix()) == 0),
                 "bytes wait in the kernel"
             );
         }

@@ -14,7 +14,7 @@ use super::Side::{Backend, Client};
 use super::{CloseReason, Expiry, Session, Side, Timeouts};
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
-use world::{CONNECT, HALF_CLOSE, IDLE, World, dialing, probing_relay, relay};
+use world::{CONNECT, HALF_CLOSE, IDLE, World, dialing, probing_relay_behind, relay};
 
 const MS: Duration = Duration::from_millis(1);
 const HANGUP: Ready = Ready { readable: true, writable: true, closing: true, failing: true };
@@ -84,6 +84,67 @@ fn bytes_sent_while_dialing_wait_for_the_backend() {
         .expect_bytes(Backend, b"early")
         .expect_fin(Backend)
         .expect_running();
+}
+
+#[test]
+fn a_header_leaves_together_with_the_bytes_that_wait_for_it() {
+    dialing()
+        .sends(Client, b"GET")
+        .connects_behind(b"HEADER")
+        .expect_bytes(Backend, b"HEADERGET")
+        .expect_writes(&[9])
+        .sends(Backend, b"200")
+        .expect_bytes(Client, b"200")
+        .fin(Client)
+        .fin(Backend)
+        .expect_end(Done, &[]);
+}
+
+#[test]
+fn a_header_does_not_wait_for_the_client() {
+    dialing()
+        .connects_behind(b"HEADER")
+        .expect_bytes(Backend, b"HEADER")
+        .expect_running()
+        .sends(Backend, b"220 ready")
+        .expect_bytes(Client, b"220 ready")
+        .sends(Client, b"EHLO")
+        .expect_bytes(Backend, b"HEADEREHLO")
+        .expect_writes(&[6, 4]);
+}
+
+#[test]
+fn a_header_is_written_in_as_many_pieces_as_the_kernel_wants_and_bytes_wait_behind_it() {
+    dialing()
+        .takes(Backend, 2)
+        .sends(Client, b"GET")
+        .connects_behind(b"HEADER")
+        .expect_writes(&[2])
+        .expect_unwritten_header(4)
+        .sends(Client, b" /")
+        .takes(Backend, 5)
+        .expect_bytes(Backend, b"HEADERG")
+        .expect_unwritten_header(0)
+        .takes(Backend, usize::MAX)
+        .expect_bytes(Backend, b"HEADERGET /")
+        .fin(Client)
+        .expect_fin(Backend);
+}
+
+#[test]
+fn an_end_without_bytes_follows_the_header() {
+    dialing().fin(Client).connects_behind(b"HEADER").expect_bytes(Backend, b"HEADER").expect_fin(Backend);
+}
+
+#[test]
+fn a_header_that_is_not_accepted_is_lost_and_no_bytes_of_the_client_are() {
+    dialing()
+        .takes(Backend, 2)
+        .connects_behind(b"HEADER")
+        .resets(Backend)
+        .expect_unwritten_header(4)
+        .expect_discarded(0)
+        .expect_end(BackendReset, &[Client]);
 }
 
 #[test]
@@ -478,9 +539,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn every_session_ends_with_the_right_end_for_both_peers(steps in vec(step(), 0..60)) {
+    fn every_session_ends_with_the_right_end_for_both_peers(
+        header in prop_oneof![Just(Vec::new()), vec(any::<u8>(), 1..30)],
+        room in prop_oneof![Just(usize::MAX), 0..40usize],
+        steps in vec(step(), 0..60),
+    ) {
         // The world itself asserts order of bytes, FIN behind the last byte and no plain end of half a stream.
-        let world = steps.into_iter().fold(probing_relay().holds_events(true), |world, step| step.apply(world));
+        let world = probing_relay_behind(&header).takes(Backend, room).holds_events(true);
+        let world = steps.into_iter().fold(world, |world, step| step.apply(world));
         let world = end_session(world);
         let end = world.end().expect("both peers have ended");
         let reset = Side::BOTH.map(|side| world.was_reset(side));

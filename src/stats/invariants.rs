@@ -46,6 +46,7 @@ pub fn violations(totals: &Totals) -> Vec<String> {
         totals.dials,
     );
     checker.at_most("retries <= dials", totals.retries, totals.dials);
+    checker.at_most("header bytes lost <= begun", totals.header_bytes_lost, totals.header_bytes);
     checker.at_most("pipes closed <= pipes opened", totals.pipes_closed, totals.pipes_opened);
     for (given, direction) in [totals.to_backend, totals.to_client].into_iter().zip(0..) {
         let gone = given + totals.discarded_by_direction[direction];
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_figure_that_is_too_high_breaks_a_law() {
-        let wrongs: [(&str, Wrong); 8] = [
+        let wrongs: [(&str, Wrong); 9] = [
             ("closed <= accepted: 3 > 2", |stats| stats.closed[0].add(1)),
             ("connected + failed <= accepted: 3 > 2", |stats| stats.failed.add(1)),
             ("closed before a backend connected <= failed", |stats| {
@@ -139,6 +140,7 @@ mod tests {
             }),
             ("dials that failed or connected <= dials: 3 > 2", |stats| stats.dial_failures[3].add(1)),
             ("retries <= dials", |stats| stats.retries.add(3)),
+            ("header bytes lost <= begun: 1 > 0", |stats| stats.on_header_lost(1)),
             ("pipes closed <= pipes opened", |stats| stats.pipes_closed.set(1)),
             ("bytes given + discarded <= taken: 5 > 4", |stats| stats.to_backend.add(1)),
             ("bytes given + discarded <= taken: 3 > 2", |stats| stats.discarded[1].add(1)),

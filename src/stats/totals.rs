@@ -66,6 +66,12 @@ pub struct Totals {
     pub discarded: u64,
     /// Discarded bytes by [`Direction`](crate::session::Direction).
     pub discarded_by_direction: [u64; 2],
+    /// Headers of the PROXY protocol put in front of the bytes to a backend.
+    pub headers: u64,
+    /// Their bytes.
+    pub header_bytes: u64,
+    /// The part of these that a backend could not accept any more.
+    pub header_bytes_lost: u64,
     /// Dials begun since the start, retries included.
     pub dials: u64,
     /// Dials that failed, whether or not a retry followed.
@@ -142,6 +148,7 @@ impl Totals {
             totals.to_backend += worker.to_backend.get();
             totals.to_client += worker.to_client.get();
             add_up(&mut totals.discarded_by_direction, &worker.discarded, Counter::get);
+            totals.header_bytes_lost += worker.header_bytes_lost.get();
             totals.pipes_closed += worker.pipes_closed.get();
         }
         let (mut handed_over, mut adopted) = (0, 0);
@@ -149,6 +156,7 @@ impl Totals {
             totals.accepted += worker.accepted.get();
             totals.dials += worker.dials.get();
             add_up(&mut totals.taken, &worker.taken, Counter::get);
+            totals.header_bytes += worker.header_bytes.get();
             totals.pipes_opened += worker.pipes_opened.get();
             totals.add_the_rest(worker);
             adopted += worker.adopted.get();
@@ -167,6 +175,7 @@ impl Totals {
         self.accept_errors += worker.accept_errors.get();
         add_up(&mut self.accept_pauses_by_reason, &worker.accept_pauses, Counter::get);
         add_up(&mut self.accept_paused_nanos, &worker.accept_paused_nanos, Counter::get);
+        self.headers += worker.headers.get();
         self.pipes_denied += worker.pipes_denied.get();
         self.pipes_reclaimed += worker.pipes_reclaimed.get();
         self.turns += worker.turns.get();

@@ -31,6 +31,12 @@ pub struct WorkerStats {
     /// Bytes taken from one side that the other could not accept any more, by sessions that have ended and by
     /// direction.
     pub discarded: [Counter; 2],
+    /// Headers of the PROXY protocol put in front of the bytes to a backend.
+    pub headers: Counter,
+    /// Their bytes, which count nowhere else.
+    pub header_bytes: Counter,
+    /// The part of these that a backend could not accept any more, of sessions that have ended.
+    pub header_bytes_lost: Counter,
     /// Dials begun, retries included.
     pub dials: Counter,
     /// Dials that failed, on either side, by [`DialFailure::index`].
@@ -104,6 +110,19 @@ impl WorkerStats {
     pub fn on_given(&self, [to_backend, to_client]: [u64; 2]) {
         self.to_backend.add(to_backend);
         self.to_client.add(to_client);
+    }
+
+    /// Counts a header that was put in front of the bytes to a backend.
+    pub fn on_header(&self, bytes: u16) {
+        self.headers.add(1);
+        self.header_bytes.add(bytes.into());
+    }
+
+    /// Counts the bytes of a header that were not written when its session ended.
+    pub fn on_header_lost(&self, bytes: u16) {
+        if bytes > 0 {
+            self.header_bytes_lost.add(bytes.into());
+        }
     }
 
     /// Resets the gauges: the worker has ended and holds nothing.

@@ -21,6 +21,7 @@ mod dispatch;
 mod inspect;
 mod listen;
 mod probes;
+mod proxy_header;
 mod relay;
 mod stall_guard;
 #[cfg(test)]

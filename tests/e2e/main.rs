@@ -35,6 +35,7 @@ mod listeners;
 mod logs;
 mod metrics;
 mod moves;
+mod proxy_protocol;
 mod ready;
 mod register;
 mod reload;

@@ -100,8 +100,10 @@ pub(crate) struct Conn {
 
     /// Keepalive was asked for.
     pub(crate) kept_alive: bool,
-    /// Bytes that we have written.
+    /// Bytes that we have written, a header included.
     pub(crate) written: u64,
+    /// The header that its peer must get before the bytes of the other side.
+    pub(crate) header: Vec<u8>,
     /// The last so many of them wait for the announced FIN. Linux would not wait for ever.
     pub(crate) corked: u64,
     /// The part of them that the peer's kernel has acknowledged.
@@ -176,6 +178,7 @@ impl Conn {
             fin_in: false,
             kept_alive: false,
             written: 0,
+            header: Vec::new(),
             corked: 0,
             delivered: 0,
             fin_out: false,
@@ -240,6 +243,11 @@ impl Conn {
     /// Returns whether it died before all its bytes were read.
     pub(crate) fn has_left_bytes(&self) -> bool {
         self.dead && self.unread() > 0
+    }
+
+    /// Returns the bytes written behind the header.
+    pub(crate) fn relayed(&self) -> u64 {
+        self.written.saturating_sub(self.header.len() as u64)
     }
 
     fn room(&self) -> u64 {

@@ -16,6 +16,8 @@ const REQUIRED: &[&str] = &[
     "Flush WouldBlock",
     "Flush Failed",
     "Flush of the last",
+    "header with bytes",
+    "header in pieces",
     "ShutdownWrite Done",
     "ShutdownWrite Failed",
     "TakeError Done",

@@ -18,6 +18,7 @@ use l4lb::sys::{Dial, DialSpec, Event, Kernel, Token, Wake};
 use nix::libc;
 
 use crate::conn::{Called, Conn, Descriptor, Push, Stage};
+use crate::header;
 use crate::network::Net;
 use crate::pipe::{PAGE, Pipe};
 use crate::random::{happens, to_usize};
@@ -153,9 +154,7 @@ impl Kernel for SimKernel {
     }
 
     fn local_address(&mut self, socket: &SimSocket) -> io::Result<SocketAddr> {
-        // Irrelevant to the net: connections have ids.
-        let port = u16::try_from(1 + socket.id % usize::from(u16::MAX)).expect("it is no more");
-        Ok(([127, 0, 0, 1], port).into())
+        Ok(header::local_address(socket.id))
     }
 
     fn dial_result(&mut self, socket: &SimSocket) -> Dial {
@@ -327,7 +326,10 @@ impl Net {
         let start = self.conns[id].read;
         let called = self.conns[id].read(len, now);
         self.hit_fill(id, called, Some(buffer.len() as u64));
-        if let Some(Token::Session(..)) = self.conns[id].token {
+        // What leaves with a header is copied behind it.
+        let partner = self.conns[id].partner.map(|partner| &self.conns[partner]);
+        let joins = partner.is_some_and(|partner| partner.written < partner.header.len() as u64);
+        if let (Some(Token::Session(..)), false) = (self.conns[id].token, joins) {
             self.shortage.on_copy(id);
         }
         if let Ok(bytes) = called {
@@ -380,12 +382,14 @@ impl Net {
             Some(len) => self.conns[id].write(len, push, now),
             None => Err(libc::EAGAIN),
         };
-        if let (Ok(len), Some(Token::Session(..))) = (called, self.conns[id].token) {
-            self.check_bytes(id, start, &bytes[..to_usize(len)]);
+        match (called, self.conns[id].token) {
+            (Ok(len), Some(Token::Session(..))) => self.check_bytes(id, start, &bytes[..to_usize(len)]),
+            (Ok(len), Some(Token::Probe(_))) => _ = self.check_header(id, start, &bytes[..to_usize(len)]),
+            _ => {}
         }
         self.hit_flush(id, called);
         self.coverage.hit_if(push == Push::WithFin && called.is_ok(), "Flush of the last");
-        self.note_given(id, called.unwrap_or(0));
+        self.note_written(id, called.unwrap_or(0));
         self.reported("write", id, called)
     }
 
@@ -401,12 +405,17 @@ impl Net {
         (room > 0).then_some(room)
     }
 
-    /// Bytes of a check to a backend are not counted.
-    fn note_given(&mut self, id: usize, bytes: u64) {
+    /// Bytes of a check to a backend are not counted, those of a header apart.
+    fn note_written(&mut self, id: usize, bytes: u64) {
         let conn = &self.conns[id];
         if let Some(Token::Session(key, side)) = conn.token {
-            self.given[conn.worker][side.inward() as usize] += bytes;
+            let before = conn.written - bytes;
+            let of_header = bytes.min((conn.header.len() as u64).saturating_sub(before));
+            self.given[conn.worker][side.inward() as usize] += bytes - of_header;
+            self.header_bytes[conn.worker] += of_header;
             self.turns[conn.worker].note(key, bytes, false);
+            self.coverage.hit_if(of_header > 0 && bytes > of_header, "header with bytes");
+            self.coverage.hit_if(of_header > 0 && before > 0, "header in pieces");
         }
     }
 
@@ -421,8 +430,9 @@ impl Net {
         );
     }
 
-    /// Bytes written to one side must be those read from the other, in their place.
+    /// Bytes written to one side must be those read from the other, in their place behind the header.
     fn check_bytes(&self, id: usize, start: u64, bytes: &[u8]) {
+        let (start, bytes) = self.check_header(id, start, bytes);
         let source = &self.conns[self.conns[id].partner.expect("only pairs are written to")];
         if let Some(place) = source.stream.mismatch(start, bytes) {
             panic!("#{id}: byte {place} written to it is not the one that its partner sent");
@@ -484,7 +494,11 @@ impl Net {
         while moved < len as u64
             && let Some(slot) = self.pipes[pipe].first()
         {
-            let start = self.conns[id].written;
+            let start = self.conns[id].relayed();
+            assert!(
+                self.conns[id].header.len() as u64 <= self.conns[id].written,
+                "#{id}: spliced before the header"
+            );
             called = self.conns[id].write(slot.len.min(len as u64 - moved), Push::Now, now);
             let Ok(bytes) = called else { break };
             if let Some(partner) = self.conns[id].partner {
@@ -499,7 +513,7 @@ impl Net {
             moved += bytes;
         }
         self.hit_flush(id, called);
-        self.note_given(id, moved);
+        self.note_written(id, moved);
         self.reported("splice out", id, if moved > 0 { Ok(moved) } else { called })
     }
 
@@ -543,7 +557,8 @@ impl Net {
             let conn = &self.conns[id];
             let source = &self.conns[conn.partner.expect("only pairs end")];
             assert!(source.fin_in, "#{id}: a FIN that its partner did not send");
-            assert_eq!(conn.written, source.sent, "#{id}: a FIN in front of a byte");
+            assert_eq!(conn.relayed(), source.sent, "#{id}: a FIN in front of a byte");
+            assert!(conn.written >= conn.header.len() as u64, "#{id}: a FIN in front of the header");
         }
         self.note("shutdown write", id, u64::from(called.is_err()));
         called

@@ -12,6 +12,7 @@ mod coverage;
 mod deadlines;
 mod events;
 mod faults;
+mod header;
 mod kernel;
 mod network;
 mod oracle;

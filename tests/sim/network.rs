@@ -11,6 +11,7 @@ use std::time::Duration;
 use l4lb::base::ready::Ready;
 use l4lb::base::rng::Rng;
 use l4lb::base::slots::Key;
+use l4lb::config::proxy::ProxyOut;
 use l4lb::session::{CloseMode, Side};
 use l4lb::sys::{Event, Token};
 use nix::libc;
@@ -134,6 +135,10 @@ pub(crate) struct Net {
     failed_at: HashMap<u16, Nanos>,
     /// Bytes that each worker has written to the peers of its sessions.
     pub(crate) given: Vec<Given>,
+    /// Bytes of headers that each worker has written to the backends of its sessions.
+    pub(crate) header_bytes: Vec<u64>,
+    /// The header that all backends expect.
+    pub(crate) proxy: Option<ProxyOut>,
     /// Bytes that all workers have read from them.
     pub(crate) taken: u64,
     /// Bytes that peers may still get to send.
@@ -180,6 +185,8 @@ impl Net {
             exhausted: 0,
             failed_at: HashMap::new(),
             given: Vec::new(),
+            header_bytes: Vec::new(),
+            proxy: None,
             taken: 0,
             turns: Vec::new(),
             bytes_left: 2 << 20,
@@ -419,6 +426,7 @@ impl Net {
             Token::Agent(_) => {}
             Token::Listener(_) | Token::Wake => panic!("a connection watched as {token:?}"),
         }
+        self.expect_header(id, token);
         Ok(())
     }
 

@@ -71,8 +71,14 @@ impl Plan {
         }
         let timeouts =
             [pick(rng, &[100, 5_000]), pick(rng, &[400, 10_000, 3_600_000]), pick(rng, &[200, 30_000])];
+        // Without dice of its own. All pools: an address may serve one after the other.
+        let header = match (timeouts.iter().sum::<u64>() / 200 + workers + 2 * pools) % 4 {
+            0 => "proxy_protocol = \"v1\"\n",
+            1 => "proxy_protocol = \"v2\"\n",
+            _ => "",
+        };
         for pool in 0..pools {
-            draw_pool(rng, &mut text, pool, timeouts, &mut backends);
+            draw_pool(rng, &mut text, pool, timeouts, header, &mut backends);
         }
         if is_loud {
             eprintln!("{text}");
@@ -104,7 +110,14 @@ fn draw_listener(rng: &mut Rng, text: &mut String, pool: u64) {
     }
 }
 
-fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], backends: &mut Vec<Backend>) {
+fn draw_pool(
+    rng: &mut Rng,
+    text: &mut String,
+    pool: u64,
+    timeouts: [u64; 3],
+    header: &str,
+    backends: &mut Vec<Backend>,
+) {
     let [connect, idle, half_close] = timeouts;
     let balance =
         ["round_robin", "least_connections", "power_of_two", "source_hash", "random"][below(rng, 5)];
@@ -136,7 +149,7 @@ fn draw_pool(rng: &mut Rng, text: &mut String, pool: u64, timeouts: [u64; 3], ba
          timeouts = {{ connect = \"{connect}ms\", idle = \"{idle}ms\", half_close = \"{half_close}ms\" }}\n\
          health = {{ {check}, interval = \"{interval}ms\", timeout = \"{timeout}ms\", \
          fast_interval = \"{fast_interval}ms\", rise = {rise}, fall = {fall}, initial_state = \"{initial}\" }}\n\
-         {further}",
+         {header}{further}",
     )
     .expect("as above");
     // Without dice of its own.

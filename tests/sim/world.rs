@@ -20,7 +20,7 @@ use l4lb::control::SteppedControl;
 use l4lb::messages::report::{AgentNews, Report, Reports};
 use l4lb::pool::{Backend, BackendId, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
-use l4lb::stats::{self, PauseReason, Totals, WorkerStats};
+use l4lb::stats::{self, Counter, PauseReason, Totals, WorkerStats};
 use l4lb::worker::{Admission, Audit, Flow, Worker, WorkerHandle};
 
 use crate::accounting::Books;
@@ -147,6 +147,7 @@ impl World {
         }
         let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
         net.backends.clone_from(&plan.backends);
+        net.proxy = plan.config.pools[0].proxy_protocol;
         net.shortage.all_splice = plan.config.pools.iter().all(|pool| pool.relay == Relay::Splice);
         let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();
@@ -368,6 +369,16 @@ impl World {
             assert_eq!(taken, accounted, "{direction:?}: taken = given + held + discarded");
         }
         assert_eq!(totals.taken.iter().sum::<u64>(), net.taken, "every byte taken is counted");
+        let sum = |count: fn(&WorkerStats) -> &Counter| {
+            self.stats.iter().map(|stats| count(stats).get()).sum::<u64>()
+        };
+        assert_eq!(
+            sum(|stats| &stats.header_bytes),
+            net.header_bytes.iter().sum::<u64>()
+                + audits.iter().map(|audit| audit.of_headers).sum::<u64>()
+                + sum(|stats| &stats.header_bytes_lost),
+            "bytes of headers: begun = given + held + lost"
+        );
         let pauses = |stats: &WorkerStats| stats.accept_pauses[PauseReason::DialPutOff.index()].get();
         let pauses: u64 = self.stats.iter().map(|stats| pauses(stats)).sum();
         assert!(pauses <= net.exhausted, "accepting was paused for the want of a port");

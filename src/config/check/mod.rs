@@ -11,6 +11,7 @@ mod global;
 pub(super) mod listener;
 mod names;
 mod pool;
+mod proxy;
 
 mod exchange;
 mod health;

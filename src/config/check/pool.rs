@@ -8,6 +8,7 @@ use super::agent;
 use super::discover;
 use super::health;
 use super::names::{Found, HostDraft, Names};
+use super::proxy;
 use super::reader::{Reader, spot_of, spot_of_table, str_of};
 use crate::balance::Algorithm;
 use crate::config::address::Target;
@@ -152,6 +153,7 @@ pub(super) fn check(
         health: health::check(raw.health.as_ref(), &raw.check, &scope, overrides.health_interval, report),
         when_all_down: when_all_down.unwrap_or(WhenAllDown::Close),
         relay: relay.unwrap_or(Relay::Auto),
+        proxy_protocol: proxy::check(raw.proxy_protocol.as_ref(), &scope, report),
         on_remove: on_remove.unwrap_or(OnRemove::Drain),
         drain_timeout: own_drain_timeout.unwrap_or(drain_timeout),
         backends: Vec::new(),

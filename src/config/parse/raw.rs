@@ -109,6 +109,7 @@ pub(in crate::config) struct RawPool {
     pub(in crate::config) retries: Key,
     pub(in crate::config) when_all_down: Key,
     pub(in crate::config) relay: Key,
+    pub(in crate::config) proxy_protocol: Option<Spanned<RawProxyOut>>,
     pub(in crate::config) on_remove: Key,
     pub(in crate::config) drain_timeout: Key,
     pub(in crate::config) timeouts: Section<RawTimeouts>,
@@ -140,6 +141,21 @@ pub(in crate::config) struct RawKeepaliveFigures {
     pub(in crate::config) idle: Key,
     pub(in crate::config) interval: Key,
     pub(in crate::config) count: Key,
+}
+
+/// The version alone, or a table.
+#[derive(Debug)]
+pub(in crate::config) enum RawProxyOut {
+    Version(String),
+    Keys(RawProxyOutKeys),
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawProxyOutKeys {
+    pub(in crate::config) version: Key,
+    pub(in crate::config) tlvs: Key,
+    pub(in crate::config) check: Key,
 }
 
 /// `[pool.health]`, and `[[pool.check]]` with a part of its keys.
@@ -288,6 +304,30 @@ impl<'de> Deserialize<'de> for RawKeepalive {
         }
 
         deserializer.deserialize_any(KeepaliveVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawProxyOut {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ProxyVisitor;
+
+        impl<'de> Visitor<'de> for ProxyVisitor {
+            type Value = RawProxyOut;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"v1\", \"v2\" or a table {version, tlvs, check}")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
+                Ok(RawProxyOut::Version(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(RawProxyOut::Keys)
+            }
+        }
+
+        deserializer.deserialize_any(ProxyVisitor)
     }
 }
 

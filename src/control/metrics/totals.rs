@@ -69,6 +69,26 @@ fn bytes(families: &mut Families, totals: &Totals) -> fmt::Result {
         "l4lb_held_from_backend_bytes",
         "Bytes read from backends and not yet counted as written or discarded.",
         held(from_backend, totals.to_client, not_to_client),
+    )?;
+    headers(families, totals)
+}
+
+/// Counted apart: they are of no client.
+fn headers(families: &mut Families, totals: &Totals) -> fmt::Result {
+    families.counter(
+        "l4lb_proxy_headers_total",
+        "PROXY headers begun in front of the bytes to a backend.",
+        totals.headers,
+    )?;
+    families.counter(
+        "l4lb_proxy_header_bytes_total",
+        "Bytes of these headers, which count as no others.",
+        totals.header_bytes,
+    )?;
+    families.counter(
+        "l4lb_discarded_proxy_header_bytes_total",
+        "Bytes of these headers that their backend could not accept any more.",
+        totals.header_bytes_lost,
     )
 }
 

@@ -152,6 +152,10 @@ pub(super) struct World {
     session: Session,
     wires: [Wire; 2],
     conduits: [VecDeque<u8>; 2],
+    /// What the backend reads first.
+    header: Vec<u8>,
+    /// The writes to the backend, in bytes.
+    writes: Vec<usize>,
     now: Instant,
     read_len: usize,
     holding: bool,
@@ -172,6 +176,8 @@ fn dialing_with(user_timeout: Option<Duration>) -> World {
         session: Session::new(Timeouts::new(CONNECT, IDLE, HALF_CLOSE, user_timeout), now),
         wires: [Wire::new(), Wire::new()],
         conduits: [VecDeque::new(), VecDeque::new()],
+        header: Vec::new(),
+        writes: Vec::new(),
         now,
         read_len: 1024,
         holding: false,
@@ -190,12 +196,27 @@ pub(super) fn relay() -> World {
 
 /// A session with a connected backend that probes its peers every [`USER`].
 pub(super) fn probing_relay() -> World {
-    dialing_with(Some(USER)).connects()
+    probing_relay_behind(b"")
+}
+
+/// The same with a header for the backend.
+pub(super) fn probing_relay_behind(header: &[u8]) -> World {
+    dialing_with(Some(USER)).connects_behind(header)
 }
 
 impl World {
-    pub(super) fn connects(mut self) -> Self {
+    pub(super) fn connects(self) -> Self {
+        self.connects_behind(b"")
+    }
+
+    /// The backend is connected, and reads this header first.
+    pub(super) fn connects_behind(mut self, header: &[u8]) -> Self {
         self.session.on_connected(self.now);
+        if !header.is_empty() {
+            self.session.on_preface(u16::try_from(header.len()).expect("a short header"));
+            self.conduits[Direction::ToBackend as usize].extend(header);
+            self.header = header.to_vec();
+        }
         self.deliver(Side::Backend);
         self
     }
@@ -372,7 +393,10 @@ impl World {
         let wire = &mut self.wires[op.side() as usize];
         match op {
             Op::Fill(direction) => {
-                assert!(self.conduits[direction as usize].is_empty(), "a fill behind bytes");
+                let held = &self.conduits[direction as usize];
+                let is_header =
+                    direction == Direction::ToBackend && *held == self.header && self.writes.is_empty();
+                assert!(held.is_empty() || is_header, "a fill behind bytes");
                 match wire.read(self.read_len) {
                     Err(outcome) => outcome,
                     Ok(bytes) => {
@@ -403,6 +427,9 @@ impl World {
                 let outcome = wire.write(conduit.make_contiguous(), fin_follows, self.now);
                 if let Outcome::Moved(bytes) = outcome {
                     conduit.drain(..bytes);
+                    if direction == Direction::ToBackend {
+                        self.writes.push(bytes);
+                    }
                 } else if let Outcome::Failed(_) = outcome {
                     conduit.clear();
                 }
@@ -447,7 +474,9 @@ impl World {
     fn assert_fin_is_the_sources(&self, side: Side) {
         let source = &self.wires[side.other() as usize];
         assert!(source.fin_in, "a FIN to the {} that no peer sent", side.as_str());
-        assert_eq!(self.wires[side as usize].written(), source.sent.len(), "a FIN before the last byte");
+        let header = self.header_to(side).len();
+        let written = self.wires[side as usize].written();
+        assert_eq!(written, header + source.sent.len(), "a FIN before the last byte");
     }
 
     /// Checks the invariants of a machine that waits or is done.
@@ -455,7 +484,8 @@ impl World {
         for direction in Direction::BOTH {
             let (source, sink) =
                 (&self.wires[direction.source() as usize], &self.wires[direction.sink() as usize]);
-            assert!(source.sent.starts_with(&sink.received), "bytes out are a prefix of bytes in");
+            let all = [self.header_to(direction.sink()), &source.sent].concat();
+            assert!(all.starts_with(&sink.received), "bytes out are a prefix of bytes in");
         }
         let Some(end) = self.session.end().filter(|_| !self.was_cut()) else { return };
         for side in Side::BOTH {
@@ -484,7 +514,22 @@ impl World {
     /// Returns whether the peer of `side` has received everything that the other peer sent, and the end of it.
     pub(super) fn received_all(&self, side: Side) -> bool {
         let wire = &self.wires[side as usize];
-        wire.fin_out && wire.received == self.wires[side.other() as usize].sent
+        let all = [self.header_to(side), &self.wires[side.other() as usize].sent].concat();
+        wire.fin_out && wire.received == all
+    }
+
+    fn header_to(&self, side: Side) -> &[u8] {
+        if side == Side::Backend { &self.header } else { b"" }
+    }
+
+    pub(super) fn expect_writes(self, expected: &[usize]) -> Self {
+        assert_eq!(self.writes, expected);
+        self
+    }
+
+    pub(super) fn expect_unwritten_header(self, bytes: u16) -> Self {
+        assert_eq!(self.session.unwritten_preface(), bytes);
+        self
     }
 
     pub(super) fn was_reset(&self, side: Side) -> bool {

@@ -35,6 +35,8 @@ pub struct Audit {
     pub held: [u64; 2],
     /// Bytes that were given and are not counted yet, by [`Direction`](crate::session::Direction).
     pub uncounted: [u64; 2],
+    /// Bytes of headers to backends that are not written yet.
+    pub of_headers: u64,
 }
 
 impl<K: Kernel> Worker<K> {
@@ -48,6 +50,7 @@ impl<K: Kernel> Worker<K> {
             pipes: relay.pipes,
             held: relay.bytes,
             uncounted: relay.uncounted,
+            of_headers: relay.of_headers,
             listeners: self.acceptor.listeners().len(),
             paused_listeners: self.acceptor.listeners().paused(),
             holds_timers_back: self.core.gap.is_open(),

@@ -173,6 +173,8 @@ impl<K: Kernel> Probes<K> {
         let spec = DialSpec { address: &target, tcp: &entry.pool.tcp };
         match conversation::dial(&mut core.kernel, &spec, token) {
             Ok(socket) => {
+                let mut probe = probe;
+                entry.begin_with_header(&mut core.kernel, &socket, &target, &mut probe);
                 entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
                 self.queue.enter(entry.pace);
                 let when = core.now + entry.limit;

@@ -23,6 +23,8 @@ pub(in crate::worker) struct Held {
     pub(in crate::worker) bytes: [u64; 2],
     /// Bytes written and not counted yet, by [`Direction`].
     pub(in crate::worker) uncounted: [u64; 2],
+    /// Bytes of headers that are not written yet.
+    pub(in crate::worker) of_headers: u64,
 }
 
 impl<K: Kernel> Relay<K> {
@@ -56,6 +58,7 @@ impl<K: Kernel> Relay<K> {
                 all.bytes[direction as usize] += slot.session.unpassed(direction);
                 all.uncounted[direction as usize] += slot.session.uncounted(direction);
             }
+            all.of_headers += u64::from(slot.session.unwritten_preface());
             all.leases += usize::from(slot.lease.is_some());
             all.backends += usize::from(slot.backend.is_some());
         }

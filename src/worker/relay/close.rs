@@ -34,6 +34,7 @@ impl<K: Kernel> Relay<K> {
         slot.count(&core.stats, core.index);
         let summary = slot.session.summary(end.reason, core.now);
         core.stats.on_closed(&summary);
+        core.stats.on_header_lost(slot.session.unwritten_preface());
         slot.listener.stats().of(core.index).on_closed(&summary);
         let source = log_end(core, key, &slot, &summary);
         record(core, key, &mut slot, summary, source);

@@ -6,7 +6,8 @@
 //! Splice: from socket to pipe to socket inside the kernel. A pipe is borrowed for a fill and given back as soon as it
 //! is empty. It must be filled only while empty: then EAGAIN can only mean that the socket is (splice(2)).
 //!
-//! Bytes are never in a buffer and in a pipe at once, because a fill begins only when the conduit holds nothing.
+//! Bytes are never in a buffer and in a pipe at once, because a fill begins only when the conduit holds nothing, or no
+//! more than the header of a session that begins, which is in the scratch and to which a read is added.
 
 use std::io;
 
@@ -131,7 +132,14 @@ impl<P> Conduit<P> {
         matches!(self.held, Held::Piped { .. })
     }
 
-    /// Fills the conduit, which must be empty, from `source`.
+    /// Holds the first `len` bytes of the scratch, which are a header. A fill may follow at once, and then a flush must.
+    pub(super) fn hold_header(&mut self, len: usize, buffers: &mut Buffers) {
+        debug_assert!(matches!(self.held, Held::Nothing), "the header goes before all other bytes");
+        buffers.hold(len);
+        self.held = Held::Scratch;
+    }
+
+    /// Fills the conduit, which must hold no more than a header, from `source`.
     pub(super) fn fill<K: Kernel<Pipe = P>>(
         &mut self,
         kernel: &mut K,
@@ -140,8 +148,9 @@ impl<P> Conduit<P> {
         stats: &WorkerStats,
         now: Instant,
     ) -> Outcome {
-        debug_assert!(matches!(self.held, Held::Nothing), "a fill would mix with what is held");
-        if self.wants_pipe()
+        debug_assert!(self.len() == 0, "a fill would mix with what is held");
+        if !self.is_in_scratch()
+            && self.wants_pipe()
             && let Some(pipe) = relay_buffers.pipes.borrow(kernel, stats, now)
             && let Some(outcome) = self.fill_pipe(pipe, kernel, source, relay_buffers, now)
         {
@@ -157,7 +166,8 @@ impl<P> Conduit<P> {
         source: &Source<'_, K::Socket>,
         buffers: &mut Buffers,
     ) -> Outcome {
-        let room = buffers.room();
+        let header = if self.is_in_scratch() { buffers.held().len() } else { 0 };
+        let room = &mut buffers.room()[header..];
         let bytes = match kernel.read(source.socket, room) {
             Ok(0) => return Outcome::Eof,
             Ok(bytes) => bytes,
@@ -174,7 +184,7 @@ impl<P> Conduit<P> {
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => (bytes, Outcome::Drained(bytes)),
             Some(Err(error)) => (bytes, Outcome::Last(bytes, Some(error.kind()))),
         };
-        buffers.hold(bytes);
+        buffers.hold(header + bytes);
         self.held = Held::Scratch;
         outcome
     }

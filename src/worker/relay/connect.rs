@@ -165,6 +165,7 @@ impl<K: Kernel> Relay<K> {
                     self.keep_alive(core, key);
                 }
                 self.log_start(core, key);
+                self.begin_with_header(core, key);
                 self.drive(core, key);
             }
             Dial::Lost(error) => {

@@ -176,8 +176,9 @@ impl<K: Kernel> Relay<K> {
 fn allows<P>(share: &Share, op: Op, conduits: &[Conduit<P>; 2]) -> bool {
     match op {
         Op::Fill(direction) => {
-            let streams = conduits[direction as usize].streams();
-            (share.takes_streams() || !streams) && !share.is_used_up()
+            let conduit = &conduits[direction as usize];
+            // What joins a header in the scratch joins it now.
+            conduit.is_in_scratch() || (share.takes_streams() || !conduit.streams()) && !share.is_used_up()
         }
         // Bytes just filled are written or parked: the scratch is needed for the next session.
         Op::Flush(direction) => {

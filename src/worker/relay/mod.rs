@@ -1,7 +1,7 @@
 //! The sessions of a worker, from the dial to the last byte: the only part that has them.
 //!
 //! In reading order: `slot` is what is held for one session; `connect` chooses and dials a backend, for which a session
-//! may have to wait in `waiting`; `drive` relays; `conduit` holds the bytes in between, in `buffers` or `pipes`, which
+//! may have to wait in `waiting`; `header` is what a backend may read first; `drive` relays; `conduit` holds the bytes in between, in `buffers` or `pipes`, which
 //! are `lent`; `stalled` takes pipes from sinks that have stopped; `byte_accounting` counts the bytes of sessions that
 //! last; `lines` logs; `lost_wakeups` finds sessions whose event was lost. Only `close` frees a session.
 
@@ -12,6 +12,7 @@ mod close;
 mod conduit;
 mod connect;
 mod drive;
+mod header;
 mod lent;
 mod lines;
 mod lost_wakeups;

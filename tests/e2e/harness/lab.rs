@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     refusing: usize,
     /// Connections that wait for the backend to accept them.
     backlog: i32,
+    /// Further keys of the pool.
+    pool: &'static str,
 }
 
 /// One worker, default timeouts, default buffers, one backend.
@@ -48,6 +50,7 @@ pub(crate) fn setup() -> Setup {
         buffers: None,
         refusing: 0,
         backlog: BACKLOG,
+        pool: "",
     }
 }
 
@@ -86,6 +89,11 @@ impl Setup {
 
     pub(crate) fn backlog(self, backlog: i32) -> Self {
         Self { backlog, ..self }
+    }
+
+    /// With this line in the pool.
+    pub(crate) fn pool(self, pool: &'static str) -> Self {
+        Self { pool, ..self }
     }
 
     /// A server inside this process, over IPv4.
@@ -136,14 +144,14 @@ impl Setup {
     }
 
     fn toml(&self, bench: &Bench) -> String {
-        let Self { workers, connect, idle, half_close, drain, busy_poll, .. } = self;
+        let Self { workers, connect, idle, half_close, drain, busy_poll, pool, .. } = self;
         let addresses = bench.refusing.iter().chain([&bench.listener]).map(local_address);
         let backends: Vec<String> =
             addresses.map(|address| format!("{{ address = \"{address}\" }}")).collect();
         format!(
             "[global]\nworkers = {workers}\ndrain_timeout = \"{drain}\"\nbusy_poll = \"{busy_poll}\"\n\
              [[pool]]\nrelay = \"{}\"\nbackend = [{}]\nhealth = {{ type = \"off\" }}\n\
-             timeouts = {{ connect = \"{connect}\", idle = \"{idle}\", half_close = \"{half_close}\" }}\n",
+             timeouts = {{ connect = \"{connect}\", idle = \"{idle}\", half_close = \"{half_close}\" }}\n{pool}\n",
             relay_mode(),
             backends.join(", ")
         )

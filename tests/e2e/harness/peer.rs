@@ -356,6 +356,15 @@ impl Receiving<'_> {
         self.flow.bytes += buffer.len() as u64;
     }
 
+    /// What one call returns, some bytes at least.
+    #[track_caller]
+    pub(crate) fn one_read(&mut self, buffer: &mut [u8]) -> usize {
+        let read = retry(|| Read::read(&mut self.socket, buffer));
+        let bytes = read.unwrap_or_else(|error| panic!("{:?} reads: {error}", self.side));
+        self.flow.bytes += bytes as u64;
+        bytes
+    }
+
     /// Exactly the next `bytes` of the other's pattern.
     #[track_caller]
     pub(crate) fn stream(&mut self, bytes: u64) {

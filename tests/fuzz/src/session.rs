@@ -61,6 +61,10 @@ struct Books {
     is_dialing: bool,
     wires: [Wire; 2],
     flows: [Flow; 2],
+    /// Bytes of the header to the backend that are not written.
+    header: u64,
+    /// No write has been tried since it was put in front.
+    is_header_new: bool,
 }
 
 pub fn check(data: &[u8]) {
@@ -143,6 +147,8 @@ impl Books {
             is_dialing: true,
             wires: [Wire::default(); 2],
             flows: [Flow::default(); 2],
+            header: 0,
+            is_header_new: false,
         }
     }
 
@@ -178,7 +184,12 @@ impl Books {
                 self.session.on_lost(Side::Backend, kind, self.now);
             }
             14 if choices.ratio(1, 8)? => self.cut(*choices.choose(&CloseReason::ALL)?),
-            12..=15 if self.is_dialing => self.connect(),
+            12..=15 if self.is_dialing => {
+                self.connect();
+                if choices.arbitrary()? {
+                    self.begin_with_header(choices.int_in_range(1..=512)?);
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -198,6 +209,11 @@ impl Books {
         self.connected = Some(self.now);
         let backend = &mut self.wires[Side::Backend as usize];
         (backend.writable, backend.suspect) = (true, false);
+    }
+
+    fn begin_with_header(&mut self, bytes: u16) {
+        self.session.on_preface(bytes);
+        (self.header, self.is_header_new) = (bytes.into(), true);
     }
 
     fn dial_again(&mut self, is_redial: bool) {
@@ -269,7 +285,12 @@ impl Books {
 
     fn held(&self, direction: Direction) -> usize {
         let flow = self.flows[direction as usize];
-        usize::try_from(flow.filled - flow.flushed).expect("no more than one read")
+        usize::try_from(self.header_of(direction) + flow.filled - flow.flushed)
+            .expect("no more than one read")
+    }
+
+    fn header_of(&self, direction: Direction) -> u64 {
+        if direction == Direction::ToBackend { self.header } else { 0 }
     }
 
     fn wire(&self, side: Side) -> Wire {
@@ -285,20 +306,24 @@ impl Books {
             Op::Fill(direction) => {
                 let flow = self.flows[direction as usize];
                 assert!(!flow.is_over && flow.filled == flow.flushed, "{op:?} over or behind bytes");
+                assert!(
+                    self.header_of(direction) == 0 || self.is_header_new,
+                    "{op:?} behind the rest of a header"
+                );
                 assert!(self.wire(direction.source()).readable, "{op:?} for nothing");
                 let sink = self.wire(direction.sink());
                 assert!(sink.writable && sink.error.is_none(), "{op:?} that cannot go on");
             }
             Op::Flush(direction) => {
                 let (flow, sink) = (self.flows[direction as usize], self.wire(direction.sink()));
-                assert!(flow.filled > flow.flushed && !flow.fin_sent, "{op:?} of nothing");
+                assert!(self.held(direction) > 0 && !flow.fin_sent, "{op:?} of nothing");
                 assert!(sink.writable && sink.error.is_none(), "{op:?} for nothing");
             }
             Op::ShutdownWrite(side) => {
                 let flow = self.flows[side.inward() as usize];
                 assert!(flow.is_complete, "a FIN that nobody sent");
                 assert!(
-                    flow.filled == flow.flushed && !flow.fin_sent,
+                    self.held(side.inward()) == 0 && !flow.fin_sent,
                     "a FIN before the last byte, or a second one"
                 );
                 assert_eq!(self.wire(side).error, None, "a FIN into a dead connection");
@@ -315,6 +340,7 @@ impl Books {
     fn perform(&mut self, op: Op, outcome: Outcome) {
         self.session.on_outcome(op, outcome, self.now);
         let side = op.side();
+        self.is_header_new &= op != Op::Flush(Direction::ToBackend);
         match (op, outcome) {
             (Op::Fill(direction), Outcome::Moved(bytes)) => {
                 self.flows[direction as usize].filled += bytes as u64;
@@ -340,7 +366,9 @@ impl Books {
             }
             (Op::Fill(_), Outcome::WouldBlock) => self.wires[side as usize].readable = false,
             (Op::Flush(direction), Outcome::Moved(bytes)) => {
-                self.flows[direction as usize].flushed += bytes as u64;
+                let of_header = self.header_of(direction).min(bytes as u64);
+                self.header -= of_header;
+                self.flows[direction as usize].flushed += bytes as u64 - of_header;
             }
             (Op::Flush(_), Outcome::WouldBlock) => self.wires[side as usize].writable = false,
             (Op::ShutdownWrite(_), Outcome::Done) => self.flows[side.inward() as usize].fin_sent = true,
@@ -386,6 +414,7 @@ impl Books {
             summary.to_backend + summary.to_client + summary.discarded.iter().sum::<u64>(),
             to_backend.filled + to_client.filled
         );
+        assert_eq!(u64::from(self.session.unwritten_preface()), self.header);
         assert_eq!(summary.reset_by, self.first_to_fail);
         assert_eq!(summary.connect_time, self.connected.map(|connected| connected - self.accepted));
         assert_eq!((summary.duration, summary.retries), (self.now - self.accepted, self.redials));

@@ -195,6 +195,10 @@ impl World {
         for (stats, given) in self.stats.iter().zip(&net.given) {
             assert_eq!(accounting::counted(stats), *given, "bytes counted, and given");
         }
+        for (stats, written) in self.stats.iter().zip(&net.header_bytes) {
+            let counted = stats.header_bytes.get() - stats.header_bytes_lost.get();
+            assert_eq!(counted, *written, "bytes of headers counted, and written");
+        }
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));
         let passed = totals.to_backend + totals.to_client + totals.discarded;
         assert_eq!(passed, net.taken, "bytes given or discarded, and taken");

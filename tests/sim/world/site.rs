@@ -128,6 +128,7 @@ impl World {
             let net = &mut *self.net.borrow_mut();
             net.wakes.push(woken);
             net.given.push([0; 2]);
+            net.header_bytes.push(0);
             net.turns.push(Turn::default());
         }
         self.handles.push(handle);

@@ -1,0 +1,37 @@
+//! The header of the PROXY protocol that a backend reads before the first byte of its client, where the pool has one.
+//!
+//! It is rendered once the backend is connected, so a dial that fails has sent none, and the next backend gets its own.
+
+use crate::base::slots::Key;
+use crate::preread::Addresses;
+use crate::session::Direction;
+use crate::sys::Kernel;
+use crate::worker::core::Core;
+use crate::worker::proxy_header;
+use crate::worker::relay::{Relay, Slot};
+
+impl<K: Kernel> Relay<K> {
+    /// Puts the header into the conduit of a session with a connected backend, if there is one. The session must be
+    /// driven at once: the scratch has it.
+    pub(super) fn begin_with_header(&mut self, core: &mut Core<K>, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        let Some(proxy) = core.snapshot.pool(slot.pool).settings.proxy_protocol else { return };
+        debug_assert!(!slot.queued, "a session is queued for bytes only");
+        let addresses = slot.addresses(&mut core.kernel);
+        let buffers = &mut self.buffers.buffers;
+        let room = buffers.room();
+        let len = proxy_header::write(room, &proxy, addresses, core.id_of(key));
+        slot.conduits[Direction::ToBackend as usize].hold_header(usize::from(len), buffers);
+        slot.session.on_preface(len);
+        core.stats.on_header(len);
+    }
+}
+
+impl<K: Kernel> Slot<K> {
+    /// The client, and the address that it connected to.
+    fn addresses(&self, kernel: &mut K) -> Addresses {
+        // Of a connection that has died the kernel may have forgotten it.
+        let destination = kernel.local_address(&self.client).unwrap_or(self.listener.settings.bind);
+        Addresses { source: self.client(), destination }
+    }
+}

@@ -1,0 +1,77 @@
+//! The headers of the PROXY protocol, as the backends of a pool expect them; written without the code that is tested.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use l4lb::config::proxy::{ProxyOut, ProxyVersion};
+use l4lb::sys::Token;
+
+use crate::network::{Net, client_address};
+use crate::random::to_usize;
+
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Our address of a connection. Irrelevant to the net, whose connections have ids.
+pub(crate) fn local_address(id: usize) -> SocketAddr {
+    SocketAddr::V4(local_v4(id))
+}
+
+fn local_v4(id: usize) -> SocketAddrV4 {
+    let port = u16::try_from(1 + id % usize::from(u16::MAX)).expect("it is no more");
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+}
+
+/// The header for that client.
+fn of_client(version: ProxyVersion, client: usize) -> Vec<u8> {
+    let SocketAddr::V4(source) = client_address(client) else { panic!("clients have IPv4") };
+    let ours = local_v4(client);
+    match version {
+        ProxyVersion::V1 => {
+            let (ip, our_ip) = (source.ip(), ours.ip());
+            format!("PROXY TCP4 {ip} {our_ip} {} {}\r\n", source.port(), ours.port()).into_bytes()
+        }
+        ProxyVersion::V2 => [
+            SIGNATURE,
+            &[0x21, 0x11, 0, 12],
+            &source.ip().octets(),
+            &ours.ip().octets(),
+            &source.port().to_be_bytes(),
+            &ours.port().to_be_bytes(),
+        ]
+        .concat(),
+    }
+}
+
+/// The header of the check of that port.
+fn of_check(version: ProxyVersion, id: usize, port: u16) -> Vec<u8> {
+    let ours = local_v4(id);
+    match version {
+        ProxyVersion::V1 => {
+            format!("PROXY TCP4 {} 127.0.0.1 {} {port}\r\n", ours.ip(), ours.port()).into_bytes()
+        }
+        ProxyVersion::V2 => [SIGNATURE, &[0x20, 0, 0, 0]].concat(),
+    }
+}
+
+impl Net {
+    /// From now on the peer of this connection expects the header of its pool.
+    pub(crate) fn expect_header(&mut self, id: usize, token: Token) {
+        let (Some(ProxyOut { version, .. }), Some(port)) = (self.proxy, self.conns[id].dialed_port) else {
+            return;
+        };
+        self.conns[id].header = match token {
+            Token::Session(..) => of_client(version, self.conns[id].partner.expect("a backend has a client")),
+            Token::Probe(_) => of_check(version, id, port),
+            Token::Agent(_) | Token::Listener(_) | Token::Wake => Vec::new(),
+        };
+    }
+
+    /// The part of `bytes`, written from `start` on, that belongs to the header must be that. Returns the rest, and
+    /// where it begins in its stream.
+    pub(crate) fn check_header<'b>(&self, id: usize, start: u64, bytes: &'b [u8]) -> (u64, &'b [u8]) {
+        let header = &self.conns[id].header;
+        let Some(rest) = header.get(to_usize(start)..) else { return (start - header.len() as u64, bytes) };
+        let (ours, behind) = bytes.split_at(bytes.len().min(rest.len()));
+        assert_eq!(ours, &rest[..ours.len()], "#{id}: its header from byte {start} on");
+        (0, behind)
+    }
+}
