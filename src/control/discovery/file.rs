@@ -4,7 +4,8 @@
 //! link on the way to it, is a change as well. A file that somebody is still writing is not taken, nor is one that
 //! changes while it is read. Where the kernel reports no change, on NFS for instance, it is seen after `interval`.
 //!
-//! Nothing here blocks the thread of the sources: a file system that hangs holds up this source and no other.
+//! Nothing here blocks the thread of the sources: a file system that hangs holds up this source and no other, which fails
+//! until that has ended.
 
 use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::belief::{Answer, Records};
-use super::listed::{on_thread, records};
+use super::listed::{Call, on_thread, records};
 use super::source::Source;
 use crate::config::discover::ListFile;
 use crate::config::{LIST_LEN_MAX, Mistake, one_line, parse_list};
@@ -23,6 +24,8 @@ use crate::sys::{FileChanges, open_regular};
 
 /// Nothing has changed for so long.
 const QUIET: Duration = Duration::from_millis(200);
+/// How long one look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// A file that changes all the time is given up after so long, until it is looked at again.
 const LATEST: Duration = Duration::from_secs(5);
 
@@ -35,6 +38,7 @@ pub(super) struct AskFile {
     taken: Option<u64>,
     /// Lent to the thread that looks.
     changes: Option<FileChanges>,
+    call: Call<Look>,
 }
 
 /// What one look has seen.
@@ -49,7 +53,13 @@ struct Look {
 
 impl AskFile {
     pub(super) fn new(settings: ListFile) -> Self {
-        Self { settings, hasher: RandomState::new(), taken: None, changes: None }
+        Self {
+            settings,
+            hasher: RandomState::new(),
+            taken: None,
+            changes: None,
+            call: Call::new(LOOK_TIMEOUT),
+        }
     }
 
     /// Returns what the file has, once that is settled.
@@ -59,9 +69,7 @@ impl AskFile {
         loop {
             let look = self.look().await?;
             let hash = look.text.as_ref().ok().map(|text| self.hasher.hash_one(text));
-            // Without a report of the kernel, what is read twice is whole.
-            let is_first = look.blind.is_some() && hash != self.taken && hash != before;
-            let unsettled = look.unsettled.or(is_first.then_some("it changes all the time"));
+            let unsettled = doubt(&look, hash, self.taken, before);
             let Some(why) = unsettled else {
                 self.taken = hash;
                 return Ok(look);
@@ -77,9 +85,12 @@ impl AskFile {
     }
 
     async fn look(&mut self) -> Result<Look, String> {
+        if let Some(late) = self.call.late() {
+            return late;
+        }
         let changes = self.changes.take().map_or_else(FileChanges::new, Ok);
         let path = self.settings.path.clone();
-        on_thread(move || look(&path, changes)).await
+        self.call.run(move || look(&path, changes)).await
     }
 
     async fn take(&mut self) -> Result<Records, String> {
@@ -130,6 +141,17 @@ fn look(path: &Path, changes: io::Result<FileChanges>) -> Look {
     Look { changes: Some(changes), text, blind, unsettled }
 }
 
+/// Returns why what was seen may be half of what somebody writes; `hash` is that of its text, and the others are those of
+/// what was `taken` last and of what was seen `before`.
+///
+/// Without a report of the kernel, what is read twice is whole. At the first look there was none yet: a process that has
+/// opened the file before and pauses is not known.
+fn doubt(look: &Look, hash: Option<u64>, taken: Option<u64>, before: Option<u64>) -> Option<&'static str> {
+    let is_unreported = look.blind.is_some() || taken.is_none();
+    let is_first = is_unreported && hash != taken && hash != before;
+    look.unsettled.or(is_first.then_some("it changes all the time"))
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     open_regular(path)?.take(LIST_LEN_MAX as u64 + 1).read_to_end(&mut text)?;
@@ -138,4 +160,35 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half of a list is a list, too: the first look took what a process had written before it paused.
+    #[test]
+    fn what_is_not_reported_is_read_twice() {
+        let look = |blind: bool| Look {
+            changes: None,
+            text: Ok(Vec::new()),
+            blind: blind.then(|| io::Error::other("no watch")),
+            unsettled: None,
+        };
+        let (half, whole) = (Some(1), Some(2));
+        for blind in [false, true] {
+            let first = |hash, before| doubt(&look(blind), hash, None, before).is_some();
+            let seen = [first(half, None), first(whole, half), first(whole, whole)];
+            assert_eq!(seen, [true, true, false], "at the first look, {blind}");
+            let later = |hash, before| doubt(&look(blind), hash, half, before).is_some();
+            assert_eq!([later(whole, None), later(whole, whole)], [blind, false], "later, {blind}");
+            assert!(!later(half, None), "it is as it was");
+        }
+        let written = Look { unsettled: Some("somebody writes to it"), ..look(false) };
+        assert!(doubt(&written, whole, half, whole).is_some());
+        assert!(
+            doubt(&look(false), None, None, None).is_none(),
+            "a file that cannot be read is a failure at once"
+        );
+    }
 }

@@ -14,12 +14,11 @@ use std::time::Duration;
 use hickory_resolver::Hosts;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 
 use super::belief::{Answer, Records};
 use super::dns::{self, AskDns};
-use super::listed::on_thread;
+use super::listed::Call;
 use super::source::Source;
 use crate::config::discover::{Dns, HOSTS_ASKED, Host, Record};
 use crate::config::{is_server, system_resolver};
@@ -38,18 +37,17 @@ type Resolve = fn(&str) -> io::Result<Vec<SocketAddr>>;
 pub(super) struct AskHost {
     host: Host,
     question: Dns,
-    call: Resolve,
-    /// A call that has not returned in time.
-    late: Option<oneshot::Receiver<io::Result<Vec<SocketAddr>>>>,
+    resolve: Resolve,
+    call: Call<io::Result<Vec<SocketAddr>>>,
 }
 
 impl AskHost {
     pub(super) fn new(host: Host) -> Self {
         let question = Dns::new(host.name.clone(), Record::Address { port: host.port });
-        Self { host, question, call: system_resolver, late: None }
+        Self { host, question, resolve: system_resolver, call: Call::new(CALL_TIMEOUT) }
     }
 
-    async fn resolve(&mut self) -> Answer {
+    async fn answer_of_all(&mut self) -> Answer {
         if let Some(addresses) = in_file(&self.host.name) {
             return self.answer(&addresses);
         }
@@ -64,50 +62,26 @@ impl AskHost {
         match self.of_system().await {
             Ok(addresses) if !addresses.is_empty() => self.answer(&addresses),
             Ok(_) => answer,
-            // It has no words of its own for what the name servers have answered.
-            Err(None) => answer,
-            Err(Some(why)) => Answer::Failure(why),
+            Err(why) => Answer::Failure(format!("getaddrinfo(3): {why}")),
         }
     }
 
-    /// Returns the addresses by getaddrinfo(3), or why it is not known whether there are any. There is never more than
-    /// one call for one host.
-    async fn of_system(&mut self) -> Result<Vec<IpAddr>, Option<String>> {
-        let late = || Some(format!("getaddrinfo(3) does not return within {} s", CALL_TIMEOUT.as_secs()));
-        let result = match self.late.take() {
-            Some(mut running) => match running.try_recv() {
-                Ok(result) => result,
-                Err(oneshot::error::TryRecvError::Empty) => {
-                    self.late = Some(running);
-                    return Err(late());
-                }
-                Err(oneshot::error::TryRecvError::Closed) => return Err(None),
-            },
+    /// Returns the addresses by getaddrinfo(3), which are none where it knows none. Fails when it does not return.
+    async fn of_system(&mut self) -> Result<Vec<IpAddr>, String> {
+        let found = match self.call.late() {
+            Some(late) => late?,
             None => {
+                // It is never closed.
                 let _permit = CALLING.acquire().await;
-                let (sender, mut done) = oneshot::channel();
-                let (call, target) = (self.call, self.host.target());
-                let run = on_thread(move || {
-                    // The receiver has gone with a source that is no longer wanted.
-                    let _unwanted = sender.send(call(&target));
-                });
-                match timeout(CALL_TIMEOUT, run).await {
-                    Ok(Ok(())) => match done.try_recv() {
-                        Ok(result) => result,
-                        Err(_) => return Err(None),
-                    },
-                    Ok(Err(why)) => return Err(Some(why)),
-                    Err(_) => {
-                        self.late = Some(done);
-                        return Err(late());
-                    }
-                }
+                let (resolve, target) = (self.resolve, self.host.target());
+                self.call.run(move || resolve(&target)).await?
             }
         };
-        let all = result.map_err(|_| None)?;
-        let has_v4 = all.iter().any(SocketAddr::is_ipv4);
-        let mut all: Vec<IpAddr> =
-            all.iter().filter(|address| address.is_ipv4() == has_v4).map(SocketAddr::ip).collect();
+        // It has no words of its own for what the name servers have answered.
+        let found = found.unwrap_or_default();
+        let has_v4 = found.iter().any(SocketAddr::is_ipv4);
+        let of_family = found.iter().filter(|address| address.is_ipv4() == has_v4);
+        let mut all: Vec<IpAddr> = of_family.map(SocketAddr::ip).collect();
         all.sort_unstable();
         all.dedup();
         Ok(all)
@@ -131,7 +105,7 @@ impl Source for AskHost {
     async fn ask(&mut self) -> Answer {
         let name = self.host.name.clone();
         let said = |why: String| format!("cannot resolve host {name:?}: {why}");
-        match self.resolve().await {
+        match self.answer_of_all().await {
             records @ Answer::Records(_) => records,
             Answer::Nothing { why, ttl } => Answer::Nothing { why: said(why), ttl },
             Answer::Failure(why) => Answer::Failure(said(why)),
