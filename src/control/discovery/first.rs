@@ -107,7 +107,7 @@ impl ControlLoop {
     /// Returns the sources that have answered in the life of this process: pool and label.
     pub(in crate::control) fn answered_sources(&self) -> HashSet<(String, String)> {
         let state = self.control.view.state();
-        let answered = state.sources.iter().filter(|row| row.answered.is_some() || row.backends > 0);
+        let answered = state.sources.iter().filter(|row| row.answered.is_some());
         answered.map(|row| (row.pool.clone(), row.source.clone())).collect()
     }
 }
@@ -144,6 +144,23 @@ mod tests {
     fn reports(work: &mut ControlLoop, list: Option<Vec<Found>>, outcome: Outcome) {
         let id = work.sources.all[0].id;
         work.on_discovered(id, SourceReport { list, outcome, note: None }, Duration::from_hours(1));
+    }
+
+    /// A reload did not ask a source that has not answered: its backends were those of a file.
+    #[test]
+    fn a_saved_list_is_no_answer() {
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let config = config::parse(TEXT, "test", &Overrides::default(), no_names).unwrap();
+        let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
+        work.control.config = Arc::new(config);
+        work.sources = Sources::new(vec![listed(&[1, 2])]);
+        work.follow_sources();
+        assert_eq!(work.control.view.state().sources[0].backends, 2);
+        assert!(work.answered_sources().is_empty());
+        reports(&mut work, None, Outcome::Failed);
+        assert!(work.answered_sources().is_empty());
+        reports(&mut work, Some(listed(&[2]).list), Outcome::Found);
+        assert_eq!(work.answered_sources().len(), 1);
     }
 
     #[test]
