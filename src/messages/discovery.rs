@@ -1,5 +1,7 @@
 //! The reports of sources of backends.
 
+use std::time::Duration;
+
 use crate::base::address::Address;
 use crate::config::discover::{Discover, Host};
 use crate::config::model::{Resolved, UNRESOLVED};
@@ -44,6 +46,8 @@ pub struct Listed {
     pub source: String,
     /// All its backends.
     pub list: Vec<Found>,
+    /// How long ago it answered, of a list that an earlier process has saved.
+    pub age: Duration,
 }
 
 impl Listed {
@@ -52,7 +56,12 @@ impl Listed {
         let Resolved { pool, source, found } = resolved;
         let addresses = found.iter().flatten().cloned();
         let found = |address: Address| Found { name: address.to_string(), address, weight: 1, priority: 0 };
-        Self { pool: pool.clone(), source: source.clone(), list: addresses.map(found).collect() }
+        Self {
+            pool: pool.clone(),
+            source: source.clone(),
+            list: addresses.map(found).collect(),
+            age: Duration::ZERO,
+        }
     }
 
     /// Returns whether it is of the source of that label in that pool.

@@ -233,7 +233,7 @@ fn restore(
         return Ok((Arc::new(snapshot), Kept::new(registrations, None), listed));
     };
     let Contents { backends, sources, refused } = Contents::read(path)?;
-    listed.extend(listed_in(sources, config));
+    listed.extend(listed_in(sources, config, now.1));
     for refused in &refused {
         log::warn!(path:% = path.display(), refused:%; "state_file: invalid entry ignored");
     }

@@ -69,7 +69,7 @@ async fn ask(pool: String, source: Discover) -> Result<Listed, String> {
     loop {
         let look = tokio::time::timeout(LIMIT, kinds::look(&source));
         match look.await.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs()))) {
-            Ok((list, _)) => return Ok(Listed { pool, source: label, list }),
+            Ok((list, _)) => return Ok(Listed { pool, source: label, list, age: Duration::ZERO }),
             Err(error) if tries == TRIES => {
                 let initial = Initial::Fail.as_str();
                 return Err(format!(
@@ -89,17 +89,19 @@ async fn ask(pool: String, source: Discover) -> Result<Listed, String> {
 impl ControlLoop {
     /// Returns the lists of sources that must survive a restart.
     pub(in crate::control) fn listed_to_keep(&self) -> Vec<Listed> {
-        let config = &self.control.config;
+        let (config, now) = (&self.control.config, self.clock.now());
         let sources =
             config.pools.iter().flat_map(|pool| pool.discover.iter().map(|source| (&pool.name, source)));
         let kept = sources.filter(|(_, source)| source.initial == Initial::StateFile);
         let listed = kept.map(|(pool, source)| {
             let label = source.label();
-            let is_it = |known: &&Followed| known.pool == *pool && known.settings.label() == label;
-            let runs = self.sources.all.iter().find(is_it).map(|known| known.last.clone());
+            let is_it = |known: &&Followed| known.pool == *pool && known.label == label;
+            let runs = self.sources.all.iter().find(is_it);
+            let runs = runs.map(|known| (known.last.clone(), known.answered.age_at(now)));
             let first = || self.sources.listed.iter().find(|first| first.is_of(pool, &label));
-            let list = runs.or_else(|| first().map(|first| first.list.clone())).unwrap_or_default();
-            Listed { pool: pool.clone(), source: label, list }
+            let (list, age) =
+                runs.or_else(|| first().map(|first| (first.list.clone(), first.age))).unwrap_or_default();
+            Listed { pool: pool.clone(), source: label, list, age }
         });
         listed.filter(|listed| !listed.list.is_empty()).collect()
     }
@@ -120,9 +122,11 @@ mod tests {
     use super::*;
     use crate::config::{self, Overrides};
     use crate::control::discovery::state::Sources;
+    use crate::control::membership::listed::{listed_in, saved_source};
     use crate::control::tests::control;
     use crate::messages::discovery::{Found, Outcome, SourceReport};
     use crate::pool::Snapshot;
+    use crate::sys::timestamp;
 
     /// A source that nothing answers.
     const TEXT: &str = "[admin]\nstate_file = \"/s\"\n[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n\
@@ -138,7 +142,14 @@ mod tests {
             pool: "web".into(),
             source: "dns:web.test:80".into(),
             list: last.iter().map(found).collect(),
+            age: Duration::ZERO,
         }
+    }
+
+    /// What would be saved now, whatever its age.
+    fn kept(work: &ControlLoop) -> Vec<Listed> {
+        let kept = work.listed_to_keep().into_iter();
+        kept.map(|listed| Listed { age: Duration::ZERO, ..listed }).collect()
     }
 
     fn reports(work: &mut ControlLoop, list: Option<Vec<Found>>, outcome: Outcome) {
@@ -163,6 +174,31 @@ mod tests {
         assert_eq!(work.answered_sources().len(), 1);
     }
 
+    /// `stale` began anew with each restart.
+    #[test]
+    fn the_time_of_the_last_answer_outlasts_a_restart() {
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let text = TEXT.replace("interval", "stale = \"1h\"\ninterval");
+        let config = config::parse(&text, "test", &Overrides::default(), no_names).unwrap();
+        let now = timestamp();
+        let hour = Duration::from_hours(1);
+        let kept = |age: Duration| {
+            let saved = saved_source(Listed { age, ..listed(&[1]) }, &config, now);
+            listed_in(vec![saved], &config, now + Duration::from_mins(5))
+        };
+        assert_eq!(kept(hour)[0].age, hour + Duration::from_mins(5));
+        let mut old = saved_source(listed(&[1]), &config, now);
+        old.answered = None;
+        assert_eq!(listed_in(vec![old], &config, now)[0].age, Duration::ZERO, "of an older version");
+        let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
+        work.control.config = Arc::new(config.clone());
+        work.sources = Sources::new(kept(hour));
+        work.follow_sources();
+        assert!(work.listed_to_keep()[0].age > hour, "also in the file that is written next");
+        reports(&mut work, Some(listed(&[1]).list), Outcome::Found);
+        assert!(work.listed_to_keep()[0].age < hour);
+    }
+
     #[test]
     fn a_saved_list_is_in_the_pool_until_the_first_answer_replaces_it() {
         let no_names = &mut |_: &str| Ok(Vec::new());
@@ -170,17 +206,17 @@ mod tests {
         let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
         work.control.config = Arc::new(config);
         work.sources = Sources::new(vec![listed(&[1, 2])]);
-        assert_eq!(work.listed_to_keep(), [listed(&[1, 2])], "also before it runs");
+        assert_eq!(kept(&work), [listed(&[1, 2])], "also before it runs");
         work.follow_sources();
         let backends = |work: &ControlLoop| -> Vec<String> {
             work.control.snapshot.pools[0].backends.iter().map(|backend| backend.name.clone()).collect()
         };
         assert_eq!(backends(&work), ["10.0.0.1:80", "10.0.0.2:80"]);
         reports(&mut work, None, Outcome::Failed);
-        assert_eq!((backends(&work).len(), work.listed_to_keep()), (2, vec![listed(&[1, 2])]));
+        assert_eq!((backends(&work).len(), kept(&work)), (2, vec![listed(&[1, 2])]));
         reports(&mut work, Some(listed(&[2, 3]).list), Outcome::Found);
         assert_eq!(backends(&work), ["10.0.0.2:80", "10.0.0.3:80"]);
-        assert_eq!(work.listed_to_keep(), [listed(&[2, 3])]);
+        assert_eq!(kept(&work), [listed(&[2, 3])]);
         assert!(work.sources.listed.is_empty(), "the list of the last process is of no use any more");
     }
 }

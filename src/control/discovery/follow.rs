@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::belief::Belief;
 use super::kinds;
-use super::state::{Followed, SourceState, Sources};
+use super::state::{Answered, Followed, SourceState, Sources};
 use crate::api::EventKind;
 use crate::base::rng::Rng;
 use crate::config::Config;
@@ -18,6 +18,9 @@ use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::events::Draft;
 use crate::messages::discovery::{Found, Outcome, SourceId, SourceReport};
 use crate::sys::timestamp;
+
+/// How often the time of the last answer is saved within `stale`.
+const STALE_NOTES: u32 = 8;
 
 impl ControlLoop {
     /// Runs the sources of the configuration, and no others. One whose settings have changed begins anew with what it
@@ -41,11 +44,16 @@ impl ControlLoop {
         self.align_states(&config, &wanted);
         self.sources.is_stuck &= !wanted.is_empty();
         let runs: HashSet<(String, String)> = self.sources.all.iter().map(Followed::key).collect();
-        let mut earlier: HashMap<(String, String), Vec<Found>> =
-            before.into_iter().map(|known| (known.key(), known.last.clone())).collect();
+        let now = self.clock.now();
+        let mut earlier: HashMap<(String, String), (Vec<Found>, Duration)> = before
+            .into_iter()
+            .map(|known| (known.key(), (known.last.clone(), known.answered.age_at(now))))
+            .collect();
         // The answer that this configuration has waited for is newer than those before.
         let listed = self.sources.listed.iter();
-        earlier.extend(listed.map(|first| ((first.pool.clone(), first.source.clone()), first.list.clone())));
+        earlier.extend(
+            listed.map(|first| ((first.pool.clone(), first.source.clone()), (first.list.clone(), first.age))),
+        );
         for (pool, label, source) in &wanted {
             let key = ((*pool).to_owned(), label.clone());
             if !runs.contains(&key) {
@@ -81,8 +89,8 @@ impl ControlLoop {
         });
     }
 
-    /// An earlier run of it has `listed` these backends.
-    fn begin(&mut self, pool: &str, settings: &Discover, listed: Vec<Found>) {
+    /// An earlier run of it has listed these backends, and answered so long ago.
+    fn begin(&mut self, pool: &str, settings: &Discover, (listed, age): (Vec<Found>, Duration)) {
         let label = settings.label();
         if self.sources.runner.is_none() {
             match (self.sources.start)() {
@@ -105,7 +113,8 @@ impl ControlLoop {
         let id = SourceId(self.sources.next);
         self.sources.next += 1;
         let Some(runner) = &self.sources.runner else { return };
-        let belief = Belief::new(settings.clone(), listed.clone(), self.clock.now());
+        let now = self.clock.now();
+        let belief = Belief::new(settings.clone(), listed.clone(), now, age);
         let rng = Rng::new(seed_of(id));
         let running = kinds::run(runner, settings, belief, rng, id, self.control.reports.clone());
         let dial_failures = 0;
@@ -119,6 +128,8 @@ impl ControlLoop {
             label,
             running,
             last: listed,
+            answered: Answered::new(now, age),
+            noted: now,
             dial_failures,
         });
     }
@@ -133,6 +144,16 @@ impl ControlLoop {
         let followed = &mut self.sources.all[place];
         let SourceReport { list, outcome, note } = report;
         let is_kept = followed.settings.initial == Initial::StateFile;
+        let now = self.clock.now();
+        if outcome != Outcome::Failed {
+            followed.answered = Answered::new(now, Duration::ZERO);
+            // An old time in the file would make the list stale after a restart.
+            let stale = followed.settings.stale.filter(|_| is_kept);
+            if stale.is_some_and(|stale| now - followed.noted >= stale / STALE_NOTES) {
+                followed.noted = now;
+                self.control.kept.changed();
+            }
+        }
         let news = list.filter(|list| followed.last != *list);
         if let Some(list) = &news {
             followed.last.clone_from(list);
@@ -149,7 +170,6 @@ impl ControlLoop {
         if let Some(list) = list {
             self.apply_list(&pool, &settings, list);
         }
-        let now = self.clock.now();
         self.with_source(&pool, &label, |row| {
             if row.outcome != Some(outcome) {
                 (row.outcome, row.since) = (Some(outcome), timestamp());

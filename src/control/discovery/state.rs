@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem;
 use std::ops::Deref;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::runner::{Runner, Running};
 use crate::base::address::Address;
 use crate::base::time::Instant;
-use crate::config::discover::{Discover, HOST_LABEL};
+use crate::config::discover::{Discover, HOST_LABEL, Initial};
 use crate::config::model::Resolved;
 use crate::messages::discovery::{Found, Listed, Outcome, SourceId};
 use crate::sys::timestamp;
@@ -56,6 +57,13 @@ impl Sources {
         self.all.iter().find(is_it).map(|known| known.id)
     }
 
+    /// Whether the age of a saved list counts.
+    pub(in crate::control) fn has_stale(&self) -> bool {
+        let is_stale =
+            |known: &Followed| known.settings.stale.is_some() && known.settings.initial == Initial::StateFile;
+        self.all.iter().any(is_stale)
+    }
+
     /// None runs, and some have `listed` backends before.
     pub(in crate::control) fn new(listed: Vec<Listed>) -> Self {
         Self { listed, ..Self::default() }
@@ -85,6 +93,10 @@ pub(super) struct Followed {
     pub(super) running: Running,
     /// The backends that it is believed to have, including those that are not in the pool on its behalf.
     pub(super) last: Vec<Found>,
+    /// When it answered last, in this process or before.
+    pub(super) answered: Answered,
+    /// When that was saved last.
+    pub(super) noted: Instant,
     /// Dials to its backends that have failed.
     pub(super) dial_failures: u64,
 }
@@ -132,6 +144,24 @@ impl Deref for SourceStates {
 
     fn deref(&self) -> &[SourceState] {
         &self.all
+    }
+}
+
+/// The last answer of a source.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    at: Instant,
+    /// How old it was then: more than 0, where an earlier process had it.
+    age: Duration,
+}
+
+impl Answered {
+    pub(super) fn new(at: Instant, age: Duration) -> Self {
+        Self { at, age }
+    }
+
+    pub(super) fn age_at(self, now: Instant) -> Duration {
+        (now - self.at).saturating_add(self.age)
     }
 }
 

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::config::discover::{Discover, Initial};
@@ -16,26 +19,37 @@ use crate::control::membership::state_file::{SavedListing, SavedSource};
 use crate::messages::discovery::{Found, Listed};
 use crate::pool::{Backend, Snapshot};
 
-/// Returns the form of a list on the disk.
-pub(super) fn saved_source(listed: Listed) -> SavedSource {
-    let Listed { pool, source, list } = listed;
+/// Returns the form of a list on the disk, which is written `now`.
+pub(in crate::control) fn saved_source(listed: Listed, config: &Config, now: Timestamp) -> SavedSource {
+    let settings = settings_of(config, &listed.pool, &listed.source);
+    let Listed { pool, source, list, age } = listed;
+    // A later configuration may set `stale`, when this is long out of date.
+    let answered = settings.and_then(|settings| settings.stale).and_then(|_| now.checked_sub(age).ok());
     let backend =
         |Found { name, address, weight, priority }| SavedListing { name, address, weight, priority };
-    SavedSource { pool, source, backends: list.into_iter().map(backend).collect() }
+    SavedSource { pool, source, backends: list.into_iter().map(backend).collect(), answered }
 }
 
-/// Returns what was saved of the sources of `config` that begin with that.
-pub fn listed_in(saved: Vec<SavedSource>, config: &Config) -> Vec<Listed> {
+/// Returns the source of that label in that pool.
+fn settings_of<'c>(config: &'c Config, pool: &str, label: &str) -> Option<&'c Discover> {
+    let of_pool = config.pools.iter().filter(|known| known.name == pool);
+    of_pool.flat_map(|pool| &pool.discover).find(|source| source.label() == label)
+}
+
+/// Returns what was saved of the sources of `config` that begin with that; it is `now`.
+pub fn listed_in(saved: Vec<SavedSource>, config: &Config, now: Timestamp) -> Vec<Listed> {
     let is_wanted = |saved: &SavedSource| {
-        let of_pool = config.pools.iter().filter(|pool| pool.name == saved.pool);
-        let mut sources = of_pool.flat_map(|pool| &pool.discover);
-        sources.any(|source| source.initial == Initial::StateFile && source.label() == saved.source)
+        let settings = settings_of(config, &saved.pool, &saved.source);
+        settings.is_some_and(|settings| settings.initial == Initial::StateFile)
     };
+    // A clock that was set back makes no answer younger than one of now.
+    let age = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
     let found = |SavedListing { name, address, weight, priority }| Found { name, address, weight, priority };
-    let listed = |SavedSource { pool, source, backends }| Listed {
+    let listed = |SavedSource { pool, source, backends, answered }| Listed {
         pool,
         source,
         list: backends.into_iter().map(found).collect(),
+        age: answered.map(age).unwrap_or_default(),
     };
     saved.into_iter().filter(is_wanted).map(listed).collect()
 }

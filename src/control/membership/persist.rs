@@ -84,7 +84,9 @@ impl ControlLoop {
 
     /// Writes the file for the last time, and waits for that as long as the end of the process may wait.
     pub(in crate::control) fn save_for_good(&mut self) {
-        if self.control.kept.changed {
+        // A source may have answered since.
+        let has_stale = self.sources.has_stale();
+        if self.control.kept.changed || (has_stale && self.control.kept.file.is_some()) {
             self.save_now();
         }
         let is_saved = self.control.kept.file.as_ref().is_none_or(StateFile::close);
@@ -105,8 +107,10 @@ impl ControlLoop {
         let listed = self.listed_to_keep();
         let Kept { registrations, file, changed, next_save, .. } = &mut self.control.kept;
         if let Some(file) = file {
-            let backends = collect(&self.control.snapshot, &config, registrations, (now, timestamp()));
-            file.put(Saved::of(backends, listed.into_iter().map(saved_source).collect()));
+            let wall = timestamp();
+            let backends = collect(&self.control.snapshot, &config, registrations, (now, wall));
+            let sources = listed.into_iter().map(|listed| saved_source(listed, &config, wall));
+            file.put(Saved::of(backends, sources.collect()));
         }
         (*changed, *next_save) = (false, now + SAVE_PERIOD);
     }
@@ -576,7 +580,8 @@ mod tests {
             Found { name: address.to_string(), address: address.into(), weight, priority: 2 }
         };
         let list = vec![found(1, 4), found(2, 1)];
-        let listed = Listed { pool: "web".into(), source: "dns:web.test:80".into(), list };
+        let age = Duration::ZERO;
+        let listed = Listed { pool: "web".into(), source: "dns:web.test:80".into(), list, age };
         let set = SavedBackend { name: "10.0.0.1:80".into(), weight_set: Some(7), ..changed("", 4) };
         let restored = restore(vec![set.clone()], &[listed], &config, now);
         assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);

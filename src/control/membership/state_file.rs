@@ -46,6 +46,10 @@ pub struct SavedSource {
     pub source: String,
     /// All its backends.
     pub backends: Vec<SavedListing>,
+    /// When it answered last, on the wall clock; absent where the list does not become stale, and in a file of a version
+    /// without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Timestamp>,
 }
 
 /// One backend that a source listed.

@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(serde_json::to_vec(&Saved::of(again.backends, again.sources)).expect("JSON"), text);
     let config =
         config::parse(FILE, "fuzz.toml", &Overrides::default(), &mut resolve).expect("a good config");
-    let listed = listed_in(contents.sources, &config);
+    let listed = listed_in(contents.sources, &config, Default::default());
     // By the clock on the wall it is 1970.
     let Restored { snapshot, left_out, .. } =
         restore(contents.backends, &listed, &config, (Instant::default(), Default::default()));

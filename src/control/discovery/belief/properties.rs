@@ -98,7 +98,7 @@ proptest! {
         steps in steps(),
     ) {
         let listed: Vec<Found> = listed.into_iter().map(|last| found(last, 1)).collect();
-        let mut belief = Belief::new(settings.clone(), listed.clone(), Instant::default());
+        let mut belief = Belief::new(settings.clone(), listed.clone(), Instant::default(), Duration::ZERO);
         let (mut seen, mut now, mut before) = (Seen::default(), Instant::default(), listed);
         for Step { pause, answer, chance } in steps {
             now = now + Duration::from_millis(pause);
@@ -143,7 +143,7 @@ proptest! {
         steps in steps(),
         last in vec(a_listed(), 1..ADDRESSES as usize),
     ) {
-        let mut belief = Belief::new(settings.clone(), Vec::new(), Instant::default());
+        let mut belief = Belief::new(settings.clone(), Vec::new(), Instant::default(), Duration::ZERO);
         let mut now = Instant::default();
         for Step { pause, answer, chance } in steps {
             now = now + Duration::from_millis(pause);
