@@ -30,6 +30,8 @@ pub mod preread;
 
 pub mod balance;
 
+pub mod tls;
+
 pub mod config;
 
 pub mod session;

@@ -89,7 +89,7 @@ fn check_texts(
     // Names that a missing file may define are not reported as missing.
     match raw.filter(|_| mistakes.is_empty() && errors.is_empty()) {
         Some(raw) => {
-            let config = check::check(&raw, overrides, resolve, report)?;
+            let config = check::check(&raw, overrides, inputs, resolve, report)?;
             let is_file = texts.iter().any(|text| text.id.is_some());
             Ok(Config { digest: if is_file { all.digest() } else { 0 }, ..config })
         }
@@ -128,6 +128,7 @@ fn from_flags(overrides: &Overrides, resolve: Resolver) -> Result<Config, Vec<Er
     check::check(
         &raw::RawConfig::default(),
         &overrides,
+        Inputs::NOTHING,
         resolve,
         Report::new(&[Text::of("command line", "")]),
     )

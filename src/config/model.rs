@@ -12,7 +12,8 @@ use std::time::Duration;
 use log::LevelFilter;
 
 pub use health::{
-    BackendCheck, Check, Expect, FIRST_CHECK, FurtherCheck, Health, HealthState, OneCheck, ScriptStep, Secret,
+    BackendCheck, Check, CheckTls, Expect, FIRST_CHECK, FurtherCheck, Health, HealthState, OneCheck,
+    ScriptStep, Secret,
 };
 
 use super::agent::Agent;

@@ -64,6 +64,11 @@ pub const JITTER_PERCENT_MAX: u8 = 50;
 pub(super) const PAYLOAD_LEN_MAX: usize = 1024;
 /// Further checks of one pool: each takes its turn within one interval.
 pub(super) const CHECKS_MAX: usize = 8;
+/// How long before the end of a certificate warnings begin: certificates of a week are renewed half-way.
+pub(super) const EXPIRES_WITHIN: Duration = Duration::from_hours(7 * 24);
+/// Protocols that a check offers, and bytes of the name of one, which TLS allows.
+pub(super) const ALPN_MAX: usize = 8;
+pub(super) const ALPN_LEN_MAX: usize = 255;
 /// Steps of one check: more is a test of the backend, not a check.
 pub(super) const STEPS_MAX: usize = 32;
 /// Bytes of a user, domain, service or client identifier of a check: in each of the protocols the length is one byte.

@@ -5,10 +5,11 @@ use std::fmt;
 
 use super::error::one_line;
 use super::model::{
-    AccessLog, Account, Admin, AdminSocket, Backend, BackendCheck, Check, Config, Expect, FurtherCheck,
-    Global, Health, Listener, Pool, Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
+    AccessLog, Account, Admin, AdminSocket, Backend, BackendCheck, Check, CheckTls, Config, Expect,
+    FurtherCheck, Global, Health, Listener, Pool, Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
 };
 use super::units::show_duration;
+use crate::tls::Verify;
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,7 +214,8 @@ fn write_check(
         | Check::Mysql { .. }
         | Check::Smtp { .. }
         | Check::Grpc { .. }
-        | Check::Mqtt { .. } => {
+        | Check::Mqtt { .. }
+        | Check::Tls { .. } => {
             let keys = check_keys(check, written).into_iter().filter_map(|(key, value)| Some((key, value?)));
             let keys = keys.map(|(key, value)| format!("{}={value}", key.trim_start_matches("health.")));
             f.write_str(&keys.collect::<Vec<_>>().join(" "))
@@ -225,7 +227,7 @@ fn write_check(
 pub(super) fn check_keys(
     check: &Check,
     written: &BTreeMap<&'static str, String>,
-) -> [(&'static str, Option<String>); 12] {
+) -> [(&'static str, Option<String>); 13] {
     let shown = |key: &str, value: String| {
         Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))
     };
@@ -267,6 +269,17 @@ pub(super) fn check_keys(
         Check::Mqtt { client_id } => {
             client = shown("client_id", client_id.clone()).filter(|id| !id.is_empty());
         }
+        Check::Tls { tls, inside } => {
+            let mut keys = check_keys(inside, written);
+            for (key, value) in &mut keys {
+                match *key {
+                    "health.type" => *value = Some(check.type_name().to_owned()),
+                    "health.tls" => *value = Some(show_tls(tls, written)),
+                    _ => {}
+                }
+            }
+            return keys;
+        }
     }
     [
         ("health.type", Some(check.type_name().to_owned())),
@@ -281,7 +294,36 @@ pub(super) fn check_keys(
         ("health.domain", greeter),
         ("health.service", asked),
         ("health.client_id", client),
+        ("health.tls", None),
     ]
+}
+
+/// Writes a table. What the authorities are is shown too: a file may have others under the same name.
+fn show_tls(tls: &CheckTls, written: &BTreeMap<&'static str, String>) -> String {
+    let CheckTls { server_name, ca_file, expires_within, client } = tls;
+    let quoted = |key: &str, value: String| {
+        format!("\"{}\"", written.get(key).map_or(value, |written| written.escape_debug().to_string()))
+    };
+    let mut keys = Vec::new();
+    keys.extend(
+        server_name
+            .as_ref()
+            .map(|name| format!("server_name = {}", quoted("tls.server_name", name.to_str().into_owned()))),
+    );
+    keys.push(format!("verify = {}", client.verify().as_str()));
+    keys.extend(ca_file.as_ref().map(|path| {
+        format!("ca_file = {}", quoted("tls.ca_file", path.display().to_string().escape_debug().to_string()))
+    }));
+    if client.verify() != Verify::None {
+        let authorities = client.authorities();
+        keys.push(format!("authorities = {} ({:08x})", authorities.count(), authorities.digest()));
+    }
+    let alpn: Vec<String> = client.alpn().map(|name| format!("{name:?}")).collect();
+    if !alpn.is_empty() {
+        keys.push(format!("alpn = [{}]", alpn.join(", ")));
+    }
+    keys.push(format!("expires_within = {}", show_duration(*expires_within)));
+    format!("{{ {} }}", keys.join(", "))
 }
 
 fn show_steps(steps: &[ScriptStep]) -> String {

@@ -162,7 +162,8 @@ mod tests {
     use crate::config::{self, Inputs};
     use crate::messages::reload::Source;
 
-    const INPUTS: Inputs = Inputs { open: |path| File::open(path), list: names_in, variable: |_| None };
+    const INPUTS: Inputs =
+        Inputs { open: |path| File::open(path), list: names_in, variable: |_| None, ..crate::sys::INPUTS };
 
     fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect()

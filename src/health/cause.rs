@@ -111,6 +111,9 @@ pub enum Cause {
         /// What it waited for.
         cause: Box<Cause>,
     },
+    /// TLS has failed: the handshake, the certificate or the encryption.
+    #[error("{0}")]
+    Tls(String),
     /// One of these at one step of several.
     #[error("{place}: {cause}")]
     At {
@@ -135,6 +138,10 @@ impl Cause {
             | Self::NotProtocol { got, .. }
             | Self::TooLong { got, .. }
             | Self::Reported { error: got } => got.hide(secrets),
+            Self::Tls(sentence) => {
+                let shown = hidden(sentence.as_bytes(), secrets, false);
+                *sentence = String::from_utf8_lossy(&shown).into_owned();
+            }
             Self::At { cause, .. } | Self::LateInRound { cause, .. } => {
                 **cause = std::mem::replace(&mut **cause, Self::Refused).hiding(secrets);
             }

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 
 use crate::health::cause::{Cause, Place};
+use crate::tls::Certificate;
 
 /// One conversation with a backend.
 pub(super) trait Exchange: Debug + Send {
@@ -22,6 +23,16 @@ pub(super) trait Exchange: Debug + Send {
 
     /// Returns the step that waits for an answer, if there are several.
     fn place(&self) -> Option<Place> {
+        None
+    }
+
+    /// Returns whether its next bytes are expensive to read: with public keys.
+    fn is_expensive(&self) -> bool {
+        false
+    }
+
+    /// Returns the certificate that the backend has shown, once it is verified.
+    fn certificate(&self) -> Option<&Certificate> {
         None
     }
 }

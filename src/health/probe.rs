@@ -13,6 +13,7 @@ use crate::health::cause::{Cause, ProbeStep};
 use crate::health::conversation::{Conversation, Step};
 use crate::health::exchange::{Exchange, Progress};
 use crate::health::protocols;
+use crate::tls::Certificate;
 
 /// A check in progress: what to send, and the answer so far. Does no I/O.
 #[derive(Debug)]
@@ -61,6 +62,16 @@ impl Probe {
     pub fn send_first(&mut self, header: &[u8]) {
         debug_assert!(matches!(self.phase, Phase::Dialing) && self.outbox.is_empty());
         self.outbox.extend_from_slice(header);
+    }
+
+    /// Returns whether its next step is expensive: a part of a TLS handshake.
+    pub fn is_expensive(&self) -> bool {
+        self.exchange.is_expensive()
+    }
+
+    /// Returns the certificate that the backend has shown, once it is verified.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.exchange.certificate()
     }
 }
 

@@ -13,6 +13,8 @@ mod postgres;
 mod redis;
 mod smtp;
 
+mod tls;
+
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ use question::{Question, authority};
 use redis::Redis;
 use script::Script;
 use smtp::Smtp;
+use tls::Tls;
 
 /// Returns the exchange of a check of `target`; `None` when there is nothing to check.
 pub(super) fn exchange_of(check: &Check, target: &Address) -> Option<Box<dyn Exchange>> {
@@ -49,5 +52,6 @@ pub(super) fn exchange_of(check: &Check, target: &Address) -> Option<Box<dyn Exc
             Box::new(Messages::new(Grpc::new(service, &authority)))
         }
         Check::Mqtt { client_id } => Box::new(Messages::new(Mqtt::new(client_id))),
+        Check::Tls { tls, inside } => Box::new(Tls::new(tls, inside, target, exchange_of(inside, target)?)),
     })
 }

@@ -1,6 +1,5 @@
 //! Creates and opens the files of this process.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,16 +12,6 @@ use nix::libc;
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
-
-use crate::config::Inputs;
-
-/// Reads a configuration from the files and the environment of this process.
-pub const INPUTS: Inputs =
-    Inputs { open: open_regular, list: names_in, variable: |name| std::env::var_os(name) };
-
-fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
-    std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
-}
 
 /// Opens a log for appending, readable by its group; creates it if it does not exist.
 ///

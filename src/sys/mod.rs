@@ -2,11 +2,13 @@
 //! knowledge about the kernel. The data plane sees it through [`Kernel`] alone, so a simulation can take its place.
 
 mod addresses;
+mod authorities;
 mod busy_poll;
 mod clock;
 mod files;
 mod folder_changes;
 mod folder_watch;
+mod inputs;
 mod kernel;
 mod linux;
 mod listening;
@@ -29,9 +31,10 @@ mod usage;
 
 pub use addresses::{is_own_address, own_addresses};
 pub use clock::{Clock, timestamp};
-pub use files::{INPUTS, ends_within_line, listen_privately, open_log, open_private, open_regular};
+pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use folder_changes::FileChanges;
 pub use folder_watch::{FolderWaker, FolderWatch, Wait};
+pub use inputs::INPUTS;
 pub use kernel::{
     Dial, DialSpec, Event, Kernel, Wake, cannot_splice, concerns_one_connection, is_exhausted, lacks_port,
     lacks_resources,

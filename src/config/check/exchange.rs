@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 
 use super::reader::{Reader, quote, str_of};
+use super::tls::{self, Trust};
 use crate::config::model::{Check, Expect, ScriptStep, Secret};
 use crate::config::parse::raw::{Key, RawHealth, RawStep, Sections, Table};
 use crate::config::parse::report::Variable;
@@ -22,9 +23,11 @@ enum Kind {
     Smtp,
     Grpc,
     Mqtt,
+    Tls,
+    Https,
 }
 
-const KINDS: [(&str, Kind); 10] = [
+const KINDS: [(&str, Kind); 12] = [
     ("tcp", Kind::Tcp),
     ("send_expect", Kind::SendExpect),
     ("http", Kind::Http),
@@ -34,6 +37,8 @@ const KINDS: [(&str, Kind); 10] = [
     ("smtp", Kind::Smtp),
     ("grpc", Kind::Grpc),
     ("mqtt", Kind::Mqtt),
+    ("tls", Kind::Tls),
+    ("https", Kind::Https),
     ("off", Kind::Off),
 ];
 
@@ -48,6 +53,7 @@ impl Kind {
 pub(super) fn check(
     read: &mut Reader,
     raw: &RawHealth,
+    trust: &mut Trust,
 ) -> (Check, BTreeMap<&'static str, String>, Vec<Secret>) {
     let kind = match raw.kind {
         Some(_) => read.choice("type", &raw.kind, &KINDS),
@@ -79,7 +85,8 @@ pub(super) fn check(
         Some(Kind::Off) => Check::Off,
         Some(Kind::Tcp) | None if raw.steps.is_empty() => Check::Tcp,
         Some(Kind::Tcp) | None => Check::Script(steps),
-        Some(Kind::Http) => Check::Http { path, host, status },
+        Some(Kind::Tls) => Check::Tcp,
+        Some(Kind::Http | Kind::Https) => Check::Http { path, host, status },
         Some(Kind::SendExpect) => {
             if raw.expect.is_some() && raw.contains.is_some() {
                 read.wrong("contains", &raw.contains, "expect is there too: keep one of them");
@@ -97,7 +104,28 @@ pub(super) fn check(
         Some(Kind::Grpc) => Check::Grpc { service: service.unwrap_or_default(), host },
         Some(Kind::Mqtt) => Check::Mqtt { client_id: client_id.unwrap_or_default() },
     };
-    (check, written, secrets(read, raw))
+    let is_needed = matches!(kind, Some(Kind::Tls | Kind::Https));
+    let tls = match check {
+        Check::Off => None,
+        Check::Http { .. } => tls::check(read, raw.tls.as_ref(), is_needed, &["http/1.1"], trust),
+        // Servers of gRPC demand it.
+        Check::Grpc { .. } => tls::check(read, raw.tls.as_ref(), is_needed, &["h2"], trust),
+        Check::Tcp
+        | Check::SendExpect { .. }
+        | Check::Script(_)
+        | Check::Redis
+        | Check::Postgres { .. }
+        | Check::Mysql { .. }
+        | Check::Smtp { .. }
+        | Check::Mqtt { .. }
+        | Check::Tls { .. } => tls::check(read, raw.tls.as_ref(), is_needed, &[], trust),
+    };
+    match tls {
+        Some(tls) => {
+            (Check::Tls { tls: Box::new(tls), inside: Box::new(check) }, written, secrets(read, raw))
+        }
+        None => (check, written, secrets(read, raw)),
+    }
 }
 
 /// Returns what the file has for what a check sends and looks for, where that names a variable.
@@ -116,8 +144,11 @@ fn secrets(read: &Reader, raw: &RawHealth) -> Vec<Secret> {
     secrets
 }
 
-fn text_keys(raw: &RawHealth) -> [(&'static str, &Key); 9] {
+fn text_keys(raw: &RawHealth) -> [(&'static str, &Key); 11] {
+    let [server_name, ca_file] = tls::texts(raw.tls.as_ref());
     [
+        server_name,
+        ca_file,
         ("send", &raw.send),
         ("expect", &raw.expect),
         ("contains", &raw.contains),
@@ -136,9 +167,9 @@ fn refuse_foreign_keys(read: &mut Reader, raw: &RawHealth, kind: Kind) {
         ("send", &raw.send, &[Kind::SendExpect]),
         ("expect", &raw.expect, &[Kind::SendExpect]),
         ("contains", &raw.contains, &[Kind::SendExpect]),
-        ("path", &raw.path, &[Kind::Http]),
-        ("host", &raw.host, &[Kind::Http, Kind::Grpc]),
-        ("status", &raw.status, &[Kind::Http]),
+        ("path", &raw.path, &[Kind::Http, Kind::Https]),
+        ("host", &raw.host, &[Kind::Http, Kind::Https, Kind::Grpc]),
+        ("status", &raw.status, &[Kind::Http, Kind::Https]),
         ("user", &raw.user, &[Kind::Postgres, Kind::Mysql]),
         ("domain", &raw.domain, &[Kind::Smtp]),
         ("service", &raw.service, &[Kind::Grpc]),

@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::exchange;
 use super::reader::{Reader, spot_of_table, str_of};
+use super::tls::Trust;
 use crate::config::model::{BackendCheck, Check, FIRST_CHECK, FurtherCheck, Health, HealthState};
 use crate::config::parse::label::label;
 use crate::config::parse::raw::{Key, RawBackendCheck, RawHealth, Sections, Table};
@@ -26,6 +27,7 @@ pub(super) fn check(
     more: &Sections<RawHealth>,
     parent: &Scope,
     interval: Option<Duration>,
+    trust: &mut Trust,
     report: &mut Report,
 ) -> Health {
     let absent = RawHealth::default();
@@ -35,9 +37,9 @@ pub(super) fn check(
     if raw.name.is_some() {
         read.wrong("name", &raw.name, "belongs to [[pool.check]]");
     }
-    let (check, written, secrets) = exchange::check(&mut read, raw);
+    let (check, written, secrets) = exchange::check(&mut read, raw, trust);
     // A check that is off may keep the others, as it may keep its keys.
-    let mut more = further_checks(more, parent, read.report);
+    let mut more = further_checks(more, parent, trust, read.report);
     if check == Check::Off {
         more.clear();
     }
@@ -67,7 +69,12 @@ pub(super) fn check(
 }
 
 /// Returns the checks of `[[pool.check]]`.
-fn further_checks(raw: &Sections<RawHealth>, parent: &Scope, report: &mut Report) -> Vec<FurtherCheck> {
+fn further_checks(
+    raw: &Sections<RawHealth>,
+    parent: &Scope,
+    trust: &mut Trust,
+    report: &mut Report,
+) -> Vec<FurtherCheck> {
     let mut checks: Vec<FurtherCheck> = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
         let (spot, raw) = (Spot::Byte(raw.span().start), raw.get_ref());
@@ -77,7 +84,7 @@ fn further_checks(raw: &Sections<RawHealth>, parent: &Scope, report: &mut Report
             read.wrong("name", &raw.name, format_args!("a pool has at most {CHECKS_MAX} of these"));
             break;
         }
-        let (check, written, secrets) = exchange::check(&mut read, raw);
+        let (check, written, secrets) = exchange::check(&mut read, raw, trust);
         if check == Check::Off {
             read.wrong("type", &raw.kind, "off belongs to [pool.health]: leave this check out instead");
         }

@@ -16,6 +16,7 @@ mod proxy;
 mod exchange;
 mod health;
 pub(super) mod reader;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,21 +28,25 @@ use crate::config::address::Resolver;
 use crate::config::error::Error;
 use crate::config::model::{Config, Listener};
 use crate::config::overrides::{BackendFlag, Overrides};
+use crate::config::parse::file::Inputs;
 use crate::config::parse::raw::{RawConfig, RawListener, RawPool, Table};
 use crate::config::parse::report::{Placed, Report, Spot};
 use names::Names;
 use pool::PoolDraft;
+use tls::Trust;
 
 /// Returns the configuration that `raw` and `overrides` describe. Fails with every mistake.
 pub(super) fn check(
     raw: &RawConfig,
     overrides: &Overrides,
+    inputs: Inputs,
     resolve: Resolver,
     mut report: Report,
 ) -> Result<Config, Vec<Error>> {
     let global = global::check(raw.global.as_ref(), overrides, &mut report);
     let admin = admin::check(raw.admin.as_ref(), overrides, &mut report);
-    let mut names = Names { resolve, policy: global.resolve };
+    let trust = Trust::new(inputs.authorities);
+    let mut names = Names { resolve, policy: global.resolve, trust };
     let pools = pools(&raw.pool, global.drain_timeout, overrides, &mut names, &mut report);
     if admin.admin.state_file.is_none() {
         for (raw, pool) in raw.pool.iter().zip(&pools) {

@@ -1,6 +1,7 @@
 //! Host names in `address`: each is a source, see [`Host`]. `localhost` is none, because it never moves: it is a backend
 //! in the family in which something listens.
 
+use super::tls::Trust;
 use crate::base::address::Address;
 use crate::config::address::{Resolver, Target};
 use crate::config::discover::{Discover, Host, Kind};
@@ -8,10 +9,11 @@ use crate::config::error::Invalid;
 use crate::config::model::{Backend, Resolve};
 use crate::config::parse::report::Placed;
 
-/// Resolves the names of backends.
+/// Resolves the names of backends, and finds the authorities that their checks trust.
 pub(super) struct Names<'r> {
     pub(super) resolve: Resolver<'r>,
     pub(super) policy: Resolve,
+    pub(super) trust: Trust,
 }
 
 /// What a target is.

@@ -150,7 +150,10 @@ pub(super) fn check(
         retries: retries.unwrap_or(2),
         timeouts: timeouts(raw.timeouts.as_ref(), &scope, TIMEOUTS, overrides, report),
         tcp: tcp(raw.tcp.as_ref(), &scope, report),
-        health: health::check(raw.health.as_ref(), &raw.check, &scope, overrides.health_interval, report),
+        health: {
+            let (interval, trust) = (overrides.health_interval, &mut names.trust);
+            health::check(raw.health.as_ref(), &raw.check, &scope, interval, trust, report)
+        },
         when_all_down: when_all_down.unwrap_or(WhenAllDown::Close),
         relay: relay.unwrap_or(Relay::Auto),
         proxy_protocol: proxy::check(raw.proxy_protocol.as_ref(), &scope, report),

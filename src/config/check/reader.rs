@@ -178,6 +178,12 @@ impl Reader<'_> {
         self.report.folder(key.as_ref().map_or(0, |value| value.span().start))
     }
 
+    /// The same for a key whose value is read already.
+    pub(super) fn wrong_at<T>(&mut self, name: &str, key: Option<&Spanned<T>>, what: impl Display) {
+        let spot = key.map_or_else(|| self.scope.spot.clone(), |key| Spot::Byte(key.span().start));
+        self.report.add(self.scope, &spot, format_args!("{name}: {what}"));
+    }
+
     pub(super) fn wrong(&mut self, name: &str, key: &Key, what: impl Display) {
         let spot = spot_of(key).unwrap_or_else(|| self.scope.spot.clone());
         self.report.add(self.scope, &spot, format_args!("{name}: {what}"));

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::units::show_duration;
+use crate::tls::{Client, ServerName};
 
 /// The settings of a pool's health checks.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,11 +160,50 @@ pub enum Check {
         /// The client identifier; the broker chooses one when empty.
         client_id: String,
     },
+    /// Makes a TLS handshake, and another check inside of it. [`Check::Tcp`] is satisfied with the handshake.
+    Tls {
+        /// How it is made.
+        tls: Box<CheckTls>,
+        /// The check inside; neither off nor TLS again.
+        inside: Box<Check>,
+    },
+}
+
+/// The TLS of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckTls {
+    /// The name that it asks for, and that the certificate must have; when `None` the Host of the check inside, or the
+    /// backend's address.
+    pub server_name: Option<ServerName<'static>>,
+    /// The file with the authorities that it trusts; those of the system when `None`.
+    pub ca_file: Option<PathBuf>,
+    /// How long before the end of a certificate warnings begin; zero for never.
+    pub expires_within: Duration,
+    /// Built once from the rest: what it trusts, how it verifies, and which protocols it offers.
+    pub client: Client,
 }
 
 impl Check {
+    /// Returns how it makes TLS, if it does.
+    pub fn tls(&self) -> Option<&CheckTls> {
+        match self {
+            Self::Tls { tls, .. } => Some(tls),
+            Self::Off
+            | Self::Tcp
+            | Self::SendExpect { .. }
+            | Self::Http { .. }
+            | Self::Script(_)
+            | Self::Redis
+            | Self::Postgres { .. }
+            | Self::Mysql { .. }
+            | Self::Smtp { .. }
+            | Self::Grpc { .. }
+            | Self::Mqtt { .. } => None,
+        }
+    }
+
     /// Returns the word for it in config and API.
-    pub const fn type_name(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Tcp | Self::Script(_) => "tcp",
@@ -174,6 +215,20 @@ impl Check {
             Self::Smtp { .. } => "smtp",
             Self::Grpc { .. } => "grpc",
             Self::Mqtt { .. } => "mqtt",
+            Self::Tls { inside, .. } => match inside.as_ref() {
+                Self::Tcp => "tls",
+                Self::Http { .. } => "https",
+                inside @ (Self::Off
+                | Self::SendExpect { .. }
+                | Self::Script(_)
+                | Self::Redis
+                | Self::Postgres { .. }
+                | Self::Mysql { .. }
+                | Self::Smtp { .. }
+                | Self::Grpc { .. }
+                | Self::Mqtt { .. }
+                | Self::Tls { .. }) => inside.type_name(),
+            },
         }
     }
 }

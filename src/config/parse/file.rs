@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::error::{Error, one_line};
 use crate::config::ranges::FILE_MIB_MAX;
+use crate::tls::Authorities;
 
 /// The inputs that a configuration is read from: files and variables.
 #[derive(Clone, Copy, Debug)]
@@ -18,14 +19,17 @@ pub struct Inputs {
     pub list: fn(&Path) -> io::Result<Vec<OsString>>,
     /// The value of an environment variable, if it is set.
     pub variable: fn(&str) -> Option<OsString>,
+    /// The certificate authorities of a file, or those of the system; fails with a sentence.
+    pub authorities: fn(Option<&Path>) -> Result<Authorities, String>,
 }
 
 impl Inputs {
-    /// Folders without a file, and no variable.
+    /// Folders without a file, no variable, and no authorities.
     pub(in crate::config) const NOTHING: Self = Self {
         open: |_| Err(io::ErrorKind::Unsupported.into()),
         list: |_| Ok(Vec::new()),
         variable: |_| None,
+        authorities: |_| Ok(Authorities::nobody()),
     };
 }
 

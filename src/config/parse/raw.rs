@@ -176,6 +176,7 @@ pub(in crate::config) struct RawHealth {
     pub(in crate::config) domain: Key,
     pub(in crate::config) service: Key,
     pub(in crate::config) client_id: Key,
+    pub(in crate::config) tls: Option<Spanned<RawTls>>,
     pub(in crate::config) interval: Key,
     pub(in crate::config) fast_interval: Key,
     pub(in crate::config) timeout: Key,
@@ -184,6 +185,23 @@ pub(in crate::config) struct RawHealth {
     pub(in crate::config) jitter_percent: Key,
     pub(in crate::config) port: Key,
     pub(in crate::config) initial_state: Key,
+}
+
+/// `tls` of a check.
+#[derive(Debug)]
+pub(in crate::config) enum RawTls {
+    Switch(bool),
+    Settings(Box<RawTlsSettings>),
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawTlsSettings {
+    pub(in crate::config) server_name: Key,
+    pub(in crate::config) verify: Key,
+    pub(in crate::config) ca_file: Key,
+    pub(in crate::config) alpn: Key,
+    pub(in crate::config) expires_within: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -328,6 +346,31 @@ impl<'de> Deserialize<'de> for RawProxyOut {
         }
 
         deserializer.deserialize_any(ProxyVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawTls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TlsVisitor;
+
+        impl<'de> Visitor<'de> for TlsVisitor {
+            type Value = RawTls;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a table {server_name, verify, ca_file, alpn, expires_within}")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<RawTls, E> {
+                Ok(RawTls::Switch(on))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawTls, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map))
+                    .map(|settings| RawTls::Settings(Box::new(settings)))
+            }
+        }
+
+        deserializer.deserialize_any(TlsVisitor)
     }
 }
 

@@ -159,6 +159,7 @@ fn expect_right(script: &Script, verdict: &Verdict) {
         | Check::Mysql { .. }
         | Check::Smtp { .. }
         | Check::Grpc { .. }
-        | Check::Mqtt { .. } => unreachable!("`exchange` has them"),
+        | Check::Mqtt { .. }
+        | Check::Tls { .. } => unreachable!("`exchange` has them"),
     }
 }
