@@ -321,7 +321,7 @@ MUTANTS = [
         "reused-place",
         "an event of a check that is over reaches the next in its place",
         "src/worker/probes/mod.rs",
-        [("attempt.is_some_and(|attempt| attempt.generation == key.generation)", "attempt.is_some_and(|attempt| attempt.generation != u32::MAX)")],
+        [("attempt.filter(|attempt| attempt.generation == key.generation)", "attempt.filter(|attempt| attempt.generation != u32::MAX)")],
     ),
     Mutant(
         "same-id",

@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use agent::Agent;
-pub use checks::{CheckResult, HealthOverride, OverrideTo, findings};
+pub use checks::{Certificate, CheckResult, HealthOverride, OverrideTo, findings};
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
 pub use history::{History, NamedSeries, Series};

@@ -80,6 +80,9 @@ mod stats {
 mod sys {
     pub use l4lb::sys::Wake;
 }
+mod tls {
+    pub use l4lb::tls::Certificate;
+}
 
 use std::io;
 use std::num::NonZeroUsize;

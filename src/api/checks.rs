@@ -16,6 +16,33 @@ pub struct CheckResult {
     /// Time of the first result like this.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
+    /// The certificate that the backend has last shown, if the check is over TLS.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+}
+
+/// The certificate of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Certificate {
+    /// The names that it is for, at most eight; its subject if it has none.
+    pub names: Vec<String>,
+    /// The number of all its names.
+    pub names_total: u64,
+    /// The end of its validity.
+    #[schema(value_type = String, format = DateTime)]
+    pub not_after: Timestamp,
+}
+
+impl Certificate {
+    /// Returns its first name and its last day.
+    pub fn words(&self) -> String {
+        let name = self.names.first().map_or("", String::as_str);
+        let more = match self.names_total.saturating_sub(1) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("certificate for {name}{more} until {}", self.not_after.strftime("%F"))
+    }
 }
 
 /// Returns what the checks of a backend have found: of several the last result of each, of a single one the
@@ -63,6 +90,7 @@ mod tests {
             passed,
             reason: reason.map(str::to_owned),
             since: None,
+            certificate: None,
         };
         let one = [check("health", Some(true), None)];
         assert_eq!(findings(&one, Some("check passed")).as_deref(), Some("check passed"));

@@ -49,6 +49,8 @@ pub enum EventKind {
     Eligibility,
     /// The agent of a backend says something else than before, or cannot be reached.
     Agent,
+    /// The certificate of a backend expires soon.
+    Certificate,
     /// A backend was registered, changed, removed, or is gone.
     Backend,
     /// A configuration was applied or refused.

@@ -4,6 +4,7 @@
 pub mod admin;
 mod agents;
 mod audit;
+mod certificates;
 mod circles;
 mod clearing;
 mod control_loop;
@@ -142,6 +143,9 @@ impl ControlLoop {
             Report::Health { backend, from, to, reason } => self.on_health(backend, from, to, &reason),
             Report::Agent { backend, news } => self.on_agent(backend, news),
             Report::Checked { backend, by, check, failure } => self.on_checked(backend, by, check, failure),
+            Report::Certificate { backend, by, check, certificate } => {
+                self.on_certificate(backend, by, check, *certificate);
+            }
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
             Report::Ask(ask) => self.on_ask(ask),
             Report::Terminate => self.on_terminate(),
@@ -292,6 +296,7 @@ impl ControlLoop {
             for backend in &pool.backends {
                 if let Some(note) = state.notes.get_mut(&backend.id) {
                     note.checks.clear();
+                    note.certificates.clear();
                 }
             }
         }

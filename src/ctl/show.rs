@@ -226,7 +226,9 @@ fn counted_since(backends: &[api::Backend]) -> String {
 fn reason(backend: &api::Backend) -> Option<String> {
     let cause = backend.kept_out().or_else(|| backend.findings());
     let agent = backend.agent.as_ref().and_then(api::Agent::words);
-    let parts: Vec<String> = cause.into_iter().chain(agent).collect();
+    let certificates = backend.checks.iter().filter_map(|check| check.certificate.as_ref());
+    let certificates = certificates.map(api::Certificate::words);
+    let parts: Vec<String> = cause.into_iter().chain(certificates).chain(agent).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -356,6 +358,7 @@ pub(super) fn event(event: &api::Event) -> String {
         api::EventKind::Health => "health",
         api::EventKind::Eligibility => "eligibility",
         api::EventKind::Agent => "agent",
+        api::EventKind::Certificate => "certificate",
         api::EventKind::Backend => "backend",
         api::EventKind::Reload => "reload",
         api::EventKind::Process => "process",

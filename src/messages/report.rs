@@ -12,6 +12,7 @@ use crate::messages::reload::ReloadRequest;
 use crate::messages::request::Ask;
 use crate::messages::topology::Loaded;
 use crate::pool::{Advice, BackendId};
+use crate::tls::Certificate;
 
 /// At most this many reports wait for the control thread.
 pub const REPORTS_LEN: usize = 16_384;
@@ -47,6 +48,17 @@ pub enum Report {
         check: usize,
         /// Why it has failed, in words, if it has.
         failure: Option<String>,
+    },
+    /// A check was shown another certificate than before, or the same again after an hour.
+    Certificate {
+        /// The backend.
+        backend: BackendId,
+        /// The settings of its checks: it may have others by now.
+        by: CheckedBy,
+        /// The place of the check among those of the pool.
+        check: usize,
+        /// The certificate.
+        certificate: Box<Certificate>,
     },
     /// A worker has stopped: by command, or by an error that it could not recover from.
     Stopped {

@@ -20,6 +20,8 @@ pub struct BackendStats {
     pub agent_failures: Tally,
     /// Duration of the last check in nanoseconds; 0 before the first.
     pub last_check_nanos: Gauge,
+    /// The end of the certificate that its checks were shown, of several the first, in seconds since 1970; 0 without one.
+    pub certificate_not_after: Gauge,
     /// When its health last changed, in the nanoseconds of [`Instant`](crate::base::time::Instant); 0 if never.
     pub last_transition_nanos: Gauge,
 }
@@ -50,6 +52,7 @@ impl BackendStats {
             agent_answers: Tally::default(),
             agent_failures: Tally::default(),
             last_check_nanos: Gauge::default(),
+            certificate_not_after: Gauge::default(),
             last_transition_nanos: Gauge::default(),
         }
     }

@@ -18,6 +18,8 @@ const OF_QUEUE: Allowance = Allowance { fills: 512, bytes: 2 << 20 };
 /// ones take about 20 µs.
 const TIMERS: u32 = 256;
 const CHECKS: u32 = 64;
+/// Steps of TLS handshakes of checks, each of which takes some 0.1 ms: the rest waits for the next turn.
+const HANDSHAKE_STEPS: u32 = 8;
 /// Dials of sessions that have waited to be dialed, each as expensive as a check. The next turn dials the rest.
 const DIALS: u32 = 64;
 /// Once a turn has lasted this long, no further session of the queue gets a share in it.
@@ -65,6 +67,7 @@ pub(super) struct Turn {
     of_queue: Allowance,
     timers: u32,
     checks: u32,
+    handshake_steps: u32,
     dials: u32,
 }
 
@@ -77,6 +80,7 @@ impl Turn {
             of_queue: OF_QUEUE,
             timers: TIMERS,
             checks: CHECKS,
+            handshake_steps: HANDSHAKE_STEPS,
             dials: DIALS,
         }
     }
@@ -93,6 +97,11 @@ impl Turn {
     /// Counts one more check and returns true, if the turn allows it.
     pub(super) fn take_check(&mut self) -> bool {
         take_one(&mut self.checks)
+    }
+
+    /// Counts one more step of a handshake and returns true, if the turn allows it.
+    pub(super) fn take_handshake_step(&mut self) -> bool {
+        take_one(&mut self.handshake_steps)
     }
 
     /// Takes one of the dials that a turn grants to waiting sessions; returns false when none is left.

@@ -204,7 +204,7 @@ impl<K: Kernel> Worker<K> {
     fn next_timeout(&self) -> Option<Duration> {
         let accepting = !self.relay.is_starved() && self.acceptor.listeners().has_ready();
         let checks = self.probes.may_start() || self.agents.may_start();
-        if accepting || checks || self.relay.has_work_left() {
+        if accepting || checks || self.probes.has_postponed() || self.relay.has_work_left() {
             return Some(Duration::ZERO);
         }
         self.core.wheel.next_timeout(self.core.now)

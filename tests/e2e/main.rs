@@ -13,6 +13,7 @@ mod dials;
 mod half_close_and_reset;
 mod integrity;
 mod timeouts;
+mod tls_checks;
 mod top;
 
 mod admin;

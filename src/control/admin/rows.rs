@@ -10,6 +10,7 @@ use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::discover::{Discover, HOST_LABEL, host_of};
 use crate::config::model::{Check, FIRST_CHECK, HealthState};
+use crate::control::certificates::end_of;
 use crate::control::discovery::state::SourceState;
 use crate::control::membership::notes::{AgentNote, ClearedBackend, Note};
 use crate::control::membership::origin::Origin;
@@ -21,6 +22,7 @@ use crate::pool::{Admin, Advice, Backend, BackendId, Pool, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
 use crate::sys::timestamp;
+use crate::tls::Certificate;
 
 /// Most backends in a sample: one for each of 10,000 would be megabytes per second.
 const SAMPLE_BACKENDS_MAX: usize = 1000;
@@ -214,13 +216,24 @@ fn checks(pool: &Pool, note: &Note) -> Vec<api::CheckResult> {
         return Vec::new();
     }
     let last = note.checks.iter().map(Option::as_ref).chain(std::iter::repeat(None));
-    let rows = health.checks().zip(last).map(|(check, last)| api::CheckResult {
+    let shown = note.certificates.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let rows = health.checks().zip(last).zip(shown).map(|((check, last), shown)| api::CheckResult {
         name: check.name.unwrap_or(FIRST_CHECK).to_owned(),
         passed: last.map(|last| last.failure.is_none()),
         reason: last.and_then(|last| last.failure.clone()),
         since: last.map(|last| last.since),
+        certificate: shown.map(|shown| certificate(&shown.certificate)),
     });
     rows.collect()
+}
+
+fn certificate(certificate: &Certificate) -> api::Certificate {
+    let Certificate { names, names_total, .. } = certificate;
+    api::Certificate {
+        names: names.clone(),
+        names_total: *names_total as u64,
+        not_after: end_of(certificate),
+    }
 }
 
 /// Returns its address, or its host name while that has none.

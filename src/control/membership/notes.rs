@@ -9,6 +9,7 @@ use super::origin::{Origin, Registration, RuntimeOverrides};
 use crate::base::time::Instant;
 use crate::messages::report::AgentLine;
 use crate::pool::{Admin, Backend};
+use crate::tls::Certificate;
 
 /// Facts about a backend that are not in its atomics.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct Note {
     pub(crate) health_since: Option<Timestamp>,
     /// The last results of its checks as reported, by their place.
     pub(crate) checks: Vec<Option<Checked>>,
+    /// The certificates that its checks were shown, by the same places.
+    pub(crate) certificates: Vec<Option<ShownCertificate>>,
     /// The requester that last set its administrative state at run time, and when.
     pub(crate) admin_set: Option<(String, Timestamp)>,
     /// Present while an operator's setting gives it no new sessions.
@@ -52,6 +55,14 @@ pub(crate) struct Checked {
     /// Why it has failed, if it has.
     pub(crate) failure: Option<String>,
     pub(crate) since: Timestamp,
+}
+
+/// A certificate that a check was shown.
+#[derive(Clone, Debug)]
+pub(crate) struct ShownCertificate {
+    pub(crate) certificate: Certificate,
+    /// When a warning last said that it ends soon.
+    pub(crate) warned: Option<Timestamp>,
 }
 
 /// What is known of the agent of a backend besides its advice.

@@ -19,6 +19,7 @@ pub(super) fn write(families: &mut Families, snapshot: &Snapshot) -> fmt::Result
     state(families, &rows)?;
     sessions(families, &rows)?;
     checks(families, &rows)?;
+    certificates(families, &rows)?;
     agents(families, &rows)
 }
 
@@ -40,6 +41,7 @@ struct Row<'s> {
     checks_failed: u64,
     transitions: u64,
     last_check_nanos: u64,
+    certificate_not_after: u64,
     agent: Option<AgentRow>,
 }
 
@@ -76,6 +78,7 @@ impl<'s> Row<'s> {
             checks_failed: stats.checks_failed.get(),
             transitions: stats.transitions.get(),
             last_check_nanos: stats.last_check_nanos.get(),
+            certificate_not_after: stats.certificate_not_after.get(),
             agent: pool.agent.as_ref().map(|_| AgentRow {
                 answers: stats.agent_answers.get(),
                 failures: stats.agent_failures.get(),
@@ -204,6 +207,19 @@ fn checks(families: &mut Families, rows: &[Row]) -> fmt::Result {
         "l4lb_backend_last_check_seconds",
         "Duration of its last health check; 0 before the first.",
         each(rows, |row| seconds(row.last_check_nanos)),
+    )
+}
+
+/// A backend that has shown no certificate has no such series.
+fn certificates(families: &mut Families, rows: &[Row]) -> fmt::Result {
+    let shown = || rows.iter().filter(|row| row.certificate_not_after > 0);
+    if shown().next().is_none() {
+        return Ok(());
+    }
+    families.gauges(
+        "l4lb_backend_certificate_not_after_timestamp_seconds",
+        "End of the certificate that its checks were shown, of several the first, in seconds since 1970.",
+        shown().map(|row| (row.names(), row.certificate_not_after)),
     )
 }
 

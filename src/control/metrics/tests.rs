@@ -169,6 +169,22 @@ fn the_age_of_a_source_without_an_answer_counts_from_its_begin() {
     assert!((0.0..=since).contains(&age), "{age} of {since}");
 }
 
+/// The same where the first backend has shown a certificate.
+fn with_a_certificate(view: Arc<View>) -> Arc<View> {
+    let first = view.state().snapshot.backends().next().cloned();
+    first.unwrap().stats.certificate_not_after.set(2_000_000_000);
+    view
+}
+
+#[test]
+fn a_backend_that_has_shown_a_certificate_has_its_end() {
+    let family = "l4lb_backend_certificate_not_after_timestamp_seconds";
+    assert!(!scrape(&view_of(TWO)).contains(family));
+    let page = scrape(&with_a_certificate(view_of(TWO)));
+    assert_eq!(value(&page, &format!("{family}{{pool=\"web\",backend=\"a\"}}")), 2_000_000_000.0);
+    assert!(!page.contains(&format!("{family}{{pool=\"web\",backend=\"b\"}}")));
+}
+
 /// Returns a table with a row per family: name, kind, labels and help.
 fn table(page: &str) -> String {
     let mut rows = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
@@ -190,13 +206,13 @@ fn table(page: &str) -> String {
 #[test]
 fn the_table_of_metrics_is_complete() {
     let documented = include_str!("../../../config/metrics.md");
-    let table = table(&scrape(&with_a_source(with_agents())));
+    let table = table(&scrape(&with_a_certificate(with_a_source(with_agents()))));
     assert!(documented.contains(&table), "config/metrics.md must contain this table:\n{table}");
 }
 
 #[test]
 fn no_label_is_anything_but_a_name_of_ours() {
-    let page = scrape(&with_a_source(with_agents()));
+    let page = scrape(&with_a_certificate(with_a_source(with_agents())));
     let ours = [
         "listener", "pool", "backend", "reason", "worker", "state", "kind", "cause", "le", "version",
         "source", "outcome",

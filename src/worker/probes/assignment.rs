@@ -1,7 +1,7 @@
 //! The backends that this worker checks: those that belong to it in its epoch, except during maintenance. A removed
 //! backend leaves nothing behind: no socket, no timer, no place in the queue.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ impl<K: Kernel> Probes<K> {
             by_backend: HashMap::new(),
             generation: 0,
             queue: Queue::new(checks_max),
+            postponed: VecDeque::new(),
             deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, core.now),
         };
         probes.add_new(core);
@@ -198,6 +199,8 @@ impl<K: Kernel> Probes<K> {
             self.end_attempt(core, index);
             self.trust_unchecked(core, index, &snapshot);
             let entry = self.entries.remove(index as usize);
+            // The next check, be it of another worker, sets it anew.
+            entry.backend.stats.certificate_not_after.set(0);
             self.by_backend.remove(&entry.backend.id);
             if let Some((timer, _)) = entry.timer {
                 core.wheel.cancel(timer);

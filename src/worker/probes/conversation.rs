@@ -51,7 +51,7 @@ pub(in crate::worker) fn converse<K: Kernel>(
     conversation: &mut impl Conversation,
 ) -> bool {
     let mut buffer = [0; READ_LEN];
-    // Each round sends or receives at least a byte, and a conversation is decided by at most 64 KiB.
+    // Each round sends or receives at least a byte, and a conversation is decided by at most 96 KiB.
     loop {
         let talked = match conversation.next_step() {
             Step::Dial => return false,

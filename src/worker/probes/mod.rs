@@ -6,7 +6,7 @@ pub(super) mod conversation;
 pub(super) mod queue;
 mod results;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::health::{self, Cause, Conversation, Probe, Step, Timing, Verdict};
 use crate::messages::report::{CheckedBy, Report};
 use crate::pool::{Backend, BackendId};
 use crate::sys::{DialSpec, Kernel, Token, lacks_resources};
+use crate::tls::Certificate;
 use crate::worker::core::{Core, Timer};
 use conversation::READ_LEN;
 use queue::{Pace, Queue};
@@ -29,6 +30,9 @@ use results::Results;
 
 /// Reads after the result of a check: a backend that never stops sending is reset.
 const READS_AFTER_RESULT: usize = 16;
+
+/// Time until the next look at a check that has timed out while the turn could read no more of handshakes.
+const PATIENCE_BEYOND_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Delayed and late checks are logged at most this often.
 const DEFERRAL_LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -47,6 +51,8 @@ pub(super) struct Probes<K: Kernel> {
     generation: u32,
     /// Checks that are due while the limit in flight is reached.
     queue: Queue,
+    /// Checks with something to read, for which the turn had no steps of handshakes left. In the order of their events.
+    postponed: VecDeque<Key>,
     deferral_log: TokenBucket,
 }
 
@@ -78,6 +84,17 @@ struct Attempt<K: Kernel> {
     socket: K::Socket,
     generation: u32,
     stage: Stage,
+    /// Whether it is among those that are postponed.
+    is_postponed: bool,
+}
+
+impl<K: Kernel> Attempt<K> {
+    fn is_expensive(&self) -> bool {
+        match &self.stage {
+            Stage::Talking(probe) => probe.is_expensive(),
+            Stage::Parting => false,
+        }
+    }
 }
 
 enum Stage {
@@ -99,6 +116,11 @@ impl<K: Kernel> Probes<K> {
         self.queue.next_pace().is_some()
     }
 
+    /// Returns whether the next turn must continue some.
+    pub(super) fn has_postponed(&self) -> bool {
+        !self.postponed.is_empty()
+    }
+
     /// Sets the limit on checks with a socket.
     pub(super) fn limit(&mut self, checks_max: usize) {
         self.queue.limit(checks_max);
@@ -113,6 +135,11 @@ impl<K: Kernel> Probes<K> {
             None => {
                 entry.due = core.now;
                 self.queue.push(entry.backend.pool, index, entry.pace);
+            }
+            Some(attempt) if attempt.is_expensive() && !core.turn.take_handshake_step() => {
+                // What it may have received in time is read once there is time for that.
+                let when = core.now + PATIENCE_BEYOND_TIMEOUT;
+                self.arm_probe(core, index, when);
             }
             Some(Attempt { stage: Stage::Talking(_), .. }) => {
                 // This turn may be late, and its wait may have had no room for the event of an answer that was in time.
@@ -132,8 +159,18 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
-    /// Starts due checks, as many as the limits of flight and turn allow.
+    /// Continues postponed checks, and starts due ones, as many as the limits of flight and turn allow.
     pub(super) fn start_waiting(&mut self, core: &mut Core<K>) {
+        while !self.postponed.is_empty()
+            && core.turn.take_handshake_step()
+            && let Some(Key { index, generation }) = self.postponed.pop_front()
+        {
+            let attempt = self.entries.get_mut(index as usize).and_then(|entry| entry.attempt.as_mut());
+            if let Some(attempt) = attempt.filter(|attempt| attempt.generation == generation) {
+                attempt.is_postponed = false;
+                self.continue_check(core, index);
+            }
+        }
         while core.turn.take_check()
             && let Some(index) = self.queue.pop()
         {
@@ -175,7 +212,8 @@ impl<K: Kernel> Probes<K> {
             Ok(socket) => {
                 let mut probe = probe;
                 entry.begin_with_header(&mut core.kernel, &socket, &target, &mut probe);
-                entry.attempt = Some(Attempt { socket, generation, stage: Stage::Talking(Box::new(probe)) });
+                let stage = Stage::Talking(Box::new(probe));
+                entry.attempt = Some(Attempt { socket, generation, stage, is_postponed: false });
                 self.queue.enter(entry.pace);
                 let when = core.now + entry.limit;
                 self.arm_probe(core, index, when);
@@ -204,11 +242,18 @@ impl<K: Kernel> Probes<K> {
     }
 
     pub(super) fn on_event(&mut self, core: &mut Core<K>, key: Key) {
-        let attempt = self.entries.get(key.index as usize).and_then(|entry| entry.attempt.as_ref());
-        if attempt.is_some_and(|attempt| attempt.generation == key.generation) {
-            self.continue_check(core, key.index);
-        } else {
+        let attempt = self.entries.get_mut(key.index as usize).and_then(|entry| entry.attempt.as_mut());
+        let Some(attempt) = attempt.filter(|attempt| attempt.generation == key.generation) else {
             core.stats.stale_events.add(1);
+            return;
+        };
+        // The first that came is the first that continues: no event overtakes those that wait.
+        let is_free =
+            !attempt.is_expensive() || (self.postponed.is_empty() && core.turn.take_handshake_step());
+        if is_free {
+            self.continue_check(core, key.index);
+        } else if !std::mem::replace(&mut attempt.is_postponed, true) {
+            self.postponed.push_back(key);
         }
     }
 
@@ -232,6 +277,8 @@ impl<K: Kernel> Probes<K> {
         let Some(Attempt { socket, stage: Stage::Talking(probe), .. }) = &mut entry.attempt else { return };
         if conversation::converse(&mut core.kernel, socket, &mut **probe) {
             let (result, exchanged) = (probe_result(probe), probe.exchanged_data());
+            let certificate = probe.certificate().cloned();
+            self.note_certificate(core, index, certificate);
             self.on_check_result(core, index, result);
             if exchanged { self.start_parting(core, index) } else { self.finish_attempt(core, index) }
         }
@@ -351,6 +398,20 @@ impl<K: Kernel> Probes<K> {
         }
     }
 
+    /// Reports the certificate that a check was shown, if it is news.
+    fn note_certificate(&mut self, core: &mut Core<K>, index: u32, certificate: Option<Certificate>) {
+        let Some(certificate) = certificate else { return };
+        let Entry { backend, results, turn: check, by, .. } = &mut self.entries[index as usize];
+        let (id, check, by) = (backend.id, *check, *by);
+        if results.is_news_of(check, &certificate, core.now) {
+            let shown = Box::new(certificate.clone());
+            if core.reports.try_send(Report::Certificate { backend: id, by, check, certificate: shown }) {
+                results.note_certificate(check, certificate, core.now);
+            }
+        }
+        backend.stats.certificate_not_after.set(results.first_end().unwrap_or_default());
+    }
+
     /// Counts failed dials of sessions as failed checks, and brings the next check forward.
     pub(super) fn on_dials_failed(&mut self, core: &mut Core<K>, backend: BackendId) {
         // Backends that are not checked keep their state: nothing would bring them up again.
@@ -407,6 +468,7 @@ fn probe_result(probe: &Probe) -> Result<(), Cause> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::net::TcpListener;
 
     use super::*;
     use crate::sys::Linux;
@@ -464,5 +526,39 @@ mod tests {
         }
         assert_eq!(starts.iter().sum::<u32>(), checks);
         assert!(starts.len() > 4 && starts.iter().all(|&started| started <= 64), "{starts:?}");
+    }
+
+    /// A handshake takes as long as hundreds of small reads: other clients waited for all that were due.
+    #[test]
+    fn a_turn_makes_no_more_steps_of_handshakes_than_it_may() {
+        let backends = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = backends.local_addr().unwrap().port();
+        let health =
+            format!("type = \"tls\", tls = {{ verify = \"none\" }}, interval = \"1h\", port = {port}");
+        let mut bench = Bench::with_checks(&health, 48);
+        let checks = bench.worker.probes.entries.len();
+        (0..u32::try_from(checks).unwrap()).for_each(|index| bench.worker.fires(index));
+        let greeted = |worker: &Worker<Linux>| {
+            let talks = |entry: &Entry<Linux>| match &entry.attempt {
+                Some(Attempt { stage: Stage::Talking(probe), .. }) => probe.next_step() != Step::Dial,
+                Some(Attempt { stage: Stage::Parting, .. }) | None => false,
+            };
+            worker.probes.entries.iter().filter(|(_, entry)| talks(entry)).count()
+        };
+        let mut steps = Vec::new();
+        while greeted(&bench.worker) < checks {
+            let before = greeted(&bench.worker);
+            if bench.worker.probes.has_postponed() {
+                assert_eq!(bench.worker.next_timeout(), Some(Duration::ZERO), "the rest continues at once");
+            }
+            bench.turn_at_once();
+            bench.worker.audit();
+            steps.push(greeted(&bench.worker) - before);
+        }
+        assert!(steps.iter().all(|&made| made <= 8), "{steps:?}");
+        assert_eq!(
+            bench.worker.probes.entries.iter().filter(|(_, entry)| entry.attempt.is_some()).count(),
+            checks
+        );
     }
 }
