@@ -85,6 +85,16 @@ pub(super) struct Health {
     pub(super) fall: Option<u32>,
     pub(super) jitter_percent: Option<u32>,
     pub(super) port: Option<u16>,
+    pub(super) tls: Option<Tls>,
+}
+
+/// The TLS of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Tls {
+    pub(super) server_name: Option<String>,
+    pub(super) verify: &'static str,
+    pub(super) ca_file: Option<String>,
+    pub(super) alpn: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::address::Place;
+use super::file::Tls;
 use super::lines::{Line, Note};
 use super::values::{number, time};
 use crate::config::ranges::{VERDICTS, WEIGHT_MAX};
@@ -19,6 +20,7 @@ pub(super) struct Settings {
     pub(super) rise: Option<u32>,
     pub(super) fall: Option<u32>,
     pub(super) check_port: Option<u16>,
+    pub(super) check_tls: CheckTls,
     /// The `resolvers` section that is asked for its name.
     pub(super) resolvers: Option<String>,
     /// The header that the server reads first.
@@ -40,6 +42,49 @@ pub(super) struct Header {
     pub(super) is_checked_with: bool,
 }
 
+/// What its keywords say of the TLS of its checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct CheckTls {
+    is_on: bool,
+    sni: Option<String>,
+    verified_host: Option<String>,
+    is_unverified: bool,
+    ca_file: Option<String>,
+    alpn: Option<Vec<String>>,
+}
+
+impl CheckTls {
+    fn read<'a>(&mut self, word: &str, values: &mut impl Iterator<Item = &'a str>) {
+        let mut value = || values.next().map(str::to_owned);
+        match word {
+            "check-ssl" => self.is_on = true,
+            "no-check-ssl" => self.is_on = false,
+            "check-sni" => self.sni = value(),
+            "check-alpn" => {
+                self.alpn = value().map(|list| list.split(',').map(str::to_owned).collect());
+            }
+            "ca-file" => self.ca_file = value(),
+            "verify" => self.is_unverified = value().as_deref() == Some("none"),
+            "verifyhost" => self.verified_host = value(),
+            "no-verifyhost" => self.verified_host = None,
+            _ => {}
+        }
+    }
+
+    /// Returns the same in our keys; `None` for checks without TLS. HAProxy verifies a name only where it has one.
+    pub(super) fn keys(&self) -> Option<Tls> {
+        let name = self.verified_host.as_ref().or(self.sni.as_ref());
+        let verify = match (self.is_unverified, name) {
+            (true, _) => "none",
+            (false, Some(_)) => "full",
+            (false, None) => "chain",
+        };
+        let ca_file = self.ca_file.clone().filter(|path| !self.is_unverified && path != "@system-ca");
+        let server_name = if self.is_unverified { self.sni.clone() } else { name.cloned() };
+        self.is_on.then(|| Tls { server_name, verify, ca_file, alpn: self.alpn.clone() })
+    }
+}
+
 /// A server that is kept.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -55,20 +100,17 @@ const WEIGHTS: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
 const TIMES_IN_A_ROW: RangeInclusive<u64> = *VERDICTS.start() as u64..=*VERDICTS.end() as u64;
 
 /// Keywords that do what l4lb does anyway, or that only work in HTTP mode beside one that has a note.
-const MET: [&str; 3] = ["no-check-send-proxy", "no-tfo", "no-verifyhost"];
+const MET: [&str; 2] = ["no-check-send-proxy", "no-tfo"];
 
 /// Keywords with values that are not translated, and how many they have.
-const WITH_VALUES: [(&str, usize); 41] = [
+const WITH_VALUES: [(&str, usize); 38] = [
     ("addr", 1),
     ("agent-addr", 1),
     ("agent-inter", 1),
     ("agent-port", 1),
     ("agent-send", 1),
     ("alpn", 1),
-    ("ca-file", 1),
-    ("check-alpn", 1),
     ("check-proto", 1),
-    ("check-sni", 1),
     ("ciphers", 1),
     ("ciphersuites", 1),
     ("cookie", 1),
@@ -195,8 +237,10 @@ impl Settings {
                     self.resolvers = words.next().map(str::to_owned);
                     Ok(())
                 }
-                "verify" | "verifyhost" => {
-                    words.next();
+                // Without check-ssl they concern no check.
+                "check-ssl" | "no-check-ssl" | "check-sni" | "check-alpn" | "ca-file" | "verify"
+                | "verifyhost" | "no-verifyhost" => {
+                    self.check_tls.read(word, &mut words);
                     Ok(())
                 }
                 word if MET.contains(&word) => Ok(()),

@@ -130,6 +130,49 @@ fn an_http_check_keeps_its_path_host_and_status() {
 }
 
 #[test]
+fn checks_over_tls_keep_whom_they_trust_and_whom_they_ask_for() {
+    let keys = |section: &str, server: &str| {
+        let text = format!(
+            "listen in\n bind :80\n {section}\n server s1 10.0.0.1:443 check {server}\n server s2 10.0.0.2:443 check {server}\n"
+        );
+        let (text, notes) = import(&text);
+        assert_eq!(notes, [0_usize; 0], "{text}");
+        text.parse::<toml::Table>().expect("TOML")["pool"][0]["health"].clone()
+    };
+    let cases = [
+        ("", "check-ssl verify none", "tls", "verify = \"none\""),
+        (
+            "",
+            "check-ssl verify none check-sni a.test ca-file x.pem",
+            "tls",
+            "server_name = \"a.test\"\nverify = \"none\"",
+        ),
+        ("", "check-ssl verify required ca-file /ca.pem", "tls", "verify = \"chain\"\nca_file = \"/ca.pem\""),
+        (
+            "",
+            "check-ssl ca-file @system-ca check-sni a.test",
+            "tls",
+            "server_name = \"a.test\"\nverify = \"full\"",
+        ),
+        (
+            "",
+            "check-ssl verifyhost b.test check-alpn h2,http/1.1",
+            "tls",
+            "server_name = \"b.test\"\nverify = \"full\"\nalpn = [\"h2\", \"http/1.1\"]",
+        ),
+        ("option httpchk GET /health", "check-ssl verify none", "https", "verify = \"none\""),
+    ];
+    for (section, server, kind, expected) in cases {
+        let health = keys(section, server);
+        assert_eq!(health["type"].as_str(), Some(kind), "{server}");
+        let expected: toml::Table = expected.parse().expect("TOML");
+        assert_eq!(health["tls"].as_table(), Some(&expected), "{server}");
+    }
+    let plain = keys("", "verify none no-check-ssl");
+    assert_eq!((plain["type"].as_str(), plain.get("tls")), (Some("tcp"), None));
+}
+
+#[test]
 fn a_server_template_becomes_a_source() {
     let (text, notes) = import(
         "resolvers dns

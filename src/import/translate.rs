@@ -272,19 +272,25 @@ impl Whole<'_> {
         }
         let of = |Server { settings, .. }: &Server| {
             let Settings { is_checked, interval, fast_interval, rise, fall, check_port, .. } = *settings;
-            (is_checked, interval, fast_interval, rise, fall, check_port)
+            (is_checked, interval, fast_interval, rise, fall, check_port, settings.check_tls.keys())
         };
         for server in proxy.servers.iter().filter(|server| of(server) != of(first)) {
             self.notes.push(server.line.note(format!("it is checked as {}", first.name)));
         }
-        let (_, interval, fast_interval, rise, fall, port) = of(first);
+        let (_, interval, fast_interval, rise, fall, port, tls) = of(first);
+        let kind = match (health.kind, &tls) {
+            ("http", Some(_)) => "https",
+            ("tcp", Some(_)) => "tls",
+            (kind, _) => kind,
+        };
         // Neither one check nor the faster interval may last longer than the interval.
         let longest = interval.unwrap_or(CHECK_INTERVAL);
         let [fast_interval, timeout] =
             [fast_interval, proxy.times.check].map(|time| time.map(|time| time.min(longest)));
         let [interval, fast_interval, timeout] =
             [interval, fast_interval, timeout].map(|time| time.map(show_duration));
-        Health { interval, fast_interval, timeout, rise, fall, jitter_percent: self.jitter, port, ..health }
+        let jitter_percent = self.jitter;
+        Health { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port, tls, ..health }
     }
 }
 
