@@ -5,10 +5,10 @@
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 
-SERVERS=(redis postgres mysql smtp grpc mqtt)
+SERVERS=(redis postgres mysql smtp grpc mqtt https)
 # Of each of the pools of MariaDB, before its count of broken handshakes is looked at.
 MYSQL_CHECKS=5
-POOLS=15
+POOLS=18
 # The one that has the modules of Debian's packages.
 PYTHON=/usr/bin/python3
 POSTGRES_BIN=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
@@ -23,6 +23,14 @@ as_nobody() {
 make_home() {
     mkdir "$WORK/$1"
     [[ $(id -u) != 0 ]] || chown nobody:nogroup "$WORK/$1"
+}
+
+# For web.test, signed by itself.
+make_certificate() {
+    make_home tls
+    (as_nobody openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=web.test \
+        -addext subjectAltName=DNS:web.test -addext basicConstraints=critical,CA:FALSE \
+        -keyout "$WORK/tls/key.pem" -out "$WORK/tls/web.pem") >"$WORK/openssl.log" 2>&1 || fail "openssl req"
 }
 
 # At the same time: both take seconds.
@@ -44,7 +52,15 @@ make_databases() {
 start_server() {
     local port=${PORT_OF[$1]}
     case $1 in
-        redis) start redis as_nobody redis-server --bind 127.0.0.1 --port "$port" --save '' --dir / ;;
+        redis)
+            start redis as_nobody redis-server --bind 127.0.0.1 --port "$port" --save '' --dir / \
+                --tls-port "${PORT_OF[redis-tls]}" --tls-auth-clients no --tls-ca-cert-file "$WORK/tls/web.pem" \
+                --tls-cert-file "$WORK/tls/web.pem" --tls-key-file "$WORK/tls/key.pem"
+            ;;
+        https)
+            start https as_nobody openssl s_server -accept "127.0.0.1:$port" -www -quiet \
+                -cert "$WORK/tls/web.pem" -key "$WORK/tls/key.pem"
+            ;;
         postgres)
             start postgres as_nobody "$POSTGRES_BIN/postgres" -D "$WORK/postgres/data" -h 127.0.0.1 -p "$port" \
                 -k "$WORK/postgres" -c fsync=off
@@ -120,6 +136,9 @@ start_balancer() {
         pool grpc-unknown grpc 'type = "grpc", service = "attic"' "${LISTENERS[12]}"
         pool mqtt-closed mqtt-closed 'type = "mqtt"' "${LISTENERS[13]}"
         pool wrong-server redis 'type = "grpc"' "${LISTENERS[14]}"
+        pool https https "type = \"https\", path = \"/\", host = \"web.test\", tls = { ca_file = \"$WORK/tls/web.pem\" }" "${LISTENERS[15]}"
+        pool redis-tls redis-tls "type = \"redis\", tls = { ca_file = \"$WORK/tls/web.pem\", server_name = \"web.test\" }" "${LISTENERS[16]}"
+        pool redis-name redis-tls "type = \"redis\", tls = { ca_file = \"$WORK/tls/web.pem\" }" "${LISTENERS[17]}"
     } >"$WORK/lb.toml"
     start_l4lb lb -c "$WORK/lb.toml"
 }
@@ -147,32 +166,34 @@ checks_of() {
 
 has_checked() { (($(checks_of "$1") >= $2)); }
 
-require redis-server mariadb mariadbd mariadb-install-db mosquitto python3 curl setpriv
+require redis-server openssl mariadb mariadbd mariadb-install-db mosquitto python3 curl setpriv
 [[ -n $POSTGRES_BIN ]] || fail "needs postgresql, which is not installed"
 "$PYTHON" -c 'import aiosmtpd, grpc' || fail "needs python3-aiosmtpd and python3-grpcio"
 build
 chmod 711 "$WORK"
 declare -A PORT_OF
-read -r -a PORTS <<<"$(free_ports $((${#SERVERS[@]} + 1 + POOLS)) | tr '\n' ' ')"
-LISTENERS=("${PORTS[@]:$((${#SERVERS[@]} + 1))}")
+read -r -a PORTS <<<"$(free_ports $((${#SERVERS[@]} + 2 + POOLS)) | tr '\n' ' ')"
+LISTENERS=("${PORTS[@]:$((${#SERVERS[@]} + 2))}")
 for index in "${!SERVERS[@]}"; do PORT_OF[${SERVERS[$index]}]=${PORTS[$index]}; done
 PORT_OF[mqtt-closed]=${PORTS[${#SERVERS[@]}]}
+PORT_OF[redis-tls]=${PORTS[$((${#SERVERS[@]} + 1))]}
 
+make_certificate
 make_databases
 printf 'listener %s 127.0.0.1\nallow_anonymous false\n' "${PORT_OF[mqtt-closed]}" >"$WORK/mqtt-closed.conf"
 start mqtt-closed as_nobody mosquitto -c "$WORK/mqtt-closed.conf"
 for server in "${SERVERS[@]}"; do start_server "$server"; done
-for server in redis postgres smtp grpc mqtt mqtt-closed; do
+for server in redis redis-tls postgres smtp grpc mqtt mqtt-closed https; do
     wait_until 20 "$server listens" accepts_connections "127.0.0.1:${PORT_OF[$server]}"
 done
 # By its socket: a connection that is only opened counts as one that was lost.
 wait_until 30 "mysql serves" preauth_aborts
 start_balancer
-wait_until 20 "all servers are up" state_is up "${SERVERS[@]}" postgres-stranger mysql-stranger grpc-server
+wait_until 20 "all servers are up" state_is up "${SERVERS[@]}" postgres-stranger mysql-stranger grpc-server redis-tls
 ABORTS=$(preauth_aborts)
 pass "up: ${SERVERS[*]}"
 
-wait_until 10 "those that cannot serve are down" state_is down script mysql-refused grpc-down grpc-unknown mqtt-closed wrong-server
+wait_until 10 "those that cannot serve are down" state_is down script mysql-refused grpc-down grpc-unknown mqtt-closed wrong-server redis-name
 while read -r pool words; do
     wait_until 5 "the log says why $pool is down: $words" says_why "$pool" "$words"
 done <<'END'
@@ -182,6 +203,7 @@ grpc-down NOT_SERVING
 grpc-unknown the call ended without a health status
 mqtt-closed code 5, not authorized
 wrong-server answer is not HTTP/2
+redis-name certificate is for web.test, not 127.0.0.1
 END
 pass "a server that is there and cannot serve is down, with its own words"
 
@@ -192,9 +214,9 @@ expect "connections that MariaDB has lost before the login" "$(preauth_aborts)" 
 pass "no check leaves MariaDB in the middle of a handshake"
 
 for server in "${SERVERS[@]}"; do end_server "$server"; done
-wait_until 10 "all are down" state_is down "${SERVERS[@]}"
+wait_until 10 "all are down" state_is down "${SERVERS[@]}" redis-tls
 pass "stopped: all are down"
 
 for server in "${SERVERS[@]}"; do start_server "$server"; done
-wait_until 20 "all are up again" state_is up "${SERVERS[@]}"
+wait_until 20 "all are up again" state_is up "${SERVERS[@]}" redis-tls
 pass "started: all are up"
