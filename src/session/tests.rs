@@ -1,6 +1,7 @@
 //! Scripts through the session machine, and random ones. The other end is [`world::World`].
 
 mod timeouts;
+mod wire;
 mod world;
 
 use std::time::Duration;

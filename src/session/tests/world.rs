@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::ready::Ready;
 use crate::base::time::Instant;
+use crate::session::tests::wire::Wire;
 use crate::session::{CloseMode, CloseReason, Direction, End, Expiry, Op, Outcome, Session, Side, Timeouts};
 
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -19,134 +20,6 @@ pub(super) const USER: Duration = Duration::from_secs(20);
 const OPS_PER_EVENT: usize = 20_000;
 /// No wait in a test takes that many timers.
 const TIMERS_PER_WAIT: usize = 20_000;
-
-/// One connection of the session: the socket on our end of it and the peer on the other.
-#[derive(Debug)]
-struct Wire {
-    /// Bytes that the peer has sent, ever.
-    sent: Vec<u8>,
-    /// Those of them in our receive queue.
-    incoming: VecDeque<u8>,
-    /// The peer's FIN has come.
-    fin_in: bool,
-    /// The connection was reset, by its peer.
-    dead: bool,
-    /// The error that the kernel will report for that, once.
-    error: Option<ErrorKind>,
-    /// Room in our send buffer.
-    room: usize,
-    /// A write has met a full send buffer, so an event will report room (SOCK_NOSPACE).
-    short_of_room: bool,
-    /// Written by us and not acknowledged. A reset destroys it.
-    in_flight: VecDeque<u8>,
-    /// Whether the peer acknowledges at once.
-    acks: bool,
-    /// Since when nothing reaches the peer any more.
-    vanished: Option<Instant>,
-    /// When the oldest byte in flight was sent.
-    first_in_flight: Instant,
-    /// Bytes that reached the peer.
-    received: Vec<u8>,
-    /// When the last of them arrived.
-    taken_at: Instant,
-    /// When our kernel last sent something again.
-    sent_again: Instant,
-    /// We have sent our FIN.
-    fin_out: bool,
-    /// A change that no event has reported yet.
-    edge: bool,
-}
-
-impl Wire {
-    fn new() -> Self {
-        Self {
-            sent: Vec::new(),
-            incoming: VecDeque::new(),
-            fin_in: false,
-            dead: false,
-            error: None,
-            room: usize::MAX,
-            short_of_room: false,
-            in_flight: VecDeque::new(),
-            acks: true,
-            vanished: None,
-            first_in_flight: Instant::default(),
-            received: Vec::new(),
-            taken_at: Instant::default(),
-            sent_again: Instant::default(),
-            fin_out: false,
-            edge: true,
-        }
-    }
-
-    fn ready(&self) -> Ready {
-        Ready {
-            readable: !self.incoming.is_empty() || self.fin_in || self.dead,
-            writable: self.room > 0 || self.dead,
-            closing: self.fin_in || self.dead,
-            failing: self.dead || (self.fin_in && self.fin_out),
-        }
-    }
-
-    /// tcp_recvmsg: what is queued, then the end if a FIN came, then the error once, then zero for ever.
-    fn read(&mut self, buffer_len: usize) -> Result<Vec<u8>, Outcome> {
-        if !self.incoming.is_empty() {
-            let len = buffer_len.min(self.incoming.len());
-            return Ok(self.incoming.drain(..len).collect());
-        }
-        match (self.fin_in, self.error.take_if(|_| !self.fin_in)) {
-            (true, _) => Err(Outcome::Eof),
-            (false, Some(error)) => Err(Outcome::Failed(error)),
-            (false, None) if self.dead => Err(Outcome::Eof),
-            (false, None) => Err(Outcome::WouldBlock),
-        }
-    }
-
-    /// Bytes that a FIN follows at once wait for it.
-    fn write(&mut self, bytes: &[u8], fin_follows: bool, now: Instant) -> Outcome {
-        assert!(!self.fin_out, "bytes behind our FIN");
-        if self.dead {
-            return Outcome::Failed(self.error.take().unwrap_or(ErrorKind::BrokenPipe));
-        }
-        let len = self.room.min(bytes.len());
-        if len == 0 {
-            self.short_of_room = true;
-            return Outcome::WouldBlock;
-        }
-        self.room = if self.room == usize::MAX { self.room } else { self.room - len };
-        if self.in_flight.is_empty() {
-            self.first_in_flight = now;
-        }
-        self.in_flight.extend(&bytes[..len]);
-        if self.acks && !(fin_follows && len == bytes.len()) {
-            self.acknowledge(usize::MAX, now);
-        }
-        Outcome::Moved(len)
-    }
-
-    fn acknowledge(&mut self, bytes: usize, now: Instant) {
-        let bytes = if self.vanished.is_some() { 0 } else { bytes.min(self.in_flight.len()) };
-        if bytes > 0 {
-            self.taken_at = now;
-        }
-        self.received.extend(self.in_flight.drain(..bytes));
-    }
-
-    /// tcp_reset: EPIPE in CLOSE_WAIT, ECONNRESET elsewhere. The send buffer is gone, the receive queue stays.
-    fn reset(&mut self) {
-        if !self.dead {
-            let in_close_wait = self.fin_in && !self.fin_out;
-            self.error = Some(if in_close_wait { ErrorKind::BrokenPipe } else { ErrorKind::ConnectionReset });
-            self.dead = true;
-            self.in_flight.clear();
-            self.edge = true;
-        }
-    }
-
-    fn written(&self) -> usize {
-        self.received.len() + self.in_flight.len()
-    }
-}
 
 pub(super) struct World {
     session: Session,
