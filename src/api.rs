@@ -27,7 +27,8 @@ pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
 pub use history::{History, NamedSeries, Series};
 pub use reload::{
-    Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, Reload, ReloadReport, RestartPending,
+    AppliedReload, Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, RefusedReload, Reload,
+    ReloadReport, RestartPending,
 };
 pub use state::{Admin, Health};
 pub use stop::{Stage, Stop, Stopping};
@@ -87,6 +88,9 @@ pub struct Status {
     /// The counters when they were last cleared; `null` when they never were.
     #[serde(default)]
     pub cleared: Option<Cleared>,
+    /// Whether the requester of this answer may change anything; false with the read-only token.
+    #[serde(default = "yes")]
+    pub may_change: bool,
 }
 
 /// The state file cannot be written: run-time changes are lost with the process.
@@ -100,7 +104,7 @@ pub struct NotSaved {
 }
 
 /// One address that clients connect to.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Listener {
     /// Its name.
     pub name: String,
@@ -112,6 +116,18 @@ pub struct Listener {
     pub sessions: u64,
     /// Limit on its open sessions, if any.
     pub max_sessions: Option<u64>,
+    /// Sessions that it has accepted.
+    #[serde(default)]
+    pub accepted: u64,
+    /// Sessions that ended in a way that a client sees as a failure: no backend, or the backend broke off.
+    #[serde(default)]
+    pub failed: u64,
+    /// Bytes written to backends.
+    #[serde(default)]
+    pub to_backend: u64,
+    /// Bytes written to clients.
+    #[serde(default)]
+    pub to_client: u64,
 }
 
 /// A pool: a set of backends and the way one is picked.

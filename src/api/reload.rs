@@ -63,6 +63,50 @@ pub struct Reload {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub reading_since: Option<Timestamp>,
+    /// The last reload that was applied; `null` before the first.
+    #[serde(default)]
+    pub applied: Option<AppliedReload>,
+    /// The last reload, if it was refused; its mistakes are in `errors`.
+    #[serde(default)]
+    pub refused: Option<RefusedReload>,
+}
+
+impl Reload {
+    /// Returns the last reload if it was refused and that is not dismissed.
+    pub fn shown_refusal(&self) -> Option<&RefusedReload> {
+        self.refused.as_ref().filter(|refused| refused.dismissed_by.is_none())
+    }
+}
+
+/// A reload that was applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AppliedReload {
+    /// Time of the reload.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// The requester: a uid, a peer address, `SIGHUP` or `watch`.
+    pub who: String,
+    /// The epoch that it has made.
+    pub epoch: u64,
+    /// The changes, at most 100 of them.
+    pub changes: Vec<Change>,
+    /// The number of all changes.
+    pub count: u64,
+}
+
+/// A reload that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedReload {
+    /// Its number among the refused ones, which dismisses it.
+    pub number: u64,
+    /// Time of the reload.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// The requester: a uid, a peer address, `SIGHUP` or `watch`.
+    pub who: String,
+    /// The requester that has dismissed it; the dashboard and `l4lb top` no longer show it.
+    #[serde(default)]
+    pub dismissed_by: Option<String>,
 }
 
 /// Keys of the latest configuration that need a restart.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use jiff::Timestamp;
 
 use crate::base::time::Instant;
-use crate::messages::reload::ReloadRequest;
+use crate::messages::reload::{ChangeImpact, ReloadRequest};
 
 /// Reader threads, each of which may get stuck. A reading that was given up continues in its thread.
 pub(crate) const LOADERS: usize = 4;
@@ -64,6 +64,33 @@ pub struct ReloadStatus {
     pub errors: Vec<String>,
     /// Start of the reload in progress, if any.
     pub reading_since: Option<Timestamp>,
+    /// The last one that was applied.
+    pub(crate) applied: Option<Applied>,
+    /// The last one, if it was refused.
+    pub(crate) refused: Option<Rejected>,
+}
+
+/// A reload that was applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub(crate) who: String,
+    pub(crate) when: Timestamp,
+    pub(crate) epoch: u64,
+    /// The first of its changes.
+    pub(crate) changes: Vec<ChangeImpact>,
+    /// The number of all changes.
+    pub(crate) count: usize,
+}
+
+/// A reload that was refused. Its errors are those of the status.
+#[derive(Clone, Debug)]
+pub(crate) struct Rejected {
+    /// Its number among the refused ones.
+    pub(crate) number: u64,
+    pub(crate) who: String,
+    pub(crate) when: Timestamp,
+    /// The requester that has dismissed it, if any: it is shown no more.
+    pub(crate) dismissed_by: Option<String>,
 }
 
 /// Requests that arrive while a configuration is read.

@@ -19,6 +19,7 @@ mod metrics;
 mod pending;
 mod readiness;
 mod recent;
+mod refusals;
 mod reload;
 mod standby;
 mod status;

@@ -13,7 +13,7 @@ use crate::base::time::Instant;
 use crate::control::durations::Times;
 use crate::pool::{Listener, ListenerId, Pool, PoolId, Snapshot};
 use crate::session::CloseReason;
-use crate::stats::{ListenerReading, Totals};
+use crate::stats::Totals;
 
 /// Older samples are forgotten.
 const KEPT: Duration = Duration::from_mins(5);
@@ -82,11 +82,10 @@ impl Counters {
     }
 
     fn of_listener(listener: &Listener) -> (u64, Self) {
-        let ListenerReading { accepted, closed, given: [to_backend, to_client], .. } =
-            listener.stats().read();
-        let failed = CloseReason::ALL.into_iter().filter(|reason| reason.is_failure());
-        let failures = failed.map(|reason| closed[reason.index()]).sum();
-        let counters = Self { opened: accepted, failures, to_backend, to_client, members: 0 };
+        let read = listener.stats().read();
+        let [to_backend, to_client] = read.given;
+        let (opened, failures) = (read.accepted, read.failed());
+        let counters = Self { opened, failures, to_backend, to_client, members: 0 };
         (listener.gauge().count() as u64, counters)
     }
 

@@ -17,7 +17,7 @@ use crate::control::audit;
 use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::discovery::first::first_answers;
 use crate::control::events::Draft;
-use crate::control::loading::{Claim, LOADERS, Loading};
+use crate::control::loading::{Applied, Claim, LOADERS, Loading};
 use crate::control::membership::merge::merge;
 use crate::control::pending::pending;
 use crate::control::watch::{FileWatch, WATCH};
@@ -32,8 +32,8 @@ use crate::sys::{Notice, timestamp};
 const REQUESTS_MAX: usize = 64;
 /// Refuses configurations from the drain on.
 const DRAINING: &str = "the process is draining: no configuration is applied";
-/// Most errors of one configuration that are remembered.
-const ERRORS_MAX: usize = 100;
+/// Most changes of one configuration that are remembered.
+const CHANGES_MAX: usize = 100;
 
 impl ControlLoop {
     /// Watches the files of the configuration that runs, or no longer, as that has it.
@@ -264,8 +264,17 @@ impl ControlLoop {
             log::warn!(keys = keys.join(", "); "restart pending: these keys need a restart to take effect");
         }
         state.reload.succeeded += 1;
-        state.reload.last_success = Some(timestamp());
+        let when = timestamp();
+        state.reload.last_success = Some(when);
         state.reload.errors.clear();
+        state.reload.refused = None;
+        state.reload.applied = Some(Applied {
+            who: who.to_owned(),
+            when,
+            epoch,
+            changes: report.changes.iter().take(CHANGES_MAX).cloned().collect(),
+            count: report.changes.len(),
+        });
     }
 
     fn refuse(&mut self, request: ReloadRequest, refused: Refused) {
@@ -280,22 +289,6 @@ impl ControlLoop {
         if let Some(answer) = answer {
             self.answer(move || answer(report));
         }
-    }
-
-    /// Counted first: the status must show the failure once the log does.
-    fn count_failure(&self, who: &str, errors: &[String]) {
-        let kept: Vec<String> = errors.iter().take(ERRORS_MAX).cloned().collect();
-        let message = format!("refused: {}", kept.join("; "));
-        self.control.view.events.push(Draft::new(EventKind::Reload, message).who(who));
-        let mut state = self.control.view.state();
-        state.reload.failed += 1;
-        state.reload.last_failure = Some(timestamp());
-        state.reload.errors = kept;
-        drop(state);
-        for error in errors {
-            log::error!(error; "reload");
-        }
-        log::error!(who, errors = errors.len(); "configuration refused, the running one stays");
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         state_file_failures,
         not_saved,
         cleared,
+        may_change,
     } = status;
     let counted = cleared.as_ref().map(|cleared| cleared.rest(totals, workers));
     let (totals, workers) = counted.as_ref().map_or((totals, workers), |(totals, workers)| (totals, workers));
@@ -51,6 +52,9 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         ("reloads", reloads(reload, now)),
     ]);
     rows.extend(reload.errors.iter().map(|error| ("refused for", error.clone())));
+    let dismissed_by = reload.refused.as_ref().and_then(|refused| refused.dismissed_by.clone());
+    rows.extend(dismissed_by.map(|who| ("dismissed by", who)));
+    rows.extend((!may_change).then(|| ("token", "read-only".to_owned())));
     rows.extend(pending.as_ref().map(|pending| ("restart pending", restart_pending(pending))));
     rows.push(("log", format!("{} dropped", count(*log_lines_dropped, "line"))));
     if *state_file_failures > 0 {

@@ -94,6 +94,13 @@ pub enum Request {
         /// Receives what was cleared.
         reply: Reply<CountersCleared>,
     },
+    /// Dismisses a refused reload.
+    Dismiss {
+        /// Its number among the refused ones.
+        number: u64,
+        /// Receives the confirmation, or the reason of a refusal.
+        reply: Reply<()>,
+    },
     /// Sets the level of the log.
     LogLevel {
         /// The most detailed level that is logged from now on.

@@ -46,6 +46,12 @@ impl ListenerReading {
     pub fn active(&self) -> u64 {
         self.accepted.saturating_sub(self.closed.iter().sum())
     }
+
+    /// Returns the number of sessions that ended for a reason that a client sees as a failure.
+    pub fn failed(&self) -> u64 {
+        let failures = CloseReason::ALL.into_iter().filter(|reason| reason.is_failure());
+        failures.map(|reason| self.closed[reason.index()]).sum()
+    }
 }
 
 impl ListenerStats {

@@ -133,3 +133,41 @@ fn the_last_minutes_are_there_for_a_reader_that_comes_later() {
 fn history(daemon: &Daemon) -> api::History {
     daemon.admin().get("/v1/history").expect("the last minutes")
 }
+
+#[test]
+fn a_refused_reload_is_shown_until_it_is_dismissed_and_a_new_one_again() {
+    let daemon = Daemon::start(TWO, IPV4);
+    let admin = daemon.admin();
+    let reload = || admin.get::<api::Status>("/v1/status").expect("the status").reload;
+    let dismiss = |number: u64| {
+        let path = format!("/v1/config/refusals/{number}");
+        admin.ask::<api::Reload>(Method::DELETE, &path, None::<&()>)
+    };
+    assert!(dismiss(1).is_err(), "there is none yet");
+    daemon.reload("pool = 7\n");
+    until("it is refused", || reload().failed == 1);
+    let refused = reload();
+    assert_eq!(refused.shown_refusal().map(|refused| refused.who.as_str()), Some("SIGHUP"));
+    assert!(refused.applied.is_none() && !refused.errors.is_empty(), "{refused:?}");
+    assert!(dismiss(2).is_err(), "it is another one");
+    let dismissed = dismiss(1).expect("it is dismissed");
+    assert!(
+        dismissed.shown_refusal().is_none() && dismissed.refused.is_some() && !dismissed.errors.is_empty()
+    );
+    daemon.reload("pool = 8\n");
+    until("the next one is refused", || reload().failed == 2);
+    assert_eq!(
+        reload().shown_refusal().map(|refused| refused.number),
+        Some(2),
+        "what is dismissed is one reload"
+    );
+    daemon.reload(&TWO.replace("127.0.0.1:2", "127.0.0.1:3"));
+    until("a good one is applied", || reload().succeeded == 1);
+    let applied = reload();
+    assert!(applied.refused.is_none() && applied.errors.is_empty());
+    let applied = applied.applied.expect("the last one that was applied");
+    let what: Vec<&str> = applied.changes.iter().map(|change| change.what.as_str()).collect();
+    assert_eq!(what, ["pool \"web\": backend \"b\": address 127.0.0.1:2 -> 127.0.0.1:3"]);
+    assert_eq!((applied.who.as_str(), applied.count), ("SIGHUP", 1));
+    assert!(dismiss(2).is_err(), "a good reload is the last one now");
+}

@@ -217,12 +217,17 @@ fn the_read_only_token_shows_everything_and_changes_nothing() {
         ("DELETE /v1/pools/web/backends/a", "", 403),
         ("POST /v1/pools/web/backends", r#"{"address":"127.0.0.1:7"}"#, 403),
         ("PUT /v1/log-level", r#"{"level":"off"}"#, 403),
+        ("DELETE /v1/config/refusals/1", "", 403),
     ] {
         let answer = guarded.ask(first, &["Host: localhost", &token, json], body);
         assert_eq!(answer.status, expected, "{first}: {answer:?}");
     }
+    let seen = |token: &str| guarded.ask("GET /v1/status", &["Host: localhost", token], "").body;
+    assert!(seen(&token).contains("\"may_change\":false"), "an answer says so before anything is tried");
+    let full = guarded.ask_given("GET /v1/status", &[], "").body;
+    assert!(full.contains("\"may_change\":true"), "{full}");
     let metrics = guarded.ask_given("GET /metrics", &[], "").body;
-    assert!(metrics.contains("l4lb_admin_denied_total{reason=\"read_only\"} 5\n"), "{metrics}");
+    assert!(metrics.contains("l4lb_admin_denied_total{reason=\"read_only\"} 6\n"), "{metrics}");
     guarded.expect_untouched(0);
 }
 

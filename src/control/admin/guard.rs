@@ -82,11 +82,14 @@ pub(super) async fn check_host(State(view): State<Arc<View>>, request: Request, 
 }
 
 /// Accepts a request if its token permits it.
-pub(super) async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(super) async fn check_token(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let access = {
         let tokens = guard.tokens.read().unwrap_or_else(PoisonError::into_inner);
         tokens.as_ref().and_then(|tokens| tokens.access(request.headers()))
     };
+    if let Some(access) = access {
+        request.extensions_mut().insert(access);
+    }
     match access {
         Some(Access::Full) => next.run(request).await,
         Some(Access::Read) if is_read(&request) => next.run(request).await,

@@ -7,13 +7,14 @@ use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::context::Context;
-use super::extract::{Answer, Json};
+use super::extract::{Answer, Json, Path};
 use super::guard::{DRY_RUN, Peer};
 use super::problem::Problem;
 use super::rows;
 use crate::api;
 use crate::messages::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
+use crate::messages::request::Request;
 
 /// The routes that answer after the configuration was read, which may take longer than any other answer.
 pub(super) const PATHS: [&str; 2] = [DRY_RUN, "/v1/config/reload"];
@@ -89,17 +90,31 @@ fn answer_timeout(reload_timeout: Duration) -> Duration {
 }
 
 fn report_row(report: ReloadReport) -> api::ReloadReport {
-    let changes = report.changes.into_iter().map(|impact| api::Change {
-        what: impact.change.to_string(),
-        sessions: impact.sessions as u64,
-        needs_restart: impact.change.needs_restart.is_some(),
-    });
+    let changes = report.changes.iter().map(rows::change);
     api::ReloadReport {
         applied: report.mode == Mode::Apply,
         epoch: report.epoch,
         changes: changes.collect(),
         notes: report.notes,
     }
+}
+
+/// Dismisses the last reload, which was refused: the dashboard and top no longer show it
+#[utoipa::path(
+    delete, path = "/v1/config/refusals/{number}", params(("number" = u64, Path)),
+    responses(
+        (status = OK, body = api::Reload),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn dismiss(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path(number): Path<u64>,
+) -> Answer<api::Reload> {
+    context.ask(who, |reply| Request::Dismiss { number, reply }).await?;
+    Ok(Json(rows::reload(&context.view.state().reload)))
 }
 
 /// Drains in progress, and how far they are

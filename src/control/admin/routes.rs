@@ -19,6 +19,7 @@ use super::context::{Context, finish};
 use super::extract::{Answer, Json, Path, Query, check_limit};
 use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
+use super::token::Access;
 use super::wanted::{Wanted, check_weight};
 use super::{counters, discovery, monitoring, page, reloads, rows, sessions, stop, stream};
 use crate::api;
@@ -106,6 +107,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(reloads::config))
         .routes(routes!(reloads::diff))
         .routes(routes!(reloads::reload))
+        .routes(routes!(reloads::dismiss))
         .routes(routes!(reloads::drains))
         .routes(routes!(sessions::sessions))
         .routes(routes!(sessions::kill))
@@ -142,7 +144,7 @@ pub(super) fn all(context: Context, guard: Option<Guard>) -> Router {
 
 /// Process status
 #[utoipa::path(get, path = "/v1/status", responses((status = OK, body = api::Status)))]
-async fn status(State(context): State<Context>) -> Json<api::Status> {
+async fn status(State(context): State<Context>, access: Option<Extension<Access>>) -> Json<api::Status> {
     let view = &context.view;
     let state = view.state();
     Json(api::Status {
@@ -163,6 +165,8 @@ async fn status(State(context): State<Context>) -> Json<api::Status> {
             .get()
             .map_or(0, |writes| writes.failed.load(Ordering::Relaxed)),
         not_saved: rows::not_saved(view),
+        // The unix socket has no tokens, and its clients may do everything.
+        may_change: access.is_none_or(|Extension(access)| access == Access::Full),
         cleared: rows::cleared(&state),
     })
 }

@@ -12,12 +12,14 @@ use crate::config::discover::{Discover, HOST_LABEL, host_of};
 use crate::config::model::{Check, FIRST_CHECK, HealthState};
 use crate::control::certificates::end_of;
 use crate::control::discovery::state::SourceState;
+use crate::control::loading::{Applied, Rejected};
 use crate::control::membership::notes::{AgentNote, ClearedBackend, Note};
 use crate::control::membership::origin::Origin;
 use crate::control::membership::saving::Unsaved;
 use crate::control::status::{Cleared, ControlState};
 use crate::control::{Leaving, ReloadStatus, Removed, View, Workers};
 use crate::messages::query;
+use crate::messages::reload::ChangeImpact;
 use crate::pool::{Admin, Advice, Backend, BackendId, Pool, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{Share, Totals};
@@ -74,21 +76,58 @@ fn cleared_backend(note: &Note) -> Option<api::ClearedBackend> {
 pub(super) fn listeners(snapshot: &Snapshot) -> Vec<api::Listener> {
     let rows = snapshot.listeners.iter().map(|listener| {
         let settings = &listener.settings;
+        let read = listener.stats().read();
+        let [to_backend, to_client] = read.given;
         api::Listener {
             name: settings.name.clone(),
             address: settings.bind.to_string(),
             pool: snapshot.pool(listener.pool).settings.name.clone(),
             sessions: listener.gauge().count() as u64,
             max_sessions: settings.max_sessions.map(|max| max.get() as u64),
+            accepted: read.accepted,
+            failed: read.failed(),
+            to_backend,
+            to_client,
         }
     });
     rows.collect()
 }
 
 pub(super) fn reload(status: &ReloadStatus) -> api::Reload {
-    let ReloadStatus { succeeded, failed, last_success, last_failure, errors, reading_since } =
-        status.clone();
-    api::Reload { succeeded, failed, last: last_success.max(last_failure), errors, reading_since }
+    let ReloadStatus {
+        succeeded,
+        failed,
+        last_success,
+        last_failure,
+        errors,
+        reading_since,
+        applied,
+        refused,
+    } = status.clone();
+    let applied = applied.map(|Applied { who, when, epoch, changes, count }| api::AppliedReload {
+        time: when,
+        who,
+        epoch,
+        changes: changes.iter().map(change).collect(),
+        count: count as u64,
+    });
+    let refused = refused.map(|Rejected { number, who, when, dismissed_by }| api::RefusedReload {
+        number,
+        time: when,
+        who,
+        dismissed_by,
+    });
+    let last = last_success.max(last_failure);
+    api::Reload { succeeded, failed, last, errors, reading_since, applied, refused }
+}
+
+/// Returns a change of the configuration.
+pub(super) fn change(impact: &ChangeImpact) -> api::Change {
+    api::Change {
+        what: impact.change.to_string(),
+        sessions: impact.sessions as u64,
+        needs_restart: impact.change.needs_restart.is_some(),
+    }
 }
 
 pub(super) fn restart_pending(state: &ControlState) -> Option<api::RestartPending> {

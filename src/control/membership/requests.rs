@@ -68,6 +68,10 @@ impl ControlLoop {
                 let result = self.clear_counters(&scope, &who);
                 self.reply(reply, result);
             }
+            Request::Dismiss { number, reply } => {
+                let result = self.dismiss(number, &who);
+                self.reply(reply, result);
+            }
             Request::LogLevel { level, reply } => {
                 set_log_level(level, &who);
                 self.reply(reply, Ok(()));

@@ -125,6 +125,13 @@ fn status_describes_the_whole_process() {
             last: Some(now()),
             errors: vec!["line 3: wrong".into()],
             reading_since: Some(now()),
+            applied: None,
+            refused: Some(api::RefusedReload {
+                number: 1,
+                time: now(),
+                who: "SIGHUP".into(),
+                dismissed_by: Some("uid 7".into()),
+            }),
         },
         log_lines_dropped: 1,
         not_ready: Some("draining".into()),
@@ -136,6 +143,7 @@ fn status_describes_the_whole_process() {
         state_file_failures: 0,
         not_saved: None,
         cleared: None,
+        may_change: true,
     };
     assert_eq!(
         super::status(&status, now() + jiff::SignedDuration::from_secs(60)),
@@ -150,6 +158,7 @@ bytes            5 B to backends, 6 B to clients
 dials            3, 0 failed
 reloads          1 applied, 1 refused, the last 1m00s ago, reading for 1m00s
 refused for      line 3: wrong
+dismissed by     uid 7
 restart pending  pin, admin.socket (since 2026-01-02 03:04:05Z, 2 keys)
 log              1 line dropped
 
@@ -167,6 +176,10 @@ fn listeners_and_pools_have_totals() {
         pool: "web".into(),
         sessions: 1,
         max_sessions: None,
+        accepted: 0,
+        failed: 0,
+        to_backend: 0,
+        to_client: 0,
     };
     assert_eq!(
         listeners(&[listener]),
