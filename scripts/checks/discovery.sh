@@ -66,27 +66,11 @@ HTTP=$(free_ports 1)
 BACKEND=$(free_ports 1)
 say_hosts web.test 127.0.8.11 127.0.8.12
 start_dnsmasq
-cat >"$WORK/lb.toml" <<END
-listener = [{ bind = "$(free_address)", pool = "web" }]
-[[pool]]
-name = "web"
-health = { type = "off" }
-[[pool.discover]]
-type = "dns"
-name = "web.test"
-port = $BACKEND
-resolver = ["127.0.0.1:$PORT"]
-interval = "100ms"
-[[pool]]
-name = "service"
-health = { type = "off" }
-[[pool.discover]]
-type = "dns"
-name = "_http._tcp.web.test"
-record = "srv"
-resolver = ["127.0.0.1:$PORT"]
-interval = "100ms"
-END
+{
+    printf 'listener = [{ bind = "%s", pool = "web" }]\n' "$(free_address)"
+    pool_of_dns web web.test "127.0.0.1:$PORT" 100ms "port = $BACKEND"
+    pool_of_dns service _http._tcp.web.test "127.0.0.1:$PORT" 100ms 'record = "srv"'
+} >"$WORK/lb.toml"
 mkdir -p "$WORK/served" "$WORK/map/..1"
 list 127.0.8.21 >"$WORK/map/..1/web.json"
 ln -s ..1 "$WORK/map/..data"

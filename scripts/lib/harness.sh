@@ -92,6 +92,14 @@ build() {
     [[ -x $L4LB ]] || fail "there is no program $L4LB"
 }
 
+# pool_of_dns POOL NAME RESOLVER INTERVAL [LINE...]: the configuration of a pool without checks, whose backends come from
+# that name; further lines are keys of its source.
+pool_of_dns() {
+    printf '[[pool]]\nname = "%s"\nhealth = { type = "off" }\n' "$1"
+    printf '[[pool.discover]]\ntype = "dns"\nname = "%s"\nresolver = ["%s"]\ninterval = "%s"\n' "$2" "$3" "$4"
+    printf '%s\n' "${@:5}"
+}
+
 # --- processes -----------------------------------------------------------------------------------------------------
 
 # What an earlier process of that name said must not be taken for what this one says.
