@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The page at / of the admin listener, in Chromium: it loads, its numbers move under load, changes are done, it is
-# usable by keyboard, on a phone and with a thousand backends, it shows the sources of discovered ones, and nothing is
-# in the console.
+# The page at / of the admin listener, in Chromium: it opens with the last minutes, its numbers move under load, changes
+# are done, reloads are shown and refused ones dismissed, a read-only token has no buttons, it is usable by keyboard, on a
+# phone and with a thousand backends, it shows the sources of discovered ones, and nothing is in the console.
 # --shots DIR leaves pictures of it there, which takes two minutes more.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
@@ -12,10 +12,12 @@ SHOTS=$WORK/shots
 
 ADMIN=127.0.0.1:$(free_ports 1)
 TOKEN_FILE=$WORK/token
+READ_TOKEN_FILE=$WORK/read-token
 
+# make_token FILE
 make_token() (
     umask 077
-    head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$TOKEN_FILE"
+    head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$1"
 )
 
 # The top of a config file: where clients and operators come in.
@@ -25,6 +27,7 @@ listener = [{ bind = "$(free_address)" }]
 [admin]
 listen = "$ADMIN"
 token_file = "$TOKEN_FILE"
+read_token_file = "$READ_TOKEN_FILE"
 END
 }
 
@@ -48,18 +51,7 @@ config_of_many() {
 
 config_of_sources() {
     entrances
-    cat <<END
-[[pool]]
-name = "web"
-health = { type = "off" }
-[[pool.discover]]
-type = "dns"
-name = "web.test"
-port = 80
-resolver = ["$NAME_SERVER"]
-interval = "500ms"
-obsolete = 0
-END
+    pool_of_dns web web.test "$NAME_SERVER" 500ms 'port = 80' 'obsolete = 0'
 }
 
 # A connection for each request, until it is ended.
@@ -81,7 +73,8 @@ look() {
 require chromium chromedriver curl wrk
 build
 mkdir -p "$SHOTS"
-make_token
+make_token "$TOKEN_FILE"
+make_token "$READ_TOKEN_FILE"
 
 declare -A PORTS
 for name in a b c; do
@@ -92,8 +85,8 @@ config_of_three >"$WORK/three.toml"
 start_l4lb three -c "$WORK/three.toml"
 start stay wrk -t 1 -c 12 -d 300 "http://$(address_of three)/"
 start come come_and_go "$(address_of three)"
-look page --pid "${PID[three]}"
-pass "$(grep -c '^ok: ' "$WORK/page.held") things held: tokens, numbers, changes, keyboard, phone, light and dark"
+look page --pid "${PID[three]}" --config "$WORK/three.toml" --read-token-file "$READ_TOKEN_FILE"
+pass "$(grep -c '^ok: ' "$WORK/page.held") things held: tokens, numbers, changes, reloads, keyboard, phone, light and dark"
 [[ $SHOTS == "$WORK/shots" ]] || look pictures
 stop stay
 stop come

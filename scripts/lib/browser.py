@@ -35,7 +35,7 @@ SAMPLES = 5
 PICTURE_SECONDS = 75
 LOOKS = [("desktop", 1280, 900, "light"), ("desktop", 1280, 900, "dark"), ("phone", 360, 780, "light"), ("phone", 360, 780, "dark")]
 CONTRAST_MIN = 4.5
-NAMES = "tbody tr:not([hidden]) .name"
+NAMES = ".pool tbody tr:not([hidden]) .name"
 
 # Each text with the contrast that it has against the first ground behind it, lowest first.
 CONTRAST = """
@@ -71,6 +71,8 @@ def main():
     parser.add_argument("url", help="http://HOST:PORT/")
     parser.add_argument("token_file", type=pathlib.Path)
     parser.add_argument("--pid", type=int, help="of l4lb: it is stopped for a while, and has to be waited for")
+    parser.add_argument("--config", type=pathlib.Path, help="of l4lb: it is spoilt, read again and put right")
+    parser.add_argument("--read-token-file", type=pathlib.Path, help="a token that permits no changes")
     parser.add_argument("--names", type=pathlib.Path, help="where the name server `names` of scripts/lib/peers takes commands")
     parser.add_argument("--shots", type=pathlib.Path, help="where pictures of the page go")
     args = parser.parse_args()
@@ -92,12 +94,18 @@ def look_at_page(page, args):
     warns_before_the_last(page)
     changes_weight_and_health(page)
     filters(page)
+    opens_with_the_past(page)
+    shows_what_else_there_is(page)
+    if args.config:
+        shows_reloads(page, args.config, args.pid)
     for look in LOOKS:
         fits(page, look, args.shots)
     heeds_reduced_motion(page)
     expect(page.console() == [], "nothing is in the console")
     if args.pid:
         waits_for_l4lb(page, args.pid)
+    if args.read_token_file:
+        permits_no_changes(page, args.read_token_file.read_text().strip())
 
 
 # --- what has to hold ------------------------------------------------------------------------------------------------
@@ -129,7 +137,7 @@ def moves_under_load(page):
     page.until("sessions are opened", lambda: leading(page.text(f"{tile} dd")) > 0)
     seen = {page.text(f"{tile} .sub")}
     page.until("the total moves twice", lambda: seen.add(page.text(f"{tile} .sub")) or len(seen) > 2)
-    page.until("every backend has its part", lambda: all(leading(text) > 0 for text in page.texts("tr .opened")))
+    page.until("every backend has its part", lambda: all(leading(text) > 0 for text in page.texts(".pool tr .opened")))
     page.until("the charts have lines", lambda: len(page.js("return document.querySelector('.chart .line').getAttribute('d')")) > 30)
     page.until("the events say who came up", lambda: sum("up" in text for text in page.texts("#events .message")) >= 3)
 
@@ -191,6 +199,53 @@ def filters(page):
     page.until("all are back", lambda: page.texts(NAMES) == ["a", "b", "c"])
 
 
+def opens_with_the_past(page):
+    page.browser.refresh()
+    drawn = "return [document.querySelector('.chart .line').getAttribute('d')?.match(/[ML]/g)?.length ?? 0, performance.now() / 1000]"
+
+    def is_older():
+        points, age = page.js(drawn)
+        return points > age + 5
+
+    page.until("the charts begin before the page", is_older)
+    page.until("so do the sparklines", lambda: len(page.js("return document.querySelector('.pool .spark path').getAttribute('d') ?? ''")) > 60)
+    page.until("events from before are there", lambda: any("ready -> drain" in text for text in page.texts("#events .message")))
+
+
+def shows_what_else_there_is(page):
+    page.until("a listener is shown", lambda: len(page.texts("#listeners .name")) == 1)
+    page.until("with its rate", lambda: leading(page.text("#listeners .opened")) > 0)
+    page.until("ended sessions are counted by reason", lambda: "done" in page.texts("#ended th"))
+    page.until("those of the last minutes too", lambda: any(leading(text) > 0 for text in page.texts("#ended .lately")))
+    expect("None since the start" in page.text("#reload-words"), "there was no reload yet")
+
+
+def shows_reloads(page, config, pid):
+    good = config.read_text()
+    config.write_text(f"{good}[[pool.backend]]\nname = \"d\"\n")
+    os.kill(pid, signal.SIGHUP)
+    page.until("a refused reload is a problem", lambda: "reload refused" in page.text("#problems"))
+    page.until("with its requester", lambda: "by SIGHUP" in page.text("#reload-words") and page.text("#reload-state") == "refused")
+    page.js("document.querySelector('.dismiss').focus()")
+    page.press(Keys.ENTER)
+    page.until("it can be dismissed", lambda: "reload refused" not in page.text("#problems"))
+    page.until("which the part of reloads shows", lambda: "dismissed by" in page.text("#reload-words"))
+    os.kill(pid, signal.SIGHUP)
+    page.until("another one is shown again", lambda: "reload refused" in page.text("#problems"))
+    config.write_text(good.replace('interval = "500ms"', 'interval = "600ms"'))
+    os.kill(pid, signal.SIGHUP)
+    page.until("what a good one has changed is shown", lambda: "interval" in page.text("#reload-changes"))
+    page.until("and the refused one no more", lambda: "reload refused" not in page.text("#problems"))
+
+
+def permits_no_changes(page, token):
+    page.browser.get("about:blank")
+    page.browser.get(f"{page.url}#token={token}")
+    page.until("the page says that it is read-only", lambda: page.text("#rights") == "read-only" and page.is_shown("#rights"))
+    page.until("all backends are shown", lambda: page.texts(NAMES) == ["a", "b", "c"])
+    expect(not page.is_shown(".pool td.does"), "there is no button that would be refused")
+
+
 def fits(page, look, shots):
     name, width, height, scheme = look
     page.look(width, height, scheme)
@@ -200,13 +255,16 @@ def fits(page, look, shots):
     dark = page.js("return getComputedStyle(document.body).backgroundColor") == "rgb(10, 15, 20)"
     expect(dark == (scheme == "dark"), f"it is {scheme}")
     cells = page.names_of_role("cell")
-    expect(len(cells) == 3 * 8, "a row is a row to a screen reader too", len(cells))
+    others = page.js("return [...document.querySelectorAll('.plain tbody td')].filter((cell) => cell.checkVisibility()).length")
+    expect(len(cells) == 3 * 8 + others, "a row is a row to a screen reader too", len(cells))
     for role in ["button", "searchbox", "checkbox"]:
         names = page.names_of_role(role)
         expect(names and all(names), f"every {role} has a name", names)
     worst = page.js(CONTRAST)[0]
     expect(worst[0] >= CONTRAST_MIN, f"text has contrast, {width} px, {scheme}", worst)
     if name == "phone":
+        order = page.js("return [...document.getElementById('parts').children].map((part) => part.id)")
+        expect(order[:3] == ["found", "pools", "now"], "pools come first, behind what is wrong", order)
         small = page.js("return Math.min(...[...document.querySelectorAll('tbody button')].map((b) => b.offsetHeight))")
         expect(small >= 40, "a finger finds the buttons", small)
     page.shoot(shots, f"{name}-{scheme}")
@@ -261,7 +319,7 @@ def look_at_sources(page, args):
 
 
 def look_at_many(page, args):
-    count_rows = "return document.querySelectorAll('tbody tr:not([hidden])').length"
+    count_rows = "return document.querySelectorAll('.pool tbody tr:not([hidden])').length"
     page.browser.get(f"{page.url}#token={page.token}")
     page.until("a thousand rows are shown", lambda: page.js(count_rows) == 1000)
     # Of the processor, not of the clock: the machine may have other things to do.
@@ -347,7 +405,7 @@ class Page:
         return self.js("return document.activeElement.id")
 
     def row(self, name):
-        rows = self.browser.find_elements(By.CSS_SELECTOR, "tbody tr")
+        rows = self.browser.find_elements(By.CSS_SELECTOR, ".pool tbody tr")
         return next(row for row in rows if row.find_element(By.CSS_SELECTOR, ".name").text == name)
 
     def row_text(self, name, css):

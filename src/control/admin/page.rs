@@ -22,7 +22,7 @@ struct File {
     text: &'static str,
 }
 
-static FILES: [File; 11] = [
+static FILES: [File; 14] = [
     File { path: "/", kind: HTML, text: include_str!("page/index.html") },
     File { path: "/style.css", kind: CSS, text: include_str!("page/style.css") },
     File { path: "/app.js", kind: JS, text: include_str!("page/app.js") },
@@ -31,7 +31,10 @@ static FILES: [File; 11] = [
     File { path: "/chart.js", kind: JS, text: include_str!("page/chart.js") },
     File { path: "/events.js", kind: JS, text: include_str!("page/events.js") },
     File { path: "/history.js", kind: JS, text: include_str!("page/history.js") },
+    File { path: "/listeners.js", kind: JS, text: include_str!("page/listeners.js") },
     File { path: "/pools.js", kind: JS, text: include_str!("page/pools.js") },
+    File { path: "/reload.js", kind: JS, text: include_str!("page/reload.js") },
+    File { path: "/sessions.js", kind: JS, text: include_str!("page/sessions.js") },
     File { path: "/sources.js", kind: JS, text: include_str!("page/sources.js") },
     File { path: "/words.js", kind: JS, text: include_str!("page/words.js") },
 ];

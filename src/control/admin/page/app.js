@@ -5,7 +5,10 @@ import { Change } from './change.js';
 import { Chart } from './chart.js';
 import { Events } from './events.js';
 import { History } from './history.js';
+import { Listeners } from './listeners.js';
 import { Pools, stateOf, stateOfPool } from './pools.js';
+import { refusalOf, showReload } from './reload.js';
+import { Ended } from './sessions.js';
 import { Sources, stateOfSource } from './sources.js';
 import { byId, bytes, bytesRate, clock, copyOf, count, latency, plural, put, putBadge, rate, span } from './words.js';
 
@@ -13,8 +16,9 @@ import { byId, bytes, bytesRate, clock, copyOf, count, latency, plural, put, put
 const SILENCE = 5_000;
 const STATUS_PERIOD = 5_000;
 const SAID_FOR = 8_000;
-// Problems listed one by one.
+// Problems listed one by one, and mistakes of a refused reload among them.
 const PROBLEMS_MAX = 6;
+const ERRORS_MAX = 5;
 
 const STAGES = { serving: 'ok', draining: 'warn', stopping: 'bad' };
 
@@ -44,6 +48,8 @@ const charts = [
 const tiles = ['Active sessions', 'New sessions', 'To clients', 'To backends', 'Dial failures', 'Eligible backends'].map(tile);
 const change = new Change(say);
 const events = new Events(byId('events'), byId('events-note'), onEvent);
+const listeners = new Listeners();
+const ended = new Ended();
 const sources = new Sources(() => drawSoon());
 const pools = new Pools({
   cards: byId('pool-cards'),
@@ -109,6 +115,7 @@ async function lookBack(signal) {
   const past = await ask('GET', 'v1/history').catch(() => null);
   if (!past || signal.aborted) return;
   history.fill(past);
+  listeners.fill(history.listeners);
   events.add(past.events);
   drawSoon();
 }
@@ -116,15 +123,20 @@ async function lookBack(signal) {
 // What is not in a sample. While there is no connection the streams say so, and this says nothing.
 async function refresh(signal) {
   sources.refresh(signal);
+  listeners.refresh(signal, sample && Date.parse(sample.time) / 1000);
   const answer = await ask('GET', 'v1/status').catch(() => null);
   if (!answer || signal.aborted) return;
   const isAnother = status && status.started !== answer.started;
   status = answer;
+  // Buttons that the token does not permit would only disappoint.
+  document.body.dataset.access = status.may_change ? 'full' : 'read';
+  putBadge(byId('rights'), status.may_change ? '' : 'read-only', 'off');
   if (isAnother) {
     // Its totals begin anew, and so do its events.
     history = new History();
     events.clear();
     sources.clear();
+    listeners.clear();
     return comeIn();
   }
   drawSoon();
@@ -164,6 +176,8 @@ function draw() {
   charts.forEach((chart) => chart.draw(history.points));
   pools.show(sample, history, sources);
   change.show(sample);
+  ended.show(history.ended(), sample.totals.closed);
+  if (status) showReload(status.reload);
 }
 
 function showLink(state, words) {
@@ -231,16 +245,18 @@ function keptOut(backend) {
 
 function problems() {
   const found = [];
-  const tell = (tone, title, words) => found.push({ tone, title, words });
+  const tell = (tone, title, words, refusal) => found.push({ tone, title, words, refusal });
   if (sample.stage !== 'serving') {
     tell(STAGES[sample.stage], sample.stage, `no new sessions; ${plural(sample.totals.sessions, 'session')} left`);
   }
   for (const pool of sample.pools) {
     if (stateOfPool(pool)[1] === 'bad') tell('bad', pool.name, 'no backend is eligible');
   }
-  if (status?.reload.errors.length > 0) {
-    const at = status.reload.last ? ` at ${clock(status.reload.last)}` : '';
-    tell('bad', `reload refused${at}`, status.reload.errors.join('\n'));
+  const refusal = status && refusalOf(status.reload);
+  if (refusal) {
+    const { errors } = status.reload;
+    const more = errors.length > ERRORS_MAX ? `\nand ${count(errors.length - ERRORS_MAX)} more, see below` : '';
+    tell('bad', `reload refused at ${clock(refusal.time)}`, `${errors.slice(0, ERRORS_MAX).join('\n')}${more}`, refusal.number);
   }
   if (status?.reload.reading_since) {
     const took = (Date.parse(sample.time) - Date.parse(status.reload.reading_since)) / 1000;
@@ -285,15 +301,37 @@ function showProblems() {
   if (list.shown === text) return;
   list.shown = text;
   list.replaceChildren(
-    ...shown.map(({ tone, title, words }) => {
+    ...shown.map(({ tone, title, words, refusal }) => {
       const node = document.createElement('li');
       node.dataset.tone = tone;
       const strong = document.createElement('b');
       strong.textContent = title;
       node.append(strong, ` ${words}`);
+      if (refusal) node.append(dismissal(refusal));
       return node;
     }),
   );
+}
+
+// The button that dismisses a refused reload.
+function dismissal(number) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.className = 'dismiss';
+  button.textContent = 'Dismiss';
+  button.setAttribute('aria-label', 'Dismiss the refused reload');
+  button.addEventListener('click', async () => {
+    const { signal } = running;
+    try {
+      await ask('DELETE', `v1/config/refusals/${number}`);
+      say('The refused reload is dismissed, on every page.');
+      byId('problems').focus();
+    } catch (error) {
+      say(`Not dismissed: ${error.message}`);
+    }
+    refresh(signal);
+  });
+  return button;
 }
 
 // Announces changes as text, for screen readers.
@@ -313,6 +351,17 @@ function onKey(event) {
   event.preventDefault();
   byId('filter').focus();
 }
+
+// On a phone the pools come first, behind what is wrong; for a screen reader and the keyboard too.
+function arrange(isPhone) {
+  const [parts, now, found, cards] = ['parts', 'now', 'found', 'pools'].map(byId);
+  if (isPhone) parts.prepend(found, cards);
+  else parts.prepend(now, found, byId('charts').parentElement, cards);
+}
+
+const phone = matchMedia('(max-width: 720px)');
+phone.addEventListener('change', () => arrange(phone.matches));
+arrange(phone.matches);
 
 charts.forEach((chart) => {
   byId('charts').append(chart.figure);

@@ -18,6 +18,10 @@ export class History {
   backends = new Map();
   // By name: the same, summed up, with the sessions opened a second over time.
   pools = new Map();
+  // Listeners of the last minutes, by name: points as above.
+  listeners = new Map();
+  // Sessions that have ended, oldest first: { time, counts }, the counts by reason.
+  #ended = [];
   // The last samples, oldest first: { time, totals, backends }, the backends by keyOf().
   #recent = [];
 
@@ -35,6 +39,10 @@ export class History {
       this.points.push({ time, sessions: totals.sessions, ...rates, p50: connect.p50, p99: connect.p99 });
     }
     this.points = newest(this.points, time);
+    if (before) {
+      const counts = Object.entries(totals.closed).map(([reason, n]) => [reason, n - (before.totals.closed[reason] ?? 0)]);
+      this.#ended = newest([...this.#ended, { time, counts: Object.fromEntries(counts.filter(([, n]) => n > 0)) }], time);
+    }
     this.#count(sample, now);
     this.#recent = [...newest(this.#recent, time, BYTES_OVER), now];
   }
@@ -49,11 +57,27 @@ export class History {
     const holes = times.flatMap((time, index) => (past.seconds[index] > HOLE ? [{ time: time - past.seconds[index] / 2 }] : []));
     const later = this.points.filter((point) => point.time > end && point.opened !== null);
     this.points = [...[...points, ...holes].sort((a, b) => a.time - b.time), ...later];
+    const reasons = Object.entries(past.closed);
+    const ended = times.map((time, index) => {
+      const counts = reasons.map(([reason, all]) => [reason, all[index] ?? 0]);
+      return { time, counts: Object.fromEntries(counts.filter(([, n]) => n > 0)) };
+    });
+    this.#ended = [...ended, ...this.#ended.filter((each) => each.time > end)];
+    this.listeners = new Map(past.listeners.map(({ name, ...series }) => [name, pointsOf(times, past.seconds, series)]));
     for (const { name, ...series } of past.pools) {
       const known = this.pools.get(name) ?? { opened: null, toBackend: null, toClient: null, points: [] };
       known.points = [...pointsOf(times, past.seconds, series), ...known.points.filter((point) => point.time > end)];
       this.pools.set(name, known);
     }
+  }
+
+  // How many sessions have ended in the last minutes, by reason.
+  ended() {
+    const sums = new Map();
+    for (const { counts } of this.#ended) {
+      for (const [reason, n] of Object.entries(counts)) sums.set(reason, (sums.get(reason) ?? 0) + n);
+    }
+    return sums;
   }
 
   // How fast the counters grow that `of` finds in what is known of a moment.
@@ -123,7 +147,7 @@ function perSecond(now, before, passed) {
 }
 
 // Those of the last `kept` seconds, and the last one in any case.
-function newest(points, time, kept = KEPT) {
+export function newest(points, time, kept = KEPT) {
   const first = points.findIndex((point) => point.time >= time - kept);
   if (points.length === 0) return points;
   return first < 0 ? points.slice(-1) : points.slice(first);
