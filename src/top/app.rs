@@ -12,6 +12,7 @@ use crate::top::rates::{self, History, Rates, Row};
 
 /// How long the answer to a change stays on the screen.
 const NOTICE_TIME: Duration = Duration::from_secs(5);
+const READ_ONLY: &str = "this token is read-only: nothing was changed";
 /// Longest filter, in characters.
 const FILTER_LEN_MAX: usize = 64;
 
@@ -25,6 +26,7 @@ pub(super) enum News {
     Sample(Box<api::Sample>, Vec<api::Event>),
     /// The sources of backends, and how each of them does.
     Sources(Vec<api::Discovery>),
+    Listeners(Vec<api::Listener>),
     /// The connection is lost, and why.
     Lost(String),
     /// The result of a change, in words.
@@ -55,6 +57,30 @@ pub(super) enum Key {
 pub(super) enum KeyAction {
     Quit,
     Change(Change),
+    /// Dismiss the refused reload of this number.
+    Dismiss(u64),
+}
+
+/// The part of the screen below the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Panel {
+    Events,
+    Listeners,
+    /// Sessions that have ended, by reason.
+    Ended,
+    /// The last reload and its changes.
+    Reload,
+}
+
+impl Panel {
+    const fn next(self) -> Self {
+        match self {
+            Self::Events => Self::Listeners,
+            Self::Listeners => Self::Ended,
+            Self::Ended => Self::Reload,
+            Self::Reload => Self::Events,
+        }
+    }
 }
 
 /// A new administrative state of a backend.
@@ -164,6 +190,8 @@ pub(super) struct App {
     pub(super) rates: Option<Rates>,
     pub(super) events: Vec<api::Event>,
     pub(super) sources: Vec<api::Discovery>,
+    pub(super) listeners: Vec<api::Listener>,
+    pub(super) panel: Panel,
     pub(super) sessions: History,
     /// Bytes relayed per second, both directions.
     pub(super) bytes: History,
@@ -195,6 +223,8 @@ impl App {
             rates: None,
             events: Vec::new(),
             sources: Vec::new(),
+            listeners: Vec::new(),
+            panel: Panel::Events,
             sessions: History::default(),
             bytes: History::default(),
             connect: History::default(),
@@ -217,6 +247,7 @@ impl App {
             News::Past(past) => self.on_past(&past),
             News::Sample(sample, events) => self.on_sample(sample, events, now),
             News::Sources(sources) => self.sources = sources,
+            News::Listeners(listeners) => self.listeners = listeners,
             News::Lost(why) => self.link = Link::Lost(one_line(&why)),
             News::Answer(words) => self.notice = Some((now, one_line(&words))),
         }
@@ -284,6 +315,8 @@ impl App {
             Key::Char('d') => self.begin(api::Admin::Drain, now),
             Key::Char('y') => self.begin(api::Admin::Ready, now),
             Key::Char('m') => self.begin(api::Admin::Maint, now),
+            Key::Char('v') => self.panel = self.panel.next(),
+            Key::Char('x') => return self.dismiss(now),
             Key::Escape => self.filter.clear(),
             Key::Char('q') => return Some(KeyAction::Quit),
             Key::Enter | Key::Backspace | Key::Interrupt | Key::Char(_) => {}
@@ -327,7 +360,30 @@ impl App {
         }
     }
 
+    /// Returns the refused reload that is still to be shown.
+    pub(super) fn refusal(&self) -> Option<&api::RefusedReload> {
+        self.status.as_ref()?.reload.shown_refusal()
+    }
+
+    /// Returns whether the token permits changes.
+    pub(super) fn may_change(&self) -> bool {
+        self.status.as_ref().is_none_or(|status| status.may_change)
+    }
+
+    fn dismiss(&mut self, now: Instant) -> Option<KeyAction> {
+        let number = self.refusal()?.number;
+        if !self.may_change() {
+            self.notice = Some((now, READ_ONLY.to_owned()));
+            return None;
+        }
+        Some(KeyAction::Dismiss(number))
+    }
+
     fn begin(&mut self, admin: api::Admin, now: Instant) {
+        if !self.may_change() {
+            self.notice = Some((now, READ_ONLY.to_owned()));
+            return;
+        }
         let rows = self.rows();
         let Some(row) = rows.get(self.selected_in(&rows)) else { return };
         if let Link::Lost(_) = self.link {

@@ -56,6 +56,8 @@ fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Res
         let path = routes::query("/v1/events", &[("limit", Some(EVENTS_LEN.to_string()))]);
         let events = client.get(&path)?;
         send(News::Sources(client.get("/v1/discovery")?))?;
+        send(News::Listeners(client.get("/v1/listeners")?))?;
+        send(News::Reached(Box::new(client.get("/v1/status")?)))?;
         send(News::Sample(Box::new(sample), events))?;
     }
     match last {
@@ -64,20 +66,43 @@ fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Res
     }
 }
 
+/// A change that a key requests.
+pub(super) enum Order {
+    Change(Change),
+    /// Dismiss the refused reload of this number.
+    Dismiss(u64),
+}
+
 /// Makes the changes, one after the other, and reports the results.
-pub(super) fn change(client: &Client, changes: &Receiver<Change>, inputs: &SyncSender<Input>) {
-    for change in changes {
-        let Change { pool, backend, admin } = &change;
-        let path = routes::backend(pool, backend);
-        let body = api::BackendChange { admin: Some(*admin), weight: None };
-        let answer: Result<api::Backend, _> = client.ask(Method::PATCH, &path, Some(&body));
-        let verb = change.verb();
-        let words = match answer {
-            Ok(_) => format!("{pool}/{backend}: {verb} is set"),
-            Err(error) => format!("{pool}/{backend}: no {verb}: {}", Failure::from(error)),
+pub(super) fn change(client: &Client, orders: &Receiver<Order>, inputs: &SyncSender<Input>) {
+    for order in orders {
+        let words = match order {
+            Order::Change(change) => set_admin(client, &change),
+            Order::Dismiss(number) => dismiss(client, number),
         };
         if inputs.send(Input::News(News::Answer(words))).is_err() {
             return;
         }
+    }
+}
+
+fn set_admin(client: &Client, change: &Change) -> String {
+    let Change { pool, backend, admin } = change;
+    let path = routes::backend(pool, backend);
+    let body = api::BackendChange { admin: Some(*admin), weight: None };
+    let answer: Result<api::Backend, _> = client.ask(Method::PATCH, &path, Some(&body));
+    let verb = change.verb();
+    match answer {
+        Ok(_) => format!("{pool}/{backend}: {verb} is set"),
+        Err(error) => format!("{pool}/{backend}: no {verb}: {}", Failure::from(error)),
+    }
+}
+
+fn dismiss(client: &Client, number: u64) -> String {
+    let path = format!("/v1/config/refusals/{number}");
+    let answer: Result<api::Reload, _> = client.ask(Method::DELETE, &path, None::<&()>);
+    match answer {
+        Ok(_) => "the refused reload is dismissed".to_owned(),
+        Err(error) => format!("not dismissed: {}", Failure::from(error)),
     }
 }

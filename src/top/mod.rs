@@ -7,6 +7,7 @@
 mod app;
 mod feed;
 mod input;
+mod panels;
 mod rates;
 mod screen;
 mod sources;
@@ -35,7 +36,8 @@ use crate::config::units::{parse_duration, show_duration};
 use crate::ctl::target::At;
 use crate::ctl::{Client, Failure, print};
 use crate::sys::Clock;
-use app::{App, Change, KeyAction, Link, News};
+use app::{App, KeyAction, Link, News};
+use feed::Order;
 use input::Input;
 use terminal::Screen;
 
@@ -62,6 +64,7 @@ Keys:
   q quit          ? help            up, down, PgUp, PgDn, Home, End select
   s sort by the next column         r reverse the order         / filter
   d drain         y make ready      m maintenance; each asks for confirmation
+  v events, listeners, ended sessions or the last reload below   x dismiss a refused reload
 
 Without --socket and --address the default socket of l4lb is used: admin.sock in
 $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root. When l4lb is restarted,
@@ -149,7 +152,7 @@ fn show(
     mut app: App,
     mut screen: Screen,
     inputs: &Receiver<Input>,
-    changes: &SyncSender<Change>,
+    orders: &SyncSender<Order>,
     stop: &Receiver<()>,
 ) -> Result<(), Failure> {
     let clock = Clock::start();
@@ -183,15 +186,14 @@ fn show(
                 }
                 Input::Blind(error) => return Err(unusable(&error)),
             };
-            match action {
-                None => {}
+            let order = match action {
+                None => continue,
                 Some(KeyAction::Quit) => return Ok(()),
-                Some(KeyAction::Change(change)) => {
-                    let is_queued = changes.try_send(change).is_ok();
-                    if !is_queued {
-                        app.on_news(News::Answer("too many changes wait for their answer".into()), now);
-                    }
-                }
+                Some(KeyAction::Change(change)) => Order::Change(change),
+                Some(KeyAction::Dismiss(number)) => Order::Dismiss(number),
+            };
+            if orders.try_send(order).is_err() {
+                app.on_news(News::Answer("too many changes wait for their answer".into()), now);
             }
         }
     }

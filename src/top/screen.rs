@@ -14,7 +14,8 @@ use crate::base::time::Instant;
 use crate::config::one_line;
 use crate::ctl::figures::{age, bytes, count, span};
 use crate::ctl::{stage_word, state_words};
-use crate::top::app::{App, Link, Mode};
+use crate::top::app::{App, Link, Mode, Panel};
+use crate::top::panels;
 use crate::top::rates::{History, Rates, bytes_rate, rate};
 use crate::top::sources;
 use crate::top::table;
@@ -27,8 +28,10 @@ const TALLER: u16 = 36;
 /// Width of the help, with its frame.
 const HELP_WIDTH: u16 = 66;
 
+const READ_ONLY_KEYS: &str =
+    "q quit  ? help  \u{2191}\u{2193} move  s sort  r reverse  / filter  v view below  read-only";
 const KEYS: &str =
-    "q quit  ? help  \u{2191}\u{2193} move  s sort  r reverse  / filter  d drain  y ready  m maint";
+    "q quit  ? help  \u{2191}\u{2193} move  s sort  r reverse  / filter  d drain  y ready  m maint  v view";
 
 const HELP: &str = "\
 up, down, k, j   select a backend; PgUp, PgDn, Home, End too
@@ -38,6 +41,9 @@ r                reverse the order
                  address or state; Esc shows all again
 d, y, m          drain the selected backend, make it ready, or
                  put it into maintenance; Enter confirms
+v                show events, listeners, ended sessions or the
+                 last reload below
+x                dismiss a refused reload
 q, Ctrl-C        quit
 
 IN/S and OUT/S are bytes given to the backend and to clients,
@@ -52,29 +58,32 @@ struct Places {
     table: Rect,
     detail: Rect,
     sources: Rect,
-    events: Rect,
+    refusal: Rect,
+    panel: Rect,
     foot: Rect,
 }
 
 impl Places {
     fn of(app: &App, area: Rect, is_printed: bool) -> Self {
-        let (charts, events) = match area.height {
+        let (charts, panel) = match area.height {
             0..TALL => (0, 0),
             TALL..TALLER => (4, 4),
             TALLER.. => (7, 9),
         };
         let sources = if area.height < TALL { 0 } else { sources::height(&app.sources) };
-        let [head, charts, table, detail, sources, events, foot] = Layout::vertical([
+        let refusal = u16::from(app.refusal().is_some() && area.height > 6);
+        let [head, charts, table, detail, sources, refusal, panel, foot] = Layout::vertical([
             Constraint::Length(HEAD_LINES),
             Constraint::Length(charts),
             Constraint::Min(0),
             Constraint::Length(u16::from(area.height > 6)),
             Constraint::Length(sources),
-            Constraint::Length(events),
+            Constraint::Length(refusal),
+            Constraint::Length(panel),
             Constraint::Length(u16::from(!is_printed)),
         ])
         .areas(area);
-        Self { head, charts, table, detail, sources, events, foot }
+        Self { head, charts, table, detail, sources, refusal, panel, foot }
     }
 }
 
@@ -98,8 +107,12 @@ pub(super) fn draw(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
     detail(app, &shown).render(places.detail, buffer);
     if let Some(sample) = &app.sample {
         Paragraph::new(sources::lines(&app.sources, sample.time)).render(places.sources, buffer);
+        if let (Some(refused), Some(status)) = (app.refusal(), &app.status) {
+            panels::refusal(refused, &status.reload.errors, sample.time, app.may_change())
+                .render(places.refusal, buffer);
+        }
     }
-    draw_events(app, places.events, buffer);
+    draw_panel(app, places.panel, buffer);
     foot(app, now).render(places.foot, buffer);
     if app.mode == Mode::Help {
         draw_help(area, buffer);
@@ -220,11 +233,28 @@ fn detail(app: &App, shown: &table::Shown) -> Line<'static> {
     Line::from(parts)
 }
 
-fn draw_events(app: &App, area: Rect, buffer: &mut Buffer) {
+fn draw_panel(app: &App, area: Rect, buffer: &mut Buffer) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
-    Line::from("events").bold().render(head, buffer);
-    let skipped = app.events.len().saturating_sub(body.height.into());
-    let lines: Vec<Line> = app.events.iter().skip(skipped).map(event).collect();
+    let now = app.sample.as_ref().map(|sample| sample.time);
+    let (title, lines): (_, Vec<Line>) = match app.panel {
+        Panel::Events => {
+            let skipped = app.events.len().saturating_sub(body.height.into());
+            ("events", app.events.iter().skip(skipped).map(event).collect())
+        }
+        Panel::Listeners => ("listeners", panels::listeners(&app.listeners)),
+        Panel::Ended => (
+            "ended sessions",
+            app.sample.as_ref().map(|sample| panels::ended(&sample.totals)).unwrap_or_default(),
+        ),
+        Panel::Reload => {
+            let status = app.status.as_ref().zip(now);
+            (
+                "last reload",
+                status.map(|(status, now)| panels::reload(&status.reload, now)).unwrap_or_default(),
+            )
+        }
+    };
+    Line::from(title).bold().render(head, buffer);
     Paragraph::new(lines).render(body, buffer);
 }
 
@@ -256,7 +286,8 @@ fn foot(app: &App, now: Instant) -> Line<'static> {
             Line::from(words).style(Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
         }
         (Mode::Table | Mode::Help, Some(notice)) => Line::from(notice.to_owned()).bold(),
-        (Mode::Table | Mode::Help, None) => Line::from(KEYS).dim(),
+        (Mode::Table | Mode::Help, None) if app.may_change() => Line::from(KEYS).dim(),
+        (Mode::Table | Mode::Help, None) => Line::from(READ_ONLY_KEYS).dim(),
     }
 }
 

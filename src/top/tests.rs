@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use super::app::{App, Column, Key, Mode, News};
+use super::app::{App, Column, Key, KeyAction, Mode, News};
 use super::screen;
 use crate::api;
 use crate::base::time::Instant;
@@ -39,6 +39,7 @@ pub(super) fn status(pid: u32) -> api::Status {
         state_file_failures: 0,
         not_saved: None,
         cleared: None,
+        may_change: true,
     }
 }
 
@@ -334,6 +335,52 @@ fn it_opens_with_what_has_just_happened() {
     app.on_news(News::Sample(Box::new(four(1)), events()), second(2));
     app.on_news(News::Past(Box::default()), second(2));
     assert!(drawn(&mut app, second(2), 120, 24).contains("peak 40"));
+}
+
+#[test]
+fn a_refused_reload_is_shown_until_a_key_dismisses_it_and_panels_take_turns() {
+    let mut app = app();
+    let refused = api::RefusedReload { number: 3, time: time(100), who: "SIGHUP".into(), dismissed_by: None };
+    let reload = api::Reload {
+        failed: 3,
+        errors: vec!["l4lb.toml:3: no".into(), "l4lb.toml:4: no".into()],
+        refused: Some(refused.clone()),
+        ..api::Reload::default()
+    };
+    let with = |reload: &api::Reload, may_change| {
+        let status = api::Status { reload: reload.clone(), may_change, ..status(7) };
+        News::Reached(Box::new(status))
+    };
+    app.on_news(with(&reload, true), second(120));
+    let text = drawn(&mut app, second(120), 120, 24);
+    let words = "x dismisses it: reload refused 20s ago by SIGHUP: l4lb.toml:3: no and 1 more";
+    assert!(text.contains(words), "{text}");
+    assert_eq!(app.on_key(Key::Char('x'), second(120)), Some(KeyAction::Dismiss(3)));
+    app.on_news(with(&reload, false), second(120));
+    assert!(
+        drawn(&mut app, second(120), 120, 24).contains("  read-only"),
+        "no key is shown that would be refused"
+    );
+    for key in ['x', 'd'] {
+        assert_eq!(app.on_key(Key::Char(key), second(120)), None);
+        assert_eq!(app.notice(second(120)), Some("this token is read-only: nothing was changed"));
+    }
+    let dismissed = api::RefusedReload { dismissed_by: Some("uid 0".into()), ..refused };
+    app.on_news(with(&api::Reload { refused: Some(dismissed), ..reload }, true), second(120));
+    assert!(!drawn(&mut app, second(120), 120, 24).contains("reload refused"));
+    let listener =
+        api::Listener { name: "in".into(), pool: "web".into(), accepted: 9, ..api::Listener::default() };
+    app.on_news(News::Listeners(vec![listener]), second(120));
+    for words in [
+        "in at  -> web: 0 sessions, 9 accepted",
+        "connect_refused",
+        "refused 20s ago by SIGHUP, dismissed by uid 0",
+        "events",
+    ] {
+        app.on_key(Key::Char('v'), second(120));
+        let text = drawn(&mut app, second(120), 120, 24);
+        assert!(text.contains(words), "no {words:?} in\n{text}");
+    }
 }
 
 proptest! {

@@ -1,0 +1,74 @@
+//! The part of the screen below the backends, apart from events: listeners, ended sessions, the last reload.
+
+use jiff::Timestamp;
+use ratatui::style::{Color, Stylize};
+use ratatui::text::Line;
+
+use crate::api;
+use crate::config::one_line;
+use crate::ctl::figures::{age, bytes, count};
+use crate::session::CloseReason;
+
+/// Returns a line for each listener, those with most sessions first.
+pub(super) fn listeners(listeners: &[api::Listener]) -> Vec<Line<'static>> {
+    let mut sorted: Vec<&api::Listener> = listeners.iter().collect();
+    sorted.sort_by(|one, other| other.sessions.cmp(&one.sessions).then_with(|| one.name.cmp(&other.name)));
+    sorted.into_iter().map(listener).collect()
+}
+
+fn listener(listener: &api::Listener) -> Line<'static> {
+    let api::Listener { name, address, pool, sessions, accepted, failed, to_backend, to_client, .. } =
+        listener;
+    let failed = format!("{failed} failed");
+    let name = if name == address { one_line(name) } else { one_line(&format!("{name} at {address}")) };
+    Line::from(vec![
+        name.bold(),
+        format!(" -> {}: {}, {accepted} accepted, ", one_line(pool), count(*sessions, "session")).into(),
+        if listener.failed > 0 { failed.yellow() } else { failed.into() },
+        format!(", {} in, {} out", bytes(*to_backend), bytes(*to_client)).into(),
+    ])
+}
+
+/// Returns a line for each reason that sessions have ended for, the most frequent first.
+pub(super) fn ended(totals: &api::Totals) -> Vec<Line<'static>> {
+    let is_failure = |name: &str| {
+        CloseReason::ALL.into_iter().any(|reason| reason.as_str() == name && reason.is_failure())
+    };
+    let mut sorted: Vec<(&String, &u64)> = totals.closed.iter().collect();
+    sorted.sort_by(|one, other| other.1.cmp(one.1));
+    let lines = sorted.into_iter().map(|(reason, count)| {
+        let words = format!("{count:>12}  {}", one_line(reason));
+        if is_failure(reason) { Line::from(words.fg(Color::Red)) } else { Line::from(words) }
+    });
+    lines.collect()
+}
+
+/// Returns what the last reload has changed, or why it was refused.
+pub(super) fn reload(reload: &api::Reload, now: Timestamp) -> Vec<Line<'static>> {
+    if let Some(refused) = &reload.refused {
+        let by = refused.dismissed_by.as_ref().map(|by| format!(", dismissed by {by}")).unwrap_or_default();
+        let words = format!("refused {} ago by {}{by}", age(now, refused.time), refused.who);
+        let errors = reload.errors.iter().map(|error| Line::from(format!("  {}", one_line(error))));
+        return std::iter::once(Line::from(one_line(&words).red())).chain(errors).collect();
+    }
+    let Some(applied) = &reload.applied else { return vec![Line::from("none since the start")] };
+    let api::AppliedReload { time, who, epoch, changes, count: all } = applied;
+    let words = format!("epoch {epoch} applied {} ago by {who}: {}", age(now, *time), count(*all, "change"));
+    let changes = changes.iter().map(|change| Line::from(format!("  {}", one_line(&change.what))));
+    std::iter::once(Line::from(one_line(&words).green())).chain(changes).collect()
+}
+
+/// Returns the line about a refused reload, which asks for attention.
+pub(super) fn refusal(
+    refused: &api::RefusedReload,
+    errors: &[String],
+    now: Timestamp,
+    may_change: bool,
+) -> Line<'static> {
+    let first = errors.first().map_or_else(String::new, |error| format!(": {error}"));
+    let more = errors.len().saturating_sub(1);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let key = if may_change { "x dismisses it: " } else { "" };
+    let words = format!("{key}reload refused {} ago by {}{first}{more}", age(now, refused.time), refused.who);
+    Line::from(one_line(&words).red().bold())
+}
