@@ -4,7 +4,6 @@
 use std::env;
 use std::process::Command;
 
-use l4lb::config::model::LogFormat;
 use l4lb::logging;
 use log::{Level, LevelFilter, log_enabled};
 
@@ -33,7 +32,7 @@ fn the_level_can_be_changed_while_the_process_runs() {
 
 /// Logs a line of every level at every level.
 fn change_the_level() {
-    let logging = logging::start(LEVELS[0], LogFormat::Text, None);
+    let logging = logging::start(LEVELS[0], &logging::Settings::plain());
     let logging = logging.expect("the first logger of this process");
     for level in LEVELS {
         // The first one is that of the start.

@@ -17,7 +17,6 @@ use super::man::man;
 use super::print::{EXIT_USAGE, exit_code, print, print_error};
 use super::serve;
 use crate::config::fd_budget::FdBudget;
-use crate::config::model::LogFormat;
 use crate::config::{self, Config, Overrides};
 use crate::ctl::{self, RegisterArgs};
 use crate::demo::{HttpBackend, Ports};
@@ -67,8 +66,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Keeps a backend registered until a signal ends it.
 fn register(args: RegisterArgs) -> anyhow::Result<ExitCode> {
-    let _flush =
-        logging::start(log::LevelFilter::Info, LogFormat::Text, None).context("cannot start the log")?;
+    let _flush = logging::start(log::LevelFilter::Info, &logging::Settings::plain())
+        .context("cannot start the log")?;
     Ok(exit_code(ctl::register(args, &signalled(&[SIGTERM, SIGINT])?)))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::config::model::{Global, LogFormat};
+use crate::config::model::LogFormat;
 use crate::config::{self, Config, Overrides, one_line};
 use crate::demo::{self, Ports};
 use crate::logging;
@@ -109,8 +109,7 @@ fn serve(
     signals: &server::Signals,
     when_started: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<ExitCode> {
-    let Global { log_level, log_format, access_log, .. } = &config.global;
-    let logging = logging::start(*log_level, *log_format, access_log.as_ref());
+    let logging = logging::start(config.global.log_level, &logging::Settings::of(&config.global));
     let mut logging = logging.context("cannot start the log")?;
     let running = server::start_service(config, file, inherited, |reports| {
         signals.report_to(reports);

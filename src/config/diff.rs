@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::agent;
 use super::discover::Discover;
 use super::model::{
-    AccessLog, Account, Admin, Backend, Config, FurtherCheck, Global, Health, Keepalive, Listener, Pool, Tcp,
-    Timeouts,
+    AccessLog, Account, Admin, Backend, Config, FurtherCheck, Global, Health, Keepalive, Listener, LogTarget,
+    Pool, Tcp, Timeouts,
 };
 use super::proxy;
 use super::show::check_keys;
@@ -211,6 +211,8 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
         resolve,
         log_level,
         log_format,
+        log_target,
+        log_fields,
         access_log,
         session_lines,
         user,
@@ -232,6 +234,17 @@ fn of_global(old: &Global, new: &Global, keys: &mut Keys<'_>) {
     let level = |level: log::LevelFilter| level.as_str().to_ascii_lowercase();
     keys.text("log.level", &level(old.log_level), &level(*log_level));
     keys.text("log.format", old.log_format.as_str(), log_format.as_str());
+    keys.text("log.target", old.log_target.as_str(), log_target.as_str());
+    let socket = |log: &LogTarget| log.syslog().map(|syslog| syslog.socket.display().to_string());
+    keys.maybe("log.socket", socket(&old.log_target), socket(log_target));
+    let facility = |log: &LogTarget| log.syslog().map(|syslog| syslog.facility.as_str());
+    keys.maybe("log.facility", facility(&old.log_target), facility(log_target));
+    let app_name = |log: &LogTarget| log.syslog().map(|syslog| syslog.app_name.clone());
+    keys.maybe("log.app_name", app_name(&old.log_target), app_name(log_target));
+    let header = |log: &LogTarget| log.syslog().map(|syslog| syslog.header.as_str());
+    keys.maybe("log.header", header(&old.log_target), header(log_target));
+    let fields = |fields: &Option<Vec<&str>>| fields.as_ref().map(|fields| fields.join(","));
+    keys.maybe("log.fields", fields(&old.log_fields), fields(log_fields));
     let path = |log: &Option<AccessLog>| log.as_ref().map(|log| log.path.display().to_string());
     keys.maybe("access_log.path", path(&old.access_log), path(access_log));
     let format = |log: &Option<AccessLog>| log.as_ref().map(|log| log.format.as_str());

@@ -239,6 +239,13 @@ mod tests {
         // A source has the keys of its type only: here all of them are one.
         let text = text.replace("[[pool.discover]]\ntype = \"file\"\n", "");
         let text = text.replace("[[pool.discover]]\ntype = \"http\"\n", "");
+        // Those of syslog go with that target only.
+        let (before, log) = text.split_once("\nlog = ").unwrap();
+        let (_, after) = log.split_once('\n').unwrap();
+        let keys = ["level", "format", "target", "socket", "facility", "app_name", "header", "fields"];
+        assert!(keys.iter().all(|key| FULL.contains(key)));
+        let log = keys.map(|key| format!("{key} = \"\"")).join(", ");
+        let text = format!("{before}\nlog = {{ {log} }}\n{after}");
         // Not every step both sends and expects.
         let (before, steps) = text.split_once("\nsteps = ").unwrap();
         let (_, after) = steps.split_once('\n').unwrap();

@@ -2,6 +2,7 @@
 //! later code must not check a port, a weight or a name again.
 
 pub(super) mod health;
+mod log_target;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,6 +16,7 @@ pub use health::{
     BackendCheck, Check, CheckTls, Expect, FIRST_CHECK, FurtherCheck, Health, HealthState, OneCheck,
     ScriptStep, Secret,
 };
+pub use log_target::{Facility, LogTarget, SESSION_FIELDS, Syslog, SyslogHeader};
 
 use super::agent::Agent;
 use super::discover::Discover;
@@ -150,6 +152,10 @@ pub struct Global {
     pub log_level: LevelFilter,
     /// The format of a line.
     pub log_format: LogFormat,
+    /// Where lines go.
+    pub log_target: LogTarget,
+    /// The fields of the lines of sessions and their order, wherever these go; `None` is all.
+    pub log_fields: Option<Vec<&'static str>>,
     /// A separate file for the lines of sessions; `None` leaves them among the others.
     pub access_log: Option<AccessLog>,
     /// The log lines of a session, in either place.

@@ -6,7 +6,8 @@ use std::fmt;
 use super::error::one_line;
 use super::model::{
     AccessLog, Account, Admin, AdminSocket, Backend, BackendCheck, Check, CheckTls, Config, Expect,
-    FurtherCheck, Global, Health, Listener, Pool, Resolve, ScriptStep, SessionLines, Tcp, Timeouts,
+    FurtherCheck, Global, Health, Listener, LogTarget, Pool, Resolve, ScriptStep, SessionLines, Syslog, Tcp,
+    Timeouts,
 };
 use super::units::show_duration;
 use crate::tls::Verify;
@@ -46,6 +47,18 @@ impl fmt::Display for Global {
             write!(f, " max_sessions={max}")?;
         }
         write!(f, " log={level},{format}")?;
+        if let LogTarget::Syslog(Syslog { socket, facility, app_name, header }) = &self.log_target {
+            write!(
+                f,
+                " log_target=syslog,{},{}",
+                one_line(&socket.display().to_string()),
+                facility.as_str()
+            )?;
+            write!(f, ",{app_name},{}", header.as_str())?;
+        }
+        if let Some(fields) = &self.log_fields {
+            write!(f, " log_fields={}", fields.join(","))?;
+        }
         if let Some(AccessLog { path, format }) = &self.access_log {
             write!(f, " access_log={},{}", one_line(&path.display().to_string()), format.as_str())?;
         }

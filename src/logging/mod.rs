@@ -1,32 +1,32 @@
-//! Log lines go through bounded queues to threads that write them: one to standard error, and one to the access log if
-//! it is configured. So neither a stuck standard error nor a slow disk stalls a worker, nor do they stall each other:
-//! lines that do not fit are dropped, counted and reported.
+//! Log lines go through bounded queues to threads that write them: one to standard error or to the syslog daemon, and
+//! one to the access log if it is configured. So neither a stuck standard error or daemon nor a slow disk stalls a
+//! worker, nor do they stall each other: lines that do not fit are dropped, counted and reported.
 
 mod backlog;
+mod daemon;
 mod file;
 mod format;
 mod lines;
+mod outlet;
 mod queue;
+mod syslog;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use env_logger::fmt::Formatter;
-use env_logger::{Logger, Target};
+use env_logger::Logger;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::base::AUDIT;
-use crate::config::model::{AccessLog, Global, LogFormat};
+use crate::config::model::{AccessLog, Global, LogFormat, LogTarget};
 use crate::sys;
 
 use file::AccessFile;
+use format::{SESSIONS, set_format};
+use outlet::{Outlet, unfiltered};
 pub use queue::dropped;
-use queue::{Queue, Sink, StandardError, Waiting};
-
-/// The target of the lines of finished sessions.
-const SESSIONS: &str = "l4lb::session";
+use queue::{Queue, Waiting};
 
 /// The logger of this process.
 static ROUTER: OnceLock<Router> = OnceLock::new();
@@ -34,43 +34,69 @@ static ROUTER: OnceLock<Router> = OnceLock::new();
 /// Writes the lines left in the queues when dropped, unless an output is stuck.
 #[must_use = "dropped, it waits for the lines to be written"]
 pub struct Logging {
-    lines: Queue,
     /// The access log from the start; its lines wait until it is opened.
     waiting: Option<(PathBuf, Waiting)>,
 }
 
-/// Installs the logger of the process: lines of `level` and worse, unless RUST_LOG says otherwise. Fails when the
-/// process has a logger already or no thread can be started.
-pub fn start(level: LevelFilter, format: LogFormat, access_log: Option<&AccessLog>) -> io::Result<Logging> {
-    let (queue, lines) = Queue::new();
-    // Reports of dropped lines must not be dropped themselves: they do not go through the queue.
-    let direct = builder(write_as_set).filter_level(LevelFilter::Warn).target(Target::Stderr).build();
-    queue::spawn("l4lb-log", lines, StandardError::new(io::stderr(), direct))?;
-    set_format(format);
+/// Installs the logger of the process: lines of `level` and worse, unless RUST_LOG says otherwise, as `settings` want
+/// them. Fails when the process has a logger already or no thread can be started.
+pub fn start(level: LevelFilter, settings: &Settings) -> io::Result<Logging> {
+    let Settings { format, fields, target, access_log } = settings;
+    set_format(*format);
+    format::set_fields(fields.clone());
     let (sessions, waiting) = access_log
+        .as_ref()
         .map(|access| {
             let (sessions, waiting) = Sessions::new(access);
             (sessions, (access.path.clone(), waiting))
         })
         .unzip();
     let filters = Filters { rust_log: std::env::var("RUST_LOG").ok(), has_access_log: sessions.is_some() };
-    let router = Router {
-        wiring: RwLock::new(Wiring {
-            filter: filters.build(Chosen::AtStart(level)),
-            chosen: Chosen::AtStart(level),
-            filters,
-            sessions,
-        }),
-        lines: unfiltered(write_as_set, &queue),
-        queue: queue.clone(),
+    let wiring = Wiring {
+        filter: filters.build(Chosen::AtStart(level)),
+        chosen: Chosen::AtStart(level),
+        filters,
+        lines: Outlet::open(target)?,
+        sessions,
     };
+    let router = Router { wiring: RwLock::new(wiring) };
     let level = router.read().filter.filter();
     if ROUTER.set(router).is_err() {
         return Err(io::Error::other("this process has a logger already"));
     }
     log::set_logger(ROUTER.get().expect("the router was set above")).map_err(io::Error::other)?;
     log::set_max_level(level);
-    Ok(Logging { lines: queue, waiting })
+    Ok(Logging { waiting })
+}
+
+/// What the configuration says about log lines, besides their level.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The format of a line.
+    pub format: LogFormat,
+    /// The fields of lines of sessions and their order; `None` is all.
+    pub fields: Option<Vec<&'static str>>,
+    /// Where lines go.
+    pub target: LogTarget,
+    /// The file for the lines of sessions, if they have one.
+    pub access_log: Option<AccessLog>,
+}
+
+impl Settings {
+    /// Returns the settings of a process without a configuration.
+    pub const fn plain() -> Self {
+        Self { format: LogFormat::Text, fields: None, target: LogTarget::StandardError, access_log: None }
+    }
+
+    /// Returns those of a configuration.
+    pub fn of(global: &Global) -> Self {
+        Self {
+            format: global.log_format,
+            fields: global.log_fields.clone(),
+            target: global.log_target.clone(),
+            access_log: global.access_log.clone(),
+        }
+    }
 }
 
 impl Logging {
@@ -92,8 +118,9 @@ impl Drop for Logging {
         {
             log::warn!(path:% = path.display(), lines; "the process ends before these access log lines are written");
         }
-        // An error of the log's own queue has no place to be logged any more.
-        let _left = self.lines.flush();
+        if let Some(router) = ROUTER.get() {
+            router.flush_lines();
+        }
     }
 }
 
@@ -108,16 +135,20 @@ pub fn reopen() {
 /// Writes the lines left in the queues, unless an output is stuck.
 pub fn flush() {
     let Some(router) = ROUTER.get() else { return };
-    for queue in router.access_log().iter().map(|(_, queue)| queue).chain([&router.queue]) {
-        // An error has no place to be logged any more.
+    if let Some((_, queue)) = router.access_log() {
+        // Its lines count as dropped.
         let _left = queue.flush();
     }
+    router.flush_lines();
 }
 
 /// Writes why the process ends, in the format of the log, to standard error and behind the lines in the queues.
 pub fn print_last_words(error: &str) {
+    if ROUTER.get().is_some_and(|router| router.read().lines.is_syslog()) {
+        log::error!(error; "l4lb ends");
+    }
     flush();
-    if IS_JSON.load(Ordering::Relaxed) {
+    if format::is_json() {
         print_json("l4lb ends", error);
     } else {
         eprintln!("l4lb: {error}");
@@ -157,6 +188,9 @@ pub fn set_level(level: LevelFilter) {
 /// The outputs that a new configuration needs, open but not in use yet. Dropping it closes them.
 pub struct Change {
     format: LogFormat,
+    fields: Option<Vec<&'static str>>,
+    /// The new output of all other lines, if it changes.
+    lines: Option<Outlet>,
     /// The new output of the lines of finished sessions, if it changes.
     sessions: Option<Option<Sessions>>,
 }
@@ -164,72 +198,58 @@ pub struct Change {
 /// Opens the outputs of `settings` that are not open yet. Does nothing when this process has no logger. Fails with the
 /// path that cannot be opened.
 pub fn open(settings: &Global) -> Result<Change, (PathBuf, io::Error)> {
-    let format = settings.log_format;
-    let Some(router) = ROUTER.get() else { return Ok(Change { format, sessions: None }) };
-    let running = router.read().sessions.as_ref().map(|sessions| sessions.settings.clone());
-    if running == settings.access_log {
-        return Ok(Change { format, sessions: None });
+    let Settings { format, fields, target, access_log } = Settings::of(settings);
+    let Some(router) = ROUTER.get() else {
+        return Ok(Change { format, fields, lines: None, sessions: None });
+    };
+    let (running, is_there) = {
+        let wiring = router.read();
+        (wiring.sessions.as_ref().map(|sessions| sessions.settings.clone()), wiring.lines.is_at(&target))
+    };
+    let lines = if is_there {
+        None
+    } else {
+        let path = target.syslog().map_or_else(PathBuf::new, |syslog| syslog.socket.clone());
+        Some(Outlet::open(&target).map_err(|error| (path, error))?)
+    };
+    if running == access_log {
+        return Ok(Change { format, fields, lines, sessions: None });
     }
-    let sessions = settings.access_log.as_ref().map(|access| {
+    let sessions = access_log.as_ref().map(|access| {
         let (sessions, waiting) = Sessions::new(access);
         AccessFile::open(&access.path)
             .and_then(|file| queue::spawn("l4lb-access", waiting, file))
             .map(|()| sessions)
             .map_err(|error| (access.path.clone(), error))
     });
-    Ok(Change { format, sessions: Some(sessions.transpose()?) })
+    Ok(Change { format, fields, lines, sessions: Some(sessions.transpose()?) })
 }
 
 impl Change {
     /// Switches to the new outputs. Earlier lines are still written to the old ones.
     pub fn begin(self) {
-        let Self { format, sessions } = self;
+        let Self { format, fields, lines, sessions } = self;
         set_format(format);
-        if let (Some(router), Some(sessions)) = (ROUTER.get(), sessions) {
-            router.rewire(|wiring| {
+        format::set_fields(fields);
+        let Some(router) = ROUTER.get() else { return };
+        if lines.is_none() && sessions.is_none() {
+            return;
+        }
+        router.rewire(|wiring| {
+            if let Some(lines) = lines {
+                wiring.lines = lines;
+            }
+            if let Some(sessions) = sessions {
                 wiring.filters.has_access_log = sessions.is_some();
                 wiring.sessions = sessions;
-            });
-        }
-    }
-}
-
-/// Whether lines are JSON; those of an access log have their own format.
-static IS_JSON: AtomicBool = AtomicBool::new(false);
-
-/// Whether standard error goes to the journal, which reads the priority at the start of a line.
-static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
-
-/// Returns the priority of syslog(3), which sd-daemon(3) expects in front of a line.
-const fn priority(level: Level) -> u8 {
-    match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
-    }
-}
-
-fn set_format(format: LogFormat) {
-    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
-}
-
-fn write_as_set(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    if *IS_JOURNAL.get_or_init(sys::is_journal) {
-        write!(to, "<{}>", priority(record.level()))?;
-    }
-    if IS_JSON.load(Ordering::Relaxed) {
-        format::write_json(to, record)
-    } else {
-        format::write_text(to, record)
+            }
+        });
     }
 }
 
 /// Decides which lines are written, and where to.
 struct Router {
     wiring: RwLock<Wiring>,
-    lines: Logger,
-    queue: Queue,
 }
 
 /// The parts that may change while lines are logged.
@@ -237,6 +257,8 @@ struct Wiring {
     filter: Logger,
     filters: Filters,
     chosen: Chosen,
+    /// The output of all lines without another one.
+    lines: Outlet,
     /// The separate output of the lines of finished sessions, if any.
     sessions: Option<Sessions>,
 }
@@ -275,6 +297,22 @@ impl Router {
         self.read().sessions.as_ref().map(|sessions| (sessions.settings.path.clone(), sessions.queue.clone()))
     }
 
+    fn flush_lines(&self) {
+        let (queue, is_syslog) = {
+            let lines = &self.read().lines;
+            (lines.parts().1.clone(), lines.is_syslog())
+        };
+        // Standard error has no place to report its own lines.
+        if let Err(lines) = queue.flush()
+            && is_syslog
+            && sys::has_room_on_standard_error()
+        {
+            eprintln!(
+                "l4lb: {lines} log lines did not reach the syslog daemon before the end of the process"
+            );
+        }
+    }
+
     fn rewire(&self, change: impl FnOnce(&mut Wiring)) {
         let mut wiring = self.wiring.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut wiring);
@@ -296,7 +334,7 @@ impl Log for Router {
         let is_of_session = record.target() == SESSIONS;
         let (logger, queue) = match &wiring.sessions {
             Some(sessions) if is_of_session => (&sessions.logger, &sessions.queue),
-            Some(_) | None => (&self.lines, &self.queue),
+            Some(_) | None => wiring.lines.parts(),
         };
         logger.log(record);
         // There may be as many as sessions: they may wait for one another. No other line may wait for them.
@@ -344,20 +382,6 @@ impl Filters {
         }
         builder
     }
-}
-
-type Format = fn(&mut Formatter, &Record<'_>) -> io::Result<()>;
-
-/// Returns a logger that writes every line into `queue`.
-fn unfiltered(format: Format, queue: &Queue) -> Logger {
-    let sink = Target::Pipe(Box::new(Sink::new(queue)));
-    builder(format).filter_level(LevelFilter::Trace).target(sink).build()
-}
-
-fn builder(format: Format) -> env_logger::Builder {
-    let mut builder = env_logger::Builder::new();
-    builder.format(format);
-    builder
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod addresses;
 mod authorities;
 mod busy_poll;
 mod clock;
+mod datagram;
 mod files;
 mod folder_changes;
 mod folder_watch;
@@ -31,6 +32,7 @@ mod usage;
 
 pub use addresses::{is_own_address, own_addresses};
 pub use clock::{Clock, timestamp};
+pub use datagram::{LogSocket, Sent, has_room_on_standard_error, host_name};
 pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};
 pub use folder_changes::FileChanges;
 pub use folder_watch::{FolderWaker, FolderWatch, Wait};

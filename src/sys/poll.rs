@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -37,14 +38,26 @@ pub(super) fn has_client(listener: RawFd) -> bool {
     poll_now(&mut polled).is_err() || polled[0].revents != 0
 }
 
+/// Waits until something can be written, or never again; returns false when `timeout` is over before.
+pub(super) fn wait_for_room(fd: RawFd, timeout: Duration) -> bool {
+    let mut polled = [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }];
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // After an error, the write must find out.
+    poll(&mut polled, millis).is_err() || polled[0].revents != 0
+}
+
 fn poll_now(polled: &mut [libc::pollfd]) -> io::Result<()> {
+    poll(polled, 0)
+}
+
+fn poll(polled: &mut [libc::pollfd], millis: i32) -> io::Result<()> {
     let count = libc::nfds_t::try_from(polled.len()).unwrap_or(libc::nfds_t::MAX);
     #[expect(
         unsafe_code,
         reason = "nix borrows each descriptor for as long as the list lives, so none could be kept"
     )]
     // SAFETY: the pointer and the count are those of one slice, which the kernel writes to during the call only.
-    let count_ready = unsafe { libc::poll(polled.as_mut_ptr(), count, 0) };
+    let count_ready = unsafe { libc::poll(polled.as_mut_ptr(), count, millis) };
     if count_ready < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -44,5 +44,6 @@ mod service;
 mod sessions;
 mod shutdown;
 mod stop;
+mod syslog;
 mod watch;
 mod workers;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use toml::Spanned;
 
+use super::log_target;
 use super::reader::{Reader, quote, spot_of_table, str_of};
 use crate::config::model::{AccessLog, Account, Global, LogFormat, Resolve, SessionLines};
 use crate::config::overrides::{Overrides, workers_auto};
@@ -59,6 +60,8 @@ pub(super) fn check(
     let mut read = Reader { report, scope: &log_scope };
     let level = read.choice("level", &log.level, &LOG_LEVELS);
     let format = read.choice("format", &log.format, &LOG_FORMATS).unwrap_or(LogFormat::Text);
+    let log_target = log_target::target(&mut read, log);
+    let log_fields = log_target::fields(&mut read, log);
     let lines = raw.access_log.as_ref().map(|raw| session_lines(raw, &scope, report));
     let access_log = raw.access_log.as_ref().and_then(|raw| access_log(raw, &scope, format, report));
 
@@ -75,6 +78,8 @@ pub(super) fn check(
         resolve: resolve.unwrap_or(Resolve::Require),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,
+        log_target,
+        log_fields,
         access_log,
         session_lines: lines.unwrap_or_default(),
         user,

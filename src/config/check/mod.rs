@@ -9,6 +9,7 @@ mod agent;
 mod discover;
 mod global;
 pub(super) mod listener;
+mod log_target;
 mod names;
 mod pool;
 mod proxy;

@@ -15,6 +15,7 @@ const BASE: &str = r#"
     [global]
     workers = 2
     access_log = { path = "/a" }
+    log = { target = "syslog" }
     user = "a"
     [[listener]]
     name = "in"
@@ -44,6 +45,13 @@ fn app() -> FurtherCheck {
     }
 }
 
+fn syslog(config: &mut Config) -> &mut model::Syslog {
+    match &mut config.global.log_target {
+        LogTarget::Syslog(syslog) => syslog,
+        LogTarget::StandardError => panic!("the base has syslog"),
+    }
+}
+
 fn web(config: &mut Config) -> &mut Pool {
     &mut config.pools[0]
 }
@@ -68,6 +76,14 @@ const EDITS: &[(Edit, &str)] = &[
     (|c| c.global.resolve = model::Resolve::KeepTrying, "global: resolve require -> keep_trying"),
     (|c| c.global.log_level = log::LevelFilter::Warn, "global: log.level info -> warn"),
     (|c| c.global.log_format = LogFormat::Json, "global: log.format text -> json"),
+    (
+        |c| c.global.log_fields = Some(vec!["session", "reason"]),
+        "global: log.fields (not set) -> session,reason",
+    ),
+    (|c| syslog(c).socket = "/run/b".into(), "global: log.socket /dev/log -> /run/b"),
+    (|c| syslog(c).header = model::SyslogHeader::Local, "global: log.header rfc5424 -> local"),
+    (|c| syslog(c).app_name = "lb".into(), "global: log.app_name l4lb -> lb"),
+    (|c| syslog(c).facility = model::Facility::named()[12].1, "global: log.facility daemon -> local0"),
     (|c| c.global.access_log.as_mut().unwrap().path = "/b".into(), "global: access_log.path /a -> /b"),
     (|c| c.global.session_lines.at_start = true, "global: access_log.at end -> start,end"),
     (

@@ -68,6 +68,12 @@ pub(in crate::config) struct RawAccessLog {
 pub(in crate::config) struct RawLog {
     pub(in crate::config) level: Key,
     pub(in crate::config) format: Key,
+    pub(in crate::config) target: Key,
+    pub(in crate::config) socket: Key,
+    pub(in crate::config) facility: Key,
+    pub(in crate::config) app_name: Key,
+    pub(in crate::config) header: Key,
+    pub(in crate::config) fields: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
