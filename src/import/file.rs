@@ -25,6 +25,16 @@ pub(super) struct Global {
     pub(super) drain_timeout: Option<String>,
     pub(super) user: Option<String>,
     pub(super) group: Option<String>,
+    pub(super) log: Option<Log>,
+}
+
+/// Lines that went to the syslog daemon of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Log {
+    pub(super) target: &'static str,
+    pub(super) socket: Option<String>,
+    pub(super) facility: String,
+    pub(super) header: Option<&'static str>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -54,6 +64,7 @@ pub(super) struct Pool {
     pub(super) timeouts: Timeouts,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) health: Health,
+    pub(super) agent: Option<Agent>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) backend: Vec<Backend>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -75,6 +86,8 @@ pub(super) struct Health {
     pub(super) send: Option<String>,
     pub(super) expect: Option<String>,
     pub(super) contains: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) domain: Option<String>,
     pub(super) path: Option<String>,
     pub(super) host: Option<String>,
     pub(super) status: Option<u16>,
@@ -86,6 +99,8 @@ pub(super) struct Health {
     pub(super) jitter_percent: Option<u32>,
     pub(super) port: Option<u16>,
     pub(super) tls: Option<Tls>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) steps: Vec<Step>,
 }
 
 /// The TLS of a check.
@@ -95,6 +110,22 @@ pub(super) struct Tls {
     pub(super) verify: &'static str,
     pub(super) ca_file: Option<String>,
     pub(super) alpn: Option<Vec<String>>,
+}
+
+/// One step of a check over TCP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Step {
+    pub(super) send: Option<String>,
+    pub(super) expect: Option<String>,
+}
+
+/// The agents of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Agent {
+    pub(super) send: Option<String>,
+    pub(super) port: u16,
+    pub(super) address: Option<String>,
+    pub(super) interval: Option<String>,
 }
 
 #[derive(Debug, Serialize)]

@@ -1,5 +1,6 @@
 //! A `server`, `server-template` or `default-server` line.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub(super) struct Settings {
     pub(super) header: Header,
     /// Begins out of service.
     pub(super) is_disabled: bool,
+    pub(super) agent: Agent,
     /// Keywords with which a server cannot be kept, and why.
     unkept: Vec<(&'static str, &'static str)>,
 }
@@ -85,6 +87,16 @@ impl CheckTls {
     }
 }
 
+/// The agent of a server, which is asked if `is_asked`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Agent {
+    pub(super) is_asked: bool,
+    pub(super) port: Option<u16>,
+    pub(super) address: Option<String>,
+    pub(super) interval: Option<Duration>,
+    pub(super) send: Option<String>,
+}
+
 /// A server that is kept.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -103,12 +115,8 @@ const TIMES_IN_A_ROW: RangeInclusive<u64> = *VERDICTS.start() as u64..=*VERDICTS
 const MET: [&str; 2] = ["no-check-send-proxy", "no-tfo"];
 
 /// Keywords with values that are not translated, and how many they have.
-const WITH_VALUES: [(&str, usize); 38] = [
+const WITH_VALUES: [(&str, usize); 34] = [
     ("addr", 1),
-    ("agent-addr", 1),
-    ("agent-inter", 1),
-    ("agent-port", 1),
-    ("agent-send", 1),
     ("alpn", 1),
     ("check-proto", 1),
     ("ciphers", 1),
@@ -233,6 +241,26 @@ impl Settings {
                 }),
                 "inter" => time(words.next()).map(|time| self.interval = Some(time)),
                 "fastinter" => time(words.next()).map(|time| self.fast_interval = Some(time)),
+                "agent-check" => {
+                    self.agent.is_asked = true;
+                    Ok(())
+                }
+                "no-agent-check" => {
+                    self.agent.is_asked = false;
+                    Ok(())
+                }
+                "agent-port" => number(words.next(), 1..=65535).map(|port| self.agent.port = Some(port)),
+                "agent-inter" => time(words.next()).map(|time| self.agent.interval = Some(time)),
+                "agent-send" => {
+                    self.agent.send = words.next().map(str::to_owned);
+                    Ok(())
+                }
+                "agent-addr" => {
+                    let address = words.next().unwrap_or_default();
+                    self.agent.address = address.parse::<IpAddr>().is_ok().then(|| address.to_owned());
+                    let why = || format!("must be an IP address, got {address:?}");
+                    self.agent.address.as_ref().map(|_| ()).ok_or_else(why)
+                }
                 "resolvers" => {
                     self.resolvers = words.next().map(str::to_owned);
                     Ok(())
@@ -272,9 +300,6 @@ impl Settings {
             "on-marked-down" => "sessions of a backend that is down continue until they end",
             "downinter" => "the interval is the same while a backend is down",
             "addr" => "a check goes to the address of the backend",
-            "agent-check" | "agent-addr" | "agent-inter" | "agent-port" | "agent-send" => {
-                "agents are those of a whole pool: write [pool.agent]"
-            }
             "source" | "usesrc" | "interface" => {
                 values.next();
                 "a backend is dialed from the address that the kernel picks"

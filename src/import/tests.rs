@@ -319,3 +319,94 @@ proptest::proptest! {
         proptest::prop_assert!(haproxy(&text, "x").is_ok(), "{text}\n{:?}", haproxy(&text, "x"));
     }
 }
+
+#[test]
+fn a_script_of_sends_and_expectations_becomes_steps() {
+    let (text, notes) = import(
+        "listen a
+    bind :80
+    option tcp-check
+    tcp-check connect
+    tcp-check expect string 220\\ ready
+    tcp-check send-binary 00ff0D0a comment hello
+    tcp-check expect binary 01
+    tcp-check send C:\\\\QUIT\\r\\n
+    server a 10.0.0.2:25 check
+",
+    );
+    assert_eq!(notes, [0; 0]);
+    let health = &text.parse::<toml::Table>().expect("TOML")["pool"][0]["health"];
+    let steps = health["steps"].as_array().expect("steps");
+    let of = |step: &toml::Value, key: &str| step.get(key).and_then(toml::Value::as_str).map(str::to_owned);
+    let steps: Vec<_> = steps.iter().map(|step| (of(step, "send"), of(step, "expect"))).collect();
+    let text = |text: &str| Some(text.to_owned());
+    let expected = [
+        (None, text("220 ready")),
+        (text(r"\x00\xff\x0D\x0a"), text(r"\x01")),
+        // A backslash of the text is one of an escape in our file.
+        (text("C:\\\\QUIT\r\n"), None),
+    ];
+    assert_eq!((health["type"].as_str(), steps.as_slice()), (Some("tcp"), &expected[..]));
+}
+
+#[test]
+fn checks_that_know_the_server_are_kept() {
+    let check = |option: &str| {
+        let lines = format!("listen a\n bind :80\n option {option}\n server a 10.0.0.2:1 check\n");
+        let (text, notes) = import(&lines);
+        let health = text.parse::<toml::Table>().expect("TOML")["pool"][0]["health"].clone();
+        (health.as_table().expect("a table").clone(), notes)
+    };
+    for (option, kind, key, noted) in [
+        ("redis-check", "redis", None, false),
+        ("pgsql-check user lb", "postgres", Some(("user", "lb")), false),
+        ("mysql-check", "mysql", None, false),
+        ("mysql-check user haproxy post-41", "mysql", Some(("user", "haproxy")), false),
+        ("smtpchk", "smtp", None, false),
+        ("smtpchk EHLO lb.example.com", "smtp", Some(("domain", "lb.example.com")), false),
+        ("smtpchk HELO lb.example.com", "smtp", Some(("domain", "lb.example.com")), true),
+        ("ldap-check", "tcp", None, true),
+    ] {
+        let (health, notes) = check(option);
+        assert_eq!(health["type"].as_str(), Some(kind), "{option}");
+        assert_eq!(notes, if noted { vec![3] } else { Vec::new() }, "{option}");
+        if let Some((key, value)) = key {
+            assert_eq!(health[key].as_str(), Some(value), "{option}");
+        }
+    }
+}
+
+#[test]
+fn agents_of_servers_are_those_of_the_pool() {
+    let (text, notes) = import(
+        "listen a
+    bind :80
+    server a 10.0.0.2:1 agent-check agent-port 9707 agent-inter 500ms agent-send hello\\n
+    server b 10.0.0.3:1 agent-check agent-port 9707 agent-inter 500ms agent-send hello\\n
+    server c 10.0.0.4:1
+",
+    );
+    assert_eq!(notes, [5]);
+    let agent = &text.parse::<toml::Table>().expect("TOML")["pool"][0]["agent"];
+    assert_eq!((agent["port"].as_integer(), agent["send"].as_str()), (Some(9707), Some("hello\n")));
+    assert_eq!(agent["interval"].as_str(), Some("500ms"));
+}
+
+#[test]
+fn a_log_of_this_machine_is_one_for_its_syslog_daemon() {
+    let log = |lines: &str| {
+        let (text, notes) = import(&format!(
+            "global\n{lines}defaults\n log global\n option tcplog\nlisten a\n bind :80\n server a 10.0.0.2:1\n"
+        ));
+        let text = text.parse::<toml::Table>().expect("TOML");
+        (text.get("global").map(|global| global["log"].to_string()), notes)
+    };
+    let (written, notes) = log(" log /dev/log local3 notice\n log 127.0.0.1 local0\n");
+    assert_eq!(notes, [3]);
+    let written = written.expect("a log");
+    let has = |word: &str| written.contains(word);
+    assert!(has("syslog") && has("local3") && has("\"local\"") && !has("socket"), "{written}");
+    let (written, notes) = log(" log /run/log len 4096 format rfc5424 daemon\n");
+    assert!(notes.is_empty() && written.as_ref().is_some_and(|log| log.contains("/run/log")), "{written:?}");
+    assert_eq!(log(" log 10.0.0.1:514 local0\n"), (None, vec![2]));
+}

@@ -3,12 +3,15 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use super::file::{Backend, Discover, File, Global, Health, Listener, Pool, ProxyProtocol, Timeouts};
+use super::file::{
+    Agent, Backend, Discover, File, Global, Health, Listener, Log, Pool, ProxyProtocol, Timeouts,
+};
 use super::lines::{Line, Note, Section, Sections};
 use super::proxy::{Bind, Proxy, Times};
 use super::server::{Header, Server, Settings};
 use super::values::{number, time};
 use crate::config::check_name;
+use crate::config::model::Facility;
 use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, SESSIONS_MAX, SOURCES_MAX, WORKERS_MAX};
 use crate::config::units::show_duration;
 
@@ -55,7 +58,7 @@ struct Whole<'a> {
 
 impl Whole<'_> {
     fn global(&mut self, line: &Line) {
-        let Global { workers, splice, busy_poll, max_sessions, drain_timeout, user, group } =
+        let Global { workers, splice, busy_poll, max_sessions, drain_timeout, user, group, log: logged } =
             &mut self.file.global;
         let read = match line.words().as_slice() {
             ["maxconn", max] => {
@@ -89,7 +92,10 @@ impl Whole<'_> {
                 Err("l4lb stays in the foreground, where systemd wants it".to_owned())
             }
             ["stats", ..] => Err("the admin socket is there by default: l4lb ctl".to_owned()),
-            ["log", ..] => Err("lines go to standard error; see [global] log and access_log".to_owned()),
+            ["log", ..] if logged.is_some() => {
+                Err("lines go to one place: the first is translated".to_owned())
+            }
+            ["log", address, rest @ ..] => syslog(address, rest).map(|log| *logged = Some(log)),
             ["uid" | "gid", ..] => Err("l4lb takes the names: [global] user and group".to_owned()),
             ["chroot", ..] => Err("the unit file of systemd confines the process".to_owned()),
             _ => Err("not known here".to_owned()),
@@ -185,6 +191,7 @@ impl Whole<'_> {
             retries: proxy.retries,
             timeouts: timeouts(proxy.times, proxy.times.server),
             health: self.health(section, proxy),
+            agent: self.agent(proxy),
             ..Pool::default()
         };
         let header = proxy.servers.first().map_or(Header::default(), |first| first.settings.header);
@@ -261,6 +268,25 @@ impl Whole<'_> {
         self.notes.push(server.line.note(why));
     }
 
+    /// Returns the agents of the servers: that of the first that has one, with a note for each that differs.
+    fn agent(&mut self, proxy: &Proxy) -> Option<Agent> {
+        let first = proxy.servers.iter().find(|server| server.settings.agent.is_asked)?;
+        let agent = &first.settings.agent;
+        let Some(port) = agent.port else {
+            self.notes.push(first.line.note("agent-check: its port is not known: no agent is asked"));
+            return None;
+        };
+        for server in proxy.servers.iter().filter(|server| server.settings.agent != *agent) {
+            self.notes.push(server.line.note(format!("its agent is asked as that of {}", first.name)));
+        }
+        Some(Agent {
+            send: agent.send.clone(),
+            port,
+            address: agent.address.clone(),
+            interval: agent.interval.map(show_duration),
+        })
+    }
+
     /// Returns the checks of the servers: those of the first that is checked, with a note for each that differs.
     fn health(&mut self, section: &Section, proxy: &Proxy) -> Health {
         let Some(first) = proxy.servers.iter().find(|server| server.settings.is_checked) else {
@@ -302,6 +328,33 @@ fn proxy_protocol(header: Header, port: Option<u16>) -> Option<ProxyProtocol> {
     // HAProxy expects another server behind another port, unless it is said to be the same.
     let check = (port.is_some() && !header.is_checked_with).then_some("none");
     header.version.map(|version| ProxyProtocol { version, tlvs, check })
+}
+
+/// Returns the target of a `log` line, if it is a syslog daemon of this machine.
+fn syslog(address: &str, words: &[&str]) -> Result<Log, String> {
+    if !address.starts_with('/') {
+        let why = "lines go to standard error or to a syslog daemon of this machine; see [global] log and access_log";
+        return Err(why.to_owned());
+    }
+    let (mut facility, mut is_rfc5424) = (None, false);
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "len" | "sample" => _ = words.next(),
+            "format" => is_rfc5424 = words.next() == Some("rfc5424"),
+            word => facility = facility.or(Some(word)),
+        }
+    }
+    let facility = facility.unwrap_or("local0");
+    if !Facility::named().iter().any(|(name, _)| *name == facility) {
+        return Err(format!("facility {facility:?} is not known"));
+    }
+    Ok(Log {
+        target: "syslog",
+        socket: (address != "/dev/log").then(|| address.to_owned()),
+        facility: facility.to_owned(),
+        header: (!is_rfc5424).then_some("local"),
+    })
 }
 
 fn timeouts(times: Times, side: Option<Duration>) -> Timeouts {
