@@ -59,7 +59,79 @@ enum Framing {
     Headers,
     /// Behind this many bytes of headers. The body ends behind this many bytes, or with the connection.
     Body { start: usize, end: Option<usize> },
+    /// In the chunks of a body, RFC 9112, 7.1.
+    Chunked(Chunks),
 }
+
+/// A body that arrives in chunks.
+#[derive(Debug)]
+struct Chunks {
+    /// Bytes of the answer in front of what is not decoded.
+    decoded: usize,
+    next: Piece,
+    body: Vec<u8>,
+}
+
+/// What comes next in a body of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Size,
+    /// This many bytes of a chunk.
+    Data(u64),
+    /// The line end behind the bytes of a chunk.
+    LineEnd,
+    Nothing,
+}
+
+impl Chunks {
+    const fn new(start: usize) -> Self {
+        Self { decoded: start, next: Piece::Size, body: Vec::new() }
+    }
+
+    /// Decodes what there is of the answer. Fails when it is no chunk.
+    fn decode(&mut self, answer: &[u8]) -> Result<(), NoChunk> {
+        // Each round takes bytes of the answer, or is the last one.
+        loop {
+            let rest = &answer[self.decoded..];
+            match self.next {
+                Piece::Size => match httparse::parse_chunk_size(rest) {
+                    Ok(httparse::Status::Complete((taken, size))) => {
+                        self.decoded += taken;
+                        self.next = if size == 0 { Piece::Nothing } else { Piece::Data(size) };
+                    }
+                    Ok(httparse::Status::Partial) => return Ok(()),
+                    Err(httparse::InvalidChunkSize) => return Err(NoChunk),
+                },
+                Piece::Data(left) => {
+                    let taken = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                    self.body.extend_from_slice(&rest[..taken]);
+                    self.decoded += taken;
+                    let left = left.saturating_sub(taken as u64);
+                    self.next = if left == 0 { Piece::LineEnd } else { Piece::Data(left) };
+                    if left > 0 {
+                        return Ok(());
+                    }
+                }
+                Piece::LineEnd => match rest {
+                    [b'\r', b'\n', ..] => (self.decoded, self.next) = (self.decoded + 2, Piece::Size),
+                    [] | [b'\r'] => return Ok(()),
+                    _ => return Err(NoChunk),
+                },
+                Piece::Nothing => return Ok(()),
+            }
+        }
+    }
+
+    /// Returns the line, if it has ended: with CR, LF, or the body.
+    fn line(&self) -> Option<Outcome> {
+        let newline = self.body.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        let end = newline.or_else(|| (self.next == Piece::Nothing).then_some(self.body.len()))?;
+        Some(Ok(Said::parse(&self.body[..end])))
+    }
+}
+
+#[derive(Debug)]
+struct NoChunk;
 
 /// The result of an exchange.
 pub(super) type Outcome = Result<Said, AgentFault>;
@@ -87,6 +159,7 @@ impl Answer {
             Framing::Bare => self.line(0, judged, None),
             Framing::Headers => self.headers(judged),
             Framing::Body { start, end } => self.line(start, judged, end),
+            Framing::Chunked(_) => self.chunks(),
         };
         let is_full = self.bytes.len() == LINE_LEN_MAX;
         decided.or_else(|| is_full.then(|| Err(AgentFault::TooLong { got: self.got() })))
@@ -95,6 +168,7 @@ impl Answer {
     /// Returns the result of an answer that ends here, undecided.
     pub(super) fn end(&self) -> Outcome {
         match self.framing {
+            Framing::Chunked(_) => Err(AgentFault::Incomplete { got: self.got() }),
             // Without a length of its own a body ends with its connection.
             Framing::Body { start, end: None } => Ok(Said::parse(&self.bytes[start..])),
             Framing::Bare | Framing::Headers | Framing::Body { .. } => {
@@ -138,12 +212,35 @@ impl Answer {
         if !(200..300).contains(&code) {
             return Some(Err(AgentFault::Status { got: code }));
         }
-        let length =
-            response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|header| str::from_utf8(header.value).ok()?.trim().parse().ok());
+        let header_of = |name: &str| {
+            response
+                .headers
+                .iter()
+                .find(|header| header.name.eq_ignore_ascii_case(name))
+                .map(|known| known.value)
+        };
+        // No answer to HTTP/1.0 should have it, and some servers send it all the same. It is over a length.
+        if header_of("transfer-encoding").is_some_and(is_chunked) {
+            self.framing = Framing::Chunked(Chunks::new(start));
+            return self.chunks();
+        }
+        let length = header_of("content-length");
+        let length = length.and_then(|value| str::from_utf8(value).ok()?.trim().parse().ok());
         let end = length.map(|length: usize| start.saturating_add(length));
         self.framing = Framing::Body { start, end };
         self.line(start, start, end)
+    }
+
+    /// Decodes the chunks that have come, and returns the result once it is decided.
+    fn chunks(&mut self) -> Option<Outcome> {
+        let Framing::Chunked(chunks) = &mut self.framing else { return None };
+        match chunks.decode(&self.bytes) {
+            Ok(()) => chunks.line(),
+            // The line may have ended before.
+            Err(NoChunk) => {
+                Some(chunks.line().unwrap_or_else(|| Err(AgentFault::NotHttp { got: self.got() })))
+            }
+        }
     }
 
     /// Returns whether the answer cannot become an HTTP response any more.
@@ -156,6 +253,12 @@ impl Answer {
     fn got(&self) -> Quoted {
         self.bytes.as_slice().into()
     }
+}
+
+/// Chunks are the last coding of a body, RFC 9112, 6.3.
+fn is_chunked(coding: &[u8]) -> bool {
+    let last = coding.rsplit(|&byte| byte == b',').next().unwrap_or_default();
+    last.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 #[cfg(test)]
@@ -223,6 +326,32 @@ mod tests {
         }
     }
 
+    /// The size of the first chunk was taken for the line: "4" is no word, and the agent was lost.
+    #[test]
+    fn a_body_in_chunks_has_one_line_too() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (body, expected) in [
+            ("4\r\n#abc\r\n0\r\n\r\n", "line \"abc\""),
+            ("2\r\n#a\r\n3;x=y\r\nb\nc\r\n", "line \"ab\""),
+            ("2\n#a\n1\nb\n0\n\n", "answer is not HTTP"),
+            ("2\r\n#a\n1\r\nb\r\n0\r\n\r\n", "answer is not HTTP"),
+            ("0\r\n\r\n", "a line"),
+            ("4\r\n#ab", "closed before the end of the line"),
+            ("4\r\n#abc", "closed before the end of the line"),
+            ("up\n", "answer is not HTTP"),
+            ("2\r\n#abc\r\n", "answer is not HTTP"),
+            ("ffffffffffffffffff\r\n", "answer is not HTTP"),
+        ] {
+            let bytes = format!("{head}{body}");
+            for lengths in [&[usize::MAX][..], &[1], &[70, 1]] {
+                let words = words(outcome(Answer::http(), bytes.as_bytes(), lengths));
+                assert!(words.starts_with(expected), "{body:?}: {words}");
+            }
+        }
+        let both = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\ntransfer-encoding: gzip, Chunked \r\n\r\n2\r\n#a\r\n0\r\n\r\n";
+        assert_eq!(words(outcome(Answer::http(), both.as_bytes(), &[])), "line \"a\"");
+    }
+
     #[test]
     fn an_answer_without_an_end_is_cut() {
         let flood = vec![b'x'; 2 * LINE_LEN_MAX];
@@ -243,6 +372,8 @@ mod tests {
         let part = prop_oneof![
             Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
             Just(b"Content-Length: 7\r\n".to_vec()),
+            Just(b"Transfer-Encoding: chunked\r\n".to_vec()),
+            Just(b"6\r\n".to_vec()),
             Just(b"\r\n".to_vec()),
             Just(b"\n".to_vec()),
             Just(b"75% up".to_vec()),
