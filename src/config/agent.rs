@@ -30,6 +30,13 @@ pub struct Agent {
     pub on_lost: OnLost,
 }
 
+impl Agent {
+    /// Returns whether `other` asks the same agents in the same words, however often.
+    pub fn asks_as(&self, other: &Self) -> bool {
+        (&self.question, self.address, self.port) == (&other.question, other.address, other.port)
+    }
+}
+
 /// How an agent is asked. [`BACKEND_PLACEHOLDER`] stands for the name of the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentQuestion {

@@ -255,6 +255,23 @@ fn the_words_of_an_agent_that_stays_away_are_cleared_if_so_wanted() {
     assert_eq!((said.weight, said.lost.as_deref()), (None, Some("connection refused")), "still lost");
 }
 
+/// Each reload began the time of its silence anew.
+#[test]
+fn an_agent_is_silent_for_as_long_whatever_else_changes() {
+    let mut agent = Agent::says("drain\n");
+    let keys = |number: u32| format!("on_lost = \"clear after 1s\"\ntimeout = \"{}ms\"", 50 + number % 2);
+    let daemon = start(&agent, &keys(0));
+    until("the agent has answered", || backend(&daemon).admin == Admin::Drain);
+    agent.dies();
+    let mut number = 0;
+    until("it is forgotten", || {
+        number += 1;
+        daemon.reload(&pool(OFF, &agent, &keys(number)));
+        daemon.wait_for_line(&["configuration applied"]);
+        backend(&daemon).admin == Admin::Ready
+    });
+}
+
 #[test]
 fn a_word_without_a_meaning_is_reported_and_the_rest_holds() {
     let agent = Agent::says("weight:300 40% failed\n");
@@ -296,6 +313,8 @@ fn an_agent_may_speak_http() {
     let daemon = start(&agent, "type = \"http\"\npath = \"/of/{backend}\"");
     until("the agent has answered", || backend(&daemon).weight == 20);
     assert_eq!(backend(&daemon).admin, Admin::Drain);
+    agent.now_says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n30%\r\n3\r\n up\r\n0\r\n\r\n");
+    until("the agent has answered in chunks", || backend(&daemon).weight == 30);
     let is_request = |asked: &[u8]| asked.starts_with(b"GET /of/a HTTP/1.0\r\nHost: 127.0.0.1:");
     until("it was asked", || is_request(&agent.asked.lock().expect("lock not poisoned")));
     agent.now_says("HTTP/1.1 503 Busy\r\n\r\nready");

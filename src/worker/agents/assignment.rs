@@ -7,13 +7,23 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::{Agents, DEFERRAL_LOG_PERIOD, Entry, Pace, Queue, Reported};
+use crate::base::time::Instant;
 use crate::base::token_bucket::TokenBucket;
+use crate::config::agent::Agent;
 use crate::config::fd_budget::agents_max;
 use crate::health;
-use crate::pool::{Advice, Backend, Snapshot};
+use crate::pool::{Advice, Backend, BackendId, Snapshot};
 use crate::sys::Kernel;
 use crate::worker::core::{Core, Timer};
 use crate::worker::probes::conversation::index_of;
+
+/// What is known of an agent that is asked no more by these settings.
+struct Asked {
+    agent: Arc<Agent>,
+    answered_at: Instant,
+    reported: Reported,
+    sent: Advice,
+}
 
 impl<K: Kernel> Agents<K> {
     /// Those of the worker in its first epoch; it does `checks_max` checks at a time.
@@ -28,7 +38,7 @@ impl<K: Kernel> Agents<K> {
             queue: Queue::new(agents_max(checks_max)),
             deferral_log: TokenBucket::new(1, DEFERRAL_LOG_PERIOD, core.now),
         };
-        agents.add_new(core);
+        agents.add_new(core, &HashMap::new());
         agents
     }
 
@@ -44,7 +54,8 @@ impl<K: Kernel> Agents<K> {
     }
 
     /// Begins to ask the agents of this worker that are not asked yet, each within one interval.
-    fn add_new(&mut self, core: &mut Core<K>) {
+    /// How long one has been silent does not change with other settings, if `before` has asked it in the same way.
+    fn add_new(&mut self, core: &mut Core<K>, before: &HashMap<BackendId, Asked>) {
         let &mut Core { ref snapshot, ref mut wheel, ref mut rng, now, .. } = core;
         for pool in &snapshot.pools {
             let Some(agent) = &pool.settings.agent else { continue };
@@ -53,6 +64,7 @@ impl<K: Kernel> Agents<K> {
                 if !self.is_mine(backend) || self.by_backend.contains_key(&backend.id) {
                     continue;
                 }
+                let same = before.get(&backend.id).filter(|asked| asked.agent.asks_as(&agent));
                 let place = self.entries.vacant_entry();
                 let index = index_of(place.key());
                 let first = now + health::part_of(agent.interval, rng);
@@ -63,9 +75,9 @@ impl<K: Kernel> Agents<K> {
                     attempt: None,
                     timer: Some((wheel.arm(first, Timer::Agent(index)), first)),
                     started: now,
-                    answered_at: now,
-                    reported: Reported::Nothing,
-                    sent: Advice::NONE,
+                    answered_at: same.map_or(now, |asked| asked.answered_at),
+                    reported: same.map_or(Reported::Nothing, |asked| asked.reported.clone()),
+                    sent: same.map_or(Advice::NONE, |asked| asked.sent),
                     unsent: Advice::NONE,
                     // Unknown yet: a thousand new ones may all be silent.
                     pace: Pace::Slow,
@@ -79,14 +91,16 @@ impl<K: Kernel> Agents<K> {
     pub(in crate::worker) fn align(&mut self, core: &mut Core<K>, before: &Snapshot) {
         let is_reassigned = std::mem::take(&mut self.is_reassigned);
         if is_reassigned || !core.snapshot.shares_backends(before) {
-            self.drop_removed(core);
-            self.add_new(core);
+            let before = self.drop_removed(core);
+            self.add_new(core, &before);
         }
     }
 
     /// Forgets the agents of backends that are in no pool any more or belong to another worker now, and those that are
     /// asked in another way.
-    fn drop_removed(&mut self, core: &mut Core<K>) {
+    /// Returns what is known of those that have gone.
+    fn drop_removed(&mut self, core: &mut Core<K>) -> HashMap<BackendId, Asked> {
+        let mut asked = HashMap::new();
         let snapshot = Arc::clone(&core.snapshot);
         let is_kept = |entry: &Entry<K>| {
             self.is_mine(&entry.backend)
@@ -102,9 +116,12 @@ impl<K: Kernel> Agents<K> {
             if let Some((timer, _)) = entry.timer {
                 core.wheel.cancel(timer);
             }
+            let Entry { backend, agent, answered_at, reported, sent, .. } = entry;
+            asked.insert(backend.id, Asked { agent, answered_at, reported, sent });
         }
         let Agents { entries, queue, .. } = self;
         queue.retain(|index| entries.contains(index as usize));
+        asked
     }
 
     /// Returns how many sockets and timers the exchanges hold.

@@ -67,7 +67,7 @@ struct Entry<K: Kernel> {
 }
 
 /// The last news of an agent that the control thread got.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Reported {
     Nothing,
     Line(AgentLine),
