@@ -3,6 +3,7 @@
 //! repeat themselves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::EventKind;
 use crate::config::model::{self, Check, HealthState};
@@ -13,6 +14,9 @@ use crate::messages::report::{AgentLine, AgentNews};
 use crate::messages::request::Named;
 use crate::pool::{Admin, Advice, Backend, BackendId};
 use crate::sys::timestamp;
+
+/// Words of an agent that change nothing are logged at most this often.
+const WORDS_PERIOD: Duration = Duration::from_secs(60);
 
 /// What runs of a backend: the part that an agent may change.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,12 +44,15 @@ impl ControlLoop {
         match news {
             AgentNews::Said { advice, line } => {
                 // What it does not mention stays as it was.
-                let advice = backend.agent().followed_by(advice);
+                let known = backend.agent();
+                let advice = known.followed_by(advice);
                 let (message, was_down) = (line_words(advice, &line), backend.health() == HealthState::Down);
                 let changes = self.follow_advice(&backend, &settings, advice, line);
-                let mut state = self.control.view.state();
-                state.notes.entry(id).or_default().agent.get_or_insert_default().lost = None;
-                drop(state);
+                let is_news = advice != known || !changes.is_empty();
+                if !self.is_worth_a_line(id, is_news) {
+                    log::debug!(pool:% = named.pool, backend:% = named.backend, agent:% = message; "agent");
+                    return;
+                }
                 // At night an operator reads warnings.
                 let goes_down = backend.health() == HealthState::Down && !was_down;
                 let level = if goes_down { log::Level::Warn } else { log::Level::Info };
@@ -65,6 +72,21 @@ impl ControlLoop {
                 self.report_agent(&named, log::Level::Warn, message);
             }
         }
+    }
+
+    /// Notes that an agent has answered. Returns whether that is logged: other words that change nothing are at most once
+    /// in [`WORDS_PERIOD`], because an agent may show the time.
+    fn is_worth_a_line(&self, id: BackendId, is_news: bool) -> bool {
+        let now = self.clock.now();
+        let mut state = self.control.view.state();
+        let agent = state.notes.entry(id).or_default().agent.get_or_insert_default();
+        let was_lost = agent.lost.take().is_some();
+        let is_due = agent.logged.is_none_or(|logged| now.since(logged) >= WORDS_PERIOD);
+        let is_worth = is_news || was_lost || is_due;
+        if is_worth {
+            agent.logged = Some(now);
+        }
+        is_worth
     }
 
     /// Puts `advice` in force; returns what changes by it, behind a colon.
@@ -220,6 +242,27 @@ mod tests {
         work.publish();
         says(&mut work, drain());
         assert!(work.changed.is_empty());
+    }
+
+    /// Each was a line and an event: an agent that shows its load or the time pushed out all other events.
+    #[test]
+    fn other_words_that_change_nothing_are_no_flood() {
+        let mut work = work(WITH_AGENT);
+        let note = |number: usize| AgentLine { note: Some(format!("{number} o'clock")), mistake: None };
+        for number in 0..100 {
+            let (id, line) = (first(&work).id, note(number));
+            work.on_agent(id, AgentNews::Said { advice: drain(), line });
+        }
+        assert_eq!(messages(&work).len(), 1, "{:?}", messages(&work));
+        let shown = |work: &ControlLoop| {
+            work.control.view.state().notes[&first(work).id].agent.as_ref().unwrap().line.clone()
+        };
+        assert_eq!(shown(&work), note(99), "the last ones are shown");
+        let (id, up) = (first(&work).id, Advice { admin: Some(Admin::Ready), ..Advice::NONE });
+        work.on_agent(id, AgentNews::Said { advice: up, line: note(100) });
+        work.on_agent(id, AgentNews::Lost("refused".into()));
+        work.on_agent(id, AgentNews::Said { advice: up, line: note(101) });
+        assert_eq!(messages(&work).len(), 4, "a change, and an agent that is back, are news");
     }
 
     #[test]

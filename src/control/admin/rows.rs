@@ -220,7 +220,7 @@ fn admin_author(backend: &Backend, note: &Note) -> Option<(String, Timestamp)> {
 fn agent(advice: Advice, note: Option<&AgentNote>) -> api::Agent {
     let Advice { weight, maxconn, admin, health } = advice;
     let nothing = AgentNote::default();
-    let AgentNote { line, since, admin_since: _, lost } = note.unwrap_or(&nothing);
+    let AgentNote { line, since, admin_since: _, lost, logged: _ } = note.unwrap_or(&nothing);
     let (lost, lost_since) = lost.clone().unzip();
     api::Agent {
         weight: weight.map(|weight| weight.to_string()),

@@ -76,6 +76,8 @@ pub(crate) struct AgentNote {
     pub(crate) admin_since: Option<Timestamp>,
     /// Why it cannot be reached, and since when.
     pub(crate) lost: Option<(String, Timestamp)>,
+    /// When an answer was last logged.
+    pub(crate) logged: Option<Instant>,
 }
 
 /// A removed backend that still has sessions.
