@@ -196,6 +196,11 @@ impl Backend {
         self.settle();
     }
 
+    /// Returns whether an operator has set its weight, see [`Backend::hold_weight`].
+    pub fn holds_weight(&self) -> bool {
+        self.parties.is_weight_held.load(Ordering::Relaxed) == 1
+    }
+
     /// Returns what its agent says.
     pub fn agent(&self) -> Advice {
         self.parties.agent()

@@ -12,6 +12,7 @@ mod threads;
 mod topology;
 mod watchdog;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -230,7 +231,7 @@ fn restore(
     let now = (Clock::of_process().now(), sys::timestamp());
     let Some(path) = &config.admin.state_file else {
         let Restored { snapshot, registrations, .. } = persist::restore(Vec::new(), &listed, config, now);
-        return Ok((Arc::new(snapshot), Kept::new(registrations, None), listed));
+        return Ok((Arc::new(snapshot), Kept::new(registrations, HashMap::new(), None), listed));
     };
     let Contents { backends, sources, refused } = Contents::read(path)?;
     listed.extend(listed_in(sources, config, now.1));
@@ -250,12 +251,13 @@ fn restore(
     let on_end = move || _ = reports.try_send(Report::StateWritten);
     let file =
         StateFile::start(path.clone(), on_end).map_err(system("start the thread of the state file"))?;
-    let Restored { snapshot, registrations, left_out } = persist::restore(backends, &listed, config, now);
+    let Restored { snapshot, registrations, authors, left_out } =
+        persist::restore(backends, &listed, config, now);
     for left_out in left_out {
         log::warn!(path:% = path.display(), left_out:%; "state_file: entry not restored");
     }
     log::info!(path:% = path.display(), registered = registrations.iter().count(); "state_file: restored");
-    Ok((Arc::new(snapshot), Kept::new(registrations, Some(file)), listed))
+    Ok((Arc::new(snapshot), Kept::new(registrations, authors, Some(file)), listed))
 }
 
 /// Becomes the configured user in all threads, and gives that user the files it must own.

@@ -1,18 +1,22 @@
 //! The state that survives a restart, and the answers that wait until it is on the disk.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::leases::Registrations;
 use super::notes::Note;
 use super::saving::{SaveProgress, StateFile};
+use super::state_file::SavedAuthor;
 use crate::base::time::Instant;
 use crate::control::status::View;
+use crate::pool::BackendId;
 
 /// The registrations, and their file.
 #[derive(Default)]
 pub(crate) struct Kept {
     /// The registered backends and their leases.
     pub(crate) registrations: Registrations,
+    /// The authors of the administrative states of restored backends.
+    authors: HashMap<BackendId, SavedAuthor>,
     /// The state file, if any.
     pub(crate) file: Option<StateFile>,
     /// Whether the file is older than the running state.
@@ -35,9 +39,13 @@ pub(super) struct Waiting {
 
 impl Kept {
     /// Returns the restored state; it is kept in `file` from now on.
-    pub(crate) fn new(registrations: Registrations, file: Option<StateFile>) -> Self {
+    pub(crate) fn new(
+        registrations: Registrations,
+        authors: HashMap<BackendId, SavedAuthor>,
+        file: Option<StateFile>,
+    ) -> Self {
         // Written at once: an error should show now, and leases that have ended meanwhile should be dropped.
-        Self { registrations, changed: file.is_some(), file, ..Self::default() }
+        Self { registrations, authors, changed: file.is_some(), file, ..Self::default() }
     }
 
     /// Publishes the restored state, and the state of writing.
@@ -49,6 +57,9 @@ impl Kept {
         let registered = self.registrations.iter().map(|(id, _)| id);
         for id in registered.chain(self.registrations.discovered()) {
             state.notes.insert(id, Note { origin: self.registrations.origin_of(id), ..Note::default() });
+        }
+        for (id, SavedAuthor { who, since }) in &self.authors {
+            state.notes.entry(*id).or_default().admin_set = Some((who.clone(), *since));
         }
     }
 

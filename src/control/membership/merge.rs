@@ -148,7 +148,7 @@ fn keep_changes(
                 };
                 report_change(&listed.name, format!("{was} and is listed now: file wins"));
             }
-            (Some(_), Some(_), Some(weight)) => {
+            (Some(_), Some(_), Some(weight)) if weight != says => {
                 let what = format!("weight {weight} was set at run time and stays: run-time wins");
                 report_change(&listed.name, format!("{what} (the file says {says})"));
                 listed.weight = weight;

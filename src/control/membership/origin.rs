@@ -105,7 +105,7 @@ impl Registration {
 /// The settings that operators have made of one backend at run time, whatever its origin says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeOverrides {
-    /// Another weight than that of its origin.
+    /// A weight set by an operator: another than that of its origin, or the same, over that of an agent.
     pub weight: Option<u16>,
     /// The state that an operator has set: ready, drain or maint.
     pub admin: Admin,
@@ -123,7 +123,7 @@ impl RuntimeOverrides {
     /// Returns what operators have set of `backend`; its origin says weight `says`.
     pub(in crate::control) fn of(backend: &Backend, says: u16) -> Self {
         Self {
-            weight: Some(backend.plain_weight()).filter(|&weight| weight != says),
+            weight: Some(backend.plain_weight()).filter(|&weight| weight != says || backend.holds_weight()),
             admin: backend.operator_admin(),
             health: backend.health_override(),
         }
@@ -132,7 +132,7 @@ impl RuntimeOverrides {
     /// What of it holds where the origin says a weight of `says` now, and has `said` another one or the same before.
     #[must_use]
     pub(super) fn kept(self, said: u16, says: u16) -> Self {
-        Self { weight: self.weight.filter(|&weight| said == says && weight != says), ..self }
+        Self { weight: self.weight.filter(|_| said == says), ..self }
     }
 
     /// Returns the weight that runs where the origin says `says`.
@@ -162,10 +162,10 @@ mod tests {
             (Some(5), 1, 2, 2),
             (Some(5), 1, 5, 5),
             (Some(0), 1, 1, 0),
+            (Some(1), 1, 1, 1),
         ] {
             let kept = set(weight).kept(said, says);
             assert_eq!(kept.weight_over(says), runs_with, "{weight:?} over {said}, then {says}");
-            assert_ne!(kept.weight, Some(says), "what the origin says itself is not set");
         }
         let down = RuntimeOverrides { admin: Admin::Maint, health: Some(HealthState::Down), weight: Some(5) };
         assert_eq!(down.kept(1, 2), RuntimeOverrides { weight: None, ..down }, "no origin speaks of those");
@@ -180,5 +180,8 @@ mod tests {
         backend.set_weight(7);
         assert_eq!(RuntimeOverrides::of(&backend, settings.weight).weight, Some(7));
         assert_eq!(RuntimeOverrides::of(&backend, 7), RuntimeOverrides::default());
+        // An agent may say another one.
+        backend.hold_weight(true);
+        assert_eq!(RuntimeOverrides::of(&backend, 7).weight, Some(7));
     }
 }

@@ -14,12 +14,15 @@ use crate::control::membership::kept::{Kept, Waiting};
 use crate::control::membership::leases::Registrations;
 use crate::control::membership::listed::{add_listed, saved_source};
 use crate::control::membership::merge::{Membership, Obstacle};
+use crate::control::membership::notes::Note;
 use crate::control::membership::origin::{Hold, Origin, Registration, RuntimeOverrides};
 use crate::control::membership::requests::BACKENDS_MAX;
 use crate::control::membership::saving::{SaveProgress, StateFile};
-use crate::control::membership::state_file::{Saved, SavedBackend, SavedHolder, SavedRegistration};
+use crate::control::membership::state_file::{
+    Saved, SavedAuthor, SavedBackend, SavedHolder, SavedRegistration,
+};
 use crate::messages::discovery::Listed;
-use crate::pool::{Admin, Backend, Pool, Snapshot};
+use crate::pool::{Admin, Backend, BackendId, Pool, Snapshot};
 use crate::sys::{timestamp, unique_name};
 
 /// Shortest time between two writes: backends that renew their leases change the file all the time.
@@ -103,12 +106,15 @@ impl ControlLoop {
 
     fn save_now(&mut self) {
         let now = self.clock.now();
-        let config = Arc::clone(&self.control.view.state().config);
+        let (config, authors) = {
+            let state = self.control.view.state();
+            (Arc::clone(&state.config), authors_of(&state.notes))
+        };
         let listed = self.listed_to_keep();
         let Kept { registrations, file, changed, next_save, .. } = &mut self.control.kept;
         if let Some(file) = file {
             let wall = timestamp();
-            let backends = collect(&self.control.snapshot, &config, registrations, (now, wall));
+            let backends = collect(&self.control.snapshot, &config, registrations, &authors, (now, wall));
             let sources = listed.into_iter().map(|listed| saved_source(listed, &config, wall));
             file.put(Saved::of(backends, sources.collect()));
         }
@@ -116,11 +122,20 @@ impl ControlLoop {
     }
 }
 
+/// The authors of the administrative states of backends.
+pub(in crate::control) type Authors = HashMap<BackendId, SavedAuthor>;
+
+fn authors_of(notes: &HashMap<BackendId, Note>) -> Authors {
+    let set = notes.iter().filter_map(|(id, note)| Some((*id, note.admin_set.clone()?)));
+    set.map(|(id, (who, since))| (id, SavedAuthor { who, since })).collect()
+}
+
 /// Returns the differences from the present configuration; `now` is the time on both clocks.
 pub(in crate::control) fn collect(
     snapshot: &Snapshot,
     config: &Config,
     registrations: &Registrations,
+    authors: &Authors,
     now: (Instant, Timestamp),
 ) -> Vec<SavedBackend> {
     let remembered = registrations.all_remembered().map(|(pool, name, weight, set)| SavedBackend {
@@ -129,6 +144,7 @@ pub(in crate::control) fn collect(
         weight,
         weight_set: set.weight,
         admin: admin_word(set.admin),
+        admin_set: None,
         health: health_word(set.health),
         registered: None,
     });
@@ -146,7 +162,11 @@ pub(in crate::control) fn collect(
                 Origin::Discovered(known) => Some(known.weight),
             };
             let Some(says) = says else { continue };
-            let overrides = RuntimeOverrides::of(backend, says);
+            let mut overrides = RuntimeOverrides::of(backend, says);
+            if pool.settings.agent.is_none() {
+                // That of the origin is over nothing then.
+                overrides.weight = overrides.weight.filter(|&weight| weight != says);
+            }
             let registered = match origin {
                 Origin::File | Origin::Discovered(_) if overrides == RuntimeOverrides::default() => continue,
                 Origin::File | Origin::Discovered(_) => None,
@@ -164,6 +184,7 @@ pub(in crate::control) fn collect(
                 weight: says,
                 weight_set: overrides.weight,
                 admin: admin_word(overrides.admin),
+                admin_set: authors.get(&backend.id).filter(|_| overrides.admin != Admin::Ready).cloned(),
                 health: health_word(overrides.health),
                 registered,
             });
@@ -189,6 +210,8 @@ pub struct Restored {
     pub snapshot: Snapshot,
     /// The leases of the restored backends that were registered.
     pub registrations: Registrations,
+    /// The authors of the administrative states of the restored backends.
+    pub authors: HashMap<BackendId, SavedAuthor>,
     /// The saved entries that are not restored, one line each.
     pub left_out: Vec<String>,
 }
@@ -202,7 +225,8 @@ pub fn restore(
     now: (Instant, Timestamp),
 ) -> Restored {
     let snapshot = Snapshot::new(config);
-    let mut restored = Restored { snapshot, registrations: Registrations::default(), left_out: Vec::new() };
+    let (registrations, authors) = (Registrations::default(), Authors::default());
+    let mut restored = Restored { snapshot, registrations, authors, left_out: Vec::new() };
     let sockets: Vec<OwnSocket> = config.own_sockets().collect();
     let mut of_pools: HashMap<String, Vec<SavedBackend>> = HashMap::new();
     let of_sources = of_sources(config);
@@ -270,6 +294,7 @@ impl Restored {
                 let who = saved.registered.as_ref().map(|known| known.who.clone()).unwrap_or_default();
                 self.registrations.put(backend.id, Registration { who, weight: saved.weight, holds });
                 overrides_of(&saved).put_on(backend);
+                self.authors.extend(author_of(&saved, backend));
             }
         }
         let by_name: HashMap<&str, &Arc<Backend>> =
@@ -281,6 +306,7 @@ impl Restored {
                     let kept = overrides.kept(saved.weight, says);
                     backend.set_weight(kept.weight_over(says));
                     kept.put_on(backend);
+                    self.authors.extend(author_of(&saved, backend));
                     if overrides.weight.is_some() && saved.weight != says {
                         self.leave_out(&saved, "its weight, because the configuration has another one now");
                     }
@@ -294,6 +320,10 @@ impl Restored {
     fn leave_out(&mut self, backend: &SavedBackend, why: &str) {
         self.left_out.push(format!("pool {:?}: backend {:?}: {why}", backend.pool, backend.name));
     }
+}
+
+fn author_of(saved: &SavedBackend, backend: &Backend) -> Option<(BackendId, SavedAuthor)> {
+    saved.admin_set.clone().map(|author| (backend.id, author))
 }
 
 /// Puts a backend that was registered behind the `members` of its pool, and returns its leases; or why it does not fit
@@ -383,214 +413,4 @@ const fn health_word(health: Option<HealthState>) -> OverrideTo {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, Overrides};
-    use crate::control::membership::origin::Discovery;
-    use crate::control::membership::remembered::REMEMBERED_MAX;
-    use crate::messages::discovery::Found;
-
-    const CONFIG: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\nbackend = [\
-         { name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\", weight = 5 }]\n";
-
-    fn config(text: &str) -> Config {
-        let no_names = &mut |_: &str| Ok(Vec::new());
-        config::parse(text, "test", &Overrides::default(), no_names).expect("a good config")
-    }
-
-    fn wall(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
-    }
-
-    fn at(seconds: u64) -> Instant {
-        Instant::default() + Duration::from_secs(seconds)
-    }
-
-    fn registered(name: &str, port: u16, lease: Option<i64>) -> SavedBackend {
-        let registration = SavedRegistration {
-            address: ([127, 0, 0, 1], port).into(),
-            priority: 0,
-            who: "uid 7".into(),
-            lease: lease.map(wall),
-            holders: Vec::new(),
-        };
-        SavedBackend { registered: Some(registration), ..changed(name, 1) }
-    }
-
-    fn held(holder: &str, lease: i64) -> SavedHolder {
-        SavedHolder { holder: holder.into(), known: true, weight: 1, priority: 0, lease: wall(lease) }
-    }
-
-    #[test]
-    fn a_holder_whose_lease_has_ended_meanwhile_is_left_out() {
-        let mut leased = registered("c", 3, Some(60));
-        leased.registered.as_mut().unwrap().holders = vec![held("one", -1), held("two", 60)];
-        let restored = restore_all(vec![leased]);
-        let (_, known) = restored.registrations.iter().next().unwrap();
-        let holders: Vec<&str> = known.holds.iter().map(|hold| hold.holder.as_str()).collect();
-        assert_eq!((holders, known.lease()), (vec!["two"], Some(at(60))));
-    }
-
-    #[test]
-    fn a_lease_saved_by_a_version_without_holders_continues() {
-        let restored = restore_all(vec![registered("c", 3, Some(60))]);
-        let (_, known) = restored.registrations.iter().next().unwrap();
-        assert_eq!((known.holds.len(), known.holds[0].is_known), (1, false));
-    }
-
-    /// A backend of the configuration in drain, with `weight` as its configured weight.
-    fn changed(name: &str, weight: u16) -> SavedBackend {
-        SavedBackend {
-            pool: "web".into(),
-            name: name.into(),
-            weight,
-            weight_set: None,
-            admin: api::Admin::Drain,
-            health: OverrideTo::Down,
-            registered: None,
-        }
-    }
-
-    fn restore_all(backends: Vec<SavedBackend>) -> Restored {
-        restore(backends, &[], &config(CONFIG), (at(0), wall(0)))
-    }
-
-    #[test]
-    fn saved_backends_serve_after_a_restart() {
-        let weight = SavedBackend { weight_set: Some(9), ..changed("b", 5) };
-        let restored = restore_all(vec![registered("c", 3, Some(60)), weight, registered("d", 4, None)]);
-        assert_eq!(restored.left_out, Vec::<String>::new());
-        let pool = &restored.snapshot.pools[0];
-        let rows: Vec<_> = pool.backends.iter().map(|b| (b.name.as_str(), b.weight(), b.admin())).collect();
-        let (ready, drain) = (Admin::Ready, Admin::Drain);
-        assert_eq!(rows, [("a", 1, ready), ("b", 9, drain), ("c", 1, drain), ("d", 1, drain)]);
-        assert_eq!(pool.backends[1].health_override(), Some(HealthState::Down));
-        assert_eq!(
-            pool.shares().iter().map(|share| share.slots > 0).collect::<Vec<_>>(),
-            [true, false, false, false]
-        );
-        let lease =
-            |place: usize| restored.registrations.get(pool.backends[place].id).map(Registration::lease);
-        assert_eq!([lease(0), lease(1), lease(2), lease(3)], [None, None, Some(Some(at(60))), Some(None)]);
-    }
-
-    #[test]
-    fn every_collected_setting_is_restored() {
-        let mut leased = registered("c", 3, Some(60));
-        leased.registered.as_mut().unwrap().holders = vec![held("one", 30), held("two", 60)];
-        let all = vec![SavedBackend { weight_set: Some(0), ..changed("b", 5) }, leased];
-        let restored = restore_all(all.clone());
-        let config = config(CONFIG);
-        let again = collect(&restored.snapshot, &config, &restored.registrations, (at(20), wall(20)));
-        assert_eq!(again, all);
-        let untouched = Snapshot::new(&config);
-        assert_eq!(collect(&untouched, &config, &Registrations::default(), (at(0), wall(0))), []);
-    }
-
-    /// Those that were there were forgotten, in favor of thousands that had left.
-    #[test]
-    fn of_too_many_those_that_are_there_outlast_a_restart() {
-        let config =
-            config(&format!("{CONFIG}[[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\n"));
-        let restore = |saved| restore(saved, &[], &config, (at(0), wall(0)));
-        let gone = (0..REMEMBERED_MAX).map(|number| changed(&format!("gone-{number}"), 1));
-        let mut restored = restore(gone.collect());
-        let pool = Arc::clone(&restored.snapshot.pools[0]);
-        let mut backends = pool.settings.backends.clone();
-        let address = ([127, 0, 0, 1], 3).into();
-        backends.push(model::Backend {
-            name: "there".into(),
-            address,
-            weight: 1,
-            priority: 0,
-            check: model::BackendCheck::default(),
-        });
-        let running = restored.snapshot.with_backends(pool.id, &backends);
-        let there = running.pools[0].backend_named("there").unwrap();
-        there.set_admin(Admin::Drain);
-        restored.registrations.put_discovery(there.id, Discovery { source: "web.test".into(), weight: 1 });
-        let saved = collect(&running, &config, &restored.registrations, (at(0), wall(0)));
-        assert_eq!(saved.len(), REMEMBERED_MAX + 1);
-        let again = restore(saved).registrations;
-        assert!(again.set_before("web", "there").is_some(), "it is there, and an operator has drained it");
-        assert!(again.set_before("web", "gone-0").is_none() && again.set_before("web", "gone-1").is_some());
-    }
-
-    #[test]
-    fn saved_backends_that_do_not_fit_any_more_are_left_out_and_logged() {
-        let other = |backend: SavedBackend| SavedBackend { pool: "gone".into(), ..backend };
-        let weight = SavedBackend { weight_set: Some(9), ..changed("b", 4) };
-        for (backend, expected) in [
-            (registered("c", 3, Some(0)), "backend \"c\": its lease has ended meanwhile"),
-            (registered("c", 3, Some(-60)), "backend \"c\": its lease has ended meanwhile"),
-            (registered("a", 3, None), "backend \"a\": the pool has \"a\" at 127.0.0.1:1 already"),
-            (registered("c", 2, None), "backend \"c\": the pool has \"b\" at 127.0.0.1:2 already"),
-            (registered("c", 9090, None), "127.0.0.1:9090 is our own listener"),
-            (changed("z", 1), "backend \"z\": the pool has no such backend"),
-            (other(changed("a", 1)), "pool \"gone\": backend \"a\": there is no such pool"),
-            (other(registered("c", 3, None)), "pool \"gone\": backend \"c\": there is no such pool"),
-            (weight, "backend \"b\": its weight, because the configuration has another one now"),
-        ] {
-            let restored = restore_all(vec![backend]);
-            assert_eq!(restored.left_out.len(), 1, "{expected}");
-            assert!(restored.left_out[0].contains(expected), "{expected}: {:?}", restored.left_out);
-            let weights: Vec<u16> = restored.snapshot.backends().map(|backend| backend.weight()).collect();
-            assert_eq!(weights, [1, 5], "{expected}");
-        }
-    }
-
-    /// Case 72.
-    #[test]
-    fn a_clock_that_was_set_back_gives_no_lease_for_years() {
-        let restored = restore_all(vec![registered("c", 3, Some(100_000_000))]);
-        let (_, known) = restored.registrations.iter().next().unwrap();
-        assert_eq!(known.lease(), Some(at(0) + *api::TTL.end()));
-    }
-
-    /// It is not there before its source has answered.
-    #[test]
-    fn settings_of_a_discovered_backend_wait_for_it() {
-        let text = "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\n[[pool.discover]]\n\
-             type = \"dns\"\nname = \"web.test\"\nport = 80\n";
-        let (config, now) = (config(text), (at(0), wall(0)));
-        let saved = SavedBackend {
-            pool: "web".into(),
-            name: "10.0.0.1:80".into(),
-            weight: 1,
-            weight_set: Some(7),
-            admin: api::Admin::Maint,
-            health: OverrideTo::Auto,
-            registered: None,
-        };
-        let restored = restore(vec![saved.clone()], &[], &config, now);
-        assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
-        let (said, set) = restored.registrations.set_before("web", "10.0.0.1:80").unwrap();
-        assert_eq!((said, set.weight, set.admin), (1, Some(7), Admin::Maint));
-        let again = collect(&restored.snapshot, &config, &restored.registrations, now);
-        assert_eq!(again, [saved]);
-    }
-
-    /// The pool was empty until the first answer, and what an operator had set of a backend waited with it.
-    #[test]
-    fn what_a_source_listed_is_there_from_the_start_as_operators_have_set_it() {
-        let source = "[[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\n";
-        let (config, now) = (config(&format!("{CONFIG}{source}")), (at(0), wall(0)));
-        let found = |last: u8, weight| {
-            let address = std::net::SocketAddr::from(([10, 0, 0, last], 80));
-            Found { name: address.to_string(), address: address.into(), weight, priority: 2 }
-        };
-        let list = vec![found(1, 4), found(2, 1)];
-        let age = Duration::ZERO;
-        let listed = Listed { pool: "web".into(), source: "dns:web.test:80".into(), list, age };
-        let set = SavedBackend { name: "10.0.0.1:80".into(), weight_set: Some(7), ..changed("", 4) };
-        let restored = restore(vec![set.clone()], &[listed], &config, now);
-        assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
-        let pool = &restored.snapshot.pools[0];
-        let row = |backend: &Arc<Backend>| (backend.weight(), pool.priority_of(backend), backend.admin());
-        let rows: Vec<_> = pool.backends[2..].iter().map(row).collect();
-        assert_eq!(rows, [(7, 2, Admin::Drain), (1, 2, Admin::Ready)], "behind the file");
-        let origin = restored.registrations.origin_of(pool.backends[2].id);
-        assert!(matches!(origin, Origin::Discovered(known) if known.weight == 4), "as the source says");
-        assert_eq!(collect(&restored.snapshot, &config, &restored.registrations, now), [set]);
-    }
-}
+mod tests;

@@ -88,10 +88,23 @@ pub struct SavedBackend {
     pub weight_set: Option<u16>,
     /// The state that an operator had set: ready, drain or maint.
     pub admin: Admin,
+    /// Its author. A file of a version without it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_set: Option<SavedAuthor>,
     /// The override of its health.
     pub health: OverrideTo,
     /// Its registration; `null` for a configured backend.
     pub registered: Option<SavedRegistration>,
+}
+
+/// The requester of a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedAuthor {
+    /// The requester, as logs and events name it.
+    pub who: String,
+    /// Time of the request.
+    pub since: Timestamp,
 }
 
 /// The saved registration of a backend.
@@ -344,6 +357,7 @@ pub(in crate::control) mod tests {
             weight: 1,
             weight_set: None,
             admin: Admin::Ready,
+            admin_set: None,
             health: OverrideTo::Auto,
             registered: None,
         }
@@ -370,24 +384,19 @@ pub(in crate::control) mod tests {
             any::<std::net::SocketAddr>().prop_map(Address::Ip).prop_filter("a server", |address| {
                 matches!(Target::parse(&address.to_string()), Ok(Target::Address(_)))
             });
-        let registration = (address, priority, ".{0,40}", prop::option::of(second), holders).prop_map(
-            |(address, priority, who, lease, holders)| SavedRegistration {
+        let registration = (address, priority, ".{0,40}", prop::option::of(second.clone()), holders)
+            .prop_map(|(address, priority, who, lease, holders)| SavedRegistration {
                 address,
                 priority,
                 who,
                 lease,
                 holders,
-            },
-        );
+            });
+        let author = (".{0,40}", second).prop_map(|(who, since)| SavedAuthor { who, since });
+        let admin = (admin, prop::option::of(author));
         (name, name, weight.clone(), prop::option::of(weight), admin, health, prop::option::of(registration))
-            .prop_map(|(pool, name, weight, weight_set, admin, health, registered)| SavedBackend {
-                pool,
-                name,
-                weight,
-                weight_set,
-                admin,
-                health,
-                registered,
+            .prop_map(|(pool, name, weight, weight_set, (admin, admin_set), health, registered)| {
+                SavedBackend { pool, name, weight, weight_set, admin, admin_set, health, registered }
             })
     }
 

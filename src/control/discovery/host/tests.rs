@@ -46,7 +46,7 @@ fn start_with(saved: Vec<SavedBackend>, text: &str, addresses: &[u8]) -> Control
     let config = parse(text, addresses);
     let now = (Default::default(), timestamp());
     let listed: Vec<Listed> = config.hosts.iter().map(Listed::of_host).collect();
-    let Restored { snapshot, registrations, left_out } = persist::restore(saved, &listed, &config, now);
+    let Restored { snapshot, registrations, left_out, .. } = persist::restore(saved, &listed, &config, now);
     assert_eq!(left_out, [""; 0]);
     let mut work = ControlLoop::new(control(snapshot, &[]));
     work.control.kept.registrations = registrations;
@@ -118,7 +118,13 @@ fn force_down(work: &mut ControlLoop, name: &str) {
 /// What a process that ends leaves to the next one.
 fn saved(work: &mut ControlLoop) -> Vec<SavedBackend> {
     let now = (work.clock.now(), timestamp());
-    persist::collect(&work.control.snapshot, &work.control.config, &work.control.kept.registrations, now)
+    persist::collect(
+        &work.control.snapshot,
+        &work.control.config,
+        &work.control.kept.registrations,
+        &std::collections::HashMap::new(),
+        now,
+    )
 }
 
 #[test]
@@ -199,6 +205,7 @@ fn a_drain_of_a_name_outlasts_a_restart_and_forced_health_spreads_to_no_other_ad
         weight: 1,
         weight_set: None,
         admin: api::Admin::Drain,
+        admin_set: None,
         health: api::OverrideTo::Down,
         registered: None,
     };
