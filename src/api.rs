@@ -10,6 +10,7 @@ mod discovery;
 mod events;
 mod history;
 mod reload;
+mod sets;
 mod state;
 mod stop;
 mod topology;
@@ -30,6 +31,7 @@ pub use reload::{
     AppliedReload, Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, RefusedReload, Reload,
     ReloadReport, RestartPending,
 };
+pub use sets::{BackendChanged, BackendsChange, BackendsChanged, NAMES_MAX, PATTERN_LEN_MAX};
 pub use state::{Admin, Health};
 pub use stop::{Stage, Stop, Stopping};
 pub use topology::{PoolShares, Share, Topology};

@@ -87,6 +87,10 @@ backend = { dictionary = "backends", probability = 0.5 }
 [[operations]]
 include-name = "GET /v1/sessions"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404]
+# That a name is known, and that a change names one, is more than a schema can say.
+[[operations]]
+include-name = "PATCH /v1/backends"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409]
 [[operations]]
 include-name = "POST /v1/pools/{pool}/backends"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409]

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod atomic;
+pub mod glob;
 pub mod hash;
 pub mod nearest;
 pub mod own_line;

@@ -17,6 +17,7 @@ Examples:
   l4lb ctl backends web                      the backends of one pool
   l4lb ctl add 10.0.0.3:80 --pool web        add a backend
   l4lb ctl drain web/10.0.0.1:80 --wait      no new sessions; return when the last one has ended
+  l4lb ctl drain '*/10.0.0.7:80' web/c       several at once, in all pools; --dry-run shows them first
   l4lb ctl sessions --client 192.0.2.7       the sessions of a client
   l4lb ctl sessions --ended --reason connect_refused --since 5m
   l4lb ctl explain 0.12.3                    why that session got its backend
@@ -155,42 +156,31 @@ pub(super) enum Action {
     },
     /// Give a backend no new sessions; open ones finish, checks continue
     Drain {
-        /// The backend
-        #[arg(value_name = "POOL/BACKEND")]
-        backend: String,
-        /// Show the progress, and return when its last session has ended
-        #[arg(long)]
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Show the progress, and return when the last session has ended
+        #[arg(long, conflicts_with = "dry_run")]
         wait: bool,
         /// Stop waiting after this long, with exit code 1
         #[arg(long, value_name = "DUR", requires = "wait", value_parser = config::parse_timeout)]
         timeout: Option<Duration>,
     },
     /// Return a backend to service; it gets new sessions once its health allows
-    Ready {
-        /// The backend
-        #[arg(value_name = "POOL/BACKEND")]
-        backend: String,
-    },
+    Ready(Chosen),
     /// Give a backend no new sessions and no checks; open sessions finish
-    Maint {
-        /// The backend
-        #[arg(value_name = "POOL/BACKEND")]
-        backend: String,
-    },
+    Maint(Chosen),
     /// Change a backend's share of new sessions
     Weight {
-        /// The backend
-        #[arg(value_name = "POOL/BACKEND")]
-        backend: String,
+        #[command(flatten)]
+        chosen: Chosen,
         /// Weight, 0..=256; 0 gives it no new sessions
         #[arg(value_name = "N", value_parser = weight())]
         weight: u16,
     },
     /// Set a backend's health, overriding its checks
     Health {
-        /// The backend
-        #[arg(value_name = "POOL/BACKEND")]
-        backend: String,
+        #[command(flatten)]
+        chosen: Chosen,
         /// up or down, or auto to follow its checks again
         #[arg(value_enum)]
         health: Word,
@@ -268,6 +258,20 @@ pub(super) enum CountersAction {
         #[arg(value_name = "POOL[/BACKEND]")]
         what: Option<String>,
     },
+}
+
+/// Selects backends to change.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub(super) struct Chosen {
+    /// Backends; * is any characters and ? any one, in either part: 'web/a*', '*/10.0.0.7:80'
+    #[arg(value_name = "POOL/BACKEND", required = true)]
+    pub(super) backends: Vec<String>,
+    /// Show the backends and what would change, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Also when a pool loses its last eligible backend
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 /// Selects sessions.

@@ -1,5 +1,6 @@
-//! Waits until a backend has no session left, and shows the progress.
+//! Waits until backends have no session left, and shows the progress.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
@@ -8,51 +9,87 @@ use crate::api;
 use crate::base::time::Instant;
 use crate::config::units::show_duration;
 use crate::ctl::figures::{count, span};
-use crate::ctl::{Client, Failure};
+use crate::ctl::{ClientError, Failure};
 use crate::sys::Clock;
 
 pub(super) const PERIOD: Duration = Duration::from_millis(500);
 
-/// Returns when the backend at `path`, which was as `began` when its drain began, has no session left. Fails after
-/// `timeout`. Progress goes to standard error, because standard output is for the final answer.
+/// Returns the backends as they are when none of those that `began` to drain has a session left. `look` returns them,
+/// and maybe others, as they are. Fails after `timeout`, and when one is drained no more. Progress goes to standard
+/// error, because standard output is for the final answer.
 pub(super) fn wait(
-    client: &Client,
-    path: &str,
-    began: &api::Backend,
+    began: Vec<api::Backend>,
     timeout: Option<Duration>,
-) -> Result<(), Failure> {
+    look: impl Fn() -> Result<Vec<api::Backend>, ClientError>,
+) -> Result<Vec<api::Backend>, Failure> {
     let clock = Clock::start();
     let deadline = timeout.map(|timeout| clock.now() + timeout);
-    let name = format!("{}/{}", began.pool, began.name);
-    let mut line = ProgressLine::default();
-    let mut backend = began.clone();
+    let mut lines: Vec<ProgressLine> = began.iter().map(|_| ProgressLine::default()).collect();
+    let mut backends = began.clone();
     let result = loop {
         let now = clock.now();
-        let progress =
-            Progress { at_start: began.sessions, left: backend.sessions, age: now.since(Instant::default()) };
-        line.show(&name, &progress);
-        if backend.admin == api::Admin::Ready {
-            break Err(Failure::Failed(format!("{name}: is ready again, not drained any more")));
+        let age = now.since(Instant::default());
+        show(&mut lines, &began, &backends, age);
+        if let Some(ready) = backends.iter().find(|backend| backend.admin == api::Admin::Ready) {
+            break Err(Failure::Failed(format!("{}: is ready again, not drained any more", name(ready))));
         }
-        if progress.left == 0 {
+        let left = sessions(&backends);
+        if left == 0 {
             break Ok(());
         }
         if deadline.is_some_and(|deadline| now >= deadline) {
             let timeout = timeout.map(show_duration).unwrap_or_default();
-            break Err(Failure::Failed(format!(
-                "{name}: {} left after {timeout}",
-                count(progress.left, "session")
-            )));
+            let left = count(left, "session");
+            break Err(Failure::Failed(format!("{}: {left} left after {timeout}", title(&backends))));
         }
         // It may return early, and then the look comes early.
         thread::park_timeout(deadline.map_or(PERIOD, |deadline| PERIOD.min(deadline - now)));
-        backend = match client.get(path) {
-            Ok(backend) => backend,
+        let found = match look() {
+            Ok(found) => found,
             Err(error) => break Err(error.into()),
         };
+        match of(&began, found) {
+            Ok(found) => backends = found,
+            Err(gone) => {
+                break Err(Failure::Failed(format!("{gone}: is in its pool no more")));
+            }
+        }
     };
-    line.end();
-    result
+    lines.iter_mut().for_each(ProgressLine::end);
+    result.map(|()| backends)
+}
+
+/// Shows the progress of each; of several on a terminal that of all together, because a line is all there is.
+fn show(lines: &mut [ProgressLine], began: &[api::Backend], now: &[api::Backend], age: Duration) {
+    if let Some(line) = lines.first_mut().filter(|_| io::stderr().is_terminal()) {
+        return line.show(&title(now), &Progress { at_start: sessions(began), left: sessions(now), age });
+    }
+    for (line, (began, now)) in lines.iter_mut().zip(began.iter().zip(now)) {
+        line.show(&name(now), &Progress { at_start: began.sessions, left: now.sessions, age });
+    }
+}
+
+/// Returns of `found` those that `began`, in that order; or the name of one that is missing.
+fn of(began: &[api::Backend], found: Vec<api::Backend>) -> Result<Vec<api::Backend>, String> {
+    let mut by_name: HashMap<String, api::Backend> =
+        found.into_iter().map(|backend| (name(&backend), backend)).collect();
+    began.iter().map(|backend| by_name.remove(&name(backend)).ok_or_else(|| name(backend))).collect()
+}
+
+fn name(backend: &api::Backend) -> String {
+    format!("{}/{}", backend.pool, backend.name)
+}
+
+/// Names one backend, or counts several.
+fn title(backends: &[api::Backend]) -> String {
+    match backends {
+        [only] => name(only),
+        several => count(several.len() as u64, "backend"),
+    }
+}
+
+fn sessions(backends: &[api::Backend]) -> u64 {
+    backends.iter().map(|backend| backend.sessions).sum()
 }
 
 /// The progress of a drain.

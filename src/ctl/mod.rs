@@ -4,6 +4,7 @@
 //! text. `drain` waits until a backend has no session left, `stop` until the process has ended; `register` keeps a backend registered.
 
 mod args;
+mod change;
 mod client;
 mod codes;
 mod discovery;
@@ -120,29 +121,22 @@ impl Ctl {
                     }
                 })
             }
-            Action::Drain { backend, wait, timeout } => {
-                let named = self.named(backend)?;
-                if !wait {
-                    return self.set_admin(&named, api::Admin::Drain);
+            Action::Drain { chosen, wait, timeout } => {
+                let change = admin_change(api::Admin::Drain);
+                if *wait {
+                    return self.drain(chosen, change, *timeout);
                 }
-                let path = named.path();
-                let change = api::BackendChange { admin: Some(api::Admin::Drain), weight: None };
-                let answer = self.client.answer(Method::PATCH, &path, Some(&change))?;
-                let began: api::Backend = answer.read()?;
-                warn_unless_saved(&answer.body);
-                drain::wait(&self.client, &path, &began, *timeout)?;
-                self.get(&path, show::changed)
+                self.change(chosen, change)
             }
-            Action::Ready { backend } => self.set_admin(&self.named(backend)?, api::Admin::Ready),
-            Action::Maint { backend } => self.set_admin(&self.named(backend)?, api::Admin::Maint),
-            Action::Weight { backend, weight } => {
-                let change = api::BackendChange { weight: Some(*weight), admin: None };
-                self.change(&self.named(backend)?, &change)
-            }
-            Action::Health { backend, health } => {
-                let path = format!("{}/health", self.named(backend)?.path());
-                let health = api::HealthOverride { health: (*health).into() };
-                self.ask(Method::POST, &path, Some(&health), show::changed)
+            Action::Ready(chosen) => self.change(chosen, admin_change(api::Admin::Ready)),
+            Action::Maint(chosen) => self.change(chosen, admin_change(api::Admin::Maint)),
+            Action::Weight { chosen, weight } => self.change(
+                chosen,
+                api::BackendsChange { weight: Some(*weight), ..api::BackendsChange::default() },
+            ),
+            Action::Health { chosen, health } => {
+                let health = Some((*health).into());
+                self.change(chosen, api::BackendsChange { health, ..api::BackendsChange::default() })
             }
             Action::Kill { session, backend } => self.kill(session.as_deref(), backend.as_deref()),
             Action::Reload { dry_run: true } => {
@@ -219,14 +213,6 @@ impl Ctl {
         print(&if self.json { json_line(&answer.body) } else { show(&said) })?;
         warn_unless_saved(&answer.body);
         Ok(())
-    }
-
-    fn set_admin(&self, named: &Named, admin: api::Admin) -> Result<(), Failure> {
-        self.change(named, &api::BackendChange { admin: Some(admin), weight: None })
-    }
-
-    fn change(&self, named: &Named, change: &api::BackendChange) -> Result<(), Failure> {
-        self.ask(Method::PATCH, &named.path(), Some(change), show::changed)
     }
 
     fn kill(&self, session: Option<&str>, backend: Option<&str>) -> Result<(), Failure> {
@@ -385,6 +371,10 @@ impl std::fmt::Display for Named {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.pool, self.backend)
     }
+}
+
+fn admin_change(admin: api::Admin) -> api::BackendsChange {
+    api::BackendsChange { admin: Some(admin), ..api::BackendsChange::default() }
 }
 
 /// Prints a warning to standard error when an answer contains why the change is not in the state file.

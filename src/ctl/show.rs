@@ -284,6 +284,24 @@ pub(super) fn changed(backend: &api::Backend) -> String {
     )
 }
 
+/// Returns one line for each backend of a set, with what has changed of it.
+pub(super) fn changed_set(set: &api::BackendsChanged) -> String {
+    let mut text = String::new();
+    for api::BackendChanged { backend, changes } in &set.backends {
+        let what = match (changes.is_empty(), set.applied) {
+            (true, _) => "as it was".to_owned(),
+            (false, true) => changes.join(", "),
+            (false, false) => format!("would change: {}", changes.join(", ")),
+        };
+        text += &one_line(&format!("{}; {what}", changed(backend).trim_end()));
+        text.push('\n');
+    }
+    let many = count(set.backends.len() as u64, "backend");
+    let touched = set.backends.iter().filter(|one| !one.changes.is_empty()).count();
+    let verb = if set.applied { "changed" } else { "would change" };
+    text + &format!("{many}, {touched} {verb}\n")
+}
+
 /// Returns the same line with the holder of its lease.
 pub(super) fn registered(registered: &api::Registered) -> String {
     let api::Registered { backend, holder, .. } = registered;

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::base::address::Address;
 use crate::config::model::HealthState;
-use crate::pool::{Admin, BackendId};
+use crate::pool::{Admin, BackendId, Setting};
 
 /// Receives the answer to a request.
 pub type Reply<T> = oneshot::Sender<Result<Done<T>, Refusal>>;
@@ -72,6 +72,13 @@ pub enum Request {
         health: Option<HealthState>,
         /// Receives the confirmation, or the reason of a refusal.
         reply: Reply<()>,
+    },
+    /// Changes all backends of a set in one step, or none.
+    ChangeSet {
+        /// The backends, and the change.
+        set: ChangeSet,
+        /// Receives what has changed of each, in the order of the set.
+        reply: Reply<Vec<Changed>>,
     },
     /// Sets whether the process reports itself as not ready, regardless of its state.
     ReadyFail {
@@ -143,6 +150,28 @@ pub enum Scope {
     Pool(String),
     /// One backend.
     Backend(Named),
+}
+
+/// A change of several backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeSet {
+    /// Names and patterns: POOL/BACKEND, or BACKEND where there is one pool.
+    pub names: Vec<String>,
+    /// The change of each.
+    pub setting: Setting,
+    /// Permits a pool to lose its last eligible backend by it.
+    pub is_forced: bool,
+    /// Changes nothing, and answers what would change.
+    pub is_dry_run: bool,
+}
+
+/// What has changed of one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its names.
+    pub backend: Named,
+    /// The changes in words, one each; none where it was so already.
+    pub changes: Vec<String>,
 }
 
 /// A backend to register. Every field is valid by itself.

@@ -62,6 +62,17 @@ struct Parties {
     is_agent_alone: AtomicU8,
 }
 
+/// What an operator sets of a backend; a field that is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// Its share of new sessions, 0..=256.
+    pub weight: Option<u16>,
+    /// Its administrative state.
+    pub admin: Option<Admin>,
+    /// The override of its health; [`HealthState::Unknown`] ends one.
+    pub health: Option<HealthState>,
+}
+
 impl Parties {
     fn new(weight: u16) -> Self {
         Self {
@@ -71,6 +82,20 @@ impl Parties {
             health: AtomicU8::new(HealthState::Unknown as u8),
             agent: AtomicU64::new(Advice::NONE.pack()),
             is_agent_alone: AtomicU8::new(0),
+        }
+    }
+
+    /// Returns what they would say after `setting`.
+    fn with(&self, setting: Setting) -> Self {
+        let Setting { weight, admin, health } = setting;
+        let load = |atomic: &AtomicU8| atomic.load(Ordering::Relaxed);
+        Self {
+            admin: AtomicU8::new(admin.map_or_else(|| load(&self.admin), |admin| admin as u8)),
+            weight: AtomicU16::new(weight.unwrap_or_else(|| self.weight.load(Ordering::Relaxed))),
+            is_weight_held: AtomicU8::new(weight.map_or_else(|| load(&self.is_weight_held), |_| 1)),
+            health: AtomicU8::new(health.map_or_else(|| load(&self.health), |health| health as u8)),
+            agent: AtomicU64::new(self.agent.load(Ordering::Relaxed)),
+            is_agent_alone: AtomicU8::new(load(&self.is_agent_alone)),
         }
     }
 
@@ -234,6 +259,42 @@ impl Backend {
     /// Returns whether it may get new sessions now.
     pub fn is_eligible(&self) -> bool {
         self.admits() && self.health() != HealthState::Down
+    }
+
+    /// Returns what `setting` would change of it, in words, one each. Must be called before it is put on.
+    pub fn changes_by(&self, setting: Setting) -> Vec<String> {
+        let after = self.parties.with(setting);
+        let mut changes = Vec::new();
+        if let Some(weight) = setting.weight {
+            let before = self.plain_weight();
+            if weight != before || after.merged_weight() != self.weight() {
+                changes.push(format!("weight {before} -> {weight}"));
+            }
+        }
+        let before = self.operator_admin();
+        if let Some(admin) = setting.admin.filter(|&admin| admin != before) {
+            changes.push(format!("admin state {} -> {}", before.as_str(), admin.as_str()));
+        }
+        match setting.health.map(known) {
+            Some(wanted) if wanted == self.health_override() => {}
+            Some(Some(health)) => {
+                changes.push(format!("health is {} whatever its checks say", health.as_str()));
+            }
+            Some(None) => {
+                let health = known(after.ruling()).unwrap_or_else(|| self.checked_health());
+                changes.push(format!("health is what its checks say: {}", health.as_str()));
+            }
+            None => {}
+        }
+        changes
+    }
+
+    /// Returns whether it may get new sessions after `setting`.
+    pub fn is_eligible_after(&self, setting: Setting) -> bool {
+        let after = self.parties.with(setting);
+        let health = known(after.ruling()).unwrap_or_else(|| self.checked_health());
+        let admits = after.strictest_admin() == Admin::Ready && after.merged_weight() > 0;
+        admits && self.is_resolved() && health != HealthState::Down
     }
 
     /// Returns its health: as an operator or its agent rules, or else as its probe last found.

@@ -19,7 +19,7 @@ mod tables;
 
 pub use admin::Admin;
 pub use advice::{Advice, AgentWeight, PERCENT_MAX};
-pub use backend::{Backend, Lease};
+pub use backend::{Backend, Lease, Setting};
 pub use choose::{Chosen, choose};
 pub use explain::{Choice, SkipReason, Why};
 pub use ids::{BackendId, PoolId};

@@ -75,3 +75,49 @@ fn an_agent_takes_a_backend_down_and_brings_it_up_only_where_nothing_checks_it()
         assert_eq!((backend.checked_health(), backend.health_override()), (checked, operator), "{case}");
     }
 }
+
+#[test]
+fn what_a_setting_would_do_is_what_it_does() {
+    use HealthState::{Down, Unknown, Up};
+    let all = [
+        Setting::default(),
+        Setting { weight: Some(0), ..Setting::default() },
+        Setting { weight: Some(5), admin: Some(Admin::Drain), ..Setting::default() },
+        Setting { admin: Some(Admin::Ready), health: Some(Down), ..Setting::default() },
+        Setting { health: Some(Up), ..Setting::default() },
+        Setting { health: Some(Unknown), ..Setting::default() },
+    ];
+    let advices = [
+        Advice::NONE,
+        Advice { weight: Some(AgentWeight::Percent(0)), ..Advice::NONE },
+        Advice { weight: Some(AgentWeight::Absolute(9)), ..Advice::NONE },
+        Advice { admin: Some(Admin::Maint), health: Some(Down), ..Advice::NONE },
+    ];
+    for first in all {
+        for then in all {
+            for advice in advices {
+                let backend = backend(1);
+                backend.set_agent(advice, false);
+                put(&backend, first);
+                let (expected, changes) = (backend.is_eligible_after(then), backend.changes_by(then));
+                let before = (backend.plain_weight(), backend.operator_admin(), backend.health_override());
+                put(&backend, then);
+                assert_eq!(backend.is_eligible(), expected, "{first:?}, {then:?}, {advice:?}");
+                let after = (backend.plain_weight(), backend.operator_admin(), backend.health_override());
+                assert!(before == after || !changes.is_empty(), "{first:?}, {then:?}: {changes:?}");
+                assert!(backend.changes_by(then).is_empty(), "{then:?} is put on already");
+            }
+        }
+    }
+}
+
+fn put(backend: &Backend, setting: Setting) {
+    let Setting { weight, admin, health } = setting;
+    if let Some(weight) = weight {
+        backend.set_weight(weight);
+        backend.hold_weight(true);
+    }
+    admin.into_iter().for_each(|admin| backend.set_admin(admin));
+    let health = health.map(|health| (health != HealthState::Unknown).then_some(health));
+    health.into_iter().for_each(|health| backend.override_health(health));
+}

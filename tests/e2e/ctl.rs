@@ -84,6 +84,12 @@ const SHOWN: &[Case] = &[
     ("ready a", &["web/a: ", "may have new sessions"], is::<api::Backend>),
     ("health a down", &["web/a: down,override", "gets no new sessions"], is::<api::Backend>),
     ("health a auto", &["web/a: unknown,", "may have new sessions"], is::<api::Backend>),
+    ("weight * 3 --dry-run", &["web/a: ", "would change: weight ", "2 backends, 2 would change"], is::<api::BackendsChanged>),
+    ("weight a b 3", &["web/a: ", "2 backends, 2 changed"], is::<api::BackendsChanged>),
+    ("drain web/a --force", &["; admin state ready -> drain", "1 backend, 1 changed"], is::<api::BackendsChanged>),
+    ("ready */127.0.0.1:* web/b", &["; as it was", "2 backends, 1 changed"], is::<api::BackendsChanged>),
+    ("health w*/? down --force", &["2 backends, 2 changed"], is::<api::BackendsChanged>),
+    ("health web/a b auto", &["2 backends, 2 changed"], is::<api::BackendsChanged>),
     ("add :3 --name c --weight 2 --ttl 1h", &["web/c: ", "weight 2,", "its lease ends in "], is::<api::Backend>),
     ("add [::1]:4 --pool web --backup", &["web/[::1]:4: ", "priority 15"], is::<api::Backend>),
     ("weight web/[::1]:4 5", &["weight 5"], is::<api::Backend>),
@@ -126,6 +132,14 @@ fn a_failed_command_is_one_line_and_an_exit_code() {
             2,
         ),
         ("ready web/none", "l4lb: pool \"web\" has no backend \"none\"", 1),
+        ("ready web/a web/none", "l4lb: pool \"web\" has no backend \"none\"", 1),
+        ("maint web/x*", "l4lb: no backend matches \"web/x*\"", 1),
+        ("maint a* b", "l4lb: a*: name the pool, there are several: web, api", 1),
+        (
+            "maint web/* --dry-run",
+            "l4lb: pool \"web\" would have no eligible backend left: nothing is changed unless it is forced (--force)",
+            1,
+        ),
         ("backends none", "l4lb: there is no pool \"none\"", 1),
         (
             "add 127.0.0.1:1 --pool web",
@@ -171,6 +185,25 @@ fn a_drain_is_waited_for_until_its_last_session_has_gone() {
     assert!(waiting.stderr.next().starts_with(&progress(0)));
     let (status, stdout) = (waiting.program.ends(), waiting.stdout.rest());
     assert!(status.success() && stdout.iter().any(|line| line.contains("has 0 sessions")), "{stdout:?}");
+    lab.stops();
+}
+
+#[test]
+fn of_a_set_that_drains_the_progress_of_each_is_shown() {
+    let lab = setup().start_daemon();
+    let relay = lab.relay().established();
+    let name = lab.backend_address().to_string();
+    let mut waiting = Piped::start(&lab.server, &format!("drain def*/* {name} --wait --force"));
+    let progress = |left| format!("default/{name}: {left} of 1 session left after ");
+    assert!(waiting.stderr.next().starts_with(&progress(1)));
+    drop(relay);
+    assert!(waiting.stderr.next().starts_with(&progress(0)));
+    let (status, stdout) = (waiting.program.ends(), waiting.stdout.rest());
+    assert!(status.success(), "{stdout:?}");
+    assert!(
+        stdout.iter().any(|line| line.ends_with("has 0 sessions; admin state ready -> drain")),
+        "{stdout:?}"
+    );
     lab.stops();
 }
 

@@ -15,6 +15,7 @@ use super::resolve::Resolvers;
 use super::rows;
 use super::scrape::Scraper;
 use crate::api;
+use crate::base::nearest::did_you_mean;
 use crate::control::View;
 use crate::messages::report::{Report, Reports};
 use crate::messages::request::{Ask, Done, Named, Reply, Request};
@@ -71,7 +72,12 @@ impl Context {
             Some(index) => Some(rows::backend(&state, now, pool, index)),
             None => rows::host(&state, now, pool, &named.backend),
         };
-        row.map(Json).ok_or_else(|| Problem::not_found(format!("{named} does not exist")))
+        let missing = || {
+            let known = pool.backends.iter().map(|backend| backend.name.as_str());
+            let hint = did_you_mean(&named.backend, known);
+            Problem::not_found(format!("{named} does not exist{hint}"))
+        };
+        row.map(Json).ok_or_else(missing)
     }
 }
 

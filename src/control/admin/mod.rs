@@ -5,6 +5,7 @@
 //! routes, `rows` turns state into JSON, `sampler` measures durations, `stream` sends events as they happen, `page` is
 //! the dashboard.
 
+mod changes;
 mod context;
 mod counters;
 mod discovery;

@@ -20,12 +20,11 @@ use super::extract::{Answer, Json, Path, Query, check_limit};
 use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
 use super::token::Access;
-use super::wanted::{Wanted, check_weight};
-use super::{counters, discovery, monitoring, page, reloads, rows, sessions, stop, stream};
+use super::wanted::Wanted;
+use super::{changes, counters, discovery, monitoring, page, reloads, rows, sessions, stop, stream};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::Target;
-use crate::config::model::HealthState;
 use crate::control::readiness::why_not_ready;
 use crate::logging;
 use crate::messages::request::{Done, Named, NewBackend, Request};
@@ -95,10 +94,10 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(status))
         .routes(routes!(listeners))
         .routes(routes!(pools))
-        .routes(routes!(backends))
+        .routes(routes!(backends, changes::change_set))
         .routes(routes!(register))
-        .routes(routes!(backend, change, deregister))
-        .routes(routes!(override_health))
+        .routes(routes!(backend, changes::change, deregister))
+        .routes(routes!(changes::override_health))
         .routes(routes!(events))
         .routes(routes!(stream::event_stream))
         .routes(routes!(stream::sample_stream))
@@ -250,30 +249,6 @@ async fn backend(
     context.backend(&Named { pool, backend })
 }
 
-/// Sets the weight or the administrative state
-#[utoipa::path(
-    patch, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
-    request_body = api::BackendChange,
-    responses(
-        (status = OK, body = api::Changed),
-        (status = NOT_FOUND, body = api::Problem),
-        (status = SERVICE_UNAVAILABLE, body = api::Problem),
-    ),
-)]
-async fn change(
-    State(context): State<Context>,
-    Extension(who): Extension<Peer>,
-    Path((pool, backend)): Path<(String, String)>,
-    Json(change): Json<api::BackendChange>,
-) -> Answer<api::Changed> {
-    let named = Named { pool, backend };
-    change.weight.map_or(Ok(()), check_weight).map_err(Problem::bad)?;
-    let (weight, admin) = (change.weight, change.admin.map(rows::admin_of));
-    let backend = named.clone();
-    let done = context.ask(who, |reply| Request::Change { backend, weight, admin, reply }).await?;
-    context.changed(&named, done.not_saved)
-}
-
 /// Removes a backend, or ends one of its leases
 ///
 /// A removed backend gets no new sessions; `on_remove` of its pool decides about the open ones.
@@ -297,33 +272,6 @@ async fn deregister(
     let done = context.ask(who, |reply| Request::Deregister { backend, holder, reply }).await?;
     let Done { result: left, not_saved } = done;
     Ok(Json(api::Removed { sessions: left.sessions.into(), removed: left.is_removed, not_saved }))
-}
-
-/// Sets a backend's health, overriding its checks
-#[utoipa::path(
-    post, path = "/v1/pools/{pool}/backends/{backend}/health",
-    params(("pool" = String, Path), ("backend" = String, Path)), request_body = api::HealthOverride,
-    responses(
-        (status = OK, body = api::Changed),
-        (status = NOT_FOUND, body = api::Problem),
-        (status = SERVICE_UNAVAILABLE, body = api::Problem),
-    ),
-)]
-async fn override_health(
-    State(context): State<Context>,
-    Extension(who): Extension<Peer>,
-    Path((pool, backend)): Path<(String, String)>,
-    Json(wanted): Json<api::HealthOverride>,
-) -> Answer<api::Changed> {
-    let named = Named { pool, backend };
-    let health = match wanted.health {
-        api::OverrideTo::Up => Some(HealthState::Up),
-        api::OverrideTo::Down => Some(HealthState::Down),
-        api::OverrideTo::Auto => None,
-    };
-    let backend = named.clone();
-    let done = context.ask(who, |reply| Request::OverrideHealth { backend, health, reply }).await?;
-    context.changed(&named, done.not_saved)
 }
 
 /// Recent events

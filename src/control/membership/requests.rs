@@ -7,22 +7,21 @@ use log::LevelFilter;
 
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
-use crate::config::discover::{Discover, Host, host_of};
+use crate::config::discover::Discover;
 use crate::config::model::{self, HealthState, OwnSocket};
 use crate::config::units;
-use crate::control::Leaving;
 use crate::control::audit;
 use crate::control::circles::circle_with;
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::notes::Removed;
-use crate::control::membership::origin::{Hold, Registration, RuntimeOverrides};
+use crate::control::membership::origin::{Hold, Registration};
 use crate::logging;
 use crate::messages::request::{
     Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request,
 };
-use crate::pool::{Admin, Backend, BackendId, Pool, PoolId};
-use crate::sys::{timestamp, unique_name};
+use crate::pool::{Backend, BackendId, Pool, PoolId, Setting};
+use crate::sys::unique_name;
 
 /// Most backends of one pool: requests must not make the process hold an unbounded number.
 pub(in crate::control) const BACKENDS_MAX: usize = 65_536;
@@ -46,12 +45,17 @@ impl ControlLoop {
                 self.reply_once_saved(reply, result);
             }
             Request::Change { backend, weight, admin, reply } => {
-                let result = self.change(&backend, weight, admin, &who);
+                let result = self.change(&backend, Setting { weight, admin, health: None }, &who);
                 self.reply_once_saved(reply, result);
             }
             Request::OverrideHealth { backend, health, reply } => {
-                let result = self.override_health(&backend, health, &who);
+                let health = Some(health.unwrap_or(HealthState::Unknown));
+                let result = self.change(&backend, Setting { health, ..Setting::default() }, &who);
                 self.reply_once_saved(reply, result);
+            }
+            Request::ChangeSet { set, reply } => {
+                let result = self.change_set(&set, &who);
+                if set.is_dry_run { self.reply(reply, result) } else { self.reply_once_saved(reply, result) }
             }
             Request::ReadyFail { fail, reply } => {
                 self.control.view.state().ready_fail = fail.then(|| who.clone());
@@ -347,119 +351,6 @@ impl ControlLoop {
         self.control.kept.changed();
     }
 
-    fn change(
-        &mut self,
-        named: &Named,
-        weight: Option<u16>,
-        admin: Option<Admin>,
-        who: &str,
-    ) -> Result<(), Refusal> {
-        let Meant { pool, backends, host } = self.meant(named)?;
-        let mut changes: Vec<String> = Vec::new();
-        for backend in &backends {
-            let one = self.change_one(backend, weight, admin, who);
-            // What differs between the addresses of a host is reported of the first one.
-            if changes.is_empty() {
-                changes = one;
-            }
-        }
-        if let Some(host) = &host {
-            let edit = |set: &mut RuntimeOverrides| {
-                set.weight = weight.map_or(set.weight, |weight| Some(weight).filter(|&it| it != host.weight));
-                set.admin = admin.unwrap_or(set.admin);
-            };
-            let registrations = &mut self.control.kept.registrations;
-            let before = registrations.set_of_host(&named.pool, &named.backend);
-            registrations.edit_host(&named.pool, &named.backend, host.weight, edit);
-            let is_set = registrations.set_of_host(&named.pool, &named.backend) != before;
-            if is_set || !changes.is_empty() {
-                let (what, count) = (changes.join(", "), backends.len());
-                let what = if what.is_empty() { "set as they are".to_owned() } else { what };
-                changes = vec![format!("{what}, at its {count} addresses and at those to come")];
-            }
-        }
-        if !changes.is_empty() {
-            self.tables_changed(pool.id);
-            self.control.kept.changed_on_request();
-            self.report_change(named, who, changes.join(", "));
-        }
-        Ok(())
-    }
-
-    /// Changes one backend; returns the changes in words.
-    fn change_one(
-        &self,
-        backend: &Backend,
-        weight: Option<u16>,
-        admin: Option<Admin>,
-        who: &str,
-    ) -> Vec<String> {
-        let mut changes = Vec::new();
-        if let Some(weight) = weight {
-            let (before, ran) = (backend.plain_weight(), backend.weight());
-            backend.set_weight(weight);
-            backend.hold_weight(true);
-            if weight != before || backend.weight() != ran {
-                changes.push(format!("weight {before} -> {weight}"));
-            }
-        }
-        if let Some(admin) = admin.filter(|&admin| admin != backend.operator_admin()) {
-            let before = backend.operator_admin().as_str();
-            changes.push(format!("admin state {before} -> {}", admin.as_str()));
-            backend.set_admin(admin);
-            let (since, sessions_at_start) = (self.clock.now(), backend.active().into());
-            let leaving = (backend.admin() != Admin::Ready).then_some(Leaving {
-                since,
-                deadline: None,
-                sessions_at_start,
-            });
-            let mut state = self.control.view.state();
-            let note = state.notes.entry(backend.id).or_default();
-            note.leaving = leaving;
-            note.admin_set = Some((who.to_owned(), timestamp()));
-        }
-        changes
-    }
-
-    fn override_health(
-        &mut self,
-        named: &Named,
-        health: Option<HealthState>,
-        who: &str,
-    ) -> Result<(), Refusal> {
-        let Meant { pool, backends, .. } = self.meant(named)?;
-        for backend in backends.iter().filter(|backend| health != backend.health_override()) {
-            let before = backend.health();
-            backend.override_health(health);
-            if backend.health() != before {
-                let mut state = self.control.view.state();
-                state.notes.entry(backend.id).or_default().health_since = Some(timestamp());
-            }
-            self.tables_changed(pool.id);
-            self.control.kept.changed_on_request();
-            let what = match health {
-                Some(health) => format!("health is {} whatever its checks say", health.as_str()),
-                None => format!("health is what its checks say: {}", backend.health().as_str()),
-            };
-            self.report_change(&Named { backend: backend.name.clone(), ..named.clone() }, who, what);
-        }
-        Ok(())
-    }
-
-    /// Returns the backends that are meant by a name: one, or all addresses of a host.
-    fn meant(&self, named: &Named) -> Result<Meant, Refusal> {
-        let pool = Arc::clone(self.pool_named(&named.pool)?);
-        let Some(host) = host_in(&pool, &named.backend).and_then(Discover::as_host).cloned() else {
-            let (pool, backend) = self.backend_named(named)?;
-            return Ok(Meant { pool, backends: vec![backend], host: None });
-        };
-        let is_its = |backend: &&Arc<Backend>| {
-            backend.name == named.backend || host_of(&backend.name) == Some(&named.backend)
-        };
-        let backends = pool.backends.iter().filter(is_its).cloned().collect();
-        Ok(Meant { pool, backends, host: Some(host) })
-    }
-
     pub(in crate::control) fn pool_named(&self, name: &str) -> Result<&Arc<Pool>, Refusal> {
         let found = self.control.snapshot.pool_named(name);
         let missing = || {
@@ -496,23 +387,20 @@ impl ControlLoop {
 
     /// Writes one log line and one event.
     pub(in crate::control) fn report_change(&self, named: &Named, who: &str, what: String) {
+        Self::log_change(named, who, &what);
+        self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(named).who(who));
+    }
+
+    /// Writes one log line.
+    pub(super) fn log_change(named: &Named, who: &str, what: &str) {
         let fields = [
             ("pool", named.pool.as_str().into()),
             ("backend", named.backend.as_str().into()),
             ("who", who.into()),
-            ("what", what.as_str().into()),
+            ("what", what.into()),
         ];
         audit::write(format_args!("backend changed"), &fields);
-        self.control.view.events.push(Draft::new(EventKind::Backend, what).backend(named).who(who));
     }
-}
-
-/// The backends that a request is about.
-struct Meant {
-    pool: Arc<Pool>,
-    backends: Vec<Arc<Backend>>,
-    /// The host that they are the addresses of.
-    host: Option<Host>,
 }
 
 /// Returns the source of a `[[pool.backend]]` of that name, if it has a host name.

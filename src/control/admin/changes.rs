@@ -1,0 +1,153 @@
+//! Changes of backends: of one by its path, and of many by names and patterns.
+
+use std::collections::HashMap;
+
+use axum::extract::{Extension, State};
+
+use super::context::Context;
+use super::extract::{Answer, Json, Path};
+use super::guard::Peer;
+use super::problem::Problem;
+use super::rows;
+use super::wanted::check_weight;
+use crate::api;
+use crate::config::model::HealthState;
+use crate::messages::request::{ChangeSet, Changed, Done, Named, Request};
+use crate::pool::Setting;
+
+/// Sets the weight or the administrative state
+#[utoipa::path(
+    patch, path = "/v1/pools/{pool}/backends/{backend}", params(("pool" = String, Path), ("backend" = String, Path)),
+    request_body = api::BackendChange,
+    responses(
+        (status = OK, body = api::Changed),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn change(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path((pool, backend)): Path<(String, String)>,
+    Json(change): Json<api::BackendChange>,
+) -> Answer<api::Changed> {
+    let named = Named { pool, backend };
+    change.weight.map_or(Ok(()), check_weight).map_err(Problem::bad)?;
+    let (weight, admin) = (change.weight, change.admin.map(rows::admin_of));
+    let backend = named.clone();
+    let done = context.ask(who, |reply| Request::Change { backend, weight, admin, reply }).await?;
+    context.changed(&named, done.not_saved)
+}
+
+/// Sets a backend's health, overriding its checks
+#[utoipa::path(
+    post, path = "/v1/pools/{pool}/backends/{backend}/health",
+    params(("pool" = String, Path), ("backend" = String, Path)), request_body = api::HealthOverride,
+    responses(
+        (status = OK, body = api::Changed),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn override_health(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path((pool, backend)): Path<(String, String)>,
+    Json(wanted): Json<api::HealthOverride>,
+) -> Answer<api::Changed> {
+    let named = Named { pool, backend };
+    let health = Some(health_of(wanted.health)).filter(|&health| health != HealthState::Unknown);
+    let backend = named.clone();
+    let done = context.ask(who, |reply| Request::OverrideHealth { backend, health, reply }).await?;
+    context.changed(&named, done.not_saved)
+}
+
+/// Changes all backends that names and patterns select, in one step; or none
+#[utoipa::path(
+    patch, path = "/v1/backends", request_body = api::BackendsChange,
+    responses(
+        (status = OK, body = api::BackendsChanged),
+        (status = NOT_FOUND, description = "A name is unknown, or a pattern matches nothing.", body = api::Problem),
+        (status = CONFLICT, description = "A pool would lose its last eligible backend.", body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, body = api::Problem),
+    ),
+)]
+pub(super) async fn change_set(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Json(wanted): Json<api::BackendsChange>,
+) -> Answer<api::BackendsChanged> {
+    let is_dry_run = wanted.dry_run;
+    let set = set_of(wanted).map_err(Problem::bad)?;
+    let done = context.ask(who, |reply| Request::ChangeSet { set, reply }).await?;
+    let Done { result: changed, not_saved } = done;
+    let (state, now) = (context.view.state(), context.view.clock.now());
+    let rows = rows::backends(&state, now, None).into_iter();
+    let mut rows: HashMap<(String, String), api::Backend> =
+        rows.map(|backend| ((backend.pool.clone(), backend.name.clone()), backend)).collect();
+    // One that has left its pool since has no row.
+    let backends = changed.into_iter().filter_map(|Changed { backend: Named { pool, backend }, changes }| {
+        let key = (pool, backend);
+        let host = || rows::host(&state, now, state.snapshot.pool_named(&key.0)?, &key.1);
+        let backend = rows.remove(&key).or_else(host)?;
+        Some(api::BackendChanged { backend, changes })
+    });
+    Ok(Json(api::BackendsChanged { applied: !is_dry_run, backends: backends.collect(), not_saved }))
+}
+
+/// Checks what can be checked without the running configuration.
+fn set_of(wanted: api::BackendsChange) -> Result<ChangeSet, String> {
+    let api::BackendsChange { backends: names, weight, admin, health, force, dry_run } = wanted;
+    let (many, most) = (names.len(), api::NAMES_MAX);
+    if !(1..=most).contains(&many) {
+        return Err(format!("backends: must be 1..={most} names or patterns, got {many}"));
+    }
+    if let Some(long) = names.iter().find(|name| name.len() > api::PATTERN_LEN_MAX) {
+        let (most, len) = (api::PATTERN_LEN_MAX, long.len());
+        return Err(format!("backends: a name or pattern must be 1..={most} bytes, got one of {len}"));
+    }
+    weight.map_or(Ok(()), check_weight)?;
+    let setting = Setting { weight, admin: admin.map(rows::admin_of), health: health.map(health_of) };
+    if setting == Setting::default() {
+        return Err("weight, admin or health: one of them has to be given".to_owned());
+    }
+    Ok(ChangeSet { names, setting, is_forced: force, is_dry_run: dry_run })
+}
+
+const fn health_of(wanted: api::OverrideTo) -> HealthState {
+    match wanted {
+        api::OverrideTo::Up => HealthState::Up,
+        api::OverrideTo::Down => HealthState::Down,
+        api::OverrideTo::Auto => HealthState::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_selects_or_changes_nothing_is_refused_with_what_is_missing() {
+        let drain = api::BackendsChange { admin: Some(api::Admin::Drain), ..api::BackendsChange::default() };
+        let of = |backends: &[&str]| backends.iter().map(|&name| name.to_owned()).collect();
+        let refused = |wanted| set_of(wanted).unwrap_err();
+        assert_eq!(refused(drain.clone()), "backends: must be 1..=256 names or patterns, got 0");
+        let many = vec!["a".to_owned(); 257];
+        assert_eq!(
+            refused(api::BackendsChange { backends: many, ..drain.clone() }),
+            "backends: must be 1..=256 names or patterns, got 257"
+        );
+        let long = "*".repeat(257);
+        assert_eq!(
+            refused(api::BackendsChange { backends: of(&[&long]), ..drain.clone() }),
+            "backends: a name or pattern must be 1..=256 bytes, got one of 257"
+        );
+        let nothing = api::BackendsChange { backends: of(&["a"]), ..api::BackendsChange::default() };
+        assert_eq!(refused(nothing.clone()), "weight, admin or health: one of them has to be given");
+        assert_eq!(
+            refused(api::BackendsChange { weight: Some(257), ..nothing }),
+            "weight: must be 0..=256, got 257"
+        );
+        assert!(set_of(api::BackendsChange { backends: of(&["a*"]), ..drain }).is_ok());
+    }
+}
