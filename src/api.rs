@@ -9,6 +9,7 @@ mod checks;
 mod discovery;
 mod events;
 mod history;
+mod listeners;
 mod reload;
 mod sets;
 mod state;
@@ -27,9 +28,10 @@ pub use checks::{Certificate, CheckResult, HealthOverride, OverrideTo, findings}
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
 pub use history::{History, NamedSeries, Series};
+pub use listeners::{Listener, ListenerChange};
 pub use reload::{
-    AppliedReload, Change, Config, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, RefusedReload, Reload,
-    ReloadReport, RestartPending,
+    AppliedReload, Change, Config, ConfigToml, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, RefusedReload,
+    Reload, ReloadReport, RestartPending,
 };
 pub use sets::{BackendChanged, BackendsChange, BackendsChanged, NAMES_MAX, PATTERN_LEN_MAX};
 pub use state::{Admin, Health};
@@ -103,33 +105,6 @@ pub struct NotSaved {
     pub since: Timestamp,
     /// Why the last try failed.
     pub reason: String,
-}
-
-/// One address that clients connect to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct Listener {
-    /// Its name.
-    pub name: String,
-    /// Its address.
-    pub address: String,
-    /// Its pool.
-    pub pool: String,
-    /// Open sessions that this listener accepted.
-    pub sessions: u64,
-    /// Limit on its open sessions, if any.
-    pub max_sessions: Option<u64>,
-    /// Sessions that it has accepted.
-    #[serde(default)]
-    pub accepted: u64,
-    /// Sessions that ended in a way that a client sees as a failure: no backend, or the backend broke off.
-    #[serde(default)]
-    pub failed: u64,
-    /// Bytes written to backends.
-    #[serde(default)]
-    pub to_backend: u64,
-    /// Bytes written to clients.
-    #[serde(default)]
-    pub to_client: u64,
 }
 
 /// A pool: a set of backends and the way one is picked.

@@ -102,6 +102,7 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("ctl drain a b --wait --dry-run", "the argument '--wait' cannot be used with '--dry-run'; see `l4lb --help`"),
     ("ctl drain", "the following required arguments were not provided: <POOL/BACKEND>...; see `l4lb --help`"),
     ("ctl weight a", "the following required arguments were not provided: <N>; see `l4lb --help`"),
+    ("ctl listener a stop", "<VERB> stop: must be one of pause, resume"),
     ("ctl drain a --timeout 1s", "the following required arguments were not provided: --wait; see `l4lb --help`"),
     ("ctl sessions -n 0", "--limit 0: 0 is not in 1..=1000"),
     ("ctl status --socket /s --address 127.0.0.1:1", "--socket: not together with --address"),

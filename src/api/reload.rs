@@ -23,6 +23,15 @@ pub struct Config {
     pub restart_pending: Option<RestartPending>,
 }
 
+/// The running state as a configuration file.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConfigToml {
+    /// Number of the snapshot; rises with each one published.
+    pub epoch: u64,
+    /// The text of the file.
+    pub toml: String,
+}
+
 /// The changes of a reload, made or predicted.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReloadReport {

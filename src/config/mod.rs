@@ -27,9 +27,11 @@ mod priority;
 pub mod units;
 
 mod error;
+mod reproduce;
 mod settle;
 mod show;
 mod warnings;
+mod written;
 
 use std::path::Path;
 
@@ -49,6 +51,7 @@ pub use parse::file::Inputs;
 pub use parse::include::{Looked, look};
 pub use priority::priority_of;
 pub use ranges::{LIST_LEN_MAX, PRIORITY_MAX, WEIGHT_MAX};
+pub use reproduce::Remarks;
 pub use settle::settle;
 pub use units::parse_duration;
 pub use warnings::warnings;

@@ -74,7 +74,7 @@ impl ProxyCheck {
 pub(super) const TLVS: [&str; 2] = ["crc32c", "unique_id"];
 
 impl ProxyOut {
-    fn tlvs(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn tlvs(&self) -> impl Iterator<Item = &'static str> {
         TLVS.into_iter().zip([self.crc32c, self.unique_id]).filter(|(_, is_set)| *is_set).map(|(tlv, _)| tlv)
     }
 }

@@ -16,6 +16,7 @@ mod history;
 mod loading;
 pub mod membership;
 mod metrics;
+mod pauses;
 mod pending;
 mod readiness;
 mod recent;
@@ -152,7 +153,13 @@ impl ControlLoop {
             Report::Terminate => self.on_terminate(),
             Report::Reload => {
                 let who = "SIGHUP".into();
-                self.on_reload_request(ReloadRequest { who, source: None, mode: Mode::Apply, answer: None });
+                self.on_reload_request(ReloadRequest {
+                    who,
+                    source: None,
+                    mode: Mode::Apply,
+                    answer: None,
+                    listening: None,
+                });
             }
             Report::ReloadRequest(request) => self.on_reload_request(request),
             Report::Discovered(source, report, wait) => self.on_discovered(source, report, wait),

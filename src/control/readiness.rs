@@ -3,6 +3,7 @@
 use crate::api;
 use crate::config::model::WhenAllDown;
 use crate::control::ControlState;
+use crate::control::pauses::all_paused;
 use crate::pool::Pool;
 
 /// Returns why no client should be sent here, if none should; for `pool` alone if given, else for all pools that
@@ -26,10 +27,21 @@ pub(crate) fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option
         !serves && !tries
     };
     match pool {
-        Some(pool) => resets(pool).then(|| format!("pool {:?}: no backend is eligible", pool.settings.name)),
+        Some(pool) => {
+            let name = &pool.settings.name;
+            let paused = || all_paused(state, Some(pool.id));
+            let paused =
+                || paused().map(|names| format!("pool {name:?}: all its listeners are paused: {names}"));
+            resets(pool).then(|| format!("pool {name:?}: no backend is eligible")).or_else(paused)
+        }
         None => {
+            if let Some(names) = all_paused(state, None) {
+                return Some(format!("all listeners are paused: {names}"));
+            }
             let snapshot = &state.snapshot;
-            let mut served = snapshot.listeners.iter().map(|listener| snapshot.pool(listener.pool));
+            let listening = |name: &str| !state.pauses.contains_key(name);
+            let listening = snapshot.listeners.iter().filter(|listener| listening(&listener.settings.name));
+            let mut served = listening.map(|listener| snapshot.pool(listener.pool));
             let all = served.all(|pool| resets(pool));
             all.then(|| "no pool has an eligible backend".into())
         }

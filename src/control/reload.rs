@@ -19,12 +19,13 @@ use crate::control::discovery::first::first_answers;
 use crate::control::events::Draft;
 use crate::control::loading::{Applied, Claim, LOADERS, Loading};
 use crate::control::membership::merge::merge;
+use crate::control::pauses::with_sockets;
 use crate::control::pending::pending;
 use crate::control::watch::{FileWatch, WATCH};
 use crate::logging;
 use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
-use crate::messages::topology::{Loadable, Loaded, StagedChange};
+use crate::messages::topology::{Loadable, Loaded, Opened, StagedChange};
 use crate::pool::Snapshot;
 use crate::sys::{Notice, timestamp};
 
@@ -90,7 +91,12 @@ impl ControlLoop {
         if request.mode == Mode::Apply {
             self.notify(Notice::Reloading);
         }
-        let source = request.source.clone().or_else(|| self.control.source.clone());
+        let pausing = self.pausing_after(request.listening.as_ref());
+        let source = match request.mode {
+            // What runs, with other sockets.
+            Mode::Listeners => Some(self.running_source()),
+            Mode::Apply | Mode::DryRun => request.source.clone().or_else(|| self.control.source.clone()),
+        };
         let Some(source) = source else {
             let mode = request.mode;
             self.refuse(request, Refused::wrong(vec!["there is no file to read again".into()]));
@@ -116,6 +122,8 @@ impl ControlLoop {
                         site.preflight(&config)?;
                         None
                     }
+                    // Its files are open.
+                    Mode::Listeners => Some(Box::new(|| {}) as Opened),
                 };
                 let is_known = |pool: &str, source: &str| answered.contains(&(pool.into(), source.into()));
                 let listed = first_answers(&config, is_known)
@@ -127,7 +135,8 @@ impl ControlLoop {
             }
             let load = || {
                 let (config, opened, listed) = read?;
-                let staged = opened.map(|opened| site.prepare(&config, opened)).transpose()?;
+                let listening = with_sockets(&config, &pausing);
+                let staged = opened.map(|opened| site.prepare(&listening, opened)).transpose()?;
                 Ok(Loadable { config, staged, listed })
             };
             let result = load();
@@ -182,10 +191,15 @@ impl ControlLoop {
                 self.refuse(request, Refused::for_now(DRAINING));
             }
             Ok(Loadable { config, staged, listed }) => {
-                if staged.is_some() {
-                    self.sources.begin_with(listed, &config.hosts);
+                if mode == Mode::Listeners {
+                    let config = Arc::clone(&self.control.config);
+                    self.follow(request, &config, staged);
+                } else {
+                    if staged.is_some() {
+                        self.sources.begin_with(listed, &config.hosts);
+                    }
+                    self.follow(request, &config, staged);
                 }
-                self.follow(request, &config, staged);
             }
         }
         self.notify_over(mode);
@@ -210,7 +224,7 @@ impl ControlLoop {
         if let Some(Err(refused)) = staged.as_ref().map(|staged| staged.listen()) {
             return self.refuse(request, refused);
         }
-        let ReloadRequest { who, mode, answer, .. } = request;
+        let ReloadRequest { who, mode, answer, listening, .. } = request;
         let running = &self.control.snapshot;
         let (merged, notes) = merge(&self.control.config, config, running, &self.control.kept.registrations);
         let notes = [config.notes.clone(), notes].concat();
@@ -223,6 +237,10 @@ impl ControlLoop {
         let report = ReloadReport { mode, epoch, changes, notes };
         if mode == Mode::Apply {
             self.applied(&who, config, &report);
+            self.forget_pauses();
+        }
+        if let Some(listening) = listening {
+            self.note_listening(listening, &who);
         }
         self.answer_order(answer, Ok(report));
     }
@@ -299,7 +317,7 @@ fn is_alike(one: &ReloadRequest, other: &ReloadRequest) -> bool {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, Some(_)) | (Some(_), None) => false,
     };
-    is_same_source && one.mode == other.mode
+    is_same_source && one.mode == other.mode && one.listening == other.listening
 }
 
 /// Returns one request in place of all of them.
@@ -309,13 +327,13 @@ fn together(first: ReloadRequest, others: Vec<ReloadRequest>) -> ReloadRequest {
     }
     let whos: Vec<&str> = [&first].into_iter().chain(&others).map(|request| request.who.as_str()).collect();
     let who = whos.join(", ");
-    let ReloadRequest { source, mode, answer, .. } = first;
+    let ReloadRequest { source, mode, answer, listening, .. } = first;
     let answers: Vec<Answer> =
         answer.into_iter().chain(others.into_iter().filter_map(|request| request.answer)).collect();
     let answer: Answer = Box::new(move |report| {
         answers.into_iter().for_each(|answer| answer(report.clone()));
     });
-    ReloadRequest { who, source, mode, answer: Some(answer) }
+    ReloadRequest { who, source, mode, answer: Some(answer), listening }
 }
 
 /// Returns the sessions on the parts that a change removes.
@@ -347,229 +365,4 @@ fn sessions_on(change: &Change, running: &Snapshot) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-    use std::sync::mpsc::{Receiver, channel};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::control::tests::{config, control};
-    use crate::messages::reload::Source;
-
-    /// A control thread that the test runs step by step.
-    fn work() -> ControlLoop {
-        ControlLoop::new(control(Snapshot::new(&config("")), &[]))
-    }
-
-    type Answered = Receiver<Result<ReloadReport, Refused>>;
-
-    fn request(source: Option<&Source>, mode: Mode) -> (ReloadRequest, Answered) {
-        let (sender, answered) = channel();
-        let answer: Answer = Box::new(move |report| _ = sender.send(report));
-        (
-            ReloadRequest { who: "a test".into(), source: source.cloned(), mode, answer: Some(answer) },
-            answered,
-        )
-    }
-
-    /// Returns a source of this configuration, and the number of times it was read.
-    fn source(keys: &'static str) -> (Source, Arc<Mutex<u32>>) {
-        let reads = Arc::<Mutex<u32>>::default();
-        let counted = Arc::clone(&reads);
-        let read = move || {
-            *counted.lock().expect("lock not poisoned") += 1;
-            Ok(config(keys))
-        };
-        (Arc::new(read), reads)
-    }
-
-    /// Handles the next report of the reader thread.
-    fn deliver_reports(work: &mut ControlLoop) {
-        let report = work.control.inbox.recv().expect("the reader reports");
-        work.on_report(report);
-        work.give_answers();
-    }
-
-    #[test]
-    fn reloads_requested_during_a_reload_become_one_that_runs_next() {
-        let mut work = work();
-        let (source, reads) = source("retries = 7");
-        let answered: Vec<Answered> = (0..4)
-            .map(|_| {
-                let (request, answered) = request(Some(&source), Mode::Apply);
-                work.on_reload_request(request);
-                answered
-            })
-            .collect();
-        deliver_reports(&mut work);
-        let changes =
-            |answered: &Answered| answered.try_recv().ok().map(|report| report.unwrap().changes.len());
-        assert_eq!(answered.iter().map(changes).collect::<Vec<_>>(), [Some(1), None, None, None]);
-        deliver_reports(&mut work);
-        assert_eq!(answered.iter().map(changes).collect::<Vec<_>>(), [None, Some(0), Some(0), Some(0)]);
-        assert_eq!(*reads.lock().unwrap(), 2);
-        assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
-    }
-
-    #[test]
-    fn only_the_latest_request_of_the_watch_waits() {
-        let mut work = work();
-        let (slow, _) = source("retries = 3");
-        let (first, _answered) = request(Some(&slow), Mode::Apply);
-        work.on_reload_request(first);
-        let reads = ["retries = 5", "retries = 7"].map(|keys| {
-            let (source, reads) = source(keys);
-            let (who, source) = (WATCH.into(), Some(source));
-            work.on_reload_request(ReloadRequest { who, source, mode: Mode::Apply, answer: None });
-            reads
-        });
-        deliver_reports(&mut work);
-        deliver_reports(&mut work);
-        assert_eq!(reads.map(|reads| *reads.lock().unwrap()), [0, 1]);
-        assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
-    }
-
-    #[test]
-    fn a_dry_run_is_not_mistaken_for_a_reload() {
-        let mut work = work();
-        let (source, _) = source("retries = 7");
-        let (first, _first) = request(Some(&source), Mode::DryRun);
-        let (second, answered) = request(Some(&source), Mode::Apply);
-        work.on_reload_request(first);
-        work.on_reload_request(second);
-        deliver_reports(&mut work);
-        assert_eq!(work.control.snapshot.epoch, 0);
-        deliver_reports(&mut work);
-        assert_eq!(answered.try_recv().unwrap().unwrap().mode, Mode::Apply);
-        assert_eq!(work.control.snapshot.epoch, 1);
-    }
-
-    #[test]
-    fn nothing_is_read_without_a_file_or_while_the_process_drains() {
-        for (begins_to_drain, expected) in [
-            (false, "there is no file to read again"),
-            (true, "the process is draining: no configuration is applied"),
-        ] {
-            let mut work = work();
-            if begins_to_drain {
-                work.on_terminate();
-            }
-            let (request, answered) = request(None, Mode::Apply);
-            work.on_reload_request(request);
-            work.give_answers();
-            assert_eq!(answered.try_recv().unwrap().unwrap_err().errors, [expected]);
-            assert_eq!(work.control.view.state().reload.failed, 1);
-        }
-    }
-
-    #[test]
-    fn a_drain_that_begins_while_a_file_is_read_goes_first() {
-        let mut work = work();
-        let (source, _) = source("retries = 7");
-        let (request, answered) = request(Some(&source), Mode::Apply);
-        work.on_reload_request(request);
-        work.on_terminate();
-        deliver_reports(&mut work);
-        assert!(answered.try_recv().unwrap().is_err());
-        assert_eq!(work.control.snapshot.epoch, 0);
-    }
-
-    /// Returns a source that blocks until the lock is released.
-    fn stuck_source() -> (Source, Arc<Mutex<()>>) {
-        let gate = Arc::<Mutex<()>>::default();
-        let waits = Arc::clone(&gate);
-        let read = move || {
-            drop(waits.lock().expect("lock not poisoned"));
-            Ok(config("retries = 3"))
-        };
-        (Arc::new(read), gate)
-    }
-
-    /// Lets the time limit of the reading pass; returns its result.
-    fn passes(work: &mut ControlLoop, answered: &Answered) -> Result<ReloadReport, Refused> {
-        let mut answer = None;
-        while answer.is_none() {
-            work.act();
-            answer = answered.recv_timeout(Duration::from_millis(1)).ok();
-        }
-        answer.expect("there is an answer")
-    }
-
-    /// One file without an answer disabled every later reload, silently.
-    #[test]
-    fn a_file_that_gives_no_answer_is_given_up_and_the_next_one_is_read() {
-        let mut work = work();
-        Arc::make_mut(&mut work.control.config).global.reload_timeout = Duration::from_millis(1);
-        let (stuck, gate) = stuck_source();
-        let closed = gate.lock().unwrap();
-        for round in 0..LOADERS - 1 {
-            let (request, answered) = request(Some(&stuck), Mode::Apply);
-            work.on_reload_request(request);
-            assert!(work.control.view.state().reload.reading_since.is_some(), "{round}");
-            let refused = passes(&mut work, &answered).unwrap_err();
-            assert!(
-                refused.is_for_now && refused.errors[0].starts_with("not read within 1ms"),
-                "{refused:?}"
-            );
-            assert!(work.control.view.state().reload.reading_since.is_none(), "{round}");
-        }
-        Arc::make_mut(&mut work.control.config).global.reload_timeout = config("").global.reload_timeout;
-        let (good, _) = source("retries = 7");
-        let (good_request, answered) = request(Some(&good), Mode::Apply);
-        work.on_reload_request(good_request);
-        deliver_reports(&mut work);
-        assert_eq!(answered.try_recv().unwrap().unwrap().changes.len(), 1);
-        // A late result changes nothing, and its threads are free again.
-        drop(closed);
-        for _ in 0..LOADERS {
-            let (request, answered) = request(Some(&good), Mode::Apply);
-            work.on_reload_request(request);
-            deliver_reports(&mut work);
-            assert_eq!(answered.try_recv().unwrap().unwrap().changes, []);
-        }
-        assert_eq!(work.control.snapshot.pools[0].settings.retries, 7);
-    }
-
-    #[test]
-    fn readings_that_never_end_have_a_bound() {
-        let mut work = work();
-        Arc::make_mut(&mut work.control.config).global.reload_timeout = Duration::from_millis(1);
-        let (stuck, gate) = stuck_source();
-        let _closed = gate.lock().unwrap();
-        let errors = (0..=LOADERS).map(|_| {
-            let (request, answered) = request(Some(&stuck), Mode::DryRun);
-            work.on_reload_request(request);
-            passes(&mut work, &answered).unwrap_err().errors.remove(0)
-        });
-        let last = errors.last().unwrap();
-        assert_eq!(last, "4 readings of the configuration have not ended: check the disks and name servers");
-    }
-
-    #[test]
-    fn a_storm_of_signals_reads_the_file_twice() {
-        let mut work = work();
-        let (source, reads) = source("");
-        work.control.source = Some(source);
-        (0..10 * REQUESTS_MAX).for_each(|_| work.on_report(Report::Reload));
-        deliver_reports(&mut work);
-        deliver_reports(&mut work);
-        assert!(work.reload_queue.waiting.is_empty() && work.reload_queue.loading.is_none());
-        let status = work.control.view.state().reload.clone();
-        assert_eq!((*reads.lock().unwrap(), status.succeeded, status.failed), (2, 2, 0));
-    }
-
-    #[test]
-    fn waiting_reload_requests_have_a_bound() {
-        let mut work = work();
-        let mut answers = Vec::new();
-        for _ in 0..REQUESTS_MAX + 2 {
-            let (source, _) = source("");
-            let (request, answered) = request(Some(&source), Mode::DryRun);
-            work.on_reload_request(request);
-            answers.push(answered);
-        }
-        work.give_answers();
-        let refused: Vec<_> = answers.iter().filter_map(|answered| answered.try_recv().ok()).collect();
-        assert_eq!(refused, [Err(Refused::for_now(format!("{REQUESTS_MAX} reloads wait already")))]);
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use crate::control::history::History;
 use crate::control::loading::ReloadStatus;
 use crate::control::membership::notes::{Leaving, Note, Removed};
 use crate::control::membership::saving::Writes;
+use crate::control::pauses::Pauses;
 use crate::control::pending::Pending;
 use crate::control::recent::Recent;
 use crate::control::workers::Workers;
@@ -54,6 +55,8 @@ pub struct ControlState {
     pub(crate) ready_fail: Option<String>,
     /// The counters of the process when they were last cleared.
     pub(crate) cleared: Option<Cleared>,
+    /// The listeners that operators have paused.
+    pub(crate) pauses: Pauses,
     /// The progress of the drain of the process.
     pub(crate) drain: Option<Leaving>,
     pub reload: ReloadStatus,
@@ -93,6 +96,7 @@ impl View {
             is_leaving: false,
             ready_fail: None,
             cleared: None,
+            pauses: Pauses::new(),
             reload: ReloadStatus::default(),
             pending: Vec::new(),
             removed: Vec::new(),

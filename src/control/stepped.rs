@@ -78,8 +78,13 @@ impl SteppedControl {
 
     /// Applies `config`, whose resources are `staged`.
     pub fn reload(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
-        let request =
-            ReloadRequest { who: "an operator".into(), source: None, mode: Mode::Apply, answer: None };
+        let request = ReloadRequest {
+            who: "an operator".into(),
+            source: None,
+            mode: Mode::Apply,
+            answer: None,
+            listening: None,
+        };
         self.0.follow(request, config, Some(staged));
         self.0.publish();
         self.0.give_answers();

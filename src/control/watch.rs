@@ -139,7 +139,7 @@ impl Watching {
             log::info!("the files of the configuration have changed");
             // The text read here is run, not bytes that are written later.
             let (source, mode) = (Some(source), Mode::Apply);
-            let request = ReloadRequest { who: WATCH.into(), source, mode, answer: None };
+            let request = ReloadRequest { who: WATCH.into(), source, mode, answer: None, listening: None };
             self.reports.send_waiting(Report::ReloadRequest(request));
         }
         None

@@ -80,6 +80,18 @@ pub(super) enum Action {
     Status,
     /// Addresses that clients connect to
     Listeners,
+    /// Pause a listener, or make it listen again
+    #[command(
+        after_help = "A paused listener closes its sockets: connections in its queue are served, its sessions live on, and new\n\
+                            clients are refused. A reload leaves it paused, a restart does not."
+    )]
+    Listener {
+        /// The listener, as in `l4lb ctl listeners`
+        name: String,
+        /// pause or resume
+        #[arg(value_enum)]
+        verb: Verb,
+    },
     /// Pools, and how many of their backends are eligible
     Pools,
     /// Backends of one pool or of all
@@ -246,7 +258,11 @@ pub(super) enum Action {
     /// Drains in progress: sessions left, and until when
     Drains,
     /// The running configuration, with every default filled in
-    Config,
+    Config {
+        /// As a file that starts an l4lb with the running state; what no key can express is a comment
+        #[arg(long)]
+        toml: bool,
+    },
 }
 
 /// What happens to counters.
@@ -315,6 +331,15 @@ pub(super) enum Word {
     Down,
     /// As its checks report
     Auto,
+}
+
+/// What becomes of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Verb {
+    /// Accept no more connections
+    Pause,
+    /// Listen again
+    Resume,
 }
 
 impl From<Word> for api::OverrideTo {

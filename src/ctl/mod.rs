@@ -36,7 +36,7 @@ pub use messages::Message;
 pub(crate) use register::{RegisterArgs, register};
 pub(crate) use show::{stage_word, state_words};
 
-use args::{Action, CountersAction, SessionArgs};
+use args::{Action, CountersAction, SessionArgs, Verb};
 
 /// Sends the request of `args` and prints the answer.
 pub(crate) fn run(args: &CtlArgs) -> Result<(), Failure> {
@@ -76,6 +76,11 @@ impl Ctl {
         match action {
             Action::Status => self.get("/v1/status", |status| show::status(status, now)),
             Action::Listeners => self.get("/v1/listeners", |rows: &Vec<_>| show::listeners(rows)),
+            Action::Listener { name, verb } => {
+                let change = api::ListenerChange { paused: *verb == Verb::Pause };
+                let path = routes::path(&["listeners", name]);
+                self.ask(Method::PATCH, &path, Some(&change), show::listener)
+            }
             Action::Pools => self.get("/v1/pools", |rows: &Vec<_>| show::pools(rows)),
             Action::Backends { pool } => {
                 let path = routes::query("/v1/backends", &[("pool", pool.clone())]);
@@ -192,7 +197,10 @@ impl Ctl {
                 print(&if self.json { json_line(&answer.body) } else { stop::stopping(&began, *wait) })
             }
             Action::Drains => self.get("/v1/drains", show::drains),
-            Action::Config => self.get("/v1/config", show::config),
+            Action::Config { toml: false } => self.get("/v1/config", show::config),
+            Action::Config { toml: true } => {
+                self.get("/v1/config/toml", |file: &api::ConfigToml| file.toml.clone())
+            }
         }
     }
 

@@ -119,13 +119,25 @@ pub(crate) const fn stage_word(stage: api::Stage) -> &'static str {
     }
 }
 
+/// Returns one listener in one line, shown after a change of it.
+pub(super) fn listener(listener: &api::Listener) -> String {
+    let api::Listener { name, address, sessions, .. } = listener;
+    format!("{name}: {} at {address}, has {}\n", listening_word(listener), count(*sessions, "session"))
+}
+
+fn listening_word(listener: &api::Listener) -> &'static str {
+    if listener.paused { "paused" } else { "listening" }
+}
+
 pub(super) fn listeners(listeners: &[api::Listener]) -> String {
-    let columns = [Text("LISTENER"), Text("ADDRESS"), Text("POOL"), Figure("SESSIONS"), Figure("MAX")];
+    let columns =
+        [Text("LISTENER"), Text("ADDRESS"), Text("POOL"), Text("STATE"), Figure("SESSIONS"), Figure("MAX")];
     let rows = listeners.iter().map(|listener| {
         vec![
             cell(&listener.name),
             cell(&listener.address),
             cell(&listener.pool),
+            cell(listening_word(listener)),
             cell(listener.sessions),
             maybe(listener.max_sessions),
         ]

@@ -46,6 +46,17 @@ pub struct ReloadRequest {
     pub mode: Mode,
     /// Receives the answer, if the requester waits for one.
     pub answer: Option<Answer>,
+    /// With [`Mode::Listeners`] what changes.
+    pub listening: Option<Listening>,
+}
+
+/// A listener that pauses from now on, or listens again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// Its name.
+    pub listener: String,
+    /// Whether it pauses.
+    pub is_paused: bool,
 }
 
 /// The purpose of reading a configuration.
@@ -55,6 +66,8 @@ pub enum Mode {
     Apply,
     /// Only report what it would change.
     DryRun,
+    /// Run the present one on, with other sockets: a listener pauses, or listens again.
+    Listeners,
 }
 
 /// The changes of a configuration, made or predicted.
@@ -81,7 +94,7 @@ pub struct ChangeImpact {
 
 impl fmt::Debug for ReloadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { who, source, mode, answer } = self;
+        let Self { who, source, mode, answer, listening: _ } = self;
         write!(
             f,
             "reload request of {who} ({mode:?}, source: {}, answer: {})",

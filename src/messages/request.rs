@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::base::address::Address;
 use crate::config::model::HealthState;
+use crate::messages::reload::Listening;
 use crate::pool::{Admin, BackendId, Setting};
 
 /// Receives the answer to a request.
@@ -79,6 +80,13 @@ pub enum Request {
         set: ChangeSet,
         /// Receives what has changed of each, in the order of the set.
         reply: Reply<Vec<Changed>>,
+    },
+    /// Pauses a listener, or makes it listen again.
+    Listen {
+        /// The listener, and whether it pauses.
+        listening: Listening,
+        /// Receives the confirmation, or the reason of a refusal.
+        reply: Reply<()>,
     },
     /// Sets whether the process reports itself as not ready, regardless of its state.
     ReadyFail {

@@ -82,8 +82,13 @@ impl Running {
         let (answer, answered) = sync_channel(1);
         // The requester waits for the answer.
         let answer: Answer = Box::new(move |report| _ = answer.send(report));
-        let request =
-            ReloadRequest { who: "the process".into(), source: Some(source), mode, answer: Some(answer) };
+        let request = ReloadRequest {
+            who: "the process".into(),
+            source: Some(source),
+            mode,
+            answer: Some(answer),
+            listening: None,
+        };
         self.reports.send_waiting(Report::ReloadRequest(request));
         let answer = answered.recv().unwrap_or_else(|_| Err(Refused::for_now("the process ends")));
         answer.map_err(|refused| refused.errors)

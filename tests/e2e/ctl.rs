@@ -68,6 +68,8 @@ const SHOWN: &[Case] = &[
     ("backends web", &["web/a"], is::<Vec<api::Backend>>),
     ("topology", &["web: round_robin", "web/a", "50.0%", "+0.0%"], is::<api::Topology>),
     ("config", &["# epoch 0, file: ", "pool web: balance=round_robin"], is::<api::Config>),
+    ("listeners", &["STATE", "listening"], is::<Vec<api::Listener>>),
+    ("config --toml", &["[[pool]]\nname = \"web\"", "[[pool.backend]]\nname = \"a\""], is::<api::ConfigToml>),
     ("sessions", &["0 sessions"], is::<api::SessionPage>),
     ("drains", &[], is::<api::Drains>),
     ("reload --dry-run", &[], is::<api::ReloadReport>),
@@ -140,6 +142,7 @@ fn a_failed_command_is_one_line_and_an_exit_code() {
             "l4lb: pool \"web\" would have no eligible backend left: nothing is changed unless it is forced (--force)",
             1,
         ),
+        ("listener wbe pause", "l4lb: there is no listener \"wbe\"", 1),
         ("backends none", "l4lb: there is no pool \"none\"", 1),
         (
             "add 127.0.0.1:1 --pool web",
@@ -205,6 +208,57 @@ fn of_a_set_that_drains_the_progress_of_each_is_shown() {
         "{stdout:?}"
     );
     lab.stops();
+}
+
+/// Returns the running configuration as a file, read as `l4lb check` reads it.
+fn config_of(daemon: &Daemon) -> (String, l4lb::config::Config) {
+    let text = done(ctl(daemon, "config --toml"));
+    let no_names = &mut |_: &str| Err(std::io::Error::other("no names here"));
+    let parsed = l4lb::config::parse(&text, "running", &l4lb::config::Overrides::default(), no_names);
+    let config = parsed.unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+    (text, config)
+}
+
+#[test]
+fn the_configuration_that_is_printed_has_what_was_changed_at_run_time() {
+    let daemon = Daemon::start(WEB, IPV4);
+    let backends = |config: &l4lb::config::Config| -> Vec<String> {
+        let all = config.pools.iter().flat_map(|pool| &pool.backends);
+        all.map(|backend| format!("{}@{}*{}", backend.name, backend.address, backend.weight)).collect()
+    };
+    let (_, config) = config_of(&daemon);
+    assert_eq!(backends(&config), ["a@127.0.0.1:1*1", "b@[::1]:2*1"]);
+    for change in [
+        "weight a 7",
+        "drain a",
+        "remove b",
+        "add :3 --name c --weight 2 --priority 4",
+        "add :4 --ttl 1h",
+        "health c down",
+        "log-level debug",
+        "ready-fail on",
+    ] {
+        done(ctl(&daemon, change));
+    }
+    let (text, config) = config_of(&daemon);
+    assert_eq!(backends(&config), ["a@127.0.0.1:1*7", "c@127.0.0.1:3*2"]);
+    assert_eq!(config.pools[0].backends[1].priority, 4);
+    for remark in [
+        "# log level at present: debug\n",
+        "# ready-fail is on, set by uid ",
+        "# 127.0.0.1:4 at 127.0.0.1:4, weight 1, is registered with a lease by uid ",
+        "# weight was set at run time, the configuration has 1\n# is in drain, set at run time\n",
+        "# registered at run time by uid ",
+        "# health is down, set at run time\n",
+    ] {
+        assert!(text.contains(remark), "no {remark:?} in\n{text}");
+    }
+    // A pool must list a backend, so the last one is there without its lease.
+    done(ctl(&daemon, "remove a"));
+    done(ctl(&daemon, "remove c"));
+    let (text, config) = config_of(&daemon);
+    assert_eq!(backends(&config), ["127.0.0.1:4@127.0.0.1:4*1"]);
+    assert!(text.contains("; here it has none\n"), "{text}");
 }
 
 /// A command whose output is read while it runs.

@@ -36,6 +36,7 @@ mod listeners;
 mod logs;
 mod metrics;
 mod moves;
+mod pauses;
 mod proxy_protocol;
 mod ready;
 mod register;

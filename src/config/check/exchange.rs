@@ -213,7 +213,8 @@ fn shown(read: &Reader, step: &RawStep) -> String {
     let keys = [("send", &step.send), ("expect", &step.expect)];
     let keys = keys.into_iter().filter_map(|(name, key)| {
         let text = read.written(key).or(str_of(key))?;
-        Some(format!("{name} = {text:?}"))
+        // TOML reads what JSON writes.
+        Some(format!("{name} = {}", serde_json::Value::from(text)))
     });
     format!("{{ {} }}", keys.collect::<Vec<_>>().join(", "))
 }

@@ -12,6 +12,7 @@ use super::rows;
 use super::wanted::check_weight;
 use crate::api;
 use crate::config::model::HealthState;
+use crate::messages::reload::Listening;
 use crate::messages::request::{ChangeSet, Changed, Done, Named, Request};
 use crate::pool::Setting;
 
@@ -60,6 +61,31 @@ pub(super) async fn override_health(
     let backend = named.clone();
     let done = context.ask(who, |reply| Request::OverrideHealth { backend, health, reply }).await?;
     context.changed(&named, done.not_saved)
+}
+
+/// Pauses a listener, or makes it listen again
+///
+/// Of one that pauses the sockets are closed: connections in its queue are served, its sessions live on, and new clients
+/// are refused. A reload leaves it paused; a restart does not.
+#[utoipa::path(
+    patch, path = "/v1/listeners/{listener}", params(("listener" = String, Path)), request_body = api::ListenerChange,
+    responses(
+        (status = OK, body = api::Listener),
+        (status = NOT_FOUND, body = api::Problem),
+        (status = SERVICE_UNAVAILABLE, description = "Its address cannot be had now, or the process drains.", body = api::Problem),
+    ),
+)]
+pub(super) async fn listen(
+    State(context): State<Context>,
+    Extension(who): Extension<Peer>,
+    Path(listener): Path<String>,
+    Json(wanted): Json<api::ListenerChange>,
+) -> Answer<api::Listener> {
+    let listening = Listening { listener: listener.clone(), is_paused: wanted.paused };
+    context.ask(who, |reply| Request::Listen { listening, reply }).await?;
+    let rows = rows::listeners(&context.view.state());
+    let row = rows.into_iter().find(|row| row.name == listener);
+    row.map(Json).ok_or_else(|| Problem::not_found(format!("there is no listener {listener:?} any more")))
 }
 
 /// Changes all backends that names and patterns select, in one step; or none

@@ -22,6 +22,7 @@ mod reloads;
 mod resolve;
 mod routes;
 mod rows;
+mod running;
 mod sampler;
 mod scrape;
 mod serve;

@@ -11,6 +11,7 @@ use super::extract::{Answer, Json, Path};
 use super::guard::{DRY_RUN, Peer};
 use super::problem::Problem;
 use super::rows;
+use super::running::running;
 use crate::api;
 use crate::messages::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
@@ -28,6 +29,19 @@ pub(super) async fn config(State(context): State<Context>) -> Json<api::Config> 
     let (epoch, file) = (state.snapshot.epoch, state.file.clone());
     let effective = state.config.to_string();
     Json(api::Config { epoch, file, effective, restart_pending: rows::restart_pending(&state) })
+}
+
+/// The running state as a configuration file
+///
+/// Its settings, with what was changed at run time put into them: weights, backends that were added or removed. What no
+/// key can express is a comment. Values of variables and the content of token files are not in it.
+#[utoipa::path(get, path = "/v1/config/toml", responses((status = OK, body = api::ConfigToml)))]
+pub(super) async fn config_toml(State(context): State<Context>) -> Json<api::ConfigToml> {
+    let (epoch, (config, remarks)) = {
+        let state = context.view.state();
+        (state.snapshot.epoch, running(&state, log::max_level()))
+    };
+    Json(api::ConfigToml { epoch, toml: config.to_toml(&remarks) })
 }
 
 /// Changes that reading the file again would make, and how many sessions they affect
@@ -67,7 +81,8 @@ async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::Reload
     let (sender, answered) = oneshot::channel();
     // The client may have gone.
     let answer = Box::new(move |report| _ = sender.send(report));
-    let request = ReloadRequest { who: who.to_string(), source: None, mode, answer: Some(answer) };
+    let request =
+        ReloadRequest { who: who.to_string(), source: None, mode, answer: Some(answer), listening: None };
     if !context.reports.try_send(Report::ReloadRequest(request)) {
         return Err(unavailable("the control thread has too much to do"));
     }

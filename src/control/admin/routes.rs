@@ -93,6 +93,7 @@ fn documented() -> OpenApiRouter<Context> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status))
         .routes(routes!(listeners))
+        .routes(routes!(changes::listen))
         .routes(routes!(pools))
         .routes(routes!(backends, changes::change_set))
         .routes(routes!(register))
@@ -104,6 +105,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(history))
         .routes(routes!(topology))
         .routes(routes!(reloads::config))
+        .routes(routes!(reloads::config_toml))
         .routes(routes!(reloads::diff))
         .routes(routes!(reloads::reload))
         .routes(routes!(reloads::dismiss))
@@ -173,7 +175,7 @@ async fn status(State(context): State<Context>, access: Option<Extension<Access>
 /// Addresses that clients connect to
 #[utoipa::path(get, path = "/v1/listeners", responses((status = OK, body = [api::Listener])))]
 async fn listeners(State(context): State<Context>) -> Json<Vec<api::Listener>> {
-    Json(rows::listeners(&context.view.state().snapshot))
+    Json(rows::listeners(&context.view.state()))
 }
 
 /// All pools

@@ -73,11 +73,13 @@ fn cleared_backend(note: &Note) -> Option<api::ClearedBackend> {
     Some(api::ClearedBackend { since, sessions_total: sessions, dial_failures, to_backend, to_client })
 }
 
-pub(super) fn listeners(snapshot: &Snapshot) -> Vec<api::Listener> {
+pub(super) fn listeners(state: &ControlState) -> Vec<api::Listener> {
+    let snapshot = &state.snapshot;
     let rows = snapshot.listeners.iter().map(|listener| {
         let settings = &listener.settings;
         let read = listener.stats().read();
         let [to_backend, to_client] = read.given;
+        let pause = state.pauses.get(&settings.name);
         api::Listener {
             name: settings.name.clone(),
             address: settings.bind.to_string(),
@@ -88,6 +90,9 @@ pub(super) fn listeners(snapshot: &Snapshot) -> Vec<api::Listener> {
             failed: read.failed(),
             to_backend,
             to_client,
+            paused: pause.is_some(),
+            paused_by: pause.map(|pause| pause.by.clone()),
+            paused_since: pause.map(|pause| pause.since),
         }
     });
     rows.collect()

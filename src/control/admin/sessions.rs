@@ -19,6 +19,7 @@ use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config;
 use crate::control::events::Draft;
+use crate::control::pauses::Pause;
 use crate::control::status::ControlState;
 use crate::control::{Member, audit};
 use crate::messages::command::Command;
@@ -135,7 +136,17 @@ pub(super) async fn explain(
         (pool, findings)
     };
     let past = context.view.history().of(explained.pool, explained.epoch);
-    Ok(Json(explanation(&explained, past, pool.as_deref(), &findings, context.view.clock.now())))
+    let now = context.view.clock.now();
+    let mut explanation = explanation(&explained, past, pool.as_deref(), &findings, now);
+    if explained.row.ended().is_none()
+        && let Some(pause) = context.view.state().pauses.get(&*explained.row.listener)
+    {
+        let Pause { by, since } = pause;
+        explanation
+            .story
+            .push(format!("its listener is paused by {by} since {since:.0}: this session lives on"));
+    }
+    Ok(Json(explanation))
 }
 
 /// Ends a session at once, by a reset on both sides

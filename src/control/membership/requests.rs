@@ -57,6 +57,7 @@ impl ControlLoop {
                 let result = self.change_set(&set, &who);
                 if set.is_dry_run { self.reply(reply, result) } else { self.reply_once_saved(reply, result) }
             }
+            Request::Listen { listening, reply } => self.change_listening(listening, who, reply),
             Request::ReadyFail { fail, reply } => {
                 self.control.view.state().ready_fail = fail.then(|| who.clone());
                 let what = if fail { "ready-fail on: /ready answers 503" } else { "ready-fail off" };
@@ -377,8 +378,10 @@ impl ControlLoop {
     /// Fails if sessions would come back to this process.
     fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
         let address = &new.address;
-        let listeners = self.control.site.addresses();
-        let listeners = listeners.iter().copied().map(OwnSocket::Listener);
+        // One that pauses has no socket, and will have its address again.
+        let paused = self.control.snapshot.listeners.iter().map(|listener| listener.settings.bind);
+        let listeners: Vec<_> = self.control.site.addresses().into_iter().chain(paused).collect();
+        let listeners = listeners.into_iter().map(OwnSocket::Listener);
         match circle_with(address, listeners.chain(self.control.admin_sockets.iter().copied())) {
             Some(socket) => Err(Refusal::Invalid(format!("{named}: {address} is {socket}"))),
             None => Ok(()),

@@ -3,12 +3,17 @@
 use std::fmt;
 
 use super::families::Families;
+use crate::control::pauses::Pauses;
 use crate::pool::{Listener, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{ListenerReading, violations_of_listener};
 
 /// Returns the laws that do not hold.
-pub(super) fn write(families: &mut Families, snapshot: &Snapshot) -> Result<Vec<String>, fmt::Error> {
+pub(super) fn write(
+    families: &mut Families,
+    snapshot: &Snapshot,
+    pauses: &Pauses,
+) -> Result<Vec<String>, fmt::Error> {
     let all: Vec<(&Listener, ListenerReading)> =
         snapshot.listeners.iter().map(|listener| (listener.as_ref(), listener.stats().read())).collect();
     let name = |listener: &Listener| [("listener", listener.settings.name.clone())];
@@ -29,6 +34,12 @@ pub(super) fn write(families: &mut Families, snapshot: &Snapshot) -> Result<Vec<
         listener.settings.max_sessions.map(|max| (name(listener), max.get() as u64))
     });
     families.gauges("l4lb_listener_max_sessions", "Limit on its open sessions, if configured.", limits)?;
+    families.gauges(
+        "l4lb_listener_paused",
+        "1 while an operator has paused it.",
+        all.iter()
+            .map(|(listener, _)| (name(listener), u64::from(pauses.contains_key(&listener.settings.name)))),
+    )?;
     let closed = all.iter().flat_map(|(listener, counts)| {
         let listener = listener.settings.name.as_str();
         CloseReason::ALL.map(|reason| {

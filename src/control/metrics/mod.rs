@@ -83,7 +83,7 @@ impl Collector for Process {
         state(&mut families, &moment)?;
         totals::write(&mut families, &totals, &moment)?;
         workers::write(&mut families, &moment.counters)?;
-        violated.extend(listeners::write(&mut families, &moment.snapshot)?);
+        violated.extend(listeners::write(&mut families, &moment.snapshot, &moment.pauses)?);
         backends::write(&mut families, &moment.snapshot)?;
         discovery::write(&mut families, &moment.sources, began)?;
         self.state_file(&mut families)?;
@@ -112,6 +112,7 @@ impl Process {
         let state = self.view.state();
         Moment {
             snapshot: Arc::clone(&state.snapshot),
+            pauses: state.pauses.clone(),
             counters: state.workers.counters(),
             stage: state.stage,
             reload: state.reload.clone(),

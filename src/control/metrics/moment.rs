@@ -5,12 +5,14 @@ use std::sync::Arc;
 use crate::api::Stage;
 use crate::control::ReloadStatus;
 use crate::control::discovery::state::SourceState;
+use crate::control::pauses::Pauses;
 use crate::pool::Snapshot;
 use crate::stats::WorkerStats;
 
 /// The state of the control thread when the scrape began.
 pub(super) struct Moment {
     pub(super) snapshot: Arc<Snapshot>,
+    pub(super) pauses: Pauses,
     /// With the indices of the workers; an index may occur more than once.
     pub(super) counters: Vec<(usize, Arc<WorkerStats>)>,
     pub(super) stage: Stage,

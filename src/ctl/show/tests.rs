@@ -180,13 +180,19 @@ fn listeners_and_pools_have_totals() {
         failed: 0,
         to_backend: 0,
         to_client: 0,
+        paused: false,
+        paused_by: None,
+        paused_since: None,
     };
+    let paused = api::Listener { paused: true, ..listener.clone() };
+    assert_eq!(super::listener(&paused), "front: paused at 0.0.0.0:80, has 1 session\n");
     assert_eq!(
-        listeners(&[listener]),
+        listeners(&[listener, paused]),
         "\
-LISTENER  ADDRESS     POOL  SESSIONS  MAX
-front     0.0.0.0:80  web          1    -
-1 listener, 1 session
+LISTENER  ADDRESS     POOL  STATE      SESSIONS  MAX
+front     0.0.0.0:80  web   listening         1    -
+front     0.0.0.0:80  web   paused            1    -
+2 listeners, 2 sessions
 "
     );
     let pool =
