@@ -11,6 +11,7 @@ mod events;
 mod history;
 mod listeners;
 mod reload;
+mod session_filter;
 mod sets;
 mod state;
 mod stop;
@@ -33,6 +34,7 @@ pub use reload::{
     AppliedReload, Change, Config, ConfigToml, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, RefusedReload,
     Reload, ReloadReport, RestartPending,
 };
+pub use session_filter::{SessionFilter, SessionSort};
 pub use sets::{BackendChanged, BackendsChange, BackendsChanged, NAMES_MAX, PATTERN_LEN_MAX};
 pub use state::{Admin, Health};
 pub use stop::{Stage, Stop, Stopping};
@@ -316,32 +318,6 @@ pub struct BackendChange {
 pub struct BackendFilter {
     /// Only backends of this pool.
     pub pool: Option<String>,
-}
-
-/// The parameters that select sessions.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct SessionFilter {
-    /// Only sessions through this pool.
-    pub pool: Option<String>,
-    /// Only sessions on this backend.
-    pub backend: Option<String>,
-    /// Only sessions of this client address, IPv4 or IPv6 without port.
-    #[param(format = "ipv4")]
-    pub client: Option<String>,
-    /// Most rows to return, 1..=1000 [default: 100]. A page may hold fewer though more follow.
-    #[param(minimum = 1, maximum = 1000)]
-    pub limit: Option<u32>,
-    /// `next` of the previous page.
-    #[param(pattern = r"^[0-9]{1,9}\.[0-9]{1,9}$")]
-    pub from: Option<String>,
-    /// Ended sessions instead of open ones: of the last 1,024 of each worker, newest first, on one page.
-    pub ended: Option<bool>,
-    /// Only sessions that ended for this reason.
-    pub reason: Option<String>,
-    /// Only sessions that ended within this time, such as `5m` or `1h30m`.
-    pub since: Option<String>,
 }
 
 /// A page of sessions. Sessions begin and end while pages are read: one that is open all the time is on exactly one

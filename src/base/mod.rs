@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod glob;
 pub mod hash;
 pub mod nearest;
+pub mod network;
 pub mod own_line;
 pub mod ready;
 pub mod rng;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::api;
+use crate::base::network::Network;
 use crate::config;
 use crate::ctl::target::At;
 use crate::session::CloseReason;
@@ -18,7 +19,8 @@ Examples:
   l4lb ctl add 10.0.0.3:80 --pool web        add a backend
   l4lb ctl drain web/10.0.0.1:80 --wait      no new sessions; return when the last one has ended
   l4lb ctl drain '*/10.0.0.7:80' web/c       several at once, in all pools; --dry-run shows them first
-  l4lb ctl sessions --client 192.0.2.7       the sessions of a client
+  l4lb ctl sessions --client 192.0.2.0/24    the sessions of a client, or of a network
+  l4lb ctl sessions --sort bytes -n 10       the ten that have moved most
   l4lb ctl sessions --ended --reason connect_refused --since 5m
   l4lb ctl explain 0.12.3                    why that session got its backend
   l4lb ctl reload --dry-run                  what the file would change, and the sessions affected
@@ -296,12 +298,15 @@ pub(super) struct SessionArgs {
     /// Only sessions through this pool
     #[arg(long)]
     pub(super) pool: Option<String>,
-    /// Only sessions on this backend
+    /// Only sessions on this backend, or on those that match 'web/a*' or '*/10.0.0.7:80'
     #[arg(long, value_name = "POOL/BACKEND", conflicts_with = "pool")]
     pub(super) backend: Option<String>,
-    /// Only sessions of this client address
-    #[arg(long, value_name = "IP")]
-    pub(super) client: Option<std::net::IpAddr>,
+    /// Only sessions of this client address, or of clients in this network
+    #[arg(long, value_name = "CIDR")]
+    pub(super) client: Option<Network>,
+    /// Order: bytes, age, idle (the most first), backend or client; --limit prints the first of them
+    #[arg(long, value_name = "KEY", value_enum, conflicts_with_all = ["from", "all"])]
+    pub(super) sort: Option<Order>,
     /// Ended sessions instead of open ones, newest first; each worker keeps its last 1024
     #[arg(long, conflicts_with_all = ["from", "all"])]
     pub(super) ended: bool,
@@ -320,6 +325,33 @@ pub(super) struct SessionArgs {
     /// All pages; with --json one page per line
     #[arg(long)]
     pub(super) all: bool,
+}
+
+/// The order of sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Order {
+    /// Those that have moved most bytes first
+    Bytes,
+    /// The oldest first
+    Age,
+    /// Those without a byte for the longest time first
+    Idle,
+    /// By pool and backend
+    Backend,
+    /// By the address of the client
+    Client,
+}
+
+impl From<Order> for api::SessionSort {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Bytes => Self::Bytes,
+            Order::Age => Self::Age,
+            Order::Idle => Self::Idle,
+            Order::Backend => Self::Backend,
+            Order::Client => Self::Client,
+        }
+    }
 }
 
 /// An operator's setting of a backend's health.

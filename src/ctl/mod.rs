@@ -26,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api;
+use crate::base::glob;
 use crate::config::one_line;
 use crate::sys::timestamp;
 
@@ -237,6 +238,8 @@ impl Ctl {
 
     fn sessions(&self, args: &SessionArgs) -> Result<(), Failure> {
         let (pool, backend) = match &args.backend {
+            // The server resolves it.
+            Some(pattern) if glob::is_pattern(pattern) => (None, Some(pattern.clone())),
             Some(backend) => {
                 let Named { pool, backend } = self.named(backend)?;
                 (Some(pool), Some(backend))
@@ -252,6 +255,7 @@ impl Ctl {
                     ("pool", pool.clone()),
                     ("backend", backend.clone()),
                     ("client", args.client.map(|client| client.to_string())),
+                    ("sort", args.sort.map(|sort| api::SessionSort::from(sort).as_str().to_owned())),
                     ("limit", args.limit.map(|limit| limit.to_string())),
                     ("from", from),
                     ("ended", args.ended.then(|| "true".to_owned())),
@@ -282,6 +286,8 @@ impl Ctl {
             return print(&show::ended(&all));
         }
         let more = all.next.as_ref().map(|next| format!("there are more: --from {next}, or --all\n"));
+        let more = more
+            .or_else(|| all.has_older.then(|| "there are more: a larger --limit prints them\n".to_owned()));
         print(&(show::sessions(&all) + &more.unwrap_or_default()))
     }
 

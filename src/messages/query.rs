@@ -2,12 +2,13 @@
 //! waits; the work for one answer has a bound with a name.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use crate::base::network::Network;
 use crate::base::slots::Key;
 use crate::base::time::Instant;
 use crate::pool::{Backend, BackendId, ListenerId, PoolId, Why};
@@ -56,16 +57,16 @@ impl FromStr for SessionId {
 }
 
 /// Selects sessions: those that match every field that is set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Selects sessions that this listener accepted.
     pub listener: Option<ListenerId>,
     /// Selects sessions of this pool.
     pub pool: Option<PoolId>,
-    /// Selects sessions on this backend.
-    pub backend: Option<BackendId>,
-    /// Selects sessions from this address, whatever the port.
-    pub client: Option<IpAddr>,
+    /// Selects sessions on these backends, which are sorted by id.
+    pub backends: Option<Arc<[BackendId]>>,
+    /// Selects sessions of clients in this network, whatever the port.
+    pub client: Option<Network>,
     /// Ended for this reason; matches no open session.
     pub reason: Option<CloseReason>,
     /// Ended then or later; matches no open session.
@@ -73,7 +74,7 @@ pub struct Filter {
 }
 
 /// A query to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// A page of the open sessions, from this place on; 0 is the first.
     Live {

@@ -71,6 +71,9 @@ const SHOWN: &[Case] = &[
     ("listeners", &["STATE", "listening"], is::<Vec<api::Listener>>),
     ("config --toml", &["[[pool]]\nname = \"web\"", "[[pool.backend]]\nname = \"a\""], is::<api::ConfigToml>),
     ("sessions", &["0 sessions"], is::<api::SessionPage>),
+    ("sessions --sort bytes", &["0 sessions"], is::<api::SessionPage>),
+    ("sessions --sort age --backend w*/* --client 10.0.0.0/8 -n 5", &["0 sessions"], is::<api::SessionPage>),
+    ("sessions --ended --sort client", &[], is::<api::SessionPage>),
     ("drains", &[], is::<api::Drains>),
     ("reload --dry-run", &[], is::<api::ReloadReport>),
     ("reload", &[], is::<api::ReloadReport>),
@@ -135,6 +138,7 @@ fn a_failed_command_is_one_line_and_an_exit_code() {
         ),
         ("ready web/none", "l4lb: pool \"web\" has no backend \"none\"", 1),
         ("ready web/a web/none", "l4lb: pool \"web\" has no backend \"none\"", 1),
+        ("sessions --backend web/x*", "l4lb: no backend matches \"web/x*\"", 1),
         ("maint web/x*", "l4lb: no backend matches \"web/x*\"", 1),
         ("maint a* b", "l4lb: a*: name the pool, there are several: web, api", 1),
         (

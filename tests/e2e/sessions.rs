@@ -77,6 +77,8 @@ fn every_session_is_on_exactly_one_page() {
     assert_eq!(seen, clients);
     assert_eq!(bench.page("?pool=web&backend=a&client=127.0.0.1").sessions.len(), 9);
     assert_eq!(bench.page("?client=127.0.0.2").sessions.len(), 0);
+    assert_eq!(bench.page("?client=127.0.0.0/30&backend=w*/a").sessions.len(), 9);
+    assert_eq!(bench.page("?client=10.0.0.0/8").sessions.len(), 0);
     let admin = bench.daemon.admin();
     for (query, expected) in [
         ("?pool=nothing", StatusCode::NOT_FOUND),
@@ -84,6 +86,10 @@ fn every_session_is_on_exactly_one_page() {
         ("?client=nobody", StatusCode::BAD_REQUEST),
         ("?limit=0", StatusCode::BAD_REQUEST),
         ("?from=here", StatusCode::BAD_REQUEST),
+        ("?sort=age&from=0.1", StatusCode::BAD_REQUEST),
+        ("?sort=size", StatusCode::BAD_REQUEST),
+        ("?backend=no*", StatusCode::NOT_FOUND),
+        ("?client=127.0.0.1/33", StatusCode::BAD_REQUEST),
         ("?reason=done", StatusCode::BAD_REQUEST),
         ("?since=5m", StatusCode::BAD_REQUEST),
         ("?ended=true&reason=nothing", StatusCode::BAD_REQUEST),
@@ -94,6 +100,27 @@ fn every_session_is_on_exactly_one_page() {
         let page = admin.get::<api::SessionPage>(&format!("/v1/sessions{query}"));
         assert_eq!(status_of(&page), Some(expected), "{query}");
     }
+}
+
+#[test]
+fn sorted_sessions_are_the_first_of_all_in_that_order() {
+    let bench = Bench::new();
+    let mut sessions: Vec<_> = (0..5).map(|_| bench.session()).collect();
+    let client = |session: &(TcpStream, TcpStream)| session.0.local_addr().expect("getsockname").to_string();
+    let clients: Vec<String> = sessions.iter().map(client).collect();
+    let sorted = |query: &str| -> (Vec<String>, bool) {
+        let page = bench.page(query);
+        assert_eq!(page.next, None);
+        (page.sessions.into_iter().map(|session| session.client).collect(), page.has_older)
+    };
+    assert_eq!(sorted("?sort=age&limit=3"), (clients[..3].to_vec(), true));
+    assert_eq!(sorted("?sort=age"), (clients.clone(), false));
+    sessions[3].0.write_all(&[1; 1000]).expect("it is sent");
+    sessions[3].1.read_exact(&mut [0; 1000]).expect("it arrives");
+    until("its bytes are counted", || sorted("?sort=bytes&limit=1") == (vec![clients[3].clone()], true));
+    let mut by_client = clients.clone();
+    by_client.sort_by_key(|client| client.parse::<std::net::SocketAddr>().expect("an address").port());
+    assert_eq!(sorted("?sort=client").0, by_client);
 }
 
 #[test]

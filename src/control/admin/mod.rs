@@ -26,6 +26,7 @@ mod running;
 mod sampler;
 mod scrape;
 mod serve;
+mod session_filter;
 mod sessions;
 mod socket;
 mod stop;

@@ -1,7 +1,6 @@
 //! Lists, explains and ends sessions. The workers own them, so the workers are asked; each answers between two turns.
 
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::extract::{Extension, State};
@@ -14,24 +13,21 @@ use super::extract::{Answer, Json, Path, Query, check_limit};
 use super::guard::Peer;
 use super::problem::Problem;
 use super::rows;
+use super::session_filter::{backend_named, filter_of, keep_first};
 use crate::api::{self, EventKind};
-use crate::base::nearest::did_you_mean;
-use crate::base::time::Instant;
-use crate::config;
 use crate::control::events::Draft;
 use crate::control::pauses::Pause;
-use crate::control::status::ControlState;
 use crate::control::{Member, audit};
 use crate::messages::command::Command;
 use crate::messages::query::{self, Filter, Reply, SessionId, Target};
 use crate::messages::request::Named;
-use crate::pool::Backend;
-use crate::session::CloseReason;
 
 /// Limit for a worker to answer: it does so in its next turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most answers that make up one page: workers with more sessions are asked for their next places.
 const ASKS_PER_PAGE: usize = 64;
+/// Most answers that are sorted together: some million sessions.
+const SORTED_ASKS_MAX: usize = 8192;
 
 /// Open sessions, a page at a time, or the latest ended ones
 #[utoipa::path(
@@ -50,7 +46,10 @@ pub(super) async fn sessions(
     let now = context.view.clock.now();
     let filter = filter_of(&context.view.state(), &wanted, now)?;
     if wanted.ended == Some(true) {
-        return ended(&context, filter, limit).await.map(Json);
+        return ended(&context, filter, wanted.sort, limit).await.map(Json);
+    }
+    if let Some(sort) = wanted.sort {
+        return sorted(&context, &filter, sort, limit).await.map(Json);
     }
     let (first, mut from) = wanted.from.as_deref().map_or(Ok((0, 0)), place_of)?;
     let mut page = api::SessionPage { sessions: Vec::new(), next: None, has_older: false };
@@ -65,7 +64,7 @@ pub(super) async fn sessions(
                 return Ok(Json(page));
             }
             asks += 1;
-            let answer = ask(member, query::Query::Live { from, filter }).await?;
+            let answer = ask(member, query::Query::Live { from, filter: filter.clone() }).await?;
             // The worker has stopped: its sessions have ended.
             let Some(query::Answer::Page { mut rows, next }) = answer else { break };
             let room = limit - page.sessions.len();
@@ -86,28 +85,70 @@ pub(super) async fn sessions(
 
 /// Returns the latest ended sessions, newest first. A worker remembers a bounded number, and is asked a bounded number
 /// of times.
-async fn ended(context: &Context, filter: Filter, limit: usize) -> Result<api::SessionPage, Problem> {
+async fn ended(
+    context: &Context,
+    filter: Filter,
+    sort: Option<api::SessionSort>,
+    limit: usize,
+) -> Result<api::SessionPage, Problem> {
     let mut rows = Vec::new();
     for member in &by_id(context) {
         let (mut before, mut taken) = (None, 0);
         // The worker has stopped, and remembers nothing.
         while let Some(query::Answer::Ended { rows: some, next }) =
-            ask(member, query::Query::Ended { before, filter }).await?
+            ask(member, query::Query::Ended { before, filter: filter.clone() }).await?
         {
             taken += some.len();
             rows.extend(some);
             before = next;
-            if next.is_none() || taken > limit {
+            if next.is_none() || (taken > limit && sort.is_none()) {
                 break;
             }
         }
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.ended()));
-    let has_older = rows.len() > limit;
+    let has_older = match sort {
+        Some(sort) => keep_first(&mut rows, sort, limit),
+        None => rows.len() > limit,
+    };
     rows.truncate(limit);
+    Ok(page_of(context, &rows, has_older))
+}
+
+/// Returns the first open sessions in an order. Each worker is asked for all that match, a bounded number between two
+/// of its turns; of those that have arrived only the first are kept.
+async fn sorted(
+    context: &Context,
+    filter: &Filter,
+    sort: api::SessionSort,
+    limit: usize,
+) -> Result<api::SessionPage, Problem> {
+    let (mut first, mut is_cut, mut asks) = (Vec::new(), false, 0);
+    for member in &by_id(context) {
+        let mut from = Some(0);
+        while let Some(place) = from {
+            if asks == SORTED_ASKS_MAX {
+                let what =
+                    "sort: there are too many sessions: ask for those of a pool, a backend or a client";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, what));
+            }
+            asks += 1;
+            let query = query::Query::Live { from: place, filter: filter.clone() };
+            // The worker has stopped: its sessions have ended.
+            let Some(query::Answer::Page { rows, next }) = ask(member, query).await? else { break };
+            first.extend(rows);
+            is_cut |= keep_first(&mut first, sort, limit);
+            from = next;
+        }
+    }
+    Ok(page_of(context, &first, is_cut))
+}
+
+/// Returns a page that no other follows.
+fn page_of(context: &Context, rows: &[query::Row], has_older: bool) -> api::SessionPage {
     let now = context.view.clock.now();
     let sessions = rows.iter().map(|row| rows::session(row, now)).collect();
-    Ok(api::SessionPage { sessions, next: None, has_older })
+    api::SessionPage { sessions, next: None, has_older }
 }
 
 /// Explains why a session got its backend, and why it ended: an open one, or one of the last thousand of its worker
@@ -267,70 +308,4 @@ fn place_of(from: &str) -> Result<(u32, u32), Problem> {
     let place =
         from.split_once('.').and_then(|(worker, place)| Some((worker.parse().ok()?, place.parse().ok()?)));
     place.ok_or_else(|| Problem::bad("from: must be `next` of an earlier page"))
-}
-
-fn filter_of(state: &ControlState, wanted: &api::SessionFilter, now: Instant) -> Result<Filter, Problem> {
-    let pool = wanted.pool.as_deref().map(|name| rows::pool_named(state, name)).transpose()?;
-    let backend = match (&wanted.backend, &wanted.pool) {
-        (None, _) => None,
-        (Some(backend), Some(pool)) => Some(backend_named(state, pool, backend)?.id),
-        (Some(backend), None) => Some(only_backend_named(state, backend)?.id),
-    };
-    let client: Option<IpAddr> = match &wanted.client {
-        None => None,
-        Some(client) => {
-            let what = "client: must be an IP address without port";
-            Some(client.parse().map_err(|_| Problem::bad(what))?)
-        }
-    };
-    let of_ended = [("reason", &wanted.reason), ("since", &wanted.since)];
-    if let Some((key, _)) = of_ended.into_iter().find(|(_, value)| value.is_some())
-        && wanted.ended != Some(true)
-    {
-        return Err(Problem::bad(format!("{key}: needs ended=true")));
-    }
-    if wanted.ended == Some(true) && wanted.from.is_some() {
-        return Err(Problem::bad(
-            "from: sessions that are over are on one page, ask with another limit or since",
-        ));
-    }
-    let reason = wanted.reason.as_deref().map(reason_named).transpose()?;
-    let wrong = |config::Invalid(what): config::Invalid| Problem::bad(format!("since: {what}"));
-    let within = wanted.since.as_deref().map(config::parse_duration).transpose().map_err(wrong)?;
-    let since = within.map(|span| now - span);
-    Ok(Filter { listener: None, pool: pool.map(|pool| pool.id), backend, client, reason, since })
-}
-
-fn reason_named(name: &str) -> Result<CloseReason, Problem> {
-    let unknown = || {
-        let all = CloseReason::ALL.map(CloseReason::as_str).join(", ");
-        let hint = did_you_mean(name, CloseReason::ALL.map(CloseReason::as_str));
-        Problem::bad(format!("reason: must be one of {all}, got {name:?}{hint}"))
-    };
-    CloseReason::ALL.into_iter().find(|reason| reason.as_str() == name).ok_or_else(unknown)
-}
-
-fn backend_named<'s>(state: &'s ControlState, pool: &str, name: &str) -> Result<&'s Backend, Problem> {
-    let pool = rows::pool_named(state, pool)?;
-    let found = pool.backend_named(name);
-    let missing = || {
-        let known = pool.backends.iter().map(|backend| backend.name.as_str());
-        let hint = did_you_mean(name, known);
-        Problem::not_found(format!("pool {:?} has no backend {name:?}{hint}", pool.settings.name))
-    };
-    found.map(Arc::as_ref).ok_or_else(missing)
-}
-
-fn only_backend_named<'s>(state: &'s ControlState, name: &str) -> Result<&'s Backend, Problem> {
-    let mut found = state.snapshot.backends().filter(|backend| backend.name == name);
-    match (found.next(), found.next()) {
-        (Some(backend), None) => Ok(backend),
-        (None, _) => {
-            let hint = did_you_mean(name, state.snapshot.backends().map(|backend| backend.name.as_str()));
-            Err(Problem::not_found(format!("no pool has a backend {name:?}{hint}")))
-        }
-        (Some(_), Some(_)) => {
-            Err(Problem::bad(format!("backend: several pools have {name:?}, name the pool")))
-        }
-    }
 }

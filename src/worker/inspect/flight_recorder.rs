@@ -73,8 +73,12 @@ pub(in crate::worker) fn fits(
 ) -> bool {
     filter.listener.is_none_or(|wanted| wanted == listener)
         && filter.pool.is_none_or(|wanted| wanted == pool)
-        && filter.backend.is_none_or(|wanted| backend.is_some_and(|backend| backend.id == wanted))
-        && filter.client.is_none_or(|wanted| wanted == client.ip())
+        && filter.backends.as_deref().is_none_or(|wanted| is_among(wanted, backend))
+        && filter.client.is_none_or(|wanted| wanted.contains(client.ip()))
+}
+
+fn is_among(wanted: &[BackendId], backend: Option<&Backend>) -> bool {
+    backend.is_some_and(|backend| wanted.binary_search_by_key(&backend.id.0, |id| id.0).is_ok())
 }
 
 impl Recorder {

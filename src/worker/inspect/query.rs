@@ -268,20 +268,20 @@ mod tests {
         let [a, b] = [0, 1].map(|index| snapshot.pool(POOL).backends[index].id);
         let nothing = Filter::default();
         let none = [
-            Filter { listener: Some(crate::pool::ListenerId(7)), ..nothing },
-            Filter { pool: Some(PoolId(7)), ..nothing },
-            Filter { backend: Some(a), ..nothing },
-            Filter { client: Some([10, 0, 0, 1].into()), ..nothing },
+            Filter { listener: Some(crate::pool::ListenerId(7)), ..nothing.clone() },
+            Filter { pool: Some(PoolId(7)), ..nothing.clone() },
+            Filter { backends: Some([a].into()), ..nothing.clone() },
+            Filter { client: Some("10.0.0.0/8".parse().unwrap()), ..nothing.clone() },
         ];
         for filter in none {
-            assert!(bench.live(filter).is_empty(), "{filter:?}");
+            assert!(bench.live(filter.clone()).is_empty(), "{filter:?}");
         }
         let listener = Some(snapshot.listeners[0].id);
         let all = Filter {
             listener,
             pool: Some(POOL),
-            backend: Some(b),
-            client: Some([127, 0, 0, 1].into()),
+            backends: Some([a, b].into()),
+            client: Some("127.0.0.0/8".parse().unwrap()),
             ..nothing
         };
         assert_eq!(bench.live(all).len(), 2);
