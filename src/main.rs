@@ -3,13 +3,13 @@
 use std::panic;
 use std::process::{self, ExitCode};
 
-use l4lb::cli::{self, Cli};
+use l4lb::cli;
 use l4lb::config::one_line;
 use l4lb::logging;
 
 fn main() -> ExitCode {
     abort_at_panics();
-    match Cli::read(std::env::args_os()).map(cli::run) {
+    match cli::read(std::env::args_os()).map(cli::run) {
         Ok(Ok(code)) | Err(code) => code,
         Ok(Err(error)) => {
             logging::print_last_words(&one_line(&format!("{error:#}")));

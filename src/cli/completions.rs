@@ -15,11 +15,62 @@ pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut command = Cli::command();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "l4lb", &mut script);
-    print(&script);
-    if shell == Shell::Fish {
-        print(fish_values(&command).as_bytes());
-    }
+    let script = String::from_utf8_lossy(&script);
+    let script = match shell {
+        Shell::Bash => format!("{script}\n{BASH_NAMES}"),
+        Shell::Zsh => zsh_with_names(&script),
+        Shell::Fish => format!("{script}{}{FISH_NAMES}", fish_values(&command)),
+        _ => script.into_owned(),
+    };
+    print(script.as_bytes());
     ExitCode::SUCCESS
+}
+
+/// Names of the running process in front of the fixed words. bash splits words at colons, and replaces only what is
+/// behind the last one; names have colons.
+const BASH_NAMES: &str = r#"_l4lb_with_names() {
+    _l4lb "$@"
+    local line=${COMP_LINE:0:COMP_POINT} before="" words names
+    read -ra words <<<"$line"
+    [[ $line != *[[:space:]] ]] || words+=("")
+    mapfile -t names < <("${words[0]}" complete-names -- "${words[@]:1}" 2>/dev/null)
+    ((${#names[@]})) || return 0
+    local word=${line##*[[:space:]]}
+    [[ $word != *:* || $COMP_WORDBREAKS != *:* ]] || before=${word%"${word##*:}"}
+    COMPREPLY=("${names[@]#"$before"}")
+}
+complete -F _l4lb_with_names -o bashdefault -o default l4lb
+"#;
+
+const ZSH_NAMES: &str = r#"_l4lb_with_names() {
+    local -a names
+    names=("${(@f)$(${words[1]} complete-names -- "${(@)words[2,CURRENT-1]}" "$PREFIX" 2>/dev/null)}")
+    if [[ -n ${names[1]} ]]; then
+        compadd -a names
+    else
+        _l4lb "$@"
+    fi
+}
+"#;
+
+const FISH_NAMES: &str = r#"function __l4lb_names
+    set -l words (commandline -opc)
+    command $words[1] complete-names -- $words[2..-1] (commandline -ct) 2>/dev/null
+end
+complete -c l4lb -n "count (__l4lb_names) >/dev/null" -f -a "(__l4lb_names)"
+for flag in backend pool
+    complete -c l4lb -n "count (__l4lb_names) >/dev/null" -l $flag -r -f -a "(__l4lb_names)"
+end
+"#;
+
+/// Returns the script of clap_complete, with names of the running process in front of the fixed words.
+fn zsh_with_names(script: &str) -> String {
+    let end = "if [ \"$funcstack[1]\" = \"_l4lb\" ]; then";
+    let (definitions, end) = script.split_once(end).map_or((script, String::new()), |(before, behind)| {
+        let called = behind.replace("_l4lb \"$@\"", "_l4lb_with_names \"$@\"");
+        (before, format!("{end}{}", called.replace("compdef _l4lb l4lb", "compdef _l4lb_with_names l4lb")))
+    });
+    format!("{definitions}{ZSH_NAMES}\n{end}")
 }
 
 /// Returns the values that clap_complete leaves out for fish, which then offers files instead: those of arguments
@@ -64,6 +115,20 @@ fn words(arg: &Arg) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zsh_is_given_names_whichever_way_it_loads_the_script() {
+        let mut script = Vec::new();
+        clap_complete::generate(Shell::Zsh, &mut Cli::command(), "l4lb", &mut script);
+        let script = zsh_with_names(&String::from_utf8_lossy(&script));
+        for expected in [
+            "\n    _l4lb_with_names \"$@\"\n",
+            "\n    compdef _l4lb_with_names l4lb\n",
+            "\n_l4lb_with_names() {\n",
+        ] {
+            assert_eq!(script.matches(expected).count(), 1, "{expected}");
+        }
+    }
 
     /// fish offered the files of the folder instead.
     #[test]

@@ -5,9 +5,11 @@ mod args;
 mod completions;
 mod import;
 mod man;
+mod names;
 mod print;
 mod run;
 mod serve;
 
 pub use args::{Cli, Command, Flags, usage_text};
+pub use names::read;
 pub use run::run;

@@ -1,32 +1,21 @@
 //! Listeners that operators pause. The sockets of one are closed as those of a removed listener are: what is in its
-//! queue is served, new clients are refused, its sessions live on. It stays in the configuration, and a reload leaves it
-//! paused; a new process listens.
+//! queue is served, new clients are refused, its sessions live on. It stays in the configuration, and a reload leaves
+//! it paused; a new process listens.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-
-use jiff::Timestamp;
 
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
 use crate::config::Config;
+use crate::control::audit;
 use crate::control::control_loop::{ControlLoop, ControlStage};
 use crate::control::events::Draft;
-use crate::control::{ControlState, audit};
+use crate::control::status::{ControlState, Pause};
 use crate::messages::reload::{Answer, Listening, Mode, Refused, ReloadRequest, Source};
 use crate::messages::request::{Done, Refusal, Reply};
 use crate::pool::PoolId;
 use crate::sys::timestamp;
-
-/// Who has paused a listener, and when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pause {
-    pub(crate) by: String,
-    pub(crate) since: Timestamp,
-}
-
-/// The listeners that pause, by name.
-pub(crate) type Pauses = HashMap<String, Pause>;
 
 impl ControlLoop {
     /// Pauses a listener, or makes it listen again; answers once that is so. It takes its turn among the reloads.

@@ -13,7 +13,6 @@ use crate::control::history::History;
 use crate::control::loading::ReloadStatus;
 use crate::control::membership::notes::{Leaving, Note, Removed};
 use crate::control::membership::saving::Writes;
-use crate::control::pauses::Pauses;
 use crate::control::pending::Pending;
 use crate::control::recent::Recent;
 use crate::control::workers::Workers;
@@ -38,6 +37,16 @@ pub struct View {
     /// The state of writing the state file, if there is one.
     pub(crate) state_writes: OnceLock<Arc<Writes>>,
 }
+
+/// The operator that has paused a listener, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pause {
+    pub(crate) by: String,
+    pub(crate) since: Timestamp,
+}
+
+/// The listeners that pause, by name.
+pub(crate) type Pauses = HashMap<String, Pause>;
 
 /// The state of the control thread.
 pub struct ControlState {

@@ -89,6 +89,7 @@ pub(super) enum Action {
     )]
     Listener {
         /// The listener, as in `l4lb ctl listeners`
+        #[arg(value_name = "LISTENER")]
         name: String,
         /// pause or resume
         #[arg(value_enum)]

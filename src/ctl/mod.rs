@@ -1,7 +1,8 @@
 //! The client of the admin API: `l4lb ctl`, `l4lb register` and the requests of `l4lb top`.
 //!
 //! `args` has the flags, `target` finds the API, `client` asks, `routes` names the paths, `show` turns answers into
-//! text. `drain` waits until a backend has no session left, `stop` until the process has ended; `register` keeps a backend registered.
+//! text. `change` changes backends, `drain` waits until they have no session left, `stop` until the process has ended;
+//! `register` keeps a backend registered; `names` is for shells that complete them.
 
 mod args;
 mod change;
@@ -12,6 +13,7 @@ mod drain;
 mod failure;
 pub(crate) mod figures;
 mod messages;
+mod names;
 mod register;
 pub(crate) mod routes;
 mod show;
@@ -34,8 +36,10 @@ pub(crate) use args::CtlArgs;
 pub use client::{Answer, Client, ClientError, Messages, Target};
 pub(crate) use failure::Failure;
 pub use messages::Message;
+pub(crate) use names::{Kind as NameKind, names};
 pub(crate) use register::{RegisterArgs, register};
 pub(crate) use show::{stage_word, state_words};
+pub(crate) use target::At;
 
 use args::{Action, CountersAction, SessionArgs, Verb};
 

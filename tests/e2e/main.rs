@@ -22,6 +22,7 @@ mod agents;
 mod backends;
 mod balancing;
 mod byte_accounting;
+mod completions;
 mod counters;
 mod ctl;
 mod discovery;

@@ -1,5 +1,5 @@
-//! The running state as a configuration: the settings of the file, with what was changed at run time put into them. What
-//! no key can express becomes a remark.
+//! The running state as a configuration: the settings of the file, with what was changed at run time put into them.
+//! What no key can express becomes a remark.
 
 use log::LevelFilter;
 

@@ -16,7 +16,7 @@ use super::rows;
 use super::session_filter::{backend_named, filter_of, keep_first};
 use crate::api::{self, EventKind};
 use crate::control::events::Draft;
-use crate::control::pauses::Pause;
+use crate::control::status::Pause;
 use crate::control::{Member, audit};
 use crate::messages::command::Command;
 use crate::messages::query::{self, Filter, Reply, SessionId, Target};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::families::Families;
-use crate::control::pauses::Pauses;
+use crate::control::status::Pauses;
 use crate::pool::{Listener, Snapshot};
 use crate::session::CloseReason;
 use crate::stats::{ListenerReading, violations_of_listener};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::api::Stage;
 use crate::control::ReloadStatus;
 use crate::control::discovery::state::SourceState;
-use crate::control::pauses::Pauses;
+use crate::control::status::Pauses;
 use crate::pool::Snapshot;
 use crate::stats::WorkerStats;
 

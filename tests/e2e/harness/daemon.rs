@@ -84,6 +84,11 @@ impl Daemon {
         Client::new(Target::Socket(self.runtime.path().join("admin.sock"))).expect("start a runtime")
     }
 
+    /// The folder of its admin socket.
+    pub(crate) fn runtime(&self) -> &Path {
+        self.runtime.path()
+    }
+
     /// Its admin socket.
     pub(crate) fn socket(&self) -> std::path::PathBuf {
         self.runtime.path().join("admin.sock")
