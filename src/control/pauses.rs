@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
 use crate::config::Config;
+use crate::config::model::OwnSocket;
 use crate::control::audit;
 use crate::control::control_loop::{ControlLoop, ControlStage};
 use crate::control::events::Draft;
@@ -38,6 +39,17 @@ impl ControlLoop {
             answer: Some(answer),
             listening: Some(wanted),
         });
+    }
+
+    /// Returns the sockets on which the process accepts, and those that paused listeners will have again: no backend
+    /// may be one of them.
+    pub(super) fn own_sockets(&self) -> Vec<OwnSocket> {
+        let state = self.control.view.state();
+        let listeners = state.snapshot.listeners.iter().map(|listener| &listener.settings);
+        let paused = listeners.filter(|listener| state.pauses.contains_key(&listener.name));
+        let paused = paused.map(|listener| listener.bind);
+        let listeners = self.control.site.addresses().into_iter().chain(paused).map(OwnSocket::Listener);
+        listeners.chain(self.control.admin_sockets.iter().copied()).collect()
     }
 
     fn refuse_listening(&self, wanted: &Listening) -> Result<(), Refusal> {

@@ -67,6 +67,14 @@ fn a_reload_leaves_a_listener_paused() {
     assert!(report.changes.is_empty(), "{report:?}");
     assert!(listener(&admin).paused);
     assert!(TcpStream::connect(service.server.address).is_err());
+    // Its sessions would open the next ones once it listens again.
+    let pools: Vec<api::Pool> = admin.get("/v1/pools").expect("pools");
+    let ourselves =
+        api::NewBackend { address: service.server.address.to_string(), ..api::NewBackend::default() };
+    let path = format!("/v1/pools/{}/backends", pools[0].name);
+    let refused = admin.ask::<api::Registered>(Method::POST, &path, Some(&ourselves));
+    let refused = refused.expect_err("it is ourselves").to_string();
+    assert!(refused.contains("is our own listener"), "{refused}");
     assert!(!listen(&admin, false).expect("it listens again").paused);
     service.enter().talks().leave();
     drop(admin);

@@ -65,8 +65,8 @@ pub(super) async fn override_health(
 
 /// Pauses a listener, or makes it listen again
 ///
-/// Of one that pauses the sockets are closed: connections in its queue are served, its sessions live on, and new clients
-/// are refused. A reload leaves it paused; a restart does not.
+/// The sockets of a paused listener are closed: connections in its queue are served, its sessions live on, and new
+/// clients are refused. A reload leaves it paused; a restart does not.
 #[utoipa::path(
     patch, path = "/v1/listeners/{listener}", params(("listener" = String, Path)), request_body = api::ListenerChange,
     responses(

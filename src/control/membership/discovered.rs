@@ -59,8 +59,7 @@ impl ControlLoop {
         let Some(pool) = self.control.snapshot.pool_named(pool).cloned() else {
             return Put { left_out: Vec::new(), has_removed: false };
         };
-        let listeners = self.control.site.addresses().into_iter().map(OwnSocket::Listener);
-        let sockets: Vec<OwnSocket> = listeners.chain(self.control.admin_sockets.iter().copied()).collect();
+        let sockets = self.own_sockets();
         let plan = plan(&pool, source, list, check, &self.control.kept.registrations, &sockets);
         let Plan { backends, added, gone, changed, left_out } = plan;
         let has_removed = !gone.is_empty();

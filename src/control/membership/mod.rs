@@ -3,11 +3,12 @@
 //!
 //! `origin` has the two answers, where a backend comes from and what operators have set of it, and the order between
 //! them. `requests` does what operators ask for, `changes` what they set of one backend or of many. `leases` holds the
-//! backends that were registered, and says which leases have ended; `lease_ends` does what follows. `discovered` puts in
-//! what sources list. `merge` combines the file with what was changed at run time. `persist` takes that from what runs
-//! into `kept`, and puts it back at a start, with what sources have `listed` before; `state_file` is its form on the
-//! disk, which `saving` writes. `notes` is what is known of a backend besides its atomics; `remembered` what operators
-//! have set of one that was discovered and has left; `drain` follows the sessions of backends that have left their pool.
+//! backends that were registered, and says which leases have ended; `lease_ends` does what follows. `discovered` puts
+//! in what sources list. `merge` combines the file with what was changed at run time. `persist` takes that from what
+//! runs into `kept`, and puts it back at a start, with what sources have `listed` before; `state_file` is its form on
+//! the disk, which `saving` writes. `notes` is what is known of a backend besides its atomics; `remembered` what
+//! operators have set of one that was discovered and has left; `drain` follows the sessions of backends that have left
+//! their pool.
 
 mod changes;
 pub(super) mod discovered;

@@ -8,7 +8,7 @@ use log::LevelFilter;
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
 use crate::config::discover::Discover;
-use crate::config::model::{self, HealthState, OwnSocket};
+use crate::config::model::{self, HealthState};
 use crate::config::units;
 use crate::control::audit;
 use crate::control::circles::circle_with;
@@ -378,11 +378,7 @@ impl ControlLoop {
     /// Fails if sessions would come back to this process.
     fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
         let address = &new.address;
-        // One that pauses has no socket, and will have its address again.
-        let paused = self.control.snapshot.listeners.iter().map(|listener| listener.settings.bind);
-        let listeners: Vec<_> = self.control.site.addresses().into_iter().chain(paused).collect();
-        let listeners = listeners.into_iter().map(OwnSocket::Listener);
-        match circle_with(address, listeners.chain(self.control.admin_sockets.iter().copied())) {
+        match circle_with(address, self.own_sockets().into_iter()) {
             Some(socket) => Err(Refusal::Invalid(format!("{named}: {address} is {socket}"))),
             None => Ok(()),
         }
