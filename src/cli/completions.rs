@@ -16,11 +16,14 @@ pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "l4lb", &mut script);
     let script = String::from_utf8_lossy(&script);
-    let script = match shell {
-        Shell::Bash => format!("{script}\n{BASH_NAMES}"),
-        Shell::Zsh => zsh_with_names(&script),
-        Shell::Fish => format!("{script}{}{FISH_NAMES}", fish_values(&command)),
-        _ => script.into_owned(),
+    let script = if shell == Shell::Bash {
+        format!("{script}\n{BASH_NAMES}")
+    } else if shell == Shell::Zsh {
+        zsh_with_names(&script)
+    } else if shell == Shell::Fish {
+        format!("{script}{}{FISH_NAMES}", fish_values(&command))
+    } else {
+        script.into_owned()
     };
     print(script.as_bytes());
     ExitCode::SUCCESS

@@ -87,7 +87,7 @@ fn wanted(program: &Command, words: &[&str]) -> Option<Wanted> {
         None => positional(command, positionals)?,
     };
     let behind = command.get_positionals().last().filter(|_| flag.is_none() && positionals > 0);
-    let values = behind.map(|arg| arg.get_possible_values()).unwrap_or_default();
+    let values = behind.map(Arg::get_possible_values).unwrap_or_default();
     let values = values.iter().map(|value| value.get_name().to_owned()).collect();
     Some(Wanted { at, kind: kind_of(arg)?, prefix: (*last).to_owned(), values })
 }
@@ -111,7 +111,7 @@ fn note(at: &mut At, arg: &Arg, value: &str) {
 
 /// Returns what an argument names, by the name of its value in the help.
 fn kind_of(arg: &Arg) -> Option<NameKind> {
-    let value = arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
+    let value = arg.get_value_names().and_then(<[_]>::first).map(clap::builder::Str::as_str);
     match value {
         Some("LISTENER") => Some(NameKind::Listeners),
         Some("POOL/BACKEND") => Some(NameKind::Backends),

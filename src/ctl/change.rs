@@ -14,7 +14,7 @@ use crate::ctl::{
 
 impl Ctl {
     /// Changes the chosen backends, and prints them.
-    pub(super) fn change(&self, chosen: &Chosen, change: api::BackendsChange) -> Result<(), Failure> {
+    pub(super) fn change(&self, chosen: &Chosen, change: &api::BackendsChange) -> Result<(), Failure> {
         let Some(only) = only_name(chosen) else {
             let change = wanted(chosen, change);
             return self.ask(Method::PATCH, "/v1/backends", Some(&change), show::changed_set);
@@ -32,7 +32,7 @@ impl Ctl {
     pub(super) fn drain(
         &self,
         chosen: &Chosen,
-        change: api::BackendsChange,
+        change: &api::BackendsChange,
         timeout: Option<Duration>,
     ) -> Result<(), Failure> {
         let Some(only) = only_name(chosen) else {
@@ -41,7 +41,7 @@ impl Ctl {
             let mut changed: api::BackendsChanged = answer.read()?;
             warn_unless_saved(&answer.body);
             let began: Vec<api::Backend> = changed.backends.iter().map(|one| one.backend.clone()).collect();
-            let now = drain::wait(began.clone(), timeout, || self.look(&began))?;
+            let now = drain::wait(&began, timeout, || self.look(&began))?;
             for (one, now) in changed.backends.iter_mut().zip(now) {
                 one.backend = now;
             }
@@ -53,7 +53,7 @@ impl Ctl {
         let answer = self.client.answer(Method::PATCH, &path, Some(&change))?;
         let began: api::Backend = answer.read()?;
         warn_unless_saved(&answer.body);
-        drain::wait(vec![began], timeout, || self.client.get(&path).map(|backend| vec![backend]))?;
+        drain::wait(&[began], timeout, || self.client.get(&path).map(|backend| vec![backend]))?;
         self.ask(Method::GET, &path, NOTHING, show::changed)
     }
 }
@@ -84,7 +84,7 @@ fn only_name(chosen: &Chosen) -> Option<&str> {
     }
 }
 
-fn wanted(chosen: &Chosen, change: api::BackendsChange) -> api::BackendsChange {
+fn wanted(chosen: &Chosen, change: &api::BackendsChange) -> api::BackendsChange {
     let Chosen { backends, dry_run, force } = chosen.clone();
-    api::BackendsChange { backends, dry_run, force, ..change }
+    api::BackendsChange { backends, dry_run, force, ..*change }
 }

@@ -18,18 +18,18 @@ pub(super) const PERIOD: Duration = Duration::from_millis(500);
 /// and maybe others, as they are. Fails after `timeout`, and when one is drained no more. Progress goes to standard
 /// error, because standard output is for the final answer.
 pub(super) fn wait(
-    began: Vec<api::Backend>,
+    began: &[api::Backend],
     timeout: Option<Duration>,
     look: impl Fn() -> Result<Vec<api::Backend>, ClientError>,
 ) -> Result<Vec<api::Backend>, Failure> {
     let clock = Clock::start();
     let deadline = timeout.map(|timeout| clock.now() + timeout);
     let mut lines: Vec<ProgressLine> = began.iter().map(|_| ProgressLine::default()).collect();
-    let mut backends = began.clone();
+    let mut backends = began.to_vec();
     let result = loop {
         let now = clock.now();
         let age = now.since(Instant::default());
-        show(&mut lines, &began, &backends, age);
+        show(&mut lines, began, &backends, age);
         if let Some(ready) = backends.iter().find(|backend| backend.admin == api::Admin::Ready) {
             break Err(Failure::Failed(format!("{}: is ready again, not drained any more", name(ready))));
         }
@@ -48,7 +48,7 @@ pub(super) fn wait(
             Ok(found) => found,
             Err(error) => break Err(error.into()),
         };
-        match of(&began, found) {
+        match of(began, found) {
             Ok(found) => backends = found,
             Err(gone) => {
                 break Err(Failure::Failed(format!("{gone}: is in its pool no more")));

@@ -134,19 +134,19 @@ impl Ctl {
             Action::Drain { chosen, wait, timeout } => {
                 let change = admin_change(api::Admin::Drain);
                 if *wait {
-                    return self.drain(chosen, change, *timeout);
+                    return self.drain(chosen, &change, *timeout);
                 }
-                self.change(chosen, change)
+                self.change(chosen, &change)
             }
-            Action::Ready(chosen) => self.change(chosen, admin_change(api::Admin::Ready)),
-            Action::Maint(chosen) => self.change(chosen, admin_change(api::Admin::Maint)),
+            Action::Ready(chosen) => self.change(chosen, &admin_change(api::Admin::Ready)),
+            Action::Maint(chosen) => self.change(chosen, &admin_change(api::Admin::Maint)),
             Action::Weight { chosen, weight } => self.change(
                 chosen,
-                api::BackendsChange { weight: Some(*weight), ..api::BackendsChange::default() },
+                &api::BackendsChange { weight: Some(*weight), ..api::BackendsChange::default() },
             ),
             Action::Health { chosen, health } => {
                 let health = Some((*health).into());
-                self.change(chosen, api::BackendsChange { health, ..api::BackendsChange::default() })
+                self.change(chosen, &api::BackendsChange { health, ..api::BackendsChange::default() })
             }
             Action::Kill { session, backend } => self.kill(session.as_deref(), backend.as_deref()),
             Action::Reload { dry_run: true } => {

@@ -134,7 +134,7 @@ pub(super) fn keep_first(rows: &mut Vec<Row>, sort: api::SessionSort, limit: usi
             (Arc::clone(&row.pool), backend, row.opened)
         }),
         api::SessionSort::Client => {
-            rows.sort_by_key(|row| (row.client.ip().to_canonical(), row.client.port()))
+            rows.sort_by_key(|row| (row.client.ip().to_canonical(), row.client.port()));
         }
     }
     let is_cut = rows.len() > limit;
@@ -163,7 +163,7 @@ mod tests {
         Row {
             id: SessionId { worker: 0, key: Key { index, generation: 0 } },
             listener: "in".into(),
-            pool: if index % 2 == 0 { "web".into() } else { "api".into() },
+            pool: if index.is_multiple_of(2) { "web".into() } else { "api".into() },
             backend: None,
             client: client.parse().unwrap(),
             source: None,
