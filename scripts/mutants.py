@@ -537,7 +537,7 @@ MUTANTS = [
         "stale-for-ever",
         "what is stale stays",
         "src/control/discovery/belief.rs",
-        [("self.settings.stale.map(|stale| stale", "self.settings.stale.filter(|_| false).map(|stale| stale")],
+        [(".map(|stale| stale.saturating_sub", ".filter(|_| false).map(|stale| stale.saturating_sub")],
         "control::discovery::belief::tests::a_stale_source_empties_its_pool_where_that_is_configured",
     ),
     Mutant(
