@@ -544,7 +544,7 @@ MUTANTS = [
         "known-by-place",
         "a backend of a list is known by its place there",
         "src/control/membership/discovered.rs",
-        [("let Some(found) = listed.get(&backend.address).filter(", "let Some(found) = list.get(stays.len()).filter(")],
+        [("let Some(found) = listed[place].get(&backend.address).filter(", "let Some(found) = lists[place].list.get(stays[place].len()).as_ref().filter(")],
     ),
     Mutant(
         "new-with-each-list",
@@ -568,13 +568,13 @@ MUTANTS = [
         "drain-forgotten",
         "a backend in drain that a source lists again gets sessions",
         "src/control/membership/discovered.rs",
-        [("                overrides.put_on(backend);\n                recalled += 1;\n", "                recalled += usize::from(overrides.admin == Admin::Ready);\n")],
+        [("                overrides.put_on(backend);\n                recalled.insert", "                let _ = overrides;\n                recalled.insert")],
     ),
     Mutant(
         "last-source-only",
         "what one source lists no more leaves, though another one lists it",
         "src/control/discovery/lists.rs",
-        [("        if self.put(pool, settings, list) {\n", "        if self.put(pool, settings, list) && pool.is_empty() {\n")],
+        [("            if self.put(&pool, &lists) {\n", "            if self.put(&pool, &lists) && pool.is_empty() {\n")],
     ),
     Mutant(
         "file-over-source",

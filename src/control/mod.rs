@@ -101,6 +101,7 @@ impl ControlLoop {
     /// Acts on the reports and on the time.
     fn act(&mut self) {
         self.check_dropped_reports();
+        self.apply_lists();
         self.end_loading();
         self.refresh_sources();
         self.forget_retired();

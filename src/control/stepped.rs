@@ -72,6 +72,7 @@ impl SteppedControl {
     pub fn on_report_of(&mut self, pool: &str, label: &str, report: SourceReport) -> bool {
         let Some(id) = self.0.sources.run_of(pool, label) else { return false };
         self.0.on_discovered(id, report, RETRY_INTERVAL);
+        self.0.apply_lists();
         self.0.publish();
         true
     }

@@ -155,6 +155,7 @@ mod tests {
     fn reports(work: &mut ControlLoop, list: Option<Vec<Found>>, outcome: Outcome) {
         let id = work.sources.all[0].id;
         work.on_discovered(id, SourceReport { list, outcome, note: None }, Duration::from_hours(1));
+        work.apply_lists();
     }
 
     /// A reload did not ask a source that has not answered: its backends were those of a file.

@@ -134,7 +134,8 @@ impl ControlLoop {
         });
     }
 
-    /// A source has come to know something, and is asked again after `wait`.
+    /// A source has come to know something, and is asked again after `wait`. Its pool gets that with
+    /// [`ControlLoop::apply_lists`].
     pub(in crate::control) fn on_discovered(&mut self, id: SourceId, report: SourceReport, wait: Duration) {
         if self.is_ending() {
             return;
@@ -154,22 +155,19 @@ impl ControlLoop {
                 self.control.kept.changed();
             }
         }
-        let news = list.filter(|list| followed.last != *list);
-        if let Some(list) = &news {
-            followed.last.clone_from(list);
+        let (pool, label) = (followed.pool.clone(), followed.label.clone());
+        let is_news = list.as_ref().is_some_and(|list| followed.last != *list);
+        if let Some(list) = list.filter(|_| is_news) {
+            followed.last = list;
             if is_kept {
                 self.control.kept.changed();
             }
         }
-        let (pool, label, settings) =
-            (followed.pool.clone(), followed.label.clone(), followed.settings.clone());
         // What was left out may fit by now.
-        let again = || self.has_left_out(&pool, &label).then(|| self.sources.all[place].last.clone());
-        let list = news.or_else(again);
-        self.report_outcome(&pool, &label, outcome, note.as_deref());
-        if let Some(list) = list {
-            self.apply_list(&pool, &settings, list);
+        if is_news || self.has_left_out(&pool, &label) {
+            self.sources.news.insert(id);
         }
+        self.report_outcome(&pool, &label, outcome, note.as_deref());
         self.with_source(&pool, &label, |row| {
             if row.outcome != Some(outcome) {
                 (row.outcome, row.since) = (Some(outcome), timestamp());

@@ -1,6 +1,6 @@
 //! The lists of sources in their pools: put in, put in once more when something has left, and what was left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use crate::base::address::Address;
 use crate::config::discover::Discover;
 use crate::config::model::{BackendCheck, Pool, UNRESOLVED};
 use crate::control::control_loop::ControlLoop;
+use crate::control::membership::discovered::Listing;
 use crate::control::membership::leases::Registrations;
 use crate::control::membership::origin::Discovery;
 use crate::messages::discovery::Found;
@@ -19,19 +20,31 @@ use crate::pool;
 const LEFT_OUT_EACH: usize = 16;
 
 impl ControlLoop {
-    /// Puts `list` into the pool, and what other sources list there in place of what has gone with it.
-    pub(super) fn apply_list(&mut self, pool: &str, settings: &Discover, list: Vec<Found>) {
-        if self.put(pool, settings, list) {
-            self.fill_up(pool);
+    /// Puts what sources have come to list into their pools, and what others list there in place of what has gone with
+    /// it. Ten thousand host names may resolve at once: that makes one table, not ten thousand.
+    pub(in crate::control) fn apply_lists(&mut self) {
+        if self.sources.news.is_empty() || self.is_ending() {
+            return;
+        }
+        let news = mem::take(&mut self.sources.news);
+        let mut of_pools: BTreeMap<String, Vec<Listing>> = BTreeMap::new();
+        for known in self.sources.all.iter().filter(|known| news.contains(&known.id)) {
+            of_pools.entry(known.pool.clone()).or_default().push(known.listing());
+        }
+        for (pool, lists) in of_pools {
+            if self.put(&pool, &lists) {
+                self.fill_up(&pool);
+            }
         }
     }
 
-    /// Puts `list` into the pool and notes what is left out. Returns true when a backend was removed.
-    fn put(&mut self, pool: &str, settings: &Discover, list: Vec<Found>) -> bool {
-        let (label, count) = (settings.label(), list.len() as u64);
-        let check = settings.as_host().map(|host| host.check).unwrap_or_default();
-        let put = self.put_discovered(pool, &label, Found::of(settings, list), check);
-        self.note_left_out(pool, &label, count, &put.left_out);
+    /// Puts these lists into the pool and notes what is left out. Returns true when a backend was removed.
+    fn put(&mut self, pool: &str, lists: &[Listing]) -> bool {
+        let put = self.put_discovered(pool, lists);
+        for (Listing { source, list, .. }, left_out) in lists.iter().zip(&put.left_out) {
+            let count = list.iter().filter(|found| found.address != UNRESOLVED).count();
+            self.note_left_out(pool, source, count as u64, left_out);
+        }
         put.has_removed
     }
 
@@ -60,8 +73,8 @@ impl ControlLoop {
         let is_any = |known: &Followed| !known.last.is_empty() || known.settings.as_host().is_some();
         let meant = self.sources.all.iter().filter(|known| is_any(known) && is_meant(known));
         let mut present: HashMap<&str, Present> = HashMap::new();
-        let mut lists: Vec<(String, Discover, Vec<Found>)> = Vec::new();
-        for Followed { pool, label, settings, last, .. } in meant {
+        let mut lists: BTreeMap<String, Vec<Listing>> = BTreeMap::new();
+        for known @ Followed { pool, label, settings, last, .. } in meant {
             let Some(runs) = self.control.snapshot.pool_named(pool) else { continue };
             let present = present
                 .entry(pool)
@@ -69,12 +82,12 @@ impl ControlLoop {
             if present.has_all(label, settings, last) {
                 self.note_left_out(pool, label, last.len() as u64, &[]);
             } else {
-                lists.push((pool.clone(), settings.clone(), last.clone()));
+                lists.entry(pool.clone()).or_default().push(known.listing());
             }
         }
-        for (pool, settings, list) in lists {
+        for (pool, lists) in lists {
             // A backend removed here is not replaced again: `fill_up` calls this.
-            self.put(&pool, &settings, list);
+            self.put(&pool, &lists);
         }
     }
 

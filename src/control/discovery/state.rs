@@ -13,6 +13,7 @@ use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::discover::{Discover, HOST_LABEL, Initial};
 use crate::config::model::Resolved;
+use crate::control::membership::discovered::Listing;
 use crate::messages::discovery::{Found, Listed, Outcome, SourceId};
 use crate::sys::timestamp;
 
@@ -23,6 +24,8 @@ pub(in crate::control) struct Sources {
     pub(super) all: Vec<Followed>,
     /// What sources have listed that do not run yet.
     pub(in crate::control) listed: Vec<Listed>,
+    /// Those with a list that is not in its pool yet.
+    pub(super) news: HashSet<SourceId>,
     /// The number of the next run of a source.
     pub(super) next: u64,
     /// Whether the thread could not be started.
@@ -38,6 +41,7 @@ impl Default for Sources {
             runner: None,
             all: Vec::new(),
             listed: Vec::new(),
+            news: HashSet::new(),
             next: 0,
             is_stuck: false,
             next_look: Instant::default(),
@@ -169,6 +173,15 @@ impl Followed {
     /// Returns its pool and label.
     pub(super) fn key(&self) -> (String, String) {
         (self.pool.clone(), self.label.clone())
+    }
+
+    /// Returns the backends that it is believed to have, as its pool gets them.
+    pub(super) fn listing(&self) -> Listing {
+        Listing {
+            source: self.label.as_str().into(),
+            list: Found::of(&self.settings, self.last.clone()),
+            check: self.settings.as_host().map(|host| host.check).unwrap_or_default(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! `on_remove` of the pool.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 
 use crate::api::EventKind;
@@ -25,18 +26,34 @@ use crate::pool::{Admin, Backend, Pool};
 /// Backends that get an event of their own of what one answer changes; of more there is one event with their number.
 const EVENTS_EACH: usize = 16;
 
-/// The result of merging a list.
+/// What one source lists now.
+pub(in crate::control) struct Listing {
+    /// Its name, see [`label`](crate::config::discover::Discover::label).
+    pub(in crate::control) source: Arc<str>,
+    pub(in crate::control) list: Vec<Found>,
+    /// Replaces the checks of the pool for them.
+    pub(in crate::control) check: BackendCheck,
+}
+
+/// The result of merging lists.
 pub(in crate::control) struct Put {
-    /// Those that are listed and did not come, and why.
-    pub(in crate::control) left_out: Vec<String>,
-    /// Whether backends have gone with it.
+    /// Of each list those that did not come, and why.
+    pub(in crate::control) left_out: Vec<Vec<String>>,
+    /// Whether backends have gone with them.
     pub(in crate::control) has_removed: bool,
 }
 
-/// The changes that one list makes in a pool.
+/// The changes that lists make in a pool.
 struct Plan {
     /// All backends of the pool from now on.
     backends: Vec<model::Backend>,
+    /// What each list changes.
+    parts: Vec<Part>,
+}
+
+/// The changes that one list makes.
+#[derive(Default)]
+struct Part {
     added: Vec<Found>,
     gone: Vec<Arc<Backend>>,
     /// Those that stay, with another weight or priority than the source said before.
@@ -45,50 +62,61 @@ struct Plan {
     left_out: Vec<String>,
 }
 
+impl Part {
+    fn count(&self) -> usize {
+        self.added.len() + self.gone.len() + self.changed.len()
+    }
+}
+
+/// The backends that come, by name, each with its source.
+type New<'p> = HashMap<&'p str, (&'p Arc<str>, &'p Found)>;
+
 impl ControlLoop {
-    /// The pool has these backends of `source` from now on, as far as they fit.
-    ///
-    /// `check` replaces the checks of the pool for them.
-    pub(in crate::control) fn put_discovered(
-        &mut self,
-        pool: &str,
-        source: &str,
-        list: Vec<Found>,
-        check: BackendCheck,
-    ) -> Put {
+    /// The pool has the backends of these lists from now on, as far as they fit; of two the first one counts.
+    pub(in crate::control) fn put_discovered(&mut self, pool: &str, lists: &[Listing]) -> Put {
         let Some(pool) = self.control.snapshot.pool_named(pool).cloned() else {
-            return Put { left_out: Vec::new(), has_removed: false };
+            return Put { left_out: vec![Vec::new(); lists.len()], has_removed: false };
         };
         let sockets = self.own_sockets();
-        let plan = plan(&pool, source, list, check, &self.control.kept.registrations, &sockets);
-        let Plan { backends, added, gone, changed, left_out } = plan;
-        let has_removed = !gone.is_empty();
-        if added.is_empty() && gone.is_empty() && changed.is_empty() {
+        let Plan { backends, mut parts } = plan(&pool, lists, &self.control.kept.registrations, &sockets);
+        let left_out = parts.iter_mut().map(|part| mem::take(&mut part.left_out)).collect();
+        let has_removed = parts.iter().any(|part| !part.gone.is_empty());
+        if parts.iter().all(|part| part.count() == 0) {
             return Put { left_out, has_removed };
         }
         let registrations = &mut self.control.kept.registrations;
-        for backend in &gone {
+        for backend in parts.iter().flat_map(|part| &part.gone) {
             registrations.forget_discovery(&pool.settings.name, backend);
         }
-        let new: HashMap<&Address, &Found> = added.iter().map(|found| (&found.address, found)).collect();
+        for (Listing { source, .. }, part) in lists.iter().zip(&parts) {
+            for (backend, found) in &part.changed {
+                let known = Discovery { source: Arc::clone(source), weight: found.weight };
+                registrations.put_discovery(backend.id, known);
+            }
+        }
+        let of_lists = lists.iter().zip(&parts);
+        let new: New<'_> = of_lists
+            .flat_map(|(listing, part)| part.added.iter().map(move |found| (&listing.source, found)))
+            .map(|(source, found)| (found.name.as_str(), (source, found)))
+            .collect();
         let returned = self.take_returning(|removed: &Removed| {
             let backend = &removed.backend;
-            let is_it = new.get(&backend.address).is_some_and(|found| found.name == backend.name);
-            backend.pool == pool.id && is_it
+            let found = new.get(backend.name.as_str());
+            backend.pool == pool.id && found.is_some_and(|(_, found)| found.address == backend.address)
         });
         let back: Vec<_> = returned.iter().map(|removed| Arc::clone(&removed.backend)).collect();
         let next = Arc::new(self.control.snapshot.with_backends_back(pool.id, &backends, &back));
         self.remember_notes(&returned);
         // The origin must be noted before the snapshot shows the backend.
-        let recalled = self.note_discovered(next.pool(pool.id), source, &new, &changed);
+        let recalled = self.note_discovered(next.pool(pool.id), &new);
         self.replace_snapshot(next);
-        if recalled > 0 {
+        if !recalled.is_empty() {
             self.tables_changed(pool.id);
         }
         let pool = Arc::clone(self.control.snapshot.pool(pool.id));
         self.report_eligibility(&pool);
         self.control.kept.changed();
-        self.report_discovered(&pool, source, &added, &gone, &changed, recalled);
+        self.report_all(&pool, lists, &parts, &recalled);
         Put { left_out, has_removed }
     }
 
@@ -114,7 +142,7 @@ impl ControlLoop {
                 .flat_map(|of_file| &of_file.backends)
                 .map(|listed| ((listed.name.as_str(), &listed.address), listed.weight))
                 .collect();
-            let mut members = Membership::listed(std::mem::take(&mut next.backends), &sockets);
+            let mut members = Membership::listed(mem::take(&mut next.backends), &sockets);
             let mut stay = 0;
             for backend in &pool.backends {
                 if stays.contains(&(backend.name.clone(), backend.address.clone())) {
@@ -148,51 +176,52 @@ impl ControlLoop {
         runs
     }
 
-    /// Notes where those that have come to `pool` are from, and what was set of them before they went; returns of how
-    /// many that was anything.
-    fn note_discovered(
-        &mut self,
-        pool: &Pool,
-        source: &str,
-        new: &HashMap<&Address, &Found>,
-        changed: &[(Arc<Backend>, Found)],
-    ) -> usize {
-        let source: Arc<str> = source.into();
+    /// Notes where those that have come to `pool` are from, and what was set of them before they went; returns those of
+    /// which that was anything.
+    fn note_discovered(&mut self, pool: &Pool, new: &New<'_>) -> HashSet<String> {
         let registrations = &mut self.control.kept.registrations;
         let mut state = self.control.view.state();
-        for (backend, found) in changed {
-            let known = Discovery { source: Arc::clone(&source), weight: found.weight };
-            registrations.put_discovery(backend.id, known);
-        }
-        let mut recalled = 0;
+        let mut recalled = HashSet::new();
         for backend in &pool.backends {
-            let Some(found) = new.get(&backend.address).filter(|found| found.name == backend.name) else {
+            let found = new.get(backend.name.as_str());
+            let Some((source, found)) = found.filter(|(_, found)| found.address == backend.address) else {
                 continue;
             };
             if let Some((_, overrides)) = registrations.recall(&pool.settings.name, backend) {
                 overrides.put_on(backend);
-                recalled += 1;
+                recalled.insert(backend.name.clone());
             }
-            let known = Discovery { source: Arc::clone(&source), weight: found.weight };
+            let known = Discovery { source: Arc::clone(source), weight: found.weight };
             registrations.put_discovery(backend.id, known);
             state.notes.entry(backend.id).or_default().origin = registrations.origin_of(backend.id);
         }
         recalled
     }
 
-    fn report_discovered(
-        &self,
-        pool: &Pool,
-        source: &str,
-        added: &[Found],
-        gone: &[Arc<Backend>],
-        changed: &[(Arc<Backend>, Found)],
-        recalled: usize,
-    ) {
+    /// Each source by itself, unless there are many.
+    fn report_all(&self, pool: &Pool, lists: &[Listing], parts: &[Part], recalled: &HashSet<String>) {
+        let changing = || lists.iter().zip(parts).filter(|(_, part)| part.count() > 0);
+        let sources = changing().count();
+        if sources <= EVENTS_EACH {
+            for (Listing { source, .. }, part) in changing() {
+                self.report_discovered(pool, source, part, recalled);
+            }
+            return;
+        }
+        let sum = |count: fn(&Part) -> usize| parts.iter().map(count).sum::<usize>();
+        let (added, removed) = (sum(|part| part.added.len()), sum(|part| part.gone.len()));
+        let (changed, pool) = (sum(|part| part.changed.len()), pool.settings.name.as_str());
+        log::info!(pool, sources, added, removed, changed; "discovered");
+        let message = format!("{sources} sources: {added} added, {removed} removed, {changed} changed");
+        self.control.view.events.push(Draft::new(EventKind::Backend, message).pool(pool));
+    }
+
+    fn report_discovered(&self, pool: &Pool, source: &str, part: &Part, recalled: &HashSet<String>) {
+        let Part { added, gone, changed, left_out: _ } = part;
         let (members, pool) = (pool, pool.settings.name.as_str());
         log::info!(pool, source, added = added.len(), removed = gone.len(), changed = changed.len(); "discovered");
-        let count = added.len() + gone.len() + changed.len();
-        if count > EVENTS_EACH {
+        if part.count() > EVENTS_EACH {
+            let recalled = added.iter().filter(|found| recalled.contains(&found.name)).count();
             let (added, gone, changed) = (added.len(), gone.len(), changed.len());
             let set = match recalled {
                 0 => String::new(),
@@ -233,36 +262,32 @@ fn tier_words(priority: u8) -> String {
     if priority == 0 { String::new() } else { format!(" and priority {priority}") }
 }
 
-/// Returns the changes that the list of a source makes in the running `pool`, which has these `sockets`.
-fn plan(
-    pool: &Pool,
-    source: &str,
-    list: Vec<Found>,
-    check: BackendCheck,
-    registrations: &Registrations,
-    sockets: &[OwnSocket],
-) -> Plan {
-    let (mut added, mut gone, mut changed, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut listed: HashMap<&Address, &Found> = HashMap::with_capacity(list.len());
-    for found in &list {
-        listed.entry(&found.address).or_insert(found);
-    }
+/// Returns the changes that lists of sources make in the running `pool`, which has these `sockets`.
+fn plan(pool: &Pool, lists: &[Listing], registrations: &Registrations, sockets: &[OwnSocket]) -> Plan {
+    let mut parts: Vec<Part> = lists.iter().map(|_| Part::default()).collect();
+    let places: HashMap<&str, usize> =
+        lists.iter().enumerate().map(|(place, listing)| (&*listing.source, place)).collect();
+    let listed: Vec<HashMap<&Address, &Found>> =
+        lists.iter().map(|listing| by_address(&listing.list)).collect();
     let mut stay = Vec::with_capacity(pool.backends.len());
-    let mut stays: HashSet<&Address> = HashSet::new();
+    let mut stays: Vec<HashSet<&Address>> = lists.iter().map(|_| HashSet::new()).collect();
     for (settings, backend) in configured(pool).into_iter().zip(&pool.backends) {
-        let known = registrations.discovery_of(backend.id).filter(|known| *known.source == *source);
-        let Some(known) = known else {
+        let known = registrations.discovery_of(backend.id);
+        let known = known.and_then(|known| Some((known, *places.get(&*known.source)?)));
+        let Some((known, place)) = known else {
             stay.push(settings);
             continue;
         };
-        let Some(found) = listed.get(&backend.address).filter(|found| found.name == backend.name) else {
-            gone.push(Arc::clone(backend));
+        let (check, part) = (lists[place].check, &mut parts[place]);
+        let Some(found) = listed[place].get(&backend.address).filter(|found| found.name == backend.name)
+        else {
+            part.gone.push(Arc::clone(backend));
             continue;
         };
-        stays.insert(&backend.address);
+        stays[place].insert(&backend.address);
         let kept = RuntimeOverrides::of(backend, known.weight).kept(known.weight, found.weight);
         if (known.weight, settings.priority, settings.check) != (found.weight, found.priority, check) {
-            changed.push((Arc::clone(backend), (*found).clone()));
+            part.changed.push((Arc::clone(backend), (*found).clone()));
         }
         stay.push(model::Backend {
             weight: kept.weight_over(found.weight),
@@ -272,26 +297,35 @@ fn plan(
         });
     }
     let mut members = Membership::listed(stay, sockets);
-    for found in list {
-        if stays.contains(&found.address) {
-            continue;
-        }
-        let Found { name, address, weight: says, priority } = found.clone();
-        if members.len() >= BACKENDS_MAX {
-            left_out.push(format!("{name}: the pool has {BACKENDS_MAX} backends, no more fit"));
-            break;
-        }
-        let set = registrations.set_before(&pool.settings.name, &name);
-        let weight = set.map_or(says, |(said, set)| set.kept(said, says).weight_over(says));
-        match members.add(model::Backend { name: name.clone(), address, weight, priority, check }) {
-            Ok(()) => added.push(found),
-            Err(Obstacle::Member { name: other, address }) => {
-                left_out.push(format!("{name}: the pool has {other:?} at {address} already"));
+    for ((Listing { list, check, .. }, part), stays) in lists.iter().zip(&mut parts).zip(&stays) {
+        for found in list.iter().filter(|found| !stays.contains(&found.address)) {
+            let Found { name, address, weight: says, priority } = found.clone();
+            if members.len() >= BACKENDS_MAX {
+                part.left_out.push(format!("{name}: the pool has {BACKENDS_MAX} backends, no more fit"));
+                break;
             }
-            Err(Obstacle::OwnSocket(socket)) => left_out.push(format!("{name} is {socket}")),
+            let set = registrations.set_before(&pool.settings.name, &name);
+            let weight = set.map_or(says, |(said, set)| set.kept(said, says).weight_over(says));
+            match members.add(model::Backend { name: name.clone(), address, weight, priority, check: *check })
+            {
+                Ok(()) => part.added.push(found.clone()),
+                Err(Obstacle::Member { name: other, address }) => {
+                    part.left_out.push(format!("{name}: the pool has {other:?} at {address} already"));
+                }
+                Err(Obstacle::OwnSocket(socket)) => part.left_out.push(format!("{name} is {socket}")),
+            }
         }
     }
-    Plan { backends: members.into_backends(), added, gone, changed, left_out }
+    Plan { backends: members.into_backends(), parts }
+}
+
+/// Returns the backends of a list by their addresses; of two the first one counts.
+fn by_address(list: &[Found]) -> HashMap<&Address, &Found> {
+    let mut listed = HashMap::with_capacity(list.len());
+    for found in list {
+        listed.entry(&found.address).or_insert(found);
+    }
+    listed
 }
 
 #[cfg(test)]
@@ -328,7 +362,12 @@ mod tests {
 
     fn lists(work: &mut ControlLoop, addresses: &[u8]) -> Vec<String> {
         let list = addresses.iter().map(|&last| found(last, 1)).collect();
-        work.put_discovered("web", SOURCE, list, BackendCheck::default()).left_out
+        puts(work, SOURCE, list)
+    }
+
+    fn puts(work: &mut ControlLoop, source: &str, list: Vec<Found>) -> Vec<String> {
+        let listing = Listing { source: source.into(), list, check: BackendCheck::default() };
+        work.put_discovered("web", &[listing]).left_out.remove(0)
     }
 
     fn backends(work: &ControlLoop) -> Vec<String> {
@@ -391,24 +430,12 @@ mod tests {
         let mut work = work();
         let left_out = lists(&mut work, &[9, 1]);
         assert_eq!(left_out, ["10.0.0.9:80: the pool has \"file\" at 10.0.0.9:80 already"]);
-        let left_out = work
-            .put_discovered(
-                "web",
-                "dns:other.test:80",
-                vec![found(1, 1), found(2, 1)],
-                BackendCheck::default(),
-            )
-            .left_out;
+        let left_out = puts(&mut work, "dns:other.test:80", vec![found(1, 1), found(2, 1)]);
         assert_eq!(left_out, ["10.0.0.1:80: the pool has \"10.0.0.1:80\" at 10.0.0.1:80 already"]);
         assert_eq!(backends(&work), ["file", "10.0.0.1:80", "10.0.0.2:80"]);
         lists(&mut work, &[]);
         assert_eq!(backends(&work), ["file", "10.0.0.2:80"], "each source removes its own");
-        work.put_discovered(
-            "web",
-            "dns:other.test:80",
-            vec![found(1, 1), found(2, 1)],
-            BackendCheck::default(),
-        );
+        puts(&mut work, "dns:other.test:80", vec![found(1, 1), found(2, 1)]);
         assert_eq!(backends(&work), ["file", "10.0.0.2:80", "10.0.0.1:80"]);
     }
 
@@ -420,7 +447,7 @@ mod tests {
         lists(&mut work, &[1, 2]);
         let one = backend(&work, "10.0.0.1:80");
         assert_eq!((one.weight(), one.admin()), (7, Admin::Drain));
-        work.put_discovered("web", SOURCE, vec![found(1, 3), found(2, 1)], BackendCheck::default());
+        puts(&mut work, SOURCE, vec![found(1, 3), found(2, 1)]);
         assert_eq!((one.weight(), one.admin()), (3, Admin::Drain), "a source says nothing of that");
     }
 

@@ -59,6 +59,7 @@ fn lists(work: &mut ControlLoop, name: &str, addresses: &[u8]) {
     let list = Some(addresses.iter().copied().map(found).collect());
     let report = SourceReport { list, outcome: Outcome::Found, note: None };
     work.on_discovered(id, report, Duration::from_hours(1));
+    work.apply_lists();
 }
 
 fn backends(work: &ControlLoop) -> Vec<String> {

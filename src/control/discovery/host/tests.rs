@@ -88,6 +88,7 @@ fn has(work: &mut ControlLoop, name: &str, addresses: &[u8]) {
     };
     let list = Some(addresses.iter().map(found).collect());
     work.on_discovered(id, SourceReport { list, outcome, note }, Duration::from_secs(5));
+    work.apply_lists();
 }
 
 fn names(work: &ControlLoop) -> Vec<String> {
@@ -324,6 +325,24 @@ fn a_process_that_ends_follows_no_name() {
     assert_eq!(names(&work), ["a"]);
 }
 
+/// Each of them made a table of its own.
+#[test]
+fn names_that_resolve_at_once_come_together() {
+    let more = "[[pool.backend]]\nname = \"b\"\naddress = \"api.test:80\"\n";
+    let mut work = start(&format!("{TEXT}{more}"), &[]);
+    let epoch = work.control.snapshot.epoch;
+    for (place, last) in [(0, 1), (1, 2)] {
+        let list = Some(vec![dns::found(ip(last), 1, 0)]);
+        let report = SourceReport { list, outcome: Outcome::Found, note: None };
+        work.on_discovered(work.sources.all[place].id, report, Duration::from_secs(5));
+    }
+    work.apply_lists();
+    assert_eq!(
+        (names(&work), work.control.snapshot.epoch),
+        (vec!["a@10.0.0.1".into(), "b@10.0.0.2".into()], epoch + 1)
+    );
+}
+
 /// Each report of one of ten thousand names looked at all of them, and at the whole pool.
 #[test]
 fn thousands_of_names_without_an_address_are_followed_without_a_look_at_each_other() {
@@ -338,6 +357,7 @@ fn thousands_of_names_without_an_address_are_followed_without_a_look_at_each_oth
         let note = Some("there is no such name".to_owned());
         let report = SourceReport { list: Some(Vec::<Found>::new()), outcome: Outcome::Nothing, note };
         work.on_discovered(id, report, Duration::from_secs(5));
+        work.apply_lists();
     }
     work.refresh_sources();
     let state = work.control.view.state();
