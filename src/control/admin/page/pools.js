@@ -166,6 +166,8 @@ class Card {
       this.#rows.get(name).node.remove();
       this.#rows.delete(name);
     }
+    const isLeftOut = backends.length === 0;
+    put(this.none, isLeftOut ? 'Its backends are not shown: there are too many in all.' : 'No backend matches.');
     this.none.hidden = shown > 0;
     this.rows.hidden = shown === 0;
     this.rows.classList.toggle('long', shown > LONG);
