@@ -215,6 +215,12 @@ def opens_with_the_past(page):
 def shows_what_else_there_is(page):
     page.until("a listener is shown", lambda: len(page.texts("#listeners .name")) == 1)
     page.until("with its rate", lambda: leading(page.text("#listeners .opened")) > 0)
+    expect(page.texts("#talkers tr") == [], "sessions are not asked for while they are not looked at")
+    page.js("document.querySelector('#talkers-part summary').focus()")
+    page.press(Keys.ENTER)
+    page.until("sessions are listed", lambda: 10 < len(page.texts("#talkers .client")) <= 20)
+    page.js("const by = document.getElementById('talkers-by'); by.value = 'age'; by.dispatchEvent(new Event('change'))")
+    page.until("by another order", lambda: page.texts("#talkers .id"))
     page.until("ended sessions are counted by reason", lambda: "done" in page.texts("#ended th"))
     page.until("those of the last minutes too", lambda: any(leading(text) > 0 for text in page.texts("#ended .lately")))
     expect("None since the start" in page.text("#reload-words"), "there was no reload yet")

@@ -8,7 +8,7 @@ import { History } from './history.js';
 import { Listeners } from './listeners.js';
 import { Pools, stateOf, stateOfPool } from './pools.js';
 import { refusalOf, showReload } from './reload.js';
-import { Ended } from './sessions.js';
+import { Ended, Talkers } from './sessions.js';
 import { Sources, stateOfSource } from './sources.js';
 import { byId, bytes, bytesRate, clock, copyOf, count, latency, plural, put, putBadge, rate, span } from './words.js';
 
@@ -49,6 +49,7 @@ const tiles = ['Active sessions', 'New sessions', 'To clients', 'To backends', '
 const change = new Change(say);
 const events = new Events(byId('events'), byId('events-note'), onEvent);
 const listeners = new Listeners();
+const talkers = new Talkers();
 const ended = new Ended();
 const sources = new Sources(() => drawSoon());
 const pools = new Pools({
@@ -124,6 +125,7 @@ async function lookBack(signal) {
 async function refresh(signal) {
   sources.refresh(signal);
   listeners.refresh(signal, sample && Date.parse(sample.time) / 1000);
+  talkers.refresh(signal);
   const answer = await ask('GET', 'v1/status').catch(() => null);
   if (!answer || signal.aborted) return;
   const isAnother = status && status.started !== answer.started;
@@ -362,6 +364,7 @@ function arrange(isPhone) {
 const phone = matchMedia('(max-width: 720px)');
 phone.addEventListener('change', () => arrange(phone.matches));
 arrange(phone.matches);
+talkers.listen(() => running.signal);
 
 charts.forEach((chart) => {
   byId('charts').append(chart.figure);
