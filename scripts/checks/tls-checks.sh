@@ -7,7 +7,7 @@ source "$(dirname "$0")/../lib/harness.sh"
 
 BACKENDS=300
 INTERVAL_MS=1000
-SECONDS_MEASURED=2
+SECONDS_MEASURED=1.5
 ROUNDS=3
 CHECKERS=(l4lb haproxy)
 if [[ ${1:-} == --full ]]; then
@@ -17,7 +17,7 @@ if [[ ${1:-} == --full ]]; then
     CHECKERS+=(haproxy-resuming)
 fi
 # Processor time of a check beside HAProxy's, whose cryptography is that of OpenSSL.
-RATIO_MAX=1.6
+RATIO_MAX=1.0
 # Of the checks that are due.
 SHARE_MIN=50
 
@@ -29,7 +29,7 @@ start_server() {
     cat >"$WORK/server.cfg" <<END
 global
     nbthread 1
-    maxconn 20000
+    maxconn 4000
     stats socket ipv4@127.0.0.1:${PORTS[4]}
 defaults
     mode http
@@ -59,7 +59,7 @@ write_configs() {
     cat >"$WORK/haproxy.cfg" <<END
 global
     nbthread 1
-    maxconn 20000
+    maxconn 4000
     spread-checks 10
 defaults
     mode tcp
@@ -109,7 +109,7 @@ measure() {
     local name=$1 before cpu made spent due figures
     before=$(handshakes)
     start_checker "$name"
-    wait_until 60 "$name has checked all" have_been_made $((before + BACKENDS))
+    wait_until 60 "$name has checked half of them" have_been_made $((before + BACKENDS / 2))
     before=$(handshakes)
     cpu=$(cpu_us "${PID[checker]}")
     spent=$(now_ms)
@@ -120,7 +120,7 @@ measure() {
     due=$((BACKENDS * spent / INTERVAL_MS))
     if [[ $name == l4lb ]]; then
         curl -sSf --max-time 20 "http://$METRICS/metrics" >"$WORK/metrics"
-        expect "failed checks of l4lb" "$(awk '/^l4lb_checks_total.*failed/ { print $2 }' "$WORK/metrics")" = 0
+        expect_at_most "failed checks of l4lb" "$(awk '/^l4lb_checks_total.*failed/ { print $2 }' "$WORK/metrics")" $((made / 100))
     fi
     stop checker
     say "round $2: $name: $made checks of $due that are due, $((cpu / made)) us each; ping $figures"
