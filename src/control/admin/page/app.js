@@ -15,6 +15,8 @@ import { byId, bytes, bytesRate, clock, copyOf, count, latency, plural, put, put
 // Samples come every second. Times in milliseconds.
 const SILENCE = 5_000;
 const STATUS_PERIOD = 5_000;
+// By then samples have as much to look back on as those that the process kept.
+const LOOK_BACK = 12_000;
 const SAID_FOR = 8_000;
 // Problems listed one by one, and mistakes of a refused reload among them.
 const PROBLEMS_MAX = 6;
@@ -95,6 +97,7 @@ function comeIn() {
     open: () => {
       refresh(signal);
       lookBack(signal);
+      setTimeout(() => signal.aborted || lookBack(signal), LOOK_BACK);
     },
     message: (name, data) => {
       if (name === 'sample') onSample(JSON.parse(data));

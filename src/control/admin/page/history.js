@@ -34,6 +34,13 @@ export class History {
     const { totals, connect } = sample;
     const now = { time, totals, backends: new Map(sample.backends.map((backend) => [keyOf(backend), backend])) };
     const rates = this.#rates(now, (known) => known.totals, 'accepted');
+    // Less to look back on makes no mean: the last one is a better guess, until the process is asked again.
+    const first = this.#recent[0];
+    const known = this.points.at(-1);
+    if (known && (!first || time - first.time < BYTES_OVER / 2)) {
+      rates.toBackend = known.toBackend ?? rates.toBackend;
+      rates.toClient = known.toClient ?? rates.toClient;
+    }
     // Without a sample before there are no rates, and the process knows what was.
     if (before || this.points.length === 0) {
       this.points.push({ time, sessions: totals.sessions, ...rates, p50: connect.p50, p99: connect.p99 });
@@ -56,6 +63,8 @@ export class History {
     points.forEach((point, index) => Object.assign(point, { p50: past.connect_p50[index], p99: past.connect_p99[index] }));
     const holes = times.flatMap((time, index) => (past.seconds[index] > HOLE ? [{ time: time - past.seconds[index] / 2 }] : []));
     const later = this.points.filter((point) => point.time > end && point.opened !== null);
+    const { toBackend, toClient } = points.at(-1);
+    later.forEach((point) => Object.assign(point, { toBackend, toClient }));
     this.points = [...[...points, ...holes].sort((a, b) => a.time - b.time), ...later];
     const reasons = Object.entries(past.closed);
     const ended = times.map((time, index) => {
