@@ -3,6 +3,7 @@
 pub mod address;
 pub mod atomic;
 pub mod glob;
+pub mod causes;
 pub mod hash;
 pub mod nearest;
 pub mod network;

@@ -4,8 +4,6 @@
 //! With the ETag of the last good list, a server that has no other one answers 304, and what it listed is taken as
 //! listed again. A redirect is not followed: the token is for one server.
 
-use std::error::Error;
-use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +25,7 @@ use super::belief::Answer;
 use super::listed::{on_thread, records};
 use super::source::Source;
 use crate::base::address::Address;
+use crate::base::causes::with_causes;
 use crate::config::discover::{Format, Http, Url};
 use crate::config::{LIST_LEN_MAX, Target, one_line, parse_list};
 use crate::control::token_file;
@@ -154,17 +153,6 @@ fn bearer(file: &Path) -> io::Result<HeaderValue> {
     let mut value = HeaderValue::from_str(&text).map_err(io::Error::other)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Returns an error with what has caused it.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(text, ": {error}").expect("a String takes every write");
-        cause = error.source();
-    }
-    text
 }
 
 /// Returns what a header has, as messages repeat it.

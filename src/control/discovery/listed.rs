@@ -1,6 +1,5 @@
 //! A list of backends, as the sources answer it that read one.
 
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,30 +8,26 @@ use tokio::time::timeout;
 use super::belief::Records;
 use crate::config::model::Backend;
 use crate::messages::discovery::Found;
+use crate::sys;
 
 /// Returns what a list is as an answer.
 pub(super) fn records(list: Vec<Backend>) -> Records {
-    let found =
-        |Backend { name, address, weight, priority, check: _ }| Found { name, address, weight, priority };
     Records {
         listed: list.into_iter().map(|backend| (String::new(), found(backend))).collect(),
         ..Records::default()
     }
 }
 
-/// Runs `work` where it may block, on a thread that ends with it: one that hangs holds up nothing else. Fails where no
-/// thread can be started, which a pool of them would not survive.
+/// Returns a backend of a list as sources list it.
+pub(super) fn found(Backend { name, address, weight, priority, check: _ }: Backend) -> Found {
+    Found { name, address, weight, priority }
+}
+
+/// Runs `work` where it may block, see [`sys::on_thread`].
 pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
-    let (sender, done) = oneshot::channel();
-    let run = move || {
-        // The receiver has gone with a source that is no longer wanted.
-        let _unwanted = sender.send(work());
-    };
-    let started = thread::Builder::new().name("l4lb-list".into()).spawn(run);
-    started.map_err(|error| format!("cannot start a thread for it: {error}"))?;
-    done.await.map_err(|_| ENDED.to_owned())
+    sys::on_thread("l4lb-list", work).await
 }
 
 const ENDED: &str = "its thread has ended";
