@@ -2,8 +2,8 @@
 
 pub mod address;
 pub mod atomic;
-pub mod glob;
 pub mod causes;
+pub mod glob;
 pub mod hash;
 pub mod nearest;
 pub mod network;
