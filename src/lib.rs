@@ -8,6 +8,7 @@
 //! | [`manual::configuration`] | algorithms, workers, names, timeouts |
 //! | [`manual::health_checks`] | types of checks, scripts of several steps, several checks |
 //! | [`manual::discovery`] | backends that come and go by themselves: DNS, files, HTTP |
+//! | [`manual::fleet`] | many balancers with one list of backends in etcd |
 //! | [`manual::agents`] | programs beside backends that say what these should get, in HAProxy's protocol |
 //! | [`manual::migrating`] | HAProxy, nginx stream and Envoy, key by key; `l4lb import` |
 //! | [`manual::operating`] | the service, signals, `l4lb ctl`, registration, reload |
@@ -47,6 +48,8 @@ pub mod sys;
 pub mod messages;
 
 pub mod logging;
+
+pub mod etcd;
 
 pub mod worker;
 

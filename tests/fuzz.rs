@@ -189,3 +189,8 @@ fn a_list_of_backends_can_be_run_or_says_where_it_is_wrong() {
 fn where_a_proxy_header_is_cut_does_not_decide_what_it_says() {
     Target { name: "proxy", check: targets::proxy::check }.run(30_000);
 }
+
+#[test]
+fn the_stream_of_a_watch_has_the_same_messages_wherever_its_pieces_end() {
+    Target { name: "watch", check: targets::watch::check }.run(30_000);
+}

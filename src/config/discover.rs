@@ -43,6 +43,8 @@ pub enum Kind {
     Http(Http),
     /// The host name of a `[[pool.backend]]`, as this machine resolves it.
     Host(Host),
+    /// Keys of etcd.
+    Etcd(Etcd),
 }
 
 /// A `[[pool.backend]]` with a host name in `address`: each address of the host is a backend with these settings.
@@ -119,6 +121,41 @@ impl fmt::Display for Url {
     }
 }
 
+/// The keys of etcd that begin with a prefix: a backend each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// What they begin with; ends with a slash.
+    pub prefix: String,
+    /// The members of the cluster: one of them is asked, and another one where that fails.
+    pub endpoints: Vec<SocketAddr>,
+    /// Which user asks, with the file of the password.
+    pub login: Option<(String, PathBuf)>,
+    /// What becomes of a backend whose key has gone.
+    pub when_absent: WhenAbsent,
+}
+
+/// What becomes of a backend whose key has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAbsent {
+    /// It leaves the pool.
+    Remove,
+    /// It leaves once its checks say that it is down.
+    KeepWhileHealthy,
+}
+
+impl WhenAbsent {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Remove, Self::KeepWhileHealthy];
+
+    /// Returns the word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Remove => "remove",
+            Self::KeepWhileHealthy => "keep_while_healthy",
+        }
+    }
+}
+
 /// The type of record that a source queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -192,6 +229,8 @@ impl Discover {
             // What it lists is what its author means.
             Kind::File(_) => (0, Some(LIST_INTERVAL)),
             Kind::Http(_) => (1, Some(LIST_INTERVAL)),
+            // What it lists is what holds for all balancers.
+            Kind::Etcd(_) => (0, Some(PROGRESS_INTERVAL)),
         };
         let initial = Initial::Empty;
         Self { kind, stale: None, obsolete, negatives: 3, min_backends: 0, initial, interval }
@@ -201,7 +240,7 @@ impl Discover {
     pub fn as_host(&self) -> Option<&Host> {
         match &self.kind {
             Kind::Host(host) => Some(host),
-            Kind::Dns(_) | Kind::File(_) | Kind::Http(_) => None,
+            Kind::Dns(_) | Kind::File(_) | Kind::Http(_) | Kind::Etcd(_) => None,
         }
     }
 
@@ -215,6 +254,15 @@ impl Discover {
             Kind::Host(Host { name, port, .. }) => {
                 format!("{HOST_LABEL}{}:{port}", name.trim_end_matches('.').to_ascii_lowercase())
             }
+            Kind::Etcd(etcd) => format!("etcd:{}", etcd.prefix),
+        }
+    }
+
+    /// Returns what becomes of a backend that the source no longer lists.
+    pub fn when_absent(&self) -> WhenAbsent {
+        match &self.kind {
+            Kind::Etcd(etcd) => etcd.when_absent,
+            Kind::Dns(_) | Kind::File(_) | Kind::Http(_) | Kind::Host(_) => WhenAbsent::Remove,
         }
     }
 
@@ -229,6 +277,7 @@ impl Discover {
             }
             // The others cannot be set.
             Kind::Host(host) => return host.keys(),
+            Kind::Etcd(etcd) => etcd.keys(),
         };
         keys.push(("stale", Some(stale.map_or_else(|| FOREVER.to_owned(), show_duration))));
         match kind {
@@ -236,7 +285,7 @@ impl Discover {
                 ("obsolete", Some(obsolete.to_string())),
                 ("negatives", Some(negatives.to_string())),
             ]),
-            Kind::File(_) => {}
+            Kind::File(_) | Kind::Etcd(_) => {}
         }
         keys.extend([
             ("min_backends", Some(min_backends.to_string())),
@@ -300,6 +349,21 @@ impl Dns {
     }
 }
 
+impl Etcd {
+    fn keys(&self) -> Vec<Setting> {
+        let Self { prefix: _, endpoints, login, when_absent } = self;
+        let listed: Vec<String> = endpoints.iter().map(SocketAddr::to_string).collect();
+        let (user, file) =
+            login.as_ref().map(|(user, file)| (user.clone(), file.display().to_string())).unzip();
+        vec![
+            ("endpoints", Some(listed.join(","))),
+            ("user", user),
+            ("password_file", file),
+            ("when_absent", Some(when_absent.as_str().to_owned())),
+        ]
+    }
+}
+
 impl fmt::Display for Discover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
@@ -323,6 +387,7 @@ impl fmt::Display for Kind {
             Self::File(ListFile { path, format: _ }) => write!(f, "type=file path={}", path.display()),
             Self::Http(Http { url, .. }) => write!(f, "type=http url={url}"),
             Self::Host(host) => write!(f, "{}:", host.backend),
+            Self::Etcd(Etcd { prefix, .. }) => write!(f, "type=etcd prefix={prefix}"),
         }
     }
 }
@@ -330,3 +395,5 @@ impl fmt::Display for Kind {
 pub(super) const FOREVER: &str = "forever";
 /// Time between two looks at a file or a URL.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two questions whether a watch is still alive.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);

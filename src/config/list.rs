@@ -33,19 +33,36 @@ pub struct Mistake {
 
 /// Returns the backends of `bytes`, no two of which have the same name or address, in their order.
 pub fn parse_list(bytes: &[u8], format: Format) -> Result<Vec<Backend>, Mistake> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let good = &bytes[..error.valid_up_to()];
-        mistake_at(good, good.len(), "not UTF-8")
-    })?;
+    let text = utf8(bytes)?;
     match format {
-        Format::Json => of_json(text),
+        Format::Json => of_json(text, ListVisitor),
         Format::Toml => of_toml(text),
     }
 }
 
-fn of_json(text: &str) -> Result<Vec<Backend>, Mistake> {
+/// Returns the backend of `bytes`, which is one element of such a list in JSON, called `name`: it must have no other
+/// name of its own.
+pub fn parse_backend(bytes: &[u8], name: &str) -> Result<Backend, Mistake> {
+    let mut backend = of_json(utf8(bytes)?, BackendVisitor(&mut Seen::default()))?;
+    let is_named = backend.name != backend.address.to_string();
+    if is_named && backend.name != name {
+        let what = format!("name: must be {name:?} or left out, got {:?}", backend.name);
+        return Err(mistake_at(bytes, 0, &what));
+    }
+    name.clone_into(&mut backend.name);
+    Ok(backend)
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Mistake> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        mistake_at(good, good.len(), "not UTF-8")
+    })
+}
+
+fn of_json<'de, V: Visitor<'de>>(text: &'de str, visitor: V) -> Result<V::Value, Mistake> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let parsed = json.deserialize_any(ListVisitor).and_then(|list| json.end().map(|()| list));
+    let parsed = json.deserialize_any(visitor).and_then(|list| json.end().map(|()| list));
     parsed.map_err(|error| {
         let (line, column, whole) = (error.line(), error.column(), error.to_string());
         let what = whole.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&whole);
@@ -445,6 +462,29 @@ mod tests {
         }
         let latin = parse_list(b"[\n\"\xe4\"]", Format::Json).unwrap_err();
         assert_eq!(latin.to_string(), "line 2, column 2: not UTF-8");
+    }
+
+    #[test]
+    fn one_backend_by_itself_has_the_name_that_it_is_given() {
+        let parsed = |text: &str| parse_backend(text.as_bytes(), "b4").map_err(|error| error.to_string());
+        let backend = parsed("{\"address\": \"10.0.0.1:80\", \"weight\": 3, \"backup\": true}").unwrap();
+        assert_eq!(shown(&[backend]), ["b4=10.0.0.1:80@3/15"]);
+        assert!(parsed("{\"address\": \"10.0.0.1:80\", \"name\": \"b4\"}").is_ok());
+        for (text, expected) in [
+            (
+                "{\"address\": \"10.0.0.1:80\", \"name\": \"b5\"}",
+                "name: must be \"b4\" or left out, got \"b5\"",
+            ),
+            ("[{\"address\": \"10.0.0.1:80\"}]", "invalid type: sequence, expected a backend like"),
+            ("{\"address\": \"10.0.0.1:80\"}}", "not JSON: trailing characters"),
+            ("10.0.0.1:80", "invalid type: floating point"),
+            ("{\"adress\": 1}", "unknown field `adress`"),
+            ("", "not JSON: EOF"),
+        ] {
+            let error = parsed(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert!(parse_backend(b"{\"\xe4", "b4").unwrap_err().to_string().contains("not UTF-8"));
     }
 
     /// One that goes by its address had the name of another.

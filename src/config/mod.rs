@@ -41,7 +41,7 @@ pub use check::conflicts::{is_circle, is_circle_at_home, is_overlap};
 pub use check::listener::BACKLOG;
 pub use check::reader::{check_name, check_running_name};
 pub use error::{Error, Invalid, one_line};
-pub use list::{Mistake, parse_list};
+pub use list::{Mistake, parse_backend, parse_list};
 pub use model::Config;
 pub use names::{LookUp, load_and_look_up, load_looked};
 pub use overrides::{
@@ -50,7 +50,7 @@ pub use overrides::{
 pub use parse::file::Inputs;
 pub use parse::include::{Looked, look};
 pub use priority::priority_of;
-pub use ranges::{LIST_LEN_MAX, PRIORITY_MAX, WEIGHT_MAX};
+pub use ranges::{LIST_LEN_MAX, LISTED_MAX, PRIORITY_MAX, WEIGHT_MAX};
 pub use reproduce::Remarks;
 pub use settle::settle;
 pub use units::parse_duration;
@@ -242,6 +242,7 @@ mod tests {
         // A source has the keys of its type only: here all of them are one.
         let text = text.replace("[[pool.discover]]\ntype = \"file\"\n", "");
         let text = text.replace("[[pool.discover]]\ntype = \"http\"\n", "");
+        let text = text.replace("[[pool.discover]]\ntype = \"etcd\"\n", "");
         // Those of syslog go with that target only.
         let (before, log) = text.split_once("\nlog = ").unwrap();
         let (_, after) = log.split_once('\n').unwrap();
@@ -266,7 +267,7 @@ mod tests {
         let (added, after) = added.split_once("\n[[").unwrap();
         let with_added = format!("{before}{}\n[[{after}", set_all(&format!("#[[pool.check]]{added}")));
         let counts = |config: Config| (config.pools[0].health.more.len(), config.pools[0].discover.len());
-        assert_eq!(load_text(&with_added).map(counts), Ok((1, 3)));
+        assert_eq!(load_text(&with_added).map(counts), Ok((1, 4)));
         let alone = format!("{before}\n[[{after}");
         for (line, _) in alone.lines().zip(set_all(&alone).lines()).filter(|(full, set)| full != set) {
             let key = line.trim_start_matches('#');

@@ -45,6 +45,10 @@ pub const VERDICTS: RangeInclusive<u32> = 1..=100;
 pub const SOURCES_MAX: usize = 16;
 /// Name servers of one source; resolv.conf(5) has three at most.
 pub(super) const RESOLVERS_MAX: usize = 8;
+/// Members of one cluster; etcd itself advises seven at most.
+pub(super) const ENDPOINTS_MAX: usize = 8;
+/// Bytes of a prefix of keys, and of the name of a user: they are part of messages.
+pub(super) const ETCD_TEXT_LEN_MAX: usize = 256;
 /// Time between the answers of a source. More than ten a second is what a name server calls an attack.
 pub(super) const DISCOVER_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(1);
@@ -57,7 +61,7 @@ pub(super) const OBSOLETE_MAX: u32 = 100;
 /// As many backends as a pool may have.
 pub(super) const MIN_BACKENDS_MAX: usize = 65_536;
 /// Backends of one list: as many.
-pub(super) const LISTED_MAX: usize = MIN_BACKENDS_MAX;
+pub const LISTED_MAX: usize = MIN_BACKENDS_MAX;
 /// More would let one interval be three times the other.
 pub const JITTER_PERCENT_MAX: u8 = 50;
 /// Bytes that a check sends or looks for: they fit into one segment.

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::agent::{Agent, AgentQuestion};
-use super::discover::{Discover, Dns, FOREVER, Host, Http, Kind, ListFile, Record};
+use super::discover::{Discover, Dns, Etcd, FOREVER, Host, Http, Kind, ListFile, Record};
 use super::error::one_line;
 use super::model::{
     AccessLog, Admin, AdminSocket, Backend, BackendCheck, Check, CheckTls, Config, Expect, FurtherCheck,
@@ -496,6 +496,15 @@ fn source(source: &Discover) -> Option<written::Discover> {
             url: Some(literal(&url.to_string())),
             token_file: token_file.as_deref().map(path),
             ..asked
+        },
+        Kind::Etcd(Etcd { prefix, endpoints, login, when_absent }) => written::Discover {
+            kind: "etcd",
+            prefix: Some(literal(prefix)),
+            endpoints: Some(endpoints.iter().map(ToString::to_string).collect()),
+            user: login.as_ref().map(|(user, _)| literal(user)),
+            password_file: login.as_ref().map(|(_, file)| path(file)),
+            when_absent: Some(when_absent.as_str()),
+            ..base
         },
     })
 }

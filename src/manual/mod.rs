@@ -13,6 +13,9 @@ pub mod health_checks {}
 #[doc = include_str!("discovery.md")]
 pub mod discovery {}
 
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
+
 #[doc = include_str!("agents.md")]
 pub mod agents {}
 
@@ -74,6 +77,9 @@ pub mod decisions {
 
     #[doc = include_str!("decisions/0013-what-cannot-be-finished-is-reset.md")]
     pub mod d0013 {}
+
+    #[doc = include_str!("decisions/0014-etcd-as-registry.md")]
+    pub mod d0014 {}
 
     #[doc = include_str!("decisions/0020-worker-parts.md")]
     pub mod d0020 {}

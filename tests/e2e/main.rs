@@ -26,6 +26,7 @@ mod completions;
 mod counters;
 mod ctl;
 mod discovery;
+mod discovery_etcd;
 mod discovery_file;
 mod discovery_http;
 mod follows;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::reader::{Reader, quote, str_of};
-use crate::config::discover::{Discover, FOREVER, Initial, Kind};
+use crate::config::discover::{Discover, FOREVER, Initial, Kind, WhenAbsent};
 use crate::config::parse::raw::{Key, RawDiscover, Table};
 use crate::config::parse::report::{Report, Scope, Spot};
 use crate::config::ranges::{ANSWERS, DISCOVER_INTERVAL, MIN_BACKENDS_MAX, OBSOLETE_MAX, SOURCES_MAX, STALE};
@@ -18,9 +18,11 @@ enum Type {
     Dns,
     File,
     Http,
+    Etcd,
 }
 
-const TYPES: [(&str, Type); 3] = [("dns", Type::Dns), ("file", Type::File), ("http", Type::Http)];
+const TYPES: [(&str, Type); 4] =
+    [("dns", Type::Dns), ("file", Type::File), ("http", Type::Http), ("etcd", Type::Etcd)];
 const INITIALS: [(&str, Initial); 3] = {
     let [a, b, c] = Initial::ALL;
     [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c)]
@@ -48,6 +50,7 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
                 Kind::Http(_) => ("url", &raw.url),
                 // Only `address` of a [[pool.backend]] makes one.
                 Kind::Host(_) => continue,
+                Kind::Etcd(_) => ("prefix", &raw.prefix),
             };
             read.wrong(key, value, "another [[pool.discover]] asks the same");
         }
@@ -58,7 +61,8 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
 /// The name of the `index`-th table in messages.
 fn scope_of(raw: &Spanned<Table<RawDiscover>>, index: usize, pool: &Scope, report: &Report) -> Scope {
     let table = raw.get_ref();
-    let name = if table.name.is_some() { &table.name } else { &table.path };
+    let name = [&table.name, &table.path].into_iter().find(|name| name.is_some());
+    let name = name.unwrap_or(&table.prefix);
     let written = name.as_ref().and_then(|name| report.written_at(name.span().start));
     let named = written.or_else(|| str_of(name)).map_or_else(|| format!("#{}", index + 1), quote);
     pool.part(Spot::Byte(raw.span().start), &format!("discover {named}"))
@@ -76,10 +80,23 @@ pub(super) fn refuse_state_file(raw: &[Spanned<Table<RawDiscover>>], pool: &Scop
     }
 }
 
+/// Reports the sources of one pool that ask its checks. Must be called where there are none.
+pub(super) fn refuse_unchecked(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &mut Report) {
+    for (index, raw) in raw.iter().enumerate() {
+        let when_absent = &raw.get_ref().when_absent;
+        if str_of(when_absent) == Some(WhenAbsent::KeepWhileHealthy.as_str()) {
+            let scope = scope_of(raw, index, pool, report);
+            let mut read = Reader { report: &mut *report, scope: &scope };
+            let what = "\"keep_while_healthy\" needs checks, and [pool.health] has type = \"off\"";
+            read.wrong("when_absent", when_absent, what);
+        }
+    }
+}
+
 /// Returns the source of one table; `None` if its question cannot be known from it.
 fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
     if raw.kind.is_none() {
-        read.wrong("type", &raw.kind, "missing, write type = \"dns\", \"file\" or \"http\"");
+        read.wrong("type", &raw.kind, "missing, write type = \"dns\", \"file\", \"http\" or \"etcd\"");
     }
     let kind = read.choice("type", &raw.kind, &TYPES)?;
     no_others(kind, raw, read);
@@ -93,6 +110,7 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
         Type::Dns => Kind::Dns(dns::check(raw, read)?),
         Type::File => Kind::File(file::check(raw, read)?),
         Type::Http => Kind::Http(http::check(raw, read)?),
+        Type::Etcd => Kind::Etcd(etcd::check(raw, read)?),
     });
     Some(Discover {
         stale,
@@ -108,7 +126,7 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
 /// Reports keys that mean nothing with this type.
 fn no_others(kind: Type, raw: &RawDiscover, read: &mut Reader<'_>) {
     const ASKED: &[Type] = &[Type::Dns, Type::Http];
-    let keys: [(&str, &Key, &[Type]); 10] = [
+    let keys: [(&str, &Key, &[Type]); 15] = [
         ("name", &raw.name, &[Type::Dns]),
         ("record", &raw.record, &[Type::Dns]),
         ("port", &raw.port, &[Type::Dns]),
@@ -117,7 +135,12 @@ fn no_others(kind: Type, raw: &RawDiscover, read: &mut Reader<'_>) {
         ("path", &raw.path, &[Type::File]),
         ("url", &raw.url, &[Type::Http]),
         ("token_file", &raw.token_file, &[Type::Http]),
-        // A file is not asked again: what it lists is all there is.
+        ("prefix", &raw.prefix, &[Type::Etcd]),
+        ("endpoints", &raw.endpoints, &[Type::Etcd]),
+        ("user", &raw.user, &[Type::Etcd]),
+        ("password_file", &raw.password_file, &[Type::Etcd]),
+        ("when_absent", &raw.when_absent, &[Type::Etcd]),
+        // What a file or etcd lists is all there is.
         ("obsolete", &raw.obsolete, ASKED),
         ("negatives", &raw.negatives, ASKED),
     ];
@@ -144,6 +167,7 @@ fn stale(read: &mut Reader<'_>, key: &Key) -> Option<Duration> {
 }
 
 mod dns;
+mod etcd;
 mod file;
 mod http;
 
@@ -209,7 +233,10 @@ mod tests {
         let good = "type = \"dns\"\nname = \"web\"\nport = 80\n";
         for (keys, words) in [
             ("name = \"web\"\nport = 80", "type: missing, write type = \"dns\""),
-            ("type = \"dsn\"\nname = \"web\"\nport = 80", "must be one of dns, file, http, got \"dsn\""),
+            (
+                "type = \"dsn\"\nname = \"web\"\nport = 80",
+                "must be one of dns, file, http, etcd, got \"dsn\"",
+            ),
             ("type = \"dns\"\nport = 80", "name: missing"),
             ("type = \"dns\"\nname = \"web\"", "port: missing"),
             ("type = \"dns\"\nname = \"web\"\nrecord = \"srv\"\nport = 80", "have their own"),
@@ -267,6 +294,67 @@ mod tests {
             found[0].to_string(),
             "type=file path=web.toml stale=1h min_backends=2 initial=empty interval=1s"
         );
+    }
+
+    #[test]
+    fn etcd_needs_a_prefix_and_its_members() {
+        let found =
+            parse("type = \"etcd\"\nprefix = \"/l4lb/web/\"\nendpoints = [\"http://127.0.0.1:2379/\"]")
+                .unwrap();
+        let expected = "type=etcd prefix=/l4lb/web/ endpoints=127.0.0.1:2379 when_absent=remove stale=forever \
+                        min_backends=0 initial=empty interval=5s";
+        assert_eq!((found[0].to_string().as_str(), found[0].obsolete), (expected, 0));
+        assert_eq!(found[0].label(), "etcd:/l4lb/web/");
+        let found = parse(
+            "type = \"etcd\"\nprefix = \"/l4lb/web/\"\nendpoints = [\"127.0.0.1:2379\", \"[::1]:2379\"]\nuser = \"lb\"\n\
+             password_file = \"/etc/lb.password\"\nwhen_absent = \"keep_while_healthy\"\nmin_backends = 2\ninterval = \"1s\"",
+        )
+        .unwrap();
+        let expected = "type=etcd prefix=/l4lb/web/ endpoints=127.0.0.1:2379,[::1]:2379 user=lb \
+                        password_file=/etc/lb.password when_absent=keep_while_healthy stale=forever min_backends=2 \
+                        initial=empty interval=1s";
+        assert_eq!(found[0].to_string(), expected);
+    }
+
+    #[test]
+    fn every_mistake_about_etcd_is_shown_and_no_password() {
+        let with = |prefix: &str, more: &str| format!("type = \"etcd\"\nprefix = \"{prefix}\"\n{more}");
+        let members = |list: &str| with("/l4lb/web/", &format!("endpoints = {list}"));
+        let good = members("[\"127.0.0.1:2379\"]");
+        for (keys, words) in [
+            ("type = \"etcd\"".to_owned(), "prefix: missing, write prefix = \"/l4lb/web/\""),
+            (with("/l4lb/web", "endpoints = [\"127.0.0.1:2379\"]"), "must end with a slash like"),
+            (with("", "endpoints = [\"127.0.0.1:2379\"]"), "must be 1..=256 printable characters"),
+            (with("/a b/", "endpoints = [\"127.0.0.1:2379\"]"), "must be 1..=256 printable characters"),
+            (with("/l4lb/web/", ""), "discover \"/l4lb/web/\": endpoints: missing, write endpoints = "),
+            (members("\"127.0.0.1:2379\""), "must be a list of addresses like"),
+            (members("[]"), "1..=8 of them, got 0"),
+            (members("[\"etcd.local:2379\"]"), "IP and port, got \"etcd.local:2379\""),
+            (members("[\"127.0.0.1:0\"]"), "IP and port, got \"127.0.0.1:0\""),
+            (members("[7]"), "IP and port, got 7"),
+            (members("[\"127.0.0.1:1\", \"http://127.0.0.1:1\"]"), "127.0.0.1:1 is there twice"),
+            (members("[\"https://127.0.0.1:2379\"]"), "no https://, as there is no TLS to etcd in l4lb"),
+            (members("[\"http://me:secret@127.0.0.1:2379\"]"), "must have no user and no password"),
+            (members("[\"https://me:secret@127.0.0.1:2379\"]"), "must have no user and no password"),
+            (format!("{good}\nuser = \"lb\""), "user: needs its password: write password_file too"),
+            (format!("{good}\npassword_file = \"a\""), "password_file: needs the name of its user"),
+            (format!("{good}\nuser = \"a b\"\npassword_file = \"a\""), "user: must be 1..=256 printable"),
+            (format!("{good}\nwhen_absent = \"keep\""), "must be one of remove, keep_while_healthy"),
+            (
+                format!("{good}\nwhen_absent = \"keep_while_healthy\"\n[pool.health]\ntype = \"off\""),
+                "when_absent: \"keep_while_healthy\" needs checks",
+            ),
+            (format!("{good}\nnegatives = 3"), "goes with type = \"dns\" and \"http\", not with \"etcd\""),
+            (format!("{good}\n[[pool.discover]]\n{good}"), "prefix: another [[pool.discover]] asks the same"),
+            (
+                "type = \"file\"\npath = \"a.json\"\nprefix = \"/a/\"".into(),
+                "prefix: goes with type = \"etcd\", not with \"file\"",
+            ),
+        ] {
+            let errors = parse(&keys).unwrap_err();
+            assert!(errors.iter().any(|error| error.contains(words)), "{keys}: {errors:?}");
+            assert!(errors.iter().all(|error| !error.contains("secret")), "{keys}: {errors:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::balance::Algorithm;
 use crate::config::address::Target;
 use crate::config::error::Invalid;
 use crate::config::model::{
-    Backend, BackendCheck, Keepalive, OnRemove, Pool, Relay, Resolved, Tcp, Timeouts, UNRESOLVED, WhenAllDown,
+    Backend, BackendCheck, Check, Keepalive, OnRemove, Pool, Relay, Resolved, Tcp, Timeouts, UNRESOLVED,
+    WhenAllDown,
 };
 use crate::config::overrides::{BackendFlag, Overrides};
 use crate::config::parse::label::label;
@@ -163,6 +164,9 @@ pub(super) fn check(
         discover: discover::check(&raw.discover, &scope, report),
         agent: agent::check(raw.agent.as_ref(), &scope, report),
     };
+    if pool.health.check == Check::Off {
+        discover::refuse_unchecked(&raw.discover, &scope, report);
+    }
     let mut draft = PoolDraft {
         name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
         backends: Vec::with_capacity(raw.backend.len()),

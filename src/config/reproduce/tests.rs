@@ -118,12 +118,14 @@ const BACKENDS: [&str; 5] = [
      check = { address = \"10.0.0.4\", port = 2, interval = \"500ms\" }\n[[pool.backend]]\naddress = \":7\"\n",
     "",
 ];
-const DISCOVER: [&str; 4] = [
+const DISCOVER: [&str; 5] = [
     "[[pool.discover]]\ntype = \"dns\"\nname = \"web.test.\"\nport = 80\nprefer = \"both\"\nstale = \"1h\"\n",
     "[[pool.discover]]\ntype = \"dns\"\nname = \"_a._tcp.b\"\nrecord = \"srv\"\n\
      resolver = [\"127.0.0.1:53\", \"[::1]:53\"]\ninitial = \"fail\"\ninterval = \"1s\"\n",
     "[[pool.discover]]\ntype = \"file\"\npath = \"/etc/a.json\"\nmin_backends = 2\n",
     "[[pool.discover]]\ntype = \"http\"\nurl = \"http://a.test/b?c=d\"\ntoken_file = \"/e\"\nobsolete = 0\nnegatives = 9\n",
+    "[[pool.discover]]\ntype = \"etcd\"\nprefix = \"/a/\"\nendpoints = [\"127.0.0.1:1\", \"[::1]:1\"]\nuser = \"b\"\n\
+     password_file = \"/c\"\n",
 ];
 
 proptest! {

@@ -248,7 +248,7 @@ impl Belief {
     /// Of what all balancers ask in the same interval.
     fn jittered(&self, wait: Duration, chance: f64) -> Duration {
         match self.settings.kind {
-            Kind::Http(_) => spread(wait, chance),
+            Kind::Http(_) | Kind::Etcd(_) => spread(wait, chance),
             Kind::Dns(_) | Kind::Host(_) | Kind::File(_) => wait,
         }
     }

@@ -130,6 +130,7 @@ impl ControlLoop {
             last: listed,
             answered: Answered::new(now, age),
             noted: now,
+            absent: Vec::new(),
             dial_failures,
         });
     }
@@ -142,8 +143,8 @@ impl ControlLoop {
         }
         // The first one that began has the lowest number.
         let Ok(place) = self.sources.all.binary_search_by_key(&id.0, |known| known.id.0) else { return };
+        let SourceReport { list, outcome, note } = self.with_absent(place, report);
         let followed = &mut self.sources.all[place];
-        let SourceReport { list, outcome, note } = report;
         let is_kept = followed.settings.initial == Initial::StateFile;
         let now = self.clock.now();
         if outcome != Outcome::Failed {
@@ -231,6 +232,7 @@ impl ControlLoop {
             return;
         }
         self.sources.next_look = now + RETRY_INTERVAL;
+        self.end_absences();
         // A pool may have ten thousand sources.
         let mut sums: HashMap<&str, u64> = HashMap::new();
         for followed in &mut self.sources.all {

@@ -2,6 +2,7 @@
 
 use super::belief::{Answer, Belief, Records};
 use super::dns::AskDns;
+use super::etcd::AskEtcd;
 use super::file::AskFile;
 use super::host::AskHost;
 use super::http::AskHttp;
@@ -26,6 +27,10 @@ pub(super) fn run(
         Kind::File(file) => runner.run(AskFile::new(file.clone()), belief, rng, id, reports),
         Kind::Http(http) => runner.run(AskHttp::new(http.clone()), belief, rng, id, reports),
         Kind::Host(host) => runner.run(AskHost::new(host.clone()), belief, rng, id, reports),
+        Kind::Etcd(etcd) => {
+            let source = AskEtcd::new(etcd.clone(), rng.clone());
+            runner.run(source, belief, rng, id, reports)
+        }
     }
 }
 
@@ -37,6 +42,7 @@ pub(in crate::control) async fn look(settings: &Discover) -> Result<(Vec<Found>,
         Kind::File(file) => AskFile::new(file.clone()).ask().await,
         Kind::Http(http) => AskHttp::new(http.clone()).ask().await,
         Kind::Host(host) => AskHost::new(host.clone()).ask().await,
+        Kind::Etcd(etcd) => AskEtcd::new(etcd.clone(), Rng::new(0)).ask().await,
     };
     match answer {
         Answer::Records(Records { listed, notes, .. }) => {

@@ -6,12 +6,15 @@
 //! unless its configuration requires that: `first` asks then.
 //!
 //! `dns` asks name servers, `host` resolves the host name of a backend as this machine does, `file` reads a file, and
-//! `http` asks an HTTP server; both of the latter have a list, see `listed`. `belief` decides which answers to believe, without a clock and without a socket. `kinds` makes the source
-//! that settings ask for, and `runner` has the thread. `state` is which sources run and how each of them does. The
-//! control thread runs them in `follow`, and has in `lists` what their pools get of them.
+//! `http` asks an HTTP server; both of the latter have a list, see `listed`. `etcd` watches keys. `belief` decides which
+//! answers to believe, without a clock and without a socket. `kinds` makes the source that settings ask for, and `runner`
+//! has the thread. `state` is which sources run and how each of them does. The control thread runs them in `follow`, has
+//! in `lists` what their pools get of them, and in `absent` what stays there although its source lists it no more.
 
+mod absent;
 mod belief;
 mod dns;
+mod etcd;
 mod file;
 pub(crate) mod first;
 mod follow;

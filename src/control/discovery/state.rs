@@ -101,6 +101,8 @@ pub(super) struct Followed {
     pub(super) answered: Answered,
     /// When that was saved last.
     pub(super) noted: Instant,
+    /// Those of them that it lists no more, and that stay while they are eligible.
+    pub(super) absent: Vec<Found>,
     /// Dials to its backends that have failed.
     pub(super) dial_failures: u64,
 }

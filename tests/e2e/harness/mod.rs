@@ -3,6 +3,7 @@
 pub(crate) mod backends;
 pub(crate) mod daemon;
 pub(crate) mod fake_admin_api;
+pub(crate) mod fake_etcd;
 pub(crate) mod lab;
 pub(crate) mod pattern;
 pub(crate) mod peer;

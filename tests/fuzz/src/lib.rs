@@ -28,3 +28,5 @@ pub mod state_file;
 pub mod list;
 
 pub mod proxy;
+
+pub mod watch;
