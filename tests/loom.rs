@@ -25,7 +25,7 @@ mod report;
 
 /// What these files import.
 mod base {
-    pub use l4lb::base::{address, own_line};
+    pub use l4lb::base::{address, own_line, slots};
     pub mod atomic {
         pub use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -72,7 +72,7 @@ mod pool {
 }
 mod messages {
     pub(crate) use crate::command;
-    pub use l4lb::messages::{discovery, query, reload, request, topology};
+    pub use l4lb::messages::{discovery, external, query, reload, request, topology};
 }
 mod stats {
     pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats};

@@ -40,6 +40,10 @@ const CHECKS_PER_WORKER_MAX: u64 = 1_024;
 /// A worker may have one exchange with an agent in flight for this many checks.
 const AGENTS_SHARE: usize = 4;
 const RESERVE: u64 = 32;
+/// At most this many programs of checks run at once; the others wait in order.
+pub const PROGRAMS_MAX: usize = 16;
+/// Its process, and the pipe for what it prints; while it starts, both ends of that.
+const FDS_PER_PROGRAM: u64 = 4;
 const FDS_PER_PIPE: u64 = 2;
 /// Hosts of a service that are asked for at a time, and what its thread waits with.
 const FDS_PER_SOURCE: u64 = 20;
@@ -107,6 +111,10 @@ impl FdBudget {
         let hosts_asked = count(hosts.len().min(HOSTS_ASKED)).saturating_mul(FDS_PER_HOST);
         // All hosts wait on one thread.
         let sources = count(others.len() + usize::from(!hosts.is_empty())).saturating_mul(FDS_PER_SOURCE);
+        let runs_programs = config
+            .pools
+            .iter()
+            .any(|pool| pool.health.checks().any(|check| matches!(check.check, Check::Command(_))));
         let (pipes, pipe_len) = pipes(config, nofile, pipe_bytes);
         let checks_per_worker =
             (nofile / CHECKS_SHARE / workers).clamp(CHECKS_PER_WORKER_MIN, CHECKS_PER_WORKER_MAX);
@@ -121,7 +129,10 @@ impl FdBudget {
             checks_per_worker,
             pipes,
             pipe_len,
-            reserve: RESERVE.saturating_add(sources).saturating_add(hosts_asked),
+            reserve: RESERVE
+                .saturating_add(sources)
+                .saturating_add(hosts_asked)
+                .saturating_add(if runs_programs { count(PROGRAMS_MAX) * FDS_PER_PROGRAM } else { 0 }),
             sessions: 0,
         };
         let fitting = nofile.saturating_sub(budget.need()) / FDS_PER_SESSION;

@@ -279,6 +279,7 @@ mod tests {
                 Some("domain") => "smtp",
                 Some("service") => "grpc",
                 Some("client_id") => "mqtt",
+                Some("command") => "command",
                 _ => "tcp",
             };
             let mut text = alone.replace(line, key).replace("type = \"tcp\"", &format!("type = {kind:?}"));

@@ -75,5 +75,7 @@ pub(super) const ALPN_MAX: usize = 8;
 pub(super) const ALPN_LEN_MAX: usize = 255;
 /// Steps of one check: more is a test of the backend, not a check.
 pub const STEPS_MAX: usize = 32;
+/// The path of the program of a check, and its arguments.
+pub(super) const COMMAND_WORDS_MAX: usize = 32;
 /// Bytes of a user, domain, service or client identifier of a check: in each of the protocols the length is one byte.
 pub(super) const IDENTIFIER_LEN_MAX: usize = 100;

@@ -383,6 +383,7 @@ fn exchange(check: &Check, file: &BTreeMap<&'static str, String>) -> written::He
             health.kind = check.type_name();
             health.tls = Some(self::tls(tls, file));
         }
+        Check::Command(command) => health.command = Some(command.iter().map(|word| literal(word)).collect()),
         Check::Mqtt { client_id } => {
             health.client_id = text("client_id", client_id).filter(|id| !id.is_empty());
         }

@@ -228,6 +228,7 @@ fn write_check(
         | Check::Smtp { .. }
         | Check::Grpc { .. }
         | Check::Mqtt { .. }
+        | Check::Command(_)
         | Check::Tls { .. } => {
             let keys = check_keys(check, written).into_iter().filter_map(|(key, value)| Some((key, value?)));
             let keys = keys.map(|(key, value)| format!("{}={value}", key.trim_start_matches("health.")));
@@ -240,13 +241,14 @@ fn write_check(
 pub(super) fn check_keys(
     check: &Check,
     written: &BTreeMap<&'static str, String>,
-) -> [(&'static str, Option<String>); 13] {
+) -> [(&'static str, Option<String>); 14] {
     let shown = |key: &str, value: String| {
         Some(written.get(key).map_or(value, |written| format!("\"{}\"", written.escape_debug())))
     };
     let (mut sent, mut prefix, mut contained) = (None, None, None);
     let (mut target, mut named, mut expected) = (None, None, None);
     let (mut script, mut login, mut greeter, mut asked, mut client) = (None, None, None, None, None);
+    let mut program = None;
     let quoted = |key: &str, bytes: &[u8]| shown(key, format!("\"{}\"", bytes.escape_ascii()));
     match check {
         Check::Off | Check::Tcp | Check::Redis => {}
@@ -293,6 +295,7 @@ pub(super) fn check_keys(
             }
             return keys;
         }
+        Check::Command(command) => program = Some(one_line(&format!("{command:?}"))),
     }
     [
         ("health.type", Some(check.type_name().to_owned())),
@@ -308,6 +311,7 @@ pub(super) fn check_keys(
         ("health.service", asked),
         ("health.client_id", client),
         ("health.tls", None),
+        ("health.command", program),
     ]
 }
 

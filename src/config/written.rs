@@ -139,6 +139,7 @@ pub(super) struct Health {
     pub(super) domain: Option<String>,
     pub(super) service: Option<String>,
     pub(super) client_id: Option<String>,
+    pub(super) command: Option<Vec<String>>,
     pub(super) interval: Option<String>,
     pub(super) fast_interval: Option<String>,
     pub(super) timeout: Option<String>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::model::{Config, OwnSocket};
+use crate::control::CommandChecks;
 use crate::control::Standby;
 use crate::control::discovery::state::Sources;
 use crate::control::loading::ReloadQueue;
@@ -45,6 +46,8 @@ pub(crate) struct Control {
     pub(crate) look: Option<Look>,
     /// The threads that read it, [`LOADERS`](crate::control::LOADERS) of them.
     pub(crate) loader: Standby,
+    /// Runs the programs of checks.
+    pub(crate) programs: CommandChecks,
     /// Opens the resources of a configuration.
     pub(crate) site: Arc<dyn Site>,
     /// The sockets of the admin API and the metrics.

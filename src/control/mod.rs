@@ -7,6 +7,7 @@ mod audit;
 mod certificates;
 mod circles;
 mod clearing;
+mod command_checks;
 mod control_loop;
 mod denials;
 pub(crate) mod discovery;
@@ -51,6 +52,7 @@ use crate::sys::{self, Notice, timestamp};
 use control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL, WorkerLink};
 use events::Draft;
 
+pub(crate) use command_checks::CommandChecks;
 pub(crate) use control_loop::Control;
 pub(crate) use loading::{LOADERS, ReloadStatus};
 pub(crate) use membership::notes::{Leaving, Removed};
@@ -149,6 +151,7 @@ impl ControlLoop {
             Report::Certificate { backend, by, check, certificate } => {
                 self.on_certificate(backend, by, check, *certificate);
             }
+            Report::Run(order) => self.control.programs.run(order),
             Report::Stopped { worker, result } => self.on_stopped(worker, result),
             Report::Ask(ask) => self.on_ask(ask),
             Report::Terminate => self.on_terminate(),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::config::model::Config;
+use crate::control::CommandChecks;
 use crate::control::control_loop::{Control, ControlLoop, RETRY_INTERVAL};
 use crate::control::discovery::state::Sources;
 use crate::control::membership::kept::Kept;
@@ -36,6 +37,7 @@ impl SteppedControl {
             source: None,
             look: None,
             loader: Standby::start("none", 0, 0).expect("no thread fails to start"),
+            programs: CommandChecks::without_thread().expect("no thread fails to start"),
             site,
             admin_sockets: Vec::new(),
             kept: Kept::default(),

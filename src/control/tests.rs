@@ -69,6 +69,7 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         source: None,
         look: None,
         loader: Standby::start("test", LOADERS, LOADERS).expect("a thread"),
+        programs: CommandChecks::without_thread().expect("descriptors"),
         site: Arc::new(PermissiveSite),
         admin_sockets: Vec::new(),
         drain_timeout: Duration::from_secs(60),

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::figures::folder_of;
 use super::finding::{Finding, Verdict};
 use crate::config::Config;
-use crate::config::model::{Account, AdminSocket};
+use crate::config::model::{Account, AdminSocket, Check};
 use crate::config::warnings;
 use crate::control::admin;
 use crate::control::membership::state_file::Contents;
@@ -32,6 +32,7 @@ pub(crate) fn preflight(config: &Config, file: Option<&Path>) -> Vec<Finding> {
         );
     }
     files(config, account, &mut found);
+    programs(config, account, &mut found);
     addresses(config, file, &mut found);
     admin_socket(config, file, &mut found);
     found.extend(warnings(config).into_iter().map(|what| Finding {
@@ -83,6 +84,21 @@ fn files(config: &Config, account: Option<&Account>, found: &mut Vec<Finding>) {
         }
         let writable = named(folder_of(path), sys::may_use(account, folder_of(path), Use::Write));
         note(found, "state_file", writable, "nothing is kept over a restart", remedy);
+    }
+}
+
+fn programs(config: &Config, account: Option<&Account>, found: &mut Vec<Finding>) {
+    for pool in &config.pools {
+        for check in pool.health.checks() {
+            let Check::Command(command) = check.check else { continue };
+            let path = Path::new(command.first().map_or("", String::as_str));
+            let result = sys::may_run(account, path).map_err(|error| {
+                io::Error::new(error.kind(), format!("pool {:?}: {}: {error}", pool.name, path.display()))
+            });
+            let consequence = "its backends go down";
+            let remedy = "chown root and chmod 755 the program, or correct its path";
+            note(found, "command", result, consequence, remedy);
+        }
     }
 }
 

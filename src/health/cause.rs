@@ -103,6 +103,25 @@ pub enum Cause {
     /// A gRPC call that ended without a message.
     #[error("the call ended without a health status: is the service registered?")]
     NoHealthStatus,
+    /// The program of a check has failed.
+    #[error("exit status {status}: printed {printed}")]
+    Exited {
+        /// Its status, not 0.
+        status: i32,
+        /// The first line that it has printed.
+        printed: Quoted,
+    },
+    /// A signal has ended the program of a check.
+    #[error("ended by signal {signal}: printed {printed}")]
+    Signalled {
+        /// The number of the signal.
+        signal: i32,
+        /// The first line that it has printed.
+        printed: Quoted,
+    },
+    /// The program of a check is missing, or must not be run.
+    #[error("{0}")]
+    NoProgram(String),
     /// A check that was not over when all checks of its round had taken this long.
     #[error("{cause}: the checks of a round have {limit:?} together")]
     LateInRound {
@@ -137,7 +156,9 @@ impl Cause {
             | Self::NotHttp { got }
             | Self::NotProtocol { got, .. }
             | Self::TooLong { got, .. }
-            | Self::Reported { error: got } => got.hide(secrets),
+            | Self::Reported { error: got }
+            | Self::Exited { printed: got, .. }
+            | Self::Signalled { printed: got, .. } => got.hide(secrets),
             Self::Tls(sentence) => {
                 let shown = hidden(sentence.as_bytes(), secrets, false);
                 *sentence = String::from_utf8_lossy(&shown).into_owned();
@@ -151,6 +172,7 @@ impl Cause {
             | Self::TimedOut { .. }
             | Self::Status { .. }
             | Self::Undecided { .. }
+            | Self::NoProgram(_)
             | Self::NoHealthStatus => {}
         }
         self
@@ -209,6 +231,8 @@ pub enum ProbeStep {
     Sending,
     /// While the answer was undecided.
     Receiving,
+    /// While the program of the check ran.
+    Running,
 }
 
 impl Display for ProbeStep {
@@ -217,6 +241,7 @@ impl Display for ProbeStep {
             Self::Connecting => "connecting",
             Self::Sending => "sending",
             Self::Receiving => "waiting for the answer",
+            Self::Running => "running the command",
         })
     }
 }
@@ -233,6 +258,12 @@ impl From<&[u8]> for Quoted {
         let shown = &bytes[..bytes.len().min(SHOWN_MAX)];
         Self { shown: shown.to_vec(), is_cut: shown.len() < bytes.len() }
     }
+}
+
+/// Returns the first line of what a program has printed, for messages.
+pub fn first_line(printed: &[u8]) -> Quoted {
+    let end = printed.iter().position(|byte| b"\r\n".contains(byte)).unwrap_or(printed.len());
+    printed[..end].into()
 }
 
 impl Quoted {

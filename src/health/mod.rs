@@ -17,7 +17,7 @@ mod verdict;
 
 pub use agent::{AgentExchange, AgentFault, LINE_LEN_MAX, Mistake, Said, agent_target};
 pub use answer::ANSWER_MAX;
-pub use cause::{Cause, Place, ProbeStep, Quoted};
+pub use cause::{Cause, Place, ProbeStep, Quoted, first_line};
 pub use conversation::{Conversation, Step};
 pub use probe::{Probe, target};
 pub use schedule::{Timing, around, first_delay, next_delay, part_of};

@@ -36,7 +36,8 @@ use tls::Tls;
 /// Returns the exchange of a check of `target`; `None` when there is nothing to check.
 pub(super) fn exchange_of(check: &Check, target: &Address) -> Option<Box<dyn Exchange>> {
     Some(match check {
-        Check::Off => return None,
+        // A program has no connection.
+        Check::Off | Check::Command(_) => return None,
         Check::Tcp => Box::new(Connect),
         Check::SendExpect { send, expect } => Box::new(Question::plain(send, expect)),
         Check::Http { path, host, status } => {

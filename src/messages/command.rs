@@ -1,7 +1,10 @@
 //! Commands of the control thread to a worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::base::slots::Key;
+use crate::messages::external::Ran;
 use crate::messages::query::{Query, Reply};
 use crate::pool::{BackendId, Snapshot};
 
@@ -20,6 +23,15 @@ pub enum Command {
     Ask(Query, Reply),
     /// Cut the open sessions for this reason, then stop.
     Stop(StopReason),
+    /// The program of a check has run.
+    Ran {
+        /// The check: the place of its backend, and the generation of the attempt.
+        key: Key,
+        /// What became of it.
+        ran: Ran,
+        /// How long it has run.
+        took: Duration,
+    },
     /// No action: one more turn shows that the worker is not stuck.
     Wake,
 }

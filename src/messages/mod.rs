@@ -12,6 +12,7 @@
 
 pub mod command;
 pub mod discovery;
+pub mod external;
 pub mod mailbox;
 pub mod query;
 pub mod reload;

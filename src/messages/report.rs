@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::{BackendCheck, HealthState};
 use crate::messages::discovery::{SourceId, SourceReport};
+use crate::messages::external::Order;
 use crate::messages::reload::ReloadRequest;
 use crate::messages::request::Ask;
 use crate::messages::topology::Loaded;
@@ -60,6 +61,8 @@ pub enum Report {
         /// The certificate.
         certificate: Box<Certificate>,
     },
+    /// A check wants this program to be run.
+    Run(Order),
     /// A worker has stopped: by command, or by an error that it could not recover from.
     Stopped {
         /// The worker that has stopped.

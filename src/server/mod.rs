@@ -27,7 +27,7 @@ use crate::control::membership::listed::listed_in;
 use crate::control::membership::persist::{self, Restored};
 use crate::control::membership::saving::StateFile;
 use crate::control::membership::state_file::Contents;
-use crate::control::{Control, LOADERS, Standby, View, Workers};
+use crate::control::{CommandChecks, Control, LOADERS, Standby, View, Workers};
 use crate::messages::command::{Command, StopReason};
 use crate::messages::discovery::Listed;
 use crate::messages::reload::{Answer, Look, Mode, Refused, ReloadReport, ReloadRequest, Source};
@@ -194,6 +194,7 @@ pub fn start_service(
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.workers)));
     kept.show(&view);
     let loader = Standby::start("l4lb-reload", LOADERS, LOADERS).map_err(system("start a thread"))?;
+    let programs = CommandChecks::start().map_err(system("start a thread"))?;
     let control = Control {
         kept,
         listed,
@@ -205,6 +206,7 @@ pub fn start_service(
         source,
         look,
         loader,
+        programs,
         site: Arc::new(Arc::clone(&site)),
         admin_sockets: admin.addresses().listeners().collect(),
         view: Arc::clone(&view),

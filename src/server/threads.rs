@@ -57,7 +57,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::control::{Control, Standby, View, Workers};
+    use crate::control::{CommandChecks, Control, Standby, View, Workers};
     use crate::messages::command::{Command, StopReason};
     use crate::messages::mailbox::Mailbox;
     use crate::server::topology::ServerSite;
@@ -82,6 +82,7 @@ mod tests {
             source: None,
             look: None,
             loader: Standby::start("test", 1, 1).unwrap(),
+            programs: CommandChecks::without_thread().expect("descriptors"),
             kept: Default::default(),
             listed: Vec::new(),
             site: Arc::new(site),

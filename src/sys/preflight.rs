@@ -24,6 +24,8 @@ pub enum Use {
     Read,
     /// It is opened for writing; or, in a folder, files are created.
     Write,
+    /// It is run as a program.
+    Run,
 }
 
 /// Fails when `account`, or without one this process, may not use `path` that way. For an account the mode bits count,
@@ -34,6 +36,7 @@ pub fn may_use(account: Option<&Account>, path: &Path, use_: Use) -> io::Result<
             Use::Read => AccessFlags::R_OK,
             Use::Write if path.is_dir() => AccessFlags::W_OK | AccessFlags::X_OK,
             Use::Write => AccessFlags::W_OK,
+            Use::Run => AccessFlags::X_OK,
         };
         return Ok(access(path, flags)?);
     };
@@ -47,6 +50,7 @@ pub fn may_use(account: Option<&Account>, path: &Path, use_: Use) -> io::Result<
         Use::Read => 0o4,
         Use::Write if path.is_dir() => 0o2 | SEARCH,
         Use::Write => 0o2,
+        Use::Run => 0o1,
     };
     for place in path.ancestors() {
         let metadata = place.metadata()?;

@@ -28,6 +28,7 @@ impl<K: Kernel> Worker<K> {
             Command::Publish(snapshot) => self.run_epoch(snapshot),
             Command::DialFailed(backend) => probes.on_dials_failed(core, backend),
             Command::CutBackend(backend) => relay.leave_backend(core, backend),
+            Command::Ran { key, ran, took } => probes.on_ran(core, key, ran, took),
             Command::Ask(query, reply) => reply.give(inspection.answer(core, relay, query)),
             Command::Drain => acceptor.drain(core),
             Command::Stop(StopReason::DrainTimeout) => self.stop(CloseReason::DrainTimeout),

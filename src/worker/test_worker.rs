@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use crate::config::fd_budget::PIPE_LEN_MAX;
 use crate::config::{self, Overrides};
 use crate::messages::mailbox::Mailbox;
-use crate::messages::report::{Reports, WorkerId};
+use crate::messages::report::{Report, Reports, WorkerId};
 use crate::pool::Snapshot;
 use crate::sys::{self, Linux};
 use crate::worker::{Admission, Assignment, GroupId, Listening, Peers, Shared, Worker, WorkerHandle};
@@ -27,6 +28,7 @@ const SESSIONS_MAX: usize = 256;
 pub(super) struct Bench {
     pub(super) worker: Worker<Linux>,
     pub(super) mailbox: Mailbox,
+    pub(super) reports: Receiver<Report>,
     pub(super) backend: TcpListener,
     pub(super) address: SocketAddr,
     /// Addresses of all listeners, that one first.
@@ -93,15 +95,17 @@ impl Bench {
             pipe_len: PIPE_LEN_MAX,
             ticket: Arc::default(),
         };
+        let (reports, inbox) = Reports::new();
         let shared = Shared {
             id: WorkerId(0),
-            reports: Reports::new().0,
+            reports,
             admission: Arc::new(Admission::new(SESSIONS_MAX)),
             stats: Arc::default(),
             seed: 1,
         };
         let worker = Worker::new(kernel, endpoints, assignment, snapshot, shared);
-        Self { worker, mailbox: handle.mailbox, backend, address: addresses[0], addresses }
+        let mailbox = handle.mailbox;
+        Self { worker, mailbox, reports: inbox, backend, address: addresses[0], addresses }
     }
 
     /// Returns a session that has been served a byte.

@@ -111,6 +111,12 @@ fn a_variable_that_cannot_be_put_in_is_reported_with_its_place() {
             "x.toml:21: pool \"web\": discover \"a\": resolver: must be a list of addresses like \
              \"127.0.0.1:8600\", IP and port, got a list with \"${SECRET}\"",
         ),
+        (
+            Health,
+            "type = \"command\"\ncommand = [\"/bin/true\", \"${SECRET}\"]",
+            "x.toml:15: pool \"web\": health: command: must have no ${variable}: any user of this machine may read the \
+             arguments of a program",
+        ),
         // A number in quotes is no number but where a variable has put it.
         (
             Global,

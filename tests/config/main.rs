@@ -276,7 +276,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
         "x.toml:12: pool \"web\": tcp: user_timeout: must be 0s (the kernel's own) or 1ms..=24h, got \"25h\""),
     // [pool.health]
     (Health, "type = \"htttp\"",
-        "x.toml:14: pool \"web\": health: type: must be one of tcp, send_expect, http, redis, postgres, mysql, smtp, grpc, mqtt, tls, https, off, got \"htttp\", did you mean \"http\"?"),
+        "x.toml:14: pool \"web\": health: type: must be one of tcp, send_expect, http, redis, postgres, mysql, smtp, grpc, mqtt, tls, https, command, off, got \"htttp\", did you mean \"http\"?"),
     (Health, "type = \"tls\"\npath = \"/health\"",
         "x.toml:15: pool \"web\": health: path: belongs to type = \"http\" or \"https\", but type is \"tls\""),
     (Health, "type = \"tls\"\nsteps = [{ expect = \"a\" }]",
@@ -307,6 +307,20 @@ const BAD_FILES: &[(At, &str, &str)] = &[
         "x.toml:15: pool \"web\": health: domain: must be 1..=100 visible ASCII characters, got \"a b\""),
     (Health, "type = \"mqtt\"\nclient_id = 7",
         "x.toml:15: pool \"web\": health: client_id: must be a string, got 7"),
+    (Health, "type = \"command\"",
+        "x.toml:14: pool \"web\": health: command: missing: write command = [\"/path/of/program\", \"argument\"]"),
+    (Health, "type = \"command\"\ncommand = \"/bin/true\"",
+        "x.toml:15: pool \"web\": health: command: must be a list of texts, got \"/bin/true\""),
+    (Health, "type = \"command\"\ncommand = [\"/bin/true\", 7]",
+        "x.toml:15: pool \"web\": health: command: must be a list of texts, got an array"),
+    (Health, "type = \"command\"\ncommand = [\"true\"]",
+        "x.toml:15: pool \"web\": health: command: must begin with the path of the program, from / on"),
+    (Health, "type = \"command\"\ncommand = []",
+        "x.toml:15: pool \"web\": health: command: must begin with the path of the program, from / on"),
+    (Health, "type = \"command\"\ncommand = [\"/bin/true\", \"a\\u0000b\"]",
+        "x.toml:15: pool \"web\": health: command: must be at most 32 texts of at most 1024 bytes, without a null byte"),
+    (Health, "command = [\"/bin/true\"]",
+        "x.toml:14: pool \"web\": health: command: belongs to type = \"command\", but type is \"tcp\""),
     (Health, "type = \"http\"\nsteps = [{ send = \"a\", expect = \"b\" }]",
         "x.toml:14: pool \"web\": health: steps: belongs to type = \"tcp\", but type is \"http\""),
     (Health, "steps = [{ send = \"a\" }]",
@@ -507,7 +521,7 @@ fn one_mistake_hides_no_other() {
             "x.toml:21: pool \"web\": name: web is taken, see line 13",
             "x.toml:24: pool \"web\": health: expect: belongs to type = \"send_expect\", but type is \"http\"",
             "x.toml:25: pool \"web\": health: pth: unknown key, expected one of name, type, send, expect, contains, path, \
-             host, status, steps, user, domain, service, client_id, tls, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state, did you mean \"path\"?",
+             host, status, steps, user, domain, service, client_id, tls, command, interval, fast_interval, timeout, rise, fall, jitter_percent, port, initial_state, did you mean \"path\"?",
         ]
     );
 }

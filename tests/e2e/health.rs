@@ -177,6 +177,54 @@ fn all_checks_of_a_pool_must_pass() {
     service.audit();
 }
 
+/// As a key of a check.
+fn shell(script: &str) -> String {
+    format!("type = \"command\", command = [\"/bin/sh\", \"-c\", '{script}']")
+}
+
+#[test]
+fn a_program_decides_whether_a_backend_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let [flag, seen] = ["flag", "seen"].map(|name| folder.path().join(name));
+    let script = format!(
+        "echo $L4LB_POOL/$L4LB_BACKEND $L4LB_ADDRESS:$L4LB_PORT >{}; test -e {}",
+        seen.display(),
+        flag.display()
+    );
+    let backends = backends(1)
+        .health(format!("{SOON}, type = \"tcp\", rise = 1, fall = 1"))
+        .pool(&format!("check = [{{ name = \"flag\", {} }}]", shell(&script)));
+    let service = backends.start();
+    let becomes = |state| until("it has its verdict", || service.backend(0).health() == state);
+    becomes(Down);
+    std::fs::write(&flag, "").unwrap();
+    becomes(Up);
+    std::fs::remove_file(&flag).unwrap();
+    becomes(Down);
+    let (backend, seen) = (service.backend(0), std::fs::read_to_string(&seen).unwrap());
+    let address = &backend.address;
+    assert!(seen.trim_end().ends_with(&format!("/{} {address}", backend.name)), "{seen:?}");
+    service.audit();
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_and_none_outlives_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let pids = folder.path().join("pids");
+    let script = shell(&format!("echo $$ >>{}; sleep 1000", pids.display()));
+    let keys =
+        "interval = \"50ms\", fast_interval = \"50ms\", timeout = \"50ms\", fall = 2, initial_state = \"up\"";
+    let backends = backends(1).health(format!("{keys}, {script}"));
+    let service = backends.start();
+    until("it is down", || service.backend(0).health() == Down);
+    service.ends(&[]);
+    let pids = std::fs::read_to_string(&pids).unwrap_or_default();
+    let is_gone = |pid: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    };
+    until("all are gone", || pids.lines().all(is_gone));
+}
+
 #[test]
 fn a_backend_may_be_checked_at_a_port_of_its_own() {
     let checked = Node::new(0);

@@ -9,7 +9,7 @@ use super::tls::{self, Trust};
 use crate::config::model::{Check, Expect, ScriptStep, Secret};
 use crate::config::parse::raw::{Key, RawHealth, RawStep, Sections, Table};
 use crate::config::parse::report::Variable;
-use crate::config::ranges::{IDENTIFIER_LEN_MAX, PAYLOAD_LEN_MAX, STEPS_MAX};
+use crate::config::ranges::{COMMAND_WORDS_MAX, IDENTIFIER_LEN_MAX, PAYLOAD_LEN_MAX, STEPS_MAX};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -25,9 +25,10 @@ enum Kind {
     Mqtt,
     Tls,
     Https,
+    Command,
 }
 
-const KINDS: [(&str, Kind); 12] = [
+const KINDS: [(&str, Kind); 13] = [
     ("tcp", Kind::Tcp),
     ("send_expect", Kind::SendExpect),
     ("http", Kind::Http),
@@ -39,6 +40,7 @@ const KINDS: [(&str, Kind); 12] = [
     ("mqtt", Kind::Mqtt),
     ("tls", Kind::Tls),
     ("https", Kind::Https),
+    ("command", Kind::Command),
     ("off", Kind::Off),
 ];
 
@@ -79,6 +81,7 @@ pub(super) fn check(
     let domain = identifier(read, "domain", &raw.domain);
     let service = identifier(read, "service", &raw.service);
     let client_id = identifier(read, "client_id", &raw.client_id);
+    let command = command(read, raw, kind);
     let mut written = written(read, raw);
     written.extend(written_steps.map(|steps| ("steps", steps)));
     let check = match kind {
@@ -103,10 +106,17 @@ pub(super) fn check(
         Some(Kind::Smtp) => Check::Smtp { domain: domain.unwrap_or_else(|| "localhost".to_owned()) },
         Some(Kind::Grpc) => Check::Grpc { service: service.unwrap_or_default(), host },
         Some(Kind::Mqtt) => Check::Mqtt { client_id: client_id.unwrap_or_default() },
+        Some(Kind::Command) => Check::Command(command.unwrap_or_default()),
     };
     let is_needed = matches!(kind, Some(Kind::Tls | Kind::Https));
     let tls = match check {
         Check::Off => None,
+        Check::Command(_) => {
+            if raw.tls.is_some() {
+                read.wrong("tls", &raw.command, "a program has connections of its own: leave this out");
+            }
+            None
+        }
         Check::Http { .. } => tls::check(read, raw.tls.as_ref(), is_needed, &["http/1.1"], trust),
         // Servers of gRPC demand it.
         Check::Grpc { .. } => tls::check(read, raw.tls.as_ref(), is_needed, &["h2"], trust),
@@ -163,7 +173,7 @@ fn text_keys(raw: &RawHealth) -> [(&'static str, &Key); 11] {
 
 /// Reports keys of another type.
 fn refuse_foreign_keys(read: &mut Reader, raw: &RawHealth, kind: Kind) {
-    let keys: [(&str, &Key, &[Kind]); 10] = [
+    let keys: [(&str, &Key, &[Kind]); 11] = [
         ("send", &raw.send, &[Kind::SendExpect]),
         ("expect", &raw.expect, &[Kind::SendExpect]),
         ("contains", &raw.contains, &[Kind::SendExpect]),
@@ -174,6 +184,7 @@ fn refuse_foreign_keys(read: &mut Reader, raw: &RawHealth, kind: Kind) {
         ("domain", &raw.domain, &[Kind::Smtp]),
         ("service", &raw.service, &[Kind::Grpc]),
         ("client_id", &raw.client_id, &[Kind::Mqtt]),
+        ("command", &raw.command, &[Kind::Command]),
     ];
     let foreign = |owners: &[Kind]| {
         let owners: Vec<String> = owners.iter().map(|owner| quote(owner.as_str())).collect();
@@ -295,6 +306,42 @@ fn payload(read: &mut Reader, name: &str, key: &Key, min: usize) -> Option<Vec<u
         return None;
     }
     Some(bytes.to_vec())
+}
+
+/// Returns the path of a program and its arguments.
+fn command(read: &mut Reader, raw: &RawHealth, kind: Option<Kind>) -> Option<Vec<String>> {
+    let key = &raw.command;
+    let Some(value) = key else {
+        if kind == Some(Kind::Command) {
+            read.wrong("command", &raw.kind, "missing: write command = [\"/path/of/program\", \"argument\"]");
+        }
+        return None;
+    };
+    let texts: Option<Vec<String>> = value
+        .get_ref()
+        .as_array()
+        .and_then(|list| list.iter().map(|element| element.as_str().map(str::to_owned)).collect());
+    let Some(texts) = texts else {
+        let got = read.got(key);
+        read.wrong("command", key, format_args!("must be a list of texts, got {got}"));
+        return None;
+    };
+    if read.has_variable_within(key) {
+        // proc(5), cmdline.
+        let why = "any user of this machine may read the arguments of a program";
+        read.wrong("command", key, format_args!("must have no ${{variable}}: {why}"));
+        return None;
+    }
+    let is_path = texts.first().is_some_and(|path| path.starts_with('/'));
+    let is_bounded = texts.len() <= COMMAND_WORDS_MAX
+        && texts.iter().all(|text| text.len() <= PAYLOAD_LEN_MAX && !text.contains('\0'));
+    if !is_path {
+        read.wrong("command", key, "must begin with the path of the program, from / on");
+    } else if !is_bounded {
+        let most = format!("must be at most {COMMAND_WORDS_MAX} texts of at most {PAYLOAD_LEN_MAX} bytes");
+        read.wrong("command", key, format_args!("{most}, without a null byte"));
+    }
+    Some(texts)
 }
 
 fn identifier(read: &mut Reader, name: &str, key: &Key) -> Option<String> {

@@ -143,6 +143,11 @@ impl Reader<'_> {
         self.report.written_at(key.as_ref()?.span().start)
     }
 
+    /// Returns whether there is a variable anywhere in the value of the key.
+    pub(super) fn has_variable_within(&self, key: &Key) -> bool {
+        key.as_ref().is_some_and(|value| self.report.has_variable_within(value.span()))
+    }
+
     /// Returns the variables in the value of the key.
     pub(super) fn variables(&self, key: &Key) -> &[Variable] {
         key.as_ref().map_or(&[], |value| self.report.variables_at(value.span().start))

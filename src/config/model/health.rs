@@ -160,6 +160,8 @@ pub enum Check {
         /// The client identifier; the broker chooses one when empty.
         client_id: String,
     },
+    /// Runs a program: the absolute path, and its arguments.
+    Command(Vec<String>),
     /// Makes a TLS handshake, and another check inside of it. [`Check::Tcp`] is satisfied with the handshake.
     Tls {
         /// How it is made.
@@ -198,7 +200,8 @@ impl Check {
             | Self::Mysql { .. }
             | Self::Smtp { .. }
             | Self::Grpc { .. }
-            | Self::Mqtt { .. } => None,
+            | Self::Mqtt { .. }
+            | Self::Command(_) => None,
         }
     }
 
@@ -227,8 +230,10 @@ impl Check {
                 | Self::Smtp { .. }
                 | Self::Grpc { .. }
                 | Self::Mqtt { .. }
+                | Self::Command(_)
                 | Self::Tls { .. }) => inside.type_name(),
             },
+            Self::Command(_) => "command",
         }
     }
 }

@@ -183,6 +183,7 @@ pub(in crate::config) struct RawHealth {
     pub(in crate::config) service: Key,
     pub(in crate::config) client_id: Key,
     pub(in crate::config) tls: Option<Spanned<RawTls>>,
+    pub(in crate::config) command: Key,
     pub(in crate::config) interval: Key,
     pub(in crate::config) fast_interval: Key,
     pub(in crate::config) timeout: Key,

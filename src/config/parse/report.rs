@@ -139,6 +139,11 @@ impl Report {
         self.written.get(&byte).map_or(&[], |written| &written.variables)
     }
 
+    /// Returns whether there is a variable in a value within `bytes`.
+    pub(in crate::config) fn has_variable_within(&self, bytes: Range<usize>) -> bool {
+        self.written.iter().any(|(byte, written)| bytes.contains(byte) && !written.variables.is_empty())
+    }
+
     /// Returns what the file has within `bytes` where it names variables, in the order of the file.
     pub(in crate::config) fn written_within(&self, bytes: Range<usize>) -> Vec<&str> {
         let mut found: Vec<(usize, &str)> = self

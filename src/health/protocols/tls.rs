@@ -199,6 +199,7 @@ fn name_in_host(check: &Check) -> Option<ServerName<'static>> {
         | Check::Mysql { .. }
         | Check::Smtp { .. }
         | Check::Mqtt { .. }
+        | Check::Command(_)
         | Check::Tls { .. } => return None,
     };
     let name = |text: &str| ServerName::try_from(text.trim_matches(['[', ']']).to_owned()).ok();

@@ -72,6 +72,7 @@ impl<K: Kernel> Probes<K> {
                 // It may have been checked before, in another way or by another worker.
                 verdict: Verdict::new(backend.checked_health(), rise, fall),
                 attempt: None,
+                awaited: None,
                 timer: Some((wheel.arm(first, Timer::Probe(index)), first)),
                 due: now,
                 started: now,
@@ -156,6 +157,11 @@ impl<K: Kernel> Entry<K> {
         (name.unwrap_or_default(), rest.next().is_none())
     }
 
+    /// Returns whether a check is under way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.attempt.is_some() || self.awaited.is_some()
+    }
+
     /// Returns whether checks make no sense: the backend is in maintenance, or has no address, and keeps its health.
     pub(super) fn is_paused(&self) -> bool {
         self.backend.admin() == Admin::Maint || !self.backend.is_resolved()
@@ -170,7 +176,7 @@ impl<K: Kernel> Probes<K> {
             self.drop_removed(core);
             self.add_new(core);
         }
-        let to_pause = self.probes_where(|entry| entry.attempt.is_some() && entry.is_paused());
+        let to_pause = self.probes_where(|entry| entry.is_under_way() && entry.is_paused());
         to_pause.into_iter().for_each(|index| self.pause_probe(core, index));
     }
 

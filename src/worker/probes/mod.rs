@@ -3,6 +3,7 @@
 
 mod assignment;
 pub(super) mod conversation;
+mod external;
 pub(super) mod queue;
 mod results;
 
@@ -19,6 +20,7 @@ use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::model::{self, HealthState};
 use crate::health::{self, Cause, Conversation, Probe, Step, Timing, Verdict};
+use crate::messages::external::Ticket;
 use crate::messages::report::{CheckedBy, Report};
 use crate::pool::{Backend, BackendId};
 use crate::sys::{DialSpec, Kernel, Token, lacks_resources};
@@ -68,6 +70,8 @@ struct Entry<K: Kernel> {
     results: Results,
     verdict: Verdict,
     attempt: Option<Attempt<K>>,
+    /// The order for a program, instead of an attempt.
+    awaited: Option<Awaited>,
     timer: Option<(TimerId, Instant)>,
     /// When the last check was due, when its round started, and when itself did.
     due: Instant,
@@ -95,6 +99,12 @@ impl<K: Kernel> Attempt<K> {
             Stage::Parting => false,
         }
     }
+}
+
+/// An order under way.
+struct Awaited {
+    ticket: Ticket,
+    generation: u32,
 }
 
 enum Stage {
@@ -132,6 +142,7 @@ impl<K: Kernel> Probes<K> {
         let entry = &mut self.entries[index as usize];
         entry.timer = None;
         match &mut entry.attempt {
+            None if entry.awaited.is_some() => self.look_after_order(core, index),
             None => {
                 entry.due = core.now;
                 self.queue.push(entry.backend.pool, index, entry.pace);
@@ -205,8 +216,13 @@ impl<K: Kernel> Probes<K> {
         if entry.is_paused() {
             return self.pause_probe(core, index);
         }
+        let key = Key { index, generation };
+        if self.order_program(core, key) {
+            return;
+        }
+        let entry = &mut self.entries[index as usize];
         let Some((probe, target)) = entry.probe() else { return };
-        let token = Token::Probe(Key { index, generation });
+        let token = Token::Probe(key);
         let spec = DialSpec { address: &target, tcp: &entry.pool.tcp };
         match conversation::dial(&mut core.kernel, &spec, token) {
             Ok(socket) => {
@@ -331,6 +347,7 @@ impl<K: Kernel> Probes<K> {
 
     fn end_attempt(&mut self, core: &mut Core<K>, index: u32) {
         let entry = &mut self.entries[index as usize];
+        entry.awaited = None;
         let Some(attempt) = entry.attempt.take() else { return };
         self.queue.leave(entry.pace);
         entry.pace = conversation::pace_of(core.now - entry.began, entry.timing.timeout);
@@ -419,7 +436,7 @@ impl<K: Kernel> Probes<K> {
         self.take_dial_failures(core, index);
         let entry = &self.entries[index as usize];
         let soon = (entry.started + entry.timing.fast_interval).max(core.now);
-        if entry.attempt.is_none() && entry.timer.is_some_and(|(_, when)| soon < when) {
+        if !entry.is_under_way() && entry.timer.is_some_and(|(_, when)| soon < when) {
             self.arm_probe(core, index, soon);
         }
     }
@@ -477,7 +494,7 @@ mod tests {
 
     impl Worker<Linux> {
         /// As if the timer of a check had fired now.
-        fn fires(&mut self, index: u32) {
+        pub(super) fn fires(&mut self, index: u32) {
             let (timer, _) = self.probes.entries[index as usize].timer.unwrap();
             self.core.wheel.cancel(timer);
             self.probes.on_timer(&mut self.core, index);

@@ -152,7 +152,7 @@ fn expect_right(script: &Script, verdict: &Verdict) {
             };
             assert!(status.is_none_or(is_in), "no status {status:?} in the answer");
         }
-        Check::Off | Check::Tcp => unreachable!("they wait for no answer"),
+        Check::Off | Check::Tcp | Check::Command(_) => unreachable!("they wait for no answer"),
         Check::Script(_)
         | Check::Redis
         | Check::Postgres { .. }
