@@ -276,7 +276,8 @@ impl Quoted {
     }
 }
 
-/// Returns `bytes` with the names of variables in place of their content; if they are cut, also of one that only begins.
+/// Returns `bytes` with the names of variables in place of their content; if they are cut, also of one that only
+/// begins.
 pub(super) fn hidden(bytes: &[u8], secrets: &[Secret], is_cut: bool) -> Vec<u8> {
     let (mut shown, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
     while let [first, others @ ..] = rest {

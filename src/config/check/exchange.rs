@@ -144,7 +144,8 @@ fn written(read: &Reader, raw: &RawHealth) -> BTreeMap<&'static str, String> {
     keys.into_iter().filter_map(|(name, key)| Some((name, read.written(key)?.to_owned()))).collect()
 }
 
-/// Returns the content of the variables in what a check sends and looks for, the longest first: one may contain another.
+/// Returns the content of the variables in what a check sends and looks for, the longest first: one may contain
+/// another.
 fn secrets(read: &Reader, raw: &RawHealth) -> Vec<Secret> {
     let steps = raw.steps.iter().map(Spanned::get_ref).flat_map(|step| [&step.send, &step.expect]);
     let keys = text_keys(raw).into_iter().map(|(_, key)| key).chain(steps);
