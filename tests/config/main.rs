@@ -504,7 +504,7 @@ fn one_mistake_hides_no_other() {
             "x.toml:2: foo: unknown key, expected one of include, global, admin, listener, pool",
             "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, watch, resolve, log, access_log, user, group, did you mean \"workers\"?",
             "x.toml:5: global: pin: must be true or false, got \"yes\"",
-            "x.toml:6: global: log: fmt: unknown key, expected level or format",
+            "x.toml:6: global: log: fmt: unknown key, expected one of level, format, target, socket, facility, app_name, header, fields",
             "x.toml:6: global: log: level: must be one of off, error, warn, info, debug, trace, got \"loud\"",
             "x.toml:8: listener 1.2.3.4: bind: port missing, write ADDR:PORT",
             "x.toml:9: listener 1.2.3.4: pool: there is no pool \"wob\", did you mean \"web\"?",
