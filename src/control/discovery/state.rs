@@ -13,7 +13,7 @@ use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::discover::{Discover, HOST_LABEL, Initial};
 use crate::config::model::Resolved;
-use crate::control::membership::discovered::Listing;
+use crate::control::membership::listing::Listing;
 use crate::messages::discovery::{Found, Listed, Outcome, SourceId};
 use crate::sys::timestamp;
 

@@ -15,6 +15,7 @@ use crate::config::model::{self, BackendCheck, Config, OwnSocket, UNRESOLVED};
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::leases::Registrations;
+use crate::control::membership::listing::Listing;
 use crate::control::membership::merge::{Membership, Obstacle};
 use crate::control::membership::notes::Removed;
 use crate::control::membership::origin::{Discovery, RuntimeOverrides};
@@ -25,15 +26,6 @@ use crate::pool::{Admin, Backend, Pool};
 
 /// Backends that get an event of their own of what one answer changes; of more there is one event with their number.
 const EVENTS_EACH: usize = 16;
-
-/// What one source lists now.
-pub(in crate::control) struct Listing {
-    /// Its name, see [`label`](crate::config::discover::Discover::label).
-    pub(in crate::control) source: Arc<str>,
-    pub(in crate::control) list: Vec<Found>,
-    /// Replaces the checks of the pool for them.
-    pub(in crate::control) check: BackendCheck,
-}
 
 /// The result of merging lists.
 pub(in crate::control) struct Put {

@@ -17,6 +17,7 @@ pub(crate) mod kept;
 pub(super) mod lease_ends;
 pub(super) mod leases;
 pub mod listed;
+pub(super) mod listing;
 pub(super) mod merge;
 pub(super) mod notes;
 pub mod origin;
