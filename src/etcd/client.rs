@@ -1,8 +1,10 @@
 //! Asks a cluster: one member, and the next one where that does not answer. Signs in where that is needed.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
 use hyper::header::HeaderValue;
 use serde::de::DeserializeOwned;
@@ -36,13 +38,26 @@ pub struct Client {
     current: usize,
     login: Option<Login>,
     token: Option<Zeroizing<String>>,
+    /// Kept where it hangs: there is one thread with it at most.
+    reading: Option<Reading>,
+}
+
+/// A password that is being read.
+struct Reading(Pin<Box<dyn Future<Output = Result<Password, String>> + Send>>);
+
+type Password = io::Result<Zeroizing<String>>;
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reading")
+    }
 }
 
 impl Client {
     /// Asks the `members`, of which there must be one, beginning with that number of them.
     pub fn new(members: Vec<SocketAddr>, login: Option<Login>, first: usize) -> Self {
         let current = first.checked_rem(members.len()).unwrap_or_default();
-        Self { members, current, login, token: None }
+        Self { members, current, login, token: None, reading: None }
     }
 
     /// Returns the member that is asked first.
@@ -117,12 +132,17 @@ impl Client {
         let Some(login) = &self.login else { return Ok(None) };
         let member = self.members[self.current];
         if self.token.is_none() {
-            let path = login.password_file.clone();
-            let shown = path.display().to_string();
+            let shown = login.password_file.display();
             let no_password =
                 |why: String| EtcdError::Password(one_line(&format!("password_file: {shown}: {why}")));
-            let password = on_thread("l4lb-password", move || password(&path)).await.map_err(no_password)?;
-            let password = password.map_err(|error| no_password(error.to_string()))?;
+            let reading = self.reading.get_or_insert_with(|| {
+                let path = login.password_file.clone();
+                Reading(Box::pin(on_thread("l4lb-password", move || password(&path))))
+            });
+            let late = |_| no_password(format!("cannot be read within {} s", ANSWER_TIMEOUT.as_secs()));
+            let password = timeout(ANSWER_TIMEOUT, &mut reading.0).await.map_err(late)?;
+            self.reading = None;
+            let password = password.map_err(no_password)?.map_err(|error| no_password(error.to_string()))?;
             let request = json!({"name": login.user, "password": *password});
             let bytes = ask(member, "auth/authenticate", None, &request).await?;
             let Token { token } = serde_json::from_slice(&bytes)
@@ -138,7 +158,7 @@ impl Client {
 }
 
 /// Returns the first line of a file that no other user may read.
-fn password(path: &Path) -> io::Result<Zeroizing<String>> {
+fn password(path: &Path) -> Password {
     // Allocated at its final size: growing would leave copies of the password behind.
     let mut text = Zeroizing::new(String::with_capacity(PASSWORD_FILE_LEN_MAX.into()));
     open_private(path)?.take(PASSWORD_FILE_LEN_MAX.into()).read_to_string(&mut text)?;

@@ -142,8 +142,11 @@ impl AskEtcd {
             }
         }
         let prefix = self.settings.prefix.as_bytes();
-        let watch =
-            self.client.watch(prefix, header.revision + 1).await.map_err(|error| self.away(&error))?;
+        let watch = self
+            .client
+            .watch(prefix, header.revision.saturating_add(1))
+            .await
+            .map_err(|error| self.away(&error))?;
         self.view.replace(keys);
         (self.as_of, self.doubted, self.watch) = (Some(header), None, Some(watch));
         Ok(())
@@ -171,7 +174,7 @@ impl AskEtcd {
                 self.client.call("kv/range", &request).await.map_err(|error| error.to_string())?;
             let header = *as_of.get_or_insert(page.header);
             let next = page.kvs.last().map(|last| [&last.key[..], b"\0"].concat());
-            keys.extend(page.kvs.into_iter().map(view::bounded));
+            keys.extend(page.kvs.into_iter().map(|kv| view::bounded(kv, prefix)));
             if keys.len() > LISTED_MAX {
                 return Err(format!("more than {LISTED_MAX} keys"));
             }

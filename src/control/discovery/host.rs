@@ -15,6 +15,7 @@ use hickory_resolver::Hosts;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::belief::{Answer, Records};
 use super::dns::{self, AskDns};
@@ -71,10 +72,15 @@ impl AskHost {
         let found = match self.call.late() {
             Some(late) => late?,
             None => {
-                // It is never closed.
-                let _permit = CALLING.acquire().await;
+                // Held until the call returns, however late that is.
+                let permit = timeout(CALL_TIMEOUT, CALLING.acquire()).await;
+                let permit = permit.map_err(|_| "earlier calls have not returned".to_owned())?;
                 let (resolve, target) = (self.resolve, self.host.target());
-                self.call.run(move || resolve(&target)).await?
+                let call = move || {
+                    let _permit = permit;
+                    resolve(&target)
+                };
+                self.call.run(call).await?
             }
         };
         // It has no words of its own for what the name servers have answered.

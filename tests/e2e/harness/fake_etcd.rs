@@ -221,7 +221,9 @@ impl FakeEtcd {
             if !state.is_silent {
                 let said = json!({"result": {"header": state.header(), "watch_id": "-1"}});
                 let piece_len = state.piece_len;
-                chunks(&mut stream, line(&said).as_bytes(), piece_len)?;
+                if chunks(&mut stream, line(&said).as_bytes(), piece_len).is_err() {
+                    break;
+                }
             }
             state.calls.push("progress".into());
         }

@@ -130,6 +130,16 @@ async fn a_backend_goes_with_its_lease() {
 }
 
 #[tokio::test]
+async fn the_greatest_revision_overflows_nothing() {
+    let etcd = FakeEtcd::start();
+    let body = format!("{{\"header\": {{\"cluster_id\": \"1\", \"revision\": \"{}\"}}}}", i64::MAX);
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    etcd.state().answer = Some(answer.into());
+    let mut source = one(&etcd);
+    assert_eq!(asked(&mut source).await, names(&[]));
+}
+
+#[tokio::test]
 async fn what_is_no_answer_is_a_failure_that_names_the_member_and_keeps_the_view() {
     let etcd = FakeEtcd::start();
     etcd.put("/l4lb/web/a", &at(1));

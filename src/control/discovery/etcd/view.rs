@@ -25,6 +25,8 @@ const NAMED_MAX: usize = 8;
 pub(super) struct View {
     prefix: Vec<u8>,
     keys: BTreeMap<Vec<u8>, Held>,
+    /// Whether there are keys that are too long, and so not among them.
+    has_overlong: bool,
 }
 
 /// What a key has.
@@ -39,15 +41,17 @@ struct Held {
 impl View {
     /// None yet.
     pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.as_bytes().to_vec(), keys: BTreeMap::new() }
+        Self { prefix: prefix.as_bytes().to_vec(), keys: BTreeMap::new(), has_overlong: false }
     }
 
     /// These are all keys. What was good of one that has a wrong value now stays.
     pub(super) fn replace(&mut self, keys: Vec<KeyValue>) {
         let mut before = std::mem::take(&mut self.keys);
+        self.has_overlong = false;
         for kv in keys {
-            let known = before.remove(&kv.key).unwrap_or_default();
-            self.keys.insert(kv.key.clone(), known);
+            if let Some(known) = before.remove(&kv.key) {
+                self.keys.insert(kv.key.clone(), known);
+            }
             self.put(kv);
         }
     }
@@ -56,7 +60,7 @@ impl View {
     pub(super) fn apply(&mut self, events: Vec<Event>) -> Result<(), String> {
         for Event { change, kv } in events {
             match change {
-                Change::Put => self.put(bounded(kv)),
+                Change::Put => self.put(bounded(kv, &self.prefix)),
                 Change::Delete => _ = self.keys.remove(&kv.key),
             }
             if self.keys.len() > LISTED_MAX {
@@ -67,6 +71,10 @@ impl View {
     }
 
     fn put(&mut self, kv: KeyValue) {
+        if kv.key.len() > self.prefix.len() + KEY_LEN_MAX {
+            self.has_overlong = true;
+            return;
+        }
         let read = self.read(&kv);
         let held = self.keys.entry(kv.key).or_default();
         match read {
@@ -115,13 +123,18 @@ impl View {
         if more > 0 {
             notes.push(format!("and {more} more"));
         }
+        if self.has_overlong {
+            notes.push(format!("keys with more than {KEY_LEN_MAX} bytes behind the prefix are left out"));
+        }
         records.notes = notes;
         records
     }
 }
 
-/// Returns a key with its value, of which no more is kept than shows that it is too long.
-pub(super) fn bounded(mut kv: KeyValue) -> KeyValue {
+/// Returns a key with its value, of each of which no more is kept than shows that it is too long.
+pub(super) fn bounded(mut kv: KeyValue, prefix: &[u8]) -> KeyValue {
+    kv.key.truncate(prefix.len() + KEY_LEN_MAX + 1);
+    kv.key.shrink_to_fit();
     kv.value.truncate(VALUE_LEN_MAX + 1);
     kv.value.shrink_to_fit();
     kv
