@@ -1,10 +1,13 @@
 //! Backends that their source lists no more, and that stay while they are eligible (`keep_while_healthy`): a registry
 //! that forgets must not take out of service what serves.
 
-use super::state::Followed;
+use std::collections::{HashMap, HashSet};
+
+use crate::base::address::Address;
 use crate::config::discover::WhenAbsent;
 use crate::control::control_loop::ControlLoop;
 use crate::messages::discovery::{Found, SourceReport};
+use crate::pool::Pool;
 
 impl ControlLoop {
     /// Returns the report of the source at that place with the backends that stay behind those that it lists.
@@ -13,7 +16,8 @@ impl ControlLoop {
         let followed = &self.sources.all[place];
         let absent = match (&list, followed.settings.when_absent()) {
             (Some(list), WhenAbsent::KeepWhileHealthy) => {
-                staying(list, &followed.last, |found| self.is_eligible(followed, found))
+                let pool = self.control.snapshot.pool_named(&followed.pool);
+                staying(list, &followed.last, &Eligible::of(pool.map(|pool| &**pool)))
             }
             (_, WhenAbsent::Remove) | (None, WhenAbsent::KeepWhileHealthy) => Vec::new(),
         };
@@ -36,33 +40,48 @@ impl ControlLoop {
     pub(super) fn end_absences(&mut self) {
         for place in 0..self.sources.all.len() {
             let followed = &self.sources.all[place];
-            let ended: Vec<Found> =
-                followed.absent.iter().filter(|found| !self.is_eligible(followed, found)).cloned().collect();
+            if followed.absent.is_empty() {
+                continue;
+            }
+            let pool = self.control.snapshot.pool_named(&followed.pool);
+            let eligible = Eligible::of(pool.map(|pool| &**pool));
+            let (stay, ended): (Vec<Found>, Vec<Found>) =
+                followed.absent.iter().cloned().partition(|found| eligible.has(found));
             if ended.is_empty() {
                 continue;
             }
+            let ended: HashSet<String> = ended.into_iter().map(|found| found.name).collect();
             let followed = &mut self.sources.all[place];
-            followed.absent.retain(|found| !ended.contains(found));
-            followed.last.retain(|found| !ended.contains(found));
+            followed.absent = stay;
+            followed.last.retain(|found| !ended.contains(&found.name));
             let id = followed.id;
             self.sources.news.insert(id);
             self.control.kept.changed();
         }
     }
-
-    /// Whether that backend of the source may get sessions.
-    fn is_eligible(&self, followed: &Followed, found: &Found) -> bool {
-        let pool = self.control.snapshot.pool_named(&followed.pool);
-        let backend = pool.and_then(|pool| pool.backend_named(&found.name));
-        backend.is_some_and(|backend| backend.address == found.address && backend.is_eligible())
-    }
 }
 
 /// Returns those of `last` that `list` lacks and that are eligible. What is listed has its name and its address.
-fn staying(list: &[Found], last: &[Found], is_eligible: impl Fn(&Found) -> bool) -> Vec<Found> {
-    let is_taken =
-        |found: &Found| list.iter().any(|new| new.name == found.name || new.address == found.address);
-    last.iter().filter(|found| !is_taken(found) && is_eligible(found)).cloned().collect()
+fn staying(list: &[Found], last: &[Found], eligible: &Eligible) -> Vec<Found> {
+    let names: HashSet<&str> = list.iter().map(|new| new.name.as_str()).collect();
+    let addresses: HashSet<&Address> = list.iter().map(|new| &new.address).collect();
+    let is_taken = |found: &Found| names.contains(found.name.as_str()) || addresses.contains(&found.address);
+    last.iter().filter(|found| !is_taken(found) && eligible.has(found)).cloned().collect()
+}
+
+/// The eligible backends of a pool, by their names.
+struct Eligible<'a>(HashMap<&'a str, &'a Address>);
+
+impl<'a> Eligible<'a> {
+    fn of(pool: Option<&'a Pool>) -> Self {
+        let backends = pool.into_iter().flat_map(|pool| &pool.backends);
+        let eligible = backends.filter(|backend| backend.is_eligible());
+        Self(eligible.map(|backend| (backend.name.as_str(), &backend.address)).collect())
+    }
+
+    fn has(&self, found: &Found) -> bool {
+        self.0.get(found.name.as_str()).is_some_and(|&address| *address == found.address)
+    }
 }
 
 #[cfg(test)]
