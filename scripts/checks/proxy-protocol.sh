@@ -24,6 +24,7 @@ END
     mkdir "$WORK/nginx"
     cat >"$WORK/nginx.conf" <<END
 daemon off;
+master_process off;
 pid $WORK/nginx/pid;
 error_log stderr info;
 events {}

@@ -46,8 +46,9 @@ has_message() { grep -qE "$1" "$WORK/messages" 2>/dev/null; }
 
 check_header() {
     local header=$1 head=$2
+    stop rsyslog
     rm -f "$WORK/messages"
-    signal HUP rsyslog
+    start_rsyslog
     start_with "$header"
     curl -sS -o "$WORK/answer" "http://$ADDRESS/"
     wait_until 10 "rsyslog has the session" has_message "^local3.info\|$head ?session reason=done to_client=[0-9]+ pool=web$"

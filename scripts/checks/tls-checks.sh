@@ -120,8 +120,8 @@ measure() {
         expect_at_most "failed checks of l4lb" "$(awk '/^l4lb_checks_total.*failed/ { print $2 }' "$WORK/metrics")" $((made / 100))
     fi
     stop checker
-    say "round $2: $name: $made checks of $due that are due, $((cpu / made)) us each; ping $figures"
     expect "checks of $name in percent of those that are due" $((100 * made / due)) -ge "$SHARE_MIN"
+    say "round $2: $name: $made checks of $due that are due, $((cpu / made)) us each; ping $figures"
     echo $((cpu / made)) >>"$WORK/$name.us"
 }
 
