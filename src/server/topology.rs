@@ -154,6 +154,8 @@ impl ServerSite {
 
     /// See [`messages::topology::Site::preflight`].
     fn preflight(&self, config: &Config) -> Result<(), StartError> {
+        // Of all listeners: what is prepared lacks those that are paused.
+        refuse_circles(config)?;
         if let Some(account) = &config.global.user {
             let user = || account.user.clone();
             sys::check_account(account).map_err(|error| StartError::Account { user: user(), error })?;
