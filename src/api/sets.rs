@@ -7,6 +7,8 @@ use super::{Admin, Backend, OverrideTo, whole};
 
 /// Most names and patterns in one request.
 pub const NAMES_MAX: usize = 256;
+/// Most patterns among them: each is compared with all backends.
+pub const PATTERNS_MAX: usize = 16;
 /// Most bytes of a name or a pattern: those of a pool and of a backend, and as many stars.
 pub const PATTERN_LEN_MAX: usize = 256;
 
@@ -15,7 +17,8 @@ pub const PATTERN_LEN_MAX: usize = 256;
 #[serde(deny_unknown_fields)]
 pub struct BackendsChange {
     /// `POOL/BACKEND`, or `BACKEND` where there is one pool. In either part `*` stands for any characters and `?` for
-    /// any one; a pattern also selects backends by their address. A pattern must match at least one.
+    /// any one; a pattern also selects backends by their address. A pattern must match at least one;
+    /// at most 16 are patterns.
     #[schema(min_items = 1, max_items = 256, example = json!(["web/a*", "*/10.0.0.7:80"]))]
     pub backends: Vec<String>,
     /// Share of new sessions, 0..=256.

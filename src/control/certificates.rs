@@ -17,6 +17,9 @@ use crate::tls::Certificate;
 /// Time between two warnings of one certificate.
 const WARNING_PERIOD: SignedDuration = SignedDuration::from_hours(24);
 
+/// Time before a warning of another certificate: servers that share an address may show one each.
+const OTHER_PERIOD: SignedDuration = SignedDuration::from_hours(1);
+
 impl ControlLoop {
     /// Notes the certificate that a check was shown.
     pub(super) fn on_certificate(
@@ -39,10 +42,12 @@ impl ControlLoop {
         let mut state = self.control.view.state();
         let shown = &mut state.notes.entry(id).or_default().certificates;
         shown.resize_with(shown.len().max(check + 1), || None);
-        let before = shown[check].take().filter(|before| before.certificate == certificate);
+        let before = shown[check].take();
+        let is_same = before.as_ref().is_some_and(|before| before.certificate == certificate);
         let warned = before.and_then(|before| before.warned);
+        let period = if is_same { WARNING_PERIOD } else { OTHER_PERIOD };
         let is_due = ends_within(&certificate, tls.expires_within, now)
-            && warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_PERIOD);
+            && warned.is_none_or(|warned| now.duration_since(warned) >= period);
         let warned = if is_due { Some(now) } else { warned };
         let words = words(&certificate, now);
         shown[check] = Some(ShownCertificate { certificate, warned });

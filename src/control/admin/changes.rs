@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::rows;
 use super::wanted::check_weight;
 use crate::api;
+use crate::base::glob;
 use crate::config::model::HealthState;
 use crate::messages::reload::Listening;
 use crate::messages::request::{ChangeSet, Changed, Done, Named, Request};
@@ -128,6 +129,10 @@ fn set_of(wanted: api::BackendsChange) -> Result<ChangeSet, String> {
     if !(1..=most).contains(&many) {
         return Err(format!("backends: must be 1..={most} names or patterns, got {many}"));
     }
+    let (patterns, most) = (names.iter().filter(|name| glob::is_pattern(name)).count(), api::PATTERNS_MAX);
+    if patterns > most {
+        return Err(format!("backends: at most {most} of them may be patterns, got {patterns}"));
+    }
     if let Some(long) = names.iter().find(|name| name.len() > api::PATTERN_LEN_MAX) {
         let (most, len) = (api::PATTERN_LEN_MAX, long.len());
         return Err(format!("backends: a name or pattern must be 1..={most} bytes, got one of {len}"));
@@ -162,6 +167,11 @@ mod tests {
         assert_eq!(
             refused(api::BackendsChange { backends: many, ..drain.clone() }),
             "backends: must be 1..=256 names or patterns, got 257"
+        );
+        let patterns = vec!["a*".to_owned(); 17];
+        assert_eq!(
+            refused(api::BackendsChange { backends: patterns, ..drain.clone() }),
+            "backends: at most 16 of them may be patterns, got 17"
         );
         let long = "*".repeat(257);
         assert_eq!(

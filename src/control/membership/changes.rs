@@ -79,8 +79,11 @@ impl ControlLoop {
         }
         let Some(host) = host else { return changes };
         let Setting { weight, admin, .. } = setting;
+        // Over an agent the weight of the file is an override, too.
+        let has_agent = pool.settings.agent.is_some();
+        let is_override = |weight: &u16| has_agent || *weight != host.weight;
         let edit = |set: &mut RuntimeOverrides| {
-            set.weight = weight.map_or(set.weight, |weight| Some(weight).filter(|&it| it != host.weight));
+            set.weight = weight.map_or(set.weight, |weight| Some(weight).filter(is_override));
             set.admin = admin.unwrap_or(set.admin);
         };
         let mut is_set = false;

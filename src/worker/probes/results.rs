@@ -49,7 +49,10 @@ impl Results {
     /// Returns whether this certificate of a check must be reported.
     pub(super) fn is_news_of(&self, check: usize, certificate: &Certificate, now: Instant) -> bool {
         let last = self.certificates.get(check).and_then(Option::as_ref);
-        last.is_none_or(|(known, when)| known != certificate || now - *when >= CERTIFICATE_PERIOD)
+        last.is_none_or(|(known, when)| {
+            let period = if known == certificate { CERTIFICATE_PERIOD } else { REASON_PERIOD };
+            now - *when >= period
+        })
     }
 
     /// Notes a certificate that was reported.
