@@ -276,13 +276,17 @@ impl Quoted {
     }
 }
 
-/// Returns `bytes` with the names of variables in place of their content; if they are cut, also of one that only
-/// begins.
+/// The first bytes of the content of a variable at the end of what is shown hide nothing if they are fewer.
+const BEGINNING_SHOWN_MAX: usize = 4;
+
+/// Returns `bytes` with the names of variables in place of their content, also of one that begins at their end: any part
+/// of it if they are cut, else [`BEGINNING_SHOWN_MAX`] bytes of it or more.
 pub(super) fn hidden(bytes: &[u8], secrets: &[Secret], is_cut: bool) -> Vec<u8> {
     let (mut shown, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
     while let [first, others @ ..] = rest {
         let begins = |Secret { value, .. }: &&Secret| {
-            rest.starts_with(value.as_bytes()) || (is_cut && value.as_bytes().starts_with(rest))
+            let is_rest = is_cut || rest.len() >= BEGINNING_SHOWN_MAX;
+            rest.starts_with(value.as_bytes()) || (is_rest && value.as_bytes().starts_with(rest))
         };
         match secrets.iter().find(begins) {
             Some(Secret { variable, value }) => {
