@@ -31,7 +31,7 @@ mod reproduce;
 mod settle;
 mod show;
 mod warnings;
-mod written;
+pub(crate) mod written;
 
 use std::path::Path;
 

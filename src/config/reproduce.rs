@@ -94,6 +94,7 @@ fn table(name: &str, address: String, weight: u16, priority: u8, check: &Backend
         address,
         weight: Some(u32::from(weight)),
         priority: Some(priority).filter(|&priority| priority > 0),
+        backup: None,
         check: Some(check).filter(|check| *check != written::BackendCheck::default()),
     }
 }
@@ -183,8 +184,8 @@ fn global(global: &Global) -> written::Global {
         user: user.as_ref().map(|account| literal(&account.user)),
         group: user.as_ref().and_then(|account| account.group.as_deref().map(literal)),
         log: Some(written::Log {
-            level: log_level.as_str().to_ascii_lowercase(),
-            format: log_format.as_str(),
+            level: Some(log_level.as_str().to_ascii_lowercase()),
+            format: Some(log_format.as_str()),
             target: log_target.as_str(),
             fields: log_fields.clone(),
             ..log_target.syslog().map(syslog).unwrap_or_default()
@@ -444,15 +445,17 @@ fn agent(agent: &Agent) -> written::Agent {
     let base = written::Agent {
         address: address.map(|address| address.to_string()),
         port: *port,
-        interval: show_duration(*interval),
-        timeout: show_duration(*timeout),
-        on_lost: on_lost.to_string(),
+        interval: Some(show_duration(*interval)),
+        timeout: Some(show_duration(*timeout)),
+        on_lost: Some(on_lost.to_string()),
         ..written::Agent::default()
     };
     match question {
-        AgentQuestion::Tcp { send } => written::Agent { kind: "tcp", send: Some(text("send", send)), ..base },
+        AgentQuestion::Tcp { send } => {
+            written::Agent { kind: Some("tcp"), send: Some(text("send", send)), ..base }
+        }
         AgentQuestion::Http { path, host } => written::Agent {
-            kind: "http",
+            kind: Some("http"),
             path: Some(text("path", path)),
             host: host.as_deref().map(|host| text("host", host)),
             ..base

@@ -1,233 +1,240 @@
-//! The tables and keys of the file as `l4lb ctl config --toml` writes them. A key that is `None` is left out, and keeps
-//! its default.
+//! The tables and keys of the file as `l4lb ctl config --toml` and `l4lb import` write them. A key that is `None` is left
+//! out, and keeps its default.
 
 use serde::Serialize;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Global {
-    pub(super) workers: Option<u32>,
-    pub(super) pin: Option<bool>,
-    pub(super) splice: Option<bool>,
-    pub(super) busy_poll: Option<String>,
-    pub(super) max_sessions: Option<u64>,
-    pub(super) drain_timeout: Option<String>,
-    pub(super) shutdown_delay: Option<String>,
-    pub(super) reload_timeout: Option<String>,
-    pub(super) watch: Option<bool>,
-    pub(super) resolve: Option<&'static str>,
-    pub(super) user: Option<String>,
-    pub(super) group: Option<String>,
-    pub(super) log: Option<Log>,
-    pub(super) access_log: Option<AccessLog>,
+pub(crate) struct Global {
+    pub(crate) workers: Option<u32>,
+    pub(crate) pin: Option<bool>,
+    pub(crate) splice: Option<bool>,
+    pub(crate) busy_poll: Option<String>,
+    pub(crate) max_sessions: Option<u64>,
+    pub(crate) drain_timeout: Option<String>,
+    pub(crate) shutdown_delay: Option<String>,
+    pub(crate) reload_timeout: Option<String>,
+    pub(crate) watch: Option<bool>,
+    pub(crate) resolve: Option<&'static str>,
+    pub(crate) user: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) log: Option<Log>,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Log {
-    pub(super) level: String,
-    pub(super) format: &'static str,
-    pub(super) target: &'static str,
-    pub(super) socket: Option<String>,
-    pub(super) facility: Option<&'static str>,
-    pub(super) app_name: Option<String>,
-    pub(super) header: Option<&'static str>,
-    pub(super) fields: Option<Vec<&'static str>>,
+pub(crate) struct Log {
+    pub(crate) level: Option<String>,
+    pub(crate) format: Option<&'static str>,
+    pub(crate) target: &'static str,
+    pub(crate) socket: Option<String>,
+    pub(crate) facility: Option<&'static str>,
+    pub(crate) app_name: Option<String>,
+    pub(crate) header: Option<&'static str>,
+    pub(crate) fields: Option<Vec<&'static str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct AccessLog {
-    pub(super) path: String,
-    pub(super) format: Option<&'static str>,
-    pub(super) at: Vec<&'static str>,
-    pub(super) every: Option<String>,
+pub(crate) struct AccessLog {
+    pub(crate) path: String,
+    pub(crate) format: Option<&'static str>,
+    pub(crate) at: Vec<&'static str>,
+    pub(crate) every: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Admin {
-    pub(super) socket: Option<Switch<String>>,
-    pub(super) listen: Option<String>,
-    pub(super) token_file: Option<String>,
-    pub(super) read_token_file: Option<String>,
-    pub(super) metrics: Option<String>,
-    pub(super) state_file: Option<String>,
+pub(crate) struct Admin {
+    pub(crate) socket: Option<Switch<String>>,
+    pub(crate) listen: Option<String>,
+    pub(crate) token_file: Option<String>,
+    pub(crate) read_token_file: Option<String>,
+    pub(crate) metrics: Option<String>,
+    pub(crate) state_file: Option<String>,
 }
 
 /// A value, or `false`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub(super) enum Switch<T> {
+pub(crate) enum Switch<T> {
     Off(bool),
     On(T),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Listener {
-    pub(super) name: String,
-    pub(super) bind: String,
-    pub(super) pool: String,
-    pub(super) backlog: Option<u32>,
-    pub(super) accept: Option<&'static str>,
-    pub(super) max_sessions: Option<u64>,
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    pub(crate) bind: String,
+    pub(crate) pool: String,
+    pub(crate) backlog: Option<u32>,
+    pub(crate) accept: Option<&'static str>,
+    pub(crate) max_sessions: Option<u64>,
     #[serde(skip_serializing_if = "Timeouts::is_default")]
-    pub(super) timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Timeouts {
-    pub(super) connect: Option<String>,
-    pub(super) idle: Option<String>,
-    pub(super) half_close: Option<String>,
+pub(crate) struct Timeouts {
+    pub(crate) connect: Option<String>,
+    pub(crate) idle: Option<String>,
+    pub(crate) half_close: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Pool {
-    pub(super) name: String,
-    pub(super) balance: Option<&'static str>,
-    pub(super) retries: Option<u32>,
-    pub(super) when_all_down: Option<&'static str>,
-    pub(super) relay: Option<&'static str>,
-    pub(super) on_remove: Option<&'static str>,
-    pub(super) drain_timeout: Option<String>,
+pub(crate) struct Pool {
+    pub(crate) name: String,
+    pub(crate) balance: Option<&'static str>,
+    pub(crate) retries: Option<u32>,
+    pub(crate) when_all_down: Option<&'static str>,
+    pub(crate) relay: Option<&'static str>,
+    pub(crate) on_remove: Option<&'static str>,
+    pub(crate) drain_timeout: Option<String>,
     #[serde(skip_serializing_if = "Timeouts::is_default")]
-    pub(super) timeouts: Timeouts,
-    pub(super) tcp: Option<Tcp>,
-    pub(super) proxy_protocol: Option<ProxyProtocol>,
-    pub(super) health: Health,
-    pub(super) agent: Option<Agent>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) tcp: Option<Tcp>,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    pub(crate) health: Health,
+    pub(crate) agent: Option<Agent>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) check: Vec<Health>,
+    pub(crate) check: Vec<Health>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) backend: Vec<Backend>,
+    pub(crate) backend: Vec<Backend>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) discover: Vec<Discover>,
+    pub(crate) discover: Vec<Discover>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Tcp {
-    pub(super) nodelay: bool,
-    pub(super) user_timeout: String,
-    pub(super) keepalive: Switch<Keepalive>,
+pub(crate) struct Tcp {
+    pub(crate) nodelay: bool,
+    pub(crate) user_timeout: String,
+    pub(crate) keepalive: Switch<Keepalive>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Keepalive {
-    pub(super) idle: String,
-    pub(super) interval: String,
-    pub(super) count: u32,
+pub(crate) struct Keepalive {
+    pub(crate) idle: String,
+    pub(crate) interval: String,
+    pub(crate) count: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct ProxyProtocol {
-    pub(super) version: &'static str,
+pub(crate) struct ProxyProtocol {
+    pub(crate) version: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) tlvs: Vec<&'static str>,
-    pub(super) check: Option<&'static str>,
+    pub(crate) tlvs: Vec<&'static str>,
+    pub(crate) check: Option<&'static str>,
 }
 
 /// `[pool.health]`, and `[[pool.check]]` with a part of its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Health {
-    pub(super) name: Option<String>,
+pub(crate) struct Health {
+    pub(crate) name: Option<String>,
     #[serde(rename = "type")]
-    pub(super) kind: &'static str,
-    pub(super) send: Option<String>,
-    pub(super) expect: Option<String>,
-    pub(super) contains: Option<String>,
-    pub(super) path: Option<String>,
-    pub(super) host: Option<String>,
-    pub(super) status: Option<u16>,
-    pub(super) user: Option<String>,
-    pub(super) domain: Option<String>,
-    pub(super) service: Option<String>,
-    pub(super) client_id: Option<String>,
-    pub(super) command: Option<Vec<String>>,
-    pub(super) interval: Option<String>,
-    pub(super) fast_interval: Option<String>,
-    pub(super) timeout: Option<String>,
-    pub(super) rise: Option<u32>,
-    pub(super) fall: Option<u32>,
-    pub(super) jitter_percent: Option<u32>,
-    pub(super) port: Option<u16>,
-    pub(super) initial_state: Option<&'static str>,
-    pub(super) tls: Option<Tls>,
+    pub(crate) kind: &'static str,
+    pub(crate) send: Option<String>,
+    pub(crate) expect: Option<String>,
+    pub(crate) contains: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) status: Option<u16>,
+    pub(crate) user: Option<String>,
+    pub(crate) domain: Option<String>,
+    pub(crate) service: Option<String>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) command: Option<Vec<String>>,
+    pub(crate) interval: Option<String>,
+    pub(crate) fast_interval: Option<String>,
+    pub(crate) timeout: Option<String>,
+    pub(crate) rise: Option<u32>,
+    pub(crate) fall: Option<u32>,
+    pub(crate) jitter_percent: Option<u32>,
+    pub(crate) port: Option<u16>,
+    pub(crate) initial_state: Option<&'static str>,
+    pub(crate) tls: Option<Tls>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// The TLS of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Tls {
-    pub(super) server_name: Option<String>,
-    pub(super) verify: &'static str,
-    pub(super) ca_file: Option<String>,
-    pub(super) alpn: Option<Vec<String>>,
-    pub(super) expires_within: Option<String>,
+pub(crate) struct Tls {
+    pub(crate) server_name: Option<String>,
+    pub(crate) verify: &'static str,
+    pub(crate) ca_file: Option<String>,
+    pub(crate) alpn: Option<Vec<String>>,
+    pub(crate) expires_within: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Step {
-    pub(super) send: Option<String>,
-    pub(super) expect: Option<String>,
+pub(crate) struct Step {
+    pub(crate) send: Option<String>,
+    pub(crate) expect: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Backend {
+pub(crate) struct Backend {
     /// Left out where it is empty: the address is the name then.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) name: String,
-    pub(super) address: String,
-    pub(super) weight: Option<u32>,
-    pub(super) priority: Option<u8>,
-    pub(super) check: Option<BackendCheck>,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) weight: Option<u32>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) backup: Option<bool>,
+    pub(crate) check: Option<BackendCheck>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct BackendCheck {
-    pub(super) address: Option<String>,
-    pub(super) port: Option<u16>,
-    pub(super) interval: Option<String>,
+pub(crate) struct BackendCheck {
+    pub(crate) address: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) interval: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Discover {
+pub(crate) struct Discover {
     #[serde(rename = "type")]
-    pub(super) kind: &'static str,
-    pub(super) name: Option<String>,
-    pub(super) record: Option<&'static str>,
-    pub(super) port: Option<u16>,
-    pub(super) resolver: Option<Vec<String>>,
-    pub(super) prefer: Option<&'static str>,
-    pub(super) path: Option<String>,
-    pub(super) url: Option<String>,
-    pub(super) token_file: Option<String>,
-    pub(super) prefix: Option<String>,
-    pub(super) endpoints: Option<Vec<String>>,
-    pub(super) user: Option<String>,
-    pub(super) password_file: Option<String>,
-    pub(super) when_absent: Option<&'static str>,
-    pub(super) stale: Option<String>,
-    pub(super) obsolete: Option<u32>,
-    pub(super) negatives: Option<u32>,
-    pub(super) min_backends: Option<u64>,
-    pub(super) initial: Option<&'static str>,
-    pub(super) interval: Option<String>,
+    pub(crate) kind: &'static str,
+    pub(crate) name: Option<String>,
+    pub(crate) record: Option<&'static str>,
+    pub(crate) port: Option<u16>,
+    pub(crate) resolver: Option<Vec<String>>,
+    pub(crate) prefer: Option<&'static str>,
+    pub(crate) path: Option<String>,
+    pub(crate) url: Option<String>,
+    pub(crate) token_file: Option<String>,
+    pub(crate) prefix: Option<String>,
+    pub(crate) endpoints: Option<Vec<String>>,
+    pub(crate) user: Option<String>,
+    pub(crate) password_file: Option<String>,
+    pub(crate) when_absent: Option<&'static str>,
+    pub(crate) stale: Option<String>,
+    pub(crate) obsolete: Option<u32>,
+    pub(crate) negatives: Option<u32>,
+    pub(crate) min_backends: Option<u64>,
+    pub(crate) initial: Option<&'static str>,
+    pub(crate) interval: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     #[serde(rename = "type")]
-    pub(super) kind: &'static str,
-    pub(super) send: Option<String>,
-    pub(super) path: Option<String>,
-    pub(super) host: Option<String>,
-    pub(super) address: Option<String>,
-    pub(super) port: u16,
-    pub(super) interval: String,
-    pub(super) timeout: String,
-    pub(super) on_lost: String,
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) send: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) address: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) interval: Option<String>,
+    pub(crate) timeout: Option<String>,
+    pub(crate) on_lost: Option<String>,
+}
+
+impl Global {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Timeouts {
-    pub(super) fn is_default(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -1,8 +1,8 @@
 //! The health check of a backend section: `option …`, `tcp-check` and `http-check` lines.
 
-use super::file::{Health, Step};
 use super::lines::{Line, Note};
 use crate::config::ranges::STEPS_MAX;
+use crate::config::written::{Health, Step};
 
 /// The check that the lines of a section describe so far.
 #[derive(Clone, Debug, Default)]

@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::address::Place;
-use super::file::Tls;
 use super::lines::{Line, Note};
 use super::values::{number, time};
 use crate::config::ranges::{VERDICTS, WEIGHT_MAX};
+use crate::config::written::Tls;
 
 /// The settings that the keywords of a server make. Those of `default-server` are the start of each that follows.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +83,10 @@ impl CheckTls {
         };
         let ca_file = self.ca_file.clone().filter(|path| !self.is_unverified && path != "@system-ca");
         let server_name = if self.is_unverified { self.sni.clone() } else { name.cloned() };
-        self.is_on.then(|| Tls { server_name, verify, ca_file, alpn: self.alpn.clone() })
+        self.is_on.then(|| {
+            let alpn = self.alpn.clone();
+            Tls { server_name, verify, ca_file, alpn, ..Tls::default() }
+        })
     }
 }
 

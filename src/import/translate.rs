@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use super::file::{
-    Agent, Backend, Discover, File, Global, Health, Listener, Log, Pool, ProxyProtocol, Timeouts,
-};
+use super::file::File;
 use super::lines::{Line, Note, Section, Sections};
 use super::proxy::{Bind, Proxy, Times};
 use super::server::{Header, Server, Settings};
@@ -14,6 +12,9 @@ use crate::config::check_name;
 use crate::config::model::Facility;
 use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, SESSIONS_MAX, SOURCES_MAX, WORKERS_MAX};
 use crate::config::units::show_duration;
+use crate::config::written::{
+    Agent, Backend, Discover, Global, Health, Listener, Log, Pool, ProxyProtocol, Timeouts,
+};
 
 /// What `busy_poll` begins with, by the words of our own file.
 const BUSY_POLL: &str = "50us";
@@ -58,8 +59,9 @@ struct Whole<'a> {
 
 impl Whole<'_> {
     fn global(&mut self, line: &Line) {
-        let Global { workers, splice, busy_poll, max_sessions, drain_timeout, user, group, log: logged } =
-            &mut self.file.global;
+        let Global {
+            workers, splice, busy_poll, max_sessions, drain_timeout, user, group, log: logged, ..
+        } = &mut self.file.global;
         let read = match line.words().as_slice() {
             ["maxconn", max] => {
                 number(Some(max), 1..=SESSIONS_MAX as u64).map(|max| *max_sessions = Some(max))
@@ -234,6 +236,7 @@ impl Whole<'_> {
                 address,
                 weight: if server.settings.is_disabled { Some(0) } else { server.settings.weight },
                 backup: server.settings.is_backup.then_some(true),
+                ..Backend::default()
             });
         }
         if pool.backend.is_empty() && pool.discover.is_empty() {
@@ -250,10 +253,11 @@ impl Whole<'_> {
         let resolver = server.settings.resolvers.as_ref().and_then(|name| self.resolvers.get(name)).cloned();
         let source = Discover {
             kind: "dns",
-            name: server.place.host.clone(),
+            name: Some(server.place.host.clone()),
             record: is_service.then_some("srv"),
             port,
             resolver: resolver.filter(|servers| !servers.is_empty()),
+            ..Discover::default()
         };
         let why = if port.is_none() && !is_service {
             "its port is not known: it is left out"
@@ -284,6 +288,7 @@ impl Whole<'_> {
             port,
             address: agent.address.clone(),
             interval: agent.interval.map(show_duration),
+            ..Agent::default()
         })
     }
 
@@ -345,15 +350,17 @@ fn syslog(address: &str, words: &[&str]) -> Result<Log, String> {
             word => facility = facility.or(Some(word)),
         }
     }
-    let facility = facility.unwrap_or("local0");
-    if !Facility::named().iter().any(|(name, _)| *name == facility) {
-        return Err(format!("facility {facility:?} is not known"));
-    }
+    let wanted = facility.unwrap_or("local0");
+    let named = Facility::named();
+    let Some(&(facility, _)) = named.iter().find(|(name, _)| *name == wanted) else {
+        return Err(format!("facility {wanted:?} is not known"));
+    };
     Ok(Log {
         target: "syslog",
         socket: (address != "/dev/log").then(|| address.to_owned()),
-        facility: facility.to_owned(),
+        facility: Some(facility),
         header: (!is_rfc5424).then_some("local"),
+        ..Log::default()
     })
 }
 
@@ -394,6 +401,7 @@ fn listener(
         backlog: bind.backlog.or(*backlog),
         max_sessions: bind.max_sessions.or(*max_sessions),
         timeouts: if own == shared { Timeouts::default() } else { own },
+        ..Listener::default()
     }
 }
 
