@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SESSIONS: usize = 20;
 const WORKERS: usize = 2;
 const LISTENERS: usize = 2;
-/// epoll, its waker, and what wakes it for signals.
-const RUNTIME_FILES_MAX: usize = 4;
+/// epoll, its waker, and what wakes it for signals; and what wakes the thread that runs programs.
+const RUNTIME_FILES_MAX: usize = 6;
 
 fn open_files() -> usize {
     // The iterator has one itself.

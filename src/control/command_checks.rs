@@ -5,11 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::base::time::Instant;
+use crate::base::token_bucket::TokenBucket;
 use crate::config::fd_budget::PROGRAMS_MAX;
 use crate::messages::external::{Order, Ran};
 use crate::messages::report::REPORTS_LEN;
@@ -21,13 +22,27 @@ const ORDERS_MAX: usize = REPORTS_LEN;
 const PRINTED_MAX: usize = 2048;
 /// At most this many reads at once of what one program prints.
 const READS_MAX: usize = 16;
+/// Limit on the wait for the thread at the end: a file system that hangs may hold it up.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before it waits for the programs again where that failed.
+const RETRY: Duration = Duration::from_millis(100);
+/// What was killed is expected to be gone after this time.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(10);
+/// At least this long between two lines of log of one kind.
+const LOG_PERIOD: Duration = Duration::from_mins(1);
 
 /// Takes orders. Dropped, it ends the thread and kills the programs.
 pub(crate) struct CommandChecks {
     orders: SyncSender<Order>,
     bell: Bell,
     is_ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<RunningThread>,
+}
+
+struct RunningThread {
+    handle: JoinHandle<()>,
+    /// Disconnected once the thread is over.
+    over: Receiver<()>,
 }
 
 impl CommandChecks {
@@ -37,9 +52,17 @@ impl CommandChecks {
         let (bell, waiter) = Bell::new()?;
         let is_ended = Arc::<AtomicBool>::default();
         let clock = Clock::of_process();
-        let thread = Thread { inbox, waiter, is_ended: Arc::clone(&is_ended), clock, running: Vec::new() };
-        let thread = thread::Builder::new().name("l4lb-command".into()).spawn(move || thread.run())?;
-        Ok(Self { orders, bell, is_ended, thread: Some(thread) })
+        let logging = TokenBucket::new(1, LOG_PERIOD, clock.now());
+        let thread =
+            Thread { inbox, waiter, is_ended: Arc::clone(&is_ended), clock, running: Vec::new(), logging };
+        sys::reap_own_children()?;
+        let (is_alive, over) = sync_channel(0);
+        let run = move || {
+            thread.run();
+            drop(is_alive);
+        };
+        let handle = thread::Builder::new().name("l4lb-command".into()).spawn(run)?;
+        Ok(Self { orders, bell, is_ended, thread: Some(RunningThread { handle, over }) })
     }
 
     /// Returns one that puts off every order.
@@ -51,8 +74,11 @@ impl CommandChecks {
     pub(crate) fn run(&self, order: Order) {
         match self.orders.try_send(order) {
             Ok(()) => self.bell.ring(),
-            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => {
+            Err(TrySendError::Full(order)) => {
                 order.answer(Ran::PutOff("too many checks wait for a place".to_owned()), Duration::ZERO);
+            }
+            Err(TrySendError::Disconnected(order)) => {
+                order.answer(Ran::PutOff("the thread of the programs has ended".to_owned()), Duration::ZERO);
             }
         }
     }
@@ -63,8 +89,11 @@ impl Drop for CommandChecks {
         // Release: the ring is a system call, and orders nothing.
         self.is_ended.store(true, Ordering::Release);
         self.bell.ring();
+        let Some(RunningThread { handle, over }) = self.thread.take() else { return };
         // What it runs must not outlast the process, which may end right after this.
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        if over.recv_timeout(JOIN_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            log::error!("the thread of the programs of checks hangs: it is left alone");
+        } else if handle.join().is_err() {
             log::error!("the thread of the programs of checks panicked");
         }
     }
@@ -76,6 +105,7 @@ struct Thread {
     is_ended: Arc<AtomicBool>,
     clock: Clock,
     running: Vec<Running>,
+    logging: TokenBucket,
 }
 
 struct Running {
@@ -98,11 +128,25 @@ impl Thread {
             let next = deadlines.map(|running| running.deadline - now).min();
             let programs = self.running.iter().map(|running| (&running.program, !running.is_silent));
             if let Err(error) = self.waiter.wait(programs, next) {
-                log::error!(error:%; "cannot wait for the programs of checks: no more are run");
-                return;
+                // A lack of memory passes.
+                if self.logging.take(self.clock.now()).is_some() {
+                    log::warn!(error:%; "cannot wait for the programs of checks");
+                }
+                thread::park_timeout(RETRY);
             }
             let now = self.clock.now();
             self.running.retain_mut(|running| running.is_left(now));
+            self.report_undead(now);
+        }
+    }
+
+    /// Logs programs that were killed and are still there: each takes a place.
+    fn report_undead(&mut self, now: Instant) {
+        let is_undead =
+            |running: &&Running| running.order.is_none() && now > running.deadline + DEATH_TIMEOUT;
+        let undead = self.running.iter().filter(is_undead).count();
+        if undead > 0 && self.logging.take(now).is_some() {
+            log::warn!(programs = undead, places = PROGRAMS_MAX; "programs of checks do not end though they were killed");
         }
     }
 

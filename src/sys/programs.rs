@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigHandler, Signal, killpg, signal};
 use nix::unistd::{Pid, geteuid};
 
 use crate::config::model::Account;
@@ -94,8 +94,8 @@ impl Program {
         }
         // Before it is reaped: until then its number cannot belong to another process.
         self.kill();
-        let status = self.child.wait()?;
         self.is_over = true;
+        let status = self.child.wait()?;
         Ok(Some(
             status.code().map_or_else(|| Exit::Signal(status.signal().unwrap_or_default()), Exit::Status),
         ))
@@ -139,6 +139,17 @@ fn hide_descriptors() {
             || log::warn!(error:%; "cannot hide inherited descriptors from the programs of checks"),
         );
     }
+}
+
+/// Makes the kernel keep the status of a child until it is taken: a supervisor may have this process ignore SIGCHLD, which
+/// outlasts execve(2). Fails with what sigaction(2) reports.
+pub fn reap_own_children() -> io::Result<()> {
+    // SAFETY: the default action runs no code.
+    #[expect(unsafe_code, reason = "there is no safe wrapper")]
+    unsafe {
+        signal(Signal::SIGCHLD, SigHandler::SigDfl)?;
+    }
+    Ok(())
 }
 
 /// pidfd_open(2), which the C library of many systems does not have yet.

@@ -4,6 +4,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::conversation::pace_of;
 use super::{Awaited, Probes};
 use crate::base::slots::Key;
 use crate::config::model::{Check, OneCheck};
@@ -45,7 +46,7 @@ impl<K: Kernel> Probes<K> {
             entry.awaited = None;
             return self.defer_probe(core, index, &io::Error::other("its order was lost"));
         }
-        self.log_if_late(core, index);
+        self.log_if_late(core, index, "their programs wait for a place");
         let when = core.now + self.entries[index as usize].timing.timeout;
         self.arm_probe(core, index, when);
     }
@@ -59,6 +60,7 @@ impl<K: Kernel> Probes<K> {
         entry.awaited = None;
         // Neither the backend nor its round is charged with the wait for a place.
         entry.began = core.now - took;
+        entry.pace = pace_of(took, entry.timing.timeout);
         let result = match ran {
             Ran::PutOff(why) => return self.defer_probe(core, key.index, &io::Error::other(why)),
             Ran::Exited { status: 0, .. } => Ok(()),

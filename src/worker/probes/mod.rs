@@ -185,21 +185,21 @@ impl<K: Kernel> Probes<K> {
         while core.turn.take_check()
             && let Some(index) = self.queue.pop()
         {
-            self.log_if_late(core, index);
+            self.log_if_late(core, index, "too many backends are silent");
             self.start_probe(core, index);
         }
     }
 
     /// Logs late checks. Silent backends hold their place for the whole timeout: with enough of them checks are late,
     /// and so are verdicts.
-    fn log_if_late(&mut self, core: &mut Core<K>, index: u32) {
+    fn log_if_late(&mut self, core: &mut Core<K>, index: u32, why: &str) {
         let Entry { pool, due, timing, .. } = &self.entries[index as usize];
         let late = core.now - *due;
         if late > timing.interval
             && let Some(untold) = self.deferral_log.take(core.now)
         {
             let waiting = self.queue.len();
-            log::warn!(pool:% = pool.name, late:?, waiting, untold; "checks are late: too many backends are silent");
+            log::warn!(pool:% = pool.name, late:?, waiting, untold; "checks are late: {why}");
         }
     }
 
