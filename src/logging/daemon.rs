@@ -56,23 +56,28 @@ impl<L: log::Log> Daemon<L> {
                 }
                 Err(error) => Sent::Failed(error),
             };
+            // Then each line that is left gets one try.
+            let is_abandoned = self.is_abandoned.load(Ordering::Relaxed);
+            let patience = if is_abandoned { Duration::ZERO } else { STUCK_AFTER };
             match outcome {
                 Sent::Whole => return true,
                 Sent::TooLong if line.len() > MESSAGE_LEN_MIN => line = shortened(line),
                 Sent::TooLong => return false,
                 Sent::Full => {
-                    if self.socket.as_ref().is_some_and(|socket| !socket.wait_for_room(STUCK_AFTER)) {
+                    if self.socket.as_ref().is_some_and(|socket| !socket.wait_for_room(patience)) {
                         self.report("the syslog daemon reads nothing, log lines wait", None);
                         self.socket = None;
                     }
                 }
                 Sent::Failed(error) => {
                     self.report("the syslog daemon cannot be reached, log lines wait", Some(&error));
-                    // It may return early, and then the try comes early.
-                    thread::park_timeout(RETRY);
+                    if !is_abandoned {
+                        // It may return early, and then the try comes early.
+                        thread::park_timeout(RETRY);
+                    }
                 }
             }
-            if self.is_abandoned.load(Ordering::Relaxed) {
+            if is_abandoned {
                 return false;
             }
         }

@@ -42,8 +42,8 @@ impl LogSocket {
             let Err(error) = self.0.send(message) else { return Sent::Whole };
             return match error.raw_os_error() {
                 Some(libc::EINTR) => continue,
-                // unix(7): the length of the queue of the receiver; send(2): ENOBUFS is a lack of memory that passes.
-                Some(libc::EAGAIN | libc::ENOBUFS) => Sent::Full,
+                // unix(7): the length of the queue of the receiver.
+                Some(libc::EAGAIN) => Sent::Full,
                 Some(libc::EMSGSIZE) => Sent::TooLong,
                 _ => Sent::Failed(error),
             };
