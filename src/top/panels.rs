@@ -17,12 +17,14 @@ pub(super) fn listeners(listeners: &[api::Listener]) -> Vec<Line<'static>> {
 }
 
 fn listener(listener: &api::Listener) -> Line<'static> {
-    let api::Listener { name, address, pool, sessions, accepted, failed, to_backend, to_client, .. } =
-        listener;
+    let api::Listener {
+        name, address, pool, sessions, accepted, failed, to_backend, to_client, paused, ..
+    } = listener;
     let failed = format!("{failed} failed");
     let name = if name == address { one_line(name) } else { one_line(&format!("{name} at {address}")) };
     Line::from(vec![
         name.bold(),
+        if *paused { " paused".yellow() } else { "".into() },
         format!(" -> {}: {}, {accepted} accepted, ", one_line(pool), count(*sessions, "session")).into(),
         if listener.failed > 0 { failed.yellow() } else { failed.into() },
         format!(", {} in, {} out", bytes(*to_backend), bytes(*to_client)).into(),

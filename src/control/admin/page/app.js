@@ -254,6 +254,10 @@ function problems() {
   if (sample.stage !== 'serving') {
     tell(STAGES[sample.stage], sample.stage, `no new sessions; ${plural(sample.totals.sessions, 'session')} left`);
   }
+  if (sample.stage === 'serving' && status?.not_ready) tell('bad', 'not ready', status.not_ready);
+  for (const listener of listeners.all) {
+    if (listener.paused) tell('warn', listener.name, `paused${listener.paused_by ? ` by ${listener.paused_by}` : ''}: clients are refused`);
+  }
   for (const pool of sample.pools) {
     if (stateOfPool(pool)[1] === 'bad') tell('bad', pool.name, 'no backend is eligible');
   }

@@ -28,6 +28,14 @@ export class History {
   add(sample) {
     const time = Date.parse(sample.time) / 1000;
     const before = this.#recent.at(-1);
+    // The clock of the machine was set back: what was before does not fit any more.
+    if (before && time < before.time - 1) {
+      this.points = [];
+      this.#recent = [];
+      this.#ended = [];
+      this.pools = new Map();
+      return this.add(sample);
+    }
     // A restarted stream repeats the last sample of the one before.
     if (before && time - before.time < 0.1) return;
     if (before && time - before.time > HOLE) this.points.push({ time: (time + before.time) / 2 });

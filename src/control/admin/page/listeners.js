@@ -8,13 +8,19 @@ import { byId, bytesRate, copyOf, count, put, putBadge, rate } from './words.js'
 const SPARK = { width: 96, height: 24 };
 // Rows that are shown: a page with thousands of them helps as little as one without.
 const SHOWN_MAX = 100;
+// Seconds between two answers below which they make no rate.
+const RATE_OVER = 1;
 const COUNTS = { opened: 'accepted', failures: 'failed', toBackend: 'to_backend', toClient: 'to_client' };
 
 export class Listeners {
   #rows = new Map();
-  // By name: the last answer, { asked, listener }, and the points { time, opened, ... } of the last minutes.
+  // By name: the last answer, { asked, counted, listener }, of which rates count from `counted`, and the points { time, opened, ... } of the last minutes.
   #last = new Map();
   #points = new Map();
+
+  get all() {
+    return [...this.#last.values()].map(({ listener }) => listener);
+  }
 
   clear() {
     this.#last.clear();
@@ -36,13 +42,17 @@ export class Listeners {
     // While there is no connection the streams say so.
     if (!all || signal.aborted) return;
     const asked = performance.now() / 1000;
-    const known = new Map(all.map((listener) => [listener.name, { asked, listener }]));
-    for (const [name, { listener }] of known) {
+    const known = new Map(all.map((listener) => [listener.name, { asked, counted: listener, listener }]));
+    for (const [name, next] of known) {
       const before = this.#last.get(name);
       if (!before || now === null) continue;
+      if (asked - before.asked < RATE_OVER) {
+        [next.asked, next.counted] = [before.asked, before.counted];
+        continue;
+      }
       const point = { time: now };
       for (const [key, field] of Object.entries(COUNTS)) {
-        point[key] = Math.max(0, listener[field] - before.listener[field]) / (asked - before.asked);
+        point[key] = Math.max(0, next.listener[field] - before.counted[field]) / (asked - before.asked);
       }
       this.#points.set(name, newest([...(this.#points.get(name) ?? []), point], now));
     }
@@ -52,7 +62,7 @@ export class Listeners {
   }
 
   #show() {
-    const all = [...this.#last.values()].map(({ listener }) => listener);
+    const all = this.all;
     const shown = all.slice(0, SHOWN_MAX);
     const names = new Set(shown.map(({ name }) => name));
     for (const [name, row] of this.#rows) {
