@@ -389,7 +389,7 @@ mod tests {
             ("http://web.local:99999/", "must be"),
             ("http://224.0.0.1/", "must not be a multicast"),
             ("http://web.local/#a", "must have no #"),
-            ("https://web.local/", "only http:// is supported, as there is no TLS in l4lb"),
+            ("https://web.local/", "only http:// is supported: "),
             ("http://me:secret@web.local/", "must have no user and no password"),
             ("https://me:secret@web.local/", "must have no user and no password"),
         ] {

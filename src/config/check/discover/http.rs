@@ -18,6 +18,11 @@ pub(super) fn check(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Http> {
     }
     let token_file = file::path(read, "token_file", &raw.token_file);
     let text = read.text("url", &raw.url)?;
+    if text.contains('?') && read.has_variable_within(&raw.url) {
+        let what = "must have no variable beside a query, which logs would show: write token_file";
+        read.wrong("url", &raw.url, what);
+        return None;
+    }
     match parse_url(text, &read.got(&raw.url)) {
         Ok(url) => Some(Http { url, token_file }),
         Err(Invalid(what)) => {
@@ -41,9 +46,7 @@ fn parse_url(text: &str, got: &str) -> Result<Url, Invalid> {
     }
     if uri.scheme_str() == Some("https") {
         let instead = "name a proxy on this machine that speaks TLS for it, as http://";
-        return Err(Invalid(format!(
-            "only http:// is supported, as there is no TLS in l4lb: {instead}; got {got}"
-        )));
+        return Err(Invalid(format!("only http:// is supported: {instead}; got {got}")));
     }
     if uri.scheme_str() != Some("http") {
         return Err(expected());
