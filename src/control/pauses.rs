@@ -44,11 +44,13 @@ impl ControlLoop {
     /// Returns the sockets on which the process accepts, and those that paused listeners will have again: no backend
     /// may be one of them.
     pub(super) fn own_sockets(&self) -> Vec<OwnSocket> {
+        // Before the state is locked: it may wait for sockets that are being opened.
+        let open = self.control.site.addresses();
         let state = self.control.view.state();
         let listeners = state.snapshot.listeners.iter().map(|listener| &listener.settings);
         let paused = listeners.filter(|listener| state.pauses.contains_key(&listener.name));
         let paused = paused.map(|listener| listener.bind);
-        let listeners = self.control.site.addresses().into_iter().chain(paused).map(OwnSocket::Listener);
+        let listeners = open.into_iter().chain(paused).map(OwnSocket::Listener);
         listeners.chain(self.control.admin_sockets.iter().copied()).collect()
     }
 

@@ -34,7 +34,8 @@ pub(super) async fn config(State(context): State<Context>) -> Json<api::Config> 
 /// The running state as a configuration file
 ///
 /// Its settings, with what was changed at run time put into them: weights, backends that were added or removed. What no
-/// key can express is a comment. Values of variables and the content of token files are not in it.
+/// key can express is a comment. What checks and agents have from variables, and the content of token
+/// files, is not in it.
 #[utoipa::path(get, path = "/v1/config/toml", responses((status = OK, body = api::ConfigToml)))]
 pub(super) async fn config_toml(State(context): State<Context>) -> Json<api::ConfigToml> {
     let (epoch, (config, remarks)) = {

@@ -1,6 +1,8 @@
 //! The running state as a configuration: the settings of the file, with what was changed at run time put into them.
 //! What no key can express becomes a remark.
 
+use std::collections::HashMap;
+
 use log::LevelFilter;
 
 use crate::config::Remarks;
@@ -18,8 +20,11 @@ pub(super) fn running(state: &ControlState, level: LevelFilter) -> (Config, Rema
     let mut remarks = Remarks { process: of_process(state, level), ..Remarks::default() };
     for pool in &mut config.pools {
         let Some(runs) = state.snapshot.pool_named(&pool.name) else { continue };
-        let mut folded = Folded { pool: runs, configured: &pool.backends, remarks: &mut remarks };
-        pool.backends = folded.backends(state, pool.discover.is_empty());
+        let configured: HashMap<&str, &model::Backend> =
+            pool.backends.iter().map(|backend| (backend.name.as_str(), backend)).collect();
+        let first = pool.backends.first().filter(|_| pool.discover.is_empty());
+        let mut folded = Folded { pool: runs, configured, remarks: &mut remarks };
+        pool.backends = folded.backends(state, first);
         pool.discover.iter_mut().for_each(|source| fold_host(source, runs));
     }
     (config, remarks)
@@ -73,14 +78,14 @@ fn has_relative_path(config: &Config) -> bool {
 /// One pool as it runs.
 struct Folded<'a> {
     pool: &'a Pool,
-    /// Its backends in the configuration.
-    configured: &'a [model::Backend],
+    /// Its backends in the configuration, by their names.
+    configured: HashMap<&'a str, &'a model::Backend>,
     remarks: &'a mut Remarks,
 }
 
 impl Folded<'_> {
-    /// Returns the backends that the file would list. `needs_one` is set where it must list one.
-    fn backends(&mut self, state: &ControlState, needs_one: bool) -> Vec<model::Backend> {
+    /// Returns the backends that the file would list: where it must list one, `first` if all were removed.
+    fn backends(&mut self, state: &ControlState, first: Option<&model::Backend>) -> Vec<model::Backend> {
         let (mut listed, mut leased) = (Vec::new(), Vec::new());
         let nothing = Note::default();
         for (settings, backend) in self.pool.settings.backends.iter().zip(&self.pool.backends) {
@@ -111,7 +116,7 @@ impl Folded<'_> {
             listed.push(folded);
         }
         // No file without a backend is valid, so there the lease becomes a comment and the backend stays.
-        let keeps_leased = needs_one && listed.is_empty();
+        let keeps_leased = first.is_some() && listed.is_empty();
         for (folded, backend, registration) in leased {
             let lease = lease_words(registration);
             if keeps_leased {
@@ -125,11 +130,17 @@ impl Folded<'_> {
                 self.remark_on_pool(what);
             }
         }
+        if let Some(first) = first.filter(|_| listed.is_empty()) {
+            let what =
+                "all its backends were removed at run time; a file needs one: the first, without sessions";
+            self.remark_on_pool(what.to_owned());
+            listed.push(model::Backend { weight: 0, ..first.clone() });
+        }
         listed
     }
 
     fn remark_on_weight(&mut self, backend: &Backend) {
-        let says = self.configured.iter().find(|listed| listed.name == backend.name);
+        let says = self.configured.get(backend.name.as_str());
         let says = says.map(|listed| listed.weight).filter(|&weight| weight != backend.plain_weight());
         if let Some(says) = says {
             self.remark(backend, format!("weight was set at run time, the configuration has {says}"));
