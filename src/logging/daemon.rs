@@ -127,9 +127,11 @@ impl<L: log::Log + 'static> Output for Daemon<L> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;
+    use std::sync::PoisonError;
 
     use super::*;
     use crate::config::model::{Facility, Syslog, SyslogHeader};
+    use crate::logging::queue::tests::COUNT;
     use crate::logging::queue::{Queue, Sink, spawn};
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -211,6 +213,7 @@ mod tests {
 
     #[test]
     fn lines_wait_for_a_daemon_that_reads_nothing_and_what_does_not_fit_is_reported() {
+        let _mine = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = Receiver::start();
         let (queue, waiting) = Queue::new();
         let mut sink = Sink::new(&queue);

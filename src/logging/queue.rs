@@ -261,7 +261,7 @@ impl<W: Write + Send + 'static, L: log::Log + 'static> Output for StandardError<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::logging::backlog::LINES_MAX;
     use crate::logging::lines::tests::Room;
@@ -269,7 +269,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     /// Held by tests that look at process-wide counts.
-    static COUNT: Mutex<()> = Mutex::new(());
+    pub(in crate::logging) static COUNT: Mutex<()> = Mutex::new(());
 
     /// The lines written, and the number reported as dropped.
     #[derive(Clone, Default)]
