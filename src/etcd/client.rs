@@ -1,10 +1,8 @@
 //! Asks a cluster: one member, and the next one where that does not answer. Signs in where that is needed.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 
 use hyper::header::HeaderValue;
 use serde::de::DeserializeOwned;
@@ -16,7 +14,7 @@ use crate::config::one_line;
 use crate::etcd::messages::{Token, encode, end_of};
 use crate::etcd::request::{ANSWER_TIMEOUT, EtcdError, ask};
 use crate::etcd::watch::Watch;
-use crate::sys::{on_thread, open_private};
+use crate::sys::{Call, open_private};
 
 /// Most bytes read from a file with a password, which is in its first line.
 const PASSWORD_FILE_LEN_MAX: u16 = 16 << 10;
@@ -38,26 +36,17 @@ pub struct Client {
     current: usize,
     login: Option<Login>,
     token: Option<Zeroizing<String>>,
-    /// Kept where it hangs: there is one thread with it at most.
-    reading: Option<Reading>,
+    reading: Call<Password>,
 }
-
-/// A password that is being read.
-struct Reading(Pin<Box<dyn Future<Output = Result<Password, String>> + Send>>);
 
 type Password = io::Result<Zeroizing<String>>;
-
-impl fmt::Debug for Reading {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reading")
-    }
-}
 
 impl Client {
     /// Asks the `members`, of which there must be one, beginning with that number of them.
     pub fn new(members: Vec<SocketAddr>, login: Option<Login>, first: usize) -> Self {
         let current = first.checked_rem(members.len()).unwrap_or_default();
-        Self { members, current, login, token: None, reading: None }
+        let reading = Call::new("l4lb-password", ANSWER_TIMEOUT);
+        Self { members, current, login, token: None, reading }
     }
 
     /// Returns the member that is asked first.
@@ -135,13 +124,13 @@ impl Client {
             let shown = login.password_file.display();
             let no_password =
                 |why: String| EtcdError::Password(one_line(&format!("password_file: {shown}: {why}")));
-            let reading = self.reading.get_or_insert_with(|| {
-                let path = login.password_file.clone();
-                Reading(Box::pin(on_thread("l4lb-password", move || password(&path))))
-            });
-            let late = |_| no_password(format!("cannot be read within {} s", ANSWER_TIMEOUT.as_secs()));
-            let password = timeout(ANSWER_TIMEOUT, &mut reading.0).await.map_err(late)?;
-            self.reading = None;
+            let password = match self.reading.late() {
+                Some(late) => late,
+                None => {
+                    let path = login.password_file.clone();
+                    self.reading.run(move || password(&path)).await
+                }
+            };
             let password = password.map_err(no_password)?.map_err(|error| no_password(error.to_string()))?;
             let request = json!({"name": login.user, "password": *password});
             let bytes = ask(member, "auth/authenticate", None, &request).await?;

@@ -33,7 +33,7 @@ mod unique;
 mod usage;
 
 pub use addresses::{is_own_address, own_addresses};
-pub use blocking::on_thread;
+pub use blocking::{Call, on_thread};
 pub use clock::{Clock, timestamp};
 pub use datagram::{LogSocket, Sent, has_room_on_standard_error, host_name};
 pub use files::{ends_within_line, listen_privately, open_log, open_private, open_regular};

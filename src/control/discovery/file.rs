@@ -16,11 +16,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::belief::{Answer, Records};
-use super::listed::{Call, on_thread, records};
+use super::listed::{THREAD, on_thread, records};
 use super::source::Source;
 use crate::config::discover::ListFile;
 use crate::config::{LIST_LEN_MAX, Mistake, one_line, parse_list};
-use crate::sys::{FileChanges, open_regular};
+use crate::sys::{Call, FileChanges, open_regular};
 
 /// Nothing has changed for so long.
 const QUIET: Duration = Duration::from_millis(200);
@@ -58,7 +58,7 @@ impl AskFile {
             hasher: RandomState::new(),
             taken: None,
             changes: None,
-            call: Call::new(LOOK_TIMEOUT),
+            call: Call::new(THREAD, LOOK_TIMEOUT),
         }
     }
 

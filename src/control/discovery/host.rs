@@ -19,10 +19,11 @@ use tokio::time::timeout;
 
 use super::belief::{Answer, Records};
 use super::dns::{self, AskDns};
-use super::listed::Call;
+use super::listed::THREAD;
 use super::source::Source;
 use crate::config::discover::{Dns, HOSTS_ASKED, Host, Record};
 use crate::config::{is_server, system_resolver};
+use crate::sys::Call;
 
 /// Of all pools: descriptors are those of the process.
 static ASKING: Semaphore = Semaphore::const_new(HOSTS_ASKED);
@@ -45,7 +46,7 @@ pub(super) struct AskHost {
 impl AskHost {
     pub(super) fn new(host: Host) -> Self {
         let question = Dns::new(host.name.clone(), Record::Address { port: host.port });
-        Self { host, question, resolve: system_resolver, call: Call::new(CALL_TIMEOUT) }
+        Self { host, question, resolve: system_resolver, call: Call::new(THREAD, CALL_TIMEOUT) }
     }
 
     async fn answer_of_all(&mut self) -> Answer {

@@ -22,7 +22,7 @@ use crate::control::tests::control;
 use crate::messages::discovery::{Found, Listed, Outcome, SourceReport};
 use crate::messages::request::{Ask, Named, Refusal, Request};
 use crate::pool::{Admin, Backend};
-use crate::sys::timestamp;
+use crate::sys::{Call, timestamp};
 
 /// The pool has one host.
 const TEXT: &str = "[global]\nresolve = \"keep_trying\"\n[[listener]]\nbind = \"127.0.0.1:9090\"\n\
@@ -440,7 +440,7 @@ fn a_call_that_hangs_is_left_alone_until_it_returns() {
         Ok(vec![ip(1)])
     }
     let mut asked = host("web.test", hangs);
-    asked.call = Call::new(Duration::from_millis(1));
+    asked.call = Call::new(THREAD, Duration::from_millis(1));
     for _ in 0..3 {
         let Answer::Failure(why) = ask(&mut asked) else { panic!("there is no answer") };
         assert!(why.contains("getaddrinfo(3): no answer of this machine within"), "{why}");
