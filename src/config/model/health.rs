@@ -188,21 +188,8 @@ pub struct CheckTls {
 impl Check {
     /// Returns how it makes TLS, if it does.
     pub fn tls(&self) -> Option<&CheckTls> {
-        match self {
-            Self::Tls { tls, .. } => Some(tls),
-            Self::Off
-            | Self::Tcp
-            | Self::SendExpect { .. }
-            | Self::Http { .. }
-            | Self::Script(_)
-            | Self::Redis
-            | Self::Postgres { .. }
-            | Self::Mysql { .. }
-            | Self::Smtp { .. }
-            | Self::Grpc { .. }
-            | Self::Mqtt { .. }
-            | Self::Command(_) => None,
-        }
+        let Self::Tls { tls, .. } = self else { return None };
+        Some(tls)
     }
 
     /// Returns the word for it in config and API.
@@ -218,21 +205,9 @@ impl Check {
             Self::Smtp { .. } => "smtp",
             Self::Grpc { .. } => "grpc",
             Self::Mqtt { .. } => "mqtt",
-            Self::Tls { inside, .. } => match inside.as_ref() {
-                Self::Tcp => "tls",
-                Self::Http { .. } => "https",
-                inside @ (Self::Off
-                | Self::SendExpect { .. }
-                | Self::Script(_)
-                | Self::Redis
-                | Self::Postgres { .. }
-                | Self::Mysql { .. }
-                | Self::Smtp { .. }
-                | Self::Grpc { .. }
-                | Self::Mqtt { .. }
-                | Self::Command(_)
-                | Self::Tls { .. }) => inside.type_name(),
-            },
+            Self::Tls { inside, .. } if matches!(**inside, Self::Tcp) => "tls",
+            Self::Tls { inside, .. } if matches!(**inside, Self::Http { .. }) => "https",
+            Self::Tls { inside, .. } => inside.type_name(),
             Self::Command(_) => "command",
         }
     }

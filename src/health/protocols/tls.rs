@@ -188,20 +188,8 @@ impl Exchange for Tls {
 
 /// Returns the name in the Host of a check, if it names one.
 fn name_in_host(check: &Check) -> Option<ServerName<'static>> {
-    let host = match check {
-        Check::Http { host, .. } | Check::Grpc { host, .. } => host.as_deref()?,
-        Check::Off
-        | Check::Tcp
-        | Check::SendExpect { .. }
-        | Check::Script(_)
-        | Check::Redis
-        | Check::Postgres { .. }
-        | Check::Mysql { .. }
-        | Check::Smtp { .. }
-        | Check::Mqtt { .. }
-        | Check::Command(_)
-        | Check::Tls { .. } => return None,
-    };
+    let (Check::Http { host, .. } | Check::Grpc { host, .. }) = check else { return None };
+    let host = host.as_deref()?;
     let name = |text: &str| ServerName::try_from(text.trim_matches(['[', ']']).to_owned()).ok();
     name(host).or_else(|| name(host.rsplit_once(':')?.0))
 }
