@@ -33,7 +33,7 @@ impl Stream {
     }
 
     /// Returns the next message that is whole, if there is one. Fails at an error of the server, and at what is no
-    /// message; nothing is to be expected of the stream then.
+    /// message; the stream must not be used then.
     pub fn take(&mut self) -> Option<Result<Watched, String>> {
         while let Some(len) = self.bytes[self.searched..].iter().position(|&byte| byte == b'\n') {
             let end = self.searched + len;

@@ -1,4 +1,4 @@
-//! A datagram socket to a log daemon. Never waits but where it is told for how long.
+//! A datagram socket to a log daemon. Only a call with a timeout waits.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -187,8 +187,8 @@ impl Bell {
 }
 
 impl Waiter {
-    /// Waits until one of `programs` has ended or, while it is to be read, has printed something; until the bell is
-    /// rung, or until `limit` has passed.
+    /// Waits until one of `programs` has ended or, where its flag is set, has printed something; until the bell is rung,
+    /// or until `limit` has passed.
     pub fn wait<'p>(
         &self,
         programs: impl IntoIterator<Item = (&'p Program, bool)>,

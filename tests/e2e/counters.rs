@@ -56,7 +56,7 @@ fn what_is_shown_begins_anew_and_what_is_counted_does_not() {
     let shown = ctl(server, "status").expect("the status");
     assert!(shown.contains("0 open, 1 accepted") && shown.contains(" 2 done\n"), "{shown}");
 
-    // What others take differences of goes on.
+    // Metrics only grow: a clear must not reset them.
     assert_eq!(metric(server, "l4lb_accepted_sessions_total"), 6);
     assert_eq!(metric(server, "l4lb_invariant_violations"), 0);
     let status: api::Status = server.admin().get("/v1/status").expect("the status");

@@ -59,7 +59,7 @@ fn bind(folder: &TempDir) -> UnixDatagram {
     socket
 }
 
-/// A service that has begun with standard error and was told to use the daemon.
+/// A service that logged to standard error at its start and to the daemon after a reload.
 fn reloaded<'a>(backends: &'a Backends, keys: &str) -> Service<'a, Daemon> {
     let service = backends.start_daemon("info");
     let with_syslog = backends.daemon_toml().replacen("[global]\n", &format!("[global]\n{keys}\n"), 1);
