@@ -162,8 +162,15 @@ impl Daemon {
 
     /// Lowers its limit of open files until it can open `count` more, or raises it to that.
     pub(crate) fn can_open(&self, count: usize) {
-        let open: HashSet<i32> =
-            self.process().fd().expect("open files").flatten().map(|file| file.fd).collect();
+        let look = || -> HashSet<i32> {
+            self.process().fd().expect("open files").flatten().map(|file| file.fd).collect()
+        };
+        // A file that it only reads at its start would be counted as one that stays open.
+        let mut open = look();
+        until("its open files stay the same", || {
+            let before = std::mem::replace(&mut open, look());
+            before == open
+        });
         let last = (0..).filter(|fd| !open.contains(fd)).nth(count - 1).expect("numbers do not end");
         let [pid, limit] = [format!("--pid={}", self.program.id()), format!("--nofile={}:", last + 1)];
         run(Command::new("prlimit").args([pid, limit]));
