@@ -24,6 +24,11 @@ impl Network {
             (own, other) => masked(own, self.prefix) == masked(other, self.prefix),
         }
     }
+
+    /// Returns whether all addresses of `other` are in it.
+    pub fn covers(self, other: Self) -> bool {
+        self.prefix <= other.prefix && self.contains(other.address)
+    }
 }
 
 impl From<IpAddr> for Network {
@@ -98,6 +103,22 @@ mod tests {
         ] {
             let parsed: Network = network.parse().unwrap();
             assert_eq!(parsed.contains(address.parse().unwrap()), expected, "{network} {address}");
+        }
+    }
+
+    #[test]
+    fn a_network_covers_those_with_its_first_bits_and_more() {
+        for (wide, narrow, expected) in [
+            ("10.0.0.0/8", "10.1.0.0/16", true),
+            ("10.0.0.0/8", "10.0.0.0/8", true),
+            ("10.0.0.0/8", "10.0.0.1", true),
+            ("10.1.0.0/16", "10.0.0.0/8", false),
+            ("10.0.0.0/8", "11.0.0.0/16", false),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001:db8::/32", true),
+        ] {
+            let [wide, narrow]: [Network; 2] = [wide, narrow].map(|text| text.parse().unwrap());
+            assert_eq!(wide.covers(narrow), expected, "{wide} {narrow}");
         }
     }
 
