@@ -582,6 +582,41 @@ MUTANTS = [
         "src/control/membership/discovered.rs",
         [("filter(|(_, found)| found.name == backend.name);\n                if let", "filter(|(_, found)| found.name == backend.name && believed.is_empty());\n                if let")],
     ),
+    Mutant(
+        "hello-over-records",
+        "a hello that is cut by a record is read across the head of the next one",
+        "src/preread/client_hello.rs",
+        [("        let piece = &there[..len.min(self.left).min(there.len())];", "        let piece = &there[..len.min(self.left.max(2)).min(there.len())];"), ("        self.left -= piece.len();", "        self.left = self.left.saturating_sub(piece.len());")],
+        unit_test="preread::tests::client_hello",
+    ),
+    Mutant(
+        "hello-over-read",
+        "what follows an extension is read as if it were part of it",
+        "src/preread/client_hello.rs",
+        [("        self.left = self.left.checked_sub(len).ok_or(HelloFault::Length)?;\n        let mut missing", "        self.left = self.left.saturating_sub(len);\n        let mut missing")],
+        unit_test="preread::tests::client_hello",
+    ),
+    Mutant(
+        "hello-without-end",
+        "the heads of its records do not count towards the length of a hello",
+        "src/preread/client_hello.rs",
+        [("        if self.at >= HELLO_MAX {", "        if self.at >= 7 * HELLO_MAX {"), ("        if self.at + RECORD_HEAD >= HELLO_MAX {", "        if self.at + RECORD_HEAD >= 7 * HELLO_MAX {"), ("self.bytes[self.at..self.bytes.len().min(HELLO_MAX)]", "self.bytes[self.at..self.bytes.len().min(7 * HELLO_MAX)]")],
+        unit_test="preread::tests::client_hello",
+    ),
+    Mutant(
+        "request-of-any-length",
+        "a request of PostgreSQL for TLS may have any length",
+        "src/preread/postgres.rs",
+        [("(Opening::SslRequest, 8..=8, REQUEST_LEN)", "(Opening::SslRequest, 8..=STARTUP_MAX, REQUEST_LEN)")],
+        unit_test="preread::tests::postgres",
+    ),
+    Mutant(
+        "shortest-suffix",
+        "the route of a shorter suffix goes before that of a longer one",
+        "src/preread/routes.rs",
+        [("        let mut behind = name.match_indices('.').map(", "        let mut behind = name.rmatch_indices('.').map(")],
+        unit_test="preread::tests::routes",
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 

@@ -191,6 +191,16 @@ fn where_a_proxy_header_is_cut_does_not_decide_what_it_says() {
 }
 
 #[test]
+fn where_a_hello_is_cut_does_not_decide_which_server_it_names() {
+    Target { name: "hello", check: targets::hello::check }.run(20_000);
+}
+
+#[test]
+fn where_the_first_message_of_postgres_is_cut_does_not_decide_what_it_is() {
+    Target { name: "postgres", check: targets::postgres::check }.run(200_000);
+}
+
+#[test]
 fn the_stream_of_a_watch_has_the_same_messages_wherever_its_pieces_end() {
     Target { name: "watch", check: targets::watch::check }.run(30_000);
 }

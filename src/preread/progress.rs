@@ -2,13 +2,13 @@
 
 use super::header::Refusal;
 
-/// The result of a parser for the bytes that have arrived.
+/// The result of a parser for the bytes that have arrived. `R` is why it refuses bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress<T> {
+pub enum Progress<T, R = Refusal> {
     /// At least so many more bytes are needed, one or more.
     More(usize),
     /// The result, and the number of bytes that it took.
     Done(T, usize),
     /// No bytes that follow can make it right.
-    Refused(Refusal),
+    Refused(R),
 }

@@ -1,6 +1,10 @@
 //! What senders of the PROXY protocol may write, whole, byte by byte and at every split; and that what is written here
 //! is read.
 
+mod client_hello;
+mod postgres;
+mod routes;
+
 use std::net::SocketAddr;
 
 use proptest::collection::vec;

@@ -30,3 +30,7 @@ pub mod list;
 pub mod proxy;
 
 pub mod watch;
+
+pub mod hello;
+
+pub mod postgres;
