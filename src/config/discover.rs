@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::Target;
+use super::cluster::Cluster;
 use super::model::health::BackendCheck;
 use super::units::show_duration;
 use crate::base::address::Address;
@@ -126,10 +127,8 @@ impl fmt::Display for Url {
 pub struct Etcd {
     /// What they begin with; ends with a slash.
     pub prefix: String,
-    /// The members of the cluster: one of them is asked, and another one where that fails.
-    pub endpoints: Vec<SocketAddr>,
-    /// Which user asks, with the file of the password.
-    pub login: Option<(String, PathBuf)>,
+    /// The cluster that has them.
+    pub cluster: Cluster,
     /// What becomes of a backend whose key has gone.
     pub when_absent: WhenAbsent,
 }
@@ -351,16 +350,10 @@ impl Dns {
 
 impl Etcd {
     fn keys(&self) -> Vec<Setting> {
-        let Self { prefix: _, endpoints, login, when_absent } = self;
-        let listed: Vec<String> = endpoints.iter().map(SocketAddr::to_string).collect();
-        let (user, file) =
-            login.as_ref().map(|(user, file)| (user.clone(), file.display().to_string())).unzip();
-        vec![
-            ("endpoints", Some(listed.join(","))),
-            ("user", user),
-            ("password_file", file),
-            ("when_absent", Some(when_absent.as_str().to_owned())),
-        ]
+        let Self { prefix: _, cluster, when_absent } = self;
+        let mut keys = cluster.keys();
+        keys.push(("when_absent", Some(when_absent.as_str().to_owned())));
+        keys
     }
 }
 

@@ -6,6 +6,7 @@
 //! hands in, as it opens files and asks for environment variables only by its [`Inputs`].
 
 pub mod agent;
+pub mod cluster;
 pub mod diff;
 pub mod discover;
 pub mod fd_budget;

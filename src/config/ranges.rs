@@ -46,7 +46,7 @@ pub const SOURCES_MAX: usize = 16;
 /// Name servers of one source; resolv.conf(5) has three at most.
 pub(super) const RESOLVERS_MAX: usize = 8;
 /// Members of one cluster; etcd itself advises seven at most.
-pub(super) const ENDPOINTS_MAX: usize = 8;
+pub const ENDPOINTS_MAX: usize = 8;
 /// Bytes of a prefix of keys, and of the name of a user: they are part of messages.
 pub(super) const ETCD_TEXT_LEN_MAX: usize = 256;
 /// Time between the answers of a source. More than ten a second is what a name server calls an attack.

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::agent::{Agent, AgentQuestion};
+use super::cluster::Cluster;
 use super::discover::{Discover, Dns, Etcd, FOREVER, Host, Http, Kind, ListFile, Record};
 use super::error::one_line;
 use super::model::{
@@ -501,15 +502,17 @@ fn source(source: &Discover) -> Option<written::Discover> {
             token_file: token_file.as_deref().map(path),
             ..asked
         },
-        Kind::Etcd(Etcd { prefix, endpoints, login, when_absent }) => written::Discover {
-            kind: "etcd",
-            prefix: Some(literal(prefix)),
-            endpoints: Some(endpoints.iter().map(ToString::to_string).collect()),
-            user: login.as_ref().map(|(user, _)| literal(user)),
-            password_file: login.as_ref().map(|(_, file)| path(file)),
-            when_absent: Some(when_absent.as_str()),
-            ..base
-        },
+        Kind::Etcd(Etcd { prefix, cluster: Cluster { endpoints, login }, when_absent }) => {
+            written::Discover {
+                kind: "etcd",
+                prefix: Some(literal(prefix)),
+                endpoints: Some(endpoints.iter().map(ToString::to_string).collect()),
+                user: login.as_ref().map(|(user, _)| literal(user)),
+                password_file: login.as_ref().map(|(_, file)| path(file)),
+                when_absent: Some(when_absent.as_str()),
+                ..base
+            }
+        }
     })
 }
 

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::base::rng::Rng;
+use crate::config::cluster::Cluster;
 use crate::config::one_line;
 use crate::etcd::messages::{Token, encode, end_of};
 use crate::etcd::request::{ANSWER_TIMEOUT, EtcdError, ask};
@@ -19,22 +21,14 @@ use crate::sys::{Call, open_private};
 /// Most bytes read from a file with a password, which is in its first line.
 const PASSWORD_FILE_LEN_MAX: u16 = 16 << 10;
 
-/// Which user asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// The name of the user.
-    pub user: String,
-    /// The first line of this file is the password; read whenever one signs in.
-    pub password_file: PathBuf,
-}
-
 /// One that asks a cluster.
 #[derive(Debug)]
 pub struct Client {
     members: Vec<SocketAddr>,
     /// Which of them is asked first.
     current: usize,
-    login: Option<Login>,
+    /// Who asks. The password is read whenever one signs in.
+    login: Option<(String, PathBuf)>,
     token: Option<Zeroizing<String>>,
     reading: Call<Password>,
 }
@@ -42,9 +36,11 @@ pub struct Client {
 type Password = io::Result<Zeroizing<String>>;
 
 impl Client {
-    /// Asks the `members`, of which there must be one, beginning with that number of them.
-    pub fn new(members: Vec<SocketAddr>, login: Option<Login>, first: usize) -> Self {
-        let current = first.checked_rem(members.len()).unwrap_or_default();
+    /// Asks the members of `cluster`, of which there must be one. Which of them is the first is left to `rng`: not all
+    /// that ask a cluster ask the same one.
+    pub fn new(cluster: Cluster, rng: &mut Rng) -> Self {
+        let Cluster { endpoints: members, login } = cluster;
+        let current = usize::try_from(rng.below(members.len() as u64)).unwrap_or_default();
         let reading = Call::new("l4lb-password", ANSWER_TIMEOUT);
         Self { members, current, login, token: None, reading }
     }
@@ -118,21 +114,21 @@ impl Client {
 
     /// Returns the header that presents the token, after signing in where that is needed.
     async fn token(&mut self) -> Result<Option<HeaderValue>, EtcdError> {
-        let Some(login) = &self.login else { return Ok(None) };
+        let Some((user, password_file)) = &self.login else { return Ok(None) };
         let member = self.members[self.current];
         if self.token.is_none() {
-            let shown = login.password_file.display();
+            let shown = password_file.display();
             let no_password =
                 |why: String| EtcdError::Password(one_line(&format!("password_file: {shown}: {why}")));
             let password = match self.reading.late() {
                 Some(late) => late,
                 None => {
-                    let path = login.password_file.clone();
+                    let path = password_file.clone();
                     self.reading.run(move || password(&path)).await
                 }
             };
             let password = password.map_err(no_password)?.map_err(|error| no_password(error.to_string()))?;
-            let request = json!({"name": login.user, "password": *password});
+            let request = json!({"name": user, "password": *password});
             let bytes = ask(member, "auth/authenticate", None, &request).await?;
             let Token { token } = serde_json::from_slice(&bytes)
                 .map_err(|_| EtcdError::Away(format!("{member}: no token in the answer")))?;

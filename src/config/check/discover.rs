@@ -168,7 +168,7 @@ fn stale(read: &mut Reader<'_>, key: &Key) -> Option<Duration> {
 
 mod dns;
 mod etcd;
-mod file;
+pub(super) mod file;
 mod http;
 
 #[cfg(test)]

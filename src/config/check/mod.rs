@@ -6,6 +6,7 @@ pub(super) mod conflicts;
 
 mod admin;
 mod agent;
+mod cluster;
 mod discover;
 mod global;
 pub(super) mod listener;

@@ -68,7 +68,7 @@ fn has_relative_path(config: &Config) -> bool {
         Kind::Dns(_) | Kind::Host(_) => None,
         Kind::File(ListFile { path, format: _ }) => Some(path),
         Kind::Http(Http { url: _, token_file }) => token_file.as_ref(),
-        Kind::Etcd(Etcd { login, .. }) => login.as_ref().map(|(_, file)| file),
+        Kind::Etcd(Etcd { cluster, .. }) => cluster.login.as_ref().map(|(_, file)| file),
     });
     let access_log = config.global.access_log.as_ref().map(|file| &file.path);
     let mut paths = admin.into_iter().flatten().chain(of_sources).chain(access_log);

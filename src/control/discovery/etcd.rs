@@ -21,7 +21,7 @@ use super::source::Source;
 use crate::base::rng::Rng;
 use crate::config::LISTED_MAX;
 use crate::config::discover::Etcd;
-use crate::etcd::client::{Client, Login};
+use crate::etcd::client::Client;
 use crate::etcd::messages::{Header, KeyValue, Range, Watched, encode, end_of};
 use crate::etcd::request::EtcdError;
 use crate::etcd::watch::Watch;
@@ -58,12 +58,8 @@ pub(super) struct AskEtcd {
 impl AskEtcd {
     /// Which member is asked first is left to `rng`: not all balancers ask the same one.
     pub(super) fn new(settings: Etcd, mut rng: Rng) -> Self {
-        let members = settings.endpoints.clone();
-        let first = usize::try_from(rng.below(members.len() as u64)).unwrap_or_default();
-        let login = settings.login.clone();
-        let login = login.map(|(user, password_file)| Login { user, password_file });
         Self {
-            client: Client::new(members, login, first),
+            client: Client::new(settings.cluster.clone(), &mut rng),
             view: View::new(&settings.prefix),
             settings,
             watch: None,

@@ -29,7 +29,7 @@ pub(super) fn check(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<ListFile
 }
 
 /// A path, which is relative to the folder of the file that has it.
-pub(super) fn path(read: &mut Reader<'_>, name: &str, key: &Key) -> Option<PathBuf> {
+pub(in super::super) fn path(read: &mut Reader<'_>, name: &str, key: &Key) -> Option<PathBuf> {
     let text = read.text(name, key)?;
     // It is part of log lines and of the names of metrics.
     if text.is_empty() || text.chars().any(char::is_control) {

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::cluster::Cluster;
 use crate::config::discover::WhenAbsent;
 
 #[path = "../../../../tests/e2e/harness/fake_etcd.rs"]
@@ -18,8 +19,7 @@ const LONG: Duration = Duration::from_secs(30);
 fn source(members: &[&FakeEtcd], login: Option<(String, PathBuf)>) -> AskEtcd {
     let settings = Etcd {
         prefix: "/l4lb/web/".into(),
-        endpoints: members.iter().map(|etcd| etcd.at).collect(),
-        login,
+        cluster: Cluster { endpoints: members.iter().map(|etcd| etcd.at).collect(), login },
         when_absent: WhenAbsent::Remove,
     };
     AskEtcd::new(settings, Rng::new(1))
