@@ -150,6 +150,43 @@ began=$(now_ms)
 wait_until 30 "its lease has ended" names_are b2
 pass "a backend whose lease was not renewed left after $(($(now_ms) - began)) ms of 8000"
 
+figures=$(RUNTIME_DIRECTORY=$WORK/lb.run python3 - "$WORK/lb.run/admin.sock" "$L4LB" "${CLIENT[0]}" <<'END'
+import http.client, json, signal, socket, subprocess, sys, time
+path, l4lb, port = sys.argv[1:]
+class Admin(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)
+def is_eligible():
+    admin = Admin("l4lb")
+    admin.request("GET", "/v1/backends")
+    found = {b["name"] for b in json.loads(admin.getresponse().read()) if b["eligible"]}
+    admin.close()
+    return "b6" in found
+def until(wanted):
+    began = time.monotonic()
+    while is_eligible() != wanted:
+        assert time.monotonic() < began + 20, f"eligible is not {wanted} after 20 s"
+        time.sleep(0.001)
+    return (time.monotonic() - began) * 1000
+came, left, lost = [], [], []
+for end in [signal.SIGTERM] * 3 + [signal.SIGKILL] * 2:
+    process = subprocess.Popen([l4lb, "register", "--etcd", "127.0.0.1:" + port, "--pool", "web", "--name", "b6",
+                                "--address", "127.0.9.6:80", "--ttl", "3s"], stderr=subprocess.DEVNULL)
+    try:
+        came.append(until(True))
+        process.send_signal(end)
+        (left if end == signal.SIGTERM else lost).append(until(False))
+    finally:
+        process.kill()
+        status = process.wait()
+    assert end == signal.SIGKILL or status in (0, -9), f"it ended with {status}"
+print(f"l4lb register: eligible {max(came):.0f} ms after its start, out {max(left):.0f} ms after TERM and "
+      f"{max(lost):.0f} ms after KILL with a lease of 3000 ms")
+END
+) || fail "$figures"
+pass "$figures"
+
 killed=$(leader)
 began=$(now_ms)
 stop "etcd$killed"

@@ -9,6 +9,7 @@ pub mod nearest;
 pub mod network;
 pub mod own_line;
 pub mod ready;
+pub mod retries;
 pub mod rng;
 pub mod slots;
 pub mod time;

@@ -1,4 +1,4 @@
-//! How a cluster of etcd is named: its members, what keys begin with, and who asks it.
+//! How a cluster of etcd is named: its members, its keys, and the user that asks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::error::Invalid;
 use super::ranges::ETCD_TEXT_LEN_MAX;
 
-/// A cluster, and who asks it.
+/// A cluster, and the user that asks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Its members: one of them is asked, and another one where that fails.

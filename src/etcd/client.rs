@@ -27,7 +27,7 @@ pub struct Client {
     members: Vec<SocketAddr>,
     /// Which of them is asked first.
     current: usize,
-    /// Who asks. The password is read whenever one signs in.
+    /// The user that asks. The password is read for each sign-in.
     login: Option<(String, PathBuf)>,
     token: Option<Zeroizing<String>>,
     reading: Call<Password>,

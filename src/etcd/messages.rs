@@ -96,6 +96,44 @@ pub struct Lease {
     pub ttl: i64,
 }
 
+/// A key, with what shows its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub struct Holding {
+    /// Any bytes.
+    #[serde(deserialize_with = "bytes")]
+    pub value: Vec<u8>,
+    /// The lease that it ends with; 0 where it stays.
+    #[serde(deserialize_with = "whole")]
+    pub lease: i64,
+    /// The revision of its last change.
+    #[serde(deserialize_with = "whole")]
+    pub mod_revision: i64,
+}
+
+/// The answer to a question for one key.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Held {
+    pub(super) kvs: Vec<Holding>,
+}
+
+/// The answer to a transaction of one request.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Transaction {
+    /// What it compares is as it expects.
+    pub(super) succeeded: bool,
+    pub(super) responses: Vec<Response>,
+}
+
+/// The answer to the request of a transaction.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Response {
+    pub(super) response_range: Held,
+}
+
 /// A message of a stream, or its last one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

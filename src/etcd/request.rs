@@ -13,6 +13,7 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::base::causes::with_causes;
 use crate::config::one_line;
-use crate::etcd::messages::Fault;
+use crate::etcd::messages::{Fault, Streamed};
 
 /// How long a member may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -129,7 +130,14 @@ pub(super) async fn begin(
 
 /// Returns what an answer that is not 200 says.
 pub(super) fn refusal(member: SocketAddr, status: StatusCode, bytes: &[u8]) -> EtcdError {
-    let Ok(Fault { message, code }) = serde_json::from_slice::<Fault>(bytes) else {
+    let stream = |fault: &Fault| fault.message.is_empty() && fault.code == 0;
+    let fault = serde_json::from_slice::<Fault>(bytes).ok().filter(|fault| !stream(fault));
+    // A stream that fails at its first message says it as streams do.
+    let of_stream = || match serde_json::from_slice::<Streamed<IgnoredAny>>(bytes) {
+        Ok(Streamed::Error(fault)) => Some(fault),
+        Ok(Streamed::Result(_)) | Err(_) => None,
+    };
+    let Some(Fault { message, code }) = fault.or_else(of_stream) else {
         return EtcdError::Away(format!("{member}: answers {status}"));
     };
     let message = match message.as_str() {

@@ -42,6 +42,7 @@ mod pauses;
 mod proxy_protocol;
 mod ready;
 mod register;
+mod register_etcd;
 mod reload;
 mod service;
 mod sessions;

@@ -19,13 +19,13 @@ const WEB: &str = "[[pool]]\nname = \"web\"\nhealth = { type = \"off\" }\n\
 const TOO_LATE: &str = "it took longer than";
 
 /// A running `l4lb register`, and its log.
-struct Keeper {
-    program: Program,
+pub(crate) struct Keeper {
+    pub(crate) program: Program,
     log: Lines,
 }
 
 impl Keeper {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut program = Program::start(command.env_remove("RUST_LOG").stderr(Stdio::piped()));
         let log = Lines::of(program.stderr());
         Self { program, log }
@@ -33,14 +33,14 @@ impl Keeper {
 
     /// The next line of its log, which has to contain `words`. That an answer was late is the machine's matter.
     #[track_caller]
-    fn says(&self, words: &str) {
+    pub(crate) fn says(&self, words: &str) {
         let line = self.log.find(words, |line| !line.contains(TOO_LATE));
         assert!(line.contains(words), "not {words:?}: {line}");
     }
 
     /// It ends, and has nothing more to say.
     #[track_caller]
-    fn ends(mut self) -> ExitStatus {
+    pub(crate) fn ends(mut self) -> ExitStatus {
         let (status, mut rest) = (self.program.ends(), self.log.rest());
         rest.retain(|line| !line.contains(TOO_LATE));
         assert!(rest.is_empty(), "{rest:?}");

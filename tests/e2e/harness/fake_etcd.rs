@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub(crate) compacted: i64,
     /// Keys with their values, and their lease or 0.
     pub(crate) keys: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
+    /// The revisions of their last changes; a key that has none has not changed.
+    changes: BTreeMap<Vec<u8>, i64>,
     pub(crate) leases: BTreeMap<i64, i64>,
     /// Who may ask, with the password; anyone where there is none.
     pub(crate) user: Option<(String, String)>,
@@ -62,6 +64,7 @@ impl FakeEtcd {
             revision: 1,
             compacted: 0,
             keys: BTreeMap::new(),
+            changes: BTreeMap::new(),
             leases: BTreeMap::new(),
             user: None,
             token: 1,
@@ -236,6 +239,7 @@ impl State {
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) {
         self.revision += 1;
         self.keys.insert(key.to_vec(), (value.to_vec(), lease));
+        self.changes.insert(key.to_vec(), self.revision);
         let kv = json!({"key": BASE64.encode(key), "value": BASE64.encode(value)});
         self.tell(key, json!({"kv": kv}));
     }
@@ -244,12 +248,15 @@ impl State {
     pub(crate) fn forgets(&mut self) {
         (self.cluster, self.revision) = (self.cluster - 1, 1);
         self.keys.clear();
+        self.changes.clear();
+        self.leases.clear();
         self.history.clear();
     }
 
     fn delete(&mut self, key: &[u8]) {
         self.revision += 1;
         self.keys.remove(key);
+        self.changes.remove(key);
         self.tell(key, json!({"type": "DELETE", "kv": {"key": BASE64.encode(key)}}));
     }
 
@@ -287,14 +294,12 @@ impl State {
                 }
             }
             "kv/range" => Ok(self.range(request)),
-            "kv/put" => {
-                let lease = number(&request["lease"]);
-                if lease != 0 && !self.leases.contains_key(&lease) {
-                    return Err((404, 5, "requested lease not found"));
-                }
-                self.put(&decoded(&request["key"]), &decoded(&request["value"]), lease);
+            "kv/put" => self.put_asked(request),
+            "kv/deleterange" => {
+                self.delete(&decoded(&request["key"]));
                 Ok(json!({"header": self.header()}))
             }
+            "kv/txn" => self.transaction(request),
             "lease/grant" => {
                 self.last_lease += 1;
                 let (id, ttl) = (self.last_lease, number(&request["TTL"]));
@@ -327,13 +332,53 @@ impl State {
         }
     }
 
+    fn put_asked(&mut self, request: &Value) -> Result<Value, (u16, u16, &'static str)> {
+        let lease = number(&request["lease"]);
+        if lease != 0 && !self.leases.contains_key(&lease) {
+            return Err((404, 5, "requested lease not found"));
+        }
+        self.put(&decoded(&request["key"]), &decoded(&request["value"]), lease);
+        Ok(json!({"header": self.header()}))
+    }
+
+    /// One comparison, and one request for either result.
+    fn transaction(&mut self, request: &Value) -> Result<Value, (u16, u16, &'static str)> {
+        let compare = &request["compare"][0];
+        let key = decoded(&compare["key"]);
+        let succeeded = match compare["target"].as_str() {
+            Some("CREATE") => !self.keys.contains_key(&key),
+            Some("MOD") => self.changes.get(&key) == Some(&number(&compare["mod_revision"])),
+            other => panic!("{other:?} is not compared here"),
+        };
+        let then = &request[if succeeded { "success" } else { "failure" }][0];
+        let mut responses = Vec::new();
+        if let Some(put) = then.get("request_put") {
+            responses.push(json!({"response_put": self.put_asked(put)?}));
+        }
+        if let Some(range) = then.get("request_range") {
+            responses.push(json!({"response_range": self.range(range)}));
+        }
+        let mut answer = json!({"header": self.header(), "responses": responses});
+        if succeeded {
+            answer["succeeded"] = true.into();
+        }
+        Ok(answer)
+    }
+
     fn range(&self, request: &Value) -> Value {
-        let (begin, end) = (decoded(&request["key"]), decoded(&request["range_end"]));
+        let (begin, mut end) = (decoded(&request["key"]), decoded(&request["range_end"]));
+        if end.is_empty() {
+            end = [&begin[..], b"\0"].concat();
+        }
         let limit = usize::try_from(number(&request["limit"])).unwrap_or_default();
         let all: Vec<Value> = self
             .keys
             .range(begin..end)
-            .map(|(key, (value, _))| json!({"key": BASE64.encode(key), "value": BASE64.encode(value)}))
+            .map(|(key, (value, lease))| {
+                let revision = self.changes.get(key).copied().unwrap_or_default();
+                json!({"key": BASE64.encode(key), "value": BASE64.encode(value), "lease": lease.to_string(),
+                    "mod_revision": revision.to_string()})
+            })
             .collect();
         let page = &all[..all.len().min(if limit == 0 { usize::MAX } else { limit })];
         json!({"header": self.header(), "kvs": page, "more": page.len() < all.len(), "count": all.len().to_string()})
