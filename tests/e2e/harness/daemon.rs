@@ -155,9 +155,11 @@ impl Daemon {
         Duration::from_millis((stat.utime + stat.stime) * 1_000 / procfs::ticks_per_second())
     }
 
-    /// Bytes of its memory.
+    /// Bytes of its memory that no file backs. VmRSS has the pages of the program too, and the kernel counts it
+    /// coarsely: it may be wrong by some 100 KiB for each processor.
     pub(crate) fn memory(&self) -> u64 {
-        self.process().status().expect("status").vmrss.expect("VmRSS") * 1024
+        let rollup = self.process().smaps_rollup().expect("smaps_rollup").memory_map_rollup;
+        rollup.iter().map(|map| map.extension.map["Anonymous"]).sum()
     }
 
     /// Lowers its limit of open files until it can open `count` more, or raises it to that.
