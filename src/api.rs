@@ -350,11 +350,14 @@ pub struct Session {
     pub backend_address: Option<String>,
     /// Address and port of the client.
     pub client: String,
+    /// Address and port of the balancer in front that has sent the PROXY header of the client; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// The source address of the connection to the backend. `null` before the dial, and after the end if its line was
     /// not logged.
     #[serde(default)]
     pub source: Option<String>,
-    /// Its stage: dialing, open, half_closed or ending; ended once it has ended.
+    /// Its stage: preread, dialing, open, half_closed or ending; ended once it has ended.
     pub state: String,
     /// Seconds since accept; for an ended session its duration.
     pub age: f64,

@@ -126,6 +126,8 @@ fn listener(places: Option<usize>) -> Arc<Listener> {
         accept: model::Accept::Reuseport,
         max_sessions: places.and_then(NonZeroUsize::new),
         timeouts: no_time,
+        preread: Duration::ZERO,
+        proxy_protocol: None,
     };
     Arc::new(Listener::new(ListenerId(0), settings, PoolId(0), 1))
 }

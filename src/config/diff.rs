@@ -280,12 +280,15 @@ fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
 
 fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
     // The pool is identified by its name, and the names are equal.
-    let Listener { name: _, bind, pool: _, backlog, accept, max_sessions, timeouts } = new;
+    let Listener { name: _, bind, pool: _, backlog, accept, max_sessions, timeouts, preread, proxy_protocol } =
+        new;
     keys.value("bind", old.bind, bind);
     keys.value("backlog", old.backlog, backlog);
     keys.text("accept", old.accept.as_str(), accept.as_str());
     keys.maybe::<NonZeroUsize>("max_sessions", old.max_sessions, *max_sessions);
     of_timeouts(old.timeouts, *timeouts, keys);
+    keys.duration("timeouts.preread", old.preread, *preread);
+    keys.all(proxy::keys_in(old.proxy_protocol.as_ref()), proxy::keys_in(proxy_protocol.as_ref()));
 }
 
 fn of_timeouts(old: Timeouts, new: Timeouts, keys: &mut Keys<'_>) {

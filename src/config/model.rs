@@ -20,7 +20,7 @@ pub use log_target::{Facility, LogTarget, SESSION_FIELDS, Syslog, SyslogHeader};
 
 use super::agent::Agent;
 use super::discover::Discover;
-use super::proxy::ProxyOut;
+use super::proxy::{ProxyIn, ProxyOut};
 use crate::balance::Algorithm;
 use crate::base::address::Address;
 
@@ -277,6 +277,10 @@ pub struct Listener {
     pub max_sessions: Option<NonZeroUsize>,
     /// Those of the pool, unless the listener has its own.
     pub timeouts: Timeouts,
+    /// Time in which a client must have sent its header.
+    pub preread: Duration,
+    /// The clients that must begin with a header, if there are any.
+    pub proxy_protocol: Option<ProxyIn>,
 }
 
 /// The way to assign connections to workers.

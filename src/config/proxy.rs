@@ -1,6 +1,81 @@
-//! The PROXY protocol of a pool: what its backends read before the first byte of a client.
+//! The PROXY protocol of a pool, what its backends read before the first byte of a client, and of a listener, what its
+//! clients must send first.
 
 use std::fmt;
+use std::net::IpAddr;
+
+use crate::base::network::Network;
+
+/// The clients of a listener that must begin with a header, and what becomes of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyIn {
+    /// The balancers in front, by the address of their socket. At least one.
+    pub from: Vec<Network>,
+    /// The treatment of everyone else.
+    pub others: Others,
+}
+
+/// The treatment of a client that is none of the balancers in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// It is reset at once, and nothing is read.
+    Reject,
+    /// It is served as a client without a header.
+    Plain,
+}
+
+impl Others {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Reject, Self::Plain];
+
+    /// Returns the word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// What a listener does with a client, by the address of its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Welcome {
+    /// It is served.
+    Plain,
+    /// It must send a header first.
+    Header,
+    /// It is reset at once.
+    Reject,
+}
+
+impl ProxyIn {
+    /// Returns what becomes of a client with this address.
+    pub fn welcome(&self, peer: IpAddr) -> Welcome {
+        match self.others {
+            _ if self.from.iter().any(|network| network.contains(peer)) => Welcome::Header,
+            Others::Reject => Welcome::Reject,
+            Others::Plain => Welcome::Plain,
+        }
+    }
+
+    fn networks(&self) -> String {
+        self.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl fmt::Display for ProxyIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from={},others={}", self.networks(), self.others.as_str())
+    }
+}
+
+/// Returns the keys of the headers that a listener reads; `None` for one that is not set.
+pub(super) fn keys_in(proxy: Option<&ProxyIn>) -> [(&'static str, Option<String>); 2] {
+    [
+        ("proxy_protocol.from", proxy.map(ProxyIn::networks)),
+        ("proxy_protocol.others", proxy.map(|proxy| proxy.others.as_str().to_owned())),
+    ]
+}
 
 /// The header that a pool writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

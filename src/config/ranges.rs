@@ -21,6 +21,8 @@ pub const BACKLOG_MAX: u32 = 65_535;
 pub const WEIGHT_MAX: u16 = 256;
 /// The last tier of a pool, which `backup = true` means. More tiers than 16 are no plan that an operator can follow.
 pub const PRIORITY_MAX: u8 = 15;
+/// Networks of balancers in front of a listener: each connection is compared with all of them.
+pub(super) const PROXY_FROM_MAX: usize = 256;
 /// Backends that one session may try, besides the first.
 pub const RETRIES_MAX: u32 = 16;
 /// Timeouts and intervals. At most a year: no sum of a few of these overflows.

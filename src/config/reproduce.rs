@@ -57,7 +57,8 @@ impl Config {
     }
 
     fn listener(&self, listener: &Listener) -> written::Listener {
-        let Listener { name, bind, pool, backlog, accept, max_sessions, timeouts } = listener;
+        let Listener { name, bind, pool, backlog, accept, max_sessions, timeouts, preread, proxy_protocol } =
+            listener;
         let bind = bind.to_string();
         written::Listener {
             name: literal(name),
@@ -66,7 +67,14 @@ impl Config {
             backlog: Some(*backlog),
             accept: Some(accept.as_str()),
             max_sessions: max_sessions.map(|max| max.get() as u64),
-            timeouts: self::timeouts(timeouts),
+            proxy_protocol: proxy_protocol.as_ref().map(|proxy| written::ProxyIn {
+                from: proxy.from.iter().map(ToString::to_string).collect(),
+                others: Some(proxy.others.as_str()),
+            }),
+            timeouts: written::Timeouts {
+                preread: Some(show_duration(*preread)),
+                ..self::timeouts(timeouts)
+            },
         }
     }
 }
@@ -242,7 +250,7 @@ fn timeouts(timeouts: &Timeouts) -> written::Timeouts {
     let Timeouts { connect, idle, half_close } = timeouts;
     let [connect, idle, half_close] =
         [connect, idle, half_close].map(|timeout| Some(show_duration(*timeout)));
-    written::Timeouts { connect, idle, half_close }
+    written::Timeouts { connect, idle, half_close, preread: None }
 }
 
 /// Its backends are written behind it, each with its remarks.

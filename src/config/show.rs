@@ -113,8 +113,11 @@ impl fmt::Display for Listener {
         let Self { bind, backlog, timeouts, .. } = self;
         let accept = self.accept.as_str();
         write!(f, "bind={bind} {timeouts} backlog={backlog} accept={accept}")?;
-        match self.max_sessions {
-            Some(max) => write!(f, " max_sessions={max}"),
+        if let Some(max) = self.max_sessions {
+            write!(f, " max_sessions={max}")?;
+        }
+        match &self.proxy_protocol {
+            Some(proxy) => write!(f, " proxy_protocol={proxy} preread={}", show_duration(self.preread)),
             None => Ok(()),
         }
     }

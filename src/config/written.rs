@@ -67,15 +67,25 @@ pub(crate) struct Listener {
     pub(crate) backlog: Option<u32>,
     pub(crate) accept: Option<&'static str>,
     pub(crate) max_sessions: Option<u64>,
+    pub(crate) proxy_protocol: Option<ProxyIn>,
     #[serde(skip_serializing_if = "Timeouts::is_default")]
     pub(crate) timeouts: Timeouts,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ProxyIn {
+    pub(crate) from: Vec<String>,
+    pub(crate) others: Option<&'static str>,
+}
+
+/// Those of a listener or of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Timeouts {
     pub(crate) connect: Option<String>,
     pub(crate) idle: Option<String>,
     pub(crate) half_close: Option<String>,
+    /// Only of a listener.
+    pub(crate) preread: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

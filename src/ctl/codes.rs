@@ -18,6 +18,7 @@ const ENDED_BY: &[(char, &str)] = &[
 
 /// The second letter: the stage of the session.
 const ENDED_WHILE: &[(char, &str)] = &[
+    ('P', "the first bytes of the client were awaited"),
     ('C', "a backend was being connected"),
     ('D', "both sides could send"),
     ('H', "one side had ended, the other could send"),

@@ -374,9 +374,11 @@ pub(super) fn ended(page: &api::SessionPage) -> String {
 /// Returns the cells common to all lists of sessions, around `besides`.
 fn session_row(session: &api::Session, besides: [Cell; 3]) -> Vec<Cell> {
     let backend = session.backend.as_deref().unwrap_or("-");
+    let via = session.peer.as_ref().map(|peer| format!(" via {peer}")).unwrap_or_default();
+    let client = format!("{}{via}", session.client);
     let mut row = vec![
         cell(&session.id),
-        cell(&session.client),
+        cell(client),
         cell(&session.listener),
         cell(format!("{}/{backend}", session.pool)),
         cell(session.source.as_deref().unwrap_or("-")),

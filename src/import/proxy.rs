@@ -18,6 +18,8 @@ pub(super) struct Bind {
     pub(super) name: Option<String>,
     pub(super) max_sessions: Option<u64>,
     pub(super) backlog: Option<u32>,
+    /// Its clients begin with a PROXY header.
+    pub(super) reads_header: bool,
 }
 
 /// The `timeout` lines, which bound what their names say.
@@ -171,6 +173,7 @@ impl Proxy {
         notes: &mut Vec<Note>,
     ) -> Result<(), String> {
         let (mut name, mut max_sessions, mut backlog) = (None, None, None);
+        let mut reads_header = false;
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
             let read = match word {
@@ -181,8 +184,12 @@ impl Proxy {
                 "maxconn" => number(words.next(), SESSIONS).map(|max| max_sessions = Some(max)),
                 "backlog" => number(words.next(), BACKLOGS).map(|length| backlog = Some(length)),
                 "ssl" => return Err("l4lb does not end TLS: the listener is left out".into()),
-                "accept-proxy" | "accept-netscaler-cip" => {
-                    return Err("l4lb reads no PROXY header: the listener is left out".into());
+                "accept-proxy" => {
+                    reads_header = true;
+                    Err("any client may send a header: list the balancers in front in its `from`".to_owned())
+                }
+                "accept-netscaler-cip" => {
+                    return Err("l4lb does not read that header: the listener is left out".into());
                 }
                 "v4v6" | "defer-accept" | "allow-0rtt" => Ok(()),
                 word => {
@@ -198,7 +205,8 @@ impl Proxy {
             }
         }
         for address in address::binds(address)? {
-            self.binds.push(Bind { line: line.clone(), address, name: name.clone(), max_sessions, backlog });
+            let (line, name) = (line.clone(), name.clone());
+            self.binds.push(Bind { line, address, name, max_sessions, backlog, reads_header });
         }
         Ok(())
     }

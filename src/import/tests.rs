@@ -234,6 +234,13 @@ fn the_header_of_the_servers_is_that_of_their_pool() {
 }
 
 #[test]
+fn a_listener_that_reads_headers_reads_them_from_everyone_as_before() {
+    let (text, notes) = import("listen l\n bind :80 accept-proxy\n server a 10.0.0.1:80\n");
+    assert_eq!(notes, [2], "everyone may name any client");
+    assert!(text.contains("from = [\"0.0.0.0/0\", \"::/0\"]"), "{text}");
+}
+
+#[test]
 fn sections_take_the_defaults_in_front_of_them_or_those_they_name() {
     let (text, _) = import(
         "defaults one

@@ -13,9 +13,11 @@ use crate::config::model::Facility;
 use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, SESSIONS_MAX, SOURCES_MAX, WORKERS_MAX};
 use crate::config::units::show_duration;
 use crate::config::written::{
-    Agent, Backend, Discover, Global, Health, Listener, Log, Pool, ProxyProtocol, Timeouts,
+    Agent, Backend, Discover, Global, Health, Listener, Log, Pool, ProxyIn, ProxyProtocol, Timeouts,
 };
 
+/// HAProxy reads a header from every client.
+const EVERYONE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 /// What `busy_poll` begins with, by the words of our own file.
 const BUSY_POLL: &str = "50us";
 
@@ -367,7 +369,7 @@ fn syslog(address: &str, words: &[&str]) -> Result<Log, String> {
 fn timeouts(times: Times, side: Option<Duration>) -> Timeouts {
     let idle = times.tunnel.or(side).map(show_duration);
     let half_close = times.client_fin.max(times.server_fin).map(show_duration);
-    Timeouts { connect: times.connect.map(show_duration), idle, half_close }
+    Timeouts { connect: times.connect.map(show_duration), idle, half_close, preread: None }
 }
 
 /// `of_pool` are the timeouts of its pool: a side may be silent for the longer of both times.
@@ -400,6 +402,9 @@ fn listener(
         pool: pool.to_owned(),
         backlog: bind.backlog.or(*backlog),
         max_sessions: bind.max_sessions.or(*max_sessions),
+        proxy_protocol: bind
+            .reads_header
+            .then(|| ProxyIn { from: EVERYONE.map(str::to_owned).to_vec(), others: None }),
         timeouts: if own == shared { Timeouts::default() } else { own },
         ..Listener::default()
     }

@@ -139,8 +139,10 @@ pub struct Row {
     pub pool: Arc<str>,
     /// Its backend; if none was connected, the last one that could not be dialed.
     pub backend: Option<Arc<Backend>>,
-    /// The address and port of the client's end of the connection.
+    /// The address and port of the client, as the balancer in front has them, or else as the socket has them.
     pub client: SocketAddr,
+    /// The balancer in front that has sent a header.
+    pub peer: Option<SocketAddr>,
     /// The source address of the dial; for an ended session only known when its line was logged.
     pub source: Option<SocketAddr>,
     /// The moment of accept, on the clock of the process.

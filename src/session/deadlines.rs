@@ -24,6 +24,7 @@ impl Session {
     /// Returns when [`Session::on_deadline`] must be called.
     pub fn deadline(&self) -> Instant {
         match self.phase {
+            Phase::Opening { until, .. } => until,
             Phase::Waiting { since } | Phase::Dialing { since } => since + millis(self.timeouts.connect),
             Phase::Relaying => self.standstill().min(self.ask_at),
             Phase::Settling { since, poll: Poll::At { when, .. }, .. } => {
@@ -70,6 +71,10 @@ impl Session {
             return Expiry::Early;
         }
         match self.phase {
+            Phase::Opening { until, .. } => {
+                self.phase = Phase::Opening { until, is_late: true };
+                self.endpoints[Side::Client as usize].readable = true;
+            }
             Phase::Waiting { .. } => return Expiry::Wait,
             Phase::Dialing { .. } => return Expiry::Dial,
             Phase::Relaying if now >= self.standstill() => {

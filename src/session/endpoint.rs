@@ -15,6 +15,8 @@ pub(super) struct Endpoint {
     pub(super) closing: bool,
     /// The connection may be dead; no call has confirmed it yet.
     pub(super) suspect: bool,
+    /// What it must send first has not come.
+    pub(super) is_awaited: bool,
     /// The first error. The kernel reports it once; a read after it looks like a clean end of stream.
     pub(super) error: Option<ErrorKind>,
     /// Bytes that its peer had not acknowledged at the last timeout; `None` when bytes were sent since.

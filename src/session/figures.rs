@@ -28,6 +28,7 @@ impl Session {
     /// Returns its stage, or the stage in which a side died.
     pub fn stage(&self) -> Stage {
         match (self.connected, Side::BOTH.map(|side| self.has_ended(side))) {
+            (None, _) if self.endpoint(Side::Client).is_awaited => Stage::Preread,
             (None, _) => Stage::Dialing,
             (Some(_), [false, false]) => Stage::Open,
             (Some(_), [true, true]) => Stage::Ending,

@@ -1,4 +1,4 @@
-//! The state machine of a session: accept, dial, relay, half-close, end.
+//! The state machine of a session: accept, preread, dial, relay, half-close, end.
 //!
 //! Its three promises: a FIN is passed on behind the last byte; a reset is passed on as a reset, behind the bytes that
 //! came before it; and l4lb never originates a FIN. A session that cannot finish faithfully (a timeout, a stop)
@@ -66,6 +66,15 @@ impl Session {
         }
     }
 
+    /// Returns a session accepted at `now` with a client that must send a header first, within `patience`. The caller
+    /// must dial its backend as soon as [`Session::is_opening`] returns false.
+    pub fn opening(timeouts: Timeouts, now: Instant, patience: Duration) -> Self {
+        let mut session = Self::new(timeouts, now);
+        session.phase = Phase::Opening { until: now + patience, is_late: false };
+        session.endpoints[Side::Client as usize].is_awaited = true;
+        session
+    }
+
     /// Returns the readiness of this side that only an event can report and that would cause work: bytes to read and
     /// pass on, room for the bytes that wait, the death of the connection.
     pub fn awaits(&self, side: Side) -> Ready {
@@ -84,7 +93,9 @@ impl Session {
             Phase::Settling { side: settling, .. } if settling == side => {
                 Ready { failing: !endpoint.suspect, ..nothing }
             }
-            Phase::Waiting { .. }
+            // Part of a header may wait in the kernel, which proves nothing. Its timeout finds what was lost.
+            Phase::Opening { .. }
+            | Phase::Waiting { .. }
             | Phase::Dialing { .. }
             | Phase::Settling { .. }
             | Phase::Asking { .. }
@@ -95,7 +106,12 @@ impl Session {
 
     /// Returns whether no backend is connected yet.
     pub fn is_connecting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting { .. } | Phase::Dialing { .. })
+        matches!(self.phase, Phase::Opening { .. } | Phase::Waiting { .. } | Phase::Dialing { .. })
+    }
+
+    /// Returns whether the client has yet to send its header.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. })
     }
 
     /// Must be called when another backend is dialed, after the previous dial failed.
@@ -168,6 +184,8 @@ impl Session {
     /// Returns the next thing to do; `None` until the next event or deadline.
     pub fn next_op(&self) -> Option<Op> {
         match self.phase {
+            Phase::Opening { .. } if self.endpoint(Side::Client).readable => Some(Op::Preread),
+            Phase::Opening { .. } => self.take_error_op(&[Side::Client]),
             Phase::Waiting { .. } | Phase::Dialing { .. } => {
                 self.take_error_op(&[Side::Client]).or_else(|| self.ask_unread_op())
             }
@@ -230,6 +248,7 @@ impl Session {
         match op {
             Op::Fill(direction) => self.on_fill(direction, outcome, now),
             Op::Flush(direction) => self.on_flush(direction, outcome, now),
+            Op::Preread => self.on_preread(outcome, now),
             Op::ShutdownWrite(side) => self.on_shutdown_write(side, outcome, now),
             Op::TakeError(side) => self.on_take_error(side, outcome),
             Op::AskUnread(side) => self.on_unread(side, outcome, now),
@@ -249,6 +268,36 @@ impl Session {
                 }
                 None => Phase::Over,
             };
+        }
+    }
+
+    fn on_preread(&mut self, outcome: Outcome, now: Instant) {
+        let client = &mut self.endpoints[Side::Client as usize];
+        match outcome {
+            Outcome::Done => {
+                self.phase = Phase::Waiting { since: now };
+                self.endpoints[Side::Client as usize].is_awaited = false;
+            }
+            Outcome::WouldBlock if client.error.is_some() => self.cut(CloseReason::ClientGone),
+            Outcome::WouldBlock if matches!(self.phase, Phase::Opening { is_late: true, .. }) => {
+                self.cut(CloseReason::PrereadTimeout);
+            }
+            Outcome::WouldBlock => client.readable = false,
+            Outcome::Refused(reason) => self.cut(reason),
+            Outcome::Failed(kind) => {
+                self.first_error.get_or_insert((Side::Client, kind));
+                self.cut(CloseReason::ClientGone);
+            }
+            Outcome::Eof => self.cut(CloseReason::ClientGone),
+            Outcome::Moved(_)
+            | Outcome::Drained(_)
+            | Outcome::Last(..)
+            | Outcome::Unread
+            | Outcome::Unacked(_)
+            | Outcome::Delivery { .. }
+            | Outcome::Silent(_) => {
+                debug_assert!(false, "{outcome:?} of a preread");
+            }
         }
     }
 
@@ -280,6 +329,7 @@ impl Session {
                 self.on_source_over(direction);
             }
             Outcome::Done
+            | Outcome::Refused(_)
             | Outcome::Unread
             | Outcome::Unacked(_)
             | Outcome::Delivery { .. }
@@ -317,6 +367,7 @@ impl Session {
             Outcome::Drained(_)
             | Outcome::Last(..)
             | Outcome::Eof
+            | Outcome::Refused(_)
             | Outcome::Done
             | Outcome::Unread
             | Outcome::Unacked(_)
@@ -340,6 +391,8 @@ impl Session {
         self.endpoints[side as usize].suspect = false;
         if let Outcome::Failed(kind) = outcome {
             if self.is_connecting() {
+                // What came before may still be a header.
+                self.endpoints[side as usize].readable |= self.is_opening();
                 // The next step decides whether this ends the session.
                 self.endpoints[side as usize].error = Some(kind);
                 self.first_error.get_or_insert((side, kind));
@@ -377,6 +430,7 @@ impl Session {
                 | Outcome::Last(..)
                 | Outcome::WouldBlock
                 | Outcome::Eof
+                | Outcome::Refused(_)
                 | Outcome::Unread
                 | Outcome::Delivery { .. }
                 | Outcome::Silent(_),

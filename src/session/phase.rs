@@ -8,6 +8,12 @@ use crate::session::Side;
 /// The phase of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The client must send a header until then. Nothing else of it is read. It is looked for a last time when the
+    /// deadline is over, as an event may have been lost.
+    Opening {
+        until: Instant,
+        is_late: bool,
+    },
     /// Nothing is dialed since then: the session was accepted, or its last dial ended.
     Waiting {
         since: Instant,

@@ -45,6 +45,10 @@ pub enum CloseReason {
     Stopped,
     /// An operator cut it by `l4lb ctl kill`.
     Killed,
+    /// The client had to begin with a PROXY header, and did not.
+    ProxyBad,
+    /// The client had not sent its PROXY header in time.
+    PrereadTimeout,
 }
 
 impl CloseReason {
@@ -61,7 +65,7 @@ impl CloseReason {
     }
 
     /// All reasons, in the order of [`CloseReason::index`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
@@ -80,6 +84,8 @@ impl CloseReason {
         Self::DrainTimeout,
         Self::Stopped,
         Self::Killed,
+        Self::ProxyBad,
+        Self::PrereadTimeout,
     ];
 
     /// Returns its place in [`CloseReason::ALL`].
@@ -108,6 +114,8 @@ impl CloseReason {
             Self::DrainTimeout => "drain_timeout",
             Self::Stopped => "stopped",
             Self::Killed => "killed",
+            Self::ProxyBad => "proxy_bad",
+            Self::PrereadTimeout => "preread_timeout",
         }
     }
 
@@ -131,7 +139,9 @@ impl CloseReason {
             | Self::BackendRemoved
             | Self::DrainTimeout
             | Self::Stopped
-            | Self::Killed => false,
+            | Self::Killed
+            | Self::ProxyBad
+            | Self::PrereadTimeout => false,
         }
     }
 
@@ -158,6 +168,8 @@ impl CloseReason {
             Self::DrainTimeout => "it was still open at the end of the drain timeout",
             Self::Stopped => "the process was stopped at once",
             Self::Killed => "an operator cut it",
+            Self::ProxyBad => "the client did not begin with a valid PROXY header",
+            Self::PrereadTimeout => "the client had not sent its PROXY header within the preread timeout",
         }
     }
 
@@ -165,13 +177,13 @@ impl CloseReason {
     const fn letter(self) -> char {
         match self {
             Self::Done => '-',
-            Self::ClientReset | Self::ClientLost | Self::ClientGone => 'C',
+            Self::ClientReset | Self::ClientLost | Self::ClientGone | Self::ProxyBad => 'C',
             Self::BackendReset
             | Self::BackendLost
             | Self::ConnectRefused
             | Self::ConnectUnreachable
             | Self::ConnectFailed => 'B',
-            Self::ConnectTimeout | Self::IdleTimeout | Self::HalfCloseTimeout => 'T',
+            Self::ConnectTimeout | Self::IdleTimeout | Self::HalfCloseTimeout | Self::PrereadTimeout => 'T',
             Self::NoBackend => 'N',
             Self::LocalLimit => 'R',
             Self::DrainTimeout | Self::Stopped => 'S',
@@ -228,13 +240,15 @@ pub struct Summary {
 impl Summary {
     /// Returns the end code: two letters.
     pub fn code(&self) -> EndCode {
-        EndCode { by: self.reason.letter(), at: self.stage.letter() }
+        EndCode { by: self.reason.letter(), stage: self.stage }
     }
 }
 
 /// The stage of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// The first bytes of the client are awaited.
+    Preread,
     /// No backend is connected yet.
     Dialing,
     /// Both sides may still send.
@@ -249,6 +263,7 @@ impl Stage {
     /// Returns the word for it in logs and the API.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Preread => "preread",
             Self::Dialing => "dialing",
             Self::Open => "open",
             Self::HalfClosed => "half_closed",
@@ -259,6 +274,7 @@ impl Stage {
     /// Returns the second letter of an [`EndCode`].
     const fn letter(self) -> char {
         match self {
+            Self::Preread => 'P',
             Self::Dialing => 'C',
             Self::Open => 'D',
             Self::HalfClosed => 'H',
@@ -271,11 +287,11 @@ impl Stage {
 ///
 /// | first | ended by | second | while |
 /// |---|---|---|---|
-/// | `-` | both sides, in the end | `C` | a backend was being connected |
-/// | `C` | the client | `D` | both sides could send |
-/// | `B` | the backend | `H` | one side had ended, the other could send |
-/// | `T` | a timeout | `L` | the last bytes were passed on |
-/// | `N` | no eligible backend | | |
+/// | `-` | both sides, in the end | `P` | the first bytes of the client were awaited |
+/// | `C` | the client | `C` | a backend was being connected |
+/// | `B` | the backend | `D` | both sides could send |
+/// | `T` | a timeout | `H` | one side had ended, the other could send |
+/// | `N` | no eligible backend | `L` | the last bytes were passed on |
 /// | `R` | a resource that this machine had run out of | | |
 /// | `S` | the end of the process, or of a drain | | |
 /// | `K` | an operator | | |
@@ -285,12 +301,19 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndCode {
     by: char,
-    at: char,
+    stage: Stage,
+}
+
+impl EndCode {
+    /// Returns the stage of its second letter.
+    pub fn stage(self) -> Stage {
+        self.stage
+    }
 }
 
 impl fmt::Display for EndCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.by, self.at)
+        write!(f, "{}{}", self.by, self.stage.letter())
     }
 }
 
@@ -318,9 +341,10 @@ mod tests {
 
     #[test]
     fn an_end_is_two_letters() {
-        let code = |reason: CloseReason, stage: Stage| EndCode { by: reason.letter(), at: stage.letter() };
+        let code = |reason: CloseReason, stage: Stage| EndCode { by: reason.letter(), stage };
         for (reason, stage, expected) in [
             (CloseReason::Done, Stage::Ending, "-L"),
+            (CloseReason::ProxyBad, Stage::Preread, "CP"),
             (CloseReason::ConnectRefused, Stage::Dialing, "BC"),
             (CloseReason::HalfCloseTimeout, Stage::HalfClosed, "TH"),
             (CloseReason::Killed, Stage::Open, "KD"),

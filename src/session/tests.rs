@@ -1,5 +1,6 @@
 //! Scripts through the session machine, and random ones. The other end is [`world::World`].
 
+mod opening;
 mod timeouts;
 mod wire;
 mod world;
@@ -564,7 +565,7 @@ proptest! {
             BackendLost => prop_assert!(vanished[1]),
             IdleTimeout | HalfCloseTimeout => {}
             ClientGone | NoBackend | ConnectRefused | ConnectTimeout | ConnectUnreachable | ConnectFailed
-            | LocalLimit | BackendRemoved | DrainTimeout | Stopped | Killed => {
+            | LocalLimit | BackendRemoved | DrainTimeout | Stopped | Killed | ProxyBad | PrereadTimeout => {
                 prop_assert!(false, "not a reason of a relay: {end:?}");
             }
         }

@@ -5,7 +5,7 @@ use super::{FdKind, ListenerReading, Totals};
 use crate::session::CloseReason;
 
 /// Only a session without a backend ends for these reasons.
-const BEFORE_CONNECT: [CloseReason; 7] = [
+const BEFORE_CONNECT: [CloseReason; 9] = [
     CloseReason::ClientGone,
     CloseReason::NoBackend,
     CloseReason::ConnectRefused,
@@ -13,6 +13,8 @@ const BEFORE_CONNECT: [CloseReason; 7] = [
     CloseReason::ConnectUnreachable,
     CloseReason::ConnectFailed,
     CloseReason::LocalLimit,
+    CloseReason::ProxyBad,
+    CloseReason::PrereadTimeout,
 ];
 
 /// Collects the laws that do not hold.

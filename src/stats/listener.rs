@@ -1,7 +1,7 @@
 //! Counters of one listener, over all workers.
 
 use super::shards::Shards;
-use super::{Histogram, Latency, Lifetime, Reading, Tally};
+use super::{Histogram, Latency, Lifetime, Reading, RefuseReason, Tally};
 use crate::session::{CloseReason, Summary};
 
 /// Shared by all versions of a listener.
@@ -18,6 +18,8 @@ pub struct ListenerCounts {
     pub accepted: Tally,
     /// Sessions that have ended, by [`CloseReason::index`].
     pub closed: [Tally; CloseReason::ALL.len()],
+    /// Clients turned away, by [`RefuseReason::index`].
+    pub refused: [Tally; RefuseReason::ALL.len()],
     /// Bytes written to backends and to clients, by [`Direction`](crate::session::Direction).
     pub given: [Tally; 2],
     /// From accept to the connected backend, failed dials included.
@@ -33,6 +35,8 @@ pub struct ListenerReading {
     pub accepted: u64,
     /// Sessions that have ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
+    /// Clients turned away, by [`RefuseReason::index`].
+    pub refused: [u64; RefuseReason::ALL.len()],
     /// Bytes written to backends and to clients.
     pub given: [u64; 2],
     /// From accept to the connected backend.
@@ -69,11 +73,12 @@ impl ListenerStats {
     /// has accepted.
     pub fn read(&self) -> ListenerReading {
         let closed = self.0.sums(|counts| counts.closed.each_ref().map(Tally::get));
+        let refused = self.0.sums(|counts| counts.refused.each_ref().map(Tally::get));
         let connect_time = self.connect_time();
         let duration = self.duration();
         let given = self.0.sums(|counts| counts.given.each_ref().map(Tally::get));
         let accepted = self.0.sum(|counts| counts.accepted.get());
-        ListenerReading { accepted, closed, given, connect_time, duration }
+        ListenerReading { accepted, closed, refused, given, connect_time, duration }
     }
 
     /// Returns the times from accept to the connected backend, failed dials included.
@@ -100,5 +105,8 @@ impl ListenerCounts {
             self.connect_time.observe(time);
         }
         self.closed[summary.reason.index()].add(1);
+        if let Some(reason) = RefuseReason::of(summary.reason) {
+            self.refused[reason.index()].add(1);
+        }
     }
 }

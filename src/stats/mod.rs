@@ -21,7 +21,7 @@ pub use counters::{Counter, Gauge, Tally};
 pub use histogram::{Bounds, Histogram, Latency, Lifetime, Reading, TurnTime};
 pub use invariants::{violations, violations_at_rest, violations_of_listener};
 pub use listener::{ListenerCounts, ListenerReading, ListenerStats};
-pub use reasons::{DialFailure, FdKind, PauseReason};
+pub use reasons::{DialFailure, FdKind, PauseReason, RefuseReason};
 pub use shards::Shards;
 pub use totals::{Share, Totals, check_latency, turn_time};
 pub use worker::WorkerStats;

@@ -1,5 +1,7 @@
 //! Reasons of failures and pauses, and kinds of descriptors: one word each, the same in logs and metrics.
 
+use crate::session::CloseReason;
+
 /// The reason why a dial failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialFailure {
@@ -33,6 +35,62 @@ impl DialFailure {
             Self::Unreachable => "unreachable",
             Self::LocalLimit => "local_limit",
             Self::Other => "other",
+        }
+    }
+}
+
+/// The reason why a client was turned away before it was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefuseReason {
+    /// It is none of the balancers that the listener reads PROXY headers of. It was no session.
+    ProxyUntrusted,
+    /// It did not begin with a valid PROXY header.
+    ProxyBad,
+    /// It had not sent its PROXY header in time.
+    PrereadTimeout,
+}
+
+impl RefuseReason {
+    /// All reasons, in the order of [`RefuseReason::index`].
+    pub const ALL: [Self; 3] = [Self::ProxyUntrusted, Self::ProxyBad, Self::PrereadTimeout];
+
+    /// Returns its place in [`RefuseReason::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Returns the word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ProxyUntrusted => "proxy_untrusted",
+            Self::ProxyBad => CloseReason::ProxyBad.as_str(),
+            Self::PrereadTimeout => CloseReason::PrereadTimeout.as_str(),
+        }
+    }
+
+    /// Returns the reason of a session that ended so, if it was turned away.
+    pub fn of(reason: CloseReason) -> Option<Self> {
+        match reason {
+            CloseReason::ProxyBad => Some(Self::ProxyBad),
+            CloseReason::PrereadTimeout => Some(Self::PrereadTimeout),
+            CloseReason::Done
+            | CloseReason::ClientReset
+            | CloseReason::BackendReset
+            | CloseReason::ClientLost
+            | CloseReason::BackendLost
+            | CloseReason::ClientGone
+            | CloseReason::NoBackend
+            | CloseReason::ConnectRefused
+            | CloseReason::ConnectTimeout
+            | CloseReason::ConnectUnreachable
+            | CloseReason::ConnectFailed
+            | CloseReason::LocalLimit
+            | CloseReason::IdleTimeout
+            | CloseReason::HalfCloseTimeout
+            | CloseReason::BackendRemoved
+            | CloseReason::DrainTimeout
+            | CloseReason::Stopped
+            | CloseReason::Killed => None,
         }
     }
 }

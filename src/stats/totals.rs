@@ -66,6 +66,12 @@ pub struct Totals {
     pub discarded: u64,
     /// Discarded bytes by [`Direction`](crate::session::Direction).
     pub discarded_by_direction: [u64; 2],
+    /// Headers of the PROXY protocol taken from clients, but for those that stand for no client.
+    pub headers_taken: u64,
+    /// Those that stand for no client.
+    pub headers_local: u64,
+    /// The bytes of both.
+    pub header_bytes_taken: u64,
     /// Headers of the PROXY protocol put in front of the bytes to a backend.
     pub headers: u64,
     /// Their bytes.
@@ -175,6 +181,9 @@ impl Totals {
         self.accept_errors += worker.accept_errors.get();
         add_up(&mut self.accept_pauses_by_reason, &worker.accept_pauses, Counter::get);
         add_up(&mut self.accept_paused_nanos, &worker.accept_paused_nanos, Counter::get);
+        self.headers_taken += worker.headers_taken.get();
+        self.headers_local += worker.headers_local.get();
+        self.header_bytes_taken += worker.header_bytes_taken.get();
         self.headers += worker.headers.get();
         self.pipes_denied += worker.pipes_denied.get();
         self.pipes_reclaimed += worker.pipes_reclaimed.get();

@@ -31,6 +31,12 @@ pub struct WorkerStats {
     /// Bytes taken from one side that the other could not accept any more, by sessions that have ended and by
     /// direction.
     pub discarded: [Counter; 2],
+    /// Headers of the PROXY protocol taken from clients, but for those that stand for no client.
+    pub headers_taken: Counter,
+    /// Those that stand for no client.
+    pub headers_local: Counter,
+    /// The bytes of both, which count nowhere else.
+    pub header_bytes_taken: Counter,
     /// Headers of the PROXY protocol put in front of the bytes to a backend.
     pub headers: Counter,
     /// Their bytes, which count nowhere else.
@@ -110,6 +116,12 @@ impl WorkerStats {
     pub fn on_given(&self, [to_backend, to_client]: [u64; 2]) {
         self.to_backend.add(to_backend);
         self.to_client.add(to_client);
+    }
+
+    /// Counts a header that was taken from a client.
+    pub fn on_header_taken(&self, bytes: usize, is_local: bool) {
+        if is_local { &self.headers_local } else { &self.headers_taken }.add(1);
+        self.header_bytes_taken.add(bytes as u64);
     }
 
     /// Counts a header that was put in front of the bytes to a backend.

@@ -110,6 +110,9 @@ pub trait Kernel {
     /// Reads bytes and returns how many; 0 is the end of the stream, or follows an error that was reported before.
     fn read(&mut self, socket: &Self::Socket, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Reads bytes like [`Kernel::read`] and leaves them where they are, so that the next call returns them again.
+    fn peek(&mut self, socket: &Self::Socket, buffer: &mut [u8]) -> io::Result<usize>;
+
     /// Writes as many bytes as fit and returns how many.
     fn write(&mut self, socket: &Self::Socket, bytes: &[u8]) -> io::Result<usize>;
 
@@ -145,6 +148,9 @@ pub trait Kernel {
 
     /// Returns whether a read would return bytes. For a connection that has died: its error stays pending.
     fn has_unread(&mut self, socket: &Self::Socket) -> bool;
+
+    /// Returns whether nothing follows the bytes that have arrived. An event only hints at it.
+    fn has_ended(&mut self, socket: &Self::Socket) -> bool;
 
     /// Replaces `states` by the present readiness of each of `sockets`, in their order, reported before or not.
     /// `failing` is a socket with an error that has not been taken.

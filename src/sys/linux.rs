@@ -10,6 +10,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::libc;
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{SockRef, Socket};
 
 use crate::base::address::Address;
@@ -224,6 +225,10 @@ impl Kernel for Linux {
         retry(|| io::Read::read(&mut socket, buffer))
     }
 
+    fn peek(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+        retry(|| recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_PEEK).map_err(io::Error::from))
+    }
+
     fn write(&mut self, socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
         retry(|| socket.send_with_flags(bytes, libc::MSG_NOSIGNAL))
     }
@@ -263,6 +268,10 @@ impl Kernel for Linux {
 
     fn has_unread(&mut self, socket: &Socket) -> bool {
         sockets::has_unread(socket)
+    }
+
+    fn has_ended(&mut self, socket: &Socket) -> bool {
+        poll::has_ended(socket.as_raw_fd())
     }
 
     fn states<'a>(&mut self, sockets: impl Iterator<Item = &'a Socket>, states: &mut Vec<Ready>) {

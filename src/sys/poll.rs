@@ -38,6 +38,12 @@ pub(super) fn has_client(listener: RawFd) -> bool {
     poll_now(&mut polled).is_err() || polled[0].revents != 0
 }
 
+/// Returns whether nothing more comes: the peer has ended its stream, or the connection is dead.
+pub(super) fn has_ended(fd: RawFd) -> bool {
+    let mut polled = [libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 }];
+    poll_now(&mut polled).is_ok() && ready(polled[0].revents).closing
+}
+
 /// Waits until something can be written, or never again; returns false when `timeout` is over before.
 pub(super) fn wait_for_room(fd: RawFd, timeout: Duration) -> bool {
     let mut polled = [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }];

@@ -29,7 +29,8 @@ fn drive(session: &mut Session, side: Side, ready: Ready, now: Instant, filled: 
         let outcome = match op {
             Op::Fill(_) => filled,
             Op::Flush(direction) => Outcome::Moved(session.held(direction)),
-            Op::ShutdownWrite(_)
+            Op::Preread
+            | Op::ShutdownWrite(_)
             | Op::TakeError(_)
             | Op::AskUnread(_)
             | Op::AskUnacked(_)

@@ -319,6 +319,7 @@ fn session(id: &str) -> api::Session {
         backend: Some("a".into()),
         backend_address: Some("10.0.0.1:80".into()),
         client: "192.0.2.7:1234".into(),
+        peer: None,
         source: None,
         state: "relaying".into(),
         age: 1.0,

@@ -39,6 +39,7 @@ mod logs;
 mod metrics;
 mod moves;
 mod pauses;
+mod proxy_in;
 mod proxy_protocol;
 mod ready;
 mod register;

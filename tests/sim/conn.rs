@@ -11,8 +11,10 @@ use l4lb::session::CloseMode;
 use l4lb::sys::Token;
 use nix::libc;
 
+use crate::greeting::Greeting;
 use crate::peer::{Peer, Seen};
 use crate::pipe::Pipe;
+use crate::random::to_usize;
 use crate::stream::Stream;
 
 /// Nanoseconds of the simulation.
@@ -84,9 +86,13 @@ pub(crate) struct Conn {
     /// A change that no event has reported yet.
     pub(crate) edge: bool,
 
-    /// The bytes that the peer sends.
+    /// What the peer sends first, where it is a balancer in front.
+    pub(crate) greeting: Greeting,
+    /// Its socket has the address of a balancer in front.
+    pub(crate) is_behind: bool,
+    /// The bytes that the peer sends behind it.
     pub(crate) stream: Stream,
-    /// Bytes that the peer has sent.
+    /// Bytes that the peer has sent, those of the greeting included.
     pub(crate) sent: u64,
     /// Packets in flight to us.
     pub(crate) flight: VecDeque<Packet>,
@@ -169,6 +175,8 @@ impl Conn {
             worker: 0,
             token: None,
             edge: false,
+            greeting: Greeting::default(),
+            is_behind: false,
             stream,
             sent: 0,
             flight: VecDeque::new(),
@@ -243,6 +251,32 @@ impl Conn {
     /// Returns whether it died before all its bytes were read.
     pub(crate) fn has_left_bytes(&self) -> bool {
         self.dead && self.unread() > 0
+    }
+
+    /// Returns how many of its first `bytes` are behind the greeting.
+    pub(crate) fn payload(&self, bytes: u64) -> u64 {
+        bytes.saturating_sub(self.greeting.len())
+    }
+
+    /// Writes what the peer has sent from `position` on into `buffer`.
+    pub(crate) fn copy_to(&self, position: u64, buffer: &mut [u8]) {
+        match self.greeting.bytes.get(to_usize(position)..).filter(|rest| !rest.is_empty()) {
+            Some(rest) => {
+                let (ours, behind) = buffer.split_at_mut(buffer.len().min(rest.len()));
+                ours.copy_from_slice(&rest[..ours.len()]);
+                self.stream.read(0, behind);
+            }
+            None => self.stream.read(self.payload(position), buffer),
+        }
+    }
+
+    /// recv(2) with MSG_PEEK of at most `len` bytes.
+    pub(crate) fn peek(&mut self, len: u64, now: Nanos) -> Called<u64> {
+        self.check_answered()?;
+        if self.unread() == 0 {
+            return self.read_end(now);
+        }
+        Ok(len.min(self.unread()))
     }
 
     /// Returns the bytes written behind the header.
@@ -356,7 +390,7 @@ impl Conn {
             && let Some(&segment) = self.segments.front()
         {
             let taken = u64::from(segment).min(len - moved);
-            pipe.push(id, self.read, taken);
+            pipe.push(id, self.payload(self.read), taken);
             self.take_segments(taken);
             moved += taken;
         }

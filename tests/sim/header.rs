@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use l4lb::config::proxy::{ProxyOut, ProxyVersion};
 use l4lb::sys::Token;
 
-use crate::network::{Net, client_address};
+use crate::greeting::{DESTINATION, Kind};
+use crate::network::Net;
 use crate::random::to_usize;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -20,10 +21,9 @@ fn local_v4(id: usize) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
 }
 
-/// The header for that client.
-fn of_client(version: ProxyVersion, client: usize) -> Vec<u8> {
-    let SocketAddr::V4(source) = client_address(client) else { panic!("clients have IPv4") };
-    let ours = local_v4(client);
+/// The header for a client with that address.
+fn of_client(version: ProxyVersion, source: SocketAddr, ours: SocketAddrV4) -> Vec<u8> {
+    let SocketAddr::V4(source) = source else { panic!("clients have IPv4") };
     match version {
         ProxyVersion::V1 => {
             let (ip, our_ip) = (source.ip(), ours.ip());
@@ -59,7 +59,16 @@ impl Net {
             return;
         };
         self.conns[id].header = match token {
-            Token::Session(..) => of_client(version, self.conns[id].partner.expect("a backend has a client")),
+            Token::Session(..) => {
+                let client = self.conns[id].partner.expect("a backend has a client");
+                let is_named = self.conns[client].greeting.kind == Kind::Client;
+                let ours = if is_named {
+                    SocketAddrV4::new(DESTINATION.0.into(), DESTINATION.1)
+                } else {
+                    local_v4(client)
+                };
+                of_client(version, self.reported_address(client), ours)
+            }
             Token::Probe(_) => of_check(version, id, port),
             Token::Agent(_) | Token::Listener(_) | Token::Wake => Vec::new(),
         };

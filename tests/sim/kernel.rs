@@ -13,11 +13,13 @@ use l4lb::base::address::Address;
 use l4lb::base::ready::Ready;
 use l4lb::base::time::Instant;
 use l4lb::config::model::Keepalive;
+use l4lb::config::proxy::Welcome;
 use l4lb::session::CloseMode;
 use l4lb::sys::{Dial, DialSpec, Event, Kernel, Token, Wake};
 use nix::libc;
 
 use crate::conn::{Called, Conn, Descriptor, Push, Stage};
+use crate::greeting::Kind;
 use crate::header;
 use crate::network::Net;
 use crate::pipe::{PAGE, Pipe};
@@ -174,6 +176,10 @@ impl Kernel for SimKernel {
         result(self.net.borrow_mut().read(socket.id, buffer))
     }
 
+    fn peek(&mut self, socket: &SimSocket, buffer: &mut [u8]) -> io::Result<usize> {
+        result(self.net.borrow_mut().peek(socket.id, buffer))
+    }
+
     fn write(&mut self, socket: &SimSocket, bytes: &[u8]) -> io::Result<usize> {
         result(self.net.borrow_mut().write(socket.id, bytes, Push::Now))
     }
@@ -227,6 +233,14 @@ impl Kernel for SimKernel {
 
     fn has_unread(&mut self, socket: &SimSocket) -> bool {
         self.net.borrow_mut().has_unread(socket.id)
+    }
+
+    fn has_ended(&mut self, socket: &SimSocket) -> bool {
+        let mut net = self.net.borrow_mut();
+        let has_ended = net.conn(socket.id).state().closing;
+        net.note("ask end", socket.id, u64::from(has_ended));
+        net.hit(socket.id, if has_ended { "Preread of the last" } else { "Preread of a false end" });
+        has_ended
     }
 
     fn states<'a>(&mut self, sockets: impl Iterator<Item = &'a SimSocket>, states: &mut Vec<Ready>) {
@@ -325,6 +339,9 @@ impl Net {
         }
         let start = self.conns[id].read;
         let called = self.conns[id].read(len, now);
+        if start < self.conns[id].greeting.len() {
+            return self.take_header(id, start, called, buffer);
+        }
         self.hit_fill(id, called, Some(buffer.len() as u64));
         // What leaves with a header is copied behind it.
         let partner = self.conns[id].partner.map(|partner| &self.conns[partner]);
@@ -333,9 +350,53 @@ impl Net {
             self.shortage.on_copy(id);
         }
         if let Ok(bytes) = called {
-            self.conns[id].stream.read(start, &mut buffer[..to_usize(bytes)]);
+            self.conns[id].copy_to(start, &mut buffer[..to_usize(bytes)]);
         }
         self.reported("read", id, called)
+    }
+
+    /// A read that begins within a header must not go past its end.
+    fn take_header(
+        &mut self,
+        id: usize,
+        start: u64,
+        called: Called<u64>,
+        buffer: &mut [u8],
+    ) -> Called<usize> {
+        let bytes = called.expect("they were there a moment ago");
+        let conn = &self.conns[id];
+        assert!(start + bytes <= conn.greeting.len(), "#{id}: payload is taken with the header");
+        assert!(
+            !matches!(conn.greeting.kind, Kind::Bad | Kind::Cut),
+            "#{id}: a header that is none is taken"
+        );
+        conn.copy_to(start, &mut buffer[..to_usize(bytes)]);
+        self.header_bytes_taken += bytes;
+        self.coverage.hit("header taken");
+        self.reported("take header", id, Ok(bytes))
+    }
+
+    fn peek(&mut self, id: usize, buffer: &mut [u8]) -> Called<usize> {
+        let now = self.now;
+        assert_eq!(self.welcome(id), Welcome::Header, "#{id}: a client without a header is peeked at");
+        let called = self.conn(id).peek(buffer.len() as u64, now);
+        let conn = &self.conns[id];
+        if let Ok(bytes) = called {
+            conn.copy_to(conn.read, &mut buffer[..to_usize(bytes)]);
+        }
+        let greeting = conn.greeting.len();
+        self.hit(
+            id,
+            match called {
+                Ok(0) => "Preread Eof",
+                Ok(bytes) if bytes < greeting => "Preread of a part",
+                Ok(bytes) if bytes > greeting => "Preread with payload",
+                Ok(_) => "Preread",
+                Err(libc::EAGAIN) => "Preread WouldBlock",
+                Err(_) => "Preread Failed",
+            },
+        );
+        self.reported("peek", id, called)
     }
 
     /// Counts a fill: by copy into a buffer of `len` bytes, or by splice.
@@ -438,7 +499,7 @@ impl Net {
             panic!("#{id}: byte {place} written to it is not the one that its partner sent");
         }
         let end = start + bytes.len() as u64;
-        assert!(end <= source.read, "#{id}: byte {end} was written before it was read");
+        assert!(end <= source.payload(source.read), "#{id}: byte {end} was written before it was read");
     }
 
     pub(crate) fn open_pipe(&mut self, worker: usize, capacity: usize, least: usize) -> Called<usize> {
@@ -557,11 +618,18 @@ impl Net {
             let conn = &self.conns[id];
             let source = &self.conns[conn.partner.expect("only pairs end")];
             assert!(source.fin_in, "#{id}: a FIN that its partner did not send");
-            assert_eq!(conn.relayed(), source.sent, "#{id}: a FIN in front of a byte");
+            assert_eq!(conn.relayed(), source.payload(source.sent), "#{id}: a FIN in front of a byte");
             assert!(conn.written >= conn.header.len() as u64, "#{id}: a FIN in front of the header");
         }
         self.note("shutdown write", id, u64::from(called.is_err()));
         called
+    }
+
+    /// A client that may not connect is reset before anything is read.
+    fn check_refusal(&mut self, id: usize, close_mode: CloseMode) {
+        let conn = &self.conns[id];
+        assert_eq!((close_mode, conn.read, conn.token), (CloseMode::Reset, 0, None), "#{id}: it is refused");
+        self.coverage.hit("client refused");
     }
 
     pub(crate) fn close(&mut self, id: usize, close_mode: CloseMode) {
@@ -574,6 +642,7 @@ impl Net {
             self.conns[id].unread(),
         );
         match (self.conns[id].dialed_port, self.conns[id].token) {
+            (None, _) if self.welcome(id) == Welcome::Reject => self.check_refusal(id, close_mode),
             (None, _) => self.note_end(id),
             (Some(_), Some(Token::Probe(_) | Token::Agent(_))) => self.note_old(id),
             (Some(_), _) => {}

@@ -12,6 +12,7 @@ mod coverage;
 mod deadlines;
 mod events;
 mod faults;
+mod greeting;
 mod header;
 mod kernel;
 mod network;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use l4lb::base::ready::Ready;
 use l4lb::base::rng::Rng;
 use l4lb::base::slots::Key;
-use l4lb::config::proxy::ProxyOut;
+use l4lb::config::proxy::{ProxyIn, ProxyOut, Welcome};
 use l4lb::session::{CloseMode, Side};
 use l4lb::sys::{Event, Token};
 use nix::libc;
@@ -129,6 +129,12 @@ pub(crate) struct Net {
     pub(crate) ended: Vec<usize>,
     /// Connections that were accepted.
     pub(crate) accepted: u64,
+    /// Connections that were accepted and had to be refused.
+    pub(crate) refused: u64,
+    /// The balancers in front of all listeners, if their headers are read.
+    pub(crate) listens_behind: Option<ProxyIn>,
+    /// Bytes of headers that all workers have taken.
+    pub(crate) header_bytes_taken: u64,
     /// Dials that failed for another reason than the lack of a port.
     pub(crate) exhausted: u64,
     /// When a dial to a port failed at once; for ever where it lacked a port of ours, for which others may still wait.
@@ -182,6 +188,9 @@ impl Net {
             stale_told: 0,
             ended: Vec::new(),
             accepted: 0,
+            refused: 0,
+            listens_behind: None,
+            header_bytes_taken: 0,
             exhausted: 0,
             failed_at: HashMap::new(),
             given: Vec::new(),
@@ -244,6 +253,7 @@ impl Net {
         let place = open[self.below(open.len())];
         self.coverage.hit_if(self.listeners[place].retired.is_some(), "late handshake");
         let id = self.add(Stage::Queued, peer);
+        self.greet(id);
         let listener = &mut self.listeners[place];
         listener.queue.push_back(id);
         listener.edge = true;
@@ -296,8 +306,12 @@ impl Net {
         conn.descriptor = Descriptor::Open;
         conn.worker = self.listeners[place].worker;
         conn.moved = self.now;
-        self.accepted += 1;
-        Ok((id, client_address(id)))
+        if self.welcome(id) == Welcome::Reject {
+            self.refused += 1;
+        } else {
+            self.accepted += 1;
+        }
+        Ok((id, self.peer_address(id)))
     }
 
     /// A connection that was never accepted is reset.
@@ -402,6 +416,8 @@ impl Net {
         conn.edge = true;
         match token {
             Token::Session(key, Side::Client) => {
+                // Its time for a header begins.
+                conn.moved = self.now;
                 self.clients.insert((conn.worker, pack(key)), id);
             }
             Token::Session(key, Side::Backend) => {
@@ -572,10 +588,16 @@ pub(crate) fn client_address(id: usize) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from(0x0A00_0000 | id >> 4), 1_024 + u16::try_from(id & 15).expect("4 bits")))
 }
 
-/// The connection of the client with that address.
+/// The balancer in front through which that client comes: one of 172.16.0.0/12, and for each client another.
+pub(crate) fn front_address(id: usize) -> SocketAddr {
+    let id = u32::try_from(id).expect("fewer connections");
+    SocketAddr::from((Ipv4Addr::from(0xAC10_0000 | id >> 4), 1_024 + u16::try_from(id & 15).expect("4 bits")))
+}
+
+/// The connection of the client with that address, or through that balancer in front.
 pub(crate) fn client_of(address: SocketAddr) -> usize {
     let SocketAddr::V4(address) = address else { panic!("clients are of IPv4") };
-    (u32::from(*address.ip()) & 0x00FF_FFFF) as usize * 16 + usize::from(address.port() - 1_024)
+    (u32::from(*address.ip()) & 0x000F_FFFF) as usize * 16 + usize::from(address.port() - 1_024)
 }
 
 fn pack(key: Key) -> u64 {

@@ -1,8 +1,11 @@
 //! The verdict on a session that has ended: its log line against the state of the network.
 
+use std::net::SocketAddr;
+
 use l4lb::session::CloseMode;
 
 use crate::conn::{Conn, Descriptor, Nanos, Stage};
+use crate::greeting::Kind;
 use crate::network::{Net, client_of};
 use crate::peer::Seen;
 use crate::summaries::Reported;
@@ -13,6 +16,8 @@ pub(crate) struct Patience {
     pub(crate) connect: Nanos,
     pub(crate) idle: Nanos,
     pub(crate) half_close: Nanos,
+    /// For a header.
+    pub(crate) preread: Nanos,
 }
 
 /// The command to the workers about open sessions.
@@ -35,6 +40,8 @@ struct Case<'a> {
     backend: Option<&'a Conn>,
     now: Nanos,
     patience: Patience,
+    /// The address that the log has to have of the client.
+    address: SocketAddr,
 }
 
 /// Panics unless the session ended as it had to.
@@ -43,7 +50,8 @@ pub(crate) fn judge(net: &Net, reported: &Reported, patience: Patience, stop_ord
     let client = &net.conns[id];
     let partner = client.partner.map(|partner| &net.conns[partner]);
     let backend = partner.filter(|_| reported.is_connected);
-    let case = Case { id, reported, client, backend, now: net.now, patience };
+    let case =
+        Case { id, reported, client, backend, now: net.now, patience, address: net.reported_address(id) };
     case.check_counts();
     case.check_reason(partner, stop_order, |dialed| net.roster.is_cut(dialed));
     case.check_close_mode(client, backend);
@@ -65,9 +73,24 @@ impl Case<'_> {
         let Self { reported, client, backend, .. } = self;
         self.expect(reported.to_client == client.written, "bytes reported to be given to the client");
         self.expect(reported.to_backend == backend.map_or(0, Conn::relayed), "and to the backend");
-        self.expect(backend.is_some() || client.read == 0, "bytes were read with nowhere to go");
+        self.expect(
+            backend.is_some() || client.payload(client.read) == 0,
+            "bytes were read with nowhere to go",
+        );
+        self.expect(reported.client == self.address, "the address of the client");
         let stood = backend.is_none_or(|backend| backend.stage == Stage::Open && !backend.is_itself);
         self.expect(stood, "reported as connected to a backend that was not");
+    }
+
+    /// Returns whether the client has not sent a whole header.
+    fn waits_for_header(&self) -> bool {
+        self.client.greeting.kind != Kind::Nothing && !self.client.has_greeted()
+    }
+
+    /// Returns whether it is a check of a balancer in front that has ended by a reset without a byte.
+    fn is_local_and_gone(&self) -> bool {
+        let client = self.client;
+        client.greeting.kind == Kind::Local && client.dead && client.payload(client.read) == 0
     }
 
     /// Returns for how long nothing has moved.
@@ -87,7 +110,10 @@ impl Case<'_> {
         let Self { reported, client, backend, now, patience, .. } = *self;
         let lost = |conn: &Conn| conn.dead || conn.vanished.is_some();
         let connected = backend.is_some();
+        // Of a header that it began with.
+        let is_part = client.arrived < client.greeting.len() || client.greeting.kind == Kind::Cut;
         let fits = match reported.reason.as_str() {
+            "done" if self.is_local_and_gone() => true,
             "done" => {
                 backend.is_some_and(|backend| is_complete(client, backend) && is_complete(backend, client))
             }
@@ -96,7 +122,10 @@ impl Case<'_> {
             "backend_reset" => backend.is_some_and(|backend| backend.dead),
             "backend_lost" => backend.is_some_and(lost),
             // Bytes sent before its reset count, even if no backend has received them yet.
+            "client_gone" if self.waits_for_header() => (client.dead || client.fin_in) && is_part,
             "client_gone" => !connected && client.dead && client.unread() == 0,
+            "proxy_bad" => !connected && client.greeting.kind == Kind::Bad && client.arrived > 0,
+            "preread_timeout" => !connected && is_part && now - client.moved >= patience.preread,
             "connect_timeout" => {
                 // Or the kernel had given it up.
                 let waited =
@@ -133,7 +162,8 @@ impl Case<'_> {
                 self.expect(conn.unread() == 0, "closed with bytes unread");
             }
             CloseMode::Reset => {
-                self.expect(self.reported.reason != "done", "reset though it was done");
+                let is_local = self.is_local_and_gone();
+                self.expect(self.reported.reason != "done" || is_local, "reset though it was done");
                 let partner_died = partner.is_some_and(|partner| partner.dead) && conn.vanished.is_none();
                 let waited = conn.unacked() == 0 || self.stillness() >= self.patience.half_close;
                 let was_cut = matches!(
@@ -150,19 +180,25 @@ impl Case<'_> {
         let is_reset = source.dead && !source.fin_in;
         let by_itself = self.reported.reason.ends_with("_reset");
         if is_reset && by_itself && !sink.dead && sink.vanished.is_none() {
-            self.expect(sink.relayed() == source.arrived, "bytes in front of a reset were not passed on");
+            self.expect(
+                sink.relayed() == source.payload(source.arrived),
+                "bytes in front of a reset were not passed on",
+            );
         }
     }
 }
 
 /// Returns whether everything that `source` has sent, and its end, was passed on to `sink`.
 fn is_complete(source: &Conn, sink: &Conn) -> bool {
-    source.fin_in && sink.relayed() == source.sent && sink.fin_out
+    source.fin_in && sink.relayed() == source.payload(source.sent) && sink.fin_out
 }
 
 /// Panics unless both peers of a completed session have seen that, each for itself.
 pub(crate) fn judge_peers(net: &Net, id: usize) {
     let client = &net.conns[id];
+    if client.greeting.kind == Kind::Local && client.dead {
+        return;
+    }
     let backend = &net.conns[client.partner.expect("it is done")];
     for (peer, sender) in [(client, backend), (backend, client)] {
         if peer.peer.is_gone() || peer.vanished.is_some() || peer.dead {
@@ -170,6 +206,6 @@ pub(crate) fn judge_peers(net: &Net, id: usize) {
         }
         assert_eq!(peer.peer.seen, Seen::Fin, "client #{id} is done: {peer:?}");
         let received = peer.peer.received - peer.header.len() as u64;
-        assert_eq!(received, sender.sent, "client #{id} is done: {peer:?}");
+        assert_eq!(received, sender.payload(sender.sent), "client #{id} is done: {peer:?}");
     }
 }

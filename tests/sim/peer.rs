@@ -133,8 +133,13 @@ impl Conn {
     }
 
     fn peer_sends(&mut self, rng: &mut Rng) -> bool {
-        let left = self.peer.total - self.sent;
-        if left == 0 || self.peer.has_ended || self.peer.received < self.peer.after_received {
+        let greets = self.sent < self.greeting.len();
+        let mut left = self.peer.total - self.sent;
+        if greets && self.peer.received < self.peer.after_received {
+            left = self.greeting.len() - self.sent;
+        }
+        let waits = !greets && self.peer.received < self.peer.after_received;
+        if left == 0 || self.peer.has_ended || waits {
             return false;
         }
         let most = match rng.below(4) {

@@ -66,6 +66,7 @@ impl Plan {
         write!(text, "[global]\nworkers = {workers}\n").expect("a string takes all");
         let pools = 1 + rng.below(2);
         let mut backends = Vec::new();
+        let listeners_at = text.len();
         for pool in 0..pools {
             draw_listener(rng, &mut text, pool);
         }
@@ -77,6 +78,15 @@ impl Plan {
             1 => "proxy_protocol = \"v2\"\n",
             _ => "",
         };
+        // As above: a client may come by any of them.
+        let reads_headers = match (timeouts.iter().sum::<u64>() / 400 + workers * 3 + pools) % 4 {
+            0 => "proxy_protocol = { from = [\"172.16.0.0/12\"], others = \"reject\" }\n",
+            1 => "proxy_protocol = { from = [\"172.16.0.0/12\"], others = \"plain\" }\n",
+            _ => "",
+        };
+        let preread = timeouts[0] + 500;
+        let keys = format!("[[listener]]\ntimeouts = {{ preread = \"{preread}ms\" }}\n{reads_headers}");
+        text = text[..listeners_at].to_owned() + &text[listeners_at..].replace("[[listener]]\n", &keys);
         for pool in 0..pools {
             draw_pool(rng, &mut text, pool, timeouts, header, &mut backends);
         }
@@ -93,7 +103,7 @@ impl Plan {
         let pipe_len = to_usize(pick(rng, &[1, 2, 16, 256])) * PAGE;
         // Without dice of its own, and fewer than backends that may be silent, mostly.
         let checks_max = [2, 1, 3, 128][(pipe_len / PAGE + pipes_max) % 4];
-        let patience = Patience { connect, idle, half_close };
+        let patience = Patience { connect, idle, half_close, preread: preread * 1_000_000 };
         Self { config, backends, patience, sessions_max, checks_max, pipes_max, pipe_len }
     }
 }

@@ -20,7 +20,7 @@ use l4lb::control::SteppedControl;
 use l4lb::messages::report::{AgentNews, Report, Reports};
 use l4lb::pool::{Backend, BackendId, Listener, Pool, PoolId, Snapshot};
 use l4lb::session::{CloseReason, Direction};
-use l4lb::stats::{self, Counter, PauseReason, Totals, WorkerStats};
+use l4lb::stats::{self, Counter, PauseReason, RefuseReason, Totals, WorkerStats};
 use l4lb::worker::{Admission, Audit, Flow, Worker, WorkerHandle};
 
 use crate::accounting::Books;
@@ -148,6 +148,7 @@ impl World {
         let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
         net.backends.clone_from(&plan.backends);
         net.proxy = plan.config.pools[0].proxy_protocol;
+        net.listens_behind.clone_from(&plan.config.listeners[0].proxy_protocol);
         net.shortage.all_splice = plan.config.pools.iter().all(|pool| pool.relay == Relay::Splice);
         let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();
@@ -369,6 +370,14 @@ impl World {
             assert_eq!(taken, accounted, "{direction:?}: taken = given + held + discarded");
         }
         assert_eq!(totals.taken.iter().sum::<u64>(), net.taken, "every byte taken is counted");
+        assert_eq!(
+            totals.header_bytes_taken, net.header_bytes_taken,
+            "every byte of a header taken is counted"
+        );
+        let refused =
+            |listener: &Arc<Listener>| listener.stats().read().refused[RefuseReason::ProxyUntrusted.index()];
+        let refused: u64 = self.listeners_ever.iter().map(refused).sum();
+        assert_eq!(refused, net.refused, "every client that is turned away is counted");
         let sum = |count: fn(&WorkerStats) -> &Counter| {
             self.stats.iter().map(|stats| count(stats).get()).sum::<u64>()
         };

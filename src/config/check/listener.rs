@@ -2,23 +2,28 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use toml::Spanned;
 
 use super::pool::{self, PoolDraft, TIMEOUTS};
-use super::reader::{Reader, quote, spot_of, str_of};
+use super::proxy;
+use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
 use crate::base::nearest::did_you_mean;
 use crate::config::address::parse_bind;
 use crate::config::error::Invalid;
 use crate::config::model::{Accept, Listener, Timeouts};
 use crate::config::overrides::Overrides;
 use crate::config::parse::label::label;
-use crate::config::parse::raw::{Key, RawListener, Table};
+use crate::config::parse::raw::{Key, RawListener, RawListenerTimeouts, Table};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
-use crate::config::ranges::{BACKLOG_MAX, SESSIONS_MAX};
+use crate::config::ranges::{BACKLOG_MAX, SESSIONS_MAX, TIMEOUT};
 
 /// Default length of the accept queue, per worker; the kernel caps it at net.core.somaxconn.
 pub const BACKLOG: u32 = 4096;
+
+/// Default of the time in which a client must have sent its header.
+const PREREAD: Duration = Duration::from_secs(3);
 
 const ACCEPTS: [(&str, Accept); 2] = {
     let [a, b] = Accept::ALL;
@@ -45,11 +50,13 @@ pub(super) fn check(
     let accept = read.choice("accept", &raw.accept, &ACCEPTS).unwrap_or(Accept::Reuseport);
     let max_sessions = read.count("max_sessions", &raw.max_sessions, SESSIONS_MAX);
     let inherited = pools.get(pool).map_or(TIMEOUTS, |pool| pool.pool.timeouts);
-    let timeouts = pool::timeouts(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
+    let timeouts = pool::timeouts_of_listener(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
+    let preread = preread(raw.timeouts.as_ref(), &scope, report);
+    let proxy_protocol = proxy::check_in(raw.proxy_protocol.as_ref(), &scope, report);
     let bind = bind?;
     let name = name.unwrap_or_else(|| if raw.name.is_none() { bind.to_string() } else { String::new() });
     Some(Placed {
-        item: Listener { name, bind, pool, backlog, accept, max_sessions, timeouts },
+        item: Listener { name, bind, pool, backlog, accept, max_sessions, timeouts, preread, proxy_protocol },
         name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
         address_at: spot_of(&raw.bind).unwrap_or_else(|| scope.spot.clone()),
         scope,
@@ -70,11 +77,24 @@ pub(super) fn of_flag(index: usize, bind: SocketAddr, timeouts: Timeouts) -> Pla
             accept: Accept::Reuseport,
             max_sessions: None,
             timeouts,
+            preread: PREREAD,
+            proxy_protocol: None,
         },
         scope: Scope::new(spot.clone(), format!("listener {bind}")),
         name_at: spot.clone(),
         address_at: spot,
     }
+}
+
+/// Returns the key of `timeouts` that only listeners have.
+fn preread(
+    raw: Option<&Spanned<Table<RawListenerTimeouts>>>,
+    parent: &Scope,
+    report: &mut Report,
+) -> Duration {
+    let scope = parent.part(spot_of_table(raw), "timeouts");
+    let key = raw.and_then(|raw| raw.get_ref().preread.clone());
+    Reader { report, scope: &scope }.duration("preread", &key, TIMEOUT, None).unwrap_or(PREREAD)
 }
 
 fn bind(read: &mut Reader, key: &Key) -> Option<SocketAddr> {

@@ -19,7 +19,9 @@ use crate::config::model::{
 };
 use crate::config::overrides::{BackendFlag, Overrides};
 use crate::config::parse::label::label;
-use crate::config::parse::raw::{RawBackend, RawKeepalive, RawPool, RawTcp, RawTimeouts, Table};
+use crate::config::parse::raw::{
+    RawBackend, RawKeepalive, RawListenerTimeouts, RawPool, RawTcp, RawTimeouts, Table,
+};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
 use crate::config::priority::priority_of;
 use crate::config::ranges::{
@@ -180,7 +182,7 @@ pub(super) fn check(
     draft
 }
 
-/// Returns the timeouts of a pool or a listener: a flag wins over the table, the table over the `inherited` ones.
+/// Returns the timeouts of a pool: a flag wins over the table, the table over the `inherited` ones.
 pub(super) fn timeouts(
     raw: Option<&Spanned<Table<RawTimeouts>>>,
     parent: &Scope,
@@ -191,7 +193,33 @@ pub(super) fn timeouts(
     let absent = RawTimeouts::default();
     let scope = parent.part(spot_of_table(raw), "timeouts");
     let raw = raw.map_or(&absent, |raw| raw.get_ref());
-    let mut read = Reader { report, scope: &scope };
+    timeouts_of(raw, &scope, inherited, overrides, report)
+}
+
+/// The same for a listener, whose table has a key more.
+pub(super) fn timeouts_of_listener(
+    raw: Option<&Spanned<Table<RawListenerTimeouts>>>,
+    parent: &Scope,
+    inherited: Timeouts,
+    overrides: &Overrides,
+    report: &mut Report,
+) -> Timeouts {
+    let scope = parent.part(spot_of_table(raw), "timeouts");
+    let raw = raw.map(|raw| {
+        let RawListenerTimeouts { connect, idle, half_close, preread: _ } = &**raw.get_ref();
+        RawTimeouts { connect: connect.clone(), idle: idle.clone(), half_close: half_close.clone() }
+    });
+    timeouts_of(&raw.unwrap_or_default(), &scope, inherited, overrides, report)
+}
+
+fn timeouts_of(
+    raw: &RawTimeouts,
+    scope: &Scope,
+    inherited: Timeouts,
+    overrides: &Overrides,
+    report: &mut Report,
+) -> Timeouts {
+    let mut read = Reader { report, scope };
     let connect = read.duration("connect", &raw.connect, TIMEOUT, None);
     let idle = read.duration("idle", &raw.idle, TIMEOUT, None);
     let half_close = read.duration("half_close", &raw.half_close, TIMEOUT, None);

@@ -1,11 +1,13 @@
-//! `proxy_protocol` of a pool.
+//! `proxy_protocol` of a pool and of a listener.
 
 use toml::{Spanned, Value};
 
 use super::reader::{Reader, spot_of_table};
-use crate::config::parse::raw::{Key, RawProxyOut, RawProxyOutKeys};
+use crate::base::network::Network;
+use crate::config::parse::raw::{Key, RawProxyIn, RawProxyOut, RawProxyOutKeys, Table};
 use crate::config::parse::report::{Report, Scope};
-use crate::config::proxy::{ProxyCheck, ProxyOut, ProxyVersion, TLVS};
+use crate::config::proxy::{Others, ProxyCheck, ProxyIn, ProxyOut, ProxyVersion, TLVS};
+use crate::config::ranges::PROXY_FROM_MAX;
 
 const VERSIONS: [(&str, ProxyVersion); 2] = {
     let [a, b] = ProxyVersion::ALL;
@@ -16,6 +18,49 @@ const CHECKS: [(&str, ProxyCheck); 3] = {
     let [a, b, c] = ProxyCheck::ALL;
     [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c)]
 };
+
+const OTHERS: [(&str, Others); 2] = {
+    let [a, b] = Others::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
+
+/// Returns the headers that a listener reads; `None` when it reads none.
+pub(super) fn check_in(
+    raw: Option<&Spanned<Table<RawProxyIn>>>,
+    parent: &Scope,
+    report: &mut Report,
+) -> Option<ProxyIn> {
+    let scope = parent.part(spot_of_table(raw), "proxy_protocol");
+    let raw = raw?.get_ref();
+    let mut read = Reader { report, scope: &scope };
+    if raw.from.is_none() {
+        read.wrong("from", &raw.from, "missing, write from = [\"10.0.0.0/8\"]: the balancers in front");
+    }
+    let from = networks(&mut read, &raw.from);
+    let others = read.choice("others", &raw.others, &OTHERS);
+    Some(ProxyIn { from: from?, others: others.unwrap_or(Others::Reject) })
+}
+
+fn networks(read: &mut Reader<'_>, key: &Key) -> Option<Vec<Network>> {
+    let value = key.as_ref()?.get_ref();
+    let Some(list) = value.as_array().filter(|list| (1..=PROXY_FROM_MAX).contains(&list.len())) else {
+        let got = read.got(key);
+        read.wrong("from", key, format_args!("must be a list of 1..={PROXY_FROM_MAX} networks, got {got}"));
+        return None;
+    };
+    let mut networks = Vec::new();
+    for element in list {
+        match element.as_str().map(str::parse::<Network>) {
+            Some(Ok(network)) => networks.push(network),
+            Some(Err(error)) => read.wrong("from", key, error),
+            None => {
+                let got = read.got_in(key, element);
+                read.wrong("from", key, format_args!("must be a list of strings, got {got}"));
+            }
+        }
+    }
+    (networks.len() == list.len()).then_some(networks)
+}
 
 /// Returns the header that a pool writes; `None` when it writes none.
 pub(super) fn check(

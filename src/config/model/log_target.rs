@@ -113,13 +113,14 @@ impl Facility {
 }
 
 /// The fields of the lines of a session, in the order that they have unless `log.fields` chooses.
-pub const SESSION_FIELDS: [&str; 17] = [
+pub const SESSION_FIELDS: [&str; 18] = [
     "session",
     "listener",
     "pool",
     "backend",
     "backend_address",
     "client",
+    "peer",
     "source",
     "to_backend",
     "to_client",

@@ -96,7 +96,24 @@ pub(in crate::config) struct RawListener {
     pub(in crate::config) backlog: Key,
     pub(in crate::config) accept: Key,
     pub(in crate::config) max_sessions: Key,
-    pub(in crate::config) timeouts: Section<RawTimeouts>,
+    pub(in crate::config) proxy_protocol: Section<RawProxyIn>,
+    pub(in crate::config) timeouts: Section<RawListenerTimeouts>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawProxyIn {
+    pub(in crate::config) from: Key,
+    pub(in crate::config) others: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawListenerTimeouts {
+    pub(in crate::config) connect: Key,
+    pub(in crate::config) idle: Key,
+    pub(in crate::config) half_close: Key,
+    pub(in crate::config) preread: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

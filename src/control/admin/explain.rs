@@ -8,6 +8,7 @@ use crate::base::time::Instant;
 use crate::control::history::{Standing, StandingChange};
 use crate::messages::query::{self, SessionExplanation};
 use crate::pool::{Advice, BackendId, Pool, SkipReason, TierKind};
+use crate::session::Stage;
 
 /// Returns the explanation of a session; its pool was `past` when it chose, and is `pool` now. `findings` are those of
 /// the checks of its backends that are down now.
@@ -19,11 +20,18 @@ pub(super) fn explanation(
     now: Instant,
 ) -> api::Explanation {
     let SessionExplanation { row, why, tried, .. } = explanation;
-    let mut sentences =
-        vec![format!("came from {} through listener {:?} to pool {:?}", row.client, row.listener, row.pool)];
+    let front = row.peer.map(|peer| format!(" (by a PROXY header of {peer})")).unwrap_or_default();
+    let mut sentences = vec![format!(
+        "came from {}{front} through listener {:?} to pool {:?}",
+        row.client, row.listener, row.pool
+    )];
     if row.retries > 0 {
         sentences.push(format!("dials that had failed before: {}", row.retries));
     }
+    let stage = match row.state {
+        query::SessionState::Live { stage, .. } => stage,
+        query::SessionState::Ended { code, .. } => code.stage(),
+    };
     match (&row.backend, why) {
         (Some(backend), Some(why)) => {
             sentences.push(format!("{:?} at {} was picked: {why}", backend.name, backend.address));
@@ -33,6 +41,9 @@ pub(super) fn explanation(
                 "{:?} at {} was the last that could not be dialed",
                 backend.name, backend.address
             ));
+        }
+        (None, _) if stage == Stage::Preread => {
+            sentences.push("no backend is picked before its PROXY header has come".to_owned());
         }
         (None, _) => sentences.push("no backend could be picked".to_owned()),
     }

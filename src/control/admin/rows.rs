@@ -422,6 +422,7 @@ pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
         backend: row.backend.as_ref().map(|backend| backend.name.clone()),
         backend_address: row.backend.as_ref().map(|backend| backend.address.to_string()),
         client: row.client.to_string(),
+        peer: row.peer.map(|peer| peer.to_string()),
         source: row.source.map(|source| source.to_string()),
         state: state.to_owned(),
         age,

@@ -166,6 +166,7 @@ mod tests {
             pool: if index.is_multiple_of(2) { "web".into() } else { "api".into() },
             backend: None,
             client: client.parse().unwrap(),
+            peer: None,
             source: None,
             opened: now - Duration::from_secs(age),
             given,

@@ -6,7 +6,7 @@ use super::families::Families;
 use crate::control::status::Pauses;
 use crate::pool::{Listener, Snapshot};
 use crate::session::CloseReason;
-use crate::stats::{ListenerReading, violations_of_listener};
+use crate::stats::{ListenerReading, RefuseReason, violations_of_listener};
 
 /// Returns the laws that do not hold.
 pub(super) fn write(
@@ -50,6 +50,17 @@ pub(super) fn write(
         "l4lb_listener_closed_sessions_total",
         "Ended sessions through it, by reason.",
         closed,
+    )?;
+    let refused = all.iter().flat_map(|(listener, counts)| {
+        let listener = listener.settings.name.as_str();
+        RefuseReason::ALL.map(|reason| {
+            ([("listener", listener), ("reason", reason.as_str())], counts.refused[reason.index()])
+        })
+    });
+    families.counters(
+        "l4lb_refused_total",
+        "Clients turned away before they were served, by reason.",
+        refused,
     )?;
     families.counters(
         "l4lb_listener_to_backend_bytes_total",

@@ -75,6 +75,17 @@ fn bytes(families: &mut Families, totals: &Totals) -> fmt::Result {
 
 /// Counted apart: they are of no client.
 fn headers(families: &mut Families, totals: &Totals) -> fmt::Result {
+    let taken = [([("kind", "client")], totals.headers_taken), ([("kind", "local")], totals.headers_local)];
+    families.counters(
+        "l4lb_received_proxy_headers_total",
+        "PROXY headers taken from clients: with the address of a client, or local, of a check.",
+        taken,
+    )?;
+    families.counter(
+        "l4lb_received_proxy_header_bytes_total",
+        "Bytes of these headers, which count as no others.",
+        totals.header_bytes_taken,
+    )?;
     families.counter(
         "l4lb_proxy_headers_total",
         "PROXY headers begun in front of the bytes to a backend.",

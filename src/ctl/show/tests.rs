@@ -44,6 +44,7 @@ fn session(id: &str, backend: Option<&str>) -> api::Session {
         backend: backend.map(Into::into),
         backend_address: backend.map(|_| "10.0.0.1:80".into()),
         client: "192.0.2.7:1234".into(),
+        peer: None,
         source: backend.map(|_| "10.0.0.9:40000".into()),
         state: "relaying".into(),
         age: 75.0,
@@ -223,6 +224,14 @@ ID     CLIENT          LISTENER  BACKEND  SOURCE          STATE       AGE   IDLE
 2 sessions, 20 B to backends, 4.0 KiB to clients
 "
     );
+}
+
+#[test]
+fn a_client_behind_a_balancer_in_front_is_shown_with_both_addresses() {
+    let behind = api::Session { peer: Some("10.0.0.2:99".into()), ..session("0.1.2", Some("a")) };
+    let page = api::SessionPage { sessions: vec![behind], next: None, has_older: false };
+    let text = sessions(&page);
+    assert!(text.contains("0.1.2  192.0.2.7:1234 via 10.0.0.2:99  front "), "{text}");
 }
 
 #[test]

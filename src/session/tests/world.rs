@@ -294,6 +294,7 @@ impl World {
                     }
                 }
             }
+            Op::Preread => panic!("no session of these scripts waits for a header"),
             Op::Flush(direction) => {
                 let conduit = &mut self.conduits[direction as usize];
                 let fin_follows = self.session.holds_the_last(direction);

@@ -24,6 +24,7 @@ pub(in crate::worker) struct Record {
     /// Returns the backends that could not be dialed.
     pub(in crate::worker) tried: Vec<BackendId>,
     pub(in crate::worker) client: SocketAddr,
+    pub(in crate::worker) front: Option<SocketAddr>,
     /// Only known when its line was written.
     pub(in crate::worker) source: Option<SocketAddr>,
     pub(in crate::worker) opened: Instant,

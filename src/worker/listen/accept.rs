@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::model::Accept;
 use crate::pool::{Listener, Snapshot};
-use crate::stats::PauseReason;
+use crate::stats::{PauseReason, RefuseReason};
 use crate::sys::{Kernel, concerns_one_connection, lacks_resources};
 use crate::worker::admission::Full;
 use crate::worker::core::{Core, Timer};
@@ -127,6 +127,10 @@ impl<K: Kernel> Acceptor<K> {
         match core.kernel.accept(&slot.socket) {
             Ok((client, peer)) => {
                 slot.next_pause = PAUSE_FIRST;
+                if slot.refuses(peer) {
+                    self.refuse(core, index, client, peer);
+                    return None;
+                }
                 let (listener, accept) = (Arc::clone(&slot.listener), slot.accept());
                 listener.stats().of(core.index).accepted.add(1);
                 core.stats.accepted.add(1);
@@ -139,6 +143,19 @@ impl<K: Kernel> Acceptor<K> {
                 None
             }
         }
+    }
+
+    /// Resets a client that may not connect here. It was no session, and gives its place back.
+    fn refuse(&mut self, core: &mut Core<K>, index: usize, client: K::Socket, peer: SocketAddr) {
+        core.kernel.reset(client);
+        let Some(slot) = self.listeners.get_mut(index) else { return };
+        core.admission.leave(&slot.listener);
+        slot.listener.stats().of(core.index).refused[RefuseReason::ProxyUntrusted.index()].add(1);
+        if let Some(untold) = slot.refusal_log.take(core.now) {
+            let (name, reason) = (&slot.listener.settings.name, RefuseReason::ProxyUntrusted.as_str());
+            log::warn!(listener:% = name, client:% = peer, reason, untold; "a client is refused");
+        }
+        self.count_down_queue(core, index);
     }
 
     fn on_accept_error(&mut self, core: &mut Core<K>, index: usize, error: &io::Error) {

@@ -1,5 +1,6 @@
 //! One listener of a worker, and how far it is from being closed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::base::token_bucket::TokenBucket;
 use crate::config::model::Accept;
+use crate::config::proxy::Welcome;
 use crate::pool::{Listener, Snapshot};
 use crate::stats::PauseReason;
 use crate::sys::Kernel;
@@ -18,6 +20,9 @@ pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(10);
 pub(super) const PAUSE_BROKEN: Duration = Duration::from_secs(1);
 /// Pauses are logged at most this often.
 const PAUSE_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// Refused clients are logged at most this often.
+const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// One listener of this worker.
 pub(in crate::worker) struct ListenerSlot<K: Kernel> {
@@ -42,6 +47,7 @@ pub(in crate::worker) struct ListenerSlot<K: Kernel> {
     /// Why accept is not called, and since when.
     pub(super) held_up: Option<(PauseReason, Instant)>,
     pub(super) pause_log: TokenBucket,
+    pub(super) refusal_log: TokenBucket,
     /// The longest that its queue may have become.
     pub(super) queue_max: u32,
     pub(super) stage: Stage,
@@ -78,6 +84,7 @@ impl<K: Kernel> ListenerSlot<K> {
             next_pause: PAUSE_FIRST,
             held_up: None,
             pause_log: TokenBucket::new(1, PAUSE_LOG_PERIOD, now),
+            refusal_log: TokenBucket::new(1, REFUSAL_LOG_PERIOD, now),
             queue_max,
             stage: Stage::Open,
         })
@@ -93,6 +100,12 @@ impl<K: Kernel> ListenerSlot<K> {
     pub(super) fn turn_into(&mut self, listener: &Arc<Listener>) {
         self.listener.clone_from(listener);
         self.queue_max = self.queue_max.max(queue_max(listener));
+    }
+
+    /// Returns whether a client with this address may not connect.
+    pub(super) fn refuses(&self, peer: SocketAddr) -> bool {
+        let proxy = self.listener.settings.proxy_protocol.as_ref();
+        proxy.is_some_and(|proxy| proxy.welcome(peer.ip()) == Welcome::Reject)
     }
 
     /// Returns how the sessions accepted from it are assigned to workers.

@@ -83,7 +83,7 @@ impl<K: Kernel> Relay<K> {
         assert!(armed <= session.deadline(), "{key:?}: its timer fires too late");
         let waits = slot.counting == Counting::Lasting && session.has_uncounted();
         assert!(!waits, "{key:?}: a long session is on the list of those whose bytes are counted");
-        let waits = self.waiting.contains(key);
+        let waits = self.waiting.contains(key) || session.is_opening();
         assert_eq!(backend.is_some(), !waits, "{key:?}: dialed, or waiting to be");
         assert_eq!(lease.is_some(), !waits, "{key:?}: a lease while it has a backend");
         for direction in Direction::BOTH {

@@ -63,6 +63,11 @@ impl Buffers {
         &mut self.scratch[..len]
     }
 
+    /// Returns the buffer for a look at bytes that stay where they are, so it is never lean.
+    pub(super) fn room_to_look(&mut self) -> &mut [u8] {
+        &mut self.scratch
+    }
+
     /// Marks the first `bytes` of the room as held.
     pub(super) fn hold(&mut self, bytes: usize) {
         self.held = 0..bytes;

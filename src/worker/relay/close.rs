@@ -32,7 +32,7 @@ impl<K: Kernel> Relay<K> {
             conduit.discard(&mut self.buffers);
         }
         slot.count(&core.stats, core.index);
-        let summary = slot.session.summary(end.reason, core.now);
+        let summary = slot.session.summary(slot.reported(end.reason), core.now);
         core.stats.on_closed(&summary);
         core.stats.on_header_lost(slot.session.unwritten_preface());
         slot.listener.stats().of(core.index).on_closed(&summary);
@@ -78,6 +78,7 @@ fn record<K: Kernel>(
         choice: slot.choice(),
         tried: slot.failed.take().map_or(Vec::new(), |failed| failed.tried),
         client: slot.client(),
+        front: slot.front(),
         source,
         opened: slot.session.accepted_at(),
         summary,

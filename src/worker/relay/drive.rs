@@ -12,6 +12,7 @@ use crate::sys::Kernel;
 use crate::worker::budget::Share;
 use crate::worker::core::{Core, Timer};
 use crate::worker::relay::conduit::{Conduit, RelayBuffers, Source};
+use crate::worker::relay::opening::preread;
 use crate::worker::relay::uncounted::Counting;
 use crate::worker::relay::{Relay, Slot};
 
@@ -85,6 +86,7 @@ impl<K: Kernel> Relay<K> {
     fn run_share(&mut self, core: &mut Core<K>, key: Key, mut share: Share) -> Driven {
         let Some(slot) = self.sessions.get_mut(key) else { return Driven::Idle };
         let mut driven = Driven::Idle;
+        let was_opening = slot.session.is_opening();
         while let Some(op) = slot.session.next_op() {
             if !allows(&share, op, &slot.conduits) {
                 // Its edges have been reported and will not be again: it waits behind the others.
@@ -116,6 +118,7 @@ impl<K: Kernel> Relay<K> {
         core.turn.spend(&share);
         match slot.session.end() {
             Some(end) => self.close(core, key, end),
+            None if was_opening && !slot.session.is_opening() => self.proceed(core, key),
             None => {
                 if slot.is_to_be_listed(core.now) {
                     slot.counting = Counting::Listed;
@@ -185,7 +188,8 @@ fn allows<P>(share: &Share, op: Op, conduits: &[Conduit<P>; 2]) -> bool {
             let conduit = &conduits[direction as usize];
             share.takes_streams() || !conduit.streams() || conduit.is_in_scratch()
         }
-        Op::ShutdownWrite(_)
+        Op::Preread
+        | Op::ShutdownWrite(_)
         | Op::TakeError(_)
         | Op::AskUnread(_)
         | Op::AskUnacked(_)
@@ -204,7 +208,7 @@ fn run<K: Kernel>(
     splice_max: usize,
     now: Instant,
 ) -> Outcome {
-    let Slot { session, client, backend, conduits, .. } = slot;
+    let Slot { session, client, backend, conduits, origin, .. } = slot;
     let socket = match op.side() {
         Side::Client => client,
         Side::Backend => backend.as_ref().expect("the machine names the backend only once it is connected"),
@@ -218,6 +222,10 @@ fn run<K: Kernel>(
         Op::Flush(direction) => {
             let is_last = session.holds_the_last(direction);
             conduits[direction as usize].flush(kernel, socket, is_last, relay_buffers, now)
+        }
+        Op::Preread => {
+            let may_end = session.hides_more(Side::Client);
+            preread(kernel, (socket, may_end), &mut relay_buffers.buffers, stats, origin)
         }
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {
             Ok(()) => Outcome::Done,

@@ -3,7 +3,7 @@
 //! It is rendered once the backend is connected, so a dial that fails has sent none, and the next backend gets its own.
 
 use crate::base::slots::Key;
-use crate::preread::Addresses;
+use crate::preread::{Addresses, Header};
 use crate::session::Direction;
 use crate::sys::Kernel;
 use crate::worker::core::Core;
@@ -28,8 +28,11 @@ impl<K: Kernel> Relay<K> {
 }
 
 impl<K: Kernel> Slot<K> {
-    /// The client, and the address that it connected to.
+    /// The client, and the address that it connected to: as the header that it sent has them, or else its socket.
     fn addresses(&self, kernel: &mut K) -> Addresses {
+        if let Some(Header::Client(addresses)) = self.origin.header() {
+            return addresses;
+        }
         // Of a connection that has died the kernel may have forgotten it.
         let destination = kernel.local_address(&self.client).unwrap_or(self.listener.settings.bind);
         Addresses { source: self.client(), destination }

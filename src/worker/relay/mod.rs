@@ -1,8 +1,9 @@
 //! The sessions of a worker, from the dial to the last byte: the only part that has them.
 //!
 //! In reading order: `slot` is what is held for one session; `connect` chooses and dials a backend, for which a session
-//! may have to wait in `waiting`; `header` is what a backend may read first; `drive` relays; `conduit` holds the bytes in between, in `buffers` or `pipes`, which
-//! are `lent`; `stalled` takes pipes from sinks that have stopped; `byte_accounting` counts the bytes of sessions that
+//! may have to wait in `waiting`; `opening` is what a client may have to send before that, `header` what a backend may
+//! read first; `drive` relays; `conduit` holds the bytes in between, in `buffers` or `pipes`, which are
+//! `lent`; `stalled` takes pipes from sinks that have stopped; `byte_accounting` counts the bytes of sessions that
 //! last; `lines` logs; `lost_wakeups` finds sessions whose event was lost. Only `close` frees a session.
 
 mod audit;
@@ -16,6 +17,7 @@ mod header;
 mod lent;
 mod lines;
 mod lost_wakeups;
+mod opening;
 mod pipes;
 mod slot;
 mod stalled;
@@ -30,13 +32,14 @@ use std::sync::Arc;
 use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
 use crate::pool::{BackendId, Choice, Listener};
-use crate::session::{CloseReason, Session, Side, Timeouts};
+use crate::session::{CloseReason, Side, Timeouts};
 use crate::sys::{Kernel, Token};
 use crate::worker::core::Core;
 
 use buffers::Buffers;
 use conduit::{Conduit, RelayBuffers};
 use pipes::Pipes;
+use slot::Origin;
 pub(super) use slot::Slot;
 use suspects::Sweep;
 use uncounted::{Counting, Uncounted};
@@ -128,7 +131,7 @@ impl<K: Kernel> Relay<K> {
         std::mem::take(&mut self.freed)
     }
 
-    /// Opens a session that is counted already: one slab entry, one dial.
+    /// Opens a session that is counted already: one slab entry, one dial, or before it a header of its client.
     pub(super) fn open(
         &mut self,
         core: &mut Core<K>,
@@ -139,18 +142,18 @@ impl<K: Kernel> Relay<K> {
         let timeouts = listener.settings.timeouts;
         let pool = &core.snapshot.pool(listener.pool).settings;
         let (tcp, relay) = (&pool.tcp, pool.relay);
+        let own = Timeouts::new(timeouts.connect, timeouts.idle, timeouts.half_close, tcp.user_timeout);
+        let session = opening::session(&listener, own, peer, core.now);
+        let is_opening = session.is_opening();
         let slot = Slot {
-            session: Session::new(
-                Timeouts::new(timeouts.connect, timeouts.idle, timeouts.half_close, tcp.user_timeout),
-                core.now,
-            ),
+            session,
             client,
             backend: None,
             lease: None,
             choice: Choice::default(),
             conduits: [Conduit::new(relay), Conduit::new(relay)],
             timer: None,
-            peer,
+            origin: Origin::Peer(peer),
             pool: listener.pool,
             listener,
             failed: None,
@@ -163,6 +166,8 @@ impl<K: Kernel> Relay<K> {
         self.sweep.begin(core.now, &mut core.wheel);
         let slot = self.sessions.get_mut(key).expect("inserted just now");
         match core.kernel.watch(&slot.client, Token::Session(key, Side::Client)) {
+            // The kernel reports what has come already.
+            Ok(()) if is_opening => self.arm(core, key),
             Ok(()) => self.proceed(core, key),
             // epoll(7): the system has a limit on watches.
             Err(_) => self.cut(core, key, CloseReason::LocalLimit),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::pool::{Backend, BackendId, Choice, Lease, Listener, PoolId};
+use crate::preread::Header;
 use crate::session::{CloseReason, Session};
 use crate::sys::Kernel;
 use crate::worker::relay::conduit::Conduit;
@@ -23,8 +24,7 @@ pub(in crate::worker) struct Slot<K: Kernel> {
     pub(super) conduits: [Conduit<K::Pipe>; 2],
     /// The only timer of the session, and when it fires.
     pub(super) timer: Option<(TimerId, Instant)>,
-    /// Where the socket of the client comes from.
-    pub(super) peer: SocketAddr,
+    pub(super) origin: Origin,
     /// The version that accepted it.
     pub(super) listener: Arc<Listener>,
     pub(super) pool: PoolId,
@@ -36,6 +36,36 @@ pub(in crate::worker) struct Slot<K: Kernel> {
     pub(super) counting: Counting,
     /// Seconds from accept to the latest periodic line, or to when it was due.
     pub(super) line_age: u32,
+}
+
+/// The other end of the client's socket, the peer, and the client that it connects for.
+pub(super) enum Origin {
+    /// The peer is the client, or its header has not come yet.
+    Peer(SocketAddr),
+    /// The peer is a balancer in front. Few listeners have any, so the size of a session is that of the other case.
+    Front(Box<Front>),
+}
+
+pub(super) struct Front {
+    pub(super) peer: SocketAddr,
+    pub(super) header: Header,
+}
+
+impl Origin {
+    pub(super) fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Peer(peer) => *peer,
+            Self::Front(front) => front.peer,
+        }
+    }
+
+    /// Returns the header of the client, once that was taken.
+    pub(super) fn header(&self) -> Option<Header> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Front(front) => Some(front.header),
+        }
+    }
 }
 
 pub(super) struct FailedDials {
@@ -60,9 +90,17 @@ impl<K: Kernel> Slot<K> {
         self.pool
     }
 
-    /// The client that is balanced, and that logs and answers name: as the socket says.
+    /// The client that is balanced, and that logs and answers name: as its header says, or else the socket.
     pub(in crate::worker) fn client(&self) -> SocketAddr {
-        self.peer
+        match self.origin.header() {
+            Some(Header::Client(addresses)) => addresses.source,
+            Some(Header::Unknown | Header::Local) | None => self.origin.peer(),
+        }
+    }
+
+    /// The balancer in front that has sent the header of the client.
+    pub(in crate::worker) fn front(&self) -> Option<SocketAddr> {
+        self.origin.header().map(|_| self.origin.peer())
     }
 
     /// Returns the backend that it is on, or else the last that could not be dialed.

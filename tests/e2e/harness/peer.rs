@@ -283,6 +283,11 @@ impl Sending<'_> {
         self.flow.bytes += bytes.len() as u64;
     }
 
+    /// The same for a peer that may have been reset.
+    pub(crate) fn try_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Write::write_all(&mut self.socket, bytes)
+    }
+
     /// One byte as urgent.
     #[track_caller]
     pub(crate) fn urgent(&mut self, byte: u8) {

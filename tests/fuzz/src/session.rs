@@ -59,6 +59,10 @@ struct Books {
     cut: Option<CloseReason>,
     first_to_fail: Option<Side>,
     is_dialing: bool,
+    /// The client has yet to send a header.
+    is_opening: bool,
+    /// Its time for that is over.
+    is_late: bool,
     wires: [Wire; 2],
     flows: [Flow; 2],
     /// Bytes of the header to the backend that are not written.
@@ -109,6 +113,7 @@ fn quiet(op: Op) -> Outcome {
     match op {
         Op::Fill(_) | Op::Flush(_) => Outcome::WouldBlock,
         Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, unacked: 0 },
+        Op::Preread => Outcome::WouldBlock,
         Op::ShutdownWrite(_)
         | Op::TakeError(_)
         | Op::AskUnread(_)
@@ -124,7 +129,7 @@ fn stubborn(op: Op) -> Outcome {
         Op::AskDelivery(_) => Outcome::Delivery { quiet: Duration::MAX, unacked: 1_000 },
         Op::AskSilence(_) => Outcome::Silent(Duration::ZERO),
         Op::AskUnread(_) => Outcome::Unread,
-        Op::Fill(_) | Op::Flush(_) | Op::ShutdownWrite(_) | Op::TakeError(_) => quiet(op),
+        Op::Fill(_) | Op::Flush(_) | Op::Preread | Op::ShutdownWrite(_) | Op::TakeError(_) => quiet(op),
     }
 }
 
@@ -135,8 +140,15 @@ impl Books {
             [(); 4].map(|()| timeout(choices).unwrap_or(Duration::from_mins(1)));
         // Half of the sessions leave it to the kernel.
         let user = user.as_millis().is_multiple_of(2).then_some(user);
+        let timeouts = Timeouts::new(connect, idle, half_close, user);
+        let is_opening = choices.ratio(1, 4).unwrap_or(false);
+        let session = if is_opening {
+            Session::opening(timeouts, now, half_close)
+        } else {
+            Session::new(timeouts, now)
+        };
         Self {
-            session: Session::new(Timeouts::new(connect, idle, half_close, user), now),
+            session,
             now,
             user,
             accepted: now,
@@ -145,6 +157,8 @@ impl Books {
             cut: None,
             first_to_fail: None,
             is_dialing: true,
+            is_opening,
+            is_late: false,
             wires: [Wire::default(); 2],
             flows: [Flow::default(); 2],
             header: 0,
@@ -176,6 +190,7 @@ impl Books {
                 self.on_timer(choices)?;
             }
             11 => self.on_timer(choices)?,
+            12..=15 if self.is_opening => {}
             12 if self.is_dialing => self.dial_again(choices.arbitrary()?),
             13 if self.is_dialing => {
                 self.connect();
@@ -227,6 +242,19 @@ impl Books {
         self.wires[Side::Backend as usize] = Wire::default();
     }
 
+    /// The session ends before a backend was dialed.
+    fn expect_turned_away(&mut self, reason: CloseReason) {
+        let reason = *self.cut.get_or_insert(reason);
+        assert_eq!(self.session.end().map(|end| end.reason), Some(reason));
+    }
+
+    /// An event may have been lost.
+    fn expect_last_look(&mut self) {
+        self.is_late = true;
+        self.wires[Side::Client as usize].readable = true;
+        assert_eq!(self.session.next_op(), Some(Op::Preread));
+    }
+
     fn cut(&mut self, reason: CloseReason) {
         self.session.cut(reason);
         self.cut.get_or_insert(reason);
@@ -237,6 +265,7 @@ impl Books {
             Expiry::Early => assert!(self.now < self.session.deadline()),
             Expiry::Wait | Expiry::Dial if choices.arbitrary()? => self.dial_again(true),
             Expiry::Wait | Expiry::Dial => self.cut(CloseReason::ConnectTimeout),
+            Expiry::Drive if self.is_opening => self.expect_last_look(),
             Expiry::Drive => assert!(!self.is_dialing),
         }
         Ok(())
@@ -263,6 +292,9 @@ impl Books {
         let choice = choices.int_in_range(0..=9)?;
         Ok(match (op, choice) {
             (_, 0) => Outcome::Failed(kind(choices)?),
+            (Op::Preread, 1..=4) => Outcome::Done,
+            (Op::Preread, 5) => Outcome::Eof,
+            (Op::Preread, 6) => Outcome::Refused(CloseReason::ProxyBad),
             (Op::Fill(_), 1 | 2) => Outcome::Eof,
             (Op::Fill(_), 3..=5) => Outcome::Moved(choices.int_in_range(1..=READ_MAX)?),
             (Op::Fill(_), 6 | 7) => Outcome::Drained(choices.int_in_range(1..=READ_MAX)?),
@@ -299,7 +331,9 @@ impl Books {
 
     /// What has to hold for an op to be asked for.
     fn expect_due(&self, op: Op) {
-        let may_be_dialing = [Op::TakeError(Side::Client), Op::AskUnread(Side::Client)].contains(&op);
+        let may_be_dialing =
+            [Op::Preread, Op::TakeError(Side::Client), Op::AskUnread(Side::Client)].contains(&op);
+        assert!(!self.is_opening || [Op::Preread, Op::TakeError(Side::Client)].contains(&op), "{op:?}");
         assert!(!self.is_dialing || may_be_dialing, "{op:?} while dialing");
         assert_eq!(self.session.end(), None, "{op:?} after the end");
         match op {
@@ -328,6 +362,7 @@ impl Books {
                 );
                 assert_eq!(self.wire(side).error, None, "a FIN into a dead connection");
             }
+            Op::Preread => assert!(self.is_opening && self.wire(Side::Client).readable, "{op:?} for nothing"),
             Op::TakeError(side) => assert!(self.wire(side).suspect, "{op:?} without a hint"),
             Op::AskUnread(side) => {
                 assert!(self.is_dialing && self.wire(side).error.is_some(), "{op:?} of a side that lives");
@@ -342,6 +377,20 @@ impl Books {
         let side = op.side();
         self.is_header_new &= op != Op::Flush(Direction::ToBackend);
         match (op, outcome) {
+            (Op::Preread, Outcome::Done) => self.is_opening = false,
+            (Op::Preread, Outcome::Refused(reason)) => self.expect_turned_away(reason),
+            (Op::Preread, Outcome::WouldBlock) if self.wire(side).error.is_some() => {
+                self.expect_turned_away(CloseReason::ClientGone);
+            }
+            (Op::Preread, Outcome::WouldBlock) if self.is_late => {
+                self.expect_turned_away(CloseReason::PrereadTimeout);
+            }
+            (Op::Preread, Outcome::WouldBlock) => self.wires[side as usize].readable = false,
+            (Op::Preread, Outcome::Failed(kind)) => {
+                self.fails(side, kind);
+                self.expect_turned_away(CloseReason::ClientGone);
+            }
+            (Op::Preread, _) => self.expect_turned_away(CloseReason::ClientGone),
             (Op::Fill(direction), Outcome::Moved(bytes)) => {
                 self.flows[direction as usize].filled += bytes as u64;
             }
@@ -457,6 +506,7 @@ impl Books {
         match self.session.on_deadline(self.now) {
             Expiry::Early => panic!("the deadline had come"),
             Expiry::Wait | Expiry::Dial => on_dial(self),
+            Expiry::Drive if self.is_opening => self.expect_last_look(),
             Expiry::Drive => {}
         }
     }
