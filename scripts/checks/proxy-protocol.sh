@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The PROXY protocol with real servers behind l4lb: HAProxy, nginx and aiosmtpd learn the address of the client, in both
-# versions, and are up by checks that begin with a header of their own.
+# versions, and are up by checks that begin with a header of their own. With real balancers in front of it: HAProxy, nginx
+# and another l4lb, and the address is that of the client still.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 
@@ -116,11 +117,86 @@ END
         grep -qE "^proxy (b')?$CLIENT'? $port ${FRONT[smtp]##*:}$" "$WORK/smtp.out"
 }
 
+# Balancers in front, each at a port of its own, and l4lb behind them, which passes on what they say.
+start_fronts() {
+    cat >"$WORK/inner.toml" <<END
+[[listener]]
+name = "inner"
+bind = "$INNER"
+proxy_protocol = { from = ["127.0.0.1"] }
+$(pool_of nginx "$NGINX_PORT" '"v2"' 'type = "http", path = "/"')
+END
+    start_l4lb inner -c "$WORK/inner.toml"
+    wait_until 10 "nginx is up by its checks" log_has inner "pool=nginx .* to=up"
+    cat >"$WORK/fronts.cfg" <<END
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
+listen v1
+    bind ${FRONT[haproxy-v1]}
+    server l4lb $INNER send-proxy
+listen v2
+    bind ${FRONT[haproxy-v2]}
+    server l4lb $INNER send-proxy-v2 check inter 200ms
+END
+    start fronts haproxy -db -f "$WORK/fronts.cfg"
+    cat >"$WORK/front.conf" <<END
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+pid $WORK/nginx/front.pid;
+error_log stderr info;
+events {}
+stream {
+    server {
+        listen ${FRONT[nginx-v1]};
+        proxy_pass $INNER;
+        proxy_protocol on;
+    }
+}
+END
+    start front nginx -c "$WORK/front.conf"
+    cat >"$WORK/outer.toml" <<END
+[[listener]]
+bind = "${FRONT[l4lb]}"
+[[pool]]
+proxy_protocol = { version = "v2", tlvs = ["crc32c", "unique_id"] }
+backend = [{ address = "$INNER" }]
+health = { type = "tcp", interval = "200ms", fast_interval = "100ms", rise = 1, initial_state = "down" }
+END
+    start_l4lb outer -c "$WORK/outer.toml"
+    wait_until 10 "the inner l4lb is up by checks of the outer one" log_has outer 'to=up'
+    for name in haproxy-v1 haproxy-v2 nginx-v1; do
+        wait_until 10 "$name listens" accepts_connections "${FRONT[$name]}"
+    done
+}
+
+check_fronts() {
+    local name wrong
+    for name in haproxy-v1 haproxy-v2 nginx-v1 l4lb; do
+        check_http "$name"
+    done
+    wait_until 5 "the log has the client and the balancer in front" log_has inner " session .*client=$CLIENT:.* peer=127.0.0.1:"
+    wrong=$(grep -cE 'reason=(proxy_bad|preread_timeout)' "$WORK/inner.log" || true)
+    expect "headers that were refused" "$wrong" = 0
+}
+
+check_stranger() {
+    ! curl -sS --max-time 5 --interface "$CLIENT" "http://$INNER/" >"$WORK/stranger.out" 2>&1 ||
+        fail "a client that is no balancer in front was served"
+    wait_until 5 "the refused client is logged" log_has inner "reason=\"?proxy_untrusted"
+}
+
 require haproxy nginx curl python3
 "$PYTHON" -c "import aiosmtpd" || fail "needs python3-aiosmtpd"
 build
-read -r HAPROXY_PORT NGINX_PORT SMTP_PORT FRONT1 FRONT2 FRONT3 <<<"$(free_ports 6 | tr '\n' ' ')"
-declare -A FRONT=([haproxy]="127.0.0.1:$FRONT1" [nginx]="127.0.0.1:$FRONT2" [smtp]="127.0.0.1:$FRONT3")
+read -r -a PORTS <<<"$(free_ports 11 | tr '\n' ' ')"
+HAPROXY_PORT=${PORTS[0]} NGINX_PORT=${PORTS[1]} SMTP_PORT=${PORTS[2]} INNER=127.0.0.1:${PORTS[3]}
+declare -A FRONT=()
+for name in haproxy nginx smtp haproxy-v1 haproxy-v2 nginx-v1 l4lb; do
+    FRONT[$name]=127.0.0.1:${PORTS[4 + ${#FRONT[@]}]}
+done
 start_servers
 for version in '"v1"' '"v2"' '{ version = "v2", tlvs = ["crc32c", "unique_id"] }' '{ version = "v1", check = "local" }'; do
     start_balancer "$version"
@@ -130,3 +206,7 @@ for version in '"v1"' '"v2"' '{ version = "v2", tlvs = ["crc32c", "unique_id"] }
     stop balancer
     pass "$version: HAProxy, nginx and aiosmtpd are up and know the client"
 done
+start_fronts
+check_fronts
+check_stranger
+pass "behind HAProxy, nginx and another l4lb the client is known, and no one else is let in"
