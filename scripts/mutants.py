@@ -617,6 +617,48 @@ MUTANTS = [
         [("        let mut behind = name.match_indices('.').map(", "        let mut behind = name.rmatch_indices('.').map(")],
         unit_test="preread::tests::routes",
     ),
+    Mutant(
+        "preread-payload",
+        "what came with a header is taken with it",
+        "src/worker/relay/opening.rs",
+        [("take(kernel, socket, &mut room[..len])", "take(kernel, socket, &mut room[..there.max(len)])")],
+    ),
+    Mutant(
+        "preread-whole",
+        "a header that comes in pieces is refused",
+        "src/worker/relay/opening.rs",
+        [("Progress::More(_) => Outcome::WouldBlock,", "Progress::More(_) => Outcome::Refused(CloseReason::ProxyBad),")],
+    ),
+    Mutant(
+        "preread-false-end",
+        "the hint of an event is taken for the end of a client that has sent a part of its header",
+        "src/worker/relay/opening.rs",
+        [("may_end && kernel.has_ended(socket)", "may_end")],
+    ),
+    Mutant(
+        "preread-last-look",
+        "a client whose event was lost is reset, though its header is there",
+        "src/session/deadlines.rs",
+        [("self.phase = Phase::Opening { until, is_late: true };", "let _ = until;\n                self.cut(CloseReason::PrereadTimeout);")],
+    ),
+    Mutant(
+        "preread-last-header",
+        "a client that resets behind its header is gone, whatever it has sent",
+        "src/session/machine.rs",
+        [("self.endpoints[side as usize].readable |= self.is_opening();", "if self.is_opening() { self.cut(CloseReason::ClientGone); }")],
+    ),
+    Mutant(
+        "preread-peer",
+        "the balancer in front is taken for the client",
+        "src/worker/relay/slot.rs",
+        [("Some(Header::Client(addresses)) => addresses.source,", "Some(Header::Client(_)) => self.origin.peer(),")],
+    ),
+    Mutant(
+        "preread-strangers",
+        "whoever is no balancer in front is served",
+        "src/worker/listen/listener_slot.rs",
+        [("proxy.welcome(peer.ip()) == Welcome::Reject", "proxy.welcome(peer.ip()) == Welcome::Reject && peer.port() == 0")],
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 
