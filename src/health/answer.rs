@@ -2,6 +2,7 @@
 //! Every byte is judged as it arrives: a check ends with the first byte that decides it, not with the connection.
 
 use crate::health::cause::{Cause, Quoted};
+use crate::health::expected::Expected;
 
 /// At most this many bytes of an answer are kept; later ones decide nothing.
 pub const ANSWER_MAX: usize = 8 * 1024;
@@ -44,6 +45,15 @@ impl Answer {
         match self.wanted {
             Wanted::Contains(_) if !self.bytes.is_empty() => self.mismatch(),
             Wanted::Prefix(_) | Wanted::Contains(_) | Wanted::Status(_) => Cause::Closed { got: self.got() },
+        }
+    }
+
+    /// Returns the condition that it must meet.
+    pub(super) fn expected(&self) -> Expected {
+        match &self.wanted {
+            Wanted::Prefix(bytes) => Expected::bytes("an answer that starts with", bytes),
+            Wanted::Contains(bytes) => Expected::bytes("an answer with", bytes),
+            Wanted::Status(status) => Expected::bytes("the HTTP status", status.to_string().as_bytes()),
         }
     }
 

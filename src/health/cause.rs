@@ -186,11 +186,15 @@ impl Cause {
         }
     }
 
+    /// Returns whether nothing but the timeout has ended the check.
+    pub fn is_timeout(&self) -> bool {
+        let is_inner = matches!(self, Self::At { cause, .. } if cause.is_timeout());
+        is_inner || matches!(self, Self::TimedOut { .. })
+    }
+
     /// Returns the cause of a check whose round has only so long, if a timeout ended it.
     pub(super) fn late_in_round(self, limit: Duration) -> Self {
-        let timed_out = |cause: &Self| matches!(cause, Self::TimedOut { .. });
-        let is_late = timed_out(&self) || matches!(&self, Self::At { cause, .. } if timed_out(cause));
-        if is_late { Self::LateInRound { limit, cause: Box::new(self) } } else { self }
+        if self.is_timeout() { Self::LateInRound { limit, cause: Box::new(self) } } else { self }
     }
 
     /// Returns the cause of an error of the socket.

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 
 use crate::health::cause::{Cause, Place};
+use crate::health::expected::Expected;
 use crate::tls::Certificate;
 
 /// One conversation with a backend.
@@ -23,6 +24,11 @@ pub(super) trait Exchange: Debug + Send {
 
     /// Returns the step that waits for an answer, if there are several.
     fn place(&self) -> Option<Place> {
+        None
+    }
+
+    /// Returns what it waits for, while that is more than the connection.
+    fn expected(&self) -> Option<Expected> {
         None
     }
 

@@ -10,8 +10,10 @@ mod answer;
 mod cause;
 mod conversation;
 mod exchange;
+mod expected;
 mod probe;
 mod protocols;
+mod recording;
 mod schedule;
 mod verdict;
 
@@ -19,6 +21,8 @@ pub use agent::{AgentExchange, AgentFault, LINE_LEN_MAX, Mistake, Said, agent_ta
 pub use answer::ANSWER_MAX;
 pub use cause::{Cause, Place, ProbeStep, Quoted, first_line};
 pub use conversation::{Conversation, Step};
+pub use expected::{Expected, printable};
 pub use probe::{Probe, target};
+pub use recording::Moment;
 pub use schedule::{Timing, around, first_delay, next_delay, part_of};
 pub use verdict::Verdict;

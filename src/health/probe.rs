@@ -5,6 +5,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::base::address::Address;
@@ -13,6 +14,7 @@ use crate::health::cause::{Cause, ProbeStep};
 use crate::health::conversation::{Conversation, Step};
 use crate::health::exchange::{Exchange, Progress};
 use crate::health::protocols;
+use crate::health::recording::Moment;
 use crate::tls::Certificate;
 
 /// A check in progress: what to send, and the answer so far. Does no I/O.
@@ -53,9 +55,17 @@ pub fn target(port: Option<u16>, of_backend: &BackendCheck, backend: &Address) -
 impl Probe {
     /// Returns a check that starts by dialing `target`; `None` when there is nothing to check.
     pub fn new(check: &Check, target: &Address) -> Option<Self> {
-        let exchange = protocols::exchange_of(check, target)?;
+        protocols::exchange_of(check, target, None).map(Self::of)
+    }
+
+    /// Same as [`Probe::new`], for a check that sends what it does to `moments` as well.
+    pub fn recorded(check: &Check, target: &Address, moments: &Sender<Moment>) -> Option<Self> {
+        protocols::exchange_of(check, target, Some(moments)).map(Self::of)
+    }
+
+    fn of(exchange: Box<dyn Exchange>) -> Self {
         let (phase, outbox) = (Phase::Dialing, Vec::new());
-        Some(Self { phase, exchange, outbox, sent: 0, has_received: false, broken: None })
+        Self { phase, exchange, outbox, sent: 0, has_received: false, broken: None }
     }
 
     /// Sends these bytes in front of all others. Must be called before the dial has succeeded.

@@ -18,9 +18,12 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use std::sync::mpsc::Sender;
+
 use crate::base::address::Address;
 use crate::config::model::Check;
 use crate::health::exchange::Exchange;
+use crate::health::recording::{Moment, Recorded};
 use connect::Connect;
 use dialogue::Messages;
 use grpc::Grpc;
@@ -33,9 +36,14 @@ use script::Script;
 use smtp::Smtp;
 use tls::Tls;
 
-/// Returns the exchange of a check of `target`; `None` when there is nothing to check.
-pub(super) fn exchange_of(check: &Check, target: &Address) -> Option<Box<dyn Exchange>> {
-    Some(match check {
+/// Returns the exchange of a check of `target`; `None` when there is nothing to check. With `moments`, what it does is
+/// sent there, inside of TLS if the check has it.
+pub(super) fn exchange_of(
+    check: &Check,
+    target: &Address,
+    moments: Option<&Sender<Moment>>,
+) -> Option<Box<dyn Exchange>> {
+    let exchange: Box<dyn Exchange> = match check {
         // A program has no connection.
         Check::Off | Check::Command(_) => return None,
         Check::Tcp => Box::new(Connect),
@@ -53,6 +61,13 @@ pub(super) fn exchange_of(check: &Check, target: &Address) -> Option<Box<dyn Exc
             Box::new(Messages::new(Grpc::new(service, &authority)))
         }
         Check::Mqtt { client_id } => Box::new(Messages::new(Mqtt::new(client_id))),
-        Check::Tls { tls, inside } => Box::new(Tls::new(tls, inside, target, exchange_of(inside, target)?)),
+        Check::Tls { tls, inside } => {
+            let inner = exchange_of(inside, target, moments)?;
+            return Some(Box::new(Tls::new(tls, inside, target, inner)));
+        }
+    };
+    Some(match moments {
+        Some(moments) => Box::new(Recorded::new(exchange, moments.clone())),
+        None => exchange,
     })
 }

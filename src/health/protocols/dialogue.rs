@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use crate::health::answer::ANSWER_MAX;
 use crate::health::cause::{Cause, Place, Quoted};
 use crate::health::exchange::{Exchange, Progress};
+use crate::health::expected::Expected;
 
 /// A backend that is undecided after this many messages is not worth more of them.
 pub(super) const MESSAGES_MAX: usize = 128;
@@ -73,6 +74,9 @@ pub(super) trait Dialogue: Debug + Send {
     /// Returns the message that it waits for.
     fn place(&self) -> Option<Place>;
 
+    /// Returns what that message must be.
+    fn expected(&self) -> Expected;
+
     /// Returns the cause where a message does not fit into the inbox.
     fn overflow(&self, inbox: &Inbox) -> Cause {
         Cause::TooLong { max: ANSWER_MAX, got: inbox.got() }
@@ -133,5 +137,9 @@ impl<D: Dialogue> Exchange for Messages<D> {
 
     fn place(&self) -> Option<Place> {
         self.dialogue.place()
+    }
+
+    fn expected(&self) -> Option<Expected> {
+        Some(self.dialogue.expected())
     }
 }

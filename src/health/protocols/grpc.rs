@@ -7,6 +7,7 @@
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::health::answer::ANSWER_MAX;
 use crate::health::cause::{Cause, Place, Quoted};
+use crate::health::expected::Expected;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_LEN: usize = 9;
@@ -151,6 +152,10 @@ impl Dialogue for Grpc {
 
     fn place(&self) -> Option<Place> {
         None
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::answer("the status SERVING")
     }
 }
 

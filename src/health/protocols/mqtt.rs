@@ -2,6 +2,7 @@
 
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::health::cause::{Cause, Place};
+use crate::health::expected::Expected;
 
 /// A client identifier of the configuration fits into one byte of "remaining length" together with the rest.
 const CLIENT_ID_LEN_MAX: usize = 100;
@@ -52,6 +53,10 @@ impl Dialogue for Mqtt {
 
     fn place(&self) -> Option<Place> {
         None
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::answer("CONNACK with code 0")
     }
 }
 

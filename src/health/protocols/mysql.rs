@@ -7,6 +7,7 @@
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::health::answer::ANSWER_MAX;
 use crate::health::cause::{Cause, Place};
+use crate::health::expected::Expected;
 
 const PROTOCOL_10: u8 = 10;
 /// Length and sequence number.
@@ -119,6 +120,14 @@ impl Dialogue for Mysql {
             Packet::Greeting => "greeting",
             Packet::Login => "login",
         }))
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::answer(match (self.waits_for, &self.user) {
+            (Packet::Greeting, _) => "a greeting of protocol 10",
+            (Packet::Login, Some(_)) => "the user let in",
+            (Packet::Login, None) => "the user let in or refused",
+        })
     }
 }
 

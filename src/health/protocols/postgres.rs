@@ -7,6 +7,7 @@
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::health::answer::ANSWER_MAX;
 use crate::health::cause::{Cause, Place};
+use crate::health::expected::Expected;
 
 const PROTOCOL_3_0: u32 = 3 << 16;
 /// Type and length.
@@ -78,6 +79,14 @@ impl Dialogue for Postgres {
 
     fn place(&self) -> Option<Place> {
         None
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::answer(if self.is_let_in {
+            "ready for a query"
+        } else {
+            "a request for a password, entry, or a refusal of the user"
+        })
     }
 }
 

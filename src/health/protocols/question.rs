@@ -7,6 +7,7 @@ use crate::config::model::Expect;
 use crate::health::answer::{Answer, Wanted};
 use crate::health::cause::Cause;
 use crate::health::exchange::{Exchange, Progress};
+use crate::health::expected::Expected;
 
 #[derive(Debug)]
 pub(super) struct Question {
@@ -43,6 +44,10 @@ impl Exchange for Question {
 
     fn on_eof(&self) -> Cause {
         self.answer.end()
+    }
+
+    fn expected(&self) -> Option<Expected> {
+        Some(self.answer.expected())
     }
 }
 

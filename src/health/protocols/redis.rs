@@ -3,6 +3,7 @@
 
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::health::cause::{Cause, Place};
+use crate::health::expected::Expected;
 
 /// As an array of one string, which also a server with inline commands switched off understands.
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -32,5 +33,9 @@ impl Dialogue for Redis {
 
     fn place(&self) -> Option<Place> {
         None
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::bytes("the answer", PONG)
     }
 }

@@ -6,6 +6,7 @@
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::config::model::ScriptStep;
 use crate::health::cause::{Cause, Place};
+use crate::health::expected::Expected;
 
 #[derive(Debug)]
 pub(super) struct Script {
@@ -20,7 +21,7 @@ impl Script {
         Self { steps: steps.to_vec(), current: 0, searched: 0 }
     }
 
-    fn expected(&self) -> &[u8] {
+    fn expected_text(&self) -> &[u8] {
         self.steps.get(self.current).map_or(&[], |step| &step.expect)
     }
 
@@ -42,7 +43,7 @@ impl Dialogue for Script {
     }
 
     fn read(&mut self, inbox: &mut Inbox, out: &mut Vec<u8>) -> Result<Read, Cause> {
-        let expected = self.expected();
+        let expected = self.expected_text();
         let mut windows = inbox.bytes()[self.searched..].windows(expected.len().max(1));
         let Some(found) = windows.position(|window| window == expected) else {
             self.searched = (inbox.bytes().len() + 1).saturating_sub(expected.len()).max(self.searched);
@@ -59,8 +60,12 @@ impl Dialogue for Script {
         Some(Place::Step { number: self.current + 1, count: self.steps.len() })
     }
 
+    fn expected(&self) -> Expected {
+        Expected::bytes("text with", self.expected_text())
+    }
+
     fn overflow(&self, inbox: &Inbox) -> Cause {
-        Cause::Missing { expected: self.expected().into(), got: inbox.got() }
+        Cause::Missing { expected: self.expected_text().into(), got: inbox.got() }
     }
 
     fn closed(&self, inbox: &Inbox) -> Cause {

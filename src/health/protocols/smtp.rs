@@ -2,6 +2,7 @@
 
 use super::dialogue::{Dialogue, Inbox, Read};
 use crate::health::cause::{Cause, Place};
+use crate::health::expected::Expected;
 
 #[derive(Debug)]
 pub(super) struct Smtp {
@@ -70,6 +71,13 @@ impl Dialogue for Smtp {
             Reply::Ehlo => "EHLO",
             Reply::Helo => "HELO",
         }))
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::answer(match self.waits_for {
+            Reply::Greeting => "a greeting with code 220",
+            Reply::Ehlo | Reply::Helo => "a reply with code 250",
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::health::exchange::Progress;
 
 fn start(check: &Check) -> (Box<dyn Exchange>, Vec<u8>) {
     let target = "10.0.0.1:80".parse::<SocketAddr>().unwrap().into();
-    let (mut exchange, mut out) = (exchange_of(check, &target).unwrap(), Vec::new());
+    let (mut exchange, mut out) = (exchange_of(check, &target, None).unwrap(), Vec::new());
     assert_eq!(exchange.start(&mut out), Progress::More);
     (exchange, out)
 }

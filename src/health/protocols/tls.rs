@@ -12,6 +12,7 @@ use crate::base::address::Address;
 use crate::config::model::{Check, CheckTls};
 use crate::health::cause::{Cause, Place, Quoted};
 use crate::health::exchange::{Exchange, Progress};
+use crate::health::expected::Expected;
 use crate::tls::{Certificate, Client, reason};
 
 /// Bytes of a handshake from the backend: several times the longest chain of certificates.
@@ -175,6 +176,10 @@ impl Exchange for Tls {
 
     fn place(&self) -> Option<Place> {
         if self.is_open { self.inner.place() } else { Some(Place::Message("TLS handshake")) }
+    }
+
+    fn expected(&self) -> Option<Expected> {
+        self.is_open.then(|| self.inner.expected()).flatten()
     }
 
     fn is_expensive(&self) -> bool {

@@ -41,7 +41,7 @@ fn https(host: Option<&str>) -> Check {
 
 fn exchange(check: &Check) -> Box<dyn Exchange> {
     let target = "10.0.0.1:443".parse::<SocketAddr>().unwrap().into();
-    exchange_of(check, &target).unwrap()
+    exchange_of(check, &target, None).unwrap()
 }
 
 /// What came of a check.
