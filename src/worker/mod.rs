@@ -54,6 +54,7 @@ use inspect::query::Inspection;
 use listen::accept::{ACCEPTS_PER_TURN, ADOPTIONS_PER_TURN, Accepted, Acceptor, Taken};
 pub use listen::listening::RETIRE_GRACE;
 use probes::Probes;
+pub use probes::check_now;
 use relay::Relay;
 use stall_guard::Gap;
 

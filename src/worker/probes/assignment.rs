@@ -15,10 +15,8 @@ use crate::config::model::{BackendCheck, Check, OneCheck};
 use crate::health::{self, Cause, Probe, Timing, Verdict};
 use crate::messages::report::CheckedBy;
 use crate::pool::{Admin, Backend, Pool, Snapshot};
-use crate::preread::Addresses;
 use crate::sys::Kernel;
 use crate::worker::core::{Core, Timer};
-use crate::worker::proxy_header;
 
 impl<K: Kernel> Probes<K> {
     /// Those of the worker in its first epoch; `checks_max` at a time.
@@ -111,24 +109,6 @@ impl<K: Kernel> Entry<K> {
     /// the epoch in which its checks began, and no other ones in between: their results were forgotten.
     fn is_checked_by(&self, snapshot: &Snapshot, own: BackendCheck) -> bool {
         self.by == CheckedBy { checks: snapshot.pool(self.backend.pool).checks, own }
-    }
-
-    /// Puts the header in front of a check that is being dialed, if the pool has one for checks.
-    pub(super) fn begin_with_header(
-        &self,
-        kernel: &mut K,
-        socket: &K::Socket,
-        target: &Address,
-        probe: &mut Probe,
-    ) {
-        let Some(proxy) = &self.pool.proxy_protocol else { return };
-        let Address::Ip(destination) = *target;
-        // The kernel chooses the source address of a dial when it begins.
-        let source = kernel.local_address(socket).ok();
-        let addresses = source.map(|source| Addresses { source, destination });
-        let mut room = [0; proxy_header::LEN_MAX];
-        let len = proxy_header::write_of_check(&mut room, proxy, addresses);
-        probe.send_first(&room[..usize::from(len)]);
     }
 
     /// Returns the next check, and the address to dial for it; `None` when there is nothing to check.

@@ -9,6 +9,8 @@ use crate::sys::{Dial, DialSpec, Kernel, Token, lacks_resources};
 
 /// Most bytes per read of an answer.
 pub(super) const READ_LEN: usize = 2048;
+/// Reads after the result of a check: a backend that never stops sending is reset.
+pub(super) const READS_AFTER_RESULT: usize = 16;
 /// A conversation that has held its place for this part of the timeout, or longer, was slow.
 const SLOW_PART: u32 = 2;
 

@@ -5,10 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use super::conversation::pace_of;
+use super::judgement::judge;
 use super::{Awaited, Probes};
 use crate::base::slots::Key;
 use crate::config::model::{Check, OneCheck};
-use crate::health::{self, Cause, ProbeStep};
+use crate::health;
 use crate::messages::command::Command;
 use crate::messages::external::{self, Order, Ran};
 use crate::messages::report::Report;
@@ -61,20 +62,13 @@ impl<K: Kernel> Probes<K> {
         // Neither the backend nor its round is charged with the wait for a place.
         entry.began = core.now - took;
         entry.pace = pace_of(took, entry.timing.timeout);
-        let result = match ran {
-            Ran::PutOff(why) => return self.defer_probe(core, key.index, &io::Error::other(why)),
-            Ran::Exited { status: 0, .. } => Ok(()),
-            Ran::Exited { status, printed } => {
-                Err(Cause::Exited { status, printed: health::first_line(&printed) })
+        match judge(ran) {
+            Ok(result) => {
+                self.on_check_result(core, key.index, result);
+                self.finish_attempt(core, key.index);
             }
-            Ran::Signalled { signal, printed } => {
-                Err(Cause::Signalled { signal, printed: health::first_line(&printed) })
-            }
-            Ran::TimedOut { limit } => Err(Cause::TimedOut { limit, doing: ProbeStep::Running }),
-            Ran::NoProgram(why) => Err(Cause::NoProgram(why)),
-        };
-        self.on_check_result(core, key.index, result);
-        self.finish_attempt(core, key.index);
+            Err(why) => self.defer_probe(core, key.index, &io::Error::other(why)),
+        }
     }
 }
 

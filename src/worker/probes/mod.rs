@@ -4,6 +4,9 @@
 mod assignment;
 pub(super) mod conversation;
 mod external;
+mod header;
+mod judgement;
+mod now;
 pub(super) mod queue;
 mod results;
 
@@ -26,12 +29,11 @@ use crate::pool::{Backend, BackendId};
 use crate::sys::{DialSpec, Kernel, Token, lacks_resources};
 use crate::tls::Certificate;
 use crate::worker::core::{Core, Timer};
-use conversation::READ_LEN;
+use conversation::{READ_LEN, READS_AFTER_RESULT};
+use header::begin_with_header;
+pub use now::check_now;
 use queue::{Pace, Queue};
 use results::Results;
-
-/// Reads after the result of a check: a backend that never stops sending is reset.
-const READS_AFTER_RESULT: usize = 16;
 
 /// Time until the next look at a check that has timed out while the turn could read no more of handshakes.
 const PATIENCE_BEYOND_TIMEOUT: Duration = Duration::from_millis(1);
@@ -227,7 +229,7 @@ impl<K: Kernel> Probes<K> {
         match conversation::dial(&mut core.kernel, &spec, token) {
             Ok(socket) => {
                 let mut probe = probe;
-                entry.begin_with_header(&mut core.kernel, &socket, &target, &mut probe);
+                begin_with_header(&mut core.kernel, &entry.pool, &socket, &target, &mut probe);
                 let stage = Stage::Talking(Box::new(probe));
                 entry.attempt = Some(Attempt { socket, generation, stage, is_postponed: false });
                 self.queue.enter(entry.pace);
