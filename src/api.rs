@@ -5,6 +5,7 @@
 //! in time are RFC 3339 text in UTC.
 
 mod agent;
+mod check_now;
 mod checks;
 mod discovery;
 mod events;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use agent::Agent;
+pub use check_now::{Act, ActKind, CheckDone, CheckRun};
 pub use checks::{Certificate, CheckResult, HealthOverride, OverrideTo, findings};
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};

@@ -26,3 +26,14 @@ pub enum Health {
     /// Not eligible, unless the pool tries anyway when all are down.
     Down,
 }
+
+impl Health {
+    /// Returns the word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}

@@ -150,6 +150,7 @@ mod tests {
             ("ctl weight web/a ", Some(NameKind::Backends)),
             ("ctl health ", Some(NameKind::Backends)),
             ("ctl remove ", Some(NameKind::Backends)),
+            ("ctl check web/a ", Some(NameKind::Backends)),
             ("ctl listener ", Some(NameKind::Listeners)),
             ("ctl listener in ", None),
             ("ctl backends ", Some(NameKind::Pools)),

@@ -14,6 +14,8 @@ pub(super) const EXIT_USAGE: u8 = 2;
 pub(super) fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::NoReader) => ExitCode::SUCCESS,
+        Err(Failure::Unwell) => ExitCode::FAILURE,
+        Err(Failure::NoResult) => ExitCode::from(EXIT_USAGE),
         Err(failure @ Failure::Usage(_)) => {
             print_error(failure);
             ExitCode::from(EXIT_USAGE)

@@ -23,6 +23,7 @@ Examples:
   l4lb ctl sessions --sort bytes -n 10       the ten that have moved most
   l4lb ctl sessions --ended --reason connect_refused --since 5m
   l4lb ctl explain 0.12.3                    why that session got its backend
+  l4lb ctl check web/10.0.0.1:80             run its health checks now, and show the exchange
   l4lb ctl reload --dry-run                  what the file would change, and the sessions affected
   l4lb ctl events --follow | head
   l4lb ctl counters clear web                show the totals of a pool from now on
@@ -32,7 +33,7 @@ Examples:
 A backend is named POOL/BACKEND; with only one pool, BACKEND is enough.
 Without --socket and --address the default socket of l4lb is used: admin.sock in
 $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root.
-Exit codes: 0 done, 1 refused or unreachable, 2 wrong flags.";
+Exit codes: 0 done, 1 refused or unreachable, 2 wrong flags; those of check are in its help.";
 
 /// The command line of `l4lb ctl`.
 #[derive(Debug, Args)]
@@ -199,6 +200,17 @@ pub(super) enum Action {
         /// up or down, or auto to follow its checks again
         #[arg(value_enum)]
         health: Word,
+    },
+    /// Run the checks of a backend now, and show what they send and receive; changes nothing
+    #[command(
+        after_help = "The checks of the running configuration, also of a backend in maintenance. Its health stays as it is.\n\
+                      Exit codes: 0 all checks pass, 1 one fails, 2 there is no result: a name is wrong, the checks are\n\
+                      off, or l4lb cannot run them."
+    )]
+    Check {
+        /// Backends; * is any characters and ? any one, in either part: 'web/a*', '*/10.0.0.7:80'
+        #[arg(value_name = "POOL/BACKEND", required = true)]
+        backends: Vec<String>,
     },
     /// Reset a session, or all sessions of a backend
     #[command(group(clap::ArgGroup::new("whom").required(true)))]

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::client::ClientError;
+use crate::config::one_line;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -15,6 +16,12 @@ pub(crate) enum Failure {
     /// It was refused, or there is no answer.
     #[error("{}{}", .0, .0.remedy())]
     Unanswered(ClientError),
+    /// The checks of a backend have failed, which is printed.
+    #[error("a check has failed")]
+    Unwell,
+    /// There is no result of checks, for a reason that is printed.
+    #[error("there is no result")]
+    NoResult,
     /// The answer cannot be written.
     #[error("cannot write to standard output: {0}")]
     Unwritten(io::Error),
@@ -26,5 +33,18 @@ pub(crate) enum Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         Self::Unanswered(error)
+    }
+}
+
+impl Failure {
+    /// Reports it on standard error.
+    pub(super) fn complain(&self) {
+        eprintln!("{}", one_line(&format!("l4lb: {self}")));
+    }
+
+    /// Reports it as the reason why there is no result of checks.
+    pub(super) fn without_result(&self) -> Self {
+        self.complain();
+        Self::NoResult
     }
 }

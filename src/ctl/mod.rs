@@ -1,11 +1,12 @@
 //! The client of the admin API: `l4lb ctl`, `l4lb register` and the requests of `l4lb top`.
 //!
 //! `args` has the flags, `target` finds the API, `client` asks, `routes` names the paths, `show` turns answers into
-//! text. `change` changes backends, `drain` waits until they have no session left, `stop` until the process has ended;
+//! text. `change` changes backends, `check` runs their checks, `drain` waits until they have no session left, `stop` until the process has ended;
 //! `register` keeps a backend registered; `names` is for shells that complete them.
 
 mod args;
 mod change;
+mod check;
 mod client;
 mod codes;
 mod discovery;
@@ -52,7 +53,10 @@ pub(crate) fn run(args: &CtlArgs) -> Result<(), Failure> {
             print(&codes::codes())
         };
     }
-    let mut client = args.at().client()?;
+    let mut client = match (args.at().client(), &args.action) {
+        (Err(failure), Action::Check { .. }) => return Err(failure.without_result()),
+        (client, _) => client?,
+    };
     if matches!(args.action, Action::Reload { .. }) {
         client = client.with_patience(api::RELOAD_ANSWER_MAX + client::ANSWER_TIMEOUT);
     }
@@ -148,6 +152,7 @@ impl Ctl {
                 let health = Some((*health).into());
                 self.change(chosen, &api::BackendsChange { health, ..api::BackendsChange::default() })
             }
+            Action::Check { backends } => self.check(backends),
             Action::Kill { session, backend } => self.kill(session.as_deref(), backend.as_deref()),
             Action::Reload { dry_run: true } => {
                 self.ask(Method::POST, "/v1/config/diff", NOTHING, show::reload)

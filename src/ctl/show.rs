@@ -259,11 +259,7 @@ fn state(backend: &api::Backend) -> Cell {
 }
 
 pub(crate) fn state_words(backend: &api::Backend) -> String {
-    let health = match backend.health {
-        api::Health::Unknown => "unknown",
-        api::Health::Up => "up",
-        api::Health::Down => "down",
-    };
+    let health = backend.health.as_str();
     let mut words = match backend.admin {
         api::Admin::Ready => vec![health],
         api::Admin::Drain => vec!["drain", health],

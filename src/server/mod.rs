@@ -28,6 +28,7 @@ use crate::control::membership::persist::{self, Restored};
 use crate::control::membership::saving::StateFile;
 use crate::control::membership::state_file::Contents;
 use crate::control::{CommandChecks, Control, LOADERS, Standby, View, Workers};
+use crate::messages::check_now::CheckNow;
 use crate::messages::command::{Command, StopReason};
 use crate::messages::discovery::Listed;
 use crate::messages::reload::{Answer, Look, Mode, Refused, ReloadReport, ReloadRequest, Source};
@@ -35,7 +36,8 @@ use crate::messages::report::{Report, Reports};
 use crate::messages::topology::StagedChange;
 use crate::pool::{Backend, Snapshot};
 use crate::stats::{Share, Totals};
-use crate::sys::{self, Clock, Inherited};
+use crate::sys::{self, Clock, Inherited, Linux};
+use crate::worker;
 
 pub use error::StartError;
 use error::system;
@@ -214,7 +216,7 @@ pub fn start_service(
     };
     let at = admin.addresses();
     // Before the control thread, so that every reload reaches the listeners.
-    let listeners = admin.start(&config.admin, Arc::clone(&view), reports.clone())?;
+    let listeners = admin.start(&config.admin, Arc::clone(&view), reports.clone(), check_now)?;
     let is_first = site.admin_listeners.set(listeners).is_ok();
     debug_assert!(is_first, "a process starts once");
     let control = thread::Builder::new().name("l4lb-control".into()).spawn(|| control.run());
@@ -226,6 +228,14 @@ pub fn start_service(
     })?;
     let addresses = config.listeners.iter().filter_map(|listener| site.address_of(&listener.name)).collect();
     Ok(Running { addresses, admin: at, control, reports, view, site })
+}
+
+/// Runs checks for an operator, on the present thread.
+fn check_now(order: CheckNow) {
+    match Linux::new() {
+        Ok(mut kernel) => worker::check_now(&mut kernel, order),
+        Err(error) => (order.reply)(Err(error)),
+    }
 }
 
 /// Returns the first snapshot: the configuration, the run-time changes that the last process had saved, and what

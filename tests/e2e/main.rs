@@ -25,6 +25,7 @@ mod byte_accounting;
 mod completions;
 mod counters;
 mod ctl;
+mod ctl_check;
 mod discovery;
 mod discovery_etcd;
 mod discovery_file;

@@ -262,3 +262,37 @@ fn the_certificate_is_shown_and_its_end_is_announced() {
     });
     assert_eq!(of_certificates(), 1);
 }
+
+/// `l4lb ctl check` shows the plain bytes, or what is wrong with the handshake.
+#[test]
+fn an_operator_sees_what_is_said_inside_of_tls() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let server = Server::new(Manner::Serves(ours.server("web.example", now() + DAY), OK));
+    let file = ca_file(&ours);
+    let keys = "type = \"https\"\nhost = \"web.example\"\ntls = { ca_file = \"CA\" }";
+    let long = pool(server.port, file.path(), keys).replace("500ms", "1h");
+    let daemon = Daemon::start(&long, IPV4);
+    let check = || {
+        let output = daemon.command(&["ctl", "check", "web/a"]).output().expect("ctl");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = check();
+    assert_eq!(code, Some(0), "{text}");
+    for words in [
+        "check health, https at 127.0.0.1:",
+        "  connected\n",
+        "  TLS handshake complete\n",
+        "  sent      \"GET /health HTTP/1.1\\r\\nHost: web.example\\r\\n",
+        "  expects   the HTTP status \"200\"\n",
+        "  received  \"HTTP/1.1 200 OK\\r\\n",
+        "certificate for web.example until ",
+        "  passed\n",
+    ] {
+        assert!(text.contains(words), "no {words:?} in\n{text}");
+    }
+    server.now(Manner::Serves(theirs.server("web.example", now() + DAY), OK));
+    let (code, text) = check();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("failed: certificate is signed by an unknown issuer"), "{text}");
+    assert!(!text.contains("handshake complete"), "{text}");
+}

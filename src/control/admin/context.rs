@@ -7,6 +7,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::checkers::Checkers;
 use super::extract::{Answer, Json};
 use super::farewell::Farewells;
 use super::guard::Peer;
@@ -32,6 +33,7 @@ pub(super) struct Context {
     pub(super) reports: Reports,
     pub(super) streams: Arc<Semaphore>,
     pub(super) resolvers: Resolvers,
+    pub(super) checkers: Checkers,
     pub(super) farewells: Farewells,
 }
 
@@ -107,6 +109,7 @@ pub(super) mod tests {
         let view = Arc::new(View::of_nothing());
         let scraper = Arc::new(Scraper::start(Arc::clone(&view)).unwrap());
         let resolvers = Resolvers::start().expect("threads");
-        Context { view, scraper, reports, streams, resolvers, farewells: Farewells::default() }
+        let checkers = Checkers::start(drop).expect("threads");
+        Context { view, scraper, reports, streams, resolvers, checkers, farewells: Farewells::default() }
     }
 }

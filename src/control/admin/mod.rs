@@ -3,9 +3,11 @@
 //!
 //! `socket` opens the unix socket, `serve` bounds what clients can hold, `guard` controls access, `routes` has the
 //! routes, `rows` turns state into JSON, `sampler` measures durations, `stream` sends events as they happen, `page` is
-//! the dashboard.
+//! the dashboard. `check_now` shows checks to operators, `checkers` runs them.
 
 mod changes;
+mod check_now;
+mod checkers;
 mod context;
 mod counters;
 mod discovery;
@@ -47,12 +49,14 @@ use crate::control::View;
 use crate::messages::report::Reports;
 use crate::sys;
 
+pub use checkers::RunChecks;
 pub use error::AdminError;
 pub use guard::names_this_machine;
 pub(crate) use listeners::{AdminListeners, Swap};
 pub use routes::openapi;
 pub use wanted::Wanted;
 
+use checkers::Checkers;
 use context::Context;
 use farewell::Farewells;
 use listeners::tcp;
@@ -149,6 +153,7 @@ impl Opened {
         settings: &Admin,
         view: Arc<View>,
         reports: Reports,
+        run_checks: RunChecks,
     ) -> Result<AdminListeners, AdminError> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -162,8 +167,9 @@ impl Opened {
         let streams = Arc::new(tokio::sync::Semaphore::new(stream::STREAMS_MAX));
         let scraper = Scraper::start(Arc::clone(&view)).map_err(failed("start the thread of its scrapes"))?;
         let resolvers = Resolvers::start().map_err(failed("start the threads that resolve names"))?;
+        let checkers = Checkers::start(run_checks).map_err(failed("start the threads that run checks"))?;
         let (scraper, farewells) = (Arc::new(scraper), Farewells::default());
-        let context = Context { view, scraper, reports, streams, resolvers, farewells };
+        let context = Context { view, scraper, reports, streams, resolvers, checkers, farewells };
         let (listen, tokens) = self.listen.unzip();
         let socket_file = self.unix.as_ref().map(|unix| unix.file.clone());
         let (listeners, swaps) = AdminListeners::new(settings, context, tokens, socket_file);

@@ -21,7 +21,9 @@ use super::guard::{self, Guard, Peer};
 use super::problem::Problem;
 use super::token::Access;
 use super::wanted::Wanted;
-use super::{changes, counters, discovery, monitoring, page, reloads, rows, sessions, stop, stream};
+use super::{
+    changes, check_now, counters, discovery, monitoring, page, reloads, rows, sessions, stop, stream,
+};
 use crate::api;
 use crate::base::time::Instant;
 use crate::config::Target;
@@ -99,6 +101,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(register))
         .routes(routes!(backend, changes::change, deregister))
         .routes(routes!(changes::override_health))
+        .routes(routes!(check_now::check))
         .routes(routes!(events))
         .routes(routes!(stream::event_stream))
         .routes(routes!(stream::sample_stream))

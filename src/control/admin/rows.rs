@@ -271,7 +271,7 @@ fn checks(pool: &Pool, note: &Note) -> Vec<api::CheckResult> {
     rows.collect()
 }
 
-fn certificate(certificate: &Certificate) -> api::Certificate {
+pub(super) fn certificate(certificate: &Certificate) -> api::Certificate {
     let Certificate { names, names_total, .. } = certificate;
     api::Certificate {
         names: names.clone(),
