@@ -185,8 +185,12 @@ impl<K: Kernel> Probes<K> {
             self.end_attempt(core, index);
             self.trust_unchecked(core, index, &snapshot);
             let entry = self.entries.remove(index as usize);
-            // The next check, be it of another worker, sets it anew.
-            entry.backend.stats.certificate_not_after.set(0);
+            let own = special.get(&entry.backend.id).copied().unwrap_or_default();
+            // Of one that only moves to another worker it stays: the metric would be gone until the next check, or for
+            // longer where that worker has checked already.
+            if snapshot.backend(entry.backend.id).is_none() || !entry.is_checked_by(&snapshot, own) {
+                entry.backend.stats.certificate_not_after.set(0);
+            }
             self.by_backend.remove(&entry.backend.id);
             if let Some((timer, _)) = entry.timer {
                 core.wheel.cancel(timer);
@@ -307,6 +311,27 @@ mod tests {
         worker.runs(without);
         let settings = &worker.core.snapshot.pool(POOL).settings;
         assert!(worker.probes.entries.iter().all(|(_, entry)| Arc::ptr_eq(&entry.pool, settings)));
+    }
+
+    #[test]
+    fn a_certificate_is_known_until_other_checks_show_another_whoever_runs_them() {
+        let mut worker = worker();
+        let backends = worker.core.snapshot.pool(POOL).backends.clone();
+        let end = |backend: &Backend| backend.stats.certificate_not_after.get();
+        backends.iter().for_each(|backend| backend.stats.certificate_not_after.set(7));
+        // All of them move to another worker.
+        worker.probes.assign(None, 2);
+        let next = worker.core.snapshot.refreshed(&[POOL]);
+        worker.runs(next);
+        assert_eq!(worker.probes.entries.len(), 0);
+        assert_eq!(backends.iter().map(|backend| end(backend)).collect::<Vec<_>>(), [7, 7]);
+        worker.probes.assign(Some(0), 1);
+        let next = worker.core.snapshot.refreshed(&[POOL]);
+        worker.runs(next);
+        let settings = worker.core.snapshot.pool(POOL).settings.backends.clone();
+        let without = worker.core.snapshot.with_backends(POOL, &settings[1..]);
+        worker.runs(without);
+        assert_eq!(backends.iter().map(|backend| end(backend)).collect::<Vec<_>>(), [0, 7]);
     }
 
     #[test]

@@ -428,7 +428,10 @@ impl<K: Kernel> Probes<K> {
                 results.note_certificate(check, certificate, core.now);
             }
         }
-        backend.stats.certificate_not_after.set(results.first_end().unwrap_or_default());
+        // Without room for the report the last owner's is the best known.
+        if let Some(end) = results.first_end() {
+            backend.stats.certificate_not_after.set(end);
+        }
     }
 
     /// Counts failed dials of sessions as failed checks, and brings the next check forward.
