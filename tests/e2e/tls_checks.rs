@@ -223,6 +223,22 @@ fn the_authorities_are_read_with_the_configuration() {
     is(&daemon, Health::Down, "certificate is signed by an unknown issuer");
 }
 
+/// With `[global] watch` the authorities are watched as the configuration is.
+#[test]
+fn other_authorities_hold_as_soon_as_their_file_has_them() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let server = Server::new(Manner::Serves(ours.server("127.0.0.1", now() + DAY), OK));
+    let file = ca_file(&ours);
+    let keys = "type = \"tls\"\ntls = { ca_file = \"CA\" }";
+    let text = format!("[global]\nwatch = true\n{}", pool(server.port, file.path(), keys));
+    let daemon = Daemon::start(&text, IPV4);
+    is(&daemon, Health::Up, "check passed");
+    std::fs::write(file.path(), &theirs.pem).expect("written");
+    is(&daemon, Health::Down, "certificate is signed by an unknown issuer");
+    std::fs::write(file.path(), &ours.pem).expect("written");
+    is(&daemon, Health::Up, "check passed");
+}
+
 /// Where an operator looks: the rows of the API, the table of ctl, the metrics, and a warning once a day.
 #[test]
 fn the_certificate_is_shown_and_its_end_is_announced() {

@@ -14,6 +14,7 @@ use glob::{MatchOptions, Pattern};
 use toml::de::{DeTable, DeValue};
 
 use super::file::{self, Inputs, Text};
+use super::trusted::{self, Trusted};
 use super::variables;
 use crate::config::error::Error;
 use crate::config::ranges::INCLUDED_FILES_MAX;
@@ -23,7 +24,7 @@ use crate::config::ranges::INCLUDED_FILES_MAX;
 pub struct Looked {
     /// Stands for the texts, and for why there are none.
     pub digest: u64,
-    /// The main file and every file it includes, in the order of the document.
+    /// The main file and every file it includes, in the order of the document; behind them the certificates they name.
     pub files: Vec<PathBuf>,
     /// Folders in which there may be more.
     pub folders: Vec<PathBuf>,
@@ -34,7 +35,10 @@ pub struct Looked {
 pub fn look(path: &Path, inputs: Inputs) -> Looked {
     let texts = read(path, inputs);
     let (digest, files, folders) = match &texts {
-        Ok(texts) => (texts.digest(), texts.files.clone(), texts.folders.clone()),
+        Ok(texts) => {
+            let trusted = texts.trusted.iter().map(|trusted| trusted.path.clone());
+            (texts.digest(), texts.files.iter().cloned().chain(trusted).collect(), texts.folders.clone())
+        }
         Err(errors) => (digest_of(&errors_of(errors)), vec![path.to_owned()], Vec::new()),
     };
     Looked { digest, files, folders, texts: Arc::new(texts) }
@@ -58,6 +62,7 @@ pub(in crate::config) struct Texts {
     /// Where they are, with those that cannot be read.
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
+    trusted: Vec<Trusted>,
     /// The mistakes in `include`, each with its byte in the file itself.
     pub(in crate::config) mistakes: Vec<(usize, String)>,
     /// Why included files cannot be read.
@@ -71,7 +76,7 @@ impl Texts {
     pub(in crate::config) fn digest(&self) -> u64 {
         let texts: Vec<(&str, &str)> =
             self.texts.iter().map(|text| (text.file.as_str(), text.text.as_str())).collect();
-        digest_of(&(texts, errors_of(&self.errors), &self.mistakes))
+        digest_of(&(texts, errors_of(&self.errors), &self.mistakes, &self.trusted))
     }
 }
 
@@ -91,6 +96,7 @@ pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs
         texts: vec![main],
         files: Vec::new(),
         folders: Vec::new(),
+        trusted: Vec::new(),
         mistakes: Vec::new(),
         errors: Vec::new(),
         notes: Vec::new(),
@@ -102,7 +108,9 @@ pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs
             gathering.texts.mistakes.push((byte, format!("include: {what}")));
         }
     }
-    gathering.texts
+    let mut texts = gathering.texts;
+    texts.trusted = trusted::read_all(&texts.texts, inputs);
+    texts
 }
 
 /// The patterns of `include`, each with its place; without those that name a variable which is not set: it is reported
