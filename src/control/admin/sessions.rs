@@ -13,7 +13,7 @@ use super::extract::{Answer, Json, Path, Query, check_limit};
 use super::guard::Peer;
 use super::problem::Problem;
 use super::rows;
-use super::session_filter::{backend_named, filter_of, keep_first};
+use super::session_filter::{Known, filter_of, keep_first};
 use crate::api::{self, EventKind};
 use crate::control::events::Draft;
 use crate::control::status::Pause;
@@ -44,7 +44,8 @@ pub(super) async fn sessions(
 ) -> Answer<api::SessionPage> {
     let limit = check_limit(wanted.limit)?;
     let now = context.view.clock.now();
-    let filter = filter_of(&context.view.state(), &wanted, now)?;
+    let known = Known::of(&context.view.state());
+    let filter = filter_of(&known, &wanted, now)?;
     if wanted.ended == Some(true) {
         return ended(&context, filter, wanted.sort, limit).await.map(Json);
     }
@@ -219,7 +220,8 @@ pub(super) async fn kill(
     }
 }
 
-/// Ends all sessions of a backend at once, by a reset on both sides; it may have new ones right away
+/// Ends all sessions of a backend, or of all addresses of a host name, at once, by a reset on both sides; it may have new
+/// ones right away
 #[utoipa::path(
     delete, path = "/v1/pools/{pool}/backends/{backend}/sessions",
     params(("pool" = String, Path), ("backend" = String, Path)),
@@ -235,14 +237,17 @@ pub(super) async fn kill_all(
     Path((pool, backend)): Path<(String, String)>,
 ) -> Answer<api::Killed> {
     let named = Named { pool, backend };
-    let id = backend_named(&context.view.state(), &named.pool, &named.backend)?.id;
+    let known = Known::of(&context.view.state());
+    let ids = known.named(&named.pool, &named.backend)?;
     let (mut sessions, mut failed) = (0, None);
     for member in &by_id(&context) {
-        match ask(member, query::Query::Cut(Target::Backend(id))).await {
-            Ok(Some(query::Answer::Cut(cut))) => sessions += cut as u64,
-            Ok(_) => {}
-            // Still counts the sessions cut by the others.
-            Err(problem) => failed = Some(problem),
+        for &id in &*ids {
+            match ask(member, query::Query::Cut(Target::Backend(id))).await {
+                Ok(Some(query::Answer::Cut(cut))) => sessions += cut as u64,
+                Ok(_) => {}
+                // Still counts the sessions cut by the others.
+                Err(problem) => failed = Some(problem),
+            }
         }
     }
     let who = who.to_string();
