@@ -11,7 +11,7 @@ use super::extract::{Answer, Json, Path};
 use super::guard::{DRY_RUN, Peer};
 use super::problem::Problem;
 use super::rows;
-use super::running::running;
+use super::running::{Facts, running};
 use crate::api;
 use crate::messages::reload::{Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
@@ -38,11 +38,9 @@ pub(super) async fn config(State(context): State<Context>) -> Json<api::Config> 
 /// files, is not in it.
 #[utoipa::path(get, path = "/v1/config/toml", responses((status = OK, body = api::ConfigToml)))]
 pub(super) async fn config_toml(State(context): State<Context>) -> Json<api::ConfigToml> {
-    let (epoch, (config, remarks)) = {
-        let state = context.view.state();
-        (state.snapshot.epoch, running(&state, log::max_level()))
-    };
-    Json(api::ConfigToml { epoch, toml: config.to_toml(&remarks) })
+    let facts = Facts::of(&context.view.state(), log::max_level());
+    let (config, remarks) = running(&facts);
+    Json(api::ConfigToml { epoch: facts.epoch(), toml: config.to_toml(&remarks) })
 }
 
 /// Changes that reading the file again would make, and how many sessions they affect

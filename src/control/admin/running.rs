@@ -2,6 +2,7 @@
 //! What no key can express becomes a remark.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use log::LevelFilter;
 
@@ -11,20 +12,53 @@ use crate::config::model::{self, Config};
 use crate::control::membership::notes::Note;
 use crate::control::membership::origin::{Origin, Registration};
 use crate::control::status::ControlState;
-use crate::pool::{Admin, Backend, Pool};
+use crate::pool::{Admin, Backend, BackendId, Pool, Snapshot};
 
-/// Returns the configuration that would run what runs, and remarks about what it cannot express; `level` is that of the
-/// log.
-pub(super) fn running(state: &ControlState, level: LevelFilter) -> (Config, Remarks) {
-    let mut config = Config::clone(&state.config);
-    let mut remarks = Remarks { process: of_process(state, level), ..Remarks::default() };
+/// What runs, taken out of the state, which must not be locked while ten thousand backends are put together.
+pub(super) struct Facts {
+    config: Arc<Config>,
+    snapshot: Arc<Snapshot>,
+    process: Vec<String>,
+    /// Of backends that are not only as the file has them.
+    backends: HashMap<BackendId, Fact>,
+}
+
+/// What is known of one backend besides its atomics.
+#[derive(Default)]
+struct Fact {
+    origin: Origin,
+}
+
+impl Facts {
+    /// Returns what is in `state`; `level` is that of the log.
+    pub(super) fn of(state: &ControlState, level: LevelFilter) -> Self {
+        let notes = state.notes.iter();
+        let known = notes.filter(|(_, note)| !matches!(note.origin, Origin::File));
+        let fact = |note: &Note| Fact { origin: note.origin.clone() };
+        Self {
+            config: Arc::clone(&state.config),
+            snapshot: Arc::clone(&state.snapshot),
+            process: of_process(state, level),
+            backends: known.map(|(id, note)| (*id, fact(note))).collect(),
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.snapshot.epoch
+    }
+}
+
+/// Returns the configuration that would run what runs, and remarks about what it cannot express.
+pub(super) fn running(facts: &Facts) -> (Config, Remarks) {
+    let mut config = Config::clone(&facts.config);
+    let mut remarks = Remarks { process: facts.process.clone(), ..Remarks::default() };
     for pool in &mut config.pools {
-        let Some(runs) = state.snapshot.pool_named(&pool.name) else { continue };
+        let Some(runs) = facts.snapshot.pool_named(&pool.name) else { continue };
         let configured: HashMap<&str, &model::Backend> =
             pool.backends.iter().map(|backend| (backend.name.as_str(), backend)).collect();
         let first = pool.backends.first().filter(|_| pool.discover.is_empty());
         let mut folded = Folded { pool: runs, configured, remarks: &mut remarks };
-        pool.backends = folded.backends(state, first);
+        pool.backends = folded.backends(&facts.backends, first);
         pool.discover.iter_mut().for_each(|source| fold_host(source, runs));
     }
     (config, remarks)
@@ -85,11 +119,15 @@ struct Folded<'a> {
 
 impl Folded<'_> {
     /// Returns the backends that the file would list: where it must list one, `first` if all were removed.
-    fn backends(&mut self, state: &ControlState, first: Option<&model::Backend>) -> Vec<model::Backend> {
+    fn backends(
+        &mut self,
+        facts: &HashMap<BackendId, Fact>,
+        first: Option<&model::Backend>,
+    ) -> Vec<model::Backend> {
         let (mut listed, mut leased) = (Vec::new(), Vec::new());
-        let nothing = Note::default();
+        let nothing = Fact::default();
         for (settings, backend) in self.pool.settings.backends.iter().zip(&self.pool.backends) {
-            let note = state.notes.get(&backend.id).unwrap_or(&nothing);
+            let note = facts.get(&backend.id).unwrap_or(&nothing);
             let folded = model::Backend { weight: backend.plain_weight(), ..settings.clone() };
             match &note.origin {
                 Origin::File => self.remark_on_weight(backend),
