@@ -544,7 +544,7 @@ MUTANTS = [
         "known-by-place",
         "a backend of a list is known by its place there",
         "src/control/membership/discovered.rs",
-        [("let Some(found) = listed[place].get(&backend.address).filter(", "let Some(found) = lists[place].list.get(stays[place].len()).as_ref().filter(")],
+        [("let Some(found) = listed[place].get(&key) else {", "let Some(found) = lists[place].list.get(stays[place].len()).filter(|found| found.name == backend.name) else {")],
     ),
     Mutant(
         "new-with-each-list",

@@ -11,6 +11,7 @@ mod discovery;
 mod events;
 mod history;
 mod listeners;
+mod placing;
 mod reload;
 mod session_filter;
 mod sets;
@@ -32,6 +33,7 @@ pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
 pub use history::{History, NamedSeries, Series};
 pub use listeners::{Listener, ListenerChange};
+pub use placing::{Placed, PlacingKey};
 pub use reload::{
     AppliedReload, Change, Config, ConfigToml, RELOAD_ANSWER_MAX, ReadyFail, ReadyFilter, RefusedReload,
     Reload, ReloadReport, RestartPending,
@@ -174,6 +176,9 @@ pub struct Backend {
     pub to_client: u64,
     /// Whether the file, a request or a source of the pool lists it.
     pub source: Source,
+    /// The address or the tier that an operator has set in place of that one; `null` without.
+    #[serde(default)]
+    pub placed: Option<Placed>,
     /// Seconds until its lease ends unless renewed; `null` without a lease.
     pub lease_left: Option<f64>,
     /// The words of its agent; `null` without one.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::placing::PlacingKey;
 use super::{Admin, Backend, OverrideTo, whole};
 
 /// Most names and patterns in one request.
@@ -31,6 +32,18 @@ pub struct BackendsChange {
     /// The health to set, whatever checks find; `auto` leaves it to them again; absent leaves it unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<OverrideTo>,
+    /// The address to dial in place of the one of the file, of the registration or of the source; one backend by its
+    /// name. A host is resolved once. New sessions go there, open ones stay where they are.
+    #[schema(example = "10.0.0.9:80", pattern = r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]*):[0-9]+$")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The tier in place of that one, 0..=15.
+    #[schema(maximum = 15)]
+    #[serde(default, deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u16>,
+    /// Settings of these requests to undo: the file, the registration or the source decides again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reset: Vec<PlacingKey>,
     /// Permits a pool to lose its last eligible backend, which several names or a pattern may not do otherwise.
     #[serde(default)]
     pub force: bool,

@@ -7,11 +7,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::PossibleValue;
 use clap::{Arg, Command, CommandFactory};
 
 use super::args::Cli;
 use super::print::print;
-use crate::ctl::{At, NameKind, names};
+use crate::ctl::{At, NameKind, SETTING_KEYS, names};
 
 /// The command that scripts call.
 const COMMAND: &str = "complete-names";
@@ -88,7 +89,9 @@ fn wanted(program: &Command, words: &[&str]) -> Option<Wanted> {
     };
     let behind = command.get_positionals().last().filter(|_| flag.is_none() && positionals > 0);
     let values = behind.map(Arg::get_possible_values).unwrap_or_default();
-    let values = values.iter().map(|value| value.get_name().to_owned()).collect();
+    let values = values.iter().map(PossibleValue::get_name);
+    let keys = SETTING_KEYS.iter().copied().filter(|_| command.get_name() == "set" && behind.is_some());
+    let values = values.chain(keys).map(str::to_owned).collect();
     Some(Wanted { at, kind: kind_of(arg)?, prefix: (*last).to_owned(), values })
 }
 
@@ -148,6 +151,7 @@ mod tests {
             ("ctl drain -", None),
             ("ctl weight ", Some(NameKind::Backends)),
             ("ctl weight web/a ", Some(NameKind::Backends)),
+            ("ctl set web/a ", Some(NameKind::Backends)),
             ("ctl health ", Some(NameKind::Backends)),
             ("ctl remove ", Some(NameKind::Backends)),
             ("ctl check web/a ", Some(NameKind::Backends)),
@@ -180,6 +184,17 @@ mod tests {
         let Wanted { at, prefix, .. } = wanted(&command, &words).expect("it names backends");
         assert_eq!((at.socket, at.token_file), (Some("/a".into()), Some("/t".into())));
         assert_eq!((at.address, prefix.as_str()), (Some(([127, 0, 0, 1], 1).into()), "web/"));
+    }
+
+    #[test]
+    fn the_keys_of_settings_are_offered_behind_the_first_backend() {
+        let mut command = Cli::command();
+        command.build();
+        let values = |words: &[&str]| wanted(&command, words).expect("it names backends").values;
+        assert_eq!(values(&["ctl", "set", "web/a", "a"]), SETTING_KEYS);
+        assert!(
+            values(&["ctl", "set", "a"]).is_empty() && values(&["ctl", "drain", "web/a", "a"]).is_empty()
+        );
     }
 
     #[test]

@@ -330,6 +330,7 @@ impl ControlLoop {
         let before = std::mem::replace(&mut state.snapshot, Arc::clone(snapshot));
         if !snapshot.shares_backends(&before) {
             state.notes.retain(|id, _| snapshot.backend(*id).is_some());
+            membership::place_notes::note_placements(&self.control.kept.registrations.placements, &mut state);
         }
         drop(state);
         // Before a worker chooses by it.

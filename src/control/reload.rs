@@ -226,12 +226,19 @@ impl ControlLoop {
         }
         let ReloadRequest { who, mode, answer, listening, .. } = request;
         let running = &self.control.snapshot;
-        let (merged, notes) = merge(&self.control.config, config, running, &self.control.kept.registrations);
-        let notes = [config.notes.clone(), notes].concat();
+        let registrations = &self.control.kept.registrations;
+        let file_before = Arc::clone(&self.control.config);
+        let before = registrations.placements.placed(&file_before);
+        let placed = registrations.placements.placed(config);
+        let (merged, notes) = merge(&before.config, &placed.config, running, registrations);
+        let notes = [config.notes.clone(), placed.notes.clone(), notes].concat();
         let impact = |change| ChangeImpact { sessions: sessions_on(&change, running), change };
         let changes = diff(&self.control.config, config).into_iter().map(impact).collect();
         if let Some(staged) = staged {
             self.reconfigure(&merged, staged);
+        }
+        if mode == Mode::Apply {
+            self.control.kept.registrations.placements.follow(&placed, &file_before, config);
         }
         let epoch = self.control.snapshot.epoch;
         let report = ReloadReport { mode, epoch, changes, notes };

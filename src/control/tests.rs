@@ -78,6 +78,11 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
     }
 }
 
+/// Returns a change that has all resources it needs.
+pub(super) fn staged() -> Box<dyn StagedChange> {
+    Box::new(PermissiveSite)
+}
+
 /// Returns a mailbox and its receiver.
 pub(super) fn mailbox() -> (Mailbox, Receiver<Command>) {
     Mailbox::new(Arc::new(NoWake))

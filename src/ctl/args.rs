@@ -19,6 +19,7 @@ Examples:
   l4lb ctl add 10.0.0.3:80 --pool web        add a backend
   l4lb ctl drain web/10.0.0.1:80 --wait      no new sessions; return when the last one has ended
   l4lb ctl drain '*/10.0.0.7:80' web/c       several at once, in all pools; --dry-run shows them first
+  l4lb ctl set web/a address=10.0.0.9:80     new sessions go to another address; =default undoes it
   l4lb ctl sessions --client 192.0.2.0/24    the sessions of a client, or of a network
   l4lb ctl sessions --sort bytes -n 10       the ten that have moved most
   l4lb ctl sessions --ended --reason connect_refused --since 5m
@@ -193,6 +194,17 @@ pub(super) enum Action {
         #[arg(value_name = "N", value_parser = weight())]
         weight: u16,
     },
+    /// Set the address or the priority of a backend, over the file, its registration and discovery
+    #[command(
+        override_usage = "l4lb ctl set [OPTIONS] <POOL/BACKEND>... <KEY=VALUE>...",
+        after_help = "Settings:\n  \
+                      address=ADDR    new sessions go there, open ones stay where they are; its health is found anew. One backend\n  \
+                      priority=N      its tier, 0..=15\n  \
+                      weight=N        same as l4lb ctl weight\n\n\
+                      address=default and priority=default undo it. Until then a setting holds over reloads, answers of sources and, with a\n\
+                      state_file, restarts; ctl backends, top, the page and ctl config --toml show it."
+    )]
+    Set(Chosen),
     /// Set a backend's health, overriding its checks
     Health {
         #[command(flatten)]

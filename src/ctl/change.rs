@@ -9,7 +9,7 @@ use crate::api;
 use crate::base::glob;
 use crate::ctl::args::Chosen;
 use crate::ctl::{
-    ClientError, Ctl, Failure, NOTHING, drain, json_line, print, routes, show, warn_unless_saved,
+    ClientError, Ctl, Failure, NOTHING, drain, json_line, print, routes, settings, show, warn_unless_saved,
 };
 
 impl Ctl {
@@ -26,6 +26,13 @@ impl Ctl {
         }
         let change = api::BackendChange { weight: change.weight, admin: change.admin };
         self.ask(Method::PATCH, &path, Some(&change), show::changed)
+    }
+
+    /// Sets what the words of `l4lb ctl set` say, and prints the backends.
+    pub(super) fn set(&self, words: &Chosen) -> Result<(), Failure> {
+        let (chosen, change) = settings::parse(words)?;
+        let change = wanted(&chosen, &change);
+        self.ask(Method::PATCH, "/v1/backends", Some(&change), show::changed_set)
     }
 
     /// Drains the chosen backends, and returns when they have no session left.
@@ -86,5 +93,5 @@ fn only_name(chosen: &Chosen) -> Option<&str> {
 
 fn wanted(chosen: &Chosen, change: &api::BackendsChange) -> api::BackendsChange {
     let Chosen { backends, dry_run, force } = chosen.clone();
-    api::BackendsChange { backends, dry_run, force, ..*change }
+    api::BackendsChange { backends, dry_run, force, ..change.clone() }
 }

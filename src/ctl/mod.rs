@@ -1,7 +1,8 @@
 //! The client of the admin API: `l4lb ctl`, `l4lb register` and the requests of `l4lb top`.
 //!
 //! `args` has the flags, `target` finds the API, `client` asks, `routes` names the paths, `show` turns answers into
-//! text. `change` changes backends, `check` runs their checks, `drain` waits until they have no session left, `stop` until the process has ended;
+//! text. `change` changes backends, `settings` reads KEY=VALUE, `check` runs their checks, `drain` waits until they have
+//! no session left, `stop` until the process has ended;
 //! `register` keeps a backend registered; `names` is for shells that complete them.
 
 mod args;
@@ -17,6 +18,7 @@ mod messages;
 mod names;
 mod register;
 pub(crate) mod routes;
+mod settings;
 mod show;
 mod stop;
 mod table;
@@ -39,6 +41,7 @@ pub(crate) use failure::Failure;
 pub use messages::Message;
 pub(crate) use names::{Kind as NameKind, names};
 pub(crate) use register::{RegisterArgs, register};
+pub(crate) use settings::KEYS as SETTING_KEYS;
 pub(crate) use show::{stage_word, state_words};
 pub(crate) use target::At;
 
@@ -148,6 +151,7 @@ impl Ctl {
                 chosen,
                 &api::BackendsChange { weight: Some(*weight), ..api::BackendsChange::default() },
             ),
+            Action::Set(words) => self.set(words),
             Action::Health { chosen, health } => {
                 let health = Some((*health).into());
                 self.change(chosen, &api::BackendsChange { health, ..api::BackendsChange::default() })

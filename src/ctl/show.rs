@@ -244,7 +244,8 @@ fn reason(backend: &api::Backend) -> Option<String> {
     let agent = backend.agent.as_ref().and_then(api::Agent::words);
     let certificates = backend.checks.iter().filter_map(|check| check.certificate.as_ref());
     let certificates = certificates.map(api::Certificate::words);
-    let parts: Vec<String> = cause.into_iter().chain(certificates).chain(agent).collect();
+    let placed = backend.placed.as_ref().map(api::Placed::words);
+    let parts: Vec<String> = cause.into_iter().chain(placed).chain(certificates).chain(agent).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

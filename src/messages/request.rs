@@ -167,10 +167,30 @@ pub struct ChangeSet {
     pub names: Vec<String>,
     /// The change of each.
     pub setting: Setting,
+    /// Another place of each.
+    pub placing: Placing,
     /// Permits a pool to lose its last eligible backend by it.
     pub is_forced: bool,
     /// Changes nothing, and answers what would change.
     pub is_dry_run: bool,
+}
+
+/// Where an operator puts backends, whatever lists them; a field that is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placing {
+    /// The resolved address to dial.
+    pub address: Option<Wish<Address>>,
+    /// The tier, 0..=15.
+    pub priority: Option<Wish<u8>>,
+}
+
+/// A setting, or its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish<T> {
+    /// This, in place of what the origin of the backend says.
+    To(T),
+    /// What its origin says.
+    Default,
 }
 
 /// What has changed of one backend.

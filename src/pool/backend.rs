@@ -41,8 +41,8 @@ pub struct Backend {
     place: AtomicU32,
     parties: Parties,
     busy: OwnLine<Busy>,
-    /// Its counters, over all workers.
-    pub stats: BackendStats,
+    /// Its counters, over all workers. One at another address that continues it has the same.
+    pub stats: Arc<BackendStats>,
 }
 
 /// What an operator, the origin and the agent of a backend say of it, each for itself. No choice reads them.
@@ -174,8 +174,18 @@ impl Backend {
                 unreported_failures: AtomicU32::new(0),
                 stamp: AtomicU64::new(0),
             }),
-            stats: BackendStats::new(workers),
+            stats: Arc::new(BackendStats::new(workers)),
         }
+    }
+
+    /// Returns it with the counters of `former`, which had its name at another address.
+    pub(super) fn continuing(self, former: &Self) -> Self {
+        let stats = Arc::clone(&former.stats);
+        // Those of the former address.
+        stats.last_check_nanos.set(0);
+        stats.certificate_not_after.set(0);
+        stats.last_transition_nanos.set(0);
+        Self { stats, ..self }
     }
 
     /// Returns the state that operators last set: ready, drain or maint.

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::config::model::{self, Config, SessionLines};
-use crate::pool::tables::BackendIds;
+use crate::pool::tables::{BackendIds, Earlier};
 use crate::pool::{Backend, BackendId, Lease, Listener, ListenerId, Pool, PoolId};
 
 /// The listeners and pools of one epoch.
@@ -75,7 +75,10 @@ impl Snapshot {
         let known: HashMap<&str, &Arc<Pool>> =
             self.pools.iter().map(|pool| (pool.settings.name.as_str(), pool)).collect();
         let named = config.pools.iter().map(|settings| match known.get(settings.name.as_str()) {
-            Some(pool) => pool.changed(settings, workers, back, &mut next.next.backends),
+            Some(pool) => {
+                let earlier = Earlier { back, ..Earlier::default() };
+                pool.changed(settings, workers, earlier, &mut next.next.backends)
+            }
             None => {
                 Pool::first(PoolId(take(&mut next.next.pool)), settings, workers, &mut next.next.backends)
             }
@@ -142,12 +145,29 @@ impl Snapshot {
         backends: &[model::Backend],
         back: &[Arc<Backend>],
     ) -> Self {
+        self.with_backends_of(pool, backends, Earlier { back, ..Earlier::default() })
+    }
+
+    /// Same as [`Snapshot::with_backends_back`], where the backends `former` of the pool have other addresses among
+    /// `backends`: there each is another backend, with a health of its own, and with the same counters.
+    #[must_use]
+    pub fn with_backends_moved(
+        &self,
+        pool: PoolId,
+        backends: &[model::Backend],
+        back: &[Arc<Backend>],
+        former: &[Arc<Backend>],
+    ) -> Self {
+        self.with_backends_of(pool, backends, Earlier { back, former })
+    }
+
+    fn with_backends_of(&self, pool: PoolId, backends: &[model::Backend], earlier: Earlier<'_>) -> Self {
         let mut next = self.followed();
         let mut pools = self.pools.clone();
         if let Some(place) = place_of(&pools, pool) {
             let mut settings = model::Pool::clone(&pools[place].settings);
             settings.backends = backends.to_vec();
-            pools[place] = pools[place].changed(&settings, self.workers, back, &mut next.next.backends);
+            pools[place] = pools[place].changed(&settings, self.workers, earlier, &mut next.next.backends);
         }
         next.set_pools(pools);
         next

@@ -71,6 +71,15 @@ impl Tier {
     }
 }
 
+/// Backends of earlier epochs that the next one continues.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Earlier<'b> {
+    /// Those that return as they are, by name and address.
+    pub(super) back: &'b [Arc<Backend>],
+    /// Those that have another address from now on: their names keep their counters.
+    pub(super) former: &'b [Arc<Backend>],
+}
+
 /// What a pool continues in its next epoch.
 #[derive(Default)]
 struct Continued {
@@ -139,19 +148,19 @@ impl Pool {
         workers: usize,
         ids: &mut BackendIds,
     ) -> Arc<Self> {
-        let create = |backend| ids.create(id, settings, workers, backend);
+        let create = |backend| ids.create(id, settings, workers, backend, None);
         let backends = settings.backends.iter().map(create).collect();
         Arc::new(Self::new(id, Arc::new(settings.clone()), workers, backends, Continued::default()))
     }
 
     /// Returns the pool with these settings: the same one when nothing has changed. A backend that it has already, by
     /// name and address, stays the same object, and gets its new weight as by [`Backend::set_weight`]. So does one that
-    /// it had, and that is `back`.
+    /// it had, and that is `back`. Another one has the counters of that of its name among `former`.
     pub(super) fn changed(
         self: &Arc<Self>,
         settings: &model::Pool,
         workers: usize,
-        back: &[Arc<Backend>],
+        Earlier { back, former }: Earlier<'_>,
         ids: &mut BackendIds,
     ) -> Arc<Self> {
         let weights = settings.backends.iter().map(|backend| backend.weight);
@@ -165,6 +174,8 @@ impl Pool {
             .chain(&self.backends)
             .map(|backend| ((backend.name.as_str(), &backend.address), backend))
             .collect();
+        let formers: HashMap<&str, &Arc<Backend>> =
+            former.iter().map(|former| (former.name.as_str(), former)).collect();
         let named = settings.backends.iter().map(|backend| {
             match known.get(&(backend.name.as_str(), &backend.address)) {
                 Some(&same) => {
@@ -176,7 +187,10 @@ impl Pool {
                     same.set_weight(backend.weight);
                     Arc::clone(same)
                 }
-                None => ids.create(self.id, settings, workers, backend),
+                None => {
+                    let former = formers.get(backend.name.as_str()).copied();
+                    ids.create(self.id, settings, workers, backend, former)
+                }
             }
         });
         let mut continued = self.continued();
@@ -307,9 +321,14 @@ impl BackendIds {
         settings: &model::Pool,
         workers: usize,
         backend: &model::Backend,
+        former: Option<&Arc<Backend>>,
     ) -> Arc<Backend> {
         let id = BackendId(self.0);
         self.0 = self.0.checked_add(1).expect("fewer than 2^32 backends in the life of a process");
-        Arc::new(Backend::new(id, pool, backend, settings.health.initial_state, workers))
+        let new = Backend::new(id, pool, backend, settings.health.initial_state, workers);
+        Arc::new(match former {
+            Some(former) => new.continuing(former),
+            None => new,
+        })
     }
 }

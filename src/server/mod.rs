@@ -247,10 +247,11 @@ fn restore(
 ) -> Result<(Arc<Snapshot>, Kept, Vec<Listed>), StartError> {
     let now = (Clock::of_process().now(), sys::timestamp());
     let Some(path) = &config.admin.state_file else {
-        let Restored { snapshot, registrations, .. } = persist::restore(Vec::new(), &listed, config, now);
+        let Restored { snapshot, registrations, .. } =
+            persist::restore(Vec::new(), Vec::new(), &listed, config, now);
         return Ok((Arc::new(snapshot), Kept::new(registrations, HashMap::new(), None), listed));
     };
-    let Contents { backends, sources, refused } = Contents::read(path)?;
+    let Contents { backends, sources, placed, refused } = Contents::read(path)?;
     listed.extend(listed_in(sources, config, now.1));
     for refused in &refused {
         log::warn!(path:% = path.display(), refused:%; "state_file: invalid entry ignored");
@@ -269,7 +270,7 @@ fn restore(
     let file =
         StateFile::start(path.clone(), on_end).map_err(system("start the thread of the state file"))?;
     let Restored { snapshot, registrations, authors, left_out } =
-        persist::restore(backends, &listed, config, now);
+        persist::restore(backends, placed, &listed, config, now);
     for left_out in left_out {
         log::warn!(path:% = path.display(), left_out:%; "state_file: entry not restored");
     }

@@ -75,8 +75,9 @@ pub(super) fn why(app: &App, backend: &api::Backend) -> Option<String> {
     let now = app.sample.as_ref()?.time;
     let since = backend.health_since.map(|since| format!("for {}", age(now, since)));
     let agent = backend.agent.as_ref().and_then(api::Agent::words);
-    let parts: Vec<String> =
-        backend.kept_out().into_iter().chain(since).chain(backend.findings()).chain(agent).collect();
+    let placed = backend.placed.as_ref().map(api::Placed::words);
+    let parts = backend.kept_out().into_iter().chain(since).chain(backend.findings());
+    let parts: Vec<String> = parts.chain(placed).chain(agent).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 

@@ -65,6 +65,7 @@ pub(super) fn backend(name: &str) -> api::Backend {
         to_backend: 0,
         to_client: 0,
         source: api::Source::Config,
+        placed: None,
         lease_left: None,
         agent: None,
         cleared: None,

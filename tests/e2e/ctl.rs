@@ -91,6 +91,11 @@ const SHOWN: &[Case] = &[
     ("health a auto", &["web/a: unknown,", "may have new sessions"], is::<api::Backend>),
     ("weight * 3 --dry-run", &["web/a: ", "would change: weight ", "2 backends, 2 would change"], is::<api::BackendsChanged>),
     ("weight a b 3", &["web/a: ", "2 backends, 2 changed"], is::<api::BackendsChanged>),
+    ("set a address=127.0.0.1:9 priority=1 --dry-run", &["would change: address 127.0.0.1:1 -> 127.0.0.1:9, priority 0 -> 1"], is::<api::BackendsChanged>),
+    ("set web/a weight=3 address=127.0.0.1:9", &["web/a: ", "1 backend, 1 changed"], is::<api::BackendsChanged>),
+    ("backends", &["127.0.0.1:9", "address set by uid ", " in place of 127.0.0.1:1"], is::<Vec<api::Backend>>),
+    ("set * priority=2", &["2 backends, 2 changed"], is::<api::BackendsChanged>),
+    ("set * address=default priority=default", &["address 127.0.0.1:9 -> 127.0.0.1:1, priority 2 -> 0"], is::<api::BackendsChanged>),
     ("drain web/a --force", &["; admin state ready -> drain", "1 backend, 1 changed"], is::<api::BackendsChanged>),
     ("ready */127.0.0.1:* web/b", &["; as it was", "2 backends, 1 changed"], is::<api::BackendsChanged>),
     ("health w*/? down --force", &["2 backends, 2 changed"], is::<api::BackendsChanged>),
@@ -130,6 +135,11 @@ fn a_failed_command_is_one_line_and_an_exit_code() {
         ("add :5", "--pool: name the pool, there are several: web, api", 2),
         ("weight /a 1", "/a: a backend is named POOL/BACKEND", 2),
         ("weight web/a 257", "<N> 257: 257 is not in 0..=256", 2),
+        ("set web/a", "what to set is missing: address=ADDR, priority=N or weight=N, behind the backends", 2),
+        ("set web/a weight=257", "weight=257: must be 0..=256, got \"257\"", 2),
+        ("set web/none priority=1", "l4lb: pool \"web\" has no backend \"none\"", 1),
+        ("set web/* address=127.0.0.1:9", "l4lb: address: names one backend by its name, got web/*", 1),
+        ("set web/a address=127.0.0.1:0", "address=127.0.0.1:0: port must be 1..=65535, got \"0\"", 2),
         ("explain --codes --json", "--codes: not available as JSON", 2),
         (
             "status --address 127.0.0.1:1",
@@ -241,17 +251,19 @@ fn the_configuration_that_is_printed_has_what_was_changed_at_run_time() {
         "health c down",
         "log-level debug",
         "ready-fail on",
+        "set a address=127.0.0.1:9 priority=3",
     ] {
         done(ctl(&daemon, change));
     }
     let (text, config) = config_of(&daemon);
-    assert_eq!(backends(&config), ["a@127.0.0.1:1*7", "c@127.0.0.1:3*2"]);
+    assert_eq!(backends(&config), ["a@127.0.0.1:9*7", "c@127.0.0.1:3*2"]);
     assert_eq!(config.pools[0].backends[1].priority, 4);
     for remark in [
         "# log level at present: debug\n",
         "# ready-fail is on, set by uid ",
         "# 127.0.0.1:4 at 127.0.0.1:4, weight 1, is registered with a lease by uid ",
-        "# weight was set at run time, the configuration has 1\n# is in drain, set at run time\n",
+        "# weight was set at run time, the configuration has 1\n# address 127.0.0.1:9 and priority 3 set at run time by ",
+        ", the configuration has address 127.0.0.1:1 and priority 0\n# is in drain, set at run time\n",
         "# registered at run time by uid ",
         "# health is down, set at run time\n",
     ] {

@@ -40,6 +40,7 @@ mod logs;
 mod metrics;
 mod moves;
 mod pauses;
+mod placing;
 mod proxy_in;
 mod proxy_protocol;
 mod ready;

@@ -9,12 +9,13 @@ use super::extract::{Answer, Json, Path};
 use super::guard::Peer;
 use super::problem::Problem;
 use super::rows;
-use super::wanted::check_weight;
+use super::wanted::{check_priority, check_weight};
 use crate::api;
 use crate::base::glob;
 use crate::config::model::HealthState;
+use crate::config::{Invalid, Target};
 use crate::messages::reload::Listening;
-use crate::messages::request::{ChangeSet, Changed, Done, Named, Request};
+use crate::messages::request::{ChangeSet, Changed, Done, Named, Placing, Request, Wish};
 use crate::pool::Setting;
 
 /// Sets the weight or the administrative state
@@ -95,7 +96,7 @@ pub(super) async fn listen(
     responses(
         (status = OK, body = api::BackendsChanged),
         (status = NOT_FOUND, description = "A name is unknown, or a pattern matches nothing.", body = api::Problem),
-        (status = CONFLICT, description = "A pool would lose its last eligible backend.", body = api::Problem),
+        (status = CONFLICT, description = "A pool would lose its last eligible backend, or another one has the address.", body = api::Problem),
         (status = SERVICE_UNAVAILABLE, body = api::Problem),
     ),
 )]
@@ -105,7 +106,14 @@ pub(super) async fn change_set(
     Json(wanted): Json<api::BackendsChange>,
 ) -> Answer<api::BackendsChanged> {
     let is_dry_run = wanted.dry_run;
-    let set = set_of(wanted).map_err(Problem::bad)?;
+    let (mut set, address) = set_of(wanted).map_err(Problem::bad)?;
+    if let Some(target) = address {
+        let address = match target {
+            Target::Address(address) => address,
+            target @ Target::Host { .. } => context.resolvers.resolve(target).await?,
+        };
+        set.placing.address = Some(Wish::To(address));
+    }
     let done = context.ask(who, |reply| Request::ChangeSet { set, reply }).await?;
     let Done { result: changed, not_saved } = done;
     let (state, now) = (context.view.state(), context.view.clock.now());
@@ -122,9 +130,19 @@ pub(super) async fn change_set(
     Ok(Json(api::BackendsChanged { applied: !is_dry_run, backends: backends.collect(), not_saved }))
 }
 
-/// Checks what can be checked without the running configuration.
-fn set_of(wanted: api::BackendsChange) -> Result<ChangeSet, String> {
-    let api::BackendsChange { backends: names, weight, admin, health, force, dry_run } = wanted;
+/// Checks what can be checked without the running configuration; returns the address that is yet to be resolved beside.
+fn set_of(wanted: api::BackendsChange) -> Result<(ChangeSet, Option<Target>), String> {
+    let api::BackendsChange {
+        backends: names,
+        weight,
+        admin,
+        health,
+        address,
+        priority,
+        reset,
+        force,
+        dry_run,
+    } = wanted;
     let (many, most) = (names.len(), api::NAMES_MAX);
     if !(1..=most).contains(&many) {
         return Err(format!("backends: must be 1..={most} names or patterns, got {many}"));
@@ -139,10 +157,29 @@ fn set_of(wanted: api::BackendsChange) -> Result<ChangeSet, String> {
     }
     weight.map_or(Ok(()), check_weight)?;
     let setting = Setting { weight, admin: admin.map(rows::admin_of), health: health.map(health_of) };
-    if setting == Setting::default() {
-        return Err("weight, admin or health: one of them has to be given".to_owned());
+    let address =
+        address.map(|text| Target::parse(&text).map_err(|Invalid(what)| format!("address: {what}")));
+    let address = address.transpose()?;
+    let priority = priority.map(|priority| check_priority(Some(priority), None)).transpose()?;
+    let is_reset = |key| reset.contains(&key).then_some(());
+    let unset = (is_reset(api::PlacingKey::Address), is_reset(api::PlacingKey::Priority));
+    for (key, is_both) in [
+        ("address", address.is_some() && unset.0.is_some()),
+        ("priority", priority.is_some() && unset.1.is_some()),
+    ] {
+        if is_both {
+            return Err(format!("{key}: not together with its reset"));
+        }
     }
-    Ok(ChangeSet { names, setting, is_forced: force, is_dry_run: dry_run })
+    let placing = Placing {
+        address: unset.0.map(|()| Wish::Default),
+        priority: unset.1.map(|()| Wish::Default).or(priority.map(Wish::To)),
+    };
+    if setting == Setting::default() && placing == Placing::default() && address.is_none() {
+        let keys = "weight, admin, health, address, priority or reset";
+        return Err(format!("{keys}: one of them has to be given"));
+    }
+    Ok((ChangeSet { names, setting, placing, is_forced: force, is_dry_run: dry_run }, address))
 }
 
 const fn health_of(wanted: api::OverrideTo) -> HealthState {
@@ -179,7 +216,10 @@ mod tests {
             "backends: a name or pattern must be 1..=256 bytes, got one of 257"
         );
         let nothing = api::BackendsChange { backends: of(&["a"]), ..api::BackendsChange::default() };
-        assert_eq!(refused(nothing.clone()), "weight, admin or health: one of them has to be given");
+        assert_eq!(
+            refused(nothing.clone()),
+            "weight, admin, health, address, priority or reset: one of them has to be given"
+        );
         assert_eq!(
             refused(api::BackendsChange { weight: Some(257), ..nothing }),
             "weight: must be 0..=256, got 257"

@@ -67,11 +67,17 @@ fn compared(
         .into_iter()
         .flat_map(|pool| pool.settings.backends.iter().zip(&pool.backends))
         .filter(|(_, backend)| backend.is_resolved() && of_source(backend.id))
-        .map(|(settings, backend)| Found {
-            name: backend.name.clone(),
-            address: backend.address.clone(),
-            weight: backend.weight(),
-            priority: settings.priority,
+        .map(|(settings, backend)| {
+            // As the source has listed it, wherever an operator has placed it.
+            let placed = state.notes.get(&backend.id).and_then(|note| note.placed.as_ref());
+            let moved = placed.filter(|placed| placed.address.is_some()).map(|placed| &placed.says.address);
+            let tier = placed.filter(|placed| placed.priority.is_some()).map(|placed| placed.says.priority);
+            Found {
+                name: backend.name.clone(),
+                address: moved.unwrap_or(&backend.address).clone(),
+                weight: backend.weight(),
+                priority: tier.unwrap_or(settings.priority),
+            }
         })
         .collect();
     let (found, notes, error) = match answer {

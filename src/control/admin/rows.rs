@@ -15,6 +15,7 @@ use crate::control::discovery::state::SourceState;
 use crate::control::loading::{Applied, Rejected};
 use crate::control::membership::notes::{AgentNote, ClearedBackend, Note};
 use crate::control::membership::origin::Origin;
+use crate::control::membership::placement::Placement;
 use crate::control::membership::saving::Unsaved;
 use crate::control::status::{Cleared, ControlState};
 use crate::control::{Leaving, ReloadStatus, Removed, View, Workers};
@@ -208,6 +209,7 @@ pub(super) fn backend(state: &ControlState, now: Instant, pool: &Pool, index: us
         to_backend,
         to_client,
         source: source_row(&note.origin),
+        placed: note.placed.as_ref().map(placed_row),
         lease_left: note.origin.lease().map(|lease| (lease - now).as_secs_f64()),
         agent: pool.settings.agent.as_ref().map(|_| agent(backend.agent(), note.agent.as_ref())),
         cleared: cleared_backend(note),
@@ -329,6 +331,16 @@ pub(super) fn host(state: &ControlState, now: Instant, pool: &Pool, name: &str) 
         }
     }
     Some(all)
+}
+
+fn placed_row(placement: &Placement) -> api::Placed {
+    let Placement { address, priority, who, since, says } = placement;
+    api::Placed {
+        address_before: address.as_ref().map(|_| says.address.to_string()),
+        priority_before: priority.map(|_| says.priority),
+        by: who.clone(),
+        since: *since,
+    }
 }
 
 const fn source_row(origin: &Origin) -> api::Source {

@@ -11,6 +11,7 @@ use crate::config::discover::{Discover, Etcd, Http, Kind, ListFile, host_of};
 use crate::config::model::{self, Config};
 use crate::control::membership::notes::Note;
 use crate::control::membership::origin::{Origin, Registration};
+use crate::control::membership::placement::Placement;
 use crate::control::status::ControlState;
 use crate::pool::{Admin, Backend, BackendId, Pool, Snapshot};
 
@@ -27,14 +28,15 @@ pub(super) struct Facts {
 #[derive(Default)]
 struct Fact {
     origin: Origin,
+    placed: Option<Placement>,
 }
 
 impl Facts {
     /// Returns what is in `state`; `level` is that of the log.
     pub(super) fn of(state: &ControlState, level: LevelFilter) -> Self {
         let notes = state.notes.iter();
-        let known = notes.filter(|(_, note)| !matches!(note.origin, Origin::File));
-        let fact = |note: &Note| Fact { origin: note.origin.clone() };
+        let known = notes.filter(|(_, note)| !matches!(note.origin, Origin::File) || note.placed.is_some());
+        let fact = |note: &Note| Fact { origin: note.origin.clone(), placed: note.placed.clone() };
         Self {
             config: Arc::clone(&state.config),
             snapshot: Arc::clone(&state.snapshot),
@@ -129,8 +131,17 @@ impl Folded<'_> {
         for (settings, backend) in self.pool.settings.backends.iter().zip(&self.pool.backends) {
             let note = facts.get(&backend.id).unwrap_or(&nothing);
             let folded = model::Backend { weight: backend.plain_weight(), ..settings.clone() };
+            let placed = note.placed.as_ref();
+            let placed = placed.map(|set| format!("{} set at run time by {}", set.words(), set.who));
             match &note.origin {
-                Origin::File => self.remark_on_weight(backend),
+                Origin::File => {
+                    self.remark_on_weight(backend);
+                    if let Some(set) = &note.placed {
+                        let (words, who, says) = (set.words(), &set.who, set.says_words());
+                        let what = format!("{words} set at run time by {who}, the configuration has {says}");
+                        self.remark(backend, what);
+                    }
+                }
                 Origin::Registered(registration) if registration.lease().is_some() => {
                     leased.push((folded, backend, registration));
                     continue;
@@ -140,6 +151,7 @@ impl Folded<'_> {
                 }
                 Origin::Discovered(known) => {
                     let mut set = overrides(backend);
+                    set.extend(placed);
                     if backend.plain_weight() != known.weight {
                         set.push(format!("weight {} set at run time", backend.plain_weight()));
                     }

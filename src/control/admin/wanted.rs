@@ -52,7 +52,7 @@ pub(super) fn check_weight(weight: u16) -> Result<(), String> {
     if weight <= WEIGHT_MAX { Ok(()) } else { Err(format!("weight: must be 0..={WEIGHT_MAX}, got {weight}")) }
 }
 
-fn check_priority(priority: Option<u16>, backup: Option<bool>) -> Result<u8, String> {
+pub(super) fn check_priority(priority: Option<u16>, backup: Option<bool>) -> Result<u8, String> {
     let in_range = |number: u16| {
         let priority = u8::try_from(number).ok().filter(|&priority| priority <= PRIORITY_MAX);
         priority.ok_or_else(|| format!("priority: must be 0..={PRIORITY_MAX}, got {number}"))

@@ -69,6 +69,7 @@ impl ControlLoop {
         if self.is_ending() {
             return;
         }
+        let placements = &self.control.kept.registrations.placements;
         // A host without an address is in its pool too.
         let is_any = |known: &Followed| !known.last.is_empty() || known.settings.as_host().is_some();
         let meant = self.sources.all.iter().filter(|known| is_any(known) && is_meant(known));
@@ -79,7 +80,9 @@ impl ControlLoop {
             let present = present
                 .entry(pool)
                 .or_insert_with(|| Present::in_pool(runs, &self.control.kept.registrations));
-            if present.has_all(label, settings, last) {
+            let listed = Found::of(settings, last.clone()).into_iter();
+            let listed: Vec<Found> = listed.map(|found| placements.placed_in(pool, found)).collect();
+            if present.has_all(label, settings, &listed) {
                 self.note_left_out(pool, label, last.len() as u64, &[]);
             } else {
                 lists.entry(pool.clone()).or_default().push(known.listing());
@@ -95,6 +98,7 @@ impl ControlLoop {
     /// that list an address the first one counts.
     pub(in crate::control) fn believed_in(&self, pool: &Pool) -> HashMap<Address, (Arc<str>, Found)> {
         let of_pool = self.sources.all.iter().filter(|known| known.pool == pool.name);
+        let placements = &self.control.kept.registrations.placements;
         let runs: HashMap<&str, &Followed> = of_pool.map(|known| (known.label.as_str(), known)).collect();
         let mut believed = HashMap::new();
         for source in &pool.discover {
@@ -103,6 +107,7 @@ impl ControlLoop {
             for found in
                 Found::of(source, known.last.clone()).into_iter().filter(|found| found.address != UNRESOLVED)
             {
+                let found = placements.placed_in(&pool.name, found);
                 let listed = |found| (Arc::clone(&label), found);
                 believed.entry(found.address.clone()).or_insert_with(|| listed(found));
             }
@@ -157,16 +162,15 @@ impl<'p> Present<'p> {
         present
     }
 
-    /// Whether the pool has `list` of the source of that label, and nothing else of it.
+    /// Whether the pool has the backends `list` of the source of that label, and nothing else of it.
     fn has_all(&self, label: &str, settings: &Discover, list: &[Found]) -> bool {
         let Some(members) = self.0.get(label) else { return false };
         let check = settings.as_host().map(|host| host.check).unwrap_or_default();
-        let listed = Found::of(settings, list.to_vec());
         let is_there = |Found { name, address, weight, priority }: &Found| {
             let listed = Member { address, weight: *weight, priority: *priority, check };
             members.get(name.as_str()) == Some(&listed)
         };
-        members.len() == listed.len() && listed.iter().all(is_there)
+        members.len() == list.len() && list.iter().all(is_there)
     }
 }
 

@@ -20,13 +20,13 @@ use crate::sys::timestamp;
 const EVENTS_EACH: usize = 16;
 
 /// What one name or pattern selects to be changed together.
-struct Selected {
-    named: Named,
-    pool: Arc<Pool>,
+pub(super) struct Selected {
+    pub(super) named: Named,
+    pub(super) pool: Arc<Pool>,
     /// One, or all addresses of a host.
-    backends: Vec<Arc<Backend>>,
+    pub(super) backends: Vec<Arc<Backend>>,
     /// The host that they are the addresses of.
-    host: Option<Host>,
+    pub(super) host: Option<Host>,
 }
 
 impl ControlLoop {
@@ -48,18 +48,23 @@ impl ControlLoop {
         if is_guarded && !set.is_forced {
             refuse_to_empty(&all, set.setting)?;
         }
+        let replaced = self.replaced(&all, set, who)?;
         let (mut changed, mut touched) = (Vec::with_capacity(all.len()), Vec::new());
-        for selected in all {
-            let changes = match set.is_dry_run {
+        for (place, selected) in all.into_iter().enumerate() {
+            let mut changes = match set.is_dry_run {
                 true => changes_by(&selected, set.setting),
                 false => self.put_on(&selected, set.setting, who),
             };
+            changes.extend(replaced.get(place).into_iter().flat_map(|replaced| replaced.changes.clone()));
             if !changes.is_empty() {
                 touched.push((selected.named.clone(), changes.join(", ")));
             }
             changed.push(Changed { backend: selected.named, changes });
         }
         if !set.is_dry_run && !touched.is_empty() {
+            if !replaced.is_empty() {
+                self.put_replaced(replaced);
+            }
             self.control.kept.changed_on_request();
             self.report_set(touched, who);
         }
@@ -307,7 +312,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Overrides};
     use crate::control::tests::control;
-    use crate::messages::request::{Ask, Request};
+    use crate::messages::request::{Ask, Placing, Request};
     use crate::pool::Snapshot;
 
     /// `a1`, `a2` and `b` in `web`, `a1` of another address in `api`.
@@ -326,7 +331,7 @@ mod tests {
 
     fn set(names: &[&str], setting: Setting) -> ChangeSet {
         let names = names.iter().map(|&name| name.to_owned()).collect();
-        ChangeSet { names, setting, is_forced: false, is_dry_run: false }
+        ChangeSet { names, setting, placing: Placing::default(), is_forced: false, is_dry_run: false }
     }
 
     fn ask(work: &mut ControlLoop, set: ChangeSet) -> Result<Vec<String>, Refusal> {

@@ -70,6 +70,7 @@ impl ControlLoop {
             return Put { left_out: vec![Vec::new(); lists.len()], has_removed: false };
         };
         let sockets = self.own_sockets();
+        let lists = &*self.control.kept.registrations.placements.placed_lists(&pool.settings.name, lists);
         let Plan { backends, mut parts } = plan(&pool, lists, &self.control.kept.registrations, &sockets);
         let left_out = parts.iter_mut().map(|part| mem::take(&mut part.left_out)).collect();
         let has_removed = parts.iter().any(|part| !part.gone.is_empty());
@@ -117,6 +118,7 @@ impl ControlLoop {
     /// Of the others that were discovered, what operators have set is remembered. Must be called before the reload.
     pub(in crate::control) fn change_hands(&mut self, merged: &Config) -> Config {
         let (snapshot, before) = (Arc::clone(&self.control.snapshot), Arc::clone(&self.control.config));
+        let before = self.control.kept.registrations.placements.placed(&before).config.into_owned();
         let sockets: Vec<OwnSocket> = merged.own_sockets().collect();
         let mut runs = merged.clone();
         for next in &mut runs.pools {
@@ -259,10 +261,10 @@ fn plan(pool: &Pool, lists: &[Listing], registrations: &Registrations, sockets: 
     let mut parts: Vec<Part> = lists.iter().map(|_| Part::default()).collect();
     let places: HashMap<&str, usize> =
         lists.iter().enumerate().map(|(place, listing)| (&*listing.source, place)).collect();
-    let listed: Vec<HashMap<&Address, &Found>> =
-        lists.iter().map(|listing| by_address(&listing.list)).collect();
+    let listed: Vec<HashMap<(&str, &Address), &Found>> =
+        lists.iter().map(|listing| by_name(&listing.list)).collect();
     let mut stay = Vec::with_capacity(pool.backends.len());
-    let mut stays: Vec<HashSet<&Address>> = lists.iter().map(|_| HashSet::new()).collect();
+    let mut stays: Vec<HashSet<(&str, &Address)>> = lists.iter().map(|_| HashSet::new()).collect();
     for (settings, backend) in configured(pool).into_iter().zip(&pool.backends) {
         let known = registrations.discovery_of(backend.id);
         let known = known.and_then(|known| Some((known, *places.get(&*known.source)?)));
@@ -271,12 +273,12 @@ fn plan(pool: &Pool, lists: &[Listing], registrations: &Registrations, sockets: 
             continue;
         };
         let (check, part) = (lists[place].check, &mut parts[place]);
-        let Some(found) = listed[place].get(&backend.address).filter(|found| found.name == backend.name)
-        else {
+        let key = (backend.name.as_str(), &backend.address);
+        let Some(found) = listed[place].get(&key) else {
             part.gone.push(Arc::clone(backend));
             continue;
         };
-        stays[place].insert(&backend.address);
+        stays[place].insert(key);
         let kept = RuntimeOverrides::of(backend, known.weight).kept(known.weight, found.weight);
         if (known.weight, settings.priority, settings.check) != (found.weight, found.priority, check) {
             part.changed.push((Arc::clone(backend), (*found).clone()));
@@ -290,7 +292,7 @@ fn plan(pool: &Pool, lists: &[Listing], registrations: &Registrations, sockets: 
     }
     let mut members = Membership::listed(stay, sockets);
     for ((Listing { list, check, .. }, part), stays) in lists.iter().zip(&mut parts).zip(&stays) {
-        for found in list.iter().filter(|found| !stays.contains(&found.address)) {
+        for found in list.iter().filter(|found| !stays.contains(&(found.name.as_str(), &found.address))) {
             let Found { name, address, weight: says, priority } = found.clone();
             if members.len() >= BACKENDS_MAX {
                 part.left_out.push(format!("{name}: the pool has {BACKENDS_MAX} backends, no more fit"));
@@ -311,11 +313,11 @@ fn plan(pool: &Pool, lists: &[Listing], registrations: &Registrations, sockets: 
     Plan { backends: members.into_backends(), parts }
 }
 
-/// Returns the backends of a list by their addresses; of two the first one counts.
-fn by_address(list: &[Found]) -> HashMap<&Address, &Found> {
+/// Returns the backends of a list by their names and addresses; of two the first one counts.
+fn by_name(list: &[Found]) -> HashMap<(&str, &Address), &Found> {
     let mut listed = HashMap::with_capacity(list.len());
     for found in list {
-        listed.entry(&found.address).or_insert(found);
+        listed.entry((found.name.as_str(), &found.address)).or_insert(found);
     }
     listed
 }

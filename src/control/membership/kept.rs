@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::leases::Registrations;
 use super::notes::Note;
+use super::place_notes::note_placements;
 use super::saving::{SaveProgress, StateFile};
 use super::state_file::SavedAuthor;
 use crate::base::time::Instant;
@@ -61,6 +62,7 @@ impl Kept {
         for (id, SavedAuthor { who, since }) in &self.authors {
             state.notes.entry(*id).or_default().admin_set = Some((who.clone(), *since));
         }
+        note_placements(&self.registrations.placements, &mut state);
     }
 
     /// Must be called when kept state has changed.

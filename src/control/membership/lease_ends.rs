@@ -9,6 +9,7 @@ use log::Level;
 use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
+use crate::control::membership::place_notes::note_placements;
 use crate::messages::request::Named;
 use crate::pool::PoolId;
 
@@ -76,11 +77,14 @@ impl ControlLoop {
     /// Forgets registrations of backends that the configuration after `before` has removed, or lists itself.
     pub(in crate::control) fn align_registrations(&mut self, before: &Config) {
         let Self { control, .. } = self;
-        control.kept.registrations.align(&control.snapshot, before, &control.config);
+        let placements = &control.kept.registrations.placements;
+        let (before, now) = (placements.placed(before).config, placements.placed(&control.config).config);
+        control.kept.registrations.align(&control.snapshot, &before, &now);
         let mut state = control.view.state();
         for (id, note) in &mut state.notes {
             note.origin = control.kept.registrations.origin_of(*id);
         }
+        note_placements(&control.kept.registrations.placements, &mut state);
         drop(state);
         control.kept.changed();
     }

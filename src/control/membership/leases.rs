@@ -14,6 +14,7 @@ use crate::base::time::Instant;
 use crate::config::discover::host_of;
 use crate::config::model::Config;
 use crate::control::membership::origin::{Discovery, Origin, Registration, RuntimeOverrides};
+use crate::control::membership::placement::Placements;
 use crate::control::membership::remembered::Remembered;
 use crate::pool::{Backend, BackendId, Snapshot};
 
@@ -26,11 +27,18 @@ pub struct Registrations {
     discovered: HashMap<BackendId, Discovery>,
     /// The settings that operators have made of discovered backends that are not listed now.
     remembered: Remembered,
+    /// The addresses and priorities that operators have set.
+    pub(in crate::control) placements: Placements,
     /// The ends of leases, the first in front, and their backends.
     ends: BTreeSet<(Instant, u32)>,
 }
 
 impl Registrations {
+    /// Returns none, where operators have set these.
+    pub(super) fn with(placements: Placements) -> Self {
+        Self { placements, ..Self::default() }
+    }
+
     /// Replaces the registration of a backend.
     pub fn put(&mut self, id: BackendId, registration: Registration) {
         self.forget(id);
@@ -44,6 +52,17 @@ impl Registrations {
             self.ends.remove(&(end, id.0));
         }
         Some(gone)
+    }
+
+    /// The backend `former` is `next` from now on, at another address: so is what is known of its origin.
+    pub(super) fn succeed(&mut self, former: BackendId, next: BackendId) {
+        if let Some(known) = self.discovered.remove(&former) {
+            self.discovered.insert(next, known);
+        }
+        if let Some(known) = self.forget(former) {
+            self.ends.extend(known.lease().map(|end| (end, next.0)));
+            self.known.insert(next, known);
+        }
     }
 
     /// Returns the registration of a backend, if it has one.

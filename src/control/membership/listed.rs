@@ -14,6 +14,7 @@ use crate::control::control_loop::ControlLoop;
 use crate::control::membership::leases::Registrations;
 use crate::control::membership::merge::Membership;
 use crate::control::membership::origin::Discovery;
+use crate::control::membership::placement::Placements;
 use crate::control::membership::requests::BACKENDS_MAX;
 use crate::control::membership::state_file::{SavedListing, SavedSource};
 use crate::messages::discovery::{Found, Listed};
@@ -60,7 +61,7 @@ pub(in crate::control) type Brought = HashMap<String, HashMap<String, Discovery>
 impl ControlLoop {
     /// Puts what new sources have listed into the pools of a configuration that is about to run, so that they serve from
     /// its first epoch on.
-    pub(in crate::control) fn bring_listed(&self, config: &mut Config) -> Brought {
+    pub(in crate::control) fn bring_listed(&mut self, config: &mut Config) -> Brought {
         let mut of_pools: HashMap<&str, Vec<&Listed>> = HashMap::new();
         for listed in &self.sources.listed {
             of_pools.entry(&listed.pool).or_default().push(listed);
@@ -70,7 +71,9 @@ impl ControlLoop {
         for pool in &mut config.pools {
             let Some(listed) = of_pools.get(pool.name.as_str()) else { continue };
             let mut members = Membership::listed(mem::take(&mut pool.backends), &sockets);
-            brought.insert(pool.name.clone(), add_listed(&mut members, &pool.discover, listed));
+            let placements = &mut self.control.kept.registrations.placements;
+            let fitting = add_listed(&mut members, pool, placements, listed);
+            brought.insert(pool.name.clone(), fitting);
             pool.backends = members.into_backends();
         }
         brought
@@ -113,21 +116,24 @@ impl Registrations {
     }
 }
 
-/// Puts the backends that the `sources` of a pool have listed behind its `members`, as far as they fit. Returns those
-/// that do, by name. The others are reported when their sources are followed.
+/// Puts the backends that the sources of `pool` have listed behind its `members`, as far as they fit, where operators have
+/// placed them. Returns those that do, by name. The others are reported when their sources are followed.
 pub(super) fn add_listed(
     members: &mut Membership<'_>,
-    sources: &[Discover],
+    pool: &model::Pool,
+    placements: &mut Placements,
     listed: &[&Listed],
 ) -> HashMap<String, Discovery> {
     let settings: HashMap<String, &Discover> =
-        sources.iter().map(|source| (source.label(), source)).collect();
+        pool.discover.iter().map(|source| (source.label(), source)).collect();
     let mut discovered = HashMap::new();
     for Listed { source, list, .. } in listed {
         let Some(settings) = settings.get(source) else { continue };
         let source: Arc<str> = source.as_str().into();
         let check = settings.as_host().map(|host| host.check).unwrap_or_default();
-        for Found { name, address, weight, priority } in Found::of(settings, list.clone()) {
+        for found in Found::of(settings, list.clone()) {
+            placements.saw_found(&pool.name, &found);
+            let Found { name, address, weight, priority } = placements.placed_in(&pool.name, found);
             let known = Discovery { source: Arc::clone(&source), weight };
             let backend = model::Backend { name: name.clone(), address, weight, priority, check };
             if members.len() < BACKENDS_MAX && members.add(backend).is_ok() {

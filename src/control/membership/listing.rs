@@ -6,6 +6,7 @@ use crate::config::model::BackendCheck;
 use crate::messages::discovery::Found;
 
 /// What one source lists now.
+#[derive(Clone)]
 pub(in crate::control) struct Listing {
     /// Its name, see [`label`](crate::config::discover::Discover::label).
     pub(in crate::control) source: Arc<str>,

@@ -7,8 +7,9 @@
 //! in what sources list. `merge` combines the file with what was changed at run time. `persist` takes that from what
 //! runs into `kept`, and puts it back at a start, with what sources have `listed` before; `state_file` is its form on
 //! the disk, which `saving` writes. `notes` is what is known of a backend besides its atomics; `remembered` what
-//! operators have set of one that was discovered and has left; `drain` follows the sessions of backends that have left
-//! their pool.
+//! operators have set of one that was discovered and has left; `placement` the addresses and priorities that operators
+//! have set, which `placing` sets and `place_notes` shows; `drain` follows the sessions of backends that have left their
+//! pool.
 
 mod changes;
 pub(super) mod discovered;
@@ -22,6 +23,9 @@ pub(super) mod merge;
 pub(super) mod notes;
 pub mod origin;
 pub mod persist;
+pub(in crate::control) mod place_notes;
+pub(crate) mod placement;
+mod placing;
 mod remembered;
 pub(super) mod requests;
 pub(crate) mod saving;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::origin::{Origin, Registration, RuntimeOverrides};
+use super::placement::Placement;
 use crate::base::time::Instant;
 use crate::messages::report::AgentLine;
 use crate::pool::{Admin, Backend};
@@ -27,6 +28,8 @@ pub(crate) struct Note {
     /// Present while an operator's setting gives it no new sessions.
     pub(crate) leaving: Option<Leaving>,
     pub(crate) origin: Origin,
+    /// The address and the priority that operators have set of it.
+    pub(crate) placed: Option<Placement>,
     /// Its agent, once that has been asked.
     pub(crate) agent: Option<AgentNote>,
     /// Its counters when they were last cleared.

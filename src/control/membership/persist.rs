@@ -16,10 +16,11 @@ use crate::control::membership::listed::{add_listed, saved_source};
 use crate::control::membership::merge::{Membership, Obstacle};
 use crate::control::membership::notes::Note;
 use crate::control::membership::origin::{Hold, Origin, Registration, RuntimeOverrides};
+use crate::control::membership::placement::{Place, Placements, restored_placements, saved_placements};
 use crate::control::membership::requests::BACKENDS_MAX;
 use crate::control::membership::saving::{SaveProgress, StateFile};
 use crate::control::membership::state_file::{
-    Saved, SavedAuthor, SavedBackend, SavedHolder, SavedRegistration,
+    Saved, SavedAuthor, SavedBackend, SavedHolder, SavedPlacement, SavedRegistration,
 };
 use crate::messages::discovery::Listed;
 use crate::pool::{Admin, Backend, BackendId, Pool, Snapshot};
@@ -116,7 +117,8 @@ impl ControlLoop {
             let wall = timestamp();
             let backends = collect(&self.control.snapshot, &config, registrations, &authors, (now, wall));
             let sources = listed.into_iter().map(|listed| saved_source(listed, &config, wall));
-            file.put(Saved::of(backends, sources.collect()));
+            let placed = saved_placements(&registrations.placements);
+            file.put(Saved::of(backends, sources.collect(), placed));
         }
         (*changed, *next_save) = (false, now + SAVE_PERIOD);
     }
@@ -167,12 +169,13 @@ pub(in crate::control) fn collect(
                 // That of the origin is over nothing then.
                 overrides.weight = overrides.weight.filter(|&weight| weight != says);
             }
+            let placed = registrations.placements.named(&pool.settings.name, &backend.name);
             let registered = match origin {
                 Origin::File | Origin::Discovered(_) if overrides == RuntimeOverrides::default() => continue,
                 Origin::File | Origin::Discovered(_) => None,
                 Origin::Registered(known) => Some(SavedRegistration {
-                    address: backend.address.clone(),
-                    priority: settings.priority,
+                    address: placed.map_or(&backend.address, |placed| &placed.says.address).clone(),
+                    priority: placed.map_or(settings.priority, |placed| placed.says.priority),
                     who: known.who.clone(),
                     lease: known.lease().map(|end| now.1 + (end - now.0)),
                     holders: known.holds.iter().map(|hold| saved_holder(hold, now)).collect(),
@@ -220,13 +223,19 @@ pub struct Restored {
 /// time on both clocks.
 pub fn restore(
     saved: Vec<SavedBackend>,
+    placed: Vec<SavedPlacement>,
     listed: &[Listed],
     config: &Config,
     now: (Instant, Timestamp),
 ) -> Restored {
+    let (placements, left_out) = restored_placements(placed, &saved, config);
+    let placed = placements.placed(config);
+    let mut registrations = Registrations::with(placements);
+    registrations.placements.follow(&placed, config, config);
+    let config = &*placed.config;
     let snapshot = Snapshot::new(config);
-    let (registrations, authors) = (Registrations::default(), Authors::default());
-    let mut restored = Restored { snapshot, registrations, authors, left_out: Vec::new() };
+    let mut restored = Restored { snapshot, registrations, authors: Authors::default(), left_out };
+    restored.left_out.extend(placed.refusals());
     let sockets: Vec<OwnSocket> = config.own_sockets().collect();
     let mut of_pools: HashMap<String, Vec<SavedBackend>> = HashMap::new();
     let of_sources = of_sources(config);
@@ -278,12 +287,13 @@ impl Restored {
         let mut members = Membership::listed(configured.settings.backends.clone(), sockets);
         let mut fitting: HashMap<String, (SavedBackend, Vec<Hold>)> = HashMap::new();
         for backend in registered {
-            match add_registered(&mut members, &backend, now) {
+            match add_registered(&mut members, &self.registrations.placements, &backend, now) {
                 Ok(holds) => _ = fitting.insert(backend.name.clone(), (backend, holds)),
                 Err(why) => self.leave_out(&backend, &why),
             }
         }
-        let mut discovered = add_listed(&mut members, &configured.settings.discover, listed);
+        let mut discovered =
+            add_listed(&mut members, &configured.settings, &mut self.registrations.placements, listed);
         self.snapshot = self.snapshot.with_backends(configured.id, &members.into_backends());
         let pool = Arc::clone(self.snapshot.pool(configured.id));
         for backend in &pool.backends {
@@ -330,11 +340,13 @@ fn author_of(saved: &SavedBackend, backend: &Backend) -> Option<(BackendId, Save
 /// any more.
 fn add_registered(
     members: &mut Membership<'_>,
+    placements: &Placements,
     saved: &SavedBackend,
     now: (Instant, Timestamp),
 ) -> Result<Vec<Hold>, String> {
     let registered = saved.registered.as_ref().ok_or("it was not registered")?;
-    let SavedRegistration { address, priority, .. } = registered;
+    let says = Place { address: registered.address.clone(), priority: registered.priority };
+    let Place { address, priority } = placements.place_of(&saved.pool, &saved.name, says);
     if members.len() >= BACKENDS_MAX {
         return Err(format!("the pool has {BACKENDS_MAX} backends"));
     }
@@ -347,7 +359,7 @@ fn add_registered(
         name: saved.name.clone(),
         address: address.clone(),
         weight,
-        priority: *priority,
+        priority,
         check: model::BackendCheck::default(),
     };
     members.add(backend).map_err(|obstacle| match obstacle {

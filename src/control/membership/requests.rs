@@ -6,6 +6,7 @@ use std::sync::Arc;
 use log::LevelFilter;
 
 use crate::api::EventKind;
+use crate::base::address::Address;
 use crate::base::nearest::did_you_mean;
 use crate::config::discover::Discover;
 use crate::config::model::{self, HealthState};
@@ -16,6 +17,7 @@ use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::notes::Removed;
 use crate::control::membership::origin::{Hold, Registration};
+use crate::control::membership::placement::Place;
 use crate::logging;
 use crate::messages::request::{
     Ask, Done, Holder, Left, Named, NewBackend, Refusal, Registered, Reply, Request,
@@ -114,22 +116,23 @@ impl ControlLoop {
                 "{named} is not registered any more: holder {holder:?} has no lease, register it without one"
             )));
         }
-        if let Some(known) = pool.backends.iter().find(|known| known.address == new.address) {
-            return Err(Refusal::Conflict(format!(
-                "{named}: {} is backend {:?} already",
-                new.address, known.name
-            )));
+        let says = Place { address: new.address.clone(), priority: new.priority };
+        let Place { address, priority } =
+            self.control.kept.registrations.placements.place_of(&named.pool, &named.backend, says.clone());
+        if let Some(known) = pool.backends.iter().find(|known| known.address == address) {
+            return Err(Refusal::Conflict(format!("{named}: {address} is backend {:?} already", known.name)));
         }
         if pool.backends.len() >= BACKENDS_MAX {
             return Err(Refusal::Conflict(format!(
                 "{named}: the pool has {BACKENDS_MAX} backends, no more fit"
             )));
         }
-        self.refuse_circle(&named, new)?;
+        self.refuse_circle(&named, &address)?;
         let mut registration = Registration { who: who.to_owned(), weight: new.weight, holds: Vec::new() };
         let holder = self.hold(&named, &mut registration, new)?;
         let mut backends = configured(&pool);
-        let NewBackend { name, address, priority, .. } = new.clone();
+        let name = new.name.clone();
+        self.control.kept.registrations.placements.saw(&named.pool, &named.backend, says);
         let is_it = |removed: &Removed| {
             let backend = &removed.backend;
             backend.pool == pool.id && backend.name == name && backend.address == address
@@ -184,8 +187,9 @@ impl ControlLoop {
         who: &str,
     ) -> Result<Registered, Refusal> {
         let known = &pool.backends[place];
-        if known.address != new.address {
-            let at = &known.address;
+        let placed = self.control.kept.registrations.placements.named(&named.pool, &named.backend).cloned();
+        let at = placed.as_ref().map_or(&known.address, |placed| &placed.says.address);
+        if *at != new.address {
             return Err(Refusal::Conflict(format!("{named} is there already, at {at}: remove it first")));
         }
         let Some(before) = self.control.kept.registrations.get(known.id) else {
@@ -197,7 +201,8 @@ impl ControlLoop {
         };
         let now = self.clock.now();
         self.refuse_holder(named, before, new)?;
-        let (weight, priority) = (known.plain_weight(), pool.settings.backends[place].priority);
+        let (weight, runs_in) = (known.plain_weight(), pool.settings.backends[place].priority);
+        let priority = placed.as_ref().map_or(runs_in, |placed| placed.says.priority);
         let mut registration = before.clone();
         let own = name_of_holder(new).and_then(|holder| before.hold_of(holder, now));
         let said = own.map_or((before.weight, priority), |hold| (hold.weight, hold.priority));
@@ -214,9 +219,13 @@ impl ControlLoop {
         }
         if said.1 != new.priority {
             changes.push(format!("priority {priority} -> {}", new.priority));
-            let mut backends = configured(pool);
-            backends[place].priority = new.priority;
-            self.rebuild(pool.id, &backends);
+            let says = Place { address: new.address.clone(), priority: new.priority };
+            self.control.kept.registrations.placements.saw(&named.pool, &named.backend, says);
+            if placed.is_none_or(|placed| placed.priority.is_none()) {
+                let mut backends = configured(pool);
+                backends[place].priority = new.priority;
+                self.rebuild(pool.id, &backends);
+            }
         }
         who.clone_into(&mut registration.who);
         self.note_registration(known.id, registration);
@@ -321,6 +330,7 @@ impl ControlLoop {
             }
         }
         self.remove(&pool, &[Arc::clone(&backend)]);
+        self.control.kept.registrations.placements.forget(&named.pool, &named.backend);
         self.control.kept.changed_on_request();
         let sessions = backend.active();
         self.report_change(named, who, format!("removed with {sessions} sessions left"));
@@ -376,8 +386,7 @@ impl ControlLoop {
     }
 
     /// Fails if sessions would come back to this process.
-    fn refuse_circle(&self, named: &Named, new: &NewBackend) -> Result<(), Refusal> {
-        let address = &new.address;
+    fn refuse_circle(&self, named: &Named, address: &Address) -> Result<(), Refusal> {
         match circle_with(address, self.own_sockets().into_iter()) {
             Some(socket) => Err(Refusal::Invalid(format!("{named}: {address} is {socket}"))),
             None => Ok(()),

@@ -30,6 +30,7 @@ fn backend(name: &str) -> api::Backend {
         to_backend: 1_536,
         to_client: 3 << 20,
         source: api::Source::Config,
+        placed: None,
         lease_left: None,
         agent: None,
         cleared: None,

@@ -491,6 +491,15 @@ impl Service<'_> {
 }
 
 impl Service<'_, Daemon> {
+    /// What follows the address of its listener in its file.
+    pub(crate) fn daemon_toml(&self) -> String {
+        self.backends.daemon_toml()
+    }
+
+    pub(crate) fn node(&self, id: usize) -> &Node {
+        &self.backends.nodes[id]
+    }
+
     /// Stops the server and checks its books; returns the totals as text.
     #[track_caller]
     pub(crate) fn stops(self) -> String {

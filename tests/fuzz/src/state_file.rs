@@ -16,23 +16,32 @@ const FILE: &str = "[admin]\nstate_file = \"/s\"\n[[listener]]\nbind = \"127.0.0
      backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n\
      [[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\ninitial = \"state_file\"\n";
 
+fn written(contents: &Contents) -> Vec<u8> {
+    let Contents { backends, sources, placed, .. } = contents;
+    serde_json::to_vec(&Saved::of(backends.clone(), sources.clone(), placed.clone())).expect("JSON")
+}
+
 pub fn check(data: &[u8]) {
     let contents = match Contents::parse(data) {
         Ok(contents) => contents,
         Err(what) => return expect_one_line(&one_line(&what)),
     };
     contents.refused.iter().for_each(|refused| expect_one_line(&one_line(refused)));
-    let text =
-        serde_json::to_vec(&Saved::of(contents.backends.clone(), contents.sources.clone())).expect("JSON");
+    let text = written(&contents);
     let again = Contents::parse(&text).expect("what is written is read");
     assert!(again.refused.is_empty(), "{:?}", again.refused);
-    assert_eq!(serde_json::to_vec(&Saved::of(again.backends, again.sources)).expect("JSON"), text);
+    assert_eq!(written(&again), text);
     let config =
         config::parse(FILE, "fuzz.toml", &Overrides::default(), &mut resolve).expect("a good config");
     let listed = listed_in(contents.sources, &config, Default::default());
     // By the clock on the wall it is 1970.
-    let Restored { snapshot, left_out, .. } =
-        restore(contents.backends, &listed, &config, (Instant::default(), Default::default()));
+    let Restored { snapshot, left_out, .. } = restore(
+        contents.backends,
+        contents.placed,
+        &listed,
+        &config,
+        (Instant::default(), Default::default()),
+    );
     left_out.iter().for_each(|left_out| expect_one_line(&one_line(left_out)));
     for pool in &snapshot.pools {
         let mut names = HashSet::new();

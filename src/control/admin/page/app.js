@@ -248,6 +248,14 @@ function keptOut(backend) {
   return backend.admin_since ? `${by} since ${clock(backend.admin_since)}` : by;
 }
 
+// The address or the priority that an operator has set, and what it was before.
+function placed({ address, priority, placed: { address_before, priority_before, by, since } }) {
+  const set = [];
+  if (address_before) set.push(`address ${address} in place of ${address_before}`);
+  if (typeof priority_before === 'number') set.push(`priority ${priority} in place of ${priority_before}`);
+  return `${set.join(', ')}, set by ${by} since ${clock(since)}`;
+}
+
 function problems() {
   const found = [];
   const tell = (tone, title, words, refusal) => found.push({ tone, title, words, refusal });
@@ -281,6 +289,9 @@ function problems() {
   }
   for (const backend of sample.backends) {
     if (backend.admin !== 'ready') tell('warn', `${backend.pool} / ${backend.name}`, `in ${backend.admin}${keptOut(backend)}, ${plural(backend.sessions, 'session')} left`);
+  }
+  for (const backend of sample.backends) {
+    if (backend.placed) tell('off', `${backend.pool} / ${backend.name}`, placed(backend));
   }
   for (const source of sources.all) {
     const [words, tone] = stateOfSource(source);

@@ -46,7 +46,8 @@ fn start_with(saved: Vec<SavedBackend>, text: &str, addresses: &[u8]) -> Control
     let config = parse(text, addresses);
     let now = (Default::default(), timestamp());
     let listed: Vec<Listed> = config.hosts.iter().map(Listed::of_host).collect();
-    let Restored { snapshot, registrations, left_out, .. } = persist::restore(saved, &listed, &config, now);
+    let Restored { snapshot, registrations, left_out, .. } =
+        persist::restore(saved, Vec::new(), &listed, &config, now);
     assert_eq!(left_out, [""; 0]);
     let mut work = ControlLoop::new(control(snapshot, &[]));
     work.control.kept.registrations = registrations;

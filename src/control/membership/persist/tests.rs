@@ -69,7 +69,7 @@ fn changed(name: &str, weight: u16) -> SavedBackend {
 }
 
 fn restore_all(backends: Vec<SavedBackend>) -> Restored {
-    restore(backends, &[], &config(CONFIG), (at(0), wall(0)))
+    restore(backends, Vec::new(), &[], &config(CONFIG), (at(0), wall(0)))
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn every_collected_setting_is_restored() {
 fn of_too_many_those_that_are_there_outlast_a_restart() {
     let config =
         config(&format!("{CONFIG}[[pool.discover]]\ntype = \"dns\"\nname = \"web.test\"\nport = 80\n"));
-    let restore = |saved| restore(saved, &[], &config, (at(0), wall(0)));
+    let restore = |saved| restore(saved, Vec::new(), &[], &config, (at(0), wall(0)));
     let gone = (0..REMEMBERED_MAX).map(|number| changed(&format!("gone-{number}"), 1));
     let mut restored = restore(gone.collect());
     let pool = Arc::clone(&restored.snapshot.pools[0]);
@@ -188,7 +188,7 @@ fn settings_of_a_discovered_backend_wait_for_it() {
         health: OverrideTo::Auto,
         registered: None,
     };
-    let restored = restore(vec![saved.clone()], &[], &config, now);
+    let restored = restore(vec![saved.clone()], Vec::new(), &[], &config, now);
     assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
     let (said, set) = restored.registrations.set_before("web", "10.0.0.1:80").unwrap();
     assert_eq!((said, set.weight, set.admin), (1, Some(7), Admin::Maint));
@@ -209,7 +209,7 @@ fn what_a_source_listed_is_there_from_the_start_as_operators_have_set_it() {
     let age = Duration::ZERO;
     let listed = Listed { pool: "web".into(), source: "dns:web.test:80".into(), list, age };
     let set = SavedBackend { name: "10.0.0.1:80".into(), weight_set: Some(7), ..changed("", 4) };
-    let restored = restore(vec![set.clone()], &[listed], &config, now);
+    let restored = restore(vec![set.clone()], Vec::new(), &[listed], &config, now);
     assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
     let pool = &restored.snapshot.pools[0];
     let row = |backend: &Arc<Backend>| (backend.weight(), pool.priority_of(backend), backend.admin());
@@ -256,7 +256,7 @@ fn a_weight_of_an_operator_is_over_that_of_an_agent_after_a_restart_also_if_it_i
         let none = (Registrations::default(), Authors::default());
         let saved = collect(&running, &config, &none.0, &none.1, (at(0), wall(0)));
         assert_eq!(saved.len(), usize::from(kept), "{saved:?}");
-        let restored = restore(saved, &[], &config, (at(0), wall(0)));
+        let restored = restore(saved, Vec::new(), &[], &config, (at(0), wall(0)));
         let backend = &restored.snapshot.pools[0].backends[1];
         assert_eq!((backend.plain_weight(), backend.holds_weight()), (5, kept));
         assert_eq!(restored.left_out, Vec::<String>::new());
