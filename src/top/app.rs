@@ -27,6 +27,8 @@ pub(super) enum News {
     /// The sources of backends, and how each of them does.
     Sources(Vec<api::Discovery>),
     Listeners(Vec<api::Listener>),
+    /// The first open sessions in that order.
+    Sessions(api::SessionSort, Vec<api::Session>),
     /// The connection is lost, and why.
     Lost(String),
     /// The result of a change, in words.
@@ -66,6 +68,8 @@ pub(super) enum KeyAction {
 pub(super) enum Panel {
     Events,
     Listeners,
+    /// The open sessions that move most, or that are the oldest.
+    Sessions,
     /// Sessions that have ended, by reason.
     Ended,
     /// The last reload and its changes.
@@ -76,7 +80,8 @@ impl Panel {
     const fn next(self) -> Self {
         match self {
             Self::Events => Self::Listeners,
-            Self::Listeners => Self::Ended,
+            Self::Listeners => Self::Sessions,
+            Self::Sessions => Self::Ended,
             Self::Ended => Self::Reload,
             Self::Reload => Self::Events,
         }
@@ -192,6 +197,10 @@ pub(super) struct App {
     pub(super) sources: Vec<api::Discovery>,
     pub(super) listeners: Vec<api::Listener>,
     pub(super) panel: Panel,
+    /// The order of sessions in their panel.
+    pub(super) order: api::SessionSort,
+    /// The sessions there, and the order that they came in.
+    pub(super) listed: Option<(api::SessionSort, Vec<api::Session>)>,
     pub(super) sessions: History,
     /// Bytes relayed per second, both directions.
     pub(super) bytes: History,
@@ -225,6 +234,8 @@ impl App {
             sources: Vec::new(),
             listeners: Vec::new(),
             panel: Panel::Events,
+            order: api::SessionSort::Bytes,
+            listed: None,
             sessions: History::default(),
             bytes: History::default(),
             connect: History::default(),
@@ -248,6 +259,11 @@ impl App {
             News::Sample(sample, events) => self.on_sample(sample, events, now),
             News::Sources(sources) => self.sources = sources,
             News::Listeners(listeners) => self.listeners = listeners,
+            // An answer to an earlier wish would be shown under the wrong title.
+            News::Sessions(order, sessions) if self.wanted_sessions() == Some(order) => {
+                self.listed = Some((order, sessions));
+            }
+            News::Sessions(..) => {}
             News::Lost(why) => self.link = Link::Lost(one_line(&why)),
             News::Answer(words) => self.notice = Some((now, one_line(&words))),
         }
@@ -315,7 +331,15 @@ impl App {
             Key::Char('d') => self.begin(api::Admin::Drain, now),
             Key::Char('y') => self.begin(api::Admin::Ready, now),
             Key::Char('m') => self.begin(api::Admin::Maint, now),
-            Key::Char('v') => self.panel = self.panel.next(),
+            Key::Char('v') => {
+                self.panel = self.panel.next();
+                self.listed = None;
+            }
+            Key::Char('o') => {
+                self.panel = Panel::Sessions;
+                self.order = order_after(self.order);
+                self.listed = None;
+            }
             Key::Char('x') => return self.dismiss(now),
             Key::Escape => self.filter.clear(),
             Key::Char('q') => return Some(KeyAction::Quit),
@@ -358,6 +382,11 @@ impl App {
             Key::Up | Key::Down | Key::Left | Key::Right | Key::PageUp | Key::PageDown => None,
             Key::Home | Key::End | Key::Backspace | Key::Interrupt | Key::Char(_) => None,
         }
+    }
+
+    /// Returns the order of the sessions to ask for; `None` while none are shown, as each question is one to all workers.
+    pub(super) fn wanted_sessions(&self) -> Option<api::SessionSort> {
+        (self.panel == Panel::Sessions).then_some(self.order)
     }
 
     /// Returns the refused reload that is still to be shown.
@@ -445,6 +474,17 @@ impl App {
     pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
         let Link::Live(last) = self.link else { return None };
         Some(now - last).filter(|silence| *silence > 3 * self.interval)
+    }
+}
+
+/// Returns the next order of sessions: by bytes, by age, by silence.
+const fn order_after(order: api::SessionSort) -> api::SessionSort {
+    match order {
+        api::SessionSort::Bytes => api::SessionSort::Age,
+        api::SessionSort::Age => api::SessionSort::Idle,
+        api::SessionSort::Idle | api::SessionSort::Backend | api::SessionSort::Client => {
+            api::SessionSort::Bytes
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Talks to the watched process, on threads of its own: samples in, changes out.
 
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,15 +14,25 @@ use crate::top::input::Input;
 
 /// Events requested with each sample: as many as a tall screen shows.
 const EVENTS_LEN: u32 = 8;
+/// Sessions requested with each sample, while they are shown.
+const SESSIONS_LEN: u32 = 8;
 /// Time between tries to reach it.
 const RETRY: Duration = Duration::from_secs(1);
 /// Samples come once a second, give or take this.
 const EARLY: Duration = Duration::from_millis(500);
 
+/// The order of the sessions that are shown now; `None` while none are.
+pub(super) type WantedSessions = Arc<Mutex<Option<api::SessionSort>>>;
+
 /// Sends samples of the process at `client` to `inputs`, at most one per `interval`, until the receiver has gone.
-pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<Input>) {
+pub(super) fn follow(
+    client: &Client,
+    interval: Duration,
+    wanted: &WantedSessions,
+    inputs: &SyncSender<Input>,
+) {
     loop {
-        match watch(client, interval, inputs) {
+        match watch(client, interval, wanted, inputs) {
             Ok(()) => {}
             Err(Failure::NoReader) => return,
             Err(failure) => {
@@ -36,7 +47,12 @@ pub(super) fn follow(client: &Client, interval: Duration, inputs: &SyncSender<In
 }
 
 /// Follows one stream from start to end: the server ends each after a while.
-fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Result<(), Failure> {
+fn watch(
+    client: &Client,
+    interval: Duration,
+    wanted: &WantedSessions,
+    inputs: &SyncSender<Input>,
+) -> Result<(), Failure> {
     let send = |news| inputs.send(Input::News(news)).map_err(|_| Failure::NoReader);
     send(News::Reached(Box::new(client.get("/v1/status")?)))?;
     send(News::Past(Box::new(client.get("/v1/history")?)))?;
@@ -57,6 +73,17 @@ fn watch(client: &Client, interval: Duration, inputs: &SyncSender<Input>) -> Res
         let events = client.get(&path)?;
         send(News::Sources(client.get("/v1/discovery")?))?;
         send(News::Listeners(client.get("/v1/listeners")?))?;
+        let order = *wanted.lock().expect("lock not poisoned");
+        if let Some(order) = order {
+            let query = [("sort", order.as_str().to_owned()), ("limit", SESSIONS_LEN.to_string())];
+            let query = query.map(|(key, value)| (key, Some(value)));
+            let page: Result<api::SessionPage, _> = client.get(&routes::query("/v1/sessions", &query));
+            // A worker that does not answer hides only these.
+            send(match page {
+                Ok(page) => News::Sessions(order, page.sessions),
+                Err(error) => News::Answer(format!("sessions: {}", Failure::from(error))),
+            })?;
+        }
         send(News::Reached(Box::new(client.get("/v1/status")?)))?;
         send(News::Sample(Box::new(sample), events))?;
     }

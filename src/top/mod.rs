@@ -37,7 +37,7 @@ use crate::ctl::target::At;
 use crate::ctl::{Client, Failure, print};
 use crate::sys::Clock;
 use app::{App, KeyAction, Link, News};
-use feed::Order;
+use feed::{Order, WantedSessions};
 use input::Input;
 use terminal::Screen;
 
@@ -64,7 +64,8 @@ Keys:
   q quit          ? help            up, down, PgUp, PgDn, Home, End select
   s sort by the next column         r reverse the order         / filter
   d drain         y make ready      m maintenance; each asks for confirmation
-  v events, listeners, ended sessions or the last reload below   x dismiss a refused reload
+  v events, listeners, open or ended sessions or the last reload below
+  o sessions with most bytes, the oldest or the longest silent    x dismiss a refused reload
 
 Without --socket and --address the default socket of l4lb is used: admin.sock in
 $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR/l4lb, or in /run/l4lb for root. When l4lb is restarted,
@@ -123,19 +124,25 @@ pub(crate) fn run(args: &TopArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     let (sender, inputs) = sync_channel(INPUTS_LEN);
     // Before the threads, so that their panics leave a usable terminal behind.
     let screen = Screen::open().map_err(|error| unusable(&error))?;
-    follow(args, client, sender.clone())?;
+    let wanted = WantedSessions::default();
+    follow(args, client, &wanted, sender.clone())?;
     spawn("l4lb-changes", sender.clone(), move |sender| feed::change(&changer, &to_change, sender))?;
     spawn("l4lb-keys", sender, terminal::read_keys)?;
-    show(app, screen, &inputs, &changes, stop)
+    show(app, screen, &inputs, &changes, &wanted, stop)
 }
 
 fn unusable(error: &io::Error) -> Failure {
     Failure::Failed(format!("the terminal cannot be used: {error}"))
 }
 
-fn follow(args: &TopArgs, client: Client, sender: SyncSender<Input>) -> Result<(), Failure> {
-    let interval = args.interval;
-    spawn("l4lb-samples", sender, move |sender| feed::follow(&client, interval, sender))
+fn follow(
+    args: &TopArgs,
+    client: Client,
+    wanted: &WantedSessions,
+    sender: SyncSender<Input>,
+) -> Result<(), Failure> {
+    let (interval, wanted) = (args.interval, WantedSessions::clone(wanted));
+    spawn("l4lb-samples", sender, move |sender| feed::follow(&client, interval, &wanted, sender))
 }
 
 /// Starts a thread, which ends with the process or when its receiver has gone.
@@ -153,6 +160,7 @@ fn show(
     mut screen: Screen,
     inputs: &Receiver<Input>,
     orders: &SyncSender<Order>,
+    wanted: &WantedSessions,
     stop: &Receiver<()>,
 ) -> Result<(), Failure> {
     let clock = Clock::start();
@@ -196,6 +204,7 @@ fn show(
                 app.on_news(News::Answer("too many changes wait for their answer".into()), now);
             }
         }
+        *wanted.lock().expect("lock not poisoned") = app.wanted_sessions();
     }
 }
 
@@ -205,7 +214,7 @@ fn once(args: &TopArgs, client: Client) -> Result<(), Failure> {
     let mut app = App::new(client.target().to_string(), args.interval);
     app.printed = true;
     let (sender, inputs) = sync_channel(INPUTS_LEN);
-    follow(args, client, sender)?;
+    follow(args, client, &WantedSessions::default(), sender)?;
     let deadline = clock.now() + args.interval + ONCE_PATIENCE;
     while app.rates.is_none() {
         match inputs.recv_timeout(deadline - clock.now()) {

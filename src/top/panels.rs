@@ -1,4 +1,4 @@
-//! The part of the screen below the backends, apart from events: listeners, ended sessions, the last reload.
+//! The part of the screen below the backends, apart from events: listeners, open and ended sessions, the last reload.
 
 use jiff::Timestamp;
 use ratatui::style::{Color, Stylize};
@@ -6,7 +6,7 @@ use ratatui::text::Line;
 
 use crate::api;
 use crate::config::one_line;
-use crate::ctl::figures::{age, bytes, count};
+use crate::ctl::figures::{age, bytes, count, span};
 use crate::session::CloseReason;
 
 /// Returns a line for each listener, those with most sessions first.
@@ -28,6 +28,41 @@ fn listener(listener: &api::Listener) -> Line<'static> {
         format!(" -> {}: {}, {accepted} accepted, ", one_line(pool), count(*sessions, "session")).into(),
         if listener.failed > 0 { failed.yellow() } else { failed.into() },
         format!(", {} in, {} out", bytes(*to_backend), bytes(*to_client)).into(),
+    ])
+}
+
+/// Returns the title of the panel of open sessions.
+pub(super) const fn sessions_title(order: api::SessionSort) -> &'static str {
+    match order {
+        api::SessionSort::Bytes => "sessions with most bytes, o: the oldest",
+        api::SessionSort::Age => "oldest sessions, o: the longest silent",
+        api::SessionSort::Idle => "sessions silent for longest, o: most bytes",
+        api::SessionSort::Backend => "sessions by backend, o: most bytes",
+        api::SessionSort::Client => "sessions by client, o: most bytes",
+    }
+}
+
+/// Returns a line for each of these sessions, as they come; `None` while they are not known.
+pub(super) fn sessions(listed: Option<&[api::Session]>) -> Vec<Line<'static>> {
+    match listed {
+        None => vec![Line::from("asking for them").dim()],
+        Some([]) => vec![Line::from("none is open")],
+        Some(listed) => {
+            let widest = listed.iter().map(|session| session.client.len()).max().unwrap_or(0);
+            listed.iter().map(|session| self::session(session, widest)).collect()
+        }
+    }
+}
+
+fn session(session: &api::Session, width: usize) -> Line<'static> {
+    let api::Session { id, pool, backend, client, age, idle, to_backend, to_client, state, .. } = session;
+    let backend = backend.as_deref().unwrap_or("-");
+    Line::from(vec![
+        one_line(&format!("{client:<width$}")).bold(),
+        one_line(&format!(" -> {pool}/{backend}: ")).into(),
+        format!("{} in, {} out", bytes(*to_backend), bytes(*to_client)).into(),
+        format!(", open for {}, silent for {}", span(*age), span(*idle)).into(),
+        one_line(&format!(", {state}, {id}")).dim(),
     ])
 }
 

@@ -41,8 +41,10 @@ r                reverse the order
                  address or state; Esc shows all again
 d, y, m          drain the selected backend, make it ready, or
                  put it into maintenance; Enter confirms
-v                show events, listeners, ended sessions or the
-                 last reload below
+v                show events, listeners, open or ended sessions
+                 or the last reload below
+o                show the sessions with most bytes, the oldest,
+                 or those that are silent for longest
 x                dismiss a refused reload
 q, Ctrl-C        quit
 
@@ -242,6 +244,13 @@ fn draw_panel(app: &App, area: Rect, buffer: &mut Buffer) {
             ("events", app.events.iter().skip(skipped).map(event).collect())
         }
         Panel::Listeners => ("listeners", panels::listeners(&app.listeners)),
+        Panel::Sessions => {
+            let listed = app.listed.as_ref().filter(|(order, _)| *order == app.order);
+            (
+                panels::sessions_title(app.order),
+                panels::sessions(listed.map(|(_, sessions)| sessions.as_slice())),
+            )
+        }
         Panel::Ended => (
             "ended sessions",
             app.sample.as_ref().map(|sample| panels::ended(&sample.totals)).unwrap_or_default(),

@@ -374,6 +374,7 @@ fn a_refused_reload_is_shown_until_a_key_dismisses_it_and_panels_take_turns() {
     app.on_news(News::Listeners(vec![listener]), second(120));
     for words in [
         "in at  -> web: 0 sessions, 9 accepted",
+        "sessions with most bytes, o: the oldest\nasking for them",
         "connect_refused",
         "refused 20s ago by SIGHUP, dismissed by uid 0",
         "events",
@@ -382,6 +383,56 @@ fn a_refused_reload_is_shown_until_a_key_dismisses_it_and_panels_take_turns() {
         let text = drawn(&mut app, second(120), 120, 24);
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }
+}
+
+#[test]
+fn the_sessions_that_move_most_are_shown_and_a_key_changes_their_order() {
+    let mut app = app();
+    assert_eq!(app.wanted_sessions(), None, "no question is asked for what nobody sees");
+    let session = |client: &str, backend: Option<&str>, age, to_client| api::Session {
+        id: "0.1.2".into(),
+        listener: "in".into(),
+        pool: "web".into(),
+        backend: backend.map(str::to_owned),
+        backend_address: None,
+        client: client.into(),
+        source: None,
+        peer: None,
+        state: "relaying".into(),
+        age,
+        idle: 0.25,
+        to_backend: 300,
+        to_client,
+        reason: None,
+        ended_ago: None,
+    };
+    app.on_key(Key::Char('v'), second(120));
+    app.on_key(Key::Char('v'), second(120));
+    assert_eq!(app.wanted_sessions(), Some(api::SessionSort::Bytes));
+    let bytes = vec![
+        session("192.0.2.1:4242", Some("a"), 61.0, 5 << 20),
+        session("[2001:db8::1]:1", None, 3.0, 0),
+        session("evil\n:1", Some("b"), 3.0, 0),
+    ];
+    app.on_news(News::Sessions(api::SessionSort::Bytes, bytes), second(120));
+    let text = drawn(&mut app, second(120), 120, 40);
+    let expected = "sessions with most bytes, o: the oldest\n\
+        192.0.2.1:4242  -> web/a: 300 B in, 5.0 MiB out, open for 1m01s, silent for 250ms, relaying, 0.1.2\n\
+        [2001:db8::1]:1 -> web/-: 300 B in, 0 B out, open for 3.0s, silent for 250ms, relaying, 0.1.2\n\
+        evil\\n:1";
+    assert!(text.contains(expected), "{text}");
+    // What was asked before comes late.
+    app.on_key(Key::Char('o'), second(120));
+    app.on_news(News::Sessions(api::SessionSort::Bytes, Vec::new()), second(120));
+    assert!(drawn(&mut app, second(120), 120, 24).contains("oldest sessions, o: the longest silent\nasking"));
+    app.on_news(News::Sessions(api::SessionSort::Age, Vec::new()), second(120));
+    assert!(drawn(&mut app, second(120), 120, 24).contains("the longest silent\nnone is open"));
+    app.on_key(Key::Char('o'), second(120));
+    assert_eq!(app.wanted_sessions(), Some(api::SessionSort::Idle));
+    app.on_key(Key::Char('o'), second(120));
+    assert_eq!(app.wanted_sessions(), Some(api::SessionSort::Bytes));
+    app.on_key(Key::Char('v'), second(120));
+    assert_eq!(app.wanted_sessions(), None);
 }
 
 proptest! {
