@@ -24,7 +24,7 @@ names_of_untimed() {
 # Checks that measure a time or the use of a processor: each one has the machine for itself.
 names_of_timed() {
     echo signals threads hasty-clients stuck-log ports silent-checks tls-checks pipes stalled-readers spin fairness idle-memory \
-        moves reload discovery-load etcd admin emfile soak
+        moves reload discovery-load etcd announce admin emfile soak
 }
 
 names_of_all() { echo "$(names_of_untimed) $(names_of_timed)"; }

@@ -5,6 +5,7 @@
 //! in time are RFC 3339 text in UTC.
 
 mod agent;
+mod announce;
 mod check_now;
 mod checks;
 mod discovery;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use agent::Agent;
+pub use announce::{Announce, AnnouncedListener};
 pub use check_now::{Act, ActKind, CheckDone, CheckRun};
 pub use checks::{Certificate, CheckResult, HealthOverride, OverrideTo, findings};
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
@@ -88,6 +90,9 @@ pub struct Status {
     /// Keys that were read and need a restart to take effect.
     #[serde(default)]
     pub restart_pending: Option<RestartPending>,
+    /// The records by which clients find the process in DNS; `null` where it keeps none.
+    #[serde(default)]
+    pub announce: Option<Announce>,
     /// Log lines dropped because their output did not keep up.
     pub log_lines_dropped: u64,
     /// Failed writes of the state file; each is retried.

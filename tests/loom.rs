@@ -72,7 +72,7 @@ mod pool {
 }
 mod messages {
     pub(crate) use crate::command;
-    pub use l4lb::messages::{discovery, external, query, reload, request, topology};
+    pub use l4lb::messages::{announce, discovery, external, query, reload, request, topology};
 }
 mod stats {
     pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats};

@@ -55,6 +55,8 @@ pub enum EventKind {
     Backend,
     /// A configuration was applied or refused.
     Reload,
+    /// The records by which clients find the process were put, withdrawn, or could not be kept.
+    Announce,
     /// The process starts, drains or stops.
     Process,
     /// Sessions were ended on request.

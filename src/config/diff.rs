@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::agent;
+use super::announce::Announce;
 use super::discover::Discover;
 use super::model::{
     AccessLog, Account, Admin, Backend, Config, FurtherCheck, Global, Health, Keepalive, Listener, LogTarget,
@@ -35,6 +36,8 @@ pub enum Subject {
     Global,
     /// The settings of the `[admin]` table.
     Admin,
+    /// The settings of the `[announce]` table, or all of it.
+    Announce,
     /// The listener of that name.
     Listener(String),
     /// The pool of that name.
@@ -83,6 +86,7 @@ impl Display for Change {
         match &self.subject {
             Subject::Global => write!(f, "global: ")?,
             Subject::Admin => write!(f, "admin: ")?,
+            Subject::Announce => write!(f, "announce: ")?,
             Subject::Listener(name) => write!(f, "listener {name:?}: ")?,
             Subject::Pool(name) => write!(f, "pool {name:?}: ")?,
             Subject::Backend { pool, name } => write!(f, "pool {pool:?}: backend {name:?}: ")?,
@@ -104,10 +108,23 @@ impl Display for Change {
 /// Returns all changes from `old` to `new`. Listeners, pools and backends are identified by name; their order is no
 /// difference.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let Config { global, admin, listeners, pools, hosts: _, notes: _, digest: _ } = new;
+    let Config { global, admin, announce, listeners, pools, hosts: _, notes: _, digest: _ } = new;
     let mut changes = Vec::new();
     of_global(&old.global, global, &mut Keys { subject: Subject::Global, changes: &mut changes });
     of_admin(&old.admin, admin, &mut Keys { subject: Subject::Admin, changes: &mut changes });
+
+    let (were, are) = (old.announce.as_slice(), announce.as_slice());
+    let of_all = |_: &Announce| String::new();
+    of_lists(
+        were,
+        are,
+        of_all,
+        |_| Subject::Announce,
+        &mut changes,
+        |old, new, keys| {
+            keys.all(old.keys(), new.keys());
+        },
+    );
 
     let pool_of = |config: &Config, listener: &Listener| config.pools[listener.pool].name.clone();
     let name = |listener: &Listener| listener.name.clone();

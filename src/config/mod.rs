@@ -6,6 +6,7 @@
 //! hands in, as it opens files and asks for environment variables only by its [`Inputs`].
 
 pub mod agent;
+pub mod announce;
 pub mod cluster;
 pub mod diff;
 pub mod discover;
@@ -155,8 +156,31 @@ mod tests {
     }
 
     /// The full file without the agents of its pool, and their table: not all of their keys go together.
+    fn without_announce() -> (String, String) {
+        let (before, announce) = FULL.split_once("#[announce]").unwrap();
+        let (announce, after) = announce.split_once("\n\n").unwrap();
+        (format!("{before}\n{after}"), format!("#[announce]{announce}\n"))
+    }
+
+    #[test]
+    fn an_unset_key_of_announce_is_good_when_set_and_shows_its_default() {
+        let (file, announce) = without_announce();
+        let file = file.replace("shutdown_delay = \"0s\"", "shutdown_delay = \"1s\"");
+        let (before, after) = file.split_once("[[listener]]").unwrap();
+        let with = |keys: &str| load_text(&format!("{before}\n{keys}\n[[listener]]{after}")).unwrap();
+        let all = set_all(&announce);
+        let optional = ["prefix", "user", "password_file", "ttl", "lease", "only_with_backends"];
+        let is_kept = |line: &&str| !optional.iter().any(|key| line.starts_with(&format!("{key} = ")));
+        let few: String = all.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+        let (all, few) = (with(&all).announce.unwrap(), with(&few).announce.unwrap());
+        assert!(all.cluster.login.is_some());
+        let cluster = few.cluster.clone();
+        assert_eq!(few, announce::Announce { cluster, ..all }, "the file shows the defaults");
+    }
+
     fn without_agents() -> (String, String) {
-        let (before, agents) = FULL.split_once("#[pool.agent]").unwrap();
+        let (full, _) = without_announce();
+        let (before, agents) = full.split_once("#[pool.agent]").unwrap();
         let (agents, after) = agents.split_once("\n\n").unwrap();
         (format!("{before}\n{after}"), format!("#[pool.agent]{agents}\n"))
     }

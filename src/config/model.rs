@@ -19,6 +19,7 @@ pub use health::{
 pub use log_target::{Facility, LogTarget, SESSION_FIELDS, Syslog, SyslogHeader};
 
 use super::agent::Agent;
+use super::announce::Announce;
 use super::discover::Discover;
 use super::proxy::{ProxyIn, ProxyOut};
 use crate::balance::Algorithm;
@@ -31,6 +32,8 @@ pub struct Config {
     pub global: Global,
     /// The admin API and the metrics.
     pub admin: Admin,
+    /// The records by which clients find this process, if it keeps any.
+    pub announce: Option<Announce>,
     /// The listeners, at least one.
     pub listeners: Vec<Listener>,
     /// The pools, at least one; a [`Listener::pool`] is an index into it.

@@ -51,6 +51,14 @@ pub(super) const RESOLVERS_MAX: usize = 8;
 pub const ENDPOINTS_MAX: usize = 8;
 /// Bytes of a prefix of keys, and of the name of a user: they are part of messages.
 pub(super) const ETCD_TEXT_LEN_MAX: usize = 256;
+/// Addresses of this machine that clients dial.
+pub(super) const ADDRESSES_MAX: usize = 8;
+/// Records that a process keeps: one request compares all of them, of which etcd takes 128.
+pub const RECORDS_MAX: usize = 100;
+/// How long resolvers may keep a record.
+pub(super) const RECORD_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+/// How long records outlast the last renewal. etcd grants no less than two seconds.
+pub(super) const LEASE: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(10);
 /// Time between the answers of a source. More than ten a second is what a name server calls an attack.
 pub(super) const DISCOVER_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(1);

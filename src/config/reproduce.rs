@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::agent::{Agent, AgentQuestion};
+use super::announce::Announce;
 use super::cluster::Cluster;
 use super::discover::{Discover, Dns, Etcd, FOREVER, Host, Http, Kind, ListFile, Record};
 use super::error::one_line;
@@ -36,7 +37,8 @@ impl Config {
     pub fn to_toml(&self, remarks: &Remarks) -> String {
         let mut text = String::new();
         comment(&mut text, &remarks.process);
-        let top = Top { global: global(&self.global), admin: admin(&self.admin) };
+        let announce = self.announce.as_ref().map(announce);
+        let top = Top { global: global(&self.global), admin: admin(&self.admin), announce };
         append(&mut text, &top);
         for listener in &self.listeners {
             append(&mut text, &Listeners { listener: [self.listener(listener)] });
@@ -112,6 +114,7 @@ fn table(name: &str, address: String, weight: u16, priority: u8, check: &Backend
 struct Top {
     global: written::Global,
     admin: written::Admin,
+    announce: Option<written::Announce>,
 }
 
 #[derive(Serialize)]
@@ -243,6 +246,23 @@ fn admin(admin: &Admin) -> written::Admin {
         read_token_file: file(read_token_file),
         metrics: metrics.map(|address| address.to_string()),
         state_file: file(state_file),
+    }
+}
+
+fn announce(announce: &Announce) -> written::Announce {
+    let Announce { cluster, prefix, domain, name, addresses, ttl, lease, only_with_backends } = announce;
+    let Cluster { endpoints, login } = cluster;
+    written::Announce {
+        domain: domain.clone(),
+        name: name.clone(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        prefix: literal(prefix),
+        endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        user: login.as_ref().map(|(user, _)| literal(user)),
+        password_file: login.as_ref().map(|(_, file)| path(file)),
+        ttl: show_duration(*ttl),
+        lease: show_duration(*lease),
+        only_with_backends: *only_with_backends,
     }
 }
 

@@ -28,6 +28,7 @@ impl Change {
         match &self.subject {
             Subject::Global => key.to_owned(),
             Subject::Admin => format!("admin.{key}"),
+            Subject::Announce => format!("announce.{key}"),
             Subject::Listener(name) => format!("listener {name:?}: {key}"),
             Subject::Pool(name) => format!("pool {name:?}: {key}"),
             Subject::Backend { pool, name } => format!("pool {pool:?}: backend {name:?}: {key}"),

@@ -16,6 +16,9 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.global)?;
         writeln!(f, "{}", self.admin)?;
+        if let Some(announce) = &self.announce {
+            writeln!(f, "{announce}")?;
+        }
         for listener in &self.listeners {
             let pool = self.pools.get(listener.pool).map_or("", |pool| pool.name.as_str());
             writeln!(f, "listener {}: pool={pool} {listener}", listener.name)?;

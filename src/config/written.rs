@@ -51,6 +51,20 @@ pub(crate) struct Admin {
     pub(crate) state_file: Option<String>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Announce {
+    pub(crate) domain: String,
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) prefix: String,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password_file: Option<String>,
+    pub(crate) ttl: String,
+    pub(crate) lease: String,
+    pub(crate) only_with_backends: bool,
+}
+
 /// A value, or `false`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]

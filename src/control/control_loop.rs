@@ -11,6 +11,7 @@ use crate::base::time::Instant;
 use crate::config::model::{Config, OwnSocket};
 use crate::control::CommandChecks;
 use crate::control::Standby;
+use crate::control::announce::state::Announcing;
 use crate::control::discovery::state::Sources;
 use crate::control::loading::ReloadQueue;
 use crate::control::membership::kept::Kept;
@@ -94,6 +95,8 @@ pub(super) struct ControlLoop {
     pub(super) watch: Option<FileWatch>,
     /// Where backends come from by themselves.
     pub(super) sources: Sources,
+    /// The records by which clients find this process.
+    pub(super) announcing: Announcing,
     /// Answers to requests, to be sent once the workers have their commands.
     pub(super) answers: Vec<Box<dyn FnOnce()>>,
     /// When this thread last began to work.
@@ -132,6 +135,7 @@ impl ControlLoop {
             reload_queue: ReloadQueue::default(),
             watch: None,
             sources: Sources::new(listed),
+            announcing: Announcing::default(),
             answers: Vec::new(),
             looked: clock.now(),
             result: Ok(()),

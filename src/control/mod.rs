@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod agents;
+mod announce;
 mod audit;
 mod certificates;
 mod circles;
@@ -76,6 +77,7 @@ impl ControlLoop {
         }
         self.follow_watch();
         self.follow_sources();
+        self.announce();
         while !self.links.is_empty() {
             let timeout = self.next_timeout();
             let received = self.control.inbox.recv_timeout(timeout);
@@ -97,6 +99,7 @@ impl ControlLoop {
         self.log_worker_stats();
         self.save_for_good();
         self.give_answers();
+        self.end_announcing();
         self.result
     }
 
@@ -114,6 +117,7 @@ impl ControlLoop {
         self.end_saving();
         self.give_answers();
         self.end_drain();
+        self.announce();
         self.post_commands();
         self.sample();
     }
@@ -167,6 +171,7 @@ impl ControlLoop {
             }
             Report::ReloadRequest(request) => self.on_reload_request(request),
             Report::Discovered(source, report, wait) => self.on_discovered(source, report, wait),
+            Report::Announced(announced) => self.on_announced(announced),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::LogWorkerStats => self.log_worker_stats(),
             // Its consequences are handled after every report.

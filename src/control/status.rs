@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::api::Stage;
 use crate::config::model::Config;
+use crate::control::announce::state::Standing;
 use crate::control::denials::Denials;
 use crate::control::discovery::state::SourceStates;
 use crate::control::events::Events;
@@ -74,6 +75,8 @@ pub struct ControlState {
     /// Backends that were removed and may still have sessions.
     pub removed: Vec<Removed>,
     pub(crate) sources: SourceStates,
+    /// The records by which clients find this process, since they were first kept or failed.
+    pub(crate) announce: Option<Standing>,
     /// Facts that are not in the atomics of a backend; removed backends have none.
     pub(crate) notes: HashMap<BackendId, Note>,
 }
@@ -110,6 +113,7 @@ impl View {
             pending: Vec::new(),
             removed: Vec::new(),
             sources: SourceStates::default(),
+            announce: None,
             drain: None,
             notes: HashMap::new(),
         };

@@ -19,6 +19,7 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         uptime,
         stage,
         not_ready,
+        announce,
         epoch,
         workers,
         totals,
@@ -38,8 +39,9 @@ pub(super) fn status(status: &api::Status, now: Timestamp) -> String {
         ("process", format!("{}, l4lb {version}, pid {pid}", stage_word(*stage))),
         ("up", format!("{}, since {}", span(*uptime), when(*started))),
         ("ready", not_ready.as_ref().map_or_else(|| "yes".into(), |why| format!("no, {why}"))),
-        ("epoch", epoch.to_string()),
     ];
+    rows.extend(announce.as_ref().map(|announce| ("announced", announced(announce, now))));
+    rows.push(("epoch", epoch.to_string()));
     rows.extend(cleared.as_ref().map(|cleared| ("counted since", when(cleared.since))));
     rows.extend([
         ("sessions", format!("{} open, {} accepted", totals.sessions, totals.accepted)),
@@ -385,6 +387,21 @@ fn session_row(session: &api::Session, besides: [Cell; 3]) -> Vec<Cell> {
     row
 }
 
+fn announced(announce: &api::Announce, now: Timestamp) -> String {
+    let api::Announce { domain, name, state, since, note, records, listeners } = announce;
+    let since = since.map(|since| format!(" for {}", age(now, since))).unwrap_or_default();
+    let what = match (state.as_str(), note) {
+        ("kept", _) => format!("{} below {domain} as {name}", count(*records, "record")),
+        (_, Some(note)) => format!("failing{since}: {note}"),
+        (_, None) => format!("no{since}"),
+    };
+    let why_not = listeners.iter().filter_map(|listener| {
+        let why = listener.why_not.as_ref()?;
+        Some(format!("; not {:?}: {why}", listener.listener))
+    });
+    what + &why_not.collect::<String>()
+}
+
 /// Returns one line per event, so that later lines roughly align with earlier ones.
 pub(super) fn event(event: &api::Event) -> String {
     let kind = match event.kind {
@@ -394,6 +411,7 @@ pub(super) fn event(event: &api::Event) -> String {
         api::EventKind::Certificate => "certificate",
         api::EventKind::Backend => "backend",
         api::EventKind::Reload => "reload",
+        api::EventKind::Announce => "announce",
         api::EventKind::Process => "process",
         api::EventKind::Sessions => "sessions",
     };

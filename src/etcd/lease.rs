@@ -86,6 +86,23 @@ impl Client {
         Ok(succeeded)
     }
 
+    /// Returns whether all `keys` are there, and end with `lease`.
+    pub async fn are_held(&mut self, keys: &[&[u8]], lease: i64) -> Result<bool, EtcdError> {
+        let compare: Vec<Value> = keys.iter().map(|key| of_lease(key, lease)).collect();
+        let Transaction { succeeded, .. } = self.call("kv/txn", &json!({"compare": compare})).await?;
+        Ok(succeeded)
+    }
+
+    /// Deletes a key if it ends with `lease`.
+    pub async fn delete(&mut self, key: &[u8], lease: i64) -> Result<(), EtcdError> {
+        let request = json!({
+            "compare": [of_lease(key, lease)],
+            "success": [{"request_delete_range": {"key": encode(key)}}],
+        });
+        let Transaction { .. } = self.call("kv/txn", &request).await?;
+        Ok(())
+    }
+
     /// Returns a key, if it is there.
     pub async fn holding(&mut self, key: &[u8]) -> Result<Option<Holding>, EtcdError> {
         let Held { kvs } = self.call("kv/range", &json!({"key": encode(key)})).await?;
@@ -101,6 +118,11 @@ impl EtcdError {
             Self::Refused { .. } | Self::Password(_) => true,
         }
     }
+}
+
+/// What a transaction compares: whether a key ends with `lease`.
+fn of_lease(key: &[u8], lease: i64) -> Value {
+    json!({"key": encode(key), "target": "LEASE", "result": "EQUAL", "lease": lease.to_string()})
 }
 
 fn put(key: &[u8], value: &[u8], lease: i64) -> Value {

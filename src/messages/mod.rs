@@ -10,6 +10,7 @@
 //! whole snapshot, with [`Health`](report::Report::Health) the new health, with [`Stopped`](report::Report::Stopped)
 //! the final value of every counter.
 
+pub mod announce;
 pub mod check_now;
 pub mod command;
 pub mod discovery;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::atomic::{AtomicU64, Ordering};
 use crate::config::model::{BackendCheck, HealthState};
+use crate::messages::announce::Announced;
 use crate::messages::discovery::{SourceId, SourceReport};
 use crate::messages::external::Order;
 use crate::messages::reload::ReloadRequest;
@@ -84,6 +85,8 @@ pub enum Report {
     StateWritten,
     /// A source of backends has an answer, or has failed to get one. It is asked again after that time.
     Discovered(SourceId, SourceReport, Duration),
+    /// The records by which clients find this process have changed, or could not be kept.
+    Announced(Announced),
     /// SIGUSR1: log each worker's part of the work.
     LogWorkerStats,
 }

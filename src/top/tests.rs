@@ -33,6 +33,7 @@ pub(super) fn status(pid: u32) -> api::Status {
         workers: Vec::new(),
         totals: api::Totals::default(),
         reload: api::Reload::default(),
+        announce: None,
         log_lines_dropped: 0,
         not_ready: None,
         restart_pending: None,

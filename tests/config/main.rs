@@ -80,7 +80,7 @@ const BAD_FILES: &[(At, &str, &str)] = &[
     (File, "[[pool]]\nbackend = [1]\n",
         "x.toml:2: pool #1: backend: must be a table, got integer 1"),
     (File, "[globl]\nworkers = 1\n[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }]\n",
-        "x.toml:1: globl: unknown key, expected one of include, global, admin, listener, pool, did you mean \"global\"?"),
+        "x.toml:1: globl: unknown key, expected one of include, global, admin, announce, listener, pool, did you mean \"global\"?"),
     (Global, "\"a\\nb\" = 1",
         "x.toml:2: global: a\\nb: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, watch, resolve, log, access_log, user, group"),
     // [global]
@@ -514,7 +514,7 @@ fn one_mistake_hides_no_other() {
     assert_eq!(
         lines_of(&errors),
         [
-            "x.toml:2: foo: unknown key, expected one of include, global, admin, listener, pool",
+            "x.toml:2: foo: unknown key, expected one of include, global, admin, announce, listener, pool",
             "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, watch, resolve, log, access_log, user, group, did you mean \"workers\"?",
             "x.toml:5: global: pin: must be true or false, got \"yes\"",
             "x.toml:6: global: log: fmt: unknown key, expected one of level, format, target, socket, facility, app_name, header, fields",

@@ -22,6 +22,8 @@ fn full_file() -> String {
     let unchecked = every_key.replacen("type = \"tcp\"", "type = \"off\"", 1);
     let of_tcp = "send = \"{backend}\\n\"\n";
     assert!(unchecked.contains(of_tcp), "it has the key of an agent over TCP");
+    // As long as the ttl of what is announced.
+    let unchecked = unchecked.replace("shutdown_delay = \"0s\"", "shutdown_delay = \"1s\"");
     unchecked.replace("type = \"tcp\"", "type = \"http\"").replace(of_tcp, "")
 }
 

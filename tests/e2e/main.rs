@@ -19,6 +19,7 @@ mod top;
 mod admin;
 mod admin_auth;
 mod agents;
+mod announce;
 mod backends;
 mod balancing;
 mod byte_accounting;

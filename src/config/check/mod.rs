@@ -6,6 +6,7 @@ pub(super) mod conflicts;
 
 mod admin;
 mod agent;
+mod announce;
 mod cluster;
 mod discover;
 mod global;
@@ -57,11 +58,12 @@ pub(super) fn check(
     }
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &admin, &mut report);
+    let announce = announce::check(raw.announce.as_ref(), &global, &listeners, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
     let hosts = pools.iter().flat_map(PoolDraft::resolved).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
     let notes = std::mem::take(&mut report.notes);
-    report.finish(Config { global, admin: admin.admin, listeners, pools, hosts, notes, digest: 0 })
+    report.finish(Config { global, admin: admin.admin, announce, listeners, pools, hosts, notes, digest: 0 })
 }
 
 /// Returns the pools of the file, or the pool that flags alone make.

@@ -31,6 +31,7 @@ pub(in crate::config) struct RawConfig {
     pub(in crate::config) include: Key,
     pub(in crate::config) global: Section<RawGlobal>,
     pub(in crate::config) admin: Section<RawAdmin>,
+    pub(in crate::config) announce: Section<RawAnnounce>,
     pub(in crate::config) listener: Sections<RawListener>,
     pub(in crate::config) pool: Sections<RawPool>,
 }
@@ -85,6 +86,21 @@ pub(in crate::config) struct RawAdmin {
     pub(in crate::config) read_token_file: Key,
     pub(in crate::config) metrics: Key,
     pub(in crate::config) state_file: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawAnnounce {
+    pub(in crate::config) domain: Key,
+    pub(in crate::config) name: Key,
+    pub(in crate::config) addresses: Key,
+    pub(in crate::config) prefix: Key,
+    pub(in crate::config) endpoints: Key,
+    pub(in crate::config) user: Key,
+    pub(in crate::config) password_file: Key,
+    pub(in crate::config) ttl: Key,
+    pub(in crate::config) lease: Key,
+    pub(in crate::config) only_with_backends: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -163,6 +163,7 @@ async fn status(State(context): State<Context>, access: Option<Extension<Access>
         totals: rows::totals(&state.workers),
         reload: rows::reload(&state.reload),
         restart_pending: rows::restart_pending(&state),
+        announce: rows::announce(&state),
         log_lines_dropped: logging::dropped(),
         state_file_failures: view
             .state_writes

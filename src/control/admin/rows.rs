@@ -10,6 +10,7 @@ use crate::base::nearest::did_you_mean;
 use crate::base::time::Instant;
 use crate::config::discover::{Discover, HOST_LABEL, host_of};
 use crate::config::model::{Check, FIRST_CHECK, HealthState};
+use crate::control::announce::why_not;
 use crate::control::certificates::end_of;
 use crate::control::discovery::state::SourceState;
 use crate::control::loading::{Applied, Rejected};
@@ -19,6 +20,7 @@ use crate::control::membership::placement::Placement;
 use crate::control::membership::saving::Unsaved;
 use crate::control::status::{Cleared, ControlState};
 use crate::control::{Leaving, ReloadStatus, Removed, View, Workers};
+use crate::messages::announce::Announced;
 use crate::messages::query;
 use crate::messages::reload::ChangeImpact;
 use crate::pool::{Admin, Advice, Backend, BackendId, Pool, Snapshot};
@@ -141,6 +143,29 @@ pub(super) fn restart_pending(state: &ControlState) -> Option<api::RestartPendin
     let (keys, changes) =
         state.pending.iter().map(|pending| (pending.change.key(), pending.change.to_string())).unzip();
     Some(api::RestartPending { since, keys, changes })
+}
+
+pub(super) fn announce(state: &ControlState) -> Option<api::Announce> {
+    let settings = state.config.announce.as_ref()?;
+    let (word, note, records) = match state.announce.as_ref().map(|standing| &standing.announced) {
+        None | Some(Announced::Withdrawn) => ("withdrawn", None, 0),
+        Some(Announced::Kept(records)) => ("kept", None, *records as u64),
+        Some(Announced::Failing(why)) => ("failing", Some(why.clone()), 0),
+    };
+    let listeners = state.snapshot.listeners.iter().map(|listener| api::AnnouncedListener {
+        listener: listener.settings.name.clone(),
+        name: settings.name_of(&listener.settings.name),
+        why_not: why_not(state, settings, listener, state.snapshot.pool(listener.pool)),
+    });
+    Some(api::Announce {
+        domain: settings.domain.clone(),
+        name: settings.name.clone(),
+        state: word.to_owned(),
+        since: state.announce.as_ref().map(|standing| standing.since),
+        note,
+        records,
+        listeners: listeners.collect(),
+    })
 }
 
 /// Returns the present counts, without durations.

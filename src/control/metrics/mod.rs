@@ -34,6 +34,7 @@ use crate::control::denials::Denial;
 use crate::control::readiness::why_not_ready;
 use crate::control::{ReloadStatus, Removed, View};
 use crate::logging;
+use crate::messages::announce::Announced;
 use crate::stats::{Totals, violations};
 
 use families::Families;
@@ -86,6 +87,7 @@ impl Collector for Process {
         violated.extend(listeners::write(&mut families, &moment.snapshot, &moment.pauses)?);
         backends::write(&mut families, &moment.snapshot)?;
         discovery::write(&mut families, &moment.sources, began)?;
+        announced(&mut families, &moment.announced)?;
         self.state_file(&mut families)?;
         let denied =
             Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
@@ -107,6 +109,21 @@ impl Collector for Process {
     }
 }
 
+/// The records by which clients find the process.
+fn announced(families: &mut Families, announced: &Announced) -> fmt::Result {
+    let (records, is_failing) = match announced {
+        Announced::Withdrawn => (0, false),
+        Announced::Kept(records) => (*records as u64, false),
+        Announced::Failing(_) => (0, true),
+    };
+    families.gauge("l4lb_announced_records", "Records by which clients find the process in DNS.", records)?;
+    families.gauge(
+        "l4lb_announce_failing",
+        "1 while these records are not as they should be.",
+        u64::from(is_failing),
+    )
+}
+
 impl Process {
     fn moment(&self) -> Moment {
         let state = self.view.state();
@@ -125,6 +142,10 @@ impl Process {
             ],
             sessions_max: state.workers.sessions_max(),
             sources: state.sources.to_vec(),
+            announced: state
+                .announce
+                .as_ref()
+                .map_or(Announced::Withdrawn, |standing| standing.announced.clone()),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::api::Stage;
 use crate::control::ReloadStatus;
 use crate::control::discovery::state::SourceState;
 use crate::control::status::Pauses;
+use crate::messages::announce::Announced;
 use crate::pool::Snapshot;
 use crate::stats::WorkerStats;
 
@@ -24,6 +25,7 @@ pub(super) struct Moment {
     pub(super) removed: [u64; 2],
     pub(super) sessions_max: usize,
     pub(super) sources: Vec<SourceState>,
+    pub(super) announced: Announced,
 }
 
 impl Moment {

@@ -135,6 +135,19 @@ fn status_describes_the_whole_process() {
                 dismissed_by: Some("uid 7".into()),
             }),
         },
+        announce: Some(api::Announce {
+            domain: "lb.test".into(),
+            name: "lb1".into(),
+            state: "failing".into(),
+            since: Some(now()),
+            note: Some("no".into()),
+            records: 0,
+            listeners: vec![api::AnnouncedListener {
+                listener: "in".into(),
+                name: "in.lb.test".into(),
+                why_not: Some("paused".into()),
+            }],
+        }),
         log_lines_dropped: 1,
         not_ready: Some("draining".into()),
         restart_pending: Some(api::RestartPending {
@@ -153,6 +166,7 @@ fn status_describes_the_whole_process() {
 process          serving, l4lb 0.1.0, pid 42
 up               1m01s, since 2026-01-02 03:04:05Z
 ready            no, draining
+announced        failing for 1m00s: no; not \"in\": paused
 epoch            5
 sessions         1 open, 3 accepted
 closed           2 done

@@ -341,15 +341,19 @@ impl State {
         Ok(json!({"header": self.header()}))
     }
 
-    /// One comparison, and one request for either result.
+    /// Comparisons, and at most one request for either result.
     fn transaction(&mut self, request: &Value) -> Result<Value, (u16, u16, &'static str)> {
-        let compare = &request["compare"][0];
-        let key = decoded(&compare["key"]);
-        let succeeded = match compare["target"].as_str() {
-            Some("CREATE") => !self.keys.contains_key(&key),
-            Some("MOD") => self.changes.get(&key) == Some(&number(&compare["mod_revision"])),
-            other => panic!("{other:?} is not compared here"),
-        };
+        let succeeded = request["compare"].as_array().into_iter().flatten().all(|compare| {
+            let key = decoded(&compare["key"]);
+            match compare["target"].as_str() {
+                Some("CREATE") => !self.keys.contains_key(&key),
+                Some("MOD") => self.changes.get(&key) == Some(&number(&compare["mod_revision"])),
+                Some("LEASE") => {
+                    self.keys.get(&key).is_some_and(|(_, lease)| *lease == number(&compare["lease"]))
+                }
+                other => panic!("{other:?} is not compared here"),
+            }
+        });
         let then = &request[if succeeded { "success" } else { "failure" }][0];
         let mut responses = Vec::new();
         if let Some(put) = then.get("request_put") {
@@ -357,6 +361,10 @@ impl State {
         }
         if let Some(range) = then.get("request_range") {
             responses.push(json!({"response_range": self.range(range)}));
+        }
+        if let Some(delete) = then.get("request_delete_range") {
+            self.delete(&decoded(&delete["key"]));
+            responses.push(json!({"response_delete_range": {}}));
         }
         let mut answer = json!({"header": self.header(), "responses": responses});
         if succeeded {

@@ -48,6 +48,7 @@ impl World {
         Config {
             global: self.plan.config.global.clone(),
             admin: self.plan.config.admin.clone(),
+            announce: None,
             listeners: listeners
                 .map(|listener| Listener { pool: place(listener), ..listener.settings.clone() })
                 .collect(),

@@ -1,0 +1,125 @@
+//! The thread that keeps records: it is given what should be there, and reports what has become of that.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use futures_util::future::{Either, select};
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::records::{Records, WITHDRAW_TIMEOUT};
+use crate::base::retries::{RENEWALS, RETRY_MAX, jittered, retry_pause};
+use crate::base::rng::Rng;
+use crate::config::announce::{Announce, Record};
+use crate::messages::announce::Announced;
+use crate::messages::report::{Report, Reports};
+
+/// What should be there; without records nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    pub(super) settings: Arc<Announce>,
+    pub(super) records: Arc<[Record]>,
+}
+
+/// The thread. It ends once this is dropped, behind one last try to withdraw the records.
+pub(super) struct Keeper {
+    wanted: watch::Sender<Option<Wanted>>,
+    ended: Receiver<()>,
+}
+
+impl Keeper {
+    /// Only a process that announces itself has the thread.
+    pub(super) fn start(reports: Reports) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (wanted, receiver) = watch::channel(None);
+        let (end, ended) = channel();
+        thread::Builder::new().name("l4lb-announce".into()).spawn(move || {
+            runtime.block_on(keep(receiver, &reports));
+            drop(end);
+        })?;
+        Ok(Self { wanted, ended })
+    }
+
+    /// These records should be there from now on, and no others.
+    pub(super) fn want(&self, wanted: Option<Wanted>) {
+        self.wanted.send_if_modified(|before| {
+            let is_other = *before != wanted;
+            *before = wanted;
+            is_other
+        });
+    }
+
+    /// Returns once the records are withdrawn, after the limit of one try at the latest.
+    pub(super) fn end(self) {
+        let Self { wanted, ended } = self;
+        drop(wanted);
+        // Nothing is sent: it ends when the thread does.
+        let _late = ended.recv_timeout(WITHDRAW_TIMEOUT);
+    }
+}
+
+async fn keep(mut wanted: watch::Receiver<Option<Wanted>>, reports: &Reports) {
+    let mut rng = Rng::new(RandomState::new().hash_one("announce"));
+    let (mut held, mut last, mut tries) = (None, Announced::Withdrawn, 0);
+    loop {
+        let now = wanted.borrow_and_update().clone();
+        let announced = {
+            let (step, changed) = (pin!(step(&mut held, now.as_ref(), &mut rng)), pin!(wanted.changed()));
+            match select(step, changed).await {
+                Either::Left((announced, _)) => announced,
+                // What it was about to do is wanted no more.
+                Either::Right((Ok(()), _)) => continue,
+                Either::Right((Err(_), _)) => break,
+            }
+        };
+        if announced != last {
+            reports.send_waiting(Report::Announced(announced.clone()));
+        }
+        let renewal = now.as_ref().map_or(RETRY_MAX, |now| now.settings.lease / RENEWALS);
+        let pause = match announced {
+            Announced::Withdrawn => None,
+            Announced::Kept(_) => Some(renewal),
+            Announced::Failing(_) => Some(retry_pause(tries, renewal)),
+        };
+        tries = if matches!(announced, Announced::Failing(_)) { tries.saturating_add(1) } else { 0 };
+        last = announced;
+        let pause = pause.map(|pause| jittered(pause, &mut rng));
+        let changed = match pause {
+            None => wanted.changed().await,
+            Some(pause) => timeout(pause, wanted.changed()).await.unwrap_or(Ok(())),
+        };
+        if changed.is_err() {
+            break;
+        }
+    }
+    if let Some(mut held) = held
+        && let Err(why) = Records::withdraw(&mut held).await
+    {
+        log::warn!(why; "the process ends");
+    }
+}
+
+/// Makes one try. Returns what has become of it.
+async fn step(held: &mut Option<Records>, wanted: Option<&Wanted>, rng: &mut Rng) -> Announced {
+    let wanted = wanted.filter(|wanted| !wanted.records.is_empty());
+    let is_other = |held: &Records| {
+        wanted.is_none_or(|Wanted { settings, .. }| !held.is_of(&settings.cluster, settings.lease))
+    };
+    if let Some(other) = held.as_mut().filter(|held| is_other(held)) {
+        if let Err(why) = other.withdraw().await {
+            return Announced::Failing(why);
+        }
+        *held = None;
+    }
+    let Some(Wanted { settings, records }) = wanted else { return Announced::Withdrawn };
+    let held = held.get_or_insert_with(|| Records::new(settings.cluster.clone(), settings.lease, rng));
+    match held.keep(records).await {
+        Ok(()) => Announced::Kept(records.len()),
+        Err(why) => Announced::Failing(why),
+    }
+}

@@ -1,0 +1,28 @@
+//! Which records are to be kept, and how that goes.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::keeper::Keeper;
+use crate::base::time::Instant;
+use crate::config::model::Config;
+use crate::messages::announce::Announced;
+
+/// What is to be kept, and the thread that does it.
+#[derive(Default)]
+pub(in crate::control) struct Announcing {
+    /// From the first configuration that has `[announce]` on.
+    pub(super) keeper: Option<Keeper>,
+    /// The configuration and the listeners by which the keeper was last asked.
+    pub(super) asked: Option<(Arc<Config>, Vec<bool>)>,
+    /// The thread could not be started, and this is when that is tried again.
+    pub(super) retry: Option<Instant>,
+}
+
+/// The standing of the records, for those that ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub(crate) announced: Announced,
+    pub(crate) since: Timestamp,
+}
