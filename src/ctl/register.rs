@@ -28,6 +28,8 @@ use crate::sys::{look_up, unique_name};
 
 use keeper::{Keeper, Outcome, RetryVerdict};
 
+/// Longest wait for one renewal: a signal is not looked at meanwhile, and systemd gives 90 s to end.
+const PATIENCE_MAX: Duration = Duration::from_secs(20);
 /// Limit for the backend's own port to accept a connection.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -102,9 +104,9 @@ fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
 /// Registers the backend and keeps it registered until `stop` receives a message; then removes it from its pool.
 pub(crate) fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Failure> {
     let local = if args.check { Some(resolve(&args.address)?) } else { None };
-    let ttl = args.ttl;
+    let (ttl, patience) = (args.ttl, (args.ttl / RENEWALS / 2).min(PATIENCE_MAX));
     let mut rng = Rng::new(RandomState::new().hash_one("register"));
-    let (name, mut registrar) = registrar(args, &mut rng)?;
+    let (name, mut registrar) = registrar(args, patience, &mut rng)?;
     let lost = match registrar {
         Registrar::Admin(_) => "l4lb had lost it",
         Registrar::Etcd(_) => "etcd had lost it",
@@ -126,13 +128,13 @@ pub(crate) fn register(args: RegisterArgs, stop: &Receiver<()>) -> Result<(), Fa
 }
 
 /// Returns the name of the backend in logs, and what registers it.
-fn registrar(args: RegisterArgs, rng: &mut Rng) -> Result<(String, Registrar), Failure> {
+fn registrar(args: RegisterArgs, patience: Duration, rng: &mut Rng) -> Result<(String, Registrar), Failure> {
     let RegisterArgs { pool, address, name, weight, priority, backup, ttl, check: _, replace, .. } = args;
     let RegisterArgs { socket, admin_address, token_file, etcd, .. } = args;
     let name = name.unwrap_or_else(|| address.to_string());
     if !etcd.etcd.is_empty() {
         let backend = etcd::Backend { name: &name, address: &address, weight, priority, backup };
-        let registrar = etcd::Registrar::new(etcd, pool.as_deref(), &backend, ttl, replace, rng)?;
+        let registrar = etcd::Registrar::new(etcd, pool.as_deref(), &backend, [ttl, patience], replace, rng)?;
         return Ok((registrar.key().to_owned(), Registrar::Etcd(registrar)));
     }
     let pool = pool.unwrap_or_default();
@@ -140,7 +142,7 @@ fn registrar(args: RegisterArgs, rng: &mut Rng) -> Result<(String, Registrar), F
     let holder = unique_name();
     let own_path = routes::query(&routes::backend(&pool, &name), &[("holder", Some(holder.clone()))]);
     let registrar = AdminRegistrar {
-        client: at.client()?.with_patience(ttl / RENEWALS / 2),
+        client: at.client()?.with_patience(patience),
         path: routes::path(&["pools", &pool, "backends"]),
         own_path,
         new: api::NewBackend {

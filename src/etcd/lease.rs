@@ -27,12 +27,14 @@ impl Client {
     /// Renews a lease. Returns whether it lasts; one that has ended is never renewed.
     pub async fn renew(&mut self, lease: i64) -> Result<bool, EtcdError> {
         let request = json!({"ID": lease.to_string()});
-        match self.call("lease/keepalive", &request).await? {
-            Streamed::Result(Lease { ttl, .. }) => Ok(ttl > 0),
-            Streamed::Error(Fault { code: NOT_FOUND, .. }) => Ok(false),
-            Streamed::Error(Fault { message, code }) => {
+        match self.call("lease/keepalive", &request).await {
+            Ok(Streamed::Result(Lease { ttl, .. })) => Ok(ttl > 0),
+            Ok(Streamed::Error(Fault { code: NOT_FOUND, .. }))
+            | Err(EtcdError::Refused { code: NOT_FOUND, .. }) => Ok(false),
+            Ok(Streamed::Error(Fault { message, code })) => {
                 Err(EtcdError::Away(format!("{}: {message} (code {code})", self.member())))
             }
+            Err(error) => Err(error),
         }
     }
 

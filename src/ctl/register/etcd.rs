@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use super::keeper::{Keeper, Outcome, RetryVerdict};
 use crate::base::address::Address;
-use crate::base::retries::RENEWALS;
 use crate::base::rng::Rng;
 use crate::config::cluster::{Cluster, check_prefix, check_user, parse_endpoint};
 use crate::config::ranges::ENDPOINTS_MAX;
@@ -94,7 +93,7 @@ impl Registrar {
         args: EtcdArgs,
         pool: Option<&str>,
         backend: &Backend<'_>,
-        ttl: Duration,
+        [ttl, patience]: [Duration; 2],
         replace: bool,
         rng: &mut Rng,
     ) -> Result<Self, Failure> {
@@ -145,7 +144,7 @@ impl Registrar {
         Ok(Self {
             runtime: runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?,
             kept,
-            patience: ttl / RENEWALS / 2,
+            patience,
         })
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) token: u64,
     /// It takes connections, and answers nothing on them.
     pub(crate) is_silent: bool,
+    /// It refuses to renew a lease that has ended, and does not answer without a TTL.
+    pub(crate) is_strict: bool,
     /// These bytes instead of any answer but that to a watch.
     pub(crate) answer: Option<Vec<u8>>,
     /// Bytes of a watch that are sent at a time.
@@ -69,6 +71,7 @@ impl FakeEtcd {
             user: None,
             token: 1,
             is_silent: false,
+            is_strict: false,
             answer: None,
             piece_len: usize::MAX,
             calls: Vec::new(),
@@ -305,6 +308,9 @@ impl State {
                 let (id, ttl) = (self.last_lease, number(&request["TTL"]));
                 self.leases.insert(id, ttl);
                 Ok(json!({"header": self.header(), "ID": id.to_string(), "TTL": ttl.to_string()}))
+            }
+            "lease/keepalive" if self.is_strict && !self.leases.contains_key(&lease_id) => {
+                Err((404, 5, "requested lease not found"))
             }
             "lease/keepalive" => {
                 let mut result = json!({"header": self.header(), "ID": lease_id.to_string()});
