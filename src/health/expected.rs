@@ -37,3 +37,9 @@ impl Expected {
 pub fn printable(bytes: &[u8], secrets: &[Secret], is_cut: bool) -> String {
     hidden(bytes, secrets, is_cut).escape_ascii().to_string()
 }
+
+/// Returns whether `bytes` end within the content of a variable, so that what follows may be the rest of it.
+pub fn may_go_on(bytes: &[u8], secrets: &[Secret]) -> bool {
+    let ends_within = |value: &[u8]| (1..value.len()).any(|len| bytes.ends_with(&value[..len]));
+    secrets.iter().any(|secret| ends_within(secret.value.as_bytes()))
+}

@@ -21,7 +21,7 @@ pub use agent::{AgentExchange, AgentFault, LINE_LEN_MAX, Mistake, Said, agent_ta
 pub use answer::ANSWER_MAX;
 pub use cause::{Cause, Place, ProbeStep, Quoted, first_line};
 pub use conversation::{Conversation, Step};
-pub use expected::{Expected, printable};
+pub use expected::{Expected, may_go_on, printable};
 pub use probe::{Probe, target};
 pub use recording::Moment;
 pub use schedule::{Timing, around, first_delay, next_delay, part_of};

@@ -23,6 +23,8 @@ use crate::tls::Certificate;
 const ACTS_MAX: usize = 128;
 /// At most this many bytes of one act are shown.
 const SHOWN_MAX: usize = 1_024;
+/// For so long at most a backend is waited for to close. A worker waits longer, but holds up no other by it.
+const PART_MAX: Duration = Duration::from_secs(1);
 /// The kernel of such a check has one socket at a time.
 const TOKEN: Token = Token::Probe(Key { index: 0, generation: 0 });
 
@@ -37,7 +39,8 @@ pub fn check_now<K: Kernel>(kernel: &mut K, order: CheckNow) {
     for check in pool.health.checks() {
         run.part();
         let one = run.check(check, spent);
-        spent += one.took;
+        // Where one fails, a worker begins the next round.
+        spent = if one.finding == Finding::Passed { spent + one.took } else { Duration::ZERO };
         found.push(one);
     }
     reply(Ok(found));
@@ -67,12 +70,15 @@ impl<K: Kernel> Run<'_, K> {
         let limit = full.min(room);
         let target = health::target(check.port, &self.subject.own, &self.subject.address);
         let mut log = Log { secrets: check.secrets, began, acts: Vec::new(), left_out: 0 };
-        let (outcome, certificate) = if room.is_zero() {
-            (Outcome::PutOff("there was no time left for it".to_owned()), None)
+        let (mut ran_for, mut certificate) = (None, None);
+        let outcome = if full.is_zero() {
+            Outcome::PutOff("the checks before it have taken the whole interval".to_owned())
+        } else if room.is_zero() {
+            Outcome::PutOff("there was no time left for it".to_owned())
         } else if let Check::Command(command) = check.check {
-            (self.run_program(command, &target, limit, &mut log), None)
+            self.run_program(command, &target, limit, &mut ran_for, &mut log)
         } else {
-            self.converse(check.check, &target, limit, &mut log)
+            self.converse(check.check, &target, limit, &mut certificate, &mut log)
         };
         let is_cut = limit < full && matches!(&outcome, Outcome::Judged(Err(cause)) if cause.is_timeout());
         let finding = match outcome {
@@ -86,7 +92,8 @@ impl<K: Kernel> Run<'_, K> {
             }
             Outcome::PutOff(why) => Finding::Undecided(why),
         };
-        let took = self.kernel.now() - began;
+        // A program is not charged with the wait for its place.
+        let took = ran_for.unwrap_or(self.kernel.now() - began);
         let (acts, left_out) = log.shown();
         let (name, kind) = (check.name.map(str::to_owned), check.check.type_name());
         Found { name, kind, target, finding, took, limit, certificate, acts, left_out }
@@ -98,20 +105,21 @@ impl<K: Kernel> Run<'_, K> {
         check: &Check,
         target: &Address,
         limit: Duration,
+        certificate: &mut Option<Certificate>,
         log: &mut Log<'_>,
-    ) -> (Outcome, Option<Certificate>) {
+    ) -> Outcome {
         let (moments, seen) = channel();
         let Some(mut probe) = Probe::recorded(check, target, &moments) else {
-            return (Outcome::PutOff("there is nothing to check".to_owned()), None);
+            return Outcome::PutOff("there is nothing to check".to_owned());
         };
         let pool = Arc::clone(&self.subject.pool);
         let spec = DialSpec { address: target, tcp: &pool.tcp };
         let socket = match conversation::dial(self.kernel, &spec, TOKEN) {
             Ok(socket) => socket,
-            Err(error) if lacks_resources(&error) => return (Outcome::PutOff(error.to_string()), None),
+            Err(error) if lacks_resources(&error) => return Outcome::PutOff(error.to_string()),
             Err(error) => {
                 probe.on_failed(error.kind());
-                return (result_of(&probe), None);
+                return result_of(&probe);
             }
         };
         let header = begin_with_header(self.kernel, &pool, &socket, target, &mut probe);
@@ -143,20 +151,20 @@ impl<K: Kernel> Run<'_, K> {
                 break result_of(&probe);
             }
         };
-        let certificate = probe.certificate().cloned();
+        *certificate = probe.certificate().cloned();
         if probe.exchanged_data() && self.kernel.shutdown_write(&socket).is_ok() {
             self.leaving = Some(socket);
         } else {
             self.kernel.reset(socket);
         }
-        (outcome, certificate)
+        outcome
     }
 
-    /// Reads what a backend sends behind the result of its last check until it closes, as long as a worker would.
+    /// Reads what a backend sends behind the result of its last check until it closes.
     fn part(&mut self) {
         let Some(socket) = self.leaving.take() else { return };
         let checks = u32::try_from(self.subject.pool.health.checks().count()).unwrap_or(u32::MAX);
-        let deadline = self.kernel.now() + self.timing.timeout / checks;
+        let deadline = self.kernel.now() + (self.timing.timeout / checks).min(PART_MAX);
         let (mut buffer, mut events) = ([0; READ_LEN], Vec::new());
         for _ in 0..READS_AFTER_RESULT {
             match self.kernel.read(&socket, &mut buffer) {
@@ -179,6 +187,7 @@ impl<K: Kernel> Run<'_, K> {
         command: &[String],
         target: &Address,
         limit: Duration,
+        ran_for: &mut Option<Duration>,
         log: &mut Log<'_>,
     ) -> Outcome {
         let Subject { pool, backend, reports, until, .. } = &self.subject;
@@ -203,6 +212,7 @@ impl<K: Kernel> Run<'_, K> {
             }
             Err(RecvTimeoutError::Disconnected) => return Outcome::PutOff("its order was lost".to_owned()),
         };
+        *ran_for = Some(took);
         if let Ran::Exited { printed, .. } | Ran::Signalled { printed, .. } = &ran
             && !printed.is_empty()
         {
@@ -275,12 +285,15 @@ impl Log<'_> {
         self.push(Raw { at, kind, bytes: Vec::new(), len: 0, words });
     }
 
-    /// Notes bytes. Those that follow others of their kind are one act with them, however the network cuts them: the
-    /// content of a variable may begin in one piece and end in the next.
+    /// Notes bytes. Those that follow others of their kind are one act with them, however the network cuts them. So are
+    /// those that may continue the content of a variable: it may begin in one answer and end in the next.
     fn add(&mut self, at: Duration, kind: ActKind, bytes: &[u8]) {
-        match self.acts.last_mut() {
-            Some(last) if last.kind == kind && self.left_out == 0 => last.extend(at, bytes),
-            _ => {
+        let place = self.acts.iter().rposition(|raw| raw.kind == kind && raw.words.is_none());
+        let is_last = self.left_out == 0 && place.is_some_and(|place| place + 1 == self.acts.len());
+        let before = place.map(|place| &mut self.acts[place]);
+        match before.filter(|raw| is_last || raw.is_cut() || health::may_go_on(&raw.bytes, self.secrets)) {
+            Some(raw) => raw.extend(at, bytes),
+            None => {
                 let mut raw = Raw { at, kind, bytes: Vec::new(), len: 0, words: None };
                 raw.extend(at, bytes);
                 self.push(raw);
@@ -309,9 +322,145 @@ impl Log<'_> {
 }
 
 impl Raw {
+    fn is_cut(&self) -> bool {
+        self.bytes.len() < self.len
+    }
+
     fn extend(&mut self, at: Duration, bytes: &[u8]) {
         self.at = at;
         self.len += bytes.len();
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(SHOWN_MAX - self.bytes.len())]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread;
+
+    use super::*;
+    use crate::config::model::{BackendCheck, FurtherCheck, Pool};
+    use crate::config::{self, Overrides};
+    use crate::messages::report::Reports;
+    use crate::sys::Linux;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn pool(health: &str) -> Arc<Pool> {
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nname = \"web\"\nhealth = {{ {health}, \
+             interval = \"1h\", timeout = \"1h\" }}\n[[pool.backend]]\naddress = \"127.0.0.1:1\"\n"
+        );
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let config = config::parse(&text, "test", &Overrides::default(), no_names).unwrap();
+        Arc::new(config.pools[0].clone())
+    }
+
+    /// What the checks of a backend at `address` find within `time`, and what the control thread is sent meanwhile.
+    fn check(pool: Arc<Pool>, address: SocketAddr, time: Duration) -> (Vec<Found>, Receiver<Report>) {
+        let mut kernel = Linux::new().unwrap();
+        let (reports, inbox) = Reports::new();
+        let until = kernel.now() + time;
+        let own = BackendCheck::default();
+        let (backend, address) = ("a".to_owned(), address.into());
+        let subject = Subject { pool, backend, address, own, reports, until };
+        let (answer, answered) = sync_channel(1);
+        let reply = Box::new(move |found| answer.send(found).unwrap());
+        check_now(&mut kernel, CheckNow { subject, reply });
+        (answered.recv().unwrap().unwrap(), inbox)
+    }
+
+    /// A backend that reads `question`, answers, and closes once the check has.
+    fn backend(question: &'static [u8], answer: &'static [u8]) -> SocketAddr {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut client, _) = socket.accept().unwrap();
+            client.read_exact(&mut vec![0; question.len()]).unwrap();
+            client.write_all(answer).unwrap();
+            // It may have been reset.
+            let _closed = client.read(&mut [0]);
+        });
+        address
+    }
+
+    #[test]
+    fn what_a_check_does_is_shown_and_nothing_is_reported() {
+        const FLOOD: &[u8] = &[b'x'; 9_000];
+        let pool = pool("type = \"send_expect\", send = \"PING\", contains = \"PONG\"");
+        for (answer, finding, shown) in [
+            (b"ready: PONG\xff".as_slice(), Finding::Passed, r"ready: PONG\xff"),
+            (
+                FLOOD,
+                Finding::Failed(format!("answer does not contain \"PONG\": got \"{}\"...", "x".repeat(64))),
+                &"x".repeat(SHOWN_MAX),
+            ),
+        ] {
+            let (found, inbox) = check(Arc::clone(&pool), backend(b"PING", answer), HOUR);
+            let [one] = &found[..] else { panic!("{found:?}") };
+            assert_eq!((&one.finding, one.kind, one.left_out), (&finding, "send_expect", 0));
+            let kinds: Vec<ActKind> = one.acts.iter().map(|act| act.kind).collect();
+            assert_eq!(kinds, [ActKind::Connected, ActKind::Sent, ActKind::Expected, ActKind::Received]);
+            let last = &one.acts[3];
+            assert_eq!((last.text.as_str(), last.is_cut), (shown, shown.len() == SHOWN_MAX));
+            assert!(last.at <= one.took);
+            assert!(inbox.try_recv().is_err(), "nothing for the control thread");
+        }
+    }
+
+    #[test]
+    fn a_check_behind_one_that_fails_has_all_its_time() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = "type = \"send_expect\", expect = \"PONG\"";
+        let mut pool = Pool::clone(&pool(text));
+        (pool.health.interval, pool.health.timeout) = (Duration::from_millis(20), Duration::from_millis(20));
+        let (name, written) = ("more".to_owned(), pool.health.written.clone());
+        let more = FurtherCheck { name, check: Check::Tcp, written, secrets: Vec::new(), port: None };
+        pool.health.more.push(more);
+        let (found, _) = check(Arc::new(pool), silent.local_addr().unwrap(), HOUR);
+        assert!(matches!(found[0].finding, Finding::Failed(_)), "{found:?}");
+        assert_eq!(found[1].limit, Duration::from_millis(20));
+    }
+
+    #[test]
+    fn the_content_of_a_variable_is_hidden_though_two_answers_share_it() {
+        let secrets = [Secret { variable: "WORD".into(), value: "open-sesame".into() }];
+        let mut log = Log { secrets: &secrets, began: Instant::default(), acts: Vec::new(), left_out: 0 };
+        let at = Duration::ZERO;
+        log.add(at, ActKind::Received, b"it is open-");
+        log.add(at, ActKind::Sent, b"next");
+        log.add(at, ActKind::Received, b"sesame, and");
+        log.add(at, ActKind::Sent, b"last");
+        log.add(at, ActKind::Received, b"no more");
+        let (acts, _) = log.shown();
+        let texts: Vec<&str> = acts.iter().map(|act| act.text.as_str()).collect();
+        assert_eq!(texts, ["it is ${WORD}, and", "nextlast", "no more"]);
+    }
+
+    #[test]
+    fn the_end_of_its_time_is_no_result() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let pool = pool("type = \"send_expect\", expect = \"PONG\"");
+        for (time, reason) in [
+            (Duration::ZERO, "there was no time left for it"),
+            (Duration::from_millis(20), "all the time that it had here"),
+        ] {
+            let (found, _) = check(Arc::clone(&pool), address, time);
+            let Finding::Undecided(why) = &found[0].finding else { panic!("{found:?}") };
+            assert!(why.ends_with(reason), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_nobody_runs_is_no_result() {
+        let pool = pool("type = \"command\", command = [\"/check\"]");
+        let (found, inbox) = check(pool, ([127, 0, 0, 1], 1).into(), Duration::from_millis(20));
+        let Finding::Undecided(why) = &found[0].finding else { panic!("{found:?}") };
+        assert!(why.starts_with("its program has not run within "), "{why}");
+        let Ok(Report::Run(order)) = inbox.try_recv() else { panic!("an order") };
+        assert!(!order.is_wanted(), "it is not run later");
+        assert_eq!(found[0].acts[0].text, "/check");
     }
 }
