@@ -1,12 +1,14 @@
 //! `ca_file`: the files with certificates that the texts of a configuration name. Their content belongs to what was read:
 //! where it changes, a reload makes another configuration.
 
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::file::{self, Inputs, Text};
+use super::file::{Inputs, Text};
 use super::variables;
+use crate::config::ranges::FILE_MIB_MAX;
 
 /// The key, in whichever table it is.
 const KEY: &str = "ca_file";
@@ -15,8 +17,8 @@ const KEY: &str = "ca_file";
 #[derive(Hash)]
 pub(super) struct Trusted {
     pub(super) path: PathBuf,
-    /// Its text, or why there is none.
-    content: Result<String, String>,
+    /// Its bytes, or why there are none.
+    content: Result<Vec<u8>, String>,
 }
 
 /// Returns the files that `texts` name, each once, as they are now.
@@ -33,10 +35,17 @@ pub(super) fn read_all(texts: &[Text], inputs: Inputs) -> Vec<Trusted> {
     paths.sort_unstable();
     paths.dedup();
     let read = |path: PathBuf| {
-        let text = file::read(&path, 0, inputs);
-        Trusted { path, content: text.map(|text| text.text).map_err(|error| error.to_string()) }
+        let content = read(&path, inputs).map_err(|error| error.to_string());
+        Trusted { path, content }
     };
     paths.into_iter().map(read).collect()
+}
+
+/// Returns the bytes of a file, as many as a configuration may have.
+fn read(path: &Path, inputs: Inputs) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    (inputs.open)(path)?.take(FILE_MIB_MAX << 20).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Adds the values of the key in `table` and in all tables inside of it.
@@ -81,10 +90,11 @@ mod tests {
         assert_eq!(without.files, [main.clone(), first.clone(), second.clone()]);
         assert_eq!(without.digest, look(&main, FILES).digest);
         let mut known = vec![without.digest];
-        for (path, text) in [(&second, "two"), (&first, "three"), (&second, "four")] {
+        let contents = [(&second, b"two".as_slice()), (&first, b"\xff"), (&first, b"\xff\xff")];
+        for (path, text) in contents {
             std::fs::write(path, text).unwrap();
             let digest = look(&main, FILES).digest;
-            assert!(!known.contains(&digest), "{text}");
+            assert!(!known.contains(&digest), "{text:?}");
             known.push(digest);
         }
     }
