@@ -76,9 +76,11 @@ const REDIS: &[(&str, &str)] = &[("AUTH open-sesame", "+OK\r\n"), ("PING", "+PON
 
 /// A pool with a backend `a` that is down, and stays so, however often its checks pass meanwhile.
 fn pool(port: u16, health: &str) -> String {
+    // Long enough for any machine.
+    let timeout = if health.contains("timeout") { "" } else { "timeout = \"20s\"\n" };
     format!(
         "[[pool]]\nname = \"web\"\nbackend = [{{ name = \"a\", address = \"127.0.0.1:{port}\" }}]\n\
-         [pool.health]\ninterval = \"1h\"\nfast_interval = \"1h\"\ninitial_state = \"down\"\nrise = 100\n{health}\n"
+         [pool.health]\ninterval = \"1h\"\nfast_interval = \"1h\"\ninitial_state = \"down\"\nrise = 100\n{timeout}{health}\n"
     )
 }
 
