@@ -205,6 +205,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_an_earlier_order_is_no_answer_to_this_one() {
+        let mut script = script("");
+        let earlier = script.order();
+        let backend = script.backend();
+        backend.set_admin(Admin::Maint);
+        let next = script.bench.worker.core.snapshot.refreshed(&[]);
+        assert!(script.bench.mailbox.post(Command::Publish(Arc::new(next))));
+        script.bench.turn_at_once();
+        backend.set_admin(Admin::Ready);
+        let order = script.order();
+        script.answers(earlier, exits(1, "of other settings"));
+        assert_eq!((script.results(), script.failures()), ((0, 0), Vec::new()));
+        script.answers(order, exits(0, ""));
+        assert_eq!((script.results(), script.backend().health()), ((1, 0), Up));
+    }
+
+    #[test]
     fn an_order_that_was_lost_is_repeated() {
         let mut script = script("");
         drop(script.order());
