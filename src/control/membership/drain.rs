@@ -22,11 +22,13 @@ impl ControlLoop {
             // A pool that still exists may have another policy by now.
             let still_there = snapshot.pools.iter().find(|pool| pool.id == old.id);
             let admin = backend.operator_admin();
-            // Not even by a worker that has yet to read its mailbox, unless that would find no other in its pool, where
-            // others are now. The listeners of a removed pool may outlive it.
-            if still_there.is_some()
-                && !*replaced.entry(old.id).or_insert_with(|| is_replaced(old, &snapshot))
-            {
+            // A worker that has yet to read its mailbox would find no other in its pool, where others are now.
+            let mut serves_on = || {
+                admin == Admin::Ready
+                    && *replaced.entry(old.id).or_insert_with(|| is_replaced(old, &snapshot))
+            };
+            if still_there.is_some() && !serves_on() {
+                // Not even by such a worker. The listeners of a removed pool may outlive it.
                 backend.set_admin(Admin::Drain);
             }
             let pool = still_there.unwrap_or(old);
