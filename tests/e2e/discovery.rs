@@ -15,7 +15,7 @@ use l4lb::api;
 
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
-use crate::harness::peer::{patient_client, try_patient_client, until};
+use crate::harness::peer::{free_address, patient_client, try_patient_client, until};
 use crate::harness::program::output;
 
 /// A name server on a thread that ends with the test program.
@@ -197,7 +197,7 @@ fn a_name_server_that_is_down_at_the_start_does_not_stop_the_process() {
 fn starts_in_vain(config: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("l4lb.toml");
-    let free = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let free = free_address();
     std::fs::write(&file, format!("[[listener]]\nbind = \"{free}\"\n{config}")).expect("write");
     let program = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
@@ -349,10 +349,8 @@ fn a_service_has_ports_weights_and_tiers_of_its_own() {
         (backend.weight, backend.priority)
     };
     assert_eq!((found(A1), found(A2)), ((7, 0), (1, 1)));
-    assert!(
-        (0..4).all(|_| visit(&daemon) == Some(1)),
-        "the next tier serves when no backend of the first does"
-    );
+    // The next tier serves when no backend of the first does.
+    until("its workers know both", || (0..4).all(|_| visit(&daemon) == Some(1)));
     daemon.stop();
 }
 

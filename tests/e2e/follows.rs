@@ -12,14 +12,10 @@ use l4lb::api;
 use crate::harness::backends::{Backends, Service, backends};
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
-use crate::harness::peer::until;
+use crate::harness::peer::{free_address, until};
 use crate::harness::program::output;
 
 const APPLIED: &str = "configuration applied";
-
-fn free() -> SocketAddr {
-    TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port")
-}
 
 /// The status line of the answer to a GET, or nothing where nothing answers.
 fn get(address: SocketAddr, path: &str, token: &str) -> Option<String> {
@@ -62,7 +58,7 @@ fn ctl(service: &Service<'_, Daemon>, args: &[&str]) -> String {
 fn the_admin_listeners_follow_a_reload() {
     let (dir, backends) = (tempfile::tempdir().expect("a directory"), backends(1));
     let service = backends.start_daemon("info");
-    let [first, second, api] = [free(), free(), free()];
+    let [first, second, api] = [(); 3].map(|()| free_address());
     let token = dir.path().join("token");
     write_token(&token, "the-first-token-of-all");
     let keys =
@@ -152,7 +148,7 @@ fn a_session_that_lasts_has_a_line_at_its_start_and_every_so_often_where_that_is
 fn pending_keys_are_shown_until_the_file_matches_what_runs() {
     let (dir, backends) = (tempfile::tempdir().expect("a directory"), backends(1));
     let service = backends.start_daemon("info");
-    let (metrics, state) = (free(), dir.path().join("state.json"));
+    let (metrics, state) = (free_address(), dir.path().join("state.json"));
     let admin = format!("metrics = \"{metrics}\"\nstate_file = {state:?}");
     reload(&service, &backends, "pin = true\nbusy_poll = \"50us\"", &admin);
     let pending = status(&service).restart_pending.expect("keys wait");

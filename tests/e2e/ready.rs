@@ -1,16 +1,15 @@
 //! Whether clients should be sent here, as balancers in front and orchestrators ask, and how a process leaves.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use crate::harness::backends::{backends, dead_backends};
-use crate::harness::lab::IPV4;
-use crate::harness::peer::until;
+use crate::harness::peer::{free_address, until};
 use crate::harness::program::output;
 
-/// Keys that have the metrics answered on a free port.
+/// Keys that have the metrics answered at an address of their own.
 fn metrics() -> (SocketAddr, String) {
-    let free = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let free = free_address();
     (free, format!("\n[admin]\nmetrics = \"{free}\"\n"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::harness::backends::{Backends, Service, Visit, backends};
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
-use crate::harness::peer::{PATIENCE, Peer, SetOnDrop, patience, retry, until};
+use crate::harness::peer::{PATIENCE, Peer, SetOnDrop, free_address, patience, retry, until};
 use crate::harness::program::{Program, output};
 
 /// The other end of NOTIFY_SOCKET.
@@ -96,12 +96,11 @@ fn a_state_file_that_is_no_file_ends_the_start() {
     let fifo = dir.path().join("fifo");
     mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).expect("mkfifo");
     let config = dir.path().join("l4lb.toml");
-    let text =
-        format!("[admin]\nsocket = false\nstate_file = {fifo:?}\n[[listener]]\nbind = \"127.0.0.1:1\"\n");
-    // Of all ports it may be any that is free.
-    let free = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
-    let text =
-        text.replace("127.0.0.1:1", &free.to_string()) + "[[pool]]\nbackend = [{ address = \":1\" }]\n";
+    let text = format!(
+        "[admin]\nsocket = false\nstate_file = {fifo:?}\n[[listener]]\nbind = \"{}\"\n\
+         [[pool]]\nbackend = [{{ address = \":1\" }}]\n",
+        free_address()
+    );
     fs::write(&config, text).expect("write the configuration");
     let output = output(Command::new(env!("CARGO_BIN_EXE_l4lb")).arg("-c").arg(&config));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -487,7 +486,7 @@ fn an_access_log_has_a_format_of_its_own_and_the_other_lines_stay_where_they_are
 fn an_access_log_that_cannot_be_opened_ends_the_start() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("l4lb.toml");
-    let free = TcpListener::bind(IPV4).and_then(|socket| socket.local_addr()).expect("a free port");
+    let free = free_address();
     let text = format!(
         "global = {{ access_log = {{ path = {:?} }} }}\nlistener = [{{ bind = \"{free}\" }}]\n\
          pool = [{{ backend = [{{ address = \":1\" }}] }}]\n",

@@ -460,11 +460,16 @@ impl Service<'_> {
 
     /// Whether nothing listens where the listener of that index does or did.
     pub(crate) fn is_refused(&self, listener: usize) -> bool {
-        let connected = std::net::TcpStream::connect_timeout(&self.addresses[listener], PATIENCE);
-        if connected.is_ok() {
-            self.count_client();
+        match try_patient_client(self.addresses[listener]) {
+            Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            Ok(mut client) => {
+                // One that connects between the last accept(2) and close(2) is reset in the queue.
+                if client.read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
+                    self.count_client();
+                }
+                false
+            }
         }
-        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
     /// Waits until every session is over by itself, stops the server and checks its books: so many sessions
@@ -519,12 +524,10 @@ impl Service<'_, Daemon> {
         totals
     }
 
-    /// CPU time that the server uses while nothing happens to `client` for so long.
+    /// The part of a processor that the server uses while nothing happens to `client` for so long.
     #[track_caller]
-    pub(crate) fn cpu_time_while_silent(&self, client: &mut Peer, span: Duration) -> Duration {
-        let before = self.server.cpu_time();
-        client.receiving().silence(span);
-        self.server.cpu_time() - before
+    pub(crate) fn cpu_share_while_silent(&self, client: &mut Peer, span: Duration) -> f64 {
+        self.server.cpu_share(|| client.receiving().silence(span))
     }
 }
 

@@ -2,22 +2,21 @@
 //! files, its signals.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use procfs::process::{FDTarget, Process};
+use socket2::Socket;
 use tempfile::{NamedTempFile, TempDir};
 
 use l4lb::ctl::{Client, Target};
+use l4lb::sys::Clock;
 
-use crate::harness::peer::until;
+use crate::harness::peer::{new_socket, until};
 use crate::harness::program::{Lines, Program, run};
-
-/// Somebody else may take the port between our look and the start.
-const START_TRIES: u32 = 20;
 
 /// SIGHUP, SIGUSR1 and SIGTERM as bits of `SigCgt`, proc_pid_status(5).
 const HANDLED: u64 = 1 << 0 | 1 << 9 | 1 << 14;
@@ -30,6 +29,8 @@ pub(crate) struct Daemon {
     pub(crate) address: SocketAddr,
     /// Where its admin socket is.
     runtime: TempDir,
+    /// Keeps its port, also while it does not listen.
+    _port: Option<Socket>,
 }
 
 impl Daemon {
@@ -45,15 +46,11 @@ impl Daemon {
 
     /// The same with further variables in its environment.
     pub(crate) fn start_with(config: &str, host: SocketAddr, log: &str, env: &[(&str, &str)]) -> Self {
-        for _ in 0..START_TRIES {
-            let free = TcpListener::bind(host).and_then(|socket| socket.local_addr()).expect("a free port");
-            let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
-            command.env("RUST_LOG", log).envs(env.iter().copied());
-            if let Some(daemon) = Self::try_start(command, config, free) {
-                return daemon;
-            }
-        }
-        panic!("no free port in {START_TRIES} tries");
+        let (port, address) = keep_a_port(host);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_l4lb"));
+        command.env("RUST_LOG", log).envs(env.iter().copied());
+        let daemon = Self::try_start(command, config, address).expect("its port is kept for it");
+        Self { _port: Some(port), ..daemon }
     }
 
     /// Starts it by `command`, to which the flag with its configuration is added; `None` if the address is taken.
@@ -64,7 +61,7 @@ impl Daemon {
         command.arg("-c").arg(file.path()).env("RUNTIME_DIRECTORY", runtime.path());
         let mut program = Program::start(command.stderr(Stdio::piped()));
         let log = Mutex::new(Lines::of(program.stderr()));
-        let mut daemon = Self { program, log, file, address, runtime };
+        let mut daemon = Self { program, log, file, address, runtime, _port: None };
         match daemon.wait_for_line(&["listening", "address in use"]) {
             line if line.contains("listening") => {
                 until("l4lb handles signals", || daemon.handles_signals());
@@ -150,9 +147,18 @@ impl Daemon {
     }
 
     /// CPU time that it has used.
-    pub(crate) fn cpu_time(&self) -> Duration {
+    fn cpu_time(&self) -> Duration {
         let stat = self.process().stat().expect("stat");
         Duration::from_millis((stat.utime + stat.stime) * 1_000 / procfs::ticks_per_second())
+    }
+
+    /// The part of a processor that it uses while `wait` waits, which on a busy machine is for longer than it means to.
+    pub(crate) fn cpu_share(&self, wait: impl FnOnce()) -> f64 {
+        let clock = Clock::start();
+        let (start, before) = (clock.now(), self.cpu_time());
+        wait();
+        let used = self.cpu_time() - before;
+        used.as_secs_f64() / (clock.now() - start).as_secs_f64()
     }
 
     /// Bytes of its memory that no file backs. VmRSS has the pages of the program too, and the kernel counts it
@@ -214,6 +220,17 @@ impl Daemon {
     fn process(&self) -> Process {
         Process::new(i32::try_from(self.program.id()).expect("a process id")).expect("/proc of l4lb")
     }
+}
+
+/// A port of `host` that the kernel gives to nobody else: a socket that does not listen keeps it (SO_REUSEADDR,
+/// socket(7)).
+fn keep_a_port(host: SocketAddr) -> (Socket, SocketAddr) {
+    let socket = new_socket(host, None);
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    socket.set_reuse_port(true).expect("SO_REUSEPORT");
+    socket.bind(&host.into()).expect("bind");
+    let address = socket.local_addr().expect("getsockname").as_socket().expect("an IP address");
+    (socket, address)
 }
 
 fn write_config(file: &NamedTempFile, config: &str, address: SocketAddr) {
