@@ -207,16 +207,16 @@ fn no_lease_ends_for_want_of_a_process_that_reads_its_renewal() {
     let daemon = Daemon::start(&config(None), IPV4);
     let (backend, address) = only_backend(&daemon);
     let mut client_and_server = None;
-    let made: api::Registered =
-        daemon.admin().ask(Method::POST, BACKENDS, Some(&new("c", &address, Some(SHORT)))).expect("register");
+    let leased = new("c", &address, Some("10s"));
+    let made: api::Registered = daemon.admin().ask(Method::POST, BACKENDS, Some(&leased)).expect("register");
     let holder = made.holder.clone().expect("a lease has a holder");
-    let renewal = api::NewBackend { holder: Some(holder.clone()), ..new("c", &address, Some(SHORT)) };
+    let renewal = api::NewBackend { holder: Some(holder.clone()), ..leased };
     let client = patient_client(daemon.address);
     if let Ok((server, _)) = retry(|| backend.accept()) {
         client_and_server = Some((client, server));
     }
     assert_eq!(hold(&daemon, &renewal), holder);
-    let end = timestamp() + std::time::Duration::from_secs(3);
+    let end = timestamp() + std::time::Duration::from_secs(10);
     daemon.freeze();
     until("its lease would have ended", || timestamp() > end);
     daemon.signal("CONT", 1);

@@ -9,8 +9,8 @@ use l4lb::sys::Clock;
 
 use crate::harness::backends::{Visit, backends};
 
-/// In the configurations below as text.
-const IDLE: Duration = Duration::from_secs(2);
+/// In the second configuration below as text.
+const IDLE: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_listener_may_have_timeouts_of_its_own() {
@@ -26,7 +26,7 @@ fn a_listener_may_have_timeouts_of_its_own() {
 /// Case 69.
 #[test]
 fn no_session_is_cut_before_its_time() {
-    let backends = backends(2).workers(2).pool("timeouts = { idle = \"2s\" }");
+    let backends = backends(2).workers(2).pool("timeouts = { idle = \"10s\" }");
     let service = backends.start();
     let clock = Clock::start();
     thread::scope(|scope| {

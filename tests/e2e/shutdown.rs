@@ -12,7 +12,7 @@ use crate::harness::lab::setup;
 use crate::harness::peer::{Ending, Peer, until};
 
 /// In the configuration below as text.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits until nothing listens on `address`.
 pub(crate) fn until_closed(address: SocketAddr) {
@@ -69,7 +69,7 @@ fn a_drain_serves_the_queue() {
 /// Case 95.
 #[test]
 fn the_drain_timeout_cuts_what_is_left_by_a_reset() {
-    let backends = backends(2).workers(2).drain_timeout("2s");
+    let backends = backends(2).workers(2).drain_timeout("10s");
     let service = backends.start();
     let (early, late) = (service.enter(), (0..4).map(|_| service.enter()).collect::<Vec<_>>());
     let clock = Clock::start();
@@ -180,12 +180,12 @@ fn no_session_notices_that_the_file_is_read_again() {
 /// meanwhile is read first.
 #[test]
 fn a_process_that_was_suspended_reads_its_clients_before_it_cuts_them() {
-    let backends = backends(1).pool("timeouts = { idle = \"2s\" }");
+    let backends = backends(1).pool("timeouts = { idle = \"10s\" }");
     let service = backends.start_daemon("info,l4lb::session=off");
     let mut visits: Vec<Visit> = (0..10).map(|_| service.enter().talks()).collect();
     service.server.freeze();
     visits.iter_mut().for_each(|visit| visit.client.sending().bytes(b"still here"));
-    visits[0].client.receiving().silence(Duration::from_secs(3));
+    visits[0].client.receiving().silence(Duration::from_secs(11));
     service.server.signal("CONT", 1);
     for mut visit in visits {
         visit.client.receiving().bytes(b"still here");
