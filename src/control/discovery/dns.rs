@@ -79,6 +79,9 @@ async fn records_of(servers: &Arc<Servers>, name: &Name, settings: &Dns) -> Resu
         records.notes.push(format!("{host} {family}: {why}"));
         records.unknown_hosts.insert(known_by(&host, family == RecordType::AAAA, prefer));
     }
+    let mut notes = Notes::default();
+    addresses.no_servers.iter().for_each(|ip| notes.add(|| no_server(&host, *ip)));
+    records.notes.extend(notes.into_list());
     let listed = addresses.all.into_iter();
     let listed = listed.map(|ip| (known_by(&host, ip.is_ipv6(), prefer), found((ip, port).into(), 1, 0)));
     records.listed = listed.collect();
@@ -103,8 +106,15 @@ fn known_by(host: &str, is_ipv6: bool, prefer: Prefer) -> String {
 struct Addresses {
     all: Vec<IpAddr>,
     ttl: Duration,
+    /// Others that it has, which nothing can be dialed at.
+    no_servers: Vec<IpAddr>,
     /// The family that could not be asked for, and why.
     unknown: Option<(RecordType, String)>,
+}
+
+/// A note for the operator about an address that is left out. A filter between us and the name server puts some there.
+fn no_server(host: &str, ip: IpAddr) -> String {
+    format!("{host}: {ip} is no server, and left out")
 }
 
 /// Returns the addresses of `host` to dial.
@@ -136,7 +146,8 @@ fn both(first: Result<Addresses, Miss>, second: Result<Addresses, Miss>) -> Resu
         (Err(Miss::Failure(why)), Err(_)) | (Err(_), Err(Miss::Failure(why))) => Err(Miss::Failure(why)),
         (Ok(first), Ok(second)) => {
             let ttl = first.ttl.min(second.ttl);
-            Ok(Addresses { all: [first.all, second.all].concat(), ttl, unknown: None })
+            let no_servers = [first.no_servers, second.no_servers].concat();
+            Ok(Addresses { all: [first.all, second.all].concat(), ttl, no_servers, unknown: None })
         }
         (Ok(found), Err(Miss::Nothing(..))) | (Err(Miss::Nothing(..)), Ok(found)) => Ok(found),
         (Err(nothing), Err(Miss::Nothing(..))) => Err(nothing),
@@ -157,15 +168,17 @@ async fn addresses_of(servers: &Servers, host: &Name, family: RecordType) -> Res
     if all.is_empty() {
         return Err(Miss::Nothing(format!("{host} has no {family} record"), None));
     }
-    all.retain(is_dialable);
+    let mut no_servers: Vec<IpAddr> = all.extract_if(.., |ip| !is_dialable(ip)).collect();
     if all.is_empty() {
         // A filter between us and the name server answers so (0.0.0.0) for names that are there.
         return Err(Miss::Failure(format!("{host}: none of its addresses can be dialed")));
     }
     // Answers come in another order each time.
-    all.sort_unstable();
-    all.dedup();
-    Ok(Addresses { all, ttl: ttl_of(lookup.answers()), unknown: None })
+    for ips in [&mut all, &mut no_servers] {
+        ips.sort_unstable();
+        ips.dedup();
+    }
+    Ok(Addresses { all, ttl: ttl_of(lookup.answers()), no_servers, unknown: None })
 }
 
 pub(super) fn ip_of(entry: &Entry) -> Option<IpAddr> {
@@ -232,21 +245,19 @@ fn glue(additionals: &[Entry], prefer: Prefer) -> Resolved {
         // The other family may exist too.
         Prefer::Both => false,
     };
-    let mut glue = Resolved::new();
+    let mut glue: HashMap<Name, Addresses> = HashMap::new();
     for entry in additionals {
-        let Some(ip) = ip_of(entry).filter(is_enough).filter(is_dialable) else { continue };
+        let Some(ip) = ip_of(entry).filter(is_enough) else { continue };
         let ttl = Duration::from_secs(entry.ttl.into());
-        match glue.get_mut(&entry.name) {
-            Some(Ok(known)) => {
-                known.all.push(ip);
-                known.ttl = known.ttl.min(ttl);
-            }
-            Some(Err(_)) | None => {
-                glue.insert(entry.name.clone(), Ok(Addresses { all: vec![ip], ttl, unknown: None }));
-            }
-        }
+        let nothing = Addresses { all: Vec::new(), ttl, no_servers: Vec::new(), unknown: None };
+        let known = glue.entry(entry.name.clone()).or_insert(nothing);
+        if is_dialable(&ip) { &mut known.all } else { &mut known.no_servers }.push(ip);
+        known.ttl = known.ttl.min(ttl);
     }
-    glue
+    glue.into_iter()
+        .filter(|(_, known)| !known.all.is_empty())
+        .map(|(name, known)| (name, Ok(known)))
+        .collect()
 }
 
 /// The addresses of all hosts, of which some are known.
@@ -339,6 +350,12 @@ fn combine_answers(
         let weights = weights.entry(tiers[&host.priority]).or_default();
         weights.heaviest = host.weight.max(weights.heaviest);
         weights.has_zero |= host.weight == 0;
+    }
+    let targets: BTreeSet<&Name> = hosts.iter().map(|host| &host.target).collect();
+    for target in targets {
+        if let Some(Ok(Addresses { no_servers, .. })) = resolved.get(target) {
+            no_servers.iter().for_each(|ip| notes.add(|| no_server(&target.to_string(), *ip)));
+        }
     }
     let mut taken: HashSet<SocketAddr> = HashSet::new();
     // Those that are listed twice take time, too.

@@ -129,6 +129,27 @@ async fn a_name_has_all_its_addresses_in_one_order_with_the_least_ttl() {
     let found = records(asked(zone, |at| settings("web.test", HTTP, at)).await);
     assert_eq!(shown(&found), ["10.0.0.1:80@1", "10.0.0.2:80@1", "10.0.0.3:80@1"]);
     assert_eq!(found.ttl, Duration::from_secs(7));
+    let left_out = ["0.0.0.0", "224.0.0.1"].map(|ip| format!("web.test.: {ip} is no server, and left out"));
+    assert_eq!(found.notes, left_out);
+}
+
+/// They were left out without a word.
+#[tokio::test]
+async fn an_address_of_a_service_that_is_no_server_is_named_and_the_others_serve() {
+    let zone = Zone::default().with("_http._tcp.web.test.", 30, &[host(1, 1, 80, "web.test.")]).with(
+        "web.test.",
+        60,
+        &[ip("10.0.0.1"), ip("0.0.0.0"), ip("::")],
+    );
+    for (prefer, expected) in [
+        (Prefer::Ipv4, vec!["web.test.: 0.0.0.0 is no server, and left out"]),
+        (Prefer::Both, vec!["web.test. AAAA: web.test.: none of its addresses can be dialed"]),
+    ] {
+        let service = |at| Dns { prefer, ..settings("_http._tcp.web.test", Record::Service, at) };
+        let found = records(asked(zone.clone(), service).await);
+        assert_eq!(shown(&found), ["10.0.0.1:80@1"]);
+        assert!(expected.iter().all(|note| found.notes.contains(&(*note).to_owned())), "{:?}", found.notes);
+    }
 }
 
 #[tokio::test]
@@ -416,7 +437,8 @@ fn a_list_without_an_end_is_cut_and_so_are_its_notes() {
     let hosts: Vec<&SRV> = hosts.iter().chain(&hosts).collect();
     let all: Vec<IpAddr> = (0..100).map(|last| IpAddr::from([10, 0, 0, last])).collect();
     let ttl = Duration::from_secs(60);
-    let resolved = Resolved::from([(target, Ok(Addresses { all, ttl, unknown: None }))]);
+    let resolved =
+        Resolved::from([(target, Ok(Addresses { all, ttl, no_servers: Vec::new(), unknown: None }))]);
     for (hosts, listed, notes) in [
         (&hosts[..], LISTED_MAX, vec!["more than 65536 addresses: the others are left out".to_owned()]),
         (&[hosts[0], hosts[0]], 100, {
