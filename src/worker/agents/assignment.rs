@@ -81,6 +81,8 @@ impl<K: Kernel> Agents<K> {
                     unsent: Advice::NONE,
                     // Unknown yet: a thousand new ones may all be silent.
                     pace: Pace::Slow,
+                    is_waiting: false,
+                    is_forgotten: false,
                 });
                 self.by_backend.insert(backend.id, index);
             }
@@ -129,7 +131,13 @@ impl<K: Kernel> Agents<K> {
         let count = |wanted: fn(&Entry<K>) -> bool| self.entries.iter().filter(|(_, e)| wanted(e)).count();
         let (attempts, timers) =
             (count(|entry| entry.attempt.is_some()), count(|entry| entry.timer.is_some()));
-        assert_eq!(timers + self.queue.len(), self.entries.len(), "each agent has a timer, or waits");
+        assert_eq!(
+            count(|entry| entry.is_waiting),
+            self.queue.len(),
+            "each agent that waits is in the queue once"
+        );
+        let is_awaited = |entry: &Entry<K>| entry.timer.is_some() || entry.is_waiting;
+        assert!(self.entries.iter().all(|(_, entry)| is_awaited(entry)), "each agent has a timer, or waits");
         assert_eq!(self.by_backend.len(), self.entries.len(), "each agent is found by its backend");
         let is_own = |(_, entry): (usize, &Entry<K>)| self.is_reassigned || self.is_mine(&entry.backend);
         assert!(self.entries.iter().all(is_own), "each agent is asked by the worker of its backend");

@@ -48,7 +48,7 @@ pub(super) struct Agents<K: Kernel> {
     deferral_log: TokenBucket,
 }
 
-/// One agent to ask. Its timer is armed, unless it is among those that wait.
+/// One agent to ask. Its timer is armed, unless it is among those that wait and its words have no end, or have ended.
 struct Entry<K: Kernel> {
     backend: Arc<Backend>,
     agent: Arc<Agent>,
@@ -64,6 +64,10 @@ struct Entry<K: Kernel> {
     sent: Advice,
     unsent: Advice,
     pace: Pace,
+    /// Among those that wait.
+    is_waiting: bool,
+    /// The end of its words was reported, and it has not answered since.
+    is_forgotten: bool,
 }
 
 /// The last news of an agent that the control thread got.
@@ -96,7 +100,12 @@ impl<K: Kernel> Agents<K> {
         let entry = &mut self.entries[index as usize];
         entry.timer = None;
         if entry.attempt.is_none() {
-            return self.queue.push(entry.backend.pool, index, entry.pace);
+            if entry.is_waiting {
+                return entry.forget_if_silent(core);
+            }
+            entry.is_waiting = true;
+            self.queue.push(entry.backend.pool, index, entry.pace);
+            return self.arm_end(core, index);
         }
         // This turn may be late, and its wait may have had no room for the event of an answer that was in time.
         self.continue_exchange(core, index);
@@ -121,7 +130,7 @@ impl<K: Kernel> Agents<K> {
         self.generation = (self.generation + 1) % (1 << GENERATION_BITS);
         let generation = self.generation;
         let entry = &mut self.entries[index as usize];
-        entry.started = core.now;
+        (entry.started, entry.is_waiting) = (core.now, false);
         if !entry.backend.is_resolved() {
             return self.schedule(core, index);
         }
@@ -218,6 +227,14 @@ impl<K: Kernel> Agents<K> {
         self.arm(core, index, when);
     }
 
+    /// The words of one that waits behind others must not last longer for that, unless it has answered the last time.
+    fn arm_end(&mut self, core: &mut Core<K>, index: u32) {
+        let entry = &self.entries[index as usize];
+        if let (Reported::Lost(_), Some(end)) = (&entry.reported, entry.advice_end()) {
+            self.arm(core, index, end.max(core.now));
+        }
+    }
+
     fn arm(&mut self, core: &mut Core<K>, index: u32, when: Instant) {
         let entry = &mut self.entries[index as usize];
         if let Some((timer, _)) = entry.timer.take() {
@@ -245,7 +262,7 @@ impl<K: Kernel> Agents<K> {
 
 impl<K: Kernel> Entry<K> {
     fn on_line(&mut self, core: &Core<K>, said: &Said) {
-        self.answered_at = core.now;
+        (self.answered_at, self.is_forgotten) = (core.now, false);
         let line = AgentLine {
             note: said.note.as_ref().map(ToString::to_string),
             mistake: said.mistake.as_ref().map(ToString::to_string),
@@ -271,12 +288,17 @@ impl<K: Kernel> Entry<K> {
         if is_news && self.report(core, AgentNews::Lost(fault.to_string())) {
             self.reported = Reported::Lost(fault.clone());
         }
+        self.forget_if_silent(core);
+    }
+
+    /// Reports that its words have ended, if they have.
+    fn forget_if_silent(&mut self, core: &Core<K>) {
         let is_over = self.advice_end().is_some_and(|end| end <= core.now);
-        if is_over && self.backend.agent() != Advice::NONE {
-            // Repeated with the next failure, if it did not fit.
-            if self.report(core, AgentNews::Forgotten) {
-                (self.sent, self.unsent) = (Advice::NONE, Advice::NONE);
-            }
+        // The control thread may not have read it yet.
+        let is_news = !self.is_forgotten && self.backend.agent() != Advice::NONE;
+        // Repeated with the next failure, if it did not fit.
+        if is_over && is_news && self.report(core, AgentNews::Forgotten) {
+            (self.sent, self.unsent, self.is_forgotten) = (Advice::NONE, Advice::NONE, true);
         }
     }
 
@@ -290,5 +312,41 @@ impl<K: Kernel> Entry<K> {
 
     fn report(&self, core: &Core<K>, news: AgentNews) -> bool {
         core.reports.try_send(Report::Agent { backend: self.backend.id, news })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Admin;
+    use crate::worker::test_worker::Bench;
+
+    /// Most turns until something has happened.
+    const TURNS_MAX: usize = 1_000;
+
+    fn turn_until(bench: &mut Bench, is_meant: impl Fn(&AgentNews) -> bool) {
+        for _ in 0..TURNS_MAX {
+            let is_it = |report| matches!(report, Report::Agent { news, .. } if is_meant(&news));
+            if bench.reports.try_iter().any(is_it) {
+                return;
+            }
+            bench.worker.turn().unwrap();
+            bench.worker.audit();
+        }
+        panic!("never");
+    }
+
+    /// Behind a thousand silent agents its words lasted for as long as the others took.
+    #[test]
+    fn the_words_of_a_silent_agent_end_in_time_also_while_others_are_asked() {
+        let agent = "{ address = \"127.0.0.1\", port = 1, interval = \"20ms\", timeout = \"20ms\", \
+                     on_lost = \"clear after 300ms\" }";
+        let mut bench = Bench::new(&format!("agent = {agent}"));
+        let drain = Advice { admin: Some(Admin::Drain), ..Advice::NONE };
+        bench.worker.core.snapshot.backends().for_each(|backend| backend.set_agent(drain, false));
+        turn_until(&mut bench, |news| matches!(news, AgentNews::Lost(_)));
+        // No place is free, for ever.
+        bench.worker.agents.queue.limit(0);
+        turn_until(&mut bench, |news| matches!(news, AgentNews::Forgotten));
     }
 }
