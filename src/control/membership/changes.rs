@@ -12,6 +12,7 @@ use crate::control::Leaving;
 use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::origin::RuntimeOverrides;
+use crate::control::membership::state_file::SavedAuthor;
 use crate::messages::request::{ChangeSet, Changed, Named, Refusal};
 use crate::pool::{Admin, Backend, BackendId, Pool, Setting};
 use crate::sys::timestamp;
@@ -95,7 +96,8 @@ impl ControlLoop {
         if weight.is_some() || admin.is_some() {
             let registrations = &mut self.control.kept.registrations;
             let before = registrations.set_of_host(&named.pool, &named.backend);
-            registrations.edit_host(&named.pool, &named.backend, host.weight, edit);
+            let author = admin.map(|_| SavedAuthor { who: who.to_owned(), since: timestamp() });
+            registrations.edit_host(&named.pool, &named.backend, host.weight, author.as_ref(), edit);
             is_set = registrations.set_of_host(&named.pool, &named.backend) != before;
         }
         if is_set && changes.is_empty() {

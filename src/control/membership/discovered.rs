@@ -20,6 +20,7 @@ use crate::control::membership::merge::{Membership, Obstacle};
 use crate::control::membership::notes::Removed;
 use crate::control::membership::origin::{Discovery, RuntimeOverrides};
 use crate::control::membership::requests::{BACKENDS_MAX, configured};
+use crate::control::membership::state_file::SavedAuthor;
 use crate::messages::discovery::Found;
 use crate::messages::request::Named;
 use crate::pool::{Admin, Backend, Pool};
@@ -78,9 +79,12 @@ impl ControlLoop {
             return Put { left_out, has_removed };
         }
         let registrations = &mut self.control.kept.registrations;
+        let state = self.control.view.state();
         for backend in parts.iter().flat_map(|part| &part.gone) {
-            registrations.forget_discovery(&pool.settings.name, backend);
+            let author = state.notes.get(&backend.id).and_then(SavedAuthor::of);
+            registrations.forget_discovery(&pool.settings.name, backend, author);
         }
+        drop(state);
         for (Listing { source, .. }, part) in lists.iter().zip(&parts) {
             for (backend, found) in &part.changed {
                 let known = Discovery { source: Arc::clone(source), weight: found.weight };
@@ -158,7 +162,8 @@ impl ControlLoop {
                         continue;
                     }
                 }
-                registrations.forget_discovery(&next.name, backend);
+                let author = state.notes.get(&backend.id).and_then(SavedAuthor::of);
+                registrations.forget_discovery(&next.name, backend, author);
             }
             next.backends = members.into_backends();
             drop(state);
@@ -181,9 +186,10 @@ impl ControlLoop {
             let Some((source, found)) = found.filter(|(_, found)| found.address == backend.address) else {
                 continue;
             };
-            if let Some((_, overrides)) = registrations.recall(&pool.settings.name, backend) {
+            if let Some((_, overrides, author)) = registrations.recall(&pool.settings.name, backend) {
                 overrides.put_on(backend);
                 recalled.insert(backend.name.clone());
+                state.notes.entry(backend.id).or_default().admin_set = author.map(SavedAuthor::into_note);
             }
             let known = Discovery { source: Arc::clone(source), weight: found.weight };
             registrations.put_discovery(backend.id, known);
@@ -456,6 +462,8 @@ mod tests {
         lists(&mut work, &[1, 2]);
         let one = backend(&work, "10.0.0.1:80");
         assert_eq!((one.weight(), one.admin()), (7, Admin::Maint));
+        let author = work.control.view.state().notes[&one.id].admin_set.clone();
+        assert_eq!(author.map(|(who, _)| who).as_deref(), Some("a test"), "and so does who has made it");
         assert_eq!(work.control.kept.registrations.all_remembered().count(), 0);
     }
 

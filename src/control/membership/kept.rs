@@ -59,8 +59,8 @@ impl Kept {
         for id in registered.chain(self.registrations.discovered()) {
             state.notes.insert(id, Note { origin: self.registrations.origin_of(id), ..Note::default() });
         }
-        for (id, SavedAuthor { who, since }) in &self.authors {
-            state.notes.entry(*id).or_default().admin_set = Some((who.clone(), *since));
+        for (id, author) in &self.authors {
+            state.notes.entry(*id).or_default().admin_set = Some(author.clone().into_note());
         }
         note_placements(&self.registrations.placements, &mut state);
     }

@@ -15,8 +15,9 @@ use crate::config::discover::host_of;
 use crate::config::model::Config;
 use crate::control::membership::origin::{Discovery, Origin, Registration, RuntimeOverrides};
 use crate::control::membership::placement::Placements;
-use crate::control::membership::remembered::Remembered;
-use crate::pool::{Backend, BackendId, Snapshot};
+use crate::control::membership::remembered::{Known, Remembered};
+use crate::control::membership::state_file::SavedAuthor;
+use crate::pool::{Admin, Backend, BackendId, Snapshot};
 
 /// Every lease lasts at least this long after the process has stood still.
 const STALL_GRACE: Duration = Duration::from_secs(1);
@@ -89,8 +90,14 @@ impl Registrations {
         self.discovered.insert(id, known);
     }
 
-    /// Its source lists it no more; what operators have set of it is remembered.
-    pub(in crate::control) fn forget_discovery(&mut self, pool: &str, backend: &Backend) {
+    /// Its source lists it no more; what operators have set of it is remembered, with the `author` of its administrative
+    /// state.
+    pub(in crate::control) fn forget_discovery(
+        &mut self,
+        pool: &str,
+        backend: &Backend,
+        author: Option<SavedAuthor>,
+    ) {
         let Some(known) = self.discovered.remove(&backend.id) else { return };
         // What is set of a host without an address is set of its name.
         if !backend.is_resolved() {
@@ -103,7 +110,7 @@ impl Registrations {
             // Settings from an earlier removal are out of date.
             self.remembered.take(pool, &backend.name);
         } else {
-            self.remember(pool, &backend.name, known.weight, overrides);
+            self.remember(pool, &backend.name, known.weight, overrides, author);
         }
     }
 
@@ -114,9 +121,11 @@ impl Registrations {
         backend: &str,
         said: u16,
         overrides: RuntimeOverrides,
+        author: Option<SavedAuthor>,
     ) {
         if overrides != RuntimeOverrides::default() {
-            self.remembered.put(pool, backend, said, overrides);
+            let author = author.filter(|_| overrides.admin != Admin::Ready);
+            self.remembered.put(pool, backend, said, overrides, author);
         }
     }
 
@@ -144,33 +153,40 @@ impl Registrations {
         pool: &str,
         host: &str,
         says: u16,
+        author: Option<&SavedAuthor>,
         edit: impl Fn(&mut RuntimeOverrides),
     ) {
         for name in self.remembered.addresses_of(pool, host) {
+            let before = self.remembered.author_of(pool, &name);
             if let Some((said, mut set)) = self.remembered.take(pool, &name) {
                 edit(&mut set);
-                self.remember(pool, &name, said, set);
+                self.remember(pool, &name, said, set, author.cloned().or(before));
             }
         }
+        let before = self.remembered.author_of(pool, host);
         let mut set = self
             .set_of_host(pool, host)
             .map_or_else(RuntimeOverrides::default, |(said, set)| set.kept(said, says));
         edit(&mut set);
         self.remembered.take(pool, host);
-        self.remember(pool, host, says, set);
+        self.remember(pool, host, says, set, author.cloned().or(before));
     }
 
-    /// Returns the same as [`Registrations::set_before`], of one that is there now: nothing more is remembered of it.
+    /// Returns the same as [`Registrations::set_before`] and the author of the administrative state, of one that is there
+    /// now: nothing more is remembered of it.
     pub(in crate::control) fn recall(
         &mut self,
         pool: &str,
         backend: &Backend,
-    ) -> Option<(u16, RuntimeOverrides)> {
-        let set = self.set_before(pool, &backend.name);
+    ) -> Option<(u16, RuntimeOverrides, Option<SavedAuthor>)> {
+        let (said, set) = self.set_before(pool, &backend.name)?;
+        let is_its_own = self.remembered.get(pool, &backend.name).is_some();
+        let name = if is_its_own { Some(&*backend.name) } else { host_of(&backend.name) };
+        let author = name.and_then(|name| self.remembered.author_of(pool, name));
         if backend.is_resolved() {
             self.remembered.take(pool, &backend.name);
         }
-        set
+        Some((said, set, author))
     }
 
     /// Forgets what was set of one that is not listed.
@@ -178,10 +194,8 @@ impl Registrations {
         self.remembered.take(pool, backend);
     }
 
-    /// All that is remembered: pool, backend, the weight that was said then, and what was set.
-    pub(in crate::control) fn all_remembered(
-        &self,
-    ) -> impl Iterator<Item = (&str, &str, u16, RuntimeOverrides)> {
+    /// All that is remembered: pool, backend, the weight that was said then, what was set, and its author.
+    pub(in crate::control) fn all_remembered(&self) -> impl Iterator<Item = Known<'_>> {
         self.remembered.iter()
     }
 

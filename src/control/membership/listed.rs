@@ -16,7 +16,7 @@ use crate::control::membership::merge::Membership;
 use crate::control::membership::origin::Discovery;
 use crate::control::membership::placement::Placements;
 use crate::control::membership::requests::BACKENDS_MAX;
-use crate::control::membership::state_file::{SavedListing, SavedSource};
+use crate::control::membership::state_file::{SavedAuthor, SavedListing, SavedSource};
 use crate::messages::discovery::{Found, Listed};
 use crate::pool::{Backend, Snapshot};
 
@@ -91,8 +91,10 @@ impl ControlLoop {
             let mut recalled = 0;
             for backend in &pool.backends {
                 let Some(known) = known.remove(&backend.name) else { continue };
-                recalled += usize::from(registrations.put_listed(&pool.settings.name, backend, known));
+                let (is_set, author) = registrations.put_listed(&pool.settings.name, backend, known);
+                recalled += usize::from(is_set);
                 let note = state.notes.entry(backend.id).or_default();
+                note.admin_set = author.map(SavedAuthor::into_note);
                 note.origin = registrations.origin_of(backend.id);
             }
             if recalled > 0 && !self.changed.contains(&pool.id) {
@@ -104,15 +106,22 @@ impl ControlLoop {
 
 impl Registrations {
     /// Notes that a source has listed `backend`, and sets what operators have set of it before; returns whether that was
-    /// anything. The table of its pool may be of another weight then.
-    pub(super) fn put_listed(&mut self, pool: &str, backend: &Backend, known: Discovery) -> bool {
-        let set = self.recall(pool, backend);
-        if let Some((said, set)) = set {
+    /// anything, and the author of its administrative state. The table of its pool may be of another weight then.
+    pub(super) fn put_listed(
+        &mut self,
+        pool: &str,
+        backend: &Backend,
+        known: Discovery,
+    ) -> (bool, Option<SavedAuthor>) {
+        let recalled = self.recall(pool, backend);
+        let is_set = recalled.is_some();
+        let author = recalled.and_then(|(said, set, author)| {
             backend.set_weight(set.kept(said, known.weight).weight_over(known.weight));
             set.put_on(backend);
-        }
+            author
+        });
         self.put_discovery(backend.id, known);
-        set.is_some()
+        (is_set, author)
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::origin::{Origin, Registration, RuntimeOverrides};
 use super::placement::Placement;
+use super::state_file::SavedAuthor;
 use crate::base::time::Instant;
 use crate::messages::report::AgentLine;
 use crate::pool::{Admin, Backend};
@@ -34,6 +35,17 @@ pub(crate) struct Note {
     pub(crate) agent: Option<AgentNote>,
     /// Its counters when they were last cleared.
     pub(crate) cleared: Option<ClearedBackend>,
+}
+
+impl SavedAuthor {
+    /// Returns the author of the administrative state, where that was set at run time.
+    pub(in crate::control) fn of(note: &Note) -> Option<Self> {
+        note.admin_set.clone().map(|(who, since)| Self { who, since })
+    }
+
+    pub(in crate::control) fn into_note(self) -> (String, Timestamp) {
+        (self.who, self.since)
+    }
 }
 
 /// The counters of a backend when they were cleared.

@@ -128,8 +128,7 @@ impl ControlLoop {
 pub(in crate::control) type Authors = HashMap<BackendId, SavedAuthor>;
 
 fn authors_of(notes: &HashMap<BackendId, Note>) -> Authors {
-    let set = notes.iter().filter_map(|(id, note)| Some((*id, note.admin_set.clone()?)));
-    set.map(|(id, (who, since))| (id, SavedAuthor { who, since })).collect()
+    notes.iter().filter_map(|(id, note)| Some((*id, SavedAuthor::of(note)?))).collect()
 }
 
 /// Returns the differences from the present configuration; `now` is the time on both clocks.
@@ -140,13 +139,13 @@ pub(in crate::control) fn collect(
     authors: &Authors,
     now: (Instant, Timestamp),
 ) -> Vec<SavedBackend> {
-    let remembered = registrations.all_remembered().map(|(pool, name, weight, set)| SavedBackend {
+    let remembered = registrations.all_remembered().map(|(pool, name, weight, set, author)| SavedBackend {
         pool: pool.to_owned(),
         name: name.to_owned(),
         weight,
         weight_set: set.weight,
         admin: admin_word(set.admin),
-        admin_set: None,
+        admin_set: author.cloned(),
         health: health_word(set.health),
         registered: None,
     });
@@ -244,7 +243,8 @@ pub fn restore(
         if backend.registered.is_none() && of_file.is_some_and(|all| !all.contains(backend.name.as_str())) {
             // In the order of the file: of too many the first are forgotten.
             let overrides = overrides_of(&backend);
-            restored.registrations.remember(&backend.pool, &backend.name, backend.weight, overrides);
+            let SavedBackend { pool, name, weight, admin_set, .. } = backend;
+            restored.registrations.remember(&pool, &name, weight, overrides, admin_set);
             continue;
         }
         of_pools.entry(backend.pool.clone()).or_default().push(backend);
@@ -298,7 +298,8 @@ impl Restored {
         let pool = Arc::clone(self.snapshot.pool(configured.id));
         for backend in &pool.backends {
             if let Some(known) = discovered.remove(&backend.name) {
-                self.registrations.put_listed(&configured.settings.name, backend, known);
+                let (_, author) = self.registrations.put_listed(&configured.settings.name, backend, known);
+                self.authors.extend(author.map(|author| (backend.id, author)));
             }
             if let Some((saved, holds)) = fitting.remove(&backend.name) {
                 let who = saved.registered.as_ref().map(|known| known.who.clone()).unwrap_or_default();

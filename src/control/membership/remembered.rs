@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::control::membership::origin::RuntimeOverrides;
+use crate::control::membership::state_file::SavedAuthor;
 
 /// Backends of which it is remembered.
 pub(super) const REMEMBERED_MAX: usize = 4096;
@@ -23,11 +24,23 @@ struct Left {
     /// The weight that was said of it then.
     said: u16,
     set: RuntimeOverrides,
+    /// The author of its administrative state, where that is known.
+    author: Option<SavedAuthor>,
 }
 
+/// What is remembered of one, see [`Remembered::iter`].
+pub(super) type Known<'r> = (&'r str, &'r str, u16, RuntimeOverrides, Option<&'r SavedAuthor>);
+
 impl Remembered {
-    /// One has left of which the weight `said` was said.
-    pub(super) fn put(&mut self, pool: &str, backend: &str, said: u16, set: RuntimeOverrides) {
+    /// One has left of which the weight `said` was said, and of which `author` has set the administrative state.
+    pub(super) fn put(
+        &mut self,
+        pool: &str,
+        backend: &str,
+        said: u16,
+        set: RuntimeOverrides,
+        author: Option<SavedAuthor>,
+    ) {
         self.take(pool, backend);
         if self.all.len() >= REMEMBERED_MAX
             && let Some((_, first)) = self.turns.pop_first()
@@ -39,13 +52,18 @@ impl Remembered {
         let (turn, key) = (self.next, (pool.to_owned(), backend.to_owned()));
         self.next += 1;
         self.turns.insert(turn, key.clone());
-        self.all.insert(key, Left { turn, said, set });
+        self.all.insert(key, Left { turn, said, set, author });
     }
 
     /// Returns the weight that was said of one, and what was set.
     pub(super) fn get(&self, pool: &str, backend: &str) -> Option<(u16, RuntimeOverrides)> {
         let left = self.all.get(&(pool.to_owned(), backend.to_owned()))?;
         Some((left.said, left.set))
+    }
+
+    /// Returns the author of the administrative state of one.
+    pub(super) fn author_of(&self, pool: &str, backend: &str) -> Option<SavedAuthor> {
+        self.all.get(&(pool.to_owned(), backend.to_owned()))?.author.clone()
     }
 
     /// Same as [`Remembered::get`], and forgets it.
@@ -64,12 +82,12 @@ impl Remembered {
             .collect()
     }
 
-    /// Returns all: pool, backend, the weight that was said then, and what was set. The one that left first comes
-    /// first, so that a later process that remembers them in this order forgets the same one.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, u16, RuntimeOverrides)> {
+    /// Returns all: pool, backend, the weight that was said then, what was set, and its author. The one that left first
+    /// comes first, so that a later process that remembers them in this order forgets the same one.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Known<'_>> {
         self.turns.values().filter_map(|key| {
             let left = self.all.get(key)?;
-            Some((key.0.as_str(), key.1.as_str(), left.said, left.set))
+            Some((key.0.as_str(), key.1.as_str(), left.said, left.set, left.author.as_ref()))
         })
     }
 }
@@ -88,11 +106,11 @@ mod tests {
     fn beyond_the_bound_the_one_that_left_first_is_forgotten() {
         let mut all = Remembered::default();
         for number in 0..REMEMBERED_MAX {
-            all.put("web", &number.to_string(), 1, drained());
+            all.put("web", &number.to_string(), 1, drained(), None);
         }
-        all.put("web", "0", 2, drained());
+        all.put("web", "0", 2, drained(), None);
         assert_eq!(all.iter().count(), REMEMBERED_MAX, "it has left again");
-        all.put("web", "new", 1, drained());
+        all.put("web", "new", 1, drained(), None);
         assert_eq!(all.iter().count(), REMEMBERED_MAX);
         assert_eq!(all.get("web", "1"), None);
         assert_eq!(all.get("web", "0"), Some((2, drained())));

@@ -184,7 +184,7 @@ fn settings_of_a_discovered_backend_wait_for_it() {
         weight: 1,
         weight_set: Some(7),
         admin: api::Admin::Maint,
-        admin_set: None,
+        admin_set: Some(SavedAuthor { who: "uid 7".into(), since: wall(-5) }),
         health: OverrideTo::Auto,
         registered: None,
     };
@@ -208,7 +208,13 @@ fn what_a_source_listed_is_there_from_the_start_as_operators_have_set_it() {
     let list = vec![found(1, 4), found(2, 1)];
     let age = Duration::ZERO;
     let listed = Listed { pool: "web".into(), source: "dns:web.test:80".into(), list, age };
-    let set = SavedBackend { name: "10.0.0.1:80".into(), weight_set: Some(7), ..changed("", 4) };
+    let author = SavedAuthor { who: "uid 7".into(), since: wall(-5) };
+    let set = SavedBackend {
+        name: "10.0.0.1:80".into(),
+        weight_set: Some(7),
+        admin_set: Some(author.clone()),
+        ..changed("", 4)
+    };
     let restored = restore(vec![set.clone()], Vec::new(), &[listed], &config, now);
     assert!(restored.left_out.is_empty(), "{:?}", restored.left_out);
     let pool = &restored.snapshot.pools[0];
@@ -217,10 +223,8 @@ fn what_a_source_listed_is_there_from_the_start_as_operators_have_set_it() {
     assert_eq!(rows, [(7, 2, Admin::Drain), (1, 2, Admin::Ready)], "behind the file");
     let origin = restored.registrations.origin_of(pool.backends[2].id);
     assert!(matches!(origin, Origin::Discovered(known) if known.weight == 4), "as the source says");
-    assert_eq!(
-        collect(&restored.snapshot, &config, &restored.registrations, &Authors::default(), now),
-        [set]
-    );
+    assert_eq!(restored.authors.get(&pool.backends[2].id), Some(&author));
+    assert_eq!(collect(&restored.snapshot, &config, &restored.registrations, &restored.authors, now), [set]);
 }
 
 /// The author was lost with the process.
