@@ -57,11 +57,7 @@ global
     nbthread 1
     maxconn 2000
     maxpipes 1000
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
+$(haproxy_defaults tcp 1h)
     option splice-auto
     option splice-request
     option splice-response

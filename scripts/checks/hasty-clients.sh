@@ -21,11 +21,7 @@ hasty() {
 
 start_haproxy() {
     cat >"$WORK/haproxy.cfg" <<END
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
+$(haproxy_defaults tcp 1h)
 listen them
     bind $1
     server backend $BACKEND

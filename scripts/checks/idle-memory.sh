@@ -56,11 +56,7 @@ measure_haproxy() {
     cat >"$WORK/haproxy.cfg" <<END
 global
     maxconn 4500
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
+$(haproxy_defaults tcp 1h)
 listen all
     bind $ADDRESS
     server echo $BACKEND check

@@ -12,11 +12,7 @@ PYTHON=/usr/bin/python3
 
 start_servers() {
     cat >"$WORK/haproxy.cfg" <<END
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
+$(haproxy_defaults http 10s)
 frontend web
     bind 127.0.0.1:$HAPROXY_PORT accept-proxy
     http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst_port]\n"
@@ -129,11 +125,7 @@ END
     start_l4lb inner -c "$WORK/inner.toml"
     wait_until 10 "nginx is up by its checks" log_has inner "pool=nginx .* to=up"
     cat >"$WORK/fronts.cfg" <<END
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
+$(haproxy_defaults tcp 10s)
 listen v1
     bind ${FRONT[haproxy-v1]}
     server l4lb $INNER send-proxy

@@ -49,12 +49,8 @@ start_haproxy() {
 global
     nbthread 1
     maxconn 2000
-defaults
-    mode tcp
+$(haproxy_defaults tcp 1h)
     option splice-auto
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
 listen stuck
     bind $STUCK_LISTEN
     server s $STUCK_BACKEND

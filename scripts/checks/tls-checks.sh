@@ -30,11 +30,7 @@ global
     nbthread 1
     maxconn 4000
     stats socket ipv4@127.0.0.1:${PORTS[4]}
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
+$(haproxy_defaults http 10s)
 frontend web
     bind 0.0.0.0:$PORT backlog 8192 ssl crt $WORK/server.pem
     http-request return status 200
@@ -60,11 +56,7 @@ global
     nbthread 1
     maxconn 4000
     spread-checks 10
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
+$(haproxy_defaults tcp 1h)
     timeout check ${INTERVAL_MS}ms
     default-server no-ssl-reuse check check-ssl verify none inter ${INTERVAL_MS}ms fastinter ${INTERVAL_MS}ms
 listen ping

@@ -221,6 +221,11 @@ stop() {
     rm -f "$WORK/$1.in"
 }
 
+# haproxy_defaults MODE TIMEOUT: the defaults of a configuration of HAProxy, whose peers may be silent that long.
+haproxy_defaults() {
+    printf 'defaults\n    mode %s\n    timeout connect 5s\n    timeout client %s\n    timeout server %s\n' "$1" "$2" "$2"
+}
+
 # N unused ports, outside the range that the kernel gives to outgoing connections.
 free_ports() { python3 "$ROOT/scripts/lib/peers" free-ports "$1"; }
 
