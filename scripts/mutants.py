@@ -646,6 +646,7 @@ MUTANTS = [
         "a client that resets behind its header is gone, whatever it has sent",
         "src/session/machine.rs",
         [("self.endpoints[side as usize].readable |= self.is_opening();", "if self.is_opening() { self.cut(CloseReason::ClientGone); }")],
+        unit_test="session::tests::opening::a_client_that_leaves_within_its_header_is_gone",
     ),
     Mutant(
         "preread-peer",
