@@ -9,7 +9,7 @@ use l4lb::pool::Listener;
 use l4lb::session::CloseReason::{ClientGone, Done, PrereadTimeout, ProxyBad};
 use l4lb::stats::RefuseReason;
 
-use crate::harness::backends::{Backends, Service, backends};
+use crate::harness::backends::{Backends, Service, Visit, backends};
 use crate::harness::peer::{Ending, PATIENCE, Peer, until};
 
 const FRONT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -87,6 +87,23 @@ fn a_header_is_taken_however_it_comes_and_what_follows_it_is_relayed() {
     assert_eq!((totals.headers_taken, totals.headers_local), (clients - 3, 3), "{totals}");
     let bytes: usize = headers.iter().map(Vec::len).sum();
     assert_eq!(totals.header_bytes_taken, 3 * bytes as u64, "{totals}");
+}
+
+/// The balancer in front has one address for all of them.
+#[test]
+fn the_client_of_a_header_keeps_its_backend() {
+    let backends = backends(3).pool("balance = \"source_hash\"").listeners(&[REJECT]);
+    let service = backends.start();
+    let node_of = |client: u8| {
+        let mut front = service.client_of(0, FRONT);
+        let header = format!("PROXY TCP4 192.0.2.{client} 198.51.100.7 56324 443\r\n");
+        front.sending().bytes(header.as_bytes());
+        Visit::greeted(front).leave()
+    };
+    let nodes: Vec<usize> = (1..=40).map(node_of).collect();
+    assert_eq!((1..=40).map(node_of).collect::<Vec<_>>(), nodes, "again");
+    assert!((0..3).all(|node| nodes.contains(&node)), "{nodes:?}");
+    service.ends(&[(Done, 80)]);
 }
 
 #[test]
