@@ -660,6 +660,19 @@ MUTANTS = [
         "src/worker/listen/listener_slot.rs",
         [("proxy.welcome(peer.ip()) == Welcome::Reject", "proxy.welcome(peer.ip()) == Welcome::Reject && peer.port() == 0")],
     ),
+    Mutant(
+        "stale-program",
+        "the answer of a program counts for the next check of that place, whatever its settings",
+        "src/worker/probes/external.rs",
+        [
+            (
+                "if entry.awaited.as_ref().is_none_or(|awaited| awaited.generation != key.generation) {",
+                "if entry.awaited.is_none() {",
+            )
+        ],
+        # The simulation has the law too, and meets this mistake too seldom.
+        unit_test="an_answer_to_an_earlier_order_is_no_answer_to_this_one",
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 

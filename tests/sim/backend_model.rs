@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use l4lb::base::address::Address;
 use l4lb::config::model::{Check, HealthState};
-use l4lb::pool::{Admin, Advice, AgentWeight, Backend, BackendId, Pool, Snapshot};
+use l4lb::pool::{Admin, Advice, AgentWeight, Backend, BackendId, Pool, PoolId, Snapshot};
 use l4lb::sys::Token;
 
 use crate::agents::is_agent;
@@ -133,6 +133,11 @@ impl Roster {
 
     pub(crate) fn target(&mut self, backend: BackendId) -> &mut Target {
         &mut self.targets[backend.0 as usize]
+    }
+
+    /// Returns the pool of a backend, there or gone.
+    pub(crate) fn pool_of(&self, backend: BackendId) -> PoolId {
+        self.targets[backend.0 as usize].backend.pool
     }
 
     // --- the operator's actions ------------------------------------------------------------------------------------

@@ -141,6 +141,13 @@ const REQUIRED: &[&str] = &[
     "agent floods",
     "agent says half a line",
     "agents changed",
+    "program passes",
+    "program fails",
+    "program dies",
+    "program hangs",
+    "program put off",
+    "program lost",
+    "program answers too late",
 ];
 
 /// How often each point was reached.

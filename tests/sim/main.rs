@@ -19,6 +19,7 @@ mod network;
 mod oracle;
 mod peer;
 mod pipe;
+mod programs;
 mod random;
 mod scenario;
 mod shortage;

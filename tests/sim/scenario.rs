@@ -22,7 +22,7 @@ const CHECKS: [(&str, &[u8]); 4] = [
 
 /// Checks of several messages, in place of the third kind. A healthy backend answers before it was asked, which a check
 /// must not mind.
-const EXCHANGES: [(&str, &[u8]); 9] = [
+const EXCHANGES: [(&str, &[u8]); 10] = [
     CHECKS[2],
     (
         "type = \"tcp\", steps = [{ expect = \"220 \" }, { send = \"NOOP\", expect = \"250 \" }, { send = \"QUIT\" }]",
@@ -42,6 +42,8 @@ const EXCHANGES: [(&str, &[u8]); 9] = [
     ),
     ("type = \"mqtt\"", b"\x20\x02\0\0"),
     ("type = \"send_expect\", contains = \"ready\"", b"not yet, but now it is ready\r\n"),
+    // Its answer is in `programs`.
+    ("type = \"command\", command = [\"/check\", \"0\"]", b""),
 ];
 
 /// See the module.

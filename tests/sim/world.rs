@@ -31,6 +31,7 @@ use crate::faults::Faults;
 use crate::kernel::{SimKernel, SimListener, SimSocket};
 use crate::network::{self, Net, client_of};
 use crate::oracle::{self, StopOrder};
+use crate::programs::Programs;
 use crate::random::{below, happens, to_usize};
 use crate::scenario::Plan;
 use crate::shortage;
@@ -114,6 +115,7 @@ struct World {
     /// Puts pools together, for reloads and for sources.
     control: SteppedControl,
     sources: Sources,
+    programs: Programs,
     stats: Vec<Arc<WorkerStats>>,
     books: Vec<Books>,
     plan: Plan,
@@ -176,6 +178,7 @@ impl World {
             snapshot: Arc::clone(&snapshot),
             control: stepped_control(&config, &snapshot),
             sources: Sources::default(),
+            programs: Programs::default(),
             stats: Vec::new(),
             books: Vec::new(),
             plan,
@@ -187,6 +190,7 @@ impl World {
             reported: 0,
             coverage: Coverage::default(),
         };
+        world.programs.note(&snapshot);
         world.sources.begin(&config);
         world.commit(&config, &snapshot);
         world
@@ -243,7 +247,8 @@ impl World {
         if !self.late[index] {
             self.net.borrow_mut().on_applied(index);
         }
-        self.receive_reports();
+        self.receive_reports(index);
+        self.run_programs();
         self.receive_answers(index);
         self.judge_sessions();
         self.look_at_retired();
@@ -272,7 +277,13 @@ impl World {
         }
     }
 
-    fn receive_reports(&mut self) {
+    /// Lets the programs of checks do what they do until now.
+    fn run_programs(&mut self) {
+        let (now, is_calm) = (self.net.borrow().now, self.net.borrow().peers_behave);
+        self.programs.run(now, is_calm, &self.net.borrow().backends, &mut self.coverage);
+    }
+
+    fn receive_reports(&mut self, worker: usize) {
         // The worker that has found a change of health in this turn did not know yet what an agent has said in it.
         let mut of_agents = Vec::new();
         for report in self.inbox.try_iter() {
@@ -280,7 +291,16 @@ impl World {
                 of_agents.push((backend, news));
                 continue;
             }
-            if let Report::Checked { check, failure, .. } = report {
+            if let Report::Run(order) = report {
+                let now = self.net.borrow().now;
+                self.programs.take(order, worker, now, &mut self.rng);
+                continue;
+            }
+            if let Report::Checked { backend, check, failure, by } = report {
+                if let Some(failure) = &failure {
+                    let pool = self.net.borrow().roster.pool_of(backend);
+                    self.programs.judge(pool, by, check, failure);
+                }
                 self.coverage.hit_if(check > 0, "further check");
                 self.coverage.hit_if(failure.is_some(), "reason reported");
                 continue;

@@ -68,6 +68,7 @@ impl World {
 
     pub(super) fn publish(&mut self, snapshot: impl Into<Arc<Snapshot>>) {
         self.snapshot = snapshot.into();
+        self.programs.note(&self.snapshot);
         self.note_leaving();
         self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
         self.note_expected();

@@ -113,6 +113,7 @@ impl World {
         if pool.health.check == Check::Off {
             pool.health.more.clear();
         }
+        self.programs.renumber(&mut pool.health);
         let shortest = pool.health.timeout.max(pool.health.fast_interval);
         pool.health.interval = shortest + Duration::from_millis([0, 10][self.below(2)]);
         pool.health.rise = 1 + u32::try_from(self.below(3)).expect("small");
