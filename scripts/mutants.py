@@ -559,6 +559,13 @@ MUTANTS = [
         [("                backend.set_admin(Admin::Drain);\n            }\n            let pool = ", "            }\n            let pool = ")],
     ),
     Mutant(
+        "replaced-and-refused",
+        "a client is refused while the backends of its pool are replaced, because those that leave are drained first",
+        "src/worker/relay/connect.rs",
+        [("                Chosen::NoBackend if may_try && core.snapshot.is_outdated() => {", "                Chosen::NoBackend if !may_try && core.snapshot.is_outdated() => {")],
+        unit_test="a_client_that_comes_while_a_list_is_replaced_waits_for_the_new_one",
+    ),
+    Mutant(
         "source-over-operator",
         "each list undoes the weight that an operator has set",
         "src/control/membership/discovered.rs",

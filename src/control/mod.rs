@@ -246,7 +246,9 @@ impl ControlLoop {
         }
     }
 
+    /// Must be called before the change shows, where something else may change with it.
     fn tables_changed(&mut self, pool: PoolId) {
+        self.control.snapshot.announce();
         if !self.changed.contains(&pool) {
             self.changed.push(pool);
         }
@@ -276,6 +278,8 @@ impl ControlLoop {
 
     /// Applies `config`. Its resources must be open.
     fn reconfigure(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
+        // What a reload sets of backends that stay shows at once.
+        self.control.snapshot.announce();
         let mut config = self.change_hands(config);
         let brought = self.bring_listed(&mut config);
         let config = &config;
@@ -474,7 +478,8 @@ impl ControlLoop {
 
     /// Builds new tables for the pools that changed, and retries the workers that are behind.
     fn publish(&mut self) {
-        if !self.changed.is_empty() {
+        // An announced epoch must come, even when the pool for which it was has gone: clients may wait for it.
+        if !self.changed.is_empty() || self.control.snapshot.is_outdated() {
             self.control.snapshot = Arc::new(self.control.snapshot.refreshed(&self.changed));
             for id in std::mem::take(&mut self.changed) {
                 let pool = Arc::clone(self.control.snapshot.pool(id));

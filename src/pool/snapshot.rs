@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use crate::config::model::{self, Config, SessionLines};
@@ -19,6 +20,8 @@ use crate::pool::{Backend, BackendId, Lease, Listener, ListenerId, Pool, PoolId}
 pub struct Snapshot {
     /// Number of the snapshot; rises with each one published.
     pub epoch: u64,
+    /// The latest epoch that was announced, shared by all epochs of the process.
+    announced: Arc<AtomicU64>,
     /// Number of serving workers.
     pub workers: usize,
     /// The log lines that sessions have.
@@ -54,7 +57,7 @@ impl fmt::Debug for Snapshot {
 impl Snapshot {
     /// Returns the first epoch of a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { epoch: 0, ..Self::default().reconfigured(config) }
+        Self { epoch: 0, announced: Arc::default(), ..Self::default().reconfigured(config) }
     }
 
     /// Returns the next epoch, which runs `config`. Parts that stay are the same object or keep their id: a pool by its
@@ -68,7 +71,7 @@ impl Snapshot {
     /// Same as [`Snapshot::reconfigured`], where backends that were in its pools in an earlier epoch may be `back`.
     #[must_use]
     pub fn reconfigured_back(&self, config: &Config, back: &[Arc<Backend>]) -> Self {
-        let mut next = self.followed();
+        let mut next = self.begun();
         let workers = config.global.workers.get();
         next.workers = workers;
         next.lines = config.global.session_lines;
@@ -119,7 +122,7 @@ impl Snapshot {
     /// and weight of their backends. A retired pool stays unchanged.
     #[must_use]
     pub fn refreshed(&self, changed: &[PoolId]) -> Self {
-        let mut next = self.followed();
+        let mut next = self.begun();
         for &id in changed {
             if let Some(place) = place_of(&next.pools, id) {
                 next.pools[place] = next.pools[place].refreshed(self.workers);
@@ -162,7 +165,7 @@ impl Snapshot {
     }
 
     fn with_backends_of(&self, pool: PoolId, backends: &[model::Backend], earlier: Earlier<'_>) -> Self {
-        let mut next = self.followed();
+        let mut next = self.begun();
         let mut pools = self.pools.clone();
         if let Some(place) = place_of(&pools, pool) {
             let mut settings = model::Pool::clone(&pools[place].settings);
@@ -171,6 +174,27 @@ impl Snapshot {
         }
         next.set_pools(pools);
         next
+    }
+
+    /// Announces the next epoch, which the caller must publish. Must be called before a change that needs new tables
+    /// shows in the state that all epochs share: backends that leave may be drained before a worker has the tables of
+    /// those that come, and its clients wait for these instead of being refused.
+    pub fn announce(&self) {
+        self.announced.fetch_max(self.epoch + 1, Ordering::Relaxed);
+        // All accesses of that state are relaxed: who finds it changed must find the epoch announced.
+        fence(Ordering::Release);
+    }
+
+    /// Returns whether a later epoch was announced: the backends that these tables lack may be in that one.
+    pub fn is_outdated(&self) -> bool {
+        fence(Ordering::Acquire);
+        self.announced.load(Ordering::Relaxed) > self.epoch
+    }
+
+    /// Announces the next epoch and returns it as [`Snapshot::followed`] does.
+    fn begun(&self) -> Self {
+        self.announce();
+        self.followed()
     }
 
     /// Returns the next epoch, in which nothing has changed except that unreferenced parts are dropped.

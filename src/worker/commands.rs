@@ -45,6 +45,7 @@ impl<K: Kernel> Worker<K> {
         let before = std::mem::replace(&mut self.core.snapshot, snapshot);
         self.inspection.on_epoch(&before, &self.core.snapshot);
         self.acceptor.align(&self.core.snapshot);
+        self.relay.on_epoch();
         self.take_assignment();
         self.probes.align(&mut self.core, &before);
         self.agents.align(&mut self.core, &before);

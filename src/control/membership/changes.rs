@@ -109,6 +109,9 @@ impl ControlLoop {
     /// Puts `setting` on a backend; returns what it changes, in words.
     fn put_setting(&mut self, pool: &Pool, backend: &Backend, setting: Setting, who: &str) -> Vec<String> {
         let changes = backend.changes_by(setting);
+        if !changes.is_empty() {
+            self.tables_changed(pool.id);
+        }
         let Setting { weight, admin, health } = setting;
         if let Some(weight) = weight {
             backend.set_weight(weight);
@@ -135,9 +138,6 @@ impl ControlLoop {
                 let mut state = self.control.view.state();
                 state.notes.entry(backend.id).or_default().health_since = Some(timestamp());
             }
-        }
-        if !changes.is_empty() {
-            self.tables_changed(pool.id);
         }
         changes
     }

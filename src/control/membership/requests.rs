@@ -214,8 +214,8 @@ impl ControlLoop {
         if said.0 != new.weight {
             changes.push(format!("weight {weight} -> {}", new.weight));
             registration.weight = new.weight;
-            known.set_weight(new.weight);
             self.tables_changed(pool.id);
+            known.set_weight(new.weight);
         }
         if said.1 != new.priority {
             changes.push(format!("priority {priority} -> {}", new.priority));

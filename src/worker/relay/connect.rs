@@ -25,7 +25,7 @@ use crate::worker::relay::{Relay, Slot};
 enum Progress {
     /// A dial is under way.
     Dialing,
-    /// This machine lacks something for a dial.
+    /// This machine lacks something for a dial, or this worker the tables of a change that has begun.
     Short(Shortage),
     /// Ends a session with no backend left to try.
     Over(CloseReason),
@@ -59,6 +59,10 @@ impl<K: Kernel> Relay<K> {
             };
             let (lease, choice) = match chosen {
                 Chosen::Leased(lease, choice) => (lease, choice),
+                // The part of a change that shows already is no reason to refuse a client.
+                Chosen::NoBackend if may_try && core.snapshot.is_outdated() => {
+                    return Some(Progress::Short(Shortage::Tables));
+                }
                 Chosen::NoBackend => return Some(without_backend(slot)),
             };
             let Address::Ip(address) = lease.backend().address;
@@ -109,13 +113,35 @@ impl<K: Kernel> Relay<K> {
     fn wait_for(&mut self, core: &mut Core<K>, key: Key, shortage: Shortage) {
         match shortage {
             Shortage::Resources => self.note_starved(core),
+            Shortage::Tables => {}
             Shortage::Port(address) => self.waiting.warn_of_ports(address, core.now),
         }
         if self.waiting.push(key, shortage, core.now, &mut core.wheel) {
             self.arm(core, key);
         } else {
-            self.cut(core, key, CloseReason::LocalLimit);
+            self.refuse(core, key, shortage);
         }
+    }
+
+    /// Ends a session that has waited for too long.
+    pub(super) fn give_up_waiting(&mut self, core: &mut Core<K>, key: Key) {
+        let lacks_tables = self.waiting.is_short_of(key, Shortage::Tables);
+        self.refuse(core, key, if lacks_tables { Shortage::Tables } else { Shortage::Resources });
+    }
+
+    fn refuse(&mut self, core: &mut Core<K>, key: Key, shortage: Shortage) {
+        let Some(slot) = self.sessions.get(key) else { return };
+        let reason = match shortage {
+            // No backend is to blame.
+            Shortage::Resources | Shortage::Port(_) => CloseReason::LocalLimit,
+            Shortage::Tables => slot.failed.as_ref().map_or(CloseReason::NoBackend, |failed| failed.reason),
+        };
+        self.cut(core, key, reason);
+    }
+
+    /// The worker runs another epoch.
+    pub(in crate::worker) fn on_epoch(&mut self) {
+        self.waiting.note_freed(Shortage::Tables);
     }
 
     /// Accepting waits for sessions that lack resources.
@@ -358,8 +384,51 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
+    use crate::config::model;
+    use crate::pool::{Admin, PoolId, Snapshot};
     use crate::worker::Worker;
     use crate::worker::test_worker::Bench;
+
+    /// Drains all backends, as the control thread does with those that leave. Returns the next epoch, in which the pool
+    /// has the one that answers under another name.
+    fn replaced(bench: &Bench) -> Snapshot {
+        let snapshot = &bench.worker.core.snapshot;
+        let pool = &snapshot.pools[0];
+        let settings = &pool.settings.backends;
+        let other = settings.last().map(|last| model::Backend { name: "other".into(), ..last.clone() });
+        let next = snapshot.with_backends(pool.id, other.as_slice());
+        pool.backends.iter().for_each(|backend| backend.set_admin(Admin::Drain));
+        next
+    }
+
+    /// It was refused: the backends that leave were drained before its worker knew of those that come.
+    #[test]
+    fn a_client_that_comes_while_a_list_is_replaced_waits_for_the_new_one() {
+        let mut bench = Bench::new("retries = 1");
+        let next = replaced(&bench);
+        let client = TcpStream::connect(bench.address).unwrap();
+        bench.turn_until(|worker| worker.core.stats.accepted.get() == 1);
+        for _ in 0..3 {
+            bench.turn_at_once();
+            bench.worker.audit();
+            assert_eq!(waiting(&bench.worker.relay), 1);
+        }
+        assert!(bench.mailbox.post(Command::Publish(Arc::new(next))));
+        bench.turn_until(|worker| worker.core.stats.connected.get() == 1);
+        bench.worker.audit();
+        drop(client);
+    }
+
+    #[test]
+    fn a_client_is_refused_at_once_when_no_other_list_is_on_its_way() {
+        let mut bench = Bench::new("retries = 1");
+        let next = replaced(&bench);
+        assert!(bench.mailbox.post(Command::Publish(Arc::new(next.with_backends(PoolId(0), &[])))));
+        let client = TcpStream::connect(bench.address).unwrap();
+        bench.turn_until(|worker| worker.core.stats.closed[CloseReason::NoBackend.index()].get() == 1);
+        bench.worker.audit();
+        drop(client);
+    }
 
     /// More than a turn may dial, and no more than wait at a listener.
     const CLIENTS: usize = 100;

@@ -6,7 +6,7 @@ use std::io;
 use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::base::time::Instant;
-use crate::session::{CloseReason, Expiry, Op, Outcome, Side};
+use crate::session::{Expiry, Op, Outcome, Side};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::budget::Share;
@@ -64,8 +64,7 @@ impl<K: Kernel> Relay<K> {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         match slot.session.on_deadline(core.now) {
             Expiry::Early => self.arm(core, key),
-            // For whatever it is that this machine lacks. No backend is to blame.
-            Expiry::Wait => self.cut(core, key, CloseReason::LocalLimit),
+            Expiry::Wait => self.give_up_waiting(core, key),
             Expiry::Dial => self.on_dial_failed(core, key, &io::ErrorKind::TimedOut.into()),
             Expiry::Drive => _ = self.drive(core, key),
         }

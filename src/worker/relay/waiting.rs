@@ -1,4 +1,4 @@
-//! Sessions that cannot be dialed because this machine is short of something. They wait in order of arrival, for at
+//! Sessions that cannot be dialed because this worker is short of something. They wait in order of arrival, for at
 //! most the connect timeout.
 //!
 //! A session short of *resources* (a descriptor, memory) could not be dialed to any backend, so accepting stops: a
@@ -7,6 +7,9 @@
 //! A session short of a *source port* waits for the address at which the kernel found none last. Ports are per
 //! destination, so accepting continues. A later session is never dialed to that address first, which also spares the
 //! kernel the search for a port among thousands that are taken.
+//!
+//! A session short of *tables* has found no backend, and the control thread has begun a change of which this worker has
+//! seen a part: the backends that have left, not yet those that have come. It waits for the next epoch.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -25,7 +28,7 @@ use crate::worker::core::Timer;
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// Addresses for which ports are looked for each time, in turn.
 const ADDRESSES_PER_TRY: usize = 64;
-/// Sessions that wait for a port towards one address; one more is reset at once.
+/// Sessions that wait for a port towards one address, or for tables; one more is reset at once.
 const WAITING_MAX: usize = 16 * 1024;
 /// Each kind of shortage is logged at most that often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -35,6 +38,8 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 pub(super) enum Shortage {
     /// Descriptors or memory.
     Resources,
+    /// The tables of an epoch that was announced.
+    Tables,
     /// A source port towards that address.
     Port(SocketAddr),
 }
@@ -74,6 +79,11 @@ impl Waiting {
     /// Returns true while a session waits for a descriptor or memory.
     pub(super) fn lacks_resources(&self) -> bool {
         self.queues.contains_key(&Shortage::Resources)
+    }
+
+    /// Returns whether a session waits for that.
+    pub(super) fn is_short_of(&self, key: Key, shortage: Shortage) -> bool {
+        self.queues.get(&shortage).is_some_and(|queue| queue.contains(&key))
     }
 
     pub(super) fn contains(&self, key: Key) -> bool {
@@ -116,6 +126,7 @@ impl Waiting {
     pub(super) fn on_timer(&mut self, now: Instant, wheel: &mut TimerWheel<Timer>) {
         self.timer = None;
         self.note_freed(Shortage::Resources);
+        self.note_freed(Shortage::Tables);
         for shortage in self.next_ports() {
             self.note_freed(shortage);
             self.last = shortage;
@@ -130,7 +141,7 @@ impl Waiting {
         let behind = self.queues.range((Bound::Excluded(self.last), Bound::Unbounded));
         let again = self.queues.range(..=self.last);
         let ports = behind.chain(again).map(|(shortage, _)| *shortage);
-        ports.filter(|shortage| *shortage != Shortage::Resources).take(ADDRESSES_PER_TRY).collect()
+        ports.filter(|shortage| matches!(shortage, Shortage::Port(_))).take(ADDRESSES_PER_TRY).collect()
     }
 
     /// There may be some of it again.
@@ -153,7 +164,7 @@ impl Waiting {
     }
 
     /// Must be called after the dial of a session that [`Self::serve_next`] returned. `waits`: it is short of something
-    /// again; of the same or of resources, and its queue rests until the next try.
+    /// again; of the same, and its queue rests until the next try, or of another.
     pub(super) fn served(&mut self, key: Key, shortage: Shortage, waits: bool) {
         self.served = None;
         let Some(queue) = self.queues.get_mut(&shortage) else { return };
@@ -165,7 +176,7 @@ impl Waiting {
         if queue.is_empty() {
             self.queues.remove(&shortage);
         }
-        if is_back || waits && shortage != Shortage::Resources {
+        if is_back || waits && matches!(shortage, Shortage::Port(_)) {
             self.due.retain(|due| *due != shortage);
         } else {
             // Other shortages that are due come before its next session: accepting may wait for one of them.
