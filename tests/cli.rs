@@ -114,6 +114,7 @@ const BAD_FLAGS: &[(&str, &str)] = &[
     ("register --pool a --address :81 --ttl 10", "--ttl 10: must be a duration like 500ms, 2s, 1m30s or 1h, got \"10\""),
     ("register --pool a --address :81 --admin-address 127.0.0.1:1", "--admin-address: needs --token-file, the file that token_file of [admin] names"),
     ("register --etcd :2379 --pool a --address 10.0.0.1:81", "--etcd :2379: must be an address like 10.0.0.1:2379, IP and port"),
+    ("register --etcd https://10.0.0.1:1,http://10.0.0.2:1 --pool a --address 10.0.0.1:81", "--etcd: must be http:// without TLS, or all https://"),
     ("register --etcd 10.0.0.1:1,10.0.0.1:1 --pool a --address 10.0.0.1:81", "--etcd: 10.0.0.1:1 is there twice"),
     ("register --etcd 10.0.0.1:1 --prefix /a --address 10.0.0.1:81", "--prefix /a: must end with a slash like \"/l4lb/web/\", or keys of other names begin so too"),
     ("register --prefix /a/ --address 10.0.0.1:81", "the following required arguments were not provided: --etcd <ADDR,...>; see `l4lb --help`"),

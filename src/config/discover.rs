@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::address::Target;
 use super::cluster::Cluster;
 use super::model::health::BackendCheck;
+use super::server_tls::ServerTls;
 use super::units::show_duration;
 use crate::base::address::Address;
 
@@ -101,15 +102,19 @@ pub enum Format {
 pub struct Http {
     /// The address of the list.
     pub url: Url,
+    /// How it is spoken to over TLS, with `https://`.
+    pub tls: Option<ServerTls>,
     /// The file of the token that the server wants to see.
     pub token_file: Option<PathBuf>,
 }
 
-/// An `http://` URL, taken apart.
+/// An `http://` or `https://` URL, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// Host and port as written.
     pub authority: String,
+    /// Whether it is over TLS.
+    pub is_https: bool,
     /// Where the server is: host and port.
     pub address: Target,
     /// Path and query.
@@ -118,7 +123,8 @@ pub struct Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.path)
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
     }
 }
 
@@ -271,9 +277,10 @@ impl Discover {
         let mut keys = match kind {
             Kind::Dns(dns) => dns.keys(),
             Kind::File(_) => Vec::new(),
-            Kind::Http(Http { url: _, token_file }) => {
-                vec![("token_file", token_file.as_ref().map(|path| path.display().to_string()))]
-            }
+            Kind::Http(Http { url: _, tls, token_file }) => vec![
+                ("tls", tls.as_ref().map(ServerTls::to_string)),
+                ("token_file", token_file.as_ref().map(|path| path.display().to_string())),
+            ],
             // The others cannot be set.
             Kind::Host(host) => return host.keys(),
             Kind::Etcd(etcd) => etcd.keys(),

@@ -14,6 +14,7 @@ pub mod fd_budget;
 pub mod model;
 pub mod proxy;
 pub mod ranges;
+pub mod server_tls;
 
 mod overrides;
 mod parse;
@@ -169,7 +170,7 @@ mod tests {
         let (before, after) = file.split_once("[[listener]]").unwrap();
         let with = |keys: &str| load_text(&format!("{before}\n{keys}\n[[listener]]{after}")).unwrap();
         let all = set_all(&announce);
-        let optional = ["prefix", "user", "password_file", "ttl", "lease", "only_with_backends"];
+        let optional = ["prefix", "tls", "user", "password_file", "ttl", "lease", "only_with_backends"];
         let is_kept = |line: &&str| !optional.iter().any(|key| line.starts_with(&format!("{key} = ")));
         let few: String = all.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
         let (all, few) = (with(&all).announce.unwrap(), with(&few).announce.unwrap());

@@ -18,6 +18,7 @@ use super::model::{
     Global, Health, Keepalive, Listener, Pool, ScriptStep, SessionLines, Syslog, Tcp, Timeouts,
 };
 use super::proxy::ProxyOut;
+use super::server_tls::ServerTls;
 use super::units::show_duration;
 use super::written;
 
@@ -251,13 +252,14 @@ fn admin(admin: &Admin) -> written::Admin {
 
 fn announce(announce: &Announce) -> written::Announce {
     let Announce { cluster, prefix, domain, name, addresses, ttl, lease, only_with_backends } = announce;
-    let Cluster { endpoints, login } = cluster;
+    let Cluster { endpoints, tls, login } = cluster;
     written::Announce {
         domain: domain.clone(),
         name: name.clone(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         prefix: literal(prefix),
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        tls: tls.as_ref().map(server_tls),
         user: login.as_ref().map(|(user, _)| literal(user)),
         password_file: login.as_ref().map(|(_, file)| path(file)),
         ttl: show_duration(*ttl),
@@ -434,6 +436,17 @@ fn tls(tls: &CheckTls, file: &BTreeMap<&'static str, String>) -> written::Tls {
     }
 }
 
+fn server_tls(tls: &ServerTls) -> written::Tls {
+    let ServerTls { server_name, ca_file, client } = tls;
+    written::Tls {
+        server_name: server_name.as_ref().map(|name| literal(&name.to_str())),
+        verify: client.verify().as_str(),
+        ca_file: ca_file.as_deref().map(path),
+        alpn: None,
+        expires_within: None,
+    }
+}
+
 /// Returns the steps of a script: where the file names a variable in one, all as the file has them.
 fn steps(steps: &[ScriptStep], of_file: Option<String>) -> Vec<written::Step> {
     let table: Option<toml::Table> = of_file.and_then(|text| format!("steps = {text}").parse().ok());
@@ -524,17 +537,19 @@ fn source(source: &Discover) -> Option<written::Discover> {
         Kind::File(ListFile { path: at, format: _ }) => {
             written::Discover { kind: "file", path: Some(path(at)), ..base }
         }
-        Kind::Http(Http { url, token_file }) => written::Discover {
+        Kind::Http(Http { url, tls, token_file }) => written::Discover {
             kind: "http",
             url: Some(literal(&url.to_string())),
+            tls: tls.as_ref().map(server_tls),
             token_file: token_file.as_deref().map(path),
             ..asked
         },
-        Kind::Etcd(Etcd { prefix, cluster: Cluster { endpoints, login }, when_absent }) => {
+        Kind::Etcd(Etcd { prefix, cluster: Cluster { endpoints, tls, login }, when_absent }) => {
             written::Discover {
                 kind: "etcd",
                 prefix: Some(literal(prefix)),
                 endpoints: Some(endpoints.iter().map(ToString::to_string).collect()),
+                tls: tls.as_ref().map(server_tls),
                 user: login.as_ref().map(|(user, _)| literal(user)),
                 password_file: login.as_ref().map(|(_, file)| path(file)),
                 when_absent: Some(when_absent.as_str()),

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::base::rng::Rng;
 use crate::config::cluster::Cluster;
 use crate::config::one_line;
+use crate::config::server_tls::ServerTls;
 use crate::etcd::messages::{Token, encode, end_of};
 use crate::etcd::request::{ANSWER_TIMEOUT, EtcdError, ask};
 use crate::etcd::watch::Watch;
@@ -25,6 +26,7 @@ const PASSWORD_FILE_LEN_MAX: u16 = 16 << 10;
 #[derive(Debug)]
 pub struct Client {
     members: Vec<SocketAddr>,
+    tls: Option<ServerTls>,
     /// Which of them is asked first.
     current: usize,
     /// The user that asks. The password is read for each sign-in.
@@ -39,10 +41,10 @@ impl Client {
     /// Asks the members of `cluster`, of which there must be one. Which of them is the first is left to `rng`: not all
     /// that ask a cluster ask the same one.
     pub fn new(cluster: Cluster, rng: &mut Rng) -> Self {
-        let Cluster { endpoints: members, login } = cluster;
+        let Cluster { endpoints: members, tls, login } = cluster;
         let current = usize::try_from(rng.below(members.len() as u64)).unwrap_or_default();
         let reading = Call::new("l4lb-password", ANSWER_TIMEOUT);
-        Self { members, current, login, token: None, reading }
+        Self { members, tls, current, login, token: None, reading }
     }
 
     /// Returns the member that is asked first.
@@ -103,13 +105,15 @@ impl Client {
         }});
         let (member, token) = (self.member(), self.token().await?);
         let late = |_| EtcdError::Away(format!("{member}: no watch within {} s", ANSWER_TIMEOUT.as_secs()));
-        timeout(ANSWER_TIMEOUT, Watch::begin(member, token, &request)).await.map_err(late)?
+        timeout(ANSWER_TIMEOUT, Watch::begin(member, self.tls.as_ref(), token, &request))
+            .await
+            .map_err(late)?
     }
 
     /// Returns the bytes of the answer of the member that is asked first.
     async fn call_member(&mut self, path: &str, request: &Value) -> Result<Vec<u8>, EtcdError> {
         let (member, token) = (self.member(), self.token().await?);
-        ask(member, path, token, request).await
+        ask(member, self.tls.as_ref(), path, token, request).await
     }
 
     /// Returns the header that presents the token, after signing in where that is needed.
@@ -129,7 +133,7 @@ impl Client {
             };
             let password = password.map_err(no_password)?.map_err(|error| no_password(error.to_string()))?;
             let request = json!({"name": user, "password": *password});
-            let bytes = ask(member, "auth/authenticate", None, &request).await?;
+            let bytes = ask(member, self.tls.as_ref(), "auth/authenticate", None, &request).await?;
             let Token { token } = serde_json::from_slice(&bytes)
                 .map_err(|_| EtcdError::Away(format!("{member}: no token in the answer")))?;
             self.token = Some(Zeroizing::new(token));

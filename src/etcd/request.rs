@@ -15,13 +15,14 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::base::causes::with_causes;
 use crate::config::one_line;
+use crate::config::server_tls::ServerTls;
 use crate::etcd::messages::{Fault, Streamed};
+use crate::sys::dial;
 
 /// How long a member may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -76,12 +77,14 @@ pub(super) type Begun = (Response<Incoming>, JoinSet<Result<(), hyper::Error>>);
 /// Returns the whole answer of a member.
 pub(super) async fn ask(
     member: SocketAddr,
+    tls: Option<&ServerTls>,
     path: &str,
     token: Option<HeaderValue>,
     request: &Value,
 ) -> Result<Vec<u8>, EtcdError> {
     let whole = async {
-        let (response, _connection) = begin(member, path, token, Body::from(request.to_string())).await?;
+        let (response, _connection) =
+            begin(member, tls, path, token, Body::from(request.to_string())).await?;
         let status = response.status();
         let bytes = whole(member, response.into_body()).await?;
         if status == StatusCode::OK { Ok(bytes) } else { Err(refusal(member, status, &bytes)) }
@@ -94,16 +97,15 @@ pub(super) async fn ask(
 /// Sends the head of a request and begins with its body; returns once an answer begins.
 pub(super) async fn begin(
     member: SocketAddr,
+    tls: Option<&ServerTls>,
     path: &str,
     token: Option<HeaderValue>,
     body: Body,
 ) -> Result<Begun, EtcdError> {
     let away = |what: String| EtcdError::Away(one_line(&format!("{member}: {what}")));
     let late = |_| away(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()));
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(member)).await.map_err(late)?;
-    let stream = stream.map_err(|error| away(format!("cannot connect: {error}")))?;
-    // A request for progress is as short as a request can be.
-    stream.set_nodelay(true).map_err(|error| away(error.to_string()))?;
+    let stream = timeout(CONNECT_TIMEOUT, dial(member, None, tls)).await.map_err(late)?;
+    let stream = stream.map_err(|why| away(format!("cannot connect: {why}")))?;
     let broken = |error: hyper::Error| away(with_causes(&error));
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_LEN_MAX)

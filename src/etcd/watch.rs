@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
 
 use crate::base::causes::with_causes;
+use crate::config::server_tls::ServerTls;
 use crate::etcd::messages::Watched;
 use crate::etcd::request::{EtcdError, begin, refusal, whole};
 use crate::etcd::stream::Stream;
@@ -34,6 +35,7 @@ impl Watch {
     /// Returns once the server says that it watches.
     pub(super) async fn begin(
         member: SocketAddr,
+        tls: Option<&ServerTls>,
         token: Option<HeaderValue>,
         request: &Value,
     ) -> Result<Self, EtcdError> {
@@ -42,7 +44,7 @@ impl Watch {
         requests
             .try_send(Bytes::from(request.to_string()))
             .map_err(|error| EtcdError::Away(format!("{member}: {error}")))?;
-        let (response, connection) = begin(member, "watch", token, Body::from_stream(body)).await?;
+        let (response, connection) = begin(member, tls, "watch", token, Body::from_stream(body)).await?;
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
             return Err(refusal(member, head.status, &whole(member, body).await?));

@@ -144,6 +144,11 @@ impl Client {
         Self { config: Arc::new(config), authorities, verify }
     }
 
+    /// Returns what all its handshakes have in common.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// Returns a connection to the server of that name, with its first message to send. Fails without randomness.
     pub fn connect(&self, name: ServerName<'static>) -> Result<ClientConnection, Error> {
         ClientConnection::new(Arc::clone(&self.config), name)

@@ -1,4 +1,4 @@
-//! TLS of health checks, without sockets and files: what a check trusts, how it verifies a certificate, and what it
+//! TLS as a client, without sockets and files: what a check or a source trusts, how it verifies a certificate, and what it
 //! reports of it. The handshake itself is that of rustls, and `health` drives it. Nothing here reads a socket or a
 //! file; of clocks, rustls reads the one of the wall for the validity of certificates.
 

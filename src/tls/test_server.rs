@@ -71,6 +71,12 @@ impl Authority {
         (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
     }
 
+    /// Returns what servers with such a certificate have in common.
+    pub(crate) fn config(&self, what: &Issued) -> Arc<ServerConfig> {
+        let (certificate, key) = self.issue(what);
+        config(certificate, key, &[], rustls::DEFAULT_VERSIONS)
+    }
+
     /// Returns a server with such a certificate, which offers these protocols.
     pub(crate) fn server(
         &self,
@@ -89,6 +95,15 @@ fn server(
     alpn: &[&str],
     versions: &[&'static SupportedProtocolVersion],
 ) -> ServerConnection {
+    ServerConnection::new(config(certificate, key, alpn, versions)).unwrap()
+}
+
+fn config(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    alpn: &[&str],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
@@ -96,5 +111,5 @@ fn server(
         .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    ServerConnection::new(Arc::new(config)).unwrap()
+    Arc::new(config)
 }

@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::cluster;
 use super::reader::{Reader, spot_of_table};
+use super::tls::Trust;
 use crate::config::announce::{Announce, is_domain, is_label, label_of};
 use crate::config::cluster::check_prefix;
 use crate::config::error::Invalid;
@@ -27,12 +28,14 @@ pub(super) fn check(
     raw: Option<&Spanned<Table<RawAnnounce>>>,
     global: &Global,
     listeners: &[Placed<Listener>],
+    trust: &mut Trust,
     report: &mut Report,
 ) -> Option<Announce> {
     let scope = Scope::new(spot_of_table(raw), "announce");
     let raw = raw?.get_ref();
     let mut read = Reader { report, scope: &scope };
-    let cluster = cluster::check(&mut read, &raw.endpoints, &raw.user, &raw.password_file);
+    let cluster =
+        cluster::check(&mut read, &raw.endpoints, &raw.user, &raw.password_file, raw.tls.as_ref(), trust);
     let prefix = match &raw.prefix {
         None => Some(PREFIX.to_owned()),
         key => cluster::checked(&mut read, "prefix", key, check_prefix),

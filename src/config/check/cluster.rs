@@ -1,16 +1,18 @@
 //! The keys that name a cluster of etcd, wherever there are some.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use toml::Spanned;
 
 use super::discover::file;
 use super::reader::Reader;
-use crate::config::cluster::{Cluster, check_user, parse_endpoint};
+use super::tls::{self, Trust};
+use crate::config::cluster::{Cluster, Endpoint, check_user, is_over_tls, parse_endpoint};
 use crate::config::error::Invalid;
-use crate::config::parse::raw::Key;
+use crate::config::model::CheckTls;
+use crate::config::parse::raw::{Key, RawTls};
 use crate::config::ranges::ENDPOINTS_MAX;
+use crate::config::server_tls::ServerTls;
 
 /// The cluster; `None` if the endpoints are missing or wrong.
 pub(super) fn check(
@@ -18,10 +20,47 @@ pub(super) fn check(
     endpoints: &Key,
     user: &Key,
     password_file: &Key,
+    tls: Option<&Spanned<RawTls>>,
+    trust: &mut Trust,
 ) -> Option<Cluster> {
-    let endpoints = members(read, endpoints);
+    let members = members(read, endpoints);
     let login = login(read, user, password_file);
-    Some(Cluster { endpoints: endpoints?, login })
+    let over_tls = is_over_tls(members.as_deref().unwrap_or_default(), has_tls(tls));
+    if let Err(Invalid(what)) = &over_tls {
+        read.wrong("endpoints", endpoints, what);
+    }
+    let tls = client_tls(read, tls, over_tls.unwrap_or(false), trust);
+    let endpoints = members?.into_iter().map(|member| member.address).collect();
+    Some(Cluster { endpoints, tls, login })
+}
+
+/// Whether there are settings of TLS.
+pub(super) fn has_tls(raw: Option<&Spanned<RawTls>>) -> bool {
+    !matches!(raw.map(Spanned::get_ref), None | Some(RawTls::Switch(false)))
+}
+
+/// How a server is spoken to over TLS, if it `is_needed`.
+pub(super) fn client_tls(
+    read: &mut Reader<'_>,
+    raw: Option<&Spanned<RawTls>>,
+    is_needed: bool,
+    trust: &mut Trust,
+) -> Option<ServerTls> {
+    if is_needed && matches!(raw.map(Spanned::get_ref), Some(RawTls::Switch(false))) {
+        read.wrong_at("tls", raw, "must not be false with https://");
+        return None;
+    }
+    if let Some(RawTls::Settings(settings)) = raw.map(Spanned::get_ref) {
+        for (name, key) in [("tls: alpn", &settings.alpn), ("tls: expires_within", &settings.expires_within)]
+        {
+            if key.is_some() {
+                read.wrong(name, key, "goes with a check only");
+            }
+        }
+    }
+    let CheckTls { server_name, ca_file, expires_within: _, client } =
+        tls::check(read, raw, is_needed, &[], trust)?;
+    Some(ServerTls { server_name, ca_file, client })
 }
 
 /// A text that passes `check`.
@@ -51,7 +90,7 @@ fn login(read: &mut Reader<'_>, user: &Key, password_file: &Key) -> Option<(Stri
     Some((checked(read, "user", user, check_user)?, file?))
 }
 
-fn members(read: &mut Reader<'_>, key: &Key) -> Option<Vec<SocketAddr>> {
+fn members(read: &mut Reader<'_>, key: &Key) -> Option<Vec<Endpoint>> {
     const EXPECTED: &str = "must be a list of addresses like \"10.0.0.1:2379\"";
     let Some(value) = key.as_ref().map(Spanned::get_ref) else {
         read.wrong("endpoints", key, "missing, write endpoints = [\"127.0.0.1:2379\"]");
@@ -66,15 +105,15 @@ fn members(read: &mut Reader<'_>, key: &Key) -> Option<Vec<SocketAddr>> {
         read.wrong("endpoints", key, format_args!("{EXPECTED}, 1..={ENDPOINTS_MAX} of them, got {got}"));
         return None;
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Endpoint> = Vec::new();
     for value in values {
         let text = value.as_str().unwrap_or_default();
         match parse_endpoint(text) {
-            Ok(address) if found.contains(&address) => {
-                read.wrong("endpoints", key, format_args!("{address} is there twice"));
+            Ok(member) if found.iter().any(|other| other.address == member.address) => {
+                read.wrong("endpoints", key, format_args!("{} is there twice", member.address));
                 return None;
             }
-            Ok(address) => found.push(address),
+            Ok(member) => found.push(member),
             // It is not repeated: there is a password in it.
             Err(Invalid(what)) if text.contains('@') => {
                 read.wrong("endpoints", key, format_args!("{what}: write user and password_file"));

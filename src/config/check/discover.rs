@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::reader::{Reader, quote, str_of};
+use super::tls::Trust;
 use crate::config::discover::{Discover, FOREVER, Initial, Kind, WhenAbsent};
 use crate::config::parse::raw::{Key, RawDiscover, Table};
 use crate::config::parse::report::{Report, Scope, Spot};
@@ -29,7 +30,12 @@ const INITIALS: [(&str, Initial); 3] = {
 };
 
 /// The sources of one pool, no two of which ask the same.
-pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &mut Report) -> Vec<Discover> {
+pub(super) fn check(
+    raw: &[Spanned<Table<RawDiscover>>],
+    pool: &Scope,
+    trust: &mut Trust,
+    report: &mut Report,
+) -> Vec<Discover> {
     let mut labels = BTreeSet::new();
     let mut sources = Vec::new();
     if let Some(one_more) = raw.get(SOURCES_MAX) {
@@ -40,7 +46,7 @@ pub(super) fn check(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope, report: &
         let scope = scope_of(raw, index, pool, report);
         let raw = raw.get_ref();
         let mut read = Reader { report: &mut *report, scope: &scope };
-        let Some(source) = source(raw, &mut read) else { continue };
+        let Some(source) = source(raw, &mut read, trust) else { continue };
         if labels.insert(source.label()) {
             sources.push(source);
         } else {
@@ -94,7 +100,7 @@ pub(super) fn refuse_unchecked(raw: &[Spanned<Table<RawDiscover>>], pool: &Scope
 }
 
 /// Returns the source of one table; `None` if its question cannot be known from it.
-fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
+fn source(raw: &RawDiscover, read: &mut Reader<'_>, trust: &mut Trust) -> Option<Discover> {
     if raw.kind.is_none() {
         read.wrong("type", &raw.kind, "missing, write type = \"dns\", \"file\", \"http\" or \"etcd\"");
     }
@@ -109,8 +115,8 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
     let default = Discover::new(match kind {
         Type::Dns => Kind::Dns(dns::check(raw, read)?),
         Type::File => Kind::File(file::check(raw, read)?),
-        Type::Http => Kind::Http(http::check(raw, read)?),
-        Type::Etcd => Kind::Etcd(etcd::check(raw, read)?),
+        Type::Http => Kind::Http(http::check(raw, read, trust)?),
+        Type::Etcd => Kind::Etcd(etcd::check(raw, read, trust)?),
     });
     Some(Discover {
         stale,
@@ -126,6 +132,9 @@ fn source(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Discover> {
 /// Reports keys that mean nothing with this type.
 fn no_others(kind: Type, raw: &RawDiscover, read: &mut Reader<'_>) {
     const ASKED: &[Type] = &[Type::Dns, Type::Http];
+    if raw.tls.is_some() && !matches!(kind, Type::Http | Type::Etcd) {
+        read.wrong_at("tls", raw.tls.as_ref(), "goes with type = \"http\" and \"etcd\" only");
+    }
     let keys: [(&str, &Key, &[Type]); 15] = [
         ("name", &raw.name, &[Type::Dns]),
         ("record", &raw.record, &[Type::Dns]),
@@ -306,11 +315,12 @@ mod tests {
         assert_eq!((found[0].to_string().as_str(), found[0].obsolete), (expected, 0));
         assert_eq!(found[0].label(), "etcd:/l4lb/web/");
         let found = parse(
-            "type = \"etcd\"\nprefix = \"/l4lb/web/\"\nendpoints = [\"127.0.0.1:2379\", \"[::1]:2379\"]\nuser = \"lb\"\n\
+            "type = \"etcd\"\nprefix = \"/l4lb/web/\"\nendpoints = [\"127.0.0.1:2379\", \"https://[::1]:2379\"]\ntls = { server_name = \"a.test\", verify = \"none\" }\nuser = \"lb\"\n\
              password_file = \"/etc/lb.password\"\nwhen_absent = \"keep_while_healthy\"\nmin_backends = 2\ninterval = \"1s\"",
         )
         .unwrap();
-        let expected = "type=etcd prefix=/l4lb/web/ endpoints=127.0.0.1:2379,[::1]:2379 user=lb \
+        let expected = "type=etcd prefix=/l4lb/web/ endpoints=127.0.0.1:2379,[::1]:2379 \
+                        tls={ verify = none, server_name = \"a.test\" } user=lb \
                         password_file=/etc/lb.password when_absent=keep_while_healthy stale=forever min_backends=2 \
                         initial=empty interval=1s";
         assert_eq!(found[0].to_string(), expected);
@@ -333,7 +343,27 @@ mod tests {
             (members("[\"127.0.0.1:0\"]"), "IP and port, got \"127.0.0.1:0\""),
             (members("[7]"), "IP and port, got 7"),
             (members("[\"127.0.0.1:1\", \"http://127.0.0.1:1\"]"), "127.0.0.1:1 is there twice"),
-            (members("[\"https://127.0.0.1:2379\"]"), "no https://, as there is no TLS to etcd in l4lb"),
+            (
+                members("[\"https://127.0.0.1:1\", \"http://127.0.0.1:2\"]"),
+                "must be http:// without TLS, or all https://",
+            ),
+            (
+                format!("{}\ntls = true", members("[\"http://127.0.0.1:2\"]")),
+                "must be http:// without TLS, or all https://",
+            ),
+            (format!("{good}\ntls = {{ alpn = [\"h2\"] }}"), "tls: alpn: goes with a check only"),
+            (
+                format!("{}\ntls = false", members("[\"https://127.0.0.1:1\"]")),
+                "tls: must not be false with https://",
+            ),
+            (
+                "type = \"file\"\npath = \"a.json\"\ntls = true".into(),
+                "tls: goes with type = \"http\" and \"etcd\" only",
+            ),
+            (
+                "type = \"http\"\nurl = \"http://a/\"\ntls = true".into(),
+                "tls: goes with https://, which the url has not",
+            ),
             (members("[\"http://me:secret@127.0.0.1:2379\"]"), "must have no user and no password"),
             (members("[\"https://me:secret@127.0.0.1:2379\"]"), "must have no user and no password"),
             (format!("{good}\nuser = \"lb\""), "user: needs its password: write password_file too"),
@@ -389,7 +419,7 @@ mod tests {
             ("http://web.local:99999/", "must be"),
             ("http://224.0.0.1/", "must not be a multicast"),
             ("http://web.local/#a", "must have no #"),
-            ("https://web.local/", "only http:// is supported: "),
+            ("ftp://web.local/", "must be a URL like \"http://127.0.0.1:8080/backends.json\""),
             ("http://me:secret@web.local/", "must have no user and no password"),
             ("https://me:secret@web.local/", "must have no user and no password"),
         ] {

@@ -58,7 +58,7 @@ pub(super) fn check(
     }
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &admin, &mut report);
-    let announce = announce::check(raw.announce.as_ref(), &global, &listeners, &mut report);
+    let announce = announce::check(raw.announce.as_ref(), &global, &listeners, &mut names.trust, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
     let hosts = pools.iter().flat_map(PoolDraft::resolved).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();

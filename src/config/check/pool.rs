@@ -163,7 +163,7 @@ pub(super) fn check(
         on_remove: on_remove.unwrap_or(OnRemove::Drain),
         drain_timeout: own_drain_timeout.unwrap_or(drain_timeout),
         backends: Vec::new(),
-        discover: discover::check(&raw.discover, &scope, report),
+        discover: discover::check(&raw.discover, &scope, &mut names.trust, report),
         agent: agent::check(raw.agent.as_ref(), &scope, report),
     };
     if pool.health.check == Check::Off {

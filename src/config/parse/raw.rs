@@ -96,6 +96,7 @@ pub(in crate::config) struct RawAnnounce {
     pub(in crate::config) addresses: Key,
     pub(in crate::config) prefix: Key,
     pub(in crate::config) endpoints: Key,
+    pub(in crate::config) tls: Option<Spanned<RawTls>>,
     pub(in crate::config) user: Key,
     pub(in crate::config) password_file: Key,
     pub(in crate::config) ttl: Key,
@@ -227,7 +228,7 @@ pub(in crate::config) struct RawHealth {
     pub(in crate::config) initial_state: Key,
 }
 
-/// `tls` of a check.
+/// `tls` of a check, or of a server that is asked.
 #[derive(Debug)]
 pub(in crate::config) enum RawTls {
     Switch(bool),
@@ -283,6 +284,7 @@ pub(in crate::config) struct RawDiscover {
     pub(in crate::config) path: Key,
     pub(in crate::config) url: Key,
     pub(in crate::config) token_file: Key,
+    pub(in crate::config) tls: Option<Spanned<RawTls>>,
     pub(in crate::config) prefix: Key,
     pub(in crate::config) endpoints: Key,
     pub(in crate::config) user: Key,

@@ -124,7 +124,7 @@ const DISCOVER: [&str; 5] = [
      resolver = [\"127.0.0.1:53\", \"[::1]:53\"]\ninitial = \"fail\"\ninterval = \"1s\"\n",
     "[[pool.discover]]\ntype = \"file\"\npath = \"/etc/a.json\"\nmin_backends = 2\n",
     "[[pool.discover]]\ntype = \"http\"\nurl = \"http://a.test/b?c=d\"\ntoken_file = \"/e\"\nobsolete = 0\nnegatives = 9\n",
-    "[[pool.discover]]\ntype = \"etcd\"\nprefix = \"/a/\"\nendpoints = [\"127.0.0.1:1\", \"[::1]:1\"]\nuser = \"b\"\n\
+    "[[pool.discover]]\ntype = \"etcd\"\nprefix = \"/a/\"\nendpoints = [\"127.0.0.1:1\", \"[::1]:1\"]\ntls = { server_name = \"a.test\", verify = \"none\" }\nuser = \"b\"\n\
      password_file = \"/c\"\n",
 ];
 

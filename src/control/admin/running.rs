@@ -103,7 +103,7 @@ fn has_relative_path(config: &Config) -> bool {
     let of_sources = sources.filter_map(|source| match &source.kind {
         Kind::Dns(_) | Kind::Host(_) => None,
         Kind::File(ListFile { path, format: _ }) => Some(path),
-        Kind::Http(Http { url: _, token_file }) => token_file.as_ref(),
+        Kind::Http(Http { url: _, tls: _, token_file }) => token_file.as_ref(),
         Kind::Etcd(Etcd { cluster, .. }) => cluster.login.as_ref().map(|(_, file)| file),
     });
     let announce = config.announce.as_ref().and_then(|announce| announce.cluster.login.as_ref());

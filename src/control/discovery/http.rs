@@ -17,7 +17,6 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
@@ -29,7 +28,8 @@ use crate::base::causes::with_causes;
 use crate::config::discover::{Format, Http, Url};
 use crate::config::{LIST_LEN_MAX, Target, one_line, parse_list};
 use crate::control::token_file;
-use crate::sys::look_up;
+use crate::sys::{dial, look_up};
+use crate::tls::ServerName;
 
 /// How long an answer may take, from the lookup of the host to the last byte.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,14 +54,23 @@ impl AskHttp {
     async fn fetch(&mut self) -> Result<Answer, String> {
         let request = self.request().await?;
         let authority = &self.settings.url.authority;
-        let failed = |error: io::Error| format!("cannot connect to {authority}: {error}");
-        let stream = match self.settings.url.address.clone() {
-            Target::Address(Address::Ip(address)) => TcpStream::connect(address).await,
-            host @ Target::Host { .. } => {
-                let found = on_thread(move || look_up(&host.to_string())).await?;
-                TcpStream::connect(&*found.map_err(failed)?).await
+        let failed = |error: String| format!("cannot connect to {authority}: {error}");
+        let (addresses, name) = match self.settings.url.address.clone() {
+            Target::Address(Address::Ip(address)) => (vec![address], None),
+            Target::Host { host, port } => {
+                let asked = format!("{host}:{port}");
+                let found = on_thread(move || look_up(&asked)).await?;
+                let name = ServerName::try_from(host).ok();
+                (found.map_err(|error| failed(error.to_string()))?, name)
             }
         };
+        let mut stream = Err("it has no address".to_owned());
+        for address in addresses {
+            stream = dial(address, name.clone(), self.settings.tls.as_ref()).await;
+            if stream.is_ok() {
+                break;
+            }
+        }
         let stream = stream.map_err(failed)?;
         let connected =
             http1::Builder::new().max_buf_size(HEAD_LEN_MAX).handshake(TokioIo::new(stream)).await;
@@ -74,7 +83,7 @@ impl AskHttp {
     }
 
     async fn request(&self) -> Result<Request<Body>, String> {
-        let Http { url: Url { authority, path, .. }, token_file } = &self.settings;
+        let Http { url: Url { authority, path, .. }, tls: _, token_file } = &self.settings;
         let mut request = Request::get(path)
             .header(HOST, authority)
             .header(USER_AGENT, concat!("l4lb/", env!("CARGO_PKG_VERSION")))
@@ -159,4 +168,66 @@ fn bearer(file: &Path) -> io::Result<HeaderValue> {
 fn shown(value: &HeaderValue) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
     one_line(&text.chars().take(SHOWN_LEN_MAX).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::config::server_tls::ServerTls;
+    use crate::tls::test_server::{Authority, Issued, authority};
+    use crate::tls::{Authorities, Client, Verify};
+
+    /// Answers each request with the same list, over TLS.
+    async fn server(authority: &Authority) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(authority.config(&Issued::now(&["127.0.0.1"])));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // A client that does not trust it has gone.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let list = r#"[{"address": "10.0.0.1:80"}]"#;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{list}", list.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        at
+    }
+
+    fn source(at: SocketAddr, trusted: &Authority) -> AskHttp {
+        let authorities = Authorities::of_pem(trusted.pem().as_bytes()).unwrap();
+        let client = Client::new(authorities, Verify::Full, &[]);
+        let url = Url {
+            authority: at.to_string(),
+            is_https: true,
+            address: Target::Address(at.into()),
+            path: "/".into(),
+        };
+        AskHttp::new(Http {
+            url,
+            tls: Some(ServerTls { server_name: None, ca_file: None, client }),
+            token_file: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_list_over_tls_is_believed_if_its_certificate_is_good() {
+        let [ours, theirs] = ["ours.example", "theirs.example"].map(authority);
+        let at = server(&ours).await;
+        let Answer::Records(records) = source(at, &ours).ask().await else { panic!("it has a list") };
+        assert_eq!(records.listed.len(), 1);
+        let Answer::Failure(why) = source(at, &theirs).ask().await else { panic!("it is not trusted") };
+        assert_eq!(why, format!("cannot connect to {at}: certificate is signed by an unknown issuer"));
+    }
 }

@@ -17,12 +17,15 @@ use tokio::time::timeout;
 use super::keeper::{Keeper, Outcome, RetryVerdict};
 use crate::base::address::Address;
 use crate::base::rng::Rng;
-use crate::config::cluster::{Cluster, check_prefix, check_user, parse_endpoint};
+use crate::config::cluster::{Cluster, Endpoint, check_prefix, check_user, is_over_tls, parse_endpoint};
 use crate::config::ranges::ENDPOINTS_MAX;
+use crate::config::server_tls::ServerTls;
 use crate::config::{self, Invalid, check_name, parse_backend};
 use crate::ctl::Failure;
 use crate::etcd::client::Client;
 use crate::etcd::request::EtcdError;
+use crate::sys::INPUTS;
+use crate::tls::{self, Verify};
 
 /// Limit for the requests that end it: a member that is silent and one that answers.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -31,13 +34,16 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of --etcd")]
 pub(super) struct EtcdArgs {
-    /// Register in etcd, for all balancers that follow it: its members, as IP:PORT
+    /// Register in etcd, for all balancers that follow it: its members, as IP:PORT, or https://IP:PORT for TLS
     #[arg(long, value_name = "ADDR,...", value_delimiter = ',', value_parser = parse_endpoint,
         conflicts_with_all = ["socket", "admin_address", "token_file"])]
-    pub(super) etcd: Vec<SocketAddr>,
+    pub(super) etcd: Vec<Endpoint>,
     /// What its key begins with, as in the source of the pool [default: /l4lb/POOL/]
     #[arg(long, requires = "etcd", conflicts_with = "pool", value_parser = parse_prefix)]
     pub(super) prefix: Option<String>,
+    /// Authorities to trust over TLS, in PEM [default: those of this system]
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    pub(super) ca_file: Option<PathBuf>,
     /// User to sign in as, where authentication is enabled
     #[arg(long, requires_all = ["etcd", "password_file"], value_parser = parse_user)]
     pub(super) user: Option<String>,
@@ -97,9 +103,10 @@ impl Registrar {
         replace: bool,
         rng: &mut Rng,
     ) -> Result<Self, Failure> {
-        let EtcdArgs { etcd, prefix, user, password_file } = args;
+        let EtcdArgs { etcd, prefix, ca_file, user, password_file } = args;
         let Backend { name, address, weight, priority, backup } = *backend;
-        let endpoints = distinct(etcd)?;
+        let tls = tls(&etcd, ca_file)?;
+        let endpoints = distinct(etcd.iter().map(|member| member.address).collect())?;
         let config::Target::Address(dialed) = address else {
             return Err(usage(
                 "--address",
@@ -130,7 +137,7 @@ impl Registrar {
             .map_err(|mistake| usage("--backup", mistake.what))?;
         let runtime = Builder::new_current_thread().enable_io().enable_time().build();
         let kept = Kept {
-            client: Client::new(Cluster { endpoints, login: user.zip(password_file) }, rng),
+            client: Client::new(Cluster { endpoints, tls, login: user.zip(password_file) }, rng),
             key: format!("{prefix}{name}"),
             name: name.to_owned(),
             value: value.to_string(),
@@ -250,6 +257,20 @@ fn taken(why: &str) -> Outcome {
 
 fn usage(flag: &str, what: impl Display) -> Failure {
     Failure::Usage(format!("{flag}: {what}"))
+}
+
+/// Returns how the members are spoken to over TLS, if they are.
+fn tls(members: &[Endpoint], ca_file: Option<PathBuf>) -> Result<Option<ServerTls>, Failure> {
+    let over_tls = is_over_tls(members, ca_file.is_some());
+    if !over_tls.map_err(|Invalid(what)| usage("--etcd", what))? {
+        return Ok(None);
+    }
+    let authorities = (INPUTS.authorities)(ca_file.as_deref()).map_err(|what| {
+        let file = ca_file.as_ref().map(|file| format!("{}: ", file.display())).unwrap_or_default();
+        Failure::Failed(format!("--ca-file: {file}{what}"))
+    })?;
+    let client = tls::Client::new(authorities, Verify::Full, &[]);
+    Ok(Some(ServerTls { server_name: None, ca_file, client }))
 }
 
 /// Returns the members, each once.

@@ -2,7 +2,9 @@
 
 use hyper::Uri;
 
+use super::super::cluster::{client_tls, has_tls};
 use super::super::reader::Reader;
+use super::super::tls::Trust;
 use super::file;
 use crate::config::address::Target;
 use crate::config::discover::{Http, Url};
@@ -10,9 +12,10 @@ use crate::config::error::Invalid;
 use crate::config::parse::raw::RawDiscover;
 
 const PORT: u16 = 80;
+const PORT_OF_HTTPS: u16 = 443;
 
 /// The question; `None` if the url is missing or wrong.
-pub(super) fn check(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Http> {
+pub(super) fn check(raw: &RawDiscover, read: &mut Reader<'_>, trust: &mut Trust) -> Option<Http> {
     if raw.url.is_none() {
         read.wrong("url", &raw.url, "missing, write url = \"http://127.0.0.1:8080/backends.json\"");
     }
@@ -24,7 +27,13 @@ pub(super) fn check(raw: &RawDiscover, read: &mut Reader<'_>) -> Option<Http> {
         return None;
     }
     match parse_url(text, &read.got(&raw.url)) {
-        Ok(url) => Some(Http { url, token_file }),
+        Ok(url) => {
+            if !url.is_https && has_tls(raw.tls.as_ref()) {
+                read.wrong_at("tls", raw.tls.as_ref(), "goes with https://, which the url has not");
+            }
+            let tls = client_tls(read, raw.tls.as_ref(), url.is_https, trust).filter(|_| url.is_https);
+            Some(Http { url, tls, token_file })
+        }
         Err(Invalid(what)) => {
             read.wrong("url", &raw.url, what);
             None
@@ -44,22 +53,20 @@ fn parse_url(text: &str, got: &str) -> Result<Url, Invalid> {
             "must have no user and no password, which logs would show: write token_file".into(),
         ));
     }
-    if uri.scheme_str() == Some("https") {
-        let instead = "name a proxy on this machine that speaks TLS for it, as http://";
-        return Err(Invalid(format!("only http:// is supported: {instead}; got {got}")));
-    }
-    if uri.scheme_str() != Some("http") {
-        return Err(expected());
-    }
+    let (is_https, default_port) = match uri.scheme_str() {
+        Some("http") => (false, PORT),
+        Some("https") => (true, PORT_OF_HTTPS),
+        Some(_) | None => return Err(expected()),
+    };
     if text.contains('#') {
         return Err(Invalid(format!("must have no #, which names a part of a page, got {got}")));
     }
     let address = match (uri.port(), uri.host()) {
         (Some(_), _) => authority.to_owned(),
-        (None, Some(host)) if host == authority => format!("{host}:{PORT}"),
+        (None, Some(host)) if host == authority => format!("{host}:{default_port}"),
         (None, _) => return Err(expected()),
     };
     let address = Target::parse(&address)?;
     let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    Ok(Url { authority: authority.to_ascii_lowercase(), address, path })
+    Ok(Url { authority: authority.to_ascii_lowercase(), is_https, address, path })
 }

@@ -326,8 +326,9 @@ fn an_empty_list_of_a_file_is_believed_at_once_down_to_min_backends() {
 
 #[test]
 fn balancers_with_one_interval_ask_an_http_server_at_different_times() {
-    let url = Url { authority: "a".into(), address: Target::parse("10.0.0.1:80").unwrap(), path: "/".into() };
-    let settings = Discover::new(Kind::Http(Http { url, token_file: None }));
+    let address = Target::parse("10.0.0.1:80").unwrap();
+    let url = Url { authority: "a".into(), is_https: false, address, path: "/".into() };
+    let settings = Discover::new(Kind::Http(Http { url, tls: None, token_file: None }));
     let mut belief = Belief::new(settings, Vec::new(), Instant::default(), Duration::ZERO);
     let mut waits = |answer: Answer| {
         [0.0, 1.0].map(|chance| belief.on_answer(answer.clone(), Instant::default(), chance).1.as_millis())

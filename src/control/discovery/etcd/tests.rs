@@ -1,12 +1,20 @@
 //! The source against a gateway that lies, stalls and forgets.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::config::cluster::Cluster;
 use crate::config::discover::WhenAbsent;
+use crate::config::server_tls::ServerTls;
+use crate::tls::test_server::{Authority, Issued, authority};
+use crate::tls::{self, Authorities, ServerName, Verify};
 
 #[path = "../../../../tests/e2e/harness/fake_etcd.rs"]
 mod fake_etcd;
@@ -19,7 +27,7 @@ const LONG: Duration = Duration::from_secs(30);
 fn source(members: &[&FakeEtcd], login: Option<(String, PathBuf)>) -> AskEtcd {
     let settings = Etcd {
         prefix: "/l4lb/web/".into(),
-        cluster: Cluster { endpoints: members.iter().map(|etcd| etcd.at).collect(), login },
+        cluster: Cluster { endpoints: members.iter().map(|etcd| etcd.at).collect(), tls: None, login },
         when_absent: WhenAbsent::Remove,
     };
     AskEtcd::new(settings, Rng::new(1))
@@ -243,4 +251,62 @@ async fn many_keys_come_in_pages_and_too_many_are_refused() {
     let mut source = one(&etcd);
     assert_eq!(asked(&mut source).await.unwrap().len(), 2 * PAGE_LEN + 1);
     assert_eq!(etcd.calls("kv/range"), 3);
+}
+
+/// Speaks TLS in front of `etcd`, with a certificate for that name.
+async fn over_tls(etcd: &FakeEtcd, authority: &Authority, name: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, behind) = (listener.local_addr().unwrap(), etcd.at);
+    let acceptor = TlsAcceptor::from(authority.config(&Issued::now(&[name])));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust it has gone.
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut behind = TcpStream::connect(behind).await.unwrap();
+                let _end = copy_bidirectional(&mut stream, &mut behind).await;
+            });
+        }
+    });
+    at
+}
+
+fn source_over_tls(member: SocketAddr, trusted: &Authority, name: Option<&'static str>) -> AskEtcd {
+    let authorities = Authorities::of_pem(trusted.pem().as_bytes()).unwrap();
+    let client = tls::Client::new(authorities, Verify::Full, &[]);
+    let server_name = name.map(|name| ServerName::try_from(name).unwrap());
+    let tls = Some(ServerTls { server_name, ca_file: None, client });
+    let settings = Etcd {
+        prefix: "/l4lb/web/".into(),
+        cluster: Cluster { endpoints: vec![member], tls, login: None },
+        when_absent: WhenAbsent::Remove,
+    };
+    AskEtcd::new(settings, Rng::new(1))
+}
+
+#[tokio::test]
+async fn a_member_over_tls_is_listed_and_watched_if_its_certificate_is_good() {
+    let (etcd, [ours, theirs]) = (FakeEtcd::start(), ["ours.example", "theirs.example"].map(authority));
+    etcd.put("/l4lb/web/a", &at(1));
+    let by_address = over_tls(&etcd, &ours, "127.0.0.1").await;
+    let by_name = over_tls(&etcd, &ours, "etcd.example").await;
+    for mut source in
+        [source_over_tls(by_address, &ours, None), source_over_tls(by_name, &ours, Some("etcd.example"))]
+    {
+        assert_eq!(asked(&mut source).await, names(&["a"]));
+        etcd.put("/l4lb/web/b", &at(2));
+        changed(&mut source).await;
+        assert_eq!(asked(&mut source).await, names(&["a", "b"]));
+        assert_eq!(asked(&mut source).await, names(&["a", "b"]), "the watch is alive");
+        etcd.delete("/l4lb/web/b");
+    }
+    for (mut source, expected) in [
+        (source_over_tls(by_address, &theirs, None), "certificate is signed by an unknown issuer"),
+        (source_over_tls(by_name, &ours, None), "certificate is for etcd.example, not 127.0.0.1"),
+    ] {
+        let error = asked(&mut source).await.unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(etcd.calls("kv/range"), 2);
 }
