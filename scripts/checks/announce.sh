@@ -5,7 +5,7 @@
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 
-LEASE_S=2
+LEASE_S=5
 ROUNDS=2
 
 require etcd curl
@@ -125,6 +125,9 @@ else:
             except OSError as error:
                 print(f"resolved in vain: {error}", file=sys.stderr)
                 continue
+        if not known:
+            until = 0
+            continue
         to = random.choice(known)
         try:
             with socket.create_connection((to, port), timeout=10) as s:

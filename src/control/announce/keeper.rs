@@ -66,6 +66,7 @@ impl Keeper {
 async fn keep(mut wanted: watch::Receiver<Option<Wanted>>, reports: &Reports) {
     let mut rng = Rng::new(RandomState::new().hash_one("announce"));
     let (mut held, mut last, mut tries) = (None, Announced::Withdrawn, 0);
+    let mut reported = None;
     loop {
         let now = wanted.borrow_and_update().clone();
         let announced = {
@@ -77,7 +78,8 @@ async fn keep(mut wanted: watch::Receiver<Option<Wanted>>, reports: &Reports) {
                 Either::Right((Err(_), _)) => break,
             }
         };
-        if announced != last {
+        // Another configuration may have made the last report forgotten.
+        if announced != last || now != reported {
             reports.send_waiting(Report::Announced(announced.clone()));
         }
         let renewal = now.as_ref().map_or(RETRY_MAX, |now| now.settings.lease / RENEWALS);
@@ -87,7 +89,7 @@ async fn keep(mut wanted: watch::Receiver<Option<Wanted>>, reports: &Reports) {
             Announced::Failing(_) => Some(retry_pause(tries, renewal)),
         };
         tries = if matches!(announced, Announced::Failing(_)) { tries.saturating_add(1) } else { 0 };
-        last = announced;
+        (last, reported) = (announced, now);
         let pause = pause.map(|pause| jittered(pause, &mut rng));
         let changed = match pause {
             None => wanted.changed().await,
@@ -111,8 +113,12 @@ async fn step(held: &mut Option<Records>, wanted: Option<&Wanted>, rng: &mut Rng
         wanted.is_none_or(|Wanted { settings, .. }| !held.is_of(&settings.cluster, settings.lease))
     };
     if let Some(other) = held.as_mut().filter(|held| is_other(held)) {
-        if let Err(why) = other.withdraw().await {
-            return Announced::Failing(why);
+        match (other.withdraw().await, wanted) {
+            (Ok(()), _) => {}
+            // What is wanted now must not wait for a cluster that may never come back.
+            (Err(why), Some(_)) => log::warn!(why; "the former records in DNS end with their lease"),
+            (Err(_), None) if other.is_over() => {}
+            (Err(why), None) => return Announced::Failing(why),
         }
         *held = None;
     }

@@ -1,10 +1,10 @@
 //! Records in etcd, under a lease. No other process is fought: a key that was ours and that somebody else has put since
 //! is left alone, and so is one without a lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::base::retries::RENEWALS;
 use crate::base::rng::Rng;
@@ -25,16 +25,32 @@ pub(super) struct Records {
     /// The length of the lease.
     length: Duration,
     lease: Option<i64>,
-    /// A lease that has ended, whose keys etcd may not have deleted yet.
+    /// A lease that has ended. etcd may not have deleted its keys yet.
     ended: Option<i64>,
+    /// When it was last renewed.
+    renewed: Option<Instant>,
     /// What was put, by its key.
     put: BTreeMap<String, String>,
+    /// The keys of those that were put under the present lease.
+    current: BTreeSet<String>,
+    /// The keys that were asked for, also where the answer was lost.
+    tried: BTreeSet<String>,
 }
 
 impl Records {
     pub(super) fn new(cluster: Cluster, length: Duration, rng: &mut Rng) -> Self {
         let client = Client::new(cluster.clone(), rng);
-        Self { cluster, client, length, lease: None, ended: None, put: BTreeMap::new() }
+        Self {
+            cluster,
+            client,
+            length,
+            lease: None,
+            ended: None,
+            renewed: None,
+            put: BTreeMap::new(),
+            current: BTreeSet::new(),
+            tried: BTreeSet::new(),
+        }
     }
 
     /// Returns whether these settings are its own.
@@ -59,6 +75,8 @@ impl Records {
             Ok(Ok(())) => {
                 (self.lease, self.ended) = (None, Some(lease));
                 self.put.clear();
+                self.current.clear();
+                self.tried.clear();
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -66,6 +84,11 @@ impl Records {
             }
             Err(_) => Err(self.late(WITHDRAW_TIMEOUT)),
         }
+    }
+
+    /// Returns whether the lease has ended by itself since it was last renewed.
+    pub(super) fn is_over(&self) -> bool {
+        self.renewed.is_none_or(|renewed| renewed.elapsed() > self.length)
     }
 
     /// Another member may do better.
@@ -77,63 +100,85 @@ impl Records {
 
     async fn keep_all(&mut self, wanted: &[Record]) -> Result<(), String> {
         let lease = self.lease().await.map_err(|error| error.to_string())?;
-        let gone: Vec<String> =
-            self.put.keys().filter(|key| wanted.iter().all(|record| record.key != **key)).cloned().collect();
+        let is_gone = |key: &&String| wanted.iter().all(|record| record.key != **key);
+        let gone: BTreeSet<String> = self.put.keys().chain(&self.tried).filter(is_gone).cloned().collect();
         for key in gone {
             let deleted = self.client.delete(key.as_bytes(), lease).await;
             deleted.map_err(|error| error.to_string())?;
             self.put.remove(&key);
+            self.current.remove(&key);
+            self.tried.remove(&key);
         }
-        let is_put = |record: &Record| self.put.get(&record.key) == Some(&record.value);
-        if wanted.iter().all(is_put) {
-            let keys: Vec<&[u8]> = wanted.iter().map(|record| record.key.as_bytes()).collect();
-            if self.client.are_held(&keys, lease).await.map_err(|error| error.to_string())? {
-                return Ok(());
+        if !self.current.is_empty() {
+            let keys: Vec<&[u8]> = self.current.iter().map(String::as_bytes).collect();
+            if !self.client.are_held(&keys, lease).await.map_err(|error| error.to_string())? {
+                self.current.clear();
             }
         }
+        let mut first = None;
         for record in wanted {
-            self.put(record, lease).await?;
+            if self.current.contains(&record.key) && self.put.get(&record.key) == Some(&record.value) {
+                continue;
+            }
+            // One that cannot be put keeps none of the others from it.
+            match self.put(record, lease).await {
+                Ok(()) => {}
+                Err(PutError::Asked(error @ EtcdError::Away(_))) => return Err(error.to_string()),
+                Err(error) => _ = first.get_or_insert_with(|| error.to_string()),
+            }
         }
-        Ok(())
+        first.map_or(Ok(()), Err)
     }
 
     /// Returns a lease that has just been renewed or granted.
     async fn lease(&mut self) -> Result<i64, EtcdError> {
         if let Some(lease) = self.lease {
             if self.client.renew(lease).await? {
+                self.renewed = Some(Instant::now());
                 return Ok(lease);
             }
             (self.lease, self.ended) = (None, Some(lease));
+            self.current.clear();
         }
         let lease = self.client.grant(self.length).await?;
-        self.lease = Some(lease);
+        (self.lease, self.renewed) = (Some(lease), Some(Instant::now()));
         Ok(lease)
     }
 
-    async fn put(&mut self, record: &Record, lease: i64) -> Result<(), String> {
+    async fn put(&mut self, record: &Record, lease: i64) -> Result<(), PutError> {
         let Record { key, value } = record;
-        let failed = |error: EtcdError| error.to_string();
-        let there = self.client.create(key.as_bytes(), value.as_bytes(), lease).await.map_err(failed)?;
+        let taken = |what: &str| PutError::Taken(format!("{key}: {what}"));
+        self.tried.insert(key.clone());
+        let there = self.client.create(key.as_bytes(), value.as_bytes(), lease).await?;
         if let Some(there) = there
             && (there.lease != lease || there.value != value.as_bytes())
         {
             if there.lease == 0 {
-                return Err(format!("{key}: it is there to stay, and not ours"));
+                return Err(taken("it is there to stay, and not ours"));
             }
             let was_ours = there.lease == lease || Some(there.lease) == self.ended;
             if !was_ours && self.put.contains_key(key) {
-                return Err(format!(
-                    "{key}: another process keeps it: its name in [announce] must be its own"
-                ));
+                return Err(taken("another process keeps it: its name in [announce] must be its own"));
             }
             // What is there is left over from a process that has died.
             let revision = there.mod_revision;
-            let replaced = self.client.replace(key.as_bytes(), value.as_bytes(), lease, revision).await;
-            if !replaced.map_err(failed)? {
-                return Err(format!("{key}: it changes"));
+            if !self.client.replace(key.as_bytes(), value.as_bytes(), lease, revision).await? {
+                return Err(taken("it changes"));
             }
         }
         self.put.insert(key.clone(), value.clone());
+        self.current.insert(key.clone());
         Ok(())
     }
+}
+
+/// Why a record was not put.
+#[derive(Debug, thiserror::Error)]
+enum PutError {
+    /// etcd has not done it.
+    #[error(transparent)]
+    Asked(#[from] EtcdError),
+    /// The key is another one's.
+    #[error("{0}")]
+    Taken(String),
 }
