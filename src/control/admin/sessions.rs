@@ -245,8 +245,11 @@ pub(super) async fn kill_all(
             match ask(member, query::Query::Cut(Target::Backend(id))).await {
                 Ok(Some(query::Answer::Cut(cut))) => sessions += cut as u64,
                 Ok(_) => {}
-                // Still counts the sessions cut by the others.
-                Err(problem) => failed = Some(problem),
+                // Still counts the sessions cut by the others, and asks this one no more: each answer may take long.
+                Err(problem) => {
+                    failed = Some(problem);
+                    break;
+                }
             }
         }
     }
