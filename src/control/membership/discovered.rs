@@ -19,6 +19,7 @@ use crate::control::membership::listing::Listing;
 use crate::control::membership::merge::{Membership, Obstacle};
 use crate::control::membership::notes::Removed;
 use crate::control::membership::origin::{Discovery, RuntimeOverrides};
+use crate::control::membership::place_notes::note_placements;
 use crate::control::membership::requests::{BACKENDS_MAX, configured};
 use crate::control::membership::state_file::SavedAuthor;
 use crate::messages::discovery::Found;
@@ -76,6 +77,11 @@ impl ControlLoop {
         let left_out = parts.iter_mut().map(|part| mem::take(&mut part.left_out)).collect();
         let has_removed = parts.iter().any(|part| !part.gone.is_empty());
         if parts.iter().all(|part| part.count() == 0) {
+            let placements = &self.control.kept.registrations.placements;
+            if placements.has_any_in(&pool.settings.name) {
+                // The source may list another address in place of which one was set.
+                note_placements(placements, &mut self.control.view.state());
+            }
             return Put { left_out, has_removed };
         }
         let registrations = &mut self.control.kept.registrations;

@@ -1,6 +1,6 @@
 //! The control thread's part when leases end, or lists of the file take their place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,7 @@ impl ControlLoop {
                 let sessions = backend.active();
                 let what = format!("its lease has ended: removed with {sessions} sessions left");
                 self.report_change(&named, &registration.who, what);
+                self.control.kept.registrations.placements.forget(&named.pool, &named.backend);
                 self.remember_lease(backend.id, registration);
             }
             self.fill_up(&pool.settings.name);
@@ -80,6 +81,15 @@ impl ControlLoop {
         let placements = &control.kept.registrations.placements;
         let (before, now) = (placements.placed(before).config, placements.placed(&control.config).config);
         control.kept.registrations.align(&control.snapshot, &before, &now);
+        if !control.kept.registrations.placements.is_empty() {
+            let snapshot = &control.snapshot;
+            let backends = snapshot.backends();
+            let names: HashSet<(&str, &str)> = backends
+                .map(|backend| (snapshot.pool(backend.pool).settings.name.as_str(), backend.name.as_str()))
+                .collect();
+            let has = |pool: &str, name: &str| names.contains(&(pool, name));
+            control.kept.registrations.placements.forget_gone(&control.config, has);
+        }
         let mut state = control.view.state();
         for (id, note) in &mut state.notes {
             note.origin = control.kept.registrations.origin_of(*id);

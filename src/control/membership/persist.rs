@@ -287,7 +287,16 @@ impl Restored {
         let mut members = Membership::listed(configured.settings.backends.clone(), sockets);
         let mut fitting: HashMap<String, (SavedBackend, Vec<Hold>)> = HashMap::new();
         for backend in registered {
-            match add_registered(&mut members, &self.registrations.placements, &backend, now) {
+            let placements = &mut self.registrations.placements;
+            let added = add_registered(&mut members, placements, &backend, now).or_else(|why| {
+                if placements.named(&backend.pool, &backend.name).is_none_or(|set| set.address.is_none()) {
+                    return Err(why);
+                }
+                // Where it has registered itself it may fit.
+                placements.forget_address(&backend.pool, &backend.name);
+                add_registered(&mut members, placements, &backend, now)
+            });
+            match added {
                 Ok(holds) => _ = fitting.insert(backend.name.clone(), (backend, holds)),
                 Err(why) => self.leave_out(&backend, &why),
             }

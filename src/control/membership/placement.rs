@@ -125,6 +125,24 @@ impl Placements {
         }
     }
 
+    /// Forgets the address that is set of that name.
+    pub(in crate::control) fn forget_address(&mut self, pool: &str, name: &str) {
+        if let Some(set) = self.named(pool, name).cloned() {
+            self.put(pool, name, Placement { address: None, ..set });
+        }
+    }
+
+    /// Forgets what is set of names that `has` does not have in their pool, but for pools with sources.
+    pub(in crate::control) fn forget_gone(&mut self, config: &Config, has: impl Fn(&str, &str) -> bool) {
+        for pool in config.pools.iter().filter(|pool| pool.discover.is_empty()) {
+            let Some(all) = self.pools.get_mut(&pool.name) else { continue };
+            all.retain(|name, _| has(&pool.name, name));
+            if all.is_empty() {
+                self.pools.remove(&pool.name);
+            }
+        }
+    }
+
     /// Returns all: pool, name, and what is set; those of a pool by their names.
     pub(in crate::control) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Placement)> {
         let pools = self.pools.iter();
@@ -202,10 +220,7 @@ impl Placements {
     /// backends that are gone with it is forgotten.
     pub(in crate::control) fn follow(&mut self, placed: &Placed<'_>, before: &Config, now: &Config) {
         for (pool, name) in &placed.refused {
-            if let Some(mut set) = self.named(pool, name).cloned() {
-                set.address = None;
-                self.put(pool, name, set);
-            }
+            self.forget_address(pool, name);
         }
         let pools: HashMap<&str, &Pool> = now.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
         self.pools.retain(|name, _| pools.contains_key(name.as_str()));

@@ -17,6 +17,7 @@ use crate::control::control_loop::ControlLoop;
 use crate::control::events::Draft;
 use crate::control::membership::notes::Removed;
 use crate::control::membership::origin::{Hold, Registration};
+use crate::control::membership::place_notes::note_placements;
 use crate::control::membership::placement::Place;
 use crate::logging;
 use crate::messages::request::{
@@ -117,8 +118,14 @@ impl ControlLoop {
             )));
         }
         let says = Place { address: new.address.clone(), priority: new.priority };
-        let Place { address, priority } =
-            self.control.kept.registrations.placements.place_of(&named.pool, &named.backend, says.clone());
+        let placements = &mut self.control.kept.registrations.placements;
+        let placed = placements.place_of(&named.pool, &named.backend, says.clone());
+        if placed.address != new.address && pool.backends.iter().any(|known| known.address == placed.address)
+        {
+            // Another one is there meanwhile, as where the file lists one.
+            placements.forget_address(&named.pool, &named.backend);
+        }
+        let Place { address, priority } = placements.place_of(&named.pool, &named.backend, says.clone());
         if let Some(known) = pool.backends.iter().find(|known| known.address == address) {
             return Err(Refusal::Conflict(format!("{named}: {address} is backend {:?} already", known.name)));
         }
@@ -220,7 +227,9 @@ impl ControlLoop {
         if said.1 != new.priority {
             changes.push(format!("priority {priority} -> {}", new.priority));
             let says = Place { address: new.address.clone(), priority: new.priority };
-            self.control.kept.registrations.placements.saw(&named.pool, &named.backend, says);
+            let placements = &mut self.control.kept.registrations.placements;
+            placements.saw(&named.pool, &named.backend, says);
+            note_placements(placements, &mut self.control.view.state());
             if placed.is_none_or(|placed| placed.priority.is_none()) {
                 let mut backends = configured(pool);
                 backends[place].priority = new.priority;

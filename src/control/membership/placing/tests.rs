@@ -381,3 +381,41 @@ fn a_restart_keeps_what_was_set_as_far_as_it_fits() {
     let (_, left_out) = restart(&work, without);
     assert_eq!(left_out, ["pool \"web\": backend \"d\": what was set of it: it is in no such pool"]);
 }
+
+/// It was locked out: its placed address was taken, and what was set of it could not be undone.
+#[test]
+fn what_was_set_of_a_registered_backend_goes_with_it_or_gives_way() {
+    let (without_source, _) = TEXT.split_once("[[pool.discover]]").expect("it has one");
+    let mut work = start(without_source);
+    register(&mut work, 4, 0).unwrap();
+    place(&mut work, &["web/r"], to(9)).unwrap();
+    let listed = format!("{without_source}[[pool.backend]]\nname = \"c\"\naddress = \"10.0.0.1:9\"\n");
+    let (next, left_out) = restart(&work, &listed);
+    assert_eq!(
+        (places(&next), left_out),
+        (["a@1/0", "b@2/0", "c@9/0", "r@4/0"].map(str::to_owned).into(), Vec::new())
+    );
+    reload(&mut work, &listed);
+    assert_eq!(places(&work), ["a@1/0", "b@2/0", "c@9/0"]);
+    assert!(work.control.kept.registrations.placements.is_empty());
+    register(&mut work, 4, 0).unwrap();
+    assert_eq!(places(&work), ["a@1/0", "b@2/0", "c@9/0", "r@4/0"]);
+    // Of a pool with a source it is kept, and gives way.
+    let mut work = start(TEXT);
+    register(&mut work, 4, 0).unwrap();
+    place(&mut work, &["web/r"], to(9)).unwrap();
+    reload(&mut work, &TEXT.replace("10.0.0.1:2", "10.0.0.1:9"));
+    register(&mut work, 4, 0).unwrap();
+    assert_eq!(places(&work), ["a@1/0", "b@9/0", "r@4/0"]);
+}
+
+#[test]
+fn what_the_origin_says_is_shown_as_it_is_now() {
+    let mut work = start(TEXT);
+    lists(&mut work, &[("d", 4)]);
+    place(&mut work, &["web/d"], to(9)).unwrap();
+    lists(&mut work, &[("d", 6)]);
+    let id = backend(&work, "d").id;
+    let says = work.control.view.state().notes[&id].placed.clone().expect("it is shown").says;
+    assert_eq!(says.address, at(6));
+}
