@@ -628,19 +628,19 @@ MUTANTS = [
         "preread-payload",
         "what came with a header is taken with it",
         "src/worker/relay/opening.rs",
-        [("take(kernel, socket, &mut room[..len])", "take(kernel, socket, &mut room[..there.max(len)])")],
+        [("take(kernel, look.socket, &mut room[..len])", "take(kernel, look.socket, &mut room[..HEADER_MAX])")],
     ),
     Mutant(
         "preread-whole",
         "a header that comes in pieces is refused",
         "src/worker/relay/opening.rs",
-        [("Progress::More(_) => Outcome::WouldBlock,", "Progress::More(_) => Outcome::Refused(CloseReason::ProxyBad),")],
+        [("Progress::More(_) => Err(Outcome::WouldBlock),", "Progress::More(_) => Err(Outcome::Refused(CloseReason::ProxyBad)),")],
     ),
     Mutant(
         "preread-false-end",
         "the hint of an event is taken for the end of a client that has sent a part of its header",
         "src/worker/relay/opening.rs",
-        [("may_end && kernel.has_ended(socket)", "may_end")],
+        [("self.may_end && kernel.has_ended(self.socket)", "self.may_end")],
     ),
     Mutant(
         "preread-last-look",
@@ -679,6 +679,18 @@ MUTANTS = [
         ],
         # The simulation has the law too, and meets this mistake too seldom.
         unit_test="an_answer_to_an_earlier_order_is_no_answer_to_this_one",
+    ),
+    Mutant(
+        "hello-taken",
+        "a hello is taken from the stream of its client",
+        "src/worker/relay/opening.rs",
+        [("        Ok(Progress::Done(hello, _)) => {\n", "        Ok(Progress::Done(hello, len)) => {\n            let _ = take(kernel, look.socket, &mut room[..len]);\n")],
+    ),
+    Mutant(
+        "hello-without-patience",
+        "a silent client is never served, though its listener has a pool for it",
+        "src/worker/relay/opening.rs",
+        [("Err(Outcome::WouldBlock) if look.is_late =>", "Err(Outcome::WouldBlock) if look.is_late && on_no_sni == OnNoSni::Reject =>")],
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

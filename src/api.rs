@@ -365,6 +365,15 @@ pub struct Session {
     /// Address and port of the balancer in front that has sent the PROXY header of the client; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// The name of the server in the TLS hello of the client; absent where its listener reads none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// The protocols in that hello, with commas between them; escaped, and not all of many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<String>,
+    /// The number of its route in the file, from 1; absent when it took none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<u64>,
     /// The source address of the connection to the backend. `null` before the dial, and after the end if its line was
     /// not logged.
     #[serde(default)]

@@ -75,7 +75,7 @@ mod messages {
     pub use l4lb::messages::{announce, discovery, external, query, reload, request, topology};
 }
 mod stats {
-    pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats};
+    pub use l4lb::stats::{BackendStats, DialFailure, ListenerStats, Tally};
 }
 mod sys {
     pub use l4lb::sys::Wake;
@@ -128,8 +128,9 @@ fn listener(places: Option<usize>) -> Arc<Listener> {
         timeouts: no_time,
         preread: Duration::ZERO,
         proxy_protocol: None,
+        routing: None,
     };
-    Arc::new(Listener::new(ListenerId(0), settings, PoolId(0), 1))
+    Arc::new(Listener::new(ListenerId(0), settings, (PoolId(0), Vec::new()), 1))
 }
 
 /// A waker whose worker is a thread of the model.

@@ -15,6 +15,7 @@ use super::model::{
     Pool, Tcp, Timeouts,
 };
 use super::proxy;
+use super::routing::Routing;
 use super::show::check_keys;
 use super::units::show_duration;
 
@@ -131,6 +132,11 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     of_lists(&old.listeners, listeners, name, Subject::Listener, &mut changes, |before, now, keys| {
         keys.text("pool", &pool_of(old, before), &pool_of(new, now));
         of_listener(before, now, keys);
+        let routes = |config: &Config, listener: &Listener| {
+            let routes = listener.routing.as_ref().map(|routing| routing.show(|pool| config.pool_name(pool)));
+            routes.filter(|routes| !routes.is_empty()).map(|routes| routes.join("; "))
+        };
+        keys.maybe("route", routes(old, before), routes(new, now));
     });
     let name = |pool: &Pool| pool.name.clone();
     of_lists(&old.pools, pools, name, Subject::Pool, &mut changes, |before, now, keys| {
@@ -297,8 +303,8 @@ fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
 
 fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
     // The pool is identified by its name, and the names are equal.
-    let Listener { name: _, bind, pool: _, backlog, accept, max_sessions, timeouts, preread, proxy_protocol } =
-        new;
+    let Listener { name: _, pool: _, bind, backlog, accept, max_sessions, timeouts, .. } = new;
+    let Listener { preread, proxy_protocol, routing, .. } = new;
     keys.value("bind", old.bind, bind);
     keys.value("backlog", old.backlog, backlog);
     keys.text("accept", old.accept.as_str(), accept.as_str());
@@ -306,6 +312,10 @@ fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
     of_timeouts(old.timeouts, *timeouts, keys);
     keys.duration("timeouts.preread", old.preread, *preread);
     keys.all(proxy::keys_in(old.proxy_protocol.as_ref()), proxy::keys_in(proxy_protocol.as_ref()));
+    let tls = |routing: &Option<Routing>| routing.as_ref().and_then(Routing::tls);
+    keys.maybe("tls", tls(&old.routing), tls(routing));
+    let on_no_sni = |routing: &Option<Routing>| Some(routing.as_ref()?.on_no_sni?.as_str());
+    keys.maybe("on_no_sni", on_no_sni(&old.routing), on_no_sni(routing));
 }
 
 fn of_timeouts(old: Timeouts, new: Timeouts, keys: &mut Keys<'_>) {

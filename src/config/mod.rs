@@ -14,6 +14,7 @@ pub mod fd_budget;
 pub mod model;
 pub mod proxy;
 pub mod ranges;
+pub mod routing;
 pub mod server_tls;
 
 mod overrides;
@@ -318,6 +319,9 @@ mod tests {
             }
             if key.starts_with("send") {
                 text = text.replace("#expect", "expect");
+            }
+            if key.starts_with("on_no_sni") || key.starts_with("route") {
+                text = text.replace("#tls", "tls");
             }
             if key.starts_with("group") {
                 text = text.replace("#user", "user");

@@ -3,6 +3,7 @@
 
 pub(super) mod health;
 mod log_target;
+pub(super) mod timeouts;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,11 +18,13 @@ pub use health::{
     ScriptStep, Secret,
 };
 pub use log_target::{Facility, LogTarget, SESSION_FIELDS, Syslog, SyslogHeader};
+pub use timeouts::Timeouts;
 
 use super::agent::Agent;
 use super::announce::Announce;
 use super::discover::Discover;
 use super::proxy::{ProxyIn, ProxyOut};
+use super::routing::Routing;
 use crate::balance::Algorithm;
 use crate::base::address::Address;
 
@@ -77,6 +80,11 @@ impl fmt::Display for OwnSocket {
 }
 
 impl Config {
+    /// Returns the name of the pool at this index.
+    pub(super) fn pool_name(&self, pool: usize) -> &str {
+        self.pools.get(pool).map_or("", |pool| pool.name.as_str())
+    }
+
     /// Returns the sockets on which the process accepts.
     pub fn own_sockets(&self) -> impl Iterator<Item = OwnSocket> + Clone {
         let listeners = self.listeners.iter().map(|listener| OwnSocket::Listener(listener.bind));
@@ -280,10 +288,29 @@ pub struct Listener {
     pub max_sessions: Option<NonZeroUsize>,
     /// Those of the pool, unless the listener has its own.
     pub timeouts: Timeouts,
-    /// Time in which a client must have sent its header.
+    /// Time in which a client must have sent its header, and its hello.
     pub preread: Duration,
     /// The clients that must begin with a header, if there are any.
     pub proxy_protocol: Option<ProxyIn>,
+    /// Its routes to other pools, and what it reads for them, if there are any.
+    pub routing: Option<Routing>,
+}
+
+impl Listener {
+    /// Returns the pools that it serves: indices into [`Config::pools`], its own first.
+    pub fn pools(&self) -> impl Iterator<Item = usize> {
+        let targets = self.routing.iter().flat_map(|routing| &routing.targets);
+        std::iter::once(self.pool).chain(targets.map(|target| target.pool))
+    }
+
+    /// Returns whether it differs in no more than the indices of its pools.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let without_pools = |listener: &Self| {
+            let routing = listener.routing.as_ref().map(Routing::without_pools);
+            Self { pool: 0, routing, ..listener.clone() }
+        };
+        without_pools(self) == without_pools(other)
+    }
 }
 
 /// The way to assign connections to workers.
@@ -306,17 +333,6 @@ impl Accept {
             Self::Balance => "balance",
         }
     }
-}
-
-/// How long each phase of a session may stand still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Longest time for one dial, until it is connected.
-    pub connect: Duration,
-    /// Limit without a byte in either direction.
-    pub idle: Duration,
-    /// Limit without a byte after one side has ended, unless bytes are in flight to a reader that pauses.
-    pub half_close: Duration,
 }
 
 /// A set of backends and how sessions are spread over them.

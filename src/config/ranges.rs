@@ -74,6 +74,9 @@ pub(super) const MIN_BACKENDS_MAX: usize = 65_536;
 pub const LISTED_MAX: usize = MIN_BACKENDS_MAX;
 /// More would let one interval be three times the other.
 pub const JITTER_PERCENT_MAX: u8 = 50;
+/// Routes of a listener, and values of one condition.
+pub(super) const ROUTES_MAX: usize = 1024;
+pub(super) const ROUTE_VALUES_MAX: usize = 256;
 /// Bytes that a check sends or looks for: they fit into one segment.
 pub(super) const PAYLOAD_LEN_MAX: usize = 1024;
 /// Further checks of one pool: each takes its turn within one interval.

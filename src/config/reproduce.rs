@@ -18,9 +18,11 @@ use super::model::{
     Global, Health, Keepalive, Listener, Pool, ScriptStep, SessionLines, Syslog, Tcp, Timeouts,
 };
 use super::proxy::ProxyOut;
+use super::routing::Routing;
 use super::server_tls::ServerTls;
 use super::units::show_duration;
 use super::written;
+use crate::preread::routes::Conditions;
 
 /// What no key can express, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,12 +62,12 @@ impl Config {
     }
 
     fn listener(&self, listener: &Listener) -> written::Listener {
-        let Listener { name, bind, pool, backlog, accept, max_sessions, timeouts, preread, proxy_protocol } =
-            listener;
+        let Listener { name, bind, pool, backlog, accept, max_sessions, timeouts, .. } = listener;
+        let Listener { preread, proxy_protocol, routing, .. } = listener;
         let bind = bind.to_string();
         written::Listener {
             name: literal(name),
-            pool: self.pools.get(*pool).map(|pool| pool.name.clone()).unwrap_or_default(),
+            pool: self.pool_name(*pool).to_owned(),
             bind,
             backlog: Some(*backlog),
             accept: Some(accept.as_str()),
@@ -78,7 +80,24 @@ impl Config {
                 preread: Some(show_duration(*preread)),
                 ..self::timeouts(timeouts)
             },
+            tls: routing.as_ref().and_then(Routing::tls),
+            on_no_sni: routing.as_ref().and_then(|routing| Some(routing.on_no_sni?.as_str())),
+            route: routing.iter().flat_map(|routing| self.routes(routing)).collect(),
         }
+    }
+
+    fn routes(&self, routing: &Routing) -> Vec<written::Route> {
+        let routes = routing.table.all().iter().zip(&routing.targets);
+        let routes = routes.map(|(conditions, target)| {
+            let Conditions { sni, alpn, client } = conditions;
+            written::Route {
+                sni: sni.iter().map(ToString::to_string).collect(),
+                alpn: alpn.iter().map(|protocol| literal(&String::from_utf8_lossy(protocol))).collect(),
+                client: client.iter().map(ToString::to_string).collect(),
+                pool: self.pool_name(target.pool).to_owned(),
+            }
+        });
+        routes.collect()
     }
 }
 

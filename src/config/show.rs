@@ -9,6 +9,7 @@ use super::model::{
     FurtherCheck, Global, Health, Listener, LogTarget, Pool, Resolve, ScriptStep, SessionLines, Syslog, Tcp,
     Timeouts,
 };
+use super::routing::PASSTHROUGH;
 use super::units::show_duration;
 use crate::tls::Verify;
 
@@ -20,8 +21,12 @@ impl fmt::Display for Config {
             writeln!(f, "{announce}")?;
         }
         for listener in &self.listeners {
-            let pool = self.pools.get(listener.pool).map_or("", |pool| pool.name.as_str());
+            let pool = self.pool_name(listener.pool);
             writeln!(f, "listener {}: pool={pool} {listener}", listener.name)?;
+            for route in listener.routing.iter().flat_map(|routing| routing.show(|pool| self.pool_name(pool)))
+            {
+                writeln!(f, "  route: {route}")?;
+            }
         }
         for pool in &self.pools {
             write!(f, "{pool}")?;
@@ -119,10 +124,17 @@ impl fmt::Display for Listener {
         if let Some(max) = self.max_sessions {
             write!(f, " max_sessions={max}")?;
         }
-        match &self.proxy_protocol {
-            Some(proxy) => write!(f, " proxy_protocol={proxy} preread={}", show_duration(self.preread)),
-            None => Ok(()),
+        if let Some(proxy) = &self.proxy_protocol {
+            write!(f, " proxy_protocol={proxy}")?;
         }
+        let on_no_sni = self.routing.as_ref().and_then(|routing| routing.on_no_sni);
+        if let Some(on_no_sni) = on_no_sni {
+            write!(f, " tls={PASSTHROUGH} on_no_sni={}", on_no_sni.as_str())?;
+        }
+        if self.proxy_protocol.is_some() || on_no_sni.is_some() {
+            write!(f, " preread={}", show_duration(self.preread))?;
+        }
+        Ok(())
     }
 }
 

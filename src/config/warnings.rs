@@ -5,17 +5,20 @@ use std::net::SocketAddr;
 
 use super::check::conflicts::is_circle;
 use super::discover::Discover;
-use super::model::{BackendCheck, Check, Config, Pool};
+use super::model::{BackendCheck, Check, Config, Listener, Pool};
+use super::routing::Routing;
 use crate::base::address::Address;
 
 /// Returns the warnings about `config`, one line each.
 pub fn warnings(config: &Config) -> Vec<String> {
-    let used: HashSet<usize> = config.listeners.iter().map(|listener| listener.pool).collect();
+    let used: HashSet<usize> = config.listeners.iter().flat_map(Listener::pools).collect();
     let mut found = config.notes.clone();
     for listener in &config.listeners {
         if is_unscoped(listener.bind) {
             found.push(format!("listener {:?}: bind: {}", listener.name, unscoped(listener.bind)));
         }
+        let of_routes = listener.routing.iter().flat_map(Routing::warnings);
+        found.extend(of_routes.map(|warning| format!("listener {:?}: {warning}", listener.name)));
     }
     for (index, pool) in config.pools.iter().enumerate() {
         if !used.contains(&index) {
@@ -139,6 +142,15 @@ mod tests {
             name = "in"
             bind = "[fe80::1]:80"
             pool = "web"
+            tls = "passthrough"
+            route = [
+                { sni = ["a.test"], pool = "routed" },
+                { sni = ["A.test."], client = ["10.0.0.0/8"], pool = "web" },
+                { client = ["10.0.0.0/8"], pool = "web" },
+            ]
+            [[pool]]
+            name = "routed"
+            backend = [{ address = ":86" }]
             [[pool]]
             name = "web"
             backend = [{ name = "a", address = "[fe80::2]:80", weight = 0 }, { address = ":82", weight = 0 }]
@@ -155,6 +167,7 @@ mod tests {
             warnings(&config),
             [
                 "listener \"in\": bind: [fe80::1]:80 is link-local and names no interface, write [fe80::1%eth0]:80",
+                "listener \"in\": route 2 is never taken: route 1 comes first for its clients",
                 "pool \"web\": all weights are 0: every client is turned away",
                 "pool \"web\": backend \"a\": address: [fe80::2]:80 is link-local and names no interface, write \
                  [fe80::2%eth0]:80",

@@ -83,8 +83,24 @@ pub(crate) struct Listener {
     pub(crate) accept: Option<&'static str>,
     pub(crate) max_sessions: Option<u64>,
     pub(crate) proxy_protocol: Option<ProxyIn>,
+    pub(crate) tls: Option<&'static str>,
+    pub(crate) on_no_sni: Option<&'static str>,
     #[serde(skip_serializing_if = "Timeouts::is_default")]
     pub(crate) timeouts: Timeouts,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) route: Vec<Route>,
+}
+
+/// A condition without a value is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Route {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sni: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alpn: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) client: Vec<String>,
+    pub(crate) pool: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

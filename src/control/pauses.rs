@@ -126,7 +126,7 @@ pub(super) fn with_sockets(config: &Config, pausing: &HashSet<String>) -> Config
 pub(super) fn all_paused(state: &ControlState, pool: Option<PoolId>) -> Option<String> {
     let listeners = state.snapshot.listeners.iter();
     let names: Vec<&str> = listeners
-        .filter(|listener| pool.is_none_or(|pool| listener.pool == pool))
+        .filter(|listener| pool.is_none_or(|pool| listener.pools().any(|served| served == pool)))
         .map(|listener| listener.settings.name.as_str())
         .collect();
     let all = !names.is_empty() && names.iter().all(|name| state.pauses.contains_key(*name));

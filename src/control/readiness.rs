@@ -41,7 +41,7 @@ pub(crate) fn why_not_ready(state: &ControlState, pool: Option<&Pool>) -> Option
             let snapshot = &state.snapshot;
             let listening = |name: &str| !state.pauses.contains_key(name);
             let listening = snapshot.listeners.iter().filter(|listener| listening(&listener.settings.name));
-            let mut served = listening.map(|listener| snapshot.pool(listener.pool));
+            let mut served = listening.flat_map(|listener| listener.pools()).map(|pool| snapshot.pool(pool));
             let all = served.all(|pool| resets(pool));
             all.then(|| "no pool has an eligible backend".into())
         }

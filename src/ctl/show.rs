@@ -374,7 +374,8 @@ pub(super) fn ended(page: &api::SessionPage) -> String {
 fn session_row(session: &api::Session, besides: [Cell; 3]) -> Vec<Cell> {
     let backend = session.backend.as_deref().unwrap_or("-");
     let via = session.peer.as_ref().map(|peer| format!(" via {peer}")).unwrap_or_default();
-    let client = format!("{}{via}", session.client);
+    let server = session.sni.as_ref().map(|sni| format!(" to {sni}")).unwrap_or_default();
+    let client = format!("{}{via}{server}", session.client);
     let mut row = vec![
         cell(&session.id),
         cell(client),

@@ -143,6 +143,8 @@ pub struct Row {
     pub client: SocketAddr,
     /// The balancer in front that has sent a header.
     pub peer: Option<SocketAddr>,
+    /// What the client has asked for, where its listener has routes.
+    pub asked: Option<Arc<Asked>>,
     /// The source address of the dial; for an ended session only known when its line was logged.
     pub source: Option<SocketAddr>,
     /// The moment of accept, on the clock of the process.
@@ -155,6 +157,17 @@ pub struct Row {
     pub retries: u32,
     /// Open, or ended and how.
     pub state: SessionState,
+}
+
+/// What a client has asked for before its backend was chosen, and where that leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The name of the server in its hello of TLS.
+    pub sni: Option<Box<str>>,
+    /// The protocols in it, with commas between them; escaped, and not all of many.
+    pub alpn: Option<Box<str>>,
+    /// The number of its route in the file, from 1; `None` when it took none.
+    pub route: Option<usize>,
 }
 
 impl Row {

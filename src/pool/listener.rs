@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::model;
 use crate::pool::{Gauge, PoolId};
-use crate::stats::ListenerStats;
+use crate::stats::{ListenerStats, Tally};
 
 /// Names a listener, and with it its sockets, for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,8 +23,12 @@ pub struct Listener {
     pub id: ListenerId,
     /// Its settings. The pool in them is an index into the configuration that they come from; see `pool`.
     pub settings: model::Listener,
-    /// The pool of its sessions.
+    /// The pool of its sessions, unless a route leads elsewhere.
     pub pool: PoolId,
+    /// The pools of its routes, in the order of the file.
+    pub routes: Vec<PoolId>,
+    /// Sessions by the route that they took, and then those that took none. A change of the routes begins anew.
+    routed: Arc<[Tally]>,
     /// Sessions through all its versions.
     gauge: Arc<Gauge>,
     /// Counters of all its versions.
@@ -33,21 +37,54 @@ pub struct Listener {
 
 impl Listener {
     /// Returns the first version. `workers` is the expected number of workers; there may be more.
-    pub fn new(id: ListenerId, settings: model::Listener, pool: PoolId, workers: usize) -> Self {
+    pub fn new(
+        id: ListenerId,
+        settings: model::Listener,
+        (pool, routes): (PoolId, Vec<PoolId>),
+        workers: usize,
+    ) -> Self {
         let stats = Arc::new(ListenerStats::new(workers));
-        Self { id, settings, pool, gauge: Arc::default(), stats }
+        let routed = counts_of(&settings);
+        Self { id, settings, pool, routes, routed, gauge: Arc::default(), stats }
     }
 
     /// Returns the version after this one, which is this one when nothing has changed.
     #[must_use]
-    pub fn changed(self: &Arc<Self>, settings: &model::Listener, pool: PoolId) -> Arc<Self> {
-        // The index of the pool does not change what the listener does.
-        let alike = model::Listener { pool: settings.pool, ..self.settings.clone() };
-        if alike == *settings && self.pool == pool {
+    pub fn changed(
+        self: &Arc<Self>,
+        settings: &model::Listener,
+        (pool, routes): (PoolId, Vec<PoolId>),
+    ) -> Arc<Self> {
+        // The index of a pool does not change what the listener does.
+        if self.settings.is_alike(settings) && self.pool == pool && self.routes == routes {
             return Arc::clone(self);
         }
         let (gauge, stats) = (Arc::clone(&self.gauge), Arc::clone(&self.stats));
-        Arc::new(Self { id: self.id, settings: settings.clone(), pool, gauge, stats })
+        let table = |settings: &model::Listener| {
+            settings.routing.as_ref().map(|routing| routing.table.all().to_vec())
+        };
+        let is_same = table(&self.settings) == table(settings) && self.routes == routes;
+        let routed = if is_same { Arc::clone(&self.routed) } else { counts_of(settings) };
+        Arc::new(Self { id: self.id, settings: settings.clone(), pool, routes, routed, gauge, stats })
+    }
+
+    /// Returns the pools of its sessions: its own first, then those of its routes.
+    pub fn pools(&self) -> impl Iterator<Item = PoolId> {
+        std::iter::once(self.pool).chain(self.routes.iter().copied())
+    }
+
+    /// Counts a session that takes this route, or none.
+    pub fn on_routed(&self, route: Option<usize>) {
+        if let Some(count) = self.routed.get(route.unwrap_or(self.routes.len())) {
+            count.add(1);
+        }
+    }
+
+    /// Returns the sessions by the route that they took, in the order of the file, and then those that took none. Empty
+    /// for a listener without routes.
+    pub fn routed(&self) -> impl Iterator<Item = (Option<usize>, u64)> {
+        let is_route = |index| (index < self.routes.len()).then_some(index);
+        self.routed.iter().zip(0..).map(move |(count, index)| (is_route(index), count.get()))
     }
 
     /// Returns the limit on its sessions.
@@ -64,4 +101,9 @@ impl Listener {
     pub fn stats(&self) -> &ListenerStats {
         &self.stats
     }
+}
+
+fn counts_of(settings: &model::Listener) -> Arc<[Tally]> {
+    let routes = settings.routing.as_ref().map_or(0, |routing| routing.targets.len() + 1);
+    (0..routes).map(|_| Tally::default()).collect()
 }

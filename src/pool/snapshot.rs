@@ -94,13 +94,15 @@ impl Snapshot {
             .map(|listener| ((listener.settings.name.as_str(), listener.settings.bind), listener))
             .collect();
         let listeners = config.listeners.iter().map(|settings| {
-            let pool = named[settings.pool].id;
+            let mut pools = settings.pools().map(|pool| named[pool].id);
+            let pool = pools.next().expect("a listener has a pool");
+            let pools = (pool, pools.collect());
             match known.get(&(settings.name.as_str(), settings.bind)) {
-                Some(listener) => listener.changed(settings, pool),
+                Some(listener) => listener.changed(settings, pools),
                 None => Arc::new(Listener::new(
                     ListenerId(take(&mut next.next.listener)),
                     settings.clone(),
-                    pool,
+                    pools,
                     workers,
                 )),
             }
@@ -201,8 +203,8 @@ impl Snapshot {
     fn followed(&self) -> Self {
         let mut next = Self { epoch: self.epoch + 1, ..self.clone() };
         next.former.retain(|listener| listener.strong_count() > 0);
-        let held: Vec<PoolId> =
-            next.former.iter().filter_map(Weak::upgrade).map(|listener| listener.pool).collect();
+        let former: Vec<Arc<Listener>> = next.former.iter().filter_map(Weak::upgrade).collect();
+        let held: Vec<PoolId> = former.iter().flat_map(|listener| listener.pools()).collect();
         next.retired.retain(|pool| held.contains(&pool.id));
         next
     }

@@ -1,5 +1,7 @@
 //! Decides when a session has waited too long, and for what. Activity only moves a deadline further away.
 
+use std::time::Duration;
+
 use crate::base::time::Instant;
 use crate::session::half::HalfState;
 use crate::session::machine::Session;
@@ -21,6 +23,11 @@ pub enum Expiry {
 }
 
 impl Session {
+    /// Returns the longest time for one dial.
+    pub fn connect_timeout(&self) -> Duration {
+        millis(self.timeouts.connect)
+    }
+
     /// Returns when [`Session::on_deadline`] must be called.
     pub fn deadline(&self) -> Instant {
         match self.phase {

@@ -75,6 +75,12 @@ impl Session {
         session
     }
 
+    /// Must be called before the first dial when the route has other timeouts.
+    pub fn on_routed(&mut self, timeouts: Timeouts) {
+        self.timeouts = timeouts;
+        self.check_invariants();
+    }
+
     /// Returns the readiness of this side that only an event can report and that would cause work: bytes to read and
     /// pass on, room for the bytes that wait, the death of the connection.
     pub fn awaits(&self, side: Side) -> Ready {
@@ -109,9 +115,14 @@ impl Session {
         matches!(self.phase, Phase::Opening { .. } | Phase::Waiting { .. } | Phase::Dialing { .. })
     }
 
-    /// Returns whether the client has yet to send its header.
+    /// Returns whether the client has yet to send its header, or what its route depends on.
     pub fn is_opening(&self) -> bool {
         matches!(self.phase, Phase::Opening { .. })
+    }
+
+    /// Returns whether it looks for that for the last time.
+    pub fn is_late(&self) -> bool {
+        matches!(self.phase, Phase::Opening { is_late: true, .. })
     }
 
     /// Must be called when another backend is dialed, after the previous dial failed.

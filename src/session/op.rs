@@ -13,7 +13,8 @@ pub enum Op {
     Fill(Direction),
     /// Write what the conduit holds to the sink.
     Flush(Direction),
-    /// Look at the first bytes of the client, and take its header once it is complete.
+    /// Look at the first bytes of the client, and take its header once it is complete. What its route depends on stays
+    /// where it is.
     Preread,
     /// Call shutdown(2) for writing: every byte before the FIN has been written.
     ShutdownWrite(Side),
@@ -61,7 +62,7 @@ pub enum Outcome {
     Eof,
     /// Preread only: the client must be turned away for what it has sent.
     Refused(CloseReason),
-    /// The call succeeded. Preread: the header was taken. AskUnread: nothing waits. AskUnacked, AskSilence: nothing is
+    /// The call succeeded. Preread: nothing more is awaited of the client. AskUnread: nothing waits. AskUnacked, AskSilence: nothing is
     /// unacknowledged.
     Done,
     /// AskUnread only: a read would return bytes.

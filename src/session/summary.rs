@@ -47,8 +47,12 @@ pub enum CloseReason {
     Killed,
     /// The client had to begin with a PROXY header, and did not.
     ProxyBad,
-    /// The client had not sent its PROXY header in time.
+    /// The client had not sent its PROXY header, or its hello, in time.
     PrereadTimeout,
+    /// The client has sent a hello of TLS that is malformed.
+    HelloBad,
+    /// The client has named no server, as its listener asks for.
+    NoSni,
 }
 
 impl CloseReason {
@@ -65,7 +69,7 @@ impl CloseReason {
     }
 
     /// All reasons, in the order of [`CloseReason::index`].
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
@@ -86,6 +90,8 @@ impl CloseReason {
         Self::Killed,
         Self::ProxyBad,
         Self::PrereadTimeout,
+        Self::HelloBad,
+        Self::NoSni,
     ];
 
     /// Returns its place in [`CloseReason::ALL`].
@@ -116,6 +122,8 @@ impl CloseReason {
             Self::Killed => "killed",
             Self::ProxyBad => "proxy_bad",
             Self::PrereadTimeout => "preread_timeout",
+            Self::HelloBad => "hello_bad",
+            Self::NoSni => "no_sni",
         }
     }
 
@@ -141,7 +149,9 @@ impl CloseReason {
             | Self::Stopped
             | Self::Killed
             | Self::ProxyBad
-            | Self::PrereadTimeout => false,
+            | Self::PrereadTimeout
+            | Self::HelloBad
+            | Self::NoSni => false,
         }
     }
 
@@ -169,7 +179,11 @@ impl CloseReason {
             Self::Stopped => "the process was stopped at once",
             Self::Killed => "an operator cut it",
             Self::ProxyBad => "the client did not begin with a valid PROXY header",
-            Self::PrereadTimeout => "the client had not sent its PROXY header within the preread timeout",
+            Self::PrereadTimeout => {
+                "the client had not sent its PROXY header or its TLS hello within the preread timeout"
+            }
+            Self::HelloBad => "the client has sent a malformed TLS hello",
+            Self::NoSni => "the client has named no server, which its listener asks for",
         }
     }
 
@@ -177,7 +191,12 @@ impl CloseReason {
     const fn letter(self) -> char {
         match self {
             Self::Done => '-',
-            Self::ClientReset | Self::ClientLost | Self::ClientGone | Self::ProxyBad => 'C',
+            Self::ClientReset
+            | Self::ClientLost
+            | Self::ClientGone
+            | Self::ProxyBad
+            | Self::HelloBad
+            | Self::NoSni => 'C',
             Self::BackendReset
             | Self::BackendLost
             | Self::ConnectRefused

@@ -5,7 +5,7 @@ use super::{FdKind, ListenerReading, Totals};
 use crate::session::CloseReason;
 
 /// Only a session without a backend ends for these reasons.
-const BEFORE_CONNECT: [CloseReason; 9] = [
+const BEFORE_CONNECT: [CloseReason; 11] = [
     CloseReason::ClientGone,
     CloseReason::NoBackend,
     CloseReason::ConnectRefused,
@@ -15,6 +15,8 @@ const BEFORE_CONNECT: [CloseReason; 9] = [
     CloseReason::LocalLimit,
     CloseReason::ProxyBad,
     CloseReason::PrereadTimeout,
+    CloseReason::HelloBad,
+    CloseReason::NoSni,
 ];
 
 /// Collects the laws that do not hold.

@@ -48,11 +48,16 @@ pub enum RefuseReason {
     ProxyBad,
     /// It had not sent its PROXY header in time.
     PrereadTimeout,
+    /// It has sent a malformed hello of TLS.
+    HelloBad,
+    /// It has named no server.
+    NoSni,
 }
 
 impl RefuseReason {
     /// All reasons, in the order of [`RefuseReason::index`].
-    pub const ALL: [Self; 3] = [Self::ProxyUntrusted, Self::ProxyBad, Self::PrereadTimeout];
+    pub const ALL: [Self; 5] =
+        [Self::ProxyUntrusted, Self::ProxyBad, Self::PrereadTimeout, Self::HelloBad, Self::NoSni];
 
     /// Returns its place in [`RefuseReason::ALL`].
     pub const fn index(self) -> usize {
@@ -65,6 +70,8 @@ impl RefuseReason {
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyBad => CloseReason::ProxyBad.as_str(),
             Self::PrereadTimeout => CloseReason::PrereadTimeout.as_str(),
+            Self::HelloBad => CloseReason::HelloBad.as_str(),
+            Self::NoSni => CloseReason::NoSni.as_str(),
         }
     }
 
@@ -73,6 +80,8 @@ impl RefuseReason {
         match reason {
             CloseReason::ProxyBad => Some(Self::ProxyBad),
             CloseReason::PrereadTimeout => Some(Self::PrereadTimeout),
+            CloseReason::HelloBad => Some(Self::HelloBad),
+            CloseReason::NoSni => Some(Self::NoSni),
             CloseReason::Done
             | CloseReason::ClientReset
             | CloseReason::BackendReset

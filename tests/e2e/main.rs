@@ -48,6 +48,7 @@ mod ready;
 mod register;
 mod register_etcd;
 mod reload;
+mod routes;
 mod service;
 mod sessions;
 mod shutdown;

@@ -145,7 +145,7 @@ fn operators_see_the_client_of_the_header_and_the_balancer_in_front() {
     };
     until("it is asked for a header", || is("preread", &peer, None));
     assert!(story()[0].starts_with(&format!("came from {peer} through")), "{:?}", story());
-    assert_eq!(story()[1], "no backend is picked before its PROXY header has come");
+    assert_eq!(story()[1], "no backend is picked before its PROXY header or its TLS hello has come");
     client.sending().bytes(V1);
     until("its header is taken", || is("open", "192.0.2.1:56324", Some(&peer)));
     let both = format!("came from 192.0.2.1:56324 (by a PROXY header of {peer}) through");

@@ -12,6 +12,7 @@ use l4lb::sys::Token;
 use nix::libc;
 
 use crate::greeting::Greeting;
+use crate::hello::Hello;
 use crate::peer::{Peer, Seen};
 use crate::pipe::Pipe;
 use crate::random::to_usize;
@@ -88,6 +89,8 @@ pub(crate) struct Conn {
 
     /// What the peer sends first, where it is a balancer in front.
     pub(crate) greeting: Greeting,
+    /// What its stream begins with behind that.
+    pub(crate) hello: Hello,
     /// Its socket has the address of a balancer in front.
     pub(crate) is_behind: bool,
     /// The bytes that the peer sends behind it.
@@ -135,6 +138,8 @@ pub(crate) struct Conn {
     pub(crate) partner: Option<usize>,
     /// When a byte or an end last went through it.
     pub(crate) moved: Nanos,
+    /// When the session of a client began.
+    pub(crate) opened: Nanos,
     /// When the peer's kernel last accepted bytes of ours.
     pub(crate) taken_at: Nanos,
     /// When a worker last learned of an end or of an error.
@@ -176,6 +181,7 @@ impl Conn {
             token: None,
             edge: false,
             greeting: Greeting::default(),
+            hello: Hello::default(),
             is_behind: false,
             stream,
             sent: 0,
@@ -201,6 +207,7 @@ impl Conn {
             peer,
             partner: None,
             moved: now,
+            opened: now,
             taken_at: now,
             noted_at: None,
             waited_at: now,

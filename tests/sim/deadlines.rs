@@ -15,6 +15,7 @@ const TICK: Nanos = 1_000_000;
 /// Panics when a timeout of `worker` is overdue.
 pub(crate) fn check(net: &Net, worker: usize, patience: Patience) {
     net.check_openings(worker, patience.preread);
+    net.check_hellos(worker, patience.preread);
     for &id in &net.live {
         let conn = &net.conns[id];
         let is_ours = conn.worker == worker && conn.descriptor == Descriptor::Open;

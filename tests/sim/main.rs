@@ -14,6 +14,7 @@ mod events;
 mod faults;
 mod greeting;
 mod header;
+mod hello;
 mod kernel;
 mod network;
 mod oracle;

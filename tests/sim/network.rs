@@ -12,6 +12,7 @@ use l4lb::base::ready::Ready;
 use l4lb::base::rng::Rng;
 use l4lb::base::slots::Key;
 use l4lb::config::proxy::{ProxyIn, ProxyOut, Welcome};
+use l4lb::config::routing::OnNoSni;
 use l4lb::session::{CloseMode, Side};
 use l4lb::sys::{Event, Token};
 use nix::libc;
@@ -133,6 +134,8 @@ pub(crate) struct Net {
     pub(crate) refused: u64,
     /// The balancers in front of all listeners, if their headers are read.
     pub(crate) listens_behind: Option<ProxyIn>,
+    /// What becomes of clients that name no server at any listener, if hellos are read.
+    pub(crate) reads_hellos: Option<OnNoSni>,
     /// Bytes of headers that all workers have taken.
     pub(crate) header_bytes_taken: u64,
     /// Dials that failed for another reason than the lack of a port.
@@ -190,6 +193,7 @@ impl Net {
             accepted: 0,
             refused: 0,
             listens_behind: None,
+            reads_hellos: None,
             header_bytes_taken: 0,
             exhausted: 0,
             failed_at: HashMap::new(),
@@ -254,6 +258,7 @@ impl Net {
         self.coverage.hit_if(self.listeners[place].retired.is_some(), "late handshake");
         let id = self.add(Stage::Queued, peer);
         self.greet(id);
+        self.begin_with_hello(id);
         let listener = &mut self.listeners[place];
         listener.queue.push_back(id);
         listener.edge = true;
@@ -416,8 +421,9 @@ impl Net {
         conn.edge = true;
         match token {
             Token::Session(key, Side::Client) => {
-                // Its time for a header begins.
+                // Its time for a header and a hello begins.
                 conn.moved = self.now;
+                conn.opened = self.now;
                 self.clients.insert((conn.worker, pack(key)), id);
             }
             Token::Session(key, Side::Backend) => {

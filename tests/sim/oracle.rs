@@ -112,7 +112,10 @@ impl Case<'_> {
         let connected = backend.is_some();
         // Of a header that it began with.
         let is_part = client.arrived < client.greeting.len() || client.greeting.kind == Kind::Cut;
+        let is_late = now - client.opened >= patience.preread;
         let fits = match reported.reason.as_str() {
+            reason if !connected && client.is_turned_away(reason, is_late) => true,
+            "client_gone" if !connected && client.dead && client.lacks_hello() => true,
             "done" if self.is_local_and_gone() => true,
             "done" => {
                 backend.is_some_and(|backend| is_complete(client, backend) && is_complete(backend, client))

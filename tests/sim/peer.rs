@@ -133,10 +133,10 @@ impl Conn {
     }
 
     fn peer_sends(&mut self, rng: &mut Rng) -> bool {
-        let greets = self.sent < self.greeting.len();
+        let greets = self.sent < self.opening_len();
         let mut left = self.peer.total - self.sent;
         if greets && self.peer.received < self.peer.after_received {
-            left = self.greeting.len() - self.sent;
+            left = self.opening_len() - self.sent;
         }
         let waits = !greets && self.peer.received < self.peer.after_received;
         if left == 0 || self.peer.has_ended || waits {

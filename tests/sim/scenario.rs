@@ -86,8 +86,17 @@ impl Plan {
             1 => "proxy_protocol = { from = [\"172.16.0.0/12\"], others = \"plain\" }\n",
             _ => "",
         };
+        // As above.
+        let route = format!("route = [{{ sni = [\"a.example.com\"], pool = \"p{}\" }}]\n", pools - 1);
+        let reads_hellos = match (timeouts.iter().sum::<u64>() / 100 + workers + pools * 3) % 5 {
+            0 => format!("tls = \"passthrough\"\n{route}"),
+            1 => format!("tls = \"passthrough\"\non_no_sni = \"reject\"\n{route}"),
+            _ => String::new(),
+        };
         let preread = timeouts[0] + 500;
-        let keys = format!("[[listener]]\ntimeouts = {{ preread = \"{preread}ms\" }}\n{reads_headers}");
+        let keys = format!(
+            "[[listener]]\ntimeouts = {{ preread = \"{preread}ms\" }}\n{reads_headers}{reads_hellos}"
+        );
         text = text[..listeners_at].to_owned() + &text[listeners_at..].replace("[[listener]]\n", &keys);
         for pool in 0..pools {
             draw_pool(rng, &mut text, pool, timeouts, header, &mut backends);

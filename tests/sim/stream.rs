@@ -14,6 +14,8 @@ pub(crate) enum Stream {
     Coded(u64),
     /// These bytes, and then zeroes.
     Literal(&'static [u8]),
+    /// These bytes, and then those of that stream.
+    Begun(&'static [u8], u64),
 }
 
 impl Stream {
@@ -29,6 +31,12 @@ impl Stream {
                     rest = &mut rest[len..];
                     position += len as u64;
                 }
+            }
+            Self::Begun(bytes, stream) => {
+                let from = to_usize(position).min(bytes.len());
+                let (ours, behind) = buffer.split_at_mut((bytes.len() - from).min(buffer.len()));
+                ours.copy_from_slice(&bytes[from..from + ours.len()]);
+                Self::Coded(stream).read(position.saturating_sub(bytes.len() as u64), behind);
             }
             Self::Literal(bytes) => {
                 let from = to_usize(position);
@@ -68,4 +76,11 @@ fn a_byte_out_of_place_is_found_where_it_is() {
     assert!(stream.mismatch(1_009, &bytes).is_some(), "a word further on");
     bytes[2_000] ^= 1;
     assert_eq!(stream.mismatch(1_001, &bytes), Some(3_001));
+    let mut begun = [0; 11];
+    Stream::Begun(b"hello", 7).read(2, &mut begun);
+    let mut behind = [0; 8];
+    stream.read(0, &mut behind);
+    assert_eq!((&begun[..3], &begun[3..]), (&b"llo"[..], &behind[..]));
+    Stream::Begun(b"hello", 7).read(9, &mut begun);
+    assert_eq!(stream.mismatch(4, &begun), None);
 }

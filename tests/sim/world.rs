@@ -151,6 +151,7 @@ impl World {
         net.backends.clone_from(&plan.backends);
         net.proxy = plan.config.pools[0].proxy_protocol;
         net.listens_behind.clone_from(&plan.config.listeners[0].proxy_protocol);
+        net.reads_hellos = plan.config.listeners[0].routing.as_ref().and_then(|routing| routing.on_no_sni);
         net.shortage.all_splice = plan.config.pools.iter().all(|pool| pool.relay == Relay::Splice);
         let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();

@@ -7,9 +7,10 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::pool::{self, PoolDraft, TIMEOUTS};
+use super::pool_names::named_pool;
 use super::proxy;
-use super::reader::{Reader, quote, spot_of, spot_of_table, str_of};
-use crate::base::nearest::did_you_mean;
+use super::reader::{Reader, spot_of, spot_of_table, str_of};
+use super::routing;
 use crate::config::address::parse_bind;
 use crate::config::error::Invalid;
 use crate::config::model::{Accept, Listener, Timeouts};
@@ -22,7 +23,7 @@ use crate::config::ranges::{BACKLOG_MAX, SESSIONS_MAX, TIMEOUT};
 /// Default length of the accept queue, per worker; the kernel caps it at net.core.somaxconn.
 pub const BACKLOG: u32 = 4096;
 
-/// Default of the time in which a client must have sent its header.
+/// Default of the time in which a client must have sent its header, and its hello.
 const PREREAD: Duration = Duration::from_secs(3);
 
 const ACCEPTS: [(&str, Accept); 2] = {
@@ -53,10 +54,22 @@ pub(super) fn check(
     let timeouts = pool::timeouts_of_listener(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
     let preread = preread(raw.timeouts.as_ref(), &scope, report);
     let proxy_protocol = proxy::check_in(raw.proxy_protocol.as_ref(), &scope, report);
+    let routing = routing::check(raw, &scope, timeouts, pools, pool_indices, report);
     let bind = bind?;
     let name = name.unwrap_or_else(|| if raw.name.is_none() { bind.to_string() } else { String::new() });
     Some(Placed {
-        item: Listener { name, bind, pool, backlog, accept, max_sessions, timeouts, preread, proxy_protocol },
+        item: Listener {
+            name,
+            bind,
+            pool,
+            backlog,
+            accept,
+            max_sessions,
+            timeouts,
+            preread,
+            proxy_protocol,
+            routing,
+        },
         name_at: spot_of(&raw.name).unwrap_or_else(|| scope.spot.clone()),
         address_at: spot_of(&raw.bind).unwrap_or_else(|| scope.spot.clone()),
         scope,
@@ -79,6 +92,7 @@ pub(super) fn of_flag(index: usize, bind: SocketAddr, timeouts: Timeouts) -> Pla
             timeouts,
             preread: PREREAD,
             proxy_protocol: None,
+            routing: None,
         },
         scope: Scope::new(spot.clone(), format!("listener {bind}")),
         name_at: spot.clone(),
@@ -115,11 +129,5 @@ fn pool_of(read: &mut Reader, key: &Key, pools: usize, pool_indices: &HashMap<&s
     if key.is_none() && pools > 1 {
         read.wrong("pool", key, format_args!("missing: the file has {pools} pools, name the one to serve"));
     }
-    let Some(name) = read.text("pool", key) else { return 0 };
-    let index = pool_indices.get(name).copied();
-    if index.is_none() {
-        let hint = did_you_mean(name, pool_indices.keys().copied());
-        read.wrong("pool", key, format_args!("there is no pool {}{hint}", quote(name)));
-    }
-    index.unwrap_or(0)
+    named_pool(read, key, pool_indices).unwrap_or(0)
 }

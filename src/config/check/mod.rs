@@ -14,7 +14,9 @@ pub(super) mod listener;
 mod log_target;
 mod names;
 mod pool;
+mod pool_names;
 mod proxy;
+mod routing;
 
 mod exchange;
 mod health;

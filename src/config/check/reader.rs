@@ -121,6 +121,35 @@ impl Reader<'_> {
         found
     }
 
+    /// Returns a list of at most `max` values that `parse` takes; its error names the mistake.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &str,
+        key: &Key,
+        max: usize,
+        what: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let value = key.as_ref()?.get_ref();
+        let Some(list) = value.as_array().filter(|list| (1..=max).contains(&list.len())) else {
+            let got = self.got(key);
+            self.wrong(name, key, format_args!("must be a list of 1..={max} {what}, got {got}"));
+            return None;
+        };
+        let mut values = Vec::new();
+        for element in list {
+            match element.as_str().map(&parse) {
+                Some(Ok(value)) => values.push(value),
+                Some(Err(mistake)) => self.wrong(name, key, mistake),
+                None => {
+                    let got = self.got_in(key, element);
+                    self.wrong(name, key, format_args!("must be a list of strings, got {got}"));
+                }
+            }
+        }
+        (values.len() == list.len()).then_some(values)
+    }
+
     pub(super) fn name<'k>(&mut self, key: &'k Key) -> Option<&'k str> {
         let text = self.text("name", key)?;
         match check_name_as(text, &self.got(key)) {

@@ -113,7 +113,7 @@ impl Facility {
 }
 
 /// The fields of the lines of a session, in the order that they have unless `log.fields` chooses.
-pub const SESSION_FIELDS: [&str; 18] = [
+pub const SESSION_FIELDS: [&str; 21] = [
     "session",
     "listener",
     "pool",
@@ -121,6 +121,9 @@ pub const SESSION_FIELDS: [&str; 18] = [
     "backend_address",
     "client",
     "peer",
+    "sni",
+    "alpn",
+    "route",
     "source",
     "to_backend",
     "to_client",

@@ -114,7 +114,19 @@ pub(in crate::config) struct RawListener {
     pub(in crate::config) accept: Key,
     pub(in crate::config) max_sessions: Key,
     pub(in crate::config) proxy_protocol: Section<RawProxyIn>,
+    pub(in crate::config) tls: Key,
+    pub(in crate::config) on_no_sni: Key,
+    pub(in crate::config) route: Sections<RawRoute>,
     pub(in crate::config) timeouts: Section<RawListenerTimeouts>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawRoute {
+    pub(in crate::config) sni: Key,
+    pub(in crate::config) alpn: Key,
+    pub(in crate::config) client: Key,
+    pub(in crate::config) pool: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -499,6 +511,7 @@ fn misfit_text(message: &str, path: &[String]) -> String {
     }
     if expected == "a sequence" {
         let header = match path.last().map(String::as_str) {
+            Some("route") => "listener.route",
             Some("backend") => "pool.backend",
             Some("discover") => "pool.discover",
             Some("check") => "pool.check",

@@ -69,10 +69,14 @@ const ADMIN: [&str; 5] = [
     "listen = \"127.0.0.1:9901\"\ntoken_file = \"/etc/token\"\nread_token_file = \"/etc/read\"",
     "metrics = \"[::1]:9902\"\nsocket = true",
 ];
-const OF_LISTENER: [&str; 3] = [
+const OF_LISTENER: [&str; 5] = [
     "",
     "name = \"in\"\nbacklog = 7\naccept = \"balance\"\nmax_sessions = 9",
     "timeouts = { connect = \"1ms\", idle = \"2h\" }",
+    "proxy_protocol = { from = [\"10.0.0.0/8\"] }\ntls = \"passthrough\"\non_no_sni = \"reject\"\n\
+     timeouts = { idle = \"3h\", preread = \"1s\" }\n\
+     route = [{ sni = [\"A.test.\", \"*.b.test\"], alpn = [\"$${x}\"], pool = \"web\" }, { client = [\"::1\"], pool = \"web\" }]",
+    "route = [{ client = [\"10.0.0.0/8\", \"10.0.0.1\"], pool = \"web\" }]",
 ];
 const OF_POOL: [&str; 6] = [
     "proxy_protocol = \"v1\"",

@@ -6,7 +6,7 @@ use super::rows;
 use crate::api;
 use crate::base::time::Instant;
 use crate::control::history::{Standing, StandingChange};
-use crate::messages::query::{self, SessionExplanation};
+use crate::messages::query::{self, Asked, SessionExplanation};
 use crate::pool::{Advice, BackendId, Pool, SkipReason, TierKind};
 use crate::session::Stage;
 
@@ -25,6 +25,7 @@ pub(super) fn explanation(
         "came from {}{front} through listener {:?} to pool {:?}",
         row.client, row.listener, row.pool
     )];
+    sentences.extend(row.asked.as_deref().map(request));
     if row.retries > 0 {
         sentences.push(format!("dials that had failed before: {}", row.retries));
     }
@@ -43,7 +44,8 @@ pub(super) fn explanation(
             ));
         }
         (None, _) if stage == Stage::Preread => {
-            sentences.push("no backend is picked before its PROXY header has come".to_owned());
+            sentences
+                .push("no backend is picked before its PROXY header or its TLS hello has come".to_owned());
         }
         (None, _) => sentences.push("no backend could be picked".to_owned()),
     }
@@ -88,6 +90,15 @@ pub(super) fn explanation(
         end_code,
         end,
     }
+}
+
+/// Returns what the client has asked for, and the route that follows from it.
+fn request(asked: &Asked) -> String {
+    let Asked { sni, alpn, route } = asked;
+    let sni = sni.as_ref().map_or_else(|| "no server".to_owned(), |sni| format!("server {sni:?}"));
+    let alpn = alpn.as_ref().map(|alpn| format!(", offering {alpn}")).unwrap_or_default();
+    let route = route.map_or_else(|| "no route".to_owned(), |route| format!("route {route}"));
+    format!("asked for {sni}{alpn}, and took {route}")
 }
 
 /// Returns the backends of a pool, as if nothing had changed.

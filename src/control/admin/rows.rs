@@ -452,6 +452,7 @@ pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
             ("ended", duration.as_secs_f64(), 0.0, Some(reason.as_str()))
         }
     };
+    let asked = row.asked.as_deref();
     api::Session {
         id: row.id.to_string(),
         listener: row.listener.to_string(),
@@ -460,6 +461,9 @@ pub(super) fn session(row: &query::Row, now: Instant) -> api::Session {
         backend_address: row.backend.as_ref().map(|backend| backend.address.to_string()),
         client: row.client.to_string(),
         peer: row.peer.map(|peer| peer.to_string()),
+        sni: asked.and_then(|asked| asked.sni.as_deref()).map(str::to_owned),
+        alpn: asked.and_then(|asked| asked.alpn.as_deref()).map(str::to_owned),
+        route: asked.and_then(|asked| asked.route).map(|route| route as u64),
         source: row.source.map(|source| source.to_string()),
         state: state.to_owned(),
         age,

@@ -195,6 +195,7 @@ mod tests {
             backend: None,
             client: client.parse().unwrap(),
             peer: None,
+            asked: None,
             source: None,
             opened: now - Duration::from_secs(age),
             given,

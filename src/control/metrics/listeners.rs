@@ -62,6 +62,20 @@ pub(super) fn write(
         "Clients turned away before they were served, by reason.",
         refused,
     )?;
+    let routed = all.iter().flat_map(|(listener, _)| {
+        listener.routed().map(move |(route, count)| {
+            let route = route.map_or_else(|| "default".to_owned(), |index| (index + 1).to_string());
+            ([("listener", listener.settings.name.clone()), ("route", route)], count)
+        })
+    });
+    let routed: Vec<_> = routed.collect();
+    if !routed.is_empty() {
+        families.counters(
+            "l4lb_routed_total",
+            "Sessions by the route that they took, by its number in the file; default is the pool of the listener.",
+            routed,
+        )?;
+    }
     families.counters(
         "l4lb_listener_to_backend_bytes_total",
         "Bytes of its clients written to backends.",

@@ -135,9 +135,11 @@ fn a_source_has_series_and_a_process_without_sources_has_none() {
     assert_eq!(value(&page, &format!("l4lb_discovery_answers_total{found}")), 2.0);
 }
 
-/// A process with an agent for each backend that has said how many sessions it wants.
+/// A process with a route, and with an agent for each backend that has said how many sessions it wants.
 fn with_agents() -> Arc<View> {
-    let view = view_of(&format!("{TWO}\n[pool.agent]\nport = 9707\n"));
+    let route = "max_sessions = 7\nroute = [{ client = [\"10.0.0.0/8\"], pool = \"web\" }]\n";
+    let routed = TWO.replace("max_sessions = 7\n", route);
+    let view = view_of(&format!("{routed}\n[pool.agent]\nport = 9707\n"));
     let advice = Advice { maxconn: Some(30), ..Advice::NONE };
     view.state().snapshot.backends().for_each(|backend| backend.set_agent(advice, false));
     view
@@ -215,7 +217,7 @@ fn no_label_is_anything_but_a_name_of_ours() {
     let page = scrape(&with_a_certificate(with_a_source(with_agents())));
     let ours = [
         "listener", "pool", "backend", "reason", "worker", "state", "kind", "cause", "le", "version",
-        "source", "outcome",
+        "source", "outcome", "route",
     ];
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let labels = line.split_once('{').map_or("", |(_, labels)| labels.split_once('}').unwrap().0);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::slots::Key;
 use crate::base::time::Instant;
-use crate::messages::query::{Filter, RECORDS_MAX};
+use crate::messages::query::{Asked, Filter, RECORDS_MAX};
 use crate::pool::{Backend, BackendId, Choice, Listener, ListenerId, PoolId, Snapshot};
 use crate::session::Summary;
 
@@ -25,6 +25,7 @@ pub(in crate::worker) struct Record {
     pub(in crate::worker) tried: Vec<BackendId>,
     pub(in crate::worker) client: SocketAddr,
     pub(in crate::worker) front: Option<SocketAddr>,
+    pub(in crate::worker) asked: Option<Arc<Asked>>,
     /// Only known when its line was written.
     pub(in crate::worker) source: Option<SocketAddr>,
     pub(in crate::worker) opened: Instant,

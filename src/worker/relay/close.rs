@@ -79,6 +79,7 @@ fn record<K: Kernel>(
         tried: slot.failed.take().map_or(Vec::new(), |failed| failed.tried),
         client: slot.client(),
         front: slot.front(),
+        asked: slot.asked().cloned(),
         source,
         opened: slot.session.accepted_at(),
         summary,

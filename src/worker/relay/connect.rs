@@ -185,9 +185,8 @@ impl<K: Kernel> Relay<K> {
             Dial::Connected => {
                 slot.session.on_connected(core.now);
                 count_connected(&core.stats, core.index, slot);
-                let timeouts = slot.listener.settings.timeouts;
                 let keepalive = core.snapshot.pool(slot.pool).settings.tcp.keepalive;
-                if keepalive.is_some_and(|keepalive| keepalive.idle < timeouts.connect) {
+                if keepalive.is_some_and(|keepalive| keepalive.idle < slot.session.connect_timeout()) {
                     self.keep_alive(core, key);
                 }
                 self.log_start(core, key);

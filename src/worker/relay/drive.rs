@@ -12,7 +12,7 @@ use crate::sys::Kernel;
 use crate::worker::budget::Share;
 use crate::worker::core::{Core, Timer};
 use crate::worker::relay::conduit::{Conduit, RelayBuffers, Source};
-use crate::worker::relay::opening::preread;
+use crate::worker::relay::opening::{Look, preread};
 use crate::worker::relay::uncounted::Counting;
 use crate::worker::relay::{Relay, Slot};
 
@@ -117,7 +117,7 @@ impl<K: Kernel> Relay<K> {
         core.turn.spend(&share);
         match slot.session.end() {
             Some(end) => self.close(core, key, end),
-            None if was_opening && !slot.session.is_opening() => self.proceed(core, key),
+            None if was_opening && !slot.session.is_opening() => self.begin_opened(core, key),
             None => {
                 if slot.is_to_be_listed(core.now) {
                     slot.counting = Counting::Listed;
@@ -207,7 +207,7 @@ fn run<K: Kernel>(
     splice_max: usize,
     now: Instant,
 ) -> Outcome {
-    let Slot { session, client, backend, conduits, origin, .. } = slot;
+    let Slot { session, client, backend, conduits, origin, listener, .. } = slot;
     let socket = match op.side() {
         Side::Client => client,
         Side::Backend => backend.as_ref().expect("the machine names the backend only once it is connected"),
@@ -223,8 +223,9 @@ fn run<K: Kernel>(
             conduits[direction as usize].flush(kernel, socket, is_last, relay_buffers, now)
         }
         Op::Preread => {
-            let may_end = session.hides_more(Side::Client);
-            preread(kernel, (socket, may_end), &mut relay_buffers.buffers, stats, origin)
+            let (may_end, is_late) = (session.hides_more(Side::Client), session.is_late());
+            let look = Look { socket, may_end, is_late };
+            preread(kernel, &look, &mut relay_buffers.buffers, stats, (listener, origin))
         }
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {
             Ok(()) => Outcome::Done,

@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::kv::{ToValue, Value};
@@ -76,6 +77,7 @@ impl<K: Kernel> Relay<K> {
         let listener = &slot.listener.settings.name;
         let pool = &core.snapshot.pool(slot.pool).settings.name;
         let backend = slot.backend_to_report();
+        let asked = slot.asked().map(Arc::as_ref);
         let session = &slot.session;
         let [to_backend, to_client] = session.given();
         log::info!(
@@ -87,6 +89,9 @@ impl<K: Kernel> Relay<K> {
             backend_address = backend.map(|backend| Shown(&backend.address)),
             client:% = slot.client(),
             peer = slot.front().map(Shown),
+            sni = asked.and_then(|asked| asked.sni.as_deref()),
+            alpn = asked.and_then(|asked| asked.alpn.as_deref()),
+            route = asked.and_then(|asked| asked.route),
             source = source.map(Shown),
             to_backend,
             to_client,
@@ -113,6 +118,7 @@ pub(super) fn log_end<K: Kernel>(
     let listener = &slot.listener.settings.name;
     let pool = &core.snapshot.pool(slot.pool).settings.name;
     let backend = slot.backend_to_report();
+    let asked = slot.asked().map(Arc::as_ref);
     let source = slot.source(&mut core.kernel);
     let session = core.id_of(key);
     log::info!(
@@ -124,6 +130,9 @@ pub(super) fn log_end<K: Kernel>(
         backend_address = backend.map(|backend| Shown(&backend.address)),
         client:% = slot.client(),
         peer = slot.front().map(Shown),
+        sni = asked.and_then(|asked| asked.sni.as_deref()),
+        alpn = asked.and_then(|asked| asked.alpn.as_deref()),
+        route = asked.and_then(|asked| asked.route),
         source = source.map(Shown),
         to_backend = summary.to_backend,
         to_client = summary.to_client,

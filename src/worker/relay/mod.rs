@@ -19,6 +19,7 @@ mod lines;
 mod lost_wakeups;
 mod opening;
 mod pipes;
+mod routing;
 mod slot;
 mod stalled;
 mod suspects;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use crate::base::slots::{Key, Slots};
 use crate::base::time::Instant;
 use crate::pool::{BackendId, Choice, Listener};
-use crate::session::{CloseReason, Side, Timeouts};
+use crate::session::{CloseReason, Side};
 use crate::sys::{Kernel, Token};
 use crate::worker::core::Core;
 
@@ -139,11 +140,10 @@ impl<K: Kernel> Relay<K> {
         client: K::Socket,
         peer: SocketAddr,
     ) {
-        let timeouts = listener.settings.timeouts;
         let pool = &core.snapshot.pool(listener.pool).settings;
-        let (tcp, relay) = (&pool.tcp, pool.relay);
-        let own = Timeouts::new(timeouts.connect, timeouts.idle, timeouts.half_close, tcp.user_timeout);
-        let session = opening::session(&listener, own, peer, core.now);
+        let relay = pool.relay;
+        let timeouts = opening::timeouts(&listener.settings.timeouts, pool);
+        let session = opening::session(&listener, timeouts, peer, core.now);
         let is_opening = session.is_opening();
         let slot = Slot {
             session,
@@ -168,7 +168,7 @@ impl<K: Kernel> Relay<K> {
         match core.kernel.watch(&slot.client, Token::Session(key, Side::Client)) {
             // The kernel reports what has come already.
             Ok(()) if is_opening => self.arm(core, key),
-            Ok(()) => self.proceed(core, key),
+            Ok(()) => self.begin(core, key),
             // epoll(7): the system has a limit on watches.
             Err(_) => self.cut(core, key, CloseReason::LocalLimit),
         }

@@ -1,66 +1,149 @@
-//! What a client must send before a backend is chosen: a header of the PROXY protocol, where its listener reads one.
+//! What a client must send before a backend is chosen: a header of the PROXY protocol, and a hello of TLS, where its
+//! listener reads them.
 //!
 //! The bytes are looked at where they are, in the kernel, and taken only as far as the header goes, once it is whole. So
-//! what follows it is read by the relay, and nothing is held for a client whose header comes in pieces.
+//! what follows it, the hello too, is read by the relay, and nothing is held while a header comes in pieces.
 
 use std::io;
 use std::net::SocketAddr;
 
 use crate::base::time::Instant;
+use crate::config::model;
 use crate::config::proxy::Welcome;
+use crate::config::routing::OnNoSni;
 use crate::pool::Listener;
+use crate::preread::client_hello::{self, HELLO_MAX, HelloFault};
 use crate::preread::{HEADER_MAX, Header, Progress, parse_proxy};
 use crate::session::{CloseReason, Outcome, Session, Timeouts};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::relay::Slot;
 use crate::worker::relay::buffers::Buffers;
-use crate::worker::relay::slot::{Front, Origin};
+use crate::worker::relay::slot::Origin;
 
 /// Returns the session of a client that was accepted from this peer.
 pub(super) fn session(listener: &Listener, timeouts: Timeouts, peer: SocketAddr, now: Instant) -> Session {
     let settings = &listener.settings;
-    match &settings.proxy_protocol {
-        Some(proxy) if proxy.welcome(peer.ip()) == Welcome::Header => {
-            Session::opening(timeouts, now, settings.preread)
-        }
-        Some(_) | None => Session::new(timeouts, now),
+    let reads_hello = settings.routing.as_ref().is_some_and(|routing| routing.on_no_sni.is_some());
+    if reads_hello || awaits_header(listener, &Origin::Peer(peer)) {
+        Session::opening(timeouts, now, settings.preread)
+    } else {
+        Session::new(timeouts, now)
     }
 }
 
-/// Looks at what has come from a client, and takes its header once that is whole. `may_end`: it may have ended its
-/// stream.
+/// Where the bytes of a client are looked at, and when.
+pub(super) struct Look<'a, S> {
+    pub(super) socket: &'a S,
+    /// It may have ended its stream.
+    pub(super) may_end: bool,
+    /// This is the last look.
+    pub(super) is_late: bool,
+}
+
+impl<S> Look<'_, S> {
+    /// Returns what `parse` makes of the bytes that have come.
+    fn parse<K: Kernel<Socket = S>, T, R>(
+        &self,
+        kernel: &mut K,
+        room: &mut [u8],
+        parse: impl FnOnce(&[u8]) -> Progress<T, R>,
+    ) -> Result<Progress<T, R>, Outcome> {
+        // Asked before the peek, which then returns all that ever comes.
+        let has_ended = self.may_end && kernel.has_ended(self.socket);
+        let there = match kernel.peek(self.socket, room) {
+            Ok(0) => return Err(Outcome::Eof),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Outcome::WouldBlock),
+            Err(error) => return Err(Outcome::Failed(error.kind())),
+        };
+        match parse(&room[..there]) {
+            Progress::More(_) if has_ended => Err(Outcome::Eof),
+            Progress::More(_) => Err(Outcome::WouldBlock),
+            progress @ (Progress::Done(..) | Progress::Refused(_)) => Ok(progress),
+        }
+    }
+}
+
+/// Looks at what has come from a client: takes its header once that is whole, and reads its hello, which stays.
 pub(super) fn preread<K: Kernel>(
     kernel: &mut K,
-    (socket, may_end): (&K::Socket, bool),
+    look: &Look<'_, K::Socket>,
+    buffers: &mut Buffers,
+    stats: &WorkerStats,
+    (listener, origin): (&Listener, &mut Origin),
+) -> Outcome {
+    if awaits_header(listener, origin) {
+        let outcome = take_header(kernel, look, buffers, stats, origin);
+        if outcome != Outcome::Done {
+            return outcome;
+        }
+    }
+    match listener.settings.routing.as_ref().and_then(|routing| routing.on_no_sni) {
+        Some(on_no_sni) => read_hello(kernel, look, buffers, on_no_sni, origin),
+        None => Outcome::Done,
+    }
+}
+
+fn awaits_header(listener: &Listener, origin: &Origin) -> bool {
+    let proxy = listener.settings.proxy_protocol.as_ref();
+    origin.header().is_none()
+        && proxy.is_some_and(|proxy| proxy.welcome(origin.peer().ip()) == Welcome::Header)
+}
+
+fn take_header<K: Kernel>(
+    kernel: &mut K,
+    look: &Look<'_, K::Socket>,
     buffers: &mut Buffers,
     stats: &WorkerStats,
     origin: &mut Origin,
 ) -> Outcome {
     let room = &mut buffers.room_to_look()[..HEADER_MAX];
-    // Asked before the peek, which then returns all that ever comes.
-    let has_ended = may_end && kernel.has_ended(socket);
-    let there = match kernel.peek(socket, room) {
-        Ok(0) => return Outcome::Eof,
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Outcome::WouldBlock,
-        Err(error) => return Outcome::Failed(error.kind()),
-    };
-    match parse_proxy(&room[..there]) {
-        Progress::More(_) if has_ended => Outcome::Eof,
-        Progress::More(_) => Outcome::WouldBlock,
-        Progress::Refused(refusal) => {
+    match look.parse(kernel, room, parse_proxy) {
+        Err(outcome) => outcome,
+        Ok(Progress::More(_)) => Outcome::WouldBlock,
+        Ok(Progress::Refused(refusal)) => {
             log::debug!(peer:% = origin.peer(), why = refusal.as_str(); "a client is refused");
             Outcome::Refused(CloseReason::ProxyBad)
         }
-        Progress::Done(header, len) => match take(kernel, socket, &mut room[..len]) {
+        Ok(Progress::Done(header, len)) => match take(kernel, look.socket, &mut room[..len]) {
             Ok(()) => {
                 stats.on_header_taken(len, header == Header::Local);
-                *origin = Origin::Front(Box::new(Front { peer: origin.peer(), header }));
+                origin.opened().header = Some(header);
                 Outcome::Done
             }
             Err(error) => Outcome::Failed(error.kind()),
         },
+    }
+}
+
+/// Reads a hello without taking it. Clients that send none, or one without a name, go by `on_no_sni`.
+fn read_hello<K: Kernel>(
+    kernel: &mut K,
+    look: &Look<'_, K::Socket>,
+    buffers: &mut Buffers,
+    on_no_sni: OnNoSni,
+    origin: &mut Origin,
+) -> Outcome {
+    let nameless = |why: CloseReason| match on_no_sni {
+        OnNoSni::Default => Outcome::Done,
+        OnNoSni::Reject => Outcome::Refused(why),
+    };
+    let room = &mut buffers.room_to_look()[..HELLO_MAX];
+    match look.parse(kernel, room, client_hello::parse) {
+        Ok(Progress::Done(hello, _)) => {
+            let has_name = hello.server_name.is_some();
+            origin.opened().hello = hello;
+            if has_name { Outcome::Done } else { nameless(CloseReason::NoSni) }
+        }
+        Ok(Progress::Refused(HelloFault::NotTls)) | Err(Outcome::Eof) => nameless(CloseReason::NoSni),
+        Ok(Progress::Refused(fault)) => {
+            log::debug!(peer:% = origin.peer(), why = fault.as_str(); "a client is refused");
+            Outcome::Refused(CloseReason::HelloBad)
+        }
+        Err(Outcome::WouldBlock) if look.is_late => nameless(CloseReason::PrereadTimeout),
+        Ok(Progress::More(_)) => Outcome::WouldBlock,
+        Err(outcome) => outcome,
     }
 }
 
@@ -73,6 +156,11 @@ fn take<K: Kernel>(kernel: &mut K, socket: &K::Socket, mut room: &mut [u8]) -> i
         }
     }
     Ok(())
+}
+
+/// Returns the timeouts of a session to this pool.
+pub(super) fn timeouts(own: &model::Timeouts, pool: &model::Pool) -> Timeouts {
+    Timeouts::new(own.connect, own.idle, own.half_close, pool.tcp.user_timeout)
 }
 
 impl<K: Kernel> Slot<K> {

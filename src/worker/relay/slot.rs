@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
+use crate::messages::query::Asked;
 use crate::pool::{Backend, BackendId, Choice, Lease, Listener, PoolId};
 use crate::preread::Header;
+use crate::preread::client_hello::ClientHello;
 use crate::session::{CloseReason, Session};
 use crate::sys::Kernel;
 use crate::worker::relay::conduit::Conduit;
@@ -40,22 +42,28 @@ pub(in crate::worker) struct Slot<K: Kernel> {
 
 /// The other end of the client's socket, the peer, and the client that it connects for.
 pub(super) enum Origin {
-    /// The peer is the client, or its header has not come yet.
+    /// The peer is the client, and nothing is known of it, or nothing yet.
     Peer(SocketAddr),
-    /// The peer is a balancer in front. Few listeners have any, so the size of a session is that of the other case.
-    Front(Box<Front>),
+    /// More is known. Few listeners ask for more, so the size of a session is that of the other case.
+    Opened(Box<Opened>),
 }
 
-pub(super) struct Front {
+/// What a client has sent before its backend was chosen.
+pub(super) struct Opened {
     pub(super) peer: SocketAddr,
-    pub(super) header: Header,
+    /// The peer is a balancer in front.
+    pub(super) header: Option<Header>,
+    /// Until its route is chosen.
+    pub(super) hello: ClientHello,
+    /// What is left of its hello then, for logs and answers.
+    pub(super) asked: Option<Arc<Asked>>,
 }
 
 impl Origin {
     pub(super) fn peer(&self) -> SocketAddr {
         match self {
             Self::Peer(peer) => *peer,
-            Self::Front(front) => front.peer,
+            Self::Opened(opened) => opened.peer,
         }
     }
 
@@ -63,7 +71,20 @@ impl Origin {
     pub(super) fn header(&self) -> Option<Header> {
         match self {
             Self::Peer(_) => None,
-            Self::Front(front) => Some(front.header),
+            Self::Opened(opened) => opened.header,
+        }
+    }
+
+    /// Returns the place of what the client has sent.
+    pub(super) fn opened(&mut self) -> &mut Opened {
+        loop {
+            match self {
+                Self::Opened(opened) => return opened,
+                Self::Peer(peer) => {
+                    let (peer, hello) = (*peer, ClientHello::default());
+                    *self = Self::Opened(Box::new(Opened { peer, header: None, hello, asked: None }));
+                }
+            }
         }
     }
 }
@@ -101,6 +122,14 @@ impl<K: Kernel> Slot<K> {
     /// The balancer in front that has sent the header of the client.
     pub(in crate::worker) fn front(&self) -> Option<SocketAddr> {
         self.origin.header().map(|_| self.origin.peer())
+    }
+
+    /// What it has asked for, and its route.
+    pub(in crate::worker) fn asked(&self) -> Option<&Arc<Asked>> {
+        match &self.origin {
+            Origin::Peer(_) => None,
+            Origin::Opened(opened) => opened.asked.as_ref(),
+        }
     }
 
     /// Returns the backend that it is on, or else the last that could not be dialed.

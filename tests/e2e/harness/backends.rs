@@ -175,6 +175,8 @@ pub(crate) struct Backends {
     health: String,
     /// By node.
     backends: Vec<&'static str>,
+    /// Each node has a pool of its own.
+    is_apart: bool,
     listeners: Vec<&'static str>,
 }
 
@@ -195,6 +197,7 @@ pub(crate) fn dead_backends(nodes: usize) -> Backends {
         pool: String::new(),
         health: "type = \"off\"".into(),
         backends: vec![""; nodes],
+        is_apart: false,
         listeners: vec![""],
     }
 }
@@ -216,6 +219,11 @@ impl Backends {
     /// Further keys of `[[pool]]`.
     pub(crate) fn pool(self, keys: &str) -> Self {
         Self { pool: keys.into(), ..self }
+    }
+
+    /// Each node is in a pool of its own: that of node 0 is `p0`.
+    pub(crate) fn apart(self) -> Self {
+        Self { is_apart: true, ..self }
     }
 
     /// The keys of `health`, with commas.
@@ -290,12 +298,20 @@ impl Backends {
             let separator = if keys.is_empty() { "" } else { ", " };
             format!("{{ name = \"n{index}\", address = \"{}\"{separator}{keys} }}", node.address)
         });
-        let backends = backends.collect::<Vec<_>>().join(", ");
+        let backends: Vec<String> = backends.collect();
         let (Self { workers, drain_timeout, global, pool, health, .. }, relay) = (self, relay_mode());
-        format!(
-            "[global]\nworkers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{global}\n\
-             [[pool]]\n{pool}\nrelay = \"{relay}\"\nhealth = {{ {health} }}\nbackend = [{backends}]\n"
-        )
+        let one_pool = |name: &str, backends: &str| {
+            format!(
+                "[[pool]]\n{name}{pool}\nrelay = \"{relay}\"\nhealth = {{ {health} }}\nbackend = [{backends}]\n"
+            )
+        };
+        let pools = if self.is_apart {
+            let named = backends.iter().zip(0..);
+            named.map(|(backend, index)| one_pool(&format!("name = \"p{index}\"\n"), backend)).collect()
+        } else {
+            one_pool("", &backends.join(", "))
+        };
+        format!("[global]\nworkers = {workers}\ndrain_timeout = \"{drain_timeout}\"\n{global}\n{pools}")
     }
 }
 

@@ -150,7 +150,8 @@ impl World {
         let name = &self.groups[group].name;
         let is_it = |listener: &&Arc<Listener>| listener.settings.name == *name;
         let listener = self.snapshot.listeners.iter().find(is_it).expect("it listens");
-        let pool = self.snapshot.pool(listener.pool);
+        // It names the server that the first route is for.
+        let pool = self.snapshot.pool(listener.routes.first().copied().unwrap_or(listener.pool));
         let tries_anyway = pool.settings.when_all_down == WhenAllDown::TryAnyway;
         let has_backend =
             pool.has_eligible() || tries_anyway && pool.backends.iter().any(|backend| backend.weight() > 0);

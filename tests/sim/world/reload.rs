@@ -33,6 +33,7 @@ impl World {
             _ => self.rename_pool(&mut config),
         }
         self.coverage.hit("reconfigured");
+        lead_to_the_next_pool(&mut config);
         let next = self.reload(&config);
         self.publish(next);
     }
@@ -199,4 +200,14 @@ impl World {
 /// Sessions that it has ever had.
 fn sessions_of(pool: &l4lb::pool::Pool) -> u64 {
     pool.backends.iter().map(|backend| backend.sessions()).sum()
+}
+
+/// The routes of each listener lead to the pool behind its own.
+fn lead_to_the_next_pool(config: &mut Config) {
+    let pools = config.pools.len();
+    for listener in &mut config.listeners {
+        let next = (listener.pool + 1) % pools;
+        let targets = listener.routing.iter_mut().flat_map(|routing| &mut routing.targets);
+        targets.for_each(|target| target.pool = next);
+    }
 }

@@ -1,0 +1,71 @@
+//! The pool of a session: that of its listener, or of the route that its client takes.
+//!
+//! It is chosen when all that a client must send first is there, by the listener as it is then: a reload meanwhile may
+//! have moved it to another pool, whose backends are checked and cut where those of the former are no longer.
+
+use std::sync::Arc;
+
+use crate::base::slots::Key;
+use crate::messages::query::Asked;
+use crate::pool::Snapshot;
+use crate::preread::client_hello::ClientHello;
+use crate::sys::Kernel;
+use crate::worker::core::Core;
+use crate::worker::relay::conduit::Conduit;
+use crate::worker::relay::opening::timeouts;
+use crate::worker::relay::slot::Origin;
+use crate::worker::relay::{Relay, Slot};
+
+impl<K: Kernel> Relay<K> {
+    /// Takes a session of which all is known to its pool, and as far as it gets now.
+    pub(super) fn begin(&mut self, core: &mut Core<K>, key: Key) {
+        if let Some(slot) = self.sessions.get_mut(key) {
+            route(slot, &core.snapshot);
+        }
+        self.proceed(core, key);
+    }
+
+    /// The same once the client has sent all that it must.
+    pub(super) fn begin_opened(&mut self, core: &mut Core<K>, key: Key) {
+        if let Some(slot) = self.sessions.get_mut(key) {
+            take_present_listener(slot, &core.snapshot);
+        }
+        self.begin(core, key);
+    }
+}
+
+/// Replaces the version of the listener that has accepted a session by the present one, unless it was removed.
+fn take_present_listener<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot) {
+    let Some(present) = snapshot.listener(slot.listener.id) else { return };
+    if !Arc::ptr_eq(present, &slot.listener) {
+        slot.listener = Arc::clone(present);
+        slot.pool = present.pool;
+        let settings = &snapshot.pool(present.pool).settings;
+        slot.session.on_routed(timeouts(&present.settings.timeouts, settings));
+        slot.conduits = [Conduit::new(settings.relay), Conduit::new(settings.relay)];
+    }
+}
+
+/// Leads a session to the pool of its route, if its listener has one for it.
+fn route<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot) {
+    let hello = match &mut slot.origin {
+        Origin::Opened(opened) => std::mem::take(&mut opened.hello),
+        Origin::Peer(_) => ClientHello::default(),
+    };
+    let listener = Arc::clone(&slot.listener);
+    let Some(routing) = &listener.settings.routing else { return };
+    let route = routing.table.find(&hello, slot.client().ip());
+    listener.on_routed(route);
+    let ClientHello { server_name: sni, alpn } = hello;
+    let alpn = (!alpn.is_empty()).then(|| alpn.to_string().into_boxed_str());
+    let number = route.map(|index| index + 1);
+    if sni.is_some() || alpn.is_some() || number.is_some() {
+        slot.origin.opened().asked = Some(Arc::new(Asked { sni, alpn, route: number }));
+    }
+    let Some(index) = route else { return };
+    let (target, pool) = (&routing.targets[index], listener.routes[index]);
+    let settings = &snapshot.pool(pool).settings;
+    slot.pool = pool;
+    slot.session.on_routed(timeouts(&target.timeouts, settings));
+    slot.conduits = [Conduit::new(settings.relay), Conduit::new(settings.relay)];
+}
