@@ -151,7 +151,7 @@ pub struct Row {
     pub opened: Instant,
     /// Bytes written to the backend and to the client, by [`Direction`](crate::session::Direction).
     pub given: [u64; 2],
-    /// From accept to the connected backend.
+    /// As [`Summary::connect_time`](crate::session::Summary::connect_time).
     pub connect_time: Option<Duration>,
     /// Number of dials after the first.
     pub retries: u32,

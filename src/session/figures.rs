@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::time::Instant;
 use crate::session::half::{Half, HalfState};
 use crate::session::machine::Session;
+use crate::session::timeouts::NEVER;
 use crate::session::{CloseReason, Direction, Side, Stage, Summary};
 
 impl Session {
@@ -27,7 +28,7 @@ impl Session {
 
     /// Returns its stage, or the stage in which a side died.
     pub fn stage(&self) -> Stage {
-        match (self.connected, Side::BOTH.map(|side| self.has_ended(side))) {
+        match (self.connect_time(), Side::BOTH.map(|side| self.has_ended(side))) {
             (None, _) if self.endpoint(Side::Client).is_awaited => Stage::Preread,
             (None, _) => Stage::Dialing,
             (Some(_), [false, false]) => Stage::Open,
@@ -51,9 +52,10 @@ impl Session {
         self.accepted
     }
 
-    /// Returns the time from accept to the connected backend; `None` before that.
+    /// Returns the time until a backend was connected, from when one could first be dialed: from accept, or from what
+    /// was awaited of the client. `None` before that.
     pub fn connect_time(&self) -> Option<Duration> {
-        self.connected.map(|connected| connected - self.accepted)
+        (self.connected != NEVER).then(|| self.connected - self.opened)
     }
 
     /// Returns the moment of the last activity.

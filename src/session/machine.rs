@@ -34,7 +34,10 @@ pub struct Session {
     last_filled: Direction,
     pub(super) timeouts: Timeouts,
     pub(super) accepted: Instant,
-    pub(super) connected: Option<Instant>,
+    /// When nothing more was awaited of the client: from then on a backend could be dialed.
+    pub(super) opened: Instant,
+    /// `NEVER` before that, which takes less room than an `Option`.
+    pub(super) connected: Instant,
     pub(super) last_activity: Instant,
     /// When the half-close timeout last found bytes in flight to a reader that pauses.
     pub(super) held_up: Instant,
@@ -56,7 +59,8 @@ impl Session {
             last_filled: Direction::ToClient,
             timeouts,
             accepted: now,
-            connected: None,
+            opened: now,
+            connected: NEVER,
             last_activity: now,
             held_up: now,
             ask_at: NEVER,
@@ -156,7 +160,7 @@ impl Session {
     pub fn on_connected(&mut self, now: Instant) {
         debug_assert!(self.is_connecting());
         self.phase = Phase::Relaying;
-        self.connected = Some(now);
+        self.connected = now;
         self.last_activity = now;
         self.endpoints[Side::Backend as usize].writable = true;
         // Hints from before the connection was established mean nothing (epoll reports OUT|HUP for them).
@@ -287,6 +291,7 @@ impl Session {
         match outcome {
             Outcome::Done => {
                 self.phase = Phase::Waiting { since: now };
+                self.opened = now;
                 self.endpoints[Side::Client as usize].is_awaited = false;
             }
             Outcome::WouldBlock if client.error.is_some() => self.cut(CloseReason::ClientGone),

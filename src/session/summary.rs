@@ -246,7 +246,8 @@ pub struct Summary {
     pub to_client: u64,
     /// Bytes taken from one side that the other could not accept any more, by [`Direction`](crate::session::Direction).
     pub discarded: [u64; 2],
-    /// From accept to the connected backend, failed dials included; `None` when none connected.
+    /// From accept, or from what the client had to send first, to the connected backend, failed dials included; `None`
+    /// when none connected.
     pub connect_time: Option<Duration>,
     /// From accept to the end.
     pub duration: Duration,

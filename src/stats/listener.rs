@@ -22,7 +22,7 @@ pub struct ListenerCounts {
     pub refused: [Tally; RefuseReason::ALL.len()],
     /// Bytes written to backends and to clients, by [`Direction`](crate::session::Direction).
     pub given: [Tally; 2],
-    /// From accept to the connected backend, failed dials included.
+    /// As [`Summary::connect_time`].
     pub connect_time: Histogram<Latency>,
     /// From accept to the end.
     pub duration: Histogram<Lifetime>,
@@ -39,7 +39,7 @@ pub struct ListenerReading {
     pub refused: [u64; RefuseReason::ALL.len()],
     /// Bytes written to backends and to clients.
     pub given: [u64; 2],
-    /// From accept to the connected backend.
+    /// As [`Summary::connect_time`].
     pub connect_time: Reading,
     /// From accept to the end.
     pub duration: Reading,
@@ -81,7 +81,7 @@ impl ListenerStats {
         ListenerReading { accepted, closed, refused, given, connect_time, duration }
     }
 
-    /// Returns the times from accept to the connected backend, failed dials included.
+    /// Returns the times until backends were connected, as [`Summary::connect_time`].
     pub fn connect_time(&self) -> Reading {
         Reading::sum_of::<Latency>(self.0.iter().map(|counts| counts.connect_time.read()))
     }

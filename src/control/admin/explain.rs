@@ -51,7 +51,7 @@ pub(super) fn explanation(
     }
     if let Some(connect) = row.connect_time {
         let from = row.source.map(|source| format!(", from {source}")).unwrap_or_default();
-        sentences.push(format!("was connected {connect:?} after it came{from}"));
+        sentences.push(format!("was connected {connect:?} after it could first be dialed{from}"));
     }
     let (mut end_code, mut end) = (None, None);
     if let query::SessionState::Ended { reason, code, reset_by, half_closed_by, duration, .. } = row.state {

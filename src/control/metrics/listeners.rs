@@ -88,7 +88,7 @@ pub(super) fn write(
     )?;
     families.histograms(
         "l4lb_listener_connect_seconds",
-        "Time from accept to the connected backend, failed dials included.",
+        "Time from accept, or from what a client had to send first, to the connected backend, failed dials included.",
         all.iter().map(|(listener, counts)| (name(listener), &counts.connect_time)),
     )?;
     families.histograms(

@@ -104,3 +104,30 @@ fn a_client_that_resets_behind_its_header_is_dialed_for_while_bytes_wait() {
     session.on_outcome(Op::AskUnread(Client), Outcome::Unread, START);
     assert_eq!((session.next_op(), session.end()), (None, None));
 }
+
+/// A balancer in front may connect long before it has a client: no backend is slow for that.
+#[test]
+fn the_wait_for_a_header_is_part_of_the_duration_but_not_of_the_time_to_connect() {
+    let mut session = opening();
+    let [header, dialed, over] = [2_000, 2_030, 2_100].map(|ms| START + Duration::from_millis(ms));
+    session.on_ready(Client, READABLE);
+    session.on_outcome(Op::Preread, Outcome::Done, header);
+    assert_eq!(session.connect_time(), None);
+    session.on_dial(header);
+    session.on_connected(dialed);
+    assert_eq!(session.connect_time(), Some(dialed - header));
+    let summary = session.summary(CloseReason::Done, over);
+    assert_eq!((summary.connect_time, summary.duration), (Some(dialed - header), over - START));
+    assert_eq!(session.age(over), over - START);
+}
+
+#[test]
+fn the_time_to_connect_of_a_client_without_a_header_counts_from_accept_over_all_dials() {
+    let mut session = Session::new(Timeouts::new(CONNECT, IDLE, HALF_CLOSE, None), START);
+    let [failed, connected] = [10, 25].map(|ms| START + Duration::from_millis(ms));
+    session.on_dial(START);
+    session.on_undialed(failed);
+    session.on_redial(failed);
+    session.on_connected(connected);
+    assert_eq!(session.connect_time(), Some(connected - START));
+}

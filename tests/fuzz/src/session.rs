@@ -51,6 +51,8 @@ struct Books {
     session: Session,
     now: Instant,
     accepted: Instant,
+    /// When its header was taken, or else accepted.
+    opened: Instant,
     connected: Option<Instant>,
     redials: u32,
     /// Silence for which a peer is given up; `None`: never.
@@ -152,6 +154,7 @@ impl Books {
             now,
             user,
             accepted: now,
+            opened: now,
             connected: None,
             redials: 0,
             cut: None,
@@ -377,7 +380,7 @@ impl Books {
         let side = op.side();
         self.is_header_new &= op != Op::Flush(Direction::ToBackend);
         match (op, outcome) {
-            (Op::Preread, Outcome::Done) => self.is_opening = false,
+            (Op::Preread, Outcome::Done) => (self.is_opening, self.opened) = (false, self.now),
             (Op::Preread, Outcome::Refused(reason)) => self.expect_turned_away(reason),
             (Op::Preread, Outcome::WouldBlock) if self.wire(side).error.is_some() => {
                 self.expect_turned_away(CloseReason::ClientGone);
@@ -465,7 +468,7 @@ impl Books {
         );
         assert_eq!(u64::from(self.session.unwritten_preface()), self.header);
         assert_eq!(summary.reset_by, self.first_to_fail);
-        assert_eq!(summary.connect_time, self.connected.map(|connected| connected - self.accepted));
+        assert_eq!(summary.connect_time, self.connected.map(|connected| connected - self.opened));
         assert_eq!((summary.duration, summary.retries), (self.now - self.accepted, self.redials));
     }
 
