@@ -62,7 +62,7 @@ mod base {
     }
 }
 mod config {
-    pub use l4lb::config::model;
+    pub use l4lb::config::{model, proxy};
 }
 mod pool {
     pub use crate::backend::Backend;

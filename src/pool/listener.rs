@@ -1,9 +1,11 @@
 //! One listener as its sessions see it.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::config::model;
+use crate::config::proxy::Welcome;
 use crate::pool::{Gauge, PoolId};
 use crate::stats::{ListenerStats, Tally};
 
@@ -85,6 +87,13 @@ impl Listener {
     pub fn routed(&self) -> impl Iterator<Item = (Option<usize>, u64)> {
         let is_route = |index| (index < self.routes.len()).then_some(index);
         self.routed.iter().zip(0..).map(move |(count, index)| (is_route(index), count.get()))
+    }
+
+    /// Returns whether a client with this address must send something before its backend is chosen.
+    pub fn awaits_more(&self, peer: IpAddr) -> bool {
+        let reads_hello = self.settings.routing.as_ref().is_some_and(|routing| routing.on_no_sni.is_some());
+        let proxy = self.settings.proxy_protocol.as_ref();
+        reads_hello || proxy.is_some_and(|proxy| proxy.welcome(peer) == Welcome::Header)
     }
 
     /// Returns the limit on its sessions.

@@ -52,12 +52,20 @@ pub enum RefuseReason {
     HelloBad,
     /// It has named no server.
     NoSni,
+    /// Too many others had yet to send what their listeners await. It was no session.
+    PrereadLimit,
 }
 
 impl RefuseReason {
     /// All reasons, in the order of [`RefuseReason::index`].
-    pub const ALL: [Self; 5] =
-        [Self::ProxyUntrusted, Self::ProxyBad, Self::PrereadTimeout, Self::HelloBad, Self::NoSni];
+    pub const ALL: [Self; 6] = [
+        Self::ProxyUntrusted,
+        Self::ProxyBad,
+        Self::PrereadTimeout,
+        Self::HelloBad,
+        Self::NoSni,
+        Self::PrereadLimit,
+    ];
 
     /// Returns its place in [`RefuseReason::ALL`].
     pub const fn index(self) -> usize {
@@ -72,6 +80,7 @@ impl RefuseReason {
             Self::PrereadTimeout => CloseReason::PrereadTimeout.as_str(),
             Self::HelloBad => CloseReason::HelloBad.as_str(),
             Self::NoSni => CloseReason::NoSni.as_str(),
+            Self::PrereadLimit => "preread_limit",
         }
     }
 

@@ -10,12 +10,19 @@ use crate::pool::{Gauge, Listener};
 #[derive(Debug)]
 pub struct Admission {
     all: Gauge,
+    /// Those of clients that have yet to send what their listeners await.
+    opening: Gauge,
     sessions_max: AtomicUsize,
 }
 
 /// With so few places left, none must be taken before a client is known to wait: while the queue is checked, another
 /// worker would find no place and log that clients wait for one.
 const SCARCE: usize = 64;
+
+/// Clients that send nothing could take all places of all listeners. So one place of so many is for them.
+const OPENING_SHARE: usize = 4;
+/// Under a small limit so many may wait all the same.
+const OPENING_MIN: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full {
@@ -26,7 +33,11 @@ pub(super) struct Full {
 impl Admission {
     /// Returns an admission without sessions, with at most `sessions_max` over all listeners.
     pub fn new(sessions_max: usize) -> Self {
-        Self { all: Gauge::default(), sessions_max: AtomicUsize::new(sessions_max) }
+        Self {
+            all: Gauge::default(),
+            opening: Gauge::default(),
+            sessions_max: AtomicUsize::new(sessions_max),
+        }
     }
 
     /// Sets the limit for later sessions; open ones stay, even above it.
@@ -47,6 +58,18 @@ impl Admission {
             return Err(Full { limit: sessions_max, of_listener: false });
         }
         Ok(())
+    }
+
+    /// Takes a place among those of clients that must send something first, which must be given back by
+    /// [`Admission::leave_opening`]; returns false when there are too many.
+    pub(super) fn enter_opening(&self) -> bool {
+        let sessions_max = self.sessions_max.load(Ordering::Relaxed);
+        self.opening.enter((sessions_max / OPENING_SHARE).max(OPENING_MIN))
+    }
+
+    /// Must be called once a client has sent that, or has ended without.
+    pub(super) fn leave_opening(&self) {
+        self.opening.leave();
     }
 
     /// Returns whether a place must be taken only for a client known to wait.

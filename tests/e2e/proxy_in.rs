@@ -246,3 +246,35 @@ fn who_is_no_balancer_in_front_is_reset_or_served_without_a_header() {
     expect_served(front);
     service.audit();
 }
+
+/// Silent clients of one listener could take the places of all.
+#[test]
+fn a_client_is_reset_when_too_many_others_have_yet_to_send_a_header() {
+    const LOCALS: &str = "proxy_protocol = { from = [\"127.0.0.0/8\"] }\ntimeouts = { preread = \"1m\" }";
+    let backends = behind(LOCALS).global("max_sessions = 20");
+    let service = backends.start();
+    let mut silent: Vec<Peer> = (0..16).map(|_| service.client()).collect();
+    until("they are accepted", || service.server.totals().accepted == 16);
+    // The reset may come before connect(2) returns.
+    let reset = TcpStream::connect(service.address()).and_then(|mut another| {
+        another.set_read_timeout(Some(PATIENCE))?;
+        another.read(&mut [0])
+    });
+    assert_eq!(reset.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    expect_refused(&service, RefuseReason::PrereadLimit, 1);
+    // One that has sent its header, and one that has left, make room for two.
+    let mut served = silent.remove(0);
+    served.sending().bytes(V1);
+    served.receiving().anything(&mut [0]);
+    silent.remove(0).reset();
+    until("it is gone", || service.server.totals().closed_total() == 1);
+    for _ in 0..2 {
+        silent.push(service.client());
+    }
+    until("they are accepted", || service.server.totals().accepted == 18);
+    expect_refused(&service, RefuseReason::PrereadLimit, 1);
+    silent.iter_mut().for_each(Peer::reset);
+    served.reset();
+    until("all are gone", || service.server.totals().closed_total() == 18);
+    service.audit();
+}

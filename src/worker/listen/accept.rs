@@ -127,8 +127,15 @@ impl<K: Kernel> Acceptor<K> {
         match core.kernel.accept(&slot.socket) {
             Ok((client, peer)) => {
                 slot.next_pause = PAUSE_FIRST;
-                if slot.refuses(peer) {
-                    self.refuse(core, index, client, peer);
+                let refused = if slot.refuses(peer) {
+                    Some(RefuseReason::ProxyUntrusted)
+                } else if slot.listener.awaits_more(peer.ip()) && !core.admission.enter_opening() {
+                    Some(RefuseReason::PrereadLimit)
+                } else {
+                    None
+                };
+                if let Some(reason) = refused {
+                    self.refuse(core, index, client, (peer, reason));
                     return None;
                 }
                 let (listener, accept) = (Arc::clone(&slot.listener), slot.accept());
@@ -146,13 +153,19 @@ impl<K: Kernel> Acceptor<K> {
     }
 
     /// Resets a client that may not connect here. It was no session, and gives its place back.
-    fn refuse(&mut self, core: &mut Core<K>, index: usize, client: K::Socket, peer: SocketAddr) {
+    fn refuse(
+        &mut self,
+        core: &mut Core<K>,
+        index: usize,
+        client: K::Socket,
+        (peer, reason): (SocketAddr, RefuseReason),
+    ) {
         core.kernel.reset(client);
         let Some(slot) = self.listeners.get_mut(index) else { return };
         core.admission.leave(&slot.listener);
-        slot.listener.stats().of(core.index).refused[RefuseReason::ProxyUntrusted.index()].add(1);
+        slot.listener.stats().of(core.index).refused[reason.index()].add(1);
         if let Some(untold) = slot.refusal_log.take(core.now) {
-            let (name, reason) = (&slot.listener.settings.name, RefuseReason::ProxyUntrusted.as_str());
+            let (name, reason) = (&slot.listener.settings.name, reason.as_str());
             log::warn!(listener:% = name, client:% = peer, reason, untold; "a client is refused");
         }
         self.count_down_queue(core, index);

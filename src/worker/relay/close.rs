@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::base::address::Address;
 use crate::base::slots::Key;
-use crate::session::{CloseMode, CloseReason, End, Summary};
+use crate::session::{CloseMode, CloseReason, End, Stage, Summary};
 use crate::sys::Kernel;
 use crate::worker::core::Core;
 use crate::worker::inspect::flight_recorder::Record;
@@ -33,6 +33,9 @@ impl<K: Kernel> Relay<K> {
         }
         slot.count(&core.stats, core.index);
         let summary = slot.session.summary(slot.reported(end.reason), core.now);
+        if summary.stage == Stage::Preread {
+            core.admission.leave_opening();
+        }
         core.stats.on_closed(&summary);
         core.stats.on_header_lost(slot.session.unwritten_preface());
         slot.listener.stats().of(core.index).on_closed(&summary);

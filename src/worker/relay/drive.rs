@@ -6,7 +6,7 @@ use std::io;
 use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::base::time::Instant;
-use crate::session::{Expiry, Op, Outcome, Side};
+use crate::session::{Expiry, Op, Outcome, Side, Stage};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::budget::Share;
@@ -115,6 +115,9 @@ impl<K: Kernel> Relay<K> {
         debug_assert!(!slot.conduits.iter().any(Conduit::is_in_scratch), "the scratch is shared");
         core.stats.on_taken(share.taken);
         core.turn.spend(&share);
+        if was_opening && slot.session.stage() != Stage::Preread {
+            core.admission.leave_opening();
+        }
         match slot.session.end() {
             Some(end) => self.close(core, key, end),
             None if was_opening && !slot.session.is_opening() => self.begin_opened(core, key),

@@ -23,10 +23,8 @@ use crate::worker::relay::slot::Origin;
 
 /// Returns the session of a client that was accepted from this peer.
 pub(super) fn session(listener: &Listener, timeouts: Timeouts, peer: SocketAddr, now: Instant) -> Session {
-    let settings = &listener.settings;
-    let reads_hello = settings.routing.as_ref().is_some_and(|routing| routing.on_no_sni.is_some());
-    if reads_hello || awaits_header(listener, &Origin::Peer(peer)) {
-        Session::opening(timeouts, now, settings.preread)
+    if listener.awaits_more(peer.ip()) {
+        Session::opening(timeouts, now, listener.settings.preread)
     } else {
         Session::new(timeouts, now)
     }
