@@ -175,11 +175,10 @@ impl Roster {
         target.is_paused = set.admin == Admin::Maint;
     }
 
-    /// The control thread has taken it out of a pool that stays: it gets no sessions, whatever a worker knows, unless
-    /// it `serves_on` for those that know no other.
-    pub(crate) fn leave(&mut self, backend: BackendId, serves_on: bool) {
+    /// The control thread has taken it out of a pool that stays: it gets no sessions, whatever a worker knows.
+    pub(crate) fn leave(&mut self, backend: BackendId) {
         let target = self.target(backend);
-        (target.admin, target.is_paused) = (if serves_on { Admin::Ready } else { Admin::Drain }, false);
+        (target.admin, target.is_paused) = (Admin::Drain, false);
     }
 
     /// The sessions of a removed backend must be cut.

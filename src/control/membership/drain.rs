@@ -1,6 +1,5 @@
 //! Removed backends and their remaining sessions: they finish, or they are cut.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::time::Instant;
@@ -9,26 +8,21 @@ use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::control::membership::notes::{Note, Removed};
 use crate::control::membership::origin::{Origin, Registration};
 use crate::messages::command::Command;
-use crate::pool::{Admin, Advice, Backend, BackendId, Pool, PoolId, Snapshot};
+use crate::pool::{Admin, Advice, Backend, BackendId, Snapshot};
 
 impl ControlLoop {
     /// Records the backends of `before` that are in no pool any more.
     pub(in crate::control) fn note_removed(&mut self, before: &Snapshot) {
         let now = self.clock.now();
         let snapshot = Arc::clone(&self.control.snapshot);
-        let mut replaced: HashMap<PoolId, bool> = HashMap::new();
         for backend in before.backends().filter(|backend| snapshot.backend(backend.id).is_none()) {
             let old = before.pool(backend.pool);
             // A pool that still exists may have another policy by now.
             let still_there = snapshot.pools.iter().find(|pool| pool.id == old.id);
             let admin = backend.operator_admin();
-            // A worker that has yet to read its mailbox would find no other in its pool, where others are now.
-            let mut serves_on = || {
-                admin == Admin::Ready
-                    && *replaced.entry(old.id).or_insert_with(|| is_replaced(old, &snapshot))
-            };
-            if still_there.is_some() && !serves_on() {
-                // Not even by such a worker. The listeners of a removed pool may outlive it.
+            if still_there.is_some() {
+                // Not even by a worker that has yet to read its mailbox. The listeners of a removed pool may outlive
+                // it.
                 backend.set_admin(Admin::Drain);
             }
             let pool = still_there.unwrap_or(old);
@@ -138,21 +132,13 @@ impl ControlLoop {
     }
 }
 
-/// Returns whether none of the backends that could serve in `old` is left, and others can in the pool as it is `now`: a worker that has the
-/// old tables would reset its clients in between.
-fn is_replaced(old: &Pool, now: &Snapshot) -> bool {
-    let stays = |backend: &Backend| now.backend(backend.id).is_some();
-    let is_left = old.backends.iter().any(|backend| backend.is_eligible() && stays(backend));
-    !is_left && now.pool(old.id).has_eligible()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::control::tests::{config, control, mailbox};
-    use crate::pool::Lease;
+    use crate::pool::{Lease, PoolId};
 
     const POOL: PoolId = PoolId(0);
 
@@ -184,24 +170,6 @@ mod tests {
             "for connections that are still queued"
         );
         assert_eq!(work.removed.len(), 2);
-    }
-
-    /// Clients were reset: the old tables had nothing but drained backends, and the new ones were on their way.
-    #[test]
-    fn backends_that_are_all_replaced_serve_whoever_has_the_old_tables() {
-        let (mailbox, _inbox) = mailbox();
-        let mut work = ControlLoop::new(control(Snapshot::new(&config("")), &[mailbox]));
-        let old = Arc::clone(work.control.snapshot.pool(POOL));
-        let mut listed = old.settings.backends.clone();
-        for (backend, port) in listed.iter_mut().zip(7..) {
-            backend.address = ([127, 0, 0, 1], port).into();
-        }
-        work.replace_snapshot(Arc::new(work.control.snapshot.with_backends(POOL, &listed)));
-        assert!(old.has_eligible() && old.backends.iter().all(|backend| backend.admits()));
-        work.publish();
-        work.check_removed();
-        // The epoch is in the mailbox, which says nothing of when it is read.
-        assert!(old.has_eligible(), "no table of the next epoch has them");
     }
 
     #[test]

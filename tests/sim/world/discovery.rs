@@ -15,7 +15,7 @@ use l4lb::control::membership::origin::Origin;
 use l4lb::messages::discovery::{Found, Outcome, SourceReport};
 use l4lb::messages::reload::Refused;
 use l4lb::messages::topology::{Opened, Site, StagedChange};
-use l4lb::pool::{Admin, Backend, BackendId, Pool, Snapshot};
+use l4lb::pool::{Backend, BackendId, Pool, Snapshot};
 use l4lb::sys::Token;
 
 use super::World;
@@ -38,8 +38,8 @@ pub(super) struct Sources {
     pub(super) left: Vec<Arc<Backend>>,
     /// How the next epoch must have its backends.
     expected: Vec<(BackendId, Setting)>,
-    /// Those that it has no more, and whether they serve workers that have yet to take it.
-    leaving: Vec<(BackendId, bool)>,
+    /// Those that it has no more.
+    leaving: Vec<BackendId>,
 }
 
 /// A backend before the control thread acts.
@@ -277,22 +277,13 @@ impl World {
 
     fn note_those_that_left(&mut self, pool: &Pool, old: Option<&Arc<Pool>>, standing: &Standings) {
         let has = |was: &Backend| pool.backends.iter().any(|backend| backend.id == was.id);
-        // One of a source may have left and come back, by another source, in one step.
-        let stays = |was: &Arc<Backend>| was.is_eligible() && has(was) && !standing[&was.id].is_discovered;
-        let is_replaced = !old.is_some_and(|old| old.backends.iter().any(stays)) && pool.has_eligible();
         for was in old.into_iter().flat_map(|old| &old.backends).filter(|was| !has(was)) {
             let Standing { says, set, is_discovered } = standing[&was.id];
             if is_discovered {
                 let key = (pool.settings.name.clone(), was.name.clone());
                 self.sources.remembered.insert(key, (says, set));
             }
-            let serves_on = was.operator_admin() == Admin::Ready;
-            assert!(
-                is_replaced || !serves_on,
-                "{} has left where others stay, and is chosen by old tables",
-                was.name
-            );
-            self.sources.leaving.push((was.id, serves_on));
+            self.sources.leaving.push(was.id);
             self.sources.left.push(Arc::clone(was));
         }
     }
@@ -300,7 +291,7 @@ impl World {
     /// Must be called around the publication of an epoch: the operator's book follows the control thread.
     pub(super) fn note_leaving(&mut self) {
         let roster = &mut self.net.borrow_mut().roster;
-        self.sources.leaving.drain(..).for_each(|(backend, serves_on)| roster.leave(backend, serves_on));
+        self.sources.leaving.drain(..).for_each(|backend| roster.leave(backend));
     }
 
     /// See [`World::note_leaving`].
