@@ -293,6 +293,16 @@ impl Roster {
         self.targets.iter().any(|target| target.port == port && holds(target))
     }
 
+    /// Returns whether the last tables have a backend, and it may have new sessions.
+    pub(crate) fn is_free(&self, backend: BackendId) -> bool {
+        let target = &self.targets[backend.0 as usize];
+        target.is_listed && target.is_in_tables && target.is_eligible()
+    }
+
+    pub(crate) fn port(&self, backend: BackendId) -> u16 {
+        self.targets[backend.0 as usize].port
+    }
+
     /// Returns whether a session of `worker` may be dialed to `port`.
     pub(crate) fn may_be_dialed(&self, worker: usize, port: u16) -> bool {
         self.any(port, |target| target.known_to[worker] && target.is_let())

@@ -88,6 +88,7 @@ const REQUIRED: &[&str] = &[
     "list with another weight",
     "list with another priority",
     "list again",
+    "list replaced",
     "moves to another source",
     "listed again within the drain",
     "a list while a session waits",

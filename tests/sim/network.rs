@@ -430,10 +430,7 @@ impl Net {
                 let client = self.clients[&(conn.worker, pack(key))];
                 conn.partner = Some(client);
                 let port = conn.dialed_port.expect("backends are dialed");
-                let Conn { dialed_ever, born, .. } = &self.conns[client];
-                let may_have_failed = |port| {
-                    dialed_ever.contains(&port) || self.failed_at.get(&port).is_some_and(|at| at >= born)
-                };
+                let may_have_failed = |port| self.may_have_failed(&self.conns[client], port);
                 let is_later = self.roster.check_tier(worker, port, may_have_failed);
                 self.coverage.hit_if(is_later, "later tier");
                 let client = &mut self.conns[client];
@@ -568,6 +565,11 @@ impl Net {
             failing: flags & 8 > 0,
         };
         events.push(Event { token, ready });
+    }
+
+    /// Returns whether a dial for `client` to that port may have failed.
+    pub(crate) fn may_have_failed(&self, client: &Conn, port: u16) -> bool {
+        client.dialed_ever.contains(&port) || self.failed_at.get(&port).is_some_and(|at| *at >= client.born)
     }
 
     /// Must be called when a client's connection is given back, and its session is over.

@@ -15,7 +15,9 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub(crate) struct Reported {
     pub(crate) client: SocketAddr,
+    pub(crate) pool: String,
     pub(crate) reason: String,
+    pub(crate) retries: u64,
     pub(crate) to_backend: u64,
     pub(crate) to_client: u64,
     pub(crate) is_connected: bool,
@@ -63,7 +65,9 @@ impl Log for Listener {
 struct Fields {
     text: String,
     client: Option<SocketAddr>,
+    pool: String,
     reason: String,
+    retries: u64,
     to_backend: u64,
     to_client: u64,
     is_connected: bool,
@@ -71,9 +75,9 @@ struct Fields {
 
 impl Fields {
     fn reported(self) -> Reported {
-        let Self { reason, to_backend, to_client, is_connected, .. } = self;
+        let Self { pool, reason, retries, to_backend, to_client, is_connected, .. } = self;
         let client = self.client.expect("every session has a client");
-        Reported { client, reason, to_backend, to_client, is_connected }
+        Reported { client, pool, reason, retries, to_backend, to_client, is_connected }
     }
 }
 
@@ -84,7 +88,9 @@ impl<'kvs> VisitSource<'kvs> for Fields {
         }
         match key.as_str() {
             "client" => self.client = value.to_string().parse().ok(),
+            "pool" => self.pool = value.to_string(),
             "reason" => self.reason = value.to_string(),
+            "retries" => self.retries = value.to_u64().expect("a count"),
             "to_backend" => self.to_backend = value.to_u64().expect("a count"),
             "to_client" => self.to_client = value.to_u64().expect("a count"),
             "connect_ms" => self.is_connected = value.to_f64().is_some(),

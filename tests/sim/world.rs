@@ -6,6 +6,7 @@ mod discovery;
 mod ending;
 mod flood;
 mod operator;
+mod refusals;
 mod reload;
 mod site;
 
@@ -39,6 +40,7 @@ use crate::summaries;
 use crate::trace::Trace;
 use answers::Answers;
 use discovery::{Sources, stepped_control};
+use refusals::{Free, Retries};
 use site::Group;
 
 /// Connections with something left to happen; above this no more clients come.
@@ -116,6 +118,7 @@ struct World {
     control: SteppedControl,
     sources: Sources,
     programs: Programs,
+    retries: Retries,
     stats: Vec<Arc<WorkerStats>>,
     books: Vec<Books>,
     plan: Plan,
@@ -180,6 +183,7 @@ impl World {
             control: stepped_control(&config, &snapshot),
             sources: Sources::default(),
             programs: Programs::default(),
+            retries: Retries::default(),
             stats: Vec::new(),
             books: Vec::new(),
             plan,
@@ -241,7 +245,7 @@ impl World {
         if self.late[index] && self.rng.below(8) == 0 {
             self.post_epoch(index);
         }
-        let paused = self.pauses_at_limits(index);
+        let (paused, free) = (self.pauses_at_limits(index), self.free_backends());
         let Some(worker) = &mut self.workers[index] else { return };
         let flow = worker.turn().expect("no call on epoll fails");
         self.check_pauses(index, paused);
@@ -251,7 +255,7 @@ impl World {
         self.receive_reports(index);
         self.run_programs();
         self.receive_answers(index);
-        self.judge_sessions();
+        self.judge_sessions(&free);
         self.look_at_retired();
         self.audit();
         self.check_books(index);
@@ -321,10 +325,11 @@ impl World {
         self.follow_agents(&of_agents);
     }
 
-    fn judge_sessions(&mut self) {
+    fn judge_sessions(&mut self, free: &Free) {
+        let reported = summaries::take();
+        reported.iter().for_each(|reported| self.check_refusal(reported, free));
         let net = &mut *self.net.borrow_mut();
         let mut ended = std::mem::take(&mut net.ended);
-        let reported = summaries::take();
         assert_eq!(reported.len(), ended.len(), "every session that ends is reported once");
         for reported in &reported {
             let id = client_of(reported.client);

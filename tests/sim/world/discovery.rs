@@ -141,6 +141,17 @@ impl World {
     /// One more server, which may be a backend of the file, of another source, or one that has left.
     fn list_another(&mut self, pool: &Pool, list: &mut Vec<Found>) {
         let known: BTreeSet<u16> = list.iter().map(|found| port_of(&found.address)).collect();
+        let Some(address) = self.another_address(pool, &known) else { return };
+        let place = self.below(list.len() + 1);
+        let weight = [1, 1, 3, 256][self.below(4)];
+        let Address::Ip(at) = &address;
+        let priority = [0, 0, 0, 1, 2, 15][self.below(6)];
+        list.insert(place, Found { name: at.to_string(), address, weight, priority });
+        self.coverage.hit("list longer");
+    }
+
+    /// Returns the address of a server of `pool` that is none of those, a new one or not.
+    pub(super) fn another_address(&mut self, pool: &Pool, known: &BTreeSet<u16>) -> Option<Address> {
         let others: Vec<u16> = {
             let net = self.net.borrow();
             let home = number_of(&pool.settings);
@@ -148,18 +159,10 @@ impl World {
             let ports = ports.filter(|(port, backend)| backend.home == home && !known.contains(port));
             ports.map(|(port, _)| port).collect()
         };
-        let address: Address = if others.is_empty() || self.below(3) == 0 {
-            let Some(backend) = self.new_server(pool) else { return };
-            backend.address
-        } else {
-            ([127, 0, 0, 1], others[self.below(others.len())]).into()
-        };
-        let place = self.below(list.len() + 1);
-        let weight = [1, 1, 3, 256][self.below(4)];
-        let Address::Ip(at) = &address;
-        let priority = [0, 0, 0, 1, 2, 15][self.below(6)];
-        list.insert(place, Found { name: at.to_string(), address, weight, priority });
-        self.coverage.hit("list longer");
+        if others.is_empty() || self.below(3) == 0 {
+            return self.new_server(pool).map(|server| server.address);
+        }
+        Some(([127, 0, 0, 1], others[self.below(others.len())]).into())
     }
 
     /// What one source is about to list no more is listed by another one first.
@@ -457,7 +460,7 @@ pub(super) fn number_of(pool: &model::Pool) -> u64 {
     pool.name.trim_start_matches(['p', 'q']).parse().expect("pools are numbered")
 }
 
-fn named<'c>(config: &'c mut Config, pool: &str) -> &'c mut model::Pool {
+pub(super) fn named<'c>(config: &'c mut Config, pool: &str) -> &'c mut model::Pool {
     config.pools.iter_mut().find(|named| named.name == pool).expect("it runs")
 }
 

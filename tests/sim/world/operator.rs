@@ -70,6 +70,7 @@ impl World {
         self.snapshot = snapshot.into();
         self.programs.note(&self.snapshot);
         self.note_leaving();
+        self.note_retries();
         self.net.borrow_mut().roster.publish(&self.snapshot, self.workers.len());
         self.note_expected();
         // A pool that copies once may have sessions that copy for as long as they last.

@@ -1,17 +1,19 @@
 //! Reloads while everything else happens: other settings of listeners and pools, pools that are removed and return, and
 //! the end of sessions on removed backends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use l4lb::balance::Algorithm;
+use l4lb::base::address::Address;
 use l4lb::config::Config;
 use l4lb::config::agent::Agent;
-use l4lb::config::model::{Accept, Backend, Check, Listener, Pool, Relay, WhenAllDown};
+use l4lb::config::model::{Accept, Backend, BackendCheck, Check, Listener, Pool, Relay, WhenAllDown};
 use l4lb::messages::command::Command;
 
 use super::World;
-use super::discovery::number_of;
+use super::discovery::{named, number_of};
 use super::operator::listed;
 use crate::backend_model::port_of;
 use crate::random;
@@ -30,6 +32,7 @@ impl World {
             10 | 11 => self.take_over(&mut config),
             12 | 13 => self.give_up(&mut config),
             14 | 15 => self.change_sources(&mut config),
+            16 => self.replace_list(&mut config),
             _ => self.rename_pool(&mut config),
         }
         self.coverage.hit("reconfigured");
@@ -119,6 +122,26 @@ impl World {
         pool.health.interval = shortest + Duration::from_millis([0, 10][self.below(2)]);
         pool.health.rise = 1 + u32::try_from(self.below(3)).expect("small");
         self.coverage.hit("checks changed");
+    }
+
+    /// A pool gets other servers in place of all that it has.
+    fn replace_list(&mut self, config: &mut Config) {
+        let pool = self.draw_pool();
+        let mut known: BTreeSet<u16> =
+            pool.backends.iter().map(|backend| port_of(&backend.address)).collect();
+        let mut others = Vec::new();
+        for _ in 0..=self.below(2) {
+            let Some(address) = self.another_address(&pool, &known) else { break };
+            known.insert(port_of(&address));
+            let Address::Ip(at) = &address;
+            let (name, check) = (at.to_string(), BackendCheck::default());
+            others.push(Backend { name, address, weight: 1, priority: 0, check });
+        }
+        if others.is_empty() {
+            return;
+        }
+        named(config, &pool.settings.name).backends = others;
+        self.coverage.hit("list replaced");
     }
 
     /// The listeners of a pool get another one, and the pool goes.
