@@ -58,6 +58,8 @@ pub use privileges::{
     become_account, check_account, give_to, has_given_up_root, is_root, renounce_new_privileges, user_name,
 };
 pub use process::{open_files_max, pin_thread, pipe_bytes_max, raise_open_files_limit, sigpipe_is_ignored};
+#[cfg(test)]
+pub(crate) use programs::none_starts;
 pub use programs::{Bell, Exit, Program, Waiter, lacks_for_program, may_run, reap_own_children};
 pub use reuseport::{hide, refuse_new, steer_to_all, steer_to_first};
 pub use selftest::{can_write_into, kernel_setting, reserved_ports, try_reuse_port, try_splice};

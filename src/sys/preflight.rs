@@ -145,9 +145,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::sys::none_starts;
 
     #[test]
     fn an_address_is_free_taken_or_elsewhere() {
+        let _closed_is_closed = none_starts();
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         assert_eq!(try_bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -58,6 +58,8 @@ impl Program {
         hide_descriptors();
         let (printed, printer) = io::pipe()?;
         fcntl(&printed, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        #[cfg(test)]
+        let _alone = none_starts();
         let child = Command::new(path)
             .args(arguments)
             .env_clear()
@@ -122,6 +124,14 @@ impl Drop for Program {
             log::warn!(group = self.group.as_raw(), error:%; "cannot reap a check");
         }
     }
+}
+
+/// Lets no program start while it is held. Until its exec(2) a program has every descriptor of this process: what a test
+/// closes meanwhile stays open.
+#[cfg(test)]
+pub(crate) fn none_starts() -> std::sync::MutexGuard<'static, ()> {
+    static STARTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    STARTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Makes every descriptor of this process close-on-exec. Ours are from the start; this process may have inherited

@@ -137,6 +137,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::sys::none_starts;
 
     const NAME: &str = "admin.sock";
 
@@ -150,6 +151,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_taken_over_only_from_a_process_that_has_ended() {
+        let _closed_is_closed = none_starts();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
         let first = Unix::open(&path).unwrap();
@@ -181,6 +183,7 @@ mod tests {
     /// Both found no listener, and one removed the socket that the other had just opened.
     #[test]
     fn one_of_two_processes_that_start_together_has_the_socket() {
+        let _closed_is_closed = none_starts();
         let folder = tempfile::tempdir().unwrap();
         let path = &folder.path().join(NAME);
         for _ in 0..50 {
