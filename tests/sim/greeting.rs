@@ -9,7 +9,6 @@ use l4lb::sys::Token;
 
 use crate::conn::{Conn, Descriptor, Nanos};
 use crate::network::{Net, client_address, front_address};
-use crate::peer::Peer;
 
 /// The address that the clients of balancers in front have connected to.
 pub(crate) const DESTINATION: ([u8; 4], u16) = ([198, 51, 100, 7], 443);
@@ -99,8 +98,7 @@ impl Net {
         let greeting = Greeting::of(id, self.peers_behave);
         let conn = &mut self.conns[id];
         let is_cut = greeting.kind == Kind::Cut;
-        let Peer { total, .. } = &mut conn.peer;
-        *total = greeting.len() + if is_cut { 0 } else { *total };
+        conn.peer.sends(greeting.len() + if is_cut { 0 } else { conn.peer.total });
         conn.greeting = greeting;
     }
 

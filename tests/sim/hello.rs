@@ -68,7 +68,7 @@ impl Net {
         let payload = conn.peer.total - greeting;
         // One in three is silent.
         let cut = if id.is_multiple_of(3) { 0 } else { (id as u64 / 24) % (len / 2) };
-        conn.peer.total = greeting + if first == First::Cut { cut } else { len + payload };
+        conn.peer.sends(greeting + if first == First::Cut { cut } else { len + payload });
         conn.hello = Hello { first, len };
         conn.stream = Stream::Begun(bytes, id as u64 + 1);
     }

@@ -87,6 +87,14 @@ impl Peer {
         Self::new(total, 0, Ending::Fin, Reading::Eager, 1 << 18)
     }
 
+    /// Makes it send that many bytes in all, and end by then.
+    pub(crate) fn sends(&mut self, total: u64) {
+        self.total = total;
+        if let Ending::Reset { after } | Ending::Close { after } = &mut self.ending {
+            *after = total.min(*after);
+        }
+    }
+
     /// Whether it has left the connection altogether.
     pub(crate) fn is_gone(&self) -> bool {
         self.left
