@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -62,7 +63,7 @@ impl Config {
     }
 
     fn listener(&self, listener: &Listener) -> written::Listener {
-        let Listener { name, bind, pool, backlog, accept, max_sessions, timeouts, .. } = listener;
+        let Listener { name, bind, pool, backlog, accept, max_sessions, .. } = listener;
         let Listener { preread, proxy_protocol, routing, .. } = listener;
         let bind = bind.to_string();
         written::Listener {
@@ -78,12 +79,26 @@ impl Config {
             }),
             timeouts: written::Timeouts {
                 preread: Some(show_duration(*preread)),
-                ..self::timeouts(timeouts)
+                ..self.own_timeouts(listener)
             },
             tls: routing.as_ref().and_then(Routing::tls),
             on_no_sni: routing.as_ref().and_then(|routing| Some(routing.on_no_sni?.as_str())),
             route: routing.iter().flat_map(|routing| self.routes(routing)).collect(),
         }
+    }
+
+    /// Returns the timeouts that are not those of the pools of the listener, which a key of its own would override for all
+    /// of its routes.
+    fn own_timeouts(&self, listener: &Listener) -> written::Timeouts {
+        let targets = listener.routing.iter().flat_map(|routing| &routing.targets);
+        let all = targets.map(|target| (target.pool, &target.timeouts));
+        let all: Vec<_> = all.chain([(listener.pool, &listener.timeouts)]).collect();
+        let own = |get: fn(&Timeouts) -> Duration| {
+            let is_own = all.iter().any(|&(pool, used)| get(used) != get(&self.pools[pool].timeouts));
+            is_own.then(|| show_duration(get(&listener.timeouts)))
+        };
+        let (connect, idle) = (own(|timeouts| timeouts.connect), own(|timeouts| timeouts.idle));
+        written::Timeouts { connect, idle, half_close: own(|timeouts| timeouts.half_close), preread: None }
     }
 
     fn routes(&self, routing: &Routing) -> Vec<written::Route> {

@@ -48,6 +48,19 @@ fn a_configuration_of_flags_alone_comes_back() {
     assert_eq!(parts(parse(&before.to_toml(&Remarks::default()))), before);
 }
 
+/// A key of the listener would go before the pool's own for each route.
+#[test]
+fn the_timeouts_of_the_pools_of_routes_come_back() {
+    for own in ["", "timeouts = { idle = \"3h\" }\n"] {
+        comes_back(&format!(
+            "[[listener]]\nbind = \"127.0.0.1:443\"\npool = \"web\"\ntls = \"passthrough\"\n{own}\
+             route = [{{ sni = [\"db.test\"], pool = \"db\" }}]\n\
+             [[pool]]\nname = \"web\"\n[[pool.backend]]\naddress = \"10.0.0.1:80\"\n\
+             [[pool]]\nname = \"db\"\ntimeouts = {{ idle = \"8h\" }}\n[[pool.backend]]\naddress = \"10.0.0.2:80\"\n"
+        ));
+    }
+}
+
 const LISTENER: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\npool = \"web\"\n";
 
 /// Keys of `[global]`, `[admin]`, a listener, and a pool with its tables: each alternative of each.
