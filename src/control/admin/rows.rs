@@ -155,7 +155,7 @@ pub(super) fn announce(state: &ControlState) -> Option<api::Announce> {
     let listeners = state.snapshot.listeners.iter().map(|listener| api::AnnouncedListener {
         listener: listener.settings.name.clone(),
         name: settings.name_of(&listener.settings.name),
-        why_not: why_not(state, settings, listener, state.snapshot.pool(listener.pool)),
+        why_not: why_not(state, settings, listener, &state.snapshot),
     });
     Some(api::Announce {
         domain: settings.domain.clone(),

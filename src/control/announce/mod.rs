@@ -15,7 +15,7 @@ use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::events::Draft;
 use crate::control::status::ControlState;
 use crate::messages::announce::Announced;
-use crate::pool::{Listener, Pool};
+use crate::pool::{Listener, Snapshot};
 use crate::sys::timestamp;
 
 use keeper::{Keeper, Wanted};
@@ -105,8 +105,8 @@ impl ControlLoop {
         let listeners = self.control.snapshot.listeners.iter();
         listeners
             .map(|listener| {
-                let pool = self.control.snapshot.pool(listener.pool);
-                self.stage == ControlStage::Serving && why_not(&state, settings, listener, pool).is_none()
+                let snapshot = &self.control.snapshot;
+                self.stage == ControlStage::Serving && why_not(&state, settings, listener, snapshot).is_none()
             })
             .collect()
     }
@@ -140,7 +140,7 @@ pub(crate) fn why_not(
     state: &ControlState,
     settings: &Announce,
     listener: &Listener,
-    pool: &Pool,
+    snapshot: &Snapshot,
 ) -> Option<String> {
     if state.stage != Stage::Serving {
         return Some("draining".into());
@@ -154,8 +154,14 @@ pub(crate) fn why_not(
     if let Some(pause) = state.pauses.get(&listener.settings.name) {
         return Some(format!("paused, by {}", pause.by));
     }
-    let is_without = settings.only_with_backends && !pool.has_eligible();
-    is_without.then(|| format!("no backend of pool {:?} is eligible", pool.settings.name))
+    // Clients of the other routes are served.
+    let is_without =
+        settings.only_with_backends && listener.pools().all(|pool| !snapshot.pool(pool).has_eligible());
+    is_without.then(|| {
+        let pool = &snapshot.pool(listener.pool).settings.name;
+        let others = if listener.routes.is_empty() { "" } else { " or of a route" };
+        format!("no backend of pool {pool:?}{others} is eligible")
+    })
 }
 
 fn count(records: usize) -> String {
