@@ -3,7 +3,7 @@
 //! A name that is written out goes before one below another, and of those the longest; what names no server comes
 //! last. Among equals the order of the file decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::alpn::Alpn;
@@ -24,10 +24,10 @@ pub struct Conditions {
 
 impl Conditions {
     /// Returns whether all hold but those on the name.
-    fn admit(&self, alpn: &Alpn, client: IpAddr) -> bool {
-        let offers = || alpn.iter().any(|offered| self.alpn.iter().any(|protocol| **protocol == *offered));
+    fn admit(&self, offered: &HashSet<&[u8]>, client: IpAddr) -> bool {
         let is_in = || self.client.iter().any(|network| network.contains(client));
-        (self.alpn.is_empty() || offers()) && (self.client.is_empty() || is_in())
+        let offers = || self.alpn.iter().any(|protocol| offered.contains(&**protocol));
+        (self.client.is_empty() || is_in()) && (self.alpn.is_empty() || offers())
     }
 
     /// Returns whether it takes all clients with that protocol and such an address; `None` is any.
@@ -48,6 +48,8 @@ pub struct Routes {
     below: HashMap<Box<str>, Vec<usize>>,
     /// Those for any name, and for none.
     nameless: Vec<usize>,
+    /// The protocols of all of them.
+    protocols: HashSet<Box<[u8]>>,
 }
 
 impl Routes {
@@ -55,6 +57,7 @@ impl Routes {
     pub fn new(all: Vec<Conditions>) -> Self {
         let mut routes = Self::default();
         for (conditions, index) in all.iter().zip(0..) {
+            routes.protocols.extend(conditions.alpn.iter().cloned());
             if conditions.sni.is_empty() {
                 routes.nameless.push(index);
             }
@@ -79,14 +82,23 @@ impl Routes {
 
     /// Returns the index of the route that a client takes; `None` when none is for it.
     pub fn find(&self, hello: &ClientHello, client: IpAddr) -> Option<usize> {
+        let offered = self.known(&hello.alpn);
         let first =
-            |those: &[usize]| those.iter().copied().find(|&index| self.all[index].admit(&hello.alpn, client));
+            |those: &[usize]| those.iter().copied().find(|&index| self.all[index].admit(&offered, client));
         let name = hello.server_name.as_deref().unwrap_or_default();
         let exact = self.exact.get(name).and_then(|those| first(those));
         // From the longest to the shortest: what is behind each dot.
         let mut behind = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]);
         let below = || behind.find_map(|suffix| first(self.below.get(suffix)?));
         exact.or_else(below).or_else(|| first(&self.nameless))
+    }
+
+    /// Returns the protocols that a client offers and some route asks for: a hello has room for thousands of others.
+    fn known<'a>(&self, offered: &'a Alpn) -> HashSet<&'a [u8]> {
+        if self.protocols.is_empty() {
+            return HashSet::new();
+        }
+        offered.iter().filter(|protocol| self.protocols.contains(*protocol)).collect()
     }
 
     /// Returns the routes that no client ever takes, because another one takes all of theirs: each with the index of
