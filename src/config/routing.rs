@@ -97,7 +97,12 @@ pub(super) fn keys_of(conditions: &Conditions) -> [(&'static str, Vec<String>); 
     let Conditions { sni, alpn, client } = conditions;
     [
         ("sni", sni.iter().map(ToString::to_string).collect()),
-        ("alpn", alpn.iter().map(|protocol| protocol.escape_ascii().to_string()).collect()),
+        ("alpn", alpn.iter().map(|protocol| shown(protocol)).collect()),
         ("client", client.iter().map(ToString::to_string).collect()),
     ]
+}
+
+/// Returns a protocol escaped, with what separates values and keys too.
+fn shown(protocol: &[u8]) -> String {
+    protocol.escape_ascii().to_string().replace(',', "\\x2c").replace(' ', "\\x20")
 }
