@@ -49,7 +49,7 @@ impl World {
         };
         let pools = self.snapshot.pools.iter();
         let listeners = self.snapshot.listeners.iter();
-        Config {
+        let mut config = Config {
             global: self.plan.config.global.clone(),
             admin: self.plan.config.admin.clone(),
             announce: None,
@@ -62,7 +62,10 @@ impl World {
             hosts: Vec::new(),
             digest: 0,
             notes: Vec::new(),
-        }
+        };
+        // The places that the last configuration had them at are no longer theirs.
+        lead_to_the_next_pool(&mut config);
+        config
     }
 
     fn of_file(&self, pool: &l4lb::pool::Pool) -> Vec<Backend> {
