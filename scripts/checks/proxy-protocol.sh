@@ -137,6 +137,7 @@ END
     cat >"$WORK/front.conf" <<END
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off;
+master_process off;
 pid $WORK/nginx/front.pid;
 error_log stderr info;
 events {}
