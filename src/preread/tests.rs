@@ -138,20 +138,44 @@ fn refused() -> Vec<(Vec<u8>, Refusal, usize)> {
     ]
 }
 
-/// Parses the bytes as they arrive, in these pieces.
-fn in_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Progress<Header> {
+/// Returns the bytes cut into pieces of these lengths, which are repeated.
+fn cut<'a>(bytes: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    let mut left = bytes;
+    for len in lengths.iter().cycle() {
+        let (piece, behind) = left.split_at((*len).min(left.len()));
+        pieces.push(piece);
+        left = behind;
+        if left.is_empty() {
+            break;
+        }
+    }
+    pieces
+}
+
+/// Parses the bytes as they arrive, in these pieces. `may_take` returns whether an end is in order by the bytes taken,
+/// the fewest that were missing before, and those that have arrived.
+fn feed<'a, T, R>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    parse: impl Fn(&[u8]) -> Progress<T, R>,
+    may_take: impl Fn(usize, usize, usize) -> bool,
+) -> Progress<T, R> {
     let mut arrived = Vec::new();
-    let mut progress = parse_proxy(&arrived);
+    let mut progress = parse(&arrived);
     for piece in pieces {
         let Progress::More(least) = progress else { break };
         assert!(least > 0);
         arrived.extend_from_slice(piece);
-        progress = parse_proxy(&arrived);
+        progress = parse(&arrived);
         if let Progress::Done(_, taken) = progress {
-            assert!(taken >= least && taken <= arrived.len(), "{least} were missing");
+            assert!(may_take(taken, least, arrived.len()), "{least} were missing");
         }
     }
     progress
+}
+
+fn in_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Progress<Header> {
+    feed(pieces, parse_proxy, |taken, least, arrived| taken >= least && taken <= arrived)
 }
 
 fn expect_at_every_split(bytes: &[u8], expected: Progress<Header>) {
@@ -293,17 +317,7 @@ proptest! {
         lengths in vec(1..20_usize, 1..20),
     ) {
         let bytes = [start, rest].concat();
-        let mut pieces = Vec::new();
-        let mut left = &bytes[..];
-        for len in lengths.iter().cycle() {
-            let (piece, behind) = left.split_at((*len).min(left.len()));
-            pieces.push(piece);
-            left = behind;
-            if left.is_empty() {
-                break;
-            }
-        }
-        let (whole, split) = (parse_proxy(&bytes), in_pieces(pieces));
+        let (whole, split) = (parse_proxy(&bytes), in_pieces(cut(&bytes, &lengths)));
         prop_assert_eq!(split, whole);
     }
 }

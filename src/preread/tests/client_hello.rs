@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::{cut, feed};
 use crate::preread::client_hello::{self, ClientHello, HELLO_MAX, HelloFault};
 use crate::preread::{Alpn, Progress};
 
@@ -83,20 +84,8 @@ fn result(parsed: Parsed) -> Result<Option<ClientHello>, HelloFault> {
     }
 }
 
-/// Parses the bytes as they arrive, in these pieces.
 fn in_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Parsed {
-    let mut arrived = Vec::new();
-    let mut parsed = client_hello::parse(&arrived);
-    for piece in pieces {
-        let Progress::More(least) = parsed else { break };
-        assert!(least > 0);
-        arrived.extend_from_slice(piece);
-        parsed = client_hello::parse(&arrived);
-        if let Progress::Done(_, read) = parsed {
-            assert!(read <= arrived.len() && arrived.len() + least >= read, "{least} were missing");
-        }
-    }
-    parsed
+    feed(pieces, client_hello::parse, |read, least, arrived| read <= arrived && arrived + least >= read)
 }
 
 fn expect_at_every_split(bytes: &[u8], expected: &Result<ClientHello, HelloFault>) {
@@ -317,19 +306,9 @@ proptest! {
             extensions.insert(extensions.len() / 2, alpn(&offered));
         }
         let bytes = in_records(&with_extensions(&extensions), &sizes);
-        let mut pieces = Vec::new();
-        let mut left = &bytes[..];
-        for len in lengths.iter().cycle() {
-            let (piece, behind) = left.split_at((*len).min(left.len()));
-            pieces.push(piece);
-            left = behind;
-            if left.is_empty() {
-                break;
-            }
-        }
         let expected = Ok(Some(says(name.as_deref(), &offered)));
         prop_assert_eq!(result(client_hello::parse(&bytes)), expected.clone());
-        prop_assert_eq!(result(in_pieces(pieces)), expected);
+        prop_assert_eq!(result(in_pieces(cut(&bytes, &lengths))), expected);
     }
 
     #[test]
