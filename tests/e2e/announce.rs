@@ -6,7 +6,8 @@ use crate::discovery::{A1, backends, ctl, visit};
 use crate::harness::daemon::Daemon;
 use crate::harness::fake_etcd::FakeEtcd;
 use crate::harness::lab::IPV4;
-use crate::harness::peer::until;
+use crate::harness::peer::{UNAVAILABLE, until};
+use crate::register_etcd::loses;
 
 const KEY: &str = "/skydns/test/lb/in/lb1";
 
@@ -100,13 +101,8 @@ fn a_record_that_was_lost_comes_back_by_itself() {
     etcd.state().put(KEY.as_bytes(), b"old", 7);
     let daemon = start(&etcd, "");
     until("it takes what was left over", || is_there(&etcd));
-    etcd.ends_leases();
-    until("it is there after its lease had ended", || is_there(&etcd));
-    etcd.delete(KEY);
-    until("it is there after it was deleted", || is_there(&etcd));
-    etcd.state().forgets();
-    until("it is there after etcd had lost its data", || is_there(&etcd));
-    etcd.state().answer = Some(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec());
+    loses(&etcd, KEY, is_there);
+    etcd.state().answer = Some(UNAVAILABLE.to_vec());
     until("it fails, and says so", || {
         let (state, note) = state(&daemon);
         state == "failing" && note.contains("answers 503")

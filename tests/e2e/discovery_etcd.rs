@@ -6,7 +6,7 @@ use crate::discovery::{A1, A2, A3, backends, ctl, names, note, sources, state, v
 use crate::harness::daemon::Daemon;
 use crate::harness::fake_etcd::FakeEtcd;
 use crate::harness::lab::IPV4;
-use crate::harness::peer::until;
+use crate::harness::peer::{UNAVAILABLE, until};
 
 fn daemon(etcd: &FakeEtcd, keys: &str) -> Daemon {
     let text = format!(
@@ -65,7 +65,7 @@ fn an_etcd_that_fails_takes_nothing_away_and_its_failure_is_named() {
     until("it is put right", || note(&daemon).is_empty());
     etcd.says(b"<html>\n");
     until("another watch has begun", || etcd.calls("watch") >= 2 && etcd.watches() == 1);
-    etcd.state().answer = Some(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec());
+    etcd.state().answer = Some(UNAVAILABLE.to_vec());
     etcd.cuts_watches();
     until("it fails", || state(&daemon) == "failed" && note(&daemon).contains("answers 503"));
     assert_eq!(names(&daemon), ["a"]);

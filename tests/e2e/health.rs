@@ -13,14 +13,13 @@ use l4lb::session::Side;
 use socket2::Socket;
 
 use crate::harness::backends::{Backends, Node, Service, backends, dead_backends};
-use crate::harness::peer::{Ending, Peer, SetOnDrop, retry, until};
+use crate::harness::peer::{Ending, Peer, SetOnDrop, UNAVAILABLE, retry, until};
 
 /// Checks that come soon, and that a busy machine does not fail.
 const SOON: &str = "interval = \"2s\", fast_interval = \"20ms\", timeout = \"2s\"";
 /// Checks that never come by themselves.
 const NEVER: &str = "interval = \"24h\", fast_interval = \"24h\", initial_state = \"up\"";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK";
-const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
 
 /// A node that serves, and beside it the port that is checked in its place, where the script answers.
 struct Ward {

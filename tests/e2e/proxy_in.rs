@@ -1,15 +1,13 @@
-//! Headers of the PROXY protocol from balancers in front: whom a listener takes one from, and what follows from it.
+//! Headers of the PROXY protocol from balancers in front: from which peers a listener takes one, and what follows.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::Arc;
 
 use l4lb::api;
-use l4lb::pool::Listener;
 use l4lb::session::CloseReason::{ClientGone, Done, PrereadTimeout, ProxyBad};
 use l4lb::stats::RefuseReason;
 
-use crate::harness::backends::{Backends, Service, Visit, backends};
+use crate::harness::backends::{Backends, Visit, backends};
 use crate::harness::peer::{Ending, PATIENCE, Peer, until};
 
 const FRONT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -39,26 +37,6 @@ fn expect_served(mut client: Peer) {
     assert_eq!(client.receiving().ending(), Ending::Fin);
 }
 
-/// The client sees it first.
-#[track_caller]
-fn expect_refused(service: &Service<'_>, reason: RefuseReason, clients: usize) {
-    until("they are counted", || {
-        let snapshot = service.server.snapshot();
-        let refused = |listener: &Arc<Listener>| listener.stats().read().refused[reason.index()];
-        snapshot.listeners.iter().map(refused).sum::<u64>() == clients as u64
-    });
-}
-
-/// Sends to a client's connection that may be reset already: then the write returns the error.
-#[track_caller]
-fn expect_reset(mut client: Peer, bytes: &[u8]) {
-    match client.sending().try_bytes(bytes) {
-        Ok(()) => assert_eq!(client.receiving().ending(), Ending::Reset, "{}", bytes.escape_ascii()),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{}", bytes.escape_ascii()),
-    }
-}
-
-/// A node sends back what it reads: nothing of the header is among it.
 #[test]
 fn a_header_is_taken_however_it_comes_and_what_follows_it_is_relayed() {
     let backends = behind(REJECT);
@@ -166,9 +144,9 @@ fn what_is_no_header_is_reset_and_reaches_no_backend() {
         v2(&[0x21, 0x11, 0xFF, 0xFF]),
     ];
     for bytes in &wrong {
-        expect_reset(service.client_of(0, FRONT), bytes);
+        service.client_of(0, FRONT).expect_reset(bytes);
     }
-    expect_refused(&service, RefuseReason::ProxyBad, wrong.len());
+    service.until_refused(RefuseReason::ProxyBad, wrong.len() as u64);
     let totals = service.ends(&[(ProxyBad, wrong.len() as u64)]);
     assert_eq!(totals.dials, 0, "{totals}");
 }
@@ -177,9 +155,9 @@ fn what_is_no_header_is_reset_and_reaches_no_backend() {
 fn a_client_without_a_header_in_time_is_reset() {
     let backends = behind("proxy_protocol = { from = [\"127.0.0.2\"] }\ntimeouts = { preread = \"50ms\" }");
     let service = backends.start();
-    expect_reset(service.client_of(0, FRONT), b"");
-    expect_reset(service.client_of(0, FRONT), b"PROXY TCP4 192.0");
-    expect_refused(&service, RefuseReason::PrereadTimeout, 2);
+    service.client_of(0, FRONT).expect_reset(b"");
+    service.client_of(0, FRONT).expect_reset(b"PROXY TCP4 192.0");
+    service.until_refused(RefuseReason::PrereadTimeout, 2);
     let totals = service.ends(&[(PrereadTimeout, 2)]);
     assert_eq!(totals.dials, 0, "{totals}");
 }
@@ -231,7 +209,7 @@ fn who_is_no_balancer_in_front_is_reset_or_served_without_a_header() {
         });
         assert_eq!(reset.unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
-    expect_refused(&service, RefuseReason::ProxyUntrusted, 2);
+    service.until_refused(RefuseReason::ProxyUntrusted, 2);
     let totals = service.ends(&[]);
     assert_eq!((totals.accepted, totals.dials), (0, 0), "{totals}");
     let backends = behind(PLAIN);
@@ -261,7 +239,7 @@ fn a_client_is_reset_when_too_many_others_have_yet_to_send_a_header() {
         another.read(&mut [0])
     });
     assert_eq!(reset.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    expect_refused(&service, RefuseReason::PrereadLimit, 1);
+    service.until_refused(RefuseReason::PrereadLimit, 1);
     // One that has sent its header, and one that has left, make room for two.
     let mut served = silent.remove(0);
     served.sending().bytes(V1);
@@ -272,7 +250,7 @@ fn a_client_is_reset_when_too_many_others_have_yet_to_send_a_header() {
         silent.push(service.client());
     }
     until("they are accepted", || service.server.totals().accepted == 18);
-    expect_refused(&service, RefuseReason::PrereadLimit, 1);
+    service.until_refused(RefuseReason::PrereadLimit, 1);
     silent.iter_mut().for_each(Peer::reset);
     served.reset();
     until("all are gone", || service.server.totals().closed_total() == 18);

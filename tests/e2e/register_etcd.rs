@@ -9,7 +9,7 @@ use crate::discovery::names;
 use crate::harness::daemon::Daemon;
 use crate::harness::fake_etcd::FakeEtcd;
 use crate::harness::lab::IPV4;
-use crate::harness::peer::{free_address, until};
+use crate::harness::peer::{UNAVAILABLE, free_address, until};
 use crate::harness::program::output;
 use crate::register::Keeper;
 
@@ -38,6 +38,17 @@ fn is_there(etcd: &FakeEtcd) -> bool {
     value(etcd).is_some_and(|(_, lasts)| lasts)
 }
 
+/// etcd loses the key in each way; waits until it is there again.
+#[track_caller]
+pub(crate) fn loses(etcd: &FakeEtcd, key: &str, is_there: impl Fn(&FakeEtcd) -> bool) {
+    etcd.ends_leases();
+    until("it is there after its lease had ended", || is_there(etcd));
+    etcd.delete(key);
+    until("it is there after it was deleted", || is_there(etcd));
+    etcd.state().forgets();
+    until("it is there after etcd had lost its data", || is_there(etcd));
+}
+
 #[test]
 fn a_backend_is_registered_once_for_all_balancers_for_as_long_as_its_keeper_runs() {
     for signal in ["TERM", "INT"] {
@@ -64,17 +75,12 @@ fn a_backend_is_registered_once_for_all_balancers_for_as_long_as_its_keeper_runs
 #[test]
 fn a_key_that_was_lost_is_put_again() {
     let etcd = FakeEtcd::start();
-    etcd.state().answer = Some(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec());
+    etcd.state().answer = Some(UNAVAILABLE.to_vec());
     let keeper = keeper(&etcd, &[]);
     keeper.says("cannot register: retrying backend=/l4lb/web/me");
     etcd.state().answer = None;
     keeper.says("registered backend=/l4lb/web/me");
-    etcd.ends_leases();
-    until("it is there after its lease had ended", || is_there(&etcd));
-    etcd.delete(KEY);
-    until("it is there after it was deleted", || is_there(&etcd));
-    etcd.state().forgets();
-    until("it is there after etcd had lost its data", || is_there(&etcd));
+    loses(&etcd, KEY, is_there);
     etcd.state().is_strict = true;
     etcd.ends_leases();
     until("it is there after a renewal of no lease was refused", || is_there(&etcd));

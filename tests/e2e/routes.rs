@@ -9,7 +9,6 @@ use std::thread::{self, JoinHandle};
 use axum::http::Method;
 use l4lb::api;
 use l4lb::config::{self, Overrides, system_resolver};
-use l4lb::pool::Listener;
 use l4lb::server;
 use l4lb::session::CloseReason::{Done, HelloBad, NoSni, PrereadTimeout};
 use l4lb::stats::RefuseReason;
@@ -17,7 +16,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-use crate::harness::backends::{Backends, Service, backends};
+use crate::harness::backends::{Backends, backends};
 use crate::harness::lab::IPV4;
 use crate::harness::peer::{Ending, Peer, patient_backend, try_patient_client, until};
 
@@ -70,24 +69,6 @@ fn expect_served(mut client: Peer, sent: &[u8], node: u8) {
     client.receiving().bytes(b"more");
     client.fin();
     assert_eq!(client.receiving().ending(), Ending::Fin);
-}
-
-/// The client sees it first.
-#[track_caller]
-fn expect_refused(service: &Service<'_>, reason: RefuseReason, clients: u64) {
-    until("they are counted", || {
-        let snapshot = service.server.snapshot();
-        let refused = |listener: &Arc<Listener>| listener.stats().read().refused[reason.index()];
-        snapshot.listeners.iter().map(refused).sum::<u64>() == clients
-    });
-}
-
-#[track_caller]
-fn expect_reset(mut client: Peer, bytes: &[u8]) {
-    // The reset may come while it still sends.
-    if client.sending().try_bytes(bytes).is_ok() {
-        assert_eq!(client.receiving().ending(), Ending::Reset, "{}", bytes.escape_ascii());
-    }
 }
 
 #[test]
@@ -162,22 +143,22 @@ fn who_names_no_server_is_reset_where_the_listener_rejects_that() {
          route = [{ alpn = [\"h2\"], pool = \"p1\" }]",
     );
     let service = backends.start();
-    expect_reset(service.client(), b"GET / HTTP/1.1\r\n\r\n");
-    expect_reset(service.client(), &hello("192.0.2.1", &["h2"]));
+    service.client().expect_reset(b"GET / HTTP/1.1\r\n\r\n");
+    service.client().expect_reset(&hello("192.0.2.1", &["h2"]));
     let mut ends = service.client();
     ends.sending().bytes(&hello("a.example.com", &[])[..30]);
     ends.fin();
     assert_eq!(ends.receiving().ending(), Ending::Reset);
-    expect_refused(&service, RefuseReason::NoSni, 3);
+    service.until_refused(RefuseReason::NoSni, 3);
     let totals = service.ends(&[(NoSni, 3)]);
     assert_eq!(totals.dials, 0, "{totals}");
     let backends = behind(
         "pool = \"p0\"\ntls = \"passthrough\"\non_no_sni = \"reject\"\ntimeouts = { preread = \"50ms\" }",
     );
     let service = backends.start();
-    expect_reset(service.client(), b"");
-    expect_reset(service.client(), &hello("a.example.com", &[])[..30]);
-    expect_refused(&service, RefuseReason::PrereadTimeout, 2);
+    service.client().expect_reset(b"");
+    service.client().expect_reset(&hello("a.example.com", &[])[..30]);
+    service.until_refused(RefuseReason::PrereadTimeout, 2);
     let totals = service.ends(&[(PrereadTimeout, 2)]);
     assert_eq!(totals.dials, 0, "{totals}");
 }
@@ -196,9 +177,9 @@ fn a_malformed_hello_is_reset_and_reaches_no_backend() {
         &long,
     ];
     for bytes in wrong {
-        expect_reset(service.client(), bytes);
+        service.client().expect_reset(bytes);
     }
-    expect_refused(&service, RefuseReason::HelloBad, 5);
+    service.until_refused(RefuseReason::HelloBad, 5);
     let totals = service.ends(&[(HelloBad, 5)]);
     assert_eq!(totals.dials, 0, "{totals}");
 }

@@ -16,7 +16,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
-use crate::harness::peer::until;
+use crate::harness::peer::{UNAVAILABLE, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -133,7 +133,6 @@ fn serve(mut client: TcpStream, manner: &Manner) -> std::io::Result<()> {
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
 
 fn pool(port: u16, ca_file: &Path, keys: &str) -> String {
     format!(

@@ -18,7 +18,7 @@ use l4lb::messages::reload::{Mode, ReloadReport};
 use l4lb::pool::Backend;
 use l4lb::server::{self, Running};
 use l4lb::session::{CloseReason, Side};
-use l4lb::stats::Totals;
+use l4lb::stats::{RefuseReason, Totals};
 use socket2::Socket;
 
 use crate::harness::daemon::Daemon;
@@ -466,6 +466,16 @@ impl Service<'_> {
 
     pub(crate) fn set_workers(&mut self, workers: usize) {
         self.change(|config| config.global.workers = NonZeroUsize::new(workers).expect("some"));
+    }
+
+    /// Waits until that many clients are counted as refused for `reason`. The client sees it first.
+    #[track_caller]
+    pub(crate) fn until_refused(&self, reason: RefuseReason, clients: u64) {
+        until("they are counted", || {
+            let snapshot = self.server.snapshot();
+            let stats = snapshot.listeners.iter().map(|listener| listener.stats().read());
+            stats.map(|stats| stats.refused[reason.index()]).sum::<u64>() == clients
+        });
     }
 
     /// Waits until so many workers are left, those that leave included.

@@ -19,6 +19,8 @@ use crate::harness::pattern::Pattern;
 
 /// How long anything may take. Far longer than it does, even on a machine with better things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The answer of an HTTP server that is unavailable.
+pub(crate) const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
 /// A writer that has not got rid of a byte for so long counts as blocked.
 const BLOCKED: Duration = Duration::from_millis(100);
 /// Bytes per call, unless a script wants others.
@@ -256,6 +258,15 @@ impl Peer {
     pub(crate) fn reset(&mut self) {
         self.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
         self.socket = None;
+    }
+
+    /// Sends `bytes` and is reset. The reset may come before it sends: then the write fails.
+    #[track_caller]
+    pub(crate) fn expect_reset(mut self, bytes: &[u8]) {
+        match self.sending().try_bytes(bytes) {
+            Ok(()) => assert_eq!(self.receiving().ending(), Ending::Reset, "{}", bytes.escape_ascii()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{}", bytes.escape_ascii()),
+        }
     }
 
     /// Bytes sent that the other kernel has acknowledged.
