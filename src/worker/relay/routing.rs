@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use crate::base::slots::Key;
+use crate::config::model;
 use crate::messages::query::Asked;
-use crate::pool::Snapshot;
+use crate::pool::{PoolId, Snapshot};
 use crate::preread::client_hello::ClientHello;
 use crate::sys::Kernel;
 use crate::worker::core::Core;
@@ -39,10 +40,7 @@ fn take_present_listener<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot) {
     let Some(present) = snapshot.listener(slot.listener.id) else { return };
     if !Arc::ptr_eq(present, &slot.listener) {
         slot.listener = Arc::clone(present);
-        slot.pool = present.pool;
-        let settings = &snapshot.pool(present.pool).settings;
-        slot.session.on_routed(timeouts(&present.settings.timeouts, settings));
-        slot.conduits = [Conduit::new(settings.relay), Conduit::new(settings.relay)];
+        lead(slot, snapshot, present.pool, &present.settings.timeouts);
     }
 }
 
@@ -52,9 +50,10 @@ fn route<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot) {
         Origin::Opened(opened) => std::mem::take(&mut opened.hello),
         Origin::Peer(_) => ClientHello::default(),
     };
-    let listener = Arc::clone(&slot.listener);
+    let listener = &slot.listener;
     let Some(routing) = &listener.settings.routing else { return };
     let route = routing.table.find(&hello, slot.client().ip());
+    let led = route.map(|index| (listener.routes[index], routing.targets[index].timeouts));
     listener.on_routed(route);
     let ClientHello { server_name: sni, alpn } = hello;
     let alpn = (!alpn.is_empty()).then(|| alpn.to_string().into_boxed_str());
@@ -62,10 +61,15 @@ fn route<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot) {
     if sni.is_some() || alpn.is_some() || number.is_some() {
         slot.origin.opened().asked = Some(Arc::new(Asked { sni, alpn, route: number }));
     }
-    let Some(index) = route else { return };
-    let (target, pool) = (&routing.targets[index], listener.routes[index]);
+    if let Some((pool, own)) = led {
+        lead(slot, snapshot, pool, &own);
+    }
+}
+
+/// Gives a session, which has no backend yet, this pool and these timeouts.
+fn lead<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot, pool: PoolId, own: &model::Timeouts) {
     let settings = &snapshot.pool(pool).settings;
     slot.pool = pool;
-    slot.session.on_routed(timeouts(&target.timeouts, settings));
+    slot.session.on_routed(timeouts(own, settings));
     slot.conduits = [Conduit::new(settings.relay), Conduit::new(settings.relay)];
 }
