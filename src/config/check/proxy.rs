@@ -3,7 +3,6 @@
 use toml::{Spanned, Value};
 
 use super::reader::{Reader, spot_of_table};
-use crate::base::network::Network;
 use crate::config::parse::raw::{Key, RawProxyIn, RawProxyOut, RawProxyOutKeys, Table};
 use crate::config::parse::report::{Report, Scope};
 use crate::config::proxy::{Others, ProxyCheck, ProxyIn, ProxyOut, ProxyVersion, TLVS};
@@ -36,30 +35,9 @@ pub(super) fn check_in(
     if raw.from.is_none() {
         read.wrong("from", &raw.from, "missing, write from = [\"10.0.0.0/8\"]: the balancers in front");
     }
-    let from = networks(&mut read, &raw.from);
+    let from = read.networks("from", &raw.from, PROXY_FROM_MAX);
     let others = read.choice("others", &raw.others, &OTHERS);
     Some(ProxyIn { from: from?, others: others.unwrap_or(Others::Reject) })
-}
-
-fn networks(read: &mut Reader<'_>, key: &Key) -> Option<Vec<Network>> {
-    let value = key.as_ref()?.get_ref();
-    let Some(list) = value.as_array().filter(|list| (1..=PROXY_FROM_MAX).contains(&list.len())) else {
-        let got = read.got(key);
-        read.wrong("from", key, format_args!("must be a list of 1..={PROXY_FROM_MAX} networks, got {got}"));
-        return None;
-    };
-    let mut networks = Vec::new();
-    for element in list {
-        match element.as_str().map(str::parse::<Network>) {
-            Some(Ok(network)) => networks.push(network),
-            Some(Err(error)) => read.wrong("from", key, error),
-            None => {
-                let got = read.got_in(key, element);
-                read.wrong("from", key, format_args!("must be a list of strings, got {got}"));
-            }
-        }
-    }
-    (networks.len() == list.len()).then_some(networks)
 }
 
 /// Returns the header that a pool writes; `None` when it writes none.

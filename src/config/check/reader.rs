@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::{Spanned, Value};
 
 use crate::base::nearest::did_you_mean;
+use crate::base::network::{Network, NoNetwork};
 use crate::config::address::Target;
 use crate::config::error::Invalid;
 use crate::config::model::Secret;
@@ -148,6 +149,13 @@ impl Reader<'_> {
             }
         }
         (values.len() == list.len()).then_some(values)
+    }
+
+    /// Returns a list of at most `max` networks.
+    pub(super) fn networks(&mut self, name: &str, key: &Key, max: usize) -> Option<Vec<Network>> {
+        self.list(name, key, max, "networks", |text| {
+            text.parse().map_err(|error: NoNetwork| error.to_string())
+        })
     }
 
     pub(super) fn name<'k>(&mut self, key: &'k Key) -> Option<&'k str> {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::pool::{PoolDraft, TIMEOUTS};
 use super::pool_names::named_pool;
 use super::reader::{Reader, quote};
-use crate::base::network::Network;
 use crate::config::model::Timeouts;
 use crate::config::parse::raw::{Key, RawListener, RawRoute};
 use crate::config::parse::report::{Report, Scope, Spot};
@@ -73,7 +72,6 @@ fn conditions(read: &mut Reader<'_>, raw: &RawRoute, reads_tls: bool) -> Conditi
         }
     }
     let name = |text: &str| text.parse::<ServerName>().map_err(|error| error.to_string());
-    let network = |text: &str| text.parse::<Network>().map_err(|error| error.to_string());
     let protocol = |text: &str| {
         let fits = (1..=ALPN_LEN_MAX).contains(&text.len());
         let wrong = || format!("must be protocols of 1..={ALPN_LEN_MAX} bytes, got {}", quote(text));
@@ -82,7 +80,7 @@ fn conditions(read: &mut Reader<'_>, raw: &RawRoute, reads_tls: bool) -> Conditi
     Conditions {
         sni: read.list("sni", sni, ROUTE_VALUES_MAX, "names", name).unwrap_or_default(),
         alpn: read.list("alpn", alpn, ROUTE_VALUES_MAX, "protocols", protocol).unwrap_or_default(),
-        client: read.list("client", client, ROUTE_VALUES_MAX, "networks", network).unwrap_or_default(),
+        client: read.networks("client", client, ROUTE_VALUES_MAX).unwrap_or_default(),
     }
 }
 
