@@ -127,8 +127,8 @@ impl ControlLoop {
     /// source, stay where a source of their pool is believed to have them. They never leave, so no session misses them.
     /// Of the others that were discovered, what operators have set is remembered. Must be called before the reload.
     pub(in crate::control) fn change_hands(&mut self, merged: &Config) -> Config {
-        let (snapshot, before) = (Arc::clone(&self.control.snapshot), Arc::clone(&self.control.config));
-        let before = self.control.kept.registrations.placements.placed(&before).config.into_owned();
+        let (snapshot, file) = (Arc::clone(&self.control.snapshot), Arc::clone(&self.control.config));
+        let before = self.control.kept.registrations.placements.placed(&file).config;
         let sockets: Vec<OwnSocket> = merged.own_sockets().collect();
         let mut runs = merged.clone();
         for next in &mut runs.pools {
