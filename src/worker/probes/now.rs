@@ -267,22 +267,19 @@ impl Log<'_> {
                 Moment::Sent(bytes) => self.add(at, ActKind::Sent, &bytes),
                 Moment::Received(bytes) => self.add(at, ActKind::Received, &bytes),
                 Moment::Expects(expected) => {
-                    let words = expected.in_words(self.secrets);
-                    self.push(Raw {
-                        at,
-                        kind: ActKind::Expected,
-                        bytes: Vec::new(),
-                        len: 0,
-                        words: Some(words),
-                    });
+                    self.note(at, ActKind::Expected, expected.in_words(self.secrets));
                 }
             }
         }
     }
 
     fn say(&mut self, at: Duration, kind: ActKind, words: &str) {
-        let words = Some(health::printable(words.as_bytes(), self.secrets, false));
-        self.push(Raw { at, kind, bytes: Vec::new(), len: 0, words });
+        self.note(at, kind, health::printable(words.as_bytes(), self.secrets, false));
+    }
+
+    /// Notes words that are safe to print.
+    fn note(&mut self, at: Duration, kind: ActKind, words: String) {
+        self.push(Raw { at, kind, bytes: Vec::new(), len: 0, words: Some(words) });
     }
 
     /// Notes bytes. Those that follow others of their kind are one act with them, however the network cuts them. So are
