@@ -7,10 +7,6 @@ use super::progress::Progress;
 pub const REQUEST_LEN: usize = 8;
 /// The request for TLS, as it is sent to a server.
 pub const SSL_REQUEST: [u8; REQUEST_LEN] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
-/// The answer of a server that continues with TLS.
-pub const WILLING: u8 = b'S';
-/// The answer of a server that does not.
-pub const UNWILLING: u8 = b'N';
 
 /// Length and code.
 const HEAD: usize = 8;
@@ -51,17 +47,6 @@ pub enum OpeningFault {
     Length,
     /// A request or a version that is not known.
     Unknown,
-}
-
-impl OpeningFault {
-    /// Returns it in plain words.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotPostgres => "the first bytes are not those of a PostgreSQL client",
-            Self::Length => "the first message of PostgreSQL has a wrong length",
-            Self::Unknown => "unknown request or version of PostgreSQL",
-        }
-    }
 }
 
 /// Returns what `bytes` begin with. Of requests for encryption the message is taken, of others nothing.
