@@ -112,7 +112,7 @@ impl From<HelloFault> for Stop {
     }
 }
 
-/// Tells another protocol from a hello that is malformed.
+/// Fails where these bytes are of another protocol, where they are of no valid record of TLS, and where they are too few.
 fn looks_like_tls(bytes: &[u8]) -> Result<(), Stop> {
     let missing = |least| Err(Stop::Missing(least));
     match *bytes {

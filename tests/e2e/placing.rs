@@ -1,5 +1,4 @@
-//! Another address of a backend at run time: open sessions stay where they are, new ones go there, and nobody loses a
-//! byte.
+//! Another address of a backend at run time: open sessions stay where they are, new ones go there, and no byte is lost.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

@@ -9,7 +9,7 @@ use crate::base::time::Instant;
 use crate::config::model::Config;
 use crate::messages::announce::Announced;
 
-/// What is to be kept, and the thread that does it.
+/// The records that are wanted, and the thread that keeps them.
 #[derive(Default)]
 pub(in crate::control) struct Announcing {
     /// From the first configuration that has `[announce]` on.
