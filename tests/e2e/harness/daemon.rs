@@ -173,11 +173,14 @@ impl Daemon {
         let look = || -> HashSet<i32> {
             self.process().fd().expect("open files").flatten().map(|file| file.fd).collect()
         };
-        // A file that it only reads at its start would be counted as one that stays open.
+        // A file that it only reads at its start would be counted as one that stays open: on a busy machine a thread
+        // that has it open may wait for a processor meanwhile, so that the same files are open at two looks.
         let mut open = look();
-        until("its open files stay the same", || {
+        until("its threads sleep and its open files stay the same", || {
             let before = std::mem::replace(&mut open, look());
-            before == open
+            let mut threads = self.process().tasks().expect("threads").flatten();
+            let sleep = threads.all(|thread| thread.stat().is_ok_and(|stat| stat.state == 'S'));
+            sleep && look() == open && before == open
         });
         let last = (0..).filter(|fd| !open.contains(fd)).nth(count - 1).expect("numbers do not end");
         let [pid, limit] = [format!("--pid={}", self.program.id()), format!("--nofile={}:", last + 1)];
