@@ -17,7 +17,7 @@ use super::man::man;
 use super::print::{EXIT_USAGE, exit_code, print, print_error};
 use super::serve;
 use crate::config::fd_budget::FdBudget;
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, KnownNames, Overrides};
 use crate::ctl::{self, RegisterArgs};
 use crate::demo::{HttpBackend, Ports};
 use crate::doctor::{self, Finding, Verdict};
@@ -84,7 +84,8 @@ fn signalled(signals: &[i32]) -> anyhow::Result<mpsc::Receiver<()>> {
 
 /// Returns the configuration of the file and the flags. Prints every mistake and returns the exit code otherwise.
 fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ExitCode> {
-    config::load_and_look_up(file, overrides, sys::INPUTS, sys::look_up).map_err(|errors| {
+    let known = KnownNames::default();
+    config::load_and_look_up(file, overrides, sys::INPUTS, &known, sys::look_up).map_err(|errors| {
         errors.iter().for_each(print_error);
         ExitCode::from(EXIT_USAGE)
     })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::config::model::LogFormat;
-use crate::config::{self, Config, Overrides, one_line};
+use crate::config::{self, Config, KnownNames, Overrides, one_line};
 use crate::demo::{self, Ports};
 use crate::logging;
 use crate::messages::reload::{Look, Source};
@@ -20,7 +20,7 @@ pub(super) fn configured(file: Option<&Path>, overrides: &Overrides) -> anyhow::
     // Must come before anything else is opened.
     let inherited = Inherited::take().context("cannot take the passed sockets (LISTEN_FDS)")?;
     let signals = prepare_process()?;
-    match config::load_and_look_up(file, overrides, sys::INPUTS, sys::look_up) {
+    match config::load_and_look_up(file, overrides, sys::INPUTS, &KnownNames::default(), sys::look_up) {
         Ok(config) => serve(&config, file_of(file, overrides), inherited, &signals, || Ok(())),
         Err(errors) => {
             let format = file.map_or(LogFormat::Text, |file| config::log_format(file, sys::INPUTS));
@@ -42,14 +42,14 @@ fn file_of(file: Option<&Path>, overrides: &Overrides) -> Option<ConfigFile> {
         Arc::new(move || {
             let looked = config::look(&path, sys::INPUTS);
             let (seen, overrides) = (looked.clone(), overrides.clone());
-            let source: Source = Arc::new(move || {
-                config::load_looked(&seen, &overrides, sys::INPUTS, sys::look_up).map_err(lines)
+            let source: Source = Arc::new(move |known| {
+                config::load_looked(&seen, &overrides, sys::INPUTS, known, sys::look_up).map_err(lines)
             });
             (looked, source)
         })
     };
-    let source: Source = Arc::new(move || {
-        config::load_and_look_up(Some(&path), &overrides, sys::INPUTS, sys::look_up).map_err(lines)
+    let source: Source = Arc::new(move |known| {
+        config::load_and_look_up(Some(&path), &overrides, sys::INPUTS, known, sys::look_up).map_err(lines)
     });
     Some(ConfigFile { name, source, look })
 }

@@ -256,9 +256,7 @@ impl Discover {
             Kind::Dns(dns) => dns.label(),
             Kind::File(file) => format!("file:{}", file.path.display()),
             Kind::Http(http) => http.url.to_string(),
-            Kind::Host(Host { name, port, .. }) => {
-                format!("{HOST_LABEL}{}:{port}", name.trim_end_matches('.').to_ascii_lowercase())
-            }
+            Kind::Host(Host { name, port, .. }) => host_label(name, port),
             Kind::Etcd(etcd) => format!("etcd:{}", etcd.prefix),
         }
     }
@@ -324,6 +322,11 @@ impl Host {
 
 /// How the label of a host name begins.
 pub const HOST_LABEL: &str = "host:";
+
+/// Returns the label of the source that a host name is.
+pub(super) fn host_label(name: &str, port: impl fmt::Display) -> String {
+    format!("{HOST_LABEL}{}:{port}", name.trim_end_matches('.').to_ascii_lowercase())
+}
 
 /// Returns the NAME of NAME@IP, as the address of a host is called; `None` for the name of any other backend, which has
 /// no `@`.

@@ -47,7 +47,7 @@ pub use check::reader::{check_name, check_running_name};
 pub use error::{Error, Invalid, one_line};
 pub use list::{Mistake, parse_backend, parse_list};
 pub use model::Config;
-pub use names::{LookUp, load_and_look_up, load_looked};
+pub use names::{KnownNames, LookUp, load_and_look_up, load_looked};
 pub use overrides::{
     BackendFlag, Overrides, parse_admin_socket, parse_sessions, parse_timeout, parse_workers,
 };
@@ -380,6 +380,31 @@ mod tests {
         let config = load(None, &overrides, Inputs::NOTHING, &mut system_resolver).unwrap();
         let addresses: Vec<String> = config.pools[0].backends.iter().map(|b| b.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"]);
+    }
+
+    #[test]
+    fn a_host_name_in_a_flag_is_followed_like_one_in_a_file() {
+        let flags = |target: &str| Overrides {
+            listen: vec![parse_bind(":9090").unwrap()],
+            backends: vec![target.parse().unwrap()],
+            ..Overrides::default()
+        };
+        let mut resolve = |name: &str| match name {
+            "web.test:80" => Ok(["10.0.0.1:80", "10.0.0.2:80"].map(|at| at.parse().unwrap()).into()),
+            _ => Err(io::Error::other("no such host")),
+        };
+        let mut load = |target| load(None, &flags(target), Inputs::NOTHING, &mut resolve).unwrap();
+        let config = load("web.test:80,weight=3");
+        assert_eq!(config.hosts[0].found.as_ref().unwrap().len(), 2);
+        let host = config.pools[0].discover[0].as_host().unwrap().clone();
+        assert_eq!((host.backend.as_str(), host.weight), ("web.test:80", 3));
+        let unknown = load("nobody.test:80");
+        let note = "backend nobody.test:80: cannot resolve host \"nobody.test\": no such host: it is down until its name \
+                    resolves";
+        assert!(unknown.notes[0].ends_with(note), "{:?}", unknown.notes);
+        // RFC 6761: it needs no name server, and moves nowhere.
+        let here = load("localhost:80");
+        assert_eq!((here.hosts.len(), &here.pools[0].backends[0].address), (0, &([127, 0, 0, 1], 80).into()));
     }
 
     #[test]

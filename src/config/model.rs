@@ -117,15 +117,15 @@ pub const UNRESOLVED: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr:
 /// The treatment of a backend with an unresolved name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolve {
-    /// A host that cannot be resolved is a mistake, and the configuration is refused.
-    Require,
     /// The backend is down until it resolves.
     KeepTrying,
+    /// A host that cannot be resolved is a mistake, and the configuration is refused.
+    Require,
 }
 
 impl Resolve {
     /// All of them, the default first.
-    pub const ALL: [Self; 2] = [Self::Require, Self::KeepTrying];
+    pub const ALL: [Self; 2] = [Self::KeepTrying, Self::Require];
 
     /// Returns the word for it in config.
     pub const fn as_str(self) -> &'static str {

@@ -48,7 +48,7 @@ impl fmt::Display for Global {
         if self.watch {
             write!(f, " watch=true")?;
         }
-        if self.resolve != Resolve::Require {
+        if self.resolve != Resolve::KeepTrying {
             write!(f, " resolve={}", self.resolve.as_str())?;
         }
         if let Some(max) = self.max_sessions {

@@ -82,7 +82,7 @@ impl ControlLoop {
     /// Returns what reads the configuration that runs.
     pub(super) fn running_source(&self) -> Source {
         let running = Arc::clone(&self.control.config);
-        Arc::new(move || Ok(Config::clone(&running)))
+        Arc::new(move |_| Ok(Config::clone(&running)))
     }
 
     /// Records that the sockets are as `listening` wants them.

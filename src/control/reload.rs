@@ -114,8 +114,9 @@ impl ControlLoop {
         let claim = Arc::<Claim>::default();
         let of_thread = Arc::clone(&claim);
         let answered = self.answered_sources();
+        let known_names = self.sources.known_names();
         let run = move || {
-            let read = source().map_err(Refused::wrong).and_then(|config| {
+            let read = source(&known_names).map_err(Refused::wrong).and_then(|config| {
                 let opened = match mode {
                     Mode::Apply => Some(site.open(&config)?),
                     Mode::DryRun => {

@@ -179,7 +179,7 @@ mod tests {
         let (looked, looks) = channel();
         let look: Look = Arc::new(move || {
             _ = looked.send(());
-            let source: Source = Arc::new(|| Err(Vec::new()));
+            let source: Source = Arc::new(|_| Err(Vec::new()));
             (config::look(&path, INPUTS), source)
         });
         let (reports, inbox) = Reports::new();

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::diff::Change;
-use crate::config::{Config, Looked};
+use crate::config::{Config, KnownNames, Looked};
 
-/// Reads the configuration: file, flags and names. Fails with every mistake in them, one line each. Must be called on a
-/// thread of its own, because a name may take long to resolve.
-pub type Source = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
+/// Reads the configuration: file, flags and names, of which some are known already. Fails with every mistake in them, one
+/// line each. Must be called on a thread of its own, because a name may take long to resolve.
+pub type Source = Arc<dyn Fn(&KnownNames) -> Result<Config, Vec<String>> + Send + Sync>;
 /// Looks at the files that [`Source`] reads, without checking them; also returns what makes a configuration of what it
 /// has seen. Must be called on a thread of its own.
 pub type Look = Arc<dyn Fn() -> (Looked, Source) + Send + Sync>;

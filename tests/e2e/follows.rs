@@ -226,13 +226,13 @@ fn an_admin_socket_whose_file_was_removed_is_made_again_on_reload() {
 /// Case 100.
 #[test]
 fn a_backend_whose_name_does_not_resolve_is_down_and_keeps_no_other_from_serving() {
-    let config = |policy: &str| {
+    let config = |keys: &str| {
         format!(
-            "[global]\nresolve = \"{policy}\"\n[[pool]]\nhealth = {{ type = \"off\" }}\n\
+            "[global]\n{keys}\n[[pool]]\nhealth = {{ type = \"off\" }}\n\
              backend = [{{ name = \"a\", address = \"nobody.invalid:80\" }}, {{ name = \"b\", address = \":1\" }}]\n"
         )
     };
-    let daemon = Daemon::start(&config("keep_trying"), IPV4);
+    let daemon = Daemon::start(&config(""), IPV4);
     let backends = || daemon.admin().get::<Vec<api::Backend>>("/v1/backends").expect("backends");
     // The control thread begins behind the API.
     until("the reason is shown", || backends().iter().any(|one| one.health_reason.is_some()));
@@ -243,8 +243,20 @@ fn a_backend_whose_name_does_not_resolve_is_down_and_keeps_no_other_from_serving
     let reason = a.health_reason.as_deref().unwrap_or_default();
     assert!(reason.starts_with("has no address: cannot resolve host \"nobody.invalid\""), "{reason}");
     assert!(b.eligible);
-    daemon.reload(&config("require"));
+    daemon.reload(&config("resolve = \"require\""));
     let line = daemon.wait_for_line(&["ERROR"]);
     assert!(line.contains("cannot resolve host"), "{line}");
+    // A machine without a name server can check it too.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(&file, format!("[[listener]]\nbind = \"127.0.0.1:9090\"\n{}", config(""))).expect("write");
+    let path = file.path().to_str().expect("UTF-8");
+    let checked = output(&mut daemon.command(&["check", path]));
+    let warnings = String::from_utf8(checked.stderr).expect("UTF-8");
+    assert!(checked.status.success(), "{warnings}");
+    let words = "backend \"a\": cannot resolve host \"nobody.invalid\": ";
+    assert!(
+        warnings.contains(words) && warnings.contains("it is down until its name resolves"),
+        "{warnings}"
+    );
     daemon.stop();
 }

@@ -75,7 +75,7 @@ pub(super) fn check(
         shutdown_delay: shutdown_delay.unwrap_or(Duration::ZERO),
         reload_timeout: reload_timeout.unwrap_or(Duration::from_secs(30)),
         watch: watch.unwrap_or(false),
-        resolve: resolve.unwrap_or(Resolve::Require),
+        resolve: resolve.unwrap_or(Resolve::KeepTrying),
         log_level: overrides.log_level.or(level).unwrap_or(LevelFilter::Info),
         log_format: format,
         log_target,

@@ -1,5 +1,7 @@
 //! Host names in `address`: each is a source, see [`Host`]. `localhost` is none, because it never moves: it is a backend
-//! in the family in which something listens.
+//! in the family in which something listens, and 127.0.0.1 where nothing knows it (RFC 6761, 6.3).
+
+use std::net::Ipv4Addr;
 
 use super::tls::Trust;
 use crate::base::address::Address;
@@ -29,7 +31,8 @@ impl Names<'_> {
     pub(super) fn find(&mut self, target: &Target) -> Result<Found, Invalid> {
         let Target::Host { host, port } = target else { return Ok(Found::At(target.resolve(self.resolve)?)) };
         if is_local(host) {
-            return Ok(Found::At(target.resolve(self.resolve)?));
+            let here = || Address::from((Ipv4Addr::LOCALHOST, *port));
+            return Ok(Found::At(target.resolve(self.resolve).unwrap_or_else(|_| here())));
         }
         let addresses = match (target.addresses(self.resolve), self.policy) {
             (Ok(all), _) => Ok(all),

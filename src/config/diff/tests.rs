@@ -73,7 +73,7 @@ const EDITS: &[(Edit, &str)] = &[
     (|c| c.global.watch = true, "global: watch false -> true"),
     (|c| c.global.shutdown_delay = Duration::from_secs(3), "global: shutdown_delay 0s -> 3s"),
     (|c| c.global.reload_timeout = Duration::from_secs(3), "global: reload_timeout 30s -> 3s"),
-    (|c| c.global.resolve = model::Resolve::KeepTrying, "global: resolve require -> keep_trying"),
+    (|c| c.global.resolve = model::Resolve::Require, "global: resolve keep_trying -> require"),
     (|c| c.global.log_level = log::LevelFilter::Warn, "global: log.level info -> warn"),
     (|c| c.global.log_format = LogFormat::Json, "global: log.format text -> json"),
     (

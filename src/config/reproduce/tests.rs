@@ -69,7 +69,7 @@ const GLOBAL: [&str; 9] = [
     "",
     "workers = 3\npin = true\nsplice = false\nbusy_poll = \"50us\"\nwatch = true",
     "max_sessions = 100\ndrain_timeout = \"0s\"\nshutdown_delay = \"5s\"\nreload_timeout = \"1m\"",
-    "resolve = \"keep_trying\"\nlog = { level = \"off\", format = \"json\" }",
+    "resolve = \"require\"\nlog = { level = \"off\", format = \"json\" }",
     "user = \"l4lb\"\ngroup = \"staff\"",
     "access_log = { path = \"/var/log/a $${b}\", at = [\"start\", \"end\"] }",
     "access_log = { path = \"-\", every = \"5m\", at = [] }",

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::runner::{Runner, Running};
 use crate::base::address::Address;
 use crate::base::time::Instant;
+use crate::config::KnownNames;
 use crate::config::discover::{Discover, HOST_LABEL, Initial};
 use crate::config::model::Resolved;
 use crate::control::membership::listing::Listing;
@@ -59,6 +60,17 @@ impl Sources {
     pub(in crate::control) fn run_of(&self, pool: &str, label: &str) -> Option<SourceId> {
         let is_it = |known: &&Followed| known.pool == pool && known.label == label;
         self.all.iter().find(is_it).map(|known| known.id)
+    }
+
+    /// Returns the addresses of the host names that are followed: a reload does not look them up again.
+    pub(in crate::control) fn known_names(&self) -> KnownNames {
+        let mut known = KnownNames::default();
+        for Followed { label, last, .. } in self.all.iter().filter(|known| known.settings.as_host().is_some())
+        {
+            let address = |Found { address: Address::Ip(address), .. }: &Found| *address;
+            known.insert(label, last.iter().map(address).collect());
+        }
+        known
     }
 
     /// Whether the age of a saved list counts.

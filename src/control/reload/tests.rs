@@ -3,6 +3,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::*;
+use crate::config::KnownNames;
 use crate::control::tests::{config, control};
 use crate::messages::reload::Source;
 
@@ -32,7 +33,7 @@ fn request(source: Option<&Source>, mode: Mode) -> (ReloadRequest, Answered) {
 fn source(keys: &'static str) -> (Source, Arc<Mutex<u32>>) {
     let reads = Arc::<Mutex<u32>>::default();
     let counted = Arc::clone(&reads);
-    let read = move || {
+    let read = move |_: &KnownNames| {
         *counted.lock().expect("lock not poisoned") += 1;
         Ok(config(keys))
     };
@@ -139,7 +140,7 @@ fn a_drain_that_begins_while_a_file_is_read_goes_first() {
 fn stuck_source() -> (Source, Arc<Mutex<()>>) {
     let gate = Arc::<Mutex<()>>::default();
     let waits = Arc::clone(&gate);
-    let read = move || {
+    let read = move |_: &KnownNames| {
         drop(waits.lock().expect("lock not poisoned"));
         Ok(config("retries = 3"))
     };

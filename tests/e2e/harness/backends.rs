@@ -429,7 +429,7 @@ impl Service<'_> {
         mode: Mode,
     ) -> Result<ReloadReport, Vec<String>> {
         let server = Arc::clone(&self.server);
-        in_time("the workers get their commands", move || server.reload(Arc::new(source), mode))
+        in_time("the workers get their commands", move || server.reload(Arc::new(move |_| source()), mode))
     }
 
     pub(crate) fn backend(&self, node: usize) -> Arc<Backend> {
