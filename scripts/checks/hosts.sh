@@ -95,7 +95,9 @@ pass "the file of hosts comes before name servers, of which none answers"
 stop lb
 if "$L4LB" check "$WORK/lb.toml" 2>"$WORK/check.txt"; then fail "a name without an address is no mistake"; fi
 grep -q 'address: cannot resolve host "web.test"' "$WORK/check.txt" || fail "check says $(<"$WORK/check.txt")"
-sed -i 's/"require"/"keep_trying"/' "$WORK/lb.toml"
+sed -i /require/d "$WORK/lb.toml"
+"$L4LB" check "$WORK/lb.toml" >"$WORK/checked.txt" 2>"$WORK/check.txt" || fail "check needs a name server: $(<"$WORK/check.txt")"
+grep -q 'it is down until its name resolves' "$WORK/check.txt" || fail "check says $(<"$WORK/check.txt")"
 start_l4lb lb -c "$WORK/lb.toml"
 wait_until 10 "the reason is shown" reason_has 'has no address: cannot resolve host "web.test"'
 backends_are a/ready || fail "the pool has $(ctl backends web)"
@@ -103,3 +105,39 @@ echo '127.0.8.2 web.test' >"$WORK/hosts"
 wait_until 30 "the name resolves" backends_are a@127.0.8.2/ready
 met 2 || fail "a client was not served"
 pass "a name without an address keeps nothing from starting, says why, and serves once it has one"
+
+# sessions_are N: so many are open, whatever the backends are called.
+sessions_are() { (($(ctl sessions --json | grep -o '"client":' | wc -l) == $1)); }
+
+sed 's/backend = .*/backend = [{ name = "a", address = "127.0.8.2:8080" }]\non_remove = "reset"/' "$WORK/lb.toml" >"$WORK/literal.toml"
+sed 's/health = /on_remove = "reset"\nhealth = /' "$WORK/lb.toml" >"$WORK/named.toml"
+exec 5<>"/dev/tcp/${LISTEN/:/\/}"
+wait_until 10 "a session is open" sessions_are 1
+for form in literal named literal named; do
+    cp "$WORK/$form.toml" "$WORK/lb.toml"
+    ctl reload >"$WORK/reload.txt"
+    if [[ $form == named ]]; then backends_are a@127.0.8.2/ready; else backends_are a/ready; fi ||
+        fail "$form: the pool has $(ctl backends web)"
+    met 2 || fail "$form: a client was not served"
+    sessions_are 1 || fail "$form: the session was cut"
+done
+printf 'GET / HTTP/1.0\r\n\r\n' >&5
+grep -q '^2' <&5 || fail "the session is dead"
+exec 5>&-
+pass "an address that becomes a name, and the reverse, ends no session and empties no pool"
+
+stop lb
+: >"$WORK/hosts"
+printf 'nameserver 127.0.0.1\noptions timeout:30 attempts:5\n' >"$WORK/resolv.conf"
+start silent python3 -c 'import socket, time
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 53))
+print("bound", file=__import__("sys").stderr, flush=True)
+time.sleep(600)'
+wait_until 10 "a name server is silent" log_has silent bound
+sed -i 's/^backend = .*/backend = [{ name = "a", address = "web.test:8080" }, { name = "b", address = "127.0.8.3:8080" }]/' "$WORK/lb.toml"
+start_l4lb lb -c "$WORK/lb.toml"
+met 3 || fail "a client was not served"
+wait_until 10 "the reason is shown" reason_has 'has no address: cannot resolve host "web.test"'
+ctl reload >"$WORK/reload.txt" || fail "a reload waits for the name server"
+pass "a silent name server holds up no start and no reload"

@@ -280,6 +280,7 @@ impl ControlLoop {
     fn reconfigure(&mut self, config: &Config, staged: Box<dyn StagedChange>) {
         // What a reload sets of backends that stay shows at once.
         self.control.snapshot.announce();
+        let said_of_hosts = self.remember_of_hosts(config);
         let mut config = self.change_hands(config);
         let brought = self.bring_listed(&mut config);
         let config = &config;
@@ -296,6 +297,7 @@ impl ControlLoop {
         self.links.extend(new);
         self.forget_results(&next);
         self.note_brought(brought, &next);
+        self.hand_over(&next, &said_of_hosts);
         self.replace_snapshot(next);
         self.remember_notes(&back);
         self.align_agents();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::balance::{Algorithm, Member, Members, Table};
+use crate::base::address::Address;
 use crate::base::hash::hash;
 use crate::config::model::{self, BackendCheck, Check, HealthState, WhenAllDown};
 use crate::pool::{Admin, Backend, BackendId, PoolId};
@@ -148,14 +149,16 @@ impl Pool {
         workers: usize,
         ids: &mut BackendIds,
     ) -> Arc<Self> {
-        let create = |backend| ids.create(id, settings, workers, backend, None);
+        let initial = settings.health.initial_state;
+        let create = |backend| ids.create(id, initial, workers, backend, None);
         let backends = settings.backends.iter().map(create).collect();
         Arc::new(Self::new(id, Arc::new(settings.clone()), workers, backends, Continued::default()))
     }
 
     /// Returns the pool with these settings: the same one when nothing has changed. A backend that it has already, by
     /// name and address, stays the same object, and gets its new weight as by [`Backend::set_weight`]. So does one that
-    /// it had, and that is `back`. Another one has the counters of that of its name among `former`.
+    /// it had, and that is `back`. Another one has the counters of that of its name among `former`, and begins with the
+    /// health of that at its address, which is the same server under another name.
     pub(super) fn changed(
         self: &Arc<Self>,
         settings: &model::Pool,
@@ -176,6 +179,13 @@ impl Pool {
             .collect();
         let formers: HashMap<&str, &Arc<Backend>> =
             former.iter().map(|former| (former.name.as_str(), former)).collect();
+        let is_checked_alike = self.settings.health == settings.health
+            && self.settings.proxy_protocol == settings.proxy_protocol;
+        let found_at = if is_checked_alike { self.checked_at() } else { HashMap::new() };
+        let found = |backend: &model::Backend| {
+            let (check, health) = found_at.get(&backend.address)?;
+            (*check == backend.check).then_some(*health)
+        };
         let named = settings.backends.iter().map(|backend| {
             match known.get(&(backend.name.as_str(), &backend.address)) {
                 Some(&same) => {
@@ -183,19 +193,20 @@ impl Pool {
                     if is_back && settings.health.check == Check::Off {
                         // It is not checked: nothing else would ever bring it up.
                         same.set_health(settings.health.initial_state);
+                    } else if let Some(found) = found(backend).filter(|_| is_back) {
+                        same.set_health(found);
                     }
                     same.set_weight(backend.weight);
                     Arc::clone(same)
                 }
                 None => {
                     let former = formers.get(backend.name.as_str()).copied();
-                    ids.create(self.id, settings, workers, backend, former)
+                    let initial = found(backend).unwrap_or(settings.health.initial_state);
+                    ids.create(self.id, initial, workers, backend, former)
                 }
             }
         });
         let mut continued = self.continued();
-        let is_checked_alike = self.settings.health == settings.health
-            && self.settings.proxy_protocol == settings.proxy_protocol;
         continued.checks += u64::from(!is_checked_alike);
         Arc::new(Self::new(self.id, Arc::new(settings.clone()), workers, named.collect(), continued))
     }
@@ -208,6 +219,13 @@ impl Pool {
         }
         let settings = Arc::clone(&self.settings);
         Arc::new(Self::new(self.id, settings, workers, self.backends.clone(), self.continued()))
+    }
+
+    /// Returns what checks have found at each address, with what is special about the checks there.
+    fn checked_at(&self) -> HashMap<&Address, (BackendCheck, HealthState)> {
+        let checks = self.settings.backends.iter().map(|backend| backend.check);
+        let all = self.backends.iter().zip(checks);
+        all.map(|(backend, check)| (&backend.address, (check, backend.checked_health()))).collect()
     }
 
     fn continued(&self) -> Continued {
@@ -318,14 +336,14 @@ impl BackendIds {
     fn create(
         &mut self,
         pool: PoolId,
-        settings: &model::Pool,
+        initial: HealthState,
         workers: usize,
         backend: &model::Backend,
         former: Option<&Arc<Backend>>,
     ) -> Arc<Backend> {
         let id = BackendId(self.0);
         self.0 = self.0.checked_add(1).expect("fewer than 2^32 backends in the life of a process");
-        let new = Backend::new(id, pool, backend, settings.health.initial_state, workers);
+        let new = Backend::new(id, pool, backend, initial, workers);
         Arc::new(match former {
             Some(former) => new.continuing(former),
             None => new,

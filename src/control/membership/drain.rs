@@ -1,20 +1,24 @@
 //! Removed backends and their remaining sessions: they finish, or they are cut.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::base::address::Address;
 use crate::base::time::Instant;
 use crate::config::model::OnRemove;
 use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::control::membership::notes::{Note, Removed};
 use crate::control::membership::origin::{Origin, Registration};
 use crate::messages::command::Command;
-use crate::pool::{Admin, Advice, Backend, BackendId, Snapshot};
+use crate::pool::{Admin, Advice, Backend, BackendId, PoolId, Snapshot};
 
 impl ControlLoop {
     /// Records the backends of `before` that are in no pool any more.
     pub(in crate::control) fn note_removed(&mut self, before: &Snapshot) {
         let now = self.clock.now();
         let snapshot = Arc::clone(&self.control.snapshot);
+        let mut addresses_of: HashMap<PoolId, HashSet<&Address>> = HashMap::new();
+        let mut gone: HashMap<(PoolId, &Address), Option<Instant>> = HashMap::new();
         for backend in before.backends().filter(|backend| snapshot.backend(backend.id).is_none()) {
             let old = before.pool(backend.pool);
             // A pool that still exists may have another policy by now.
@@ -27,11 +31,20 @@ impl ControlLoop {
             }
             let pool = still_there.unwrap_or(old);
             let (name, policy) = (&pool.settings.name, pool.settings.on_remove);
+            // The server is still there, under another name: its sessions end by themselves.
+            let is_renamed = still_there.is_some_and(|pool| {
+                let addresses = || pool.backends.iter().map(|backend| &backend.address).collect();
+                addresses_of.entry(pool.id).or_insert_with(addresses).contains(&backend.address)
+            });
             let deadline = match policy {
+                OnRemove::Drain | OnRemove::Keep | OnRemove::Reset if is_renamed => None,
                 OnRemove::Drain => Some(now + pool.settings.drain_timeout),
                 OnRemove::Keep => None,
                 OnRemove::Reset => Some(now),
             };
+            if !is_renamed {
+                gone.insert((backend.pool, &backend.address), deadline);
+            }
             log::info!(
                 pool:% = name, backend:% = backend.name, address:% = backend.address,
                 on_remove:% = policy.as_str(), sessions = backend.active();
@@ -45,9 +58,16 @@ impl ControlLoop {
                 sessions_at_start: backend.active(),
                 next_cut: deadline,
                 admin,
+                is_renamed,
                 note: self.control.view.state().notes.get(&backend.id).cloned().unwrap_or_default(),
                 lease: None,
             });
+        }
+        // Sessions from the time of another name go with the server.
+        for entry in self.removed.iter_mut().filter(|entry| entry.is_renamed) {
+            if let Some(&deadline) = gone.get(&(entry.backend.pool, &entry.backend.address)) {
+                (entry.deadline, entry.next_cut, entry.is_renamed) = (deadline, deadline, false);
+            }
         }
     }
 
@@ -138,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::control::tests::{config, control, mailbox};
-    use crate::pool::{Lease, PoolId};
+    use crate::pool::Lease;
 
     const POOL: PoolId = PoolId(0);
 

@@ -7,8 +7,9 @@
 //! in what sources list. `merge` combines the file with what was changed at run time. `persist` takes that from what
 //! runs into `kept`, and puts it back at a start, with what sources have `listed` before; `state_file` is its form on
 //! the disk, which `saving` writes. `notes` is what is known of a backend besides its atomics; `remembered` what
-//! operators have set of one that was discovered and has left; `placement` the addresses and priorities that operators
-//! have set, which `placing` sets and `place_notes` shows; `drain` follows the sessions of backends that have left their
+//! operators have set of one that was discovered and has left; `renamed` takes it along where the
+//! file lists a server under another name; `placement` the addresses and priorities that operators have set, which
+//! `placing` sets and `place_notes` shows; `drain` follows the sessions of backends that have left their
 //! pool.
 
 mod changes;
@@ -27,6 +28,7 @@ pub(in crate::control) mod place_notes;
 pub(crate) mod placement;
 mod placing;
 mod remembered;
+mod renamed;
 pub(super) mod requests;
 pub(crate) mod saving;
 pub mod state_file;

@@ -110,6 +110,8 @@ pub struct Removed {
     /// Its sessions are not cut again before then: the first cut takes a moment to be carried out.
     pub(super) next_cut: Option<Instant>,
     pub(super) admin: Admin,
+    /// Whether another backend of its pool has its address: only that gives its sessions a deadline.
+    pub(super) is_renamed: bool,
     /// Facts about it that are not in its atomics.
     pub(super) note: Note,
     /// Its registration, if the end of its lease has removed it: no request did, so the settings of an operator still

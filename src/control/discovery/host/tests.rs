@@ -11,11 +11,12 @@ use super::*;
 use crate::api;
 use crate::base::address::Address;
 use crate::config::discover::Discover;
-use crate::config::model::{BackendCheck, HealthState, UNRESOLVED};
+use crate::config::model::{self, BackendCheck, HealthState, UNRESOLVED};
 use crate::config::{self, Config, Overrides};
 use crate::control::control_loop::{ControlLoop, ControlStage};
 use crate::control::discovery::state::Sources;
 use crate::control::membership::merge::merge;
+use crate::control::membership::notes::Removed;
 use crate::control::membership::persist::{self, Restored};
 use crate::control::membership::state_file::SavedBackend;
 use crate::control::tests::control;
@@ -25,7 +26,7 @@ use crate::pool::{Admin, Backend};
 use crate::sys::{Call, timestamp};
 
 /// The pool has one host.
-const TEXT: &str = "[global]\nresolve = \"keep_trying\"\n[[listener]]\nbind = \"127.0.0.1:9090\"\n\
+const TEXT: &str = "[[listener]]\nbind = \"127.0.0.1:9090\"\n\
      [[pool]]\nname = \"web\"\nwhen_all_down = \"try_anyway\"\n[[pool.backend]]\nname = \"a\"\naddress = \"web.test:80\"\n";
 
 fn ip(last: u8) -> SocketAddr {
@@ -68,10 +69,19 @@ fn reload(work: &mut ControlLoop, text: &str, addresses: &[u8]) {
     let control = &work.control;
     let (merged, _) = merge(&control.config, &next, &control.snapshot, &control.kept.registrations);
     work.sources.begin_with(Vec::new(), &next.hosts);
+    let said = work.remember_of_hosts(&merged);
     let mut runs = work.change_hands(&merged);
     let brought = work.bring_listed(&mut runs);
-    let snapshot = Arc::new(work.control.snapshot.reconfigured(&runs));
+    let is_back = |removed: &Removed| {
+        let is_it = |listed: &model::Backend| {
+            (&listed.name, &listed.address) == (&removed.backend.name, &removed.backend.address)
+        };
+        runs.pools[0].backends.iter().any(is_it)
+    };
+    let back: Vec<_> = work.take_returning(is_back).into_iter().map(|removed| removed.backend).collect();
+    let snapshot = Arc::new(work.control.snapshot.reconfigured_back(&runs, &back));
     work.note_brought(brought, &snapshot);
+    work.hand_over(&snapshot, &said);
     work.replace_snapshot(snapshot);
     let before = std::mem::replace(&mut work.control.config, Arc::new(next));
     work.align_registrations(&before);
@@ -301,6 +311,50 @@ fn a_reload_changes_the_weight_of_all_addresses_and_brings_new_names_with_their_
     assert_eq!(names(&work), ["a@10.0.0.1", "a@10.0.0.2", "b@10.0.0.7", "b@10.0.0.8"]);
     reload(&mut work, TEXT, &[1]);
     assert_eq!(names(&work), ["a@10.0.0.1", "a@10.0.0.2"]);
+    lease.release();
+}
+
+/// A reload from an address to a name that has it, and back, cut the sessions with the end of the drain, and the pool was
+/// without a checked backend meanwhile.
+#[test]
+fn a_server_that_is_listed_by_a_name_or_by_its_address_keeps_its_sessions_health_and_settings() {
+    let by_address = TEXT.replace("web.test", "10.0.0.1");
+    let mut work = start(&by_address, &[]);
+    let first = at(&work, 1);
+    assert_eq!(first.name, "a");
+    let lease = first.lease(0);
+    first.set_health(HealthState::Up);
+    set(&mut work, "a", Some(7), Some(Admin::Drain));
+    force_down(&mut work, "a");
+    reload(&mut work, TEXT, &[1, 2]);
+    assert_eq!(names(&work), ["a@10.0.0.1", "a@10.0.0.2"]);
+    assert_eq!(
+        [1, 2].map(|last| (at(&work, last).admin(), at(&work, last).plain_weight())),
+        [(Admin::Drain, 7); 2]
+    );
+    let health =
+        |work: &ControlLoop, last| (at(work, last).checked_health(), at(work, last).health_override());
+    assert_eq!(health(&work, 1), (HealthState::Up, Some(HealthState::Down)));
+    assert_eq!(health(&work, 2), (HealthState::Unknown, None), "it is another server");
+    assert_eq!((work.removed.len(), work.removed[0].deadline), (1, None), "its session is not cut");
+    at(&work, 1).set_health(HealthState::Down);
+    set(&mut work, "a@10.0.0.1", None, Some(Admin::Maint));
+    reload(&mut work, &by_address, &[]);
+    assert_eq!(names(&work), ["a"]);
+    let now = at(&work, 1);
+    assert!(Arc::ptr_eq(&first, &now) && now.active() == 1, "it is back");
+    assert_eq!((now.admin(), now.plain_weight(), now.checked_health()), (Admin::Maint, 7, HealthState::Down));
+    assert!(
+        work.removed.iter().all(|removed| removed.deadline.is_none() || removed.backend.name != "a@10.0.0.1")
+    );
+    reload(&mut work, TEXT, &[1]);
+    let deadlines = |work: &ControlLoop| {
+        let removed = work.removed.iter().filter(|removed| removed.backend.active() > 0);
+        removed.map(|removed| (removed.backend.name.clone(), removed.deadline.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(deadlines(&work), [("a".to_owned(), false)]);
+    has(&mut work, "web.test", &[2]);
+    assert_eq!(deadlines(&work), [("a".to_owned(), true)], "the server has gone, under whatever name");
     lease.release();
 }
 
