@@ -5,6 +5,7 @@
 source "$(dirname "$0")/../lib/harness.sh"
 
 UNIT=$ROOT/config/l4lb.service
+TEMPLATE=$ROOT/config/l4lb@.service
 EXPOSURE_MAX=1.6
 # A user that exists on every machine and owns nothing.
 NOBODY=nobody
@@ -19,6 +20,19 @@ check_unit() {
     exposure=$(sed -nE 's/.*exposure level for .*: ([0-9.]+) .*/\1/p' "$WORK/security.out")
     expect_at_most "exposure of the unit" "${exposure:-10}" "$EXPOSURE_MAX"
     pass "the unit is good and its exposure is $exposure"
+}
+
+# The template is the same unit, with the name of the instance in place of that of the service.
+check_template() {
+    sed -e '1,2d' -e 's/^\(Description=.*\)$/\1, as %i/' -e 's|/etc/l4lb/l4lb.toml|/etc/l4lb/%i.toml|' \
+        -e 's#^\(Runtime\|Logs\|State\)Directory=l4lb#&/%i#' -e 's#\(/run\|/var/log\)/l4lb\([ ,]\)#\1/l4lb/%i\2#g' \
+        "$UNIT" >"$WORK/expected.service"
+    sed '1,/^\[Unit\]$/{/^#/d}' "$TEMPLATE" | diff - "$WORK/expected.service" >"$WORK/template.out" ||
+        fail "$TEMPLATE is not $UNIT with the name of an instance: $(head -n 5 "$WORK/template.out")"
+    cp "$TEMPLATE" "$WORK/l4lb@one.service"
+    systemd-analyze verify "$WORK/l4lb@one.service" 2>&1 | grep -v '/usr/local/bin/l4lb is not executable' >"$WORK/verify.out" || true
+    expect "complaints of systemd-analyze verify ($(head -n 1 "$WORK/verify.out"))" ! -s "$WORK/verify.out"
+    pass "the template is the unit with the name of an instance"
 }
 
 # The system calls of a set of systemd, one a line.
@@ -218,6 +232,7 @@ chmod 755 "$WORK"
 # Of those that are started without another one.
 export RUNTIME_DIRECTORY=$WORK/run
 check_unit
+check_template
 check_system_calls
 check_root_is_given_up
 check_reloads_without_root
