@@ -23,8 +23,10 @@ check_files() {
 check-config prometheus.yml
 check-rules alerts.yml
 test-rules alerts_test.yml
+check-rules alerts_fleet.yml
+test-rules alerts_fleet_test.yml
 END
-    pass "promtool: the configuration, $(grep -c 'alert:' "$ROOT/config/alerts.yml") alerts and their tests are good"
+    pass "promtool: the configuration, $(cat "$ROOT"/config/alerts.yml "$ROOT"/config/alerts_fleet.yml | grep -c 'alert:') alerts and their tests are good"
 }
 
 start_balancer() {
