@@ -17,7 +17,7 @@ trap 'rm -rf "$OUTPUT"' EXIT
 
 # Checks that measure no time, the longest first: they run side by side, and each one's output is printed when it ends.
 names_of_untimed() {
-    echo segments syscalls dashboard programs health-servers proxy-protocol server-names agent namespaces metrics discovery \
+    echo fleet segments syscalls dashboard programs health-servers proxy-protocol server-names agent namespaces metrics discovery \
         hosts service half-close doctor demo import syslog release
 }
 

@@ -2,6 +2,7 @@
 # Two balancers that announce themselves in a real etcd: a client that resolves their name once in a ttl never fails while
 # one of them is stopped and started; a killed one leaves with its lease; both come back after etcd was killed. The client
 # reads the records as CoreDNS does, or asks a CoreDNS: COREDNS=PATH scripts/checks/announce.sh
+# Case 106 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

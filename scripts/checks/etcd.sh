@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Backends by a real etcd of three members: listed, watched, with a lease and without; the leader is killed, the member
 # that is watched falls silent, all are killed and restarted, history is compacted. No backend is lost.
+# Case 107 of tests/CASES.md.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -81,6 +81,9 @@ pub mod decisions {
     #[doc = include_str!("decisions/0014-etcd-as-registry.md")]
     pub mod d0014 {}
 
+    #[doc = include_str!("decisions/0015-engines-of-a-fleet.md")]
+    pub mod d0015 {}
+
     #[doc = include_str!("decisions/0020-worker-parts.md")]
     pub mod d0020 {}
 }
