@@ -15,7 +15,6 @@ use hickory_resolver::Hosts;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use super::belief::{Answer, Records};
 use super::dns::{self, AskDns};
@@ -27,8 +26,11 @@ use crate::sys::Call;
 
 /// Of all pools: descriptors are those of the process.
 static ASKING: Semaphore = Semaphore::const_new(HOSTS_ASKED);
-/// getaddrinfo(3) may hang: it holds its own thread, and no name server.
+/// Of the calls of getaddrinfo(3) that are waited for: one that hangs gives its turn to the others.
 static CALLING: Semaphore = Semaphore::const_new(HOSTS_ASKED);
+/// Of all of these calls: one that hangs keeps its thread.
+static THREADS: Semaphore = Semaphore::const_new(CALLS_MAX);
+const CALLS_MAX: usize = 256;
 /// How long an answer waits for getaddrinfo(3), which is left alone then.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -73,12 +75,13 @@ impl AskHost {
         let found = match self.call.late() {
             Some(late) => late?,
             None => {
+                let _turn = CALLING.acquire().await;
                 // Held until the call returns, however late that is.
-                let permit = timeout(CALL_TIMEOUT, CALLING.acquire()).await;
-                let permit = permit.map_err(|_| "earlier calls have not returned".to_owned())?;
+                let thread = THREADS.try_acquire();
+                let thread = thread.map_err(|_| format!("{CALLS_MAX} earlier calls have not returned"))?;
                 let (resolve, target) = (self.resolve, self.host.target());
                 let call = move || {
-                    let _permit = permit;
+                    let _thread = thread;
                     resolve(&target)
                 };
                 self.call.run(call).await?

@@ -1,8 +1,8 @@
 //! Host names as backends: what is in the pool, what it is called, and what becomes of what operators have set.
 
 use std::net::Ipv4Addr;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Barrier, OnceLock};
 
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -482,6 +482,26 @@ fn a_host_that_nobody_answers_for_is_a_failure_that_names_it() {
     }
     let Answer::Failure(why) = ask(&mut host("web.test", fails)) else { panic!("there is no answer") };
     assert!(why.starts_with("cannot resolve host \"web.test\": "), "{why}");
+}
+
+/// Sixteen of them kept all other names from being called, until they returned.
+#[test]
+fn calls_that_hang_keep_no_other_name_from_being_called() {
+    static RELEASED: OnceLock<()> = OnceLock::new();
+    fn hangs(_: &str) -> io::Result<Vec<SocketAddr>> {
+        RELEASED.wait();
+        Ok(vec![ip(1)])
+    }
+    fn returns(_: &str) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![ip(2)])
+    }
+    let mut stuck: Vec<AskHost> = (0..HOSTS_ASKED).map(|_| host("web.test", hangs)).collect();
+    for asked in &mut stuck {
+        asked.call = Call::new(THREAD, Duration::from_millis(1));
+        assert!(matches!(ask(asked), Answer::Failure(_)));
+    }
+    assert_eq!(listed(ask(&mut host("web.test", returns))), ["10.0.0.2:80"]);
+    RELEASED.set(()).unwrap();
 }
 
 /// A call that hangs holds its own thread, and is not made again before it has returned.
