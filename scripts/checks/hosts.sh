@@ -126,8 +126,6 @@ grep -q '^2' <&5 || fail "the session is dead"
 exec 5>&-
 pass "an address that becomes a name, and the reverse, ends no session and empties no pool"
 
-stop lb
-: >"$WORK/hosts"
 printf 'nameserver 127.0.0.1\noptions timeout:30 attempts:5\n' >"$WORK/resolv.conf"
 start silent python3 -c 'import socket, time
 silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -135,9 +133,12 @@ silent.bind(("127.0.0.1", 53))
 print("bound", file=__import__("sys").stderr, flush=True)
 time.sleep(600)'
 wait_until 10 "a name server is silent" log_has silent bound
+: >"$WORK/hosts"
+ctl reload >"$WORK/reload.txt" || fail "a reload looks up what it knows"
+backends_are a@127.0.8.2/ready || fail "the pool has $(ctl backends web)"
+stop lb
 sed -i 's/^backend = .*/backend = [{ name = "a", address = "web.test:8080" }, { name = "b", address = "127.0.8.3:8080" }]/' "$WORK/lb.toml"
 start_l4lb lb -c "$WORK/lb.toml"
 met 3 || fail "a client was not served"
 wait_until 10 "the reason is shown" reason_has 'has no address: cannot resolve host "web.test"'
-ctl reload >"$WORK/reload.txt" || fail "a reload waits for the name server"
 pass "a silent name server holds up no start and no reload"
