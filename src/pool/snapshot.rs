@@ -115,7 +115,7 @@ impl Snapshot {
         let former: Vec<_> = self.listeners.iter().filter(|old| !stays(old)).map(Arc::downgrade).collect();
         next.former.extend(former);
         let is_gone = |old: &&Arc<Pool>| place_of(&next.pools, old.id).is_none();
-        next.retired.extend(self.pools.iter().filter(is_gone).cloned());
+        next.retired.extend(self.pools.iter().filter(is_gone).cloned().inspect(|pool| pool.note_retired()));
         next.retired.sort_unstable_by_key(|pool| pool.id.0);
         next
     }
@@ -128,6 +128,7 @@ impl Snapshot {
         for &id in changed {
             if let Some(place) = place_of(&next.pools, id) {
                 next.pools[place] = next.pools[place].refreshed(self.workers);
+                next.pools[place].note_serving();
             }
         }
         next
@@ -183,14 +184,19 @@ impl Snapshot {
     /// those that come, and its clients wait for these instead of being refused.
     pub fn announce(&self) {
         self.announced.fetch_max(self.epoch + 1, Ordering::Relaxed);
-        // All accesses of that state are relaxed: who finds it changed must find the epoch announced.
+        // All accesses of that state are relaxed: a worker that finds it changed must find the epoch announced.
         fence(Ordering::Release);
     }
 
     /// Returns whether a later epoch was announced: the backends that these tables lack may be in that one.
     pub fn is_outdated(&self) -> bool {
+        self.announced() > self.epoch
+    }
+
+    /// Returns the latest epoch that was announced.
+    pub fn announced(&self) -> u64 {
         fence(Ordering::Acquire);
-        self.announced.load(Ordering::Relaxed) > self.epoch
+        self.announced.load(Ordering::Relaxed)
     }
 
     /// Announces the next epoch and returns it as [`Snapshot::followed`] does.
@@ -212,6 +218,7 @@ impl Snapshot {
     /// Sets the pools and their backends.
     fn set_pools(&mut self, mut pools: Vec<Arc<Pool>>) {
         pools.sort_unstable_by_key(|pool| pool.id.0);
+        pools.iter().for_each(|pool| pool.note_serving());
         let is_same = pools.len() == self.pools.len()
             && pools.iter().zip(&self.pools).all(|(new, old)| Arc::ptr_eq(new, old));
         if is_same {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::balance::{Algorithm, Member, Members, Table};
 use crate::base::address::Address;
@@ -22,6 +22,8 @@ pub struct Pool {
     pub checks: u64,
     /// Counts picks over all workers, so that round robin is exact.
     pub cursor: Arc<AtomicU64>,
+    /// Whether a session could have a backend when the latest epoch was built.
+    serves: Arc<AtomicBool>,
     /// The weights of the backends that the tables were built with.
     weights: Vec<u16>,
     /// The tiers to choose from, in order; those without a backend to choose are left out.
@@ -85,6 +87,7 @@ pub(super) struct Earlier<'b> {
 #[derive(Default)]
 struct Continued {
     cursor: Arc<AtomicU64>,
+    serves: Arc<AtomicBool>,
     checks: u64,
 }
 
@@ -92,6 +95,24 @@ impl Pool {
     /// Returns whether a backend is eligible for a new session now.
     pub fn has_eligible(&self) -> bool {
         self.backends.iter().any(|backend| backend.is_eligible())
+    }
+
+    /// Returns whether a session could have a backend when the latest epoch was built, which may be later than this one:
+    /// where none could, the part of a change that shows has taken nothing away.
+    pub fn serves(&self) -> bool {
+        self.serves.load(Ordering::Relaxed)
+    }
+
+    /// Must be called with each epoch in which a backend of the pool may have changed.
+    pub(super) fn note_serving(&self) {
+        let tries_anyway = self.settings.when_all_down == WhenAllDown::TryAnyway;
+        let serves = |backend: &Arc<Backend>| backend.is_eligible() || tries_anyway && backend.admits();
+        self.serves.store(self.backends.iter().any(serves), Ordering::Relaxed);
+    }
+
+    /// It is in no epoch any more: nothing that is announced is for it.
+    pub(super) fn note_retired(&self) {
+        self.serves.store(false, Ordering::Relaxed);
     }
 
     /// Returns the backend of that name.
@@ -229,7 +250,8 @@ impl Pool {
     }
 
     fn continued(&self) -> Continued {
-        Continued { cursor: Arc::clone(&self.cursor), checks: self.checks }
+        let (cursor, serves) = (Arc::clone(&self.cursor), Arc::clone(&self.serves));
+        Continued { cursor, serves, checks: self.checks }
     }
 
     /// Returns whether the tables were built with the present weights of the backends.
@@ -244,7 +266,7 @@ impl Pool {
         backends: Vec<Arc<Backend>>,
         continued: Continued,
     ) -> Self {
-        let Continued { cursor, checks } = continued;
+        let Continued { cursor, serves, checks } = continued;
         let (respects_health, keeps_absent) =
             (settings.balance.table_respects_health(), settings.balance.table_keeps_absent());
         // Read once: the tables and the record of their weights must agree.
@@ -285,7 +307,7 @@ impl Pool {
             tiers.push(tier(TierKind::Any, &|_| true));
         }
         tiers.retain(|tier| tier.candidates > 0);
-        Self { id, settings, backends, checks, cursor, weights, tiers }
+        Self { id, settings, backends, checks, cursor, serves, weights, tiers }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::ready::Ready;
 use crate::base::slots::Key;
 use crate::messages::command::Command;
 use crate::messages::mailbox::Mailbox;
-use crate::pool::{Backend, Chosen, Lease, choose};
+use crate::pool::{Backend, Chosen, Lease, Snapshot, choose};
 use crate::session::{CloseReason, Side};
 use crate::stats::{DialFailure, PauseReason, WorkerStats};
 use crate::sys::{Dial, DialSpec, Kernel, Token, is_exhausted, lacks_port, lacks_resources};
@@ -60,7 +60,7 @@ impl<K: Kernel> Relay<K> {
             let (lease, choice) = match chosen {
                 Chosen::Leased(lease, choice) => (lease, choice),
                 // The part of a change that shows already is no reason to refuse a client.
-                Chosen::NoBackend if may_try && core.snapshot.is_outdated() => {
+                Chosen::NoBackend if may_try && may_await(slot, &core.snapshot) && pool.serves() => {
                     return Some(Progress::Short(Shortage::Tables));
                 }
                 Chosen::NoBackend => return Some(without_backend(slot)),
@@ -298,7 +298,8 @@ fn hang_up<K: Kernel>(kernel: &mut K, dialed: &mut u64, slot: &mut Slot<K>) {
 
 impl FailedDials {
     fn new(last: &Arc<Backend>, reason: CloseReason) -> Box<Self> {
-        Box::new(Self { tried: Vec::new(), last: Arc::clone(last), reason, portless: Vec::new() })
+        let last = Arc::clone(last);
+        Box::new(Self { tried: Vec::new(), last, reason, portless: Vec::new(), awaited: None })
     }
 
     /// Returns whether one of them failed for more than the lack of a port.
@@ -312,6 +313,17 @@ fn remember<K: Kernel>(slot: &mut Slot<K>, backend: &Arc<Backend>, reason: Close
     failed.tried.push(backend.id);
     failed.last.clone_from(backend);
     failed.reason = reason;
+    failed.awaited = None;
+}
+
+/// Returns whether a session without a backend may wait for tables that were announced. After failed dials it
+/// waits for one epoch: that it finds none need not be due to a change, and another may always be under way.
+fn may_await<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot) -> bool {
+    let announced = snapshot.announced();
+    match &mut slot.failed {
+        Some(failed) => snapshot.epoch < *failed.awaited.get_or_insert(announced),
+        None => snapshot.epoch < announced,
+    }
 }
 
 /// No source port is left towards the backend: another may be dialed meanwhile. It is not to blame, and this counts as
@@ -384,7 +396,7 @@ mod tests {
 
     use super::*;
     use crate::config::model;
-    use crate::pool::{Admin, PoolId, Snapshot};
+    use crate::pool::{Admin, PoolId};
     use crate::worker::Worker;
     use crate::worker::test_worker::Bench;
 
@@ -425,6 +437,50 @@ mod tests {
         assert!(bench.mailbox.post(Command::Publish(Arc::new(next.with_backends(PoolId(0), &[])))));
         let client = TcpStream::connect(bench.address).unwrap();
         bench.turn_until(|worker| worker.core.stats.closed[CloseReason::NoBackend.index()].get() == 1);
+        bench.worker.audit();
+        drop(client);
+    }
+
+    /// Its worker awaits a change of something else, as with weights that change all the time.
+    #[test]
+    fn a_client_of_a_pool_without_backends_is_refused_though_an_epoch_is_announced() {
+        let mut bench = Bench::new("retries = 1");
+        bench.worker.core.snapshot.backends().for_each(|backend| backend.set_admin(Admin::Drain));
+        let mut latest = Arc::new(bench.worker.core.snapshot.refreshed(&[PoolId(0)]));
+        assert!(bench.mailbox.post(Command::Publish(Arc::clone(&latest))));
+        latest.announce();
+        let client = TcpStream::connect(bench.address).unwrap();
+        bench.turn_until(|worker| worker.core.stats.accepted.get() == 1);
+        for _ in 0..3 {
+            bench.turn_at_once();
+            latest = Arc::new(latest.refreshed(&[]));
+            latest.announce();
+            assert!(bench.mailbox.post(Command::Publish(Arc::clone(&latest))));
+        }
+        assert_eq!(bench.worker.core.stats.closed[CloseReason::NoBackend.index()].get(), 1);
+        bench.worker.audit();
+        drop(client);
+    }
+
+    /// It waited on with each epoch that was announced meanwhile, until the connect timeout.
+    #[test]
+    fn a_client_whose_dials_have_failed_waits_for_one_epoch() {
+        let mut bench = Bench::new("retries = 3");
+        let only_dead = bench.worker.core.snapshot.backends().find(|backend| backend.name == "b").cloned();
+        only_dead.unwrap().set_admin(Admin::Drain);
+        let mut latest = Arc::new(bench.worker.core.snapshot.refreshed(&[PoolId(0)]));
+        assert!(bench.mailbox.post(Command::Publish(Arc::clone(&latest))));
+        bench.turn_at_once();
+        latest.announce();
+        let client = TcpStream::connect(bench.address).unwrap();
+        bench.turn_until(|worker| waiting(&worker.relay) == 1);
+        for _ in 0..2 {
+            latest = Arc::new(latest.refreshed(&[]));
+            latest.announce();
+            assert!(bench.mailbox.post(Command::Publish(Arc::clone(&latest))));
+            bench.turn_at_once();
+        }
+        assert_eq!(bench.worker.core.stats.closed[CloseReason::ConnectRefused.index()].get(), 1);
         bench.worker.audit();
         drop(client);
     }

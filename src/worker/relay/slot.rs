@@ -96,6 +96,8 @@ pub(super) struct FailedDials {
     pub(super) reason: CloseReason,
     /// Backends towards which no source port was left, or for which others wait already.
     pub(super) portless: Vec<(BackendId, SocketAddr)>,
+    /// The epoch that it has waited for since the last of them failed.
+    pub(super) awaited: Option<u64>,
 }
 
 impl<K: Kernel> Slot<K> {

@@ -9,7 +9,8 @@
 //! kernel the search for a port among thousands that are taken.
 //!
 //! A session short of *tables* has found no backend, and the control thread has begun a change of which this worker has
-//! seen a part: the backends that have left, not yet those that have come. It waits for the next epoch.
+//! seen a part: the backends that have left, not yet those that have come. It waits for the next epoch. Each epoch is
+//! another for every one of these sessions, of whatever pool: all of them are tried, however many wait on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -49,6 +50,8 @@ pub(super) struct Waiting {
     queues: BTreeMap<Shortage, VecDeque<Key>>,
     /// May be available again: the sessions that wait for it are dialed, in this turn or the next.
     due: VecDeque<Shortage>,
+    /// Sessions short of tables that are yet to be tried since there may be others.
+    untried: usize,
     /// The shortage at the head of `due` while its first session is being dialed.
     served: Option<Shortage>,
     /// The last one tried by the timer.
@@ -63,6 +66,7 @@ impl Waiting {
         Self {
             queues: BTreeMap::new(),
             due: VecDeque::new(),
+            untried: 0,
             served: None,
             last: Shortage::Resources,
             timer: None,
@@ -146,7 +150,11 @@ impl Waiting {
 
     /// There may be some of it again.
     pub(super) fn note_freed(&mut self, shortage: Shortage) {
-        if self.queues.contains_key(&shortage) && !self.due.contains(&shortage) {
+        let Some(queue) = self.queues.get(&shortage) else { return };
+        if shortage == Shortage::Tables {
+            self.untried = queue.len();
+        }
+        if !self.due.contains(&shortage) {
             self.due.push_back(shortage);
         }
     }
@@ -157,6 +165,9 @@ impl Waiting {
             let &shortage = self.due.front()?;
             if let Some(key) = self.queues.get_mut(&shortage).and_then(VecDeque::pop_front) {
                 self.served = Some(shortage);
+                if shortage == Shortage::Tables {
+                    self.untried = self.untried.saturating_sub(1);
+                }
                 return Some((key, shortage));
             }
             self.due.pop_front();
@@ -164,19 +175,25 @@ impl Waiting {
     }
 
     /// Must be called after the dial of a session that [`Self::serve_next`] returned. `waits`: it is short of something
-    /// again; of the same, and its queue rests until the next try, or of another.
+    /// again; of the same, and its queue rests until the next try, or of another. What one finds in the tables says
+    /// nothing of the next one: there the rest is tried.
     pub(super) fn served(&mut self, key: Key, shortage: Shortage, waits: bool) {
         self.served = None;
         let Some(queue) = self.queues.get_mut(&shortage) else { return };
         let is_back = queue.back() == Some(&key);
-        if is_back {
+        let rests = match shortage {
+            Shortage::Tables => self.untried == 0,
+            Shortage::Resources => is_back,
+            Shortage::Port(_) => waits,
+        };
+        if is_back && shortage != Shortage::Tables {
             // It came first, and still does.
             queue.rotate_right(1);
         }
         if queue.is_empty() {
             self.queues.remove(&shortage);
         }
-        if is_back || waits && matches!(shortage, Shortage::Port(_)) {
+        if rests {
             self.due.retain(|due| *due != shortage);
         } else {
             // Other shortages that are due come before its next session: accepting may wait for one of them.
@@ -264,6 +281,25 @@ mod tests {
             waiting.note_freed(shortage);
         }
         assert_eq!(serve(&mut waiting, &mut wheel, &[])[..4], [0, 100, 101, 1]);
+    }
+
+    /// The first one, of a pool that was replaced twice, had all others wait with it.
+    #[test]
+    fn each_session_that_waits_for_tables_is_tried_once_though_others_wait_on() {
+        let mut wheel = TimerWheel::new(Instant::default());
+        let mut waiting = Waiting::new(Instant::default());
+        for index in 0..4 {
+            waiting.push(key(index), Shortage::Tables, Instant::default(), &mut wheel);
+        }
+        waiting.note_freed(Shortage::Tables);
+        assert_eq!(serve(&mut waiting, &mut wheel, &[0, 2]), [0, 1, 2, 3]);
+        assert!(!waiting.has_due() && waiting.is_awaited(Shortage::Tables));
+        waiting.push(key(4), Shortage::Tables, Instant::default(), &mut wheel);
+        waiting.on_timer(Instant::default(), &mut wheel);
+        assert_eq!(serve(&mut waiting, &mut wheel, &[4]), [0, 2, 4]);
+        waiting.note_freed(Shortage::Tables);
+        assert_eq!(serve(&mut waiting, &mut wheel, &[]), [4]);
+        assert!(!waiting.is_awaited(Shortage::Tables));
     }
 
     #[test]
