@@ -18,7 +18,7 @@ use crate::control::control_loop::{ControlLoop, ControlStage, RETRY_INTERVAL};
 use crate::control::discovery::first::first_answers;
 use crate::control::events::Draft;
 use crate::control::loading::{Applied, Claim, LOADERS, Loading};
-use crate::control::membership::merge::merge;
+use crate::control::membership::merge::{Merged, merge};
 use crate::control::pauses::with_sockets;
 use crate::control::pending::pending;
 use crate::control::watch::{FileWatch, WATCH};
@@ -231,7 +231,8 @@ impl ControlLoop {
         let file_before = Arc::clone(&self.control.config);
         let before = registrations.placements.placed(&file_before);
         let placed = registrations.placements.placed(config);
-        let (merged, notes) = merge(&before.config, &placed.config, running, registrations);
+        let Merged { config: merged, notes, giving_way } =
+            merge(&before.config, &placed, running, registrations);
         let notes = [config.notes.clone(), placed.notes.clone(), notes].concat();
         let impact = |change| ChangeImpact { sessions: sessions_on(&change, running), change };
         let changes = diff(&self.control.config, config).into_iter().map(impact).collect();
@@ -277,6 +278,8 @@ impl ControlLoop {
         }
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
+            // As if an operator had done it before: what is known of their names goes with them.
+            self.give_way(&giving_way, &merged);
         self.follow_watch();
         self.follow_sources();
         let message = format!("epoch {epoch} applied with {changes} changes");

@@ -496,9 +496,11 @@ mod tests {
         let running = |work: &ControlLoop, text: &str| {
             let (old, registrations) = (&work.control.config, &work.control.kept.registrations);
             let merge = crate::control::membership::merge::merge;
-            let (merged, notes) = merge(old, &parse(text), &work.control.snapshot, registrations);
+            let (new, snapshot) = (parse(text), &work.control.snapshot);
+            let merged = merge(old, &registrations.placements.placed(&new), snapshot, registrations);
+            let (config, notes) = (merged.config, merged.notes);
             let names: Vec<String> =
-                merged.pools[0].backends.iter().map(|backend| backend.name.clone()).collect();
+                config.pools[0].backends.iter().map(|backend| backend.name.clone()).collect();
             (names, notes)
         };
         assert_eq!(running(&work, TEXT).0, ["file", "10.0.0.1:80", "10.0.0.2:80"]);

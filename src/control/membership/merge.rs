@@ -13,29 +13,48 @@ use crate::config::model::{self, OwnSocket, Pool};
 use crate::control::circles::{OwnAddresses, circle_at};
 use crate::control::membership::leases::Registrations;
 use crate::control::membership::origin::{Origin, RuntimeOverrides};
+use crate::control::membership::placement::Placed;
 use crate::pool::{self, Admin, Backend, Snapshot};
 
-/// Returns the configuration to run for `new` after `old`, given the present state, and notes about differences.
+/// The configuration to run, in place of one that was read.
+pub(in crate::control) struct Merged {
+    pub(in crate::control) config: Config,
+    /// What differs from the file, one line each.
+    pub(in crate::control) notes: Vec<String>,
+    /// Pool and name of those that run at an address that was set and cannot be used any more: they are elsewhere in
+    /// `config`.
+    pub(in crate::control) giving_way: Vec<(String, String)>,
+}
+
+/// Returns the configuration to run for `new` after `old`, given the present state.
 pub(in crate::control) fn merge(
     old: &Config,
-    new: &Config,
+    new: &Placed<'_>,
     running: &Snapshot,
     registrations: &Registrations,
-) -> (Config, Vec<String>) {
-    let (mut merged, mut notes) = (new.clone(), Vec::new());
-    let sockets: Vec<OwnSocket> = new.own_sockets().collect();
-    for pool in &mut merged.pools {
+) -> Merged {
+    let mut merged = Merged { config: Config::clone(&new.config), notes: Vec::new(), giving_way: Vec::new() };
+    let sockets: Vec<OwnSocket> = new.config.own_sockets().collect();
+    for pool in &mut merged.config.pools {
         let now = running.pool_named(&pool.name);
         let before = old.pools.iter().find(|before| before.name == pool.name);
         if let (Some(now), Some(before)) = (now, before) {
             let mut report_change = |backend: &str, what: String| {
-                notes.push(format!("pool {:?}: backend {backend:?}: {what}", before.name));
+                merged.notes.push(format!("pool {:?}: backend {backend:?}: {what}", before.name));
             };
-            keep_changes(before, pool, now, registrations, &mut report_change);
-            keep_registered(pool, now, registrations, &sockets, &mut report_change);
+            let from_file: HashSet<String> = now
+                .backends
+                .iter()
+                .map(|backend| backend.name.clone())
+                .filter(|name| new.gives_way(&before.name, name))
+                .collect();
+            keep_changes(before, pool, now, &from_file, registrations, &mut report_change);
+            let others = keep_registered(pool, now, registrations, &sockets, &mut report_change);
+            let giving_way = from_file.into_iter().chain(others);
+            merged.giving_way.extend(giving_way.map(|name| (before.name.clone(), name)));
         }
     }
-    (merged, notes)
+    merged
 }
 
 /// The backends of one pool as they are put together: no two of one name or at one address, and none that is ourselves.
@@ -107,11 +126,12 @@ fn name_of(backend: &model::Backend) -> Name<'_> {
     (backend.name.as_str(), &backend.address)
 }
 
-/// Applies the run-time changes of the backends that `pool` lists.
+/// Applies the run-time changes of the backends that `pool` lists. Those in `giving_way` run elsewhere.
 fn keep_changes(
     before: &Pool,
     pool: &mut Pool,
     now: &pool::Pool,
+    giving_way: &HashSet<String>,
     registrations: &Registrations,
     report_change: &mut impl FnMut(&str, String),
 ) {
@@ -121,8 +141,13 @@ fn keep_changes(
         now.backends.iter().map(|backend| ((backend.name.as_str(), &backend.address), backend)).collect();
 
     pool.backends.retain_mut(|listed| {
-        let was = listed_before.get(&name_of(listed)).copied();
-        let Some(backend) = runs.get(&name_of(listed)).copied() else {
+        let (was, runs) = if giving_way.contains(&listed.name) {
+            let was = before.backends.iter().find(|before| before.name == listed.name);
+            (was, now.backend_named(&listed.name))
+        } else {
+            (listed_before.get(&name_of(listed)).copied(), runs.get(&name_of(listed)).copied())
+        };
+        let Some(backend) = runs else {
             let was_removed = was.is_some();
             if was_removed && was == Some(listed) {
                 report_change(
@@ -175,14 +200,16 @@ fn keep_changes(
     });
 }
 
-/// Backends that were registered at run time or discovered by a source that stays, and that `pool` does not list.
+/// Backends that were registered at run time or discovered by a source that stays, and that `pool` does not list. Returns
+/// the names of those that go where their origin has them, as they cannot stay where an operator has set them.
 fn keep_registered(
     pool: &mut Pool,
     now: &pool::Pool,
     registrations: &Registrations,
     sockets: &[OwnSocket],
     report_change: &mut impl FnMut(&str, String),
-) {
+) -> Vec<String> {
+    let mut giving_way = Vec::new();
     let mut members = Membership::listed(std::mem::take(&mut pool.backends), sockets);
     let sources: HashSet<String> = pool.discover.iter().map(Discover::label).collect();
     for (settings, backend) in now.settings.backends.iter().zip(&now.backends) {
@@ -192,7 +219,25 @@ fn keep_registered(
             Origin::Discovered(known) if !is_listed && sources.contains(&*known.source) => DISCOVERED,
             Origin::File | Origin::Registered(_) | Origin::Discovered(_) => continue,
         };
-        let what = match members.add(model::Backend { weight: backend.plain_weight(), ..settings.clone() }) {
+        let stays = model::Backend { weight: backend.plain_weight(), ..settings.clone() };
+        let placed = registrations.placements.named(&pool.name, &backend.name);
+        let origin = placed.filter(|set| set.address.as_ref() == Some(&backend.address));
+        let origin = origin.map(|set| model::Backend { address: set.says.address.clone(), ..stays.clone() });
+        let added = members.add(stays).or_else(|obstacle| {
+            let elsewhere = origin.filter(model::Backend::is_resolved).map(|origin| members.add(origin));
+            if elsewhere.is_none_or(|added| added.is_err()) {
+                return Err(obstacle);
+            }
+            let why = match obstacle {
+                Obstacle::Member { name, .. } => format!("{name:?} is there"),
+                Obstacle::OwnSocket(socket) => format!("that is {socket}"),
+            };
+            let what = format!("address {} was set at run time, and {why}: file wins", backend.address);
+            report_change(&backend.name, what);
+            giving_way.push(backend.name.clone());
+            Ok(())
+        });
+        let what = match added {
             // Not worth a note: the source still lists it.
             Ok(()) if was == DISCOVERED => continue,
             Ok(()) => format!("{was} and stays: run-time wins"),
@@ -206,12 +251,14 @@ fn keep_registered(
         report_change(&backend.name, what);
     }
     pool.backends = members.into_backends();
+    giving_way
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::membership::origin::Registration;
+    use crate::control::membership::placement::Placements;
     use crate::control::tests::config;
     use crate::pool::PoolId;
 
@@ -223,7 +270,8 @@ mod tests {
         change: impl Fn(&Snapshot) -> Snapshot,
     ) -> (Vec<String>, Vec<String>) {
         let running = change(&Snapshot::new(old));
-        let (merged, notes) = merge(old, new, &running, &registered_in(&running));
+        let placed = Placements::default().placed(new);
+        let Merged { config: merged, notes, .. } = merge(old, &placed, &running, &registered_in(&running));
         let show = |backend: &model::Backend| format!("{}@{}", backend.name, backend.weight);
         let prefix = "pool \"default\": backend ";
         let notes = notes.iter().map(|note| note.strip_prefix(prefix).expect("of that pool").to_owned());
@@ -408,7 +456,9 @@ mod tests {
     fn a_pool_under_a_new_name_has_nothing_to_keep() {
         let old = config("");
         let running = with_c(&Snapshot::new(&old));
-        let (merged, notes) = merge(&old, &config("name = \"other\""), &running, &registered_in(&running));
+        let new = config("name = \"other\"");
+        let new = Placements::default().placed(&new);
+        let Merged { config: merged, notes, .. } = merge(&old, &new, &running, &registered_in(&running));
         assert_eq!((merged.pools[0].backends.len(), notes.len()), (2, 0));
     }
 }

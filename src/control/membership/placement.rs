@@ -249,6 +249,11 @@ impl Placements {
 }
 
 impl Placed<'_> {
+    /// Returns whether the address that is set of that backend cannot be used: it is where the file has it.
+    pub(super) fn gives_way(&self, pool: &str, name: &str) -> bool {
+        self.refused.iter().any(|(of_pool, refused)| of_pool == pool && refused == name)
+    }
+
     /// Returns those whose address cannot be used, one line each.
     pub(in crate::control) fn refusals(&self) -> impl Iterator<Item = String> {
         let lines = self.refused.iter();

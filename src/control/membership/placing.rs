@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::base::address::Address;
 use crate::base::glob;
 use crate::config::discover::host_of;
-use crate::config::model;
+use crate::config::{Config, model};
 use crate::control::Removed;
 use crate::control::circles::circle_with;
 use crate::control::control_loop::ControlLoop;
@@ -174,6 +174,27 @@ impl ControlLoop {
         }
         let mut state = self.control.view.state();
         note_placements(&self.control.kept.registrations.placements, &mut state);
+    }
+
+    /// These cannot stay at the address that was set of them, pool and name: they go where `config`, which is to run
+    /// next, has them.
+    pub(in crate::control) fn give_way(&mut self, names: &[(String, String)], config: &Config) {
+        let mut of_pools: HashMap<PoolId, Vec<(Arc<Backend>, Place)>> = HashMap::new();
+        for (pool, name) in names {
+            self.control.kept.registrations.placements.forget_address(pool, name);
+            let next = config.pools.iter().find(|next| next.name == *pool);
+            let next = next.and_then(|next| next.backends.iter().find(|next| next.name == *name));
+            let running = self.control.snapshot.pool_named(pool);
+            if let (Some(next), Some(running)) = (next, running)
+                && let Some(backend) = running.backend_named(name)
+            {
+                let to = Place { address: next.address.clone(), priority: next.priority };
+                of_pools.entry(running.id).or_default().push((Arc::clone(backend), to));
+            }
+        }
+        for (pool, moves) in of_pools {
+            self.move_backends(pool, &moves);
+        }
     }
 
     fn move_backends(&mut self, id: PoolId, moves: &[(Arc<Backend>, Place)]) {

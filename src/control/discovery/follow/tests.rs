@@ -38,7 +38,9 @@ fn work(text: &str) -> ControlLoop {
 fn reload(work: &mut ControlLoop, text: &str) {
     let next = parse(text);
     let control = &work.control;
-    let (merged, _) = merge(&control.config, &next, &control.snapshot, &control.kept.registrations);
+    let registrations = &control.kept.registrations;
+    let placed = registrations.placements.placed(&next);
+    let merged = merge(&control.config, &placed, &control.snapshot, registrations).config;
     let runs = work.change_hands(&merged);
     let snapshot = work.control.snapshot.reconfigured(&runs);
     work.replace_snapshot(Arc::new(snapshot));

@@ -67,7 +67,9 @@ fn start(text: &str, addresses: &[u8]) -> ControlLoop {
 fn reload(work: &mut ControlLoop, text: &str, addresses: &[u8]) {
     let next = parse(text, addresses);
     let control = &work.control;
-    let (merged, _) = merge(&control.config, &next, &control.snapshot, &control.kept.registrations);
+    let registrations = &control.kept.registrations;
+    let placed = registrations.placements.placed(&next);
+    let merged = merge(&control.config, &placed, &control.snapshot, registrations).config;
     work.sources.begin_with(Vec::new(), &next.hosts);
     let said = work.remember_of_hosts(&merged);
     let mut runs = work.change_hands(&merged);

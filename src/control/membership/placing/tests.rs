@@ -307,6 +307,48 @@ fn where_the_file_lists_another_backend_the_file_wins() {
     );
 }
 
+/// It was a new backend, ready and with the weight of the file: what an operator had taken out served again.
+#[test]
+fn a_backend_that_gives_way_keeps_what_operators_have_set_of_it() {
+    let mut work = start(TEXT);
+    lists(&mut work, &[("d", 4)]);
+    place(&mut work, &["web/a"], Placing { priority: Some(Wish::To(2)), ..to(9) }).unwrap();
+    place(&mut work, &["web/d"], to(8)).unwrap();
+    for name in ["a", "d"] {
+        let one = backend(&work, name);
+        one.set_admin(Admin::Maint);
+        one.set_weight(7);
+        one.hold_weight(true);
+        one.stats.of(0).on_given([3, 4]);
+    }
+    let lease = backend(&work, "a").lease(0);
+    let listed = TEXT.replace(
+        "[[pool.discover]]",
+        "[[pool.backend]]\nname = \"c\"\naddress = \"10.0.0.1:9\"\n[[pool.backend]]\nname = \"e\"\n\
+         address = \"10.0.0.1:8\"\n[[pool.discover]]",
+    );
+    let notes = reload(&mut work, &listed);
+    for note in [
+        "\"a\": address 10.0.0.1:9 was set at run time, and \"c\" is there: file wins",
+        "\"a\": weight 7 was set at run time and stays: run-time wins (the file says 1)",
+        "\"a\": is in maint and stays so: run-time wins",
+        "\"d\": address 10.0.0.1:8 was set at run time, and \"e\" is there: file wins",
+    ] {
+        assert!(notes.iter().any(|known| known == note), "{note}: {notes:#?}");
+    }
+    assert_eq!(places(&work), ["a@1/2", "b@2/0", "c@9/0", "e@8/0", "d@4/0"]);
+    for name in ["a", "d"] {
+        let one = backend(&work, name);
+        assert_eq!((one.admin(), one.plain_weight(), one.stats.given()), (Admin::Maint, 7, [3, 4]), "{name}");
+    }
+    let removed = work.removed.iter().find(|removed| removed.backend.name == "a").expect("it has a session");
+    assert_eq!(removed.deadline, None, "whatever on_remove says");
+    lease.release();
+    assert!(lists(&mut work, &[("d", 4)]).is_empty());
+    assert_eq!(places(&work), ["a@1/2", "b@2/0", "c@9/0", "e@8/0", "d@4/0"]);
+    assert_eq!(reload(&mut work, &listed).len(), 3, "its tier, its weight and its state");
+}
+
 #[test]
 fn what_was_set_of_a_backend_that_the_file_drops_is_forgotten() {
     let (without_source, _) = TEXT.split_once("[[pool.discover]]").expect("it has one");
@@ -395,10 +437,18 @@ fn what_was_set_of_a_registered_backend_goes_with_it_or_gives_way() {
         (places(&next), left_out),
         (["a@1/0", "b@2/0", "c@9/0", "r@4/0"].map(str::to_owned).into(), Vec::new())
     );
-    reload(&mut work, &listed);
-    assert_eq!(places(&work), ["a@1/0", "b@2/0", "c@9/0"]);
+    backend(&work, "r").set_admin(Admin::Drain);
+    assert_eq!(
+        reload(&mut work, &listed),
+        [
+            "\"r\": address 10.0.0.1:9 was set at run time, and \"c\" is there: file wins",
+            "\"r\": was registered at run time and stays: run-time wins"
+        ]
+    );
+    assert_eq!(places(&work), ["a@1/0", "b@2/0", "c@9/0", "r@4/0"]);
+    assert_eq!(backend(&work, "r").admin(), Admin::Drain);
     assert!(work.control.kept.registrations.placements.is_empty());
-    register(&mut work, 4, 0).unwrap();
+    assert_eq!(register(&mut work, 4, 0), Ok(false), "its lease is the same");
     assert_eq!(places(&work), ["a@1/0", "b@2/0", "c@9/0", "r@4/0"]);
     // Of a pool with a source it is kept, and gives way.
     let mut work = start(TEXT);
