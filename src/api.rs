@@ -41,7 +41,9 @@ pub use reload::{
     Reload, ReloadReport, RestartPending,
 };
 pub use session_filter::{SessionFilter, SessionSort};
-pub use sets::{BackendChanged, BackendsChange, BackendsChanged, NAMES_MAX, PATTERN_LEN_MAX, PATTERNS_MAX};
+pub use sets::{
+    BackendChanged, BackendsChange, BackendsChanged, GoneChanged, NAMES_MAX, PATTERN_LEN_MAX, PATTERNS_MAX,
+};
 pub use state::{Admin, Health};
 pub use stop::{Stage, Stop, Stopping};
 pub use topology::{PoolShares, Share, Topology};

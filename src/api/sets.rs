@@ -59,9 +59,23 @@ pub struct BackendsChanged {
     pub applied: bool,
     /// Each backend, as it is now.
     pub backends: Vec<BackendChanged>,
+    /// Those that are in no pool now, with what was undone of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<GoneChanged>,
     /// Why the change is not in the state file, if it should be; absent when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_saved: Option<String>,
+}
+
+/// A backend of a set that is in no pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GoneChanged {
+    /// The pool that it was in.
+    pub pool: String,
+    /// Its name there.
+    pub name: String,
+    /// What has changed, or would change, in words; empty where it is so already.
+    pub changes: Vec<String>,
 }
 
 /// One backend of a set.

@@ -297,18 +297,22 @@ pub(super) fn changed(backend: &api::Backend) -> String {
 
 /// Returns one line for each backend of a set, with what has changed of it.
 pub(super) fn changed_set(set: &api::BackendsChanged) -> String {
+    let here = set.backends.iter().map(|one| (changed(&one.backend).trim_end().to_owned(), &one.changes));
+    let gone =
+        set.gone.iter().map(|one| (format!("{}/{}: in no list now", one.pool, one.name), &one.changes));
+    let all: Vec<(String, &Vec<String>)> = here.chain(gone).collect();
     let mut text = String::new();
-    for api::BackendChanged { backend, changes } in &set.backends {
+    for (backend, changes) in &all {
         let what = match (changes.is_empty(), set.applied) {
             (true, _) => "as it was".to_owned(),
             (false, true) => changes.join(", "),
             (false, false) => format!("would change: {}", changes.join(", ")),
         };
-        text += &one_line(&format!("{}; {what}", changed(backend).trim_end()));
+        text += &one_line(&format!("{backend}; {what}"));
         text.push('\n');
     }
-    let many = count(set.backends.len() as u64, "backend");
-    let touched = set.backends.iter().filter(|one| !one.changes.is_empty()).count();
+    let many = count(all.len() as u64, "backend");
+    let touched = all.iter().filter(|(_, changes)| !changes.is_empty()).count();
     let verb = if set.applied { "changed" } else { "would change" };
     text + &format!("{many}, {touched} {verb}\n")
 }

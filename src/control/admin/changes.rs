@@ -120,14 +120,17 @@ pub(super) async fn change_set(
     let rows = rows::backends(&state, now, None).into_iter();
     let mut rows: HashMap<(String, String), api::Backend> =
         rows.map(|backend| ((backend.pool.clone(), backend.name.clone()), backend)).collect();
-    // One that has left its pool since has no row.
-    let backends = changed.into_iter().filter_map(|Changed { backend: Named { pool, backend }, changes }| {
+    let (mut backends, mut gone) = (Vec::new(), Vec::new());
+    for Changed { backend: Named { pool, backend }, changes } in changed {
         let key = (pool, backend);
         let host = || rows::host(&state, now, state.snapshot.pool_named(&key.0)?, &key.1);
-        let backend = rows.remove(&key).or_else(host)?;
-        Some(api::BackendChanged { backend, changes })
-    });
-    Ok(Json(api::BackendsChanged { applied: !is_dry_run, backends: backends.collect(), not_saved }))
+        match rows.remove(&key).or_else(host) {
+            Some(backend) => backends.push(api::BackendChanged { backend, changes }),
+            // It has left its pool, before or since.
+            None => gone.push(api::GoneChanged { pool: key.0, name: key.1, changes }),
+        }
+    }
+    Ok(Json(api::BackendsChanged { applied: !is_dry_run, backends, gone, not_saved }))
 }
 
 /// Checks what can be checked without the running configuration; returns the address that is yet to be resolved beside.

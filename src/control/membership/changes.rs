@@ -30,6 +30,13 @@ pub(super) struct Selected {
     pub(super) host: Option<Host>,
 }
 
+impl Selected {
+    /// Returns whether it is in no pool, and something was set of it that can be undone.
+    pub(super) fn is_gone(&self) -> bool {
+        self.backends.is_empty() && self.host.is_none()
+    }
+}
+
 impl ControlLoop {
     /// Changes one backend, or all addresses of a host.
     pub(super) fn change(&mut self, named: &Named, setting: Setting, who: &str) -> Result<(), Refusal> {
@@ -44,7 +51,7 @@ impl ControlLoop {
 
     /// Changes all backends of `set`, or none; returns what has changed, or would change, of each.
     pub(super) fn change_set(&mut self, set: &ChangeSet, who: &str) -> Result<Vec<Changed>, Refusal> {
-        let all = self.all_selected(&set.names)?;
+        let all = self.all_selected(set)?;
         let is_guarded = set.names.len() > 1 || set.names.iter().any(|name| glob::is_pattern(name));
         if is_guarded && !set.is_forced {
             refuse_to_empty(&all, set.setting)?;
@@ -53,6 +60,7 @@ impl ControlLoop {
         let (mut changed, mut touched) = (Vec::with_capacity(all.len()), Vec::new());
         for (place, selected) in all.into_iter().enumerate() {
             let mut changes = match set.is_dry_run {
+                _ if selected.is_gone() => self.undo(&selected.named, set, who),
                 true => changes_by(&selected, set.setting),
                 false => self.put_on(&selected, set.setting, who),
             };
@@ -161,11 +169,12 @@ impl ControlLoop {
         }
     }
 
-    /// Returns what `names` select, each backend once. Fails where a name is unknown or a pattern matches nothing.
-    fn all_selected(&self, names: &[String]) -> Result<Vec<Selected>, Refusal> {
+    /// Returns what the names of `set` select, each backend once. Fails where a name is unknown or a pattern matches
+    /// nothing.
+    fn all_selected(&self, set: &ChangeSet) -> Result<Vec<Selected>, Refusal> {
         let mut seen: HashSet<BackendId> = HashSet::new();
         let mut all = Vec::new();
-        for name in names {
+        for name in &set.names {
             let named = self.split(name)?;
             let found = if glob::is_pattern(name) {
                 let found = self.matching(&named);
@@ -174,7 +183,8 @@ impl ControlLoop {
                 }
                 found
             } else {
-                vec![self.selected(&named)?]
+                let selected = self.selected(&named);
+                vec![selected.or_else(|missing| self.gone(&named, set, missing))?]
             };
             for mut selected in found {
                 let before = selected.backends.len();

@@ -129,6 +129,18 @@ impl Registrations {
         }
     }
 
+    /// Returns what is remembered of exactly that name, and the weight that was said then.
+    pub(super) fn set_of(&self, pool: &str, name: &str) -> Option<(u16, RuntimeOverrides)> {
+        self.remembered.get(pool, name)
+    }
+
+    /// Replaces what is remembered of that name; its author stays.
+    pub(super) fn set_again(&mut self, pool: &str, name: &str, said: u16, set: RuntimeOverrides) {
+        let author = self.remembered.author_of(pool, name);
+        self.remembered.take(pool, name);
+        self.remember(pool, name, said, set, author);
+    }
+
     /// Returns what holds for a backend that comes, and the weight that was said then: what was set of itself before, or
     /// of the host that it is an address of.
     pub(in crate::control) fn set_before(

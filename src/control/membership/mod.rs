@@ -7,14 +7,15 @@
 //! in what sources list. `merge` combines the file with what was changed at run time. `persist` takes that from what
 //! runs into `kept`, and puts it back at a start, with what sources have `listed` before; `state_file` is its form on
 //! the disk, which `saving` writes. `notes` is what is known of a backend besides its atomics; `remembered` what
-//! operators have set of one that was discovered and has left; `renamed` takes it along where the
-//! file lists a server under another name; `placement` the addresses and priorities that operators have set, which
-//! `placing` sets and `place_notes` shows; `drain` follows the sessions of backends that have left their
-//! pool.
+//! operators have set of one that was discovered and has left; `renamed` takes it along where the file lists a server
+//! under another name; `placement` the addresses and priorities that operators have set, which `placing` sets and
+//! `place_notes` shows; `gone` undoes both of one that is not listed; `drain` follows the sessions of backends that have
+//! left their pool.
 
 mod changes;
 pub(super) mod discovered;
 pub(super) mod drain;
+mod gone;
 pub(crate) mod kept;
 pub(super) mod lease_ends;
 pub(super) mod leases;

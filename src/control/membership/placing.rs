@@ -122,7 +122,7 @@ impl ControlLoop {
                 .then(|| format!("priority {} -> {}", from.priority, to.priority));
             address.into_iter().chain(priority).collect()
         });
-        if changes.is_empty() && !is_as_before {
+        if changes.is_empty() && !is_as_before && !selected.is_gone() {
             changes.push("set as it is".to_owned());
         }
         Ok(Replaced { named: named.clone(), pool: pool.id, moves, next, changes })

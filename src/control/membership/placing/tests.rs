@@ -469,3 +469,42 @@ fn what_the_origin_says_is_shown_as_it_is_now() {
     let says = work.control.view.state().notes[&id].placed.clone().expect("it is shown").says;
     assert_eq!(says.address, at(6));
 }
+
+/// It was refused until the source listed the backend again, when its setting was in force.
+#[test]
+fn what_was_set_of_a_backend_that_is_gone_can_be_undone_and_nothing_else_be_set() {
+    let mut work = start(TEXT);
+    lists(&mut work, &[("d", 4)]);
+    place(&mut work, &["web/d"], Placing { priority: Some(Wish::To(2)), ..to(9) }).unwrap();
+    let one = backend(&work, "d");
+    one.set_admin(Admin::Drain);
+    one.set_weight(7);
+    one.hold_weight(true);
+    lists(&mut work, &[]);
+    assert_eq!(places(&work), ["a@1/0", "b@2/0"]);
+    let refused = place(&mut work, &["web/d"], tier(3)).unwrap_err();
+    assert_eq!(
+        refused,
+        "pool \"web\": backend \"d\" is in no list now: what was set of it can only be undone until it is back \
+         (default, ready, auto, or the weight that its list said)"
+    );
+    assert_eq!(place(&mut work, &["web/x"], UNDONE).unwrap_err(), "pool \"web\" has no backend \"x\"");
+    let set = |setting, is_dry_run| ChangeSet {
+        names: vec!["web/a".into(), "web/d".into()],
+        setting,
+        placing: UNDONE,
+        is_forced: false,
+        is_dry_run,
+    };
+    let ready = Setting { admin: Some(Admin::Ready), weight: Some(1), health: Some(HealthState::Unknown) };
+    let undone = "d: address 10.0.0.1:9 is not set any more, priority 2 is not set any more, weight 7 is not set any \
+                  more, admin state drain is not set any more";
+    assert_eq!(change(&mut work, set(ready, true)).unwrap(), ["a: ", undone], "a dry run");
+    assert_eq!(change(&mut work, set(ready, false)).unwrap(), ["a: ", undone]);
+    assert!(work.control.kept.registrations.placements.is_empty());
+    let again = change(&mut work, set(ready, false)).unwrap_err();
+    assert_eq!(again, "pool \"web\" has no backend \"d\"", "nothing is known of it");
+    lists(&mut work, &[("d", 4)]);
+    assert_eq!(places(&work), ["a@1/0", "b@2/0", "d@4/0"]);
+    assert_eq!((backend(&work, "d").admin(), backend(&work, "d").plain_weight()), (Admin::Ready, 1));
+}
