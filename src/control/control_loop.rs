@@ -45,7 +45,7 @@ pub(crate) struct Control {
     pub(crate) source: Option<Source>,
     /// Looks whether it has changed there.
     pub(crate) look: Option<Look>,
-    /// The threads that read it, [`LOADERS`](crate::control::LOADERS) of them.
+    /// The threads that read it and open its sockets, [`LOADER_THREADS`](crate::control::LOADER_THREADS) of them.
     pub(crate) loader: Standby,
     /// Runs the programs of checks.
     pub(crate) programs: CommandChecks,

@@ -3,7 +3,8 @@
 //!
 //! The reader thread and the control thread meet in one [`Claim`], which the first of them takes: the reader when it
 //! has read everything, and its result counts; the control thread when the time is over, and a later result is ignored.
-//! Only a reader with the claim opens sockets, so there is never more than one.
+//!
+//! Sockets are opened behind that, for one request at a time: so a listener that an operator pauses waits for no file.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,10 +12,13 @@ use std::sync::{Arc, Weak};
 use jiff::Timestamp;
 
 use crate::base::time::Instant;
-use crate::messages::reload::{ChangeImpact, ReloadRequest};
+use crate::messages::reload::{ChangeImpact, Mode, ReloadRequest};
+use crate::messages::topology::Read;
 
-/// Reader threads, each of which may get stuck. A reading that was given up continues in its thread.
-pub(crate) const LOADERS: usize = 4;
+/// Most readings at once, each of which may get stuck. One that was given up continues in its thread.
+pub(super) const LOADERS: usize = 4;
+/// One more opens sockets, however many readings are stuck.
+pub(crate) const LOADER_THREADS: usize = LOADERS + 1;
 
 /// Decides whether a result still counts.
 #[derive(Default)]
@@ -43,7 +47,7 @@ impl Stuck {
         self.0.push(Arc::downgrade(claim));
     }
 
-    /// Returns whether all reader threads are stuck.
+    /// Returns whether as many readings are stuck as there may be.
     pub(super) fn holds_all(&mut self) -> bool {
         // The thread holds its part of the claim for as long as it reads.
         self.0.retain(|claim| claim.strong_count() > 0);
@@ -93,10 +97,23 @@ pub(crate) struct Rejected {
     pub(crate) dismissed_by: Option<String>,
 }
 
-/// Requests that arrive while a configuration is read.
+/// Requests by how far they have come.
 #[derive(Default)]
 pub(super) struct ReloadQueue {
+    /// Its configuration is being read.
     pub(super) loading: Option<Loading>,
     pub(super) stuck: Stuck,
+    /// Its configuration was read, and needs sockets.
+    pub(super) read: Option<(ReloadRequest, Read)>,
+    /// Sockets are being opened for it.
+    pub(super) opening: Option<ReloadRequest>,
     pub(super) waiting: Vec<ReloadRequest>,
+}
+
+impl ReloadQueue {
+    /// Returns whether a reload is under way: the next one must not begin.
+    pub(super) fn is_reloading(&self) -> bool {
+        let opens = self.opening.as_ref().is_some_and(|request| request.mode != Mode::Listeners);
+        self.loading.is_some() || self.read.is_some() || opens
+    }
 }

@@ -55,7 +55,7 @@ use events::Draft;
 
 pub(crate) use command_checks::CommandChecks;
 pub(crate) use control_loop::Control;
-pub(crate) use loading::{LOADERS, ReloadStatus};
+pub(crate) use loading::{LOADER_THREADS, ReloadStatus};
 pub(crate) use membership::notes::{Leaving, Removed};
 pub(crate) use standby::Standby;
 pub(crate) use status::{ControlState, View};
@@ -172,6 +172,7 @@ impl ControlLoop {
             Report::ReloadRequest(request) => self.on_reload_request(request),
             Report::Discovered(source, report, wait) => self.on_discovered(source, report, wait),
             Report::Announced(announced) => self.on_announced(announced),
+            Report::Read(read) => self.on_read(*read),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::LogWorkerStats => self.log_worker_stats(),
             // Its consequences are handled after every report.

@@ -3,7 +3,6 @@
 //! it paused; a new process listens.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
@@ -13,13 +12,14 @@ use crate::control::audit;
 use crate::control::control_loop::{ControlLoop, ControlStage};
 use crate::control::events::Draft;
 use crate::control::status::{ControlState, Pause};
-use crate::messages::reload::{Answer, Listening, Mode, Refused, ReloadRequest, Source};
+use crate::messages::reload::{Answer, Listening, Mode, Refused, ReloadRequest};
 use crate::messages::request::{Done, Refusal, Reply};
 use crate::pool::PoolId;
 use crate::sys::timestamp;
 
 impl ControlLoop {
-    /// Pauses a listener, or makes it listen again; answers once that is so. It takes its turn among the reloads.
+    /// Pauses a listener, or makes it listen again; answers once that is so. It waits for no file that a reload reads,
+    /// and for the sockets that one opens.
     pub(super) fn change_listening(&mut self, wanted: Listening, who: String, reply: Reply<()>) {
         if let Err(refusal) = self.refuse_listening(&wanted) {
             return self.answer(move || _ = reply.send(Err(refusal)));
@@ -77,12 +77,6 @@ impl ControlLoop {
             None => {}
         }
         names
-    }
-
-    /// Returns what reads the configuration that runs.
-    pub(super) fn running_source(&self) -> Source {
-        let running = Arc::clone(&self.control.config);
-        Arc::new(move |_| Ok(Config::clone(&running)))
     }
 
     /// Records that the sockets are as `listening` wants them.

@@ -1,9 +1,9 @@
 //! Reads the configuration again and applies it, in this process: unchanged parts are not touched.
 //!
-//! It is read on a thread of its own, `l4lb-reload`, which is started with the process and also opens the resources: a
-//! name that takes long to resolve delays no change of health. Mistakes are logged, counted and remembered, and the old
-//! configuration stays. A configuration that cannot be read within `reload_timeout` is given up, see `loading`. One at
-//! a time; requests that arrive meanwhile are served next, equal ones together.
+//! It is read on a thread of its own, `l4lb-reload`, which is started with the process; another one opens the sockets
+//! then: a name that takes long to resolve delays no change of health, and no pause of a listener. Mistakes are logged,
+//! counted and remembered, and the old configuration stays. A configuration that cannot be read within `reload_timeout`
+//! is given up, see `loading`. One at a time; requests that arrive meanwhile are served next, equal ones together.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::control::watch::{FileWatch, WATCH};
 use crate::logging;
 use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
-use crate::messages::topology::{Loadable, Loaded, Opened, StagedChange};
+use crate::messages::topology::{Loadable, Loaded, Read, StagedChange};
 use crate::pool::Snapshot;
 use crate::sys::{Notice, timestamp};
 
@@ -33,6 +33,7 @@ use crate::sys::{Notice, timestamp};
 const REQUESTS_MAX: usize = 64;
 /// Refuses configurations from the drain on.
 const DRAINING: &str = "the process is draining: no configuration is applied";
+const NO_THREADS: &str = "the threads that read configurations have ended";
 /// Most changes of one configuration that are remembered.
 const CHANGES_MAX: usize = 100;
 
@@ -78,31 +79,46 @@ impl ControlLoop {
         self.load_next();
     }
 
-    /// Begins to read for the requests that wait, unless a reading is in progress.
+    /// Takes the requests that wait as far as others are not in their way.
     fn load_next(&mut self) {
-        while self.reload_queue.loading.is_none() && !self.reload_queue.waiting.is_empty() {
-            let first = self.reload_queue.waiting.remove(0);
+        self.open_next();
+        while !self.reload_queue.is_reloading()
+            && let Some(first) = self.next_waiting(|request| request.mode != Mode::Listeners)
+        {
             let alike = self.reload_queue.waiting.extract_if(.., |other| is_alike(&first, other)).collect();
             self.load(together(first, alike));
         }
     }
 
+    /// Begins to open sockets for a request that needs nothing else, unless there is one already. Those of a pause come
+    /// in their order: the last one of a listener counts.
+    fn open_next(&mut self) {
+        while self.reload_queue.opening.is_none() {
+            let next = self.reload_queue.read.take().or_else(|| {
+                let request = self.next_waiting(|request| request.mode == Mode::Listeners)?;
+                // What runs, with other sockets. Its files are open.
+                let config = Config::clone(&self.control.config);
+                Some((request, Read { config, opened: Some(Box::new(|| {})), listed: Vec::new() }))
+            });
+            let Some((request, read)) = next else { return };
+            self.open(request, read);
+        }
+    }
+
+    fn next_waiting(&mut self, is_wanted: impl Fn(&ReloadRequest) -> bool) -> Option<ReloadRequest> {
+        let place = self.reload_queue.waiting.iter().position(is_wanted)?;
+        Some(self.reload_queue.waiting.remove(place))
+    }
+
     fn load(&mut self, request: ReloadRequest) {
-        if request.mode == Mode::Apply {
+        let (mode, is_applied) = (request.mode, request.mode == Mode::Apply);
+        if is_applied {
             self.notify(Notice::Reloading);
         }
-        let pausing = self.pausing_after(request.listening.as_ref());
-        let source = match request.mode {
-            // What runs, with other sockets.
-            Mode::Listeners => Some(self.running_source()),
-            Mode::Apply | Mode::DryRun => request.source.clone().or_else(|| self.control.source.clone()),
-        };
-        let Some(source) = source else {
-            let mode = request.mode;
+        let Some(source) = request.source.clone().or_else(|| self.control.source.clone()) else {
             self.refuse(request, Refused::wrong(vec!["there is no file to read again".into()]));
             return self.notify_over(mode);
         };
-        let mode = request.mode;
         if self.reload_queue.stuck.holds_all() {
             let why = format!(
                 "{LOADERS} readings of the configuration have not ended: check the disks and name servers"
@@ -117,31 +133,21 @@ impl ControlLoop {
         let known_names = self.sources.known_names();
         let run = move || {
             let read = source(&known_names).map_err(Refused::wrong).and_then(|config| {
-                let opened = match mode {
-                    Mode::Apply => Some(site.open(&config)?),
-                    Mode::DryRun => {
-                        site.preflight(&config)?;
-                        None
-                    }
-                    // Its files are open.
-                    Mode::Listeners => Some(Box::new(|| {}) as Opened),
+                let opened = if is_applied {
+                    Some(site.open(&config)?)
+                } else {
+                    site.preflight(&config)?;
+                    None
                 };
                 let is_known = |pool: &str, source: &str| answered.contains(&(pool.into(), source.into()));
                 let listed = first_answers(&config, is_known)
                     .map_err(|errors| Refused { errors, is_for_now: true })?;
-                Ok((config, opened, listed))
+                Ok(Read { config, opened, listed })
             });
             if !of_thread.take() {
                 return log::warn!("late configuration ignored: reading it exceeded reload_timeout");
             }
-            let load = || {
-                let (config, opened, listed) = read?;
-                let listening = with_sockets(&config, &pausing);
-                let staged = opened.map(|opened| site.prepare(&listening, opened)).transpose()?;
-                Ok(Loadable { config, staged, listed })
-            };
-            let result = load();
-            reports.send_waiting(Report::Loaded(Box::new(Loaded { result })));
+            reports.send_waiting(Report::Read(Box::new(read)));
         };
         if self.control.loader.try_run(run) {
             log::info!(who = request.who, mode:?; "reading configuration");
@@ -149,9 +155,42 @@ impl ControlLoop {
             self.reload_queue.loading = Some(Loading { request, deadline, claim });
             self.control.view.state().reload.reading_since = Some(timestamp());
         } else {
-            let why = "the threads that read configurations have ended";
-            self.refuse(request, Refused::wrong(vec![why.into()]));
+            self.refuse(request, Refused::wrong(vec![NO_THREADS.into()]));
             self.notify_over(mode);
+        }
+    }
+
+    /// Opens the sockets of a configuration. No other one may be at that.
+    fn open(&mut self, request: ReloadRequest, Read { config, opened, listed }: Read) {
+        let (site, reports) = (Arc::clone(&self.control.site), self.control.reports.clone());
+        // Those of now: a listener may have been paused while the file was read.
+        let pausing = self.pausing_after(request.listening.as_ref());
+        let run = move || {
+            let listening = with_sockets(&config, &pausing);
+            let staged = opened.map(|opened| site.prepare(&listening, opened)).transpose();
+            let result = staged.map(|staged| Loadable { config, staged, listed });
+            reports.send_waiting(Report::Loaded(Box::new(Loaded { result })));
+        };
+        let mode = request.mode;
+        if self.control.loader.try_run(run) {
+            self.reload_queue.opening = Some(request);
+        } else {
+            self.refuse(request, Refused::wrong(vec![NO_THREADS.into()]));
+            self.notify_over(mode);
+        }
+    }
+
+    pub(super) fn on_read(&mut self, result: Result<Read, Refused>) {
+        let Some(Loading { request, .. }) = self.reload_queue.loading.take() else { return };
+        match result {
+            Ok(read) if read.opened.is_some() && self.stage == ControlStage::Serving => {
+                self.reload_queue.read = Some((request, read));
+                self.open_next();
+            }
+            Ok(Read { config, listed, opened: _ }) => {
+                self.end_request(request, Ok(Loadable { config, staged: None, listed }));
+            }
+            Err(refused) => self.end_request(request, Err(refused)),
         }
     }
 
@@ -167,7 +206,7 @@ impl ControlLoop {
             return;
         };
         if !loading.claim.take() {
-            // Everything is read, and opening sockets has its own limit.
+            // Everything is read.
             self.reload_queue.loading = Some(Loading { deadline: now + RETRY_INTERVAL, ..loading });
             return;
         }
@@ -179,13 +218,15 @@ impl ControlLoop {
     }
 
     pub(super) fn on_loaded(&mut self, loaded: Loaded) {
-        let Some(Loading { request, .. }) = self.reload_queue.loading.take() else { return };
+        let Some(request) = self.reload_queue.opening.take() else { return };
         self.end_request(request, loaded.result);
     }
 
     fn end_request(&mut self, request: ReloadRequest, result: Result<Loadable, Refused>) {
         let mode = request.mode;
-        self.control.view.state().reload.reading_since = None;
+        if mode != Mode::Listeners {
+            self.control.view.state().reload.reading_since = None;
+        }
         match result {
             Err(refused) => self.refuse(request, refused),
             Ok(_) if self.stage != ControlStage::Serving => {
@@ -237,6 +278,8 @@ impl ControlLoop {
         let impact = |change| ChangeImpact { sessions: sessions_on(&change, running), change };
         let changes = diff(&self.control.config, config).into_iter().map(impact).collect();
         if let Some(staged) = staged {
+            // As if an operator had done it before: what is known of their names goes with them.
+            self.give_way(&giving_way, &merged);
             self.reconfigure(&merged, staged);
         }
         if mode == Mode::Apply {
@@ -278,8 +321,6 @@ impl ControlLoop {
         }
         let before = std::mem::replace(&mut self.control.config, runs);
         self.align_registrations(&before);
-            // As if an operator had done it before: what is known of their names goes with them.
-            self.give_way(&giving_way, &merged);
         self.follow_watch();
         self.follow_sources();
         let message = format!("epoch {epoch} applied with {changes} changes");

@@ -68,7 +68,7 @@ pub(super) fn control(snapshot: Snapshot, mailboxes: &[Mailbox]) -> Control {
         config,
         source: None,
         look: None,
-        loader: Standby::start("test", LOADERS, LOADERS).expect("a thread"),
+        loader: Standby::start("test", LOADER_THREADS, LOADER_THREADS).expect("a thread"),
         programs: CommandChecks::without_thread().expect("descriptors"),
         site: Arc::new(PermissiveSite),
         admin_sockets: Vec::new(),

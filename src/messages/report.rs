@@ -10,9 +10,9 @@ use crate::config::model::{BackendCheck, HealthState};
 use crate::messages::announce::Announced;
 use crate::messages::discovery::{SourceId, SourceReport};
 use crate::messages::external::Order;
-use crate::messages::reload::ReloadRequest;
+use crate::messages::reload::{Refused, ReloadRequest};
 use crate::messages::request::Ask;
-use crate::messages::topology::Loaded;
+use crate::messages::topology::{Loaded, Read};
 use crate::pool::{Advice, BackendId};
 use crate::tls::Certificate;
 
@@ -79,7 +79,9 @@ pub enum Report {
     Reload,
     /// A request to read the configuration again.
     ReloadRequest(ReloadRequest),
-    /// The configuration was read, and its resources were opened.
+    /// The configuration was read.
+    Read(Box<Result<Read, Refused>>),
+    /// The sockets of a configuration were opened.
     Loaded(Box<Loaded>),
     /// A write of the state file has finished, or failed.
     StateWritten,

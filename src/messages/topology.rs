@@ -9,7 +9,23 @@ use crate::messages::discovery::Listed;
 use crate::messages::reload::Refused;
 use crate::pool::Snapshot;
 
-/// The result of reading the configuration again.
+/// A configuration that was read again, before it has sockets.
+pub struct Read {
+    /// What was read.
+    pub config: Config,
+    /// Its files and the addresses of the admin API; `None` for a dry run.
+    pub opened: Option<Opened>,
+    /// The first answers that it must not run without.
+    pub listed: Vec<Listed>,
+}
+
+impl fmt::Debug for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "configuration read (to be applied: {})", self.opened.is_some())
+    }
+}
+
+/// The result of opening the sockets of a configuration.
 #[derive(Debug)]
 pub struct Loaded {
     /// A configuration to run, or why it must not run.

@@ -27,7 +27,7 @@ use crate::control::membership::listed::listed_in;
 use crate::control::membership::persist::{self, Restored};
 use crate::control::membership::saving::StateFile;
 use crate::control::membership::state_file::Contents;
-use crate::control::{CommandChecks, Control, LOADERS, Standby, View, Workers};
+use crate::control::{CommandChecks, Control, LOADER_THREADS, Standby, View, Workers};
 use crate::messages::check_now::CheckNow;
 use crate::messages::command::{Command, StopReason};
 use crate::messages::discovery::Listed;
@@ -195,7 +195,8 @@ pub fn start_service(
     };
     let view = Arc::new(View::new(&config, file, Arc::clone(&snapshot), Arc::clone(&site.workers)));
     kept.show(&view);
-    let loader = Standby::start("l4lb-reload", LOADERS, LOADERS).map_err(system("start a thread"))?;
+    let loader =
+        Standby::start("l4lb-reload", LOADER_THREADS, LOADER_THREADS).map_err(system("start a thread"))?;
     let programs = CommandChecks::start().map_err(system("start a thread"))?;
     let control = Control {
         kept,

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::KnownNames;
+use crate::control::loading::ReloadQueue;
 use crate::control::tests::{config, control};
-use crate::messages::reload::Source;
+use crate::messages::reload::{Listening, Source};
 
 /// A control thread that the test runs step by step.
 fn work() -> ControlLoop {
     ControlLoop::new(control(Snapshot::new(&config("")), &[]))
 }
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Answered = Receiver<Result<ReloadReport, Refused>>;
 
@@ -40,10 +43,22 @@ fn source(keys: &'static str) -> (Source, Arc<Mutex<u32>>) {
     (Arc::new(read), reads)
 }
 
-/// Handles the next report of the reader thread.
+/// Handles the reports of the threads until a request is done.
 fn deliver_reports(work: &mut ControlLoop) {
-    let report = work.control.inbox.recv().expect("the reader reports");
-    work.on_report(report);
+    let under_way = |work: &ControlLoop| {
+        let ReloadQueue { loading, read, opening, .. } = &work.reload_queue;
+        usize::from(loading.is_some()) + usize::from(read.is_some()) + usize::from(opening.is_some())
+    };
+    let mut is_done = false;
+    while !is_done {
+        let report = work.control.inbox.recv_timeout(PATIENCE).expect("a thread reports");
+        // Sockets are yet to be opened for what was read to be applied.
+        is_done =
+            !matches!(&report, Report::Read(read) if matches!(&**read, Ok(read) if read.opened.is_some()));
+        let is_ending = work.stage != ControlStage::Serving;
+        work.on_report(report);
+        is_done |= is_ending && under_way(work) == 0;
+    }
     work.give_answers();
 }
 
@@ -230,4 +245,53 @@ fn waiting_reload_requests_have_a_bound() {
     work.give_answers();
     let refused: Vec<_> = answers.iter().filter_map(|answered| answered.try_recv().ok()).collect();
     assert_eq!(refused, [Err(Refused::for_now(format!("{REQUESTS_MAX} reloads wait already")))]);
+}
+
+/// It waited for the end of the reading, at most `reload_timeout`; with all threads of readings stuck it was refused.
+#[test]
+fn a_pause_waits_for_no_file() {
+    let mut work = work();
+    work.control.view.state().snapshot = Arc::clone(&work.control.snapshot);
+    let name = work.control.snapshot.listeners[0].settings.name.clone();
+    let (stuck, gate) = stuck_source();
+    let closed = gate.lock().unwrap();
+    let pause = |work: &mut ControlLoop, is_paused| {
+        let (reply, mut answered) = tokio::sync::oneshot::channel();
+        work.change_listening(Listening { listener: name.clone(), is_paused }, "a test".into(), reply);
+        deliver_reports(work);
+        assert!(answered.try_recv().expect("it answers").is_ok());
+        work.control.view.state().pauses.contains_key(&name)
+    };
+    Arc::make_mut(&mut work.control.config).global.reload_timeout = Duration::from_millis(1);
+    for _ in 0..LOADERS - 1 {
+        let (request, answered) = request(Some(&stuck), Mode::Apply);
+        work.on_reload_request(request);
+        assert!(pause(&mut work, true) && !pause(&mut work, false));
+        passes(&mut work, &answered).unwrap_err();
+    }
+    Arc::make_mut(&mut work.control.config).global.reload_timeout = config("").global.reload_timeout;
+    let (request, answered) = request(Some(&stuck), Mode::Apply);
+    work.on_reload_request(request);
+    assert!(pause(&mut work, true), "with as many stuck as there may be");
+    assert!(answered.try_recv().is_err(), "it is read still");
+    drop(closed);
+    deliver_reports(&mut work);
+    assert_eq!(answered.try_recv().unwrap().unwrap().changes.len(), 1);
+    assert!(work.control.view.state().pauses.contains_key(&name), "and stays paused");
+}
+
+#[test]
+fn the_last_of_several_changes_of_a_listener_counts() {
+    let mut work = work();
+    let name = work.control.snapshot.listeners[0].settings.name.clone();
+    let answers: Vec<_> = [true, false, true]
+        .map(|is_paused| {
+            let (reply, answered) = tokio::sync::oneshot::channel();
+            work.change_listening(Listening { listener: name.clone(), is_paused }, "a test".into(), reply);
+            answered
+        })
+        .into();
+    answers.iter().for_each(|_| deliver_reports(&mut work));
+    assert!(answers.into_iter().all(|mut answered| answered.try_recv().is_ok_and(|done| done.is_ok())));
+    assert!(work.control.view.state().pauses.contains_key(&name));
 }
