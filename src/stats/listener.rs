@@ -18,8 +18,8 @@ pub struct ListenerCounts {
     pub accepted: Tally,
     /// Sessions that have ended, by [`CloseReason::index`].
     pub closed: [Tally; CloseReason::ALL.len()],
-    /// Clients turned away, by [`RefuseReason::index`].
-    pub refused: [Tally; RefuseReason::ALL.len()],
+    /// Clients turned away that were no sessions, by [`RefuseReason::index`]. The others are in `closed` alone.
+    pub turned_away: [Tally; RefuseReason::ALL.len()],
     /// Bytes written to backends and to clients, by [`Direction`](crate::session::Direction).
     pub given: [Tally; 2],
     /// As [`Summary::connect_time`].
@@ -35,7 +35,7 @@ pub struct ListenerReading {
     pub accepted: u64,
     /// Sessions that have ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
-    /// Clients turned away, by [`RefuseReason::index`].
+    /// All clients turned away, by [`RefuseReason::index`]: sessions that ended so are in `closed`, too.
     pub refused: [u64; RefuseReason::ALL.len()],
     /// Bytes written to backends and to clients.
     pub given: [u64; 2],
@@ -73,7 +73,12 @@ impl ListenerStats {
     /// has accepted.
     pub fn read(&self) -> ListenerReading {
         let closed = self.0.sums(|counts| counts.closed.each_ref().map(Tally::get));
-        let refused = self.0.sums(|counts| counts.refused.each_ref().map(Tally::get));
+        let mut refused = self.0.sums(|counts| counts.turned_away.each_ref().map(Tally::get));
+        for ended in CloseReason::ALL {
+            if let Some(reason) = RefuseReason::of(ended) {
+                refused[reason.index()] += closed[ended.index()];
+            }
+        }
         let connect_time = self.connect_time();
         let duration = self.duration();
         let given = self.0.sums(|counts| counts.given.each_ref().map(Tally::get));
@@ -105,8 +110,32 @@ impl ListenerCounts {
             self.connect_time.observe(time);
         }
         self.closed[summary.reason.index()].add(1);
-        if let Some(reason) = RefuseReason::of(summary.reason) {
-            self.refused[reason.index()].add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They were two counters, and a reading in between had them differ.
+    #[test]
+    fn a_client_that_is_turned_away_is_one_refused_and_a_session_that_ended_so_if_it_was_one() {
+        let stats = ListenerStats::new(2);
+        stats.of(0).turned_away[RefuseReason::PrereadLimit.index()].add(3);
+        for (worker, reason) in CloseReason::ALL.into_iter().enumerate() {
+            stats.of(worker % 2).closed[reason.index()].add(1);
+        }
+        let reading = stats.read();
+        for reason in RefuseReason::ALL {
+            let expected = match reason {
+                RefuseReason::ProxyUntrusted => 0,
+                RefuseReason::PrereadLimit => 3,
+                RefuseReason::ProxyBad
+                | RefuseReason::PrereadTimeout
+                | RefuseReason::HelloBad
+                | RefuseReason::NoSni => 1,
+            };
+            assert_eq!(reading.refused[reason.index()], expected, "{reason:?}");
         }
     }
 }

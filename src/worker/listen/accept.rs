@@ -163,7 +163,7 @@ impl<K: Kernel> Acceptor<K> {
         core.kernel.reset(client);
         let Some(slot) = self.listeners.get_mut(index) else { return };
         core.admission.leave(&slot.listener);
-        slot.listener.stats().of(core.index).refused[reason.index()].add(1);
+        slot.listener.stats().of(core.index).turned_away[reason.index()].add(1);
         if let Some(untold) = slot.refusal_log.take(core.now) {
             let (name, reason) = (&slot.listener.settings.name, reason.as_str());
             log::warn!(listener:% = name, client:% = peer, reason, untold; "a client is refused");
