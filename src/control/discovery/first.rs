@@ -175,6 +175,19 @@ mod tests {
         assert_eq!(work.answered_sources().len(), 1);
     }
 
+    /// A reload right behind another one asked again, and was refused where the source gave no second answer.
+    #[test]
+    fn a_first_answer_is_one() {
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let text = TEXT.replace("initial = \"state_file\"", "initial = \"fail\"");
+        let config = config::parse(&text, "test", &Overrides::default(), no_names).unwrap();
+        let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
+        work.control.config = Arc::new(config);
+        work.sources = Sources::new(vec![listed(&[1, 2])]);
+        work.follow_sources();
+        assert_eq!(work.answered_sources().len(), 1);
+    }
+
     /// `stale` began anew with each restart.
     #[test]
     fn the_time_of_the_last_answer_outlasts_a_restart() {

@@ -58,6 +58,12 @@ impl ControlLoop {
             let key = ((*pool).to_owned(), label.clone());
             if !runs.contains(&key) {
                 self.begin(pool, source, earlier.remove(&key).unwrap_or_default());
+                // Nothing but its own answer is in its list: no reload has to wait for it again.
+                if source.initial == Initial::Fail
+                    && self.sources.listed.iter().any(|first| first.is_of(pool, label))
+                {
+                    self.with_source(pool, label, |row| _ = row.answered.get_or_insert(now));
+                }
             }
         }
         // What runs has its own from now on.
