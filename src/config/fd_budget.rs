@@ -24,7 +24,7 @@ pub struct FdBudget {
     pub pipes: u64,
     /// Requested capacity of each pipe in bytes.
     pub pipe_len: usize,
-    /// Logs, resolver, control thread, and a margin.
+    /// Logs, resolver, control thread, checks for operators, and a margin.
     pub reserve: u64,
     /// Sessions that fit: each has two sockets.
     pub sessions: usize,
@@ -44,6 +44,10 @@ const RESERVE: u64 = 32;
 pub const PROGRAMS_MAX: usize = 16;
 /// Its process, and the pipe for what it prints; while it starts, both ends of that.
 const FDS_PER_PROGRAM: u64 = 4;
+/// At most so many backends are checked for operators at once.
+pub const OPERATOR_CHECKS_MAX: usize = 4;
+/// Its socket, and the two that it waits with.
+const FDS_PER_OPERATOR_CHECK: u64 = 3;
 const FDS_PER_PIPE: u64 = 2;
 /// Hosts of a service that are asked for at a time, and what its thread waits with.
 const FDS_PER_SOURCE: u64 = 20;
@@ -130,6 +134,7 @@ impl FdBudget {
             pipes,
             pipe_len,
             reserve: RESERVE
+                .saturating_add(count(OPERATOR_CHECKS_MAX) * FDS_PER_OPERATOR_CHECK)
                 .saturating_add(sources)
                 .saturating_add(hosts_asked)
                 .saturating_add(if runs_programs { count(PROGRAMS_MAX) * FDS_PER_PROGRAM } else { 0 }),
@@ -228,22 +233,22 @@ mod tests {
     fn the_remaining_descriptors_are_for_sessions() {
         let config = tutorial(None);
         let budget = FdBudget::of(&config, 1024, None);
-        assert_eq!(budget.need(), 2 + 4 + 3 + 2 * 32 + 32);
-        assert_eq!((budget.sessions, budget.sessions_max(&config)), (459, Ok(459)));
+        assert_eq!(budget.need(), 2 + 4 + 3 + 2 * 32 + 32 + 4 * 3);
+        assert_eq!((budget.sessions, budget.sessions_max(&config)), (453, Ok(453)));
         assert_eq!(
             budget.to_string(),
             "1024 open files: 2 for listeners, 4 for loops, 3 for checks, two for each of 32 pipes of 1024 KiB, \
-             32 in reserve, two for each of 459 sessions"
+             44 in reserve, two for each of 453 sessions"
         );
     }
 
     #[test]
     fn a_configured_maximum_must_fit() {
-        let (fits, exceeds) = (tutorial(Some("459")), tutorial(Some("460")));
-        assert_eq!(FdBudget::of(&fits, 1024, None).sessions_max(&fits), Ok(459));
+        let (fits, exceeds) = (tutorial(Some("453")), tutorial(Some("454")));
+        assert_eq!(FdBudget::of(&fits, 1024, None).sessions_max(&fits), Ok(453));
         assert_eq!(
             FdBudget::of(&exceeds, 1024, None).sessions_max(&exceeds).unwrap_err().to_string(),
-            "max_sessions: 460 sessions need 1025 open files, the limit of 1024 allows 459: \
+            "max_sessions: 454 sessions need 1025 open files, the limit of 1024 allows 453: \
              raise the limit or lower max_sessions"
         );
     }
@@ -323,12 +328,12 @@ mod tests {
     fn no_limit_is_so_large_or_so_small_that_it_breaks_the_sums() {
         let config = tutorial(None);
         assert_eq!(FdBudget::of(&config, u64::MAX, None).sessions_max(&config), Ok(SESSIONS_MAX));
-        for nofile in [0, 1, 41, 42] {
+        for nofile in [0, 1, 53, 54] {
             assert_eq!(
                 FdBudget::of(&config, nofile, None).sessions_max(&config),
-                Err(LimitError::NoRoom { nofile, needed: 43 })
+                Err(LimitError::NoRoom { nofile, needed: 55 })
             );
         }
-        assert_eq!(FdBudget::of(&config, 43, None).sessions_max(&config), Ok(1));
+        assert_eq!(FdBudget::of(&config, 55, None).sessions_max(&config), Ok(1));
     }
 }

@@ -8,11 +8,10 @@ use axum::http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
+use crate::config::fd_budget::OPERATOR_CHECKS_MAX;
 use crate::control::Standby;
 use crate::messages::check_now::{CheckNow, Found, Subject};
 
-/// Backends checked at the same time.
-const CHECKERS: usize = 4;
 /// Requests that may wait for one of them.
 const WAITING_MAX: usize = 4;
 /// The checks of a request end within this time, the wait for their turn included: sooner than `l4lb ctl` gives up.
@@ -32,7 +31,7 @@ pub(super) struct Checkers {
 
 impl Checkers {
     pub(super) fn start(run: RunChecks) -> io::Result<Self> {
-        Ok(Self { threads: Standby::start("l4lb-checker", CHECKERS, WAITING_MAX)?, run })
+        Ok(Self { threads: Standby::start("l4lb-checker", OPERATOR_CHECKS_MAX, WAITING_MAX)?, run })
     }
 
     /// Returns what the checks of `subject` find.
@@ -48,7 +47,7 @@ impl Checkers {
             }
         });
         if !is_taken {
-            let most = CHECKERS + WAITING_MAX;
+            let most = OPERATOR_CHECKS_MAX + WAITING_MAX;
             return Err(unavailable(format!(
                 "{most} backends are being checked for operators already: try again"
             )));
