@@ -116,7 +116,7 @@ impl ControlLoop {
 
     /// Puts `setting` on a backend; returns what it changes, in words.
     fn put_setting(&mut self, pool: &Pool, backend: &Backend, setting: Setting, who: &str) -> Vec<String> {
-        let changes = backend.changes_by(setting);
+        let changes = changes_of(pool, backend, setting);
         if !changes.is_empty() {
             self.tables_changed(pool.id);
         }
@@ -276,9 +276,25 @@ fn of_pool(pool: &Arc<Pool>, host: Host) -> Selected {
     }
 }
 
+/// Returns what `setting` would change of one, in words: also that the weight which it has is held over its agent.
+fn changes_of(pool: &Pool, backend: &Backend, setting: Setting) -> Vec<String> {
+    let mut changes = backend.changes_by(setting);
+    if let Some(weight) = setting.weight.filter(|&weight| weight == backend.plain_weight())
+        && pool.settings.agent.is_some()
+        && !backend.holds_weight()
+    {
+        let words = format!("weight {weight} holds over that of its agent");
+        match changes.first_mut().filter(|change| change.starts_with("weight ")) {
+            Some(change) => *change = words,
+            None => changes.insert(0, words),
+        }
+    }
+    changes
+}
+
 /// Returns what `setting` would change, in words.
 fn changes_by(selected: &Selected, setting: Setting) -> Vec<String> {
-    let mut changes = selected.backends.iter().map(|backend| backend.changes_by(setting));
+    let mut changes = selected.backends.iter().map(|backend| changes_of(&selected.pool, backend, setting));
     let first = changes.find(|changes| !changes.is_empty()).unwrap_or_default();
     if selected.host.is_some() { of_host(first, selected.backends.len(), setting) } else { first }
 }
@@ -375,6 +391,24 @@ mod tests {
         assert_eq!(again, ["web/a1: ", "web/a2: ", "web/b: ", "api/a1: weight 1 -> 7"]);
         let events = work.control.view.events.recent(None, 10);
         assert_eq!(events.len(), 4, "one for each that has changed");
+    }
+
+    /// It counted as no change, so nothing was saved of it: a process that started again followed its agent.
+    #[test]
+    fn a_weight_that_is_set_as_it_is_holds_over_an_agent_and_is_saved() {
+        let no_names = &mut |_: &str| Ok(Vec::new());
+        let text = TEXT.replace("name = \"web\"\n", "name = \"web\"\nagent = { port = 3 }\n");
+        let config = config::parse(&text, "test", &Overrides::default(), no_names).expect("a good config");
+        let mut work = ControlLoop::new(control(Snapshot::new(&config), &[]));
+        let same = |is_dry_run| ChangeSet {
+            is_dry_run,
+            ..set(&["web/a1", "api/a1"], Setting { weight: Some(1), ..Setting::default() })
+        };
+        let expected = ["web/a1: weight 1 holds over that of its agent", "api/a1: "];
+        assert_eq!(ask(&mut work, same(true)).unwrap(), expected);
+        assert_eq!(ask(&mut work, same(false)).unwrap(), expected);
+        assert!(work.control.snapshot.pools[0].backends[0].holds_weight());
+        assert_eq!(ask(&mut work, same(false)).unwrap(), ["web/a1: ", "api/a1: "]);
     }
 
     #[test]
