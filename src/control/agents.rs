@@ -100,7 +100,7 @@ impl ControlLoop {
         // The reasons are shown with what they explain.
         let mut state = self.control.view.state();
         let (known, before) = (backend.agent(), Running::of(backend));
-        backend.set_agent(advice, is_alone(settings));
+        self.put_in_force(backend, advice, is_alone(settings));
         let (after, now) = (Running::of(backend), timestamp());
         let note = state.notes.entry(backend.id).or_default();
         if after.admin != before.admin {
@@ -137,11 +137,11 @@ impl ControlLoop {
             for backend in &pool.backends {
                 let before = Running::of(backend);
                 if pool.settings.agent.is_some() {
-                    backend.set_agent(backend.agent(), is_alone(&pool.settings));
+                    self.put_in_force(backend, backend.agent(), is_alone(&pool.settings));
                 } else if backend.agent() == Advice::NONE {
                     continue;
                 } else {
-                    backend.set_agent(Advice::NONE, false);
+                    self.put_in_force(backend, Advice::NONE, false);
                     let named = Named { pool: pool.settings.name.clone(), backend: backend.name.clone() };
                     let message = "is asked no more, what it has said is forgotten";
                     let changes = changes(before, Running::of(backend));
@@ -153,6 +153,16 @@ impl ControlLoop {
                 }
             }
         }
+    }
+
+    /// Announces the epoch with the tables for it before it shows: the backends that come with it are in these.
+    fn put_in_force(&self, backend: &Backend, advice: Advice, is_alone: bool) {
+        if backend.changes_by_agent(advice, is_alone) {
+            self.control.snapshot.announce();
+        }
+        let before = Running::of(backend);
+        backend.set_agent(advice, is_alone);
+        debug_assert!(Running::of(backend) == before || self.control.snapshot.is_outdated());
     }
 
     fn forget_agent(&self, backend: &Backend) {

@@ -249,6 +249,15 @@ impl Backend {
         self.settle();
     }
 
+    /// Returns whether [`Backend::set_agent`] would change its state, its weight or its health.
+    pub fn changes_by_agent(&self, advice: Advice, is_alone: bool) -> bool {
+        let after = self.parties.with(Setting::default());
+        after.agent.store(advice.pack(), Ordering::Relaxed);
+        after.is_agent_alone.store(is_alone.into(), Ordering::Relaxed);
+        (after.strictest_admin(), after.merged_weight(), known(after.ruling()))
+            != (self.admin(), self.weight(), self.ruling())
+    }
+
     /// Puts in force what all parties say.
     fn settle(&self) {
         self.admin.store(self.parties.strictest_admin() as u8, Ordering::Relaxed);
