@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::etcd::client::Client;
 use crate::etcd::messages::{Fault, Held, Holding, Lease, Streamed, Transaction, encode};
@@ -11,6 +12,64 @@ use crate::etcd::request::EtcdError;
 
 /// A status code of gRPC: there is no such lease.
 const NOT_FOUND: u16 = 5;
+
+/// A lease that is kept: renewed, or granted anew where it has ended.
+#[derive(Debug)]
+pub struct KeptLease {
+    length: Duration,
+    id: Option<i64>,
+    ended: Option<i64>,
+    renewed: Option<Instant>,
+}
+
+impl KeptLease {
+    /// None is granted yet.
+    pub const fn new(length: Duration) -> Self {
+        Self { length, id: None, ended: None, renewed: None }
+    }
+
+    /// Returns how long it lasts without a renewal.
+    pub const fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Returns the lease that was renewed or granted last.
+    pub const fn id(&self) -> Option<i64> {
+        self.id
+    }
+
+    /// Returns the lease that has ended last. etcd may not have deleted its keys yet.
+    pub const fn ended(&self) -> Option<i64> {
+        self.ended
+    }
+
+    /// Returns whether it has ended by itself since it was last renewed.
+    pub fn is_over(&self) -> bool {
+        self.renewed.is_none_or(|renewed| renewed.elapsed() > self.length)
+    }
+
+    /// Returns a lease that has just been renewed or granted. What had the one before is gone, or going.
+    pub async fn keep(&mut self, client: &mut Client) -> Result<i64, EtcdError> {
+        if let Some(lease) = self.id {
+            if client.renew(lease).await? {
+                self.renewed = Some(Instant::now());
+                return Ok(lease);
+            }
+            (self.id, self.ended) = (None, Some(lease));
+        }
+        let lease = client.grant(self.length).await?;
+        (self.id, self.renewed) = (Some(lease), Some(Instant::now()));
+        Ok(lease)
+    }
+
+    /// Ends it, if there is one. May be called again after a failure.
+    pub async fn end(&mut self, client: &mut Client) -> Result<(), EtcdError> {
+        let Some(lease) = self.id else { return Ok(()) };
+        client.revoke(lease).await?;
+        (self.id, self.ended) = (None, Some(lease));
+        Ok(())
+    }
+}
 
 impl Client {
     /// Returns the number of a new lease, which ends after `ttl` without a renewal. etcd counts in seconds, of which a
@@ -92,6 +151,28 @@ impl Client {
     pub async fn are_held(&mut self, keys: &[&[u8]], lease: i64) -> Result<bool, EtcdError> {
         let compare: Vec<Value> = keys.iter().map(|key| of_lease(key, lease)).collect();
         let Transaction { succeeded, .. } = self.call("kv/txn", &json!({"compare": compare})).await?;
+        Ok(succeeded)
+    }
+
+    /// Puts keys with their values, which end with `lease`, and deletes others, if `guard` is there and ends with `lease`.
+    /// Returns whether it does. etcd takes 128 keys at a time.
+    pub async fn put_all(
+        &mut self,
+        guard: &[u8],
+        lease: i64,
+        puts: &[(String, String)],
+        deletes: &[String],
+    ) -> Result<bool, EtcdError> {
+        let puts = puts
+            .iter()
+            .map(|(key, value)| json!({"request_put": put(key.as_bytes(), value.as_bytes(), lease)}));
+        let deletes =
+            deletes.iter().map(|key| json!({"request_delete_range": {"key": encode(key.as_bytes())}}));
+        let request = json!({
+            "compare": [of_lease(guard, lease)],
+            "success": puts.chain(deletes).collect::<Vec<Value>>(),
+        });
+        let Transaction { succeeded, .. } = self.call("kv/txn", &request).await?;
         Ok(succeeded)
     }
 

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::base::retries::RENEWALS;
 use crate::base::rng::Rng;
 use crate::config::announce::Record;
 use crate::config::cluster::Cluster;
 use crate::etcd::client::Client;
+use crate::etcd::lease::KeptLease;
 use crate::etcd::request::EtcdError;
 
 /// Limit for the requests that renew or put records, where the lease is short.
@@ -22,13 +23,7 @@ pub(super) const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Records {
     cluster: Cluster,
     client: Client,
-    /// The length of the lease.
-    length: Duration,
-    lease: Option<i64>,
-    /// A lease that has ended. etcd may not have deleted its keys yet.
-    ended: Option<i64>,
-    /// When it was last renewed.
-    renewed: Option<Instant>,
+    lease: KeptLease,
     /// What was put, by its key.
     put: BTreeMap<String, String>,
     /// The keys of those that were put under the present lease.
@@ -43,10 +38,7 @@ impl Records {
         Self {
             cluster,
             client,
-            length,
-            lease: None,
-            ended: None,
-            renewed: None,
+            lease: KeptLease::new(length),
             put: BTreeMap::new(),
             current: BTreeSet::new(),
             tried: BTreeSet::new(),
@@ -55,13 +47,13 @@ impl Records {
 
     /// Returns whether these settings are its own.
     pub(super) fn is_of(&self, cluster: &Cluster, length: Duration) -> bool {
-        (&self.cluster, self.length) == (cluster, length)
+        (&self.cluster, self.lease.length()) == (cluster, length)
     }
 
     /// Renews the lease, or begins one, and puts the `wanted` records that are not there; others of ours are deleted.
     /// Fails with what went wrong. May be dropped at any time, and called again.
     pub(super) async fn keep(&mut self, wanted: &[Record]) -> Result<(), String> {
-        let patience = (self.length / RENEWALS).max(PATIENCE_MIN);
+        let patience = (self.lease.length() / RENEWALS).max(PATIENCE_MIN);
         match timeout(patience, self.keep_all(wanted)).await {
             Ok(kept) => kept,
             Err(_) => Err(self.late(patience)),
@@ -70,10 +62,8 @@ impl Records {
 
     /// Ends the lease, and with it all records. May be called again after a failure.
     pub(super) async fn withdraw(&mut self) -> Result<(), String> {
-        let Some(lease) = self.lease else { return Ok(()) };
-        match timeout(WITHDRAW_TIMEOUT, self.client.revoke(lease)).await {
+        match timeout(WITHDRAW_TIMEOUT, self.lease.end(&mut self.client)).await {
             Ok(Ok(())) => {
-                (self.lease, self.ended) = (None, Some(lease));
                 self.put.clear();
                 self.current.clear();
                 self.tried.clear();
@@ -88,7 +78,7 @@ impl Records {
 
     /// Returns whether the lease has ended by itself since it was last renewed.
     pub(super) fn is_over(&self) -> bool {
-        self.renewed.is_none_or(|renewed| renewed.elapsed() > self.length)
+        self.lease.is_over()
     }
 
     /// Another member may do better.
@@ -99,7 +89,11 @@ impl Records {
     }
 
     async fn keep_all(&mut self, wanted: &[Record]) -> Result<(), String> {
-        let lease = self.lease().await.map_err(|error| error.to_string())?;
+        let before = self.lease.id();
+        let lease = self.lease.keep(&mut self.client).await.map_err(|error| error.to_string())?;
+        if before != Some(lease) {
+            self.current.clear();
+        }
         let is_gone = |key: &&String| wanted.iter().all(|record| record.key != **key);
         let gone: BTreeSet<String> = self.put.keys().chain(&self.tried).filter(is_gone).cloned().collect();
         for key in gone {
@@ -130,21 +124,6 @@ impl Records {
         first.map_or(Ok(()), Err)
     }
 
-    /// Returns a lease that has just been renewed or granted.
-    async fn lease(&mut self) -> Result<i64, EtcdError> {
-        if let Some(lease) = self.lease {
-            if self.client.renew(lease).await? {
-                self.renewed = Some(Instant::now());
-                return Ok(lease);
-            }
-            (self.lease, self.ended) = (None, Some(lease));
-            self.current.clear();
-        }
-        let lease = self.client.grant(self.length).await?;
-        (self.lease, self.renewed) = (Some(lease), Some(Instant::now()));
-        Ok(lease)
-    }
-
     async fn put(&mut self, record: &Record, lease: i64) -> Result<(), PutError> {
         let Record { key, value } = record;
         let taken = |what: &str| PutError::Taken(format!("{key}: {what}"));
@@ -156,7 +135,7 @@ impl Records {
             if there.lease == 0 {
                 return Err(taken("it is there to stay, and not ours"));
             }
-            let was_ours = there.lease == lease || Some(there.lease) == self.ended;
+            let was_ours = there.lease == lease || Some(there.lease) == self.lease.ended();
             if !was_ours && self.put.contains_key(key) {
                 return Err(taken("another process keeps it: its name in [announce] must be its own"));
             }

@@ -23,6 +23,7 @@ use crate::config::server_tls::ServerTls;
 use crate::config::{self, Invalid, check_name, parse_backend};
 use crate::ctl::Failure;
 use crate::etcd::client::Client;
+use crate::etcd::lease::KeptLease;
 use crate::etcd::request::EtcdError;
 use crate::sys::INPUTS;
 use crate::tls::{self, Verify};
@@ -83,12 +84,9 @@ struct Kept {
     name: String,
     value: String,
     address: Address,
-    ttl: Duration,
     /// A key without a lease is taken over.
     replace: bool,
-    lease: Option<i64>,
-    /// A lease that has ended. etcd may not have deleted its keys yet.
-    ended: Option<i64>,
+    lease: KeptLease,
     /// The key was ours, so another one with the same address belongs to a newer process.
     was_put: bool,
 }
@@ -142,10 +140,8 @@ impl Registrar {
             name: name.to_owned(),
             value: value.to_string(),
             address: dialed.clone(),
-            ttl,
             replace,
-            lease: None,
-            ended: None,
+            lease: KeptLease::new(ttl),
             was_put: false,
         };
         Ok(Self {
@@ -180,11 +176,14 @@ impl Registrar {
 
     /// Ends the lease, and with it the key if that is ours still.
     pub(super) fn leave(&mut self, keeper: &Keeper) {
-        let Some(lease) = self.kept.lease else { return };
-        let (backend, client, key) = (&keeper.name, &mut self.kept.client, self.kept.key.as_bytes());
+        let Kept { client, key, lease, .. } = &mut self.kept;
+        if lease.id().is_none() {
+            return;
+        }
+        let (backend, key) = (&keeper.name, key.as_bytes());
         let left = self.runtime.block_on(async {
             let left = async {
-                client.revoke(lease).await?;
+                lease.end(client).await?;
                 client.holding(key).await
             };
             timeout(LEAVE_TIMEOUT, left).await
@@ -208,7 +207,7 @@ impl Registrar {
 impl Kept {
     /// Renews the lease, or begins one, and puts the key unless it is there.
     async fn keep(&mut self) -> Result<Outcome, EtcdError> {
-        let lease = self.lease().await?;
+        let lease = self.lease.keep(&mut self.client).await?;
         let (key, value) = (self.key.as_bytes(), self.value.as_bytes());
         let Some(there) = self.client.create(key, value, lease).await? else {
             self.was_put = true;
@@ -227,7 +226,7 @@ impl Kept {
         if there.lease != 0 && !backend.is_ok_and(|backend| backend.address == self.address) {
             return Ok(taken("it has another address, under a lease of another process"));
         }
-        if there.lease != 0 && self.was_put && self.ended != Some(there.lease) {
+        if there.lease != 0 && self.was_put && self.lease.ended() != Some(there.lease) {
             return Ok(Outcome::Renewed);
         }
         if self.client.replace(key, value, lease, there.mod_revision).await? {
@@ -235,19 +234,6 @@ impl Kept {
             return Ok(Outcome::Created);
         }
         Ok(Outcome::Failed { error: "it changes".into(), retry_verdict: RetryVerdict::Open })
-    }
-
-    /// Returns a lease that has just been renewed or granted.
-    async fn lease(&mut self) -> Result<i64, EtcdError> {
-        if let Some(lease) = self.lease {
-            if self.client.renew(lease).await? {
-                return Ok(lease);
-            }
-            (self.lease, self.ended) = (None, Some(lease));
-        }
-        let lease = self.client.grant(self.ttl).await?;
-        self.lease = Some(lease);
-        Ok(lease)
     }
 }
 
