@@ -51,6 +51,8 @@ pub mod logging;
 
 pub mod etcd;
 
+pub mod fleet;
+
 pub mod worker;
 
 pub mod control;

@@ -50,6 +50,8 @@ name = "lb$1"
 ttl = "1s"
 lease = "${LEASE_S}s"
 only_with_backends = true
+[fleet]
+lease = "${LEASE_S}s"
 [[listener]]
 name = "web"
 bind = "127.0.11.$1:$PORT"
@@ -140,6 +142,17 @@ else:
     sys.exit(1 if failed else 0)
 END
 
+# sees N [M...]: balancer N knows these, all with one configuration and the backend up.
+sees() {
+    local socket
+    socket=$(admin_socket "lb$1")
+    [[ $("$L4LB" ctl --socket "$socket" fleet --json 2>/dev/null | python3 -c 'import json, sys
+fleet = json.load(sys.stdin)
+known = [(b["name"], b["differs"], [p["up"] for p in b["pools"].values()]) for b in fleet["balancers"]]
+wanted = [(f"lb{n}", False, [1]) for n in sys.argv[1:]]
+print(known == wanted and fleet["published"] and not fleet["lost"])' "${@:2}") == True ]]
+}
+
 RESOLVER=0
 listed() { python3 "$WORK/client.py" listed "$CLIENT" "$RESOLVER" "$PORT" "$@"; }
 
@@ -154,6 +167,8 @@ start_balancer 1
 start_balancer 2
 came=$(listed 1 2) || fail "$came"
 pass "two balancers are in DNS, $came ms after they listened"
+for n in 1 2; do wait_until 10 "lb$n sees both in the fleet" sees "$n" 1 2; done
+pass "each of them shows both in l4lb ctl fleet"
 
 mkfifo "$WORK/visits.in"
 exec {visits}<>"$WORK/visits.in"
@@ -176,6 +191,7 @@ pass "a balancer was stopped and started $ROUNDS times: $(cat "$WORK/visits.out"
 
 stop lb1
 left=$(listed 2) || fail "$left"
+wait_until 10 "lb2 sees itself alone" sees 2 2
 pass "a killed balancer was out of DNS after $left ms, with a lease of ${LEASE_S}000 ms"
 start_balancer 1
 came=$(listed 1 2) || fail "$came"
@@ -186,3 +202,5 @@ start_etcd
 wait_until 20 "etcd answers" etcd_answers
 came=$(listed 1 2) || fail "$came"
 pass "etcd was killed and has lost its data: both are in DNS again, $came ms after it answers"
+for n in 1 2; do wait_until 20 "lb$n sees both in the fleet" sees "$n" 1 2; done
+pass "and in the fleet"

@@ -57,6 +57,8 @@ pub enum EventKind {
     Reload,
     /// The records by which clients find the process were put, withdrawn, or could not be kept.
     Announce,
+    /// What this balancer publishes for the others could not be kept, or theirs not be read; or both is as it should be.
+    Fleet,
     /// The process starts, drains or stops.
     Process,
     /// Sessions were ended on request.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::agent;
 use super::announce::Announce;
 use super::discover::Discover;
+use super::fleet::Fleet;
 use super::model::{
     AccessLog, Account, Admin, Backend, Config, FurtherCheck, Global, Health, Keepalive, Listener, LogTarget,
     Pool, Tcp, Timeouts,
@@ -39,6 +40,8 @@ pub enum Subject {
     Admin,
     /// The settings of the `[announce]` table, or all of it.
     Announce,
+    /// The settings of the `[fleet]` table, or all of it.
+    Fleet,
     /// The listener of that name.
     Listener(String),
     /// The pool of that name.
@@ -88,6 +91,7 @@ impl Display for Change {
             Subject::Global => write!(f, "global: ")?,
             Subject::Admin => write!(f, "admin: ")?,
             Subject::Announce => write!(f, "announce: ")?,
+            Subject::Fleet => write!(f, "fleet: ")?,
             Subject::Listener(name) => write!(f, "listener {name:?}: ")?,
             Subject::Pool(name) => write!(f, "pool {name:?}: ")?,
             Subject::Backend { pool, name } => write!(f, "pool {pool:?}: backend {name:?}: ")?,
@@ -109,7 +113,7 @@ impl Display for Change {
 /// Returns all changes from `old` to `new`. Listeners, pools and backends are identified by name; their order is no
 /// difference.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let Config { global, admin, announce, listeners, pools, hosts: _, notes: _, digest: _ } = new;
+    let Config { global, admin, announce, fleet, listeners, pools, hosts: _, notes: _, digest: _ } = new;
     let mut changes = Vec::new();
     of_global(&old.global, global, &mut Keys { subject: Subject::Global, changes: &mut changes });
     of_admin(&old.admin, admin, &mut Keys { subject: Subject::Admin, changes: &mut changes });
@@ -121,6 +125,18 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         are,
         of_all,
         |_| Subject::Announce,
+        &mut changes,
+        |old, new, keys| {
+            keys.all(old.keys(), new.keys());
+        },
+    );
+
+    let (were, are) = (old.fleet.as_slice(), fleet.as_slice());
+    of_lists(
+        were,
+        are,
+        |_: &Fleet| String::new(),
+        |_| Subject::Fleet,
         &mut changes,
         |old, new, keys| {
             keys.all(old.keys(), new.keys());

@@ -11,12 +11,14 @@ pub mod cluster;
 pub mod diff;
 pub mod discover;
 pub mod fd_budget;
+pub mod fleet;
 pub mod model;
 pub mod proxy;
 pub mod ranges;
 pub mod routing;
 pub mod server_tls;
 
+mod common;
 mod overrides;
 mod parse;
 
@@ -174,7 +176,11 @@ mod tests {
         let optional = ["prefix", "tls", "user", "password_file", "ttl", "lease", "only_with_backends"];
         let is_kept = |line: &&str| !optional.iter().any(|key| line.starts_with(&format!("{key} = ")));
         let few: String = all.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
-        let (all, few) = (with(&all).announce.unwrap(), with(&few).announce.unwrap());
+        let (all, few) = (with(&all), with(&few));
+        let (all_fleet, few_fleet) = (all.fleet.unwrap(), few.fleet.unwrap());
+        let cluster = few_fleet.cluster.clone();
+        assert_eq!(few_fleet, fleet::Fleet { cluster, ..all_fleet }, "the file shows the defaults");
+        let (all, few) = (all.announce.unwrap(), few.announce.unwrap());
         assert!(all.cluster.login.is_some());
         let cluster = few.cluster.clone();
         assert_eq!(few, announce::Announce { cluster, ..all }, "the file shows the defaults");

@@ -23,6 +23,7 @@ pub use timeouts::Timeouts;
 use super::agent::Agent;
 use super::announce::Announce;
 use super::discover::Discover;
+use super::fleet::Fleet;
 use super::proxy::{ProxyIn, ProxyOut};
 use super::routing::Routing;
 use crate::balance::Algorithm;
@@ -37,6 +38,8 @@ pub struct Config {
     pub admin: Admin,
     /// The records by which clients find this process, if it keeps any.
     pub announce: Option<Announce>,
+    /// What this process publishes for other balancers, if it is one of several.
+    pub fleet: Option<Fleet>,
     /// The listeners, at least one.
     pub listeners: Vec<Listener>,
     /// The pools, at least one; a [`Listener::pool`] is an index into it.

@@ -3,14 +3,14 @@
 //! A value that the file takes from a variable is written as the file has it, because it may be secret; files of tokens
 //! are written as their paths. What no key can express is a comment.
 
+mod clusters;
+
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::agent::{Agent, AgentQuestion};
-use super::announce::Announce;
 use super::cluster::Cluster;
 use super::discover::{Discover, Dns, Etcd, FOREVER, Host, Http, Kind, ListFile, Record};
 use super::error::one_line;
@@ -20,10 +20,10 @@ use super::model::{
 };
 use super::proxy::ProxyOut;
 use super::routing::Routing;
-use super::server_tls::ServerTls;
 use super::units::show_duration;
 use super::written;
 use crate::preread::routes::Conditions;
+use clusters::{announce, fleet, literal, path, server_tls};
 
 /// What no key can express, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,8 @@ impl Config {
         let mut text = String::new();
         comment(&mut text, &remarks.process);
         let announce = self.announce.as_ref().map(announce);
-        let top = Top { global: global(&self.global), admin: admin(&self.admin), announce };
+        let fleet = self.fleet.as_ref().map(fleet);
+        let top = Top { global: global(&self.global), admin: admin(&self.admin), announce, fleet };
         append(&mut text, &top);
         for listener in &self.listeners {
             append(&mut text, &Listeners { listener: [self.listener(listener)] });
@@ -150,6 +151,7 @@ struct Top {
     global: written::Global,
     admin: written::Admin,
     announce: Option<written::Announce>,
+    fleet: Option<written::Fleet>,
 }
 
 #[derive(Serialize)]
@@ -186,15 +188,6 @@ fn comment(text: &mut String, lines: &[String]) {
         text.push_str(&one_line(line));
         text.push('\n');
     }
-}
-
-/// Returns `text` such that no part of it is taken for a variable.
-fn literal(text: &str) -> String {
-    text.replace("${", "$${")
-}
-
-fn path(path: &Path) -> String {
-    literal(&path.to_string_lossy())
 }
 
 fn global(global: &Global) -> written::Global {
@@ -281,24 +274,6 @@ fn admin(admin: &Admin) -> written::Admin {
         read_token_file: file(read_token_file),
         metrics: metrics.map(|address| address.to_string()),
         state_file: file(state_file),
-    }
-}
-
-fn announce(announce: &Announce) -> written::Announce {
-    let Announce { cluster, prefix, domain, name, addresses, ttl, lease, only_with_backends } = announce;
-    let Cluster { endpoints, tls, login } = cluster;
-    written::Announce {
-        domain: domain.clone(),
-        name: name.clone(),
-        addresses: addresses.iter().map(ToString::to_string).collect(),
-        prefix: literal(prefix),
-        endpoints: endpoints.iter().map(ToString::to_string).collect(),
-        tls: tls.as_ref().map(server_tls),
-        user: login.as_ref().map(|(user, _)| literal(user)),
-        password_file: login.as_ref().map(|(_, file)| path(file)),
-        ttl: show_duration(*ttl),
-        lease: show_duration(*lease),
-        only_with_backends: *only_with_backends,
     }
 }
 
@@ -467,17 +442,6 @@ fn tls(tls: &CheckTls, file: &BTreeMap<&'static str, String>) -> written::Tls {
         ca_file: of_file("tls.ca_file").or(ca_file.as_deref().map(path)),
         alpn: Some(client.alpn().map(|name| literal(&name.to_string())).collect()),
         expires_within: Some(show_duration(*expires_within)),
-    }
-}
-
-fn server_tls(tls: &ServerTls) -> written::Tls {
-    let ServerTls { server_name, ca_file, client } = tls;
-    written::Tls {
-        server_name: server_name.as_ref().map(|name| literal(&name.to_str())),
-        verify: client.verify().as_str(),
-        ca_file: ca_file.as_deref().map(path),
-        alpn: None,
-        expires_within: None,
     }
 }
 

@@ -29,6 +29,7 @@ impl Change {
             Subject::Global => key.to_owned(),
             Subject::Admin => format!("admin.{key}"),
             Subject::Announce => format!("announce.{key}"),
+            Subject::Fleet => format!("fleet.{key}"),
             Subject::Listener(name) => format!("listener {name:?}: {key}"),
             Subject::Pool(name) => format!("pool {name:?}: {key}"),
             Subject::Backend { pool, name } => format!("pool {pool:?}: backend {name:?}: {key}"),

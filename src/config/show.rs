@@ -20,6 +20,9 @@ impl fmt::Display for Config {
         if let Some(announce) = &self.announce {
             writeln!(f, "{announce}")?;
         }
+        if let Some(fleet) = &self.fleet {
+            writeln!(f, "{fleet}")?;
+        }
         for listener in &self.listeners {
             let pool = self.pool_name(listener.pool);
             writeln!(f, "listener {}: pool={pool} {listener}", listener.name)?;

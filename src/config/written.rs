@@ -66,6 +66,17 @@ pub(crate) struct Announce {
     pub(crate) only_with_backends: bool,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Fleet {
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) user: Option<String>,
+    pub(crate) password_file: Option<String>,
+    pub(crate) lease: String,
+}
+
 /// A value, or `false`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]

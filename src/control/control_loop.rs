@@ -13,6 +13,7 @@ use crate::control::CommandChecks;
 use crate::control::Standby;
 use crate::control::announce::state::Announcing;
 use crate::control::discovery::state::Sources;
+use crate::control::fleet::state::InFleet;
 use crate::control::loading::ReloadQueue;
 use crate::control::membership::kept::Kept;
 use crate::control::membership::notes::Removed;
@@ -97,6 +98,8 @@ pub(super) struct ControlLoop {
     pub(super) sources: Sources,
     /// The records by which clients find this process.
     pub(super) announcing: Announcing,
+    /// What this process publishes for other balancers.
+    pub(super) fleet: InFleet,
     /// Answers to requests, to be sent once the workers have their commands.
     pub(super) answers: Vec<Box<dyn FnOnce()>>,
     /// When this thread last began to work.
@@ -136,6 +139,7 @@ impl ControlLoop {
             watch: None,
             sources: Sources::new(listed),
             announcing: Announcing::default(),
+            fleet: InFleet::default(),
             answers: Vec::new(),
             looked: clock.now(),
             result: Ok(()),

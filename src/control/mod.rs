@@ -14,6 +14,7 @@ mod denials;
 pub(crate) mod discovery;
 mod durations;
 mod events;
+mod fleet;
 mod history;
 mod loading;
 pub mod membership;
@@ -78,6 +79,7 @@ impl ControlLoop {
         self.follow_watch();
         self.follow_sources();
         self.announce();
+        self.join_fleet();
         while !self.links.is_empty() {
             let timeout = self.next_timeout();
             let received = self.control.inbox.recv_timeout(timeout);
@@ -100,6 +102,7 @@ impl ControlLoop {
         self.save_for_good();
         self.give_answers();
         self.end_announcing();
+        self.leave_fleet();
         self.result
     }
 
@@ -118,6 +121,7 @@ impl ControlLoop {
         self.give_answers();
         self.end_drain();
         self.announce();
+        self.join_fleet();
         self.post_commands();
         self.sample();
     }
@@ -241,6 +245,7 @@ impl ControlLoop {
         note.health_reason = Some(reason.to_owned());
         note.health_since = Some(timestamp());
         drop(state);
+        self.fleet_news();
         // Unknown serves as Up does: at the start every backend changes from one to the other, and no table changes.
         if [from, to].contains(&HealthState::Down) {
             self.tables_changed(backend.pool);
@@ -348,6 +353,7 @@ impl ControlLoop {
         // Before a worker chooses by it.
         self.control.view.history().note(snapshot, timestamp());
         self.links.iter_mut().for_each(|link| link.is_behind = true);
+        self.fleet_news();
     }
 
     /// Pools that were removed stay while they have sessions; afterwards they need no epoch.
@@ -438,6 +444,7 @@ impl ControlLoop {
     fn show_stage(&self, stage: api::Stage, message: &str) {
         self.control.view.state().stage = stage;
         self.control.view.events.push(Draft::new(EventKind::Process, message));
+        self.fleet_news();
     }
 
     fn post_to_workers(&mut self, command: &Command) {

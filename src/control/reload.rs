@@ -404,9 +404,12 @@ fn sessions_on(change: &Change, running: &Snapshot) -> usize {
         |pool: &Arc<crate::pool::Pool>| pool.backends.iter().map(|backend| backend.active() as usize).sum();
     match &change.subject {
         // Its removal is shown once it happens.
-        Subject::Global | Subject::Admin | Subject::Announce | Subject::Check(..) | Subject::Discover(..) => {
-            0
-        }
+        Subject::Global
+        | Subject::Admin
+        | Subject::Announce
+        | Subject::Fleet
+        | Subject::Check(..)
+        | Subject::Discover(..) => 0,
         Subject::Listener(name) => {
             let is_it = |listener: &&Arc<crate::pool::Listener>| listener.settings.name == *name;
             running.listeners.iter().find(is_it).map_or(0, |listener| listener.gauge().count())

@@ -10,6 +10,7 @@ use crate::control::announce::state::Standing;
 use crate::control::denials::Denials;
 use crate::control::discovery::state::SourceStates;
 use crate::control::events::Events;
+use crate::control::fleet::seen::FleetState;
 use crate::control::history::History;
 use crate::control::loading::ReloadStatus;
 use crate::control::membership::notes::{Leaving, Note, Removed};
@@ -30,6 +31,8 @@ pub struct View {
     history: Mutex<History>,
     /// The last five minutes.
     recent: Mutex<Recent>,
+    /// The balancers of the fleet. Its thread writes it.
+    fleet: Mutex<FleetState>,
     /// Denied requests to the admin API.
     pub(crate) denials: Denials,
     /// Counts from the start of the process.
@@ -123,6 +126,7 @@ impl View {
             events: Events::default(),
             history,
             recent: Mutex::default(),
+            fleet: Mutex::default(),
             denials: Denials::new(clock.now()),
             clock,
             started,
@@ -150,6 +154,11 @@ impl View {
     /// Locks the last five minutes; the control thread waits for the guard to take the next sample.
     pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
         self.recent.lock().expect("lock not poisoned")
+    }
+
+    /// Locks what is known of the fleet.
+    pub(crate) fn fleet(&self) -> MutexGuard<'_, FleetState> {
+        self.fleet.lock().expect("lock not poisoned")
     }
 
     /// Locks the state; a reader must not hold the guard for long, because the control thread waits for it.

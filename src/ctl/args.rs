@@ -27,6 +27,7 @@ Examples:
   l4lb ctl check web/10.0.0.1:80             run its health checks now, and show the exchange
   l4lb ctl reload --dry-run                  what the file would change, and the sessions affected
   l4lb ctl events --follow | head
+  l4lb ctl fleet                             all balancers of [fleet]
   l4lb ctl counters clear web                show the totals of a pool from now on
   l4lb ctl stop --wait                       end the process once its sessions have finished
   l4lb ctl backends --json | jq '.[] | select(.eligible | not)'
@@ -126,6 +127,8 @@ pub(super) enum Action {
         /// Query the sources of this pool now, and show the difference
         pool: Option<String>,
     },
+    /// All balancers of the fleet: version, load, configuration, and the backends on which they disagree
+    Fleet,
     /// Share of new sessions per backend
     Topology,
     /// Register a backend with a pool

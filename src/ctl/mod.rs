@@ -14,6 +14,7 @@ mod discovery;
 mod drain;
 mod failure;
 pub(crate) mod figures;
+mod fleet;
 mod messages;
 mod names;
 mod register;
@@ -107,6 +108,7 @@ impl Ctl {
                 let path = routes::path(&["pools", pool, "discover"]);
                 self.get(&path, |rows: &Vec<_>| discovery::discovered(rows))
             }
+            Action::Fleet => self.get("/v1/fleet", fleet::fleet),
             Action::Topology => self.get("/v1/topology", show::topology),
             Action::Add { server, pool, name, weight, priority, backup, ttl, holder, replace } => {
                 let new = api::NewBackend {

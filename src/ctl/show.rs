@@ -417,6 +417,7 @@ pub(super) fn event(event: &api::Event) -> String {
         api::EventKind::Backend => "backend",
         api::EventKind::Reload => "reload",
         api::EventKind::Announce => "announce",
+        api::EventKind::Fleet => "fleet",
         api::EventKind::Process => "process",
         api::EventKind::Sessions => "sessions",
     };

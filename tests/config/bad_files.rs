@@ -18,7 +18,7 @@ pub(crate) const BAD_FILES: &[(At, &str, &str)] = &[
     (File, "[[pool]]\nbackend = [1]\n",
         "x.toml:2: pool #1: backend: must be a table, got integer 1"),
     (File, "[globl]\nworkers = 1\n[[listener]]\nbind = \":80\"\n[[pool]]\nbackend = [{ address = \":81\" }]\n",
-        "x.toml:1: globl: unknown key, expected one of include, global, admin, announce, listener, pool, did you mean \"global\"?"),
+        "x.toml:1: globl: unknown key, expected one of include, global, admin, announce, fleet, listener, pool, did you mean \"global\"?"),
     (Global, "\"a\\nb\" = 1",
         "x.toml:2: global: a\\nb: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, watch, resolve, log, access_log, user, group"),
     // [global]

@@ -114,7 +114,7 @@ fn one_mistake_hides_no_other() {
     assert_eq!(
         lines_of(&errors),
         [
-            "x.toml:2: foo: unknown key, expected one of include, global, admin, announce, listener, pool",
+            "x.toml:2: foo: unknown key, expected one of include, global, admin, announce, fleet, listener, pool",
             "x.toml:4: global: wrokers: unknown key, expected one of workers, pin, splice, busy_poll, max_sessions, drain_timeout, shutdown_delay, reload_timeout, watch, resolve, log, access_log, user, group, did you mean \"workers\"?",
             "x.toml:5: global: pin: must be true or false, got \"yes\"",
             "x.toml:6: global: log: fmt: unknown key, expected one of level, format, target, socket, facility, app_name, header, fields",

@@ -31,6 +31,7 @@ mod discovery;
 mod discovery_etcd;
 mod discovery_file;
 mod discovery_http;
+mod fleet;
 mod follows;
 mod health;
 mod leases;

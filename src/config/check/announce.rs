@@ -43,8 +43,8 @@ pub(super) fn check(
     let domain = name(&mut read, "domain", &raw.domain, "lb.example.org", is_domain);
     let label = name(&mut read, "name", &raw.name, "lb1", is_label);
     let addresses = addresses(&mut read, &raw.addresses);
-    let ttl = seconds(&mut read, "ttl", &raw.ttl, RECORD_TTL).unwrap_or(DEFAULT_TTL);
-    let lease = seconds(&mut read, "lease", &raw.lease, LEASE).unwrap_or(DEFAULT_LEASE);
+    let ttl = read.whole_seconds("ttl", &raw.ttl, RECORD_TTL).unwrap_or(DEFAULT_TTL);
+    let lease = read.whole_seconds("lease", &raw.lease, LEASE).unwrap_or(DEFAULT_LEASE);
     let only_with_backends = read.boolean("only_with_backends", &raw.only_with_backends).unwrap_or(false);
     if global.shutdown_delay < ttl {
         let (delay, ttl) = (show_duration(global.shutdown_delay), show_duration(ttl));
@@ -125,22 +125,6 @@ fn name(
     };
     let text = cluster::checked(read, key, value, check)?;
     Some(text.trim_end_matches('.').to_ascii_lowercase())
-}
-
-/// A duration of whole seconds, as etcd and DNS count.
-fn seconds(
-    read: &mut Reader<'_>,
-    name: &str,
-    key: &Key,
-    range: std::ops::RangeInclusive<Duration>,
-) -> Option<Duration> {
-    let duration = read.duration(name, key, range, None)?;
-    if duration.subsec_nanos() > 0 {
-        let got = read.got(key);
-        read.wrong(name, key, format_args!("must be whole seconds, got {got}"));
-        return None;
-    }
-    Some(duration)
 }
 
 fn addresses(read: &mut Reader<'_>, key: &Key) -> Option<Vec<IpAddr>> {

@@ -9,6 +9,7 @@ mod agent;
 mod announce;
 mod cluster;
 mod discover;
+mod fleet;
 mod global;
 pub(super) mod listener;
 mod log_target;
@@ -61,11 +62,13 @@ pub(super) fn check(
     let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
     conflicts::report(&listeners, &pools, &admin, &mut report);
     let announce = announce::check(raw.announce.as_ref(), &global, &listeners, &mut names.trust, &mut report);
+    let fleet = fleet::check(raw.fleet.as_ref(), announce.as_ref(), &mut names.trust, &mut report);
     let listeners = listeners.into_iter().map(|listener| listener.item).collect();
     let hosts = pools.iter().flat_map(PoolDraft::resolved).collect();
     let pools = pools.into_iter().map(PoolDraft::into_pool).collect();
     let notes = std::mem::take(&mut report.notes);
-    report.finish(Config { global, admin: admin.admin, announce, listeners, pools, hosts, notes, digest: 0 })
+    let admin = admin.admin;
+    report.finish(Config { global, admin, announce, fleet, listeners, pools, hosts, notes, digest: 0 })
 }
 
 /// Returns the pools of the file, or the pool that flags alone make.

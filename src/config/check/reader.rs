@@ -50,6 +50,22 @@ impl Reader<'_> {
         self.whole(name, key, 1..=max).and_then(NonZeroUsize::new)
     }
 
+    /// Returns a duration of whole seconds within `range`, as etcd and DNS count.
+    pub(super) fn whole_seconds(
+        &mut self,
+        name: &str,
+        key: &Key,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let duration = self.duration(name, key, range, None)?;
+        if duration.subsec_nanos() > 0 {
+            let got = self.got(key);
+            self.wrong(name, key, format_args!("must be whole seconds, got {got}"));
+            return None;
+        }
+        Some(duration)
+    }
+
     /// Returns a duration within `range`, or zero if `zero` explains the meaning of zero.
     pub(super) fn duration(
         &mut self,

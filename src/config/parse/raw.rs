@@ -32,6 +32,7 @@ pub(in crate::config) struct RawConfig {
     pub(in crate::config) global: Section<RawGlobal>,
     pub(in crate::config) admin: Section<RawAdmin>,
     pub(in crate::config) announce: Section<RawAnnounce>,
+    pub(in crate::config) fleet: Section<RawFleet>,
     pub(in crate::config) listener: Sections<RawListener>,
     pub(in crate::config) pool: Sections<RawPool>,
 }
@@ -102,6 +103,18 @@ pub(in crate::config) struct RawAnnounce {
     pub(in crate::config) ttl: Key,
     pub(in crate::config) lease: Key,
     pub(in crate::config) only_with_backends: Key,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct RawFleet {
+    pub(in crate::config) name: Key,
+    pub(in crate::config) prefix: Key,
+    pub(in crate::config) endpoints: Key,
+    pub(in crate::config) tls: Option<Spanned<RawTls>>,
+    pub(in crate::config) user: Key,
+    pub(in crate::config) password_file: Key,
+    pub(in crate::config) lease: Key,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

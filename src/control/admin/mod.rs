@@ -15,6 +15,7 @@ mod error;
 mod explain;
 mod extract;
 mod farewell;
+mod fleet;
 mod guard;
 mod listeners;
 mod monitoring;

@@ -22,7 +22,7 @@ use super::problem::Problem;
 use super::token::Access;
 use super::wanted::Wanted;
 use super::{
-    changes, check_now, counters, discovery, monitoring, page, reloads, rows, sessions, stop, stream,
+    changes, check_now, counters, discovery, fleet, monitoring, page, reloads, rows, sessions, stop, stream,
 };
 use crate::api;
 use crate::base::time::Instant;
@@ -122,6 +122,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(stop::stop))
         .routes(routes!(ready_fail, set_ready_fail))
         .merge(discovery::routes())
+        .merge(fleet::routes())
 }
 
 /// Returns the OpenAPI document of all routes.

@@ -107,7 +107,8 @@ fn has_relative_path(config: &Config) -> bool {
         Kind::Etcd(Etcd { cluster, .. }) => cluster.login.as_ref().map(|(_, file)| file),
     });
     let announce = config.announce.as_ref().and_then(|announce| announce.cluster.login.as_ref());
-    let of_sources = of_sources.chain(announce.map(|(_, file)| file));
+    let fleet = config.fleet.as_ref().and_then(|fleet| fleet.cluster.login.as_ref());
+    let of_sources = of_sources.chain(announce.into_iter().chain(fleet).map(|(_, file)| file));
     let access_log = config.global.access_log.as_ref().map(|file| &file.path);
     let mut paths = admin.into_iter().flatten().chain(of_sources).chain(access_log);
     paths.any(|path| path.is_relative())

@@ -12,7 +12,6 @@ mod view;
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::view::View;
@@ -22,12 +21,10 @@ use crate::base::rng::Rng;
 use crate::config::LISTED_MAX;
 use crate::config::discover::Etcd;
 use crate::etcd::client::Client;
-use crate::etcd::messages::{Header, KeyValue, Range, Watched, encode, end_of};
+use crate::etcd::messages::{Header, Watched};
 use crate::etcd::request::EtcdError;
 use crate::etcd::watch::Watch;
 
-/// Keys of one answer: with values of the longest kind it has a few megabytes.
-const PAGE_LEN: usize = 1_000;
 /// How long a watch may take to answer that it is alive.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(3);
 /// No event for so long ends a row of them, which are one change.
@@ -121,7 +118,9 @@ impl AskEtcd {
 
     /// Lists all keys, and watches from there on.
     async fn list(&mut self) -> Result<(), String> {
-        let (header, keys) = self.all().await?;
+        let prefix = self.settings.prefix.as_bytes();
+        let keep = |kv| view::bounded(kv, prefix);
+        let (header, keys) = self.client.list(prefix, LISTED_MAX, usize::MAX, keep).await?;
         let is_less = self
             .as_of
             .is_some_and(|as_of| header.cluster_id != as_of.cluster_id || header.revision < as_of.revision);
@@ -137,7 +136,6 @@ impl AskEtcd {
                 ));
             }
         }
-        let prefix = self.settings.prefix.as_bytes();
         let watch = self
             .client
             .watch(prefix, header.revision.saturating_add(1))
@@ -152,33 +150,6 @@ impl AskEtcd {
     fn away(&mut self, error: &EtcdError) -> String {
         self.client.next_member();
         error.to_string()
-    }
-
-    /// Returns all keys as of one revision, which the header has.
-    async fn all(&mut self) -> Result<(Header, Vec<KeyValue>), String> {
-        let prefix = self.settings.prefix.as_bytes();
-        let (mut from, end) = (prefix.to_vec(), end_of(prefix));
-        let (mut as_of, mut keys) = (None, Vec::new());
-        loop {
-            let request = json!({
-                "key": encode(&from),
-                "range_end": encode(&end),
-                "limit": PAGE_LEN.to_string(),
-                "revision": as_of.map_or(0, |as_of: Header| as_of.revision).to_string(),
-            });
-            let page: Range =
-                self.client.call("kv/range", &request).await.map_err(|error| error.to_string())?;
-            let header = *as_of.get_or_insert(page.header);
-            let next = page.kvs.last().map(|last| [&last.key[..], b"\0"].concat());
-            keys.extend(page.kvs.into_iter().map(|kv| view::bounded(kv, prefix)));
-            if keys.len() > LISTED_MAX {
-                return Err(format!("more than {LISTED_MAX} keys"));
-            }
-            match next.filter(|next| page.more && *next > from) {
-                Some(next) => from = next,
-                None => return Ok((header, keys)),
-            }
-        }
     }
 }
 

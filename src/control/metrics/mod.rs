@@ -38,7 +38,7 @@ use crate::messages::announce::Announced;
 use crate::stats::{Totals, violations};
 
 use families::Families;
-use moment::Moment;
+use moment::{FleetFigures, Moment};
 
 /// The media type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -88,6 +88,7 @@ impl Collector for Process {
         backends::write(&mut families, &moment.snapshot)?;
         discovery::write(&mut families, &moment.sources, began)?;
         announced(&mut families, &moment.announced)?;
+        fleet(&mut families, &moment.fleet)?;
         self.state_file(&mut families)?;
         let denied =
             Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
@@ -124,8 +125,24 @@ fn announced(families: &mut Families, announced: &Announced) -> fmt::Result {
     )
 }
 
+/// The fleet as this process sees it.
+fn fleet(families: &mut Families, fleet: &FleetFigures) -> fmt::Result {
+    families.gauge("l4lb_fleet_balancers", "Balancers in the fleet, with this one.", fleet.balancers)?;
+    families.gauge(
+        "l4lb_fleet_other_configs",
+        "Balancers of the fleet with another configuration than this one.",
+        fleet.other_configs,
+    )?;
+    families.gauge(
+        "l4lb_fleet_failing",
+        "1 while this process cannot publish what it does, or cannot read the other balancers.",
+        u64::from(fleet.is_failing),
+    )
+}
+
 impl Process {
     fn moment(&self) -> Moment {
+        let fleet = FleetFigures::of(&self.view.fleet());
         let state = self.view.state();
         Moment {
             snapshot: Arc::clone(&state.snapshot),
@@ -146,6 +163,7 @@ impl Process {
                 .announce
                 .as_ref()
                 .map_or(Announced::Withdrawn, |standing| standing.announced.clone()),
+            fleet,
         }
     }
 

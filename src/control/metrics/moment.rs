@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::api::Stage;
 use crate::control::ReloadStatus;
 use crate::control::discovery::state::SourceState;
+use crate::control::fleet::seen::FleetState;
 use crate::control::status::Pauses;
 use crate::messages::announce::Announced;
 use crate::pool::Snapshot;
@@ -26,6 +27,29 @@ pub(super) struct Moment {
     pub(super) sessions_max: usize,
     pub(super) sources: Vec<SourceState>,
     pub(super) announced: Announced,
+    pub(super) fleet: FleetFigures,
+}
+
+/// The fleet, in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FleetFigures {
+    pub(super) balancers: u64,
+    /// Those with another configuration than that of this process.
+    pub(super) other_configs: u64,
+    pub(super) is_failing: bool,
+}
+
+impl FleetFigures {
+    pub(super) fn of(fleet: &FleetState) -> Self {
+        let configs = || fleet.known.balancers().map(|(name, balancer)| (name, balancer.config.as_str()));
+        let own = configs().find(|(name, _)| Some(*name) == fleet.name.as_deref()).map(|(_, config)| config);
+        Self {
+            balancers: configs().count() as u64,
+            other_configs: configs().filter(|(_, config)| own.is_some_and(|own| own != *config)).count()
+                as u64,
+            is_failing: fleet.failing.is_some() || fleet.lost.is_some(),
+        }
+    }
 }
 
 impl Moment {

@@ -347,7 +347,7 @@ impl State {
         Ok(json!({"header": self.header()}))
     }
 
-    /// Comparisons, and at most one request for either result.
+    /// Comparisons, and the requests for either result.
     fn transaction(&mut self, request: &Value) -> Result<Value, (u16, u16, &'static str)> {
         let succeeded = request["compare"].as_array().into_iter().flatten().all(|compare| {
             let key = decoded(&compare["key"]);
@@ -360,17 +360,19 @@ impl State {
                 other => panic!("{other:?} is not compared here"),
             }
         });
-        let then = &request[if succeeded { "success" } else { "failure" }][0];
         let mut responses = Vec::new();
-        if let Some(put) = then.get("request_put") {
-            responses.push(json!({"response_put": self.put_asked(put)?}));
-        }
-        if let Some(range) = then.get("request_range") {
-            responses.push(json!({"response_range": self.range(range)}));
-        }
-        if let Some(delete) = then.get("request_delete_range") {
-            self.delete(&decoded(&delete["key"]));
-            responses.push(json!({"response_delete_range": {}}));
+        let requests = &request[if succeeded { "success" } else { "failure" }];
+        for then in requests.as_array().into_iter().flatten() {
+            if let Some(put) = then.get("request_put") {
+                responses.push(json!({"response_put": self.put_asked(put)?}));
+            }
+            if let Some(range) = then.get("request_range") {
+                responses.push(json!({"response_range": self.range(range)}));
+            }
+            if let Some(delete) = then.get("request_delete_range") {
+                self.delete(&decoded(&delete["key"]));
+                responses.push(json!({"response_delete_range": {}}));
+            }
         }
         let mut answer = json!({"header": self.header(), "responses": responses});
         if succeeded {

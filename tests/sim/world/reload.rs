@@ -53,6 +53,7 @@ impl World {
             global: self.plan.config.global.clone(),
             admin: self.plan.config.admin.clone(),
             announce: None,
+            fleet: None,
             listeners: listeners
                 .map(|listener| Listener { pool: place(listener), ..listener.settings.clone() })
                 .collect(),

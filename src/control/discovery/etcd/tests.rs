@@ -13,6 +13,7 @@ use super::*;
 use crate::config::cluster::Cluster;
 use crate::config::discover::WhenAbsent;
 use crate::config::server_tls::ServerTls;
+use crate::etcd::list::PAGE_LEN;
 use crate::tls::test_server::{Authority, Issued, authority};
 use crate::tls::{self, Authorities, ServerName, Verify};
 

@@ -1,0 +1,114 @@
+//! The thread of the fleet: it publishes what this balancer does, and follows what the others do. It ends once its owner is
+//! dropped, behind one last try to withdraw its keys.
+
+use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use super::follow::follow;
+use super::own::Reader;
+use super::publish::{LOAD_PERIOD, Publisher};
+use super::seen::FleetState;
+use super::state::{Keeper, WITHDRAW_TIMEOUT};
+use crate::base::retries::{RENEWALS, jittered, retry_pause};
+use crate::base::rng::Rng;
+use crate::config::fleet::Fleet;
+use crate::control::status::View;
+
+/// At most one write in this time.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// Limit for the requests of one round, where the lease is short.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// Starts the thread, which only a process of a fleet has.
+pub(super) fn start(view: Arc<View>) -> io::Result<Keeper> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (settings, receiver) = watch::channel(None);
+    let (end, ended) = channel();
+    let news = Arc::new(Notify::new());
+    let noticed = Arc::clone(&news);
+    thread::Builder::new().name("l4lb-fleet".into()).spawn(move || {
+        runtime.block_on(keep(receiver, &view, &noticed));
+        drop(end);
+    })?;
+    Ok(Keeper { settings, news, ended })
+}
+
+async fn keep(mut settings: watch::Receiver<Option<Fleet>>, view: &View, news: &Notify) {
+    let mut rng = Rng::new(RandomState::new().hash_one("fleet"));
+    loop {
+        let now = settings.borrow_and_update().clone();
+        let Some(fleet) = now else {
+            *view.fleet() = FleetState::default();
+            match settings.changed().await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        };
+        *view.fleet() = FleetState { name: Some(fleet.name.clone()), ..FleetState::default() };
+        let mut publisher = Publisher::new(&fleet, &mut rng);
+        let following = Rng::new(rng.below(u64::MAX));
+        let is_over = {
+            let changed = pin!(settings.changed());
+            let publishing = pin!(publish(&fleet, &mut publisher, view, news, &mut rng));
+            let following = pin!(follow(&fleet, view, following));
+            match select(changed, select(publishing, following)).await {
+                Either::Left((changed, _)) => changed.is_err(),
+                Either::Right((Either::Left((never, _)) | Either::Right((never, _)), _)) => match never {},
+            }
+        };
+        let withdrawn = timeout(WITHDRAW_TIMEOUT, publisher.withdraw()).await;
+        if let Ok(Err(why)) = withdrawn {
+            log::warn!(why; "cannot withdraw its keys of the fleet, which end with their lease");
+        }
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// Publishes what this balancer does, whenever that changes.
+async fn publish(
+    settings: &Fleet,
+    publisher: &mut Publisher,
+    view: &View,
+    news: &Notify,
+    rng: &mut Rng,
+) -> Infallible {
+    let renewal = settings.lease / RENEWALS;
+    let patience = renewal.max(PATIENCE_MIN);
+    let mut reader = Reader::default();
+    let mut tries = 0_u32;
+    loop {
+        let own = reader.read(view);
+        let kept = timeout(patience, publisher.keep(&own)).await;
+        let kept = kept.unwrap_or_else(|_| Err(publisher.late(patience)));
+        match kept {
+            Ok(has_more) => {
+                tries = 0;
+                view.fleet().kept(&view.events);
+                let pause = WRITE_PAUSE.min(renewal);
+                sleep(pause).await;
+                if !has_more {
+                    let rest = jittered(LOAD_PERIOD.min(renewal), rng).saturating_sub(pause);
+                    let _nothing_new = timeout(rest, news.notified()).await;
+                }
+            }
+            Err(why) => {
+                view.fleet().fails(&why, &view.events);
+                sleep(jittered(retry_pause(tries, renewal), rng)).await;
+                tries = tries.saturating_add(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What is known of the fleet, and how publishing and following go. The thread of the fleet writes it; others read it.
+
+use jiff::Timestamp;
+
+use crate::api::EventKind;
+use crate::control::events::{Draft, Events};
+use crate::fleet::known::Known;
+use crate::sys::timestamp;
+
+/// The state of the fleet as seen here.
+#[derive(Default)]
+pub(crate) struct FleetState {
+    /// The name of this balancer; `None` while it is in no fleet.
+    pub(crate) name: Option<String>,
+    pub(crate) known: Known,
+    /// Whether it was ever read.
+    pub(crate) is_read: bool,
+    /// Why what is known is not that of now, and since when.
+    pub(crate) lost: Option<(String, Timestamp)>,
+    /// Whether the own keys are there.
+    pub(crate) is_kept: bool,
+    /// Why the own keys are not as they should be, and since when.
+    pub(crate) failing: Option<(String, Timestamp)>,
+}
+
+impl FleetState {
+    /// All keys were read.
+    pub(super) fn listed(&mut self, known: Known, events: &Events) {
+        self.known = known;
+        self.is_read = true;
+        if self.lost.take().is_some() {
+            log::info!("the other balancers of the fleet can be read again");
+            events.push(Draft::new(EventKind::Fleet, "the other balancers can be read again"));
+        }
+    }
+
+    /// The keys cannot be read. What is known of them stays.
+    pub(super) fn lost(&mut self, why: &str, events: &Events) {
+        if fails(&mut self.lost, why) {
+            log::warn!(why; "cannot read the other balancers of the fleet: retrying");
+            events.push(Draft::new(EventKind::Fleet, format!("cannot read the other balancers: {why}")));
+        }
+    }
+
+    /// The own keys are there.
+    pub(super) fn kept(&mut self, events: &Events) {
+        let was_failing = self.failing.take().is_some();
+        if !self.is_kept || was_failing {
+            log::info!("in the fleet");
+            events.push(Draft::new(EventKind::Fleet, "in the fleet"));
+        }
+        self.is_kept = true;
+    }
+
+    /// The own keys cannot be kept.
+    pub(super) fn fails(&mut self, why: &str, events: &Events) {
+        if fails(&mut self.failing, why) {
+            log::warn!(why; "cannot keep its keys in the fleet: retrying");
+            events.push(Draft::new(EventKind::Fleet, format!("cannot keep its keys in the fleet: {why}")));
+        }
+    }
+}
+
+/// Notes why something fails. Returns whether it did not before.
+fn fails(failure: &mut Option<(String, Timestamp)>, why: &str) -> bool {
+    let since = failure.as_ref().map(|(_, since)| *since);
+    *failure = Some((why.to_owned(), since.unwrap_or_else(timestamp)));
+    since.is_none()
+}
