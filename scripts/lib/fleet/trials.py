@@ -264,10 +264,13 @@ class Trials:
 
         until(60, f"{address} has left DNS", out, every=0.1)
         self.took("balancer without a link out of DNS", time.monotonic() - began, 3 * CHECK_SECONDS + 3)
-        self.await_alert("L4lbPoolWithoutBackend")
+        alerts = ("L4lbPoolWithoutBackend", "L4lbBalancerCutOff", "L4lbBalancersDisagree")
+        for name in alerts:
+            self.await_alert(name)
         pass_all()
         fleet.await_all()
-        self.over("L4lbPoolWithoutBackend")
+        for name in alerts:
+            self.over(name)
         self.expect_served("a balancer had no link to the backends", first_may_fail=True)
 
     def scale(self):
