@@ -32,7 +32,7 @@ def what_to_try(fleet):
 Names:      dig +short @{server} -p {port} {NAME}
 A request:  curl http://{one}:{LISTENER_PORT}/
 A balancer: {l4lb} ctl --socket {fleet.balancers.socket(1)} backends
-            {l4lb} ctl --socket {fleet.balancers.socket(1)} status
+All of them: {l4lb} ctl --socket {fleet.balancers.socket(1)} fleet
 Metrics:    http://{PROMETHEUS}/graph    http://{PROMETHEUS}/alerts    http://{one}:{METRICS_PORT}/metrics
 Registry:   ETCDCTL_API=3 etcdctl --endpoints 127.0.2.1:2379 get --prefix /
 Kill one:   kill -9 {fleet.processes.running["lb2"].pid}    (lb2: it leaves DNS, and the orchestrator starts it anew)

@@ -26,13 +26,13 @@ def expect_free():
 
 
 class Fleet:
-    def __init__(self, folder, l4lb, coredns, say, tested=False, more=""):
+    def __init__(self, folder, l4lb, coredns, say, tested=False):
         self.processes = Processes(folder, apart=tested)
         self.say = say
         self.etcd = Etcd(self.processes)
         self.dns = CoreDns(self.processes, coredns)
         self.prometheus = Prometheus(self.processes, at_once=tested)
-        self.balancers = Balancers(self.processes, l4lb, more)
+        self.balancers = Balancers(self.processes, l4lb)
         self.backends = Backends(self.processes, l4lb)
         self.orchestrator = Orchestrator(self.balancers, self.backends, self.prometheus, say)
 

@@ -13,6 +13,7 @@ BACKEND_PORTS = 8100
 LEASE_SECONDS = 5
 CHECK_SECONDS = 1
 POOL = "web"
+BACKLOG = 4096
 
 CONFIG = """[global]
 workers = 1
@@ -28,9 +29,11 @@ name = "{name}"
 ttl = "1s"
 lease = "{lease}s"
 only_with_backends = true
-{more}[[listener]]
+[fleet]
+[[listener]]
 name = "web"
 bind = "{address}:{port}"
+backlog = {backlog}
 [[pool]]
 name = "{pool}"
 # A backend that leaves etcd gets no new sessions; those that it has finish.
@@ -75,8 +78,10 @@ class Admin(http.client.HTTPConnection):
 class Balancers:
     """lb1 on 127.0.1.1, lb2 on 127.0.1.2 and so on."""
 
-    def __init__(self, processes, l4lb, more=""):
-        self.processes, self.l4lb, self.more = processes, l4lb, more
+    def __init__(self, processes, l4lb):
+        self.processes, self.l4lb = processes, l4lb
+        # A setting that all of them have, but for one in a test.
+        self.backlogs = {}
 
     @staticmethod
     def name(number):
@@ -96,11 +101,12 @@ class Balancers:
     def start(self, number):
         name, user = self.name(number), self.user(number)
         folder = self.processes.folder_for(f"{name}.run", user)
+        backlog = self.backlogs.get(number, BACKLOG)
         path = self.processes.folder / f"{name}.toml"
         path.write_text(CONFIG.format(
             name=name, address=self.address(number), port=LISTENER_PORT, metrics=METRICS_PORT, pool=POOL, domain=DOMAIN,
             endpoints=", ".join(f'"{endpoint}"' for endpoint in endpoints()), lease=LEASE_SECONDS, check=CHECK_SECONDS,
-            more=self.more))
+            backlog=backlog))
         self.processes.start(name, [self.l4lb, "-c", path], user, {"RUNTIME_DIRECTORY": str(folder)})
 
     def stop(self, number):
@@ -119,6 +125,14 @@ class Balancers:
                 admin.close()
         except OSError:
             return set()
+
+    def fleet(self, number):
+        """What that balancer knows of all of them."""
+        admin = Admin(self.socket(number))
+        try:
+            return admin.read("/v1/fleet")
+        finally:
+            admin.close()
 
 
 class Backends:

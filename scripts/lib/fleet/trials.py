@@ -7,7 +7,7 @@ import time
 
 from clients import Load, Sessions
 from engines import MEMBERS, RESOLVERS
-from members import BACKEND_PORTS, CHECK_SECONDS, LEASE_SECONDS, LISTENER_PORT, Admin
+from members import BACKEND_PORTS, BACKLOG, CHECK_SECONDS, LEASE_SECONDS, LISTENER_PORT, Admin
 from processes import Failure, until
 
 # Added to what something should take, before it counts as a fault.
@@ -87,6 +87,43 @@ class Trials:
     def come_back(self, number):
         self.fleet.orchestrator.release(self.fleet.orchestrator.balancers, number)
         self.fleet.await_all()
+
+    def know_each_other(self):
+        """Each balancer knows all of them, their one configuration, and all backends as up."""
+        fleet = self.fleet
+        names = [fleet.balancers.name(number) for number in fleet.numbers(fleet.orchestrator.balancers)]
+        backends = len(fleet.numbers(fleet.orchestrator.backends))
+
+        def all_known():
+            for number in fleet.numbers(fleet.orchestrator.balancers):
+                try:
+                    known = fleet.balancers.fleet(number)
+                except OSError:
+                    return False
+                if [row["name"] for row in known["balancers"]] != names or known["disagreements"] or known["failing"]:
+                    return False
+                if any(row["differs"] or row["pools"]["web"]["up"] != backends for row in known["balancers"]):
+                    return False
+            return True
+
+        until(60, "each balancer knows all of them", all_known, every=0.1)
+        self.say(f"    each balancer knows {', '.join(names)}, and that they agree")
+
+    def change_one(self, number=2):
+        """One balancer is started with another configuration, by mistake."""
+        fleet, kind = self.fleet, self.fleet.orchestrator.balancers
+        for backlog in (BACKLOG // 2, BACKLOG):
+            fleet.orchestrator.hold(kind, number)
+            fleet.balancers.backlogs[number] = backlog
+            fleet.balancers.stop(number)
+            fleet.processes.ended(fleet.balancers.name(number), 60)
+            self.come_back(number)
+            if backlog == BACKLOG:
+                self.over("L4lbConfigsDiffer")
+            else:
+                self.await_alert("L4lbConfigsDiffer")
+        self.know_each_other()
+        self.expect_served("a balancer had another configuration")
 
     # --- backends --------------------------------------------------------------------------------------------------
 
@@ -208,6 +245,7 @@ class Trials:
         fleet.processes.kill(f"etcd{MEMBERS[2]}")
         self.await_alert("L4lbAnnounceFailing")
         self.await_alert("L4lbDiscoveryFailing")
+        self.await_alert("L4lbFleetFailing")
         self.await_alert("CoreDnsServesStale")
         while time.monotonic() < began + ETCD_AWAY_SECONDS:
             if not fleet.all_have_all():
@@ -221,7 +259,7 @@ class Trials:
             fleet.etcd.start(member)
         until(60, "etcd takes a key", fleet.etcd.takes_keys)
         fleet.await_all()
-        for name in ("L4lbAnnounceFailing", "L4lbDiscoveryFailing", "CoreDnsServesStale", "EtcdMemberDown", "EtcdNoLeader"):
+        for name in ("L4lbAnnounceFailing", "L4lbDiscoveryFailing", "L4lbFleetFailing", "CoreDnsServesStale", "EtcdMemberDown", "EtcdNoLeader"):
             self.over(name)
         self.say(f"    all is as before {time.monotonic() - back:.0f} s after etcd came back")
         self.expect_served(f"etcd was away for {ETCD_AWAY_SECONDS} s")
@@ -344,6 +382,7 @@ def run_trials(fleet, say, everything):
     trials.load.start()
     try:
         fleet.prometheus.await_alert("FleetWatchdog")
+        trials.know_each_other()
         trials.register()
         trials.lose_backends()
         trials.stop_balancer()
@@ -351,7 +390,9 @@ def run_trials(fleet, say, everything):
         trials.kill_leader()
         trials.kill_coredns()
         trials.kill_prometheus()
+        trials.know_each_other()
         if everything:
+            trials.change_one()
             trials.partition_member()
             trials.cut_balancer_off()
             trials.scale()
