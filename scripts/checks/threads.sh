@@ -123,6 +123,20 @@ check_reloads() {
     pass "$WHAT: reloads run, and one that needs a thread is refused: $refusal"
 }
 
+# A reload may want the first thread that watches files or asks sources: it is applied without them, and each lack is
+# logged.
+check_first_threads() {
+    write_config 1 5
+    echo '[]' >"$WORK/list.json"
+    sed -i '1a watch = true' "$WORK/lb.toml"
+    printf '[[pool.discover]]\ntype = "file"\npath = "%s"\n' "$WORK/list.json" >>"$WORK/lb.toml"
+    expect_answer 200 POST /v1/config/reload
+    log_has lb 'the files of the configuration are not watched' || fail "a lack of a thread for the watch is not logged"
+    log_has lb 'cannot start the thread that asks sources' || fail "a lack of a thread for sources is not logged"
+    expect_all_live "a reload that wants its first threads"
+    pass "$WHAT: a reload that would start the first watch and source is applied without them"
+}
+
 # Now there are threads: what was refused is run, and the process ends as it should.
 check_end() {
     expect_answer 200 POST /v1/config/reload
@@ -160,6 +174,7 @@ run() {
 check_all() {
     check_leases
     check_every_route
+    check_first_threads
     check_reloads
 }
 
