@@ -347,6 +347,60 @@ mod tests {
         }
     }
 
+    /// The backend of each of 500 clients.
+    fn homes(snapshot: &Snapshot) -> Vec<String> {
+        let home = |client: u32| {
+            let client = Ipv4Addr::from(0x0a00_0000 + client).into();
+            match choose(snapshot.pool(PoolId(0)), 0, client, &[], &mut Rng::new(1)) {
+                Chosen::Leased(lease, _) => lease.backend().name.clone(),
+                Chosen::NoBackend => panic!("a backend serves"),
+            }
+        };
+        (0..500).map(home).collect()
+    }
+
+    /// A client that comes back by another balancer, because its first one has ended, keeps its server.
+    #[test]
+    fn a_client_has_the_same_backend_on_all_balancers_whatever_has_come_and_gone_there() {
+        let listed = |order: &[usize]| {
+            let backend = |n: &usize| {
+                let weight = 1 + n % 3;
+                format!("{{ name = \"b{n}\", address = \"10.0.0.{n}:80\", weight = {weight} }}")
+            };
+            let text = format!(
+                "[[listener]]\nbind = \"127.0.0.1:9090\"\n[[pool]]\nbalance = \"source_hash\"\nbackend = [{}]",
+                order.iter().map(backend).collect::<Vec<_>>().join(", ")
+            );
+            let no_names = &mut |_: &str| Ok(Vec::new());
+            Snapshot::new(
+                &config::parse(&text, "test", &Overrides::default(), no_names).expect("a good config"),
+            )
+        };
+        let mut rng = Rng::new(7);
+        let mut order: Vec<usize> = (1..=12).collect();
+        let expected = homes(&listed(&order));
+        for _ in 0..20 {
+            for last in (1..order.len()).rev() {
+                let other = usize::try_from(rng.below(last as u64 + 1)).expect("it is small");
+                order.swap(last, other);
+            }
+            // Some are discovered later, others leave and come back.
+            let all = listed(&order).pool(PoolId(0)).settings.backends.clone();
+            let mut balancer = listed(&order[..8]);
+            for discovered in [&all[4..], &all[2..10], &all[..]] {
+                balancer = balancer.with_backends(PoolId(0), discovered);
+            }
+            assert_eq!(homes(&balancer), expected, "{order:?}");
+            set_health(&balancer, "b1", HealthState::Down);
+            let moved = homes(&balancer.refreshed(&[PoolId(0)]));
+            let is_same = |(now, before): (&String, &String)| now == before || before == "b1";
+            assert!(
+                moved.iter().zip(&expected).all(is_same),
+                "another health moves the clients of that backend only"
+            );
+        }
+    }
+
     #[test]
     fn a_choice_records_its_algorithm_and_the_backends_it_skipped() {
         let client = Ipv4Addr::LOCALHOST.into();
